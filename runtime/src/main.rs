@@ -1,0 +1,2 @@
+//! Evoke.
+fn main() {}
