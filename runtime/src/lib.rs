@@ -1,1 +1,9 @@
-//! Evoke.
+//! Evoke runs WebAssembly functions when something happens. `ARCHITECTURE.md` has the map.
+
+pub mod bus;
+pub mod clock;
+pub mod event;
+pub mod outcome;
+pub mod router;
+pub mod source;
+pub mod store;
