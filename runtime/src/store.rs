@@ -324,8 +324,8 @@ pub trait Store: Send + Sync + 'static {
     /// Lets dead letters go: they stay on record as purged, and what they blocked goes on. Answers how many.
     fn purge(&self, which: DeadFilter) -> Answer<u64>;
 
-    /// The first `limit` deliveries of a function that are ready, in accept order.
-    fn ready(&self, function: FunctionId, limit: usize) -> Answer<Vec<ReadyDelivery>>;
+    /// The first `limit` deliveries of a function behind `after` that are ready, in accept order.
+    fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>>;
 
     /// The first `limit` retries of a function that are due at `now_ms`, and when the next one after these is due.
     fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)>;

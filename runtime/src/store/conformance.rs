@@ -61,7 +61,7 @@ fn watch_ready(store: &dyn Store) -> Arc<Mutex<Vec<DeliveryId>>> {
 }
 
 async fn ready_ids(store: &dyn Store, function: FunctionId) -> Vec<DeliveryId> {
-    store.ready(function, 100).await.unwrap().iter().map(|d| d.id).collect()
+    store.ready(function, 0, 100).await.unwrap().iter().map(|d| d.id).collect()
 }
 
 async fn state_of(store: &dyn Store, delivery: DeliveryId) -> DeliveryState {
@@ -118,7 +118,8 @@ async fn deliveries_are_announced_in_accept_order(store: &dyn Store) {
         .unwrap();
     assert_eq!(*seen.lock().unwrap(), vec![1, 2, 3]);
     assert_eq!(ready_ids(store, ids[0]).await, vec![1, 3]);
-    assert_eq!(store.ready(ids[0], 1).await.unwrap().len(), 1);
+    assert_eq!(store.ready(ids[0], 0, 1).await.unwrap()[0].id, 1);
+    assert_eq!(store.ready(ids[0], 1, 9).await.unwrap()[0].id, 3);
 }
 
 async fn an_outcome_commits_with_what_was_published(store: &dyn Store) {
@@ -171,7 +172,7 @@ async fn a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged(store: &dyn
     let seen = watch_ready(store);
     assert_eq!(store.redrive(DeadFilter::Delivery(1)).await.unwrap(), 1);
     assert_eq!(*seen.lock().unwrap(), vec![1]);
-    let again = store.ready(f, 10).await.unwrap();
+    let again = store.ready(f, 0, 10).await.unwrap();
     assert_eq!((again[0].attempts, again[0].attempts_forgiven), (1, 1));
     assert_eq!(store.purge(DeadFilter::All).await.unwrap(), 1);
     assert_eq!(state_of(store, 2).await, DeliveryState::Purged);

@@ -324,9 +324,9 @@ impl Store for MemoryStore {
         self.write(|state, ready| state.purge(&which, ready))
     }
 
-    fn ready(&self, function: FunctionId, limit: usize) -> Answer<Vec<ReadyDelivery>> {
+    fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>> {
         let state = self.lock();
-        let ids = state.ready.get(&function).into_iter().flatten().take(limit);
+        let ids = state.ready.get(&function).into_iter().flat_map(|ids| ids.range(after + 1..)).take(limit);
         answer(ids.filter_map(|id| state.ready_delivery(*id)).collect())
     }
 

@@ -216,8 +216,8 @@ impl Store for SqliteStore {
         self.by_portion(move |after, reply| Write::Purge { which: which.clone(), after, reply })
     }
 
-    fn ready(&self, function: FunctionId, limit: usize) -> Answer<Vec<ReadyDelivery>> {
-        self.read(move |c| read::ready(c, function, limit))
+    fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>> {
+        self.read(move |c| read::ready(c, function, after, limit))
     }
 
     fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {

@@ -18,9 +18,14 @@ fn ready_where(condition: &str) -> String {
     )
 }
 
-pub(super) fn ready(c: &Connection, function: FunctionId, limit: usize) -> rusqlite::Result<Vec<ReadyDelivery>> {
-    c.prepare_cached(&ready_where("d.function = ?1 AND d.state = 0 ORDER BY d.id LIMIT ?2"))?
-        .query_map(params![function, count(limit)], rows::ready_delivery)?
+pub(super) fn ready(
+    c: &Connection,
+    function: FunctionId,
+    after: DeliveryId,
+    limit: usize,
+) -> rusqlite::Result<Vec<ReadyDelivery>> {
+    c.prepare_cached(&ready_where("d.function = ?1 AND d.state = 0 AND d.id > ?2 ORDER BY d.id LIMIT ?3"))?
+        .query_map(params![function, after, count(limit)], rows::ready_delivery)?
         .collect()
 }
 
