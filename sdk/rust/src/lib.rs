@@ -45,6 +45,8 @@ mod failure;
 pub mod log;
 mod source;
 pub mod state;
+#[cfg(all(target_family = "wasm", not(feature = "wasi")))]
+mod stdio;
 
 pub use argument::{Argument, Json, Outcome};
 pub use bindings::evoke::function::types::{Delivery, Draft, Event, Failure, Retry};
@@ -61,4 +63,10 @@ pub mod __rt {
     pub use crate::bindings::exports::evoke::function::handler::Guest;
     pub use crate::bindings::{self, __export_function as export};
     pub use crate::{Delivery, Event, Failure};
+
+    /// Before the function runs: its panics are to be seen in the logs.
+    pub fn start() {
+        #[cfg(all(target_family = "wasm", not(feature = "wasi")))]
+        std::panic::set_hook(Box::new(crate::stdio::panicked));
+    }
 }

@@ -42,6 +42,7 @@ pub(crate) fn function(arguments: &TokenStream, item: TokenStream) -> Result<Tok
                     event: ::evoke::__rt::Event,
                     delivery: ::evoke::__rt::Delivery,
                 ) -> ::core::result::Result<(), ::evoke::__rt::Failure> {
+                    ::evoke::__rt::start();
                     #(#made)*
                     #outcome(#name(#(#passed),*))
                 }
