@@ -7,12 +7,12 @@
 
 use evoke::{Delivery, Draft, Failure, Json};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 #[derive(Deserialize)]
 struct Order {
     customer: String,
-    total: f64,
+    total: Number,
     items: Vec<Value>,
     /// How many attempts the gateway refuses before it takes the payment.
     #[serde(default)]
@@ -23,7 +23,7 @@ struct Order {
 struct Payment<'a> {
     payment: String,
     customer: &'a str,
-    total: f64,
+    total: &'a Number,
     currency: String,
     items: &'a [Value],
 }
@@ -32,8 +32,18 @@ struct Payment<'a> {
 fn handle(order: Json<Order>, delivery: Delivery) -> Result<(), Failure> {
     check(&order)?;
     let payment = pay(&order, &delivery)?;
-    evoke::log::info!("{} paid {} {}: {}", payment.customer, payment.total, payment.currency, payment.payment);
-    evoke::publish(Draft::new("payment.taken").subject(&order.customer).json(&payment)?)?;
+    evoke::log::info!(
+        "{} paid {} {}: {}",
+        payment.customer,
+        payment.total,
+        payment.currency,
+        payment.payment
+    );
+    evoke::publish(
+        Draft::new("payment.taken")
+            .subject(&order.customer)
+            .json(&payment)?,
+    )?;
     Ok(())
 }
 
@@ -42,8 +52,11 @@ fn check(order: &Order) -> Result<(), Failure> {
     if order.customer.trim().is_empty() {
         return Err(Failure::reject("the order names no customer"));
     }
-    if order.total <= 0.0 {
-        return Err(Failure::reject(format!("the order's total is {}, it has to be more than 0", order.total)));
+    if order.total.as_f64().is_none_or(|total| total <= 0.0) {
+        return Err(Failure::reject(format!(
+            "the order's total is {}, it has to be more than 0",
+            order.total
+        )));
     }
     if order.items.is_empty() {
         return Err(Failure::reject("the order has no items"));
@@ -55,12 +68,15 @@ fn check(order: &Order) -> Result<(), Failure> {
 /// same on every attempt, so nobody pays twice.
 fn pay<'a>(order: &'a Order, delivery: &Delivery) -> Result<Payment<'a>, Failure> {
     if delivery.attempt <= order.gateway_failures {
-        return Err(Failure::retry(format!("the payment gateway is down (attempt {})", delivery.attempt)));
+        return Err(Failure::retry(format!(
+            "the payment gateway is down (attempt {})",
+            delivery.attempt
+        )));
     }
     Ok(Payment {
         payment: format!("pay-{}", delivery.id),
         customer: &order.customer,
-        total: order.total,
+        total: &order.total,
         currency: evoke::config::get("CURRENCY").unwrap_or_else(|| "EUR".into()),
         items: &order.items,
     })

@@ -7,6 +7,7 @@ use std::fmt;
 /// nothing is published.
 ///
 /// ```no_run
+/// # extern crate evoke_sdk as evoke;
 /// # fn handle() -> Result<(), evoke::Failure> {
 /// let id = evoke::publish(evoke::Draft::new("heartbeat"))?;
 /// evoke::log::debug!("published {id}");
@@ -15,6 +16,7 @@ use std::fmt;
 ///
 /// # Errors
 /// The event is refused: see [`Refused`].
+#[allow(clippy::needless_pass_by_value, reason = "a published event is given away")]
 pub fn publish(event: Draft) -> Result<String, Refused> {
     bindings::evoke::function::bus::publish(&event).map_err(Refused)
 }

@@ -9,6 +9,7 @@ use crate::Failure;
 /// The value of `key`, or none where the manifest grants none.
 ///
 /// ```no_run
+/// # extern crate evoke_sdk as evoke;
 /// let currency = evoke::config::get("CURRENCY").unwrap_or_else(|| "EUR".into());
 /// ```
 #[must_use]
@@ -20,6 +21,7 @@ pub fn get(key: &str) -> Option<String> {
 /// The value of `key`, read as a `T`; none where the manifest grants none.
 ///
 /// ```no_run
+/// # extern crate evoke_sdk as evoke;
 /// # fn handle() -> Result<(), evoke::Failure> {
 /// let attempts: u32 = evoke::config::parse("ATTEMPTS")?.unwrap_or(3);
 /// # Ok(()) }
@@ -33,7 +35,9 @@ where
     T::Err: Display,
 {
     let parsed = get(key).map(|value| value.parse());
-    parsed.transpose().map_err(|error| Failure::reject(format!("the config key {key}: {error}")))
+    parsed
+        .transpose()
+        .map_err(|error| Failure::reject(format!("the config key {key}: {error}")))
 }
 
 /// Every key and its value, secrets included.

@@ -7,6 +7,7 @@ impl Event {
     /// The payload as JSON. Inside a function `?` makes an error a reject: the data will not change.
     ///
     /// ```no_run
+    /// # extern crate evoke_sdk as evoke;
     /// # fn handle(event: evoke::Event) -> Result<(), evoke::Failure> {
     /// let order: std::collections::BTreeMap<String, f64> = event.json()?;
     /// # Ok(()) }
@@ -35,7 +36,10 @@ impl Event {
     /// An extension attribute, `traceparent` for example.
     #[must_use]
     pub fn extension(&self, name: &str) -> Option<&str> {
-        self.extensions.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.extensions
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -43,6 +47,7 @@ impl Draft {
     /// An event of this type, without data.
     ///
     /// ```no_run
+    /// # extern crate evoke_sdk as evoke;
     /// # fn handle() -> Result<(), evoke::Failure> {
     /// use evoke::Draft;
     /// let taken = Draft::new("payment.taken").subject("ada").json(&serde_json::json!({ "total": 12.5 }))?;
@@ -120,7 +125,11 @@ mod tests {
 
     #[test]
     fn a_draft_carries_its_json_and_its_attributes() {
-        let draft = Draft::new("a.b").subject("s").extension("shop", "north").json(&[1, 2]).unwrap();
+        let draft = Draft::new("a.b")
+            .subject("s")
+            .extension("shop", "north")
+            .json(&[1, 2])
+            .unwrap();
         assert_eq!(draft.type_, "a.b");
         assert_eq!(draft.subject.as_deref(), Some("s"));
         assert_eq!(draft.datacontenttype.as_deref(), Some("application/json"));

@@ -4,8 +4,8 @@
 //! the events it published and the state it wrote leave, all of them or none:
 //!
 //! ```no_run
+//! # extern crate evoke_sdk as evoke;
 //! use evoke::{Draft, Failure, Json};
-//! # mod serde { pub use ::serde::*; }
 //!
 //! #[derive(serde::Deserialize)]
 //! struct Order { customer: String, total: f64 }

@@ -1,6 +1,7 @@
 //! Log lines of a function: `evoke logs` shows them, with the delivery they belong to.
 //!
 //! ```no_run
+//! # extern crate evoke_sdk as evoke;
 //! # let (customer, total) = ("ada", 3);
 //! evoke::log::info!("{customer} pays {total}");
 //! ```

@@ -2,6 +2,7 @@
 //! and dropped when it fails. The manifest grants it by `allow: { state: true }`.
 //!
 //! ```no_run
+//! # extern crate evoke_sdk as evoke;
 //! # fn handle() -> Result<(), evoke::Failure> {
 //! let seen = evoke::state::increment("seen", 1)?;
 //! evoke::state::set("last", &format!("event {seen}"))?;
@@ -66,8 +67,12 @@ fn bucket() -> Result<store::Bucket, Error> {
 /// # Errors
 /// See [`Error`].
 pub fn get<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
-    let Some(bytes) = bucket()?.get(key)? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::Json(key.to_owned(), error))
+    let Some(bytes) = bucket()?.get(key)? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| Error::Json(key.to_owned(), error))
 }
 
 /// Creates or replaces the value at `key`.
