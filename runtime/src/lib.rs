@@ -5,5 +5,6 @@ pub mod clock;
 pub mod event;
 pub mod outcome;
 pub mod router;
+pub mod sandbox;
 pub mod source;
 pub mod store;
