@@ -6,5 +6,6 @@ pub mod dispatcher;
 pub mod event;
 pub mod outcome;
 pub mod router;
+pub mod sandbox;
 pub mod source;
 pub mod store;
