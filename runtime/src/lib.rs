@@ -1,1 +1,4 @@
 //! Evoke.
+
+pub mod manifest;
+pub mod pattern;
