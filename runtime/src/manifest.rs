@@ -7,21 +7,21 @@
 pub mod diagnostics;
 pub mod model;
 pub mod names;
-//pub mod schema;
+pub mod schema;
 pub mod source_text;
 pub mod units;
 
-//mod check;
+mod check;
 mod forms;
 mod load;
-//mod read;
-//mod suggest;
-//mod tree;
+mod read;
+mod suggest;
+mod tree;
 
-//#[cfg(test)]
-//mod golden;
-//#[cfg(test)]
-//mod hostile;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod hostile;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use load::{Checked, load, load_str};

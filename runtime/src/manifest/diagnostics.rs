@@ -53,8 +53,10 @@ pub struct Wrong {
     pub help: String,
 }
 
-/// So many are kept of one manifest; nobody reads more, and a hostile manifest has a million.
+/// So many are shown of one manifest; nobody reads more.
 const KEPT_MAX: usize = 100;
+/// After so many nothing more is looked for: a hostile manifest has a million mistakes.
+pub(super) const FOUND_MAX: usize = 500;
 /// A longer line is not shown, only its place: drawing it would cost more than it tells.
 const LINE_SHOWN_BYTES_MAX: usize = 4 << 10;
 /// Lines further apart are not shown in one snippet.
@@ -252,7 +254,7 @@ impl Diagnostics {
             .map(|item| item.rendered(renderer) + "\n\n")
             .collect();
         if self.omitted > 0 {
-            text.push_str(&format!("… and {} more errors\n\n", self.omitted));
+            text.push_str(&format!("… and at least {} more errors\n\n", self.omitted));
         }
         text.truncate(text.len().saturating_sub(1));
         text

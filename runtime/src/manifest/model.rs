@@ -159,7 +159,7 @@ pub enum Schedule {
 }
 
 /// What becomes of ticks whose time passed while Evoke was not running.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Missed {
     /// They are left out.
@@ -168,7 +168,6 @@ pub enum Missed {
     #[default]
     Last,
     /// The last so many of them are made up for, in order. Written `all` it is 1,000.
-    #[schemars(with = "u32", extend("minimum" = 1, "maximum" = 10_000))]
     All(u32),
 }
 
