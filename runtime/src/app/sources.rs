@@ -1,7 +1,6 @@
 //! The sources of all apps: started, replaced when their settings changed, stopped.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -9,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::functions::{full_name, trigger_name};
 use crate::bus::{Bus, Target};
 use crate::clock::Clock;
-use crate::manifest::{Checked, Origin, Source, SourceKind};
-use crate::source::http::Route;
+use crate::manifest::{Checked, HttpSource, Method, Origin, Source, SourceKind};
+use crate::source::http::Endpoint;
 use crate::source::{self, Context, Health};
 use crate::store::FunctionId;
 
@@ -46,9 +45,8 @@ impl Sources {
         Self { bus, clock, running: BTreeMap::new() }
     }
 
-    /// Has exactly the sources of these manifests run: those that are as they were go on undisturbed. Answers the
-    /// routes of the HTTP sources.
-    pub(super) async fn set(&mut self, manifests: &[Checked], functions: &BTreeMap<String, FunctionId>) -> Vec<Route> {
+    /// Has exactly the sources of these manifests run: those that are as they were go on undisturbed.
+    pub(super) async fn set(&mut self, manifests: &[Checked], functions: &BTreeMap<String, FunctionId>) {
         let mut before = std::mem::take(&mut self.running);
         let mut wanted = Vec::new();
         for (source, target) in manifests.iter().flat_map(|checked| targets(checked, functions)) {
@@ -70,7 +68,6 @@ impl Sources {
             let running = self.start(source, target);
             self.running.insert(source.uri.clone(), running);
         }
-        self.routes()
     }
 
     fn start(&self, source: &Source, target: Target) -> Running {
@@ -89,16 +86,6 @@ impl Sources {
             SourceKind::Timer(config) => Some(tokio::spawn(source::timer::run(config, context))),
         };
         Running { kind: source.kind.clone(), target, health, stop, task }
-    }
-
-    fn routes(&self) -> Vec<Route> {
-        let routes = self.running.iter().filter_map(|(uri, running)| match &running.kind {
-            SourceKind::Http(source) => {
-                Some(Route { source: source.clone(), uri: uri.clone(), target: running.target.clone() })
-            }
-            SourceKind::Files(_) | SourceKind::Timer(_) => None,
-        });
-        routes.collect()
     }
 
     /// How each of them is doing.
@@ -135,6 +122,28 @@ async fn stop_all(sources: BTreeMap<String, Running>) {
     }
 }
 
+/// The endpoints of the HTTP sources of these manifests.
+pub(super) fn endpoints(manifests: &[Checked], functions: &BTreeMap<String, FunctionId>) -> Vec<Endpoint> {
+    let all = manifests.iter().flat_map(|checked| targets(checked, functions));
+    let endpoints = all.filter_map(|(source, target)| match &source.kind {
+        SourceKind::Http(http) => Some(endpoint(http, &source.uri, target)),
+        SourceKind::Files(_) | SourceKind::Timer(_) => None,
+    });
+    endpoints.collect()
+}
+
+fn endpoint(source: &HttpSource, uri: &str, target: Target) -> Endpoint {
+    let method = |method: &Method| http::Method::from_bytes(method.as_str().as_bytes()).unwrap_or_default();
+    Endpoint {
+        path: source.path.clone(),
+        methods: source.methods.iter().map(method).collect(),
+        type_: source.type_.clone(),
+        body_max: usize::try_from(source.max_body.0).unwrap_or(usize::MAX),
+        uri: uri.to_owned(),
+        target,
+    }
+}
+
 /// The sources of a manifest, each with who its events are for.
 fn targets<'a>(
     checked: &'a Checked,
@@ -154,6 +163,3 @@ fn targets<'a>(
     });
     shared.chain(private)
 }
-
-/// The statuses behind a lock, for whoever asks while sources are replaced.
-pub(super) type SharedSources = Arc<tokio::sync::Mutex<Sources>>;
