@@ -273,12 +273,16 @@ fn read(file: &Path, digest: Option<&str>) -> Result<Vec<u8>, LoadError> {
     {
         return Err(LoadError::Digest { path, expected: expected.to_owned(), found });
     }
+    let text = || std::str::from_utf8(&bytes).ok().map(str::trim_start);
     // After the magic number, a module has version 1 of layer 0, and a component any version of layer 1.
-    let message = match bytes.get(..8) {
-        Some([0, b'a', b's', b'm', _, _, 1, 0]) => return Ok(bytes),
-        Some([0, b'a', b's', b'm', ..]) => "is a core module, not a component; build it for the target wasm32-wasip2",
-        _ if std::str::from_utf8(&bytes).is_ok_and(|text| text.contains('(')) => return Ok(bytes),
+    let message = match (bytes.get(..8), text()) {
+        (Some([0, b'a', b's', b'm', _, _, 1, 0]), _) => return Ok(bytes),
+        (Some([0, b'a', b's', b'm', ..]), _) => CORE_MODULE,
+        (_, Some(text)) if text.starts_with("(module") => CORE_MODULE,
+        (_, Some(text)) if text.starts_with(['(', ';']) => return Ok(bytes),
         _ => "is not WebAssembly",
     };
     Err(LoadError::Invalid { path, message: message.to_owned() })
 }
+
+const CORE_MODULE: &str = "is a core module, not a component; build it for the target wasm32-wasip2";

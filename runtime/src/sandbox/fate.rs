@@ -72,7 +72,7 @@ fn describe(error: &wasmtime::Error, state: &State) -> String {
     }
     let reason = match (state.log.panic(), error.downcast_ref::<Trap>()) {
         (Some(panic), _) => format!("panicked: {panic}"),
-        (None, Some(trap)) => trap.to_string(),
+        (None, Some(trap)) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
         (None, None) => error.root_cause().to_string(),
     };
     let frames = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
