@@ -20,7 +20,7 @@ mod bindings {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
     wasmtime::component::bindgen!({
         path: "../sdk/wit",
-        inline: "package evoke:bench; world guest { export evoke:function/handler@0.1.0; }",
+        inline: "package evoke:bench; world guest { import evoke:function/bus@0.1.0; export evoke:function/handler@0.1.0; }",
         ownership: Borrowing { duplicate_if_necessary: true },
     });
 }
@@ -81,7 +81,8 @@ fn ours(function: &Arc<Function>, threads: usize, time: Duration) -> f64 {
             let (function, event) = (function.clone(), event.clone());
             runtime.spawn(async move {
                 let logs: evoke::sandbox::LogSink = Arc::new(|_| {});
-                let (clock, trigger, delivery_id): (_, Arc<str>, Arc<str>) = (Clock::system(), "t".into(), "d-1".into());
+                let (clock, trigger, delivery_id): (_, Arc<str>, Arc<str>) =
+                    (Clock::system(), "t".into(), "d-1".into());
                 let mut count = 0u32;
                 while started.elapsed() < time {
                     for _ in 0..64 {

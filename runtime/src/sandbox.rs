@@ -108,7 +108,11 @@ impl Kind {
     fn of(engine: &Engine, component: &Component) -> Result<Self, Vec<String>> {
         let ty = component.component_type();
         let exports: Vec<String> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
-        if exports.iter().any(|name| name.starts_with("evoke:function/handler@")) { Ok(Self::Handler) } else { Err(exports) }
+        if exports.iter().any(|name| name.starts_with("evoke:function/handler@")) {
+            Ok(Self::Handler)
+        } else {
+            Err(exports)
+        }
     }
 }
 
@@ -196,8 +200,6 @@ struct Shared {
     ticker: Ticker,
     /// One permit for each instance that the pool has room for.
     room: Semaphore,
-    /// One compilation at a time: it uses every core, and its memory is a multiple of the component's size.
-    compiling: std::sync::Mutex<()>,
 }
 
 impl Sandbox {
@@ -212,7 +214,7 @@ impl Sandbox {
         let cache = Cache::open(cache_dir, engine.clone()).map_err(|error| SandboxError::Cache { path, error })?;
         let ticker = Ticker::start(engine.clone()).map_err(|e| SandboxError::Engine(e.to_string()))?;
         let room = Semaphore::new(concurrency as usize);
-        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, room, compiling: std::sync::Mutex::default() })))
+        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, room })))
     }
 
     /// Reads, checks, compiles (or takes from the cache) and links a function. Takes seconds for a large one that is
@@ -231,10 +233,8 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
     let path = spec.component.display().to_string();
     let invalid = |message: String| LoadError::Invalid { path: path.clone(), message };
     let bytes = read(&spec.component, spec.digest.as_deref())?;
-    let component = {
-        let _one = shared.compiling.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        shared.cache.component(&bytes).map_err(|error| invalid(format!("is not a valid component: {error:#}")))?
-    };
+    let component = shared.cache.component(&bytes);
+    let component = component.map_err(|error| invalid(format!("is not a valid component: {error:#}")))?;
     let kind = Kind::of(&shared.engine, &component).map_err(|exports| {
         let exports = if exports.is_empty() { "nothing".into() } else { exports.join(", ") };
         invalid(format!("exports {exports}; a function exports evoke:function/handler@0.1.0"))
@@ -243,7 +243,8 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
     if !missing.is_empty() {
         return Err(LoadError::Imports { path, missing });
     }
-    let memory_at_start = component.resources_required().and_then(|r| r.max_initial_memory_size).unwrap_or(0) * 64 * 1024;
+    let memory_at_start =
+        component.resources_required().and_then(|r| r.max_initial_memory_size).unwrap_or(0) * 64 * 1024;
     if memory_at_start > spec.memory {
         return Err(LoadError::Memory { path, needed: memory_at_start / 1024, limit: spec.memory / 1024 });
     }

@@ -19,7 +19,11 @@ struct Guest {
 
 /// A guest whose `handle` is `body`, which leaves the address of its result.
 fn guest(body: &str) -> Guest {
-    Guest { pages: 2, imports: "", core: format!(r#"(func $handle (export "handle") (param i32) (result i32) {body})"#) }
+    Guest {
+        pages: 2,
+        imports: "",
+        core: format!(r#"(func $handle (export "handle") (param i32) (result i32) {body})"#),
+    }
 }
 
 /// A guest with more beside `handle`.
@@ -68,7 +72,9 @@ impl Bench {
     fn call(&self) -> Call {
         let lines = self.lines.clone();
         Call {
-            event: Arc::new(Event::from_json(br#"{"id":"1","source":"/a","type":"t","data":{"n":1}}"#, |_| {}).unwrap()),
+            event: Arc::new(
+                Event::from_json(br#"{"id":"1","source":"/a","type":"t","data":{"n":1}}"#, |_| {}).unwrap(),
+            ),
             delivery_id: "s-7".into(),
             attempt: 1,
             replay: false,
@@ -97,7 +103,9 @@ impl Bench {
 /// A `failure` at address 2048: `fields` are its bytes from the case on.
 fn failure(fields: &str) -> Guest {
     guest_with(
-        &format!(r#"(data (i32.const 2048) "\01\00\00\00\00\00\00\00{fields}") (data (i32.const 3000) "gateway down")"#),
+        &format!(
+            r#"(data (i32.const 2048) "\01\00\00\00\00\00\00\00{fields}") (data (i32.const 3000) "gateway down")"#
+        ),
         "(i32.const 2048)",
     )
 }
@@ -138,7 +146,8 @@ async fn a_reject_carries_its_message() {
 #[tokio::test]
 async fn a_trap_names_its_reason_and_the_innermost_functions() {
     let bench = Bench::new();
-    let attempt = bench.run(&guest_with("(func $charge_card unreachable)", "(call $charge_card) (i32.const 1024)")).await;
+    let attempt =
+        bench.run(&guest_with("(func $charge_card unreachable)", "(call $charge_card) (i32.const 1024)")).await;
     let Outcome::Trap { message } = attempt.outcome else { panic!("{:?}", attempt.outcome) };
     assert_eq!(message, "wasm `unreachable` instruction executed, in charge_card < handle");
     let attempt = bench.run(&guest_with("(func $deep (call $deep))", "(call $deep) (i32.const 1024)")).await;
@@ -154,7 +163,9 @@ async fn the_deadline_holds_in_loops_in_start_and_in_host_calls() {
     for guest in [
         guest("(loop (br 0)) unreachable"),
         guest_with("(func $spin (loop (br 0))) (start $spin)", OK),
-        guest("(loop (call $log (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1)) (br 0)) unreachable"),
+        guest(
+            "(loop (call $log (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1)) (br 0)) unreachable",
+        ),
         guest("(call $block (call $in (i64.const 3600000000000))) (i32.const 1024)"),
         guest("(call $block (call $in (i64.const -1))) (i32.const 1024)"),
     ] {
@@ -170,7 +181,8 @@ async fn the_deadline_holds_in_loops_in_start_and_in_host_calls() {
 async fn a_spinning_guest_leaves_room_for_its_neighbours_on_the_same_thread() {
     let bench = Bench::new();
     let timeout = Duration::from_secs(2);
-    let spin = bench.sandbox.load(&Spec { timeout, ..bench.spec(guest("(loop (br 0)) unreachable").wat()) }).await.unwrap();
+    let spin =
+        bench.sandbox.load(&Spec { timeout, ..bench.spec(guest("(loop (br 0)) unreachable").wat()) }).await.unwrap();
     let quick = bench.load(&guest(OK)).await;
     let mut spinning = Box::pin(spin.run(bench.call()));
     let neighbour = async {
@@ -190,13 +202,20 @@ async fn a_spinning_guest_leaves_room_for_its_neighbours_on_the_same_thread() {
 async fn failing_for_want_of_memory_is_out_of_memory_and_coping_with_it_is_not() {
     let bench = Bench::new();
     let limit = Outcome::OutOfMemory { limit_bytes: 4 * 64 * 1024 };
-    let grow = |pages: i32, then: &str| guest(&format!("(if (i32.eq (memory.grow (i32.const {pages})) (i32.const -1)) (then {then})) (i32.const 1024)"));
+    let grow = |pages: i32, then: &str| {
+        guest(&format!("(if (i32.eq (memory.grow (i32.const {pages})) (i32.const -1)) (then {then})) (i32.const 1024)"))
+    };
     assert_eq!(bench.run(&grow(3, "unreachable")).await.outcome, limit);
     assert_eq!(bench.run(&grow(65_000, "unreachable")).await.outcome, limit);
     assert_eq!(bench.run(&grow(3, "")).await.outcome, Outcome::Done);
     let grown = bench.run(&grow(2, "unreachable")).await;
     assert_eq!((grown.outcome, grown.memory_bytes), (Outcome::Done, 4 * 64 * 1024));
-    assert!(bench.refused(Guest { pages: 5, ..guest(OK) }.wat()).await.ends_with("needs 320 KiB of memory to start, and its `memory` is 256 KiB"));
+    assert!(
+        bench
+            .refused(Guest { pages: 5, ..guest(OK) }.wat())
+            .await
+            .ends_with("needs 320 KiB of memory to start, and its `memory` is 256 KiB")
+    );
 }
 
 #[tokio::test]
@@ -237,7 +256,10 @@ async fn log_calls_reach_the_sink() {
     let log = "(call $log (i32.const 3) (i32.const 3000) (i32.const 4) (i32.const 3004) (i32.const 5))";
     bench.run(&guest_with(r#"(data (i32.const 3000) "card\1b[2Jx")"#, &format!("{log} {OK}"))).await;
     let lines = bench.lines.lock().unwrap();
-    assert_eq!(lines.iter().map(|l| (l.level, l.text.as_str())).collect::<Vec<_>>(), [(Level::Warn, "card: \\u{1b}[2Jx")]);
+    assert_eq!(
+        lines.iter().map(|l| (l.level, l.text.as_str())).collect::<Vec<_>>(),
+        [(Level::Warn, "card: \\u{1b}[2Jx")]
+    );
 }
 
 #[tokio::test]
@@ -250,7 +272,9 @@ async fn leaving_by_exit_is_a_trap_that_says_so() {
 async fn huge_strings_invalid_text_and_bad_addresses_trap() {
     let bench = Bench::new();
     for (message, length) in [(3000, 0x7fff_ffff), (3000, -1), (0x7fff_0000, 100)] {
-        let log = format!("(call $log (i32.const 3) (i32.const 0) (i32.const 0) (i32.const {message}) (i32.const {length})) {OK}");
+        let log = format!(
+            "(call $log (i32.const 3) (i32.const 0) (i32.const 0) (i32.const {message}) (i32.const {length})) {OK}"
+        );
         let attempt = bench.run(&guest(&log)).await;
         assert!(matches!(attempt.outcome, Outcome::Trap { .. }), "{:?}", attempt.outcome);
     }
@@ -306,7 +330,8 @@ async fn an_attempt_that_is_given_up_frees_its_instance() {
 #[tokio::test]
 async fn what_is_not_granted_is_told_at_load() {
     let bench = Bench::new();
-    let imports = r#"(import "wasi:keyvalue/store@0.2.0-draft" (instance)) (import "wasi:sockets/tcp@0.2.0" (instance))"#;
+    let imports =
+        r#"(import "wasi:keyvalue/store@0.2.0-draft" (instance)) (import "wasi:sockets/tcp@0.2.0" (instance))"#;
     let error = bench.refused(Guest { imports, ..guest(OK) }.wat()).await;
     let lines: Vec<_> = error.lines().collect();
     assert!(lines[0].ends_with("guest.wat imports what it is not granted:"), "{error}");
@@ -346,7 +371,10 @@ async fn a_component_of_too_many_parts_is_refused_or_ends_alone() {
             Ok(function) => assert_ne!(function.run(bench.call()).await.outcome, Outcome::Done),
         }
     }
-    let storm = guest_with("(table $t 1 funcref)", "(if (i32.ne (table.grow $t (ref.null func) (i32.const 1000000)) (i32.const -1)) (then unreachable)) (i32.const 1024)");
+    let storm = guest_with(
+        "(table $t 1 funcref)",
+        "(if (i32.ne (table.grow $t (ref.null func) (i32.const 1000000)) (i32.const -1)) (then unreachable)) (i32.const 1024)",
+    );
     assert_eq!(bench.run(&storm).await.outcome, Outcome::Done);
 }
 
