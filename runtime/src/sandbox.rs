@@ -6,6 +6,7 @@
 
 mod bindings;
 mod cache;
+mod census;
 mod engine;
 mod fate;
 mod function;
@@ -40,6 +41,13 @@ pub use log::{Level, LogLine, LogSink};
 /// The largest component that is taken, in bytes. Python's, the largest known, have 18 MB; compiling takes some 50
 /// times the component's size in memory and 0.3 s a MB.
 pub const COMPONENT_SIZE_MAX: u64 = 64 * 1024 * 1024;
+
+/// The most functions that a component may have, all its modules together; Python's has some 30,000. At this many,
+/// compiling takes about half a gigabyte.
+pub const COMPONENT_FUNCTIONS_MAX: u64 = 100_000;
+
+/// The largest component in text form, in bytes: text is for what people write by hand.
+pub const COMPONENT_TEXT_SIZE_MAX: usize = 1024 * 1024;
 
 /// How a sandbox is set up.
 #[derive(Debug, Clone)]
@@ -274,16 +282,22 @@ fn read(file: &Path, digest: Option<&str>) -> Result<Vec<u8>, LoadError> {
     {
         return Err(LoadError::Digest { path, expected: expected.to_owned(), found });
     }
-    let text = || std::str::from_utf8(&bytes).ok().map(str::trim_start);
+    let invalid = |message: String| Err(LoadError::Invalid { path: path.clone(), message });
+    let text = std::str::from_utf8(&bytes).ok().map(str::trim_start);
     // After the magic number, a module has version 1 of layer 0, and a component any version of layer 1.
-    let message = match (bytes.get(..8), text()) {
-        (Some([0, b'a', b's', b'm', _, _, 1, 0]), _) => return Ok(bytes),
-        (Some([0, b'a', b's', b'm', ..]), _) => CORE_MODULE,
-        (_, Some(text)) if text.starts_with("(module") => CORE_MODULE,
-        (_, Some(text)) if text.starts_with(['(', ';']) => return Ok(bytes),
-        _ => "is not WebAssembly",
-    };
-    Err(LoadError::Invalid { path, message: message.to_owned() })
+    match (bytes.get(..8), text) {
+        (Some([0, b'a', b's', b'm', _, _, 1, 0]), _) => match census::functions(&bytes) {
+            0..=COMPONENT_FUNCTIONS_MAX => Ok(bytes),
+            n => invalid(format!("has {n} functions; the most that is taken is {COMPONENT_FUNCTIONS_MAX}")),
+        },
+        (Some([0, b'a', b's', b'm', ..]), _) => invalid(CORE_MODULE.into()),
+        (_, Some(text)) if text.starts_with("(module") => invalid(CORE_MODULE.into()),
+        (_, Some(text)) if text.starts_with(['(', ';']) => match bytes.len() {
+            0..=COMPONENT_TEXT_SIZE_MAX => Ok(bytes),
+            _ => Err(LoadError::TooLarge { path, max: COMPONENT_TEXT_SIZE_MAX as u64 }),
+        },
+        _ => invalid("is not WebAssembly".into()),
+    }
 }
 
 const CORE_MODULE: &str = "is a core module, not a component; build it for the target wasm32-wasip2";

@@ -347,6 +347,11 @@ async fn what_is_no_function_is_refused_with_what_it_is() {
         (b" (module)", "is a core module, not a component"),
         (b"\x7fELF\0\0\0\0\0\0", "is not WebAssembly"),
         (b"", "is not WebAssembly"),
+        // A component of one module that has 1,000,000 functions, as far as its header goes.
+        (
+            b"\0asm\x0d\0\x01\0\x01\x0d\0asm\x01\0\0\0\x03\x03\xc0\x84\x3d",
+            "has 1000000 functions; the most that is taken is 100000",
+        ),
         (b"(component (core module $m) (core", "is not a valid component"),
         (b"(component)", "exports nothing; a function exports evoke:function/handler@0.1.0"),
     ] {
