@@ -2,7 +2,7 @@
 //! instance, no time-out, no limits, no log, synchronous) with the same allocator settings and the same component.
 //!
 //! `cargo bench -p evoke --bench sandbox [-- [--smoke] [COMPONENT…]]`. Without a component: the one by hand that the
-//! unit tests use. `--smoke` takes a moment and only shows that it works.
+//! unit tests use; the `handle` of one that is named may not call its imports. `--smoke` takes a moment and only shows that it works.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::path::{Path, PathBuf};
@@ -29,8 +29,9 @@ use bindings::exports::evoke::function::handler::{Delivery, Event as GuestEvent}
 const EVENT: &[u8] = br#"{"id":"1","source":"/shop/checkout","type":"order.placed","data":{"customer":"c-1","total":12.5,"items":["a","b"]}}"#;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let smoke = arguments.iter().any(|a| a == "--smoke");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo test --all-targets` runs benches too, without `--bench`.
+    let smoke = arguments.iter().any(|a| a == "--smoke") || !arguments.iter().any(|a| a == "--bench");
     let time = Duration::from_millis(if smoke { 50 } else { 2_000 });
     let dir = tempfile::tempdir().unwrap();
     let mut components: Vec<PathBuf> = arguments.iter().filter(|a| !a.starts_with("--")).map(PathBuf::from).collect();
@@ -38,6 +39,8 @@ fn main() {
         let text = include_str!("../src/sandbox/guest.wat")
             .replace("{PAGES}", "17")
             .replace("{IMPORTS}", "")
+            .replace("{REALLOC}", "")
+            .replace("{LIFT}", "")
             .replace("{CORE}", r#"(func (export "handle") (param i32) (result i32) (i32.const 1024))"#);
         let path = dir.path().join("by-hand.wat");
         std::fs::write(&path, text).unwrap();

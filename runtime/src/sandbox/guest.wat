@@ -1,5 +1,5 @@
-;; A guest for unit tests. The test puts in the pages of memory at the start, more imports, and the fields of a core
-;; module that exports `handle` and calls what stands before it. Address 1024 is zero: `ok` to return.
+;; A guest for unit tests. The test puts in the pages of memory at the start, code for `realloc`, more imports, options
+;; for lifting, and the fields of a core module that exports `handle`. Address 1024 is zero: `ok` to return.
 (component
   (import "evoke:function/types@0.1.0" (instance $types
     (type $pair (tuple string string))
@@ -49,6 +49,7 @@
     (memory (export "memory") {PAGES})
     (global $next (mut i32) (i32.const 32768))
     (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      {REALLOC}
       (global.set $next (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
       (global.get $next)
       (global.set $next (i32.add (global.get $next) (local.get 3)))))
@@ -78,7 +79,7 @@
     (export "in" (func $in))))))
 
   (func $handle (param "event" $event) (param "delivery" $delivery) (result (result (error $failure)))
-    (canon lift (core func $main "handle") (memory $mem) (realloc $realloc)))
+    (canon lift (core func $main "handle") (memory $mem) (realloc $realloc) {LIFT}))
   (instance $handler
     (export "event" (type $event))
     (export "delivery" (type $delivery))

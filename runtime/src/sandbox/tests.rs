@@ -14,6 +14,8 @@ const OK: &str = "(i32.const 1024)";
 struct Guest {
     pages: u32,
     imports: &'static str,
+    realloc: &'static str,
+    lift: &'static str,
     core: String,
 }
 
@@ -22,6 +24,8 @@ fn guest(body: &str) -> Guest {
     Guest {
         pages: 2,
         imports: "",
+        realloc: "",
+        lift: "",
         core: format!(r#"(func $handle (export "handle") (param i32) (result i32) {body})"#),
     }
 }
@@ -38,6 +42,8 @@ impl Guest {
         include_str!("guest.wat")
             .replace("{PAGES}", &self.pages.to_string())
             .replace("{IMPORTS}", self.imports)
+            .replace("{REALLOC}", self.realloc)
+            .replace("{LIFT}", self.lift)
             .replace("{CORE}", &self.core)
     }
 }
@@ -158,9 +164,12 @@ async fn a_trap_names_its_reason_and_the_innermost_functions() {
 }
 
 #[tokio::test]
-async fn the_deadline_holds_in_loops_in_start_and_in_host_calls() {
+async fn the_deadline_holds_in_loops_around_the_call_and_in_host_calls() {
     let bench = Bench::new();
+    let after = r#"(func (export "after") (param i32) (loop (br 0)))"#;
     for guest in [
+        Guest { realloc: "(loop (br 0))", ..guest(OK) },
+        Guest { lift: r#"(post-return (core func $main "after"))"#, ..guest_with(after, OK) },
         guest("(loop (br 0)) unreachable"),
         guest_with("(func $spin (loop (br 0))) (start $spin)", OK),
         guest(
@@ -195,6 +204,23 @@ async fn a_spinning_guest_leaves_room_for_its_neighbours_on_the_same_thread() {
         biased;
         _ = &mut spinning => panic!("the neighbour did not come to run"),
         () = neighbour => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spinning_guests_that_share_few_threads_all_end_in_time() {
+    let bench = Bench::new();
+    let timeout = Duration::from_millis(100);
+    let spin = guest("(loop (br 0)) unreachable").wat();
+    let function = bench.sandbox.load(&Spec { timeout, ..bench.spec(spin) }).await.unwrap();
+    let attempts: Vec<_> = (0..4)
+        .map(|_| (function.clone(), bench.call()))
+        .map(|(function, call)| tokio::spawn(async move { function.run(call).await }))
+        .collect();
+    for attempt in attempts {
+        let attempt = attempt.await.unwrap();
+        assert_eq!(attempt.outcome, Outcome::Timeout { limit: timeout });
+        assert!(attempt.duration < timeout + Duration::from_millis(50), "{:?}", attempt.duration);
     }
 }
 
@@ -283,6 +309,18 @@ async fn huge_strings_invalid_text_and_bad_addresses_trap() {
     let data = r#"(data (i32.const 3000) "\ff\fe")"#;
     let log = format!("(call $log (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 3000) (i32.const 2)) {OK}");
     assert!(matches!(bench.run(&guest_with(data, &log)).await.outcome, Outcome::Trap { .. }));
+}
+
+#[tokio::test]
+async fn a_result_larger_than_any_event_traps() {
+    let bench = Bench::new();
+    // A reject whose message has 5 MiB.
+    let reject = r"\01\00\00\00\00\00\00\00\b8\0b\00\00\00\00\50\00";
+    let guest = Guest { pages: 100, ..failure(reject) };
+    let function = bench.sandbox.load(&Spec { memory: 16 << 20, ..bench.spec(guest.wat()) }).await.unwrap();
+    let attempt = function.run(bench.call()).await;
+    let Outcome::Trap { message } = attempt.outcome else { panic!("{:?}", attempt.outcome) };
+    assert!(message.contains("exhausted"), "{message}");
 }
 
 #[tokio::test]
