@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p evoke --bench sandbox [-- [--smoke] [COMPONENT…]]`. Without a component: the one by hand that the
 //! unit tests use; the `handle` of one that is named may not call its imports. `--smoke` takes a moment and only shows that it works.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
