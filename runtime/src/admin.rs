@@ -1,0 +1,161 @@
+//! The admin API: everything that Evoke keeps can be looked at here. Whoever reaches it may do everything, so it
+//! listens on the loopback unless it is told otherwise.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /healthz` | 200 as long as the process answers |
+//! | `GET /readyz` | 200 when the store takes writes and nothing is draining, else 503 with the reason |
+//! | `GET /api/v1/status` | [`view::Status`] |
+//! | `GET /api/v1/events?type=&source=&after=&limit=&follow=&envelope=` | events in accept order, [`view::Envelope`] or the bare event a line |
+//! | `POST /api/v1/events` | takes one event or an array, answers 202 and [`view::Posted`] |
+//! | `GET /api/v1/events/{ref}` | [`view::Envelope`] |
+//! | `GET /api/v1/trace/{ref}?root=` | [`view::Node`]; with `root=true` from the event that started the chain |
+//! | `GET /api/v1/dead?function=&limit=` | [`view::DeadLetter`] a line, oldest first, events without their data |
+//! | `GET /api/v1/dead/{delivery}` | [`view::DeadLetter`] |
+//! | `POST /api/v1/dead/redrive`, `POST /api/v1/dead/purge` | takes [`view::Which`], answers [`view::Count`] |
+//! | `GET /api/v1/logs?function=&delivery=&limit=&follow=` | [`crate::logs::Line`] a line, oldest first |
+//!
+//! Lists are NDJSON: one JSON object a line, streamed, so that a list of any length needs little memory. Without
+//! `after`, the newest `limit` events are listed; `follow=true` goes on with what comes until the client leaves. A list
+//! that cannot be finished breaks off without the end of its encoding.
+//!
+//! `{ref}` is an event's number or, when there is none of this number, its id. An id that several sources gave is
+//! answered 409 with the numbers of the events in `seqs`. Refusals are `application/problem+json` (RFC 9457) with the
+//! reason in `detail`: 400, 404, 405, 409, 413, 415, 503 with `Retry-After`, and 500 when the store failed. Bodies are
+//! JSON and say so in their content type, which also keeps web pages of other origins from sending any.
+
+mod dead;
+mod events;
+mod logs;
+mod problem;
+mod status;
+mod stream;
+mod trace;
+pub mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use tokio_util::sync::CancellationToken;
+
+use self::problem::Problem;
+use crate::bus::Bus;
+use crate::clock::Clock;
+use crate::listener::{Limits, Listener, RequestBody};
+use crate::logs::LogBook;
+use crate::store::Store;
+
+/// The largest body that is taken, in bytes: some events of the largest size at once.
+const BODY_MAX: usize = 4 * 1024 * 1024;
+/// Connections at a time. With [`STREAMS_MAX`] and [`BODY_MAX`], bodies hold 1 GiB at the very worst; it takes a hostile
+/// operator to get there.
+const CONNECTIONS_MAX: usize = 64;
+const STREAMS_MAX: u32 = 4;
+
+/// What the API looks at.
+pub struct Admin {
+    /// What is stored.
+    pub store: Arc<dyn Store>,
+    /// Where events that are put in by hand go.
+    pub bus: Bus,
+    /// What functions logged.
+    pub logs: LogBook,
+    /// Where time comes from.
+    pub clock: Clock,
+    /// Since when it runs.
+    pub started: Instant,
+    /// What the manifests in force declare, and how it is doing.
+    pub in_force: InForceNow,
+    /// Cancelled when nothing new is taken any more: it is not ready then.
+    pub draining: CancellationToken,
+    /// Cancelled when the API is to end; what follows something ends with it.
+    pub stop: CancellationToken,
+}
+
+/// Asks for what is in force now.
+pub type InForceNow = Arc<dyn Fn() -> BoxFuture<'static, InForce> + Send + Sync>;
+
+/// What the manifests in force declare.
+#[derive(Debug, Clone, Default)]
+pub struct InForce {
+    /// The functions.
+    pub functions: Vec<FunctionInForce>,
+    /// The sources.
+    pub sources: Vec<SourceInForce>,
+}
+
+/// A function that is in force.
+#[derive(Debug, Clone)]
+pub struct FunctionInForce {
+    /// `app/function`.
+    pub name: String,
+    /// How many of its deliveries run at once at most.
+    pub concurrency: u32,
+    /// How many run now.
+    pub running: u32,
+}
+
+/// A source that is in force.
+#[derive(Debug, Clone)]
+pub struct SourceInForce {
+    /// The `source` of its events.
+    pub uri: String,
+    /// `http`, `files` or `timer`.
+    pub kind: &'static str,
+    /// Why it does not work fully; `None` when it does.
+    pub trouble: Option<String>,
+}
+
+/// Serves the API on `listener` until [`Admin::stop`].
+pub async fn serve(admin: Admin, listener: Listener) {
+    let stop = admin.stop.clone();
+    let service = TowerToHyperService::new(router(admin));
+    let answer = move |request: Request<RequestBody>, _peer| {
+        let answer = service.call(request);
+        async move { answer.await.unwrap_or_else(|never| match never {}) }
+    };
+    let limits = Limits { connections_max: CONNECTIONS_MAX, streams_max: STREAMS_MAX, ..Limits::default() };
+    listener.serve(answer, limits, stop).await;
+}
+
+/// The API as a service.
+pub fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/healthz", get(status::health))
+        .route("/readyz", get(status::ready))
+        .route("/api/v1/status", get(status::status))
+        .route("/api/v1/events", get(events::list).post(events::post))
+        .route("/api/v1/events/{ref}", get(events::one))
+        .route("/api/v1/trace/{ref}", get(trace::trace))
+        .route("/api/v1/dead", get(dead::list))
+        .route("/api/v1/dead/{delivery}", get(dead::one))
+        .route("/api/v1/dead/redrive", post(dead::redrive))
+        .route("/api/v1/dead/purge", post(dead::purge))
+        .route("/api/v1/logs", get(logs::list))
+        .fallback(nowhere)
+        .method_not_allowed_fallback(other_method)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(Arc::new(admin))
+}
+
+async fn nowhere(request: Request<Body>) -> Problem {
+    Problem::not_found(format!("there is nothing at {}; the API is under /api/v1", request.uri().path()))
+}
+
+async fn other_method(request: Request<Body>) -> Problem {
+    Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, format!("{} is not taken here", request.method()))
+}
+
+/// What a handler answers.
+type Answer<T = Response<Body>> = Result<T, Problem>;

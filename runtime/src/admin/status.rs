@@ -1,0 +1,80 @@
+//! How everything is doing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use futures_util::FutureExt;
+
+use super::problem::Problem;
+use super::view::{App, Counts, Function, Source, Status};
+use super::{Admin, Answer, FunctionInForce, SourceInForce};
+
+/// How long the store may take to answer before it counts as stuck.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) async fn health() -> Json<serde_json::Value> {
+    Json(serde_json::json!({ "status": "alive" }))
+}
+
+pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Answer<Json<serde_json::Value>> {
+    if admin.draining.is_cancelled() {
+        return Err(Problem::later(1, "draining: nothing new is taken"));
+    }
+    if let Some(reason) = admin.store.failure().now_or_never() {
+        return Err(Problem::later(1, format!("the store failed: {reason}")));
+    }
+    // A commit of nothing goes the way of all writes.
+    match tokio::time::timeout(STORE_PATIENCE, admin.store.accept(Vec::new(), Vec::new())).await {
+        Ok(Ok(_)) => Ok(Json(serde_json::json!({ "status": "ready" }))),
+        Ok(Err(error)) => Err(Problem::later(1, error.to_string())),
+        Err(_) => Err(Problem::later(1, format!("the store did not answer within {STORE_PATIENCE:?}"))),
+    }
+}
+
+pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Answer<Json<Status>> {
+    let totals = admin.store.totals().await?;
+    let in_force = (admin.in_force)().await;
+    let mut functions: BTreeMap<String, Function> = BTreeMap::new();
+    for FunctionInForce { name, concurrency, running } in in_force.functions {
+        let (concurrency, deliveries) = (Some(concurrency), Counts::default());
+        functions.insert(name.clone(), Function { name, in_force: true, running, concurrency, deliveries });
+    }
+    for (name, counts) in &totals.functions {
+        let gone = || Function {
+            name: name.clone(),
+            in_force: false,
+            running: 0,
+            concurrency: None,
+            deliveries: Counts::default(),
+        };
+        functions.entry(name.clone()).or_insert_with(gone).deliveries = counts.into();
+    }
+    Ok(Json(Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        uptime_ms: u64::try_from(admin.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        events: totals.events,
+        pending: admin.store.pending(),
+        apps: by_app(functions),
+        sources: in_force.sources.into_iter().map(Source::from).collect(),
+    }))
+}
+
+fn by_app(functions: BTreeMap<String, Function>) -> Vec<App> {
+    let mut apps: BTreeMap<String, Vec<Function>> = BTreeMap::new();
+    for (name, function) in functions {
+        let app = name.split('/').next().unwrap_or_default().to_owned();
+        apps.entry(app).or_default().push(function);
+    }
+    apps.into_iter().map(|(name, functions)| App { name, functions }).collect()
+}
+
+impl From<SourceInForce> for Source {
+    fn from(source: SourceInForce) -> Self {
+        let SourceInForce { uri, kind, trouble } = source;
+        let state = if trouble.is_some() { "degraded" } else { "ok" };
+        Self { uri, kind: kind.into(), state: state.into(), trouble }
+    }
+}
