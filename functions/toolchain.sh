@@ -51,7 +51,7 @@ linkers() {
   else
     local own=$CACHE/wasm-component-ld-$COMPONENT_LD
     if [ ! -x "$own/bin/wasm-component-ld" ]; then
-      say "building wasm-component-ld $COMPONENT_LD, once"
+      say "building wasm-component-ld $COMPONENT_LD, once, a few minutes"
       RUSTC=$SYSTEM cargo install -q --locked --root "$own" "wasm-component-ld@$COMPONENT_LD" >&2
     fi
     ln -sfn "$own/bin/wasm-component-ld" "$1/wasm-component-ld"
