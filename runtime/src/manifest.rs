@@ -31,7 +31,7 @@ pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use grants::{HttpOrigin, TypeGlob};
 pub use model::*;
 pub use names::{Name, OrderBy};
-pub use source_text::{SourceText, Span};
+pub use source_text::{Position, SourceText, Span};
 pub use units::ByteSize;
 
 use std::io::Read as _;

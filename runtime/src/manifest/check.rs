@@ -7,7 +7,7 @@ mod timer;
 mod trigger;
 mod whole;
 
-use super::diagnostics::{Diagnostic, Severity, shown};
+use super::diagnostics::{Diagnostic, shown};
 use super::model::Manifest;
 use super::names::Name;
 use super::read::Reader;
@@ -97,6 +97,8 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Manifest> {
         (!reader.is_full()).then(|| function::function(reader, &context, entry))
     });
     let functions = read_functions.flatten().collect();
+    let names = context.sources.union(&context.functions);
+    let open = names.map(|name| context.uri(name)).collect();
     let app = context.app.clone();
     let named = app.is_some();
     let app = app.unwrap_or_else(|| Name::trusted("app"));
@@ -110,13 +112,9 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Manifest> {
     };
     whole::http_paths(reader, &manifest);
     if named {
-        whole::event_sources(reader, &manifest);
+        whole::event_sources(reader, &manifest, &open);
     }
-    if !reader
-        .found
-        .iter()
-        .any(|found| found.severity == Severity::Error)
-    {
+    if !reader.has_errors() {
         whole::event_types(reader, &manifest);
         whole::cycles(reader, &manifest);
     }

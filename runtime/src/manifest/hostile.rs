@@ -198,8 +198,8 @@ fn an_app_has_no_more_sources_than_can_run() {
         .collect();
     refused_at(
         &format!("{HEAD}sources:\n{timers}"),
-        "more than 2000 sources",
-        2004,
+        "more than 1000 sources",
+        1004,
         12,
     );
 }

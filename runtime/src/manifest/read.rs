@@ -1,7 +1,7 @@
 //! Reads values out of the tree. Whatever is not as it should be becomes a diagnostic at its place, and reading
 //! goes on, so that one run finds every mistake.
 
-use super::diagnostics::{Diagnostic, FOUND_MAX, Wrong, shown};
+use super::diagnostics::{Diagnostic, FOUND_MAX, Severity, Wrong, shown};
 use super::source_text::{SourceText, Span};
 use super::table::Table;
 use super::tree::{Entry, Node, Resolved, Value};
@@ -37,6 +37,11 @@ impl<'a> Reader<'a> {
     /// Whether so much is wrong that looking for more is of no use.
     pub(super) fn is_full(&self) -> bool {
         self.found.len() >= FOUND_MAX
+    }
+
+    pub(super) fn has_errors(&self) -> bool {
+        let error = |found: &Diagnostic| found.severity == Severity::Error;
+        self.found.iter().any(error)
     }
 
     pub(super) fn error(

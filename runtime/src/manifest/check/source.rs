@@ -28,7 +28,7 @@ const SETTLES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3
 /// A path is hardly longer, and what a glob costs to compile grows with it.
 const GLOB_BYTES_MAX: usize = 512;
 /// Each source is a task, a watch or a route while the app runs.
-const SOURCES_MAX: usize = 2_000;
+const SOURCES_MAX: usize = 1_000;
 
 /// A source that the manifest declares under a name.
 pub(super) fn shared(

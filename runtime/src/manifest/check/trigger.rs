@@ -241,7 +241,7 @@ fn events(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<Events> {
                     span,
                     message,
                     help.unwrap_or_else(|| {
-                        "see `evoke explain` for what a pattern can say".to_owned()
+                        "a field takes a list of values and operators".to_owned()
                     }),
                 );
             }

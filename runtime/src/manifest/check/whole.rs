@@ -30,19 +30,10 @@ pub(super) fn http_paths(reader: &mut Reader<'_>, manifest: &Manifest) {
     }
 }
 
-/// A pattern that names a source of this app exactly can only match when the app has it.
-pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest) {
+/// A pattern that names a source of this app exactly can only match when the app has it. `open` are the sources
+/// whose events go to every function.
+pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest, open: &BTreeSet<String>) {
     let prefix = format!("/{}/", manifest.app);
-    let functions = manifest
-        .functions
-        .iter()
-        .map(|function| format!("{prefix}{}", function.name));
-    let open: BTreeSet<String> = manifest
-        .sources
-        .iter()
-        .map(|source| source.uri.clone())
-        .chain(functions)
-        .collect();
     let owners: HashMap<&str, &Function> = manifest
         .all_sources()
         .filter_map(|(source, owner)| Some((source.uri.as_str(), owner?)))
@@ -51,46 +42,62 @@ pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest) {
         let Some(values) = exact(trigger, "source") else {
             continue;
         };
+        if let Some(uri) = origin_uri(&prefix, trigger) {
+            if !values.contains(&uri) {
+                let message = format!("this pattern can never match: its events come from `{uri}`");
+                let place = values
+                    .first()
+                    .map_or(trigger.span, |value| trigger.place_of(value));
+                reader.error(place, message, "leave `source` out of the pattern");
+            }
+            continue;
+        }
         for value in values {
-            if let Some(owner) = owners.get(value.as_str()) {
-                if owner.name != function.name {
-                    let message = format!(
-                        "this pattern can never match: the events of `{value}` go to `{}` alone",
-                        owner.name
-                    );
-                    reader.error(
-                        trigger.place_of(&value),
-                        message,
-                        "declare the source under `sources` to share it",
-                    );
-                }
-                continue;
-            }
-            if open.contains(&value) {
-                continue;
-            }
-            if value.starts_with(&prefix) {
+            let place = trigger.place_of(&value);
+            let owner = owners.get(value.as_str());
+            if let Some(owner) = owner.filter(|owner| owner.name != function.name) {
                 let message = format!(
-                    "this pattern can never match: the app has no source or function `{}`",
+                    "`{value}` can never match: its events go to `{}` alone",
+                    owner.name
+                );
+                reader.error(
+                    place,
+                    message,
+                    "declare the source under `sources` to share it",
+                );
+            } else if owner.is_some() || open.contains(&value) {
+                continue;
+            } else if value.starts_with(&prefix) {
+                // With other mistakes about, it may be the source of a trigger that could not be read.
+                if value.matches('/').count() > 2 && reader.has_errors() {
+                    continue;
+                }
+                let message = format!(
+                    "`{}` can never match: the app has no such source or function",
                     shown(&value)
                 );
                 let help = match nearest(&value, open.iter().map(String::as_str)) {
                     Some(meant) => format!("did you mean `{meant}`?"),
-                    None => format!("the sources of its events are {}", listed(&open)),
+                    None => format!("the sources of its events are {}", listed(open)),
                 };
-                reader.error(trigger.place_of(&value), message, help);
+                reader.error(place, message, help);
             } else if open.contains(&format!("{prefix}{value}")) {
                 let message = format!(
-                    "no source or function of this app makes events whose source is `{}`",
+                    "no source of this app makes events whose source is `{}`",
                     shown(&value)
                 );
-                reader.warning(
-                    trigger.place_of(&value),
-                    message,
-                    format!("did you mean `{prefix}{value}`?"),
-                );
+                reader.warning(place, message, format!("did you mean `{prefix}{value}`?"));
             }
         }
+    }
+}
+
+/// The one source that the events of a trigger come from, if it names one.
+fn origin_uri(prefix: &str, trigger: &Trigger) -> Option<String> {
+    match &trigger.origin {
+        Origin::Any => None,
+        Origin::Shared(name) => Some(format!("{prefix}{name}")),
+        Origin::Private(source) => Some(source.uri.clone()),
     }
 }
 
