@@ -9,8 +9,8 @@
 mod abuse;
 mod body;
 mod peers;
-mod strict;
 mod stream;
+mod strict;
 
 use std::convert::Infallible;
 use std::io;

@@ -96,7 +96,8 @@ impl Routes {
     fn find(&self, method: &Method, path: &str) -> Result<Arc<Endpoint>, Missed> {
         let Some(endpoints) = self.by_path.get(path) else {
             let other = path.strip_suffix('/').map_or_else(|| format!("{path}/"), str::to_owned);
-            let hint = if self.by_path.contains_key(&other) { format!(", but one has `{other}`") } else { String::new() };
+            let hint =
+                if self.by_path.contains_key(&other) { format!(", but one has `{other}`") } else { String::new() };
             return Err(Missed::Path(format!("no source has the path `{path}`{hint}; paths are compared exactly")));
         };
         endpoints.iter().find(|endpoint| endpoint.methods.contains(method)).cloned().ok_or_else(|| {
