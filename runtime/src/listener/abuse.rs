@@ -370,3 +370,21 @@ async fn a_request_that_outlasts_the_drain_is_cut_off_and_counted() {
     site.stop.cancel();
     assert_eq!(timeout(PATIENCE, site.served).await.expect("the drain ends").unwrap(), 1);
 }
+
+#[tokio::test]
+async fn an_axum_router_is_served_within_the_same_bounds() {
+    use hyper::service::Service as _;
+
+    let router = axum::Router::new().route("/echo", axum::routing::post(|body: String| async move { body }));
+    let router = hyper_util::service::TowerToHyperService::new(router);
+    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let service = move |request: Request<RequestBody>, _| {
+        let answer = router.call(request);
+        async move { answer.await.unwrap_or_else(|never| match never {}) }
+    };
+    tokio::spawn(listener.serve(service, Limits::default(), CancellationToken::new()));
+    let request = b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
+    peer.write_all(request).await.unwrap();
+    assert!(until_closed(&mut peer).await.ends_with("\r\n\r\nhello"));
+}
