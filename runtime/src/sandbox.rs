@@ -108,11 +108,7 @@ impl Kind {
     fn of(engine: &Engine, component: &Component) -> Result<Self, Vec<String>> {
         let ty = component.component_type();
         let exports: Vec<String> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
-        if exports.iter().any(|name| name.starts_with("evoke:function/handler@")) {
-            Ok(Self::Handler)
-        } else {
-            Err(exports)
-        }
+        if exports.iter().any(|name| name.starts_with("evoke:function/handler@")) { Ok(Self::Handler) } else { Err(exports) }
     }
 }
 
@@ -247,8 +243,7 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
     if !missing.is_empty() {
         return Err(LoadError::Imports { path, missing });
     }
-    let memory_at_start =
-        component.resources_required().and_then(|r| r.max_initial_memory_size).unwrap_or(0) * 64 * 1024;
+    let memory_at_start = component.resources_required().and_then(|r| r.max_initial_memory_size).unwrap_or(0) * 64 * 1024;
     if memory_at_start > spec.memory {
         return Err(LoadError::Memory { path, needed: memory_at_start / 1024, limit: spec.memory / 1024 });
     }

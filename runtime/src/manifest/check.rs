@@ -74,11 +74,13 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Manifest> {
         sources: sources.iter().map(|entry| entry.key.as_str()).collect(),
         functions: functions.iter().map(|entry| entry.key.as_str()).collect(),
     };
-    let read_sources =
-        sources.iter().map_while(|entry| (!reader.is_full()).then(|| source::shared(reader, &context, entry)));
+    let read_sources = sources.iter().map_while(|entry| {
+        (!reader.is_full()).then(|| source::shared(reader, &context, entry))
+    });
     let sources = read_sources.flatten().collect();
-    let read_functions =
-        functions.iter().map_while(|entry| (!reader.is_full()).then(|| function::function(reader, &context, entry)));
+    let read_functions = functions.iter().map_while(|entry| {
+        (!reader.is_full()).then(|| function::function(reader, &context, entry))
+    });
     let functions = read_functions.flatten().collect();
     let app = context.app.clone();
     let named = app.is_some();

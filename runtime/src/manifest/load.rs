@@ -53,12 +53,7 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
     let limit = u64::try_from(BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
     if let Err(error) = read {
-        return alone(
-            String::new(),
-            format!("cannot read the manifest: {error}"),
-            "give the path of a YAML file",
-            None,
-        );
+        return alone(String::new(), format!("cannot read the manifest: {error}"), "give the path of a YAML file", None);
     }
     match String::from_utf8(bytes) {
         Ok(text) => load_str(&text, path),
@@ -103,8 +98,7 @@ pub(super) fn tree(source: &Arc<SourceText>, found: &mut Vec<Diagnostic>) -> Res
     }
     if let Some((at, char)) = text.char_indices().find(|(_, char)| !allowed(*char)) {
         let span = Span { start: at, end: at + char.len_utf8() };
-        let error =
-            Diagnostic::error(source, span, format!("the character U+{:04X} cannot be in YAML", u32::from(char)));
+        let error = Diagnostic::error(source, span, format!("the character U+{:04X} cannot be in YAML", u32::from(char)));
         return Err(Box::new(error.help("remove it; in double quotes it can be written as an escape such as `\\0`")));
     }
     let mut options = Options::default();
@@ -166,13 +160,14 @@ impl Builder<'_> {
         if event.tag().is_some() {
             let tag = place.tag_span().and_then(|tag| tag.byte_range());
             let span = tag.map_or(span, |range| Span { start: range.start, end: range.end });
-            let error =
-                self.fatal(span, "a manifest has no YAML tags", "remove the tag; put quotes around what is a text");
+            let error = self.fatal(span, "a manifest has no YAML tags", "remove the tag; put quotes around what is a text");
             self.note(*error);
         }
         match event {
             Event::Scalar(text, style, anchor, _) => self.scalar(&text, style == ScalarStyle::Plain, anchor, span),
-            Event::SequenceStart(style, anchor, _) => self.open_one(span, style, anchor, OpenKind::List(Vec::new())),
+            Event::SequenceStart(style, anchor, _) => {
+                self.open_one(span, style, anchor, OpenKind::List(Vec::new()))
+            }
             Event::MappingStart(style, anchor, _) => {
                 let kind = OpenKind::Map { entries: Vec::new(), seen: HashMap::new(), key: None };
                 self.open_one(span, style, anchor, kind)
@@ -180,20 +175,14 @@ impl Builder<'_> {
             Event::SequenceEnd | Event::MappingEnd => self.close_one(span),
             Event::Alias(anchor) => {
                 let Some(node) = self.anchors.get(&anchor).map(Rc::clone) else {
-                    return Err(self.fatal(
-                        span,
-                        "an alias cannot stand inside the node it names",
-                        "write the value out",
-                    ));
+                    return Err(self.fatal(span, "an alias cannot stand inside the node it names", "write the value out"));
                 };
                 self.count(node.weight, span)?;
                 self.attach(node, span)
             }
-            Event::DocumentStart(_, _) if self.root.is_some() => Err(self.fatal(
-                span,
-                "a manifest is one YAML document, here starts another",
-                "put each app into a file of its own",
-            )),
+            Event::DocumentStart(_, _) if self.root.is_some() => {
+                Err(self.fatal(span, "a manifest is one YAML document, here starts another", "put each app into a file of its own"))
+            }
             _ => Ok(()),
         }
     }
@@ -222,27 +211,13 @@ impl Builder<'_> {
         self.attach(node, span)
     }
 
-    fn open_one(
-        &mut self,
-        span: Span,
-        style: StructureStyle,
-        anchor: usize,
-        kind: OpenKind,
-    ) -> Result<(), Box<Diagnostic>> {
+    fn open_one(&mut self, span: Span, style: StructureStyle, anchor: usize, kind: OpenKind) -> Result<(), Box<Diagnostic>> {
         self.count(1, span)?;
         if self.open.len() >= DEPTH_MAX {
-            return Err(self.fatal(
-                span,
-                format!("more than {DEPTH_MAX} levels of lists and maps"),
-                "nest less deeply",
-            ));
+            return Err(self.fatal(span, format!("more than {DEPTH_MAX} levels of lists and maps"), "nest less deeply"));
         }
         if matches!(self.open.last(), Some(Open { kind: OpenKind::Map { key: None, .. }, .. })) {
-            return Err(self.fatal(
-                span,
-                "a key is a text, not a list or a map",
-                "if `{` or `[` starts a text, put it in quotes",
-            ));
+            return Err(self.fatal(span, "a key is a text, not a list or a map", "if `{` or `[` starts a text, put it in quotes"));
         }
         let block = style == StructureStyle::Block;
         self.open.push(Open { span, block, anchor, weight: 1, kind });
@@ -329,45 +304,30 @@ fn syntax_error(source: &Arc<SourceText>, error: &ScanError) -> Diagnostic {
         ErrorKind::MismatchedFlowCollectionEnd { open, close } => {
             (format!("`{open}` is closed by `{close}`"), "close each bracket with its own kind")
         }
-        ErrorKind::MisplacedFlowCollectionEnd => {
-            ("this bracket closes nothing".to_owned(), "remove it, or put the text in quotes")
+        ErrorKind::MisplacedFlowCollectionEnd => ("this bracket closes nothing".to_owned(), "remove it, or put the text in quotes"),
+        ErrorKind::UnexpectedEofFlowSequence | ErrorKind::ExpectedFlowSequenceSeparator => {
+            ("a list in brackets goes on with `,` or ends with `]`".to_owned(), "put a comma between entries, and close the list")
         }
-        ErrorKind::UnexpectedEofFlowSequence | ErrorKind::ExpectedFlowSequenceSeparator => (
-            "a list in brackets goes on with `,` or ends with `]`".to_owned(),
-            "put a comma between entries, and close the list",
-        ),
         ErrorKind::UnexpectedEofFlowMapping
         | ErrorKind::UnexpectedEofImplicitFlowMapping
-        | ErrorKind::ExpectedFlowMappingSeparator => (
-            "a map in braces goes on with `,` or ends with `}`".to_owned(),
-            "put a comma between entries, and close the map",
-        ),
-        ErrorKind::UnknownAnchor => (
-            "no node before this has that anchor".to_owned(),
-            "name a node with `&name` first; put quotes around a text that starts with `*`",
-        ),
-        ErrorKind::RecursionLimitExceeded => {
-            (format!("more than {DEPTH_MAX} levels of lists and maps"), "nest less deeply")
+        | ErrorKind::ExpectedFlowMappingSeparator => {
+            ("a map in braces goes on with `,` or ends with `}`".to_owned(), "put a comma between entries, and close the map")
         }
+        ErrorKind::UnknownAnchor => ("no node before this has that anchor".to_owned(), "name a node with `&name` first; put quotes around a text that starts with `*`"),
+        ErrorKind::RecursionLimitExceeded => (format!("more than {DEPTH_MAX} levels of lists and maps"), "nest less deeply"),
         ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => {
             ("a `: ` in the middle of a text".to_owned(), "put the text in quotes, or the key on a line of its own")
         }
-        ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => (
-            "this line is neither a `key: value` nor an entry of a list".to_owned(),
-            "put a colon and a space behind the key, or quotes around a text of several lines",
-        ),
-        ErrorKind::ExpectedBlockMappingKey | ErrorKind::InvalidIndentation => (
-            "this line is indented unlike its neighbours".to_owned(),
-            "give keys that belong together the same indentation",
-        ),
-        ErrorKind::ExpectedBlockSequenceEntry | ErrorKind::BlockSequenceEntryNotAllowed => (
-            "an entry of a list cannot start here".to_owned(),
-            "give each `- ` of a list the same indentation, below its key",
-        ),
-        ErrorKind::UnknownQuotedScalarEscape => (
-            "this escape is not one of YAML's".to_owned(),
-            "use single quotes, in which a backslash is only a backslash",
-        ),
+        ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => {
+            ("this line is neither a `key: value` nor an entry of a list".to_owned(), "put a colon and a space behind the key, or quotes around a text of several lines")
+        }
+        ErrorKind::ExpectedBlockMappingKey | ErrorKind::InvalidIndentation => {
+            ("this line is indented unlike its neighbours".to_owned(), "give keys that belong together the same indentation")
+        }
+        ErrorKind::ExpectedBlockSequenceEntry | ErrorKind::BlockSequenceEntryNotAllowed => {
+            ("an entry of a list cannot start here".to_owned(), "give each `- ` of a list the same indentation, below its key")
+        }
+        ErrorKind::UnknownQuotedScalarEscape => ("this escape is not one of YAML's".to_owned(), "use single quotes, in which a backslash is only a backslash"),
         ErrorKind::UnexpectedCharacter { character } => {
             (format!("a text cannot start with `{}`", shown(&character.to_string())), "put the text in quotes")
         }

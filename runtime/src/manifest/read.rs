@@ -137,12 +137,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A text with a form of its own.
-    pub(super) fn parsed<T>(
-        &mut self,
-        node: &Node,
-        what: &str,
-        parse: impl FnOnce(&str) -> Result<T, Wrong>,
-    ) -> Option<T> {
+    pub(super) fn parsed<T>(&mut self, node: &Node, what: &str, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
         let text = self.text(node, what)?;
         self.checked(node.span, parse(text))
     }
@@ -309,11 +304,7 @@ impl<'t> Table<'t> {
                 format!("did you mean `{meant}`?")
             } else {
                 let left: Vec<&str> = self.asked.iter().copied().filter(absent).collect();
-                if left.is_empty() {
-                    "remove it".to_owned()
-                } else {
-                    format!("remove it; there are still {}", choices(left))
-                }
+                if left.is_empty() { "remove it".to_owned() } else { format!("remove it; there are still {}", choices(left)) }
             };
             reader.error(entry.key_span, message, help);
         }

@@ -43,8 +43,7 @@ fn distance(a: &str, b: &str) -> usize {
         let mut row = vec![i + 1];
         for (j, to) in b.iter().enumerate() {
             let at = |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX - 1);
-            let mut best =
-                (at(&previous, j) + usize::from(from != to)).min(at(&previous, j + 1) + 1).min(at(&row, j) + 1);
+            let mut best = (at(&previous, j) + usize::from(from != to)).min(at(&previous, j + 1) + 1).min(at(&row, j) + 1);
             let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(to) && b.get(j - 1) == Some(from);
             if swapped {
                 best = best.min(at(&before, j - 1) + 1);
@@ -64,12 +63,8 @@ mod tests {
     fn a_slip_of_the_keyboard_is_understood_and_a_stranger_is_not() {
         let keys = ["component", "concurrency", "timeout", "max_backoff", "on", "order_by"];
         for (written, meant) in [
-            ("componet", "component"),
-            ("concurency", "concurrency"),
-            ("tiemout", "timeout"),
-            ("maxBackoff", "max_backoff"),
-            ("order-by", "order_by"),
-            ("orderby", "order_by"),
+            ("componet", "component"), ("concurency", "concurrency"), ("tiemout", "timeout"),
+            ("maxBackoff", "max_backoff"), ("order-by", "order_by"), ("orderby", "order_by"),
         ] {
             assert_eq!(nearest(written, keys), Some(meant));
         }

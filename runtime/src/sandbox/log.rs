@@ -79,7 +79,13 @@ enum Panic {
 }
 
 impl AttemptLog {
-    pub(super) fn new(function: Arc<str>, delivery_id: Arc<str>, attempt: u32, sink: LogSink, clock: Clock) -> Self {
+    pub(super) fn new(
+        function: Arc<str>,
+        delivery_id: Arc<str>,
+        attempt: u32,
+        sink: LogSink,
+        clock: Clock,
+    ) -> Self {
         Self(Arc::new(Mutex::new(Log {
             function,
             delivery_id,
@@ -231,8 +237,9 @@ fn cut(line: &[u8]) -> usize {
 /// the bidirectional overrides are written out as `\u{1b}`.
 pub(super) fn harmless(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let is_harmful =
-        |c: char| c.is_control() && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_harmful = |c: char| {
+        c.is_control() && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     if !text.contains(is_harmful) {
         return text.into_owned();
     }
@@ -272,10 +279,7 @@ mod tests {
         log.finish();
         assert_eq!(texts(&lines), ["other", "one", "two", "", "thr"]);
         let first = lines.lock().unwrap()[0].clone();
-        assert_eq!(
-            (first.level, &*first.function, &*first.delivery_id, first.attempt),
-            (Level::Warn, "shop/charge", "d-1", 2)
-        );
+        assert_eq!((first.level, &*first.function, &*first.delivery_id, first.attempt), (Level::Warn, "shop/charge", "d-1", 2));
     }
 
     #[test]

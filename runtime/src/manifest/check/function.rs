@@ -51,9 +51,7 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
             Some("what a function may touch goes under `allow`")
         }
         "env" | "environment" => Some("settings go under `allow: { config: { KEY: VALUE } }`"),
-        "http" | "files" | "timer" | "events" | "source" => {
-            Some("it goes under `on`, as an entry of the list: `- ` before it")
-        }
+        "http" | "files" | "timer" | "events" | "source" => Some("it goes under `on`, as an entry of the list: `- ` before it"),
         "trigger" | "triggers" | "when" => Some("triggers are `on`"),
         "wasm" | "module" | "image" | "path" | "file" => Some("the component is `component: FILE.wasm`"),
         _ => None,
@@ -86,8 +84,7 @@ fn component(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, built:
         reader.error(node.span, format!("`{shown_path}` is a folder"), "name the `.wasm` file in it");
     } else if !built && !component.path.is_file() {
         let message = format!("there is no file `{shown_path}`");
-        let help =
-            "build it first, or add `build: COMMAND` so that Evoke builds it; the path is relative to the manifest";
+        let help = "build it first, or add `build: COMMAND` so that Evoke builds it; the path is relative to the manifest";
         reader.error(node.span, message, help);
     }
     Some(component)
@@ -157,9 +154,7 @@ fn allow(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, place: Spa
     table.close(reader, |key| match key {
         "env" | "environment" | "settings" | "vars" => Some("settings are `config: { KEY: VALUE }`"),
         "secret" => Some("did you mean `secrets`?"),
-        "egress" | "network" | "hosts" | "outbound" => {
-            Some("where it may send requests is `http: [\"https://HOST:443\"]`")
-        }
+        "egress" | "network" | "hosts" | "outbound" => Some("where it may send requests is `http: [\"https://HOST:443\"]`"),
         "keyvalue" | "kv" | "storage" => Some("keyed state is `state: true`"),
         "events" | "emit" => Some("the events it may publish are `publish: [TYPE]`"),
         "files" | "fs" | "filesystem" => Some("remove it: functions have no file system"),
@@ -182,11 +177,7 @@ fn config(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, String> {
         }
         match &entry.node.value {
             Value::Scalar(scalar) if scalar.resolve() == Resolved::Null => {
-                reader.error(
-                    entry.key_span,
-                    format!("`{}` has no value", shown(&entry.key)),
-                    "for an empty text write `\"\"`",
-                );
+                reader.error(entry.key_span, format!("`{}` has no value", shown(&entry.key)), "for an empty text write `\"\"`");
             }
             Value::Scalar(scalar) => {
                 config.insert(entry.key.clone(), scalar.text.clone());

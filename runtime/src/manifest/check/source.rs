@@ -3,7 +3,9 @@
 use super::Context;
 use crate::manifest::diagnostics::{Wrong, shown};
 use crate::manifest::forms::TimerForm;
-use crate::manifest::model::{FilesSource, HttpSource, Method, Missed, Schedule, Source, SourceKind, TimerSource};
+use crate::manifest::model::{
+    FilesSource, HttpSource, Method, Missed, Schedule, Source, SourceKind, TimerSource,
+};
 use crate::manifest::names::Name;
 use crate::manifest::read::{Reader, Table};
 use crate::manifest::source_text::Span;
@@ -101,10 +103,7 @@ fn http(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<HttpSource>
 fn http_path(text: &str) -> Result<String, Wrong> {
     let message = || format!("`{}` is not the path of a request", shown(text));
     if text.contains("://") {
-        return Err(Wrong::new(
-            message(),
-            "write the path alone, as in `/checkout`; the host is said with `evoke up --http`",
-        ));
+        return Err(Wrong::new(message(), "write the path alone, as in `/checkout`; the host is said with `evoke up --http`"));
     }
     if let Some(at) = text.find(['?', '#']) {
         let path = text.get(..at).unwrap_or("");
@@ -177,11 +176,7 @@ fn files(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, place: Spa
     };
     if let (true, Some(node)) = (include.is_empty(), table.optional(reader, "include")) {
         if matches!(&node.value, Value::List(items) if items.is_empty()) {
-            reader.error(
-                node.span,
-                "`include` is empty: no file would count",
-                "write `[\"**/*\"]`, or leave the key out",
-            );
+            reader.error(node.span, "`include` is empty: no file would count", "write `[\"**/*\"]`, or leave the key out");
         }
     }
     let exclude = table.optional(reader, "exclude").map(|node| globs(reader, node, "`exclude`")).unwrap_or_default();
@@ -190,17 +185,11 @@ fn files(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, place: Spa
     let max_content = table.optional(reader, "max_content").and_then(|node| reader.size(node, "`max_content`", SIZES));
     if table.has("max_content") && !content {
         let help = "add `content: true`, or remove `max_content`";
-        reader.warning(
-            table.key_span("max_content"),
-            "`max_content` does nothing: the event does not carry the content",
-            help,
-        );
+        reader.warning(table.key_span("max_content"), "`max_content` does nothing: the event does not carry the content", help);
     }
     let existing = table.optional(reader, "existing").and_then(|node| reader.boolean(node, "`existing`"));
     table.close(reader, |key| match key {
-        "recursive" => {
-            Some("remove it: folders below the folder are always watched; `include: [\"*\"]` takes only its own files")
-        }
+        "recursive" => Some("remove it: folders below the folder are always watched; `include: [\"*\"]` takes only its own files"),
         "pattern" | "glob" | "match" => Some("the files that count are `include: [\"**/*.csv\"]`"),
         "ignore" => Some("the files that do not count are `exclude: [\"**/*.tmp\"]`"),
         "debounce" | "delay" => Some("how long a file must rest is `settle: 200ms`"),
@@ -252,10 +241,7 @@ fn glob(text: &str) -> Result<String, Wrong> {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => {
             let message = format!("`{}` is not a glob: {}", shown(text), error.kind());
-            Err(Wrong::new(
-                message,
-                "`*` is any run of characters, `**` any folders, `?` one character, `[ab]` one of these, `{a,b}` either",
-            ))
+            Err(Wrong::new(message, "`*` is any run of characters, `**` any folders, `?` one character, `[ab]` one of these, `{a,b}` either"))
         }
     }
 }
@@ -269,25 +255,14 @@ fn timer(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<TimerSourc
     let every = every_node.and_then(|node| reader.duration(node, "`every`", INTERVALS));
     let missed = table.optional(reader, "missed").and_then(|node| missed(reader, node)).unwrap_or_default();
     match (table.has("cron"), table.has("every")) {
-        (false, false) => {
-            reader.error(table.place(), "a timer without a schedule", "add `every: 1m` or `cron: \"0 2 * * *\"`")
-        }
+        (false, false) => reader.error(table.place(), "a timer without a schedule", "add `every: 1m` or `cron: \"0 2 * * *\"`"),
         (true, true) => {
             let other = (table.key_span("cron"), "the other schedule");
-            reader.error_beside(
-                table.key_span("every"),
-                "a timer has one schedule, this has two",
-                "keep `cron` or `every`",
-                other,
-            );
+            reader.error_beside(table.key_span("every"), "a timer has one schedule, this has two", "keep `cron` or `every`", other);
         }
         (false, true) if table.has("timezone") => {
             let message = "`timezone` does nothing beside `every`: an interval has no time zone";
-            reader.error(
-                table.key_span("timezone"),
-                message,
-                "remove it, or write a `cron` expression instead of `every`",
-            );
+            reader.error(table.key_span("timezone"), message, "remove it, or write a `cron` expression instead of `every`");
         }
         _ => {}
     }
@@ -309,8 +284,7 @@ fn cron(text: &str) -> Result<String, Wrong> {
     const FIELDS: &str = "minute, hour, day of month, month, day of week";
     let fields = text.split_whitespace().count();
     if !text.starts_with('@') && !(5..=6).contains(&fields) {
-        let message =
-            format!("a cron expression has 5 fields, or 6 with seconds first; `{}` has {fields}", shown(text));
+        let message = format!("a cron expression has 5 fields, or 6 with seconds first; `{}` has {fields}", shown(text));
         return Err(Wrong::new(message, format!("the fields are {FIELDS}, as in `0 2 * * *`: every day at 02:00")));
     }
     let parser = croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Optional).build();
@@ -323,8 +297,7 @@ fn cron(text: &str) -> Result<String, Wrong> {
     // 40 years; croner searches to the year 5000, and starting late keeps the search for no day short.
     let day = jiff::civil::date(4950, 1, 1).at(0, 0, 0, 0);
     parsed.find_next_occurrence(&day, true).map_err(|_| {
-        let message =
-            format!("the cron expression `{}` has no time at all: no such day is in the calendar", shown(text));
+        let message = format!("the cron expression `{}` has no time at all: no such day is in the calendar", shown(text));
         Wrong::new(message, "choose a day that the month has")
     })?;
     Ok(text.to_owned())
@@ -333,9 +306,7 @@ fn cron(text: &str) -> Result<String, Wrong> {
 fn cron_reason(error: &croner::errors::CronError) -> String {
     use croner::errors::CronError;
     let text = match error {
-        CronError::InvalidPattern(text) | CronError::IllegalCharacters(text) | CronError::ComponentError(text) => {
-            text.clone()
-        }
+        CronError::InvalidPattern(text) | CronError::IllegalCharacters(text) | CronError::ComponentError(text) => text.clone(),
         other => other.to_string(),
     };
     let text = shown(text.trim_end_matches('.'));

@@ -14,11 +14,7 @@ use std::collections::HashMap;
 pub(super) fn triggers(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, function: &str) -> Vec<Trigger> {
     let items = match &node.value {
         Value::Scalar(_) => {
-            reader.error(
-                node.span,
-                format!("`on` is a list of triggers, this is {}", node.described()),
-                trigger_for(context, node),
-            );
+            reader.error(node.span, format!("`on` is a list of triggers, this is {}", node.described()), trigger_for(context, node));
             return Vec::new();
         }
         _ => reader.list(node, "`on`"),
@@ -47,11 +43,7 @@ fn trigger(
     counts: &mut HashMap<&'static str, usize>,
 ) -> Option<Trigger> {
     if matches!(node.value, Value::Scalar(_)) {
-        reader.error(
-            node.span,
-            format!("a trigger has keys, this is {}", node.described()),
-            trigger_for(context, node),
-        );
+        reader.error(node.span, format!("a trigger has keys, this is {}", node.described()), trigger_for(context, node));
         return None;
     }
     let example = "`events: { type: [order.placed] }`";
@@ -71,18 +63,12 @@ fn trigger(
     let known = ["monitor", "event", "pattern", "type"].iter().any(|key| table.has(key));
     table.close(reader, |key| match key {
         "monitor" => Some("monitor sources are not available in this version; there are `http`, `files` and `timer`"),
-        "type" | "pattern" | "event" | "data" | "subject" => {
-            Some("a pattern goes under `events`, as in `events: { type: [order.placed] }`")
-        }
+        "type" | "pattern" | "event" | "data" | "subject" => Some("a pattern goes under `events`, as in `events: { type: [order.placed] }`"),
         "cron" | "every" => Some("a schedule goes under `timer`, as in `timer: { every: 1m }`"),
         _ => None,
     });
     if empty && !known {
-        reader.error(
-            place,
-            format!("{what} that names no events and no source"),
-            format!("write {example} or `source: NAME`"),
-        );
+        reader.error(place, format!("{what} that names no events and no source"), format!("write {example} or `source: NAME`"));
     }
     let origin = if let Some(node) = source_node {
         Origin::Shared(reference(reader, context, node)?)
@@ -103,8 +89,7 @@ fn trigger_for(context: &Context<'_>, node: &Node) -> String {
     if context.sources.contains(text) {
         return format!("write `- source: {text}`");
     }
-    let type_ =
-        if text.is_empty() || text.contains(char::is_whitespace) { "order.placed".to_owned() } else { shown(text) };
+    let type_ = if text.is_empty() || text.contains(char::is_whitespace) { "order.placed".to_owned() } else { shown(text) };
     format!("for events of a type write `- events: {{ type: [{type_}] }}`")
 }
 
@@ -160,11 +145,7 @@ fn events(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<Events> {
     let json = match node.to_json() {
         Ok(json) => json,
         Err(span) => {
-            reader.error(
-                span,
-                "a pattern has no infinities and no NaN: an event's JSON cannot have them",
-                "write a number",
-            );
+            reader.error(span, "a pattern has no infinities and no NaN: an event's JSON cannot have them", "write a number");
             return None;
         }
     };
@@ -173,11 +154,7 @@ fn events(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<Events> {
         Err(errors) => {
             for PatternError { path, message, help } in errors {
                 let span = place_of(node, place, &path);
-                reader.error(
-                    span,
-                    message,
-                    help.unwrap_or_else(|| "see `evoke explain` for what a pattern can say".to_owned()),
-                );
+                reader.error(span, message, help.unwrap_or_else(|| "see `evoke explain` for what a pattern can say".to_owned()));
             }
             None
         }

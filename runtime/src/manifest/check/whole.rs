@@ -36,8 +36,7 @@ pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest) {
         for value in values {
             if let Some(owner) = owners.get(value.as_str()) {
                 if owner.name != function.name {
-                    let message =
-                        format!("this pattern can never match: the events of `{value}` go to `{}` alone", owner.name);
+                    let message = format!("this pattern can never match: the events of `{value}` go to `{}` alone", owner.name);
                     reader.error(trigger.span, message, "declare the source under `sources` to share it");
                 }
                 continue;
@@ -46,16 +45,14 @@ pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest) {
                 continue;
             }
             if value.starts_with(&prefix) {
-                let message =
-                    format!("this pattern can never match: the app has no source or function `{}`", shown(&value));
+                let message = format!("this pattern can never match: the app has no source or function `{}`", shown(&value));
                 let help = match nearest(&value, open.iter().map(String::as_str)) {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => format!("the sources of its events are {}", listed(&open)),
                 };
                 reader.error(trigger.span, message, help);
             } else if open.contains(&format!("{prefix}{value}")) {
-                let message =
-                    format!("no source or function of this app makes events whose source is `{}`", shown(&value));
+                let message = format!("no source or function of this app makes events whose source is `{}`", shown(&value));
                 reader.warning(trigger.span, message, format!("did you mean `{prefix}{value}`?"));
             }
         }
@@ -74,8 +71,7 @@ pub(super) fn event_types(reader: &mut Reader<'_>, manifest: &Manifest) {
         SourceKind::Files(_) | SourceKind::Timer(_) => None,
     });
     let globs: Vec<_> = manifest.functions.iter().flat_map(|function| &function.allow.publish).collect();
-    let known: BTreeSet<&str> =
-        raw.chain(globs.iter().map(|glob| glob.as_str())).filter(|type_| !type_.contains('*')).collect();
+    let known: BTreeSet<&str> = raw.chain(globs.iter().map(|glob| glob.as_str())).filter(|type_| !type_.contains('*')).collect();
     if too_much(manifest) {
         return;
     }
@@ -103,11 +99,7 @@ pub(super) fn cycles(reader: &mut Reader<'_>, manifest: &Manifest) {
     }
     let sets_off: Vec<Vec<usize>> = functions
         .iter()
-        .map(|from| {
-            (0..functions.len())
-                .filter(|to| functions.get(*to).is_some_and(|to| publishes_to(manifest, from, to)))
-                .collect()
-        })
+        .map(|from| (0..functions.len()).filter(|to| functions.get(*to).is_some_and(|to| publishes_to(manifest, from, to))).collect())
         .collect();
     let mut told = BTreeSet::new();
     for start in 0..functions.len() {
@@ -116,12 +108,7 @@ pub(super) fn cycles(reader: &mut Reader<'_>, manifest: &Manifest) {
         }
         let Some(path) = way_back(&sets_off, start) else { continue };
         told.extend(path.iter().copied());
-        let names: Vec<_> = path
-            .iter()
-            .chain([&start])
-            .filter_map(|at| functions.get(*at))
-            .map(|function| format!("`{}`", function.name))
-            .collect();
+        let names: Vec<_> = path.iter().chain([&start]).filter_map(|at| functions.get(*at)).map(|function| format!("`{}`", function.name)).collect();
         let Some(function) = functions.get(start) else { continue };
         let message = match names.as_slice() {
             [name, _] => format!("{name} can set itself off: it may publish what it runs on"),
@@ -173,8 +160,7 @@ fn publishes_to(manifest: &Manifest, from: &Function, to: &Function) -> bool {
 /// Comparing every type that is published with every type that is taken is advice, not worth any time.
 fn too_much(manifest: &Manifest) -> bool {
     let globs: usize = manifest.functions.iter().map(|function| function.allow.publish.len() + 1).sum();
-    let types: usize =
-        triggers(manifest).map(|(_, trigger)| exact(trigger, "type").map_or(1, |types| types.len())).sum();
+    let types: usize = triggers(manifest).map(|(_, trigger)| exact(trigger, "type").map_or(1, |types| types.len())).sum();
     globs.saturating_mul(types) > 1_000_000
 }
 
