@@ -30,7 +30,7 @@ fn endpoint(path: &str) -> Endpoint {
 fn http(limits: bus::Limits) -> (Http, Arc<MemoryStore>) {
     let clock = Clock::system();
     let store = Arc::new(MemoryStore::new(clock.clone()));
-    let bus = Bus::new(store.clone(), Router::default(), limits, 0);
+    let bus = Bus::new(store.clone(), Router::default(), limits);
     let routes = Routes::new([endpoint("/checkout"), Endpoint { type_: None, ..endpoint("/events") }]).unwrap();
     (Http::new(bus, clock, routes), store)
 }
