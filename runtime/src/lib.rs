@@ -3,7 +3,9 @@
 pub mod bus;
 pub mod clock;
 pub mod event;
+pub mod manifest;
 pub mod outcome;
+pub mod pattern;
 pub mod router;
 pub mod source;
 pub mod store;
