@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::event::Event;
 use crate::router::Router;
-use crate::store::{Accepted, Answer, FunctionId, Lineage, Mark, NewEvent, Store, StoreError};
+use crate::store::{Accepted, Answer, DeadFilter, FunctionId, Lineage, Mark, NewEvent, Store, StoreError};
 
 /// What a source offers: stored together or not at all.
 #[derive(Debug, Clone, Default)]
@@ -129,6 +129,13 @@ impl Bus {
         let new = accepted.iter().zip(owed).map(|(a, n)| if matches!(a, Accepted::New(_)) { n } else { 0 }).sum();
         self.owe(new);
         Ok(accepted)
+    }
+
+    /// Makes dead letters pending again; answers how many.
+    pub async fn redrive(&self, which: DeadFilter) -> Result<u64, StoreError> {
+        let count = self.0.store.redrive(which).await?;
+        self.owe(usize::try_from(count).unwrap_or(usize::MAX));
+        Ok(count)
     }
 
     /// What a source noted earlier, by key.

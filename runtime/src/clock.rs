@@ -22,6 +22,12 @@ impl Clock {
         Self(Arc::new(move || start_ms + i64::try_from(start.elapsed().as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// A clock that stands still.
+    #[cfg(test)]
+    pub fn fixed(now_ms: UnixMs) -> Self {
+        Self(Arc::new(move || now_ms))
+    }
+
     /// Now.
     pub fn now_ms(&self) -> UnixMs {
         (self.0)()

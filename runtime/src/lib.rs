@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod clock;
+pub mod dispatcher;
 pub mod event;
 pub mod manifest;
 pub mod outcome;

@@ -8,21 +8,47 @@ pub enum Outcome {
     /// The function returned success: its publishes and state writes are committed.
     Done,
     /// The function asked for another attempt, by policy or after the stated time.
-    Retry { message: String, after: Option<Duration> },
+    Retry {
+        /// Why.
+        message: String,
+        /// The wait it asked for.
+        after: Option<Duration>,
+    },
     /// The function will never be able to handle this event.
-    Reject { message: String },
+    Reject {
+        /// Why.
+        message: String,
+    },
     /// The guest trapped (unreachable, out-of-bounds access, stack overflow, …).
-    Trap { message: String },
+    Trap {
+        /// Which trap, and where.
+        message: String,
+    },
     /// The attempt reached the function's `timeout` and was ended.
-    Timeout { limit: Duration },
+    Timeout {
+        /// The `timeout`.
+        limit: Duration,
+    },
     /// The guest wanted more memory than its `memory` allows and failed for it.
-    OutOfMemory { limit_bytes: u64 },
+    OutOfMemory {
+        /// The `memory`.
+        limit_bytes: u64,
+    },
     /// The guest went past what it is granted or bounded to: a publish that is not allowed, too many events, ….
-    Denied { message: String },
+    Denied {
+        /// What was wanted, and what would grant it.
+        message: String,
+    },
     /// The host could not run the guest: its component is missing or cannot be instantiated.
-    Unavailable { message: String },
+    Unavailable {
+        /// Why.
+        message: String,
+    },
     /// The event came this way too often: a loop of functions, stopped at the hop limit.
-    Loop { hops: u32 },
+    Loop {
+        /// How many functions the chain went through.
+        hops: u32,
+    },
 }
 
 impl Outcome {
@@ -105,7 +131,10 @@ pub enum Next {
     /// It is tried again after this time.
     RetryAfter(Duration),
     /// It is a dead letter, with the cause.
-    Dead { cause: String },
+    Dead {
+        /// Why it was given up.
+        cause: String,
+    },
 }
 
 /// Decides what follows an attempt. Exponential backoff with full jitter: the wait is `jitter` (0 to 1) of the

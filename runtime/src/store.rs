@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::clock::UnixMs;
 use crate::event::Event;
@@ -100,6 +101,8 @@ pub struct ReadyDelivery {
     pub trigger: Arc<str>,
     /// Attempts that ended, all of them failures.
     pub attempts: u32,
+    /// How many of these came before it was redriven, and do not count for its retry policy.
+    pub attempts_forgiven: u32,
     /// When the event was accepted, or the delivery redriven: what `max_age` counts from.
     pub since_ms: UnixMs,
     /// The event that is owed.
@@ -321,8 +324,8 @@ pub trait Store: Send + Sync + 'static {
     /// Lets dead letters go: they stay on record as purged, and what they blocked goes on. Answers how many.
     fn purge(&self, which: DeadFilter) -> Answer<u64>;
 
-    /// The first `limit` deliveries of a function that are ready, in accept order.
-    fn ready(&self, function: FunctionId, limit: usize) -> Answer<Vec<ReadyDelivery>>;
+    /// The first `limit` deliveries of a function behind `after` that are ready, in accept order.
+    fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>>;
 
     /// The first `limit` retries of a function that are due at `now_ms`, and when the next one after these is due.
     fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)>;
@@ -356,6 +359,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Verifies conservation and integrity.
     fn check(&self) -> Answer<CheckReport>;
+
+    /// The position of the newest event, as it changes.
+    fn newest(&self) -> watch::Receiver<Seq>;
+
+    /// Resolves when the store has failed for good (see [`StoreError::Failed`]), with the reason.
+    fn failure(&self) -> BoxFuture<'static, String>;
 
     /// A name that this store alone has, given when it was made: prefixes the ids that it hands out.
     fn instance(&self) -> &str;
