@@ -1,0 +1,2 @@
+//! x
+use super::Context;
