@@ -290,7 +290,8 @@ impl Worker {
         let now = Instant::now();
         let Ok((looked, unwatched)) = looked else {
             // The folder is gone, or something in it cannot be looked at: the scan will say what it is.
-            self.scan_at = now;
+            let (end, took) = self.scanned;
+            self.scan_at = self.scan_at.min(end + LOST_MIN.max(took * SHARE));
             return Ok(());
         };
         if unwatched.is_some() {

@@ -11,6 +11,10 @@ use super::version::{Stamp, Version};
 /// Files that may wait to come to rest at a time. Beyond that the rest is left to another scan, so that a flood of
 /// changes takes no more memory than this.
 const PENDING_MAX: usize = 16_384;
+/// Below this, a file's times are too coarse to tell one write from the next.
+const SETTLE_MIN: Duration = Duration::from_millis(20);
+/// Beyond this, sums of times could overflow.
+const SETTLE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How long a file that a writer holds open must be unchanged before it is handed over all the same. The system tells
 /// when a writer closes it or dies, so this is only for those that never do, as with a log.
 const WRITER_PATIENCE: Duration = Duration::from_secs(300);
@@ -68,8 +72,7 @@ pub(super) struct Tracker {
 impl Tracker {
     /// Starts from what was known when it last stopped.
     pub(super) fn new(settle: Duration, known: BTreeMap<String, Version>) -> Self {
-        // Below this, a file's times are too coarse to tell one write from the next.
-        let settle = settle.max(Duration::from_millis(20));
+        let settle = settle.clamp(SETTLE_MIN, SETTLE_MAX);
         Self { settle, known, pending: BTreeMap::new(), existing: HashMap::new(), crowded: false }
     }
 
@@ -82,10 +85,11 @@ impl Tracker {
             }
             return;
         }
+        let is_full = self.pending.len() >= PENDING_MAX;
         match self.pending.get_mut(name) {
             Some(pending) if pending.seen == seen => {}
             Some(pending) => (pending.seen, pending.since, pending.rest) = (seen, now, self.settle),
-            None if self.pending.len() >= PENDING_MAX => self.crowded = true,
+            None if is_full => self.crowded = true,
             None => {
                 // A new file that is empty is most likely about to be written.
                 let empty = seen.is_some_and(|stamp| stamp.size == 0) && !self.known.contains_key(name);
