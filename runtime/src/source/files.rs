@@ -189,10 +189,14 @@ impl Worker {
         if !hints.names.is_empty() {
             self.look(hints.names.into_iter().collect()).await?;
         }
-        self.hand_over_at_rest().await?;
-        self.end_first_start().await?;
+        // Without the folder nothing can be read: what is at rest waits for the scan that finds it again.
+        let mut wake = self.scan_at;
+        if self.troubles.root.is_none() {
+            self.hand_over_at_rest().await?;
+            self.end_first_start().await?;
+            wake = self.tracker.next().map_or(self.scan_at, |next| next.min(self.scan_at));
+        }
         self.report();
-        let wake = self.tracker.next().map_or(self.scan_at, |next| next.min(self.scan_at));
         tokio::select! {
             () = self.ctx.stop.cancelled() => return Err(Stopped),
             () = tokio::time::sleep_until(wake) => return Ok(()),
@@ -251,10 +255,11 @@ impl Worker {
             }
         };
         self.scan_at = end + next.max((end - start) * SHARE);
-        self.lost_wait = match lost && self.tracker.pending() <= pending_before {
-            true => (self.lost_wait * 2).min(PATROL),
-            false => LOST_MIN,
-        };
+        if self.tracker.pending() > pending_before {
+            self.lost_wait = LOST_MIN;
+        } else if lost {
+            self.lost_wait = (self.lost_wait * 2).min(PATROL);
+        }
         Ok(())
     }
 

@@ -115,6 +115,8 @@ struct Timer {
     live_since: UnixMs,
     /// When something is due next; `None` when never again.
     next: Option<UnixMs>,
+    /// Whether the bus finds fault with the ticks themselves.
+    refused: bool,
     /// The clocks at the last look.
     looked: (UnixMs, Instant),
 }
@@ -139,6 +141,7 @@ impl Timer {
             last: last.unwrap_or(now),
             live_since: now,
             next: Some(now),
+            refused: false,
             looked: (now, Instant::now()),
         }
     }
@@ -170,15 +173,19 @@ impl Timer {
         let due = due(&self.times, self.last, self.live_since, now, self.missed, BATCH_MAX);
         if !due.ticks.is_empty() {
             match hand_over(ctx, &self.offer(ctx, &due.ticks)).await {
+                Ok(()) if self.refused => ctx.health.recovered(),
                 Ok(()) => {}
                 Err(NotTaken::Stopped) => return false,
                 Err(refused) => {
                     // Every tick is shaped alike: until the routes change, none is taken.
-                    ctx.health.degraded(format!("its ticks are refused: {refused:?}"));
+                    if !std::mem::replace(&mut self.refused, true) {
+                        ctx.health.degraded(format!("its ticks are refused: {refused:?}"));
+                    }
                     return tokio::time::timeout(LOOK_MAX, ctx.stop.cancelled()).await.is_err();
                 }
             }
         }
+        self.refused = false;
         self.last = due.seen;
         self.next = due.next;
         true

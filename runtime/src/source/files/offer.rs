@@ -130,7 +130,8 @@ impl Worker {
                 Err(NotTaken::TooLarge(event)) => (event, None),
                 Err(NotTaken::Invalid(event, reason)) => (event, Some(reason)),
             };
-            let Some(index) = owners.get(refused).copied() else { return Ok(()) };
+            // The bus names one of the events that it was given.
+            let index = owners.get(refused).copied().unwrap_or_default().min(items.len() - 1);
             match (items.get_mut(index), reason) {
                 // Its content is larger as JSON than it is on the disk.
                 (Some(item), None) if matches!(item.content, Content::Whole(_)) => {

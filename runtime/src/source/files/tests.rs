@@ -391,3 +391,59 @@ async fn every_file_of_many_in_new_nested_folders_is_found() {
     assert_eq!((subjects.len(), desk.events().await.len()), (count, count));
     desk.stop().await;
 }
+
+#[tokio::test]
+async fn a_worker_that_is_killed_misses_and_repeats_nothing() {
+    let mut desk = Desk::new();
+    let inbox = desk.config.path.clone();
+    let count = 1_000;
+    let writer = tokio::task::spawn_blocking(move || {
+        for n in 0..count {
+            put(&inbox.join(format!("{}/{n}", n % 17)), &n.to_string());
+        }
+    });
+    // Each life is cut off at another point: after so many more events than the last.
+    for life in 0..20 {
+        desk.start();
+        let until = desk.events().await.len() + life;
+        desk.eventually("some events", async |desk| desk.events().await.len() >= until.min(count)).await;
+        desk.worker.take().unwrap().1.abort();
+    }
+    writer.await.unwrap();
+    desk.start();
+    desk.eventually("all files", async |desk| desk.events().await.len() >= count).await;
+    desk.stop().await;
+    let mut lines = desk.lines().await;
+    lines.sort();
+    let mut expected: Vec<String> = (0..count).map(|n| format!("created {}/{n}", n % 17)).collect();
+    expected.sort();
+    assert_eq!(lines, expected);
+}
+
+#[tokio::test]
+async fn what_was_at_rest_when_the_folder_went_is_handed_over_when_it_is_back() {
+    let mut desk = Desk::new();
+    desk.config.settle = Duration::from_millis(500);
+    desk.start();
+    desk.expect(&[]).await;
+    put(&desk.inbox("a"), "1");
+    fs::rename(&desk.config.path, desk.outside("elsewhere")).unwrap();
+    desk.eventually("trouble", async |desk| desk.health.trouble().is_some()).await;
+    fs::rename(desk.outside("elsewhere"), &desk.config.path).unwrap();
+    desk.expect(&["created a"]).await;
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn another_folder_under_the_same_source_begins_anew() {
+    let mut desk = Desk::new();
+    put(&desk.inbox("a"), "1");
+    desk.start();
+    desk.expect(&["created a"]).await;
+    desk.stop().await;
+    put(&desk.outside("other/b"), "2");
+    desk.config.path = desk.outside("other");
+    desk.start();
+    desk.expect(&["created a", "created b"]).await;
+    desk.stop().await;
+}
