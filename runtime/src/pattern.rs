@@ -20,11 +20,20 @@ impl Pattern {
     pub fn parse(value: &serde_json::Value) -> Result<Self, Vec<PatternError>> {
         let mut errors = Vec::new();
         walk(value, &mut Vec::new(), &mut errors);
-        if errors.is_empty() { Ok(Self(value.clone())) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(Self(value.clone()))
+        } else {
+            Err(errors)
+        }
     }
 
     pub fn exact_values(&self, field: &str) -> Option<Vec<String>> {
-        self.0.get(field)?.as_array()?.iter().map(|value| value.as_str().map(str::to_owned)).collect()
+        self.0
+            .get(field)?
+            .as_array()?
+            .iter()
+            .map(|value| value.as_str().map(str::to_owned))
+            .collect()
     }
 }
 

@@ -13,7 +13,10 @@ pub(super) type SourceMap = BTreeMap<Name, SourceKind>;
 /// Ticks at the times of `cron`, or at intervals of `every`.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("oneOf" = [{ "required": ["cron"] }, { "required": ["every"] }]))]
-#[allow(dead_code, reason = "the schema is derived from it; the checked form is TimerSource")]
+#[allow(
+    dead_code,
+    reason = "the schema is derived from it; the checked form is TimerSource"
+)]
 pub(super) struct TimerForm {
     /// Cron expression: minute, hour, day of month, month, day of week; with six fields seconds come first.
     cron: Option<String>,
@@ -36,7 +39,10 @@ impl TimerForm {
 /// One trigger: an event pattern, a source, or an event pattern over the events of a source.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("minProperties" = 1))]
-#[allow(dead_code, reason = "the schema is derived from it; the checked form is Trigger")]
+#[allow(
+    dead_code,
+    reason = "the schema is derived from it; the checked form is Trigger"
+)]
 pub(super) struct TriggerForm {
     /// Event pattern (the EventBridge language) over the event in its CloudEvents JSON form.
     #[schemars(with = "Option<PatternForm>")]

@@ -19,7 +19,12 @@ pub struct Checked {
 
 impl Checked {
     /// An error that a later check finds, such as a component whose imports are not granted.
-    pub fn error_at(&self, span: Span, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
+    pub fn error_at(
+        &self,
+        span: Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Diagnostic {
         Diagnostic::error(&self.source, span, message).help(help)
     }
 }

@@ -51,8 +51,13 @@ const NAME_LENGTH_MAX: usize = 63;
 impl Name {
     /// Takes a name that is well formed.
     pub fn parse(text: &str) -> Result<Self, Wrong> {
-        let starts = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
-        let goes_on = text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+        let starts = text
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_lowercase());
+        let goes_on = text
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
         if starts && goes_on && text.len() <= NAME_LENGTH_MAX {
             return Ok(Self(text.into()));
         }
@@ -86,7 +91,10 @@ fn name_like(text: &str) -> Option<String> {
             name.push('-');
         }
     }
-    let cut = name.get(..NAME_LENGTH_MAX).unwrap_or(&name).trim_end_matches('-');
+    let cut = name
+        .get(..NAME_LENGTH_MAX)
+        .unwrap_or(&name)
+        .trim_end_matches('-');
     (!cut.is_empty()).then(|| cut.to_owned())
 }
 
@@ -99,7 +107,10 @@ impl TypeGlob {
                 "write a type such as `payment.done`, or `payment.*`",
             ));
         }
-        if text.chars().any(|char| char.is_whitespace() || char.is_control()) {
+        if text
+            .chars()
+            .any(|char| char.is_whitespace() || char.is_control())
+        {
             return Err(Wrong::new(
                 format!("the event type `{}` has white space in it", shown(text)),
                 "write each type as an entry of its own: `[payment.done, payment.failed]`",
@@ -138,7 +149,8 @@ impl TypeGlob {
                 }
             }
         }
-        glob.get(at_glob..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
+        glob.get(at_glob..)
+            .is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
     }
 }
 
@@ -152,32 +164,52 @@ impl HttpOrigin {
                 Ok(_) => format!("write `https://{text}`"),
                 Err(_) => example.to_owned(),
             };
-            return Err(Wrong::new(format!("the origin `{}` has no scheme", shown(text)), help));
+            return Err(Wrong::new(
+                format!("the origin `{}` has no scheme", shown(text)),
+                help,
+            ));
         };
         let https = match scheme {
             "https" => true,
             "http" => false,
             _ => {
                 let message = format!("a function cannot send to `{}`", shown(text));
-                return Err(Wrong::new(message, "only `http://` and `https://` can be granted"));
+                return Err(Wrong::new(
+                    message,
+                    "only `http://` and `https://` can be granted",
+                ));
             }
         };
         if let Some(at) = rest.find(['/', '?', '#']) {
             let origin = rest.get(..at).unwrap_or("");
-            let message = format!("`{}` has a path; only whole origins can be granted", shown(text));
+            let message = format!(
+                "`{}` has a path; only whole origins can be granted",
+                shown(text)
+            );
             return Err(Wrong::new(message, format!("write `{scheme}://{origin}`")));
         }
         if rest.contains('*') {
             let message = format!("{}: a host cannot be a wildcard", not_an_origin());
-            return Err(Wrong::new(message, "name each host that the function calls"));
+            return Err(Wrong::new(
+                message,
+                "name each host that the function calls",
+            ));
         }
-        let authority: http::uri::Authority = rest.parse().map_err(|_| Wrong::new(not_an_origin(), example))?;
+        let authority: http::uri::Authority = rest
+            .parse()
+            .map_err(|_| Wrong::new(not_an_origin(), example))?;
         if rest.contains('@') {
             let message = format!("{}: credentials do not belong in it", not_an_origin());
-            return Err(Wrong::new(message, "leave out what is before `@`; give it to the function with `secrets`"));
+            return Err(Wrong::new(
+                message,
+                "leave out what is before `@`; give it to the function with `secrets`",
+            ));
         }
         let host = authority.host().to_ascii_lowercase();
-        let port = match (rest.get(authority.host().len()..).unwrap_or(""), authority.port_u16()) {
+        let port = match (
+            rest.get(authority.host().len()..).unwrap_or(""),
+            authority.port_u16(),
+        ) {
             ("", _) => {
                 if https {
                     443
@@ -187,7 +219,10 @@ impl HttpOrigin {
             }
             (_, Some(port)) if port != 0 => port,
             _ => {
-                return Err(Wrong::new(not_an_origin(), "write a port from 1 to 65535 behind the colon"));
+                return Err(Wrong::new(
+                    not_an_origin(),
+                    "write a port from 1 to 65535 behind the colon",
+                ));
             }
         };
         if host.is_empty() {
@@ -203,7 +238,10 @@ impl ComponentRef {
     pub fn parse(text: &str) -> Result<Self, Wrong> {
         if let Some((scheme, _)) = text.split_once("://") {
             let message = format!("`{scheme}://` components are not available in this version");
-            return Err(Wrong::new(message, "write the path of a `.wasm` or `.wat` file"));
+            return Err(Wrong::new(
+                message,
+                "write the path of a `.wasm` or `.wat` file",
+            ));
         }
         let (path, sha256) = match text.split_once('@') {
             None => (text, None),
@@ -211,28 +249,46 @@ impl ComponentRef {
         };
         let lower = path.to_ascii_lowercase();
         if !lower.ends_with(".wasm") && !lower.ends_with(".wat") {
-            let message = format!("`{}` is not a component: it is neither `.wasm` nor `.wat`", shown(path));
+            let message = format!(
+                "`{}` is not a component: it is neither `.wasm` nor `.wat`",
+                shown(path)
+            );
             return Err(Wrong::new(
                 message,
                 "write the path of the built `.wasm` file; how it is built goes into `build`",
             ));
         }
-        Ok(Self { path: path.into(), sha256 })
+        Ok(Self {
+            path: path.into(),
+            sha256,
+        })
     }
 }
 
 fn parse_digest(text: &str) -> Result<[u8; 32], Wrong> {
-    let wrong =
-        |message: String| Wrong::new(message, "write `@sha256:` and the 64 digits that `sha256sum FILE` prints");
+    let wrong = |message: String| {
+        Wrong::new(
+            message,
+            "write `@sha256:` and the 64 digits that `sha256sum FILE` prints",
+        )
+    };
     let Some(digits) = text.strip_prefix("sha256:") else {
-        return Err(wrong(format!("`@{}` is not a digest this version knows", shown(text))));
+        return Err(wrong(format!(
+            "`@{}` is not a digest this version knows",
+            shown(text)
+        )));
     };
     if digits.len() != 64 {
-        return Err(wrong(format!("a SHA-256 has 64 hexadecimal digits, this has {}", digits.chars().count())));
+        return Err(wrong(format!(
+            "a SHA-256 has 64 hexadecimal digits, this has {}",
+            digits.chars().count()
+        )));
     }
     let mut digest = [0; 32];
     for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let pair = std::str::from_utf8(pair)
+            .ok()
+            .filter(|pair| pair.bytes().all(|digit| digit.is_ascii_hexdigit()));
         let value = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok());
         *byte = value.ok_or_else(|| wrong(format!("`{}` is not hexadecimal", shown(digits))))?;
     }
@@ -240,12 +296,21 @@ fn parse_digest(text: &str) -> Result<[u8; 32], Wrong> {
 }
 
 /// The context attributes of CloudEvents 1.0 that a value can be ordered by.
-pub(super) const ATTRIBUTES: [&str; 7] = ["id", "source", "type", "subject", "time", "datacontenttype", "dataschema"];
+pub(super) const ATTRIBUTES: [&str; 7] = [
+    "id",
+    "source",
+    "type",
+    "subject",
+    "time",
+    "datacontenttype",
+    "dataschema",
+];
 
 impl OrderBy {
     /// Takes the name of a context attribute, or `data.` and the names of fields with dots between them.
     pub fn parse(text: &str) -> Result<Self, Wrong> {
-        let example = "write an attribute such as `subject`, or a field of the data such as `data.customer`";
+        let example =
+            "write an attribute such as `subject`, or a field of the data such as `data.customer`";
         if text == "data" {
             return Err(Wrong::new(
                 "`data` alone is not something to order by",
@@ -255,7 +320,10 @@ impl OrderBy {
         if let Some(path) = text.strip_prefix("data.") {
             let fields: Vec<String> = path.split('.').map(str::to_owned).collect();
             if fields.iter().any(String::is_empty) {
-                return Err(Wrong::new(format!("`{}` has an empty part", shown(text)), example));
+                return Err(Wrong::new(
+                    format!("`{}` has an empty part", shown(text)),
+                    example,
+                ));
             }
             if path.contains(['[', ']', '*', '$']) || path.chars().any(char::is_whitespace) {
                 let message = format!("`{}` is not the path of a field", shown(text));
@@ -267,15 +335,24 @@ impl OrderBy {
             return Ok(Self::Data(fields));
         }
         // CloudEvents 1.0, section "Naming conventions": lower-case letters and digits.
-        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
+        if !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        {
             return Ok(Self::Attribute(text.to_owned()));
         }
-        let field = text.trim_start_matches(['$', '.']).trim_start_matches("data.");
+        let field = text
+            .trim_start_matches(['$', '.'])
+            .trim_start_matches("data.");
         let help = match Self::parse(&format!("data.{field}")) {
             Ok(_) if !text.is_empty() => format!("for the field of the data write `data.{field}`"),
             _ => example.to_owned(),
         };
-        Err(Wrong::new(format!("`{}` is not an attribute of an event", shown(text)), help))
+        Err(Wrong::new(
+            format!("`{}` is not an attribute of an event", shown(text)),
+            help,
+        ))
     }
 }
 
@@ -287,7 +364,13 @@ impl fmt::Display for Name {
 
 impl fmt::Display for HttpOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}:{}", if self.https { "https" } else { "http" }, self.host, self.port)
+        write!(
+            f,
+            "{}://{}:{}",
+            if self.https { "https" } else { "http" },
+            self.host,
+            self.port
+        )
     }
 }
 
