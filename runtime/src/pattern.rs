@@ -1,22 +1,31 @@
 //! Stand-in with the interface of the pattern module, which replaces it.
 
+/// A pattern.
 #[derive(Clone, Debug)]
 pub struct Pattern(serde_json::Value);
 
+/// A step of a path inside a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
+    /// Into a field.
     Key(String),
+    /// Into an entry of a list.
     Index(usize),
 }
 
+/// A mistake in a pattern.
 #[derive(Clone, Debug)]
 pub struct PatternError {
+    /// Where.
     pub path: Vec<Segment>,
+    /// What is wrong.
     pub message: String,
+    /// What would be right.
     pub help: Option<String>,
 }
 
 impl Pattern {
+    /// Takes a pattern, or says every mistake in it.
     pub fn parse(value: &serde_json::Value) -> Result<Self, Vec<PatternError>> {
         let mut errors = Vec::new();
         walk(value, &mut Vec::new(), &mut errors);
@@ -27,6 +36,7 @@ impl Pattern {
         }
     }
 
+    /// The values of a field, when the pattern takes only exact ones.
     pub fn exact_values(&self, field: &str) -> Option<Vec<String>> {
         self.0
             .get(field)?

@@ -10,9 +10,14 @@ use std::collections::BTreeMap;
 /// Sources by name.
 pub(super) type SourceMap = BTreeMap<Name, SourceKind>;
 
+/// Sources or functions that there are by default.
+pub(super) fn none_by_name() -> BTreeMap<(), ()> {
+    BTreeMap::new()
+}
+
 /// Ticks at the times of `cron`, or at intervals of `every`.
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("oneOf" = [{ "required": ["cron"] }, { "required": ["every"] }]))]
+#[schemars(rename = "Timer", deny_unknown_fields, extend("oneOf" = [{ "required": ["cron"] }, { "required": ["every"] }]))]
 #[allow(
     dead_code,
     reason = "the schema is derived from it; the checked form is TimerSource"
@@ -38,7 +43,7 @@ impl TimerForm {
 
 /// One trigger: an event pattern, a source, or an event pattern over the events of a source.
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("minProperties" = 1))]
+#[schemars(rename = "Trigger", deny_unknown_fields, extend("minProperties" = 1))]
 #[allow(
     dead_code,
     reason = "the schema is derived from it; the checked form is Trigger"
@@ -57,17 +62,38 @@ pub(super) struct TriggerForm {
     timer: Option<TimerForm>,
 }
 
-/// `none`, `last`, `all`, or `{ all: N }`.
-pub(super) struct MissedForm;
+/// `none`, `last`, `all` (at most 1,000), or how many at most.
+#[derive(JsonSchema)]
+#[schemars(rename = "Missed", untagged)]
+#[allow(
+    dead_code,
+    reason = "the schema is derived from it; the checked form is Missed"
+)]
+enum MissedForm {
+    Word(MissedWord),
+    AtMost(MissedAtMost),
+}
 
-impl JsonSchema for MissedForm {
-    fn schema_name() -> Cow<'static, str> {
-        "Missed".into()
-    }
+#[derive(JsonSchema)]
+#[schemars(inline, rename_all = "lowercase")]
+#[allow(dead_code, reason = "the schema is derived from it")]
+enum MissedWord {
+    /// Missed ticks are left out.
+    None,
+    /// Only the last one is made up for.
+    Last,
+    /// The last 1,000 are made up for, in order.
+    All,
+}
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({})
-    }
+/// The last so many are made up for, in order.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[allow(dead_code, reason = "the schema is derived from it")]
+struct MissedAtMost {
+    /// How many.
+    #[schemars(range(min = 1, max = 10_000))]
+    all: u32,
 }
 
 /// A pattern: a field's list of accepted values, or a pattern for what is inside the field.
@@ -82,6 +108,8 @@ impl JsonSchema for PatternForm {
         let inner = generator.subschema_for::<Self>();
         json_schema!({
             "type": "object",
+            "description": "Fields of the event, each with the list of what it may be: values and operators such as \
+                `{ prefix: order. }`; or with a pattern for the fields inside it.",
             "minProperties": 1,
             "additionalProperties": { "anyOf": [{ "type": "array", "minItems": 1 }, inner] }
         })
