@@ -32,6 +32,10 @@ cargo build "${progress[@]}" --release --locked --target wasm32-wasip2 "${packag
 
 for name in "${names[@]}"; do
   built=target/wasm32-wasip2/release/${name//-/_}.wasm
+  # What it was made from, for `evoke up`: it builds again when one of these is newer. cargo knows the sources, and
+  # leaves out its own files.
+  crate=$name; [ -d "$crate" ] || crate=fixtures/$name
+  sed "1s|\$| $PWD/Cargo.lock $PWD/Cargo.toml $PWD/$crate/Cargo.toml|" "${built%.wasm}.d" >"$out/$name.d"
   # Replaced whole, so that nobody reads half a component; only touched when it is the same, so that it is newer
   # than its sources and the next `evoke up` need not build.
   if cmp -s "$built" "$out/$name.wasm"; then touch "$out/$name.wasm"; else

@@ -1,12 +1,11 @@
 //! The bus: checks what a source offers, finds who is owed it, and has the store commit both at once.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use crate::event::Event;
 use crate::router::Router;
-use crate::store::{Accepted, Answer, DeadFilter, FunctionId, Lineage, Mark, NewEvent, Store, StoreError};
+use crate::store::{Accepted, Answer, FunctionId, Lineage, Mark, NewEvent, Store, StoreError};
 
 /// What a source offers: stored together or not at all.
 #[derive(Debug, Clone, Default)]
@@ -59,9 +58,9 @@ pub enum Refused {
     #[error("{pending} deliveries are pending, and {max} are the most that are taken on")]
     Overloaded {
         /// Deliveries that are owed.
-        pending: i64,
+        pending: u64,
         /// The limit.
-        max: i64,
+        max: u64,
         /// When to come back.
         retry_after: Duration,
     },
@@ -77,7 +76,7 @@ pub struct Limits {
     pub event_size_max: usize,
     /// Deliveries that may be owed at a time: at a million, a store grows to about a gigabyte of small events, and
     /// the slowest function has a day's work at 12 a second.
-    pub pending_max: i64,
+    pub pending_max: u64,
 }
 
 impl Default for Limits {
@@ -94,21 +93,19 @@ struct Inner {
     store: Arc<dyn Store>,
     router: RwLock<Arc<Router>>,
     limits: Limits,
-    pending: AtomicI64,
 }
 
 impl Bus {
-    /// A bus over `store`, with `pending` deliveries owed already.
-    pub fn new(store: Arc<dyn Store>, router: Router, limits: Limits, pending: u64) -> Self {
-        let pending = AtomicI64::new(i64::try_from(pending).unwrap_or(i64::MAX));
-        Self(Arc::new(Inner { store, router: RwLock::new(Arc::new(router)), limits, pending }))
+    /// A bus over `store`.
+    pub fn new(store: Arc<dyn Store>, router: Router, limits: Limits) -> Self {
+        Self(Arc::new(Inner { store, router: RwLock::new(Arc::new(router)), limits }))
     }
 
     /// Accepts an offer: when this returns `Ok`, every event of it is durably stored with its deliveries, or was
     /// before.
     pub async fn accept(&self, offer: Offer) -> Result<Vec<Accepted>, Refused> {
         let inner = &*self.0;
-        let pending = inner.pending.load(Ordering::Relaxed);
+        let pending = inner.store.pending();
         if pending >= inner.limits.pending_max && !offer.events.is_empty() {
             let max = inner.limits.pending_max;
             return Err(Refused::Overloaded { pending, max, retry_after: Duration::from_secs(5) });
@@ -124,18 +121,7 @@ impl Bus {
             let deliveries = router.route(&event, &offer.target).map_err(|e| Refused::Invalid { index, message: e })?;
             events.push(NewEvent { event: Arc::new(event), lineage: Lineage::default(), deliveries });
         }
-        let owed: Vec<usize> = events.iter().map(|e| e.deliveries.len()).collect();
-        let accepted = inner.store.accept(events, offer.marks).await?;
-        let new = accepted.iter().zip(owed).map(|(a, n)| if matches!(a, Accepted::New(_)) { n } else { 0 }).sum();
-        self.owe(new);
-        Ok(accepted)
-    }
-
-    /// Makes dead letters pending again; answers how many.
-    pub async fn redrive(&self, which: DeadFilter) -> Result<u64, StoreError> {
-        let count = self.0.store.redrive(which).await?;
-        self.owe(usize::try_from(count).unwrap_or(usize::MAX));
-        Ok(count)
+        Ok(inner.store.accept(events, offer.marks).await?)
     }
 
     /// What a source noted earlier, by key.
@@ -153,18 +139,8 @@ impl Bus {
         *self.0.router.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(router);
     }
 
-    /// Counts deliveries that were added.
-    pub fn owe(&self, deliveries: usize) {
-        self.0.pending.fetch_add(i64::try_from(deliveries).unwrap_or(i64::MAX), Ordering::Relaxed);
-    }
-
-    /// Counts a delivery that is not pending any more.
-    pub fn settle(&self) {
-        self.0.pending.fetch_sub(1, Ordering::Relaxed);
-    }
-
     /// Deliveries that are owed now.
-    pub fn pending(&self) -> i64 {
-        self.0.pending.load(Ordering::Relaxed)
+    pub fn pending(&self) -> u64 {
+        self.0.store.pending()
     }
 }

@@ -4,6 +4,7 @@ pub mod bus;
 pub mod clock;
 pub mod dispatcher;
 pub mod event;
+pub mod listener;
 pub mod manifest;
 pub mod outcome;
 pub mod pattern;

@@ -6,6 +6,7 @@
 
 mod bindings;
 mod cache;
+mod census;
 mod engine;
 mod fate;
 mod function;
@@ -40,6 +41,13 @@ pub use log::{Level, LogLine, LogSink};
 /// The largest component that is taken, in bytes. Python's, the largest known, have 18 MB; compiling takes some 50
 /// times the component's size in memory and 0.3 s a MB.
 pub const COMPONENT_SIZE_MAX: u64 = 64 * 1024 * 1024;
+
+/// The most functions that a component may have, all its modules together; Python's has some 30,000. At this many,
+/// compiling takes about half a gigabyte.
+pub const COMPONENT_FUNCTIONS_MAX: u64 = 100_000;
+
+/// The largest component in text form, in bytes: text is for what people write by hand.
+pub const COMPONENT_TEXT_SIZE_MAX: usize = 1024 * 1024;
 
 /// How a sandbox is set up.
 #[derive(Debug, Clone)]
@@ -108,7 +116,11 @@ impl Kind {
     fn of(engine: &Engine, component: &Component) -> Result<Self, Vec<String>> {
         let ty = component.component_type();
         let exports: Vec<String> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
-        if exports.iter().any(|name| name.starts_with("evoke:function/handler@")) { Ok(Self::Handler) } else { Err(exports) }
+        if exports.iter().any(|name| name.starts_with("evoke:function/handler@")) {
+            Ok(Self::Handler)
+        } else {
+            Err(exports)
+        }
     }
 }
 
@@ -196,8 +208,6 @@ struct Shared {
     ticker: Ticker,
     /// One permit for each instance that the pool has room for.
     room: Semaphore,
-    /// One compilation at a time: it uses every core, and its memory is a multiple of the component's size.
-    compiling: std::sync::Mutex<()>,
 }
 
 impl Sandbox {
@@ -212,7 +222,7 @@ impl Sandbox {
         let cache = Cache::open(cache_dir, engine.clone()).map_err(|error| SandboxError::Cache { path, error })?;
         let ticker = Ticker::start(engine.clone()).map_err(|e| SandboxError::Engine(e.to_string()))?;
         let room = Semaphore::new(concurrency as usize);
-        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, room, compiling: std::sync::Mutex::default() })))
+        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, room })))
     }
 
     /// Reads, checks, compiles (or takes from the cache) and links a function. Takes seconds for a large one that is
@@ -231,10 +241,8 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
     let path = spec.component.display().to_string();
     let invalid = |message: String| LoadError::Invalid { path: path.clone(), message };
     let bytes = read(&spec.component, spec.digest.as_deref())?;
-    let component = {
-        let _one = shared.compiling.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        shared.cache.component(&bytes).map_err(|error| invalid(format!("is not a valid component: {error:#}")))?
-    };
+    let component = shared.cache.component(&bytes);
+    let component = component.map_err(|error| invalid(format!("is not a valid component: {error:#}")))?;
     let kind = Kind::of(&shared.engine, &component).map_err(|exports| {
         let exports = if exports.is_empty() { "nothing".into() } else { exports.join(", ") };
         invalid(format!("exports {exports}; a function exports evoke:function/handler@0.1.0"))
@@ -243,7 +251,8 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
     if !missing.is_empty() {
         return Err(LoadError::Imports { path, missing });
     }
-    let memory_at_start = component.resources_required().and_then(|r| r.max_initial_memory_size).unwrap_or(0) * 64 * 1024;
+    let memory_at_start =
+        component.resources_required().and_then(|r| r.max_initial_memory_size).unwrap_or(0) * 64 * 1024;
     if memory_at_start > spec.memory {
         return Err(LoadError::Memory { path, needed: memory_at_start / 1024, limit: spec.memory / 1024 });
     }
@@ -273,12 +282,22 @@ fn read(file: &Path, digest: Option<&str>) -> Result<Vec<u8>, LoadError> {
     {
         return Err(LoadError::Digest { path, expected: expected.to_owned(), found });
     }
+    let invalid = |message: String| Err(LoadError::Invalid { path: path.clone(), message });
+    let text = std::str::from_utf8(&bytes).ok().map(str::trim_start);
     // After the magic number, a module has version 1 of layer 0, and a component any version of layer 1.
-    let message = match bytes.get(..8) {
-        Some([0, b'a', b's', b'm', _, _, 1, 0]) => return Ok(bytes),
-        Some([0, b'a', b's', b'm', ..]) => "is a core module, not a component; build it for the target wasm32-wasip2",
-        _ if std::str::from_utf8(&bytes).is_ok_and(|text| text.contains('(')) => return Ok(bytes),
-        _ => "is not WebAssembly",
-    };
-    Err(LoadError::Invalid { path, message: message.to_owned() })
+    match (bytes.get(..8), text) {
+        (Some([0, b'a', b's', b'm', _, _, 1, 0]), _) => match census::functions(&bytes) {
+            0..=COMPONENT_FUNCTIONS_MAX => Ok(bytes),
+            n => invalid(format!("has {n} functions; the most that is taken is {COMPONENT_FUNCTIONS_MAX}")),
+        },
+        (Some([0, b'a', b's', b'm', ..]), _) => invalid(CORE_MODULE.into()),
+        (_, Some(text)) if text.starts_with("(module") => invalid(CORE_MODULE.into()),
+        (_, Some(text)) if text.starts_with(['(', ';']) => match bytes.len() {
+            0..=COMPONENT_TEXT_SIZE_MAX => Ok(bytes),
+            _ => Err(LoadError::TooLarge { path, max: COMPONENT_TEXT_SIZE_MAX as u64 }),
+        },
+        _ => invalid("is not WebAssembly".into()),
+    }
 }
+
+const CORE_MODULE: &str = "is a core module, not a component; build it for the target wasm32-wasip2";

@@ -1,5 +1,7 @@
 //! Where events enter. Each source is one worker that hands what it sees to the bus, and knows nothing else.
 
+pub mod http;
+
 use std::sync::{Arc, RwLock};
 
 use tokio_util::sync::CancellationToken;

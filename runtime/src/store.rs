@@ -363,6 +363,9 @@ pub trait Store: Send + Sync + 'static {
     /// The position of the newest event, as it changes.
     fn newest(&self) -> watch::Receiver<Seq>;
 
+    /// Deliveries that are owed now: ready, retrying or blocked, as of the last commit.
+    fn pending(&self) -> u64;
+
     /// Resolves when the store has failed for good (see [`StoreError::Failed`]), with the reason.
     fn failure(&self) -> BoxFuture<'static, String>;
 

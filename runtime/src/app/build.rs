@@ -46,6 +46,11 @@ pub fn is_stale(component: &Path) -> bool {
     sources(&text).iter().any(|source| modified(source).is_ok_and(|at| at > built) || !source.exists())
 }
 
+/// The files that `component` was made from, as far as its dependency file says.
+pub fn sources_of(component: &Path) -> Vec<PathBuf> {
+    std::fs::read_to_string(component.with_extension("d")).map(|text| sources(&text)).unwrap_or_default()
+}
+
 /// Runs `command` in `folder` with the shell; what it prints goes to the terminal's standard error.
 pub async fn run(command: &str, folder: &Path, component: &Path) -> Result<(), BuildError> {
     let start = |source| BuildError::Start { command: command.to_owned(), source };

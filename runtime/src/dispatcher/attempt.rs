@@ -80,16 +80,9 @@ async fn commit(inner: &Inner, completion: Completion) -> Option<UnixMs> {
         Verdict::RetryAt(at_ms) => Some(at_ms),
         Verdict::Done | Verdict::Dead(_) => None,
     };
-    let owed = completion.publishes.iter().map(|e| e.deliveries.len()).sum();
     loop {
         match inner.store.complete(completion.clone()).await {
-            Ok(()) => {
-                inner.bus.owe(owed);
-                if retry_at_ms.is_none() {
-                    inner.bus.settle();
-                }
-                return retry_at_ms;
-            }
+            Ok(()) => return retry_at_ms,
             Err(StoreError::Full) => tokio::time::sleep(STORE_RETRY).await,
             Err(error) => {
                 // The store is gone for good and says so itself; the delivery is pending when it is opened again.

@@ -35,7 +35,7 @@ impl House {
         let clock = Clock::following_tokio(START_MS);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
         store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
-        let bus = Bus::new(store.clone(), router, Limits::default(), 0);
+        let bus = Bus::new(store.clone(), router, Limits::default());
         let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock, running_max);
         Self { store, bus, dispatcher }
     }

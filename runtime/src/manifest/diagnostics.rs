@@ -313,3 +313,75 @@ impl Serialize for Diagnostics {
         serializer.collect_seq(&self.items)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Arc<SourceText> {
+        Arc::new(SourceText::new("shop.yaml".into(), text.to_owned()))
+    }
+
+    #[test]
+    fn for_machines_a_diagnostic_is_flat() {
+        let source = text("evoke: 1\napp: Shop\n");
+        let at = Span { start: 14, end: 18 };
+        let items = [Diagnostic::error(&source, at, "not a name").help("write `shop`")];
+        let json = serde_json::to_string(&Diagnostics::from_iter(items)).unwrap();
+        let expected = r#"[{"severity":"error","file":"shop.yaml","line":2,"column":6,"message":"not a name","help":"write `shop`"}]"#;
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn they_come_in_the_order_of_their_places_and_each_once() {
+        let source = text("a\nb\nc\n");
+        let at = |start| Span {
+            start,
+            end: start + 1,
+        };
+        let items = [
+            Diagnostic::error(&source, at(4), "third"),
+            Diagnostic::warning(&source, at(2), "second"),
+            Diagnostic::error(&source, at(4), "third"),
+            Diagnostic::file_error(&source, "first"),
+        ];
+        let diagnostics = Diagnostics::from_iter(items);
+        let messages: Vec<_> = diagnostics.iter().map(|one| one.message.as_str()).collect();
+        assert_eq!(messages, ["first", "second", "third"]);
+        assert_eq!(diagnostics.count(Severity::Error), 2);
+        assert_eq!(diagnostics.count(Severity::Warning), 1);
+    }
+
+    #[test]
+    fn only_at_a_terminal_are_there_colours() {
+        let source = text("app: Shop\n");
+        let error = Diagnostic::error(&source, Span { start: 5, end: 9 }, "not a name");
+        let diagnostics = Diagnostics::from_iter([error]);
+        assert!(diagnostics.styled().contains("\u{1b}["));
+        assert!(!diagnostics.plain().contains('\u{1b}'));
+        assert_eq!(diagnostics.to_string(), diagnostics.plain());
+    }
+
+    #[test]
+    fn a_line_too_long_to_show_still_has_its_place() {
+        let source = text(&format!("{{ {} a: 1 }}", "b, ".repeat(5_000)));
+        let error = Diagnostic::error(
+            &source,
+            Span {
+                start: 15_003,
+                end: 15_004,
+            },
+            "here",
+        );
+        let shown = Diagnostics::from_iter([error]).plain();
+        assert_eq!(shown, "error: here\n--> shop.yaml:1:15004\n");
+    }
+
+    #[test]
+    fn what_a_later_check_holds_can_go_to_another_thread() {
+        fn sendable<T: Send + Sync + 'static>() {}
+        sendable::<Diagnostics>();
+        sendable::<crate::manifest::Checked>();
+    }
+}

@@ -10,6 +10,11 @@ use std::collections::BTreeMap;
 /// Sources by name.
 pub(super) type SourceMap = BTreeMap<Name, SourceKind>;
 
+/// Sources or functions that there are by default.
+pub(super) fn none_by_name() -> BTreeMap<(), ()> {
+    BTreeMap::new()
+}
+
 /// Ticks at the times of `cron`, or at intervals of `every`.
 #[derive(JsonSchema)]
 #[schemars(rename = "Timer", deny_unknown_fields, extend("oneOf" = [{ "required": ["cron"] }, { "required": ["every"] }]))]
@@ -60,7 +65,10 @@ pub(super) struct TriggerForm {
 /// `none`, `last`, `all` (at most 1,000), or how many at most.
 #[derive(JsonSchema)]
 #[schemars(rename = "Missed", untagged)]
-#[allow(dead_code, reason = "the schema is derived from it; the checked form is Missed")]
+#[allow(
+    dead_code,
+    reason = "the schema is derived from it; the checked form is Missed"
+)]
 enum MissedForm {
     Word(MissedWord),
     AtMost(MissedAtMost),
@@ -100,6 +108,8 @@ impl JsonSchema for PatternForm {
         let inner = generator.subschema_for::<Self>();
         json_schema!({
             "type": "object",
+            "description": "Fields of the event, each with the list of what it may be: values and operators such as \
+                `{ prefix: order. }`; or with a pattern for the fields inside it.",
             "minProperties": 1,
             "additionalProperties": { "anyOf": [{ "type": "array", "minItems": 1 }, inner] }
         })

@@ -3,14 +3,16 @@
 //! The JSON schema is derived from these types, so the doc comment of a field is what an editor shows for
 //! its key. Where the written form of a key has another shape, `with` names the type that reads it.
 
-use super::forms::{SourceMap, TimerForm, TriggerForm};
-use super::names::{ComponentRef, HttpOrigin, Name, OrderBy, TypeGlob};
+use super::component::ComponentRef;
+use super::forms::{self, SourceMap, TimerForm, TriggerForm};
+use super::grants::{HttpOrigin, TypeGlob};
+use super::names::{Name, OrderBy};
 use super::source_text::Span;
 use super::units::{ByteSize, DurationText};
 use crate::pattern::Pattern;
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,12 +26,10 @@ pub struct Manifest {
     /// Name of the app; the sources of its events start with `/<app>/`.
     pub app: Name,
     /// Shared sources by name. Each event of one has the source `/<app>/<name>`.
-    #[serde(default)]
-    #[schemars(with = "SourceMap")]
+    #[schemars(with = "SourceMap", default = "forms::none_by_name")]
     pub sources: Vec<Source>,
     /// Functions by name. Events they publish have the source `/<app>/<name>`.
-    #[serde(default)]
-    #[schemars(with = "BTreeMap<Name, Function>")]
+    #[schemars(with = "BTreeMap<Name, Function>", default = "forms::none_by_name")]
     pub functions: Vec<Function>,
     /// Folder of the manifest; relative paths in the manifest start here.
     #[serde(skip)]
@@ -54,9 +54,10 @@ pub struct Source {
     pub span: Span,
 }
 
-/// The kinds of sources.
+/// What a source is.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "Source")]
 pub enum SourceKind {
     /// Events come in over HTTP.
     Http(HttpSource),
@@ -262,6 +263,9 @@ pub struct Events {
     /// Compiled.
     #[serde(skip)]
     pub pattern: Pattern,
+    /// Where each text in it first stands.
+    #[serde(skip)]
+    pub(super) places: HashMap<String, Span>,
 }
 
 /// How a failed delivery is tried again. Waits double from `backoff` to `max_backoff`, with full jitter.
@@ -388,6 +392,17 @@ impl Default for Retry {
             max_backoff: Duration::from_secs(5 * 60),
             max_age: Duration::from_secs(24 * 60 * 60),
         }
+    }
+}
+
+impl Trigger {
+    /// Where a text of its pattern is written, or the trigger where there is no such text.
+    pub fn place_of(&self, text: &str) -> Span {
+        self.events
+            .as_ref()
+            .and_then(|events| events.places.get(text))
+            .copied()
+            .unwrap_or(self.span)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Reads values out of the tree. Whatever is not as it should be becomes a diagnostic at its place, and reading
 //! goes on, so that one run finds every mistake.
 
-use super::diagnostics::{Diagnostic, FOUND_MAX, Wrong, shown};
+use super::diagnostics::{Diagnostic, FOUND_MAX, Severity, Wrong, shown};
 use super::source_text::{SourceText, Span};
-use super::suggest::{choices, nearest};
+use super::table::Table;
 use super::tree::{Entry, Node, Resolved, Value};
 use super::units::{ByteSize, duration_text, parse_duration, parse_size};
 use std::ops::RangeInclusive;
@@ -15,21 +15,12 @@ use std::time::Duration;
 pub(super) struct Reader<'a> {
     pub(super) source: &'a Arc<SourceText>,
     pub(super) found: &'a mut Vec<Diagnostic>,
+    /// How many sources have been read, shared ones and others.
+    pub(super) sources: usize,
     /// Every form that was read with every key it was asked for: what the schema must have, no more, no less.
     #[cfg(test)]
-    pub(super) asked: std::collections::BTreeMap<&'static str, std::collections::BTreeSet<&'static str>>,
-}
-
-/// A map with known keys. The keys that were asked for are the keys there are; [`Table::close`] refuses others.
-pub(super) struct Table<'t> {
-    /// The type that the schema derives the same keys from.
-    form: &'static str,
-    /// What it is in a message: ``function `charge` ``.
-    what: String,
-    /// Where a key that is missing would be.
-    place: Span,
-    entries: &'t [Entry],
-    asked: Vec<&'static str>,
+    pub(super) asked:
+        std::collections::BTreeMap<&'static str, std::collections::BTreeSet<&'static str>>,
 }
 
 impl<'a> Reader<'a> {
@@ -37,6 +28,7 @@ impl<'a> Reader<'a> {
         Self {
             source,
             found,
+            sources: 0,
             #[cfg(test)]
             asked: std::collections::BTreeMap::new(),
         }
@@ -47,9 +39,20 @@ impl<'a> Reader<'a> {
         self.found.len() >= FOUND_MAX
     }
 
-    pub(super) fn error(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+    pub(super) fn has_errors(&self) -> bool {
+        let error = |found: &Diagnostic| found.severity == Severity::Error;
+        self.found.iter().any(error)
+    }
+
+    pub(super) fn error(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         if !self.is_full() {
-            self.found.push(Diagnostic::error(self.source, span, message).help(help));
+            self.found
+                .push(Diagnostic::error(self.source, span, message).help(help));
         }
     }
 
@@ -61,12 +64,22 @@ impl<'a> Reader<'a> {
         (other, label): (Span, &str),
     ) {
         if !self.is_full() {
-            self.found.push(Diagnostic::error(self.source, span, message).help(help).related(other, label));
+            self.found.push(
+                Diagnostic::error(self.source, span, message)
+                    .help(help)
+                    .related(other, label),
+            );
         }
     }
 
-    pub(super) fn warning(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
-        self.found.push(Diagnostic::warning(self.source, span, message).help(help));
+    pub(super) fn warning(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.found
+            .push(Diagnostic::warning(self.source, span, message).help(help));
     }
 
     /// Opens a map whose keys are the fields of the type `form`.
@@ -79,12 +92,23 @@ impl<'a> Reader<'a> {
         example: &str,
     ) -> Option<Table<'t>> {
         let what = what.into();
+        if node.is_null() {
+            self.error(
+                node.span,
+                format!("{what} has nothing in it"),
+                format!("write {example}"),
+            );
+            return None;
+        }
         let Value::Map(entries) = &node.value else {
-            let message = format!("{what} is written as keys and values, this is {}", node.described());
+            let message = format!(
+                "{what} is written as keys and values, this is {}",
+                node.described()
+            );
             self.error(node.span, message, format!("write {example}"));
             return None;
         };
-        Some(Table { form, what, place, entries, asked: Vec::new() })
+        Some(Table::new(form, what, place, entries))
     }
 
     /// The entries of a map whose keys are names.
@@ -92,7 +116,10 @@ impl<'a> Reader<'a> {
         match &node.value {
             Value::Map(entries) => entries,
             _ => {
-                let message = format!("{what} are written as names and values, this is {}", node.described());
+                let message = format!(
+                    "{what} are written as names and values, this is {}",
+                    node.described()
+                );
                 self.error(node.span, message, format!("write {example}"));
                 &[]
             }
@@ -104,7 +131,11 @@ impl<'a> Reader<'a> {
             Value::List(items) => items,
             Value::Scalar(scalar) => {
                 let message = format!("{what} is a list, this is {}", node.described());
-                self.error(node.span, message, format!("put it in brackets: `[{}]`", shown(&scalar.text)));
+                self.error(
+                    node.span,
+                    message,
+                    format!("put it in brackets: `[{}]`", shown(&scalar.text)),
+                );
                 &[]
             }
             Value::Map(_) => {
@@ -115,35 +146,80 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A list that must have an entry. `consequence` says what an empty one would mean.
+    pub(super) fn filled_list<'t>(
+        &mut self,
+        node: &'t Node,
+        what: &str,
+        consequence: &str,
+        help: &str,
+    ) -> &'t [Rc<Node>] {
+        let items = self.list(node, what);
+        if matches!(&node.value, Value::List(items) if items.is_empty()) {
+            self.error(node.span, format!("{what} is empty: {consequence}"), help);
+        }
+        items
+    }
+
     /// A text that is not empty.
     pub(super) fn text<'t>(&mut self, node: &'t Node, what: &str) -> Option<&'t str> {
         let Value::Scalar(scalar) = &node.value else {
             let message = format!("{what} is a text, this is {}", node.described());
-            self.error(node.span, message, "write one text; put it in quotes when it has special characters");
+            self.error(
+                node.span,
+                message,
+                "write one text; put it in quotes when it has special characters",
+            );
             return None;
         };
         match scalar.resolve() {
             Resolved::Text(text) if text.trim().is_empty() => {
-                self.error(node.span, format!("{what} is empty"), "write a text, or leave the key out");
+                self.error(
+                    node.span,
+                    format!("{what} is empty"),
+                    "write something between the quotes",
+                );
                 None
             }
             Resolved::Text(text) => Some(text),
             _ => {
                 let message = format!("{what} is a text, this is {}", node.described());
-                self.error(node.span, message, format!("put it in quotes: `\"{}\"`", shown(&scalar.text)));
+                self.error(
+                    node.span,
+                    message,
+                    format!("put it in quotes: `\"{}\"`", shown(&scalar.text)),
+                );
                 None
             }
         }
     }
 
     /// A text with a form of its own.
-    pub(super) fn parsed<T>(&mut self, node: &Node, what: &str, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
+    pub(super) fn parsed<T>(
+        &mut self,
+        node: &Node,
+        what: &str,
+        parse: impl FnOnce(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        if let Value::Scalar(scalar) = &node.value
+            && matches!(scalar.resolve(), Resolved::Number(_) | Resolved::Bool(_))
+        {
+            // Where quotes would not make it right, better say at once what would.
+            let parsed = parse(&scalar.text);
+            return if parsed.is_err() {
+                self.checked(node.span, parsed)
+            } else {
+                self.text(node, what).and(None)
+            };
+        }
         let text = self.text(node, what)?;
         self.checked(node.span, parse(text))
     }
 
     pub(super) fn checked<T>(&mut self, span: Span, result: Result<T, Wrong>) -> Option<T> {
-        result.map_err(|wrong| self.error(span, wrong.message, wrong.help)).ok()
+        result
+            .map_err(|wrong| self.error(span, wrong.message, wrong.help))
+            .ok()
     }
 
     pub(super) fn boolean(&mut self, node: &Node, what: &str) -> Option<bool> {
@@ -167,7 +243,12 @@ impl<'a> Reader<'a> {
         None
     }
 
-    pub(super) fn integer(&mut self, node: &Node, what: &str, range: RangeInclusive<u32>) -> Option<u32> {
+    pub(super) fn integer(
+        &mut self,
+        node: &Node,
+        what: &str,
+        range: RangeInclusive<u32>,
+    ) -> Option<u32> {
         let (low, high) = (*range.start(), *range.end());
         let number = match &node.value {
             Value::Scalar(scalar) => match scalar.resolve() {
@@ -176,139 +257,103 @@ impl<'a> Reader<'a> {
             },
             _ => None,
         };
-        let value = number.as_ref().and_then(serde_json::Number::as_u64).and_then(|value| u32::try_from(value).ok());
+        let value = number
+            .as_ref()
+            .and_then(serde_json::Number::as_u64)
+            .and_then(|value| u32::try_from(value).ok());
         match (value, number) {
             (Some(value), _) if range.contains(&value) => Some(value),
             (_, number) => {
                 let message = match number {
-                    Some(number) => format!("{what} is a whole number from {low} to {high}, this is {number}"),
+                    Some(number) => {
+                        format!("{what} is a whole number from {low} to {high}, this is {number}")
+                    }
                     None => format!("{what} is a whole number, this is {}", node.described()),
                 };
-                self.error(node.span, message, format!("write a number from {low} to {high}"));
+                self.error(
+                    node.span,
+                    message,
+                    format!("write a number from {low} to {high}"),
+                );
                 None
             }
         }
     }
 
-    pub(super) fn duration(&mut self, node: &Node, what: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
+    pub(super) fn duration(
+        &mut self,
+        node: &Node,
+        what: &str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
         let value = self.unit_text(node, what, "duration", parse_duration)?;
         self.within(node, what, &value, &range, |value| duration_text(*value))
     }
 
-    pub(super) fn size(&mut self, node: &Node, what: &str, range: RangeInclusive<ByteSize>) -> Option<ByteSize> {
+    pub(super) fn size(
+        &mut self,
+        node: &Node,
+        what: &str,
+        range: RangeInclusive<ByteSize>,
+    ) -> Option<ByteSize> {
         let value = self.unit_text(node, what, "size", parse_size)?;
         self.within(node, what, &value, &range, ByteSize::to_string)
     }
 
-    fn unit_text<T>(&mut self, node: &Node, what: &str, kind: &str, parse: fn(&str) -> Result<T, Wrong>) -> Option<T> {
+    fn unit_text<T>(
+        &mut self,
+        node: &Node,
+        what: &str,
+        kind: &str,
+        parse: fn(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
         match &node.value {
             // A bare number is what most often stands here; its reader knows best what to say.
-            Value::Scalar(scalar) if !matches!(scalar.resolve(), Resolved::Null | Resolved::Bool(_)) => {
-                let wrong = |wrong: Wrong| Wrong { message: format!("{what}: {}", wrong.message), ..wrong };
+            Value::Scalar(scalar)
+                if !matches!(scalar.resolve(), Resolved::Null | Resolved::Bool(_)) =>
+            {
+                let wrong = |wrong: Wrong| Wrong {
+                    message: format!("{what}: {}", wrong.message),
+                    ..wrong
+                };
                 self.checked(node.span, parse(&scalar.text).map_err(wrong))
             }
             _ => {
                 let example = if kind == "size" { "64MiB" } else { "30s" };
                 let message = format!("{what} is a {kind}, this is {}", node.described());
-                self.error(node.span, message, format!("write a whole number and its unit, as in `{example}`"));
+                self.error(
+                    node.span,
+                    message,
+                    format!("write a whole number and its unit, as in `{example}`"),
+                );
                 None
             }
         }
     }
 
-    fn within<T: PartialOrd>(
+    fn within<T: PartialOrd + Copy>(
         &mut self,
         node: &Node,
         what: &str,
         value: &T,
         range: &RangeInclusive<T>,
         text: impl Fn(&T) -> String,
-    ) -> Option<T>
-    where
-        T: Copy,
-    {
+    ) -> Option<T> {
         let (low, high) = (text(range.start()), text(range.end()));
         if range.contains(value) {
             return Some(*value);
         }
-        let (problem, bound) = if value < range.start() { ("at least", &low) } else { ("at most", &high) };
+        let (problem, bound) = if value < range.start() {
+            ("at least", &low)
+        } else {
+            ("at most", &high)
+        };
         let message = format!("{what} is {problem} {bound}, this is {}", text(value));
-        self.error(node.span, message, format!("write a value from `{low}` to `{high}`"));
+        self.error(
+            node.span,
+            message,
+            format!("write a value from `{low}` to `{high}`"),
+        );
         None
-    }
-}
-
-impl<'t> Table<'t> {
-    /// The value of a key, if the key is there and has one.
-    pub(super) fn optional(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<&'t Node> {
-        let entry = self.entry(key)?;
-        if entry.node.is_null() {
-            reader.error(entry.key_span, format!("`{key}` has no value"), "write a value, or leave the key out");
-            return None;
-        }
-        Some(&entry.node)
-    }
-
-    /// The value of a key that must be there.
-    pub(super) fn required(&mut self, reader: &mut Reader<'_>, key: &'static str, example: &str) -> Option<&'t Node> {
-        if self.entry(key).is_none() {
-            let similar = self.entries.iter().map(|entry| entry.key.as_str());
-            // A key that is only misspelt is reported as such when the table is closed, with this name.
-            if nearest(key, similar.filter(|other| !self.asked.contains(other))).is_none() {
-                let message = format!("{} has no `{key}`", self.what);
-                reader.error(self.place, message, format!("add {example}"));
-            }
-            return None;
-        }
-        self.optional(reader, key)
-    }
-
-    fn entry(&mut self, key: &'static str) -> Option<&'t Entry> {
-        if !self.asked.contains(&key) {
-            self.asked.push(key);
-        }
-        self.entries.iter().find(|entry| entry.key == key)
-    }
-
-    /// Where a key is, or the table itself where it is not.
-    pub(super) fn key_span(&self, key: &str) -> Span {
-        self.entries.iter().find(|entry| entry.key == key).map_or(self.place, |entry| entry.key_span)
-    }
-
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.entries.iter().any(|entry| entry.key == key)
-    }
-
-    pub(super) fn what(&self) -> &str {
-        &self.what
-    }
-
-    /// Where the table is.
-    pub(super) fn place(&self) -> Span {
-        self.place
-    }
-
-    /// Refuses every key that was not asked for. `elsewhere` says of a key where it goes instead.
-    pub(super) fn close(self, reader: &mut Reader<'_>, elsewhere: impl Fn(&str) -> Option<&'static str>) {
-        #[cfg(test)]
-        reader.asked.entry(self.form).or_default().extend(self.asked.iter());
-        let absent = |key: &&str| !self.has(key);
-        for entry in self.entries.iter().filter(|entry| !self.asked.contains(&entry.key.as_str())) {
-            if reader.is_full() {
-                break;
-            }
-            let message = format!("{} has no key `{}`", self.what, shown(&entry.key));
-            let help = if let Some(place) = elsewhere(&entry.key) {
-                place.to_owned()
-            } else if let Some(meant) = nearest(&entry.key, self.asked.iter().copied()) {
-                format!("did you mean `{meant}`?")
-            } else {
-                let left: Vec<&str> = self.asked.iter().copied().filter(absent).collect();
-                if left.is_empty() { "remove it".to_owned() } else { format!("remove it; there are still {}", choices(left)) }
-            };
-            reader.error(entry.key_span, message, help);
-        }
-        #[cfg(not(test))]
-        let _ = self.form;
     }
 }

@@ -12,6 +12,10 @@ pub(super) struct Node {
     pub(super) weight: usize,
 }
 
+/// The key of YAML 1.1 that put the keys of another map into this one. It is refused where the tree is made, and
+/// kept so that no key it may have been meant to bring is missed.
+pub(super) const MERGE_KEY: &str = "<<";
+
 #[derive(Debug)]
 pub(super) enum Value {
     Scalar(Scalar),
@@ -67,8 +71,13 @@ fn number(text: &str) -> Option<Resolved<'_>> {
         return Some(Resolved::NotFinite);
     }
     for (prefix, radix) in [("0x", 16), ("0o", 8)] {
-        if let Some(digits) = text.strip_prefix(prefix).filter(|digits| !digits.starts_with(['+', '-'])) {
-            return u64::from_str_radix(digits, radix).ok().map(|value| Resolved::Number(value.into()));
+        if let Some(digits) = text
+            .strip_prefix(prefix)
+            .filter(|digits| !digits.starts_with(['+', '-']))
+        {
+            return u64::from_str_radix(digits, radix)
+                .ok()
+                .map(|value| Resolved::Number(value.into()));
         }
     }
     let digits_only = !unsigned.is_empty() && unsigned.bytes().all(|byte| byte.is_ascii_digit());
@@ -86,7 +95,9 @@ fn number(text: &str) -> Option<Resolved<'_>> {
     // A decimal point or exponent between digits, as in `1.5`, `.5`, `1e3`; not `inf`, `1_000` or `1.2.3`.
     let decimal = unsigned.bytes().any(|byte| byte.is_ascii_digit())
         && unsigned.starts_with(|char: char| char.is_ascii_digit() || char == '.')
-        && unsigned.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
+        && unsigned
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
     let value = decimal.then(|| text.parse::<f64>().ok()).flatten()?;
     Some(serde_json::Number::from_f64(value).map_or(Resolved::NotFinite, Resolved::Number))
 }
@@ -105,7 +116,9 @@ impl Node {
             Value::Scalar(scalar) => match scalar.resolve() {
                 Resolved::Null => "nothing".to_owned(),
                 Resolved::Bool(_) => format!("`{}`", scalar.text),
-                Resolved::Number(_) | Resolved::NotFinite => format!("the number `{}`", shown(&scalar.text)),
+                Resolved::Number(_) | Resolved::NotFinite => {
+                    format!("the number `{}`", shown(&scalar.text))
+                }
                 Resolved::Text("") => "an empty text".to_owned(),
                 Resolved::Text(text) => format!("the text `{}`", shown(text)),
             },
@@ -122,9 +135,15 @@ impl Node {
                 Resolved::NotFinite => return Err(self.span),
                 Resolved::Text(text) => text.into(),
             },
-            Value::List(items) => items.iter().map(|item| item.to_json()).collect::<Result<Vec<_>, _>>()?.into(),
+            Value::List(items) => items
+                .iter()
+                .map(|item| item.to_json())
+                .collect::<Result<Vec<_>, _>>()?
+                .into(),
             Value::Map(entries) => {
-                let fields = entries.iter().map(|entry| Ok((entry.key.clone(), entry.node.to_json()?)));
+                let fields = entries
+                    .iter()
+                    .map(|entry| Ok((entry.key.clone(), entry.node.to_json()?)));
                 serde_json::Value::Object(fields.collect::<Result<_, _>>()?)
             }
         })
@@ -141,19 +160,45 @@ mod tests {
         let resolved = |text: &str| {
             let node = Node {
                 span: Span::default(),
-                value: Value::Scalar(Scalar { text: text.to_owned(), plain: true }),
+                value: Value::Scalar(Scalar {
+                    text: text.to_owned(),
+                    plain: true,
+                }),
                 weight: 1,
             };
             node.to_json().map(|value| value.to_string())
         };
         for (text, json) in [
-            ("~", "null"), ("", "null"), ("null", "null"), ("True", "true"), ("FALSE", "false"),
-            ("yes", "\"yes\""), ("on", "\"on\""), ("nUll", "\"nUll\""),
-            ("0", "0"), ("-7", "-7"), ("+12", "12"), ("007", "7"), ("0x1F", "31"), ("0o17", "15"),
-            ("18446744073709551615", "18446744073709551615"), ("-9223372036854775808", "-9223372036854775808"),
-            ("1.10", "1.1"), (".5", "0.5"), ("1e3", "1000.0"), ("1.", "1.0"),
-            ("1_000", "\"1_000\""), ("1.2.3", "\"1.2.3\""), ("inf", "\"inf\""), ("nan", "\"nan\""), ("e5", "\"e5\""),
-            ("0x", "\"0x\""), ("0x+1", "\"0x+1\""), ("-", "\"-\""), (".", "\".\""), ("2026-01-01", "\"2026-01-01\""),
+            ("~", "null"),
+            ("", "null"),
+            ("null", "null"),
+            ("True", "true"),
+            ("FALSE", "false"),
+            ("yes", "\"yes\""),
+            ("on", "\"on\""),
+            ("nUll", "\"nUll\""),
+            ("0", "0"),
+            ("-7", "-7"),
+            ("+12", "12"),
+            ("007", "7"),
+            ("0x1F", "31"),
+            ("0o17", "15"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("-9223372036854775808", "-9223372036854775808"),
+            ("1.10", "1.1"),
+            (".5", "0.5"),
+            ("1e3", "1000.0"),
+            ("1.", "1.0"),
+            ("1_000", "\"1_000\""),
+            ("1.2.3", "\"1.2.3\""),
+            ("inf", "\"inf\""),
+            ("nan", "\"nan\""),
+            ("e5", "\"e5\""),
+            ("0x", "\"0x\""),
+            ("0x+1", "\"0x+1\""),
+            ("-", "\"-\""),
+            (".", "\".\""),
+            ("2026-01-01", "\"2026-01-01\""),
         ] {
             assert_eq!(resolved(text).unwrap(), json, "{text:?}");
         }

@@ -79,7 +79,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, Wrong> {
         return Ok(Duration::from_millis(millis));
     }
     let message = if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
-        format!("the duration `{text}` has no unit")
+        format!("the duration `{}` has no unit", shown(text))
     } else {
         format!("`{}` is not a duration", shown(text))
     };
@@ -101,15 +101,18 @@ pub fn parse_size(text: &str) -> Result<ByteSize, Wrong> {
         return Ok(ByteSize(bytes));
     }
     let message = if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
-        format!("the size `{text}` has no unit")
+        format!("the size `{}` has no unit", shown(text))
     } else {
         format!("`{}` is not a size", shown(text))
     };
     let help = match meant(text, &SIZE_UNITS) {
         Some(Meant::Amount(bytes)) => format!("write `{}`", written(bytes, &SIZE_UNITS)),
-        Some(Meant::Bare(number)) => {
-            format!("write `{number}B` for bytes or `{number}MiB` for mebibytes")
-        }
+        Some(Meant::Bare(number)) => match number.parse::<u64>() {
+            Ok(bytes) if bytes >= 1024 && bytes.is_multiple_of(1024) => {
+                format!("write `{}`", written(bytes, &SIZE_UNITS))
+            }
+            _ => format!("write `{number}B` for bytes or `{number}MiB` for mebibytes"),
+        },
         None => "write a whole number and its unit, B, KiB, MiB or GiB, as in `64KiB` or `32MiB`"
             .to_owned(),
     };
@@ -142,7 +145,7 @@ enum Meant<'a> {
 fn meant<'a>(text: &'a str, units: &[Unit]) -> Option<Meant<'a>> {
     let mut rest = text.trim();
     if !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Some(Meant::Bare(rest));
+        return (rest.len() <= 20).then_some(Meant::Bare(rest)); // more digits fit no number
     }
     let mut total: u64 = 0;
     let mut previous: Option<usize> = None;
@@ -199,7 +202,7 @@ fn times(number: &str, worth: u64) -> Option<u64> {
 
 /// In the largest unit that takes it whole.
 fn written(amount: u64, units: &[Unit]) -> String {
-    let fits = |unit: &&Unit| amount != 0 && amount % unit.worth == 0;
+    let fits = |unit: &&Unit| amount != 0 && amount.is_multiple_of(unit.worth);
     match units.iter().rev().find(fits).or(units.first()) {
         Some(unit) => format!("{}{}", amount / unit.worth, unit.name),
         None => amount.to_string(),
@@ -297,9 +300,7 @@ mod tests {
         let size = |text| parse_size(text).unwrap_err().help;
         assert_eq!(size("64MB"), "write `64MiB`");
         assert_eq!(size("1.5 g"), "write `1536MiB`");
-        assert_eq!(
-            size("1024"),
-            "write `1024B` for bytes or `1024MiB` for mebibytes"
-        );
+        assert_eq!(size("64"), "write `64B` for bytes or `64MiB` for mebibytes");
+        assert_eq!(size("67108864"), "write `64MiB`");
     }
 }

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
@@ -25,6 +26,8 @@ pub(super) struct Cache {
     folder: PathBuf,
     engine: Engine,
     engine_hash: u64,
+    /// One compilation at a time: it uses every core, and its memory is a multiple of the component's size.
+    compiling: Mutex<()>,
 }
 
 impl Cache {
@@ -35,7 +38,7 @@ impl Cache {
         fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        let cache = Self { folder, engine, engine_hash: hasher.finish() };
+        let cache = Self { folder, engine, engine_hash: hasher.finish(), compiling: Mutex::default() };
         cache.remove_unused()?;
         Ok(cache)
     }
@@ -45,6 +48,11 @@ impl Cache {
     /// Compiling takes seconds for a guest of several MB: call this where blocking is fine.
     pub(super) fn component(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
         let path = self.path(bytes);
+        if let Some(component) = self.read(&path) {
+            return Ok(component);
+        }
+        let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another load may have compiled it meanwhile.
         if let Some(component) = self.read(&path) {
             return Ok(component);
         }
@@ -169,7 +177,7 @@ mod tests {
         let path = cache.path(b"(component)");
         File::open(&path).unwrap().set_modified(SystemTime::now() - UNUSED_MAX - Duration::from_secs(60)).unwrap();
         fs::write(cache.folder.join("other"), "stays").unwrap();
-        let cache = Cache::open(cache.folder.clone(), cache.engine.clone()).unwrap();
+        let cache = Cache::open(cache.folder.clone(), cache.engine).unwrap();
         assert!(!path.exists());
         assert!(cache.folder.join("other").exists());
     }

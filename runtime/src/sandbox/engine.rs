@@ -48,7 +48,12 @@ fn config() -> Config {
         // Names come from the name section; a guest's DWARF is input that nothing else needs parsed.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .native_unwind_info(false)
-        // What components of today's toolchains do not use: less for a hostile one to try.
+        // What components of today's toolchains do not use: less for a hostile one to try. Exceptions and shared
+        // memory are not even compiled in.
+        .gc_support(false)
+        .concurrency_support(false)
+        .wasm_stack_switching(false)
+        .wasm_shared_everything_threads(false)
         .wasm_memory64(false)
         .wasm_relaxed_simd(false)
         .wasm_custom_page_sizes(false)

@@ -71,18 +71,18 @@ fn describe(error: &wasmtime::Error, state: &State) -> String {
         return format!("called exit({}); a handler returns instead", exit.0);
     }
     let reason = match (state.log.panic(), error.downcast_ref::<Trap>()) {
-        (Some(panic), _) => format!("panicked: {panic}"),
-        (None, Some(trap)) => trap.to_string(),
+        (Some(panic), _) => panic,
+        (None, Some(trap)) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
         (None, None) => error.root_cause().to_string(),
     };
     let frames = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
     bounded(&if frames.is_empty() { reason } else { format!("{reason}, in {}", frames.join(" < ")) })
 }
 
-/// The innermost functions, demangled, without those of a panic's own machinery.
+/// The innermost functions, demangled, without those of a panic's own machinery and those without a name.
 fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
-    let is_panic = |name: &str| {
-        ["panicking::", "rust_panic", "rust_begin_unwind", "abort", "__rust", "rustc::", "sys::backtrace"]
+    let is_noise = |name: &str| {
+        ["<wasm function", "panicking::", "rust_panic", "rust_begin_unwind", "abort", "__rust", "sys::backtrace"]
             .iter()
             .any(|part| name.contains(part))
     };
@@ -90,7 +90,7 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
         .to_string()
         .lines()
         .filter_map(|line| Some(line.split_once(" - ")?.1.split_once('!')?.1.to_owned()))
-        .filter(|name| !is_panic(name))
+        .filter(|name| !is_noise(name))
         .take(FRAMES_MAX)
         .collect()
 }

@@ -128,13 +128,8 @@ impl Function {
     }
 
     fn store(&self, call: &Call, log: AttemptLog, started: Instant) -> Store<State> {
-        let state = State::new(
-            self.identity.clone(),
-            call.event.clone(),
-            call.delivery_id.clone(),
-            call.clock.clone(),
-            log,
-        );
+        let state =
+            State::new(self.identity.clone(), call.event.clone(), call.delivery_id.clone(), call.clock.clone(), log);
         let mut store = Store::new(&self.shared.engine, state);
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);

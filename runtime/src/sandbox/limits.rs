@@ -2,7 +2,7 @@
 
 use wasmtime::ResourceLimiter;
 
-use super::engine::{INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX, TABLE_ELEMENTS_MAX};
+use super::engine::{INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 
 /// Watches the growth of one attempt.
 #[derive(Debug)]

@@ -71,21 +71,17 @@ struct Log {
     panic: Panic,
 }
 
-/// A Rust guest prints why it panics on stderr, on two lines, and only then traps.
+/// A Rust guest says why it panics before it traps: through our SDK in one line of the log, else on stderr in two.
 enum Panic {
     None,
-    Place,
+    Place(String),
     Told(String),
 }
 
+const PANIC: &str = "panicked at ";
+
 impl AttemptLog {
-    pub(super) fn new(
-        function: Arc<str>,
-        delivery_id: Arc<str>,
-        attempt: u32,
-        sink: LogSink,
-        clock: Clock,
-    ) -> Self {
+    pub(super) fn new(function: Arc<str>, delivery_id: Arc<str>, attempt: u32, sink: LogSink, clock: Clock) -> Self {
         Self(Arc::new(Mutex::new(Log {
             function,
             delivery_id,
@@ -104,6 +100,9 @@ impl AttemptLog {
     /// Logs a message, which may have several lines.
     pub(super) fn message(&self, level: Level, context: &str, message: &str) {
         let mut log = self.lock();
+        if let Some(told) = message.find(PANIC).filter(|_| level == Level::Error).and_then(|at| message.get(at..)) {
+            log.panic = Panic::Told(told.to_owned());
+        }
         for line in message.lines() {
             if context.is_empty() {
                 log.bytes(level, line.as_bytes());
@@ -156,7 +155,7 @@ impl AttemptLog {
     pub(super) fn panic(&self) -> Option<String> {
         match &self.lock().panic {
             Panic::Told(text) => Some(text.clone()),
-            Panic::None | Panic::Place => None,
+            Panic::None | Panic::Place(_) => None,
         }
     }
 
@@ -185,10 +184,15 @@ impl Log {
         if stream == Stream::Stdout {
             return self.bytes(Level::Info, line);
         }
-        match self.panic {
-            Panic::None if line.windows(12).any(|w| w == b"panicked at ") => self.panic = Panic::Place,
-            Panic::Place => self.panic = Panic::Told(harmless(&line[..cut(line)])),
-            _ => {}
+        match &self.panic {
+            Panic::None => {
+                let text = String::from_utf8_lossy(line);
+                if let Some((_, place)) = text.split_once(PANIC) {
+                    self.panic = Panic::Place(format!("{PANIC}{place}"));
+                }
+            }
+            Panic::Place(place) => self.panic = Panic::Told(format!("{place} {}", String::from_utf8_lossy(line))),
+            Panic::Told(_) => {}
         }
         self.bytes(Level::Warn, line);
     }
@@ -237,9 +241,8 @@ fn cut(line: &[u8]) -> usize {
 /// the bidirectional overrides are written out as `\u{1b}`.
 pub(super) fn harmless(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let is_harmful = |c: char| {
-        c.is_control() && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
+    let is_harmful =
+        |c: char| c.is_control() && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if !text.contains(is_harmful) {
         return text.into_owned();
     }
@@ -279,7 +282,10 @@ mod tests {
         log.finish();
         assert_eq!(texts(&lines), ["other", "one", "two", "", "thr"]);
         let first = lines.lock().unwrap()[0].clone();
-        assert_eq!((first.level, &*first.function, &*first.delivery_id, first.attempt), (Level::Warn, "shop/charge", "d-1", 2));
+        assert_eq!(
+            (first.level, &*first.function, &*first.delivery_id, first.attempt),
+            (Level::Warn, "shop/charge", "d-1", 2)
+        );
     }
 
     #[test]
@@ -316,8 +322,12 @@ mod tests {
 
     #[test]
     fn why_a_guest_panicked_is_kept() {
-        let (log, _lines) = log();
+        let expected = Some("panicked at src/lib.rs:7:5: no such item");
+        let (log, _lines) = self::log();
         log.write(Stream::Stderr, b"\nthread 'main' (1) panicked at src/lib.rs:7:5:\nno such item\nnote: run with\n");
-        assert_eq!(log.panic().as_deref(), Some("no such item"));
+        assert_eq!(log.panic().as_deref(), expected);
+        let (log, _lines) = self::log();
+        log.message(Level::Error, "panic", "panicked at src/lib.rs:7:5: no such item");
+        assert_eq!(log.panic().as_deref(), expected);
     }
 }

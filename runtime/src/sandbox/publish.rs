@@ -115,7 +115,11 @@ fn payload(data: Bytes, media_type: Option<String>) -> Result<(Data, Option<Stri
 /// The W3C trace context goes on from the cause (CloudEvents extension "distributed tracing").
 fn trace_context(cause: &Event) -> BTreeMap<String, String> {
     let carried = ["traceparent", "tracestate"];
-    carried.iter().filter_map(|name| cause.extensions.get_key_value(*name)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    carried
+        .iter()
+        .filter_map(|name| cause.extensions.get_key_value(*name))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }
 
 /// Whether `text` matches `glob`, in which `*` stands for any run of characters.

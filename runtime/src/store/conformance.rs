@@ -139,6 +139,7 @@ async fn an_outcome_commits_with_what_was_published(store: &dyn Store) {
     let totals = store.totals().await.unwrap();
     assert_eq!((totals.events, totals.owed), (2, 2));
     assert_eq!(store.delivery(1).await.unwrap().unwrap().attempts.len(), 1);
+    assert_eq!(store.pending(), 1);
 }
 
 async fn a_retry_is_due_when_its_time_has_come(store: &dyn Store) {
@@ -190,6 +191,7 @@ async fn many_dead_letters_are_redriven_by_one_call(store: &dyn Store) {
     }
     assert_eq!(store.redrive(DeadFilter::All).await.unwrap(), 600);
     assert_eq!(store.totals().await.unwrap().functions["shop/a"].ready, 600);
+    assert_eq!(store.pending(), 600);
 }
 
 async fn one_key_runs_in_order_and_others_beside_it(store: &dyn Store) {

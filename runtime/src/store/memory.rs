@@ -32,6 +32,7 @@ struct State {
     /// Who of an order key is neither done nor purged.
     unfinished: HashMap<(FunctionId, String), BTreeSet<DeliveryId>>,
     marks: BTreeMap<(String, String), Vec<u8>>,
+    pending: u64,
     sink: Option<ReadySink>,
 }
 
@@ -64,6 +65,7 @@ impl MemoryStore {
             due: HashMap::new(),
             unfinished: HashMap::new(),
             marks: BTreeMap::new(),
+            pending: 0,
             sink: None,
         };
         Self { state: Mutex::new(state), newest: watch::channel(0).0 }
@@ -159,6 +161,7 @@ impl State {
             attempts: Vec::new(),
         };
         let since_ms = event.accepted_ms;
+        self.pending += 1;
         self.deliveries.push(Delivery { record, function, trigger, forgiven: 0, since_ms, event: event.clone() });
         if !blocked {
             self.make_ready(id, ready);
@@ -205,6 +208,9 @@ impl State {
             _ => return,
         }
         delivery.record.attempts.push(record);
+        if !matches!(verdict, Verdict::RetryAt(_)) {
+            self.pending -= 1;
+        }
         match verdict {
             Verdict::Done => {
                 delivery.record.state = DeliveryState::Done;
@@ -251,6 +257,7 @@ impl State {
             }
             self.make_ready(*id, ready);
         }
+        self.pending += ids.len() as u64;
         ids.len() as u64
     }
 
@@ -414,6 +421,10 @@ impl Store for MemoryStore {
 
     fn newest(&self) -> watch::Receiver<Seq> {
         self.newest.subscribe()
+    }
+
+    fn pending(&self) -> u64 {
+        self.lock().pending
     }
 
     fn failure(&self) -> BoxFuture<'static, String> {

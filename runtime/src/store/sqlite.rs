@@ -11,6 +11,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
@@ -41,6 +42,7 @@ pub struct SqliteStore {
     sink: Arc<Mutex<Option<ReadySink>>>,
     newest: watch::Receiver<Seq>,
     failure: watch::Receiver<Option<String>>,
+    pending: Arc<AtomicU64>,
     instance: String,
 }
 
@@ -62,13 +64,14 @@ impl SqliteStore {
         let (failure_tx, failure) = watch::channel(None);
         let (writes, queue) = mpsc::channel(WAITING_MAX);
         let sink = Arc::new(Mutex::new(None));
+        let pending = Arc::new(AtomicU64::new(counters.pending()));
         let writer =
-            writer::Writer { connection, counters, clock, sink: sink.clone(), newest: newest_tx, failure: failure_tx };
+            writer::Writer { connection, counters, clock, sink: sink.clone(), newest: newest_tx, pending: pending.clone(), failure: failure_tx };
         std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(queue))
             .map_err(|e| StoreError::Failed(format!("cannot start the writer thread: {e}")))?;
-        Ok(Self { writes, readers: Arc::new(Readers::new(path)), sink, newest, failure, instance })
+        Ok(Self { writes, readers: Arc::new(Readers::new(path)), sink, newest, failure, pending, instance })
     }
 
     fn write<T: Send + 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> Answer<T> {
@@ -266,6 +269,10 @@ impl Store for SqliteStore {
 
     fn newest(&self) -> watch::Receiver<Seq> {
         self.newest.clone()
+    }
+
+    fn pending(&self) -> u64 {
+        self.pending.load(Ordering::Relaxed)
     }
 
     fn failure(&self) -> BoxFuture<'static, String> {

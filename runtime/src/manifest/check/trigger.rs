@@ -11,18 +11,31 @@ use crate::manifest::tree::{Node, Value};
 use crate::pattern::{Pattern, PatternError, Segment};
 use std::collections::HashMap;
 
-pub(super) fn triggers(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, function: &str) -> Vec<Trigger> {
+pub(super) fn triggers(
+    reader: &mut Reader<'_>,
+    context: &Context<'_>,
+    node: &Node,
+    function: &str,
+) -> Vec<Trigger> {
     let items = match &node.value {
         Value::Scalar(_) => {
-            reader.error(node.span, format!("`on` is a list of triggers, this is {}", node.described()), trigger_for(context, node));
+            reader.error(
+                node.span,
+                format!("`on` is a list of triggers, this is {}", node.described()),
+                trigger_for(context, node),
+            );
             return Vec::new();
         }
-        _ => reader.list(node, "`on`"),
+        _ => {
+            let help = "add a trigger, such as `- events: { type: [order.placed] }`";
+            reader.filled_list(
+                node,
+                "`on`",
+                &format!("function `{}` would never run", shown(function)),
+                help,
+            )
+        }
     };
-    if items.is_empty() && matches!(node.value, Value::List(_)) {
-        let message = format!("function `{}` would never run: `on` is empty", shown(function));
-        reader.error(node.span, message, "add a trigger, such as `- events: { type: [order.placed] }`");
-    }
     let mut counts = HashMap::new();
     let mut triggers = Vec::new();
     for (index, item) in items.iter().enumerate() {
@@ -43,33 +56,51 @@ fn trigger(
     counts: &mut HashMap<&'static str, usize>,
 ) -> Option<Trigger> {
     if matches!(node.value, Value::Scalar(_)) {
-        reader.error(node.span, format!("a trigger has keys, this is {}", node.described()), trigger_for(context, node));
+        reader.error(
+            node.span,
+            format!("a trigger has keys, this is {}", node.described()),
+            trigger_for(context, node),
+        );
         return None;
     }
     let example = "`events: { type: [order.placed] }`";
     let mut table = reader.table(node, node.span, "Trigger", "a trigger", example)?;
     let events_place = table.key_span("events");
-    let events = table.optional(reader, "events").and_then(|node| events(reader, node, events_place));
+    let events = table
+        .optional(reader, "events")
+        .and_then(|node| events(reader, node, events_place));
     let source_node = table.optional(reader, "source");
     let kind = source::one_kind(reader, context, &mut table);
-    let private = source::KINDS.iter().map(|(key, _)| *key).find(|key| table.has(key));
+    let private = source::KINDS
+        .iter()
+        .map(|(key, _)| *key)
+        .find(|key| table.has(key));
     if let (Some(key), true) = (private, table.has("source")) {
         let message = "a trigger with two sources";
         let help = "make each a trigger of its own: `- ` before each";
-        reader.error_beside(table.key_span(key), message, help, (table.key_span("source"), "the other source"));
+        reader.error_beside(
+            table.key_span(key),
+            message,
+            help,
+            (table.key_span("source"), "the other source"),
+        );
     }
-    let empty = !table.has("events") && !table.has("source") && private.is_none();
-    let (what, place) = (table.what().to_owned(), table.place());
-    let known = ["monitor", "event", "pattern", "type"].iter().any(|key| table.has(key));
+    if table.is_empty() {
+        let message = format!("{} that names no events and no source", table.what());
+        reader.error(
+            table.place(),
+            message,
+            format!("write {example} or `source: NAME`"),
+        );
+    }
+    source::refuse_monitor(reader, &mut table);
     table.close(reader, |key| match key {
-        "monitor" => Some("monitor sources are not available in this version; there are `http`, `files` and `timer`"),
-        "type" | "pattern" | "event" | "data" | "subject" => Some("a pattern goes under `events`, as in `events: { type: [order.placed] }`"),
+        "type" | "pattern" | "event" | "data" | "subject" => {
+            Some("a pattern goes under `events`, as in `events: { type: [order.placed] }`")
+        }
         "cron" | "every" => Some("a schedule goes under `timer`, as in `timer: { every: 1m }`"),
         _ => None,
     });
-    if empty && !known {
-        reader.error(place, format!("{what} that names no events and no source"), format!("write {example} or `source: NAME`"));
-    }
     let origin = if let Some(node) = source_node {
         Origin::Shared(reference(reader, context, node)?)
     } else if private.is_some() {
@@ -77,7 +108,12 @@ fn trigger(
     } else {
         Origin::Any
     };
-    Some(Trigger { index, origin, events, span: node.span })
+    Some(Trigger {
+        index,
+        origin,
+        events,
+        span: node.span,
+    })
 }
 
 /// What to write instead of a trigger that is only a text.
@@ -89,7 +125,11 @@ fn trigger_for(context: &Context<'_>, node: &Node) -> String {
     if context.sources.contains(text) {
         return format!("write `- source: {text}`");
     }
-    let type_ = if text.is_empty() || text.contains(char::is_whitespace) { "order.placed".to_owned() } else { shown(text) };
+    let type_ = if text.is_empty() || text.contains(char::is_whitespace) {
+        "order.placed".to_owned()
+    } else {
+        shown(text)
+    };
     format!("for events of a type write `- events: {{ type: [{type_}] }}`")
 }
 
@@ -106,14 +146,23 @@ fn private_source(
     *count += 1;
     let name = Name::trusted(&format!("{}-{count}", kind.key()));
     let uri = context.uri(&format!("{function}/{name}"));
-    Source { name, uri, kind, span }
+    Source {
+        name,
+        uri,
+        kind,
+        span,
+    }
 }
 
 /// The shared source that a trigger names.
 fn reference(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node) -> Option<Name> {
     if matches!(node.value, Value::Map(_)) {
         let help = "put `http`, `files` or `timer` into the trigger itself, or declare the source under `sources`";
-        reader.error(node.span, "`source` is the name of a source, this is keys and values", help);
+        reader.error(
+            node.span,
+            "`source` is the name of a source, this is keys and values",
+            help,
+        );
         return None;
     }
     let text = reader.text(node, "`source`")?;
@@ -122,7 +171,10 @@ fn reference(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node) -> Opt
     }
     let tail = text.rsplit('/').next().unwrap_or(text);
     let help = if context.functions.contains(tail) {
-        format!("`{tail}` is a function; for what it publishes write `events: {{ source: [{}] }}`", context.uri(tail))
+        format!(
+            "`{tail}` is a function; for what it publishes write `events: {{ source: [{}] }}`",
+            context.uri(tail)
+        )
     } else if context.sources.contains(tail) {
         format!("write its name alone: `{tail}`")
     } else if let Some(meant) = nearest(text, context.sources.iter().copied()) {
@@ -130,34 +182,84 @@ fn reference(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node) -> Opt
     } else if context.sources.is_empty() {
         "the manifest declares no sources; add it under `sources`".to_owned()
     } else {
-        format!("the manifest declares {}", choices(context.sources.iter().copied().take(10)).replace(" or ", " and "))
+        format!(
+            "the manifest declares {}",
+            choices(context.sources.iter().copied().take(10)).replace(" or ", " and ")
+        )
     };
-    reader.error(node.span, format!("there is no source `{}`", shown(text)), help);
+    reader.error(
+        node.span,
+        format!("there is no source `{}`", shown(text)),
+        help,
+    );
     None
 }
 
 fn events(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<Events> {
     if !matches!(node.value, Value::Map(_)) {
-        let message = format!("a pattern is written as fields and their values, this is {}", node.described());
-        reader.error(node.span, message, "for events of a type write `{ type: [order.placed] }`");
+        let message = format!(
+            "a pattern is written as fields and their values, this is {}",
+            node.described()
+        );
+        reader.error(
+            node.span,
+            message,
+            "for events of a type write `{ type: [order.placed] }`",
+        );
         return None;
     }
     let json = match node.to_json() {
         Ok(json) => json,
         Err(span) => {
-            reader.error(span, "a pattern has no infinities and no NaN: an event's JSON cannot have them", "write a number");
+            reader.error(
+                span,
+                "a pattern has no infinities and no NaN: an event's JSON cannot have them",
+                "write a number",
+            );
             return None;
         }
     };
     match Pattern::parse(&json) {
-        Ok(pattern) => Some(Events { json, pattern }),
+        Ok(pattern) => {
+            let mut places = HashMap::new();
+            note_places(node, &mut places);
+            Some(Events {
+                json,
+                pattern,
+                places,
+            })
+        }
         Err(errors) => {
-            for PatternError { path, message, help } in errors {
+            for PatternError {
+                path,
+                message,
+                help,
+            } in errors
+            {
                 let span = place_of(node, place, &path);
-                reader.error(span, message, help.unwrap_or_else(|| "see `evoke explain` for what a pattern can say".to_owned()));
+                reader.error(
+                    span,
+                    message,
+                    help.unwrap_or_else(|| {
+                        "a field takes a list of values and operators".to_owned()
+                    }),
+                );
             }
             None
         }
+    }
+}
+
+/// Where each text of a pattern first stands.
+fn note_places(node: &Node, places: &mut HashMap<String, Span>) {
+    match &node.value {
+        Value::Scalar(scalar) => {
+            places.entry(scalar.text.clone()).or_insert(node.span);
+        }
+        Value::List(items) => items.iter().for_each(|item| note_places(item, places)),
+        Value::Map(entries) => entries
+            .iter()
+            .for_each(|entry| note_places(&entry.node, places)),
     }
 }
 
@@ -165,13 +267,18 @@ fn events(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<Events> {
 fn place_of(mut node: &Node, mut place: Span, path: &[Segment]) -> Span {
     for segment in path {
         let next = match (segment, &node.value) {
-            (Segment::Key(key), Value::Map(entries)) => {
-                entries.iter().find(|entry| entry.key == *key).map(|entry| (&*entry.node, entry.key_span))
+            (Segment::Key(key), Value::Map(entries)) => entries
+                .iter()
+                .find(|entry| entry.key == *key)
+                .map(|entry| (&*entry.node, entry.key_span)),
+            (Segment::Index(index), Value::List(items)) => {
+                items.get(*index).map(|item| (&**item, item.span))
             }
-            (Segment::Index(index), Value::List(items)) => items.get(*index).map(|item| (&**item, item.span)),
             _ => None,
         };
-        let Some((inner, span)) = next else { return place };
+        let Some((inner, span)) = next else {
+            return place;
+        };
         place = match inner.value {
             Value::Scalar(_) => inner.span,
             Value::List(_) | Value::Map(_) => span,

@@ -182,6 +182,15 @@ pub(super) fn dead_ids(
     .collect()
 }
 
+/// Deliveries that are owed, from the partial indexes of their states.
+pub(super) fn pending(c: &Connection) -> rusqlite::Result<u64> {
+    let count = |condition: &str| {
+        c.query_row(&format!("SELECT COUNT(*) FROM deliveries WHERE {condition}"), [], |r| Ok(unsigned(r.get(0)?)))
+    };
+    let blocked = "order_key IS NOT NULL AND state IN (0, 1, 2, 4) AND state = 2";
+    Ok(count("state = 0")? + count("state = 1")? + count(blocked)?)
+}
+
 pub(super) fn totals(c: &Connection) -> rusqlite::Result<Totals> {
     let (events, owed) = c.query_row("SELECT COUNT(*), COALESCE(SUM(owed), 0) FROM events", [], |r| {
         Ok((unsigned(r.get(0)?), unsigned(r.get(1)?)))

@@ -103,17 +103,23 @@ impl Settled {
 pub(super) struct Counters {
     seq: Seq,
     delivery: DeliveryId,
+    pending: u64,
 }
 
 impl Counters {
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let max =
             |sql: &str| connection.query_row(sql, [], |r| r.get::<_, Option<i64>>(0)).map(Option::unwrap_or_default);
-        Ok(Self { seq: max("SELECT MAX(seq) FROM events")?, delivery: max("SELECT MAX(id) FROM deliveries")? })
+        let pending = read::pending(connection)?;
+        Ok(Self { seq: max("SELECT MAX(seq) FROM events")?, delivery: max("SELECT MAX(id) FROM deliveries")?, pending })
     }
 
     pub(super) fn newest(&self) -> Seq {
         self.seq
+    }
+
+    pub(super) fn pending(&self) -> u64 {
+        self.pending
     }
 }
 
@@ -144,7 +150,7 @@ pub(super) fn apply(
             (Settled::Unit(reply), complete(tx, counters, now_ms, *completion, ready))
         }
         Write::Redrive { which, after, reply } => {
-            let (portion, result) = settle(redrive(tx, now_ms, &which, after, ready));
+            let (portion, result) = settle(redrive(tx, counters, now_ms, &which, after, ready));
             (Settled::Portion(reply, portion), result)
         }
         Write::Purge { which, after, reply } => {
@@ -212,6 +218,7 @@ fn insert_event(
     let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
     for delivery in deliveries {
         counters.delivery += 1;
+        counters.pending += 1;
         insert_delivery(tx, counters.delivery, &stored, delivery, ready)?;
     }
     Ok(Accepted::New(seq))
@@ -261,6 +268,9 @@ fn complete(
         .query_row(params![delivery, state, due_ms, cause], |r| Ok((r.get(0)?, r.get(1)?)))
         .optional()?;
     let Some((function, order_key)) = owner else { return Ok(()) };
+    if state != rows::RETRYING {
+        counters.pending -= 1;
+    }
     tx.prepare_cached(
         "INSERT OR REPLACE INTO attempts (delivery, attempt, started_ms, duration_us, outcome, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?
@@ -307,6 +317,7 @@ fn unblock_next(
 
 fn redrive(
     tx: &Connection,
+    counters: &mut Counters,
     now_ms: UnixMs,
     which: &DeadFilter,
     after: DeliveryId,
@@ -320,6 +331,7 @@ fn redrive(
         .execute(params![id, now_ms])?;
         ready.extend(read::ready_one(tx, *id)?);
     }
+    counters.pending += ids.len() as u64;
     Ok(Portion::of(&ids))
 }
 

@@ -1,5 +1,6 @@
 //! The writer thread: group commit, and the latch after the first failure.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
@@ -22,6 +23,7 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
     pub(super) sink: Arc<Mutex<Option<ReadySink>>>,
     pub(super) newest: watch::Sender<Seq>,
+    pub(super) pending: Arc<AtomicU64>,
     pub(super) failure: watch::Sender<Option<String>>,
 }
 
@@ -54,6 +56,7 @@ impl Writer {
         let mut ready = Vec::new();
         let error = match self.transact(batch, &mut settled, &mut ready) {
             Ok(()) => {
+                self.pending.store(self.counters.pending(), Ordering::Relaxed);
                 // Deliveries are announced before the answers go out, so that nobody who has an answer can find
                 // the dispatcher unaware.
                 if !ready.is_empty()
