@@ -51,14 +51,14 @@ linkers() {
   else
     local own=$CACHE/wasm-component-ld-$COMPONENT_LD
     if [ ! -x "$own/bin/wasm-component-ld" ]; then
-      say "building wasm-component-ld $COMPONENT_LD, once"
+      say "building wasm-component-ld $COMPONENT_LD, once, a few minutes"
       RUSTC=$SYSTEM cargo install -q --locked --root "$own" "wasm-component-ld@$COMPONENT_LD" >&2
     fi
     ln -sfn "$own/bin/wasm-component-ld" "$1/wasm-component-ld"
   fi
 }
 
-# Whether rustc $1 builds a component that starts as one: the toolchain is whole.
+# Whether rustc $1 links something that is a component: the toolchain is whole.
 works() {
   local dir ok=1; dir=$(mktemp -d)
   echo 'pub fn f() -> String { String::from("x") }' >"$dir/probe.rs"
@@ -108,7 +108,9 @@ use() { echo "export RUSTC='$(made "$1")/bin/rustc'"; exit 0; }
 mkdir -p "$CACHE"; exec 9>"$CACHE/lock"
 flock -n 9 || { say "waiting for another build of the toolchain"; flock 9; }
 
-if wanted 1 && command -v rustc >/dev/null && new_enough rustc && has_std rustc; then exit 0; fi
+# A distribution's rustc may have the target and no linker for it; rustup's has both.
+complete() { [ "$(command -v rustc)" != $SYSTEM ] || works rustc; }
+if wanted 1 && command -v rustc >/dev/null && new_enough rustc && has_std rustc && complete; then exit 0; fi
 for way in 3 4; do if wanted $way && ready $way; then use $way; fi; done
 
 if wanted 2 && [ "${WASM_TOOLCHAIN_RUSTUP:-1}" = 1 ] && command -v rustup >/dev/null; then

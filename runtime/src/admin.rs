@@ -4,7 +4,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /healthz` | 200 as long as the process answers |
-//! | `GET /readyz` | 200 when the store takes writes and nothing is draining, else 503 with the reason |
+//! | `GET /readyz` | 200 when the store takes writes, else 503 with the reason |
 //! | `GET /api/v1/status` | [`view::Status`] |
 //! | `GET /api/v1/events?type=&source=&after=&limit=&follow=&envelope=` | events in accept order, [`view::Envelope`] or the bare event a line |
 //! | `POST /api/v1/events` | takes one event or an array, answers 202 and [`view::Posted`] |
@@ -43,6 +43,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use hyper::service::Service;
@@ -50,6 +51,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 
 use self::problem::Problem;
+use crate::app::{FunctionStatus, Running, SourceStatus};
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::listener::{Limits, Listener, RequestBody};
@@ -75,58 +77,45 @@ pub struct Admin {
     pub clock: Clock,
     /// Since when it runs.
     pub started: Instant,
-    /// What the manifests in force declare, and how it is doing.
-    pub in_force: InForceNow,
-    /// Cancelled when nothing new is taken any more: it is not ready then.
-    pub draining: CancellationToken,
+    /// Asks what the manifests in force declare, and how it is doing.
+    pub in_force: Arc<dyn Fn() -> BoxFuture<'static, InForce> + Send + Sync>,
     /// Cancelled when the API is to end; what follows something ends with it.
     pub stop: CancellationToken,
 }
-
-/// Asks for what is in force now.
-pub type InForceNow = Arc<dyn Fn() -> BoxFuture<'static, InForce> + Send + Sync>;
 
 /// What the manifests in force declare.
 #[derive(Debug, Clone, Default)]
 pub struct InForce {
     /// The functions.
-    pub functions: Vec<FunctionInForce>,
+    pub functions: Vec<FunctionStatus>,
     /// The sources.
-    pub sources: Vec<SourceInForce>,
+    pub sources: Vec<SourceStatus>,
 }
 
-/// A function that is in force.
-#[derive(Debug, Clone)]
-pub struct FunctionInForce {
-    /// `app/function`.
-    pub name: String,
-    /// How many of its deliveries run at once at most.
-    pub concurrency: u32,
-    /// How many run now.
-    pub running: u32,
-}
-
-/// A source that is in force.
-#[derive(Debug, Clone)]
-pub struct SourceInForce {
-    /// The `source` of its events.
-    pub uri: String,
-    /// `http`, `files` or `timer`.
-    pub kind: &'static str,
-    /// Why it does not work fully; `None` when it does.
-    pub trouble: Option<String>,
-}
-
-/// Serves the API on `listener` until [`Admin::stop`].
-pub async fn serve(admin: Admin, listener: Listener) {
-    let stop = admin.stop.clone();
-    let service = TowerToHyperService::new(router(admin));
+/// Serves the API on `listener` until `stop`.
+pub async fn serve(running: Arc<Running>, listener: Listener, stop: CancellationToken) {
+    let service = TowerToHyperService::new(router(admin(running, stop.clone())));
     let answer = move |request: Request<RequestBody>, _peer| {
         let answer = service.call(request);
         async move { answer.await.unwrap_or_else(|never| match never {}) }
     };
     let limits = Limits { connections_max: CONNECTIONS_MAX, streams_max: STREAMS_MAX, ..Limits::default() };
     listener.serve(answer, limits, stop).await;
+}
+
+fn admin(running: Arc<Running>, stop: CancellationToken) -> Admin {
+    Admin {
+        store: running.store.clone(),
+        bus: running.bus.clone(),
+        logs: running.logs.clone(),
+        clock: Clock::system(),
+        started: running.started,
+        in_force: Arc::new(move || {
+            let running = running.clone();
+            async move { InForce { functions: running.functions(), sources: running.sources().await } }.boxed()
+        }),
+        stop,
+    }
 }
 
 /// The API as a service.

@@ -178,7 +178,7 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     let _ = app.running.store.close().await;
     stop_admin.cancel();
     let _ = administering.await;
-    app.running.logs.close().await;
+    app.running.logs.flush().await;
     data.retract();
     match failed {
         Some(reason) => Err(anyhow::anyhow!("stopped: {reason}").into()),

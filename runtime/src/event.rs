@@ -8,6 +8,8 @@ use bytes::Bytes;
 use serde::ser::SerializeMap;
 use serde_json::value::RawValue;
 
+use crate::pattern::{DataView, EventView};
+
 /// The largest event that is accepted unless a source says otherwise: attributes and data together.
 pub const EVENT_SIZE_MAX: usize = 1024 * 1024;
 
@@ -191,6 +193,16 @@ impl Event {
                 .filter_map(|(name, value)| Some((name, value.as_deref()?))),
             )
             .chain(self.extensions.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    }
+
+    /// The event as patterns look at it. They do not look into binary data.
+    pub fn view(&self) -> EventView<'_> {
+        let data = match &self.data {
+            Data::None | Data::Binary(_) => DataView::None,
+            Data::Json(bytes) => DataView::Json(bytes),
+            Data::Text(text) => DataView::Text(text),
+        };
+        EventView::new(self.attributes(), data)
     }
 
     /// The size that limits speak of: every attribute and the data, in bytes.

@@ -1,7 +1,9 @@
 //! Evoke runs WebAssembly functions when something happens. `ARCHITECTURE.md` has the map.
 
 pub mod admin;
+pub mod app;
 pub mod bus;
+pub mod cli;
 pub mod clock;
 pub mod dispatcher;
 pub mod event;

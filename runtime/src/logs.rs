@@ -76,7 +76,6 @@ pub struct Snapshot {
 enum Message {
     Line(LogLine),
     Snapshot(oneshot::Sender<Snapshot>),
-    Close(oneshot::Sender<()>),
 }
 
 impl LogBook {
@@ -104,19 +103,16 @@ impl LogBook {
         })
     }
 
-    /// The log as it is now, with every line that was logged before. `None`: it was closed.
+    /// The log as it is now, with every line that was logged before. `None`: its thread is gone.
     pub async fn snapshot(&self) -> Option<Snapshot> {
         let (reply, answer) = oneshot::channel();
         self.messages.send(Message::Snapshot(reply)).await.ok()?;
         answer.await.ok()
     }
 
-    /// Writes what is on its way and takes nothing more.
-    pub async fn close(&self) {
-        let (reply, answer) = oneshot::channel();
-        if self.messages.send(Message::Close(reply)).await.is_ok() {
-            let _ = answer.await;
-        }
+    /// Waits until everything that was logged before is in the file.
+    pub async fn flush(&self) {
+        let _ = self.snapshot().await;
     }
 }
 
@@ -163,6 +159,7 @@ struct Writer {
 }
 
 impl Writer {
+    /// Writes until every handle is gone.
     fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         while let Some(message) = queue.blocking_recv() {
             match message {
@@ -171,12 +168,6 @@ impl Writer {
                     self.mention_dropped();
                     let snapshot = Snapshot { files: self.files.readers(), coming: self.followers.subscribe() };
                     let _ = reply.send(snapshot);
-                }
-                Message::Close(reply) => {
-                    self.mention_dropped();
-                    self.files.flush();
-                    let _ = reply.send(());
-                    return;
                 }
             }
             if queue.is_empty() {
@@ -270,8 +261,7 @@ mod tests {
         assert_eq!(last(&logs, &of_f, 1).await, ["three"]);
         let of_2 = Filter { delivery: Some(2), ..Filter::default() };
         assert_eq!(last(&logs, &of_2, 10).await, ["two"]);
-        logs.close().await;
-        assert!(logs.snapshot().await.is_none());
+        drop((logs, sink));
         let logs = LogBook::open(folder.path()).unwrap();
         assert_eq!(last(&logs, &Filter::default(), 10).await, ["one", "two", "three"]);
     }

@@ -32,18 +32,8 @@ struct Payment<'a> {
 fn handle(order: Json<Order>, delivery: Delivery) -> Result<(), Failure> {
     check(&order)?;
     let payment = pay(&order, &delivery)?;
-    evoke::log::info!(
-        "{} paid {} {}: {}",
-        payment.customer,
-        payment.total,
-        payment.currency,
-        payment.payment
-    );
-    evoke::publish(
-        Draft::new("payment.taken")
-            .subject(&order.customer)
-            .json(&payment)?,
-    )?;
+    evoke::log::info!("{} paid {} {}: {}", payment.customer, payment.total, payment.currency, payment.payment);
+    evoke::publish(Draft::new("payment.taken").subject(&order.customer).json(&payment)?)?;
     Ok(())
 }
 
@@ -53,10 +43,7 @@ fn check(order: &Order) -> Result<(), Failure> {
         return Err(Failure::reject("the order names no customer"));
     }
     if order.total.as_f64().is_none_or(|total| total <= 0.0) {
-        return Err(Failure::reject(format!(
-            "the order's total is {}, it has to be more than 0",
-            order.total
-        )));
+        return Err(Failure::reject(format!("the order's total is {}, it has to be more than 0", order.total)));
     }
     if order.items.is_empty() {
         return Err(Failure::reject("the order has no items"));
@@ -68,10 +55,7 @@ fn check(order: &Order) -> Result<(), Failure> {
 /// same on every attempt, so nobody pays twice.
 fn pay<'a>(order: &'a Order, delivery: &Delivery) -> Result<Payment<'a>, Failure> {
     if delivery.attempt <= order.gateway_failures {
-        return Err(Failure::retry(format!(
-            "the payment gateway is down (attempt {})",
-            delivery.attempt
-        )));
+        return Err(Failure::retry(format!("the payment gateway is down (attempt {})", delivery.attempt)));
     }
     Ok(Payment {
         payment: format!("pay-{}", delivery.id),

@@ -10,8 +10,6 @@ struct Heartbeat<'a> {
 
 #[evoke::function]
 fn handle(tick: TimerTick) -> Result<(), Failure> {
-    evoke::publish(Draft::new("heartbeat").json(&Heartbeat {
-        scheduled: &tick.scheduled,
-    })?)?;
+    evoke::publish(Draft::new("heartbeat").json(&Heartbeat { scheduled: &tick.scheduled })?)?;
     Ok(())
 }

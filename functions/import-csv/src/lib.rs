@@ -20,20 +20,11 @@ fn handle(file: FileEvent) -> Result<(), Failure> {
         return Ok(());
     }
     let content = file.bytes()?;
-    let (columns, rows) = read(&content)
-        .map_err(|error| Failure::reject(format!("{}: {}", file.path, explain(&error))))?;
+    let (columns, rows) =
+        read(&content).map_err(|error| Failure::reject(format!("{}: {}", file.path, explain(&error))))?;
     evoke::log::info!("{}: {rows} rows of {} columns", file.path, columns.len());
-    let imported = Imported {
-        path: &file.path,
-        rows,
-        columns,
-        sha256: &file.sha256,
-    };
-    evoke::publish(
-        Draft::new("csv.imported")
-            .subject(&file.path)
-            .json(&imported)?,
-    )?;
+    let imported = Imported { path: &file.path, rows, columns, sha256: &file.sha256 };
+    evoke::publish(Draft::new("csv.imported").subject(&file.path).json(&imported)?)?;
     Ok(())
 }
 
@@ -52,13 +43,9 @@ fn read(content: &[u8]) -> Result<(Vec<String>, u64), Error> {
 }
 
 fn explain(error: &Error) -> String {
-    let line = error
-        .position()
-        .map_or_else(String::new, |at| format!("line {}: ", at.line()));
+    let line = error.position().map_or_else(String::new, |at| format!("line {}: ", at.line()));
     match error.kind() {
-        ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => {
+        ErrorKind::UnequalLengths { expected_len, len, .. } => {
             format!("{line}{len} fields, but the file has {expected_len} columns")
         }
         ErrorKind::Utf8 { err, .. } => format!("{line}{err}"),

@@ -26,19 +26,8 @@ fn handle(payment: Json<Payment>) -> Result<(), Failure> {
         1 => "1 item".to_owned(),
         count => format!("{count} items"),
     };
-    let text = format!(
-        "{items}, {:.2} {}. Thank you, {}!",
-        payment.total, payment.currency, payment.customer
-    );
-    let receipt = Receipt {
-        payment: &payment.payment,
-        customer: &payment.customer,
-        text,
-    };
-    evoke::publish(
-        Draft::new("receipt.issued")
-            .subject(&payment.customer)
-            .json(&receipt)?,
-    )?;
+    let text = format!("{items}, {:.2} {}. Thank you, {}!", payment.total, payment.currency, payment.customer);
+    let receipt = Receipt { payment: &payment.payment, customer: &payment.customer, text };
+    evoke::publish(Draft::new("receipt.issued").subject(&payment.customer).json(&receipt)?)?;
     Ok(())
 }

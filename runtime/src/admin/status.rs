@@ -10,7 +10,8 @@ use futures_util::FutureExt;
 
 use super::problem::Problem;
 use super::view::{App, Counts, Function, Source, Status};
-use super::{Admin, Answer, FunctionInForce, SourceInForce};
+use super::{Admin, Answer};
+use crate::app::{FunctionStatus, SourceStatus};
 
 /// How long the store may take to answer before it counts as stuck.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
@@ -20,8 +21,8 @@ pub(super) async fn health() -> Json<serde_json::Value> {
 }
 
 pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Answer<Json<serde_json::Value>> {
-    if admin.draining.is_cancelled() {
-        return Err(Problem::later(1, "draining: nothing new is taken"));
+    if admin.stop.is_cancelled() {
+        return Err(Problem::later(1, "it is stopping"));
     }
     if let Some(reason) = admin.store.failure().now_or_never() {
         return Err(Problem::later(1, format!("the store failed: {reason}")));
@@ -38,7 +39,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Answer<Json<Statu
     let totals = admin.store.totals().await?;
     let in_force = (admin.in_force)().await;
     let mut functions: BTreeMap<String, Function> = BTreeMap::new();
-    for FunctionInForce { name, concurrency, running } in in_force.functions {
+    for FunctionStatus { name, concurrency, running } in in_force.functions {
         let (concurrency, deliveries) = (Some(concurrency), Counts::default());
         functions.insert(name.clone(), Function { name, in_force: true, running, concurrency, deliveries });
     }
@@ -71,9 +72,9 @@ fn by_app(functions: BTreeMap<String, Function>) -> Vec<App> {
     apps.into_iter().map(|(name, functions)| App { name, functions }).collect()
 }
 
-impl From<SourceInForce> for Source {
-    fn from(source: SourceInForce) -> Self {
-        let SourceInForce { uri, kind, trouble } = source;
+impl From<SourceStatus> for Source {
+    fn from(source: SourceStatus) -> Self {
+        let SourceStatus { uri, kind, trouble } = source;
         let state = if trouble.is_some() { "degraded" } else { "ok" };
         Self { uri, kind: kind.into(), state: state.into(), trouble }
     }

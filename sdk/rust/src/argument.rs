@@ -51,9 +51,7 @@ impl<T: DeserializeOwned> Argument for Json<T> {
 
 /// Reads the event's data, and says in a reject which event it was that did not fit.
 pub(crate) fn parse<T: DeserializeOwned>(event: &Event) -> Result<T, Failure> {
-    event.json().map_err(|error| {
-        Failure::reject(format!("the data of {} does not fit: {error}", event.type_))
-    })
+    event.json().map_err(|error| Failure::reject(format!("the data of {} does not fit: {error}", event.type_)))
 }
 
 /// What a function may return: `Result<(), E>` with any error that becomes a [`Failure`], or nothing.

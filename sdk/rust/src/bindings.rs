@@ -1,11 +1,5 @@
 //! Generated from `sdk/wit`, the only copy of the contract.
-#![allow(
-    unsafe_code,
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::needless_pass_by_value
-)]
+#![allow(unsafe_code, missing_docs, unreachable_pub, clippy::all, clippy::needless_pass_by_value)]
 
 wit_bindgen::generate!({
     path: "../wit",

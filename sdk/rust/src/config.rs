@@ -35,9 +35,7 @@ where
     T::Err: Display,
 {
     let parsed = get(key).map(|value| value.parse());
-    parsed
-        .transpose()
-        .map_err(|error| Failure::reject(format!("the config key {key}: {error}")))
+    parsed.transpose().map_err(|error| Failure::reject(format!("the config key {key}: {error}")))
 }
 
 /// Every key and its value, secrets included.

@@ -36,10 +36,7 @@ impl Event {
     /// An extension attribute, `traceparent` for example.
     #[must_use]
     pub fn extension(&self, name: &str) -> Option<&str> {
-        self.extensions
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.extensions.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -125,11 +122,7 @@ mod tests {
 
     #[test]
     fn a_draft_carries_its_json_and_its_attributes() {
-        let draft = Draft::new("a.b")
-            .subject("s")
-            .extension("shop", "north")
-            .json(&[1, 2])
-            .unwrap();
+        let draft = Draft::new("a.b").subject("s").extension("shop", "north").json(&[1, 2]).unwrap();
         assert_eq!(draft.type_, "a.b");
         assert_eq!(draft.subject.as_deref(), Some("s"));
         assert_eq!(draft.datacontenttype.as_deref(), Some("application/json"));

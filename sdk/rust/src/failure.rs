@@ -11,10 +11,7 @@ use std::time::Duration;
 impl Failure {
     /// It may work later: try again when the function's retry policy says so.
     pub fn retry(message: impl Into<String>) -> Self {
-        Self::Retry(Retry {
-            message: message.into(),
-            after_ms: None,
-        })
+        Self::Retry(Retry { message: message.into(), after_ms: None })
     }
 
     /// With this failure, try again no sooner than `delay` from now. A reject stays a reject.
@@ -151,33 +148,15 @@ mod tests {
         let json = serde_json::from_str::<u8>("x").unwrap_err();
         assert!(matches!(Failure::from(json), Failure::Reject(_)));
         assert!(matches!(Failure::from("down"), Failure::Retry(_)));
-        assert!(matches!(
-            Failure::from(std::io::Error::other("down")),
-            Failure::Retry(_)
-        ));
-        assert_eq!(
-            None::<u8>.or_reject("no key"),
-            Err(Failure::reject("no key"))
-        );
-        assert_eq!(
-            "x".parse::<u8>().or_retry("port").unwrap_err().message(),
-            "port: invalid digit found in string"
-        );
+        assert!(matches!(Failure::from(std::io::Error::other("down")), Failure::Retry(_)));
+        assert_eq!(None::<u8>.or_reject("no key"), Err(Failure::reject("no key")));
+        assert_eq!("x".parse::<u8>().or_retry("port").unwrap_err().message(), "port: invalid digit found in string");
     }
 
     #[test]
     fn a_delay_belongs_to_a_retry_only() {
         let retry = Failure::retry("wait").retry_after(Duration::from_secs(2));
-        assert_eq!(
-            retry,
-            Failure::Retry(Retry {
-                message: "wait".into(),
-                after_ms: Some(2_000)
-            })
-        );
-        assert_eq!(
-            Failure::reject("no").retry_after(Duration::from_secs(2)),
-            Failure::reject("no")
-        );
+        assert_eq!(retry, Failure::Retry(Retry { message: "wait".into(), after_ms: Some(2_000) }));
+        assert_eq!(Failure::reject("no").retry_after(Duration::from_secs(2)), Failure::reject("no"));
     }
 }

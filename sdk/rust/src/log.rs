@@ -9,8 +9,8 @@
 pub use crate::bindings::wasi::logging::logging::Level;
 #[doc(inline)]
 pub use crate::{
-    __log_critical as critical, __log_debug as debug, __log_error as error, __log_info as info,
-    __log_trace as trace, __log_warn as warn,
+    __log_critical as critical, __log_debug as debug, __log_error as error, __log_info as info, __log_trace as trace,
+    __log_warn as warn,
 };
 
 /// One line at `level`; `context` groups lines. The macros give the module's path as context.

@@ -67,14 +67,10 @@ impl FileEvent {
             (None, Some(encoded), _) => STANDARD
                 .decode(encoded)
                 .map_err(|error| Failure::reject(format!("the content of {}: {error}", self.path))),
-            (None, None, Some(why)) => Err(Failure::reject(format!(
-                "the content of {} is not in the event: {why}",
-                self.path
-            ))),
-            (None, None, None) => Err(Failure::reject(format!(
-                "the content of {} is not in the event",
-                self.path
-            ))),
+            (None, None, Some(why)) => {
+                Err(Failure::reject(format!("the content of {} is not in the event: {why}", self.path)))
+            }
+            (None, None, None) => Err(Failure::reject(format!("the content of {} is not in the event", self.path))),
         }
     }
 }
@@ -86,15 +82,10 @@ impl Argument for FileEvent {
             "evoke.file.modified" => FileKind::Modified,
             "evoke.file.removed" => FileKind::Removed,
             other => {
-                return Err(Failure::reject(format!(
-                    "{other} is no event of a files source"
-                )));
+                return Err(Failure::reject(format!("{other} is no event of a files source")));
             }
         };
-        Ok(Self {
-            kind,
-            ..parse(event)?
-        })
+        Ok(Self { kind, ..parse(event)? })
     }
 }
 
@@ -139,13 +130,7 @@ mod tests {
     }
 
     fn delivery() -> Delivery {
-        Delivery {
-            id: "d".into(),
-            attempt: 1,
-            deadline_ms: 1_000,
-            replay: false,
-            trigger: "t".into(),
-        }
+        Delivery { id: "d".into(), attempt: 1, deadline_ms: 1_000, replay: false, trigger: "t".into() }
     }
 
     fn file(event_type: &str, data: &str) -> Result<FileEvent, Failure> {
@@ -154,35 +139,17 @@ mod tests {
 
     #[test]
     fn a_file_event_has_its_kind_and_its_bytes() {
-        let text = file(
-            "evoke.file.modified",
-            r#"{"path":"a.csv","size":2,"content":"hi"}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            (text.kind, text.bytes().unwrap()),
-            (FileKind::Modified, b"hi".to_vec())
-        );
-        let binary = file(
-            "evoke.file.created",
-            r#"{"path":"a","size":1,"content_base64":"/w=="}"#,
-        )
-        .unwrap();
+        let text = file("evoke.file.modified", r#"{"path":"a.csv","size":2,"content":"hi"}"#).unwrap();
+        assert_eq!((text.kind, text.bytes().unwrap()), (FileKind::Modified, b"hi".to_vec()));
+        let binary = file("evoke.file.created", r#"{"path":"a","size":1,"content_base64":"/w=="}"#).unwrap();
         assert_eq!(binary.bytes().unwrap(), [0xff]);
     }
 
     #[test]
     fn content_that_is_not_there_is_a_reject_that_says_why() {
-        let large = file(
-            "evoke.file.created",
-            r#"{"path":"a","content_omitted":"larger than 1 MiB"}"#,
-        )
-        .unwrap();
+        let large = file("evoke.file.created", r#"{"path":"a","content_omitted":"larger than 1 MiB"}"#).unwrap();
         let failure = large.bytes().unwrap_err();
-        assert_eq!(
-            failure,
-            Failure::reject("the content of a is not in the event: larger than 1 MiB")
-        );
+        assert_eq!(failure, Failure::reject("the content of a is not in the event: larger than 1 MiB"));
         let removed = file("evoke.file.removed", r#"{"path":"a"}"#).unwrap();
         assert!(matches!(removed.bytes(), Err(Failure::Reject(_))));
     }
@@ -190,15 +157,8 @@ mod tests {
     #[test]
     fn an_event_of_another_source_is_a_reject() {
         let failure = file("order.placed", r#"{"path":"a"}"#).unwrap_err();
-        assert_eq!(
-            failure,
-            Failure::reject("order.placed is no event of a files source")
-        );
-        let tick =
-            TimerTick::from_event(&event("evoke.timer.tick", "{}"), &delivery()).unwrap_err();
-        assert!(
-            tick.message().contains("missing field `scheduled`"),
-            "{tick:?}"
-        );
+        assert_eq!(failure, Failure::reject("order.placed is no event of a files source"));
+        let tick = TimerTick::from_event(&event("evoke.timer.tick", "{}"), &delivery()).unwrap_err();
+        assert!(tick.message().contains("missing field `scheduled`"), "{tick:?}");
     }
 }

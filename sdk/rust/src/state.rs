@@ -70,9 +70,7 @@ pub fn get<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
     let Some(bytes) = bucket()?.get(key)? else {
         return Ok(None);
     };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|error| Error::Json(key.to_owned(), error))
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::Json(key.to_owned(), error))
 }
 
 /// Creates or replaces the value at `key`.

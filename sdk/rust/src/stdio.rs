@@ -5,10 +5,7 @@
 //! fresh instance, and they hide what the function really asks for. So these symbols come before the C
 //! library's: what is printed becomes log lines (`println!` info, `eprintln!` error, a panic error), and the
 //! environment is empty. The feature `wasi` leaves them out, for a function that needs the real ones.
-#![allow(
-    unsafe_code,
-    reason = "the C library's interface is made of raw pointers"
-)]
+#![allow(unsafe_code, reason = "the C library's interface is made of raw pointers")]
 
 use crate::log::{Level, log};
 use std::ffi::{c_char, c_int};
@@ -24,10 +21,7 @@ struct Pending {
 
 impl Pending {
     const fn new() -> Self {
-        Self {
-            bytes: [0; 1024],
-            len: 0,
-        }
+        Self { bytes: [0; 1024], len: 0 }
     }
 
     fn add(&mut self, mut text: &[u8], level: Level, context: &str) {
@@ -42,11 +36,7 @@ impl Pending {
                 let (message, _) = self.bytes.split_at(self.len);
                 // Nobody can follow the advice that std adds when memory runs out: there is no environment.
                 if !message.starts_with(b"note: run with `RUST_BACKTRACE") {
-                    log(
-                        level,
-                        context,
-                        String::from_utf8_lossy(message).trim_end_matches('\n'),
-                    );
+                    log(level, context, String::from_utf8_lossy(message).trim_end_matches('\n'));
                 }
                 self.len = 0;
             }

@@ -7,38 +7,23 @@ use syn::{Error, FnArg, ItemFn, Result, Type};
 
 pub(crate) fn function(arguments: &TokenStream, item: TokenStream) -> Result<TokenStream> {
     if !arguments.is_empty() {
-        return Err(Error::new_spanned(
-            arguments,
-            "#[evoke::function] takes no arguments",
-        ));
+        return Err(Error::new_spanned(arguments, "#[evoke::function] takes no arguments"));
     }
-    let function: ItemFn = syn::parse2(item)
-        .map_err(|error| Error::new(error.span(), "#[evoke::function] belongs on a `fn`"))?;
+    let function: ItemFn =
+        syn::parse2(item).map_err(|error| Error::new(error.span(), "#[evoke::function] belongs on a `fn`"))?;
     let types = parameters(&function)?;
     let name = &function.sig.ident;
 
     // The event is moved into the function, not copied, so everything else is made of it before.
     let is_event: Vec<bool> = types.iter().map(|ty| names(ty, "Event")).collect();
-    let variables: Vec<_> = (0..types.len())
-        .map(|index| format_ident!("argument_{index}"))
-        .collect();
-    let made = variables
-        .iter()
-        .zip(&types)
-        .zip(&is_event)
-        .filter(|(_, moved)| !**moved)
-        .map(|((variable, ty), _)| {
-            quote_spanned! { ty.span() =>
-                let #variable = <#ty as ::evoke::__rt::Argument>::from_event(&event, &delivery)?;
-            }
-        });
-    let passed = variables.iter().zip(&is_event).map(|(variable, moved)| {
-        if *moved {
-            quote!(event)
-        } else {
-            quote!(#variable)
+    let variables: Vec<_> = (0..types.len()).map(|index| format_ident!("argument_{index}")).collect();
+    let made = variables.iter().zip(&types).zip(&is_event).filter(|(_, moved)| !**moved).map(|((variable, ty), _)| {
+        quote_spanned! { ty.span() =>
+            let #variable = <#ty as ::evoke::__rt::Argument>::from_event(&event, &delivery)?;
         }
     });
+    let passed =
+        variables.iter().zip(&is_event).map(|(variable, moved)| if *moved { quote!(event) } else { quote!(#variable) });
     let returned = match &function.sig.output {
         syn::ReturnType::Default => quote!(()),
         syn::ReturnType::Type(_, ty) => quote!(#ty),
@@ -70,31 +55,24 @@ pub(crate) fn function(arguments: &TokenStream, item: TokenStream) -> Result<Tok
 fn parameters(function: &ItemFn) -> Result<Vec<Type>> {
     let signature = &function.sig;
     if let Some(keyword) = &signature.asyncness {
-        return Err(Error::new_spanned(
-            keyword,
-            "a function of Evoke runs to its end: remove `async`",
-        ));
+        return Err(Error::new_spanned(keyword, "a function of Evoke runs to its end: remove `async`"));
     }
     if !signature.generics.params.is_empty() {
-        return Err(Error::new_spanned(
-            &signature.generics,
-            "a function of Evoke cannot be generic",
-        ));
+        return Err(Error::new_spanned(&signature.generics, "a function of Evoke cannot be generic"));
     }
     if signature.inputs.is_empty() {
-        let message = "a function of Evoke takes at least one of `Event`, `Json<T>`, `FileEvent`, `TimerTick`, `Delivery`";
+        let message =
+            "a function of Evoke takes at least one of `Event`, `Json<T>`, `FileEvent`, `TimerTick`, `Delivery`";
         return Err(Error::new_spanned(&signature.ident, message));
     }
     let types = signature.inputs.iter().map(|input| match input {
-        FnArg::Receiver(receiver) => Err(Error::new_spanned(
-            receiver,
-            "#[evoke::function] belongs on a free function, without `self`",
-        )),
+        FnArg::Receiver(receiver) => {
+            Err(Error::new_spanned(receiver, "#[evoke::function] belongs on a free function, without `self`"))
+        }
         FnArg::Typed(parameter) => match &*parameter.ty {
-            Type::Reference(reference) => Err(Error::new_spanned(
-                reference,
-                "take it by value: the event belongs to the function",
-            )),
+            Type::Reference(reference) => {
+                Err(Error::new_spanned(reference, "take it by value: the event belongs to the function"))
+            }
             ty => Ok(ty.clone()),
         },
     });
@@ -117,9 +95,7 @@ mod tests {
     use super::*;
 
     fn message(item: &str) -> String {
-        function(&TokenStream::new(), item.parse().unwrap())
-            .unwrap_err()
-            .to_string()
+        function(&TokenStream::new(), item.parse().unwrap()).unwrap_err().to_string()
     }
 
     #[test]
@@ -135,11 +111,7 @@ mod tests {
 
     #[test]
     fn the_event_is_moved_after_everything_else_was_made_of_it() {
-        let code = function(
-            &TokenStream::new(),
-            "fn f(e: Event, j: Json<u8>) {}".parse().unwrap(),
-        )
-        .unwrap();
+        let code = function(&TokenStream::new(), "fn f(e: Event, j: Json<u8>) {}".parse().unwrap()).unwrap();
         let code = code.to_string();
         assert!(code.contains("f (event , argument_1)"), "{code}");
         assert!(!code.contains("argument_0"), "{code}");

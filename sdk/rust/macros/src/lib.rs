@@ -24,7 +24,5 @@ use proc_macro::TokenStream;
 /// Only one function of a crate can carry it, and the SDK has to be named `evoke` in `Cargo.toml`.
 #[proc_macro_attribute]
 pub fn function(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    expand::function(&arguments.into(), item.into())
-        .unwrap_or_else(|error| error.to_compile_error())
-        .into()
+    expand::function(&arguments.into(), item.into()).unwrap_or_else(|error| error.to_compile_error()).into()
 }

@@ -1,0 +1,146 @@
+//! `dead`: dead letters, looked at and decided about.
+
+use clap::{Args, Subcommand};
+
+use super::client::{Client, read};
+use super::table::table;
+use super::text::{self, BOLD, DIM, Glance, colour, cut, local_time, micros, plain, print, print_raw};
+use super::{Common, Failure};
+use crate::admin::view::{Attempt, Count, DeadLetter, Delivery, Which};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Dead {
+    /// List dead letters, the oldest first
+    List {
+        /// Only those of this function, app/function
+        #[arg(long)]
+        function: Option<String>,
+        /// At most so many
+        #[arg(long, short = 'n', default_value_t = 100)]
+        limit: usize,
+    },
+    /// Show one with its event and its attempts
+    Show {
+        /// The delivery
+        delivery: i64,
+    },
+    /// Make them ready again, with fresh attempts
+    Redrive(Choice),
+    /// Let them go; what they blocked goes on
+    Purge(Choice),
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Choice {
+    /// One delivery
+    delivery: Option<i64>,
+    /// Those of this function, app/function
+    #[arg(long)]
+    function: Option<String>,
+    /// Every one
+    #[arg(long)]
+    all: bool,
+}
+
+impl Dead {
+    pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
+        let client = Client::find(common)?;
+        match self {
+            Self::List { function, limit } => {
+                let mut query = vec![("limit", limit.to_string())];
+                query.extend(function.map(|function| ("function", function)));
+                let mut rows = Vec::new();
+                client.lines("/api/v1/dead", &query, |line| {
+                    if common.json {
+                        return print_raw(line);
+                    }
+                    rows.push(row(&read(line)?));
+                    Ok(())
+                })?;
+                match rows.as_slice() {
+                    _ if common.json => Ok(()),
+                    [] => print("no dead letters"),
+                    rows => print(&table(&["delivery#", "function", "event", "cause"], rows, text::columns())),
+                }
+            }
+            Self::Show { delivery } => {
+                let letter = client.get(&format!("/api/v1/dead/{delivery}"), &[])?;
+                if common.json { print_raw(&letter) } else { print(&show(&read(&letter)?)) }
+            }
+            Self::Redrive(choice) => decide(common, &client, "redrive", "ready again", choice),
+            Self::Purge(choice) => decide(common, &client, "purge", "let go", choice),
+        }
+    }
+}
+
+fn decide(common: &Common, client: &Client, action: &str, words: &str, choice: Choice) -> Result<(), Failure> {
+    let which = match choice {
+        Choice { delivery: Some(id), .. } => Which::Delivery(id),
+        Choice { function: Some(name), .. } => Which::Function(name),
+        Choice { all, .. } => Which::All(all),
+    };
+    let answer = client.post(&format!("/api/v1/dead/{action}"), &which)?;
+    let Count { count } = read(&answer)?;
+    if let (Which::Delivery(id), 0) = (which, count) {
+        return Err(Failure::NotFound(format!("delivery {id} is no dead letter; `evoke dead list` lists them")));
+    }
+    if common.json {
+        return print_raw(&answer);
+    }
+    print(&format!("{} {words}", text::count(count, "dead letter")))
+}
+
+fn row(letter: &DeadLetter) -> Vec<String> {
+    let DeadLetter { delivery, event } = letter;
+    let Glance { type_, subject, .. } = Glance::at(&event.event);
+    let subject = subject.map(|subject| format!(" {}", cut(&subject, Some(32)))).unwrap_or_default();
+    let cause = plain(delivery.cause.as_deref().unwrap_or_default()).into_owned();
+    vec![delivery.id.to_string(), delivery.function.clone(), format!("{} {type_}{subject}", event.seq), cause]
+}
+
+fn show(letter: &DeadLetter) -> String {
+    let DeadLetter { delivery, event } = letter;
+    let Delivery { id, function, trigger, state, .. } = delivery;
+    let style = colour(state);
+    let mut text = format!("{BOLD}delivery {id}{BOLD:#} to {function} by {trigger}: {style}{state}{style:#}\n");
+    text += &format!("{BOLD}cause{BOLD:#} {}\n", plain(delivery.cause.as_deref().unwrap_or_default()));
+    for Attempt { attempt, started, duration_us, outcome, message } in &delivery.attempts {
+        let (time, took, style) = (local_time(started), micros(*duration_us), colour(outcome));
+        let message = plain(message.as_deref().unwrap_or_default());
+        text += &format!("{DIM}attempt {attempt} at {time}, {took}{DIM:#} {style}{outcome}{style:#} {message}\n");
+    }
+    text += &format!("{BOLD}event {}{BOLD:#} {DIM}accepted {}{DIM:#}", event.seq, local_time(&event.accepted));
+    let json: serde_json::Value = serde_json::from_str(event.event.get()).unwrap_or_default();
+    let json = serde_json::to_string_pretty(&json).unwrap_or_default();
+    json.lines().fold(text, |text, line| text + "\n" + &plain(line))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_is_shown_with_its_attempts_and_its_event() {
+        let letter: DeadLetter = read(
+            r#"{"delivery":{"id":3,"event":7,"function":"shop/charge","trigger":"on[0]","state":"dead","cause":"reject: no total",
+                "attempts":[{"attempt":1,"started":"soon","duration_us":900,"outcome":"reject","message":"no\u001btotal"}]},
+              "event":{"seq":7,"accepted":"soon","event":{"id":"1","source":"/s","type":"t","subject":"ada"}}}"#,
+        )
+        .unwrap();
+        let expected = "\
+delivery 3 to shop/charge by on[0]: dead
+cause reject: no total
+attempt 1 at soon, 900 µs reject no\\u{1b}total
+event 7 accepted soon
+{
+  \"id\": \"1\",
+  \"source\": \"/s\",
+  \"subject\": \"ada\",
+  \"type\": \"t\"
+}";
+        assert_eq!(anstream::adapter::strip_str(&show(&letter)).to_string(), expected);
+        assert_eq!(row(&letter), ["3", "shop/charge", "7 t ada", "reject: no total"]);
+    }
+}
