@@ -211,11 +211,11 @@ pub(super) fn load(event: &EventView<'_>, fields: &Fields, tree: &mut Tree) -> R
     tree.clear(fields.len());
     let mut previous = NONE;
     for (name, value) in event.attributes() {
-        if let Some(field) = fields.child(0, name) {
+        if let Some(field) = fields.child(0, name.as_bytes()) {
             previous = push_text(field, value, previous, tree)?;
         }
     }
-    let field = fields.child(0, "data");
+    let field = fields.child(0, b"data");
     match (event.data(), field) {
         (DataView::Json(bytes), field) => {
             json::read(bytes, fields, tree, Place::Member { field, parent: ROOT, previous })
