@@ -7,13 +7,13 @@ use crate::admin::view::Check;
 use crate::store::sqlite;
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
-    let store = common.data.join("evoke.db");
+    let store = common.folder().join("evoke.db");
     if !store.exists() {
         return Err(Failure::NotFound(format!("there is no store at {}; name its folder with --data", store.display())));
     }
-    let report = sqlite::check_folder(&common.data).map_err(|e| Failure::Failed(e.to_string()))?;
+    let report = sqlite::check_folder(common.folder()).map_err(|e| Failure::Failed(e.to_string()))?;
     let check = Check::from(report);
-    if common.json {
+    if common.reach.json {
         print_json(&check)?;
     } else {
         print(&human(&check, columns()))?;

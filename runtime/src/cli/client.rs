@@ -23,9 +23,9 @@ const PROBLEM_BYTES_MAX: u64 = 64 * 1024;
 impl Client {
     /// Finds it by `--admin`, else by the `listen.json` of the data folder.
     pub(super) fn find(common: &Common) -> Result<Self, Failure> {
-        let address = match common.admin {
+        let address = match common.reach.admin {
             Some(address) => address.to_string(),
-            None => announced(&common.data)?,
+            None => announced(common.folder())?,
         };
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)

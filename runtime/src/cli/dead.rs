@@ -5,29 +5,39 @@ use clap::{Args, Subcommand};
 use super::client::{Client, read};
 use super::table::table;
 use super::text::{self, BOLD, DIM, Glance, colour, cut, local_time, micros, plain, print, print_raw};
-use super::{Common, Failure};
+use super::{Common, Failure, With};
 use crate::admin::view::{Attempt, Count, DeadLetter, Delivery, Which};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Dead {
     /// List dead letters, the oldest first
-    List {
-        /// Only those of this function, app/function
-        #[arg(long)]
-        function: Option<String>,
-        /// At most so many
-        #[arg(long, short = 'n', default_value_t = 100)]
-        limit: usize,
-    },
+    #[command(after_help = "Example: evoke dead list --function shop/charge")]
+    List(With<List>),
     /// Show one with its event and its attempts
-    Show {
-        /// The delivery
-        delivery: i64,
-    },
+    #[command(after_help = "Example: evoke dead show 7")]
+    Show(With<Show>),
     /// Make them ready again, with fresh attempts
-    Redrive(Choice),
+    #[command(after_help = "Example: evoke dead redrive --function shop/charge")]
+    Redrive(With<Choice>),
     /// Let them go; what they blocked goes on
-    Purge(Choice),
+    #[command(after_help = "Example: evoke dead purge --all")]
+    Purge(With<Choice>),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only those of this function, app/function
+    #[arg(long)]
+    function: Option<String>,
+    /// At most so many
+    #[arg(long, short = 'n', default_value_t = 100)]
+    limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// The delivery
+    delivery: i64,
 }
 
 #[derive(Debug, Args)]
@@ -44,48 +54,55 @@ pub(super) struct Choice {
 }
 
 impl Dead {
-    pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
-        let client = Client::find(common)?;
+    pub(super) fn run(self, front: &Common) -> Result<(), Failure> {
         match self {
-            Self::List { function, limit } => {
-                let mut query = vec![("limit", limit.to_string())];
-                query.extend(function.map(|function| ("function", function)));
-                let mut rows = Vec::new();
-                client.lines("/api/v1/dead", &query, |line| {
-                    if common.json {
-                        return print_raw(line);
-                    }
-                    rows.push(row(&read(line)?));
-                    Ok(())
-                })?;
-                match rows.as_slice() {
-                    _ if common.json => Ok(()),
-                    [] => print("no dead letters"),
-                    rows => print(&table(&["delivery#", "function", "event", "cause"], rows, text::columns())),
-                }
-            }
-            Self::Show { delivery } => {
-                let letter = client.get(&format!("/api/v1/dead/{delivery}"), &[])?;
-                if common.json { print_raw(&letter) } else { print(&show(&read(&letter)?)) }
-            }
-            Self::Redrive(choice) => decide(common, &client, "redrive", "ready again", choice),
-            Self::Purge(choice) => decide(common, &client, "purge", "let go", choice),
+            Self::List(With { command, common }) => command.run(&common.over(front)),
+            Self::Show(With { command, common }) => command.run(&common.over(front)),
+            Self::Redrive(With { command, common }) => decide(&common.over(front), "redrive", "ready again", command),
+            Self::Purge(With { command, common }) => decide(&common.over(front), "purge", "let go", command),
         }
     }
 }
 
-fn decide(common: &Common, client: &Client, action: &str, words: &str, choice: Choice) -> Result<(), Failure> {
+impl List {
+    fn run(self, common: &Common) -> Result<(), Failure> {
+        let mut query = vec![("limit", self.limit.to_string())];
+        query.extend(self.function.map(|function| ("function", function)));
+        let client = Client::find(common)?;
+        if common.reach.json {
+            return client.lines("/api/v1/dead", &query, print_raw);
+        }
+        let mut rows = Vec::new();
+        client.lines("/api/v1/dead", &query, |line| {
+            rows.push(row(&read(line)?));
+            Ok(())
+        })?;
+        if rows.is_empty() {
+            return print("no dead letters");
+        }
+        print(&table(&["delivery#", "function", "event", "cause"], &rows, text::columns()))
+    }
+}
+
+impl Show {
+    fn run(&self, common: &Common) -> Result<(), Failure> {
+        let letter = Client::find(common)?.get(&format!("/api/v1/dead/{}", self.delivery), &[])?;
+        if common.reach.json { print_raw(&letter) } else { print(&show(&read(&letter)?)) }
+    }
+}
+
+fn decide(common: &Common, action: &str, words: &str, choice: Choice) -> Result<(), Failure> {
     let which = match choice {
         Choice { delivery: Some(id), .. } => Which::Delivery(id),
         Choice { function: Some(name), .. } => Which::Function(name),
         Choice { all, .. } => Which::All(all),
     };
-    let answer = client.post(&format!("/api/v1/dead/{action}"), &which)?;
+    let answer = Client::find(common)?.post(&format!("/api/v1/dead/{action}"), &which)?;
     let Count { count } = read(&answer)?;
     if let (Which::Delivery(id), 0) = (which, count) {
         return Err(Failure::NotFound(format!("delivery {id} is no dead letter; `evoke dead list` lists them")));
     }
-    if common.json {
+    if common.reach.json {
         return print_raw(&answer);
     }
     print(&format!("{} {words}", text::count(count, "dead letter")))

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, read};
 use super::text::{plain, print, print_raw};
-use super::{Common, Failure};
+use super::{Common, Failure, Reach};
 use crate::admin::view::{Posted, PostedEvent};
 
 #[derive(Debug, Args)]
@@ -30,16 +30,19 @@ pub(super) struct Emit {
     /// A whole CloudEvent in JSON or an array of them, @FILE, or @- for standard input, instead of the other options
     #[arg(long, value_name = "JSON|@FILE", conflicts_with_all = ["type_", "data", "subject", "id"])]
     event: Option<String>,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 impl Emit {
-    pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
+    pub(super) fn run(self, front: &Common) -> Result<(), Failure> {
+        let common = Common { data: front.data.clone(), reach: self.reach.clone().over(&front.reach) };
         let event = match &self.event {
             Some(event) => parse("--event", &text_of(event)?)?,
             None => self.assemble()?,
         };
-        let answer = Client::find(common)?.post("/api/v1/events", &event)?;
-        if common.json {
+        let answer = Client::find(&common)?.post("/api/v1/events", &event)?;
+        if common.reach.json {
             return print_raw(&answer);
         }
         let posted: Posted = read(&answer)?;

@@ -31,7 +31,7 @@ pub(super) struct Events {
 
 impl Events {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
-        let envelope = self.envelope || !common.json;
+        let envelope = self.envelope || !common.reach.json;
         let flags = [("follow", self.follow), ("envelope", envelope)].map(|(name, flag)| (name, flag.to_string()));
         let mut query = vec![("limit", self.limit.to_string())];
         query.extend(flags);
@@ -40,7 +40,7 @@ impl Events {
         query.extend(self.after.map(|after| ("after", after.to_string())));
         let columns = text::columns();
         Client::find(common)?.lines("/api/v1/events", &query, |line| {
-            if common.json { print_raw(line) } else { print(&human(&read(line)?, columns)) }
+            if common.reach.json { print_raw(line) } else { print(&human(&read(line)?, columns)) }
         })
     }
 }

@@ -30,7 +30,8 @@ impl Failure {
         }
         ExitCode::from(match self {
             Self::Failed(_) | Self::Reported => 1,
-            Self::NotRunning(_) | Self::NotFound(_) => 3,
+            Self::NotRunning(_) => 3,
+            Self::NotFound(_) => 4,
         })
     }
 }

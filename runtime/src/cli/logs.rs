@@ -29,7 +29,7 @@ impl Logs {
         query.extend(self.function.map(|function| ("function", function)));
         query.extend(self.delivery.map(|delivery| ("delivery", delivery.to_string())));
         Client::find(common)?.lines("/api/v1/logs", &query, |line| {
-            if common.json { print_raw(line) } else { print(&human(&read(line)?)) }
+            if common.reach.json { print_raw(line) } else { print(&human(&read(line)?)) }
         })
     }
 }

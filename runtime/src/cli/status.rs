@@ -8,7 +8,7 @@ use crate::admin::view::{Function, Source, Status};
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
     let status = Client::find(common)?.get("/api/v1/status", &[])?;
-    if common.json { print_raw(&status) } else { print(&human(&read(&status)?, columns())) }
+    if common.reach.json { print_raw(&status) } else { print(&human(&read(&status)?, columns())) }
 }
 
 fn human(status: &Status, columns: Option<usize>) -> String {

@@ -20,7 +20,7 @@ impl TraceEvent {
     pub(super) fn run(&self, common: &Common) -> Result<(), Failure> {
         let path = format!("/api/v1/trace/{}", segment(&self.event));
         let trace = Client::find(common)?.get(&path, &[("root", self.root.to_string())])?;
-        if common.json { print_raw(&trace) } else { print(tree(&read(&trace)?).trim_end()) }
+        if common.reach.json { print_raw(&trace) } else { print(tree(&read(&trace)?).trim_end()) }
     }
 }
 
