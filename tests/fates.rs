@@ -116,7 +116,7 @@ fn fan_out_publishes_each_event_once() {
     let (evoke, _, state) = fate("fan-out", more, r#"{"n": 100}"#);
     assert_eq!(state, "done");
     evoke.settle();
-    let published = evoke.json_lines(&["events", "--source", "/lab/fan-out", "--limit", "1000"]);
+    let published = evoke.json_lines(&["events", "--source", "/lab/fan-out", "--after", "0"]);
     assert_eq!(published.len(), 200, "two events were posted");
 }
 

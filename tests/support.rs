@@ -234,7 +234,7 @@ impl Evoke {
 
     /// The events of a type, in order.
     pub fn events(&self, type_: &str) -> Vec<Value> {
-        self.json_lines(&["events", "--type", type_, "--limit", "100000"])
+        self.json_lines(&["events", "--type", type_, "--after", "0"])
     }
 }
 
