@@ -185,7 +185,8 @@ impl Writer {
     fn mention_dropped(&mut self) {
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            let text = format!("{dropped} lines of functions were dropped: they came faster than they could be written");
+            let text =
+                format!("{dropped} lines of functions were dropped: they came faster than they could be written");
             let at = clock::rfc3339(clock::Clock::system().now_ms());
             self.write(Line { at, level: "warn".into(), function: None, delivery: None, attempt: None, text });
         }

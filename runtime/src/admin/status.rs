@@ -9,7 +9,7 @@ use axum::extract::State;
 use futures_util::FutureExt;
 
 use super::problem::Problem;
-use super::view::{App, Counts, Function, Source, Status};
+use super::view::{Counts, Function, Source, Status};
 use super::{Admin, Answer};
 use crate::app::{FunctionStatus, SourceStatus};
 
@@ -58,18 +58,9 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Answer<Json<Statu
         uptime_ms: u64::try_from(admin.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         events: totals.events,
         pending: admin.store.pending(),
-        apps: by_app(functions),
+        functions: functions.into_values().collect(),
         sources: in_force.sources.into_iter().map(Source::from).collect(),
     }))
-}
-
-fn by_app(functions: BTreeMap<String, Function>) -> Vec<App> {
-    let mut apps: BTreeMap<String, Vec<Function>> = BTreeMap::new();
-    for (name, function) in functions {
-        let app = name.split('/').next().unwrap_or_default().to_owned();
-        apps.entry(app).or_default().push(function);
-    }
-    apps.into_iter().map(|(name, functions)| App { name, functions }).collect()
 }
 
 impl From<SourceStatus> for Source {

@@ -152,19 +152,10 @@ pub struct Status {
     pub events: u64,
     /// Deliveries that are owed now.
     pub pending: u64,
-    /// The apps, by name.
-    pub apps: Vec<App>,
+    /// The functions, by name.
+    pub functions: Vec<Function>,
     /// The sources, by URI.
     pub sources: Vec<Source>,
-}
-
-/// What one manifest declares.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct App {
-    /// Its name.
-    pub name: String,
-    /// Its functions, by name.
-    pub functions: Vec<Function>,
 }
 
 /// How a function is doing.
@@ -179,7 +170,8 @@ pub struct Function {
     /// How many run at once at most; absent when it is not in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
-    /// Its deliveries.
+    /// Its deliveries, as members beside these.
+    #[serde(flatten)]
     pub deliveries: Counts,
 }
 

@@ -39,7 +39,7 @@ pub(super) fn build(common: &Common, manifests: &Manifests) -> Result<(), Failur
     if common.reach.json {
         return print_json(&serde_json::json!({ "built": built }));
     }
-    print(&format!("{} built", count(built, "function")))
+    print(&format!("{built} built"))
 }
 
 /// Runs one of the app's commands. For machines, mistakes go to standard output.

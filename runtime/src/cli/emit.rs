@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::{Client, read};
-use super::text::{plain, print, print_raw};
+use super::text::{plain, print, print_json};
 use super::{Common, Failure, Reach};
 use crate::admin::view::{Posted, PostedEvent};
 
@@ -42,15 +42,15 @@ impl Emit {
             None => self.assemble()?,
         };
         let answer = Client::find(&common)?.post("/api/v1/events", &event)?;
-        if common.reach.json {
-            return print_raw(&answer);
-        }
         let posted: Posted = read(&answer)?;
-        for PostedEvent { id, seq, duplicate } in &posted.accepted {
+        posted.accepted.iter().try_for_each(|event| {
+            if common.reach.json {
+                return print_json(event);
+            }
+            let PostedEvent { id, seq, duplicate } = event;
             let known = if *duplicate { " (known before: not stored again)" } else { "" };
-            print(&format!("event {seq} {}{known}", plain(id)))?;
-        }
-        Ok(())
+            print(&format!("event {seq} {}{known}", plain(id)))
+        })
     }
 
     fn assemble(self) -> Result<Value, Failure> {

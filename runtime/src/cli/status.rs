@@ -12,10 +12,10 @@ pub(super) fn run(common: &Common) -> Result<(), Failure> {
 }
 
 fn human(status: &Status, columns: Option<usize>) -> String {
-    let Status { version, uptime_ms, events, pending, apps, sources } = status;
+    let Status { version, uptime_ms, events, pending, functions, sources } = status;
     let (up, events) = (span(*uptime_ms), count(*events, "event"));
     let mut text = format!("evoke {version}, up for {up}: {events}, {} pending", count(*pending, "delivery"));
-    let functions: Vec<_> = apps.iter().flat_map(|app| &app.functions).map(function_row).collect();
+    let functions: Vec<_> = functions.iter().map(function_row).collect();
     if !functions.is_empty() {
         let headings = ["function", "running#", "ready#", "retrying#", "blocked#", "done#", "dead#", "purged#"];
         text = text + "\n\n" + &table(&headings, &functions, columns);
@@ -54,11 +54,11 @@ mod tests {
     fn functions_and_sources_stand_in_tables() {
         let status: Status = read(
             r#"{"version":"0.1.0","uptime_ms":61000,"events":1,"pending":2,
-              "apps":[{"name":"shop","functions":[
+              "functions":[
                 {"name":"shop/charge","in_force":true,"running":1,"concurrency":8,
-                 "deliveries":{"ready":2,"retrying":0,"blocked":0,"done":10,"dead":1,"purged":0}},
+                 "ready":2,"retrying":0,"blocked":0,"done":10,"dead":1,"purged":0},
                 {"name":"shop/old","in_force":false,"running":0,
-                 "deliveries":{"ready":0,"retrying":0,"blocked":0,"done":3,"dead":0,"purged":0}}]}],
+                 "ready":0,"retrying":0,"blocked":0,"done":3,"dead":0,"purged":0}],
               "sources":[{"uri":"/shop/inbox","kind":"files","state":"degraded","trouble":"the folder is gone"}]}"#,
         )
         .unwrap();

@@ -14,7 +14,8 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>], width: Option<usize
         let mut line = String::new();
         for ((cell, width), heading) in cells.iter().zip(&widths).zip(headings) {
             let padding = " ".repeat(width - cell.chars().count().min(*width));
-            let (before, after) = if heading.ends_with('#') { (padding, String::new()) } else { (String::new(), padding) };
+            let (before, after) =
+                if heading.ends_with('#') { (padding, String::new()) } else { (String::new(), padding) };
             line.extend([&before, cell, &after, "  "]);
         }
         cut(line.trim_end(), width).into_owned()

@@ -178,11 +178,10 @@ mod tests {
     fn spans_and_numbers_are_in_units_of_people() {
         assert_eq!([850, 1_240, 2_500_000].map(micros), ["850 µs", "1.2 ms", "2.5 s"]);
         assert_eq!([61_000, 3_720_000, 180_000_000].map(span), ["1 min 1 s", "1 h 2 min", "2 d 2 h"]);
-        assert_eq!([count(1u64, "delivery"), count(2u64, "delivery"), count(0u64, "event")], [
-            "1 delivery",
-            "2 deliveries",
-            "0 events"
-        ]);
+        assert_eq!(
+            [count(1u64, "delivery"), count(2u64, "delivery"), count(0u64, "event")],
+            ["1 delivery", "2 deliveries", "0 events"]
+        );
     }
 
     #[test]

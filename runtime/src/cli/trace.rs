@@ -37,7 +37,10 @@ fn tree(node: &Node) -> String {
 fn event(node: &Node, first: &str, rest: &str, text: &mut String) {
     let Glance { id, source, type_, .. } = Glance::at(&node.event);
     let time = local_time(&node.accepted);
-    *text += &format!("{DIM}{first}{DIM:#}{BOLD}{type_}{BOLD:#} {DIM}event {} {id} from {source} at {time}{DIM:#}\n", node.seq);
+    *text += &format!(
+        "{DIM}{first}{DIM:#}{BOLD}{type_}{BOLD:#} {DIM}event {} {id} from {source} at {time}{DIM:#}\n",
+        node.seq
+    );
     let mut left = node.deliveries.len();
     for owed in &node.deliveries {
         left -= 1;
