@@ -84,7 +84,7 @@ struct Field {
 #[derive(Debug)]
 enum Test {
     /// One of the conditions must hold.
-    Value(Vec<Condition>),
+    Value(Box<[Condition]>),
     Group(Group),
 }
 
@@ -126,7 +126,7 @@ impl Pattern {
         let field = self.0.root.fields.iter().find(|candidate| candidate.name == field)?;
         let Test::Value(conditions) = &field.test else { return None };
         let exact = |condition: &Condition| match condition {
-            Condition::Equals(literal) if !literal.ignore_case => Some(literal.text.clone()),
+            Condition::Equals(literal) if !literal.ignore_case => Some(literal.text.to_string()),
             _ => None,
         };
         conditions.iter().map(exact).collect()

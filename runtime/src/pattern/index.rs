@@ -92,7 +92,7 @@ impl<'a> Key<'a> {
                 (first, last) if first.len() >= last.len() => Self::Text(How::Prefix, first),
                 (_, last) => Self::Text(How::Suffix, last),
             },
-            Condition::Range(..) | Condition::Cidr(_) | Condition::Exists | Condition::AnythingBut(_) => Self::Any,
+            Condition::Range(_) | Condition::Cidr(_) | Condition::Exists | Condition::AnythingBut(_) => Self::Any,
             Condition::Absent => return None,
         })
     }

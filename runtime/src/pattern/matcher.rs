@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::index::{Asked, EntryId, Fields, Key};
+use super::index::{EntryId, Fields, Key};
 use super::json::{self, Place};
 use super::tree::{FieldId, NONE, ROOT, Tree, Value};
-use super::verify::Verify;
+use super::verify::Resolved;
 use super::view::{DataView, EventView, MalformedEvent};
 use super::{Group, Pattern, Test};
 
@@ -29,9 +29,8 @@ struct Entry<K> {
     key: K,
     /// The key's first entry, whose place is the key's.
     first: EntryId,
+    resolved: Resolved,
     pattern: Pattern,
-    /// The field of the matcher for each field of the pattern, by ordinal.
-    fields: Box<[FieldId]>,
 }
 
 #[derive(Default)]
@@ -58,13 +57,13 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
         let keys = self.keys.entry(key).or_insert((id, id));
         keys.1 = id;
         let first = keys.0;
-        let mut fields = vec![0; pattern.0.field_count as usize].into_boxed_slice();
-        resolve(&pattern.0.root, 0, &mut self.fields, &mut fields);
-        match self.way_to(&pattern.0.root, &fields) {
+        let mut ids = vec![0; pattern.0.field_count as usize];
+        let resolved = Resolved::new(&pattern.0.root, 0, &mut self.fields, &mut ids);
+        match self.way_to(&pattern.0.root, &ids) {
             Some(way) => way.keys.iter().for_each(|(field, key)| self.fields.add(*field, key, id)),
             None => self.always.push(id),
         }
-        self.entries.push(Some(Entry { key, first, pattern: pattern.clone(), fields }));
+        self.entries.push(Some(Entry { key, first, resolved, pattern: pattern.clone() }));
     }
 
     /// Removes every pattern of a key; returns how many there were.
@@ -131,7 +130,7 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
         found.retain_mut(|id| {
             let Some(Some(entry)) = self.entries.get(*id as usize) else { return false };
             *id = entry.first;
-            Verify { tree, fields: &entry.fields }.matches(&entry.pattern.0.root)
+            entry.resolved.matches(tree)
         });
         found.sort_unstable();
         found.dedup();
@@ -189,21 +188,6 @@ impl Way<'_> {
     fn rank(&self) -> (bool, usize, usize) {
         (self.any, self.crowd, self.keys.len())
     }
-}
-
-/// Finds or adds the matcher's field for each field of a group.
-pub(super) fn resolve(group: &Group, parent: FieldId, fields: &mut Fields, resolved: &mut [FieldId]) {
-    for field in &group.fields {
-        let inside = matches!(field.test, Test::Group(_));
-        let id = fields.add_child(parent, &field.name, Asked { value: !inside, inside });
-        if let Some(place) = resolved.get_mut(field.ordinal as usize) {
-            *place = id;
-        }
-        if let Test::Group(group) = &field.test {
-            resolve(group, id, fields, resolved);
-        }
-    }
-    group.ors.iter().flatten().for_each(|group| resolve(group, parent, fields, resolved));
 }
 
 /// Fills a tree with what is asked for of an event.
