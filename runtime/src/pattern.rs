@@ -22,6 +22,7 @@
 //! JSON is read strictly (RFC 8259, UTF-8, 128 levels), all of it, also what no pattern asks for. Of two members with
 //! one name the last counts. A lone surrogate (`"\ud800"`) is read as U+FFFD.
 
+mod block;
 mod condition;
 mod explain;
 mod hash;

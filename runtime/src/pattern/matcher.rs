@@ -105,7 +105,7 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
     pub fn matches_json(&self, event: &[u8]) -> Result<Vec<K>, MalformedEvent> {
         self.with_scratch(|scratch| {
             scratch.tree.clear(self.fields.len());
-            json::read(event, &self.fields, &mut scratch.tree, Place::Root)?;
+            json::read(event, &self.fields, &mut scratch.tree, &Place::Root)?;
             Ok(self.search(scratch))
         })
     }
@@ -147,10 +147,7 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
                 let id = *fields.get(field.ordinal as usize)?;
                 let mut way = Way::default();
                 for condition in conditions {
-                    let key = Key::of(condition)?;
-                    way.crowd += self.fields.crowd(id, &key);
-                    way.any |= matches!(key, Key::Any);
-                    way.keys.push((id, key));
+                    Key::of(condition, |key| way.push(id, key, &self.fields))?;
                 }
                 Some(way)
             }
@@ -159,8 +156,7 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
             let mut way = Way::default();
             for group in groups {
                 let one = self.way_to(group, fields)?;
-                way.crowd += one.crowd;
-                way.any |= one.any;
+                way.cost += one.cost;
                 way.keys.extend(one.keys);
             }
             Some(way)
@@ -178,15 +174,22 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
 #[derive(Default)]
 struct Way<'p> {
     keys: Vec<(FieldId, Key<'p>)>,
-    /// How many patterns they lead to already.
-    crowd: usize,
-    /// Whether one of them is any value at all.
-    any: bool,
+    /// What taking it adds to: how many patterns a value with one of the keys would lead to.
+    cost: usize,
 }
 
-impl Way<'_> {
-    fn rank(&self) -> (bool, usize, usize) {
-        (self.any, self.crowd, self.keys.len())
+impl<'p> Way<'p> {
+    /// Far more events have any value in a field than a certain one.
+    const ANY: usize = 8;
+
+    fn push(&mut self, field: FieldId, key: Key<'p>, fields: &Fields) {
+        let crowd = fields.crowd(field, &key);
+        self.cost += if let Key::Any = key { (crowd + 1) * Self::ANY } else { crowd };
+        self.keys.push((field, key));
+    }
+
+    fn rank(&self) -> (usize, usize) {
+        (self.cost, self.keys.len())
     }
 }
 
@@ -202,7 +205,7 @@ pub(super) fn load(event: &EventView<'_>, fields: &Fields, tree: &mut Tree) -> R
     let field = fields.child(0, b"data");
     match (event.data(), field) {
         (DataView::Json(bytes), field) => {
-            json::read(bytes, fields, tree, Place::Member { field, parent: ROOT, previous })
+            json::read(bytes, fields, tree, &Place::Member { field, parent: ROOT, previous })
         }
         (DataView::Text(text), Some(field)) => push_text(field, text, previous, tree).map(drop),
         (DataView::Text(_), None) | (DataView::None, _) => Ok(()),

@@ -65,6 +65,14 @@ impl Number {
         }
     }
 
+    /// The nearest `f64`.
+    pub(super) fn to_f64(self) -> f64 {
+        match self.floor() {
+            i128::MIN | i128::MAX => self.rest,
+            floor => floor as f64 + self.rest,
+        }
+    }
+
     /// Bits that are equal for equal numbers.
     pub(super) fn bits(self) -> (u128, u64) {
         (self.floor() as u128, self.rest.to_bits())
@@ -92,7 +100,7 @@ impl fmt::Display for Number {
         match (self.floor(), self.rest) {
             (floor, 0.0) => write!(f, "{floor}"),
             (i128::MIN | i128::MAX, float) => write!(f, "{float:e}"),
-            (floor, rest) => write!(f, "{}", floor as f64 + rest),
+            _ => write!(f, "{}", self.to_f64()),
         }
     }
 }

@@ -110,8 +110,9 @@ impl Wildcard {
 /// A block of IP addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cidr {
-    network: IpAddr,
-    bits: u8,
+    pub(super) network: IpAddr,
+    /// How many bits of `network` count.
+    pub(super) bits: u8,
 }
 
 impl Cidr {

@@ -37,7 +37,8 @@ impl Resolved {
             };
             tests.push((id, test));
         }
-        let mut any_of = |groups: &Vec<Group>| groups.iter().map(|group| Self::new(group, parent, fields, ids)).collect();
+        let mut any_of =
+            |groups: &Vec<Group>| groups.iter().map(|group| Self::new(group, parent, fields, ids)).collect();
         Self { ors: group.ors.iter().map(&mut any_of).collect(), fields: tests.into() }
     }
 
@@ -52,7 +53,9 @@ impl Resolved {
             match test {
                 ResolvedTest::Group(group) => group.inside(tree, member),
                 ResolvedTest::Value(conditions) => {
-                    member.and_then(|member| tree.item(member)).is_some_and(|item| value(conditions, tree, member, item))
+                    member
+                        .and_then(|member| tree.item(member))
+                        .is_some_and(|item| value(conditions, tree, member, item))
                         || !tree.has_scalar(*field) && conditions.contains(&Condition::Absent)
                 }
             }

@@ -152,7 +152,7 @@ impl Parser {
                 Some(_) => {
                     let message = "`=` stands alone: it leaves nothing for another comparison to decide";
                     self.within(Segment::Index(index), |parser| {
-                        parser.error(message, "write {\"numeric\": [\"=\", 3]}")
+                        parser.error(message, "write {\"numeric\": [\"=\", 3]}");
                     });
                     continue;
                 }
