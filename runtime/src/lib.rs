@@ -1,10 +1,14 @@
 //! Evoke runs WebAssembly functions when something happens. `ARCHITECTURE.md` has the map.
 
+pub mod admin;
+pub mod app;
 pub mod bus;
+pub mod cli;
 pub mod clock;
 pub mod dispatcher;
 pub mod event;
 pub mod listener;
+pub mod logs;
 pub mod manifest;
 pub mod outcome;
 pub mod pattern;

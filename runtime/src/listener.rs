@@ -9,8 +9,8 @@
 mod abuse;
 mod body;
 mod peers;
-mod strict;
 mod stream;
+mod strict;
 
 use std::convert::Infallible;
 use std::io;
@@ -40,8 +40,8 @@ use stream::Stream;
 /// Bounds of a listener and of each of its connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at a time. An idle one costs about 10 KiB, one with a full head `head_size_max` and a little:
-    /// 4,096 of them stay below 160 MiB at the very worst. More are answered 503 and closed.
+    /// Connections at a time. One costs about 25 KiB while its head arrives, and never more than twice
+    /// `head_size_max` besides its body: 4,096 of them stay near 128 MiB at the very worst. More are answered 503.
     pub connections_max: usize,
     /// Connections at a time from one IPv4 address or one IPv6 /64. Loopback is exempt: what connects from there is
     /// this machine's own, or a reverse proxy that speaks for everyone.
@@ -69,7 +69,7 @@ impl Default for Limits {
             connections_max: 4_096,
             connections_per_peer_max: 256,
             idle: Duration::from_secs(9), // with `FAREWELL`, closed within 10 s
-            head_size_max: 32 * 1024,
+            head_size_max: 16 * 1024,
             body_idle: Duration::from_secs(10),
             body_total: Duration::from_secs(30),
             write_stall: Duration::from_secs(10),
@@ -212,7 +212,7 @@ fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.idle)
-        .max_buf_size(usize::try_from(limits.head_size_max).unwrap_or(usize::MAX).max(8 * 1024));
+        .max_buf_size(usize::try_from(limits.head_size_max).unwrap_or(usize::MAX).max(8 * 1024)); // or it panics
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)

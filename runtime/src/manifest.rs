@@ -51,12 +51,7 @@ pub struct Checked {
 
 impl Checked {
     /// An error that a later check finds, such as a component whose imports are not granted.
-    pub fn error_at(
-        &self,
-        span: Span,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) -> Diagnostic {
+    pub fn error_at(&self, span: Span, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
         Diagnostic::error(&self.source, span, message).help(help)
     }
 }
@@ -65,16 +60,11 @@ impl Checked {
 pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
     let alone = |text: String, message: String, help: &str, span: Option<Span>| {
         let source = Arc::new(SourceText::new(path.to_owned(), text));
-        let diagnostic = Diagnostic {
-            span,
-            ..Diagnostic::file_error(&source, message).help(help)
-        };
+        let diagnostic = Diagnostic { span, ..Diagnostic::file_error(&source, message).help(help) };
         Err(Diagnostics::from_iter([diagnostic]))
     };
     let mut bytes = Vec::new();
-    let limit = u64::try_from(load::BYTES_MAX)
-        .unwrap_or(u64::MAX)
-        .saturating_add(1);
+    let limit = u64::try_from(load::BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
     if let Err(error) = read {
         return alone(
@@ -88,21 +78,11 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
         Ok(text) => load_str(&text, path),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
-            let good = String::from_utf8_lossy(error.as_bytes().get(..at).unwrap_or_default())
-                .into_owned();
-            let text =
-                good + &String::from_utf8_lossy(error.as_bytes().get(at..).unwrap_or_default());
+            let good = String::from_utf8_lossy(error.as_bytes().get(..at).unwrap_or_default()).into_owned();
+            let text = good + &String::from_utf8_lossy(error.as_bytes().get(at..).unwrap_or_default());
             let byte = error.as_bytes().get(at).copied().unwrap_or_default();
             let message = format!("the byte 0x{byte:02x} is not UTF-8 text");
-            alone(
-                text,
-                message,
-                "save the file as UTF-8",
-                Some(Span {
-                    start: at,
-                    end: at + '\u{fffd}'.len_utf8(),
-                }),
-            )
+            alone(text, message, "save the file as UTF-8", Some(Span { start: at, end: at + '\u{fffd}'.len_utf8() }))
         }
     }
 }
@@ -121,11 +101,9 @@ pub fn load_str(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
     };
     let diagnostics: Diagnostics = found.into_iter().collect();
     match manifest {
-        Some(manifest) if diagnostics.count(Severity::Error) == 0 => Ok(Checked {
-            manifest,
-            warnings: diagnostics,
-            source,
-        }),
+        Some(manifest) if diagnostics.count(Severity::Error) == 0 => {
+            Ok(Checked { manifest, warnings: diagnostics, source })
+        }
         _ => Err(diagnostics),
     }
 }

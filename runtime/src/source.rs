@@ -1,6 +1,10 @@
 //! Where events enter. Each source is one worker that hands what it sees to the bus, and knows nothing else.
 
+pub mod files;
 pub mod http;
+pub mod timer;
+
+mod handover;
 
 use std::sync::{Arc, RwLock};
 

@@ -1,4 +1,5 @@
-//! A TCP connection as the HTTP server sees it: ambiguous heads made invalid, peers that take nothing given up.
+//! A TCP connection as the HTTP server sees it: ambiguous requests become invalid ones, and a peer that takes nothing
+//! is given up.
 
 use std::io;
 use std::pin::Pin;
@@ -11,9 +12,16 @@ use tokio::time::{Sleep, sleep};
 
 use super::strict::Strict;
 
+/// What the parser is given instead of the rest of an ambiguous request, before the end of the stream. A NUL is
+/// valid nowhere in a head, and the empty line has the parser look at once: it answers 400 and closes. Within a
+/// chunked body the end of the stream does the same.
+const SPOILT: &[u8] = b"\0\r\n\r\n";
+
 pub(super) struct Stream {
     tcp: TcpStream,
     strict: Strict,
+    /// What is left of [`SPOILT`], once a request was ambiguous.
+    spoilt: Option<&'static [u8]>,
     stall: Duration,
     /// Set while the peer takes nothing.
     timer: Option<Pin<Box<Sleep>>>,
@@ -21,7 +29,7 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(tcp: TcpStream, stall: Duration) -> Self {
-        Self { tcp, strict: Strict::default(), stall, timer: None }
+        Self { tcp, strict: Strict::default(), spoilt: None, stall, timer: None }
     }
 
     fn in_time<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -38,11 +46,17 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
-        if let Some(read) = buf.filled_mut().get_mut(before..) {
-            self.strict.pass(read);
+        if self.spoilt.is_none() {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+            let read = buf.filled().get(before..).unwrap_or_default();
+            let Err(good) = self.strict.pass(read) else { return Poll::Ready(Ok(())) };
+            buf.set_filled(before + good);
         }
+        let spoilt = self.spoilt.unwrap_or(SPOILT);
+        let (now, later) = spoilt.split_at(spoilt.len().min(buf.remaining()));
+        buf.put_slice(now);
+        self.spoilt = Some(later);
         Poll::Ready(Ok(()))
     }
 }

@@ -3,8 +3,8 @@
 //! RFC 9112 lets a server be lenient where two servers in a row may then disagree on where a request ends: a bare
 //! line feed as a line end (section 2.2), `Content-Length` beside `Transfer-Encoding` (section 6.3), a repeated
 //! `Content-Length`, more than one `Host` (section 3.2). The parser behind this is lenient in these. The filter
-//! follows the framing of requests, and where one is ambiguous it puts a NUL in place of the line feed, which no
-//! parser takes: the peer is answered 400 and the connection is closed.
+//! follows the framing of requests and says where one becomes ambiguous; [`super::stream`] lets nothing through from
+//! there on.
 
 /// The longest name and value of a header that decide on framing, with room to see that one is longer.
 const LINE_MAX: usize = 64;
@@ -31,8 +31,8 @@ enum Place {
     Chunk(u64),
     ChunkEnd,
     Trailers,
-    /// Not HTTP/1, or refused.
-    Off,
+    /// HTTP/2 is framed without ambiguity.
+    Http2,
 }
 
 /// What the current line holds, without its end.
@@ -60,14 +60,15 @@ struct Head {
 struct Ambiguous;
 
 impl Strict {
-    /// Follows what was read, and spoils it where a request is ambiguous.
-    pub(super) fn pass(&mut self, mut bytes: &mut [u8]) {
-        while !bytes.is_empty() {
+    /// Follows what was read. `Err` says how many of these bytes are good; what follows them is not, ever.
+    pub(super) fn pass(&mut self, bytes: &[u8]) -> Result<(), usize> {
+        let mut rest = bytes;
+        while let Some((&byte, after)) = rest.split_first() {
             match self.place {
-                Place::Off => return,
+                Place::Http2 => return Ok(()),
                 Place::Body(left) | Place::Chunk(left) => {
-                    let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-                    bytes = bytes.get_mut(skipped..).unwrap_or_default();
+                    let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+                    rest = rest.get(skipped..).unwrap_or_default();
                     let left = left - skipped as u64;
                     self.place = match self.place {
                         Place::Body(_) if left == 0 => Place::RequestLine,
@@ -77,20 +78,18 @@ impl Strict {
                     };
                 }
                 _ => {
-                    let Some((byte, rest)) = bytes.split_first_mut() else { return };
-                    if *byte != b'\n' {
-                        self.line.push(*byte);
+                    if byte != b'\n' {
+                        self.line.push(byte);
                     } else if !self.line.cr || self.line_ended().is_err() {
-                        *byte = 0;
-                        *self = Self { place: Place::Off, ..Self::default() };
-                        return;
+                        return Err(bytes.len() - rest.len());
                     } else {
                         self.line.clear();
                     }
-                    bytes = rest;
+                    rest = after;
                 }
             }
         }
+        Ok(())
     }
 
     fn line_ended(&mut self) -> Result<(), Ambiguous> {
@@ -98,7 +97,7 @@ impl Strict {
         self.place = match self.place {
             // Empty lines before a request are passed over (RFC 9112, section 2.2).
             Place::RequestLine if line.len == 0 => Place::RequestLine,
-            Place::RequestLine if !self.served && line.start == b"PRI * HTTP/2.0" => Place::Off,
+            Place::RequestLine if !self.served && line.start == b"PRI * HTTP/2.0" => Place::Http2,
             Place::RequestLine => {
                 self.served = true;
                 self.head = Head { http_11: line.tail == HTTP_11, ..Head::default() };
@@ -184,7 +183,12 @@ impl Head {
 
 /// The size of a chunk, without its extensions (RFC 9112, section 7.1).
 fn chunk_size(line: &[u8]) -> Option<u64> {
-    number(line.split(|&byte| byte == b';').next()?.trim_ascii_end(), 16)
+    let digits = line.split(|&byte| byte == b';').next()?.trim_ascii_end();
+    // Fewer than a line keeps: none of them is missing here.
+    if digits.len() > 16 {
+        return None;
+    }
+    number(digits, 16)
 }
 
 fn number(digits: &[u8], radix: u32) -> Option<u64> {
@@ -200,15 +204,13 @@ fn number(digits: &[u8], radix: u32) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// Passes `text` in one piece and byte by byte, which must agree; whether nothing was spoilt.
+    /// Passes `text` in one piece and byte by byte, which must agree; whether all of it is good.
     fn passes(text: &str) -> bool {
-        let mut whole = text.as_bytes().to_vec();
-        Strict::default().pass(&mut whole);
-        let mut pieces = text.as_bytes().to_vec();
+        let whole = Strict::default().pass(text.as_bytes());
         let mut strict = Strict::default();
-        pieces.chunks_mut(1).for_each(|byte| strict.pass(byte));
-        assert_eq!(whole, pieces, "{text:?}");
-        whole == text.as_bytes()
+        let pieces = text.as_bytes().chunks(1).position(|byte| strict.pass(byte).is_err());
+        assert_eq!(whole.err(), pieces, "{text:?}");
+        whole.is_ok()
     }
 
     #[test]
@@ -223,11 +225,12 @@ mod tests {
         ] {
             assert!(passes(text), "{text:?}");
             assert!(passes(&text.repeat(3)), "three times {text:?}");
+            assert!(!passes(&format!("{text}\n")), "{text:?} and a bare line feed");
         }
     }
 
     #[test]
-    fn ambiguous_requests_are_spoilt() {
+    fn ambiguous_requests_do_not_pass() {
         for text in [
             "GET / HTTP/1.1\nHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\n\r\n",
@@ -248,6 +251,8 @@ mod tests {
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n+3\r\nabc\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;a\nb\r\nabc\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n00000000000000003\r\nabc\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: y\n\r\n",
         ] {
             assert!(!passes(text), "{text:?}");

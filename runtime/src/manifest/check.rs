@@ -21,11 +21,7 @@ use std::sync::Arc;
 const VERSION: u64 = 1;
 
 /// Makes the checked form. It means nothing when an error was found.
-pub(super) fn manifest(
-    root: &Node,
-    source: &Arc<SourceText>,
-    found: &mut Vec<Diagnostic>,
-) -> Option<Manifest> {
+pub(super) fn manifest(root: &Node, source: &Arc<SourceText>, found: &mut Vec<Diagnostic>) -> Option<Manifest> {
     read(&mut Reader::new(source, found), root)
 }
 
@@ -54,23 +50,14 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Manifest> {
     if evoke.is_some_and(|node| !version(reader, node)) {
         return None; // another version has other keys: nothing more can be said of them
     }
-    let app = table.required(
-        reader,
-        "app",
-        &["name"],
-        "`app: NAME`; the sources of its events start with `/NAME/`",
-    );
+    let app = table.required(reader, "app", &["name"], "`app: NAME`; the sources of its events start with `/NAME/`");
     let app = app.and_then(|node| reader.parsed(node, "`app`", Name::parse));
     let sources = match table.optional(reader, "sources") {
         Some(node) => reader.entries(node, "sources", "`checkout: { http: { path: /checkout } }`"),
         None => &[],
     };
     let functions = match table.optional(reader, "functions") {
-        Some(node) => reader.entries(
-            node,
-            "functions",
-            "`charge: { component: charge.wasm, on: [...] }`",
-        ),
+        Some(node) => reader.entries(node, "functions", "`charge: { component: charge.wasm, on: [...] }`"),
         None => &[],
     };
     table.close(reader, |key| match key {
@@ -89,27 +76,18 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Manifest> {
         sources: sources.iter().map(|entry| entry.key.as_str()).collect(),
         functions: functions.iter().map(|entry| entry.key.as_str()).collect(),
     };
-    let read_sources = sources
-        .iter()
-        .map_while(|entry| (!reader.is_full()).then(|| source::shared(reader, &context, entry)));
+    let read_sources =
+        sources.iter().map_while(|entry| (!reader.is_full()).then(|| source::shared(reader, &context, entry)));
     let sources = read_sources.flatten().collect();
-    let read_functions = functions.iter().map_while(|entry| {
-        (!reader.is_full()).then(|| function::function(reader, &context, entry))
-    });
+    let read_functions =
+        functions.iter().map_while(|entry| (!reader.is_full()).then(|| function::function(reader, &context, entry)));
     let functions = read_functions.flatten().collect();
     let names = context.sources.union(&context.functions);
     let open = names.map(|name| context.uri(name)).collect();
     let app = context.app.clone();
     let named = app.is_some();
     let app = app.unwrap_or_else(|| Name::trusted("app"));
-    let manifest = Manifest {
-        evoke: 1,
-        app,
-        sources,
-        functions,
-        folder,
-        path,
-    };
+    let manifest = Manifest { evoke: 1, app, sources, functions, folder, path };
     whole::http_paths(reader, &manifest);
     if named {
         whole::event_sources(reader, &manifest, &open);
@@ -141,21 +119,12 @@ fn version(reader: &mut Reader<'_>, node: &Node) -> bool {
         Some(Some(VERSION)) => true,
         Some(version) => {
             let version = version.map_or_else(|| "that".to_owned(), |version| version.to_string());
-            let message = format!(
-                "this Evoke reads version {VERSION} of the language, not version {version}"
-            );
-            reader.error(
-                node.span,
-                message,
-                format!("write `evoke: {VERSION}`, or use an Evoke that reads the other"),
-            );
+            let message = format!("this Evoke reads version {VERSION} of the language, not version {version}");
+            reader.error(node.span, message, format!("write `evoke: {VERSION}`, or use an Evoke that reads the other"));
             false
         }
         None => {
-            let message = format!(
-                "`evoke` is the version of the language, this is {}",
-                node.described()
-            );
+            let message = format!("`evoke` is the version of the language, this is {}", node.described());
             reader.error(node.span, message, format!("write `evoke: {VERSION}`"));
             true
         }
@@ -164,23 +133,12 @@ fn version(reader: &mut Reader<'_>, node: &Node) -> bool {
 
 /// Sources and functions share the names behind `/<app>/`.
 fn shared_names(reader: &mut Reader<'_>, sources: &[Entry], functions: &[Entry]) {
-    let sources: HashMap<&str, &Entry> = sources
-        .iter()
-        .map(|entry| (entry.key.as_str(), entry))
-        .collect();
+    let sources: HashMap<&str, &Entry> = sources.iter().map(|entry| (entry.key.as_str(), entry)).collect();
     for function in functions {
         if let Some(source) = sources.get(function.key.as_str()) {
-            let message = format!(
-                "`{}` is the name of a source and of a function",
-                shown(&function.key)
-            );
+            let message = format!("`{}` is the name of a source and of a function", shown(&function.key));
             let help = "rename one of them: both would be the source of events as `/APP/NAME`";
-            reader.error_beside(
-                function.key_span,
-                message,
-                help,
-                (source.key_span, "the source"),
-            );
+            reader.error_beside(function.key_span, message, help, (source.key_span, "the source"));
         }
     }
 }

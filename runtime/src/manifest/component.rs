@@ -20,10 +20,7 @@ impl ComponentRef {
     pub fn parse(text: &str) -> Result<Self, Wrong> {
         if let Some((scheme, _)) = text.split_once("://") {
             let message = format!("`{scheme}://` components are not available in this version");
-            return Err(Wrong::new(
-                message,
-                "write the path of a `.wasm` or `.wat` file",
-            ));
+            return Err(Wrong::new(message, "write the path of a `.wasm` or `.wat` file"));
         }
         let (path, sha256) = match text.split_once('@') {
             None => (text, None),
@@ -31,46 +28,28 @@ impl ComponentRef {
         };
         let lower = path.to_ascii_lowercase();
         if !lower.ends_with(".wasm") && !lower.ends_with(".wat") {
-            let message = format!(
-                "`{}` is not a component: it is neither `.wasm` nor `.wat`",
-                shown(path)
-            );
+            let message = format!("`{}` is not a component: it is neither `.wasm` nor `.wat`", shown(path));
             return Err(Wrong::new(
                 message,
                 "write the path of the built `.wasm` file; how it is built goes into `build`",
             ));
         }
-        Ok(Self {
-            path: path.into(),
-            sha256,
-        })
+        Ok(Self { path: path.into(), sha256 })
     }
 }
 
 fn parse_digest(text: &str) -> Result<[u8; 32], Wrong> {
-    let wrong = |message: String| {
-        Wrong::new(
-            message,
-            "write `@sha256:` and the 64 digits that `sha256sum FILE` prints",
-        )
-    };
+    let wrong =
+        |message: String| Wrong::new(message, "write `@sha256:` and the 64 digits that `sha256sum FILE` prints");
     let Some(digits) = text.strip_prefix("sha256:") else {
-        return Err(wrong(format!(
-            "`@{}` is not a digest this version knows",
-            shown(text)
-        )));
+        return Err(wrong(format!("`@{}` is not a digest this version knows", shown(text))));
     };
     if digits.len() != 64 {
-        return Err(wrong(format!(
-            "a SHA-256 has 64 hexadecimal digits, this has {}",
-            digits.chars().count()
-        )));
+        return Err(wrong(format!("a SHA-256 has 64 hexadecimal digits, this has {}", digits.chars().count())));
     }
     let mut digest = [0; 32];
     for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        let pair = std::str::from_utf8(pair)
-            .ok()
-            .filter(|pair| pair.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.bytes().all(|digit| digit.is_ascii_hexdigit()));
         let value = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok());
         *byte = value.ok_or_else(|| wrong(format!("`{}` is not hexadecimal", shown(digits))))?;
     }

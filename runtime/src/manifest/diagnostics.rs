@@ -2,9 +2,7 @@
 
 use super::source_text::{Position, SourceText, Span};
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{
-    AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str,
-};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str};
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
@@ -66,10 +64,7 @@ const SHOWN_CHARS_MAX: usize = 60;
 
 impl Wrong {
     pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            help: help.into(),
-        }
+        Self { message: message.into(), help: help.into() }
     }
 }
 
@@ -98,18 +93,12 @@ impl Diagnostic {
 
     /// A warning at a place.
     pub fn warning(source: &Arc<SourceText>, span: Span, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(source, span, message)
-        }
+        Self { severity: Severity::Warning, ..Self::error(source, span, message) }
     }
 
     /// An error of the file as a whole.
     pub fn file_error(source: &Arc<SourceText>, message: impl Into<String>) -> Self {
-        Self {
-            span: None,
-            ..Self::error(source, Span::default(), message)
-        }
+        Self { span: None, ..Self::error(source, Span::default(), message) }
     }
 
     /// Says what would be right.
@@ -152,11 +141,7 @@ impl Diagnostic {
         let position = self.source.position(span.start);
         let line = self.source.line_range(position.line);
         if line.len() > LINE_SHOWN_BYTES_MAX {
-            return group.element(
-                Origin::path(path)
-                    .line(position.line)
-                    .char_column(position.column),
-            );
+            return group.element(Origin::path(path).line(position.line).char_column(position.column));
         }
         // Only the lines that matter are handed over: the renderer walks all it is given.
         let (mut first, mut last) = (position.line, position.line);
@@ -165,9 +150,7 @@ impl Diagnostic {
             let at = self.source.position(place.start).line;
             let (from, to) = (first.min(at), last.max(at));
             let bytes = self.source.line_range(from).start..self.source.line_range(to).end;
-            if bytes.len() <= SNIPPET_BYTES_MAX
-                && self.source.line_range(at).len() <= LINE_SHOWN_BYTES_MAX
-            {
+            if bytes.len() <= SNIPPET_BYTES_MAX && self.source.line_range(at).len() <= LINE_SHOWN_BYTES_MAX {
                 (first, last) = (from, to);
                 related.push((*place, label));
             }
@@ -177,21 +160,16 @@ impl Diagnostic {
         let shown = self.source.text.get(start..end).unwrap_or("");
         let within = |span: Span| {
             // An underline that goes over lines says less than one under the first of them.
-            let line = self
-                .source
-                .line_range(self.source.position(span.start).line);
-            span.start.min(line.end) - start
-                ..span.end.clamp(span.start, line.end.max(span.start)) - start
+            let line = self.source.line_range(self.source.position(span.start).line);
+            span.start.min(line.end) - start..span.end.clamp(span.start, line.end.max(span.start)) - start
         };
         let snippet = Snippet::source(shown)
             .path(path)
             .line_start(first)
             .annotation(AnnotationKind::Primary.span(within(span)))
-            .annotations(related.iter().map(|(place, label)| {
-                AnnotationKind::Context
-                    .span(within(*place))
-                    .label(label.as_str())
-            }));
+            .annotations(
+                related.iter().map(|(place, label)| AnnotationKind::Context.span(within(*place)).label(label.as_str())),
+            );
         group.element(snippet)
     }
 }
@@ -204,16 +182,8 @@ impl Diagnostics {
 
     /// How many there are, also those too many to be kept.
     pub fn count(&self, severity: Severity) -> usize {
-        let kept = self
-            .items
-            .iter()
-            .filter(|item| item.severity == severity)
-            .count();
-        if severity == Severity::Error {
-            kept + self.omitted
-        } else {
-            kept
-        }
+        let kept = self.items.iter().filter(|item| item.severity == severity).count();
+        if severity == Severity::Error { kept + self.omitted } else { kept }
     }
 
     /// Whether one is an error.
@@ -248,11 +218,7 @@ impl Diagnostics {
     }
 
     fn rendered(&self, renderer: &Renderer) -> String {
-        let mut text: String = self
-            .items
-            .iter()
-            .map(|item| item.rendered(renderer) + "\n\n")
-            .collect();
+        let mut text: String = self.items.iter().map(|item| item.rendered(renderer) + "\n\n").collect();
         if self.omitted > 0 {
             text.push_str(&format!("… and at least {} more errors\n\n", self.omitted));
         }
@@ -265,9 +231,7 @@ impl FromIterator<Diagnostic> for Diagnostics {
     /// Takes those of one manifest: in the order of their places, each once, and not endlessly many.
     fn from_iter<I: IntoIterator<Item = Diagnostic>>(items: I) -> Self {
         let mut items: Vec<_> = items.into_iter().collect();
-        items.sort_by(|a, b| {
-            (a.span, a.severity, &a.message).cmp(&(b.span, b.severity, &b.message))
-        });
+        items.sort_by(|a, b| (a.span, a.severity, &a.message).cmp(&(b.span, b.severity, &b.message)));
         // An alias is checked once for each place that uses it.
         items.dedup_by(|a, b| a.span == b.span && a.message == b.message);
         let omitted = items.len().saturating_sub(KEPT_MAX);
@@ -336,10 +300,7 @@ mod tests {
     #[test]
     fn they_come_in_the_order_of_their_places_and_each_once() {
         let source = text("a\nb\nc\n");
-        let at = |start| Span {
-            start,
-            end: start + 1,
-        };
+        let at = |start| Span { start, end: start + 1 };
         let items = [
             Diagnostic::error(&source, at(4), "third"),
             Diagnostic::warning(&source, at(2), "second"),
@@ -366,14 +327,7 @@ mod tests {
     #[test]
     fn a_line_too_long_to_show_still_has_its_place() {
         let source = text(&format!("{{ {} a: 1 }}", "b, ".repeat(5_000)));
-        let error = Diagnostic::error(
-            &source,
-            Span {
-                start: 15_003,
-                end: 15_004,
-            },
-            "here",
-        );
+        let error = Diagnostic::error(&source, Span { start: 15_003, end: 15_004 }, "here");
         let shown = Diagnostics::from_iter([error]).plain();
         assert_eq!(shown, "error: here\n--> shop.yaml:1:15004\n");
     }

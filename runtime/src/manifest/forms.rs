@@ -18,10 +18,7 @@ pub(super) fn none_by_name() -> BTreeMap<(), ()> {
 /// Ticks at the times of `cron`, or at intervals of `every`.
 #[derive(JsonSchema)]
 #[schemars(rename = "Timer", deny_unknown_fields, extend("oneOf" = [{ "required": ["cron"] }, { "required": ["every"] }]))]
-#[allow(
-    dead_code,
-    reason = "the schema is derived from it; the checked form is TimerSource"
-)]
+#[allow(dead_code, reason = "the schema is derived from it; the checked form is TimerSource")]
 pub(super) struct TimerForm {
     /// Cron expression: minute, hour, day of month, month, day of week; with six fields seconds come first.
     cron: Option<String>,
@@ -44,10 +41,7 @@ impl TimerForm {
 /// One trigger: an event pattern, a source, or an event pattern over the events of a source.
 #[derive(JsonSchema)]
 #[schemars(rename = "Trigger", deny_unknown_fields, extend("minProperties" = 1))]
-#[allow(
-    dead_code,
-    reason = "the schema is derived from it; the checked form is Trigger"
-)]
+#[allow(dead_code, reason = "the schema is derived from it; the checked form is Trigger")]
 pub(super) struct TriggerForm {
     /// Event pattern (the EventBridge language) over the event in its CloudEvents JSON form.
     #[schemars(with = "Option<PatternForm>")]
@@ -65,10 +59,7 @@ pub(super) struct TriggerForm {
 /// `none`, `last`, `all` (at most 1,000), or how many at most.
 #[derive(JsonSchema)]
 #[schemars(rename = "Missed", untagged)]
-#[allow(
-    dead_code,
-    reason = "the schema is derived from it; the checked form is Missed"
-)]
+#[allow(dead_code, reason = "the schema is derived from it; the checked form is Missed")]
 enum MissedForm {
     Word(MissedWord),
     AtMost(MissedAtMost),

@@ -29,10 +29,7 @@ impl TypeGlob {
                 "write a type such as `payment.done`, or `payment.*`",
             ));
         }
-        if text
-            .chars()
-            .any(|char| char.is_whitespace() || char.is_control())
-        {
+        if text.chars().any(|char| char.is_whitespace() || char.is_control()) {
             return Err(Wrong::new(
                 format!("the event type `{}` has white space in it", shown(text)),
                 "write each type as an entry of its own: `[payment.done, payment.failed]`",
@@ -71,8 +68,7 @@ impl TypeGlob {
                 }
             }
         }
-        glob.get(at_glob..)
-            .is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
+        glob.get(at_glob..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
     }
 }
 
@@ -86,52 +82,32 @@ impl HttpOrigin {
                 Ok(_) => format!("write `https://{text}`"),
                 Err(_) => example.to_owned(),
             };
-            return Err(Wrong::new(
-                format!("the origin `{}` has no scheme", shown(text)),
-                help,
-            ));
+            return Err(Wrong::new(format!("the origin `{}` has no scheme", shown(text)), help));
         };
         let https = match scheme {
             "https" => true,
             "http" => false,
             _ => {
                 let message = format!("a function cannot send to `{}`", shown(text));
-                return Err(Wrong::new(
-                    message,
-                    "only `http://` and `https://` can be granted",
-                ));
+                return Err(Wrong::new(message, "only `http://` and `https://` can be granted"));
             }
         };
         if let Some(at) = rest.find(['/', '?', '#']) {
             let origin = rest.get(..at).unwrap_or("");
-            let message = format!(
-                "`{}` has a path; only whole origins can be granted",
-                shown(text)
-            );
+            let message = format!("`{}` has a path; only whole origins can be granted", shown(text));
             return Err(Wrong::new(message, format!("write `{scheme}://{origin}`")));
         }
         if rest.contains('*') {
             let message = format!("{}: a host cannot be a wildcard", not_an_origin());
-            return Err(Wrong::new(
-                message,
-                "name each host that the function calls",
-            ));
+            return Err(Wrong::new(message, "name each host that the function calls"));
         }
-        let authority: http::uri::Authority = rest
-            .parse()
-            .map_err(|_| Wrong::new(not_an_origin(), example))?;
+        let authority: http::uri::Authority = rest.parse().map_err(|_| Wrong::new(not_an_origin(), example))?;
         if rest.contains('@') {
             let message = format!("{}: credentials do not belong in it", not_an_origin());
-            return Err(Wrong::new(
-                message,
-                "leave out what is before `@`; give it to the function with `secrets`",
-            ));
+            return Err(Wrong::new(message, "leave out what is before `@`; give it to the function with `secrets`"));
         }
         let host = authority.host().to_ascii_lowercase();
-        let port = match (
-            rest.get(authority.host().len()..).unwrap_or(""),
-            authority.port_u16(),
-        ) {
+        let port = match (rest.get(authority.host().len()..).unwrap_or(""), authority.port_u16()) {
             ("", _) => {
                 if https {
                     443
@@ -141,10 +117,7 @@ impl HttpOrigin {
             }
             (_, Some(port)) if port != 0 => port,
             _ => {
-                return Err(Wrong::new(
-                    not_an_origin(),
-                    "write a port from 1 to 65535 behind the colon",
-                ));
+                return Err(Wrong::new(not_an_origin(), "write a port from 1 to 65535 behind the colon"));
             }
         };
         if host.is_empty() {
@@ -156,13 +129,7 @@ impl HttpOrigin {
 
 impl fmt::Display for HttpOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}://{}:{}",
-            if self.https { "https" } else { "http" },
-            self.host,
-            self.port
-        )
+        write!(f, "{}://{}:{}", if self.https { "https" } else { "http" }, self.host, self.port)
     }
 }
 
@@ -180,11 +147,7 @@ mod tests {
     #[test]
     fn a_type_glob_takes_any_run_of_characters_for_a_star() {
         for (glob, takes, refuses) in [
-            (
-                "payment.*",
-                &["payment.done", "payment."][..],
-                &["payment", "xpayment.done"][..],
-            ),
+            ("payment.*", &["payment.done", "payment."][..], &["payment", "xpayment.done"][..]),
             ("*", &["", "a", "a.b"], &[]),
             ("a*b*c", &["abc", "a1b2c", "abbcc"], &["ab", "acb", "abcd"]),
             ("*.done", &["x.done", ".done"], &["done", "x.done."]),
@@ -192,18 +155,11 @@ mod tests {
             ("**", &["", "anything"], &[]),
         ] {
             let glob = TypeGlob::parse(glob).unwrap();
-            takes
-                .iter()
-                .for_each(|type_| assert!(glob.matches(type_), "{} {type_}", glob.as_str()));
-            refuses
-                .iter()
-                .for_each(|type_| assert!(!glob.matches(type_), "{} {type_}", glob.as_str()));
+            takes.iter().for_each(|type_| assert!(glob.matches(type_), "{} {type_}", glob.as_str()));
+            refuses.iter().for_each(|type_| assert!(!glob.matches(type_), "{} {type_}", glob.as_str()));
         }
         let many = TypeGlob::parse(&"a*".repeat(1000)).unwrap();
-        assert!(
-            !many.matches(&"b".repeat(100_000)),
-            "and no glob takes long"
-        );
+        assert!(!many.matches(&"b".repeat(100_000)), "and no glob takes long");
     }
 
     #[test]

@@ -16,11 +16,7 @@ fn refused(text: &str) -> Diagnostics {
     let shown = diagnostics.plain() + &diagnostics.styled();
     let json = serde_json::to_string(&diagnostics).unwrap();
     assert!(started.elapsed() < TIME_MAX, "took {:?}", started.elapsed());
-    assert!(
-        shown.len() + json.len() < 4 << 20,
-        "said {} bytes",
-        shown.len()
-    );
+    assert!(shown.len() + json.len() < 4 << 20, "said {} bytes", shown.len());
     assert!(diagnostics.has_errors());
     diagnostics
 }
@@ -34,10 +30,7 @@ fn first(diagnostics: &Diagnostics) -> (String, usize, usize) {
 
 fn refused_at(text: &str, message: &str, line: usize, column: usize) {
     let (actual, at_line, at_column) = first(&refused(text));
-    assert!(
-        actual.contains(message),
-        "{actual:?} does not say {message:?}"
-    );
+    assert!(actual.contains(message), "{actual:?} does not say {message:?}");
     assert_eq!((at_line, at_column), (line, column), "{actual}");
 }
 
@@ -73,17 +66,8 @@ fn a_merge_key_bomb_merges_nothing() {
     }
     refused_at(&text, "`<<` does not merge", 4, 11);
     let diagnostics = refused(&text);
-    assert!(
-        diagnostics.plain().contains("more than 100000 values"),
-        "{}",
-        diagnostics.plain()
-    );
-    refused_at(
-        "evoke: &a 1\napp: shop\n<<: *a\n",
-        "`<<` does not merge",
-        3,
-        1,
-    );
+    assert!(diagnostics.plain().contains("more than 100000 values"), "{}", diagnostics.plain());
+    refused_at("evoke: &a 1\napp: shop\n<<: *a\n", "`<<` does not merge", 3, 1);
 }
 
 #[test]
@@ -93,47 +77,20 @@ fn an_alias_inside_its_own_node_is_refused() {
 
 #[test]
 fn ten_thousand_levels_are_refused_at_the_first_too_deep() {
-    refused_at(
-        &format!("{HEAD}x: {}", "[".repeat(10_000)),
-        "more than 64 levels",
-        3,
-        68,
-    );
-    refused_at(
-        &format!("{HEAD}x: {}", "{a: ".repeat(10_000)),
-        "more than 64 levels",
-        3,
-        256,
-    );
-    refused_at(
-        &format!("{HEAD}x: {}", "- ".repeat(10_000)),
-        "an entry of a list cannot start here",
-        3,
-        4,
-    );
-    let nested: String = (0..10_000)
-        .map(|level| format!("{}a:\n", " ".repeat(level.min(90))))
-        .collect();
+    refused_at(&format!("{HEAD}x: {}", "[".repeat(10_000)), "more than 64 levels", 3, 68);
+    refused_at(&format!("{HEAD}x: {}", "{a: ".repeat(10_000)), "more than 64 levels", 3, 256);
+    refused_at(&format!("{HEAD}x: {}", "- ".repeat(10_000)), "an entry of a list cannot start here", 3, 4);
+    let nested: String = (0..10_000).map(|level| format!("{}a:\n", " ".repeat(level.min(90)))).collect();
     let (message, line, _) = first(&refused(&nested));
     assert!(message.contains("more than 64 levels"), "{message}");
     assert_eq!(line, 65);
-    refused_at(
-        &format!("{HEAD}x:\n  {}a", "- ".repeat(10_000)),
-        "more than 64 levels",
-        4,
-        129,
-    );
+    refused_at(&format!("{HEAD}x:\n  {}a", "- ".repeat(10_000)), "more than 64 levels", 4, 129);
     refused(&format!("{HEAD}x: {}", "? ".repeat(10_000)));
 }
 
 #[test]
 fn a_storm_of_documents_ends_at_the_second() {
-    refused_at(
-        &format!("{HEAD}{}", "---\na: 1\n".repeat(100_000)),
-        "one YAML document",
-        3,
-        1,
-    );
+    refused_at(&format!("{HEAD}{}", "---\na: 1\n".repeat(100_000)), "one YAML document", 3, 1);
     refused(&"---\n".repeat(200_000));
     refused(&"...\n".repeat(200_000));
     refused(&"%YAML 1.2\n---\n".repeat(50_000));
@@ -143,11 +100,7 @@ fn a_storm_of_documents_ends_at_the_second() {
 fn duplicate_keys_are_all_counted_and_not_all_shown() {
     let diagnostics = refused(&format!("{HEAD}{}", "a: 1\n".repeat(40_000)));
     assert_eq!(diagnostics.iter().count(), 100);
-    assert!(
-        diagnostics.plain().ends_with("more errors\n"),
-        "{}",
-        diagnostics.plain()
-    );
+    assert!(diagnostics.plain().ends_with("more errors\n"), "{}", diagnostics.plain());
 }
 
 #[test]
@@ -164,16 +117,11 @@ fn floods_of_everything_that_is_checked_stay_cheap() {
     let mut texts = Vec::new();
     texts.push(format!(
         "{HEAD}sources:\n{}",
-        entries(&|at| format!(
-            "  s{at}: {{ timer: {{ cron: \"{} 0 30 2 *\" }} }}\n",
-            at % 60
-        ))
+        entries(&|at| format!("  s{at}: {{ timer: {{ cron: \"{} 0 30 2 *\" }} }}\n", at % 60))
     ));
     texts.push(format!(
         "{HEAD}sources:\n{}",
-        entries(&|at| format!(
-            "  s{at}: {{ timer: {{ cron: \"0 0 1 1 *\", timezone: Zone/{at} }} }}\n"
-        ))
+        entries(&|at| format!("  s{at}: {{ timer: {{ cron: \"0 0 1 1 *\", timezone: Zone/{at} }} }}\n"))
     ));
     texts.push(format!(
         "{HEAD}functions:\n  f:\n    component: a\n    on:\n{}",
@@ -181,9 +129,7 @@ fn floods_of_everything_that_is_checked_stay_cheap() {
     ));
     texts.push(format!(
         "{HEAD}functions:\n{}",
-        entries(&|at| format!(
-            "  f{at}: {{ component: f.wasm, build: b, on: [{{ source: f }}] }}\n"
-        ))
+        entries(&|at| format!("  f{at}: {{ component: f.wasm, build: b, on: [{{ source: f }}] }}\n"))
     ));
     for text in &texts {
         assert!(text.len() < 1 << 20, "{}", text.len());
@@ -193,15 +139,8 @@ fn floods_of_everything_that_is_checked_stay_cheap() {
 
 #[test]
 fn an_app_has_no_more_sources_than_can_run() {
-    let timers: String = (0..5_000)
-        .map(|at| format!("  s{at}: {{ timer: {{ cron: \"0 0 29 2 *\" }} }}\n"))
-        .collect();
-    refused_at(
-        &format!("{HEAD}sources:\n{timers}"),
-        "more than 1000 sources",
-        1004,
-        12,
-    );
+    let timers: String = (0..5_000).map(|at| format!("  s{at}: {{ timer: {{ cron: \"0 0 29 2 *\" }} }}\n")).collect();
+    refused_at(&format!("{HEAD}sources:\n{timers}"), "more than 1000 sources", 1004, 12);
 }
 
 #[test]
@@ -210,11 +149,7 @@ fn many_functions_that_may_set_each_other_off_are_taken_in_good_time() {
         .map(|at| format!("  f{at}:\n    component: f.wasm\n    build: make\n    on: [{{ events: {{ type: [t{at}, u{at}] }} }}]\n    allow: {{ publish: [\"t*\", \"*\"] }}\n"))
         .collect();
     let started = Instant::now();
-    let checked = load_str(
-        &format!("{HEAD}functions:\n{functions}"),
-        Path::new("large.yaml"),
-    )
-    .unwrap();
+    let checked = load_str(&format!("{HEAD}functions:\n{functions}"), Path::new("large.yaml")).unwrap();
     assert_eq!(checked.manifest.functions.len(), 4_000);
     assert!(started.elapsed() < TIME_MAX, "took {:?}", started.elapsed());
 }
@@ -223,12 +158,7 @@ fn many_functions_that_may_set_each_other_off_are_taken_in_good_time() {
 fn tags_are_refused_wherever_they_stand() {
     refused_at("evoke: !!int 1\napp: shop\n", "no YAML tags", 1, 8);
     refused_at("--- !!map\nevoke: 1\napp: shop\n", "no YAML tags", 1, 5);
-    refused_at(
-        "evoke: 1\napp: !<tag:yaml.org,2002:python/object> shop\n",
-        "no YAML tags",
-        2,
-        6,
-    );
+    refused_at("evoke: 1\napp: !<tag:yaml.org,2002:python/object> shop\n", "no YAML tags", 2, 6);
     refused_at("evoke: 1\napp: !x! shop\n", "", 2, 6);
     refused(&format!("{HEAD}x: {}", "!a ".repeat(100_000)));
 }
@@ -246,30 +176,14 @@ fn characters_that_yaml_does_not_have_are_refused_where_they_stand() {
     refused_at("evoke: 1\napp: sh\u{1b}[31mop\n", "U+001B", 2, 8);
     refused_at("evoke: 1\n\u{ffff}\n", "U+FFFF", 2, 1);
     let escape = refused("evoke: 1\napp: \"\\e[31mshop\\u202e\"\n");
-    assert!(
-        !escape.plain().contains('\u{1b}'),
-        "an escape gets to the terminal"
-    );
-    assert!(
-        !escape.plain().contains('\u{202e}'),
-        "text is turned round on the terminal"
-    );
+    assert!(!escape.plain().contains('\u{1b}'), "an escape gets to the terminal");
+    assert!(!escape.plain().contains('\u{202e}'), "text is turned round on the terminal");
 }
 
 #[test]
 fn a_byte_order_mark_at_the_start_is_passed_over() {
-    refused_at(
-        "\u{feff}evoke: 1\napp: Shop\n",
-        "`Shop` is not a name",
-        2,
-        6,
-    );
-    refused_at(
-        "\u{feff}evoke: 2\n",
-        "version 1 of the language, not version 2",
-        1,
-        8,
-    );
+    refused_at("\u{feff}evoke: 1\napp: Shop\n", "`Shop` is not a name", 2, 6);
+    refused_at("\u{feff}evoke: 2\n", "version 1 of the language, not version 2", 1, 8);
     assert!(load_str("\u{feff}evoke: 1\napp: shop\n", Path::new("bom.yaml")).is_ok());
     refused_at("evoke: 1\n\u{feff}app: shop\n", "", 2, 1);
 }
@@ -283,16 +197,9 @@ fn windows_line_ends_are_line_ends() {
 
 #[test]
 fn columns_count_characters() {
-    refused_at(
-        "{ evoke: 1, app: shop, \"köä\": 1, x: 1 }",
-        "has no key `köä`",
-        1,
-        24,
-    );
-    let columns: Vec<_> = refused("{ evoke: 1, app: shop, \"köä\": 1, x: 1 }")
-        .iter()
-        .map(|one| one.position().unwrap().column)
-        .collect();
+    refused_at("{ evoke: 1, app: shop, \"köä\": 1, x: 1 }", "has no key `köä`", 1, 24);
+    let columns: Vec<_> =
+        refused("{ evoke: 1, app: shop, \"köä\": 1, x: 1 }").iter().map(|one| one.position().unwrap().column).collect();
     assert_eq!(columns, [24, 34]);
 }
 
@@ -305,10 +212,7 @@ fn huge_scalars_are_refused_and_not_repeated() {
         format!("evoke: {huge}\napp: a\n"),
         format!("evoke: 1\napp: \"{huge}\n"),
         format!("evoke: 1\napp: |\n  {huge}\n"),
-        format!(
-            "{HEAD}sources: {{ s: {{ timer: {{ every: {} }} }} }}\n",
-            "1".repeat(900_000)
-        ),
+        format!("{HEAD}sources: {{ s: {{ timer: {{ every: {} }} }} }}\n", "1".repeat(900_000)),
         format!("{HEAD}functions: {{ f: {{ component: f.wasm, on: [{{ source: {huge} }}] }} }}\n"),
     ] {
         assert!(refused(&text).plain().len() < 16 << 10);
@@ -322,12 +226,7 @@ fn more_than_a_mebibyte_is_not_read() {
     assert!(refused(&text).plain().contains("larger than 1 MiB"));
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &text).unwrap();
-    assert!(
-        load(file.path())
-            .unwrap_err()
-            .plain()
-            .contains("larger than 1 MiB")
-    );
+    assert!(load(file.path()).unwrap_err().plain().contains("larger than 1 MiB"));
     assert!(load(Path::new("/dev/zero")).is_err());
 }
 
@@ -354,11 +253,7 @@ fn a_file_that_cannot_be_read_is_an_error_of_the_file() {
     for path in [folder.path().join("none.yaml"), folder.path().to_owned()] {
         let diagnostics = load(&path).unwrap_err();
         let error = diagnostics.iter().next().unwrap();
-        assert!(
-            error.message.starts_with("cannot read the manifest"),
-            "{}",
-            error.message
-        );
+        assert!(error.message.starts_with("cannot read the manifest"), "{}", error.message);
         let json = serde_json::to_value(error).unwrap();
         assert!(json["line"].is_null() && json["file"].is_string());
     }

@@ -326,15 +326,7 @@ pub(super) fn event_size() -> ByteSize {
 
 impl Method {
     /// Every method that a source can take.
-    pub const ALL: [Self; 7] = [
-        Self::Get,
-        Self::Head,
-        Self::Post,
-        Self::Put,
-        Self::Patch,
-        Self::Delete,
-        Self::Options,
-    ];
+    pub const ALL: [Self; 7] = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Options];
 
     /// As it stands in a request.
     pub fn as_str(self) -> &'static str {
@@ -398,11 +390,7 @@ impl Default for Retry {
 impl Trigger {
     /// Where a text of its pattern is written, or the trigger where there is no such text.
     pub fn place_of(&self, text: &str) -> Span {
-        self.events
-            .as_ref()
-            .and_then(|events| events.places.get(text))
-            .copied()
-            .unwrap_or(self.span)
+        self.events.as_ref().and_then(|events| events.places.get(text)).copied().unwrap_or(self.span)
     }
 }
 
@@ -420,29 +408,22 @@ impl SourceKind {
 impl Manifest {
     /// The shared source of this name.
     pub fn source(&self, name: &str) -> Option<&Source> {
-        self.sources
-            .iter()
-            .find(|source| source.name.as_str() == name)
+        self.sources.iter().find(|source| source.name.as_str() == name)
     }
 
     /// The function of this name.
     pub fn function(&self, name: &str) -> Option<&Function> {
-        self.functions
-            .iter()
-            .find(|function| function.name.as_str() == name)
+        self.functions.iter().find(|function| function.name.as_str() == name)
     }
 
     /// Every source: the shared ones, and those of one function alone with that function.
     pub fn all_sources(&self) -> impl Iterator<Item = (&Source, Option<&Function>)> {
         let shared = self.sources.iter().map(|source| (source, None));
         let private = self.functions.iter().flat_map(|function| {
-            function
-                .triggers
-                .iter()
-                .filter_map(move |trigger| match &trigger.origin {
-                    Origin::Private(source) => Some((source, Some(function))),
-                    Origin::Any | Origin::Shared(_) => None,
-                })
+            function.triggers.iter().filter_map(move |trigger| match &trigger.origin {
+                Origin::Private(source) => Some((source, Some(function))),
+                Origin::Any | Origin::Shared(_) => None,
+            })
         });
         shared.chain(private)
     }

@@ -25,13 +25,8 @@ const NAME_LENGTH_MAX: usize = 63;
 impl Name {
     /// Takes a name that is well formed.
     pub fn parse(text: &str) -> Result<Self, Wrong> {
-        let starts = text
-            .bytes()
-            .next()
-            .is_some_and(|byte| byte.is_ascii_lowercase());
-        let goes_on = text
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+        let starts = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+        let goes_on = text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
         if starts && goes_on && text.len() <= NAME_LENGTH_MAX {
             return Ok(Self(text.into()));
         }
@@ -65,29 +60,17 @@ fn name_like(text: &str) -> Option<String> {
             name.push('-');
         }
     }
-    let cut = name
-        .get(..NAME_LENGTH_MAX)
-        .unwrap_or(&name)
-        .trim_end_matches('-');
+    let cut = name.get(..NAME_LENGTH_MAX).unwrap_or(&name).trim_end_matches('-');
     (!cut.is_empty()).then(|| cut.to_owned())
 }
 
 /// The context attributes of CloudEvents 1.0 that a value can be ordered by.
-pub(super) const ATTRIBUTES: [&str; 7] = [
-    "id",
-    "source",
-    "type",
-    "subject",
-    "time",
-    "datacontenttype",
-    "dataschema",
-];
+pub(super) const ATTRIBUTES: [&str; 7] = ["id", "source", "type", "subject", "time", "datacontenttype", "dataschema"];
 
 impl OrderBy {
     /// Takes the name of a context attribute, or `data.` and the names of fields with dots between them.
     pub fn parse(text: &str) -> Result<Self, Wrong> {
-        let example =
-            "write an attribute such as `subject`, or a field of the data such as `data.customer`";
+        let example = "write an attribute such as `subject`, or a field of the data such as `data.customer`";
         if text == "data" {
             return Err(Wrong::new(
                 "`data` alone is not something to order by",
@@ -97,10 +80,7 @@ impl OrderBy {
         if let Some(path) = text.strip_prefix("data.") {
             let fields: Vec<String> = path.split('.').map(str::to_owned).collect();
             if fields.iter().any(String::is_empty) {
-                return Err(Wrong::new(
-                    format!("`{}` has an empty part", shown(text)),
-                    example,
-                ));
+                return Err(Wrong::new(format!("`{}` has an empty part", shown(text)), example));
             }
             if path.contains(['[', ']', '*', '$']) || path.chars().any(char::is_whitespace) {
                 let message = format!("`{}` is not the path of a field", shown(text));
@@ -112,24 +92,15 @@ impl OrderBy {
             return Ok(Self::Data(fields));
         }
         // CloudEvents 1.0, section "Naming conventions": lower-case letters and digits.
-        if !text.is_empty()
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
             return Ok(Self::Attribute(text.to_owned()));
         }
-        let field = text
-            .trim_start_matches(['$', '.'])
-            .trim_start_matches("data.");
+        let field = text.trim_start_matches(['$', '.']).trim_start_matches("data.");
         let help = match Self::parse(&format!("data.{field}")) {
             Ok(_) if !text.is_empty() => format!("for the field of the data write `data.{field}`"),
             _ => example.to_owned(),
         };
-        Err(Wrong::new(
-            format!("`{}` is not an attribute of an event", shown(text)),
-            help,
-        ))
+        Err(Wrong::new(format!("`{}` is not an attribute of an event", shown(text)), help))
     }
 }
 
@@ -193,29 +164,11 @@ mod tests {
 
     #[test]
     fn order_is_by_an_attribute_or_by_a_field_of_the_data() {
-        assert_eq!(
-            OrderBy::parse("subject").unwrap(),
-            OrderBy::Attribute("subject".to_owned())
-        );
-        assert_eq!(
-            OrderBy::parse("data.a.b").unwrap(),
-            OrderBy::Data(vec!["a".to_owned(), "b".to_owned()])
-        );
-        for text in [
-            "",
-            "data",
-            "data.",
-            "data..a",
-            "data.a[0]",
-            "Subject",
-            "$.data.a",
-            "a.b",
-        ] {
+        assert_eq!(OrderBy::parse("subject").unwrap(), OrderBy::Attribute("subject".to_owned()));
+        assert_eq!(OrderBy::parse("data.a.b").unwrap(), OrderBy::Data(vec!["a".to_owned(), "b".to_owned()]));
+        for text in ["", "data", "data.", "data..a", "data.a[0]", "Subject", "$.data.a", "a.b"] {
             assert!(OrderBy::parse(text).is_err(), "{text}");
         }
-        assert_eq!(
-            OrderBy::parse("$.data.a").unwrap_err().help,
-            "for the field of the data write `data.a`"
-        );
+        assert_eq!(OrderBy::parse("$.data.a").unwrap_err().help, "for the field of the data write `data.a`");
     }
 }

@@ -19,8 +19,7 @@ pub(super) struct Reader<'a> {
     pub(super) sources: usize,
     /// Every form that was read with every key it was asked for: what the schema must have, no more, no less.
     #[cfg(test)]
-    pub(super) asked:
-        std::collections::BTreeMap<&'static str, std::collections::BTreeSet<&'static str>>,
+    pub(super) asked: std::collections::BTreeMap<&'static str, std::collections::BTreeSet<&'static str>>,
 }
 
 impl<'a> Reader<'a> {
@@ -44,15 +43,9 @@ impl<'a> Reader<'a> {
         self.found.iter().any(error)
     }
 
-    pub(super) fn error(
-        &mut self,
-        span: Span,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
+    pub(super) fn error(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
         if !self.is_full() {
-            self.found
-                .push(Diagnostic::error(self.source, span, message).help(help));
+            self.found.push(Diagnostic::error(self.source, span, message).help(help));
         }
     }
 
@@ -64,22 +57,12 @@ impl<'a> Reader<'a> {
         (other, label): (Span, &str),
     ) {
         if !self.is_full() {
-            self.found.push(
-                Diagnostic::error(self.source, span, message)
-                    .help(help)
-                    .related(other, label),
-            );
+            self.found.push(Diagnostic::error(self.source, span, message).help(help).related(other, label));
         }
     }
 
-    pub(super) fn warning(
-        &mut self,
-        span: Span,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
-        self.found
-            .push(Diagnostic::warning(self.source, span, message).help(help));
+    pub(super) fn warning(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+        self.found.push(Diagnostic::warning(self.source, span, message).help(help));
     }
 
     /// Opens a map whose keys are the fields of the type `form`.
@@ -93,18 +76,11 @@ impl<'a> Reader<'a> {
     ) -> Option<Table<'t>> {
         let what = what.into();
         if node.is_null() {
-            self.error(
-                node.span,
-                format!("{what} has nothing in it"),
-                format!("write {example}"),
-            );
+            self.error(node.span, format!("{what} has nothing in it"), format!("write {example}"));
             return None;
         }
         let Value::Map(entries) = &node.value else {
-            let message = format!(
-                "{what} is written as keys and values, this is {}",
-                node.described()
-            );
+            let message = format!("{what} is written as keys and values, this is {}", node.described());
             self.error(node.span, message, format!("write {example}"));
             return None;
         };
@@ -116,10 +92,7 @@ impl<'a> Reader<'a> {
         match &node.value {
             Value::Map(entries) => entries,
             _ => {
-                let message = format!(
-                    "{what} are written as names and values, this is {}",
-                    node.described()
-                );
+                let message = format!("{what} are written as names and values, this is {}", node.described());
                 self.error(node.span, message, format!("write {example}"));
                 &[]
             }
@@ -131,11 +104,7 @@ impl<'a> Reader<'a> {
             Value::List(items) => items,
             Value::Scalar(scalar) => {
                 let message = format!("{what} is a list, this is {}", node.described());
-                self.error(
-                    node.span,
-                    message,
-                    format!("put it in brackets: `[{}]`", shown(&scalar.text)),
-                );
+                self.error(node.span, message, format!("put it in brackets: `[{}]`", shown(&scalar.text)));
                 &[]
             }
             Value::Map(_) => {
@@ -165,30 +134,18 @@ impl<'a> Reader<'a> {
     pub(super) fn text<'t>(&mut self, node: &'t Node, what: &str) -> Option<&'t str> {
         let Value::Scalar(scalar) = &node.value else {
             let message = format!("{what} is a text, this is {}", node.described());
-            self.error(
-                node.span,
-                message,
-                "write one text; put it in quotes when it has special characters",
-            );
+            self.error(node.span, message, "write one text; put it in quotes when it has special characters");
             return None;
         };
         match scalar.resolve() {
             Resolved::Text(text) if text.trim().is_empty() => {
-                self.error(
-                    node.span,
-                    format!("{what} is empty"),
-                    "write something between the quotes",
-                );
+                self.error(node.span, format!("{what} is empty"), "write something between the quotes");
                 None
             }
             Resolved::Text(text) => Some(text),
             _ => {
                 let message = format!("{what} is a text, this is {}", node.described());
-                self.error(
-                    node.span,
-                    message,
-                    format!("put it in quotes: `\"{}\"`", shown(&scalar.text)),
-                );
+                self.error(node.span, message, format!("put it in quotes: `\"{}\"`", shown(&scalar.text)));
                 None
             }
         }
@@ -206,20 +163,14 @@ impl<'a> Reader<'a> {
         {
             // Where quotes would not make it right, better say at once what would.
             let parsed = parse(&scalar.text);
-            return if parsed.is_err() {
-                self.checked(node.span, parsed)
-            } else {
-                self.text(node, what).and(None)
-            };
+            return if parsed.is_err() { self.checked(node.span, parsed) } else { self.text(node, what).and(None) };
         }
         let text = self.text(node, what)?;
         self.checked(node.span, parse(text))
     }
 
     pub(super) fn checked<T>(&mut self, span: Span, result: Result<T, Wrong>) -> Option<T> {
-        result
-            .map_err(|wrong| self.error(span, wrong.message, wrong.help))
-            .ok()
+        result.map_err(|wrong| self.error(span, wrong.message, wrong.help)).ok()
     }
 
     pub(super) fn boolean(&mut self, node: &Node, what: &str) -> Option<bool> {
@@ -243,12 +194,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    pub(super) fn integer(
-        &mut self,
-        node: &Node,
-        what: &str,
-        range: RangeInclusive<u32>,
-    ) -> Option<u32> {
+    pub(super) fn integer(&mut self, node: &Node, what: &str, range: RangeInclusive<u32>) -> Option<u32> {
         let (low, high) = (*range.start(), *range.end());
         let number = match &node.value {
             Value::Scalar(scalar) => match scalar.resolve() {
@@ -257,10 +203,7 @@ impl<'a> Reader<'a> {
             },
             _ => None,
         };
-        let value = number
-            .as_ref()
-            .and_then(serde_json::Number::as_u64)
-            .and_then(|value| u32::try_from(value).ok());
+        let value = number.as_ref().and_then(serde_json::Number::as_u64).and_then(|value| u32::try_from(value).ok());
         match (value, number) {
             (Some(value), _) if range.contains(&value) => Some(value),
             (_, number) => {
@@ -270,62 +213,33 @@ impl<'a> Reader<'a> {
                     }
                     None => format!("{what} is a whole number, this is {}", node.described()),
                 };
-                self.error(
-                    node.span,
-                    message,
-                    format!("write a number from {low} to {high}"),
-                );
+                self.error(node.span, message, format!("write a number from {low} to {high}"));
                 None
             }
         }
     }
 
-    pub(super) fn duration(
-        &mut self,
-        node: &Node,
-        what: &str,
-        range: RangeInclusive<Duration>,
-    ) -> Option<Duration> {
+    pub(super) fn duration(&mut self, node: &Node, what: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
         let value = self.unit_text(node, what, "duration", parse_duration)?;
         self.within(node, what, &value, &range, |value| duration_text(*value))
     }
 
-    pub(super) fn size(
-        &mut self,
-        node: &Node,
-        what: &str,
-        range: RangeInclusive<ByteSize>,
-    ) -> Option<ByteSize> {
+    pub(super) fn size(&mut self, node: &Node, what: &str, range: RangeInclusive<ByteSize>) -> Option<ByteSize> {
         let value = self.unit_text(node, what, "size", parse_size)?;
         self.within(node, what, &value, &range, ByteSize::to_string)
     }
 
-    fn unit_text<T>(
-        &mut self,
-        node: &Node,
-        what: &str,
-        kind: &str,
-        parse: fn(&str) -> Result<T, Wrong>,
-    ) -> Option<T> {
+    fn unit_text<T>(&mut self, node: &Node, what: &str, kind: &str, parse: fn(&str) -> Result<T, Wrong>) -> Option<T> {
         match &node.value {
             // A bare number is what most often stands here; its reader knows best what to say.
-            Value::Scalar(scalar)
-                if !matches!(scalar.resolve(), Resolved::Null | Resolved::Bool(_)) =>
-            {
-                let wrong = |wrong: Wrong| Wrong {
-                    message: format!("{what}: {}", wrong.message),
-                    ..wrong
-                };
+            Value::Scalar(scalar) if !matches!(scalar.resolve(), Resolved::Null | Resolved::Bool(_)) => {
+                let wrong = |wrong: Wrong| Wrong { message: format!("{what}: {}", wrong.message), ..wrong };
                 self.checked(node.span, parse(&scalar.text).map_err(wrong))
             }
             _ => {
                 let example = if kind == "size" { "64MiB" } else { "30s" };
                 let message = format!("{what} is a {kind}, this is {}", node.described());
-                self.error(
-                    node.span,
-                    message,
-                    format!("write a whole number and its unit, as in `{example}`"),
-                );
+                self.error(node.span, message, format!("write a whole number and its unit, as in `{example}`"));
                 None
             }
         }
@@ -343,17 +257,9 @@ impl<'a> Reader<'a> {
         if range.contains(value) {
             return Some(*value);
         }
-        let (problem, bound) = if value < range.start() {
-            ("at least", &low)
-        } else {
-            ("at most", &high)
-        };
+        let (problem, bound) = if value < range.start() { ("at least", &low) } else { ("at most", &high) };
         let message = format!("{what} is {problem} {bound}, this is {}", text(value));
-        self.error(
-            node.span,
-            message,
-            format!("write a value from `{low}` to `{high}`"),
-        );
+        self.error(node.span, message, format!("write a value from `{low}` to `{high}`"));
         None
     }
 }

@@ -4,10 +4,7 @@
 const CANDIDATES_MAX: usize = 1000;
 
 /// The candidate that differs least from a name, if it differs little enough to have been meant.
-pub(super) fn nearest<'a>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > 64 {
         return None; // no key or name is, and the comparison is quadratic
     }
@@ -17,9 +14,7 @@ pub(super) fn nearest<'a>(
         .into_iter()
         .take(CANDIDATES_MAX)
         .map(|candidate| (distance(&plain, &folded(candidate)), candidate))
-        .filter(|(distance, candidate)| {
-            *distance <= allowed && *distance < candidate.chars().count()
-        })
+        .filter(|(distance, candidate)| *distance <= allowed && *distance < candidate.chars().count())
         .min()
         .map(|(_, candidate)| candidate)
 }
@@ -36,10 +31,7 @@ pub(super) fn choices<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 
 /// `maxBackoff`, `max-backoff` and `max_backoff` are the same name in different dress.
 fn folded(name: &str) -> String {
-    name.chars()
-        .filter(|char| !matches!(char, '_' | '-' | ' '))
-        .flat_map(char::to_lowercase)
-        .collect()
+    name.chars().filter(|char| !matches!(char, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
 }
 
 /// Insertions, deletions, substitutions and swaps of neighbours (optimal string alignment).
@@ -50,11 +42,9 @@ fn distance(a: &str, b: &str) -> usize {
     for (i, from) in a.iter().enumerate() {
         let mut row = vec![i + 1];
         for (j, to) in b.iter().enumerate() {
-            let at =
-                |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX - 1);
-            let mut best = (at(&previous, j) + usize::from(from != to))
-                .min(at(&previous, j + 1) + 1)
-                .min(at(&row, j) + 1);
+            let at = |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX - 1);
+            let mut best =
+                (at(&previous, j) + usize::from(from != to)).min(at(&previous, j + 1) + 1).min(at(&row, j) + 1);
             let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(to) && b.get(j - 1) == Some(from);
             if swapped {
                 best = best.min(at(&before, j - 1) + 1);
@@ -72,14 +62,7 @@ mod tests {
 
     #[test]
     fn a_slip_of_the_keyboard_is_understood_and_a_stranger_is_not() {
-        let keys = [
-            "component",
-            "concurrency",
-            "timeout",
-            "max_backoff",
-            "on",
-            "order_by",
-        ];
+        let keys = ["component", "concurrency", "timeout", "max_backoff", "on", "order_by"];
         for (written, meant) in [
             ("componet", "component"),
             ("concurency", "concurrency"),

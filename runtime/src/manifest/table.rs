@@ -22,29 +22,14 @@ pub(super) struct Table<'t> {
 
 impl<'t> Table<'t> {
     pub(super) fn new(form: &'static str, what: String, place: Span, entries: &'t [Entry]) -> Self {
-        Self {
-            form,
-            what,
-            place,
-            entries,
-            asked: Vec::new(),
-            refused: Vec::new(),
-        }
+        Self { form, what, place, entries, asked: Vec::new(), refused: Vec::new() }
     }
 
     /// The value of a key, if the key is there and has one.
-    pub(super) fn optional(
-        &mut self,
-        reader: &mut Reader<'_>,
-        key: &'static str,
-    ) -> Option<&'t Node> {
+    pub(super) fn optional(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<&'t Node> {
         let entry = self.entry(key)?;
         if entry.node.is_null() {
-            reader.error(
-                entry.key_span,
-                format!("`{key}` has no value"),
-                "write a value, or leave the key out",
-            );
+            reader.error(entry.key_span, format!("`{key}` has no value"), "write a value, or leave the key out");
             return None;
         }
         Some(&entry.node)
@@ -60,11 +45,8 @@ impl<'t> Table<'t> {
         example: &str,
     ) -> Option<&'t Node> {
         if self.entry(key).is_none() {
-            let others = self
-                .entries
-                .iter()
-                .map(|entry| entry.key.as_str())
-                .filter(|other| !self.asked.contains(other));
+            let others =
+                self.entries.iter().map(|entry| entry.key.as_str()).filter(|other| !self.asked.contains(other));
             let named_otherwise = also.iter().any(|name| self.has(name)) || self.has(MERGE_KEY);
             if !named_otherwise && nearest(key, others).is_none() {
                 let message = format!("{} has no `{key}`", self.what);
@@ -97,10 +79,7 @@ impl<'t> Table<'t> {
 
     /// Where a key is, or the table itself where it is not.
     pub(super) fn key_span(&self, key: &str) -> Span {
-        self.entries
-            .iter()
-            .find(|entry| entry.key == key)
-            .map_or(self.place, |entry| entry.key_span)
+        self.entries.iter().find(|entry| entry.key == key).map_or(self.place, |entry| entry.key_span)
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
@@ -117,26 +96,11 @@ impl<'t> Table<'t> {
     }
 
     /// Refuses every key that was not asked for. `elsewhere` says of a key where it goes instead.
-    pub(super) fn close(
-        self,
-        reader: &mut Reader<'_>,
-        elsewhere: impl Fn(&str) -> Option<&'static str>,
-    ) {
+    pub(super) fn close(self, reader: &mut Reader<'_>, elsewhere: impl Fn(&str) -> Option<&'static str>) {
         #[cfg(test)]
-        reader
-            .asked
-            .entry(self.form)
-            .or_default()
-            .extend(self.asked.iter());
-        let left: Vec<&str> = self
-            .asked
-            .iter()
-            .copied()
-            .filter(|key| !self.has(key))
-            .collect();
-        let said = |key: &str| {
-            self.asked.contains(&key) || self.refused.contains(&key) || key == MERGE_KEY
-        };
+        reader.asked.entry(self.form).or_default().extend(self.asked.iter());
+        let left: Vec<&str> = self.asked.iter().copied().filter(|key| !self.has(key)).collect();
+        let said = |key: &str| self.asked.contains(&key) || self.refused.contains(&key) || key == MERGE_KEY;
         for entry in self.entries.iter().filter(|entry| !said(&entry.key)) {
             if reader.is_full() {
                 break;
@@ -149,10 +113,7 @@ impl<'t> Table<'t> {
             } else {
                 match left.as_slice() {
                     [] => "remove it".to_owned(),
-                    left => format!(
-                        "remove it; it can still have {}",
-                        choices(left.iter().copied())
-                    ),
+                    left => format!("remove it; it can still have {}", choices(left.iter().copied())),
                 }
             };
             reader.error(entry.key_span, message, help);

@@ -71,13 +71,8 @@ fn number(text: &str) -> Option<Resolved<'_>> {
         return Some(Resolved::NotFinite);
     }
     for (prefix, radix) in [("0x", 16), ("0o", 8)] {
-        if let Some(digits) = text
-            .strip_prefix(prefix)
-            .filter(|digits| !digits.starts_with(['+', '-']))
-        {
-            return u64::from_str_radix(digits, radix)
-                .ok()
-                .map(|value| Resolved::Number(value.into()));
+        if let Some(digits) = text.strip_prefix(prefix).filter(|digits| !digits.starts_with(['+', '-'])) {
+            return u64::from_str_radix(digits, radix).ok().map(|value| Resolved::Number(value.into()));
         }
     }
     let digits_only = !unsigned.is_empty() && unsigned.bytes().all(|byte| byte.is_ascii_digit());
@@ -95,9 +90,7 @@ fn number(text: &str) -> Option<Resolved<'_>> {
     // A decimal point or exponent between digits, as in `1.5`, `.5`, `1e3`; not `inf`, `1_000` or `1.2.3`.
     let decimal = unsigned.bytes().any(|byte| byte.is_ascii_digit())
         && unsigned.starts_with(|char: char| char.is_ascii_digit() || char == '.')
-        && unsigned
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
+        && unsigned.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
     let value = decimal.then(|| text.parse::<f64>().ok()).flatten()?;
     Some(serde_json::Number::from_f64(value).map_or(Resolved::NotFinite, Resolved::Number))
 }
@@ -135,15 +128,9 @@ impl Node {
                 Resolved::NotFinite => return Err(self.span),
                 Resolved::Text(text) => text.into(),
             },
-            Value::List(items) => items
-                .iter()
-                .map(|item| item.to_json())
-                .collect::<Result<Vec<_>, _>>()?
-                .into(),
+            Value::List(items) => items.iter().map(|item| item.to_json()).collect::<Result<Vec<_>, _>>()?.into(),
             Value::Map(entries) => {
-                let fields = entries
-                    .iter()
-                    .map(|entry| Ok((entry.key.clone(), entry.node.to_json()?)));
+                let fields = entries.iter().map(|entry| Ok((entry.key.clone(), entry.node.to_json()?)));
                 serde_json::Value::Object(fields.collect::<Result<_, _>>()?)
             }
         })
@@ -160,10 +147,7 @@ mod tests {
         let resolved = |text: &str| {
             let node = Node {
                 span: Span::default(),
-                value: Value::Scalar(Scalar {
-                    text: text.to_owned(),
-                    plain: true,
-                }),
+                value: Value::Scalar(Scalar { text: text.to_owned(), plain: true }),
                 weight: 1,
             };
             node.to_json().map(|value| value.to_string())

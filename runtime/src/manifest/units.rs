@@ -23,54 +23,18 @@ struct Unit {
 }
 
 const DURATION_UNITS: [Unit; 5] = [
-    Unit {
-        name: "ms",
-        worth: 1,
-        also: &["msec", "msecs", "millis", "millisecond", "milliseconds"],
-    },
-    Unit {
-        name: "s",
-        worth: 1000,
-        also: &["sec", "secs", "second", "seconds"],
-    },
-    Unit {
-        name: "m",
-        worth: 60_000,
-        also: &["min", "mins", "minute", "minutes"],
-    },
-    Unit {
-        name: "h",
-        worth: 3_600_000,
-        also: &["hr", "hrs", "hour", "hours"],
-    },
-    Unit {
-        name: "d",
-        worth: 86_400_000,
-        also: &["day", "days"],
-    },
+    Unit { name: "ms", worth: 1, also: &["msec", "msecs", "millis", "millisecond", "milliseconds"] },
+    Unit { name: "s", worth: 1000, also: &["sec", "secs", "second", "seconds"] },
+    Unit { name: "m", worth: 60_000, also: &["min", "mins", "minute", "minutes"] },
+    Unit { name: "h", worth: 3_600_000, also: &["hr", "hrs", "hour", "hours"] },
+    Unit { name: "d", worth: 86_400_000, also: &["day", "days"] },
 ];
 
 const SIZE_UNITS: [Unit; 4] = [
-    Unit {
-        name: "B",
-        worth: 1,
-        also: &["byte", "bytes"],
-    },
-    Unit {
-        name: "KiB",
-        worth: 1 << 10,
-        also: &["k", "kb", "ki"],
-    },
-    Unit {
-        name: "MiB",
-        worth: 1 << 20,
-        also: &["m", "mb", "mi"],
-    },
-    Unit {
-        name: "GiB",
-        worth: 1 << 30,
-        also: &["g", "gb", "gi"],
-    },
+    Unit { name: "B", worth: 1, also: &["byte", "bytes"] },
+    Unit { name: "KiB", worth: 1 << 10, also: &["k", "kb", "ki"] },
+    Unit { name: "MiB", worth: 1 << 20, also: &["m", "mb", "mi"] },
+    Unit { name: "GiB", worth: 1 << 30, also: &["g", "gb", "gi"] },
 ];
 
 /// Reads a duration such as `200ms`, `5s`, `1m`, `24h` or `7d`.
@@ -88,9 +52,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, Wrong> {
         Some(Meant::Bare(number)) => {
             format!("write `{number}s` for seconds or `{number}ms` for milliseconds")
         }
-        None => {
-            "write a whole number and its unit, ms, s, m, h or d, as in `200ms` or `24h`".to_owned()
-        }
+        None => "write a whole number and its unit, ms, s, m, h or d, as in `200ms` or `24h`".to_owned(),
     };
     Err(Wrong::new(message, help))
 }
@@ -113,18 +75,14 @@ pub fn parse_size(text: &str) -> Result<ByteSize, Wrong> {
             }
             _ => format!("write `{number}B` for bytes or `{number}MiB` for mebibytes"),
         },
-        None => "write a whole number and its unit, B, KiB, MiB or GiB, as in `64KiB` or `32MiB`"
-            .to_owned(),
+        None => "write a whole number and its unit, B, KiB, MiB or GiB, as in `64KiB` or `32MiB`".to_owned(),
     };
     Err(Wrong::new(message, help))
 }
 
 /// The shortest exact text of a duration, cut to milliseconds.
 pub fn duration_text(duration: Duration) -> String {
-    written(
-        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-        &DURATION_UNITS,
-    )
+    written(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATION_UNITS)
 }
 
 /// Only what the language allows: digits, then at once a unit.
@@ -150,10 +108,7 @@ fn meant<'a>(text: &'a str, units: &[Unit]) -> Option<Meant<'a>> {
     let mut total: u64 = 0;
     let mut previous: Option<usize> = None;
     while !rest.is_empty() {
-        let digits = rest
-            .bytes()
-            .take_while(|byte| byte.is_ascii_digit() || *byte == b'.')
-            .count();
+        let digits = rest.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
         let (number, after) = rest.split_at_checked(digits)?;
         let after = after.trim_start();
         let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();
@@ -171,9 +126,7 @@ fn meant<'a>(text: &'a str, units: &[Unit]) -> Option<Meant<'a>> {
 
 fn find_lenient(name: &str, units: &[Unit]) -> Option<usize> {
     let lower = name.to_ascii_lowercase();
-    units.iter().position(|unit| {
-        unit.name.to_ascii_lowercase() == lower || unit.also.contains(&lower.as_str())
-    })
+    units.iter().position(|unit| unit.name.to_ascii_lowercase() == lower || unit.also.contains(&lower.as_str()))
 }
 
 /// A decimal number times the worth of its unit, where that is whole.
@@ -182,18 +135,9 @@ fn times(number: &str, worth: u64) -> Option<u64> {
     if fraction.len() > 9 {
         return None;
     }
-    let whole: u64 = if whole.is_empty() && !fraction.is_empty() {
-        0
-    } else {
-        whole.parse().ok()?
-    };
+    let whole: u64 = if whole.is_empty() && !fraction.is_empty() { 0 } else { whole.parse().ok()? };
     let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    let parts = if fraction.is_empty() {
-        0
-    } else {
-        fraction.parse::<u64>().ok()?
-    }
-    .checked_mul(worth)?;
+    let parts = if fraction.is_empty() { 0 } else { fraction.parse::<u64>().ok()? }.checked_mul(worth)?;
     if parts % scale != 0 {
         return None;
     }
@@ -210,10 +154,7 @@ fn written(amount: u64, units: &[Unit]) -> String {
 }
 
 impl DurationText {
-    pub(super) fn serialize<S: Serializer>(
-        duration: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&duration_text(*duration))
     }
 }
@@ -269,11 +210,7 @@ mod tests {
     fn durations_and_sizes_are_read_and_written_back() {
         for text in ["200ms", "5s", "1m", "24h", "7d", "0ms", "90s"] {
             let duration = parse_duration(text).unwrap();
-            assert_eq!(
-                parse_duration(&duration_text(duration)).unwrap(),
-                duration,
-                "{text}"
-            );
+            assert_eq!(parse_duration(&duration_text(duration)).unwrap(), duration, "{text}");
         }
         assert_eq!(duration_text(Duration::from_secs(120)), "2m");
         assert_eq!(parse_size("32MiB").unwrap(), ByteSize(32 << 20));
@@ -289,10 +226,7 @@ mod tests {
         assert_eq!(duration("1h30m"), "write `90m`");
         assert_eq!(duration("1.5s"), "write `1500ms`");
         assert_eq!(duration("5 Minutes"), "write `5m`");
-        assert_eq!(
-            duration("5"),
-            "write `5s` for seconds or `5ms` for milliseconds"
-        );
+        assert_eq!(duration("5"), "write `5s` for seconds or `5ms` for milliseconds");
         assert!(duration("soon").starts_with("write a whole number"));
         assert!(duration("0.0001ms").starts_with("write a whole number"));
         assert!(duration("99999999999999999999d").starts_with("write a whole number"));

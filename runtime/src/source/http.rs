@@ -30,10 +30,10 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Bus, Offer, Target};
 use crate::clock::Clock;
 use crate::listener::{Limits, Listener};
-use crate::store::Accepted;
+use crate::store::{Accepted, Seq};
 use body::Budget;
 use cloudevents::{Mode, Raw};
-use problem::Problem;
+use problem::{Problem, json};
 
 /// One http source, as requests find it.
 #[derive(Debug, Clone)]
@@ -96,7 +96,8 @@ impl Routes {
     fn find(&self, method: &Method, path: &str) -> Result<Arc<Endpoint>, Missed> {
         let Some(endpoints) = self.by_path.get(path) else {
             let other = path.strip_suffix('/').map_or_else(|| format!("{path}/"), str::to_owned);
-            let hint = if self.by_path.contains_key(&other) { format!(", but one has `{other}`") } else { String::new() };
+            let hint =
+                if self.by_path.contains_key(&other) { format!(", but one has `{other}`") } else { String::new() };
             return Err(Missed::Path(format!("no source has the path `{path}`{hint}; paths are compared exactly")));
         };
         endpoints.iter().find(|endpoint| endpoint.methods.contains(method)).cloned().ok_or_else(|| {
@@ -179,24 +180,34 @@ impl Http {
         let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
         let offer = Offer { events, target: endpoint.target.clone(), marks: Vec::new() };
         let accepted = self.0.bus.accept(offer).await?;
-        Ok(accepted_response(&ids, &accepted))
+        Ok(receipt(&ids, &accepted))
     }
 }
 
-fn accepted_response(ids: &[String], accepted: &[Accepted]) -> Response<Full<Bytes>> {
+/// What became of the events of a request, in their order.
+#[derive(serde::Serialize)]
+struct Receipt<'a> {
+    accepted: usize,
+    events: Vec<ReceiptLine<'a>>,
+}
+
+#[derive(serde::Serialize)]
+struct ReceiptLine<'a> {
+    id: &'a str,
+    seq: Seq,
+    duplicate: bool,
+}
+
+fn receipt(ids: &[String], accepted: &[Accepted]) -> Response<Full<Bytes>> {
     let events: Vec<_> = ids
         .iter()
         .zip(accepted)
-        .map(|(id, accepted)| {
-            let (seq, duplicate) = match accepted {
-                Accepted::New(seq) => (seq, false),
-                Accepted::Duplicate(seq) => (seq, true),
-            };
-            serde_json::json!({ "id": id, "seq": seq, "duplicate": duplicate })
+        .map(|(id, accepted)| match *accepted {
+            Accepted::New(seq) => ReceiptLine { id, seq, duplicate: false },
+            Accepted::Duplicate(seq) => ReceiptLine { id, seq, duplicate: true },
         })
         .collect();
-    let body = serde_json::json!({ "accepted": events.len(), "events": events });
-    let mut response = Response::new(Full::from(body.to_string()));
+    let mut response = Response::new(json(&Receipt { accepted: events.len(), events }));
     *response.status_mut() = StatusCode::ACCEPTED;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

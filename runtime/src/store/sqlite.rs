@@ -65,8 +65,15 @@ impl SqliteStore {
         let (writes, queue) = mpsc::channel(WAITING_MAX);
         let sink = Arc::new(Mutex::new(None));
         let pending = Arc::new(AtomicU64::new(counters.pending()));
-        let writer =
-            writer::Writer { connection, counters, clock, sink: sink.clone(), newest: newest_tx, pending: pending.clone(), failure: failure_tx };
+        let writer = writer::Writer {
+            connection,
+            counters,
+            clock,
+            sink: sink.clone(),
+            newest: newest_tx,
+            pending: pending.clone(),
+            failure: failure_tx,
+        };
         std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(queue))

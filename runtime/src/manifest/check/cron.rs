@@ -12,14 +12,7 @@ const FIELDS: [(&str, &str); 6] = [
     ("a day of the week", "0 to 6 from Sunday, or SUN to SAT"),
 ];
 
-const NICKNAMES: [&str; 6] = [
-    "@yearly",
-    "@monthly",
-    "@weekly",
-    "@daily",
-    "@midnight",
-    "@hourly",
-];
+const NICKNAMES: [&str; 6] = ["@yearly", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
 
 /// Takes an expression that croner takes and that has a time.
 pub(super) fn parse(text: &str) -> Result<String, Wrong> {
@@ -31,27 +24,19 @@ pub(super) fn parse(text: &str) -> Result<String, Wrong> {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("write five fields, or {}", choices(NICKNAMES)),
         };
-        return Err(Wrong::new(
-            format!("`{}` is not a schedule", shown(text)),
-            help,
-        ));
+        return Err(Wrong::new(format!("`{}` is not a schedule", shown(text)), help));
     }
     let fields: Vec<&str> = text.split_whitespace().collect();
     if !(5..=6).contains(&fields.len()) {
-        let message = format!(
-            "a cron expression has 5 fields, or 6 with seconds first; `{}` has {}",
-            shown(text),
-            fields.len()
-        );
-        let help = "the fields are minute, hour, day of month, month, day of week, as in `0 2 * * *`: every day at 02:00";
+        let message =
+            format!("a cron expression has 5 fields, or 6 with seconds first; `{}` has {}", shown(text), fields.len());
+        let help =
+            "the fields are minute, hour, day of month, month, day of week, as in `0 2 * * *`: every day at 02:00";
         return Err(Wrong::new(message, help));
     }
     let expression = croner(text).map_err(|error| wrong(text, &fields, &error))?;
     if !comes(&expression.pattern) {
-        let message = format!(
-            "the cron expression `{}` never comes: no month it names has such a day",
-            shown(text)
-        );
+        let message = format!("the cron expression `{}` never comes: no month it names has such a day", shown(text));
         return Err(Wrong::new(message, "choose a day that the month has"));
     }
     Ok(text.to_owned())
@@ -70,41 +55,22 @@ fn comes(pattern: &croner::CronPattern) -> bool {
         _ => 31,
     };
     let first = pattern.days.values().into_iter().min();
-    first.is_some_and(|day| {
-        pattern
-            .months
-            .values()
-            .into_iter()
-            .any(|month| day <= longest(month))
-    })
+    first.is_some_and(|day| pattern.months.values().into_iter().any(|month| day <= longest(month)))
 }
 
 fn croner(text: &str) -> Result<croner::Cron, croner::errors::CronError> {
     use croner::parser::{CronParser, Seconds};
-    CronParser::builder()
-        .seconds(Seconds::Optional)
-        .build()
-        .parse(text)
+    CronParser::builder().seconds(Seconds::Optional).build().parse(text)
 }
 
 /// The first field that is wrong when every other one is `*`.
 fn wrong(text: &str, fields: &[&str], error: &croner::errors::CronError) -> Wrong {
-    let names = FIELDS
-        .get(FIELDS.len() - fields.len()..)
-        .unwrap_or_default();
+    let names = FIELDS.get(FIELDS.len() - fields.len()..).unwrap_or_default();
     for (at, (field, (name, range))) in fields.iter().zip(names).enumerate() {
-        let alone: Vec<&str> = (0..fields.len())
-            .map(|other| if other == at { *field } else { "*" })
-            .collect();
+        let alone: Vec<&str> = (0..fields.len()).map(|other| if other == at { *field } else { "*" }).collect();
         if croner(&alone.join(" ")).is_err() {
-            let message = format!(
-                "`{}` is not {name} in the cron expression `{}`",
-                shown(field),
-                shown(text)
-            );
-            let help = format!(
-                "{name} is {range}; also `*`, a range `1-5`, a step `*/10`, or several with commas"
-            );
+            let message = format!("`{}` is not {name} in the cron expression `{}`", shown(field), shown(text));
+            let help = format!("{name} is {range}; also `*`, a range `1-5`, a step `*/10`, or several with commas");
             return Wrong::new(message, help);
         }
     }
@@ -141,18 +107,9 @@ mod tests {
     #[test]
     fn days_that_no_month_has_never_come() {
         for text in ["0 0 30 2 *", "0 0 31 2,4,6,9,11 *", "0 0 0 30 FEB *"] {
-            assert!(
-                parse(text).unwrap_err().message.contains("never comes"),
-                "{text}"
-            );
+            assert!(parse(text).unwrap_err().message.contains("never comes"), "{text}");
         }
-        for text in [
-            "0 0 31 2,3 *",
-            "0 0 29 2 *",
-            "0 0 30 2 MON",
-            "0 0 L 2 *",
-            "0 0 5,31 4 *",
-        ] {
+        for text in ["0 0 31 2,3 *", "0 0 29 2 *", "0 0 30 2 MON", "0 0 L 2 *", "0 0 5,31 4 *"] {
             parse(text).unwrap_or_else(|wrong| panic!("{text}: {}", wrong.message));
         }
     }

@@ -31,22 +31,14 @@ const GLOB_BYTES_MAX: usize = 512;
 const SOURCES_MAX: usize = 1_000;
 
 /// A source that the manifest declares under a name.
-pub(super) fn shared(
-    reader: &mut Reader<'_>,
-    context: &Context<'_>,
-    entry: &Entry,
-) -> Option<Source> {
+pub(super) fn shared(reader: &mut Reader<'_>, context: &Context<'_>, entry: &Entry) -> Option<Source> {
     let name = reader.checked(entry.key_span, Name::parse(&entry.key));
     let what = format!("source `{}`", shown(&entry.key));
     let mut table = reader.table(&entry.node, entry.key_span, "Source", what, KINDS[0].1)?;
     let kind = one_kind(reader, context, &mut table);
     if table.is_empty() {
         let message = format!("{} does not say what it is", table.what());
-        reader.error(
-            table.place(),
-            message,
-            format!("give it {}, {} or {}", KINDS[0].1, KINDS[1].1, KINDS[2].1),
-        );
+        reader.error(table.place(), message, format!("give it {}, {} or {}", KINDS[0].1, KINDS[1].1, KINDS[2].1));
     }
     refuse_monitor(reader, &mut table);
     table.close(reader, |key| match key {
@@ -58,31 +50,17 @@ pub(super) fn shared(
     });
     let (kind, name) = (kind?, name?);
     let uri = context.uri(name.as_str());
-    Some(Source {
-        name,
-        uri,
-        kind,
-        span: entry.key_span,
-    })
+    Some(Source { name, uri, kind, span: entry.key_span })
 }
 
 /// The language has monitors, this version does not.
 pub(super) fn refuse_monitor(reader: &mut Reader<'_>, table: &mut Table<'_>) {
     let message = "monitor sources are not available in this version";
-    table.refuse(
-        reader,
-        "monitor",
-        message,
-        "remove it; there are `http`, `files` and `timer` sources",
-    );
+    table.refuse(reader, "monitor", message, "remove it; there are `http`, `files` and `timer` sources");
 }
 
 /// The one kind that a table has, read. More than one is an error.
-pub(super) fn one_kind(
-    reader: &mut Reader<'_>,
-    context: &Context<'_>,
-    table: &mut Table<'_>,
-) -> Option<SourceKind> {
+pub(super) fn one_kind(reader: &mut Reader<'_>, context: &Context<'_>, table: &mut Table<'_>) -> Option<SourceKind> {
     let mut first: Option<Span> = None;
     let mut kind = None;
     for (key, _) in KINDS {
@@ -100,11 +78,7 @@ pub(super) fn one_kind(
         if reader.sources > SOURCES_MAX {
             if reader.sources == SOURCES_MAX + 1 {
                 let message = format!("the app has more than {SOURCES_MAX} sources");
-                reader.error(
-                    span,
-                    message,
-                    "split it into several apps, or let functions share sources",
-                );
+                reader.error(span, message, "split it into several apps, or let functions share sources");
             }
             continue;
         }
@@ -119,39 +93,22 @@ pub(super) fn one_kind(
 }
 
 fn http(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<HttpSource> {
-    let mut table = reader.table(
-        node,
-        place,
-        "HttpSource",
-        "an http source",
-        "`{ path: /checkout }`",
-    )?;
+    let mut table = reader.table(node, place, "HttpSource", "an http source", "`{ path: /checkout }`")?;
     let path = table.required(reader, "path", &[], "`path: /NAME`, where requests come in");
     let path = path.and_then(|node| reader.parsed(node, "`path`", http_path));
     let methods = match table.optional(reader, "methods") {
         Some(node) => methods(reader, node),
         None => HttpSource::default_methods(),
     };
-    let type_ = table
-        .optional(reader, "type")
-        .and_then(|node| reader.parsed(node, "`type`", event_type));
-    let max_body = table
-        .optional(reader, "max_body")
-        .and_then(|node| reader.size(node, "`max_body`", SIZES));
+    let type_ = table.optional(reader, "type").and_then(|node| reader.parsed(node, "`type`", event_type));
+    let max_body = table.optional(reader, "max_body").and_then(|node| reader.size(node, "`max_body`", SIZES));
     let max_body = max_body.unwrap_or_else(crate::manifest::model::event_size);
     table.close(reader, |key| match key {
         "method" => Some("the methods are a list: `methods: [POST]`"),
-        "port" | "host" | "listen" => {
-            Some("where Evoke listens is said with `evoke up --http ADDRESS`")
-        }
+        "port" | "host" | "listen" => Some("where Evoke listens is said with `evoke up --http ADDRESS`"),
         _ => None,
     });
-    Some(HttpSource {
-        path: path?,
-        methods,
-        type_,
-        max_body,
-    })
+    Some(HttpSource { path: path?, methods, type_, max_body })
 }
 
 fn http_path(text: &str) -> Result<String, Wrong> {
@@ -164,58 +121,28 @@ fn http_path(text: &str) -> Result<String, Wrong> {
     }
     if let Some(at) = text.find(['?', '#']) {
         let path = text.get(..at).unwrap_or("");
-        return Err(Wrong::new(
-            message(),
-            format!("leave out what is behind the path: `{}`", shown(path)),
-        ));
+        return Err(Wrong::new(message(), format!("leave out what is behind the path: `{}`", shown(path))));
     }
     if !text.starts_with('/') {
-        return Err(Wrong::new(
-            message(),
-            format!("start it with a slash: `/{}`", shown(text)),
-        ));
+        return Err(Wrong::new(message(), format!("start it with a slash: `/{}`", shown(text))));
     }
     // RFC 3986, section 3.3: what a path may have without being escaped; anything else never comes in a request.
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte);
-    if let Some(char) = text
-        .chars()
-        .find(|char| !u8::try_from(*char).is_ok_and(legal))
-    {
-        let message = format!(
-            "{}: `{}` must be escaped in it",
-            message(),
-            shown(&char.to_string())
-        );
+    if let Some(char) = text.chars().find(|char| !u8::try_from(*char).is_ok_and(legal)) {
+        let message = format!("{}: `{}` must be escaped in it", message(), shown(&char.to_string()));
         let mut bytes = [0; 4];
-        let escaped: String = char
-            .encode_utf8(&mut bytes)
-            .bytes()
-            .map(|byte| format!("%{byte:02X}"))
-            .collect();
+        let escaped: String = char.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect();
         return Err(Wrong::new(message, format!("write `{escaped}` for it")));
     }
-    if let Some(parameter) = text
-        .split('/')
-        .find(|part| part.starts_with(':') || *part == "*")
-    {
-        let message = format!(
-            "{}: it has the placeholder `{}`",
-            message(),
-            shown(parameter)
-        );
-        return Err(Wrong::new(
-            message,
-            "a path is taken exactly as it stands; put what varies into the body",
-        ));
+    if let Some(parameter) = text.split('/').find(|part| part.starts_with(':') || *part == "*") {
+        let message = format!("{}: it has the placeholder `{}`", message(), shown(parameter));
+        return Err(Wrong::new(message, "a path is taken exactly as it stands; put what varies into the body"));
     }
     Ok(text.to_owned())
 }
 
 fn event_type(text: &str) -> Result<String, Wrong> {
-    if text
-        .chars()
-        .any(|char| char.is_whitespace() || char.is_control())
-    {
+    if text.chars().any(|char| char.is_whitespace() || char.is_control()) {
         let message = format!("the event type `{}` has white space in it", shown(text));
         let fixed: String = text.split_whitespace().collect::<Vec<_>>().join(".");
         return Err(Wrong::new(message, format!("write `{}`", shown(&fixed))));
@@ -232,11 +159,7 @@ fn methods(reader: &mut Reader<'_>, node: &Node) -> Vec<Method> {
             continue;
         };
         if methods.contains(&method) {
-            reader.error(
-                item.span,
-                format!("`{}` is here twice", method.as_str()),
-                "remove one of them",
-            );
+            reader.error(item.span, format!("`{}` is here twice", method.as_str()), "remove one of them");
         } else {
             methods.push(method);
         }
@@ -246,35 +169,18 @@ fn methods(reader: &mut Reader<'_>, node: &Node) -> Vec<Method> {
 
 fn method(text: &str) -> Result<Method, Wrong> {
     let names = Method::ALL.map(Method::as_str);
-    if let Some(method) = Method::ALL
-        .into_iter()
-        .find(|method| method.as_str() == text)
-    {
+    if let Some(method) = Method::ALL.into_iter().find(|method| method.as_str() == text) {
         return Ok(method);
     }
     let help = match nearest(text, names) {
         Some(meant) => format!("write `{meant}`"),
         None => format!("there are {}", names.join(", ")),
     };
-    Err(Wrong::new(
-        format!("`{}` is not a method that a source takes", shown(text)),
-        help,
-    ))
+    Err(Wrong::new(format!("`{}` is not a method that a source takes", shown(text)), help))
 }
 
-fn files(
-    reader: &mut Reader<'_>,
-    context: &Context<'_>,
-    node: &Node,
-    place: Span,
-) -> Option<FilesSource> {
-    let mut table = reader.table(
-        node,
-        place,
-        "FilesSource",
-        "a files source",
-        "`{ path: ./inbox }`",
-    )?;
+fn files(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, place: Span) -> Option<FilesSource> {
+    let mut table = reader.table(node, place, "FilesSource", "a files source", "`{ path: ./inbox }`")?;
     let path_node = table.required(
         reader,
         "path",
@@ -291,20 +197,11 @@ fn files(
         }
         None => FilesSource::default_include(),
     };
-    let exclude = table
-        .optional(reader, "exclude")
-        .map(|node| reader.list(node, "`exclude`"));
+    let exclude = table.optional(reader, "exclude").map(|node| reader.list(node, "`exclude`"));
     let exclude = globs(reader, exclude.unwrap_or_default());
-    let settle = table
-        .optional(reader, "settle")
-        .and_then(|node| reader.duration(node, "`settle`", SETTLES));
-    let content = table
-        .optional(reader, "content")
-        .and_then(|node| reader.boolean(node, "`content`"))
-        .unwrap_or(false);
-    let max_content = table
-        .optional(reader, "max_content")
-        .and_then(|node| reader.size(node, "`max_content`", SIZES));
+    let settle = table.optional(reader, "settle").and_then(|node| reader.duration(node, "`settle`", SETTLES));
+    let content = table.optional(reader, "content").and_then(|node| reader.boolean(node, "`content`")).unwrap_or(false);
+    let max_content = table.optional(reader, "max_content").and_then(|node| reader.size(node, "`max_content`", SIZES));
     if table.has("max_content") && !content {
         let help = "add `content: true`, or remove `max_content`";
         reader.warning(
@@ -313,11 +210,11 @@ fn files(
             help,
         );
     }
-    let existing = table
-        .optional(reader, "existing")
-        .and_then(|node| reader.boolean(node, "`existing`"));
+    let existing = table.optional(reader, "existing").and_then(|node| reader.boolean(node, "`existing`"));
     table.close(reader, |key| match key {
-        "recursive" => Some("remove it: folders below the folder are always watched; `include: [\"*\"]` takes only its own files"),
+        "recursive" => {
+            Some("remove it: folders below the folder are always watched; `include: [\"*\"]` takes only its own files")
+        }
         "pattern" | "glob" | "match" => Some("the files that count are `include: [\"**/*.csv\"]`"),
         "ignore" => Some("the files that do not count are `exclude: [\"**/*.tmp\"]`"),
         "debounce" | "delay" => Some("how long a file must rest is `settle: 200ms`"),
@@ -335,68 +232,40 @@ fn files(
     })
 }
 
-fn folder(
-    reader: &mut Reader<'_>,
-    context: &Context<'_>,
-    node: &Node,
-    text: &str,
-) -> Option<PathBuf> {
+fn folder(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, text: &str) -> Option<PathBuf> {
     if text.contains(['*', '?']) {
         let message = format!("`{}` is not a folder: `path` has no wildcards", shown(text));
-        reader.error(
-            node.span,
-            message,
-            "name the folder, and say with `include` which files count",
-        );
+        reader.error(node.span, message, "name the folder, and say with `include` which files count");
         return None;
     }
     let path = context.folder.join(text);
     if path.is_file() {
         let message = format!("`{}` is a file, not a folder", shown(text));
-        reader.error(
-            node.span,
-            message,
-            "name its folder, and say with `include` which files count",
-        );
+        reader.error(node.span, message, "name its folder, and say with `include` which files count");
         return None;
     }
     Some(path)
 }
 
 fn globs(reader: &mut Reader<'_>, items: &[Rc<Node>]) -> Vec<String> {
-    items
-        .iter()
-        .filter_map(|item| reader.parsed(item, "a glob", glob))
-        .collect()
+    items.iter().filter_map(|item| reader.parsed(item, "a glob", glob)).collect()
 }
 
 fn glob(text: &str) -> Result<String, Wrong> {
     if text.len() > GLOB_BYTES_MAX {
-        let message = format!(
-            "the glob `{}` is longer than {GLOB_BYTES_MAX} bytes",
-            shown(text)
-        );
+        let message = format!("the glob `{}` is longer than {GLOB_BYTES_MAX} bytes", shown(text));
         return Err(Wrong::new(message, "write several globs"));
     }
     let relative = text.trim_start_matches("./").trim_start_matches('/');
     if relative.len() < text.len() {
-        let message = format!(
-            "the glob `{}` can never match: it is relative to the folder",
-            shown(text)
-        );
+        let message = format!("the glob `{}` can never match: it is relative to the folder", shown(text));
         return Err(Wrong::new(message, format!("write `{}`", shown(relative))));
     }
     if text.split('/').any(|part| part == "..") {
-        let message = format!(
-            "the glob `{}` can never match: `..` leaves the folder",
-            shown(text)
-        );
+        let message = format!("the glob `{}` can never match: `..` leaves the folder", shown(text));
         return Err(Wrong::new(message, "watch the folder above with `path`"));
     }
-    match globset::GlobBuilder::new(text)
-        .literal_separator(true)
-        .build()
-    {
+    match globset::GlobBuilder::new(text).literal_separator(true).build() {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => {
             let message = format!("`{}` is not a glob: {}", shown(text), error.kind());

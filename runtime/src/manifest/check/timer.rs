@@ -11,37 +11,23 @@ use crate::manifest::tree::{Node, Value};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-const INTERVALS: RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(366 * 86_400);
+const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(366 * 86_400);
 const MISSED_MAX: u32 = 10_000;
 /// What `all` means without a number: enough for a night of minutes, not for a year of seconds.
 const MISSED_ALL: u32 = 1_000;
 
 pub(super) fn timer(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<TimerSource> {
-    let mut table = reader.table(
-        node,
-        place,
-        "Timer",
-        "a timer",
-        "`{ every: 1m }` or `{ cron: \"0 2 * * *\" }`",
-    )?;
+    let mut table = reader.table(node, place, "Timer", "a timer", "`{ every: 1m }` or `{ cron: \"0 2 * * *\" }`")?;
     let cron_node = table.optional(reader, "cron");
     let cron = cron_node.and_then(|node| reader.parsed(node, "`cron`", cron::parse));
-    let timezone = table
-        .optional(reader, "timezone")
-        .and_then(|node| reader.parsed(node, "`timezone`", timezone));
+    let timezone = table.optional(reader, "timezone").and_then(|node| reader.parsed(node, "`timezone`", timezone));
     let every_node = table.optional(reader, "every");
     let every = every_node.and_then(|node| reader.duration(node, "`every`", INTERVALS));
-    let missed = table
-        .optional(reader, "missed")
-        .and_then(|node| missed(reader, node))
-        .unwrap_or_default();
+    let missed = table.optional(reader, "missed").and_then(|node| missed(reader, node)).unwrap_or_default();
     match (table.has("cron"), table.has("every")) {
-        (false, false) => reader.error(
-            table.place(),
-            "a timer without a schedule",
-            "add `every: 1m` or `cron: \"0 2 * * *\"`",
-        ),
+        (false, false) => {
+            reader.error(table.place(), "a timer without a schedule", "add `every: 1m` or `cron: \"0 2 * * *\"`")
+        }
         (true, true) => {
             let other = (table.key_span("cron"), "the other schedule");
             reader.error_beside(
@@ -68,10 +54,7 @@ pub(super) fn timer(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option
         _ => None,
     });
     let schedule = match (cron, every) {
-        (Some(expr), _) => Schedule::Cron {
-            expr,
-            timezone: timezone.unwrap_or_else(TimerForm::default_timezone),
-        },
+        (Some(expr), _) => Schedule::Cron { expr, timezone: timezone.unwrap_or_else(TimerForm::default_timezone) },
         (None, Some(every)) => Schedule::Every { every },
         (None, None) => return None,
     };
@@ -83,28 +66,14 @@ fn timezone(text: &str) -> Result<String, Wrong> {
         return Ok(text.to_owned());
     }
     let database = jiff::tz::db();
-    let known: Vec<String> = database
-        .available()
-        .map(|name| name.as_str().to_owned())
-        .collect();
-    let city = |name: &&String| {
-        name.rsplit('/')
-            .next()
-            .is_some_and(|city| city.eq_ignore_ascii_case(text))
-    };
-    let help = match nearest(text, known.iter().map(String::as_str))
-        .or(known.iter().find(city).map(String::as_str))
-    {
+    let known: Vec<String> = database.available().map(|name| name.as_str().to_owned()).collect();
+    let city = |name: &&String| name.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(text));
+    let help = match nearest(text, known.iter().map(String::as_str)).or(known.iter().find(city).map(String::as_str)) {
         Some(meant) => format!("did you mean `{meant}`?"),
-        None if known.is_empty() => {
-            "this machine has no time zone database; install the package `tzdata`".to_owned()
-        }
+        None if known.is_empty() => "this machine has no time zone database; install the package `tzdata`".to_owned(),
         None => "write a name of the IANA database, such as `Europe/Berlin` or `UTC`".to_owned(),
     };
-    Err(Wrong::new(
-        format!("there is no time zone `{}`", shown(text)),
-        help,
-    ))
+    Err(Wrong::new(format!("there is no time zone `{}`", shown(text)), help))
 }
 
 fn missed(reader: &mut Reader<'_>, node: &Node) -> Option<Missed> {
@@ -129,13 +98,7 @@ fn missed(reader: &mut Reader<'_>, node: &Node) -> Option<Missed> {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => "write `none`, `last`, `all` or `{ all: 100 }`".to_owned(),
             };
-            Err(Wrong::new(
-                format!(
-                    "`{}` does not say what becomes of missed ticks",
-                    shown(text)
-                ),
-                help,
-            ))
+            Err(Wrong::new(format!("`{}` does not say what becomes of missed ticks", shown(text)), help))
         }
     })
 }

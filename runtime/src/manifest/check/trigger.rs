@@ -11,12 +11,7 @@ use crate::manifest::tree::{Node, Value};
 use crate::pattern::{Pattern, PatternError, Segment};
 use std::collections::HashMap;
 
-pub(super) fn triggers(
-    reader: &mut Reader<'_>,
-    context: &Context<'_>,
-    node: &Node,
-    function: &str,
-) -> Vec<Trigger> {
+pub(super) fn triggers(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, function: &str) -> Vec<Trigger> {
     let items = match &node.value {
         Value::Scalar(_) => {
             reader.error(
@@ -28,12 +23,7 @@ pub(super) fn triggers(
         }
         _ => {
             let help = "add a trigger, such as `- events: { type: [order.placed] }`";
-            reader.filled_list(
-                node,
-                "`on`",
-                &format!("function `{}` would never run", shown(function)),
-                help,
-            )
+            reader.filled_list(node, "`on`", &format!("function `{}` would never run", shown(function)), help)
         }
     };
     let mut counts = HashMap::new();
@@ -66,32 +56,18 @@ fn trigger(
     let example = "`events: { type: [order.placed] }`";
     let mut table = reader.table(node, node.span, "Trigger", "a trigger", example)?;
     let events_place = table.key_span("events");
-    let events = table
-        .optional(reader, "events")
-        .and_then(|node| events(reader, node, events_place));
+    let events = table.optional(reader, "events").and_then(|node| events(reader, node, events_place));
     let source_node = table.optional(reader, "source");
     let kind = source::one_kind(reader, context, &mut table);
-    let private = source::KINDS
-        .iter()
-        .map(|(key, _)| *key)
-        .find(|key| table.has(key));
+    let private = source::KINDS.iter().map(|(key, _)| *key).find(|key| table.has(key));
     if let (Some(key), true) = (private, table.has("source")) {
         let message = "a trigger with two sources";
         let help = "make each a trigger of its own: `- ` before each";
-        reader.error_beside(
-            table.key_span(key),
-            message,
-            help,
-            (table.key_span("source"), "the other source"),
-        );
+        reader.error_beside(table.key_span(key), message, help, (table.key_span("source"), "the other source"));
     }
     if table.is_empty() {
         let message = format!("{} that names no events and no source", table.what());
-        reader.error(
-            table.place(),
-            message,
-            format!("write {example} or `source: NAME`"),
-        );
+        reader.error(table.place(), message, format!("write {example} or `source: NAME`"));
     }
     source::refuse_monitor(reader, &mut table);
     table.close(reader, |key| match key {
@@ -108,12 +84,7 @@ fn trigger(
     } else {
         Origin::Any
     };
-    Some(Trigger {
-        index,
-        origin,
-        events,
-        span: node.span,
-    })
+    Some(Trigger { index, origin, events, span: node.span })
 }
 
 /// What to write instead of a trigger that is only a text.
@@ -125,11 +96,8 @@ fn trigger_for(context: &Context<'_>, node: &Node) -> String {
     if context.sources.contains(text) {
         return format!("write `- source: {text}`");
     }
-    let type_ = if text.is_empty() || text.contains(char::is_whitespace) {
-        "order.placed".to_owned()
-    } else {
-        shown(text)
-    };
+    let type_ =
+        if text.is_empty() || text.contains(char::is_whitespace) { "order.placed".to_owned() } else { shown(text) };
     format!("for events of a type write `- events: {{ type: [{type_}] }}`")
 }
 
@@ -146,23 +114,14 @@ fn private_source(
     *count += 1;
     let name = Name::trusted(&format!("{}-{count}", kind.key()));
     let uri = context.uri(&format!("{function}/{name}"));
-    Source {
-        name,
-        uri,
-        kind,
-        span,
-    }
+    Source { name, uri, kind, span }
 }
 
 /// The shared source that a trigger names.
 fn reference(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node) -> Option<Name> {
     if matches!(node.value, Value::Map(_)) {
         let help = "put `http`, `files` or `timer` into the trigger itself, or declare the source under `sources`";
-        reader.error(
-            node.span,
-            "`source` is the name of a source, this is keys and values",
-            help,
-        );
+        reader.error(node.span, "`source` is the name of a source, this is keys and values", help);
         return None;
     }
     let text = reader.text(node, "`source`")?;
@@ -171,10 +130,7 @@ fn reference(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node) -> Opt
     }
     let tail = text.rsplit('/').next().unwrap_or(text);
     let help = if context.functions.contains(tail) {
-        format!(
-            "`{tail}` is a function; for what it publishes write `events: {{ source: [{}] }}`",
-            context.uri(tail)
-        )
+        format!("`{tail}` is a function; for what it publishes write `events: {{ source: [{}] }}`", context.uri(tail))
     } else if context.sources.contains(tail) {
         format!("write its name alone: `{tail}`")
     } else if let Some(meant) = nearest(text, context.sources.iter().copied()) {
@@ -182,30 +138,16 @@ fn reference(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node) -> Opt
     } else if context.sources.is_empty() {
         "the manifest declares no sources; add it under `sources`".to_owned()
     } else {
-        format!(
-            "the manifest declares {}",
-            choices(context.sources.iter().copied().take(10)).replace(" or ", " and ")
-        )
+        format!("the manifest declares {}", choices(context.sources.iter().copied().take(10)).replace(" or ", " and "))
     };
-    reader.error(
-        node.span,
-        format!("there is no source `{}`", shown(text)),
-        help,
-    );
+    reader.error(node.span, format!("there is no source `{}`", shown(text)), help);
     None
 }
 
 fn events(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<Events> {
     if !matches!(node.value, Value::Map(_)) {
-        let message = format!(
-            "a pattern is written as fields and their values, this is {}",
-            node.described()
-        );
-        reader.error(
-            node.span,
-            message,
-            "for events of a type write `{ type: [order.placed] }`",
-        );
+        let message = format!("a pattern is written as fields and their values, this is {}", node.described());
+        reader.error(node.span, message, "for events of a type write `{ type: [order.placed] }`");
         return None;
     }
     let json = match node.to_json() {
@@ -223,26 +165,15 @@ fn events(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<Events> {
         Ok(pattern) => {
             let mut places = HashMap::new();
             note_places(node, &mut places);
-            Some(Events {
-                json,
-                pattern,
-                places,
-            })
+            Some(Events { json, pattern, places })
         }
         Err(errors) => {
-            for PatternError {
-                path,
-                message,
-                help,
-            } in errors
-            {
+            for PatternError { path, message, help } in errors {
                 let span = place_of(node, place, &path);
                 reader.error(
                     span,
                     message,
-                    help.unwrap_or_else(|| {
-                        "a field takes a list of values and operators".to_owned()
-                    }),
+                    help.unwrap_or_else(|| "a field takes a list of values and operators".to_owned()),
                 );
             }
             None
@@ -257,9 +188,7 @@ fn note_places(node: &Node, places: &mut HashMap<String, Span>) {
             places.entry(scalar.text.clone()).or_insert(node.span);
         }
         Value::List(items) => items.iter().for_each(|item| note_places(item, places)),
-        Value::Map(entries) => entries
-            .iter()
-            .for_each(|entry| note_places(&entry.node, places)),
+        Value::Map(entries) => entries.iter().for_each(|entry| note_places(&entry.node, places)),
     }
 }
 
@@ -267,13 +196,10 @@ fn note_places(node: &Node, places: &mut HashMap<String, Span>) {
 fn place_of(mut node: &Node, mut place: Span, path: &[Segment]) -> Span {
     for segment in path {
         let next = match (segment, &node.value) {
-            (Segment::Key(key), Value::Map(entries)) => entries
-                .iter()
-                .find(|entry| entry.key == *key)
-                .map(|entry| (&*entry.node, entry.key_span)),
-            (Segment::Index(index), Value::List(items)) => {
-                items.get(*index).map(|item| (&**item, item.span))
+            (Segment::Key(key), Value::Map(entries)) => {
+                entries.iter().find(|entry| entry.key == *key).map(|entry| (&*entry.node, entry.key_span))
             }
+            (Segment::Index(index), Value::List(items)) => items.get(*index).map(|item| (&**item, item.span)),
             _ => None,
         };
         let Some((inner, span)) = next else {

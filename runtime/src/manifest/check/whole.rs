@@ -16,11 +16,7 @@ pub(super) fn http_paths(reader: &mut Reader<'_>, manifest: &Manifest) {
         };
         for method in &http.methods {
             if let Some(first) = taken.get(&(http.path.as_str(), method.as_str())) {
-                let message = format!(
-                    "`{} {}` is taken by another source",
-                    method.as_str(),
-                    shown(&http.path)
-                );
+                let message = format!("`{} {}` is taken by another source", method.as_str(), shown(&http.path));
                 let help = "give one of them another path or method; several functions can run on one source";
                 reader.error_beside(source.span, message, help, (*first, "taken here"));
                 break;
@@ -34,10 +30,8 @@ pub(super) fn http_paths(reader: &mut Reader<'_>, manifest: &Manifest) {
 /// whose events go to every function.
 pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest, open: &BTreeSet<String>) {
     let prefix = format!("/{}/", manifest.app);
-    let owners: HashMap<&str, &Function> = manifest
-        .all_sources()
-        .filter_map(|(source, owner)| Some((source.uri.as_str(), owner?)))
-        .collect();
+    let owners: HashMap<&str, &Function> =
+        manifest.all_sources().filter_map(|(source, owner)| Some((source.uri.as_str(), owner?))).collect();
     for (function, trigger) in triggers(manifest) {
         let Some(values) = exact(trigger, "source") else {
             continue;
@@ -45,9 +39,7 @@ pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest, open: 
         if let Some(uri) = origin_uri(&prefix, trigger) {
             if !values.contains(&uri) {
                 let message = format!("this pattern can never match: its events come from `{uri}`");
-                let place = values
-                    .first()
-                    .map_or(trigger.span, |value| trigger.place_of(value));
+                let place = values.first().map_or(trigger.span, |value| trigger.place_of(value));
                 reader.error(place, message, "leave `source` out of the pattern");
             }
             continue;
@@ -56,15 +48,8 @@ pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest, open: 
             let place = trigger.place_of(&value);
             let owner = owners.get(value.as_str());
             if let Some(owner) = owner.filter(|owner| owner.name != function.name) {
-                let message = format!(
-                    "`{value}` can never match: its events go to `{}` alone",
-                    owner.name
-                );
-                reader.error(
-                    place,
-                    message,
-                    "declare the source under `sources` to share it",
-                );
+                let message = format!("`{value}` can never match: its events go to `{}` alone", owner.name);
+                reader.error(place, message, "declare the source under `sources` to share it");
             } else if owner.is_some() || open.contains(&value) {
                 continue;
             } else if value.starts_with(&prefix) {
@@ -72,20 +57,14 @@ pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest, open: 
                 if value.matches('/').count() > 2 && reader.has_errors() {
                     continue;
                 }
-                let message = format!(
-                    "`{}` can never match: the app has no such source or function",
-                    shown(&value)
-                );
+                let message = format!("`{}` can never match: the app has no such source or function", shown(&value));
                 let help = match nearest(&value, open.iter().map(String::as_str)) {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => format!("the sources of its events are {}", listed(open)),
                 };
                 reader.error(place, message, help);
             } else if open.contains(&format!("{prefix}{value}")) {
-                let message = format!(
-                    "no source of this app makes events whose source is `{}`",
-                    shown(&value)
-                );
+                let message = format!("no source of this app makes events whose source is `{}`", shown(&value));
                 reader.warning(place, message, format!("did you mean `{prefix}{value}`?"));
             }
         }
@@ -102,31 +81,19 @@ fn origin_uri(prefix: &str, trigger: &Trigger) -> Option<String> {
 }
 
 fn listed(names: &BTreeSet<String>) -> String {
-    let names: Vec<_> = names
-        .iter()
-        .take(10)
-        .map(|name| format!("`{name}`"))
-        .collect();
+    let names: Vec<_> = names.iter().take(10).map(|name| format!("`{name}`")).collect();
     names.join(", ")
 }
 
 /// A type that nothing here makes may come from outside, but one that is nearly the type of something does not.
 pub(super) fn event_types(reader: &mut Reader<'_>, manifest: &Manifest) {
-    let raw = manifest
-        .all_sources()
-        .filter_map(|(source, _)| match &source.kind {
-            SourceKind::Http(http) => http.type_.as_deref(),
-            SourceKind::Files(_) | SourceKind::Timer(_) => None,
-        });
-    let globs: Vec<_> = manifest
-        .functions
-        .iter()
-        .flat_map(|function| &function.allow.publish)
-        .collect();
-    let known: BTreeSet<&str> = raw
-        .chain(globs.iter().map(|glob| glob.as_str()))
-        .filter(|type_| !type_.contains('*'))
-        .collect();
+    let raw = manifest.all_sources().filter_map(|(source, _)| match &source.kind {
+        SourceKind::Http(http) => http.type_.as_deref(),
+        SourceKind::Files(_) | SourceKind::Timer(_) => None,
+    });
+    let globs: Vec<_> = manifest.functions.iter().flat_map(|function| &function.allow.publish).collect();
+    let known: BTreeSet<&str> =
+        raw.chain(globs.iter().map(|glob| glob.as_str())).filter(|type_| !type_.contains('*')).collect();
     if too_much(manifest) {
         return;
     }
@@ -137,10 +104,7 @@ pub(super) fn event_types(reader: &mut Reader<'_>, manifest: &Manifest) {
                 continue;
             }
             if let Some(meant) = nearest(&type_, known.iter().copied()) {
-                let message = format!(
-                    "nothing in this app makes events of the type `{}`",
-                    shown(&type_)
-                );
+                let message = format!("nothing in this app makes events of the type `{}`", shown(&type_));
                 let warning = Diagnostic::warning(reader.source, trigger.place_of(&type_), message);
                 found.push(warning.help(format!("did you mean `{meant}`?")));
             }
@@ -159,11 +123,7 @@ pub(super) fn cycles(reader: &mut Reader<'_>, manifest: &Manifest) {
         .iter()
         .map(|from| {
             (0..functions.len())
-                .filter(|to| {
-                    functions
-                        .get(*to)
-                        .is_some_and(|to| publishes_to(manifest, from, to))
-                })
+                .filter(|to| functions.get(*to).is_some_and(|to| publishes_to(manifest, from, to)))
                 .collect()
         })
         .collect();
@@ -187,10 +147,7 @@ pub(super) fn cycles(reader: &mut Reader<'_>, manifest: &Manifest) {
         };
         let message = match names.as_slice() {
             [name, _] => format!("{name} can set itself off: it may publish what it runs on"),
-            names => format!(
-                "these functions can set each other off in a circle: {}",
-                names.join(" → ")
-            ),
+            names => format!("these functions can set each other off in a circle: {}", names.join(" → ")),
         };
         let help = "narrow `allow.publish` or a trigger's `type`, unless the function ends the circle itself";
         reader.warning(function.spans.allow, message, help);
@@ -205,11 +162,7 @@ fn way_back(sets_off: &[Vec<usize>], start: usize) -> Option<Vec<usize>> {
         for next in sets_off.get(at)? {
             if *next == start {
                 let mut path = vec![at];
-                while let Some(before) = path
-                    .last()
-                    .filter(|at| **at != start)
-                    .and_then(|at| came_from.get(at))
-                {
+                while let Some(before) = path.last().filter(|at| **at != start).and_then(|at| came_from.get(at)) {
                     path.push(*before);
                 }
                 path.reverse();
@@ -227,35 +180,25 @@ fn way_back(sets_off: &[Vec<usize>], start: usize) -> Option<Vec<usize>> {
 /// Whether an event that `from` may publish can meet a trigger of `to`.
 fn publishes_to(manifest: &Manifest, from: &Function, to: &Function) -> bool {
     let uri = format!("/{}/{}", manifest.app, from.name);
-    to.triggers
-        .iter()
-        .filter(|trigger| matches!(trigger.origin, Origin::Any))
-        .any(|trigger| {
-            let Some(events) = &trigger.events else {
-                return false;
-            };
-            let source = exact(trigger, "source").is_none_or(|sources| sources.contains(&uri));
-            let types = match exact(trigger, "type") {
-                Some(types) => types
-                    .iter()
-                    .any(|type_| from.allow.publish.iter().any(|glob| glob.matches(type_))),
-                // A type that is not exact is not guessed at; no type at all takes every one.
-                None => events.json.get("type").is_none() && !from.allow.publish.is_empty(),
-            };
-            source && types
-        })
+    to.triggers.iter().filter(|trigger| matches!(trigger.origin, Origin::Any)).any(|trigger| {
+        let Some(events) = &trigger.events else {
+            return false;
+        };
+        let source = exact(trigger, "source").is_none_or(|sources| sources.contains(&uri));
+        let types = match exact(trigger, "type") {
+            Some(types) => types.iter().any(|type_| from.allow.publish.iter().any(|glob| glob.matches(type_))),
+            // A type that is not exact is not guessed at; no type at all takes every one.
+            None => events.json.get("type").is_none() && !from.allow.publish.is_empty(),
+        };
+        source && types
+    })
 }
 
 /// Comparing every type that is published with every type that is taken is advice, not worth any time.
 fn too_much(manifest: &Manifest) -> bool {
-    let globs: usize = manifest
-        .functions
-        .iter()
-        .map(|function| function.allow.publish.len() + 1)
-        .sum();
-    let types: usize = triggers(manifest)
-        .map(|(_, trigger)| exact(trigger, "type").map_or(1, |types| types.len()))
-        .sum();
+    let globs: usize = manifest.functions.iter().map(|function| function.allow.publish.len() + 1).sum();
+    let types: usize =
+        triggers(manifest).map(|(_, trigger)| exact(trigger, "type").map_or(1, |types| types.len())).sum();
     globs.saturating_mul(types) > 1_000_000
 }
 
@@ -264,10 +207,5 @@ fn exact(trigger: &Trigger, field: &str) -> Option<Vec<String>> {
 }
 
 fn triggers(manifest: &Manifest) -> impl Iterator<Item = (&Function, &Trigger)> {
-    manifest.functions.iter().flat_map(|function| {
-        function
-            .triggers
-            .iter()
-            .map(move |trigger| (function, trigger))
-    })
+    manifest.functions.iter().flat_map(|function| function.triggers.iter().map(move |trigger| (function, trigger)))
 }

@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use super::problem::Problem;
 use crate::listener::BodyError;
 
-/// Memory of all bodies that were read and whose events are not committed yet: 32 bodies of a mebibyte, or ten
+/// Memory of all bodies that were read and whose events are not committed yet: 24 bodies of a mebibyte, or ten
 /// thousands of ordinary ones. Slow senders of large bodies fill it, and not the machine.
-const BUDGET: u32 = 32 * 1024 * 1024;
+const BUDGET: u32 = 24 * 1024 * 1024;
 /// A body that turns out too large is read on for this much and this long, so that a client that sends before it
 /// listens gets to read why it is refused.
 const DISCARD: (usize, Duration) = (8 * 1024 * 1024, Duration::from_secs(2));

@@ -63,7 +63,9 @@ impl Mode {
             return Ok(Self::Raw);
         }
         if headers.keys().any(|name| name.as_str().starts_with("ce-")) {
-            return Err(Problem::malformed("`specversion` is missing; an event in binary mode has `ce-specversion: 1.0`"));
+            return Err(Problem::malformed(
+                "`specversion` is missing; an event in binary mode has `ce-specversion: 1.0`",
+            ));
         }
         unsupported(
             "this source declares no `type` for raw bodies and takes only CloudEvents: send application/cloudevents+json, \
@@ -265,9 +267,9 @@ fn adopt_trace(event: &mut Event, headers: &HeaderMap) {
 fn is_traceparent(text: &str) -> bool {
     let mut fields = text.split('-');
     let lengths_fit = [2, 32, 16, 2].into_iter().all(|length| {
-        fields.next().is_some_and(|field| {
-            field.len() == length && field.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        })
+        fields
+            .next()
+            .is_some_and(|field| field.len() == length && field.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
     });
     lengths_fit && !text.starts_with("ff") && (fields.next().is_none() || !text.starts_with("00"))
 }

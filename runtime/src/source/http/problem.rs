@@ -56,18 +56,33 @@ impl Problem {
     }
 
     pub(super) fn response(self) -> Response<Full<Bytes>> {
-        let body = serde_json::json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or_default(),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
+        let body = json(&Body {
+            type_: "about:blank",
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status.as_u16(),
+            detail: &self.detail,
         });
-        let mut response = Response::new(Full::from(body.to_string()));
+        let mut response = Response::new(body);
         *response.status_mut() = self.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response.headers_mut().extend(self.header);
         response
     }
+}
+
+/// The members in the order of RFC 9457, section 3.1.
+#[derive(serde::Serialize)]
+struct Body<'a> {
+    #[serde(rename = "type")]
+    type_: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+}
+
+/// A body of JSON text; plain structs always serialise.
+pub(super) fn json(value: &impl serde::Serialize) -> Full<Bytes> {
+    Full::from(serde_json::to_vec(value).unwrap_or_default())
 }
 
 impl From<Refused> for Problem {
