@@ -53,8 +53,7 @@ struct Access {
     suffixes_folded: Vec<u32>,
     /// Levels that blocks have, for each kind.
     levels: [Vec<u32>; 3],
-    /// Found by any value.
-    any: Vec<EntryId>,
+    any: bool,
 }
 
 /// Small, because there is one for nearly every pattern, and hardly any is in a cache.
@@ -121,7 +120,7 @@ impl<'a> Key<'a> {
                 Ends::new(seed(field, *how as u64), text.as_bytes(), end).to(text.len())
             }
             Self::Block(block) => block_hash(field, *block),
-            Self::Any => 0,
+            Self::Any => add(seed(field, ANY_SEED), 0),
         }
     }
 }
@@ -129,6 +128,7 @@ impl<'a> Key<'a> {
 /// Seeds of the ways in `How` are 0 to 4.
 const EXACT_SEED: u64 = 5;
 const BLOCK_SEED: u64 = 6;
+const ANY_SEED: u64 = 7;
 
 fn seed(field: FieldId, way: u64) -> u64 {
     u64::from(field) << 3 | way
@@ -205,9 +205,10 @@ impl Fields {
 
     /// How many patterns a value that has the key makes candidates now.
     pub(super) fn crowd(&self, field: FieldId, key: &Key<'_>) -> usize {
-        match key {
-            Key::Any => self.fields.get(field as usize).map_or(0, |field| field.access.any.len()),
-            key => self.posted(key.hash(field)).len(),
+        match self.postings.get(&key.hash(field)) {
+            None => 0,
+            Some(Posting::One(_)) => 1,
+            Some(Posting::Many(at)) => self.many.get(*at as usize).map_or(0, Vec::len),
         }
     }
 
@@ -216,12 +217,7 @@ impl Fields {
         let hash = key.hash(field);
         let Some(access) = self.fields.get_mut(field as usize).map(|field| &mut field.access) else { return };
         match key {
-            Key::Any => {
-                if access.any.last() != Some(&entry) {
-                    access.any.push(entry);
-                }
-                return;
-            }
+            Key::Any => access.any = true,
             Key::Exact(_) => access.exact = true,
             Key::Text(How::Folded, _) => access.exact_folded = true,
             Key::Text(How::Prefix, text) => note(&mut access.prefixes, text.len()),
@@ -249,18 +245,20 @@ impl Fields {
     }
 
     /// Adds the entries that a value makes candidates.
-    pub(super) fn find(&self, field: FieldId, value: Scalar<'_>, found: &mut Vec<EntryId>) {
+    pub(super) fn find(&self, field: FieldId, value: Scalar<'_>, found: &mut Found) {
         let Some(access) = self.fields.get(field as usize).map(|field| &field.access) else { return };
-        found.extend_from_slice(&access.any);
+        if access.any {
+            self.posted(Key::Any.hash(field), found);
+        }
         if access.exact {
-            found.extend_from_slice(self.posted(exact_hash(field, value)));
+            self.posted(exact_hash(field, value), found);
         }
         if access.levels.iter().any(|levels| !levels.is_empty())
             && let Some((kind, key)) = block::key(value)
         {
             for level in &access.levels[kind as usize] {
                 let prefix = key.checked_shr(*level).unwrap_or(0);
-                found.extend_from_slice(self.posted(block_hash(field, Block { kind, level: *level as u8, prefix })));
+                self.posted(block_hash(field, Block { kind, level: *level as u8, prefix }), found);
             }
         }
         let Scalar::String(text) = value else { return };
@@ -271,27 +269,76 @@ impl Fields {
         if access.exact_folded || !access.prefixes_folded.is_empty() || !access.suffixes_folded.is_empty() {
             let folded: String = text.chars().map(fold).collect();
             if access.exact_folded {
-                found.extend_from_slice(self.posted(Key::Text(How::Folded, &folded).hash(field)));
+                self.posted(Key::Text(How::Folded, &folded).hash(field), found);
             }
             self.ends(field, How::PrefixFolded, &folded, &access.prefixes_folded, End::Start, found);
             self.ends(field, How::SuffixFolded, &folded, &access.suffixes_folded, End::Back, found);
         }
     }
 
-    fn ends(&self, field: FieldId, how: How, text: &str, lengths: &[u32], end: End, found: &mut Vec<EntryId>) {
+    fn ends(&self, field: FieldId, how: How, text: &str, lengths: &[u32], end: End, found: &mut Found) {
         let mut ends = Ends::new(seed(field, how as u64), text.as_bytes(), end);
         for length in lengths.iter().map(|length| *length as usize).take_while(|length| *length <= text.len()) {
-            found.extend_from_slice(self.posted(ends.to(length)));
+            self.posted(ends.to(length), found);
         }
     }
 
-    /// The entries of a posting.
-    fn posted(&self, hash: u64) -> &[EntryId] {
+    fn posted(&self, hash: u64, found: &mut Found) {
         match self.postings.get(&hash) {
-            None => &[],
-            Some(Posting::One(entry)) => std::slice::from_ref(entry),
-            Some(Posting::Many(at)) => self.many.get(*at as usize).map_or(&[], Vec::as_slice),
+            None => {}
+            Some(Posting::One(entry)) => found.add(*entry),
+            Some(Posting::Many(at)) => found.add_list(*at, &self.many),
         }
+    }
+}
+
+/// The candidates of one event.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    ids: Vec<EntryId>,
+    /// How long `ids` may get before it is sorted out: an array can lead to the same patterns a million times.
+    sort_at: usize,
+    /// For each list of `Fields::many` the event that it was last taken for: once is enough.
+    taken: Vec<u64>,
+    event: u64,
+}
+
+impl Found {
+    /// Starts over for an event.
+    pub(super) fn clear(&mut self, fields: &Fields, always: &[EntryId]) {
+        self.event += 1;
+        self.ids.clear();
+        self.ids.extend_from_slice(always);
+        self.sort_at = (always.len() * 2).max(4096);
+        if self.taken.len() < fields.many.len() {
+            self.taken.resize(fields.many.len(), 0);
+        }
+    }
+
+    fn add(&mut self, id: EntryId) {
+        self.ids.push(id);
+        if self.ids.len() >= self.sort_at {
+            self.sort();
+            self.sort_at = (self.ids.len() * 2).max(4096);
+        }
+    }
+
+    fn add_list(&mut self, list: u32, many: &[Vec<EntryId>]) {
+        let (Some(taken), Some(ids)) = (self.taken.get_mut(list as usize), many.get(list as usize)) else { return };
+        if std::mem::replace(taken, self.event) != self.event {
+            self.ids.extend_from_slice(ids);
+        }
+    }
+
+    fn sort(&mut self) {
+        self.ids.sort_unstable();
+        self.ids.dedup();
+    }
+
+    /// The candidates, ascending, each once.
+    pub(super) fn sorted(&mut self) -> &mut Vec<EntryId> {
+        self.sort();
+        &mut self.ids
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::index::{EntryId, Fields, Key};
+use super::index::{EntryId, Fields, Found, Key};
 use super::json::{self, Place};
 use super::tree::{FieldId, NONE, ROOT, Tree, Value};
 use super::verify::Resolved;
@@ -36,7 +36,7 @@ struct Entry<K> {
 #[derive(Default)]
 struct Scratch {
     tree: Tree,
-    found: Vec<EntryId>,
+    found: Found,
 }
 
 thread_local! {
@@ -122,11 +122,9 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
 
     fn search(&self, scratch: &mut Scratch) -> Vec<K> {
         let Scratch { tree, found } = scratch;
-        found.clear();
-        found.extend_from_slice(&self.always);
+        found.clear(&self.fields, &self.always);
         tree.count_scalars(|field, scalar| self.fields.find(field, scalar, found));
-        found.sort_unstable();
-        found.dedup();
+        let found = found.sorted();
         found.retain_mut(|id| {
             let Some(Some(entry)) = self.entries.get(*id as usize) else { return false };
             *id = entry.first;
