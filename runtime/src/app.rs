@@ -196,7 +196,7 @@ async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Li
     let public = bind(options.http, "--http").await?;
     let admin = bind(options.admin, "--admin").await?;
     let bus = Bus::new(store.clone(), Router::default(), bus::Limits::default());
-    let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock.clone(), options.concurrency);
+    let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), options.concurrency);
     let http = Http::new(bus.clone(), clock.clone(), Routes::default());
     let sources = tokio::sync::Mutex::new(Sources::new(bus.clone(), clock.clone()));
     let log_sink = logs.sink();
