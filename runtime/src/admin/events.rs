@@ -21,6 +21,7 @@ use crate::store::{Accepted, EventFilter, Seq, Store, StoreError, StoredEvent};
 
 /// Events that are read from the store at a time: of the largest size they hold 64 MiB.
 const PAGE: usize = 64;
+/// Of the newest; what is behind a position is listed to the end.
 const LIMIT_DEFAULT: usize = 100;
 
 #[derive(Deserialize)]
@@ -54,7 +55,7 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>, Params(wanted): Params
 
 async fn write(store: Arc<dyn Store>, wanted: Wanted, lines: Lines) -> Result<(), Ended> {
     let filter = EventFilter { type_: wanted.r#type.clone(), source: wanted.source.clone(), ..EventFilter::default() };
-    let limit = wanted.limit.unwrap_or(LIMIT_DEFAULT);
+    let limit = wanted.limit.unwrap_or(if wanted.after.is_some() { usize::MAX } else { LIMIT_DEFAULT });
     let mut after = match wanted.after {
         Some(after) => after,
         None => before_newest(&*store, &filter, limit).await?,

@@ -165,6 +165,7 @@ async fn lists_of_any_length_are_the_newest_in_order_or_what_is_behind_a_positio
     assert_eq!(list("limit=100000&type=a.odd").await, (1..=100).map(|n| 2 * n).collect::<Vec<_>>());
     assert_eq!(list("limit=90&type=a.*&source=/test").await.len(), 90);
     assert_eq!(list("after=197&limit=2").await, [198, 199]);
+    assert_eq!(list("after=10").await.len(), 190);
     assert_eq!(list("limit=0").await, Vec::<i64>::new());
     assert_eq!(list("source=/other").await, Vec::<i64>::new());
     let bare = &api.lines("/api/v1/events?limit=1").await[0];

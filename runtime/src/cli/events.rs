@@ -7,6 +7,9 @@ use super::text::{self, DIM, Glance, cut, local_time, plain, print, print_raw};
 use super::{Common, Failure};
 use crate::admin::view::Envelope;
 
+/// As many as are seen without scrolling.
+const NEWEST: usize = 20;
+
 #[derive(Debug, Args)]
 pub(super) struct Events {
     /// Go on with events as they come
@@ -21,9 +24,9 @@ pub(super) struct Events {
     /// Only events behind this number, the oldest first
     #[arg(long, value_name = "NUMBER")]
     after: Option<i64>,
-    /// At most so many; with --follow, so many before it goes on
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
-    limit: usize,
+    /// At most so many; with --follow, so many before it goes on [default: the newest 20; all with --after]
+    #[arg(long, short = 'n', value_name = "N")]
+    limit: Option<usize>,
     /// With --json, each event as {"seq", "accepted", "event"}: with its number and its time of acceptance
     #[arg(long)]
     envelope: bool,
@@ -33,8 +36,9 @@ impl Events {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
         let envelope = self.envelope || !common.reach.json;
         let flags = [("follow", self.follow), ("envelope", envelope)].map(|(name, flag)| (name, flag.to_string()));
-        let mut query = vec![("limit", self.limit.to_string())];
-        query.extend(flags);
+        let mut query = Vec::from(flags);
+        let limit = self.limit.or(self.after.is_none().then_some(NEWEST));
+        query.extend(limit.map(|limit| ("limit", limit.to_string())));
         query.extend(self.type_.map(|type_| ("type", type_)));
         query.extend(self.source.map(|source| ("source", source)));
         query.extend(self.after.map(|after| ("after", after.to_string())));
