@@ -16,8 +16,8 @@
 //! | `GET /api/v1/logs?function=&delivery=&limit=&follow=` | [`crate::logs::Line`] a line, oldest first |
 //!
 //! Lists are NDJSON: one JSON object a line, streamed, so that a list of any length needs little memory. Without
-//! `after`, the newest `limit` events are listed, 100 unless it says so; `follow=true` goes on with what comes until the client leaves. A list
-//! that cannot be finished breaks off without the end of its encoding.
+//! `after`, the newest `limit` events are listed, by default 100; `follow=true` goes on with what comes until the
+//! client leaves. A list that cannot be finished breaks off without the end of its encoding.
 //!
 //! `{ref}` is an event's number or, when there is none of this number, its id. An id that several sources gave is
 //! answered 409 with the numbers of the events in `seqs`. Refusals are `application/problem+json` (RFC 9457) with the

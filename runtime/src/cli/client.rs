@@ -45,7 +45,10 @@ impl Client {
 
     /// Sends a JSON value; answers the text of another.
     pub(super) fn post(&self, path: &str, body: &impl Serialize) -> Result<String, Failure> {
-        self.text(self.checked(self.agent.post(format!("{}{path}", self.base)).send_json(body))?)
+        // What is sent are strings, numbers and JSON, which is kept as it was written.
+        let body = serde_json::to_vec(body).unwrap_or_default();
+        let request = self.agent.post(format!("{}{path}", self.base)).content_type("application/json");
+        self.text(self.checked(request.send(&body[..]))?)
     }
 
     /// Asks for lines, and hands over each as it comes.

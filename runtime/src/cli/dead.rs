@@ -128,8 +128,10 @@ fn show(letter: &DeadLetter) -> String {
         text += &format!("{DIM}attempt {attempt} at {time}, {took}{DIM:#} {style}{outcome}{style:#} {message}\n");
     }
     text += &format!("{BOLD}event {}{BOLD:#} {DIM}accepted {}{DIM:#}", event.seq, local_time(&event.accepted));
-    let json: serde_json::Value = serde_json::from_str(event.event.get()).unwrap_or_default();
-    let json = serde_json::to_string_pretty(&json).unwrap_or_default();
+    let value: Result<serde_json::Value, _> = serde_json::from_str(event.event.get());
+    // As it is where it is nested too deeply to be read.
+    let json = value.and_then(|value| serde_json::to_string_pretty(&value));
+    let json = json.unwrap_or_else(|_| event.event.get().to_owned());
     json.lines().fold(text, |text, line| text + "\n" + &plain(line))
 }
 

@@ -3,7 +3,8 @@
 use std::io::Read;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::client::{Client, read};
 use super::text::{plain, print, print_json};
@@ -53,17 +54,27 @@ impl Emit {
         })
     }
 
-    fn assemble(self) -> Result<Value, Failure> {
-        let mut event = json!({ "specversion": "1.0", "type": self.type_, "source": self.source });
-        if let Some(members) = event.as_object_mut() {
-            let texts = [("id", self.id), ("subject", self.subject)];
-            members.extend(texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into()))));
-            if let Some(data) = &self.data {
-                members.insert("data".to_owned(), parse("--data", &text_of(data)?)?);
-            }
-        }
-        Ok(event)
+    fn assemble(self) -> Result<Box<RawValue>, Failure> {
+        let data = self.data.map(|data| parse("--data", &text_of(&data)?)).transpose()?;
+        let Self { type_, source, id, subject, .. } = self;
+        let draft = Draft { specversion: "1.0", type_, source, id, subject, data };
+        serde_json::value::to_raw_value(&draft).map_err(|e| Failure::Failed(format!("this makes no event: {e}")))
     }
+}
+
+/// The event that is sent; the data is as it was written, number for number.
+#[derive(Serialize)]
+struct Draft {
+    specversion: &'static str,
+    #[serde(rename = "type")]
+    type_: Option<String>,
+    source: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Box<RawValue>>,
 }
 
 fn text_of(argument: &str) -> Result<String, Failure> {
@@ -78,7 +89,7 @@ fn text_of(argument: &str) -> Result<String, Failure> {
     read.map_err(|e| Failure::Failed(format!("cannot read {argument}: {e}")))
 }
 
-fn parse(option: &str, text: &str) -> Result<Value, Failure> {
+fn parse(option: &str, text: &str) -> Result<Box<RawValue>, Failure> {
     serde_json::from_str(text)
         .map_err(|e| Failure::Failed(format!("{option} is not JSON: {e}; a text needs quotes, as in '\"text\"'")))
 }

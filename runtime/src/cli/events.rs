@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::client::{Client, read};
-use super::text::{self, DIM, Glance, cut, local_time, plain, print, print_raw};
+use super::text::{self, DIM, Glance, compact, cut, local_time, plain, print, print_raw};
 use super::{Common, Failure};
 use crate::admin::view::Envelope;
 
@@ -61,7 +61,8 @@ fn human(envelope: &Envelope, columns: Option<usize>) -> String {
         return cut(&start, columns).into_owned();
     }
     // A glance is short also where nothing else cuts it.
-    let data = data.map(|data| cut(&plain(data.get()), Some(room.unwrap_or(120))).into_owned()).unwrap_or_default();
+    let data =
+        data.map(|data| cut(&plain(&compact(&data)), Some(room.unwrap_or(120))).into_owned()).unwrap_or_default();
     format!("{seq:>6}  {DIM}{time}{DIM:#}  {type_:<24}  {source}{subject}  {DIM}{data}{DIM:#}").trim_end().to_owned()
 }
 

@@ -84,6 +84,12 @@ impl Glance {
     }
 }
 
+/// JSON without white space; as it is where it is nested too deeply to be read.
+pub(super) fn compact(json: &RawValue) -> String {
+    let value: Result<serde_json::Value, _> = serde_json::from_str(json.get());
+    value.map_or_else(|_| json.get().to_owned(), |value| value.to_string())
+}
+
 /// Text that cannot move the cursor, change colours or reverse what is read after it: control characters and the
 /// bidirectional overrides are written out, on one line.
 pub(super) fn plain(text: &str) -> Cow<'_, str> {
