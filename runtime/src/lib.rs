@@ -1,1 +1,3 @@
 //! Evoke.
+
+pub mod pattern;
