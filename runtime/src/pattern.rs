@@ -172,7 +172,7 @@ impl Pattern {
     /// # Errors
     /// When the event's data is not one JSON text.
     pub fn matches(&self, event: &EventView<'_>) -> Result<bool, MalformedEvent> {
-        let mut matcher = Matcher::new();
+        let mut matcher = Matcher::default();
         matcher.insert((), self);
         Ok(!matcher.matches(event)?.is_empty())
     }

@@ -6,19 +6,57 @@ use super::fields::{Fields, ROOT};
 use super::json::{self, DEPTH_MAX, MalformedEvent, RawString, Scanner};
 use super::number::Decimal;
 
-/// An event: its attributes, each a top-level field with a string, and its data.
-#[derive(Clone, Copy, Debug)]
+/// Attributes that are held without allocating: the ten or so of CloudEvents and as many extensions.
+const INLINE: usize = 16;
+
+/// An event as patterns see it: its attributes, each a top-level field with a string, and its data. Borrowed.
+#[derive(Clone, Debug)]
 pub struct EventView<'a> {
-    /// `id`, `source`, `type`, `subject`, `time`, … and extensions. Of two of the same name the last one counts.
-    pub attributes: &'a [(&'a str, &'a str)],
-    /// The field `data`.
-    pub data: DataView<'a>,
+    inline: [(&'a str, &'a str); INLINE],
+    len: usize,
+    more: Vec<(&'a str, &'a str)>,
+    data: DataView<'a>,
 }
 
-/// The data of an event.
-#[derive(Clone, Copy, Debug)]
+impl<'a> EventView<'a> {
+    /// An event with these attributes, by name: `id`, `source`, `type`, `subject`, `time`, … and extensions. Of two of
+    /// the same name the last one counts. More than 16 allocate.
+    pub fn new(attributes: impl IntoIterator<Item = (&'a str, &'a str)>, data: DataView<'a>) -> Self {
+        let mut view = Self { inline: [("", ""); INLINE], len: 0, more: Vec::new(), data };
+        for attribute in attributes {
+            match view.inline.get_mut(view.len) {
+                Some(place) => {
+                    *place = attribute;
+                    view.len += 1;
+                }
+                None => view.more.push(attribute),
+            }
+        }
+        view
+    }
+
+    /// The attributes, as they were given.
+    pub fn attributes(&self) -> impl Iterator<Item = (&'a str, &'a str)> + '_ {
+        self.inline.iter().take(self.len).chain(&self.more).copied()
+    }
+
+    /// The data.
+    #[must_use]
+    pub fn data(&self) -> DataView<'a> {
+        self.data
+    }
+
+    fn attribute(&self, index: u32) -> &'a str {
+        let index = index as usize;
+        let place = if index < self.len { self.inline.get(index) } else { self.more.get(index - self.len) };
+        place.map_or("", |(_, value)| value)
+    }
+}
+
+/// The data of an event, the field `data`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataView<'a> {
-    /// There is no field `data`.
+    /// There is none that a pattern can look at.
     None,
     /// The bytes of a JSON text: `data` is its value. Of two members of the same name in one object the last one
     /// counts, as in JavaScript, Python and serde_json, so that a function sees what its pattern saw.
@@ -139,7 +177,7 @@ impl Extract {
     /// Reads an event.
     pub(super) fn read(&mut self, fields: &Fields, event: &EventView<'_>) -> Result<(), MalformedEvent> {
         self.begin(fields);
-        for (index, (name, value)) in event.attributes.iter().enumerate() {
+        for (index, (name, value)) in event.attributes().enumerate() {
             if let Some(field) = fields.child(ROOT, name) {
                 let span = Span { origin: Origin::Attribute(index as u32), start: 0, end: value.len() as u32 };
                 self.top(fields, field, span);
@@ -251,23 +289,28 @@ impl Extract {
 /// A way to get at the texts that occurrences stand for.
 #[derive(Clone, Copy)]
 pub(super) struct Texts<'a> {
-    pub(super) attributes: &'a [(&'a str, &'a str)],
-    pub(super) data: &'a str,
+    /// None of an event that is one JSON text.
+    event: Option<&'a EventView<'a>>,
+    data: &'a str,
 }
 
 impl<'a> Texts<'a> {
-    pub(super) fn of(event: &EventView<'a>) -> Self {
+    pub(super) fn of_json(json: &'a [u8]) -> Self {
+        Self { event: None, data: std::str::from_utf8(json).unwrap_or_default() }
+    }
+
+    pub(super) fn of(event: &'a EventView<'a>) -> Self {
         let data = match event.data {
             DataView::None => "",
             DataView::Json(json) => std::str::from_utf8(json).unwrap_or_default(),
             DataView::Text(text) => text,
         };
-        Self { attributes: event.attributes, data }
+        Self { event: Some(event), data }
     }
 
     fn get(self, extract: &'a Extract, span: Span) -> &'a str {
         let text = match span.origin {
-            Origin::Attribute(index) => self.attributes.get(index as usize).map_or("", |(_, value)| value),
+            Origin::Attribute(index) => self.event.map_or("", |event| event.attribute(index)),
             Origin::Data => self.data,
             Origin::Unescaped => &extract.unescaped,
         };

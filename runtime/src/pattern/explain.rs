@@ -34,7 +34,7 @@ pub struct FieldReport {
     pub matched: bool,
     /// The entries of the list.
     pub operators: Vec<OperatorReport>,
-    /// The values that the event has there, as JSON, at most [`VALUES_MAX`]; several when there are arrays.
+    /// The values that the event has there, as JSON, at most 8; several when there are arrays.
     pub values: Vec<String>,
     /// How many it has.
     pub value_count: usize,
@@ -50,7 +50,7 @@ pub struct OperatorReport {
 }
 
 /// How many values of a field are shown.
-pub const VALUES_MAX: usize = 8;
+pub(super) const VALUES_MAX: usize = 8;
 /// A longer value is shown by its beginning, in characters.
 const VALUE_LENGTH_MAX: usize = 120;
 
@@ -59,7 +59,7 @@ const VALUE_LENGTH_MAX: usize = 120;
 /// # Errors
 /// When the event's data is not one JSON text.
 pub fn explain(pattern: &Pattern, event: &EventView<'_>) -> Result<Explanation, MalformedEvent> {
-    let mut matcher = Matcher::new();
+    let mut matcher = Matcher::default();
     matcher.insert((), pattern);
     let index = matcher.index();
     let mut scratch = Scratch::default();

@@ -1,8 +1,9 @@
 //! A strict reader of JSON text (RFC 8259) that goes through it once and keeps nothing.
 //!
 //! Everything is validated, also what no pattern asks for: the whole text is UTF-8, escapes are complete, numbers follow
-//! the grammar, nothing stands behind the value. A surrogate without its partner (`"\ud800"`) is refused, as no string
-//! has such a character (section 8.2 leaves it open). At most [`DEPTH_MAX`] arrays and objects lie within each other.
+//! the grammar, nothing stands behind the value. A surrogate without its partner (`"\ud800"`, which JavaScript writes for
+//! half a character) is within the grammar and read as U+FFFD; section 8.2 leaves it open. At most [`DEPTH_MAX`] arrays
+//! and objects lie within each other.
 
 use std::fmt;
 
@@ -13,14 +14,14 @@ pub(super) const DEPTH_MAX: u32 = 128;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MalformedEvent {
     /// Where it goes wrong, in bytes from its start.
-    pub offset: usize,
+    pub position: usize,
     /// What is wrong there.
     pub reason: &'static str,
 }
 
 impl fmt::Display for MalformedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "malformed JSON at byte {}: {}", self.offset, self.reason)
+        write!(f, "{} at byte {}", self.reason, self.position)
     }
 }
 
@@ -48,15 +49,16 @@ impl<'a> Scanner<'a> {
     pub(super) fn new(json: &'a [u8]) -> Read<Self> {
         match std::str::from_utf8(json) {
             Ok(text) if json.len() <= u32::MAX as usize => Ok(Self { text, bytes: json, at: 0 }),
-            Ok(_) => Err(MalformedEvent { offset: u32::MAX as usize, reason: "longer than 4 GiB" }),
-            Err(error) => Err(MalformedEvent { offset: error.valid_up_to(), reason: "not UTF-8" }),
+            Ok(_) => Err(MalformedEvent { position: u32::MAX as usize, reason: "longer than 4 GiB" }),
+            Err(error) => Err(MalformedEvent { position: error.valid_up_to(), reason: "not UTF-8" }),
         }
     }
 
     pub(super) fn fail<T>(&self, reason: &'static str) -> Read<T> {
-        Err(MalformedEvent { offset: self.at, reason })
+        Err(MalformedEvent { position: self.at, reason })
     }
 
+    /// Where the scanner stands, in bytes from the start.
     pub(super) fn position(&self) -> usize {
         self.at
     }
@@ -187,36 +189,17 @@ impl<'a> Scanner<'a> {
             }
             Some(b'u') => {
                 self.at += 1;
-                match self.hex4()? {
-                    0xd800..=0xdbff => {
-                        if self.bytes.get(self.at..self.at + 2) != Some(b"\\u") {
-                            return self.fail("a high surrogate without the low one");
-                        }
-                        self.at += 2;
-                        match self.hex4()? {
-                            0xdc00..=0xdfff => Ok(()),
-                            _ => self.fail("a high surrogate without the low one"),
-                        }
+                for _ in 0..4 {
+                    if !self.byte().is_some_and(|byte| byte.is_ascii_hexdigit()) {
+                        return self.fail("`\\u` needs four hexadecimal digits");
                     }
-                    0xdc00..=0xdfff => self.fail("a low surrogate without the high one"),
-                    _ => Ok(()),
+                    self.at += 1;
                 }
+                Ok(())
             }
             Some(_) => self.fail("unknown escape within a string"),
             None => self.fail("the text ends within a string"),
         }
-    }
-
-    fn hex4(&mut self) -> Read<u32> {
-        let mut value = 0;
-        for _ in 0..4 {
-            let Some(digit) = self.byte().and_then(|byte| char::from(byte).to_digit(16)) else {
-                return self.fail("`\\u` needs four hexadecimal digits");
-            };
-            value = value * 16 + digit;
-            self.at += 1;
-        }
-        Ok(value)
     }
 
     /// A number; returns where it stands.
@@ -229,7 +212,7 @@ impl<'a> Scanner<'a> {
             Some(b'0') => {
                 self.at += 1;
                 if matches!(self.byte(), Some(b'0'..=b'9')) {
-                    return self.fail("a number has no leading zeros");
+                    return self.fail("a number has no leading zero");
                 }
             }
             Some(b'1'..=b'9') => self.digits()?,
@@ -348,14 +331,14 @@ pub(super) fn unescape(raw: &str, into: &mut String) {
             b'r' => '\r',
             b't' => '\t',
             b'u' => {
-                let high = unit(rest, at + 2);
+                let high = unit(rest, at + 2).unwrap_or(0);
                 length = 6;
-                let code = if (0xd800..0xdc00).contains(&high) {
+                let low = if (0xd800..0xdc00).contains(&high) { second(rest, at + 6) } else { None };
+                let code = low.map_or(high, |low| {
                     length = 12;
-                    0x10000 + ((high - 0xd800) << 10) + (unit(rest, at + 8).wrapping_sub(0xdc00) & 0x3ff)
-                } else {
-                    high
-                };
+                    0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00)
+                });
+                // What is left of surrogates has no partner.
                 char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
             }
             other => char::from(other),
@@ -365,6 +348,12 @@ pub(super) fn unescape(raw: &str, into: &mut String) {
     into.push_str(rest);
 }
 
-fn unit(text: &str, at: usize) -> u32 {
-    text.get(at..at + 4).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or(0)
+/// The low surrogate of a pair, when its escape stands there.
+fn second(text: &str, at: usize) -> Option<u32> {
+    let escape = text.get(at..at + 2)?;
+    unit(text, at + 2).filter(|low| escape == "\\u" && (0xdc00..0xe000).contains(low))
+}
+
+fn unit(text: &str, at: usize) -> Option<u32> {
+    u32::from_str_radix(text.get(at..at + 4)?, 16).ok()
 }

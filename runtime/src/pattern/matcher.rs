@@ -1,7 +1,8 @@
 //! Many patterns under keys, and which of them an event matches.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::hash::Hash;
 
 use super::event::{EventView, Extract, Texts};
 use super::index::{Index, Lookup, Marks};
@@ -14,15 +15,18 @@ use super::{MalformedEvent, Pattern};
 /// the index is built anew, so that the cost of a removal stays constant on average.
 pub struct Matcher<K> {
     index: Index,
-    /// By number, which is what the index knows them by.
+    /// In the order of insertion, which is also the order of results.
     owners: Vec<Owner<K>>,
-    numbers: BTreeMap<K, u32>,
+    numbers: HashMap<K, u32>,
+    pattern_count: usize,
     live_branches: usize,
     dead_branches: usize,
 }
 
+/// A key, and what is filed for it.
 struct Owner<K> {
     key: K,
+    pattern_count: usize,
     branches: Vec<u32>,
 }
 
@@ -40,42 +44,45 @@ thread_local! {
 /// A smaller index is not worth building anew.
 const REBUILD_MIN: usize = 64;
 
-impl<K: Copy + Ord> Default for Matcher<K> {
+impl<K> Default for Matcher<K> {
     fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<K: Copy + Ord> Matcher<K> {
-    /// A matcher without patterns.
-    #[must_use]
-    pub fn new() -> Self {
         Self {
             index: Index::default(),
             owners: Vec::new(),
-            numbers: BTreeMap::new(),
+            numbers: HashMap::new(),
+            pattern_count: 0,
             live_branches: 0,
             dead_branches: 0,
         }
     }
+}
 
+impl<K> std::fmt::Debug for Matcher<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Matcher").field("patterns", &self.pattern_count).finish_non_exhaustive()
+    }
+}
+
+impl<K: Copy + Eq + Hash> Matcher<K> {
     /// How many patterns there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.numbers.len()
+        self.pattern_count
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.numbers.is_empty()
+        self.pattern_count == 0
     }
 
-    /// Adds a pattern. What the key had before is replaced.
+    /// Adds a pattern under a key. A key with several patterns matches when one of them does.
     pub fn insert(&mut self, key: K, pattern: &Pattern) {
-        self.remove(key);
+        let number = *self.numbers.entry(key).or_insert_with(|| {
+            self.owners.push(Owner { key, pattern_count: 0, branches: Vec::new() });
+            self.owners.len() as u32 - 1
+        });
         let compiled = &*pattern.0;
-        let number = self.owners.len() as u32;
         let needs: Vec<Need> = compiled
             .fields
             .iter()
@@ -84,40 +91,40 @@ impl<K: Copy + Ord> Matcher<K> {
                 leaf: self.index.add_leaf(test.leaf.clone()),
             })
             .collect();
-        let branches = compiled.alternatives.iter().map(|alternative| {
+        let Some(owner) = self.owners.get_mut(number as usize) else { return };
+        for alternative in &compiled.alternatives {
             let chosen = alternative.iter().filter_map(|at| needs.get(*at as usize).copied());
-            self.index.add_branch(number, chosen)
-        });
-        let branches: Vec<u32> = branches.collect();
-        self.live_branches += branches.len();
-        self.owners.push(Owner { key, branches });
-        self.numbers.insert(key, number);
+            owner.branches.push(self.index.add_branch(number, chosen));
+        }
+        owner.pattern_count += 1;
+        self.pattern_count += 1;
+        self.live_branches += compiled.alternatives.len();
     }
 
-    /// Takes a pattern away; false when there was none under the key.
-    pub fn remove(&mut self, key: K) -> bool {
-        let Some(number) = self.numbers.remove(&key) else { return false };
-        if let Some(owner) = self.owners.get(number as usize) {
-            owner.branches.iter().for_each(|branch| self.index.kill(*branch));
-            self.live_branches -= owner.branches.len();
-            self.dead_branches += owner.branches.len();
-        }
+    /// Takes all patterns of a key away; returns how many there were.
+    pub fn remove(&mut self, key: K) -> usize {
+        let Some(number) = self.numbers.remove(&key) else { return 0 };
+        let Some(owner) = self.owners.get_mut(number as usize) else { return 0 };
+        let branches = std::mem::take(&mut owner.branches);
+        let count = std::mem::take(&mut owner.pattern_count);
+        branches.iter().for_each(|branch| self.index.kill(*branch));
+        self.live_branches -= branches.len();
+        self.dead_branches += branches.len();
+        self.pattern_count -= count;
         if self.dead_branches > self.live_branches.max(REBUILD_MIN) {
             self.rebuild();
         }
-        true
+        count
     }
 
     /// Files the live patterns in a new index.
     fn rebuild(&mut self) {
         let old = std::mem::take(&mut self.index);
-        let owners = std::mem::take(&mut self.owners);
-        for number in self.numbers.values_mut() {
-            let Some(owner) = owners.get(*number as usize) else { continue };
-            *number = self.owners.len() as u32;
+        self.owners.retain(|owner| owner.pattern_count > 0);
+        for (number, owner) in self.owners.iter_mut().enumerate() {
+            self.numbers.insert(owner.key, number as u32);
             let mut moved: HashMap<u32, Need> = HashMap::new();
-            let mut branches = Vec::new();
-            for branch in &owner.branches {
+            for branch in &mut owner.branches {
                 let mut needs = Vec::new();
                 for need in old.needs(*branch) {
                     needs.push(*moved.entry(need.leaf).or_insert_with(|| Need {
@@ -125,14 +132,13 @@ impl<K: Copy + Ord> Matcher<K> {
                         leaf: self.index.add_leaf(old.leaf(need.leaf).cloned().unwrap_or_default()),
                     }));
                 }
-                branches.push(self.index.add_branch(*number, needs.into_iter()));
+                *branch = self.index.add_branch(number as u32, needs.into_iter());
             }
-            self.owners.push(Owner { key: owner.key, branches });
         }
         self.dead_branches = 0;
     }
 
-    /// The keys of the patterns that match an event, ascending.
+    /// The keys with a pattern that matches an event, each once, in the order of their first insertion.
     ///
     /// # Errors
     /// When the event's data is not one JSON text, whatever patterns there are.
@@ -166,8 +172,7 @@ impl<K: Copy + Ord> Matcher<K> {
         let mut keys = Vec::new();
         with_scratch(|scratch| {
             scratch.extract.read_json(&self.index.fields, json)?;
-            let data = std::str::from_utf8(json).unwrap_or_default();
-            self.look_up(Texts { attributes: &[], data }, scratch, &mut keys);
+            self.look_up(Texts::of_json(json), scratch, &mut keys);
             Ok(())
         })?;
         Ok(keys)
@@ -176,9 +181,9 @@ impl<K: Copy + Ord> Matcher<K> {
     fn look_up(&self, texts: Texts<'_>, scratch: &mut Scratch, keys: &mut Vec<K>) {
         let Scratch { extract, marks } = scratch;
         Lookup { index: &self.index, extract, texts, marks }.run();
+        marks.owners.sort_unstable();
+        marks.owners.dedup();
         keys.extend(marks.owners.iter().filter_map(|owner| Some(self.owners.get(*owner as usize)?.key)));
-        keys.sort_unstable();
-        keys.dedup();
     }
 
     pub(super) fn index(&self) -> &Index {

@@ -186,7 +186,7 @@ fn except_text(parser: &mut Parser, operator: &str, operand: &Json) -> Option<Co
     }
     let mut tests = Vec::new();
     for (index, value) in list.iter().enumerate() {
-        let mut each = |parser: &mut Parser| {
+        let each = |parser: &mut Parser| {
             if !value.is_string() {
                 return wrong(parser, operator, "a string or a list of strings", value);
             }
@@ -235,6 +235,10 @@ fn numeric(parser: &mut Parser, operand: &Json) -> Option<Condition> {
             return None;
         }
     }
+    // The published order is lower bound first; the other one means the same.
+    if let [("<" | "<=", _), (">" | ">=", _)] = &*bounds {
+        bounds.reverse();
+    }
     let range = match (&*bounds, list.len()) {
         ([("=", number)], 2) => return Some(Condition::Exact(Exact::Number(*number))),
         ([(sign @ (">" | ">="), low)], 2) => Range { low: Some((*low, *sign == ">=")), high: None },
@@ -247,10 +251,6 @@ fn numeric(parser: &mut Parser, operand: &Json) -> Option<Condition> {
                 return None;
             }
             Range { low: Some((*low, *above == ">=")), high: Some((*high, *below == "<=")) }
-        }
-        ([("<" | "<=", _), (">" | ">=", _)], 4) => {
-            parser.error("a range has its lower bound first".to_owned(), Some(SHAPE.to_owned()));
-            return None;
         }
         _ => {
             parser.error(format!("{operand} is no comparison and no range"), Some(SHAPE.to_owned()));
