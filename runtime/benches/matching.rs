@@ -5,6 +5,8 @@
 //! is not what the next one needs. A cost is that of the fastest of many short runs, as other work on the machine only adds.
 //! `--smoke` only proves that it runs.
 
+#![allow(clippy::panic)]
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -75,7 +77,9 @@ fn source(number: usize) -> Value {
             "data": { "total": [{ "numeric": [">", 0, "<=", 1000] }] }
         }),
         2 => json!({ "data": { "file": [{ "suffix": format!("-{number}.csv") }] } }),
-        _ => json!({ "source": [format!("/shop/{}", number % 50)], "data": { "customer": { "id": [format!("c-{number}")] } } }),
+        _ => {
+            json!({ "source": [format!("/shop/{}", number % 50)], "data": { "customer": { "id": [format!("c-{number}")] } } })
+        }
     }
 }
 

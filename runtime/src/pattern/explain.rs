@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::condition::Value;
-use super::event::{EventView, Extract, Occurrence, Texts};
+use super::event::EventView;
+use super::extract::{Extract, Occurrence, Texts};
 use super::matcher::{Matcher, Scratch};
 use super::verify::{self, Need, Search};
 use super::{FieldTest, MalformedEvent, Pattern, Segment, place};
@@ -64,14 +65,18 @@ pub fn explain(pattern: &Pattern, event: &EventView<'_>) -> Result<Explanation, 
     let index = matcher.index();
     let mut scratch = Scratch::default();
     let extract = scratch.extract();
-    extract.read(&index.fields, event)?;
-    let texts = Texts::of(event);
+    let texts = extract.read(&index.fields, event)?;
 
     // The matcher takes the fields of its only pattern in order: leaf by leaf.
     let numbered = |test: &FieldTest| index.fields.find(&test.path);
     let fields: Vec<u32> = pattern.0.fields.iter().filter_map(numbered).collect();
-    let reports: Vec<FieldReport> =
-        pattern.0.fields.iter().zip(&fields).map(|(test, field)| report(pattern, test, *field, extract, texts)).collect();
+    let reports: Vec<FieldReport> = pattern
+        .0
+        .fields
+        .iter()
+        .zip(&fields)
+        .map(|(test, field)| report(pattern, test, *field, extract, texts))
+        .collect();
 
     let mut matched = false;
     let mut closest: Option<(usize, Option<String>)> = None;
@@ -80,9 +85,12 @@ pub fn explain(pattern: &Pattern, event: &EventView<'_>) -> Result<Explanation, 
             .iter()
             .filter_map(|leaf| Some(Need { field: *fields.get(*leaf as usize)?, leaf: *leaf }))
             .collect();
-        matched |= verify::holds(extract, texts, &needs, index.leaves(), &mut Search::default());
-        let failing: Vec<&FieldReport> =
-            alternative.iter().filter_map(|leaf| reports.get(*leaf as usize)).filter(|report| !report.matched).collect();
+        matched |= verify::holds(extract, texts, &needs, &index.leaves, &mut Search::default());
+        let failing: Vec<&FieldReport> = alternative
+            .iter()
+            .filter_map(|leaf| reports.get(*leaf as usize))
+            .filter(|report| !report.matched)
+            .collect();
         if closest.as_ref().is_none_or(|(count, _)| failing.len() < *count) {
             closest = Some((failing.len(), failing.first().map(|report| report.place.clone())));
         }

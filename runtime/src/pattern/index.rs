@@ -5,15 +5,12 @@
 //! another of their fields. So patterns that are told apart by two fields together are found by two fields together,
 //! and an event's cost follows what it matches, not how many patterns there are.
 
-use super::access::{self, Access, GRAM, Kind};
-use super::cidr::Address;
-use super::condition::{Leaf, Value};
-use super::event::{Extract, Texts};
+use super::access::{self, Access, Kind};
+use super::condition::Leaf;
 use super::fields::Fields;
-use super::hash::{self, HashedMap};
+use super::hash::HashedMap;
 use super::ranges::Ranges;
-use super::text::fold_into;
-use super::verify::{self, Need, Search};
+use super::verify::Need;
 
 /// A longer posting list becomes a node. Short lists are verified faster than looked up.
 const CROWD: usize = 8;
@@ -23,45 +20,45 @@ const LEVELS: usize = 4;
 /// lists is not multiplied out.
 const SPREAD: usize = 4;
 
-const TOP: u32 = 0;
+pub(super) const TOP: u32 = 0;
 
 /// The alternatives that one condition leads to.
-enum Postings {
+pub(super) enum Postings {
     One(u32),
-    Many(Box<Vec<u32>>),
+    Many(Vec<u32>),
     Node(u32),
 }
 
 /// A step of the index.
 #[derive(Default)]
-struct Node {
+pub(super) struct Node {
     /// By field.
-    probes: Vec<Probe>,
+    pub(super) probes: Vec<Probe>,
     /// Alternatives that no field files here: verified whenever an event gets here.
-    always: Vec<u32>,
+    pub(super) always: Vec<u32>,
     /// The fields that led here.
-    used: Vec<u32>,
+    pub(super) used: Vec<u32>,
     /// How many alternatives are in it.
-    len: usize,
+    pub(super) len: usize,
 }
 
 /// What to look up for the values of one field.
 #[derive(Default)]
-struct Probe {
-    field: u32,
-    text: bool,
-    number: bool,
-    literal: bool,
-    folded: bool,
-    gram: bool,
+pub(super) struct Probe {
+    pub(super) field: u32,
+    pub(super) text: bool,
+    pub(super) number: bool,
+    pub(super) literal: bool,
+    pub(super) folded: bool,
+    pub(super) gram: bool,
     /// The lengths of what is looked up, each once, ascending.
-    prefixes: Vec<u32>,
-    suffixes: Vec<u32>,
-    folded_prefixes: Vec<u32>,
-    folded_suffixes: Vec<u32>,
-    blocks: Vec<u32>,
-    ranges: Ranges,
-    present: Option<Postings>,
+    pub(super) prefixes: Vec<u32>,
+    pub(super) suffixes: Vec<u32>,
+    pub(super) folded_prefixes: Vec<u32>,
+    pub(super) folded_suffixes: Vec<u32>,
+    pub(super) blocks: Vec<u32>,
+    pub(super) ranges: Ranges,
+    pub(super) present: Option<Postings>,
 }
 
 impl Probe {
@@ -83,27 +80,27 @@ impl Probe {
         }
     }
 
-    fn folds(&self) -> bool {
+    pub(super) fn folds(&self) -> bool {
         self.folded || !self.folded_prefixes.is_empty() || !self.folded_suffixes.is_empty()
     }
 }
 
 /// One alternative of a pattern: all its needs must be met.
-struct Branch {
-    owner: u32,
-    from: u32,
-    to: u32,
-    live: bool,
+pub(super) struct Branch {
+    pub(super) owner: u32,
+    pub(super) from: u32,
+    pub(super) to: u32,
+    pub(super) live: bool,
 }
 
 /// All alternatives, and the way to them.
 pub(super) struct Index {
     pub(super) fields: Fields,
-    branches: Vec<Branch>,
-    needs: Vec<Need>,
-    leaves: Vec<Leaf>,
-    nodes: Vec<Node>,
-    table: HashedMap<Postings>,
+    pub(super) branches: Vec<Branch>,
+    pub(super) needs: Vec<Need>,
+    pub(super) leaves: Vec<Leaf>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) table: HashedMap<Postings>,
 }
 
 impl Default for Index {
@@ -151,10 +148,6 @@ impl Index {
 
     pub(super) fn leaf(&self, leaf: u32) -> Option<&Leaf> {
         self.leaves.get(leaf as usize)
-    }
-
-    pub(super) fn leaves(&self) -> &[Leaf] {
-        &self.leaves
     }
 
     fn file(&mut self, node: u32, branch: u32) {
@@ -265,7 +258,7 @@ impl Index {
             // A list may name the same value twice.
             Postings::One(first) if *first == branch => return None,
             Postings::One(first) => {
-                *postings = Postings::Many(Box::new(vec![*first, branch]));
+                *postings = Postings::Many(vec![*first, branch]);
                 return None;
             }
             Postings::Node(node) => return Some((*node, vec![branch])),
@@ -277,176 +270,10 @@ impl Index {
         if branches.len() <= CROWD || at.used.len() + 1 >= LEVELS {
             return None;
         }
-        let crowd = std::mem::take(&mut **branches);
+        let crowd = std::mem::take(branches);
         *postings = Postings::Node(next);
         let used = at.used.iter().copied().chain([field]).collect();
         self.nodes.push(Node { used, ..Node::default() });
         Some((next, crowd))
-    }
-}
-
-/// Buffers of a match, and the owners found by it.
-#[derive(Default)]
-pub(super) struct Marks {
-    epoch: u32,
-    branches: Vec<u32>,
-    nodes: Vec<u32>,
-    folded: String,
-    search: Search,
-    /// The owners whose patterns match; one with several matching alternatives is there several times.
-    pub(super) owners: Vec<u32>,
-}
-
-/// One event's way through the index.
-pub(super) struct Lookup<'a> {
-    pub(super) index: &'a Index,
-    pub(super) extract: &'a Extract,
-    pub(super) texts: Texts<'a>,
-    pub(super) marks: &'a mut Marks,
-}
-
-impl Lookup<'_> {
-    /// Finds the owners of all alternatives that hold.
-    pub(super) fn run(&mut self) {
-        let epoch = self.extract.epoch();
-        if epoch < self.marks.epoch {
-            // The counter of events began anew.
-            self.marks.branches.clear();
-            self.marks.nodes.clear();
-        }
-        self.marks.epoch = epoch;
-        self.marks.branches.resize(self.index.branches.len().max(self.marks.branches.len()), 0);
-        self.marks.nodes.resize(self.index.nodes.len().max(self.marks.nodes.len()), 0);
-        self.marks.owners.clear();
-        self.visit(TOP);
-    }
-
-    /// Whether this is the first time that the current event gets there.
-    fn first(marks: &mut [u32], at: u32, epoch: u32) -> bool {
-        marks.get_mut(at as usize).is_some_and(|mark| std::mem::replace(mark, epoch) != epoch)
-    }
-
-    fn visit(&mut self, number: u32) {
-        if !Self::first(&mut self.marks.nodes, number, self.marks.epoch) {
-            return;
-        }
-        let Some(node) = self.index.nodes.get(number as usize) else { return };
-        node.always.iter().for_each(|branch| self.candidate(*branch));
-        let touched = &self.extract.touched;
-        if node.probes.len() <= touched.len() {
-            node.probes.iter().for_each(|probe| self.probe(number, probe));
-            return;
-        }
-        for field in touched {
-            if let Ok(at) = node.probes.binary_search_by_key(field, |probe| probe.field)
-                && let Some(probe) = node.probes.get(at)
-            {
-                self.probe(number, probe);
-            }
-        }
-    }
-
-    fn probe(&mut self, node: u32, probe: &Probe) {
-        let (extract, texts) = (self.extract, self.texts);
-        let mut any = false;
-        for (_, occurrence) in extract.at(probe.field) {
-            any = true;
-            match texts.value(extract, occurrence) {
-                Value::Text(text) => self.probe_text(node, probe, text),
-                Value::Number(number) => {
-                    if probe.number {
-                        self.look(node, probe.field, Kind::Number, 0, hash::words(number.words()));
-                    }
-                    if probe.ranges.len() > 0 {
-                        let text = texts.text(extract, occurrence);
-                        probe.ranges.find(number, text, |branch| self.candidate(branch));
-                    }
-                }
-                Value::Null if probe.literal => self.look(node, probe.field, Kind::Literal, 0, 0),
-                Value::Bool(bool) if probe.literal => {
-                    self.look(node, probe.field, Kind::Literal, 0, 1 + u64::from(bool));
-                }
-                Value::Null | Value::Bool(_) => {}
-            }
-        }
-        if let (true, Some(postings)) = (any, &probe.present) {
-            self.follow(postings);
-        }
-    }
-
-    fn probe_text(&mut self, node: u32, probe: &Probe, text: &str) {
-        let field = probe.field;
-        let bytes = text.as_bytes();
-        if probe.text {
-            self.look(node, field, Kind::Text, 0, hash::bytes(bytes));
-        }
-        self.parts(node, field, bytes, (Kind::Prefix, &probe.prefixes), (Kind::Suffix, &probe.suffixes));
-        if probe.gram {
-            for gram in bytes.windows(GRAM) {
-                self.look(node, field, Kind::Gram, GRAM as u32, hash::bytes(gram));
-            }
-        }
-        if let (false, Some(address)) = (probe.blocks.is_empty(), Address::parse(text)) {
-            for length in &probe.blocks {
-                let (v6, bits) = length.checked_sub(access::V6).map_or((false, *length), |bits| (true, bits));
-                if v6 == address.v6 {
-                    self.look(node, field, Kind::Block, *length, hash::words(address.block(bits as u8)));
-                }
-            }
-        }
-        if probe.folds() {
-            let mut folded = std::mem::take(&mut self.marks.folded);
-            fold_into(&mut folded, text);
-            let bytes = folded.as_bytes();
-            if probe.folded {
-                self.look(node, field, Kind::Folded, bytes.len() as u32, hash::bytes(bytes));
-            }
-            let prefixes = (Kind::FoldedPrefix, &*probe.folded_prefixes);
-            self.parts(node, field, bytes, prefixes, (Kind::FoldedSuffix, &probe.folded_suffixes));
-            self.marks.folded = folded;
-        }
-    }
-
-    fn parts(&mut self, node: u32, field: u32, text: &[u8], prefixes: (Kind, &[u32]), suffixes: (Kind, &[u32])) {
-        for length in prefixes.1 {
-            let Some(part) = text.get(..*length as usize) else { break };
-            self.look(node, field, prefixes.0, *length, hash::bytes(part));
-        }
-        for length in suffixes.1 {
-            let Some(start) = text.len().checked_sub(*length as usize) else { break };
-            let part = text.get(start..).unwrap_or_default();
-            self.look(node, field, suffixes.0, *length, hash::bytes(part));
-        }
-    }
-
-    #[inline]
-    fn look(&mut self, node: u32, field: u32, kind: Kind, length: u32, hash: u64) {
-        let index = self.index;
-        if let Some(postings) = index.table.get(&access::key(node, field, kind, length, hash)) {
-            self.follow(postings);
-        }
-    }
-
-    fn follow(&mut self, postings: &Postings) {
-        match postings {
-            Postings::One(branch) => self.candidate(*branch),
-            Postings::Many(branches) => branches.iter().for_each(|branch| self.candidate(*branch)),
-            Postings::Node(node) => self.visit(*node),
-        }
-    }
-
-    /// Verifies an alternative, once an event.
-    fn candidate(&mut self, number: u32) {
-        if !Self::first(&mut self.marks.branches, number, self.marks.epoch) {
-            return;
-        }
-        let index = self.index;
-        let Some(branch) = index.branches.get(number as usize) else { return };
-        if branch.live
-            && let Some(needs) = index.needs.get(branch.from as usize..branch.to as usize)
-            && verify::holds(self.extract, self.texts, needs, &index.leaves, &mut self.marks.search)
-        {
-            self.marks.owners.push(branch.owner);
-        }
     }
 }

@@ -47,9 +47,12 @@ fn check(test: &FieldTest) -> Option<PatternError> {
         return error(message, "fields of the payload stand under `data`");
     }
     let conditions = &test.leaf.conditions;
-    let text = |condition: &Condition| !matches!(condition, Condition::Range(_) | Condition::Exact(Exact::Number(_) | Exact::Bool(_) | Exact::Null));
+    let text = |condition: &Condition| {
+        !matches!(condition, Condition::Range(_) | Condition::Exact(Exact::Number(_) | Exact::Bool(_) | Exact::Null))
+    };
     if !conditions.iter().any(text) {
-        let help = if conditions.iter().any(|it| matches!(it, Condition::Range(_))) { "" } else { "write it in quotes" };
+        let help =
+            if conditions.iter().any(|it| matches!(it, Condition::Range(_))) { "" } else { "write it in quotes" };
         return error(format!("`{name}` can never match: attributes are strings"), help);
     }
     None

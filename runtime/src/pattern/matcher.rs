@@ -4,8 +4,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::event::{EventView, Extract, Texts};
-use super::index::{Index, Lookup, Marks};
+use super::event::EventView;
+use super::extract::{Extract, Texts};
+use super::index::Index;
+use super::lookup::{Lookup, Marks};
 use super::verify::Need;
 use super::{MalformedEvent, Pattern};
 
@@ -159,8 +161,8 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
         keys: &mut Vec<K>,
     ) -> Result<(), MalformedEvent> {
         keys.clear();
-        scratch.extract.read(&self.index.fields, event)?;
-        self.look_up(Texts::of(event), scratch, keys);
+        let texts = scratch.extract.read(&self.index.fields, event)?;
+        self.look_up(texts, scratch, keys);
         Ok(())
     }
 
@@ -171,8 +173,8 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
     pub fn matches_json(&self, json: &[u8]) -> Result<Vec<K>, MalformedEvent> {
         let mut keys = Vec::new();
         with_scratch(|scratch| {
-            scratch.extract.read_json(&self.index.fields, json)?;
-            self.look_up(Texts::of_json(json), scratch, &mut keys);
+            let texts = scratch.extract.read_json(&self.index.fields, json)?;
+            self.look_up(texts, scratch, &mut keys);
             Ok(())
         })?;
         Ok(keys)

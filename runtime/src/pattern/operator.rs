@@ -47,7 +47,8 @@ fn single<'a>(parser: &mut Parser, map: &'a Map<String, Json>, known: &[&str]) -
         return None;
     };
     if entries.next().is_some() {
-        let apart: Vec<String> = map.iter().map(|(name, value)| format!("{{\"{name}\": {}}}", shorten(value))).collect();
+        let apart: Vec<String> =
+            map.iter().map(|(name, value)| format!("{{\"{name}\": {}}}", shorten(value))).collect();
         let help = format!("for any of them write {}", apart.join(", "));
         parser.error("an entry has one operator".to_owned(), Some(help));
         return None;
@@ -134,9 +135,10 @@ fn text_test(parser: &mut Parser, operator: &str, operand: &Json) -> Option<Text
                 Err(WildcardError::ConsecutiveStars) => {
                     ("two `*` stand next to each other", "one `*` stands for any number of characters")
                 }
-                Err(WildcardError::BadEscape) => {
-                    ("a backslash stands before neither `*` nor `\\`", "in JSON a literal backslash here is \"\\\\\\\\\"")
-                }
+                Err(WildcardError::BadEscape) => (
+                    "a backslash stands before neither `*` nor `\\`",
+                    "in JSON a literal backslash here is \"\\\\\\\\\"",
+                ),
             };
             parser.error(message.to_owned(), Some(help.to_owned()));
             return None;

@@ -102,9 +102,8 @@ impl Parser {
         }
         let mut all: Alternatives = vec![Vec::new()];
         for (name, value) in map {
-            let more = self.within_key(name, |it| {
-                if name == "$or" { it.or(value) } else { it.field(name, value, below_or) }
-            });
+            let more =
+                self.within_key(name, |it| if name == "$or" { it.or(value) } else { it.field(name, value, below_or) });
             all = self.both(all, &more);
         }
         all
@@ -144,7 +143,8 @@ impl Parser {
             self.error(format!("the list of `{name}` is empty, so it can never match"), Some(help));
         }
         let each = entries.iter().enumerate();
-        let conditions = each.filter_map(|(index, entry)| self.within(Segment::Index(index), |it| condition(it, entry)));
+        let conditions =
+            each.filter_map(|(index, entry)| self.within(Segment::Index(index), |it| condition(it, entry)));
         let leaf = Leaf::new(conditions.collect());
         let path = self.path.iter().cloned().chain([name.into()]).collect();
         self.fields.push(FieldTest { path, at: self.at.clone(), leaf });

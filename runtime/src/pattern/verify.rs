@@ -5,7 +5,7 @@
 //! none has no value that could stand together with those taken.
 
 use super::condition::Leaf;
-use super::event::{Extract, NONE, OUTSIDE, Texts};
+use super::extract::{Extract, NONE, OUTSIDE, Texts};
 
 /// One field that an alternative names, and what it asks of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +51,7 @@ enum Found {
 }
 
 /// Whether all needs are met together.
-pub(super) fn holds(
-    extract: &Extract,
-    texts: Texts<'_>,
-    needs: &[Need],
-    leaves: &[Leaf],
-    search: &mut Search,
-) -> bool {
+pub(super) fn holds(extract: &Extract, texts: Texts<'_>, needs: &[Need], leaves: &[Leaf], search: &mut Search) -> bool {
     let mut simple = true;
     let mut within_arrays = 0;
     for need in needs {

@@ -24,7 +24,8 @@ fn elements_of_different_arrays_match_together() {
 
 #[test]
 fn consistency_holds_across_levels_of_arrays() {
-    let pattern = json!({ "order": { "country": ["DE"], "items": { "sku": ["a"], "tags": { "k": ["x"], "v": [1] } } } });
+    let pattern =
+        json!({ "order": { "country": ["DE"], "items": { "sku": ["a"], "tags": { "k": ["x"], "v": [1] } } } });
     let order = |country: &str, sku: &str, tags: serde_json::Value| json!({ "country": country, "items": [{ "sku": sku, "tags": tags }, { "sku": "z" }] });
     let good = json!([{ "k": "y", "v": 1 }, { "k": "x", "v": 1 }]);
     let split = json!([{ "k": "y", "v": 1 }, { "k": "x", "v": 2 }]);

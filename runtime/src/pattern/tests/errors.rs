@@ -12,43 +12,133 @@ fn mistakes(source: &Value) -> Vec<String> {
 #[test]
 fn each_mistake_says_where_it_is_and_what_would_be_right() {
     for (source, expected) in [
-        (json!("x"), "pattern: a pattern is an object of fields, not a string (write an object such as {\"type\": [\"order.placed\"]})"),
-        (json!({}), "pattern: an empty object matches nothing (name a field, such as {\"source\": [{\"prefix\": \"\"}]}, which every event matches)"),
-        (json!({ "a": {} }), "a: an empty object matches nothing (name a field, such as {\"source\": [{\"prefix\": \"\"}]}, which every event matches)"),
+        (
+            json!("x"),
+            "pattern: a pattern is an object of fields, not a string (write an object such as {\"type\": [\"order.placed\"]})",
+        ),
+        (
+            json!({}),
+            "pattern: an empty object matches nothing (name a field, such as {\"source\": [{\"prefix\": \"\"}]}, which every event matches)",
+        ),
+        (
+            json!({ "a": {} }),
+            "a: an empty object matches nothing (name a field, such as {\"source\": [{\"prefix\": \"\"}]}, which every event matches)",
+        ),
         (json!({ "a": "x" }), "a: `a` is a string, but a field takes a list of what it may be (write [\"x\"])"),
         (json!({ "a": { "b": 5 } }), "a.b: `b` is a number, but a field takes a list of what it may be (write [5])"),
-        (json!({ "a": [] }), "a: the list of `a` is empty, so it can never match (name at least one value; {\"exists\": false} stands for no value)"),
-        (json!({ "a": [["x"]] }), "a[0]: a list within a list matches nothing (write its values into the field's list itself)"),
-        (json!({ "a": { "prefix": "x" } }), "a: the operator `prefix` of `a` does not stand in a list (write [{\"prefix\":\"x\"}])"),
-        (json!({ "a": { "numeric": [">", 0] } }), "a: the operator `numeric` of `a` does not stand in a list (write [{\"numeric\":[\">\",0]}])"),
-        (json!({ "a": { "anything-but": ["b"] } }), "a: the operator `anything-but` of `a` does not stand in a list (write [{\"anything-but\":[\"b\"]}])"),
+        (
+            json!({ "a": [] }),
+            "a: the list of `a` is empty, so it can never match (name at least one value; {\"exists\": false} stands for no value)",
+        ),
+        (
+            json!({ "a": [["x"]] }),
+            "a[0]: a list within a list matches nothing (write its values into the field's list itself)",
+        ),
+        (
+            json!({ "a": { "prefix": "x" } }),
+            "a: the operator `prefix` of `a` does not stand in a list (write [{\"prefix\":\"x\"}])",
+        ),
+        (
+            json!({ "a": { "numeric": [">", 0] } }),
+            "a: the operator `numeric` of `a` does not stand in a list (write [{\"numeric\":[\">\",0]}])",
+        ),
+        (
+            json!({ "a": { "anything-but": ["b"] } }),
+            "a: the operator `anything-but` of `a` does not stand in a list (write [{\"anything-but\":[\"b\"]}])",
+        ),
         (json!({ "a": [{ "prefx": "x" }] }), "a[0].prefx: unknown operator `prefx` (did you mean `prefix`?)"),
         (json!({ "a": [{ "Exists": true }] }), "a[0].Exists: unknown operator `Exists` (did you mean `exists`?)"),
-        (json!({ "a": [{ "between": 1 }] }), "a[0].between: unknown operator `between` (one of `anything-but`, `cidr`, `equals-ignore-case`, `exists`, `numeric`, `prefix`, `suffix`, `wildcard`)"),
-        (json!({ "a": [{}] }), "a[0]: an object here names an operator (one of `anything-but`, `cidr`, `equals-ignore-case`, `exists`, `numeric`, `prefix`, `suffix`, `wildcard`)"),
-        (json!({ "a": [{ "prefix": "x", "suffix": "y" }] }), "a[0]: an entry has one operator (for any of them write {\"prefix\": \"x\"}, {\"suffix\": \"y\"})"),
+        (
+            json!({ "a": [{ "between": 1 }] }),
+            "a[0].between: unknown operator `between` (one of `anything-but`, `cidr`, `equals-ignore-case`, `exists`, `numeric`, `prefix`, `suffix`, `wildcard`)",
+        ),
+        (
+            json!({ "a": [{}] }),
+            "a[0]: an object here names an operator (one of `anything-but`, `cidr`, `equals-ignore-case`, `exists`, `numeric`, `prefix`, `suffix`, `wildcard`)",
+        ),
+        (
+            json!({ "a": [{ "prefix": "x", "suffix": "y" }] }),
+            "a[0]: an entry has one operator (for any of them write {\"prefix\": \"x\"}, {\"suffix\": \"y\"})",
+        ),
         (json!({ "a": [{ "prefix": 5 }] }), "a[0].prefix: `prefix` takes a string, not a number (write \"5\")"),
-        (json!({ "a": [{ "suffix": ["x", "y"] }] }), "a[0].suffix: `suffix` takes a string, not a list (for any of them write {\"suffix\": \"x\"}, {\"suffix\": \"y\"})"),
-        (json!({ "a": [{ "prefix": { "wildcard": "x*" } }] }), "a[0].prefix.wildcard: no place for the operator `wildcard` (here stands one of `equals-ignore-case`)"),
+        (
+            json!({ "a": [{ "suffix": ["x", "y"] }] }),
+            "a[0].suffix: `suffix` takes a string, not a list (for any of them write {\"suffix\": \"x\"}, {\"suffix\": \"y\"})",
+        ),
+        (
+            json!({ "a": [{ "prefix": { "wildcard": "x*" } }] }),
+            "a[0].prefix.wildcard: no place for the operator `wildcard` (here stands one of `equals-ignore-case`)",
+        ),
         (json!({ "a": [{ "exists": "yes" }] }), "a[0].exists: `exists` takes true or false, not a string"),
-        (json!({ "a": [{ "wildcard": "a**b" }] }), "a[0].wildcard: two `*` stand next to each other (one `*` stands for any number of characters)"),
-        (json!({ "a": [{ "wildcard": "a\\b" }] }), "a[0].wildcard: a backslash stands before neither `*` nor `\\` (in JSON a literal backslash here is \"\\\\\\\\\")"),
+        (
+            json!({ "a": [{ "wildcard": "a**b" }] }),
+            "a[0].wildcard: two `*` stand next to each other (one `*` stands for any number of characters)",
+        ),
+        (
+            json!({ "a": [{ "wildcard": "a\\b" }] }),
+            "a[0].wildcard: a backslash stands before neither `*` nor `\\` (in JSON a literal backslash here is \"\\\\\\\\\")",
+        ),
         (json!({ "a": [{ "numeric": 5 }] }), "a[0].numeric: `numeric` takes a list, not a number"),
-        (json!({ "a": [{ "numeric": ["!=", 5] }] }), "a[0].numeric[0]: \"!=\" is no comparison; there are =, <, <=, >, >= (write [\">\", 0], [\"=\", 5] or [\">=\", 0, \"<\", 10])"),
-        (json!({ "a": [{ "numeric": [">", "5"] }] }), "a[0].numeric[1]: \"5\" is no number to compare with (write [\">\", 0], [\"=\", 5] or [\">=\", 0, \"<\", 10])"),
-        (json!({ "a": [{ "numeric": [] }] }), "a[0].numeric: [] is no comparison and no range (write [\">\", 0], [\"=\", 5] or [\">=\", 0, \"<\", 10])"),
-        (json!({ "a": [{ "numeric": [">", 5, "<", 3] }] }), "a[0].numeric: no number is in the range [\">\",5,\"<\",3]: it can never match (the lower bound must be below the upper one)"),
-        (json!({ "a": [{ "numeric": [">=", 5, "<", 5] }] }), "a[0].numeric: no number is in the range [\">=\",5,\"<\",5]: it can never match (the lower bound must be below the upper one)"),
-        (json!({ "a": [{ "cidr": "10.0.0.1" }] }), "a[0].cidr: \"10.0.0.1\" is no block of IP addresses (for this one address write \"10.0.0.1/32\")"),
-        (json!({ "a": [{ "cidr": "10.0.0.0/33" }] }), "a[0].cidr: \"10.0.0.0/33\" is no block of IP addresses (write \"10.0.0.0/24\" (length at most 32) or \"2001:db8::/32\" (at most 128))"),
-        (json!({ "a": [{ "anything-but": [] }] }), "a[0].anything-but: `anything-but` has an empty list (for any value write {\"exists\": true})"),
-        (json!({ "a": [{ "anything-but": ["x", 1] }] }), "a[0].anything-but: `anything-but` mixes strings and numbers (EventBridge takes a list of only strings or only numbers)"),
-        (json!({ "a": [{ "anything-but": [null] }] }), "a[0].anything-but[0]: `anything-but` takes strings or numbers, not null"),
-        (json!({ "a": [{ "anything-but": { "wildcard": ["*"] } }] }), "a[0].anything-but.wildcard[0]: every string matches `wildcard` \"*\", so what is not one can never match"),
-        (json!({ "$or": {} }), "$or: `$or` takes a list of objects, not an object (write [{…}, {…}] with the alternatives)"),
-        (json!({ "$or": [{ "a": [1] }] }), "$or: `$or` needs at least two alternatives (add another, or write the fields without `$or`)"),
-        (json!({ "$or": [{ "a": [1] }, 2] }), "$or[1]: an alternative of `$or` is an object, not a number (write {\"FIELD\": [\"value\"]})"),
-        (json!({ "$or": [{ "numeric": ["=", 1] }, { "a": [1] }] }), "$or[0].numeric: `numeric` is an operator, but an alternative of `$or` names fields (name the field: {\"FIELD\": [{\"numeric\": …}]})"),
+        (
+            json!({ "a": [{ "numeric": ["!=", 5] }] }),
+            "a[0].numeric[0]: \"!=\" is no comparison; there are =, <, <=, >, >= (write [\">\", 0], [\"=\", 5] or [\">=\", 0, \"<\", 10])",
+        ),
+        (
+            json!({ "a": [{ "numeric": [">", "5"] }] }),
+            "a[0].numeric[1]: \"5\" is no number to compare with (write [\">\", 0], [\"=\", 5] or [\">=\", 0, \"<\", 10])",
+        ),
+        (
+            json!({ "a": [{ "numeric": [] }] }),
+            "a[0].numeric: [] is no comparison and no range (write [\">\", 0], [\"=\", 5] or [\">=\", 0, \"<\", 10])",
+        ),
+        (
+            json!({ "a": [{ "numeric": [">", 5, "<", 3] }] }),
+            "a[0].numeric: no number is in the range [\">\",5,\"<\",3]: it can never match (the lower bound must be below the upper one)",
+        ),
+        (
+            json!({ "a": [{ "numeric": [">=", 5, "<", 5] }] }),
+            "a[0].numeric: no number is in the range [\">=\",5,\"<\",5]: it can never match (the lower bound must be below the upper one)",
+        ),
+        (
+            json!({ "a": [{ "cidr": "10.0.0.1" }] }),
+            "a[0].cidr: \"10.0.0.1\" is no block of IP addresses (for this one address write \"10.0.0.1/32\")",
+        ),
+        (
+            json!({ "a": [{ "cidr": "10.0.0.0/33" }] }),
+            "a[0].cidr: \"10.0.0.0/33\" is no block of IP addresses (write \"10.0.0.0/24\" (length at most 32) or \"2001:db8::/32\" (at most 128))",
+        ),
+        (
+            json!({ "a": [{ "anything-but": [] }] }),
+            "a[0].anything-but: `anything-but` has an empty list (for any value write {\"exists\": true})",
+        ),
+        (
+            json!({ "a": [{ "anything-but": ["x", 1] }] }),
+            "a[0].anything-but: `anything-but` mixes strings and numbers (EventBridge takes a list of only strings or only numbers)",
+        ),
+        (
+            json!({ "a": [{ "anything-but": [null] }] }),
+            "a[0].anything-but[0]: `anything-but` takes strings or numbers, not null",
+        ),
+        (
+            json!({ "a": [{ "anything-but": { "wildcard": ["*"] } }] }),
+            "a[0].anything-but.wildcard[0]: every string matches `wildcard` \"*\", so what is not one can never match",
+        ),
+        (
+            json!({ "$or": {} }),
+            "$or: `$or` takes a list of objects, not an object (write [{…}, {…}] with the alternatives)",
+        ),
+        (
+            json!({ "$or": [{ "a": [1] }] }),
+            "$or: `$or` needs at least two alternatives (add another, or write the fields without `$or`)",
+        ),
+        (
+            json!({ "$or": [{ "a": [1] }, 2] }),
+            "$or[1]: an alternative of `$or` is an object, not a number (write {\"FIELD\": [\"value\"]})",
+        ),
+        (
+            json!({ "$or": [{ "numeric": ["=", 1] }, { "a": [1] }] }),
+            "$or[0].numeric: `numeric` is an operator, but an alternative of `$or` names fields (name the field: {\"FIELD\": [{\"numeric\": …}]})",
+        ),
     ] {
         assert_eq!(mistakes(&source), [expected], "{source}");
     }
@@ -96,7 +186,8 @@ fn exact_values_are_what_a_pattern_requires() {
 
 #[test]
 fn what_no_cloudevent_has_is_reported() {
-    let lint = |source: &Value| pattern(source).never_in_cloudevents().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let lint =
+        |source: &Value| pattern(source).never_in_cloudevents().iter().map(ToString::to_string).collect::<Vec<_>>();
     assert!(lint(&json!({ "type": ["a"], "data": { "detail-type": [1] }, "x9": [{ "exists": false }] })).is_empty());
     for (source, expected) in [
         (json!({ "detail-type": ["x"] }), "`type`"),

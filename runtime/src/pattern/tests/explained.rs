@@ -32,7 +32,10 @@ fn a_failure_names_the_field_and_the_operators() {
     );
     let found = explain(&pattern, &event(r#"{"total": 7}"#)).unwrap();
     assert!(found.matched && found.failed.is_none());
-    assert_eq!(serde_json::to_value(&found).unwrap()["fields"][1]["operators"][1], json!({ "text": "7", "matched": true }));
+    assert_eq!(
+        serde_json::to_value(&found).unwrap()["fields"][1]["operators"][1],
+        json!({ "text": "7", "matched": true })
+    );
 }
 
 #[test]

@@ -80,7 +80,8 @@ fn one_scratch_serves_many_matchers() {
 
 #[test]
 fn every_access_path_finds_its_pattern_in_a_crowd() {
-    let kinds: [(fn(u32) -> serde_json::Value, fn(u32) -> String); 10] = [
+    type Kind = (fn(u32) -> serde_json::Value, fn(u32) -> String);
+    let kinds: [Kind; 10] = [
         (|n| json!(format!("v{n}")), |n| format!("\"v{n}\"")),
         (|n| json!(n), |n| format!("{n}.0")),
         (|n| json!({ "prefix": format!("{n}/") }), |n| format!("\"{n}/x\"")),
@@ -89,7 +90,10 @@ fn every_access_path_finds_its_pattern_in_a_crowd() {
         (|n| json!({ "prefix": { "equals-ignore-case": format!("{n}A") } }), |n| format!("\"{n}abc\"")),
         (|n| json!({ "suffix": { "equals-ignore-case": format!("A{n}") } }), |n| format!("\"bca{n}\"")),
         (|n| json!({ "wildcard": format!("*<{n:05}>*") }), |n| format!("\"abc<{n:05}>d\"")),
-        (|n| json!({ "cidr": format!("10.{}.{}.0/24", n / 256, n % 256) }), |n| format!("\"10.{}.{}.9\"", n / 256, n % 256)),
+        (
+            |n| json!({ "cidr": format!("10.{}.{}.0/24", n / 256, n % 256) }),
+            |n| format!("\"10.{}.{}.9\"", n / 256, n % 256),
+        ),
         (|n| json!({ "numeric": [">", n, "<=", n + 1] }), |n| format!("{n}.5")),
     ];
     for (which, (entry, value)) in kinds.iter().enumerate() {
