@@ -2,7 +2,7 @@
 //!
 //! The patterns are mixed, a quarter each: one exact field; a prefix and a number; a suffix; two exact fields. The events
 //! take turns and each matches about one pattern of every kind, so that what one has brought into the processor's caches
-//! is not what the next one needs. A cost is that of the fastest of many short runs, as other work on the machine only adds.
+//! is not what the next one needs. Then crowds of one kind, each told apart by what is hard to index. A cost is that of the fastest of many short runs, as other work on the machine only adds.
 //! `--smoke` only proves that it runs.
 
 #![allow(clippy::panic)]
@@ -40,17 +40,7 @@ fn main() {
         let events: Vec<Event> = (0..EVENTS).map(|turn| Event::new(turn * 7_919 % count)).collect();
         let (mut scratch, mut keys) = (Scratch::default(), Vec::new());
         let matched: usize = events.iter().map(|event| event.run(&matcher, &mut scratch, &mut keys)).sum();
-        let run = |_| {
-            let (start, mut rounds) = (Instant::now(), 0);
-            while start.elapsed() < time {
-                for event in &events {
-                    black_box(black_box(event).run(&matcher, &mut scratch, &mut keys));
-                }
-                rounds += 1;
-            }
-            start.elapsed().as_nanos() as f64 / (rounds * EVENTS) as f64
-        };
-        let cost = (0..samples).map(run).fold(f64::MAX, f64::min);
+        let cost = cost(samples, time, &events, |event| event.run(&matcher, &mut scratch, &mut keys));
 
         let more: Vec<Pattern> = (count..count + 1_000).map(|number| pattern(&source(number))).collect();
         let start = Instant::now();
@@ -62,7 +52,78 @@ fn main() {
         let matches = matched as f64 / EVENTS as f64;
         println!("{count:>8} {parse:>10.1?} {insert:>10.1?} {one:>10.1?} {cost:>10.0} {ratio:>6.2} {matches:>15.2}");
     }
+    let count = if smoke { 1_000 } else { 100_000 };
+    println!("\n{count} of one kind                              insert   ns/event   matches/event");
+    for (name, source, data) in CROWDS {
+        let start = Instant::now();
+        let mut matcher = Matcher::default();
+        for key in 0..count {
+            matcher.insert(key, &pattern(&source(key)));
+        }
+        let insert = start.elapsed();
+        let events: Vec<String> = (0..EVENTS).map(|turn| data(turn * 7_919 % count)).collect();
+        let (mut scratch, mut keys) = (Scratch::default(), Vec::new());
+        let mut run = |data: &String| {
+            let event = EventView::new([("type", "t"), ("source", "/s")], DataView::Json(data.as_bytes()));
+            matcher.matches_into(&event, &mut scratch, &mut keys).unwrap_or_else(|error| panic!("{error}"));
+            keys.len()
+        };
+        let matches = events.iter().map(&mut run).sum::<usize>() as f64 / EVENTS as f64;
+        let cost = cost(samples.min(20), time, &events, run);
+        println!("{name:<40} {insert:>10.1?} {cost:>10.0} {matches:>15.2}");
+    }
 }
+
+/// The cost of one event in nanoseconds.
+fn cost<T>(samples: usize, time: Duration, events: &[T], mut run: impl FnMut(&T) -> usize) -> f64 {
+    let round = |_| {
+        let (start, mut rounds) = (Instant::now(), 0);
+        while start.elapsed() < time {
+            for event in events {
+                black_box(run(black_box(event)));
+            }
+            rounds += 1;
+        }
+        start.elapsed().as_nanos() as f64 / (rounds * events.len()) as f64
+    };
+    (0..samples).map(round).fold(f64::MAX, f64::min)
+}
+
+/// A name, pattern `number` of the crowd, and the data of an event for it.
+type Crowd = (&'static str, fn(usize) -> Value, fn(usize) -> String);
+
+const CROWDS: [Crowd; 6] = [
+    (
+        "two fields, selective only together",
+        |n| json!({ "data": { "a": [format!("a{}", n % 317)], "b": [format!("b{}", n / 317)] } }),
+        |n| format!(r#"{{"a": "a{}", "b": "b{}"}}"#, n % 317, n / 317),
+    ),
+    (
+        "one type and a narrow range",
+        |n| json!({ "type": ["t"], "data": { "x": [{ "numeric": [">=", n, "<", n + 2] }] } }),
+        |n| format!(r#"{{"x": {n}.25}}"#),
+    ),
+    (
+        "one prefix, and a field that is open",
+        |n| json!({ "source": [{ "prefix": "/" }], "data": { "k": [format!("k{n}"), { "exists": false }], "n": [n] } }),
+        |n| format!(r#"{{"k": "k{n}", "n": {n}}}"#),
+    ),
+    (
+        "address blocks",
+        |n| json!({ "data": { "ip": [{ "cidr": format!("{}.{}.{}.0/24", 10 + n / 65_536, n / 256 % 256, n % 256) }] } }),
+        |n| format!(r#"{{"ip": "{}.{}.{}.7"}}"#, 10 + n / 65_536, n / 256 % 256, n % 256),
+    ),
+    (
+        "a word within a wildcard",
+        |n| json!({ "data": { "path": [{ "wildcard": format!("*/{n:06}/*") }] } }),
+        |n| format!(r#"{{"path": "/var/lib/{n:06}/file.txt"}}"#),
+    ),
+    (
+        "one type and an open range (few match)",
+        |n| json!({ "type": ["t"], "data": { "x": [{ "numeric": [">", n] }], "y": [n % 10] } }),
+        |n| format!(r#"{{"x": 50, "y": {}}}"#, n % 10),
+    ),
+];
 
 fn pattern(source: &Value) -> Pattern {
     Pattern::parse(source).unwrap_or_else(|errors| panic!("{source}: {errors:?}"))

@@ -5,8 +5,10 @@ use super::condition::{Condition, Exact, Leaf, Range};
 use super::hash;
 use super::text::TextTest;
 
-/// How many bytes of a literal within a wildcard are looked up, at every place of a value.
-pub(super) const GRAM: usize = 4;
+/// How many bytes of a literal within a wildcard are looked up, at every place of a value: the most that it has.
+const GRAMS: [usize; 2] = [8, 4];
+/// How many places of a literal are considered for that.
+const PLACES: usize = 32;
 
 /// Added to the length of an IPv6 block.
 pub(super) const V6: u32 = 128;
@@ -31,6 +33,8 @@ pub(super) enum Access<'a> {
     /// By the hash of something that a matching value has; `length` is how much of the value that is, in bytes
     /// (of a prefix or suffix) or bits (of an address block, [`V6`] added for IPv6).
     Key { kind: Kind, length: u32, hash: u64 },
+    /// By any one of the parts of a literal, all of a length that a value then has somewhere.
+    Grams { literal: &'a [u8], length: usize },
     /// Among the ranges of the field.
     Range(&'a Range),
     /// By the field having any value at all.
@@ -51,9 +55,9 @@ impl<'a> Access<'a> {
             Condition::Text(TextTest::Folded(text)) => key(Kind::Folded, text),
             Condition::Text(TextTest::Wildcard(wildcard)) => {
                 let (head, tail, middle) = wildcard.literals();
-                if middle.len() > head.len().max(tail.len()) && middle.len() >= GRAM {
-                    let gram = middle.as_bytes().first_chunk::<GRAM>()?;
-                    Self::Key { kind: Kind::Gram, length: GRAM as u32, hash: hash::bytes(gram) }
+                let gram = GRAMS.into_iter().find(|length| middle.len() >= *length);
+                if let (true, Some(length)) = (middle.len() > head.len().max(tail.len()), gram) {
+                    Self::Grams { literal: middle.as_bytes(), length }
                 } else if tail.len() > head.len() {
                     key(Kind::Suffix, tail)
                 } else {
@@ -87,7 +91,7 @@ impl<'a> Access<'a> {
         match self {
             Self::Key { kind: Kind::Text | Kind::Number | Kind::Folded, .. } => 1,
             Self::Key { kind: Kind::Literal, .. } => 16,
-            Self::Key { kind: Kind::Gram, .. } => 8,
+            Self::Grams { .. } | Self::Key { kind: Kind::Gram, .. } => 8,
             Self::Key { kind: Kind::Block, length, .. } => 2 + (24usize.saturating_sub(*length as usize)) * 8,
             Self::Key { length, .. } => 2 + (4usize.saturating_sub(*length as usize)) * 32,
             Self::Range(Range { low: Some(_), high: Some(_) }) => 64,
@@ -95,6 +99,12 @@ impl<'a> Access<'a> {
             Self::Present => 1024,
         }
     }
+}
+
+/// The keys that each can stand for a literal.
+pub(super) fn grams(literal: &[u8], length: usize) -> impl Iterator<Item = Access<'static>> {
+    let hashes = literal.windows(length).take(PLACES).map(hash::bytes);
+    hashes.map(move |hash| Access::Key { kind: Kind::Gram, length: length as u32, hash })
 }
 
 /// The access paths of a leaf; `None` when it can hold without a value.

@@ -50,12 +50,12 @@ pub(super) struct Probe {
     pub(super) number: bool,
     pub(super) literal: bool,
     pub(super) folded: bool,
-    pub(super) gram: bool,
     /// The lengths of what is looked up, each once, ascending.
     pub(super) prefixes: Vec<u32>,
     pub(super) suffixes: Vec<u32>,
     pub(super) folded_prefixes: Vec<u32>,
     pub(super) folded_suffixes: Vec<u32>,
+    pub(super) grams: Vec<u32>,
     pub(super) blocks: Vec<u32>,
     pub(super) ranges: Ranges,
     pub(super) present: Option<Postings>,
@@ -68,11 +68,11 @@ impl Probe {
             Kind::Number => return self.number = true,
             Kind::Literal => return self.literal = true,
             Kind::Folded => return self.folded = true,
-            Kind::Gram => return self.gram = true,
             Kind::Prefix => &mut self.prefixes,
             Kind::Suffix => &mut self.suffixes,
             Kind::FoldedPrefix => &mut self.folded_prefixes,
             Kind::FoldedSuffix => &mut self.folded_suffixes,
+            Kind::Gram => &mut self.grams,
             Kind::Block => &mut self.blocks,
         };
         if let Err(at) = lengths.binary_search(&length) {
@@ -159,6 +159,7 @@ impl Index {
         let Some(leaf) = self.leaves.get_mut(need.leaf as usize).map(std::mem::take) else { return };
         let mut crowds = Vec::new();
         for access in access::paths(&leaf).into_iter().flatten() {
+            let access = self.lightest(node, need.field, access);
             crowds.extend(self.post(node, need.field, &access, branch));
         }
         if let Some(place) = self.leaves.get_mut(need.leaf as usize) {
@@ -184,7 +185,8 @@ impl Index {
             let cost = if count > 32 {
                 count * 16 // long lists are judged by their length
             } else {
-                paths.map(|path| path.weight() + self.load(node, need.field, &path)).sum()
+                let lightest = paths.map(|path| self.lightest(node, need.field, path));
+                lightest.map(|path| path.weight() + self.load(node, need.field, &path)).sum()
             };
             // What patterns say about deeper fields usually tells them apart better than attributes do.
             let shallow = u32::MAX - self.fields.depth(need.field);
@@ -193,6 +195,13 @@ impl Index {
             }
         }
         best.map(|(_, _, need)| need)
+    }
+
+    /// Of a literal the part that leads to the fewest alternatives so far; other access paths as they are.
+    fn lightest<'a>(&self, node: u32, field: u32, access: Access<'a>) -> Access<'a> {
+        let Access::Grams { literal, length } = access else { return access };
+        let grams = access::grams(literal, length);
+        grams.min_by_key(|gram| self.load(node, field, gram)).unwrap_or(Access::Present)
     }
 
     fn len(&self, postings: &Postings) -> usize {
@@ -215,6 +224,7 @@ impl Index {
                 self.table.get(&key).map_or(0, |postings| self.len(postings))
             }
             Access::Range(_) => probe().map_or(0, |probe| probe.ranges.len()),
+            Access::Grams { .. } => 0,
             Access::Present => probe().and_then(|it| it.present.as_ref()).map_or(0, |postings| self.len(postings)),
         }
     }
@@ -236,7 +246,8 @@ impl Index {
                 probe.ranges.insert(range, branch);
                 return None;
             }
-            Access::Present => match &mut probe.present {
+            // A literal is filed under one of its parts, never as a whole.
+            Access::Present | Access::Grams { .. } => match &mut probe.present {
                 Some(postings) => postings,
                 empty => {
                     *empty = Some(Postings::One(branch));

@@ -1,6 +1,6 @@
 //! One event's way through the index: what its values lead to, verified.
 
-use super::access::{self, GRAM, Kind};
+use super::access::{self, Kind};
 use super::cidr::Address;
 use super::condition::Value;
 use super::extract::{Extract, Texts};
@@ -105,9 +105,9 @@ impl Lookup<'_> {
             self.look(node, field, Kind::Text, 0, hash::bytes(bytes));
         }
         self.parts(node, field, bytes, (Kind::Prefix, &probe.prefixes), (Kind::Suffix, &probe.suffixes));
-        if probe.gram {
-            for gram in bytes.windows(GRAM) {
-                self.look(node, field, Kind::Gram, GRAM as u32, hash::bytes(gram));
+        for length in &probe.grams {
+            for gram in bytes.windows(*length as usize) {
+                self.look(node, field, Kind::Gram, *length, hash::bytes(gram));
             }
         }
         if let (false, Some(address)) = (probe.blocks.is_empty(), Address::parse(text)) {
