@@ -1,3 +1,18 @@
-//! Evoke.
+//! Evoke runs WebAssembly functions when something happens. `ARCHITECTURE.md` has the map.
 
+pub mod admin;
+pub mod app;
+pub mod bus;
+pub mod cli;
+pub mod clock;
+pub mod dispatcher;
+pub mod event;
+pub mod listener;
+pub mod logs;
+pub mod manifest;
+pub mod outcome;
 pub mod pattern;
+pub mod router;
+pub mod sandbox;
+pub mod source;
+pub mod store;

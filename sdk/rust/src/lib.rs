@@ -1,1 +1,72 @@
-//! The SDK.
+//! Write functions for Evoke in Rust.
+//!
+//! A function is one Rust function that takes an event. It is done when it returns `Ok`, and only then do
+//! the events it published and the state it wrote leave, all of them or none:
+//!
+//! ```no_run
+//! # extern crate evoke_sdk as evoke;
+//! use evoke::{Draft, Failure, Json};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Order { customer: String, total: f64 }
+//!
+//! #[evoke::function]
+//! fn handle(order: Json<Order>) -> Result<(), Failure> {
+//!     if order.total <= 0.0 {
+//!         return Err(Failure::reject(format!("total is {}, it has to be more than 0", order.total)));
+//!     }
+//!     evoke::log::info!("{} pays {}", order.customer, order.total);
+//!     evoke::publish(Draft::new("payment.taken").subject(&order.customer).json(&order.total)?)?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Its `Cargo.toml` names the crate `evoke` (the attribute relies on it) and builds a `cdylib`:
+//!
+//! ```toml
+//! [lib]
+//! crate-type = ["cdylib"]
+//! [dependencies]
+//! evoke = { package = "evoke-sdk", path = "../../sdk/rust" }
+//! ```
+//!
+//! [`macro@function`] says what a function may take, [`Failure`] how it may end.
+
+// The examples and the attribute say `evoke::`; here that is this crate.
+extern crate self as evoke;
+
+mod argument;
+#[doc(hidden)]
+pub mod bindings;
+mod bus;
+pub mod config;
+mod event;
+mod failure;
+pub mod log;
+mod source;
+pub mod state;
+#[cfg(all(target_family = "wasm", not(feature = "wasi")))]
+mod stdio;
+
+pub use argument::{Argument, Json, Outcome};
+pub use bindings::evoke::function::types::{Delivery, Draft, Event, Failure, Retry};
+pub use bus::{Refused, publish};
+pub use config::secret;
+pub use evoke_sdk_macros::function;
+pub use failure::OrFail;
+pub use source::{FileEvent, FileKind, TimerTick};
+
+/// What `#[evoke::function]` expands to; no part of the interface.
+#[doc(hidden)]
+pub mod __rt {
+    pub use crate::argument::{Argument, Outcome};
+    pub use crate::bindings::exports::evoke::function::handler::Guest;
+    pub use crate::bindings::{self, __export_function as export};
+    pub use crate::{Delivery, Event, Failure};
+
+    /// Before the function runs: its panics are to be seen in the logs.
+    pub fn start() {
+        #[cfg(all(target_family = "wasm", not(feature = "wasi")))]
+        std::panic::set_hook(Box::new(crate::stdio::panicked));
+    }
+}

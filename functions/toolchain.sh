@@ -1,0 +1,138 @@
+#!/bin/bash
+# toolchain.sh: finds or makes a rustc that builds for wasm32-wasip2, and prints what to set:
+#   eval "$(functions/toolchain.sh)" && cargo build --release --target wasm32-wasip2
+#
+# 1. the current rustc has the target already
+# 2. rustup adds it                                       (WASM_TOOLCHAIN_RUSTUP=0 skips this)
+# 3. Debian's rustc with Debian's prebuilt std            (libstd-rust-dev-wasm32)
+# 4. Debian's rustc, std built once from Debian's source  (rustc-web rust-web-src, Debian 12)
+# WASM_TOOLCHAIN_FORCE=1..4 takes that way only. As root, 3 and 4 install the packages they miss.
+# What is made lies in ${WASM_TOOLCHAIN_DIR:-~/.cache/evoke/toolchain}; remove the folder to make it anew.
+set -euo pipefail
+
+TARGET=wasm32-wasip2
+SYSTEM=/usr/bin/rustc
+MINOR_MIN=88                       # rust-version of functions/Cargo.toml: 1.88
+COMPONENT_LD=0.5.31               # crate wasm-component-ld, where no toolchain brings the program along
+CACHE=${WASM_TOOLCHAIN_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/evoke/toolchain}
+FORCE=${WASM_TOOLCHAIN_FORCE:-}
+
+say() { echo "toolchain: $*" >&2; }
+wanted() { [ -z "$FORCE" ] || [ "$FORCE" = "$1" ]; }
+has_std() { local dir; dir=$("$1" --print target-libdir --target $TARGET 2>/dev/null) && compgen -G "$dir/libcore-*.rlib" >/dev/null; }
+new_enough() { local minor; minor=$("$1" -V | sed -E 's/^rustc 1\.([0-9]+).*/\1/'); [ "$minor" -ge $MINOR_MIN ]; }
+installed() { dpkg-query -W -f '${Status}\n' "$@" 2>/dev/null | grep -c '^install ok installed' | grep -qx $#; }
+
+# need PACKAGE…: installs them when this is root, says what to type when it is not.
+need() {
+  command -v apt-get >/dev/null || return 1
+  installed "$@" && return 0
+  [ "$(id -u)" = 0 ] || { say "needs packages: sudo apt-get install --no-install-recommends $*"; return 1; }
+  [ -n "$(apt-cache madison "$1" 2>/dev/null)" ] || apt-get update -q >&2 || return 1
+  [ -n "$(apt-cache madison "$1" 2>/dev/null)" ] || return 1
+  say "installing $*"
+  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-remove --no-install-recommends "$@" >&2
+}
+
+# The programs that link a component, into folder $1: rustup's where there is one, as Debian 12's lld is of 2022.
+linkers() {
+  local bin="" root host; host=$($SYSTEM -vV | sed -n 's/^host: //p')
+  if command -v rustup >/dev/null && root=$(env -u RUSTC -u RUSTUP_TOOLCHAIN rustup run stable rustc --print sysroot 2>/dev/null || env -u RUSTC rustc --print sysroot); then
+    bin=$root/lib/rustlib/$host/bin
+  fi
+  if [ -x "$bin/rust-lld" ] && [ -x "$bin/gcc-ld/wasm-ld" ]; then
+    ln -sfn "$bin/rust-lld" "$1/rust-lld"; ln -sfn "$bin/gcc-ld/wasm-ld" "$1/wasm-ld"
+  else
+    command -v wasm-ld >/dev/null || need lld || { say "no wasm-ld: install lld"; return 1; }
+    ln -sfn "$(command -v wasm-ld)" "$1/rust-lld"; ln -sfn "$(command -v wasm-ld)" "$1/wasm-ld"
+  fi
+  if [ -x "$bin/wasm-component-ld" ]; then
+    ln -sfn "$bin/wasm-component-ld" "$1/wasm-component-ld"
+  else
+    local own=$CACHE/wasm-component-ld-$COMPONENT_LD
+    if [ ! -x "$own/bin/wasm-component-ld" ]; then
+      say "building wasm-component-ld $COMPONENT_LD, once, a few minutes"
+      RUSTC=$SYSTEM cargo install -q --locked --root "$own" "wasm-component-ld@$COMPONENT_LD" >&2
+    fi
+    ln -sfn "$own/bin/wasm-component-ld" "$1/wasm-component-ld"
+  fi
+}
+
+# Whether rustc $1 links something that is a component: the toolchain is whole.
+works() {
+  local dir ok=1; dir=$(mktemp -d)
+  echo 'pub fn f() -> String { String::from("x") }' >"$dir/probe.rs"
+  (cd "$dir" && "$1" --edition 2024 --crate-type cdylib --target $TARGET -o probe.wasm probe.rs >&2) &&
+    [ "$(head -c 8 "$dir/probe.wasm" | od -An -tx1 | tr -d ' \n')" = 0061736d0d000100 ] && ok=0
+  rm -rf "$dir"; return $ok
+}
+
+# A sysroot of our own at $1 around the system's rustc: its host libraries, our linkers, and $2's target libraries
+# (std, or built here when $2 is empty). Made beside and moved into place, so that it is there whole or not at all.
+sysroot() {
+  local made=$1.$$ host lib libc
+  host=$($SYSTEM -vV | sed -n 's/^host: //p'); lib=$made/lib/rustlib
+  rm -rf "$made"; mkdir -p "$made/bin" "$lib/$host/bin" "$lib/$TARGET"
+  ln -sfn "$($SYSTEM --print target-libdir)" "$lib/$host/lib"
+  linkers "$lib/$host/bin" || return 1
+  if [ -n "$2" ]; then
+    ln -sfn "$2" "$lib/$TARGET/lib"
+  else
+    build_std "$lib/$TARGET/lib" || return 1
+    for libc in ${WASI_LIBC:-} /usr/lib/$TARGET /usr/lib/wasm32-wasi; do
+      [ -f "$libc/libc.a" ] && cp "$libc"/{libc.a,crt1-command.o,crt1-reactor.o} "$lib/$TARGET/lib/self-contained/" && break
+    done
+  fi
+  wrapper "$made" "$made"; works "$made/bin/rustc" || { rm -rf "$made"; say "the toolchain made of $SYSTEM does not link"; return 1; }
+  wrapper "$made" "$1"; rm -rf "$1"; mv "$made" "$1"
+}
+wrapper() { printf '#!/bin/sh\nexec %s --sysroot "%s" "$@"\n' $SYSTEM "$2" >"$1/bin/rustc"; chmod +x "$1/bin/rustc"; }
+
+build_std() { # into folder $1
+  local dir; dir=$(mktemp -d); mkdir -p "$dir/src" "$1/self-contained"; : >"$dir/src/lib.rs"
+  printf '[package]\nname="seed"\nversion="0.0.0"\nedition="2021"\n[workspace]\n' >"$dir/Cargo.toml"
+  say "building std for $TARGET with $($SYSTEM -V | cut -d' ' -f1,2), once, a minute or two"
+  (cd "$dir" && env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u RUSTC_WRAPPER RUSTC_BOOTSTRAP=1 RUSTC=$SYSTEM \
+    RUSTFLAGS=-Cembed-bitcode=yes CARGO_TARGET_DIR="$dir/target" \
+    cargo build -q --release -Zbuild-std=std,panic_abort --target $TARGET >&2)
+  find "$dir/target/$TARGET/release" -name 'lib*.rlib' ! -name 'libseed*' -exec cp -n {} "$1/" \;
+  rm -rf "$dir"
+}
+
+# The folder of the sysroot for way $1; another rustc makes another one.
+made() { echo "$CACHE/$1-$($SYSTEM -V | tr -c 'a-zA-Z0-9.\n' - | cut -c1-40)"; }
+ready() { [ -x $SYSTEM ] && [ -x "$(made "$1")/bin/rustc" ]; }
+use() { echo "export RUSTC='$(made "$1")/bin/rustc'"; exit 0; }
+
+# One at a time makes things; the others find them made.
+mkdir -p "$CACHE"; exec 9>"$CACHE/lock"
+flock -n 9 || { say "waiting for another build of the toolchain"; flock 9; }
+
+# A distribution's rustc may have the target and no linker for it; rustup's has both.
+complete() { [ "$(command -v rustc)" != $SYSTEM ] || works rustc; }
+if wanted 1 && command -v rustc >/dev/null && new_enough rustc && has_std rustc && complete; then exit 0; fi
+for way in 3 4; do if wanted $way && ready $way; then use $way; fi; done
+
+if wanted 2 && [ "${WASM_TOOLCHAIN_RUSTUP:-1}" = 1 ] && command -v rustup >/dev/null; then
+  say "rustup target add $TARGET"
+  if timeout 300 rustup target add $TARGET >&2 && has_std rustc; then exit 0; fi
+  say "rustup cannot add $TARGET here"
+fi
+if wanted 3; then
+  if [ -n "$(apt-cache madison libstd-rust-dev-wasm32 2>/dev/null)" ] && [ ! -x $SYSTEM ]; then
+    need rustc libstd-rust-dev-wasm32 lld wasi-libc || true
+  fi
+  if [ -x $SYSTEM ] && new_enough $SYSTEM && has_std $SYSTEM &&
+     sysroot "$(made 3)" "$($SYSTEM --print target-libdir --target $TARGET)"; then use 3; fi
+fi
+if wanted 4; then
+  if { [ -x $SYSTEM ] && new_enough $SYSTEM; } || need rustc-web; then
+    source=$($SYSTEM --print sysroot)/lib/rustlib/src/rust/library
+    [ -f "$source/Cargo.lock" ] || need rust-web-src || need rust-src || true
+    [ -f /usr/lib/wasm32-wasi/libc.a ] || [ -f /usr/lib/$TARGET/libc.a ] || [ -n "${WASI_LIBC:-}" ] || need wasi-libc || true
+    if [ -f "$source/Cargo.lock" ] && new_enough $SYSTEM; then sysroot "$(made 4)" "" && use 4; fi
+  fi
+fi
+say "no Rust for $TARGET. With rustup: rustup target add $TARGET"
+say "On Debian 12: sudo apt-get install --no-install-recommends rustc-web rust-web-src lld wasi-libc"
+exit 1

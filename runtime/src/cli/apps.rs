@@ -1,0 +1,62 @@
+//! `up`, `validate` and `build`: the commands that work on manifests.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::{Common, Failure, Manifests, Up};
+use crate::app::{self, AppError, UpOptions};
+
+const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
+
+/// Polls between two looks at timers and I/O. Guests that compute give way every millisecond; at tokio's default of
+/// 61 polls a time-out beside many of them would come late.
+const EVENT_INTERVAL: u32 = 7;
+
+pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
+    let options = UpOptions {
+        manifests: up.manifests.manifests,
+        data: common.folder().to_owned(),
+        http: up.http,
+        admin: common.reach.admin.unwrap_or(ADMIN),
+        watch: up.watch,
+        drain: up.drain,
+        concurrency: up.concurrency,
+    };
+    run(common, app::up(options))
+}
+
+pub(super) fn validate(common: &Common, manifests: &Manifests) -> Result<(), Failure> {
+    let (warnings, apps, functions) = run(common, app::validate(&manifests.manifests))?;
+    if common.reach.json {
+        return print_json(&warnings);
+    }
+    anstream::eprint!("{}", warnings.styled());
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    anstream::println!("{} with {}: no mistakes", count(apps, "manifest"), count(functions, "function"));
+    Ok(())
+}
+
+pub(super) fn build(common: &Common, manifests: &Manifests) -> Result<(), Failure> {
+    let count = run(common, app::build(&manifests.manifests))?;
+    if common.reach.json {
+        return print_json(&serde_json::json!({ "built": count }));
+    }
+    anstream::println!("{count} built");
+    Ok(())
+}
+
+/// Runs one of the app's commands. For machines, mistakes go to standard output.
+fn run<T>(common: &Common, work: impl Future<Output = Result<T, AppError>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build();
+    let runtime = runtime.map_err(|e| Failure::Failed(format!("cannot start threads: {e}")))?;
+    match runtime.block_on(work) {
+        Err(AppError::Mistakes(found)) if common.reach.json => {
+            print_json(&found)?;
+            Err(Failure::Reported)
+        }
+        result => Ok(result?),
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    super::events::print_line(&serde_json::to_string(value).unwrap_or_default())
+}

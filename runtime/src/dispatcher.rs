@@ -1,0 +1,316 @@
+//! The dispatcher: runs deliveries in parallel, within the limits of each function and of the whole, and has the
+//! store commit how each ended.
+//!
+//! It is told of ready deliveries by the store, keeps a bounded window of them per function ([`lane`]), and loads
+//! the rest when there is room. Workers take turns through the functions that have work, so that a busy one cannot
+//! starve another.
+
+mod attempt;
+mod lane;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+use self::lane::{LOAD_MAX, Lane};
+use crate::bus::Bus;
+use crate::clock::{Clock, UnixMs};
+use crate::event::Event;
+use crate::outcome::{Outcome, RetryPolicy};
+use crate::store::{DeliveryId, FunctionId, ReadyDelivery, Store};
+
+/// Runs one function; the sandbox's side of the dispatcher.
+pub trait Runner: Send + Sync + 'static {
+    /// Makes one attempt. It ends by itself within the function's time-out.
+    fn run(&self, call: Call) -> BoxFuture<'_, Ran>;
+}
+
+/// One attempt to make.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The event that is owed.
+    pub event: Arc<Event>,
+    /// The delivery's number, for people.
+    pub delivery: DeliveryId,
+    /// The same on every attempt, and in no other store.
+    pub delivery_id: String,
+    /// Counts from 1.
+    pub attempt: u32,
+    /// The trigger that matched.
+    pub trigger: Arc<str>,
+}
+
+/// How an attempt went.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it published; counts only when it is done.
+    pub published: Vec<Event>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// A function as the dispatcher knows it.
+#[derive(Clone)]
+pub struct Worker {
+    /// Its id in the store.
+    pub id: FunctionId,
+    /// How many deliveries run at once.
+    pub concurrency: u32,
+    /// What follows a failure.
+    pub retry: RetryPolicy,
+    /// What runs it.
+    pub runner: Arc<dyn Runner>,
+}
+
+/// A handle to the dispatcher; cheap to clone.
+#[derive(Clone)]
+pub struct Dispatcher(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    bus: Bus,
+    clock: Clock,
+    /// Of all functions together.
+    running_max: u32,
+    state: Mutex<State>,
+    /// Woken when an earlier retry than the one that is waited for came up.
+    alarm: Notify,
+    tasks: TaskTracker,
+    runtime: tokio::runtime::Handle,
+}
+
+#[derive(Default)]
+struct State {
+    functions: HashMap<FunctionId, Function>,
+    /// The functions with work and room for it, in the order in which they have their turn.
+    turns: VecDeque<FunctionId>,
+    running: u32,
+    stopping: bool,
+}
+
+struct Function {
+    worker: Worker,
+    lane: Lane,
+    /// It has a place in `turns`.
+    in_turns: bool,
+}
+
+/// The longest wait for the next retry: bounds how late one is when the wall clock jumps forward.
+const ALARM_MAX: Duration = Duration::from_secs(10);
+
+/// The wait after the store did not answer.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+impl Dispatcher {
+    /// A dispatcher that runs at most `running_max` deliveries at once. It does nothing before it is given functions.
+    pub fn start(store: Arc<dyn Store>, bus: Bus, clock: Clock, running_max: u32) -> Self {
+        let dispatcher = Self(Arc::new(Inner {
+            store: store.clone(),
+            bus,
+            clock,
+            running_max: running_max.max(1),
+            state: Mutex::default(),
+            alarm: Notify::new(),
+            tasks: TaskTracker::new(),
+            runtime: tokio::runtime::Handle::current(),
+        }));
+        // The store outlives the dispatcher and must not keep it alive.
+        let inner = Arc::downgrade(&dispatcher.0);
+        store.on_ready(Box::new(move |ready| {
+            if let Some(inner) = inner.upgrade() {
+                Self(inner).offer(ready);
+            }
+        }));
+        let inner = Arc::downgrade(&dispatcher.0);
+        tokio::spawn(Self::watch_retries(inner));
+        dispatcher
+    }
+
+    /// Puts these functions in charge from now on. A function that is not among them rests: what runs goes on, what
+    /// waits stays in the store until it is back.
+    pub fn set_functions(&self, workers: Vec<Worker>) {
+        let mut state = self.lock();
+        state.functions.values_mut().for_each(|function| function.worker.concurrency = 0);
+        for worker in workers {
+            let id = worker.id;
+            match state.functions.get_mut(&id) {
+                Some(function) => function.worker = worker,
+                None => {
+                    let function = Function { worker, lane: Lane::behind_store(), in_turns: false };
+                    state.functions.insert(id, function);
+                }
+            }
+            self.consider(&mut state, id);
+        }
+        drop(state);
+        self.start_workers();
+        self.0.alarm.notify_one();
+    }
+
+    /// How many deliveries of each function run now.
+    pub fn running(&self) -> HashMap<FunctionId, u32> {
+        self.lock().functions.iter().map(|(id, function)| (*id, function.lane.running)).collect()
+    }
+
+    /// Starts nothing more and waits for what runs, at most for `limit`; answers how many were left running. What
+    /// was not finished stays pending in the store.
+    pub async fn drain(&self, limit: Duration) -> u32 {
+        self.lock().stopping = true;
+        self.0.tasks.close();
+        let _ = tokio::time::timeout(limit, self.0.tasks.wait()).await;
+        self.lock().running
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn offer(&self, ready: Vec<ReadyDelivery>) {
+        let mut state = self.lock();
+        for delivery in ready {
+            let id = delivery.function;
+            if let Some(function) = state.functions.get_mut(&id) {
+                function.lane.offer(delivery);
+                self.consider(&mut state, id);
+            }
+        }
+        drop(state);
+        self.start_workers();
+    }
+
+    /// After every change of a lane: gives it a turn when it can use one, and loads when it is behind.
+    fn consider(&self, state: &mut State, id: FunctionId) {
+        let Some(function) = state.functions.get_mut(&id) else { return };
+        if !function.in_turns && function.lane.has_work() && function.lane.running < function.worker.concurrency {
+            function.in_turns = true;
+            state.turns.push_back(id);
+        }
+        if function.worker.concurrency > 0
+            && let Some(after) = function.lane.start_load()
+        {
+            self.load(id, after);
+        }
+    }
+
+    /// Starts as many workers as there is work and room for. A worker goes on as long as it finds work.
+    fn start_workers(&self) {
+        loop {
+            let Some((worker, delivery)) = self.pick() else { return };
+            let dispatcher = self.clone();
+            self.0.tasks.spawn_on(dispatcher.work(worker, delivery), &self.0.runtime);
+        }
+    }
+
+    async fn work(self, mut worker: Worker, mut delivery: ReadyDelivery) {
+        loop {
+            let (function, id) = (delivery.function, delivery.id);
+            let retry_at_ms = attempt::make(&self.0, &worker, delivery).await;
+            self.ended(function, id, retry_at_ms);
+            let Some(next) = self.pick() else { return };
+            (worker, delivery) = next;
+        }
+    }
+
+    /// The next delivery to run: functions take turns.
+    fn pick(&self) -> Option<(Worker, ReadyDelivery)> {
+        let mut state = self.lock();
+        while !state.stopping && state.running < self.0.running_max {
+            let id = state.turns.pop_front()?;
+            let Some(function) = state.functions.get_mut(&id) else { continue };
+            function.in_turns = false;
+            // Its room may be gone since it queued for a turn: a reload made it smaller.
+            if function.lane.running >= function.worker.concurrency {
+                continue;
+            }
+            let picked = function.lane.pick().map(|delivery| (function.worker.clone(), delivery));
+            state.running += u32::from(picked.is_some());
+            self.consider(&mut state, id);
+            if picked.is_some() {
+                return picked;
+            }
+        }
+        None
+    }
+
+    fn ended(&self, id: FunctionId, delivery: DeliveryId, retry_at_ms: Option<UnixMs>) {
+        let mut state = self.lock();
+        state.running = state.running.saturating_sub(1);
+        if let Some(function) = state.functions.get_mut(&id) {
+            function.lane.ended(delivery, retry_at_ms);
+        }
+        self.consider(&mut state, id);
+        drop(state);
+        if retry_at_ms.is_some() {
+            self.0.alarm.notify_one();
+        }
+    }
+
+    /// Changes a lane, and starts what the change makes possible.
+    fn change(&self, id: FunctionId, change: impl FnOnce(&mut Lane)) {
+        let mut state = self.lock();
+        if let Some(function) = state.functions.get_mut(&id) {
+            change(&mut function.lane);
+        }
+        self.consider(&mut state, id);
+        drop(state);
+        self.start_workers();
+    }
+
+    fn load(&self, function: FunctionId, after: DeliveryId) {
+        let dispatcher = self.clone();
+        self.0.runtime.spawn(async move {
+            match dispatcher.0.store.ready(function, after, LOAD_MAX).await {
+                Ok(found) => dispatcher.change(function, |lane| lane.loaded(after, found)),
+                Err(error) => {
+                    tracing::warn!("loading deliveries: {error}");
+                    tokio::time::sleep(STORE_RETRY).await;
+                    dispatcher.change(function, |lane| lane.load_failed(after));
+                }
+            }
+        });
+    }
+
+    /// Loads retries when they are due, as long as there is a dispatcher.
+    async fn watch_retries(inner: std::sync::Weak<Inner>) {
+        loop {
+            let Some(dispatcher) = inner.upgrade().map(Self) else { return };
+            let now_ms = dispatcher.0.clock.now_ms();
+            for (function, limit) in dispatcher.start_due_loads(now_ms) {
+                let (found, next_due_ms) = match dispatcher.0.store.due(function, now_ms, limit).await {
+                    Ok(answer) => answer,
+                    Err(error) => {
+                        tracing::warn!("loading retries: {error}");
+                        (Vec::new(), Some(now_ms + STORE_RETRY.as_millis() as UnixMs))
+                    }
+                };
+                dispatcher.change(function, |lane| lane.loaded_due(found, next_due_ms));
+            }
+            let wait = dispatcher.until_next_retry();
+            let _ = tokio::time::timeout(wait, dispatcher.0.alarm.notified()).await;
+        }
+    }
+
+    /// The functions whose next retry is due, each with how many to load.
+    fn start_due_loads(&self, now_ms: UnixMs) -> Vec<(FunctionId, usize)> {
+        let mut state = self.lock();
+        let due = state.functions.iter_mut().filter(|(_, f)| f.lane.next_due_ms().is_some_and(|at| at <= now_ms));
+        due.map(|(id, function)| (*id, function.lane.start_load_due())).collect()
+    }
+
+    fn until_next_retry(&self) -> Duration {
+        let next_ms = self.lock().functions.values().filter_map(|function| function.lane.next_due_ms()).min();
+        next_ms.map_or(ALARM_MAX, |at_ms| {
+            let wait_ms = u64::try_from(at_ms.saturating_sub(self.0.clock.now_ms())).unwrap_or_default();
+            Duration::from_millis(wait_ms).min(ALARM_MAX)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures_util::FutureExt;
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::bus::{Limits, Offer, Target};
+use crate::router::{OrderBy, Router};
+use crate::store::memory::MemoryStore;
+use crate::store::{Counts, DeadFilter};
+
+const START_MS: UnixMs = 1_700_000_000_000;
+
+/// A function made of a closure.
+struct Closure<F>(F);
+
+impl<F: Fn(Call) -> BoxFuture<'static, Outcome> + Send + Sync + 'static> Runner for Closure<F> {
+    fn run(&self, call: Call) -> BoxFuture<'_, Ran> {
+        let outcome = (self.0)(call);
+        async move { Ran { outcome: outcome.await, published: Vec::new(), duration: Duration::ZERO } }.boxed()
+    }
+}
+
+struct House {
+    store: Arc<dyn Store>,
+    bus: Bus,
+    dispatcher: Dispatcher,
+}
+
+impl House {
+    /// With functions 1, 2, … named a, b, …
+    async fn new(running_max: u32, router: Router) -> Self {
+        let clock = Clock::following_tokio(START_MS);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+        store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+        let bus = Bus::new(store.clone(), router, Limits::default());
+        let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock, running_max);
+        Self { store, bus, dispatcher }
+    }
+
+    async fn offer(&self, function: FunctionId, ids: impl IntoIterator<Item = u32>) {
+        let events = ids.into_iter().map(|n| {
+            let json = format!(r#"{{"id":"{function}-{n}","source":"/s","type":"t","data":{{"key":"k{}"}}}}"#, n % 2);
+            Event::from_json(json.as_bytes(), |_| {}).unwrap()
+        });
+        let target = Target::Function { function, trigger: "on[0]".into() };
+        self.bus.accept(Offer { events: events.collect(), target, marks: vec![] }).await.unwrap();
+    }
+
+    /// Waits until nothing is pending; on a paused clock this takes no time.
+    async fn settled(&self) -> Counts {
+        while self.bus.pending() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let totals = self.store.totals().await.unwrap();
+        assert_eq!(totals.owed, totals.functions.values().map(Counts::total).sum::<u64>());
+        totals.functions.values().fold(Counts::default(), |sum, c| Counts {
+            done: sum.done + c.done,
+            dead: sum.dead + c.dead,
+            ..sum
+        })
+    }
+}
+
+fn worker<F>(id: FunctionId, concurrency: u32, run: F) -> Worker
+where
+    F: Fn(Call) -> BoxFuture<'static, Outcome> + Send + Sync + 'static,
+{
+    Worker { id, concurrency, retry: RetryPolicy::default(), runner: Arc::new(Closure(run)) }
+}
+
+fn done() -> BoxFuture<'static, Outcome> {
+    async { Outcome::Done }.boxed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_delivery_is_tried_by_policy_and_then_is_a_dead_letter() {
+    let house = House::new(8, Router::default()).await;
+    let fail = |_| async { Outcome::Retry { message: "gateway down".into(), after: None } }.boxed();
+    house.dispatcher.set_functions(vec![worker(1, 1, fail)]);
+    house.offer(1, [1]).await;
+    assert_eq!(house.settled().await.dead, 1);
+    let letter = house.store.dead(DeadFilter::All, 1).await.unwrap().remove(0);
+    assert_eq!(letter.attempts.len(), 8);
+    assert_eq!(letter.cause.as_deref(), Some("gave up after 8 attempts; the last ended as retry: gateway down"));
+    for (earlier, later) in letter.attempts.iter().zip(&letter.attempts[1..]) {
+        let ceiling_ms = 500 << (earlier.attempt - 1);
+        assert!(later.started_ms - earlier.started_ms <= ceiling_ms + 20, "{letter:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_waits_as_long_as_the_function_asked_for() {
+    let house = House::new(8, Router::default()).await;
+    let once = |call: Call| {
+        let after = Some(Duration::from_secs(7));
+        async move { if call.attempt == 1 { Outcome::Retry { message: "busy".into(), after } } else { Outcome::Done } }
+            .boxed()
+    };
+    house.dispatcher.set_functions(vec![worker(1, 1, once)]);
+    house.offer(1, [1]).await;
+    assert_eq!(house.settled().await.done, 1);
+    let attempts = house.store.delivery(1).await.unwrap().unwrap().attempts;
+    let waited_ms = attempts[1].started_ms - attempts[0].started_ms;
+    assert!((7000..7020).contains(&waited_ms), "{waited_ms}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_the_window_holds_is_run_all_the_same_and_once_each() {
+    let house = House::new(4, Router::default()).await;
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = runs.clone();
+    let count = move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Outcome::Done
+        }
+        .boxed()
+    };
+    house.offer(1, 0..1000).await; // before the function is there: found in the store
+    house.dispatcher.set_functions(vec![worker(1, 4, count)]);
+    for n in 1..5 {
+        house.offer(1, n * 1000..(n + 1) * 1000).await;
+    }
+    assert_eq!(house.settled().await.done, 5000);
+    assert_eq!(runs.load(Ordering::Relaxed), 5000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_run_at_once_than_a_function_and_the_whole_allow() {
+    let house = House::new(3, Router::default()).await;
+    let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let peak = most.clone();
+    let run = move |_| {
+        let (running, most) = (running.clone(), most.clone());
+        async move {
+            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            running.fetch_sub(1, Ordering::SeqCst);
+            Outcome::Done
+        }
+        .boxed()
+    };
+    house.dispatcher.set_functions(vec![worker(1, 2, run.clone()), worker(2, 2, run)]);
+    house.offer(1, 0..20).await;
+    assert_eq!(house.settled().await.done, 20);
+    assert_eq!(peak.load(Ordering::SeqCst), 2);
+    house.offer(1, 20..40).await;
+    house.offer(2, 0..20).await;
+    house.settled().await;
+    assert_eq!(peak.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_function_does_not_starve_another() {
+    let house = House::new(1, Router::default()).await;
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let log = |name: char| {
+        let order = order.clone();
+        move |_| {
+            order.lock().unwrap().push(name);
+            async {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Outcome::Done
+            }
+            .boxed()
+        }
+    };
+    house.dispatcher.set_functions(vec![worker(1, 8, log('a')), worker(2, 8, log('b'))]);
+    house.offer(1, 0..500).await;
+    house.offer(2, 0..3).await;
+    house.settled().await;
+    let last_b = order.lock().unwrap().iter().rposition(|name| *name == 'b').unwrap();
+    assert!(last_b <= 7, "the last of b came at place {last_b}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_key_runs_in_accept_order_through_retries() {
+    let mut router = Router::default();
+    router.order(1, OrderBy::Data(vec!["key".into()]));
+    let house = House::new(8, router).await;
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let log = order.clone();
+    let flaky = move |call: Call| {
+        let n: u32 = call.event.id.trim_start_matches("1-").parse().unwrap();
+        let fails = n % 5 == 0 && call.attempt < 3;
+        if !fails {
+            log.lock().unwrap().push(n);
+        }
+        async move { if fails { Outcome::Trap { message: "once more".into() } } else { Outcome::Done } }.boxed()
+    };
+    house.dispatcher.set_functions(vec![worker(1, 8, flaky)]);
+    house.offer(1, 0..100).await;
+    assert_eq!(house.settled().await.done, 100);
+    for parity in 0..2 {
+        let of_key: Vec<_> = order.lock().unwrap().iter().copied().filter(|n| n % 2 == parity).collect();
+        assert!(of_key.is_sorted() && of_key.len() == 50, "{of_key:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_starts_nothing_more_and_leaves_the_rest_pending() {
+    let house = House::new(2, Router::default()).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = gate.clone();
+    let wait = move |_| {
+        let gate = gate.clone();
+        async move {
+            gate.acquire().await.unwrap().forget();
+            Outcome::Done
+        }
+        .boxed()
+    };
+    house.dispatcher.set_functions(vec![worker(1, 2, wait)]);
+    house.offer(1, 0..5).await;
+    while house.dispatcher.running()[&1] < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    opened.add_permits(1);
+    assert_eq!(house.dispatcher.drain(Duration::from_secs(1)).await, 1);
+    opened.add_permits(5);
+    assert_eq!(house.dispatcher.drain(Duration::from_secs(1)).await, 0);
+    assert_eq!(house.bus.pending(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_function_that_is_taken_away_rests_until_it_is_back() {
+    let house = House::new(2, Router::default()).await;
+    house.dispatcher.set_functions(vec![worker(1, 2, |_| done())]);
+    house.offer(1, 0..2).await;
+    house.settled().await;
+    house.dispatcher.set_functions(vec![]);
+    house.offer(1, 2..600).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(house.bus.pending(), 598);
+    house.dispatcher.set_functions(vec![worker(1, 2, |_| done())]);
+    assert_eq!(house.settled().await.done, 600);
+}

@@ -1,0 +1,101 @@
+//! Who is owed an event: the triggers of every function, compiled into one matcher.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::bus::Target;
+use crate::event::{Data, Event};
+use crate::pattern::{Matcher, Pattern};
+use crate::store::{FunctionId, NewDelivery};
+
+/// The compiled triggers of every function.
+#[derive(Default)]
+pub struct Router {
+    matcher: Matcher<usize>,
+    triggers: Vec<Trigger>,
+    order: HashMap<FunctionId, OrderBy>,
+}
+
+/// One entry of a function's `on:` that goes by patterns.
+struct Trigger {
+    function: FunctionId,
+    name: Arc<str>,
+    /// The source that its events must come from.
+    from: Option<String>,
+}
+
+/// What decides which events a function handles one after another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrderBy {
+    /// An attribute of the event, such as `subject` or an extension.
+    Attribute(String),
+    /// A field of the event's JSON data, by the names on the way to it.
+    Data(Vec<String>),
+}
+
+impl Router {
+    /// Has a function run on events that come from a source (any, without one) and match a pattern (all, without
+    /// one). Triggers of a function are added in their order.
+    pub fn add(&mut self, function: FunctionId, name: Arc<str>, from: Option<&str>, pattern: Option<&Pattern>) {
+        let trigger = self.triggers.len();
+        self.triggers.push(Trigger { function, name, from: from.map(str::to_owned) });
+        match pattern {
+            Some(pattern) => self.matcher.insert(trigger, pattern),
+            None => {
+                let exact = match from {
+                    Some(source) => serde_json::json!({ "source": [source] }),
+                    None => serde_json::json!({ "source": [{ "exists": true }] }),
+                };
+                if let Ok(pattern) = Pattern::parse(&exact) {
+                    self.matcher.insert(trigger, &pattern);
+                }
+            }
+        }
+    }
+
+    /// Has a function handle events with the same key one after another.
+    pub fn order(&mut self, function: FunctionId, by: OrderBy) {
+        self.order.insert(function, by);
+    }
+
+    /// The deliveries that an event is owed: one for each function, however many of its triggers match; the first
+    /// of these names the delivery's trigger. `Err` says why it is no event: its data is not JSON.
+    pub fn route(&self, event: &Event, target: &Target) -> Result<Vec<NewDelivery>, String> {
+        let mut deliveries: Vec<NewDelivery> = Vec::new();
+        match target {
+            Target::Function { function, trigger } => deliveries.push(self.delivery(event, *function, trigger)),
+            Target::Matching => {
+                for index in self.matcher.matches(&event.view()).map_err(|e| e.to_string())? {
+                    let Some(trigger) = self.triggers.get(index) else { continue };
+                    let comes_from = trigger.from.as_ref().is_none_or(|source| *source == event.source);
+                    if comes_from && !deliveries.iter().any(|d| d.function == trigger.function) {
+                        deliveries.push(self.delivery(event, trigger.function, &trigger.name));
+                    }
+                }
+            }
+        }
+        Ok(deliveries)
+    }
+
+    fn delivery(&self, event: &Event, function: FunctionId, trigger: &Arc<str>) -> NewDelivery {
+        let order_key = self.order.get(&function).and_then(|by| order_key(event, by));
+        NewDelivery { function, trigger: trigger.clone(), order_key }
+    }
+}
+
+/// The key of an event; one without it is not ordered at all. Strings stand for themselves, other values for their
+/// JSON text, so that `1` and `"1"` are one key.
+fn order_key(event: &Event, by: &OrderBy) -> Option<String> {
+    match by {
+        OrderBy::Attribute(name) => event.attributes().find(|(n, _)| n == name).map(|(_, value)| value.to_owned()),
+        OrderBy::Data(path) => {
+            let Data::Json(bytes) = &event.data else { return None };
+            let data: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+            match path.iter().try_fold(&data, |value, name| value.get(name))? {
+                serde_json::Value::Null => None,
+                serde_json::Value::String(text) => Some(text.clone()),
+                value => Some(value.to_string()),
+            }
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! The sandbox: compiles functions, and runs each attempt in a fresh instance that can reach nothing but what its
+//! manifest grants. Only this folder knows wasmtime.
+//!
+//! What one attempt may take is bounded: memory and time by the function's manifest; everything else (tables,
+//! instances, handles, log lines, published events, bytes a call) by constants that stand where they are used.
+
+mod bindings;
+mod cache;
+mod census;
+mod engine;
+mod fate;
+mod function;
+mod host;
+mod imports;
+mod limits;
+mod log;
+mod publish;
+mod stdio;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use cache::{Cache, hex};
+use engine::Ticker;
+use host::State;
+
+pub use function::{Attempt, Call, Function};
+pub use log::{Level, LogLine, LogSink};
+
+/// The largest component that is taken, in bytes. Python's, the largest known, have 18 MB; compiling takes some 50
+/// times the component's size in memory and 0.3 s a MB.
+pub const COMPONENT_SIZE_MAX: u64 = 64 * 1024 * 1024;
+
+/// The most functions that a component may have, all its modules together; Python's has some 30,000. At this many,
+/// compiling takes about half a gigabyte.
+pub const COMPONENT_FUNCTIONS_MAX: u64 = 100_000;
+
+/// The largest component in text form, in bytes: text is for what people write by hand.
+pub const COMPONENT_TEXT_SIZE_MAX: usize = 1024 * 1024;
+
+/// How a sandbox is set up.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where compiled functions are kept; made if it is missing, and closed to other users.
+    pub cache_dir: PathBuf,
+    /// Instances at once. Each reserves address space, and memory only as the guests use it.
+    pub concurrency: u32,
+}
+
+/// A function to load.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// `app/function`.
+    pub name: Arc<str>,
+    /// The source of the events that it publishes, `/app/function`.
+    pub uri: String,
+    /// The component: a `.wasm` or `.wat` file.
+    pub component: PathBuf,
+    /// The SHA-256 that the file must have, in hexadecimal.
+    pub digest: Option<String>,
+    /// How long an attempt may take.
+    pub timeout: Duration,
+    /// The most linear memory an attempt may have, in bytes.
+    pub memory: u64,
+    /// What it may touch.
+    pub grants: Grants,
+}
+
+/// What a function may touch: the `allow:` of its manifest, secrets resolved.
+#[derive(Clone, Default)]
+pub struct Grants {
+    /// Event types that it may publish; `*` stands for any run of characters.
+    pub publish: Vec<String>,
+    /// Whether it has state.
+    pub state: bool,
+    /// Origins that it may send requests to.
+    pub http: Vec<String>,
+    /// Configuration by name.
+    pub config: BTreeMap<String, String>,
+    /// Secrets by name; in `wasi:config` they stand beside configuration.
+    pub secrets: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Grants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { publish, state, http, config, secrets } = self;
+        f.debug_struct("Grants")
+            .field("publish", publish)
+            .field("state", state)
+            .field("http", http)
+            .field("config", config)
+            .field("secrets", &secrets.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// How a component is called, read from its exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It exports `evoke:function/handler`.
+    Handler,
+}
+
+impl Kind {
+    fn of(engine: &Engine, component: &Component) -> Result<Self, Vec<String>> {
+        let ty = component.component_type();
+        let exports: Vec<String> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
+        if exports.iter().any(|name| name.starts_with("evoke:function/handler@")) {
+            Ok(Self::Handler)
+        } else {
+            Err(exports)
+        }
+    }
+}
+
+/// Why there is no sandbox.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The folder for compiled functions cannot be used.
+    #[error("cannot use {path} for compiled functions: {error}; it must belong to this user")]
+    Cache {
+        /// The folder.
+        path: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// This machine cannot run WebAssembly the way Evoke does.
+    #[error("cannot start the WebAssembly engine: {0}")]
+    Engine(String),
+}
+
+/// Why a function cannot be loaded. Each message says what is wrong and what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// The component's file.
+        path: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The file is larger than [`COMPONENT_SIZE_MAX`].
+    #[error("{path} is larger than {max} bytes, the most that is taken")]
+    TooLarge {
+        /// The component's file.
+        path: String,
+        /// The limit in bytes.
+        max: u64,
+    },
+    /// The file is not the one that the manifest pins.
+    #[error("{path} has SHA-256 {found}, and the manifest asks for {expected}")]
+    Digest {
+        /// The component's file.
+        path: String,
+        /// What the manifest says.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// It is no valid component.
+    #[error("{path} {message}")]
+    Invalid {
+        /// The component's file.
+        path: String,
+        /// What it is instead, and what would be right.
+        message: String,
+    },
+    /// It imports what it is not granted, or what does not exist.
+    #[error("{path} imports what it is not granted:\n{}", missing.iter().map(|m| format!("  {m}")).collect::<Vec<_>>().join("\n"))]
+    Imports {
+        /// The component's file.
+        path: String,
+        /// Each import, with what to do about it.
+        missing: Vec<String>,
+    },
+    /// It needs more memory to start than it may have.
+    #[error("{path} needs {needed} KiB of memory to start, and its `memory` is {limit} KiB")]
+    Memory {
+        /// The component's file.
+        path: String,
+        /// What it starts with, in KiB.
+        needed: u64,
+        /// What it may have, in KiB.
+        limit: u64,
+    },
+}
+
+/// Loads functions and gives their attempts room to run. Cheap to clone.
+#[derive(Clone)]
+pub struct Sandbox(Arc<Shared>);
+
+struct Shared {
+    engine: Engine,
+    linker: Linker<State>,
+    cache: Cache,
+    ticker: Ticker,
+    /// One permit for each instance that the pool has room for.
+    room: Semaphore,
+}
+
+impl Sandbox {
+    /// Sets up the engine, its thread and the folder for compiled functions.
+    pub fn new(settings: Settings) -> Result<Self, SandboxError> {
+        let Settings { cache_dir, concurrency } = settings;
+        let engine_error = |error: wasmtime::Error| SandboxError::Engine(format!("{error:#}"));
+        let concurrency = concurrency.clamp(1, engine::CONCURRENCY_MAX);
+        let engine = engine::engine(concurrency).map_err(engine_error)?;
+        let linker = imports::linker(&engine).map_err(engine_error)?;
+        let path = cache_dir.display().to_string();
+        let cache = Cache::open(cache_dir, engine.clone()).map_err(|error| SandboxError::Cache { path, error })?;
+        let ticker = Ticker::start(engine.clone()).map_err(|e| SandboxError::Engine(e.to_string()))?;
+        let room = Semaphore::new(concurrency as usize);
+        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, room })))
+    }
+
+    /// Reads, checks, compiles (or takes from the cache) and links a function. Takes seconds for a large one that is
+    /// new, on a thread of its own.
+    pub async fn load(&self, spec: &Spec) -> Result<Arc<Function>, LoadError> {
+        let path = spec.component.display().to_string();
+        let (shared, spec) = (self.0.clone(), spec.clone());
+        match tokio::task::spawn_blocking(move || load(&shared, spec)).await {
+            Ok(loaded) => loaded.map(Arc::new),
+            Err(panic) => Err(LoadError::Invalid { path, message: format!("made the compiler fail: {panic}") }),
+        }
+    }
+}
+
+fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
+    let path = spec.component.display().to_string();
+    let invalid = |message: String| LoadError::Invalid { path: path.clone(), message };
+    let bytes = read(&spec.component, spec.digest.as_deref())?;
+    let component = shared.cache.component(&bytes);
+    let component = component.map_err(|error| invalid(format!("is not a valid component: {error:#}")))?;
+    let kind = Kind::of(&shared.engine, &component).map_err(|exports| {
+        let exports = if exports.is_empty() { "nothing".into() } else { exports.join(", ") };
+        invalid(format!("exports {exports}; a function exports evoke:function/handler@0.1.0"))
+    })?;
+    let missing = imports::not_covered(&shared.engine, &component, &spec.grants);
+    if !missing.is_empty() {
+        return Err(LoadError::Imports { path, missing });
+    }
+    let memory_at_start =
+        component.resources_required().and_then(|r| r.max_initial_memory_size).unwrap_or(0) * 64 * 1024;
+    if memory_at_start > spec.memory {
+        return Err(LoadError::Memory { path, needed: memory_at_start / 1024, limit: spec.memory / 1024 });
+    }
+    let Spec { name, uri, timeout, memory, grants, .. } = spec;
+    let identity = function::Identity { name, uri, timeout, memory, grants };
+    shared
+        .linker
+        .instantiate_pre(&component)
+        .and_then(|pre| Function::new(identity, kind, pre, shared.clone()))
+        .map_err(|error| invalid(format!("does not fit this version of Evoke: {error:#}")))
+}
+
+/// The bytes of a component's file, checked as far as that goes without compiling.
+fn read(file: &Path, digest: Option<&str>) -> Result<Vec<u8>, LoadError> {
+    let path = file.display().to_string();
+    let mut bytes = Vec::new();
+    let taken = std::fs::File::open(file).and_then(|f| f.take(COMPONENT_SIZE_MAX + 1).read_to_end(&mut bytes));
+    if let Err(error) = taken {
+        return Err(LoadError::Read { path, error });
+    }
+    if bytes.len() as u64 > COMPONENT_SIZE_MAX {
+        return Err(LoadError::TooLarge { path, max: COMPONENT_SIZE_MAX });
+    }
+    let found = hex(&Sha256::digest(&bytes));
+    if let Some(expected) = digest
+        && !expected.eq_ignore_ascii_case(&found)
+    {
+        return Err(LoadError::Digest { path, expected: expected.to_owned(), found });
+    }
+    let invalid = |message: String| Err(LoadError::Invalid { path: path.clone(), message });
+    let text = std::str::from_utf8(&bytes).ok().map(str::trim_start);
+    // After the magic number, a module has version 1 of layer 0, and a component any version of layer 1.
+    match (bytes.get(..8), text) {
+        (Some([0, b'a', b's', b'm', _, _, 1, 0]), _) => match census::functions(&bytes) {
+            0..=COMPONENT_FUNCTIONS_MAX => Ok(bytes),
+            n => invalid(format!("has {n} functions; the most that is taken is {COMPONENT_FUNCTIONS_MAX}")),
+        },
+        (Some([0, b'a', b's', b'm', ..]), _) => invalid(CORE_MODULE.into()),
+        (_, Some(text)) if text.starts_with("(module") => invalid(CORE_MODULE.into()),
+        (_, Some(text)) if text.starts_with(['(', ';']) => match bytes.len() {
+            0..=COMPONENT_TEXT_SIZE_MAX => Ok(bytes),
+            _ => Err(LoadError::TooLarge { path, max: COMPONENT_TEXT_SIZE_MAX as u64 }),
+        },
+        _ => invalid("is not WebAssembly".into()),
+    }
+}
+
+const CORE_MODULE: &str = "is a core module, not a component; build it for the target wasm32-wasip2";

@@ -1,0 +1,184 @@
+//! Compiled artefacts on disk, so that a restart does not compile again.
+//!
+//! A file is named `<SHA-256 of the component>-<hash of the engine's settings>.compiled` and holds 8 bytes `EVOKEAOT`,
+//! the SHA-256 of the rest (32 bytes), and the artefact as wasmtime serialised it. It is written beside its place
+//! and renamed, in a folder that only this user may enter. A file that is torn or damaged is compiled anew.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+const MAGIC: &[u8; 8] = b"EVOKEAOT";
+const HEADER_BYTES: usize = MAGIC.len() + 32;
+/// Artefacts that nobody loaded for this long are removed: every rebuild of a function leaves one behind.
+const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+pub(super) struct Cache {
+    folder: PathBuf,
+    engine: Engine,
+    engine_hash: u64,
+    /// One compilation at a time: it uses every core, and its memory is a multiple of the component's size.
+    compiling: Mutex<()>,
+}
+
+impl Cache {
+    /// Opens the folder, making it where it is missing, and tidies it.
+    pub(super) fn open(folder: PathBuf, engine: Engine) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        // What lies here is run as machine code: nobody else may put anything into it. Fails when it is not ours.
+        fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        let cache = Self { folder, engine, engine_hash: hasher.finish(), compiling: Mutex::default() };
+        cache.remove_unused()?;
+        Ok(cache)
+    }
+
+    /// The component, from its artefact where there is one, else compiled from `bytes` (binary or text).
+    ///
+    /// Compiling takes seconds for a guest of several MB: call this where blocking is fine.
+    pub(super) fn component(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
+        let path = self.path(bytes);
+        if let Some(component) = self.read(&path) {
+            return Ok(component);
+        }
+        let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another load may have compiled it meanwhile.
+        if let Some(component) = self.read(&path) {
+            return Ok(component);
+        }
+        let artefact = self.engine.precompile_component(bytes)?;
+        if let Err(error) = self.write(&path, &artefact) {
+            tracing::warn!(%error, path = %path.display(), "cannot keep a compiled function; the next start compiles it again");
+        }
+        load_own_artefact(&self.engine, &artefact)
+    }
+
+    fn path(&self, bytes: &[u8]) -> PathBuf {
+        self.folder.join(format!("{}-{:016x}.compiled", hex(&Sha256::digest(bytes)), self.engine_hash))
+    }
+
+    /// The artefact at `path`, if it is whole and this engine takes it.
+    fn read(&self, path: &Path) -> Option<Component> {
+        let file = fs::read(path).ok()?;
+        let (header, artefact) = file.split_at_checked(HEADER_BYTES)?;
+        let (magic, digest) = header.split_at_checked(MAGIC.len())?;
+        if magic != MAGIC || digest != Sha256::digest(artefact).as_slice() {
+            tracing::warn!(path = %path.display(), "a compiled function is damaged on disk; compiling it again");
+            return None;
+        }
+        let component = load_own_artefact(&self.engine, artefact).ok()?;
+        // Marks it as used; where that fails it is compiled again in a month.
+        let _ = File::open(path).and_then(|f| f.set_modified(SystemTime::now()));
+        Some(component)
+    }
+
+    fn write(&self, path: &Path, artefact: &[u8]) -> io::Result<()> {
+        static ORDINAL: AtomicU64 = AtomicU64::new(0);
+        let ordinal = ORDINAL.fetch_add(1, Ordering::Relaxed);
+        let beside = path.with_extension(format!("{}-{ordinal}.tmp", std::process::id()));
+        let written = File::create_new(&beside).and_then(|mut file| {
+            file.write_all(MAGIC)?;
+            file.write_all(&Sha256::digest(artefact))?;
+            file.write_all(artefact)?;
+            fs::rename(&beside, path)
+        });
+        if written.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        written
+    }
+
+    fn remove_unused(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let is_ours = path.extension().is_some_and(|e| e == "compiled" || e == "tmp");
+            let age = path.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+            if is_ours && age.is_some_and(|age| age > UNUSED_MAX) {
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Loads what `Engine::precompile_component` of this very engine configuration returned.
+#[allow(unsafe_code)]
+fn load_own_artefact(engine: &Engine, artefact: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: `deserialize` trusts that the bytes are what wasmtime wrote. They come straight from the compiler, or
+    // from a file that this program wrote into a folder only its user may enter, whose digest was just verified.
+    // wasmtime itself refuses artefacts of another version or configuration.
+    unsafe { Component::deserialize(engine, artefact) }
+}
+
+/// Lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path().join("a/b"), Engine::default()).unwrap();
+        (dir, cache)
+    }
+
+    #[test]
+    fn a_component_is_compiled_once_and_then_loaded() {
+        let (_dir, cache) = cache();
+        let path = cache.path(b"(component)");
+        assert!(cache.read(&path).is_none());
+        cache.component(b"(component)").unwrap();
+        assert!(cache.read(&path).is_some());
+        assert_eq!(fs::metadata(&cache.folder).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_torn_or_damaged_artefact_is_compiled_again_and_never_loaded() {
+        let (_dir, cache) = cache();
+        let path = cache.path(b"(component)");
+        cache.component(b"(component)").unwrap();
+        let whole = fs::read(&path).unwrap();
+        for at in [0, 8, HEADER_BYTES, whole.len() / 2, whole.len() - 1] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            for bytes in [&damaged[..], &whole[..at]] {
+                fs::write(&path, bytes).unwrap();
+                assert!(cache.read(&path).is_none(), "byte {at}");
+            }
+        }
+        cache.component(b"(component)").unwrap();
+        assert_eq!(fs::read(&path).unwrap().len(), whole.len());
+        assert!(cache.read(&path).is_some());
+    }
+
+    #[test]
+    fn what_nobody_used_for_a_month_is_removed() {
+        let (_dir, cache) = cache();
+        cache.component(b"(component)").unwrap();
+        let path = cache.path(b"(component)");
+        File::open(&path).unwrap().set_modified(SystemTime::now() - UNUSED_MAX - Duration::from_secs(60)).unwrap();
+        fs::write(cache.folder.join("other"), "stays").unwrap();
+        let cache = Cache::open(cache.folder.clone(), cache.engine).unwrap();
+        assert!(!path.exists());
+        assert!(cache.folder.join("other").exists());
+    }
+}

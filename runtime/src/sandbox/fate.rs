@@ -1,0 +1,104 @@
+//! How an attempt that did not succeed is told.
+
+use std::any::Any;
+use std::time::Duration;
+
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use super::bindings::exports::evoke::function::handler::Failure;
+use super::host::State;
+use super::log::harmless;
+use crate::outcome::Outcome;
+
+/// Of a backtrace, the frames that are told.
+const FRAMES_MAX: usize = 3;
+/// The longest message of a guest that is kept.
+const MESSAGE_BYTES_MAX: usize = 4 * 1024;
+
+/// The guest computed past its deadline.
+#[derive(Debug, thiserror::Error)]
+#[error("the deadline is reached")]
+pub(super) struct DeadlineReached;
+
+/// The function returned a failure.
+pub(super) fn failed(failure: Failure, state: &State) -> Outcome {
+    match failure {
+        Failure::Reject(message) => Outcome::Reject { message: bounded(&message) },
+        Failure::Retry(retry) => {
+            let message = bounded(&retry.message);
+            cause_in_limits(state, &message)
+                .unwrap_or(Outcome::Retry { message, after: retry.after_ms.map(Duration::from_millis) })
+        }
+    }
+}
+
+/// The instance ended with an error.
+pub(super) fn trapped(error: &wasmtime::Error, state: &State) -> Outcome {
+    if error.is::<DeadlineReached>() {
+        return Outcome::Timeout { limit: state.identity.timeout };
+    }
+    let message = describe(error, state);
+    if let Some(outcome) = cause_in_limits(state, &message) {
+        return outcome;
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        return Outcome::Unavailable { message };
+    }
+    Outcome::Trap { message }
+}
+
+/// The host itself panicked while it served the guest.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> Outcome {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let message = format!("a fault in Evoke, not in the function: {}", text.unwrap_or("it panicked"));
+    tracing::error!(message, "an attempt panicked");
+    Outcome::Unavailable { message }
+}
+
+/// A guest that fails after it was refused memory or a publish fails for that: trying again would not help, and the
+/// refusal is what has to be told.
+fn cause_in_limits(state: &State, message: &str) -> Option<Outcome> {
+    if state.limits.memory_denied() {
+        return Some(Outcome::OutOfMemory { limit_bytes: state.identity.memory });
+    }
+    let refused = state.published.refused.as_ref()?;
+    Some(Outcome::Denied { message: bounded(&format!("{refused}; the function then ended with: {message}")) })
+}
+
+fn describe(error: &wasmtime::Error, state: &State) -> String {
+    if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        return format!("called exit({}); a handler returns instead", exit.0);
+    }
+    let reason = match (state.log.panic(), error.downcast_ref::<Trap>()) {
+        (Some(panic), _) => panic,
+        (None, Some(trap)) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
+        (None, None) => error.root_cause().to_string(),
+    };
+    let frames = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
+    bounded(&if frames.is_empty() { reason } else { format!("{reason}, in {}", frames.join(" < ")) })
+}
+
+/// The innermost functions, demangled, without those of a panic's own machinery and those without a name.
+fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
+    let is_noise = |name: &str| {
+        ["<wasm function", "panicking::", "rust_panic", "rust_begin_unwind", "abort", "__rust", "sys::backtrace"]
+            .iter()
+            .any(|part| name.contains(part))
+    };
+    backtrace
+        .to_string()
+        .lines()
+        .filter_map(|line| Some(line.split_once(" - ")?.1.split_once('!')?.1.to_owned()))
+        .filter(|name| !is_noise(name))
+        .take(FRAMES_MAX)
+        .collect()
+}
+
+fn bounded(text: &str) -> String {
+    let harmless = harmless(text.as_bytes());
+    match harmless.char_indices().find(|(at, _)| *at >= MESSAGE_BYTES_MAX) {
+        Some((at, _)) => format!("{}…", harmless.split_at(at).0),
+        None => harmless,
+    }
+}

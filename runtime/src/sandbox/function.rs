@@ -1,0 +1,171 @@
+//! A loaded function, and one attempt with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
+use wasmtime::component::InstancePre;
+use wasmtime::{Store, UpdateDeadline};
+
+use super::bindings::GuestPre;
+use super::bindings::exports::evoke::function::handler::{Delivery, Event as GuestEvent, Failure};
+use super::fate::{self, DeadlineReached};
+use super::host::State;
+use super::log::{AttemptLog, LogSink};
+use super::{Grants, Kind, Shared};
+use crate::clock::Clock;
+use crate::event::{EVENT_SIZE_MAX, Event};
+use crate::outcome::Outcome;
+
+/// What a guest may hand to the host in one call: the largest event, with room for how it is laid out.
+const HOSTCALL_BYTES_MAX: usize = 2 * EVENT_SIZE_MAX;
+/// Handles that a component may make for its own resources.
+const HANDLES_MAX: usize = 10_000;
+
+/// What stays the same for every attempt of a function.
+pub(super) struct Identity {
+    pub(super) name: Arc<str>,
+    pub(super) uri: String,
+    pub(super) timeout: Duration,
+    pub(super) memory: u64,
+    pub(super) grants: Grants,
+}
+
+/// A function that is compiled, linked and ready to run.
+pub struct Function {
+    identity: Arc<Identity>,
+    kind: Kind,
+    pre: GuestPre<State>,
+    shared: Arc<Shared>,
+}
+
+/// One attempt to be made.
+pub struct Call {
+    /// What happened.
+    pub event: Arc<Event>,
+    /// The delivery's id: the same on every attempt, and unlike any other's. Published events that bring no id get
+    /// `<delivery_id>-<ordinal>`, ordinals counted from 0.
+    pub delivery_id: Arc<str>,
+    /// Which try this is, from 1.
+    pub attempt: u32,
+    /// Whether it is a stored event offered again on request.
+    pub replay: bool,
+    /// The trigger that matched.
+    pub trigger: Arc<str>,
+    /// Where the function's log lines go.
+    pub logs: LogSink,
+    /// What published events and log lines are stamped with.
+    pub clock: Clock,
+}
+
+/// How an attempt went.
+#[derive(Debug)]
+pub struct Attempt {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it published, in order; empty unless it is done.
+    pub published: Vec<Event>,
+    /// From the start of the instance to the end of the call.
+    pub duration: Duration,
+    /// The most linear memory that it had, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl Function {
+    pub(super) fn new(
+        identity: Identity,
+        kind: Kind,
+        pre: InstancePre<State>,
+        shared: Arc<Shared>,
+    ) -> wasmtime::Result<Self> {
+        Ok(Self { identity: Arc::new(identity), kind, pre: GuestPre::new(pre)?, shared })
+    }
+
+    /// `app/function`.
+    pub fn name(&self) -> &Arc<str> {
+        &self.identity.name
+    }
+
+    /// How it is called, read from its exports.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Runs one attempt, in a fresh instance that is gone when this returns. It never fails: whatever the guest does
+    /// is an outcome. It ends within a few milliseconds of the function's time-out; time spent waiting for a free
+    /// instance does not count.
+    pub async fn run(&self, call: Call) -> Attempt {
+        // The semaphore is never closed; were it, the pool itself would still say no.
+        let _room = self.shared.room.acquire().await;
+        let _awake = self.shared.ticker.awake();
+        let timeout = self.identity.timeout;
+        let log = AttemptLog::new(
+            self.identity.name.clone(),
+            call.delivery_id.clone(),
+            call.attempt,
+            call.logs.clone(),
+            call.clock.clone(),
+        );
+        let started = Instant::now();
+        let mut store = self.store(&call, log.clone(), started);
+        let attempt = std::panic::AssertUnwindSafe(self.attempt(&mut store, &call)).catch_unwind();
+        let ended = tokio::time::timeout(timeout, attempt).await;
+        let duration = started.elapsed();
+        log.finish();
+        let state = store.data_mut();
+        let published = std::mem::take(&mut state.published.events);
+        let memory_bytes = state.limits.memory_peak();
+        let outcome = match ended {
+            Err(_) => Outcome::Timeout { limit: timeout },
+            Ok(Err(panic)) => fate::panicked(&*panic),
+            Ok(Ok(Ok(Ok(())))) => Outcome::Done,
+            Ok(Ok(Ok(Err(failure)))) => fate::failed(failure, state),
+            Ok(Ok(Err(error))) => fate::trapped(&error, state),
+        };
+        let published = if outcome == Outcome::Done { published } else { Vec::new() };
+        Attempt { outcome, published, duration, memory_bytes }
+    }
+
+    fn store(&self, call: &Call, log: AttemptLog, started: Instant) -> Store<State> {
+        let state =
+            State::new(self.identity.clone(), call.event.clone(), call.delivery_id.clone(), call.clock.clone(), log);
+        let mut store = Store::new(&self.shared.engine, state);
+        store.limiter(|state| &mut state.limits);
+        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+        store.set_max_component_handles(HANDLES_MAX);
+        let timeout = self.identity.timeout;
+        store.set_epoch_deadline(1);
+        // A guest that computes gives way at every tick. The deadline is looked at here too: when all threads are
+        // busy with such guests, tokio comes to its timers late.
+        store.epoch_deadline_callback(move |_| {
+            if started.elapsed() >= timeout { Err(DeadlineReached.into()) } else { Ok(UpdateDeadline::Yield(1)) }
+        });
+        store
+    }
+
+    async fn attempt(&self, store: &mut Store<State>, call: &Call) -> wasmtime::Result<Result<(), Failure>> {
+        let guest = self.pre.instantiate_async(&mut *store).await?;
+        let event = &*call.event;
+        let extensions: Vec<(&str, &str)> = event.extensions.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let event = GuestEvent {
+            id: &event.id,
+            source: &event.source,
+            type_: &event.type_,
+            subject: event.subject.as_deref(),
+            time: event.time.as_deref(),
+            datacontenttype: event.datacontenttype.as_deref(),
+            dataschema: event.dataschema.as_deref(),
+            extensions: &extensions,
+            data: event.data.as_bytes(),
+        };
+        let delivery = Delivery {
+            id: &call.delivery_id,
+            attempt: call.attempt,
+            deadline_ms: u64::try_from(self.identity.timeout.as_millis()).unwrap_or(u64::MAX),
+            replay: call.replay,
+            trigger: &call.trigger,
+        };
+        guest.evoke_function_handler().call_handle(store, event, delivery).await
+    }
+}

@@ -1,0 +1,65 @@
+//! What a component imports, against what it is granted: told at load, never found out at run time.
+
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use super::Grants;
+use super::bindings::evoke::function::{bus, types};
+use super::bindings::wasi::config::store as config;
+use super::bindings::wasi::logging::logging;
+use super::host::{Host, State};
+
+/// Links everything that is provided; what a function may use of it is decided when it is loaded.
+pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    types::add_to_linker::<State, Host>(&mut linker, |state| state)?;
+    bus::add_to_linker::<State, Host>(&mut linker, |state| state)?;
+    config::add_to_linker::<State, Host>(&mut linker, |state| state)?;
+    logging::add_to_linker::<State, Host>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+/// The imports that the grants do not cover, each with what to do about it.
+pub(super) fn not_covered(engine: &Engine, component: &Component, grants: &Grants) -> Vec<String> {
+    let ty = component.component_type();
+    ty.imports(engine).filter_map(|(name, _)| Some(format!("`{name}`: {}", objection(name, grants)?))).collect()
+}
+
+fn objection(import: &str, grants: &Grants) -> Option<&'static str> {
+    let (interface, _version) = import.split_once('@').unwrap_or((import, ""));
+    match interface.split_once('/').map_or(interface, |(package, _)| package) {
+        // A filesystem without any folder in it, a command line without arguments, variables and input.
+        "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:filesystem" => None,
+        "wasi:config" | "wasi:logging" | "evoke:function" => None,
+        "wasi:keyvalue" if grants.state => Some("state is not available in this version of Evoke"),
+        "wasi:keyvalue" => {
+            Some("state must be granted with `allow: { state: true }`, and is not available in this version of Evoke")
+        }
+        "wasi:http" if !grants.http.is_empty() => Some("outbound HTTP is not available in this version of Evoke"),
+        "wasi:http" => Some(
+            "outbound HTTP must be granted with `allow: { http: [\"https://HOST:443\"] }`, and is not available in \
+             this version of Evoke",
+        ),
+        "wasi:sockets" => Some("raw sockets are never granted; build the function without networking"),
+        _ => Some("nothing provides it; a function may import evoke:function, wasi:config, wasi:logging and WASI 0.2"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_that_is_not_covered_says_what_to_write() {
+        let none = Grants::default();
+        let all = Grants { state: true, http: vec!["https://a.example:443".into()], ..Grants::default() };
+        assert!(objection("wasi:keyvalue/store@0.2.0-draft", &none).is_some_and(|o| o.contains("state: true")));
+        assert!(objection("wasi:keyvalue/store@0.2.0-draft", &all).is_some_and(|o| !o.contains("state: true")));
+        assert!(objection("wasi:http/outgoing-handler@0.2.6", &none).is_some_and(|o| o.contains("http:")));
+        assert!(objection("wasi:sockets/tcp@0.2.0", &all).is_some_and(|o| o.contains("never")));
+        assert!(objection("acme:thing/api", &all).is_some_and(|o| o.contains("nothing provides")));
+        assert_eq!(objection("wasi:cli/stdout@0.2.6", &none), None);
+        assert_eq!(objection("evoke:function/bus@0.1.0", &none), None);
+    }
+}

@@ -1,0 +1,298 @@
+//! What a request carries: CloudEvents in one of their three modes (HTTP protocol binding 1.0, section 3), or a raw
+//! body that becomes one event of the source's type.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode, header};
+use serde_json::value::RawValue;
+
+use super::problem::Problem;
+use crate::clock::{UnixMs, rfc3339};
+use crate::event::{Data, Event};
+
+/// The most events of one batch: they are one commit, which others wait for.
+pub(super) const BATCH_MAX: usize = 1_000;
+/// The longest `Idempotency-Key`, in bytes.
+const KEY_MAX: usize = 256;
+
+/// What a raw body becomes.
+pub(super) struct Raw<'a> {
+    /// The type of the event; `None`: only CloudEvents are taken.
+    pub(super) type_: Option<&'a str>,
+    /// Its source.
+    pub(super) source: &'a str,
+    /// Its time.
+    pub(super) now_ms: UnixMs,
+}
+
+/// The form that the events of a request are in, as its headers say. Cheap, so that a body that would be refused
+/// anyway is not read.
+pub(super) enum Mode {
+    Structured,
+    Batch,
+    Binary,
+    Raw,
+}
+
+impl Mode {
+    pub(super) fn of(headers: &HeaderMap, raw: &Raw<'_>) -> Result<Self, Problem> {
+        let content_type = content_type(headers)?.unwrap_or_default();
+        let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+        let essence = essence.trim().to_ascii_lowercase();
+        let unsupported = |detail: String| Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        if let Some(coding) = headers.get(header::CONTENT_ENCODING)
+            && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+        {
+            return unsupported("Content-Encoding is not supported; send the body as it is".into());
+        }
+        if essence.starts_with("application/cloudevents") {
+            if !is_utf8(parameters) {
+                return unsupported(format!("`{content_type}`: JSON is UTF-8; leave the charset out"));
+            }
+            return match essence.as_str() {
+                "application/cloudevents+json" => Ok(Self::Structured),
+                "application/cloudevents-batch+json" => Ok(Self::Batch),
+                _ => unsupported(format!(
+                    "`{essence}` is not supported; send application/cloudevents+json or application/cloudevents-batch+json"
+                )),
+            };
+        }
+        if headers.contains_key("ce-specversion") {
+            return Ok(Self::Binary);
+        }
+        if raw.type_.is_some() {
+            return Ok(Self::Raw);
+        }
+        if headers.keys().any(|name| name.as_str().starts_with("ce-")) {
+            return Err(Problem::malformed(
+                "`specversion` is missing; an event in binary mode has `ce-specversion: 1.0`",
+            ));
+        }
+        unsupported(
+            "this source declares no `type` for raw bodies and takes only CloudEvents: send application/cloudevents+json, \
+             application/cloudevents-batch+json, or ce- headers with ce-specversion: 1.0"
+                .into(),
+        )
+    }
+
+    /// Reads the events of a request.
+    pub(super) fn read(&self, headers: &HeaderMap, body: Bytes, raw: &Raw<'_>) -> Result<Vec<Event>, Problem> {
+        let mut events = match self {
+            Self::Structured => vec![structured(&body).map_err(Problem::malformed)?],
+            Self::Batch => batch(&body)?,
+            Self::Binary => vec![binary(headers, body).map_err(Problem::malformed)?],
+            Self::Raw => vec![raw_event(headers, body, raw).map_err(Problem::malformed)?],
+        };
+        for event in &mut events {
+            adopt_trace(event, headers);
+        }
+        Ok(events)
+    }
+}
+
+fn structured(json: &[u8]) -> Result<Event, String> {
+    #[derive(serde::Deserialize)]
+    struct Version<'a> {
+        #[serde(borrow)]
+        specversion: Option<&'a RawValue>,
+    }
+    let event = Event::from_json(json, |_| {}).map_err(|e| e.to_string())?;
+    // The bus fills it in for functions; from outside it says that the sender means CloudEvents 1.0.
+    let version: Version<'_> = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+    if version.specversion.is_none() {
+        return Err("`specversion` is missing; write \"specversion\": \"1.0\"".into());
+    }
+    Ok(event)
+}
+
+fn batch(json: &[u8]) -> Result<Vec<Event>, Problem> {
+    let items: Vec<&RawValue> =
+        serde_json::from_slice(json).map_err(|e| Problem::malformed(format!("not a JSON array of events: {e}")))?;
+    if items.len() > BATCH_MAX {
+        let detail = format!("{} events in one batch; send at most {BATCH_MAX}", items.len());
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
+    let read = |(index, item): (usize, &&RawValue)| {
+        structured(item.get().as_bytes()).map_err(|e| Problem::malformed(format!("event {index}: {e}")))
+    };
+    items.iter().enumerate().map(read).collect()
+}
+
+fn binary(headers: &HeaderMap, body: Bytes) -> Result<Event, String> {
+    let mut event = blank();
+    for name in headers.keys() {
+        let Some(attribute) = name.as_str().strip_prefix("ce-") else { continue };
+        if attribute == "datacontenttype" {
+            return Err("`ce-datacontenttype`: in binary mode this attribute is the Content-Type header".into());
+        }
+        if let Some(value) = single(headers, name)? {
+            let value = decode(value).map_err(|e| format!("`{name}`: {e}"))?;
+            event.set(attribute, value).map_err(|e| e.to_string())?;
+        }
+    }
+    (event.data, event.datacontenttype) = payload(headers, body)?;
+    event.check().map_err(|e| format!("{e}; in binary mode an attribute is a header, such as ce-id"))?;
+    Ok(event)
+}
+
+/// The query of the request is left out on purpose: tokens travel there, and events are kept.
+fn raw_event(headers: &HeaderMap, body: Bytes, raw: &Raw<'_>) -> Result<Event, String> {
+    let id = match idempotency_key(headers)? {
+        Some(key) => key,
+        None => uuid_v7(raw.now_ms),
+    };
+    let (data, datacontenttype) = payload(headers, body)?;
+    Ok(Event {
+        id,
+        source: raw.source.to_owned(),
+        type_: raw.type_.unwrap_or_default().to_owned(),
+        time: Some(rfc3339(raw.now_ms)),
+        datacontenttype,
+        data,
+        ..blank()
+    })
+}
+
+/// The body as data, with its media type. Without one it is JSON if it reads as JSON, and bytes otherwise.
+fn payload(headers: &HeaderMap, body: Bytes) -> Result<(Data, Option<String>), String> {
+    const BYTES: &str = "application/octet-stream";
+    match content_type(headers).map_err(|problem| problem.detail)? {
+        Some(media_type) => {
+            let data = Data::from_bytes(body, Some(media_type))
+                .map_err(|e| format!("the body is not JSON, as its Content-Type `{media_type}` says: {e}"))?;
+            Ok((data, Some(media_type.to_owned())))
+        }
+        None => match Data::from_bytes(body.clone(), None) {
+            Ok(data) => Ok((data, None)),
+            Err(_) => Ok((Data::Binary(body), Some(BYTES.to_owned()))),
+        },
+    }
+}
+
+/// The `Content-Type`, checked for the form `type/subtype`.
+fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = single(headers, &header::CONTENT_TYPE).map_err(Problem::malformed)? else { return Ok(None) };
+    let well_formed = |value: &&str| {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        essence.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
+    };
+    std::str::from_utf8(value)
+        .ok()
+        .filter(well_formed)
+        .map(Some)
+        .ok_or_else(|| Problem::malformed("Content-Type is no media type; write one such as application/json"))
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+fn is_utf8(parameters: &str) -> bool {
+    parameters.split(';').filter_map(|parameter| parameter.split_once('=')).all(|(name, value)| {
+        !name.trim().eq_ignore_ascii_case("charset") || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+    })
+}
+
+/// The value of a header that may come once.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, String> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(format!("`{name}` comes more than once")),
+        (value, None) => Ok(value.map(http::HeaderValue::as_bytes)),
+    }
+}
+
+/// A header's value as an attribute: double quotes and their escapes taken away, then percent-decoded once
+/// (HTTP protocol binding, section 3.1.3.2).
+fn decode(value: &[u8]) -> Result<String, String> {
+    let unquoted = match value {
+        [b'"', inner @ .., b'"'] => unescape(inner),
+        _ => value.to_vec(),
+    };
+    let mut bytes = Vec::with_capacity(unquoted.len());
+    let mut rest = unquoted.as_slice();
+    while let Some((&byte, after)) = rest.split_first() {
+        if byte != b'%' {
+            bytes.push(byte);
+            rest = after;
+            continue;
+        }
+        let hex = after.get(..2).filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+        let decoded = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        bytes.push(decoded.ok_or("a % that two hexadecimal digits do not follow; write %25 for the sign itself")?);
+        rest = after.get(2..).unwrap_or_default();
+    }
+    String::from_utf8(bytes).map_err(|_| "not UTF-8 after percent-decoding".into())
+}
+
+fn unescape(quoted: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(quoted.len());
+    let mut rest = quoted.iter();
+    while let Some(&byte) = rest.next() {
+        bytes.push(if byte == b'\\' { rest.next().copied().unwrap_or(byte) } else { byte });
+    }
+    bytes
+}
+
+/// The sender's name for its request, which a repeated one has too. Quotes belong to the header, not to the key.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, String> {
+    let Some(value) = single(headers, &HeaderName::from_static("idempotency-key"))? else { return Ok(None) };
+    let key = match value {
+        [b'"', inner @ .., b'"'] => unescape(inner),
+        _ => value.to_vec(),
+    };
+    if !(1..=KEY_MAX).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic) {
+        return Err(format!("Idempotency-Key must have 1 to {KEY_MAX} visible ASCII characters"));
+    }
+    Ok(String::from_utf8(key).ok())
+}
+
+/// Has an event without trace context of its own carry on that of its request (W3C Trace Context, section 3).
+fn adopt_trace(event: &mut Event, headers: &HeaderMap) {
+    const PARENT: HeaderName = HeaderName::from_static("traceparent");
+    const STATE: HeaderName = HeaderName::from_static("tracestate");
+    let text = |name: &HeaderName| Some(std::str::from_utf8(single(headers, name).ok()??).ok()?.to_owned());
+    if event.extensions.contains_key(PARENT.as_str()) {
+        return;
+    }
+    // A context that is malformed is as good as none (section 4.3).
+    let Some(parent) = text(&PARENT).filter(|parent| is_traceparent(parent)) else { return };
+    event.extensions.insert(PARENT.to_string(), parent);
+    if let Some(state) = text(&STATE).filter(|state| !state.is_empty() && state.len() <= 512) {
+        event.extensions.insert(STATE.to_string(), state);
+    }
+}
+
+/// `version-trace-parent-flags` in lower-case hexadecimal; a later version may add fields.
+fn is_traceparent(text: &str) -> bool {
+    let mut fields = text.split('-');
+    let lengths_fit = [2, 32, 16, 2].into_iter().all(|length| {
+        fields
+            .next()
+            .is_some_and(|field| field.len() == length && field.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+    });
+    lengths_fit && !text.starts_with("ff") && (fields.next().is_none() || !text.starts_with("00"))
+}
+
+fn uuid_v7(now_ms: UnixMs) -> String {
+    let now_ms = u64::try_from(now_ms).unwrap_or_default();
+    let nanos = u32::try_from(now_ms % 1_000 * 1_000_000).unwrap_or_default();
+    uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, now_ms / 1_000, nanos)).to_string()
+}
+
+fn blank() -> Event {
+    Event {
+        id: String::new(),
+        source: String::new(),
+        type_: String::new(),
+        subject: None,
+        time: None,
+        datacontenttype: None,
+        dataschema: None,
+        extensions: std::collections::BTreeMap::new(),
+        data: Data::None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! Refusals as RFC 9457 has them: what is wrong and what would be right.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+
+use crate::bus::Refused;
+use crate::store::StoreError;
+
+/// How long to stay away while the disk is full or the process stops, in seconds.
+const RETRY_AFTER_S: u64 = 10;
+
+/// A refusal: `application/problem+json` of type `about:blank`, whose title is the phrase of its status.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    pub(super) detail: String,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), header: None }
+    }
+
+    /// 400: the request is not what it claims to be.
+    pub(super) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 405: the path exists and takes other methods.
+    pub(super) fn method(allow: &str, detail: impl Into<String>) -> Self {
+        let header = HeaderValue::from_str(allow).ok().map(|value| (ALLOW, value));
+        Self { header, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
+    }
+
+    /// 408: the body did not come in time.
+    pub(super) fn slow() -> Self {
+        let detail = "the body did not arrive in time; send it without long pauses";
+        Self::new(StatusCode::REQUEST_TIMEOUT, detail)
+    }
+
+    /// 413: the body is larger than its source takes.
+    pub(super) fn too_large(max: usize) -> Self {
+        let detail = format!("the body is larger than the {max} bytes that this source takes (`max_body`)");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    /// 503: come back later.
+    pub(super) fn later(after: Duration, detail: impl Into<String>) -> Self {
+        let seconds = after.as_secs().max(1);
+        Self { header: Some((RETRY_AFTER, seconds.into())), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+    }
+
+    pub(super) fn response(self) -> Response<Full<Bytes>> {
+        let body = json(&Body {
+            type_: "about:blank",
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+        });
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().extend(self.header);
+        response
+    }
+}
+
+/// The members in the order of RFC 9457, section 3.1.
+#[derive(serde::Serialize)]
+struct Body<'a> {
+    #[serde(rename = "type")]
+    type_: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+}
+
+/// A body of JSON text; plain structs always serialise.
+pub(super) fn json(value: &impl serde::Serialize) -> Full<Bytes> {
+    Full::from(serde_json::to_vec(value).unwrap_or_default())
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let retry_after = Duration::from_secs(RETRY_AFTER_S);
+        let detail = refused.to_string();
+        match refused {
+            Refused::Invalid { .. } => Self::malformed(detail),
+            Refused::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
+            Refused::Overloaded { retry_after, .. } => Self::later(retry_after, detail),
+            Refused::Store(StoreError::Full | StoreError::Closed) => Self::later(retry_after, detail),
+            // What exactly failed is for the log and the operator, not for whoever can reach this port.
+            Refused::Store(StoreError::Failed(_)) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the store failed; nothing of this request was stored")
+            }
+        }
+    }
+}

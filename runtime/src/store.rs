@@ -1,0 +1,377 @@
+//! Where events and deliveries live. One trait, a conformance suite over every backend.
+//!
+//! The store holds what the bus decided; it matches nothing and runs nothing. Its promises stand at the methods.
+
+pub mod memory;
+pub mod sqlite;
+
+#[cfg(test)]
+mod conformance;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::clock::UnixMs;
+use crate::event::Event;
+
+/// A position in the total order of accepted events; the first is 1.
+pub type Seq = i64;
+/// Names a delivery within one store; ascending in accept order.
+pub type DeliveryId = i64;
+/// Names a function within one store, given by [`Store::register`].
+pub type FunctionId = i64;
+
+/// How an event came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lineage {
+    /// The delivery whose function published it; `None` for an event from outside.
+    pub cause: Option<DeliveryId>,
+    /// The event from outside that started the chain; `None` when it is that event.
+    pub root: Option<Seq>,
+    /// How many functions the chain went through to this event.
+    pub hops: u32,
+}
+
+/// An event as it is to be stored, with the deliveries it is owed.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// The event.
+    pub event: Arc<Event>,
+    /// Where it comes from.
+    pub lineage: Lineage,
+    /// One per function that it matched.
+    pub deliveries: Vec<NewDelivery>,
+}
+
+/// One event owed to one function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDelivery {
+    /// The function.
+    pub function: FunctionId,
+    /// The name of the trigger that matched first.
+    pub trigger: Arc<str>,
+    /// Deliveries of a function with the same key run one after another, in accept order.
+    pub order_key: Option<String>,
+}
+
+/// A note that a source keeps beside its events, in the same commit: a timer's last tick, a file's version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// The source that keeps it.
+    pub scope: String,
+    /// What it is about.
+    pub key: String,
+    /// What is noted; `None` removes it.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What became of an offered event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is stored at this position.
+    New(Seq),
+    /// Its source and id are known: it was stored at this position before, and nothing was stored now.
+    Duplicate(Seq),
+}
+
+/// An event as it stands in the store.
+#[derive(Debug, Clone)]
+pub struct StoredEvent {
+    /// Its position.
+    pub seq: Seq,
+    /// When it was accepted.
+    pub accepted_ms: UnixMs,
+    /// Where it comes from.
+    pub lineage: Lineage,
+    /// The event.
+    pub event: Arc<Event>,
+}
+
+/// A delivery that can run now, or could when its retry is due.
+#[derive(Debug, Clone)]
+pub struct ReadyDelivery {
+    /// Its name.
+    pub id: DeliveryId,
+    /// Who it is for.
+    pub function: FunctionId,
+    /// The trigger that matched.
+    pub trigger: Arc<str>,
+    /// Attempts that ended, all of them failures.
+    pub attempts: u32,
+    /// How many of these came before it was redriven, and do not count for its retry policy.
+    pub attempts_forgiven: u32,
+    /// When the event was accepted, or the delivery redriven: what `max_age` counts from.
+    pub since_ms: UnixMs,
+    /// The event that is owed.
+    pub event: Arc<StoredEvent>,
+}
+
+/// Where a delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// It runs as soon as there is room.
+    Ready,
+    /// It failed and runs again when it is due.
+    Retrying,
+    /// An earlier delivery of its order key is not done.
+    Blocked,
+    /// It is done.
+    Done,
+    /// It was given up and waits for a person.
+    Dead,
+    /// It was given up and a person let it go.
+    Purged,
+}
+
+impl DeliveryState {
+    /// The word for it in tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Retrying => "retrying",
+            Self::Blocked => "blocked",
+            Self::Done => "done",
+            Self::Dead => "dead",
+            Self::Purged => "purged",
+        }
+    }
+}
+
+/// How one attempt went, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptRecord {
+    /// Counts from 1 within the delivery.
+    pub attempt: u32,
+    /// When it started.
+    pub started_ms: UnixMs,
+    /// How long it took.
+    pub duration_us: u64,
+    /// [`crate::outcome::Outcome::kind`].
+    pub outcome: String,
+    /// [`crate::outcome::Outcome::message`].
+    pub message: Option<String>,
+}
+
+/// What becomes of the delivery, as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Done; the published events commit with it.
+    Done,
+    /// Again at this time.
+    RetryAt(UnixMs),
+    /// A dead letter with this cause.
+    Dead(String),
+}
+
+/// The end of an attempt: everything in it commits together or not at all.
+#[derive(Debug, Clone)]
+pub struct Completion {
+    /// Which delivery.
+    pub delivery: DeliveryId,
+    /// How the attempt went.
+    pub record: AttemptRecord,
+    /// What follows.
+    pub verdict: Verdict,
+    /// What the function published; empty unless the verdict is `Done`.
+    pub publishes: Vec<NewEvent>,
+}
+
+/// A delivery as people look at it.
+#[derive(Debug, Clone)]
+pub struct DeliveryRecord {
+    /// Its name.
+    pub id: DeliveryId,
+    /// The event it is for.
+    pub event: Seq,
+    /// The function's full name, `app/function`.
+    pub function: String,
+    /// The trigger that matched.
+    pub trigger: String,
+    /// Its order key.
+    pub order_key: Option<String>,
+    /// Where it stands.
+    pub state: DeliveryState,
+    /// Why it was given up, for a dead or purged one.
+    pub cause: Option<String>,
+    /// When it is tried again, for a retrying one.
+    pub due_ms: Option<UnixMs>,
+    /// The attempts that ended, in order.
+    pub attempts: Vec<AttemptRecord>,
+}
+
+/// Which events to list.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Only events of this type; a trailing `*` matches any ending.
+    pub type_: Option<String>,
+    /// Only events of this source.
+    pub source: Option<String>,
+    /// Only events after this position, in ascending order; `None` lists the newest.
+    pub after: Option<Seq>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Which dead letters are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeadFilter {
+    /// All of them.
+    All,
+    /// Those of a function, by full name.
+    Function(String),
+    /// One.
+    Delivery(DeliveryId),
+}
+
+/// How many deliveries a function has in each state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Ready to run.
+    pub ready: u64,
+    /// Waiting for another attempt.
+    pub retrying: u64,
+    /// Waiting for an earlier one of their order key.
+    pub blocked: u64,
+    /// Done.
+    pub done: u64,
+    /// Given up.
+    pub dead: u64,
+    /// Given up and let go.
+    pub purged: u64,
+}
+
+impl Counts {
+    /// Deliveries that are owed still.
+    pub fn pending(&self) -> u64 {
+        self.ready + self.retrying + self.blocked
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.pending() + self.done + self.dead + self.purged
+    }
+}
+
+/// What is in a store, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Events accepted.
+    pub events: u64,
+    /// Deliveries that these events were owed when they were accepted.
+    pub owed: u64,
+    /// Deliveries by function, by full name.
+    pub functions: BTreeMap<String, Counts>,
+}
+
+/// What `check` found: conservation holds and the store is sound when `problems` is empty.
+#[derive(Debug, Clone, Default)]
+pub struct CheckReport {
+    /// The numbers.
+    pub totals: Totals,
+    /// What is wrong, for people; at most 100 lines.
+    pub problems: Vec<String>,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// An I/O or integrity error. Nothing of the call was committed, and the store takes no more writes until it
+    /// is opened again: after a failed sync nobody knows what is on disk.
+    #[error("the store failed and takes no more writes: {0}")]
+    Failed(String),
+    /// The disk is full. Nothing of the call was committed; writes work again when there is room.
+    #[error("the store has no room left on its disk; nothing was written")]
+    Full,
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// A result of the store.
+pub type Result<T> = std::result::Result<T, StoreError>;
+/// An answer of the store to come.
+pub type Answer<T> = BoxFuture<'static, Result<T>>;
+
+/// Told of deliveries that became ready, in commit order, after their commit. It must not block.
+pub type ReadySink = Box<dyn Fn(Vec<ReadyDelivery>) + Send + Sync>;
+
+/// A durable bus store.
+///
+/// Writes are applied in the order of the calls. When the answer to a write resolves to `Ok`, the write is durably
+/// committed; when it resolves to an error, nothing of it is.
+pub trait Store: Send + Sync + 'static {
+    /// Names that belong to functions, to ids that stay the same for the life of the store.
+    fn register(&self, functions: Vec<String>) -> Answer<Vec<FunctionId>>;
+
+    /// From now on tells `sink` of every delivery that becomes ready through a commit. Deliveries that were ready
+    /// before are found with [`Store::ready`].
+    fn on_ready(&self, sink: ReadySink);
+
+    /// Stores events with their deliveries and marks, all or nothing. An event whose source and id are known is
+    /// answered as a duplicate and stores nothing; marks are written all the same.
+    fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> Answer<Vec<Accepted>>;
+
+    /// Ends an attempt: record, verdict, published events and their deliveries commit together. A delivery that is
+    /// not pending any more is left alone: a completion that is repeated changes nothing.
+    fn complete(&self, completion: Completion) -> Answer<()>;
+
+    /// Makes dead letters ready again, with fresh attempts; answers how many.
+    fn redrive(&self, which: DeadFilter) -> Answer<u64>;
+
+    /// Lets dead letters go: they stay on record as purged, and what they blocked goes on. Answers how many.
+    fn purge(&self, which: DeadFilter) -> Answer<u64>;
+
+    /// The first `limit` deliveries of a function behind `after` that are ready, in accept order.
+    fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>>;
+
+    /// The first `limit` retries of a function that are due at `now_ms`, and when the next one after these is due.
+    fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)>;
+
+    /// The marks of a source, by key.
+    fn marks(&self, scope: String) -> Answer<BTreeMap<String, Vec<u8>>>;
+
+    /// One event.
+    fn event(&self, seq: Seq) -> Answer<Option<StoredEvent>>;
+
+    /// The positions of events with this id, newest first, at most 10.
+    fn find(&self, id: String) -> Answer<Vec<Seq>>;
+
+    /// Events by filter, in ascending order.
+    fn events(&self, filter: EventFilter) -> Answer<Vec<StoredEvent>>;
+
+    /// The deliveries of an event, in order.
+    fn deliveries(&self, event: Seq) -> Answer<Vec<DeliveryRecord>>;
+
+    /// One delivery.
+    fn delivery(&self, id: DeliveryId) -> Answer<Option<DeliveryRecord>>;
+
+    /// What a delivery published, in order.
+    fn published(&self, delivery: DeliveryId) -> Answer<Vec<StoredEvent>>;
+
+    /// Dead letters, oldest first, at most `limit`.
+    fn dead(&self, which: DeadFilter, limit: usize) -> Answer<Vec<DeliveryRecord>>;
+
+    /// The numbers.
+    fn totals(&self) -> Answer<Totals>;
+
+    /// Verifies conservation and integrity.
+    fn check(&self) -> Answer<CheckReport>;
+
+    /// The position of the newest event, as it changes.
+    fn newest(&self) -> watch::Receiver<Seq>;
+
+    /// Deliveries that are owed now: ready, retrying or blocked, as of the last commit.
+    fn pending(&self) -> u64;
+
+    /// Resolves when the store has failed for good (see [`StoreError::Failed`]), with the reason.
+    fn failure(&self) -> BoxFuture<'static, String>;
+
+    /// A name that this store alone has, given when it was made: prefixes the ids that it hands out.
+    fn instance(&self) -> &str;
+
+    /// Commits what is under way and takes nothing more.
+    fn close(&self) -> Answer<()>;
+}

@@ -1,0 +1,285 @@
+//! What every store must do, run over each of them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use super::memory::MemoryStore;
+use super::sqlite::SqliteStore;
+use super::*;
+use crate::clock::Clock;
+use crate::event::Data;
+
+const NOW_MS: UnixMs = 1_700_000_000_000;
+
+fn new_event(id: &str, deliveries: Vec<NewDelivery>) -> NewEvent {
+    let event = Event {
+        id: id.into(),
+        source: "/shop/checkout".into(),
+        type_: "order.placed".into(),
+        subject: Some("s".into()),
+        time: Some("2026-01-31T12:00:00Z".into()),
+        datacontenttype: None,
+        dataschema: None,
+        extensions: BTreeMap::from([("traceparent".to_owned(), "00-1-2-01".to_owned())]),
+        data: Data::Json(Bytes::from_static(br#"{"total": 1.10}"#)),
+    };
+    NewEvent { event: Arc::new(event), lineage: Lineage::default(), deliveries }
+}
+
+fn to(function: FunctionId) -> NewDelivery {
+    NewDelivery { function, trigger: "on[0]".into(), order_key: None }
+}
+
+fn keyed(function: FunctionId, key: &str) -> NewDelivery {
+    NewDelivery { order_key: Some(key.into()), ..to(function) }
+}
+
+fn ending(delivery: DeliveryId, attempt: u32, outcome: &str, verdict: Verdict) -> Completion {
+    let message = (outcome != "done").then(|| "why".to_owned());
+    let record = AttemptRecord { attempt, started_ms: NOW_MS, duration_us: 12, outcome: outcome.into(), message };
+    Completion { delivery, record, verdict, publishes: Vec::new() }
+}
+
+fn done(delivery: DeliveryId, attempt: u32) -> Completion {
+    ending(delivery, attempt, "done", Verdict::Done)
+}
+
+fn dead(delivery: DeliveryId, attempt: u32) -> Completion {
+    ending(delivery, attempt, "reject", Verdict::Dead("reject: why".into()))
+}
+
+/// Notes the ids of what became ready, in order.
+fn watch_ready(store: &dyn Store) -> Arc<Mutex<Vec<DeliveryId>>> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    store.on_ready(Box::new(move |ready| sink.lock().unwrap().extend(ready.iter().map(|d| d.id))));
+    seen
+}
+
+async fn ready_ids(store: &dyn Store, function: FunctionId) -> Vec<DeliveryId> {
+    store.ready(function, 0, 100).await.unwrap().iter().map(|d| d.id).collect()
+}
+
+async fn state_of(store: &dyn Store, delivery: DeliveryId) -> DeliveryState {
+    store.delivery(delivery).await.unwrap().unwrap().state
+}
+
+async fn functions_keep_their_ids(store: &dyn Store) {
+    let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+    assert_ne!(ids[0], ids[1]);
+    assert_eq!(store.register(vec!["shop/b".into(), "shop/a".into()]).await.unwrap(), vec![ids[1], ids[0]]);
+}
+
+async fn an_event_and_its_deliveries_are_kept_as_they_were_accepted(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let new = new_event("1", vec![to(f)]);
+    assert_eq!(store.accept(vec![new.clone()], vec![]).await.unwrap(), vec![Accepted::New(1)]);
+    let stored = store.event(1).await.unwrap().unwrap();
+    assert_eq!((stored.event, stored.accepted_ms), (new.event, NOW_MS));
+    let delivery = store.deliveries(1).await.unwrap().remove(0);
+    assert_eq!((delivery.function.as_str(), delivery.state), ("shop/a", DeliveryState::Ready));
+    assert_eq!(store.find("1".into()).await.unwrap(), vec![1]);
+    assert_eq!(*store.newest().borrow(), 1);
+    assert!(store.event(2).await.unwrap().is_none());
+}
+
+async fn a_known_source_and_id_is_a_duplicate_and_owes_nothing(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let offer = || vec![new_event("1", vec![to(f)]), new_event("2", vec![to(f)]), new_event("1", vec![to(f)])];
+    let first = store.accept(offer(), vec![]).await.unwrap();
+    assert_eq!(first, vec![Accepted::New(1), Accepted::New(2), Accepted::Duplicate(1)]);
+    let second = store.accept(offer(), vec![]).await.unwrap();
+    assert_eq!(second, vec![Accepted::Duplicate(1), Accepted::Duplicate(2), Accepted::Duplicate(1)]);
+    assert_eq!(store.totals().await.unwrap().owed, 2);
+    // An id that was not used for a duplicate is not lost to the next event.
+    assert_eq!(store.accept(vec![new_event("3", vec![])], vec![]).await.unwrap(), vec![Accepted::New(3)]);
+}
+
+async fn marks_commit_with_their_events(store: &dyn Store) {
+    let mark = |value: Option<&[u8]>| Mark { scope: "/s".into(), key: "k".into(), value: value.map(Into::into) };
+    store.accept(vec![new_event("1", vec![])], vec![mark(Some(b"1"))]).await.unwrap();
+    store.accept(vec![], vec![mark(Some(b"2"))]).await.unwrap();
+    assert_eq!(store.marks("/s".into()).await.unwrap(), BTreeMap::from([("k".to_owned(), b"2".to_vec())]));
+    assert!(store.marks("/other".into()).await.unwrap().is_empty());
+    store.accept(vec![], vec![mark(None)]).await.unwrap();
+    assert!(store.marks("/s".into()).await.unwrap().is_empty());
+}
+
+async fn deliveries_are_announced_in_accept_order(store: &dyn Store) {
+    let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+    let seen = watch_ready(store);
+    store
+        .accept(vec![new_event("1", vec![to(ids[0]), to(ids[1])]), new_event("2", vec![to(ids[0])])], vec![])
+        .await
+        .unwrap();
+    assert_eq!(*seen.lock().unwrap(), vec![1, 2, 3]);
+    assert_eq!(ready_ids(store, ids[0]).await, vec![1, 3]);
+    assert_eq!(store.ready(ids[0], 0, 1).await.unwrap()[0].id, 1);
+    assert_eq!(store.ready(ids[0], 1, 9).await.unwrap()[0].id, 3);
+}
+
+async fn an_outcome_commits_with_what_was_published(store: &dyn Store) {
+    let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+    let seen = watch_ready(store);
+    store.accept(vec![new_event("1", vec![to(ids[0])])], vec![]).await.unwrap();
+    let mut published = new_event("x-1-0", vec![to(ids[1])]);
+    published.lineage = Lineage { cause: Some(1), root: Some(1), hops: 1 };
+    let completion = Completion { publishes: vec![published], ..done(1, 1) };
+    store.complete(completion.clone()).await.unwrap();
+    store.complete(completion).await.unwrap(); // again: changes nothing
+    assert_eq!(*seen.lock().unwrap(), vec![1, 2]);
+    assert_eq!(state_of(store, 1).await, DeliveryState::Done);
+    let caused = store.published(1).await.unwrap();
+    assert_eq!(caused.len(), 1);
+    assert_eq!(caused[0].lineage, Lineage { cause: Some(1), root: Some(1), hops: 1 });
+    let totals = store.totals().await.unwrap();
+    assert_eq!((totals.events, totals.owed), (2, 2));
+    assert_eq!(store.delivery(1).await.unwrap().unwrap().attempts.len(), 1);
+    assert_eq!(store.pending(), 1);
+}
+
+async fn a_retry_is_due_when_its_time_has_come(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    store.accept(vec![new_event("1", vec![to(f)]), new_event("2", vec![to(f)])], vec![]).await.unwrap();
+    store.complete(ending(1, 1, "retry", Verdict::RetryAt(NOW_MS + 50))).await.unwrap();
+    store.complete(ending(2, 1, "retry", Verdict::RetryAt(NOW_MS + 90))).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, Vec::<DeliveryId>::new());
+    let (due, next) = store.due(f, NOW_MS + 49, 10).await.unwrap();
+    assert_eq!((due.len(), next), (0, Some(NOW_MS + 50)));
+    let (due, next) = store.due(f, NOW_MS + 50, 10).await.unwrap();
+    assert_eq!((due[0].id, due[0].attempts, next), (1, 1, Some(NOW_MS + 90)));
+    let (due, next) = store.due(f, NOW_MS + 90, 1).await.unwrap();
+    assert_eq!((due.len(), next), (1, Some(NOW_MS + 90)));
+    store.complete(done(1, 2)).await.unwrap();
+    let record = store.delivery(1).await.unwrap().unwrap();
+    let outcomes: Vec<_> = record.attempts.iter().map(|a| (a.attempt, a.outcome.as_str())).collect();
+    assert_eq!(outcomes, vec![(1, "retry"), (2, "done")]);
+}
+
+async fn a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    store.accept(vec![new_event("1", vec![to(f)]), new_event("2", vec![to(f)])], vec![]).await.unwrap();
+    store.complete(dead(1, 1)).await.unwrap();
+    store.complete(dead(2, 1)).await.unwrap();
+    let letters = store.dead(DeadFilter::Function("shop/a".into()), 10).await.unwrap();
+    assert_eq!(letters.len(), 2);
+    assert_eq!(letters[0].cause.as_deref(), Some("reject: why"));
+    assert!(store.dead(DeadFilter::Function("shop/b".into()), 10).await.unwrap().is_empty());
+
+    let seen = watch_ready(store);
+    assert_eq!(store.redrive(DeadFilter::Delivery(1)).await.unwrap(), 1);
+    assert_eq!(*seen.lock().unwrap(), vec![1]);
+    let again = store.ready(f, 0, 10).await.unwrap();
+    assert_eq!((again[0].attempts, again[0].attempts_forgiven), (1, 1));
+    assert_eq!(store.purge(DeadFilter::All).await.unwrap(), 1);
+    assert_eq!(state_of(store, 2).await, DeliveryState::Purged);
+    assert_eq!(store.redrive(DeadFilter::All).await.unwrap(), 0);
+    store.complete(done(1, 2)).await.unwrap();
+    let report = store.check().await.unwrap();
+    assert_eq!((report.totals.owed, report.problems), (2, Vec::new()));
+}
+
+async fn many_dead_letters_are_redriven_by_one_call(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    store.accept((0..600).map(|n| new_event(&n.to_string(), vec![to(f)])).collect(), vec![]).await.unwrap();
+    for id in 1..=600 {
+        store.complete(dead(id, 1)).await.unwrap();
+    }
+    assert_eq!(store.redrive(DeadFilter::All).await.unwrap(), 600);
+    assert_eq!(store.totals().await.unwrap().functions["shop/a"].ready, 600);
+    assert_eq!(store.pending(), 600);
+}
+
+async fn one_key_runs_in_order_and_others_beside_it(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let seen = watch_ready(store);
+    let events = vec![
+        new_event("1", vec![keyed(f, "ada")]),
+        new_event("2", vec![keyed(f, "ada")]),
+        new_event("3", vec![keyed(f, "bob")]),
+    ];
+    store.accept(events, vec![]).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, vec![1, 3]);
+    // Through retries the head stays the head.
+    store.complete(ending(1, 1, "retry", Verdict::RetryAt(NOW_MS + 50))).await.unwrap();
+    assert_eq!(state_of(store, 2).await, DeliveryState::Blocked);
+    store.complete(done(1, 2)).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, vec![2, 3]);
+    assert_eq!(*seen.lock().unwrap(), vec![1, 3, 2]);
+    store.complete(done(2, 1)).await.unwrap();
+    store.accept(vec![new_event("4", vec![keyed(f, "ada")])], vec![]).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, vec![3, 4]);
+}
+
+async fn a_key_whose_head_died_parks_alone_until_a_person_decides(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let event = |id: &str, key: &str| new_event(id, vec![keyed(f, key)]);
+    store
+        .accept(vec![event("1", "ada"), event("2", "ada"), event("3", "bob"), event("4", "bob")], vec![])
+        .await
+        .unwrap();
+    store.complete(dead(1, 1)).await.unwrap();
+    store.complete(done(3, 1)).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, vec![4]);
+    assert_eq!(state_of(store, 2).await, DeliveryState::Blocked);
+    store.redrive(DeadFilter::Delivery(1)).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, vec![1, 4]);
+    store.complete(dead(1, 2)).await.unwrap();
+    store.purge(DeadFilter::Delivery(1)).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, vec![2, 4]);
+    assert!(store.check().await.unwrap().problems.is_empty());
+}
+
+async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
+    let mut other = new_event("2", vec![]);
+    Arc::make_mut(&mut other.event).type_ = "payment.taken".into();
+    store.accept(vec![new_event("1", vec![]), other, new_event("3", vec![])], vec![]).await.unwrap();
+    let list =
+        async |filter: EventFilter| -> Vec<Seq> { store.events(filter).await.unwrap().iter().map(|e| e.seq).collect() };
+    let filter = EventFilter { limit: 10, ..EventFilter::default() };
+    assert_eq!(list(filter.clone()).await, vec![1, 2, 3]);
+    assert_eq!(list(EventFilter { limit: 2, ..filter.clone() }).await, vec![2, 3]);
+    assert_eq!(list(EventFilter { limit: 1, after: Some(1), ..filter.clone() }).await, vec![2]);
+    assert_eq!(list(EventFilter { type_: Some("order.*".into()), ..filter.clone() }).await, vec![1, 3]);
+    assert_eq!(list(EventFilter { type_: Some("payment.taken".into()), ..filter.clone() }).await, vec![2]);
+    assert_eq!(list(EventFilter { source: Some("/nowhere".into()), ..filter }).await, Vec::<Seq>::new());
+}
+
+macro_rules! over_every_store {
+    ($($behaviour:ident)*) => {
+        mod memory_store { $(
+            #[tokio::test]
+            async fn $behaviour() {
+                super::$behaviour(&super::MemoryStore::new(super::Clock::fixed(super::NOW_MS))).await;
+            }
+        )* }
+        mod sqlite_store { $(
+            #[tokio::test]
+            async fn $behaviour() {
+                let folder = tempfile::tempdir().unwrap();
+                let store = super::SqliteStore::open(folder.path(), super::Clock::fixed(super::NOW_MS)).unwrap();
+                super::$behaviour(&store).await;
+                assert!(super::Store::check(&store).await.unwrap().problems.is_empty());
+            }
+        )* }
+    };
+}
+
+over_every_store! {
+    functions_keep_their_ids
+    an_event_and_its_deliveries_are_kept_as_they_were_accepted
+    a_known_source_and_id_is_a_duplicate_and_owes_nothing
+    marks_commit_with_their_events
+    deliveries_are_announced_in_accept_order
+    an_outcome_commits_with_what_was_published
+    a_retry_is_due_when_its_time_has_come
+    a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged
+    many_dead_letters_are_redriven_by_one_call
+    one_key_runs_in_order_and_others_beside_it
+    a_key_whose_head_died_parks_alone_until_a_person_decides
+    events_are_listed_by_type_source_and_position
+}

@@ -1,0 +1,441 @@
+//! A store in memory, for tests and benches: the same promises but durability.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use super::{
+    Accepted, Answer, CheckReport, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState,
+    EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, ReadySink, Seq, Store, StoredEvent, Totals,
+    Verdict,
+};
+use crate::clock::{Clock, UnixMs};
+
+/// Everything in maps behind one lock.
+pub struct MemoryStore {
+    state: Mutex<State>,
+    newest: watch::Sender<Seq>,
+}
+
+struct State {
+    clock: Clock,
+    functions: Vec<String>,
+    events: Vec<Row>,
+    by_id: HashMap<(String, String), Seq>,
+    deliveries: Vec<Delivery>,
+    published: HashMap<DeliveryId, Vec<Seq>>,
+    ready: HashMap<FunctionId, BTreeSet<DeliveryId>>,
+    due: HashMap<FunctionId, BTreeSet<(UnixMs, DeliveryId)>>,
+    /// Who of an order key is neither done nor purged.
+    unfinished: HashMap<(FunctionId, String), BTreeSet<DeliveryId>>,
+    marks: BTreeMap<(String, String), Vec<u8>>,
+    pending: u64,
+    sink: Option<ReadySink>,
+}
+
+struct Row {
+    stored: Arc<StoredEvent>,
+    first_delivery: DeliveryId,
+    owed: usize,
+}
+
+struct Delivery {
+    record: DeliveryRecord,
+    function: FunctionId,
+    trigger: Arc<str>,
+    forgiven: u32,
+    since_ms: UnixMs,
+    event: Arc<StoredEvent>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new(clock: Clock) -> Self {
+        let state = State {
+            clock,
+            functions: Vec::new(),
+            events: Vec::new(),
+            by_id: HashMap::new(),
+            deliveries: Vec::new(),
+            published: HashMap::new(),
+            ready: HashMap::new(),
+            due: HashMap::new(),
+            unfinished: HashMap::new(),
+            marks: BTreeMap::new(),
+            pending: 0,
+            sink: None,
+        };
+        Self { state: Mutex::new(state), newest: watch::channel(0).0 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies a write and announces what it made ready, in commit order: under the lock.
+    fn write<T: Send + 'static>(&self, apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> T) -> Answer<T> {
+        let mut state = self.lock();
+        let mut ready = Vec::new();
+        let result = apply(&mut state, &mut ready);
+        let ready: Vec<_> = ready.into_iter().filter_map(|id| state.ready_delivery(id)).collect();
+        if !ready.is_empty()
+            && let Some(sink) = &state.sink
+        {
+            sink(ready);
+        }
+        let newest = state.events.len() as Seq;
+        drop(state);
+        self.newest.send_if_modified(|seq| std::mem::replace(seq, newest) != newest);
+        answer(result)
+    }
+}
+
+fn answer<T: Send + 'static>(value: T) -> Answer<T> {
+    std::future::ready(Ok(value)).boxed()
+}
+
+/// Positions and names count from 1.
+fn index(id: i64) -> usize {
+    usize::try_from(id - 1).unwrap_or(usize::MAX)
+}
+
+impl State {
+    fn event(&self, seq: Seq) -> Option<&Row> {
+        self.events.get(index(seq))
+    }
+
+    fn ready_delivery(&self, id: DeliveryId) -> Option<ReadyDelivery> {
+        let delivery = self.deliveries.get(index(id))?;
+        Some(ReadyDelivery {
+            id,
+            function: delivery.function,
+            trigger: delivery.trigger.clone(),
+            attempts: delivery.record.attempts.len() as u32,
+            attempts_forgiven: delivery.forgiven,
+            since_ms: delivery.since_ms,
+            event: delivery.event.clone(),
+        })
+    }
+
+    fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {
+        let NewEvent { event, lineage, deliveries } = new;
+        let key = (event.source.clone(), event.id.clone());
+        if let Some(seq) = self.by_id.get(&key) {
+            return Accepted::Duplicate(*seq);
+        }
+        let seq = self.events.len() as Seq + 1;
+        self.by_id.insert(key, seq);
+        let stored = Arc::new(StoredEvent { seq, accepted_ms: self.clock.now_ms(), lineage, event });
+        if let Some(cause) = lineage.cause {
+            self.published.entry(cause).or_default().push(seq);
+        }
+        let first_delivery = self.deliveries.len() as DeliveryId + 1;
+        let row = Row { stored: stored.clone(), first_delivery, owed: deliveries.len() };
+        self.events.push(row);
+        for new in deliveries {
+            self.owe(&stored, new, ready);
+        }
+        Accepted::New(seq)
+    }
+
+    fn owe(&mut self, event: &Arc<StoredEvent>, new: NewDelivery, ready: &mut Vec<DeliveryId>) {
+        let NewDelivery { function, trigger, order_key } = new;
+        let id = self.deliveries.len() as DeliveryId + 1;
+        let blocked = order_key.as_ref().is_some_and(|key| {
+            let unfinished = self.unfinished.entry((function, key.clone())).or_default();
+            unfinished.insert(id);
+            unfinished.first() != Some(&id)
+        });
+        let record = DeliveryRecord {
+            id,
+            event: event.seq,
+            function: self.functions.get(index(function)).cloned().unwrap_or_default(),
+            trigger: trigger.to_string(),
+            order_key,
+            state: DeliveryState::Blocked,
+            cause: None,
+            due_ms: None,
+            attempts: Vec::new(),
+        };
+        let since_ms = event.accepted_ms;
+        self.pending += 1;
+        self.deliveries.push(Delivery { record, function, trigger, forgiven: 0, since_ms, event: event.clone() });
+        if !blocked {
+            self.make_ready(id, ready);
+        }
+    }
+
+    fn make_ready(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
+        if let Some(delivery) = self.deliveries.get_mut(index(id)) {
+            delivery.record.state = DeliveryState::Ready;
+            self.ready.entry(delivery.function).or_default().insert(id);
+            ready.push(id);
+        }
+    }
+
+    /// Takes a delivery that is done or purged off its order key and wakes the next.
+    fn finish(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
+        let Some(delivery) = self.deliveries.get(index(id)) else { return };
+        let Some(key) = delivery.record.order_key.clone() else { return };
+        let lane = (delivery.function, key);
+        let Some(unfinished) = self.unfinished.get_mut(&lane) else { return };
+        unfinished.remove(&id);
+        match unfinished.first().copied() {
+            None => drop(self.unfinished.remove(&lane)),
+            Some(next) => {
+                let next_state = self.deliveries.get(index(next)).map(|d| d.record.state);
+                if next_state == Some(DeliveryState::Blocked) {
+                    self.make_ready(next, ready);
+                }
+            }
+        }
+    }
+
+    fn complete(&mut self, completion: Completion, ready: &mut Vec<DeliveryId>) {
+        let Completion { delivery: id, record, verdict, publishes } = completion;
+        let Some(delivery) = self.deliveries.get_mut(index(id)) else { return };
+        match delivery.record.state {
+            DeliveryState::Ready => {
+                self.ready.entry(delivery.function).or_default().remove(&id);
+            }
+            DeliveryState::Retrying => {
+                let due_ms = delivery.record.due_ms.take().unwrap_or_default();
+                self.due.entry(delivery.function).or_default().remove(&(due_ms, id));
+            }
+            _ => return,
+        }
+        delivery.record.attempts.push(record);
+        if !matches!(verdict, Verdict::RetryAt(_)) {
+            self.pending -= 1;
+        }
+        match verdict {
+            Verdict::Done => {
+                delivery.record.state = DeliveryState::Done;
+                for new in publishes {
+                    self.insert(new, ready);
+                }
+                self.finish(id, ready);
+            }
+            Verdict::RetryAt(due_ms) => {
+                delivery.record.state = DeliveryState::Retrying;
+                delivery.record.due_ms = Some(due_ms);
+                self.due.entry(delivery.function).or_default().insert((due_ms, id));
+            }
+            Verdict::Dead(cause) => {
+                delivery.record.state = DeliveryState::Dead;
+                delivery.record.cause = Some(cause);
+            }
+        }
+    }
+
+    fn dead<'a>(&'a self, which: &'a DeadFilter) -> impl Iterator<Item = &'a DeliveryRecord> {
+        self.deliveries.iter().map(|d| &d.record).filter(move |r| {
+            r.state == DeliveryState::Dead
+                && match which {
+                    DeadFilter::All => true,
+                    DeadFilter::Function(name) => r.function == *name,
+                    DeadFilter::Delivery(id) => r.id == *id,
+                }
+        })
+    }
+
+    fn dead_ids(&self, which: &DeadFilter) -> Vec<DeliveryId> {
+        self.dead(which).map(|r| r.id).collect()
+    }
+
+    fn redrive(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
+        let ids = self.dead_ids(which);
+        let now_ms = self.clock.now_ms();
+        for id in &ids {
+            if let Some(delivery) = self.deliveries.get_mut(index(*id)) {
+                delivery.forgiven = delivery.record.attempts.len() as u32;
+                delivery.since_ms = now_ms;
+                delivery.record.cause = None;
+            }
+            self.make_ready(*id, ready);
+        }
+        self.pending += ids.len() as u64;
+        ids.len() as u64
+    }
+
+    fn purge(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
+        let ids = self.dead_ids(which);
+        for id in &ids {
+            if let Some(delivery) = self.deliveries.get_mut(index(*id)) {
+                delivery.record.state = DeliveryState::Purged;
+            }
+            self.finish(*id, ready);
+        }
+        ids.len() as u64
+    }
+
+    fn totals(&self) -> Totals {
+        let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
+        for delivery in &self.deliveries {
+            let counts = functions.entry(delivery.record.function.clone()).or_default();
+            *match delivery.record.state {
+                DeliveryState::Ready => &mut counts.ready,
+                DeliveryState::Retrying => &mut counts.retrying,
+                DeliveryState::Blocked => &mut counts.blocked,
+                DeliveryState::Done => &mut counts.done,
+                DeliveryState::Dead => &mut counts.dead,
+                DeliveryState::Purged => &mut counts.purged,
+            } += 1;
+        }
+        let owed = self.events.iter().map(|row| row.owed as u64).sum();
+        Totals { events: self.events.len() as u64, owed, functions }
+    }
+}
+
+impl Store for MemoryStore {
+    fn register(&self, names: Vec<String>) -> Answer<Vec<FunctionId>> {
+        let functions = &mut self.lock().functions;
+        let ids = names.into_iter().map(|name| {
+            let known = functions.iter().position(|f| *f == name).unwrap_or_else(|| {
+                functions.push(name);
+                functions.len() - 1
+            });
+            known as FunctionId + 1
+        });
+        answer(ids.collect())
+    }
+
+    fn on_ready(&self, sink: ReadySink) {
+        self.lock().sink = Some(sink);
+    }
+
+    fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> Answer<Vec<Accepted>> {
+        self.write(|state, ready| {
+            for Mark { scope, key, value } in marks {
+                match value {
+                    Some(value) => state.marks.insert((scope, key), value),
+                    None => state.marks.remove(&(scope, key)),
+                };
+            }
+            events.into_iter().map(|new| state.insert(new, ready)).collect()
+        })
+    }
+
+    fn complete(&self, completion: Completion) -> Answer<()> {
+        self.write(|state, ready| state.complete(completion, ready))
+    }
+
+    fn redrive(&self, which: DeadFilter) -> Answer<u64> {
+        self.write(|state, ready| state.redrive(&which, ready))
+    }
+
+    fn purge(&self, which: DeadFilter) -> Answer<u64> {
+        self.write(|state, ready| state.purge(&which, ready))
+    }
+
+    fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>> {
+        let state = self.lock();
+        let ids = state.ready.get(&function).into_iter().flat_map(|ids| ids.range(after + 1..)).take(limit);
+        answer(ids.filter_map(|id| state.ready_delivery(*id)).collect())
+    }
+
+    fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {
+        let state = self.lock();
+        let all = || state.due.get(&function).into_iter().flatten();
+        let ids: Vec<_> = all().take_while(|(due_ms, _)| *due_ms <= now_ms).take(limit).collect();
+        let next = all().nth(ids.len()).map(|(due_ms, _)| *due_ms);
+        answer((ids.into_iter().filter_map(|(_, id)| state.ready_delivery(*id)).collect(), next))
+    }
+
+    fn marks(&self, scope: String) -> Answer<BTreeMap<String, Vec<u8>>> {
+        let state = self.lock();
+        let of_scope = state.marks.iter().filter(|((s, _), _)| *s == scope);
+        answer(of_scope.map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn event(&self, seq: Seq) -> Answer<Option<StoredEvent>> {
+        answer(self.lock().event(seq).map(|row| (*row.stored).clone()))
+    }
+
+    fn find(&self, id: String) -> Answer<Vec<Seq>> {
+        let state = self.lock();
+        let found = state.events.iter().rev().filter(|row| row.stored.event.id == id);
+        answer(found.map(|row| row.stored.seq).take(10).collect())
+    }
+
+    fn events(&self, filter: EventFilter) -> Answer<Vec<StoredEvent>> {
+        let state = self.lock();
+        let wanted = |e: &&Arc<StoredEvent>| {
+            filter.after.is_none_or(|after| e.seq > after)
+                && filter.source.as_ref().is_none_or(|s| e.event.source == *s)
+                && filter.type_.as_ref().is_none_or(|t| match t.strip_suffix('*') {
+                    Some(prefix) => e.event.type_.starts_with(prefix),
+                    None => e.event.type_ == *t,
+                })
+        };
+        let all = state.events.iter().map(|row| &row.stored);
+        let mut found: Vec<StoredEvent> = if filter.after.is_some() {
+            all.filter(wanted).take(filter.limit).map(|e| (**e).clone()).collect()
+        } else {
+            all.rev().filter(wanted).take(filter.limit).map(|e| (**e).clone()).collect()
+        };
+        found.sort_by_key(|e| e.seq);
+        answer(found)
+    }
+
+    fn deliveries(&self, event: Seq) -> Answer<Vec<DeliveryRecord>> {
+        let state = self.lock();
+        let found = state.event(event).map(|row| {
+            let from = index(row.first_delivery);
+            state.deliveries.iter().skip(from).take(row.owed).map(|d| d.record.clone()).collect()
+        });
+        answer(found.unwrap_or_default())
+    }
+
+    fn delivery(&self, id: DeliveryId) -> Answer<Option<DeliveryRecord>> {
+        answer(self.lock().deliveries.get(index(id)).map(|d| d.record.clone()))
+    }
+
+    fn published(&self, delivery: DeliveryId) -> Answer<Vec<StoredEvent>> {
+        let state = self.lock();
+        let found = state.published.get(&delivery).into_iter().flatten();
+        answer(found.filter_map(|seq| state.event(*seq)).map(|row| (*row.stored).clone()).collect())
+    }
+
+    fn dead(&self, which: DeadFilter, limit: usize) -> Answer<Vec<DeliveryRecord>> {
+        answer(self.lock().dead(&which).take(limit).cloned().collect())
+    }
+
+    fn totals(&self) -> Answer<Totals> {
+        answer(self.lock().totals())
+    }
+
+    fn check(&self) -> Answer<CheckReport> {
+        let totals = self.lock().totals();
+        let counted: u64 = totals.functions.values().map(Counts::total).sum();
+        let problems = if counted == totals.owed {
+            Vec::new()
+        } else {
+            vec![format!("{} deliveries are owed and {counted} are there", totals.owed)]
+        };
+        answer(CheckReport { totals, problems })
+    }
+
+    fn newest(&self) -> watch::Receiver<Seq> {
+        self.newest.subscribe()
+    }
+
+    fn pending(&self) -> u64 {
+        self.lock().pending
+    }
+
+    fn failure(&self) -> BoxFuture<'static, String> {
+        std::future::pending().boxed()
+    }
+
+    fn instance(&self) -> &'static str {
+        "memory"
+    }
+
+    fn close(&self) -> Answer<()> {
+        answer(())
+    }
+}

@@ -1,0 +1,308 @@
+//! The embedded store: SQLite in WAL mode with `synchronous = FULL`, in one file.
+//!
+//! One thread writes. It takes all commits that wait and puts them into one transaction, so that one fsync serves
+//! them all (group commit); readers stand beside it, each on its own connection. `schema.sql` is the format.
+
+mod check;
+mod read;
+mod rows;
+mod write;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use self::write::{Portion, Write};
+use super::{
+    Accepted, Answer, CheckReport, Completion, DeadFilter, DeliveryId, DeliveryRecord, EventFilter, FunctionId, Mark,
+    NewEvent, ReadyDelivery, ReadySink, Result, Seq, Store, StoreError, StoredEvent, Totals,
+};
+use crate::clock::{Clock, UnixMs};
+
+const SCHEMA: &str = include_str!("sqlite/schema.sql");
+const SCHEMA_VERSION: i64 = 1;
+
+/// Writes that may wait for the writer: four full group commits; callers wait for room beyond that.
+const WAITING_MAX: usize = 4096;
+
+/// Connections for reading; each holds a page cache of about 2 MiB.
+const READERS_MAX: usize = 4;
+
+/// A handle to an open store; the writer stops when the last one is dropped.
+pub struct SqliteStore {
+    writes: mpsc::Sender<Write>,
+    readers: Arc<Readers>,
+    sink: Arc<Mutex<Option<ReadySink>>>,
+    newest: watch::Receiver<Seq>,
+    failure: watch::Receiver<Option<String>>,
+    pending: Arc<AtomicU64>,
+    instance: String,
+}
+
+impl SqliteStore {
+    /// Opens the store in `folder`, making it when it is not there. One process may have it open for writing.
+    pub fn open(folder: &Path, clock: Clock) -> Result<Self> {
+        std::fs::create_dir_all(folder)
+            .map_err(|e| StoreError::Failed(format!("cannot make the data folder {}: {e}", folder.display())))?;
+        let path = folder.join("evoke.db");
+        let failed = |e: rusqlite::Error| StoreError::Failed(format!("{}: {e}", path.display()));
+        let mut connection = Connection::open(&path).map_err(failed)?;
+        configure(&connection).map_err(failed)?;
+        prepare(&mut connection).map_err(failed)??;
+        let instance =
+            connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |r| r.get(0)).map_err(failed)?;
+        let counters = write::Counters::load(&connection).map_err(failed)?;
+
+        let (newest_tx, newest) = watch::channel(counters.newest());
+        let (failure_tx, failure) = watch::channel(None);
+        let (writes, queue) = mpsc::channel(WAITING_MAX);
+        let sink = Arc::new(Mutex::new(None));
+        let pending = Arc::new(AtomicU64::new(counters.pending()));
+        let writer = writer::Writer {
+            connection,
+            counters,
+            clock,
+            sink: sink.clone(),
+            newest: newest_tx,
+            pending: pending.clone(),
+            failure: failure_tx,
+        };
+        std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run(queue))
+            .map_err(|e| StoreError::Failed(format!("cannot start the writer thread: {e}")))?;
+        Ok(Self { writes, readers: Arc::new(Readers::new(path)), sink, newest, failure, pending, instance })
+    }
+
+    fn write<T: Send + 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> Answer<T> {
+        let (reply, answer) = oneshot::channel();
+        send(self.writes.clone(), make(reply), answer).boxed()
+    }
+
+    /// Writes portion after portion until none is left; answers how many dead letters they had in all.
+    fn by_portion(
+        &self,
+        make: impl Fn(DeliveryId, oneshot::Sender<Result<Portion>>) -> Write + Send + 'static,
+    ) -> Answer<u64> {
+        let writes = self.writes.clone();
+        async move {
+            let (mut count, mut next_after) = (0, Some(0));
+            while let Some(after) = next_after {
+                let (reply, answer) = oneshot::channel();
+                let portion = send(writes.clone(), make(after, reply), answer).await?;
+                count += portion.count;
+                next_after = portion.next_after;
+            }
+            Ok(count)
+        }
+        .boxed()
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Answer<T> {
+        Readers::run(self.readers.clone(), query)
+    }
+}
+
+async fn send<T>(writes: mpsc::Sender<Write>, write: Write, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
+    writes.send(write).await.map_err(|_| StoreError::Closed)?;
+    answer.await.map_err(|_| StoreError::Closed)?
+}
+
+/// Verifies the store in `folder` without opening it for writing; works beside a process that has it open.
+pub fn check_folder(folder: &Path) -> Result<CheckReport> {
+    let path = folder.join("evoke.db");
+    let failed = |e: rusqlite::Error| StoreError::Failed(format!("{}: {e}", path.display()));
+    let connection = open_for_reading(&path).map_err(failed)?;
+    check::check(&connection).map_err(failed)
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+/// Brings the schema to this version. The outer error is SQLite's, the inner says what a person can do.
+fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()>> {
+    let transaction = connection.transaction()?;
+    let version: i64 = transaction.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+    match version {
+        0 => {
+            transaction.execute_batch(SCHEMA)?;
+            let instance = uuid::Uuid::now_v7().simple().to_string();
+            // The random tail of a version 7 UUID: short, and no two stores share it.
+            let short = instance.get(20..).unwrap_or(&instance);
+            transaction.execute("INSERT INTO meta VALUES ('instance', ?1)", [short])?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            transaction.commit()?;
+            Ok(Ok(()))
+        }
+        SCHEMA_VERSION => Ok(Ok(())),
+        newer => Ok(Err(StoreError::Failed(format!(
+            "the store has schema version {newer} and this program knows {SCHEMA_VERSION}: run the newer Evoke that wrote it"
+        )))),
+    }
+}
+
+fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    Ok(connection)
+}
+
+/// Connections that wait for a query.
+struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+}
+
+impl Readers {
+    fn new(path: PathBuf) -> Self {
+        Self { path, idle: Mutex::default(), permits: Semaphore::new(READERS_MAX) }
+    }
+
+    fn run<T: Send + 'static>(
+        readers: Arc<Self>,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Answer<T> {
+        async move {
+            let failed = |e: rusqlite::Error| StoreError::Failed(format!("reading: {e}"));
+            let _permit = readers.permits.acquire().await.map_err(|_| StoreError::Closed)?;
+            let pool = readers.clone();
+            let work = move || {
+                let idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let connection = idle.map_or_else(|| open_for_reading(&pool.path), Ok)?;
+                // One transaction, so that an answer made of several queries is of one moment.
+                let transaction = connection.unchecked_transaction()?;
+                let result = query(&connection);
+                drop(transaction);
+                pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+                result
+            };
+            tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)?.map_err(failed)
+        }
+        .boxed()
+    }
+}
+
+impl Store for SqliteStore {
+    fn register(&self, names: Vec<String>) -> Answer<Vec<FunctionId>> {
+        self.write(|reply| Write::Register { names, reply })
+    }
+
+    fn on_ready(&self, sink: ReadySink) {
+        *self.sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(sink);
+    }
+
+    fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> Answer<Vec<Accepted>> {
+        self.write(|reply| Write::Accept { events, marks, reply })
+    }
+
+    fn complete(&self, completion: Completion) -> Answer<()> {
+        self.write(|reply| Write::Complete { completion: Box::new(completion), reply })
+    }
+
+    fn redrive(&self, which: DeadFilter) -> Answer<u64> {
+        self.by_portion(move |after, reply| Write::Redrive { which: which.clone(), after, reply })
+    }
+
+    fn purge(&self, which: DeadFilter) -> Answer<u64> {
+        self.by_portion(move |after, reply| Write::Purge { which: which.clone(), after, reply })
+    }
+
+    fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>> {
+        self.read(move |c| read::ready(c, function, after, limit))
+    }
+
+    fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {
+        self.read(move |c| read::due(c, function, now_ms, limit))
+    }
+
+    fn marks(&self, scope: String) -> Answer<BTreeMap<String, Vec<u8>>> {
+        self.read(move |c| read::marks(c, &scope))
+    }
+
+    fn event(&self, seq: Seq) -> Answer<Option<StoredEvent>> {
+        self.read(move |c| read::event(c, seq))
+    }
+
+    fn find(&self, id: String) -> Answer<Vec<Seq>> {
+        self.read(move |c| read::find(c, &id))
+    }
+
+    fn events(&self, filter: EventFilter) -> Answer<Vec<StoredEvent>> {
+        self.read(move |c| read::events(c, &filter))
+    }
+
+    fn deliveries(&self, event: Seq) -> Answer<Vec<DeliveryRecord>> {
+        self.read(move |c| read::deliveries(c, event))
+    }
+
+    fn delivery(&self, id: DeliveryId) -> Answer<Option<DeliveryRecord>> {
+        self.read(move |c| read::delivery(c, id))
+    }
+
+    fn published(&self, delivery: DeliveryId) -> Answer<Vec<StoredEvent>> {
+        self.read(move |c| read::published(c, delivery))
+    }
+
+    fn dead(&self, which: DeadFilter, limit: usize) -> Answer<Vec<DeliveryRecord>> {
+        self.read(move |c| read::dead(c, &which, limit))
+    }
+
+    fn totals(&self) -> Answer<Totals> {
+        self.read(read::totals)
+    }
+
+    fn check(&self) -> Answer<CheckReport> {
+        self.read(check::check)
+    }
+
+    fn newest(&self) -> watch::Receiver<Seq> {
+        self.newest.clone()
+    }
+
+    fn pending(&self) -> u64 {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    fn failure(&self) -> BoxFuture<'static, String> {
+        let mut failure = self.failure.clone();
+        async move {
+            loop {
+                if let Some(reason) = failure.borrow_and_update().clone() {
+                    return reason;
+                }
+                if failure.changed().await.is_err() {
+                    // Closed in good order: it cannot fail any more.
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    fn close(&self) -> Answer<()> {
+        self.write(|reply| Write::Close { reply })
+    }
+}

@@ -1,0 +1,77 @@
+//! Conservation and integrity, verified in one moment of the store.
+
+use rusqlite::Connection;
+
+use super::read;
+use crate::store::CheckReport;
+
+/// Problems that are listed; a store with more has no use for the rest of the list.
+const PROBLEMS_MAX: usize = 100;
+
+/// Each rule as a query for what breaks it, with the words for a finding.
+const RULES: [(&str, &str); 6] = [
+    (
+        "SELECT e.seq, COUNT(d.id), e.owed FROM events e
+         LEFT JOIN deliveries d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed AND d.event = e.seq
+         GROUP BY e.seq HAVING COUNT(d.id) <> e.owed",
+        "event {0} has {1} deliveries and is owed {2}",
+    ),
+    (
+        "SELECT d.id, d.event, 0 FROM deliveries d LEFT JOIN events e
+           ON e.seq = d.event AND d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed
+         WHERE e.seq IS NULL",
+        "delivery {0} is for event {1}, which does not own it",
+    ),
+    (
+        "SELECT d.id, d.state, 0 FROM deliveries d WHERE d.state NOT BETWEEN 0 AND 5",
+        "delivery {0} has the unknown state {1}",
+    ),
+    (
+        "SELECT d.id, d.attempts, COUNT(a.attempt) FROM deliveries d LEFT JOIN attempts a ON a.delivery = d.id
+         GROUP BY d.id HAVING COUNT(a.attempt) <> d.attempts",
+        "delivery {0} counts {1} attempts and has {2} on record",
+    ),
+    (
+        "SELECT e.seq, e.cause, 0 FROM events e LEFT JOIN deliveries d ON d.id = e.cause
+         WHERE e.cause IS NOT NULL AND (d.id IS NULL OR d.state <> 3)",
+        "event {0} was published by delivery {1}, which is not done",
+    ),
+    (
+        // A blocked delivery needs someone before it: else nothing would ever wake it.
+        "SELECT b.id, b.event, 0 FROM deliveries b WHERE b.state = 2 AND NOT EXISTS (
+           SELECT 1 FROM deliveries d WHERE d.function = b.function AND d.order_key = b.order_key
+             AND d.order_key IS NOT NULL AND d.state IN (0, 1, 2, 4) AND d.id < b.id)",
+        "delivery {0} is blocked and nothing is before it",
+    ),
+];
+
+pub(super) fn check(c: &Connection) -> rusqlite::Result<CheckReport> {
+    let mut problems = Vec::new();
+    let mut integrity = c.prepare("PRAGMA integrity_check")?;
+    for line in integrity.query_map([], |r| r.get::<_, String>(0))? {
+        let line = line?;
+        if line != "ok" {
+            problems.push(format!("integrity: {line}"));
+        }
+    }
+    for (query, words) in RULES {
+        let mut statement = c.prepare(query)?;
+        let mut found = statement.query([])?;
+        while let Some(row) = found.next()? {
+            if problems.len() >= PROBLEMS_MAX {
+                break;
+            }
+            let mut text = words.to_owned();
+            for column in 0..3 {
+                text = text.replace(&format!("{{{column}}}"), &row.get::<_, i64>(column)?.to_string());
+            }
+            problems.push(text);
+        }
+    }
+    let totals = read::totals(c)?;
+    let counted: u64 = totals.functions.values().map(crate::store::Counts::total).sum();
+    if counted != totals.owed {
+        problems.push(format!("{} deliveries are owed and {counted} are there", totals.owed));
+    }
+    Ok(CheckReport { totals, problems })
+}

@@ -1,0 +1,354 @@
+//! The writes, each as the SQL that it is. All of a batch run in one transaction.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::oneshot;
+
+use super::read;
+use super::rows;
+use crate::clock::UnixMs;
+use crate::store::{
+    Accepted, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, Result, Seq,
+    StoreError, StoredEvent, Verdict,
+};
+
+type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// How many dead letters one write takes: their events are in memory until they are announced.
+pub(super) const PORTION_MAX: usize = 256;
+
+/// A share of the dead letters that a filter names.
+#[derive(Default)]
+pub(super) struct Portion {
+    pub(super) count: u64,
+    /// Where the next one starts; `None` when this was the last.
+    pub(super) next_after: Option<DeliveryId>,
+}
+
+impl Portion {
+    fn of(ids: &[DeliveryId]) -> Self {
+        let next_after = if ids.len() < PORTION_MAX { None } else { ids.last().copied() };
+        Self { count: ids.len() as u64, next_after }
+    }
+}
+
+/// A write that waits for the next commit.
+pub(super) enum Write {
+    Register { names: Vec<String>, reply: Reply<Vec<FunctionId>> },
+    Accept { events: Vec<NewEvent>, marks: Vec<Mark>, reply: Reply<Vec<Accepted>> },
+    Complete { completion: Box<Completion>, reply: Reply<()> },
+    Redrive { which: DeadFilter, after: DeliveryId, reply: Reply<Portion> },
+    Purge { which: DeadFilter, after: DeliveryId, reply: Reply<Portion> },
+    Close { reply: Reply<()> },
+}
+
+impl Write {
+    /// Payload in bytes, roughly.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Accept { events, .. } => events.iter().map(|e| e.event.size()).sum(),
+            Self::Complete { completion, .. } => completion.publishes.iter().map(|e| e.event.size()).sum(),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn is_close(&self) -> bool {
+        matches!(self, Self::Close { .. })
+    }
+}
+
+/// A write that was applied, with the answer that goes out when the transaction is committed.
+pub(super) enum Settled {
+    Ids(Reply<Vec<FunctionId>>, Vec<FunctionId>),
+    Accepted(Reply<Vec<Accepted>>, Vec<Accepted>),
+    Portion(Reply<Portion>, Portion),
+    Unit(Reply<()>),
+}
+
+impl Settled {
+    /// For a write that never was applied: it can only fail.
+    pub(super) fn unapplied(write: Write) -> Self {
+        match write {
+            Write::Register { reply, .. } => Self::Ids(reply, Vec::new()),
+            Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
+            Write::Redrive { reply, .. } | Write::Purge { reply, .. } => Self::Portion(reply, Portion::default()),
+            Write::Complete { reply, .. } | Write::Close { reply } => Self::Unit(reply),
+        }
+    }
+
+    /// Sends the answer. Whoever asked may be gone: the commit stands all the same.
+    pub(super) fn succeed(self) {
+        match self {
+            Self::Ids(reply, ids) => drop(reply.send(Ok(ids))),
+            Self::Accepted(reply, accepted) => drop(reply.send(Ok(accepted))),
+            Self::Portion(reply, portion) => drop(reply.send(Ok(portion))),
+            Self::Unit(reply) => drop(reply.send(Ok(()))),
+        }
+    }
+
+    /// Tells that nothing of the write was committed.
+    pub(super) fn fail(self, error: &StoreError) {
+        match self {
+            Self::Ids(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Accepted(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Portion(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Unit(reply) => drop(reply.send(Err(error.clone()))),
+        }
+    }
+}
+
+/// The ids given out last. The writer is alone, so it counts for itself, and an event's deliveries are a range.
+#[derive(Clone, Copy)]
+pub(super) struct Counters {
+    seq: Seq,
+    delivery: DeliveryId,
+    pending: u64,
+}
+
+impl Counters {
+    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
+        let max =
+            |sql: &str| connection.query_row(sql, [], |r| r.get::<_, Option<i64>>(0)).map(Option::unwrap_or_default);
+        let pending = read::pending(connection)?;
+        Ok(Self { seq: max("SELECT MAX(seq) FROM events")?, delivery: max("SELECT MAX(id) FROM deliveries")?, pending })
+    }
+
+    pub(super) fn newest(&self) -> Seq {
+        self.seq
+    }
+
+    pub(super) fn pending(&self) -> u64 {
+        self.pending
+    }
+}
+
+/// Applies one write. The answer comes back in any case, so that whoever asked hears of a failure too.
+pub(super) fn apply(
+    tx: &Connection,
+    counters: &mut Counters,
+    now_ms: UnixMs,
+    write: Write,
+    ready: &mut Vec<ReadyDelivery>,
+) -> (Settled, rusqlite::Result<()>) {
+    fn settle<T: Default>(result: rusqlite::Result<T>) -> (T, rusqlite::Result<()>) {
+        match result {
+            Ok(value) => (value, Ok(())),
+            Err(error) => (T::default(), Err(error)),
+        }
+    }
+    match write {
+        Write::Register { names, reply } => {
+            let (ids, result) = settle(register(tx, &names));
+            (Settled::Ids(reply, ids), result)
+        }
+        Write::Accept { events, marks, reply } => {
+            let (accepted, result) = settle(accept(tx, counters, now_ms, events, &marks, ready));
+            (Settled::Accepted(reply, accepted), result)
+        }
+        Write::Complete { completion, reply } => {
+            (Settled::Unit(reply), complete(tx, counters, now_ms, *completion, ready))
+        }
+        Write::Redrive { which, after, reply } => {
+            let (portion, result) = settle(redrive(tx, counters, now_ms, &which, after, ready));
+            (Settled::Portion(reply, portion), result)
+        }
+        Write::Purge { which, after, reply } => {
+            let (portion, result) = settle(purge(tx, &which, after, ready));
+            (Settled::Portion(reply, portion), result)
+        }
+        Write::Close { reply } => (Settled::Unit(reply), Ok(())),
+    }
+}
+
+fn register(tx: &Connection, names: &[String]) -> rusqlite::Result<Vec<FunctionId>> {
+    let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO functions (name) VALUES (?1)")?;
+    let mut select = tx.prepare_cached("SELECT id FROM functions WHERE name = ?1")?;
+    names
+        .iter()
+        .map(|name| {
+            insert.execute([name])?;
+            select.query_row([name], |r| r.get(0))
+        })
+        .collect()
+}
+
+fn accept(
+    tx: &Connection,
+    counters: &mut Counters,
+    now_ms: UnixMs,
+    events: Vec<NewEvent>,
+    marks: &[Mark],
+    ready: &mut Vec<ReadyDelivery>,
+) -> rusqlite::Result<Vec<Accepted>> {
+    let accepted = events
+        .into_iter()
+        .map(|new| insert_event(tx, counters, now_ms, new, ready))
+        .collect::<rusqlite::Result<_>>()?;
+    for mark in marks {
+        match &mark.value {
+            Some(value) => tx
+                .prepare_cached("INSERT OR REPLACE INTO marks (scope, key, value) VALUES (?1, ?2, ?3)")?
+                .execute(params![mark.scope, mark.key, value])?,
+            None => tx
+                .prepare_cached("DELETE FROM marks WHERE scope = ?1 AND key = ?2")?
+                .execute(params![mark.scope, mark.key])?,
+        };
+    }
+    Ok(accepted)
+}
+
+fn insert_event(
+    tx: &Connection,
+    counters: &mut Counters,
+    now_ms: UnixMs,
+    new: NewEvent,
+    ready: &mut Vec<ReadyDelivery>,
+) -> rusqlite::Result<Accepted> {
+    let NewEvent { event, lineage, deliveries } = new;
+    let seq = counters.seq + 1;
+    let inserted = rows::insert_event(tx, seq, &event, lineage, now_ms, counters.delivery + 1, deliveries.len())?;
+    if !inserted {
+        let known = tx
+            .prepare_cached("SELECT seq FROM events WHERE id = ?1 AND source = ?2")?
+            .query_row(params![event.id, event.source], |r| r.get(0))?;
+        return Ok(Accepted::Duplicate(known));
+    }
+    counters.seq = seq;
+    let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
+    for delivery in deliveries {
+        counters.delivery += 1;
+        counters.pending += 1;
+        insert_delivery(tx, counters.delivery, &stored, delivery, ready)?;
+    }
+    Ok(Accepted::New(seq))
+}
+
+fn insert_delivery(
+    tx: &Connection,
+    id: DeliveryId,
+    event: &Arc<StoredEvent>,
+    new: NewDelivery,
+    ready: &mut Vec<ReadyDelivery>,
+) -> rusqlite::Result<()> {
+    let NewDelivery { function, trigger, order_key } = new;
+    let blocked = match &order_key {
+        Some(key) => first_unfinished(tx, function, key)?.is_some(),
+        None => false,
+    };
+    tx.prepare_cached(
+        "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![id, event.seq, function, &*trigger, order_key, if blocked { rows::BLOCKED } else { rows::READY }, event.accepted_ms])?;
+    if !blocked {
+        let (since_ms, event) = (event.accepted_ms, event.clone());
+        ready.push(ReadyDelivery { id, function, trigger, attempts: 0, attempts_forgiven: 0, since_ms, event });
+    }
+    Ok(())
+}
+
+fn complete(
+    tx: &Connection,
+    counters: &mut Counters,
+    now_ms: UnixMs,
+    completion: Completion,
+    ready: &mut Vec<ReadyDelivery>,
+) -> rusqlite::Result<()> {
+    let Completion { delivery, record, verdict, publishes } = completion;
+    let (state, due_ms, cause) = match verdict {
+        Verdict::Done => (rows::DONE, None, None),
+        Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(due_ms), None),
+        Verdict::Dead(cause) => (rows::DEAD, None, Some(cause)),
+    };
+    let owner: Option<(FunctionId, Option<String>)> = tx
+        .prepare_cached(
+            "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1
+             WHERE id = ?1 AND state IN (0, 1) RETURNING function, order_key",
+        )?
+        .query_row(params![delivery, state, due_ms, cause], |r| Ok((r.get(0)?, r.get(1)?)))
+        .optional()?;
+    let Some((function, order_key)) = owner else { return Ok(()) };
+    if state != rows::RETRYING {
+        counters.pending -= 1;
+    }
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO attempts (delivery, attempt, started_ms, duration_us, outcome, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        delivery,
+        record.attempt,
+        record.started_ms,
+        i64::try_from(record.duration_us).unwrap_or(i64::MAX),
+        record.outcome,
+        record.message
+    ])?;
+    if state == rows::DONE {
+        for new in publishes {
+            insert_event(tx, counters, now_ms, new, ready)?;
+        }
+        if let Some(key) = order_key {
+            unblock_next(tx, function, &key, ready)?;
+        }
+    }
+    Ok(())
+}
+
+/// The first delivery of an order key that is neither done nor purged: only it may run.
+fn first_unfinished(tx: &Connection, function: FunctionId, key: &str) -> rusqlite::Result<Option<(DeliveryId, i64)>> {
+    tx.prepare_cached(
+        "SELECT id, state FROM deliveries WHERE function = ?1 AND order_key = ?2 AND order_key IS NOT NULL
+         AND state IN (0, 1, 2, 4) ORDER BY id LIMIT 1",
+    )?
+    .query_row(params![function, key], |r| Ok((r.get(0)?, r.get(1)?)))
+    .optional()
+}
+
+fn unblock_next(
+    tx: &Connection,
+    function: FunctionId,
+    key: &str,
+    ready: &mut Vec<ReadyDelivery>,
+) -> rusqlite::Result<()> {
+    let Some((id, rows::BLOCKED)) = first_unfinished(tx, function, key)? else { return Ok(()) };
+    tx.prepare_cached("UPDATE deliveries SET state = 0 WHERE id = ?1")?.execute([id])?;
+    ready.extend(read::ready_one(tx, id)?);
+    Ok(())
+}
+
+fn redrive(
+    tx: &Connection,
+    counters: &mut Counters,
+    now_ms: UnixMs,
+    which: &DeadFilter,
+    after: DeliveryId,
+    ready: &mut Vec<ReadyDelivery>,
+) -> rusqlite::Result<Portion> {
+    let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
+    for id in &ids {
+        tx.prepare_cached(
+            "UPDATE deliveries SET state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2 WHERE id = ?1",
+        )?
+        .execute(params![id, now_ms])?;
+        ready.extend(read::ready_one(tx, *id)?);
+    }
+    counters.pending += ids.len() as u64;
+    Ok(Portion::of(&ids))
+}
+
+fn purge(
+    tx: &Connection,
+    which: &DeadFilter,
+    after: DeliveryId,
+    ready: &mut Vec<ReadyDelivery>,
+) -> rusqlite::Result<Portion> {
+    let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
+    for id in &ids {
+        let (function, order_key): (FunctionId, Option<String>) = tx
+            .prepare_cached("UPDATE deliveries SET state = 5 WHERE id = ?1 RETURNING function, order_key")?
+            .query_row([id], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        if let Some(key) = order_key {
+            unblock_next(tx, function, &key, ready)?;
+        }
+    }
+    Ok(Portion::of(&ids))
+}

@@ -1,0 +1,117 @@
+//! The writer thread: group commit, and the latch after the first failure.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, watch};
+
+use super::write::{Counters, Settled, Write, apply};
+use crate::clock::Clock;
+use crate::store::{ReadyDelivery, ReadySink, Seq, StoreError};
+
+/// Writes in one commit. Past about a thousand the fsync is a small part of the commit's time, and the first of the
+/// batch would only wait longer.
+const BATCH_MAX: usize = 1024;
+
+/// Payload in one commit: bounds the transaction's memory and the time of its fsync.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) counters: Counters,
+    pub(super) clock: Clock,
+    pub(super) sink: Arc<Mutex<Option<ReadySink>>>,
+    pub(super) newest: watch::Sender<Seq>,
+    pub(super) pending: Arc<AtomicU64>,
+    pub(super) failure: watch::Sender<Option<String>>,
+}
+
+impl Writer {
+    /// Commits batch after batch until the store is closed, every handle is gone, or a commit fails.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Write>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut batch = vec![first];
+            let mut bytes = batch.iter().map(Write::size).sum::<usize>();
+            while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
+                let Ok(write) = queue.try_recv() else { break };
+                bytes += write.size();
+                batch.push(write);
+            }
+            let closes = batch.iter().any(Write::is_close);
+            if let Err(reason) = self.commit(batch) {
+                self.refuse_everything(&reason, &mut queue);
+                return;
+            }
+            if closes {
+                queue.close();
+            }
+        }
+    }
+
+    /// One transaction. `Err` latches: the state on disk is not known any more.
+    fn commit(&mut self, batch: Vec<Write>) -> Result<(), String> {
+        let before = self.counters;
+        let mut settled = Vec::with_capacity(batch.len());
+        let mut ready = Vec::new();
+        let error = match self.transact(batch, &mut settled, &mut ready) {
+            Ok(()) => {
+                self.pending.store(self.counters.pending(), Ordering::Relaxed);
+                // Deliveries are announced before the answers go out, so that nobody who has an answer can find
+                // the dispatcher unaware.
+                if !ready.is_empty()
+                    && let Some(sink) = &*self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+                {
+                    sink(ready);
+                }
+                if self.counters.newest() != before.newest() {
+                    self.newest.send_replace(self.counters.newest());
+                }
+                settled.into_iter().for_each(Settled::succeed);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        self.counters = before;
+        let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+        let error = if full { StoreError::Full } else { StoreError::Failed(error.to_string()) };
+        settled.into_iter().for_each(|s| s.fail(&error));
+        if full { Ok(()) } else { Err(error.to_string()) }
+    }
+
+    fn transact(
+        &mut self,
+        batch: Vec<Write>,
+        settled: &mut Vec<Settled>,
+        ready: &mut Vec<ReadyDelivery>,
+    ) -> rusqlite::Result<()> {
+        // Rolls back when it is dropped uncommitted.
+        let transaction = match self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate) {
+            Ok(transaction) => transaction,
+            Err(error) => {
+                settled.extend(batch.into_iter().map(Settled::unapplied));
+                return Err(error);
+            }
+        };
+        let now_ms = self.clock.now_ms();
+        let mut batch = batch.into_iter();
+        while let Some(write) = batch.next() {
+            let (answer, result) = apply(&transaction, &mut self.counters, now_ms, write, ready);
+            settled.push(answer);
+            if let Err(error) = result {
+                settled.extend(batch.map(Settled::unapplied));
+                return Err(error);
+            }
+        }
+        transaction.commit()
+    }
+
+    fn refuse_everything(&self, reason: &str, queue: &mut mpsc::Receiver<Write>) {
+        tracing::error!("{reason}");
+        self.failure.send_replace(Some(reason.to_owned()));
+        let error = StoreError::Failed(reason.to_owned());
+        while let Some(write) = queue.blocking_recv() {
+            Settled::unapplied(write).fail(&error);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! How an attempt ends that is not done, and what `?` makes of an error.
+
+use crate::{Failure, Retry};
+use std::fmt::Display;
+use std::time::Duration;
+
+/// The rule behind `?`: an error that lies in the event itself is a [`Failure::Reject`], for the next attempt
+/// would meet it again (JSON, UTF-8 and number parsing, a refused publish, state that is not granted). An
+/// error of the world around is a [`Failure::Retry`] (I/O, state, configuration, and plain text).
+/// [`OrFail`] turns any other error into the one or the other.
+impl Failure {
+    /// It may work later: try again when the function's retry policy says so.
+    pub fn retry(message: impl Into<String>) -> Self {
+        Self::Retry(Retry { message: message.into(), after_ms: None })
+    }
+
+    /// With this failure, try again no sooner than `delay` from now. A reject stays a reject.
+    ///
+    /// ```no_run
+    /// # extern crate evoke_sdk as evoke;
+    /// # use evoke::Failure; use std::time::Duration;
+    /// # fn handle() -> Result<(), Failure> {
+    /// Err(Failure::retry("the gateway asks to wait").retry_after(Duration::from_secs(30)))
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        if let Self::Retry(retry) = &mut self {
+            retry.after_ms = Some(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        }
+        self
+    }
+
+    /// It never will work: a dead letter, with this message as its cause.
+    pub fn reject(message: impl Into<String>) -> Self {
+        Self::Reject(message.into())
+    }
+
+    /// Why it failed.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Retry(retry) => &retry.message,
+            Self::Reject(message) => message,
+        }
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Reject(format!("JSON: {error}"))
+    }
+}
+
+impl From<std::str::Utf8Error> for Failure {
+    fn from(error: std::str::Utf8Error) -> Self {
+        Self::Reject(format!("text: {error}"))
+    }
+}
+
+impl From<std::string::FromUtf8Error> for Failure {
+    fn from(error: std::string::FromUtf8Error) -> Self {
+        error.utf8_error().into()
+    }
+}
+
+impl From<std::num::ParseIntError> for Failure {
+    fn from(error: std::num::ParseIntError) -> Self {
+        Self::Reject(error.to_string())
+    }
+}
+
+impl From<std::num::ParseFloatError> for Failure {
+    fn from(error: std::num::ParseFloatError) -> Self {
+        Self::Reject(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::retry(error.to_string())
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::retry(message)
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(message: &str) -> Self {
+        Self::retry(message)
+    }
+}
+
+/// Says what an error means for the delivery, and what was being done.
+///
+/// ```no_run
+/// # extern crate evoke_sdk as evoke;
+/// use evoke::OrFail;
+/// # fn handle(event: evoke::Event) -> Result<(), evoke::Failure> {
+/// let port: u16 = event.text()?.trim().parse().or_reject("the port")?;
+/// let rate = evoke::config::get("RATE").or_retry("RATE is not configured")?;
+/// # Ok(()) }
+/// ```
+pub trait OrFail<T> {
+    /// The error becomes a retry: `WHAT: ERROR`.
+    ///
+    /// # Errors
+    /// A [`Failure::Retry`] when there is no value.
+    fn or_retry(self, what: &str) -> Result<T, Failure>;
+
+    /// The error becomes a reject: `WHAT: ERROR`.
+    ///
+    /// # Errors
+    /// A [`Failure::Reject`] when there is no value.
+    fn or_reject(self, what: &str) -> Result<T, Failure>;
+}
+
+impl<T, E: Display> OrFail<T> for Result<T, E> {
+    fn or_retry(self, what: &str) -> Result<T, Failure> {
+        self.map_err(|error| Failure::retry(format!("{what}: {error}")))
+    }
+
+    fn or_reject(self, what: &str) -> Result<T, Failure> {
+        self.map_err(|error| Failure::reject(format!("{what}: {error}")))
+    }
+}
+
+impl<T> OrFail<T> for Option<T> {
+    fn or_retry(self, what: &str) -> Result<T, Failure> {
+        self.ok_or_else(|| Failure::retry(what))
+    }
+
+    fn or_reject(self, what: &str) -> Result<T, Failure> {
+        self.ok_or_else(|| Failure::reject(what))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_in_the_data_are_rejects_and_others_are_retries() {
+        let json = serde_json::from_str::<u8>("x").unwrap_err();
+        assert!(matches!(Failure::from(json), Failure::Reject(_)));
+        assert!(matches!(Failure::from("down"), Failure::Retry(_)));
+        assert!(matches!(Failure::from(std::io::Error::other("down")), Failure::Retry(_)));
+        assert_eq!(None::<u8>.or_reject("no key"), Err(Failure::reject("no key")));
+        assert_eq!("x".parse::<u8>().or_retry("port").unwrap_err().message(), "port: invalid digit found in string");
+    }
+
+    #[test]
+    fn a_delay_belongs_to_a_retry_only() {
+        let retry = Failure::retry("wait").retry_after(Duration::from_secs(2));
+        assert_eq!(retry, Failure::Retry(Retry { message: "wait".into(), after_ms: Some(2_000) }));
+        assert_eq!(Failure::reject("no").retry_after(Duration::from_secs(2)), Failure::reject("no"));
+    }
+}

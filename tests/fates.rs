@@ -1,0 +1,152 @@
+//! Each fate of a guest is its own outcome, visible in `trace`, and the runtime goes on.
+
+use serde_json::Value;
+
+use crate::support::Evoke;
+
+/// A manifest with one fixture behind an HTTP source, one attempt each.
+fn manifest(fixture: &str, more: &str) -> String {
+    format!(
+        r#"
+evoke: 1
+app: lab
+sources:
+  in:
+    http: {{ path: /in, type: lab.in }}
+functions:
+  {fixture}:
+    component: $FUNCTIONS/{fixture}.wasm
+    on:
+      - events: {{ type: [lab.in] }}
+    timeout: 500ms
+    retry: {{ attempts: 1 }}
+{more}
+"#
+    )
+}
+
+/// Runs one event through a fixture; answers the attempt and where the delivery ended.
+fn fate(fixture: &str, more: &str, body: &str) -> (Evoke, Value, String) {
+    let evoke = Evoke::up_with(&manifest(fixture, more));
+    let id = evoke.accepted("/in", body);
+    evoke.settle();
+    let trace = evoke.json(&["trace", &id]);
+    let delivery = &trace["deliveries"][0];
+    let attempts = delivery["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 1, "{trace:#}");
+    let (attempt, state) = (attempts[0].clone(), delivery["state"].as_str().unwrap().to_owned());
+    // A person sees the same.
+    let text = evoke.stdout(&["trace", &id]);
+    assert!(text.contains(attempt["outcome"].as_str().unwrap()), "{text}");
+    // The runtime goes on.
+    assert_eq!(evoke.post("/in", body).status, 202);
+    (evoke, attempt, state)
+}
+
+fn assert_dead(fixture: &str, more: &str, outcome: &str, words: &str) -> Value {
+    let (_evoke, attempt, state) = fate(fixture, more, "{}");
+    assert_eq!((attempt["outcome"].as_str().unwrap(), state.as_str()), (outcome, "dead"), "{attempt}");
+    let message = attempt["message"].as_str().unwrap();
+    assert!(message.contains(words), "{message}");
+    attempt
+}
+
+#[test]
+fn fate_done_is_done() {
+    let (_evoke, attempt, state) = fate("fate-done", "", "{}");
+    assert_eq!((attempt["outcome"].as_str().unwrap(), state.as_str()), ("done", "done"));
+}
+
+#[test]
+fn fate_retry_is_a_retry_and_dead_when_no_attempt_is_left() {
+    assert_dead("fate-retry", "", "retry", "");
+}
+
+#[test]
+fn fate_reject_is_dead_at_once() {
+    assert_dead("fate-reject", "", "reject", "");
+}
+
+#[test]
+fn fate_trap_says_which_trap() {
+    assert_dead("fate-trap", "", "trap", "");
+}
+
+#[test]
+fn fate_timeout_ends_at_its_deadline() {
+    let attempt = assert_dead("fate-timeout", "", "timeout", "500ms");
+    let duration_us = attempt["duration_us"].as_u64().unwrap();
+    assert!(duration_us >= 500_000, "{attempt}");
+}
+
+#[test]
+fn fate_sleep_ends_at_its_deadline_though_it_waits_in_the_host() {
+    assert_dead("fate-sleep", "", "timeout", "500ms");
+}
+
+#[test]
+fn fate_out_of_memory_names_the_limit() {
+    assert_dead("fate-out-of-memory", "    memory: 8MiB\n", "out-of-memory", "8");
+}
+
+#[test]
+fn publish_then_fail_leaves_nothing_behind() {
+    for how in ["retry", "reject", "trap"] {
+        let more = "    allow: { publish: [\"*\"] }\n";
+        let (evoke, _, state) = fate("publish-then-fail", more, &format!(r#"{{"how":"{how}"}}"#));
+        assert_eq!(state, "dead", "{how}");
+        let events = evoke.json_lines(&["events"]);
+        assert!(events.iter().all(|e| e["type"] == "lab.in"), "{how}: {events:?}");
+    }
+}
+
+#[test]
+fn echo_publishes_what_it_was_given() {
+    let more = "    allow: { publish: [\"*\"] }\n";
+    let (evoke, _, state) = fate("echo", more, r#"{"n": 1.10, "s": "ü"}"#);
+    assert_eq!(state, "done");
+    let published = evoke.json_lines(&["events"]).into_iter().find(|e| e["source"] == "/lab/echo").unwrap();
+    assert_eq!(published["data"]["s"], "ü");
+    assert_eq!(published["data"]["n"].to_string(), "1.1");
+}
+
+#[test]
+fn fan_out_publishes_each_event_once() {
+    let more = "    allow: { publish: [\"*\"] }\n";
+    let (evoke, _, state) = fate("fan-out", more, r#"{"n": 100}"#);
+    assert_eq!(state, "done");
+    evoke.settle();
+    let published = evoke.json_lines(&["events", "--source", "/lab/fan-out", "--after", "0"]);
+    assert_eq!(published.len(), 200, "two events were posted");
+}
+
+#[test]
+fn what_a_grant_does_not_name_is_not_published() {
+    let more = "    allow: { publish: [\"payment.*\"] }\n";
+    let (evoke, attempt, state) = fate("fan-out", more, r#"{"n": 1}"#);
+    assert_eq!(state, "dead", "{attempt}");
+    assert!(attempt["message"].as_str().unwrap().contains("publish"), "{attempt}");
+    assert!(evoke.json_lines(&["events", "--source", "/lab/fan-out"]).is_empty());
+}
+
+#[test]
+fn config_read_sees_config_and_secrets_and_nothing_else() {
+    let more = "    allow: { publish: [\"*\"], config: { COLOUR: blue }, secrets: { TOKEN: { file: ./token } } }\n";
+    let mut evoke = Evoke::with(&manifest("config-read", more));
+    std::fs::write(evoke.path("token"), "s3cret\n").unwrap();
+    evoke.up();
+    let id = evoke.accepted("/in", r#"{"keys": ["COLOUR", "TOKEN", "HOME"]}"#);
+    evoke.settle();
+    let published = evoke.json_lines(&["events", "--source", "/lab/config-read"]);
+    let text = published.first().map(ToString::to_string).unwrap_or_else(|| evoke.stdout(&["trace", &id]));
+    assert!(text.contains("blue") && text.contains("s3cret") && !text.contains("/root"), "{text}");
+    assert!(!evoke.log().contains("s3cret"));
+}
+
+#[test]
+fn log_flood_is_bounded() {
+    let (evoke, _, state) = fate("log-flood", "", "{}");
+    assert_eq!(state, "done");
+    let lines = evoke.json_lines(&["logs", "--limit", "100000"]);
+    assert!((10..4_000).contains(&lines.len()), "{} lines", lines.len());
+}

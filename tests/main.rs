@@ -1,0 +1,15 @@
+//! Black-box tests: each drives the real binary from outside, in a folder of its own, on free ports of the loopback.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+mod commands;
+mod crash;
+mod fates;
+mod files;
+mod http;
+mod orders;
+mod reload;
+mod tidy;
+mod timers;

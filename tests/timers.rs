@@ -1,0 +1,59 @@
+//! Ticks arrive on time, once each, also across a restart.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::assert_eventually;
+use crate::support::Evoke;
+
+const PULSE: &str = r#"
+evoke: 1
+app: clock
+sources:
+  pulse:
+    timer: { every: 200ms, missed: all }
+functions:
+  heartbeat:
+    component: $FUNCTIONS/heartbeat.wasm
+    on:
+      - source: pulse
+    allow: { publish: [heartbeat] }
+"#;
+
+fn instant_ms(tick: &Value) -> i64 {
+    let text = tick["data"]["scheduled"].as_str().unwrap();
+    text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
+}
+
+#[test]
+fn ticks_arrive_on_time_and_once_each() {
+    let evoke = Evoke::up_with(PULSE);
+    assert_eventually!(evoke.events("heartbeat").len() >= 5, "no five heartbeats: {}", evoke.log());
+    let ticks = evoke.events("evoke.timer.tick");
+    let instants: Vec<i64> = ticks.iter().map(instant_ms).collect();
+    assert!(instants.iter().all(|ms| ms % 200 == 0), "{instants:?}");
+    assert!(instants.windows(2).all(|pair| pair[1] - pair[0] == 200), "one after another, none left out: {instants:?}");
+    // On time: no earlier than scheduled. How late is a matter of the machine's load; a second is none.
+    for tick in evoke.json_lines(&["events", "--type", "evoke.timer.tick", "--limit", "5", "--envelope"]) {
+        let accepted: jiff::Timestamp = tick["accepted"].as_str().unwrap().parse().unwrap();
+        let late_ms = accepted.as_millisecond() - instant_ms(&tick["event"]);
+        assert!((0..1_000).contains(&late_ms), "{late_ms} ms late: {tick}");
+    }
+}
+
+#[test]
+fn ticks_that_were_missed_while_it_was_down_are_made_up_for() {
+    let mut evoke = Evoke::up_with(PULSE);
+    assert_eventually!(!evoke.events("evoke.timer.tick").is_empty(), "no tick: {}", evoke.log());
+    evoke.kill();
+    let last = std::time::Instant::now();
+    assert_eventually!(last.elapsed().as_millis() > 700, "time stands still");
+    evoke.up();
+    assert_eventually!(evoke.events("evoke.timer.tick").len() >= 6, "too few ticks: {}", evoke.log());
+    let instants: Vec<i64> = evoke.events("evoke.timer.tick").iter().map(instant_ms).collect();
+    let distinct: BTreeSet<i64> = instants.iter().copied().collect();
+    assert_eq!(distinct.len(), instants.len(), "once each");
+    let (first, newest) = (distinct.first().unwrap(), distinct.last().unwrap());
+    assert_eq!((newest - first) / 200 + 1, distinct.len() as i64, "none left out: {instants:?}");
+}
