@@ -22,12 +22,15 @@
 //!
 //! Rules, where the published language (Amazon EventBridge user guide, Event Ruler README) leaves room:
 //! - **Arrays** in an event stand for their elements: a field matches when one of them does, at any depth. Two fields
-//!   never match in different elements of the same array.
+//!   never match in different elements of the same array, whichever objects or `$or` of the pattern they stand in, and
+//!   a field that must be absent is absent from the elements that the others match in.
 //! - **`anything-but`** needs a value, of any kind, that is not excluded; a number is not the string that looks like it.
 //! - **Numbers** are compared as exact decimals: `300`, `300.0` and `3.0e2` are equal, `9007199254740993` and
-//!   `9007199254740992` are not (see [`number`]).
-//! - **Case** is ignored per character without regard to locale (see [`text::fold_char`]).
+//!   `9007199254740992` are not; of an event's number 38 digits are compared, and whether there are more.
+//! - **Case** is ignored per character, in all scripts, without regard to locale.
 //! - **A name with dots** is one name, not a path.
+//! - **JSON** is validated strictly, all of it, whatever patterns ask for (RFC 8259, UTF-8, at most 128 levels). Of two
+//!   members of one name the last counts; half a surrogate pair is read as U+FFFD.
 //!
 //! Limits: 64 KiB a pattern, 1,000 combinations of `$or`, 64 wildcards, 64 levels. Matching is linear in the event for
 //! each pattern that the index cannot rule out, wildcards included; it neither panics nor recurses deeper than 128.
