@@ -12,7 +12,8 @@ const ORDER: &str = r#"{"customer":"ada","total":42,"items":["book"]}"#;
 
 #[test]
 fn validate_says_all_that_is_wrong_with_its_place() {
-    let evoke = Evoke::with("evoke: 1\napp: shop\nfunctions:\n  f:\n    component: f.wasm\n    timeout: 200 ms\n    onn: []\n");
+    let evoke =
+        Evoke::with("evoke: 1\napp: shop\nfunctions:\n  f:\n    component: f.wasm\n    timeout: 200 ms\n    onn: []\n");
     let output = evoke.run(&["validate"]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stderr).unwrap();

@@ -36,7 +36,9 @@ fn what_waits_for_a_function_that_is_taken_away_waits_until_it_is_back() {
     evoke.accepted("/checkout", slow);
     assert_eventually!(evoke.deliveries("retrying") == 1, "{}", evoke.stdout(&["check"]));
     evoke.stop();
-    evoke.write_manifest("evoke: 1\napp: shop\nsources:\n  checkout:\n    http: { path: /checkout, type: order.placed }\n");
+    evoke.write_manifest(
+        "evoke: 1\napp: shop\nsources:\n  checkout:\n    http: { path: /checkout, type: order.placed }\n",
+    );
     evoke.up();
     assert!(evoke.stdout(&["status"]).contains("in no manifest"));
     assert_eq!(evoke.deliveries("retrying"), 1);
