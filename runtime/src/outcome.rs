@@ -141,7 +141,13 @@ pub enum Next {
 /// ceiling `backoff × 2^(attempt - 1)`; a wait that the function asked for is taken as it is.
 ///
 /// `attempt` counts from 1 and includes the one that just ended; `age` is the time since the event was accepted.
-pub fn decide(policy: &RetryPolicy, outcome: &Outcome, attempt: u32, age: Duration, jitter: f64) -> Next {
+pub fn decide(
+    policy: &RetryPolicy,
+    outcome: &Outcome,
+    attempt: u32,
+    age: Duration,
+    jitter: impl FnOnce() -> f64,
+) -> Next {
     if *outcome == Outcome::Done {
         return Next::Done;
     }
@@ -156,7 +162,7 @@ pub fn decide(policy: &RetryPolicy, outcome: &Outcome, attempt: u32, age: Durati
         Outcome::Retry { after: Some(after), .. } => *after,
         _ => {
             let doubling = 2u32.saturating_pow(attempt.saturating_sub(1).min(31));
-            policy.backoff.saturating_mul(doubling).min(policy.max_backoff).mul_f64(jitter.clamp(0.0, 1.0))
+            policy.backoff.saturating_mul(doubling).min(policy.max_backoff).mul_f64(jitter().clamp(0.0, 1.0))
         }
     };
     if age.saturating_add(wait) > policy.max_age {
@@ -182,7 +188,7 @@ mod tests {
     #[test]
     fn the_ceiling_doubles_up_to_its_maximum_and_jitter_takes_a_share_of_it() {
         let policy = RetryPolicy { attempts: 100, ..RetryPolicy::default() };
-        let wait = |attempt, jitter| decide(&policy, &retry(None), attempt, Duration::ZERO, jitter);
+        let wait = |attempt, jitter| decide(&policy, &retry(None), attempt, Duration::ZERO, || jitter);
         assert_eq!(wait(1, 1.0), Next::RetryAfter(Duration::from_millis(500)));
         assert_eq!(wait(2, 1.0), Next::RetryAfter(Duration::from_secs(1)));
         assert_eq!(wait(5, 0.5), Next::RetryAfter(Duration::from_secs(4)));
@@ -192,23 +198,23 @@ mod tests {
 
     #[test]
     fn a_wait_that_the_function_asked_for_is_taken_as_it_is() {
-        let next = decide(&RetryPolicy::default(), &retry(Some(Duration::from_secs(7))), 1, Duration::ZERO, 0.1);
+        let next = decide(&RetryPolicy::default(), &retry(Some(Duration::from_secs(7))), 1, Duration::ZERO, || 0.1);
         assert_eq!(next, Next::RetryAfter(Duration::from_secs(7)));
     }
 
     #[test]
     fn attempts_and_age_end_in_a_dead_letter_that_says_why() {
         let policy = RetryPolicy::default();
-        let Next::Dead { cause } = decide(&policy, &retry(None), 8, Duration::ZERO, 1.0) else { unreachable!() };
+        let Next::Dead { cause } = decide(&policy, &retry(None), 8, Duration::ZERO, || 1.0) else { unreachable!() };
         assert_eq!(cause, "gave up after 8 attempts; the last ended as retry: gateway down");
-        let Next::Dead { cause } = decide(&policy, &retry(None), 2, policy.max_age, 1.0) else { unreachable!() };
+        let Next::Dead { cause } = decide(&policy, &retry(None), 2, policy.max_age, || 1.0) else { unreachable!() };
         assert!(cause.starts_with("gave up at an age of 86400s"), "{cause}");
     }
 
     #[test]
     fn a_reject_is_dead_at_once() {
         let next =
-            decide(&RetryPolicy::default(), &Outcome::Reject { message: "no total".into() }, 1, Duration::ZERO, 1.0);
+            decide(&RetryPolicy::default(), &Outcome::Reject { message: "no total".into() }, 1, Duration::ZERO, || 1.0);
         assert_eq!(next, Next::Dead { cause: "reject: no total".into() });
     }
 }

@@ -8,6 +8,7 @@ pub mod sqlite;
 #[cfg(test)]
 mod conformance;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -150,7 +151,7 @@ pub struct AttemptRecord {
     /// How long it took.
     pub duration_us: u64,
     /// [`crate::outcome::Outcome::kind`].
-    pub outcome: String,
+    pub outcome: Cow<'static, str>,
     /// [`crate::outcome::Outcome::message`].
     pub message: Option<String>,
 }
@@ -318,7 +319,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends an attempt: record, verdict, published events and their deliveries commit together. A delivery that is
     /// not pending any more is left alone: a completion that is repeated changes nothing.
-    fn complete(&self, completion: Completion) -> Answer<()>;
+    fn complete(&self, completion: Arc<Completion>) -> Answer<()>;
 
     /// Makes dead letters ready again, with fresh attempts; answers how many.
     fn redrive(&self, which: DeadFilter) -> Answer<u64>;

@@ -87,8 +87,9 @@ impl Api {
 
     async fn end(&self, delivery: DeliveryId, outcome: &Outcome, verdict: Verdict, publishes: Vec<NewEvent>) {
         let (outcome, message) = (outcome.kind().to_owned(), outcome.message());
-        let record = AttemptRecord { attempt: 1, started_ms: 1_000, duration_us: 900, outcome, message };
-        self.store.complete(Completion { delivery, record, verdict, publishes }).await.unwrap();
+        let record =
+            AttemptRecord { attempt: 1, started_ms: 1_000, duration_us: 900, outcome: outcome.into(), message };
+        self.store.complete(Arc::new(Completion { delivery, record, verdict, publishes })).await.unwrap();
     }
 
     /// Ends a delivery as a dead letter.

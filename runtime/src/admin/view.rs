@@ -265,7 +265,7 @@ impl From<DeliveryRecord> for Delivery {
 impl From<store::AttemptRecord> for Attempt {
     fn from(record: store::AttemptRecord) -> Self {
         let store::AttemptRecord { attempt, started_ms, duration_us, outcome, message } = record;
-        Self { attempt, started: rfc3339(started_ms), duration_us, outcome, message }
+        Self { attempt, started: rfc3339(started_ms), duration_us, outcome: outcome.into_owned(), message }
     }
 }
 

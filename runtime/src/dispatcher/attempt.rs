@@ -31,7 +31,7 @@ pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: ReadyDelivery
     let ended_ms = inner.clock.now_ms();
     let age = Duration::from_millis(u64::try_from(ended_ms - delivery.since_ms).unwrap_or_default());
     let counted = attempt.saturating_sub(delivery.attempts_forgiven);
-    let verdict = match outcome::decide(&worker.retry, &outcome, counted, age, jitter()) {
+    let verdict = match outcome::decide(&worker.retry, &outcome, counted, age, jitter) {
         Next::Done => Verdict::Done,
         Next::RetryAfter(wait) => Verdict::RetryAt(ended_ms + i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 2)),
         Next::Dead { cause } => Verdict::Dead(cause),
@@ -40,10 +40,10 @@ pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: ReadyDelivery
         attempt,
         started_ms,
         duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-        outcome: outcome.kind().to_owned(),
+        outcome: outcome.kind().into(),
         message: outcome.message(),
     };
-    commit(inner, Completion { delivery: delivery.id, record, verdict, publishes }).await
+    commit(inner, Arc::new(Completion { delivery: delivery.id, record, verdict, publishes })).await
 }
 
 fn call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
@@ -75,7 +75,7 @@ fn route(inner: &Inner, delivery: &ReadyDelivery, published: Vec<Event>) -> Resu
 }
 
 /// Commits the end of an attempt. While the disk is full the delivery keeps its place here and tries again.
-async fn commit(inner: &Inner, completion: Completion) -> Option<UnixMs> {
+async fn commit(inner: &Inner, completion: Arc<Completion>) -> Option<UnixMs> {
     let retry_at_ms = match completion.verdict {
         Verdict::RetryAt(at_ms) => Some(at_ms),
         Verdict::Done | Verdict::Dead(_) => None,

@@ -38,17 +38,17 @@ fn keyed(function: FunctionId, key: &str) -> NewDelivery {
     NewDelivery { order_key: Some(key.into()), ..to(function) }
 }
 
-fn ending(delivery: DeliveryId, attempt: u32, outcome: &str, verdict: Verdict) -> Completion {
+fn ending(delivery: DeliveryId, attempt: u32, outcome: &'static str, verdict: Verdict) -> Arc<Completion> {
     let message = (outcome != "done").then(|| "why".to_owned());
     let record = AttemptRecord { attempt, started_ms: NOW_MS, duration_us: 12, outcome: outcome.into(), message };
-    Completion { delivery, record, verdict, publishes: Vec::new() }
+    Arc::new(Completion { delivery, record, verdict, publishes: Vec::new() })
 }
 
-fn done(delivery: DeliveryId, attempt: u32) -> Completion {
+fn done(delivery: DeliveryId, attempt: u32) -> Arc<Completion> {
     ending(delivery, attempt, "done", Verdict::Done)
 }
 
-fn dead(delivery: DeliveryId, attempt: u32) -> Completion {
+fn dead(delivery: DeliveryId, attempt: u32) -> Arc<Completion> {
     ending(delivery, attempt, "reject", Verdict::Dead("reject: why".into()))
 }
 
@@ -128,7 +128,7 @@ async fn an_outcome_commits_with_what_was_published(store: &dyn Store) {
     store.accept(vec![new_event("1", vec![to(ids[0])])], vec![]).await.unwrap();
     let mut published = new_event("x-1-0", vec![to(ids[1])]);
     published.lineage = Lineage { cause: Some(1), root: Some(1), hops: 1 };
-    let completion = Completion { publishes: vec![published], ..done(1, 1) };
+    let completion = Arc::new(Completion { publishes: vec![published], ..Arc::unwrap_or_clone(done(1, 1)) });
     store.complete(completion.clone()).await.unwrap();
     store.complete(completion).await.unwrap(); // again: changes nothing
     assert_eq!(*seen.lock().unwrap(), vec![1, 2]);
@@ -156,7 +156,7 @@ async fn a_retry_is_due_when_its_time_has_come(store: &dyn Store) {
     assert_eq!((due.len(), next), (1, Some(NOW_MS + 90)));
     store.complete(done(1, 2)).await.unwrap();
     let record = store.delivery(1).await.unwrap().unwrap();
-    let outcomes: Vec<_> = record.attempts.iter().map(|a| (a.attempt, a.outcome.as_str())).collect();
+    let outcomes: Vec<_> = record.attempts.iter().map(|a| (a.attempt, &*a.outcome)).collect();
     assert_eq!(outcomes, vec![(1, "retry"), (2, "done")]);
 }
 

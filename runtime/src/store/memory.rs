@@ -325,8 +325,8 @@ impl Store for MemoryStore {
         })
     }
 
-    fn complete(&self, completion: Completion) -> Answer<()> {
-        self.write(|state, ready| state.complete(completion, ready))
+    fn complete(&self, completion: Arc<Completion>) -> Answer<()> {
+        self.write(|state, ready| state.complete(Arc::unwrap_or_clone(completion), ready))
     }
 
     fn redrive(&self, which: DeadFilter) -> Answer<u64> {

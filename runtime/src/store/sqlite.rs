@@ -214,8 +214,8 @@ impl Store for SqliteStore {
         self.write(|reply| Write::Accept { events, marks, reply })
     }
 
-    fn complete(&self, completion: Completion) -> Answer<()> {
-        self.write(|reply| Write::Complete { completion: Box::new(completion), reply })
+    fn complete(&self, completion: Arc<Completion>) -> Answer<()> {
+        self.write(|reply| Write::Complete { completion, reply })
     }
 
     fn redrive(&self, which: DeadFilter) -> Answer<u64> {

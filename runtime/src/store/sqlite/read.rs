@@ -124,7 +124,7 @@ fn delivery_records(
                     attempt: r.get(0)?,
                     started_ms: r.get(1)?,
                     duration_us: u64::try_from(r.get::<_, i64>(2)?).unwrap_or_default(),
-                    outcome: r.get(3)?,
+                    outcome: r.get::<_, String>(3)?.into(),
                     message: r.get(4)?,
                 })
             })?

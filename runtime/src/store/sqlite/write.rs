@@ -37,7 +37,7 @@ impl Portion {
 pub(super) enum Write {
     Register { names: Vec<String>, reply: Reply<Vec<FunctionId>> },
     Accept { events: Vec<NewEvent>, marks: Vec<Mark>, reply: Reply<Vec<Accepted>> },
-    Complete { completion: Box<Completion>, reply: Reply<()> },
+    Complete { completion: Arc<Completion>, reply: Reply<()> },
     Redrive { which: DeadFilter, after: DeliveryId, reply: Reply<Portion> },
     Purge { which: DeadFilter, after: DeliveryId, reply: Reply<Portion> },
     Close { reply: Reply<()> },
@@ -147,7 +147,7 @@ pub(super) fn apply(
             (Settled::Accepted(reply, accepted), result)
         }
         Write::Complete { completion, reply } => {
-            (Settled::Unit(reply), complete(tx, counters, now_ms, *completion, ready))
+            (Settled::Unit(reply), complete(tx, counters, now_ms, &completion, ready))
         }
         Write::Redrive { which, after, reply } => {
             let (portion, result) = settle(redrive(tx, counters, now_ms, &which, after, ready));
@@ -251,13 +251,13 @@ fn complete(
     tx: &Connection,
     counters: &mut Counters,
     now_ms: UnixMs,
-    completion: Completion,
+    completion: &Completion,
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<()> {
     let Completion { delivery, record, verdict, publishes } = completion;
     let (state, due_ms, cause) = match verdict {
         Verdict::Done => (rows::DONE, None, None),
-        Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(due_ms), None),
+        Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
         Verdict::Dead(cause) => (rows::DEAD, None, Some(cause)),
     };
     let owner: Option<(FunctionId, Option<String>)> = tx
@@ -284,7 +284,7 @@ fn complete(
     ])?;
     if state == rows::DONE {
         for new in publishes {
-            insert_event(tx, counters, now_ms, new, ready)?;
+            insert_event(tx, counters, now_ms, new.clone(), ready)?;
         }
         if let Some(key) = order_key {
             unblock_next(tx, function, &key, ready)?;
