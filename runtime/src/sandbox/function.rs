@@ -7,12 +7,15 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi::p2::bindings::CommandPre;
 
 use super::bindings::GuestPre;
-use super::bindings::exports::evoke::function::handler::{Delivery, Event as GuestEvent, Failure};
+use super::bindings::exports::evoke::function::handler::{Delivery, Event as GuestEvent};
+use super::command::{self, Printer};
 use super::fate::{self, DeadlineReached};
-use super::host::State;
+use super::host::{State, Task};
 use super::log::{AttemptLog, LogSink};
+use super::publish::{Origin, Publisher};
 use super::{Grants, Kind, Shared};
 use crate::clock::Clock;
 use crate::event::{EVENT_SIZE_MAX, Event};
@@ -35,9 +38,14 @@ pub(super) struct Identity {
 /// A function that is compiled, linked and ready to run.
 pub struct Function {
     identity: Arc<Identity>,
-    kind: Kind,
-    pre: GuestPre<State>,
+    entry: Entry,
     shared: Arc<Shared>,
+}
+
+/// Where a component is entered, all its imports linked.
+enum Entry {
+    Handler(GuestPre<State>),
+    Command(CommandPre<State>),
 }
 
 /// One attempt to be made.
@@ -79,7 +87,11 @@ impl Function {
         pre: InstancePre<State>,
         shared: Arc<Shared>,
     ) -> wasmtime::Result<Self> {
-        Ok(Self { identity: Arc::new(identity), kind, pre: GuestPre::new(pre)?, shared })
+        let entry = match kind {
+            Kind::Handler => Entry::Handler(GuestPre::new(pre)?),
+            Kind::Command => Entry::Command(CommandPre::new(pre)?),
+        };
+        Ok(Self { identity: Arc::new(identity), entry, shared })
     }
 
     /// `app/function`.
@@ -89,7 +101,10 @@ impl Function {
 
     /// How it is called, read from its exports.
     pub fn kind(&self) -> Kind {
-        self.kind
+        match self.entry {
+            Entry::Handler(_) => Kind::Handler,
+            Entry::Command(_) => Kind::Command,
+        }
     }
 
     /// Runs one attempt, in a fresh instance that is gone when this returns. It never fails: whatever the guest does
@@ -113,14 +128,13 @@ impl Function {
         let ended = tokio::time::timeout(timeout, attempt).await;
         let duration = started.elapsed();
         log.finish();
-        let state = store.data_mut();
-        let published = std::mem::take(&mut state.published.events);
+        let state = store.data();
+        let published = state.publisher().take();
         let memory_bytes = state.limits.memory_peak();
         let outcome = match ended {
             Err(_) => Outcome::Timeout { limit: timeout },
             Ok(Err(panic)) => fate::panicked(&*panic),
-            Ok(Ok(Ok(Ok(())))) => Outcome::Done,
-            Ok(Ok(Ok(Err(failure)))) => fate::failed(failure, state),
+            Ok(Ok(Ok(outcome))) => outcome,
             Ok(Ok(Err(error))) => fate::trapped(&error, state),
         };
         let published = if outcome == Outcome::Done { published } else { Vec::new() };
@@ -128,9 +142,17 @@ impl Function {
     }
 
     fn store(&self, call: &Call, log: AttemptLog, started: Instant) -> Store<State> {
-        let state =
-            State::new(self.identity.clone(), call.event.clone(), call.delivery_id.clone(), call.clock.clone(), log);
-        let mut store = Store::new(&self.shared.engine, state);
+        let publisher = Publisher::new(Origin {
+            identity: self.identity.clone(),
+            delivery_id: call.delivery_id.clone(),
+            cause: call.event.clone(),
+            clock: call.clock.clone(),
+        });
+        let task = match self.entry {
+            Entry::Handler(_) => Task::Handle(publisher),
+            Entry::Command(_) => Task::Command(Printer::new(publisher)),
+        };
+        let mut store = Store::new(&self.shared.engine, State::new(self.identity.clone(), log, task));
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
         store.set_max_component_handles(HANDLES_MAX);
@@ -144,8 +166,15 @@ impl Function {
         store
     }
 
-    async fn attempt(&self, store: &mut Store<State>, call: &Call) -> wasmtime::Result<Result<(), Failure>> {
-        let guest = self.pre.instantiate_async(&mut *store).await?;
+    async fn attempt(&self, store: &mut Store<State>, call: &Call) -> wasmtime::Result<Outcome> {
+        match &self.entry {
+            Entry::Handler(pre) => self.handle(pre, store, call).await,
+            Entry::Command(pre) => command::run(pre, store).await,
+        }
+    }
+
+    async fn handle(&self, pre: &GuestPre<State>, store: &mut Store<State>, call: &Call) -> wasmtime::Result<Outcome> {
+        let guest = pre.instantiate_async(&mut *store).await?;
         let event = &*call.event;
         let extensions: Vec<(&str, &str)> = event.extensions.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         let event = GuestEvent {
@@ -166,6 +195,7 @@ impl Function {
             replay: call.replay,
             trigger: &call.trigger,
         };
-        guest.evoke_function_handler().call_handle(store, event, delivery).await
+        let handled = guest.evoke_function_handler().call_handle(&mut *store, event, delivery).await?;
+        Ok(handled.map_or_else(|failure| fate::failed(failure, store.data()), |()| Outcome::Done))
     }
 }

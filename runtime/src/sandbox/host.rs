@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use wasmtime::component::{HasData, ResourceTable};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::evoke::function::{bus, types};
+use super::bindings::evoke::runtime::commands;
 use super::bindings::wasi::config::store as config;
 use super::bindings::wasi::logging::logging;
+use super::command::Printer;
 use super::limits::Limits;
 use super::log::{AttemptLog, Level, Stream};
-use super::publish::{Origin, Published};
-use super::stdio::Lines;
+use super::publish::Publisher;
+use super::stdio::{Lines, Output};
 use super::{Grants, function::Identity};
-use crate::clock::Clock;
-use crate::event::Event;
 
 /// Handles to streams, pollables and the like that a guest may hold at once.
 const RESOURCES_MAX: usize = 1_000;
@@ -24,29 +25,54 @@ const RANDOM_BYTES_MAX: u64 = 64 * 1024;
 /// What belongs to one attempt.
 pub(super) struct State {
     pub(super) identity: Arc<Identity>,
-    pub(super) event: Arc<Event>,
-    pub(super) delivery_id: Arc<str>,
-    pub(super) clock: Clock,
     pub(super) limits: Limits,
     pub(super) log: AttemptLog,
-    pub(super) published: Published,
+    pub(super) task: Task,
     wasi: Option<WasiCtx>,
     resources: ResourceTable,
 }
 
+/// What the guest is there for.
+pub(super) enum Task {
+    /// To handle an event.
+    Handle(Publisher),
+    /// To handle an event that it reads on stdin.
+    Command(Printer),
+}
+
 impl State {
-    pub(super) fn new(
-        identity: Arc<Identity>,
-        event: Arc<Event>,
-        delivery_id: Arc<str>,
-        clock: Clock,
-        log: AttemptLog,
-    ) -> Self {
+    pub(super) fn new(identity: Arc<Identity>, log: AttemptLog, task: Task) -> Self {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let limits = Limits::new(identity.memory);
-        let published = Published::default();
-        Self { identity, event, delivery_id, clock, limits, log, published, wasi: None, resources }
+        Self { identity, limits, log, task, wasi: None, resources }
+    }
+
+    pub(super) fn publisher(&self) -> &Publisher {
+        match &self.task {
+            Task::Handle(publisher) => publisher,
+            Task::Command(printer) => printer.publisher(),
+        }
+    }
+
+    fn wasi_ctx(&self) -> WasiCtx {
+        let lines = |stream| Output(Lines { log: self.log.clone(), stream });
+        let mut wasi = WasiCtx::builder();
+        wasi.stderr(lines(Stream::Stderr)).max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
+        match &self.task {
+            Task::Handle(_) => wasi.stdout(lines(Stream::Stdout)).build(),
+            Task::Command(printer) => {
+                let Grants { config, secrets, .. } = &self.identity.grants;
+                let event = printer.publisher().cause().to_json() + "\n";
+                // In this order: of two of the same name the later one counts.
+                wasi.arg(&*self.identity.name)
+                    .stdin(MemoryInputPipe::new(event))
+                    .stdout(Output(printer.clone()))
+                    .envs(&config.iter().filter(|(name, _)| !secrets.contains_key(*name)).collect::<Vec<_>>())
+                    .envs(&secrets.iter().collect::<Vec<_>>())
+                    .build()
+            }
+        }
     }
 }
 
@@ -54,16 +80,8 @@ impl WasiView for State {
     /// Made when the guest first asks: most calls of most functions never do, and making one (three random
     /// generators, boxed streams) takes longer than a small call.
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let ctx = self.wasi.get_or_insert_with(|| {
-            WasiCtx::builder()
-                .stdout(Lines { log: self.log.clone(), stream: Stream::Stdout })
-                .stderr(Lines { log: self.log.clone(), stream: Stream::Stderr })
-                .max_random_size(RANDOM_BYTES_MAX)
-                .allow_tcp(false)
-                .allow_udp(false)
-                .build()
-        });
-        WasiCtxView { ctx, table: &mut self.resources }
+        let made = self.wasi.take().unwrap_or_else(|| self.wasi_ctx());
+        WasiCtxView { ctx: self.wasi.insert(made), table: &mut self.resources }
     }
 }
 
@@ -78,14 +96,13 @@ impl types::Host for State {}
 
 impl bus::Host for State {
     fn publish(&mut self, draft: types::Draft) -> Result<String, String> {
-        let origin = Origin {
-            source: &self.identity.uri,
-            allowed: &self.identity.grants.publish,
-            delivery_id: &self.delivery_id,
-            cause: &self.event,
-            clock: &self.clock,
-        };
-        self.published.add(draft, &origin)
+        self.publisher().draft(draft)
+    }
+}
+
+impl commands::Host for State {
+    fn exit_code(&mut self, code: u32) -> wasmtime::Result<()> {
+        Err(I32Exit(code.cast_signed()).into())
     }
 }
 
