@@ -226,7 +226,7 @@ async fn prepare(arguments: &[PathBuf]) -> Result<Vec<Checked>, AppError> {
     if !warnings.is_empty() {
         anstream::eprint!("{}", warnings.styled());
     }
-    manifests::build(&manifests, false).await?;
+    manifests::build_all(&manifests, false).await?;
     Ok(manifests)
 }
 
@@ -275,7 +275,6 @@ impl App {
                 before = now;
                 continue;
             }
-            in_force = now;
             say("reloading", "something changed");
             let reloaded = match prepare(&self.options.manifests).await {
                 Ok(manifests) => self.apply(manifests).await,
@@ -324,6 +323,6 @@ pub async fn validate(arguments: &[PathBuf]) -> Result<(Diagnostics, usize, usiz
 /// Runs the `build:` of every function; answers how many there were.
 pub async fn build(arguments: &[PathBuf]) -> Result<usize, AppError> {
     let (manifests, _) = manifests::load(&manifests::find(arguments)?)?;
-    manifests::build(&manifests, true).await?;
+    manifests::build_all(&manifests, true).await?;
     Ok(manifests::buildable(&manifests).count())
 }

@@ -13,7 +13,7 @@ mod table;
 mod trace;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -33,53 +33,88 @@ pub struct Arguments {
     command: Command,
 }
 
-/// What every command takes.
+/// What every command takes, before its name or behind it. It is no global argument of clap's: `emit` has a `--data`
+/// of its own, and takes the folder before its name only.
 #[derive(Debug, Clone, Args)]
 struct Common {
-    /// The data folder
-    #[arg(long, global = true, env = "EVOKE_DATA", default_value = ".evoke", value_name = "DIR")]
-    data: PathBuf,
-    /// The admin address: where `up` serves it (default 127.0.0.1:8081, port 0 is a free one), and where other
-    /// commands find a running Evoke that has another data folder
-    #[arg(long, global = true, env = "EVOKE_ADMIN", value_name = "ADDR")]
+    /// The data folder [default: .evoke]
+    #[arg(long, env = "EVOKE_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// How a running Evoke is reached, and for whom is printed.
+#[derive(Debug, Clone, Args)]
+struct Reach {
+    /// The admin address: where `up` serves it [default: 127.0.0.1:8081; port 0 is a free one], and where other
+    /// commands find an Evoke that runs with another data folder
+    #[arg(long, env = "EVOKE_ADMIN", value_name = "ADDR")]
     admin: Option<SocketAddr>,
     /// Print for machines: one JSON value, or one a line where there are many
-    #[arg(long, global = true)]
+    #[arg(long)]
     json: bool,
+}
+
+impl Common {
+    /// What was said behind the command's name goes before what was said in front of it.
+    fn over(self, front: &Self) -> Self {
+        Self { data: self.data.or_else(|| front.data.clone()), reach: self.reach.over(&front.reach) }
+    }
+
+    fn folder(&self) -> &Path {
+        self.data.as_deref().unwrap_or(Path::new(".evoke"))
+    }
+}
+
+impl Reach {
+    fn over(self, front: &Self) -> Self {
+        Self { admin: self.admin.or(front.admin), json: self.json || front.json }
+    }
+}
+
+/// A command's own arguments with what every command takes.
+#[derive(Debug, Args)]
+struct With<T: Args> {
+    #[command(flatten)]
+    command: T,
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build what is missing, and run until Ctrl-C or SIGTERM
     #[command(after_help = "Example: evoke up manifests/quickstart.yaml --watch")]
-    Up(Up),
+    Up(With<Up>),
     /// Say what is wrong with manifests, all of it at once
     #[command(after_help = "Example: evoke validate manifests/quickstart.yaml")]
-    Validate(Manifests),
+    Validate(With<Manifests>),
     /// Run the `build:` of every function
     #[command(after_help = "Example: evoke build manifests/quickstart.yaml")]
-    Build(Manifests),
+    Build(With<Manifests>),
     /// Put an event in by hand
-    #[command(after_help = "Example: evoke emit --type order.placed --data '{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}'")]
+    #[command(after_help = "Example: evoke emit --type order.placed --data '{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}'\n\n\
+        The data folder of a running Evoke goes in front: evoke --data DIR emit …")]
     Emit(emit::Emit),
     /// List events, the newest last
     #[command(after_help = "Example: evoke events --follow --type 'order.*'")]
-    Events(events::Events),
+    Events(With<events::Events>),
     /// Show an event and everything that came of it
     #[command(after_help = "Example: evoke trace 17")]
-    Trace(trace::TraceEvent),
+    Trace(With<trace::TraceEvent>),
     /// Look at dead letters, and decide about them
     #[command(subcommand, after_help = "Example: evoke dead redrive --function shop/charge")]
     Dead(dead::Dead),
     /// Show what functions logged
     #[command(after_help = "Example: evoke logs --function shop/charge --follow")]
-    Logs(logs::Logs),
+    Logs(With<logs::Logs>),
     /// Show functions and sources with their numbers
     #[command(after_help = "Example: evoke status")]
-    Status,
+    Status(Common),
     /// Verify that nothing is missing from the store and that it is sound, running or not
     #[command(after_help = "Example: evoke check --data .evoke")]
-    Check,
+    Check(Common),
 }
 
 /// Which manifests.
@@ -110,11 +145,11 @@ struct Up {
 
 /// A duration as manifests write it.
 fn duration(text: &str) -> Result<Duration, String> {
-    crate::manifest::units::parse_duration(text).map_err(|wrong| wrong.to_string())
+    crate::manifest::units::parse_duration(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.help))
 }
 
 /// Sends the program's own log to standard error: what `EVOKE_LOG` says, by default warnings.
-pub fn start_logging(_arguments: &Arguments) {
+pub fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("EVOKE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
@@ -122,17 +157,17 @@ pub fn start_logging(_arguments: &Arguments) {
 
 /// Does what was asked for.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { common, command } = arguments;
+    let Arguments { common: front, command } = arguments;
     match command {
-        Command::Up(up) => apps::up(&common, up),
-        Command::Validate(manifests) => apps::validate(&common, &manifests),
-        Command::Build(manifests) => apps::build(&common, &manifests),
-        Command::Emit(emit) => emit.run(&common),
-        Command::Events(events) => events.run(&common),
-        Command::Trace(trace) => trace.run(&common),
-        Command::Dead(dead) => dead.run(&common),
-        Command::Logs(logs) => logs.run(&common),
-        Command::Status => status::run(&common),
-        Command::Check => check::run(&common),
+        Command::Up(With { command, common }) => apps::up(&common.over(&front), command),
+        Command::Validate(With { command, common }) => apps::validate(&common.over(&front), &command),
+        Command::Build(With { command, common }) => apps::build(&common.over(&front), &command),
+        Command::Emit(emit) => emit.run(&front),
+        Command::Events(With { command, common }) => command.run(&common.over(&front)),
+        Command::Trace(With { command, common }) => command.run(&common.over(&front)),
+        Command::Dead(dead) => dead.run(&front),
+        Command::Logs(With { command, common }) => command.run(&common.over(&front)),
+        Command::Status(common) => status::run(&common.over(&front)),
+        Command::Check(common) => check::run(&common.over(&front)),
     }
 }

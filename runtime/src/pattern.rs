@@ -23,6 +23,7 @@
 //! one name the last counts. A lone surrogate (`"\ud800"`) is read as U+FFFD.
 
 mod condition;
+mod explain;
 mod hash;
 mod index;
 mod json;
@@ -42,6 +43,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use condition::Condition;
+pub use explain::{ExplainedCondition, ExplainedField, Explanation, explain};
 pub use matcher::Matcher;
 pub use view::{DataView, EventView, MalformedEvent};
 

@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 /// Why a component could not be built.
 #[derive(Debug, thiserror::Error)]
-pub enum BuildError {
+pub(super) enum BuildError {
     /// The shell could not be started.
     #[error("cannot run `{command}`: {source}")]
     Start {
@@ -40,19 +40,19 @@ pub enum BuildError {
 }
 
 /// Whether `component` has to be built.
-pub fn is_stale(component: &Path) -> bool {
+pub(super) fn is_stale(component: &Path) -> bool {
     let Ok(built) = modified(component) else { return true };
     let Ok(text) = std::fs::read_to_string(component.with_extension("d")) else { return true };
     sources(&text).iter().any(|source| modified(source).is_ok_and(|at| at > built) || !source.exists())
 }
 
 /// The files that `component` was made from, as far as its dependency file says.
-pub fn sources_of(component: &Path) -> Vec<PathBuf> {
+pub(super) fn sources_of(component: &Path) -> Vec<PathBuf> {
     std::fs::read_to_string(component.with_extension("d")).map(|text| sources(&text)).unwrap_or_default()
 }
 
 /// Runs `command` in `folder` with the shell; what it prints goes to the terminal's standard error.
-pub async fn run(command: &str, folder: &Path, component: &Path) -> Result<(), BuildError> {
+pub(super) async fn run(command: &str, folder: &Path, component: &Path) -> Result<(), BuildError> {
     let start = |source| BuildError::Start { command: command.to_owned(), source };
     let output = std::io::stderr();
     let status = Command::new("/bin/sh")

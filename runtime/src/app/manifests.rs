@@ -75,13 +75,13 @@ pub(super) fn buildable(manifests: &[Checked]) -> impl Iterator<Item = (&Checked
     })
 }
 
-/// Builds what is missing or older than its sources (everything, with `all`), one after another, telling on standard
+/// Builds what is missing or older than its sources (also what is fresh, with `even_fresh`), one after another, telling on standard
 /// error what it does. All failures come back at once.
-pub(super) async fn build(manifests: &[Checked], all: bool) -> Result<(), Diagnostics> {
+pub(super) async fn build_all(manifests: &[Checked], even_fresh: bool) -> Result<(), Diagnostics> {
     let mut failed = Diagnostics::default();
     for (checked, function, command) in buildable(manifests) {
         let component = &function.component.path;
-        if !all && !build::is_stale(component) {
+        if !even_fresh && !build::is_stale(component) {
             continue;
         }
         super::say("building", &format!("{} ({command})", function.name.as_str()));

@@ -14,9 +14,9 @@ const EVENT_INTERVAL: u32 = 7;
 pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
     let options = UpOptions {
         manifests: up.manifests.manifests,
-        data: common.data.clone(),
+        data: common.folder().to_owned(),
         http: up.http,
-        admin: common.admin.unwrap_or(ADMIN),
+        admin: common.reach.admin.unwrap_or(ADMIN),
         watch: up.watch,
         drain: up.drain,
         concurrency: up.concurrency,
@@ -26,7 +26,7 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
 
 pub(super) fn validate(common: &Common, manifests: &Manifests) -> Result<(), Failure> {
     let (warnings, apps, functions) = run(common, app::validate(&manifests.manifests))?;
-    if common.json {
+    if common.reach.json {
         return print_json(&warnings);
     }
     anstream::eprint!("{}", warnings.styled());
@@ -37,7 +37,7 @@ pub(super) fn validate(common: &Common, manifests: &Manifests) -> Result<(), Fai
 
 pub(super) fn build(common: &Common, manifests: &Manifests) -> Result<(), Failure> {
     let count = run(common, app::build(&manifests.manifests))?;
-    if common.json {
+    if common.reach.json {
         return print_json(&serde_json::json!({ "built": count }));
     }
     anstream::println!("{count} built");
@@ -49,7 +49,7 @@ fn run<T>(common: &Common, work: impl Future<Output = Result<T, AppError>>) -> R
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build();
     let runtime = runtime.map_err(|e| Failure::Failed(format!("cannot start threads: {e}")))?;
     match runtime.block_on(work) {
-        Err(AppError::Mistakes(found)) if common.json => {
+        Err(AppError::Mistakes(found)) if common.reach.json => {
             print_json(&found)?;
             Err(Failure::Reported)
         }

@@ -6,13 +6,13 @@ use crate::admin::view::Numbers;
 use crate::store::{CheckReport, sqlite};
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
-    let store = common.data.join("evoke.db");
+    let store = common.folder().join("evoke.db");
     if !store.exists() {
         return Err(Failure::NotFound(format!("there is no store at {}; name its folder with --data", store.display())));
     }
-    let report = sqlite::check_folder(&common.data).map_err(|e| Failure::Failed(e.to_string()))?;
+    let report = sqlite::check_folder(common.folder()).map_err(|e| Failure::Failed(e.to_string()))?;
     let sound = report.problems.is_empty();
-    let text = if common.json { json(&report) } else { human(&report) };
+    let text = if common.reach.json { json(&report) } else { human(&report) };
     super::events::print_line(&text)?;
     if sound { Ok(()) } else { Err(Failure::Reported) }
 }

@@ -20,14 +20,14 @@ const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 impl Client {
     /// Finds it by `--admin`, else by the `listen.json` of the data folder.
     pub(super) fn find(common: &Common) -> Result<Self, Failure> {
-        let address = match common.admin {
+        let address = match common.reach.admin {
             Some(address) => address.to_string(),
             None => {
-                let path = common.data.join("listen.json");
+                let path = common.folder().join("listen.json");
                 let text = std::fs::read_to_string(&path).map_err(|_| {
                     Failure::NotRunning(format!(
                         "nothing is running with the data folder {}; start it with `evoke up`, or name another with --data or --admin",
-                        common.data.display()
+                        common.folder().display()
                     ))
                 })?;
                 let found: Option<serde_json::Value> = serde_json::from_str(&text).ok();

@@ -5,30 +5,36 @@ use clap::{Args, Subcommand};
 use super::client::Client;
 use super::events::print_line;
 use super::table::{BOLD, DIM, local_time, short, table};
-use super::{Common, Failure};
+use super::{Common, Failure, With};
 use crate::admin::dead::{Count, Which};
 use crate::admin::view::DeadLetter;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Dead {
     /// List dead letters, the oldest first
-    List {
-        /// Only those of this function, app/function
-        #[arg(long)]
-        function: Option<String>,
-        /// At most so many
-        #[arg(long, short = 'n', default_value_t = 100)]
-        limit: usize,
-    },
+    List(With<List>),
     /// Show one with its event and its attempts
-    Show {
-        /// The delivery
-        delivery: i64,
-    },
+    Show(With<Show>),
     /// Make them ready again, with fresh attempts
-    Redrive(Choice),
+    Redrive(With<Choice>),
     /// Let them go; what they blocked goes on
-    Purge(Choice),
+    Purge(With<Choice>),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only those of this function, app/function
+    #[arg(long)]
+    function: Option<String>,
+    /// At most so many
+    #[arg(long, short = 'n', default_value_t = 100)]
+    limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// The delivery
+    delivery: i64,
 }
 
 #[derive(Debug, Args)]
@@ -45,35 +51,42 @@ pub(super) struct Choice {
 }
 
 impl Dead {
-    pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
-        let client = Client::find(common)?;
+    pub(super) fn run(self, front: &Common) -> Result<(), Failure> {
         match self {
-            Self::List { function, limit } => {
-                let mut query = vec![("limit", limit.to_string())];
-                query.extend(function.map(|function| ("function", function)));
-                let letters: Vec<DeadLetter> = client.get("/api/v1/dead", &query)?;
-                if common.json {
-                    return letters.iter().try_for_each(|l| print_line(&serde_json::to_string(l).unwrap_or_default()));
-                }
-                print_line(list(&letters).trim_end())
-            }
-            Self::Show { delivery } => {
-                let letter: DeadLetter = client.get(&format!("/api/v1/dead/{delivery}"), &[])?;
-                if common.json {
-                    return print_line(&serde_json::to_string(&letter).unwrap_or_default());
-                }
-                print_line(show(&letter).trim_end())
-            }
-            Self::Redrive(choice) => decide(common, &client, "redrive", "ready again", choice),
-            Self::Purge(choice) => decide(common, &client, "purge", "let go", choice),
+            Self::List(With { command, common }) => command.run(&common.over(front)),
+            Self::Show(With { command, common }) => command.run(&common.over(front)),
+            Self::Redrive(With { command, common }) => decide(&common.over(front), "redrive", "ready again", command),
+            Self::Purge(With { command, common }) => decide(&common.over(front), "purge", "let go", command),
         }
     }
 }
 
-fn decide(common: &Common, client: &Client, action: &str, words: &str, choice: Choice) -> Result<(), Failure> {
+impl List {
+    fn run(self, common: &Common) -> Result<(), Failure> {
+        let mut query = vec![("limit", self.limit.to_string())];
+        query.extend(self.function.map(|function| ("function", function)));
+        let letters: Vec<DeadLetter> = Client::find(common)?.get("/api/v1/dead", &query)?;
+        if common.reach.json {
+            return letters.iter().try_for_each(|letter| print_line(&serde_json::to_string(letter).unwrap_or_default()));
+        }
+        print_line(list(&letters).trim_end())
+    }
+}
+
+impl Show {
+    fn run(&self, common: &Common) -> Result<(), Failure> {
+        let letter: DeadLetter = Client::find(common)?.get(&format!("/api/v1/dead/{}", self.delivery), &[])?;
+        if common.reach.json {
+            return print_line(&serde_json::to_string(&letter).unwrap_or_default());
+        }
+        print_line(show(&letter).trim_end())
+    }
+}
+
+fn decide(common: &Common, action: &str, words: &str, choice: Choice) -> Result<(), Failure> {
     let Choice { delivery, function, all } = choice;
-    let count: Count = client.post(&format!("/api/v1/dead/{action}"), &Which { delivery, function, all })?;
-    if common.json {
+    let count: Count = Client::find(common)?.post(&format!("/api/v1/dead/{action}"), &Which { delivery, function, all })?;
+    if common.reach.json {
         return print_line(&serde_json::to_string(&count).unwrap_or_default());
     }
     print_line(&format!("{} {words}", count.count))

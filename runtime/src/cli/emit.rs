@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::{Common, Failure};
+use super::{Common, Failure, Reach};
 
 #[derive(Debug, Args)]
 pub(super) struct Emit {
@@ -28,16 +28,19 @@ pub(super) struct Emit {
     /// A whole CloudEvent in JSON, @FILE, or @- for standard input, instead of the other options
     #[arg(long, value_name = "JSON|@FILE", conflicts_with_all = ["type_", "data", "subject", "id"])]
     event: Option<String>,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 impl Emit {
-    pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
+    pub(super) fn run(self, front: &Common) -> Result<(), Failure> {
+        let common = Common { data: front.data.clone(), reach: self.reach.clone().over(&front.reach) };
         let event = match &self.event {
             Some(event) => parse("--event", &text_of(event)?)?,
             None => self.assemble()?,
         };
-        let answer: Value = Client::find(common)?.post("/api/v1/events", &event)?;
-        if common.json {
+        let answer: Value = Client::find(&common)?.post("/api/v1/events", &event)?;
+        if common.reach.json {
             return super::events::print_line(&answer.to_string());
         }
         let text = |name: &str| answer.get(name).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).unwrap_or_default();

@@ -34,14 +34,14 @@ pub(super) struct Events {
 
 impl Events {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
-        let envelope = self.envelope || !common.json;
+        let envelope = self.envelope || !common.reach.json;
         let mut query = vec![("follow", self.follow.to_string()), ("envelope", envelope.to_string())];
         let texts = [("type", self.type_), ("source", self.source)];
         query.extend(texts.into_iter().filter_map(|(name, text)| Some((name, text?))));
         let numbers = [("after", self.after), ("limit", self.limit.and_then(|n| i64::try_from(n).ok()))];
         query.extend(numbers.into_iter().filter_map(|(name, number)| Some((name, number?.to_string()))));
         Client::find(common)?.lines("/api/v1/events", &query, |line| {
-            if common.json {
+            if common.reach.json {
                 return print_line(line);
             }
             let envelope: Envelope =

@@ -31,7 +31,7 @@ impl Logs {
         query.extend(self.delivery.map(|delivery| ("delivery", delivery.to_string())));
         query.extend(self.limit.map(|limit| ("limit", limit.to_string())));
         Client::find(common)?.lines("/api/v1/logs", &query, |line| {
-            if common.json {
+            if common.reach.json {
                 return print_line(line);
             }
             let record: Record =

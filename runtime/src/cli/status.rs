@@ -8,7 +8,7 @@ use crate::admin::view::{Function, Source, Status};
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
     let status: Status = Client::find(common)?.get("/api/v1/status", &[])?;
-    if common.json {
+    if common.reach.json {
         return print_line(&serde_json::to_string(&status).unwrap_or_default());
     }
     print_line(human(&status).trim_end())

@@ -17,7 +17,7 @@ impl TraceEvent {
     pub(super) fn run(&self, common: &Common) -> Result<(), Failure> {
         let path = format!("/api/v1/trace/{}", percent_encoded(&self.event));
         let client = Client::find(common)?;
-        if common.json {
+        if common.reach.json {
             let trace: serde_json::Value = client.get(&path, &[])?;
             return super::events::print_line(&trace.to_string());
         }

@@ -152,11 +152,11 @@ impl Fields {
     }
 
     /// The field inside `parent` with a name, when a pattern asks for it.
-    pub(super) fn child(&self, parent: FieldId, name: &str) -> Option<FieldId> {
+    pub(super) fn child(&self, parent: FieldId, name: &[u8]) -> Option<FieldId> {
         let mut next = self.by_name.get(&name_hash(parent, name)).copied();
         while let Some(id) = next {
             let field = self.fields.get(id as usize)?;
-            if field.parent == parent && *field.name == *name {
+            if field.parent == parent && field.name.as_bytes() == name {
                 return Some(id);
             }
             next = field.same_hash;
@@ -166,9 +166,9 @@ impl Fields {
 
     /// The field inside `parent` with a name, which is asked for from now on.
     pub(super) fn add_child(&mut self, parent: FieldId, name: &str, asked: Asked) -> FieldId {
-        let id = self.child(parent, name).unwrap_or_else(|| {
+        let id = self.child(parent, name.as_bytes()).unwrap_or_else(|| {
             let id = self.fields.len() as FieldId;
-            let same_hash = self.by_name.insert(name_hash(parent, name), id);
+            let same_hash = self.by_name.insert(name_hash(parent, name.as_bytes()), id);
             let (name, asked, access) = (name.into(), Asked::default(), Access::default());
             self.fields.push(Field { parent, name, same_hash, asked, access });
             id
@@ -264,8 +264,8 @@ impl Fields {
     }
 }
 
-fn name_hash(parent: FieldId, name: &str) -> u64 {
-    hash(u64::from(parent), name.as_bytes())
+fn name_hash(parent: FieldId, name: &[u8]) -> u64 {
+    hash(u64::from(parent), name)
 }
 
 impl Posting {

@@ -125,14 +125,7 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
         let Scratch { tree, found } = scratch;
         found.clear();
         found.extend_from_slice(&self.always);
-        let mut at = 0;
-        while let Some(item) = tree.item(at).copied() {
-            if let Some(scalar) = tree.scalar(&item) {
-                self.fields.find(item.field, scalar, found);
-                tree.count(item.field);
-            }
-            at += 1;
-        }
+        tree.count_scalars(|field, scalar| self.fields.find(field, scalar, found));
         found.sort_unstable();
         found.dedup();
         found.retain_mut(|id| {
@@ -199,7 +192,7 @@ impl Way<'_> {
 }
 
 /// Finds or adds the matcher's field for each field of a group.
-fn resolve(group: &Group, parent: FieldId, fields: &mut Fields, resolved: &mut [FieldId]) {
+pub(super) fn resolve(group: &Group, parent: FieldId, fields: &mut Fields, resolved: &mut [FieldId]) {
     for field in &group.fields {
         let inside = matches!(field.test, Test::Group(_));
         let id = fields.add_child(parent, &field.name, Asked { value: !inside, inside });
@@ -218,11 +211,11 @@ pub(super) fn load(event: &EventView<'_>, fields: &Fields, tree: &mut Tree) -> R
     tree.clear(fields.len());
     let mut previous = NONE;
     for (name, value) in event.attributes() {
-        if let Some(field) = fields.child(0, name) {
+        if let Some(field) = fields.child(0, name.as_bytes()) {
             previous = push_text(field, value, previous, tree)?;
         }
     }
-    let field = fields.child(0, "data");
+    let field = fields.child(0, b"data");
     match (event.data(), field) {
         (DataView::Json(bytes), field) => {
             json::read(bytes, fields, tree, Place::Member { field, parent: ROOT, previous })

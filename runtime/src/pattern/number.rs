@@ -1,6 +1,7 @@
 //! Numbers that compare by value, whatever their notation: `300`, `300.0` and `3e2` are one number.
 
 use std::cmp::Ordering;
+use std::fmt;
 
 /// A number in an order that is exact for every integer of 64 bits and every `f64`: 2^53 and 2^53 + 1 differ.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +76,16 @@ fn short_integer(text: &str) -> Option<i64> {
         value = value * 10 + i64::from(byte - b'0');
     }
     Some(if negative { -value } else { value })
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.floor, self.rest) {
+            (floor, 0.0) => write!(f, "{floor}"),
+            (i128::MIN | i128::MAX, float) => write!(f, "{float:e}"),
+            (floor, rest) => write!(f, "{}", floor as f64 + rest),
+        }
+    }
 }
 
 impl PartialEq for Number {

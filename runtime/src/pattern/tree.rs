@@ -134,11 +134,21 @@ impl Tree {
         }
     }
 
-    /// Counts a scalar of a field.
-    pub(super) fn count(&mut self, field: FieldId) {
-        if let Some(slot) = self.slots.get_mut(field as usize) {
-            slot.scalars += 1;
+    /// Goes through every scalar once the tree is complete, and counts it for `has_scalar`.
+    pub(super) fn count_scalars(&mut self, mut each: impl FnMut(FieldId, Scalar<'_>)) {
+        let mut slots = std::mem::take(&mut self.slots);
+        for (field, scalar) in self.scalars() {
+            if let Some(slot) = slots.get_mut(field as usize) {
+                slot.scalars += 1;
+            }
+            each(field, scalar);
         }
+        self.slots = slots;
+    }
+
+    /// Every scalar that counts, in the order of the text.
+    pub(super) fn scalars(&self) -> impl Iterator<Item = (FieldId, Scalar<'_>)> {
+        self.items.iter().filter_map(|item| Some((item.field, self.scalar(item)?)))
     }
 
     /// Whether the event has a scalar of this field.
