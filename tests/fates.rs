@@ -116,7 +116,7 @@ fn fan_out_publishes_each_event_once() {
     let (evoke, _, state) = fate("fan-out", more, r#"{"n": 100}"#);
     assert_eq!(state, "done");
     evoke.settle();
-    let published = evoke.json_lines(&["events", "--source", "/lab/fan-out", "--limit", "1000"]);
+    let published = evoke.json_lines(&["events", "--source", "/lab/fan-out", "--after", "0"]);
     assert_eq!(published.len(), 200, "two events were posted");
 }
 
@@ -145,8 +145,17 @@ fn config_read_sees_config_and_secrets_and_nothing_else() {
 
 #[test]
 fn log_flood_is_bounded() {
-    let (evoke, _, state) = fate("log-flood", "", "{}");
+    let (evoke, _, state) = fate("log-flood", "", r#"{"lines": 3000, "bytes": 100}"#);
     assert_eq!(state, "done");
     let lines = evoke.json_lines(&["logs", "--limit", "100000"]);
     assert!((10..4_000).contains(&lines.len()), "{} lines", lines.len());
+}
+
+#[test]
+fn a_function_that_needs_what_it_is_not_granted_is_not_started() {
+    let evoke = Evoke::with(&manifest("counter", ""));
+    let output = evoke.run(&["up", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("counter.wasm") && text.contains("wasi:keyvalue"), "{text}");
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::Evoke;
 
-pub const ORDERS: &str = r#"
+pub(crate) const ORDERS: &str = r#"
 evoke: 1
 app: shop
 sources:

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The longest that anything here may take; only a failing test waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until an expression is true; fails with the words when it is not in time.
 #[macro_export]
@@ -25,12 +25,12 @@ macro_rules! assert_eventually {
 }
 
 /// The repository.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
 /// The folder of the guests' components, built from source by the project's own script when the first test asks.
-pub fn components() -> &'static Path {
+pub(crate) fn components() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let script = root().join("functions/build.sh");
@@ -41,7 +41,7 @@ pub fn components() -> &'static Path {
 }
 
 /// A folder with a manifest, and the Evoke that runs it.
-pub struct Evoke {
+pub(crate) struct Evoke {
     folder: TempDir,
     running: Option<Running>,
 }
@@ -54,88 +54,87 @@ struct Running {
 
 /// What an HTTP request was answered.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: ureq::http::HeaderMap,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: ureq::http::HeaderMap,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 }
 
 impl Evoke {
     /// A folder with this manifest, in which `$FUNCTIONS` stands for the folder of the components.
-    pub fn with(manifest: &str) -> Self {
+    pub(crate) fn with(manifest: &str) -> Self {
         let evoke = Self { folder: TempDir::new().unwrap(), running: None };
         evoke.write_manifest(manifest);
         evoke
     }
 
     /// The same, running.
-    pub fn up_with(manifest: &str) -> Self {
+    pub(crate) fn up_with(manifest: &str) -> Self {
         let mut evoke = Self::with(manifest);
         evoke.up();
         evoke
     }
 
-    pub fn write_manifest(&self, manifest: &str) {
+    pub(crate) fn write_manifest(&self, manifest: &str) {
         let text = manifest.replace("$FUNCTIONS", &components().display().to_string());
         // Replaced whole, as a careful editor does.
         std::fs::write(self.path("new.tmp"), text).unwrap();
         std::fs::rename(self.path("new.tmp"), self.path("evoke.yaml")).unwrap();
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// The program with these arguments, in the folder.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evoke"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).env_remove("EVOKE_LOG");
         command
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
     /// Runs a command that must succeed; answers what it printed.
-    pub fn stdout(&self, arguments: &[&str]) -> String {
+    pub(crate) fn stdout(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// Runs a command with `--json` that must succeed and print one JSON value.
-    pub fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let text = self.stdout(&[arguments, &["--json"]].concat());
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {text}"))
     }
 
     /// Runs a command with `--json` that must succeed and print a JSON value on each line.
-    pub fn json_lines(&self, arguments: &[&str]) -> Vec<Value> {
+    pub(crate) fn json_lines(&self, arguments: &[&str]) -> Vec<Value> {
         let text = self.stdout(&[arguments, &["--json"]].concat());
         text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
     }
 
-    pub fn up(&mut self) {
+    pub(crate) fn up(&mut self) {
         self.up_and(&[]);
     }
 
     /// Starts it and waits until it is ready.
-    pub fn up_and(&mut self, more: &[&str]) {
+    pub(crate) fn up_and(&mut self, more: &[&str]) {
         let listen = self.path(".evoke/listen.json");
         // A killed one leaves its file behind.
         let _ = std::fs::remove_file(&listen);
         let log = std::fs::File::options().create(true).append(true).open(self.path("up.log")).unwrap();
         let arguments = [&["up", "evoke.yaml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"], more].concat();
-        let mut process =
-            self.command(&arguments).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut process = self.command(&arguments).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let deadline = Instant::now() + PATIENCE;
         let addresses: Value = loop {
             let text = std::fs::read_to_string(&listen).unwrap_or_default();
@@ -151,7 +150,7 @@ impl Evoke {
     }
 
     /// What `up` printed.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("up.log")).unwrap_or_default()
     }
 
@@ -160,26 +159,26 @@ impl Evoke {
     }
 
     /// Ends it as a power cut of the process: nothing is flushed.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut running = self.running.take().expect("it is up");
         running.process.kill().unwrap();
         running.process.wait().unwrap();
     }
 
     /// Asks it to stop, and waits.
-    pub fn stop(&mut self) -> ExitStatus {
+    pub(crate) fn stop(&mut self) -> ExitStatus {
         self.terminate();
         self.wait()
     }
 
     /// Asks it to stop.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.running().process);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
     /// Waits for its end.
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut running = self.running.take().expect("it is up");
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -195,46 +194,46 @@ impl Evoke {
     }
 
     /// The address of the public listener.
-    pub fn http(&self) -> &str {
+    pub(crate) fn http(&self) -> &str {
         &self.running().http
     }
 
     /// The address of the admin listener.
-    pub fn admin(&self) -> &str {
+    pub(crate) fn admin(&self) -> &str {
         &self.running().admin
     }
 
     /// POSTs a JSON body to a source.
-    pub fn post(&self, path: &str, body: &str) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
         self.post_with(path, &[("content-type", "application/json")], body)
     }
 
-    pub fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         post(self.http(), path, headers, body).unwrap_or_else(|e| panic!("POST {path}: {e}"))
     }
 
     /// POSTs an event that must be accepted; answers its id.
-    pub fn accepted(&self, path: &str, body: &str) -> String {
+    pub(crate) fn accepted(&self, path: &str, body: &str) -> String {
         let answer = self.post(path, body);
         assert_eq!(answer.status, 202, "{answer:?}");
         answer.json()["events"][0]["id"].as_str().unwrap().to_owned()
     }
 
     /// The numbers of deliveries in a state, over all functions.
-    pub fn deliveries(&self, state: &str) -> u64 {
+    pub(crate) fn deliveries(&self, state: &str) -> u64 {
         let totals = self.json(&["check"]);
         totals["functions"].as_object().unwrap().values().map(|counts| counts[state].as_u64().unwrap()).sum()
     }
 
     /// Waits until no delivery is pending.
-    pub fn settle(&self) {
+    pub(crate) fn settle(&self) {
         let pending = || ["ready", "retrying", "blocked"].iter().map(|state| self.deliveries(state)).sum::<u64>();
         assert_eventually!(pending() == 0, "still pending: {}\n{}", self.stdout(&["check"]), self.log());
     }
 
     /// The events of a type, in order.
-    pub fn events(&self, type_: &str) -> Vec<Value> {
-        self.json_lines(&["events", "--type", type_, "--limit", "100000"])
+    pub(crate) fn events(&self, type_: &str) -> Vec<Value> {
+        self.json_lines(&["events", "--type", type_, "--after", "0"])
     }
 }
 
@@ -251,12 +250,12 @@ impl Drop for Evoke {
 }
 
 /// POSTs to an address; `Err` when there was no answer.
-pub fn post(address: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer, ureq::Error> {
+pub(crate) fn post(address: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer, ureq::Error> {
     request("POST", address, path, headers, body)
 }
 
 /// Sends a request; `Err` when there was no answer.
-pub fn request(
+pub(crate) fn request(
     method: &str,
     address: &str,
     path: &str,

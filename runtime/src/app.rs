@@ -156,7 +156,8 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     app.apply(manifests).await?;
 
     let (stop_http, stop_admin) = (CancellationToken::new(), CancellationToken::new());
-    let limits = listener::Limits { drain: app.options.drain.min(listener::Limits::default().drain), ..Default::default() };
+    let limits =
+        listener::Limits { drain: app.options.drain.min(listener::Limits::default().drain), ..Default::default() };
     let (http_address, admin_address) = (local(&public)?, local(&admin)?);
     let serving = tokio::spawn(app.http.clone().serve(public, limits, stop_http.clone()));
     let administering = tokio::spawn(crate::admin::serve(app.running.clone(), admin, stop_admin.clone()));
@@ -195,7 +196,7 @@ async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Li
     let public = bind(options.http, "--http").await?;
     let admin = bind(options.admin, "--admin").await?;
     let bus = Bus::new(store.clone(), Router::default(), bus::Limits::default());
-    let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock.clone(), options.concurrency);
+    let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), options.concurrency);
     let http = Http::new(bus.clone(), clock.clone(), Routes::default());
     let sources = tokio::sync::Mutex::new(Sources::new(bus.clone(), clock.clone()));
     let log_sink = logs.sink();
@@ -211,9 +212,9 @@ fn open_sandbox(options: &UpOptions) -> anyhow::Result<Sandbox> {
 }
 
 async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<Listener> {
-    Listener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}; choose another address with {option}, port 0 is a free one"))
+    Listener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; choose another address with {option}, port 0 is a free one")
+    })
 }
 
 fn local(listener: &Listener) -> anyhow::Result<SocketAddr> {
@@ -236,8 +237,7 @@ impl App {
         let running = &self.running;
         let count = manifests.iter().map(|c| c.manifest.functions.len()).sum::<usize>();
         say("loading", &format!("{count} functions"));
-        let loaded =
-            functions::load(&manifests, &self.sandbox, &*running.store, &self.log_sink, &self.clock).await?;
+        let loaded = functions::load(&manifests, &self.sandbox, &*running.store, &self.log_sink, &self.clock).await?;
         let Functions { workers, router, ids } = loaded?;
         let routes = Routes::new(sources::endpoints(&manifests, &ids)).map_err(anyhow::Error::from)?;
         // Who handles comes before what comes in.

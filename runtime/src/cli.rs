@@ -22,10 +22,14 @@ pub use failure::Failure;
 
 /// Run WebAssembly functions when something happens.
 #[derive(Debug, Parser)]
-#[command(name = "evoke", version, after_help = "\
+#[command(
+    name = "evoke",
+    version,
+    after_help = "\
 Exit codes: 0 done, 1 it could not be done or something is wrong, 2 usage, 3 nothing is running, 4 not found.
 
-Example: evoke up manifests/quickstart.yaml")]
+Example: evoke up manifests/quickstart.yaml"
+)]
 pub struct Arguments {
     #[command(flatten)]
     common: Common,
@@ -94,8 +98,10 @@ enum Command {
     #[command(after_help = "Example: evoke build manifests/quickstart.yaml")]
     Build(With<Manifests>),
     /// Put an event in by hand
-    #[command(after_help = "Example: evoke emit --type order.placed --data '{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}'\n\n\
-        The data folder of a running Evoke goes in front: evoke --data DIR emit …")]
+    #[command(
+        after_help = "Example: evoke emit --type order.placed --data '{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}'\n\n\
+        The data folder of a running Evoke goes in front: evoke --data DIR emit …"
+    )]
     Emit(emit::Emit),
     /// List events, the newest last
     #[command(after_help = "Example: evoke events --follow --type 'order.*'")]

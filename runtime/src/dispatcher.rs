@@ -109,7 +109,7 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
     /// A dispatcher that runs at most `running_max` deliveries at once. It does nothing before it is given functions.
-    pub fn start(store: Arc<dyn Store>, bus: Bus, clock: Clock, running_max: u32) -> Self {
+    pub fn start(store: &Arc<dyn Store>, bus: Bus, clock: Clock, running_max: u32) -> Self {
         let dispatcher = Self(Arc::new(Inner {
             store: store.clone(),
             bus,

@@ -58,7 +58,8 @@ pub struct Filter {
 impl Filter {
     /// Whether it means this line.
     pub fn takes(&self, record: &Record) -> bool {
-        self.function.as_ref().is_none_or(|f| *f == record.function) && self.delivery.is_none_or(|d| d == record.delivery)
+        self.function.as_ref().is_none_or(|f| *f == record.function)
+            && self.delivery.is_none_or(|d| d == record.delivery)
     }
 }
 
@@ -307,7 +308,8 @@ mod tests {
             book.sink()(line("shop/a", n, &long));
             book.flush().await;
         }
-        let size: u64 = std::fs::read_dir(data.path().join("logs")).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        let size: u64 =
+            std::fs::read_dir(data.path().join("logs")).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert!(size <= 2 * FILE_BYTES_MAX, "{size}");
         assert_eq!(book.read(Filter::default(), 1).await.unwrap()[0].delivery, 39);
     }

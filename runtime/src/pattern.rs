@@ -22,6 +22,7 @@
 //! JSON is read strictly (RFC 8259, UTF-8, 128 levels), all of it, also what no pattern asks for. Of two members with
 //! one name the last counts. A lone surrogate (`"\ud800"`) is read as U+FFFD.
 
+mod block;
 mod condition;
 mod explain;
 mod hash;
@@ -84,7 +85,7 @@ struct Field {
 #[derive(Debug)]
 enum Test {
     /// One of the conditions must hold.
-    Value(Vec<Condition>),
+    Value(Box<[Condition]>),
     Group(Group),
 }
 
@@ -126,7 +127,7 @@ impl Pattern {
         let field = self.0.root.fields.iter().find(|candidate| candidate.name == field)?;
         let Test::Value(conditions) = &field.test else { return None };
         let exact = |condition: &Condition| match condition {
-            Condition::Equals(literal) if !literal.ignore_case => Some(literal.text.clone()),
+            Condition::Equals(literal) if !literal.ignore_case => Some(literal.text.to_string()),
             _ => None,
         };
         conditions.iter().map(exact).collect()

@@ -4,9 +4,9 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
 
+use super::Admin;
 use super::problem::{Problem, Result};
 use super::view::{DeadLetter, Delivery, Envelope};
-use super::Admin;
 use crate::store::{DeadFilter, DeliveryId, DeliveryRecord, Store};
 
 /// Dead letters in one answer.

@@ -58,7 +58,8 @@ pub(super) async fn list(State(admin): State<Admin>, Query(listing): Query<Listi
     let mut after = listing.after.unwrap_or(*newest.borrow());
     if listing.after.is_none() && !(listing.follow && listing.limit.is_none()) {
         if limit > NEWEST_MAX {
-            let detail = format!("at most the newest {NEWEST_MAX} are listed; give a position with `after` to list more");
+            let detail =
+                format!("at most the newest {NEWEST_MAX} are listed; give a position with `after` to list more");
             return Err(Problem::bad_request(detail));
         }
         read = store.events(EventFilter { after: None, ..filter(&listing, limit) }).await?.into();

@@ -32,7 +32,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Self { status, detail } = self;
         let title = status.canonical_reason().unwrap_or("Error");
-        let body = serde_json::json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
+        let body =
+            serde_json::json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
         (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
     }
 }

@@ -5,9 +5,9 @@ use axum::extract::{Path, State};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::Admin;
 use super::problem::{Problem, Result};
 use super::view::{Delivery, Envelope, Trace, TracedDelivery};
-use super::Admin;
 use crate::store::{Seq, Store, StoredEvent};
 
 /// Events that one trace shows: a page that can still be read.
@@ -30,7 +30,10 @@ async fn find(store: &dyn Store, event: &str) -> Result<StoredEvent> {
         [one] => *one,
         several => {
             let positions: Vec<String> = several.iter().map(ToString::to_string).collect();
-            let detail = format!("{event} is the id of events of several sources; name one by its position: {}", positions.join(", "));
+            let detail = format!(
+                "{event} is the id of events of several sources; name one by its position: {}",
+                positions.join(", ")
+            );
             return Err(Problem::new(http::StatusCode::CONFLICT, detail));
         }
     };

@@ -161,7 +161,8 @@ fn secrets(function: &Function) -> Result<BTreeMap<String, String>, (String, Str
     let read = |(name, secret): (&String, &SecretRef)| {
         let value = match secret {
             SecretRef::Env(variable) => std::env::var(variable).map_err(|_| {
-                let message = format!("the secret {name} is to come from the environment variable {variable}, which is not set");
+                let message =
+                    format!("the secret {name} is to come from the environment variable {variable}, which is not set");
                 (message, format!("start Evoke with {variable} set"))
             }),
             SecretRef::File(path) => std::fs::read_to_string(path)

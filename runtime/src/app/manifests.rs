@@ -27,8 +27,10 @@ pub(super) fn find(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
             found.push(argument.clone());
             continue;
         }
-        let entries = std::fs::read_dir(argument).with_context(|| format!("cannot read the folder {}", argument.display()))?;
-        let mut inside: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|p| is_yaml(p)).collect();
+        let entries =
+            std::fs::read_dir(argument).with_context(|| format!("cannot read the folder {}", argument.display()))?;
+        let mut inside: Vec<PathBuf> =
+            entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|p| is_yaml(p)).collect();
         if inside.is_empty() {
             bail!("there is no .yaml file in the folder {}", argument.display());
         }

@@ -8,7 +8,10 @@ use crate::store::{CheckReport, sqlite};
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
     let store = common.folder().join("evoke.db");
     if !store.exists() {
-        return Err(Failure::NotFound(format!("there is no store at {}; name its folder with --data", store.display())));
+        return Err(Failure::NotFound(format!(
+            "there is no store at {}; name its folder with --data",
+            store.display()
+        )));
     }
     let report = sqlite::check_folder(common.folder()).map_err(|e| Failure::Failed(e.to_string()))?;
     let sound = report.problems.is_empty();

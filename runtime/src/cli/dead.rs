@@ -67,7 +67,9 @@ impl List {
         query.extend(self.function.map(|function| ("function", function)));
         let letters: Vec<DeadLetter> = Client::find(common)?.get("/api/v1/dead", &query)?;
         if common.reach.json {
-            return letters.iter().try_for_each(|letter| print_line(&serde_json::to_string(letter).unwrap_or_default()));
+            return letters
+                .iter()
+                .try_for_each(|letter| print_line(&serde_json::to_string(letter).unwrap_or_default()));
         }
         print_line(list(&letters).trim_end())
     }
@@ -85,7 +87,8 @@ impl Show {
 
 fn decide(common: &Common, action: &str, words: &str, choice: Choice) -> Result<(), Failure> {
     let Choice { delivery, function, all } = choice;
-    let count: Count = Client::find(common)?.post(&format!("/api/v1/dead/{action}"), &Which { delivery, function, all })?;
+    let count: Count =
+        Client::find(common)?.post(&format!("/api/v1/dead/{action}"), &Which { delivery, function, all })?;
     if common.reach.json {
         return print_line(&serde_json::to_string(&count).unwrap_or_default());
     }
@@ -98,7 +101,8 @@ fn list(letters: &[DeadLetter]) -> String {
     }
     let row = |letter: &DeadLetter| {
         let text = |name: &str| letter.letter.event.get(name).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
-        let subject = if text("subject").is_empty() { String::new() } else { format!(" {}", short(&text("subject"), 32)) };
+        let subject =
+            if text("subject").is_empty() { String::new() } else { format!(" {}", short(&text("subject"), 32)) };
         vec![
             letter.delivery.id.to_string(),
             letter.delivery.function.clone(),

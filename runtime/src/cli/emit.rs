@@ -43,7 +43,9 @@ impl Emit {
         if common.reach.json {
             return super::events::print_line(&answer.to_string());
         }
-        let text = |name: &str| answer.get(name).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).unwrap_or_default();
+        let text = |name: &str| {
+            answer.get(name).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).unwrap_or_default()
+        };
         let known = if text("duplicate") == "true" { " (known before: not stored again)" } else { "" };
         super::events::print_line(&format!("event {} {}{known}", text("seq"), text("id")))
     }

@@ -44,8 +44,8 @@ impl Events {
             if common.reach.json {
                 return print_line(line);
             }
-            let envelope: Envelope =
-                serde_json::from_str(line).map_err(|e| Failure::Failed(format!("the answer is not understood: {e}")))?;
+            let envelope: Envelope = serde_json::from_str(line)
+                .map_err(|e| Failure::Failed(format!("the answer is not understood: {e}")))?;
             print_line(&human(&envelope))
         })
     }
@@ -57,7 +57,12 @@ fn human(envelope: &Envelope) -> String {
     let time = local_time(&envelope.accepted);
     let subject = if text("subject").is_empty() { String::new() } else { format!(" {}", short(text("subject"), 40)) };
     let data = envelope.event.get("data").map(|data| short(&data.to_string(), 80)).unwrap_or_default();
-    format!("{:>6}  {DIM}{time}{DIM:#}  {:<24} {}{subject}  {DIM}{data}{DIM:#}", envelope.seq, text("type"), text("source"))
+    format!(
+        "{:>6}  {DIM}{time}{DIM:#}  {:<24} {}{subject}  {DIM}{data}{DIM:#}",
+        envelope.seq,
+        text("type"),
+        text("source")
+    )
 }
 
 /// Prints a line at once, with colours where there is a terminal.

@@ -34,8 +34,8 @@ impl Logs {
             if common.reach.json {
                 return print_line(line);
             }
-            let record: Record =
-                serde_json::from_str(line).map_err(|e| Failure::Failed(format!("the answer is not understood: {e}")))?;
+            let record: Record = serde_json::from_str(line)
+                .map_err(|e| Failure::Failed(format!("the answer is not understood: {e}")))?;
             let style = match record.level.as_str() {
                 "error" => colour("dead"),
                 "warn" => colour("retry"),

@@ -18,10 +18,7 @@ fn human(status: &Status) -> String {
     let Status { version, uptime_s, events, pending, functions, sources } = status;
     let mut text = format!("evoke {version}, up for {uptime_s}s: {events} events, {pending} deliveries pending\n\n");
     let rows: Vec<Vec<String>> = functions.iter().map(function_row).collect();
-    text.push_str(&table(
-        &["function", "running#", "ready#", "retrying#", "blocked#", "done#", "dead#"],
-        &rows,
-    ));
+    text.push_str(&table(&["function", "running#", "ready#", "retrying#", "blocked#", "done#", "dead#"], &rows));
     text.push('\n');
     let rows: Vec<Vec<String>> = sources.iter().map(source_row).collect();
     text.push_str(&table(&["source", "kind", "state"], &rows));

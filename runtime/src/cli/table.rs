@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_numbers_stand_to_the_right() {
-        let rows = vec![vec!["shop/charge".into(), "7".into(), "ok".into()], vec!["b".into(), "12345".into(), "ü".into()]];
+        let rows =
+            vec![vec!["shop/charge".into(), "7".into(), "ok".into()], vec!["b".into(), "12345".into(), "ü".into()]];
         let plain = anstream::adapter::strip_str(&table(&["function", "done#", "state"], &rows)).to_string();
         assert_eq!(plain, "function      done  state\nshop/charge      7  ok\nb            12345  ü\n");
     }

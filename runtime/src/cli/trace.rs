@@ -112,12 +112,8 @@ mod tests {
 
     #[test]
     fn a_chain_with_a_retry_and_a_dead_end_is_drawn_as_a_tree() {
-        let attempt = |n: u32, outcome: &str, message: Option<&str>| {
-            json!({ "attempt": n, "started": "2026-01-31T12:00:00Z", "duration_us": 900, "outcome": outcome, "message": message })
-        };
-        let event = |seq: i64, type_: &str, source: &str, deliveries: serde_json::Value| {
-            json!({ "seq": seq, "accepted": "soon", "hops": 0, "event": { "type": type_, "source": source }, "deliveries": deliveries })
-        };
+        let attempt = |n: u32, outcome: &str, message: Option<&str>| json!({ "attempt": n, "started": "2026-01-31T12:00:00Z", "duration_us": 900, "outcome": outcome, "message": message });
+        let event = |seq: i64, type_: &str, source: &str, deliveries: serde_json::Value| json!({ "seq": seq, "accepted": "soon", "hops": 0, "event": { "type": type_, "source": source }, "deliveries": deliveries });
         let end = event(2, "payment.taken", "/shop/charge", json!([]));
         let charge = json!({ "id": 1, "event": 1, "function": "shop/charge", "trigger": "on[0]", "state": "done",
             "attempts": [attempt(1, "retry", Some("gateway down")), attempt(2, "done", None)], "published": [end] });

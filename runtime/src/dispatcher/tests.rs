@@ -36,7 +36,7 @@ impl House {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
         store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
         let bus = Bus::new(store.clone(), router, Limits::default());
-        let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock, running_max);
+        let dispatcher = Dispatcher::start(&store, bus.clone(), clock, running_max);
         Self { store, bus, dispatcher }
     }
 

@@ -25,14 +25,14 @@ pub(super) enum Condition {
     Prefix(Literal),
     Suffix(Literal),
     Wildcard(Wildcard),
-    Range(Bound<Number>, Bound<Number>),
+    Range(Box<(Bound<Number>, Bound<Number>)>),
     Cidr(Cidr),
     /// The field has a scalar, `null` included, or an array with one.
     Exists,
     /// The field has none, wherever in the event its path leads.
     Absent,
     /// A scalar that none of these hold for.
-    AnythingBut(Vec<Condition>),
+    AnythingBut(Box<[Condition]>),
 }
 
 impl Condition {
@@ -43,7 +43,7 @@ impl Condition {
             (Self::AnythingBut(these), _) => !these.iter().any(|this| this.holds(value)),
             (Self::Bool(wanted), Scalar::Bool(seen)) => *wanted == seen,
             (Self::Number(wanted), Scalar::Number(seen)) => *wanted == seen,
-            (Self::Range(low, high), Scalar::Number(seen)) => is_in(seen, low, high),
+            (Self::Range(range), Scalar::Number(seen)) => is_in(seen, &range.0, &range.1),
             (Self::Equals(literal), Scalar::String(text)) => literal.equals(text),
             (Self::Prefix(literal), Scalar::String(text)) => literal.is_prefix_of(text),
             (Self::Suffix(literal), Scalar::String(text)) => literal.is_suffix_of(text),

@@ -7,9 +7,9 @@ use serde_json::Value as Json;
 
 use super::condition::{Condition, Scalar};
 use super::index::Fields;
-use super::matcher::{load, resolve};
+use super::matcher::load;
 use super::tree::{FieldId, Tree};
-use super::verify::Verify;
+use super::verify::Resolved;
 use super::view::{EventView, MalformedEvent};
 use super::{Field, Group, Pattern, Test};
 
@@ -59,13 +59,13 @@ pub fn explain(pattern: &Pattern, event: &EventView<'_>) -> Result<Explanation, 
     let compiled = &pattern.0;
     let (mut fields, mut tree) = (Fields::default(), Tree::default());
     let mut ids = vec![0; compiled.field_count as usize];
-    resolve(&compiled.root, 0, &mut fields, &mut ids);
+    let resolved = Resolved::new(&compiled.root, 0, &mut fields, &mut ids);
     load(event, &fields, &mut tree)?;
     tree.count_scalars(|_, _| {});
     let mut explainer = Explainer { tree: &tree, ids: &ids, fields: Vec::new() };
     let each = explainer.group(&compiled.root, Some(&compiled.source), "");
     let fields = explainer.fields;
-    let matches = Verify { tree: &tree, fields: &ids }.matches(&compiled.root);
+    let matches = resolved.matches(&tree);
     Ok(Explanation { matches, fields, apart: each && !matches })
 }
 

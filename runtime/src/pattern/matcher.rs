@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::index::{Asked, EntryId, Fields, Key};
+use super::index::{EntryId, Fields, Found, Key};
 use super::json::{self, Place};
 use super::tree::{FieldId, NONE, ROOT, Tree, Value};
-use super::verify::Verify;
+use super::verify::Resolved;
 use super::view::{DataView, EventView, MalformedEvent};
 use super::{Group, Pattern, Test};
 
@@ -29,15 +29,14 @@ struct Entry<K> {
     key: K,
     /// The key's first entry, whose place is the key's.
     first: EntryId,
+    resolved: Resolved,
     pattern: Pattern,
-    /// The field of the matcher for each field of the pattern, by ordinal.
-    fields: Box<[FieldId]>,
 }
 
 #[derive(Default)]
 struct Scratch {
     tree: Tree,
-    found: Vec<EntryId>,
+    found: Found,
 }
 
 thread_local! {
@@ -58,13 +57,13 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
         let keys = self.keys.entry(key).or_insert((id, id));
         keys.1 = id;
         let first = keys.0;
-        let mut fields = vec![0; pattern.0.field_count as usize].into_boxed_slice();
-        resolve(&pattern.0.root, 0, &mut self.fields, &mut fields);
-        match self.way_to(&pattern.0.root, &fields) {
+        let mut ids = vec![0; pattern.0.field_count as usize];
+        let resolved = Resolved::new(&pattern.0.root, 0, &mut self.fields, &mut ids);
+        match self.way_to(&pattern.0.root, &ids) {
             Some(way) => way.keys.iter().for_each(|(field, key)| self.fields.add(*field, key, id)),
             None => self.always.push(id),
         }
-        self.entries.push(Some(Entry { key, first, pattern: pattern.clone(), fields }));
+        self.entries.push(Some(Entry { key, first, resolved, pattern: pattern.clone() }));
     }
 
     /// Removes every pattern of a key; returns how many there were.
@@ -106,7 +105,7 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
     pub fn matches_json(&self, event: &[u8]) -> Result<Vec<K>, MalformedEvent> {
         self.with_scratch(|scratch| {
             scratch.tree.clear(self.fields.len());
-            json::read(event, &self.fields, &mut scratch.tree, Place::Root)?;
+            json::read(event, &self.fields, &mut scratch.tree, &Place::Root)?;
             Ok(self.search(scratch))
         })
     }
@@ -123,15 +122,13 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
 
     fn search(&self, scratch: &mut Scratch) -> Vec<K> {
         let Scratch { tree, found } = scratch;
-        found.clear();
-        found.extend_from_slice(&self.always);
+        found.clear(&self.fields, &self.always);
         tree.count_scalars(|field, scalar| self.fields.find(field, scalar, found));
-        found.sort_unstable();
-        found.dedup();
+        let found = found.sorted();
         found.retain_mut(|id| {
             let Some(Some(entry)) = self.entries.get(*id as usize) else { return false };
             *id = entry.first;
-            Verify { tree, fields: &entry.fields }.matches(&entry.pattern.0.root)
+            entry.resolved.matches(tree)
         });
         found.sort_unstable();
         found.dedup();
@@ -148,10 +145,7 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
                 let id = *fields.get(field.ordinal as usize)?;
                 let mut way = Way::default();
                 for condition in conditions {
-                    let key = Key::of(condition)?;
-                    way.crowd += self.fields.crowd(id, &key);
-                    way.any |= matches!(key, Key::Any);
-                    way.keys.push((id, key));
+                    Key::of(condition, |key| way.push(id, key, &self.fields))?;
                 }
                 Some(way)
             }
@@ -160,8 +154,7 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
             let mut way = Way::default();
             for group in groups {
                 let one = self.way_to(group, fields)?;
-                way.crowd += one.crowd;
-                way.any |= one.any;
+                way.cost += one.cost;
                 way.keys.extend(one.keys);
             }
             Some(way)
@@ -179,31 +172,23 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
 #[derive(Default)]
 struct Way<'p> {
     keys: Vec<(FieldId, Key<'p>)>,
-    /// How many patterns they lead to already.
-    crowd: usize,
-    /// Whether one of them is any value at all.
-    any: bool,
+    /// What taking it adds to: how many patterns a value with one of the keys would lead to.
+    cost: usize,
 }
 
-impl Way<'_> {
-    fn rank(&self) -> (bool, usize, usize) {
-        (self.any, self.crowd, self.keys.len())
-    }
-}
+impl<'p> Way<'p> {
+    /// Far more events have any value in a field than a certain one.
+    const ANY: usize = 8;
 
-/// Finds or adds the matcher's field for each field of a group.
-pub(super) fn resolve(group: &Group, parent: FieldId, fields: &mut Fields, resolved: &mut [FieldId]) {
-    for field in &group.fields {
-        let inside = matches!(field.test, Test::Group(_));
-        let id = fields.add_child(parent, &field.name, Asked { value: !inside, inside });
-        if let Some(place) = resolved.get_mut(field.ordinal as usize) {
-            *place = id;
-        }
-        if let Test::Group(group) = &field.test {
-            resolve(group, id, fields, resolved);
-        }
+    fn push(&mut self, field: FieldId, key: Key<'p>, fields: &Fields) {
+        let crowd = fields.crowd(field, &key);
+        self.cost += if let Key::Any = key { (crowd + 1) * Self::ANY } else { crowd };
+        self.keys.push((field, key));
     }
-    group.ors.iter().flatten().for_each(|group| resolve(group, parent, fields, resolved));
+
+    fn rank(&self) -> (usize, usize) {
+        (self.cost, self.keys.len())
+    }
 }
 
 /// Fills a tree with what is asked for of an event.
@@ -218,7 +203,7 @@ pub(super) fn load(event: &EventView<'_>, fields: &Fields, tree: &mut Tree) -> R
     let field = fields.child(0, b"data");
     match (event.data(), field) {
         (DataView::Json(bytes), field) => {
-            json::read(bytes, fields, tree, Place::Member { field, parent: ROOT, previous })
+            json::read(bytes, fields, tree, &Place::Member { field, parent: ROOT, previous })
         }
         (DataView::Text(text), Some(field)) => push_text(field, text, previous, tree).map(drop),
         (DataView::Text(_), None) | (DataView::None, _) => Ok(()),

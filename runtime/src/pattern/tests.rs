@@ -77,3 +77,13 @@ fn attributes_and_data_are_seen_as_one_event() {
     let view = EventView::new(many.iter().map(|(name, value)| (name.as_str(), value.as_str())), DataView::None);
     assert_eq!(matcher.matches(&view).unwrap(), ['d', 'e']);
 }
+
+#[test]
+fn one_value_a_million_times_makes_candidates_once() {
+    let mut matcher = Matcher::default();
+    let same = pattern(&json!({ "x": [{ "exists": true }], "y": [{ "prefix": "b" }] }));
+    (0..20_000).for_each(|key| matcher.insert(key, &same));
+    matcher.insert(20_000, &pattern(&json!({ "x": ["a"] })));
+    let event = format!(r#"{{"x": [{}"a"], "y": [{}"b"]}}"#, r#""a","#.repeat(200_000), r#""b","#.repeat(20_000));
+    assert_eq!(matcher.matches_json(event.as_bytes()).unwrap().len(), 20_001);
+}

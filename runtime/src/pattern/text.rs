@@ -5,23 +5,23 @@ use std::net::IpAddr;
 /// A string to look for, as it is or in any case. With `ignore_case`, `text` is folded already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Literal {
-    pub(super) text: String,
+    pub(super) text: Box<str>,
     pub(super) ignore_case: bool,
 }
 
 impl Literal {
     pub(super) fn new(text: &str, ignore_case: bool) -> Self {
-        let text = if ignore_case { text.chars().map(fold).collect() } else { text.to_owned() };
+        let text = if ignore_case { text.chars().map(fold).collect() } else { text.into() };
         Self { text, ignore_case }
     }
 
     pub(super) fn equals(&self, value: &str) -> bool {
-        if self.ignore_case { value.chars().map(fold).eq(self.text.chars()) } else { value == self.text }
+        if self.ignore_case { value.chars().map(fold).eq(self.text.chars()) } else { *value == *self.text }
     }
 
     pub(super) fn is_prefix_of(&self, value: &str) -> bool {
         if !self.ignore_case {
-            return value.starts_with(self.text.as_str());
+            return value.starts_with(&*self.text);
         }
         let mut rest = value.chars().map(fold);
         self.text.chars().all(|c| rest.next() == Some(c))
@@ -29,7 +29,7 @@ impl Literal {
 
     pub(super) fn is_suffix_of(&self, value: &str) -> bool {
         if !self.ignore_case {
-            return value.ends_with(self.text.as_str());
+            return value.ends_with(&*self.text);
         }
         let mut rest = value.chars().rev().map(fold);
         self.text.chars().rev().all(|c| rest.next() == Some(c))
@@ -54,7 +54,7 @@ fn single(mut chars: impl Iterator<Item = char>) -> Option<char> {
 /// Text with `*` for any run of characters, cut at these: `a*b*c` is `["a", "b", "c"]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wildcard {
-    parts: Vec<String>,
+    parts: Box<[Box<str>]>,
 }
 
 impl Wildcard {
@@ -82,18 +82,18 @@ impl Wildcard {
             after_star = c == '*';
         }
         parts.push(part);
-        Ok(Self { parts })
+        Ok(Self { parts: parts.into_iter().map(String::into_boxed_str).collect() })
     }
 
     /// Time is linear in both lengths: leftmost finds of the parts between stars are enough, nothing is tried again.
     pub(super) fn matches(&self, value: &str) -> bool {
-        let [first, middle @ .., last] = self.parts.as_slice() else {
-            return self.parts.first().is_some_and(|only| only == value);
+        let [first, middle @ .., last] = &*self.parts else {
+            return self.parts.first().is_some_and(|only| **only == *value);
         };
-        let Some(rest) = value.strip_prefix(first.as_str()) else { return false };
-        let Some(mut rest) = rest.strip_suffix(last.as_str()) else { return false };
+        let Some(rest) = value.strip_prefix(&**first) else { return false };
+        let Some(mut rest) = rest.strip_suffix(&**last) else { return false };
         for part in middle {
-            match rest.find(part.as_str()) {
+            match rest.find(&**part) {
                 Some(at) => rest = rest.get(at + part.len()..).unwrap_or_default(),
                 None => return false,
             }
@@ -103,15 +103,16 @@ impl Wildcard {
 
     /// The text before the first star and after the last; they are one when there is no star.
     pub(super) fn ends(&self) -> (&str, &str) {
-        (self.parts.first().map_or("", String::as_str), self.parts.last().map_or("", String::as_str))
+        (self.parts.first().map_or("", |text| text), self.parts.last().map_or("", |text| text))
     }
 }
 
 /// A block of IP addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cidr {
-    network: IpAddr,
-    bits: u8,
+    pub(super) network: IpAddr,
+    /// How many bits of `network` count.
+    pub(super) bits: u8,
 }
 
 impl Cidr {

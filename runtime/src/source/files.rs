@@ -86,7 +86,11 @@ struct RootMark {
 }
 
 /// Hands over the changes to the files of `config` until it is stopped.
-pub async fn run(config: FilesSource, ctx: Context) {
+pub async fn run(mut config: FilesSource, ctx: Context) {
+    // The system's hints name files by absolute paths, and the root's mark says the same from wherever Evoke starts.
+    if let Ok(absolute) = std::path::absolute(&config.path) {
+        config.path = absolute;
+    }
     let filter = match Filter::new(&config) {
         Ok(filter) => Arc::new(filter),
         Err(error) => {

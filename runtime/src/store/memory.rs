@@ -71,6 +71,12 @@ impl MemoryStore {
         Self { state: Mutex::new(state), newest: watch::channel(0).0 }
     }
 
+    /// Has the store say that so many deliveries are owed.
+    #[cfg(test)]
+    pub(crate) fn set_pending(&self, pending: u64) {
+        self.lock().pending = pending;
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

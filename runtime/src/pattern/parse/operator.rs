@@ -152,7 +152,7 @@ impl Parser {
                 Some(_) => {
                     let message = "`=` stands alone: it leaves nothing for another comparison to decide";
                     self.within(Segment::Index(index), |parser| {
-                        parser.error(message, "write {\"numeric\": [\"=\", 3]}")
+                        parser.error(message, "write {\"numeric\": [\"=\", 3]}");
                     });
                     continue;
                 }
@@ -172,7 +172,7 @@ impl Parser {
             self.error(message, "put the lower bound below the upper: [\">\", 0, \"<\", 5]");
             return None;
         }
-        Some(Condition::Range(low, high))
+        Some(Condition::Range(Box::new((low, high))))
     }
 
     fn cidr(&mut self, operand: &Value) -> Option<Condition> {
@@ -197,7 +197,7 @@ impl Parser {
             let (name, inner) = self.operator(members, &TEXT_NAMES)?;
             let these =
                 self.key(name, |parser| parser.list(inner, |parser, value| parser.text_in_anything_but(name, value)));
-            return these.map(Condition::AnythingBut);
+            return these.map(|these| Condition::AnythingBut(these.into()));
         }
         let values = operand.as_array().map_or(std::slice::from_ref(operand), Vec::as_slice);
         let mixed = values.iter().any(Value::is_string) && values.iter().any(Value::is_number);
@@ -212,7 +212,7 @@ impl Parser {
                 None
             }
         });
-        these.map(Condition::AnythingBut)
+        these.map(|these| Condition::AnythingBut(these.into()))
     }
 
     fn text_in_anything_but(&mut self, name: &'static str, value: &Value) -> Option<Condition> {

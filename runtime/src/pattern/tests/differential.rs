@@ -167,7 +167,7 @@ impl Naive {
     fn collect(&mut self, value: &Value, path: &str) {
         match value {
             Value::Object(members) => {
-                members.iter().for_each(|(name, value)| self.collect(value, &format!("{path}/{name}")))
+                members.iter().for_each(|(name, value)| self.collect(value, &format!("{path}/{name}")));
             }
             Value::Array(elements) => elements.iter().for_each(|element| self.collect(element, path)),
             _ => {

@@ -46,7 +46,7 @@ impl Desk {
             existing: true,
         };
         fs::create_dir(&config.path).unwrap();
-        let bus = Bus::new(store.clone(), Router::default(), Limits::default(), 0);
+        let bus = Bus::new(store.clone(), Router::default(), Limits::default());
         Self { dir, store, bus, config, health: Health::default(), worker: None }
     }
 
@@ -362,12 +362,13 @@ async fn a_missing_folder_is_waited_for_and_its_files_are_not_taken_for_removed(
 #[tokio::test]
 async fn files_wait_for_a_bus_that_takes_nothing() {
     let mut desk = Desk::new();
-    desk.bus = Bus::new(desk.store.clone(), Router::default(), Limits { pending_max: 1, ..Limits::default() }, 1);
+    desk.bus = Bus::new(desk.store.clone(), Router::default(), Limits { pending_max: 1, ..Limits::default() });
+    desk.store.set_pending(1);
     put(&desk.inbox("a"), "1");
     desk.start();
     desk.eventually("trouble", async |desk| desk.health.trouble().is_some()).await;
     assert!(desk.events().await.is_empty());
-    desk.bus.settle();
+    desk.store.set_pending(0);
     desk.expect(&["created a"]).await;
     assert_eq!(desk.health.trouble(), None);
     desk.stop().await;

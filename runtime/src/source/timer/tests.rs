@@ -23,7 +23,7 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let store = Arc::new(MemoryStore::new(Clock::following_tokio(START)));
-        Self { bus: Bus::new(store.clone(), Router::default(), Limits::default(), 0), store }
+        Self { bus: Bus::new(store.clone(), Router::default(), Limits::default()), store }
     }
 
     fn context(&self, clock: Clock) -> Context {
@@ -116,7 +116,8 @@ async fn a_new_schedule_has_missed_nothing() {
 #[tokio::test(start_paused = true)]
 async fn ticks_wait_for_a_bus_that_takes_nothing() {
     let store = Arc::new(MemoryStore::new(Clock::following_tokio(START)));
-    let bus = Bus::new(store.clone(), Router::default(), Limits { pending_max: 1, ..Limits::default() }, 1);
+    let bus = Bus::new(store.clone(), Router::default(), Limits { pending_max: 1, ..Limits::default() });
+    store.set_pending(1);
     let desk = Desk { store, bus };
     let ctx = desk.context(Clock::following_tokio(START));
     let (health, stop) = (ctx.health.clone(), ctx.stop.clone());
@@ -124,7 +125,7 @@ async fn ticks_wait_for_a_bus_that_takes_nothing() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(health.trouble().unwrap().contains("1 deliveries are pending"));
     assert_eq!(desk.ids().await.len(), 0);
-    desk.bus.settle();
+    desk.store.set_pending(0);
     tokio::time::sleep(Duration::from_secs(10)).await;
     stop.cancel();
     worker.await.unwrap();
