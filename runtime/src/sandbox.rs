@@ -5,6 +5,7 @@
 //! instances, handles, log lines, published events, bytes a call) by constants that stand where they are used.
 
 mod adapt;
+mod answer;
 mod bindings;
 mod cache;
 mod census;
@@ -37,6 +38,7 @@ use cache::{Cache, hex};
 use engine::Ticker;
 use host::State;
 
+pub use answer::{Answer, BodyError, Visit};
 pub use function::{Attempt, Call, Function};
 pub use log::{Level, LogLine, LogSink};
 
@@ -115,13 +117,19 @@ pub enum Kind {
     /// It exports `wasi:cli/run`, or is a core module with `_start`: a program that reads the event as JSON on stdin
     /// and prints the events that it publishes.
     Command,
+    /// It exports `wasi:http/incoming-handler`: it answers requests itself, and takes no events.
+    Http,
 }
 
 impl Kind {
     fn of(engine: &Engine, component: &Component) -> Result<Self, Vec<String>> {
         let ty = component.component_type();
         let exports: Vec<String> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
-        let kinds = [("evoke:function/handler@", Self::Handler), ("wasi:cli/run@0.2.", Self::Command)];
+        let kinds = [
+            ("evoke:function/handler@", Self::Handler),
+            ("wasi:http/incoming-handler@0.2.", Self::Http),
+            ("wasi:cli/run@0.2.", Self::Command),
+        ];
         let kind = kinds.into_iter().find(|(prefix, _)| exports.iter().any(|name| name.starts_with(prefix)));
         kind.map(|(_, kind)| kind).ok_or(exports)
     }
@@ -250,7 +258,7 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
     let component = component.map_err(|error| invalid(format!("is not a valid component: {error:#}")))?;
     let kind = Kind::of(&shared.engine, &component).map_err(|exports| {
         let exports = if exports.is_empty() { "nothing".into() } else { exports.join(", ") };
-        invalid(format!("exports {exports}; a function exports evoke:function/handler@0.1.0 or wasi:cli/run"))
+        invalid(format!("exports {exports}; {EXPECTED}"))
     })?;
     let missing = imports::not_covered(&shared.engine, &component, kind, &spec.grants);
     if !missing.is_empty() {
@@ -269,6 +277,9 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
         .and_then(|pre| Function::new(identity, kind, pre, shared.clone()))
         .map_err(|error| invalid(format!("does not fit this version of Evoke: {error:#}")))
 }
+
+const EXPECTED: &str =
+    "a function exports evoke:function/handler@0.1.0, wasi:http/incoming-handler@0.2 or wasi:cli/run@0.2";
 
 /// The component or core module of a file in binary form, checked as far as that goes without compiling.
 fn read(file: &Path, digest: Option<&str>) -> Result<Vec<u8>, LoadError> {

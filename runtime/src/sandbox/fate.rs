@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::time::Duration;
 
+use tokio::time::error::Elapsed;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
@@ -23,6 +24,19 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 #[derive(Debug, thiserror::Error)]
 #[error("the deadline is reached")]
 pub(super) struct DeadlineReached;
+
+/// How a guest ended, by its `timeout`, by a panic of the host, or by itself.
+pub(super) fn ended(
+    ended: Result<Result<wasmtime::Result<Outcome>, Box<dyn Any + Send>>, Elapsed>,
+    state: &State,
+) -> Outcome {
+    match ended {
+        Err(_) => Outcome::Timeout { limit: state.identity.timeout },
+        Ok(Err(panic)) => panicked(&*panic),
+        Ok(Ok(Ok(outcome))) => outcome,
+        Ok(Ok(Err(error))) => trapped(&error, state),
+    }
+}
 
 /// The function returned a failure.
 pub(super) fn failed(failure: Failure, state: &State) -> Outcome {
@@ -49,7 +63,7 @@ pub(super) fn exited(code: i32, state: &State) -> Outcome {
 }
 
 /// The instance ended with an error.
-pub(super) fn trapped(error: &wasmtime::Error, state: &State) -> Outcome {
+fn trapped(error: &wasmtime::Error, state: &State) -> Outcome {
     if error.is::<DeadlineReached>() {
         return Outcome::Timeout { limit: state.identity.timeout };
     }
@@ -67,7 +81,7 @@ pub(super) fn trapped(error: &wasmtime::Error, state: &State) -> Outcome {
 }
 
 /// The host itself panicked while it served the guest.
-pub(super) fn panicked(panic: &(dyn Any + Send)) -> Outcome {
+fn panicked(panic: &(dyn Any + Send)) -> Outcome {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     let message = format!("a fault in Evoke, not in the function: {}", text.unwrap_or("it panicked"));
     tracing::error!(message, "an attempt panicked");
@@ -80,7 +94,7 @@ fn cause_in_limits(state: &State, message: &str) -> Option<Outcome> {
     if state.limits.memory_denied() {
         return Some(Outcome::OutOfMemory { limit_bytes: state.identity.memory });
     }
-    let refused = state.publisher().refused()?;
+    let refused = state.publisher()?.refused()?;
     Some(Outcome::Denied { message: bounded(&format!("{refused}; the function then ended with: {message}")) })
 }
 

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::bindings::GuestPre;
 use super::bindings::exports::evoke::function::handler::{Delivery, Event as GuestEvent};
@@ -37,15 +38,16 @@ pub(super) struct Identity {
 
 /// A function that is compiled, linked and ready to run.
 pub struct Function {
-    identity: Arc<Identity>,
-    entry: Entry,
-    shared: Arc<Shared>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) entry: Entry,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// Where a component is entered, all its imports linked.
-enum Entry {
+pub(super) enum Entry {
     Handler(GuestPre<State>),
     Command(CommandPre<State>),
+    Http(ProxyPre<State>),
 }
 
 /// One attempt to be made.
@@ -90,6 +92,7 @@ impl Function {
         let entry = match kind {
             Kind::Handler => Entry::Handler(GuestPre::new(pre)?),
             Kind::Command => Entry::Command(CommandPre::new(pre)?),
+            Kind::Http => Entry::Http(ProxyPre::new(pre)?),
         };
         Ok(Self { identity: Arc::new(identity), entry, shared })
     }
@@ -104,12 +107,13 @@ impl Function {
         match self.entry {
             Entry::Handler(_) => Kind::Handler,
             Entry::Command(_) => Kind::Command,
+            Entry::Http(_) => Kind::Http,
         }
     }
 
     /// Runs one attempt, in a fresh instance that is gone when this returns. It never fails: whatever the guest does
     /// is an outcome. It ends within a few milliseconds of the function's time-out; time spent waiting for a free
-    /// instance does not count.
+    /// instance does not count. A function that answers requests is unavailable for events.
     pub async fn run(&self, call: Call) -> Attempt {
         // The semaphore is never closed; were it, the pool itself would still say no.
         let _room = self.shared.room.acquire().await;
@@ -123,25 +127,6 @@ impl Function {
             call.clock.clone(),
         );
         let started = Instant::now();
-        let mut store = self.store(&call, log.clone(), started);
-        let attempt = std::panic::AssertUnwindSafe(self.attempt(&mut store, &call)).catch_unwind();
-        let ended = tokio::time::timeout(timeout, attempt).await;
-        let duration = started.elapsed();
-        log.finish();
-        let state = store.data();
-        let published = state.publisher().take();
-        let memory_bytes = state.limits.memory_peak();
-        let outcome = match ended {
-            Err(_) => Outcome::Timeout { limit: timeout },
-            Ok(Err(panic)) => fate::panicked(&*panic),
-            Ok(Ok(Ok(outcome))) => outcome,
-            Ok(Ok(Err(error))) => fate::trapped(&error, state),
-        };
-        let published = if outcome == Outcome::Done { published } else { Vec::new() };
-        Attempt { outcome, published, duration, memory_bytes }
-    }
-
-    fn store(&self, call: &Call, log: AttemptLog, started: Instant) -> Store<State> {
         let publisher = Publisher::new(Origin {
             identity: self.identity.clone(),
             delivery_id: call.delivery_id.clone(),
@@ -149,9 +134,23 @@ impl Function {
             clock: call.clock.clone(),
         });
         let task = match self.entry {
-            Entry::Handler(_) => Task::Handle(publisher),
-            Entry::Command(_) => Task::Command(Printer::new(publisher)),
+            Entry::Command(_) => Task::Command(Printer::new(publisher.clone())),
+            Entry::Handler(_) | Entry::Http(_) => Task::Handle(publisher.clone()),
         };
+        let mut store = self.store(task, log.clone(), started);
+        let attempt = std::panic::AssertUnwindSafe(self.attempt(&mut store, &call)).catch_unwind();
+        let ended = tokio::time::timeout(timeout, attempt).await;
+        let duration = started.elapsed();
+        log.finish();
+        let state = store.data();
+        let published = publisher.take();
+        let memory_bytes = state.limits.memory_peak();
+        let outcome = fate::ended(ended, state);
+        let published = if outcome == Outcome::Done { published } else { Vec::new() };
+        Attempt { outcome, published, duration, memory_bytes }
+    }
+
+    pub(super) fn store(&self, task: Task, log: AttemptLog, started: Instant) -> Store<State> {
         let mut store = Store::new(&self.shared.engine, State::new(self.identity.clone(), log, task));
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
@@ -170,6 +169,7 @@ impl Function {
         match &self.entry {
             Entry::Handler(pre) => self.handle(pre, store, call).await,
             Entry::Command(pre) => command::run(pre, store).await,
+            Entry::Http(_) => Ok(Outcome::Unavailable { message: "it answers requests and takes no events".into() }),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wasmtime::component::{HasData, ResourceTable};
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{self as wasi_http, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
 use super::bindings::evoke::function::{bus, types};
 use super::bindings::evoke::runtime::commands;
@@ -22,6 +23,10 @@ const RESOURCES_MAX: usize = 1_000;
 /// The most random bytes in one call; a guest that needs more asks again, and can be interrupted in between.
 const RANDOM_BYTES_MAX: u64 = 64 * 1024;
 
+/// The most of an answer's body in one piece. Two of them are in memory at a time: what the guest wrote and the client
+/// has not taken.
+const CHUNK_BYTES_MAX: usize = 64 * 1024;
+
 /// What belongs to one attempt.
 pub(super) struct State {
     pub(super) identity: Arc<Identity>,
@@ -29,6 +34,8 @@ pub(super) struct State {
     pub(super) log: AttemptLog,
     pub(super) task: Task,
     wasi: Option<WasiCtx>,
+    http: WasiHttpCtx,
+    no_outbound: NoOutbound,
     resources: ResourceTable,
 }
 
@@ -38,6 +45,8 @@ pub(super) enum Task {
     Handle(Publisher),
     /// To handle an event that it reads on stdin.
     Command(Printer),
+    /// To answer a request.
+    Answer,
 }
 
 impl State {
@@ -45,13 +54,15 @@ impl State {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let limits = Limits::new(identity.memory);
-        Self { identity, limits, log, task, wasi: None, resources }
+        Self { identity, limits, log, task, wasi: None, http: WasiHttpCtx::new(), no_outbound: NoOutbound, resources }
     }
 
-    pub(super) fn publisher(&self) -> &Publisher {
+    /// What it publishes; `None` when it handles no event.
+    pub(super) fn publisher(&self) -> Option<&Publisher> {
         match &self.task {
-            Task::Handle(publisher) => publisher,
-            Task::Command(printer) => printer.publisher(),
+            Task::Handle(publisher) => Some(publisher),
+            Task::Command(printer) => Some(printer.publisher()),
+            Task::Answer => None,
         }
     }
 
@@ -60,19 +71,17 @@ impl State {
         let mut wasi = WasiCtx::builder();
         wasi.stderr(lines(Stream::Stderr)).max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
         match &self.task {
-            Task::Handle(_) => wasi.stdout(lines(Stream::Stdout)).build(),
-            Task::Command(printer) => {
-                let Grants { config, secrets, .. } = &self.identity.grants;
-                let event = printer.publisher().cause().to_json() + "\n";
-                // In this order: of two of the same name the later one counts.
-                wasi.arg(&*self.identity.name)
-                    .stdin(MemoryInputPipe::new(event))
-                    .stdout(Output(printer.clone()))
-                    .envs(&config.iter().filter(|(name, _)| !secrets.contains_key(*name)).collect::<Vec<_>>())
-                    .envs(&secrets.iter().collect::<Vec<_>>())
-                    .build()
-            }
-        }
+            Task::Handle(_) => return wasi.stdout(lines(Stream::Stdout)).build(),
+            Task::Answer => wasi.stdout(lines(Stream::Stdout)),
+            Task::Command(printer) => wasi
+                .arg(&*self.identity.name)
+                .stdin(MemoryInputPipe::new(printer.publisher().cause().to_json() + "\n"))
+                .stdout(Output(printer.clone())),
+        };
+        // What was made elsewhere looks for its configuration here.
+        let Grants { config, secrets, .. } = &self.identity.grants;
+        let config = config.iter().filter(|(name, _)| !secrets.contains_key(*name));
+        wasi.envs(&config.chain(secrets).collect::<Vec<_>>()).build()
     }
 }
 
@@ -82,6 +91,32 @@ impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let made = self.wasi.take().unwrap_or_else(|| self.wasi_ctx());
         WasiCtxView { ctx: self.wasi.insert(made), table: &mut self.resources }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, hooks: &mut self.no_outbound, table: &mut self.resources }
+    }
+}
+
+/// HTTP as far as answering goes.
+struct NoOutbound;
+
+type Sent<T> = Box<dyn Future<Output = wasi_http::Result<T>> + Send>;
+
+impl WasiHttpHooks for NoOutbound {
+    fn send_request(
+        &mut self,
+        _: http::Request<wasi_http::WasiBody>,
+        _: Option<wasi_http::RequestOptions>,
+        _: Sent<()>,
+    ) -> Sent<(http::Response<wasi_http::WasiBody>, Sent<()>)> {
+        Box::new(async { Err(wasi_http::Error::HttpRequestDenied) })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES_MAX
     }
 }
 
@@ -96,7 +131,8 @@ impl types::Host for State {}
 
 impl bus::Host for State {
     fn publish(&mut self, draft: types::Draft) -> Result<String, String> {
-        self.publisher().draft(draft)
+        let publisher = self.publisher().ok_or("only a function that handles an event publishes")?;
+        publisher.draft(draft)
     }
 }
 

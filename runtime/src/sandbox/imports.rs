@@ -14,6 +14,7 @@ use super::{Grants, Kind};
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     types::add_to_linker::<State, Host>(&mut linker, |state| state)?;
     bus::add_to_linker::<State, Host>(&mut linker, |state| state)?;
     commands::add_to_linker::<State, Host>(&mut linker, |state| state)?;
@@ -33,6 +34,10 @@ fn objection(import: &str, kind: Kind, grants: &Grants) -> Option<&'static str> 
     match interface.split_once('/').map_or(interface, |(package, _)| package) {
         // A filesystem without any folder in it, a command line without anything on it.
         "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:filesystem" => None,
+        "evoke:function" if kind == Kind::Http => {
+            Some("a function that answers requests publishes no events in this version of Evoke")
+        }
+        "wasi:http" if interface == "wasi:http/types" => None,
         "wasi:config" | "wasi:logging" | "evoke:function" => None,
         // The library of a ready-made program imports sockets whether it uses them or not: it has them, and every
         // use is refused. Its exit is ours.
@@ -67,6 +72,8 @@ mod tests {
         assert!(says("acme:thing/api", &all, "nothing provides"));
         assert_eq!(objection("wasi:cli/stdout@0.2.6", Kind::Handler, &none), None);
         assert_eq!(objection("evoke:function/bus@0.1.0", Kind::Handler, &none), None);
+        assert_eq!(objection("wasi:http/types@0.2.6", Kind::Http, &none), None);
+        assert!(objection("evoke:function/bus@0.1.0", Kind::Http, &none).is_some());
         assert_eq!(objection("wasi:sockets/tcp@0.2.0", Kind::Command, &none), None);
     }
 }

@@ -394,7 +394,10 @@ async fn what_is_no_function_is_refused_with_what_it_is() {
             "has 1000000 functions; the most that is taken is 100000",
         ),
         (b"(component (core module $m) (core", "is not a valid component"),
-        (b"(component)", "exports nothing; a function exports evoke:function/handler@0.1.0 or wasi:cli/run"),
+        (
+            b"(component)",
+            "exports nothing; a function exports evoke:function/handler@0.1.0, wasi:http/incoming-handler@0.2 or wasi:cli/run@0.2",
+        ),
     ] {
         let error = bench.refused(component).await;
         assert!(error.contains(reason), "{error}");
