@@ -1,99 +1,109 @@
-//! Event patterns: compile once, match often. No I/O here.
+//! The EventBridge event-pattern language: which events a function gets.
 //!
-//! A pattern is JSON in the event-pattern language of Amazon EventBridge and Event Ruler, and looks at an event in
-//! its CloudEvents JSON form. Its objects name fields, and all of them must match; a field's list holds
-//! alternatives, and one of them must: an exact value or an object with one operator.
+//! A pattern is a JSON object of the shape of the events it matches. Each field that it names must match; fields that it
+//! does not name do not matter. The value of a field is a list of what it may be, and one entry is enough:
 //!
-//! | alternative | matches |
+//! ```json
+//! { "type": ["order.placed", { "prefix": "invoice." }], "data": { "total": [{ "numeric": [">", 0, "<=", 100] }] } }
+//! ```
+//!
+//! | entry | matches |
 //! |---|---|
-//! | `"text"`, `300`, `true`, `null` | that value; numbers by value: `300`, `300.0` and `3e2` are one |
-//! | `{"prefix": "a"}`, `{"suffix": "a"}` | a string that begins or ends so; `{"prefix": {"equals-ignore-case": "a"}}` in any case |
+//! | `"text"`, `12`, `true`, `null` | that value |
+//! | `{"prefix": "a"}`, `{"suffix": "z"}` | a string that starts or ends so; `{"prefix": {"equals-ignore-case": "a"}}` in any case |
 //! | `{"equals-ignore-case": "a"}` | that string in any case |
-//! | `{"wildcard": "a*b"}` | a string; `*` is any run of characters, `\*` an asterisk, `\\` a backslash |
+//! | `{"wildcard": "a*z"}` | `*` stands for any characters; `\*` is a star, `\\` a backslash |
+//! | `{"anything-but": X}` | a value other than X: a string, a number, a list of one of both, or `prefix`, `suffix`, `equals-ignore-case`, `wildcard` with a string or a list of strings |
 //! | `{"numeric": [">", 0, "<=", 5]}` | a number in a range; `=`, `<`, `<=`, `>`, `>=` |
-//! | `{"cidr": "10.0.0.0/24"}` | a string that is an IPv4 or IPv6 address of the block |
-//! | `{"exists": true}` | any scalar, `null` included |
-//! | `{"exists": false}` | no scalar at this path, anywhere in the event; an object or an empty array is no scalar |
-//! | `{"anything-but": x}` | a scalar that is none of `x`: a string or number, a list of either, or one of the operators for strings with one string or a list |
+//! | `{"cidr": "10.0.0.0/8"}` | an IPv4 or IPv6 address, as a string |
+//! | `{"exists": true}`, `{"exists": false}` | the field has a value, has none; objects and empty arrays are no values |
 //!
-//! `"$or": [{…}, {…}]` beside fields asks for one of its objects to match there. An array of an event matches when one
-//! of its elements does, and the fields of one object of a pattern match within the same element (array consistency).
+//! `"$or": [{…}, {…}]` in the place of a field matches when one of its objects does, and may be nested.
 //!
-//! JSON is read strictly (RFC 8259, UTF-8, 128 levels), all of it, also what no pattern asks for. Of two members with
-//! one name the last counts. A lone surrogate (`"\ud800"`) is read as U+FFFD.
+//! Rules, where the published language (Amazon EventBridge user guide, Event Ruler README) leaves room:
+//! - **Arrays** in an event stand for their elements: a field matches when one of them does, at any depth. Two fields
+//!   never match in different elements of the same array, whichever objects or `$or` of the pattern they stand in, and
+//!   a field that must be absent is absent from the elements that the others match in.
+//! - **`anything-but`** needs a value, of any kind, that is not excluded; a number is not the string that looks like it.
+//! - **Numbers** are compared as exact decimals: `300`, `300.0` and `3.0e2` are equal, `9007199254740993` and
+//!   `9007199254740992` are not; of an event's number 38 digits are compared, and whether there are more.
+//! - **Case** is ignored per character, in all scripts, without regard to locale.
+//! - **A name with dots** is one name, not a path.
+//! - **JSON** is validated strictly, all of it, whatever patterns ask for (RFC 8259, UTF-8, at most 128 levels). Of two
+//!   members of one name the last counts; half a surrogate pair is read as U+FFFD.
+//!
+//! Limits: 64 KiB a pattern, 1,000 combinations of `$or`, 64 wildcards, 64 levels. Matching is linear in the event for
+//! each pattern that the index cannot rule out, wildcards included; it neither panics nor recurses deeper than 128.
 
-mod block;
+mod access;
+mod cidr;
 mod condition;
+mod event;
 mod explain;
+mod extract;
+mod fields;
 mod hash;
 mod index;
 mod json;
+mod lint;
+mod lookup;
 mod matcher;
 mod number;
+mod operator;
 mod parse;
+mod ranges;
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 mod text;
-mod tree;
 mod verify;
-mod view;
 
+use std::fmt;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::Value as Json;
 
-use condition::Condition;
-pub use explain::{ExplainedCondition, ExplainedField, Explanation, explain};
-pub use matcher::Matcher;
-pub use view::{DataView, EventView, MalformedEvent};
+pub use event::{DataView, EventView};
+pub use explain::{Explanation, FieldReport, OperatorReport, explain};
+pub use json::MalformedEvent;
+pub use matcher::{Matcher, Scratch};
 
-/// The longest pattern, in bytes of its shortest JSON text.
-pub const PATTERN_SIZE_MAX: usize = 64 * 1024;
+use condition::{Condition, Exact, Leaf};
 
-/// The most levels of objects in a pattern.
-pub const PATTERN_DEPTH_MAX: usize = 32;
-
-/// A compiled pattern; a clone shares it.
+/// A checked and compiled pattern. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Pattern(Arc<Compiled>);
 
 #[derive(Debug)]
 struct Compiled {
-    source: Value,
-    root: Group,
-    /// How many fields there are in all groups.
-    field_count: u32,
+    source: Json,
+    fields: Vec<FieldTest>,
+    /// The combinations of `$or`, each a list of fields that must all match. Without `$or` there is one.
+    alternatives: Vec<Vec<u32>>,
 }
 
-/// An object of a pattern: all of it must match within one object of the event.
-#[derive(Debug, Default)]
-struct Group {
-    fields: Vec<Field>,
-    /// Each `$or`: one of its groups must match.
-    ors: Vec<Vec<Group>>,
-}
-
+/// A list of what a field may be.
 #[derive(Debug)]
-struct Field {
-    name: String,
-    /// Counts a pattern's fields from 0 in the order of its text.
-    ordinal: u32,
-    test: Test,
+struct FieldTest {
+    /// The names from the top of the event.
+    path: Vec<Box<str>>,
+    /// Where the list stands in the pattern.
+    at: Vec<Segment>,
+    leaf: Leaf,
 }
 
-#[derive(Debug)]
-enum Test {
-    /// One of the conditions must hold.
-    Value(Box<[Condition]>),
-    Group(Group),
+/// A step into a pattern: its JSON form is an object's key or an array's index.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// Into an object, by key.
+    Key(String),
+    /// Into an array, by index.
+    Index(usize),
 }
 
-/// A mistake in a pattern.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+/// One mistake in a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatternError {
-    /// The way from the pattern's root to the offending place.
+    /// Where: the steps from the top of the pattern to the offending value.
     pub path: Vec<Segment>,
     /// What is wrong.
     pub message: String,
@@ -101,35 +111,83 @@ pub struct PatternError {
     pub help: Option<String>,
 }
 
-/// One step into a JSON value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Segment {
-    /// To the member of an object with this name.
-    Key(String),
-    /// To an element of an array, from 0.
-    Index(usize),
+impl fmt::Display for PatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", place(&self.path), self.message)?;
+        match &self.help {
+            Some(help) => write!(f, " ({help})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for PatternError {}
+
+/// A path as it is shown: `data.items[0]`.
+fn place(path: &[Segment]) -> String {
+    let mut shown = String::new();
+    for segment in path {
+        match segment {
+            Segment::Key(key) if shown.is_empty() => shown.push_str(key),
+            Segment::Key(key) => {
+                shown.push('.');
+                shown.push_str(key);
+            }
+            Segment::Index(index) => shown.push_str(&format!("[{index}]")),
+        }
+    }
+    if shown.is_empty() { "pattern".to_owned() } else { shown }
 }
 
 impl Pattern {
-    /// Compiles a pattern. The error holds every mistake there is in it, in the order of its text.
-    pub fn parse(value: &Value) -> Result<Self, Vec<PatternError>> {
-        let (root, field_count) = parse::parse(value)?;
-        Ok(Self(Arc::new(Compiled { source: value.clone(), root, field_count })))
+    /// Checks and compiles a pattern.
+    ///
+    /// # Errors
+    /// All mistakes at once, in the order of the pattern.
+    pub fn parse(json: &Json) -> Result<Self, Vec<PatternError>> {
+        parse::parse(json).map(|compiled| Self(Arc::new(compiled)))
     }
 
     /// The pattern as it was given.
-    pub fn source(&self) -> &Value {
+    #[must_use]
+    pub fn source(&self) -> &Json {
         &self.0.source
     }
 
-    /// The values of a top-level field whose alternatives are all exact strings; `None` for any other.
+    /// The strings of which a top-level field must be one for the pattern to match, sorted; `None` when it may be
+    /// others, too. For a manifest that knows which sources and types there are.
+    #[must_use]
     pub fn exact_values(&self, field: &str) -> Option<Vec<String>> {
-        let field = self.0.root.fields.iter().find(|candidate| candidate.name == field)?;
-        let Test::Value(conditions) = &field.test else { return None };
-        let exact = |condition: &Condition| match condition {
-            Condition::Equals(literal) if !literal.ignore_case => Some(literal.text.to_string()),
-            _ => None,
-        };
-        conditions.iter().map(exact).collect()
+        let mut values = Vec::new();
+        for alternative in &self.0.alternatives {
+            let mut tests = alternative.iter().filter_map(|index| self.0.fields.get(*index as usize));
+            let found = tests.find_map(|test| match &*test.path {
+                [name] if **name == *field => texts(&test.leaf),
+                _ => None,
+            });
+            values.extend(found?);
+        }
+        values.sort_unstable();
+        values.dedup();
+        Some(values)
     }
+
+    /// Whether it matches an event. To match one event against many patterns use a [`Matcher`].
+    ///
+    /// # Errors
+    /// When the event's data is not one JSON text.
+    pub fn matches(&self, event: &EventView<'_>) -> Result<bool, MalformedEvent> {
+        let mut matcher = Matcher::default();
+        matcher.insert((), self);
+        Ok(!matcher.matches(event)?.is_empty())
+    }
+}
+
+/// The values of a list that has only strings.
+fn texts(leaf: &Leaf) -> Option<Vec<String>> {
+    let text = |condition: &Condition| match condition {
+        Condition::Exact(Exact::Text(text)) => Some(text.to_string()),
+        _ => None,
+    };
+    leaf.conditions.iter().map(text).collect()
 }

@@ -186,7 +186,7 @@ async fn one_key_runs_in_accept_order_through_retries() {
     let log = order.clone();
     let flaky = move |call: Call| {
         let n: u32 = call.event.id.trim_start_matches("1-").parse().unwrap();
-        let fails = n % 5 == 0 && call.attempt < 3;
+        let fails = n.is_multiple_of(5) && call.attempt < 3;
         if !fails {
             log.lock().unwrap().push(n);
         }

@@ -1,169 +1,163 @@
-//! Why an event matches a pattern, or does not: from the compiled form that matches.
+//! Why a pattern matches an event, or why not.
 
 use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::condition::{Condition, Scalar};
-use super::index::Fields;
-use super::matcher::load;
-use super::tree::{FieldId, Tree};
-use super::verify::Resolved;
-use super::view::{EventView, MalformedEvent};
-use super::{Field, Group, Pattern, Test};
+use super::condition::Value;
+use super::event::EventView;
+use super::extract::{Extract, Occurrence, Texts};
+use super::matcher::{Matcher, Scratch};
+use super::verify::{self, Need, Search};
+use super::{FieldTest, MalformedEvent, Pattern, Segment, place};
 
-/// The most values of one field that are shown.
-const SEEN_MAX: usize = 8;
-
-/// The longest text of a value or a condition that is shown, in characters.
-const TEXT_MAX: usize = 200;
-
-/// What each field of a pattern made of an event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// How a pattern and an event meet, field by field.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
-    /// Whether the event matches.
-    pub matches: bool,
-    /// Each field that has a list in the pattern, in the order of its text.
-    pub fields: Vec<ExplainedField>,
-    /// Why the event does not match although its fields do, one by one: they are in different elements of an array.
-    pub apart: bool,
+    /// The verdict.
+    pub matched: bool,
+    /// Of an event that does not match: the place in the pattern of the first field that fails. With `$or`, of the
+    /// combination that comes closest. None when every field matches, but not within the same array elements.
+    pub failed: Option<String>,
+    /// Every field that the pattern names, in its order.
+    pub fields: Vec<FieldReport>,
 }
 
-/// What one field's list made of an event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ExplainedField {
-    /// The way to it in the pattern, such as `data.total`, or `data.$or[1].total` in an alternative.
-    pub path: String,
-    /// The conditions of the list; one that holds is enough.
-    pub conditions: Vec<ExplainedCondition>,
-    /// The event's values as JSON text, at most eight.
-    pub seen: Vec<String>,
-    /// How many more values there are.
-    pub more: usize,
-    /// Whether one of the conditions holds.
+/// One field that a pattern names.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FieldReport {
+    /// The field's path in the event, as `data.total`.
+    pub field: String,
+    /// Where its list stands in the pattern: the same, but for `$or`.
+    pub place: String,
+    /// One of the operators matched.
+    pub matched: bool,
+    /// The entries of the list.
+    pub operators: Vec<OperatorReport>,
+    /// The values that the event has there, as JSON, at most 8; several when there are arrays.
+    pub values: Vec<String>,
+    /// How many it has.
+    pub value_count: usize,
+}
+
+/// One entry of a field's list.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OperatorReport {
+    /// As written, as JSON.
+    pub text: String,
+    /// Whether the event meets it.
     pub matched: bool,
 }
 
-/// One condition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ExplainedCondition {
-    /// As it is written in the pattern: JSON text.
-    pub written: String,
-    /// Whether it holds for one of the values.
-    pub matched: bool,
-}
+/// How many values of a field are shown.
+pub(super) const VALUES_MAX: usize = 8;
+/// A longer value is shown by its beginning, in characters.
+const VALUE_LENGTH_MAX: usize = 120;
 
-/// Says for each field of a pattern what it asks for, what the event has, and whether that matches.
+/// Explains a pattern's verdict over an event, from the form that the [`Matcher`] uses.
+///
+/// # Errors
+/// When the event's data is not one JSON text.
 pub fn explain(pattern: &Pattern, event: &EventView<'_>) -> Result<Explanation, MalformedEvent> {
-    let compiled = &pattern.0;
-    let (mut fields, mut tree) = (Fields::default(), Tree::default());
-    let mut ids = vec![0; compiled.field_count as usize];
-    let resolved = Resolved::new(&compiled.root, 0, &mut fields, &mut ids);
-    load(event, &fields, &mut tree)?;
-    tree.count_scalars(|_, _| {});
-    let mut explainer = Explainer { tree: &tree, ids: &ids, fields: Vec::new() };
-    let each = explainer.group(&compiled.root, Some(&compiled.source), "");
-    let fields = explainer.fields;
-    let matches = resolved.matches(&tree);
-    Ok(Explanation { matches, fields, apart: each && !matches })
-}
+    let mut matcher = Matcher::default();
+    matcher.insert((), pattern);
+    let index = matcher.index();
+    let mut scratch = Scratch::default();
+    let extract = scratch.extract();
+    let texts = extract.read(&index.fields, event)?;
 
-struct Explainer<'a> {
-    tree: &'a Tree,
-    ids: &'a [FieldId],
-    fields: Vec<ExplainedField>,
-}
+    // The matcher takes the fields of its only pattern in order: leaf by leaf.
+    let numbered = |test: &FieldTest| index.fields.find(&test.path);
+    let fields: Vec<u32> = pattern.0.fields.iter().filter_map(numbered).collect();
+    let reports: Vec<FieldReport> = pattern
+        .0
+        .fields
+        .iter()
+        .zip(&fields)
+        .map(|(test, field)| report(pattern, test, *field, extract, texts))
+        .collect();
 
-impl Explainer<'_> {
-    /// Whether each field matches on its own. `source` is the group as it was written.
-    fn group(&mut self, group: &Group, source: Option<&Json>, path: &str) -> bool {
-        let mut matched = true;
-        for field in &group.fields {
-            let path = if path.is_empty() { field.name.clone() } else { format!("{path}.{}", field.name) };
-            let source = source.and_then(|source| source.get(&field.name));
-            matched &= match &field.test {
-                Test::Group(group) => self.group(group, source, &path),
-                Test::Value(conditions) => self.field(field, conditions, source, path),
-            };
+    let mut matched = false;
+    let mut closest: Option<(usize, Option<String>)> = None;
+    for alternative in &pattern.0.alternatives {
+        let needs: Vec<Need> = alternative
+            .iter()
+            .filter_map(|leaf| Some(Need { field: *fields.get(*leaf as usize)?, leaf: *leaf }))
+            .collect();
+        matched |= verify::holds(extract, texts, &needs, &index.leaves, &mut Search::default());
+        let failing: Vec<&FieldReport> = alternative
+            .iter()
+            .filter_map(|leaf| reports.get(*leaf as usize))
+            .filter(|report| !report.matched)
+            .collect();
+        if closest.as_ref().is_none_or(|(count, _)| failing.len() < *count) {
+            closest = Some((failing.len(), failing.first().map(|report| report.place.clone())));
         }
-        let source = source.and_then(|source| source.get("$or"));
-        for groups in &group.ors {
-            let mut any = false;
-            for (index, group) in groups.iter().enumerate() {
-                let dot = if path.is_empty() { "" } else { "." };
-                let path = format!("{path}{dot}$or[{index}]");
-                any |= self.group(group, source.and_then(|source| source.get(index)), &path);
-            }
-            matched &= any;
-        }
-        matched
     }
+    let failed = if matched { None } else { closest.and_then(|(_, place)| place) };
+    Ok(Explanation { matched, failed, fields: reports })
+}
 
-    fn field(&mut self, field: &Field, conditions: &[Condition], source: Option<&Json>, path: String) -> bool {
-        let Some(&id) = self.ids.get(field.ordinal as usize) else { return false };
-        let scalars: Vec<_> = self.tree.scalars().filter(|(field, _)| *field == id).map(|(_, scalar)| scalar).collect();
-        let explained = conditions.iter().enumerate().map(|(index, condition)| ExplainedCondition {
-            written: source
-                .and_then(|source| source.get(index))
-                .map(|value| cut(value.to_string()))
-                .unwrap_or_default(),
-            matched: match condition {
-                Condition::Absent => scalars.is_empty(),
-                condition => scalars.iter().any(|scalar| condition.holds(*scalar)),
-            },
-        });
-        let conditions: Vec<_> = explained.collect();
-        let matched = conditions.iter().any(|condition| condition.matched);
-        let seen = scalars.iter().take(SEEN_MAX).map(|scalar| written(*scalar)).collect();
-        let more = scalars.len().saturating_sub(SEEN_MAX);
-        self.fields.push(ExplainedField { path, conditions, seen, more, matched });
-        matched
+fn report(pattern: &Pattern, test: &FieldTest, field: u32, extract: &Extract, texts: Texts<'_>) -> FieldReport {
+    let written = test.at.iter().try_fold(pattern.source(), |json, segment| match segment {
+        Segment::Key(key) => json.get(key),
+        Segment::Index(index) => json.get(index),
+    });
+    let written = written.and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    let count = extract.at(field).count();
+    let operators = test.leaf.conditions.iter().zip(written).map(|(condition, written)| {
+        let by_value = extract.at(field).any(|(_, occurrence)| condition.matches(texts.value(extract, occurrence)));
+        let absent = count == 0 && matches!(condition, super::Condition::Absent);
+        OperatorReport { text: written.to_string(), matched: by_value || absent }
+    });
+    let operators: Vec<OperatorReport> = operators.collect();
+    FieldReport {
+        field: test.path.join("."),
+        place: place(&test.at),
+        matched: operators.iter().any(|operator| operator.matched),
+        operators,
+        values: extract.at(field).take(VALUES_MAX).map(|(_, it)| shown(extract, it, texts)).collect(),
+        value_count: count,
     }
 }
 
-fn written(scalar: Scalar<'_>) -> String {
-    match scalar {
-        Scalar::Null => "null".to_owned(),
-        Scalar::Bool(flag) => flag.to_string(),
-        Scalar::Number(number) => number.to_string(),
-        Scalar::String(text) => cut(Json::from(text).to_string()),
+/// A value as JSON.
+fn shown(extract: &Extract, occurrence: &Occurrence, texts: Texts<'_>) -> String {
+    match texts.value(extract, occurrence) {
+        Value::Null => "null".to_owned(),
+        Value::Bool(bool) => bool.to_string(),
+        Value::Number(_) => shorten(texts.text(extract, occurrence)),
+        Value::Text(text) => Json::from(shorten(text)).to_string(),
     }
 }
 
-fn cut(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(TEXT_MAX) {
-        text.truncate(end);
-        text.push('…');
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(VALUE_LENGTH_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
     }
-    text
 }
 
 impl fmt::Display for Explanation {
-    /// The verdict, then a line for each field.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.matches { "matches" } else { "does not match" })?;
-        let width = self.fields.iter().map(|field| field.path.chars().count()).max().unwrap_or_default();
+        writeln!(f, "{}", if self.matched { "matches" } else { "does not match" })?;
         for field in &self.fields {
-            let mark = if field.matched { "yes" } else { "no " };
-            let conditions: Vec<&str> = field.conditions.iter().map(|condition| condition.written.as_str()).collect();
-            write!(f, "\n  {mark} {:width$}  [{}]", field.path, conditions.join(", "))?;
-            match field.seen.as_slice() {
-                [] => f.write_str("  the event has no value here")?,
-                seen => write!(f, "  the event has {}", seen.join(", "))?,
-            }
-            if field.more > 0 {
-                write!(f, " and {} more", field.more)?;
-            }
-            if let (true, Some(condition)) =
-                (conditions.len() > 1, field.conditions.iter().find(|condition| condition.matched))
-            {
-                write!(f, ", met by {}", condition.written)?;
+            let mark = |matched| if matched { "✓" } else { "✗" };
+            let values = match field.value_count {
+                0 => "no value".to_owned(),
+                count if count > field.values.len() => format!("{}, … ({count} values)", field.values.join(", ")),
+                _ => field.values.join(", "),
+            };
+            writeln!(f, "  {} {}: {values}", mark(field.matched), field.place)?;
+            for operator in &field.operators {
+                writeln!(f, "      {} {}", mark(operator.matched), operator.text)?;
             }
         }
-        if self.apart {
-            f.write_str("\n  each is met, but not within one element of an array")?;
+        match &self.failed {
+            _ if self.matched => Ok(()),
+            Some(place) => writeln!(f, "first to fail: {place}"),
+            None => writeln!(f, "each field matches, but not within the same array element"),
         }
-        Ok(())
     }
 }

@@ -1,88 +1,67 @@
-//! Hashes that the index finds patterns by. An equal hash only makes a pattern a candidate, which is then verified:
-//! a collision costs a look and can never match wrongly, so there is no need for a keyed hash.
+//! The index is keyed by 64-bit hashes alone. Whatever a hash leads to is verified against the event, so a collision,
+//! also a provoked one, costs a comparison and changes no result. That is why speed is all that is asked of it.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A map by hashes that are already well mixed.
-pub(super) type HashedMap<V> = std::collections::HashMap<u64, V, BuildHasherDefault<Mixed>>;
+const A: u64 = 0x9e37_79b9_7f4a_7c15;
+const B: u64 = 0xd6e8_feb8_6659_fd93;
+const C: u64 = 0xa076_1d64_78bd_642f;
 
-/// Takes a hash for what it is.
-#[derive(Default)]
-pub(super) struct Mixed(u64);
+/// The product of two words, folded to one: mixes every bit of both.
+pub(super) fn mix(a: u64, b: u64) -> u64 {
+    let product = u128::from(a ^ A) * u128::from(b ^ B);
+    (product as u64) ^ ((product >> 64) as u64)
+}
 
-impl Hasher for Mixed {
+/// The hash of a text.
+pub(super) fn bytes(text: &[u8]) -> u64 {
+    let mut hash = C ^ text.len() as u64;
+    let mut rest = text;
+    while rest.len() > 16 {
+        let (head, tail) = rest.split_at(16);
+        hash = mix(word(head, 0) ^ hash, word(head, 8));
+        rest = tail;
+    }
+    match rest.len() {
+        8.. => mix(word(rest, 0) ^ hash, word(rest, rest.len() - 8)),
+        4..=7 => mix(half(rest, 0) ^ hash, half(rest, rest.len() - 4)),
+        _ => {
+            let few = rest.iter().fold(0u64, |few, byte| (few << 8) | u64::from(*byte));
+            mix(few ^ hash, C)
+        }
+    }
+}
+
+/// The hash of three words.
+pub(super) fn words([a, b, c]: [u64; 3]) -> u64 {
+    mix(mix(a, b), c)
+}
+
+fn word(text: &[u8], at: usize) -> u64 {
+    text.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |chunk| u64::from_le_bytes(*chunk))
+}
+
+fn half(text: &[u8], at: usize) -> u64 {
+    text.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |chunk| u64::from(u32::from_le_bytes(*chunk)))
+}
+
+/// A map whose keys are hashes already.
+pub(super) type HashedMap<V> = std::collections::HashMap<u64, V, BuildHasherDefault<AlreadyHashed>>;
+
+/// Takes a `u64` key as its own hash.
+#[derive(Clone, Copy, Default)]
+pub(super) struct AlreadyHashed(u64);
+
+impl Hasher for AlreadyHashed {
     fn finish(&self) -> u64 {
         self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = mix(self.0 ^ u64::from(*byte));
-        }
+        self.0 = self::bytes(bytes);
     }
 
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
     }
-}
-
-/// The hash of bytes that are not cut: names and exact values.
-pub(super) fn hash(seed: u64, bytes: &[u8]) -> u64 {
-    let mut ends = Ends::new(seed, bytes, End::Start);
-    ends.to(bytes.len())
-}
-
-/// Adds a number to a hash.
-pub(super) fn add(hash: u64, number: u64) -> u64 {
-    mix(hash.rotate_left(29) ^ number)
-}
-
-/// Where text is cut from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    Start,
-    Back,
-}
-
-/// The hashes of many prefixes, or suffixes, of one text: all of them cost one pass, when asked for in ascending length.
-pub(super) struct Ends<'a> {
-    bytes: &'a [u8],
-    end: End,
-    state: u64,
-    done: usize,
-}
-
-impl<'a> Ends<'a> {
-    pub(super) fn new(seed: u64, bytes: &'a [u8], end: End) -> Self {
-        Self { bytes, end, state: mix(seed), done: 0 }
-    }
-
-    /// The hash of the first, or last, `length` bytes; `length` is no more than there are.
-    pub(super) fn to(&mut self, length: usize) -> u64 {
-        while length - self.done >= 8 {
-            self.state = mix(self.state ^ self.word(8));
-            self.done += 8;
-        }
-        let rest = length - self.done;
-        mix(add(self.state, self.word(rest)) ^ length as u64)
-    }
-
-    /// The next bytes, at most 8 of them.
-    fn word(&self, count: usize) -> u64 {
-        let start = match self.end {
-            End::Start => self.done,
-            End::Back => self.bytes.len() - self.done - count,
-        };
-        let bytes = self.bytes.get(start..start + count).unwrap_or_default();
-        match <[u8; 8]>::try_from(bytes) {
-            Ok(word) => u64::from_le_bytes(word),
-            Err(_) => bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
-        }
-    }
-}
-
-/// Spreads what differs in a few bits over all of them: the halves of a product by an odd constant.
-fn mix(value: u64) -> u64 {
-    let product = u128::from(value ^ 0x9e37_79b9_7f4a_7c15) * 0xa076_1d64_78bd_642f;
-    (product as u64) ^ (product >> 64) as u64
 }

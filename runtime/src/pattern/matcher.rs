@@ -1,223 +1,207 @@
-//! Many patterns at once: each is found by its most selective condition, then verified.
+//! Many patterns under keys, and which of them an event matches.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::index::{EntryId, Fields, Found, Key};
-use super::json::{self, Place};
-use super::tree::{FieldId, NONE, ROOT, Tree, Value};
-use super::verify::Resolved;
-use super::view::{DataView, EventView, MalformedEvent};
-use super::{Group, Pattern, Test};
+use super::event::EventView;
+use super::extract::{Extract, Texts};
+use super::index::Index;
+use super::lookup::{Lookup, Marks};
+use super::verify::Need;
+use super::{MalformedEvent, Pattern};
 
-/// Patterns, each inserted under a key, and a fast answer to which keys an event matches.
-#[derive(Debug)]
+/// Patterns, indexed. What an event costs hardly depends on how many there are.
+///
+/// Adding a pattern touches only what it shares conditions with. Removing one marks it; when more are marked than not,
+/// the index is built anew, so that the cost of a removal stays constant on average.
 pub struct Matcher<K> {
-    /// In the order of insertion; what was removed stays empty until enough of it has gathered.
-    entries: Vec<Option<Entry<K>>>,
-    removed: usize,
-    /// The first and the last entry of each key.
-    keys: HashMap<K, (EntryId, EntryId)>,
-    fields: Fields,
-    /// Entries that no value leads to: they are verified against every event.
-    always: Vec<EntryId>,
+    index: Index,
+    /// In the order of insertion, which is also the order of results.
+    owners: Vec<Owner<K>>,
+    numbers: HashMap<K, u32>,
+    pattern_count: usize,
+    live_branches: usize,
+    dead_branches: usize,
 }
 
-#[derive(Debug)]
-struct Entry<K> {
+/// A key, and what is filed for it.
+struct Owner<K> {
     key: K,
-    /// The key's first entry, whose place is the key's.
-    first: EntryId,
-    resolved: Resolved,
-    pattern: Pattern,
+    pattern_count: usize,
+    branches: Vec<u32>,
 }
 
+/// What a match needs for the time being. Kept from event to event, a match allocates nothing.
 #[derive(Default)]
-struct Scratch {
-    tree: Tree,
-    found: Found,
+pub struct Scratch {
+    extract: Extract,
+    marks: Marks,
 }
 
 thread_local! {
-    /// Taken while in use, so that matching within matching would merely allocate.
-    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
+
+/// A smaller index is not worth building anew.
+const REBUILD_MIN: usize = 64;
 
 impl<K> Default for Matcher<K> {
     fn default() -> Self {
-        Self { entries: Vec::new(), removed: 0, keys: HashMap::new(), fields: Fields::default(), always: Vec::new() }
+        Self {
+            index: Index::default(),
+            owners: Vec::new(),
+            numbers: HashMap::new(),
+            pattern_count: 0,
+            live_branches: 0,
+            dead_branches: 0,
+        }
+    }
+}
+
+impl<K> std::fmt::Debug for Matcher<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Matcher").field("patterns", &self.pattern_count).finish_non_exhaustive()
     }
 }
 
 impl<K: Copy + Eq + Hash> Matcher<K> {
-    /// Adds a pattern under a key; a key with several patterns matches when one of them does.
-    pub fn insert(&mut self, key: K, pattern: &Pattern) {
-        let id = self.entries.len() as EntryId;
-        let keys = self.keys.entry(key).or_insert((id, id));
-        keys.1 = id;
-        let first = keys.0;
-        let mut ids = vec![0; pattern.0.field_count as usize];
-        let resolved = Resolved::new(&pattern.0.root, 0, &mut self.fields, &mut ids);
-        match self.way_to(&pattern.0.root, &ids) {
-            Some(way) => way.keys.iter().for_each(|(field, key)| self.fields.add(*field, key, id)),
-            None => self.always.push(id),
-        }
-        self.entries.push(Some(Entry { key, first, resolved, pattern: pattern.clone() }));
+    /// How many patterns there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pattern_count
     }
 
-    /// Removes every pattern of a key; returns how many there were.
-    pub fn remove(&mut self, key: K) -> usize {
-        let Some((first, last)) = self.keys.remove(&key) else { return 0 };
-        let mut count = 0;
-        for entry in self.entries.iter_mut().take(last as usize + 1).skip(first as usize) {
-            count += usize::from(entry.take_if(|entry| entry.key == key).is_some());
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pattern_count == 0
+    }
+
+    /// Adds a pattern under a key. A key with several patterns matches when one of them does.
+    pub fn insert(&mut self, key: K, pattern: &Pattern) {
+        let number = *self.numbers.entry(key).or_insert_with(|| {
+            self.owners.push(Owner { key, pattern_count: 0, branches: Vec::new() });
+            self.owners.len() as u32 - 1
+        });
+        let compiled = &*pattern.0;
+        let needs: Vec<Need> = compiled
+            .fields
+            .iter()
+            .map(|test| Need {
+                field: self.index.fields.intern(&test.path),
+                leaf: self.index.add_leaf(test.leaf.clone()),
+            })
+            .collect();
+        let Some(owner) = self.owners.get_mut(number as usize) else { return };
+        for alternative in &compiled.alternatives {
+            let chosen = alternative.iter().filter_map(|at| needs.get(*at as usize).copied());
+            owner.branches.push(self.index.add_branch(number, chosen));
         }
-        self.removed += count;
-        // What is left of the removed costs a look now and then; a rebuild when it is half keeps that bounded.
-        if self.removed > self.entries.len() / 2 {
-            let entries = std::mem::take(self).entries;
-            entries.into_iter().flatten().for_each(|entry| self.insert(entry.key, &entry.pattern));
+        owner.pattern_count += 1;
+        self.pattern_count += 1;
+        self.live_branches += compiled.alternatives.len();
+    }
+
+    /// Takes all patterns of a key away; returns how many there were.
+    pub fn remove(&mut self, key: K) -> usize {
+        let Some(number) = self.numbers.remove(&key) else { return 0 };
+        let Some(owner) = self.owners.get_mut(number as usize) else { return 0 };
+        let branches = std::mem::take(&mut owner.branches);
+        let count = std::mem::take(&mut owner.pattern_count);
+        branches.iter().for_each(|branch| self.index.kill(*branch));
+        self.live_branches -= branches.len();
+        self.dead_branches += branches.len();
+        self.pattern_count -= count;
+        if self.dead_branches > self.live_branches.max(REBUILD_MIN) {
+            self.rebuild();
         }
         count
     }
 
-    /// How many patterns there are.
-    pub fn len(&self) -> usize {
-        self.entries.len() - self.removed
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The keys with a pattern that matches, each once, in the order of their first insertion. All of the event's
-    /// JSON is checked, whatever is asked for.
-    pub fn matches(&self, event: &EventView<'_>) -> Result<Vec<K>, MalformedEvent> {
-        self.with_scratch(|scratch| {
-            load(event, &self.fields, &mut scratch.tree)?;
-            Ok(self.search(scratch))
-        })
-    }
-
-    /// Like `matches`, for an event that is one JSON object.
-    pub fn matches_json(&self, event: &[u8]) -> Result<Vec<K>, MalformedEvent> {
-        self.with_scratch(|scratch| {
-            scratch.tree.clear(self.fields.len());
-            json::read(event, &self.fields, &mut scratch.tree, &Place::Root)?;
-            Ok(self.search(scratch))
-        })
-    }
-
-    fn with_scratch<T>(&self, run: impl FnOnce(&mut Scratch) -> T) -> T {
-        let mut scratch = SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default();
-        let result = run(&mut scratch);
-        // A thread does not hold on to what one huge event needed.
-        if scratch.tree.text.capacity() < 1 << 20 && scratch.tree.items.capacity() < 1 << 16 {
-            let _ = SCRATCH.try_with(|cell| cell.set(Some(scratch)));
-        }
-        result
-    }
-
-    fn search(&self, scratch: &mut Scratch) -> Vec<K> {
-        let Scratch { tree, found } = scratch;
-        found.clear(&self.fields, &self.always);
-        tree.count_scalars(|field, scalar| self.fields.find(field, scalar, found));
-        let found = found.sorted();
-        found.retain_mut(|id| {
-            let Some(Some(entry)) = self.entries.get(*id as usize) else { return false };
-            *id = entry.first;
-            entry.resolved.matches(tree)
-        });
-        found.sort_unstable();
-        found.dedup();
-        let key = |id: &EntryId| self.entries.get(*id as usize)?.as_ref().map(|entry| entry.key);
-        found.iter().filter_map(key).collect()
-    }
-
-    /// The conditions one of which every matching event meets, and that lead to the fewest other patterns.
-    fn way_to<'p>(&self, group: &'p Group, fields: &[FieldId]) -> Option<Way<'p>> {
-        let mut best: Option<Way<'p>> = None;
-        let of_fields = group.fields.iter().filter_map(|field| match &field.test {
-            Test::Group(group) => self.way_to(group, fields),
-            Test::Value(conditions) => {
-                let id = *fields.get(field.ordinal as usize)?;
-                let mut way = Way::default();
-                for condition in conditions {
-                    Key::of(condition, |key| way.push(id, key, &self.fields))?;
+    /// Files the live patterns in a new index.
+    fn rebuild(&mut self) {
+        let old = std::mem::take(&mut self.index);
+        self.owners.retain(|owner| owner.pattern_count > 0);
+        for (number, owner) in self.owners.iter_mut().enumerate() {
+            self.numbers.insert(owner.key, number as u32);
+            let mut moved: HashMap<u32, Need> = HashMap::new();
+            for branch in &mut owner.branches {
+                let mut needs = Vec::new();
+                for need in old.needs(*branch) {
+                    needs.push(*moved.entry(need.leaf).or_insert_with(|| Need {
+                        field: self.index.fields.intern(&old.fields.path(need.field)),
+                        leaf: self.index.add_leaf(old.leaf(need.leaf).cloned().unwrap_or_default()),
+                    }));
                 }
-                Some(way)
-            }
-        });
-        let of_ors = group.ors.iter().filter_map(|groups| {
-            let mut way = Way::default();
-            for group in groups {
-                let one = self.way_to(group, fields)?;
-                way.cost += one.cost;
-                way.keys.extend(one.keys);
-            }
-            Some(way)
-        });
-        for way in of_fields.chain(of_ors) {
-            if best.as_ref().is_none_or(|best| way.rank() < best.rank()) {
-                best = Some(way);
+                *branch = self.index.add_branch(number as u32, needs.into_iter());
             }
         }
-        best
+        self.dead_branches = 0;
+    }
+
+    /// The keys with a pattern that matches an event, each once, in the order of their first insertion.
+    ///
+    /// # Errors
+    /// When the event's data is not one JSON text, whatever patterns there are.
+    pub fn matches(&self, event: &EventView<'_>) -> Result<Vec<K>, MalformedEvent> {
+        let mut keys = Vec::new();
+        with_scratch(|scratch| self.matches_into(event, scratch, &mut keys))?;
+        Ok(keys)
+    }
+
+    /// As [`Matcher::matches`], into a list that is emptied before, and without allocating once the buffers have grown.
+    ///
+    /// # Errors
+    /// As [`Matcher::matches`]; then the list is empty.
+    pub fn matches_into(
+        &self,
+        event: &EventView<'_>,
+        scratch: &mut Scratch,
+        keys: &mut Vec<K>,
+    ) -> Result<(), MalformedEvent> {
+        keys.clear();
+        let texts = scratch.extract.read(&self.index.fields, event)?;
+        self.look_up(texts, scratch, keys);
+        Ok(())
+    }
+
+    /// As [`Matcher::matches`], of an event that is one JSON object.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn matches_json(&self, json: &[u8]) -> Result<Vec<K>, MalformedEvent> {
+        let mut keys = Vec::new();
+        with_scratch(|scratch| {
+            let texts = scratch.extract.read_json(&self.index.fields, json)?;
+            self.look_up(texts, scratch, &mut keys);
+            Ok(())
+        })?;
+        Ok(keys)
+    }
+
+    fn look_up(&self, texts: Texts<'_>, scratch: &mut Scratch, keys: &mut Vec<K>) {
+        let Scratch { extract, marks } = scratch;
+        Lookup { index: &self.index, extract, texts, marks }.run();
+        marks.owners.sort_unstable();
+        marks.owners.dedup();
+        keys.extend(marks.owners.iter().filter_map(|owner| Some(self.owners.get(*owner as usize)?.key)));
+    }
+
+    pub(super) fn index(&self) -> &Index {
+        &self.index
     }
 }
 
-/// Keys that lead to a pattern.
-#[derive(Default)]
-struct Way<'p> {
-    keys: Vec<(FieldId, Key<'p>)>,
-    /// What taking it adds to: how many patterns a value with one of the keys would lead to.
-    cost: usize,
-}
-
-impl<'p> Way<'p> {
-    /// Far more events have any value in a field than a certain one.
-    const ANY: usize = 8;
-
-    fn push(&mut self, field: FieldId, key: Key<'p>, fields: &Fields) {
-        let crowd = fields.crowd(field, &key);
-        self.cost += if let Key::Any = key { (crowd + 1) * Self::ANY } else { crowd };
-        self.keys.push((field, key));
-    }
-
-    fn rank(&self) -> (usize, usize) {
-        (self.cost, self.keys.len())
+impl Scratch {
+    pub(super) fn extract(&mut self) -> &mut Extract {
+        &mut self.extract
     }
 }
 
-/// Fills a tree with what is asked for of an event.
-pub(super) fn load(event: &EventView<'_>, fields: &Fields, tree: &mut Tree) -> Result<(), MalformedEvent> {
-    tree.clear(fields.len());
-    let mut previous = NONE;
-    for (name, value) in event.attributes() {
-        if let Some(field) = fields.child(0, name.as_bytes()) {
-            previous = push_text(field, value, previous, tree)?;
-        }
-    }
-    let field = fields.child(0, b"data");
-    match (event.data(), field) {
-        (DataView::Json(bytes), field) => {
-            json::read(bytes, fields, tree, &Place::Member { field, parent: ROOT, previous })
-        }
-        (DataView::Text(text), Some(field)) => push_text(field, text, previous, tree).map(drop),
-        (DataView::Text(_), None) | (DataView::None, _) => Ok(()),
-    }
-}
-
-fn push_text(field: FieldId, text: &str, previous: u32, tree: &mut Tree) -> Result<u32, MalformedEvent> {
-    let start = tree.text.len();
-    if text.len() > json::SIZE_MAX / 2 || start > json::SIZE_MAX / 2 {
-        return Err(MalformedEvent { position: 0, reason: "an event of 4 GiB or more" });
-    }
-    tree.text.push_str(text);
-    let value: Value = tree.push_text(start);
-    let item = tree.push(field, ROOT, previous, value);
-    tree.member(item);
-    Ok(item)
+fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+        Ok(mut scratch) => work(&mut scratch),
+        Err(_) => work(&mut Scratch::default()),
+    })
 }

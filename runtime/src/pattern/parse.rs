@@ -1,200 +1,225 @@
-//! A pattern's JSON to its compiled form, with every mistake named.
+//! From JSON to a compiled pattern: the shape, fields and `$or`. The entries of a field's list are read by `operator`.
 
-mod operator;
+use serde_json::{Map, Value as Json};
 
-use serde_json::{Map, Value};
+use super::condition::Leaf;
+use super::operator::{OPERATORS, condition};
+use super::{Compiled, FieldTest, PatternError, Segment};
 
-use super::{Field, Group, PATTERN_DEPTH_MAX, PATTERN_SIZE_MAX, PatternError, Segment, Test};
+/// The longest pattern, in bytes of its JSON text without white space.
+const SIZE_MAX: usize = 64 * 1024;
+/// How deeply fields and `$or` may be nested.
+const DEPTH_MAX: usize = 64;
+/// The most combinations that the `$or` of a pattern may come to; EventBridge has the same limit.
+const ALTERNATIVES_MAX: usize = 1000;
+/// The most fields that all combinations may have together, so that no pattern grows by more than its size.
+const NEEDS_MAX: usize = 64 * 1024;
+/// A wildcard looks at the whole value, every other condition only at as much as it names.
+const WILDCARDS_MAX: usize = 64;
 
-/// The root group, and how many fields there are.
-pub(super) fn parse(value: &Value) -> Result<(Group, u32), Vec<PatternError>> {
+pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
     let mut parser = Parser::default();
-    let root = parser.root(value);
-    match root {
-        Some(root) if parser.errors.is_empty() => Ok((root, parser.field_count)),
-        _ => Err(parser.errors),
+    let size = json.to_string().len();
+    if size > SIZE_MAX {
+        let help = format!("the most is {SIZE_MAX}; split it into several triggers");
+        parser.error(format!("the pattern has {size} bytes"), Some(help));
+        return Err(parser.errors);
+    }
+    let alternatives = match json {
+        Json::Object(map) => parser.object(map, false),
+        _ => {
+            let help = "write an object such as {\"type\": [\"order.placed\"]}".to_owned();
+            parser.error(format!("a pattern is an object of fields, not {}", kind(json)), Some(help));
+            Vec::new()
+        }
+    };
+    if parser.wildcards > WILDCARDS_MAX {
+        let message = format!("the pattern has {} wildcards, the most is {WILDCARDS_MAX}", parser.wildcards);
+        parser.error(message, Some("prefix and suffix cost less and are not limited".to_owned()));
+    }
+    if parser.errors.is_empty() && alternatives.iter().map(Vec::len).sum::<usize>() > NEEDS_MAX {
+        parser.too_many();
+    }
+    if parser.errors.is_empty() {
+        Ok(Compiled { source: json.clone(), fields: parser.fields, alternatives })
+    } else {
+        Err(parser.errors)
     }
 }
 
+/// What a JSON value is, in words.
+pub(super) fn kind(json: &Json) -> &'static str {
+    match json {
+        Json::Null => "null",
+        Json::Bool(_) => "a boolean",
+        Json::Number(_) => "a number",
+        Json::String(_) => "a string",
+        Json::Array(_) => "a list",
+        Json::Object(_) => "an object",
+    }
+}
+
+/// Combinations of fields, each a list of indexes into `Parser::fields`.
+type Alternatives = Vec<Vec<u32>>;
+
 #[derive(Default)]
-struct Parser {
-    path: Vec<Segment>,
+pub(super) struct Parser {
+    /// Where in the pattern we are.
+    at: Vec<Segment>,
+    /// The fields above.
+    path: Vec<Box<str>>,
+    fields: Vec<FieldTest>,
     errors: Vec<PatternError>,
-    field_count: u32,
+    pub(super) wildcards: usize,
 }
 
 impl Parser {
-    fn error(&mut self, message: impl Into<String>, help: impl Into<String>) {
-        let (path, message, help) = (self.path.clone(), message.into(), Some(help.into()));
-        self.errors.push(PatternError { path, message, help });
+    pub(super) fn error(&mut self, message: String, help: Option<String>) {
+        self.errors.push(PatternError { path: self.at.clone(), message, help });
     }
 
-    /// Reads what is one step deeper.
-    fn within<T>(&mut self, segment: Segment, read: impl FnOnce(&mut Self) -> T) -> T {
-        self.path.push(segment);
-        let result = read(self);
-        self.path.pop();
+    /// Does something one step further in.
+    pub(super) fn within<T>(&mut self, segment: Segment, inside: impl FnOnce(&mut Self) -> T) -> T {
+        self.at.push(segment);
+        let result = inside(self);
+        self.at.pop();
         result
     }
 
-    fn key<T>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> T) -> T {
-        self.within(Segment::Key(key.to_owned()), read)
+    pub(super) fn within_key<T>(&mut self, key: &str, inside: impl FnOnce(&mut Self) -> T) -> T {
+        self.within(Segment::Key(key.to_owned()), inside)
     }
 
-    fn root(&mut self, value: &Value) -> Option<Group> {
-        let Value::Object(members) = value else {
-            let message = format!("a pattern is an object of fields, this is {}", kind(value));
-            self.error(message, "write {\"type\": [\"order.placed\"]}");
-            return None;
-        };
-        let size = size_of(value);
-        if size > PATTERN_SIZE_MAX {
-            let message = format!("the pattern has {size} bytes; the most is {PATTERN_SIZE_MAX}");
-            self.error(message, "use several patterns, or `prefix`, `suffix` or `wildcard` in place of long lists");
-            return None;
+    /// An object of fields; what stands below `$or` must not look like an operator.
+    fn object(&mut self, map: &Map<String, Json>, below_or: bool) -> Alternatives {
+        if map.is_empty() {
+            let help = "name a field, such as {\"source\": [{\"prefix\": \"\"}]}, which every event matches";
+            self.error("an empty object matches nothing".to_owned(), Some(help.to_owned()));
         }
-        Some(self.group(members, 1))
+        if self.at.len() >= DEPTH_MAX {
+            self.error(format!("the pattern is nested deeper than {DEPTH_MAX} levels"), None);
+            return vec![Vec::new()];
+        }
+        let mut all: Alternatives = vec![Vec::new()];
+        for (name, value) in map {
+            let more =
+                self.within_key(name, |it| if name == "$or" { it.or(value) } else { it.field(name, value, below_or) });
+            all = self.both(all, &more);
+        }
+        all
     }
 
-    fn group(&mut self, members: &Map<String, Value>, depth: usize) -> Group {
-        let mut group = Group::default();
-        if members.is_empty() {
-            let help = match self.path.is_empty() {
-                true => {
-                    "name a field, such as {\"type\": [\"order.placed\"]}; every event has {\"id\": [{\"exists\": true}]}"
+    fn field(&mut self, name: &str, value: &Json, below_or: bool) -> Alternatives {
+        if below_or && OPERATORS.contains(&name) {
+            let help = format!("name the field: {{\"FIELD\": [{{\"{name}\": …}}]}}");
+            self.error(format!("`{name}` is an operator, but an alternative of `$or` names fields"), Some(help));
+            return vec![Vec::new()];
+        }
+        match value {
+            Json::Object(map) => {
+                if let Some(operator) = lost_operator(map) {
+                    let help = format!("write [{}]", shorten(value));
+                    self.error(format!("the operator `{operator}` of `{name}` does not stand in a list"), Some(help));
+                    return vec![Vec::new()];
                 }
-                false => "name a field inside, or ask whether there is a value with [{\"exists\": true}]",
-            };
-            self.error("an empty object asks for nothing", help);
+                self.path.push(name.into());
+                let alternatives = self.object(map, below_or);
+                self.path.pop();
+                alternatives
+            }
+            Json::Array(entries) => vec![vec![self.list(name, entries)]],
+            _ => {
+                let message = format!("`{name}` is {}, but a field takes a list of what it may be", kind(value));
+                self.error(message, Some(format!("write [{}]", shorten(value))));
+                vec![Vec::new()]
+            }
         }
-        if depth > PATTERN_DEPTH_MAX {
-            let message = format!("objects in a pattern nest at most {PATTERN_DEPTH_MAX} deep");
-            self.error(message, "ask for fields that are less deep");
-            return group;
-        }
-        for (name, value) in members {
-            self.key(name, |parser| match name.as_str() {
-                "$or" => group.ors.extend(parser.any_of(value, depth)),
-                _ => group.fields.extend(parser.field(name, value, depth)),
-            });
-        }
-        group
     }
 
-    fn field(&mut self, name: &str, value: &Value, depth: usize) -> Option<Field> {
-        let ordinal = self.field_count;
-        self.field_count += 1;
-        let test = match value {
-            Value::Object(members) => {
-                if let Some((operator, operand)) = only_operator(members) {
-                    let text = written(&Value::Object(Map::from_iter([(operator.to_owned(), operand.clone())])));
-                    let message = format!("`{operator}` is an operator, and stands in a field's list");
-                    self.error(message, format!("write [{text}]"));
-                    return None;
-                }
-                Test::Group(self.group(members, depth + 1))
-            }
-            Value::Array(values) if values.is_empty() => {
-                self.error("an empty list matches nothing", "list the values that match, or leave the field out");
-                return None;
-            }
-            Value::Array(values) => {
-                let read = values.iter().enumerate();
-                let read =
-                    read.map(|(index, value)| self.within(Segment::Index(index), |parser| parser.condition(value)));
-                Test::Value(read.collect::<Vec<_>>().into_iter().flatten().collect())
-            }
-            scalar => {
-                let message = format!("a field takes a list of what matches, this is {}", kind(scalar));
-                self.error(message, format!("write [{}]", written(scalar)));
-                return None;
-            }
-        };
-        Some(Field { name: name.to_owned(), ordinal, test })
+    /// A field's list; returns the field's index.
+    fn list(&mut self, name: &str, entries: &[Json]) -> u32 {
+        if entries.is_empty() {
+            let help = "name at least one value; {\"exists\": false} stands for no value".to_owned();
+            self.error(format!("the list of `{name}` is empty, so it can never match"), Some(help));
+        }
+        let each = entries.iter().enumerate();
+        let conditions =
+            each.filter_map(|(index, entry)| self.within(Segment::Index(index), |it| condition(it, entry)));
+        let leaf = Leaf::new(conditions.collect());
+        let path = self.path.iter().cloned().chain([name.into()]).collect();
+        self.fields.push(FieldTest { path, at: self.at.clone(), leaf });
+        self.fields.len() as u32 - 1
     }
 
-    fn any_of(&mut self, value: &Value, depth: usize) -> Option<Vec<Group>> {
-        const HELP: &str = "write {\"$or\": [{\"type\": [\"a\"]}, {\"subject\": [\"b\"]}]}";
-        let Value::Array(alternatives) = value else {
-            self.error(format!("`$or` takes a list of objects, this is {}", kind(value)), HELP);
-            return None;
+    fn or(&mut self, value: &Json) -> Alternatives {
+        let Json::Array(entries) = value else {
+            let help = "write [{…}, {…}] with the alternatives".to_owned();
+            self.error(format!("`$or` takes a list of objects, not {}", kind(value)), Some(help));
+            return vec![Vec::new()];
         };
-        if alternatives.len() < 2 {
-            self.error(format!("`$or` takes two objects or more, this list has {}", alternatives.len()), HELP);
+        if entries.len() < 2 {
+            let help = "add another, or write the fields without `$or`".to_owned();
+            self.error("`$or` needs at least two alternatives".to_owned(), Some(help));
         }
-        let groups = alternatives.iter().enumerate().filter_map(|(index, alternative)| {
-            self.within(Segment::Index(index), |parser| match alternative {
-                Value::Object(members) => Some(parser.alternative(members, depth)),
+        let mut any = Alternatives::new();
+        for (index, entry) in entries.iter().enumerate() {
+            any.extend(self.within(Segment::Index(index), |it| match entry {
+                Json::Object(map) => it.object(map, true),
                 other => {
-                    parser.error(format!("`$or` lists objects of fields, this is {}", kind(other)), HELP);
-                    None
+                    let help = "write {\"FIELD\": [\"value\"]}".to_owned();
+                    it.error(format!("an alternative of `$or` is an object, not {}", kind(other)), Some(help));
+                    Vec::new()
                 }
-            })
-        });
-        Some(groups.collect())
-    }
-
-    fn alternative(&mut self, members: &Map<String, Value>, depth: usize) -> Group {
-        for name in members.keys().filter(|name| operator::NAMES.contains(&name.as_str())) {
-            self.key(name, |parser| {
-                let message = format!("`{name}` is an operator; `$or` lists objects of fields");
-                parser.error(message, format!("name the field: {{\"field\": [{{\"{name}\": …}}]}}"));
-            });
+            }));
         }
-        // An `$or` in an `$or` is a level too: it is one for those who walk the pattern.
-        self.group(members, depth + 1)
+        if any.len() > ALTERNATIVES_MAX {
+            self.too_many();
+            any.truncate(1);
+        }
+        any
+    }
+
+    /// What holds when both hold: each combined with each.
+    fn both(&mut self, all: Alternatives, more: &Alternatives) -> Alternatives {
+        if let ([only], [one]) = (&*all, &**more) {
+            return vec![only.iter().chain(one).copied().collect()];
+        }
+        if all.len() * more.len() > ALTERNATIVES_MAX {
+            self.too_many();
+            return all;
+        }
+        all.iter().flat_map(|left| more.iter().map(|right| left.iter().chain(right).copied().collect())).collect()
+    }
+
+    fn too_many(&mut self) {
+        let message = format!("`$or` comes to more than {ALTERNATIVES_MAX} combinations, or to too large ones");
+        let help = "several `$or` beside each other multiply; split the pattern into several triggers".to_owned();
+        if self.errors.iter().all(|error| error.message != message) {
+            self.error(message, Some(help));
+        }
     }
 }
 
-/// An operator in place of a field's list: `{"prefix": "a"}`, where a field called `prefix` would have a list.
-fn only_operator(members: &Map<String, Value>) -> Option<(&str, &Value)> {
-    let mut entries = members.iter();
-    let (name, value) = entries.next()?;
-    let is_operator = entries.next().is_none() && operator::NAMES.contains(&name.as_str());
-    let is_operand = match name.as_str() {
-        "numeric" => value.get(0).and_then(Value::as_str).is_some_and(|sign| operator::SIGNS.contains(&sign)),
-        _ => !value.is_array() && (!value.is_object() || matches!(name.as_str(), "anything-but" | "prefix" | "suffix")),
+/// The classic mistake `"total": {"numeric": [">", 0]}`: an object that can only be meant as an operator.
+fn lost_operator(map: &Map<String, Json>) -> Option<&str> {
+    let (name, value) = map.iter().next().filter(|_| map.len() == 1)?;
+    let meant = match (name.as_str(), value) {
+        ("anything-but" | "equals-ignore-case", _) => true,
+        ("numeric", Json::Array(list)) => {
+            matches!(list.first(), Some(Json::String(sign)) if ["=", "<", "<=", ">", ">="].contains(&&**sign))
+        }
+        ("exists", Json::Bool(_)) | ("prefix" | "suffix" | "wildcard" | "cidr", Json::String(_)) => true,
+        ("prefix" | "suffix", Json::Object(inner)) => inner.contains_key("equals-ignore-case"),
+        _ => false,
     };
-    (is_operator && is_operand).then_some((name, value))
+    meant.then_some(name)
 }
 
-/// What a value is, in words.
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
-
-/// A value's JSON text, cut when it is long.
-fn written(value: &Value) -> String {
-    const LONG: usize = 80;
+/// A value as JSON, for a message.
+pub(super) fn shorten(value: &Json) -> String {
     let text = value.to_string();
-    match text.char_indices().nth(LONG) {
+    match text.char_indices().nth(80) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text,
-    }
-}
-
-/// The length of a value's shortest JSON text, without making it.
-fn size_of(value: &Value) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    match serde_json::to_writer(&mut count, value) {
-        Ok(()) => count.0,
-        Err(_) => usize::MAX,
     }
 }

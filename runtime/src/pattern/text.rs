@@ -1,146 +1,150 @@
-//! What can be asked of a string.
+//! Tests of a string: prefix, suffix, wildcard, and each ignoring case.
 
-use std::net::IpAddr;
-
-/// A string to look for, as it is or in any case. With `ignore_case`, `text` is folded already.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Literal {
-    pub(super) text: Box<str>,
-    pub(super) ignore_case: bool,
+/// One way to look at a string value.
+#[derive(Clone, Debug)]
+pub(super) enum TextTest {
+    Prefix(Box<str>),
+    Suffix(Box<str>),
+    /// The operands of the next three are folded already.
+    FoldedPrefix(Box<str>),
+    FoldedSuffix(Box<str>),
+    Folded(Box<str>),
+    Wildcard(Wildcard),
 }
 
-impl Literal {
-    pub(super) fn new(text: &str, ignore_case: bool) -> Self {
-        let text = if ignore_case { text.chars().map(fold).collect() } else { text.into() };
-        Self { text, ignore_case }
-    }
-
-    pub(super) fn equals(&self, value: &str) -> bool {
-        if self.ignore_case { value.chars().map(fold).eq(self.text.chars()) } else { *value == *self.text }
-    }
-
-    pub(super) fn is_prefix_of(&self, value: &str) -> bool {
-        if !self.ignore_case {
-            return value.starts_with(&*self.text);
+impl TextTest {
+    pub(super) fn matches(&self, value: &str) -> bool {
+        match self {
+            Self::Prefix(prefix) => value.as_bytes().starts_with(prefix.as_bytes()),
+            Self::Suffix(suffix) => value.as_bytes().ends_with(suffix.as_bytes()),
+            Self::FoldedPrefix(prefix) => {
+                let mut chars = value.chars().map(fold_char);
+                prefix.chars().all(|wanted| chars.next() == Some(wanted))
+            }
+            Self::FoldedSuffix(suffix) => {
+                let mut chars = value.chars().rev().map(fold_char);
+                suffix.chars().rev().all(|wanted| chars.next() == Some(wanted))
+            }
+            Self::Folded(whole) => value.chars().map(fold_char).eq(whole.chars()),
+            Self::Wildcard(wildcard) => wildcard.matches(value),
         }
-        let mut rest = value.chars().map(fold);
-        self.text.chars().all(|c| rest.next() == Some(c))
-    }
-
-    pub(super) fn is_suffix_of(&self, value: &str) -> bool {
-        if !self.ignore_case {
-            return value.ends_with(&*self.text);
-        }
-        let mut rest = value.chars().rev().map(fold);
-        self.text.chars().rev().all(|c| rest.next() == Some(c))
     }
 }
 
-/// A character without its case: its upper case's lower case, so that `ς` is `σ`. A character whose other case is
-/// more than one character (`ß`) stands for itself: folding never changes how many there are.
-pub(super) fn fold(c: char) -> char {
-    if c.is_ascii() {
-        return c.to_ascii_lowercase();
+/// Case is ignored character by character: to upper case, then to lower case, each only where that is one character.
+/// So `Σ`, `σ` and `ς` are the same, `ß` is only itself, and no locale plays a part.
+pub(super) fn fold_char(char: char) -> char {
+    if char.is_ascii() {
+        return char.to_ascii_lowercase();
     }
-    let upper = single(c.to_uppercase()).unwrap_or(c);
+    let upper = single(char.to_uppercase()).unwrap_or(char);
     single(upper.to_lowercase()).unwrap_or(upper)
 }
 
 fn single(mut chars: impl Iterator<Item = char>) -> Option<char> {
-    let first = chars.next();
-    if chars.next().is_none() { first } else { None }
+    let first = chars.next()?;
+    chars.next().is_none().then_some(first)
 }
 
-/// Text with `*` for any run of characters, cut at these: `a*b*c` is `["a", "b", "c"]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A text with its case folded.
+pub(super) fn fold(text: &str) -> Box<str> {
+    text.chars().map(fold_char).collect::<String>().into()
+}
+
+/// Folds a text into a buffer that is kept between events.
+pub(super) fn fold_into(buffer: &mut String, text: &str) {
+    buffer.clear();
+    buffer.extend(text.chars().map(fold_char));
+}
+
+/// A text with `*` for any run of characters, also of none. `\*` is a star and `\\` a backslash.
+#[derive(Clone, Debug)]
 pub(super) struct Wildcard {
-    parts: Box<[Box<str>]>,
+    /// The literal pieces between the stars: the first is a prefix, the last a suffix; both may be empty.
+    pieces: Box<[Box<str>]>,
+}
+
+/// Why a text is no wildcard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WildcardError {
+    ConsecutiveStars,
+    BadEscape,
 }
 
 impl Wildcard {
-    /// `\*` is an asterisk and `\\` a backslash. The error says what is wrong, and what would be right.
-    pub(super) fn parse(text: &str) -> Result<Self, (&'static str, &'static str)> {
-        let (mut parts, mut part) = (Vec::new(), String::new());
-        let (mut chars, mut after_star) = (text.chars(), false);
-        while let Some(c) = chars.next() {
-            match c {
-                '*' if after_star => {
-                    return Err(("`**` says no more than `*`", "write one `*`, or `\\*` for an asterisk itself"));
-                }
-                '*' => parts.push(std::mem::take(&mut part)),
+    pub(super) fn parse(text: &str) -> Result<Self, WildcardError> {
+        let mut pieces = Vec::new();
+        let mut piece = String::new();
+        let mut after_star = false;
+        let mut chars = text.chars();
+        while let Some(char) = chars.next() {
+            let star = char == '*';
+            match char {
+                '*' if after_star => return Err(WildcardError::ConsecutiveStars),
+                '*' => pieces.push(std::mem::take(&mut piece).into_boxed_str()),
                 '\\' => match chars.next() {
-                    Some(escaped @ ('*' | '\\')) => part.push(escaped),
-                    _ => {
-                        return Err((
-                            "a backslash in a wildcard stands before `*` or another backslash",
-                            "write `\\\\` for a backslash itself",
-                        ));
-                    }
+                    Some(escaped @ ('*' | '\\')) => piece.push(escaped),
+                    _ => return Err(WildcardError::BadEscape),
                 },
-                c => part.push(c),
+                _ => piece.push(char),
             }
-            after_star = c == '*';
+            after_star = star;
         }
-        parts.push(part);
-        Ok(Self { parts: parts.into_iter().map(String::into_boxed_str).collect() })
+        pieces.push(piece.into_boxed_str());
+        Ok(Self { pieces: pieces.into() })
     }
 
-    /// Time is linear in both lengths: leftmost finds of the parts between stars are enough, nothing is tried again.
-    pub(super) fn matches(&self, value: &str) -> bool {
-        let [first, middle @ .., last] = &*self.parts else {
-            return self.parts.first().is_some_and(|only| **only == *value);
-        };
-        let Some(rest) = value.strip_prefix(&**first) else { return false };
-        let Some(mut rest) = rest.strip_suffix(&**last) else { return false };
-        for part in middle {
-            match rest.find(&**part) {
-                Some(at) => rest = rest.get(at + part.len()..).unwrap_or_default(),
-                None => return false,
+    /// Whether nothing but `*` stands in it.
+    pub(super) fn is_anything(&self) -> bool {
+        self.pieces.len() > 1 && self.pieces.iter().all(|piece| piece.is_empty())
+    }
+
+    /// The literal start, the literal end and the longest literal in between. A text without a star has only a start.
+    pub(super) fn literals(&self) -> (&str, &str, &str) {
+        match &*self.pieces {
+            [] => ("", "", ""),
+            [only] => (only, "", ""),
+            [head, middle @ .., tail] => {
+                let longest = middle.iter().max_by_key(|piece| piece.len()).map_or("", |piece| piece);
+                (head, tail, longest)
             }
+        }
+    }
+
+    /// Takes each piece at the first place where it is found behind the last one. A later place could never do better,
+    /// so nothing is tried twice: time is linear in value and pattern.
+    pub(super) fn matches(&self, value: &str) -> bool {
+        let (head, middle, tail) = match &*self.pieces {
+            [] => return value.is_empty(),
+            [only] => return value == &**only,
+            [head, middle @ .., tail] => (head, middle, tail),
+        };
+        let Some(rest) = value.strip_prefix(&**head) else { return false };
+        let Some(mut rest) = rest.strip_suffix(&**tail) else { return false };
+        for piece in middle {
+            let Some(found) = rest.find(&**piece) else { return false };
+            rest = rest.get(found + piece.len()..).unwrap_or_default();
         }
         true
     }
-
-    /// The text before the first star and after the last; they are one when there is no star.
-    pub(super) fn ends(&self) -> (&str, &str) {
-        (self.parts.first().map_or("", |text| text), self.parts.last().map_or("", |text| text))
-    }
 }
 
-/// A block of IP addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Cidr {
-    pub(super) network: IpAddr,
-    /// How many bits of `network` count.
-    pub(super) bits: u8,
-}
-
-impl Cidr {
-    /// Bits of the address beyond the prefix length are ignored.
-    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
-        let (address, bits) = text.split_once('/').ok_or("the `/` and the length of the network part are missing")?;
-        let network: IpAddr = address.parse().map_err(|_| "what stands before the `/` is no IP address")?;
-        let max = if network.is_ipv4() { 32 } else { 128 };
-        let plain = (1..=3).contains(&bits.len()) && bits.bytes().all(|b| b.is_ascii_digit());
-        match bits.parse::<u8>() {
-            Ok(bits) if plain && bits <= max => Ok(Self { network, bits }),
-            _ if max == 32 => Err("what stands after the `/` is no number from 0 to 32"),
-            _ => Err("what stands after the `/` is no number from 0 to 128"),
+/// How many single-character edits lie between two words; for "did you mean".
+pub(super) fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (line, from) in a.chars().enumerate() {
+        let mut diagonal = line;
+        let mut left = line + 1;
+        for (cell, to) in row.iter_mut().skip(1).zip(&b) {
+            let above = *cell;
+            left = (diagonal + usize::from(from != *to)).min(above + 1).min(left + 1);
+            diagonal = above;
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = line + 1;
         }
     }
-
-    pub(super) fn contains(&self, value: &str) -> bool {
-        // The longest text of an IPv6 address has 45 characters.
-        let Some(address) = (value.len() <= 45).then(|| value.parse().ok()).flatten() else { return false };
-        let shift = |width: u32| width - u32::from(self.bits).min(width);
-        match (self.network, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                (network.to_bits() ^ address.to_bits()).checked_shr(shift(32)).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                (network.to_bits() ^ address.to_bits()).checked_shr(shift(128)).unwrap_or(0) == 0
-            }
-            _ => false,
-        }
-    }
+    row.last().copied().unwrap_or(0)
 }

@@ -1,90 +1,187 @@
-//! Whether an event matches one pattern: each part of the pattern looks at each value of its field once at most, so
-//! the work is bounded by the size of the pattern times that of the event.
+//! Whether one alternative of a pattern holds for an event.
+//!
+//! Each field that the alternative names takes one of the event's values that meets its conditions, or, with
+//! `exists: false`, none. Values taken together never stand in different elements of one array, and a field that takes
+//! none has no value that could stand together with those taken.
 
-use super::condition::Condition;
-use super::index::{Asked, Fields};
-use super::tree::{FieldId, Item, ItemId, ROOT, Tree, Value};
-use super::{Group, Test};
+use super::condition::Leaf;
+use super::extract::{Extract, NONE, OUTSIDE, Texts};
 
-/// A group of a pattern in terms of a matcher's fields. It is small and made in one go, so that its parts are
-/// neighbours in memory: of many patterns, those that are candidates are rarely in a cache.
-#[derive(Debug)]
-pub(super) struct Resolved {
-    fields: Box<[(FieldId, ResolvedTest)]>,
-    /// Each `$or`.
-    ors: Box<[Box<[Resolved]>]>,
+/// One field that an alternative names, and what it asks of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Need {
+    pub(super) field: u32,
+    /// Which of the leaves.
+    pub(super) leaf: u32,
 }
 
-#[derive(Debug)]
-enum ResolvedTest {
-    Value(Box<[Condition]>),
-    Group(Box<Resolved>),
+/// A value of the event at a needed field.
+#[derive(Clone, Copy)]
+struct Place {
+    number: u32,
+    element: u32,
+    matched: bool,
 }
 
-impl Resolved {
-    /// Finds or adds the matcher's field for each field of a group; notes them in `ids` by ordinal.
-    pub(super) fn new(group: &Group, parent: FieldId, fields: &mut Fields, ids: &mut [FieldId]) -> Self {
-        let mut tests = Vec::with_capacity(group.fields.len());
-        for field in &group.fields {
-            let inside = matches!(field.test, Test::Group(_));
-            let id = fields.add_child(parent, &field.name, Asked { value: !inside, inside });
-            if let Some(place) = ids.get_mut(field.ordinal as usize) {
-                *place = id;
+/// A needed field within one array element: its places there are `from..to`.
+#[derive(Clone, Copy)]
+struct Open {
+    from: usize,
+    to: usize,
+    absent: bool,
+    /// The field of the array, right in the element, in whose elements the places are; `NONE` when that is settled.
+    array: u32,
+}
+
+/// Buffers of the search, kept between events.
+#[derive(Default)]
+pub(super) struct Search {
+    places: Vec<Place>,
+    open: Vec<Open>,
+}
+
+/// What can be said within one array element.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Every field is satisfied and at least one by a value.
+    Values,
+    /// Every field is satisfied by its absence.
+    Nothing,
+    No,
+}
+
+/// Whether all needs are met together.
+pub(super) fn holds(extract: &Extract, texts: Texts<'_>, needs: &[Need], leaves: &[Leaf], search: &mut Search) -> bool {
+    let mut simple = true;
+    let mut within_arrays = 0;
+    for need in needs {
+        let Some(leaf) = leaves.get(need.leaf as usize) else { return false };
+        let (mut matched, mut any, mut within) = (false, false, false);
+        for (_, occurrence) in extract.at(need.field) {
+            any = true;
+            within |= occurrence.element != OUTSIDE;
+            if leaf.matches(texts.value(extract, occurrence)) {
+                matched = true;
+                break;
             }
-            let test = match &field.test {
-                Test::Group(group) => ResolvedTest::Group(Box::new(Self::new(group, id, fields, ids))),
-                Test::Value(conditions) => ResolvedTest::Value(conditions.clone()),
-            };
-            tests.push((id, test));
         }
-        let mut any_of =
-            |groups: &Vec<Group>| groups.iter().map(|group| Self::new(group, parent, fields, ids)).collect();
-        Self { ors: group.ors.iter().map(&mut any_of).collect(), fields: tests.into() }
+        let met = matched || (leaf.absent && !any);
+        if !met && !leaf.absent {
+            return false;
+        }
+        simple &= met;
+        within_arrays += u32::from(within);
+    }
+    // Where at most one field's values stand in array elements, no two can be in different ones.
+    if within_arrays <= 1 {
+        return simple;
+    }
+    search.start(extract, texts, needs, leaves);
+    search.solve(extract, OUTSIDE, 0) != Found::No
+}
+
+impl Search {
+    fn start(&mut self, extract: &Extract, texts: Texts<'_>, needs: &[Need], leaves: &[Leaf]) {
+        self.places.clear();
+        self.open.clear();
+        for need in needs {
+            let Some(leaf) = leaves.get(need.leaf as usize) else { continue };
+            let from = self.places.len();
+            self.places.extend(extract.at(need.field).map(|(number, occurrence)| Place {
+                number,
+                element: occurrence.element,
+                matched: leaf.matches(texts.value(extract, occurrence)),
+            }));
+            self.open.push(Open { from, to: self.places.len(), absent: leaf.absent, array: NONE });
+        }
     }
 
-    pub(super) fn matches(&self, tree: &Tree) -> bool {
-        self.object(tree, Some(ROOT))
-    }
-
-    /// Whether the group matches within one object; without one, it is met by what is absent alone.
-    fn object(&self, tree: &Tree, object: Option<ItemId>) -> bool {
-        let field = |(field, test): &(FieldId, ResolvedTest)| {
-            let member = object.and_then(|object| tree.child(object, *field));
-            match test {
-                ResolvedTest::Group(group) => group.inside(tree, member),
-                ResolvedTest::Value(conditions) => {
-                    member
-                        .and_then(|member| tree.item(member))
-                        .is_some_and(|item| value(conditions, tree, member, item))
-                        || !tree.has_scalar(*field) && conditions.contains(&Condition::Absent)
+    /// Solves the open fields from `base` on, whose places are those within `element`. Fields that go through the same
+    /// array are solved together, in one element of it after the other; others do not touch each other. So the work is
+    /// the number of elements times the number of fields, and the recursion as deep as the arrays.
+    fn solve(&mut self, extract: &Extract, element: u32, base: usize) -> Found {
+        let mut found = Found::Nothing;
+        let end = self.open.len();
+        for index in base..end {
+            let Some(open) = self.open.get(index).copied() else { return Found::No };
+            let places = self.places.get(open.from..open.to).unwrap_or_default();
+            let mut settled = Open { array: NONE, ..open };
+            if places.is_empty() {
+                if !open.absent {
+                    return Found::No;
                 }
+            } else if places.iter().any(|place| place.element == element && place.matched) {
+                found = Found::Values;
+            } else {
+                let Some(inner) = places.iter().find(|place| place.element != element) else { return Found::No };
+                settled.array = child(extract, element, inner.element).map_or(NONE, |(_, array)| array);
+                settled.absent &= places.iter().all(|place| place.element != element);
+                found = Found::Values;
             }
-        };
-        self.fields.iter().all(field)
-            && self.ors.iter().all(|groups| groups.iter().any(|group| group.object(tree, object)))
+            if let Some(open) = self.open.get_mut(index) {
+                *open = settled;
+            }
+        }
+        for index in base..end {
+            let Some(open) = self.open.get(index).copied() else { return Found::No };
+            let first = !self.open.get(base..index).unwrap_or_default().iter().any(|it| it.array == open.array);
+            if open.array != NONE && first && !self.solve_array(extract, element, base..end, open.array) {
+                return Found::No;
+            }
+        }
+        found
     }
 
-    /// Whether the group matches in a value: in the object it is, or in one that is an element of the array it is.
-    fn inside(&self, tree: &Tree, member: Option<ItemId>) -> bool {
-        match member.and_then(|member| tree.item(member)).map(|item| item.value) {
-            Some(Value::Object(_)) => self.object(tree, member),
-            Some(Value::Array(_)) => {
-                let mut elements = member.into_iter().flat_map(|member| tree.children(member));
-                elements.any(|(element, _)| self.inside(tree, Some(element))) || self.object(tree, None)
+    /// Whether one element of an array satisfies all the fields that go through it.
+    fn solve_array(&mut self, extract: &Extract, element: u32, open: std::ops::Range<usize>, array: u32) -> bool {
+        // A field that must have a value leads to the only elements worth a look.
+        let through = |it: &Open| it.array == array;
+        let group = self.open.get(open.clone()).unwrap_or_default();
+        let required = group.iter().position(|it| through(it) && !it.absent).map(|at| open.start + at);
+        for lead in open.clone() {
+            let Some(leading) = self.open.get(lead).copied() else { return false };
+            if !through(&leading) || required.is_some_and(|required| required != lead) {
+                continue;
             }
-            _ => self.object(tree, None),
+            let mut at = leading.from;
+            while at < leading.to {
+                let Some(place) = self.places.get(at).copied() else { return false };
+                at += 1;
+                let Some((inner, _)) = child(extract, element, place.element) else { continue };
+                let Some(bounds) = extract.elements.get(inner as usize) else { return false };
+                let base = self.open.len();
+                for index in open.clone() {
+                    let Some(outer) = self.open.get(index).copied() else { return false };
+                    if through(&outer) {
+                        let from = self.seek(outer.from, outer.to, bounds.first);
+                        let to = self.seek(from, outer.to, bounds.last);
+                        self.open.push(Open { from, to, ..outer });
+                    }
+                }
+                let found = self.solve(extract, inner, base);
+                self.open.truncate(base);
+                if found == Found::Values {
+                    return true;
+                }
+                at = self.seek(at, leading.to, bounds.last);
+            }
         }
+        false
+    }
+
+    /// The first of the places that is not before an occurrence.
+    fn seek(&self, from: usize, to: usize, number: u32) -> usize {
+        from + self.places.get(from..to).unwrap_or_default().partition_point(|place| place.number < number)
     }
 }
 
-/// Whether one of the conditions holds for a scalar, or for one in an array.
-fn value(conditions: &[Condition], tree: &Tree, member: Option<ItemId>, item: &Item) -> bool {
-    match (tree.scalar(item), item.value) {
-        (Some(scalar), _) => conditions.iter().any(|condition| condition.holds(scalar)),
-        (None, Value::Array(_)) => {
-            let mut elements = member.into_iter().flat_map(|member| tree.children(member));
-            elements.any(|(element, item)| value(conditions, tree, Some(element), item))
+/// The element right within `outer` that holds `inner`, and the field of its array.
+fn child(extract: &Extract, outer: u32, mut inner: u32) -> Option<(u32, u32)> {
+    loop {
+        let element = extract.elements.get(inner as usize)?;
+        if element.parent == outer {
+            return Some((inner, element.field));
         }
-        (None, _) => false,
+        inner = element.parent;
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn timer(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option
     let missed = table.optional(reader, "missed").and_then(|node| missed(reader, node)).unwrap_or_default();
     match (table.has("cron"), table.has("every")) {
         (false, false) => {
-            reader.error(table.place(), "a timer without a schedule", "add `every: 1m` or `cron: \"0 2 * * *\"`")
+            reader.error(table.place(), "a timer without a schedule", "add `every: 1m` or `cron: \"0 2 * * *\"`");
         }
         (true, true) => {
             let other = (table.key_span("cron"), "the other schedule");

@@ -161,7 +161,12 @@ fn events(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<Events> {
             return None;
         }
     };
-    match Pattern::parse(&json) {
+    // A pattern that no event of the bus can match is a mistake, however well it is written.
+    let checked = Pattern::parse(&json).and_then(|pattern| match pattern.never_in_cloudevents() {
+        never if never.is_empty() => Ok(pattern),
+        never => Err(never),
+    });
+    match checked {
         Ok(pattern) => {
             let mut places = HashMap::new();
             note_places(node, &mut places);

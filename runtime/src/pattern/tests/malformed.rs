@@ -233,7 +233,7 @@ fn an_event_is_an_object() {
     let matcher: Matcher<()> = Matcher::default();
     for text in ["1", "[]", "\"a\"", "null"] {
         let error = matcher.matches_json(text.as_bytes()).unwrap_err();
-        assert_eq!(error.to_string(), "expected an object at byte 0");
+        assert_eq!(error.to_string(), "an event is a JSON object at byte 0");
     }
 }
 
@@ -306,8 +306,8 @@ fn the_error_says_where() {
     for (text, message) in [
         ("{\"a\": tru}", "expected a value at byte 6"),
         ("{\"a\": 01}", "a number has no leading zero at byte 7"),
-        ("{} x", "unexpected text after the value at byte 3"),
-        ("{\"a\": \"\\q\"}", "no such escape at byte 7"),
+        ("{} x", "something follows the end of the JSON text at byte 3"),
+        ("{\"a\": \"\\q\"}", "unknown escape within a string at byte 8"),
     ] {
         assert_eq!(matcher.matches_json(text.as_bytes()).unwrap_err().to_string(), message);
     }

@@ -250,13 +250,6 @@ fn exists_asks_for_scalars() {
 }
 
 #[test]
-fn absence_is_that_of_the_whole_event() {
-    let pattern = json!({ "items": { "sku": ["a"], "sold": [{ "exists": false }] } });
-    assert!(matches(&pattern, &json!({ "items": [{ "sku": "a" }, { "sku": "b" }] })));
-    assert!(!matches(&pattern, &json!({ "items": [{ "sku": "a" }, { "sku": "b", "sold": 1 }] })));
-}
-
-#[test]
 fn or_takes_one_of_its_objects() {
     let pattern = json!({
         "source": ["aws.cloudwatch"],

@@ -1,0 +1,92 @@
+//! The yardstick: a bare wasmtime loop over the same component, with the same allocator settings: a fresh store and
+//! instance for each call, no time-out, no limits, no log, synchronous.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use evoke::event::Event;
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig, Store};
+
+mod bindings {
+    #![allow(missing_docs, unreachable_pub, clippy::all)]
+    wasmtime::component::bindgen!({
+        path: "../sdk/wit",
+        inline: "package evoke:bench; world guest { import evoke:function/bus@0.1.0; export evoke:function/handler@0.1.0; }",
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}
+use bindings::exports::evoke::function::handler::{Delivery, Event as GuestEvent};
+
+/// What every call is given.
+pub(crate) const EVENT: &[u8] = br#"{"id":"1","source":"/shop/checkout","type":"order.placed","data":{"customer":"c-1","total":12.5,"items":["a","b"]}}"#;
+
+/// A component by hand that does nothing, written into a folder.
+pub(crate) fn by_hand(folder: &Path) -> PathBuf {
+    let text = include_str!("../../src/sandbox/guest.wat")
+        .replace("{PAGES}", "17")
+        .replace("{IMPORTS}", "")
+        .replace("{REALLOC}", "")
+        .replace("{LIFT}", "")
+        .replace("{CORE}", r#"(func (export "handle") (param i32) (result i32) (i32.const 1024))"#);
+    let path = folder.join("by-hand.wat");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// The loop.
+pub(crate) struct Bare {
+    engine: Engine,
+    pre: bindings::GuestPre<()>,
+}
+
+impl Bare {
+    pub(crate) fn new(component: &Path) -> Self {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(2 * 1024 * 1024).table_keep_resident(64 * 1024);
+        let mut config = Config::new();
+        config.allocation_strategy(pool);
+        let engine = Engine::new(&config).unwrap();
+        let component = Component::from_file(&engine, component).unwrap();
+        let mut linker = Linker::new(&engine);
+        linker.define_unknown_imports_as_traps(&component).unwrap();
+        let pre = bindings::GuestPre::new(linker.instantiate_pre(&component).unwrap()).unwrap();
+        Self { engine, pre }
+    }
+
+    /// Calls a second of so many threads.
+    pub(crate) fn measure(&self, threads: usize, time: Duration) -> f64 {
+        let started = Instant::now();
+        let count: u32 = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.run(started, time))).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).sum()
+        });
+        f64::from(count) / started.elapsed().as_secs_f64()
+    }
+
+    fn run(&self, started: Instant, time: Duration) -> u32 {
+        let event = Event::from_json(EVENT, |_| {}).unwrap();
+        let mut count = 0;
+        while started.elapsed() < time {
+            for _ in 0..64 {
+                let mut store = Store::new(&self.engine, ());
+                let guest = self.pre.instantiate(&mut store).unwrap();
+                let event = GuestEvent {
+                    id: &event.id,
+                    source: &event.source,
+                    type_: &event.type_,
+                    subject: None,
+                    time: None,
+                    datacontenttype: None,
+                    dataschema: None,
+                    extensions: &[],
+                    data: event.data.as_bytes(),
+                };
+                let delivery = Delivery { id: "d-1", attempt: 1, deadline_ms: 5_000, replay: false, trigger: "t" };
+                guest.evoke_function_handler().call_handle(&mut store, event, delivery).unwrap().unwrap();
+            }
+            count += 64;
+        }
+        count
+    }
+}
