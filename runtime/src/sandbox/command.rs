@@ -27,10 +27,10 @@ pub(super) async fn run(pre: &CommandPre<State>, store: &mut Store<State>) -> wa
     let state = store.data();
     // Its last lines may have no end.
     state.log.finish();
-    if code == 0 {
-        if let Task::Command(printer) = &state.task {
-            printer.finish()?;
-        }
+    if code == 0
+        && let Task::Command(printer) = &state.task
+    {
+        printer.finish()?;
     }
     Ok(fate::exited(code, state))
 }
