@@ -1,75 +1,150 @@
-//! The admin API: what is running, looked at and worked on from outside. `evoke`'s other commands use it.
+//! The admin API: everything that Evoke keeps can be looked at here. Whoever reaches it may do everything, so it
+//! listens on the loopback unless it is told otherwise.
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /healthz` | 200 while the process lives |
-//! | `GET /readyz` | 200 while it takes events, else 503 with the reason |
-//! | `GET /api/v1/status` | version, apps, functions with their numbers, sources |
-//! | `GET /api/v1/events` | events, a CloudEvent in JSON a line; `type`, `source`, `after`, `limit`, `follow`, `envelope` |
-//! | `POST /api/v1/events` | accepts one CloudEvent in JSON; `id`, `source` and `time` are filled in |
-//! | `GET /api/v1/trace/{event}` | an event by position or id, with everything that came of it |
-//! | `GET /api/v1/dead` | dead letters; `function`, `limit` |
-//! | `GET /api/v1/dead/{delivery}` | one, with its event |
-//! | `POST /api/v1/dead/redrive`, `…/purge` | `{"delivery": 7}`, `{"function": "shop/charge"}` or `{"all": true}`; answers `{"count": 1}` |
-//! | `GET /api/v1/logs` | what functions logged, a line each; `function`, `delivery`, `limit`, `follow` |
+//! | `GET /healthz` | 200 as long as the process answers |
+//! | `GET /readyz` | 200 when the store takes writes, else 503 with the reason |
+//! | `GET /api/v1/status` | [`view::Status`] |
+//! | `GET /api/v1/events?type=&source=&after=&limit=&follow=&envelope=` | events in accept order, [`view::Envelope`] or the bare event a line |
+//! | `POST /api/v1/events` | takes one event or an array, answers 202 and [`view::Posted`] |
+//! | `GET /api/v1/events/{ref}` | [`view::Envelope`] |
+//! | `GET /api/v1/trace/{ref}?root=` | [`view::Node`]; with `root=true` from the event that started the chain |
+//! | `GET /api/v1/dead?function=&limit=` | [`view::DeadLetter`] a line, oldest first, events without their data |
+//! | `GET /api/v1/dead/{delivery}` | [`view::DeadLetter`] |
+//! | `POST /api/v1/dead/redrive`, `POST /api/v1/dead/purge` | takes [`view::Which`], answers [`view::Count`] |
+//! | `GET /api/v1/logs?function=&delivery=&limit=&follow=` | [`crate::logs::Line`] a line, oldest first |
 //!
-//! Errors are problem details (RFC 9457).
+//! Lists are NDJSON: one JSON object a line, streamed, so that a list of any length needs little memory. Without
+//! `after`, the newest `limit` events are listed, by default 100; `follow=true` goes on with what comes until the
+//! client leaves. A list that cannot be finished breaks off without the end of its encoding.
+//!
+//! `{ref}` is an event's number or, when there is none of this number, its id. An id that several sources gave is
+//! answered 409 with the numbers of the events in `seqs`. Refusals are `application/problem+json` (RFC 9457) with the
+//! reason in `detail`: 400, 404, 405, 409, 413, 415, 503 with `Retry-After`, and 500 when the store failed. Bodies are
+//! JSON and say so in their content type, which also keeps web pages of other origins from sending any.
 
-pub mod dead;
+mod dead;
 mod events;
 mod logs;
 mod problem;
 mod status;
+mod stream;
 mod trace;
 pub mod view;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use hyper::service::Service as _;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::Running;
-use crate::listener::{Limits, Listener};
+use self::problem::Problem;
+use crate::app::{FunctionStatus, Running, SourceStatus};
+use crate::bus::Bus;
+use crate::clock::Clock;
+use crate::listener::{Limits, Listener, RequestBody};
+use crate::logs::LogBook;
+use crate::store::Store;
 
-/// What the handlers share.
-#[derive(Clone)]
-struct Admin {
-    running: Arc<Running>,
-    /// Ends streams that follow, which would end by themselves never.
-    stop: CancellationToken,
+/// The largest body that is taken, in bytes: some events of the largest size at once.
+const BODY_MAX: usize = 4 * 1024 * 1024;
+/// Connections at a time. With [`STREAMS_MAX`] and [`BODY_MAX`], bodies hold 1 GiB at the very worst; it takes a hostile
+/// operator to get there.
+const CONNECTIONS_MAX: usize = 64;
+const STREAMS_MAX: u32 = 4;
+
+/// What the API looks at.
+pub struct Admin {
+    /// What is stored.
+    pub store: Arc<dyn Store>,
+    /// Where events that are put in by hand go.
+    pub bus: Bus,
+    /// What functions logged.
+    pub logs: LogBook,
+    /// Where time comes from.
+    pub clock: Clock,
+    /// Since when it runs.
+    pub started: Instant,
+    /// Asks what the manifests in force declare, and how it is doing.
+    pub in_force: Arc<dyn Fn() -> BoxFuture<'static, InForce> + Send + Sync>,
+    /// Cancelled when the API is to end; what follows something ends with it.
+    pub stop: CancellationToken,
+}
+
+/// What the manifests in force declare.
+#[derive(Debug, Clone, Default)]
+pub struct InForce {
+    /// The functions.
+    pub functions: Vec<FunctionStatus>,
+    /// The sources.
+    pub sources: Vec<SourceStatus>,
 }
 
 /// Serves the API on `listener` until `stop`.
 pub async fn serve(running: Arc<Running>, listener: Listener, stop: CancellationToken) {
-    let router = router(Admin { running, stop: stop.clone() });
-    let service = TowerToHyperService::new(router);
-    let answer = move |request: http::Request<_>, _peer| {
-        let answer = service.call(request.map(axum::body::Body::new));
-        async move {
-            match answer.await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            }
-        }
+    let service = TowerToHyperService::new(router(admin(running, stop.clone())));
+    let answer = move |request: Request<RequestBody>, _peer| {
+        let answer = service.call(request);
+        async move { answer.await.unwrap_or_else(|never| match never {}) }
     };
-    listener.serve(answer, Limits::default(), stop).await;
+    let limits = Limits { connections_max: CONNECTIONS_MAX, streams_max: STREAMS_MAX, ..Limits::default() };
+    listener.serve(answer, limits, stop).await;
 }
 
-fn router(admin: Admin) -> Router {
+fn admin(running: Arc<Running>, stop: CancellationToken) -> Admin {
+    Admin {
+        store: running.store.clone(),
+        bus: running.bus.clone(),
+        logs: running.logs.clone(),
+        clock: Clock::system(),
+        started: running.started,
+        in_force: Arc::new(move || {
+            let running = running.clone();
+            async move { InForce { functions: running.functions(), sources: running.sources().await } }.boxed()
+        }),
+        stop,
+    }
+}
+
+/// The API as a service.
+pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/healthz", get(status::health))
         .route("/readyz", get(status::ready))
         .route("/api/v1/status", get(status::status))
-        .route("/api/v1/events", get(events::list).post(events::accept))
-        .route("/api/v1/trace/{event}", get(trace::trace))
+        .route("/api/v1/events", get(events::list).post(events::post))
+        .route("/api/v1/events/{ref}", get(events::one))
+        .route("/api/v1/trace/{ref}", get(trace::trace))
         .route("/api/v1/dead", get(dead::list))
-        .route("/api/v1/dead/{delivery}", get(dead::show))
+        .route("/api/v1/dead/{delivery}", get(dead::one))
         .route("/api/v1/dead/redrive", post(dead::redrive))
         .route("/api/v1/dead/purge", post(dead::purge))
         .route("/api/v1/logs", get(logs::list))
-        .fallback(problem::not_found)
-        .with_state(admin)
+        .fallback(nowhere)
+        .method_not_allowed_fallback(other_method)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(Arc::new(admin))
 }
+
+async fn nowhere(request: Request<Body>) -> Problem {
+    Problem::not_found(format!("there is nothing at {}; the API is under /api/v1", request.uri().path()))
+}
+
+async fn other_method(request: Request<Body>) -> Problem {
+    Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, format!("{} is not taken here", request.method()))
+}
+
+/// What a handler answers.
+type Answer<T = Response<Body>> = Result<T, Problem>;

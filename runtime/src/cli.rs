@@ -10,6 +10,7 @@ mod failure;
 mod logs;
 mod status;
 mod table;
+mod text;
 mod trace;
 
 use std::net::SocketAddr;

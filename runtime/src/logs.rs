@@ -1,316 +1,323 @@
-//! What functions log: JSON lines in `DATA/logs`, in files that are bounded and rotate.
+//! What functions log: kept in bounded, rotating files, read back by filter, followed as it comes.
 //!
-//! `functions.jsonl` is written to; at [`FILE_BYTES_MAX`] it becomes `functions.1.jsonl` and the one before it is
-//! gone. A line is `{"at", "level", "function", "delivery", "attempt", "text"}`. Logs are no part of an outcome: a
-//! failed attempt's lines are kept, and when lines come faster than the disk takes them, some are left out, and a
-//! line says how many.
+//! `DATA/logs/evoke.jsonl` has one JSON object a line, as [`Line`] says. At [`FILE_BYTES_MAX`] it becomes
+//! `evoke.jsonl.1`, and what was that becomes `evoke.jsonl.2`, and what was that is gone. Lines are for people: they
+//! are written behind, not synced, and when they come faster than the disk takes them some are dropped, counted, and a
+//! line in their place says how many.
+
+mod files;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::clock::rfc3339;
+use self::files::Files;
+use crate::clock;
 use crate::sandbox::{Level, LogLine, LogSink};
+use crate::store::DeliveryId;
 
-/// One file's size; two of them hold about 200,000 lines.
+/// When a file is full, in bytes. With the two before it, at most 48 MiB are kept.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Lines on their way to the file: of 100 bytes they hold a megabyte, of the longest (4 KiB) 32 MiB.
+const WAITING_MAX: usize = 8 * 1024;
+/// Lines that a follower may be behind before it misses some: as much as a burst of a few attempts.
+const FOLLOWING_MAX: usize = 4 * 1024;
 
-/// Lines that wait for the disk: some megabytes at the most usual sizes.
-const WAITING_MAX: usize = 4096;
-
-/// Lines that a follower may be behind before it misses some.
-const FOLLOW_MAX: usize = 1024;
-
-/// A line as it is kept.
+/// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct Line {
     /// When, RFC 3339.
     pub at: String,
     /// `trace`, `debug`, `info`, `warn` or `error`.
     pub level: String,
-    /// `app/function`.
-    pub function: String,
+    /// `app/function`; absent when Evoke itself says something about the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<Arc<str>>,
     /// The delivery that it was working on.
-    pub delivery: i64,
-    /// Which try, from 1.
-    pub attempt: u32,
-    /// What it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliveryId>,
+    /// Which attempt at it, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// What it said, without control characters.
     pub text: String,
 }
 
 /// Which lines are meant.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Of this function.
+    /// Only lines of this function, by full name.
     pub function: Option<String>,
-    /// Of this delivery.
-    pub delivery: Option<i64>,
+    /// Only lines of this delivery.
+    pub delivery: Option<DeliveryId>,
 }
 
-impl Filter {
-    /// Whether it means this line.
-    pub fn takes(&self, record: &Record) -> bool {
-        self.function.as_ref().is_none_or(|f| *f == record.function)
-            && self.delivery.is_none_or(|d| d == record.delivery)
-    }
-}
-
-/// A handle to the logs; cheap to clone.
+/// A handle to the log; cheap to clone.
 #[derive(Clone)]
 pub struct LogBook {
-    folder: PathBuf,
-    messages: SyncSender<Message>,
+    messages: mpsc::Sender<Message>,
     dropped: Arc<AtomicU64>,
-    follow: broadcast::Sender<Arc<Record>>,
+}
+
+/// The log at one moment: what is in the files, and what comes after that, without gap or overlap.
+pub struct Snapshot {
+    /// The files, oldest first, each with the bytes that count.
+    files: Vec<(File, u64)>,
+    /// What comes.
+    pub coming: broadcast::Receiver<Arc<Line>>,
 }
 
 enum Message {
     Line(LogLine),
-    /// Answered when everything before it is in the file.
-    Flush(oneshot::Sender<()>),
+    Snapshot(oneshot::Sender<Snapshot>),
 }
 
 impl LogBook {
-    /// Opens the logs of a data folder.
-    pub fn open(data: &Path) -> anyhow::Result<Self> {
-        let folder = data.join("logs");
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let (messages, queue) = sync_channel(WAITING_MAX);
-        let (follow, _) = broadcast::channel(FOLLOW_MAX);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let writer = Writer { file: RotatingFile::open(&folder)?, dropped: dropped.clone(), follow: follow.clone() };
-        std::thread::Builder::new().name("logs".into()).spawn(move || writer.run(&queue))?;
-        Ok(Self { folder, messages, dropped, follow })
+    /// The log in a data folder; the folder `logs` is made when it is not there.
+    pub fn open(data: &Path) -> io::Result<Self> {
+        Self::open_with(data, FILE_BYTES_MAX)
     }
 
-    /// Where functions put their lines.
+    fn open_with(data: &Path, file_bytes_max: u64) -> io::Result<Self> {
+        let files = Files::open(&data.join("logs"), file_bytes_max)?;
+        let (messages, queue) = mpsc::channel(WAITING_MAX);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let writer = Writer { files, dropped: dropped.clone(), followers: broadcast::channel(FOLLOWING_MAX).0 };
+        std::thread::Builder::new().name("logs".into()).spawn(move || writer.run(queue))?;
+        Ok(Self { messages, dropped })
+    }
+
+    /// Where functions log to. It never blocks: a line for which there is no room is dropped and counted.
     pub fn sink(&self) -> LogSink {
-        let (messages, dropped) = (self.messages.clone(), self.dropped.clone());
+        let Self { messages, dropped } = self.clone();
         Arc::new(move |line| {
-            if let Err(TrySendError::Full(_)) = messages.try_send(Message::Line(line)) {
+            if messages.try_send(Message::Line(line)).is_err() {
                 dropped.fetch_add(1, Ordering::Relaxed);
             }
         })
     }
 
-    /// The newest `limit` lines that the filter means, oldest first.
-    pub async fn read(&self, filter: Filter, limit: usize) -> anyhow::Result<Vec<Record>> {
-        self.flush().await;
-        let folder = self.folder.clone();
-        tokio::task::spawn_blocking(move || newest(&folder, &filter, limit)).await?
+    /// The log as it is now, with every line that was logged before. `None`: its thread is gone.
+    pub async fn snapshot(&self) -> Option<Snapshot> {
+        let (reply, answer) = oneshot::channel();
+        self.messages.send(Message::Snapshot(reply)).await.ok()?;
+        answer.await.ok()
     }
 
-    /// Lines as they come, from now on.
-    pub fn follow(&self) -> broadcast::Receiver<Arc<Record>> {
-        self.follow.subscribe()
-    }
-
-    /// Waits until everything that was logged is in the file.
+    /// Waits until everything that was logged before is in the file.
     pub async fn flush(&self) {
-        let (done, flushed) = oneshot::channel();
-        let messages = self.messages.clone();
-        // The queue may be full: waiting for room is the thread's that can.
-        let sent = tokio::task::spawn_blocking(move || messages.send(Message::Flush(done)).is_ok()).await;
-        if sent.unwrap_or(false) {
-            let _ = flushed.await;
-        }
+        let _ = self.snapshot().await;
     }
 }
 
-fn newest(folder: &Path, filter: &Filter, limit: usize) -> anyhow::Result<Vec<Record>> {
-    let mut lines = VecDeque::new();
-    for path in [previous(folder), current(folder)] {
-        let Ok(file) = File::open(&path) else { continue };
-        for line in BufReader::new(file).lines() {
-            // A line that a crash cut short is no line.
-            let Ok(record) = serde_json::from_str::<Record>(&line?) else { continue };
-            if filter.takes(&record) {
-                if lines.len() >= limit {
-                    lines.pop_front();
+impl Filter {
+    /// Whether a line is meant.
+    pub fn takes(&self, line: &Line) -> bool {
+        self.function.as_deref().is_none_or(|f| line.function.as_deref() == Some(f))
+            && self.delivery.is_none_or(|d| line.delivery == Some(d))
+    }
+}
+
+impl Snapshot {
+    /// The last `limit` lines that are meant, oldest first, each as its JSON text. Reads files: not for async tasks.
+    pub fn last(&mut self, filter: &Filter, limit: usize) -> io::Result<Vec<String>> {
+        let mut found: VecDeque<String> = VecDeque::new();
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        // Newest file first, as long as more is wanted; within a file from its start.
+        for (file, length) in self.files.drain(..).rev() {
+            let wanted = limit - found.len();
+            let mut of_file: VecDeque<String> = VecDeque::new();
+            for line in BufReader::new(file.take(length)).lines() {
+                let line = line?;
+                // A line that a crash cut in half is no line.
+                if serde_json::from_str(&line).is_ok_and(|line| filter.takes(&line)) {
+                    of_file.push_back(line);
+                    if of_file.len() > wanted {
+                        of_file.pop_front();
+                    }
                 }
-                lines.push_back(record);
+            }
+            of_file.append(&mut found);
+            found = of_file;
+            if found.len() >= limit {
+                break;
             }
         }
+        Ok(found.into())
     }
-    Ok(lines.into())
-}
-
-fn current(folder: &Path) -> PathBuf {
-    folder.join("functions.jsonl")
-}
-
-fn previous(folder: &Path) -> PathBuf {
-    folder.join("functions.1.jsonl")
 }
 
 struct Writer {
-    file: RotatingFile,
+    files: Files,
     dropped: Arc<AtomicU64>,
-    follow: broadcast::Sender<Arc<Record>>,
+    followers: broadcast::Sender<Arc<Line>>,
 }
 
 impl Writer {
     /// Writes until every handle is gone.
-    fn run(mut self, queue: &Receiver<Message>) {
-        while let Ok(first) = queue.recv() {
-            let mut next = Some(first);
-            while let Some(message) = next {
-                self.take(message);
-                next = queue.try_recv().ok();
-            }
-            self.file.flush();
-        }
-    }
-
-    fn take(&mut self, message: Message) {
-        match message {
-            Message::Line(line) => {
-                let dropped = self.dropped.swap(0, Ordering::Relaxed);
-                if dropped > 0 {
-                    let text = format!("{dropped} lines of this and other functions were left out: they came too fast");
-                    self.put(record(LogLine { text, level: Level::Warn, ..line.clone() }));
+    fn run(mut self, mut queue: mpsc::Receiver<Message>) {
+        while let Some(message) = queue.blocking_recv() {
+            match message {
+                Message::Line(line) => self.take(line.into()),
+                Message::Snapshot(reply) => {
+                    self.mention_dropped();
+                    let snapshot = Snapshot { files: self.files.readers(), coming: self.followers.subscribe() };
+                    let _ = reply.send(snapshot);
                 }
-                self.put(record(line));
             }
-            Message::Flush(done) => {
-                self.file.flush();
-                let _ = done.send(());
+            if queue.is_empty() {
+                self.mention_dropped();
+                self.files.flush();
             }
         }
     }
 
-    fn put(&mut self, record: Record) {
-        self.file.write(&record);
-        // Nobody may be following.
-        let _ = self.follow.send(Arc::new(record));
+    fn take(&mut self, line: Line) {
+        self.mention_dropped();
+        self.write(line);
+    }
+
+    fn mention_dropped(&mut self) {
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            let text =
+                format!("{dropped} lines of functions were dropped: they came faster than they could be written");
+            let at = clock::rfc3339(clock::Clock::system().now_ms());
+            self.write(Line { at, level: "warn".into(), function: None, delivery: None, attempt: None, text });
+        }
+    }
+
+    fn write(&mut self, line: Line) {
+        // Strings and numbers always serialise.
+        let text = serde_json::to_string(&line).unwrap_or_default();
+        self.files.write_line(&text);
+        // Nobody follows: that is no error.
+        let _ = self.followers.send(Arc::new(line));
     }
 }
 
-fn record(line: LogLine) -> Record {
-    let level = match line.level {
+impl From<LogLine> for Line {
+    fn from(line: LogLine) -> Self {
+        Self {
+            at: clock::rfc3339(line.at_ms),
+            level: level_name(line.level).into(),
+            function: Some(line.function),
+            // Guests know a delivery by the store's name and its number.
+            delivery: line.delivery_id.rsplit('-').next().and_then(|number| number.parse().ok()),
+            attempt: Some(line.attempt),
+            text: line.text,
+        }
+    }
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
         Level::Trace => "trace",
         Level::Debug => "debug",
         Level::Info => "info",
         Level::Warn => "warn",
         Level::Error => "error",
-    };
-    // A delivery's id is the store's name and its number.
-    let number = line.delivery_id.rsplit('-').next().and_then(|number| number.parse().ok());
-    Record {
-        at: rfc3339(line.at_ms),
-        level: level.to_owned(),
-        function: line.function.to_string(),
-        delivery: number.unwrap_or_default(),
-        attempt: line.attempt,
-        text: line.text,
-    }
-}
-
-struct RotatingFile {
-    folder: PathBuf,
-    file: BufWriter<File>,
-    bytes: u64,
-    /// Said once, not with every line.
-    failing: bool,
-}
-
-impl RotatingFile {
-    fn open(folder: &Path) -> anyhow::Result<Self> {
-        let path = current(folder);
-        let file = File::options().create(true).append(true).open(&path);
-        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-        let bytes = file.metadata()?.len();
-        Ok(Self { folder: folder.to_owned(), file: BufWriter::new(file), bytes, failing: false })
-    }
-
-    fn write(&mut self, record: &Record) {
-        let mut line = serde_json::to_vec(record).unwrap_or_default();
-        line.push(b'\n');
-        if self.bytes + line.len() as u64 > FILE_BYTES_MAX {
-            self.rotate();
-        }
-        self.bytes += line.len() as u64;
-        let written = self.file.write_all(&line);
-        self.note(written.as_ref().err());
-    }
-
-    fn flush(&mut self) {
-        let flushed = self.file.flush();
-        self.note(flushed.as_ref().err());
-    }
-
-    fn rotate(&mut self) {
-        self.flush();
-        let moved = std::fs::rename(current(&self.folder), previous(&self.folder));
-        match moved.map_err(anyhow::Error::from).and_then(|()| Self::open(&self.folder)) {
-            Ok(fresh) => *self = fresh,
-            Err(error) => tracing::warn!("the log file cannot be rotated: {error}"),
-        }
-    }
-
-    fn note(&mut self, error: Option<&std::io::Error>) {
-        if let (Some(error), false) = (error, self.failing) {
-            tracing::warn!("log lines are lost: {error}");
-        }
-        self.failing = error.is_some();
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
-    fn line(function: &str, delivery: u32, text: &str) -> LogLine {
+    fn line(function: &str, delivery: i64, text: &str) -> LogLine {
         LogLine {
             level: Level::Info,
             function: function.into(),
-            delivery_id: format!("abc-{delivery}").into(),
+            delivery_id: format!("0a1b2c-{delivery}").into(),
             attempt: 1,
             text: text.into(),
             at_ms: 0,
         }
     }
 
-    #[tokio::test]
-    async fn lines_are_read_back_by_function_and_delivery_newest_last() {
-        let data = tempfile::tempdir().unwrap();
-        let book = LogBook::open(data.path()).unwrap();
-        let sink = book.sink();
-        for n in 0..10 {
-            sink(line(if n % 2 == 0 { "shop/a" } else { "shop/b" }, n, &format!("line {n}")));
-        }
-        let texts = async |filter, limit| -> Vec<String> {
-            book.read(filter, limit).await.unwrap().into_iter().map(|r| r.text).collect()
-        };
-        let of_a = Filter { function: Some("shop/a".into()), delivery: None };
-        assert_eq!(texts(of_a, 2).await, ["line 6", "line 8"]);
-        assert_eq!(texts(Filter { function: None, delivery: Some(3) }, 9).await, ["line 3"]);
-        drop(book);
-        let book = LogBook::open(data.path()).unwrap();
-        assert_eq!(book.read(Filter::default(), 100).await.unwrap().len(), 10);
+    fn texts(lines: &[String]) -> Vec<String> {
+        lines.iter().map(|line| serde_json::from_str::<Line>(line).unwrap().text).collect()
+    }
+
+    async fn last(logs: &LogBook, filter: &Filter, limit: usize) -> Vec<String> {
+        texts(&logs.snapshot().await.unwrap().last(filter, limit).unwrap())
     }
 
     #[tokio::test]
-    async fn a_file_that_is_full_becomes_the_previous_one() {
-        let data = tempfile::tempdir().unwrap();
-        let book = LogBook::open(data.path()).unwrap();
-        let long = "x".repeat(1024 * 1024);
-        for n in 0..40 {
-            book.sink()(line("shop/a", n, &long));
-            book.flush().await;
+    async fn lines_are_read_back_by_function_and_delivery_and_survive_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = LogBook::open(folder.path()).unwrap();
+        let sink = logs.sink();
+        for (function, delivery, text) in [("a/f", 1, "one"), ("a/g", 2, "two"), ("a/f", 3, "three")] {
+            sink(line(function, delivery, text));
         }
-        let size: u64 =
-            std::fs::read_dir(data.path().join("logs")).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
-        assert!(size <= 2 * FILE_BYTES_MAX, "{size}");
-        assert_eq!(book.read(Filter::default(), 1).await.unwrap()[0].delivery, 39);
+        let of_f = Filter { function: Some("a/f".into()), ..Filter::default() };
+        assert_eq!(last(&logs, &of_f, 10).await, ["one", "three"]);
+        assert_eq!(last(&logs, &of_f, 1).await, ["three"]);
+        let of_2 = Filter { delivery: Some(2), ..Filter::default() };
+        assert_eq!(last(&logs, &of_2, 10).await, ["two"]);
+        drop((logs, sink));
+        let logs = LogBook::open(folder.path()).unwrap();
+        assert_eq!(last(&logs, &Filter::default(), 10).await, ["one", "two", "three"]);
+    }
+
+    #[tokio::test]
+    async fn files_rotate_and_the_last_lines_are_found_across_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = LogBook::open_with(folder.path(), 1_000).unwrap();
+        let sink = logs.sink();
+        for n in 0..100 {
+            sink(line("a/f", n, &n.to_string()));
+        }
+        let found = last(&logs, &Filter::default(), 1_000).await;
+        assert_eq!(found.last().unwrap(), "99");
+        assert!((10..40).contains(&found.len()), "{}", found.len());
+        assert_eq!(last(&logs, &Filter::default(), 12).await, found[found.len() - 12..]);
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder.path().join("logs")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["evoke.jsonl", "evoke.jsonl.1", "evoke.jsonl.2"]);
+    }
+
+    #[tokio::test]
+    async fn a_follower_sees_every_line_once_after_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = LogBook::open(folder.path()).unwrap();
+        let sink = logs.sink();
+        sink(line("a/f", 1, "before"));
+        let mut snapshot = logs.snapshot().await.unwrap();
+        sink(line("a/f", 2, "after"));
+        assert_eq!(snapshot.coming.recv().await.unwrap().text, "after");
+        assert_eq!(texts(&snapshot.last(&Filter::default(), 10).unwrap()), ["before"]);
+    }
+
+    #[tokio::test]
+    async fn lines_that_were_dropped_are_counted_in_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = LogBook::open(folder.path()).unwrap();
+        logs.dropped.fetch_add(7, Ordering::Relaxed);
+        logs.sink()(line("a/f", 1, "kept"));
+        let found = last(&logs, &Filter::default(), 10).await;
+        assert!(found[0].starts_with("7 lines of functions were dropped"), "{found:?}");
+        assert_eq!(found[1], "kept");
+    }
+
+    #[tokio::test]
+    async fn a_line_that_a_crash_cut_in_half_is_left_out_and_the_next_one_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("logs")).unwrap();
+        std::fs::write(folder.path().join("logs/evoke.jsonl"), r#"{"at":"2026"#).unwrap();
+        let logs = LogBook::open(folder.path()).unwrap();
+        logs.sink()(line("a/f", 1, "whole"));
+        assert_eq!(last(&logs, &Filter::default(), 10).await, ["whole"]);
     }
 }

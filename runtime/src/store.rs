@@ -211,6 +211,8 @@ pub struct EventFilter {
     pub source: Option<String>,
     /// Only events after this position, in ascending order; `None` lists the newest.
     pub after: Option<Seq>,
+    /// Only events before this position.
+    pub before: Option<Seq>,
     /// At most this many.
     pub limit: usize,
 }

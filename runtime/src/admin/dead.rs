@@ -1,91 +1,92 @@
-//! Dead letters: listed, shown, made ready again, let go.
+//! Dead letters: listed, looked at, redriven, purged.
+
+use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
-use serde::{Deserialize, Serialize};
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use http::{HeaderMap, Response};
+use serde::Deserialize;
 
-use super::Admin;
-use super::problem::{Problem, Result};
-use super::view::{DeadLetter, Delivery, Envelope};
-use crate::store::{DeadFilter, DeliveryId, DeliveryRecord, Store};
+use super::problem::{Params, Problem, json_body};
+use super::stream::{Ended, Lines, ndjson};
+use super::view::{Count, DeadLetter, Envelope, Which, event_json};
+use super::{Admin, Answer};
+use crate::clock::rfc3339;
+use crate::event::{Data, Event};
+use crate::store::{DeadFilter, DeliveryRecord, DeliveryState, Store, StoredEvent};
 
-/// Dead letters in one answer.
-const LIMIT_MAX: usize = 1_000;
+const LIMIT_DEFAULT: usize = 100;
+/// Dead letters of one list; each has its attempts, some hundred bytes.
+const LIMIT_MAX: usize = 10_000;
 
 #[derive(Deserialize)]
-pub(super) struct Listing {
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
     function: Option<String>,
     limit: Option<usize>,
 }
 
-/// Which dead letters; exactly one member is given.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Which {
-    /// One delivery.
-    pub delivery: Option<DeliveryId>,
-    /// Those of a function, `app/function`.
-    pub function: Option<String>,
-    /// Every one.
-    pub all: bool,
-}
-
-/// How many dead letters it was.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Count {
-    /// How many.
-    pub count: u64,
-}
-
-pub(super) async fn list(State(admin): State<Admin>, Query(listing): Query<Listing>) -> Result<Json<Vec<DeadLetter>>> {
-    let store = &*admin.running.store;
-    let which = listing.function.map_or(DeadFilter::All, DeadFilter::Function);
-    let mut letters = Vec::new();
-    for record in store.dead(which, listing.limit.unwrap_or(100).min(LIMIT_MAX)).await? {
-        letters.push(letter(store, record).await?);
+pub(super) async fn list(State(admin): State<Arc<Admin>>, Params(wanted): Params<Wanted>) -> Answer<Response<Body>> {
+    let limit = wanted.limit.unwrap_or(LIMIT_DEFAULT);
+    if limit > LIMIT_MAX {
+        return Err(Problem::malformed(format!("limit is {limit}; at most {LIMIT_MAX} are listed")));
     }
-    Ok(Json(letters))
+    let which = wanted.function.map_or(DeadFilter::All, DeadFilter::Function);
+    let found = admin.store.dead(which, limit).await?;
+    let store = admin.store.clone();
+    Ok(ndjson(&admin, |lines| write(store, found, lines)))
 }
 
-pub(super) async fn show(State(admin): State<Admin>, Path(delivery): Path<DeliveryId>) -> Result<Json<DeadLetter>> {
-    let store = &*admin.running.store;
-    let record = store.dead(DeadFilter::Delivery(delivery), 1).await?.pop();
-    let record = record.ok_or_else(|| not_dead(delivery))?;
-    Ok(Json(letter(store, record).await?))
-}
-
-async fn letter(store: &dyn Store, record: DeliveryRecord) -> Result<DeadLetter> {
-    let event = store.event(record.event).await?;
-    let event = event.ok_or_else(|| Problem::not_found(format!("event {} is gone", record.event)))?;
-    Ok(DeadLetter { delivery: Delivery::of(record), letter: Envelope::of(&event) })
-}
-
-fn not_dead(delivery: DeliveryId) -> Problem {
-    Problem::not_found(format!("delivery {delivery} is no dead letter; `evoke dead list` lists them"))
-}
-
-pub(super) async fn redrive(State(admin): State<Admin>, Json(which): Json<Which>) -> Result<Json<Count>> {
-    let filter = filter(which)?;
-    counted(&filter, admin.running.store.redrive(filter.clone()).await?)
-}
-
-pub(super) async fn purge(State(admin): State<Admin>, Json(which): Json<Which>) -> Result<Json<Count>> {
-    let filter = filter(which)?;
-    counted(&filter, admin.running.store.purge(filter.clone()).await?)
-}
-
-fn filter(which: Which) -> Result<DeadFilter> {
-    match which {
-        Which { delivery: Some(id), function: None, all: false } => Ok(DeadFilter::Delivery(id)),
-        Which { delivery: None, function: Some(name), all: false } => Ok(DeadFilter::Function(name)),
-        Which { delivery: None, function: None, all: true } => Ok(DeadFilter::All),
-        _ => Err(Problem::bad_request("give one of `delivery`, `function` and `all`")),
+async fn write(store: Arc<dyn Store>, found: Vec<DeliveryRecord>, lines: Lines) -> Result<(), Ended> {
+    for record in found {
+        let Some(stored) = store.event(record.event).await? else { continue };
+        let StoredEvent { seq, accepted_ms, event, .. } = stored;
+        let event = event_json(&Event { data: Data::None, ..(*event).clone() });
+        let event = Envelope { seq, accepted: rfc3339(accepted_ms), event };
+        // Strings, numbers and JSON always serialise.
+        let line = serde_json::to_string(&DeadLetter { delivery: record.into(), event }).unwrap_or_default();
+        lines.send([line]).await?;
     }
+    Ok(())
 }
 
-fn counted(filter: &DeadFilter, count: u64) -> Result<Json<Count>> {
-    match (filter, count) {
-        (DeadFilter::Delivery(id), 0) => Err(not_dead(*id)),
-        _ => Ok(Json(Count { count })),
+pub(super) async fn one(State(admin): State<Arc<Admin>>, Path(delivery): Path<String>) -> Answer<Json<DeadLetter>> {
+    let missing = || Problem::not_found(format!("there is no dead letter {delivery}"));
+    let Ok(id) = delivery.parse() else { return Err(missing()) };
+    let record = admin.store.delivery(id).await?.ok_or_else(missing)?;
+    if !matches!(record.state, DeliveryState::Dead | DeliveryState::Purged) {
+        let detail = format!("delivery {id} is no dead letter: it is {}", record.state.name());
+        return Err(Problem::not_found(detail));
     }
+    let event = admin.store.event(record.event).await?.ok_or_else(missing)?;
+    Ok(Json(DeadLetter { delivery: record.into(), event: (&event).into() }))
+}
+
+pub(super) async fn redrive(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Json<Count>> {
+    let count = admin.store.redrive(which(&headers, body)?).await?;
+    Ok(Json(Count { count }))
+}
+
+pub(super) async fn purge(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Json<Count>> {
+    let count = admin.store.purge(which(&headers, body)?).await?;
+    Ok(Json(Count { count }))
+}
+
+fn which(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Answer<DeadFilter> {
+    let wrong = |reason: String| {
+        let right = r#"send {"delivery": 7}, {"function": "app/function"} or {"all": true}"#;
+        Problem::malformed(format!("{reason}; {right}"))
+    };
+    let which: Which = serde_json::from_slice(&json_body(headers, body)?).map_err(|e| wrong(e.to_string()))?;
+    which.filter().ok_or_else(|| wrong("nothing is meant".into()))
 }

@@ -1,146 +1,169 @@
-//! Events: listed, followed, put in by hand.
+//! Events: listed, followed, looked up, put in by hand.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::{Query, State};
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures_util::stream;
-use http::{StatusCode, header};
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use http::{HeaderMap, Response, StatusCode};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use super::problem::{Problem, Result};
-use super::{Admin, view};
+use super::problem::{Params, Problem, json_body};
+use super::stream::{Ended, Lines, ndjson};
+use super::view::{Envelope, Posted, PostedEvent};
+use super::{Admin, Answer};
 use crate::bus::{Offer, Target};
 use crate::clock::{Clock, rfc3339};
 use crate::event::Event;
-use crate::store::{Accepted, EventFilter, Seq, StoredEvent};
+use crate::store::{Accepted, EventFilter, Seq, Store, StoreError, StoredEvent};
 
-/// Events that are read at a time: at the largest size, 256 MiB would be too much, so fewer of them are.
-const PAGE: usize = 100;
-
-/// The most events that the newest are listed of; more of them are listed from a position on.
-const NEWEST_MAX: usize = 1_000;
+/// Events that are read from the store at a time: of the largest size they hold 64 MiB.
+const PAGE: usize = 64;
+/// Of the newest; what is behind a position is listed to the end.
+const LIMIT_DEFAULT: usize = 100;
 
 #[derive(Deserialize)]
-pub(super) struct Listing {
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
     r#type: Option<String>,
     source: Option<String>,
-    /// Only events behind this position, oldest first; without it the newest are listed.
     after: Option<Seq>,
     limit: Option<usize>,
-    /// Whether to go on with events as they come.
     #[serde(default)]
     follow: bool,
-    /// Whether each line is a [`view::Envelope`] instead of the event alone.
     #[serde(default)]
     envelope: bool,
 }
 
-/// Where a listing stands.
-struct Cursor {
-    admin: Admin,
-    listing: Listing,
-    after: Seq,
-    left: usize,
-    read: VecDeque<StoredEvent>,
-    newest: tokio::sync::watch::Receiver<Seq>,
-}
-
-pub(super) async fn list(State(admin): State<Admin>, Query(listing): Query<Listing>) -> Result<Response> {
-    let store = &admin.running.store;
-    let newest = store.newest();
-    let limit = listing.limit.unwrap_or(if listing.follow || listing.after.is_some() { usize::MAX } else { 20 });
-    let mut read = VecDeque::new();
-    // Whatever is committed after this is behind the cursor, and found by following.
-    let mut after = listing.after.unwrap_or(*newest.borrow());
-    if listing.after.is_none() && !(listing.follow && listing.limit.is_none()) {
-        if limit > NEWEST_MAX {
-            let detail =
-                format!("at most the newest {NEWEST_MAX} are listed; give a position with `after` to list more");
-            return Err(Problem::bad_request(detail));
-        }
-        read = store.events(EventFilter { after: None, ..filter(&listing, limit) }).await?.into();
-        after = read.back().map_or(after, |last| last.seq.max(after));
-    }
-    let left = if listing.follow && listing.limit.is_some() { usize::MAX } else { limit };
-    let done = listing.after.is_none() && !listing.follow;
-    let left = if done { read.len() } else { left };
-    let cursor = Cursor { admin, listing, after, left, read, newest };
-    let lines = stream::unfold(cursor, |mut cursor| async move {
-        let line = cursor.next().await?;
-        Some((line, cursor))
-    });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
-}
-
-fn filter(listing: &Listing, limit: usize) -> EventFilter {
-    EventFilter { type_: listing.r#type.clone(), source: listing.source.clone(), after: None, limit }
-}
-
-impl Cursor {
-    async fn next(&mut self) -> Option<std::result::Result<Bytes, crate::store::StoreError>> {
-        if self.left == 0 {
-            return None;
-        }
-        loop {
-            if let Some(event) = self.read.pop_front() {
-                self.left -= 1;
-                self.after = self.after.max(event.seq);
-                return Some(Ok(line(&event, self.listing.envelope)));
-            }
-            let store = &self.admin.running.store;
-            let seen = *self.newest.borrow_and_update();
-            let filter = EventFilter { after: Some(self.after), ..filter(&self.listing, PAGE.min(self.left)) };
-            match store.events(filter).await {
-                Err(error) => return Some(Err(error)),
-                Ok(page) if !page.is_empty() => self.read = page.into(),
-                Ok(_) if !self.listing.follow => return None,
-                Ok(_) => {
-                    // None of what was there is meant: none of it needs to be looked at again.
-                    self.after = self.after.max(seen);
-                    tokio::select! {
-                        () = self.admin.stop.cancelled() => return None,
-                        changed = self.newest.changed() => changed.ok()?,
-                    }
-                }
-            }
+impl Wanted {
+    fn line(&self, stored: &StoredEvent) -> String {
+        if self.envelope {
+            // Strings, numbers and JSON always serialise.
+            serde_json::to_string(&Envelope::from(stored)).unwrap_or_default()
+        } else {
+            stored.event.to_json()
         }
     }
 }
 
-fn line(event: &StoredEvent, envelope: bool) -> Bytes {
-    let mut line = if envelope {
-        serde_json::to_string(&view::Envelope::of(event)).unwrap_or_default()
-    } else {
-        event.event.to_json()
+pub(super) async fn list(State(admin): State<Arc<Admin>>, Params(wanted): Params<Wanted>) -> Response<Body> {
+    let store = admin.store.clone();
+    ndjson(&admin, |lines| write(store, wanted, lines))
+}
+
+async fn write(store: Arc<dyn Store>, wanted: Wanted, lines: Lines) -> Result<(), Ended> {
+    let filter = EventFilter { type_: wanted.r#type.clone(), source: wanted.source.clone(), ..EventFilter::default() };
+    let limit = wanted.limit.unwrap_or(if wanted.after.is_some() { usize::MAX } else { LIMIT_DEFAULT });
+    let mut after = match wanted.after {
+        Some(after) => after,
+        None => before_newest(&*store, &filter, limit).await?,
     };
-    line.push('\n');
-    line.into()
+    let mut left = if wanted.follow { usize::MAX } else { limit };
+    let mut newest = store.newest();
+    loop {
+        // What is read after this holds at least every event up to here.
+        let seen = *newest.borrow_and_update();
+        while left > 0 {
+            let page = EventFilter { after: Some(after), limit: left.min(PAGE), ..filter.clone() };
+            let asked = page.limit;
+            let found = store.events(page).await?;
+            if let Some(last) = found.last() {
+                after = last.seq;
+            }
+            left = left.saturating_sub(found.len());
+            lines.send(found.iter().map(|stored| wanted.line(stored))).await?;
+            if found.len() < asked {
+                break;
+            }
+        }
+        // The next search starts behind what did not match.
+        after = after.max(seen);
+        if !wanted.follow || newest.changed().await.is_err() {
+            return Ok(());
+        }
+    }
 }
 
-/// Takes an event that a person made: what it lacks is filled in.
-pub(super) async fn accept(State(admin): State<Admin>, body: Bytes) -> Result<Response> {
-    let event = Event::from_json(&body, |event| {
+/// The position before the newest `limit` events that match.
+async fn before_newest(store: &dyn Store, filter: &EventFilter, limit: usize) -> Result<Seq, StoreError> {
+    let (mut left, mut first) = (limit, *store.newest().borrow() + 1);
+    while left > 0 {
+        let page = EventFilter { before: Some(first), limit: left.min(PAGE), ..filter.clone() };
+        let asked = page.limit;
+        let found = store.events(page).await?;
+        left -= found.len().min(left);
+        match found.first() {
+            Some(oldest) if found.len() == asked => first = oldest.seq,
+            // Fewer than wanted match at all.
+            _ => return Ok(0),
+        }
+    }
+    Ok(first - 1)
+}
+
+pub(super) async fn one(State(admin): State<Arc<Admin>>, Path(reference): Path<String>) -> Answer<Json<Envelope>> {
+    let stored = find(&*admin.store, &reference).await?;
+    Ok(Json((&stored).into()))
+}
+
+/// The event that a reference means: its number, else its id.
+pub(super) async fn find(store: &dyn Store, reference: &str) -> Answer<StoredEvent> {
+    if let Ok(seq) = reference.parse()
+        && let Some(stored) = store.event(seq).await?
+    {
+        return Ok(stored);
+    }
+    let seqs = store.find(reference.to_owned()).await?;
+    let missing = || Problem::not_found(format!("there is no event with the number or id {reference}"));
+    match seqs.as_slice() {
+        [] => Err(missing()),
+        [seq] => store.event(*seq).await?.ok_or_else(missing),
+        _ => {
+            let numbers: Vec<_> = seqs.iter().map(ToString::to_string).collect();
+            let numbers = numbers.join(", ");
+            let detail = format!("several events have the id {reference}; name one by its number: {numbers}");
+            Err(Problem::ambiguous(detail, seqs))
+        }
+    }
+}
+
+pub(super) async fn post(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<(StatusCode, Json<Posted>)> {
+    let events = read(&json_body(&headers, body)?, &admin.clock)?;
+    let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
+    let accepted = admin.bus.accept(Offer { events, target: Target::Matching, marks: Vec::new() }).await?;
+    let posted = ids.into_iter().zip(accepted).map(|(id, accepted)| match accepted {
+        Accepted::New(seq) => PostedEvent { id, seq, duplicate: false },
+        Accepted::Duplicate(seq) => PostedEvent { id, seq, duplicate: true },
+    });
+    Ok((StatusCode::ACCEPTED, Json(Posted { accepted: posted.collect() })))
+}
+
+/// One event or an array of them; what is missing besides the type is filled in.
+fn read(body: &[u8], clock: &Clock) -> Answer<Vec<Event>> {
+    let is_array = body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
+    let not_json = |e: serde_json::Error| Problem::malformed(format!("the body is not JSON: {e}"));
+    let raw: Vec<&RawValue> = if is_array {
+        serde_json::from_slice(body).map_err(not_json)?
+    } else {
+        vec![serde_json::from_slice(body).map_err(not_json)?]
+    };
+    let fill = |event: &mut Event| {
         if event.id.is_empty() {
             event.id = uuid::Uuid::now_v7().to_string();
         }
         if event.source.is_empty() {
-            event.source = "/cli".to_owned();
+            event.source = "/cli".into();
         }
-        event.time.get_or_insert_with(|| rfc3339(Clock::system().now_ms()));
-    })
-    .map_err(|e| Problem::bad_request(format!("the body is not a CloudEvent: {e}")))?;
-    let id = event.id.clone();
-    let offer = Offer { events: vec![event], target: Target::Matching, marks: Vec::new() };
-    let accepted = admin.running.bus.accept(offer).await?;
-    let (seq, duplicate) = match accepted.first() {
-        Some(Accepted::New(seq)) => (*seq, false),
-        Some(Accepted::Duplicate(seq)) => (*seq, true),
-        None => (0, false),
+        event.time.get_or_insert_with(|| rfc3339(clock.now_ms()));
     };
-    let answer = serde_json::json!({ "id": id, "seq": seq, "duplicate": duplicate });
-    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+    let read = |(index, json): (usize, &RawValue)| {
+        Event::from_json(json.get().as_bytes(), fill).map_err(|e| Problem::malformed(format!("event {index}: {e}")))
+    };
+    raw.into_iter().enumerate().map(read).collect()
 }

@@ -1,62 +1,68 @@
 //! What functions logged.
 
+use std::sync::Arc;
+
 use axum::body::Body;
-use axum::extract::{Query, State};
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures_util::{StreamExt, stream};
-use http::header;
+use axum::extract::State;
+use http::Response;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::Admin;
-use super::problem::Result;
-use crate::logs::{Filter, Record};
+use super::problem::{Params, Problem};
+use super::stream::{Ended, Lines, ndjson};
+use super::{Admin, Answer};
+use crate::clock::{Clock, rfc3339};
+use crate::logs::{Filter, Line, Snapshot};
+use crate::store::DeliveryId;
 
-/// Lines in one answer.
-const LIMIT_MAX: usize = 100_000;
+const LIMIT_DEFAULT: usize = 100;
+/// Lines that go out at a time.
+const PAGE: usize = 256;
 
 #[derive(Deserialize)]
-pub(super) struct Listing {
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
     function: Option<String>,
-    delivery: Option<i64>,
+    delivery: Option<DeliveryId>,
     limit: Option<usize>,
-    /// Whether to go on with lines as they come.
     #[serde(default)]
     follow: bool,
 }
 
-pub(super) async fn list(State(admin): State<Admin>, Query(listing): Query<Listing>) -> Result<Response> {
-    let filter = Filter { function: listing.function, delivery: listing.delivery };
-    let limit = listing.limit.unwrap_or(if listing.follow { 0 } else { 100 }).min(LIMIT_MAX);
-    let logs = &admin.running.logs;
-    let coming = logs.follow();
-    let there = logs.read(filter.clone(), limit).await?;
-    let there = stream::iter(there.into_iter().map(|record| Ok::<_, std::convert::Infallible>(line(&record))));
-    let body = if listing.follow {
-        let coming = stream::unfold((coming, filter, admin), |(mut coming, filter, admin)| async move {
-            loop {
-                let received = tokio::select! {
-                    () = admin.stop.cancelled() => return None,
-                    received = coming.recv() => received,
-                };
-                match received {
-                    Ok(record) if filter.takes(&record) => return Some((Ok(line(&record)), (coming, filter, admin))),
-                    // A follower that is too slow misses lines; they are in the file.
-                    Ok(_) | Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return None,
-                }
-            }
-        });
-        Body::from_stream(there.chain(coming))
-    } else {
-        Body::from_stream(there)
-    };
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+pub(super) async fn list(State(admin): State<Arc<Admin>>, Params(wanted): Params<Wanted>) -> Answer<Response<Body>> {
+    let unread = |why: String| Problem::later(1, format!("the log cannot be read: {why}"));
+    let Some(mut snapshot) = admin.logs.snapshot().await else { return Err(unread("it is closed".into())) };
+    let filter = Filter { function: wanted.function, delivery: wanted.delivery };
+    let limit = wanted.limit.unwrap_or(LIMIT_DEFAULT);
+    let read = move || (snapshot.last(&filter, limit), snapshot, filter);
+    let (last, snapshot, filter) = tokio::task::spawn_blocking(read).await.map_err(|e| unread(e.to_string()))?;
+    let last = last.map_err(|e| unread(e.to_string()))?;
+    let clock = admin.clock.clone();
+    Ok(ndjson(&admin, async move |lines: Lines| {
+        for page in last.chunks(PAGE) {
+            lines.send(page.iter().cloned()).await?;
+        }
+        if wanted.follow { follow(snapshot, filter, clock, lines).await } else { Ok(()) }
+    }))
 }
 
-fn line(record: &Record) -> Bytes {
-    let mut line = serde_json::to_string(record).unwrap_or_default();
-    line.push('\n');
-    line.into()
+async fn follow(mut snapshot: Snapshot, filter: Filter, clock: Clock, lines: Lines) -> Result<(), Ended> {
+    loop {
+        let line = match snapshot.coming.recv().await {
+            Ok(line) if filter.takes(&line) => text(&line),
+            Ok(_) => continue,
+            Err(RecvError::Lagged(count)) => {
+                let text = format!("{count} lines were left out: they came faster than they were read");
+                let at = rfc3339(clock.now_ms());
+                self::text(&Line { at, level: "warn".into(), function: None, delivery: None, attempt: None, text })
+            }
+            Err(RecvError::Closed) => return Ok(()),
+        };
+        lines.send([line]).await?;
+    }
+}
+
+fn text(line: &Line) -> String {
+    // Strings and numbers always serialise.
+    serde_json::to_string(line).unwrap_or_default()
 }

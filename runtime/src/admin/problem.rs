@@ -1,50 +1,81 @@
-//! Errors of the API as problem details (RFC 9457).
+//! Refusals as RFC 9457 has them, and what is read from requests with such refusals.
 
-use axum::response::{IntoResponse, Response};
-use http::{StatusCode, Uri, header};
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequestParts, Query};
+use axum::response::IntoResponse;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderMap, Response, StatusCode};
+use serde::de::DeserializeOwned;
 
 use crate::bus::Refused;
-use crate::store::StoreError;
+use crate::event;
+use crate::store::{Seq, StoreError};
 
-/// What went wrong, for whoever asked.
+/// How long to stay away while the disk is full or the process stops, in seconds.
+const RETRY_AFTER_S: u64 = 10;
+
+/// A refusal: `application/problem+json` of type `about:blank`, whose title is the phrase of its status.
+#[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
     detail: String,
+    seqs: Vec<Seq>,
+    retry_after_s: Option<u64>,
 }
-
-pub(super) type Result<T> = std::result::Result<T, Problem>;
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self { status, detail: detail.into(), seqs: Vec::new(), retry_after_s: None }
     }
 
+    /// 400: the request is not what it should be.
+    pub(super) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 404: what is asked for is not there.
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, detail)
+    /// 409: several events are meant.
+    pub(super) fn ambiguous(detail: impl Into<String>, seqs: Vec<Seq>) -> Self {
+        Self { seqs, ..Self::new(StatusCode::CONFLICT, detail) }
+    }
+
+    /// 503: come back later.
+    pub(super) fn later(after_s: u64, detail: impl Into<String>) -> Self {
+        Self { retry_after_s: Some(after_s.max(1)), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 }
 
 impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let Self { status, detail } = self;
-        let title = status.canonical_reason().unwrap_or("Error");
-        let body =
-            serde_json::json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
-        (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+    fn into_response(self) -> Response<Body> {
+        let mut body = serde_json::json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or_default(),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        if !self.seqs.is_empty() {
+            body["seqs"] = self.seqs.into();
+        }
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().extend(self.retry_after_s.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))));
+        response
     }
 }
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        let status = match error {
-            StoreError::Full | StoreError::Closed => StatusCode::SERVICE_UNAVAILABLE,
-            StoreError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self::new(status, error.to_string())
+        match error {
+            StoreError::Full | StoreError::Closed => Self::later(RETRY_AFTER_S, error.to_string()),
+            StoreError::Failed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
     }
 }
 
@@ -52,20 +83,32 @@ impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         let detail = refused.to_string();
         match refused {
-            Refused::Invalid { .. } => Self::bad_request(detail),
+            Refused::Invalid { .. } => Self::malformed(detail),
             Refused::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
-            Refused::Overloaded { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
+            Refused::Overloaded { retry_after, .. } => Self::later(retry_after.as_secs(), detail),
             Refused::Store(error) => error.into(),
         }
     }
 }
 
-impl From<anyhow::Error> for Problem {
-    fn from(error: anyhow::Error) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}"))
+/// The parameters behind the `?`; unknown ones are refused where `T` refuses them.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let query = Query::try_from_uri(&parts.uri).map_err(|refused| Problem::malformed(refused.body_text()))?;
+        Ok(Self(query.0))
     }
 }
 
-pub(super) async fn not_found(uri: Uri) -> Problem {
-    Problem::not_found(format!("there is no {}; the API is under /api/v1", uri.path()))
+/// The bytes of a JSON body that says that it is one.
+pub(super) fn json_body(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !event::is_json(media_type) {
+        let detail = format!("the content type is \"{media_type}\"; this takes application/json");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    body.map_err(|refused| Problem::new(refused.status(), refused.body_text()))
 }

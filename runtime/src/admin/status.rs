@@ -1,63 +1,72 @@
-//! Whether it lives, whether it takes events, and what is running.
+//! How everything is doing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use http::StatusCode;
+use futures_util::FutureExt;
 
-use super::problem::{Problem, Result};
-use super::{Admin, view};
+use super::problem::Problem;
+use super::view::{Counts, Function, Source, Status};
+use super::{Admin, Answer};
+use crate::app::{FunctionStatus, SourceStatus};
 
-pub(super) async fn health() -> &'static str {
-    "ok\n"
+/// How long the store may take to answer before it counts as stuck.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) async fn health() -> Json<serde_json::Value> {
+    Json(serde_json::json!({ "status": "alive" }))
 }
 
-pub(super) async fn ready(State(admin): State<Admin>) -> Result<&'static str> {
+pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Answer<Json<serde_json::Value>> {
     if admin.stop.is_cancelled() {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "it is stopping"));
+        return Err(Problem::later(1, "it is stopping"));
     }
-    // A read shows that the store is there; a failed one ends the process by itself.
-    admin.running.store.event(0).await?;
-    Ok("ready\n")
+    if let Some(reason) = admin.store.failure().now_or_never() {
+        return Err(Problem::later(1, format!("the store failed: {reason}")));
+    }
+    // A commit of nothing goes the way of all writes.
+    match tokio::time::timeout(STORE_PATIENCE, admin.store.accept(Vec::new(), Vec::new())).await {
+        Ok(Ok(_)) => Ok(Json(serde_json::json!({ "status": "ready" }))),
+        Ok(Err(error)) => Err(Problem::later(1, error.to_string())),
+        Err(_) => Err(Problem::later(1, format!("the store did not answer within {STORE_PATIENCE:?}"))),
+    }
 }
 
-pub(super) async fn status(State(admin): State<Admin>) -> Result<Json<view::Status>> {
-    let running = &admin.running;
-    let totals = running.store.totals().await?;
-    let mut counts: BTreeMap<String, view::Numbers> =
-        totals.functions.iter().map(|(name, counts)| (name.clone(), view::Numbers::of(counts))).collect();
-    let mut functions: Vec<view::Function> = running
-        .functions()
-        .into_iter()
-        .map(|function| view::Function {
-            numbers: counts.remove(&function.name).unwrap_or_default(),
-            name: function.name,
-            declared: true,
-            concurrency: function.concurrency,
-            running: function.running,
-        })
-        .collect();
-    // Functions of earlier manifests: what they are owed stays until they are back.
-    functions.extend(counts.into_iter().map(|(name, numbers)| view::Function {
-        name,
-        declared: false,
-        concurrency: 0,
-        running: 0,
-        numbers,
-    }));
-    let sources = running.sources().await.into_iter().map(|source| view::Source {
-        uri: source.uri,
-        kind: source.kind.to_owned(),
-        state: if source.trouble.is_some() { "degraded" } else { "ok" }.to_owned(),
-        trouble: source.trouble,
-    });
-    Ok(Json(view::Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        uptime_s: running.started.elapsed().as_secs(),
+pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Answer<Json<Status>> {
+    let totals = admin.store.totals().await?;
+    let in_force = (admin.in_force)().await;
+    let mut functions: BTreeMap<String, Function> = BTreeMap::new();
+    for FunctionStatus { name, concurrency, running } in in_force.functions {
+        let (concurrency, deliveries) = (Some(concurrency), Counts::default());
+        functions.insert(name.clone(), Function { name, in_force: true, running, concurrency, deliveries });
+    }
+    for (name, counts) in &totals.functions {
+        let gone = || Function {
+            name: name.clone(),
+            in_force: false,
+            running: 0,
+            concurrency: None,
+            deliveries: Counts::default(),
+        };
+        functions.entry(name.clone()).or_insert_with(gone).deliveries = counts.into();
+    }
+    Ok(Json(Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        uptime_ms: u64::try_from(admin.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         events: totals.events,
-        pending: running.store.pending(),
-        functions,
-        sources: sources.collect(),
+        pending: admin.store.pending(),
+        functions: functions.into_values().collect(),
+        sources: in_force.sources.into_iter().map(Source::from).collect(),
     }))
+}
+
+impl From<SourceStatus> for Source {
+    fn from(source: SourceStatus) -> Self {
+        let SourceStatus { uri, kind, trouble } = source;
+        let state = if trouble.is_some() { "degraded" } else { "ok" };
+        Self { uri, kind: kind.into(), state: state.into(), trouble }
+    }
 }

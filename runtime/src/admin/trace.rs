@@ -1,62 +1,106 @@
-//! An event with everything that came of it.
+//! The tree of causes: an event, its deliveries, what they published, and so on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use serde::Deserialize;
 
-use super::Admin;
-use super::problem::{Problem, Result};
-use super::view::{Delivery, Envelope, Trace, TracedDelivery};
-use crate::store::{Seq, Store, StoredEvent};
+use super::problem::Params;
+use super::view::{Delivery, Node};
+use super::{Admin, Answer, events};
+use crate::store::{DeliveryState, Store, StoreError, StoredEvent};
 
-/// Events that one trace shows: a page that can still be read.
+/// Events of a trace: more than anyone reads, and some milliseconds of work.
 const EVENTS_MAX: usize = 1_000;
+/// Their size together, in bytes.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Events below each other. Each is four levels of JSON, and JSON readers commonly stop at 128.
+const DEPTH_MAX: usize = 30;
 
-pub(super) async fn trace(State(admin): State<Admin>, Path(event): Path<String>) -> Result<Json<Trace>> {
-    let store = &*admin.running.store;
-    let stored = find(store, &event).await?;
-    let mut left = EVENTS_MAX;
-    Ok(Json(follow(store, stored, &mut left).await?))
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct From {
+    #[serde(default)]
+    root: bool,
 }
 
-/// An event by its position, or by its id where that is one event's alone.
-async fn find(store: &dyn Store, event: &str) -> Result<StoredEvent> {
-    let gone = || Problem::not_found(format!("there is no event {event}; `evoke events` lists the newest"));
-    // Ids may be numbers too: the id goes first, as the position can be given in no other way only when both are.
-    let with_id = store.find(event.to_owned()).await?;
-    let seq: Seq = match with_id.as_slice() {
-        [] => event.parse().map_err(|_| gone())?,
-        [one] => *one,
-        several => {
-            let positions: Vec<String> = several.iter().map(ToString::to_string).collect();
-            let detail = format!(
-                "{event} is the id of events of several sources; name one by its position: {}",
-                positions.join(", ")
-            );
-            return Err(Problem::new(http::StatusCode::CONFLICT, detail));
-        }
-    };
-    store.event(seq).await?.ok_or_else(gone)
-}
-
-fn follow<'a>(store: &'a dyn Store, stored: StoredEvent, left: &'a mut usize) -> BoxFuture<'a, Result<Trace>> {
-    async move {
-        *left = left.saturating_sub(1);
-        let mut cut = false;
-        let mut deliveries = Vec::new();
-        for delivery in store.deliveries(stored.seq).await? {
-            let mut published = Vec::new();
-            for event in store.published(delivery.id).await? {
-                if *left == 0 {
-                    cut = true;
-                    break;
-                }
-                published.push(follow(store, event, left).await?);
-            }
-            deliveries.push(TracedDelivery { delivery: Delivery::of(delivery), published });
-        }
-        Ok(Trace { envelope: Envelope::of(&stored), deliveries, cut })
+pub(super) async fn trace(
+    State(admin): State<Arc<Admin>>,
+    Path(reference): Path<String>,
+    Params(from): Params<From>,
+) -> Answer<Json<Node>> {
+    let store = &*admin.store;
+    let mut event = events::find(store, &reference).await?;
+    if from.root
+        && let Some(root) = event.lineage.root
+    {
+        event = store.event(root).await?.unwrap_or(event);
     }
-    .boxed()
+    Ok(Json(grow(store, &event).await?))
+}
+
+/// An event of the tree while the tree grows.
+struct Branch {
+    node: Node,
+    depth: usize,
+    /// Its deliveries, each with where its published events stand.
+    deliveries: Vec<(Delivery, Vec<usize>)>,
+}
+
+/// Grows the tree level by level, so that what is cut off when it gets too large is the far end.
+async fn grow(store: &dyn Store, root: &StoredEvent) -> Result<Node, StoreError> {
+    let mut branches = vec![Branch { node: root.into(), depth: 1, deliveries: Vec::new() }];
+    let mut bytes = root.event.size();
+    let mut next = VecDeque::from([0]);
+    while let Some(index) = next.pop_front() {
+        let Some((seq, depth)) = branches.get(index).map(|b| (b.node.seq, b.depth)) else { continue };
+        let mut deliveries = Vec::new();
+        for record in store.deliveries(seq).await? {
+            // Only success publishes.
+            let published = if record.state == DeliveryState::Done && depth < DEPTH_MAX {
+                store.published(record.id).await?
+            } else {
+                Vec::new()
+            };
+            let mut delivery = Delivery::from(record);
+            let mut places = Vec::new();
+            for event in &published {
+                bytes += event.event.size();
+                if branches.len() >= EVENTS_MAX || bytes > BYTES_MAX {
+                    delivery.omitted += 1;
+                    continue;
+                }
+                places.push(branches.len());
+                next.push_back(branches.len());
+                branches.push(Branch { node: event.into(), depth: depth + 1, deliveries: Vec::new() });
+            }
+            deliveries.push((delivery, places));
+        }
+        if let Some(branch) = branches.get_mut(index) {
+            if depth == DEPTH_MAX && deliveries.iter().any(|(delivery, _)| delivery.state == "done") {
+                branch.node.cut = Some(format!("the trace ends here after {DEPTH_MAX} events; trace {seq} goes on"));
+            }
+            branch.deliveries = deliveries;
+        }
+    }
+    Ok(assemble(branches, root))
+}
+
+/// Puts the branches together, from the last: what an event caused stands behind it.
+fn assemble(branches: Vec<Branch>, root: &StoredEvent) -> Node {
+    let mut nodes: Vec<Option<Node>> = Vec::new();
+    nodes.resize_with(branches.len(), || None);
+    for (index, Branch { mut node, deliveries, .. }) in branches.into_iter().enumerate().rev() {
+        for (mut delivery, places) in deliveries {
+            let published = places.into_iter().filter_map(|place| nodes.get_mut(place).and_then(Option::take));
+            delivery.published = published.collect();
+            node.deliveries.push(delivery);
+        }
+        if let Some(place) = nodes.get_mut(index) {
+            *place = Some(node);
+        }
+    }
+    nodes.into_iter().next().flatten().unwrap_or_else(|| root.into())
 }

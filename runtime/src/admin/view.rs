@@ -1,77 +1,80 @@
-//! What the API answers, as JSON. The command line reads the same types.
+//! What the API answers and takes, as JSON. Times are RFC 3339 in UTC; an optional member is absent when there is none.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::clock::rfc3339;
-use crate::store::{AttemptRecord, Counts, DeliveryRecord, StoredEvent};
+use crate::event::Event;
+use crate::store::{self, CheckReport, DeadFilter, DeliveryId, DeliveryRecord, Seq, StoredEvent};
 
-/// An event with what the store knows of it.
+/// An event in its CloudEvents JSON form.
+pub type EventJson = Box<RawValue>;
+
+/// An event with what the store knows about it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Its position in the total order.
-    pub seq: i64,
-    /// When it was accepted, RFC 3339.
+    /// Its position in the order of accepted events.
+    pub seq: Seq,
+    /// When it was accepted.
     pub accepted: String,
+    /// The event.
+    pub event: EventJson,
+}
+
+/// What became of events that were posted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Posted {
+    /// One for each, in their order.
+    pub accepted: Vec<PostedEvent>,
+}
+
+/// What became of one event that was posted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PostedEvent {
+    /// Its id, which may have been filled in.
+    pub id: String,
+    /// Its position.
+    pub seq: Seq,
+    /// Whether its source and id were known: nothing was stored now.
+    pub duplicate: bool,
+}
+
+/// An event and all that followed from it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Node {
+    /// Its position.
+    pub seq: Seq,
+    /// When it was accepted.
+    pub accepted: String,
+    /// How many functions the chain went through to it; 0 for an event from outside.
+    pub hops: u32,
     /// The delivery whose function published it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<i64>,
-    /// The position of the event from outside that started the chain.
+    pub published_by: Option<DeliveryId>,
+    /// The event from outside that started the chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub root: Option<i64>,
-    /// How many functions the chain went through.
-    pub hops: u32,
-    /// The event in CloudEvents JSON form.
-    pub event: Value,
-}
-
-impl Envelope {
-    /// The view of a stored event.
-    pub fn of(stored: &StoredEvent) -> Self {
-        Self {
-            seq: stored.seq,
-            accepted: rfc3339(stored.accepted_ms),
-            cause: stored.lineage.cause,
-            root: stored.lineage.root,
-            hops: stored.lineage.hops,
-            event: serde_json::to_value(&*stored.event).unwrap_or_default(),
-        }
-    }
-}
-
-/// One attempt.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Attempt {
-    /// Counts from 1.
-    pub attempt: u32,
-    /// When it started, RFC 3339.
-    pub started: String,
-    /// How long it took.
-    pub duration_us: u64,
-    /// `done`, `retry`, `reject`, `trap`, `timeout`, `out-of-memory`, `denied`, `unavailable` or `loop`.
-    pub outcome: String,
-    /// What a person is told of it.
+    pub root: Option<Seq>,
+    /// The event.
+    pub event: EventJson,
+    /// The deliveries that it is owed, in order.
+    pub deliveries: Vec<Delivery>,
+    /// Why its deliveries are not shown, when they are not: the trace got too large here. Tracing this event shows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
+    pub cut: Option<String>,
 }
 
-impl Attempt {
-    fn of(record: AttemptRecord) -> Self {
-        let AttemptRecord { attempt, started_ms, duration_us, outcome, message } = record;
-        Self { attempt, started: rfc3339(started_ms), duration_us, outcome, message }
-    }
-}
-
-/// One delivery.
+/// One event owed to one function.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Delivery {
     /// Its number.
-    pub id: i64,
-    /// The position of its event.
-    pub event: i64,
+    pub id: DeliveryId,
+    /// The event.
+    pub event: Seq,
     /// `app/function`.
     pub function: String,
-    /// The trigger that matched, `on[0]`.
+    /// The trigger that matched.
     pub trigger: String,
     /// Its order key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,67 +84,101 @@ pub struct Delivery {
     /// Why it was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// When it is tried again, RFC 3339.
+    /// When it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<String>,
     /// The attempts that ended, in order.
     pub attempts: Vec<Attempt>,
+    /// In a trace, the events that it published, in order; absent when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<Node>,
+    /// In a trace that got too large, how many published events are left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub omitted: usize,
 }
 
-impl Delivery {
-    /// The view of a delivery.
-    pub fn of(record: DeliveryRecord) -> Self {
-        Self {
-            id: record.id,
-            event: record.event,
-            function: record.function,
-            trigger: record.trigger,
-            order_key: record.order_key,
-            state: record.state.name().to_owned(),
-            cause: record.cause,
-            due: record.due_ms.map(rfc3339),
-            attempts: record.attempts.into_iter().map(Attempt::of).collect(),
-        }
-    }
-}
-
-/// An event with everything that came of it.
+/// One try at a delivery.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Trace {
-    /// The event.
-    #[serde(flatten)]
-    pub envelope: Envelope,
-    /// What it was owed to, in order.
-    pub deliveries: Vec<TracedDelivery>,
-    /// Whether more came of it than a trace shows.
-    #[serde(default)]
-    pub cut: bool,
+pub struct Attempt {
+    /// Counts from 1.
+    pub attempt: u32,
+    /// When it started.
+    pub started: String,
+    /// How long it took.
+    pub duration_us: u64,
+    /// How it ended: `done`, `retry`, `reject`, `trap`, `timeout`, `out-of-memory`, `denied`, `unavailable`, `loop`.
+    pub outcome: String,
+    /// What is known beyond that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
-/// A delivery with what its function published.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct TracedDelivery {
-    /// The delivery.
-    #[serde(flatten)]
-    pub delivery: Delivery,
-    /// What was published, in order.
-    pub published: Vec<Trace>,
-}
-
-/// A dead letter.
+/// A delivery that was given up, with its event.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// The delivery that was given up.
-    #[serde(flatten)]
+    /// The delivery.
     pub delivery: Delivery,
-    /// The event that it was for.
-    pub letter: Envelope,
+    /// The event; in lists without its data.
+    pub event: Envelope,
 }
 
-/// How many deliveries a function has in each state.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct Numbers {
-    /// Ready to run.
+/// Which dead letters are meant: `{"delivery": 7}`, `{"function": "app/function"}` or `{"all": true}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    /// One, by the number of its delivery.
+    Delivery(DeliveryId),
+    /// Those of a function.
+    Function(String),
+    /// All, when this is `true`; none otherwise, which is refused.
+    All(bool),
+}
+
+/// How many there were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// The number.
+    pub count: u64,
+}
+
+/// How everything is doing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// How long it has been running.
+    pub uptime_ms: u64,
+    /// Events that were accepted.
+    pub events: u64,
+    /// Deliveries that are owed now.
+    pub pending: u64,
+    /// The functions, by name.
+    pub functions: Vec<Function>,
+    /// The sources, by URI.
+    pub sources: Vec<Source>,
+}
+
+/// How a function is doing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Function {
+    /// `app/function`.
+    pub name: String,
+    /// Whether a manifest declares it now; its deliveries stay when none does.
+    pub in_force: bool,
+    /// How many of its deliveries run now.
+    pub running: u32,
+    /// How many run at once at most; absent when it is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// Its deliveries, as members beside these.
+    #[serde(flatten)]
+    pub deliveries: Counts,
+}
+
+/// Deliveries by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Ready to run, or running.
     pub ready: u64,
     /// Waiting for another attempt.
     pub retrying: u64,
@@ -155,31 +192,7 @@ pub struct Numbers {
     pub purged: u64,
 }
 
-impl Numbers {
-    /// The view of a function's counts.
-    pub fn of(counts: &Counts) -> Self {
-        let Counts { ready, retrying, blocked, done, dead, purged } = *counts;
-        Self { ready, retrying, blocked, done, dead, purged }
-    }
-}
-
-/// A function in force.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Function {
-    /// `app/function`.
-    pub name: String,
-    /// Whether a manifest in force declares it; else only its deliveries are left.
-    pub declared: bool,
-    /// How many of its deliveries run at once at most.
-    pub concurrency: u32,
-    /// How many run now.
-    pub running: u32,
-    /// Its deliveries.
-    #[serde(flatten)]
-    pub numbers: Numbers,
-}
-
-/// A source in force.
+/// How a source is doing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Source {
     /// The `source` of its events.
@@ -193,19 +206,91 @@ pub struct Source {
     pub trouble: Option<String>,
 }
 
-/// What is running.
+/// What `check` found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Status {
-    /// Of Evoke.
-    pub version: String,
-    /// Seconds since it started.
-    pub uptime_s: u64,
-    /// Events accepted, ever.
+pub struct Check {
+    /// Events that were accepted.
     pub events: u64,
-    /// Deliveries that are owed.
-    pub pending: u64,
-    /// The functions.
-    pub functions: Vec<Function>,
-    /// The sources.
-    pub sources: Vec<Source>,
+    /// Deliveries that these were owed.
+    pub owed: u64,
+    /// Deliveries by function.
+    pub functions: BTreeMap<String, Counts>,
+    /// What is wrong; nothing, when conservation and integrity hold.
+    pub problems: Vec<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // what serde calls
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+/// The JSON form on one line, so that it can be a line of a list.
+pub(super) fn event_json(event: &Event) -> EventJson {
+    // What an event gives is JSON; null stands where it should not be.
+    RawValue::from_string(event.to_json()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+impl From<&StoredEvent> for Envelope {
+    fn from(stored: &StoredEvent) -> Self {
+        Self { seq: stored.seq, accepted: rfc3339(stored.accepted_ms), event: event_json(&stored.event) }
+    }
+}
+
+impl From<&StoredEvent> for Node {
+    fn from(stored: &StoredEvent) -> Self {
+        let Envelope { seq, accepted, event } = stored.into();
+        let store::Lineage { cause: published_by, root, hops } = stored.lineage;
+        Self { seq, accepted, hops, published_by, root, event, deliveries: Vec::new(), cut: None }
+    }
+}
+
+impl From<DeliveryRecord> for Delivery {
+    fn from(record: DeliveryRecord) -> Self {
+        Self {
+            id: record.id,
+            event: record.event,
+            function: record.function,
+            trigger: record.trigger,
+            order_key: record.order_key,
+            state: record.state.name().into(),
+            cause: record.cause,
+            due: record.due_ms.map(rfc3339),
+            attempts: record.attempts.into_iter().map(Attempt::from).collect(),
+            published: Vec::new(),
+            omitted: 0,
+        }
+    }
+}
+
+impl From<store::AttemptRecord> for Attempt {
+    fn from(record: store::AttemptRecord) -> Self {
+        let store::AttemptRecord { attempt, started_ms, duration_us, outcome, message } = record;
+        Self { attempt, started: rfc3339(started_ms), duration_us, outcome, message }
+    }
+}
+
+impl From<&store::Counts> for Counts {
+    fn from(counts: &store::Counts) -> Self {
+        let store::Counts { ready, retrying, blocked, done, dead, purged } = *counts;
+        Self { ready, retrying, blocked, done, dead, purged }
+    }
+}
+
+impl From<CheckReport> for Check {
+    fn from(report: CheckReport) -> Self {
+        let store::Totals { events, owed, functions } = report.totals;
+        let functions = functions.iter().map(|(name, counts)| (name.clone(), counts.into())).collect();
+        Self { events, owed, functions, problems: report.problems }
+    }
+}
+
+impl Which {
+    /// The same for the store; `None` for `{"all": false}`.
+    pub(super) fn filter(self) -> Option<DeadFilter> {
+        match self {
+            Self::Delivery(id) => Some(DeadFilter::Delivery(id)),
+            Self::Function(name) => Some(DeadFilter::Function(name)),
+            Self::All(all) => all.then_some(DeadFilter::All),
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use super::text::{count, print, print_json};
 use super::{Common, Failure, Manifests, Up};
 use crate::app::{self, AppError, UpOptions};
 
@@ -30,18 +31,15 @@ pub(super) fn validate(common: &Common, manifests: &Manifests) -> Result<(), Fai
         return print_json(&warnings);
     }
     anstream::eprint!("{}", warnings.styled());
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    anstream::println!("{} with {}: no mistakes", count(apps, "manifest"), count(functions, "function"));
-    Ok(())
+    print(&format!("{} with {}: no mistakes", count(apps, "manifest"), count(functions, "function")))
 }
 
 pub(super) fn build(common: &Common, manifests: &Manifests) -> Result<(), Failure> {
-    let count = run(common, app::build(&manifests.manifests))?;
+    let built = run(common, app::build(&manifests.manifests))?;
     if common.reach.json {
-        return print_json(&serde_json::json!({ "built": count }));
+        return print_json(&serde_json::json!({ "built": built }));
     }
-    anstream::println!("{count} built");
-    Ok(())
+    print(&format!("{built} built"))
 }
 
 /// Runs one of the app's commands. For machines, mistakes go to standard output.
@@ -55,8 +53,4 @@ fn run<T>(common: &Common, work: impl Future<Output = Result<T, AppError>>) -> R
         }
         result => Ok(result?),
     }
-}
-
-fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    super::events::print_line(&serde_json::to_string(value).unwrap_or_default())
 }

@@ -1,9 +1,10 @@
 //! `check`: conservation and integrity, from the store itself.
 
-use super::table::{colour, table};
+use super::table::table;
+use super::text::{colour, columns, count, print, print_json};
 use super::{Common, Failure};
-use crate::admin::view::Numbers;
-use crate::store::{CheckReport, sqlite};
+use crate::admin::view::Check;
+use crate::store::sqlite;
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
     let store = common.folder().join("evoke.db");
@@ -14,50 +15,53 @@ pub(super) fn run(common: &Common) -> Result<(), Failure> {
         )));
     }
     let report = sqlite::check_folder(common.folder()).map_err(|e| Failure::Failed(e.to_string()))?;
-    let sound = report.problems.is_empty();
-    let text = if common.reach.json { json(&report) } else { human(&report) };
-    super::events::print_line(&text)?;
-    if sound { Ok(()) } else { Err(Failure::Reported) }
-}
-
-fn json(report: &CheckReport) -> String {
-    let functions: serde_json::Map<_, _> = report
-        .totals
-        .functions
-        .iter()
-        .map(|(name, counts)| (name.clone(), serde_json::to_value(Numbers::of(counts)).unwrap_or_default()))
-        .collect();
-    let totals = &report.totals;
-    serde_json::json!({
-        "ok": report.problems.is_empty(),
-        "events": totals.events,
-        "owed": totals.owed,
-        "functions": functions,
-        "problems": report.problems,
-    })
-    .to_string()
-}
-
-fn human(report: &CheckReport) -> String {
-    let rows: Vec<Vec<String>> = report
-        .totals
-        .functions
-        .iter()
-        .map(|(name, c)| {
-            let numbers = [c.done, c.dead, c.purged, c.pending(), c.total()];
-            std::iter::once(name.clone()).chain(numbers.iter().map(ToString::to_string)).collect()
-        })
-        .collect();
-    let mut text = format!("{} events are owed {} deliveries\n", report.totals.events, report.totals.owed);
-    if !rows.is_empty() {
-        text.push_str(&table(&["function", "done#", "dead#", "purged#", "pending#", "sum#"], &rows));
-    }
-    if report.problems.is_empty() {
-        let ok = colour("ok");
-        text.push_str(&format!("{ok}ok{ok:#}: nothing is missing, and the store is sound"));
+    let check = Check::from(report);
+    if common.reach.json {
+        print_json(&check)?;
     } else {
-        let bad = colour("dead");
-        text.push_str(&format!("{bad}{} problems{bad:#}\n  {}", report.problems.len(), report.problems.join("\n  ")));
+        print(&human(&check, columns()))?;
     }
-    text
+    if check.problems.is_empty() { Ok(()) } else { Err(Failure::Reported) }
+}
+
+fn human(check: &Check, columns: Option<usize>) -> String {
+    let Check { events, owed, functions, problems } = check;
+    let verb = if *events == 1 { "is" } else { "are" };
+    let mut text = format!("{} {verb} owed {}\n", count(*events, "event"), count(*owed, "delivery"));
+    let row = |(name, c): (&String, &crate::admin::view::Counts)| {
+        let pending = c.ready + c.retrying + c.blocked;
+        let numbers = [c.done, c.dead, c.purged, pending, c.done + c.dead + c.purged + pending];
+        std::iter::once(name.clone()).chain(numbers.iter().map(ToString::to_string)).collect()
+    };
+    let rows: Vec<Vec<String>> = functions.iter().map(row).collect();
+    if !rows.is_empty() {
+        let headings = ["function", "done#", "dead#", "purged#", "pending#", "sum#"];
+        text = text + &table(&headings, &rows, columns) + "\n";
+    }
+    if problems.is_empty() {
+        let ok = colour("ok");
+        return text + &format!("{ok}ok{ok:#}: nothing is missing, and the store is sound");
+    }
+    let bad = colour("dead");
+    text + &format!("{bad}{}{bad:#}\n  {}", count(problems.len(), "problem"), problems.join("\n  "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{CheckReport, Counts, Totals};
+
+    #[test]
+    fn numbers_and_problems_are_shown() {
+        let counts = Counts { done: 2, dead: 1, ready: 1, ..Counts::default() };
+        let totals = Totals { events: 4, owed: 5, functions: [("shop/charge".to_owned(), counts)].into() };
+        let check = CheckReport { totals, problems: vec!["5 deliveries are owed and 4 are there".into()] }.into();
+        let expected = "\
+4 events are owed 5 deliveries
+function     done  dead  purged  pending  sum
+shop/charge     2     1       0        1    4
+1 problem
+  5 deliveries are owed and 4 are there";
+        assert_eq!(anstream::adapter::strip_str(&human(&check, None)).to_string(), expected);
+    }
 }

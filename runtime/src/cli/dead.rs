@@ -2,22 +2,25 @@
 
 use clap::{Args, Subcommand};
 
-use super::client::Client;
-use super::events::print_line;
-use super::table::{BOLD, DIM, local_time, short, table};
+use super::client::{Client, read};
+use super::table::table;
+use super::text::{self, BOLD, DIM, Glance, colour, cut, local_time, micros, plain, print, print_raw};
 use super::{Common, Failure, With};
-use crate::admin::dead::{Count, Which};
-use crate::admin::view::DeadLetter;
+use crate::admin::view::{Attempt, Count, DeadLetter, Delivery, Which};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Dead {
     /// List dead letters, the oldest first
+    #[command(after_help = "Example: evoke dead list --function shop/charge")]
     List(With<List>),
     /// Show one with its event and its attempts
+    #[command(after_help = "Example: evoke dead show 7")]
     Show(With<Show>),
     /// Make them ready again, with fresh attempts
+    #[command(after_help = "Example: evoke dead redrive --function shop/charge")]
     Redrive(With<Choice>),
     /// Let them go; what they blocked goes on
+    #[command(after_help = "Example: evoke dead purge --all")]
     Purge(With<Choice>),
 }
 
@@ -65,73 +68,98 @@ impl List {
     fn run(self, common: &Common) -> Result<(), Failure> {
         let mut query = vec![("limit", self.limit.to_string())];
         query.extend(self.function.map(|function| ("function", function)));
-        let letters: Vec<DeadLetter> = Client::find(common)?.get("/api/v1/dead", &query)?;
+        let client = Client::find(common)?;
         if common.reach.json {
-            return letters
-                .iter()
-                .try_for_each(|letter| print_line(&serde_json::to_string(letter).unwrap_or_default()));
+            return client.lines("/api/v1/dead", &query, print_raw);
         }
-        print_line(list(&letters).trim_end())
+        let mut rows = Vec::new();
+        client.lines("/api/v1/dead", &query, |line| {
+            rows.push(row(&read(line)?));
+            Ok(())
+        })?;
+        if rows.is_empty() {
+            return print("no dead letters");
+        }
+        print(&table(&["delivery#", "function", "event", "cause"], &rows, text::columns()))
     }
 }
 
 impl Show {
     fn run(&self, common: &Common) -> Result<(), Failure> {
-        let letter: DeadLetter = Client::find(common)?.get(&format!("/api/v1/dead/{}", self.delivery), &[])?;
-        if common.reach.json {
-            return print_line(&serde_json::to_string(&letter).unwrap_or_default());
-        }
-        print_line(show(&letter).trim_end())
+        let letter = Client::find(common)?.get(&format!("/api/v1/dead/{}", self.delivery), &[])?;
+        if common.reach.json { print_raw(&letter) } else { print(&show(&read(&letter)?)) }
     }
 }
 
 fn decide(common: &Common, action: &str, words: &str, choice: Choice) -> Result<(), Failure> {
-    let Choice { delivery, function, all } = choice;
-    let count: Count =
-        Client::find(common)?.post(&format!("/api/v1/dead/{action}"), &Which { delivery, function, all })?;
-    if common.reach.json {
-        return print_line(&serde_json::to_string(&count).unwrap_or_default());
+    let which = match choice {
+        Choice { delivery: Some(id), .. } => Which::Delivery(id),
+        Choice { function: Some(name), .. } => Which::Function(name),
+        Choice { all, .. } => Which::All(all),
+    };
+    let answer = Client::find(common)?.post(&format!("/api/v1/dead/{action}"), &which)?;
+    let Count { count } = read(&answer)?;
+    if let (Which::Delivery(id), 0) = (which, count) {
+        return Err(Failure::NotFound(format!("delivery {id} is no dead letter; `evoke dead list` lists them")));
     }
-    print_line(&format!("{} {words}", count.count))
+    if common.reach.json {
+        return print_raw(&answer);
+    }
+    print(&format!("{} {words}", text::count(count, "dead letter")))
 }
 
-fn list(letters: &[DeadLetter]) -> String {
-    if letters.is_empty() {
-        return "no dead letters".to_owned();
-    }
-    let row = |letter: &DeadLetter| {
-        let text = |name: &str| letter.letter.event.get(name).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
-        let subject =
-            if text("subject").is_empty() { String::new() } else { format!(" {}", short(&text("subject"), 32)) };
-        vec![
-            letter.delivery.id.to_string(),
-            letter.delivery.function.clone(),
-            format!("{} {}{subject}", letter.letter.seq, text("type")),
-            short(letter.delivery.cause.as_deref().unwrap_or_default(), 100),
-        ]
-    };
-    table(&["delivery#", "function", "event", "cause"], &letters.iter().map(row).collect::<Vec<_>>())
+fn row(letter: &DeadLetter) -> Vec<String> {
+    let DeadLetter { delivery, event } = letter;
+    let Glance { type_, subject, .. } = Glance::at(&event.event);
+    let subject = subject.map(|subject| format!(" {}", cut(&subject, Some(32)))).unwrap_or_default();
+    let cause = plain(delivery.cause.as_deref().unwrap_or_default()).into_owned();
+    vec![delivery.id.to_string(), delivery.function.clone(), format!("{} {type_}{subject}", event.seq), cause]
 }
 
 fn show(letter: &DeadLetter) -> String {
-    let DeadLetter { delivery, letter } = letter;
-    let mut text = format!(
-        "{BOLD}delivery {}{BOLD:#} to {} by {}\n{BOLD}cause{BOLD:#} {}\n",
-        delivery.id,
-        delivery.function,
-        delivery.trigger,
-        delivery.cause.as_deref().unwrap_or_default()
-    );
-    for attempt in &delivery.attempts {
-        text.push_str(&format!(
-            "{DIM}attempt {} at {}{DIM:#} {} {}\n",
-            attempt.attempt,
-            local_time(&attempt.started),
-            attempt.outcome,
-            attempt.message.as_deref().unwrap_or_default()
-        ));
+    let DeadLetter { delivery, event } = letter;
+    let Delivery { id, function, trigger, state, .. } = delivery;
+    let style = colour(state);
+    let mut text = format!("{BOLD}delivery {id}{BOLD:#} to {function} by {trigger}: {style}{state}{style:#}\n");
+    text += &format!("{BOLD}cause{BOLD:#} {}\n", plain(delivery.cause.as_deref().unwrap_or_default()));
+    for Attempt { attempt, started, duration_us, outcome, message } in &delivery.attempts {
+        let (time, took, style) = (local_time(started), micros(*duration_us), colour(outcome));
+        let message = plain(message.as_deref().unwrap_or_default());
+        text += &format!("{DIM}attempt {attempt} at {time}, {took}{DIM:#} {style}{outcome}{style:#} {message}\n");
     }
-    let event = serde_json::to_string_pretty(&letter.event).unwrap_or_default();
-    text.push_str(&format!("{BOLD}event {}{BOLD:#}\n{event}\n", letter.seq));
-    text
+    text += &format!("{BOLD}event {}{BOLD:#} {DIM}accepted {}{DIM:#}", event.seq, local_time(&event.accepted));
+    let value: Result<serde_json::Value, _> = serde_json::from_str(event.event.get());
+    // As it is where it is nested too deeply to be read.
+    let json = value.and_then(|value| serde_json::to_string_pretty(&value));
+    let json = json.unwrap_or_else(|_| event.event.get().to_owned());
+    json.lines().fold(text, |text, line| text + "\n" + &plain(line))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_is_shown_with_its_attempts_and_its_event() {
+        let letter: DeadLetter = read(
+            r#"{"delivery":{"id":3,"event":7,"function":"shop/charge","trigger":"on[0]","state":"dead","cause":"reject: no total",
+                "attempts":[{"attempt":1,"started":"soon","duration_us":900,"outcome":"reject","message":"no\u001btotal"}]},
+              "event":{"seq":7,"accepted":"soon","event":{"id":"1","source":"/s","type":"t","subject":"ada"}}}"#,
+        )
+        .unwrap();
+        let expected = "\
+delivery 3 to shop/charge by on[0]: dead
+cause reject: no total
+attempt 1 at soon, 900 µs reject no\\u{1b}total
+event 7 accepted soon
+{
+  \"id\": \"1\",
+  \"source\": \"/s\",
+  \"subject\": \"ada\",
+  \"type\": \"t\"
+}";
+        assert_eq!(anstream::adapter::strip_str(&show(&letter)).to_string(), expected);
+        assert_eq!(row(&letter), ["3", "shop/charge", "7 t ada", "reject: no total"]);
+    }
 }

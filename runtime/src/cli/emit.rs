@@ -3,10 +3,13 @@
 use std::io::Read;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::client::Client;
+use super::client::{Client, read};
+use super::text::{plain, print, print_json};
 use super::{Common, Failure, Reach};
+use crate::admin::view::{Posted, PostedEvent};
 
 #[derive(Debug, Args)]
 pub(super) struct Emit {
@@ -25,7 +28,7 @@ pub(super) struct Emit {
     /// The event's id; the same source and id is the same event
     #[arg(long)]
     id: Option<String>,
-    /// A whole CloudEvent in JSON, @FILE, or @- for standard input, instead of the other options
+    /// A whole CloudEvent in JSON or an array of them, @FILE, or @- for standard input, instead of the other options
     #[arg(long, value_name = "JSON|@FILE", conflicts_with_all = ["type_", "data", "subject", "id"])]
     event: Option<String>,
     #[command(flatten)]
@@ -39,28 +42,39 @@ impl Emit {
             Some(event) => parse("--event", &text_of(event)?)?,
             None => self.assemble()?,
         };
-        let answer: Value = Client::find(&common)?.post("/api/v1/events", &event)?;
-        if common.reach.json {
-            return super::events::print_line(&answer.to_string());
-        }
-        let text = |name: &str| {
-            answer.get(name).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).unwrap_or_default()
-        };
-        let known = if text("duplicate") == "true" { " (known before: not stored again)" } else { "" };
-        super::events::print_line(&format!("event {} {}{known}", text("seq"), text("id")))
+        let answer = Client::find(&common)?.post("/api/v1/events", &event)?;
+        let posted: Posted = read(&answer)?;
+        posted.accepted.iter().try_for_each(|event| {
+            if common.reach.json {
+                return print_json(event);
+            }
+            let PostedEvent { id, seq, duplicate } = event;
+            let known = if *duplicate { " (known before: not stored again)" } else { "" };
+            print(&format!("event {seq} {}{known}", plain(id)))
+        })
     }
 
-    fn assemble(self) -> Result<Value, Failure> {
-        let mut event = json!({ "specversion": "1.0", "type": self.type_, "source": self.source });
-        if let Some(members) = event.as_object_mut() {
-            let texts = [("id", self.id), ("subject", self.subject)];
-            members.extend(texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into()))));
-            if let Some(data) = &self.data {
-                members.insert("data".to_owned(), parse("--data", &text_of(data)?)?);
-            }
-        }
-        Ok(event)
+    fn assemble(self) -> Result<Box<RawValue>, Failure> {
+        let data = self.data.map(|data| parse("--data", &text_of(&data)?)).transpose()?;
+        let Self { type_, source, id, subject, .. } = self;
+        let draft = Draft { specversion: "1.0", type_, source, id, subject, data };
+        serde_json::value::to_raw_value(&draft).map_err(|e| Failure::Failed(format!("this makes no event: {e}")))
     }
+}
+
+/// The event that is sent; the data is as it was written, number for number.
+#[derive(Serialize)]
+struct Draft {
+    specversion: &'static str,
+    #[serde(rename = "type")]
+    type_: Option<String>,
+    source: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Box<RawValue>>,
 }
 
 fn text_of(argument: &str) -> Result<String, Failure> {
@@ -75,7 +89,7 @@ fn text_of(argument: &str) -> Result<String, Failure> {
     read.map_err(|e| Failure::Failed(format!("cannot read {argument}: {e}")))
 }
 
-fn parse(option: &str, text: &str) -> Result<Value, Failure> {
+fn parse(option: &str, text: &str) -> Result<Box<RawValue>, Failure> {
     serde_json::from_str(text)
         .map_err(|e| Failure::Failed(format!("{option} is not JSON: {e}; a text needs quotes, as in '\"text\"'")))
 }

@@ -1,14 +1,14 @@
 //! `events`: what was accepted, listed or followed.
 
-use std::io::Write;
-
 use clap::Args;
 
-use super::client::Client;
-use super::failure::printed;
-use super::table::{DIM, local_time, short};
+use super::client::{Client, read};
+use super::text::{self, DIM, Glance, compact, cut, local_time, plain, print, print_raw};
 use super::{Common, Failure};
 use crate::admin::view::Envelope;
+
+/// As many as are seen without scrolling.
+const NEWEST: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Events {
@@ -21,13 +21,13 @@ pub(super) struct Events {
     /// Only this source
     #[arg(long)]
     source: Option<String>,
-    /// Only events behind this position, the oldest first
-    #[arg(long, value_name = "SEQ")]
+    /// Only events behind this number, the oldest first
+    #[arg(long, value_name = "NUMBER")]
     after: Option<i64>,
-    /// At most so many [default: the newest 20]
+    /// At most so many; with --follow, so many before it goes on [default: the newest 20; all with --after]
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
-    /// With --json: each event with its position, its time of acceptance and its cause
+    /// With --json, each event as {"seq", "accepted", "event"}: with its number and its time of acceptance
     #[arg(long)]
     envelope: bool,
 }
@@ -35,38 +35,52 @@ pub(super) struct Events {
 impl Events {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
         let envelope = self.envelope || !common.reach.json;
-        let mut query = vec![("follow", self.follow.to_string()), ("envelope", envelope.to_string())];
-        let texts = [("type", self.type_), ("source", self.source)];
-        query.extend(texts.into_iter().filter_map(|(name, text)| Some((name, text?))));
-        let numbers = [("after", self.after), ("limit", self.limit.and_then(|n| i64::try_from(n).ok()))];
-        query.extend(numbers.into_iter().filter_map(|(name, number)| Some((name, number?.to_string()))));
+        let flags = [("follow", self.follow), ("envelope", envelope)].map(|(name, flag)| (name, flag.to_string()));
+        let mut query = Vec::from(flags);
+        let limit = self.limit.or(self.after.is_none().then_some(NEWEST));
+        query.extend(limit.map(|limit| ("limit", limit.to_string())));
+        query.extend(self.type_.map(|type_| ("type", type_)));
+        query.extend(self.source.map(|source| ("source", source)));
+        query.extend(self.after.map(|after| ("after", after.to_string())));
+        let columns = text::columns();
         Client::find(common)?.lines("/api/v1/events", &query, |line| {
-            if common.reach.json {
-                return print_line(line);
-            }
-            let envelope: Envelope = serde_json::from_str(line)
-                .map_err(|e| Failure::Failed(format!("the answer is not understood: {e}")))?;
-            print_line(&human(&envelope))
+            if common.reach.json { print_raw(line) } else { print(&human(&read(line)?, columns)) }
         })
     }
 }
 
 /// One event on one line.
-fn human(envelope: &Envelope) -> String {
-    let text = |name: &str| envelope.event.get(name).and_then(|v| v.as_str()).unwrap_or_default();
+fn human(envelope: &Envelope, columns: Option<usize>) -> String {
+    let Glance { source, type_, subject, data, .. } = Glance::at(&envelope.event);
     let time = local_time(&envelope.accepted);
-    let subject = if text("subject").is_empty() { String::new() } else { format!(" {}", short(text("subject"), 40)) };
-    let data = envelope.event.get("data").map(|data| short(&data.to_string(), 80)).unwrap_or_default();
-    format!(
-        "{:>6}  {DIM}{time}{DIM:#}  {:<24} {}{subject}  {DIM}{data}{DIM:#}",
-        envelope.seq,
-        text("type"),
-        text("source")
-    )
+    let seq = envelope.seq;
+    let subject = subject.map(|subject| format!(" {}", cut(&subject, Some(40)))).unwrap_or_default();
+    let start = format!("{seq:>6}  {time}  {type_:<24}  {source}{subject}");
+    let room = columns.map(|columns| columns.saturating_sub(start.chars().count() + 2));
+    if room.is_some_and(|room| room < 8) {
+        return cut(&start, columns).into_owned();
+    }
+    // A glance is short also where nothing else cuts it.
+    let data =
+        data.map(|data| cut(&plain(&compact(&data)), Some(room.unwrap_or(120))).into_owned()).unwrap_or_default();
+    format!("{seq:>6}  {DIM}{time}{DIM:#}  {type_:<24}  {source}{subject}  {DIM}{data}{DIM:#}").trim_end().to_owned()
 }
 
-/// Prints a line at once, with colours where there is a terminal.
-pub(super) fn print_line(line: &str) -> Result<(), Failure> {
-    let mut out = anstream::stdout().lock();
-    printed(writeln!(out, "{line}").and_then(|()| out.flush()))
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_a_line_that_fits() {
+        let envelope: Envelope = read(
+            r#"{"seq":7,"accepted":"soon","event":{"id":"1","source":"/shop/checkout","type":"order.placed","data":{"customer":"ada"}}}"#,
+        )
+        .unwrap();
+        let plain = |columns| anstream::adapter::strip_str(&human(&envelope, columns)).to_string();
+        let whole = "     7  soon  order.placed              /shop/checkout  {\"customer\":\"ada\"}";
+        assert_eq!(plain(None), whole);
+        assert_eq!(plain(Some(66)), "     7  soon  order.placed              /shop/checkout  {\"custome…");
+        assert_eq!(plain(Some(50)), "     7  soon  order.placed              /shop/che…");
+    }
 }

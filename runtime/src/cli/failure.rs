@@ -1,6 +1,5 @@
 //! Why a command did not do what it was asked, and the exit code for it.
 
-use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use crate::app::AppError;
@@ -46,14 +45,5 @@ impl From<AppError> for Failure {
             }
             AppError::Other(error) => Self::Failed(format!("{error:#}")),
         }
-    }
-}
-
-/// Standard output went away: whoever read it has enough, and nothing failed.
-pub(super) fn printed(result: std::io::Result<()>) -> Result<(), Failure> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(Failure::Failed(format!("cannot print: {error}"))),
-        Ok(()) => Ok(()),
     }
 }

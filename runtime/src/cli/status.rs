@@ -1,42 +1,76 @@
 //! `status`: functions and sources with their numbers.
 
-use super::client::Client;
-use super::events::print_line;
+use super::client::{Client, read};
 use super::table::table;
+use super::text::{columns, count, plain, print, print_raw, span};
 use super::{Common, Failure};
 use crate::admin::view::{Function, Source, Status};
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
-    let status: Status = Client::find(common)?.get("/api/v1/status", &[])?;
-    if common.reach.json {
-        return print_line(&serde_json::to_string(&status).unwrap_or_default());
-    }
-    print_line(human(&status).trim_end())
+    let status = Client::find(common)?.get("/api/v1/status", &[])?;
+    if common.reach.json { print_raw(&status) } else { print(&human(&read(&status)?, columns())) }
 }
 
-fn human(status: &Status) -> String {
-    let Status { version, uptime_s, events, pending, functions, sources } = status;
-    let mut text = format!("evoke {version}, up for {uptime_s}s: {events} events, {pending} deliveries pending\n\n");
-    let rows: Vec<Vec<String>> = functions.iter().map(function_row).collect();
-    text.push_str(&table(&["function", "running#", "ready#", "retrying#", "blocked#", "done#", "dead#"], &rows));
-    text.push('\n');
-    let rows: Vec<Vec<String>> = sources.iter().map(source_row).collect();
-    text.push_str(&table(&["source", "kind", "state"], &rows));
+fn human(status: &Status, columns: Option<usize>) -> String {
+    let Status { version, uptime_ms, events, pending, functions, sources } = status;
+    let (up, events) = (span(*uptime_ms), count(*events, "event"));
+    let mut text = format!("evoke {version}, up for {up}: {events}, {} pending", count(*pending, "delivery"));
+    let functions: Vec<_> = functions.iter().map(function_row).collect();
+    if !functions.is_empty() {
+        let headings = ["function", "running#", "ready#", "retrying#", "blocked#", "done#", "dead#", "purged#"];
+        text = text + "\n\n" + &table(&headings, &functions, columns);
+    }
+    if !sources.is_empty() {
+        let sources: Vec<_> = sources.iter().map(source_row).collect();
+        text = text + "\n\n" + &table(&["source", "kind", "state"], &sources, columns);
+    }
     text
 }
 
 fn function_row(function: &Function) -> Vec<String> {
-    let n = &function.numbers;
-    let gone = if function.declared { "" } else { " (in no manifest)" };
-    let running = format!("{}/{}", function.running, function.concurrency);
-    let numbers = [n.ready, n.retrying, n.blocked, n.done, n.dead].map(|number| number.to_string());
-    [format!("{}{gone}", function.name), running].into_iter().chain(numbers).collect()
+    let Function { name, in_force: _, running, concurrency, deliveries: n } = function;
+    let (gone, running) = match concurrency {
+        Some(most) => ("", format!("{running} of {most}")),
+        None => (" (in no manifest)", "-".to_owned()),
+    };
+    let numbers = [n.ready, n.retrying, n.blocked, n.done, n.dead, n.purged].map(|number| number.to_string());
+    [format!("{name}{gone}"), running].into_iter().chain(numbers).collect()
 }
 
 fn source_row(source: &Source) -> Vec<String> {
     let state = match &source.trouble {
-        Some(trouble) => format!("{}: {trouble}", source.state),
+        Some(trouble) => format!("{}: {}", source.state, plain(trouble)),
         None => source.state.clone(),
     };
     vec![source.uri.clone(), source.kind.clone(), state]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_and_sources_stand_in_tables() {
+        let status: Status = read(
+            r#"{"version":"0.1.0","uptime_ms":61000,"events":1,"pending":2,
+              "functions":[
+                {"name":"shop/charge","in_force":true,"running":1,"concurrency":8,
+                 "ready":2,"retrying":0,"blocked":0,"done":10,"dead":1,"purged":0},
+                {"name":"shop/old","in_force":false,"running":0,
+                 "ready":0,"retrying":0,"blocked":0,"done":3,"dead":0,"purged":0}],
+              "sources":[{"uri":"/shop/inbox","kind":"files","state":"degraded","trouble":"the folder is gone"}]}"#,
+        )
+        .unwrap();
+        let expected = "\
+evoke 0.1.0, up for 1 min 1 s: 1 event, 2 deliveries pending
+
+function                   running  ready  retrying  blocked  done  dead  purged
+shop/charge                 1 of 8      2         0        0    10     1       0
+shop/old (in no manifest)        -      0         0        0     3     0       0
+
+source       kind   state
+/shop/inbox  files  degraded: the folder is gone";
+        assert_eq!(anstream::adapter::strip_str(&human(&status, None)).to_string(), expected);
+    }
 }

@@ -244,6 +244,7 @@ async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
     assert_eq!(list(filter.clone()).await, vec![1, 2, 3]);
     assert_eq!(list(EventFilter { limit: 2, ..filter.clone() }).await, vec![2, 3]);
     assert_eq!(list(EventFilter { limit: 1, after: Some(1), ..filter.clone() }).await, vec![2]);
+    assert_eq!(list(EventFilter { limit: 1, before: Some(3), ..filter.clone() }).await, vec![2]);
     assert_eq!(list(EventFilter { type_: Some("order.*".into()), ..filter.clone() }).await, vec![1, 3]);
     assert_eq!(list(EventFilter { type_: Some("payment.taken".into()), ..filter.clone() }).await, vec![2]);
     assert_eq!(list(EventFilter { source: Some("/nowhere".into()), ..filter }).await, Vec::<Seq>::new());

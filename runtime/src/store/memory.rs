@@ -371,6 +371,7 @@ impl Store for MemoryStore {
         let state = self.lock();
         let wanted = |e: &&Arc<StoredEvent>| {
             filter.after.is_none_or(|after| e.seq > after)
+                && filter.before.is_none_or(|before| e.seq < before)
                 && filter.source.as_ref().is_none_or(|s| e.event.source == *s)
                 && filter.type_.as_ref().is_none_or(|t| match t.strip_suffix('*') {
                     Some(prefix) => e.event.type_.starts_with(prefix),

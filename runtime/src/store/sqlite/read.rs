@@ -76,14 +76,15 @@ pub(super) fn events(c: &Connection, filter: &EventFilter) -> rusqlite::Result<V
         None => (None, None),
     };
     let order = if filter.after.is_some() { "ASC" } else { "DESC" };
+    let (after, before) = (filter.after.unwrap_or(0), filter.before.unwrap_or(Seq::MAX));
     let mut found: Vec<StoredEvent> = c
         .prepare_cached(&format!(
             "SELECT {EVENT_COLUMNS} FROM events e
-             WHERE e.seq > ?1 AND (?2 IS NULL OR e.type = ?2) AND (?3 IS NULL OR substr(e.type, 1, length(?3)) = ?3)
+             WHERE e.seq > ?1 AND e.seq < ?6 AND (?2 IS NULL OR e.type = ?2) AND (?3 IS NULL OR substr(e.type, 1, length(?3)) = ?3)
                AND (?4 IS NULL OR e.source = ?4)
              ORDER BY e.seq {order} LIMIT ?5"
         ))?
-        .query_map(params![filter.after.unwrap_or(0), exact, prefix, filter.source, count(filter.limit)], rows::event)?
+        .query_map(params![after, exact, prefix, filter.source, count(filter.limit), before], rows::event)?
         .collect::<rusqlite::Result<_>>()?;
     found.sort_by_key(|e| e.seq);
     Ok(found)

@@ -1,0 +1,367 @@
+//! The API over a memory store.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use axum::body::Bytes;
+use http::StatusCode;
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::bus;
+use crate::event::Event;
+use crate::outcome::Outcome;
+use crate::router as routes;
+use crate::sandbox::{Level, LogLine};
+use crate::store::memory::MemoryStore;
+use crate::store::{
+    Accepted, AttemptRecord, Completion, DeliveryId, FunctionId, Lineage, NewDelivery, NewEvent, Seq, Verdict,
+};
+
+/// An API, what stands behind it, and how it is asked.
+struct Api {
+    service: TowerToHyperService<Router>,
+    store: Arc<MemoryStore>,
+    logs: LogBook,
+    stop: CancellationToken,
+    functions: Vec<FunctionId>,
+    _data: tempfile::TempDir,
+}
+
+impl Api {
+    async fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let store = Arc::new(MemoryStore::new(Clock::fixed(1_000)));
+        let functions = store.register(vec!["shop/charge".into(), "shop/receipt".into()]).await.unwrap();
+        let (logs, stop) = (LogBook::open(data.path()).unwrap(), CancellationToken::new());
+        let in_force = InForce {
+            functions: vec![FunctionStatus { name: "shop/charge".into(), concurrency: 8, running: 1 }],
+            sources: vec![SourceStatus { uri: "/shop/inbox".into(), kind: "files", trouble: Some("no folder".into()) }],
+        };
+        let admin = Admin {
+            store: store.clone(),
+            bus: Bus::new(store.clone(), routes::Router::default(), bus::Limits::default()),
+            logs: logs.clone(),
+            clock: Clock::fixed(1_000),
+            started: Instant::now(),
+            in_force: Arc::new(move || std::future::ready(in_force.clone()).boxed()),
+            stop: stop.clone(),
+        };
+        Self { service: TowerToHyperService::new(router(admin)), store, logs, stop, functions, _data: data }
+    }
+
+    async fn send(&self, method: &str, path: &str, media_type: &str, body: Vec<u8>) -> Response<Body> {
+        let request = Request::builder().method(method).uri(path).header("content-type", media_type);
+        self.service.call(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, Value) {
+        let (status, text) = whole(self.send("GET", path, "", Vec::new()).await).await;
+        (status, serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}: {text}")))
+    }
+
+    async fn lines(&self, path: &str) -> Vec<Value> {
+        let (status, text) = whole(self.send("GET", path, "", Vec::new()).await).await;
+        assert_eq!(status, 200, "{path}: {text}");
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        let (status, text) = whole(self.send("POST", path, "application/json", body.to_string().into()).await).await;
+        (status, serde_json::from_str(&text).unwrap())
+    }
+
+    /// Stores an event that is owed to the first function.
+    async fn owed(&self, event: Value) -> (Seq, DeliveryId) {
+        let accepted = self.store.accept(vec![self.new_event(&event, Lineage::default(), true)], Vec::new()).await;
+        let Accepted::New(seq) = accepted.unwrap()[0] else { panic!("known: {event}") };
+        (seq, self.store.deliveries(seq).await.unwrap()[0].id)
+    }
+
+    fn new_event(&self, event: &Value, lineage: Lineage, owed: bool) -> NewEvent {
+        let event = Arc::new(Event::from_json(event.to_string().as_bytes(), |_| {}).unwrap());
+        let delivery = NewDelivery { function: self.functions[0], trigger: "on[0]".into(), order_key: None };
+        NewEvent { event, lineage, deliveries: if owed { vec![delivery] } else { Vec::new() } }
+    }
+
+    async fn end(&self, delivery: DeliveryId, outcome: &Outcome, verdict: Verdict, publishes: Vec<NewEvent>) {
+        let (outcome, message) = (outcome.kind().to_owned(), outcome.message());
+        let record = AttemptRecord { attempt: 1, started_ms: 1_000, duration_us: 900, outcome, message };
+        self.store.complete(Completion { delivery, record, verdict, publishes }).await.unwrap();
+    }
+
+    /// Ends a delivery as a dead letter.
+    async fn give_up(&self, delivery: DeliveryId) {
+        let outcome = Outcome::Reject { message: "no total".into() };
+        self.end(delivery, &outcome, Verdict::Dead("reject: no total".into()), Vec::new()).await;
+    }
+}
+
+async fn whole(response: Response<Body>) -> (StatusCode, String) {
+    let status = response.status();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(bytes.into()).unwrap())
+}
+
+fn event(id: &str, type_: &str) -> Value {
+    json!({ "specversion": "1.0", "id": id, "source": "/test", "type": type_, "data": { "n": 1 } })
+}
+
+fn numbers(lines: &[Value]) -> Vec<i64> {
+    lines.iter().map(|line| line["seq"].as_i64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_posted_event_is_filled_in_and_a_repeated_one_is_known() {
+    let api = Api::new().await;
+    let (status, posted) = api.post("/api/v1/events", &json!({ "type": "t", "data": "x" })).await;
+    assert_eq!((status, &posted["accepted"][0]["seq"]), (StatusCode::ACCEPTED, &json!(1)));
+    let (_, stored) = api.get("/api/v1/events/1").await;
+    assert_eq!(stored["event"]["source"], "/cli");
+    assert_eq!(stored["event"]["time"], "1970-01-01T00:00:01.000Z");
+    assert_eq!(stored["event"]["id"], posted["accepted"][0]["id"]);
+
+    let both = json!([event("a", "t"), event("b", "t")]);
+    assert_eq!(api.post("/api/v1/events", &both).await.0, 202);
+    let (_, again) = api.post("/api/v1/events", &both).await;
+    let known =
+        json!({ "accepted": [{ "id": "a", "seq": 2, "duplicate": true }, { "id": "b", "seq": 3, "duplicate": true }] });
+    assert_eq!(again, known);
+}
+
+#[tokio::test]
+async fn what_is_no_event_is_refused_with_the_reason_and_nothing_is_stored() {
+    let api = Api::new().await;
+    let big = json!({ "type": "t", "data": "x".repeat(2 * 1024 * 1024) }).to_string();
+    for (media_type, body, status, reason) in [
+        ("application/json", "{".to_owned(), 400, "not JSON"),
+        ("application/json", r#"[{"type":"t"},{"id":"1"}]"#.into(), 400, "event 1: `type` is missing"),
+        ("application/json", "7".into(), 400, "not a JSON object"),
+        ("text/plain", r#"{"type":"t"}"#.into(), 415, "takes application/json"),
+        ("application/json", big, 413, "event 0 has"),
+        ("application/json", " ".repeat(BODY_MAX + 1), 413, "length limit"),
+    ] {
+        let response = api.send("POST", "/api/v1/events", media_type, body.into_bytes()).await;
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let (answered, text) = whole(response).await;
+        let problem: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((answered.as_u16(), &problem["status"]), (status, &json!(status)), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(reason), "{problem}");
+    }
+    assert!(api.lines("/api/v1/events").await.is_empty());
+}
+
+#[tokio::test]
+async fn lists_of_any_length_are_the_newest_in_order_or_what_is_behind_a_position() {
+    let api = Api::new().await;
+    for n in 0..200 {
+        let type_ = if n % 2 == 0 { "a.even" } else { "a.odd" };
+        api.post("/api/v1/events", &event(&n.to_string(), type_)).await;
+    }
+    let list = async |query: &str| numbers(&api.lines(&format!("/api/v1/events?envelope=true&{query}")).await);
+    assert_eq!(list("limit=3").await, [198, 199, 200]);
+    assert_eq!(list("").await, (101..=200).collect::<Vec<_>>());
+    assert_eq!(list("limit=150").await, (51..=200).collect::<Vec<_>>());
+    assert_eq!(list("limit=100000&type=a.odd").await, (1..=100).map(|n| 2 * n).collect::<Vec<_>>());
+    assert_eq!(list("limit=90&type=a.*&source=/test").await.len(), 90);
+    assert_eq!(list("after=197&limit=2").await, [198, 199]);
+    assert_eq!(list("after=10").await.len(), 190);
+    assert_eq!(list("limit=0").await, Vec::<i64>::new());
+    assert_eq!(list("source=/other").await, Vec::<i64>::new());
+    let bare = &api.lines("/api/v1/events?limit=1").await[0];
+    assert_eq!((&bare["id"], &bare["specversion"]), (&json!("199"), &json!("1.0")));
+}
+
+#[tokio::test]
+async fn a_follower_gets_what_was_there_then_what_comes_until_the_stop() {
+    let api = Api::new().await;
+    for id in ["1", "2"] {
+        api.post("/api/v1/events", &event(id, "t")).await;
+    }
+    let response = api.send("GET", "/api/v1/events?follow=true&limit=1&type=t", "", Vec::new()).await;
+    let mut body = response.into_body();
+    let mut next = async || body.frame().await.map(|frame| frame.unwrap().into_data().unwrap());
+    assert!(next().await.unwrap().starts_with(br#"{"specversion":"1.0","id":"2""#));
+    api.post("/api/v1/events", &event("3", "other")).await;
+    api.post("/api/v1/events", &event("4", "t")).await;
+    assert!(next().await.unwrap().starts_with(br#"{"specversion":"1.0","id":"4""#));
+    api.stop.cancel();
+    assert!(next().await.is_none());
+}
+
+#[tokio::test]
+async fn an_event_is_meant_by_its_number_or_by_its_id_when_only_one_has_it() {
+    let api = Api::new().await;
+    let other = json!({ "id": "a/b c", "source": "/other", "type": "t" });
+    api.post("/api/v1/events", &json!([event("a/b c", "t"), event("1", "t"), other])).await;
+    assert_eq!(api.get("/api/v1/events/2").await.1["event"]["id"], "1");
+    // Numbers go first.
+    assert_eq!(api.get("/api/v1/events/1").await.1["event"]["id"], "a/b c");
+    let (status, problem) = api.get("/api/v1/trace/a%2Fb%20c").await;
+    assert_eq!((status, &problem["seqs"]), (StatusCode::CONFLICT, &json!([3, 1])));
+    assert_eq!(api.get("/api/v1/trace/nobody").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_trace_is_the_tree_of_what_came_of_an_event() {
+    let api = Api::new().await;
+    let (seq, charge) = api.owed(event("order", "order.placed")).await;
+    let lineage = Lineage { cause: Some(charge), root: Some(seq), hops: 1 };
+    let publishes = ["x", "y"].map(|id| api.new_event(&event(id, "payment.taken"), lineage, id == "x"));
+    api.end(charge, &Outcome::Done, Verdict::Done, publishes.into()).await;
+    let receipt = api.store.deliveries(2).await.unwrap()[0].id;
+    api.end(receipt, &Outcome::Retry { message: "down".into(), after: None }, Verdict::RetryAt(5_000), Vec::new())
+        .await;
+
+    let (_, trace) = api.get("/api/v1/trace/order").await;
+    let done = &trace["deliveries"][0];
+    assert_eq!(trace["event"], event("order", "order.placed"));
+    assert_eq!((&done["function"], &done["state"]), (&json!("shop/charge"), &json!("done")));
+    let (first, second) = (&done["published"][0], &done["published"][1]);
+    assert_eq!((&first["seq"], &second["seq"], &second["deliveries"]), (&json!(2), &json!(3), &json!([])));
+    let retrying = &first["deliveries"][0];
+    assert_eq!(retrying["due"], "1970-01-01T00:00:05.000Z");
+    let attempt = json!({ "attempt": 1, "started": "1970-01-01T00:00:01.000Z", "duration_us": 900, "outcome": "retry", "message": "down" });
+    assert_eq!(retrying["attempts"], json!([attempt]));
+
+    let (_, part) = api.get("/api/v1/trace/2").await;
+    assert_eq!((&part["seq"], &part["root"], &part["published_by"]), (&json!(2), &json!(1), &json!(charge)));
+    assert_eq!(api.get("/api/v1/trace/2?root=true").await.1, trace);
+}
+
+#[tokio::test]
+async fn a_trace_that_is_too_deep_or_too_wide_is_cut_and_says_so() {
+    let api = Api::new().await;
+    let (first, mut delivery) = api.owed(event("0", "t")).await;
+    for hop in 1..=40 {
+        let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: hop };
+        let next = api.new_event(&event(&hop.to_string(), "t"), lineage, true);
+        api.end(delivery, &Outcome::Done, Verdict::Done, vec![next]).await;
+        delivery = api.store.deliveries(first + i64::from(hop)).await.unwrap()[0].id;
+    }
+    let (_, trace) = api.get("/api/v1/trace/1").await;
+    let mut node = &trace;
+    while node["cut"].is_null() {
+        node = &node["deliveries"][0]["published"][0];
+    }
+    assert_eq!(
+        (&node["seq"], &node["cut"]),
+        (&json!(30), &json!("the trace ends here after 30 events; trace 30 goes on"))
+    );
+
+    let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: 41 };
+    let many = (0..1_500).map(|n| api.new_event(&event(&format!("w{n}"), "t"), lineage, false)).collect();
+    api.end(delivery, &Outcome::Done, Verdict::Done, many).await;
+    let (_, wide) = api.get("/api/v1/trace/41").await;
+    let fan_out = &wide["deliveries"][0];
+    assert_eq!((fan_out["published"].as_array().unwrap().len(), &fan_out["omitted"]), (999, &json!(501)));
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_shown_redriven_and_purged() {
+    let api = Api::new().await;
+    let (_, first) = api.owed(event("1", "t")).await;
+    let (_, second) = api.owed(event("2", "t")).await;
+    let (_, fine) = api.owed(event("3", "t")).await;
+    api.give_up(first).await;
+    api.give_up(second).await;
+
+    let list = api.lines("/api/v1/dead?function=shop/charge").await;
+    assert_eq!(list.iter().map(|l| l["delivery"]["id"].as_i64().unwrap()).collect::<Vec<_>>(), [first, second]);
+    assert_eq!((&list[0]["event"]["event"]["id"], &list[0]["event"]["event"]["data"]), (&json!("1"), &Value::Null));
+    assert!(api.lines("/api/v1/dead?function=shop/other").await.is_empty());
+    let (_, letter) = api.get(&format!("/api/v1/dead/{first}")).await;
+    assert_eq!(
+        (&letter["delivery"]["cause"], &letter["event"]["event"]["data"]["n"]),
+        (&json!("reject: no total"), &json!(1))
+    );
+    let (status, problem) = api.get(&format!("/api/v1/dead/{fine}")).await;
+    assert_eq!(
+        (status, &problem["detail"]),
+        (StatusCode::NOT_FOUND, &json!("delivery 3 is no dead letter: it is ready"))
+    );
+    assert_eq!(api.get("/api/v1/dead/none").await.0, 404);
+
+    let which = json!({ "delivery": first });
+    assert_eq!(api.post("/api/v1/dead/redrive", &which).await.1, json!({ "count": 1 }));
+    assert_eq!(api.post("/api/v1/dead/redrive", &which).await.1, json!({ "count": 0 }));
+    assert_eq!(api.post("/api/v1/dead/purge", &json!({ "function": "shop/charge" })).await.1, json!({ "count": 1 }));
+    assert_eq!(api.post("/api/v1/dead/purge", &json!({ "all": true })).await.1, json!({ "count": 0 }));
+    for wrong in [json!({}), json!({ "all": false }), json!({ "delivery": "x" }), json!({ "all": true, "delivery": 1 })]
+    {
+        assert_eq!(api.post("/api/v1/dead/purge", &wrong).await.0, 400, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn logs_are_read_and_followed() {
+    let api = Api::new().await;
+    let say = |function: &str, text: &str| {
+        api.logs.sink()(LogLine {
+            level: Level::Info,
+            function: function.into(),
+            delivery_id: "memory-7".into(),
+            attempt: 1,
+            text: text.into(),
+            at_ms: 0,
+        });
+    };
+    say("shop/charge", "one");
+    say("shop/receipt", "two");
+    let lines = api.lines("/api/v1/logs?function=shop/charge&delivery=7").await;
+    let one = json!({ "at": "1970-01-01T00:00:00.000Z", "level": "info", "function": "shop/charge", "delivery": 7, "attempt": 1, "text": "one" });
+    assert_eq!(lines, [one]);
+    let mut body = api.send("GET", "/api/v1/logs?follow=true&limit=1", "", Vec::new()).await.into_body();
+    let mut next =
+        async || String::from_utf8(body.frame().await.unwrap().unwrap().into_data().unwrap().into()).unwrap();
+    assert!(next().await.contains(r#""text":"two""#));
+    say("shop/charge", "three");
+    assert!(next().await.contains(r#""text":"three""#));
+}
+
+#[tokio::test]
+async fn status_shows_functions_in_force_and_those_that_are_gone() {
+    let api = Api::new().await;
+    let (_, delivery) = api.owed(event("1", "t")).await;
+    api.give_up(delivery).await;
+    let other = NewDelivery { function: api.functions[1], trigger: "on[0]".into(), order_key: None };
+    let gone = NewEvent { deliveries: vec![other], ..api.new_event(&event("2", "t"), Lineage::default(), false) };
+    api.store.accept(vec![gone], Vec::new()).await.unwrap();
+    let (_, status) = api.get("/api/v1/status").await;
+    assert_eq!((&status["events"], &status["pending"]), (&json!(2), &json!(1)));
+    let charge = &status["functions"][0];
+    assert_eq!((&charge["name"], &charge["running"], &charge["dead"]), (&json!("shop/charge"), &json!(1), &json!(1)));
+    assert_eq!(
+        (&status["functions"][1]["name"], &status["functions"][1]["in_force"]),
+        (&json!("shop/receipt"), &json!(false))
+    );
+    let source = json!({ "uri": "/shop/inbox", "kind": "files", "state": "degraded", "trouble": "no folder" });
+    assert_eq!(status["sources"], json!([source]));
+}
+
+#[tokio::test]
+async fn it_is_alive_and_ready_until_it_stops() {
+    let api = Api::new().await;
+    assert_eq!(api.get("/healthz").await.0, 200);
+    assert_eq!(api.get("/readyz").await.0, 200);
+    api.stop.cancel();
+    let (status, problem) = api.get("/readyz").await;
+    assert_eq!((status, &problem["detail"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("it is stopping")));
+    assert_eq!(api.get("/healthz").await.0, 200);
+}
+
+#[tokio::test]
+async fn what_is_asked_wrongly_is_a_problem_that_says_so() {
+    let api = Api::new().await;
+    for (path, status, reason) in [
+        ("/api/v2", 404, "the API is under /api/v1"),
+        ("/api/v1/dead/purge", 405, "GET is not taken here"),
+        ("/api/v1/events?limit=many", 400, "limit"),
+        ("/api/v1/events?typ=t", 400, "unknown field `typ`"),
+        ("/api/v1/dead?limit=1000000", 400, "at most 10000"),
+    ] {
+        let (answered, problem) = api.get(path).await;
+        assert_eq!(answered.as_u16(), status, "{path}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(reason), "{path}: {problem}");
+    }
+}

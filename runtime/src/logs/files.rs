@@ -1,0 +1,107 @@
+//! The files of the log: the one that is written, and the two before it.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// How many full files are kept.
+const KEPT: usize = 2;
+
+pub(super) struct Files {
+    /// The path of the file that is written.
+    path: PathBuf,
+    writer: BufWriter<File>,
+    /// How much it has, in bytes.
+    length: u64,
+    length_max: u64,
+    /// Said once, not with every line.
+    failing: bool,
+}
+
+impl Files {
+    pub(super) fn open(folder: &Path, length_max: u64) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let path = folder.join("evoke.jsonl");
+        let (file, length) = open_to_append(&path)?;
+        Ok(Self { path, writer: BufWriter::new(file), length, length_max, failing: false })
+    }
+
+    /// Writes a line. When the disk does not take it, it is lost: functions go on all the same.
+    pub(super) fn write_line(&mut self, line: &str) {
+        let written = self.try_write(line);
+        self.note(&written);
+    }
+
+    pub(super) fn flush(&mut self) {
+        let flushed = self.writer.flush();
+        self.note(&flushed);
+    }
+
+    fn try_write(&mut self, line: &str) -> io::Result<()> {
+        if self.length >= self.length_max {
+            self.rotate()?;
+        }
+        self.writer.write_all(line.as_bytes())?;
+        self.writer.write_all(b"\n")?;
+        self.length += line.len() as u64 + 1;
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        self.writer.flush()?;
+        for n in (1..=KEPT).rev() {
+            let newer = if n == 1 { self.path.clone() } else { self.numbered(n - 1) };
+            match std::fs::rename(newer, self.numbered(n)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        let (file, length) = open_to_append(&self.path)?;
+        (self.writer, self.length) = (BufWriter::new(file), length);
+        Ok(())
+    }
+
+    /// What can be read now, oldest first, each file with its length.
+    pub(super) fn readers(&mut self) -> Vec<(File, u64)> {
+        self.flush();
+        let older = (1..=KEPT).rev().map(|n| self.numbered(n));
+        let all = older.chain([self.path.clone()]);
+        // A file that is not there has no lines.
+        all.filter_map(|path| File::open(path).and_then(|file| Ok((file.metadata()?.len(), file))).ok())
+            .map(|(length, file)| (file, length))
+            .collect()
+    }
+
+    fn numbered(&self, n: usize) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".{n}"));
+        name.into()
+    }
+
+    fn note(&mut self, written: &io::Result<()>) {
+        match written {
+            Ok(()) => self.failing = false,
+            Err(error) if !self.failing => {
+                self.failing = true;
+                tracing::warn!("what functions log is lost, {} cannot be written: {error}", self.path.display());
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Opens a file at its end. A line that a crash cut in half is ended, so that the next one stands alone.
+fn open_to_append(path: &Path) -> io::Result<(File, u64)> {
+    let mut file = File::options().create(true).read(true).append(true).open(path)?;
+    let mut length = file.metadata()?.len();
+    if length > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+            length += 1;
+        }
+    }
+    Ok((file, length))
+}
