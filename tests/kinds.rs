@@ -106,6 +106,7 @@ fn a_c_program_runs_as_it_is() {
 
 /// A manifest with the HTTP component on a path of its own.
 fn web(more: &str) -> String {
+    let fixture = "http-answer";
     format!(
         r#"
 evoke: 1
@@ -115,7 +116,7 @@ sources:
     http: {{ path: /in, type: order.placed }}
 functions:
   web:
-    component: $FUNCTIONS/http-answer.wasm
+    component: $FUNCTIONS/{fixture}.wasm
     allow: {{ config: {{ CURRENCY: EUR }} }}
 {more}
 "#
@@ -217,13 +218,15 @@ fn a_component_that_fails_is_answered_for_and_logged() {
 #[test]
 fn as_many_are_answered_at_once_as_it_says_and_a_client_that_leaves_makes_room() {
     let evoke = Evoke::up_with(&web(&format!("{PATH}    concurrency: 1\n    timeout: 1m")));
-    for query in ["flood", "spin"] {
+    for query in ["flood", "hang", "spin"] {
         let mut stream = begin(&evoke, &format!("GET /web?{query} HTTP/1.1\nHost: a\n\n"));
-        if query == "flood" {
-            read_until(&mut stream, "xxxx");
+        match query {
+            "flood" => drop(read_until(&mut stream, "xxxx")),
+            "hang" => drop(read_until(&mut stream, "and then")),
+            _ => assert_eventually!(evoke.stdout(&["logs"]).contains("spinning"), "it does not spin"),
         }
-        assert_eventually!(status(&evoke, "/web") == 503, "{query} does not hold its place");
-        assert_eq!(request("GET", evoke.http(), "/web", &[], "").unwrap().headers["retry-after"], "1");
+        let answer = request("GET", evoke.http(), "/web", &[], "").unwrap();
+        assert_eq!((answer.status, answer.headers["retry-after"].as_bytes()), (503, &b"1"[..]), "{query}");
         drop(stream);
         assert_eventually!(status(&evoke, "/web") == 200, "{query} holds its place after its client left");
     }

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -15,6 +17,10 @@ use crate::manifest::{Checked, Diagnostic, Function, Origin, SourceKind};
 use crate::outcome::Outcome;
 use crate::sandbox::{self, LogSink, Visit};
 use crate::source::http::{Answerer, Payload, Unanswered};
+
+/// How long a request waits for its turn. An instance ends a little after its answer, so a client that asks again at
+/// once would find its own place taken.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A function that answers requests.
 pub(super) struct Answering {
@@ -40,7 +46,8 @@ impl fmt::Debug for Answering {
 impl Answerer for Answering {
     fn answer(&self, request: Request<Payload>) -> BoxFuture<'_, Result<Response<Payload>, Unanswered>> {
         async move {
-            let seat = self.room.clone().try_acquire_owned().map_err(|_| Unanswered::Busy)?;
+            let seat = timeout(PATIENCE, self.room.clone().acquire_owned()).await;
+            let Ok(Ok(seat)) = seat else { return Err(Unanswered::Busy) };
             let id = format!("request-{}", Uuid::now_v7()).into();
             let visit = Visit { request, id, seat, logs: self.logs.clone(), clock: self.clock.clone() };
             match self.function.answer(visit).await {
