@@ -157,3 +157,28 @@ functions:
     assert_eq!(evoke.stdout(&["build"]).trim(), "1 built");
     assert_eq!(builds(), 3);
 }
+
+#[test]
+fn explain_names_the_field_and_the_operator() {
+    let manifest = ORDERS
+        .replace("{ type: [order.placed] }", r#"{ type: [order.placed], data: { total: [{ numeric: [">", 100] }] } }"#);
+    let evoke = Evoke::up_with(&manifest);
+    let id = evoke.accepted("/checkout", ORDER);
+    let text = evoke.stdout(&["explain", &id, "--function", "shop/charge"]);
+    for words in ["shop/charge", "on[0]", "does not match", "data.total", r#"{"numeric":[">",100]}"#, "42"] {
+        assert!(text.contains(words), "no {words} in {text}");
+    }
+    let all = evoke.json(&["explain", &id]);
+    let matched: Vec<bool> = all.as_array().unwrap().iter().map(|one| one["matched"].as_bool().unwrap()).collect();
+    assert_eq!(matched, [false, false, false], "{all:#}");
+    assert_eq!(all[0]["pattern"]["failed"], "data.total");
+    assert_eq!(evoke.run(&["explain", &id, "--function", "shop/nobody"]).status.code(), Some(4));
+}
+
+#[test]
+fn the_schema_is_the_one_that_is_published() {
+    let evoke = Evoke::with(ORDERS);
+    let published = std::fs::read_to_string(root().join("manifests/evoke.schema.json")).unwrap();
+    assert_eq!(evoke.stdout(&["schema"]).trim(), published.trim());
+    assert!(evoke.stdout(&["completions", "bash"]).contains("redrive"));
+}

@@ -10,6 +10,7 @@
 //! | `POST /api/v1/events` | takes one event or an array, answers 202 and [`view::Posted`] |
 //! | `GET /api/v1/events/{ref}` | [`view::Envelope`] |
 //! | `GET /api/v1/trace/{ref}?root=` | [`view::Node`]; with `root=true` from the event that started the chain |
+//! | `GET /api/v1/explain/{ref}?function=` | [`Explained`], one for each trigger |
 //! | `GET /api/v1/dead?function=&limit=` | [`view::DeadLetter`] a line, oldest first, events without their data |
 //! | `GET /api/v1/dead/{delivery}` | [`view::DeadLetter`] |
 //! | `POST /api/v1/dead/redrive`, `POST /api/v1/dead/purge` | takes [`view::Which`], answers [`view::Count`] |
@@ -26,6 +27,7 @@
 
 mod dead;
 mod events;
+mod explain;
 mod logs;
 mod problem;
 mod status;
@@ -51,11 +53,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 
 use self::problem::Problem;
-use crate::app::{FunctionStatus, Running, SourceStatus};
+use crate::app::{Explained, FunctionStatus, Running, SourceStatus};
 use crate::bus::Bus;
 use crate::clock::Clock;
+use crate::event::Event;
 use crate::listener::{Limits, Listener, RequestBody};
 use crate::logs::LogBook;
+use crate::pattern::MalformedEvent;
 use crate::store::Store;
 
 /// The largest body that is taken, in bytes: some events of the largest size at once.
@@ -79,9 +83,14 @@ pub struct Admin {
     pub started: Instant,
     /// Asks what the manifests in force declare, and how it is doing.
     pub in_force: Arc<dyn Fn() -> BoxFuture<'static, InForce> + Send + Sync>,
+    /// Explains an event to the triggers in force, or to those of one function.
+    pub explain: Arc<Explain>,
     /// Cancelled when the API is to end; what follows something ends with it.
     pub stop: CancellationToken,
 }
+
+/// Explains an event; see [`Running::explain`].
+pub type Explain = dyn Fn(&Event, Option<&str>) -> Result<Vec<Explained>, MalformedEvent> + Send + Sync;
 
 /// What the manifests in force declare.
 #[derive(Debug, Clone, Default)]
@@ -104,6 +113,7 @@ pub async fn serve(running: Arc<Running>, listener: Listener, stop: Cancellation
 }
 
 fn admin(running: Arc<Running>, stop: CancellationToken) -> Admin {
+    let explains = running.clone();
     Admin {
         store: running.store.clone(),
         bus: running.bus.clone(),
@@ -114,6 +124,7 @@ fn admin(running: Arc<Running>, stop: CancellationToken) -> Admin {
             let running = running.clone();
             async move { InForce { functions: running.functions(), sources: running.sources().await } }.boxed()
         }),
+        explain: Arc::new(move |event, function| explains.explain(event, function)),
         stop,
     }
 }
@@ -127,6 +138,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/api/v1/events", get(events::list).post(events::post))
         .route("/api/v1/events/{ref}", get(events::one))
         .route("/api/v1/trace/{ref}", get(trace::trace))
+        .route("/api/v1/explain/{ref}", get(explain::explain))
         .route("/api/v1/dead", get(dead::list))
         .route("/api/v1/dead/{delivery}", get(dead::one))
         .route("/api/v1/dead/redrive", post(dead::redrive))

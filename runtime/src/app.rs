@@ -3,6 +3,7 @@
 mod answers;
 mod build;
 mod data;
+mod explain;
 mod functions;
 mod manifests;
 mod sources;
@@ -18,15 +19,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::data::DataFolder;
+pub use self::explain::Explained;
 use self::functions::Functions;
 pub use self::sources::SourceStatus;
 use self::sources::Sources;
 use crate::bus::{self, Bus};
 use crate::clock::Clock;
 use crate::dispatcher::Dispatcher;
+use crate::event::Event;
 use crate::listener::{self, Listener};
 use crate::logs::LogBook;
 use crate::manifest::{Checked, Diagnostics, Severity};
+use crate::pattern::MalformedEvent;
 use crate::router::Router;
 use crate::sandbox::{LogSink, Sandbox, Settings};
 use crate::source::http::{Http, Routes};
@@ -131,6 +135,12 @@ impl Running {
             FunctionStatus { name, concurrency: function.concurrency, running }
         })
         .collect()
+    }
+
+    /// How an event meets the triggers in force, or those of one function.
+    pub fn explain(&self, event: &Event, function: Option<&str>) -> Result<Vec<Explained>, MalformedEvent> {
+        let declared = self.declared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        explain::event(&declared.manifests, event, function)
     }
 
     /// The sources in force.

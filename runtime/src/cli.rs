@@ -6,6 +6,7 @@ mod client;
 mod dead;
 mod emit;
 mod events;
+mod explain;
 mod failure;
 mod logs;
 mod status;
@@ -17,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub use failure::Failure;
 
@@ -110,12 +111,24 @@ enum Command {
     /// Show an event and everything that came of it
     #[command(after_help = "Example: evoke trace 17")]
     Trace(With<trace::TraceEvent>),
+    /// Say which field and operator of each trigger matched an event, or failed
+    #[command(after_help = "Example: evoke explain 17 --function shop/charge")]
+    Explain(With<explain::Explain>),
     /// Look at dead letters, and decide about them
     #[command(subcommand, after_help = "Example: evoke dead redrive --function shop/charge")]
     Dead(dead::Dead),
     /// Show what functions logged
     #[command(after_help = "Example: evoke logs --function shop/charge --follow")]
     Logs(With<logs::Logs>),
+    /// Print the JSON schema of manifests
+    #[command(after_help = "Example: evoke schema > evoke.schema.json")]
+    Schema,
+    /// Print what completes the commands in a shell
+    #[command(after_help = "Example: evoke completions bash > /etc/bash_completion.d/evoke")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
     /// Show functions and sources with their numbers
     #[command(after_help = "Example: evoke status")]
     Status(Common),
@@ -172,7 +185,14 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Emit(emit) => emit.run(&front),
         Command::Events(With { command, common }) => command.run(&common.over(&front)),
         Command::Trace(With { command, common }) => command.run(&common.over(&front)),
+        Command::Explain(With { command, common }) => command.run(&common.over(&front)),
         Command::Dead(dead) => dead.run(&front),
+        Command::Schema => text::print(crate::manifest::schema::render().trim_end()),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "evoke", &mut script);
+            text::print(String::from_utf8_lossy(&script).trim_end())
+        }
         Command::Logs(With { command, common }) => command.run(&common.over(&front)),
         Command::Status(common) => status::run(&common.over(&front)),
         Command::Check(common) => check::run(&common.over(&front)),

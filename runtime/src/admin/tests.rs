@@ -45,6 +45,7 @@ impl Api {
             clock: Clock::fixed(1_000),
             started: Instant::now(),
             in_force: Arc::new(move || std::future::ready(in_force.clone()).boxed()),
+            explain: Arc::new(|_, _| Ok(Vec::new())),
             stop: stop.clone(),
         };
         Self { service: TowerToHyperService::new(router(admin)), store, logs, stop, functions, _data: data }

@@ -1,0 +1,70 @@
+//! Which triggers an event meets, and which field and operator of each say so: from the same compiled patterns that
+//! route it.
+
+use serde::Serialize;
+
+use super::functions::{full_name, trigger_name};
+use crate::event::Event;
+use crate::manifest::{Checked, Origin, Trigger};
+use crate::pattern::{Explanation, MalformedEvent, explain};
+
+/// How an event and a trigger meet.
+#[derive(Debug, Clone, Serialize)]
+pub struct Explained {
+    /// `app/function`.
+    pub function: String,
+    /// The trigger, `on[0]`.
+    pub trigger: String,
+    /// Whether the event meets it.
+    pub matched: bool,
+    /// For people.
+    pub text: String,
+    /// The source that its events come from, where it names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Its pattern, field by field, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<Explanation>,
+}
+
+/// Explains an event to every trigger, or to those of one function.
+pub(super) fn event(
+    manifests: &[Checked],
+    event: &Event,
+    function: Option<&str>,
+) -> Result<Vec<Explained>, MalformedEvent> {
+    let all = manifests.iter().flat_map(|checked| checked.manifest.functions.iter().map(move |f| (checked, f)));
+    all.map(|(checked, declared)| (checked, declared, full_name(&checked.manifest, declared)))
+        .filter(|(_, _, name)| function.is_none_or(|wanted| wanted == name))
+        .flat_map(|(checked, declared, name)| {
+            declared.triggers.iter().map(move |trigger| (checked, name.clone(), trigger))
+        })
+        .map(|(checked, name, trigger)| one(checked, name, trigger, event))
+        .collect()
+}
+
+fn one(checked: &Checked, function: String, trigger: &Trigger, event: &Event) -> Result<Explained, MalformedEvent> {
+    let source = match &trigger.origin {
+        Origin::Any => None,
+        Origin::Shared(name) => checked.manifest.source(name.as_str()).map(|source| source.uri.clone()),
+        Origin::Private(source) => Some(source.uri.clone()),
+    };
+    let comes_from = source.as_ref().is_none_or(|source| *source == event.source);
+    // What comes from a function's own source is for that function alone.
+    let stranger = matches!(trigger.origin, Origin::Any) && is_private(checked, &event.source);
+    let pattern = trigger.events.as_ref().map(|events| explain(&events.pattern, &event.view())).transpose()?;
+    let matched = comes_from && !stranger && pattern.as_ref().is_none_or(|pattern| pattern.matched);
+    let text = match (&source, &pattern) {
+        (Some(source), _) if !comes_from => format!("source is {}, and it takes those of {source}", event.source),
+        _ if stranger => format!("{} belongs to one function alone", event.source),
+        (_, Some(pattern)) => pattern.to_string(),
+        (Some(source), None) => format!("every event of {source}"),
+        (None, None) => "every event".to_owned(),
+    };
+    Ok(Explained { function, trigger: trigger_name(trigger.index).to_string(), matched, text, source, pattern })
+}
+
+/// Whether a source belongs to one function alone. It is named after it: `/app/function/timer-1`.
+fn is_private(checked: &Checked, source: &str) -> bool {
+    checked.manifest.all_sources().any(|(declared, owner)| owner.is_some() && declared.uri == source)
+}
