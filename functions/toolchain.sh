@@ -1,6 +1,7 @@
 #!/bin/bash
-# toolchain.sh: finds or makes a rustc that builds for wasm32-wasip2, and prints what to set:
+# toolchain.sh [TARGET]: finds or makes a rustc that builds for wasm32-wasip2 or TARGET, and prints what to set:
 #   eval "$(functions/toolchain.sh)" && cargo build --release --target wasm32-wasip2
+# toolchain.sh c: finds or installs a C compiler for wasm32-wasi.
 #
 # 1. the current rustc has the target already
 # 2. rustup adds it                                       (WASM_TOOLCHAIN_RUSTUP=0 skips this)
@@ -10,7 +11,7 @@
 # What is made lies in ${WASM_TOOLCHAIN_DIR:-~/.cache/evoke/toolchain}; remove the folder to make it anew.
 set -euo pipefail
 
-TARGET=wasm32-wasip2
+TARGET=${1:-wasm32-wasip2}
 SYSTEM=/usr/bin/rustc
 MINOR_MIN=88                       # rust-version of functions/Cargo.toml: 1.88
 COMPONENT_LD=0.5.31               # crate wasm-component-ld, where no toolchain brings the program along
@@ -58,12 +59,13 @@ linkers() {
   fi
 }
 
-# Whether rustc $1 links something that is a component: the toolchain is whole.
+# Whether rustc $1 links something that is a component, or a module for WASI 0.1: the toolchain is whole.
 works() {
-  local dir ok=1; dir=$(mktemp -d)
+  local dir ok=1 version=0d000100; dir=$(mktemp -d)
+  [ $TARGET != wasm32-wasip1 ] || version=01000000
   echo 'pub fn f() -> String { String::from("x") }' >"$dir/probe.rs"
   (cd "$dir" && "$1" --edition 2024 --crate-type cdylib --target $TARGET -o probe.wasm probe.rs >&2) &&
-    [ "$(head -c 8 "$dir/probe.wasm" | od -An -tx1 | tr -d ' \n')" = 0061736d0d000100 ] && ok=0
+    [ "$(head -c 8 "$dir/probe.wasm" | od -An -tx1 | tr -d ' \n')" = 0061736d$version ] && ok=0
   rm -rf "$dir"; return $ok
 }
 
@@ -100,11 +102,16 @@ build_std() { # into folder $1
 }
 
 # The folder of the sysroot for way $1; another rustc makes another one.
-made() { echo "$CACHE/$1-$($SYSTEM -V | tr -c 'a-zA-Z0-9.\n' - | cut -c1-40)"; }
+made() { echo "$CACHE/$1-${TARGET#wasm32-wasip2}$($SYSTEM -V | tr -c 'a-zA-Z0-9.\n' - | cut -c1-40)"; }
 ready() { [ -x $SYSTEM ] && [ -x "$(made "$1")/bin/rustc" ]; }
 use() { echo "export RUSTC='$(made "$1")/bin/rustc'"; exit 0; }
 
 # One at a time makes things; the others find them made.
+if [ "$TARGET" = c ]; then
+  { command -v clang && command -v wasm-ld && [ -f /usr/lib/wasm32-wasi/libc.a ]; } >/dev/null && exit 0
+  need clang lld wasi-libc && exit 0
+  say "no C compiler for wasm32-wasi: install clang, lld and wasi-libc"; exit 1
+fi
 mkdir -p "$CACHE"; exec 9>"$CACHE/lock"
 flock -n 9 || { say "waiting for another build of the toolchain"; flock 9; }
 

@@ -1,5 +1,6 @@
 //! Wires everything, and owns the order of starting, reloading and draining.
 
+mod answers;
 mod build;
 mod data;
 mod explain;
@@ -248,8 +249,8 @@ impl App {
         let count = manifests.iter().map(|c| c.manifest.functions.len()).sum::<usize>();
         say("loading", &format!("{count} functions"));
         let loaded = functions::load(&manifests, &self.sandbox, &*running.store, &self.log_sink, &self.clock).await?;
-        let Functions { workers, router, ids } = loaded?;
-        let routes = Routes::new(sources::endpoints(&manifests, &ids)).map_err(anyhow::Error::from)?;
+        let Functions { workers, router, ids, answerers } = loaded?;
+        let routes = Routes::new(sources::endpoints(&manifests, &ids, &answerers)).map_err(anyhow::Error::from)?;
         // Who handles comes before what comes in.
         running.bus.set_router(router);
         running.dispatcher.set_functions(workers);

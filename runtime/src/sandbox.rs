@@ -4,9 +4,12 @@
 //! What one attempt may take is bounded: memory and time by the function's manifest; everything else (tables,
 //! instances, handles, log lines, published events, bytes a call) by constants that stand where they are used.
 
+mod adapt;
+mod answer;
 mod bindings;
 mod cache;
 mod census;
+mod command;
 mod engine;
 mod fate;
 mod function;
@@ -35,6 +38,7 @@ use cache::{Cache, hex};
 use engine::Ticker;
 use host::State;
 
+pub use answer::{Answer, BodyError, Visit};
 pub use function::{Attempt, Call, Function};
 pub use log::{Level, LogLine, LogSink};
 
@@ -110,17 +114,24 @@ impl fmt::Debug for Grants {
 pub enum Kind {
     /// It exports `evoke:function/handler`.
     Handler,
+    /// It exports `wasi:cli/run`, or is a core module with `_start`: a program that reads the event as JSON on stdin
+    /// and prints the events that it publishes.
+    Command,
+    /// It exports `wasi:http/incoming-handler`: it answers requests itself, and takes no events.
+    Http,
 }
 
 impl Kind {
     fn of(engine: &Engine, component: &Component) -> Result<Self, Vec<String>> {
         let ty = component.component_type();
         let exports: Vec<String> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
-        if exports.iter().any(|name| name.starts_with("evoke:function/handler@")) {
-            Ok(Self::Handler)
-        } else {
-            Err(exports)
-        }
+        let kinds = [
+            ("evoke:function/handler@", Self::Handler),
+            ("wasi:http/incoming-handler@0.2.", Self::Http),
+            ("wasi:cli/run@0.2.", Self::Command),
+        ];
+        let kind = kinds.into_iter().find(|(prefix, _)| exports.iter().any(|name| name.starts_with(prefix)));
+        kind.map(|(_, kind)| kind).ok_or(exports)
     }
 }
 
@@ -241,13 +252,15 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
     let path = spec.component.display().to_string();
     let invalid = |message: String| LoadError::Invalid { path: path.clone(), message };
     let bytes = read(&spec.component, spec.digest.as_deref())?;
+    let is_module = bytes.get(6) == Some(&0);
+    let bytes = if is_module { adapt::component(&shared.engine, bytes).map_err(invalid)? } else { bytes };
     let component = shared.cache.component(&bytes);
     let component = component.map_err(|error| invalid(format!("is not a valid component: {error:#}")))?;
     let kind = Kind::of(&shared.engine, &component).map_err(|exports| {
         let exports = if exports.is_empty() { "nothing".into() } else { exports.join(", ") };
-        invalid(format!("exports {exports}; a function exports evoke:function/handler@0.1.0"))
+        invalid(format!("exports {exports}; {EXPECTED}"))
     })?;
-    let missing = imports::not_covered(&shared.engine, &component, &spec.grants);
+    let missing = imports::not_covered(&shared.engine, &component, kind, &spec.grants);
     if !missing.is_empty() {
         return Err(LoadError::Imports { path, missing });
     }
@@ -265,7 +278,10 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
         .map_err(|error| invalid(format!("does not fit this version of Evoke: {error:#}")))
 }
 
-/// The bytes of a component's file, checked as far as that goes without compiling.
+const EXPECTED: &str =
+    "a function exports evoke:function/handler@0.1.0, wasi:http/incoming-handler@0.2 or wasi:cli/run@0.2";
+
+/// The component or core module of a file in binary form, checked as far as that goes without compiling.
 fn read(file: &Path, digest: Option<&str>) -> Result<Vec<u8>, LoadError> {
     let path = file.display().to_string();
     let mut bytes = Vec::new();
@@ -282,22 +298,27 @@ fn read(file: &Path, digest: Option<&str>) -> Result<Vec<u8>, LoadError> {
     {
         return Err(LoadError::Digest { path, expected: expected.to_owned(), found });
     }
-    let invalid = |message: String| Err(LoadError::Invalid { path: path.clone(), message });
-    let text = std::str::from_utf8(&bytes).ok().map(str::trim_start);
+    let invalid = |message: String| LoadError::Invalid { path: path.clone(), message };
+    if !bytes.starts_with(b"\0asm") {
+        bytes = binary(&bytes, &path)?;
+    }
     // After the magic number, a module has version 1 of layer 0, and a component any version of layer 1.
-    match (bytes.get(..8), text) {
-        (Some([0, b'a', b's', b'm', _, _, 1, 0]), _) => match census::functions(&bytes) {
-            0..=COMPONENT_FUNCTIONS_MAX => Ok(bytes),
-            n => invalid(format!("has {n} functions; the most that is taken is {COMPONENT_FUNCTIONS_MAX}")),
-        },
-        (Some([0, b'a', b's', b'm', ..]), _) => invalid(CORE_MODULE.into()),
-        (_, Some(text)) if text.starts_with("(module") => invalid(CORE_MODULE.into()),
-        (_, Some(text)) if text.starts_with(['(', ';']) => match bytes.len() {
-            0..=COMPONENT_TEXT_SIZE_MAX => Ok(bytes),
-            _ => Err(LoadError::TooLarge { path, max: COMPONENT_TEXT_SIZE_MAX as u64 }),
-        },
-        _ => invalid("is not WebAssembly".into()),
+    if !matches!(bytes.get(4..8), Some([1, 0, 0, 0] | [_, _, 1, 0])) {
+        return Err(invalid("is WebAssembly of a version that does not exist".into()));
+    }
+    match census::functions(&bytes) {
+        0..=COMPONENT_FUNCTIONS_MAX => Ok(bytes),
+        n => Err(invalid(format!("has {n} functions; the most that is taken is {COMPONENT_FUNCTIONS_MAX}"))),
     }
 }
 
-const CORE_MODULE: &str = "is a core module, not a component; build it for the target wasm32-wasip2";
+/// The binary form of WebAssembly in text form.
+fn binary(bytes: &[u8], path: &str) -> Result<Vec<u8>, LoadError> {
+    let invalid = |message: String| LoadError::Invalid { path: path.to_owned(), message };
+    let text = std::str::from_utf8(bytes).ok().filter(|text| text.trim_start().starts_with(['(', ';']));
+    let text = text.ok_or_else(|| invalid("is not WebAssembly".into()))?;
+    if text.len() > COMPONENT_TEXT_SIZE_MAX {
+        return Err(LoadError::TooLarge { path: path.to_owned(), max: COMPONENT_TEXT_SIZE_MAX as u64 });
+    }
+    wat::parse_str(text).map_err(|error| invalid(format!("is not a valid component: {error}")))
+}

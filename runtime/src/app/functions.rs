@@ -6,12 +6,14 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::answers::{self, Answering};
 use crate::clock::Clock;
 use crate::dispatcher::{Call, Ran, Runner, Worker};
 use crate::manifest::{self, Checked, Diagnostics, Function, Origin, SecretRef};
 use crate::outcome::RetryPolicy;
 use crate::router::{OrderBy, Router};
-use crate::sandbox::{self, Grants, LogSink, Sandbox, Spec};
+use crate::sandbox::{self, Grants, Kind, LogSink, Sandbox, Spec};
+use crate::source::http::Answerer;
 use crate::store::{FunctionId, Store};
 
 /// The functions of all apps, ready to be put in charge.
@@ -20,6 +22,8 @@ pub(super) struct Functions {
     pub(super) router: Router,
     /// The ids in the store, by full name.
     pub(super) ids: BTreeMap<String, FunctionId>,
+    /// Those that answer requests.
+    pub(super) answerers: BTreeMap<FunctionId, Arc<dyn Answerer>>,
 }
 
 /// A sandboxed function as the dispatcher's runner.
@@ -67,8 +71,14 @@ pub(super) async fn load(
     let mut problems = Diagnostics::default();
     let mut workers = Vec::new();
     let mut router = Router::default();
+    let mut answerers: BTreeMap<_, Arc<dyn Answerer>> = BTreeMap::new();
     for ((checked, function), id) in all().zip(&ids) {
         match load_one(checked, function, sandbox).await {
+            // Deliveries that it was owed while it was something else rest in the store.
+            Ok(loaded) if loaded.kind() == Kind::Http => {
+                let answering = Answering::new(loaded, function.concurrency, logs.clone(), clock.clone());
+                answerers.insert(*id, Arc::new(answering));
+            }
             Ok(loaded) => {
                 let runner = Sandboxed { function: loaded, logs: logs.clone(), clock: clock.clone() };
                 workers.push(Worker {
@@ -85,7 +95,7 @@ pub(super) async fn load(
     if problems.has_errors() {
         return Ok(Err(problems));
     }
-    Ok(Ok(Functions { workers, router, ids: names.into_iter().zip(ids).collect() }))
+    Ok(Ok(Functions { workers, router, ids: names.into_iter().zip(ids).collect(), answerers }))
 }
 
 /// Checks that a function's component loads under its grants, without a store.
@@ -115,7 +125,13 @@ pub(super) async fn load_one(
         },
     };
     match sandbox.load(&spec).await {
-        Ok(loaded) => Ok(loaded),
+        Ok(loaded) => match loaded.kind() {
+            Kind::Http => match answers::mistakes(checked, function) {
+                mistakes if mistakes.is_empty() => Ok(loaded),
+                mistakes => Err(Diagnostics::from_iter(mistakes)),
+            },
+            Kind::Handler | Kind::Command => Ok(loaded),
+        },
         Err(error) => {
             let missing = matches!(&error, sandbox::LoadError::Read { .. });
             let help = match (missing, &function.build) {

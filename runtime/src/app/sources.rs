@@ -1,6 +1,7 @@
 //! The sources of all apps: started, replaced when their settings changed, stopped.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -9,7 +10,7 @@ use super::functions::{full_name, trigger_name};
 use crate::bus::{Bus, Target};
 use crate::clock::Clock;
 use crate::manifest::{Checked, HttpSource, Method, Origin, Source, SourceKind};
-use crate::source::http::Endpoint;
+use crate::source::http::{Answerer, Endpoint};
 use crate::source::{self, Context, Health};
 use crate::store::FunctionId;
 
@@ -123,10 +124,20 @@ async fn stop_all(sources: BTreeMap<String, Running>) {
 }
 
 /// The endpoints of the HTTP sources of these manifests.
-pub(super) fn endpoints(manifests: &[Checked], functions: &BTreeMap<String, FunctionId>) -> Vec<Endpoint> {
+pub(super) fn endpoints(
+    manifests: &[Checked],
+    functions: &BTreeMap<String, FunctionId>,
+    answerers: &BTreeMap<FunctionId, Arc<dyn Answerer>>,
+) -> Vec<Endpoint> {
     let all = manifests.iter().flat_map(|checked| targets(checked, functions));
     let endpoints = all.filter_map(|(source, target)| match &source.kind {
-        SourceKind::Http(http) => Some(endpoint(http, &source.uri, target)),
+        SourceKind::Http(http) => {
+            let answerer = match &target {
+                Target::Function { function, .. } => answerers.get(function).cloned(),
+                Target::Matching => None,
+            };
+            Some(Endpoint { answerer, ..endpoint(http, &source.uri, target) })
+        }
         SourceKind::Files(_) | SourceKind::Timer(_) => None,
     });
     endpoints.collect()
@@ -141,6 +152,7 @@ fn endpoint(source: &HttpSource, uri: &str, target: Target) -> Endpoint {
         body_max: usize::try_from(source.max_body.0).unwrap_or(usize::MAX),
         uri: uri.to_owned(),
         target,
+        answerer: None,
     }
 }
 

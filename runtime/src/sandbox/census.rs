@@ -4,14 +4,14 @@
 //! The binary format is sections of an id byte, a LEB128 size and a body (WebAssembly core 5.5.2; component model,
 //! `Binary.md`). What is malformed is left to the compiler, which says so in its own words.
 
-/// Functions of all core modules in a binary component, and conversions between them and the outside.
+/// Functions of all core modules in a binary component, and conversions between them and the outside; or those of a
+/// module.
 pub(super) fn functions(component: &[u8]) -> u64 {
     let mut count: u64 = 0;
     let mut nested = vec![component];
     while let Some(bytes) = nested.pop() {
         let is_component = bytes.get(6) == Some(&1);
-        let mut rest = bytes.get(8..).unwrap_or_default();
-        while let Some((id, body, after)) = section(rest) {
+        for Section { id, body, .. } in sections(bytes) {
             match (is_component, id) {
                 // A core module, or a component, within this one.
                 (true, 1 | 4) => nested.push(body),
@@ -19,10 +19,27 @@ pub(super) fn functions(component: &[u8]) -> u64 {
                 (true, 8) | (false, 3) => count = count.saturating_add(leb128(body).map_or(0, |(n, _)| n)),
                 _ => {}
             }
-            rest = after;
         }
     }
     count
+}
+
+/// A section of a module or component.
+pub(super) struct Section<'a> {
+    pub(super) id: u8,
+    pub(super) body: &'a [u8],
+    /// Where the body starts.
+    pub(super) start: usize,
+}
+
+/// The sections, up to the first that is malformed.
+pub(super) fn sections(bytes: &[u8]) -> impl Iterator<Item = Section<'_>> {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (id, body, after) = section(rest)?;
+        rest = after;
+        Some(Section { id, body, start: bytes.len() - after.len() - body.len() })
+    })
 }
 
 fn section(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {

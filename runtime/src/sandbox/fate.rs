@@ -3,16 +3,20 @@
 use std::any::Any;
 use std::time::Duration;
 
+use tokio::time::error::Elapsed;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::bindings::exports::evoke::function::handler::Failure;
+use super::command::LineRefused;
 use super::host::State;
 use super::log::harmless;
 use crate::outcome::Outcome;
 
 /// Of a backtrace, the frames that are told.
 const FRAMES_MAX: usize = 3;
+/// The exit code of a command that will never be able to handle its event: EX_DATAERR of sysexits.h.
+const REJECT_CODE: i32 = 65;
 /// The longest message of a guest that is kept.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 
@@ -20,6 +24,19 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 #[derive(Debug, thiserror::Error)]
 #[error("the deadline is reached")]
 pub(super) struct DeadlineReached;
+
+/// How a guest ended, by its `timeout`, by a panic of the host, or by itself.
+pub(super) fn ended(
+    ended: Result<Result<wasmtime::Result<Outcome>, Box<dyn Any + Send>>, Elapsed>,
+    state: &State,
+) -> Outcome {
+    match ended {
+        Err(_) => Outcome::Timeout { limit: state.identity.timeout },
+        Ok(Err(panic)) => panicked(&*panic),
+        Ok(Ok(Ok(outcome))) => outcome,
+        Ok(Ok(Err(error))) => trapped(&error, state),
+    }
+}
 
 /// The function returned a failure.
 pub(super) fn failed(failure: Failure, state: &State) -> Outcome {
@@ -33,10 +50,25 @@ pub(super) fn failed(failure: Failure, state: &State) -> Outcome {
     }
 }
 
+/// A command ended by itself. Its message is its last line on stderr.
+pub(super) fn exited(code: i32, state: &State) -> Outcome {
+    if code == 0 {
+        return Outcome::Done;
+    }
+    let message = state.log.last_on_stderr().unwrap_or_else(|| format!("exited with code {code}"));
+    if code == REJECT_CODE {
+        return Outcome::Reject { message };
+    }
+    cause_in_limits(state, &message).unwrap_or(Outcome::Retry { message, after: None })
+}
+
 /// The instance ended with an error.
-pub(super) fn trapped(error: &wasmtime::Error, state: &State) -> Outcome {
+fn trapped(error: &wasmtime::Error, state: &State) -> Outcome {
     if error.is::<DeadlineReached>() {
         return Outcome::Timeout { limit: state.identity.timeout };
+    }
+    if let Some(refused) = error.downcast_ref::<LineRefused>() {
+        return Outcome::Denied { message: bounded(&refused.to_string()) };
     }
     let message = describe(error, state);
     if let Some(outcome) = cause_in_limits(state, &message) {
@@ -49,7 +81,7 @@ pub(super) fn trapped(error: &wasmtime::Error, state: &State) -> Outcome {
 }
 
 /// The host itself panicked while it served the guest.
-pub(super) fn panicked(panic: &(dyn Any + Send)) -> Outcome {
+fn panicked(panic: &(dyn Any + Send)) -> Outcome {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     let message = format!("a fault in Evoke, not in the function: {}", text.unwrap_or("it panicked"));
     tracing::error!(message, "an attempt panicked");
@@ -62,7 +94,7 @@ fn cause_in_limits(state: &State, message: &str) -> Option<Outcome> {
     if state.limits.memory_denied() {
         return Some(Outcome::OutOfMemory { limit_bytes: state.identity.memory });
     }
-    let refused = state.published.refused.as_ref()?;
+    let refused = state.publisher()?.refused()?;
     Some(Outcome::Denied { message: bounded(&format!("{refused}; the function then ended with: {message}")) })
 }
 
@@ -82,9 +114,18 @@ fn describe(error: &wasmtime::Error, state: &State) -> String {
 /// The innermost functions, demangled, without those of a panic's own machinery and those without a name.
 fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
     let is_noise = |name: &str| {
-        ["<wasm function", "panicking::", "rust_panic", "rust_begin_unwind", "abort", "__rust", "sys::backtrace"]
-            .iter()
-            .any(|part| name.contains(part))
+        [
+            "<wasm function",
+            "panicking::",
+            "rust_panic",
+            "rust_begin_unwind",
+            "abort",
+            "__rust",
+            "sys::backtrace",
+            "wasi:cli/run@",
+        ]
+        .iter()
+        .any(|part| name.contains(part))
     };
     backtrace
         .to_string()

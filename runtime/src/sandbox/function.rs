@@ -7,12 +7,16 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::bindings::GuestPre;
-use super::bindings::exports::evoke::function::handler::{Delivery, Event as GuestEvent, Failure};
+use super::bindings::exports::evoke::function::handler::{Delivery, Event as GuestEvent};
+use super::command::{self, Printer};
 use super::fate::{self, DeadlineReached};
-use super::host::State;
+use super::host::{State, Task};
 use super::log::{AttemptLog, LogSink};
+use super::publish::{Origin, Publisher};
 use super::{Grants, Kind, Shared};
 use crate::clock::Clock;
 use crate::event::{EVENT_SIZE_MAX, Event};
@@ -34,10 +38,16 @@ pub(super) struct Identity {
 
 /// A function that is compiled, linked and ready to run.
 pub struct Function {
-    identity: Arc<Identity>,
-    kind: Kind,
-    pre: GuestPre<State>,
-    shared: Arc<Shared>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) entry: Entry,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Where a component is entered, all its imports linked.
+pub(super) enum Entry {
+    Handler(GuestPre<State>),
+    Command(CommandPre<State>),
+    Http(ProxyPre<State>),
 }
 
 /// One attempt to be made.
@@ -79,7 +89,12 @@ impl Function {
         pre: InstancePre<State>,
         shared: Arc<Shared>,
     ) -> wasmtime::Result<Self> {
-        Ok(Self { identity: Arc::new(identity), kind, pre: GuestPre::new(pre)?, shared })
+        let entry = match kind {
+            Kind::Handler => Entry::Handler(GuestPre::new(pre)?),
+            Kind::Command => Entry::Command(CommandPre::new(pre)?),
+            Kind::Http => Entry::Http(ProxyPre::new(pre)?),
+        };
+        Ok(Self { identity: Arc::new(identity), entry, shared })
     }
 
     /// `app/function`.
@@ -89,12 +104,16 @@ impl Function {
 
     /// How it is called, read from its exports.
     pub fn kind(&self) -> Kind {
-        self.kind
+        match self.entry {
+            Entry::Handler(_) => Kind::Handler,
+            Entry::Command(_) => Kind::Command,
+            Entry::Http(_) => Kind::Http,
+        }
     }
 
     /// Runs one attempt, in a fresh instance that is gone when this returns. It never fails: whatever the guest does
     /// is an outcome. It ends within a few milliseconds of the function's time-out; time spent waiting for a free
-    /// instance does not count.
+    /// instance does not count. A function that answers requests is unavailable for events.
     pub async fn run(&self, call: Call) -> Attempt {
         // The semaphore is never closed; were it, the pool itself would still say no.
         let _room = self.shared.room.acquire().await;
@@ -108,29 +127,31 @@ impl Function {
             call.clock.clone(),
         );
         let started = Instant::now();
-        let mut store = self.store(&call, log.clone(), started);
+        let publisher = Publisher::new(Origin {
+            identity: self.identity.clone(),
+            delivery_id: call.delivery_id.clone(),
+            cause: call.event.clone(),
+            clock: call.clock.clone(),
+        });
+        let task = match self.entry {
+            Entry::Command(_) => Task::Command(Printer::new(publisher.clone())),
+            Entry::Handler(_) | Entry::Http(_) => Task::Handle(publisher.clone()),
+        };
+        let mut store = self.store(task, log.clone(), started);
         let attempt = std::panic::AssertUnwindSafe(self.attempt(&mut store, &call)).catch_unwind();
         let ended = tokio::time::timeout(timeout, attempt).await;
         let duration = started.elapsed();
         log.finish();
-        let state = store.data_mut();
-        let published = std::mem::take(&mut state.published.events);
+        let state = store.data();
+        let published = publisher.take();
         let memory_bytes = state.limits.memory_peak();
-        let outcome = match ended {
-            Err(_) => Outcome::Timeout { limit: timeout },
-            Ok(Err(panic)) => fate::panicked(&*panic),
-            Ok(Ok(Ok(Ok(())))) => Outcome::Done,
-            Ok(Ok(Ok(Err(failure)))) => fate::failed(failure, state),
-            Ok(Ok(Err(error))) => fate::trapped(&error, state),
-        };
+        let outcome = fate::ended(ended, state);
         let published = if outcome == Outcome::Done { published } else { Vec::new() };
         Attempt { outcome, published, duration, memory_bytes }
     }
 
-    fn store(&self, call: &Call, log: AttemptLog, started: Instant) -> Store<State> {
-        let state =
-            State::new(self.identity.clone(), call.event.clone(), call.delivery_id.clone(), call.clock.clone(), log);
-        let mut store = Store::new(&self.shared.engine, state);
+    pub(super) fn store(&self, task: Task, log: AttemptLog, started: Instant) -> Store<State> {
+        let mut store = Store::new(&self.shared.engine, State::new(self.identity.clone(), log, task));
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
         store.set_max_component_handles(HANDLES_MAX);
@@ -144,8 +165,16 @@ impl Function {
         store
     }
 
-    async fn attempt(&self, store: &mut Store<State>, call: &Call) -> wasmtime::Result<Result<(), Failure>> {
-        let guest = self.pre.instantiate_async(&mut *store).await?;
+    async fn attempt(&self, store: &mut Store<State>, call: &Call) -> wasmtime::Result<Outcome> {
+        match &self.entry {
+            Entry::Handler(pre) => self.handle(pre, store, call).await,
+            Entry::Command(pre) => command::run(pre, store).await,
+            Entry::Http(_) => Ok(Outcome::Unavailable { message: "it answers requests and takes no events".into() }),
+        }
+    }
+
+    async fn handle(&self, pre: &GuestPre<State>, store: &mut Store<State>, call: &Call) -> wasmtime::Result<Outcome> {
+        let guest = pre.instantiate_async(&mut *store).await?;
         let event = &*call.event;
         let extensions: Vec<(&str, &str)> = event.extensions.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         let event = GuestEvent {
@@ -166,6 +195,7 @@ impl Function {
             replay: call.replay,
             trigger: &call.trigger,
         };
-        guest.evoke_function_handler().call_handle(store, event, delivery).await
+        let handled = guest.evoke_function_handler().call_handle(&mut *store, event, delivery).await?;
+        Ok(handled.map_or_else(|failure| fate::failed(failure, store.data()), |()| Outcome::Done))
     }
 }

@@ -3,50 +3,85 @@
 use std::sync::Arc;
 
 use wasmtime::component::{HasData, ResourceTable};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{self as wasi_http, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
 use super::bindings::evoke::function::{bus, types};
+use super::bindings::evoke::runtime::commands;
 use super::bindings::wasi::config::store as config;
 use super::bindings::wasi::logging::logging;
+use super::command::Printer;
 use super::limits::Limits;
 use super::log::{AttemptLog, Level, Stream};
-use super::publish::{Origin, Published};
-use super::stdio::Lines;
+use super::publish::Publisher;
+use super::stdio::{Lines, Output};
 use super::{Grants, function::Identity};
-use crate::clock::Clock;
-use crate::event::Event;
 
 /// Handles to streams, pollables and the like that a guest may hold at once.
 const RESOURCES_MAX: usize = 1_000;
 /// The most random bytes in one call; a guest that needs more asks again, and can be interrupted in between.
 const RANDOM_BYTES_MAX: u64 = 64 * 1024;
 
+/// The most of an answer's body in one piece. Two of them are in memory at a time: what the guest wrote and the client
+/// has not taken.
+const CHUNK_BYTES_MAX: usize = 64 * 1024;
+
 /// What belongs to one attempt.
 pub(super) struct State {
     pub(super) identity: Arc<Identity>,
-    pub(super) event: Arc<Event>,
-    pub(super) delivery_id: Arc<str>,
-    pub(super) clock: Clock,
     pub(super) limits: Limits,
     pub(super) log: AttemptLog,
-    pub(super) published: Published,
+    pub(super) task: Task,
     wasi: Option<WasiCtx>,
+    http: WasiHttpCtx,
+    no_outbound: NoOutbound,
     resources: ResourceTable,
 }
 
+/// What the guest is there for.
+pub(super) enum Task {
+    /// To handle an event.
+    Handle(Publisher),
+    /// To handle an event that it reads on stdin.
+    Command(Printer),
+    /// To answer a request.
+    Answer,
+}
+
 impl State {
-    pub(super) fn new(
-        identity: Arc<Identity>,
-        event: Arc<Event>,
-        delivery_id: Arc<str>,
-        clock: Clock,
-        log: AttemptLog,
-    ) -> Self {
+    pub(super) fn new(identity: Arc<Identity>, log: AttemptLog, task: Task) -> Self {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let limits = Limits::new(identity.memory);
-        let published = Published::default();
-        Self { identity, event, delivery_id, clock, limits, log, published, wasi: None, resources }
+        Self { identity, limits, log, task, wasi: None, http: WasiHttpCtx::new(), no_outbound: NoOutbound, resources }
+    }
+
+    /// What it publishes; `None` when it handles no event.
+    pub(super) fn publisher(&self) -> Option<&Publisher> {
+        match &self.task {
+            Task::Handle(publisher) => Some(publisher),
+            Task::Command(printer) => Some(printer.publisher()),
+            Task::Answer => None,
+        }
+    }
+
+    fn wasi_ctx(&self) -> WasiCtx {
+        let lines = |stream| Output(Lines { log: self.log.clone(), stream });
+        let mut wasi = WasiCtx::builder();
+        wasi.stderr(lines(Stream::Stderr)).max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
+        match &self.task {
+            Task::Handle(_) => return wasi.stdout(lines(Stream::Stdout)).build(),
+            Task::Answer => wasi.stdout(lines(Stream::Stdout)),
+            Task::Command(printer) => wasi
+                .arg(&*self.identity.name)
+                .stdin(MemoryInputPipe::new(printer.publisher().cause().to_json() + "\n"))
+                .stdout(Output(printer.clone())),
+        };
+        // What was made elsewhere looks for its configuration here.
+        let Grants { config, secrets, .. } = &self.identity.grants;
+        let config = config.iter().filter(|(name, _)| !secrets.contains_key(*name));
+        wasi.envs(&config.chain(secrets).collect::<Vec<_>>()).build()
     }
 }
 
@@ -54,16 +89,34 @@ impl WasiView for State {
     /// Made when the guest first asks: most calls of most functions never do, and making one (three random
     /// generators, boxed streams) takes longer than a small call.
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let ctx = self.wasi.get_or_insert_with(|| {
-            WasiCtx::builder()
-                .stdout(Lines { log: self.log.clone(), stream: Stream::Stdout })
-                .stderr(Lines { log: self.log.clone(), stream: Stream::Stderr })
-                .max_random_size(RANDOM_BYTES_MAX)
-                .allow_tcp(false)
-                .allow_udp(false)
-                .build()
-        });
-        WasiCtxView { ctx, table: &mut self.resources }
+        let made = self.wasi.take().unwrap_or_else(|| self.wasi_ctx());
+        WasiCtxView { ctx: self.wasi.insert(made), table: &mut self.resources }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, hooks: &mut self.no_outbound, table: &mut self.resources }
+    }
+}
+
+/// HTTP as far as answering goes.
+struct NoOutbound;
+
+type Sent<T> = Box<dyn Future<Output = wasi_http::Result<T>> + Send>;
+
+impl WasiHttpHooks for NoOutbound {
+    fn send_request(
+        &mut self,
+        _: http::Request<wasi_http::WasiBody>,
+        _: Option<wasi_http::RequestOptions>,
+        _: Sent<()>,
+    ) -> Sent<(http::Response<wasi_http::WasiBody>, Sent<()>)> {
+        Box::new(async { Err(wasi_http::Error::HttpRequestDenied) })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES_MAX
     }
 }
 
@@ -78,14 +131,14 @@ impl types::Host for State {}
 
 impl bus::Host for State {
     fn publish(&mut self, draft: types::Draft) -> Result<String, String> {
-        let origin = Origin {
-            source: &self.identity.uri,
-            allowed: &self.identity.grants.publish,
-            delivery_id: &self.delivery_id,
-            cause: &self.event,
-            clock: &self.clock,
-        };
-        self.published.add(draft, &origin)
+        let publisher = self.publisher().ok_or("only a function that handles an event publishes")?;
+        publisher.draft(draft)
+    }
+}
+
+impl commands::Host for State {
+    fn exit_code(&mut self, code: u32) -> wasmtime::Result<()> {
+        Err(I32Exit(code.cast_signed()).into())
     }
 }
 

@@ -3,35 +3,45 @@
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
-use super::Grants;
 use super::bindings::evoke::function::{bus, types};
+use super::bindings::evoke::runtime::commands;
 use super::bindings::wasi::config::store as config;
 use super::bindings::wasi::logging::logging;
 use super::host::{Host, State};
+use super::{Grants, Kind};
 
 /// Links everything that is provided; what a function may use of it is decided when it is loaded.
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     types::add_to_linker::<State, Host>(&mut linker, |state| state)?;
     bus::add_to_linker::<State, Host>(&mut linker, |state| state)?;
+    commands::add_to_linker::<State, Host>(&mut linker, |state| state)?;
     config::add_to_linker::<State, Host>(&mut linker, |state| state)?;
     logging::add_to_linker::<State, Host>(&mut linker, |state| state)?;
     Ok(linker)
 }
 
 /// The imports that the grants do not cover, each with what to do about it.
-pub(super) fn not_covered(engine: &Engine, component: &Component, grants: &Grants) -> Vec<String> {
+pub(super) fn not_covered(engine: &Engine, component: &Component, kind: Kind, grants: &Grants) -> Vec<String> {
     let ty = component.component_type();
-    ty.imports(engine).filter_map(|(name, _)| Some(format!("`{name}`: {}", objection(name, grants)?))).collect()
+    ty.imports(engine).filter_map(|(name, _)| Some(format!("`{name}`: {}", objection(name, kind, grants)?))).collect()
 }
 
-fn objection(import: &str, grants: &Grants) -> Option<&'static str> {
+fn objection(import: &str, kind: Kind, grants: &Grants) -> Option<&'static str> {
     let (interface, _version) = import.split_once('@').unwrap_or((import, ""));
     match interface.split_once('/').map_or(interface, |(package, _)| package) {
-        // A filesystem without any folder in it, a command line without arguments, variables and input.
+        // A filesystem without any folder in it, a command line without anything on it.
         "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:filesystem" => None,
+        "evoke:function" if kind == Kind::Http => {
+            Some("a function that answers requests publishes no events in this version of Evoke")
+        }
+        "wasi:http" if interface == "wasi:http/types" => None,
         "wasi:config" | "wasi:logging" | "evoke:function" => None,
+        // The library of a ready-made program imports sockets whether it uses them or not: it has them, and every
+        // use is refused. Its exit is ours.
+        "wasi:sockets" | "evoke:runtime" if kind == Kind::Command => None,
         "wasi:keyvalue" if grants.state => Some("state is not available in this version of Evoke"),
         "wasi:keyvalue" => {
             Some("state must be granted with `allow: { state: true }`, and is not available in this version of Evoke")
@@ -54,12 +64,16 @@ mod tests {
     fn an_import_that_is_not_covered_says_what_to_write() {
         let none = Grants::default();
         let all = Grants { state: true, http: vec!["https://a.example:443".into()], ..Grants::default() };
-        assert!(objection("wasi:keyvalue/store@0.2.0-draft", &none).is_some_and(|o| o.contains("state: true")));
-        assert!(objection("wasi:keyvalue/store@0.2.0-draft", &all).is_some_and(|o| !o.contains("state: true")));
-        assert!(objection("wasi:http/outgoing-handler@0.2.6", &none).is_some_and(|o| o.contains("http:")));
-        assert!(objection("wasi:sockets/tcp@0.2.0", &all).is_some_and(|o| o.contains("never")));
-        assert!(objection("acme:thing/api", &all).is_some_and(|o| o.contains("nothing provides")));
-        assert_eq!(objection("wasi:cli/stdout@0.2.6", &none), None);
-        assert_eq!(objection("evoke:function/bus@0.1.0", &none), None);
+        let says = |import, grants, words| objection(import, Kind::Handler, grants).is_some_and(|o| o.contains(words));
+        assert!(says("wasi:keyvalue/store@0.2.0-draft", &none, "state: true"));
+        assert!(!says("wasi:keyvalue/store@0.2.0-draft", &all, "state: true"));
+        assert!(says("wasi:http/outgoing-handler@0.2.6", &none, "http:"));
+        assert!(says("wasi:sockets/tcp@0.2.0", &all, "never"));
+        assert!(says("acme:thing/api", &all, "nothing provides"));
+        assert_eq!(objection("wasi:cli/stdout@0.2.6", Kind::Handler, &none), None);
+        assert_eq!(objection("evoke:function/bus@0.1.0", Kind::Handler, &none), None);
+        assert_eq!(objection("wasi:http/types@0.2.6", Kind::Http, &none), None);
+        assert!(objection("evoke:function/bus@0.1.0", Kind::Http, &none).is_some());
+        assert_eq!(objection("wasi:sockets/tcp@0.2.0", Kind::Command, &none), None);
     }
 }

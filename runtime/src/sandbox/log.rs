@@ -68,6 +68,8 @@ struct Log {
     lines_dropped: u64,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
+    /// The last line on stderr that is not blank.
+    last_on_stderr: Vec<u8>,
     panic: Panic,
 }
 
@@ -93,6 +95,7 @@ impl AttemptLog {
             lines_dropped: 0,
             stdout: Vec::new(),
             stderr: Vec::new(),
+            last_on_stderr: Vec::new(),
             panic: Panic::None,
         })))
     }
@@ -159,6 +162,12 @@ impl AttemptLog {
         }
     }
 
+    /// The last line on stderr that says something, harmless.
+    pub(super) fn last_on_stderr(&self) -> Option<String> {
+        let log = self.lock();
+        (!log.last_on_stderr.is_empty()).then(|| harmless(&log.last_on_stderr))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Log> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -183,6 +192,10 @@ impl Log {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if stream == Stream::Stdout {
             return self.bytes(Level::Info, line);
+        }
+        if !line.trim_ascii().is_empty() {
+            self.last_on_stderr.clear();
+            self.last_on_stderr.extend_from_slice(line);
         }
         match &self.panic {
             Panic::None => {

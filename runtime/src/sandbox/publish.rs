@@ -1,10 +1,12 @@
-//! What a function publishes: drafts completed to events, checked against its grants, kept until it succeeds.
+//! What a function publishes: completed to events, checked against its grants, kept until it succeeds.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use super::bindings::evoke::function::types::Draft;
+use super::function::Identity;
 use crate::clock::{Clock, rfc3339};
 use crate::event::{Data, EVENT_SIZE_MAX, Event};
 
@@ -16,43 +18,102 @@ pub(super) const BYTES_MAX: usize = 8 * 1024 * 1024;
 const OWN_FIELDS: [&str; 9] =
     ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data"];
 
-/// The events that an attempt published so far.
+/// What an attempt publishes; cheap to clone, as a command's output has a hand in it too.
+#[derive(Clone)]
+pub(super) struct Publisher(Arc<Inner>);
+
+struct Inner {
+    origin: Origin,
+    published: Mutex<Published>,
+}
+
 #[derive(Default)]
-pub(super) struct Published {
-    pub(super) events: Vec<Event>,
+struct Published {
+    events: Vec<Event>,
     bytes: usize,
     /// The first refusal, for when the function fails for it.
-    pub(super) refused: Option<String>,
+    refused: Option<String>,
 }
 
-/// What completes a draft.
-pub(super) struct Origin<'a> {
-    /// The source of what the function publishes, `/app/function`.
-    pub(super) source: &'a str,
-    /// The types that it may publish.
-    pub(super) allowed: &'a [String],
+/// Where published events come from.
+pub(super) struct Origin {
+    /// Its `uri` is their source; its grants say which types it may publish.
+    pub(super) identity: Arc<Identity>,
     /// Prefix of the ids that are made up.
-    pub(super) delivery_id: &'a str,
-    /// The event that it handles.
-    pub(super) cause: &'a Event,
-    pub(super) clock: &'a Clock,
+    pub(super) delivery_id: Arc<str>,
+    /// The event that is handled.
+    pub(super) cause: Arc<Event>,
+    pub(super) clock: Clock,
 }
 
-impl Published {
+impl Publisher {
+    pub(super) fn new(origin: Origin) -> Self {
+        Self(Arc::new(Inner { origin, published: Mutex::default() }))
+    }
+
+    /// The event that is handled.
+    pub(super) fn cause(&self) -> &Event {
+        &self.0.origin.cause
+    }
+
     /// Takes a draft; returns the id of the event, or why it is refused.
-    pub(super) fn add(&mut self, draft: Draft, origin: &Origin<'_>) -> Result<String, String> {
-        let added = self.try_add(draft, origin);
+    pub(super) fn draft(&self, draft: Draft) -> Result<String, String> {
+        self.add(|origin, ordinal| complete(draft, ordinal, origin))
+    }
+
+    /// Takes an event in CloudEvents JSON form, of which only `type` must be there. Its source is always the
+    /// function's own.
+    pub(super) fn json(&self, json: &[u8]) -> Result<String, String> {
+        self.add(|origin, ordinal| {
+            let fill = |event: &mut Event| {
+                event.source.clone_from(&origin.identity.uri);
+                if event.id.is_empty() {
+                    event.id = origin.made_up_id(ordinal);
+                }
+                event.time.get_or_insert_with(|| rfc3339(origin.clock.now_ms()));
+                for (name, value) in trace_context(&origin.cause) {
+                    event.extensions.entry(name).or_insert(value);
+                }
+            };
+            Event::from_json(json, fill).map_err(|e| e.to_string())
+        })
+    }
+
+    /// The first refusal.
+    pub(super) fn refused(&self) -> Option<String> {
+        self.lock().refused.clone()
+    }
+
+    /// Hands over what was published.
+    pub(super) fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut self.lock().events)
+    }
+
+    fn add(&self, event: impl FnOnce(&Origin, usize) -> Result<Event, String>) -> Result<String, String> {
+        let mut published = self.lock();
+        let added = published.add(&self.0.origin, event);
         if let Err(reason) = &added {
-            self.refused.get_or_insert_with(|| reason.clone());
+            published.refused.get_or_insert_with(|| reason.clone());
         }
         added
     }
 
-    fn try_add(&mut self, draft: Draft, origin: &Origin<'_>) -> Result<String, String> {
+    fn lock(&self) -> MutexGuard<'_, Published> {
+        self.0.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Published {
+    fn add(
+        &mut self,
+        origin: &Origin,
+        event: impl FnOnce(&Origin, usize) -> Result<Event, String>,
+    ) -> Result<String, String> {
         if self.events.len() >= EVENTS_MAX {
             return Err(format!("one attempt may publish {EVENTS_MAX} events, and this is one more"));
         }
-        let event = complete(draft, self.events.len(), origin)?;
+        let event = event(origin, self.events.len())?;
+        origin.may_publish(&event.type_)?;
         let size = event.size();
         if size > EVENT_SIZE_MAX {
             return Err(format!("the event has {size} bytes; the largest that is accepted has {EVENT_SIZE_MAX}"));
@@ -67,23 +128,33 @@ impl Published {
     }
 }
 
-fn complete(draft: Draft, ordinal: usize, origin: &Origin<'_>) -> Result<Event, String> {
-    let Draft { type_, subject, datacontenttype, dataschema, extensions, data, id } = draft;
-    if !origin.allowed.iter().any(|glob| glob_matches(glob, &type_)) {
-        return Err(format!(
+impl Origin {
+    fn may_publish(&self, type_: &str) -> Result<(), String> {
+        if self.identity.grants.publish.iter().any(|glob| glob_matches(glob, type_)) {
+            return Ok(());
+        }
+        Err(format!(
             "`{type_}` may not be published; to allow it, add it to the function's `allow: {{ publish: [\"{type_}\"] }}`"
-        ));
+        ))
     }
+
+    fn made_up_id(&self, ordinal: usize) -> String {
+        format!("{}-{ordinal}", self.delivery_id)
+    }
+}
+
+fn complete(draft: Draft, ordinal: usize, origin: &Origin) -> Result<Event, String> {
+    let Draft { type_, subject, datacontenttype, dataschema, extensions, data, id } = draft;
     let (data, datacontenttype) = payload(data.into(), datacontenttype)?;
     let mut event = Event {
-        id: id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("{}-{ordinal}", origin.delivery_id)),
-        source: origin.source.to_owned(),
+        id: id.filter(|id| !id.is_empty()).unwrap_or_else(|| origin.made_up_id(ordinal)),
+        source: origin.identity.uri.clone(),
         type_,
         subject,
         time: Some(rfc3339(origin.clock.now_ms())),
         datacontenttype,
         dataschema,
-        extensions: trace_context(origin.cause),
+        extensions: trace_context(&origin.cause),
         data,
     };
     for (name, value) in extensions {
@@ -138,6 +209,9 @@ fn glob_matches(glob: &str, text: &str) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::Grants;
     use super::*;
 
     fn draft(type_: &str, data: &[u8]) -> Draft {
@@ -152,12 +226,21 @@ mod tests {
         }
     }
 
-    fn with_origin<T>(run: impl FnOnce(&Origin<'_>) -> T) -> T {
+    fn publisher() -> Publisher {
         let cause = br#"{"id":"1","source":"/a","type":"t","traceparent":"00-aa-bb-01","other":"x"}"#;
-        let cause = Event::from_json(cause, |_| {}).unwrap();
-        let allowed = ["payment.*".to_owned(), "done".to_owned()];
-        let clock = Clock::system();
-        run(&Origin { source: "/shop/charge", allowed: &allowed, delivery_id: "s-7", cause: &cause, clock: &clock })
+        let identity = Identity {
+            name: "shop/charge".into(),
+            uri: "/shop/charge".into(),
+            timeout: Duration::from_secs(1),
+            memory: 0,
+            grants: Grants { publish: vec!["payment.*".into(), "done".into()], ..Grants::default() },
+        };
+        Publisher::new(Origin {
+            identity: Arc::new(identity),
+            delivery_id: "s-7".into(),
+            cause: Arc::new(Event::from_json(cause, |_| {}).unwrap()),
+            clock: Clock::system(),
+        })
     }
 
     #[test]
@@ -177,71 +260,86 @@ mod tests {
 
     #[test]
     fn a_draft_gets_source_id_time_and_the_trace_context_of_its_cause() {
-        with_origin(|origin| {
-            let mut published = Published::default();
-            assert_eq!(published.add(draft("done", b""), origin).unwrap(), "s-7-0");
-            assert_eq!(published.add(draft("payment.charged", br#"{"a":1}"#), origin).unwrap(), "s-7-1");
-            let named = Draft { id: Some("mine".into()), ..draft("done", b"") };
-            assert_eq!(published.add(named, origin).unwrap(), "mine");
-            let event = &published.events[1];
-            assert_eq!((event.source.as_str(), event.time.is_some()), ("/shop/charge", true));
-            assert_eq!(event.extensions, BTreeMap::from([("traceparent".into(), "00-aa-bb-01".into())]));
-            assert_eq!(event.datacontenttype.as_deref(), Some("application/json"));
-        });
+        let published = publisher();
+        assert_eq!(published.draft(draft("done", b"")).unwrap(), "s-7-0");
+        assert_eq!(published.draft(draft("payment.charged", br#"{"a":1}"#)).unwrap(), "s-7-1");
+        let named = Draft { id: Some("mine".into()), ..draft("done", b"") };
+        assert_eq!(published.draft(named).unwrap(), "mine");
+        let event = &published.take()[1];
+        assert_eq!((event.source.as_str(), event.time.is_some()), ("/shop/charge", true));
+        assert_eq!(event.extensions, BTreeMap::from([("traceparent".into(), "00-aa-bb-01".into())]));
+        assert_eq!(event.datacontenttype.as_deref(), Some("application/json"));
     }
 
     #[test]
     fn data_without_a_media_type_survives_the_json_form() {
-        with_origin(|origin| {
-            for (data, kind) in [
-                (&b"{\"a\":1}"[..], "application/json"),
-                (b"hello", "text/plain; charset=utf-8"),
-                (b"\xff\x00", "application/octet-stream"),
-            ] {
-                let mut published = Published::default();
-                published.add(draft("done", data), origin).unwrap();
-                let event = &published.events[0];
-                assert_eq!(event.datacontenttype.as_deref(), Some(kind));
-                assert_eq!(&Event::from_json(event.to_json().as_bytes(), |_| {}).unwrap(), event);
-            }
-        });
+        for (data, kind) in [
+            (&b"{\"a\":1}"[..], "application/json"),
+            (b"hello", "text/plain; charset=utf-8"),
+            (b"\xff\x00", "application/octet-stream"),
+        ] {
+            let published = publisher();
+            published.draft(draft("done", data)).unwrap();
+            let event = &published.take()[0];
+            assert_eq!(event.datacontenttype.as_deref(), Some(kind));
+            assert_eq!(&Event::from_json(event.to_json().as_bytes(), |_| {}).unwrap(), event);
+        }
     }
 
     #[test]
     fn what_is_refused_is_told_and_the_first_refusal_is_kept() {
-        with_origin(|origin| {
-            let mut published = Published::default();
-            let extended = |name: &str| Draft { extensions: vec![(name.into(), "x".into())], ..draft("done", b"") };
-            let bad_json = Draft { datacontenttype: Some("application/json".into()), ..draft("done", b"{") };
-            for (draft, reason) in [
-                (draft("order.placed", b""), "`allow: { publish: [\"order.placed\"] }`"),
-                (draft("", b""), "may not be published"),
-                (extended("source"), "`source` is no extension"),
-                (extended("Bad-Name"), "no attribute name"),
-                (bad_json, "not the JSON"),
-                (draft("done", &vec![b'1'; EVENT_SIZE_MAX]), "the largest that is accepted"),
-            ] {
-                let error = published.add(draft, origin).unwrap_err();
-                assert!(error.contains(reason), "{error}");
-            }
-            assert!(published.refused.unwrap().contains("order.placed"));
-            assert!(published.events.is_empty());
-        });
+        let published = publisher();
+        let extended = |name: &str| Draft { extensions: vec![(name.into(), "x".into())], ..draft("done", b"") };
+        let bad_json = Draft { datacontenttype: Some("application/json".into()), ..draft("done", b"{") };
+        for (draft, reason) in [
+            (draft("order.placed", b""), "`allow: { publish: [\"order.placed\"] }`"),
+            (draft("", b""), "`type` is missing"),
+            (extended("source"), "`source` is no extension"),
+            (extended("Bad-Name"), "no attribute name"),
+            (bad_json, "not the JSON"),
+            (draft("done", &vec![b'1'; EVENT_SIZE_MAX]), "the largest that is accepted"),
+        ] {
+            let error = published.draft(draft).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+        assert!(published.refused().unwrap().contains("order.placed"));
+        assert!(published.take().is_empty());
     }
 
     #[test]
     fn an_attempt_publishes_a_bounded_number_of_events_and_bytes() {
-        with_origin(|origin| {
-            let mut published = Published::default();
-            for _ in 0..EVENTS_MAX {
-                published.add(draft("done", b""), origin).unwrap();
-            }
-            assert!(published.add(draft("done", b""), origin).unwrap_err().contains("1000 events"));
-            let mut published = Published::default();
-            for _ in 0..8 {
-                published.add(draft("done", &vec![b'1'; 1_000_000]), origin).unwrap();
-            }
-            assert!(published.add(draft("done", &vec![b'1'; 1_000_000]), origin).unwrap_err().contains("bytes in all"));
-        });
+        let published = publisher();
+        for _ in 0..EVENTS_MAX {
+            published.draft(draft("done", b"")).unwrap();
+        }
+        assert!(published.draft(draft("done", b"")).unwrap_err().contains("1000 events"));
+        let published = publisher();
+        for _ in 0..8 {
+            published.draft(draft("done", &vec![b'1'; 1_000_000])).unwrap();
+        }
+        assert!(published.draft(draft("done", &vec![b'1'; 1_000_000])).unwrap_err().contains("bytes in all"));
+    }
+
+    #[test]
+    fn a_line_of_json_needs_only_its_type_and_keeps_what_else_it_says() {
+        let published = publisher();
+        assert_eq!(published.json(br#"{"type":"done"}"#).unwrap(), "s-7-0");
+        let line = br#"{"type":"done","id":"mine","source":"/forged","time":"2026-01-31T12:00:00Z","subject":"s",
+            "traceparent":"own","data":{"n":1.0}}"#;
+        assert_eq!(published.json(line).unwrap(), "mine");
+        let [first, second] = &published.take()[..] else { panic!() };
+        assert_eq!((first.source.as_str(), first.time.is_some()), ("/shop/charge", true));
+        assert_eq!(first.extensions, BTreeMap::from([("traceparent".into(), "00-aa-bb-01".into())]));
+        assert_eq!((second.source.as_str(), second.time.as_deref()), ("/shop/charge", Some("2026-01-31T12:00:00Z")));
+        assert_eq!((second.subject.as_deref(), second.extensions["traceparent"].as_str()), (Some("s"), "own"));
+        assert_eq!(second.data.as_bytes(), br#"{"n":1.0}"#);
+        for (line, reason) in [
+            (&br#"{"type":"order.placed"}"#[..], "`allow: { publish: [\"order.placed\"] }`"),
+            (br#"{"data":1}"#, "`type` is missing"),
+            (b"connecting...", "not a JSON object"),
+        ] {
+            let error = published.json(line).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
     }
 }

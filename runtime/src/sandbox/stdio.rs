@@ -7,26 +7,44 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::log::{AttemptLog, Stream};
 
 /// What a guest may hand over in one write; it also bounds what `write-zeroes` allocates.
 const WRITE_MAX: usize = 64 * 1024;
 
+/// Where the bytes of a stream go.
+pub(super) trait Take: Clone + Send + Sync + Unpin + 'static {
+    /// Takes bytes at once. An error ends the guest.
+    fn take(&self, bytes: &[u8]) -> wasmtime::Result<()>;
+}
+
+/// A stream whose lines are logged.
 #[derive(Clone)]
 pub(super) struct Lines {
     pub(super) log: AttemptLog,
     pub(super) stream: Stream,
 }
 
-impl IsTerminal for Lines {
+impl Take for Lines {
+    fn take(&self, bytes: &[u8]) -> wasmtime::Result<()> {
+        self.log.write(self.stream, bytes);
+        Ok(())
+    }
+}
+
+/// A stream as the guest has it.
+#[derive(Clone)]
+pub(super) struct Output<T>(pub(super) T);
+
+impl<T> IsTerminal for Output<T> {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Lines {
+impl<T: Take> StdoutStream for Output<T> {
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
         Box::new(self.clone())
     }
@@ -37,14 +55,13 @@ impl StdoutStream for Lines {
 }
 
 #[async_trait]
-impl Pollable for Lines {
+impl<T: Take> Pollable for Output<T> {
     async fn ready(&mut self) {}
 }
 
-impl OutputStream for Lines {
+impl<T: Take> OutputStream for Output<T> {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.log.write(self.stream, &bytes);
-        Ok(())
+        self.0.take(&bytes).map_err(StreamError::Trap)
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -56,10 +73,9 @@ impl OutputStream for Lines {
     }
 }
 
-impl tokio::io::AsyncWrite for Lines {
+impl<T: Take> tokio::io::AsyncWrite for Output<T> {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.log.write(self.stream, bytes);
-        Poll::Ready(Ok(bytes.len()))
+        Poll::Ready(self.0.take(bytes).map(|()| bytes.len()).map_err(io::Error::other))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

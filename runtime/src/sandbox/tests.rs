@@ -1,6 +1,8 @@
 //! Each fate of a guest, with guests written by hand: what a toolchain would never emit can be tried too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod commands;
+
 use std::sync::Mutex;
 
 use super::*;
@@ -381,8 +383,9 @@ async fn what_is_not_granted_is_told_at_load() {
 async fn what_is_no_function_is_refused_with_what_it_is() {
     let bench = Bench::new();
     for (component, reason) in [
-        (&b"\0asm\x01\0\0\0"[..], "is a core module, not a component"),
-        (b" (module)", "is a core module, not a component"),
+        (&b"\0asm\x01\0\0\0"[..], "is a core module without `_start`, so no program"),
+        (b" (module)", "is a core module without `_start`, so no program"),
+        (b"\0asm\x02\0\0\0", "is WebAssembly of a version that does not exist"),
         (b"\x7fELF\0\0\0\0\0\0", "is not WebAssembly"),
         (b"", "is not WebAssembly"),
         // A component of one module that has 1,000,000 functions, as far as its header goes.
@@ -391,7 +394,10 @@ async fn what_is_no_function_is_refused_with_what_it_is() {
             "has 1000000 functions; the most that is taken is 100000",
         ),
         (b"(component (core module $m) (core", "is not a valid component"),
-        (b"(component)", "exports nothing; a function exports evoke:function/handler@0.1.0"),
+        (
+            b"(component)",
+            "exports nothing; a function exports evoke:function/handler@0.1.0, wasi:http/incoming-handler@0.2 or wasi:cli/run@0.2",
+        ),
     ] {
         let error = bench.refused(component).await;
         assert!(error.contains(reason), "{error}");

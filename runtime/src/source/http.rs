@@ -9,7 +9,16 @@
 //! | 408, 413, 415 | the body is too slow, too large, or of no form that the source takes |
 //! | 503 | too much is pending, or the disk is full; `Retry-After` says when to come back |
 //! | 500 | the store failed |
+//!
+//! An endpoint with an [`Answerer`] stores nothing: what answers is its function.
+//!
+//! | status | when |
+//! |---|---|
+//! | any | the function answered |
+//! | 502, 504 | it failed, or did not answer in time |
+//! | 503 | it answers as many requests as it may at once |
 
+mod answerer;
 mod body;
 mod cloudevents;
 #[cfg(test)]
@@ -23,7 +32,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Body;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +40,7 @@ use crate::bus::{Bus, Offer, Target};
 use crate::clock::Clock;
 use crate::listener::{Limits, Listener};
 use crate::store::{Accepted, Seq};
+pub use answerer::{Answerer, Payload, Unanswered};
 use body::Budget;
 use cloudevents::{Mode, Raw};
 use problem::{Problem, json};
@@ -50,6 +60,8 @@ pub struct Endpoint {
     pub uri: String,
     /// Who its events are for.
     pub target: Target,
+    /// What answers its requests; with it no event is made of them.
+    pub answerer: Option<Arc<dyn Answerer>>,
 }
 
 /// The endpoints by path.
@@ -148,21 +160,27 @@ impl Http {
     }
 
     /// Answers one request.
-    pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Either<Full<Bytes>, Payload>>
     where
-        B: Body<Data = Bytes> + Unpin,
-        B::Error: Error + 'static,
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Error + Send + Sync + 'static,
     {
         let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner).clone();
         let answer = match routes.find(request.method(), request.uri().path()) {
-            Ok(endpoint) => self.take(&endpoint, request).await,
+            Ok(endpoint) => match &endpoint.answerer {
+                Some(answerer) => match answerer::relay(&**answerer, request, endpoint.body_max).await {
+                    Ok(answer) => return answer.map(Either::Right),
+                    Err(problem) => Err(problem),
+                },
+                None => self.take(&endpoint, request).await,
+            },
             Err(Missed::Path(detail)) => Err(Problem::new(StatusCode::NOT_FOUND, detail)),
             Err(Missed::Method(allow)) if request.method() == Method::OPTIONS => Ok(options(&allow)),
             Err(Missed::Method(allow)) => {
                 Err(Problem::method(&allow, format!("{} is not taken here; send {allow}", request.method())))
             }
         };
-        answer.unwrap_or_else(Problem::response)
+        answer.unwrap_or_else(Problem::response).map(Either::Left)
     }
 
     /// Hands the events of a request to the bus, and says what became of them.

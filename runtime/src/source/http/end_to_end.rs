@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,6 +26,7 @@ fn endpoint(path: &str) -> Endpoint {
         body_max: 1_000,
         uri: "/shop/checkout".into(),
         target: Target::Matching,
+        answerer: None,
     }
 }
 
@@ -33,6 +36,49 @@ fn http(limits: bus::Limits) -> (Http, Arc<MemoryStore>) {
     let bus = Bus::new(store.clone(), Router::default(), limits);
     let routes = Routes::new([endpoint("/checkout"), Endpoint { type_: None, ..endpoint("/events") }]).unwrap();
     (Http::new(bus, clock, routes), store)
+}
+
+/// Answers by what the query asks for.
+#[derive(Debug)]
+struct Oracle;
+
+impl Answerer for Oracle {
+    fn answer(&self, request: Request<Payload>) -> BoxFuture<'_, Result<Response<Payload>, Unanswered>> {
+        async move {
+            match request.uri().query() {
+                Some("busy") => Err(Unanswered::Busy),
+                Some("late") => Err(Unanswered::Late(Duration::from_secs(2))),
+                Some("failed") => Err(Unanswered::Failed),
+                _ => match request.into_body().collect().await {
+                    Ok(body) => Ok(Response::new(Full::from(body.to_bytes()).map_err(|e| match e {}).boxed_unsync())),
+                    Err(_) => Err(Unanswered::Failed),
+                },
+            }
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_with_an_answerer_is_answered_by_it_and_stores_nothing() {
+    let (http, store) = http(bus::Limits::default());
+    let endpoint = Endpoint { answerer: Some(Arc::new(Oracle)), body_max: 10, ..endpoint("/ask") };
+    http.set_routes(Routes::new([endpoint]).unwrap());
+    let post = |query: &str| post(&format!("/ask?{query}")).header("host", "a");
+    let reply = ask(&http, post(""), "1234567890").await;
+    assert_eq!((reply.status, reply.json), (200, json!(1_234_567_890)));
+    for (request, body, status, words) in [
+        (post("busy"), "", 503, "`concurrency`"),
+        (post("late"), "", 504, "`timeout` of 2s"),
+        (post("failed"), "", 502, "`evoke logs`"),
+        (post(""), "12345678901", 413, "10 bytes"),
+        (Request::post("/ask"), "", 400, "`Host`"),
+    ] {
+        let reply = ask(&http, request, body).await;
+        let detail = reply.json["detail"].as_str().unwrap();
+        assert!(reply.status == status && detail.contains(words), "{} {detail}", reply.status);
+    }
+    assert!(store.event(1).await.unwrap().is_none());
 }
 
 struct Reply {
