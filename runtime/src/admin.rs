@@ -45,21 +45,20 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use self::problem::Problem;
-use crate::app::{Explained, FunctionStatus, Running, SourceStatus};
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::event::Event;
 use crate::listener::{Limits, Listener, RequestBody};
 use crate::logs::LogBook;
-use crate::pattern::MalformedEvent;
+use crate::pattern::{Explanation, MalformedEvent};
 use crate::store::Store;
 
 /// The largest body that is taken, in bytes: some events of the largest size at once.
@@ -89,7 +88,7 @@ pub struct Admin {
     pub stop: CancellationToken,
 }
 
-/// Explains an event; see [`Running::explain`].
+/// Explains an event to the triggers in force, or to those of one function.
 pub type Explain = dyn Fn(&Event, Option<&str>) -> Result<Vec<Explained>, MalformedEvent> + Send + Sync;
 
 /// What the manifests in force declare.
@@ -101,32 +100,57 @@ pub struct InForce {
     pub sources: Vec<SourceStatus>,
 }
 
-/// Serves the API on `listener` until `stop`.
-pub async fn serve(running: Arc<Running>, listener: Listener, stop: CancellationToken) {
-    let service = TowerToHyperService::new(router(admin(running, stop.clone())));
+/// A function as `status` shows it.
+#[derive(Debug, Clone)]
+pub struct FunctionStatus {
+    /// `app/function`.
+    pub name: String,
+    /// How many of its deliveries run at once at most.
+    pub concurrency: u32,
+    /// How many run now.
+    pub running: u32,
+}
+
+/// How a source is doing, for people.
+#[derive(Debug, Clone)]
+pub struct SourceStatus {
+    /// The `source` of its events.
+    pub uri: String,
+    /// `http`, `files` or `timer`.
+    pub kind: &'static str,
+    /// Why it does not work fully; `None` when it does.
+    pub trouble: Option<String>,
+}
+
+/// How an event and a trigger meet.
+#[derive(Debug, Clone, Serialize)]
+pub struct Explained {
+    /// `app/function`.
+    pub function: String,
+    /// The trigger, `on[0]`.
+    pub trigger: String,
+    /// Whether the event meets it.
+    pub matched: bool,
+    /// For people.
+    pub text: String,
+    /// The source that its events come from, where it names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Its pattern, field by field, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<Explanation>,
+}
+
+/// Serves the API on `listener` until it is stopped.
+pub async fn serve(admin: Admin, listener: Listener) {
+    let stop = admin.stop.clone();
+    let service = TowerToHyperService::new(router(admin));
     let answer = move |request: Request<RequestBody>, _peer| {
         let answer = service.call(request);
         async move { answer.await.unwrap_or_else(|never| match never {}) }
     };
     let limits = Limits { connections_max: CONNECTIONS_MAX, streams_max: STREAMS_MAX, ..Limits::default() };
     listener.serve(answer, limits, stop).await;
-}
-
-fn admin(running: Arc<Running>, stop: CancellationToken) -> Admin {
-    let explains = running.clone();
-    Admin {
-        store: running.store.clone(),
-        bus: running.bus.clone(),
-        logs: running.logs.clone(),
-        clock: Clock::system(),
-        started: running.started,
-        in_force: Arc::new(move || {
-            let running = running.clone();
-            async move { InForce { functions: running.functions(), sources: running.sources().await } }.boxed()
-        }),
-        explain: Arc::new(move |event, function| explains.explain(event, function)),
-        stop,
-    }
 }
 
 /// The API as a service.

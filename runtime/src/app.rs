@@ -15,14 +15,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::data::DataFolder;
-pub use self::explain::Explained;
 use self::functions::Functions;
-pub use self::sources::SourceStatus;
 use self::sources::Sources;
+use crate::admin::{self, Admin, Explained, FunctionStatus, InForce, SourceStatus};
 use crate::bus::{self, Bus};
 use crate::clock::Clock;
 use crate::dispatcher::Dispatcher;
@@ -112,17 +112,6 @@ struct Declared {
     ids: BTreeMap<String, FunctionId>,
 }
 
-/// A function as `status` shows it.
-#[derive(Debug, Clone)]
-pub struct FunctionStatus {
-    /// `app/function`.
-    pub name: String,
-    /// How many of its deliveries run at once at most.
-    pub concurrency: u32,
-    /// How many run now.
-    pub running: u32,
-}
-
 impl Running {
     /// The functions in force, by name.
     pub fn functions(&self) -> Vec<FunctionStatus> {
@@ -171,7 +160,8 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
         listener::Limits { drain: app.options.drain.min(listener::Limits::default().drain), ..Default::default() };
     let (http_address, admin_address) = (local(&public)?, local(&admin)?);
     let serving = tokio::spawn(app.http.clone().serve(public, limits, stop_http.clone()));
-    let administering = tokio::spawn(crate::admin::serve(app.running.clone(), admin, stop_admin.clone()));
+    let administering =
+        tokio::spawn(admin::serve(admin_of(app.running.clone(), app.clock.clone(), stop_admin.clone()), admin));
     data.announce(http_address, admin_address)?;
     say("listening", &format!("http://{http_address} (sources), http://{admin_address} (admin)"));
     say("ready", "Ctrl-C stops");
@@ -195,6 +185,24 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     match failed {
         Some(reason) => Err(anyhow::anyhow!("stopped: {reason}").into()),
         None => Ok(()),
+    }
+}
+
+/// What the admin API is given.
+fn admin_of(running: Arc<Running>, clock: Clock, stop: CancellationToken) -> Admin {
+    let explains = running.clone();
+    Admin {
+        store: running.store.clone(),
+        bus: running.bus.clone(),
+        logs: running.logs.clone(),
+        clock,
+        started: running.started,
+        in_force: Arc::new(move || {
+            let running = running.clone();
+            async move { InForce { functions: running.functions(), sources: running.sources().await } }.boxed()
+        }),
+        explain: Arc::new(move |event, function| explains.explain(event, function)),
+        stop,
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::event::Event;
 use crate::router::Router;
-use crate::store::{Accepted, Answer, FunctionId, Lineage, Mark, NewEvent, Store, StoreError};
+pub use crate::router::Target;
+use crate::store::{Accepted, Answer, Lineage, Mark, NewEvent, Store, StoreError};
 
 /// What a source offers: stored together or not at all.
 #[derive(Debug, Clone, Default)]
@@ -16,21 +17,6 @@ pub struct Offer {
     pub target: Target,
     /// What the source notes with them.
     pub marks: Vec<Mark>,
-}
-
-/// Who an offered event is for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Target {
-    /// Every function with a trigger that matches.
-    #[default]
-    Matching,
-    /// One function: the event comes from a source of its own.
-    Function {
-        /// The function.
-        function: FunctionId,
-        /// The trigger that the source belongs to.
-        trigger: Arc<str>,
-    },
 }
 
 /// Why an offer was not accepted. Nothing of it was stored.

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::bus::Target;
 use crate::event::{Data, Event};
 use crate::pattern::{Matcher, Pattern};
 use crate::store::{FunctionId, NewDelivery};
@@ -22,6 +21,21 @@ struct Trigger {
     name: Arc<str>,
     /// The source that its events must come from.
     from: Option<String>,
+}
+
+/// Who an offered event is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Target {
+    /// Every function with a trigger that matches.
+    #[default]
+    Matching,
+    /// One function: the event comes from a source of its own.
+    Function {
+        /// The function.
+        function: FunctionId,
+        /// The trigger that the source belongs to.
+        trigger: Arc<str>,
+    },
 }
 
 /// What decides which events a function handles one after another.

@@ -6,9 +6,9 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 
+use super::Explained;
 use super::problem::{Params, Problem};
 use super::{Admin, Answer, events};
-use crate::app::Explained;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

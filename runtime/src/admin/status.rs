@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use super::problem::Problem;
 use super::view::{Counts, Function, Source, Status};
 use super::{Admin, Answer};
-use crate::app::{FunctionStatus, SourceStatus};
+use super::{FunctionStatus, SourceStatus};
 
 /// How long the store may take to answer before it counts as stuck.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);

@@ -44,7 +44,7 @@ impl Api {
             logs: logs.clone(),
             clock: Clock::fixed(1_000),
             started: Instant::now(),
-            in_force: Arc::new(move || std::future::ready(in_force.clone()).boxed()),
+            in_force: Arc::new(move || Box::pin(std::future::ready(in_force.clone()))),
             explain: Arc::new(|_, _| Ok(Vec::new())),
             stop: stop.clone(),
         };

@@ -1,31 +1,11 @@
 //! Which triggers an event meets, and which field and operator of each say so: from the same compiled patterns that
 //! route it.
 
-use serde::Serialize;
-
 use super::functions::{full_name, trigger_name};
+use crate::admin::Explained;
 use crate::event::Event;
 use crate::manifest::{Checked, Origin, Trigger};
-use crate::pattern::{Explanation, MalformedEvent, explain};
-
-/// How an event and a trigger meet.
-#[derive(Debug, Clone, Serialize)]
-pub struct Explained {
-    /// `app/function`.
-    pub function: String,
-    /// The trigger, `on[0]`.
-    pub trigger: String,
-    /// Whether the event meets it.
-    pub matched: bool,
-    /// For people.
-    pub text: String,
-    /// The source that its events come from, where it names one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
-    /// Its pattern, field by field, where it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pattern: Option<Explanation>,
-}
+use crate::pattern::{MalformedEvent, explain};
 
 /// Explains an event to every trigger, or to those of one function.
 pub(super) fn event(

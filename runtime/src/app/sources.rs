@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::functions::{full_name, trigger_name};
+use crate::admin::SourceStatus;
 use crate::bus::{Bus, Target};
 use crate::clock::Clock;
 use crate::manifest::{Checked, HttpSource, Method, Origin, Source, SourceKind};
@@ -28,17 +29,6 @@ struct Running {
     stop: CancellationToken,
     /// `None` for an HTTP source: the listener serves all of them.
     task: Option<JoinHandle<()>>,
-}
-
-/// How a source is doing, for people.
-#[derive(Debug, Clone)]
-pub struct SourceStatus {
-    /// The `source` of its events.
-    pub uri: String,
-    /// `http`, `files` or `timer`.
-    pub kind: &'static str,
-    /// Why it does not work fully; `None` when it does.
-    pub trouble: Option<String>,
 }
 
 impl Sources {
