@@ -159,3 +159,14 @@ fn a_function_that_needs_what_it_is_not_granted_is_not_started() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("counter.wasm") && text.contains("wasi:keyvalue"), "{text}");
 }
+
+#[test]
+fn a_function_that_feeds_itself_is_stopped() {
+    let looping = manifest("echo", "    allow: { publish: [\"*\"] }\n").replace("[lab.in]", "[lab.in, echo]");
+    let evoke = Evoke::up_with(&looping);
+    assert!(evoke.log().contains("warning"), "a circle is told at the start: {}", evoke.log());
+    evoke.accepted("/in", r#"{"n": 1}"#);
+    evoke.settle();
+    assert_eq!((evoke.events("echo").len(), evoke.deliveries("dead")), (64, 1));
+    assert!(evoke.stdout(&["dead", "list"]).contains("loop"), "{}", evoke.stdout(&["dead", "list"]));
+}

@@ -306,3 +306,56 @@ impl Store for SqliteStore {
         self.write(|reply| Write::Close { reply })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::store::Mark;
+
+    fn mark() -> Vec<Mark> {
+        vec![Mark { scope: "/s".into(), key: "k".into(), value: Some(b"1".to_vec()) }]
+    }
+
+    #[tokio::test]
+    async fn the_first_failed_commit_latches() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+        store.accept(vec![], mark()).await.unwrap();
+        let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+        other.execute_batch("ALTER TABLE marks RENAME TO gone").unwrap();
+        assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Failed(_))));
+        // What made it fail is mended, and still nothing more is acknowledged.
+        other.execute_batch("ALTER TABLE gone RENAME TO marks").unwrap();
+        assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Failed(_))));
+        assert!(store.failure().await.contains("marks"));
+        drop(store);
+        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+        store.accept(vec![], mark()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_accepted_is_there_when_the_store_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+        let instance = store.instance().to_owned();
+        let id = store.register(vec!["shop/a".into()]).await.unwrap();
+        store.close().await.unwrap();
+        assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Closed)));
+        drop(store);
+        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+        assert_eq!((store.instance(), store.register(vec!["shop/a".into()]).await.unwrap()), (&*instance, id));
+    }
+
+    #[test]
+    fn a_store_of_a_newer_program_is_not_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap());
+        let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+        other.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+        let Err(StoreError::Failed(message)) = SqliteStore::open(folder.path(), Clock::fixed(0)) else {
+            unreachable!("it was opened")
+        };
+        assert!(message.contains("newer Evoke"), "{message}");
+    }
+}
