@@ -182,3 +182,23 @@ fn the_schema_is_the_one_that_is_published() {
     assert_eq!(evoke.stdout(&["schema"]).trim(), published.trim());
     assert!(evoke.stdout(&["completions", "bash"]).contains("redrive"));
 }
+
+#[test]
+fn invoke_tries_one_function_without_a_server() {
+    let evoke = Evoke::with(ORDERS);
+    let order = format!(r#"{{"data":{ORDER}}}"#);
+    let invoked = evoke.json(&["invoke", "charge", "--event", &order]);
+    assert_eq!((invoked["function"].as_str(), invoked["outcome"].as_str()), (Some("shop/charge"), Some("done")));
+    assert_eq!(invoked["published"][0]["type"], "payment.taken");
+    assert!(invoked["logs"][0]["text"].as_str().unwrap().contains("ada paid 42"), "{invoked:#}");
+    assert!(invoked["memory_bytes"].as_u64().unwrap() >= 64 * 1024, "{invoked:#}");
+    assert!(!evoke.path(".evoke/evoke.db").exists(), "nothing is stored");
+
+    let output =
+        evoke.run(&["invoke", "shop/charge", "--event", r#"{"data":{"customer":"ada","total":0,"items":["x"]}}"#]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("reject") && text.contains("total is 0"), "{text}");
+    let missing = evoke.run(&["invoke", "nobody", "--event", "{}"]);
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("shop/charge, shop/receipt, shop/notify"), "{missing:?}");
+}

@@ -5,6 +5,7 @@ mod build;
 mod data;
 mod explain;
 mod functions;
+mod invoke;
 mod manifests;
 mod sources;
 
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::data::DataFolder;
 use self::functions::Functions;
+pub use self::invoke::{InvokeOptions, Invoked, invoke};
 use self::sources::Sources;
 use crate::admin::{self, Admin, Explained, FunctionStatus, InForce, SourceStatus};
 use crate::bus::{self, Bus};

@@ -8,6 +8,7 @@ mod emit;
 mod events;
 mod explain;
 mod failure;
+mod invoke;
 mod logs;
 mod status;
 mod table;
@@ -99,6 +100,10 @@ enum Command {
     /// Run the `build:` of every function
     #[command(after_help = "Example: evoke build manifests/quickstart.yaml")]
     Build(With<Manifests>),
+    /// Try one function, here, without a server: outcome, published events, logs, time and memory
+    #[command(after_help = "Example: evoke invoke charge --manifest manifests/quickstart.yaml \\\n  \
+        --event '{\"data\":{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}}'")]
+    Invoke(With<invoke::Invoke>),
     /// Put an event in by hand
     #[command(
         after_help = "Example: evoke emit --type order.placed --data '{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}'\n\n\
@@ -182,6 +187,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Up(With { command, common }) => apps::up(&common.over(&front), command),
         Command::Validate(With { command, common }) => apps::validate(&common.over(&front), &command),
         Command::Build(With { command, common }) => apps::build(&common.over(&front), &command),
+        Command::Invoke(With { command, common }) => command.run(&common.over(&front)),
         Command::Emit(emit) => emit.run(&front),
         Command::Events(With { command, common }) => command.run(&common.over(&front)),
         Command::Trace(With { command, common }) => command.run(&common.over(&front)),

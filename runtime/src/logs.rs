@@ -19,7 +19,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use self::files::Files;
 use crate::clock;
-use crate::sandbox::{Level, LogLine, LogSink};
+use crate::sandbox::{LogLine, LogSink};
 use crate::store::DeliveryId;
 
 /// When a file is full, in bytes. With the two before it, at most 48 MiB are kept.
@@ -208,7 +208,7 @@ impl From<LogLine> for Line {
     fn from(line: LogLine) -> Self {
         Self {
             at: clock::rfc3339(line.at_ms),
-            level: level_name(line.level).into(),
+            level: line.level.name().into(),
             function: Some(line.function),
             // Guests know a delivery by the store's name and its number.
             delivery: line.delivery_id.rsplit('-').next().and_then(|number| number.parse().ok()),
@@ -218,20 +218,11 @@ impl From<LogLine> for Line {
     }
 }
 
-fn level_name(level: Level) -> &'static str {
-    match level {
-        Level::Trace => "trace",
-        Level::Debug => "debug",
-        Level::Info => "info",
-        Level::Warn => "warn",
-        Level::Error => "error",
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::sandbox::Level;
 
     fn line(function: &str, delivery: i64, text: &str) -> LogLine {
         LogLine {

@@ -81,18 +81,28 @@ pub(super) fn buildable(manifests: &[Checked]) -> impl Iterator<Item = (&Checked
 /// error what it does. All failures come back at once.
 pub(super) async fn build_all(manifests: &[Checked], even_fresh: bool) -> Result<(), Diagnostics> {
     let mut failed = Diagnostics::default();
-    for (checked, function, command) in buildable(manifests) {
-        let component = &function.component.path;
-        if !even_fresh && !build::is_stale(component) {
-            continue;
-        }
-        super::say("building", &format!("{} ({command})", function.name.as_str()));
-        if let Err(error) = build::run(command, &checked.manifest.folder, component).await {
-            let help = "what it printed stands above; `evoke build` runs it again";
-            failed.push(checked.error_at(function.spans.component, error.to_string(), help));
+    for (checked, function, _) in buildable(manifests) {
+        if (even_fresh || build::is_stale(&function.component.path))
+            && let Err(error) = run_build(checked, function).await
+        {
+            failed.extend(error);
         }
     }
     if failed.has_errors() { Err(failed) } else { Ok(()) }
+}
+
+/// Builds one function when it is missing or older than its sources.
+pub(super) async fn build_one(checked: &Checked, function: &Function) -> Result<(), Diagnostics> {
+    if build::is_stale(&function.component.path) { run_build(checked, function).await } else { Ok(()) }
+}
+
+async fn run_build(checked: &Checked, function: &Function) -> Result<(), Diagnostics> {
+    let Some(command) = &function.build else { return Ok(()) };
+    super::say("building", &format!("{} ({command})", function.name.as_str()));
+    build::run(command, &checked.manifest.folder, &function.component.path).await.map_err(|error| {
+        let help = "what it printed stands above; `evoke build` runs it again";
+        Diagnostics::from_iter([checked.error_at(function.spans.component, error.to_string(), help)])
+    })
 }
 
 /// What tells whether anything that `up` was made from has changed: each file with its time.

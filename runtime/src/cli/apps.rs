@@ -43,7 +43,7 @@ pub(super) fn build(common: &Common, manifests: &Manifests) -> Result<(), Failur
 }
 
 /// Runs one of the app's commands. For machines, mistakes go to standard output.
-fn run<T>(common: &Common, work: impl Future<Output = Result<T, AppError>>) -> Result<T, Failure> {
+pub(super) fn run<T>(common: &Common, work: impl Future<Output = Result<T, AppError>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build();
     let runtime = runtime.map_err(|e| Failure::Failed(format!("cannot start threads: {e}")))?;
     match runtime.block_on(work) {

@@ -77,7 +77,8 @@ struct Draft {
     data: Option<Box<RawValue>>,
 }
 
-fn text_of(argument: &str) -> Result<String, Failure> {
+/// What an argument says: itself, or the file or standard input that it names.
+pub(super) fn text_of(argument: &str) -> Result<String, Failure> {
     let read = match argument.strip_prefix('@') {
         None => return Ok(argument.to_owned()),
         Some("-") => {

@@ -26,6 +26,19 @@ pub enum Level {
     Error,
 }
 
+impl Level {
+    /// The word for it in tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// One line that a function logged. The text has no control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {

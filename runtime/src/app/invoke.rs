@@ -1,0 +1,102 @@
+//! One function, here, without a server: for trying it out.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::bail;
+
+use super::functions::{full_name, load_one, trigger_name};
+use super::{AppError, manifests};
+use crate::clock::{Clock, rfc3339};
+use crate::event::Event;
+use crate::manifest::{Checked, Function};
+use crate::sandbox::{Attempt, Call, Kind, LogLine, Sandbox, Settings};
+
+/// What is to be tried.
+#[derive(Debug, Clone)]
+pub struct InvokeOptions {
+    /// Manifests and folders of manifests; none is `evoke.yaml`.
+    pub manifests: Vec<PathBuf>,
+    /// The function, `app/function`, or its name alone where only one app has it.
+    pub function: String,
+    /// The event in CloudEvents JSON form; an id, source, type and time that it lacks are made up.
+    pub event: String,
+    /// Which attempt the function is told it is, from 1.
+    pub attempt: u32,
+    /// The data folder; only what is compiled is kept there.
+    pub data: PathBuf,
+}
+
+/// How it went.
+pub struct Invoked {
+    /// `app/function`.
+    pub function: String,
+    /// Outcome, published events, time and memory.
+    pub attempt: Attempt,
+    /// What it logged, in order.
+    pub logs: Vec<LogLine>,
+}
+
+/// Builds and loads the function, and makes one attempt. Nothing is stored and nothing that it publishes goes on.
+pub async fn invoke(options: InvokeOptions) -> Result<Invoked, AppError> {
+    let (manifests, _) = manifests::load(&manifests::find(&options.manifests)?)?;
+    let (checked, function) = find(&manifests, &options.function)?;
+    let clock = Clock::system();
+    let event = event(&options.event, &clock)?;
+    manifests::build_one(checked, function).await?;
+    let sandbox = sandbox(&options.data)?;
+    let loaded = load_one(checked, function, &sandbox).await?;
+    if loaded.kind() == Kind::Http {
+        return Err(
+            anyhow::anyhow!("{} answers requests and takes no events; `evoke up` serves it", options.function).into()
+        );
+    }
+    let logs: Arc<Mutex<Vec<LogLine>>> = Arc::default();
+    let sink = logs.clone();
+    let call = Call {
+        event: Arc::new(event),
+        delivery_id: "invoke-1".into(),
+        attempt: options.attempt,
+        replay: false,
+        trigger: trigger_name(0),
+        logs: Arc::new(move |line| sink.lock().unwrap_or_else(PoisonError::into_inner).push(line)),
+        clock,
+    };
+    let attempt = loaded.run(call).await;
+    let logs = std::mem::take(&mut *logs.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(Invoked { function: full_name(&checked.manifest, function), attempt, logs })
+}
+
+fn find<'a>(manifests: &'a [Checked], wanted: &str) -> anyhow::Result<(&'a Checked, &'a Function)> {
+    let all = || manifests.iter().flat_map(|checked| checked.manifest.functions.iter().map(move |f| (checked, f)));
+    let named = |(checked, function): &(&Checked, &Function)| {
+        function.name.as_str() == wanted || full_name(&checked.manifest, function) == wanted
+    };
+    let found: Vec<_> = all().filter(named).collect();
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => {
+            let names: Vec<String> = all().map(|(checked, function)| full_name(&checked.manifest, function)).collect();
+            bail!("there is no function {wanted}; there are {}", names.join(", "))
+        }
+        _ => bail!("several apps have a function {wanted}; name it as app/function"),
+    }
+}
+
+fn event(text: &str, clock: &Clock) -> anyhow::Result<Event> {
+    let fill = |event: &mut Event| {
+        for (attribute, default) in
+            [(&mut event.id, "invoke-1"), (&mut event.source, "/cli"), (&mut event.type_, "evoke.invoke")]
+        {
+            if attribute.is_empty() {
+                default.clone_into(attribute);
+            }
+        }
+        event.time.get_or_insert_with(|| rfc3339(clock.now_ms()));
+    };
+    Event::from_json(text.as_bytes(), fill).map_err(|e| anyhow::anyhow!("--event is no event: {e}"))
+}
+
+fn sandbox(data: &Path) -> anyhow::Result<Sandbox> {
+    Ok(Sandbox::new(Settings { cache_dir: data.join("compiled"), concurrency: 1 })?)
+}
