@@ -202,3 +202,16 @@ fn invoke_tries_one_function_without_a_server() {
     let missing = evoke.run(&["invoke", "nobody", "--event", "{}"]);
     assert!(String::from_utf8_lossy(&missing.stderr).contains("shop/charge, shop/receipt, shop/notify"), "{missing:?}");
 }
+
+#[test]
+fn check_is_exact_while_events_come_in() {
+    let evoke = Evoke::up_with(ORDERS);
+    std::thread::scope(|scope| {
+        let posts = scope.spawn(|| (0..300).for_each(|_| drop(evoke.accepted("/checkout", ORDER))));
+        let mut checks = 0;
+        while !posts.is_finished() || checks == 0 {
+            evoke.stdout(&["check"]);
+            checks += 1;
+        }
+    });
+}

@@ -123,7 +123,9 @@ pub fn check_folder(folder: &Path) -> Result<CheckReport> {
     let path = folder.join("evoke.db");
     let failed = |e: rusqlite::Error| StoreError::Failed(format!("{}: {e}", path.display()));
     let connection = open_for_reading(&path).map_err(failed)?;
-    check::check(&connection).map_err(failed)
+    // All rules look at one moment: a running process goes on writing.
+    let moment = connection.unchecked_transaction().map_err(failed)?;
+    check::check(&moment).map_err(failed)
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
