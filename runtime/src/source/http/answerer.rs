@@ -12,6 +12,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Body;
 
+use super::body::announced_too_large;
 use super::problem::Problem;
 
 /// A body that comes piece by piece.
@@ -37,15 +38,16 @@ pub enum Unanswered {
 /// Has a request answered whose body has at most `body_max` bytes: a longer one breaks off there.
 pub(super) async fn relay<B>(
     answerer: &dyn Answerer,
-    request: Request<B>,
+    mut request: Request<B>,
     body_max: usize,
 ) -> Result<Response<Payload>, Problem>
 where
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Error + Send + Sync + 'static,
 {
     if request.body().size_hint().lower() > body_max as u64 {
-        return Err(Problem::too_large(body_max));
+        let headers = request.headers().clone();
+        return Err(announced_too_large(&headers, request.body_mut(), body_max).await);
     }
     let host = request.headers().get(HOST).is_some_and(|host| host.to_str().is_ok());
     if request.uri().authority().is_none() && !host {

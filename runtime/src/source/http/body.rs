@@ -46,11 +46,7 @@ impl Budget {
         B::Error: Error + 'static,
     {
         if body.size_hint().lower() > max as u64 {
-            // With `Expect: 100-continue` the client listens first.
-            if !headers.contains_key(header::EXPECT) {
-                discard(&mut body).await;
-            }
-            return Err(Problem::too_large(max));
+            return Err(announced_too_large(headers, &mut body, max).await);
         }
         let mut bytes = BytesMut::new();
         let mut memory = None;
@@ -85,6 +81,18 @@ impl Budget {
         }
         Ok(())
     }
+}
+
+/// Refuses a body that says beforehand that it is too large.
+pub(super) async fn announced_too_large<B>(headers: &HeaderMap, body: &mut B, max: usize) -> Problem
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    // With `Expect: 100-continue` the client listens first.
+    if !headers.contains_key(header::EXPECT) {
+        discard(body).await;
+    }
+    Problem::too_large(max)
 }
 
 async fn discard<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
