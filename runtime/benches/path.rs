@@ -16,7 +16,7 @@ use evoke::event::Event;
 use evoke::outcome::RetryPolicy;
 use evoke::pattern::Pattern;
 use evoke::router::Router;
-use evoke::sandbox::{self, Grants, Sandbox, Settings, Spec};
+use evoke::sandbox::{self, Grants, Sandbox, Settings};
 use evoke::store::Store;
 use evoke::store::memory::MemoryStore;
 use evoke::store::sqlite::SqliteStore;
@@ -78,15 +78,7 @@ fn main() {
 
 /// Events a second through the whole path.
 async fn path(sandbox: &Sandbox, component: &std::path::Path, store: Arc<dyn Store>, clock: Clock, count: u32) -> f64 {
-    let spec = Spec {
-        name: "bench/guest".into(),
-        uri: "/bench/guest".into(),
-        component: component.to_owned(),
-        digest: None,
-        timeout: Duration::from_secs(5),
-        memory: 64 * 1024 * 1024,
-        grants: Grants::default(),
-    };
+    let spec = bare::spec(component, Grants::default());
     let function = sandbox.load(&spec).await.unwrap();
     let id = store.register(vec!["bench/guest".into()]).await.unwrap()[0];
     let mut router = Router::default();

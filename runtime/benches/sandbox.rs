@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use evoke::clock::Clock;
 use evoke::event::Event;
 use evoke::outcome::Outcome;
-use evoke::sandbox::{Call, Function, Grants, Sandbox, Settings, Spec};
+use evoke::sandbox::{Call, Function, Grants, Sandbox, Settings};
 
 #[path = "support/bare.rs"]
 mod bare;
@@ -42,15 +42,7 @@ fn main() {
 }
 
 fn load(sandbox: &Sandbox, component: &Path) -> Arc<Function> {
-    let spec = Spec {
-        name: "bench/guest".into(),
-        uri: "/bench/guest".into(),
-        component: component.to_owned(),
-        digest: None,
-        timeout: Duration::from_secs(5),
-        memory: 64 * 1024 * 1024,
-        grants: Grants { publish: vec!["*".into()], ..Grants::default() },
-    };
+    let spec = bare::spec(component, Grants { publish: vec!["*".into()], ..Grants::default() });
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(sandbox.load(&spec)).unwrap_or_else(|e| panic!("{e}"))
 }

@@ -13,8 +13,9 @@ use crate::pattern::{DataView, EventView};
 /// The largest event that is accepted unless a source says otherwise: attributes and data together.
 pub const EVENT_SIZE_MAX: usize = 1024 * 1024;
 
-/// One CloudEvents 1.0 event. Attribute names are those of the specification, section 3.
-#[derive(Debug, Clone, PartialEq)]
+/// One CloudEvents 1.0 event. Attribute names are those of the specification, section 3. The default has none of
+/// them, and is no event yet: see [`Event::check`].
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Event {
     /// Unique within `source`: the pair is what the bus dedups on.
     pub id: String,
@@ -103,17 +104,7 @@ impl Event {
     pub fn from_json(json: &[u8], fill: impl FnOnce(&mut Self)) -> Result<Self, InvalidEvent> {
         let members: BTreeMap<String, &RawValue> =
             serde_json::from_slice(json).map_err(|e| InvalidEvent(format!("not a JSON object: {e}")))?;
-        let mut event = Self {
-            id: String::new(),
-            source: String::new(),
-            type_: String::new(),
-            subject: None,
-            time: None,
-            datacontenttype: None,
-            dataschema: None,
-            extensions: BTreeMap::new(),
-            data: Data::None,
-        };
+        let mut event = Self::default();
         let (mut data, mut base64) = (None, None);
         for (name, value) in &members {
             match name.as_str() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use evoke::event::Event;
+use evoke::sandbox::{Grants, Spec};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig, Store};
 
@@ -32,6 +33,19 @@ pub(crate) fn by_hand(folder: &Path) -> PathBuf {
     let path = folder.join("by-hand.wat");
     std::fs::write(&path, text).unwrap();
     path
+}
+
+/// The same component as a function of Evoke's.
+pub(crate) fn spec(component: &Path, grants: Grants) -> Spec {
+    Spec {
+        name: "bench/guest".into(),
+        uri: "/bench/guest".into(),
+        component: component.to_owned(),
+        digest: None,
+        timeout: Duration::from_secs(5),
+        memory: 64 * 1024 * 1024,
+        grants,
+    }
 }
 
 /// The loop.

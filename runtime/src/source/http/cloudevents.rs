@@ -118,7 +118,7 @@ fn batch(json: &[u8]) -> Result<Vec<Event>, Problem> {
 }
 
 fn binary(headers: &HeaderMap, body: Bytes) -> Result<Event, String> {
-    let mut event = blank();
+    let mut event = Event::default();
     for name in headers.keys() {
         let Some(attribute) = name.as_str().strip_prefix("ce-") else { continue };
         if attribute == "datacontenttype" {
@@ -148,7 +148,7 @@ fn raw_event(headers: &HeaderMap, body: Bytes, raw: &Raw<'_>) -> Result<Event, S
         time: Some(rfc3339(raw.now_ms)),
         datacontenttype,
         data,
-        ..blank()
+        ..Event::default()
     })
 }
 
@@ -278,20 +278,6 @@ fn uuid_v7(now_ms: UnixMs) -> String {
     let now_ms = u64::try_from(now_ms).unwrap_or_default();
     let nanos = u32::try_from(now_ms % 1_000 * 1_000_000).unwrap_or_default();
     uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, now_ms / 1_000, nanos)).to_string()
-}
-
-fn blank() -> Event {
-    Event {
-        id: String::new(),
-        source: String::new(),
-        type_: String::new(),
-        subject: None,
-        time: None,
-        datacontenttype: None,
-        dataschema: None,
-        extensions: std::collections::BTreeMap::new(),
-        data: Data::None,
-    }
 }
 
 #[cfg(test)]
