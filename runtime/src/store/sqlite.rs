@@ -27,7 +27,9 @@ use super::{
 use crate::clock::{Clock, UnixMs};
 
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
-const SCHEMA_VERSION: i64 = 1;
+/// What each version adds to the one before it, from version 2 on.
+const MIGRATIONS: [&str; 1] = [include_str!("sqlite/migrate/2.sql")];
+const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
 /// Writes that may wait for the writer: four full group commits; callers wait for room beyond that.
 const WAITING_MAX: usize = 4096;
@@ -154,6 +156,14 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()>> {
             Ok(Ok(()))
         }
         SCHEMA_VERSION => Ok(Ok(())),
+        older @ 1..SCHEMA_VERSION => {
+            for migration in MIGRATIONS.iter().skip(usize::try_from(older - 1).unwrap_or_default()) {
+                transaction.execute_batch(migration)?;
+            }
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            transaction.commit()?;
+            Ok(Ok(()))
+        }
         newer => Ok(Err(StoreError::Failed(format!(
             "the store has schema version {newer} and this program knows {SCHEMA_VERSION}: run the newer Evoke that wrote it"
         )))),
@@ -347,6 +357,23 @@ mod tests {
         drop(store);
         let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
         assert_eq!((store.instance(), store.register(vec!["shop/a".into()]).await.unwrap()), (&*instance, id));
+    }
+
+    #[tokio::test]
+    async fn a_store_of_the_first_version_is_brought_forward_to_the_schema_of_a_new_one() {
+        let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let first = Connection::open(old.path().join("evoke.db")).unwrap();
+        first.execute_batch(include_str!("sqlite/migrate/1.sql")).unwrap();
+        first.execute_batch("INSERT INTO meta VALUES ('instance', 'abc'); PRAGMA user_version = 1").unwrap();
+        let schema = |folder: &Path| {
+            let store = SqliteStore::open(folder, Clock::fixed(0)).unwrap();
+            let connection = open_for_reading(&folder.join("evoke.db")).unwrap();
+            let sql = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_master ORDER BY name)";
+            (connection.query_row(sql, [], |r| r.get::<_, String>(0)).unwrap(), store.instance().to_owned())
+        };
+        let ((brought, instance), (made, _)) = (schema(old.path()), schema(new.path()));
+        assert_eq!(brought, made);
+        assert_eq!(instance, "abc");
     }
 
     #[test]

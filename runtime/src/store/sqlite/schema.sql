@@ -1,4 +1,4 @@
--- The embedded store, version 1 (PRAGMA user_version). Times are milliseconds since the Unix epoch.
+-- The embedded store, version 2 (PRAGMA user_version). Times are milliseconds since the Unix epoch.
 
 CREATE TABLE meta (                     -- facts about the store itself
   key   TEXT PRIMARY KEY,
@@ -67,4 +67,12 @@ CREATE TABLE marks (                    -- what sources keep beside their events
   key   TEXT NOT NULL,
   value BLOB NOT NULL,
   PRIMARY KEY (scope, key)
+) WITHOUT ROWID;
+
+CREATE TABLE state (                    -- what functions keep
+  bucket  TEXT NOT NULL,                -- app/function, or app for the one that its functions share
+  key     TEXT NOT NULL,
+  value   BLOB NOT NULL,
+  version INTEGER NOT NULL,             -- ascends with every write of the store's life: what a read is validated by
+  PRIMARY KEY (bucket, key)
 ) WITHOUT ROWID;
