@@ -9,6 +9,7 @@ mod crash;
 mod fates;
 mod files;
 mod http;
+mod inspect;
 mod kinds;
 mod orders;
 mod reload;
