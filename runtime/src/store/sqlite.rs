@@ -17,12 +17,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rusqlite::{Connection, OpenFlags};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::write::{Portion, Write};
 use super::{
-    Accepted, Answer, CheckReport, Completion, DeadFilter, DeliveryId, DeliveryRecord, EventFilter, FunctionId, Mark,
-    NewEvent, ReadyDelivery, ReadySink, Result, Seq, Store, StoreError, StoredEvent, Totals,
+    Accepted, Answer, CheckReport, CommitSink, Completion, DeadFilter, DeliveryId, DeliveryRecord, EventFilter,
+    FunctionId, Mark, NewEvent, ReadyDelivery, Result, Seq, Store, StoreError, StoredEvent, Totals,
 };
 use crate::clock::{Clock, UnixMs};
 
@@ -41,7 +42,7 @@ const READERS_MAX: usize = 4;
 pub struct SqliteStore {
     writes: mpsc::Sender<Write>,
     readers: Arc<Readers>,
-    sink: Arc<Mutex<Option<ReadySink>>>,
+    sink: Arc<Mutex<Option<CommitSink>>>,
     newest: watch::Receiver<Seq>,
     failure: watch::Receiver<Option<String>>,
     pending: Arc<AtomicU64>,
@@ -85,7 +86,11 @@ impl SqliteStore {
 
     fn write<T: Send + 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
-        send(self.writes.clone(), make(reply), answer).boxed()
+        match self.writes.try_send(make(reply)) {
+            Ok(()) => Answer::reply(answer),
+            Err(TrySendError::Closed(_)) => Answer::now(Err(StoreError::Closed)),
+            Err(TrySendError::Full(write)) => Answer::later(send(self.writes.clone(), write, answer)),
+        }
     }
 
     /// Writes portion after portion until none is left; answers how many dead letters they had in all.
@@ -94,7 +99,7 @@ impl SqliteStore {
         make: impl Fn(DeliveryId, oneshot::Sender<Result<Portion>>) -> Write + Send + 'static,
     ) -> Answer<u64> {
         let writes = self.writes.clone();
-        async move {
+        Answer::later(async move {
             let (mut count, mut next_after) = (0, Some(0));
             while let Some(after) = next_after {
                 let (reply, answer) = oneshot::channel();
@@ -103,8 +108,7 @@ impl SqliteStore {
                 next_after = portion.next_after;
             }
             Ok(count)
-        }
-        .boxed()
+        })
     }
 
     fn read<T: Send + 'static>(
@@ -193,7 +197,7 @@ impl Readers {
         readers: Arc<Self>,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Answer<T> {
-        async move {
+        Answer::later(async move {
             let failed = |e: rusqlite::Error| StoreError::Failed(format!("reading: {e}"));
             let _permit = readers.permits.acquire().await.map_err(|_| StoreError::Closed)?;
             let pool = readers.clone();
@@ -208,8 +212,7 @@ impl Readers {
                 result
             };
             tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)?.map_err(failed)
-        }
-        .boxed()
+        })
     }
 }
 
@@ -218,7 +221,7 @@ impl Store for SqliteStore {
         self.write(|reply| Write::Register { names, reply })
     }
 
-    fn on_ready(&self, sink: ReadySink) {
+    fn on_commit(&self, sink: CommitSink) {
         *self.sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(sink);
     }
 
@@ -227,7 +230,18 @@ impl Store for SqliteStore {
     }
 
     fn complete(&self, completion: Arc<Completion>) -> Answer<()> {
-        self.write(|reply| Write::Complete { completion, reply })
+        self.write(|reply| Write::Complete { completion, reply: Some(reply) })
+    }
+
+    fn settle(&self, completion: Arc<Completion>) -> Answer<()> {
+        match self.writes.try_send(Write::Complete { completion, reply: None }) {
+            Ok(()) => Answer::now(Ok(())),
+            Err(TrySendError::Closed(_)) => Answer::now(Err(StoreError::Closed)),
+            Err(TrySendError::Full(write)) => {
+                let writes = self.writes.clone();
+                Answer::later(async move { writes.send(write).await.map_err(|_| StoreError::Closed) })
+            }
+        }
     }
 
     fn redrive(&self, which: DeadFilter) -> Answer<u64> {

@@ -35,12 +35,33 @@ impl Portion {
 
 /// A write that waits for the next commit.
 pub(super) enum Write {
-    Register { names: Vec<String>, reply: Reply<Vec<FunctionId>> },
-    Accept { events: Vec<NewEvent>, marks: Vec<Mark>, reply: Reply<Vec<Accepted>> },
-    Complete { completion: Arc<Completion>, reply: Reply<()> },
-    Redrive { which: DeadFilter, after: DeliveryId, reply: Reply<Portion> },
-    Purge { which: DeadFilter, after: DeliveryId, reply: Reply<Portion> },
-    Close { reply: Reply<()> },
+    Register {
+        names: Vec<String>,
+        reply: Reply<Vec<FunctionId>>,
+    },
+    Accept {
+        events: Vec<NewEvent>,
+        marks: Vec<Mark>,
+        reply: Reply<Vec<Accepted>>,
+    },
+    /// Without a reply, the sink is told.
+    Complete {
+        completion: Arc<Completion>,
+        reply: Option<Reply<()>>,
+    },
+    Redrive {
+        which: DeadFilter,
+        after: DeliveryId,
+        reply: Reply<Portion>,
+    },
+    Purge {
+        which: DeadFilter,
+        after: DeliveryId,
+        reply: Reply<Portion>,
+    },
+    Close {
+        reply: Reply<()>,
+    },
 }
 
 impl Write {
@@ -64,6 +85,8 @@ pub(super) enum Settled {
     Accepted(Reply<Vec<Accepted>>, Vec<Accepted>),
     Portion(Reply<Portion>, Portion),
     Unit(Reply<()>),
+    /// For the sink.
+    Completion(Arc<Completion>),
 }
 
 impl Settled {
@@ -73,13 +96,23 @@ impl Settled {
             Write::Register { reply, .. } => Self::Ids(reply, Vec::new()),
             Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
             Write::Redrive { reply, .. } | Write::Purge { reply, .. } => Self::Portion(reply, Portion::default()),
-            Write::Complete { reply, .. } | Write::Close { reply } => Self::Unit(reply),
+            Write::Complete { reply: Some(reply), .. } | Write::Close { reply } => Self::Unit(reply),
+            Write::Complete { completion, reply: None } => Self::Completion(completion),
+        }
+    }
+
+    /// What the sink is told of; the others keep their answer.
+    pub(super) fn for_sink(self) -> std::result::Result<Arc<Completion>, Self> {
+        match self {
+            Self::Completion(completion) => Ok(completion),
+            other => Err(other),
         }
     }
 
     /// Sends the answer. Whoever asked may be gone: the commit stands all the same.
     pub(super) fn succeed(self) {
         match self {
+            Self::Completion(_) => {}
             Self::Ids(reply, ids) => drop(reply.send(Ok(ids))),
             Self::Accepted(reply, accepted) => drop(reply.send(Ok(accepted))),
             Self::Portion(reply, portion) => drop(reply.send(Ok(portion))),
@@ -90,6 +123,7 @@ impl Settled {
     /// Tells that nothing of the write was committed.
     pub(super) fn fail(self, error: &StoreError) {
         match self {
+            Self::Completion(_) => {}
             Self::Ids(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Accepted(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Portion(reply, _) => drop(reply.send(Err(error.clone()))),
@@ -147,7 +181,8 @@ pub(super) fn apply(
             (Settled::Accepted(reply, accepted), result)
         }
         Write::Complete { completion, reply } => {
-            (Settled::Unit(reply), complete(tx, counters, now_ms, &completion, ready))
+            let result = complete(tx, counters, now_ms, &completion, ready);
+            (reply.map_or(Settled::Completion(completion), Settled::Unit), result)
         }
         Write::Redrive { which, after, reply } => {
             let (portion, result) = settle(redrive(tx, counters, now_ms, &which, after, ready));
@@ -254,7 +289,7 @@ fn complete(
     completion: &Completion,
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<()> {
-    let Completion { delivery, record, verdict, publishes } = completion;
+    let Completion { delivery, record, verdict, publishes, .. } = completion;
     let (state, due_ms, cause) = match verdict {
         Verdict::Done => (rows::DONE, None, None),
         Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
