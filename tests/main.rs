@@ -6,6 +6,7 @@ mod support;
 
 mod commands;
 mod crash;
+mod dedup;
 mod fates;
 mod files;
 mod http;

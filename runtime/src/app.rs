@@ -56,6 +56,8 @@ pub struct UpOptions {
     pub drain: Duration,
     /// Deliveries at once over all functions.
     pub concurrency: u32,
+    /// How long a source and id are known.
+    pub dedup_window: Duration,
 }
 
 /// Why a command could not do what it was asked.
@@ -211,7 +213,7 @@ fn admin_of(running: Arc<Running>, clock: Clock, stop: CancellationToken) -> Adm
 /// Opens what outlives reloads.
 async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Listener, Listener)> {
     let clock = Clock::system();
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(data.path(), clock.clone())?);
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_with(data.path(), clock.clone(), options.dedup_window)?);
     let logs = LogBook::open(data.path())?;
     let sandbox = open_sandbox(&options)?;
     let public = bind(options.http, "--http").await?;

@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and who does it.
 
 mod apps;
+mod bounds;
 mod check;
 mod client;
 mod dead;
@@ -166,6 +167,8 @@ struct Up {
     /// Deliveries at once over all functions
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096), value_name = "N")]
     concurrency: u32,
+    #[command(flatten)]
+    bounds: bounds::Bounds,
 }
 
 /// A duration as manifests write it.

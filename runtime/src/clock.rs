@@ -28,6 +28,13 @@ impl Clock {
         Self(Arc::new(move || now_ms))
     }
 
+    /// A clock that is moved by hand.
+    #[cfg(test)]
+    pub fn by_hand(now_ms: &Arc<std::sync::atomic::AtomicI64>) -> Self {
+        let now_ms = now_ms.clone();
+        Self(Arc::new(move || now_ms.load(std::sync::atomic::Ordering::SeqCst)))
+    }
+
     /// Now.
     pub fn now_ms(&self) -> UnixMs {
         (self.0)()

@@ -11,6 +11,7 @@ mod conformance;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -74,7 +75,8 @@ pub struct Mark {
 pub enum Accepted {
     /// It is stored at this position.
     New(Seq),
-    /// Its source and id are known: it was stored at this position before, and nothing was stored now.
+    /// Its source and id were accepted within the dedup window: it was stored at this position before, and nothing
+    /// was stored now.
     Duplicate(Seq),
 }
 
@@ -128,6 +130,9 @@ pub enum DeliveryState {
 }
 
 impl DeliveryState {
+    /// Every one.
+    pub const ALL: [Self; 6] = [Self::Ready, Self::Retrying, Self::Blocked, Self::Done, Self::Dead, Self::Purged];
+
     /// The word for it in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -247,6 +252,30 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// How many are in a state.
+    pub fn get(&self, state: DeliveryState) -> u64 {
+        match state {
+            DeliveryState::Ready => self.ready,
+            DeliveryState::Retrying => self.retrying,
+            DeliveryState::Blocked => self.blocked,
+            DeliveryState::Done => self.done,
+            DeliveryState::Dead => self.dead,
+            DeliveryState::Purged => self.purged,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn of(&mut self, state: DeliveryState) -> &mut u64 {
+        match state {
+            DeliveryState::Ready => &mut self.ready,
+            DeliveryState::Retrying => &mut self.retrying,
+            DeliveryState::Blocked => &mut self.blocked,
+            DeliveryState::Done => &mut self.done,
+            DeliveryState::Dead => &mut self.dead,
+            DeliveryState::Purged => &mut self.purged,
+        }
+    }
+
     /// Deliveries that are owed still.
     pub fn pending(&self) -> u64 {
         self.ready + self.retrying + self.blocked
@@ -277,6 +306,10 @@ pub struct CheckReport {
     /// What is wrong, for people; at most 100 lines.
     pub problems: Vec<String>,
 }
+
+/// How long a source and id are known by default: longer than producers try again, short enough that nobody waits for
+/// an id to be free.
+pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -313,8 +346,8 @@ pub trait Store: Send + Sync + 'static {
     /// before are found with [`Store::ready`].
     fn on_ready(&self, sink: ReadySink);
 
-    /// Stores events with their deliveries and marks, all or nothing. An event whose source and id are known is
-    /// answered as a duplicate and stores nothing; marks are written all the same.
+    /// Stores events with their deliveries and marks, all or nothing. An event whose source and id were accepted
+    /// within the dedup window is answered as a duplicate and stores nothing; marks are written all the same.
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> Answer<Vec<Accepted>>;
 
     /// Ends an attempt: record, verdict, published events and their deliveries commit together. A delivery that is
@@ -357,10 +390,10 @@ pub trait Store: Send + Sync + 'static {
     /// Dead letters, oldest first, at most `limit`.
     fn dead(&self, which: DeadFilter, limit: usize) -> Answer<Vec<DeliveryRecord>>;
 
-    /// The numbers.
+    /// The numbers, which run along: nothing is counted, so that it takes the same time with any number of events.
     fn totals(&self) -> Answer<Totals>;
 
-    /// Verifies conservation and integrity.
+    /// Verifies conservation and integrity: counts, and compares with the numbers that run along.
     fn check(&self) -> Answer<CheckReport>;
 
     /// The position of the newest event, as it changes.

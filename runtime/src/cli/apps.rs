@@ -21,6 +21,7 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
         watch: up.watch,
         drain: up.drain,
         concurrency: up.concurrency,
+        dedup_window: up.bounds.dedup_window,
     };
     run(common, app::up(options))
 }

@@ -3,7 +3,8 @@
 //!
 //! | status | when |
 //! |---|---|
-//! | 202 | every event is stored: `{"accepted": 1, "events": [{"id": "…", "seq": 7, "duplicate": false}]}` |
+//! | 202 | every event is stored: `{"accepted": 1, "duplicates": 0, "events": [{"id": "…", "seq": 7, "duplicate": false}]}` |
+//! | 200 | the same, when none of them was stored now: each was known, its source and id having been accepted before |
 //! | 400 | the body is not what its headers say, or not an event |
 //! | 404, 405 | no source has this path, or none with this method |
 //! | 408, 413, 415 | the body is too slow, too large, or of no form that the source takes |
@@ -205,7 +206,10 @@ impl Http {
 /// What became of the events of a request, in their order.
 #[derive(serde::Serialize)]
 struct Receipt<'a> {
+    /// Stored now.
     accepted: usize,
+    /// Stored before.
+    duplicates: usize,
     events: Vec<ReceiptLine<'a>>,
 }
 
@@ -225,8 +229,11 @@ fn receipt(ids: &[String], accepted: &[Accepted]) -> Response<Full<Bytes>> {
             Accepted::Duplicate(seq) => ReceiptLine { id, seq, duplicate: true },
         })
         .collect();
-    let mut response = Response::new(json(&Receipt { accepted: events.len(), events }));
-    *response.status_mut() = StatusCode::ACCEPTED;
+    let duplicates = events.iter().filter(|event| event.duplicate).count();
+    let accepted = events.len() - duplicates;
+    let status = if duplicates > 0 && accepted == 0 { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let mut response = Response::new(json(&Receipt { accepted, duplicates, events }));
+    *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::{
-    Accepted, Answer, CheckReport, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState,
-    EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, ReadySink, Seq, Store, StoredEvent, Totals,
-    Verdict,
+    Accepted, Answer, CheckReport, Completion, Counts, DEDUP_WINDOW, DeadFilter, DeliveryId, DeliveryRecord,
+    DeliveryState, EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, ReadySink, Seq, Store,
+    StoredEvent, Totals, Verdict,
 };
 use crate::clock::{Clock, UnixMs};
 
@@ -24,6 +25,8 @@ struct State {
     clock: Clock,
     functions: Vec<String>,
     events: Vec<Row>,
+    dedup_window_ms: UnixMs,
+    /// The newest of each source and id.
     by_id: HashMap<(String, String), Seq>,
     deliveries: Vec<Delivery>,
     published: HashMap<DeliveryId, Vec<Seq>>,
@@ -54,8 +57,14 @@ struct Delivery {
 impl MemoryStore {
     /// An empty store.
     pub fn new(clock: Clock) -> Self {
+        Self::with(clock, DEDUP_WINDOW)
+    }
+
+    /// The same, with the time in which a source and id are accepted once.
+    pub fn with(clock: Clock, dedup_window: Duration) -> Self {
         let state = State {
             clock,
+            dedup_window_ms: UnixMs::try_from(dedup_window.as_millis()).unwrap_or(UnixMs::MAX),
             functions: Vec::new(),
             events: Vec::new(),
             by_id: HashMap::new(),
@@ -129,12 +138,16 @@ impl State {
     fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {
         let NewEvent { event, lineage, deliveries } = new;
         let key = (event.source.clone(), event.id.clone());
-        if let Some(seq) = self.by_id.get(&key) {
+        let now_ms = self.clock.now_ms();
+        let since_ms = now_ms.saturating_sub(self.dedup_window_ms);
+        if let Some(seq) = self.by_id.get(&key)
+            && self.event(*seq).is_some_and(|row| row.stored.accepted_ms > since_ms)
+        {
             return Accepted::Duplicate(*seq);
         }
         let seq = self.events.len() as Seq + 1;
         self.by_id.insert(key, seq);
-        let stored = Arc::new(StoredEvent { seq, accepted_ms: self.clock.now_ms(), lineage, event });
+        let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
         if let Some(cause) = lineage.cause {
             self.published.entry(cause).or_default().push(seq);
         }
@@ -282,14 +295,7 @@ impl State {
         let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
         for delivery in &self.deliveries {
             let counts = functions.entry(delivery.record.function.clone()).or_default();
-            *match delivery.record.state {
-                DeliveryState::Ready => &mut counts.ready,
-                DeliveryState::Retrying => &mut counts.retrying,
-                DeliveryState::Blocked => &mut counts.blocked,
-                DeliveryState::Done => &mut counts.done,
-                DeliveryState::Dead => &mut counts.dead,
-                DeliveryState::Purged => &mut counts.purged,
-            } += 1;
+            *counts.of(delivery.record.state) += 1;
         }
         let owed = self.events.iter().map(|row| row.owed as u64).sum();
         Totals { events: self.events.len() as u64, owed, functions }

@@ -4,8 +4,10 @@
 //! them all (group commit); readers stand beside it, each on its own connection. `schema.sql` is the format.
 
 mod check;
+mod dedup;
 mod read;
 mod rows;
+mod totals;
 mod write;
 mod writer;
 
@@ -13,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -21,8 +24,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::write::{Portion, Write};
 use super::{
-    Accepted, Answer, CheckReport, Completion, DeadFilter, DeliveryId, DeliveryRecord, EventFilter, FunctionId, Mark,
-    NewEvent, ReadyDelivery, ReadySink, Result, Seq, Store, StoreError, StoredEvent, Totals,
+    Accepted, Answer, CheckReport, Completion, DEDUP_WINDOW, DeadFilter, DeliveryId, DeliveryRecord, EventFilter,
+    FunctionId, Mark, NewEvent, ReadyDelivery, ReadySink, Result, Seq, Store, StoreError, StoredEvent, Totals,
 };
 use crate::clock::{Clock, UnixMs};
 
@@ -51,6 +54,11 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the store in `folder`, making it when it is not there. One process may have it open for writing.
     pub fn open(folder: &Path, clock: Clock) -> Result<Self> {
+        Self::open_with(folder, clock, DEDUP_WINDOW)
+    }
+
+    /// The same, with the time in which a source and id are accepted once.
+    pub fn open_with(folder: &Path, clock: Clock, dedup_window: Duration) -> Result<Self> {
         std::fs::create_dir_all(folder)
             .map_err(|e| StoreError::Failed(format!("cannot make the data folder {}: {e}", folder.display())))?;
         let path = folder.join("evoke.db");
@@ -58,9 +66,10 @@ impl SqliteStore {
         let mut connection = Connection::open(&path).map_err(failed)?;
         configure(&connection).map_err(failed)?;
         prepare(&mut connection).map_err(failed)??;
-        let instance =
+        let instance: String =
             connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |r| r.get(0)).map_err(failed)?;
-        let counters = write::Counters::load(&connection).map_err(failed)?;
+        let counters = totals::Counters::load(&connection).map_err(failed)?;
+        let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(failed)?;
 
         let (newest_tx, newest) = watch::channel(counters.newest());
         let (failure_tx, failure) = watch::channel(None);
@@ -69,6 +78,7 @@ impl SqliteStore {
         let pending = Arc::new(AtomicU64::new(counters.pending()));
         let writer = writer::Writer {
             connection,
+            dedup,
             counters,
             clock,
             sink: sink.clone(),
@@ -279,7 +289,7 @@ impl Store for SqliteStore {
     }
 
     fn totals(&self) -> Answer<Totals> {
-        self.read(read::totals)
+        self.read(totals::read)
     }
 
     fn check(&self) -> Answer<CheckReport> {
@@ -364,16 +374,44 @@ mod tests {
         let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let first = Connection::open(old.path().join("evoke.db")).unwrap();
         first.execute_batch(include_str!("sqlite/migrate/1.sql")).unwrap();
-        first.execute_batch("INSERT INTO meta VALUES ('instance', 'abc'); PRAGMA user_version = 1").unwrap();
+        let content = "INSERT INTO meta VALUES ('instance', 'abc'); INSERT INTO functions VALUES (1, 'shop/a');
+            INSERT INTO events VALUES (1, 'e', '/s', 't', NULL, NULL, NULL, NULL, NULL, 0, NULL, 5, 1, 2, NULL, NULL, 0);
+            INSERT INTO deliveries (id, event, function, trigger, state, since_ms)
+              VALUES (1, 1, 1, 'on[0]', 0, 5), (2, 1, 1, 'on[0]', 3, 5);
+            PRAGMA user_version = 1";
+        first.execute_batch(content).unwrap();
+        // Columns and indexes rather than the text of tables, which a column that is added changes.
         let schema = |folder: &Path| {
             let store = SqliteStore::open(folder, Clock::fixed(0)).unwrap();
             let connection = open_for_reading(&folder.join("evoke.db")).unwrap();
-            let sql = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_master ORDER BY name)";
+            let sql = "SELECT group_concat(line, char(10)) FROM (
+                SELECT m.name || ' ' || c.name || ' ' || c.type || c.'notnull' || c.pk || ifnull(c.dflt_value, '') AS line
+                FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'
+                UNION ALL SELECT ifnull(sql, name) FROM sqlite_master WHERE type <> 'table' ORDER BY 1)";
             (connection.query_row(sql, [], |r| r.get::<_, String>(0)).unwrap(), store.instance().to_owned())
         };
         let ((brought, instance), (made, _)) = (schema(old.path()), schema(new.path()));
         assert_eq!(brought, made);
         assert_eq!(instance, "abc");
+        let store = SqliteStore::open(old.path(), Clock::fixed(0)).unwrap();
+        let report = store.check().await.unwrap();
+        assert_eq!((report.problems, &report.totals), (vec![], &store.totals().await.unwrap()));
+        assert_eq!((report.totals.owed, store.pending()), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn check_counts_and_does_not_believe_the_running_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+        store.register(vec!["shop/a".into()]).await.unwrap();
+        let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+        other.execute_batch("INSERT INTO totals VALUES (1, 'done', 3), (0, 'events', 2)").unwrap();
+        let problems = store.check().await.unwrap().problems;
+        let expected = [
+            "2 events with 0 deliveries were accepted, and 0 with 0 are there",
+            "shop/a has 0 done deliveries, and its running number says 3",
+        ];
+        assert_eq!(problems, expected);
     }
 
     #[test]

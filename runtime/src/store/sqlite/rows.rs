@@ -15,7 +15,7 @@ pub(super) const RETRYING: i64 = 1;
 pub(super) const BLOCKED: i64 = 2;
 pub(super) const DONE: i64 = 3;
 pub(super) const DEAD: i64 = 4;
-const PURGED: i64 = 5;
+pub(super) const PURGED: i64 = 5;
 
 pub(super) fn state(value: i64) -> rusqlite::Result<DeliveryState> {
     Ok(match value {
@@ -78,7 +78,7 @@ pub(super) fn ready_delivery(row: &Row<'_>) -> rusqlite::Result<ReadyDelivery> {
     })
 }
 
-/// Adds an event; `false` when its source and id are there already.
+/// Adds an event.
 pub(super) fn insert_event(
     tx: &Connection,
     seq: Seq,
@@ -87,36 +87,34 @@ pub(super) fn insert_event(
     now_ms: UnixMs,
     first_delivery: DeliveryId,
     owed: usize,
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<()> {
     let extensions = if event.extensions.is_empty() { None } else { serde_json::to_string(&event.extensions).ok() };
     let data = Column(&event.data);
-    let added = tx
-        .prepare_cached(
-            "INSERT INTO events (seq, id, source, type, subject, time, datacontenttype, dataschema, extensions,
-                                 data_kind, data, accepted_ms, first_delivery, owed, cause, root, hops)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
-             ON CONFLICT (id, source) DO NOTHING",
-        )?
-        .execute(params![
-            seq,
-            event.id,
-            event.source,
-            event.type_,
-            event.subject,
-            event.time,
-            event.datacontenttype,
-            event.dataschema,
-            extensions,
-            data.kind(),
-            data,
-            now_ms,
-            first_delivery,
-            i64::try_from(owed).unwrap_or(i64::MAX),
-            lineage.cause,
-            lineage.root,
-            lineage.hops
-        ])?;
-    Ok(added == 1)
+    tx.prepare_cached(
+        "INSERT INTO events (seq, id, source, type, subject, time, datacontenttype, dataschema, extensions,
+                             data_kind, data, accepted_ms, first_delivery, owed, cause, root, hops)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+    )?
+    .execute(params![
+        seq,
+        event.id,
+        event.source,
+        event.type_,
+        event.subject,
+        event.time,
+        event.datacontenttype,
+        event.dataschema,
+        extensions,
+        data.kind(),
+        data,
+        now_ms,
+        first_delivery,
+        i64::try_from(owed).unwrap_or(i64::MAX),
+        lineage.cause,
+        lineage.root,
+        lineage.hops
+    ])?;
+    Ok(())
 }
 
 /// A payload as the column `data`.

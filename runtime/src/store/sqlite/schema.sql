@@ -29,8 +29,16 @@ CREATE TABLE events (                   -- every accepted event, in its total or
   root            INTEGER,              -- the event from outside that started the chain
   hops            INTEGER NOT NULL
 );
-CREATE UNIQUE INDEX events_by_id ON events (id, source);
+CREATE INDEX events_by_id ON events (id, source); -- unique within the dedup window: the writer looks before it adds
 CREATE INDEX events_by_cause ON events (cause) WHERE cause IS NOT NULL;
+
+CREATE TABLE known (                    -- what retention removed before the dedup window was over
+  seq         INTEGER PRIMARY KEY,
+  id          TEXT NOT NULL,
+  source      TEXT NOT NULL,
+  accepted_ms INTEGER NOT NULL
+);
+CREATE INDEX known_by_id ON known (id, source);
 
 CREATE TABLE deliveries (               -- one event owed to one function
   id        INTEGER PRIMARY KEY,
@@ -75,4 +83,11 @@ CREATE TABLE state (                    -- what functions keep
   value   BLOB NOT NULL,
   version INTEGER NOT NULL,             -- ascends with every write of the store's life: what a read is validated by
   PRIMARY KEY (bucket, key)
+) WITHOUT ROWID;
+
+CREATE TABLE totals (                   -- running numbers, part of every commit: nobody has to count
+  function INTEGER NOT NULL,            -- 0: of the store itself
+  name     TEXT NOT NULL,               -- of the store: events, deliveries and owed, all that ever were;
+  count    INTEGER NOT NULL,            --   of a function: its deliveries by state
+  PRIMARY KEY (function, name)
 ) WITHOUT ROWID;

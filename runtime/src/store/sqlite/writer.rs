@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 
-use super::write::{Counters, Settled, Write, apply};
+use super::dedup::Dedup;
+use super::totals::Counters;
+use super::write::{Settled, Write, apply};
 use crate::clock::Clock;
 use crate::store::{ReadyDelivery, ReadySink, Seq, StoreError};
 
@@ -19,6 +21,7 @@ const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
+    pub(super) dedup: Dedup,
     pub(super) counters: Counters,
     pub(super) clock: Clock,
     pub(super) sink: Arc<Mutex<Option<ReadySink>>>,
@@ -51,7 +54,7 @@ impl Writer {
 
     /// One transaction. `Err` latches: the state on disk is not known any more.
     fn commit(&mut self, batch: Vec<Write>) -> Result<(), String> {
-        let before = self.counters;
+        let before = self.counters.clone();
         let mut settled = Vec::with_capacity(batch.len());
         let mut ready = Vec::new();
         let error = match self.transact(batch, &mut settled, &mut ready) {
@@ -96,13 +99,14 @@ impl Writer {
         let now_ms = self.clock.now_ms();
         let mut batch = batch.into_iter();
         while let Some(write) = batch.next() {
-            let (answer, result) = apply(&transaction, &mut self.counters, now_ms, write, ready);
+            let (answer, result) = apply(&transaction, &self.dedup, &mut self.counters, now_ms, write, ready);
             settled.push(answer);
             if let Err(error) = result {
                 settled.extend(batch.map(Settled::unapplied));
                 return Err(error);
             }
         }
+        self.counters.write(&transaction)?;
         transaction.commit()
     }
 
