@@ -12,6 +12,7 @@ mod files;
 mod http;
 mod kinds;
 mod orders;
+mod overload;
 mod reload;
 mod tidy;
 mod timers;

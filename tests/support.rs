@@ -230,6 +230,20 @@ impl Evoke {
         totals["functions"].as_object().unwrap().values().map(|counts| counts[state].as_u64().unwrap()).sum()
     }
 
+    /// How many deliveries of a function are done, from the status of what runs.
+    pub(crate) fn done(&self, function: &str) -> u64 {
+        let status = request("GET", self.admin(), "/api/v1/status", &[], "").unwrap().json();
+        let functions = status["functions"].as_array().unwrap();
+        functions.iter().find(|f| f["name"] == function).map_or(0, |f| f["done"].as_u64().unwrap())
+    }
+
+    /// The memory that the process has in RAM.
+    pub(crate) fn rss_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.running().process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Waits until no delivery is pending.
     pub(crate) fn settle(&self) {
         let pending = || ["ready", "retrying", "blocked"].iter().map(|state| self.deliveries(state)).sum::<u64>();

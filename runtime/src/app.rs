@@ -58,6 +58,8 @@ pub struct UpOptions {
     pub concurrency: u32,
     /// How long a source and id are known.
     pub dedup_window: Duration,
+    /// What may be pending before no more is taken on.
+    pub backlog_max: bus::Amount,
 }
 
 /// Why a command could not do what it was asked.
@@ -218,7 +220,8 @@ async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Li
     let sandbox = open_sandbox(&options)?;
     let public = bind(options.http, "--http").await?;
     let admin = bind(options.admin, "--admin").await?;
-    let bus = Bus::new(store.clone(), Router::default(), bus::Limits::default());
+    let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
+    let bus = Bus::new(store.clone(), Router::default(), limits);
     let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), options.concurrency);
     let http = Http::new(bus.clone(), clock.clone(), Routes::default());
     let sources = tokio::sync::Mutex::new(Sources::new(bus.clone(), clock.clone()));

@@ -176,6 +176,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     crate::manifest::units::parse_duration(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.help))
 }
 
+/// A size as manifests write it, in bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let size =
+        crate::manifest::units::parse_size(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.help))?;
+    Ok(size.0)
+}
+
 /// Sends the program's own log to standard error: what `EVOKE_LOG` says, by default warnings.
 pub fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("EVOKE_LOG")

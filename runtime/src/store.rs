@@ -2,6 +2,7 @@
 //!
 //! The store holds what the bus decided; it matches nothing and runs nothing. Its promises stand at the methods.
 
+mod backlog;
 pub mod memory;
 pub mod sqlite;
 
@@ -19,6 +20,8 @@ use tokio::sync::watch;
 use crate::clock::UnixMs;
 use crate::event::Event;
 
+pub use self::backlog::{Amount, Backlog, Origin};
+
 /// A position in the total order of accepted events; the first is 1.
 pub type Seq = i64;
 /// Names a delivery within one store; ascending in accept order.
@@ -35,6 +38,8 @@ pub struct Lineage {
     pub root: Option<Seq>,
     /// How many functions the chain went through to this event.
     pub hops: u32,
+    /// The source where the chain came in: its backlog is this source's share.
+    pub origin: Origin,
 }
 
 /// An event as it is to be stored, with the deliveries it is owed.
@@ -399,8 +404,13 @@ pub trait Store: Send + Sync + 'static {
     /// The position of the newest event, as it changes.
     fn newest(&self) -> watch::Receiver<Seq>;
 
+    /// What is owed now, as of the last commit.
+    fn backlog(&self) -> &Backlog;
+
     /// Deliveries that are owed now: ready, retrying or blocked, as of the last commit.
-    fn pending(&self) -> u64;
+    fn pending(&self) -> u64 {
+        self.backlog().total().deliveries
+    }
 
     /// Resolves when the store has failed for good (see [`StoreError::Failed`]), with the reason.
     fn failure(&self) -> BoxFuture<'static, String>;

@@ -8,7 +8,8 @@
 //! | 400 | the body is not what its headers say, or not an event |
 //! | 404, 405 | no source has this path, or none with this method |
 //! | 408, 413, 415 | the body is too slow, too large, or of no form that the source takes |
-//! | 503 | too much is pending, or the disk is full; `Retry-After` says when to come back |
+//! | 429 | too much is pending that came from this source; `Retry-After` says when to come back |
+//! | 503 | too much is pending as a whole, or the disk is full; `Retry-After` says when to come back |
 //! | 500 | the store failed |
 //!
 //! An endpoint with an [`Answerer`] stores nothing: what answers is its function.
@@ -37,7 +38,7 @@ use http_body_util::{Either, Full};
 use hyper::body::Body;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, Offer, Target};
+use crate::bus::{Bus, Offer, Origin, Target};
 use crate::clock::Clock;
 use crate::listener::{Limits, Listener};
 use crate::store::{Accepted, Seq};
@@ -190,14 +191,19 @@ impl Http {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
     {
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
         let now_ms = self.0.clock.now_ms();
         let raw = Raw { type_: endpoint.type_.as_deref(), source: &endpoint.uri, now_ms };
         let mode = Mode::of(&head.headers, &raw)?;
+        let origin = Origin::of(&endpoint.uri);
+        if let Err(refused) = self.0.bus.room(origin) {
+            body::discard(&mut body).await;
+            return Err(refused.into());
+        }
         let read = self.0.budget.read(&head.headers, body, endpoint.body_max).await?;
         let events = mode.read(&head.headers, read.bytes, &raw)?;
         let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-        let offer = Offer { events, target: endpoint.target.clone(), marks: Vec::new() };
+        let offer = Offer { events, target: endpoint.target.clone(), origin, ..Offer::default() };
         let accepted = self.0.bus.accept(offer).await?;
         Ok(receipt(&ids, &accepted))
     }

@@ -123,7 +123,7 @@ async fn what_is_published_under_an_id_of_its_own_is_known_too(store: &dyn Store
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     store.accept(vec![new_event("1", vec![to(f), to(f)])], vec![]).await.unwrap();
     for delivery in [1, 2] {
-        let lineage = Lineage { cause: Some(delivery), root: Some(1), hops: 1 };
+        let lineage = Lineage { cause: Some(delivery), root: Some(1), hops: 1, ..Lineage::default() };
         let made_up = format!("{}-{delivery}-0", store.instance());
         let publishes = vec![
             NewEvent { lineage, ..new_event("own", vec![to(f)]) },
@@ -166,7 +166,7 @@ async fn an_outcome_commits_with_what_was_published(store: &dyn Store) {
     let seen = watch_ready(store);
     store.accept(vec![new_event("1", vec![to(ids[0])])], vec![]).await.unwrap();
     let mut published = new_event("x-1-0", vec![to(ids[1])]);
-    published.lineage = Lineage { cause: Some(1), root: Some(1), hops: 1 };
+    published.lineage = Lineage { cause: Some(1), root: Some(1), hops: 1, ..Lineage::default() };
     let completion = Arc::new(Completion { publishes: vec![published], ..Arc::unwrap_or_clone(done(1, 1)) });
     store.complete(completion.clone()).await.unwrap();
     store.complete(completion).await.unwrap(); // again: changes nothing
@@ -174,11 +174,36 @@ async fn an_outcome_commits_with_what_was_published(store: &dyn Store) {
     assert_eq!(state_of(store, 1).await, DeliveryState::Done);
     let caused = store.published(1).await.unwrap();
     assert_eq!(caused.len(), 1);
-    assert_eq!(caused[0].lineage, Lineage { cause: Some(1), root: Some(1), hops: 1 });
+    assert_eq!(caused[0].lineage, Lineage { cause: Some(1), root: Some(1), hops: 1, ..Lineage::default() });
     let totals = store.totals().await.unwrap();
     assert_eq!((totals.events, totals.owed), (2, 2));
     assert_eq!(store.delivery(1).await.unwrap().unwrap().attempts.len(), 1);
     assert_eq!(store.pending(), 1);
+}
+
+async fn the_backlog_is_what_is_pending_by_where_it_came_in(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let (ours, theirs) = (Origin::of("/shop/checkout"), Origin::of("/shop/inbox"));
+    let from = |origin: Origin, new: NewEvent| NewEvent { lineage: Lineage { origin, ..new.lineage }, ..new };
+    let size = new_event("1", vec![]).event.size() as u64;
+    let amount = |deliveries: u64| Amount { deliveries, bytes: deliveries * size };
+    let events = vec![
+        from(ours, new_event("1", vec![to(f), keyed(f, "k"), keyed(f, "k")])),
+        from(theirs, new_event("2", vec![to(f)])),
+    ];
+    store.accept(events, vec![]).await.unwrap();
+    let backlog = store.backlog();
+    assert_eq!((backlog.total(), backlog.of(ours), backlog.of(theirs)), (amount(4), amount(3), amount(1)));
+    assert_eq!(store.event(1).await.unwrap().unwrap().lineage.origin, ours);
+    store.complete(ending(1, 1, "retry", Verdict::RetryAt(NOW_MS))).await.unwrap();
+    assert_eq!((backlog.total(), backlog.ended()), (amount(4), 0));
+    store.complete(dead(1, 2)).await.unwrap();
+    store.complete(done(2, 1)).await.unwrap();
+    store.complete(done(4, 1)).await.unwrap();
+    assert_eq!((backlog.total(), backlog.of(ours), backlog.of(theirs)), (amount(1), amount(1), amount(0)));
+    assert_eq!(backlog.ended(), 3);
+    store.redrive(DeadFilter::All).await.unwrap();
+    assert_eq!(backlog.of(ours), amount(2));
 }
 
 async fn a_retry_is_due_when_its_time_has_come(store: &dyn Store) {
@@ -346,6 +371,7 @@ over_every_store! {
     marks_commit_with_their_events
     deliveries_are_announced_in_accept_order
     an_outcome_commits_with_what_was_published
+    the_backlog_is_what_is_pending_by_where_it_came_in
     a_retry_is_due_when_its_time_has_come
     a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged
     many_dead_letters_are_redriven_by_one_call

@@ -8,8 +8,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::backlog::{Change, Share};
 use super::{
-    Accepted, Answer, CheckReport, Completion, Counts, DEDUP_WINDOW, DeadFilter, DeliveryId, DeliveryRecord,
+    Accepted, Answer, Backlog, CheckReport, Completion, Counts, DEDUP_WINDOW, DeadFilter, DeliveryId, DeliveryRecord,
     DeliveryState, EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, ReadySink, Seq, Store,
     StoredEvent, Totals, Verdict,
 };
@@ -19,6 +20,7 @@ use crate::clock::{Clock, UnixMs};
 pub struct MemoryStore {
     state: Mutex<State>,
     newest: watch::Sender<Seq>,
+    backlog: Backlog,
 }
 
 struct State {
@@ -35,7 +37,7 @@ struct State {
     /// Who of an order key is neither done nor purged.
     unfinished: HashMap<(FunctionId, String), BTreeSet<DeliveryId>>,
     marks: BTreeMap<(String, String), Vec<u8>>,
-    pending: u64,
+    backlog: Change,
     sink: Option<ReadySink>,
 }
 
@@ -74,16 +76,16 @@ impl MemoryStore {
             due: HashMap::new(),
             unfinished: HashMap::new(),
             marks: BTreeMap::new(),
-            pending: 0,
+            backlog: Change::default(),
             sink: None,
         };
-        Self { state: Mutex::new(state), newest: watch::channel(0).0 }
+        Self { state: Mutex::new(state), newest: watch::channel(0).0, backlog: Backlog::default() }
     }
 
     /// Has the store say that so many deliveries are owed.
     #[cfg(test)]
     pub(crate) fn set_pending(&self, pending: u64) {
-        self.lock().pending = pending;
+        self.backlog.set(pending);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -95,6 +97,7 @@ impl MemoryStore {
         let mut state = self.lock();
         let mut ready = Vec::new();
         let result = apply(&mut state, &mut ready);
+        self.backlog.apply(&mut state.backlog);
         let ready: Vec<_> = ready.into_iter().filter_map(|id| state.ready_delivery(id)).collect();
         if !ready.is_empty()
             && let Some(sink) = &state.sink
@@ -110,6 +113,11 @@ impl MemoryStore {
 
 fn answer<T: Send + 'static>(value: T) -> Answer<T> {
     std::future::ready(Ok(value)).boxed()
+}
+
+/// What a delivery of an event is of the backlog.
+fn share(event: &StoredEvent) -> Share {
+    Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
 }
 
 /// Positions and names count from 1.
@@ -180,7 +188,7 @@ impl State {
             attempts: Vec::new(),
         };
         let since_ms = event.accepted_ms;
-        self.pending += 1;
+        self.backlog.came(share(event));
         self.deliveries.push(Delivery { record, function, trigger, forgiven: 0, since_ms, event: event.clone() });
         if !blocked {
             self.make_ready(id, ready);
@@ -228,7 +236,7 @@ impl State {
         }
         delivery.record.attempts.push(record);
         if !matches!(verdict, Verdict::RetryAt(_)) {
-            self.pending -= 1;
+            self.backlog.went(share(&delivery.event));
         }
         match verdict {
             Verdict::Done => {
@@ -273,10 +281,10 @@ impl State {
                 delivery.forgiven = delivery.record.attempts.len() as u32;
                 delivery.since_ms = now_ms;
                 delivery.record.cause = None;
+                self.backlog.came(share(&delivery.event));
             }
             self.make_ready(*id, ready);
         }
-        self.pending += ids.len() as u64;
         ids.len() as u64
     }
 
@@ -436,8 +444,8 @@ impl Store for MemoryStore {
         self.newest.subscribe()
     }
 
-    fn pending(&self) -> u64 {
-        self.lock().pending
+    fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     fn failure(&self) -> BoxFuture<'static, String> {

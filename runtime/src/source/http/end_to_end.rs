@@ -171,7 +171,9 @@ async fn paths_and_methods_that_no_source_has_are_refused_with_a_hint() {
 
 #[tokio::test]
 async fn overload_is_refused_before_the_commit_with_a_time_to_come_back() {
-    let (http, store) = http(bus::Limits { pending_max: 0, ..bus::Limits::default() });
+    let (http, store) =
+        http(bus::Limits { backlog_max: bus::Amount { deliveries: 1, bytes: 1 }, ..bus::Limits::default() });
+    store.set_pending(1);
     let reply = ask(&http, post("/checkout"), "1").await;
     assert_eq!((reply.status, reply.headers["retry-after"].as_bytes()), (503, &b"5"[..]));
     assert_eq!(store.totals().await.unwrap().events, 0);

@@ -8,7 +8,8 @@ use rusqlite::{Connection, Row, ToSql, params};
 
 use crate::clock::UnixMs;
 use crate::event::{Data, Event};
-use crate::store::{DeliveryId, DeliveryState, Lineage, ReadyDelivery, Seq, StoredEvent};
+use crate::store::backlog::Share;
+use crate::store::{DeliveryId, DeliveryState, Lineage, Origin, ReadyDelivery, Seq, StoredEvent};
 
 pub(super) const READY: i64 = 0;
 pub(super) const RETRYING: i64 = 1;
@@ -31,8 +32,8 @@ pub(super) fn state(value: i64) -> rusqlite::Result<DeliveryState> {
 
 /// The columns of an event, for `event` below; `e` is the table's alias.
 pub(super) const EVENT_COLUMNS: &str = "e.seq, e.id, e.source, e.type, e.subject, e.time, e.datacontenttype, \
-     e.dataschema, e.extensions, e.data_kind, e.data, e.accepted_ms, e.cause, e.root, e.hops";
-const EVENT_COLUMN_COUNT: usize = 15;
+     e.dataschema, e.extensions, e.data_kind, e.data, e.accepted_ms, e.cause, e.root, e.hops, e.origin";
+const EVENT_COLUMN_COUNT: usize = 16;
 
 pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     let extensions = match row.get_ref(8)? {
@@ -49,7 +50,7 @@ pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     Ok(StoredEvent {
         seq: row.get(0)?,
         accepted_ms: row.get(11)?,
-        lineage: Lineage { cause: row.get(12)?, root: row.get(13)?, hops: row.get(14)? },
+        lineage: Lineage { cause: row.get(12)?, root: row.get(13)?, hops: row.get(14)?, origin: Origin(row.get(15)?) },
         event: Arc::new(Event {
             id: row.get(1)?,
             source: row.get(2)?,
@@ -78,6 +79,11 @@ pub(super) fn ready_delivery(row: &Row<'_>) -> rusqlite::Result<ReadyDelivery> {
     })
 }
 
+/// A delivery's origin and bytes, from this column on.
+pub(super) fn share(row: &Row<'_>, at: usize) -> rusqlite::Result<Share> {
+    Ok(Share { origin: Origin(row.get(at)?), bytes: row.get(at + 1)? })
+}
+
 /// Adds an event.
 pub(super) fn insert_event(
     tx: &Connection,
@@ -92,8 +98,8 @@ pub(super) fn insert_event(
     let data = Column(&event.data);
     tx.prepare_cached(
         "INSERT INTO events (seq, id, source, type, subject, time, datacontenttype, dataschema, extensions,
-                             data_kind, data, accepted_ms, first_delivery, owed, cause, root, hops)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+                             data_kind, data, accepted_ms, first_delivery, owed, cause, root, hops, origin)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
     )?
     .execute(params![
         seq,
@@ -112,7 +118,8 @@ pub(super) fn insert_event(
         i64::try_from(owed).unwrap_or(i64::MAX),
         lineage.cause,
         lineage.root,
-        lineage.hops
+        lineage.hops,
+        lineage.origin.0
     ])?;
     Ok(())
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{Connection, params};
 
 use super::rows;
-use crate::store::{Counts, DeliveryId, DeliveryState, FunctionId, Seq, Totals};
+use crate::store::backlog::{Change, Share};
+use crate::store::{Counts, DeliveryId, DeliveryState, FunctionId, Origin, Seq, Totals};
 
 /// The numbers of the store itself go by this function.
 const STORE: FunctionId = 0;
@@ -16,20 +17,20 @@ const STORE: FunctionId = 0;
 pub(super) struct Counters {
     seq: Seq,
     delivery: DeliveryId,
-    pending: u64,
+    backlog: Change,
     changes: HashMap<(FunctionId, &'static str), i64>,
 }
 
 impl Counters {
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        let Totals { events, functions, .. } = read(connection)?;
+        let Totals { events, .. } = read(connection)?;
         let delivery = connection.query_row(
             "SELECT COALESCE(MAX(count), 0) FROM totals WHERE function = 0 AND name = 'deliveries'",
             [],
             |r| r.get(0),
         )?;
-        let pending = functions.values().map(Counts::pending).sum();
-        Ok(Self { seq: i64::try_from(events).unwrap_or(i64::MAX), delivery, pending, changes: HashMap::new() })
+        let seq = i64::try_from(events).unwrap_or(i64::MAX);
+        Ok(Self { seq, delivery, backlog: pending(connection)?, changes: HashMap::new() })
     }
 
     pub(super) fn newest(&self) -> Seq {
@@ -40,8 +41,9 @@ impl Counters {
         self.delivery
     }
 
-    pub(super) fn pending(&self) -> u64 {
-        self.pending
+    /// What changed of the backlog since it was taken last.
+    pub(super) fn backlog(&mut self) -> &mut Change {
+        &mut self.backlog
     }
 
     /// An event was added.
@@ -51,26 +53,19 @@ impl Counters {
     }
 
     /// A delivery was added, in this state; answers its name.
-    pub(super) fn delivery(&mut self, function: FunctionId, state: i64) -> DeliveryId {
+    pub(super) fn delivery(&mut self, function: FunctionId, state: i64, share: Share) -> DeliveryId {
         self.delivery += 1;
         self.change(STORE, "deliveries", 1);
         self.change(STORE, "owed", 1);
-        self.enter(function, state);
+        self.change(function, name(state), 1);
+        self.backlog.came(share);
         self.delivery
     }
 
     /// A delivery went from one state to another.
     pub(super) fn moved(&mut self, function: FunctionId, from: i64, to: i64) {
         self.change(function, name(from), -1);
-        if is_pending(from) {
-            self.pending = self.pending.saturating_sub(1);
-        }
-        self.enter(function, to);
-    }
-
-    fn enter(&mut self, function: FunctionId, state: i64) {
-        self.change(function, name(state), 1);
-        self.pending += u64::from(is_pending(state));
+        self.change(function, name(to), 1);
     }
 
     fn change(&mut self, function: FunctionId, name: &'static str, by: i64) {
@@ -90,8 +85,22 @@ impl Counters {
     }
 }
 
-fn is_pending(state: i64) -> bool {
-    matches!(state, rows::READY | rows::RETRYING | rows::BLOCKED)
+/// What is pending, from the partial indexes of the states.
+fn pending(c: &Connection) -> rusqlite::Result<Change> {
+    let mut change = Change::default();
+    let mut groups = c.prepare(
+        "SELECT origin, COUNT(*), SUM(bytes) FROM (
+           SELECT origin, bytes FROM deliveries WHERE state = 0 UNION ALL
+           SELECT origin, bytes FROM deliveries WHERE state = 1 UNION ALL
+           SELECT origin, bytes FROM deliveries
+             WHERE order_key IS NOT NULL AND state IN (0, 1, 2, 4) AND state = 2)
+         GROUP BY origin",
+    )?;
+    let mut groups = groups.query([])?;
+    while let Some(row) = groups.next()? {
+        change.found(Origin(row.get(0)?), row.get(1)?, row.get(2)?);
+    }
+    Ok(change)
 }
 
 fn name(state: i64) -> &'static str {

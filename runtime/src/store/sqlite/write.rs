@@ -10,6 +10,7 @@ use super::read;
 use super::rows;
 use super::totals::Counters;
 use crate::clock::UnixMs;
+use crate::store::backlog::Share;
 use crate::store::{
     Accepted, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, Result,
     StoreError, StoredEvent, Verdict,
@@ -212,11 +213,23 @@ fn insert_delivery(
         None => false,
     };
     let state = if blocked { rows::BLOCKED } else { rows::READY };
-    let id = counters.delivery(function, state);
+    let share = Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) };
+    let id = counters.delivery(function, state, share);
     tx.prepare_cached(
-        "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms, origin, bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
-    .execute(params![id, event.seq, function, &*trigger, order_key, state, event.accepted_ms])?;
+    .execute(params![
+        id,
+        event.seq,
+        function,
+        &*trigger,
+        order_key,
+        state,
+        event.accepted_ms,
+        share.origin.0,
+        share.bytes
+    ])?;
     if !blocked {
         let (since_ms, event) = (event.accepted_ms, event.clone());
         ready.push(ReadyDelivery { id, function, trigger, attempts: 0, attempts_forgiven: 0, since_ms, event });
@@ -239,15 +252,20 @@ fn complete(
         Verdict::Dead(cause) => (rows::DEAD, None, Some(cause)),
     };
     // Who has no attempt that counts was ready, who has one was retrying.
-    let owner: Option<(FunctionId, Option<String>, bool)> = tx
+    let owner: Option<(FunctionId, Option<String>, bool, Share)> = tx
         .prepare_cached(
             "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1
-             WHERE id = ?1 AND state IN (0, 1) RETURNING function, order_key, attempts - 1 = forgiven",
+             WHERE id = ?1 AND state IN (0, 1) RETURNING function, order_key, attempts - 1 = forgiven, origin, bytes",
         )?
-        .query_row(params![delivery, state, due_ms, cause], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+        .query_row(params![delivery, state, due_ms, cause], |r| {
+            Ok((r.get(0)?, r.get(1)?, r.get(2)?, rows::share(r, 3)?))
+        })
         .optional()?;
-    let Some((function, order_key, was_ready)) = owner else { return Ok(()) };
+    let Some((function, order_key, was_ready, share)) = owner else { return Ok(()) };
     counters.moved(function, if was_ready { rows::READY } else { rows::RETRYING }, state);
+    if state != rows::RETRYING {
+        counters.backlog().went(share);
+    }
     tx.prepare_cached(
         "INSERT OR REPLACE INTO attempts (delivery, attempt, started_ms, duration_us, outcome, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?
@@ -304,13 +322,14 @@ fn redrive(
 ) -> rusqlite::Result<Portion> {
     let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
     for id in &ids {
-        let function = tx
+        let (function, share) = tx
             .prepare_cached(
                 "UPDATE deliveries SET state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2
-                 WHERE id = ?1 RETURNING function",
+                 WHERE id = ?1 RETURNING function, origin, bytes",
             )?
-            .query_row(params![id, now_ms], |r| r.get(0))?;
+            .query_row(params![id, now_ms], |r| Ok((r.get(0)?, rows::share(r, 1)?)))?;
         counters.moved(function, rows::DEAD, rows::READY);
+        counters.backlog().came(share);
         ready.extend(read::ready_one(tx, *id)?);
     }
     Ok(Portion::of(&ids))

@@ -1,6 +1,5 @@
 //! The writer thread: group commit, and the latch after the first failure.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
@@ -10,7 +9,7 @@ use super::dedup::Dedup;
 use super::totals::Counters;
 use super::write::{Settled, Write, apply};
 use crate::clock::Clock;
-use crate::store::{ReadyDelivery, ReadySink, Seq, StoreError};
+use crate::store::{Backlog, ReadyDelivery, ReadySink, Seq, StoreError};
 
 /// Writes in one commit. Past about a thousand the fsync is a small part of the commit's time, and the first of the
 /// batch would only wait longer.
@@ -26,7 +25,7 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
     pub(super) sink: Arc<Mutex<Option<ReadySink>>>,
     pub(super) newest: watch::Sender<Seq>,
-    pub(super) pending: Arc<AtomicU64>,
+    pub(super) backlog: Arc<Backlog>,
     pub(super) failure: watch::Sender<Option<String>>,
 }
 
@@ -59,7 +58,7 @@ impl Writer {
         let mut ready = Vec::new();
         let error = match self.transact(batch, &mut settled, &mut ready) {
             Ok(()) => {
-                self.pending.store(self.counters.pending(), Ordering::Relaxed);
+                self.backlog.apply(self.counters.backlog());
                 // Deliveries are announced before the answers go out, so that nobody who has an answer can find
                 // the dispatcher unaware.
                 if !ready.is_empty()

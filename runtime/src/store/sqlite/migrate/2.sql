@@ -26,6 +26,11 @@ CREATE TABLE totals (                   -- running numbers, part of every commit
   count    INTEGER NOT NULL,            --   of a function: its deliveries by state
   PRIMARY KEY (function, name)
 ) WITHOUT ROWID;
+ALTER TABLE events ADD COLUMN origin INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE deliveries ADD COLUMN origin INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE deliveries ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE deliveries SET bytes = (SELECT length(id) + length(source) + length(type) + ifnull(length(data), 0) FROM events WHERE seq = event)
+  WHERE state IN (0, 1, 2, 4);
 INSERT INTO totals SELECT 0, 'events', COALESCE(MAX(seq), 0) FROM events;
 INSERT INTO totals SELECT 0, 'owed', COALESCE(SUM(owed), 0) FROM events;
 INSERT INTO totals SELECT 0, 'deliveries', COALESCE(MAX(id), 0) FROM deliveries;
