@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use evoke::bus::{Bus, Limits, Offer, Target};
+use evoke::bus::{Bus, Limits, Offer};
 use evoke::clock::Clock;
 use evoke::dispatcher::{self, Dispatcher, Ran, Runner, Worker};
 use evoke::event::Event;
@@ -136,7 +136,7 @@ async fn path(sandbox: &Sandbox, component: &std::path::Path, store: Arc<dyn Sto
                     }
                     under_way.acquire().await.unwrap().forget();
                     let event = Event { id: n.to_string(), ..template.clone() };
-                    bus.accept(Offer { events: vec![event], target: Target::Matching, marks: vec![] }).await.unwrap();
+                    bus.accept(Offer { events: vec![event], ..Offer::default() }).await.unwrap();
                 }
             })
         })

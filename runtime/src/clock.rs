@@ -9,10 +9,10 @@ use tokio::time::Instant;
 pub type UnixMs = i64;
 
 /// A wall clock.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Clock(Source);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Source {
     System,
     Tokio {
@@ -21,6 +21,8 @@ enum Source {
     },
     #[cfg(test)]
     Fixed(UnixMs),
+    #[cfg(test)]
+    ByHand(std::sync::Arc<std::sync::atomic::AtomicI64>),
 }
 
 impl Clock {
@@ -40,14 +42,22 @@ impl Clock {
         Self(Source::Fixed(now_ms))
     }
 
+    /// A clock that is moved by hand.
+    #[cfg(test)]
+    pub fn by_hand(now_ms: &std::sync::Arc<std::sync::atomic::AtomicI64>) -> Self {
+        Self(Source::ByHand(now_ms.clone()))
+    }
+
     /// Now.
     pub fn now_ms(&self) -> UnixMs {
-        match self.0 {
+        match &self.0 {
             // A clock before 1970 is wrong by decades; nothing depends on by how much.
             Source::System => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| as_ms(since.as_millis())),
             Source::Tokio { start_ms, start } => start_ms.saturating_add(as_ms(start.elapsed().as_millis())),
             #[cfg(test)]
-            Source::Fixed(now_ms) => now_ms,
+            Source::Fixed(now_ms) => *now_ms,
+            #[cfg(test)]
+            Source::ByHand(now_ms) => now_ms.load(std::sync::atomic::Ordering::SeqCst),
         }
     }
 }

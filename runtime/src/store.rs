@@ -3,6 +3,7 @@
 //! The store holds what the bus decided; it matches nothing and runs nothing. Its promises stand at the methods.
 
 mod answer;
+mod backlog;
 pub mod memory;
 pub mod sqlite;
 
@@ -12,6 +13,7 @@ mod conformance;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -19,6 +21,8 @@ use tokio::sync::watch;
 pub use self::answer::Answer;
 use crate::clock::UnixMs;
 use crate::event::Event;
+
+pub use self::backlog::{Amount, Backlog, Origin};
 
 /// A position in the total order of accepted events; the first is 1.
 pub type Seq = i64;
@@ -36,6 +40,8 @@ pub struct Lineage {
     pub root: Option<Seq>,
     /// How many functions the chain went through to this event.
     pub hops: u32,
+    /// The source where the chain came in: its backlog is this source's share.
+    pub origin: Origin,
 }
 
 /// An event as it is to be stored, with the deliveries it is owed.
@@ -76,7 +82,8 @@ pub struct Mark {
 pub enum Accepted {
     /// It is stored at this position.
     New(Seq),
-    /// Its source and id are known: it was stored at this position before, and nothing was stored now.
+    /// Its source and id were accepted within the dedup window: it was stored at this position before, and nothing
+    /// was stored now.
     Duplicate(Seq),
 }
 
@@ -130,6 +137,9 @@ pub enum DeliveryState {
 }
 
 impl DeliveryState {
+    /// Every one.
+    pub const ALL: [Self; 6] = [Self::Ready, Self::Retrying, Self::Blocked, Self::Done, Self::Dead, Self::Purged];
+
     /// The word for it in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -251,6 +261,30 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// How many are in a state.
+    pub fn get(&self, state: DeliveryState) -> u64 {
+        match state {
+            DeliveryState::Ready => self.ready,
+            DeliveryState::Retrying => self.retrying,
+            DeliveryState::Blocked => self.blocked,
+            DeliveryState::Done => self.done,
+            DeliveryState::Dead => self.dead,
+            DeliveryState::Purged => self.purged,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn of(&mut self, state: DeliveryState) -> &mut u64 {
+        match state {
+            DeliveryState::Ready => &mut self.ready,
+            DeliveryState::Retrying => &mut self.retrying,
+            DeliveryState::Blocked => &mut self.blocked,
+            DeliveryState::Done => &mut self.done,
+            DeliveryState::Dead => &mut self.dead,
+            DeliveryState::Purged => &mut self.purged,
+        }
+    }
+
     /// Deliveries that are owed still.
     pub fn pending(&self) -> u64 {
         self.ready + self.retrying + self.blocked
@@ -281,6 +315,10 @@ pub struct CheckReport {
     /// What is wrong, for people; at most 100 lines.
     pub problems: Vec<String>,
 }
+
+/// How long a source and id are known by default: longer than producers try again, short enough that nobody waits for
+/// an id to be free.
+pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -324,8 +362,8 @@ pub trait Store: Send + Sync + 'static {
     /// Deliveries that were ready before are found with [`Store::ready`].
     fn on_commit(&self, sink: CommitSink);
 
-    /// Stores events with their deliveries and marks, all or nothing. An event whose source and id are known is
-    /// answered as a duplicate and stores nothing; marks are written all the same.
+    /// Stores events with their deliveries and marks, all or nothing. An event whose source and id were accepted
+    /// within the dedup window is answered as a duplicate and stores nothing; marks are written all the same.
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> Answer<Vec<Accepted>>;
 
     /// Ends an attempt: record, verdict, published events and their deliveries commit together. A delivery that is
@@ -373,17 +411,22 @@ pub trait Store: Send + Sync + 'static {
     /// Dead letters, oldest first, at most `limit`.
     fn dead(&self, which: DeadFilter, limit: usize) -> Answer<Vec<DeliveryRecord>>;
 
-    /// The numbers.
+    /// The numbers, which run along: nothing is counted, so that it takes the same time with any number of events.
     fn totals(&self) -> Answer<Totals>;
 
-    /// Verifies conservation and integrity.
+    /// Verifies conservation and integrity: counts, and compares with the numbers that run along.
     fn check(&self) -> Answer<CheckReport>;
 
     /// The position of the newest event, as it changes.
     fn newest(&self) -> watch::Receiver<Seq>;
 
+    /// What is owed now, as of the last commit.
+    fn backlog(&self) -> &Backlog;
+
     /// Deliveries that are owed now: ready, retrying or blocked, as of the last commit.
-    fn pending(&self) -> u64;
+    fn pending(&self) -> u64 {
+        self.backlog().total().deliveries
+    }
 
     /// Resolves when the store has failed for good (see [`StoreError::Failed`]), with the reason.
     fn failure(&self) -> BoxFuture<'static, String>;

@@ -63,7 +63,8 @@ fn route(inner: &Inner, delivery: &ReadyDelivery, published: Vec<Event>) -> Resu
     if hops > HOPS_MAX && !published.is_empty() {
         return Err(Outcome::Loop { hops: HOPS_MAX });
     }
-    let lineage = Lineage { cause: Some(delivery.id), root: Some(cause.lineage.root.unwrap_or(cause.seq)), hops };
+    let root = Some(cause.lineage.root.unwrap_or(cause.seq));
+    let lineage = Lineage { cause: Some(delivery.id), root, hops, origin: cause.lineage.origin };
     let router = inner.bus.router();
     let routed = published.into_iter().map(|event| {
         let deliveries = router

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::backlog::{Change, Share};
 use super::{
-    Accepted, Answer, CheckReport, CommitSink, Committed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord,
-    DeliveryState, EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, Result, Seq, Store,
-    StoredEvent, Totals, Verdict,
+    Accepted, Answer, Backlog, CheckReport, CommitSink, Committed, Completion, Counts, DEDUP_WINDOW, DeadFilter,
+    DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery,
+    Result, Seq, Store, StoredEvent, Totals, Verdict,
 };
 use crate::clock::{Clock, UnixMs};
 
@@ -18,12 +20,15 @@ use crate::clock::{Clock, UnixMs};
 pub struct MemoryStore {
     state: Mutex<State>,
     newest: watch::Sender<Seq>,
+    backlog: Backlog,
 }
 
 struct State {
     clock: Clock,
     functions: Vec<String>,
     events: Vec<Row>,
+    dedup_window_ms: UnixMs,
+    /// The newest of each source and id.
     by_id: HashMap<(String, String), Seq>,
     deliveries: Vec<Delivery>,
     published: HashMap<DeliveryId, Vec<Seq>>,
@@ -32,7 +37,7 @@ struct State {
     /// Who of an order key is neither done nor purged.
     unfinished: HashMap<(FunctionId, String), BTreeSet<DeliveryId>>,
     marks: BTreeMap<(String, String), Vec<u8>>,
-    pending: u64,
+    backlog: Change,
     sink: Option<CommitSink>,
 }
 
@@ -54,8 +59,14 @@ struct Delivery {
 impl MemoryStore {
     /// An empty store.
     pub fn new(clock: Clock) -> Self {
+        Self::with(clock, DEDUP_WINDOW)
+    }
+
+    /// The same, with the time in which a source and id are accepted once.
+    pub fn with(clock: Clock, dedup_window: Duration) -> Self {
         let state = State {
             clock,
+            dedup_window_ms: UnixMs::try_from(dedup_window.as_millis()).unwrap_or(UnixMs::MAX),
             functions: Vec::new(),
             events: Vec::new(),
             by_id: HashMap::new(),
@@ -65,16 +76,16 @@ impl MemoryStore {
             due: HashMap::new(),
             unfinished: HashMap::new(),
             marks: BTreeMap::new(),
-            pending: 0,
+            backlog: Change::default(),
             sink: None,
         };
-        Self { state: Mutex::new(state), newest: watch::channel(0).0 }
+        Self { state: Mutex::new(state), newest: watch::channel(0).0, backlog: Backlog::default() }
     }
 
     /// Has the store say that so many deliveries are owed.
     #[cfg(test)]
     pub(crate) fn set_pending(&self, pending: u64) {
-        self.lock().pending = pending;
+        self.backlog.set(pending);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -91,6 +102,7 @@ impl MemoryStore {
         let before = state.events.len() as Seq;
         let mut ready = Vec::new();
         let result = apply(&mut state, &mut ready);
+        self.backlog.apply(&mut state.backlog);
         if (!ready.is_empty() || !settled.is_empty())
             && let Some(sink) = &state.sink
         {
@@ -108,6 +120,11 @@ impl MemoryStore {
 
 fn answer<T>(value: T) -> Answer<T> {
     Answer::now(Ok(value))
+}
+
+/// What a delivery of an event is of the backlog.
+fn share(event: &StoredEvent) -> Share {
+    Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
 }
 
 /// Positions and names count from 1.
@@ -136,12 +153,16 @@ impl State {
     fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {
         let NewEvent { event, lineage, deliveries } = new;
         let key = (event.source.clone(), event.id.clone());
-        if let Some(seq) = self.by_id.get(&key) {
+        let now_ms = self.clock.now_ms();
+        let since_ms = now_ms.saturating_sub(self.dedup_window_ms);
+        if let Some(seq) = self.by_id.get(&key)
+            && self.event(*seq).is_some_and(|row| row.stored.accepted_ms > since_ms)
+        {
             return Accepted::Duplicate(*seq);
         }
         let seq = self.events.len() as Seq + 1;
         self.by_id.insert(key, seq);
-        let stored = Arc::new(StoredEvent { seq, accepted_ms: self.clock.now_ms(), lineage, event });
+        let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
         if let Some(cause) = lineage.cause {
             self.published.entry(cause).or_default().push(seq);
         }
@@ -174,7 +195,7 @@ impl State {
             attempts: Vec::new(),
         };
         let since_ms = event.accepted_ms;
-        self.pending += 1;
+        self.backlog.came(share(event));
         self.deliveries.push(Delivery { record, function, trigger, forgiven: 0, since_ms, event: event.clone() });
         if !blocked {
             self.make_ready(id, ready);
@@ -223,7 +244,7 @@ impl State {
         }
         delivery.record.attempts.push(record.clone());
         if !matches!(verdict, Verdict::RetryAt(_)) {
-            self.pending -= 1;
+            self.backlog.went(share(&delivery.event));
         }
         match verdict {
             Verdict::Done => {
@@ -268,10 +289,10 @@ impl State {
                 delivery.forgiven = delivery.record.attempts.len() as u32;
                 delivery.since_ms = now_ms;
                 delivery.record.cause = None;
+                self.backlog.came(share(&delivery.event));
             }
             self.make_ready(*id, ready);
         }
-        self.pending += ids.len() as u64;
         ids.len() as u64
     }
 
@@ -290,14 +311,7 @@ impl State {
         let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
         for delivery in &self.deliveries {
             let counts = functions.entry(delivery.record.function.clone()).or_default();
-            *match delivery.record.state {
-                DeliveryState::Ready => &mut counts.ready,
-                DeliveryState::Retrying => &mut counts.retrying,
-                DeliveryState::Blocked => &mut counts.blocked,
-                DeliveryState::Done => &mut counts.done,
-                DeliveryState::Dead => &mut counts.dead,
-                DeliveryState::Purged => &mut counts.purged,
-            } += 1;
+            *counts.of(delivery.record.state) += 1;
         }
         let owed = self.events.iter().map(|row| row.owed as u64).sum();
         Totals { events: self.events.len() as u64, owed, functions }
@@ -442,8 +456,8 @@ impl Store for MemoryStore {
         self.newest.subscribe()
     }
 
-    fn pending(&self) -> u64 {
-        self.lock().pending
+    fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     fn failure(&self) -> BoxFuture<'static, String> {

@@ -1,14 +1,15 @@
 //! The writer thread: group commit, and the latch after the first failure.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 
-use super::write::{Counters, Settled, Write, apply};
+use super::dedup::Dedup;
+use super::totals::Counters;
+use super::write::{Settled, Write, apply};
 use crate::clock::Clock;
-use crate::store::{CommitSink, Committed, ReadyDelivery, Seq, StoreError};
+use crate::store::{Backlog, CommitSink, Committed, ReadyDelivery, Seq, StoreError};
 
 /// Writes in one commit. Past about a thousand the fsync is a small part of the commit's time, and the first of the
 /// batch would only wait longer.
@@ -19,11 +20,12 @@ const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
+    pub(super) dedup: Dedup,
     pub(super) counters: Counters,
     pub(super) clock: Clock,
     pub(super) sink: Arc<Mutex<Option<CommitSink>>>,
     pub(super) newest: watch::Sender<Seq>,
-    pub(super) pending: Arc<AtomicU64>,
+    pub(super) backlog: Arc<Backlog>,
     pub(super) failure: watch::Sender<Option<String>>,
 }
 
@@ -51,11 +53,11 @@ impl Writer {
 
     /// One transaction. `Err` latches: the state on disk is not known any more.
     fn commit(&mut self, batch: Vec<Write>) -> Result<(), String> {
-        let before = self.counters;
+        let before = self.counters.clone();
         let mut answers = Vec::with_capacity(batch.len());
         let mut ready = Vec::new();
         let Err(error) = self.transact(batch, &mut answers, &mut ready) else {
-            self.pending.store(self.counters.pending(), Ordering::Relaxed);
+            self.backlog.apply(self.counters.backlog());
             self.tell(ready, answers, &Ok(()));
             return Ok(());
         };
@@ -106,13 +108,14 @@ impl Writer {
         let now_ms = self.clock.now_ms();
         let mut batch = batch.into_iter();
         while let Some(write) = batch.next() {
-            let (answer, result) = apply(&transaction, &mut self.counters, now_ms, write, ready);
+            let (answer, result) = apply(&transaction, &self.dedup, &mut self.counters, now_ms, write, ready);
             settled.push(answer);
             if let Err(error) = result {
                 settled.extend(batch.map(Settled::unapplied));
                 return Err(error);
             }
         }
+        self.counters.write(&transaction)?;
         transaction.commit()
     }
 
