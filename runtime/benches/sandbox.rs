@@ -69,6 +69,7 @@ fn ours(function: &Arc<Function>, threads: usize, time: Duration) -> f64 {
                                 attempt: 1,
                                 replay: false,
                                 trigger: trigger.clone(),
+                                state: None,
                                 logs: logs.clone(),
                                 clock: clock.clone(),
                             })

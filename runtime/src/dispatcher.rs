@@ -7,6 +7,7 @@
 
 mod attempt;
 mod lane;
+mod turns;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,10 +18,12 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use self::lane::{LOAD_MAX, Lane};
+use self::turns::Turns;
 use crate::bus::Bus;
 use crate::clock::{Clock, UnixMs};
 use crate::event::Event;
 use crate::outcome::{Outcome, RetryPolicy};
+use crate::state::Transaction;
 use crate::store::{DeliveryId, FunctionId, ReadyDelivery, Store};
 
 /// Runs one function; the sandbox's side of the dispatcher.
@@ -51,6 +54,8 @@ pub struct Ran {
     pub outcome: Outcome,
     /// What it published; counts only when it is done.
     pub published: Vec<Event>,
+    /// What it read of its state, and what it writes to it when it is done.
+    pub state: Transaction,
     /// How long it took.
     pub duration: Duration,
 }
@@ -79,6 +84,8 @@ struct Inner {
     /// Of all functions together.
     running_max: u32,
     state: Mutex<State>,
+    /// At the state that several attempts change at once.
+    turns: Turns,
     /// Woken when an earlier retry than the one that is waited for came up.
     alarm: Notify,
     tasks: TaskTracker,
@@ -116,6 +123,7 @@ impl Dispatcher {
             clock,
             running_max: running_max.max(1),
             state: Mutex::default(),
+            turns: Turns::default(),
             alarm: Notify::new(),
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),

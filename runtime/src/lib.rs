@@ -15,4 +15,5 @@ pub mod pattern;
 pub mod router;
 pub mod sandbox;
 pub mod source;
+pub mod state;
 pub mod store;

@@ -5,6 +5,8 @@
 pub mod memory;
 pub mod sqlite;
 
+mod judge;
+
 #[cfg(test)]
 mod conformance;
 
@@ -17,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::clock::UnixMs;
 use crate::event::Event;
+use crate::state::{Entry, Keys, Place, Transaction, Usage};
 
 /// A position in the total order of accepted events; the first is 1.
 pub type Seq = i64;
@@ -178,6 +181,19 @@ pub struct Completion {
     pub verdict: Verdict,
     /// What the function published; empty unless the verdict is `Done`.
     pub publishes: Vec<NewEvent>,
+    /// What it read of its state, and what it writes to it; no writes unless the verdict is `Done`.
+    pub state: Transaction,
+}
+
+/// What became of a completion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Completed {
+    /// It is committed, or was before.
+    Committed,
+    /// The attempt read what another changed meanwhile: nothing of it was committed.
+    Conflict(Place),
+    /// A bucket would hold more than it may, as this says: nothing of it was committed.
+    OverQuota(String),
 }
 
 /// A delivery as people look at it.
@@ -319,7 +335,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends an attempt: record, verdict, published events and their deliveries commit together. A delivery that is
     /// not pending any more is left alone: a completion that is repeated changes nothing.
-    fn complete(&self, completion: Arc<Completion>) -> Answer<()>;
+    ///
+    /// The state's part is judged at the commit, after all completions before it, also those of the same commit.
+    fn complete(&self, completion: Arc<Completion>) -> Answer<Completed>;
 
     /// Makes dead letters ready again, with fresh attempts; answers how many.
     fn redrive(&self, which: DeadFilter) -> Answer<u64>;
@@ -332,6 +350,23 @@ pub trait Store: Send + Sync + 'static {
 
     /// The first `limit` retries of a function that are due at `now_ms`, and when the next one after these is due.
     fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)>;
+
+    /// The value of a key, as of some commit between the call and the answer. One that was used lately is answered
+    /// from memory.
+    fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>>;
+
+    /// The first `limit` keys of a bucket behind `after`.
+    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys>;
+
+    /// What a bucket holds, as of the last commit.
+    fn state_usage(&self, bucket: &str) -> Usage;
+
+    /// The buckets that hold something, as of the last commit.
+    fn state_buckets(&self) -> BTreeMap<String, Usage>;
+
+    /// Writes state outside of any attempt, for a person. What attempts under way read of it is changed like by
+    /// another attempt. Answers how many of the keys were there before.
+    fn state_write(&self, changes: Transaction) -> Answer<u64>;
 
     /// The marks of a source, by key.
     fn marks(&self, scope: String) -> Answer<BTreeMap<String, Vec<u8>>>;

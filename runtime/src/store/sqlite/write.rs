@@ -7,10 +7,13 @@ use tokio::sync::oneshot;
 
 use super::read;
 use super::rows;
+use super::state::Batch;
 use crate::clock::UnixMs;
+use crate::state::Transaction;
+use crate::store::judge::Judged;
 use crate::store::{
-    Accepted, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, Result, Seq,
-    StoreError, StoredEvent, Verdict,
+    Accepted, Completed, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery,
+    Result, Seq, StoreError, StoredEvent, Verdict,
 };
 
 type Reply<T> = oneshot::Sender<Result<T>>;
@@ -37,7 +40,8 @@ impl Portion {
 pub(super) enum Write {
     Register { names: Vec<String>, reply: Reply<Vec<FunctionId>> },
     Accept { events: Vec<NewEvent>, marks: Vec<Mark>, reply: Reply<Vec<Accepted>> },
-    Complete { completion: Arc<Completion>, reply: Reply<()> },
+    Complete { completion: Arc<Completion>, reply: Reply<Completed> },
+    State { changes: Transaction, reply: Reply<u64> },
     Redrive { which: DeadFilter, after: DeliveryId, reply: Reply<Portion> },
     Purge { which: DeadFilter, after: DeliveryId, reply: Reply<Portion> },
     Close { reply: Reply<()> },
@@ -48,7 +52,10 @@ impl Write {
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Accept { events, .. } => events.iter().map(|e| e.event.size()).sum(),
-            Self::Complete { completion, .. } => completion.publishes.iter().map(|e| e.event.size()).sum(),
+            Self::Complete { completion, .. } => {
+                completion.publishes.iter().map(|e| e.event.size()).sum::<usize>() + completion.state.size()
+            }
+            Self::State { changes, .. } => changes.size(),
             _ => 0,
         }
     }
@@ -62,6 +69,8 @@ impl Write {
 pub(super) enum Settled {
     Ids(Reply<Vec<FunctionId>>, Vec<FunctionId>),
     Accepted(Reply<Vec<Accepted>>, Vec<Accepted>),
+    Completed(Reply<Completed>, Completed),
+    Count(Reply<u64>, u64),
     Portion(Reply<Portion>, Portion),
     Unit(Reply<()>),
 }
@@ -72,8 +81,10 @@ impl Settled {
         match write {
             Write::Register { reply, .. } => Self::Ids(reply, Vec::new()),
             Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
+            Write::Complete { reply, .. } => Self::Completed(reply, Completed::Committed),
+            Write::State { reply, .. } => Self::Count(reply, 0),
             Write::Redrive { reply, .. } | Write::Purge { reply, .. } => Self::Portion(reply, Portion::default()),
-            Write::Complete { reply, .. } | Write::Close { reply } => Self::Unit(reply),
+            Write::Close { reply } => Self::Unit(reply),
         }
     }
 
@@ -82,6 +93,8 @@ impl Settled {
         match self {
             Self::Ids(reply, ids) => drop(reply.send(Ok(ids))),
             Self::Accepted(reply, accepted) => drop(reply.send(Ok(accepted))),
+            Self::Completed(reply, completed) => drop(reply.send(Ok(completed))),
+            Self::Count(reply, count) => drop(reply.send(Ok(count))),
             Self::Portion(reply, portion) => drop(reply.send(Ok(portion))),
             Self::Unit(reply) => drop(reply.send(Ok(()))),
         }
@@ -92,6 +105,8 @@ impl Settled {
         match self {
             Self::Ids(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Accepted(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Completed(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Count(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Portion(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Unit(reply) => drop(reply.send(Err(error.clone()))),
         }
@@ -129,6 +144,7 @@ pub(super) fn apply(
     counters: &mut Counters,
     now_ms: UnixMs,
     write: Write,
+    state: &mut Batch<'_>,
     ready: &mut Vec<ReadyDelivery>,
 ) -> (Settled, rusqlite::Result<()>) {
     fn settle<T: Default>(result: rusqlite::Result<T>) -> (T, rusqlite::Result<()>) {
@@ -146,8 +162,13 @@ pub(super) fn apply(
             let (accepted, result) = settle(accept(tx, counters, now_ms, events, &marks, ready));
             (Settled::Accepted(reply, accepted), result)
         }
-        Write::Complete { completion, reply } => {
-            (Settled::Unit(reply), complete(tx, counters, now_ms, &completion, ready))
+        Write::Complete { completion, reply } => match complete(tx, counters, now_ms, &completion, state, ready) {
+            Ok(completed) => (Settled::Completed(reply, completed), Ok(())),
+            Err(error) => (Settled::Completed(reply, Completed::Committed), Err(error)),
+        },
+        Write::State { changes, reply } => {
+            let (existed, result) = settle(write_state(&changes, state));
+            (Settled::Count(reply, existed), result)
         }
         Write::Redrive { which, after, reply } => {
             let (portion, result) = settle(redrive(tx, counters, now_ms, &which, after, ready));
@@ -252,9 +273,20 @@ fn complete(
     counters: &mut Counters,
     now_ms: UnixMs,
     completion: &Completion,
+    kept: &mut Batch<'_>,
     ready: &mut Vec<ReadyDelivery>,
-) -> rusqlite::Result<()> {
-    let Completion { delivery, record, verdict, publishes } = completion;
+) -> rusqlite::Result<Completed> {
+    let Completion { delivery, record, verdict, publishes, state: transaction } = completion;
+    let stands = if transaction.is_empty() {
+        None
+    } else {
+        match kept.judge(transaction)? {
+            Judged::Stands(stands) => Some(stands),
+            _ if !is_pending(tx, *delivery)? => return Ok(Completed::Committed),
+            Judged::Conflict(place) => return Ok(Completed::Conflict(place)),
+            Judged::OverQuota(refusal) => return Ok(Completed::OverQuota(refusal)),
+        }
+    };
     let (state, due_ms, cause) = match verdict {
         Verdict::Done => (rows::DONE, None, None),
         Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
@@ -267,7 +299,10 @@ fn complete(
         )?
         .query_row(params![delivery, state, due_ms, cause], |r| Ok((r.get(0)?, r.get(1)?)))
         .optional()?;
-    let Some((function, order_key)) = owner else { return Ok(()) };
+    let Some((function, order_key)) = owner else { return Ok(Completed::Committed) };
+    if let Some(stands) = stands {
+        kept.apply(transaction, stands)?;
+    }
     if state != rows::RETRYING {
         counters.pending -= 1;
     }
@@ -290,7 +325,22 @@ fn complete(
             unblock_next(tx, function, &key, ready)?;
         }
     }
-    Ok(())
+    Ok(Completed::Committed)
+}
+
+fn is_pending(tx: &Connection, delivery: DeliveryId) -> rusqlite::Result<bool> {
+    tx.prepare_cached("SELECT state IN (0, 1) FROM deliveries WHERE id = ?1")?
+        .query_row([delivery], |r| r.get(0))
+        .optional()
+        .map(Option::unwrap_or_default)
+}
+
+/// What a person writes: nothing of it was read before, and it has no quota.
+fn write_state(changes: &Transaction, kept: &mut Batch<'_>) -> rusqlite::Result<u64> {
+    let Judged::Stands(stands) = kept.judge(changes)? else { return Ok(0) };
+    let existed = stands.existed;
+    kept.apply(changes, stands)?;
+    Ok(existed)
 }
 
 /// The first delivery of an order key that is neither done nor purged: only it may run.

@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 
+use super::known::Known;
+use super::state::Batch;
 use super::write::{Counters, Settled, Write, apply};
 use crate::clock::Clock;
+use crate::state::Version;
 use crate::store::{ReadyDelivery, ReadySink, Seq, StoreError};
 
 /// Writes in one commit. Past about a thousand the fsync is a small part of the commit's time, and the first of the
@@ -20,6 +23,9 @@ const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) counters: Counters,
+    /// Of the last write of state; ascends for good, also through commits that failed.
+    pub(super) state_version: Version,
+    pub(super) known: Arc<Known>,
     pub(super) clock: Clock,
     pub(super) sink: Arc<Mutex<Option<ReadySink>>>,
     pub(super) newest: watch::Sender<Seq>,
@@ -94,16 +100,20 @@ impl Writer {
             }
         };
         let now_ms = self.clock.now_ms();
+        let mut state = Batch::new(&transaction, &self.known, &mut self.state_version);
         let mut batch = batch.into_iter();
         while let Some(write) = batch.next() {
-            let (answer, result) = apply(&transaction, &mut self.counters, now_ms, write, ready);
+            let (answer, result) = apply(&transaction, &mut self.counters, now_ms, write, &mut state, ready);
             settled.push(answer);
             if let Err(error) = result {
                 settled.extend(batch.map(Settled::unapplied));
                 return Err(error);
             }
         }
-        transaction.commit()
+        let (buckets, changed) = state.into_changes();
+        transaction.commit()?;
+        self.known.committed(buckets, changed);
+        Ok(())
     }
 
     fn refuse_everything(&self, reason: &str, queue: &mut mpsc::Receiver<Write>) {

@@ -1,0 +1,208 @@
+//! Events and deliveries in maps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Delivery, Row, State, index};
+use crate::store::judge::Judged;
+use crate::store::{
+    Accepted, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, NewDelivery,
+    NewEvent, ReadyDelivery, Seq, StoredEvent, Totals, Verdict,
+};
+
+impl State {
+    pub(super) fn event(&self, seq: Seq) -> Option<&Row> {
+        self.events.get(index(seq))
+    }
+
+    pub(super) fn ready_delivery(&self, id: DeliveryId) -> Option<ReadyDelivery> {
+        let delivery = self.deliveries.get(index(id))?;
+        Some(ReadyDelivery {
+            id,
+            function: delivery.function,
+            trigger: delivery.trigger.clone(),
+            attempts: delivery.record.attempts.len() as u32,
+            attempts_forgiven: delivery.forgiven,
+            since_ms: delivery.since_ms,
+            event: delivery.event.clone(),
+        })
+    }
+
+    pub(super) fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {
+        let NewEvent { event, lineage, deliveries } = new;
+        let key = (event.source.clone(), event.id.clone());
+        if let Some(seq) = self.by_id.get(&key) {
+            return Accepted::Duplicate(*seq);
+        }
+        let seq = self.events.len() as Seq + 1;
+        self.by_id.insert(key, seq);
+        let stored = Arc::new(StoredEvent { seq, accepted_ms: self.clock.now_ms(), lineage, event });
+        if let Some(cause) = lineage.cause {
+            self.published.entry(cause).or_default().push(seq);
+        }
+        let first_delivery = self.deliveries.len() as DeliveryId + 1;
+        let row = Row { stored: stored.clone(), first_delivery, owed: deliveries.len() };
+        self.events.push(row);
+        for new in deliveries {
+            self.owe(&stored, new, ready);
+        }
+        Accepted::New(seq)
+    }
+
+    fn owe(&mut self, event: &Arc<StoredEvent>, new: NewDelivery, ready: &mut Vec<DeliveryId>) {
+        let NewDelivery { function, trigger, order_key } = new;
+        let id = self.deliveries.len() as DeliveryId + 1;
+        let blocked = order_key.as_ref().is_some_and(|key| {
+            let unfinished = self.unfinished.entry((function, key.clone())).or_default();
+            unfinished.insert(id);
+            unfinished.first() != Some(&id)
+        });
+        let record = DeliveryRecord {
+            id,
+            event: event.seq,
+            function: self.functions.get(index(function)).cloned().unwrap_or_default(),
+            trigger: trigger.to_string(),
+            order_key,
+            state: DeliveryState::Blocked,
+            cause: None,
+            due_ms: None,
+            attempts: Vec::new(),
+        };
+        let since_ms = event.accepted_ms;
+        self.pending += 1;
+        self.deliveries.push(Delivery { record, function, trigger, forgiven: 0, since_ms, event: event.clone() });
+        if !blocked {
+            self.make_ready(id, ready);
+        }
+    }
+
+    fn make_ready(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
+        if let Some(delivery) = self.deliveries.get_mut(index(id)) {
+            delivery.record.state = DeliveryState::Ready;
+            self.ready.entry(delivery.function).or_default().insert(id);
+            ready.push(id);
+        }
+    }
+
+    /// Takes a delivery that is done or purged off its order key and wakes the next.
+    fn finish(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
+        let Some(delivery) = self.deliveries.get(index(id)) else { return };
+        let Some(key) = delivery.record.order_key.clone() else { return };
+        let lane = (delivery.function, key);
+        let Some(unfinished) = self.unfinished.get_mut(&lane) else { return };
+        unfinished.remove(&id);
+        match unfinished.first().copied() {
+            None => drop(self.unfinished.remove(&lane)),
+            Some(next) => {
+                let next_state = self.deliveries.get(index(next)).map(|d| d.record.state);
+                if next_state == Some(DeliveryState::Blocked) {
+                    self.make_ready(next, ready);
+                }
+            }
+        }
+    }
+
+    pub(super) fn complete(&mut self, completion: Completion, ready: &mut Vec<DeliveryId>) -> Completed {
+        let Completion { delivery: id, record, verdict, publishes, state } = completion;
+        let Some(delivery) = self.deliveries.get_mut(index(id)) else { return Completed::Committed };
+        if !matches!(delivery.record.state, DeliveryState::Ready | DeliveryState::Retrying) {
+            return Completed::Committed;
+        }
+        match self.kept.judge(&state) {
+            Judged::Stands(stands) => self.kept.apply(&state, stands),
+            Judged::Conflict(place) => return Completed::Conflict(place),
+            Judged::OverQuota(refusal) => return Completed::OverQuota(refusal),
+        }
+        match delivery.record.state {
+            DeliveryState::Ready => {
+                self.ready.entry(delivery.function).or_default().remove(&id);
+            }
+            DeliveryState::Retrying => {
+                let due_ms = delivery.record.due_ms.take().unwrap_or_default();
+                self.due.entry(delivery.function).or_default().remove(&(due_ms, id));
+            }
+            _ => {}
+        }
+        delivery.record.attempts.push(record);
+        if !matches!(verdict, Verdict::RetryAt(_)) {
+            self.pending -= 1;
+        }
+        match verdict {
+            Verdict::Done => {
+                delivery.record.state = DeliveryState::Done;
+                for new in publishes {
+                    self.insert(new, ready);
+                }
+                self.finish(id, ready);
+            }
+            Verdict::RetryAt(due_ms) => {
+                delivery.record.state = DeliveryState::Retrying;
+                delivery.record.due_ms = Some(due_ms);
+                self.due.entry(delivery.function).or_default().insert((due_ms, id));
+            }
+            Verdict::Dead(cause) => {
+                delivery.record.state = DeliveryState::Dead;
+                delivery.record.cause = Some(cause);
+            }
+        }
+        Completed::Committed
+    }
+
+    pub(super) fn dead<'a>(&'a self, which: &'a DeadFilter) -> impl Iterator<Item = &'a DeliveryRecord> {
+        self.deliveries.iter().map(|d| &d.record).filter(move |r| {
+            r.state == DeliveryState::Dead
+                && match which {
+                    DeadFilter::All => true,
+                    DeadFilter::Function(name) => r.function == *name,
+                    DeadFilter::Delivery(id) => r.id == *id,
+                }
+        })
+    }
+
+    fn dead_ids(&self, which: &DeadFilter) -> Vec<DeliveryId> {
+        self.dead(which).map(|r| r.id).collect()
+    }
+
+    pub(super) fn redrive(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
+        let ids = self.dead_ids(which);
+        let now_ms = self.clock.now_ms();
+        for id in &ids {
+            if let Some(delivery) = self.deliveries.get_mut(index(*id)) {
+                delivery.forgiven = delivery.record.attempts.len() as u32;
+                delivery.since_ms = now_ms;
+                delivery.record.cause = None;
+            }
+            self.make_ready(*id, ready);
+        }
+        self.pending += ids.len() as u64;
+        ids.len() as u64
+    }
+
+    pub(super) fn purge(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
+        let ids = self.dead_ids(which);
+        for id in &ids {
+            if let Some(delivery) = self.deliveries.get_mut(index(*id)) {
+                delivery.record.state = DeliveryState::Purged;
+            }
+            self.finish(*id, ready);
+        }
+        ids.len() as u64
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
+        for delivery in &self.deliveries {
+            let counts = functions.entry(delivery.record.function.clone()).or_default();
+            *match delivery.record.state {
+                DeliveryState::Ready => &mut counts.ready,
+                DeliveryState::Retrying => &mut counts.retrying,
+                DeliveryState::Blocked => &mut counts.blocked,
+                DeliveryState::Done => &mut counts.done,
+                DeliveryState::Dead => &mut counts.dead,
+                DeliveryState::Purged => &mut counts.purged,
+            } += 1;
+        }
+        let owed = self.events.iter().map(|row| row.owed as u64).sum();
+        Totals { events: self.events.len() as u64, owed, functions }
+    }
+}
