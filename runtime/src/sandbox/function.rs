@@ -167,7 +167,8 @@ impl Function {
     ) -> Store<State> {
         let mut store = Store::new(&self.shared.engine, State::new(self.identity.clone(), log, task, state));
         store.limiter(|state| &mut state.limits);
-        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+        let value_bytes_max = self.identity.grants.state.map_or(0, |state| state.value_bytes_max);
+        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX + usize::try_from(value_bytes_max).unwrap_or_default());
         store.set_max_component_handles(HANDLES_MAX);
         let timeout = self.identity.timeout;
         store.set_epoch_deadline(1);
