@@ -71,12 +71,14 @@ impl Known {
 
     /// What is at a key, also that nothing is; else a ticket to bring it.
     pub(super) fn get(&self, bucket: &str, key: &str) -> Result<Option<Entry>, Ticket> {
+        // Dropped behind the lock: it takes a while.
+        let _gone;
         let mut inner = self.lock();
         if let Some(entry) = inner.young.get(bucket, key) {
             return Ok(entry.clone());
         }
         if let Some((bucket, key, entry)) = inner.old.take(bucket, key) {
-            inner.put(&bucket, &key, entry.clone());
+            _gone = inner.put(&bucket, &key, entry.clone());
             return Ok(entry);
         }
         let stripe = self.stripe(bucket, key);
@@ -85,9 +87,10 @@ impl Known {
 
     /// Takes what a reader found, unless a commit may have changed it since.
     pub(super) fn bring(&self, ticket: &Ticket, bucket: &str, key: &str, entry: Option<Entry>) {
+        let _gone;
         let mut inner = self.lock();
         if inner.touched.get(ticket.stripe) == Some(&ticket.touched) {
-            inner.put(&bucket.into(), &key.into(), entry);
+            _gone = inner.put(&bucket.into(), &key.into(), entry);
         }
     }
 
@@ -96,6 +99,7 @@ impl Known {
         if buckets.is_empty() && changed.is_empty() {
             return;
         }
+        let mut gone = Vec::new();
         let mut inner = self.lock();
         inner.buckets.extend(buckets);
         for Changed { bucket, key, entry } in changed {
@@ -103,7 +107,7 @@ impl Known {
             if let Some(touched) = inner.touched.get_mut(stripe) {
                 *touched += 1;
             }
-            inner.put(&bucket, &key, entry);
+            gone.extend(inner.put(&bucket, &key, entry));
         }
     }
 
@@ -117,12 +121,14 @@ impl Known {
 }
 
 impl Inner {
-    /// What stands in the older generation is shadowed by this, and goes before it.
-    fn put(&mut self, bucket: &Arc<str>, key: &Arc<str>, entry: Option<Entry>) {
+    /// What stands in the older generation is shadowed by this, and goes before it. Answers what goes now.
+    fn put(&mut self, bucket: &Arc<str>, key: &Arc<str>, entry: Option<Entry>) -> Option<Generation> {
         self.young.put(bucket, key, entry);
-        if self.young.bytes > BYTES_MAX / 2 {
-            self.old = std::mem::take(&mut self.young);
+        if self.young.bytes <= BYTES_MAX / 2 {
+            return None;
         }
+        let young = std::mem::take(&mut self.young);
+        Some(std::mem::replace(&mut self.old, young))
     }
 }
 
