@@ -5,30 +5,36 @@ mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use self::state::Buckets;
+use super::backlog::{Change, Share};
 use super::judge::{Judged, Kept as _};
 use super::{
-    Accepted, Answer, CheckReport, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, EventFilter,
-    FunctionId, Mark, NewEvent, ReadyDelivery, ReadySink, Seq, Store, StoredEvent, Totals,
+    Accepted, Answer, Backlog, CheckReport, CommitSink, Committed, Completed, Completion, Counts, DEDUP_WINDOW,
+    DeadFilter, DeliveryId, DeliveryRecord, EventFilter, FunctionId, Mark, NewEvent, ReadyDelivery, Result, Seq, Store,
+    StoredEvent, Totals,
 };
 use crate::clock::{Clock, UnixMs};
-use crate::state::{Entry, Keys, Transaction, Usage};
+use crate::state::{Entry, Keys, Place, Transaction, Usage};
 
 /// Everything in maps behind one lock.
 pub struct MemoryStore {
     state: Mutex<State>,
     newest: watch::Sender<Seq>,
+    backlog: Backlog,
 }
 
 struct State {
     clock: Clock,
     functions: Vec<String>,
     events: Vec<Row>,
+    dedup_window_ms: UnixMs,
+    /// The newest of each source and id.
     by_id: HashMap<(String, String), Seq>,
     deliveries: Vec<Delivery>,
     published: HashMap<DeliveryId, Vec<Seq>>,
@@ -38,8 +44,8 @@ struct State {
     unfinished: HashMap<(FunctionId, String), BTreeSet<DeliveryId>>,
     marks: BTreeMap<(String, String), Vec<u8>>,
     kept: Buckets,
-    pending: u64,
-    sink: Option<ReadySink>,
+    backlog: Change,
+    sink: Option<CommitSink>,
 }
 
 struct Row {
@@ -60,8 +66,14 @@ struct Delivery {
 impl MemoryStore {
     /// An empty store.
     pub fn new(clock: Clock) -> Self {
+        Self::with(clock, DEDUP_WINDOW)
+    }
+
+    /// The same, with the time in which a source and id are accepted once.
+    pub fn with(clock: Clock, dedup_window: Duration) -> Self {
         let state = State {
             clock,
+            dedup_window_ms: UnixMs::try_from(dedup_window.as_millis()).unwrap_or(UnixMs::MAX),
             functions: Vec::new(),
             events: Vec::new(),
             by_id: HashMap::new(),
@@ -72,42 +84,58 @@ impl MemoryStore {
             unfinished: HashMap::new(),
             marks: BTreeMap::new(),
             kept: Buckets::default(),
-            pending: 0,
+            backlog: Change::default(),
             sink: None,
         };
-        Self { state: Mutex::new(state), newest: watch::channel(0).0 }
+        Self { state: Mutex::new(state), newest: watch::channel(0).0, backlog: Backlog::default() }
     }
 
     /// Has the store say that so many deliveries are owed.
     #[cfg(test)]
     pub(crate) fn set_pending(&self, pending: u64) {
-        self.lock().pending = pending;
+        self.backlog.set(pending);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies a write and announces what it made ready, in commit order: under the lock.
-    fn write<T: Send + 'static>(&self, apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> T) -> Answer<T> {
+    fn write<T>(&self, apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> T) -> Answer<T> {
+        self.write_and_settle(|state, ready| (apply(state, ready), Vec::new()))
+    }
+
+    /// Applies a write and tells the sink what it brought about, in commit order: under the lock.
+    fn write_and_settle<T>(
+        &self,
+        apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> (T, Vec<(Arc<Completion>, Result<Completed>)>),
+    ) -> Answer<T> {
         let mut state = self.lock();
+        let before = state.events.len() as Seq;
         let mut ready = Vec::new();
-        let result = apply(&mut state, &mut ready);
-        let ready: Vec<_> = ready.into_iter().filter_map(|id| state.ready_delivery(id)).collect();
-        if !ready.is_empty()
+        let (result, settled) = apply(&mut state, &mut ready);
+        self.backlog.apply(&mut state.backlog);
+        if (!ready.is_empty() || !settled.is_empty())
             && let Some(sink) = &state.sink
         {
-            sink(ready);
+            let ready = ready.into_iter().filter_map(|id| state.ready_delivery(id)).collect();
+            sink(Committed { ready, settled });
         }
         let newest = state.events.len() as Seq;
         drop(state);
-        self.newest.send_if_modified(|seq| std::mem::replace(seq, newest) != newest);
-        answer(result)
+        if newest != before {
+            self.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
+        }
+        Answer::now(Ok(result))
     }
 }
 
-fn answer<T: Send + 'static>(value: T) -> Answer<T> {
-    std::future::ready(Ok(value)).boxed()
+fn answer<T>(value: T) -> Answer<T> {
+    Answer::now(Ok(value))
+}
+
+/// What a delivery of an event is of the backlog.
+fn share(event: &StoredEvent) -> Share {
+    Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
 }
 
 /// Positions and names count from 1.
@@ -128,7 +156,7 @@ impl Store for MemoryStore {
         answer(ids.collect())
     }
 
-    fn on_ready(&self, sink: ReadySink) {
+    fn on_commit(&self, sink: CommitSink) {
         self.lock().sink = Some(sink);
     }
 
@@ -145,7 +173,14 @@ impl Store for MemoryStore {
     }
 
     fn complete(&self, completion: Arc<Completion>) -> Answer<Completed> {
-        self.write(|state, ready| state.complete(Arc::unwrap_or_clone(completion), ready))
+        self.write(|state, ready| state.complete(&completion, ready))
+    }
+
+    fn settle(&self, completion: Arc<Completion>) -> Answer<()> {
+        self.write_and_settle(|state, ready| {
+            let completed = state.complete(&completion, ready);
+            ((), vec![(completion, Ok(completed))])
+        })
     }
 
     fn redrive(&self, which: DeadFilter) -> Answer<u64> {
@@ -174,6 +209,18 @@ impl Store for MemoryStore {
         answer(self.lock().kept.get(bucket, key))
     }
 
+    /// Nothing is between being settled and being committed.
+    fn state_ahead(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
+        self.state(bucket, key)
+    }
+
+    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place> {
+        match self.lock().kept.judge(transaction) {
+            Judged::Conflict(place) => Err(place),
+            Judged::Stands(_) | Judged::OverQuota(_) => Ok(()),
+        }
+    }
+
     fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys> {
         answer(self.lock().kept.keys(bucket, after, limit))
     }
@@ -187,7 +234,7 @@ impl Store for MemoryStore {
     }
 
     fn state_write(&self, changes: Transaction) -> Answer<u64> {
-        self.write(move |state, _| match state.kept.judge(&changes) {
+        self.write(|state, _| match state.kept.judge(&changes) {
             Judged::Stands(stands) => {
                 let existed = stands.existed;
                 state.kept.apply(&changes, stands);
@@ -277,8 +324,8 @@ impl Store for MemoryStore {
         self.newest.subscribe()
     }
 
-    fn pending(&self) -> u64 {
-        self.lock().pending
+    fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     fn failure(&self) -> BoxFuture<'static, String> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Delivery, Row, State, index};
+use super::{Delivery, Row, State, index, share};
 use crate::store::judge::Judged;
 use crate::store::{
     Accepted, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, NewDelivery,
@@ -31,12 +31,16 @@ impl State {
     pub(super) fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {
         let NewEvent { event, lineage, deliveries } = new;
         let key = (event.source.clone(), event.id.clone());
-        if let Some(seq) = self.by_id.get(&key) {
+        let now_ms = self.clock.now_ms();
+        let since_ms = now_ms.saturating_sub(self.dedup_window_ms);
+        if let Some(seq) = self.by_id.get(&key)
+            && self.event(*seq).is_some_and(|row| row.stored.accepted_ms > since_ms)
+        {
             return Accepted::Duplicate(*seq);
         }
         let seq = self.events.len() as Seq + 1;
         self.by_id.insert(key, seq);
-        let stored = Arc::new(StoredEvent { seq, accepted_ms: self.clock.now_ms(), lineage, event });
+        let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
         if let Some(cause) = lineage.cause {
             self.published.entry(cause).or_default().push(seq);
         }
@@ -69,7 +73,7 @@ impl State {
             attempts: Vec::new(),
         };
         let since_ms = event.accepted_ms;
-        self.pending += 1;
+        self.backlog.came(share(event));
         self.deliveries.push(Delivery { record, function, trigger, forgiven: 0, since_ms, event: event.clone() });
         if !blocked {
             self.make_ready(id, ready);
@@ -102,14 +106,15 @@ impl State {
         }
     }
 
-    pub(super) fn complete(&mut self, completion: Completion, ready: &mut Vec<DeliveryId>) -> Completed {
-        let Completion { delivery: id, record, verdict, publishes, state } = completion;
+    pub(super) fn complete(&mut self, completion: &Completion, ready: &mut Vec<DeliveryId>) -> Completed {
+        let Completion { delivery: id, record, verdict, publishes, state, .. } = completion;
+        let id = *id;
         let Some(delivery) = self.deliveries.get_mut(index(id)) else { return Completed::Committed };
         if !matches!(delivery.record.state, DeliveryState::Ready | DeliveryState::Retrying) {
             return Completed::Committed;
         }
-        match self.kept.judge(&state) {
-            Judged::Stands(stands) => self.kept.apply(&state, stands),
+        match self.kept.judge(state) {
+            Judged::Stands(stands) => self.kept.apply(state, stands),
             Judged::Conflict(place) => return Completed::Conflict(place),
             Judged::OverQuota(refusal) => return Completed::OverQuota(refusal),
         }
@@ -123,26 +128,26 @@ impl State {
             }
             _ => {}
         }
-        delivery.record.attempts.push(record);
+        delivery.record.attempts.push(record.clone());
         if !matches!(verdict, Verdict::RetryAt(_)) {
-            self.pending -= 1;
+            self.backlog.went(share(&delivery.event));
         }
         match verdict {
             Verdict::Done => {
                 delivery.record.state = DeliveryState::Done;
                 for new in publishes {
-                    self.insert(new, ready);
+                    self.insert(new.clone(), ready);
                 }
                 self.finish(id, ready);
             }
             Verdict::RetryAt(due_ms) => {
                 delivery.record.state = DeliveryState::Retrying;
-                delivery.record.due_ms = Some(due_ms);
-                self.due.entry(delivery.function).or_default().insert((due_ms, id));
+                delivery.record.due_ms = Some(*due_ms);
+                self.due.entry(delivery.function).or_default().insert((*due_ms, id));
             }
             Verdict::Dead(cause) => {
                 delivery.record.state = DeliveryState::Dead;
-                delivery.record.cause = Some(cause);
+                delivery.record.cause = Some(cause.clone());
             }
         }
         Completed::Committed
@@ -171,10 +176,10 @@ impl State {
                 delivery.forgiven = delivery.record.attempts.len() as u32;
                 delivery.since_ms = now_ms;
                 delivery.record.cause = None;
+                self.backlog.came(share(&delivery.event));
             }
             self.make_ready(*id, ready);
         }
-        self.pending += ids.len() as u64;
         ids.len() as u64
     }
 
@@ -193,14 +198,7 @@ impl State {
         let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
         for delivery in &self.deliveries {
             let counts = functions.entry(delivery.record.function.clone()).or_default();
-            *match delivery.record.state {
-                DeliveryState::Ready => &mut counts.ready,
-                DeliveryState::Retrying => &mut counts.retrying,
-                DeliveryState::Blocked => &mut counts.blocked,
-                DeliveryState::Done => &mut counts.done,
-                DeliveryState::Dead => &mut counts.dead,
-                DeliveryState::Purged => &mut counts.purged,
-            } += 1;
+            *counts.of(delivery.record.state) += 1;
         }
         let owed = self.events.iter().map(|row| row.owed as u64).sum();
         Totals { events: self.events.len() as u64, owed, functions }

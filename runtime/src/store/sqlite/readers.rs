@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::FutureExt;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
@@ -47,7 +46,7 @@ impl Readers {
         readers: Arc<Self>,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Answer<T> {
-        async move {
+        Answer::later(async move {
             let failed = |e: rusqlite::Error| StoreError::Failed(format!("reading: {e}"));
             let _permit = readers.permits.acquire().await.map_err(|_| StoreError::Closed)?;
             let pool = readers.clone();
@@ -62,7 +61,6 @@ impl Readers {
                 result
             };
             tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)?.map_err(failed)
-        }
-        .boxed()
+        })
     }
 }
