@@ -20,6 +20,7 @@ use evoke::sandbox::{self, Grants, Sandbox, Settings};
 use evoke::store::Store;
 use evoke::store::memory::MemoryStore;
 use evoke::store::sqlite::SqliteStore;
+use evoke::telemetry::FunctionMetrics;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
@@ -89,7 +90,8 @@ async fn path(sandbox: &Sandbox, component: &std::path::Path, store: Arc<dyn Sto
     let bus = Bus::new(store.clone(), router, Limits::default());
     let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), 64);
     let runner = Arc::new(Sandboxed { function, logs: Arc::new(|_| {}), clock });
-    dispatcher.set_functions(vec![Worker { id, concurrency: 64, retry: RetryPolicy::default(), runner }]);
+    let metrics = Arc::new(FunctionMetrics::new("bench/guest".into()));
+    dispatcher.set_functions(vec![Worker { id, concurrency: 64, retry: RetryPolicy::default(), runner, metrics }]);
 
     let started = Instant::now();
     let next = Arc::new(AtomicU32::new(0));

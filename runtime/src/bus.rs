@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::router::Router;
 pub use crate::router::Target;
 use crate::store::{Accepted, Answer, Lineage, Mark, NewEvent, Store, StoreError};
+use crate::telemetry::{Ingress, IngressMetrics, Live, Metrics, Refusal, Spans};
 
 /// What a source offers: stored together or not at all.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +56,19 @@ pub enum Refused {
     Store(#[from] StoreError),
 }
 
+impl Refused {
+    /// The kind of reason.
+    pub fn reason(&self) -> Refusal {
+        match self {
+            Self::Invalid { .. } => Refusal::Invalid,
+            Self::TooLarge { .. } => Refusal::TooLarge,
+            Self::Overloaded { .. } => Refusal::Overloaded,
+            Self::Store(StoreError::Full) => Refusal::DiskFull,
+            Self::Store(StoreError::Failed(_) | StoreError::Closed) => Refusal::StoreFailed,
+        }
+    }
+}
+
 /// Bounds of the bus.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -73,7 +87,13 @@ impl Default for Limits {
 
 /// A handle to the bus; cheap to clone.
 #[derive(Clone)]
-pub struct Bus(Arc<Inner>);
+pub struct Bus {
+    inner: Arc<Inner>,
+    /// Through which kind of source its holder offers.
+    ingress: Ingress,
+    metrics: Arc<IngressMetrics>,
+    spans: Spans,
+}
 
 struct Inner {
     store: Arc<dyn Store>,
@@ -82,15 +102,62 @@ struct Inner {
 }
 
 impl Bus {
-    /// A bus over `store`.
+    /// A bus over `store`, that nobody measures.
     pub fn new(store: Arc<dyn Store>, router: Router, limits: Limits) -> Self {
-        Self(Arc::new(Inner { store, router: RwLock::new(Arc::new(router)), limits }))
+        let inner = Arc::new(Inner { store, router: RwLock::new(Arc::new(router)), limits });
+        Self { inner, ingress: Ingress::Api, metrics: Arc::default(), spans: Spans::default() }
+    }
+
+    /// The same bus, traced.
+    pub fn traced(self, spans: Spans) -> Self {
+        Self { spans, ..self }
+    }
+
+    /// The same bus, for sources of a kind: what they offer is counted for it.
+    pub fn through(&self, ingress: Ingress, metrics: &Metrics) -> Self {
+        Self { ingress, metrics: metrics.ingress(ingress), ..self.clone() }
+    }
+
+    /// What starts its spans.
+    pub fn spans(&self) -> &Spans {
+        &self.spans
+    }
+
+    /// Counts events that a source refused by itself.
+    pub fn refused(&self, reason: Refusal) {
+        self.metrics.refused(reason).increment();
     }
 
     /// Accepts an offer: when this returns `Ok`, every event of it is durably stored with its deliveries, or was
     /// before.
     pub async fn accept(&self, offer: Offer) -> Result<Vec<Accepted>, Refused> {
-        let inner = &*self.0;
+        let spans: Vec<Live> = match self.spans.are_on() {
+            true => offer.events.iter().map(|event| self.spans.accept(self.ingress, event)).collect(),
+            false => Vec::new(),
+        };
+        let count = offer.events.len();
+        let answer = self.store(offer, &spans).await;
+        match &answer {
+            Ok(accepted) => {
+                for accepted in accepted {
+                    match accepted {
+                        Accepted::New(_) => self.metrics.new.increment(),
+                        Accepted::Duplicate(_) => self.metrics.duplicate.increment(),
+                    }
+                }
+                spans.into_iter().zip(accepted).for_each(|(span, accepted)| span.accepted(*accepted));
+            }
+            Err(refused) => {
+                let reason = refused.reason();
+                self.metrics.refused(reason).add(count as u64);
+                spans.into_iter().for_each(|span| span.refused(reason, &refused.to_string()));
+            }
+        }
+        answer
+    }
+
+    async fn store(&self, offer: Offer, spans: &[Live]) -> Result<Vec<Accepted>, Refused> {
+        let inner = &*self.inner;
         let pending = inner.store.pending();
         if pending >= inner.limits.pending_max && !offer.events.is_empty() {
             let max = inner.limits.pending_max;
@@ -98,12 +165,15 @@ impl Bus {
         }
         let router = self.router();
         let mut events = Vec::with_capacity(offer.events.len());
-        for (index, event) in offer.events.into_iter().enumerate() {
+        for (index, mut event) in offer.events.into_iter().enumerate() {
             let size = event.size();
             if size > inner.limits.event_size_max {
                 return Err(Refused::TooLarge { index, size, max: inner.limits.event_size_max });
             }
             event.check().map_err(|e| Refused::Invalid { index, message: e.to_string() })?;
+            if let Some(span) = spans.get(index) {
+                span.mark(&mut event);
+            }
             let deliveries = router.route(&event, &offer.target).map_err(|e| Refused::Invalid { index, message: e })?;
             events.push(NewEvent { event: Arc::new(event), lineage: Lineage::default(), deliveries });
         }
@@ -112,21 +182,21 @@ impl Bus {
 
     /// What a source noted earlier, by key.
     pub fn marks(&self, scope: &str) -> Answer<std::collections::BTreeMap<String, Vec<u8>>> {
-        self.0.store.marks(scope.to_owned())
+        self.inner.store.marks(scope.to_owned())
     }
 
     /// The routes in force.
     pub fn router(&self) -> Arc<Router> {
-        self.0.router.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.inner.router.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Puts other routes in force, from the next event on.
     pub fn set_router(&self, router: Router) {
-        *self.0.router.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(router);
+        *self.inner.router.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(router);
     }
 
     /// Deliveries that are owed now.
     pub fn pending(&self) -> u64 {
-        self.0.store.pending()
+        self.inner.store.pending()
     }
 }

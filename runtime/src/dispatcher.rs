@@ -22,6 +22,7 @@ use crate::clock::{Clock, UnixMs};
 use crate::event::Event;
 use crate::outcome::{Outcome, RetryPolicy};
 use crate::store::{DeliveryId, FunctionId, ReadyDelivery, Store};
+use crate::telemetry::FunctionMetrics;
 
 /// Runs one function; the sandbox's side of the dispatcher.
 pub trait Runner: Send + Sync + 'static {
@@ -66,6 +67,8 @@ pub struct Worker {
     pub retry: RetryPolicy,
     /// What runs it.
     pub runner: Arc<dyn Runner>,
+    /// What its attempts are counted in.
+    pub metrics: Arc<FunctionMetrics>,
 }
 
 /// A handle to the dispatcher; cheap to clone.
@@ -156,6 +159,11 @@ impl Dispatcher {
     /// How many deliveries of each function run now.
     pub fn running(&self) -> HashMap<FunctionId, u32> {
         self.lock().functions.iter().map(|(id, function)| (*id, function.lane.running)).collect()
+    }
+
+    /// How many deliveries of each function wait in memory now.
+    pub fn held(&self) -> HashMap<FunctionId, u32> {
+        self.lock().functions.iter().map(|(id, function)| (*id, function.lane.waiting())).collect()
     }
 
     /// Starts nothing more and waits for what runs, at most for `limit`; answers how many were left running. What

@@ -269,6 +269,26 @@ pub struct Totals {
     pub functions: BTreeMap<String, Counts>,
 }
 
+/// What waits in a store, cheap to ask for: what metrics show.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Its files on disk, in bytes.
+    pub size_bytes: u64,
+    /// What waits of each function, by full name; every function that was ever registered.
+    pub functions: BTreeMap<String, Waiting>,
+}
+
+/// What waits of a function. Deliveries that are blocked are not among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Ready to run, or running.
+    pub ready: u64,
+    /// Waiting for another attempt.
+    pub retrying: u64,
+    /// Given up.
+    pub dead: u64,
+}
+
 /// What `check` found: conservation holds and the store is sound when `problems` is empty.
 #[derive(Debug, Clone, Default)]
 pub struct CheckReport {
@@ -359,6 +379,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The numbers.
     fn totals(&self) -> Answer<Totals>;
+
+    /// What waits. Unlike [`Store::totals`] it does not look at what is done.
+    fn backlog(&self) -> Answer<Backlog>;
 
     /// Verifies conservation and integrity.
     fn check(&self) -> Answer<CheckReport>;

@@ -15,6 +15,7 @@ use crate::router::{OrderBy, Router};
 use crate::sandbox::{self, Grants, Kind, LogSink, Sandbox, Spec};
 use crate::source::http::Answerer;
 use crate::store::{FunctionId, Store};
+use crate::telemetry::Metrics;
 
 /// The functions of all apps, ready to be put in charge.
 pub(super) struct Functions {
@@ -63,6 +64,7 @@ pub(super) async fn load(
     store: &dyn Store,
     logs: &LogSink,
     clock: &Clock,
+    metrics: &Metrics,
 ) -> anyhow::Result<Result<Functions, Diagnostics>> {
     let all = || manifests.iter().flat_map(|checked| checked.manifest.functions.iter().map(move |f| (checked, f)));
     let names: Vec<String> = all().map(|(checked, function)| full_name(&checked.manifest, function)).collect();
@@ -80,12 +82,14 @@ pub(super) async fn load(
                 answerers.insert(*id, Arc::new(answering));
             }
             Ok(loaded) => {
+                let metrics = metrics.function(loaded.name());
                 let runner = Sandboxed { function: loaded, logs: logs.clone(), clock: clock.clone() };
                 workers.push(Worker {
                     id: *id,
                     concurrency: function.concurrency,
                     retry: retry_policy(function),
                     runner: Arc::new(runner),
+                    metrics,
                 });
             }
             Err(found) => problems.extend(found),

@@ -10,6 +10,7 @@ use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::outcome::{self, Next, Outcome};
 use crate::store::{AttemptRecord, Completion, Lineage, NewEvent, ReadyDelivery, StoreError, Verdict};
+use crate::telemetry::{Attempting, Live};
 
 /// Functions that an event may come through. A chain of this length is a loop: nobody draws one on purpose.
 pub(super) const HOPS_MAX: u32 = 64;
@@ -18,18 +19,36 @@ pub(super) const HOPS_MAX: u32 = 64;
 pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: ReadyDelivery) -> Option<UnixMs> {
     let started_ms = inner.clock.now_ms();
     let attempt = delivery.attempts + 1;
-    let ran = worker.runner.run(call(inner, &delivery, attempt)).await;
-    let Ran { mut outcome, published, duration } = ran;
+    let metrics = &worker.metrics;
+    if attempt == 1 {
+        metrics.wait.observe(between(delivery.event.accepted_ms, started_ms));
+    }
+    let call = call(inner, &delivery, attempt);
+    let span = inner.bus.spans().attempt(&Attempting {
+        function: &metrics.name,
+        delivery_id: &call.delivery_id,
+        attempt,
+        trigger: &delivery.trigger,
+        event: &call.event,
+    });
+    let Ran { mut outcome, mut published, duration } = worker.runner.run(call).await;
     let mut publishes = Vec::new();
+    // They end when what was published is committed.
+    let mut publishing = Vec::new();
     if outcome == Outcome::Done {
+        publishing = inner.bus.spans().publish(&span, &delivery.event.event, &mut published);
         match route(inner, &delivery, published) {
             Ok(routed) => publishes = routed,
-            Err(failed) => outcome = failed,
+            Err(failed) => {
+                outcome = failed;
+                publishing.drain(..).for_each(Live::not_committed);
+            }
         }
     }
+    metrics.attempted(&outcome, duration);
 
     let ended_ms = inner.clock.now_ms();
-    let age = Duration::from_millis(u64::try_from(ended_ms - delivery.since_ms).unwrap_or_default());
+    let age = between(delivery.since_ms, ended_ms);
     let counted = attempt.saturating_sub(delivery.attempts_forgiven);
     let verdict = match outcome::decide(&worker.retry, &outcome, counted, age, jitter) {
         Next::Done => Verdict::Done,
@@ -43,7 +62,36 @@ pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: ReadyDelivery
         outcome: outcome.kind().into(),
         message: outcome.message(),
     };
-    commit(inner, Arc::new(Completion { delivery: delivery.id, record, verdict, publishes })).await
+    let completion = Arc::new(Completion { delivery: delivery.id, record, verdict, publishes });
+    let committed = commit(inner, completion.clone()).await;
+    if !committed {
+        publishing.into_iter().chain([span]).for_each(Live::not_committed);
+        return None;
+    }
+    drop(publishing);
+    let retry_at_ms = match completion.verdict {
+        Verdict::Done => {
+            metrics.done.increment();
+            metrics.published.add(completion.publishes.len() as u64);
+            metrics.latency.observe(between(delivery.event.accepted_ms, ended_ms));
+            None
+        }
+        Verdict::RetryAt(at_ms) => {
+            metrics.retried.increment();
+            Some(at_ms)
+        }
+        Verdict::Dead(_) => {
+            metrics.dead.increment();
+            None
+        }
+    };
+    span.ended(&outcome, &completion.verdict, duration);
+    retry_at_ms
+}
+
+/// None when the clock was set back meanwhile.
+fn between(start_ms: UnixMs, end_ms: UnixMs) -> Duration {
+    Duration::from_millis(u64::try_from(end_ms - start_ms).unwrap_or_default())
 }
 
 fn call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
@@ -74,20 +122,17 @@ fn route(inner: &Inner, delivery: &ReadyDelivery, published: Vec<Event>) -> Resu
     routed.collect()
 }
 
-/// Commits the end of an attempt. While the disk is full the delivery keeps its place here and tries again.
-async fn commit(inner: &Inner, completion: Arc<Completion>) -> Option<UnixMs> {
-    let retry_at_ms = match completion.verdict {
-        Verdict::RetryAt(at_ms) => Some(at_ms),
-        Verdict::Done | Verdict::Dead(_) => None,
-    };
+/// Commits the end of an attempt, and says whether it did. While the disk is full the delivery keeps its place here
+/// and tries again.
+async fn commit(inner: &Inner, completion: Arc<Completion>) -> bool {
     loop {
         match inner.store.complete(completion.clone()).await {
-            Ok(()) => return retry_at_ms,
+            Ok(()) => return true,
             Err(StoreError::Full) => tokio::time::sleep(STORE_RETRY).await,
             Err(error) => {
                 // The store is gone for good and says so itself; the delivery is pending when it is opened again.
                 tracing::debug!("an outcome was not committed: {error}");
-                return None;
+                return false;
             }
         }
     }

@@ -68,7 +68,8 @@ fn worker<F>(id: FunctionId, concurrency: u32, run: F) -> Worker
 where
     F: Fn(Call) -> BoxFuture<'static, Outcome> + Send + Sync + 'static,
 {
-    Worker { id, concurrency, retry: RetryPolicy::default(), runner: Arc::new(Closure(run)) }
+    let metrics = Arc::new(FunctionMetrics::new("shop/a".into()));
+    Worker { id, concurrency, retry: RetryPolicy::default(), runner: Arc::new(Closure(run)), metrics }
 }
 
 fn done() -> BoxFuture<'static, Outcome> {

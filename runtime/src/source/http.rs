@@ -38,10 +38,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Offer, Target};
 use crate::clock::Clock;
+use crate::event::Event;
 use crate::listener::{Limits, Listener};
 use crate::store::{Accepted, Seq};
 pub use answerer::{Answerer, Payload, Unanswered};
-use body::Budget;
+use body::{Budget, Memory, Read};
 use cloudevents::{Mode, Raw};
 use problem::{Problem, json};
 
@@ -189,16 +190,27 @@ impl Http {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
     {
+        let bus = &self.0.bus;
+        let (events, _memory) =
+            self.events(endpoint, request).await.inspect_err(|problem| bus.refused(problem.reason()))?;
+        let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
+        let offer = Offer { events, target: endpoint.target.clone(), marks: Vec::new() };
+        let accepted = bus.accept(offer).await?;
+        Ok(receipt(&ids, &accepted))
+    }
+
+    /// The events of a request, and its part of the memory for bodies: kept until the events are committed.
+    async fn events<B>(&self, endpoint: &Endpoint, request: Request<B>) -> Result<(Vec<Event>, Memory), Problem>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Error + 'static,
+    {
         let (head, body) = request.into_parts();
         let now_ms = self.0.clock.now_ms();
         let raw = Raw { type_: endpoint.type_.as_deref(), source: &endpoint.uri, now_ms };
         let mode = Mode::of(&head.headers, &raw)?;
-        let read = self.0.budget.read(&head.headers, body, endpoint.body_max).await?;
-        let events = mode.read(&head.headers, read.bytes, &raw)?;
-        let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-        let offer = Offer { events, target: endpoint.target.clone(), marks: Vec::new() };
-        let accepted = self.0.bus.accept(offer).await?;
-        Ok(receipt(&ids, &accepted))
+        let Read { bytes, memory } = self.0.budget.read(&head.headers, body, endpoint.body_max).await?;
+        Ok((mode.read(&head.headers, bytes, &raw)?, memory))
     }
 }
 

@@ -250,6 +250,21 @@ async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
     assert_eq!(list(EventFilter { source: Some("/nowhere".into()), ..filter }).await, Vec::<Seq>::new());
 }
 
+async fn what_waits_is_counted_by_function(store: &dyn Store) {
+    let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+    let (a, b) = (ids[0], ids[1]);
+    let owed = [a, a, a, a, a, b].into_iter().enumerate().map(|(n, f)| new_event(&n.to_string(), vec![to(f)]));
+    store.accept(owed.collect(), vec![]).await.unwrap();
+    store.complete(done(1, 1)).await.unwrap();
+    store.complete(dead(2, 1)).await.unwrap();
+    store.complete(ending(3, 1, "retry", Verdict::RetryAt(NOW_MS + 50))).await.unwrap();
+    let waiting = store.backlog().await.unwrap().functions;
+    assert_eq!(waiting["shop/a"], Waiting { ready: 2, retrying: 1, dead: 1 });
+    assert_eq!(waiting["shop/b"], Waiting { ready: 1, ..Waiting::default() });
+    store.register(vec!["shop/c".into()]).await.unwrap();
+    assert_eq!(store.backlog().await.unwrap().functions["shop/c"], Waiting::default());
+}
+
 macro_rules! over_every_store {
     ($($behaviour:ident)*) => {
         mod memory_store { $(
@@ -283,4 +298,5 @@ over_every_store! {
     one_key_runs_in_order_and_others_beside_it
     a_key_whose_head_died_parks_alone_until_a_person_decides
     events_are_listed_by_type_source_and_position
+    what_waits_is_counted_by_function
 }

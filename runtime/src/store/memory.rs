@@ -8,9 +8,9 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::{
-    Accepted, Answer, CheckReport, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState,
+    Accepted, Answer, Backlog, CheckReport, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState,
     EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, ReadySink, Seq, Store, StoredEvent, Totals,
-    Verdict,
+    Verdict, Waiting,
 };
 use crate::clock::{Clock, UnixMs};
 
@@ -413,6 +413,16 @@ impl Store for MemoryStore {
 
     fn totals(&self) -> Answer<Totals> {
         answer(self.lock().totals())
+    }
+
+    fn backlog(&self) -> Answer<Backlog> {
+        let inner = self.lock();
+        let counts = inner.totals().functions;
+        let functions = inner.functions.iter().map(|name| {
+            let Counts { ready, retrying, dead, .. } = counts.get(name).cloned().unwrap_or_default();
+            (name.clone(), Waiting { ready, retrying, dead })
+        });
+        answer(Backlog { size_bytes: 0, functions: functions.collect() })
     }
 
     fn check(&self) -> Answer<CheckReport> {

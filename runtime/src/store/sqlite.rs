@@ -21,10 +21,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::write::{Portion, Write};
 use super::{
-    Accepted, Answer, CheckReport, Completion, DeadFilter, DeliveryId, DeliveryRecord, EventFilter, FunctionId, Mark,
-    NewEvent, ReadyDelivery, ReadySink, Result, Seq, Store, StoreError, StoredEvent, Totals,
+    Accepted, Answer, Backlog, CheckReport, Completion, DeadFilter, DeliveryId, DeliveryRecord, EventFilter,
+    FunctionId, Mark, NewEvent, ReadyDelivery, ReadySink, Result, Seq, Store, StoreError, StoredEvent, Totals,
 };
 use crate::clock::{Clock, UnixMs};
+use crate::telemetry::CommitMetrics;
 
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
 /// What each version adds to the one before it, from version 2 on.
@@ -51,6 +52,11 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the store in `folder`, making it when it is not there. One process may have it open for writing.
     pub fn open(folder: &Path, clock: Clock) -> Result<Self> {
+        Self::open_measured(folder, clock, Arc::default())
+    }
+
+    /// The same, and counts its commits.
+    pub fn open_measured(folder: &Path, clock: Clock, metrics: Arc<CommitMetrics>) -> Result<Self> {
         std::fs::create_dir_all(folder)
             .map_err(|e| StoreError::Failed(format!("cannot make the data folder {}: {e}", folder.display())))?;
         let path = folder.join("evoke.db");
@@ -75,6 +81,7 @@ impl SqliteStore {
             newest: newest_tx,
             pending: pending.clone(),
             failure: failure_tx,
+            metrics,
         };
         std::thread::Builder::new()
             .name("store-writer".into())
@@ -175,6 +182,16 @@ fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     Ok(connection)
+}
+
+/// The database file with its log and the log's index.
+fn size_bytes(path: &Path) -> u64 {
+    let files = ["", "-wal", "-shm"].into_iter().map(|ending| {
+        let mut file = path.as_os_str().to_owned();
+        file.push(ending);
+        std::fs::metadata(file).map_or(0, |metadata| metadata.len())
+    });
+    files.sum()
 }
 
 /// Connections that wait for a query.
@@ -280,6 +297,11 @@ impl Store for SqliteStore {
 
     fn totals(&self) -> Answer<Totals> {
         self.read(read::totals)
+    }
+
+    fn backlog(&self) -> Answer<Backlog> {
+        let path = self.readers.path.clone();
+        self.read(move |c| Ok(Backlog { size_bytes: size_bytes(&path), functions: read::waiting(c)? }))
     }
 
     fn check(&self) -> Answer<CheckReport> {

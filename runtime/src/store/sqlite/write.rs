@@ -121,6 +121,11 @@ impl Counters {
     pub(super) fn pending(&self) -> u64 {
         self.pending
     }
+
+    /// Events and deliveries that came in since.
+    pub(super) fn since(&self, before: Self) -> (u64, u64) {
+        ((self.seq - before.seq).unsigned_abs(), (self.delivery - before.delivery).unsigned_abs())
+    }
 }
 
 /// Applies one write. The answer comes back in any case, so that whoever asked hears of a failure too.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
@@ -9,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::write::{Counters, Settled, Write, apply};
 use crate::clock::Clock;
 use crate::store::{ReadyDelivery, ReadySink, Seq, StoreError};
+use crate::telemetry::CommitMetrics;
 
 /// Writes in one commit. Past about a thousand the fsync is a small part of the commit's time, and the first of the
 /// batch would only wait longer.
@@ -25,6 +27,7 @@ pub(super) struct Writer {
     pub(super) newest: watch::Sender<Seq>,
     pub(super) pending: Arc<AtomicU64>,
     pub(super) failure: watch::Sender<Option<String>>,
+    pub(super) metrics: Arc<CommitMetrics>,
 }
 
 impl Writer {
@@ -52,10 +55,12 @@ impl Writer {
     /// One transaction. `Err` latches: the state on disk is not known any more.
     fn commit(&mut self, batch: Vec<Write>) -> Result<(), String> {
         let before = self.counters;
+        let started = Instant::now();
         let mut settled = Vec::with_capacity(batch.len());
         let mut ready = Vec::new();
         let error = match self.transact(batch, &mut settled, &mut ready) {
             Ok(()) => {
+                self.measure(before, settled.len(), started);
                 self.pending.store(self.counters.pending(), Ordering::Relaxed);
                 // Deliveries are announced before the answers go out, so that nobody who has an answer can find
                 // the dispatcher unaware.
@@ -77,6 +82,14 @@ impl Writer {
         let error = if full { StoreError::Full } else { StoreError::Failed(error.to_string()) };
         settled.into_iter().for_each(|s| s.fail(&error));
         if full { Ok(()) } else { Err(error.to_string()) }
+    }
+
+    fn measure(&self, before: Counters, writes: usize, started: Instant) {
+        let (events, deliveries) = self.counters.since(before);
+        self.metrics.writes.count(writes as u64);
+        self.metrics.duration.observe(started.elapsed());
+        self.metrics.events.add(events);
+        self.metrics.deliveries.add(deliveries);
     }
 
     fn transact(
