@@ -12,5 +12,6 @@ mod http;
 mod kinds;
 mod orders;
 mod reload;
+mod telemetry;
 mod tidy;
 mod timers;
