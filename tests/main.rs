@@ -6,11 +6,13 @@ mod support;
 
 mod commands;
 mod crash;
+mod dedup;
 mod fates;
 mod files;
 mod http;
 mod kinds;
 mod orders;
+mod overload;
 mod reload;
 mod telemetry;
 mod tidy;

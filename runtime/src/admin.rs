@@ -23,7 +23,7 @@
 //!
 //! `{ref}` is an event's number or, when there is none of this number, its id. An id that several sources gave is
 //! answered 409 with the numbers of the events in `seqs`. Refusals are `application/problem+json` (RFC 9457) with the
-//! reason in `detail`: 400, 404, 405, 409, 413, 415, 503 with `Retry-After`, and 500 when the store failed. Bodies are
+//! reason in `detail`: 400, 404, 405, 409, 413, 415, 429 and 503 with `Retry-After`, and 500 when the store failed. Bodies are
 //! JSON and say so in their content type, which also keeps web pages of other origins from sending any.
 
 mod dead;

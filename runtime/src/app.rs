@@ -59,6 +59,10 @@ pub struct UpOptions {
     pub drain: Duration,
     /// Deliveries at once over all functions.
     pub concurrency: u32,
+    /// How long a source and id are known.
+    pub dedup_window: Duration,
+    /// What may be pending before no more is taken on.
+    pub backlog_max: bus::Amount,
 }
 
 /// Why a command could not do what it was asked.
@@ -208,15 +212,16 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
 async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Listener, Listener)> {
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new());
-    let store = SqliteStore::open_measured(data.path(), clock.clone(), metrics.commits.clone())?;
-    let store: Arc<dyn Store> = Arc::new(store);
+    let (window, commits) = (options.dedup_window, metrics.commits.clone());
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_measured(data.path(), clock.clone(), window, commits)?);
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
     let logs = LogBook::open(data.path())?;
     let sandbox = open_sandbox(&options)?;
     let public = bind(options.http, "--http").await?;
     let admin = bind(options.admin, "--admin").await?;
+    let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
     let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
-    let bus = Bus::new(store.clone(), Router::default(), bus::Limits::default()).traced(spans);
+    let bus = Bus::new(store.clone(), Router::default(), limits).traced(spans);
     let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), options.concurrency);
     let http = Http::new(bus.through(Ingress::Http, &metrics), clock.clone(), Routes::default());
     let sources = tokio::sync::Mutex::new(Sources::new(bus.clone(), clock.clone(), metrics.clone()));

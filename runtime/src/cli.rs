@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and who does it.
 
 mod apps;
+mod bounds;
 mod check;
 mod client;
 mod dead;
@@ -166,11 +167,20 @@ struct Up {
     /// Deliveries at once over all functions
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096), value_name = "N")]
     concurrency: u32,
+    #[command(flatten)]
+    bounds: bounds::Bounds,
 }
 
 /// A duration as manifests write it.
 fn duration(text: &str) -> Result<Duration, String> {
     crate::manifest::units::parse_duration(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.help))
+}
+
+/// A size as manifests write it, in bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let size =
+        crate::manifest::units::parse_size(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.help))?;
+    Ok(size.0)
 }
 
 /// Sends the program's own log to standard error: what `EVOKE_LOG` says, by default warnings.

@@ -2,6 +2,8 @@
 //!
 //! The store holds what the bus decided; it matches nothing and runs nothing. Its promises stand at the methods.
 
+mod answer;
+mod backlog;
 pub mod memory;
 pub mod sqlite;
 
@@ -11,12 +13,16 @@ mod conformance;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+pub use self::answer::Answer;
 use crate::clock::UnixMs;
 use crate::event::Event;
+
+pub use self::backlog::{Amount, Backlog, Origin};
 
 /// A position in the total order of accepted events; the first is 1.
 pub type Seq = i64;
@@ -34,6 +40,8 @@ pub struct Lineage {
     pub root: Option<Seq>,
     /// How many functions the chain went through to this event.
     pub hops: u32,
+    /// The source where the chain came in: its backlog is this source's share.
+    pub origin: Origin,
 }
 
 /// An event as it is to be stored, with the deliveries it is owed.
@@ -74,7 +82,8 @@ pub struct Mark {
 pub enum Accepted {
     /// It is stored at this position.
     New(Seq),
-    /// Its source and id are known: it was stored at this position before, and nothing was stored now.
+    /// Its source and id were accepted within the dedup window: it was stored at this position before, and nothing
+    /// was stored now.
     Duplicate(Seq),
 }
 
@@ -128,6 +137,9 @@ pub enum DeliveryState {
 }
 
 impl DeliveryState {
+    /// Every one.
+    pub const ALL: [Self; 6] = [Self::Ready, Self::Retrying, Self::Blocked, Self::Done, Self::Dead, Self::Purged];
+
     /// The word for it in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -172,6 +184,8 @@ pub enum Verdict {
 pub struct Completion {
     /// Which delivery.
     pub delivery: DeliveryId,
+    /// Whose it is.
+    pub function: FunctionId,
     /// How the attempt went.
     pub record: AttemptRecord,
     /// What follows.
@@ -247,6 +261,30 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// How many are in a state.
+    pub fn get(&self, state: DeliveryState) -> u64 {
+        match state {
+            DeliveryState::Ready => self.ready,
+            DeliveryState::Retrying => self.retrying,
+            DeliveryState::Blocked => self.blocked,
+            DeliveryState::Done => self.done,
+            DeliveryState::Dead => self.dead,
+            DeliveryState::Purged => self.purged,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn of(&mut self, state: DeliveryState) -> &mut u64 {
+        match state {
+            DeliveryState::Ready => &mut self.ready,
+            DeliveryState::Retrying => &mut self.retrying,
+            DeliveryState::Blocked => &mut self.blocked,
+            DeliveryState::Done => &mut self.done,
+            DeliveryState::Dead => &mut self.dead,
+            DeliveryState::Purged => &mut self.purged,
+        }
+    }
+
     /// Deliveries that are owed still.
     pub fn pending(&self) -> u64 {
         self.ready + self.retrying + self.blocked
@@ -269,26 +307,6 @@ pub struct Totals {
     pub functions: BTreeMap<String, Counts>,
 }
 
-/// What waits in a store, cheap to ask for: what metrics show.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Its files on disk, in bytes.
-    pub size_bytes: u64,
-    /// What waits of each function, by full name; every function that was ever registered.
-    pub functions: BTreeMap<String, Waiting>,
-}
-
-/// What waits of a function. Deliveries that are blocked are not among them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Waiting {
-    /// Ready to run, or running.
-    pub ready: u64,
-    /// Waiting for another attempt.
-    pub retrying: u64,
-    /// Given up.
-    pub dead: u64,
-}
-
 /// What `check` found: conservation holds and the store is sound when `problems` is empty.
 #[derive(Debug, Clone, Default)]
 pub struct CheckReport {
@@ -297,6 +315,10 @@ pub struct CheckReport {
     /// What is wrong, for people; at most 100 lines.
     pub problems: Vec<String>,
 }
+
+/// How long a source and id are known by default: longer than producers try again, short enough that nobody waits for
+/// an id to be free.
+pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -315,11 +337,18 @@ pub enum StoreError {
 
 /// A result of the store.
 pub type Result<T> = std::result::Result<T, StoreError>;
-/// An answer of the store to come.
-pub type Answer<T> = BoxFuture<'static, Result<T>>;
 
-/// Told of deliveries that became ready, in commit order, after their commit. It must not block.
-pub type ReadySink = Box<dyn Fn(Vec<ReadyDelivery>) + Send + Sync>;
+/// What one commit brought about, or failed to.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Deliveries that became ready.
+    pub ready: Vec<ReadyDelivery>,
+    /// What [`Store::settle`] was given, each with what became of it.
+    pub settled: Vec<(Arc<Completion>, Result<()>)>,
+}
+
+/// Told of every commit, in commit order and once a commit. It must not block.
+pub type CommitSink = Box<dyn Fn(Committed) + Send + Sync>;
 
 /// A durable bus store.
 ///
@@ -329,17 +358,22 @@ pub trait Store: Send + Sync + 'static {
     /// Names that belong to functions, to ids that stay the same for the life of the store.
     fn register(&self, functions: Vec<String>) -> Answer<Vec<FunctionId>>;
 
-    /// From now on tells `sink` of every delivery that becomes ready through a commit. Deliveries that were ready
-    /// before are found with [`Store::ready`].
-    fn on_ready(&self, sink: ReadySink);
+    /// From now on tells `sink` of every delivery that becomes ready through a commit, and of what was settled.
+    /// Deliveries that were ready before are found with [`Store::ready`].
+    fn on_commit(&self, sink: CommitSink);
 
-    /// Stores events with their deliveries and marks, all or nothing. An event whose source and id are known is
-    /// answered as a duplicate and stores nothing; marks are written all the same.
+    /// Stores events with their deliveries and marks, all or nothing. An event whose source and id were accepted
+    /// within the dedup window is answered as a duplicate and stores nothing; marks are written all the same.
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> Answer<Vec<Accepted>>;
 
     /// Ends an attempt: record, verdict, published events and their deliveries commit together. A delivery that is
     /// not pending any more is left alone: a completion that is repeated changes nothing.
     fn complete(&self, completion: Arc<Completion>) -> Answer<()>;
+
+    /// Like [`Store::complete`], but the answer only says that the store has taken it over: the sink of
+    /// [`Store::on_commit`] is told when it is committed, or was not. One call for a whole commit is cheaper than
+    /// waking who waits for each.
+    fn settle(&self, completion: Arc<Completion>) -> Answer<()>;
 
     /// Makes dead letters ready again, with fresh attempts; answers how many.
     fn redrive(&self, which: DeadFilter) -> Answer<u64>;
@@ -377,20 +411,25 @@ pub trait Store: Send + Sync + 'static {
     /// Dead letters, oldest first, at most `limit`.
     fn dead(&self, which: DeadFilter, limit: usize) -> Answer<Vec<DeliveryRecord>>;
 
-    /// The numbers.
+    /// The numbers, which run along: nothing is counted, so that it takes the same time with any number of events.
     fn totals(&self) -> Answer<Totals>;
 
-    /// What waits. Unlike [`Store::totals`] it does not look at what is done.
-    fn backlog(&self) -> Answer<Backlog>;
+    /// Its files on disk, in bytes.
+    fn size_bytes(&self) -> Answer<u64>;
 
-    /// Verifies conservation and integrity.
+    /// Verifies conservation and integrity: counts, and compares with the numbers that run along.
     fn check(&self) -> Answer<CheckReport>;
 
     /// The position of the newest event, as it changes.
     fn newest(&self) -> watch::Receiver<Seq>;
 
+    /// What is owed now, as of the last commit.
+    fn backlog(&self) -> &Backlog;
+
     /// Deliveries that are owed now: ready, retrying or blocked, as of the last commit.
-    fn pending(&self) -> u64;
+    fn pending(&self) -> u64 {
+        self.backlog().total().deliveries
+    }
 
     /// Resolves when the store has failed for good (see [`StoreError::Failed`]), with the reason.
     fn failure(&self) -> BoxFuture<'static, String>;

@@ -20,6 +20,7 @@ pub use histogram::{Distribution, Histogram};
 pub use spans::{Attempting, Live, Spans};
 
 use crate::outcome::Outcome;
+use crate::store::Verdict;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -79,6 +80,8 @@ pub enum Refusal {
     TooLarge,
     /// Too much is pending or under way.
     Overloaded,
+    /// Their source owns as much of what is pending as is free.
+    Crowding,
     /// The disk is full.
     DiskFull,
     /// The store failed or is closed.
@@ -86,7 +89,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Self; 5] = [Self::Invalid, Self::TooLarge, Self::Overloaded, Self::DiskFull, Self::StoreFailed];
+    const ALL: [Self; 6] =
+        [Self::Invalid, Self::TooLarge, Self::Overloaded, Self::Crowding, Self::DiskFull, Self::StoreFailed];
 
     /// The word for it, as a label.
     pub fn name(self) -> &'static str {
@@ -94,6 +98,7 @@ impl Refusal {
             Self::Invalid => "invalid",
             Self::TooLarge => "too-large",
             Self::Overloaded => "overloaded",
+            Self::Crowding => "crowding",
             Self::DiskFull => "disk-full",
             Self::StoreFailed => "store-failed",
         }
@@ -158,14 +163,45 @@ impl FunctionMetrics {
     }
 
     /// Counts an attempt that ended.
-    pub fn attempted(&self, outcome: &Outcome, took: Duration) {
-        let kind = outcome.kind();
+    pub fn attempted(&self, attempted: &Attempted<'_>) {
+        let kind = attempted.outcome.kind();
         let counter = Outcome::KINDS.iter().position(|known| *known == kind).and_then(|at| self.attempts.get(at));
         if let Some(counter) = counter {
             counter.increment();
         }
-        self.duration.observe(took);
+        self.duration.observe(attempted.took);
+        if let Some(waited) = attempted.waited {
+            self.wait.observe(waited);
+        }
+        match attempted.verdict {
+            Verdict::Done => {
+                self.done.increment();
+                self.latency.observe(attempted.since_accepted);
+                if attempted.published > 0 {
+                    self.published.add(attempted.published as u64);
+                }
+            }
+            Verdict::RetryAt(_) => self.retried.increment(),
+            Verdict::Dead(_) => self.dead.increment(),
+        }
     }
+}
+
+/// An attempt that ended, as it is counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempted<'a> {
+    /// How it ended.
+    pub outcome: &'a Outcome,
+    /// What follows.
+    pub verdict: &'a Verdict,
+    /// How long it took.
+    pub took: Duration,
+    /// From the event's acceptance to its start; of the first attempt only.
+    pub waited: Option<Duration>,
+    /// From the event's acceptance to its end.
+    pub since_accepted: Duration,
+    /// Events that it published.
+    pub published: usize,
 }
 
 /// How the store commits.
@@ -175,20 +211,11 @@ pub struct CommitMetrics {
     pub writes: Histogram,
     /// How long each took, its fsync included.
     pub duration: Histogram,
-    /// Events that were stored, those that functions published included.
-    pub events: Counter,
-    /// Deliveries that these are owed.
-    pub deliveries: Counter,
 }
 
 impl Default for CommitMetrics {
     fn default() -> Self {
-        Self {
-            writes: Histogram::of_counts(),
-            duration: Histogram::of_durations(),
-            events: Counter::default(),
-            deliveries: Counter::default(),
-        }
+        Self { writes: Histogram::of_counts(), duration: Histogram::of_durations() }
     }
 }
 

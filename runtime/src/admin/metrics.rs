@@ -17,12 +17,14 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap)
     let format = Format::preferred(&accept);
     let in_force = (admin.in_force)().await;
     // A store in trouble is when the other numbers are wanted most.
-    let backlog = tokio::time::timeout(STORE_PATIENCE, admin.store.backlog()).await.ok().and_then(Result::ok);
+    let asked = async { (admin.store.totals().await.ok(), admin.store.size_bytes().await.ok()) };
+    let (totals, size_bytes) = tokio::time::timeout(STORE_PATIENCE, asked).await.unwrap_or_default();
     let queue = |f: super::FunctionStatus| Queue { function: f.name, running: f.running, held: f.held };
     let source = |s: super::SourceStatus| SourceHealth { uri: s.uri, degraded: s.trouble.is_some() };
     let moment = Moment {
-        pending: admin.store.pending(),
-        backlog,
+        backlog: admin.store.backlog().total(),
+        totals,
+        size_bytes,
         queues: in_force.functions.into_iter().map(queue).collect(),
         sources: in_force.sources.into_iter().map(source).collect(),
         sandbox: in_force.sandbox,

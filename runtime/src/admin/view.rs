@@ -239,7 +239,7 @@ impl From<&StoredEvent> for Envelope {
 impl From<&StoredEvent> for Node {
     fn from(stored: &StoredEvent) -> Self {
         let Envelope { seq, accepted, event } = stored.into();
-        let store::Lineage { cause: published_by, root, hops } = stored.lineage;
+        let store::Lineage { cause: published_by, root, hops, .. } = stored.lineage;
         Self { seq, accepted, hops, published_by, root, event, deliveries: Vec::new(), cut: None }
     }
 }

@@ -9,23 +9,19 @@ use crate::bus::Target;
 use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::outcome::{self, Next, Outcome};
-use crate::store::{AttemptRecord, Completion, Lineage, NewEvent, ReadyDelivery, StoreError, Verdict};
-use crate::telemetry::{Attempting, Live};
+use crate::store::{AttemptRecord, Completion, Lineage, NewEvent, ReadyDelivery, Store, StoreError, Verdict};
+use crate::telemetry::{Attempted, Attempting};
 
 /// Functions that an event may come through. A chain of this length is a loop: nobody draws one on purpose.
 pub(super) const HOPS_MAX: u32 = 64;
 
-/// Runs the function and commits how it ended; answers when it is tried again.
-pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: ReadyDelivery) -> Option<UnixMs> {
+/// Runs the function; answers how it ended, to be committed.
+pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery) -> Completion {
     let started_ms = inner.clock.now_ms();
     let attempt = delivery.attempts + 1;
-    let metrics = &worker.metrics;
-    if attempt == 1 {
-        metrics.wait.observe(between(delivery.event.accepted_ms, started_ms));
-    }
-    let call = call(inner, &delivery, attempt);
+    let call = call(inner, delivery, attempt);
     let span = inner.bus.spans().attempt(&Attempting {
-        function: &metrics.name,
+        function: &worker.metrics.name,
         delivery_id: &call.delivery_id,
         attempt,
         trigger: &delivery.trigger,
@@ -33,19 +29,16 @@ pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: ReadyDelivery
     });
     let Ran { mut outcome, mut published, duration } = worker.runner.run(call).await;
     let mut publishes = Vec::new();
-    // They end when what was published is committed.
-    let mut publishing = Vec::new();
     if outcome == Outcome::Done {
-        publishing = inner.bus.spans().publish(&span, &delivery.event.event, &mut published);
-        match route(inner, &delivery, published) {
+        let spans = inner.bus.spans().publish(&span, &delivery.event.event, &mut published);
+        match route(inner, delivery, published) {
             Ok(routed) => publishes = routed,
             Err(failed) => {
+                spans.into_iter().for_each(|span| span.not_published(&failed));
                 outcome = failed;
-                publishing.drain(..).for_each(Live::not_committed);
             }
         }
     }
-    metrics.attempted(&outcome, duration);
 
     let ended_ms = inner.clock.now_ms();
     let age = between(delivery.since_ms, ended_ms);
@@ -55,6 +48,16 @@ pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: ReadyDelivery
         Next::RetryAfter(wait) => Verdict::RetryAt(ended_ms + i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 2)),
         Next::Dead { cause } => Verdict::Dead(cause),
     };
+    let accepted_ms = delivery.event.accepted_ms;
+    worker.metrics.attempted(&Attempted {
+        outcome: &outcome,
+        verdict: &verdict,
+        took: duration,
+        waited: (attempt == 1).then(|| between(accepted_ms, started_ms)),
+        since_accepted: between(accepted_ms, ended_ms),
+        published: publishes.len(),
+    });
+    span.ended(&outcome, &verdict, duration);
     let record = AttemptRecord {
         attempt,
         started_ms,
@@ -62,34 +65,10 @@ pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: ReadyDelivery
         outcome: outcome.kind().into(),
         message: outcome.message(),
     };
-    let completion = Arc::new(Completion { delivery: delivery.id, record, verdict, publishes });
-    let committed = commit(inner, completion.clone()).await;
-    if !committed {
-        publishing.into_iter().chain([span]).for_each(Live::not_committed);
-        return None;
-    }
-    drop(publishing);
-    let retry_at_ms = match completion.verdict {
-        Verdict::Done => {
-            metrics.done.increment();
-            metrics.published.add(completion.publishes.len() as u64);
-            metrics.latency.observe(between(delivery.event.accepted_ms, ended_ms));
-            None
-        }
-        Verdict::RetryAt(at_ms) => {
-            metrics.retried.increment();
-            Some(at_ms)
-        }
-        Verdict::Dead(_) => {
-            metrics.dead.increment();
-            None
-        }
-    };
-    span.ended(&outcome, &completion.verdict, duration);
-    retry_at_ms
+    Completion { delivery: delivery.id, function: delivery.function, record, verdict, publishes }
 }
 
-/// None when the clock was set back meanwhile.
+/// Nothing when the clock was set back meanwhile.
 fn between(start_ms: UnixMs, end_ms: UnixMs) -> Duration {
     Duration::from_millis(u64::try_from(end_ms - start_ms).unwrap_or_default())
 }
@@ -111,7 +90,8 @@ fn route(inner: &Inner, delivery: &ReadyDelivery, published: Vec<Event>) -> Resu
     if hops > HOPS_MAX && !published.is_empty() {
         return Err(Outcome::Loop { hops: HOPS_MAX });
     }
-    let lineage = Lineage { cause: Some(delivery.id), root: Some(cause.lineage.root.unwrap_or(cause.seq)), hops };
+    let root = Some(cause.lineage.root.unwrap_or(cause.seq));
+    let lineage = Lineage { cause: Some(delivery.id), root, hops, origin: cause.lineage.origin };
     let router = inner.bus.router();
     let routed = published.into_iter().map(|event| {
         let deliveries = router
@@ -122,18 +102,22 @@ fn route(inner: &Inner, delivery: &ReadyDelivery, published: Vec<Event>) -> Resu
     routed.collect()
 }
 
-/// Commits the end of an attempt, and says whether it did. While the disk is full the delivery keeps its place here
-/// and tries again.
-async fn commit(inner: &Inner, completion: Arc<Completion>) -> bool {
+/// When the delivery is tried again.
+pub(super) fn retry_at_ms(completion: &Completion) -> Option<UnixMs> {
+    match completion.verdict {
+        Verdict::RetryAt(at_ms) => Some(at_ms),
+        Verdict::Done | Verdict::Dead(_) => None,
+    }
+}
+
+/// Commits an end that the disk had no room for. Until it has, the delivery keeps its place and tries again.
+pub(super) async fn commit_when_there_is_room(store: &dyn Store, completion: &Arc<Completion>) {
     loop {
-        match inner.store.complete(completion.clone()).await {
-            Ok(()) => return true,
-            Err(StoreError::Full) => tokio::time::sleep(STORE_RETRY).await,
-            Err(error) => {
-                // The store is gone for good and says so itself; the delivery is pending when it is opened again.
-                tracing::debug!("an outcome was not committed: {error}");
-                return false;
-            }
+        tokio::time::sleep(STORE_RETRY).await;
+        match store.complete(completion.clone()).await {
+            Err(StoreError::Full) => {}
+            // When the store is gone for good it says so itself; the delivery is pending when it is opened again.
+            Ok(()) | Err(StoreError::Failed(_) | StoreError::Closed) => return,
         }
     }
 }

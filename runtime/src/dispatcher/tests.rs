@@ -46,7 +46,7 @@ impl House {
             Event::from_json(json.as_bytes(), |_| {}).unwrap()
         });
         let target = Target::Function { function, trigger: "on[0]".into() };
-        self.bus.accept(Offer { events: events.collect(), target, marks: vec![] }).await.unwrap();
+        self.bus.accept(Offer { events: events.collect(), target, ..Offer::default() }).await.unwrap();
     }
 
     /// Waits until nothing is pending; on a paused clock this takes no time.

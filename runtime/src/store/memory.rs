@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::backlog::{Change, Share};
 use super::{
-    Accepted, Answer, Backlog, CheckReport, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState,
-    EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, ReadySink, Seq, Store, StoredEvent, Totals,
-    Verdict, Waiting,
+    Accepted, Answer, Backlog, CheckReport, CommitSink, Committed, Completion, Counts, DEDUP_WINDOW, DeadFilter,
+    DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery,
+    Result, Seq, Store, StoredEvent, Totals, Verdict,
 };
 use crate::clock::{Clock, UnixMs};
 
@@ -18,12 +20,15 @@ use crate::clock::{Clock, UnixMs};
 pub struct MemoryStore {
     state: Mutex<State>,
     newest: watch::Sender<Seq>,
+    backlog: Backlog,
 }
 
 struct State {
     clock: Clock,
     functions: Vec<String>,
     events: Vec<Row>,
+    dedup_window_ms: UnixMs,
+    /// The newest of each source and id.
     by_id: HashMap<(String, String), Seq>,
     deliveries: Vec<Delivery>,
     published: HashMap<DeliveryId, Vec<Seq>>,
@@ -32,8 +37,8 @@ struct State {
     /// Who of an order key is neither done nor purged.
     unfinished: HashMap<(FunctionId, String), BTreeSet<DeliveryId>>,
     marks: BTreeMap<(String, String), Vec<u8>>,
-    pending: u64,
-    sink: Option<ReadySink>,
+    backlog: Change,
+    sink: Option<CommitSink>,
 }
 
 struct Row {
@@ -54,8 +59,14 @@ struct Delivery {
 impl MemoryStore {
     /// An empty store.
     pub fn new(clock: Clock) -> Self {
+        Self::with(clock, DEDUP_WINDOW)
+    }
+
+    /// The same, with the time in which a source and id are accepted once.
+    pub fn with(clock: Clock, dedup_window: Duration) -> Self {
         let state = State {
             clock,
+            dedup_window_ms: UnixMs::try_from(dedup_window.as_millis()).unwrap_or(UnixMs::MAX),
             functions: Vec::new(),
             events: Vec::new(),
             by_id: HashMap::new(),
@@ -65,42 +76,55 @@ impl MemoryStore {
             due: HashMap::new(),
             unfinished: HashMap::new(),
             marks: BTreeMap::new(),
-            pending: 0,
+            backlog: Change::default(),
             sink: None,
         };
-        Self { state: Mutex::new(state), newest: watch::channel(0).0 }
+        Self { state: Mutex::new(state), newest: watch::channel(0).0, backlog: Backlog::default() }
     }
 
     /// Has the store say that so many deliveries are owed.
     #[cfg(test)]
     pub(crate) fn set_pending(&self, pending: u64) {
-        self.lock().pending = pending;
+        self.backlog.set(pending);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies a write and announces what it made ready, in commit order: under the lock.
-    fn write<T: Send + 'static>(&self, apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> T) -> Answer<T> {
+    /// Applies a write and tells the sink what it brought about, in commit order: under the lock.
+    fn write<T>(
+        &self,
+        settled: Vec<(Arc<Completion>, Result<()>)>,
+        apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> T,
+    ) -> Answer<T> {
         let mut state = self.lock();
+        let before = state.events.len() as Seq;
         let mut ready = Vec::new();
         let result = apply(&mut state, &mut ready);
-        let ready: Vec<_> = ready.into_iter().filter_map(|id| state.ready_delivery(id)).collect();
-        if !ready.is_empty()
+        self.backlog.apply(&mut state.backlog);
+        if (!ready.is_empty() || !settled.is_empty())
             && let Some(sink) = &state.sink
         {
-            sink(ready);
+            let ready = ready.into_iter().filter_map(|id| state.ready_delivery(id)).collect();
+            sink(Committed { ready, settled });
         }
         let newest = state.events.len() as Seq;
         drop(state);
-        self.newest.send_if_modified(|seq| std::mem::replace(seq, newest) != newest);
-        answer(result)
+        if newest != before {
+            self.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
+        }
+        Answer::now(Ok(result))
     }
 }
 
-fn answer<T: Send + 'static>(value: T) -> Answer<T> {
-    std::future::ready(Ok(value)).boxed()
+fn answer<T>(value: T) -> Answer<T> {
+    Answer::now(Ok(value))
+}
+
+/// What a delivery of an event is of the backlog.
+fn share(event: &StoredEvent) -> Share {
+    Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
 }
 
 /// Positions and names count from 1.
@@ -129,12 +153,16 @@ impl State {
     fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {
         let NewEvent { event, lineage, deliveries } = new;
         let key = (event.source.clone(), event.id.clone());
-        if let Some(seq) = self.by_id.get(&key) {
+        let now_ms = self.clock.now_ms();
+        let since_ms = now_ms.saturating_sub(self.dedup_window_ms);
+        if let Some(seq) = self.by_id.get(&key)
+            && self.event(*seq).is_some_and(|row| row.stored.accepted_ms > since_ms)
+        {
             return Accepted::Duplicate(*seq);
         }
         let seq = self.events.len() as Seq + 1;
         self.by_id.insert(key, seq);
-        let stored = Arc::new(StoredEvent { seq, accepted_ms: self.clock.now_ms(), lineage, event });
+        let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
         if let Some(cause) = lineage.cause {
             self.published.entry(cause).or_default().push(seq);
         }
@@ -167,7 +195,7 @@ impl State {
             attempts: Vec::new(),
         };
         let since_ms = event.accepted_ms;
-        self.pending += 1;
+        self.backlog.came(share(event));
         self.deliveries.push(Delivery { record, function, trigger, forgiven: 0, since_ms, event: event.clone() });
         if !blocked {
             self.make_ready(id, ready);
@@ -200,8 +228,9 @@ impl State {
         }
     }
 
-    fn complete(&mut self, completion: Completion, ready: &mut Vec<DeliveryId>) {
-        let Completion { delivery: id, record, verdict, publishes } = completion;
+    fn complete(&mut self, completion: &Completion, ready: &mut Vec<DeliveryId>) {
+        let Completion { delivery: id, record, verdict, publishes, .. } = completion;
+        let id = *id;
         let Some(delivery) = self.deliveries.get_mut(index(id)) else { return };
         match delivery.record.state {
             DeliveryState::Ready => {
@@ -213,26 +242,26 @@ impl State {
             }
             _ => return,
         }
-        delivery.record.attempts.push(record);
+        delivery.record.attempts.push(record.clone());
         if !matches!(verdict, Verdict::RetryAt(_)) {
-            self.pending -= 1;
+            self.backlog.went(share(&delivery.event));
         }
         match verdict {
             Verdict::Done => {
                 delivery.record.state = DeliveryState::Done;
                 for new in publishes {
-                    self.insert(new, ready);
+                    self.insert(new.clone(), ready);
                 }
                 self.finish(id, ready);
             }
             Verdict::RetryAt(due_ms) => {
                 delivery.record.state = DeliveryState::Retrying;
-                delivery.record.due_ms = Some(due_ms);
-                self.due.entry(delivery.function).or_default().insert((due_ms, id));
+                delivery.record.due_ms = Some(*due_ms);
+                self.due.entry(delivery.function).or_default().insert((*due_ms, id));
             }
             Verdict::Dead(cause) => {
                 delivery.record.state = DeliveryState::Dead;
-                delivery.record.cause = Some(cause);
+                delivery.record.cause = Some(cause.clone());
             }
         }
     }
@@ -260,10 +289,10 @@ impl State {
                 delivery.forgiven = delivery.record.attempts.len() as u32;
                 delivery.since_ms = now_ms;
                 delivery.record.cause = None;
+                self.backlog.came(share(&delivery.event));
             }
             self.make_ready(*id, ready);
         }
-        self.pending += ids.len() as u64;
         ids.len() as u64
     }
 
@@ -282,14 +311,7 @@ impl State {
         let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
         for delivery in &self.deliveries {
             let counts = functions.entry(delivery.record.function.clone()).or_default();
-            *match delivery.record.state {
-                DeliveryState::Ready => &mut counts.ready,
-                DeliveryState::Retrying => &mut counts.retrying,
-                DeliveryState::Blocked => &mut counts.blocked,
-                DeliveryState::Done => &mut counts.done,
-                DeliveryState::Dead => &mut counts.dead,
-                DeliveryState::Purged => &mut counts.purged,
-            } += 1;
+            *counts.of(delivery.record.state) += 1;
         }
         let owed = self.events.iter().map(|row| row.owed as u64).sum();
         Totals { events: self.events.len() as u64, owed, functions }
@@ -309,12 +331,12 @@ impl Store for MemoryStore {
         answer(ids.collect())
     }
 
-    fn on_ready(&self, sink: ReadySink) {
+    fn on_commit(&self, sink: CommitSink) {
         self.lock().sink = Some(sink);
     }
 
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> Answer<Vec<Accepted>> {
-        self.write(|state, ready| {
+        self.write(Vec::new(), |state, ready| {
             for Mark { scope, key, value } in marks {
                 match value {
                     Some(value) => state.marks.insert((scope, key), value),
@@ -326,15 +348,19 @@ impl Store for MemoryStore {
     }
 
     fn complete(&self, completion: Arc<Completion>) -> Answer<()> {
-        self.write(|state, ready| state.complete(Arc::unwrap_or_clone(completion), ready))
+        self.write(Vec::new(), |state, ready| state.complete(&completion, ready))
+    }
+
+    fn settle(&self, completion: Arc<Completion>) -> Answer<()> {
+        self.write(vec![(completion.clone(), Ok(()))], |state, ready| state.complete(&completion, ready))
     }
 
     fn redrive(&self, which: DeadFilter) -> Answer<u64> {
-        self.write(|state, ready| state.redrive(&which, ready))
+        self.write(Vec::new(), |state, ready| state.redrive(&which, ready))
     }
 
     fn purge(&self, which: DeadFilter) -> Answer<u64> {
-        self.write(|state, ready| state.purge(&which, ready))
+        self.write(Vec::new(), |state, ready| state.purge(&which, ready))
     }
 
     fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>> {
@@ -415,14 +441,8 @@ impl Store for MemoryStore {
         answer(self.lock().totals())
     }
 
-    fn backlog(&self) -> Answer<Backlog> {
-        let inner = self.lock();
-        let counts = inner.totals().functions;
-        let functions = inner.functions.iter().map(|name| {
-            let Counts { ready, retrying, dead, .. } = counts.get(name).cloned().unwrap_or_default();
-            (name.clone(), Waiting { ready, retrying, dead })
-        });
-        answer(Backlog { size_bytes: 0, functions: functions.collect() })
+    fn size_bytes(&self) -> Answer<u64> {
+        answer(0)
     }
 
     fn check(&self) -> Answer<CheckReport> {
@@ -440,8 +460,8 @@ impl Store for MemoryStore {
         self.newest.subscribe()
     }
 
-    fn pending(&self) -> u64 {
-        self.lock().pending
+    fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     fn failure(&self) -> BoxFuture<'static, String> {

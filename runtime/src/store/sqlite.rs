@@ -4,25 +4,29 @@
 //! them all (group commit); readers stand beside it, each on its own connection. `schema.sql` is the format.
 
 mod check;
+mod dedup;
 mod read;
 mod rows;
+mod totals;
 mod write;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rusqlite::{Connection, OpenFlags};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::write::{Portion, Write};
 use super::{
-    Accepted, Answer, Backlog, CheckReport, Completion, DeadFilter, DeliveryId, DeliveryRecord, EventFilter,
-    FunctionId, Mark, NewEvent, ReadyDelivery, ReadySink, Result, Seq, Store, StoreError, StoredEvent, Totals,
+    Accepted, Answer, Backlog, CheckReport, CommitSink, Completion, DEDUP_WINDOW, DeadFilter, DeliveryId,
+    DeliveryRecord, EventFilter, FunctionId, Mark, NewEvent, ReadyDelivery, Result, Seq, Store, StoreError,
+    StoredEvent, Totals,
 };
 use crate::clock::{Clock, UnixMs};
 use crate::telemetry::CommitMetrics;
@@ -42,21 +46,31 @@ const READERS_MAX: usize = 4;
 pub struct SqliteStore {
     writes: mpsc::Sender<Write>,
     readers: Arc<Readers>,
-    sink: Arc<Mutex<Option<ReadySink>>>,
+    sink: Arc<Mutex<Option<CommitSink>>>,
     newest: watch::Receiver<Seq>,
     failure: watch::Receiver<Option<String>>,
-    pending: Arc<AtomicU64>,
+    backlog: Arc<Backlog>,
     instance: String,
 }
 
 impl SqliteStore {
     /// Opens the store in `folder`, making it when it is not there. One process may have it open for writing.
     pub fn open(folder: &Path, clock: Clock) -> Result<Self> {
-        Self::open_measured(folder, clock, Arc::default())
+        Self::open_with(folder, clock, DEDUP_WINDOW)
+    }
+
+    /// The same, with the time in which a source and id are accepted once.
+    pub fn open_with(folder: &Path, clock: Clock, dedup_window: Duration) -> Result<Self> {
+        Self::open_measured(folder, clock, dedup_window, Arc::default())
     }
 
     /// The same, and counts its commits.
-    pub fn open_measured(folder: &Path, clock: Clock, metrics: Arc<CommitMetrics>) -> Result<Self> {
+    pub fn open_measured(
+        folder: &Path,
+        clock: Clock,
+        dedup_window: Duration,
+        metrics: Arc<CommitMetrics>,
+    ) -> Result<Self> {
         std::fs::create_dir_all(folder)
             .map_err(|e| StoreError::Failed(format!("cannot make the data folder {}: {e}", folder.display())))?;
         let path = folder.join("evoke.db");
@@ -64,22 +78,25 @@ impl SqliteStore {
         let mut connection = Connection::open(&path).map_err(failed)?;
         configure(&connection).map_err(failed)?;
         prepare(&mut connection).map_err(failed)??;
-        let instance =
+        let instance: String =
             connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |r| r.get(0)).map_err(failed)?;
-        let counters = write::Counters::load(&connection).map_err(failed)?;
+        let mut counters = totals::Counters::load(&connection).map_err(failed)?;
+        let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(failed)?;
 
         let (newest_tx, newest) = watch::channel(counters.newest());
         let (failure_tx, failure) = watch::channel(None);
         let (writes, queue) = mpsc::channel(WAITING_MAX);
         let sink = Arc::new(Mutex::new(None));
-        let pending = Arc::new(AtomicU64::new(counters.pending()));
+        let backlog = Arc::<Backlog>::default();
+        backlog.apply(counters.backlog());
         let writer = writer::Writer {
             connection,
+            dedup,
             counters,
             clock,
             sink: sink.clone(),
             newest: newest_tx,
-            pending: pending.clone(),
+            backlog: backlog.clone(),
             failure: failure_tx,
             metrics,
         };
@@ -87,12 +104,16 @@ impl SqliteStore {
             .name("store-writer".into())
             .spawn(move || writer.run(queue))
             .map_err(|e| StoreError::Failed(format!("cannot start the writer thread: {e}")))?;
-        Ok(Self { writes, readers: Arc::new(Readers::new(path)), sink, newest, failure, pending, instance })
+        Ok(Self { writes, readers: Arc::new(Readers::new(path)), sink, newest, failure, backlog, instance })
     }
 
     fn write<T: Send + 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
-        send(self.writes.clone(), make(reply), answer).boxed()
+        match self.writes.try_send(make(reply)) {
+            Ok(()) => Answer::reply(answer),
+            Err(TrySendError::Closed(_)) => Answer::now(Err(StoreError::Closed)),
+            Err(TrySendError::Full(write)) => Answer::later(send(self.writes.clone(), write, answer)),
+        }
     }
 
     /// Writes portion after portion until none is left; answers how many dead letters they had in all.
@@ -101,7 +122,7 @@ impl SqliteStore {
         make: impl Fn(DeliveryId, oneshot::Sender<Result<Portion>>) -> Write + Send + 'static,
     ) -> Answer<u64> {
         let writes = self.writes.clone();
-        async move {
+        Answer::later(async move {
             let (mut count, mut next_after) = (0, Some(0));
             while let Some(after) = next_after {
                 let (reply, answer) = oneshot::channel();
@@ -110,8 +131,7 @@ impl SqliteStore {
                 next_after = portion.next_after;
             }
             Ok(count)
-        }
-        .boxed()
+        })
     }
 
     fn read<T: Send + 'static>(
@@ -210,7 +230,7 @@ impl Readers {
         readers: Arc<Self>,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Answer<T> {
-        async move {
+        Answer::later(async move {
             let failed = |e: rusqlite::Error| StoreError::Failed(format!("reading: {e}"));
             let _permit = readers.permits.acquire().await.map_err(|_| StoreError::Closed)?;
             let pool = readers.clone();
@@ -225,8 +245,7 @@ impl Readers {
                 result
             };
             tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)?.map_err(failed)
-        }
-        .boxed()
+        })
     }
 }
 
@@ -235,7 +254,7 @@ impl Store for SqliteStore {
         self.write(|reply| Write::Register { names, reply })
     }
 
-    fn on_ready(&self, sink: ReadySink) {
+    fn on_commit(&self, sink: CommitSink) {
         *self.sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(sink);
     }
 
@@ -244,7 +263,18 @@ impl Store for SqliteStore {
     }
 
     fn complete(&self, completion: Arc<Completion>) -> Answer<()> {
-        self.write(|reply| Write::Complete { completion, reply })
+        self.write(|reply| Write::Complete { completion, reply: Some(reply) })
+    }
+
+    fn settle(&self, completion: Arc<Completion>) -> Answer<()> {
+        match self.writes.try_send(Write::Complete { completion, reply: None }) {
+            Ok(()) => Answer::now(Ok(())),
+            Err(TrySendError::Closed(_)) => Answer::now(Err(StoreError::Closed)),
+            Err(TrySendError::Full(write)) => {
+                let writes = self.writes.clone();
+                Answer::later(async move { writes.send(write).await.map_err(|_| StoreError::Closed) })
+            }
+        }
     }
 
     fn redrive(&self, which: DeadFilter) -> Answer<u64> {
@@ -296,12 +326,12 @@ impl Store for SqliteStore {
     }
 
     fn totals(&self) -> Answer<Totals> {
-        self.read(read::totals)
+        self.read(totals::read)
     }
 
-    fn backlog(&self) -> Answer<Backlog> {
+    fn size_bytes(&self) -> Answer<u64> {
         let path = self.readers.path.clone();
-        self.read(move |c| Ok(Backlog { size_bytes: size_bytes(&path), functions: read::waiting(c)? }))
+        self.read(move |_| Ok(size_bytes(&path)))
     }
 
     fn check(&self) -> Answer<CheckReport> {
@@ -312,8 +342,8 @@ impl Store for SqliteStore {
         self.newest.clone()
     }
 
-    fn pending(&self) -> u64 {
-        self.pending.load(Ordering::Relaxed)
+    fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     fn failure(&self) -> BoxFuture<'static, String> {
@@ -342,71 +372,4 @@ impl Store for SqliteStore {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::store::Mark;
-
-    fn mark() -> Vec<Mark> {
-        vec![Mark { scope: "/s".into(), key: "k".into(), value: Some(b"1".to_vec()) }]
-    }
-
-    #[tokio::test]
-    async fn the_first_failed_commit_latches() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-        store.accept(vec![], mark()).await.unwrap();
-        let other = Connection::open(folder.path().join("evoke.db")).unwrap();
-        other.execute_batch("ALTER TABLE marks RENAME TO gone").unwrap();
-        assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Failed(_))));
-        // What made it fail is mended, and still nothing more is acknowledged.
-        other.execute_batch("ALTER TABLE gone RENAME TO marks").unwrap();
-        assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Failed(_))));
-        assert!(store.failure().await.contains("marks"));
-        drop(store);
-        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-        store.accept(vec![], mark()).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_was_accepted_is_there_when_the_store_is_opened_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-        let instance = store.instance().to_owned();
-        let id = store.register(vec!["shop/a".into()]).await.unwrap();
-        store.close().await.unwrap();
-        assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Closed)));
-        drop(store);
-        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-        assert_eq!((store.instance(), store.register(vec!["shop/a".into()]).await.unwrap()), (&*instance, id));
-    }
-
-    #[tokio::test]
-    async fn a_store_of_the_first_version_is_brought_forward_to_the_schema_of_a_new_one() {
-        let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let first = Connection::open(old.path().join("evoke.db")).unwrap();
-        first.execute_batch(include_str!("sqlite/migrate/1.sql")).unwrap();
-        first.execute_batch("INSERT INTO meta VALUES ('instance', 'abc'); PRAGMA user_version = 1").unwrap();
-        let schema = |folder: &Path| {
-            let store = SqliteStore::open(folder, Clock::fixed(0)).unwrap();
-            let connection = open_for_reading(&folder.join("evoke.db")).unwrap();
-            let sql = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_master ORDER BY name)";
-            (connection.query_row(sql, [], |r| r.get::<_, String>(0)).unwrap(), store.instance().to_owned())
-        };
-        let ((brought, instance), (made, _)) = (schema(old.path()), schema(new.path()));
-        assert_eq!(brought, made);
-        assert_eq!(instance, "abc");
-    }
-
-    #[test]
-    fn a_store_of_a_newer_program_is_not_touched() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap());
-        let other = Connection::open(folder.path().join("evoke.db")).unwrap();
-        other.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
-        let Err(StoreError::Failed(message)) = SqliteStore::open(folder.path(), Clock::fixed(0)) else {
-            unreachable!("it was opened")
-        };
-        assert!(message.contains("newer Evoke"), "{message}");
-    }
-}
+mod tests;

@@ -14,15 +14,17 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::{FunctionMetrics, Ingress, Metrics, Refusal};
 use crate::outcome::Outcome;
-use crate::store::Backlog;
+use crate::store::{Amount, Counts, DeliveryState, Totals};
 
 /// What is asked for when metrics are read.
 #[derive(Debug, Clone, Default)]
 pub struct Moment {
-    /// Deliveries that are owed.
-    pub pending: u64,
+    /// Deliveries that are owed, with the bytes of their events.
+    pub backlog: Amount,
     /// What is in the store; `None` when it does not answer.
-    pub backlog: Option<Backlog>,
+    pub totals: Option<Totals>,
+    /// The store's files on disk, in bytes; `None` when it does not answer.
+    pub size_bytes: Option<u64>,
     /// What waits and runs of each function in force.
     pub queues: Vec<Queue>,
     /// The sources in force.
@@ -241,9 +243,9 @@ impl Reading {
     }
 
     fn deliveries(&self, writer: &mut Writer<'_>, functions: &[Arc<FunctionMetrics>]) -> fmt::Result {
-        let matched = self.metrics.commits.deliveries.get();
-        let help = "Deliveries that stored events are owed: one for each function that an event matched";
-        writer.counter("evoke_deliveries_matched", help, one(matched))?;
+        let matched = self.moment.totals.iter().map(|totals| (Vec::new(), totals.owed));
+        let help = "Deliveries that stored events are owed, in the store's life: one for each function that matched";
+        writer.counter("evoke_deliveries_matched", help, matched)?;
         let ended = functions.iter().flat_map(|f| {
             [("done", &f.done), ("retry", &f.retried), ("dead", &f.dead)]
                 .map(|(outcome, counter)| (vec![("function", &*f.name), ("outcome", outcome)], counter.get()))
@@ -269,14 +271,27 @@ impl Reading {
     }
 
     fn queues(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let Moment { pending, backlog, queues, .. } = &self.moment;
-        writer.gauge("evoke_deliveries_pending", "Deliveries that are owed, of all functions", one(*pending))?;
-        let stored = || backlog.iter().flat_map(|backlog| &backlog.functions);
-        let ready = stored().map(|(name, of)| (vec![("function", &**name)], of.ready));
+        let Moment { backlog, totals, queues, .. } = &self.moment;
+        writer.gauge(
+            "evoke_deliveries_pending",
+            "Deliveries that are owed, of all functions",
+            one(backlog.deliveries),
+        )?;
+        let bytes = one(ConstGauge::new(backlog.bytes));
+        let (name, help) = ("evoke_deliveries_pending_size", "The events of deliveries that are owed");
+        writer.write(name, help, Some(&Unit::Bytes), MetricType::Gauge, bytes)?;
+        let stored = |state: DeliveryState| {
+            let functions = totals.iter().flat_map(|totals| &totals.functions);
+            functions.map(move |(name, counts): (&String, &Counts)| (vec![("function", &**name)], counts.get(state)))
+        };
+        let ready = stored(DeliveryState::Ready);
         writer.gauge("evoke_deliveries_ready", "Deliveries that could run now or do, in the store", ready)?;
-        let retrying = stored().map(|(name, of)| (vec![("function", &**name)], of.retrying));
+        let retrying = stored(DeliveryState::Retrying);
         writer.gauge("evoke_deliveries_retrying", "Deliveries that wait for another attempt", retrying)?;
-        let dead = stored().map(|(name, of)| (vec![("function", &**name)], of.dead));
+        let blocked = stored(DeliveryState::Blocked);
+        let help = "Deliveries that wait for an earlier one of their order key";
+        writer.gauge("evoke_deliveries_blocked", help, blocked)?;
+        let dead = stored(DeliveryState::Dead);
         writer.gauge("evoke_dead_letters", "Deliveries that were given up and wait for a person", dead)?;
         let held = queues.iter().map(|queue| (vec![("function", &*queue.function)], u64::from(queue.held)));
         writer.gauge("evoke_deliveries_held", "Deliveries that wait in memory", held)?;
@@ -285,18 +300,16 @@ impl Reading {
     }
 
     fn store(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let commits = &self.metrics.commits;
-        writer.counter(
-            "evoke_events_stored",
-            "Events that were stored, published ones included",
-            one(commits.events.get()),
-        )?;
+        let (commits, totals) = (&self.metrics.commits, self.moment.totals.iter());
+        let stored = totals.map(|totals| (Vec::new(), totals.events));
+        let help = "Events that were stored in the store's life, published ones included";
+        writer.counter("evoke_events_stored", help, stored)?;
         let kind = MetricType::Histogram;
         writer.write("evoke_commit_writes", "Writes in a commit", None, kind, one(Observed(&commits.writes)))?;
         let help = "How long commits took, their fsync included";
         let (seconds, duration) = (Some(&Unit::Seconds), one(Observed(&commits.duration)));
         writer.write("evoke_commit_duration", help, seconds, kind, duration)?;
-        let size = self.moment.backlog.iter().map(|backlog| (Vec::new(), ConstGauge::new(backlog.size_bytes)));
+        let size = self.moment.size_bytes.iter().map(|bytes| (Vec::new(), ConstGauge::new(*bytes)));
         writer.write("evoke_store_size", "The store's files on disk", Some(&Unit::Bytes), MetricType::Gauge, size)
     }
 

@@ -181,9 +181,9 @@ impl Live {
         }
     }
 
-    /// How it ended was not committed.
-    pub fn not_committed(mut self) {
-        self.failed("store-failed", "how it ended was not committed");
+    /// The event is not published: the attempt fails as a whole.
+    pub fn not_published(mut self, outcome: &Outcome) {
+        self.failed(outcome.kind(), outcome.message().unwrap_or_default());
     }
 
     fn failed(&mut self, error_type: &'static str, message: impl Into<Cow<'static, str>>) {

@@ -61,6 +61,7 @@ impl Problem {
         match self.status {
             StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge,
             StatusCode::SERVICE_UNAVAILABLE => Refusal::Overloaded,
+            StatusCode::TOO_MANY_REQUESTS => Refusal::Crowding,
             _ => Refusal::Invalid,
         }
     }
@@ -103,6 +104,9 @@ impl From<Refused> for Problem {
             Refused::Invalid { .. } => Self::malformed(detail),
             Refused::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
             Refused::Overloaded { retry_after, .. } => Self::later(retry_after, detail),
+            Refused::Crowding { retry_after, .. } => {
+                Self { status: StatusCode::TOO_MANY_REQUESTS, ..Self::later(retry_after, detail) }
+            }
             Refused::Store(StoreError::Full | StoreError::Closed) => Self::later(retry_after, detail),
             // What exactly failed is for the log and the operator, not for whoever can reach this port.
             Refused::Store(StoreError::Failed(_)) => {

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 
+use super::dedup::Dedup;
 use super::read;
 use super::rows;
+use super::totals::Counters;
 use crate::clock::UnixMs;
+use crate::store::backlog::Share;
 use crate::store::{
-    Accepted, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, Result, Seq,
+    Accepted, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, Result,
     StoreError, StoredEvent, Verdict,
 };
 
@@ -35,12 +38,33 @@ impl Portion {
 
 /// A write that waits for the next commit.
 pub(super) enum Write {
-    Register { names: Vec<String>, reply: Reply<Vec<FunctionId>> },
-    Accept { events: Vec<NewEvent>, marks: Vec<Mark>, reply: Reply<Vec<Accepted>> },
-    Complete { completion: Arc<Completion>, reply: Reply<()> },
-    Redrive { which: DeadFilter, after: DeliveryId, reply: Reply<Portion> },
-    Purge { which: DeadFilter, after: DeliveryId, reply: Reply<Portion> },
-    Close { reply: Reply<()> },
+    Register {
+        names: Vec<String>,
+        reply: Reply<Vec<FunctionId>>,
+    },
+    Accept {
+        events: Vec<NewEvent>,
+        marks: Vec<Mark>,
+        reply: Reply<Vec<Accepted>>,
+    },
+    /// Without a reply, the sink is told.
+    Complete {
+        completion: Arc<Completion>,
+        reply: Option<Reply<()>>,
+    },
+    Redrive {
+        which: DeadFilter,
+        after: DeliveryId,
+        reply: Reply<Portion>,
+    },
+    Purge {
+        which: DeadFilter,
+        after: DeliveryId,
+        reply: Reply<Portion>,
+    },
+    Close {
+        reply: Reply<()>,
+    },
 }
 
 impl Write {
@@ -64,6 +88,8 @@ pub(super) enum Settled {
     Accepted(Reply<Vec<Accepted>>, Vec<Accepted>),
     Portion(Reply<Portion>, Portion),
     Unit(Reply<()>),
+    /// For the sink.
+    Completion(Arc<Completion>),
 }
 
 impl Settled {
@@ -73,13 +99,23 @@ impl Settled {
             Write::Register { reply, .. } => Self::Ids(reply, Vec::new()),
             Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
             Write::Redrive { reply, .. } | Write::Purge { reply, .. } => Self::Portion(reply, Portion::default()),
-            Write::Complete { reply, .. } | Write::Close { reply } => Self::Unit(reply),
+            Write::Complete { reply: Some(reply), .. } | Write::Close { reply } => Self::Unit(reply),
+            Write::Complete { completion, reply: None } => Self::Completion(completion),
+        }
+    }
+
+    /// What the sink is told of; the others keep their answer.
+    pub(super) fn for_sink(self) -> std::result::Result<Arc<Completion>, Self> {
+        match self {
+            Self::Completion(completion) => Ok(completion),
+            other => Err(other),
         }
     }
 
     /// Sends the answer. Whoever asked may be gone: the commit stands all the same.
     pub(super) fn succeed(self) {
         match self {
+            Self::Completion(_) => {}
             Self::Ids(reply, ids) => drop(reply.send(Ok(ids))),
             Self::Accepted(reply, accepted) => drop(reply.send(Ok(accepted))),
             Self::Portion(reply, portion) => drop(reply.send(Ok(portion))),
@@ -90,6 +126,7 @@ impl Settled {
     /// Tells that nothing of the write was committed.
     pub(super) fn fail(self, error: &StoreError) {
         match self {
+            Self::Completion(_) => {}
             Self::Ids(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Accepted(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Portion(reply, _) => drop(reply.send(Err(error.clone()))),
@@ -98,39 +135,10 @@ impl Settled {
     }
 }
 
-/// The ids given out last. The writer is alone, so it counts for itself, and an event's deliveries are a range.
-#[derive(Clone, Copy)]
-pub(super) struct Counters {
-    seq: Seq,
-    delivery: DeliveryId,
-    pending: u64,
-}
-
-impl Counters {
-    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        let max =
-            |sql: &str| connection.query_row(sql, [], |r| r.get::<_, Option<i64>>(0)).map(Option::unwrap_or_default);
-        let pending = read::pending(connection)?;
-        Ok(Self { seq: max("SELECT MAX(seq) FROM events")?, delivery: max("SELECT MAX(id) FROM deliveries")?, pending })
-    }
-
-    pub(super) fn newest(&self) -> Seq {
-        self.seq
-    }
-
-    pub(super) fn pending(&self) -> u64 {
-        self.pending
-    }
-
-    /// Events and deliveries that came in since.
-    pub(super) fn since(&self, before: Self) -> (u64, u64) {
-        ((self.seq - before.seq).unsigned_abs(), (self.delivery - before.delivery).unsigned_abs())
-    }
-}
-
 /// Applies one write. The answer comes back in any case, so that whoever asked hears of a failure too.
 pub(super) fn apply(
     tx: &Connection,
+    dedup: &Dedup,
     counters: &mut Counters,
     now_ms: UnixMs,
     write: Write,
@@ -148,18 +156,19 @@ pub(super) fn apply(
             (Settled::Ids(reply, ids), result)
         }
         Write::Accept { events, marks, reply } => {
-            let (accepted, result) = settle(accept(tx, counters, now_ms, events, &marks, ready));
+            let (accepted, result) = settle(accept(tx, dedup, counters, now_ms, events, &marks, ready));
             (Settled::Accepted(reply, accepted), result)
         }
         Write::Complete { completion, reply } => {
-            (Settled::Unit(reply), complete(tx, counters, now_ms, &completion, ready))
+            let result = complete(tx, dedup, counters, now_ms, &completion, ready);
+            (reply.map_or(Settled::Completion(completion), Settled::Unit), result)
         }
         Write::Redrive { which, after, reply } => {
             let (portion, result) = settle(redrive(tx, counters, now_ms, &which, after, ready));
             (Settled::Portion(reply, portion), result)
         }
         Write::Purge { which, after, reply } => {
-            let (portion, result) = settle(purge(tx, &which, after, ready));
+            let (portion, result) = settle(purge(tx, counters, &which, after, ready));
             (Settled::Portion(reply, portion), result)
         }
         Write::Close { reply } => (Settled::Unit(reply), Ok(())),
@@ -180,6 +189,7 @@ fn register(tx: &Connection, names: &[String]) -> rusqlite::Result<Vec<FunctionI
 
 fn accept(
     tx: &Connection,
+    dedup: &Dedup,
     counters: &mut Counters,
     now_ms: UnixMs,
     events: Vec<NewEvent>,
@@ -188,7 +198,7 @@ fn accept(
 ) -> rusqlite::Result<Vec<Accepted>> {
     let accepted = events
         .into_iter()
-        .map(|new| insert_event(tx, counters, now_ms, new, ready))
+        .map(|new| insert_event(tx, dedup, counters, now_ms, new, ready))
         .collect::<rusqlite::Result<_>>()?;
     for mark in marks {
         match &mark.value {
@@ -205,33 +215,29 @@ fn accept(
 
 fn insert_event(
     tx: &Connection,
+    dedup: &Dedup,
     counters: &mut Counters,
     now_ms: UnixMs,
     new: NewEvent,
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<Accepted> {
     let NewEvent { event, lineage, deliveries } = new;
-    let seq = counters.seq + 1;
-    let inserted = rows::insert_event(tx, seq, &event, lineage, now_ms, counters.delivery + 1, deliveries.len())?;
-    if !inserted {
-        let known = tx
-            .prepare_cached("SELECT seq FROM events WHERE id = ?1 AND source = ?2")?
-            .query_row(params![event.id, event.source], |r| r.get(0))?;
+    if let Some(known) = dedup.known(tx, &event, lineage, now_ms)? {
         return Ok(Accepted::Duplicate(known));
     }
-    counters.seq = seq;
+    counters.event();
+    let seq = counters.newest();
+    rows::insert_event(tx, seq, &event, lineage, now_ms, counters.last_delivery() + 1, deliveries.len())?;
     let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
     for delivery in deliveries {
-        counters.delivery += 1;
-        counters.pending += 1;
-        insert_delivery(tx, counters.delivery, &stored, delivery, ready)?;
+        insert_delivery(tx, counters, &stored, delivery, ready)?;
     }
     Ok(Accepted::New(seq))
 }
 
 fn insert_delivery(
     tx: &Connection,
-    id: DeliveryId,
+    counters: &mut Counters,
     event: &Arc<StoredEvent>,
     new: NewDelivery,
     ready: &mut Vec<ReadyDelivery>,
@@ -241,10 +247,24 @@ fn insert_delivery(
         Some(key) => first_unfinished(tx, function, key)?.is_some(),
         None => false,
     };
+    let state = if blocked { rows::BLOCKED } else { rows::READY };
+    let share = Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) };
+    let id = counters.delivery(function, state, share);
     tx.prepare_cached(
-        "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms, origin, bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
-    .execute(params![id, event.seq, function, &*trigger, order_key, if blocked { rows::BLOCKED } else { rows::READY }, event.accepted_ms])?;
+    .execute(params![
+        id,
+        event.seq,
+        function,
+        &*trigger,
+        order_key,
+        state,
+        event.accepted_ms,
+        share.origin.0,
+        share.bytes
+    ])?;
     if !blocked {
         let (since_ms, event) = (event.accepted_ms, event.clone());
         ready.push(ReadyDelivery { id, function, trigger, attempts: 0, attempts_forgiven: 0, since_ms, event });
@@ -254,27 +274,32 @@ fn insert_delivery(
 
 fn complete(
     tx: &Connection,
+    dedup: &Dedup,
     counters: &mut Counters,
     now_ms: UnixMs,
     completion: &Completion,
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<()> {
-    let Completion { delivery, record, verdict, publishes } = completion;
+    let Completion { delivery, record, verdict, publishes, .. } = completion;
     let (state, due_ms, cause) = match verdict {
         Verdict::Done => (rows::DONE, None, None),
         Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
         Verdict::Dead(cause) => (rows::DEAD, None, Some(cause)),
     };
-    let owner: Option<(FunctionId, Option<String>)> = tx
+    // Who has no attempt that counts was ready, who has one was retrying.
+    let owner: Option<(FunctionId, Option<String>, bool, Share)> = tx
         .prepare_cached(
             "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1
-             WHERE id = ?1 AND state IN (0, 1) RETURNING function, order_key",
+             WHERE id = ?1 AND state IN (0, 1) RETURNING function, order_key, attempts - 1 = forgiven, origin, bytes",
         )?
-        .query_row(params![delivery, state, due_ms, cause], |r| Ok((r.get(0)?, r.get(1)?)))
+        .query_row(params![delivery, state, due_ms, cause], |r| {
+            Ok((r.get(0)?, r.get(1)?, r.get(2)?, rows::share(r, 3)?))
+        })
         .optional()?;
-    let Some((function, order_key)) = owner else { return Ok(()) };
+    let Some((function, order_key, was_ready, share)) = owner else { return Ok(()) };
+    counters.moved(function, if was_ready { rows::READY } else { rows::RETRYING }, state);
     if state != rows::RETRYING {
-        counters.pending -= 1;
+        counters.backlog().went(share);
     }
     tx.prepare_cached(
         "INSERT OR REPLACE INTO attempts (delivery, attempt, started_ms, duration_us, outcome, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -289,10 +314,10 @@ fn complete(
     ])?;
     if state == rows::DONE {
         for new in publishes {
-            insert_event(tx, counters, now_ms, new.clone(), ready)?;
+            insert_event(tx, dedup, counters, now_ms, new.clone(), ready)?;
         }
         if let Some(key) = order_key {
-            unblock_next(tx, function, &key, ready)?;
+            unblock_next(tx, counters, function, &key, ready)?;
         }
     }
     Ok(())
@@ -310,12 +335,14 @@ fn first_unfinished(tx: &Connection, function: FunctionId, key: &str) -> rusqlit
 
 fn unblock_next(
     tx: &Connection,
+    counters: &mut Counters,
     function: FunctionId,
     key: &str,
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<()> {
     let Some((id, rows::BLOCKED)) = first_unfinished(tx, function, key)? else { return Ok(()) };
     tx.prepare_cached("UPDATE deliveries SET state = 0 WHERE id = ?1")?.execute([id])?;
+    counters.moved(function, rows::BLOCKED, rows::READY);
     ready.extend(read::ready_one(tx, id)?);
     Ok(())
 }
@@ -330,18 +357,22 @@ fn redrive(
 ) -> rusqlite::Result<Portion> {
     let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
     for id in &ids {
-        tx.prepare_cached(
-            "UPDATE deliveries SET state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2 WHERE id = ?1",
-        )?
-        .execute(params![id, now_ms])?;
+        let (function, share) = tx
+            .prepare_cached(
+                "UPDATE deliveries SET state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2
+                 WHERE id = ?1 RETURNING function, origin, bytes",
+            )?
+            .query_row(params![id, now_ms], |r| Ok((r.get(0)?, rows::share(r, 1)?)))?;
+        counters.moved(function, rows::DEAD, rows::READY);
+        counters.backlog().came(share);
         ready.extend(read::ready_one(tx, *id)?);
     }
-    counters.pending += ids.len() as u64;
     Ok(Portion::of(&ids))
 }
 
 fn purge(
     tx: &Connection,
+    counters: &mut Counters,
     which: &DeadFilter,
     after: DeliveryId,
     ready: &mut Vec<ReadyDelivery>,
@@ -351,8 +382,9 @@ fn purge(
         let (function, order_key): (FunctionId, Option<String>) = tx
             .prepare_cached("UPDATE deliveries SET state = 5 WHERE id = ?1 RETURNING function, order_key")?
             .query_row([id], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        counters.moved(function, rows::DEAD, rows::PURGED);
         if let Some(key) = order_key {
-            unblock_next(tx, function, &key, ready)?;
+            unblock_next(tx, counters, function, &key, ready)?;
         }
     }
     Ok(Portion::of(&ids))
