@@ -53,7 +53,7 @@ fn metrics_count_exactly_what_happened() {
     };
     let order = r#"{"customer":"ada","total":42,"items":["book"]}"#;
     assert_eq!(post(&[("idempotency-key", "one")], order), 202);
-    assert_eq!(post(&[("idempotency-key", "one")], order), 202);
+    assert_eq!(post(&[("idempotency-key", "one")], order), 200);
     assert_eq!(post(&[], r#"{"customer":"bob","total":0,"items":["book"]}"#), 202);
     assert_eq!(post(&[], r#"{"customer":"eve","total":7,"items":["pen"],"gateway_failures":1}"#), 202);
     assert_eq!(post(&[], "{"), 400);
@@ -86,11 +86,12 @@ fn metrics_count_exactly_what_happened() {
         let of = [("function", function)];
         assert_eq!(now.value("evoke_events_published_total", &of), published, "{function}");
         assert_eq!(now.value("evoke_dead_letters", &of), dead, "{function}");
-        for queue in ["ready", "retrying", "held", "running"] {
+        for queue in ["ready", "retrying", "blocked", "held", "running"] {
             assert_eq!(now.value(&format!("evoke_deliveries_{queue}"), &of), 0.0, "{function} {queue}");
         }
     }
     assert_eq!(now.value("evoke_deliveries_pending", &[]), 0.0);
+    assert_eq!(now.value("evoke_deliveries_pending_size_bytes", &[]), 0.0);
     let charge = [("function", "shop/charge")];
     assert_eq!(now.count("evoke_attempt_duration_seconds", &charge), 5);
     assert_eq!(now.count("evoke_delivery_wait_seconds", &charge), 4);
@@ -116,6 +117,7 @@ fn metrics_count_exactly_what_happened() {
     let now = scrape(&evoke);
     assert_eq!((loads(&now, "hit"), loads(&now, "miss")), (3.0, 0.0));
     assert_eq!(now.value("evoke_dead_letters", &charge), 1.0);
+    assert_eq!(now.value("evoke_events_stored_total", &[]), 10.0);
     assert_eq!(now.by("evoke_attempts_total", charge[0], "outcome"), counts([]));
 }
 
