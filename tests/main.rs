@@ -14,6 +14,7 @@ mod kinds;
 mod orders;
 mod overload;
 mod reload;
+mod state;
 mod telemetry;
 mod tidy;
 mod timers;

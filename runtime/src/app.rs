@@ -6,6 +6,7 @@ mod data;
 mod explain;
 mod functions;
 mod invoke;
+mod kept;
 mod manifests;
 mod sources;
 
@@ -285,7 +286,7 @@ impl App {
         let running = &self.running;
         let count = manifests.iter().map(|c| c.manifest.functions.len()).sum::<usize>();
         say("loading", &format!("{count} functions"));
-        let (store, metrics) = (&*running.store, &running.metrics);
+        let (store, metrics) = (&running.store, &running.metrics);
         let loaded = functions::load(&manifests, &self.sandbox, store, &self.log_sink, &self.clock, metrics).await?;
         let Functions { workers, router, ids, answerers } = loaded?;
         let routes = Routes::new(sources::endpoints(&manifests, &ids, &answerers)).map_err(anyhow::Error::from)?;

@@ -16,6 +16,7 @@ pub mod pattern;
 pub mod router;
 pub mod sandbox;
 pub mod source;
+pub mod state;
 pub mod store;
 pub mod telemetry;
 

@@ -39,6 +39,11 @@ pub enum Outcome {
         /// What was wanted, and what would grant it.
         message: String,
     },
+    /// What it writes would take a bucket of its state past what it may hold.
+    Quota {
+        /// Which bucket, and what would raise its limit.
+        message: String,
+    },
     /// The host could not run the guest: its component is missing or cannot be instantiated.
     Unavailable {
         /// Why.
@@ -53,8 +58,8 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every [`Outcome::kind`].
-    pub const KINDS: [&'static str; 9] =
-        ["done", "retry", "reject", "trap", "timeout", "out-of-memory", "denied", "unavailable", "loop"];
+    pub const KINDS: [&'static str; 10] =
+        ["done", "retry", "reject", "trap", "timeout", "out-of-memory", "denied", "quota", "unavailable", "loop"];
 
     /// The word for this outcome in tables, JSON, metrics and the store.
     pub fn kind(&self) -> &'static str {
@@ -66,6 +71,7 @@ impl Outcome {
             Self::Timeout { .. } => "timeout",
             Self::OutOfMemory { .. } => "out-of-memory",
             Self::Denied { .. } => "denied",
+            Self::Quota { .. } => "quota",
             Self::Unavailable { .. } => "unavailable",
             Self::Loop { .. } => "loop",
         }
@@ -79,6 +85,7 @@ impl Outcome {
             | Self::Reject { message }
             | Self::Trap { message }
             | Self::Denied { message }
+            | Self::Quota { message }
             | Self::Unavailable { message } => Some(message.clone()),
             Self::Timeout { limit } => Some(format!("ended at its time-out of {limit:?}")),
             Self::OutOfMemory { limit_bytes } => {
@@ -97,6 +104,7 @@ impl Outcome {
             | Self::Trap { .. }
             | Self::Timeout { .. }
             | Self::OutOfMemory { .. }
+            | Self::Quota { .. }
             | Self::Unavailable { .. } => true,
             Self::Done | Self::Reject { .. } | Self::Denied { .. } | Self::Loop { .. } => false,
         }
@@ -200,6 +208,7 @@ mod tests {
             Outcome::Timeout { limit: Duration::ZERO },
             Outcome::OutOfMemory { limit_bytes: 0 },
             Outcome::Denied { message: message.clone() },
+            Outcome::Quota { message: message.clone() },
             Outcome::Unavailable { message },
             Outcome::Loop { hops: 1 },
         ];

@@ -136,6 +136,8 @@ pub struct FunctionMetrics {
     pub retried: Counter,
     /// Deliveries that became dead letters.
     pub dead: Counter,
+    /// Runs that read state which another changed, and that were made again.
+    pub conflicts: Counter,
     /// Events that it published with what is done.
     pub published: Counter,
     /// How long attempts took.
@@ -155,6 +157,7 @@ impl FunctionMetrics {
             done: Counter::default(),
             retried: Counter::default(),
             dead: Counter::default(),
+            conflicts: Counter::default(),
             published: Counter::default(),
             duration: Histogram::of_durations(),
             wait: Histogram::of_waits(),

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod state;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -45,7 +47,8 @@ fn keyed(function: FunctionId, key: &str) -> NewDelivery {
 fn ending(delivery: DeliveryId, attempt: u32, outcome: &'static str, verdict: Verdict) -> Arc<Completion> {
     let message = (outcome != "done").then(|| "why".to_owned());
     let record = AttemptRecord { attempt, started_ms: NOW_MS, duration_us: 12, outcome: outcome.into(), message };
-    Arc::new(Completion { delivery, function: 1, record, verdict, publishes: Vec::new() })
+    let (publishes, state) = (Vec::new(), Transaction::default());
+    Arc::new(Completion { delivery, function: 1, record, verdict, publishes, state })
 }
 
 fn done(delivery: DeliveryId, attempt: u32) -> Arc<Completion> {
@@ -355,6 +358,7 @@ macro_rules! over_every_store_in_time {
 over_every_store_in_time! {
     an_id_is_free_again_when_the_dedup_window_is_over
 }
+use state::*;
 
 macro_rules! over_every_store {
     ($($behaviour:ident)*) => {
@@ -392,4 +396,9 @@ over_every_store! {
     one_key_runs_in_order_and_others_beside_it
     a_key_whose_head_died_parks_alone_until_a_person_decides
     events_are_listed_by_type_source_and_position
+    state_commits_with_its_outcome
+    what_another_changed_is_a_conflict_and_nothing_is_committed
+    a_list_of_keys_holds_until_one_comes_or_goes
+    a_bucket_does_not_grow_past_its_quota
+    counts_of_many_at_once_are_exact
 }

@@ -257,6 +257,9 @@ impl Reading {
             kinds.map(|(kind, counter)| (vec![("function", &*f.name), ("outcome", *kind)], counter.get()))
         });
         writer.counter("evoke_attempts", "Attempts by how they ended", attempts)?;
+        let conflicts = functions.iter().map(|f| (vec![("function", &*f.name)], f.conflicts.get()));
+        let help = "Runs that read state which another changed: nothing is kept of them, and the function ran again";
+        writer.counter("evoke_state_conflicts", help, conflicts)?;
         let seconds = Some(&Unit::Seconds);
         let kind = MetricType::Histogram;
         let of = |histogram: fn(&FunctionMetrics) -> &super::Histogram| {

@@ -181,9 +181,16 @@ impl Live {
         }
     }
 
-    /// The event is not published: the attempt fails as a whole.
-    pub fn not_published(mut self, outcome: &Outcome) {
-        self.failed(outcome.kind(), outcome.message().unwrap_or_default());
+    /// The attempt read state that another changed, and runs again.
+    pub fn conflicted(mut self) {
+        if let Some(span) = &mut self.0 {
+            span.set_attribute(KeyValue::new("evoke.outcome", "conflict"));
+        }
+    }
+
+    /// The event is not published: its attempt was not committed.
+    pub fn not_published(mut self) {
+        self.failed("not-committed", "the attempt that published it was not committed");
     }
 
     fn failed(&mut self, error_type: &'static str, message: impl Into<Cow<'static, str>>) {

@@ -8,12 +8,15 @@ use tokio::sync::oneshot;
 use super::dedup::Dedup;
 use super::read;
 use super::rows;
+use super::state::Batch;
 use super::totals::Counters;
 use crate::clock::UnixMs;
+use crate::state::Transaction;
 use crate::store::backlog::Share;
+use crate::store::judge::Judged;
 use crate::store::{
-    Accepted, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, Result,
-    StoreError, StoredEvent, Verdict,
+    Accepted, Completed, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery,
+    Result, StoreError, StoredEvent, Verdict,
 };
 
 type Reply<T> = oneshot::Sender<Result<T>>;
@@ -50,7 +53,11 @@ pub(super) enum Write {
     /// Without a reply, the sink is told.
     Complete {
         completion: Arc<Completion>,
-        reply: Option<Reply<()>>,
+        reply: Option<Reply<Completed>>,
+    },
+    State {
+        changes: Transaction,
+        reply: Reply<u64>,
     },
     Redrive {
         which: DeadFilter,
@@ -72,7 +79,10 @@ impl Write {
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Accept { events, .. } => events.iter().map(|e| e.event.size()).sum(),
-            Self::Complete { completion, .. } => completion.publishes.iter().map(|e| e.event.size()).sum(),
+            Self::Complete { completion, .. } => {
+                completion.publishes.iter().map(|e| e.event.size()).sum::<usize>() + completion.state.size()
+            }
+            Self::State { changes, .. } => changes.size(),
             _ => 0,
         }
     }
@@ -86,10 +96,12 @@ impl Write {
 pub(super) enum Settled {
     Ids(Reply<Vec<FunctionId>>, Vec<FunctionId>),
     Accepted(Reply<Vec<Accepted>>, Vec<Accepted>),
+    Completed(Reply<Completed>, Completed),
+    Count(Reply<u64>, u64),
     Portion(Reply<Portion>, Portion),
     Unit(Reply<()>),
     /// For the sink.
-    Completion(Arc<Completion>),
+    Told(Arc<Completion>, Completed),
 }
 
 impl Settled {
@@ -98,16 +110,24 @@ impl Settled {
         match write {
             Write::Register { reply, .. } => Self::Ids(reply, Vec::new()),
             Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
+            Write::Complete { completion, reply } => Self::completion(completion, reply, Completed::Committed),
+            Write::State { reply, .. } => Self::Count(reply, 0),
             Write::Redrive { reply, .. } | Write::Purge { reply, .. } => Self::Portion(reply, Portion::default()),
-            Write::Complete { reply: Some(reply), .. } | Write::Close { reply } => Self::Unit(reply),
-            Write::Complete { completion, reply: None } => Self::Completion(completion),
+            Write::Close { reply } => Self::Unit(reply),
+        }
+    }
+
+    fn completion(completion: Arc<Completion>, reply: Option<Reply<Completed>>, completed: Completed) -> Self {
+        match reply {
+            Some(reply) => Self::Completed(reply, completed),
+            None => Self::Told(completion, completed),
         }
     }
 
     /// What the sink is told of; the others keep their answer.
-    pub(super) fn for_sink(self) -> std::result::Result<Arc<Completion>, Self> {
+    pub(super) fn for_sink(self) -> std::result::Result<(Arc<Completion>, Completed), Self> {
         match self {
-            Self::Completion(completion) => Ok(completion),
+            Self::Told(completion, completed) => Ok((completion, completed)),
             other => Err(other),
         }
     }
@@ -115,9 +135,11 @@ impl Settled {
     /// Sends the answer. Whoever asked may be gone: the commit stands all the same.
     pub(super) fn succeed(self) {
         match self {
-            Self::Completion(_) => {}
+            Self::Told(..) => {}
             Self::Ids(reply, ids) => drop(reply.send(Ok(ids))),
             Self::Accepted(reply, accepted) => drop(reply.send(Ok(accepted))),
+            Self::Completed(reply, completed) => drop(reply.send(Ok(completed))),
+            Self::Count(reply, count) => drop(reply.send(Ok(count))),
             Self::Portion(reply, portion) => drop(reply.send(Ok(portion))),
             Self::Unit(reply) => drop(reply.send(Ok(()))),
         }
@@ -126,9 +148,11 @@ impl Settled {
     /// Tells that nothing of the write was committed.
     pub(super) fn fail(self, error: &StoreError) {
         match self {
-            Self::Completion(_) => {}
+            Self::Told(..) => {}
             Self::Ids(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Accepted(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Completed(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Count(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Portion(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Unit(reply) => drop(reply.send(Err(error.clone()))),
         }
@@ -142,6 +166,7 @@ pub(super) fn apply(
     counters: &mut Counters,
     now_ms: UnixMs,
     write: Write,
+    state: &mut Batch<'_>,
     ready: &mut Vec<ReadyDelivery>,
 ) -> (Settled, rusqlite::Result<()>) {
     fn settle<T: Default>(result: rusqlite::Result<T>) -> (T, rusqlite::Result<()>) {
@@ -160,8 +185,15 @@ pub(super) fn apply(
             (Settled::Accepted(reply, accepted), result)
         }
         Write::Complete { completion, reply } => {
-            let result = complete(tx, dedup, counters, now_ms, &completion, ready);
-            (reply.map_or(Settled::Completion(completion), Settled::Unit), result)
+            let (completed, result) = match complete(tx, dedup, counters, now_ms, &completion, state, ready) {
+                Ok(completed) => (completed, Ok(())),
+                Err(error) => (Completed::Committed, Err(error)),
+            };
+            (Settled::completion(completion, reply, completed), result)
+        }
+        Write::State { changes, reply } => {
+            let (existed, result) = settle(write_state(&changes, state));
+            (Settled::Count(reply, existed), result)
         }
         Write::Redrive { which, after, reply } => {
             let (portion, result) = settle(redrive(tx, counters, now_ms, &which, after, ready));
@@ -278,25 +310,41 @@ fn complete(
     counters: &mut Counters,
     now_ms: UnixMs,
     completion: &Completion,
+    kept: &mut Batch<'_>,
     ready: &mut Vec<ReadyDelivery>,
-) -> rusqlite::Result<()> {
-    let Completion { delivery, record, verdict, publishes, .. } = completion;
+) -> rusqlite::Result<Completed> {
+    let Completion { delivery, record, verdict, publishes, state: transaction, .. } = completion;
+    let stands = if transaction.is_empty() {
+        None
+    } else {
+        match kept.judge(transaction)? {
+            Judged::Stands(stands) => Some(stands),
+            _ if !is_pending(tx, *delivery)? => return Ok(Completed::Committed),
+            Judged::Conflict(place) => return Ok(Completed::Conflict(place)),
+            Judged::OverQuota(refusal) => return Ok(Completed::OverQuota(refusal)),
+        }
+    };
     let (state, due_ms, cause) = match verdict {
         Verdict::Done => (rows::DONE, None, None),
         Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
         Verdict::Dead(cause) => (rows::DEAD, None, Some(cause)),
     };
-    // Who has no attempt that counts was ready, who has one was retrying.
+    // Two statements: an UPDATE that returns its row may fail half-way for all that SQLite knows, and copies every page
+    // that it changes for that.
     let owner: Option<(FunctionId, Option<String>, bool, Share)> = tx
         .prepare_cached(
-            "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1
-             WHERE id = ?1 AND state IN (0, 1) RETURNING function, order_key, attempts - 1 = forgiven, origin, bytes",
+            "SELECT function, order_key, state = 0, origin, bytes FROM deliveries WHERE id = ?1 AND state IN (0, 1)",
         )?
-        .query_row(params![delivery, state, due_ms, cause], |r| {
-            Ok((r.get(0)?, r.get(1)?, r.get(2)?, rows::share(r, 3)?))
-        })
+        .query_row([delivery], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, rows::share(r, 3)?)))
         .optional()?;
-    let Some((function, order_key, was_ready, share)) = owner else { return Ok(()) };
+    let Some((function, order_key, was_ready, share)) = owner else { return Ok(Completed::Committed) };
+    if let Some(stands) = stands {
+        kept.apply(transaction, stands)?;
+    }
+    tx.prepare_cached(
+        "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1 WHERE id = ?1",
+    )?
+    .execute(params![delivery, state, due_ms, cause])?;
     counters.moved(function, if was_ready { rows::READY } else { rows::RETRYING }, state);
     if state != rows::RETRYING {
         counters.backlog().went(share);
@@ -320,7 +368,22 @@ fn complete(
             unblock_next(tx, counters, function, &key, ready)?;
         }
     }
-    Ok(())
+    Ok(Completed::Committed)
+}
+
+fn is_pending(tx: &Connection, delivery: DeliveryId) -> rusqlite::Result<bool> {
+    tx.prepare_cached("SELECT state IN (0, 1) FROM deliveries WHERE id = ?1")?
+        .query_row([delivery], |r| r.get(0))
+        .optional()
+        .map(Option::unwrap_or_default)
+}
+
+/// What a person writes: nothing of it was read before, and it has no quota.
+fn write_state(changes: &Transaction, kept: &mut Batch<'_>) -> rusqlite::Result<u64> {
+    let Judged::Stands(stands) = kept.judge(changes)? else { return Ok(0) };
+    let existed = stands.existed;
+    kept.apply(changes, stands)?;
+    Ok(existed)
 }
 
 /// The first delivery of an order key that is neither done nor purged: only it may run.
