@@ -15,5 +15,6 @@ mod orders;
 mod overload;
 mod reload;
 mod state;
+mod telemetry;
 mod tidy;
 mod timers;

@@ -36,6 +36,7 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
+use crate::telemetry;
 use cache::{Cache, hex};
 use engine::Ticker;
 use host::State;
@@ -222,6 +223,7 @@ struct Shared {
     ticker: Ticker,
     /// One permit for each instance that the pool has room for.
     room: Semaphore,
+    concurrency: u32,
 }
 
 impl Sandbox {
@@ -236,7 +238,16 @@ impl Sandbox {
         let cache = Cache::open(cache_dir, engine.clone()).map_err(|error| SandboxError::Cache { path, error })?;
         let ticker = Ticker::start(engine.clone()).map_err(|e| SandboxError::Engine(e.to_string()))?;
         let room = Semaphore::new(concurrency as usize);
-        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, room })))
+        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, room, concurrency })))
+    }
+
+    /// How it is doing.
+    pub fn figures(&self) -> telemetry::Sandbox {
+        let Shared { room, concurrency, cache, .. } = &*self.0;
+        let instances = *concurrency as usize - room.available_permits().min(*concurrency as usize);
+        let (cache_hits, cache_misses) = cache.loads();
+        let instances_max = u64::from(*concurrency);
+        telemetry::Sandbox { instances: instances as u64, instances_max, cache_hits, cache_misses }
     }
 
     /// Reads, checks, compiles (or takes from the cache) and links a function. Takes seconds for a large one that is

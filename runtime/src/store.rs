@@ -458,6 +458,9 @@ pub trait Store: Send + Sync + 'static {
     /// The numbers, which run along: nothing is counted, so that it takes the same time with any number of events.
     fn totals(&self) -> Answer<Totals>;
 
+    /// Its files on disk, in bytes.
+    fn size_bytes(&self) -> Answer<u64>;
+
     /// Verifies conservation and integrity: counts, and compares with the numbers that run along.
     fn check(&self) -> Answer<CheckReport>;
 

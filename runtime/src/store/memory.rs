@@ -328,6 +328,10 @@ impl Store for MemoryStore {
         answer(self.lock().totals())
     }
 
+    fn size_bytes(&self) -> Answer<u64> {
+        answer(0)
+    }
+
     fn check(&self) -> Answer<CheckReport> {
         let totals = self.lock().totals();
         let counted: u64 = totals.functions.values().map(Counts::total).sum();
