@@ -6,12 +6,16 @@ mod support;
 
 mod commands;
 mod crash;
+mod dedup;
 mod fates;
 mod files;
 mod http;
 mod inspect;
 mod kinds;
 mod orders;
+mod overload;
 mod reload;
+mod state;
+mod telemetry;
 mod tidy;
 mod timers;

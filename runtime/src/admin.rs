@@ -3,8 +3,9 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /healthz` | 200 as long as the process answers |
-//! | `GET /readyz` | 200 when the store takes writes, else 503 with the reason |
+//! | `GET /healthz` | 200 as long as the process answers, 503 when its store failed for good |
+//! | `GET /readyz` | 200 when events are taken, 503 with the reason when not: while it starts or drains, and when the store takes no writes |
+//! | `GET /metrics` | what is measured, as OpenMetrics or in Prometheus' text format, by `Accept` |
 //! | `GET /api/v1/status` | [`view::Status`] |
 //! | `GET /api/v1/events?type=&source=&after=&limit=&follow=&envelope=` | events in accept order, [`view::Envelope`] or the bare event a line |
 //! | `POST /api/v1/events` | takes one event or an array, answers 202 and [`view::Posted`] |
@@ -14,22 +15,32 @@
 //! | `GET /api/v1/dead?function=&limit=` | [`view::DeadLetter`] a line, oldest first, events without their data |
 //! | `GET /api/v1/dead/{delivery}` | [`view::DeadLetter`] |
 //! | `POST /api/v1/dead/redrive`, `POST /api/v1/dead/purge` | takes [`view::Which`], answers [`view::Count`] |
+//! | `GET /api/v1/state` | [`view::StateBucket`] a line |
+//! | `GET /api/v1/state/{bucket}?prefix=&limit=` | [`view::StateEntry`] a line, by key, without long values |
+//! | `DELETE /api/v1/state/{bucket}` | removes all its keys, answers [`view::Count`] |
+//! | `GET /api/v1/state/{bucket}/{key}` | [`view::StateEntry`] |
+//! | `PUT /api/v1/state/{bucket}/{key}` | takes [`view::StateValue`], answers 204 |
+//! | `DELETE /api/v1/state/{bucket}/{key}` | [`view::Count`] |
 //! | `GET /api/v1/logs?function=&delivery=&limit=&follow=` | [`crate::logs::Line`] a line, oldest first |
 //!
 //! Lists are NDJSON: one JSON object a line, streamed, so that a list of any length needs little memory. Without
 //! `after`, the newest `limit` events are listed, by default 100; `follow=true` goes on with what comes until the
 //! client leaves. A list that cannot be finished breaks off without the end of its encoding.
 //!
+//! A bucket's name has its slash encoded in the path: `shop%2Fcharge`.
+//!
 //! `{ref}` is an event's number or, when there is none of this number, its id. An id that several sources gave is
 //! answered 409 with the numbers of the events in `seqs`. Refusals are `application/problem+json` (RFC 9457) with the
-//! reason in `detail`: 400, 404, 405, 409, 413, 415, 503 with `Retry-After`, and 500 when the store failed. Bodies are
+//! reason in `detail`: 400, 404, 405, 409, 413, 415, 429 and 503 with `Retry-After`, and 500 when the store failed. Bodies are
 //! JSON and say so in their content type, which also keeps web pages of other origins from sending any.
 
 mod dead;
 mod events;
 mod explain;
 mod logs;
+mod metrics;
 mod problem;
+mod state;
 mod status;
 mod stream;
 mod trace;
@@ -50,6 +61,7 @@ use http::{Request, Response};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::problem::Problem;
@@ -60,6 +72,7 @@ use crate::listener::{Limits, Listener, RequestBody};
 use crate::logs::LogBook;
 use crate::pattern::{Explanation, MalformedEvent};
 use crate::store::Store;
+use crate::telemetry::{self, Metrics};
 
 /// The largest body that is taken, in bytes: some events of the largest size at once.
 const BODY_MAX: usize = 4 * 1024 * 1024;
@@ -84,12 +97,27 @@ pub struct Admin {
     pub in_force: Arc<dyn Fn() -> BoxFuture<'static, InForce> + Send + Sync>,
     /// Explains an event to the triggers in force, or to those of one function.
     pub explain: Arc<Explain>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How far it is.
+    pub phase: watch::Receiver<Phase>,
     /// Cancelled when the API is to end; what follows something ends with it.
     pub stop: CancellationToken,
 }
 
 /// Explains an event to the triggers in force, or to those of one function.
 pub type Explain = dyn Fn(&Event, Option<&str>) -> Result<Vec<Explained>, MalformedEvent> + Send + Sync;
+
+/// How far a process is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It loads functions and takes no events yet.
+    Starting,
+    /// It takes events.
+    Running,
+    /// It takes no more events and ends what runs.
+    Draining,
+}
 
 /// What the manifests in force declare.
 #[derive(Debug, Clone, Default)]
@@ -98,6 +126,8 @@ pub struct InForce {
     pub functions: Vec<FunctionStatus>,
     /// The sources.
     pub sources: Vec<SourceStatus>,
+    /// What their functions run in.
+    pub sandbox: telemetry::Sandbox,
 }
 
 /// A function as `status` shows it.
@@ -109,6 +139,8 @@ pub struct FunctionStatus {
     pub concurrency: u32,
     /// How many run now.
     pub running: u32,
+    /// How many wait in memory.
+    pub held: u32,
 }
 
 /// How a source is doing, for people.
@@ -158,6 +190,7 @@ pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/healthz", get(status::health))
         .route("/readyz", get(status::ready))
+        .route("/metrics", get(metrics::metrics))
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/events", get(events::list).post(events::post))
         .route("/api/v1/events/{ref}", get(events::one))
@@ -167,6 +200,9 @@ pub fn router(admin: Admin) -> Router {
         .route("/api/v1/dead/{delivery}", get(dead::one))
         .route("/api/v1/dead/redrive", post(dead::redrive))
         .route("/api/v1/dead/purge", post(dead::purge))
+        .route("/api/v1/state", get(state::buckets))
+        .route("/api/v1/state/{bucket}", get(state::list).delete(state::clear))
+        .route("/api/v1/state/{bucket}/{key}", get(state::one).put(state::set).delete(state::delete))
         .route("/api/v1/logs", get(logs::list))
         .fallback(nowhere)
         .method_not_allowed_fallback(other_method)

@@ -3,12 +3,16 @@
 //!
 //! It is told of ready deliveries by the store, keeps a bounded window of them per function ([`lane`]), and loads
 //! the rest when there is room. Workers take turns through the functions that have work, so that a busy one cannot
-//! starve another.
+//! starve another. A worker hands the end of an attempt to the store and goes on to the next delivery; the store tells
+//! of what it committed, for many at a time.
 
 mod attempt;
 mod lane;
+mod measure;
+mod turns;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,11 +21,14 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use self::lane::{LOAD_MAX, Lane};
+use self::turns::Turns;
 use crate::bus::Bus;
 use crate::clock::{Clock, UnixMs};
 use crate::event::Event;
 use crate::outcome::{Outcome, RetryPolicy};
-use crate::store::{DeliveryId, FunctionId, ReadyDelivery, Store};
+use crate::state::{Place, Transaction};
+use crate::store::{Committed, Completed, Completion, DeliveryId, FunctionId, ReadyDelivery, Store, StoreError};
+use crate::telemetry::FunctionMetrics;
 
 /// Runs one function; the sandbox's side of the dispatcher.
 pub trait Runner: Send + Sync + 'static {
@@ -51,6 +58,8 @@ pub struct Ran {
     pub outcome: Outcome,
     /// What it published; counts only when it is done.
     pub published: Vec<Event>,
+    /// What it read of its state, and what it writes to it when it is done.
+    pub state: Transaction,
     /// How long it took.
     pub duration: Duration,
 }
@@ -66,6 +75,8 @@ pub struct Worker {
     pub retry: RetryPolicy,
     /// What runs it.
     pub runner: Arc<dyn Runner>,
+    /// What its attempts are counted in.
+    pub metrics: Arc<FunctionMetrics>,
 }
 
 /// A handle to the dispatcher; cheap to clone.
@@ -79,6 +90,10 @@ struct Inner {
     /// Of all functions together.
     running_max: u32,
     state: Mutex<State>,
+    /// At state that several attempts change at once.
+    turns: Turns,
+    /// What ends of attempts weigh that the store has and did not commit yet.
+    uncommitted: AtomicUsize,
     /// Woken when an earlier retry than the one that is waited for came up.
     alarm: Notify,
     tasks: TaskTracker,
@@ -91,7 +106,21 @@ struct State {
     /// The functions with work and room for it, in the order in which they have their turn.
     turns: VecDeque<FunctionId>,
     running: u32,
+    /// A worker is on its way that has not looked for work yet.
+    worker_comes: bool,
     stopping: bool,
+    /// Attempts that used state and are not committed: they may have to run again.
+    unsure: HashMap<DeliveryId, ReadyDelivery>,
+    /// Deliveries that run again, with what another changed.
+    again: HashMap<DeliveryId, Place>,
+}
+
+/// A delivery that is to run now.
+struct Picked {
+    worker: Worker,
+    delivery: ReadyDelivery,
+    /// What another changed, when it ran before.
+    changed: Option<Place>,
 }
 
 struct Function {
@@ -103,6 +132,11 @@ struct Function {
 
 /// The longest wait for the next retry: bounds how late one is when the wall clock jumps forward.
 const ALARM_MAX: Duration = Duration::from_secs(10);
+
+/// Bytes of published events that wait for their commit, with [`COMPLETION_BYTES`] for each attempt that ended: some
+/// four group commits. Past it nothing more is started.
+const UNCOMMITTED_MAX: usize = 32 * 1024 * 1024;
+const COMPLETION_BYTES: usize = 8 * 1024;
 
 /// The wait after the store did not answer.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -116,15 +150,17 @@ impl Dispatcher {
             clock,
             running_max: running_max.max(1),
             state: Mutex::default(),
+            turns: Turns::default(),
+            uncommitted: AtomicUsize::new(0),
             alarm: Notify::new(),
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
         }));
         // The store outlives the dispatcher and must not keep it alive.
         let inner = Arc::downgrade(&dispatcher.0);
-        store.on_ready(Box::new(move |ready| {
+        store.on_commit(Box::new(move |committed| {
             if let Some(inner) = inner.upgrade() {
-                Self(inner).offer(ready);
+                Self(inner).committed(committed);
             }
         }));
         let inner = Arc::downgrade(&dispatcher.0);
@@ -148,14 +184,19 @@ impl Dispatcher {
             }
             self.consider(&mut state, id);
         }
+        self.bring_worker(&mut state);
         drop(state);
-        self.start_workers();
         self.0.alarm.notify_one();
     }
 
     /// How many deliveries of each function run now.
     pub fn running(&self) -> HashMap<FunctionId, u32> {
         self.lock().functions.iter().map(|(id, function)| (*id, function.lane.running)).collect()
+    }
+
+    /// How many deliveries of each function wait in memory now.
+    pub fn held(&self) -> HashMap<FunctionId, u32> {
+        self.lock().functions.iter().map(|(id, function)| (*id, function.lane.waiting())).collect()
     }
 
     /// Starts nothing more and waits for what runs, at most for `limit`; answers how many were left running. What
@@ -171,8 +212,27 @@ impl Dispatcher {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn offer(&self, ready: Vec<ReadyDelivery>) {
+    /// What the store committed: attempts that are over, and deliveries that can run.
+    fn committed(&self, committed: Committed) {
+        let Committed { ready, settled } = committed;
+        let mut weight = 0;
         let mut state = self.lock();
+        let mut earliest_retry_ms = None;
+        for (completion, result) in settled {
+            if let Err(StoreError::Full) = result {
+                self.0.tasks.spawn_on(self.clone().commit_later(completion), &self.0.runtime);
+                continue;
+            }
+            weight += weight_of(&completion);
+            if !completion.state.is_empty() && self.has_to_go_on(&mut state, &completion, result) {
+                continue;
+            }
+            let retry_at_ms = attempt::retry_at_ms(&completion);
+            earliest_retry_ms = earliest_retry_ms.or(retry_at_ms);
+            if let Some(function) = state.functions.get_mut(&completion.function) {
+                function.lane.ended(completion.delivery, retry_at_ms);
+            }
+        }
         for delivery in ready {
             let id = delivery.function;
             if let Some(function) = state.functions.get_mut(&id) {
@@ -180,8 +240,42 @@ impl Dispatcher {
                 self.consider(&mut state, id);
             }
         }
+        self.0.uncommitted.fetch_sub(weight, Ordering::Relaxed);
+        self.bring_worker(&mut state);
         drop(state);
-        self.start_workers();
+        if earliest_retry_ms.is_some() {
+            self.0.alarm.notify_one();
+        }
+    }
+
+    /// What follows on the commit of an attempt that used state. `false` when it is over.
+    fn has_to_go_on(&self, state: &mut State, completion: &Completion, result: Result<Completed, StoreError>) -> bool {
+        let Some(delivery) = state.unsure.remove(&completion.delivery) else { return false };
+        let Some(function) = state.functions.get_mut(&completion.function) else { return false };
+        match result {
+            Ok(Completed::Conflict(place)) => {
+                state.again.insert(delivery.id, place);
+                function.lane.again(delivery);
+                self.consider(state, completion.function);
+            }
+            Ok(Completed::OverQuota(message)) => {
+                let failed = attempt::over_quota(&self.0, &function.worker, &delivery, completion, message);
+                self.0.tasks.spawn_on(self.clone().settle(failed), &self.0.runtime);
+            }
+            Ok(Completed::Committed) | Err(_) => return false,
+        }
+        true
+    }
+
+    async fn settle(self, completion: Completion) {
+        self.0.uncommitted.fetch_add(weight_of(&completion), Ordering::Relaxed);
+        // The store says itself when it is gone for good; the delivery is pending when it is opened again.
+        let _ = self.0.store.settle(Arc::new(completion)).await;
+    }
+
+    async fn commit_later(self, completion: Arc<Completion>) {
+        let result = attempt::commit_when_there_is_room(&*self.0.store, &completion).await;
+        self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
     }
 
     /// After every change of a lane: gives it a turn when it can use one, and loads when it is behind.
@@ -198,29 +292,57 @@ impl Dispatcher {
         }
     }
 
-    /// Starts as many workers as there is work and room for. A worker goes on as long as it finds work.
-    fn start_workers(&self) {
-        loop {
-            let Some((worker, delivery)) = self.pick() else { return };
-            let dispatcher = self.clone();
-            self.0.tasks.spawn_on(dispatcher.work(worker, delivery), &self.0.runtime);
+    /// Brings a worker when there is work and room for it. One is brought at a time; it brings the next before it
+    /// starts to work itself. So while guests only compute, a burst of deliveries takes as many tasks as there are
+    /// threads, and while guests wait, as many as there are deliveries.
+    fn bring_worker(&self, state: &mut State) {
+        if !state.worker_comes && !state.turns.is_empty() && self.has_room(state) {
+            state.worker_comes = true;
+            self.0.tasks.spawn_on(self.clone().work(), &self.0.runtime);
         }
     }
 
-    async fn work(self, mut worker: Worker, mut delivery: ReadyDelivery) {
-        loop {
-            let (function, id) = (delivery.function, delivery.id);
-            let retry_at_ms = attempt::make(&self.0, &worker, delivery).await;
-            self.ended(function, id, retry_at_ms);
-            let Some(next) = self.pick() else { return };
-            (worker, delivery) = next;
+    fn has_room(&self, state: &State) -> bool {
+        !state.stopping
+            && state.running < self.0.running_max
+            && self.0.uncommitted.load(Ordering::Relaxed) < UNCOMMITTED_MAX
+    }
+
+    async fn work(self) {
+        let mut next = {
+            let mut state = self.lock();
+            state.worker_comes = false;
+            self.pick(&mut state)
+        };
+        while let Some(Picked { worker, delivery, changed }) = next {
+            let (completion, turn) = attempt::make(&self.0, &worker, &delivery, changed).await;
+            self.0.uncommitted.fetch_add(weight_of(&completion), Ordering::Relaxed);
+            if !completion.state.is_empty() {
+                self.lock().unsure.insert(delivery.id, delivery.clone());
+            }
+            let completion = Arc::new(completion);
+            if turn.is_some() && !completion.state.lists.is_empty() {
+                // A list of keys shows what is committed, so whoever has the next turn has to find it committed.
+                let result = self.0.store.complete(completion.clone()).await;
+                self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
+            } else {
+                // The store says itself when it is gone for good; the delivery is pending when it is opened again.
+                let _ = self.0.store.settle(completion).await;
+            }
+            drop(turn);
+            let mut state = self.lock();
+            state.running = state.running.saturating_sub(1);
+            if let Some(function) = state.functions.get_mut(&delivery.function) {
+                function.lane.ran();
+            }
+            self.consider(&mut state, delivery.function);
+            next = self.pick(&mut state);
         }
     }
 
     /// The next delivery to run: functions take turns.
-    fn pick(&self) -> Option<(Worker, ReadyDelivery)> {
-        let mut state = self.lock();
-        while !state.stopping && state.running < self.0.running_max {
+    fn pick(&self, state: &mut State) -> Option<Picked> {
+        while self.has_room(state) {
             let id = state.turns.pop_front()?;
             let Some(function) = state.functions.get_mut(&id) else { continue };
             function.in_turns = false;
@@ -228,27 +350,18 @@ impl Dispatcher {
             if function.lane.running >= function.worker.concurrency {
                 continue;
             }
-            let picked = function.lane.pick().map(|delivery| (function.worker.clone(), delivery));
+            let picked = function.lane.pick().map(|delivery| {
+                let changed = if state.again.is_empty() { None } else { state.again.remove(&delivery.id) };
+                Picked { worker: function.worker.clone(), delivery, changed }
+            });
             state.running += u32::from(picked.is_some());
-            self.consider(&mut state, id);
+            self.consider(state, id);
             if picked.is_some() {
+                self.bring_worker(state);
                 return picked;
             }
         }
         None
-    }
-
-    fn ended(&self, id: FunctionId, delivery: DeliveryId, retry_at_ms: Option<UnixMs>) {
-        let mut state = self.lock();
-        state.running = state.running.saturating_sub(1);
-        if let Some(function) = state.functions.get_mut(&id) {
-            function.lane.ended(delivery, retry_at_ms);
-        }
-        self.consider(&mut state, id);
-        drop(state);
-        if retry_at_ms.is_some() {
-            self.0.alarm.notify_one();
-        }
     }
 
     /// Changes a lane, and starts what the change makes possible.
@@ -258,8 +371,7 @@ impl Dispatcher {
             change(&mut function.lane);
         }
         self.consider(&mut state, id);
-        drop(state);
-        self.start_workers();
+        self.bring_worker(&mut state);
     }
 
     fn load(&self, function: FunctionId, after: DeliveryId) {
@@ -310,6 +422,10 @@ impl Dispatcher {
             Duration::from_millis(wait_ms).min(ALARM_MAX)
         })
     }
+}
+
+fn weight_of(completion: &Completion) -> usize {
+    COMPLETION_BYTES + completion.publishes.iter().map(|new| new.event.size()).sum::<usize>() + completion.state.size()
 }
 
 #[cfg(test)]

@@ -39,6 +39,11 @@ pub enum Outcome {
         /// What was wanted, and what would grant it.
         message: String,
     },
+    /// What it writes would take a bucket of its state past what it may hold.
+    Quota {
+        /// Which bucket, and what would raise its limit.
+        message: String,
+    },
     /// The host could not run the guest: its component is missing or cannot be instantiated.
     Unavailable {
         /// Why.
@@ -52,6 +57,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every [`Outcome::kind`].
+    pub const KINDS: [&'static str; 10] =
+        ["done", "retry", "reject", "trap", "timeout", "out-of-memory", "denied", "quota", "unavailable", "loop"];
+
     /// The word for this outcome in tables, JSON, metrics and the store.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -62,6 +71,7 @@ impl Outcome {
             Self::Timeout { .. } => "timeout",
             Self::OutOfMemory { .. } => "out-of-memory",
             Self::Denied { .. } => "denied",
+            Self::Quota { .. } => "quota",
             Self::Unavailable { .. } => "unavailable",
             Self::Loop { .. } => "loop",
         }
@@ -75,6 +85,7 @@ impl Outcome {
             | Self::Reject { message }
             | Self::Trap { message }
             | Self::Denied { message }
+            | Self::Quota { message }
             | Self::Unavailable { message } => Some(message.clone()),
             Self::Timeout { limit } => Some(format!("ended at its time-out of {limit:?}")),
             Self::OutOfMemory { limit_bytes } => {
@@ -93,6 +104,7 @@ impl Outcome {
             | Self::Trap { .. }
             | Self::Timeout { .. }
             | Self::OutOfMemory { .. }
+            | Self::Quota { .. }
             | Self::Unavailable { .. } => true,
             Self::Done | Self::Reject { .. } | Self::Denied { .. } | Self::Loop { .. } => false,
         }
@@ -183,6 +195,24 @@ mod tests {
 
     fn retry(after: Option<Duration>) -> Outcome {
         Outcome::Retry { message: "gateway down".into(), after }
+    }
+
+    #[test]
+    fn every_outcome_has_its_kind_among_the_kinds() {
+        let message = String::new();
+        let all = [
+            Outcome::Done,
+            retry(None),
+            Outcome::Reject { message: message.clone() },
+            Outcome::Trap { message: message.clone() },
+            Outcome::Timeout { limit: Duration::ZERO },
+            Outcome::OutOfMemory { limit_bytes: 0 },
+            Outcome::Denied { message: message.clone() },
+            Outcome::Quota { message: message.clone() },
+            Outcome::Unavailable { message },
+            Outcome::Loop { hops: 1 },
+        ];
+        assert_eq!(all.map(|outcome| outcome.kind()), Outcome::KINDS);
     }
 
     #[test]

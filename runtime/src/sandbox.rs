@@ -16,10 +16,12 @@ mod function;
 mod host;
 mod imports;
 mod inspect;
+mod keyvalue;
 mod limits;
 mod log;
 mod producers;
 mod publish;
+mod state;
 mod stdio;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,7 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
+use crate::telemetry;
 use cache::{Cache, hex};
 use engine::Ticker;
 use host::State;
@@ -44,6 +47,7 @@ pub use answer::{Answer, BodyError, Visit};
 pub use function::{Attempt, Call, Function};
 pub use inspect::{Import, Inspection, Interface, Supply, inspect};
 pub use log::{Level, LogLine, LogSink};
+pub use state::{StateGrant, StateSource};
 
 /// The largest component that is taken, in bytes. Python's, the largest known, have 18 MB; compiling takes some 50
 /// times the component's size in memory and 0.3 s a MB.
@@ -89,8 +93,8 @@ pub struct Spec {
 pub struct Grants {
     /// Event types that it may publish; `*` stands for any run of characters.
     pub publish: Vec<String>,
-    /// Whether it has state.
-    pub state: bool,
+    /// What it may keep; `None` when it has no state.
+    pub state: Option<StateGrant>,
     /// Origins that it may send requests to.
     pub http: Vec<String>,
     /// Configuration by name.
@@ -222,6 +226,7 @@ struct Shared {
     ticker: Ticker,
     /// One permit for each instance that the pool has room for.
     room: Semaphore,
+    concurrency: u32,
 }
 
 impl Sandbox {
@@ -236,7 +241,16 @@ impl Sandbox {
         let cache = Cache::open(cache_dir, engine.clone()).map_err(|error| SandboxError::Cache { path, error })?;
         let ticker = Ticker::start(engine.clone()).map_err(|e| SandboxError::Engine(e.to_string()))?;
         let room = Semaphore::new(concurrency as usize);
-        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, room })))
+        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, room, concurrency })))
+    }
+
+    /// How it is doing.
+    pub fn figures(&self) -> telemetry::Sandbox {
+        let Shared { room, concurrency, cache, .. } = &*self.0;
+        let instances = *concurrency as usize - room.available_permits().min(*concurrency as usize);
+        let (cache_hits, cache_misses) = cache.loads();
+        let instances_max = u64::from(*concurrency);
+        telemetry::Sandbox { instances: instances as u64, instances_max, cache_hits, cache_misses }
     }
 
     /// Reads, checks, compiles (or takes from the cache) and links a function. Takes seconds for a large one that is

@@ -13,6 +13,7 @@ use crate::event::Event;
 use crate::outcome::Outcome;
 use crate::router as routes;
 use crate::sandbox::{Level, LogLine};
+use crate::state::Transaction;
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Accepted, AttemptRecord, Completion, DeliveryId, FunctionId, Lineage, NewDelivery, NewEvent, Seq, Verdict,
@@ -24,6 +25,7 @@ struct Api {
     store: Arc<MemoryStore>,
     logs: LogBook,
     stop: CancellationToken,
+    phase: watch::Sender<Phase>,
     functions: Vec<FunctionId>,
     _data: tempfile::TempDir,
 }
@@ -35,9 +37,11 @@ impl Api {
         let functions = store.register(vec!["shop/charge".into(), "shop/receipt".into()]).await.unwrap();
         let (logs, stop) = (LogBook::open(data.path()).unwrap(), CancellationToken::new());
         let in_force = InForce {
-            functions: vec![FunctionStatus { name: "shop/charge".into(), concurrency: 8, running: 1 }],
+            functions: vec![FunctionStatus { name: "shop/charge".into(), concurrency: 8, running: 1, held: 2 }],
             sources: vec![SourceStatus { uri: "/shop/inbox".into(), kind: "files", trouble: Some("no folder".into()) }],
+            sandbox: telemetry::Sandbox::default(),
         };
+        let (phase_tx, phase) = watch::channel(Phase::Running);
         let admin = Admin {
             store: store.clone(),
             bus: Bus::new(store.clone(), routes::Router::default(), bus::Limits::default()),
@@ -46,9 +50,19 @@ impl Api {
             started: Instant::now(),
             in_force: Arc::new(move || Box::pin(std::future::ready(in_force.clone()))),
             explain: Arc::new(|_, _| Ok(Vec::new())),
+            metrics: Arc::default(),
+            phase,
             stop: stop.clone(),
         };
-        Self { service: TowerToHyperService::new(router(admin)), store, logs, stop, functions, _data: data }
+        Self {
+            service: TowerToHyperService::new(router(admin)),
+            store,
+            logs,
+            stop,
+            phase: phase_tx,
+            functions,
+            _data: data,
+        }
     }
 
     async fn send(&self, method: &str, path: &str, media_type: &str, body: Vec<u8>) -> Response<Body> {
@@ -89,7 +103,9 @@ impl Api {
         let (outcome, message) = (outcome.kind().to_owned(), outcome.message());
         let record =
             AttemptRecord { attempt: 1, started_ms: 1_000, duration_us: 900, outcome: outcome.into(), message };
-        self.store.complete(Arc::new(Completion { delivery, record, verdict, publishes })).await.unwrap();
+        let state = Transaction::default();
+        let completion = Completion { delivery, function: 1, record, verdict, publishes, state };
+        self.store.complete(Arc::new(completion)).await.unwrap();
     }
 
     /// Ends a delivery as a dead letter.
@@ -208,7 +224,7 @@ async fn an_event_is_meant_by_its_number_or_by_its_id_when_only_one_has_it() {
 async fn a_trace_is_the_tree_of_what_came_of_an_event() {
     let api = Api::new().await;
     let (seq, charge) = api.owed(event("order", "order.placed")).await;
-    let lineage = Lineage { cause: Some(charge), root: Some(seq), hops: 1 };
+    let lineage = Lineage { cause: Some(charge), root: Some(seq), hops: 1, ..Lineage::default() };
     let publishes = ["x", "y"].map(|id| api.new_event(&event(id, "payment.taken"), lineage, id == "x"));
     api.end(charge, &Outcome::Done, Verdict::Done, publishes.into()).await;
     let receipt = api.store.deliveries(2).await.unwrap()[0].id;
@@ -236,7 +252,7 @@ async fn a_trace_that_is_too_deep_or_too_wide_is_cut_and_says_so() {
     let api = Api::new().await;
     let (first, mut delivery) = api.owed(event("0", "t")).await;
     for hop in 1..=40 {
-        let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: hop };
+        let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: hop, ..Lineage::default() };
         let next = api.new_event(&event(&hop.to_string(), "t"), lineage, true);
         api.end(delivery, &Outcome::Done, Verdict::Done, vec![next]).await;
         delivery = api.store.deliveries(first + i64::from(hop)).await.unwrap()[0].id;
@@ -251,7 +267,7 @@ async fn a_trace_that_is_too_deep_or_too_wide_is_cut_and_says_so() {
         (&json!(30), &json!("the trace ends here after 30 events; trace 30 goes on"))
     );
 
-    let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: 41 };
+    let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: 41, ..Lineage::default() };
     let many = (0..1_500).map(|n| api.new_event(&event(&format!("w{n}"), "t"), lineage, false)).collect();
     api.end(delivery, &Outcome::Done, Verdict::Done, many).await;
     let (_, wide) = api.get("/api/v1/trace/41").await;
@@ -342,14 +358,17 @@ async fn status_shows_functions_in_force_and_those_that_are_gone() {
 }
 
 #[tokio::test]
-async fn it_is_alive_and_ready_until_it_stops() {
+async fn it_is_alive_throughout_and_ready_between_its_start_and_its_drain() {
     let api = Api::new().await;
-    assert_eq!(api.get("/healthz").await.0, 200);
-    assert_eq!(api.get("/readyz").await.0, 200);
-    api.stop.cancel();
-    let (status, problem) = api.get("/readyz").await;
-    assert_eq!((status, &problem["detail"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("it is stopping")));
-    assert_eq!(api.get("/healthz").await.0, 200);
+    for (phase, reason) in [(Phase::Starting, "starting"), (Phase::Draining, "draining")] {
+        api.phase.send_replace(phase);
+        let (status, problem) = api.get("/readyz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(problem["detail"].as_str().unwrap().contains(reason), "{problem}");
+        assert_eq!(api.get("/healthz").await.0, 200);
+        api.phase.send_replace(Phase::Running);
+        assert_eq!(api.get("/readyz").await.0, 200);
+    }
 }
 
 #[tokio::test]

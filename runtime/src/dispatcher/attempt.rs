@@ -4,37 +4,87 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::measure::Measured;
+use super::turns::Turn;
 use super::{Call, Inner, Ran, STORE_RETRY, Worker};
 use crate::bus::Target;
 use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::outcome::{self, Next, Outcome};
-use crate::store::{AttemptRecord, Completion, Lineage, NewEvent, ReadyDelivery, StoreError, Verdict};
+use crate::state::{Place, Transaction};
+use crate::store::{
+    AttemptRecord, Completed, Completion, Lineage, NewEvent, ReadyDelivery, Result, Store, StoreError, Verdict,
+};
 
 /// Functions that an event may come through. A chain of this length is a loop: nobody draws one on purpose.
 pub(super) const HOPS_MAX: u32 = 64;
 
-/// Runs the function and commits how it ended; answers when it is tried again.
-pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: ReadyDelivery) -> Option<UnixMs> {
-    let started_ms = inner.clock.now_ms();
-    let attempt = delivery.attempts + 1;
-    let ran = worker.runner.run(call(inner, &delivery, attempt)).await;
-    let Ran { mut outcome, published, duration } = ran;
+/// Runs the function; answers how it ended, to be committed.
+///
+/// An attempt that read state which another changed meanwhile runs again, when it has its turn at it: it is the same
+/// attempt still, and nothing is kept of how it went before. `changed` is what another changed the last time. The turn
+/// is over when the next can see what this one wrote.
+pub(super) async fn make<'a>(
+    inner: &'a Inner,
+    worker: &Worker,
+    delivery: &ReadyDelivery,
+    mut changed: Option<Place>,
+) -> (Completion, Option<Turn<'a>>) {
+    let mut turn: Option<Turn<'_>> = None;
+    loop {
+        if let Some(place) = changed
+            && !turn.as_ref().is_some_and(|turn| turn.is_at(&place))
+        {
+            // One turn at a time: two that each wait for what the other has would wait for good.
+            drop(turn.take());
+            turn = Some(inner.turns.take(place).await);
+        }
+        let (mut completion, outcome, measured) = run(inner, worker, delivery).await;
+        changed = stage(inner, &mut completion.state, turn.is_some()).err();
+        if changed.is_none() {
+            measured.ended(&outcome, &completion.verdict, completion.publishes.len());
+            return (completion, turn);
+        }
+        measured.runs_again();
+    }
+}
+
+/// Shows others what the attempt writes. The error is what another changed, or is about to.
+fn stage(inner: &Inner, state: &mut Transaction, has_turn: bool) -> std::result::Result<(), Place> {
+    if state.is_empty() {
+        return Ok(());
+    }
+    match inner.turns.taken(state) {
+        Some(place) if !has_turn => Err(place),
+        _ => inner.store.stage(state),
+    }
+}
+
+/// Runs the function once.
+async fn run<'a>(
+    inner: &'a Inner,
+    worker: &'a Worker,
+    delivery: &'a ReadyDelivery,
+) -> (Completion, Outcome, Measured<'a>) {
+    let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
+    let call = call(inner, delivery, attempt);
+    let mut measured = Measured::start(inner, &worker.metrics, delivery, &call, started_ms);
+    let Ran { mut outcome, mut published, state, duration } = worker.runner.run(call).await;
+    measured.took = duration;
     let mut publishes = Vec::new();
     if outcome == Outcome::Done {
-        match route(inner, &delivery, published) {
+        measured.publishes(&mut published);
+        match route(inner, delivery, published) {
             Ok(routed) => publishes = routed,
             Err(failed) => outcome = failed,
         }
     }
-
-    let ended_ms = inner.clock.now_ms();
-    let age = Duration::from_millis(u64::try_from(ended_ms - delivery.since_ms).unwrap_or_default());
-    let counted = attempt.saturating_sub(delivery.attempts_forgiven);
-    let verdict = match outcome::decide(&worker.retry, &outcome, counted, age, jitter) {
-        Next::Done => Verdict::Done,
-        Next::RetryAfter(wait) => Verdict::RetryAt(ended_ms + i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 2)),
-        Next::Dead { cause } => Verdict::Dead(cause),
+    let verdict = verdict(inner, worker, delivery, &outcome);
+    let state = match &verdict {
+        Verdict::Done => state,
+        // What it saw is why it is given up, so that has to hold. Another attempt sees for itself.
+        Verdict::Dead(_) if !matches!(outcome, Outcome::Timeout { .. }) => state.only_reads(),
+        Verdict::Dead(_) | Verdict::RetryAt(_) => Transaction::default(),
     };
     let record = AttemptRecord {
         attempt,
@@ -43,7 +93,36 @@ pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: ReadyDelivery
         outcome: outcome.kind().into(),
         message: outcome.message(),
     };
-    commit(inner, Arc::new(Completion { delivery: delivery.id, record, verdict, publishes })).await
+    let completion =
+        Completion { delivery: delivery.id, function: delivery.function, record, verdict, publishes, state };
+    (completion, outcome, measured)
+}
+
+/// What becomes of an attempt that was done, but for the room in a bucket of its state.
+pub(super) fn over_quota(
+    inner: &Inner,
+    worker: &Worker,
+    delivery: &ReadyDelivery,
+    completion: &Completion,
+    message: String,
+) -> Completion {
+    let outcome = Outcome::Quota { message };
+    let record =
+        AttemptRecord { outcome: outcome.kind().into(), message: outcome.message(), ..completion.record.clone() };
+    let verdict = verdict(inner, worker, delivery, &outcome);
+    let (publishes, state) = (Vec::new(), Transaction::default());
+    Completion { delivery: delivery.id, function: delivery.function, record, verdict, publishes, state }
+}
+
+fn verdict(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery, outcome: &Outcome) -> Verdict {
+    let ended_ms = inner.clock.now_ms();
+    let age = Duration::from_millis(u64::try_from(ended_ms - delivery.since_ms).unwrap_or_default());
+    let counted = (delivery.attempts + 1).saturating_sub(delivery.attempts_forgiven);
+    match outcome::decide(&worker.retry, outcome, counted, age, jitter) {
+        Next::Done => Verdict::Done,
+        Next::RetryAfter(wait) => Verdict::RetryAt(ended_ms + i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 2)),
+        Next::Dead { cause } => Verdict::Dead(cause),
+    }
 }
 
 fn call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
@@ -57,13 +136,18 @@ fn call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
 }
 
 /// The published events with who is owed them.
-fn route(inner: &Inner, delivery: &ReadyDelivery, published: Vec<Event>) -> Result<Vec<NewEvent>, Outcome> {
+fn route(
+    inner: &Inner,
+    delivery: &ReadyDelivery,
+    published: Vec<Event>,
+) -> std::result::Result<Vec<NewEvent>, Outcome> {
     let cause = &delivery.event;
     let hops = cause.lineage.hops + 1;
     if hops > HOPS_MAX && !published.is_empty() {
         return Err(Outcome::Loop { hops: HOPS_MAX });
     }
-    let lineage = Lineage { cause: Some(delivery.id), root: Some(cause.lineage.root.unwrap_or(cause.seq)), hops };
+    let root = Some(cause.lineage.root.unwrap_or(cause.seq));
+    let lineage = Lineage { cause: Some(delivery.id), root, hops, origin: cause.lineage.origin };
     let router = inner.bus.router();
     let routed = published.into_iter().map(|event| {
         let deliveries = router
@@ -74,21 +158,22 @@ fn route(inner: &Inner, delivery: &ReadyDelivery, published: Vec<Event>) -> Resu
     routed.collect()
 }
 
-/// Commits the end of an attempt. While the disk is full the delivery keeps its place here and tries again.
-async fn commit(inner: &Inner, completion: Arc<Completion>) -> Option<UnixMs> {
-    let retry_at_ms = match completion.verdict {
+/// When the delivery is tried again.
+pub(super) fn retry_at_ms(completion: &Completion) -> Option<UnixMs> {
+    match completion.verdict {
         Verdict::RetryAt(at_ms) => Some(at_ms),
         Verdict::Done | Verdict::Dead(_) => None,
-    };
+    }
+}
+
+/// Commits an end that the disk had no room for. Until it has, the delivery keeps its place and tries again.
+pub(super) async fn commit_when_there_is_room(store: &dyn Store, completion: &Arc<Completion>) -> Result<Completed> {
     loop {
-        match inner.store.complete(completion.clone()).await {
-            Ok(()) => return retry_at_ms,
-            Err(StoreError::Full) => tokio::time::sleep(STORE_RETRY).await,
-            Err(error) => {
-                // The store is gone for good and says so itself; the delivery is pending when it is opened again.
-                tracing::debug!("an outcome was not committed: {error}");
-                return None;
-            }
+        tokio::time::sleep(STORE_RETRY).await;
+        match store.complete(completion.clone()).await {
+            Err(StoreError::Full) => {}
+            // When the store is gone for good it says so itself; the delivery is pending when it is opened again.
+            other => return other,
         }
     }
 }

@@ -91,13 +91,29 @@ impl Lane {
         Some(delivery)
     }
 
+    /// Deliveries that wait here.
+    pub(super) fn waiting(&self) -> u32 {
+        u32::try_from(self.fresh.len() + self.retries.len()).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn has_work(&self) -> bool {
         !self.fresh.is_empty() || !self.retries.is_empty()
     }
 
-    /// A delivery's attempt ended; `retry_at_ms` when another follows.
-    pub(super) fn ended(&mut self, id: DeliveryId, retry_at_ms: Option<UnixMs>) {
+    /// Takes a delivery back whose attempt ran and has to run again, before others: it is held still.
+    pub(super) fn again(&mut self, delivery: ReadyDelivery) {
+        self.bytes += delivery.event.event.size();
+        self.fresh.push_front(delivery);
+    }
+
+    /// An attempt ran: there is room for another. Until it is committed the delivery is held, as a load would find it
+    /// ready still.
+    pub(super) fn ran(&mut self) {
         self.running = self.running.saturating_sub(1);
+    }
+
+    /// The end of an attempt is committed; `retry_at_ms` when another follows.
+    pub(super) fn ended(&mut self, id: DeliveryId, retry_at_ms: Option<UnixMs>) {
         self.held.remove(&id);
         if self.loading || self.loading_due {
             self.ended_while_loading.insert(id);
@@ -184,6 +200,7 @@ mod tests {
     fn run_all(lane: &mut Lane) -> Vec<DeliveryId> {
         std::iter::from_fn(|| {
             let id = lane.pick()?.id;
+            lane.ran();
             lane.ended(id, None);
             Some(id)
         })

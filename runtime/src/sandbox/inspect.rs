@@ -11,7 +11,8 @@ use super::cache::hex;
 use super::census;
 use super::imports::objection;
 use super::producers::producers;
-use super::{Grants, Kind, LoadError, adapt, checked, engine, memory_at_start, read};
+use super::{Grants, Kind, LoadError, StateGrant, adapt, checked, engine, memory_at_start, read};
+use crate::state::Quota;
 
 /// A component as it would be loaded.
 #[derive(Debug, Clone)]
@@ -118,7 +119,8 @@ impl Interface {
 impl Supply {
     fn of(import: &str, kind: Kind) -> Self {
         let nothing = Grants::default();
-        let everything = Grants { state: true, http: vec!["https://a.example:443".into()], ..Grants::default() };
+        let state = StateGrant { shared: true, value_bytes_max: 0, quota: Quota::default() };
+        let everything = Grants { state: Some(state), http: vec!["https://a.example:443".into()], ..Grants::default() };
         match (objection(import, kind, &nothing), objection(import, kind, &everything)) {
             (None, _) => Self::Always,
             (Some(_), None) => Self::IfGranted,

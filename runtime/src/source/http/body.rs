@@ -17,7 +17,7 @@ use crate::listener::BodyError;
 /// Memory of all bodies that were read and whose events are not committed yet: 24 bodies of a mebibyte, or ten
 /// thousands of ordinary ones. Slow senders of large bodies fill it, and not the machine.
 const BUDGET: u32 = 24 * 1024 * 1024;
-/// A body that turns out too large is read on for this much and this long, so that a client that sends before it
+/// A body that is refused is read on for this much and this long, so that a client that sends before it
 /// listens gets to read why it is refused.
 const DISCARD: (usize, Duration) = (8 * 1024 * 1024, Duration::from_secs(2));
 
@@ -35,8 +35,11 @@ impl Default for Budget {
 pub(super) struct Read {
     pub(super) bytes: Bytes,
     /// Kept until the events of the body are committed.
-    pub(super) _memory: Option<OwnedSemaphorePermit>,
+    pub(super) memory: Memory,
 }
+
+/// A part of the budget; an empty body has none.
+pub(super) type Memory = Option<OwnedSemaphorePermit>;
 
 impl Budget {
     /// Reads a body of at most `max` bytes.
@@ -62,11 +65,11 @@ impl Budget {
             bytes.extend_from_slice(&data);
             self.charge(&mut memory, bytes.capacity())?;
         }
-        Ok(Read { bytes: bytes.freeze(), _memory: memory })
+        Ok(Read { bytes: bytes.freeze(), memory })
     }
 
     /// Has `memory` cover `bytes`. A body beyond the whole budget needs all of it, rather than never fitting.
-    fn charge(&self, memory: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), Problem> {
+    fn charge(&self, memory: &mut Memory, bytes: usize) -> Result<(), Problem> {
         let bytes = u32::try_from(bytes).unwrap_or(BUDGET).min(BUDGET);
         let held = memory.as_ref().map_or(0, |m| u32::try_from(m.num_permits()).unwrap_or(BUDGET));
         if bytes <= held {
@@ -95,7 +98,8 @@ where
     Problem::too_large(max)
 }
 
-async fn discard<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
+/// Reads on for a moment, and keeps nothing.
+pub(super) async fn discard<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
     let (mut left, time) = DISCARD;
     let _ = timeout(time, async {
         while let Some(Ok(frame)) = body.frame().await {
