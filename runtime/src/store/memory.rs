@@ -3,7 +3,8 @@
 mod state;
 mod tables;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,12 +13,12 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use self::state::Buckets;
-use super::backlog::{Change, Share};
+use super::backlog::Change;
 use super::judge::{Judged, Kept as _};
 use super::{
-    Accepted, Answer, Backlog, CheckReport, CommitSink, Committed, Completed, Completion, Counts, DEDUP_WINDOW,
-    DeadFilter, DeliveryId, DeliveryRecord, EventFilter, FunctionId, Mark, NewEvent, ReadyDelivery, Result, Seq, Store,
-    StoredEvent, Totals,
+    Accepted, Answer, AttemptRecord, Backlog, CheckReport, CommitSink, Committed, Completed, Completion, Counts,
+    DEDUP_WINDOW, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, Mark, NewEvent,
+    ReadyDelivery, Seq, Store, StoredEvent, Totals,
 };
 use crate::clock::{Clock, UnixMs};
 use crate::state::{Entry, Keys, Place, Transaction, Usage};
@@ -35,7 +36,7 @@ struct State {
     events: Vec<Row>,
     dedup_window_ms: UnixMs,
     /// The newest of each source and id.
-    by_id: HashMap<(String, String), Seq>,
+    by_id: HashSet<ById>,
     deliveries: Vec<Delivery>,
     published: HashMap<DeliveryId, Vec<Seq>>,
     ready: HashMap<FunctionId, BTreeSet<DeliveryId>>,
@@ -54,13 +55,35 @@ struct Row {
     owed: usize,
 }
 
+/// An event where only its source and id count.
+struct ById(Arc<StoredEvent>);
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.0.event.source, &self.0.event.id).hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (&self.0.event, &other.0.event);
+        a.id == b.id && a.source == b.source
+    }
+}
+
+impl Eq for ById {}
+
 struct Delivery {
-    record: DeliveryRecord,
+    event: Arc<StoredEvent>,
     function: FunctionId,
     trigger: Arc<str>,
+    order_key: Option<String>,
+    state: DeliveryState,
+    cause: Option<String>,
+    due_ms: Option<UnixMs>,
+    attempts: Vec<AttemptRecord>,
     forgiven: u32,
     since_ms: UnixMs,
-    event: Arc<StoredEvent>,
 }
 
 impl MemoryStore {
@@ -76,7 +99,7 @@ impl MemoryStore {
             dedup_window_ms: UnixMs::try_from(dedup_window.as_millis()).unwrap_or(UnixMs::MAX),
             functions: Vec::new(),
             events: Vec::new(),
-            by_id: HashMap::new(),
+            by_id: HashSet::new(),
             deliveries: Vec::new(),
             published: HashMap::new(),
             ready: HashMap::new(),
@@ -100,19 +123,21 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Applies a write; the sink is told what it brought about in commit order: under the lock.
     fn write<T>(&self, apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> T) -> Answer<T> {
-        self.write_and_settle(|state, ready| (apply(state, ready), Vec::new()))
+        let mut state = self.lock();
+        let mut ready = Vec::new();
+        let result = apply(&mut state, &mut ready);
+        self.commit(state, ready, Vec::new());
+        answer(result)
     }
 
-    /// Applies a write and tells the sink what it brought about, in commit order: under the lock.
-    fn write_and_settle<T>(
+    fn commit(
         &self,
-        apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> (T, Vec<(Arc<Completion>, Result<Completed>)>),
-    ) -> Answer<T> {
-        let mut state = self.lock();
-        let before = state.events.len() as Seq;
-        let mut ready = Vec::new();
-        let (result, settled) = apply(&mut state, &mut ready);
+        mut state: MutexGuard<'_, State>,
+        ready: Vec<DeliveryId>,
+        settled: Vec<(Arc<Completion>, super::Result<Completed>)>,
+    ) {
         self.backlog.apply(&mut state.backlog);
         if (!ready.is_empty() || !settled.is_empty())
             && let Some(sink) = &state.sink
@@ -122,20 +147,13 @@ impl MemoryStore {
         }
         let newest = state.events.len() as Seq;
         drop(state);
-        if newest != before {
-            self.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
-        }
-        Answer::now(Ok(result))
+        // Another thread may have told of a newer one.
+        self.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
     }
 }
 
 fn answer<T>(value: T) -> Answer<T> {
     Answer::now(Ok(value))
-}
-
-/// What a delivery of an event is of the backlog.
-fn share(event: &StoredEvent) -> Share {
-    Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
 }
 
 /// Positions and names count from 1.
@@ -177,10 +195,11 @@ impl Store for MemoryStore {
     }
 
     fn settle(&self, completion: Arc<Completion>) -> Answer<()> {
-        self.write_and_settle(|state, ready| {
-            let completed = state.complete(&completion, ready);
-            ((), vec![(completion, Ok(completed))])
-        })
+        let mut state = self.lock();
+        let mut ready = Vec::new();
+        let completed = state.complete(&completion, &mut ready);
+        self.commit(state, ready, vec![(completion, Ok(completed))]);
+        answer(())
     }
 
     fn redrive(&self, which: DeadFilter) -> Answer<u64> {
@@ -214,7 +233,7 @@ impl Store for MemoryStore {
         self.state(bucket, key)
     }
 
-    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place> {
+    fn stage(&self, transaction: &mut Transaction) -> Result<(), Place> {
         match self.lock().kept.judge(transaction) {
             Judged::Conflict(place) => Err(place),
             Judged::Stands(_) | Judged::OverQuota(_) => Ok(()),
@@ -234,7 +253,7 @@ impl Store for MemoryStore {
     }
 
     fn state_write(&self, changes: Transaction) -> Answer<u64> {
-        self.write(|state, _| match state.kept.judge(&changes) {
+        self.write(move |state, _| match state.kept.judge(&changes) {
             Judged::Stands(stands) => {
                 let existed = stands.existed;
                 state.kept.apply(&changes, stands);
@@ -286,13 +305,13 @@ impl Store for MemoryStore {
         let state = self.lock();
         let found = state.event(event).map(|row| {
             let from = index(row.first_delivery);
-            state.deliveries.iter().skip(from).take(row.owed).map(|d| d.record.clone()).collect()
+            (from..from + row.owed).filter_map(|at| state.record(at as DeliveryId + 1)).collect()
         });
         answer(found.unwrap_or_default())
     }
 
     fn delivery(&self, id: DeliveryId) -> Answer<Option<DeliveryRecord>> {
-        answer(self.lock().deliveries.get(index(id)).map(|d| d.record.clone()))
+        answer(self.lock().record(id))
     }
 
     fn published(&self, delivery: DeliveryId) -> Answer<Vec<StoredEvent>> {
@@ -302,7 +321,8 @@ impl Store for MemoryStore {
     }
 
     fn dead(&self, which: DeadFilter, limit: usize) -> Answer<Vec<DeliveryRecord>> {
-        answer(self.lock().dead(&which).take(limit).cloned().collect())
+        let state = self.lock();
+        answer(state.dead(&which).take(limit).filter_map(|id| state.record(id)).collect())
     }
 
     fn totals(&self) -> Answer<Totals> {

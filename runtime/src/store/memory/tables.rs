@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Delivery, Row, State, index, share};
+use super::{ById, Delivery, Row, State, index};
+use crate::store::backlog::Share;
 use crate::store::judge::Judged;
 use crate::store::{
-    Accepted, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, NewDelivery,
-    NewEvent, ReadyDelivery, Seq, StoredEvent, Totals, Verdict,
+    Accepted, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, FunctionId,
+    NewDelivery, NewEvent, ReadyDelivery, Seq, StoredEvent, Totals, Verdict,
 };
 
 impl State {
@@ -21,7 +22,7 @@ impl State {
             id,
             function: delivery.function,
             trigger: delivery.trigger.clone(),
-            attempts: delivery.record.attempts.len() as u32,
+            attempts: delivery.attempts.len() as u32,
             attempts_forgiven: delivery.forgiven,
             since_ms: delivery.since_ms,
             event: delivery.event.clone(),
@@ -30,17 +31,16 @@ impl State {
 
     pub(super) fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {
         let NewEvent { event, lineage, deliveries } = new;
-        let key = (event.source.clone(), event.id.clone());
-        let now_ms = self.clock.now_ms();
-        let since_ms = now_ms.saturating_sub(self.dedup_window_ms);
-        if let Some(seq) = self.by_id.get(&key)
-            && self.event(*seq).is_some_and(|row| row.stored.accepted_ms > since_ms)
+        let (seq, accepted_ms) = (self.events.len() as Seq + 1, self.clock.now_ms());
+        let stored = Arc::new(StoredEvent { seq, accepted_ms, lineage, event });
+        let by_id = ById(stored.clone());
+        let since_ms = accepted_ms.saturating_sub(self.dedup_window_ms);
+        if let Some(known) = self.by_id.get(&by_id)
+            && known.0.accepted_ms > since_ms
         {
-            return Accepted::Duplicate(*seq);
+            return Accepted::Duplicate(known.0.seq);
         }
-        let seq = self.events.len() as Seq + 1;
-        self.by_id.insert(key, seq);
-        let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
+        self.by_id.replace(by_id);
         if let Some(cause) = lineage.cause {
             self.published.entry(cause).or_default().push(seq);
         }
@@ -61,20 +61,19 @@ impl State {
             unfinished.insert(id);
             unfinished.first() != Some(&id)
         });
-        let record = DeliveryRecord {
-            id,
-            event: event.seq,
-            function: self.functions.get(index(function)).cloned().unwrap_or_default(),
-            trigger: trigger.to_string(),
+        self.backlog.came(share(event));
+        self.deliveries.push(Delivery {
+            event: event.clone(),
+            function,
+            trigger,
             order_key,
             state: DeliveryState::Blocked,
             cause: None,
             due_ms: None,
             attempts: Vec::new(),
-        };
-        let since_ms = event.accepted_ms;
-        self.backlog.came(share(event));
-        self.deliveries.push(Delivery { record, function, trigger, forgiven: 0, since_ms, event: event.clone() });
+            forgiven: 0,
+            since_ms: event.accepted_ms,
+        });
         if !blocked {
             self.make_ready(id, ready);
         }
@@ -82,7 +81,7 @@ impl State {
 
     fn make_ready(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
         if let Some(delivery) = self.deliveries.get_mut(index(id)) {
-            delivery.record.state = DeliveryState::Ready;
+            delivery.state = DeliveryState::Ready;
             self.ready.entry(delivery.function).or_default().insert(id);
             ready.push(id);
         }
@@ -91,14 +90,14 @@ impl State {
     /// Takes a delivery that is done or purged off its order key and wakes the next.
     fn finish(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
         let Some(delivery) = self.deliveries.get(index(id)) else { return };
-        let Some(key) = delivery.record.order_key.clone() else { return };
+        let Some(key) = delivery.order_key.clone() else { return };
         let lane = (delivery.function, key);
         let Some(unfinished) = self.unfinished.get_mut(&lane) else { return };
         unfinished.remove(&id);
         match unfinished.first().copied() {
             None => drop(self.unfinished.remove(&lane)),
             Some(next) => {
-                let next_state = self.deliveries.get(index(next)).map(|d| d.record.state);
+                let next_state = self.deliveries.get(index(next)).map(|d| d.state);
                 if next_state == Some(DeliveryState::Blocked) {
                     self.make_ready(next, ready);
                 }
@@ -110,7 +109,7 @@ impl State {
         let Completion { delivery: id, record, verdict, publishes, state, .. } = completion;
         let id = *id;
         let Some(delivery) = self.deliveries.get_mut(index(id)) else { return Completed::Committed };
-        if !matches!(delivery.record.state, DeliveryState::Ready | DeliveryState::Retrying) {
+        if !matches!(delivery.state, DeliveryState::Ready | DeliveryState::Retrying) {
             return Completed::Committed;
         }
         match self.kept.judge(state) {
@@ -118,54 +117,72 @@ impl State {
             Judged::Conflict(place) => return Completed::Conflict(place),
             Judged::OverQuota(refusal) => return Completed::OverQuota(refusal),
         }
-        match delivery.record.state {
+        match delivery.state {
             DeliveryState::Ready => {
                 self.ready.entry(delivery.function).or_default().remove(&id);
             }
             DeliveryState::Retrying => {
-                let due_ms = delivery.record.due_ms.take().unwrap_or_default();
+                let due_ms = delivery.due_ms.take().unwrap_or_default();
                 self.due.entry(delivery.function).or_default().remove(&(due_ms, id));
             }
             _ => {}
         }
-        delivery.record.attempts.push(record.clone());
+        delivery.attempts.push(record.clone());
         if !matches!(verdict, Verdict::RetryAt(_)) {
             self.backlog.went(share(&delivery.event));
         }
         match verdict {
             Verdict::Done => {
-                delivery.record.state = DeliveryState::Done;
+                delivery.state = DeliveryState::Done;
                 for new in publishes {
                     self.insert(new.clone(), ready);
                 }
                 self.finish(id, ready);
             }
             Verdict::RetryAt(due_ms) => {
-                delivery.record.state = DeliveryState::Retrying;
-                delivery.record.due_ms = Some(*due_ms);
+                delivery.state = DeliveryState::Retrying;
+                delivery.due_ms = Some(*due_ms);
                 self.due.entry(delivery.function).or_default().insert((*due_ms, id));
             }
             Verdict::Dead(cause) => {
-                delivery.record.state = DeliveryState::Dead;
-                delivery.record.cause = Some(cause.clone());
+                delivery.state = DeliveryState::Dead;
+                delivery.cause = Some(cause.clone());
             }
         }
         Completed::Committed
     }
 
-    pub(super) fn dead<'a>(&'a self, which: &'a DeadFilter) -> impl Iterator<Item = &'a DeliveryRecord> {
-        self.deliveries.iter().map(|d| &d.record).filter(move |r| {
-            r.state == DeliveryState::Dead
-                && match which {
-                    DeadFilter::All => true,
-                    DeadFilter::Function(name) => r.function == *name,
-                    DeadFilter::Delivery(id) => r.id == *id,
-                }
-        })
+    pub(super) fn dead<'a>(&'a self, which: &'a DeadFilter) -> impl Iterator<Item = DeliveryId> + 'a {
+        let meant = move |id: DeliveryId, delivery: &Delivery| match which {
+            DeadFilter::All => true,
+            DeadFilter::Function(name) => self.name(delivery.function) == name,
+            DeadFilter::Delivery(one) => id == *one,
+        };
+        let all = (1..).zip(&self.deliveries);
+        all.filter(move |(id, d)| d.state == DeliveryState::Dead && meant(*id, d)).map(|(id, _)| id)
     }
 
     fn dead_ids(&self, which: &DeadFilter) -> Vec<DeliveryId> {
-        self.dead(which).map(|r| r.id).collect()
+        self.dead(which).collect()
+    }
+
+    fn name(&self, function: FunctionId) -> &str {
+        self.functions.get(index(function)).map(String::as_str).unwrap_or_default()
+    }
+
+    pub(super) fn record(&self, id: DeliveryId) -> Option<DeliveryRecord> {
+        let delivery = self.deliveries.get(index(id))?;
+        Some(DeliveryRecord {
+            id,
+            event: delivery.event.seq,
+            function: self.name(delivery.function).to_owned(),
+            trigger: delivery.trigger.to_string(),
+            order_key: delivery.order_key.clone(),
+            state: delivery.state,
+            cause: delivery.cause.clone(),
+            due_ms: delivery.due_ms,
+            attempts: delivery.attempts.clone(),
+        })
     }
 
     pub(super) fn redrive(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
@@ -173,9 +190,9 @@ impl State {
         let now_ms = self.clock.now_ms();
         for id in &ids {
             if let Some(delivery) = self.deliveries.get_mut(index(*id)) {
-                delivery.forgiven = delivery.record.attempts.len() as u32;
+                delivery.forgiven = delivery.attempts.len() as u32;
                 delivery.since_ms = now_ms;
-                delivery.record.cause = None;
+                delivery.cause = None;
                 self.backlog.came(share(&delivery.event));
             }
             self.make_ready(*id, ready);
@@ -187,7 +204,7 @@ impl State {
         let ids = self.dead_ids(which);
         for id in &ids {
             if let Some(delivery) = self.deliveries.get_mut(index(*id)) {
-                delivery.record.state = DeliveryState::Purged;
+                delivery.state = DeliveryState::Purged;
             }
             self.finish(*id, ready);
         }
@@ -197,10 +214,15 @@ impl State {
     pub(super) fn totals(&self) -> Totals {
         let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
         for delivery in &self.deliveries {
-            let counts = functions.entry(delivery.record.function.clone()).or_default();
-            *counts.of(delivery.record.state) += 1;
+            let counts = functions.entry(self.name(delivery.function).to_owned()).or_default();
+            *counts.of(delivery.state) += 1;
         }
         let owed = self.events.iter().map(|row| row.owed as u64).sum();
         Totals { events: self.events.len() as u64, owed, functions }
     }
+}
+
+/// What a delivery of an event is of the backlog.
+fn share(event: &StoredEvent) -> Share {
+    Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
 }
