@@ -8,6 +8,7 @@
 
 mod attempt;
 mod lane;
+mod measure;
 mod turns;
 
 use std::collections::{HashMap, VecDeque};
@@ -27,6 +28,7 @@ use crate::event::Event;
 use crate::outcome::{Outcome, RetryPolicy};
 use crate::state::{Place, Transaction};
 use crate::store::{Committed, Completed, Completion, DeliveryId, FunctionId, ReadyDelivery, Store, StoreError};
+use crate::telemetry::FunctionMetrics;
 
 /// Runs one function; the sandbox's side of the dispatcher.
 pub trait Runner: Send + Sync + 'static {
@@ -73,6 +75,8 @@ pub struct Worker {
     pub retry: RetryPolicy,
     /// What runs it.
     pub runner: Arc<dyn Runner>,
+    /// What its attempts are counted in.
+    pub metrics: Arc<FunctionMetrics>,
 }
 
 /// A handle to the dispatcher; cheap to clone.
@@ -188,6 +192,11 @@ impl Dispatcher {
     /// How many deliveries of each function run now.
     pub fn running(&self) -> HashMap<FunctionId, u32> {
         self.lock().functions.iter().map(|(id, function)| (*id, function.lane.running)).collect()
+    }
+
+    /// How many deliveries of each function wait in memory now.
+    pub fn held(&self) -> HashMap<FunctionId, u32> {
+        self.lock().functions.iter().map(|(id, function)| (*id, function.lane.waiting())).collect()
     }
 
     /// Starts nothing more and waits for what runs, at most for `limit`; answers how many were left running. What

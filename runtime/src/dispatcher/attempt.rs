@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::measure::Measured;
 use super::turns::Turn;
 use super::{Call, Inner, Ran, STORE_RETRY, Worker};
 use crate::bus::Target;
@@ -38,27 +39,41 @@ pub(super) async fn make<'a>(
             drop(turn.take());
             turn = Some(inner.turns.take(place).await);
         }
-        let mut completion = run(inner, worker, delivery).await;
-        if completion.state.is_empty() {
+        let (mut completion, outcome, measured) = run(inner, worker, delivery).await;
+        changed = stage(inner, &mut completion.state, turn.is_some()).err();
+        if changed.is_none() {
+            measured.ended(&outcome, &completion.verdict, completion.publishes.len());
             return (completion, turn);
         }
-        changed = if turn.is_none() { inner.turns.taken(&completion.state) } else { None };
-        if changed.is_none() {
-            changed = inner.store.stage(&mut completion.state).err();
-        }
-        if changed.is_none() {
-            return (completion, turn);
-        }
+        measured.runs_again();
     }
 }
 
-async fn run(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery) -> Completion {
-    let started_ms = inner.clock.now_ms();
-    let attempt = delivery.attempts + 1;
-    let ran = worker.runner.run(call(inner, delivery, attempt)).await;
-    let Ran { mut outcome, published, state, duration } = ran;
+/// Shows others what the attempt writes. The error is what another changed, or is about to.
+fn stage(inner: &Inner, state: &mut Transaction, has_turn: bool) -> std::result::Result<(), Place> {
+    if state.is_empty() {
+        return Ok(());
+    }
+    match inner.turns.taken(state) {
+        Some(place) if !has_turn => Err(place),
+        _ => inner.store.stage(state),
+    }
+}
+
+/// Runs the function once.
+async fn run<'a>(
+    inner: &'a Inner,
+    worker: &'a Worker,
+    delivery: &'a ReadyDelivery,
+) -> (Completion, Outcome, Measured<'a>) {
+    let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
+    let call = call(inner, delivery, attempt);
+    let mut measured = Measured::start(inner, &worker.metrics, delivery, &call, started_ms);
+    let Ran { mut outcome, mut published, state, duration } = worker.runner.run(call).await;
+    measured.took = duration;
     let mut publishes = Vec::new();
     if outcome == Outcome::Done {
+        measured.publishes(&mut published);
         match route(inner, delivery, published) {
             Ok(routed) => publishes = routed,
             Err(failed) => outcome = failed,
@@ -78,7 +93,9 @@ async fn run(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery) -> Comple
         outcome: outcome.kind().into(),
         message: outcome.message(),
     };
-    Completion { delivery: delivery.id, function: delivery.function, record, verdict, publishes, state }
+    let completion =
+        Completion { delivery: delivery.id, function: delivery.function, record, verdict, publishes, state };
+    (completion, outcome, measured)
 }
 
 /// What becomes of an attempt that was done, but for the room in a bucket of its state.

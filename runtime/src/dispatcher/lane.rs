@@ -91,6 +91,11 @@ impl Lane {
         Some(delivery)
     }
 
+    /// Deliveries that wait here.
+    pub(super) fn waiting(&self) -> u32 {
+        u32::try_from(self.fresh.len() + self.retries.len()).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn has_work(&self) -> bool {
         !self.fresh.is_empty() || !self.retries.is_empty()
     }

@@ -79,7 +79,8 @@ where
     F: Fn(Call) -> BoxFuture<'static, T> + Send + Sync + 'static,
     T: Into<Ran> + 'static,
 {
-    Worker { id, concurrency, retry: RetryPolicy::default(), runner: Arc::new(Closure(run)) }
+    let metrics = Arc::new(FunctionMetrics::new("shop/a".into()));
+    Worker { id, concurrency, retry: RetryPolicy::default(), runner: Arc::new(Closure(run)), metrics }
 }
 
 fn done() -> BoxFuture<'static, Outcome> {

@@ -35,6 +35,7 @@ use super::{
 };
 use crate::clock::{Clock, UnixMs};
 use crate::state::{Entry, Keys, Place, Transaction, Usage};
+use crate::telemetry::CommitMetrics;
 
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
 /// What each version adds to the one before it, from version 2 on.
@@ -64,6 +65,16 @@ impl SqliteStore {
 
     /// The same, with the time in which a source and id are accepted once.
     pub fn open_with(folder: &Path, clock: Clock, dedup_window: Duration) -> Result<Self> {
+        Self::open_measured(folder, clock, dedup_window, Arc::default())
+    }
+
+    /// The same, and counts its commits.
+    pub fn open_measured(
+        folder: &Path,
+        clock: Clock,
+        dedup_window: Duration,
+        metrics: Arc<CommitMetrics>,
+    ) -> Result<Self> {
         std::fs::create_dir_all(folder)
             .map_err(|e| StoreError::Failed(format!("cannot make the data folder {}: {e}", folder.display())))?;
         let path = folder.join("evoke.db");
@@ -93,6 +104,7 @@ impl SqliteStore {
             newest: newest_tx,
             backlog: backlog.clone(),
             failure: failure_tx,
+            metrics,
         };
         std::thread::Builder::new()
             .name("store-writer".into())
@@ -309,6 +321,10 @@ impl Store for SqliteStore {
 
     fn totals(&self) -> Answer<Totals> {
         self.read(totals::read)
+    }
+
+    fn size_bytes(&self) -> Answer<u64> {
+        Answer::now(Ok(self.readers.size_bytes()))
     }
 
     fn check(&self) -> Answer<CheckReport> {

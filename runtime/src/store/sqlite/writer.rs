@@ -1,6 +1,7 @@
 //! The writer thread: group commit, and the latch after the first failure.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
@@ -12,6 +13,7 @@ use super::totals::Counters;
 use super::write::{Settled, Write, apply};
 use crate::clock::Clock;
 use crate::store::{Backlog, CommitSink, Committed, ReadyDelivery, Seq, StoreError};
+use crate::telemetry::CommitMetrics;
 
 /// Writes in one commit. Past about a thousand the fsync is a small part of the commit's time, and the first of the
 /// batch would only wait longer.
@@ -30,6 +32,7 @@ pub(super) struct Writer {
     pub(super) newest: watch::Sender<Seq>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) failure: watch::Sender<Option<String>>,
+    pub(super) metrics: Arc<CommitMetrics>,
 }
 
 impl Writer {
@@ -56,10 +59,12 @@ impl Writer {
 
     /// One transaction. `Err` latches: the state on disk is not known any more.
     fn commit(&mut self, batch: Vec<Write>) -> Result<(), String> {
-        let before = self.counters.clone();
+        let (before, started) = (self.counters.clone(), Instant::now());
         let mut answers = Vec::with_capacity(batch.len());
         let mut ready = Vec::new();
         let Err(error) = self.transact(batch, &mut answers, &mut ready) else {
+            self.metrics.writes.count(answers.len() as u64);
+            self.metrics.duration.observe(started.elapsed());
             self.backlog.apply(self.counters.backlog());
             self.tell(ready, answers, &Ok(()));
             return Ok(());
