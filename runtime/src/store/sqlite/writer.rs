@@ -46,13 +46,13 @@ impl Writer {
                 bytes += write.size();
                 batch.push(write);
             }
-            let closes = batch.iter().any(Write::is_close);
+            // Before the answer, so that nobody who has it gets anything in.
+            if batch.iter().any(Write::is_close) {
+                queue.close();
+            }
             if let Err(reason) = self.commit(batch) {
                 self.refuse_everything(&reason, &mut queue);
                 return;
-            }
-            if closes {
-                queue.close();
             }
         }
     }
