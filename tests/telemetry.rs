@@ -132,7 +132,7 @@ fn what_runs_and_waits_is_seen_while_it_does() {
     assert_eq!(now.value("evoke_deliveries_ready", &slow), 3.0);
     assert_eq!(now.value("evoke_deliveries_pending", &[]), 3.0);
     assert_eq!(now.value("evoke_sandbox_instances", &[]), 1.0);
-    assert_eventually!(scrape(&evoke).value("evoke_deliveries_retrying", &slow) >= 1.0, "{:#?}", scrape(&evoke));
+    assert_eventually!(scrape(&evoke).value("evoke_deliveries_retrying", &slow) as u64 >= 1, "{:#?}", scrape(&evoke));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod context;
 mod exposition;
+mod format;
 mod histogram;
 mod spans;
 
@@ -15,7 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 pub use context::Traceparent;
-pub use exposition::{Format, Moment, Queue, Sandbox, SourceHealth, render};
+pub use exposition::{Moment, Queue, Sandbox, SourceHealth, render};
+pub use format::Format;
 pub use histogram::{Distribution, Histogram};
 pub use spans::{Attempting, Live, Spans};
 
