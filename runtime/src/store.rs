@@ -200,9 +200,10 @@ pub struct Completion {
 }
 
 /// What became of a completion.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Completed {
     /// It is committed, or was before.
+    #[default]
     Committed,
     /// The attempt read what another changed meanwhile: nothing of it was committed.
     Conflict(Place),
@@ -408,6 +409,14 @@ pub trait Store: Send + Sync + 'static {
     /// The value of a key, as of some commit between the call and the answer. One that was used lately is answered
     /// from memory.
     fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>>;
+
+    /// The same, with what was staged and is not committed yet: for an attempt, which is judged in its turn.
+    fn state_ahead(&self, bucket: &str, key: &str) -> Answer<Option<Entry>>;
+
+    /// Shows what a transaction writes to those that read ahead, so that an attempt need not wait for the commit of
+    /// the one before. The error is what was changed since it was read: it would be a conflict, and nothing is shown.
+    /// What was staged has to be settled or completed; it is shown until that is committed or refused.
+    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place>;
 
     /// The first `limit` keys of a bucket behind `after`.
     fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys>;

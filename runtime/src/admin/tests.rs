@@ -103,8 +103,8 @@ impl Api {
         let (outcome, message) = (outcome.kind().to_owned(), outcome.message());
         let record =
             AttemptRecord { attempt: 1, started_ms: 1_000, duration_us: 900, outcome: outcome.into(), message };
-        let completion =
-            Completion { delivery, function: 1, record, verdict, publishes, state: Transaction::default() };
+        let state = Transaction::default();
+        let completion = Completion { delivery, function: 1, record, verdict, publishes, state };
         self.store.complete(Arc::new(completion)).await.unwrap();
     }
 

@@ -100,6 +100,12 @@ impl Lane {
         !self.fresh.is_empty() || !self.retries.is_empty()
     }
 
+    /// Takes a delivery back whose attempt ran and has to run again, before others: it is held still.
+    pub(super) fn again(&mut self, delivery: ReadyDelivery) {
+        self.bytes += delivery.event.event.size();
+        self.fresh.push_front(delivery);
+    }
+
     /// An attempt ran: there is room for another. Until it is committed the delivery is held, as a load would find it
     /// ready still.
     pub(super) fn ran(&mut self) {

@@ -95,14 +95,14 @@ fn cause_in_limits(state: &State, message: &str) -> Option<Outcome> {
     if state.limits.memory_denied() {
         return Some(Outcome::OutOfMemory { limit_bytes: state.identity.memory });
     }
-    let told = |refused: &str| bounded(&format!("{refused}; the function then ended with: {message}"));
-    match state.session.refused() {
-        Some(Refusal::Quota(refused)) => return Some(Outcome::Quota { message: told(refused) }),
-        Some(Refusal::Bound(refused)) => return Some(Outcome::Denied { message: told(refused) }),
+    // A function may well go on without what it cannot keep, and fail for something else.
+    match state.session.refused(message) {
+        Some(Refusal::Quota(_)) => return Some(Outcome::Quota { message: message.to_owned() }),
+        Some(Refusal::Bound(_)) => return Some(Outcome::Denied { message: message.to_owned() }),
         Some(Refusal::Store(_)) | None => {}
     }
     let refused = state.publisher()?.refused()?;
-    Some(Outcome::Denied { message: told(&refused) })
+    Some(Outcome::Denied { message: bounded(&format!("{refused}; the function then ended with: {message}")) })
 }
 
 fn describe(error: &wasmtime::Error, state: &State) -> String {

@@ -34,7 +34,7 @@ use super::{
     StoredEvent, Totals,
 };
 use crate::clock::{Clock, UnixMs};
-use crate::state::{Entry, Keys, Transaction, Usage};
+use crate::state::{Entry, Keys, Place, Transaction, Usage};
 use crate::telemetry::CommitMetrics;
 
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
@@ -86,9 +86,8 @@ impl SqliteStore {
             connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |r| r.get(0)).map_err(failed)?;
         let mut counters = totals::Counters::load(&connection).map_err(failed)?;
         let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(failed)?;
-        let (buckets, state_version) = state::load(&connection).map_err(failed)?;
-        let known = Arc::new(Known::new(buckets));
 
+        let known = Arc::new(state::load(&connection).map_err(failed)?);
         let (newest_tx, newest) = watch::channel(counters.newest());
         let (failure_tx, failure) = watch::channel(None);
         let (writes, queue) = mpsc::channel(WAITING_MAX);
@@ -99,7 +98,6 @@ impl SqliteStore {
             connection,
             dedup,
             counters,
-            state_version,
             known: known.clone(),
             clock,
             sink: sink.clone(),
@@ -139,6 +137,15 @@ impl SqliteStore {
                 next_after = portion.next_after;
             }
             Ok(count)
+        })
+    }
+
+    /// What is known of a key, or what the file says.
+    fn find_state(&self, bucket: &str, key: &str, ahead: bool) -> Result<Option<Entry>> {
+        self.known.get(bucket, key, ahead).or_else(|ticket| {
+            let entry = self.readers.now(|c| state::get(c, bucket, key))?;
+            self.known.bring(&ticket, bucket, key, entry.clone());
+            Ok(entry)
         })
     }
 
@@ -250,12 +257,15 @@ impl Store for SqliteStore {
     }
 
     fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
-        let found = self.known.get(bucket, key).or_else(|ticket| {
-            let entry = self.readers.now(|c| state::get(c, bucket, key))?;
-            self.known.bring(&ticket, bucket, key, entry.clone());
-            Ok(entry)
-        });
-        Answer::now(found)
+        Answer::now(self.find_state(bucket, key, false))
+    }
+
+    fn state_ahead(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
+        Answer::now(self.find_state(bucket, key, true))
+    }
+
+    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place> {
+        self.known.stage(transaction)
     }
 
     fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys> {

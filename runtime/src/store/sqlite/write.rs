@@ -101,7 +101,7 @@ pub(super) enum Settled {
     Portion(Reply<Portion>, Portion),
     Unit(Reply<()>),
     /// For the sink.
-    Told(Arc<Completion>, Completed),
+    Completion(Arc<Completion>, Completed),
 }
 
 impl Settled {
@@ -110,24 +110,24 @@ impl Settled {
         match write {
             Write::Register { reply, .. } => Self::Ids(reply, Vec::new()),
             Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
-            Write::Complete { completion, reply } => Self::completion(completion, reply, Completed::Committed),
+            Write::Complete { completion, reply } => Self::completed(completion, reply, Completed::Committed),
             Write::State { reply, .. } => Self::Count(reply, 0),
             Write::Redrive { reply, .. } | Write::Purge { reply, .. } => Self::Portion(reply, Portion::default()),
             Write::Close { reply } => Self::Unit(reply),
         }
     }
 
-    fn completion(completion: Arc<Completion>, reply: Option<Reply<Completed>>, completed: Completed) -> Self {
+    fn completed(completion: Arc<Completion>, reply: Option<Reply<Completed>>, completed: Completed) -> Self {
         match reply {
             Some(reply) => Self::Completed(reply, completed),
-            None => Self::Told(completion, completed),
+            None => Self::Completion(completion, completed),
         }
     }
 
     /// What the sink is told of; the others keep their answer.
     pub(super) fn for_sink(self) -> std::result::Result<(Arc<Completion>, Completed), Self> {
         match self {
-            Self::Told(completion, completed) => Ok((completion, completed)),
+            Self::Completion(completion, completed) => Ok((completion, completed)),
             other => Err(other),
         }
     }
@@ -135,7 +135,7 @@ impl Settled {
     /// Sends the answer. Whoever asked may be gone: the commit stands all the same.
     pub(super) fn succeed(self) {
         match self {
-            Self::Told(..) => {}
+            Self::Completion(..) => {}
             Self::Ids(reply, ids) => drop(reply.send(Ok(ids))),
             Self::Accepted(reply, accepted) => drop(reply.send(Ok(accepted))),
             Self::Completed(reply, completed) => drop(reply.send(Ok(completed))),
@@ -148,7 +148,7 @@ impl Settled {
     /// Tells that nothing of the write was committed.
     pub(super) fn fail(self, error: &StoreError) {
         match self {
-            Self::Told(..) => {}
+            Self::Completion(..) => {}
             Self::Ids(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Accepted(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Completed(reply, _) => drop(reply.send(Err(error.clone()))),
@@ -185,11 +185,10 @@ pub(super) fn apply(
             (Settled::Accepted(reply, accepted), result)
         }
         Write::Complete { completion, reply } => {
-            let (completed, result) = match complete(tx, dedup, counters, now_ms, &completion, state, ready) {
-                Ok(completed) => (completed, Ok(())),
-                Err(error) => (Completed::Committed, Err(error)),
-            };
-            (Settled::completion(completion, reply, completed), result)
+            let result = complete(tx, dedup, counters, now_ms, &completion, state, ready);
+            state.over(&completion);
+            let (completed, result) = settle(result);
+            (Settled::completed(completion, reply, completed), result)
         }
         Write::State { changes, reply } => {
             let (existed, result) = settle(write_state(&changes, state));

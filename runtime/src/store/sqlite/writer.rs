@@ -12,7 +12,6 @@ use super::state::Batch;
 use super::totals::Counters;
 use super::write::{Settled, Write, apply};
 use crate::clock::Clock;
-use crate::state::Version;
 use crate::store::{Backlog, CommitSink, Committed, ReadyDelivery, Seq, StoreError};
 use crate::telemetry::CommitMetrics;
 
@@ -27,8 +26,6 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) dedup: Dedup,
     pub(super) counters: Counters,
-    /// Of the last write of state; ascends for good, also through commits that failed.
-    pub(super) state_version: Version,
     pub(super) known: Arc<Known>,
     pub(super) clock: Clock,
     pub(super) sink: Arc<Mutex<Option<CommitSink>>>,
@@ -117,7 +114,7 @@ impl Writer {
             }
         };
         let now_ms = self.clock.now_ms();
-        let mut state = Batch::new(&transaction, &self.known, &mut self.state_version);
+        let mut state = Batch::new(&transaction, &self.known);
         let mut batch = batch.into_iter();
         while let Some(write) = batch.next() {
             let (answer, result) =
@@ -128,10 +125,10 @@ impl Writer {
                 return Err(error);
             }
         }
-        let (buckets, changed) = state.into_changes();
         self.counters.write(&transaction)?;
+        let changes = state.into_changes();
         transaction.commit()?;
-        self.known.committed(buckets, changed);
+        self.known.committed(changes);
         Ok(())
     }
 
