@@ -242,3 +242,11 @@ fn an_http_component_on_events_is_a_mistake_of_the_manifest() {
         assert!(!output.status.success() && text.contains(reason) && text.contains(help), "{more}: {text}");
     }
 }
+
+#[test]
+fn the_smallest_http_component_answers() {
+    let manifest = web("    on: [{ http: { path: /hello, methods: [GET] } }]").replace("http-answer", "http-hello");
+    let evoke = Evoke::up_with(&manifest);
+    let answer = request("GET", evoke.http(), "/hello", &[], "").unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (200, "hello"));
+}

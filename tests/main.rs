@@ -10,6 +10,7 @@ mod dedup;
 mod fates;
 mod files;
 mod http;
+mod inspect;
 mod kinds;
 mod orders;
 mod overload;

@@ -40,13 +40,7 @@ pub(super) async fn make<'a>(
             turn = Some(inner.turns.take(place).await);
         }
         let (mut completion, measured) = run(inner, worker, delivery).await;
-        if completion.state.is_empty() {
-            return (completion, measured, turn);
-        }
-        changed = if turn.is_none() { inner.turns.taken(&completion.state) } else { None };
-        if changed.is_none() {
-            changed = inner.store.stage(&mut completion.state).err();
-        }
+        changed = stage(inner, &mut completion.state, turn.is_some()).err();
         if changed.is_none() {
             return (completion, measured, turn);
         }
@@ -54,9 +48,20 @@ pub(super) async fn make<'a>(
     }
 }
 
+/// Shows others what the attempt writes. The error is what another changed, or is about to.
+fn stage(inner: &Inner, state: &mut Transaction, has_turn: bool) -> std::result::Result<(), Place> {
+    if state.is_empty() {
+        return Ok(());
+    }
+    match inner.turns.taken(state) {
+        Some(place) if !has_turn => Err(place),
+        _ => inner.store.stage(state),
+    }
+}
+
+/// Runs the function once.
 async fn run(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery) -> (Completion, Measured) {
-    let started_ms = inner.clock.now_ms();
-    let attempt = delivery.attempts + 1;
+    let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
     let call = call(inner, delivery, attempt);
     let mut measured = Measured::start(inner.bus.spans(), &worker.metrics.name, delivery, &call);
     let Ran { mut outcome, mut published, state, duration } = worker.runner.run(call).await;

@@ -33,7 +33,7 @@ pub(super) fn not_covered(engine: &Engine, component: &Component, kind: Kind, gr
     ty.imports(engine).filter_map(|(name, _)| Some(format!("`{name}`: {}", objection(name, kind, grants)?))).collect()
 }
 
-fn objection(import: &str, kind: Kind, grants: &Grants) -> Option<&'static str> {
+pub(super) fn objection(import: &str, kind: Kind, grants: &Grants) -> Option<&'static str> {
     let (interface, _version) = import.split_once('@').unwrap_or((import, ""));
     match interface.split_once('/').map_or(interface, |(package, _)| package) {
         // A filesystem without any folder in it, a command line without anything on it.
