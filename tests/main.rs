@@ -7,6 +7,7 @@ mod support;
 mod commands;
 mod crash;
 mod fates;
+mod faults;
 mod files;
 mod http;
 mod kinds;

@@ -129,24 +129,41 @@ impl Evoke {
 
     /// Starts it and waits until it is ready.
     pub(crate) fn up_and(&mut self, more: &[&str]) {
+        if let Err(status) = self.try_up(more, &[]) {
+            panic!("not up ({status}): {}", self.log());
+        }
+    }
+
+    /// Starts it with more in its environment, and waits until it is ready; `Err` when it ended before.
+    pub(crate) fn try_up(&mut self, more: &[&str], environment: &[(&str, PathBuf)]) -> Result<(), ExitStatus> {
         let listen = self.path(".evoke/listen.json");
         // A killed one leaves its file behind.
         let _ = std::fs::remove_file(&listen);
         let log = std::fs::File::options().create(true).append(true).open(self.path("up.log")).unwrap();
         let arguments = [&["up", "evoke.yaml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"], more].concat();
-        let mut process = self.command(&arguments).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut command = self.command(&arguments);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let mut process = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let deadline = Instant::now() + PATIENCE;
         let addresses: Value = loop {
             let text = std::fs::read_to_string(&listen).unwrap_or_default();
             if let Ok(addresses) = serde_json::from_str(&text) {
                 break addresses;
             }
-            let ended = process.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < deadline, "not up ({ended:?}): {}", self.log());
+            if let Some(status) = process.try_wait().unwrap() {
+                return Err(status);
+            }
+            assert!(Instant::now() < deadline, "not up: {}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         };
         let address = |name: &str| addresses[name].as_str().unwrap().to_owned();
         self.running = Some(Running { process, http: address("http"), admin: address("admin") });
+        Ok(())
+    }
+
+    /// Whether it ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.running.as_mut().expect("it is up").process.try_wait().unwrap().is_some()
     }
 
     /// What `up` printed.
