@@ -6,12 +6,15 @@ mod support;
 
 mod commands;
 mod crash;
+mod dedup;
 mod fates;
 mod faults;
 mod files;
 mod http;
 mod kinds;
 mod orders;
+mod overload;
 mod reload;
+mod state;
 mod tidy;
 mod timers;

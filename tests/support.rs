@@ -24,6 +24,11 @@ macro_rules! assert_eventually {
     }};
 }
 
+/// Whether the long form of a test was asked for, by `EVOKE_LONG=1`.
+pub(crate) fn long() -> bool {
+    std::env::var_os("EVOKE_LONG").is_some_and(|value| value != "0")
+}
+
 /// The repository.
 pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -240,6 +245,20 @@ impl Evoke {
     pub(crate) fn deliveries(&self, state: &str) -> u64 {
         let totals = self.json(&["check"]);
         totals["functions"].as_object().unwrap().values().map(|counts| counts[state].as_u64().unwrap()).sum()
+    }
+
+    /// How many deliveries of a function are done, from the status of what runs.
+    pub(crate) fn done(&self, function: &str) -> u64 {
+        let status = request("GET", self.admin(), "/api/v1/status", &[], "").unwrap().json();
+        let functions = status["functions"].as_array().unwrap();
+        functions.iter().find(|f| f["name"] == function).map_or(0, |f| f["done"].as_u64().unwrap())
+    }
+
+    /// The memory that the process has in RAM.
+    pub(crate) fn rss_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.running().process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Waits until no delivery is pending.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evoke::bus::{Bus, Limits, Target};
+use evoke::bus::{Amount, Bus, Limits, Target};
 use evoke::clock::Clock;
 use evoke::listener::{self, Listener};
 use evoke::router::Router;
@@ -41,7 +41,7 @@ async fn durable(connections: usize, time: Duration) -> Load {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::system();
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(dir.path(), clock.clone()).unwrap());
-    let limits = Limits { pending_max: u64::MAX, ..Limits::default() };
+    let limits = Limits { backlog_max: Amount { deliveries: u64::MAX, bytes: u64::MAX }, ..Limits::default() };
     let bus = Bus::new(store.clone(), Router::default(), limits);
     let endpoint = Endpoint {
         path: "/checkout".into(),

@@ -6,6 +6,7 @@ mod data;
 mod explain;
 mod functions;
 mod invoke;
+mod kept;
 mod manifests;
 mod sources;
 
@@ -56,6 +57,10 @@ pub struct UpOptions {
     pub drain: Duration,
     /// Deliveries at once over all functions.
     pub concurrency: u32,
+    /// How long a source and id are known.
+    pub dedup_window: Duration,
+    /// What may be pending before no more is taken on.
+    pub backlog_max: bus::Amount,
 }
 
 /// Why a command could not do what it was asked.
@@ -211,12 +216,13 @@ fn admin_of(running: Arc<Running>, clock: Clock, stop: CancellationToken) -> Adm
 /// Opens what outlives reloads.
 async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Listener, Listener)> {
     let clock = Clock::system();
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(data.path(), clock.clone())?);
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_with(data.path(), clock.clone(), options.dedup_window)?);
     let logs = LogBook::open(data.path())?;
     let sandbox = open_sandbox(&options)?;
     let public = bind(options.http, "--http").await?;
     let admin = bind(options.admin, "--admin").await?;
-    let bus = Bus::new(store.clone(), Router::default(), bus::Limits::default());
+    let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
+    let bus = Bus::new(store.clone(), Router::default(), limits);
     let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), options.concurrency);
     let http = Http::new(bus.clone(), clock.clone(), Routes::default());
     let sources = tokio::sync::Mutex::new(Sources::new(bus.clone(), clock.clone()));
@@ -258,7 +264,7 @@ impl App {
         let running = &self.running;
         let count = manifests.iter().map(|c| c.manifest.functions.len()).sum::<usize>();
         say("loading", &format!("{count} functions"));
-        let loaded = functions::load(&manifests, &self.sandbox, &*running.store, &self.log_sink, &self.clock).await?;
+        let loaded = functions::load(&manifests, &self.sandbox, &running.store, &self.log_sink, &self.clock).await?;
         let Functions { workers, router, ids, answerers } = loaded?;
         let routes = Routes::new(sources::endpoints(&manifests, &ids, &answerers)).map_err(anyhow::Error::from)?;
         // Who handles comes before what comes in.

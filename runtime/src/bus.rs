@@ -1,12 +1,18 @@
 //! The bus: checks what a source offers, finds who is owed it, and has the store commit both at once.
 
+mod drain;
+
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use self::drain::Drain;
 use crate::event::Event;
 use crate::router::Router;
 pub use crate::router::Target;
 use crate::store::{Accepted, Answer, Lineage, Mark, NewEvent, Store, StoreError};
+pub use crate::store::{Amount, Origin};
 
 /// What a source offers: stored together or not at all.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +23,8 @@ pub struct Offer {
     pub target: Target,
     /// What the source notes with them.
     pub marks: Vec<Mark>,
+    /// Who offers them, and whose share of the backlog they are; by default nobody's.
+    pub origin: Origin,
 }
 
 /// Why an offer was not accepted. Nothing of it was stored.
@@ -41,13 +49,30 @@ pub enum Refused {
         max: usize,
     },
     /// Too much is pending; come back later.
-    #[error("{pending} deliveries are pending, and {max} are the most that are taken on")]
+    #[error(
+        "{} deliveries are pending, with {} bytes of events; from {} or {} bytes on nothing more is taken on",
+        backlog.deliveries, backlog.bytes, max.deliveries, max.bytes
+    )]
     Overloaded {
-        /// Deliveries that are owed.
-        pending: u64,
-        /// The limit.
-        max: u64,
-        /// When to come back.
+        /// What is owed.
+        backlog: Amount,
+        /// The limits.
+        max: Amount,
+        /// When there should be room again.
+        retry_after: Duration,
+    },
+    /// This source owns as much of the backlog as is free: what is free is for others.
+    #[error(
+        "{} deliveries that came from this source are pending, with {} bytes of events, and as long as only {} or {} bytes \
+         are free these are for other sources",
+        owned.deliveries, owned.bytes, free.deliveries, free.bytes
+    )]
+    Crowding {
+        /// What is owed of what it offered.
+        owned: Amount,
+        /// What the limits leave.
+        free: Amount,
+        /// When there should be room for it again.
         retry_after: Duration,
     },
     /// The store did not commit.
@@ -60,15 +85,28 @@ pub enum Refused {
 pub struct Limits {
     /// The largest event, attributes and data, in bytes.
     pub event_size_max: usize,
-    /// Deliveries that may be owed at a time: at a million, a store grows to about a gigabyte of small events, and
-    /// the slowest function has a day's work at 12 a second.
-    pub pending_max: u64,
+    /// What may be owed before no more is taken on. Events that functions publish are taken on all the same, and
+    /// count.
+    pub backlog_max: Amount,
 }
+
+/// At a million deliveries the slowest function has a day's work at 12 a second; 4 GiB leave most disks some room.
+pub const BACKLOG_MAX: Amount = Amount { deliveries: 1_000_000, bytes: 4 << 30 };
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { event_size_max: crate::event::EVENT_SIZE_MAX, pending_max: 1_000_000 }
+        Self { event_size_max: crate::event::EVENT_SIZE_MAX, backlog_max: BACKLOG_MAX }
     }
+}
+
+/// Who is refused comes back when this much of its room is used: at the limit itself the first to come back would
+/// close the door again.
+const ROOMY: f64 = 0.9;
+
+/// How many deliveries have to end, by a rule for each of the two measures.
+fn in_deliveries(total: Amount, rule: impl Fn(f64, f64) -> f64, a: Amount, b: Amount) -> f64 {
+    let bytes_each = (total.bytes as f64 / total.deliveries.max(1) as f64).max(1.0);
+    rule(a.deliveries as f64, b.deliveries as f64).max(rule(a.bytes as f64, b.bytes as f64) / bytes_each)
 }
 
 /// A handle to the bus; cheap to clone.
@@ -79,24 +117,24 @@ struct Inner {
     store: Arc<dyn Store>,
     router: RwLock<Arc<Router>>,
     limits: Limits,
+    drain: Drain,
 }
 
 impl Bus {
     /// A bus over `store`.
     pub fn new(store: Arc<dyn Store>, router: Router, limits: Limits) -> Self {
-        Self(Arc::new(Inner { store, router: RwLock::new(Arc::new(router)), limits }))
+        Self(Arc::new(Inner { store, router: RwLock::new(Arc::new(router)), limits, drain: Drain::default() }))
     }
 
     /// Accepts an offer: when this returns `Ok`, every event of it is durably stored with its deliveries, or was
     /// before.
     pub async fn accept(&self, offer: Offer) -> Result<Vec<Accepted>, Refused> {
         let inner = &*self.0;
-        let pending = inner.store.pending();
-        if pending >= inner.limits.pending_max && !offer.events.is_empty() {
-            let max = inner.limits.pending_max;
-            return Err(Refused::Overloaded { pending, max, retry_after: Duration::from_secs(5) });
+        if !offer.events.is_empty() {
+            self.room(offer.origin)?;
         }
         let router = self.router();
+        let lineage = Lineage { origin: offer.origin, ..Lineage::default() };
         let mut events = Vec::with_capacity(offer.events.len());
         for (index, event) in offer.events.into_iter().enumerate() {
             let size = event.size();
@@ -105,9 +143,43 @@ impl Bus {
             }
             event.check().map_err(|e| Refused::Invalid { index, message: e.to_string() })?;
             let deliveries = router.route(&event, &offer.target).map_err(|e| Refused::Invalid { index, message: e })?;
-            events.push(NewEvent { event: Arc::new(event), lineage: Lineage::default(), deliveries });
+            events.push(NewEvent { event: Arc::new(event), lineage, deliveries });
         }
         Ok(inner.store.accept(events, offer.marks).await?)
+    }
+
+    /// Whether there is room for what this source would offer: an offer that there is no room for would be refused.
+    ///
+    /// A source may own as much of the backlog as is free. One that floods the bus alone gets half of the limits, two
+    /// get a third each, and there is always room for who owns little.
+    pub fn room(&self, origin: Origin) -> Result<(), Refused> {
+        let Inner { store, limits, drain, .. } = &*self.0;
+        let (backlog, max) = (store.backlog(), limits.backlog_max);
+        let total = backlog.total();
+        // Who owns less than half of the limits owns less than is free.
+        if total.deliveries < max.deliveries.div_ceil(2) && total.bytes < max.bytes.div_ceil(2) {
+            return Ok(());
+        }
+        let (now, ended) = (Instant::now(), backlog.ended());
+        drain.note(now, ended);
+        let free = Amount {
+            deliveries: max.deliveries.saturating_sub(total.deliveries),
+            bytes: max.bytes.saturating_sub(total.bytes),
+        };
+        let wait = |too_much| drain.time_for(too_much, now, ended);
+        if free.deliveries == 0 || free.bytes == 0 {
+            let too_much = in_deliveries(total, |total, max| total - ROOMY * max, total, max);
+            return Err(Refused::Overloaded { backlog: total, max, retry_after: wait(too_much) });
+        }
+        let owned = if origin == Origin::default() { Amount::default() } else { backlog.of(origin) };
+        if owned.deliveries >= free.deliveries || owned.bytes >= free.bytes {
+            // While the whole drains by one, what it owns shrinks by its part of the whole, and what is free grows by
+            // one.
+            let part = owned.deliveries as f64 / total.deliveries.max(1) as f64;
+            let too_much = in_deliveries(total, |owned, free| (owned - ROOMY * free) / (part + ROOMY), owned, free);
+            return Err(Refused::Crowding { owned, free, retry_after: wait(too_much) });
+        }
+        Ok(())
     }
 
     /// What a source noted earlier, by key.
@@ -130,3 +202,6 @@ impl Bus {
         self.0.store.pending()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and who does it.
 
 mod apps;
+mod bounds;
 mod check;
 mod client;
 mod dead;
@@ -10,6 +11,7 @@ mod explain;
 mod failure;
 mod invoke;
 mod logs;
+mod state;
 mod status;
 mod table;
 mod text;
@@ -100,7 +102,7 @@ enum Command {
     /// Run the `build:` of every function
     #[command(after_help = "Example: evoke build manifests/quickstart.yaml")]
     Build(With<Manifests>),
-    /// Try one function, here, without a server: outcome, published events, logs, time and memory
+    /// Try one function, here, without a server: outcome, published events, state changes, logs, time and memory
     #[command(after_help = "Example: evoke invoke charge --manifest manifests/quickstart.yaml \\\n  \
         --event '{\"data\":{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}}'")]
     Invoke(With<invoke::Invoke>),
@@ -122,6 +124,9 @@ enum Command {
     /// Look at dead letters, and decide about them
     #[command(subcommand, after_help = "Example: evoke dead redrive --function shop/charge")]
     Dead(dead::Dead),
+    /// Look at what functions keep, and change it
+    #[command(subcommand, after_help = "Example: evoke state list shop/charge")]
+    State(state::State),
     /// Show what functions logged
     #[command(after_help = "Example: evoke logs --function shop/charge --follow")]
     Logs(With<logs::Logs>),
@@ -166,11 +171,20 @@ struct Up {
     /// Deliveries at once over all functions
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096), value_name = "N")]
     concurrency: u32,
+    #[command(flatten)]
+    bounds: bounds::Bounds,
 }
 
 /// A duration as manifests write it.
 fn duration(text: &str) -> Result<Duration, String> {
     crate::manifest::units::parse_duration(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.help))
+}
+
+/// A size as manifests write it, in bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let size =
+        crate::manifest::units::parse_size(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.help))?;
+    Ok(size.0)
 }
 
 /// Sends the program's own log to standard error: what `EVOKE_LOG` says, by default warnings.
@@ -193,6 +207,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Trace(With { command, common }) => command.run(&common.over(&front)),
         Command::Explain(With { command, common }) => command.run(&common.over(&front)),
         Command::Dead(dead) => dead.run(&front),
+        Command::State(state) => state.run(&front),
         Command::Schema => text::print(crate::manifest::schema::render().trim_end()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -2,8 +2,12 @@
 //!
 //! The store holds what the bus decided; it matches nothing and runs nothing. Its promises stand at the methods.
 
+mod answer;
+mod backlog;
 pub mod memory;
 pub mod sqlite;
+
+mod judge;
 
 #[cfg(test)]
 mod conformance;
@@ -11,12 +15,17 @@ mod conformance;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+pub use self::answer::Answer;
 use crate::clock::UnixMs;
 use crate::event::Event;
+use crate::state::{Entry, Keys, Place, Transaction, Usage};
+
+pub use self::backlog::{Amount, Backlog, Origin};
 
 /// A position in the total order of accepted events; the first is 1.
 pub type Seq = i64;
@@ -34,6 +43,8 @@ pub struct Lineage {
     pub root: Option<Seq>,
     /// How many functions the chain went through to this event.
     pub hops: u32,
+    /// The source where the chain came in: its backlog is this source's share.
+    pub origin: Origin,
 }
 
 /// An event as it is to be stored, with the deliveries it is owed.
@@ -74,7 +85,8 @@ pub struct Mark {
 pub enum Accepted {
     /// It is stored at this position.
     New(Seq),
-    /// Its source and id are known: it was stored at this position before, and nothing was stored now.
+    /// Its source and id were accepted within the dedup window: it was stored at this position before, and nothing
+    /// was stored now.
     Duplicate(Seq),
 }
 
@@ -128,6 +140,9 @@ pub enum DeliveryState {
 }
 
 impl DeliveryState {
+    /// Every one.
+    pub const ALL: [Self; 6] = [Self::Ready, Self::Retrying, Self::Blocked, Self::Done, Self::Dead, Self::Purged];
+
     /// The word for it in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -172,12 +187,27 @@ pub enum Verdict {
 pub struct Completion {
     /// Which delivery.
     pub delivery: DeliveryId,
+    /// Whose it is.
+    pub function: FunctionId,
     /// How the attempt went.
     pub record: AttemptRecord,
     /// What follows.
     pub verdict: Verdict,
     /// What the function published; empty unless the verdict is `Done`.
     pub publishes: Vec<NewEvent>,
+    /// What it read of its state, and what it writes to it; no writes unless the verdict is `Done`.
+    pub state: Transaction,
+}
+
+/// What became of a completion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Completed {
+    /// It is committed, or was before.
+    Committed,
+    /// The attempt read what another changed meanwhile: nothing of it was committed.
+    Conflict(Place),
+    /// A bucket would hold more than it may, as this says: nothing of it was committed.
+    OverQuota(String),
 }
 
 /// A delivery as people look at it.
@@ -247,6 +277,30 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// How many are in a state.
+    pub fn get(&self, state: DeliveryState) -> u64 {
+        match state {
+            DeliveryState::Ready => self.ready,
+            DeliveryState::Retrying => self.retrying,
+            DeliveryState::Blocked => self.blocked,
+            DeliveryState::Done => self.done,
+            DeliveryState::Dead => self.dead,
+            DeliveryState::Purged => self.purged,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn of(&mut self, state: DeliveryState) -> &mut u64 {
+        match state {
+            DeliveryState::Ready => &mut self.ready,
+            DeliveryState::Retrying => &mut self.retrying,
+            DeliveryState::Blocked => &mut self.blocked,
+            DeliveryState::Done => &mut self.done,
+            DeliveryState::Dead => &mut self.dead,
+            DeliveryState::Purged => &mut self.purged,
+        }
+    }
+
     /// Deliveries that are owed still.
     pub fn pending(&self) -> u64 {
         self.ready + self.retrying + self.blocked
@@ -278,6 +332,10 @@ pub struct CheckReport {
     pub problems: Vec<String>,
 }
 
+/// How long a source and id are known by default: longer than producers try again, short enough that nobody waits for
+/// an id to be free.
+pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -295,11 +353,18 @@ pub enum StoreError {
 
 /// A result of the store.
 pub type Result<T> = std::result::Result<T, StoreError>;
-/// An answer of the store to come.
-pub type Answer<T> = BoxFuture<'static, Result<T>>;
 
-/// Told of deliveries that became ready, in commit order, after their commit. It must not block.
-pub type ReadySink = Box<dyn Fn(Vec<ReadyDelivery>) + Send + Sync>;
+/// What one commit brought about, or failed to.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Deliveries that became ready.
+    pub ready: Vec<ReadyDelivery>,
+    /// What [`Store::settle`] was given, each with what became of it.
+    pub settled: Vec<(Arc<Completion>, Result<Completed>)>,
+}
+
+/// Told of every commit, in commit order and once a commit. It must not block.
+pub type CommitSink = Box<dyn Fn(Committed) + Send + Sync>;
 
 /// A durable bus store.
 ///
@@ -309,17 +374,24 @@ pub trait Store: Send + Sync + 'static {
     /// Names that belong to functions, to ids that stay the same for the life of the store.
     fn register(&self, functions: Vec<String>) -> Answer<Vec<FunctionId>>;
 
-    /// From now on tells `sink` of every delivery that becomes ready through a commit. Deliveries that were ready
-    /// before are found with [`Store::ready`].
-    fn on_ready(&self, sink: ReadySink);
+    /// From now on tells `sink` of every delivery that becomes ready through a commit, and of what was settled.
+    /// Deliveries that were ready before are found with [`Store::ready`].
+    fn on_commit(&self, sink: CommitSink);
 
-    /// Stores events with their deliveries and marks, all or nothing. An event whose source and id are known is
-    /// answered as a duplicate and stores nothing; marks are written all the same.
+    /// Stores events with their deliveries and marks, all or nothing. An event whose source and id were accepted
+    /// within the dedup window is answered as a duplicate and stores nothing; marks are written all the same.
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> Answer<Vec<Accepted>>;
 
     /// Ends an attempt: record, verdict, published events and their deliveries commit together. A delivery that is
     /// not pending any more is left alone: a completion that is repeated changes nothing.
-    fn complete(&self, completion: Arc<Completion>) -> Answer<()>;
+    ///
+    /// The state's part is judged at the commit, after all completions before it, also those of the same commit.
+    fn complete(&self, completion: Arc<Completion>) -> Answer<Completed>;
+
+    /// Like [`Store::complete`], but the answer only says that the store has taken it over: the sink of
+    /// [`Store::on_commit`] is told when it is committed, or was not. One call for a whole commit is cheaper than
+    /// waking who waits for each.
+    fn settle(&self, completion: Arc<Completion>) -> Answer<()>;
 
     /// Makes dead letters ready again, with fresh attempts; answers how many.
     fn redrive(&self, which: DeadFilter) -> Answer<u64>;
@@ -332,6 +404,23 @@ pub trait Store: Send + Sync + 'static {
 
     /// The first `limit` retries of a function that are due at `now_ms`, and when the next one after these is due.
     fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)>;
+
+    /// The value of a key, as of some commit between the call and the answer. One that was used lately is answered
+    /// from memory.
+    fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>>;
+
+    /// The first `limit` keys of a bucket behind `after`.
+    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys>;
+
+    /// What a bucket holds, as of the last commit.
+    fn state_usage(&self, bucket: &str) -> Usage;
+
+    /// The buckets that hold something, as of the last commit.
+    fn state_buckets(&self) -> BTreeMap<String, Usage>;
+
+    /// Writes state outside of any attempt, for a person. What attempts under way read of it is changed like by
+    /// another attempt. Answers how many of the keys were there before.
+    fn state_write(&self, changes: Transaction) -> Answer<u64>;
 
     /// The marks of a source, by key.
     fn marks(&self, scope: String) -> Answer<BTreeMap<String, Vec<u8>>>;
@@ -357,17 +446,22 @@ pub trait Store: Send + Sync + 'static {
     /// Dead letters, oldest first, at most `limit`.
     fn dead(&self, which: DeadFilter, limit: usize) -> Answer<Vec<DeliveryRecord>>;
 
-    /// The numbers.
+    /// The numbers, which run along: nothing is counted, so that it takes the same time with any number of events.
     fn totals(&self) -> Answer<Totals>;
 
-    /// Verifies conservation and integrity.
+    /// Verifies conservation and integrity: counts, and compares with the numbers that run along.
     fn check(&self) -> Answer<CheckReport>;
 
     /// The position of the newest event, as it changes.
     fn newest(&self) -> watch::Receiver<Seq>;
 
+    /// What is owed now, as of the last commit.
+    fn backlog(&self) -> &Backlog;
+
     /// Deliveries that are owed now: ready, retrying or blocked, as of the last commit.
-    fn pending(&self) -> u64;
+    fn pending(&self) -> u64 {
+        self.backlog().total().deliveries
+    }
 
     /// Resolves when the store has failed for good (see [`StoreError::Failed`]), with the reason.
     fn failure(&self) -> BoxFuture<'static, String>;

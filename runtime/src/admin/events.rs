@@ -14,7 +14,7 @@ use super::problem::{Params, Problem, json_body};
 use super::stream::{Ended, Lines, ndjson};
 use super::view::{Envelope, Posted, PostedEvent};
 use super::{Admin, Answer};
-use crate::bus::{Offer, Target};
+use crate::bus::{Offer, Origin};
 use crate::clock::{Clock, rfc3339};
 use crate::event::Event;
 use crate::store::{Accepted, EventFilter, Seq, Store, StoreError, StoredEvent};
@@ -23,6 +23,9 @@ use crate::store::{Accepted, EventFilter, Seq, Store, StoreError, StoredEvent};
 const PAGE: usize = 64;
 /// Of the newest; what is behind a position is listed to the end.
 const LIMIT_DEFAULT: usize = 100;
+
+/// The source of events that are put in by hand and name none.
+const BY_HAND: &str = "/cli";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -136,7 +139,7 @@ pub(super) async fn post(
 ) -> Answer<(StatusCode, Json<Posted>)> {
     let events = read(&json_body(&headers, body)?, &admin.clock)?;
     let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-    let accepted = admin.bus.accept(Offer { events, target: Target::Matching, marks: Vec::new() }).await?;
+    let accepted = admin.bus.accept(Offer { events, origin: Origin::of(BY_HAND), ..Offer::default() }).await?;
     let posted = ids.into_iter().zip(accepted).map(|(id, accepted)| match accepted {
         Accepted::New(seq) => PostedEvent { id, seq, duplicate: false },
         Accepted::Duplicate(seq) => PostedEvent { id, seq, duplicate: true },
@@ -158,7 +161,7 @@ fn read(body: &[u8], clock: &Clock) -> Answer<Vec<Event>> {
             event.id = uuid::Uuid::now_v7().to_string();
         }
         if event.source.is_empty() {
-            event.source = "/cli".into();
+            event.source = BY_HAND.into();
         }
         event.time.get_or_insert_with(|| rfc3339(clock.now_ms()));
     };

@@ -86,6 +86,9 @@ impl From<Refused> for Problem {
             Refused::Invalid { .. } => Self::malformed(detail),
             Refused::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
             Refused::Overloaded { retry_after, .. } => Self::later(retry_after.as_secs(), detail),
+            Refused::Crowding { retry_after, .. } => {
+                Self { status: StatusCode::TOO_MANY_REQUESTS, ..Self::later(retry_after.as_secs(), detail) }
+            }
             Refused::Store(error) => error.into(),
         }
     }

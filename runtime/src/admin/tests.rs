@@ -13,6 +13,7 @@ use crate::event::Event;
 use crate::outcome::Outcome;
 use crate::router as routes;
 use crate::sandbox::{Level, LogLine};
+use crate::state::Transaction;
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Accepted, AttemptRecord, Completion, DeliveryId, FunctionId, Lineage, NewDelivery, NewEvent, Seq, Verdict,
@@ -89,7 +90,9 @@ impl Api {
         let (outcome, message) = (outcome.kind().to_owned(), outcome.message());
         let record =
             AttemptRecord { attempt: 1, started_ms: 1_000, duration_us: 900, outcome: outcome.into(), message };
-        self.store.complete(Arc::new(Completion { delivery, record, verdict, publishes })).await.unwrap();
+        let completion =
+            Completion { delivery, function: 1, record, verdict, publishes, state: Transaction::default() };
+        self.store.complete(Arc::new(completion)).await.unwrap();
     }
 
     /// Ends a delivery as a dead letter.
@@ -208,7 +211,7 @@ async fn an_event_is_meant_by_its_number_or_by_its_id_when_only_one_has_it() {
 async fn a_trace_is_the_tree_of_what_came_of_an_event() {
     let api = Api::new().await;
     let (seq, charge) = api.owed(event("order", "order.placed")).await;
-    let lineage = Lineage { cause: Some(charge), root: Some(seq), hops: 1 };
+    let lineage = Lineage { cause: Some(charge), root: Some(seq), hops: 1, ..Lineage::default() };
     let publishes = ["x", "y"].map(|id| api.new_event(&event(id, "payment.taken"), lineage, id == "x"));
     api.end(charge, &Outcome::Done, Verdict::Done, publishes.into()).await;
     let receipt = api.store.deliveries(2).await.unwrap()[0].id;
@@ -236,7 +239,7 @@ async fn a_trace_that_is_too_deep_or_too_wide_is_cut_and_says_so() {
     let api = Api::new().await;
     let (first, mut delivery) = api.owed(event("0", "t")).await;
     for hop in 1..=40 {
-        let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: hop };
+        let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: hop, ..Lineage::default() };
         let next = api.new_event(&event(&hop.to_string(), "t"), lineage, true);
         api.end(delivery, &Outcome::Done, Verdict::Done, vec![next]).await;
         delivery = api.store.deliveries(first + i64::from(hop)).await.unwrap()[0].id;
@@ -251,7 +254,7 @@ async fn a_trace_that_is_too_deep_or_too_wide_is_cut_and_says_so() {
         (&json!(30), &json!("the trace ends here after 30 events; trace 30 goes on"))
     );
 
-    let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: 41 };
+    let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: 41, ..Lineage::default() };
     let many = (0..1_500).map(|n| api.new_event(&event(&format!("w{n}"), "t"), lineage, false)).collect();
     api.end(delivery, &Outcome::Done, Verdict::Done, many).await;
     let (_, wide) = api.get("/api/v1/trace/41").await;

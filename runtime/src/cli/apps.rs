@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::text::{count, print, print_json};
 use super::{Common, Failure, Manifests, Up};
 use crate::app::{self, AppError, UpOptions};
+use crate::bus::Amount;
 
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
@@ -21,6 +22,8 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
         watch: up.watch,
         drain: up.drain,
         concurrency: up.concurrency,
+        dedup_window: up.bounds.dedup_window,
+        backlog_max: Amount { deliveries: up.bounds.pending_max, bytes: up.bounds.pending_bytes_max },
     };
     run(common, app::up(options))
 }

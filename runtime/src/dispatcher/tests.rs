@@ -19,7 +19,8 @@ struct Closure<F>(F);
 impl<F: Fn(Call) -> BoxFuture<'static, Outcome> + Send + Sync + 'static> Runner for Closure<F> {
     fn run(&self, call: Call) -> BoxFuture<'_, Ran> {
         let outcome = (self.0)(call);
-        async move { Ran { outcome: outcome.await, published: Vec::new(), duration: Duration::ZERO } }.boxed()
+        let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
+        async move { Ran { outcome: outcome.await, published, state, duration } }.boxed()
     }
 }
 
@@ -46,7 +47,7 @@ impl House {
             Event::from_json(json.as_bytes(), |_| {}).unwrap()
         });
         let target = Target::Function { function, trigger: "on[0]".into() };
-        self.bus.accept(Offer { events: events.collect(), target, marks: vec![] }).await.unwrap();
+        self.bus.accept(Offer { events: events.collect(), target, ..Offer::default() }).await.unwrap();
     }
 
     /// Waits until nothing is pending; on a paused clock this takes no time.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Context;
-use crate::bus::{Offer, Refused};
+use crate::bus::{Offer, Origin, Refused};
 
 /// The first wait after a refusal; it doubles with each.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -27,19 +27,23 @@ pub(super) async fn hand_over(ctx: &Context, offer: &Offer) -> Result<(), NotTak
     let mut backoff = BACKOFF_MIN;
     // What was wrong before is said again when the bus takes events again.
     let mut trouble_before = None;
+    let origin = Origin::of(&ctx.uri);
     loop {
-        let refused = match ctx.bus.accept(offer.clone()).await {
+        let refused = match ctx.bus.accept(Offer { origin, ..offer.clone() }).await {
             Ok(_) => break,
             Err(Refused::TooLarge { index, .. }) => return Err(NotTaken::TooLarge(index)),
             Err(Refused::Invalid { index, message }) => return Err(NotTaken::Invalid(index, message)),
-            Err(refused @ (Refused::Overloaded { .. } | Refused::Store(_))) => refused,
+            Err(refused @ (Refused::Overloaded { .. } | Refused::Crowding { .. } | Refused::Store(_))) => refused,
         };
         if trouble_before.is_none() {
             trouble_before = Some(ctx.health.trouble());
             ctx.health.degraded(format!("the bus does not take its events, it keeps offering them: {refused}"));
         }
         let wait = match refused {
-            Refused::Overloaded { retry_after, .. } => retry_after,
+            // It asks again before that: nobody is bothered by it.
+            Refused::Overloaded { retry_after, .. } | Refused::Crowding { retry_after, .. } => {
+                retry_after.min(BACKOFF_MAX)
+            }
             _ => backoff,
         };
         backoff = (backoff * 2).min(BACKOFF_MAX);

@@ -3,11 +3,13 @@
 //!
 //! | status | when |
 //! |---|---|
-//! | 202 | every event is stored: `{"accepted": 1, "events": [{"id": "…", "seq": 7, "duplicate": false}]}` |
+//! | 202 | every event is stored: `{"accepted": 1, "duplicates": 0, "events": [{"id": "…", "seq": 7, "duplicate": false}]}` |
+//! | 200 | the same, when none of them was stored now: each was known, its source and id having been accepted before |
 //! | 400 | the body is not what its headers say, or not an event |
 //! | 404, 405 | no source has this path, or none with this method |
 //! | 408, 413, 415 | the body is too slow, too large, or of no form that the source takes |
-//! | 503 | too much is pending, or the disk is full; `Retry-After` says when to come back |
+//! | 429 | too much is pending that came from this source; `Retry-After` says when to come back |
+//! | 503 | too much is pending as a whole, or the disk is full; `Retry-After` says when to come back |
 //! | 500 | the store failed |
 //!
 //! An endpoint with an [`Answerer`] stores nothing: what answers is its function.
@@ -36,7 +38,7 @@ use http_body_util::{Either, Full};
 use hyper::body::Body;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, Offer, Target};
+use crate::bus::{Bus, Offer, Origin, Target};
 use crate::clock::Clock;
 use crate::listener::{Limits, Listener};
 use crate::store::{Accepted, Seq};
@@ -189,14 +191,19 @@ impl Http {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
     {
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
         let now_ms = self.0.clock.now_ms();
         let raw = Raw { type_: endpoint.type_.as_deref(), source: &endpoint.uri, now_ms };
         let mode = Mode::of(&head.headers, &raw)?;
+        let origin = Origin::of(&endpoint.uri);
+        if let Err(refused) = self.0.bus.room(origin) {
+            body::discard(&mut body).await;
+            return Err(refused.into());
+        }
         let read = self.0.budget.read(&head.headers, body, endpoint.body_max).await?;
         let events = mode.read(&head.headers, read.bytes, &raw)?;
         let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-        let offer = Offer { events, target: endpoint.target.clone(), marks: Vec::new() };
+        let offer = Offer { events, target: endpoint.target.clone(), origin, ..Offer::default() };
         let accepted = self.0.bus.accept(offer).await?;
         Ok(receipt(&ids, &accepted))
     }
@@ -205,7 +212,10 @@ impl Http {
 /// What became of the events of a request, in their order.
 #[derive(serde::Serialize)]
 struct Receipt<'a> {
+    /// Stored now.
     accepted: usize,
+    /// Stored before.
+    duplicates: usize,
     events: Vec<ReceiptLine<'a>>,
 }
 
@@ -225,8 +235,11 @@ fn receipt(ids: &[String], accepted: &[Accepted]) -> Response<Full<Bytes>> {
             Accepted::Duplicate(seq) => ReceiptLine { id, seq, duplicate: true },
         })
         .collect();
-    let mut response = Response::new(json(&Receipt { accepted: events.len(), events }));
-    *response.status_mut() = StatusCode::ACCEPTED;
+    let duplicates = events.iter().filter(|event| event.duplicate).count();
+    let accepted = events.len() - duplicates;
+    let status = if duplicates > 0 && accepted == 0 { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let mut response = Response::new(json(&Receipt { accepted, duplicates, events }));
+    *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -209,6 +209,7 @@ impl Timer {
             events: ticks.iter().map(|tick| self.event(ctx, *tick)).collect(),
             target: ctx.target.clone(),
             marks: vec![Mark { scope: ctx.uri.clone(), key: "last".to_owned(), value: Some(value) }],
+            ..Offer::default()
         }
     }
 

@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod state;
+
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -14,6 +18,8 @@ use crate::clock::Clock;
 use crate::event::Data;
 
 const NOW_MS: UnixMs = 1_700_000_000_000;
+const WINDOW_MS: UnixMs = 60_000;
+const WINDOW: Duration = Duration::from_millis(WINDOW_MS as u64);
 
 fn new_event(id: &str, deliveries: Vec<NewDelivery>) -> NewEvent {
     let event = Event {
@@ -41,7 +47,8 @@ fn keyed(function: FunctionId, key: &str) -> NewDelivery {
 fn ending(delivery: DeliveryId, attempt: u32, outcome: &'static str, verdict: Verdict) -> Arc<Completion> {
     let message = (outcome != "done").then(|| "why".to_owned());
     let record = AttemptRecord { attempt, started_ms: NOW_MS, duration_us: 12, outcome: outcome.into(), message };
-    Arc::new(Completion { delivery, record, verdict, publishes: Vec::new() })
+    let (publishes, state) = (Vec::new(), Transaction::default());
+    Arc::new(Completion { delivery, function: 1, record, verdict, publishes, state })
 }
 
 fn done(delivery: DeliveryId, attempt: u32) -> Arc<Completion> {
@@ -56,7 +63,7 @@ fn dead(delivery: DeliveryId, attempt: u32) -> Arc<Completion> {
 fn watch_ready(store: &dyn Store) -> Arc<Mutex<Vec<DeliveryId>>> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
-    store.on_ready(Box::new(move |ready| sink.lock().unwrap().extend(ready.iter().map(|d| d.id))));
+    store.on_commit(Box::new(move |commit| sink.lock().unwrap().extend(commit.ready.iter().map(|d| d.id))));
     seen
 }
 
@@ -99,6 +106,41 @@ async fn a_known_source_and_id_is_a_duplicate_and_owes_nothing(store: &dyn Store
     assert_eq!(store.accept(vec![new_event("3", vec![])], vec![]).await.unwrap(), vec![Accepted::New(3)]);
 }
 
+async fn an_id_is_free_again_when_the_dedup_window_is_over(store: &dyn Store, now_ms: &AtomicI64) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let offer = async || store.accept(vec![new_event("1", vec![to(f)])], vec![]).await.unwrap()[0];
+    assert_eq!(offer().await, Accepted::New(1));
+    now_ms.fetch_add(WINDOW_MS - 1, Ordering::SeqCst);
+    assert_eq!(offer().await, Accepted::Duplicate(1));
+    now_ms.fetch_add(1, Ordering::SeqCst);
+    assert_eq!(offer().await, Accepted::New(2));
+    assert_eq!(offer().await, Accepted::Duplicate(2));
+    // A wall clock that was put back makes nothing new.
+    now_ms.fetch_sub(WINDOW_MS, Ordering::SeqCst);
+    assert_eq!(offer().await, Accepted::Duplicate(2));
+    assert_eq!(store.find("1".into()).await.unwrap(), vec![2, 1]);
+    assert_eq!(store.totals().await.unwrap().owed, 2);
+}
+
+async fn what_is_published_under_an_id_of_its_own_is_known_too(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    store.accept(vec![new_event("1", vec![to(f), to(f)])], vec![]).await.unwrap();
+    for delivery in [1, 2] {
+        let lineage = Lineage { cause: Some(delivery), root: Some(1), hops: 1, ..Lineage::default() };
+        let made_up = format!("{}-{delivery}-0", store.instance());
+        let publishes = vec![
+            NewEvent { lineage, ..new_event("own", vec![to(f)]) },
+            NewEvent { lineage, ..new_event(&made_up, vec![]) },
+        ];
+        store.complete(Arc::new(Completion { publishes, ..Arc::unwrap_or_clone(done(delivery, 1)) })).await.unwrap();
+    }
+    assert_eq!(store.find("own".into()).await.unwrap(), vec![2]);
+    assert_eq!((store.totals().await.unwrap().events, store.pending()), (4, 1));
+    // What looks made up and comes from outside is looked for like any other.
+    let forged = new_event(&format!("{}-2-0", store.instance()), vec![]);
+    assert_eq!(store.accept(vec![forged], vec![]).await.unwrap(), vec![Accepted::Duplicate(4)]);
+}
+
 async fn marks_commit_with_their_events(store: &dyn Store) {
     let mark = |value: Option<&[u8]>| Mark { scope: "/s".into(), key: "k".into(), value: value.map(Into::into) };
     store.accept(vec![new_event("1", vec![])], vec![mark(Some(b"1"))]).await.unwrap();
@@ -122,12 +164,25 @@ async fn deliveries_are_announced_in_accept_order(store: &dyn Store) {
     assert_eq!(store.ready(ids[0], 1, 9).await.unwrap()[0].id, 3);
 }
 
+async fn what_is_settled_is_told_to_the_sink_with_what_it_made_ready(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let (told, mut tellings) = tokio::sync::mpsc::unbounded_channel();
+    store.on_commit(Box::new(move |commit| drop(told.send(commit))));
+    store.accept(vec![new_event("1", vec![keyed(f, "k")]), new_event("2", vec![keyed(f, "k")])], vec![]).await.unwrap();
+    assert_eq!(tellings.recv().await.unwrap().ready[0].id, 1);
+    store.settle(done(1, 1)).await.unwrap();
+    let commit = tellings.recv().await.unwrap();
+    let (completion, result) = &commit.settled[0];
+    assert_eq!((completion.delivery, result.is_ok(), commit.ready[0].id), (1, true, 2));
+    assert_eq!(state_of(store, 1).await, DeliveryState::Done);
+}
+
 async fn an_outcome_commits_with_what_was_published(store: &dyn Store) {
     let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
     let seen = watch_ready(store);
     store.accept(vec![new_event("1", vec![to(ids[0])])], vec![]).await.unwrap();
     let mut published = new_event("x-1-0", vec![to(ids[1])]);
-    published.lineage = Lineage { cause: Some(1), root: Some(1), hops: 1 };
+    published.lineage = Lineage { cause: Some(1), root: Some(1), hops: 1, ..Lineage::default() };
     let completion = Arc::new(Completion { publishes: vec![published], ..Arc::unwrap_or_clone(done(1, 1)) });
     store.complete(completion.clone()).await.unwrap();
     store.complete(completion).await.unwrap(); // again: changes nothing
@@ -135,11 +190,36 @@ async fn an_outcome_commits_with_what_was_published(store: &dyn Store) {
     assert_eq!(state_of(store, 1).await, DeliveryState::Done);
     let caused = store.published(1).await.unwrap();
     assert_eq!(caused.len(), 1);
-    assert_eq!(caused[0].lineage, Lineage { cause: Some(1), root: Some(1), hops: 1 });
+    assert_eq!(caused[0].lineage, Lineage { cause: Some(1), root: Some(1), hops: 1, ..Lineage::default() });
     let totals = store.totals().await.unwrap();
     assert_eq!((totals.events, totals.owed), (2, 2));
     assert_eq!(store.delivery(1).await.unwrap().unwrap().attempts.len(), 1);
     assert_eq!(store.pending(), 1);
+}
+
+async fn the_backlog_is_what_is_pending_by_where_it_came_in(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let (ours, theirs) = (Origin::of("/shop/checkout"), Origin::of("/shop/inbox"));
+    let from = |origin: Origin, new: NewEvent| NewEvent { lineage: Lineage { origin, ..new.lineage }, ..new };
+    let size = new_event("1", vec![]).event.size() as u64;
+    let amount = |deliveries: u64| Amount { deliveries, bytes: deliveries * size };
+    let events = vec![
+        from(ours, new_event("1", vec![to(f), keyed(f, "k"), keyed(f, "k")])),
+        from(theirs, new_event("2", vec![to(f)])),
+    ];
+    store.accept(events, vec![]).await.unwrap();
+    let backlog = store.backlog();
+    assert_eq!((backlog.total(), backlog.of(ours), backlog.of(theirs)), (amount(4), amount(3), amount(1)));
+    assert_eq!(store.event(1).await.unwrap().unwrap().lineage.origin, ours);
+    store.complete(ending(1, 1, "retry", Verdict::RetryAt(NOW_MS))).await.unwrap();
+    assert_eq!((backlog.total(), backlog.ended()), (amount(4), 0));
+    store.complete(dead(1, 2)).await.unwrap();
+    store.complete(done(2, 1)).await.unwrap();
+    store.complete(done(4, 1)).await.unwrap();
+    assert_eq!((backlog.total(), backlog.of(ours), backlog.of(theirs)), (amount(1), amount(1), amount(0)));
+    assert_eq!(backlog.ended(), 3);
+    store.redrive(DeadFilter::All).await.unwrap();
+    assert_eq!(backlog.of(ours), amount(2));
 }
 
 async fn a_retry_is_due_when_its_time_has_come(store: &dyn Store) {
@@ -250,6 +330,36 @@ async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
     assert_eq!(list(EventFilter { source: Some("/nowhere".into()), ..filter }).await, Vec::<Seq>::new());
 }
 
+/// Tests that move the clock.
+macro_rules! over_every_store_in_time {
+    ($($behaviour:ident)*) => {
+        mod memory_store_in_time { $(
+            #[tokio::test]
+            async fn $behaviour() {
+                let now_ms = std::sync::Arc::new(super::AtomicI64::new(super::NOW_MS));
+                let store = super::MemoryStore::with(super::Clock::by_hand(&now_ms), super::WINDOW);
+                super::$behaviour(&store, &now_ms).await;
+            }
+        )* }
+        mod sqlite_store_in_time { $(
+            #[tokio::test]
+            async fn $behaviour() {
+                let now_ms = std::sync::Arc::new(super::AtomicI64::new(super::NOW_MS));
+                let folder = tempfile::tempdir().unwrap();
+                let clock = super::Clock::by_hand(&now_ms);
+                let store = super::SqliteStore::open_with(folder.path(), clock, super::WINDOW).unwrap();
+                super::$behaviour(&store, &now_ms).await;
+                assert_eq!(super::Store::check(&store).await.unwrap().problems, Vec::<String>::new());
+            }
+        )* }
+    };
+}
+
+over_every_store_in_time! {
+    an_id_is_free_again_when_the_dedup_window_is_over
+}
+use state::*;
+
 macro_rules! over_every_store {
     ($($behaviour:ident)*) => {
         mod memory_store { $(
@@ -264,7 +374,7 @@ macro_rules! over_every_store {
                 let folder = tempfile::tempdir().unwrap();
                 let store = super::SqliteStore::open(folder.path(), super::Clock::fixed(super::NOW_MS)).unwrap();
                 super::$behaviour(&store).await;
-                assert!(super::Store::check(&store).await.unwrap().problems.is_empty());
+                assert_eq!(super::Store::check(&store).await.unwrap().problems, Vec::<String>::new());
             }
         )* }
     };
@@ -274,13 +384,21 @@ over_every_store! {
     functions_keep_their_ids
     an_event_and_its_deliveries_are_kept_as_they_were_accepted
     a_known_source_and_id_is_a_duplicate_and_owes_nothing
+    what_is_published_under_an_id_of_its_own_is_known_too
     marks_commit_with_their_events
     deliveries_are_announced_in_accept_order
+    what_is_settled_is_told_to_the_sink_with_what_it_made_ready
     an_outcome_commits_with_what_was_published
+    the_backlog_is_what_is_pending_by_where_it_came_in
     a_retry_is_due_when_its_time_has_come
     a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged
     many_dead_letters_are_redriven_by_one_call
     one_key_runs_in_order_and_others_beside_it
     a_key_whose_head_died_parks_alone_until_a_person_decides
     events_are_listed_by_type_source_and_position
+    state_commits_with_its_outcome
+    what_another_changed_is_a_conflict_and_nothing_is_committed
+    a_list_of_keys_holds_until_one_comes_or_goes
+    a_bucket_does_not_grow_past_its_quota
+    counts_of_many_at_once_are_exact
 }

@@ -1,30 +1,42 @@
 //! A store in memory, for tests and benches: the same promises but durability.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod state;
+mod tables;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use self::state::Buckets;
+use super::backlog::Change;
+use super::judge::{Judged, Kept as _};
 use super::{
-    Accepted, Answer, CheckReport, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState,
-    EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, ReadySink, Seq, Store, StoredEvent, Totals,
-    Verdict,
+    Accepted, Answer, AttemptRecord, Backlog, CheckReport, CommitSink, Committed, Completed, Completion, Counts,
+    DEDUP_WINDOW, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, Mark, NewEvent,
+    ReadyDelivery, Seq, Store, StoredEvent, Totals,
 };
 use crate::clock::{Clock, UnixMs};
+use crate::state::{Entry, Keys, Transaction, Usage};
 
 /// Everything in maps behind one lock.
 pub struct MemoryStore {
     state: Mutex<State>,
     newest: watch::Sender<Seq>,
+    backlog: Backlog,
 }
 
 struct State {
     clock: Clock,
     functions: Vec<String>,
     events: Vec<Row>,
-    by_id: HashMap<(String, String), Seq>,
+    dedup_window_ms: UnixMs,
+    /// The newest of each source and id.
+    by_id: HashSet<ById>,
     deliveries: Vec<Delivery>,
     published: HashMap<DeliveryId, Vec<Seq>>,
     ready: HashMap<FunctionId, BTreeSet<DeliveryId>>,
@@ -32,8 +44,9 @@ struct State {
     /// Who of an order key is neither done nor purged.
     unfinished: HashMap<(FunctionId, String), BTreeSet<DeliveryId>>,
     marks: BTreeMap<(String, String), Vec<u8>>,
-    pending: u64,
-    sink: Option<ReadySink>,
+    kept: Buckets,
+    backlog: Change,
+    sink: Option<CommitSink>,
 }
 
 struct Row {
@@ -42,258 +55,110 @@ struct Row {
     owed: usize,
 }
 
+/// An event where only its source and id count.
+struct ById(Arc<StoredEvent>);
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.0.event.source, &self.0.event.id).hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (&self.0.event, &other.0.event);
+        a.id == b.id && a.source == b.source
+    }
+}
+
+impl Eq for ById {}
+
 struct Delivery {
-    record: DeliveryRecord,
+    event: Arc<StoredEvent>,
     function: FunctionId,
     trigger: Arc<str>,
+    order_key: Option<String>,
+    state: DeliveryState,
+    cause: Option<String>,
+    due_ms: Option<UnixMs>,
+    attempts: Vec<AttemptRecord>,
     forgiven: u32,
     since_ms: UnixMs,
-    event: Arc<StoredEvent>,
 }
 
 impl MemoryStore {
     /// An empty store.
     pub fn new(clock: Clock) -> Self {
+        Self::with(clock, DEDUP_WINDOW)
+    }
+
+    /// The same, with the time in which a source and id are accepted once.
+    pub fn with(clock: Clock, dedup_window: Duration) -> Self {
         let state = State {
             clock,
+            dedup_window_ms: UnixMs::try_from(dedup_window.as_millis()).unwrap_or(UnixMs::MAX),
             functions: Vec::new(),
             events: Vec::new(),
-            by_id: HashMap::new(),
+            by_id: HashSet::new(),
             deliveries: Vec::new(),
             published: HashMap::new(),
             ready: HashMap::new(),
             due: HashMap::new(),
             unfinished: HashMap::new(),
             marks: BTreeMap::new(),
-            pending: 0,
+            kept: Buckets::default(),
+            backlog: Change::default(),
             sink: None,
         };
-        Self { state: Mutex::new(state), newest: watch::channel(0).0 }
+        Self { state: Mutex::new(state), newest: watch::channel(0).0, backlog: Backlog::default() }
     }
 
     /// Has the store say that so many deliveries are owed.
     #[cfg(test)]
     pub(crate) fn set_pending(&self, pending: u64) {
-        self.lock().pending = pending;
+        self.backlog.set(pending);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies a write and announces what it made ready, in commit order: under the lock.
-    fn write<T: Send + 'static>(&self, apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> T) -> Answer<T> {
+    /// Applies a write; the sink is told what it brought about in commit order: under the lock.
+    fn write<T>(&self, apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> T) -> Answer<T> {
         let mut state = self.lock();
         let mut ready = Vec::new();
         let result = apply(&mut state, &mut ready);
-        let ready: Vec<_> = ready.into_iter().filter_map(|id| state.ready_delivery(id)).collect();
-        if !ready.is_empty()
+        self.commit(state, ready, Vec::new());
+        answer(result)
+    }
+
+    fn commit(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        ready: Vec<DeliveryId>,
+        settled: Vec<(Arc<Completion>, super::Result<Completed>)>,
+    ) {
+        self.backlog.apply(&mut state.backlog);
+        if (!ready.is_empty() || !settled.is_empty())
             && let Some(sink) = &state.sink
         {
-            sink(ready);
+            let ready = ready.into_iter().filter_map(|id| state.ready_delivery(id)).collect();
+            sink(Committed { ready, settled });
         }
         let newest = state.events.len() as Seq;
         drop(state);
-        self.newest.send_if_modified(|seq| std::mem::replace(seq, newest) != newest);
-        answer(result)
+        // Another thread may have told of a newer one.
+        self.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
     }
 }
 
-fn answer<T: Send + 'static>(value: T) -> Answer<T> {
-    std::future::ready(Ok(value)).boxed()
+fn answer<T>(value: T) -> Answer<T> {
+    Answer::now(Ok(value))
 }
 
 /// Positions and names count from 1.
 fn index(id: i64) -> usize {
     usize::try_from(id - 1).unwrap_or(usize::MAX)
-}
-
-impl State {
-    fn event(&self, seq: Seq) -> Option<&Row> {
-        self.events.get(index(seq))
-    }
-
-    fn ready_delivery(&self, id: DeliveryId) -> Option<ReadyDelivery> {
-        let delivery = self.deliveries.get(index(id))?;
-        Some(ReadyDelivery {
-            id,
-            function: delivery.function,
-            trigger: delivery.trigger.clone(),
-            attempts: delivery.record.attempts.len() as u32,
-            attempts_forgiven: delivery.forgiven,
-            since_ms: delivery.since_ms,
-            event: delivery.event.clone(),
-        })
-    }
-
-    fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {
-        let NewEvent { event, lineage, deliveries } = new;
-        let key = (event.source.clone(), event.id.clone());
-        if let Some(seq) = self.by_id.get(&key) {
-            return Accepted::Duplicate(*seq);
-        }
-        let seq = self.events.len() as Seq + 1;
-        self.by_id.insert(key, seq);
-        let stored = Arc::new(StoredEvent { seq, accepted_ms: self.clock.now_ms(), lineage, event });
-        if let Some(cause) = lineage.cause {
-            self.published.entry(cause).or_default().push(seq);
-        }
-        let first_delivery = self.deliveries.len() as DeliveryId + 1;
-        let row = Row { stored: stored.clone(), first_delivery, owed: deliveries.len() };
-        self.events.push(row);
-        for new in deliveries {
-            self.owe(&stored, new, ready);
-        }
-        Accepted::New(seq)
-    }
-
-    fn owe(&mut self, event: &Arc<StoredEvent>, new: NewDelivery, ready: &mut Vec<DeliveryId>) {
-        let NewDelivery { function, trigger, order_key } = new;
-        let id = self.deliveries.len() as DeliveryId + 1;
-        let blocked = order_key.as_ref().is_some_and(|key| {
-            let unfinished = self.unfinished.entry((function, key.clone())).or_default();
-            unfinished.insert(id);
-            unfinished.first() != Some(&id)
-        });
-        let record = DeliveryRecord {
-            id,
-            event: event.seq,
-            function: self.functions.get(index(function)).cloned().unwrap_or_default(),
-            trigger: trigger.to_string(),
-            order_key,
-            state: DeliveryState::Blocked,
-            cause: None,
-            due_ms: None,
-            attempts: Vec::new(),
-        };
-        let since_ms = event.accepted_ms;
-        self.pending += 1;
-        self.deliveries.push(Delivery { record, function, trigger, forgiven: 0, since_ms, event: event.clone() });
-        if !blocked {
-            self.make_ready(id, ready);
-        }
-    }
-
-    fn make_ready(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
-        if let Some(delivery) = self.deliveries.get_mut(index(id)) {
-            delivery.record.state = DeliveryState::Ready;
-            self.ready.entry(delivery.function).or_default().insert(id);
-            ready.push(id);
-        }
-    }
-
-    /// Takes a delivery that is done or purged off its order key and wakes the next.
-    fn finish(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
-        let Some(delivery) = self.deliveries.get(index(id)) else { return };
-        let Some(key) = delivery.record.order_key.clone() else { return };
-        let lane = (delivery.function, key);
-        let Some(unfinished) = self.unfinished.get_mut(&lane) else { return };
-        unfinished.remove(&id);
-        match unfinished.first().copied() {
-            None => drop(self.unfinished.remove(&lane)),
-            Some(next) => {
-                let next_state = self.deliveries.get(index(next)).map(|d| d.record.state);
-                if next_state == Some(DeliveryState::Blocked) {
-                    self.make_ready(next, ready);
-                }
-            }
-        }
-    }
-
-    fn complete(&mut self, completion: Completion, ready: &mut Vec<DeliveryId>) {
-        let Completion { delivery: id, record, verdict, publishes } = completion;
-        let Some(delivery) = self.deliveries.get_mut(index(id)) else { return };
-        match delivery.record.state {
-            DeliveryState::Ready => {
-                self.ready.entry(delivery.function).or_default().remove(&id);
-            }
-            DeliveryState::Retrying => {
-                let due_ms = delivery.record.due_ms.take().unwrap_or_default();
-                self.due.entry(delivery.function).or_default().remove(&(due_ms, id));
-            }
-            _ => return,
-        }
-        delivery.record.attempts.push(record);
-        if !matches!(verdict, Verdict::RetryAt(_)) {
-            self.pending -= 1;
-        }
-        match verdict {
-            Verdict::Done => {
-                delivery.record.state = DeliveryState::Done;
-                for new in publishes {
-                    self.insert(new, ready);
-                }
-                self.finish(id, ready);
-            }
-            Verdict::RetryAt(due_ms) => {
-                delivery.record.state = DeliveryState::Retrying;
-                delivery.record.due_ms = Some(due_ms);
-                self.due.entry(delivery.function).or_default().insert((due_ms, id));
-            }
-            Verdict::Dead(cause) => {
-                delivery.record.state = DeliveryState::Dead;
-                delivery.record.cause = Some(cause);
-            }
-        }
-    }
-
-    fn dead<'a>(&'a self, which: &'a DeadFilter) -> impl Iterator<Item = &'a DeliveryRecord> {
-        self.deliveries.iter().map(|d| &d.record).filter(move |r| {
-            r.state == DeliveryState::Dead
-                && match which {
-                    DeadFilter::All => true,
-                    DeadFilter::Function(name) => r.function == *name,
-                    DeadFilter::Delivery(id) => r.id == *id,
-                }
-        })
-    }
-
-    fn dead_ids(&self, which: &DeadFilter) -> Vec<DeliveryId> {
-        self.dead(which).map(|r| r.id).collect()
-    }
-
-    fn redrive(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
-        let ids = self.dead_ids(which);
-        let now_ms = self.clock.now_ms();
-        for id in &ids {
-            if let Some(delivery) = self.deliveries.get_mut(index(*id)) {
-                delivery.forgiven = delivery.record.attempts.len() as u32;
-                delivery.since_ms = now_ms;
-                delivery.record.cause = None;
-            }
-            self.make_ready(*id, ready);
-        }
-        self.pending += ids.len() as u64;
-        ids.len() as u64
-    }
-
-    fn purge(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
-        let ids = self.dead_ids(which);
-        for id in &ids {
-            if let Some(delivery) = self.deliveries.get_mut(index(*id)) {
-                delivery.record.state = DeliveryState::Purged;
-            }
-            self.finish(*id, ready);
-        }
-        ids.len() as u64
-    }
-
-    fn totals(&self) -> Totals {
-        let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
-        for delivery in &self.deliveries {
-            let counts = functions.entry(delivery.record.function.clone()).or_default();
-            *match delivery.record.state {
-                DeliveryState::Ready => &mut counts.ready,
-                DeliveryState::Retrying => &mut counts.retrying,
-                DeliveryState::Blocked => &mut counts.blocked,
-                DeliveryState::Done => &mut counts.done,
-                DeliveryState::Dead => &mut counts.dead,
-                DeliveryState::Purged => &mut counts.purged,
-            } += 1;
-        }
-        let owed = self.events.iter().map(|row| row.owed as u64).sum();
-        Totals { events: self.events.len() as u64, owed, functions }
-    }
 }
 
 impl Store for MemoryStore {
@@ -309,7 +174,7 @@ impl Store for MemoryStore {
         answer(ids.collect())
     }
 
-    fn on_ready(&self, sink: ReadySink) {
+    fn on_commit(&self, sink: CommitSink) {
         self.lock().sink = Some(sink);
     }
 
@@ -325,8 +190,16 @@ impl Store for MemoryStore {
         })
     }
 
-    fn complete(&self, completion: Arc<Completion>) -> Answer<()> {
-        self.write(|state, ready| state.complete(Arc::unwrap_or_clone(completion), ready))
+    fn complete(&self, completion: Arc<Completion>) -> Answer<Completed> {
+        self.write(|state, ready| state.complete(&completion, ready))
+    }
+
+    fn settle(&self, completion: Arc<Completion>) -> Answer<()> {
+        let mut state = self.lock();
+        let mut ready = Vec::new();
+        let completed = state.complete(&completion, &mut ready);
+        self.commit(state, ready, vec![(completion, Ok(completed))]);
+        answer(())
     }
 
     fn redrive(&self, which: DeadFilter) -> Answer<u64> {
@@ -349,6 +222,34 @@ impl Store for MemoryStore {
         let ids: Vec<_> = all().take_while(|(due_ms, _)| *due_ms <= now_ms).take(limit).collect();
         let next = all().nth(ids.len()).map(|(due_ms, _)| *due_ms);
         answer((ids.into_iter().filter_map(|(_, id)| state.ready_delivery(*id)).collect(), next))
+    }
+
+    fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
+        answer(self.lock().kept.get(bucket, key))
+    }
+
+    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys> {
+        answer(self.lock().kept.keys(bucket, after, limit))
+    }
+
+    fn state_usage(&self, bucket: &str) -> Usage {
+        self.lock().kept.bucket(bucket).usage
+    }
+
+    fn state_buckets(&self) -> BTreeMap<String, Usage> {
+        self.lock().kept.usages()
+    }
+
+    fn state_write(&self, changes: Transaction) -> Answer<u64> {
+        self.write(move |state, _| match state.kept.judge(&changes) {
+            Judged::Stands(stands) => {
+                let existed = stands.existed;
+                state.kept.apply(&changes, stands);
+                existed
+            }
+            // A person's changes were not read before and have no quota.
+            Judged::Conflict(_) | Judged::OverQuota(_) => 0,
+        })
     }
 
     fn marks(&self, scope: String) -> Answer<BTreeMap<String, Vec<u8>>> {
@@ -392,13 +293,13 @@ impl Store for MemoryStore {
         let state = self.lock();
         let found = state.event(event).map(|row| {
             let from = index(row.first_delivery);
-            state.deliveries.iter().skip(from).take(row.owed).map(|d| d.record.clone()).collect()
+            (from..from + row.owed).filter_map(|at| state.record(at as DeliveryId + 1)).collect()
         });
         answer(found.unwrap_or_default())
     }
 
     fn delivery(&self, id: DeliveryId) -> Answer<Option<DeliveryRecord>> {
-        answer(self.lock().deliveries.get(index(id)).map(|d| d.record.clone()))
+        answer(self.lock().record(id))
     }
 
     fn published(&self, delivery: DeliveryId) -> Answer<Vec<StoredEvent>> {
@@ -408,7 +309,8 @@ impl Store for MemoryStore {
     }
 
     fn dead(&self, which: DeadFilter, limit: usize) -> Answer<Vec<DeliveryRecord>> {
-        answer(self.lock().dead(&which).take(limit).cloned().collect())
+        let state = self.lock();
+        answer(state.dead(&which).take(limit).filter_map(|id| state.record(id)).collect())
     }
 
     fn totals(&self) -> Answer<Totals> {
@@ -430,8 +332,8 @@ impl Store for MemoryStore {
         self.newest.subscribe()
     }
 
-    fn pending(&self) -> u64 {
-        self.lock().pending
+    fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     fn failure(&self) -> BoxFuture<'static, String> {

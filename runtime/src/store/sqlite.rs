@@ -4,27 +4,37 @@
 //! them all (group commit); readers stand beside it, each on its own connection. `schema.sql` is the format.
 
 mod check;
+mod dedup;
+mod known;
 mod read;
+mod readers;
 mod rows;
+mod state;
+mod totals;
 mod write;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use rusqlite::Connection;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use self::known::Known;
+use self::readers::{Readers, open_for_reading};
 use self::write::{Portion, Write};
 use super::{
-    Accepted, Answer, CheckReport, Completion, DeadFilter, DeliveryId, DeliveryRecord, EventFilter, FunctionId, Mark,
-    NewEvent, ReadyDelivery, ReadySink, Result, Seq, Store, StoreError, StoredEvent, Totals,
+    Accepted, Answer, Backlog, CheckReport, CommitSink, Completed, Completion, DEDUP_WINDOW, DeadFilter, DeliveryId,
+    DeliveryRecord, EventFilter, FunctionId, Mark, NewEvent, ReadyDelivery, Result, Seq, Store, StoreError,
+    StoredEvent, Totals,
 };
 use crate::clock::{Clock, UnixMs};
+use crate::state::{Entry, Keys, Transaction, Usage};
 
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
 /// What each version adds to the one before it, from version 2 on.
@@ -34,23 +44,26 @@ const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 /// Writes that may wait for the writer: four full group commits; callers wait for room beyond that.
 const WAITING_MAX: usize = 4096;
 
-/// Connections for reading; each holds a page cache of about 2 MiB.
-const READERS_MAX: usize = 4;
-
 /// A handle to an open store; the writer stops when the last one is dropped.
 pub struct SqliteStore {
     writes: mpsc::Sender<Write>,
     readers: Arc<Readers>,
-    sink: Arc<Mutex<Option<ReadySink>>>,
+    known: Arc<Known>,
+    sink: Arc<Mutex<Option<CommitSink>>>,
     newest: watch::Receiver<Seq>,
     failure: watch::Receiver<Option<String>>,
-    pending: Arc<AtomicU64>,
+    backlog: Arc<Backlog>,
     instance: String,
 }
 
 impl SqliteStore {
     /// Opens the store in `folder`, making it when it is not there. One process may have it open for writing.
     pub fn open(folder: &Path, clock: Clock) -> Result<Self> {
+        Self::open_with(folder, clock, DEDUP_WINDOW)
+    }
+
+    /// The same, with the time in which a source and id are accepted once.
+    pub fn open_with(folder: &Path, clock: Clock, dedup_window: Duration) -> Result<Self> {
         std::fs::create_dir_all(folder)
             .map_err(|e| StoreError::Failed(format!("cannot make the data folder {}: {e}", folder.display())))?;
         let path = folder.join("evoke.db");
@@ -58,34 +71,45 @@ impl SqliteStore {
         let mut connection = Connection::open(&path).map_err(failed)?;
         configure(&connection).map_err(failed)?;
         prepare(&mut connection).map_err(failed)??;
-        let instance =
+        let instance: String =
             connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |r| r.get(0)).map_err(failed)?;
-        let counters = write::Counters::load(&connection).map_err(failed)?;
+        let mut counters = totals::Counters::load(&connection).map_err(failed)?;
+        let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(failed)?;
+        let (buckets, state_version) = state::load(&connection).map_err(failed)?;
+        let known = Arc::new(Known::new(buckets));
 
         let (newest_tx, newest) = watch::channel(counters.newest());
         let (failure_tx, failure) = watch::channel(None);
         let (writes, queue) = mpsc::channel(WAITING_MAX);
         let sink = Arc::new(Mutex::new(None));
-        let pending = Arc::new(AtomicU64::new(counters.pending()));
+        let backlog = Arc::<Backlog>::default();
+        backlog.apply(counters.backlog());
         let writer = writer::Writer {
             connection,
+            dedup,
             counters,
+            state_version,
+            known: known.clone(),
             clock,
             sink: sink.clone(),
             newest: newest_tx,
-            pending: pending.clone(),
+            backlog: backlog.clone(),
             failure: failure_tx,
         };
         std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(queue))
             .map_err(|e| StoreError::Failed(format!("cannot start the writer thread: {e}")))?;
-        Ok(Self { writes, readers: Arc::new(Readers::new(path)), sink, newest, failure, pending, instance })
+        Ok(Self { writes, readers: Arc::new(Readers::new(path)), known, sink, newest, failure, backlog, instance })
     }
 
     fn write<T: Send + 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
-        send(self.writes.clone(), make(reply), answer).boxed()
+        match self.writes.try_send(make(reply)) {
+            Ok(()) => Answer::reply(answer),
+            Err(TrySendError::Closed(_)) => Answer::now(Err(StoreError::Closed)),
+            Err(TrySendError::Full(write)) => Answer::later(send(self.writes.clone(), write, answer)),
+        }
     }
 
     /// Writes portion after portion until none is left; answers how many dead letters they had in all.
@@ -94,7 +118,7 @@ impl SqliteStore {
         make: impl Fn(DeliveryId, oneshot::Sender<Result<Portion>>) -> Write + Send + 'static,
     ) -> Answer<u64> {
         let writes = self.writes.clone();
-        async move {
+        Answer::later(async move {
             let (mut count, mut next_after) = (0, Some(0));
             while let Some(after) = next_after {
                 let (reply, answer) = oneshot::channel();
@@ -103,8 +127,7 @@ impl SqliteStore {
                 next_after = portion.next_after;
             }
             Ok(count)
-        }
-        .boxed()
+        })
     }
 
     fn read<T: Send + 'static>(
@@ -170,55 +193,12 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()>> {
     }
 }
 
-fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    Ok(connection)
-}
-
-/// Connections that wait for a query.
-struct Readers {
-    path: PathBuf,
-    idle: Mutex<Vec<Connection>>,
-    permits: Semaphore,
-}
-
-impl Readers {
-    fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::default(), permits: Semaphore::new(READERS_MAX) }
-    }
-
-    fn run<T: Send + 'static>(
-        readers: Arc<Self>,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Answer<T> {
-        async move {
-            let failed = |e: rusqlite::Error| StoreError::Failed(format!("reading: {e}"));
-            let _permit = readers.permits.acquire().await.map_err(|_| StoreError::Closed)?;
-            let pool = readers.clone();
-            let work = move || {
-                let idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                let connection = idle.map_or_else(|| open_for_reading(&pool.path), Ok)?;
-                // One transaction, so that an answer made of several queries is of one moment.
-                let transaction = connection.unchecked_transaction()?;
-                let result = query(&connection);
-                drop(transaction);
-                pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-                result
-            };
-            tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)?.map_err(failed)
-        }
-        .boxed()
-    }
-}
-
 impl Store for SqliteStore {
     fn register(&self, names: Vec<String>) -> Answer<Vec<FunctionId>> {
         self.write(|reply| Write::Register { names, reply })
     }
 
-    fn on_ready(&self, sink: ReadySink) {
+    fn on_commit(&self, sink: CommitSink) {
         *self.sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(sink);
     }
 
@@ -226,8 +206,19 @@ impl Store for SqliteStore {
         self.write(|reply| Write::Accept { events, marks, reply })
     }
 
-    fn complete(&self, completion: Arc<Completion>) -> Answer<()> {
-        self.write(|reply| Write::Complete { completion, reply })
+    fn complete(&self, completion: Arc<Completion>) -> Answer<Completed> {
+        self.write(|reply| Write::Complete { completion, reply: Some(reply) })
+    }
+
+    fn settle(&self, completion: Arc<Completion>) -> Answer<()> {
+        match self.writes.try_send(Write::Complete { completion, reply: None }) {
+            Ok(()) => Answer::now(Ok(())),
+            Err(TrySendError::Closed(_)) => Answer::now(Err(StoreError::Closed)),
+            Err(TrySendError::Full(write)) => {
+                let writes = self.writes.clone();
+                Answer::later(async move { writes.send(write).await.map_err(|_| StoreError::Closed) })
+            }
+        }
     }
 
     fn redrive(&self, which: DeadFilter) -> Answer<u64> {
@@ -244,6 +235,34 @@ impl Store for SqliteStore {
 
     fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {
         self.read(move |c| read::due(c, function, now_ms, limit))
+    }
+
+    fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
+        let found = self.known.get(bucket, key).or_else(|ticket| {
+            let entry = self.readers.now(|c| state::get(c, bucket, key))?;
+            self.known.bring(&ticket, bucket, key, entry.clone());
+            Ok(entry)
+        });
+        Answer::now(found)
+    }
+
+    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys> {
+        // The version first: a list that is newer than it says is read again, one that is older must be.
+        let version = self.known.bucket(bucket).members;
+        let keys = self.readers.now(|c| state::keys(c, bucket, after, limit));
+        Answer::now(keys.map(|keys| Keys { keys, version }))
+    }
+
+    fn state_usage(&self, bucket: &str) -> Usage {
+        self.known.bucket(bucket).usage
+    }
+
+    fn state_buckets(&self) -> BTreeMap<String, Usage> {
+        self.known.usages()
+    }
+
+    fn state_write(&self, changes: Transaction) -> Answer<u64> {
+        self.write(|reply| Write::State { changes, reply })
     }
 
     fn marks(&self, scope: String) -> Answer<BTreeMap<String, Vec<u8>>> {
@@ -279,7 +298,7 @@ impl Store for SqliteStore {
     }
 
     fn totals(&self) -> Answer<Totals> {
-        self.read(read::totals)
+        self.read(totals::read)
     }
 
     fn check(&self) -> Answer<CheckReport> {
@@ -290,8 +309,8 @@ impl Store for SqliteStore {
         self.newest.clone()
     }
 
-    fn pending(&self) -> u64 {
-        self.pending.load(Ordering::Relaxed)
+    fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     fn failure(&self) -> BoxFuture<'static, String> {
@@ -320,71 +339,4 @@ impl Store for SqliteStore {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::store::Mark;
-
-    fn mark() -> Vec<Mark> {
-        vec![Mark { scope: "/s".into(), key: "k".into(), value: Some(b"1".to_vec()) }]
-    }
-
-    #[tokio::test]
-    async fn the_first_failed_commit_latches() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-        store.accept(vec![], mark()).await.unwrap();
-        let other = Connection::open(folder.path().join("evoke.db")).unwrap();
-        other.execute_batch("ALTER TABLE marks RENAME TO gone").unwrap();
-        assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Failed(_))));
-        // What made it fail is mended, and still nothing more is acknowledged.
-        other.execute_batch("ALTER TABLE gone RENAME TO marks").unwrap();
-        assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Failed(_))));
-        assert!(store.failure().await.contains("marks"));
-        drop(store);
-        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-        store.accept(vec![], mark()).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_was_accepted_is_there_when_the_store_is_opened_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-        let instance = store.instance().to_owned();
-        let id = store.register(vec!["shop/a".into()]).await.unwrap();
-        store.close().await.unwrap();
-        assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Closed)));
-        drop(store);
-        let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-        assert_eq!((store.instance(), store.register(vec!["shop/a".into()]).await.unwrap()), (&*instance, id));
-    }
-
-    #[tokio::test]
-    async fn a_store_of_the_first_version_is_brought_forward_to_the_schema_of_a_new_one() {
-        let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let first = Connection::open(old.path().join("evoke.db")).unwrap();
-        first.execute_batch(include_str!("sqlite/migrate/1.sql")).unwrap();
-        first.execute_batch("INSERT INTO meta VALUES ('instance', 'abc'); PRAGMA user_version = 1").unwrap();
-        let schema = |folder: &Path| {
-            let store = SqliteStore::open(folder, Clock::fixed(0)).unwrap();
-            let connection = open_for_reading(&folder.join("evoke.db")).unwrap();
-            let sql = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_master ORDER BY name)";
-            (connection.query_row(sql, [], |r| r.get::<_, String>(0)).unwrap(), store.instance().to_owned())
-        };
-        let ((brought, instance), (made, _)) = (schema(old.path()), schema(new.path()));
-        assert_eq!(brought, made);
-        assert_eq!(instance, "abc");
-    }
-
-    #[test]
-    fn a_store_of_a_newer_program_is_not_touched() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap());
-        let other = Connection::open(folder.path().join("evoke.db")).unwrap();
-        other.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
-        let Err(StoreError::Failed(message)) = SqliteStore::open(folder.path(), Clock::fixed(0)) else {
-            unreachable!("it was opened")
-        };
-        assert!(message.contains("newer Evoke"), "{message}");
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::bus::{Bus, Limits, Target};
+use crate::bus::{Amount, Bus, Limits, Target};
 use crate::clock::Clock;
 use crate::event::Event;
 use crate::manifest::ByteSize;
@@ -362,7 +362,11 @@ async fn a_missing_folder_is_waited_for_and_its_files_are_not_taken_for_removed(
 #[tokio::test]
 async fn files_wait_for_a_bus_that_takes_nothing() {
     let mut desk = Desk::new();
-    desk.bus = Bus::new(desk.store.clone(), Router::default(), Limits { pending_max: 1, ..Limits::default() });
+    desk.bus = Bus::new(
+        desk.store.clone(),
+        Router::default(),
+        Limits { backlog_max: Amount { deliveries: 1, bytes: 1 }, ..Limits::default() },
+    );
     desk.store.set_pending(1);
     put(&desk.inbox("a"), "1");
     desk.start();

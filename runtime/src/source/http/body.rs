@@ -17,7 +17,7 @@ use crate::listener::BodyError;
 /// Memory of all bodies that were read and whose events are not committed yet: 24 bodies of a mebibyte, or ten
 /// thousands of ordinary ones. Slow senders of large bodies fill it, and not the machine.
 const BUDGET: u32 = 24 * 1024 * 1024;
-/// A body that turns out too large is read on for this much and this long, so that a client that sends before it
+/// A body that is refused is read on for this much and this long, so that a client that sends before it
 /// listens gets to read why it is refused.
 const DISCARD: (usize, Duration) = (8 * 1024 * 1024, Duration::from_secs(2));
 
@@ -95,7 +95,8 @@ where
     Problem::too_large(max)
 }
 
-async fn discard<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
+/// Reads on for a moment, and keeps nothing.
+pub(super) async fn discard<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
     let (mut left, time) = DISCARD;
     let _ = timeout(time, async {
         while let Some(Ok(frame)) = body.frame().await {

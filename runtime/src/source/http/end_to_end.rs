@@ -106,7 +106,7 @@ async fn an_accepted_event_is_in_the_store_when_the_answer_comes() {
     assert_eq!((reply.status, reply.headers[CONTENT_TYPE].as_bytes()), (202, &b"application/json"[..]));
     let stored = store.event(1).await.unwrap().unwrap();
     let event = json!({ "id": stored.event.id, "seq": 1, "duplicate": false });
-    assert_eq!(reply.json, json!({ "accepted": 1, "events": [event] }));
+    assert_eq!(reply.json, json!({ "accepted": 1, "duplicates": 0, "events": [event] }));
     assert_eq!(stored.event.data.as_bytes(), br#"{"total":5}"#);
 }
 
@@ -117,8 +117,22 @@ async fn a_repeated_request_is_answered_as_a_duplicate() {
     assert_eq!(ask(&http, request(), "1").await.json["events"][0]["duplicate"], false);
     let reply = ask(&http, request(), "1").await;
     let event = json!({ "id": "order-17", "seq": 1, "duplicate": true });
-    assert_eq!((reply.status, reply.json), (202, json!({ "accepted": 1, "events": [event] })));
+    assert_eq!((reply.status, reply.json), (200, json!({ "accepted": 0, "duplicates": 1, "events": [event] })));
     assert_eq!(store.totals().await.unwrap().events, 1);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_known_in_part_says_which_part() {
+    let (http, store) = http(bus::Limits::default());
+    let batch = || post("/events").header("content-type", "application/cloudevents-batch+json");
+    let event = |id: &str| format!(r#"{{"specversion":"1.0","id":"{id}","source":"/a","type":"t"}}"#);
+    ask(&http, batch(), &format!("[{}]", event("1"))).await;
+    let reply = ask(&http, batch(), &format!("[{},{}]", event("1"), event("2"))).await;
+    let events = json!([{ "id": "1", "seq": 1, "duplicate": true }, { "id": "2", "seq": 2, "duplicate": false }]);
+    assert_eq!((reply.status, reply.json), (202, json!({ "accepted": 1, "duplicates": 1, "events": events })));
+    let reply = ask(&http, batch(), &format!("[{},{}]", event("1"), event("2"))).await;
+    assert_eq!((reply.status, &reply.json["duplicates"]), (200, &json!(2)));
+    assert_eq!(store.totals().await.unwrap().events, 2);
 }
 
 #[tokio::test]
@@ -134,7 +148,7 @@ async fn a_batch_with_one_bad_event_stores_nothing() {
     assert!(reply.json["detail"].as_str().unwrap().starts_with("event 1 has "), "{}", reply.json);
     assert_eq!(ask(&http, batch(), &format!("[{small},{{}}]")).await.status, 400);
     assert_eq!(store.totals().await.unwrap().events, 0);
-    assert_eq!(ask(&http, batch(), "[]").await.json, json!({ "accepted": 0, "events": [] }));
+    assert_eq!(ask(&http, batch(), "[]").await.json, json!({ "accepted": 0, "duplicates": 0, "events": [] }));
 }
 
 #[tokio::test]
@@ -157,7 +171,9 @@ async fn paths_and_methods_that_no_source_has_are_refused_with_a_hint() {
 
 #[tokio::test]
 async fn overload_is_refused_before_the_commit_with_a_time_to_come_back() {
-    let (http, store) = http(bus::Limits { pending_max: 0, ..bus::Limits::default() });
+    let (http, store) =
+        http(bus::Limits { backlog_max: bus::Amount { deliveries: 1, bytes: 1 }, ..bus::Limits::default() });
+    store.set_pending(1);
     let reply = ask(&http, post("/checkout"), "1").await;
     assert_eq!((reply.status, reply.headers["retry-after"].as_bytes()), (503, &b"5"[..]));
     assert_eq!(store.totals().await.unwrap().events, 0);

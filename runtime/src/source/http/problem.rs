@@ -93,6 +93,9 @@ impl From<Refused> for Problem {
             Refused::Invalid { .. } => Self::malformed(detail),
             Refused::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
             Refused::Overloaded { retry_after, .. } => Self::later(retry_after, detail),
+            Refused::Crowding { retry_after, .. } => {
+                Self { status: StatusCode::TOO_MANY_REQUESTS, ..Self::later(retry_after, detail) }
+            }
             Refused::Store(StoreError::Full | StoreError::Closed) => Self::later(retry_after, detail),
             // What exactly failed is for the log and the operator, not for whoever can reach this port.
             Refused::Store(StoreError::Failed(_)) => {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::bus::{Bus, Limits, Target};
+use crate::bus::{Amount, Bus, Limits, Target};
 use crate::clock::Clock;
 use crate::router::Router;
 use crate::source::Health;
@@ -116,7 +116,11 @@ async fn a_new_schedule_has_missed_nothing() {
 #[tokio::test(start_paused = true)]
 async fn ticks_wait_for_a_bus_that_takes_nothing() {
     let store = Arc::new(MemoryStore::new(Clock::following_tokio(START)));
-    let bus = Bus::new(store.clone(), Router::default(), Limits { pending_max: 1, ..Limits::default() });
+    let bus = Bus::new(
+        store.clone(),
+        Router::default(),
+        Limits { backlog_max: Amount { deliveries: 1, bytes: 1 }, ..Limits::default() },
+    );
     store.set_pending(1);
     let desk = Desk { store, bus };
     let ctx = desk.context(Clock::following_tokio(START));

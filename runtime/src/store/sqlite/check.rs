@@ -1,9 +1,11 @@
 //! Conservation and integrity, verified in one moment of the store.
 
+use std::collections::BTreeSet;
+
 use rusqlite::Connection;
 
-use super::read;
-use crate::store::CheckReport;
+use super::totals;
+use crate::store::{CheckReport, Counts, DeliveryState, Totals};
 
 /// Problems that are listed; a store with more has no use for the rest of the list.
 const PROBLEMS_MAX: usize = 100;
@@ -68,10 +70,44 @@ pub(super) fn check(c: &Connection) -> rusqlite::Result<CheckReport> {
             problems.push(text);
         }
     }
-    let totals = read::totals(c)?;
-    let counted: u64 = totals.functions.values().map(crate::store::Counts::total).sum();
-    if counted != totals.owed {
-        problems.push(format!("{} deliveries are owed and {counted} are there", totals.owed));
+    let (running, counted) = (totals::read(c)?, count(c)?);
+    compare(&running, &counted, &mut problems);
+    problems.truncate(PROBLEMS_MAX);
+    Ok(CheckReport { totals: counted, problems })
+}
+
+/// The numbers, counted.
+fn count(c: &Connection) -> rusqlite::Result<Totals> {
+    let (events, owed): (i64, i64) =
+        c.query_row("SELECT COUNT(*), COALESCE(SUM(owed), 0) FROM events", [], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    let unsigned = |value| u64::try_from(value).unwrap_or_default();
+    Ok(Totals { events: unsigned(events), owed: unsigned(owed), functions: totals::count(c)? })
+}
+
+/// What was accepted has to be there, and the numbers that run along have to be those that are counted.
+fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
+    let there: u64 = counted.functions.values().map(Counts::total).sum();
+    if there != counted.owed {
+        problems.push(format!("{} deliveries are owed and {there} are there", counted.owed));
     }
-    Ok(CheckReport { totals, problems })
+    if (running.events, running.owed) != (counted.events, counted.owed) {
+        problems.push(format!(
+            "{} events with {} deliveries were accepted, and {} with {} are there",
+            running.events, running.owed, counted.events, counted.owed
+        ));
+    }
+    let names = running.functions.keys().chain(counted.functions.keys()).collect::<BTreeSet<_>>();
+    for name in names {
+        let of = |totals: &Totals| totals.functions.get(name).cloned().unwrap_or_default();
+        let (running, counted) = (of(running), of(counted));
+        for state in DeliveryState::ALL {
+            let (noted, there) = (running.get(state), counted.get(state));
+            if noted != there {
+                problems.push(format!(
+                    "{name} has {there} {} deliveries, and its running number says {noted}",
+                    state.name()
+                ));
+            }
+        }
+    }
 }

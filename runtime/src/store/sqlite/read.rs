@@ -7,8 +7,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::rows::{self, EVENT_COLUMNS};
 use crate::clock::UnixMs;
 use crate::store::{
-    AttemptRecord, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId,
-    ReadyDelivery, Seq, StoredEvent, Totals,
+    AttemptRecord, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, ReadyDelivery, Seq,
+    StoredEvent,
 };
 
 fn ready_where(condition: &str) -> String {
@@ -181,43 +181,6 @@ pub(super) fn dead_ids(
     )?
     .query_map(params![after, delivery, function, count(limit)], |r| r.get(0))?
     .collect()
-}
-
-/// Deliveries that are owed, from the partial indexes of their states.
-pub(super) fn pending(c: &Connection) -> rusqlite::Result<u64> {
-    let count = |condition: &str| {
-        c.query_row(&format!("SELECT COUNT(*) FROM deliveries WHERE {condition}"), [], |r| Ok(unsigned(r.get(0)?)))
-    };
-    let blocked = "order_key IS NOT NULL AND state IN (0, 1, 2, 4) AND state = 2";
-    Ok(count("state = 0")? + count("state = 1")? + count(blocked)?)
-}
-
-pub(super) fn totals(c: &Connection) -> rusqlite::Result<Totals> {
-    let (events, owed) = c.query_row("SELECT COUNT(*), COALESCE(SUM(owed), 0) FROM events", [], |r| {
-        Ok((unsigned(r.get(0)?), unsigned(r.get(1)?)))
-    })?;
-    let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
-    let mut groups = c.prepare_cached(
-        "SELECT f.name, d.state, COUNT(*) FROM deliveries d JOIN functions f ON f.id = d.function GROUP BY f.name, d.state",
-    )?;
-    let mut groups = groups.query([])?;
-    while let Some(row) = groups.next()? {
-        let counts = functions.entry(row.get(0)?).or_default();
-        let number = unsigned(row.get(2)?);
-        match rows::state(row.get(1)?)? {
-            DeliveryState::Ready => counts.ready = number,
-            DeliveryState::Retrying => counts.retrying = number,
-            DeliveryState::Blocked => counts.blocked = number,
-            DeliveryState::Done => counts.done = number,
-            DeliveryState::Dead => counts.dead = number,
-            DeliveryState::Purged => counts.purged = number,
-        }
-    }
-    Ok(Totals { events, owed, functions })
-}
-
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or_default()
 }
 
 fn count(limit: usize) -> i64 {

@@ -8,14 +8,15 @@ use rusqlite::{Connection, Row, ToSql, params};
 
 use crate::clock::UnixMs;
 use crate::event::{Data, Event};
-use crate::store::{DeliveryId, DeliveryState, Lineage, ReadyDelivery, Seq, StoredEvent};
+use crate::store::backlog::Share;
+use crate::store::{DeliveryId, DeliveryState, Lineage, Origin, ReadyDelivery, Seq, StoredEvent};
 
 pub(super) const READY: i64 = 0;
 pub(super) const RETRYING: i64 = 1;
 pub(super) const BLOCKED: i64 = 2;
 pub(super) const DONE: i64 = 3;
 pub(super) const DEAD: i64 = 4;
-const PURGED: i64 = 5;
+pub(super) const PURGED: i64 = 5;
 
 pub(super) fn state(value: i64) -> rusqlite::Result<DeliveryState> {
     Ok(match value {
@@ -31,8 +32,8 @@ pub(super) fn state(value: i64) -> rusqlite::Result<DeliveryState> {
 
 /// The columns of an event, for `event` below; `e` is the table's alias.
 pub(super) const EVENT_COLUMNS: &str = "e.seq, e.id, e.source, e.type, e.subject, e.time, e.datacontenttype, \
-     e.dataschema, e.extensions, e.data_kind, e.data, e.accepted_ms, e.cause, e.root, e.hops";
-const EVENT_COLUMN_COUNT: usize = 15;
+     e.dataschema, e.extensions, e.data_kind, e.data, e.accepted_ms, e.cause, e.root, e.hops, e.origin";
+const EVENT_COLUMN_COUNT: usize = 16;
 
 pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     let extensions = match row.get_ref(8)? {
@@ -49,7 +50,7 @@ pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     Ok(StoredEvent {
         seq: row.get(0)?,
         accepted_ms: row.get(11)?,
-        lineage: Lineage { cause: row.get(12)?, root: row.get(13)?, hops: row.get(14)? },
+        lineage: Lineage { cause: row.get(12)?, root: row.get(13)?, hops: row.get(14)?, origin: Origin(row.get(15)?) },
         event: Arc::new(Event {
             id: row.get(1)?,
             source: row.get(2)?,
@@ -78,7 +79,12 @@ pub(super) fn ready_delivery(row: &Row<'_>) -> rusqlite::Result<ReadyDelivery> {
     })
 }
 
-/// Adds an event; `false` when its source and id are there already.
+/// A delivery's origin and bytes, from this column on.
+pub(super) fn share(row: &Row<'_>, at: usize) -> rusqlite::Result<Share> {
+    Ok(Share { origin: Origin(row.get(at)?), bytes: row.get(at + 1)? })
+}
+
+/// Adds an event.
 pub(super) fn insert_event(
     tx: &Connection,
     seq: Seq,
@@ -87,36 +93,35 @@ pub(super) fn insert_event(
     now_ms: UnixMs,
     first_delivery: DeliveryId,
     owed: usize,
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<()> {
     let extensions = if event.extensions.is_empty() { None } else { serde_json::to_string(&event.extensions).ok() };
     let data = Column(&event.data);
-    let added = tx
-        .prepare_cached(
-            "INSERT INTO events (seq, id, source, type, subject, time, datacontenttype, dataschema, extensions,
-                                 data_kind, data, accepted_ms, first_delivery, owed, cause, root, hops)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
-             ON CONFLICT (id, source) DO NOTHING",
-        )?
-        .execute(params![
-            seq,
-            event.id,
-            event.source,
-            event.type_,
-            event.subject,
-            event.time,
-            event.datacontenttype,
-            event.dataschema,
-            extensions,
-            data.kind(),
-            data,
-            now_ms,
-            first_delivery,
-            i64::try_from(owed).unwrap_or(i64::MAX),
-            lineage.cause,
-            lineage.root,
-            lineage.hops
-        ])?;
-    Ok(added == 1)
+    tx.prepare_cached(
+        "INSERT INTO events (seq, id, source, type, subject, time, datacontenttype, dataschema, extensions,
+                             data_kind, data, accepted_ms, first_delivery, owed, cause, root, hops, origin)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+    )?
+    .execute(params![
+        seq,
+        event.id,
+        event.source,
+        event.type_,
+        event.subject,
+        event.time,
+        event.datacontenttype,
+        event.dataschema,
+        extensions,
+        data.kind(),
+        data,
+        now_ms,
+        first_delivery,
+        i64::try_from(owed).unwrap_or(i64::MAX),
+        lineage.cause,
+        lineage.root,
+        lineage.hops,
+        lineage.origin.0
+    ])?;
+    Ok(())
 }
 
 /// A payload as the column `data`.

@@ -27,10 +27,19 @@ CREATE TABLE events (                   -- every accepted event, in its total or
   owed            INTEGER NOT NULL,
   cause           INTEGER,              -- the delivery whose function published it
   root            INTEGER,              -- the event from outside that started the chain
-  hops            INTEGER NOT NULL
+  hops            INTEGER NOT NULL,
+  origin          INTEGER NOT NULL DEFAULT 0 -- hash of the URI of the source where the chain came in; 0: nobody
 );
-CREATE UNIQUE INDEX events_by_id ON events (id, source);
+CREATE INDEX events_by_id ON events (id, source); -- unique within the dedup window: the writer looks before it adds
 CREATE INDEX events_by_cause ON events (cause) WHERE cause IS NOT NULL;
+
+CREATE TABLE known (                    -- what retention removed before the dedup window was over
+  seq         INTEGER PRIMARY KEY,
+  id          TEXT NOT NULL,
+  source      TEXT NOT NULL,
+  accepted_ms INTEGER NOT NULL
+);
+CREATE INDEX known_by_id ON known (id, source);
 
 CREATE TABLE deliveries (               -- one event owed to one function
   id        INTEGER PRIMARY KEY,
@@ -43,7 +52,9 @@ CREATE TABLE deliveries (               -- one event owed to one function
   forgiven  INTEGER NOT NULL DEFAULT 0, -- of these, before it was redriven
   since_ms  INTEGER NOT NULL,           -- accepted or redriven: what max_age counts from
   due_ms    INTEGER,                    -- state 1: not before
-  cause     TEXT                        -- states 4 and 5: why it was given up
+  cause     TEXT,                       -- states 4 and 5: why it was given up
+  origin    INTEGER NOT NULL DEFAULT 0, -- its event's
+  bytes     INTEGER NOT NULL DEFAULT 0  -- its event's, attributes and data
 );
 CREATE INDEX deliveries_ready ON deliveries (function, id) WHERE state = 0;
 CREATE INDEX deliveries_due ON deliveries (function, due_ms) WHERE state = 1;
@@ -75,4 +86,11 @@ CREATE TABLE state (                    -- what functions keep
   value   BLOB NOT NULL,
   version INTEGER NOT NULL,             -- ascends with every write of the store's life: what a read is validated by
   PRIMARY KEY (bucket, key)
+) WITHOUT ROWID;
+
+CREATE TABLE totals (                   -- running numbers, part of every commit: nobody has to count
+  function INTEGER NOT NULL,            -- 0: of the store itself
+  name     TEXT NOT NULL,               -- of the store: events, deliveries and owed, all that ever were;
+  count    INTEGER NOT NULL,            --   of a function: its deliveries by state
+  PRIMARY KEY (function, name)
 ) WITHOUT ROWID;

@@ -5,12 +5,18 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 
+use super::dedup::Dedup;
 use super::read;
 use super::rows;
+use super::state::Batch;
+use super::totals::Counters;
 use crate::clock::UnixMs;
+use crate::state::Transaction;
+use crate::store::backlog::Share;
+use crate::store::judge::Judged;
 use crate::store::{
-    Accepted, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, Result, Seq,
-    StoreError, StoredEvent, Verdict,
+    Accepted, Completed, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery,
+    Result, StoreError, StoredEvent, Verdict,
 };
 
 type Reply<T> = oneshot::Sender<Result<T>>;
@@ -35,12 +41,37 @@ impl Portion {
 
 /// A write that waits for the next commit.
 pub(super) enum Write {
-    Register { names: Vec<String>, reply: Reply<Vec<FunctionId>> },
-    Accept { events: Vec<NewEvent>, marks: Vec<Mark>, reply: Reply<Vec<Accepted>> },
-    Complete { completion: Arc<Completion>, reply: Reply<()> },
-    Redrive { which: DeadFilter, after: DeliveryId, reply: Reply<Portion> },
-    Purge { which: DeadFilter, after: DeliveryId, reply: Reply<Portion> },
-    Close { reply: Reply<()> },
+    Register {
+        names: Vec<String>,
+        reply: Reply<Vec<FunctionId>>,
+    },
+    Accept {
+        events: Vec<NewEvent>,
+        marks: Vec<Mark>,
+        reply: Reply<Vec<Accepted>>,
+    },
+    /// Without a reply, the sink is told.
+    Complete {
+        completion: Arc<Completion>,
+        reply: Option<Reply<Completed>>,
+    },
+    State {
+        changes: Transaction,
+        reply: Reply<u64>,
+    },
+    Redrive {
+        which: DeadFilter,
+        after: DeliveryId,
+        reply: Reply<Portion>,
+    },
+    Purge {
+        which: DeadFilter,
+        after: DeliveryId,
+        reply: Reply<Portion>,
+    },
+    Close {
+        reply: Reply<()>,
+    },
 }
 
 impl Write {
@@ -48,7 +79,10 @@ impl Write {
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Accept { events, .. } => events.iter().map(|e| e.event.size()).sum(),
-            Self::Complete { completion, .. } => completion.publishes.iter().map(|e| e.event.size()).sum(),
+            Self::Complete { completion, .. } => {
+                completion.publishes.iter().map(|e| e.event.size()).sum::<usize>() + completion.state.size()
+            }
+            Self::State { changes, .. } => changes.size(),
             _ => 0,
         }
     }
@@ -62,8 +96,12 @@ impl Write {
 pub(super) enum Settled {
     Ids(Reply<Vec<FunctionId>>, Vec<FunctionId>),
     Accepted(Reply<Vec<Accepted>>, Vec<Accepted>),
+    Completed(Reply<Completed>, Completed),
+    Count(Reply<u64>, u64),
     Portion(Reply<Portion>, Portion),
     Unit(Reply<()>),
+    /// For the sink.
+    Told(Arc<Completion>, Completed),
 }
 
 impl Settled {
@@ -72,16 +110,36 @@ impl Settled {
         match write {
             Write::Register { reply, .. } => Self::Ids(reply, Vec::new()),
             Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
+            Write::Complete { completion, reply } => Self::completion(completion, reply, Completed::Committed),
+            Write::State { reply, .. } => Self::Count(reply, 0),
             Write::Redrive { reply, .. } | Write::Purge { reply, .. } => Self::Portion(reply, Portion::default()),
-            Write::Complete { reply, .. } | Write::Close { reply } => Self::Unit(reply),
+            Write::Close { reply } => Self::Unit(reply),
+        }
+    }
+
+    fn completion(completion: Arc<Completion>, reply: Option<Reply<Completed>>, completed: Completed) -> Self {
+        match reply {
+            Some(reply) => Self::Completed(reply, completed),
+            None => Self::Told(completion, completed),
+        }
+    }
+
+    /// What the sink is told of; the others keep their answer.
+    pub(super) fn for_sink(self) -> std::result::Result<(Arc<Completion>, Completed), Self> {
+        match self {
+            Self::Told(completion, completed) => Ok((completion, completed)),
+            other => Err(other),
         }
     }
 
     /// Sends the answer. Whoever asked may be gone: the commit stands all the same.
     pub(super) fn succeed(self) {
         match self {
+            Self::Told(..) => {}
             Self::Ids(reply, ids) => drop(reply.send(Ok(ids))),
             Self::Accepted(reply, accepted) => drop(reply.send(Ok(accepted))),
+            Self::Completed(reply, completed) => drop(reply.send(Ok(completed))),
+            Self::Count(reply, count) => drop(reply.send(Ok(count))),
             Self::Portion(reply, portion) => drop(reply.send(Ok(portion))),
             Self::Unit(reply) => drop(reply.send(Ok(()))),
         }
@@ -90,45 +148,25 @@ impl Settled {
     /// Tells that nothing of the write was committed.
     pub(super) fn fail(self, error: &StoreError) {
         match self {
+            Self::Told(..) => {}
             Self::Ids(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Accepted(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Completed(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Count(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Portion(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Unit(reply) => drop(reply.send(Err(error.clone()))),
         }
     }
 }
 
-/// The ids given out last. The writer is alone, so it counts for itself, and an event's deliveries are a range.
-#[derive(Clone, Copy)]
-pub(super) struct Counters {
-    seq: Seq,
-    delivery: DeliveryId,
-    pending: u64,
-}
-
-impl Counters {
-    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        let max =
-            |sql: &str| connection.query_row(sql, [], |r| r.get::<_, Option<i64>>(0)).map(Option::unwrap_or_default);
-        let pending = read::pending(connection)?;
-        Ok(Self { seq: max("SELECT MAX(seq) FROM events")?, delivery: max("SELECT MAX(id) FROM deliveries")?, pending })
-    }
-
-    pub(super) fn newest(&self) -> Seq {
-        self.seq
-    }
-
-    pub(super) fn pending(&self) -> u64 {
-        self.pending
-    }
-}
-
 /// Applies one write. The answer comes back in any case, so that whoever asked hears of a failure too.
 pub(super) fn apply(
     tx: &Connection,
+    dedup: &Dedup,
     counters: &mut Counters,
     now_ms: UnixMs,
     write: Write,
+    state: &mut Batch<'_>,
     ready: &mut Vec<ReadyDelivery>,
 ) -> (Settled, rusqlite::Result<()>) {
     fn settle<T: Default>(result: rusqlite::Result<T>) -> (T, rusqlite::Result<()>) {
@@ -143,18 +181,26 @@ pub(super) fn apply(
             (Settled::Ids(reply, ids), result)
         }
         Write::Accept { events, marks, reply } => {
-            let (accepted, result) = settle(accept(tx, counters, now_ms, events, &marks, ready));
+            let (accepted, result) = settle(accept(tx, dedup, counters, now_ms, events, &marks, ready));
             (Settled::Accepted(reply, accepted), result)
         }
         Write::Complete { completion, reply } => {
-            (Settled::Unit(reply), complete(tx, counters, now_ms, &completion, ready))
+            let (completed, result) = match complete(tx, dedup, counters, now_ms, &completion, state, ready) {
+                Ok(completed) => (completed, Ok(())),
+                Err(error) => (Completed::Committed, Err(error)),
+            };
+            (Settled::completion(completion, reply, completed), result)
+        }
+        Write::State { changes, reply } => {
+            let (existed, result) = settle(write_state(&changes, state));
+            (Settled::Count(reply, existed), result)
         }
         Write::Redrive { which, after, reply } => {
             let (portion, result) = settle(redrive(tx, counters, now_ms, &which, after, ready));
             (Settled::Portion(reply, portion), result)
         }
         Write::Purge { which, after, reply } => {
-            let (portion, result) = settle(purge(tx, &which, after, ready));
+            let (portion, result) = settle(purge(tx, counters, &which, after, ready));
             (Settled::Portion(reply, portion), result)
         }
         Write::Close { reply } => (Settled::Unit(reply), Ok(())),
@@ -175,6 +221,7 @@ fn register(tx: &Connection, names: &[String]) -> rusqlite::Result<Vec<FunctionI
 
 fn accept(
     tx: &Connection,
+    dedup: &Dedup,
     counters: &mut Counters,
     now_ms: UnixMs,
     events: Vec<NewEvent>,
@@ -183,7 +230,7 @@ fn accept(
 ) -> rusqlite::Result<Vec<Accepted>> {
     let accepted = events
         .into_iter()
-        .map(|new| insert_event(tx, counters, now_ms, new, ready))
+        .map(|new| insert_event(tx, dedup, counters, now_ms, new, ready))
         .collect::<rusqlite::Result<_>>()?;
     for mark in marks {
         match &mark.value {
@@ -200,33 +247,29 @@ fn accept(
 
 fn insert_event(
     tx: &Connection,
+    dedup: &Dedup,
     counters: &mut Counters,
     now_ms: UnixMs,
     new: NewEvent,
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<Accepted> {
     let NewEvent { event, lineage, deliveries } = new;
-    let seq = counters.seq + 1;
-    let inserted = rows::insert_event(tx, seq, &event, lineage, now_ms, counters.delivery + 1, deliveries.len())?;
-    if !inserted {
-        let known = tx
-            .prepare_cached("SELECT seq FROM events WHERE id = ?1 AND source = ?2")?
-            .query_row(params![event.id, event.source], |r| r.get(0))?;
+    if let Some(known) = dedup.known(tx, &event, lineage, now_ms)? {
         return Ok(Accepted::Duplicate(known));
     }
-    counters.seq = seq;
+    counters.event();
+    let seq = counters.newest();
+    rows::insert_event(tx, seq, &event, lineage, now_ms, counters.last_delivery() + 1, deliveries.len())?;
     let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
     for delivery in deliveries {
-        counters.delivery += 1;
-        counters.pending += 1;
-        insert_delivery(tx, counters.delivery, &stored, delivery, ready)?;
+        insert_delivery(tx, counters, &stored, delivery, ready)?;
     }
     Ok(Accepted::New(seq))
 }
 
 fn insert_delivery(
     tx: &Connection,
-    id: DeliveryId,
+    counters: &mut Counters,
     event: &Arc<StoredEvent>,
     new: NewDelivery,
     ready: &mut Vec<ReadyDelivery>,
@@ -236,10 +279,24 @@ fn insert_delivery(
         Some(key) => first_unfinished(tx, function, key)?.is_some(),
         None => false,
     };
+    let state = if blocked { rows::BLOCKED } else { rows::READY };
+    let share = Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) };
+    let id = counters.delivery(function, state, share);
     tx.prepare_cached(
-        "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms, origin, bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
-    .execute(params![id, event.seq, function, &*trigger, order_key, if blocked { rows::BLOCKED } else { rows::READY }, event.accepted_ms])?;
+    .execute(params![
+        id,
+        event.seq,
+        function,
+        &*trigger,
+        order_key,
+        state,
+        event.accepted_ms,
+        share.origin.0,
+        share.bytes
+    ])?;
     if !blocked {
         let (since_ms, event) = (event.accepted_ms, event.clone());
         ready.push(ReadyDelivery { id, function, trigger, attempts: 0, attempts_forgiven: 0, since_ms, event });
@@ -249,27 +306,48 @@ fn insert_delivery(
 
 fn complete(
     tx: &Connection,
+    dedup: &Dedup,
     counters: &mut Counters,
     now_ms: UnixMs,
     completion: &Completion,
+    kept: &mut Batch<'_>,
     ready: &mut Vec<ReadyDelivery>,
-) -> rusqlite::Result<()> {
-    let Completion { delivery, record, verdict, publishes } = completion;
+) -> rusqlite::Result<Completed> {
+    let Completion { delivery, record, verdict, publishes, state: transaction, .. } = completion;
+    let stands = if transaction.is_empty() {
+        None
+    } else {
+        match kept.judge(transaction)? {
+            Judged::Stands(stands) => Some(stands),
+            _ if !is_pending(tx, *delivery)? => return Ok(Completed::Committed),
+            Judged::Conflict(place) => return Ok(Completed::Conflict(place)),
+            Judged::OverQuota(refusal) => return Ok(Completed::OverQuota(refusal)),
+        }
+    };
     let (state, due_ms, cause) = match verdict {
         Verdict::Done => (rows::DONE, None, None),
         Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
         Verdict::Dead(cause) => (rows::DEAD, None, Some(cause)),
     };
-    let owner: Option<(FunctionId, Option<String>)> = tx
+    // Two statements: an UPDATE that returns its row may fail half-way for all that SQLite knows, and copies every page
+    // that it changes for that.
+    let owner: Option<(FunctionId, Option<String>, bool, Share)> = tx
         .prepare_cached(
-            "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1
-             WHERE id = ?1 AND state IN (0, 1) RETURNING function, order_key",
+            "SELECT function, order_key, state = 0, origin, bytes FROM deliveries WHERE id = ?1 AND state IN (0, 1)",
         )?
-        .query_row(params![delivery, state, due_ms, cause], |r| Ok((r.get(0)?, r.get(1)?)))
+        .query_row([delivery], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, rows::share(r, 3)?)))
         .optional()?;
-    let Some((function, order_key)) = owner else { return Ok(()) };
+    let Some((function, order_key, was_ready, share)) = owner else { return Ok(Completed::Committed) };
+    if let Some(stands) = stands {
+        kept.apply(transaction, stands)?;
+    }
+    tx.prepare_cached(
+        "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1 WHERE id = ?1",
+    )?
+    .execute(params![delivery, state, due_ms, cause])?;
+    counters.moved(function, if was_ready { rows::READY } else { rows::RETRYING }, state);
     if state != rows::RETRYING {
-        counters.pending -= 1;
+        counters.backlog().went(share);
     }
     tx.prepare_cached(
         "INSERT OR REPLACE INTO attempts (delivery, attempt, started_ms, duration_us, outcome, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -284,13 +362,28 @@ fn complete(
     ])?;
     if state == rows::DONE {
         for new in publishes {
-            insert_event(tx, counters, now_ms, new.clone(), ready)?;
+            insert_event(tx, dedup, counters, now_ms, new.clone(), ready)?;
         }
         if let Some(key) = order_key {
-            unblock_next(tx, function, &key, ready)?;
+            unblock_next(tx, counters, function, &key, ready)?;
         }
     }
-    Ok(())
+    Ok(Completed::Committed)
+}
+
+fn is_pending(tx: &Connection, delivery: DeliveryId) -> rusqlite::Result<bool> {
+    tx.prepare_cached("SELECT state IN (0, 1) FROM deliveries WHERE id = ?1")?
+        .query_row([delivery], |r| r.get(0))
+        .optional()
+        .map(Option::unwrap_or_default)
+}
+
+/// What a person writes: nothing of it was read before, and it has no quota.
+fn write_state(changes: &Transaction, kept: &mut Batch<'_>) -> rusqlite::Result<u64> {
+    let Judged::Stands(stands) = kept.judge(changes)? else { return Ok(0) };
+    let existed = stands.existed;
+    kept.apply(changes, stands)?;
+    Ok(existed)
 }
 
 /// The first delivery of an order key that is neither done nor purged: only it may run.
@@ -305,12 +398,14 @@ fn first_unfinished(tx: &Connection, function: FunctionId, key: &str) -> rusqlit
 
 fn unblock_next(
     tx: &Connection,
+    counters: &mut Counters,
     function: FunctionId,
     key: &str,
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<()> {
     let Some((id, rows::BLOCKED)) = first_unfinished(tx, function, key)? else { return Ok(()) };
     tx.prepare_cached("UPDATE deliveries SET state = 0 WHERE id = ?1")?.execute([id])?;
+    counters.moved(function, rows::BLOCKED, rows::READY);
     ready.extend(read::ready_one(tx, id)?);
     Ok(())
 }
@@ -325,18 +420,22 @@ fn redrive(
 ) -> rusqlite::Result<Portion> {
     let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
     for id in &ids {
-        tx.prepare_cached(
-            "UPDATE deliveries SET state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2 WHERE id = ?1",
-        )?
-        .execute(params![id, now_ms])?;
+        let (function, share) = tx
+            .prepare_cached(
+                "UPDATE deliveries SET state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2
+                 WHERE id = ?1 RETURNING function, origin, bytes",
+            )?
+            .query_row(params![id, now_ms], |r| Ok((r.get(0)?, rows::share(r, 1)?)))?;
+        counters.moved(function, rows::DEAD, rows::READY);
+        counters.backlog().came(share);
         ready.extend(read::ready_one(tx, *id)?);
     }
-    counters.pending += ids.len() as u64;
     Ok(Portion::of(&ids))
 }
 
 fn purge(
     tx: &Connection,
+    counters: &mut Counters,
     which: &DeadFilter,
     after: DeliveryId,
     ready: &mut Vec<ReadyDelivery>,
@@ -346,8 +445,9 @@ fn purge(
         let (function, order_key): (FunctionId, Option<String>) = tx
             .prepare_cached("UPDATE deliveries SET state = 5 WHERE id = ?1 RETURNING function, order_key")?
             .query_row([id], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        counters.moved(function, rows::DEAD, rows::PURGED);
         if let Some(key) = order_key {
-            unblock_next(tx, function, &key, ready)?;
+            unblock_next(tx, counters, function, &key, ready)?;
         }
     }
     Ok(Portion::of(&ids))

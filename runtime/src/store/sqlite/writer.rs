@@ -1,14 +1,18 @@
 //! The writer thread: group commit, and the latch after the first failure.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 
-use super::write::{Counters, Settled, Write, apply};
+use super::dedup::Dedup;
+use super::known::Known;
+use super::state::Batch;
+use super::totals::Counters;
+use super::write::{Settled, Write, apply};
 use crate::clock::Clock;
-use crate::store::{ReadyDelivery, ReadySink, Seq, StoreError};
+use crate::state::Version;
+use crate::store::{Backlog, CommitSink, Committed, ReadyDelivery, Seq, StoreError};
 
 /// Writes in one commit. Past about a thousand the fsync is a small part of the commit's time, and the first of the
 /// batch would only wait longer.
@@ -19,11 +23,15 @@ const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
+    pub(super) dedup: Dedup,
     pub(super) counters: Counters,
+    /// Of the last write of state; ascends for good, also through commits that failed.
+    pub(super) state_version: Version,
+    pub(super) known: Arc<Known>,
     pub(super) clock: Clock,
-    pub(super) sink: Arc<Mutex<Option<ReadySink>>>,
+    pub(super) sink: Arc<Mutex<Option<CommitSink>>>,
     pub(super) newest: watch::Sender<Seq>,
-    pub(super) pending: Arc<AtomicU64>,
+    pub(super) backlog: Arc<Backlog>,
     pub(super) failure: watch::Sender<Option<String>>,
 }
 
@@ -51,32 +59,42 @@ impl Writer {
 
     /// One transaction. `Err` latches: the state on disk is not known any more.
     fn commit(&mut self, batch: Vec<Write>) -> Result<(), String> {
-        let before = self.counters;
-        let mut settled = Vec::with_capacity(batch.len());
+        let before = self.counters.clone();
+        let mut answers = Vec::with_capacity(batch.len());
         let mut ready = Vec::new();
-        let error = match self.transact(batch, &mut settled, &mut ready) {
-            Ok(()) => {
-                self.pending.store(self.counters.pending(), Ordering::Relaxed);
-                // Deliveries are announced before the answers go out, so that nobody who has an answer can find
-                // the dispatcher unaware.
-                if !ready.is_empty()
-                    && let Some(sink) = &*self.sink.lock().unwrap_or_else(PoisonError::into_inner)
-                {
-                    sink(ready);
-                }
-                if self.counters.newest() != before.newest() {
-                    self.newest.send_replace(self.counters.newest());
-                }
-                settled.into_iter().for_each(Settled::succeed);
-                return Ok(());
-            }
-            Err(error) => error,
+        let Err(error) = self.transact(batch, &mut answers, &mut ready) else {
+            self.backlog.apply(self.counters.backlog());
+            self.tell(ready, answers, &Ok(()));
+            return Ok(());
         };
         self.counters = before;
         let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
-        let error = if full { StoreError::Full } else { StoreError::Failed(error.to_string()) };
-        settled.into_iter().for_each(|s| s.fail(&error));
+        let told = if full { StoreError::Full } else { StoreError::Failed(error.to_string()) };
+        self.tell(Vec::new(), answers, &Err(told));
         if full { Ok(()) } else { Err(error.to_string()) }
+    }
+
+    /// Tells how a commit went: the sink before the answers, so that nobody who has an answer can find the dispatcher
+    /// unaware.
+    fn tell(&self, ready: Vec<ReadyDelivery>, answers: Vec<Settled>, result: &crate::store::Result<()>) {
+        let mut settled = Vec::new();
+        let mut others = Vec::with_capacity(answers.len());
+        for answer in answers {
+            match answer.for_sink() {
+                Ok((completion, completed)) => settled.push((completion, result.clone().map(|()| completed))),
+                Err(other) => others.push(other),
+            }
+        }
+        if (!ready.is_empty() || !settled.is_empty())
+            && let Some(sink) = &*self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            sink(Committed { ready, settled });
+        }
+        self.newest.send_if_modified(|seq| std::mem::replace(seq, self.counters.newest()) != *seq);
+        match result {
+            Ok(()) => others.into_iter().for_each(Settled::succeed),
+            Err(error) => others.into_iter().for_each(|other| other.fail(error)),
+        }
     }
 
     fn transact(
@@ -94,16 +112,22 @@ impl Writer {
             }
         };
         let now_ms = self.clock.now_ms();
+        let mut state = Batch::new(&transaction, &self.known, &mut self.state_version);
         let mut batch = batch.into_iter();
         while let Some(write) = batch.next() {
-            let (answer, result) = apply(&transaction, &mut self.counters, now_ms, write, ready);
+            let (answer, result) =
+                apply(&transaction, &self.dedup, &mut self.counters, now_ms, write, &mut state, ready);
             settled.push(answer);
             if let Err(error) = result {
                 settled.extend(batch.map(Settled::unapplied));
                 return Err(error);
             }
         }
-        transaction.commit()
+        let (buckets, changed) = state.into_changes();
+        self.counters.write(&transaction)?;
+        transaction.commit()?;
+        self.known.committed(buckets, changed);
+        Ok(())
     }
 
     fn refuse_everything(&self, reason: &str, queue: &mut mpsc::Receiver<Write>) {
@@ -111,7 +135,7 @@ impl Writer {
         self.failure.send_replace(Some(reason.to_owned()));
         let error = StoreError::Failed(reason.to_owned());
         while let Some(write) = queue.blocking_recv() {
-            Settled::unapplied(write).fail(&error);
+            self.tell(Vec::new(), vec![Settled::unapplied(write)], &Err(error.clone()));
         }
     }
 }

@@ -1,4 +1,5 @@
--- From version 1 to version 2: functions keep state. What schema.sql has and version 1 had not.
+-- From version 1 to version 2: functions keep state, ids are known for the dedup window, numbers run along. What
+-- schema.sql has and version 1 had not.
 
 CREATE TABLE state (                    -- what functions keep
   bucket  TEXT NOT NULL,                -- app/function, or app for the one that its functions share
@@ -7,3 +8,33 @@ CREATE TABLE state (                    -- what functions keep
   version INTEGER NOT NULL,             -- ascends with every write of the store's life: what a read is validated by
   PRIMARY KEY (bucket, key)
 ) WITHOUT ROWID;
+
+DROP INDEX events_by_id;
+CREATE INDEX events_by_id ON events (id, source); -- unique within the dedup window: the writer looks before it adds
+
+CREATE TABLE known (                    -- what retention removed before the dedup window was over
+  seq         INTEGER PRIMARY KEY,
+  id          TEXT NOT NULL,
+  source      TEXT NOT NULL,
+  accepted_ms INTEGER NOT NULL
+);
+CREATE INDEX known_by_id ON known (id, source);
+
+CREATE TABLE totals (                   -- running numbers, part of every commit: nobody has to count
+  function INTEGER NOT NULL,            -- 0: of the store itself
+  name     TEXT NOT NULL,               -- of the store: events, deliveries and owed, all that ever were;
+  count    INTEGER NOT NULL,            --   of a function: its deliveries by state
+  PRIMARY KEY (function, name)
+) WITHOUT ROWID;
+ALTER TABLE events ADD COLUMN origin INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE deliveries ADD COLUMN origin INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE deliveries ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE deliveries SET bytes = (SELECT length(id) + length(source) + length(type) + ifnull(length(data), 0) FROM events WHERE seq = event)
+  WHERE state IN (0, 1, 2, 4);
+INSERT INTO totals SELECT 0, 'events', COALESCE(MAX(seq), 0) FROM events;
+INSERT INTO totals SELECT 0, 'owed', COALESCE(SUM(owed), 0) FROM events;
+INSERT INTO totals SELECT 0, 'deliveries', COALESCE(MAX(id), 0) FROM deliveries;
+INSERT INTO totals
+  SELECT function, CASE state WHEN 0 THEN 'ready' WHEN 1 THEN 'retrying' WHEN 2 THEN 'blocked'
+                              WHEN 3 THEN 'done' WHEN 4 THEN 'dead' ELSE 'purged' END, COUNT(*)
+  FROM deliveries GROUP BY function, state;

@@ -1,0 +1,21 @@
+//! What `up` keeps, and how much of it.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{duration, size};
+use crate::bus;
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Bounds {
+    /// How long a source and id are known: an event that comes again within it is answered as a duplicate
+    #[arg(long, env = "EVOKE_DEDUP_WINDOW", default_value = "24h", value_name = "DURATION", value_parser = duration)]
+    pub(super) dedup_window: Duration,
+    /// Deliveries that may be pending before events are refused, one source's at half of it
+    #[arg(long, env = "EVOKE_PENDING_MAX", default_value_t = bus::BACKLOG_MAX.deliveries, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) pending_max: u64,
+    /// Bytes of the events of these, the same way
+    #[arg(long, env = "EVOKE_PENDING_BYTES_MAX", default_value = "4GiB", value_name = "SIZE", value_parser = size)]
+    pub(super) pending_bytes_max: u64,
+}

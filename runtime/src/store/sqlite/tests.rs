@@ -1,0 +1,132 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::event::Event;
+use crate::store::{Lineage, Mark, NewDelivery, Origin};
+
+fn mark() -> Vec<Mark> {
+    vec![Mark { scope: "/s".into(), key: "k".into(), value: Some(b"1".to_vec()) }]
+}
+
+#[tokio::test]
+async fn the_first_failed_commit_latches() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    store.accept(vec![], mark()).await.unwrap();
+    let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+    other.execute_batch("ALTER TABLE marks RENAME TO gone").unwrap();
+    assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Failed(_))));
+    // What made it fail is mended, and still nothing more is acknowledged.
+    other.execute_batch("ALTER TABLE gone RENAME TO marks").unwrap();
+    assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Failed(_))));
+    assert!(store.failure().await.contains("marks"));
+    drop(store);
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    store.accept(vec![], mark()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_accepted_is_there_when_the_store_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let instance = store.instance().to_owned();
+    let id = store.register(vec!["shop/a".into()]).await.unwrap();
+    store.close().await.unwrap();
+    assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Closed)));
+    drop(store);
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    assert_eq!((store.instance(), store.register(vec!["shop/a".into()]).await.unwrap()), (&*instance, id));
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_version_is_brought_forward_to_the_schema_of_a_new_one() {
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = Connection::open(old.path().join("evoke.db")).unwrap();
+    first.execute_batch(include_str!("migrate/1.sql")).unwrap();
+    let content = "INSERT INTO meta VALUES ('instance', 'abc'); INSERT INTO functions VALUES (1, 'shop/a');
+        INSERT INTO events VALUES (1, 'e', '/s', 't', NULL, NULL, NULL, NULL, NULL, 0, NULL, 5, 1, 2, NULL, NULL, 0);
+        INSERT INTO deliveries (id, event, function, trigger, state, since_ms)
+          VALUES (1, 1, 1, 'on[0]', 0, 5), (2, 1, 1, 'on[0]', 3, 5);
+        PRAGMA user_version = 1";
+    first.execute_batch(content).unwrap();
+    // Columns and indexes rather than the text of tables, which a column that is added changes.
+    let schema = |folder: &Path| {
+        let store = SqliteStore::open(folder, Clock::fixed(0)).unwrap();
+        let connection = open_for_reading(&folder.join("evoke.db")).unwrap();
+        let sql = "SELECT group_concat(line, char(10)) FROM (
+            SELECT m.name || ' ' || c.name || ' ' || c.type || c.'notnull' || c.pk || ifnull(c.dflt_value, '') AS line
+            FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'
+            UNION ALL SELECT ifnull(sql, name) FROM sqlite_master WHERE type <> 'table' ORDER BY 1)";
+        (connection.query_row(sql, [], |r| r.get::<_, String>(0)).unwrap(), store.instance().to_owned())
+    };
+    let ((brought, instance), (made, _)) = (schema(old.path()), schema(new.path()));
+    assert_eq!(brought, made);
+    assert_eq!(instance, "abc");
+    let store = SqliteStore::open(old.path(), Clock::fixed(0)).unwrap();
+    let report = store.check().await.unwrap();
+    assert_eq!((report.problems, &report.totals), (vec![], &store.totals().await.unwrap()));
+    assert_eq!((report.totals.owed, store.pending()), (2, 1));
+}
+
+#[tokio::test]
+async fn the_backlog_is_known_when_the_store_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let event = Event { id: "1".into(), source: "/s".into(), type_: "t".into(), ..Event::default() };
+    let lineage = Lineage { origin: Origin::of("/s"), ..Lineage::default() };
+    let to = |key: Option<&str>| NewDelivery { function: f, trigger: "on[0]".into(), order_key: key.map(Into::into) };
+    let deliveries = vec![to(None), to(Some("k")), to(Some("k"))];
+    store.accept(vec![NewEvent { event: Arc::new(event), lineage, deliveries }], vec![]).await.unwrap();
+    let before = (store.backlog().total(), store.backlog().of(Origin::of("/s")));
+    assert_eq!((before.0.deliveries, before.0), (3, before.1));
+    drop(store);
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    assert_eq!((store.backlog().total(), store.backlog().of(Origin::of("/s"))), before);
+}
+
+#[tokio::test]
+async fn check_counts_and_does_not_believe_the_running_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    store.register(vec!["shop/a".into()]).await.unwrap();
+    let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+    other.execute_batch("INSERT INTO totals VALUES (1, 'done', 3), (0, 'events', 2)").unwrap();
+    let problems = store.check().await.unwrap().problems;
+    let expected = [
+        "2 events with 0 deliveries were accepted, and 0 with 0 are there",
+        "shop/a has 0 done deliveries, and its running number says 3",
+    ];
+    assert_eq!(problems, expected);
+}
+
+#[test]
+fn a_store_of_a_newer_program_is_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap());
+    let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+    other.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+    let Err(StoreError::Failed(message)) = SqliteStore::open(folder.path(), Clock::fixed(0)) else {
+        unreachable!("it was opened")
+    };
+    assert!(message.contains("newer Evoke"), "{message}");
+}
+
+#[tokio::test]
+async fn state_and_the_order_of_its_writes_outlive_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = async |store: &SqliteStore, key: &str| {
+        let change = Some(crate::state::Change::Set("é".into()));
+        let touched = crate::state::Touched { bucket: "shop/a".into(), key: key.into(), seen: None, change };
+        store.state_write(Transaction { keys: vec![touched], ..Transaction::default() }).await.unwrap();
+        store.state("shop/a", key).await.unwrap().unwrap()
+    };
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let before = write(&store, "ä").await;
+    store.close().await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    assert_eq!(store.state("shop/a", "ä").await.unwrap(), Some(before.clone()));
+    assert_eq!(store.state_usage("shop/a"), Usage { keys: 1, bytes: 4 });
+    assert!(write(&store, "b").await.version > before.version);
+}

@@ -1,0 +1,146 @@
+//! Running numbers: what every commit changes of them, and what they are.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rusqlite::{Connection, params};
+
+use super::rows;
+use crate::store::backlog::{Change, Share};
+use crate::store::{Counts, DeliveryId, DeliveryState, FunctionId, Origin, Seq, Totals};
+
+/// The numbers of the store itself go by this function.
+const STORE: FunctionId = 0;
+
+/// The ids given out last, and what the transaction that is under way changes. The writer is alone, so it counts for
+/// itself, and an event's deliveries are a range.
+#[derive(Clone)]
+pub(super) struct Counters {
+    seq: Seq,
+    delivery: DeliveryId,
+    backlog: Change,
+    changes: HashMap<(FunctionId, &'static str), i64>,
+}
+
+impl Counters {
+    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
+        let Totals { events, .. } = read(connection)?;
+        let delivery = connection.query_row(
+            "SELECT COALESCE(MAX(count), 0) FROM totals WHERE function = 0 AND name = 'deliveries'",
+            [],
+            |r| r.get(0),
+        )?;
+        let seq = i64::try_from(events).unwrap_or(i64::MAX);
+        Ok(Self { seq, delivery, backlog: pending(connection)?, changes: HashMap::new() })
+    }
+
+    pub(super) fn newest(&self) -> Seq {
+        self.seq
+    }
+
+    pub(super) fn last_delivery(&self) -> DeliveryId {
+        self.delivery
+    }
+
+    /// What changed of the backlog since it was taken last.
+    pub(super) fn backlog(&mut self) -> &mut Change {
+        &mut self.backlog
+    }
+
+    /// An event was added.
+    pub(super) fn event(&mut self) {
+        self.seq += 1;
+        self.change(STORE, "events", 1);
+    }
+
+    /// A delivery was added, in this state; answers its name.
+    pub(super) fn delivery(&mut self, function: FunctionId, state: i64, share: Share) -> DeliveryId {
+        self.delivery += 1;
+        self.change(STORE, "deliveries", 1);
+        self.change(STORE, "owed", 1);
+        self.change(function, name(state), 1);
+        self.backlog.came(share);
+        self.delivery
+    }
+
+    /// A delivery went from one state to another.
+    pub(super) fn moved(&mut self, function: FunctionId, from: i64, to: i64) {
+        self.change(function, name(from), -1);
+        self.change(function, name(to), 1);
+    }
+
+    fn change(&mut self, function: FunctionId, name: &'static str, by: i64) {
+        *self.changes.entry((function, name)).or_default() += by;
+    }
+
+    /// Writes what changed, as part of the transaction that changed it.
+    pub(super) fn write(&mut self, tx: &Connection) -> rusqlite::Result<()> {
+        let mut add = tx.prepare_cached(
+            "INSERT INTO totals (function, name, count) VALUES (?1, ?2, ?3)
+             ON CONFLICT (function, name) DO UPDATE SET count = count + excluded.count",
+        )?;
+        for ((function, name), by) in self.changes.drain().filter(|(_, by)| *by != 0) {
+            add.execute(params![function, name, by])?;
+        }
+        Ok(())
+    }
+}
+
+/// What is pending, from the partial indexes of the states.
+fn pending(c: &Connection) -> rusqlite::Result<Change> {
+    let mut change = Change::default();
+    let mut groups = c.prepare(
+        "SELECT origin, COUNT(*), SUM(bytes) FROM (
+           SELECT origin, bytes FROM deliveries WHERE state = 0 UNION ALL
+           SELECT origin, bytes FROM deliveries WHERE state = 1 UNION ALL
+           SELECT origin, bytes FROM deliveries
+             WHERE order_key IS NOT NULL AND state IN (0, 1, 2, 4) AND state = 2)
+         GROUP BY origin",
+    )?;
+    let mut groups = groups.query([])?;
+    while let Some(row) = groups.next()? {
+        change.found(Origin(row.get(0)?), row.get(1)?, row.get(2)?);
+    }
+    Ok(change)
+}
+
+fn name(state: i64) -> &'static str {
+    rows::state(state).map_or("unknown", DeliveryState::name)
+}
+
+/// The numbers as they are kept.
+pub(super) fn read(c: &Connection) -> rusqlite::Result<Totals> {
+    let mut totals = Totals::default();
+    let mut all =
+        c.prepare_cached("SELECT f.name, t.name, t.count FROM totals t LEFT JOIN functions f ON f.id = t.function")?;
+    let mut all = all.query([])?;
+    while let Some(row) = all.next()? {
+        let (function, name, count): (Option<String>, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let count = u64::try_from(count).unwrap_or_default();
+        match (function, name.as_str()) {
+            (None, "events") => totals.events = count,
+            (None, "owed") => totals.owed = count,
+            (None, _) => {}
+            (Some(function), name) => {
+                let state = DeliveryState::ALL.into_iter().find(|state| state.name() == name);
+                if let Some(state) = state {
+                    *totals.functions.entry(function).or_default().of(state) = count;
+                }
+            }
+        }
+    }
+    Ok(totals)
+}
+
+/// Deliveries by function and state, counted.
+pub(super) fn count(c: &Connection) -> rusqlite::Result<BTreeMap<String, Counts>> {
+    let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
+    let mut groups = c.prepare_cached(
+        "SELECT f.name, d.state, COUNT(*) FROM deliveries d JOIN functions f ON f.id = d.function GROUP BY f.name, d.state",
+    )?;
+    let mut groups = groups.query([])?;
+    while let Some(row) = groups.next()? {
+        let state = rows::state(row.get(1)?)?;
+        *functions.entry(row.get(0)?).or_default().of(state) = u64::try_from(row.get::<_, i64>(2)?).unwrap_or_default();
+    }
+    Ok(functions)
+}
