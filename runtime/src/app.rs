@@ -184,14 +184,14 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     if left > 0 {
         say("drained", &format!("{left} deliveries were still running; they run again at the next start"));
     }
-    let _ = app.running.store.close().await;
+    let closed = app.running.store.close().await;
     stop_admin.cancel();
     let _ = administering.await;
     app.running.logs.flush().await;
     data.retract();
-    match failed {
-        Some(reason) => Err(anyhow::anyhow!("stopped: {reason}").into()),
-        None => Ok(()),
+    match (failed, closed) {
+        (Some(reason), _) => Err(anyhow::anyhow!("stopped: {reason}").into()),
+        (None, closed) => Ok(closed.context("stopping")?),
     }
 }
 

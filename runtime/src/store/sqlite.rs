@@ -5,6 +5,8 @@
 
 mod check;
 mod dedup;
+mod failure;
+mod folder;
 mod known;
 mod read;
 mod readers;
@@ -25,6 +27,8 @@ use rusqlite::Connection;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::failure::failed;
+pub use self::folder::make_folder;
 use self::known::Known;
 use self::readers::{Readers, open_for_reading};
 use self::write::{Portion, Write};
@@ -64,13 +68,16 @@ impl SqliteStore {
 
     /// The same, with the time in which a source and id are accepted once.
     pub fn open_with(folder: &Path, clock: Clock, dedup_window: Duration) -> Result<Self> {
-        std::fs::create_dir_all(folder)
+        make_folder(folder)
             .map_err(|e| StoreError::Failed(format!("cannot make the data folder {}: {e}", folder.display())))?;
         let path = folder.join("evoke.db");
-        let failed = |e: rusqlite::Error| StoreError::Failed(format!("{}: {e}", path.display()));
+        let failed = |e: rusqlite::Error| failed(&path, &e);
         let mut connection = Connection::open(&path).map_err(failed)?;
         configure(&connection).map_err(failed)?;
         prepare(&mut connection).map_err(failed)??;
+        // SQLite syncs the folder when it makes its files, and does not mind when that fails.
+        folder::sync_folder(folder)
+            .map_err(|e| StoreError::Failed(format!("syncing the data folder {} failed: {e}", folder.display())))?;
         let instance: String =
             connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |r| r.get(0)).map_err(failed)?;
         let mut counters = totals::Counters::load(&connection).map_err(failed)?;
@@ -86,6 +93,7 @@ impl SqliteStore {
         backlog.apply(counters.backlog());
         let writer = writer::Writer {
             connection,
+            path: path.clone(),
             dedup,
             counters,
             state_version,
@@ -146,7 +154,7 @@ async fn send<T>(writes: mpsc::Sender<Write>, write: Write, answer: oneshot::Rec
 /// Verifies the store in `folder` without opening it for writing; works beside a process that has it open.
 pub fn check_folder(folder: &Path) -> Result<CheckReport> {
     let path = folder.join("evoke.db");
-    let failed = |e: rusqlite::Error| StoreError::Failed(format!("{}: {e}", path.display()));
+    let failed = |e: rusqlite::Error| failed(&path, &e);
     let connection = open_for_reading(&path).map_err(failed)?;
     // All rules look at one moment: a running process goes on writing.
     let moment = connection.unchecked_transaction().map_err(failed)?;
@@ -157,7 +165,8 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    // The writer does it, and looks at how it went.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "cache_size", -16_384)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
