@@ -64,8 +64,9 @@ impl Items {
     pub(crate) fn data(&self, number: usize) -> Value {
         let mut random = Random::new(self.seed ^ number as u64);
         random.next();
-        let pad: String =
-            (0..random.below(self.pad_max + 1)).map(|_| char::from(b'a' + random.below(26) as u8)).collect();
+        let length = random.below(self.pad_max + 1);
+        let mut pad = format!("{:016x}", random.next()).repeat(length / 16 + 1);
+        pad.truncate(length);
         let mut data = json!({ "n": number, "key": self.key(number), "pad": pad });
         if random.percent(self.retries) {
             data["retries"] = json!({ TYPES[1 + random.below(3)]: 1 + random.below(2) });

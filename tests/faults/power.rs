@@ -194,7 +194,6 @@ async fn assert_whole(items: &Items, folder: &Path, owed: &BTreeSet<usize>, word
     let all = EventFilter { after: Some(0), limit: usize::MAX, ..EventFilter::default() };
     let events = store.events(all).await.unwrap();
     let pairs = events.iter().map(|stored| (stored.event.type_.as_str(), stored.event.data.as_bytes()));
-    println!("{words}: {} events", events.len());
     items.verify(owed, pairs);
     store.close().await.unwrap();
 }
