@@ -261,6 +261,25 @@ impl Evoke {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// Whether no delivery is pending. Not, when the store cannot be read.
+    pub(crate) fn is_settled(&self) -> bool {
+        let output = self.run(&["check", "--json"]);
+        let Ok(totals) = serde_json::from_slice::<Value>(&output.stdout) else { return false };
+        let states = ["ready", "retrying", "blocked"];
+        output.status.success()
+            && totals["functions"].as_object().is_some_and(|f| f.values().all(|c| states.iter().all(|s| c[s] == 0)))
+    }
+
+    /// Takes over what another compiled, so that the start is short.
+    pub(crate) fn take_compiled(&self, from: &Path) {
+        let to = self.path(".evoke/compiled");
+        std::fs::create_dir_all(&to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+
     /// Waits until no delivery is pending.
     pub(crate) fn settle(&self) {
         let pending = || ["ready", "retrying", "blocked"].iter().map(|state| self.deliveries(state)).sum::<u64>();

@@ -216,8 +216,10 @@ fn admin_of(running: Arc<Running>, clock: Clock, stop: CancellationToken) -> Adm
 /// Opens what outlives reloads.
 async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Listener, Listener)> {
     let clock = Clock::system();
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_with(data.path(), clock.clone(), options.dedup_window)?);
-    let logs = LogBook::open(data.path())?;
+    let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
+    let store = SqliteStore::open_with(data.path(), clock.clone(), options.dedup_window);
+    let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
+    let logs = LogBook::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
     let sandbox = open_sandbox(&options)?;
     let public = bind(options.http, "--http").await?;
     let admin = bind(options.admin, "--admin").await?;

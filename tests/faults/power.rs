@@ -55,7 +55,7 @@ fn record(items: &Items, count: usize) -> (Evoke, Trace) {
 }
 
 /// The items that an answer acknowledges.
-fn acknowledged(text: &str) -> impl Iterator<Item = usize> + '_ {
+pub(super) fn acknowledged(text: &str) -> impl Iterator<Item = usize> + '_ {
     text.split("\"id\":\"").skip(1).filter_map(|rest| Items::number(rest.split('"').next()?))
 }
 
@@ -201,13 +201,10 @@ async fn assert_whole(items: &Items, folder: &Path, owed: &BTreeSet<usize>, word
 /// The program starts, finishes what it finds, and every item has gone all the way once.
 fn assert_goes_on(before: &Evoke, items: &Items, folder: &Path, owed: &BTreeSet<usize>, words: &str) {
     let mut evoke = Evoke::with(&manifest());
-    std::fs::create_dir_all(evoke.path(".evoke/compiled")).unwrap();
-    for from in [folder, &before.path(".evoke/compiled")] {
-        for entry in std::fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            let to = if from == folder { ".evoke" } else { ".evoke/compiled" };
-            std::fs::copy(entry.path(), evoke.path(to).join(entry.file_name())).unwrap();
-        }
+    evoke.take_compiled(&before.path(".evoke/compiled"));
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), evoke.path(".evoke").join(entry.file_name())).unwrap();
     }
     evoke.try_up(&[], &[]).unwrap_or_else(|status| panic!("{status}: {}; {words}", evoke.log()));
     evoke.settle();

@@ -45,6 +45,11 @@ impl Shim {
         self.with("EVOKE_FAULTS_TRACE", trace)
     }
 
+    /// Lets calls fail as `CLASS:N:WHAT` says, and notes those that did.
+    pub(super) fn failing(self, fault: &str, fired: PathBuf) -> Self {
+        self.with("EVOKE_FAULTS_FAIL", fault).with("EVOKE_FAULTS_FIRED", fired)
+    }
+
     pub(super) fn environment(&self) -> &[(&'static str, PathBuf)] {
         &self.environment
     }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -74,10 +74,11 @@ impl SqliteStore {
         let failed = |e: rusqlite::Error| failed(&path, &e);
         let mut connection = Connection::open(&path).map_err(failed)?;
         configure(&connection).map_err(failed)?;
-        prepare(&mut connection).map_err(failed)??;
-        // SQLite syncs the folder when it makes its files, and does not mind when that fails.
+        // The files are there when something was read. SQLite syncs the folder too, and does not say when that fails.
+        connection.query_row("PRAGMA user_version", [], |_| Ok(())).map_err(failed)?;
         folder::sync_folder(folder)
             .map_err(|e| StoreError::Failed(format!("syncing the data folder {} failed: {e}", folder.display())))?;
+        prepare(&mut connection).map_err(failed)??;
         let instance: String =
             connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |r| r.get(0)).map_err(failed)?;
         let mut counters = totals::Counters::load(&connection).map_err(failed)?;
@@ -163,7 +164,13 @@ pub fn check_folder(folder: &Path) -> Result<CheckReport> {
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // To its end: whether the change was committed is said after the answer.
+    let mut journal = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let modes = journal.query_map([], |r| r.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    if modes != ["wal"] {
+        let message = format!("it has no write-ahead log: its journal mode is {modes:?}");
+        return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(message)));
+    }
     connection.pragma_update(None, "synchronous", "FULL")?;
     // The writer does it, and looks at how it went.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
