@@ -33,7 +33,8 @@ pub(crate) struct Items {
     pub(crate) seed: u64,
     /// How many keys they share.
     pub(crate) keys: usize,
-    /// The most bytes that pad one out.
+    /// The bytes that pad one out, at least and at most.
+    pub(crate) pad_min: usize,
     pub(crate) pad_max: usize,
     /// How many of a hundred fail once or twice in some function.
     pub(crate) retries: u32,
@@ -44,7 +45,7 @@ pub(crate) struct Items {
 impl Items {
     /// Items that all get through at once.
     pub(crate) fn plain(seed: u64, keys: usize, pad_max: usize) -> Self {
-        Self { seed, keys, pad_max, retries: 0, poison: BTreeMap::new() }
+        Self { seed, keys, pad_min: 0, pad_max, retries: 0, poison: BTreeMap::new() }
     }
 
     pub(crate) fn id(number: usize) -> String {
@@ -64,7 +65,7 @@ impl Items {
     pub(crate) fn data(&self, number: usize) -> Value {
         let mut random = Random::new(self.seed ^ number as u64);
         random.next();
-        let length = random.below(self.pad_max + 1);
+        let length = self.pad_min + random.below(self.pad_max - self.pad_min + 1);
         let mut pad = format!("{:016x}", random.next()).repeat(length / 16 + 1);
         pad.truncate(length);
         let mut data = json!({ "n": number, "key": self.key(number), "pad": pad });

@@ -59,22 +59,29 @@ pub(super) fn acknowledged(text: &str) -> impl Iterator<Item = usize> + '_ {
     text.split("\"id\":\"").skip(1).filter_map(|rest| Items::number(rest.split('"').next()?))
 }
 
-/// What the write-ahead log holds for good: the ids in every transaction whose commit was synced.
-struct Committed {
-    wal: FileId,
-    /// Header of the frame whose page comes next: whether it ends a transaction.
+/// What the write-ahead log holds for good: the items in every transaction whose commit was synced, before a sync of
+/// any file failed.
+#[derive(Default)]
+pub(super) struct Committed {
+    log: Option<FileId>,
+    folders: BTreeSet<FileId>,
+    /// Whether the frame whose header came last ends a transaction; its page comes next.
     ends: bool,
     open: BTreeSet<usize>,
     /// Transactions that ended and are not synced.
     unsynced: Vec<BTreeSet<usize>>,
+    /// Syncs that are under way, and how many of these each covers.
     syncing: Vec<(u64, usize)>,
-    synced: BTreeSet<usize>,
+    failed: bool,
+    pub(super) synced: BTreeSet<usize>,
 }
 
 impl Committed {
-    fn apply(&mut self, record: &Record, trace: &Trace) {
+    pub(super) fn apply(&mut self, record: &Record, trace: &Trace) {
         match record {
-            Record::Written { file, bytes, .. } if *file == self.wal => {
+            Record::Opened { file, name } if name == "evoke.db-wal" => self.log = Some(*file),
+            Record::Opened { file, name } if name.is_empty() || name == ".." => drop(self.folders.insert(*file)),
+            Record::Written { file, bytes, .. } if self.log == Some(*file) => {
                 let bytes = &trace.bytes[bytes.clone()];
                 match bytes.len() {
                     24 => self.ends = bytes[4..8] != [0; 4],
@@ -90,8 +97,11 @@ impl Committed {
                     }
                 }
             }
-            Record::Syncing { file, serial } if *file == self.wal => self.syncing.push((*serial, self.unsynced.len())),
-            Record::Synced { file, serial, ok: true } if *file == self.wal => {
+            Record::Syncing { file, serial } if self.log == Some(*file) => {
+                self.syncing.push((*serial, self.unsynced.len()))
+            }
+            Record::Synced { ok: false, file, .. } if !self.folders.contains(file) => self.failed = true,
+            Record::Synced { file, serial, ok: true } if self.log == Some(*file) && !self.failed => {
                 let at = self.syncing.iter().position(|(s, _)| s == serial).unwrap();
                 let (_, covered) = self.syncing.remove(at);
                 self.synced.extend(self.unsynced.drain(..covered.min(self.unsynced.len())).flatten());
@@ -107,15 +117,7 @@ fn every_acknowledgement_comes_after_the_sync_of_its_commit() {
     let count = size(1_000, 10_000);
     let items = Items::plain(seed, 100, 1_000);
     let (_evoke, trace) = record(&items, count);
-    let wal = trace.file("evoke.db-wal");
-    let mut committed = Committed {
-        wal,
-        ends: false,
-        open: BTreeSet::new(),
-        unsynced: Vec::new(),
-        syncing: Vec::new(),
-        synced: BTreeSet::new(),
-    };
+    let mut committed = Committed::default();
     let mut answered = BTreeSet::new();
     for record in &trace.records {
         committed.apply(record, &trace);

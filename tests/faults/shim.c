@@ -4,8 +4,8 @@
    EVOKE_FAULTS_DATA    the data folder, absolute; nothing outside of it is touched (but its parent's fsync is seen)
    EVOKE_FAULTS_TRACE   RECORD: append a trace to this file, in the format of trace.rs. SQLite's `-shm` is left out:
                         it is rebuilt and never trusted after a crash. So are the folders below the data folder.
-   EVOKE_FAULTS_FAIL    CLASS:N[+]:WHAT  the N-th call of a class fails, with + every later one too. CLASS is open,
-                        read, write, fsync, truncate, rename or unlink; WHAT is EIO, ENOSPC, or SHORT: half of the
+   EVOKE_FAULTS_FAIL    CLASS[@FILE]:N:WHAT  the N-th call of a class fails, of those on FILE if one is named. CLASS is
+                        open, read, write, fsync, truncate, rename or unlink; WHAT is EIO, ENOSPC, or SHORT: half of the
                         bytes are written, and the next write of that file finds no room. An fsync that fails does
                         not sync, and a later one says that all is well, as the kernel does.
    EVOKE_FAULTS_FULL    as long as this file is there, files in the data folder grow by no more than the number in it,
@@ -43,9 +43,9 @@ static uint64_t syncs, grown;
 static char data[PATH_MAX], cwd[PATH_MAX], full[PATH_MAX];
 static size_t data_len;
 
-static char fail_class[16];
+static char fail_class[16], fail_file[64];
 static long fail_at, fail_count;
-static int fail_on, fail_errno, fail_short;
+static int fail_errno, fail_short;
 static struct file *no_room;
 
 #define REAL(name) static __typeof__(name) *real; if (!real) real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
@@ -66,10 +66,11 @@ __attribute__((constructor)) static void start(void) {
   if ((value = getenv("EVOKE_FAULTS_FIRED"))) fired = private_fd(value);
   if ((value = getenv("EVOKE_FAULTS_FULL"))) snprintf(full, sizeof full, "%s", value);
   if ((value = getenv("EVOKE_FAULTS_FAIL"))) {
-    char what[16] = "", plus = 0;
-    if (sscanf(value, "%15[a-z]:%ld+:%15s", fail_class, &fail_at, what) == 3) plus = 1;
-    else if (sscanf(value, "%15[a-z]:%ld:%15s", fail_class, &fail_at, what) != 3) abort();
-    fail_on = plus;
+    char what[16] = "";
+    if (sscanf(value, "%15[a-z]@%63[^:]:%ld:%15s", fail_class, fail_file, &fail_at, what) != 4) {
+      *fail_file = 0;
+      if (sscanf(value, "%15[a-z]:%ld:%15s", fail_class, &fail_at, what) != 3) abort();
+    }
     fail_short = !strcmp(what, "SHORT");
     fail_errno = !strcmp(what, "EIO") ? EIO : ENOSPC;
   }
@@ -104,11 +105,9 @@ static void put(uint8_t kind, uint32_t id, uint64_t number, const void *bytes, s
 }
 
 /* Whether this call is the one that fails. */
-static int fails(const char *class, struct file *file, const char *name) {
-  if (strcmp(class, fail_class) || !name || !strcmp(name, "..")) return 0;
-  (void)file;
-  fail_count++;
-  if (fail_count != fail_at && !(fail_on && fail_count > fail_at)) return 0;
+static int fails(const char *class, const char *name) {
+  if (strcmp(class, fail_class) || !name || !strcmp(name, "..") || (*fail_file && strcmp(name, fail_file))) return 0;
+  if (++fail_count != fail_at) return 0;
   char line[256];
   int len = snprintf(line, sizeof line, "%s %ld %s\n", class, fail_count, *name ? name : ".");
   if (fired >= 0) syscall(SYS_write, fired, line, len);
@@ -143,7 +142,7 @@ static int open_any(int (*real)(int, const char *, int, mode_t), int at, const c
   if (!name) return real(at, path, flags, mode);
   pthread_mutex_lock(&lock);
   int fd = -1;
-  if (fails("open", NULL, name)) errno = fail_errno;
+  if (fails("open", name)) errno = fail_errno;
   else if ((fd = real(at, path, flags, mode)) >= 0) { int kept = errno; opened(fd, name); errno = kept; }
   pthread_mutex_unlock(&lock);
   return fd;
@@ -168,7 +167,7 @@ int close(int fd) {
 }
 
 /* How many of the bytes the disk has room for. */
-static size_t room_for(struct file *file, int fd, uint64_t offset, size_t len) {
+static size_t room_for(int fd, uint64_t offset, size_t len) {
   struct stat st;
   if (fstat(fd, &st)) return len;
   uint64_t end = offset + len, size = st.st_size, growth = end > size ? end - size : 0;
@@ -187,7 +186,6 @@ static size_t room_for(struct file *file, int fd, uint64_t offset, size_t len) {
     }
   }
   grown += growth;
-  (void)file;
   return len;
 }
 
@@ -198,12 +196,12 @@ static ssize_t write_at(int fd, const void *bytes, size_t len, off_t offset, int
     offset = fcntl(fd, F_GETFL) & O_APPEND && !fstat(fd, &st) ? st.st_size : lseek(fd, 0, SEEK_CUR);
   }
   if (no_room == file) { no_room = NULL; errno = ENOSPC; return -1; }
-  if (len && fails("write", file, file->name)) {
+  if (len && fails("write", file->name)) {
     if (!fail_short) { errno = fail_errno; return -1; }
     no_room = file;
     len = (len + 1) / 2;
   }
-  size_t fits = room_for(file, fd, offset, len);
+  size_t fits = room_for(fd, offset, len);
   if (!fits && len) { errno = ENOSPC; return -1; }
   ssize_t done = positioned ? syscall(SYS_pwrite64, fd, bytes, fits, offset) : syscall(SYS_write, fd, bytes, fits);
   if (done > 0 && file->traced) { int kept = errno; put(WRITTEN, file->id, offset, bytes, done); errno = kept; }
@@ -288,7 +286,7 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
 static int read_fails(int fd) {
   pthread_mutex_lock(&lock);
   struct file *file = known(fd);
-  int failing = file && fails("read", file, file->name);
+  int failing = file && fails("read", file->name);
   pthread_mutex_unlock(&lock);
   if (failing) errno = fail_errno;
   return failing;
@@ -301,7 +299,7 @@ static int truncate_any(int fd, off_t length) {
   pthread_mutex_lock(&lock);
   struct file *file = known(fd);
   int result = -1;
-  if (file && fails("truncate", file, file->name)) errno = fail_errno;
+  if (file && fails("truncate", file->name)) errno = fail_errno;
   else if (!(result = syscall(SYS_ftruncate, fd, length)) && file && file->traced) put(TRUNCATED, file->id, length, "", 0);
   pthread_mutex_unlock(&lock);
   return result;
@@ -315,7 +313,7 @@ static int sync_any(int fd, long call) {
   if (!file) { pthread_mutex_unlock(&lock); return syscall(call, fd); }
   uint64_t serial = ++syncs;
   if (file->traced) put(SYNCING, file->id, serial, "", 0);
-  int failing = fails("fsync", file, file->name);
+  int failing = fails("fsync", file->name);
   pthread_mutex_unlock(&lock);
   int result = failing ? -1 : syscall(call, fd), error = failing ? fail_errno : errno;
   pthread_mutex_lock(&lock);
@@ -335,7 +333,7 @@ static int unlink_any(int at, const char *path, int flags) {
   struct stat st;
   struct file *file = lstat(path, &st) ? NULL : find(st.st_dev, st.st_ino);
   int result = -1;
-  if (fails("unlink", file, name)) errno = fail_errno;
+  if (fails("unlink", name)) errno = fail_errno;
   else if (!(result = syscall(SYS_unlinkat, at, path, flags))) {
     if (file) file->gone = 1;
     if (traced(name)) put(UNLINKED, 0, 0, name, strlen(name));
@@ -355,7 +353,7 @@ int rename(const char *from, const char *to) {
   struct stat st;
   struct file *replaced = lstat(to, &st) ? NULL : find(st.st_dev, st.st_ino);
   int result = -1;
-  if (fails("rename", NULL, name)) errno = fail_errno;
+  if (fails("rename", name)) errno = fail_errno;
   else if (!(result = real(from, to))) {
     if (replaced) replaced->gone = 1;
     int len = snprintf(both, sizeof both, "%s%c%s", name, 0, target);
