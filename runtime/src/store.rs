@@ -269,9 +269,9 @@ pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// An I/O or integrity error. Nothing of the call was committed, and the store takes no more writes until it
-    /// is opened again: after a failed sync nobody knows what is on disk.
-    #[error("the store failed and takes no more writes: {0}")]
+    /// An I/O or integrity error. The store takes no more writes until it is opened again: after a failed sync nobody
+    /// knows what is on disk. What was written with it may be there then, or not: whole or not at all.
+    #[error("the store failed: {0}")]
     Failed(String),
     /// The disk is full. Nothing of the call was committed; writes work again when there is room.
     #[error("the store has no room left on its disk; nothing was written")]
@@ -299,7 +299,7 @@ pub type CommitSink = Box<dyn Fn(Committed) + Send + Sync>;
 /// A durable bus store.
 ///
 /// Writes are applied in the order of the calls. When the answer to a write resolves to `Ok`, the write is durably
-/// committed; when it resolves to an error, nothing of it is.
+/// committed; when it resolves to an error, nothing of it is, but for [`StoreError::Failed`], after which nobody knows.
 pub trait Store: Send + Sync + 'static {
     /// Names that belong to functions, to ids that stay the same for the life of the store.
     fn register(&self, functions: Vec<String>) -> Answer<Vec<FunctionId>>;
