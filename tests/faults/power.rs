@@ -98,7 +98,7 @@ impl Committed {
                 }
             }
             Record::Syncing { file, serial } if self.log == Some(*file) => {
-                self.syncing.push((*serial, self.unsynced.len()))
+                self.syncing.push((*serial, self.unsynced.len()));
             }
             Record::Synced { ok: false, file, .. } if !self.folders.contains(file) => self.failed = true,
             Record::Synced { file, serial, ok: true } if self.log == Some(*file) && !self.failed => {
