@@ -8,6 +8,7 @@ mod commands;
 mod crash;
 mod dedup;
 mod fates;
+mod faults;
 mod files;
 mod http;
 mod inspect;

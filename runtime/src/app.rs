@@ -195,7 +195,7 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     if left > 0 {
         say("drained", &format!("{left} deliveries were still running; they run again at the next start"));
     }
-    let _ = app.running.store.close().await;
+    let closed = app.running.store.close().await;
     stop_admin.cancel();
     let _ = administering.await;
     app.running.logs.flush().await;
@@ -203,9 +203,9 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
         otlp.stop().await;
     }
     data.retract();
-    match failed {
-        Some(reason) => Err(anyhow::anyhow!("stopped: {reason}").into()),
-        None => Ok(()),
+    match (failed, closed) {
+        (Some(reason), _) => Err(anyhow::anyhow!("stopped: {reason}").into()),
+        (None, closed) => Ok(closed.context("stopping")?),
     }
 }
 
@@ -214,9 +214,11 @@ async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Li
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new());
     let (window, commits) = (options.dedup_window, metrics.commits.clone());
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_measured(data.path(), clock.clone(), window, commits)?);
+    let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
+    let store = SqliteStore::open_measured(data.path(), clock.clone(), window, commits);
+    let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
-    let logs = LogBook::open(data.path())?;
+    let logs = LogBook::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
     let sandbox = open_sandbox(&options)?;
     let public = bind(options.http, "--http").await?;
     let admin = bind(options.admin, "--admin").await?;

@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use self::lane::{LOAD_MAX, Lane};
+use self::measure::Measured;
 use self::turns::Turns;
 use crate::bus::Bus;
 use crate::clock::{Clock, UnixMs};
@@ -110,7 +111,7 @@ struct State {
     worker_comes: bool,
     stopping: bool,
     /// Attempts that used state and are not committed: they may have to run again.
-    unsure: HashMap<DeliveryId, ReadyDelivery>,
+    unsure: HashMap<DeliveryId, (ReadyDelivery, Measured)>,
     /// Deliveries that run again, with what another changed.
     again: HashMap<DeliveryId, Place>,
 }
@@ -250,19 +251,25 @@ impl Dispatcher {
 
     /// What follows on the commit of an attempt that used state. `false` when it is over.
     fn has_to_go_on(&self, state: &mut State, completion: &Completion, result: Result<Completed, StoreError>) -> bool {
-        let Some(delivery) = state.unsure.remove(&completion.delivery) else { return false };
+        let Some((delivery, measured)) = state.unsure.remove(&completion.delivery) else { return false };
         let Some(function) = state.functions.get_mut(&completion.function) else { return false };
+        let metrics = &function.worker.metrics;
         match result {
             Ok(Completed::Conflict(place)) => {
+                measured.runs_again(metrics);
                 state.again.insert(delivery.id, place);
                 function.lane.again(delivery);
                 self.consider(state, completion.function);
             }
             Ok(Completed::OverQuota(message)) => {
                 let failed = attempt::over_quota(&self.0, &function.worker, &delivery, completion, message);
+                measured.ended(metrics, &failed);
                 self.0.tasks.spawn_on(self.clone().settle(failed), &self.0.runtime);
             }
-            Ok(Completed::Committed) | Err(_) => return false,
+            Ok(Completed::Committed) | Err(_) => {
+                measured.ended(metrics, completion);
+                return false;
+            }
         }
         true
     }
@@ -315,10 +322,12 @@ impl Dispatcher {
             self.pick(&mut state)
         };
         while let Some(Picked { worker, delivery, changed }) = next {
-            let (completion, turn) = attempt::make(&self.0, &worker, &delivery, changed).await;
+            let (completion, measured, turn) = attempt::make(&self.0, &worker, &delivery, changed).await;
             self.0.uncommitted.fetch_add(weight_of(&completion), Ordering::Relaxed);
-            if !completion.state.is_empty() {
-                self.lock().unsure.insert(delivery.id, delivery.clone());
+            if completion.state.is_empty() {
+                measured.ended(&worker.metrics, &completion);
+            } else {
+                self.lock().unsure.insert(delivery.id, (delivery.clone(), measured));
             }
             let completion = Arc::new(completion);
             if turn.is_some() && !completion.state.lists.is_empty() {

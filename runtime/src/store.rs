@@ -4,6 +4,7 @@
 
 mod answer;
 mod backlog;
+mod counts;
 pub mod memory;
 pub mod sqlite;
 
@@ -26,6 +27,7 @@ use crate::event::Event;
 use crate::state::{Entry, Keys, Place, Transaction, Usage};
 
 pub use self::backlog::{Amount, Backlog, Origin};
+pub use self::counts::{CheckReport, Counts, Totals};
 
 /// A position in the total order of accepted events; the first is 1.
 pub type Seq = i64;
@@ -260,79 +262,6 @@ pub enum DeadFilter {
     Delivery(DeliveryId),
 }
 
-/// How many deliveries a function has in each state.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Ready to run.
-    pub ready: u64,
-    /// Waiting for another attempt.
-    pub retrying: u64,
-    /// Waiting for an earlier one of their order key.
-    pub blocked: u64,
-    /// Done.
-    pub done: u64,
-    /// Given up.
-    pub dead: u64,
-    /// Given up and let go.
-    pub purged: u64,
-}
-
-impl Counts {
-    /// How many are in a state.
-    pub fn get(&self, state: DeliveryState) -> u64 {
-        match state {
-            DeliveryState::Ready => self.ready,
-            DeliveryState::Retrying => self.retrying,
-            DeliveryState::Blocked => self.blocked,
-            DeliveryState::Done => self.done,
-            DeliveryState::Dead => self.dead,
-            DeliveryState::Purged => self.purged,
-        }
-    }
-
-    /// The same, to be changed.
-    pub fn of(&mut self, state: DeliveryState) -> &mut u64 {
-        match state {
-            DeliveryState::Ready => &mut self.ready,
-            DeliveryState::Retrying => &mut self.retrying,
-            DeliveryState::Blocked => &mut self.blocked,
-            DeliveryState::Done => &mut self.done,
-            DeliveryState::Dead => &mut self.dead,
-            DeliveryState::Purged => &mut self.purged,
-        }
-    }
-
-    /// Deliveries that are owed still.
-    pub fn pending(&self) -> u64 {
-        self.ready + self.retrying + self.blocked
-    }
-
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        self.pending() + self.done + self.dead + self.purged
-    }
-}
-
-/// What is in a store, in numbers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Events accepted.
-    pub events: u64,
-    /// Deliveries that these events were owed when they were accepted.
-    pub owed: u64,
-    /// Deliveries by function, by full name.
-    pub functions: BTreeMap<String, Counts>,
-}
-
-/// What `check` found: conservation holds and the store is sound when `problems` is empty.
-#[derive(Debug, Clone, Default)]
-pub struct CheckReport {
-    /// The numbers.
-    pub totals: Totals,
-    /// What is wrong, for people; at most 100 lines.
-    pub problems: Vec<String>,
-}
-
 /// How long a source and id are known by default: longer than producers try again, short enough that nobody waits for
 /// an id to be free.
 pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
@@ -340,9 +269,9 @@ pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// An I/O or integrity error. Nothing of the call was committed, and the store takes no more writes until it
-    /// is opened again: after a failed sync nobody knows what is on disk.
-    #[error("the store failed and takes no more writes: {0}")]
+    /// An I/O or integrity error. The store takes no more writes until it is opened again: after a failed sync nobody
+    /// knows what is on disk. What was written with it may be there then, or not: whole or not at all.
+    #[error("the store failed: {0}")]
     Failed(String),
     /// The disk is full. Nothing of the call was committed; writes work again when there is room.
     #[error("the store has no room left on its disk; nothing was written")]
@@ -370,7 +299,7 @@ pub type CommitSink = Box<dyn Fn(Committed) + Send + Sync>;
 /// A durable bus store.
 ///
 /// Writes are applied in the order of the calls. When the answer to a write resolves to `Ok`, the write is durably
-/// committed; when it resolves to an error, nothing of it is.
+/// committed; when it resolves to an error, nothing of it is, but for [`StoreError::Failed`], after which nobody knows.
 pub trait Store: Send + Sync + 'static {
     /// Names that belong to functions, to ids that stay the same for the life of the store.
     fn register(&self, functions: Vec<String>) -> Answer<Vec<FunctionId>>;

@@ -6,6 +6,7 @@
 
 mod context;
 mod exposition;
+mod format;
 mod histogram;
 mod spans;
 
@@ -15,7 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 pub use context::Traceparent;
-pub use exposition::{Format, Moment, Queue, Sandbox, SourceHealth, render};
+pub use exposition::{Moment, Queue, Sandbox, SourceHealth, render};
+pub use format::Format;
 pub use histogram::{Distribution, Histogram};
 pub use spans::{Attempting, Live, Spans};
 
@@ -167,8 +169,8 @@ impl FunctionMetrics {
 
     /// Counts an attempt that ended.
     pub fn attempted(&self, attempted: &Attempted<'_>) {
-        let kind = attempted.outcome.kind();
-        let counter = Outcome::KINDS.iter().position(|known| *known == kind).and_then(|at| self.attempts.get(at));
+        let kind = Outcome::KINDS.iter().position(|known| *known == attempted.outcome);
+        let counter = kind.and_then(|at| self.attempts.get(at));
         if let Some(counter) = counter {
             counter.increment();
         }
@@ -193,8 +195,8 @@ impl FunctionMetrics {
 /// An attempt that ended, as it is counted.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempted<'a> {
-    /// How it ended.
-    pub outcome: &'a Outcome,
+    /// [`Outcome::kind`].
+    pub outcome: &'a str,
     /// What follows.
     pub verdict: &'a Verdict,
     /// How long it took.

@@ -169,6 +169,45 @@ fn a_trace_goes_on_after_a_kill_between_the_acceptance_and_the_attempt() {
 }
 
 #[test]
+fn an_attempt_that_runs_again_for_its_state_is_counted_once_and_each_run_has_its_span() {
+    const EVENTS: usize = 100;
+    let collector = Collector::start(Answers::Taken);
+    let manifest = r#"
+evoke: 1
+app: lab
+sources:
+  in: { http: { path: /in, type: lab.in } }
+functions:
+  counter:
+    component: $FUNCTIONS/counter.wasm
+    on: [{ events: { type: [lab.in] } }]
+    allow: { publish: ["counted"], state: true }
+"#;
+    let evoke = traced(manifest, &collector, &[]);
+    let event = |n| format!(r#"{{"specversion":"1.0","id":"{n}","source":"/x","type":"lab.in","data":{{"key":"k"}}}}"#);
+    let batch = format!("[{}]", (0..EVENTS).map(event).collect::<Vec<_>>().join(","));
+    assert_eq!(evoke.post_with("/in", &[("content-type", "application/cloudevents-batch+json")], &batch).status, 202);
+    evoke.settle();
+    let of = [("function", "lab/counter")];
+    let done = || scrape(&evoke).by("evoke_attempts_total", of[0], "outcome").get("done").copied();
+    assert_eventually!(done() == Some(EVENTS as u64), "{:?}", done());
+    let now = scrape(&evoke);
+    assert_eq!(now.count("evoke_attempt_duration_seconds", &of), EVENTS as u64);
+    assert_eq!(now.value("evoke_events_published_total", &of), EVENTS as f64);
+    let conflicts = now.value("evoke_state_conflicts_total", &of) as usize;
+
+    // Each event is accepted, each run is a span, and so is what each publishes.
+    let spans = collector.spans(EVENTS + 2 * (EVENTS + conflicts));
+    let runs: Vec<&Seen> = spans.iter().filter(|span| span.name == "process lab/counter").collect();
+    let ended_as = |outcome: &str| runs.iter().filter(|span| span.attributes["evoke.outcome"] == outcome).count();
+    assert_eq!((ended_as("done"), ended_as("conflict"), runs.len()), (EVENTS, conflicts, EVENTS + conflicts));
+    let stored: BTreeSet<String> =
+        evoke.events("counted").iter().map(|event| event["traceparent"].as_str().unwrap().to_owned()).collect();
+    let published = spans.iter().filter(|span| span.name == "publish counted" && span.error.is_none());
+    assert_eq!(stored, published.map(context).collect());
+}
+
+#[test]
 fn a_failed_attempt_is_an_error_and_each_attempt_has_its_span() {
     let collector = Collector::start(Answers::Taken);
     let evoke = traced(ORDERS, &collector, &[]);
@@ -224,10 +263,10 @@ fn a_collector_that_takes_nothing_holds_nothing_up_and_what_is_lost_is_counted()
     let evoke = traced(ORDERS, &collector, &[("OTEL_BSP_MAX_QUEUE_SIZE", "4"), ("OTEL_BSP_SCHEDULE_DELAY", "3600000")]);
     (0..10).for_each(|_| drop(evoke.accepted("/checkout", ORDER)));
     evoke.settle();
-    let ended = (10 * WAY.len()) as f64;
-    let lost = |outcome| scrape(&evoke).value("evoke_trace_spans_total", &[("outcome", outcome)]);
-    assert_eventually!(lost("failed") + lost("dropped") >= ended - 4.0, "{} {}", lost("failed"), lost("dropped"));
-    assert!(lost("failed") > 0.0 && lost("exported") == 0.0);
+    let ended = 10 * WAY.len() as u64;
+    let lost = |outcome| scrape(&evoke).value("evoke_trace_spans_total", &[("outcome", outcome)]) as u64;
+    assert_eventually!(lost("failed") + lost("dropped") >= ended - 4, "{} {}", lost("failed"), lost("dropped"));
+    assert!(lost("failed") > 0 && lost("exported") == 0);
     assert!(evoke.log().contains("400 Bad Request"), "{}", evoke.log());
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
@@ -72,7 +73,7 @@ pub(super) async fn load(
 ) -> anyhow::Result<Result<Functions, Diagnostics>> {
     let all = || manifests.iter().flat_map(|checked| checked.manifest.functions.iter().map(move |f| (checked, f)));
     let names: Vec<String> = all().map(|(checked, function)| full_name(&checked.manifest, function)).collect();
-    let ids = store.register(names.clone()).await?;
+    let ids = store.register(names.clone()).await.context("cannot note the functions in the store, evoke.db")?;
 
     let kept: Arc<dyn StateSource> = Arc::new(Kept(store.clone()));
     let mut problems = Diagnostics::default();

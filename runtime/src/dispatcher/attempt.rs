@@ -29,7 +29,7 @@ pub(super) async fn make<'a>(
     worker: &Worker,
     delivery: &ReadyDelivery,
     mut changed: Option<Place>,
-) -> (Completion, Option<Turn<'a>>) {
+) -> (Completion, Measured, Option<Turn<'a>>) {
     let mut turn: Option<Turn<'_>> = None;
     loop {
         if let Some(place) = changed
@@ -39,13 +39,12 @@ pub(super) async fn make<'a>(
             drop(turn.take());
             turn = Some(inner.turns.take(place).await);
         }
-        let (mut completion, outcome, measured) = run(inner, worker, delivery).await;
+        let (mut completion, measured) = run(inner, worker, delivery).await;
         changed = stage(inner, &mut completion.state, turn.is_some()).err();
         if changed.is_none() {
-            measured.ended(&outcome, &completion.verdict, completion.publishes.len());
-            return (completion, turn);
+            return (completion, measured, turn);
         }
-        measured.runs_again();
+        measured.runs_again(&worker.metrics);
     }
 }
 
@@ -61,19 +60,14 @@ fn stage(inner: &Inner, state: &mut Transaction, has_turn: bool) -> std::result:
 }
 
 /// Runs the function once.
-async fn run<'a>(
-    inner: &'a Inner,
-    worker: &'a Worker,
-    delivery: &'a ReadyDelivery,
-) -> (Completion, Outcome, Measured<'a>) {
+async fn run(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery) -> (Completion, Measured) {
     let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
     let call = call(inner, delivery, attempt);
-    let mut measured = Measured::start(inner, &worker.metrics, delivery, &call, started_ms);
+    let mut measured = Measured::start(inner.bus.spans(), &worker.metrics.name, delivery, &call);
     let Ran { mut outcome, mut published, state, duration } = worker.runner.run(call).await;
-    measured.took = duration;
     let mut publishes = Vec::new();
     if outcome == Outcome::Done {
-        measured.publishes(&mut published);
+        measured.publishes(inner.bus.spans(), delivery, &mut published);
         match route(inner, delivery, published) {
             Ok(routed) => publishes = routed,
             Err(failed) => outcome = failed,
@@ -93,9 +87,8 @@ async fn run<'a>(
         outcome: outcome.kind().into(),
         message: outcome.message(),
     };
-    let completion =
-        Completion { delivery: delivery.id, function: delivery.function, record, verdict, publishes, state };
-    (completion, outcome, measured)
+    let (id, function) = (delivery.id, delivery.function);
+    (Completion { delivery: id, function, record, verdict, publishes, state }, measured)
 }
 
 /// What becomes of an attempt that was done, but for the room in a bucket of its state.

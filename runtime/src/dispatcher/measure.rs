@@ -2,69 +2,56 @@
 
 use std::time::Duration;
 
-use super::{Call, Inner};
+use super::Call;
 use crate::clock::UnixMs;
 use crate::event::Event;
-use crate::outcome::Outcome;
-use crate::store::{ReadyDelivery, Verdict};
-use crate::telemetry::{Attempted, Attempting, FunctionMetrics, Live};
+use crate::store::{Completion, ReadyDelivery, Verdict};
+use crate::telemetry::{Attempted, Attempting, FunctionMetrics, Live, Spans};
 
-/// One run of a function, until it is known what became of it.
-pub(super) struct Measured<'a> {
-    inner: &'a Inner,
-    metrics: &'a FunctionMetrics,
-    delivery: &'a ReadyDelivery,
-    started_ms: UnixMs,
-    /// How long the function ran.
-    pub(super) took: Duration,
+/// One run of a function, until it is known what became of it: an attempt with state may be in conflict with another
+/// until it is committed.
+#[derive(Debug)]
+pub(super) struct Measured {
+    accepted_ms: UnixMs,
     span: Live,
     /// Of the events that it publishes.
     publishing: Vec<Live>,
 }
 
-impl<'a> Measured<'a> {
-    pub(super) fn start(
-        inner: &'a Inner,
-        metrics: &'a FunctionMetrics,
-        delivery: &'a ReadyDelivery,
-        call: &Call,
-        started_ms: UnixMs,
-    ) -> Self {
-        let span = inner.bus.spans().attempt(&Attempting {
-            function: &metrics.name,
-            delivery_id: &call.delivery_id,
-            attempt: call.attempt,
-            trigger: &call.trigger,
-            event: &call.event,
-        });
-        Self { inner, metrics, delivery, started_ms, took: Duration::ZERO, span, publishing: Vec::new() }
+impl Measured {
+    pub(super) fn start(spans: &Spans, function: &str, delivery: &ReadyDelivery, call: &Call) -> Self {
+        let Call { delivery_id, attempt, trigger, event, .. } = call;
+        let span = spans.attempt(&Attempting { function, delivery_id, attempt: *attempt, trigger, event });
+        Self { accepted_ms: delivery.event.accepted_ms, span, publishing: Vec::new() }
     }
 
     /// Gives what the function published its place in the trace.
-    pub(super) fn publishes(&mut self, events: &mut [Event]) {
-        self.publishing = self.inner.bus.spans().publish(&self.span, &self.delivery.event.event, events);
+    pub(super) fn publishes(&mut self, spans: &Spans, delivery: &ReadyDelivery, events: &mut [Event]) {
+        self.publishing = spans.publish(&self.span, &delivery.event.event, events);
     }
 
-    /// It ended like this, with so many published events.
-    pub(super) fn ended(self, outcome: &Outcome, verdict: &Verdict, published: usize) {
-        let accepted_ms = self.delivery.event.accepted_ms;
-        self.metrics.attempted(&Attempted {
-            outcome,
+    /// It ended like this.
+    pub(super) fn ended(self, metrics: &FunctionMetrics, completion: &Completion) {
+        let Completion { record, verdict, publishes, .. } = completion;
+        let took = Duration::from_micros(record.duration_us);
+        let waited = between(self.accepted_ms, record.started_ms);
+        metrics.attempted(&Attempted {
+            outcome: &record.outcome,
             verdict,
-            took: self.took,
-            waited: (self.delivery.attempts == 0).then(|| between(accepted_ms, self.started_ms)),
-            since_accepted: between(accepted_ms, self.inner.clock.now_ms()),
-            published,
+            took,
+            waited: (record.attempt == 1).then_some(waited),
+            since_accepted: waited + took,
+            published: publishes.len(),
         });
-        if *outcome != Outcome::Done {
+        if *verdict != Verdict::Done {
             self.publishing.into_iter().for_each(Live::not_published);
         }
-        self.span.ended(outcome, verdict, self.took);
+        self.span.ended(&record.outcome, record.message.as_deref(), verdict, took);
     }
 
     /// It read what another changed: nothing is kept of it, and the function runs again.
-    pub(super) fn runs_again(self) {
-        self.metrics.conflicts.increment();
+    pub(super) fn runs_again(self, metrics: &FunctionMetrics) {
+        metrics.conflicts.increment();
         self.publishing.into_iter().for_each(Live::not_published);
         self.span.conflicted();
     }

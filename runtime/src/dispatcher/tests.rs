@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod state;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures_util::FutureExt;
@@ -8,7 +10,6 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::bus::{Limits, Offer, Target};
 use crate::router::{OrderBy, Router};
-use crate::state::{Change, Quota, Touched};
 use crate::store::memory::MemoryStore;
 use crate::store::{Counts, DeadFilter};
 
@@ -39,7 +40,10 @@ impl House {
     /// With functions 1, 2, … named a, b, …
     async fn new(running_max: u32, router: Router) -> Self {
         let clock = Clock::following_tokio(START_MS);
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+        Self::over(Arc::new(MemoryStore::new(clock.clone())), clock, running_max, router).await
+    }
+
+    async fn over(store: Arc<dyn Store>, clock: Clock, running_max: u32, router: Router) -> Self {
         store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
         let bus = Bus::new(store.clone(), router, Limits::default());
         let dispatcher = Dispatcher::start(&store, bus.clone(), clock, running_max);
@@ -207,81 +211,6 @@ async fn one_key_runs_in_accept_order_through_retries() {
         let of_key: Vec<_> = order.lock().unwrap().iter().copied().filter(|n| n % 2 == parity).collect();
         assert!(of_key.is_sorted() && of_key.len() == 50, "{of_key:?}");
     }
-}
-
-/// Reads the number at `k` and adds one, as of after some time.
-async fn count(store: Arc<dyn Store>, outcome: Outcome, quota: Quota) -> Ran {
-    let found = store.state("shop/a", "k").await.unwrap();
-    let number = found.as_ref().map_or(0, |entry| entry.value.len());
-    tokio::time::sleep(Duration::from_millis(10)).await;
-    let touched = Touched {
-        bucket: "shop/a".into(),
-        key: "k".into(),
-        seen: Some(found.map_or(0, |entry| entry.version)),
-        change: Some(Change::Set(vec![b'1'; number + 1].into())),
-    };
-    Ran { state: Transaction { keys: vec![touched], quota, ..Transaction::default() }, ..outcome.into() }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_attempt_that_read_what_another_changed_runs_again_and_once_more_at_most() {
-    let house = House::new(16, Router::default()).await;
-    let (store, runs) = (house.store.clone(), Arc::new(AtomicU32::new(0)));
-    let counted = runs.clone();
-    let counts = move |_| {
-        counted.fetch_add(1, Ordering::Relaxed);
-        count(store.clone(), Outcome::Done, Quota::NONE).boxed()
-    };
-    house.dispatcher.set_functions(vec![worker(1, 16, counts)]);
-    house.offer(1, 0..200).await;
-    assert_eq!(house.settled().await.done, 200);
-    assert_eq!(house.store.state("shop/a", "k").await.unwrap().unwrap().value.len(), 200);
-    for id in 1..=200 {
-        let attempts = house.store.delivery(id).await.unwrap().unwrap().attempts;
-        assert_eq!(attempts.iter().map(|a| a.attempt).collect::<Vec<_>>(), [1]);
-    }
-    // All but the first saw another's number; in turns, each sees its own the second time.
-    assert_eq!(runs.load(Ordering::Relaxed), 200 + 199);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_given_up_for_what_it_read_is_given_up_only_if_that_still_holds() {
-    let house = House::new(8, Router::default()).await;
-    let store = house.store.clone();
-    let only_once = move |_| {
-        let store = store.clone();
-        async move {
-            let ran = count(store.clone(), Outcome::Done, Quota::NONE).await;
-            let first = ran.state.keys[0].seen == Some(0);
-            if first {
-                // Another sets it, after it was read.
-                store.state_write(ran.state).await.unwrap();
-                let seen = Touched { bucket: "shop/a".into(), key: "k".into(), seen: Some(0), change: None };
-                let state = Transaction { keys: vec![seen], ..Transaction::default() };
-                return Ran { state, ..Outcome::Reject { message: "no number yet".into() }.into() };
-            }
-            Ran { state: ran.state, ..Outcome::Done.into() }
-        }
-        .boxed()
-    };
-    house.dispatcher.set_functions(vec![worker(1, 1, only_once)]);
-    house.offer(1, [1]).await;
-    assert_eq!(house.settled().await.done, 1);
-    assert_eq!(house.store.delivery(1).await.unwrap().unwrap().attempts.len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_bucket_that_would_get_too_full_fails_the_attempt() {
-    let house = House::new(8, Router::default()).await;
-    let store = house.store.clone();
-    let counts = move |_| count(store.clone(), Outcome::Done, Quota { keys: 1, bytes: 4 }).boxed();
-    house.dispatcher.set_functions(vec![worker(1, 1, counts)]);
-    house.offer(1, 0..4).await;
-    let settled = house.settled().await;
-    assert_eq!((settled.done, settled.dead), (3, 1));
-    let letter = house.store.dead(DeadFilter::All, 1).await.unwrap().remove(0);
-    assert_eq!((letter.attempts.len(), &*letter.attempts[0].outcome), (8, "quota"));
-    assert!(letter.cause.unwrap().contains("max_total"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,7 +55,7 @@ impl Config {
         match set("OTEL_TRACES_EXPORTER") {
             Some((_, value)) if value == "none" => return Ok(None),
             Some((variable, value)) if value != "otlp" => {
-                ignored(variable, &value, "spans leave by otlp or not at all")
+                ignored(variable, &value, "spans leave by otlp or, with none, not at all");
             }
             _ => {}
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::state::*;
 use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::*;
@@ -331,8 +332,6 @@ async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
 }
 
 /// Tests that move the clock.
-use state::*;
-
 macro_rules! over_every_store_in_time {
     ($($behaviour:ident)*) => {
         mod memory_store_in_time { $(

@@ -5,6 +5,8 @@
 
 mod check;
 mod dedup;
+mod failure;
+mod folder;
 mod known;
 mod read;
 mod readers;
@@ -21,10 +23,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::failure::failed;
+pub use self::folder::make_folder;
 use self::known::Known;
 use self::readers::{Readers, open_for_reading};
 use self::write::{Portion, Write};
@@ -75,12 +79,16 @@ impl SqliteStore {
         dedup_window: Duration,
         metrics: Arc<CommitMetrics>,
     ) -> Result<Self> {
-        std::fs::create_dir_all(folder)
+        make_folder(folder)
             .map_err(|e| StoreError::Failed(format!("cannot make the data folder {}: {e}", folder.display())))?;
         let path = folder.join("evoke.db");
-        let failed = |e: rusqlite::Error| StoreError::Failed(format!("{}: {e}", path.display()));
+        let failed = |e: rusqlite::Error| failed(&path, &e);
         let mut connection = Connection::open(&path).map_err(failed)?;
         configure(&connection).map_err(failed)?;
+        // The files are there when something was read. SQLite syncs the folder too, and does not say when that fails.
+        connection.query_row("PRAGMA user_version", [], |_| Ok(())).map_err(failed)?;
+        folder::sync_folder(folder)
+            .map_err(|e| StoreError::Failed(format!("syncing the data folder {} failed: {e}", folder.display())))?;
         prepare(&mut connection).map_err(failed)??;
         let instance: String =
             connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |r| r.get(0)).map_err(failed)?;
@@ -96,6 +104,7 @@ impl SqliteStore {
         backlog.apply(counters.backlog());
         let writer = writer::Writer {
             connection,
+            path: path.clone(),
             dedup,
             counters,
             known: known.clone(),
@@ -165,7 +174,7 @@ async fn send<T>(writes: mpsc::Sender<Write>, write: Write, answer: oneshot::Rec
 /// Verifies the store in `folder` without opening it for writing; works beside a process that has it open.
 pub fn check_folder(folder: &Path) -> Result<CheckReport> {
     let path = folder.join("evoke.db");
-    let failed = |e: rusqlite::Error| StoreError::Failed(format!("{}: {e}", path.display()));
+    let failed = |e: rusqlite::Error| failed(&path, &e);
     let connection = open_for_reading(&path).map_err(failed)?;
     // All rules look at one moment: a running process goes on writing.
     let moment = connection.unchecked_transaction().map_err(failed)?;
@@ -174,9 +183,16 @@ pub fn check_folder(folder: &Path) -> Result<CheckReport> {
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // To its end: whether the change was committed is said after the answer.
+    let mut journal = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let modes = journal.query_map([], |r| r.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    if modes != ["wal"] {
+        let message = format!("it has no write-ahead log: its journal mode is {modes:?}");
+        return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(message)));
+    }
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    // The writer does it, and looks at how it went.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "cache_size", -16_384)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())

@@ -1,4 +1,4 @@
-//! Metrics as text: OpenMetrics 1.0, or the older form of Prometheus.
+//! Every metric, with its name and what it says.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::format::{Format, older};
 use super::{FunctionMetrics, Ingress, Metrics, Refusal};
 use crate::outcome::Outcome;
 use crate::store::{Amount, Counts, DeliveryState, Totals};
@@ -66,40 +67,6 @@ pub struct Sandbox {
     pub cache_misses: u64,
 }
 
-/// A form of the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// OpenMetrics 1.0.
-    OpenMetrics,
-    /// The text format of Prometheus, version 0.0.4.
-    Prometheus,
-}
-
-impl Format {
-    /// The form that a request's `Accept` prefers; Prometheus' own when it has no preference.
-    pub fn preferred(accept: &str) -> Self {
-        let quality_of = |wanted: &str| {
-            let ranges = accept.split(',').filter_map(|range| {
-                let mut parts = range.split(';').map(str::trim);
-                let named = parts.next()?.eq_ignore_ascii_case(wanted);
-                let quality = parts.find_map(|parameter| parameter.strip_prefix("q="));
-                named.then(|| quality.map_or(1.0, |q| q.parse::<f32>().unwrap_or(0.0)))
-            });
-            ranges.fold(0.0, f32::max)
-        };
-        let (new, old) = (quality_of("application/openmetrics-text"), quality_of("text/plain"));
-        if new > 0.0 && new >= old { Self::OpenMetrics } else { Self::Prometheus }
-    }
-
-    /// Its media type.
-    pub fn media_type(self) -> &'static str {
-        match self {
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
-        }
-    }
-}
-
 /// Everything as text.
 pub fn render(metrics: Arc<Metrics>, moment: Moment, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
@@ -110,37 +77,6 @@ pub fn render(metrics: Arc<Metrics>, moment: Moment, format: Format) -> Result<S
         Format::OpenMetrics => text,
         Format::Prometheus => older(&text),
     })
-}
-
-/// OpenMetrics as the older form has it: a counter and an info are called what their samples are called, and there
-/// are neither units nor an end.
-fn older(text: &str) -> String {
-    let mut counters = std::collections::HashSet::new();
-    let mut infos = std::collections::HashSet::new();
-    for line in text.lines() {
-        match line.strip_prefix("# TYPE ").and_then(|described| described.split_once(' ')) {
-            Some((name, "counter")) => drop(counters.insert(name)),
-            Some((name, "info")) => drop(infos.insert(name)),
-            _ => {}
-        }
-    }
-    let mut older = String::with_capacity(text.len());
-    for line in text.lines() {
-        let described = ["# HELP ", "# TYPE "].into_iter().find_map(|start| Some((start, line.strip_prefix(start)?)));
-        let described = described.and_then(|(start, rest)| Some((start, rest.split_once(' ')?)));
-        match described {
-            Some((start, (name, rest))) if counters.contains(name) => {
-                older.extend([start, name, "_total ", rest, "\n"]);
-            }
-            Some((start, (name, rest))) if infos.contains(name) => {
-                let rest = if start == "# TYPE " { "gauge" } else { rest };
-                older.extend([start, name, "_info ", rest, "\n"]);
-            }
-            None if line.starts_with("# ") => {}
-            _ => older.extend([line, "\n"]),
-        }
-    }
-    older
 }
 
 /// All metrics at a moment.

@@ -21,7 +21,6 @@ use opentelemetry_sdk::trace::{SdkTracer, Span};
 
 use super::{Ingress, Refusal, Traceparent};
 use crate::event::Event;
-use crate::outcome::Outcome;
 use crate::store::{Accepted, Verdict};
 
 const PARENT: &str = "traceparent";
@@ -163,8 +162,8 @@ impl Live {
         self.failed(reason.name(), message.to_owned());
     }
 
-    /// The attempt ended, and this follows from it.
-    pub fn ended(mut self, outcome: &Outcome, verdict: &Verdict, took: Duration) {
+    /// The attempt ended as an outcome of this kind, and this follows from it.
+    pub fn ended(mut self, kind: &str, message: Option<&str>, verdict: &Verdict, took: Duration) {
         let Some(span) = self.0.as_mut().filter(|span| span.is_recording()) else { return };
         let follows = match verdict {
             Verdict::Done => "done",
@@ -172,12 +171,12 @@ impl Live {
             Verdict::Dead(_) => "dead",
         };
         span.set_attributes([
-            KeyValue::new("evoke.outcome", outcome.kind()),
+            KeyValue::new("evoke.outcome", kind.to_owned()),
             KeyValue::new("evoke.verdict", follows),
             KeyValue::new("evoke.duration", took.as_secs_f64()),
         ]);
-        if *outcome != Outcome::Done {
-            self.failed(outcome.kind(), outcome.message().unwrap_or_default());
+        if *verdict != Verdict::Done {
+            self.failed(kind.to_owned(), message.unwrap_or_default().to_owned());
         }
     }
 
@@ -193,9 +192,9 @@ impl Live {
         self.failed("not-committed", "the attempt that published it was not committed");
     }
 
-    fn failed(&mut self, error_type: &'static str, message: impl Into<Cow<'static, str>>) {
+    fn failed(&mut self, error_type: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) {
         let Some(span) = &mut self.0 else { return };
-        span.set_attribute(KeyValue::new("error.type", error_type));
+        span.set_attribute(KeyValue::new("error.type", error_type.into()));
         span.set_status(Status::error(message));
     }
 

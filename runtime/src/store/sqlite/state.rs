@@ -85,6 +85,14 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// What a person writes: nothing of it was read before, and it has no quota. Answers how many keys were there.
+    pub(super) fn write(&mut self, changes: &Transaction) -> rusqlite::Result<u64> {
+        let Judged::Stands(stands) = self.judge(changes)? else { return Ok(0) };
+        let existed = stands.existed;
+        self.apply(changes, stands)?;
+        Ok(existed)
+    }
+
     /// A completion was judged: with the commit it is staged no longer.
     pub(super) fn over(&mut self, completion: &Arc<Completion>) {
         if completion.state.version != 0 {

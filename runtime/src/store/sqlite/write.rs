@@ -191,7 +191,7 @@ pub(super) fn apply(
             (Settled::completed(completion, reply, completed), result)
         }
         Write::State { changes, reply } => {
-            let (existed, result) = settle(write_state(&changes, state));
+            let (existed, result) = settle(state.write(&changes));
             (Settled::Count(reply, existed), result)
         }
         Write::Redrive { which, after, reply } => {
@@ -318,7 +318,7 @@ fn complete(
     } else {
         match kept.judge(transaction)? {
             Judged::Stands(stands) => Some(stands),
-            _ if !is_pending(tx, *delivery)? => return Ok(Completed::Committed),
+            _ if !read::is_pending(tx, *delivery)? => return Ok(Completed::Committed),
             Judged::Conflict(place) => return Ok(Completed::Conflict(place)),
             Judged::OverQuota(refusal) => return Ok(Completed::OverQuota(refusal)),
         }
@@ -368,21 +368,6 @@ fn complete(
         }
     }
     Ok(Completed::Committed)
-}
-
-fn is_pending(tx: &Connection, delivery: DeliveryId) -> rusqlite::Result<bool> {
-    tx.prepare_cached("SELECT state IN (0, 1) FROM deliveries WHERE id = ?1")?
-        .query_row([delivery], |r| r.get(0))
-        .optional()
-        .map(Option::unwrap_or_default)
-}
-
-/// What a person writes: nothing of it was read before, and it has no quota.
-fn write_state(changes: &Transaction, kept: &mut Batch<'_>) -> rusqlite::Result<u64> {
-    let Judged::Stands(stands) = kept.judge(changes)? else { return Ok(0) };
-    let existed = stands.existed;
-    kept.apply(changes, stands)?;
-    Ok(existed)
 }
 
 /// The first delivery of an order key that is neither done nor purged: only it may run.
