@@ -5,6 +5,7 @@
 //! random comes from `EVOKE_SEED`, which every failure names.
 
 mod disk;
+mod full_disk;
 mod io_errors;
 pub(crate) mod items;
 mod power;
