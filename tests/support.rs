@@ -48,6 +48,7 @@ pub(crate) fn components() -> &'static Path {
 /// A folder with a manifest, and the Evoke that runs it.
 pub(crate) struct Evoke {
     folder: TempDir,
+    environment: Vec<(&'static str, String)>,
     running: Option<Running>,
 }
 
@@ -74,7 +75,7 @@ impl Answer {
 impl Evoke {
     /// A folder with this manifest, in which `$FUNCTIONS` stands for the folder of the components.
     pub(crate) fn with(manifest: &str) -> Self {
-        let evoke = Self { folder: TempDir::new().unwrap(), running: None };
+        let evoke = Self { folder: TempDir::new().unwrap(), environment: Vec::new(), running: None };
         evoke.write_manifest(manifest);
         evoke
     }
@@ -84,6 +85,11 @@ impl Evoke {
         let mut evoke = Self::with(manifest);
         evoke.up();
         evoke
+    }
+
+    /// Sets environment variables of what is run from now on.
+    pub(crate) fn set_environment(&mut self, variables: &[(&'static str, &str)]) {
+        self.environment = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     }
 
     pub(crate) fn write_manifest(&self, manifest: &str) {
@@ -101,6 +107,10 @@ impl Evoke {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evoke"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).env_remove("EVOKE_LOG");
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")) {
+            command.env_remove(name);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -134,35 +144,56 @@ impl Evoke {
 
     /// Starts it and waits until it is ready.
     pub(crate) fn up_and(&mut self, more: &[&str]) {
-        if let Err(status) = self.try_up(more, &[]) {
-            panic!("not up ({status}): {}", self.log());
-        }
+        self.start(more);
+        self.await_ready();
     }
 
     /// Starts it with more in its environment, and waits until it is ready; `Err` when it ended before.
-    pub(crate) fn try_up(&mut self, more: &[&str], environment: &[(&str, PathBuf)]) -> Result<(), ExitStatus> {
-        let listen = self.path(".evoke/listen.json");
+    pub(crate) fn try_up(&mut self, environment: &[(&str, PathBuf)]) -> Result<(), ExitStatus> {
+        self.start_in(&[], environment);
+        self.ready()
+    }
+
+    /// Starts it, and does not wait: its addresses are not known yet.
+    pub(crate) fn start(&mut self, more: &[&str]) {
+        self.start_in(more, &[]);
+    }
+
+    fn start_in(&mut self, more: &[&str], environment: &[(&str, PathBuf)]) {
         // A killed one leaves its file behind.
-        let _ = std::fs::remove_file(&listen);
+        let _ = std::fs::remove_file(self.path(".evoke/listen.json"));
         let log = std::fs::File::options().create(true).append(true).open(self.path("up.log")).unwrap();
         let arguments = [&["up", "evoke.yaml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"], more].concat();
         let mut command = self.command(&arguments);
         command.envs(environment.iter().map(|(name, value)| (name, value)));
-        let mut process = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let process = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        self.running = Some(Running { process, http: String::new(), admin: String::new() });
+    }
+
+    /// Waits until it says where it listens.
+    pub(crate) fn await_ready(&mut self) {
+        if let Err(status) = self.ready() {
+            panic!("not up ({status}): {}", self.log());
+        }
+    }
+
+    fn ready(&mut self) -> Result<(), ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
         let addresses: Value = loop {
-            let text = std::fs::read_to_string(&listen).unwrap_or_default();
+            let text = std::fs::read_to_string(self.path(".evoke/listen.json")).unwrap_or_default();
             if let Ok(addresses) = serde_json::from_str(&text) {
                 break addresses;
             }
-            if let Some(status) = process.try_wait().unwrap() {
+            if let Some(status) = self.running.as_mut().expect("it was started").process.try_wait().unwrap() {
+                self.running = None;
                 return Err(status);
             }
             assert!(Instant::now() < deadline, "not up: {}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         };
+        let running = self.running.as_mut().expect("it was started");
         let address = |name: &str| addresses[name].as_str().unwrap().to_owned();
-        self.running = Some(Running { process, http: address("http"), admin: address("admin") });
+        (running.http, running.admin) = (address("http"), address("admin"));
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 
 mod attempt;
 mod lane;
+mod measure;
 mod turns;
 
 use std::collections::{HashMap, VecDeque};
@@ -19,15 +20,16 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use self::attempt::End;
 use self::lane::{LOAD_MAX, Lane};
+use self::measure::Measured;
 use self::turns::Turns;
 use crate::bus::Bus;
 use crate::clock::{Clock, UnixMs};
 use crate::event::Event;
 use crate::outcome::{Outcome, RetryPolicy};
-use crate::state::Transaction;
-use crate::store::{Committed, Completion, DeliveryId, FunctionId, ReadyDelivery, Store, StoreError};
+use crate::state::{Place, Transaction};
+use crate::store::{Committed, Completed, Completion, DeliveryId, FunctionId, ReadyDelivery, Store, StoreError};
+use crate::telemetry::FunctionMetrics;
 
 /// Runs one function; the sandbox's side of the dispatcher.
 pub trait Runner: Send + Sync + 'static {
@@ -74,6 +76,8 @@ pub struct Worker {
     pub retry: RetryPolicy,
     /// What runs it.
     pub runner: Arc<dyn Runner>,
+    /// What its attempts are counted in.
+    pub metrics: Arc<FunctionMetrics>,
 }
 
 /// A handle to the dispatcher; cheap to clone.
@@ -87,10 +91,10 @@ struct Inner {
     /// Of all functions together.
     running_max: u32,
     state: Mutex<State>,
+    /// At state that several attempts change at once.
+    turns: Turns,
     /// What ends of attempts weigh that the store has and did not commit yet.
     uncommitted: AtomicUsize,
-    /// At the state that several attempts change at once.
-    turns: Turns,
     /// Woken when an earlier retry than the one that is waited for came up.
     alarm: Notify,
     tasks: TaskTracker,
@@ -106,6 +110,18 @@ struct State {
     /// A worker is on its way that has not looked for work yet.
     worker_comes: bool,
     stopping: bool,
+    /// Attempts that used state and are not committed: they may have to run again.
+    unsure: HashMap<DeliveryId, (ReadyDelivery, Measured)>,
+    /// Deliveries that run again, with what another changed.
+    again: HashMap<DeliveryId, Place>,
+}
+
+/// A delivery that is to run now.
+struct Picked {
+    worker: Worker,
+    delivery: ReadyDelivery,
+    /// What another changed, when it ran before.
+    changed: Option<Place>,
 }
 
 struct Function {
@@ -135,8 +151,8 @@ impl Dispatcher {
             clock,
             running_max: running_max.max(1),
             state: Mutex::default(),
-            uncommitted: AtomicUsize::new(0),
             turns: Turns::default(),
+            uncommitted: AtomicUsize::new(0),
             alarm: Notify::new(),
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -179,6 +195,11 @@ impl Dispatcher {
         self.lock().functions.iter().map(|(id, function)| (*id, function.lane.running)).collect()
     }
 
+    /// How many deliveries of each function wait in memory now.
+    pub fn held(&self) -> HashMap<FunctionId, u32> {
+        self.lock().functions.iter().map(|(id, function)| (*id, function.lane.waiting())).collect()
+    }
+
     /// Starts nothing more and waits for what runs, at most for `limit`; answers how many were left running. What
     /// was not finished stays pending in the store.
     pub async fn drain(&self, limit: Duration) -> u32 {
@@ -199,9 +220,12 @@ impl Dispatcher {
         let mut state = self.lock();
         let mut earliest_retry_ms = None;
         for (completion, result) in settled {
-            weight += attempt::weight_of(&completion);
             if let Err(StoreError::Full) = result {
                 self.0.tasks.spawn_on(self.clone().commit_later(completion), &self.0.runtime);
+                continue;
+            }
+            weight += weight_of(&completion);
+            if !completion.state.is_empty() && self.has_to_go_on(&mut state, &completion, result) {
                 continue;
             }
             let retry_at_ms = attempt::retry_at_ms(&completion);
@@ -225,11 +249,40 @@ impl Dispatcher {
         }
     }
 
+    /// What follows on the commit of an attempt that used state. `false` when it is over.
+    fn has_to_go_on(&self, state: &mut State, completion: &Completion, result: Result<Completed, StoreError>) -> bool {
+        let Some((delivery, measured)) = state.unsure.remove(&completion.delivery) else { return false };
+        let Some(function) = state.functions.get_mut(&completion.function) else { return false };
+        let metrics = &function.worker.metrics;
+        match result {
+            Ok(Completed::Conflict(place)) => {
+                measured.runs_again(metrics);
+                state.again.insert(delivery.id, place);
+                function.lane.again(delivery);
+                self.consider(state, completion.function);
+            }
+            Ok(Completed::OverQuota(message)) => {
+                let failed = attempt::over_quota(&self.0, &function.worker, &delivery, completion, message);
+                measured.ended(metrics, &failed);
+                self.0.tasks.spawn_on(self.clone().settle(failed), &self.0.runtime);
+            }
+            Ok(Completed::Committed) | Err(_) => {
+                measured.ended(metrics, completion);
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn settle(self, completion: Completion) {
+        self.0.uncommitted.fetch_add(weight_of(&completion), Ordering::Relaxed);
+        // The store says itself when it is gone for good; the delivery is pending when it is opened again.
+        let _ = self.0.store.settle(Arc::new(completion)).await;
+    }
+
     async fn commit_later(self, completion: Arc<Completion>) {
-        attempt::commit_when_there_is_room(&*self.0.store, &completion).await;
-        let retry_at_ms = attempt::retry_at_ms(&completion);
-        self.change(completion.function, |lane| lane.ended(completion.delivery, retry_at_ms));
-        self.0.alarm.notify_one();
+        let result = attempt::commit_when_there_is_room(&*self.0.store, &completion).await;
+        self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
     }
 
     /// After every change of a lane: gives it a turn when it can use one, and loads when it is behind.
@@ -268,18 +321,28 @@ impl Dispatcher {
             state.worker_comes = false;
             self.pick(&mut state)
         };
-        while let Some((worker, delivery)) = next {
-            let end = attempt::make(&self.0, &worker, &delivery).await;
+        while let Some(Picked { worker, delivery, changed }) = next {
+            let (completion, measured, turn) = attempt::make(&self.0, &worker, &delivery, changed).await;
+            self.0.uncommitted.fetch_add(weight_of(&completion), Ordering::Relaxed);
+            if completion.state.is_empty() {
+                measured.ended(&worker.metrics, &completion);
+            } else {
+                self.lock().unsure.insert(delivery.id, (delivery.clone(), measured));
+            }
+            let completion = Arc::new(completion);
+            if turn.is_some() && !completion.state.lists.is_empty() {
+                // A list of keys shows what is committed, so whoever has the next turn has to find it committed.
+                let result = self.0.store.complete(completion.clone()).await;
+                self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
+            } else {
+                // The store says itself when it is gone for good; the delivery is pending when it is opened again.
+                let _ = self.0.store.settle(completion).await;
+            }
+            drop(turn);
             let mut state = self.lock();
             state.running = state.running.saturating_sub(1);
             if let Some(function) = state.functions.get_mut(&delivery.function) {
                 function.lane.ran();
-                if let End::Committed(retry_at_ms) = end {
-                    function.lane.ended(delivery.id, retry_at_ms);
-                }
-            }
-            if let End::Committed(Some(_)) = end {
-                self.0.alarm.notify_one();
             }
             self.consider(&mut state, delivery.function);
             next = self.pick(&mut state);
@@ -287,7 +350,7 @@ impl Dispatcher {
     }
 
     /// The next delivery to run: functions take turns.
-    fn pick(&self, state: &mut State) -> Option<(Worker, ReadyDelivery)> {
+    fn pick(&self, state: &mut State) -> Option<Picked> {
         while self.has_room(state) {
             let id = state.turns.pop_front()?;
             let Some(function) = state.functions.get_mut(&id) else { continue };
@@ -296,7 +359,10 @@ impl Dispatcher {
             if function.lane.running >= function.worker.concurrency {
                 continue;
             }
-            let picked = function.lane.pick().map(|delivery| (function.worker.clone(), delivery));
+            let picked = function.lane.pick().map(|delivery| {
+                let changed = if state.again.is_empty() { None } else { state.again.remove(&delivery.id) };
+                Picked { worker: function.worker.clone(), delivery, changed }
+            });
             state.running += u32::from(picked.is_some());
             self.consider(state, id);
             if picked.is_some() {
@@ -365,6 +431,10 @@ impl Dispatcher {
             Duration::from_millis(wait_ms).min(ALARM_MAX)
         })
     }
+}
+
+fn weight_of(completion: &Completion) -> usize {
+    COMPLETION_BYTES + completion.publishes.iter().map(|new| new.event.size()).sum::<usize>() + completion.state.size()
 }
 
 #[cfg(test)]

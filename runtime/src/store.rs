@@ -4,6 +4,7 @@
 
 mod answer;
 mod backlog;
+mod counts;
 pub mod memory;
 pub mod sqlite;
 
@@ -26,6 +27,7 @@ use crate::event::Event;
 use crate::state::{Entry, Keys, Place, Transaction, Usage};
 
 pub use self::backlog::{Amount, Backlog, Origin};
+pub use self::counts::{CheckReport, Counts, Totals};
 
 /// A position in the total order of accepted events; the first is 1.
 pub type Seq = i64;
@@ -200,9 +202,10 @@ pub struct Completion {
 }
 
 /// What became of a completion.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Completed {
     /// It is committed, or was before.
+    #[default]
     Committed,
     /// The attempt read what another changed meanwhile: nothing of it was committed.
     Conflict(Place),
@@ -257,79 +260,6 @@ pub enum DeadFilter {
     Function(String),
     /// One.
     Delivery(DeliveryId),
-}
-
-/// How many deliveries a function has in each state.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Ready to run.
-    pub ready: u64,
-    /// Waiting for another attempt.
-    pub retrying: u64,
-    /// Waiting for an earlier one of their order key.
-    pub blocked: u64,
-    /// Done.
-    pub done: u64,
-    /// Given up.
-    pub dead: u64,
-    /// Given up and let go.
-    pub purged: u64,
-}
-
-impl Counts {
-    /// How many are in a state.
-    pub fn get(&self, state: DeliveryState) -> u64 {
-        match state {
-            DeliveryState::Ready => self.ready,
-            DeliveryState::Retrying => self.retrying,
-            DeliveryState::Blocked => self.blocked,
-            DeliveryState::Done => self.done,
-            DeliveryState::Dead => self.dead,
-            DeliveryState::Purged => self.purged,
-        }
-    }
-
-    /// The same, to be changed.
-    pub fn of(&mut self, state: DeliveryState) -> &mut u64 {
-        match state {
-            DeliveryState::Ready => &mut self.ready,
-            DeliveryState::Retrying => &mut self.retrying,
-            DeliveryState::Blocked => &mut self.blocked,
-            DeliveryState::Done => &mut self.done,
-            DeliveryState::Dead => &mut self.dead,
-            DeliveryState::Purged => &mut self.purged,
-        }
-    }
-
-    /// Deliveries that are owed still.
-    pub fn pending(&self) -> u64 {
-        self.ready + self.retrying + self.blocked
-    }
-
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        self.pending() + self.done + self.dead + self.purged
-    }
-}
-
-/// What is in a store, in numbers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Events accepted.
-    pub events: u64,
-    /// Deliveries that these events were owed when they were accepted.
-    pub owed: u64,
-    /// Deliveries by function, by full name.
-    pub functions: BTreeMap<String, Counts>,
-}
-
-/// What `check` found: conservation holds and the store is sound when `problems` is empty.
-#[derive(Debug, Clone, Default)]
-pub struct CheckReport {
-    /// The numbers.
-    pub totals: Totals,
-    /// What is wrong, for people; at most 100 lines.
-    pub problems: Vec<String>,
 }
 
 /// How long a source and id are known by default: longer than producers try again, short enough that nobody waits for
@@ -409,6 +339,14 @@ pub trait Store: Send + Sync + 'static {
     /// from memory.
     fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>>;
 
+    /// The same, with what was staged and is not committed yet: for an attempt, which is judged in its turn.
+    fn state_ahead(&self, bucket: &str, key: &str) -> Answer<Option<Entry>>;
+
+    /// Shows what a transaction writes to those that read ahead, so that an attempt need not wait for the commit of
+    /// the one before. The error is what was changed since it was read: it would be a conflict, and nothing is shown.
+    /// What was staged has to be settled or completed; it is shown until that is committed or refused.
+    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place>;
+
     /// The first `limit` keys of a bucket behind `after`.
     fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys>;
 
@@ -448,6 +386,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The numbers, which run along: nothing is counted, so that it takes the same time with any number of events.
     fn totals(&self) -> Answer<Totals>;
+
+    /// Its files on disk, in bytes.
+    fn size_bytes(&self) -> Answer<u64>;
 
     /// Verifies conservation and integrity: counts, and compares with the numbers that run along.
     fn check(&self) -> Answer<CheckReport>;

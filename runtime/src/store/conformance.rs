@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::state::*;
 use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::*;
@@ -358,7 +359,6 @@ macro_rules! over_every_store_in_time {
 over_every_store_in_time! {
     an_id_is_free_again_when_the_dedup_window_is_over
 }
-use state::*;
 
 macro_rules! over_every_store {
     ($($behaviour:ident)*) => {
@@ -401,4 +401,5 @@ over_every_store! {
     a_list_of_keys_holds_until_one_comes_or_goes
     a_bucket_does_not_grow_past_its_quota
     counts_of_many_at_once_are_exact
+    what_is_staged_is_seen_ahead_and_no_stale_read_is_staged
 }

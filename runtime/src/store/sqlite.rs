@@ -38,7 +38,8 @@ use super::{
     StoredEvent, Totals,
 };
 use crate::clock::{Clock, UnixMs};
-use crate::state::{Entry, Keys, Transaction, Usage};
+use crate::state::{Entry, Keys, Place, Transaction, Usage};
+use crate::telemetry::CommitMetrics;
 
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
 /// What each version adds to the one before it, from version 2 on.
@@ -68,6 +69,16 @@ impl SqliteStore {
 
     /// The same, with the time in which a source and id are accepted once.
     pub fn open_with(folder: &Path, clock: Clock, dedup_window: Duration) -> Result<Self> {
+        Self::open_measured(folder, clock, dedup_window, Arc::default())
+    }
+
+    /// The same, and counts its commits.
+    pub fn open_measured(
+        folder: &Path,
+        clock: Clock,
+        dedup_window: Duration,
+        metrics: Arc<CommitMetrics>,
+    ) -> Result<Self> {
         make_folder(folder)
             .map_err(|e| StoreError::Failed(format!("cannot make the data folder {}: {e}", folder.display())))?;
         let path = folder.join("evoke.db");
@@ -83,9 +94,8 @@ impl SqliteStore {
             connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |r| r.get(0)).map_err(failed)?;
         let mut counters = totals::Counters::load(&connection).map_err(failed)?;
         let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(failed)?;
-        let (buckets, state_version) = state::load(&connection).map_err(failed)?;
-        let known = Arc::new(Known::new(buckets));
 
+        let known = Arc::new(state::load(&connection).map_err(failed)?);
         let (newest_tx, newest) = watch::channel(counters.newest());
         let (failure_tx, failure) = watch::channel(None);
         let (writes, queue) = mpsc::channel(WAITING_MAX);
@@ -97,13 +107,13 @@ impl SqliteStore {
             path: path.clone(),
             dedup,
             counters,
-            state_version,
             known: known.clone(),
             clock,
             sink: sink.clone(),
             newest: newest_tx,
             backlog: backlog.clone(),
             failure: failure_tx,
+            metrics,
         };
         std::thread::Builder::new()
             .name("store-writer".into())
@@ -136,6 +146,15 @@ impl SqliteStore {
                 next_after = portion.next_after;
             }
             Ok(count)
+        })
+    }
+
+    /// What is known of a key, or what the file says.
+    fn find_state(&self, bucket: &str, key: &str, ahead: bool) -> Result<Option<Entry>> {
+        self.known.get(bucket, key, ahead).or_else(|ticket| {
+            let entry = self.readers.now(|c| state::get(c, bucket, key))?;
+            self.known.bring(&ticket, bucket, key, entry.clone());
+            Ok(entry)
         })
     }
 
@@ -254,12 +273,15 @@ impl Store for SqliteStore {
     }
 
     fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
-        let found = self.known.get(bucket, key).or_else(|ticket| {
-            let entry = self.readers.now(|c| state::get(c, bucket, key))?;
-            self.known.bring(&ticket, bucket, key, entry.clone());
-            Ok(entry)
-        });
-        Answer::now(found)
+        Answer::now(self.find_state(bucket, key, false))
+    }
+
+    fn state_ahead(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
+        Answer::now(self.find_state(bucket, key, true))
+    }
+
+    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place> {
+        self.known.stage(transaction)
     }
 
     fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys> {
@@ -315,6 +337,10 @@ impl Store for SqliteStore {
 
     fn totals(&self) -> Answer<Totals> {
         self.read(totals::read)
+    }
+
+    fn size_bytes(&self) -> Answer<u64> {
+        Answer::now(Ok(self.readers.size_bytes()))
     }
 
     fn check(&self) -> Answer<CheckReport> {

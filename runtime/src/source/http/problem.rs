@@ -9,6 +9,7 @@ use http_body_util::Full;
 
 use crate::bus::Refused;
 use crate::store::StoreError;
+use crate::telemetry::Refusal;
 
 /// How long to stay away while the disk is full or the process stops, in seconds.
 const RETRY_AFTER_S: u64 = 10;
@@ -53,6 +54,16 @@ impl Problem {
     pub(super) fn later(after: Duration, detail: impl Into<String>) -> Self {
         let seconds = after.as_secs().max(1);
         Self { header: Some((RETRY_AFTER, seconds.into())), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+    }
+
+    /// What a refusal of this status is counted as.
+    pub(super) fn reason(&self) -> Refusal {
+        match self.status {
+            StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge,
+            StatusCode::SERVICE_UNAVAILABLE => Refusal::Overloaded,
+            StatusCode::TOO_MANY_REQUESTS => Refusal::Crowding,
+            _ => Refusal::Invalid,
+        }
     }
 
     pub(super) fn response(self) -> Response<Full<Bytes>> {

@@ -32,6 +32,16 @@ impl Readers {
         Self { path, idle: Mutex::default(), permits: Semaphore::new(READERS_MAX) }
     }
 
+    /// The database file with its log and the log's index.
+    pub(super) fn size_bytes(&self) -> u64 {
+        let files = ["", "-wal", "-shm"].into_iter().map(|ending| {
+            let mut file = self.path.as_os_str().to_owned();
+            file.push(ending);
+            std::fs::metadata(file).map_or(0, |metadata| metadata.len())
+        });
+        files.sum()
+    }
+
     /// Runs a query here and now: one that reads a row or a page takes some ten microseconds, less than handing it to
     /// another thread does.
     pub(super) fn now<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {

@@ -101,7 +101,7 @@ pub(super) enum Settled {
     Portion(Reply<Portion>, Portion),
     Unit(Reply<()>),
     /// For the sink.
-    Told(Arc<Completion>, Completed),
+    Completion(Arc<Completion>, Completed),
 }
 
 impl Settled {
@@ -110,24 +110,24 @@ impl Settled {
         match write {
             Write::Register { reply, .. } => Self::Ids(reply, Vec::new()),
             Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
-            Write::Complete { completion, reply } => Self::completion(completion, reply, Completed::Committed),
+            Write::Complete { completion, reply } => Self::completed(completion, reply, Completed::Committed),
             Write::State { reply, .. } => Self::Count(reply, 0),
             Write::Redrive { reply, .. } | Write::Purge { reply, .. } => Self::Portion(reply, Portion::default()),
             Write::Close { reply } => Self::Unit(reply),
         }
     }
 
-    fn completion(completion: Arc<Completion>, reply: Option<Reply<Completed>>, completed: Completed) -> Self {
+    fn completed(completion: Arc<Completion>, reply: Option<Reply<Completed>>, completed: Completed) -> Self {
         match reply {
             Some(reply) => Self::Completed(reply, completed),
-            None => Self::Told(completion, completed),
+            None => Self::Completion(completion, completed),
         }
     }
 
     /// What the sink is told of; the others keep their answer.
     pub(super) fn for_sink(self) -> std::result::Result<(Arc<Completion>, Completed), Self> {
         match self {
-            Self::Told(completion, completed) => Ok((completion, completed)),
+            Self::Completion(completion, completed) => Ok((completion, completed)),
             other => Err(other),
         }
     }
@@ -135,7 +135,7 @@ impl Settled {
     /// Sends the answer. Whoever asked may be gone: the commit stands all the same.
     pub(super) fn succeed(self) {
         match self {
-            Self::Told(..) => {}
+            Self::Completion(..) => {}
             Self::Ids(reply, ids) => drop(reply.send(Ok(ids))),
             Self::Accepted(reply, accepted) => drop(reply.send(Ok(accepted))),
             Self::Completed(reply, completed) => drop(reply.send(Ok(completed))),
@@ -148,7 +148,7 @@ impl Settled {
     /// Tells that nothing of the write was committed.
     pub(super) fn fail(self, error: &StoreError) {
         match self {
-            Self::Told(..) => {}
+            Self::Completion(..) => {}
             Self::Ids(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Accepted(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Completed(reply, _) => drop(reply.send(Err(error.clone()))),
@@ -185,14 +185,13 @@ pub(super) fn apply(
             (Settled::Accepted(reply, accepted), result)
         }
         Write::Complete { completion, reply } => {
-            let (completed, result) = match complete(tx, dedup, counters, now_ms, &completion, state, ready) {
-                Ok(completed) => (completed, Ok(())),
-                Err(error) => (Completed::Committed, Err(error)),
-            };
-            (Settled::completion(completion, reply, completed), result)
+            let result = complete(tx, dedup, counters, now_ms, &completion, state, ready);
+            state.over(&completion);
+            let (completed, result) = settle(result);
+            (Settled::completed(completion, reply, completed), result)
         }
         Write::State { changes, reply } => {
-            let (existed, result) = settle(write_state(&changes, state));
+            let (existed, result) = settle(state.write(&changes));
             (Settled::Count(reply, existed), result)
         }
         Write::Redrive { which, after, reply } => {
@@ -319,7 +318,7 @@ fn complete(
     } else {
         match kept.judge(transaction)? {
             Judged::Stands(stands) => Some(stands),
-            _ if !is_pending(tx, *delivery)? => return Ok(Completed::Committed),
+            _ if !read::is_pending(tx, *delivery)? => return Ok(Completed::Committed),
             Judged::Conflict(place) => return Ok(Completed::Conflict(place)),
             Judged::OverQuota(refusal) => return Ok(Completed::OverQuota(refusal)),
         }
@@ -369,21 +368,6 @@ fn complete(
         }
     }
     Ok(Completed::Committed)
-}
-
-fn is_pending(tx: &Connection, delivery: DeliveryId) -> rusqlite::Result<bool> {
-    tx.prepare_cached("SELECT state IN (0, 1) FROM deliveries WHERE id = ?1")?
-        .query_row([delivery], |r| r.get(0))
-        .optional()
-        .map(Option::unwrap_or_default)
-}
-
-/// What a person writes: nothing of it was read before, and it has no quota.
-fn write_state(changes: &Transaction, kept: &mut Batch<'_>) -> rusqlite::Result<u64> {
-    let Judged::Stands(stands) = kept.judge(changes)? else { return Ok(0) };
-    let existed = stands.existed;
-    kept.apply(changes, stands)?;
-    Ok(existed)
 }
 
 /// The first delivery of an order key that is neither done nor purged: only it may run.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
@@ -14,8 +14,8 @@ use super::state::Batch;
 use super::totals::Counters;
 use super::write::{Settled, Write, apply};
 use crate::clock::Clock;
-use crate::state::Version;
 use crate::store::{Backlog, CommitSink, Committed, ReadyDelivery, Seq, StoreError};
+use crate::telemetry::CommitMetrics;
 
 /// Writes in one commit. Past about a thousand the fsync is a small part of the commit's time, and the first of the
 /// batch would only wait longer.
@@ -33,14 +33,13 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) dedup: Dedup,
     pub(super) counters: Counters,
-    /// Of the last write of state; ascends for good, also through commits that failed.
-    pub(super) state_version: Version,
     pub(super) known: Arc<Known>,
     pub(super) clock: Clock,
     pub(super) sink: Arc<Mutex<Option<CommitSink>>>,
     pub(super) newest: watch::Sender<Seq>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) failure: watch::Sender<Option<String>>,
+    pub(super) metrics: Arc<CommitMetrics>,
 }
 
 impl Writer {
@@ -76,10 +75,12 @@ impl Writer {
 
     /// One transaction. `Err` latches: the state on disk is not known any more.
     fn commit(&mut self, batch: Vec<Write>) -> Result<(), String> {
-        let before = self.counters.clone();
+        let (before, started) = (self.counters.clone(), Instant::now());
         let mut answers = Vec::with_capacity(batch.len());
         let mut ready = Vec::new();
         let Err(error) = self.transact(batch, &mut answers, &mut ready) else {
+            self.metrics.writes.count(answers.len() as u64);
+            self.metrics.duration.observe(started.elapsed());
             self.backlog.apply(self.counters.backlog());
             self.tell(ready, answers, &Ok(()));
             return Ok(());
@@ -148,7 +149,7 @@ impl Writer {
             }
         };
         let now_ms = self.clock.now_ms();
-        let mut state = Batch::new(&transaction, &self.known, &mut self.state_version);
+        let mut state = Batch::new(&transaction, &self.known);
         let mut batch = batch.into_iter();
         while let Some(write) = batch.next() {
             let (answer, result) =
@@ -159,10 +160,10 @@ impl Writer {
                 return Err(error);
             }
         }
-        let (buckets, changed) = state.into_changes();
         self.counters.write(&transaction)?;
+        let changes = state.into_changes();
         transaction.commit()?;
-        self.known.committed(buckets, changed);
+        self.known.committed(changes);
         Ok(())
     }
 
