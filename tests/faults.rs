@@ -9,6 +9,7 @@ mod full_disk;
 mod io_errors;
 pub(crate) mod items;
 mod power;
+pub(crate) mod producers;
 pub(crate) mod random;
 mod shim;
 mod trace;
