@@ -144,14 +144,15 @@ impl Evoke {
 
     /// Starts it and waits until it is ready.
     pub(crate) fn up_and(&mut self, more: &[&str]) {
-        self.start(more);
-        self.await_ready();
+        if let Err(status) = self.try_up(more, &[]) {
+            panic!("not up ({status}): {}", self.log());
+        }
     }
 
     /// Starts it with more in its environment, and waits until it is ready; `Err` when it ended before.
-    pub(crate) fn try_up(&mut self, environment: &[(&str, PathBuf)]) -> Result<(), ExitStatus> {
-        self.start_in(&[], environment);
-        self.ready()
+    pub(crate) fn try_up(&mut self, more: &[&str], environment: &[(&str, PathBuf)]) -> Result<(), ExitStatus> {
+        self.start_in(more, environment);
+        self.await_addresses()
     }
 
     /// Starts it, and does not wait: its addresses are not known yet.
@@ -172,12 +173,12 @@ impl Evoke {
 
     /// Waits until it says where it listens.
     pub(crate) fn await_ready(&mut self) {
-        if let Err(status) = self.ready() {
+        if let Err(status) = self.await_addresses() {
             panic!("not up ({status}): {}", self.log());
         }
     }
 
-    fn ready(&mut self) -> Result<(), ExitStatus> {
+    fn await_addresses(&mut self) -> Result<(), ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
         let addresses: Value = loop {
             let text = std::fs::read_to_string(self.path(".evoke/listen.json")).unwrap_or_default();

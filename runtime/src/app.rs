@@ -212,9 +212,9 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
 /// Opens what outlives reloads.
 async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Listener, Listener)> {
     let clock = Clock::system();
-    let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
     let metrics = Arc::new(Metrics::new());
     let (window, commits) = (options.dedup_window, metrics.commits.clone());
+    let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
     let store = SqliteStore::open_measured(data.path(), clock.clone(), window, commits);
     let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;

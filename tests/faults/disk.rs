@@ -192,7 +192,7 @@ impl Node {
                 Change::Truncate(length) if random.percent(share) => content.resize(*length, 0),
                 Change::Truncate(_) => {}
                 Change::Write { offset, bytes } => {
-                    keep_sectors(&mut content, *offset, &trace.bytes[bytes.clone()], share, random)
+                    keep_sectors(&mut content, *offset, &trace.bytes[bytes.clone()], share, random);
                 }
             }
         }

@@ -32,7 +32,7 @@ fn a_full_disk_refuses_with_a_time_to_come_back_and_works_again_when_there_is_ro
     let mut evoke = Evoke::with(&manifest());
     let room = Room::of(&evoke);
     let shim = Shim::beneath(&evoke).limited_by(&room);
-    evoke.try_up(shim.environment()).unwrap();
+    evoke.try_up(&[], shim.environment()).unwrap();
     let items = Items::plain(seed, 20, 60_000);
     let mut accepted = BTreeSet::new();
     let mut next = 0;

@@ -18,7 +18,7 @@ fn fail(fault: &str, items: &Items, count: usize, compiled: &Path) -> bool {
     evoke.take_compiled(compiled);
     let (trace, fired) = (evoke.path("trace"), evoke.path("fired"));
     let shim = Shim::beneath(&evoke).recording(trace.clone()).failing(fault, fired.clone());
-    let status = match evoke.try_up(shim.environment()) {
+    let status = match evoke.try_up(&[], shim.environment()) {
         Err(status) => status,
         Ok(()) => {
             (0..count).for_each(|number| send(items, &evoke, number));

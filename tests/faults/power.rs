@@ -49,7 +49,7 @@ fn record(items: &Items, count: usize) -> (Evoke, Trace) {
     let mut evoke = Evoke::with(&manifest());
     let path = evoke.path("trace");
     let shim = Shim::beneath(&evoke).recording(path.clone());
-    evoke.try_up(shim.environment()).unwrap();
+    evoke.try_up(&[], shim.environment()).unwrap();
     send_all(items, evoke.http(), count);
     assert!(evoke.stop().success(), "{}", evoke.log());
     let trace = Trace::read(&path);
@@ -100,7 +100,7 @@ impl Committed {
                 }
             }
             Record::Syncing { file, serial } if self.log == Some(*file) => {
-                self.syncing.push((*serial, self.unsynced.len()))
+                self.syncing.push((*serial, self.unsynced.len()));
             }
             Record::Synced { ok: false, file, .. } if !self.folders.contains(file) => self.failed = true,
             Record::Synced { file, serial, ok: true } if self.log == Some(*file) && !self.failed => {
@@ -211,7 +211,7 @@ fn assert_goes_on(before: &Evoke, items: &Items, folder: &Path, owed: &BTreeSet<
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), evoke.path(".evoke").join(entry.file_name())).unwrap();
     }
-    evoke.try_up(&[]).unwrap_or_else(|status| panic!("{status}: {}; {words}", evoke.log()));
+    evoke.try_up(&[], &[]).unwrap_or_else(|status| panic!("{status}: {}; {words}", evoke.log()));
     evoke.settle();
     let by_type = evoke.verify(items, owed);
     assert!(by_type.values().all(|numbers| *numbers == by_type["item"]), "not all went all the way; {words}");
