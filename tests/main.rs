@@ -14,5 +14,6 @@ mod kinds;
 mod orders;
 mod overload;
 mod reload;
+mod retention;
 mod tidy;
 mod timers;

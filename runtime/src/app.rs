@@ -7,6 +7,7 @@ mod explain;
 mod functions;
 mod invoke;
 mod manifests;
+mod retention;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ use crate::router::Router;
 use crate::sandbox::{LogSink, Sandbox, Settings};
 use crate::source::http::{Http, Routes};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{FunctionId, Store};
+use crate::store::{FunctionId, Retention, Store};
 
 /// How `up` is to run.
 #[derive(Debug, Clone)]
@@ -60,6 +61,8 @@ pub struct UpOptions {
     pub dedup_window: Duration,
     /// What may be pending before no more is taken on.
     pub backlog_max: bus::Amount,
+    /// What is kept of what is over.
+    pub retention: Retention,
 }
 
 /// Why a command could not do what it was asked.
@@ -168,6 +171,9 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     let serving = tokio::spawn(app.http.clone().serve(public, limits, stop_http.clone()));
     let administering =
         tokio::spawn(admin::serve(admin_of(app.running.clone(), app.clock.clone(), stop_admin.clone()), admin));
+    let stop_retention = CancellationToken::new();
+    let retaining = retention::run(app.running.store.clone(), app.options.retention, stop_retention.clone());
+    let retaining = tokio::spawn(retaining);
     data.announce(http_address, admin_address)?;
     say("listening", &format!("http://{http_address} (sources), http://{admin_address} (admin)"));
     say("ready", "Ctrl-C stops");
@@ -179,10 +185,12 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     stop_http.cancel();
     let _ = serving.await;
     app.running.sources.lock().await.stop().await;
+    stop_retention.cancel();
     let left = app.running.dispatcher.drain(app.options.drain).await;
     if left > 0 {
         say("drained", &format!("{left} deliveries were still running; they run again at the next start"));
     }
+    let _ = retaining.await;
     let _ = app.running.store.close().await;
     stop_admin.cancel();
     let _ = administering.await;

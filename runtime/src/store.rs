@@ -254,6 +254,8 @@ pub struct Counts {
     pub dead: u64,
     /// Given up and let go.
     pub purged: u64,
+    /// Of those that are done or purged, how many retention removed.
+    pub removed: u64,
 }
 
 impl Counts {
@@ -292,15 +294,37 @@ impl Counts {
     }
 }
 
-/// What is in a store, in numbers.
+/// What a store ever had, in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Events accepted.
     pub events: u64,
     /// Deliveries that these events were owed when they were accepted.
     pub owed: u64,
+    /// What of this retention removed.
+    pub removed: Removed,
     /// Deliveries by function, by full name.
     pub functions: BTreeMap<String, Counts>,
+}
+
+/// What retention removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Events.
+    pub events: u64,
+    /// Deliveries that they were owed when they were accepted.
+    pub owed: u64,
+    /// The newest of them: events up to here may be gone.
+    pub to: Seq,
+}
+
+/// What is kept of what is over. Events with a delivery that is pending or dead are always kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// How long after they were accepted.
+    pub age: Duration,
+    /// How large the store may be in bytes, without space that is free in it.
+    pub bytes: u64,
 }
 
 /// What `check` found: conservation holds and the store is sound when `problems` is empty.
@@ -364,6 +388,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Lets dead letters go: they stay on record as purged, and what they blocked goes on. Answers how many.
     fn purge(&self, which: DeadFilter) -> Answer<u64>;
+
+    /// Removes events that are over, with their deliveries and attempts, the oldest first: those that are older than
+    /// is kept, and as many as the store is too large. Other writes go on in between. Their source and id are known
+    /// for the dedup window all the same. Answers how many.
+    fn retain(&self, retention: Retention) -> Answer<u64>;
 
     /// The first `limit` deliveries of a function behind `after` that are ready, in accept order.
     fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>>;

@@ -63,6 +63,9 @@ pub struct Node {
     /// Why its deliveries are not shown, when they are not: the trace got too large here. Tracing this event shows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
+    /// What of the trace may be missing because retention removed it; at most at the first event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
 
 /// One event owed to one function.
@@ -150,6 +153,9 @@ pub struct Status {
     pub uptime_ms: u64,
     /// Events that were accepted.
     pub events: u64,
+    /// What of these, and of their deliveries, retention removed.
+    #[serde(default)]
+    pub removed: Removed,
     /// Deliveries that are owed now.
     pub pending: u64,
     /// The functions, by name.
@@ -190,6 +196,9 @@ pub struct Counts {
     pub dead: u64,
     /// Given up and let go.
     pub purged: u64,
+    /// Of those that are done or purged, how many retention removed.
+    #[serde(default)]
+    pub removed: u64,
 }
 
 /// How a source is doing.
@@ -206,6 +215,17 @@ pub struct Source {
     pub trouble: Option<String>,
 }
 
+/// What retention removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Events.
+    pub events: u64,
+    /// Deliveries that they were owed.
+    pub owed: u64,
+    /// The newest of them: events up to here may be gone.
+    pub to: Seq,
+}
+
 /// What `check` found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Check {
@@ -213,6 +233,8 @@ pub struct Check {
     pub events: u64,
     /// Deliveries that these were owed.
     pub owed: u64,
+    /// What of these retention removed.
+    pub removed: Removed,
     /// Deliveries by function.
     pub functions: BTreeMap<String, Counts>,
     /// What is wrong; nothing, when conservation and integrity hold.
@@ -240,7 +262,7 @@ impl From<&StoredEvent> for Node {
     fn from(stored: &StoredEvent) -> Self {
         let Envelope { seq, accepted, event } = stored.into();
         let store::Lineage { cause: published_by, root, hops, .. } = stored.lineage;
-        Self { seq, accepted, hops, published_by, root, event, deliveries: Vec::new(), cut: None }
+        Self { seq, accepted, hops, published_by, root, event, deliveries: Vec::new(), cut: None, missing: None }
     }
 }
 
@@ -271,16 +293,23 @@ impl From<store::AttemptRecord> for Attempt {
 
 impl From<&store::Counts> for Counts {
     fn from(counts: &store::Counts) -> Self {
-        let store::Counts { ready, retrying, blocked, done, dead, purged } = *counts;
-        Self { ready, retrying, blocked, done, dead, purged }
+        let store::Counts { ready, retrying, blocked, done, dead, purged, removed } = *counts;
+        Self { ready, retrying, blocked, done, dead, purged, removed }
+    }
+}
+
+impl From<store::Removed> for Removed {
+    fn from(removed: store::Removed) -> Self {
+        let store::Removed { events, owed, to } = removed;
+        Self { events, owed, to }
     }
 }
 
 impl From<CheckReport> for Check {
     fn from(report: CheckReport) -> Self {
-        let store::Totals { events, owed, functions } = report.totals;
+        let store::Totals { events, owed, removed, functions } = report.totals;
         let functions = functions.iter().map(|(name, counts)| (name.clone(), counts.into())).collect();
-        Self { events, owed, functions, problems: report.problems }
+        Self { events, owed, removed: removed.into(), functions, problems: report.problems }
     }
 }
 

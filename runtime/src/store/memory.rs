@@ -1,5 +1,7 @@
 //! A store in memory, for tests and benches: the same promises but durability.
 
+mod retain;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,8 +13,8 @@ use tokio::sync::watch;
 use super::backlog::{Change, Share};
 use super::{
     Accepted, Answer, Backlog, CheckReport, Completion, Counts, DEDUP_WINDOW, DeadFilter, DeliveryId, DeliveryRecord,
-    DeliveryState, EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, ReadySink, Seq, Store,
-    StoredEvent, Totals, Verdict,
+    DeliveryState, EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, ReadySink, Removed, Retention,
+    Seq, Store, StoredEvent, Totals, Verdict,
 };
 use crate::clock::{Clock, UnixMs};
 
@@ -26,11 +28,13 @@ pub struct MemoryStore {
 struct State {
     clock: Clock,
     functions: Vec<String>,
-    events: Vec<Row>,
+    events: BTreeMap<Seq, Row>,
+    newest: Seq,
     dedup_window_ms: UnixMs,
-    /// The newest of each source and id.
-    by_id: HashMap<(String, String), Seq>,
-    deliveries: Vec<Delivery>,
+    /// The newest of each source and id, and when it was accepted.
+    by_id: HashMap<(String, String), (Seq, UnixMs)>,
+    deliveries: BTreeMap<DeliveryId, Delivery>,
+    last_delivery: DeliveryId,
     published: HashMap<DeliveryId, Vec<Seq>>,
     ready: HashMap<FunctionId, BTreeSet<DeliveryId>>,
     due: HashMap<FunctionId, BTreeSet<(UnixMs, DeliveryId)>>,
@@ -38,6 +42,10 @@ struct State {
     unfinished: HashMap<(FunctionId, String), BTreeSet<DeliveryId>>,
     marks: BTreeMap<(String, String), Vec<u8>>,
     backlog: Change,
+    owed: u64,
+    removed: Removed,
+    /// Deliveries that retention removed, by function: done and purged.
+    removed_deliveries: HashMap<FunctionId, (u64, u64)>,
     sink: Option<ReadySink>,
 }
 
@@ -68,15 +76,20 @@ impl MemoryStore {
             clock,
             dedup_window_ms: UnixMs::try_from(dedup_window.as_millis()).unwrap_or(UnixMs::MAX),
             functions: Vec::new(),
-            events: Vec::new(),
+            events: BTreeMap::new(),
+            newest: 0,
             by_id: HashMap::new(),
-            deliveries: Vec::new(),
+            deliveries: BTreeMap::new(),
+            last_delivery: 0,
             published: HashMap::new(),
             ready: HashMap::new(),
             due: HashMap::new(),
             unfinished: HashMap::new(),
             marks: BTreeMap::new(),
             backlog: Change::default(),
+            owed: 0,
+            removed: Removed::default(),
+            removed_deliveries: HashMap::new(),
             sink: None,
         };
         Self { state: Mutex::new(state), newest: watch::channel(0).0, backlog: Backlog::default() }
@@ -104,7 +117,7 @@ impl MemoryStore {
         {
             sink(ready);
         }
-        let newest = state.events.len() as Seq;
+        let newest = state.newest;
         drop(state);
         self.newest.send_if_modified(|seq| std::mem::replace(seq, newest) != newest);
         answer(result)
@@ -120,18 +133,24 @@ fn share(event: &StoredEvent) -> Share {
     Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
 }
 
-/// Positions and names count from 1.
-fn index(id: i64) -> usize {
+/// Functions count from 1.
+fn index(id: FunctionId) -> usize {
     usize::try_from(id - 1).unwrap_or(usize::MAX)
 }
 
 impl State {
     fn event(&self, seq: Seq) -> Option<&Row> {
-        self.events.get(index(seq))
+        self.events.get(&seq)
+    }
+
+    /// The deliveries that an event is owed.
+    fn owed(&self, row: &Row) -> impl Iterator<Item = &Delivery> {
+        let first = row.first_delivery;
+        self.deliveries.range(first..first + row.owed as DeliveryId).map(|(_, delivery)| delivery)
     }
 
     fn ready_delivery(&self, id: DeliveryId) -> Option<ReadyDelivery> {
-        let delivery = self.deliveries.get(index(id))?;
+        let delivery = self.deliveries.get(&id)?;
         Some(ReadyDelivery {
             id,
             function: delivery.function,
@@ -148,20 +167,21 @@ impl State {
         let key = (event.source.clone(), event.id.clone());
         let now_ms = self.clock.now_ms();
         let since_ms = now_ms.saturating_sub(self.dedup_window_ms);
-        if let Some(seq) = self.by_id.get(&key)
-            && self.event(*seq).is_some_and(|row| row.stored.accepted_ms > since_ms)
+        if let Some((seq, accepted_ms)) = self.by_id.get(&key)
+            && *accepted_ms > since_ms
         {
             return Accepted::Duplicate(*seq);
         }
-        let seq = self.events.len() as Seq + 1;
-        self.by_id.insert(key, seq);
+        self.newest += 1;
+        let seq = self.newest;
+        self.by_id.insert(key, (seq, now_ms));
         let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
         if let Some(cause) = lineage.cause {
             self.published.entry(cause).or_default().push(seq);
         }
-        let first_delivery = self.deliveries.len() as DeliveryId + 1;
-        let row = Row { stored: stored.clone(), first_delivery, owed: deliveries.len() };
-        self.events.push(row);
+        self.owed += deliveries.len() as u64;
+        let row = Row { stored: stored.clone(), first_delivery: self.last_delivery + 1, owed: deliveries.len() };
+        self.events.insert(seq, row);
         for new in deliveries {
             self.owe(&stored, new, ready);
         }
@@ -170,7 +190,8 @@ impl State {
 
     fn owe(&mut self, event: &Arc<StoredEvent>, new: NewDelivery, ready: &mut Vec<DeliveryId>) {
         let NewDelivery { function, trigger, order_key } = new;
-        let id = self.deliveries.len() as DeliveryId + 1;
+        self.last_delivery += 1;
+        let id = self.last_delivery;
         let blocked = order_key.as_ref().is_some_and(|key| {
             let unfinished = self.unfinished.entry((function, key.clone())).or_default();
             unfinished.insert(id);
@@ -189,14 +210,15 @@ impl State {
         };
         let since_ms = event.accepted_ms;
         self.backlog.came(share(event));
-        self.deliveries.push(Delivery { record, function, trigger, forgiven: 0, since_ms, event: event.clone() });
+        let delivery = Delivery { record, function, trigger, forgiven: 0, since_ms, event: event.clone() };
+        self.deliveries.insert(id, delivery);
         if !blocked {
             self.make_ready(id, ready);
         }
     }
 
     fn make_ready(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
-        if let Some(delivery) = self.deliveries.get_mut(index(id)) {
+        if let Some(delivery) = self.deliveries.get_mut(&id) {
             delivery.record.state = DeliveryState::Ready;
             self.ready.entry(delivery.function).or_default().insert(id);
             ready.push(id);
@@ -205,7 +227,7 @@ impl State {
 
     /// Takes a delivery that is done or purged off its order key and wakes the next.
     fn finish(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
-        let Some(delivery) = self.deliveries.get(index(id)) else { return };
+        let Some(delivery) = self.deliveries.get(&id) else { return };
         let Some(key) = delivery.record.order_key.clone() else { return };
         let lane = (delivery.function, key);
         let Some(unfinished) = self.unfinished.get_mut(&lane) else { return };
@@ -213,7 +235,7 @@ impl State {
         match unfinished.first().copied() {
             None => drop(self.unfinished.remove(&lane)),
             Some(next) => {
-                let next_state = self.deliveries.get(index(next)).map(|d| d.record.state);
+                let next_state = self.deliveries.get(&next).map(|d| d.record.state);
                 if next_state == Some(DeliveryState::Blocked) {
                     self.make_ready(next, ready);
                 }
@@ -223,7 +245,7 @@ impl State {
 
     fn complete(&mut self, completion: Completion, ready: &mut Vec<DeliveryId>) {
         let Completion { delivery: id, record, verdict, publishes } = completion;
-        let Some(delivery) = self.deliveries.get_mut(index(id)) else { return };
+        let Some(delivery) = self.deliveries.get_mut(&id) else { return };
         match delivery.record.state {
             DeliveryState::Ready => {
                 self.ready.entry(delivery.function).or_default().remove(&id);
@@ -259,7 +281,7 @@ impl State {
     }
 
     fn dead<'a>(&'a self, which: &'a DeadFilter) -> impl Iterator<Item = &'a DeliveryRecord> {
-        self.deliveries.iter().map(|d| &d.record).filter(move |r| {
+        self.deliveries.values().map(|d| &d.record).filter(move |r| {
             r.state == DeliveryState::Dead
                 && match which {
                     DeadFilter::All => true,
@@ -277,7 +299,7 @@ impl State {
         let ids = self.dead_ids(which);
         let now_ms = self.clock.now_ms();
         for id in &ids {
-            if let Some(delivery) = self.deliveries.get_mut(index(*id)) {
+            if let Some(delivery) = self.deliveries.get_mut(id) {
                 delivery.forgiven = delivery.record.attempts.len() as u32;
                 delivery.since_ms = now_ms;
                 delivery.record.cause = None;
@@ -291,7 +313,7 @@ impl State {
     fn purge(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
         let ids = self.dead_ids(which);
         for id in &ids {
-            if let Some(delivery) = self.deliveries.get_mut(index(*id)) {
+            if let Some(delivery) = self.deliveries.get_mut(id) {
                 delivery.record.state = DeliveryState::Purged;
             }
             self.finish(*id, ready);
@@ -301,12 +323,19 @@ impl State {
 
     fn totals(&self) -> Totals {
         let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
-        for delivery in &self.deliveries {
+        for delivery in self.deliveries.values() {
             let counts = functions.entry(delivery.record.function.clone()).or_default();
             *counts.of(delivery.record.state) += 1;
         }
-        let owed = self.events.iter().map(|row| row.owed as u64).sum();
-        Totals { events: self.events.len() as u64, owed, functions }
+        for (function, (done, purged)) in &self.removed_deliveries {
+            let counts =
+                functions.entry(self.functions.get(index(*function)).cloned().unwrap_or_default()).or_default();
+            counts.done += done;
+            counts.purged += purged;
+            counts.removed += done + purged;
+        }
+        let events = u64::try_from(self.newest).unwrap_or_default();
+        Totals { events, owed: self.owed, removed: self.removed, functions }
     }
 }
 
@@ -351,6 +380,10 @@ impl Store for MemoryStore {
         self.write(|state, ready| state.purge(&which, ready))
     }
 
+    fn retain(&self, retention: Retention) -> Answer<u64> {
+        self.write(|state, _| state.retain(retention))
+    }
+
     fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>> {
         let state = self.lock();
         let ids = state.ready.get(&function).into_iter().flat_map(|ids| ids.range(after + 1..)).take(limit);
@@ -377,7 +410,7 @@ impl Store for MemoryStore {
 
     fn find(&self, id: String) -> Answer<Vec<Seq>> {
         let state = self.lock();
-        let found = state.events.iter().rev().filter(|row| row.stored.event.id == id);
+        let found = state.events.values().rev().filter(|row| row.stored.event.id == id);
         answer(found.map(|row| row.stored.seq).take(10).collect())
     }
 
@@ -392,7 +425,7 @@ impl Store for MemoryStore {
                     None => e.event.type_ == *t,
                 })
         };
-        let all = state.events.iter().map(|row| &row.stored);
+        let all = state.events.values().map(|row| &row.stored);
         let mut found: Vec<StoredEvent> = if filter.after.is_some() {
             all.filter(wanted).take(filter.limit).map(|e| (**e).clone()).collect()
         } else {
@@ -404,15 +437,12 @@ impl Store for MemoryStore {
 
     fn deliveries(&self, event: Seq) -> Answer<Vec<DeliveryRecord>> {
         let state = self.lock();
-        let found = state.event(event).map(|row| {
-            let from = index(row.first_delivery);
-            state.deliveries.iter().skip(from).take(row.owed).map(|d| d.record.clone()).collect()
-        });
+        let found = state.event(event).map(|row| state.owed(row).map(|d| d.record.clone()).collect());
         answer(found.unwrap_or_default())
     }
 
     fn delivery(&self, id: DeliveryId) -> Answer<Option<DeliveryRecord>> {
-        answer(self.lock().deliveries.get(index(id)).map(|d| d.record.clone()))
+        answer(self.lock().deliveries.get(&id).map(|d| d.record.clone()))
     }
 
     fn published(&self, delivery: DeliveryId) -> Answer<Vec<StoredEvent>> {

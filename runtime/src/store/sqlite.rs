@@ -6,6 +6,7 @@
 mod check;
 mod dedup;
 mod read;
+mod retain;
 mod rows;
 mod totals;
 mod write;
@@ -24,8 +25,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use self::write::{Portion, Write};
 use super::{
     Accepted, Answer, Backlog, CheckReport, Completion, DEDUP_WINDOW, DeadFilter, DeliveryId, DeliveryRecord,
-    EventFilter, FunctionId, Mark, NewEvent, ReadyDelivery, ReadySink, Result, Seq, Store, StoreError, StoredEvent,
-    Totals,
+    EventFilter, FunctionId, Mark, NewEvent, ReadyDelivery, ReadySink, Result, Retention, Seq, Store, StoreError,
+    StoredEvent, Totals,
 };
 use crate::clock::{Clock, UnixMs};
 
@@ -49,6 +50,7 @@ pub struct SqliteStore {
     failure: watch::Receiver<Option<String>>,
     backlog: Arc<Backlog>,
     instance: String,
+    clock: Clock,
 }
 
 impl SqliteStore {
@@ -81,7 +83,7 @@ impl SqliteStore {
             connection,
             dedup,
             counters,
-            clock,
+            clock: clock.clone(),
             sink: sink.clone(),
             newest: newest_tx,
             backlog: backlog.clone(),
@@ -91,7 +93,7 @@ impl SqliteStore {
             .name("store-writer".into())
             .spawn(move || writer.run(queue))
             .map_err(|e| StoreError::Failed(format!("cannot start the writer thread: {e}")))?;
-        Ok(Self { writes, readers: Arc::new(Readers::new(path)), sink, newest, failure, backlog, instance })
+        Ok(Self { writes, readers: Arc::new(Readers::new(path)), sink, newest, failure, backlog, instance, clock })
     }
 
     fn write<T: Send + 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> Answer<T> {
@@ -143,6 +145,8 @@ pub fn check_folder(folder: &Path) -> Result<CheckReport> {
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    // Says something only before the first table is made.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
@@ -247,6 +251,41 @@ impl Store for SqliteStore {
 
     fn purge(&self, which: DeadFilter) -> Answer<u64> {
         self.by_portion(move |after, reply| Write::Purge { which: which.clone(), after, reply })
+    }
+
+    fn retain(&self, retention: Retention) -> Answer<u64> {
+        let (writes, readers) = (self.writes.clone(), self.readers.clone());
+        let age_ms = UnixMs::try_from(retention.age.as_millis()).unwrap_or(UnixMs::MAX);
+        let before_ms = self.clock.now_ms().saturating_sub(age_ms);
+        async move {
+            let (mut count, mut next_after) = (0, Some(0));
+            while let Some(after) = next_after {
+                let search = move |c: &Connection| retain::find(c, after, before_ms, retention.bytes);
+                let found = Readers::run(readers.clone(), search).await?;
+                next_after = found.next_after;
+                if !found.events.is_empty() {
+                    let (reply, answer) = oneshot::channel();
+                    let asked = tokio::time::Instant::now();
+                    count += send(writes.clone(), Write::Remove { events: found.events, reply }, answer).await?;
+                    if !found.urgent {
+                        // As long again is for others alone.
+                        tokio::time::sleep(asked.elapsed()).await;
+                    }
+                }
+            }
+            let mut tidied = retain::Tidied { more: true, shrinks: false };
+            while tidied.more {
+                let (reply, answer) = oneshot::channel();
+                let shrinking = tidied.shrinks;
+                tidied = send(writes.clone(), Write::Tidy { shrinking, reply }, answer).await?;
+                if shrinking && !tidied.shrinks {
+                    let (reply, answer) = oneshot::channel();
+                    send(writes.clone(), Write::Checkpoint { reply }, answer).await?;
+                }
+            }
+            Ok(count)
+        }
+        .boxed()
     }
 
     fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::Connection;
 
 use super::totals;
-use crate::store::{CheckReport, Counts, DeliveryState, Totals};
+use crate::store::{CheckReport, Counts, DeliveryState, Removed, Totals};
 
 /// Problems that are listed; a store with more has no use for the rest of the list.
 const PROBLEMS_MAX: usize = 100;
@@ -34,8 +34,9 @@ const RULES: [(&str, &str); 6] = [
         "delivery {0} counts {1} attempts and has {2} on record",
     ),
     (
-        "SELECT e.seq, e.cause, 0 FROM events e LEFT JOIN deliveries d ON d.id = e.cause
-         WHERE e.cause IS NOT NULL AND (d.id IS NULL OR d.state <> 3)",
+        // Its delivery may have been removed before it, and was done then.
+        "SELECT e.seq, e.cause, 0 FROM events e JOIN deliveries d ON d.id = e.cause
+         WHERE e.cause IS NOT NULL AND d.state <> 3",
         "event {0} was published by delivery {1}, which is not done",
     ),
     (
@@ -70,29 +71,37 @@ pub(super) fn check(c: &Connection) -> rusqlite::Result<CheckReport> {
             problems.push(text);
         }
     }
-    let (running, counted) = (totals::read(c)?, count(c)?);
+    let running = totals::read(c)?;
+    let counted = count(c, running.removed)?;
     compare(&running, &counted, &mut problems);
     problems.truncate(PROBLEMS_MAX);
     Ok(CheckReport { totals: counted, problems })
 }
 
-/// The numbers, counted.
-fn count(c: &Connection) -> rusqlite::Result<Totals> {
-    let (events, owed): (i64, i64) =
-        c.query_row("SELECT COUNT(*), COALESCE(SUM(owed), 0) FROM events", [], |r| Ok((r.get(0)?, r.get(1)?)))?;
+/// The numbers, counted; what was removed is taken from what is kept of it.
+fn count(c: &Connection, removed: Removed) -> rusqlite::Result<Totals> {
     let unsigned = |value| u64::try_from(value).unwrap_or_default();
-    Ok(Totals { events: unsigned(events), owed: unsigned(owed), functions: totals::count(c)? })
+    let (events, owed) = c.query_row("SELECT COUNT(*), COALESCE(SUM(owed), 0) FROM events", [], |r| {
+        Ok((unsigned(r.get::<_, i64>(0)?), unsigned(r.get::<_, i64>(1)?)))
+    })?;
+    Ok(Totals { events: events + removed.events, owed: owed + removed.owed, removed, functions: totals::count(c)? })
 }
 
-/// What was accepted has to be there, and the numbers that run along have to be those that are counted.
+/// What was accepted has to be there or to have been removed, and the numbers that run along have to be those that are
+/// counted.
 fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
     let there: u64 = counted.functions.values().map(Counts::total).sum();
     if there != counted.owed {
         problems.push(format!("{} deliveries are owed and {there} are there", counted.owed));
     }
+    let removed: u64 = counted.functions.values().map(|counts| counts.removed).sum();
+    if removed != counted.removed.owed {
+        problems
+            .push(format!("events with {} deliveries were removed, and {removed} deliveries", counted.removed.owed));
+    }
     if (running.events, running.owed) != (counted.events, counted.owed) {
         problems.push(format!(
-            "{} events with {} deliveries were accepted, and {} with {} are there",
+            "{} events with {} deliveries were accepted, and {} with {} are there or were removed",
             running.events, running.owed, counted.events, counted.owed
         ));
     }
@@ -103,10 +112,8 @@ fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
         for state in DeliveryState::ALL {
             let (noted, there) = (running.get(state), counted.get(state));
             if noted != there {
-                problems.push(format!(
-                    "{name} has {there} {} deliveries, and its running number says {noted}",
-                    state.name()
-                ));
+                let state = state.name();
+                problems.push(format!("{name} has {there} {state} deliveries, and its running number says {noted}"));
             }
         }
     }

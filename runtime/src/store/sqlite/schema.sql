@@ -21,14 +21,14 @@ CREATE TABLE events (                   -- every accepted event, in its total or
   dataschema      TEXT,
   extensions      TEXT,                 -- JSON object of strings; NULL when there are none
   data_kind       INTEGER NOT NULL,     -- 0 none, 1 JSON text, 2 text, 3 binary
-  data            BLOB,
   accepted_ms     INTEGER NOT NULL,
   first_delivery  INTEGER NOT NULL,     -- its deliveries are first_delivery .. first_delivery + owed - 1
   owed            INTEGER NOT NULL,
   cause           INTEGER,              -- the delivery whose function published it
   root            INTEGER,              -- the event from outside that started the chain
   hops            INTEGER NOT NULL,
-  origin          INTEGER NOT NULL DEFAULT 0 -- hash of the URI of the source where the chain came in; 0: nobody
+  origin          INTEGER NOT NULL DEFAULT 0, -- hash of the URI of the source where the chain came in; 0: nobody
+  data            BLOB                  -- the last: what is before it is read without it
 );
 CREATE INDEX events_by_id ON events (id, source); -- unique within the dedup window: the writer looks before it adds
 CREATE INDEX events_by_cause ON events (cause) WHERE cause IS NOT NULL;
@@ -90,7 +90,8 @@ CREATE TABLE state (                    -- what functions keep
 
 CREATE TABLE totals (                   -- running numbers, part of every commit: nobody has to count
   function INTEGER NOT NULL,            -- 0: of the store itself
-  name     TEXT NOT NULL,               -- of the store: events, deliveries and owed, all that ever were;
-  count    INTEGER NOT NULL,            --   of a function: its deliveries by state
+  name     TEXT NOT NULL,               -- of the store: events, deliveries and owed, all that ever were; removed
+  count    INTEGER NOT NULL,            --   and removed owed, of these, and the newest, removed to. Of a function: its
+                                        --   deliveries by state, all that ever were; removed done, removed purged
   PRIMARY KEY (function, name)
 ) WITHOUT ROWID;

@@ -7,12 +7,13 @@ use tokio::sync::oneshot;
 
 use super::dedup::Dedup;
 use super::read;
+use super::retain::{self, Tidied};
 use super::rows;
 use super::totals::Counters;
 use crate::clock::UnixMs;
 use crate::store::backlog::Share;
 use crate::store::{
-    Accepted, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, Result,
+    Accepted, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, Result, Seq,
     StoreError, StoredEvent, Verdict,
 };
 
@@ -38,12 +39,44 @@ impl Portion {
 
 /// A write that waits for the next commit.
 pub(super) enum Write {
-    Register { names: Vec<String>, reply: Reply<Vec<FunctionId>> },
-    Accept { events: Vec<NewEvent>, marks: Vec<Mark>, reply: Reply<Vec<Accepted>> },
-    Complete { completion: Arc<Completion>, reply: Reply<()> },
-    Redrive { which: DeadFilter, after: DeliveryId, reply: Reply<Portion> },
-    Purge { which: DeadFilter, after: DeliveryId, reply: Reply<Portion> },
-    Close { reply: Reply<()> },
+    Register {
+        names: Vec<String>,
+        reply: Reply<Vec<FunctionId>>,
+    },
+    Accept {
+        events: Vec<NewEvent>,
+        marks: Vec<Mark>,
+        reply: Reply<Vec<Accepted>>,
+    },
+    Complete {
+        completion: Arc<Completion>,
+        reply: Reply<()>,
+    },
+    Redrive {
+        which: DeadFilter,
+        after: DeliveryId,
+        reply: Reply<Portion>,
+    },
+    Purge {
+        which: DeadFilter,
+        after: DeliveryId,
+        reply: Reply<Portion>,
+    },
+    Remove {
+        events: Vec<Seq>,
+        reply: Reply<u64>,
+    },
+    Tidy {
+        shrinking: bool,
+        reply: Reply<Tidied>,
+    },
+    /// Has the file take over what was written, and be as short as it became.
+    Checkpoint {
+        reply: Reply<()>,
+    },
+    Close {
+        reply: Reply<()>,
+    },
 }
 
 impl Write {
@@ -56,6 +89,10 @@ impl Write {
         }
     }
 
+    pub(super) fn is_checkpoint(&self) -> bool {
+        matches!(self, Self::Checkpoint { .. })
+    }
+
     pub(super) fn is_close(&self) -> bool {
         matches!(self, Self::Close { .. })
     }
@@ -66,6 +103,8 @@ pub(super) enum Settled {
     Ids(Reply<Vec<FunctionId>>, Vec<FunctionId>),
     Accepted(Reply<Vec<Accepted>>, Vec<Accepted>),
     Portion(Reply<Portion>, Portion),
+    Count(Reply<u64>, u64),
+    Tidied(Reply<Tidied>, Tidied),
     Unit(Reply<()>),
 }
 
@@ -76,7 +115,9 @@ impl Settled {
             Write::Register { reply, .. } => Self::Ids(reply, Vec::new()),
             Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
             Write::Redrive { reply, .. } | Write::Purge { reply, .. } => Self::Portion(reply, Portion::default()),
-            Write::Complete { reply, .. } | Write::Close { reply } => Self::Unit(reply),
+            Write::Remove { reply, .. } => Self::Count(reply, 0),
+            Write::Tidy { reply, .. } => Self::Tidied(reply, Tidied::default()),
+            Write::Complete { reply, .. } | Write::Checkpoint { reply } | Write::Close { reply } => Self::Unit(reply),
         }
     }
 
@@ -86,6 +127,8 @@ impl Settled {
             Self::Ids(reply, ids) => drop(reply.send(Ok(ids))),
             Self::Accepted(reply, accepted) => drop(reply.send(Ok(accepted))),
             Self::Portion(reply, portion) => drop(reply.send(Ok(portion))),
+            Self::Count(reply, count) => drop(reply.send(Ok(count))),
+            Self::Tidied(reply, tidied) => drop(reply.send(Ok(tidied))),
             Self::Unit(reply) => drop(reply.send(Ok(()))),
         }
     }
@@ -96,6 +139,8 @@ impl Settled {
             Self::Ids(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Accepted(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Portion(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Count(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Tidied(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Unit(reply) => drop(reply.send(Err(error.clone()))),
         }
     }
@@ -104,7 +149,7 @@ impl Settled {
 /// Applies one write. The answer comes back in any case, so that whoever asked hears of a failure too.
 pub(super) fn apply(
     tx: &Connection,
-    dedup: &Dedup,
+    dedup: &mut Dedup,
     counters: &mut Counters,
     now_ms: UnixMs,
     write: Write,
@@ -136,7 +181,15 @@ pub(super) fn apply(
             let (portion, result) = settle(purge(tx, counters, &which, after, ready));
             (Settled::Portion(reply, portion), result)
         }
-        Write::Close { reply } => (Settled::Unit(reply), Ok(())),
+        Write::Remove { events, reply } => {
+            let (removed, result) = settle(retain::remove(tx, dedup, counters, now_ms, &events));
+            (Settled::Count(reply, removed), result)
+        }
+        Write::Tidy { shrinking, reply } => {
+            let (tidied, result) = settle(retain::tidy(tx, dedup, now_ms, shrinking));
+            (Settled::Tidied(reply, tidied), result)
+        }
+        Write::Checkpoint { reply } | Write::Close { reply } => (Settled::Unit(reply), Ok(())),
     }
 }
 

@@ -41,7 +41,9 @@ impl Writer {
                 batch.push(write);
             }
             let closes = batch.iter().any(Write::is_close);
-            if let Err(reason) = self.commit(batch) {
+            let checkpoints = batch.iter().any(Write::is_checkpoint);
+            let committed = self.commit(batch).and_then(|()| if checkpoints { self.checkpoint() } else { Ok(()) });
+            if let Err(reason) = committed {
                 self.refuse_everything(&reason, &mut queue);
                 return;
             }
@@ -75,6 +77,7 @@ impl Writer {
             Err(error) => error,
         };
         self.counters = before;
+        self.dedup.rolled_back();
         let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
         let error = if full { StoreError::Full } else { StoreError::Failed(error.to_string()) };
         settled.into_iter().for_each(|s| s.fail(&error));
@@ -98,7 +101,7 @@ impl Writer {
         let now_ms = self.clock.now_ms();
         let mut batch = batch.into_iter();
         while let Some(write) = batch.next() {
-            let (answer, result) = apply(&transaction, &self.dedup, &mut self.counters, now_ms, write, ready);
+            let (answer, result) = apply(&transaction, &mut self.dedup, &mut self.counters, now_ms, write, ready);
             settled.push(answer);
             if let Err(error) = result {
                 settled.extend(batch.map(Settled::unapplied));
@@ -107,6 +110,16 @@ impl Writer {
         }
         self.counters.write(&transaction)?;
         transaction.commit()
+    }
+
+    /// Writes the log back to the file without waiting for readers. What fails here fails like a commit: nobody knows
+    /// what is on disk.
+    fn checkpoint(&self) -> Result<(), String> {
+        let done = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        match done {
+            Err(error) if error.sqlite_error_code() != Some(rusqlite::ErrorCode::DiskFull) => Err(error.to_string()),
+            _ => Ok(()),
+        }
     }
 
     fn refuse_everything(&self, reason: &str, queue: &mut mpsc::Receiver<Write>) {

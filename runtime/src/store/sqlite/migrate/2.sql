@@ -22,8 +22,8 @@ CREATE INDEX known_by_id ON known (id, source);
 
 CREATE TABLE totals (                   -- running numbers, part of every commit: nobody has to count
   function INTEGER NOT NULL,            -- 0: of the store itself
-  name     TEXT NOT NULL,               -- of the store: events, deliveries and owed, all that ever were;
-  count    INTEGER NOT NULL,            --   of a function: its deliveries by state
+  name     TEXT NOT NULL,
+  count    INTEGER NOT NULL,
   PRIMARY KEY (function, name)
 ) WITHOUT ROWID;
 ALTER TABLE events ADD COLUMN origin INTEGER NOT NULL DEFAULT 0;
