@@ -1,13 +1,16 @@
 //! The whole path: accept → match → dispatch → run → complete, over the memory store and over SQLite with fsync,
 //! each over the bare wasmtime loop of `support/bare.rs` on two threads with the same component.
 //!
-//! `cargo bench -p evoke --bench path [-- --smoke]`. 64 producers offer one event after another, as HTTP clients
-//! would; the clock runs until the last delivery is done.
+//! `cargo bench -p evoke --bench path [-- [--smoke] [--store=memory|sqlite] [COMPONENT…]]`. 64 producers offer one event after another, as HTTP
+//! clients would, with at most `UNDER_WAY_MAX` events between their acceptance and the end of their attempt, as a system
+//! has that keeps up; the clock runs until the last delivery is done. Without a component: the one by hand that the unit
+//! tests use; the `handle` of one that is named may not call its imports.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use evoke::bus::{Bus, Limits, Offer};
 use evoke::clock::Clock;
@@ -22,15 +25,19 @@ use evoke::store::memory::MemoryStore;
 use evoke::store::sqlite::SqliteStore;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 
 #[path = "support/bare.rs"]
 mod bare;
-use bare::{Bare, EVENT};
+use bare::{Bare, EVENT, Rate};
 
 const PRODUCERS: u32 = 64;
+/// Fewer than a lane holds in memory: nothing is read back from the store.
+const UNDER_WAY_MAX: usize = 240;
 
 struct Sandboxed {
     function: Arc<sandbox::Function>,
+    under_way: Arc<Semaphore>,
     logs: sandbox::LogSink,
     clock: Clock,
 }
@@ -48,6 +55,7 @@ impl Runner for Sandboxed {
         };
         async move {
             let ran = self.function.run(call).await;
+            self.under_way.add_permits(1);
             Ran { outcome: ran.outcome, published: ran.published, duration: ran.duration }
         }
         .boxed()
@@ -55,29 +63,51 @@ impl Runner for Sandboxed {
 }
 
 fn main() {
-    let smoke = std::env::args().any(|a| a == "--smoke") || !std::env::args().any(|a| a == "--bench");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let smoke = arguments.iter().any(|a| a == "--smoke") || !arguments.iter().any(|a| a == "--bench");
     let (count, time) = if smoke { (500, Duration::from_millis(50)) } else { (200_000, Duration::from_secs(3)) };
     let dir = tempfile::tempdir().unwrap();
-    let component = bare::by_hand(dir.path());
+    let mut components: Vec<PathBuf> = arguments.iter().filter(|a| !a.starts_with("--")).map(PathBuf::from).collect();
+    if components.is_empty() {
+        components.push(bare::by_hand(dir.path()));
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).event_interval(7).enable_all().build().unwrap();
-    let bare = Bare::new(&component).measure(2, time);
-    println!("{:<8} {:>12} {:>12} {:>6}", "store", "events/s", "bare/s", "ratio");
-    for name in ["memory", "sqlite"] {
-        let sandbox = Sandbox::new(Settings { cache_dir: dir.path().join("cache"), concurrency: 64 }).unwrap();
-        let clock = Clock::system();
-        let store: Arc<dyn Store> = match name {
-            "memory" => Arc::new(MemoryStore::new(clock.clone())),
-            _ => Arc::new(SqliteStore::open(&dir.path().join("data"), clock.clone()).unwrap()),
-        };
-        let ours = runtime.block_on(path(&sandbox, &component, store.clone(), clock, count));
-        println!("{name:<8} {ours:>12.0} {bare:>12.0} {:>6.2}", ours / bare);
-        runtime.block_on(async { store.close().await.unwrap() });
+    println!(
+        "{:<16} {:<8} {:>10} {:>10} {:>6}   processor time each",
+        "component", "store", "events/s", "bare/s", "ratio"
+    );
+    for component in &components {
+        let bare = Bare::new(component).measure(2, time);
+        let label = component.file_stem().unwrap().to_string_lossy();
+        for name in ["memory", "sqlite"] {
+            if arguments.iter().any(|a| a.strip_prefix("--store=").is_some_and(|only| only != name)) {
+                continue;
+            }
+            let sandbox = Sandbox::new(Settings { cache_dir: dir.path().join("cache"), concurrency: 64 }).unwrap();
+            let clock = Clock::system();
+            let data = tempfile::tempdir_in(dir.path()).unwrap();
+            let store: Arc<dyn Store> = match name {
+                "memory" => Arc::new(MemoryStore::new(clock.clone())),
+                _ => Arc::new(SqliteStore::open(data.path(), clock.clone()).unwrap()),
+            };
+            let ours = runtime.block_on(path(&sandbox, component, store.clone(), clock, count));
+            println!(
+                "{label:<16} {name:<8} {:>10.0} {:>10.0} {:>6.2}   {:.2} and {:.2} µs, ratio {:.2}",
+                ours.per_second,
+                bare.per_second,
+                ours.per_second / bare.per_second,
+                ours.cpu_us,
+                bare.cpu_us,
+                bare.cpu_us / ours.cpu_us
+            );
+            runtime.block_on(async { store.close().await.unwrap() });
+        }
     }
 }
 
 /// Events a second through the whole path.
-async fn path(sandbox: &Sandbox, component: &std::path::Path, store: Arc<dyn Store>, clock: Clock, count: u32) -> f64 {
+async fn path(sandbox: &Sandbox, component: &std::path::Path, store: Arc<dyn Store>, clock: Clock, count: u32) -> Rate {
     let spec = bare::spec(component, Grants::default());
     let function = sandbox.load(&spec).await.unwrap();
     let id = store.register(vec!["bench/guest".into()]).await.unwrap()[0];
@@ -88,14 +118,15 @@ async fn path(sandbox: &Sandbox, component: &std::path::Path, store: Arc<dyn Sto
     router.add(id, "on[0]".into(), None, Some(&pattern.unwrap()));
     let bus = Bus::new(store.clone(), router, Limits::default());
     let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), 64);
-    let runner = Arc::new(Sandboxed { function, logs: Arc::new(|_| {}), clock });
+    let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+    let runner = Arc::new(Sandboxed { function, under_way: under_way.clone(), logs: Arc::new(|_| {}), clock });
     dispatcher.set_functions(vec![Worker { id, concurrency: 64, retry: RetryPolicy::default(), runner }]);
 
-    let started = Instant::now();
+    let measuring = Rate::start();
     let next = Arc::new(AtomicU32::new(0));
     let producers: Vec<_> = (0..PRODUCERS)
         .map(|_| {
-            let (bus, next) = (bus.clone(), next.clone());
+            let (bus, next, under_way) = (bus.clone(), next.clone(), under_way.clone());
             tokio::spawn(async move {
                 let template = Event::from_json(EVENT, |_| {}).unwrap();
                 loop {
@@ -103,6 +134,7 @@ async fn path(sandbox: &Sandbox, component: &std::path::Path, store: Arc<dyn Sto
                     if n >= count {
                         return;
                     }
+                    under_way.acquire().await.unwrap().forget();
                     let event = Event { id: n.to_string(), ..template.clone() };
                     bus.accept(Offer { events: vec![event], ..Offer::default() }).await.unwrap();
                 }
@@ -115,7 +147,7 @@ async fn path(sandbox: &Sandbox, component: &std::path::Path, store: Arc<dyn Sto
     while store.pending() > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let rate = f64::from(count) / started.elapsed().as_secs_f64();
+    let rate = measuring.end(count);
     dispatcher.drain(Duration::from_secs(1)).await;
     rate
 }

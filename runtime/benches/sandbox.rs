@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use evoke::clock::Clock;
 use evoke::event::Event;
@@ -15,7 +15,7 @@ use evoke::sandbox::{Call, Function, Grants, Sandbox, Settings};
 
 #[path = "support/bare.rs"]
 mod bare;
-use bare::{Bare, EVENT};
+use bare::{Bare, EVENT, Rate};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -28,7 +28,10 @@ fn main() {
         components.push(bare::by_hand(dir.path()));
     }
     let sandbox = Sandbox::new(Settings { cache_dir: dir.path().join("cache"), concurrency: 64 }).unwrap();
-    println!("{:<24} {:>7} {:>12} {:>12} {:>6}", "component", "threads", "attempts/s", "bare/s", "ratio");
+    println!(
+        "{:<16} {:>7} {:>10} {:>10} {:>6}   processor time each",
+        "component", "threads", "attempts/s", "bare/s", "ratio"
+    );
     for component in &components {
         let function = load(&sandbox, component);
         let bare = Bare::new(component);
@@ -36,7 +39,15 @@ fn main() {
             let ours = ours(&function, threads, time);
             let theirs = bare.measure(threads, time);
             let name = component.file_stem().unwrap().to_string_lossy();
-            println!("{name:<24} {threads:>7} {ours:>12.0} {theirs:>12.0} {:>6.2}", ours / theirs);
+            println!(
+                "{name:<16} {threads:>7} {:>10.0} {:>10.0} {:>6.2}   {:.2} and {:.2} µs, ratio {:.2}",
+                ours.per_second,
+                theirs.per_second,
+                ours.per_second / theirs.per_second,
+                ours.cpu_us,
+                theirs.cpu_us,
+                theirs.cpu_us / ours.cpu_us
+            );
         }
     }
 }
@@ -48,19 +59,19 @@ fn load(sandbox: &Sandbox, component: &Path) -> Arc<Function> {
 }
 
 /// Attempts a second of `threads` tasks, each on its thread, one attempt after another.
-fn ours(function: &Arc<Function>, threads: usize, time: Duration) -> f64 {
+fn ours(function: &Arc<Function>, threads: usize, time: Duration) -> Rate {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
     let event = Arc::new(Event::from_json(EVENT, |_| {}).unwrap());
-    let started = Instant::now();
+    let measuring = Arc::new(Rate::start());
     let tasks: Vec<_> = (0..threads)
         .map(|_| {
-            let (function, event) = (function.clone(), event.clone());
+            let (function, event, measuring) = (function.clone(), event.clone(), measuring.clone());
             runtime.spawn(async move {
                 let logs: evoke::sandbox::LogSink = Arc::new(|_| {});
                 let (clock, trigger, delivery_id): (_, Arc<str>, Arc<str>) =
                     (Clock::system(), "t".into(), "d-1".into());
                 let mut count = 0u32;
-                while started.elapsed() < time {
+                while measuring.elapsed() < time {
                     for _ in 0..64 {
                         let attempt = function
                             .run(Call {
@@ -83,5 +94,5 @@ fn ours(function: &Arc<Function>, threads: usize, time: Duration) -> f64 {
         })
         .collect();
     let count: u32 = tasks.into_iter().map(|t| runtime.block_on(t).unwrap()).sum();
-    f64::from(count) / started.elapsed().as_secs_f64()
+    measuring.end(count)
 }

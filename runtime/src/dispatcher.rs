@@ -3,12 +3,14 @@
 //!
 //! It is told of ready deliveries by the store, keeps a bounded window of them per function ([`lane`]), and loads
 //! the rest when there is room. Workers take turns through the functions that have work, so that a busy one cannot
-//! starve another.
+//! starve another. A worker hands the end of an attempt to the store and goes on to the next delivery; the store tells
+//! of what it committed, for many at a time.
 
 mod attempt;
 mod lane;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use crate::bus::Bus;
 use crate::clock::{Clock, UnixMs};
 use crate::event::Event;
 use crate::outcome::{Outcome, RetryPolicy};
-use crate::store::{DeliveryId, FunctionId, ReadyDelivery, Store};
+use crate::store::{Committed, Completion, DeliveryId, FunctionId, ReadyDelivery, Store, StoreError};
 
 /// Runs one function; the sandbox's side of the dispatcher.
 pub trait Runner: Send + Sync + 'static {
@@ -79,6 +81,8 @@ struct Inner {
     /// Of all functions together.
     running_max: u32,
     state: Mutex<State>,
+    /// What ends of attempts weigh that the store has and did not commit yet.
+    uncommitted: AtomicUsize,
     /// Woken when an earlier retry than the one that is waited for came up.
     alarm: Notify,
     tasks: TaskTracker,
@@ -91,6 +95,8 @@ struct State {
     /// The functions with work and room for it, in the order in which they have their turn.
     turns: VecDeque<FunctionId>,
     running: u32,
+    /// A worker is on its way that has not looked for work yet.
+    worker_comes: bool,
     stopping: bool,
 }
 
@@ -104,6 +110,11 @@ struct Function {
 /// The longest wait for the next retry: bounds how late one is when the wall clock jumps forward.
 const ALARM_MAX: Duration = Duration::from_secs(10);
 
+/// Bytes of published events that wait for their commit, with [`COMPLETION_BYTES`] for each attempt that ended: some
+/// four group commits. Past it nothing more is started.
+const UNCOMMITTED_MAX: usize = 32 * 1024 * 1024;
+const COMPLETION_BYTES: usize = 8 * 1024;
+
 /// The wait after the store did not answer.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -116,15 +127,16 @@ impl Dispatcher {
             clock,
             running_max: running_max.max(1),
             state: Mutex::default(),
+            uncommitted: AtomicUsize::new(0),
             alarm: Notify::new(),
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
         }));
         // The store outlives the dispatcher and must not keep it alive.
         let inner = Arc::downgrade(&dispatcher.0);
-        store.on_ready(Box::new(move |ready| {
+        store.on_commit(Box::new(move |committed| {
             if let Some(inner) = inner.upgrade() {
-                Self(inner).offer(ready);
+                Self(inner).committed(committed);
             }
         }));
         let inner = Arc::downgrade(&dispatcher.0);
@@ -148,8 +160,8 @@ impl Dispatcher {
             }
             self.consider(&mut state, id);
         }
+        self.bring_worker(&mut state);
         drop(state);
-        self.start_workers();
         self.0.alarm.notify_one();
     }
 
@@ -171,8 +183,24 @@ impl Dispatcher {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn offer(&self, ready: Vec<ReadyDelivery>) {
+    /// What the store committed: attempts that are over, and deliveries that can run.
+    fn committed(&self, committed: Committed) {
+        let Committed { ready, settled } = committed;
+        let mut weight = 0;
         let mut state = self.lock();
+        let mut earliest_retry_ms = None;
+        for (completion, result) in settled {
+            weight += weight_of(&completion);
+            if let Err(StoreError::Full) = result {
+                self.0.tasks.spawn_on(self.clone().commit_later(completion), &self.0.runtime);
+                continue;
+            }
+            let retry_at_ms = attempt::retry_at_ms(&completion);
+            earliest_retry_ms = earliest_retry_ms.or(retry_at_ms);
+            if let Some(function) = state.functions.get_mut(&completion.function) {
+                function.lane.ended(completion.delivery, retry_at_ms);
+            }
+        }
         for delivery in ready {
             let id = delivery.function;
             if let Some(function) = state.functions.get_mut(&id) {
@@ -180,8 +208,19 @@ impl Dispatcher {
                 self.consider(&mut state, id);
             }
         }
+        self.0.uncommitted.fetch_sub(weight, Ordering::Relaxed);
+        self.bring_worker(&mut state);
         drop(state);
-        self.start_workers();
+        if earliest_retry_ms.is_some() {
+            self.0.alarm.notify_one();
+        }
+    }
+
+    async fn commit_later(self, completion: Arc<Completion>) {
+        attempt::commit_when_there_is_room(&*self.0.store, &completion).await;
+        let retry_at_ms = attempt::retry_at_ms(&completion);
+        self.change(completion.function, |lane| lane.ended(completion.delivery, retry_at_ms));
+        self.0.alarm.notify_one();
     }
 
     /// After every change of a lane: gives it a turn when it can use one, and loads when it is behind.
@@ -198,29 +237,46 @@ impl Dispatcher {
         }
     }
 
-    /// Starts as many workers as there is work and room for. A worker goes on as long as it finds work.
-    fn start_workers(&self) {
-        loop {
-            let Some((worker, delivery)) = self.pick() else { return };
-            let dispatcher = self.clone();
-            self.0.tasks.spawn_on(dispatcher.work(worker, delivery), &self.0.runtime);
+    /// Brings a worker when there is work and room for it. One is brought at a time; it brings the next before it
+    /// starts to work itself. So while guests only compute, a burst of deliveries takes as many tasks as there are
+    /// threads, and while guests wait, as many as there are deliveries.
+    fn bring_worker(&self, state: &mut State) {
+        if !state.worker_comes && !state.turns.is_empty() && self.has_room(state) {
+            state.worker_comes = true;
+            self.0.tasks.spawn_on(self.clone().work(), &self.0.runtime);
         }
     }
 
-    async fn work(self, mut worker: Worker, mut delivery: ReadyDelivery) {
-        loop {
-            let (function, id) = (delivery.function, delivery.id);
-            let retry_at_ms = attempt::make(&self.0, &worker, delivery).await;
-            self.ended(function, id, retry_at_ms);
-            let Some(next) = self.pick() else { return };
-            (worker, delivery) = next;
+    fn has_room(&self, state: &State) -> bool {
+        !state.stopping
+            && state.running < self.0.running_max
+            && self.0.uncommitted.load(Ordering::Relaxed) < UNCOMMITTED_MAX
+    }
+
+    async fn work(self) {
+        let mut next = {
+            let mut state = self.lock();
+            state.worker_comes = false;
+            self.pick(&mut state)
+        };
+        while let Some((worker, delivery)) = next {
+            let completion = attempt::make(&self.0, &worker, &delivery).await;
+            self.0.uncommitted.fetch_add(weight_of(&completion), Ordering::Relaxed);
+            // The store says itself when it is gone for good; the delivery is pending when it is opened again.
+            let _ = self.0.store.settle(Arc::new(completion)).await;
+            let mut state = self.lock();
+            state.running = state.running.saturating_sub(1);
+            if let Some(function) = state.functions.get_mut(&delivery.function) {
+                function.lane.ran();
+            }
+            self.consider(&mut state, delivery.function);
+            next = self.pick(&mut state);
         }
     }
 
     /// The next delivery to run: functions take turns.
-    fn pick(&self) -> Option<(Worker, ReadyDelivery)> {
-        let mut state = self.lock();
-        while !state.stopping && state.running < self.0.running_max {
+    fn pick(&self, state: &mut State) -> Option<(Worker, ReadyDelivery)> {
+        while self.has_room(state) {
             let id = state.turns.pop_front()?;
             let Some(function) = state.functions.get_mut(&id) else { continue };
             function.in_turns = false;
@@ -230,25 +286,13 @@ impl Dispatcher {
             }
             let picked = function.lane.pick().map(|delivery| (function.worker.clone(), delivery));
             state.running += u32::from(picked.is_some());
-            self.consider(&mut state, id);
+            self.consider(state, id);
             if picked.is_some() {
+                self.bring_worker(state);
                 return picked;
             }
         }
         None
-    }
-
-    fn ended(&self, id: FunctionId, delivery: DeliveryId, retry_at_ms: Option<UnixMs>) {
-        let mut state = self.lock();
-        state.running = state.running.saturating_sub(1);
-        if let Some(function) = state.functions.get_mut(&id) {
-            function.lane.ended(delivery, retry_at_ms);
-        }
-        self.consider(&mut state, id);
-        drop(state);
-        if retry_at_ms.is_some() {
-            self.0.alarm.notify_one();
-        }
     }
 
     /// Changes a lane, and starts what the change makes possible.
@@ -258,8 +302,7 @@ impl Dispatcher {
             change(&mut function.lane);
         }
         self.consider(&mut state, id);
-        drop(state);
-        self.start_workers();
+        self.bring_worker(&mut state);
     }
 
     fn load(&self, function: FunctionId, after: DeliveryId) {
@@ -310,6 +353,10 @@ impl Dispatcher {
             Duration::from_millis(wait_ms).min(ALARM_MAX)
         })
     }
+}
+
+fn weight_of(completion: &Completion) -> usize {
+    COMPLETION_BYTES + completion.publishes.iter().map(|new| new.event.size()).sum::<usize>()
 }
 
 #[cfg(test)]

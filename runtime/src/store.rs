@@ -2,6 +2,7 @@
 //!
 //! The store holds what the bus decided; it matches nothing and runs nothing. Its promises stand at the methods.
 
+mod answer;
 mod backlog;
 pub mod memory;
 pub mod sqlite;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+pub use self::answer::Answer;
 use crate::clock::UnixMs;
 use crate::event::Event;
 
@@ -182,6 +184,8 @@ pub enum Verdict {
 pub struct Completion {
     /// Which delivery.
     pub delivery: DeliveryId,
+    /// Whose it is.
+    pub function: FunctionId,
     /// How the attempt went.
     pub record: AttemptRecord,
     /// What follows.
@@ -357,11 +361,18 @@ pub enum StoreError {
 
 /// A result of the store.
 pub type Result<T> = std::result::Result<T, StoreError>;
-/// An answer of the store to come.
-pub type Answer<T> = BoxFuture<'static, Result<T>>;
 
-/// Told of deliveries that became ready, in commit order, after their commit. It must not block.
-pub type ReadySink = Box<dyn Fn(Vec<ReadyDelivery>) + Send + Sync>;
+/// What one commit brought about, or failed to.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Deliveries that became ready.
+    pub ready: Vec<ReadyDelivery>,
+    /// What [`Store::settle`] was given, each with what became of it.
+    pub settled: Vec<(Arc<Completion>, Result<()>)>,
+}
+
+/// Told of every commit, in commit order and once a commit. It must not block.
+pub type CommitSink = Box<dyn Fn(Committed) + Send + Sync>;
 
 /// A durable bus store.
 ///
@@ -371,9 +382,9 @@ pub trait Store: Send + Sync + 'static {
     /// Names that belong to functions, to ids that stay the same for the life of the store.
     fn register(&self, functions: Vec<String>) -> Answer<Vec<FunctionId>>;
 
-    /// From now on tells `sink` of every delivery that becomes ready through a commit. Deliveries that were ready
-    /// before are found with [`Store::ready`].
-    fn on_ready(&self, sink: ReadySink);
+    /// From now on tells `sink` of every delivery that becomes ready through a commit, and of what was settled.
+    /// Deliveries that were ready before are found with [`Store::ready`].
+    fn on_commit(&self, sink: CommitSink);
 
     /// Stores events with their deliveries and marks, all or nothing. An event whose source and id were accepted
     /// within the dedup window is answered as a duplicate and stores nothing; marks are written all the same.
@@ -382,6 +393,11 @@ pub trait Store: Send + Sync + 'static {
     /// Ends an attempt: record, verdict, published events and their deliveries commit together. A delivery that is
     /// not pending any more is left alone: a completion that is repeated changes nothing.
     fn complete(&self, completion: Arc<Completion>) -> Answer<()>;
+
+    /// Like [`Store::complete`], but the answer only says that the store has taken it over: the sink of
+    /// [`Store::on_commit`] is told when it is committed, or was not. One call for a whole commit is cheaper than
+    /// waking who waits for each.
+    fn settle(&self, completion: Arc<Completion>) -> Answer<()>;
 
     /// Makes dead letters ready again, with fresh attempts; answers how many.
     fn redrive(&self, which: DeadFilter) -> Answer<u64>;

@@ -48,6 +48,45 @@ pub(crate) fn spec(component: &Path, grants: Grants) -> Spec {
     }
 }
 
+/// What was measured: how many a second, and how much processor time each took. On a busy machine the second is the
+/// one to compare: it does not count what others took.
+#[derive(Clone, Copy)]
+pub(crate) struct Rate {
+    pub(crate) per_second: f64,
+    pub(crate) cpu_us: f64,
+}
+
+/// Starts with `Rate::start`, ends with `end`.
+pub(crate) struct Measuring {
+    started: Instant,
+    cpu: f64,
+}
+
+impl Rate {
+    pub(crate) fn start() -> Measuring {
+        Measuring { started: Instant::now(), cpu: cpu_seconds() }
+    }
+}
+
+impl Measuring {
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(crate) fn end(&self, count: u32) -> Rate {
+        let count = f64::from(count);
+        let per_second = count / self.started.elapsed().as_secs_f64();
+        Rate { per_second, cpu_us: (cpu_seconds() - self.cpu) * 1e6 / count }
+    }
+}
+
+/// Processor time of this process, in steps of 10 ms: utime and stime of proc(5), behind the name in brackets.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
 /// The loop.
 pub(crate) struct Bare {
     engine: Engine,
@@ -69,19 +108,19 @@ impl Bare {
     }
 
     /// Calls a second of so many threads.
-    pub(crate) fn measure(&self, threads: usize, time: Duration) -> f64 {
-        let started = Instant::now();
+    pub(crate) fn measure(&self, threads: usize, time: Duration) -> Rate {
+        let measuring = Rate::start();
         let count: u32 = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.run(started, time))).collect();
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.run(&measuring, time))).collect();
             threads.into_iter().map(|t| t.join().unwrap()).sum()
         });
-        f64::from(count) / started.elapsed().as_secs_f64()
+        measuring.end(count)
     }
 
-    fn run(&self, started: Instant, time: Duration) -> u32 {
+    fn run(&self, measuring: &Measuring, time: Duration) -> u32 {
         let event = Event::from_json(EVENT, |_| {}).unwrap();
         let mut count = 0;
-        while started.elapsed() < time {
+        while measuring.elapsed() < time {
             for _ in 0..64 {
                 let mut store = Store::new(&self.engine, ());
                 let guest = self.pre.instantiate(&mut store).unwrap();

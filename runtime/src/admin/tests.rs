@@ -89,7 +89,7 @@ impl Api {
         let (outcome, message) = (outcome.kind().to_owned(), outcome.message());
         let record =
             AttemptRecord { attempt: 1, started_ms: 1_000, duration_us: 900, outcome: outcome.into(), message };
-        self.store.complete(Arc::new(Completion { delivery, record, verdict, publishes })).await.unwrap();
+        self.store.complete(Arc::new(Completion { delivery, function: 1, record, verdict, publishes })).await.unwrap();
     }
 
     /// Ends a delivery as a dead letter.

@@ -9,20 +9,20 @@ use crate::bus::Target;
 use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::outcome::{self, Next, Outcome};
-use crate::store::{AttemptRecord, Completion, Lineage, NewEvent, ReadyDelivery, StoreError, Verdict};
+use crate::store::{AttemptRecord, Completion, Lineage, NewEvent, ReadyDelivery, Store, StoreError, Verdict};
 
 /// Functions that an event may come through. A chain of this length is a loop: nobody draws one on purpose.
 pub(super) const HOPS_MAX: u32 = 64;
 
-/// Runs the function and commits how it ended; answers when it is tried again.
-pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: ReadyDelivery) -> Option<UnixMs> {
+/// Runs the function; answers how it ended, to be committed.
+pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery) -> Completion {
     let started_ms = inner.clock.now_ms();
     let attempt = delivery.attempts + 1;
-    let ran = worker.runner.run(call(inner, &delivery, attempt)).await;
+    let ran = worker.runner.run(call(inner, delivery, attempt)).await;
     let Ran { mut outcome, published, duration } = ran;
     let mut publishes = Vec::new();
     if outcome == Outcome::Done {
-        match route(inner, &delivery, published) {
+        match route(inner, delivery, published) {
             Ok(routed) => publishes = routed,
             Err(failed) => outcome = failed,
         }
@@ -43,7 +43,7 @@ pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: ReadyDelivery
         outcome: outcome.kind().into(),
         message: outcome.message(),
     };
-    commit(inner, Arc::new(Completion { delivery: delivery.id, record, verdict, publishes })).await
+    Completion { delivery: delivery.id, function: delivery.function, record, verdict, publishes }
 }
 
 fn call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
@@ -75,21 +75,22 @@ fn route(inner: &Inner, delivery: &ReadyDelivery, published: Vec<Event>) -> Resu
     routed.collect()
 }
 
-/// Commits the end of an attempt. While the disk is full the delivery keeps its place here and tries again.
-async fn commit(inner: &Inner, completion: Arc<Completion>) -> Option<UnixMs> {
-    let retry_at_ms = match completion.verdict {
+/// When the delivery is tried again.
+pub(super) fn retry_at_ms(completion: &Completion) -> Option<UnixMs> {
+    match completion.verdict {
         Verdict::RetryAt(at_ms) => Some(at_ms),
         Verdict::Done | Verdict::Dead(_) => None,
-    };
+    }
+}
+
+/// Commits an end that the disk had no room for. Until it has, the delivery keeps its place and tries again.
+pub(super) async fn commit_when_there_is_room(store: &dyn Store, completion: &Arc<Completion>) {
     loop {
-        match inner.store.complete(completion.clone()).await {
-            Ok(()) => return retry_at_ms,
-            Err(StoreError::Full) => tokio::time::sleep(STORE_RETRY).await,
-            Err(error) => {
-                // The store is gone for good and says so itself; the delivery is pending when it is opened again.
-                tracing::debug!("an outcome was not committed: {error}");
-                return None;
-            }
+        tokio::time::sleep(STORE_RETRY).await;
+        match store.complete(completion.clone()).await {
+            Err(StoreError::Full) => {}
+            // When the store is gone for good it says so itself; the delivery is pending when it is opened again.
+            Ok(()) | Err(StoreError::Failed(_) | StoreError::Closed) => return,
         }
     }
 }

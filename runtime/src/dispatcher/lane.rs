@@ -95,9 +95,14 @@ impl Lane {
         !self.fresh.is_empty() || !self.retries.is_empty()
     }
 
-    /// A delivery's attempt ended; `retry_at_ms` when another follows.
-    pub(super) fn ended(&mut self, id: DeliveryId, retry_at_ms: Option<UnixMs>) {
+    /// An attempt ran: there is room for another. Until it is committed the delivery is held, as a load would find it
+    /// ready still.
+    pub(super) fn ran(&mut self) {
         self.running = self.running.saturating_sub(1);
+    }
+
+    /// The end of an attempt is committed; `retry_at_ms` when another follows.
+    pub(super) fn ended(&mut self, id: DeliveryId, retry_at_ms: Option<UnixMs>) {
         self.held.remove(&id);
         if self.loading || self.loading_due {
             self.ended_while_loading.insert(id);
@@ -184,6 +189,7 @@ mod tests {
     fn run_all(lane: &mut Lane) -> Vec<DeliveryId> {
         std::iter::from_fn(|| {
             let id = lane.pick()?.id;
+            lane.ran();
             lane.ended(id, None);
             Some(id)
         })

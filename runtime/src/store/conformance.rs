@@ -45,7 +45,7 @@ fn keyed(function: FunctionId, key: &str) -> NewDelivery {
 fn ending(delivery: DeliveryId, attempt: u32, outcome: &'static str, verdict: Verdict) -> Arc<Completion> {
     let message = (outcome != "done").then(|| "why".to_owned());
     let record = AttemptRecord { attempt, started_ms: NOW_MS, duration_us: 12, outcome: outcome.into(), message };
-    Arc::new(Completion { delivery, record, verdict, publishes: Vec::new() })
+    Arc::new(Completion { delivery, function: 1, record, verdict, publishes: Vec::new() })
 }
 
 fn done(delivery: DeliveryId, attempt: u32) -> Arc<Completion> {
@@ -60,7 +60,7 @@ fn dead(delivery: DeliveryId, attempt: u32) -> Arc<Completion> {
 fn watch_ready(store: &dyn Store) -> Arc<Mutex<Vec<DeliveryId>>> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
-    store.on_ready(Box::new(move |ready| sink.lock().unwrap().extend(ready.iter().map(|d| d.id))));
+    store.on_commit(Box::new(move |commit| sink.lock().unwrap().extend(commit.ready.iter().map(|d| d.id))));
     seen
 }
 
@@ -247,6 +247,19 @@ async fn deliveries_are_announced_in_accept_order(store: &dyn Store) {
     assert_eq!(ready_ids(store, ids[0]).await, vec![1, 3]);
     assert_eq!(store.ready(ids[0], 0, 1).await.unwrap()[0].id, 1);
     assert_eq!(store.ready(ids[0], 1, 9).await.unwrap()[0].id, 3);
+}
+
+async fn what_is_settled_is_told_to_the_sink_with_what_it_made_ready(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let (told, mut tellings) = tokio::sync::mpsc::unbounded_channel();
+    store.on_commit(Box::new(move |commit| drop(told.send(commit))));
+    store.accept(vec![new_event("1", vec![keyed(f, "k")]), new_event("2", vec![keyed(f, "k")])], vec![]).await.unwrap();
+    assert_eq!(tellings.recv().await.unwrap().ready[0].id, 1);
+    store.settle(done(1, 1)).await.unwrap();
+    let commit = tellings.recv().await.unwrap();
+    let (completion, result) = &commit.settled[0];
+    assert_eq!((completion.delivery, result.is_ok(), commit.ready[0].id), (1, true, 2));
+    assert_eq!(state_of(store, 1).await, DeliveryState::Done);
 }
 
 async fn an_outcome_commits_with_what_was_published(store: &dyn Store) {
@@ -461,6 +474,7 @@ over_every_store! {
     what_is_published_under_an_id_of_its_own_is_known_too
     marks_commit_with_their_events
     deliveries_are_announced_in_accept_order
+    what_is_settled_is_told_to_the_sink_with_what_it_made_ready
     an_outcome_commits_with_what_was_published
     the_backlog_is_what_is_pending_by_where_it_came_in
     a_retry_is_due_when_its_time_has_come

@@ -12,9 +12,9 @@ use tokio::sync::watch;
 
 use super::backlog::{Change, Share};
 use super::{
-    Accepted, Answer, Backlog, CheckReport, Completion, Counts, DEDUP_WINDOW, DeadFilter, DeliveryId, DeliveryRecord,
-    DeliveryState, EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, ReadySink, Removed, Retention,
-    Seq, Store, StoredEvent, Totals, Verdict,
+    Accepted, Answer, Backlog, CheckReport, CommitSink, Committed, Completion, Counts, DEDUP_WINDOW, DeadFilter,
+    DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery,
+    Removed, Result, Retention, Seq, Store, StoredEvent, Totals, Verdict,
 };
 use crate::clock::{Clock, UnixMs};
 
@@ -46,7 +46,7 @@ struct State {
     removed: Removed,
     /// Deliveries that retention removed, by function: done and purged.
     removed_deliveries: HashMap<FunctionId, (u64, u64)>,
-    sink: Option<ReadySink>,
+    sink: Option<CommitSink>,
 }
 
 struct Row {
@@ -105,27 +105,34 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies a write and announces what it made ready, in commit order: under the lock.
-    fn write<T: Send + 'static>(&self, apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> T) -> Answer<T> {
+    /// Applies a write and tells the sink what it brought about, in commit order: under the lock.
+    fn write<T>(
+        &self,
+        settled: Vec<(Arc<Completion>, Result<()>)>,
+        apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> T,
+    ) -> Answer<T> {
         let mut state = self.lock();
+        let before = state.newest;
         let mut ready = Vec::new();
         let result = apply(&mut state, &mut ready);
         self.backlog.apply(&mut state.backlog);
-        let ready: Vec<_> = ready.into_iter().filter_map(|id| state.ready_delivery(id)).collect();
-        if !ready.is_empty()
+        if (!ready.is_empty() || !settled.is_empty())
             && let Some(sink) = &state.sink
         {
-            sink(ready);
+            let ready = ready.into_iter().filter_map(|id| state.ready_delivery(id)).collect();
+            sink(Committed { ready, settled });
         }
         let newest = state.newest;
         drop(state);
-        self.newest.send_if_modified(|seq| std::mem::replace(seq, newest) != newest);
-        answer(result)
+        if newest != before {
+            self.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
+        }
+        Answer::now(Ok(result))
     }
 }
 
-fn answer<T: Send + 'static>(value: T) -> Answer<T> {
-    std::future::ready(Ok(value)).boxed()
+fn answer<T>(value: T) -> Answer<T> {
+    Answer::now(Ok(value))
 }
 
 /// What a delivery of an event is of the backlog.
@@ -243,8 +250,9 @@ impl State {
         }
     }
 
-    fn complete(&mut self, completion: Completion, ready: &mut Vec<DeliveryId>) {
-        let Completion { delivery: id, record, verdict, publishes } = completion;
+    fn complete(&mut self, completion: &Completion, ready: &mut Vec<DeliveryId>) {
+        let Completion { delivery: id, record, verdict, publishes, .. } = completion;
+        let id = *id;
         let Some(delivery) = self.deliveries.get_mut(&id) else { return };
         match delivery.record.state {
             DeliveryState::Ready => {
@@ -256,7 +264,7 @@ impl State {
             }
             _ => return,
         }
-        delivery.record.attempts.push(record);
+        delivery.record.attempts.push(record.clone());
         if !matches!(verdict, Verdict::RetryAt(_)) {
             self.backlog.went(share(&delivery.event));
         }
@@ -264,18 +272,18 @@ impl State {
             Verdict::Done => {
                 delivery.record.state = DeliveryState::Done;
                 for new in publishes {
-                    self.insert(new, ready);
+                    self.insert(new.clone(), ready);
                 }
                 self.finish(id, ready);
             }
             Verdict::RetryAt(due_ms) => {
                 delivery.record.state = DeliveryState::Retrying;
-                delivery.record.due_ms = Some(due_ms);
-                self.due.entry(delivery.function).or_default().insert((due_ms, id));
+                delivery.record.due_ms = Some(*due_ms);
+                self.due.entry(delivery.function).or_default().insert((*due_ms, id));
             }
             Verdict::Dead(cause) => {
                 delivery.record.state = DeliveryState::Dead;
-                delivery.record.cause = Some(cause);
+                delivery.record.cause = Some(cause.clone());
             }
         }
     }
@@ -352,12 +360,12 @@ impl Store for MemoryStore {
         answer(ids.collect())
     }
 
-    fn on_ready(&self, sink: ReadySink) {
+    fn on_commit(&self, sink: CommitSink) {
         self.lock().sink = Some(sink);
     }
 
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> Answer<Vec<Accepted>> {
-        self.write(|state, ready| {
+        self.write(Vec::new(), |state, ready| {
             for Mark { scope, key, value } in marks {
                 match value {
                     Some(value) => state.marks.insert((scope, key), value),
@@ -369,19 +377,23 @@ impl Store for MemoryStore {
     }
 
     fn complete(&self, completion: Arc<Completion>) -> Answer<()> {
-        self.write(|state, ready| state.complete(Arc::unwrap_or_clone(completion), ready))
+        self.write(Vec::new(), |state, ready| state.complete(&completion, ready))
+    }
+
+    fn settle(&self, completion: Arc<Completion>) -> Answer<()> {
+        self.write(vec![(completion.clone(), Ok(()))], |state, ready| state.complete(&completion, ready))
     }
 
     fn redrive(&self, which: DeadFilter) -> Answer<u64> {
-        self.write(|state, ready| state.redrive(&which, ready))
+        self.write(Vec::new(), |state, ready| state.redrive(&which, ready))
     }
 
     fn purge(&self, which: DeadFilter) -> Answer<u64> {
-        self.write(|state, ready| state.purge(&which, ready))
+        self.write(Vec::new(), |state, ready| state.purge(&which, ready))
     }
 
     fn retain(&self, retention: Retention) -> Answer<u64> {
-        self.write(|state, _| state.retain(retention))
+        self.write(Vec::new(), |state, _| state.retain(retention))
     }
 
     fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>> {

@@ -20,12 +20,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rusqlite::{Connection, OpenFlags};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::write::{Portion, Write};
 use super::{
-    Accepted, Answer, Backlog, CheckReport, Completion, DEDUP_WINDOW, DeadFilter, DeliveryId, DeliveryRecord,
-    EventFilter, FunctionId, Mark, NewEvent, ReadyDelivery, ReadySink, Result, Retention, Seq, Store, StoreError,
+    Accepted, Answer, Backlog, CheckReport, CommitSink, Completion, DEDUP_WINDOW, DeadFilter, DeliveryId,
+    DeliveryRecord, EventFilter, FunctionId, Mark, NewEvent, ReadyDelivery, Result, Retention, Seq, Store, StoreError,
     StoredEvent, Totals,
 };
 use crate::clock::{Clock, UnixMs};
@@ -45,7 +46,7 @@ const READERS_MAX: usize = 4;
 pub struct SqliteStore {
     writes: mpsc::Sender<Write>,
     readers: Arc<Readers>,
-    sink: Arc<Mutex<Option<ReadySink>>>,
+    sink: Arc<Mutex<Option<CommitSink>>>,
     newest: watch::Receiver<Seq>,
     failure: watch::Receiver<Option<String>>,
     backlog: Arc<Backlog>,
@@ -98,7 +99,11 @@ impl SqliteStore {
 
     fn write<T: Send + 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
-        send(self.writes.clone(), make(reply), answer).boxed()
+        match self.writes.try_send(make(reply)) {
+            Ok(()) => Answer::reply(answer),
+            Err(TrySendError::Closed(_)) => Answer::now(Err(StoreError::Closed)),
+            Err(TrySendError::Full(write)) => Answer::later(send(self.writes.clone(), write, answer)),
+        }
     }
 
     /// Writes portion after portion until none is left; answers how many dead letters they had in all.
@@ -107,7 +112,7 @@ impl SqliteStore {
         make: impl Fn(DeliveryId, oneshot::Sender<Result<Portion>>) -> Write + Send + 'static,
     ) -> Answer<u64> {
         let writes = self.writes.clone();
-        async move {
+        Answer::later(async move {
             let (mut count, mut next_after) = (0, Some(0));
             while let Some(after) = next_after {
                 let (reply, answer) = oneshot::channel();
@@ -116,8 +121,7 @@ impl SqliteStore {
                 next_after = portion.next_after;
             }
             Ok(count)
-        }
-        .boxed()
+        })
     }
 
     fn read<T: Send + 'static>(
@@ -208,7 +212,7 @@ impl Readers {
         readers: Arc<Self>,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Answer<T> {
-        async move {
+        Answer::later(async move {
             let failed = |e: rusqlite::Error| StoreError::Failed(format!("reading: {e}"));
             let _permit = readers.permits.acquire().await.map_err(|_| StoreError::Closed)?;
             let pool = readers.clone();
@@ -223,8 +227,7 @@ impl Readers {
                 result
             };
             tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)?.map_err(failed)
-        }
-        .boxed()
+        })
     }
 }
 
@@ -233,7 +236,7 @@ impl Store for SqliteStore {
         self.write(|reply| Write::Register { names, reply })
     }
 
-    fn on_ready(&self, sink: ReadySink) {
+    fn on_commit(&self, sink: CommitSink) {
         *self.sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(sink);
     }
 
@@ -242,7 +245,18 @@ impl Store for SqliteStore {
     }
 
     fn complete(&self, completion: Arc<Completion>) -> Answer<()> {
-        self.write(|reply| Write::Complete { completion, reply })
+        self.write(|reply| Write::Complete { completion, reply: Some(reply) })
+    }
+
+    fn settle(&self, completion: Arc<Completion>) -> Answer<()> {
+        match self.writes.try_send(Write::Complete { completion, reply: None }) {
+            Ok(()) => Answer::now(Ok(())),
+            Err(TrySendError::Closed(_)) => Answer::now(Err(StoreError::Closed)),
+            Err(TrySendError::Full(write)) => {
+                let writes = self.writes.clone();
+                Answer::later(async move { writes.send(write).await.map_err(|_| StoreError::Closed) })
+            }
+        }
     }
 
     fn redrive(&self, which: DeadFilter) -> Answer<u64> {
@@ -257,35 +271,7 @@ impl Store for SqliteStore {
         let (writes, readers) = (self.writes.clone(), self.readers.clone());
         let age_ms = UnixMs::try_from(retention.age.as_millis()).unwrap_or(UnixMs::MAX);
         let before_ms = self.clock.now_ms().saturating_sub(age_ms);
-        async move {
-            let (mut count, mut next_after) = (0, Some(0));
-            while let Some(after) = next_after {
-                let search = move |c: &Connection| retain::find(c, after, before_ms, retention.bytes);
-                let found = Readers::run(readers.clone(), search).await?;
-                next_after = found.next_after;
-                if !found.events.is_empty() {
-                    let (reply, answer) = oneshot::channel();
-                    let asked = tokio::time::Instant::now();
-                    count += send(writes.clone(), Write::Remove { events: found.events, reply }, answer).await?;
-                    if !found.urgent {
-                        // As long again is for others alone.
-                        tokio::time::sleep(asked.elapsed()).await;
-                    }
-                }
-            }
-            let mut tidied = retain::Tidied { more: true, shrinks: false };
-            while tidied.more {
-                let (reply, answer) = oneshot::channel();
-                let shrinking = tidied.shrinks;
-                tidied = send(writes.clone(), Write::Tidy { shrinking, reply }, answer).await?;
-                if shrinking && !tidied.shrinks {
-                    let (reply, answer) = oneshot::channel();
-                    send(writes.clone(), Write::Checkpoint { reply }, answer).await?;
-                }
-            }
-            Ok(count)
-        }
-        .boxed()
+        Answer::later(retain::sweep(writes, readers, before_ms, retention.bytes))
     }
 
     fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>> {

@@ -4,13 +4,18 @@
 //! used again; when much of the file is free, its end is given back to the file system. A store that was made by
 //! version 1 can only use its space again.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::dedup::Dedup;
-use super::rows;
 use super::totals::Counters;
+use super::write::Write;
+use super::{Readers, rows, send};
 use crate::clock::UnixMs;
-use crate::store::{DeliveryId, FunctionId, Seq};
+use crate::store::{DeliveryId, FunctionId, Result, Seq};
 
 /// Events that one write removes: a millisecond or two of work, as their pages are anywhere in the file.
 const EVENTS_MAX: usize = 32;
@@ -28,6 +33,42 @@ const PAGES_MAX: i64 = 128;
 const FREE: (f64, f64) = (0.25, 0.1);
 /// Less is not worth it: 4 MiB.
 const FREE_PAGES_MIN: i64 = 1024;
+
+/// Removes what may go, and puts the file in order; answers how many events went.
+pub(super) async fn sweep(
+    writes: mpsc::Sender<Write>,
+    readers: Arc<Readers>,
+    before_ms: UnixMs,
+    bytes_max: u64,
+) -> Result<u64> {
+    let (mut count, mut next_after) = (0, Some(0));
+    while let Some(after) = next_after {
+        let found = Readers::run(readers.clone(), move |c| find(c, after, before_ms, bytes_max)).await?;
+        next_after = found.next_after;
+        if !found.events.is_empty() {
+            let asked = Instant::now();
+            count += ask(&writes, |reply| Write::Remove { events: found.events, reply }).await?;
+            if !found.urgent {
+                // As long again is for others alone.
+                tokio::time::sleep(asked.elapsed()).await;
+            }
+        }
+    }
+    let mut tidied = Tidied { more: true, shrinks: false };
+    while tidied.more {
+        let shrinking = tidied.shrinks;
+        tidied = ask(&writes, |reply| Write::Tidy { shrinking, reply }).await?;
+        if shrinking && !tidied.shrinks {
+            ask(&writes, |reply| Write::Checkpoint { reply }).await?;
+        }
+    }
+    Ok(count)
+}
+
+async fn ask<T>(writes: &mpsc::Sender<Write>, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> Result<T> {
+    let (reply, answer) = oneshot::channel();
+    send(writes.clone(), make(reply), answer).await
+}
 
 /// What may go, as far as one search came.
 pub(super) struct Found {

@@ -48,9 +48,10 @@ pub(super) enum Write {
         marks: Vec<Mark>,
         reply: Reply<Vec<Accepted>>,
     },
+    /// Without a reply, the sink is told.
     Complete {
         completion: Arc<Completion>,
-        reply: Reply<()>,
+        reply: Option<Reply<()>>,
     },
     Redrive {
         which: DeadFilter,
@@ -106,6 +107,8 @@ pub(super) enum Settled {
     Count(Reply<u64>, u64),
     Tidied(Reply<Tidied>, Tidied),
     Unit(Reply<()>),
+    /// For the sink.
+    Completion(Arc<Completion>),
 }
 
 impl Settled {
@@ -117,13 +120,25 @@ impl Settled {
             Write::Redrive { reply, .. } | Write::Purge { reply, .. } => Self::Portion(reply, Portion::default()),
             Write::Remove { reply, .. } => Self::Count(reply, 0),
             Write::Tidy { reply, .. } => Self::Tidied(reply, Tidied::default()),
-            Write::Complete { reply, .. } | Write::Checkpoint { reply } | Write::Close { reply } => Self::Unit(reply),
+            Write::Complete { reply: Some(reply), .. } | Write::Checkpoint { reply } | Write::Close { reply } => {
+                Self::Unit(reply)
+            }
+            Write::Complete { completion, reply: None } => Self::Completion(completion),
+        }
+    }
+
+    /// What the sink is told of; the others keep their answer.
+    pub(super) fn for_sink(self) -> std::result::Result<Arc<Completion>, Self> {
+        match self {
+            Self::Completion(completion) => Ok(completion),
+            other => Err(other),
         }
     }
 
     /// Sends the answer. Whoever asked may be gone: the commit stands all the same.
     pub(super) fn succeed(self) {
         match self {
+            Self::Completion(_) => {}
             Self::Ids(reply, ids) => drop(reply.send(Ok(ids))),
             Self::Accepted(reply, accepted) => drop(reply.send(Ok(accepted))),
             Self::Portion(reply, portion) => drop(reply.send(Ok(portion))),
@@ -136,6 +151,7 @@ impl Settled {
     /// Tells that nothing of the write was committed.
     pub(super) fn fail(self, error: &StoreError) {
         match self {
+            Self::Completion(_) => {}
             Self::Ids(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Accepted(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Portion(reply, _) => drop(reply.send(Err(error.clone()))),
@@ -171,7 +187,8 @@ pub(super) fn apply(
             (Settled::Accepted(reply, accepted), result)
         }
         Write::Complete { completion, reply } => {
-            (Settled::Unit(reply), complete(tx, dedup, counters, now_ms, &completion, ready))
+            let result = complete(tx, dedup, counters, now_ms, &completion, ready);
+            (reply.map_or(Settled::Completion(completion), Settled::Unit), result)
         }
         Write::Redrive { which, after, reply } => {
             let (portion, result) = settle(redrive(tx, counters, now_ms, &which, after, ready));
@@ -298,7 +315,7 @@ fn complete(
     completion: &Completion,
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<()> {
-    let Completion { delivery, record, verdict, publishes } = completion;
+    let Completion { delivery, record, verdict, publishes, .. } = completion;
     let (state, due_ms, cause) = match verdict {
         Verdict::Done => (rows::DONE, None, None),
         Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),

@@ -9,7 +9,7 @@ use super::dedup::Dedup;
 use super::totals::Counters;
 use super::write::{Settled, Write, apply};
 use crate::clock::Clock;
-use crate::store::{Backlog, ReadyDelivery, ReadySink, Seq, StoreError};
+use crate::store::{Backlog, CommitSink, Committed, ReadyDelivery, Seq, StoreError};
 
 /// Writes in one commit. Past about a thousand the fsync is a small part of the commit's time, and the first of the
 /// batch would only wait longer.
@@ -23,7 +23,7 @@ pub(super) struct Writer {
     pub(super) dedup: Dedup,
     pub(super) counters: Counters,
     pub(super) clock: Clock,
-    pub(super) sink: Arc<Mutex<Option<ReadySink>>>,
+    pub(super) sink: Arc<Mutex<Option<CommitSink>>>,
     pub(super) newest: watch::Sender<Seq>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) failure: watch::Sender<Option<String>>,
@@ -40,15 +40,15 @@ impl Writer {
                 bytes += write.size();
                 batch.push(write);
             }
-            let closes = batch.iter().any(Write::is_close);
+            // Before it is answered: who was told that the store is closed has nothing written by it.
+            if batch.iter().any(Write::is_close) {
+                queue.close();
+            }
             let checkpoints = batch.iter().any(Write::is_checkpoint);
             let committed = self.commit(batch).and_then(|()| if checkpoints { self.checkpoint() } else { Ok(()) });
             if let Err(reason) = committed {
                 self.refuse_everything(&reason, &mut queue);
                 return;
-            }
-            if closes {
-                queue.close();
             }
         }
     }
@@ -56,32 +56,42 @@ impl Writer {
     /// One transaction. `Err` latches: the state on disk is not known any more.
     fn commit(&mut self, batch: Vec<Write>) -> Result<(), String> {
         let before = self.counters.clone();
-        let mut settled = Vec::with_capacity(batch.len());
+        let mut answers = Vec::with_capacity(batch.len());
         let mut ready = Vec::new();
-        let error = match self.transact(batch, &mut settled, &mut ready) {
-            Ok(()) => {
-                self.backlog.apply(self.counters.backlog());
-                // Deliveries are announced before the answers go out, so that nobody who has an answer can find
-                // the dispatcher unaware.
-                if !ready.is_empty()
-                    && let Some(sink) = &*self.sink.lock().unwrap_or_else(PoisonError::into_inner)
-                {
-                    sink(ready);
-                }
-                if self.counters.newest() != before.newest() {
-                    self.newest.send_replace(self.counters.newest());
-                }
-                settled.into_iter().for_each(Settled::succeed);
-                return Ok(());
-            }
-            Err(error) => error,
+        let Err(error) = self.transact(batch, &mut answers, &mut ready) else {
+            self.backlog.apply(self.counters.backlog());
+            self.tell(ready, answers, &Ok(()));
+            return Ok(());
         };
         self.counters = before;
         self.dedup.rolled_back();
         let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
-        let error = if full { StoreError::Full } else { StoreError::Failed(error.to_string()) };
-        settled.into_iter().for_each(|s| s.fail(&error));
+        let told = if full { StoreError::Full } else { StoreError::Failed(error.to_string()) };
+        self.tell(Vec::new(), answers, &Err(told));
         if full { Ok(()) } else { Err(error.to_string()) }
+    }
+
+    /// Tells how a commit went: the sink before the answers, so that nobody who has an answer can find the dispatcher
+    /// unaware.
+    fn tell(&self, ready: Vec<ReadyDelivery>, answers: Vec<Settled>, result: &crate::store::Result<()>) {
+        let mut settled = Vec::new();
+        let mut others = Vec::with_capacity(answers.len());
+        for answer in answers {
+            match answer.for_sink() {
+                Ok(completion) => settled.push((completion, result.clone())),
+                Err(other) => others.push(other),
+            }
+        }
+        if (!ready.is_empty() || !settled.is_empty())
+            && let Some(sink) = &*self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            sink(Committed { ready, settled });
+        }
+        self.newest.send_if_modified(|seq| std::mem::replace(seq, self.counters.newest()) != *seq);
+        match result {
+            Ok(()) => others.into_iter().for_each(Settled::succeed),
+            Err(error) => others.into_iter().for_each(|other| other.fail(error)),
+        }
     }
 
     fn transact(
@@ -127,7 +137,7 @@ impl Writer {
         self.failure.send_replace(Some(reason.to_owned()));
         let error = StoreError::Failed(reason.to_owned());
         while let Some(write) = queue.blocking_recv() {
-            Settled::unapplied(write).fail(&error);
+            self.tell(Vec::new(), vec![Settled::unapplied(write)], &Err(error.clone()));
         }
     }
 }
