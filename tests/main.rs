@@ -15,5 +15,6 @@ mod orders;
 mod overload;
 mod reload;
 mod retention;
+mod state;
 mod tidy;
 mod timers;

@@ -50,13 +50,14 @@ impl Runner for Sandboxed {
             attempt: call.attempt,
             replay: false,
             trigger: call.trigger,
+            state: None,
             logs: self.logs.clone(),
             clock: self.clock.clone(),
         };
         async move {
             let ran = self.function.run(call).await;
             self.under_way.add_permits(1);
-            Ran { outcome: ran.outcome, published: ran.published, duration: ran.duration }
+            Ran { outcome: ran.outcome, published: ran.published, state: ran.state, duration: ran.duration }
         }
         .boxed()
     }

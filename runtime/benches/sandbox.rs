@@ -80,6 +80,7 @@ fn ours(function: &Arc<Function>, threads: usize, time: Duration) -> Rate {
                                 attempt: 1,
                                 replay: false,
                                 trigger: trigger.clone(),
+                                state: None,
                                 logs: logs.clone(),
                                 clock: clock.clone(),
                             })

@@ -14,11 +14,19 @@
 //! | `GET /api/v1/dead?function=&limit=` | [`view::DeadLetter`] a line, oldest first, events without their data |
 //! | `GET /api/v1/dead/{delivery}` | [`view::DeadLetter`] |
 //! | `POST /api/v1/dead/redrive`, `POST /api/v1/dead/purge` | takes [`view::Which`], answers [`view::Count`] |
+//! | `GET /api/v1/state` | [`view::StateBucket`] a line |
+//! | `GET /api/v1/state/{bucket}?prefix=&limit=` | [`view::StateEntry`] a line, by key, without long values |
+//! | `DELETE /api/v1/state/{bucket}` | removes all its keys, answers [`view::Count`] |
+//! | `GET /api/v1/state/{bucket}/{key}` | [`view::StateEntry`] |
+//! | `PUT /api/v1/state/{bucket}/{key}` | takes [`view::StateValue`], answers 204 |
+//! | `DELETE /api/v1/state/{bucket}/{key}` | [`view::Count`] |
 //! | `GET /api/v1/logs?function=&delivery=&limit=&follow=` | [`crate::logs::Line`] a line, oldest first |
 //!
 //! Lists are NDJSON: one JSON object a line, streamed, so that a list of any length needs little memory. Without
 //! `after`, the newest `limit` events are listed, by default 100; `follow=true` goes on with what comes until the
 //! client leaves. A list that cannot be finished breaks off without the end of its encoding.
+//!
+//! A bucket's name has its slash encoded in the path: `shop%2Fcharge`.
 //!
 //! `{ref}` is an event's number or, when there is none of this number, its id. An id that several sources gave is
 //! answered 409 with the numbers of the events in `seqs`. Refusals are `application/problem+json` (RFC 9457) with the
@@ -30,6 +38,7 @@ mod events;
 mod explain;
 mod logs;
 mod problem;
+mod state;
 mod status;
 mod stream;
 mod trace;
@@ -167,6 +176,9 @@ pub fn router(admin: Admin) -> Router {
         .route("/api/v1/dead/{delivery}", get(dead::one))
         .route("/api/v1/dead/redrive", post(dead::redrive))
         .route("/api/v1/dead/purge", post(dead::purge))
+        .route("/api/v1/state", get(state::buckets))
+        .route("/api/v1/state/{bucket}", get(state::list).delete(state::clear))
+        .route("/api/v1/state/{bucket}/{key}", get(state::one).put(state::set).delete(state::delete))
         .route("/api/v1/logs", get(logs::list))
         .fallback(nowhere)
         .method_not_allowed_fallback(other_method)

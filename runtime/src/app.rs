@@ -6,6 +6,7 @@ mod data;
 mod explain;
 mod functions;
 mod invoke;
+mod kept;
 mod manifests;
 mod retention;
 mod sources;
@@ -271,7 +272,7 @@ impl App {
         let running = &self.running;
         let count = manifests.iter().map(|c| c.manifest.functions.len()).sum::<usize>();
         say("loading", &format!("{count} functions"));
-        let loaded = functions::load(&manifests, &self.sandbox, &*running.store, &self.log_sink, &self.clock).await?;
+        let loaded = functions::load(&manifests, &self.sandbox, &running.store, &self.log_sink, &self.clock).await?;
         let Functions { workers, router, ids, answerers } = loaded?;
         let routes = Routes::new(sources::endpoints(&manifests, &ids, &answerers)).map_err(anyhow::Error::from)?;
         // Who handles comes before what comes in.

@@ -11,6 +11,7 @@ mod explain;
 mod failure;
 mod invoke;
 mod logs;
+mod state;
 mod status;
 mod table;
 mod text;
@@ -101,7 +102,7 @@ enum Command {
     /// Run the `build:` of every function
     #[command(after_help = "Example: evoke build manifests/quickstart.yaml")]
     Build(With<Manifests>),
-    /// Try one function, here, without a server: outcome, published events, logs, time and memory
+    /// Try one function, here, without a server: outcome, published events, state changes, logs, time and memory
     #[command(after_help = "Example: evoke invoke charge --manifest manifests/quickstart.yaml \\\n  \
         --event '{\"data\":{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}}'")]
     Invoke(With<invoke::Invoke>),
@@ -123,6 +124,9 @@ enum Command {
     /// Look at dead letters, and decide about them
     #[command(subcommand, after_help = "Example: evoke dead redrive --function shop/charge")]
     Dead(dead::Dead),
+    /// Look at what functions keep, and change it
+    #[command(subcommand, after_help = "Example: evoke state list shop/charge")]
+    State(state::State),
     /// Show what functions logged
     #[command(after_help = "Example: evoke logs --function shop/charge --follow")]
     Logs(With<logs::Logs>),
@@ -203,6 +207,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Trace(With { command, common }) => command.run(&common.over(&front)),
         Command::Explain(With { command, common }) => command.run(&common.over(&front)),
         Command::Dead(dead) => dead.run(&front),
+        Command::State(state) => state.run(&front),
         Command::Schema => text::print(crate::manifest::schema::render().trim_end()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -8,6 +8,7 @@
 
 mod attempt;
 mod lane;
+mod turns;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,11 +19,14 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
+use self::attempt::End;
 use self::lane::{LOAD_MAX, Lane};
+use self::turns::Turns;
 use crate::bus::Bus;
 use crate::clock::{Clock, UnixMs};
 use crate::event::Event;
 use crate::outcome::{Outcome, RetryPolicy};
+use crate::state::Transaction;
 use crate::store::{Committed, Completion, DeliveryId, FunctionId, ReadyDelivery, Store, StoreError};
 
 /// Runs one function; the sandbox's side of the dispatcher.
@@ -53,6 +57,8 @@ pub struct Ran {
     pub outcome: Outcome,
     /// What it published; counts only when it is done.
     pub published: Vec<Event>,
+    /// What it read of its state, and what it writes to it when it is done.
+    pub state: Transaction,
     /// How long it took.
     pub duration: Duration,
 }
@@ -83,6 +89,8 @@ struct Inner {
     state: Mutex<State>,
     /// What ends of attempts weigh that the store has and did not commit yet.
     uncommitted: AtomicUsize,
+    /// At the state that several attempts change at once.
+    turns: Turns,
     /// Woken when an earlier retry than the one that is waited for came up.
     alarm: Notify,
     tasks: TaskTracker,
@@ -128,6 +136,7 @@ impl Dispatcher {
             running_max: running_max.max(1),
             state: Mutex::default(),
             uncommitted: AtomicUsize::new(0),
+            turns: Turns::default(),
             alarm: Notify::new(),
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -190,7 +199,7 @@ impl Dispatcher {
         let mut state = self.lock();
         let mut earliest_retry_ms = None;
         for (completion, result) in settled {
-            weight += weight_of(&completion);
+            weight += attempt::weight_of(&completion);
             if let Err(StoreError::Full) = result {
                 self.0.tasks.spawn_on(self.clone().commit_later(completion), &self.0.runtime);
                 continue;
@@ -260,14 +269,17 @@ impl Dispatcher {
             self.pick(&mut state)
         };
         while let Some((worker, delivery)) = next {
-            let completion = attempt::make(&self.0, &worker, &delivery).await;
-            self.0.uncommitted.fetch_add(weight_of(&completion), Ordering::Relaxed);
-            // The store says itself when it is gone for good; the delivery is pending when it is opened again.
-            let _ = self.0.store.settle(Arc::new(completion)).await;
+            let end = attempt::make(&self.0, &worker, &delivery).await;
             let mut state = self.lock();
             state.running = state.running.saturating_sub(1);
             if let Some(function) = state.functions.get_mut(&delivery.function) {
                 function.lane.ran();
+                if let End::Committed(retry_at_ms) = end {
+                    function.lane.ended(delivery.id, retry_at_ms);
+                }
+            }
+            if let End::Committed(Some(_)) = end {
+                self.0.alarm.notify_one();
             }
             self.consider(&mut state, delivery.function);
             next = self.pick(&mut state);
@@ -353,10 +365,6 @@ impl Dispatcher {
             Duration::from_millis(wait_ms).min(ALARM_MAX)
         })
     }
-}
-
-fn weight_of(completion: &Completion) -> usize {
-    COMPLETION_BYTES + completion.publishes.iter().map(|new| new.event.size()).sum::<usize>()
 }
 
 #[cfg(test)]

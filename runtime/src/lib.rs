@@ -15,6 +15,7 @@ pub mod pattern;
 pub mod router;
 pub mod sandbox;
 pub mod source;
+pub mod state;
 pub mod store;
 
 /// glibc's allocator grows its heaps by `mprotect`, which takes the lock that resetting a guest's memory needs too: two

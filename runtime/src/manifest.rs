@@ -28,7 +28,7 @@ mod hostile;
 
 pub use component::ComponentRef;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
-pub use grants::{HttpOrigin, TypeGlob};
+pub use grants::{HttpOrigin, State, TypeGlob};
 pub use model::*;
 pub use names::{Name, OrderBy};
 pub use source_text::{Position, SourceText, Span};

@@ -39,6 +39,11 @@ pub enum Outcome {
         /// What was wanted, and what would grant it.
         message: String,
     },
+    /// What it writes would take a bucket of its state past what it may hold.
+    Quota {
+        /// Which bucket, and what would raise its limit.
+        message: String,
+    },
     /// The host could not run the guest: its component is missing or cannot be instantiated.
     Unavailable {
         /// Why.
@@ -62,6 +67,7 @@ impl Outcome {
             Self::Timeout { .. } => "timeout",
             Self::OutOfMemory { .. } => "out-of-memory",
             Self::Denied { .. } => "denied",
+            Self::Quota { .. } => "quota",
             Self::Unavailable { .. } => "unavailable",
             Self::Loop { .. } => "loop",
         }
@@ -75,6 +81,7 @@ impl Outcome {
             | Self::Reject { message }
             | Self::Trap { message }
             | Self::Denied { message }
+            | Self::Quota { message }
             | Self::Unavailable { message } => Some(message.clone()),
             Self::Timeout { limit } => Some(format!("ended at its time-out of {limit:?}")),
             Self::OutOfMemory { limit_bytes } => {
@@ -93,6 +100,7 @@ impl Outcome {
             | Self::Trap { .. }
             | Self::Timeout { .. }
             | Self::OutOfMemory { .. }
+            | Self::Quota { .. }
             | Self::Unavailable { .. } => true,
             Self::Done | Self::Reject { .. } | Self::Denied { .. } | Self::Loop { .. } => false,
         }

@@ -15,9 +15,11 @@ mod fate;
 mod function;
 mod host;
 mod imports;
+mod keyvalue;
 mod limits;
 mod log;
 mod publish;
+mod state;
 mod stdio;
 #[cfg(test)]
 mod tests;
@@ -41,6 +43,7 @@ use host::State;
 pub use answer::{Answer, BodyError, Visit};
 pub use function::{Attempt, Call, Function};
 pub use log::{Level, LogLine, LogSink};
+pub use state::{StateGrant, StateSource};
 
 /// The largest component that is taken, in bytes. Python's, the largest known, have 18 MB; compiling takes some 50
 /// times the component's size in memory and 0.3 s a MB.
@@ -86,8 +89,8 @@ pub struct Spec {
 pub struct Grants {
     /// Event types that it may publish; `*` stands for any run of characters.
     pub publish: Vec<String>,
-    /// Whether it has state.
-    pub state: bool,
+    /// What it may keep; `None` when it has no state.
+    pub state: Option<StateGrant>,
     /// Origins that it may send requests to.
     pub http: Vec<String>,
     /// Configuration by name.

@@ -7,6 +7,8 @@ mod backlog;
 pub mod memory;
 pub mod sqlite;
 
+mod judge;
+
 #[cfg(test)]
 mod conformance;
 
@@ -21,6 +23,7 @@ use tokio::sync::watch;
 pub use self::answer::Answer;
 use crate::clock::UnixMs;
 use crate::event::Event;
+use crate::state::{Entry, Keys, Place, Transaction, Usage};
 
 pub use self::backlog::{Amount, Backlog, Origin};
 
@@ -192,6 +195,19 @@ pub struct Completion {
     pub verdict: Verdict,
     /// What the function published; empty unless the verdict is `Done`.
     pub publishes: Vec<NewEvent>,
+    /// What it read of its state, and what it writes to it; no writes unless the verdict is `Done`.
+    pub state: Transaction,
+}
+
+/// What became of a completion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Completed {
+    /// It is committed, or was before.
+    Committed,
+    /// The attempt read what another changed meanwhile: nothing of it was committed.
+    Conflict(Place),
+    /// A bucket would hold more than it may, as this says: nothing of it was committed.
+    OverQuota(String),
 }
 
 /// A delivery as people look at it.
@@ -368,7 +384,7 @@ pub struct Committed {
     /// Deliveries that became ready.
     pub ready: Vec<ReadyDelivery>,
     /// What [`Store::settle`] was given, each with what became of it.
-    pub settled: Vec<(Arc<Completion>, Result<()>)>,
+    pub settled: Vec<(Arc<Completion>, Result<Completed>)>,
 }
 
 /// Told of every commit, in commit order and once a commit. It must not block.
@@ -392,7 +408,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends an attempt: record, verdict, published events and their deliveries commit together. A delivery that is
     /// not pending any more is left alone: a completion that is repeated changes nothing.
-    fn complete(&self, completion: Arc<Completion>) -> Answer<()>;
+    ///
+    /// The state's part is judged at the commit, after all completions before it, also those of the same commit.
+    fn complete(&self, completion: Arc<Completion>) -> Answer<Completed>;
 
     /// Like [`Store::complete`], but the answer only says that the store has taken it over: the sink of
     /// [`Store::on_commit`] is told when it is committed, or was not. One call for a whole commit is cheaper than
@@ -415,6 +433,23 @@ pub trait Store: Send + Sync + 'static {
 
     /// The first `limit` retries of a function that are due at `now_ms`, and when the next one after these is due.
     fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)>;
+
+    /// The value of a key, as of some commit between the call and the answer. One that was used lately is answered
+    /// from memory.
+    fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>>;
+
+    /// The first `limit` keys of a bucket behind `after`.
+    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys>;
+
+    /// What a bucket holds, as of the last commit.
+    fn state_usage(&self, bucket: &str) -> Usage;
+
+    /// The buckets that hold something, as of the last commit.
+    fn state_buckets(&self) -> BTreeMap<String, Usage>;
+
+    /// Writes state outside of any attempt, for a person. What attempts under way read of it is changed like by
+    /// another attempt. Answers how many of the keys were there before.
+    fn state_write(&self, changes: Transaction) -> Answer<u64>;
 
     /// The marks of a source, by key.
     fn marks(&self, scope: String) -> Answer<BTreeMap<String, Vec<u8>>>;

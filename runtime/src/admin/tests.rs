@@ -13,6 +13,7 @@ use crate::event::Event;
 use crate::outcome::Outcome;
 use crate::router as routes;
 use crate::sandbox::{Level, LogLine};
+use crate::state::Transaction;
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Accepted, AttemptRecord, Completion, DeliveryId, FunctionId, Lineage, NewDelivery, NewEvent, Seq, Verdict,
@@ -89,7 +90,9 @@ impl Api {
         let (outcome, message) = (outcome.kind().to_owned(), outcome.message());
         let record =
             AttemptRecord { attempt: 1, started_ms: 1_000, duration_us: 900, outcome: outcome.into(), message };
-        self.store.complete(Arc::new(Completion { delivery, function: 1, record, verdict, publishes })).await.unwrap();
+        let completion =
+            Completion { delivery, function: 1, record, verdict, publishes, state: Transaction::default() };
+        self.store.complete(Arc::new(completion)).await.unwrap();
     }
 
     /// Ends a delivery as a dead letter.

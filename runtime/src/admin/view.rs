@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::clock::rfc3339;
 use crate::event::Event;
+use crate::state::Entry;
 use crate::store::{self, CheckReport, DeadFilter, DeliveryId, DeliveryRecord, Seq, StoredEvent};
 
 /// An event in its CloudEvents JSON form.
@@ -109,7 +113,7 @@ pub struct Attempt {
     pub started: String,
     /// How long it took.
     pub duration_us: u64,
-    /// How it ended: `done`, `retry`, `reject`, `trap`, `timeout`, `out-of-memory`, `denied`, `unavailable`, `loop`.
+    /// How it ended: `done`, `retry`, `reject`, `trap`, `timeout`, `out-of-memory`, `denied`, `quota`, `unavailable`, `loop`.
     pub outcome: String,
     /// What is known beyond that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,6 +146,65 @@ pub enum Which {
 pub struct Count {
     /// The number.
     pub count: u64,
+}
+
+/// A bucket of state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateBucket {
+    /// `app/function`, or `app` for the one that the app's functions share.
+    pub bucket: String,
+    /// How many keys it has.
+    pub keys: u64,
+    /// Bytes of its keys and values together.
+    pub bytes: u64,
+}
+
+/// A value of state: `value` when it is text, else `value_base64`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateValue {
+    /// The value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// The value in base64 (RFC 4648, section 4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_base64: Option<String>,
+}
+
+/// A key of state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateEntry {
+    /// The bucket.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// Of the write that the value is from; higher than that of any earlier write.
+    pub version: u64,
+    /// Of the value.
+    pub bytes: u64,
+    /// The value; in lists only a short one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// The value where it is no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_base64: Option<String>,
+}
+
+/// What an attempt makes of a key; `deleted` without a value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateChange {
+    /// The bucket.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// Whether it is gone.
+    pub deleted: bool,
+    /// The value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// The value where it is no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_base64: Option<String>,
 }
 
 /// How everything is doing.
@@ -310,6 +373,47 @@ impl From<CheckReport> for Check {
         let store::Totals { events, owed, removed, functions } = report.totals;
         let functions = functions.iter().map(|(name, counts)| (name.clone(), counts.into())).collect();
         Self { events, owed, removed: removed.into(), functions, problems: report.problems }
+    }
+}
+
+impl StateValue {
+    /// The form of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self { value: Some(text.to_owned()), value_base64: None },
+            Err(_) => Self { value: None, value_base64: Some(STANDARD.encode(bytes)) },
+        }
+    }
+
+    /// The bytes; the error says what would be right.
+    pub(super) fn bytes(self) -> Result<Vec<u8>, String> {
+        match self {
+            Self { value: Some(text), value_base64: None } => Ok(text.into_bytes()),
+            Self { value: None, value_base64: Some(encoded) } => {
+                STANDARD.decode(encoded).map_err(|error| format!("value_base64 is not base64: {error}"))
+            }
+            _ => Err(r#"send {"value": "text"} or {"value_base64": "dGV4dA=="}"#.into()),
+        }
+    }
+}
+
+impl StateEntry {
+    /// A key with its value, or without it where there are more bytes than `bytes_max`.
+    pub(super) fn new(bucket: &str, key: &str, entry: &Entry, bytes_max: usize) -> Self {
+        let is_short = entry.value.len() <= bytes_max;
+        let StateValue { value, value_base64 } =
+            if is_short { StateValue::of(&entry.value) } else { StateValue::default() };
+        let (bucket, key, bytes) = (bucket.to_owned(), key.to_owned(), entry.value.len() as u64);
+        Self { bucket, key, version: entry.version, bytes, value, value_base64 }
+    }
+}
+
+impl StateChange {
+    /// A key that has this value now; `None` when it is gone.
+    pub fn new(bucket: &str, key: &str, value: Option<&Bytes>) -> Self {
+        let deleted = value.is_none();
+        let StateValue { value, value_base64 } = value.map(|value| StateValue::of(value)).unwrap_or_default();
+        Self { bucket: bucket.to_owned(), key: key.to_owned(), deleted, value, value_base64 }
     }
 }
 

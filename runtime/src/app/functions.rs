@@ -7,12 +7,13 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::answers::{self, Answering};
+use super::kept::{self, Kept};
 use crate::clock::Clock;
 use crate::dispatcher::{Call, Ran, Runner, Worker};
 use crate::manifest::{self, Checked, Diagnostics, Function, Origin, SecretRef};
 use crate::outcome::RetryPolicy;
 use crate::router::{OrderBy, Router};
-use crate::sandbox::{self, Grants, Kind, LogSink, Sandbox, Spec};
+use crate::sandbox::{self, Grants, Kind, LogSink, Sandbox, Spec, StateSource};
 use crate::source::http::Answerer;
 use crate::store::{FunctionId, Store};
 
@@ -29,6 +30,8 @@ pub(super) struct Functions {
 /// A sandboxed function as the dispatcher's runner.
 struct Sandboxed {
     function: Arc<sandbox::Function>,
+    /// Where its state is, when it has any.
+    state: Option<Arc<dyn StateSource>>,
     logs: LogSink,
     clock: Clock,
 }
@@ -36,11 +39,12 @@ struct Sandboxed {
 impl Runner for Sandboxed {
     fn run(&self, call: Call) -> BoxFuture<'_, Ran> {
         let Call { event, delivery_id, attempt, trigger, .. } = call;
-        let (delivery_id, logs, clock) = (delivery_id.into(), self.logs.clone(), self.clock.clone());
-        let call = sandbox::Call { event, delivery_id, attempt, replay: false, trigger, logs, clock };
+        let (delivery_id, state) = (delivery_id.into(), self.state.clone());
+        let (logs, clock) = (self.logs.clone(), self.clock.clone());
+        let call = sandbox::Call { event, delivery_id, attempt, replay: false, trigger, state, logs, clock };
         async move {
-            let sandbox::Attempt { outcome, published, duration, .. } = self.function.run(call).await;
-            Ran { outcome, published, duration }
+            let sandbox::Attempt { outcome, published, state, duration, .. } = self.function.run(call).await;
+            Ran { outcome, published, state, duration }
         }
         .boxed()
     }
@@ -60,7 +64,7 @@ pub(super) fn trigger_name(index: usize) -> Arc<str> {
 pub(super) async fn load(
     manifests: &[Checked],
     sandbox: &Sandbox,
-    store: &dyn Store,
+    store: &Arc<dyn Store>,
     logs: &LogSink,
     clock: &Clock,
 ) -> anyhow::Result<Result<Functions, Diagnostics>> {
@@ -68,6 +72,7 @@ pub(super) async fn load(
     let names: Vec<String> = all().map(|(checked, function)| full_name(&checked.manifest, function)).collect();
     let ids = store.register(names.clone()).await?;
 
+    let kept: Arc<dyn StateSource> = Arc::new(Kept(store.clone()));
     let mut problems = Diagnostics::default();
     let mut workers = Vec::new();
     let mut router = Router::default();
@@ -80,7 +85,8 @@ pub(super) async fn load(
                 answerers.insert(*id, Arc::new(answering));
             }
             Ok(loaded) => {
-                let runner = Sandboxed { function: loaded, logs: logs.clone(), clock: clock.clone() };
+                let state = function.allow.state.map(|_| kept.clone());
+                let runner = Sandboxed { function: loaded, state, logs: logs.clone(), clock: clock.clone() };
                 workers.push(Worker {
                     id: *id,
                     concurrency: function.concurrency,
@@ -118,7 +124,7 @@ pub(super) async fn load_one(
         memory: function.memory.0,
         grants: Grants {
             publish: function.allow.publish.iter().map(|glob| glob.as_str().to_owned()).collect(),
-            state: function.allow.state,
+            state: function.allow.state.map(kept::grant),
             http: function.allow.http.iter().map(ToString::to_string).collect(),
             config: function.allow.config.clone(),
             secrets,

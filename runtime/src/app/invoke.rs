@@ -6,11 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::bail;
 
 use super::functions::{full_name, load_one, trigger_name};
+use super::kept::Kept;
 use super::{AppError, manifests};
 use crate::clock::{Clock, rfc3339};
 use crate::event::Event;
 use crate::manifest::{Checked, Function};
 use crate::sandbox::{Attempt, Call, Kind, LogLine, Sandbox, Settings};
+use crate::state::{Change, Touched, Transaction};
+use crate::store::Store;
+use crate::store::memory::MemoryStore;
 
 /// What is to be tried.
 #[derive(Debug, Clone)]
@@ -23,6 +27,10 @@ pub struct InvokeOptions {
     pub event: String,
     /// Which attempt the function is told it is, from 1.
     pub attempt: u32,
+    /// What the function's state holds before, by key.
+    pub state: Vec<(String, String)>,
+    /// What the state that the app's functions share holds before, by key.
+    pub shared_state: Vec<(String, String)>,
     /// The data folder; only what is compiled is kept there.
     pub data: PathBuf,
 }
@@ -51,6 +59,11 @@ pub async fn invoke(options: InvokeOptions) -> Result<Invoked, AppError> {
             anyhow::anyhow!("{} answers requests and takes no events; `evoke up` serves it", options.function).into()
         );
     }
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+    let (own, shared) = (full_name(&checked.manifest, function), checked.manifest.app.as_str());
+    for (bucket, values) in [(own.as_str(), options.state), (shared, options.shared_state)] {
+        seed(&*store, bucket, values).await?;
+    }
     let logs: Arc<Mutex<Vec<LogLine>>> = Arc::default();
     let sink = logs.clone();
     let call = Call {
@@ -59,12 +72,23 @@ pub async fn invoke(options: InvokeOptions) -> Result<Invoked, AppError> {
         attempt: options.attempt,
         replay: false,
         trigger: trigger_name(0),
+        state: Some(Arc::new(Kept(store))),
         logs: Arc::new(move |line| sink.lock().unwrap_or_else(PoisonError::into_inner).push(line)),
         clock,
     };
     let attempt = loaded.run(call).await;
     let logs = std::mem::take(&mut *logs.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(Invoked { function: full_name(&checked.manifest, function), attempt, logs })
+}
+
+async fn seed(store: &dyn Store, bucket: &str, values: Vec<(String, String)>) -> anyhow::Result<()> {
+    let set = |(key, value): (String, String)| {
+        let change = Some(Change::Set(value.into_bytes().into()));
+        Touched { bucket: bucket.into(), key: key.into(), seen: None, change }
+    };
+    let keys = values.into_iter().map(set).collect();
+    store.state_write(Transaction { keys, ..Transaction::default() }).await?;
+    Ok(())
 }
 
 fn find<'a>(manifests: &'a [Checked], wanted: &str) -> anyhow::Result<(&'a Checked, &'a Function)> {

@@ -30,7 +30,8 @@ impl Road {
 
     async fn done(&self, delivery: DeliveryId, publishes: Vec<NewEvent>) {
         let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "done".into(), message: None };
-        let completion = Completion { delivery, function: 1, record, verdict: Verdict::Done, publishes };
+        let completion =
+            Completion { delivery, function: 1, record, verdict: Verdict::Done, publishes, state: Default::default() };
         self.store.complete(Arc::new(completion)).await.unwrap();
     }
 }

@@ -51,6 +51,19 @@ impl Client {
         self.text(self.checked(request.send(&body[..]))?)
     }
 
+    /// Puts a JSON value somewhere.
+    pub(super) fn put(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
+        // What is sent are strings.
+        let body = serde_json::to_vec(body).unwrap_or_default();
+        let request = self.agent.put(format!("{}{path}", self.base)).content_type("application/json");
+        self.checked(request.send(&body[..])).map(drop)
+    }
+
+    /// Removes what is there; answers the text of a JSON value.
+    pub(super) fn delete(&self, path: &str) -> Result<String, Failure> {
+        self.text(self.checked(self.agent.delete(format!("{}{path}", self.base)).call())?)
+    }
+
     /// Asks for lines, and hands over each as it comes.
     pub(super) fn lines(
         &self,

@@ -19,7 +19,8 @@ struct Closure<F>(F);
 impl<F: Fn(Call) -> BoxFuture<'static, Outcome> + Send + Sync + 'static> Runner for Closure<F> {
     fn run(&self, call: Call) -> BoxFuture<'_, Ran> {
         let outcome = (self.0)(call);
-        async move { Ran { outcome: outcome.await, published: Vec::new(), duration: Duration::ZERO } }.boxed()
+        let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
+        async move { Ran { outcome: outcome.await, published, state, duration } }.boxed()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The written form of keys whose checked form has another shape. Read by `check`, described to the schema.
 
+use super::grants::State;
 use super::model::{FilesSource, HttpSource, Missed, SourceKind};
 use super::names::Name;
 use super::units::DurationText;
@@ -85,6 +86,21 @@ struct MissedAtMost {
     /// How many.
     #[schemars(range(min = 1, max = 10_000))]
     all: u32,
+}
+
+/// Whether there is state: `true`, or how much of it.
+#[derive(JsonSchema)]
+#[schemars(inline, untagged)]
+#[allow(dead_code, reason = "the schema is derived from it; the checked form is an optional State")]
+pub(super) enum StateForm {
+    Granted(bool),
+    Bounded(State),
+}
+
+impl Default for StateForm {
+    fn default() -> Self {
+        Self::Granted(false)
+    }
 }
 
 /// A pattern: a field's list of accepted values, or a pattern for what is inside the field.

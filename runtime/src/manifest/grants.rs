@@ -1,6 +1,8 @@
-//! What a function is granted: types that it may publish, origins that it may call.
+//! What a function is granted: types that it may publish, origins that it may call, state that it may keep.
 
 use super::diagnostics::{Wrong, shown};
+use super::units::ByteSize;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use std::fmt;
 
@@ -18,6 +20,22 @@ pub struct HttpOrigin {
     pub host: String,
     /// Port; where none is written 443 for https and 80 for http.
     pub port: u16,
+}
+
+/// What a function may keep: values by key, in a bucket of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct State {
+    /// Whether it also has the bucket that the functions of the app share.
+    pub shared: bool,
+    /// How many keys a bucket may have.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub max_keys: u32,
+    /// Largest value, at most 4MiB.
+    pub max_value: ByteSize,
+    /// How much a bucket may hold, keys and values together.
+    pub max_total: ByteSize,
 }
 
 impl TypeGlob {
@@ -124,6 +142,12 @@ impl HttpOrigin {
             return Err(Wrong::new(not_an_origin(), example));
         }
         Ok(Self { https, host, port })
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { shared: false, max_keys: 100_000, max_value: ByteSize(1 << 20), max_total: ByteSize(64 << 20) }
     }
 }
 

@@ -4,8 +4,8 @@
 //! its key. Where the written form of a key has another shape, `with` names the type that reads it.
 
 use super::component::ComponentRef;
-use super::forms::{self, SourceMap, TimerForm, TriggerForm};
-use super::grants::{HttpOrigin, TypeGlob};
+use super::forms::{self, SourceMap, StateForm, TimerForm, TriggerForm};
+use super::grants::{HttpOrigin, State, TypeGlob};
 use super::names::{Name, OrderBy};
 use super::source_text::Span;
 use super::units::{ByteSize, DurationText};
@@ -295,8 +295,10 @@ pub struct Allow {
     /// Types of events it may publish; `*` stands for any run of characters.
     #[schemars(with = "Vec<String>", inner(length(min = 1)))]
     pub publish: Vec<TypeGlob>,
-    /// Whether it has state, kept by key from one event to the next.
-    pub state: bool,
+    /// Whether it has state, kept by key from one event to the next, and how much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "StateForm", extend("default" = false))]
+    pub state: Option<State>,
     /// Where it may send HTTP requests: origins, such as `https://api.example.com:443`.
     #[schemars(with = "Vec<String>", inner(regex(pattern = "^https?://[^/?#@]+$")))]
     pub http: Vec<HttpOrigin>,

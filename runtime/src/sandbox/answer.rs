@@ -85,7 +85,7 @@ impl Function {
         };
         let _awake = self.shared.ticker.awake();
         let log = Logged(AttemptLog::new(self.identity.name.clone(), id, 1, logs, clock));
-        let mut store = self.store(Task::Answer, log.0.clone(), Instant::now());
+        let mut store = self.store(Task::Answer, log.0.clone(), Instant::now(), None);
         let run = std::panic::AssertUnwindSafe(run(pre, &mut store, request, head)).catch_unwind();
         let ended = timeout(limit, run).await;
         log.0.finish();

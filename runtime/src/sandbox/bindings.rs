@@ -1,5 +1,5 @@
-//! What `sdk/wit` says, as Rust. The host takes less than the contract's world `function`: state comes with the
-//! store's transactions. `commands` is what `adapt.rs` leads a program's exit to.
+//! What `sdk/wit` says, as Rust: the contract's world `function`, with what else the host serves. `commands` is what
+//! `adapt.rs` leads a program's exit to.
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 
 wasmtime::component::bindgen!({
@@ -12,12 +12,26 @@ wasmtime::component::bindgen!({
         world guest {
             import commands;
             import evoke:function/bus@0.1.0;
+            import wasi:keyvalue/store@0.2.0-draft;
+            import wasi:keyvalue/atomics@0.2.0-draft;
+            import wasi:keyvalue/batch@0.2.0-draft;
             import wasi:config/store@0.2.0-rc.1;
             import wasi:logging/logging@0.1.0-draft;
             export evoke:function/handler@0.1.0;
         }
     ",
-    imports: { "evoke:runtime/commands.exit-code": trappable },
+    imports: {
+        "evoke:runtime/commands.exit-code": trappable,
+        // What may have to be read from the store.
+        "wasi:keyvalue/store.[method]bucket.get": async,
+        "wasi:keyvalue/store.[method]bucket.set": async,
+        "wasi:keyvalue/store.[method]bucket.delete": async,
+        "wasi:keyvalue/store.[method]bucket.exists": async,
+        "wasi:keyvalue/store.[method]bucket.list-keys": async,
+        "wasi:keyvalue/atomics": async,
+        "wasi:keyvalue/batch": async,
+    },
+    with: { "wasi:keyvalue/store.bucket": crate::sandbox::keyvalue::Bucket },
     exports: { default: async },
     ownership: Borrowing { duplicate_if_necessary: true },
 });

@@ -11,6 +11,7 @@ use super::bindings::exports::evoke::function::handler::Failure;
 use super::command::LineRefused;
 use super::host::State;
 use super::log::harmless;
+use super::state::Refusal;
 use crate::outcome::Outcome;
 
 /// Of a backtrace, the frames that are told.
@@ -88,14 +89,20 @@ fn panicked(panic: &(dyn Any + Send)) -> Outcome {
     Outcome::Unavailable { message }
 }
 
-/// A guest that fails after it was refused memory or a publish fails for that: trying again would not help, and the
-/// refusal is what has to be told.
+/// A guest that fails after it was refused memory, a publish or state fails for that: the refusal is what has to be
+/// told.
 fn cause_in_limits(state: &State, message: &str) -> Option<Outcome> {
     if state.limits.memory_denied() {
         return Some(Outcome::OutOfMemory { limit_bytes: state.identity.memory });
     }
+    let told = |refused: &str| bounded(&format!("{refused}; the function then ended with: {message}"));
+    match state.session.refused() {
+        Some(Refusal::Quota(refused)) => return Some(Outcome::Quota { message: told(refused) }),
+        Some(Refusal::Bound(refused)) => return Some(Outcome::Denied { message: told(refused) }),
+        Some(Refusal::Store(_)) | None => {}
+    }
     let refused = state.publisher()?.refused()?;
-    Some(Outcome::Denied { message: bounded(&format!("{refused}; the function then ended with: {message}")) })
+    Some(Outcome::Denied { message: told(&refused) })
 }
 
 fn describe(error: &wasmtime::Error, state: &State) -> String {

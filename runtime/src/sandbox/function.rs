@@ -17,10 +17,12 @@ use super::fate::{self, DeadlineReached};
 use super::host::{State, Task};
 use super::log::{AttemptLog, LogSink};
 use super::publish::{Origin, Publisher};
+use super::state::StateSource;
 use super::{Grants, Kind, Shared};
 use crate::clock::Clock;
 use crate::event::{EVENT_SIZE_MAX, Event};
 use crate::outcome::Outcome;
+use crate::state::Transaction;
 
 /// What a guest may hand to the host in one call: the largest event, with room for how it is laid out.
 const HOSTCALL_BYTES_MAX: usize = 2 * EVENT_SIZE_MAX;
@@ -63,6 +65,8 @@ pub struct Call {
     pub replay: bool,
     /// The trigger that matched.
     pub trigger: Arc<str>,
+    /// Where its state is; `None` for a function that is granted none.
+    pub state: Option<Arc<dyn StateSource>>,
     /// Where the function's log lines go.
     pub logs: LogSink,
     /// What published events and log lines are stamped with.
@@ -76,6 +80,8 @@ pub struct Attempt {
     pub outcome: Outcome,
     /// What it published, in order; empty unless it is done.
     pub published: Vec<Event>,
+    /// What it read of its state and what it writes to it: to be committed with the outcome, or not at all.
+    pub state: Transaction,
     /// From the start of the instance to the end of the call.
     pub duration: Duration,
     /// The most linear memory that it had, in bytes.
@@ -137,23 +143,32 @@ impl Function {
             Entry::Command(_) => Task::Command(Printer::new(publisher.clone())),
             Entry::Handler(_) | Entry::Http(_) => Task::Handle(publisher.clone()),
         };
-        let mut store = self.store(task, log.clone(), started);
+        let mut store = self.store(task, log.clone(), started, call.state.clone());
         let attempt = std::panic::AssertUnwindSafe(self.attempt(&mut store, &call)).catch_unwind();
         let ended = tokio::time::timeout(timeout, attempt).await;
         let duration = started.elapsed();
         log.finish();
+        let transaction = store.data_mut().session.finish();
         let state = store.data();
         let published = publisher.take();
         let memory_bytes = state.limits.memory_peak();
         let outcome = fate::ended(ended, state);
         let published = if outcome == Outcome::Done { published } else { Vec::new() };
-        Attempt { outcome, published, duration, memory_bytes }
+        let state = if outcome == Outcome::Done { transaction } else { transaction.only_reads() };
+        Attempt { outcome, published, state, duration, memory_bytes }
     }
 
-    pub(super) fn store(&self, task: Task, log: AttemptLog, started: Instant) -> Store<State> {
-        let mut store = Store::new(&self.shared.engine, State::new(self.identity.clone(), log, task));
+    pub(super) fn store(
+        &self,
+        task: Task,
+        log: AttemptLog,
+        started: Instant,
+        state: Option<Arc<dyn StateSource>>,
+    ) -> Store<State> {
+        let mut store = Store::new(&self.shared.engine, State::new(self.identity.clone(), log, task, state));
         store.limiter(|state| &mut state.limits);
-        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+        let value_bytes_max = self.identity.grants.state.map_or(0, |state| state.value_bytes_max);
+        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX + usize::try_from(value_bytes_max).unwrap_or_default());
         store.set_max_component_handles(HANDLES_MAX);
         let timeout = self.identity.timeout;
         store.set_epoch_deadline(1);

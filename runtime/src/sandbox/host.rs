@@ -15,6 +15,7 @@ use super::command::Printer;
 use super::limits::Limits;
 use super::log::{AttemptLog, Level, Stream};
 use super::publish::Publisher;
+use super::state::{Session, StateSource};
 use super::stdio::{Lines, Output};
 use super::{Grants, function::Identity};
 
@@ -33,10 +34,11 @@ pub(super) struct State {
     pub(super) limits: Limits,
     pub(super) log: AttemptLog,
     pub(super) task: Task,
+    pub(super) session: Session,
+    pub(super) resources: ResourceTable,
     wasi: Option<WasiCtx>,
     http: WasiHttpCtx,
     no_outbound: NoOutbound,
-    resources: ResourceTable,
 }
 
 /// What the guest is there for.
@@ -50,11 +52,18 @@ pub(super) enum Task {
 }
 
 impl State {
-    pub(super) fn new(identity: Arc<Identity>, log: AttemptLog, task: Task) -> Self {
+    pub(super) fn new(
+        identity: Arc<Identity>,
+        log: AttemptLog,
+        task: Task,
+        state: Option<Arc<dyn StateSource>>,
+    ) -> Self {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let limits = Limits::new(identity.memory);
-        Self { identity, limits, log, task, wasi: None, http: WasiHttpCtx::new(), no_outbound: NoOutbound, resources }
+        let session = Session::new(state, identity.grants.state);
+        let (wasi, http, no_outbound) = (None, WasiHttpCtx::new(), NoOutbound);
+        Self { identity, limits, log, task, session, resources, wasi, http, no_outbound }
     }
 
     /// What it publishes; `None` when it handles no event.

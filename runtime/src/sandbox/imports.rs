@@ -6,6 +6,7 @@ use wasmtime::component::{Component, Linker};
 use super::bindings::evoke::function::{bus, types};
 use super::bindings::evoke::runtime::commands;
 use super::bindings::wasi::config::store as config;
+use super::bindings::wasi::keyvalue::{atomics, batch, store as keyvalue};
 use super::bindings::wasi::logging::logging;
 use super::host::{Host, State};
 use super::{Grants, Kind};
@@ -20,6 +21,9 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     commands::add_to_linker::<State, Host>(&mut linker, |state| state)?;
     config::add_to_linker::<State, Host>(&mut linker, |state| state)?;
     logging::add_to_linker::<State, Host>(&mut linker, |state| state)?;
+    keyvalue::add_to_linker::<State, Host>(&mut linker, |state| state)?;
+    atomics::add_to_linker::<State, Host>(&mut linker, |state| state)?;
+    batch::add_to_linker::<State, Host>(&mut linker, |state| state)?;
     Ok(linker)
 }
 
@@ -42,31 +46,43 @@ fn objection(import: &str, kind: Kind, grants: &Grants) -> Option<&'static str> 
         // The library of a ready-made program imports sockets whether it uses them or not: it has them, and every
         // use is refused. Its exit is ours.
         "wasi:sockets" | "evoke:runtime" if kind == Kind::Command => None,
-        "wasi:keyvalue" if grants.state => Some("state is not available in this version of Evoke"),
-        "wasi:keyvalue" => {
-            Some("state must be granted with `allow: { state: true }`, and is not available in this version of Evoke")
+        "wasi:keyvalue" if kind == Kind::Http => {
+            Some("a function that answers requests has no outcome that state could commit with, so it has no state")
         }
+        "wasi:keyvalue" if grants.state.is_none() => Some("state must be granted with `allow: { state: true }`"),
+        "wasi:keyvalue" if !["store", "atomics", "batch"].iter().any(|part| interface.ends_with(part)) => {
+            Some("of wasi:keyvalue there are store, atomics and batch")
+        }
+        "wasi:keyvalue" => None,
         "wasi:http" if !grants.http.is_empty() => Some("outbound HTTP is not available in this version of Evoke"),
         "wasi:http" => Some(
             "outbound HTTP must be granted with `allow: { http: [\"https://HOST:443\"] }`, and is not available in \
              this version of Evoke",
         ),
         "wasi:sockets" => Some("raw sockets are never granted; build the function without networking"),
-        _ => Some("nothing provides it; a function may import evoke:function, wasi:config, wasi:logging and WASI 0.2"),
+        _ => Some(
+            "nothing provides it; a function may import evoke:function, wasi:keyvalue, wasi:config, wasi:logging and \
+             WASI 0.2",
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::StateGrant;
     use super::*;
+    use crate::state::Quota;
 
     #[test]
     fn an_import_that_is_not_covered_says_what_to_write() {
         let none = Grants::default();
-        let all = Grants { state: true, http: vec!["https://a.example:443".into()], ..Grants::default() };
+        let state = Some(StateGrant { shared: false, value_bytes_max: 1, quota: Quota::NONE });
+        let all = Grants { state, http: vec!["https://a.example:443".into()], ..Grants::default() };
         let says = |import, grants, words| objection(import, Kind::Handler, grants).is_some_and(|o| o.contains(words));
         assert!(says("wasi:keyvalue/store@0.2.0-draft", &none, "state: true"));
-        assert!(!says("wasi:keyvalue/store@0.2.0-draft", &all, "state: true"));
+        assert_eq!(objection("wasi:keyvalue/store@0.2.0-draft", Kind::Command, &all), None);
+        assert!(says("wasi:keyvalue/watcher@0.2.0-draft", &all, "store, atomics and batch"));
+        assert!(objection("wasi:keyvalue/store@0.2.0-draft", Kind::Http, &all).is_some());
         assert!(says("wasi:http/outgoing-handler@0.2.6", &none, "http:"));
         assert!(says("wasi:sockets/tcp@0.2.0", &all, "never"));
         assert!(says("acme:thing/api", &all, "nothing provides"));

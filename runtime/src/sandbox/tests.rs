@@ -87,6 +87,7 @@ impl Bench {
             attempt: 1,
             replay: false,
             trigger: "orders".into(),
+            state: None,
             logs: Arc::new(move |line| lines.lock().unwrap().push(line)),
             clock: Clock::system(),
         }

@@ -1,8 +1,11 @@
 //! A store in memory, for tests and benches: the same promises but durability.
 
 mod retain;
+mod state;
+mod tables;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,13 +13,16 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::backlog::{Change, Share};
+use self::state::Buckets;
+use super::backlog::Change;
+use super::judge::{Judged, Kept as _};
 use super::{
-    Accepted, Answer, Backlog, CheckReport, CommitSink, Committed, Completion, Counts, DEDUP_WINDOW, DeadFilter,
-    DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery,
-    Removed, Result, Retention, Seq, Store, StoredEvent, Totals, Verdict,
+    Accepted, Answer, AttemptRecord, Backlog, CheckReport, CommitSink, Committed, Completed, Completion, Counts,
+    DEDUP_WINDOW, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, Mark, NewEvent,
+    ReadyDelivery, Removed, Retention, Seq, Store, StoredEvent, Totals,
 };
 use crate::clock::{Clock, UnixMs};
+use crate::state::{Entry, Keys, Transaction, Usage};
 
 /// Everything in maps behind one lock.
 pub struct MemoryStore {
@@ -28,19 +34,19 @@ pub struct MemoryStore {
 struct State {
     clock: Clock,
     functions: Vec<String>,
-    events: BTreeMap<Seq, Row>,
-    newest: Seq,
+    /// By their number, from 1; `None` when retention removed it, as with deliveries.
+    events: Vec<Option<Row>>,
     dedup_window_ms: UnixMs,
-    /// The newest of each source and id, and when it was accepted.
-    by_id: HashMap<(String, String), (Seq, UnixMs)>,
-    deliveries: BTreeMap<DeliveryId, Delivery>,
-    last_delivery: DeliveryId,
+    /// The newest of each source and id.
+    by_id: HashSet<ById>,
+    deliveries: Vec<Option<Delivery>>,
     published: HashMap<DeliveryId, Vec<Seq>>,
     ready: HashMap<FunctionId, BTreeSet<DeliveryId>>,
     due: HashMap<FunctionId, BTreeSet<(UnixMs, DeliveryId)>>,
     /// Who of an order key is neither done nor purged.
     unfinished: HashMap<(FunctionId, String), BTreeSet<DeliveryId>>,
     marks: BTreeMap<(String, String), Vec<u8>>,
+    kept: Buckets,
     backlog: Change,
     owed: u64,
     removed: Removed,
@@ -55,13 +61,42 @@ struct Row {
     owed: usize,
 }
 
+impl Row {
+    /// The deliveries that the event is owed.
+    fn deliveries(&self) -> std::ops::Range<DeliveryId> {
+        self.first_delivery..self.first_delivery + self.owed as DeliveryId
+    }
+}
+
+/// An event where only its source and id count.
+struct ById(Arc<StoredEvent>);
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.0.event.source, &self.0.event.id).hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (&self.0.event, &other.0.event);
+        a.id == b.id && a.source == b.source
+    }
+}
+
+impl Eq for ById {}
+
 struct Delivery {
-    record: DeliveryRecord,
+    event: Arc<StoredEvent>,
     function: FunctionId,
     trigger: Arc<str>,
+    order_key: Option<String>,
+    state: DeliveryState,
+    cause: Option<String>,
+    due_ms: Option<UnixMs>,
+    attempts: Vec<AttemptRecord>,
     forgiven: u32,
     since_ms: UnixMs,
-    event: Arc<StoredEvent>,
 }
 
 impl MemoryStore {
@@ -76,16 +111,15 @@ impl MemoryStore {
             clock,
             dedup_window_ms: UnixMs::try_from(dedup_window.as_millis()).unwrap_or(UnixMs::MAX),
             functions: Vec::new(),
-            events: BTreeMap::new(),
-            newest: 0,
-            by_id: HashMap::new(),
-            deliveries: BTreeMap::new(),
-            last_delivery: 0,
+            events: Vec::new(),
+            by_id: HashSet::new(),
+            deliveries: Vec::new(),
             published: HashMap::new(),
             ready: HashMap::new(),
             due: HashMap::new(),
             unfinished: HashMap::new(),
             marks: BTreeMap::new(),
+            kept: Buckets::default(),
             backlog: Change::default(),
             owed: 0,
             removed: Removed::default(),
@@ -105,16 +139,21 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies a write and tells the sink what it brought about, in commit order: under the lock.
-    fn write<T>(
-        &self,
-        settled: Vec<(Arc<Completion>, Result<()>)>,
-        apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> T,
-    ) -> Answer<T> {
+    /// Applies a write; the sink is told what it brought about in commit order: under the lock.
+    fn write<T>(&self, apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> T) -> Answer<T> {
         let mut state = self.lock();
-        let before = state.newest;
         let mut ready = Vec::new();
         let result = apply(&mut state, &mut ready);
+        self.commit(state, ready, Vec::new());
+        answer(result)
+    }
+
+    fn commit(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        ready: Vec<DeliveryId>,
+        settled: Vec<(Arc<Completion>, super::Result<Completed>)>,
+    ) {
         self.backlog.apply(&mut state.backlog);
         if (!ready.is_empty() || !settled.is_empty())
             && let Some(sink) = &state.sink
@@ -122,12 +161,10 @@ impl MemoryStore {
             let ready = ready.into_iter().filter_map(|id| state.ready_delivery(id)).collect();
             sink(Committed { ready, settled });
         }
-        let newest = state.newest;
+        let newest = state.events.len() as Seq;
         drop(state);
-        if newest != before {
-            self.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
-        }
-        Answer::now(Ok(result))
+        // Another thread may have told of a newer one.
+        self.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
     }
 }
 
@@ -135,216 +172,9 @@ fn answer<T>(value: T) -> Answer<T> {
     Answer::now(Ok(value))
 }
 
-/// What a delivery of an event is of the backlog.
-fn share(event: &StoredEvent) -> Share {
-    Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
-}
-
-/// Functions count from 1.
-fn index(id: FunctionId) -> usize {
+/// Positions and names count from 1.
+fn index(id: i64) -> usize {
     usize::try_from(id - 1).unwrap_or(usize::MAX)
-}
-
-impl State {
-    fn event(&self, seq: Seq) -> Option<&Row> {
-        self.events.get(&seq)
-    }
-
-    /// The deliveries that an event is owed.
-    fn owed(&self, row: &Row) -> impl Iterator<Item = &Delivery> {
-        let first = row.first_delivery;
-        self.deliveries.range(first..first + row.owed as DeliveryId).map(|(_, delivery)| delivery)
-    }
-
-    fn ready_delivery(&self, id: DeliveryId) -> Option<ReadyDelivery> {
-        let delivery = self.deliveries.get(&id)?;
-        Some(ReadyDelivery {
-            id,
-            function: delivery.function,
-            trigger: delivery.trigger.clone(),
-            attempts: delivery.record.attempts.len() as u32,
-            attempts_forgiven: delivery.forgiven,
-            since_ms: delivery.since_ms,
-            event: delivery.event.clone(),
-        })
-    }
-
-    fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {
-        let NewEvent { event, lineage, deliveries } = new;
-        let key = (event.source.clone(), event.id.clone());
-        let now_ms = self.clock.now_ms();
-        let since_ms = now_ms.saturating_sub(self.dedup_window_ms);
-        if let Some((seq, accepted_ms)) = self.by_id.get(&key)
-            && *accepted_ms > since_ms
-        {
-            return Accepted::Duplicate(*seq);
-        }
-        self.newest += 1;
-        let seq = self.newest;
-        self.by_id.insert(key, (seq, now_ms));
-        let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
-        if let Some(cause) = lineage.cause {
-            self.published.entry(cause).or_default().push(seq);
-        }
-        self.owed += deliveries.len() as u64;
-        let row = Row { stored: stored.clone(), first_delivery: self.last_delivery + 1, owed: deliveries.len() };
-        self.events.insert(seq, row);
-        for new in deliveries {
-            self.owe(&stored, new, ready);
-        }
-        Accepted::New(seq)
-    }
-
-    fn owe(&mut self, event: &Arc<StoredEvent>, new: NewDelivery, ready: &mut Vec<DeliveryId>) {
-        let NewDelivery { function, trigger, order_key } = new;
-        self.last_delivery += 1;
-        let id = self.last_delivery;
-        let blocked = order_key.as_ref().is_some_and(|key| {
-            let unfinished = self.unfinished.entry((function, key.clone())).or_default();
-            unfinished.insert(id);
-            unfinished.first() != Some(&id)
-        });
-        let record = DeliveryRecord {
-            id,
-            event: event.seq,
-            function: self.functions.get(index(function)).cloned().unwrap_or_default(),
-            trigger: trigger.to_string(),
-            order_key,
-            state: DeliveryState::Blocked,
-            cause: None,
-            due_ms: None,
-            attempts: Vec::new(),
-        };
-        let since_ms = event.accepted_ms;
-        self.backlog.came(share(event));
-        let delivery = Delivery { record, function, trigger, forgiven: 0, since_ms, event: event.clone() };
-        self.deliveries.insert(id, delivery);
-        if !blocked {
-            self.make_ready(id, ready);
-        }
-    }
-
-    fn make_ready(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
-        if let Some(delivery) = self.deliveries.get_mut(&id) {
-            delivery.record.state = DeliveryState::Ready;
-            self.ready.entry(delivery.function).or_default().insert(id);
-            ready.push(id);
-        }
-    }
-
-    /// Takes a delivery that is done or purged off its order key and wakes the next.
-    fn finish(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
-        let Some(delivery) = self.deliveries.get(&id) else { return };
-        let Some(key) = delivery.record.order_key.clone() else { return };
-        let lane = (delivery.function, key);
-        let Some(unfinished) = self.unfinished.get_mut(&lane) else { return };
-        unfinished.remove(&id);
-        match unfinished.first().copied() {
-            None => drop(self.unfinished.remove(&lane)),
-            Some(next) => {
-                let next_state = self.deliveries.get(&next).map(|d| d.record.state);
-                if next_state == Some(DeliveryState::Blocked) {
-                    self.make_ready(next, ready);
-                }
-            }
-        }
-    }
-
-    fn complete(&mut self, completion: &Completion, ready: &mut Vec<DeliveryId>) {
-        let Completion { delivery: id, record, verdict, publishes, .. } = completion;
-        let id = *id;
-        let Some(delivery) = self.deliveries.get_mut(&id) else { return };
-        match delivery.record.state {
-            DeliveryState::Ready => {
-                self.ready.entry(delivery.function).or_default().remove(&id);
-            }
-            DeliveryState::Retrying => {
-                let due_ms = delivery.record.due_ms.take().unwrap_or_default();
-                self.due.entry(delivery.function).or_default().remove(&(due_ms, id));
-            }
-            _ => return,
-        }
-        delivery.record.attempts.push(record.clone());
-        if !matches!(verdict, Verdict::RetryAt(_)) {
-            self.backlog.went(share(&delivery.event));
-        }
-        match verdict {
-            Verdict::Done => {
-                delivery.record.state = DeliveryState::Done;
-                for new in publishes {
-                    self.insert(new.clone(), ready);
-                }
-                self.finish(id, ready);
-            }
-            Verdict::RetryAt(due_ms) => {
-                delivery.record.state = DeliveryState::Retrying;
-                delivery.record.due_ms = Some(*due_ms);
-                self.due.entry(delivery.function).or_default().insert((*due_ms, id));
-            }
-            Verdict::Dead(cause) => {
-                delivery.record.state = DeliveryState::Dead;
-                delivery.record.cause = Some(cause.clone());
-            }
-        }
-    }
-
-    fn dead<'a>(&'a self, which: &'a DeadFilter) -> impl Iterator<Item = &'a DeliveryRecord> {
-        self.deliveries.values().map(|d| &d.record).filter(move |r| {
-            r.state == DeliveryState::Dead
-                && match which {
-                    DeadFilter::All => true,
-                    DeadFilter::Function(name) => r.function == *name,
-                    DeadFilter::Delivery(id) => r.id == *id,
-                }
-        })
-    }
-
-    fn dead_ids(&self, which: &DeadFilter) -> Vec<DeliveryId> {
-        self.dead(which).map(|r| r.id).collect()
-    }
-
-    fn redrive(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
-        let ids = self.dead_ids(which);
-        let now_ms = self.clock.now_ms();
-        for id in &ids {
-            if let Some(delivery) = self.deliveries.get_mut(id) {
-                delivery.forgiven = delivery.record.attempts.len() as u32;
-                delivery.since_ms = now_ms;
-                delivery.record.cause = None;
-                self.backlog.came(share(&delivery.event));
-            }
-            self.make_ready(*id, ready);
-        }
-        ids.len() as u64
-    }
-
-    fn purge(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
-        let ids = self.dead_ids(which);
-        for id in &ids {
-            if let Some(delivery) = self.deliveries.get_mut(id) {
-                delivery.record.state = DeliveryState::Purged;
-            }
-            self.finish(*id, ready);
-        }
-        ids.len() as u64
-    }
-
-    fn totals(&self) -> Totals {
-        let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
-        for delivery in self.deliveries.values() {
-            let counts = functions.entry(delivery.record.function.clone()).or_default();
-            *counts.of(delivery.record.state) += 1;
-        }
-        for (function, (done, purged)) in &self.removed_deliveries {
-            let counts =
-                functions.entry(self.functions.get(index(*function)).cloned().unwrap_or_default()).or_default();
-            counts.done += done;
-            counts.purged += purged;
-            counts.removed += done + purged;
-        }
-        let events = u64::try_from(self.newest).unwrap_or_default();
-        Totals { events, owed: self.owed, removed: self.removed, functions }
-    }
 }
 
 impl Store for MemoryStore {
@@ -365,7 +195,7 @@ impl Store for MemoryStore {
     }
 
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> Answer<Vec<Accepted>> {
-        self.write(Vec::new(), |state, ready| {
+        self.write(|state, ready| {
             for Mark { scope, key, value } in marks {
                 match value {
                     Some(value) => state.marks.insert((scope, key), value),
@@ -376,24 +206,28 @@ impl Store for MemoryStore {
         })
     }
 
-    fn complete(&self, completion: Arc<Completion>) -> Answer<()> {
-        self.write(Vec::new(), |state, ready| state.complete(&completion, ready))
+    fn complete(&self, completion: Arc<Completion>) -> Answer<Completed> {
+        self.write(|state, ready| state.complete(&completion, ready))
     }
 
     fn settle(&self, completion: Arc<Completion>) -> Answer<()> {
-        self.write(vec![(completion.clone(), Ok(()))], |state, ready| state.complete(&completion, ready))
+        let mut state = self.lock();
+        let mut ready = Vec::new();
+        let completed = state.complete(&completion, &mut ready);
+        self.commit(state, ready, vec![(completion, Ok(completed))]);
+        answer(())
     }
 
     fn redrive(&self, which: DeadFilter) -> Answer<u64> {
-        self.write(Vec::new(), |state, ready| state.redrive(&which, ready))
+        self.write(|state, ready| state.redrive(&which, ready))
     }
 
     fn purge(&self, which: DeadFilter) -> Answer<u64> {
-        self.write(Vec::new(), |state, ready| state.purge(&which, ready))
+        self.write(|state, ready| state.purge(&which, ready))
     }
 
     fn retain(&self, retention: Retention) -> Answer<u64> {
-        self.write(Vec::new(), |state, _| state.retain(retention))
+        self.write(|state, _| state.retain(retention))
     }
 
     fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>> {
@@ -410,6 +244,34 @@ impl Store for MemoryStore {
         answer((ids.into_iter().filter_map(|(_, id)| state.ready_delivery(*id)).collect(), next))
     }
 
+    fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
+        answer(self.lock().kept.get(bucket, key))
+    }
+
+    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys> {
+        answer(self.lock().kept.keys(bucket, after, limit))
+    }
+
+    fn state_usage(&self, bucket: &str) -> Usage {
+        self.lock().kept.bucket(bucket).usage
+    }
+
+    fn state_buckets(&self) -> BTreeMap<String, Usage> {
+        self.lock().kept.usages()
+    }
+
+    fn state_write(&self, changes: Transaction) -> Answer<u64> {
+        self.write(move |state, _| match state.kept.judge(&changes) {
+            Judged::Stands(stands) => {
+                let existed = stands.existed;
+                state.kept.apply(&changes, stands);
+                existed
+            }
+            // A person's changes were not read before and have no quota.
+            Judged::Conflict(_) | Judged::OverQuota(_) => 0,
+        })
+    }
+
     fn marks(&self, scope: String) -> Answer<BTreeMap<String, Vec<u8>>> {
         let state = self.lock();
         let of_scope = state.marks.iter().filter(|((s, _), _)| *s == scope);
@@ -422,7 +284,7 @@ impl Store for MemoryStore {
 
     fn find(&self, id: String) -> Answer<Vec<Seq>> {
         let state = self.lock();
-        let found = state.events.values().rev().filter(|row| row.stored.event.id == id);
+        let found = state.events.iter().flatten().rev().filter(|row| row.stored.event.id == id);
         answer(found.map(|row| row.stored.seq).take(10).collect())
     }
 
@@ -437,7 +299,7 @@ impl Store for MemoryStore {
                     None => e.event.type_ == *t,
                 })
         };
-        let all = state.events.values().map(|row| &row.stored);
+        let all = state.events.iter().flatten().map(|row| &row.stored);
         let mut found: Vec<StoredEvent> = if filter.after.is_some() {
             all.filter(wanted).take(filter.limit).map(|e| (**e).clone()).collect()
         } else {
@@ -449,12 +311,12 @@ impl Store for MemoryStore {
 
     fn deliveries(&self, event: Seq) -> Answer<Vec<DeliveryRecord>> {
         let state = self.lock();
-        let found = state.event(event).map(|row| state.owed(row).map(|d| d.record.clone()).collect());
+        let found = state.event(event).map(|row| row.deliveries().filter_map(|id| state.record(id)).collect());
         answer(found.unwrap_or_default())
     }
 
     fn delivery(&self, id: DeliveryId) -> Answer<Option<DeliveryRecord>> {
-        answer(self.lock().deliveries.get(&id).map(|d| d.record.clone()))
+        answer(self.lock().record(id))
     }
 
     fn published(&self, delivery: DeliveryId) -> Answer<Vec<StoredEvent>> {
@@ -464,7 +326,8 @@ impl Store for MemoryStore {
     }
 
     fn dead(&self, which: DeadFilter, limit: usize) -> Answer<Vec<DeliveryRecord>> {
-        answer(self.lock().dead(&which).take(limit).cloned().collect())
+        let state = self.lock();
+        answer(state.dead(&which).take(limit).filter_map(|id| state.record(id)).collect())
     }
 
     fn totals(&self) -> Answer<Totals> {

@@ -5,31 +5,38 @@
 
 mod check;
 mod dedup;
+mod known;
+mod queue;
 mod read;
+mod readers;
 mod retain;
 mod rows;
+mod state;
 mod totals;
 mod write;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use self::write::{Portion, Write};
+use self::known::Known;
+use self::queue::{Portion, Write};
+use self::readers::{Readers, open_for_reading};
 use super::{
-    Accepted, Answer, Backlog, CheckReport, CommitSink, Completion, DEDUP_WINDOW, DeadFilter, DeliveryId,
+    Accepted, Answer, Backlog, CheckReport, CommitSink, Completed, Completion, DEDUP_WINDOW, DeadFilter, DeliveryId,
     DeliveryRecord, EventFilter, FunctionId, Mark, NewEvent, ReadyDelivery, Result, Retention, Seq, Store, StoreError,
     StoredEvent, Totals,
 };
 use crate::clock::{Clock, UnixMs};
+use crate::state::{Entry, Keys, Transaction, Usage};
 
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
 /// What each version adds to the one before it, from version 2 on.
@@ -39,13 +46,11 @@ const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 /// Writes that may wait for the writer: four full group commits; callers wait for room beyond that.
 const WAITING_MAX: usize = 4096;
 
-/// Connections for reading; each holds a page cache of about 2 MiB.
-const READERS_MAX: usize = 4;
-
 /// A handle to an open store; the writer stops when the last one is dropped.
 pub struct SqliteStore {
     writes: mpsc::Sender<Write>,
     readers: Arc<Readers>,
+    known: Arc<Known>,
     sink: Arc<Mutex<Option<CommitSink>>>,
     newest: watch::Receiver<Seq>,
     failure: watch::Receiver<Option<String>>,
@@ -73,6 +78,8 @@ impl SqliteStore {
             connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |r| r.get(0)).map_err(failed)?;
         let mut counters = totals::Counters::load(&connection).map_err(failed)?;
         let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(failed)?;
+        let (buckets, state_version) = state::load(&connection).map_err(failed)?;
+        let known = Arc::new(Known::new(buckets));
 
         let (newest_tx, newest) = watch::channel(counters.newest());
         let (failure_tx, failure) = watch::channel(None);
@@ -84,6 +91,8 @@ impl SqliteStore {
             connection,
             dedup,
             counters,
+            state_version,
+            known: known.clone(),
             clock: clock.clone(),
             sink: sink.clone(),
             newest: newest_tx,
@@ -94,7 +103,17 @@ impl SqliteStore {
             .name("store-writer".into())
             .spawn(move || writer.run(queue))
             .map_err(|e| StoreError::Failed(format!("cannot start the writer thread: {e}")))?;
-        Ok(Self { writes, readers: Arc::new(Readers::new(path)), sink, newest, failure, backlog, instance, clock })
+        Ok(Self {
+            writes,
+            readers: Arc::new(Readers::new(path)),
+            known,
+            sink,
+            newest,
+            failure,
+            backlog,
+            instance,
+            clock,
+        })
     }
 
     fn write<T: Send + 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> Answer<T> {
@@ -189,48 +208,6 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()>> {
     }
 }
 
-fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    Ok(connection)
-}
-
-/// Connections that wait for a query.
-struct Readers {
-    path: PathBuf,
-    idle: Mutex<Vec<Connection>>,
-    permits: Semaphore,
-}
-
-impl Readers {
-    fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::default(), permits: Semaphore::new(READERS_MAX) }
-    }
-
-    fn run<T: Send + 'static>(
-        readers: Arc<Self>,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Answer<T> {
-        Answer::later(async move {
-            let failed = |e: rusqlite::Error| StoreError::Failed(format!("reading: {e}"));
-            let _permit = readers.permits.acquire().await.map_err(|_| StoreError::Closed)?;
-            let pool = readers.clone();
-            let work = move || {
-                let idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                let connection = idle.map_or_else(|| open_for_reading(&pool.path), Ok)?;
-                // One transaction, so that an answer made of several queries is of one moment.
-                let transaction = connection.unchecked_transaction()?;
-                let result = query(&connection);
-                drop(transaction);
-                pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-                result
-            };
-            tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)?.map_err(failed)
-        })
-    }
-}
-
 impl Store for SqliteStore {
     fn register(&self, names: Vec<String>) -> Answer<Vec<FunctionId>> {
         self.write(|reply| Write::Register { names, reply })
@@ -244,7 +221,7 @@ impl Store for SqliteStore {
         self.write(|reply| Write::Accept { events, marks, reply })
     }
 
-    fn complete(&self, completion: Arc<Completion>) -> Answer<()> {
+    fn complete(&self, completion: Arc<Completion>) -> Answer<Completed> {
         self.write(|reply| Write::Complete { completion, reply: Some(reply) })
     }
 
@@ -280,6 +257,34 @@ impl Store for SqliteStore {
 
     fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {
         self.read(move |c| read::due(c, function, now_ms, limit))
+    }
+
+    fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
+        let found = self.known.get(bucket, key).or_else(|ticket| {
+            let entry = self.readers.now(|c| state::get(c, bucket, key))?;
+            self.known.bring(&ticket, bucket, key, entry.clone());
+            Ok(entry)
+        });
+        Answer::now(found)
+    }
+
+    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys> {
+        // The version first: a list that is newer than it says is read again, one that is older must be.
+        let version = self.known.bucket(bucket).members;
+        let keys = self.readers.now(|c| state::keys(c, bucket, after, limit));
+        Answer::now(keys.map(|keys| Keys { keys, version }))
+    }
+
+    fn state_usage(&self, bucket: &str) -> Usage {
+        self.known.bucket(bucket).usage
+    }
+
+    fn state_buckets(&self) -> BTreeMap<String, Usage> {
+        self.known.usages()
+    }
+
+    fn state_write(&self, changes: Transaction) -> Answer<u64> {
+        self.write(|reply| Write::State { changes, reply })
     }
 
     fn marks(&self, scope: String) -> Answer<BTreeMap<String, Vec<u8>>> {

@@ -39,6 +39,7 @@ mod argument;
 #[doc(hidden)]
 pub mod bindings;
 mod bus;
+mod change;
 pub mod config;
 mod event;
 mod failure;
@@ -51,6 +52,7 @@ mod stdio;
 pub use argument::{Argument, Json, Outcome};
 pub use bindings::evoke::function::types::{Delivery, Draft, Event, Failure, Retry};
 pub use bus::{Refused, publish};
+pub use change::{Changed, Level, StateChange, Thresholds};
 pub use config::secret;
 pub use evoke_sdk_macros::function;
 pub use failure::OrFail;

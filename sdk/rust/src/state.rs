@@ -1,5 +1,7 @@
-//! State of a function, as JSON values by key. An attempt reads its own writes; they are kept when it is done
-//! and dropped when it fails. The manifest grants it by `allow: { state: true }`.
+//! State of a function, as JSON values by key. The manifest grants it by `allow: { state: true }`.
+//!
+//! An attempt is a transaction: it reads its own writes, they are kept when it is done and dropped when it fails. An
+//! attempt that read what another one changed meanwhile is run again, so that counting is simply this:
 //!
 //! ```no_run
 //! # extern crate evoke_sdk as evoke;
@@ -9,27 +11,39 @@
 //! let last: Option<String> = evoke::state::get("last")?;
 //! # Ok(()) }
 //! ```
+//!
+//! The functions of an app can share a bucket, where each is granted it by `allow: { state: { shared: true } }`:
+//!
+//! ```no_run
+//! # extern crate evoke_sdk as evoke;
+//! # fn handle() -> Result<(), evoke::Failure> {
+//! let stock = evoke::state::shared()?;
+//! let left: u32 = stock.update("book", |left| left.unwrap_or(10_u32).saturating_sub(1))?;
+//! # Ok(()) }
+//! ```
 
 use crate::Failure;
 use crate::bindings::wasi::keyvalue::{atomics, store};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 
-/// What can go wrong. With `?` denied access and JSON are rejects, the rest is a retry.
+/// What can go wrong. With `?` what is not granted and JSON are rejects, the rest is a retry.
 #[derive(Debug)]
 pub enum Error {
-    /// The manifest does not grant state.
+    /// The manifest does not grant this bucket.
     Denied,
-    /// The value is not of the wanted type.
+    /// The value at this key is not of the wanted type.
     Json(String, serde_json::Error),
-    /// The store failed.
+    /// It is refused, as there is too much of it for example, or the store failed: as this says.
     Store(String),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Denied => f.write_str("state is not granted (allow: { state: true })"),
+            Self::Denied => f.write_str(
+                "this state is not granted (allow: { state: true }, or { state: { shared: true } } for what is shared)",
+            ),
             Self::Json(key, error) => write!(f, "the state at {key}: {error}"),
             Self::Store(message) => write!(f, "state: {message}"),
         }
@@ -41,8 +55,7 @@ impl std::error::Error for Error {}
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
-            store::Error::AccessDenied => Self::Denied,
-            store::Error::NoSuchStore => Self::Store("no such store".into()),
+            store::Error::AccessDenied | store::Error::NoSuchStore => Self::Denied,
             store::Error::Other(message) => Self::Store(message),
         }
     }
@@ -57,9 +70,128 @@ impl From<Error> for Failure {
     }
 }
 
-/// The function's own bucket.
-fn bucket() -> Result<store::Bucket, Error> {
-    Ok(store::open("")?)
+/// Values by key.
+#[derive(Debug)]
+pub struct Bucket(store::Bucket);
+
+/// The function's own bucket. The functions of this module that stand alone work on it.
+///
+/// # Errors
+/// See [`Error`].
+pub fn own() -> Result<Bucket, Error> {
+    Ok(Bucket(store::open("")?))
+}
+
+/// The bucket that the functions of the app share.
+///
+/// # Errors
+/// [`Error::Denied`] where the manifest does not grant it.
+pub fn shared() -> Result<Bucket, Error> {
+    Ok(Bucket(store::open("app")?))
+}
+
+impl Bucket {
+    /// The value at `key`, or none.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        let Some(bytes) = self.bytes(key)? else {
+            return Ok(None);
+        };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::Json(key.to_owned(), error))
+    }
+
+    /// Creates or replaces the value at `key`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn set<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(value).map_err(|error| Error::Json(key.to_owned(), error))?;
+        self.set_bytes(key, &bytes)
+    }
+
+    /// Makes a new value of the one at `key`, or of none, and returns it.
+    ///
+    /// ```no_run
+    /// # extern crate evoke_sdk as evoke;
+    /// # fn handle() -> Result<(), evoke::Failure> {
+    /// let names: Vec<String> = evoke::state::own()?.update("names", |names: Option<Vec<String>>| {
+    ///     let mut names = names.unwrap_or_default();
+    ///     names.push("ada".into());
+    ///     names
+    /// })?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn update<T: Serialize + DeserializeOwned>(
+        &self,
+        key: &str,
+        change: impl FnOnce(Option<T>) -> T,
+    ) -> Result<T, Error> {
+        let value = change(self.get(key)?);
+        self.set(key, &value)?;
+        Ok(value)
+    }
+
+    /// Removes `key`; a key that is not there is no error.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn delete(&self, key: &str) -> Result<(), Error> {
+        Ok(self.0.delete(key)?)
+    }
+
+    /// Whether `key` is there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn exists(&self, key: &str) -> Result<bool, Error> {
+        Ok(self.0.exists(key)?)
+    }
+
+    /// Adds `delta` to the number at `key`, 0 where there is none, and returns the sum.
+    ///
+    /// # Errors
+    /// See [`Error`]; the value being no whole number, or the sum too large, is [`Error::Store`].
+    pub fn increment(&self, key: &str, delta: u64) -> Result<u64, Error> {
+        Ok(atomics::increment(&self.0, key, delta)?)
+    }
+
+    /// Every key, in the order of their bytes. Whatever key comes or goes meanwhile runs the attempt again: list
+    /// where keys are few and rarely made.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn keys(&self) -> Result<Vec<String>, Error> {
+        let (mut keys, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = self.0.list_keys(cursor)?;
+            keys.extend(page.keys);
+            cursor = page.cursor;
+            if cursor.is_none() {
+                return Ok(keys);
+            }
+        }
+    }
+
+    /// The bytes at `key`, which need not be JSON.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn bytes(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.0.get(key)?)
+    }
+
+    /// Keeps bytes that need not be JSON.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn set_bytes(&self, key: &str, value: &[u8]) -> Result<(), Error> {
+        Ok(self.0.set(key, value)?)
+    }
 }
 
 /// The value at `key`, or none.
@@ -67,10 +199,7 @@ fn bucket() -> Result<store::Bucket, Error> {
 /// # Errors
 /// See [`Error`].
 pub fn get<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
-    let Some(bytes) = bucket()?.get(key)? else {
-        return Ok(None);
-    };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::Json(key.to_owned(), error))
+    own()?.get(key)
 }
 
 /// Creates or replaces the value at `key`.
@@ -78,8 +207,15 @@ pub fn get<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
 /// # Errors
 /// See [`Error`].
 pub fn set<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<(), Error> {
-    let bytes = serde_json::to_vec(value).map_err(|error| Error::Json(key.to_owned(), error))?;
-    Ok(bucket()?.set(key, &bytes)?)
+    own()?.set(key, value)
+}
+
+/// Makes a new value of the one at `key`, or of none, and returns it: see [`Bucket::update`].
+///
+/// # Errors
+/// See [`Error`].
+pub fn update<T: Serialize + DeserializeOwned>(key: &str, change: impl FnOnce(Option<T>) -> T) -> Result<T, Error> {
+    own()?.update(key, change)
 }
 
 /// Removes `key`; a key that is not there is no error.
@@ -87,29 +223,29 @@ pub fn set<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<(), Error> {
 /// # Errors
 /// See [`Error`].
 pub fn delete(key: &str) -> Result<(), Error> {
-    Ok(bucket()?.delete(key)?)
+    own()?.delete(key)
+}
+
+/// Whether `key` is there.
+///
+/// # Errors
+/// See [`Error`].
+pub fn exists(key: &str) -> Result<bool, Error> {
+    own()?.exists(key)
 }
 
 /// Adds `delta` to the number at `key`, 0 where there is none, and returns the sum.
 ///
 /// # Errors
-/// See [`Error`]; the value being no number is [`Error::Store`].
+/// See [`Error`]; the value being no whole number, or the sum too large, is [`Error::Store`].
 pub fn increment(key: &str, delta: u64) -> Result<u64, Error> {
-    Ok(atomics::increment(&bucket()?, key, delta)?)
+    own()?.increment(key, delta)
 }
 
-/// Every key, page by page until the last.
+/// Every key: see [`Bucket::keys`].
 ///
 /// # Errors
 /// See [`Error`].
 pub fn keys() -> Result<Vec<String>, Error> {
-    let (bucket, mut keys, mut cursor) = (bucket()?, Vec::new(), None);
-    loop {
-        let page = bucket.list_keys(cursor)?;
-        keys.extend(page.keys);
-        cursor = page.cursor;
-        if cursor.is_none() {
-            return Ok(keys);
-        }
-    }
+    own()?.keys()
 }

@@ -3,7 +3,7 @@
 use super::{Context, trigger};
 use crate::manifest::component::ComponentRef;
 use crate::manifest::diagnostics::{Wrong, shown};
-use crate::manifest::grants::{HttpOrigin, TypeGlob};
+use crate::manifest::grants::{HttpOrigin, State, TypeGlob};
 use crate::manifest::model::{Allow, Function, FunctionSpans, Retry, SecretRef};
 use crate::manifest::names::{ATTRIBUTES, Name, OrderBy};
 use crate::manifest::read::Reader;
@@ -23,6 +23,10 @@ const AGES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from
 const MEMORIES: RangeInclusive<ByteSize> = ByteSize(64 << 10)..=ByteSize(4 << 30);
 const CONCURRENCIES: RangeInclusive<u32> = 1..=1024;
 const ATTEMPTS: RangeInclusive<u32> = 1..=100;
+const KEYS: RangeInclusive<u32> = 1..=10_000_000;
+/// An attempt writes 8 MiB at most.
+const VALUES: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize(4 << 20);
+const TOTALS: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(64 << 30);
 
 pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &Entry) -> Option<Function> {
     let name = reader.checked(entry.key_span, Name::parse(&entry.key));
@@ -145,7 +149,8 @@ fn allow(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, place: Spa
         let items = reader.list(node, "`publish`");
         items.iter().filter_map(|item| reader.parsed(item, "an event type", TypeGlob::parse)).collect()
     });
-    let state = table.optional(reader, "state").and_then(|node| reader.boolean(node, "`state`"));
+    let state_place = table.key_span("state");
+    let state = table.optional(reader, "state").and_then(|node| state(reader, node, state_place));
     let http = table.optional(reader, "http").map(|node| {
         let items = reader.list(node, "`http`");
         items.iter().filter_map(|item| reader.parsed(item, "an origin", HttpOrigin::parse)).collect()
@@ -163,17 +168,38 @@ fn allow(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, place: Spa
         "egress" | "network" | "hosts" | "outbound" => {
             Some("where it may send requests is `http: [\"https://HOST:443\"]`")
         }
-        "keyvalue" | "kv" | "storage" => Some("keyed state is `state: true`"),
+        "keyvalue" | "kv" | "storage" | "store" => Some("keyed state is `state: true`"),
         "events" | "emit" => Some("the events it may publish are `publish: [TYPE]`"),
         "files" | "fs" | "filesystem" => Some("remove it: functions have no file system"),
         _ => None,
     });
-    Some(Allow {
-        publish: publish.unwrap_or_default(),
-        state: state.unwrap_or_default(),
-        http: http.unwrap_or_default(),
-        config,
-        secrets,
+    Some(Allow { publish: publish.unwrap_or_default(), state, http: http.unwrap_or_default(), config, secrets })
+}
+
+/// `true`, `false`, or how much.
+fn state(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<State> {
+    if let Value::Scalar(_) = node.value {
+        return reader.boolean(node, "`state`")?.then(State::default);
+    }
+    let mut table = reader.table(node, place, "State", "`state`", "`true` or `{ max_total: 64MiB }`")?;
+    let default = State::default();
+    let shared = table.optional(reader, "shared").and_then(|node| reader.boolean(node, "`shared`"));
+    let max_keys = table.optional(reader, "max_keys").and_then(|node| reader.integer(node, "`max_keys`", KEYS));
+    let max_value = table.optional(reader, "max_value").and_then(|node| reader.size(node, "`max_value`", VALUES));
+    let max_total = table.optional(reader, "max_total").and_then(|node| reader.size(node, "`max_total`", TOTALS));
+    table.close(reader, |key| match key {
+        "app" | "share" => Some("did you mean `shared`?"),
+        "keys" => Some("did you mean `max_keys`?"),
+        "value" | "max_size" | "value_size" => Some("did you mean `max_value`?"),
+        "total" | "size" | "max_bytes" | "quota" => Some("did you mean `max_total`?"),
+        "ttl" | "expires" | "expire" => Some("remove it: what a function keeps stays until it deletes it"),
+        _ => None,
+    });
+    Some(State {
+        shared: shared.unwrap_or(default.shared),
+        max_keys: max_keys.unwrap_or(default.max_keys),
+        max_value: max_value.unwrap_or(default.max_value),
+        max_total: max_total.unwrap_or(default.max_total),
     })
 }
 

@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::dedup::Dedup;
+use super::queue::Write;
 use super::totals::Counters;
-use super::write::Write;
 use super::{Readers, rows, send};
 use crate::clock::UnixMs;
 use crate::store::{DeliveryId, FunctionId, Result, Seq};

@@ -3,164 +3,22 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use tokio::sync::oneshot;
 
 use super::dedup::Dedup;
+use super::queue::{PORTION_MAX, Portion, Settled, Write};
 use super::read;
-use super::retain::{self, Tidied};
+use super::retain;
 use super::rows;
+use super::state::Batch;
 use super::totals::Counters;
 use crate::clock::UnixMs;
+use crate::state::Transaction;
 use crate::store::backlog::Share;
+use crate::store::judge::Judged;
 use crate::store::{
-    Accepted, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery, Result, Seq,
-    StoreError, StoredEvent, Verdict,
+    Accepted, Completed, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery,
+    StoredEvent, Verdict,
 };
-
-type Reply<T> = oneshot::Sender<Result<T>>;
-
-/// How many dead letters one write takes: their events are in memory until they are announced.
-pub(super) const PORTION_MAX: usize = 256;
-
-/// A share of the dead letters that a filter names.
-#[derive(Default)]
-pub(super) struct Portion {
-    pub(super) count: u64,
-    /// Where the next one starts; `None` when this was the last.
-    pub(super) next_after: Option<DeliveryId>,
-}
-
-impl Portion {
-    fn of(ids: &[DeliveryId]) -> Self {
-        let next_after = if ids.len() < PORTION_MAX { None } else { ids.last().copied() };
-        Self { count: ids.len() as u64, next_after }
-    }
-}
-
-/// A write that waits for the next commit.
-pub(super) enum Write {
-    Register {
-        names: Vec<String>,
-        reply: Reply<Vec<FunctionId>>,
-    },
-    Accept {
-        events: Vec<NewEvent>,
-        marks: Vec<Mark>,
-        reply: Reply<Vec<Accepted>>,
-    },
-    /// Without a reply, the sink is told.
-    Complete {
-        completion: Arc<Completion>,
-        reply: Option<Reply<()>>,
-    },
-    Redrive {
-        which: DeadFilter,
-        after: DeliveryId,
-        reply: Reply<Portion>,
-    },
-    Purge {
-        which: DeadFilter,
-        after: DeliveryId,
-        reply: Reply<Portion>,
-    },
-    Remove {
-        events: Vec<Seq>,
-        reply: Reply<u64>,
-    },
-    Tidy {
-        shrinking: bool,
-        reply: Reply<Tidied>,
-    },
-    /// Has the file take over what was written, and be as short as it became.
-    Checkpoint {
-        reply: Reply<()>,
-    },
-    Close {
-        reply: Reply<()>,
-    },
-}
-
-impl Write {
-    /// Payload in bytes, roughly.
-    pub(super) fn size(&self) -> usize {
-        match self {
-            Self::Accept { events, .. } => events.iter().map(|e| e.event.size()).sum(),
-            Self::Complete { completion, .. } => completion.publishes.iter().map(|e| e.event.size()).sum(),
-            _ => 0,
-        }
-    }
-
-    pub(super) fn is_checkpoint(&self) -> bool {
-        matches!(self, Self::Checkpoint { .. })
-    }
-
-    pub(super) fn is_close(&self) -> bool {
-        matches!(self, Self::Close { .. })
-    }
-}
-
-/// A write that was applied, with the answer that goes out when the transaction is committed.
-pub(super) enum Settled {
-    Ids(Reply<Vec<FunctionId>>, Vec<FunctionId>),
-    Accepted(Reply<Vec<Accepted>>, Vec<Accepted>),
-    Portion(Reply<Portion>, Portion),
-    Count(Reply<u64>, u64),
-    Tidied(Reply<Tidied>, Tidied),
-    Unit(Reply<()>),
-    /// For the sink.
-    Completion(Arc<Completion>),
-}
-
-impl Settled {
-    /// For a write that never was applied: it can only fail.
-    pub(super) fn unapplied(write: Write) -> Self {
-        match write {
-            Write::Register { reply, .. } => Self::Ids(reply, Vec::new()),
-            Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
-            Write::Redrive { reply, .. } | Write::Purge { reply, .. } => Self::Portion(reply, Portion::default()),
-            Write::Remove { reply, .. } => Self::Count(reply, 0),
-            Write::Tidy { reply, .. } => Self::Tidied(reply, Tidied::default()),
-            Write::Complete { reply: Some(reply), .. } | Write::Checkpoint { reply } | Write::Close { reply } => {
-                Self::Unit(reply)
-            }
-            Write::Complete { completion, reply: None } => Self::Completion(completion),
-        }
-    }
-
-    /// What the sink is told of; the others keep their answer.
-    pub(super) fn for_sink(self) -> std::result::Result<Arc<Completion>, Self> {
-        match self {
-            Self::Completion(completion) => Ok(completion),
-            other => Err(other),
-        }
-    }
-
-    /// Sends the answer. Whoever asked may be gone: the commit stands all the same.
-    pub(super) fn succeed(self) {
-        match self {
-            Self::Completion(_) => {}
-            Self::Ids(reply, ids) => drop(reply.send(Ok(ids))),
-            Self::Accepted(reply, accepted) => drop(reply.send(Ok(accepted))),
-            Self::Portion(reply, portion) => drop(reply.send(Ok(portion))),
-            Self::Count(reply, count) => drop(reply.send(Ok(count))),
-            Self::Tidied(reply, tidied) => drop(reply.send(Ok(tidied))),
-            Self::Unit(reply) => drop(reply.send(Ok(()))),
-        }
-    }
-
-    /// Tells that nothing of the write was committed.
-    pub(super) fn fail(self, error: &StoreError) {
-        match self {
-            Self::Completion(_) => {}
-            Self::Ids(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Accepted(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Portion(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Count(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Tidied(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Unit(reply) => drop(reply.send(Err(error.clone()))),
-        }
-    }
-}
 
 /// Applies one write. The answer comes back in any case, so that whoever asked hears of a failure too.
 pub(super) fn apply(
@@ -169,6 +27,7 @@ pub(super) fn apply(
     counters: &mut Counters,
     now_ms: UnixMs,
     write: Write,
+    state: &mut Batch<'_>,
     ready: &mut Vec<ReadyDelivery>,
 ) -> (Settled, rusqlite::Result<()>) {
     fn settle<T: Default>(result: rusqlite::Result<T>) -> (T, rusqlite::Result<()>) {
@@ -187,8 +46,15 @@ pub(super) fn apply(
             (Settled::Accepted(reply, accepted), result)
         }
         Write::Complete { completion, reply } => {
-            let result = complete(tx, dedup, counters, now_ms, &completion, ready);
-            (reply.map_or(Settled::Completion(completion), Settled::Unit), result)
+            let (completed, result) = match complete(tx, dedup, counters, now_ms, &completion, state, ready) {
+                Ok(completed) => (completed, Ok(())),
+                Err(error) => (Completed::Committed, Err(error)),
+            };
+            (Settled::completion(completion, reply, completed), result)
+        }
+        Write::State { changes, reply } => {
+            let (existed, result) = settle(write_state(&changes, state));
+            (Settled::Count(reply, existed), result)
         }
         Write::Redrive { which, after, reply } => {
             let (portion, result) = settle(redrive(tx, counters, now_ms, &which, after, ready));
@@ -313,25 +179,41 @@ fn complete(
     counters: &mut Counters,
     now_ms: UnixMs,
     completion: &Completion,
+    kept: &mut Batch<'_>,
     ready: &mut Vec<ReadyDelivery>,
-) -> rusqlite::Result<()> {
-    let Completion { delivery, record, verdict, publishes, .. } = completion;
+) -> rusqlite::Result<Completed> {
+    let Completion { delivery, record, verdict, publishes, state: transaction, .. } = completion;
+    let stands = if transaction.is_empty() {
+        None
+    } else {
+        match kept.judge(transaction)? {
+            Judged::Stands(stands) => Some(stands),
+            _ if !is_pending(tx, *delivery)? => return Ok(Completed::Committed),
+            Judged::Conflict(place) => return Ok(Completed::Conflict(place)),
+            Judged::OverQuota(refusal) => return Ok(Completed::OverQuota(refusal)),
+        }
+    };
     let (state, due_ms, cause) = match verdict {
         Verdict::Done => (rows::DONE, None, None),
         Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
         Verdict::Dead(cause) => (rows::DEAD, None, Some(cause)),
     };
-    // Who has no attempt that counts was ready, who has one was retrying.
+    // Two statements: an UPDATE that returns its row may fail half-way for all that SQLite knows, and copies every page
+    // that it changes for that.
     let owner: Option<(FunctionId, Option<String>, bool, Share)> = tx
         .prepare_cached(
-            "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1
-             WHERE id = ?1 AND state IN (0, 1) RETURNING function, order_key, attempts - 1 = forgiven, origin, bytes",
+            "SELECT function, order_key, state = 0, origin, bytes FROM deliveries WHERE id = ?1 AND state IN (0, 1)",
         )?
-        .query_row(params![delivery, state, due_ms, cause], |r| {
-            Ok((r.get(0)?, r.get(1)?, r.get(2)?, rows::share(r, 3)?))
-        })
+        .query_row([delivery], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, rows::share(r, 3)?)))
         .optional()?;
-    let Some((function, order_key, was_ready, share)) = owner else { return Ok(()) };
+    let Some((function, order_key, was_ready, share)) = owner else { return Ok(Completed::Committed) };
+    if let Some(stands) = stands {
+        kept.apply(transaction, stands)?;
+    }
+    tx.prepare_cached(
+        "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1 WHERE id = ?1",
+    )?
+    .execute(params![delivery, state, due_ms, cause])?;
     counters.moved(function, if was_ready { rows::READY } else { rows::RETRYING }, state);
     if state != rows::RETRYING {
         counters.backlog().went(share);
@@ -355,7 +237,22 @@ fn complete(
             unblock_next(tx, counters, function, &key, ready)?;
         }
     }
-    Ok(())
+    Ok(Completed::Committed)
+}
+
+fn is_pending(tx: &Connection, delivery: DeliveryId) -> rusqlite::Result<bool> {
+    tx.prepare_cached("SELECT state IN (0, 1) FROM deliveries WHERE id = ?1")?
+        .query_row([delivery], |r| r.get(0))
+        .optional()
+        .map(Option::unwrap_or_default)
+}
+
+/// What a person writes: nothing of it was read before, and it has no quota.
+fn write_state(changes: &Transaction, kept: &mut Batch<'_>) -> rusqlite::Result<u64> {
+    let Judged::Stands(stands) = kept.judge(changes)? else { return Ok(0) };
+    let existed = stands.existed;
+    kept.apply(changes, stands)?;
+    Ok(existed)
 }
 
 /// The first delivery of an order key that is neither done nor purged: only it may run.

@@ -6,9 +6,13 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 
 use super::dedup::Dedup;
+use super::known::Known;
+use super::queue::{Settled, Write};
+use super::state::Batch;
 use super::totals::Counters;
-use super::write::{Settled, Write, apply};
+use super::write::apply;
 use crate::clock::Clock;
+use crate::state::Version;
 use crate::store::{Backlog, CommitSink, Committed, ReadyDelivery, Seq, StoreError};
 
 /// Writes in one commit. Past about a thousand the fsync is a small part of the commit's time, and the first of the
@@ -22,6 +26,9 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) dedup: Dedup,
     pub(super) counters: Counters,
+    /// Of the last write of state; ascends for good, also through commits that failed.
+    pub(super) state_version: Version,
+    pub(super) known: Arc<Known>,
     pub(super) clock: Clock,
     pub(super) sink: Arc<Mutex<Option<CommitSink>>>,
     pub(super) newest: watch::Sender<Seq>,
@@ -78,7 +85,7 @@ impl Writer {
         let mut others = Vec::with_capacity(answers.len());
         for answer in answers {
             match answer.for_sink() {
-                Ok(completion) => settled.push((completion, result.clone())),
+                Ok((completion, completed)) => settled.push((completion, result.clone().map(|()| completed))),
                 Err(other) => others.push(other),
             }
         }
@@ -109,17 +116,22 @@ impl Writer {
             }
         };
         let now_ms = self.clock.now_ms();
+        let mut state = Batch::new(&transaction, &self.known, &mut self.state_version);
         let mut batch = batch.into_iter();
         while let Some(write) = batch.next() {
-            let (answer, result) = apply(&transaction, &mut self.dedup, &mut self.counters, now_ms, write, ready);
+            let (answer, result) =
+                apply(&transaction, &mut self.dedup, &mut self.counters, now_ms, write, &mut state, ready);
             settled.push(answer);
             if let Err(error) = result {
                 settled.extend(batch.map(Settled::unapplied));
                 return Err(error);
             }
         }
+        let (buckets, changed) = state.into_changes();
         self.counters.write(&transaction)?;
-        transaction.commit()
+        transaction.commit()?;
+        self.known.committed(buckets, changed);
+        Ok(())
     }
 
     /// Writes the log back to the file without waiting for readers. What fails here fails like a commit: nobody knows

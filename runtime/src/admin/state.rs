@@ -1,0 +1,145 @@
+//! What functions keep: listed, looked at, changed by a person.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use http::{HeaderMap, Response, StatusCode};
+use serde::Deserialize;
+
+use super::problem::{Params, Problem, json_body};
+use super::stream::{Ended, Lines, ndjson};
+use super::view::{Count, StateBucket, StateEntry, StateValue};
+use super::{Admin, Answer};
+use crate::state::{Change, KEY_BYTES_MAX, Touched, Transaction};
+use crate::store::{Result, Store};
+
+/// Keys that are read from the store, or removed in one commit, at a time.
+const PAGE: usize = 500;
+/// Values longer than this are left out of lists.
+const LISTED_BYTES_MAX: usize = 4 * 1024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    #[serde(default)]
+    prefix: String,
+    limit: Option<usize>,
+}
+
+pub(super) async fn buckets(State(admin): State<Arc<Admin>>) -> Response<Body> {
+    let buckets = admin.store.state_buckets();
+    let line = |(bucket, usage): (String, crate::state::Usage)| {
+        // Strings and numbers always serialise.
+        serde_json::to_string(&StateBucket { bucket, keys: usage.keys, bytes: usage.bytes }).unwrap_or_default()
+    };
+    ndjson(&admin, |lines| async move { Ok(lines.send(buckets.into_iter().map(line)).await?) })
+}
+
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    Path(bucket): Path<String>,
+    Params(wanted): Params<Wanted>,
+) -> Response<Body> {
+    let store = admin.store.clone();
+    ndjson(&admin, |lines| write(store, bucket, wanted, lines))
+}
+
+async fn write(store: Arc<dyn Store>, bucket: String, wanted: Wanted, lines: Lines) -> std::result::Result<(), Ended> {
+    let (mut left, mut after) = (wanted.limit.unwrap_or(usize::MAX), None::<String>);
+    while left > 0 {
+        let keys = store.state_keys(&bucket, after.as_deref(), PAGE).await?.keys;
+        let is_last = keys.len() < PAGE;
+        after = keys.last().cloned();
+        for key in keys.iter().filter(|key| key.starts_with(&wanted.prefix)).take(left) {
+            // It may be gone by now.
+            let Some(entry) = store.state(&bucket, key).await? else { continue };
+            let entry = StateEntry::new(&bucket, key, &entry, LISTED_BYTES_MAX);
+            // Strings and numbers always serialise.
+            lines.send([serde_json::to_string(&entry).unwrap_or_default()]).await?;
+            left -= 1;
+        }
+        if is_last {
+            break;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn one(
+    State(admin): State<Arc<Admin>>,
+    Path((bucket, key)): Path<(String, String)>,
+) -> Answer<Json<StateEntry>> {
+    let missing = || Problem::not_found(format!("the state {bucket} has no key {key}"));
+    let entry = admin.store.state(&bucket, &key).await?.ok_or_else(missing)?;
+    Ok(Json(StateEntry::new(&bucket, &key, &entry, usize::MAX)))
+}
+
+pub(super) async fn set(
+    State(admin): State<Arc<Admin>>,
+    Path((bucket, key)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: std::result::Result<Bytes, BytesRejection>,
+) -> Answer<StatusCode> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        return Err(Problem::malformed(format!("the key has {} bytes; 1 to {KEY_BYTES_MAX} are taken", key.len())));
+    }
+    let value: StateValue = serde_json::from_slice(&json_body(&headers, body)?)
+        .map_err(|error| Problem::malformed(format!("the body is no value: {error}")))?;
+    let value = value.bytes().map_err(Problem::malformed)?;
+    if !admin.store.state_buckets().contains_key(&bucket) && !is_in_force(&admin, &bucket).await {
+        let detail =
+            format!("there is no function or app {bucket}; name it as app/function, or as app for what is shared");
+        return Err(Problem::not_found(detail));
+    }
+    change(&*admin.store, &bucket, [key], &Change::Set(value.into())).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn delete(
+    State(admin): State<Arc<Admin>>,
+    Path((bucket, key)): Path<(String, String)>,
+) -> Answer<Json<Count>> {
+    let count = change(&*admin.store, &bucket, [key], &Change::Delete).await?;
+    Ok(Json(Count { count }))
+}
+
+pub(super) async fn clear(State(admin): State<Arc<Admin>>, Path(bucket): Path<String>) -> Answer<Json<Count>> {
+    let (mut count, mut after) = (0, None::<String>);
+    loop {
+        let keys = admin.store.state_keys(&bucket, after.as_deref(), PAGE).await?.keys;
+        let is_last = keys.len() < PAGE;
+        after = keys.last().cloned();
+        count += change(&*admin.store, &bucket, keys, &Change::Delete).await?;
+        if is_last {
+            return Ok(Json(Count { count }));
+        }
+    }
+}
+
+/// Answers how many of the keys were there before.
+async fn change(
+    store: &dyn Store,
+    bucket: &str,
+    keys: impl IntoIterator<Item = String>,
+    change: &Change,
+) -> Result<u64> {
+    let bucket: Arc<str> = bucket.into();
+    let touched = |key: String| {
+        let (bucket, change) = (bucket.clone(), Some(change.clone()));
+        Touched { bucket, key: key.into(), seen: None, change }
+    };
+    let keys = keys.into_iter().map(touched).collect();
+    store.state_write(Transaction { keys, ..Transaction::default() }).await
+}
+
+/// Whether it is the bucket of a function in force, or of its app.
+async fn is_in_force(admin: &Admin, bucket: &str) -> bool {
+    let in_force = (admin.in_force)().await;
+    in_force.functions.iter().any(|function| {
+        let app = function.name.split_once('/').map(|(app, _)| app);
+        function.name == bucket || app == Some(bucket)
+    })
+}

@@ -1,0 +1,177 @@
+//! State: transactions, judged at their commit.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::state::{Change, Place, Quota, Touched, Transaction, Usage, Version};
+
+const BUCKET: &str = "shop/a";
+
+fn touched(key: &str, seen: Option<Version>, change: Option<Change>) -> Touched {
+    Touched { bucket: BUCKET.into(), key: key.into(), seen, change }
+}
+
+fn set(value: &str) -> Option<Change> {
+    Some(Change::Set(Bytes::copy_from_slice(value.as_bytes())))
+}
+
+fn transaction(keys: Vec<Touched>) -> Transaction {
+    Transaction { keys, ..Transaction::default() }
+}
+
+/// The end of a delivery's attempt that is done, with this state.
+fn with(delivery: DeliveryId, state: Transaction) -> Arc<Completion> {
+    Arc::new(Completion { state, ..Arc::unwrap_or_clone(done(delivery, 1)) })
+}
+
+fn conflict_at(key: Option<&str>) -> Completed {
+    Completed::Conflict(Place { bucket: BUCKET.into(), key: key.map(Into::into) })
+}
+
+/// Stores as many events, each owed to one function; their deliveries count from 1.
+async fn owe(store: &dyn Store, count: usize) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let events = (1..=count).map(|n| new_event(&n.to_string(), vec![to(f)]));
+    store.accept(events.collect(), vec![]).await.unwrap();
+}
+
+async fn value(store: &dyn Store, key: &str) -> Option<(String, Version)> {
+    let entry = store.state(BUCKET, key).await.unwrap()?;
+    Some((String::from_utf8(entry.value.to_vec()).unwrap(), entry.version))
+}
+
+async fn write(store: &dyn Store, key: &str, change: Option<Change>) -> u64 {
+    store.state_write(transaction(vec![touched(key, None, change)])).await.unwrap()
+}
+
+pub(super) async fn state_commits_with_its_outcome(store: &dyn Store) {
+    owe(store, 2).await;
+    assert_eq!(value(store, "k").await, None);
+    let both = vec![touched("k", Some(0), set("1")), touched("other", None, set("x"))];
+    assert_eq!(store.complete(with(1, transaction(both))).await.unwrap(), Completed::Committed);
+    let (text, version) = value(store, "k").await.unwrap();
+    assert_eq!(text, "1");
+    assert_eq!(store.state_usage(BUCKET), Usage { keys: 2, bytes: 1 + 1 + 5 + 1 });
+    let both = vec![touched("k", Some(version), set("22")), touched("other", None, Some(Change::Delete))];
+    assert_eq!(store.complete(with(2, transaction(both))).await.unwrap(), Completed::Committed);
+    let (text, later) = value(store, "k").await.unwrap();
+    assert!(text == "22" && later > version, "{text} {later}");
+    assert_eq!(value(store, "other").await, None);
+    assert_eq!(store.state_buckets(), BTreeMap::from([(BUCKET.to_owned(), Usage { keys: 1, bytes: 3 })]));
+}
+
+pub(super) async fn what_another_changed_is_a_conflict_and_nothing_is_committed(store: &dyn Store) {
+    owe(store, 3).await;
+    store.complete(with(1, transaction(vec![touched("k", Some(0), set("1"))]))).await.unwrap();
+    let keys = vec![touched("other", None, set("x")), touched("k", Some(0), set("2"))];
+    let mut stale = Arc::unwrap_or_clone(with(2, transaction(keys)));
+    stale.publishes = vec![new_event("published", vec![])];
+    let stale = Arc::new(stale);
+    assert_eq!(store.complete(stale.clone()).await.unwrap(), conflict_at(Some("k")));
+    assert_eq!((state_of(store, 2).await, value(store, "other").await), (DeliveryState::Ready, None));
+    assert!(store.published(2).await.unwrap().is_empty());
+    assert!(store.delivery(2).await.unwrap().unwrap().attempts.is_empty());
+
+    // A key that was removed and made again is another one.
+    let (_, version) = value(store, "k").await.unwrap();
+    write(store, "k", Some(Change::Delete)).await;
+    write(store, "k", set("1")).await;
+    let read = transaction(vec![touched("k", Some(version), None)]);
+    assert_eq!(store.complete(with(2, read)).await.unwrap(), conflict_at(Some("k")));
+    let (_, version) = value(store, "k").await.unwrap();
+    let read = transaction(vec![touched("k", Some(version), None)]);
+    assert_eq!(store.complete(with(2, read)).await.unwrap(), Completed::Committed);
+    // Repeated: it was committed, whatever has changed since.
+    assert_eq!(store.complete(stale).await.unwrap(), Completed::Committed);
+    assert_eq!(value(store, "k").await.unwrap().0, "1");
+    // One that is given up for what it read is judged too.
+    let mut given_up = Arc::unwrap_or_clone(dead(3, 1));
+    given_up.state = transaction(vec![touched("k", Some(0), None)]);
+    assert_eq!(store.complete(Arc::new(given_up)).await.unwrap(), conflict_at(Some("k")));
+    assert_eq!(state_of(store, 3).await, DeliveryState::Ready);
+}
+
+pub(super) async fn a_list_of_keys_holds_until_one_comes_or_goes(store: &dyn Store) {
+    owe(store, 4).await;
+    write(store, "b", set("1")).await;
+    let listed = async || store.state_keys(BUCKET, None, 10).await.unwrap();
+    let first = listed().await;
+    assert_eq!(first.keys, ["b"]);
+    let read = |version| Transaction { lists: vec![(BUCKET.into(), version)], ..Transaction::default() };
+    write(store, "b", set("2")).await;
+    assert_eq!(store.complete(with(1, read(first.version))).await.unwrap(), Completed::Committed);
+    write(store, "a", set("1")).await;
+    assert_eq!(store.complete(with(2, read(first.version))).await.unwrap(), conflict_at(None));
+    let second = listed().await;
+    assert_eq!(second.keys, ["a", "b"]);
+    // Whoever lists and adds a key is alone in that, too.
+    let adds = |version| Transaction { keys: vec![touched("c", None, set("1"))], ..read(version) };
+    assert_eq!(store.complete(with(2, adds(second.version))).await.unwrap(), Completed::Committed);
+    assert_eq!(store.complete(with(3, adds(second.version))).await.unwrap(), conflict_at(None));
+    assert_eq!(write(store, "a", Some(Change::Delete)).await, 1);
+    assert_eq!(write(store, "a", Some(Change::Delete)).await, 0);
+    assert_eq!(listed().await.keys, ["b", "c"]);
+    assert_eq!(store.state_keys(BUCKET, Some("b"), 10).await.unwrap().keys, ["c"]);
+    assert_eq!(store.state_keys(BUCKET, None, 1).await.unwrap().keys, ["b"]);
+    assert!(store.state_keys("shop/b", None, 10).await.unwrap().keys.is_empty());
+}
+
+pub(super) async fn a_bucket_does_not_grow_past_its_quota(store: &dyn Store) {
+    owe(store, 4).await;
+    let quota = Quota { keys: 2, bytes: 8 };
+    let limited = |keys| Transaction { quota, ..transaction(keys) };
+    let two = limited(vec![touched("a", None, set("1")), touched("b", None, set("1"))]);
+    assert_eq!(store.complete(with(1, two)).await.unwrap(), Completed::Committed);
+    let third = store.complete(with(2, limited(vec![touched("c", None, set("1"))]))).await.unwrap();
+    assert!(matches!(&third, Completed::OverQuota(why) if why.contains("3 keys") && why.contains(BUCKET)), "{third:?}");
+    let large = store.complete(with(2, limited(vec![touched("a", None, set("123456"))]))).await.unwrap();
+    assert!(matches!(&large, Completed::OverQuota(why) if why.contains("9 bytes")), "{large:?}");
+    assert_eq!((value(store, "c").await, value(store, "a").await.unwrap().0), (None, "1".to_owned()));
+    assert_eq!(state_of(store, 2).await, DeliveryState::Ready);
+    // One for the other fits; a person has no quota, and what is over it may shrink.
+    let swap = vec![touched("a", None, Some(Change::Delete)), touched("c", None, set("1234"))];
+    assert_eq!(store.complete(with(2, limited(swap))).await.unwrap(), Completed::Committed);
+    write(store, "large", set("1234567890")).await;
+    let shrink = limited(vec![touched("large", None, set("1"))]);
+    assert_eq!(store.complete(with(3, shrink)).await.unwrap(), Completed::Committed);
+    assert_eq!(store.state_usage(BUCKET), Usage { keys: 3, bytes: 2 + 5 + 6 });
+}
+
+/// Deliveries that all count on a few keys at once, each again until it commits.
+pub(super) async fn counts_of_many_at_once_are_exact(store: &dyn Store) {
+    const DELIVERIES: usize = 400;
+    const KEYS: usize = 5;
+    owe(store, DELIVERIES).await;
+    let count = async |delivery: usize| {
+        let key = format!("k{}", delivery % KEYS);
+        let mut conflicts = 0;
+        loop {
+            let found = value(store, &key).await;
+            let (number, version) = found.map_or((0, 0), |(text, version)| (text.parse::<u64>().unwrap(), version));
+            // Now and then a key goes, with its count noted beside.
+            let change = if number >= 30 { Some(Change::Delete) } else { set(&(number + 1).to_string()) };
+            let mut keys = vec![touched(&key, Some(version), change)];
+            if number >= 30 {
+                let noted = format!("noted-{key}");
+                let seen = store.state(BUCKET, &noted).await.unwrap();
+                let sum = seen.as_ref().map_or(0, |e| std::str::from_utf8(&e.value).unwrap().parse::<u64>().unwrap());
+                keys.push(touched(&noted, Some(seen.map_or(0, |e| e.version)), set(&(sum + 31).to_string())));
+            }
+            match store.complete(with(delivery as DeliveryId + 1, transaction(keys))).await.unwrap() {
+                Completed::Committed => return conflicts,
+                Completed::Conflict(_) => conflicts += 1,
+                Completed::OverQuota(why) => unreachable!("{why}"),
+            }
+        }
+    };
+    let conflicts: u32 = futures_util::future::join_all((0..DELIVERIES).map(count)).await.into_iter().sum();
+    let mut sum = 0;
+    for key in store.state_keys(BUCKET, None, 100).await.unwrap().keys {
+        sum += value(store, &key).await.unwrap().0.parse::<usize>().unwrap();
+    }
+    assert_eq!(sum, DELIVERIES, "after {conflicts} conflicts");
+    let held: usize = store.state_usage(BUCKET).keys as usize;
+    assert_eq!(held, store.state_keys(BUCKET, None, 100).await.unwrap().keys.len());
+}

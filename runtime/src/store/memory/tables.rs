@@ -1,0 +1,240 @@
+//! Events and deliveries in maps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{ById, Delivery, Row, State, index};
+use crate::store::backlog::Share;
+use crate::store::judge::Judged;
+use crate::store::{
+    Accepted, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, FunctionId,
+    NewDelivery, NewEvent, ReadyDelivery, Seq, StoredEvent, Totals, Verdict,
+};
+
+impl State {
+    pub(super) fn event(&self, seq: Seq) -> Option<&Row> {
+        self.events.get(index(seq))?.as_ref()
+    }
+
+    pub(super) fn delivery(&self, id: DeliveryId) -> Option<&Delivery> {
+        self.deliveries.get(index(id))?.as_ref()
+    }
+
+    pub(super) fn ready_delivery(&self, id: DeliveryId) -> Option<ReadyDelivery> {
+        let delivery = self.delivery(id)?;
+        Some(ReadyDelivery {
+            id,
+            function: delivery.function,
+            trigger: delivery.trigger.clone(),
+            attempts: delivery.attempts.len() as u32,
+            attempts_forgiven: delivery.forgiven,
+            since_ms: delivery.since_ms,
+            event: delivery.event.clone(),
+        })
+    }
+
+    pub(super) fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {
+        let NewEvent { event, lineage, deliveries } = new;
+        let (seq, accepted_ms) = (self.events.len() as Seq + 1, self.clock.now_ms());
+        let stored = Arc::new(StoredEvent { seq, accepted_ms, lineage, event });
+        let by_id = ById(stored.clone());
+        let since_ms = accepted_ms.saturating_sub(self.dedup_window_ms);
+        if let Some(known) = self.by_id.get(&by_id)
+            && known.0.accepted_ms > since_ms
+        {
+            return Accepted::Duplicate(known.0.seq);
+        }
+        self.by_id.replace(by_id);
+        if let Some(cause) = lineage.cause {
+            self.published.entry(cause).or_default().push(seq);
+        }
+        let first_delivery = self.deliveries.len() as DeliveryId + 1;
+        let row = Row { stored: stored.clone(), first_delivery, owed: deliveries.len() };
+        self.owed += row.owed as u64;
+        self.events.push(Some(row));
+        for new in deliveries {
+            self.owe(&stored, new, ready);
+        }
+        Accepted::New(seq)
+    }
+
+    fn owe(&mut self, event: &Arc<StoredEvent>, new: NewDelivery, ready: &mut Vec<DeliveryId>) {
+        let NewDelivery { function, trigger, order_key } = new;
+        let id = self.deliveries.len() as DeliveryId + 1;
+        let blocked = order_key.as_ref().is_some_and(|key| {
+            let unfinished = self.unfinished.entry((function, key.clone())).or_default();
+            unfinished.insert(id);
+            unfinished.first() != Some(&id)
+        });
+        self.backlog.came(share(event));
+        self.deliveries.push(Some(Delivery {
+            event: event.clone(),
+            function,
+            trigger,
+            order_key,
+            state: DeliveryState::Blocked,
+            cause: None,
+            due_ms: None,
+            attempts: Vec::new(),
+            forgiven: 0,
+            since_ms: event.accepted_ms,
+        }));
+        if !blocked {
+            self.make_ready(id, ready);
+        }
+    }
+
+    fn make_ready(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
+        if let Some(delivery) = self.deliveries.get_mut(index(id)).and_then(Option::as_mut) {
+            delivery.state = DeliveryState::Ready;
+            self.ready.entry(delivery.function).or_default().insert(id);
+            ready.push(id);
+        }
+    }
+
+    /// Takes a delivery that is done or purged off its order key and wakes the next.
+    fn finish(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
+        let Some(delivery) = self.delivery(id) else { return };
+        let Some(key) = delivery.order_key.clone() else { return };
+        let lane = (delivery.function, key);
+        let Some(unfinished) = self.unfinished.get_mut(&lane) else { return };
+        unfinished.remove(&id);
+        match unfinished.first().copied() {
+            None => drop(self.unfinished.remove(&lane)),
+            Some(next) => {
+                let next_state = self.delivery(next).map(|d| d.state);
+                if next_state == Some(DeliveryState::Blocked) {
+                    self.make_ready(next, ready);
+                }
+            }
+        }
+    }
+
+    pub(super) fn complete(&mut self, completion: &Completion, ready: &mut Vec<DeliveryId>) -> Completed {
+        let Completion { delivery: id, record, verdict, publishes, state, .. } = completion;
+        let id = *id;
+        let Some(delivery) = self.deliveries.get_mut(index(id)).and_then(Option::as_mut) else {
+            return Completed::Committed;
+        };
+        if !matches!(delivery.state, DeliveryState::Ready | DeliveryState::Retrying) {
+            return Completed::Committed;
+        }
+        match self.kept.judge(state) {
+            Judged::Stands(stands) => self.kept.apply(state, stands),
+            Judged::Conflict(place) => return Completed::Conflict(place),
+            Judged::OverQuota(refusal) => return Completed::OverQuota(refusal),
+        }
+        match delivery.state {
+            DeliveryState::Ready => {
+                self.ready.entry(delivery.function).or_default().remove(&id);
+            }
+            DeliveryState::Retrying => {
+                let due_ms = delivery.due_ms.take().unwrap_or_default();
+                self.due.entry(delivery.function).or_default().remove(&(due_ms, id));
+            }
+            _ => {}
+        }
+        delivery.attempts.push(record.clone());
+        if !matches!(verdict, Verdict::RetryAt(_)) {
+            self.backlog.went(share(&delivery.event));
+        }
+        match verdict {
+            Verdict::Done => {
+                delivery.state = DeliveryState::Done;
+                for new in publishes {
+                    self.insert(new.clone(), ready);
+                }
+                self.finish(id, ready);
+            }
+            Verdict::RetryAt(due_ms) => {
+                delivery.state = DeliveryState::Retrying;
+                delivery.due_ms = Some(*due_ms);
+                self.due.entry(delivery.function).or_default().insert((*due_ms, id));
+            }
+            Verdict::Dead(cause) => {
+                delivery.state = DeliveryState::Dead;
+                delivery.cause = Some(cause.clone());
+            }
+        }
+        Completed::Committed
+    }
+
+    pub(super) fn dead<'a>(&'a self, which: &'a DeadFilter) -> impl Iterator<Item = DeliveryId> + 'a {
+        let meant = move |id: DeliveryId, delivery: &Delivery| match which {
+            DeadFilter::All => true,
+            DeadFilter::Function(name) => self.name(delivery.function) == name,
+            DeadFilter::Delivery(one) => id == *one,
+        };
+        let all = (1..).zip(&self.deliveries).filter_map(|(id, delivery)| Some((id, delivery.as_ref()?)));
+        all.filter(move |(id, d)| d.state == DeliveryState::Dead && meant(*id, d)).map(|(id, _)| id)
+    }
+
+    fn dead_ids(&self, which: &DeadFilter) -> Vec<DeliveryId> {
+        self.dead(which).collect()
+    }
+
+    fn name(&self, function: FunctionId) -> &str {
+        self.functions.get(index(function)).map(String::as_str).unwrap_or_default()
+    }
+
+    pub(super) fn record(&self, id: DeliveryId) -> Option<DeliveryRecord> {
+        let delivery = self.delivery(id)?;
+        Some(DeliveryRecord {
+            id,
+            event: delivery.event.seq,
+            function: self.name(delivery.function).to_owned(),
+            trigger: delivery.trigger.to_string(),
+            order_key: delivery.order_key.clone(),
+            state: delivery.state,
+            cause: delivery.cause.clone(),
+            due_ms: delivery.due_ms,
+            attempts: delivery.attempts.clone(),
+        })
+    }
+
+    pub(super) fn redrive(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
+        let ids = self.dead_ids(which);
+        let now_ms = self.clock.now_ms();
+        for id in &ids {
+            if let Some(delivery) = self.deliveries.get_mut(index(*id)).and_then(Option::as_mut) {
+                delivery.forgiven = delivery.attempts.len() as u32;
+                delivery.since_ms = now_ms;
+                delivery.cause = None;
+                self.backlog.came(share(&delivery.event));
+            }
+            self.make_ready(*id, ready);
+        }
+        ids.len() as u64
+    }
+
+    pub(super) fn purge(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
+        let ids = self.dead_ids(which);
+        for id in &ids {
+            if let Some(delivery) = self.deliveries.get_mut(index(*id)).and_then(Option::as_mut) {
+                delivery.state = DeliveryState::Purged;
+            }
+            self.finish(*id, ready);
+        }
+        ids.len() as u64
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
+        for delivery in self.deliveries.iter().flatten() {
+            let counts = functions.entry(self.name(delivery.function).to_owned()).or_default();
+            *counts.of(delivery.state) += 1;
+        }
+        for (function, (done, purged)) in &self.removed_deliveries {
+            let counts = functions.entry(self.name(*function).to_owned()).or_default();
+            counts.done += done;
+            counts.purged += purged;
+            counts.removed += done + purged;
+        }
+        Totals { events: self.events.len() as u64, owed: self.owed, removed: self.removed, functions }
+    }
+}
+
+/// What a delivery of an event is of the backlog.
+fn share(event: &StoredEvent) -> Share {
+    Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
+}

@@ -1,0 +1,129 @@
+//! State, as the SQL that it is.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::known::{Changed, Known};
+use crate::state::{Change, Entry, Transaction, Usage, Version};
+use crate::store::judge::{Bucket, Found, Judged, Kept, Stands, judge};
+
+/// The state's part of one group commit: it becomes known when the commit has succeeded.
+pub(super) struct Batch<'a> {
+    tx: &'a Connection,
+    known: &'a Known,
+    /// The buckets that it changed, as they are in it.
+    buckets: HashMap<Arc<str>, Bucket>,
+    changed: Vec<Changed>,
+    /// Of the last write.
+    version: &'a mut Version,
+}
+
+impl Kept for Batch<'_> {
+    type Error = rusqlite::Error;
+
+    fn find(&self, bucket: &str, key: &str) -> rusqlite::Result<Option<Found>> {
+        self.tx
+            .prepare_cached("SELECT version, length(value) FROM state WHERE bucket = ?1 AND key = ?2")?
+            .query_row([bucket, key], |r| {
+                Ok(Found {
+                    version: unsigned(r.get(0)?),
+                    size: usize::try_from(r.get::<_, i64>(1)?).unwrap_or_default(),
+                })
+            })
+            .optional()
+    }
+
+    fn bucket(&self, name: &str) -> Bucket {
+        self.buckets.get(name).copied().unwrap_or_else(|| self.known.bucket(name))
+    }
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(tx: &'a Connection, known: &'a Known, version: &'a mut Version) -> Self {
+        Self { tx, known, buckets: HashMap::new(), changed: Vec::new(), version }
+    }
+
+    pub(super) fn judge(&self, transaction: &Transaction) -> rusqlite::Result<Judged> {
+        judge(self, transaction)
+    }
+
+    pub(super) fn apply(&mut self, transaction: &Transaction, stands: Stands) -> rusqlite::Result<()> {
+        for touched in &transaction.keys {
+            let Some(change) = &touched.change else { continue };
+            let (bucket, key) = (&touched.bucket, &touched.key);
+            *self.version += 1;
+            let entry = match change {
+                Change::Set(value) => {
+                    let version = i64::try_from(*self.version).unwrap_or(i64::MAX);
+                    self.tx
+                        .prepare_cached(
+                            "INSERT INTO state (bucket, key, value, version) VALUES (?1, ?2, ?3, ?4)
+                             ON CONFLICT (bucket, key) DO UPDATE SET value = excluded.value, version = excluded.version",
+                        )?
+                        .execute(params![&**bucket, &**key, &**value, version])?;
+                    Some(Entry { value: value.clone(), version: *self.version })
+                }
+                Change::Delete => {
+                    self.tx
+                        .prepare_cached("DELETE FROM state WHERE bucket = ?1 AND key = ?2")?
+                        .execute([&**bucket, &**key])?;
+                    None
+                }
+            };
+            self.changed.push(Changed { bucket: bucket.clone(), key: key.clone(), entry });
+        }
+        for (name, usage, members) in stands.buckets {
+            let before = self.bucket(&name).members;
+            let bucket = Bucket { usage, members: if members { *self.version } else { before } };
+            self.buckets.insert(name, bucket);
+        }
+        Ok(())
+    }
+
+    /// What has to become known with the commit.
+    pub(super) fn into_changes(self) -> (HashMap<Arc<str>, Bucket>, Vec<Changed>) {
+        (self.buckets, self.changed)
+    }
+}
+
+/// What there is when the store is opened.
+pub(super) fn load(c: &Connection) -> rusqlite::Result<(HashMap<Arc<str>, Bucket>, Version)> {
+    let mut rows = c.prepare(
+        "SELECT bucket, COUNT(*), SUM(octet_length(key) + length(value)), MAX(version) FROM state GROUP BY bucket",
+    )?;
+    let mut rows = rows.query([])?;
+    let (mut buckets, mut last) = (HashMap::new(), 0);
+    while let Some(row) = rows.next()? {
+        let usage = Usage { keys: unsigned(row.get(1)?), bytes: unsigned(row.get(2)?) };
+        last = last.max(unsigned(row.get(3)?));
+        buckets.insert(row.get::<_, String>(0)?.into(), Bucket { usage, members: 0 });
+    }
+    Ok((buckets, last))
+}
+
+pub(super) fn get(c: &Connection, bucket: &str, key: &str) -> rusqlite::Result<Option<Entry>> {
+    c.prepare_cached("SELECT value, version FROM state WHERE bucket = ?1 AND key = ?2")?
+        .query_row([bucket, key], |r| {
+            let value = match r.get_ref(0)? {
+                ValueRef::Null => Bytes::new(),
+                value => Bytes::copy_from_slice(value.as_bytes()?),
+            };
+            Ok(Entry { value, version: unsigned(r.get(1)?) })
+        })
+        .optional()
+}
+
+pub(super) fn keys(c: &Connection, bucket: &str, after: Option<&str>, limit: usize) -> rusqlite::Result<Vec<String>> {
+    // Every key is behind the empty one, which is not taken.
+    c.prepare_cached("SELECT key FROM state WHERE bucket = ?1 AND key > ?2 ORDER BY key LIMIT ?3")?
+        .query_map(params![bucket, after.unwrap_or_default(), i64::try_from(limit).unwrap_or(i64::MAX)], |r| r.get(0))?
+        .collect()
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}

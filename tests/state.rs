@@ -1,0 +1,306 @@
+//! What functions keep commits with their outcome, exactly once, and can be looked at.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::support::{Evoke, request, root};
+
+/// A manifest with one function behind an HTTP source.
+fn manifest(function: &str, allow: &str, more: &str) -> String {
+    format!(
+        r#"
+evoke: 1
+app: lab
+sources:
+  in:
+    http: {{ path: /in, type: lab.in }}
+functions:
+  {function}:
+    component: $FUNCTIONS/{function}.wasm
+    on:
+      - source: in
+    timeout: 2s
+    retry: {{ attempts: 1 }}
+    allow: {{ publish: ["*"], {allow} }}
+{more}
+"#
+    )
+}
+
+fn ops() -> Evoke {
+    Evoke::up_with(&manifest("state-ops", "state: true", ""))
+}
+
+/// Has `state-ops` do this, and waits; answers the attempt.
+fn attempt(evoke: &Evoke, wanted: &Value) -> Value {
+    let id = evoke.accepted("/in", &wanted.to_string());
+    evoke.settle();
+    let trace = evoke.json(&["trace", &id]);
+    let attempts = trace["deliveries"][0]["attempts"].as_array().unwrap().clone();
+    assert_eq!(attempts.len(), 1, "{trace:#}");
+    attempts[0].clone()
+}
+
+/// Has `state-ops` do these steps, which must succeed; answers what it saw.
+fn saw(evoke: &Evoke, steps: &Value) -> Value {
+    let attempt = attempt(evoke, &json!({ "do": steps }));
+    assert_eq!(attempt["outcome"], "done", "{attempt}");
+    evoke.events("saw").pop().unwrap()["data"].clone()
+}
+
+/// Puts in so many events for `counter` at once.
+fn emit(evoke: &Evoke, keys: impl Iterator<Item = String>) {
+    let event =
+        |(n, key)| json!({ "id": format!("{n}-{key}"), "type": "lab.in", "source": "/lab/in", "data": { "key": key } });
+    let events: Vec<Value> = keys.enumerate().map(event).collect();
+    std::fs::write(evoke.path("events.json"), Value::from(events).to_string()).unwrap();
+    evoke.stdout(&["emit", "--event", "@events.json"]);
+}
+
+#[test]
+fn counting_on_one_key_is_exact_and_running_again_counts_as_no_attempt() {
+    const EVENTS: usize = 500;
+    let evoke = Evoke::up_with(
+        &manifest("counter", "state: true", "    concurrency: 16\n")
+            .replace("source: in", "events: { type: [lab.in] }"),
+    );
+    emit(&evoke, (0..EVENTS).map(|_| "k".to_owned()));
+    evoke.settle();
+    assert_eq!(evoke.stdout(&["state", "get", "lab/counter", "k"]).trim(), EVENTS.to_string());
+    // Each count was published once, by the attempt that committed it.
+    let counted: BTreeSet<u64> = evoke.events("counted").iter().map(|e| e["data"]["value"].as_u64().unwrap()).collect();
+    assert_eq!(counted, (1..=EVENTS as u64).collect());
+    assert_eq!(evoke.deliveries("done"), EVENTS as u64);
+    for event in evoke.json_lines(&["events", "--type", "lab.in", "--after", "0", "--limit", "50"]) {
+        let path = format!("/api/v1/trace/{}", event["id"].as_str().unwrap());
+        let trace = request("GET", evoke.admin(), &path, &[], "").unwrap().json();
+        let attempts = trace["deliveries"][0]["attempts"].as_array().unwrap();
+        assert_eq!((attempts.len(), attempts[0]["attempt"].as_u64()), (1, Some(1)), "{trace:#}");
+    }
+}
+
+#[test]
+fn an_attempt_reads_its_own_writes() {
+    let evoke = ops();
+    let steps = json!([
+        { "get": "a" }, { "set": ["a", { "n": 1 }] }, { "get": "a" }, { "exists": "a" }, { "delete": "a" },
+        { "exists": "a" }, { "increment": ["n", 3] }, { "increment": ["n", 4] }, { "get": "n" }, { "set": ["kept", "x"] },
+        "keys"
+    ]);
+    let expected = json!([null, null, { "n": 1 }, true, null, false, 3, 7, 7, null, [2, "kept", "n"]]);
+    assert_eq!(saw(&evoke, &steps), expected);
+    let steps =
+        json!([{ "get": "kept" }, { "get": "a" }, { "increment": ["n", 1] }, { "try": { "increment": ["kept", 1] } }]);
+    let later = saw(&evoke, &steps);
+    assert_eq!(later.as_array().unwrap()[..3], json!(["x", null, 8]).as_array().unwrap()[..]);
+    assert!(later[3].as_str().unwrap().contains("no number"), "{later}");
+}
+
+#[test]
+fn an_attempt_that_fails_leaves_nothing() {
+    for (end, outcome) in [("retry", "retry"), ("reject", "reject"), ("trap", "trap"), ("spin", "timeout")] {
+        let evoke = ops();
+        let failed = attempt(&evoke, &json!({ "do": [{ "set": ["a", 1] }, { "increment": ["n", 1] }], "end": end }));
+        assert_eq!(failed["outcome"], outcome, "{failed}");
+        assert_eq!(evoke.stdout(&["state", "list"]).trim(), "no state", "{end}");
+        assert!(evoke.events("saw").is_empty());
+        assert_eq!(saw(&evoke, &json!([{ "exists": "a" }, { "increment": ["n", 1] }])), json!([false, 1]));
+    }
+}
+
+#[test]
+fn the_app_s_bucket_is_shared_by_those_that_are_granted_it() {
+    let function = |name: &str, state: &str| {
+        format!(
+            "  {name}:\n    component: $FUNCTIONS/state-ops.wasm\n    on: [{{ http: {{ path: /{name}, type: go }} }}]\n    \
+             retry: {{ attempts: 1 }}\n    allow: {{ publish: [\"*\"], state: {state} }}\n"
+        )
+    };
+    let functions =
+        [function("one", "{ shared: true }"), function("two", "{ shared: true }"), function("other", "true")];
+    let evoke = Evoke::up_with(&format!("evoke: 1\napp: lab\nfunctions:\n{}", functions.concat()));
+    let run = |path: &str, wanted: Value| {
+        let id = evoke.accepted(path, &wanted.to_string());
+        evoke.settle();
+        evoke.json(&["trace", &id])["deliveries"][0].clone()
+    };
+    run("/one", json!({ "shared": true, "do": [{ "set": ["a", 1] }] }));
+    run("/one", json!({ "do": [{ "set": ["mine", 1] }] }));
+    run("/two", json!({ "shared": true, "do": [{ "increment": ["a", 1] }, { "exists": "mine" }] }));
+    assert_eq!(evoke.events("saw").pop().unwrap()["data"], json!([2, false]));
+    let denied = run("/other", json!({ "shared": true, "do": [] }));
+    assert_eq!(denied["state"], "dead");
+    assert!(denied["cause"].as_str().unwrap().contains("shared: true"), "{denied}");
+    assert_eq!(evoke.stdout(&["state", "get", "lab", "a"]).trim(), "2");
+    let buckets = evoke.json_lines(&["state", "list"]);
+    let names: Vec<_> = buckets.iter().map(|bucket| (&bucket["bucket"], &bucket["keys"])).collect();
+    assert_eq!(names, [(&json!("lab"), &json!(1)), (&json!("lab/one"), &json!(1))]);
+}
+
+#[test]
+fn state_has_bounds_that_say_how_to_raise_them() {
+    let allow = "state: { max_keys: 3, max_value: 100B, max_total: 1KiB }";
+    let evoke = Evoke::up_with(&manifest("state-ops", allow, ""));
+    let refused = |steps: Value, outcome: &str, words: &str| {
+        let attempt = attempt(&evoke, &json!({ "do": steps }));
+        assert_eq!(attempt["outcome"], outcome, "{attempt}");
+        let message = attempt["message"].as_str().unwrap();
+        assert!(message.contains(words), "{message}");
+    };
+    refused(json!([{ "many": ["k", 4] }]), "quota", "max_keys");
+    refused(json!([{ "fill": ["k", 101] }]), "denied", "max_value");
+    refused(json!([{ "get": "k".repeat(513) }]), "denied", "512");
+    refused(json!([{ "get": "" }]), "denied", "cannot be empty");
+    assert_eq!(evoke.stdout(&["state", "list"]).trim(), "no state");
+    // A function that hears of it can go on; what it overwrites or deletes makes room.
+    let steps = json!([{ "many": ["k", 3] }, { "try": { "set": ["more", 1] } }, { "delete": "k00000" }, { "set": ["more", 1] }]);
+    assert!(saw(&evoke, &steps)[1].as_str().unwrap().contains("4 keys"));
+    assert_eq!(saw(&evoke, &json!(["keys"])), json!([[3, "k00001", "more"]]));
+    assert_eq!(saw(&evoke, &json!([{ "fill": ["more", 100] }, { "try": { "set": ["k00003", 1] } }]))[0], Value::Null);
+    refused(json!([{ "set": ["k00003", 1] }]), "quota", "3 are its most");
+
+    let evoke = Evoke::up_with(&manifest("state-ops", "state: { max_total: 1KiB, max_value: 4MiB }", ""));
+    let attempt = attempt(&evoke, &json!({ "do": [{ "fill": ["k", 1024] }] }));
+    assert_eq!(attempt["outcome"], "quota", "{attempt}");
+    assert!(attempt["message"].as_str().unwrap().contains("max_total"), "{attempt}");
+}
+
+#[test]
+fn the_largest_value_that_can_be_granted_is_kept() {
+    let evoke = Evoke::up_with(&manifest("state-ops", "state: { max_value: 4MiB }", ""));
+    saw(&evoke, &json!([{ "fill": ["k", 4 << 20] }]));
+    assert_eq!(saw(&evoke, &json!([{ "exists": "k" }])), json!([true]));
+    assert_eq!(evoke.stdout(&["state", "get", "lab/state-ops", "k"]).trim().len(), 4 << 20);
+    assert_eq!(evoke.json_lines(&["state", "list", "lab/state-ops"])[0]["bytes"], 4 << 20);
+}
+
+#[test]
+fn state_flood_is_refused_and_harms_nobody() {
+    let other = "  state-ops:\n    component: $FUNCTIONS/state-ops.wasm\n    on: [{ http: { path: /other, type: go } }]\n    \
+                 allow: { publish: [\"*\"], state: true }\n";
+    let evoke = Evoke::up_with(
+        &manifest("state-flood", "state: { max_total: 2GiB }", other).replace("timeout: 2s", "timeout: 20s"),
+    );
+    let id = evoke.accepted("/in", "{}");
+    evoke.accepted("/other", &json!({ "do": [{ "set": ["a", 1] }] }).to_string());
+    evoke.settle();
+    let delivery = &evoke.json(&["trace", &id])["deliveries"][0];
+    assert_eq!(delivery["attempts"][0]["outcome"], "denied", "{delivery:#}");
+    assert!(delivery["cause"].as_str().unwrap().contains("8388608 bytes"), "{delivery:#}");
+    let buckets = evoke.json_lines(&["state", "list"]);
+    assert_eq!(buckets, [json!({ "bucket": "lab/state-ops", "keys": 1, "bytes": 2 })]);
+}
+
+#[test]
+fn state_outlives_a_stop_and_a_kill_as_do_the_deliveries_that_made_it() {
+    let keys = || (0..400).map(|n| format!("k{}", n % 3));
+    let manifest = manifest("counter", "state: true", "").replace("source: in", "events: { type: [lab.in] }");
+    let mut evoke = Evoke::up_with(&manifest);
+    emit(&evoke, keys());
+    evoke.kill();
+    evoke.up();
+    evoke.settle();
+    let sum = |evoke: &Evoke| {
+        let entries = evoke.json_lines(&["state", "list", "lab/counter"]);
+        entries.iter().map(|entry| entry["value"].as_str().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+    };
+    assert_eq!((sum(&evoke), evoke.deliveries("done")), (400, 400));
+    assert!(evoke.stop().success());
+    evoke.up();
+    assert_eq!(sum(&evoke), 400);
+    assert_eq!(evoke.events("counted").len(), 400);
+}
+
+#[test]
+fn keys_are_listed_page_by_page_with_what_the_attempt_wrote() {
+    let evoke = ops();
+    let steps = json!([{ "many": ["k", 1200] }, "keys", { "delete": "k00500" }, "keys"]);
+    let expected = json!([null, [1200, "k00000", "k01199"], null, [1199, "k00000", "k01199"]]);
+    assert_eq!(saw(&evoke, &steps), expected);
+    let steps = json!(["keys", { "set": ["a", 1] }, { "delete": "k01199" }, { "set": ["k00500", 1] }, { "many": ["l", 700] }, "keys"]);
+    let expected = json!([[1199, "k00000", "k01199"], null, null, null, null, [1900, "a", "l00699"]]);
+    assert_eq!(saw(&evoke, &steps), expected);
+    assert_eq!(evoke.json_lines(&["state", "list", "lab/state-ops", "--prefix", "k011"]).len(), 99);
+    assert_eq!(evoke.json_lines(&["state", "list", "lab/state-ops", "-n", "7"]).len(), 7);
+}
+
+#[test]
+fn a_person_looks_at_state_and_changes_it() {
+    let evoke = ops();
+    let code = |arguments: &[&str]| evoke.run(arguments).status.code();
+    assert_eq!(evoke.stdout(&["state", "set", "lab/state-ops", "a b/ü", "41"]).trim(), "1 key set");
+    assert_eq!(saw(&evoke, &json!([{ "increment": ["a b/ü", 1] }])), json!([42]));
+    assert_eq!(evoke.stdout(&["state", "get", "lab/state-ops", "a b/ü"]), "42\n");
+    std::fs::write(evoke.path("value.json"), r#"{"x": [1, 2]}"#).unwrap();
+    evoke.stdout(&["state", "set", "lab", "shared", "@value.json"]);
+    let entry = evoke.json(&["state", "get", "lab", "shared"]);
+    assert_eq!((entry["value"].as_str(), entry["bytes"].as_u64()), (Some(r#"{"x": [1, 2]}"#), Some(13)));
+    let listed = evoke.stdout(&["state", "list", "lab/state-ops"]);
+    assert!(listed.contains("a b/ü") && listed.contains("42"), "{listed}");
+    assert!(evoke.stdout(&["state", "list"]).contains("lab/state-ops"));
+
+    assert_eq!(code(&["state", "get", "lab", "none"]), Some(4));
+    assert_eq!(code(&["state", "delete", "lab", "none"]), Some(4));
+    assert_eq!(code(&["state", "set", "lab/nobody", "k", "1"]), Some(4));
+    assert_eq!(code(&["state", "set", "lab", &"k".repeat(513), "1"]), Some(1));
+    assert_eq!(code(&["state", "delete", "lab"]), Some(2));
+    assert_eq!(evoke.stdout(&["state", "delete", "lab", "shared"]).trim(), "1 key deleted");
+    evoke.stdout(&["state", "set", "lab/state-ops", "b", "1"]);
+    assert_eq!(evoke.json(&["state", "delete", "lab/state-ops", "--all"])["count"], 2);
+    assert_eq!(evoke.stdout(&["state", "list"]).trim(), "no state");
+    assert_eq!(saw(&evoke, &json!([{ "exists": "b" }])), json!([false]));
+}
+
+#[test]
+fn invoke_shows_what_would_become_of_the_state() {
+    let evoke = Evoke::with(&manifest("state-ops", "state: { shared: true }", ""));
+    let event =
+        json!({ "data": { "do": [{ "increment": ["n", 1] }, { "delete": "old" }, { "get": "other" }] } }).to_string();
+    let invoke = ["invoke", "state-ops", "--event", &event, "--state", "n=41", "--state", "old=1"];
+    let invoked = evoke.json(&invoke);
+    let bucket = "lab/state-ops";
+    let expected = json!([
+        { "bucket": bucket, "key": "n", "deleted": false, "value": "42" },
+        { "bucket": bucket, "key": "old", "deleted": true }
+    ]);
+    assert_eq!((&invoked["outcome"], &invoked["state"]), (&json!("done"), &expected));
+    let text = evoke.stdout(&invoke);
+    assert!(text.contains("lab/state-ops n = 42") && text.contains("lab/state-ops old deleted"), "{text}");
+    let shared = json!({ "data": { "shared": true, "do": [{ "get": "n" }] } }).to_string();
+    let invoked = evoke.json(&["invoke", "state-ops", "--event", &shared, "--shared-state", "n=7"]);
+    assert_eq!((&invoked["published"][0]["data"], &invoked["state"]), (&json!([7]), &json!([])));
+}
+
+#[test]
+fn a_monitor_tells_of_changes_and_not_of_readings() {
+    let text = std::fs::read_to_string(root().join("manifests/disk-watch.yaml")).unwrap();
+    let manifest = text.replace("../functions/target/components", "$FUNCTIONS");
+    let manifest: String =
+        manifest.lines().filter(|line| !line.contains("build:")).map(|line| format!("{line}\n")).collect();
+    let mut evoke = Evoke::up_with(&manifest);
+    let read = |evoke: &Evoke, path: &str, readings: &[f64]| {
+        for used in readings {
+            evoke.accepted("/readings", &json!({ "path": path, "used": used }).to_string());
+        }
+        evoke.settle();
+    };
+    // Around the thresholds: 80 and 90, better again below 75 and 85.
+    read(&evoke, "/", &[50.0, 79.0, 80.0, 81.0, 79.0, 76.0, 92.0, 86.0]);
+    read(&evoke, "/home", &[10.0, 74.0]);
+    evoke.kill();
+    evoke.up();
+    read(&evoke, "/", &[89.0, 84.0, 76.0, 74.0, 60.0]);
+    let changes: Vec<_> = evoke
+        .events("disk.changed")
+        .iter()
+        .map(|e| json!([e["subject"], e["data"]["from"], e["data"]["to"], e["data"]["reading"]]))
+        .collect();
+    let expected = [
+        json!(["/", "ok", "warning", 80.0]),
+        json!(["/", "warning", "critical", 92.0]),
+        json!(["/", "critical", "warning", 84.0]),
+        json!(["/", "warning", "ok", 74.0]),
+    ];
+    assert_eq!(changes, expected);
+}
