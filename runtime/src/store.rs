@@ -5,6 +5,7 @@
 mod answer;
 mod backlog;
 pub mod memory;
+mod replay;
 pub mod sqlite;
 
 mod judge;
@@ -26,6 +27,7 @@ use crate::event::Event;
 use crate::state::{Entry, Keys, Place, Transaction, Usage};
 
 pub use self::backlog::{Amount, Backlog, Origin};
+pub use self::replay::{NewReplay, Replay, ReplayId, ReplayState, Step, Stream};
 
 /// A position in the total order of accepted events; the first is 1.
 pub type Seq = i64;
@@ -116,8 +118,10 @@ pub struct ReadyDelivery {
     pub attempts: u32,
     /// How many of these came before it was redriven, and do not count for its retry policy.
     pub attempts_forgiven: u32,
-    /// When the event was accepted, or the delivery redriven: what `max_age` counts from.
+    /// When the event was accepted, offered again, or the delivery redriven: what `max_age` counts from.
     pub since_ms: UnixMs,
+    /// The replay that offers the event again; `None` for a live delivery.
+    pub replay: Option<ReplayId>,
     /// The event that is owed.
     pub event: Arc<StoredEvent>,
 }
@@ -223,6 +227,8 @@ pub struct DeliveryRecord {
     pub trigger: String,
     /// Its order key.
     pub order_key: Option<String>,
+    /// The replay that offered the event again; `None` for a live delivery.
+    pub replay: Option<ReplayId>,
     /// Where it stands.
     pub state: DeliveryState,
     /// Why it was given up, for a dead or purged one.
@@ -244,6 +250,10 @@ pub struct EventFilter {
     pub after: Option<Seq>,
     /// Only events before this position.
     pub before: Option<Seq>,
+    /// Only events that were accepted at this time or later.
+    pub since_ms: Option<UnixMs>,
+    /// Only events that were accepted before this time.
+    pub until_ms: Option<UnixMs>,
     /// At most this many.
     pub limit: usize,
 }
@@ -321,6 +331,8 @@ pub struct Totals {
     pub events: u64,
     /// Deliveries that these events were owed when they were accepted.
     pub owed: u64,
+    /// Deliveries that replays added.
+    pub replayed: u64,
     /// What of this retention removed.
     pub removed: Removed,
     /// Deliveries by function, by full name.
@@ -334,6 +346,8 @@ pub struct Removed {
     pub events: u64,
     /// Deliveries that they were owed when they were accepted.
     pub owed: u64,
+    /// Deliveries that replays had added.
+    pub replayed: u64,
     /// The newest of them: events up to here may be gone.
     pub to: Seq,
 }
@@ -428,11 +442,43 @@ pub trait Store: Send + Sync + 'static {
     /// for the dedup window all the same. Answers how many.
     fn retain(&self, retention: Retention) -> Answer<u64>;
 
+    /// Begins a replay, with nothing offered yet.
+    fn start_replay(&self, new: NewReplay) -> Answer<ReplayId>;
+
+    /// Offers events of a running replay again and notes how far it came, all or nothing; answers `false`, with
+    /// nothing done, when it is not running or came as far before. Their deliveries are the replay's own: with the
+    /// same order key they run one after another, and never wait for live ones, nor live ones for them.
+    fn advance_replay(&self, replay: ReplayId, step: Step) -> Answer<bool>;
+
+    /// Has a replay go from any of these states to another; answers `false` when it was in none of them.
+    fn turn_replay(&self, replay: ReplayId, from: &'static [ReplayState], to: ReplayState) -> Answer<bool>;
+
+    /// Lets pending deliveries of a replay go, but for some: they stay on record as purged. Answers how many.
+    fn drop_replay(&self, replay: ReplayId, but_for: Vec<DeliveryId>) -> Answer<u64>;
+
+    /// All replays, the oldest first.
+    fn replays(&self) -> Answer<Vec<Replay>>;
+
+    /// One replay.
+    fn replay(&self, id: ReplayId) -> Answer<Option<Replay>>;
+
     /// The first `limit` deliveries of a function behind `after` that are ready, in accept order.
-    fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>>;
+    fn ready(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        after: DeliveryId,
+        limit: usize,
+    ) -> Answer<Vec<ReadyDelivery>>;
 
     /// The first `limit` retries of a function that are due at `now_ms`, and when the next one after these is due.
-    fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)>;
+    fn due(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        now_ms: UnixMs,
+        limit: usize,
+    ) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)>;
 
     /// The value of a key, as of some commit between the call and the answer. One that was used lately is answered
     /// from memory.
@@ -463,7 +509,7 @@ pub trait Store: Send + Sync + 'static {
     /// Events by filter, in ascending order.
     fn events(&self, filter: EventFilter) -> Answer<Vec<StoredEvent>>;
 
-    /// The deliveries of an event, in order.
+    /// The deliveries of an event, in order; those of replays last.
     fn deliveries(&self, event: Seq) -> Answer<Vec<DeliveryRecord>>;
 
     /// One delivery.

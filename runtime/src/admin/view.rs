@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::clock::rfc3339;
 use crate::event::Event;
 use crate::state::Entry;
-use crate::store::{self, CheckReport, DeadFilter, DeliveryId, DeliveryRecord, Seq, StoredEvent};
+use crate::store::{self, CheckReport, DeadFilter, DeliveryId, DeliveryRecord, ReplayId, Seq, StoredEvent};
 
 /// An event in its CloudEvents JSON form.
 pub type EventJson = Box<RawValue>;
@@ -86,6 +86,9 @@ pub struct Delivery {
     /// Its order key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_key: Option<String>,
+    /// The replay that offered the event again; absent for a live delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayId>,
     /// `ready`, `retrying`, `blocked`, `done`, `dead` or `purged`.
     pub state: String,
     /// Why it was given up.
@@ -285,6 +288,9 @@ pub struct Removed {
     pub events: u64,
     /// Deliveries that they were owed.
     pub owed: u64,
+    /// Deliveries that replays had added.
+    #[serde(default)]
+    pub replayed: u64,
     /// The newest of them: events up to here may be gone.
     pub to: Seq,
 }
@@ -296,6 +302,9 @@ pub struct Check {
     pub events: u64,
     /// Deliveries that these were owed.
     pub owed: u64,
+    /// Deliveries that replays added.
+    #[serde(default)]
+    pub replayed: u64,
     /// What of these retention removed.
     pub removed: Removed,
     /// Deliveries by function.
@@ -337,6 +346,7 @@ impl From<DeliveryRecord> for Delivery {
             function: record.function,
             trigger: record.trigger,
             order_key: record.order_key,
+            replay: record.replay,
             state: record.state.name().into(),
             cause: record.cause,
             due: record.due_ms.map(rfc3339),
@@ -363,16 +373,16 @@ impl From<&store::Counts> for Counts {
 
 impl From<store::Removed> for Removed {
     fn from(removed: store::Removed) -> Self {
-        let store::Removed { events, owed, to } = removed;
-        Self { events, owed, to }
+        let store::Removed { events, owed, replayed, to } = removed;
+        Self { events, owed, replayed, to }
     }
 }
 
 impl From<CheckReport> for Check {
     fn from(report: CheckReport) -> Self {
-        let store::Totals { events, owed, removed, functions } = report.totals;
+        let store::Totals { events, owed, replayed, removed, functions } = report.totals;
         let functions = functions.iter().map(|(name, counts)| (name.clone(), counts.into())).collect();
-        Self { events, owed, removed: removed.into(), functions, problems: report.problems }
+        Self { events, owed, replayed, removed: removed.into(), functions, problems: report.problems }
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod replay;
 mod state;
 mod time;
 
@@ -65,7 +66,7 @@ fn watch_ready(store: &dyn Store) -> Arc<Mutex<Vec<DeliveryId>>> {
 }
 
 async fn ready_ids(store: &dyn Store, function: FunctionId) -> Vec<DeliveryId> {
-    store.ready(function, 0, 100).await.unwrap().iter().map(|d| d.id).collect()
+    store.ready(function, Stream::Live, 0, 100).await.unwrap().iter().map(|d| d.id).collect()
 }
 
 async fn state_of(store: &dyn Store, delivery: DeliveryId) -> DeliveryState {
@@ -141,8 +142,8 @@ async fn deliveries_are_announced_in_accept_order(store: &dyn Store) {
         .unwrap();
     assert_eq!(*seen.lock().unwrap(), vec![1, 2, 3]);
     assert_eq!(ready_ids(store, ids[0]).await, vec![1, 3]);
-    assert_eq!(store.ready(ids[0], 0, 1).await.unwrap()[0].id, 1);
-    assert_eq!(store.ready(ids[0], 1, 9).await.unwrap()[0].id, 3);
+    assert_eq!(store.ready(ids[0], Stream::Live, 0, 1).await.unwrap()[0].id, 1);
+    assert_eq!(store.ready(ids[0], Stream::Live, 1, 9).await.unwrap()[0].id, 3);
 }
 
 async fn what_is_settled_is_told_to_the_sink_with_what_it_made_ready(store: &dyn Store) {
@@ -209,11 +210,11 @@ async fn a_retry_is_due_when_its_time_has_come(store: &dyn Store) {
     store.complete(ending(1, 1, "retry", Verdict::RetryAt(NOW_MS + 50))).await.unwrap();
     store.complete(ending(2, 1, "retry", Verdict::RetryAt(NOW_MS + 90))).await.unwrap();
     assert_eq!(ready_ids(store, f).await, Vec::<DeliveryId>::new());
-    let (due, next) = store.due(f, NOW_MS + 49, 10).await.unwrap();
+    let (due, next) = store.due(f, Stream::Live, NOW_MS + 49, 10).await.unwrap();
     assert_eq!((due.len(), next), (0, Some(NOW_MS + 50)));
-    let (due, next) = store.due(f, NOW_MS + 50, 10).await.unwrap();
+    let (due, next) = store.due(f, Stream::Live, NOW_MS + 50, 10).await.unwrap();
     assert_eq!((due[0].id, due[0].attempts, next), (1, 1, Some(NOW_MS + 90)));
-    let (due, next) = store.due(f, NOW_MS + 90, 1).await.unwrap();
+    let (due, next) = store.due(f, Stream::Live, NOW_MS + 90, 1).await.unwrap();
     assert_eq!((due.len(), next), (1, Some(NOW_MS + 90)));
     store.complete(done(1, 2)).await.unwrap();
     let record = store.delivery(1).await.unwrap().unwrap();
@@ -234,7 +235,7 @@ async fn a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged(store: &dyn
     let seen = watch_ready(store);
     assert_eq!(store.redrive(DeadFilter::Delivery(1)).await.unwrap(), 1);
     assert_eq!(*seen.lock().unwrap(), vec![1]);
-    let again = store.ready(f, 0, 10).await.unwrap();
+    let again = store.ready(f, Stream::Live, 0, 10).await.unwrap();
     assert_eq!((again[0].attempts, again[0].attempts_forgiven), (1, 1));
     assert_eq!(store.purge(DeadFilter::All).await.unwrap(), 1);
     assert_eq!(state_of(store, 2).await, DeliveryState::Purged);
@@ -311,6 +312,7 @@ async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
     assert_eq!(list(EventFilter { source: Some("/nowhere".into()), ..filter }).await, Vec::<Seq>::new());
 }
 
+use replay::*;
 use state::*;
 
 macro_rules! over_every_store {
@@ -349,6 +351,11 @@ over_every_store! {
     one_key_runs_in_order_and_others_beside_it
     a_key_whose_head_died_parks_alone_until_a_person_decides
     events_are_listed_by_type_source_and_position
+    a_replay_adds_deliveries_that_are_marked_and_counted
+    a_step_that_is_repeated_or_late_does_nothing
+    a_replay_keeps_the_order_of_a_key_and_never_blocks_live_ones
+    a_cancelled_replay_lets_go_what_did_not_start
+    retention_and_replays_do_not_get_in_each_others_way
     state_commits_with_its_outcome
     what_another_changed_is_a_conflict_and_nothing_is_committed
     a_list_of_keys_holds_until_one_comes_or_goes

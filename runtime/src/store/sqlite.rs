@@ -9,6 +9,7 @@ mod known;
 mod queue;
 mod read;
 mod readers;
+mod replays;
 mod retain;
 mod rows;
 mod state;
@@ -32,8 +33,8 @@ use self::queue::{Portion, Write};
 use self::readers::{Readers, open_for_reading};
 use super::{
     Accepted, Answer, Backlog, CheckReport, CommitSink, Completed, Completion, DEDUP_WINDOW, DeadFilter, DeliveryId,
-    DeliveryRecord, EventFilter, FunctionId, Mark, NewEvent, ReadyDelivery, Result, Retention, Seq, Store, StoreError,
-    StoredEvent, Totals,
+    DeliveryRecord, EventFilter, FunctionId, Mark, NewEvent, NewReplay, ReadyDelivery, Replay, ReplayId, ReplayState,
+    Result, Retention, Seq, Step, Store, StoreError, StoredEvent, Stream, Totals,
 };
 use crate::clock::{Clock, UnixMs};
 use crate::state::{Entry, Keys, Transaction, Usage};
@@ -251,12 +252,49 @@ impl Store for SqliteStore {
         Answer::later(retain::sweep(writes, readers, before_ms, retention.bytes))
     }
 
-    fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>> {
-        self.read(move |c| read::ready(c, function, after, limit))
+    fn start_replay(&self, new: NewReplay) -> Answer<ReplayId> {
+        self.write(|reply| Write::StartReplay { new, reply })
     }
 
-    fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {
-        self.read(move |c| read::due(c, function, now_ms, limit))
+    fn advance_replay(&self, replay: ReplayId, step: Step) -> Answer<bool> {
+        self.write(|reply| Write::AdvanceReplay { replay, step, reply })
+    }
+
+    fn turn_replay(&self, replay: ReplayId, from: &'static [ReplayState], to: ReplayState) -> Answer<bool> {
+        self.write(|reply| Write::TurnReplay { replay, from, to, reply })
+    }
+
+    fn drop_replay(&self, replay: ReplayId, but_for: Vec<DeliveryId>) -> Answer<u64> {
+        let but_for: Arc<[DeliveryId]> = but_for.into();
+        self.by_portion(move |after, reply| Write::DropReplay { replay, but_for: but_for.clone(), after, reply })
+    }
+
+    fn replays(&self) -> Answer<Vec<Replay>> {
+        self.read(replays::all)
+    }
+
+    fn replay(&self, id: ReplayId) -> Answer<Option<Replay>> {
+        self.read(move |c| replays::one(c, id))
+    }
+
+    fn ready(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        after: DeliveryId,
+        limit: usize,
+    ) -> Answer<Vec<ReadyDelivery>> {
+        self.read(move |c| read::ready(c, function, stream, after, limit))
+    }
+
+    fn due(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        now_ms: UnixMs,
+        limit: usize,
+    ) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {
+        self.read(move |c| read::due(c, function, stream, now_ms, limit))
     }
 
     fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {

@@ -29,19 +29,21 @@ impl State {
 
     fn is_over(&self, row: &Row) -> bool {
         let over = |state| matches!(state, DeliveryState::Done | DeliveryState::Purged);
-        row.deliveries().all(|id| self.delivery(id).is_none_or(|delivery| over(delivery.state)))
+        let mut all = row.deliveries().chain(self.replayed(row.stored.seq));
+        all.all(|id| self.delivery(id).is_none_or(|delivery| over(delivery.state)))
     }
 
     fn remove(&mut self, seq: Seq) {
         let Some(row) = self.events.get_mut(index(seq)).and_then(Option::take) else { return };
-        for id in row.deliveries() {
+        let ids: Vec<_> = row.deliveries().chain(self.replayed(seq)).collect();
+        for id in ids {
             let Some(delivery) = self.deliveries.get_mut(index(id)).and_then(Option::take) else { continue };
             let (done, purged) = self.removed_deliveries.entry(delivery.function).or_default();
             *if delivery.state == DeliveryState::Purged { purged } else { done } += 1;
+            *if delivery.replay.is_some() { &mut self.removed.replayed } else { &mut self.removed.owed } += 1;
             self.published.remove(&id);
         }
         self.removed.events += 1;
-        self.removed.owed += row.owed as u64;
         self.removed.to = self.removed.to.max(seq);
     }
 }

@@ -8,7 +8,7 @@ use crate::store::backlog::Share;
 use crate::store::judge::Judged;
 use crate::store::{
     Accepted, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, FunctionId,
-    NewDelivery, NewEvent, ReadyDelivery, Seq, StoredEvent, Totals, Verdict,
+    NewDelivery, NewEvent, Origin, ReadyDelivery, ReplayId, Seq, StoredEvent, Stream, Totals, Verdict,
 };
 
 impl State {
@@ -29,6 +29,7 @@ impl State {
             attempts: delivery.attempts.len() as u32,
             attempts_forgiven: delivery.forgiven,
             since_ms: delivery.since_ms,
+            replay: delivery.replay,
             event: delivery.event.clone(),
         })
     }
@@ -53,32 +54,42 @@ impl State {
         self.owed += row.owed as u64;
         self.events.push(Some(row));
         for new in deliveries {
-            self.owe(&stored, new, ready);
+            self.owe(&stored, new, None, ready);
         }
         Accepted::New(seq)
     }
 
-    fn owe(&mut self, event: &Arc<StoredEvent>, new: NewDelivery, ready: &mut Vec<DeliveryId>) {
+    /// Adds a delivery of an event, live or of a replay.
+    pub(super) fn owe(
+        &mut self,
+        event: &Arc<StoredEvent>,
+        new: NewDelivery,
+        replay: Option<ReplayId>,
+        ready: &mut Vec<DeliveryId>,
+    ) {
         let NewDelivery { function, trigger, order_key } = new;
         let id = self.deliveries.len() as DeliveryId + 1;
         let blocked = order_key.as_ref().is_some_and(|key| {
-            let unfinished = self.unfinished.entry((function, key.clone())).or_default();
+            let unfinished = self.unfinished.entry((function, replay, key.clone())).or_default();
             unfinished.insert(id);
             unfinished.first() != Some(&id)
         });
-        self.backlog.came(share(event));
-        self.deliveries.push(Some(Delivery {
+        let since_ms = if replay.is_some() { self.clock.now_ms() } else { event.accepted_ms };
+        let delivery = Delivery {
             event: event.clone(),
             function,
             trigger,
             order_key,
+            replay,
             state: DeliveryState::Blocked,
             cause: None,
             due_ms: None,
             attempts: Vec::new(),
             forgiven: 0,
-            since_ms: event.accepted_ms,
-        }));
+            since_ms,
+        };
+        self.backlog.came(share(&delivery));
+        self.deliveries.push(Some(delivery));
         if !blocked {
             self.make_ready(id, ready);
         }
@@ -87,7 +98,7 @@ impl State {
     fn make_ready(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
         if let Some(delivery) = self.deliveries.get_mut(index(id)).and_then(Option::as_mut) {
             delivery.state = DeliveryState::Ready;
-            self.ready.entry(delivery.function).or_default().insert(id);
+            self.ready.entry(delivery.lane()).or_default().insert(id);
             ready.push(id);
         }
     }
@@ -96,7 +107,7 @@ impl State {
     fn finish(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
         let Some(delivery) = self.delivery(id) else { return };
         let Some(key) = delivery.order_key.clone() else { return };
-        let lane = (delivery.function, key);
+        let lane = (delivery.function, delivery.replay, key);
         let Some(unfinished) = self.unfinished.get_mut(&lane) else { return };
         unfinished.remove(&id);
         match unfinished.first().copied() {
@@ -126,17 +137,17 @@ impl State {
         }
         match delivery.state {
             DeliveryState::Ready => {
-                self.ready.entry(delivery.function).or_default().remove(&id);
+                self.ready.entry(delivery.lane()).or_default().remove(&id);
             }
             DeliveryState::Retrying => {
                 let due_ms = delivery.due_ms.take().unwrap_or_default();
-                self.due.entry(delivery.function).or_default().remove(&(due_ms, id));
+                self.due.entry(delivery.lane()).or_default().remove(&(due_ms, id));
             }
             _ => {}
         }
         delivery.attempts.push(record.clone());
         if !matches!(verdict, Verdict::RetryAt(_)) {
-            self.backlog.went(share(&delivery.event));
+            self.backlog.went(share(delivery));
         }
         match verdict {
             Verdict::Done => {
@@ -149,7 +160,7 @@ impl State {
             Verdict::RetryAt(due_ms) => {
                 delivery.state = DeliveryState::Retrying;
                 delivery.due_ms = Some(*due_ms);
-                self.due.entry(delivery.function).or_default().insert((*due_ms, id));
+                self.due.entry(delivery.lane()).or_default().insert((*due_ms, id));
             }
             Verdict::Dead(cause) => {
                 delivery.state = DeliveryState::Dead;
@@ -185,6 +196,7 @@ impl State {
             function: self.name(delivery.function).to_owned(),
             trigger: delivery.trigger.to_string(),
             order_key: delivery.order_key.clone(),
+            replay: delivery.replay,
             state: delivery.state,
             cause: delivery.cause.clone(),
             due_ms: delivery.due_ms,
@@ -200,7 +212,7 @@ impl State {
                 delivery.forgiven = delivery.attempts.len() as u32;
                 delivery.since_ms = now_ms;
                 delivery.cause = None;
-                self.backlog.came(share(&delivery.event));
+                self.backlog.came(share(delivery));
             }
             self.make_ready(*id, ready);
         }
@@ -230,11 +242,26 @@ impl State {
             counts.purged += purged;
             counts.removed += done + purged;
         }
-        Totals { events: self.events.len() as u64, owed: self.owed, removed: self.removed, functions }
+        Totals {
+            events: self.events.len() as u64,
+            owed: self.owed,
+            replayed: self.replayed,
+            removed: self.removed,
+            functions,
+        }
     }
 }
 
-/// What a delivery of an event is of the backlog.
-fn share(event: &StoredEvent) -> Share {
-    Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
+impl Delivery {
+    /// Where it waits.
+    pub(super) fn lane(&self) -> (FunctionId, Stream) {
+        (self.function, Stream::of(self.replay))
+    }
+}
+
+/// What a delivery is of the backlog. Those of replays are nobody's share: they are bounded on their own.
+pub(super) fn share(delivery: &Delivery) -> Share {
+    let Delivery { event, replay, .. } = delivery;
+    let origin = if replay.is_none() { event.lineage.origin } else { Origin::default() };
+    Share { origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
 }

@@ -7,7 +7,8 @@ use tokio::sync::oneshot;
 use super::retain::Tidied;
 use crate::state::Transaction;
 use crate::store::{
-    Accepted, Completed, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewEvent, Result, Seq, StoreError,
+    Accepted, Completed, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewEvent, NewReplay, ReplayId,
+    ReplayState, Result, Seq, Step, StoreError,
 };
 
 type Reply<T> = oneshot::Sender<Result<T>>;
@@ -60,6 +61,27 @@ pub(super) enum Write {
         after: DeliveryId,
         reply: Reply<Portion>,
     },
+    StartReplay {
+        new: NewReplay,
+        reply: Reply<ReplayId>,
+    },
+    AdvanceReplay {
+        replay: ReplayId,
+        step: Step,
+        reply: Reply<bool>,
+    },
+    TurnReplay {
+        replay: ReplayId,
+        from: &'static [ReplayState],
+        to: ReplayState,
+        reply: Reply<bool>,
+    },
+    DropReplay {
+        replay: ReplayId,
+        but_for: Arc<[DeliveryId]>,
+        after: DeliveryId,
+        reply: Reply<Portion>,
+    },
     Remove {
         events: Vec<Seq>,
         reply: Reply<u64>,
@@ -106,6 +128,8 @@ pub(super) enum Settled {
     Completed(Reply<Completed>, Completed),
     Count(Reply<u64>, u64),
     Portion(Reply<Portion>, Portion),
+    Replay(Reply<ReplayId>, ReplayId),
+    Whether(Reply<bool>, bool),
     Tidied(Reply<Tidied>, Tidied),
     Unit(Reply<()>),
     /// For the sink.
@@ -120,7 +144,11 @@ impl Settled {
             Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
             Write::Complete { completion, reply } => Self::completion(completion, reply, Completed::Committed),
             Write::State { reply, .. } => Self::Count(reply, 0),
-            Write::Redrive { reply, .. } | Write::Purge { reply, .. } => Self::Portion(reply, Portion::default()),
+            Write::Redrive { reply, .. } | Write::Purge { reply, .. } | Write::DropReplay { reply, .. } => {
+                Self::Portion(reply, Portion::default())
+            }
+            Write::StartReplay { reply, .. } => Self::Replay(reply, 0),
+            Write::AdvanceReplay { reply, .. } | Write::TurnReplay { reply, .. } => Self::Whether(reply, false),
             Write::Remove { reply, .. } => Self::Count(reply, 0),
             Write::Tidy { reply, .. } => Self::Tidied(reply, Tidied::default()),
             Write::Checkpoint { reply } | Write::Close { reply } => Self::Unit(reply),
@@ -155,6 +183,8 @@ impl Settled {
             Self::Completed(reply, completed) => drop(reply.send(Ok(completed))),
             Self::Count(reply, count) => drop(reply.send(Ok(count))),
             Self::Portion(reply, portion) => drop(reply.send(Ok(portion))),
+            Self::Replay(reply, id) => drop(reply.send(Ok(id))),
+            Self::Whether(reply, whether) => drop(reply.send(Ok(whether))),
             Self::Tidied(reply, tidied) => drop(reply.send(Ok(tidied))),
             Self::Unit(reply) => drop(reply.send(Ok(()))),
         }
@@ -169,6 +199,8 @@ impl Settled {
             Self::Completed(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Count(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Portion(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Replay(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Whether(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Tidied(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Unit(reply) => drop(reply.send(Err(error.clone()))),
         }

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use super::dedup::Dedup;
 use super::queue::Write;
-use super::totals::Counters;
+use super::totals::{Counters, Owner};
 use super::{Readers, rows, send};
 use crate::clock::UnixMs;
-use crate::store::{DeliveryId, FunctionId, Result, Seq};
+use crate::store::{DeliveryId, Result, Seq};
 
 /// Events that one write removes: a millisecond or two of work, as their pages are anywhere in the file.
 const EVENTS_MAX: usize = 32;
@@ -89,6 +89,7 @@ pub(super) fn find(c: &Connection, after: Seq, before_ms: UnixMs, bytes_max: u64
         "SELECT e.seq, e.owed, ifnull(length(e.data), 0), e.accepted_ms < ?2, EXISTS (
            SELECT 1 FROM deliveries d
            WHERE d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed AND d.state NOT IN (3, 5))
+           OR EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.seq AND d.replay <> 0 AND d.state NOT IN (3, 5))
          FROM events e WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?3",
     )?;
     let mut rows = rows.query(params![after, before_ms, SEARCH_MAX])?;
@@ -129,30 +130,43 @@ pub(super) fn remove(
 ) -> rusqlite::Result<u64> {
     let mut removed = 0;
     for seq in events {
-        let event: Option<(DeliveryId, i64)> = tx
-            .prepare_cached("SELECT first_delivery, owed FROM events WHERE seq = ?1")?
-            .query_row([seq], |r| Ok((r.get(0)?, r.get(1)?)))
-            .optional()?;
-        let Some((first, owed)) = event else { continue };
-        let deliveries: Vec<(FunctionId, i64)> = tx
-            .prepare_cached("SELECT function, state FROM deliveries WHERE id >= ?1 AND id < ?1 + ?2")?
-            .query_map([first, owed], |r| Ok((r.get(0)?, r.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()?;
-        if deliveries.iter().any(|(_, state)| !matches!(*state, rows::DONE | rows::PURGED)) {
-            continue;
-        }
-        tx.prepare_cached("DELETE FROM attempts WHERE delivery >= ?1 AND delivery < ?1 + ?2")?
-            .execute([first, owed])?;
-        tx.prepare_cached("DELETE FROM deliveries WHERE id >= ?1 AND id < ?1 + ?2")?.execute([first, owed])?;
-        let (id, source, accepted_ms): (String, String, UnixMs) = tx
-            .prepare_cached("DELETE FROM events WHERE seq = ?1 RETURNING id, source, accepted_ms")?
-            .query_row([seq], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
-        dedup.keep(tx, *seq, (&id, &source), accepted_ms, now_ms)?;
-        deliveries.iter().for_each(|(function, state)| counters.removed_delivery(*function, *state));
-        counters.removed_event(*seq, owed);
-        removed += 1;
+        removed += u64::from(remove_one(tx, dedup, counters, now_ms, *seq)?);
     }
     Ok(removed)
+}
+
+fn remove_one(
+    tx: &Connection,
+    dedup: &mut Dedup,
+    counters: &mut Counters,
+    now_ms: UnixMs,
+    seq: Seq,
+) -> rusqlite::Result<bool> {
+    let deliveries: Vec<(DeliveryId, Owner, i64)> = tx
+        .prepare_cached(
+            "SELECT d.id, d.function, d.replay, d.state FROM events e
+             JOIN deliveries d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed WHERE e.seq = ?1
+             UNION ALL SELECT id, function, replay, state FROM deliveries WHERE event = ?1 AND replay <> 0",
+        )?
+        .query_map([seq], |r| Ok((r.get(0)?, Owner { function: r.get(1)?, replay: r.get(2)? }, r.get(3)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    if deliveries.iter().any(|(.., state)| !matches!(*state, rows::DONE | rows::PURGED)) {
+        return Ok(false);
+    }
+    let event: Option<(String, String, UnixMs)> = tx
+        .prepare_cached("SELECT id, source, accepted_ms FROM events WHERE seq = ?1")?
+        .query_row([seq], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+        .optional()?;
+    let Some((id, source, accepted_ms)) = event else { return Ok(false) };
+    for (delivery, owner, state) in deliveries {
+        tx.prepare_cached("DELETE FROM attempts WHERE delivery = ?1")?.execute([delivery])?;
+        tx.prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([delivery])?;
+        counters.removed_delivery(owner, state);
+    }
+    tx.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([seq])?;
+    counters.removed_event(seq);
+    dedup.keep(tx, seq, (&id, &source), accepted_ms, now_ms)?;
+    Ok(true)
 }
 
 /// Forgets ids whose dedup window is over, and gives back space; answers whether there is more to do.

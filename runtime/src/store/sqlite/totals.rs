@@ -6,12 +6,23 @@ use rusqlite::{Connection, params};
 
 use super::rows;
 use crate::store::backlog::{Change, Share};
-use crate::store::{Counts, DeliveryId, DeliveryState, FunctionId, Origin, Seq, Totals};
+use crate::store::{Counts, DeliveryId, DeliveryState, FunctionId, Origin, ReplayId, Seq, Totals};
 
 /// The numbers of the store itself go by this function.
 const STORE: FunctionId = 0;
 const REMOVED_DONE: &str = "removed done";
 const REMOVED_PURGED: &str = "removed purged";
+
+/// Whose a delivery is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner {
+    pub(super) function: FunctionId,
+    /// Or [`LIVE`].
+    pub(super) replay: ReplayId,
+}
+
+/// The column `replay` of a live delivery.
+pub(super) const LIVE: ReplayId = 0;
 
 /// The ids given out last, and what the transaction that is under way changes. The writer is alone, so it counts for
 /// itself, and an event's deliveries are a range.
@@ -56,30 +67,37 @@ impl Counters {
     }
 
     /// A delivery was added, in this state; answers its name.
-    pub(super) fn delivery(&mut self, function: FunctionId, state: i64, share: Share) -> DeliveryId {
+    pub(super) fn delivery(&mut self, owner: Owner, state: i64, share: Share) -> DeliveryId {
         self.delivery += 1;
         self.change(STORE, "deliveries", 1);
-        self.change(STORE, "owed", 1);
-        self.change(function, name(state), 1);
+        self.change(STORE, if owner.replay == LIVE { "owed" } else { "replayed" }, 1);
+        self.of(owner, name(state), 1);
         self.backlog.came(share);
         self.delivery
     }
 
     /// A delivery went from one state to another.
-    pub(super) fn moved(&mut self, function: FunctionId, from: i64, to: i64) {
-        self.change(function, name(from), -1);
-        self.change(function, name(to), 1);
+    pub(super) fn moved(&mut self, owner: Owner, from: i64, to: i64) {
+        self.of(owner, name(from), -1);
+        self.of(owner, name(to), 1);
+    }
+
+    fn of(&mut self, owner: Owner, name: &'static str, by: i64) {
+        self.change(owner.function, name, by);
+        if owner.replay != LIVE {
+            self.change(-owner.replay, name, by);
+        }
     }
 
     /// A delivery was removed.
-    pub(super) fn removed_delivery(&mut self, function: FunctionId, state: i64) {
-        self.change(function, if state == rows::PURGED { REMOVED_PURGED } else { REMOVED_DONE }, 1);
+    pub(super) fn removed_delivery(&mut self, owner: Owner, state: i64) {
+        self.change(owner.function, if state == rows::PURGED { REMOVED_PURGED } else { REMOVED_DONE }, 1);
+        self.change(STORE, if owner.replay == LIVE { "removed owed" } else { "removed replayed" }, 1);
     }
 
-    /// An event that was owed so many deliveries was removed, with these.
-    pub(super) fn removed_event(&mut self, seq: Seq, owed: i64) {
+    /// An event was removed.
+    pub(super) fn removed_event(&mut self, seq: Seq) {
         self.change(STORE, "removed", 1);
-        self.change(STORE, "removed owed", owed);
         let further = (seq - self.removed_to).max(0);
         self.change(STORE, "removed to", further);
         self.removed_to += further;
@@ -107,8 +125,10 @@ fn pending(c: &Connection) -> rusqlite::Result<Change> {
     let mut change = Change::default();
     let mut groups = c.prepare(
         "SELECT origin, COUNT(*), SUM(bytes) FROM (
-           SELECT origin, bytes FROM deliveries WHERE state = 0 UNION ALL
-           SELECT origin, bytes FROM deliveries WHERE state = 1 UNION ALL
+           SELECT origin, bytes FROM deliveries WHERE state = 0 AND replay = 0 UNION ALL
+           SELECT origin, bytes FROM deliveries WHERE state = 1 AND replay = 0 UNION ALL
+           SELECT origin, bytes FROM deliveries WHERE state = 0 AND replay <> 0 UNION ALL
+           SELECT origin, bytes FROM deliveries WHERE state = 1 AND replay <> 0 UNION ALL
            SELECT origin, bytes FROM deliveries
              WHERE order_key IS NOT NULL AND state IN (0, 1, 2, 4) AND state = 2)
          GROUP BY origin",
@@ -136,6 +156,8 @@ pub(super) fn read(c: &Connection) -> rusqlite::Result<Totals> {
         match (function, name.as_str()) {
             (None, "events") => totals.events = number,
             (None, "owed") => totals.owed = number,
+            (None, "replayed") => totals.replayed = number,
+            (None, "removed replayed") => totals.removed.replayed = number,
             (None, "removed") => totals.removed.events = number,
             (None, "removed owed") => totals.removed.owed = number,
             (None, "removed to") => totals.removed.to = count,
@@ -178,4 +200,18 @@ pub(super) fn count(c: &Connection) -> rusqlite::Result<BTreeMap<String, Counts>
             u64::try_from(row.get::<_, i64>(2)?).unwrap_or_default();
     }
     Ok(functions)
+}
+
+/// The deliveries of a replay by state.
+pub(super) fn of_replay(c: &Connection, replay: ReplayId) -> rusqlite::Result<Counts> {
+    let mut counts = Counts::default();
+    let mut all = c.prepare_cached("SELECT name, count FROM totals WHERE function = -?1")?;
+    let mut all = all.query([replay])?;
+    while let Some(row) = all.next()? {
+        let name: String = row.get(0)?;
+        if let Some(state) = DeliveryState::ALL.into_iter().find(|state| state.name() == name) {
+            *counts.of(state) = u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default();
+        }
+    }
+    Ok(counts)
 }
