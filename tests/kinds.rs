@@ -197,11 +197,14 @@ fn a_component_that_fails_is_answered_for_and_logged() {
     }
     // What had begun is cut off, and never ends as if it were whole. What was not sent yet is dropped.
     for (query, part) in [("half", ""), ("hang", "and then")] {
-        let mut stream = begin(&evoke, &format!("GET /web?{query} HTTP/1.1\nHost: a\n\n"));
+        let mut stream = begin(&evoke, &format!("GET /web?{query} HTTP/1.1\nHost: a\nConnection: close\n\n"));
         let mut all = Vec::new();
         let _ = stream.read_to_end(&mut all);
         let text = String::from_utf8(all).unwrap();
         assert!(text.contains(part) && !text.ends_with("0\r\n\r\n"), "{text:?}");
+        // Where nothing was sent yet, there is room for a whole answer.
+        let is_problem = text.starts_with("HTTP/1.1 502 ");
+        assert_eq!(is_problem, text.contains("failed before it answered"), "{text:?}");
     }
     // A body that breaks is told to the guest.
     let mut stream = begin(&evoke, "POST /web HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\n20000\n");
@@ -241,4 +244,15 @@ fn an_http_component_on_events_is_a_mistake_of_the_manifest() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && text.contains(reason) && text.contains(help), "{more}: {text}");
     }
+}
+
+#[test]
+fn the_smallest_http_component_answers() {
+    let manifest = web("    on: [{ http: { path: /hello, methods: [GET] } }]").replace("http-answer", "http-hello");
+    let evoke = Evoke::up_with(&manifest);
+    let answer = request("GET", evoke.http(), "/hello", &[], "").unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (200, "hello"));
+    // What a guest answers within its first turn, a millisecond at most, is sent whole.
+    let length = || request("GET", evoke.http(), "/hello", &[], "").unwrap().headers.get("content-length").cloned();
+    assert_eventually!(length().is_some_and(|length| length == "5"), "it is never sent whole");
 }

@@ -49,23 +49,28 @@ fn saw(evoke: &Evoke, steps: &Value) -> Value {
     evoke.events("saw").pop().unwrap()["data"].clone()
 }
 
-/// Puts in so many events for `counter` at once.
-fn emit(evoke: &Evoke, keys: impl Iterator<Item = String>) {
-    let event =
-        |(n, key)| json!({ "id": format!("{n}-{key}"), "type": "lab.in", "source": "/lab/in", "data": { "key": key } });
-    let events: Vec<Value> = keys.enumerate().map(event).collect();
-    std::fs::write(evoke.path("events.json"), Value::from(events).to_string()).unwrap();
+/// The same manifest, for events that are put in by hand.
+fn by_hand(manifest: &str) -> String {
+    manifest.replace("source: in", "events: { type: [lab.in] }")
+}
+
+/// Puts in an event for each of these data, all at once.
+fn emit(evoke: &Evoke, data: impl Iterator<Item = Value>) {
+    let events = data.enumerate().map(|(n, data)| json!({ "id": n.to_string(), "type": "lab.in", "data": data }));
+    std::fs::write(evoke.path("events.json"), Value::from(events.collect::<Vec<_>>()).to_string()).unwrap();
     evoke.stdout(&["emit", "--event", "@events.json"]);
 }
 
 #[test]
 fn counting_on_one_key_is_exact_and_running_again_counts_as_no_attempt() {
     const EVENTS: usize = 500;
-    let evoke = Evoke::up_with(
-        &manifest("counter", "state: true", "    concurrency: 16\n")
-            .replace("source: in", "events: { type: [lab.in] }"),
-    );
-    emit(&evoke, (0..EVENTS).map(|_| "k".to_owned()));
+    let evoke = Evoke::up_with(&by_hand(&manifest(
+        "counter",
+        "state: true",
+        "    concurrency: 16
+",
+    )));
+    emit(&evoke, (0..EVENTS).map(|_| json!({ "key": "k" })));
     evoke.settle();
     assert_eq!(evoke.stdout(&["state", "get", "lab/counter", "k"]).trim(), EVENTS.to_string());
     // Each count was published once, by the attempt that committed it.
@@ -78,6 +83,18 @@ fn counting_on_one_key_is_exact_and_running_again_counts_as_no_attempt() {
         let attempts = trace["deliveries"][0]["attempts"].as_array().unwrap();
         assert_eq!((attempts.len(), attempts[0]["attempt"].as_u64()), (1, Some(1)), "{trace:#}");
     }
+}
+
+#[test]
+fn who_lists_the_keys_sees_each_that_was_made_before() {
+    const EVENTS: usize = 100;
+    let evoke = Evoke::up_with(&by_hand(&manifest("state-ops", "state: true", "    concurrency: 16\n")));
+    emit(&evoke, (0..EVENTS).map(|_| json!({ "do": ["append"] })));
+    evoke.settle();
+    let keys: Vec<Value> =
+        evoke.json_lines(&["state", "list", "lab/state-ops"]).iter().map(|e| e["key"].clone()).collect();
+    assert_eq!(keys, (0..EVENTS).map(|n| json!(format!("{n:05}"))).collect::<Vec<_>>());
+    assert_eq!(evoke.deliveries("done"), EVENTS as u64);
 }
 
 #[test]
@@ -194,10 +211,8 @@ fn state_flood_is_refused_and_harms_nobody() {
 
 #[test]
 fn state_outlives_a_stop_and_a_kill_as_do_the_deliveries_that_made_it() {
-    let keys = || (0..400).map(|n| format!("k{}", n % 3));
-    let manifest = manifest("counter", "state: true", "").replace("source: in", "events: { type: [lab.in] }");
-    let mut evoke = Evoke::up_with(&manifest);
-    emit(&evoke, keys());
+    let mut evoke = Evoke::up_with(&by_hand(&manifest("counter", "state: true", "")));
+    emit(&evoke, (0..400).map(|n| json!({ "key": format!("k{}", n % 3) })));
     evoke.kill();
     evoke.up();
     evoke.settle();

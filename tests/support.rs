@@ -48,6 +48,7 @@ pub(crate) fn components() -> &'static Path {
 /// A folder with a manifest, and the Evoke that runs it.
 pub(crate) struct Evoke {
     folder: TempDir,
+    environment: Vec<(&'static str, String)>,
     running: Option<Running>,
 }
 
@@ -74,7 +75,7 @@ impl Answer {
 impl Evoke {
     /// A folder with this manifest, in which `$FUNCTIONS` stands for the folder of the components.
     pub(crate) fn with(manifest: &str) -> Self {
-        let evoke = Self { folder: TempDir::new().unwrap(), running: None };
+        let evoke = Self { folder: TempDir::new().unwrap(), environment: Vec::new(), running: None };
         evoke.write_manifest(manifest);
         evoke
     }
@@ -84,6 +85,11 @@ impl Evoke {
         let mut evoke = Self::with(manifest);
         evoke.up();
         evoke
+    }
+
+    /// Sets environment variables of what is run from now on.
+    pub(crate) fn set_environment(&mut self, variables: &[(&'static str, &str)]) {
+        self.environment = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     }
 
     pub(crate) fn write_manifest(&self, manifest: &str) {
@@ -101,6 +107,10 @@ impl Evoke {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evoke"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).env_remove("EVOKE_LOG");
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")) {
+            command.env_remove(name);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -134,24 +144,63 @@ impl Evoke {
 
     /// Starts it and waits until it is ready.
     pub(crate) fn up_and(&mut self, more: &[&str]) {
-        let listen = self.path(".evoke/listen.json");
+        if let Err(status) = self.try_up(more, &[]) {
+            panic!("not up ({status}): {}", self.log());
+        }
+    }
+
+    /// Starts it with more in its environment, and waits until it is ready; `Err` when it ended before.
+    pub(crate) fn try_up(&mut self, more: &[&str], environment: &[(&str, PathBuf)]) -> Result<(), ExitStatus> {
+        self.start_in(more, environment);
+        self.await_addresses()
+    }
+
+    /// Starts it, and does not wait: its addresses are not known yet.
+    pub(crate) fn start(&mut self, more: &[&str]) {
+        self.start_in(more, &[]);
+    }
+
+    fn start_in(&mut self, more: &[&str], environment: &[(&str, PathBuf)]) {
         // A killed one leaves its file behind.
-        let _ = std::fs::remove_file(&listen);
+        let _ = std::fs::remove_file(self.path(".evoke/listen.json"));
         let log = std::fs::File::options().create(true).append(true).open(self.path("up.log")).unwrap();
         let arguments = [&["up", "evoke.yaml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"], more].concat();
-        let mut process = self.command(&arguments).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut command = self.command(&arguments);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let process = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        self.running = Some(Running { process, http: String::new(), admin: String::new() });
+    }
+
+    /// Waits until it says where it listens.
+    pub(crate) fn await_ready(&mut self) {
+        if let Err(status) = self.await_addresses() {
+            panic!("not up ({status}): {}", self.log());
+        }
+    }
+
+    fn await_addresses(&mut self) -> Result<(), ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
         let addresses: Value = loop {
-            let text = std::fs::read_to_string(&listen).unwrap_or_default();
+            let text = std::fs::read_to_string(self.path(".evoke/listen.json")).unwrap_or_default();
             if let Ok(addresses) = serde_json::from_str(&text) {
                 break addresses;
             }
-            let ended = process.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < deadline, "not up ({ended:?}): {}", self.log());
+            if let Some(status) = self.running.as_mut().expect("it was started").process.try_wait().unwrap() {
+                self.running = None;
+                return Err(status);
+            }
+            assert!(Instant::now() < deadline, "not up: {}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         };
+        let running = self.running.as_mut().expect("it was started");
         let address = |name: &str| addresses[name].as_str().unwrap().to_owned();
-        self.running = Some(Running { process, http: address("http"), admin: address("admin") });
+        (running.http, running.admin) = (address("http"), address("admin"));
+        Ok(())
+    }
+
+    /// Whether it ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.running.as_mut().expect("it is up").process.try_wait().unwrap().is_some()
     }
 
     /// What `up` printed.
@@ -242,6 +291,25 @@ impl Evoke {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.running().process.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Whether no delivery is pending. Not, when the store cannot be read.
+    pub(crate) fn is_settled(&self) -> bool {
+        let output = self.run(&["check", "--json"]);
+        let Ok(totals) = serde_json::from_slice::<Value>(&output.stdout) else { return false };
+        let states = ["ready", "retrying", "blocked"];
+        output.status.success()
+            && totals["functions"].as_object().is_some_and(|f| f.values().all(|c| states.iter().all(|s| c[s] == 0)))
+    }
+
+    /// Takes over what another compiled, so that the start is short.
+    pub(crate) fn take_compiled(&self, from: &Path) {
+        let to = self.path(".evoke/compiled");
+        std::fs::create_dir_all(&to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
     }
 
     /// Waits until no delivery is pending.

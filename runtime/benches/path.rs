@@ -23,6 +23,7 @@ use evoke::sandbox::{self, Grants, Sandbox, Settings};
 use evoke::store::Store;
 use evoke::store::memory::MemoryStore;
 use evoke::store::sqlite::SqliteStore;
+use evoke::telemetry::FunctionMetrics;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
@@ -121,7 +122,8 @@ async fn path(sandbox: &Sandbox, component: &std::path::Path, store: Arc<dyn Sto
     let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), 64);
     let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
     let runner = Arc::new(Sandboxed { function, under_way: under_way.clone(), logs: Arc::new(|_| {}), clock });
-    dispatcher.set_functions(vec![Worker { id, concurrency: 64, retry: RetryPolicy::default(), runner }]);
+    let metrics = Arc::new(FunctionMetrics::new("bench/guest".into()));
+    dispatcher.set_functions(vec![Worker { id, concurrency: 64, retry: RetryPolicy::default(), runner, metrics }]);
 
     let measuring = Rate::start();
     let next = Arc::new(AtomicU32::new(0));

@@ -4,9 +4,8 @@
 //! another; they run in the same process and take their share of both cores, from both servers alike.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use evoke::bus::{Amount, Bus, Limits, Target};
@@ -17,8 +16,11 @@ use evoke::source::http::{Endpoint, Http, Routes};
 use evoke::store::Store;
 use evoke::store::sqlite::SqliteStore;
 use http_body_util::{BodyExt, Full};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
+
+#[path = "support/load.rs"]
+mod load;
+use load::{Load, Target as Requests};
 
 const BODY: &str =
     r#"{"customer":"c-1","total":12.5,"items":["a","b"],"note":"as large as an ordinary order is, more or less"}"#;
@@ -32,7 +34,8 @@ fn main() {
         let durable = runtime.block_on(durable(connections, time));
         let bare = runtime.block_on(bare(connections, time));
         let (ours, theirs) = (durable.rate(), bare.rate());
-        let [p50, p99] = [50, 99].map(|p| format!("{:.2}ms", durable.percentile(p).as_secs_f64() * 1e3));
+        let [p50, p99] = [50.0, 99.0].map(|p| format!("{:.2}ms", durable.percentile(p).as_secs_f64() * 1e3));
+        assert_eq!((durable.errors, bare.errors), (0, 0));
         println!("{connections:>11} {ours:>12.0} {theirs:>12.0} {p50:>8} {p99:>8} {:>6.2}", ours / theirs);
     }
 }
@@ -56,7 +59,7 @@ async fn durable(connections: usize, time: Duration) -> Load {
     let (listener, stop) = (Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap(), CancellationToken::new());
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(http.serve(listener, listener::Limits::default(), stop.clone()));
-    let load = Load::run(address, connections, time).await;
+    let load = Load::run(&Requests::post(address, "/checkout", BODY, 202), connections, time).await;
     stop.cancel();
     server.await.unwrap();
     store.close().await.unwrap();
@@ -75,55 +78,8 @@ async fn bare(connections: usize, time: Duration) -> Load {
     };
     let stopped = stop.clone();
     let server = tokio::spawn(async move { listener.serve(answer, listener::Limits::default(), stopped).await });
-    let load = Load::run(address, connections, time).await;
+    let load = Load::run(&Requests::post(address, "/checkout", BODY, 202), connections, time).await;
     stop.cancel();
     server.await.unwrap();
     load
-}
-
-/// What clients saw: how long each of their requests took.
-struct Load {
-    took: Vec<Duration>,
-    time: Duration,
-}
-
-impl Load {
-    async fn run(address: SocketAddr, connections: usize, time: Duration) -> Self {
-        let started = Instant::now();
-        let clients: Vec<_> = (0..connections).map(|_| tokio::spawn(client(address, started, time))).collect();
-        let mut took = Vec::new();
-        for client in clients {
-            took.append(&mut client.await.unwrap());
-        }
-        took.sort_unstable();
-        Self { took, time: started.elapsed() }
-    }
-
-    fn rate(&self) -> f64 {
-        self.took.len() as f64 / self.time.as_secs_f64()
-    }
-
-    fn percentile(&self, percent: usize) -> Duration {
-        self.took[(self.took.len() - 1) * percent / 100]
-    }
-}
-
-async fn client(address: SocketAddr, started: Instant, time: Duration) -> Vec<Duration> {
-    let request = format!(
-        "POST /checkout HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{BODY}",
-        BODY.len()
-    );
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let (mut took, mut buffer) = (Vec::new(), vec![0; 4096]);
-    while started.elapsed() < time {
-        let sent = Instant::now();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        // Both servers answer with less than one segment.
-        let read = stream.read(&mut buffer).await.unwrap();
-        let answer = &buffer[..read];
-        assert!(answer.starts_with(b"HTTP/1.1 202 ") && answer.ends_with(b"}"), "{}", String::from_utf8_lossy(answer));
-        took.push(sent.elapsed());
-    }
-    took
 }

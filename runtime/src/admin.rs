@@ -3,8 +3,9 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /healthz` | 200 as long as the process answers |
-//! | `GET /readyz` | 200 when the store takes writes, else 503 with the reason |
+//! | `GET /healthz` | 200 as long as the process answers, 503 when its store failed for good |
+//! | `GET /readyz` | 200 when events are taken, 503 with the reason when not: while it starts or drains, and when the store takes no writes |
+//! | `GET /metrics` | what is measured, as OpenMetrics or in Prometheus' text format, by `Accept` |
 //! | `GET /api/v1/status` | [`view::Status`] |
 //! | `GET /api/v1/events?type=&source=&after=&limit=&follow=&envelope=` | events in accept order, [`view::Envelope`] or the bare event a line |
 //! | `POST /api/v1/events` | takes one event or an array, answers 202 and [`view::Posted`] |
@@ -37,6 +38,7 @@ mod dead;
 mod events;
 mod explain;
 mod logs;
+mod metrics;
 mod problem;
 mod state;
 mod status;
@@ -59,6 +61,7 @@ use http::{Request, Response};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::problem::Problem;
@@ -69,6 +72,7 @@ use crate::listener::{Limits, Listener, RequestBody};
 use crate::logs::LogBook;
 use crate::pattern::{Explanation, MalformedEvent};
 use crate::store::Store;
+use crate::telemetry::{self, Metrics};
 
 /// The largest body that is taken, in bytes: some events of the largest size at once.
 const BODY_MAX: usize = 4 * 1024 * 1024;
@@ -93,12 +97,27 @@ pub struct Admin {
     pub in_force: Arc<dyn Fn() -> BoxFuture<'static, InForce> + Send + Sync>,
     /// Explains an event to the triggers in force, or to those of one function.
     pub explain: Arc<Explain>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How far it is.
+    pub phase: watch::Receiver<Phase>,
     /// Cancelled when the API is to end; what follows something ends with it.
     pub stop: CancellationToken,
 }
 
 /// Explains an event to the triggers in force, or to those of one function.
 pub type Explain = dyn Fn(&Event, Option<&str>) -> Result<Vec<Explained>, MalformedEvent> + Send + Sync;
+
+/// How far a process is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It loads functions and takes no events yet.
+    Starting,
+    /// It takes events.
+    Running,
+    /// It takes no more events and ends what runs.
+    Draining,
+}
 
 /// What the manifests in force declare.
 #[derive(Debug, Clone, Default)]
@@ -107,6 +126,8 @@ pub struct InForce {
     pub functions: Vec<FunctionStatus>,
     /// The sources.
     pub sources: Vec<SourceStatus>,
+    /// What their functions run in.
+    pub sandbox: telemetry::Sandbox,
 }
 
 /// A function as `status` shows it.
@@ -118,6 +139,8 @@ pub struct FunctionStatus {
     pub concurrency: u32,
     /// How many run now.
     pub running: u32,
+    /// How many wait in memory.
+    pub held: u32,
 }
 
 /// How a source is doing, for people.
@@ -167,6 +190,7 @@ pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/healthz", get(status::health))
         .route("/readyz", get(status::ready))
+        .route("/metrics", get(metrics::metrics))
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/events", get(events::list).post(events::post))
         .route("/api/v1/events/{ref}", get(events::one))

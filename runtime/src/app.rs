@@ -11,7 +11,7 @@ mod manifests;
 mod retention;
 mod sources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,13 +20,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::data::DataFolder;
 use self::functions::Functions;
 pub use self::invoke::{InvokeOptions, Invoked, invoke};
 use self::sources::Sources;
-use crate::admin::{self, Admin, Explained, FunctionStatus, InForce, SourceStatus};
+use crate::admin::{self, Admin, Explained, FunctionStatus, InForce, Phase, SourceStatus};
 use crate::bus::{self, Bus};
 use crate::clock::Clock;
 use crate::dispatcher::Dispatcher;
@@ -34,12 +35,14 @@ use crate::event::Event;
 use crate::listener::{self, Listener};
 use crate::logs::LogBook;
 use crate::manifest::{Checked, Diagnostics, Severity};
+use crate::otlp::Otlp;
 use crate::pattern::MalformedEvent;
 use crate::router::Router;
 use crate::sandbox::{LogSink, Sandbox, Settings};
 use crate::source::http::{Http, Routes};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{FunctionId, Retention, Store};
+use crate::telemetry::{Ingress, Metrics};
 
 /// How `up` is to run.
 #[derive(Debug, Clone)]
@@ -109,6 +112,8 @@ pub struct Running {
     pub dispatcher: Dispatcher,
     /// What functions log.
     pub logs: LogBook,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Since when it runs.
     pub started: Instant,
     declared: std::sync::Mutex<Declared>,
@@ -125,13 +130,14 @@ struct Declared {
 impl Running {
     /// The functions in force, by name.
     pub fn functions(&self) -> Vec<FunctionStatus> {
-        let running = self.dispatcher.running();
+        let (running, held) = (self.dispatcher.running(), self.dispatcher.held());
         let declared = self.declared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let all = declared.manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (&c.manifest, f)));
         all.map(|(manifest, function)| {
             let name = functions::full_name(manifest, function);
-            let running = declared.ids.get(&name).and_then(|id| running.get(id)).copied().unwrap_or_default();
-            FunctionStatus { name, concurrency: function.concurrency, running }
+            let of = |counts: &HashMap<_, u32>| declared.ids.get(&name).and_then(|id| counts.get(id)).copied();
+            let (running, held) = (of(&running).unwrap_or_default(), of(&held).unwrap_or_default());
+            FunctionStatus { name, concurrency: function.concurrency, running, held }
         })
         .collect()
     }
@@ -155,6 +161,9 @@ struct App {
     clock: Clock,
     log_sink: LogSink,
     http: Http,
+    /// Where spans go.
+    otlp: Option<Otlp>,
+    phase: watch::Sender<Phase>,
     running: Arc<Running>,
 }
 
@@ -163,15 +172,16 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     let manifests = prepare(&options.manifests).await?;
     let data = DataFolder::take(&options.data)?;
     let (app, public, admin) = start(options, &data).await?;
+    let (stop_http, stop_admin) = (CancellationToken::new(), CancellationToken::new());
+    let (http_address, admin_address) = (local(&public)?, local(&admin)?);
+    say("starting", &format!("http://{admin_address} (admin)"));
+    let administering = tokio::spawn(admin::serve(app.admin(stop_admin.clone()), admin));
     app.apply(manifests).await?;
 
-    let (stop_http, stop_admin) = (CancellationToken::new(), CancellationToken::new());
     let limits =
         listener::Limits { drain: app.options.drain.min(listener::Limits::default().drain), ..Default::default() };
-    let (http_address, admin_address) = (local(&public)?, local(&admin)?);
     let serving = tokio::spawn(app.http.clone().serve(public, limits, stop_http.clone()));
-    let administering =
-        tokio::spawn(admin::serve(admin_of(app.running.clone(), app.clock.clone(), stop_admin.clone()), admin));
+    app.phase.send_replace(Phase::Running);
     let stop_retention = CancellationToken::new();
     let retaining = retention::run(app.running.store.clone(), app.options.retention, stop_retention.clone());
     let retaining = tokio::spawn(retaining);
@@ -182,6 +192,7 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     let failed = app.serve().await?;
 
     // No more events, then no more attempts, then nothing that could still be committed.
+    app.phase.send_replace(Phase::Draining);
     say("draining", &format!("at most {:?}", app.options.drain));
     stop_http.cancel();
     let _ = serving.await;
@@ -192,53 +203,45 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
         say("drained", &format!("{left} deliveries were still running; they run again at the next start"));
     }
     let _ = retaining.await;
-    let _ = app.running.store.close().await;
+    let closed = app.running.store.close().await;
     stop_admin.cancel();
     let _ = administering.await;
     app.running.logs.flush().await;
-    data.retract();
-    match failed {
-        Some(reason) => Err(anyhow::anyhow!("stopped: {reason}").into()),
-        None => Ok(()),
+    if let Some(otlp) = app.otlp {
+        otlp.stop().await;
     }
-}
-
-/// What the admin API is given.
-fn admin_of(running: Arc<Running>, clock: Clock, stop: CancellationToken) -> Admin {
-    let explains = running.clone();
-    Admin {
-        store: running.store.clone(),
-        bus: running.bus.clone(),
-        logs: running.logs.clone(),
-        clock,
-        started: running.started,
-        in_force: Arc::new(move || {
-            let running = running.clone();
-            async move { InForce { functions: running.functions(), sources: running.sources().await } }.boxed()
-        }),
-        explain: Arc::new(move |event, function| explains.explain(event, function)),
-        stop,
+    data.retract();
+    match (failed, closed) {
+        (Some(reason), _) => Err(anyhow::anyhow!("stopped: {reason}").into()),
+        (None, closed) => Ok(closed.context("stopping")?),
     }
 }
 
 /// Opens what outlives reloads.
 async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Listener, Listener)> {
     let clock = Clock::system();
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_with(data.path(), clock.clone(), options.dedup_window)?);
-    let logs = LogBook::open(data.path())?;
+    let metrics = Arc::new(Metrics::new());
+    let (window, commits) = (options.dedup_window, metrics.commits.clone());
+    let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
+    let store = SqliteStore::open_measured(data.path(), clock.clone(), window, commits);
+    let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
+    let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
+    let logs = LogBook::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
     let sandbox = open_sandbox(&options)?;
     let public = bind(options.http, "--http").await?;
     let admin = bind(options.admin, "--admin").await?;
     let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
-    let bus = Bus::new(store.clone(), Router::default(), limits);
+    let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
+    let bus = Bus::new(store.clone(), Router::default(), limits).traced(spans);
     let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), options.concurrency);
-    let http = Http::new(bus.clone(), clock.clone(), Routes::default());
-    let sources = tokio::sync::Mutex::new(Sources::new(bus.clone(), clock.clone()));
+    let http = Http::new(bus.through(Ingress::Http, &metrics), clock.clone(), Routes::default());
+    let sources = tokio::sync::Mutex::new(Sources::new(bus.clone(), clock.clone(), metrics.clone()));
     let log_sink = logs.sink();
     let declared = std::sync::Mutex::default();
     let started = Instant::now();
-    let running = Arc::new(Running { store, bus, dispatcher, logs, started, declared, sources });
-    Ok((App { options, sandbox, clock, log_sink, http, running }, public, admin))
+    let running = Arc::new(Running { store, bus, dispatcher, logs, metrics, started, declared, sources });
+    let (phase, _) = watch::channel(Phase::Starting);
+    Ok((App { options, sandbox, clock, log_sink, http, otlp, phase, running }, public, admin))
 }
 
 fn open_sandbox(options: &UpOptions) -> anyhow::Result<Sandbox> {
@@ -267,12 +270,34 @@ async fn prepare(arguments: &[PathBuf]) -> Result<Vec<Checked>, AppError> {
 }
 
 impl App {
+    /// What the admin API is given.
+    fn admin(&self, stop: CancellationToken) -> Admin {
+        let (running, sandbox, explains) = (self.running.clone(), self.sandbox.clone(), self.running.clone());
+        Admin {
+            store: running.store.clone(),
+            bus: running.bus.through(Ingress::Api, &running.metrics),
+            logs: running.logs.clone(),
+            clock: self.clock.clone(),
+            started: running.started,
+            metrics: running.metrics.clone(),
+            phase: self.phase.subscribe(),
+            in_force: Arc::new(move || {
+                let (running, sandbox) = (running.clone(), sandbox.figures());
+                async move { InForce { functions: running.functions(), sources: running.sources().await, sandbox } }
+                    .boxed()
+            }),
+            explain: Arc::new(move |event, function| explains.explain(event, function)),
+            stop,
+        }
+    }
+
     /// Puts manifests in force. When one of their functions cannot be loaded, everything stays as it was.
     async fn apply(&self, manifests: Vec<Checked>) -> Result<(), AppError> {
         let running = &self.running;
         let count = manifests.iter().map(|c| c.manifest.functions.len()).sum::<usize>();
         say("loading", &format!("{count} functions"));
-        let loaded = functions::load(&manifests, &self.sandbox, &running.store, &self.log_sink, &self.clock).await?;
+        let (store, metrics) = (&running.store, &running.metrics);
+        let loaded = functions::load(&manifests, &self.sandbox, store, &self.log_sink, &self.clock, metrics).await?;
         let Functions { workers, router, ids, answerers } = loaded?;
         let routes = Routes::new(sources::endpoints(&manifests, &ids, &answerers)).map_err(anyhow::Error::from)?;
         // Who handles comes before what comes in.

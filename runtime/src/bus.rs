@@ -13,6 +13,7 @@ use crate::router::Router;
 pub use crate::router::Target;
 use crate::store::{Accepted, Answer, Lineage, Mark, NewEvent, Store, StoreError};
 pub use crate::store::{Amount, Origin};
+use crate::telemetry::{Ingress, IngressMetrics, Live, Metrics, Refusal, Spans};
 
 /// What a source offers: stored together or not at all.
 #[derive(Debug, Clone, Default)]
@@ -80,6 +81,20 @@ pub enum Refused {
     Store(#[from] StoreError),
 }
 
+impl Refused {
+    /// The kind of reason.
+    pub fn reason(&self) -> Refusal {
+        match self {
+            Self::Invalid { .. } => Refusal::Invalid,
+            Self::TooLarge { .. } => Refusal::TooLarge,
+            Self::Overloaded { .. } => Refusal::Overloaded,
+            Self::Crowding { .. } => Refusal::Crowding,
+            Self::Store(StoreError::Full) => Refusal::DiskFull,
+            Self::Store(StoreError::Failed(_) | StoreError::Closed) => Refusal::StoreFailed,
+        }
+    }
+}
+
 /// Bounds of the bus.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -111,7 +126,13 @@ fn in_deliveries(total: Amount, rule: impl Fn(f64, f64) -> f64, a: Amount, b: Am
 
 /// A handle to the bus; cheap to clone.
 #[derive(Clone)]
-pub struct Bus(Arc<Inner>);
+pub struct Bus {
+    inner: Arc<Inner>,
+    /// Through which kind of source its holder offers.
+    ingress: Ingress,
+    metrics: Arc<IngressMetrics>,
+    spans: Spans,
+}
 
 struct Inner {
     store: Arc<dyn Store>,
@@ -121,27 +142,75 @@ struct Inner {
 }
 
 impl Bus {
-    /// A bus over `store`.
+    /// A bus over `store`, that nobody measures.
     pub fn new(store: Arc<dyn Store>, router: Router, limits: Limits) -> Self {
-        Self(Arc::new(Inner { store, router: RwLock::new(Arc::new(router)), limits, drain: Drain::default() }))
+        let inner = Inner { store, router: RwLock::new(Arc::new(router)), limits, drain: Drain::default() };
+        let (ingress, metrics, spans) = (Ingress::Api, Arc::default(), Spans::default());
+        Self { inner: Arc::new(inner), ingress, metrics, spans }
+    }
+
+    /// The same bus, traced.
+    pub fn traced(self, spans: Spans) -> Self {
+        Self { spans, ..self }
+    }
+
+    /// The same bus, for sources of a kind: what they offer is counted for it.
+    pub fn through(&self, ingress: Ingress, metrics: &Metrics) -> Self {
+        Self { ingress, metrics: metrics.ingress(ingress), ..self.clone() }
+    }
+
+    /// What starts its spans.
+    pub fn spans(&self) -> &Spans {
+        &self.spans
+    }
+
+    /// Counts what a source refused before it was offered.
+    pub fn refused(&self, reason: Refusal) {
+        self.metrics.refused(reason).increment();
     }
 
     /// Accepts an offer: when this returns `Ok`, every event of it is durably stored with its deliveries, or was
     /// before.
     pub async fn accept(&self, offer: Offer) -> Result<Vec<Accepted>, Refused> {
-        let inner = &*self.0;
+        let spans: Vec<Live> = match self.spans.are_on() {
+            true => offer.events.iter().map(|event| self.spans.accept(self.ingress, event)).collect(),
+            false => Vec::new(),
+        };
+        let count = offer.events.len();
+        let answer = self.store(offer, &spans).await;
+        match &answer {
+            Ok(accepted) => {
+                let new = accepted.iter().filter(|accepted| matches!(accepted, Accepted::New(_))).count();
+                self.metrics.new.add(new as u64);
+                self.metrics.duplicate.add((accepted.len() - new) as u64);
+                spans.into_iter().zip(accepted).for_each(|(span, accepted)| span.accepted(*accepted));
+            }
+            Err(refused) => {
+                let reason = refused.reason();
+                self.metrics.refused(reason).add(count as u64);
+                spans.into_iter().for_each(|span| span.refused(reason, &refused.to_string()));
+            }
+        }
+        answer
+    }
+
+    async fn store(&self, offer: Offer, spans: &[Live]) -> Result<Vec<Accepted>, Refused> {
+        let inner = &*self.inner;
         if !offer.events.is_empty() {
             self.room(offer.origin)?;
         }
         let router = self.router();
         let lineage = Lineage { origin: offer.origin, ..Lineage::default() };
         let mut events = Vec::with_capacity(offer.events.len());
-        for (index, event) in offer.events.into_iter().enumerate() {
+        for (index, mut event) in offer.events.into_iter().enumerate() {
             let size = event.size();
             if size > inner.limits.event_size_max {
                 return Err(Refused::TooLarge { index, size, max: inner.limits.event_size_max });
             }
             event.check().map_err(|e| Refused::Invalid { index, message: e.to_string() })?;
+            if let Some(span) = spans.get(index) {
+                span.mark(&mut event);
+            }
             let deliveries = router.route(&event, &offer.target).map_err(|e| Refused::Invalid { index, message: e })?;
             events.push(NewEvent { event: Arc::new(event), lineage, deliveries });
         }
@@ -153,7 +222,7 @@ impl Bus {
     /// A source may own as much of the backlog as is free. One that floods the bus alone gets half of the limits, two
     /// get a third each, and there is always room for who owns little.
     pub fn room(&self, origin: Origin) -> Result<(), Refused> {
-        let Inner { store, limits, drain, .. } = &*self.0;
+        let Inner { store, limits, drain, .. } = &*self.inner;
         let (backlog, max) = (store.backlog(), limits.backlog_max);
         let total = backlog.total();
         // Who owns less than half of the limits owns less than is free.
@@ -184,22 +253,22 @@ impl Bus {
 
     /// What a source noted earlier, by key.
     pub fn marks(&self, scope: &str) -> Answer<std::collections::BTreeMap<String, Vec<u8>>> {
-        self.0.store.marks(scope.to_owned())
+        self.inner.store.marks(scope.to_owned())
     }
 
     /// The routes in force.
     pub fn router(&self) -> Arc<Router> {
-        self.0.router.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.inner.router.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Puts other routes in force, from the next event on.
     pub fn set_router(&self, router: Router) {
-        *self.0.router.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(router);
+        *self.inner.router.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(router);
     }
 
     /// Deliveries that are owed now.
     pub fn pending(&self) -> u64 {
-        self.0.store.pending()
+        self.inner.store.pending()
     }
 }
 

@@ -9,6 +9,7 @@ mod emit;
 mod events;
 mod explain;
 mod failure;
+mod inspect;
 mod invoke;
 mod logs;
 mod state;
@@ -106,6 +107,10 @@ enum Command {
     #[command(after_help = "Example: evoke invoke charge --manifest manifests/quickstart.yaml \\\n  \
         --event '{\"data\":{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}}'")]
     Invoke(With<invoke::Invoke>),
+    /// Say what a component is and what it would need granted, without running it
+    #[command(after_help = "Exits 0 when Evoke can run it, 1 when not, 4 when there is no such file.\n\n\
+        Example: evoke inspect target/charge.wasm")]
+    Inspect(With<inspect::Inspect>),
     /// Put an event in by hand
     #[command(
         after_help = "Example: evoke emit --type order.placed --data '{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}'\n\n\
@@ -202,6 +207,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Validate(With { command, common }) => apps::validate(&common.over(&front), &command),
         Command::Build(With { command, common }) => apps::build(&common.over(&front), &command),
         Command::Invoke(With { command, common }) => command.run(&common.over(&front)),
+        Command::Inspect(With { command, common }) => command.run(&common.over(&front)),
         Command::Emit(emit) => emit.run(&front),
         Command::Events(With { command, common }) => command.run(&common.over(&front)),
         Command::Trace(With { command, common }) => command.run(&common.over(&front)),

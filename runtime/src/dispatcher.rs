@@ -9,6 +9,8 @@
 mod attempt;
 mod function;
 mod lane;
+mod load;
+mod measure;
 mod turns;
 
 use std::collections::{HashMap, HashSet};
@@ -20,16 +22,19 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use self::attempt::End;
 use self::function::{Function, Queue, replays_max};
-use self::lane::{LOAD_MAX, Lane};
+use self::lane::Lane;
+use self::measure::Measured;
 use self::turns::Turns;
 use crate::bus::Bus;
-use crate::clock::{Clock, UnixMs};
+use crate::clock::Clock;
 use crate::event::Event;
 use crate::outcome::{Outcome, RetryPolicy};
-use crate::state::Transaction;
-use crate::store::{Committed, Completion, DeliveryId, FunctionId, ReadyDelivery, ReplayId, Store, StoreError, Stream};
+use crate::state::{Place, Transaction};
+use crate::store::{
+    Committed, Completed, Completion, DeliveryId, FunctionId, ReadyDelivery, ReplayId, Store, StoreError, Stream,
+};
+use crate::telemetry::FunctionMetrics;
 
 /// Runs one function; the sandbox's side of the dispatcher.
 pub trait Runner: Send + Sync + 'static {
@@ -78,6 +83,8 @@ pub struct Worker {
     pub retry: RetryPolicy,
     /// What runs it.
     pub runner: Arc<dyn Runner>,
+    /// What its attempts are counted in.
+    pub metrics: Arc<FunctionMetrics>,
 }
 
 /// A handle to the dispatcher; cheap to clone.
@@ -91,10 +98,10 @@ struct Inner {
     /// Of all functions together.
     running_max: u32,
     state: Mutex<State>,
+    /// At state that several attempts change at once.
+    turns: Turns,
     /// What ends of attempts weigh that the store has and did not commit yet.
     uncommitted: AtomicUsize,
-    /// At the state that several attempts change at once.
-    turns: Turns,
     /// Woken when an earlier retry than the one that is waited for came up.
     alarm: Notify,
     tasks: TaskTracker,
@@ -113,10 +120,19 @@ struct State {
     /// A worker is on its way that has not looked for work yet.
     worker_comes: bool,
     stopping: bool,
+    /// Attempts that used state and are not committed: they may have to run again.
+    unsure: HashMap<DeliveryId, (ReadyDelivery, Measured)>,
+    /// Deliveries that run again, with what another changed.
+    again: HashMap<DeliveryId, Place>,
 }
 
-/// The longest wait for the next retry: bounds how late one is when the wall clock jumps forward.
-const ALARM_MAX: Duration = Duration::from_secs(10);
+/// A delivery that is to run now.
+struct Picked {
+    worker: Worker,
+    delivery: ReadyDelivery,
+    /// What another changed, when it ran before.
+    changed: Option<Place>,
+}
 
 /// Bytes of published events that wait for their commit, with [`COMPLETION_BYTES`] for each attempt that ended: some
 /// four group commits. Past it nothing more is started.
@@ -135,8 +151,8 @@ impl Dispatcher {
             clock,
             running_max: running_max.max(1),
             state: Mutex::default(),
-            uncommitted: AtomicUsize::new(0),
             turns: Turns::default(),
+            uncommitted: AtomicUsize::new(0),
             alarm: Notify::new(),
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -188,6 +204,11 @@ impl Dispatcher {
         self.lock().halted.remove(&replay);
     }
 
+    /// How many deliveries of each function wait in memory now.
+    pub fn held(&self) -> HashMap<FunctionId, u32> {
+        self.lock().functions.iter().map(|(id, function)| (*id, function.waiting())).collect()
+    }
+
     /// Starts nothing more and waits for what runs, at most for `limit`; answers how many were left running. What
     /// was not finished stays pending in the store.
     pub async fn drain(&self, limit: Duration) -> u32 {
@@ -208,9 +229,12 @@ impl Dispatcher {
         let mut state = self.lock();
         let mut earliest_retry_ms = None;
         for (completion, result) in settled {
-            weight += attempt::weight_of(&completion);
             if let Err(StoreError::Full) = result {
                 self.0.tasks.spawn_on(self.clone().commit_later(completion), &self.0.runtime);
+                continue;
+            }
+            weight += weight_of(&completion);
+            if !completion.state.is_empty() && self.has_to_go_on(&mut state, &completion, result) {
                 continue;
             }
             let retry_at_ms = attempt::retry_at_ms(&completion);
@@ -234,11 +258,40 @@ impl Dispatcher {
         }
     }
 
+    /// What follows on the commit of an attempt that used state. `false` when it is over.
+    fn has_to_go_on(&self, state: &mut State, completion: &Completion, result: Result<Completed, StoreError>) -> bool {
+        let Some((delivery, measured)) = state.unsure.remove(&completion.delivery) else { return false };
+        let Some(function) = state.functions.get_mut(&completion.function) else { return false };
+        let metrics = &function.worker.metrics;
+        match result {
+            Ok(Completed::Conflict(place)) => {
+                measured.runs_again(metrics);
+                state.again.insert(delivery.id, place);
+                function.lane(Stream::of(delivery.replay)).again(delivery);
+                self.consider(state, completion.function);
+            }
+            Ok(Completed::OverQuota(message)) => {
+                let failed = attempt::over_quota(&self.0, &function.worker, &delivery, completion, message);
+                measured.ended(metrics, &failed);
+                self.0.tasks.spawn_on(self.clone().settle(failed), &self.0.runtime);
+            }
+            Ok(Completed::Committed) | Err(_) => {
+                measured.ended(metrics, completion);
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn settle(self, completion: Completion) {
+        self.0.uncommitted.fetch_add(weight_of(&completion), Ordering::Relaxed);
+        // The store says itself when it is gone for good; the delivery is pending when it is opened again.
+        let _ = self.0.store.settle(Arc::new(completion)).await;
+    }
+
     async fn commit_later(self, completion: Arc<Completion>) {
-        attempt::commit_when_there_is_room(&*self.0.store, &completion).await;
-        let retry_at_ms = attempt::retry_at_ms(&completion);
-        self.change(completion.function, |function| function.ended(completion.delivery, retry_at_ms));
-        self.0.alarm.notify_one();
+        let result = attempt::commit_when_there_is_room(&*self.0.store, &completion).await;
+        self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
     }
 
     /// After every change of a function's lanes: gives them a turn when they can use one, and loads when they are
@@ -284,19 +337,29 @@ impl Dispatcher {
             state.worker_comes = false;
             self.pick(&mut state)
         };
-        while let Some((worker, delivery)) = next {
-            let end = attempt::make(&self.0, &worker, &delivery).await;
+        while let Some(Picked { worker, delivery, changed }) = next {
+            let (completion, measured, turn) = attempt::make(&self.0, &worker, &delivery, changed).await;
+            self.0.uncommitted.fetch_add(weight_of(&completion), Ordering::Relaxed);
+            if completion.state.is_empty() {
+                measured.ended(&worker.metrics, &completion);
+            } else {
+                self.lock().unsure.insert(delivery.id, (delivery.clone(), measured));
+            }
+            let completion = Arc::new(completion);
+            if turn.is_some() && !completion.state.lists.is_empty() {
+                // A list of keys shows what is committed, so whoever has the next turn has to find it committed.
+                let result = self.0.store.complete(completion.clone()).await;
+                self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
+            } else {
+                // The store says itself when it is gone for good; the delivery is pending when it is opened again.
+                let _ = self.0.store.settle(completion).await;
+            }
+            drop(turn);
             let mut state = self.lock();
             state.running = state.running.saturating_sub(1);
             state.replaying = state.replaying.saturating_sub(u32::from(delivery.replay.is_some()));
             if let Some(function) = state.functions.get_mut(&delivery.function) {
                 function.lane(Stream::of(delivery.replay)).ran();
-                if let End::Committed(retry_at_ms) = end {
-                    function.ended(delivery.id, retry_at_ms);
-                }
-            }
-            if let End::Committed(Some(_)) = end {
-                self.0.alarm.notify_one();
             }
             self.consider(&mut state, delivery.function);
             next = self.pick(&mut state);
@@ -304,7 +367,7 @@ impl Dispatcher {
     }
 
     /// The next delivery to run: functions take turns.
-    fn pick(&self, state: &mut State) -> Option<(Worker, ReadyDelivery)> {
+    fn pick(&self, state: &mut State) -> Option<Picked> {
         while self.has_room(state) {
             let replays = self.has_room_for_replays(state);
             let (id, stream) = state.queue.next(replays)?;
@@ -314,7 +377,10 @@ impl Dispatcher {
             if !function.has_room(stream) {
                 continue;
             }
-            let picked = Self::pick_of(function, stream, &state.halted);
+            let picked = Self::pick_of(function, stream, &state.halted).map(|delivery| {
+                let changed = if state.again.is_empty() { None } else { state.again.remove(&delivery.id) };
+                Picked { worker: function.worker.clone(), delivery, changed }
+            });
             state.running += u32::from(picked.is_some());
             state.replaying += u32::from(picked.is_some() && stream == Stream::Replay);
             self.consider(state, id);
@@ -327,11 +393,11 @@ impl Dispatcher {
     }
 
     /// The next delivery of a function; those of replays that are halted are left to whoever halted them.
-    fn pick_of(function: &mut Function, stream: Stream, halted: &HashSet<ReplayId>) -> Option<(Worker, ReadyDelivery)> {
+    fn pick_of(function: &mut Function, stream: Stream, halted: &HashSet<ReplayId>) -> Option<ReadyDelivery> {
         let lane = function.lane(stream);
         while let Some(delivery) = lane.pick() {
             if delivery.replay.is_none_or(|replay| !halted.contains(&replay)) {
-                return Some((function.worker.clone(), delivery));
+                return Some(delivery);
             }
             lane.ran();
             lane.ended(delivery.id, None);
@@ -352,62 +418,10 @@ impl Dispatcher {
     fn change_lane(&self, id: FunctionId, stream: Stream, change: impl FnOnce(&mut Lane)) {
         self.change(id, |function| change(function.lane(stream)));
     }
+}
 
-    fn load(&self, function: FunctionId, stream: Stream, after: DeliveryId) {
-        let dispatcher = self.clone();
-        self.0.runtime.spawn(async move {
-            match dispatcher.0.store.ready(function, stream, after, LOAD_MAX).await {
-                Ok(found) => dispatcher.change_lane(function, stream, |lane| lane.loaded(after, found)),
-                Err(error) => {
-                    tracing::warn!("loading deliveries: {error}");
-                    tokio::time::sleep(STORE_RETRY).await;
-                    dispatcher.change_lane(function, stream, |lane| lane.load_failed(after));
-                }
-            }
-        });
-    }
-
-    /// Loads retries when they are due, as long as there is a dispatcher.
-    async fn watch_retries(inner: std::sync::Weak<Inner>) {
-        loop {
-            let Some(dispatcher) = inner.upgrade().map(Self) else { return };
-            let now_ms = dispatcher.0.clock.now_ms();
-            for (function, stream, limit) in dispatcher.start_due_loads(now_ms) {
-                let (found, next_due_ms) = match dispatcher.0.store.due(function, stream, now_ms, limit).await {
-                    Ok(answer) => answer,
-                    Err(error) => {
-                        tracing::warn!("loading retries: {error}");
-                        (Vec::new(), Some(now_ms + STORE_RETRY.as_millis() as UnixMs))
-                    }
-                };
-                dispatcher.change_lane(function, stream, |lane| lane.loaded_due(found, next_due_ms));
-            }
-            let wait = dispatcher.until_next_retry();
-            let _ = tokio::time::timeout(wait, dispatcher.0.alarm.notified()).await;
-        }
-    }
-
-    /// The lanes whose next retry is due, each with how many to load.
-    fn start_due_loads(&self, now_ms: UnixMs) -> Vec<(FunctionId, Stream, usize)> {
-        let mut due = Vec::new();
-        for (id, function) in &mut self.lock().functions {
-            for stream in Stream::ALL {
-                let lane = function.lane(stream);
-                if lane.next_due_ms().is_some_and(|at_ms| at_ms <= now_ms) {
-                    due.push((*id, stream, lane.start_load_due()));
-                }
-            }
-        }
-        due
-    }
-
-    fn until_next_retry(&self) -> Duration {
-        let next_ms = self.lock().functions.values().filter_map(Function::next_due_ms).min();
-        next_ms.map_or(ALARM_MAX, |at_ms| {
-            let wait_ms = u64::try_from(at_ms.saturating_sub(self.0.clock.now_ms())).unwrap_or_default();
-            Duration::from_millis(wait_ms).min(ALARM_MAX)
-        })
-    }
+fn weight_of(completion: &Completion) -> usize {
+    COMPLETION_BYTES + completion.publishes.iter().map(|new| new.event.size()).sum::<usize>() + completion.state.size()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod event;
 pub mod listener;
 pub mod logs;
 pub mod manifest;
+pub mod otlp;
 pub mod outcome;
 pub mod pattern;
 pub mod router;
@@ -17,6 +18,7 @@ pub mod sandbox;
 pub mod source;
 pub mod state;
 pub mod store;
+pub mod telemetry;
 
 /// glibc's allocator grows its heaps by `mprotect`, which takes the lock that resetting a guest's memory needs too: two
 /// threads at full load spent a fifth of their time in it.

@@ -57,6 +57,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every [`Outcome::kind`].
+    pub const KINDS: [&'static str; 10] =
+        ["done", "retry", "reject", "trap", "timeout", "out-of-memory", "denied", "quota", "unavailable", "loop"];
+
     /// The word for this outcome in tables, JSON, metrics and the store.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -191,6 +195,24 @@ mod tests {
 
     fn retry(after: Option<Duration>) -> Outcome {
         Outcome::Retry { message: "gateway down".into(), after }
+    }
+
+    #[test]
+    fn every_outcome_has_its_kind_among_the_kinds() {
+        let message = String::new();
+        let all = [
+            Outcome::Done,
+            retry(None),
+            Outcome::Reject { message: message.clone() },
+            Outcome::Trap { message: message.clone() },
+            Outcome::Timeout { limit: Duration::ZERO },
+            Outcome::OutOfMemory { limit_bytes: 0 },
+            Outcome::Denied { message: message.clone() },
+            Outcome::Quota { message: message.clone() },
+            Outcome::Unavailable { message },
+            Outcome::Loop { hops: 1 },
+        ];
+        assert_eq!(all.map(|outcome| outcome.kind()), Outcome::KINDS);
     }
 
     #[test]

@@ -15,9 +15,11 @@ mod fate;
 mod function;
 mod host;
 mod imports;
+mod inspect;
 mod keyvalue;
 mod limits;
 mod log;
+mod producers;
 mod publish;
 mod state;
 mod stdio;
@@ -36,12 +38,14 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
+use crate::telemetry;
 use cache::{Cache, hex};
 use engine::Ticker;
 use host::State;
 
 pub use answer::{Answer, BodyError, Visit};
 pub use function::{Attempt, Call, Function};
+pub use inspect::{Import, Inspection, Interface, Supply, inspect};
 pub use log::{Level, LogLine, LogSink};
 pub use state::{StateGrant, StateSource};
 
@@ -222,6 +226,7 @@ struct Shared {
     ticker: Ticker,
     /// One permit for each instance that the pool has room for.
     room: Semaphore,
+    concurrency: u32,
 }
 
 impl Sandbox {
@@ -236,7 +241,16 @@ impl Sandbox {
         let cache = Cache::open(cache_dir, engine.clone()).map_err(|error| SandboxError::Cache { path, error })?;
         let ticker = Ticker::start(engine.clone()).map_err(|e| SandboxError::Engine(e.to_string()))?;
         let room = Semaphore::new(concurrency as usize);
-        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, room })))
+        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, room, concurrency })))
+    }
+
+    /// How it is doing.
+    pub fn figures(&self) -> telemetry::Sandbox {
+        let Shared { room, concurrency, cache, .. } = &*self.0;
+        let instances = *concurrency as usize - room.available_permits().min(*concurrency as usize);
+        let (cache_hits, cache_misses) = cache.loads();
+        let instances_max = u64::from(*concurrency);
+        telemetry::Sandbox { instances: instances as u64, instances_max, cache_hits, cache_misses }
     }
 
     /// Reads, checks, compiles (or takes from the cache) and links a function. Takes seconds for a large one that is
@@ -254,8 +268,15 @@ impl Sandbox {
 fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
     let path = spec.component.display().to_string();
     let invalid = |message: String| LoadError::Invalid { path: path.clone(), message };
-    let bytes = read(&spec.component, spec.digest.as_deref())?;
-    let is_module = bytes.get(6) == Some(&0);
+    let bytes = read(&spec.component)?;
+    if let Some(expected) = spec.digest
+        && let found = hex(&Sha256::digest(&bytes))
+        && !expected.eq_ignore_ascii_case(&found)
+    {
+        return Err(LoadError::Digest { path, expected, found });
+    }
+    let bytes = checked(bytes, &path)?;
+    let is_module = census::is_module(&bytes);
     let bytes = if is_module { adapt::component(&shared.engine, bytes).map_err(invalid)? } else { bytes };
     let component = shared.cache.component(&bytes);
     let component = component.map_err(|error| invalid(format!("is not a valid component: {error:#}")))?;
@@ -267,10 +288,9 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
     if !missing.is_empty() {
         return Err(LoadError::Imports { path, missing });
     }
-    let memory_at_start =
-        component.resources_required().and_then(|r| r.max_initial_memory_size).unwrap_or(0) * 64 * 1024;
-    if memory_at_start > spec.memory {
-        return Err(LoadError::Memory { path, needed: memory_at_start / 1024, limit: spec.memory / 1024 });
+    let needed = memory_at_start(&component);
+    if needed > spec.memory {
+        return Err(LoadError::Memory { path, needed: needed / 1024, limit: spec.memory / 1024 });
     }
     let Spec { name, uri, timeout, memory, grants, .. } = spec;
     let identity = function::Identity { name, uri, timeout, memory, grants };
@@ -281,29 +301,32 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
         .map_err(|error| invalid(format!("does not fit this version of Evoke: {error:#}")))
 }
 
-const EXPECTED: &str =
+/// What a function exports, in words.
+pub const EXPECTED: &str =
     "a function exports evoke:function/handler@0.1.0, wasi:http/incoming-handler@0.2 or wasi:cli/run@0.2";
 
-/// The component or core module of a file in binary form, checked as far as that goes without compiling.
-fn read(file: &Path, digest: Option<&str>) -> Result<Vec<u8>, LoadError> {
+/// The linear memory that it starts with, in bytes.
+fn memory_at_start(component: &Component) -> u64 {
+    component.resources_required().and_then(|r| r.max_initial_memory_size).unwrap_or(0) * 64 * 1024
+}
+
+/// What is in a component's file.
+fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
     let path = file.display().to_string();
     let mut bytes = Vec::new();
     let taken = std::fs::File::open(file).and_then(|f| f.take(COMPONENT_SIZE_MAX + 1).read_to_end(&mut bytes));
-    if let Err(error) = taken {
-        return Err(LoadError::Read { path, error });
+    match taken {
+        Err(error) => Err(LoadError::Read { path, error }),
+        Ok(_) if bytes.len() as u64 > COMPONENT_SIZE_MAX => Err(LoadError::TooLarge { path, max: COMPONENT_SIZE_MAX }),
+        Ok(_) => Ok(bytes),
     }
-    if bytes.len() as u64 > COMPONENT_SIZE_MAX {
-        return Err(LoadError::TooLarge { path, max: COMPONENT_SIZE_MAX });
-    }
-    let found = hex(&Sha256::digest(&bytes));
-    if let Some(expected) = digest
-        && !expected.eq_ignore_ascii_case(&found)
-    {
-        return Err(LoadError::Digest { path, expected: expected.to_owned(), found });
-    }
-    let invalid = |message: String| LoadError::Invalid { path: path.clone(), message };
+}
+
+/// The component or core module of a file in binary form, checked as far as that goes without compiling.
+fn checked(mut bytes: Vec<u8>, path: &str) -> Result<Vec<u8>, LoadError> {
+    let invalid = |message: String| LoadError::Invalid { path: path.to_owned(), message };
     if !bytes.starts_with(b"\0asm") {
-        bytes = binary(&bytes, &path)?;
+        bytes = binary(&bytes, path)?;
     }
     // After the magic number, a module has version 1 of layer 0, and a component any version of layer 1.
     if !matches!(bytes.get(4..8), Some([1, 0, 0, 0] | [_, _, 1, 0])) {

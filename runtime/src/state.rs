@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// Names a write, over all buckets of a store: each has a higher one than those before it. 0 is that of a key that
-/// is not there.
+/// Names what was written, over all buckets of a store: no two transactions have the same. 0 is that of a key that is
+/// not there.
 pub type Version = u64;
 
 /// The longest key, in bytes: a few dozen fit a page of the store.
@@ -19,7 +19,7 @@ pub const KEY_BYTES_MAX: usize = 512;
 pub struct Entry {
     /// What is kept.
     pub value: Bytes,
-    /// The write that it is from; never 0.
+    /// The transaction that wrote it; never 0.
     pub version: Version,
 }
 
@@ -130,6 +130,8 @@ pub struct Transaction {
     pub lists: Vec<(Arc<str>, Version)>,
     /// What each bucket may hold after it.
     pub quota: Quota,
+    /// That of what it writes, when it is known before the commit; else 0.
+    pub version: Version,
 }
 
 impl Transaction {

@@ -4,6 +4,8 @@
 
 mod answer;
 mod backlog;
+mod counts;
+mod filter;
 pub mod memory;
 mod replay;
 pub mod sqlite;
@@ -27,6 +29,8 @@ use crate::event::Event;
 use crate::state::{Entry, Keys, Place, Transaction, Usage};
 
 pub use self::backlog::{Amount, Backlog, Origin};
+pub use self::counts::{CheckReport, Counts, Removed, Totals};
+pub use self::filter::{DeadFilter, EventFilter, Retention};
 pub use self::replay::{NewReplay, Replay, ReplayId, ReplayState, Step, Stream};
 
 /// A position in the total order of accepted events; the first is 1.
@@ -204,9 +208,10 @@ pub struct Completion {
 }
 
 /// What became of a completion.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Completed {
     /// It is committed, or was before.
+    #[default]
     Committed,
     /// The attempt read what another changed meanwhile: nothing of it was committed.
     Conflict(Place),
@@ -239,137 +244,6 @@ pub struct DeliveryRecord {
     pub attempts: Vec<AttemptRecord>,
 }
 
-/// Which events to list.
-#[derive(Debug, Clone, Default)]
-pub struct EventFilter {
-    /// Only events of this type; a trailing `*` matches any ending.
-    pub type_: Option<String>,
-    /// Only events of this source.
-    pub source: Option<String>,
-    /// Only events after this position, in ascending order; `None` lists the newest.
-    pub after: Option<Seq>,
-    /// Only events before this position.
-    pub before: Option<Seq>,
-    /// Only events that were accepted at this time or later.
-    pub since_ms: Option<UnixMs>,
-    /// Only events that were accepted before this time.
-    pub until_ms: Option<UnixMs>,
-    /// At most this many.
-    pub limit: usize,
-}
-
-/// Which dead letters are meant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeadFilter {
-    /// All of them.
-    All,
-    /// Those of a function, by full name.
-    Function(String),
-    /// One.
-    Delivery(DeliveryId),
-}
-
-/// How many deliveries a function has in each state.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Ready to run.
-    pub ready: u64,
-    /// Waiting for another attempt.
-    pub retrying: u64,
-    /// Waiting for an earlier one of their order key.
-    pub blocked: u64,
-    /// Done.
-    pub done: u64,
-    /// Given up.
-    pub dead: u64,
-    /// Given up and let go.
-    pub purged: u64,
-    /// Of those that are done or purged, how many retention removed.
-    pub removed: u64,
-}
-
-impl Counts {
-    /// How many are in a state.
-    pub fn get(&self, state: DeliveryState) -> u64 {
-        match state {
-            DeliveryState::Ready => self.ready,
-            DeliveryState::Retrying => self.retrying,
-            DeliveryState::Blocked => self.blocked,
-            DeliveryState::Done => self.done,
-            DeliveryState::Dead => self.dead,
-            DeliveryState::Purged => self.purged,
-        }
-    }
-
-    /// The same, to be changed.
-    pub fn of(&mut self, state: DeliveryState) -> &mut u64 {
-        match state {
-            DeliveryState::Ready => &mut self.ready,
-            DeliveryState::Retrying => &mut self.retrying,
-            DeliveryState::Blocked => &mut self.blocked,
-            DeliveryState::Done => &mut self.done,
-            DeliveryState::Dead => &mut self.dead,
-            DeliveryState::Purged => &mut self.purged,
-        }
-    }
-
-    /// Deliveries that are owed still.
-    pub fn pending(&self) -> u64 {
-        self.ready + self.retrying + self.blocked
-    }
-
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        self.pending() + self.done + self.dead + self.purged
-    }
-}
-
-/// What a store ever had, in numbers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Events accepted.
-    pub events: u64,
-    /// Deliveries that these events were owed when they were accepted.
-    pub owed: u64,
-    /// Deliveries that replays added.
-    pub replayed: u64,
-    /// What of this retention removed.
-    pub removed: Removed,
-    /// Deliveries by function, by full name.
-    pub functions: BTreeMap<String, Counts>,
-}
-
-/// What retention removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Removed {
-    /// Events.
-    pub events: u64,
-    /// Deliveries that they were owed when they were accepted.
-    pub owed: u64,
-    /// Deliveries that replays had added.
-    pub replayed: u64,
-    /// The newest of them: events up to here may be gone.
-    pub to: Seq,
-}
-
-/// What is kept of what is over. Events with a delivery that is pending or dead are always kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// How long after they were accepted.
-    pub age: Duration,
-    /// How large the store may be in bytes, without space that is free in it.
-    pub bytes: u64,
-}
-
-/// What `check` found: conservation holds and the store is sound when `problems` is empty.
-#[derive(Debug, Clone, Default)]
-pub struct CheckReport {
-    /// The numbers.
-    pub totals: Totals,
-    /// What is wrong, for people; at most 100 lines.
-    pub problems: Vec<String>,
-}
-
 /// How long a source and id are known by default: longer than producers try again, short enough that nobody waits for
 /// an id to be free.
 pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
@@ -377,9 +251,9 @@ pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// An I/O or integrity error. Nothing of the call was committed, and the store takes no more writes until it
-    /// is opened again: after a failed sync nobody knows what is on disk.
-    #[error("the store failed and takes no more writes: {0}")]
+    /// An I/O or integrity error. The store takes no more writes until it is opened again: after a failed sync nobody
+    /// knows what is on disk. What was written with it may be there then, or not: whole or not at all.
+    #[error("the store failed: {0}")]
     Failed(String),
     /// The disk is full. Nothing of the call was committed; writes work again when there is room.
     #[error("the store has no room left on its disk; nothing was written")]
@@ -407,7 +281,7 @@ pub type CommitSink = Box<dyn Fn(Committed) + Send + Sync>;
 /// A durable bus store.
 ///
 /// Writes are applied in the order of the calls. When the answer to a write resolves to `Ok`, the write is durably
-/// committed; when it resolves to an error, nothing of it is.
+/// committed; when it resolves to an error, nothing of it is, but for [`StoreError::Failed`], after which nobody knows.
 pub trait Store: Send + Sync + 'static {
     /// Names that belong to functions, to ids that stay the same for the life of the store.
     fn register(&self, functions: Vec<String>) -> Answer<Vec<FunctionId>>;
@@ -484,6 +358,14 @@ pub trait Store: Send + Sync + 'static {
     /// from memory.
     fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>>;
 
+    /// The same, with what was staged and is not committed yet: for an attempt, which is judged in its turn.
+    fn state_ahead(&self, bucket: &str, key: &str) -> Answer<Option<Entry>>;
+
+    /// Shows what a transaction writes to those that read ahead, so that an attempt need not wait for the commit of
+    /// the one before. The error is what was changed since it was read: it would be a conflict, and nothing is shown.
+    /// What was staged has to be settled or completed; it is shown until that is committed or refused.
+    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place>;
+
     /// The first `limit` keys of a bucket behind `after`.
     fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys>;
 
@@ -523,6 +405,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The numbers, which run along: nothing is counted, so that it takes the same time with any number of events.
     fn totals(&self) -> Answer<Totals>;
+
+    /// Its files on disk, in bytes.
+    fn size_bytes(&self) -> Answer<u64>;
 
     /// Verifies conservation and integrity: counts, and compares with the numbers that run along.
     fn check(&self) -> Answer<CheckReport>;

@@ -10,22 +10,30 @@ use futures_util::FutureExt;
 
 use super::problem::Problem;
 use super::view::{Counts, Function, Source, Status};
-use super::{Admin, Answer};
+use super::{Admin, Answer, Phase};
 use super::{FunctionStatus, SourceStatus};
 
 /// How long the store may take to answer before it counts as stuck.
-const STORE_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) async fn health() -> Json<serde_json::Value> {
-    Json(serde_json::json!({ "status": "alive" }))
+pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Answer<Json<serde_json::Value>> {
+    store_lives(&admin)?;
+    Ok(Json(serde_json::json!({ "status": "alive" })))
+}
+
+fn store_lives(admin: &Admin) -> Answer<()> {
+    match admin.store.failure().now_or_never() {
+        Some(reason) => Err(Problem::later(1, format!("the store failed: {reason}"))),
+        None => Ok(()),
+    }
 }
 
 pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Answer<Json<serde_json::Value>> {
-    if admin.stop.is_cancelled() {
-        return Err(Problem::later(1, "it is stopping"));
-    }
-    if let Some(reason) = admin.store.failure().now_or_never() {
-        return Err(Problem::later(1, format!("the store failed: {reason}")));
+    store_lives(&admin)?;
+    match *admin.phase.borrow() {
+        Phase::Starting => return Err(Problem::later(1, "it is starting: functions are being loaded")),
+        Phase::Draining => return Err(Problem::later(1, "it is draining: it stops when what runs has ended")),
+        Phase::Running => {}
     }
     // A commit of nothing goes the way of all writes.
     match tokio::time::timeout(STORE_PATIENCE, admin.store.accept(Vec::new(), Vec::new())).await {
@@ -39,7 +47,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Answer<Json<Statu
     let totals = admin.store.totals().await?;
     let in_force = (admin.in_force)().await;
     let mut functions: BTreeMap<String, Function> = BTreeMap::new();
-    for FunctionStatus { name, concurrency, running } in in_force.functions {
+    for FunctionStatus { name, concurrency, running, held: _ } in in_force.functions {
         let (concurrency, deliveries) = (Some(concurrency), Counts::default());
         functions.insert(name.clone(), Function { name, in_force: true, running, concurrency, deliveries });
     }

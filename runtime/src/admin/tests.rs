@@ -25,6 +25,7 @@ struct Api {
     store: Arc<MemoryStore>,
     logs: LogBook,
     stop: CancellationToken,
+    phase: watch::Sender<Phase>,
     functions: Vec<FunctionId>,
     _data: tempfile::TempDir,
 }
@@ -36,9 +37,11 @@ impl Api {
         let functions = store.register(vec!["shop/charge".into(), "shop/receipt".into()]).await.unwrap();
         let (logs, stop) = (LogBook::open(data.path()).unwrap(), CancellationToken::new());
         let in_force = InForce {
-            functions: vec![FunctionStatus { name: "shop/charge".into(), concurrency: 8, running: 1 }],
+            functions: vec![FunctionStatus { name: "shop/charge".into(), concurrency: 8, running: 1, held: 2 }],
             sources: vec![SourceStatus { uri: "/shop/inbox".into(), kind: "files", trouble: Some("no folder".into()) }],
+            sandbox: telemetry::Sandbox::default(),
         };
+        let (phase_tx, phase) = watch::channel(Phase::Running);
         let admin = Admin {
             store: store.clone(),
             bus: Bus::new(store.clone(), routes::Router::default(), bus::Limits::default()),
@@ -47,9 +50,19 @@ impl Api {
             started: Instant::now(),
             in_force: Arc::new(move || Box::pin(std::future::ready(in_force.clone()))),
             explain: Arc::new(|_, _| Ok(Vec::new())),
+            metrics: Arc::default(),
+            phase,
             stop: stop.clone(),
         };
-        Self { service: TowerToHyperService::new(router(admin)), store, logs, stop, functions, _data: data }
+        Self {
+            service: TowerToHyperService::new(router(admin)),
+            store,
+            logs,
+            stop,
+            phase: phase_tx,
+            functions,
+            _data: data,
+        }
     }
 
     async fn send(&self, method: &str, path: &str, media_type: &str, body: Vec<u8>) -> Response<Body> {
@@ -90,8 +103,8 @@ impl Api {
         let (outcome, message) = (outcome.kind().to_owned(), outcome.message());
         let record =
             AttemptRecord { attempt: 1, started_ms: 1_000, duration_us: 900, outcome: outcome.into(), message };
-        let completion =
-            Completion { delivery, function: 1, record, verdict, publishes, state: Transaction::default() };
+        let state = Transaction::default();
+        let completion = Completion { delivery, function: 1, record, verdict, publishes, state };
         self.store.complete(Arc::new(completion)).await.unwrap();
     }
 
@@ -345,14 +358,17 @@ async fn status_shows_functions_in_force_and_those_that_are_gone() {
 }
 
 #[tokio::test]
-async fn it_is_alive_and_ready_until_it_stops() {
+async fn it_is_alive_throughout_and_ready_between_its_start_and_its_drain() {
     let api = Api::new().await;
-    assert_eq!(api.get("/healthz").await.0, 200);
-    assert_eq!(api.get("/readyz").await.0, 200);
-    api.stop.cancel();
-    let (status, problem) = api.get("/readyz").await;
-    assert_eq!((status, &problem["detail"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("it is stopping")));
-    assert_eq!(api.get("/healthz").await.0, 200);
+    for (phase, reason) in [(Phase::Starting, "starting"), (Phase::Draining, "draining")] {
+        api.phase.send_replace(phase);
+        let (status, problem) = api.get("/readyz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(problem["detail"].as_str().unwrap().contains(reason), "{problem}");
+        assert_eq!(api.get("/healthz").await.0, 200);
+        api.phase.send_replace(Phase::Running);
+        assert_eq!(api.get("/readyz").await.0, 200);
+    }
 }
 
 #[tokio::test]

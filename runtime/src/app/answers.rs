@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -29,11 +30,15 @@ pub(super) struct Answering {
     room: Arc<Semaphore>,
     logs: LogSink,
     clock: Clock,
+    /// What the ids of its requests begin with; each is told apart by its number.
+    ids: Uuid,
+    requests: AtomicU64,
 }
 
 impl Answering {
     pub(super) fn new(function: Arc<sandbox::Function>, concurrency: u32, logs: LogSink, clock: Clock) -> Self {
-        Self { function, room: Arc::new(Semaphore::new(concurrency as usize)), logs, clock }
+        let room = Arc::new(Semaphore::new(concurrency as usize));
+        Self { function, room, logs, clock, ids: Uuid::now_v7(), requests: AtomicU64::new(1) }
     }
 }
 
@@ -48,7 +53,7 @@ impl Answerer for Answering {
         async move {
             let seat = timeout(PATIENCE, self.room.clone().acquire_owned()).await;
             let Ok(Ok(seat)) = seat else { return Err(Unanswered::Busy) };
-            let id = format!("request-{}", Uuid::now_v7()).into();
+            let id = format!("request-{}-{}", self.ids, self.requests.fetch_add(1, Ordering::Relaxed)).into();
             let visit = Visit { request, id, seat, logs: self.logs.clone(), clock: self.clock.clone() };
             match self.function.answer(visit).await {
                 Ok(response) => Ok(response.map(|body| body.boxed_unsync())),

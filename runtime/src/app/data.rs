@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
+use crate::store::sqlite;
+
 /// A data folder that this process has to itself. Dropping it lets it go.
 pub(super) struct DataFolder {
     path: PathBuf,
@@ -16,7 +18,7 @@ pub(super) struct DataFolder {
 impl DataFolder {
     /// Makes the folder when it is not there, and takes it.
     pub(super) fn take(path: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(path).with_context(|| format!("cannot make the data folder {}", path.display()))?;
+        sqlite::make_folder(path).with_context(|| format!("cannot make the data folder {}", path.display()))?;
         let lock_path = path.join("lock");
         let lock = File::options()
             .create(true)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
@@ -16,6 +17,7 @@ use crate::router::{OrderBy, Router};
 use crate::sandbox::{self, Grants, Kind, LogSink, Sandbox, Spec, StateSource};
 use crate::source::http::Answerer;
 use crate::store::{FunctionId, Store};
+use crate::telemetry::Metrics;
 
 /// The functions of all apps, ready to be put in charge.
 pub(super) struct Functions {
@@ -67,10 +69,11 @@ pub(super) async fn load(
     store: &Arc<dyn Store>,
     logs: &LogSink,
     clock: &Clock,
+    metrics: &Metrics,
 ) -> anyhow::Result<Result<Functions, Diagnostics>> {
     let all = || manifests.iter().flat_map(|checked| checked.manifest.functions.iter().map(move |f| (checked, f)));
     let names: Vec<String> = all().map(|(checked, function)| full_name(&checked.manifest, function)).collect();
-    let ids = store.register(names.clone()).await?;
+    let ids = store.register(names.clone()).await.context("cannot note the functions in the store, evoke.db")?;
 
     let kept: Arc<dyn StateSource> = Arc::new(Kept(store.clone()));
     let mut problems = Diagnostics::default();
@@ -85,6 +88,7 @@ pub(super) async fn load(
                 answerers.insert(*id, Arc::new(answering));
             }
             Ok(loaded) => {
+                let metrics = metrics.function(loaded.name());
                 let state = function.allow.state.map(|_| kept.clone());
                 let runner = Sandboxed { function: loaded, state, logs: logs.clone(), clock: clock.clone() };
                 workers.push(Worker {
@@ -92,6 +96,7 @@ pub(super) async fn load(
                     concurrency: function.concurrency,
                     retry: retry_policy(function),
                     runner: Arc::new(runner),
+                    metrics,
                 });
             }
             Err(found) => problems.extend(found),

@@ -14,10 +14,12 @@ use crate::manifest::{Checked, HttpSource, Method, Origin, Source, SourceKind};
 use crate::source::http::{Answerer, Endpoint};
 use crate::source::{self, Context, Health};
 use crate::store::FunctionId;
+use crate::telemetry::{Ingress, Metrics};
 
 /// The sources that run, by the URI of their events.
 pub(super) struct Sources {
     bus: Bus,
+    metrics: Arc<Metrics>,
     clock: Clock,
     running: BTreeMap<String, Running>,
 }
@@ -32,8 +34,8 @@ struct Running {
 }
 
 impl Sources {
-    pub(super) fn new(bus: Bus, clock: Clock) -> Self {
-        Self { bus, clock, running: BTreeMap::new() }
+    pub(super) fn new(bus: Bus, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        Self { bus, metrics, clock, running: BTreeMap::new() }
     }
 
     /// Has exactly the sources of these manifests run: those that are as they were go on undisturbed.
@@ -63,8 +65,13 @@ impl Sources {
 
     fn start(&self, source: &Source, target: Target) -> Running {
         let (stop, health) = (CancellationToken::new(), Health::default());
+        let ingress = match &source.kind {
+            SourceKind::Http(_) => Ingress::Http,
+            SourceKind::Files(_) => Ingress::Files,
+            SourceKind::Timer(_) => Ingress::Timer,
+        };
         let context = Context {
-            bus: self.bus.clone(),
+            bus: self.bus.through(ingress, &self.metrics),
             uri: source.uri.clone(),
             target: target.clone(),
             clock: self.clock.clone(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::Clock;
+use crate::state::Transaction;
 use crate::store::memory::MemoryStore;
 use crate::store::{AttemptRecord, Completion, DeliveryId, NewDelivery, Verdict};
 
@@ -30,8 +31,8 @@ impl Road {
 
     async fn done(&self, delivery: DeliveryId, publishes: Vec<NewEvent>) {
         let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "done".into(), message: None };
-        let completion =
-            Completion { delivery, function: 1, record, verdict: Verdict::Done, publishes, state: Default::default() };
+        let (verdict, state) = (Verdict::Done, Transaction::default());
+        let completion = Completion { delivery, function: 1, record, verdict, publishes, state };
         self.store.complete(Arc::new(completion)).await.unwrap();
     }
 }

@@ -148,6 +148,15 @@ pub(super) fn span(duration_ms: u64) -> String {
     }
 }
 
+/// A size for people.
+pub(super) fn bytes(size: u64) -> String {
+    match size {
+        0..1_024 => format!("{size} B"),
+        1_024..1_048_576 => format!("{:.1} KiB", size as f64 / 1_024.0),
+        _ => format!("{:.1} MiB", size as f64 / 1_048_576.0),
+    }
+}
+
 /// A number of things.
 pub(super) fn count(n: impl TryInto<u64>, what: &str) -> String {
     let n = n.try_into().unwrap_or(u64::MAX);
@@ -183,6 +192,7 @@ mod tests {
     #[test]
     fn spans_and_numbers_are_in_units_of_people() {
         assert_eq!([850, 1_240, 2_500_000].map(micros), ["850 µs", "1.2 ms", "2.5 s"]);
+        assert_eq!([1_023, 1_536, 5_452_595].map(bytes), ["1023 B", "1.5 KiB", "5.2 MiB"]);
         assert_eq!([61_000, 3_720_000, 180_000_000].map(span), ["1 min 1 s", "1 h 2 min", "2 d 2 h"]);
         assert_eq!(
             [count(1u64, "delivery"), count(2u64, "delivery"), count(0u64, "event")],

@@ -2,57 +2,72 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::measure::Measured;
 use super::turns::Turn;
-use super::{COMPLETION_BYTES, Call, Inner, Ran, STORE_RETRY, Worker};
+use super::{Call, Inner, Ran, STORE_RETRY, Worker};
 use crate::bus::Target;
 use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::outcome::{self, Next, Outcome};
 use crate::state::{Place, Transaction};
 use crate::store::{
-    AttemptRecord, Completed, Completion, Lineage, NewEvent, ReadyDelivery, Store, StoreError, Verdict,
+    AttemptRecord, Completed, Completion, Lineage, NewEvent, ReadyDelivery, Result, Store, StoreError, Verdict,
 };
 
 /// Functions that an event may come through. A chain of this length is a loop: nobody draws one on purpose.
 pub(super) const HOPS_MAX: u32 = 64;
 
-/// How far the end of an attempt is.
-pub(super) enum End {
-    /// The store has it, and tells when it is committed.
-    Handed,
-    /// It is committed; when the delivery is tried again.
-    Committed(Option<UnixMs>),
-}
-
-/// Runs the function and has the store commit how it ended. An attempt without state cannot be in conflict with
-/// another: its end is handed over, and nobody waits for the commit.
+/// Runs the function; answers how it ended, to be committed.
 ///
-/// An attempt that read state which another changed before it was committed runs again: it is the same attempt still,
-/// and nothing is kept of how it went before.
-pub(super) async fn make(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery) -> End {
+/// An attempt that read state which another changed meanwhile runs again, when it has its turn at it: it is the same
+/// attempt still, and nothing is kept of how it went before. `changed` is what another changed the last time. The turn
+/// is over when the next can see what this one wrote.
+pub(super) async fn make<'a>(
+    inner: &'a Inner,
+    worker: &Worker,
+    delivery: &ReadyDelivery,
+    mut changed: Option<Place>,
+) -> (Completion, Measured, Option<Turn<'a>>) {
     let mut turn: Option<Turn<'_>> = None;
     loop {
-        let changed = match run(inner, worker, delivery, turn.is_some()).await {
-            Ok(end) => return end,
-            Err(changed) => changed,
-        };
-        if !turn.as_ref().is_some_and(|turn| turn.is_at(&changed)) {
+        if let Some(place) = changed
+            && !turn.as_ref().is_some_and(|turn| turn.is_at(&place))
+        {
             // One turn at a time: two that each wait for what the other has would wait for good.
-            drop(turn);
-            turn = Some(inner.turns.take(changed).await);
+            drop(turn.take());
+            turn = Some(inner.turns.take(place).await);
         }
+        let (mut completion, measured) = run(inner, worker, delivery).await;
+        changed = stage(inner, &mut completion.state, turn.is_some()).err();
+        if changed.is_none() {
+            return (completion, measured, turn);
+        }
+        measured.runs_again(&worker.metrics);
     }
 }
 
-/// Runs the function once. The error is what it read and another changed: nothing was committed.
-async fn run(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery, has_turn: bool) -> Result<End, Place> {
+/// Shows others what the attempt writes. The error is what another changed, or is about to.
+fn stage(inner: &Inner, state: &mut Transaction, has_turn: bool) -> std::result::Result<(), Place> {
+    if state.is_empty() {
+        return Ok(());
+    }
+    match inner.turns.taken(state) {
+        Some(place) if !has_turn => Err(place),
+        _ => inner.store.stage(state),
+    }
+}
+
+/// Runs the function once.
+async fn run(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery) -> (Completion, Measured) {
     let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
-    let Ran { mut outcome, published, state, duration } = worker.runner.run(call(inner, delivery, attempt)).await;
+    let call = call(inner, delivery, attempt);
+    let mut measured = Measured::start(inner.bus.spans(), &worker.metrics.name, delivery, &call);
+    let Ran { mut outcome, mut published, state, duration } = worker.runner.run(call).await;
     let mut publishes = Vec::new();
     if outcome == Outcome::Done {
+        measured.publishes(inner.bus.spans(), delivery, &mut published);
         match route(inner, delivery, published) {
             Ok(routed) => publishes = routed,
             Err(failed) => outcome = failed,
@@ -65,10 +80,7 @@ async fn run(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery, has_turn:
         Verdict::Dead(_) if !matches!(outcome, Outcome::Timeout { .. }) => state.only_reads(),
         Verdict::Dead(_) | Verdict::RetryAt(_) => Transaction::default(),
     };
-    if !has_turn && let Some(place) = inner.turns.taken(&state) {
-        return Err(place);
-    }
-    let record = |outcome: &Outcome| AttemptRecord {
+    let record = AttemptRecord {
         attempt,
         started_ms,
         duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
@@ -76,33 +88,23 @@ async fn run(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery, has_turn:
         message: outcome.message(),
     };
     let (id, function) = (delivery.id, delivery.function);
-    let completion = Completion { delivery: id, function, record: record(&outcome), verdict, publishes, state };
-    if completion.state.is_empty() {
-        hand_over(inner, completion).await;
-        return Ok(End::Handed);
-    }
-    match commit(inner, completion).await {
-        Ok(retry_at_ms) => Ok(End::Committed(retry_at_ms)),
-        Err(Uncommitted::Conflict(place)) => Err(place),
-        Err(Uncommitted::OverQuota(message)) => {
-            let outcome = Outcome::Quota { message };
-            let (record, verdict) = (record(&outcome), self::verdict(inner, worker, delivery, &outcome));
-            let (publishes, state) = (Vec::new(), Transaction::default());
-            hand_over(inner, Completion { delivery: id, function, record, verdict, publishes, state }).await;
-            Ok(End::Handed)
-        }
-    }
+    (Completion { delivery: id, function, record, verdict, publishes, state }, measured)
 }
 
-async fn hand_over(inner: &Inner, completion: Completion) {
-    inner.uncommitted.fetch_add(weight_of(&completion), Ordering::Relaxed);
-    // A store that is gone for good says so itself; the delivery is pending when it is opened again.
-    let _ = inner.store.settle(Arc::new(completion)).await;
-}
-
-/// What a completion weighs until it is committed, in bytes.
-pub(super) fn weight_of(completion: &Completion) -> usize {
-    COMPLETION_BYTES + completion.publishes.iter().map(|new| new.event.size()).sum::<usize>()
+/// What becomes of an attempt that was done, but for the room in a bucket of its state.
+pub(super) fn over_quota(
+    inner: &Inner,
+    worker: &Worker,
+    delivery: &ReadyDelivery,
+    completion: &Completion,
+    message: String,
+) -> Completion {
+    let outcome = Outcome::Quota { message };
+    let record =
+        AttemptRecord { outcome: outcome.kind().into(), message: outcome.message(), ..completion.record.clone() };
+    let verdict = verdict(inner, worker, delivery, &outcome);
+    let (publishes, state) = (Vec::new(), Transaction::default());
+    Completion { delivery: delivery.id, function: delivery.function, record, verdict, publishes, state }
 }
 
 fn verdict(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery, outcome: &Outcome) -> Verdict {
@@ -128,14 +130,18 @@ fn call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
 }
 
 /// The published events with who is owed them.
-fn route(inner: &Inner, delivery: &ReadyDelivery, published: Vec<Event>) -> Result<Vec<NewEvent>, Outcome> {
+fn route(
+    inner: &Inner,
+    delivery: &ReadyDelivery,
+    published: Vec<Event>,
+) -> std::result::Result<Vec<NewEvent>, Outcome> {
     let cause = &delivery.event;
     let hops = cause.lineage.hops + 1;
     if hops > HOPS_MAX && !published.is_empty() {
         return Err(Outcome::Loop { hops: HOPS_MAX });
     }
-    let Lineage { root, origin, .. } = cause.lineage;
-    let lineage = Lineage { cause: Some(delivery.id), root: Some(root.unwrap_or(cause.seq)), hops, origin };
+    let root = Some(cause.lineage.root.unwrap_or(cause.seq));
+    let lineage = Lineage { cause: Some(delivery.id), root, hops, origin: cause.lineage.origin };
     let router = inner.bus.router();
     let routed = published.into_iter().map(|event| {
         let deliveries = router
@@ -146,34 +152,6 @@ fn route(inner: &Inner, delivery: &ReadyDelivery, published: Vec<Event>) -> Resu
     routed.collect()
 }
 
-/// Why the end of an attempt does not stand.
-enum Uncommitted {
-    /// It read what another changed.
-    Conflict(Place),
-    /// A bucket would hold more than it may.
-    OverQuota(String),
-}
-
-/// Commits the end of an attempt; answers when another follows. While the disk is full the delivery keeps its place
-/// here and tries again.
-async fn commit(inner: &Inner, completion: Completion) -> Result<Option<UnixMs>, Uncommitted> {
-    let completion = Arc::new(completion);
-    loop {
-        match inner.store.complete(completion.clone()).await {
-            Ok(Completed::Committed) => break,
-            Ok(Completed::Conflict(place)) => return Err(Uncommitted::Conflict(place)),
-            Ok(Completed::OverQuota(refusal)) => return Err(Uncommitted::OverQuota(refusal)),
-            Err(StoreError::Full) => tokio::time::sleep(STORE_RETRY).await,
-            Err(error) => {
-                // The store is gone for good and says so itself; the delivery is pending when it is opened again.
-                tracing::debug!("an outcome was not committed: {error}");
-                return Ok(None);
-            }
-        }
-    }
-    Ok(retry_at_ms(&completion))
-}
-
 /// When the delivery is tried again.
 pub(super) fn retry_at_ms(completion: &Completion) -> Option<UnixMs> {
     match completion.verdict {
@@ -182,12 +160,14 @@ pub(super) fn retry_at_ms(completion: &Completion) -> Option<UnixMs> {
     }
 }
 
-/// Commits an end without state that the disk had no room for. Until it has, the delivery keeps its place.
-pub(super) async fn commit_when_there_is_room(store: &dyn Store, completion: &Arc<Completion>) {
+/// Commits an end that the disk had no room for. Until it has, the delivery keeps its place and tries again.
+pub(super) async fn commit_when_there_is_room(store: &dyn Store, completion: &Arc<Completion>) -> Result<Completed> {
     loop {
         tokio::time::sleep(STORE_RETRY).await;
-        if !matches!(store.complete(completion.clone()).await, Err(StoreError::Full)) {
-            return;
+        match store.complete(completion.clone()).await {
+            Err(StoreError::Full) => {}
+            // When the store is gone for good it says so itself; the delivery is pending when it is opened again.
+            other => return other,
         }
     }
 }

@@ -52,6 +52,11 @@ impl Function {
         self.live.lane.running + self.replay.lane.running
     }
 
+    /// Deliveries that wait in memory.
+    pub(super) fn waiting(&self) -> u32 {
+        self.live.lane.waiting() + self.replay.lane.waiting()
+    }
+
     /// Whether another delivery of this stream may run.
     pub(super) fn has_room(&self, stream: Stream) -> bool {
         let most = self.worker.concurrency;

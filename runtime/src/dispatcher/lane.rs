@@ -101,8 +101,19 @@ impl Lane {
         self.held.difference(&waiting).copied().collect()
     }
 
+    /// Deliveries that wait here.
+    pub(super) fn waiting(&self) -> u32 {
+        u32::try_from(self.fresh.len() + self.retries.len()).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn has_work(&self) -> bool {
         !self.fresh.is_empty() || !self.retries.is_empty()
+    }
+
+    /// Takes a delivery back whose attempt ran and has to run again, before others: it is held still.
+    pub(super) fn again(&mut self, delivery: ReadyDelivery) {
+        self.bytes += delivery.event.event.size();
+        self.fresh.push_front(delivery);
     }
 
     /// An attempt ran: there is room for another. Until it is committed the delivery is held, as a load would find it

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod state;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures_util::FutureExt;
@@ -7,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::bus::{Limits, Offer, Target};
+use crate::clock::UnixMs;
 use crate::router::{OrderBy, Router};
 use crate::store::memory::MemoryStore;
 use crate::store::{Counts, DeadFilter, NewDelivery, NewReplay, Seq, Step};
@@ -16,11 +19,15 @@ const START_MS: UnixMs = 1_700_000_000_000;
 /// A function made of a closure.
 struct Closure<F>(F);
 
-impl<F: Fn(Call) -> BoxFuture<'static, Outcome> + Send + Sync + 'static> Runner for Closure<F> {
+impl<F: Fn(Call) -> BoxFuture<'static, T> + Send + Sync + 'static, T: Into<Ran> + 'static> Runner for Closure<F> {
     fn run(&self, call: Call) -> BoxFuture<'_, Ran> {
-        let outcome = (self.0)(call);
-        let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
-        async move { Ran { outcome: outcome.await, published, state, duration } }.boxed()
+        (self.0)(call).map(T::into).boxed()
+    }
+}
+
+impl From<Outcome> for Ran {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, published: Vec::new(), state: Transaction::default(), duration: Duration::ZERO }
     }
 }
 
@@ -34,7 +41,10 @@ impl House {
     /// With functions 1, 2, … named a, b, …
     async fn new(running_max: u32, router: Router) -> Self {
         let clock = Clock::following_tokio(START_MS);
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+        Self::over(Arc::new(MemoryStore::new(clock.clone())), clock, running_max, router).await
+    }
+
+    async fn over(store: Arc<dyn Store>, clock: Clock, running_max: u32, router: Router) -> Self {
         store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
         let bus = Bus::new(store.clone(), router, Limits::default());
         let dispatcher = Dispatcher::start(&store, bus.clone(), clock, running_max);
@@ -77,11 +87,13 @@ impl House {
     }
 }
 
-fn worker<F>(id: FunctionId, concurrency: u32, run: F) -> Worker
+fn worker<F, T>(id: FunctionId, concurrency: u32, run: F) -> Worker
 where
-    F: Fn(Call) -> BoxFuture<'static, Outcome> + Send + Sync + 'static,
+    F: Fn(Call) -> BoxFuture<'static, T> + Send + Sync + 'static,
+    T: Into<Ran> + 'static,
 {
-    Worker { id, concurrency, retry: RetryPolicy::default(), runner: Arc::new(Closure(run)) }
+    let metrics = Arc::new(FunctionMetrics::new("shop/a".into()));
+    Worker { id, concurrency, retry: RetryPolicy::default(), runner: Arc::new(Closure(run)), metrics }
 }
 
 fn done() -> BoxFuture<'static, Outcome> {

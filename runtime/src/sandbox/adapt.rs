@@ -14,6 +14,8 @@ use super::census::sections;
 /// The zero at the end says that it is a function.
 const PROC_EXIT: &[u8] = b"\x16wasi_snapshot_preview1\x09proc_exit\x00";
 const EXIT_CODE: &[u8] = b"\x16evoke:runtime/commands\x09exit-code\x00";
+/// The interface of this import.
+pub(super) const EXIT: &str = "evoke:runtime/commands";
 /// What the adapted import is, in WIT; the host's side is in `bindings.rs`.
 const WIT: &str = "
     package evoke:runtime;

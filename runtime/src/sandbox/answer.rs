@@ -1,10 +1,11 @@
 //! HTTP components: each request is answered by a fresh instance, which takes and gives bodies piece by piece.
 //!
-//! The instance runs in a task of its own, as it goes on while its answer is sent. When the client is gone before all
-//! of the answer is, the task ends; when the guest fails midway, the answer ends with an error, never as if it were
-//! whole.
+//! A guest that is not done at once goes on in a task of its own while its answer is sent. When the client is gone
+//! before all of the answer is, the task ends; when the guest fails midway, the answer ends with an error, never as if
+//! it were whole.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,25 +57,28 @@ impl Function {
     pub async fn answer(self: &Arc<Self>, visit: Visit) -> Result<Response<Answer>, Outcome> {
         let method = visit.request.method().clone();
         let failed = Arc::new(AtomicBool::new(false));
-        let (head, answered) = oneshot::channel();
-        let mut guest = Guest(Some(tokio::spawn(self.clone().serve(visit, head, failed.clone()))));
-        let trap = |message: String| Err(Outcome::Trap { message });
+        let (head, mut answered) = oneshot::channel();
+        let mut guest = Box::pin(self.clone().serve(visit, head, failed.clone()));
+        // Most guests are done within their first turn. They need no task of their own, no thread to wake.
+        if let Poll::Ready(outcome) = poll_fn(|cx| Poll::Ready(guest.as_mut().poll(cx))).await {
+            let head = answered.try_recv().ok();
+            return if outcome == Outcome::Done { whole(&method, head).await } else { Err(outcome) };
+        }
+        let mut guest = Guest(Some(tokio::spawn(guest)));
         match answered.await {
-            // hyper would answer in its place.
-            Ok(Ok(response)) if response.status().is_informational() => {
-                trap(format!("answered with {}, which is no answer yet", response.status()))
+            Ok(head) => {
+                let response = sound(&method, head)?;
+                Ok(response.map(|body| Answer(Pieces::Stream { body, failed, guest })))
             }
-            Ok(Ok(response)) => Ok(sound(&method, response).map(|body| Answer { body, failed, guest })),
-            Ok(Err(code)) => trap(format!("answered with an error: {code:?}")),
             Err(_) => match guest.end().await {
-                Outcome::Done => trap("returned without an answer".into()),
+                Outcome::Done => Err(unanswered()),
                 outcome => Err(outcome),
             },
         }
     }
 
     /// Runs the guest to its end.
-    async fn serve(self: Arc<Self>, visit: Visit, head: Head, failed: Arc<AtomicBool>) -> Outcome {
+    async fn serve(self: Arc<Self>, visit: Visit, head: oneshot::Sender<Head>, failed: Arc<AtomicBool>) -> Outcome {
         let Visit { request, id, seat: _seat, logs, clock } = visit;
         let limit = self.identity.timeout;
         let Entry::Http(pre) = &self.entry else {
@@ -99,13 +103,13 @@ impl Function {
     }
 }
 
-type Head = oneshot::Sender<Result<Response<HyperOutgoingBody>, ErrorCode>>;
+type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
 
 async fn run(
     pre: &ProxyPre<State>,
     store: &mut Store<State>,
     request: Request<UnsyncBoxBody<Bytes, BodyError>>,
-    head: Head,
+    head: oneshot::Sender<Head>,
 ) -> wasmtime::Result<Outcome> {
     let guest = pre.instantiate_async(&mut *store).await?;
     let mut http = store.data_mut().http();
@@ -123,22 +127,68 @@ fn broken(error: BodyError) -> wasi_http::Error {
     }
 }
 
-/// Takes the length from an answer that has no body, unless it is that of the body which the answer stands for
-/// (RFC 9110, section 8.6): a client would wait for it.
-fn sound(method: &Method, mut response: Response<HyperOutgoingBody>) -> Response<HyperOutgoingBody> {
-    let stands_for_another = *method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED;
-    if response.body().is_end_stream() && !stands_for_another {
+fn trap(message: impl Into<String>) -> Outcome {
+    Outcome::Trap { message: message.into() }
+}
+
+fn unanswered() -> Outcome {
+    trap("returned without an answer")
+}
+
+/// The answer of a guest that is done: all of its body is here.
+async fn whole(method: &Method, head: Option<Head>) -> Result<Response<Answer>, Outcome> {
+    let response = sound(method, head.ok_or_else(unanswered)?)?;
+    let (head, mut body) = response.into_parts();
+    let (mut frames, mut length) = (Vec::new(), 0);
+    let mut has_trailers = false;
+    // Its other end is gone: this waits for nothing, except for tokio to give this task another turn.
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| trap(format!("answered with a broken body: {error:?}")))?;
+        has_trailers |= frame.is_trailers();
+        length += frame.data_ref().map_or(0, Bytes::len) as u64;
+        frames.push(frame);
+    }
+    let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if !stands_for_another(method, head.status) && announced.is_some_and(|announced: u64| announced != length) {
+        return Err(trap(format!("answered with {length} bytes where its content-length says otherwise")));
+    }
+    // Trailers can only follow a body in chunks.
+    let left = (!has_trailers).then_some(length);
+    Ok(Response::from_parts(head, Answer(Pieces::Whole { frames: frames.into_iter(), left })))
+}
+
+/// What can be answered. Takes the length from an answer that has no body, unless it is that of the body which the
+/// answer stands for: a client would wait for it.
+fn sound(method: &Method, head: Head) -> Result<Response<HyperOutgoingBody>, Outcome> {
+    let mut response = head.map_err(|code| trap(format!("answered with an error: {code:?}")))?;
+    // hyper would answer in its place.
+    if response.status().is_informational() {
+        return Err(trap(format!("answered with {}, which is no answer yet", response.status())));
+    }
+    if response.body().is_end_stream() && !stands_for_another(method, response.status()) {
         response.headers_mut().remove(CONTENT_LENGTH);
     }
-    response
+    Ok(response)
+}
+
+/// Whether an answer has the length of a body that it does not have (RFC 9110, section 8.6).
+fn stands_for_another(method: &Method, status: StatusCode) -> bool {
+    *method == Method::HEAD || status == StatusCode::NOT_MODIFIED
 }
 
 /// The body of an answer.
-pub struct Answer {
-    body: HyperOutgoingBody,
-    /// Set before the guest's end of the body goes, when it ended badly.
-    failed: Arc<AtomicBool>,
-    guest: Guest,
+pub struct Answer(Pieces);
+
+enum Pieces {
+    /// The guest is done, and this is all of it; with the bytes that are left, where no trailers follow.
+    Whole { frames: std::vec::IntoIter<Frame<Bytes>>, left: Option<u64> },
+    /// The guest goes on.
+    Stream {
+        body: HyperOutgoingBody,
+        /// Set before the guest's end of the body goes, when it ended badly.
+        failed: Arc<AtomicBool>,
+        guest: Guest,
+    },
 }
 
 impl Body for Answer {
@@ -146,30 +196,48 @@ impl Body for Answer {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if frame.is_none() {
-            if self.failed.load(Ordering::Acquire) {
-                return Poll::Ready(Some(Err("the function failed before its answer was whole".into())));
+        match &mut self.0 {
+            Pieces::Whole { frames, left } => {
+                let frame = frames.next();
+                let bytes = frame.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
+                *left = left.map(|left| left.saturating_sub(bytes));
+                Poll::Ready(frame.map(Ok))
             }
-            self.guest.let_go();
+            Pieces::Stream { body, failed, guest } => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                if frame.is_none() {
+                    if failed.load(Ordering::Acquire) {
+                        return Poll::Ready(Some(Err("the function failed before its answer was whole".into())));
+                    }
+                    guest.let_go();
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+            }
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.0 {
+            Pieces::Whole { frames, .. } => frames.len() == 0,
+            Pieces::Stream { body, .. } => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.0 {
+            Pieces::Whole { left, .. } => left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Pieces::Stream { body, .. } => body.size_hint(),
+        }
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
         // An empty body is never read.
-        if self.body.is_end_stream() {
-            self.guest.let_go();
+        if let Pieces::Stream { body, guest, .. } = &mut self.0
+            && body.is_end_stream()
+        {
+            guest.let_go();
         }
     }
 }

@@ -17,6 +17,8 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::telemetry::Counter;
+
 const MAGIC: &[u8; 8] = b"EVOKEAOT";
 const HEADER_BYTES: usize = MAGIC.len() + 32;
 /// Artefacts that nobody loaded for this long are removed: every rebuild of a function leaves one behind.
@@ -28,6 +30,8 @@ pub(super) struct Cache {
     engine_hash: u64,
     /// One compilation at a time: it uses every core, and its memory is a multiple of the component's size.
     compiling: Mutex<()>,
+    hits: Counter,
+    misses: Counter,
 }
 
 impl Cache {
@@ -38,7 +42,14 @@ impl Cache {
         fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        let cache = Self { folder, engine, engine_hash: hasher.finish(), compiling: Mutex::default() };
+        let cache = Self {
+            folder,
+            engine,
+            engine_hash: hasher.finish(),
+            compiling: Mutex::default(),
+            hits: Counter::default(),
+            misses: Counter::default(),
+        };
         cache.remove_unused()?;
         Ok(cache)
     }
@@ -49,18 +60,26 @@ impl Cache {
     pub(super) fn component(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
         let path = self.path(bytes);
         if let Some(component) = self.read(&path) {
+            self.hits.increment();
             return Ok(component);
         }
         let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
         // Another load may have compiled it meanwhile.
         if let Some(component) = self.read(&path) {
+            self.hits.increment();
             return Ok(component);
         }
+        self.misses.increment();
         let artefact = self.engine.precompile_component(bytes)?;
         if let Err(error) = self.write(&path, &artefact) {
             tracing::warn!(%error, path = %path.display(), "cannot keep a compiled function; the next start compiles it again");
         }
         load_own_artefact(&self.engine, &artefact)
+    }
+
+    /// How often a component was there, and how often it had to be compiled.
+    pub(super) fn loads(&self) -> (u64, u64) {
+        (self.hits.get(), self.misses.get())
     }
 
     fn path(&self, bytes: &[u8]) -> PathBuf {

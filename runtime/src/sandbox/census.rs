@@ -7,21 +7,32 @@
 /// Functions of all core modules in a binary component, and conversions between them and the outside; or those of a
 /// module.
 pub(super) fn functions(component: &[u8]) -> u64 {
-    let mut count: u64 = 0;
-    let mut nested = vec![component];
-    while let Some(bytes) = nested.pop() {
-        let is_component = bytes.get(6) == Some(&1);
-        for Section { id, body, .. } in sections(bytes) {
-            match (is_component, id) {
-                // A core module, or a component, within this one.
-                (true, 1 | 4) => nested.push(body),
-                // Canonical functions; the functions of a module.
-                (true, 8) | (false, 3) => count = count.saturating_add(leb128(body).map_or(0, |(n, _)| n)),
-                _ => {}
-            }
+    let of_part = |part| {
+        // The functions of a module; the canonical functions of a component.
+        let wanted = if is_module(part) { 3 } else { 8 };
+        let lists = sections(part).filter(move |section| section.id == wanted);
+        lists.map(|list| leb128(list.body).map_or(0, |(n, _)| n)).fold(0, u64::saturating_add)
+    };
+    parts(component).into_iter().map(of_part).fold(0, u64::saturating_add)
+}
+
+/// Whether it is a core module, and no component.
+pub(super) fn is_module(part: &[u8]) -> bool {
+    part.get(6) != Some(&1)
+}
+
+/// A module or component with all the modules and components within it, at any depth.
+pub(super) fn parts(component: &[u8]) -> Vec<&[u8]> {
+    let mut parts = vec![component];
+    let mut next = 0;
+    while let Some(&part) = parts.get(next) {
+        if !is_module(part) {
+            // A core module, or a component, within this one.
+            parts.extend(sections(part).filter(|section| matches!(section.id, 1 | 4)).map(|section| section.body));
         }
+        next += 1;
     }
-    count
+    parts
 }
 
 /// A section of a module or component.
@@ -50,7 +61,7 @@ fn section(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 }
 
 /// An unsigned 32-bit number, and what follows it.
-fn leb128(bytes: &[u8]) -> Option<(u64, &[u8])> {
+pub(super) fn leb128(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0;
     for (at, byte) in bytes.iter().enumerate().take(5) {
         value |= u64::from(byte & 0x7f) << (7 * at);

@@ -1,8 +1,11 @@
 //! How an attempt that did not succeed is told.
 
 use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time::error::Elapsed;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
@@ -26,11 +29,20 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 #[error("the deadline is reached")]
 pub(super) struct DeadlineReached;
 
+/// What a guest came to: nothing in time, a panic of the host, or its own end.
+pub(super) type Ended = Result<Result<wasmtime::Result<Outcome>, Box<dyn Any + Send>>, Elapsed>;
+
+/// Runs a guest for at most `limit`. Most end the first time they are polled, and never need a timer.
+pub(super) async fn within(limit: Duration, guest: impl Future<Output = wasmtime::Result<Outcome>>) -> Ended {
+    let mut guest = std::pin::pin!(AssertUnwindSafe(guest).catch_unwind());
+    match futures_util::poll!(guest.as_mut()) {
+        Poll::Ready(ended) => Ok(ended),
+        Poll::Pending => tokio::time::timeout(limit, guest).await,
+    }
+}
+
 /// How a guest ended, by its `timeout`, by a panic of the host, or by itself.
-pub(super) fn ended(
-    ended: Result<Result<wasmtime::Result<Outcome>, Box<dyn Any + Send>>, Elapsed>,
-    state: &State,
-) -> Outcome {
+pub(super) fn ended(ended: Ended, state: &State) -> Outcome {
     match ended {
         Err(_) => Outcome::Timeout { limit: state.identity.timeout },
         Ok(Err(panic)) => panicked(&*panic),
@@ -95,14 +107,14 @@ fn cause_in_limits(state: &State, message: &str) -> Option<Outcome> {
     if state.limits.memory_denied() {
         return Some(Outcome::OutOfMemory { limit_bytes: state.identity.memory });
     }
-    let told = |refused: &str| bounded(&format!("{refused}; the function then ended with: {message}"));
-    match state.session.refused() {
-        Some(Refusal::Quota(refused)) => return Some(Outcome::Quota { message: told(refused) }),
-        Some(Refusal::Bound(refused)) => return Some(Outcome::Denied { message: told(refused) }),
+    // A function may well go on without what it cannot keep, and fail for something else.
+    match state.session.refused(message) {
+        Some(Refusal::Quota(_)) => return Some(Outcome::Quota { message: message.to_owned() }),
+        Some(Refusal::Bound(_)) => return Some(Outcome::Denied { message: message.to_owned() }),
         Some(Refusal::Store(_)) | None => {}
     }
     let refused = state.publisher()?.refused()?;
-    Some(Outcome::Denied { message: told(&refused) })
+    Some(Outcome::Denied { message: bounded(&format!("{refused}; the function then ended with: {message}")) })
 }
 
 fn describe(error: &wasmtime::Error, state: &State) -> String {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
@@ -144,8 +143,7 @@ impl Function {
             Entry::Handler(_) | Entry::Http(_) => Task::Handle(publisher.clone()),
         };
         let mut store = self.store(task, log.clone(), started, call.state.clone());
-        let attempt = std::panic::AssertUnwindSafe(self.attempt(&mut store, &call)).catch_unwind();
-        let ended = tokio::time::timeout(timeout, attempt).await;
+        let ended = fate::within(timeout, self.attempt(&mut store, &call)).await;
         let duration = started.elapsed();
         log.finish();
         let transaction = store.data_mut().session.finish();

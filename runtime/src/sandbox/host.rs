@@ -75,6 +75,10 @@ impl State {
         }
     }
 
+    pub(super) fn handles(&mut self) -> &mut ResourceTable {
+        &mut self.resources
+    }
+
     fn wasi_ctx(&self) -> WasiCtx {
         let lines = |stream| Output(Lines { log: self.log.clone(), stream });
         let mut wasi = WasiCtx::builder();
@@ -127,6 +131,13 @@ impl WasiHttpHooks for NoOutbound {
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
         CHUNK_BYTES_MAX
     }
+}
+
+/// Names the table of handles as what `wasi:io` works on.
+pub(super) struct Handles;
+
+impl HasData for Handles {
+    type Data<'a> = &'a mut ResourceTable;
 }
 
 /// Names `State` as what the generated bindings work on.

@@ -2,13 +2,14 @@
 
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
+use wasmtime_wasi::p2::bindings::io;
 
 use super::bindings::evoke::function::{bus, types};
 use super::bindings::evoke::runtime::commands;
 use super::bindings::wasi::config::store as config;
 use super::bindings::wasi::keyvalue::{atomics, batch, store as keyvalue};
 use super::bindings::wasi::logging::logging;
-use super::host::{Host, State};
+use super::host::{Handles, Host, State};
 use super::{Grants, Kind};
 
 /// Links everything that is provided; what a function may use of it is decided when it is loaded.
@@ -16,6 +17,12 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    // Streams need handles alone. Through `WasiView`, whoever writes to one would have a whole WASI context made.
+    linker.allow_shadowing(true);
+    io::error::add_to_linker::<State, Handles>(&mut linker, State::handles)?;
+    io::poll::add_to_linker::<State, Handles>(&mut linker, State::handles)?;
+    io::streams::add_to_linker::<State, Handles>(&mut linker, State::handles)?;
+    linker.allow_shadowing(false);
     types::add_to_linker::<State, Host>(&mut linker, |state| state)?;
     bus::add_to_linker::<State, Host>(&mut linker, |state| state)?;
     commands::add_to_linker::<State, Host>(&mut linker, |state| state)?;
@@ -33,7 +40,7 @@ pub(super) fn not_covered(engine: &Engine, component: &Component, kind: Kind, gr
     ty.imports(engine).filter_map(|(name, _)| Some(format!("`{name}`: {}", objection(name, kind, grants)?))).collect()
 }
 
-fn objection(import: &str, kind: Kind, grants: &Grants) -> Option<&'static str> {
+pub(super) fn objection(import: &str, kind: Kind, grants: &Grants) -> Option<&'static str> {
     let (interface, _version) = import.split_once('@').unwrap_or((import, ""));
     match interface.split_once('/').map_or(interface, |(package, _)| package) {
         // A filesystem without any folder in it, a command line without anything on it.

@@ -18,6 +18,8 @@ pub(super) const WRITES_MAX: usize = 4_096;
 pub(super) const WRITE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Keys in a page of a list; of the longest, 256 KiB.
 pub(super) const PAGE_MAX: usize = 500;
+/// Refusals that are remembered.
+const REFUSALS_MAX: usize = 16;
 /// Pages of lists that an attempt may go on from.
 const CURSORS_MAX: usize = 10_000;
 
@@ -84,8 +86,8 @@ pub(super) struct Session {
     read_bytes: usize,
     writes: usize,
     write_bytes: usize,
-    /// The first refusal, for when the function fails for it.
-    refused: Option<Refusal>,
+    /// What was refused, for when the function fails for it.
+    refused: Vec<Refusal>,
 }
 
 struct Bucket {
@@ -123,7 +125,7 @@ impl Session {
             read_bytes: 0,
             writes: 0,
             write_bytes: 0,
-            refused: None,
+            refused: Vec::new(),
         }
     }
 
@@ -181,9 +183,9 @@ impl Session {
         self.noting(listed)
     }
 
-    /// The first refusal.
-    pub(super) fn refused(&self) -> Option<&Refusal> {
-        self.refused.as_ref()
+    /// The refusal that a function's message tells of.
+    pub(super) fn refused(&self, message: &str) -> Option<&Refusal> {
+        self.refused.iter().find(|refusal| message.contains(refusal.message()))
     }
 
     /// All that the attempt did.
@@ -202,8 +204,11 @@ impl Session {
     }
 
     fn noting<T>(&mut self, result: Result<T>) -> Result<T> {
-        if let Err(refusal) = &result {
-            self.refused.get_or_insert_with(|| refusal.clone());
+        if let Err(refusal) = &result
+            && self.refused.len() < REFUSALS_MAX
+            && !self.refused.contains(refusal)
+        {
+            self.refused.push(refusal.clone());
         }
         result
     }
@@ -231,13 +236,13 @@ impl Session {
             return Err(Refusal::Bound(format!("one attempt may read {READS_MAX} keys, and this is one more")));
         }
         if self.read_bytes + size > READ_BYTES_MAX {
-            let message = format!("one attempt may read {READ_BYTES_MAX} bytes of state in all, and {key} goes beyond");
+            let message = format!("one attempt may read {READ_BYTES_MAX} bytes of state in all, and this goes beyond");
             return Err(Refusal::Bound(message));
         }
         self.reads += 1;
         self.read_bytes += size;
         let (bucket, _) = self.bucket(name)?;
-        bucket.cell(key).seen = Some(Seen { version, value: value.clone() });
+        bucket.touch(key, |cell| cell.seen = Some(Seen { version, value: value.clone() }));
         Ok(value)
     }
 
@@ -264,7 +269,7 @@ impl Session {
         let write_bytes = (self.write_bytes + size(Some(&change))).saturating_sub(before);
         if write_bytes > WRITE_BYTES_MAX {
             let message =
-                format!("one attempt may write {WRITE_BYTES_MAX} bytes of state in all, and {key} goes beyond");
+                format!("one attempt may write {WRITE_BYTES_MAX} bytes of state in all, and this goes beyond");
             return Err(Refusal::Bound(message));
         }
         if let Change::Set(value) = &change {
@@ -273,7 +278,7 @@ impl Session {
         self.writes += usize::from(is_new);
         self.write_bytes = write_bytes;
         let (bucket, _) = self.bucket(name)?;
-        bucket.cell(key).change = Some(change);
+        bucket.touch(key, |cell| cell.change = Some(change));
         Ok(())
     }
 
@@ -287,7 +292,7 @@ impl Session {
         if most.keys <= quota.keys && most.bytes <= quota.bytes {
             return Ok(());
         }
-        bucket.cell(key);
+        bucket.touch(key, |_| ());
         let mut after = held;
         for (at, cell) in &mut bucket.cells {
             let new = match &cell.change {
@@ -305,7 +310,12 @@ impl Session {
             };
             after = after.after(at, old, new);
         }
-        after.refusal(held, &bucket.name, quota).map_or(Ok(()), |refusal| Err(Refusal::Quota(refusal)))
+        let Some(refusal) = after.refusal(held, &bucket.name, quota) else { return Ok(()) };
+        // What is refused is not held either.
+        if bucket.cells.get(key).is_some_and(|cell| cell.seen.is_none() && cell.change.is_none()) {
+            bucket.cells.remove(key);
+        }
+        Err(Refusal::Quota(refusal))
     }
 
     async fn page(&mut self, name: Name, cursor: Option<u64>) -> Result<(Vec<String>, Option<u64>)> {
@@ -342,12 +352,15 @@ impl Bucket {
         Self { name, cells: BTreeMap::new(), list: None, pages: Vec::new() }
     }
 
-    fn cell(&mut self, key: &str) -> &mut Cell {
-        if !self.cells.contains_key(key) {
-            self.cells.insert(key.into(), Cell::default());
+    fn touch(&mut self, key: &str, change: impl FnOnce(&mut Cell)) {
+        match self.cells.get_mut(key) {
+            Some(cell) => change(cell),
+            None => {
+                let mut cell = Cell::default();
+                change(&mut cell);
+                self.cells.insert(key.into(), cell);
+            }
         }
-        // It is there by now.
-        self.cells.entry(key.into()).or_default()
     }
 
     /// A cursor for the page behind this key.
@@ -371,3 +384,6 @@ fn check_key(key: &str) -> Result<()> {
         n => Err(Refusal::Bound(format!("a key has {n} bytes, and {KEY_BYTES_MAX} are the most"))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,10 +40,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Offer, Origin, Target};
 use crate::clock::Clock;
+use crate::event::Event;
 use crate::listener::{Limits, Listener};
 use crate::store::{Accepted, Seq};
 pub use answerer::{Answerer, Payload, Unanswered};
-use body::Budget;
+use body::{Budget, Memory, Read};
 use cloudevents::{Mode, Raw};
 use problem::{Problem, json};
 
@@ -191,21 +192,36 @@ impl Http {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
     {
+        let (bus, origin) = (&self.0.bus, Origin::of(&endpoint.uri));
+        let read = self.events(endpoint, origin, request).await;
+        let (events, _memory) = read.inspect_err(|problem| bus.refused(problem.reason()))?;
+        let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
+        let offer = Offer { events, target: endpoint.target.clone(), origin, ..Offer::default() };
+        let accepted = bus.accept(offer).await?;
+        Ok(receipt(&ids, &accepted))
+    }
+
+    /// The events of a request, and its part of the memory for bodies: kept until the events are committed.
+    async fn events<B>(
+        &self,
+        endpoint: &Endpoint,
+        origin: Origin,
+        request: Request<B>,
+    ) -> Result<(Vec<Event>, Memory), Problem>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Error + 'static,
+    {
         let (head, mut body) = request.into_parts();
         let now_ms = self.0.clock.now_ms();
         let raw = Raw { type_: endpoint.type_.as_deref(), source: &endpoint.uri, now_ms };
         let mode = Mode::of(&head.headers, &raw)?;
-        let origin = Origin::of(&endpoint.uri);
         if let Err(refused) = self.0.bus.room(origin) {
             body::discard(&mut body).await;
             return Err(refused.into());
         }
-        let read = self.0.budget.read(&head.headers, body, endpoint.body_max).await?;
-        let events = mode.read(&head.headers, read.bytes, &raw)?;
-        let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-        let offer = Offer { events, target: endpoint.target.clone(), origin, ..Offer::default() };
-        let accepted = self.0.bus.accept(offer).await?;
-        Ok(receipt(&ids, &accepted))
+        let Read { bytes, memory } = self.0.budget.read(&head.headers, body, endpoint.body_max).await?;
+        Ok((mode.read(&head.headers, bytes, &raw)?, memory))
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use self::state::*;
 use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::*;
@@ -313,7 +314,6 @@ async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
 }
 
 use replay::*;
-use state::*;
 
 macro_rules! over_every_store {
     ($($behaviour:ident)*) => {
@@ -361,4 +361,5 @@ over_every_store! {
     a_list_of_keys_holds_until_one_comes_or_goes
     a_bucket_does_not_grow_past_its_quota
     counts_of_many_at_once_are_exact
+    what_is_staged_is_seen_ahead_and_no_stale_read_is_staged
 }

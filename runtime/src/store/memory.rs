@@ -20,11 +20,11 @@ use super::judge::{Judged, Kept as _};
 use super::{
     Accepted, Answer, AttemptRecord, Backlog, CheckReport, CommitSink, Committed, Completed, Completion, Counts,
     DEDUP_WINDOW, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, Mark, NewEvent,
-    NewReplay, ReadyDelivery, Removed, Replay, ReplayId, ReplayState, Retention, Seq, Step, Store, StoredEvent, Stream,
-    Totals,
+    NewReplay, ReadyDelivery, Removed, Replay, ReplayId, ReplayState, Result, Retention, Seq, Step, Store, StoredEvent,
+    Stream, Totals,
 };
 use crate::clock::{Clock, UnixMs};
-use crate::state::{Entry, Keys, Transaction, Usage};
+use crate::state::{Entry, Keys, Place, Transaction, Usage};
 
 /// Everything in maps behind one lock.
 pub struct MemoryStore {
@@ -146,21 +146,19 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies a write; the sink is told what it brought about in commit order: under the lock.
     fn write<T>(&self, apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> T) -> Answer<T> {
-        let mut state = self.lock();
-        let mut ready = Vec::new();
-        let result = apply(&mut state, &mut ready);
-        self.commit(state, ready, Vec::new());
-        answer(result)
+        self.write_and_settle(|state, ready| (apply(state, ready), Vec::new()))
     }
 
-    fn commit(
+    /// Applies a write and tells the sink what it brought about, in commit order: under the lock.
+    fn write_and_settle<T>(
         &self,
-        mut state: MutexGuard<'_, State>,
-        ready: Vec<DeliveryId>,
-        settled: Vec<(Arc<Completion>, super::Result<Completed>)>,
-    ) {
+        apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> (T, Vec<(Arc<Completion>, Result<Completed>)>),
+    ) -> Answer<T> {
+        let mut state = self.lock();
+        let before = state.events.len() as Seq;
+        let mut ready = Vec::new();
+        let (result, settled) = apply(&mut state, &mut ready);
         self.backlog.apply(&mut state.backlog);
         if (!ready.is_empty() || !settled.is_empty())
             && let Some(sink) = &state.sink
@@ -170,8 +168,10 @@ impl MemoryStore {
         }
         let newest = state.events.len() as Seq;
         drop(state);
-        // Another thread may have told of a newer one.
-        self.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
+        if newest != before {
+            self.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
+        }
+        Answer::now(Ok(result))
     }
 }
 
@@ -218,11 +218,10 @@ impl Store for MemoryStore {
     }
 
     fn settle(&self, completion: Arc<Completion>) -> Answer<()> {
-        let mut state = self.lock();
-        let mut ready = Vec::new();
-        let completed = state.complete(&completion, &mut ready);
-        self.commit(state, ready, vec![(completion, Ok(completed))]);
-        answer(())
+        self.write_and_settle(|state, ready| {
+            let completed = state.complete(&completion, ready);
+            ((), vec![(completion, Ok(completed))])
+        })
     }
 
     fn redrive(&self, which: DeadFilter) -> Answer<u64> {
@@ -292,6 +291,18 @@ impl Store for MemoryStore {
         answer(self.lock().kept.get(bucket, key))
     }
 
+    /// Nothing is between being settled and being committed.
+    fn state_ahead(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
+        self.state(bucket, key)
+    }
+
+    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place> {
+        match self.lock().kept.judge(transaction) {
+            Judged::Conflict(place) => Err(place),
+            Judged::Stands(_) | Judged::OverQuota(_) => Ok(()),
+        }
+    }
+
     fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys> {
         answer(self.lock().kept.keys(bucket, after, limit))
     }
@@ -305,7 +316,7 @@ impl Store for MemoryStore {
     }
 
     fn state_write(&self, changes: Transaction) -> Answer<u64> {
-        self.write(move |state, _| match state.kept.judge(&changes) {
+        self.write(|state, _| match state.kept.judge(&changes) {
             Judged::Stands(stands) => {
                 let existed = stands.existed;
                 state.kept.apply(&changes, stands);
@@ -378,6 +389,10 @@ impl Store for MemoryStore {
 
     fn totals(&self) -> Answer<Totals> {
         answer(self.lock().totals())
+    }
+
+    fn size_bytes(&self) -> Answer<u64> {
+        answer(0)
     }
 
     fn check(&self) -> Answer<CheckReport> {

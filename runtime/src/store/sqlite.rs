@@ -5,6 +5,8 @@
 
 mod check;
 mod dedup;
+mod failure;
+mod folder;
 mod known;
 mod queue;
 mod read;
@@ -24,10 +26,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::failure::failed;
+pub use self::folder::make_folder;
 use self::known::Known;
 use self::queue::{Portion, Write};
 use self::readers::{Readers, open_for_reading};
@@ -37,7 +41,8 @@ use super::{
     Result, Retention, Seq, Step, Store, StoreError, StoredEvent, Stream, Totals,
 };
 use crate::clock::{Clock, UnixMs};
-use crate::state::{Entry, Keys, Transaction, Usage};
+use crate::state::{Entry, Keys, Place, Transaction, Usage};
+use crate::telemetry::CommitMetrics;
 
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
 /// What each version adds to the one before it, from version 2 on.
@@ -68,20 +73,33 @@ impl SqliteStore {
 
     /// The same, with the time in which a source and id are accepted once.
     pub fn open_with(folder: &Path, clock: Clock, dedup_window: Duration) -> Result<Self> {
-        std::fs::create_dir_all(folder)
+        Self::open_measured(folder, clock, dedup_window, Arc::default())
+    }
+
+    /// The same, and counts its commits.
+    pub fn open_measured(
+        folder: &Path,
+        clock: Clock,
+        dedup_window: Duration,
+        metrics: Arc<CommitMetrics>,
+    ) -> Result<Self> {
+        make_folder(folder)
             .map_err(|e| StoreError::Failed(format!("cannot make the data folder {}: {e}", folder.display())))?;
         let path = folder.join("evoke.db");
-        let failed = |e: rusqlite::Error| StoreError::Failed(format!("{}: {e}", path.display()));
+        let failed = |e: rusqlite::Error| failed(&path, &e);
         let mut connection = Connection::open(&path).map_err(failed)?;
         configure(&connection).map_err(failed)?;
+        // The files are there when something was read. SQLite syncs the folder too, and does not say when that fails.
+        connection.query_row("PRAGMA user_version", [], |_| Ok(())).map_err(failed)?;
+        folder::sync_folder(folder)
+            .map_err(|e| StoreError::Failed(format!("syncing the data folder {} failed: {e}", folder.display())))?;
         prepare(&mut connection).map_err(failed)??;
         let instance: String =
             connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |r| r.get(0)).map_err(failed)?;
         let mut counters = totals::Counters::load(&connection).map_err(failed)?;
         let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(failed)?;
-        let (buckets, state_version) = state::load(&connection).map_err(failed)?;
-        let known = Arc::new(Known::new(buckets));
 
+        let known = Arc::new(state::load(&connection).map_err(failed)?);
         let (newest_tx, newest) = watch::channel(counters.newest());
         let (failure_tx, failure) = watch::channel(None);
         let (writes, queue) = mpsc::channel(WAITING_MAX);
@@ -90,15 +108,16 @@ impl SqliteStore {
         backlog.apply(counters.backlog());
         let writer = writer::Writer {
             connection,
+            path: path.clone(),
             dedup,
             counters,
-            state_version,
             known: known.clone(),
             clock: clock.clone(),
             sink: sink.clone(),
             newest: newest_tx,
             backlog: backlog.clone(),
             failure: failure_tx,
+            metrics,
         };
         std::thread::Builder::new()
             .name("store-writer".into())
@@ -144,6 +163,15 @@ impl SqliteStore {
         })
     }
 
+    /// What is known of a key, or what the file says.
+    fn find_state(&self, bucket: &str, key: &str, ahead: bool) -> Result<Option<Entry>> {
+        self.known.get(bucket, key, ahead).or_else(|ticket| {
+            let entry = self.readers.now(|c| state::get(c, bucket, key))?;
+            self.known.bring(&ticket, bucket, key, entry.clone());
+            Ok(entry)
+        })
+    }
+
     fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -160,7 +188,7 @@ async fn send<T>(writes: mpsc::Sender<Write>, write: Write, answer: oneshot::Rec
 /// Verifies the store in `folder` without opening it for writing; works beside a process that has it open.
 pub fn check_folder(folder: &Path) -> Result<CheckReport> {
     let path = folder.join("evoke.db");
-    let failed = |e: rusqlite::Error| StoreError::Failed(format!("{}: {e}", path.display()));
+    let failed = |e: rusqlite::Error| failed(&path, &e);
     let connection = open_for_reading(&path).map_err(failed)?;
     // All rules look at one moment: a running process goes on writing.
     let moment = connection.unchecked_transaction().map_err(failed)?;
@@ -171,9 +199,16 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     // Says something only before the first table is made.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // To its end: whether the change was committed is said after the answer.
+    let mut journal = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let modes = journal.query_map([], |r| r.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    if modes != ["wal"] {
+        let message = format!("it has no write-ahead log: its journal mode is {modes:?}");
+        return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(message)));
+    }
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    // The writer does it, and looks at how it went.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "cache_size", -16_384)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
@@ -298,12 +333,15 @@ impl Store for SqliteStore {
     }
 
     fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
-        let found = self.known.get(bucket, key).or_else(|ticket| {
-            let entry = self.readers.now(|c| state::get(c, bucket, key))?;
-            self.known.bring(&ticket, bucket, key, entry.clone());
-            Ok(entry)
-        });
-        Answer::now(found)
+        Answer::now(self.find_state(bucket, key, false))
+    }
+
+    fn state_ahead(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
+        Answer::now(self.find_state(bucket, key, true))
+    }
+
+    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place> {
+        self.known.stage(transaction)
     }
 
     fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys> {
@@ -359,6 +397,10 @@ impl Store for SqliteStore {
 
     fn totals(&self) -> Answer<Totals> {
         self.read(totals::read)
+    }
+
+    fn size_bytes(&self) -> Answer<u64> {
+        Answer::now(Ok(self.readers.size_bytes()))
     }
 
     fn check(&self) -> Answer<CheckReport> {

@@ -35,8 +35,11 @@ impl Default for Budget {
 pub(super) struct Read {
     pub(super) bytes: Bytes,
     /// Kept until the events of the body are committed.
-    pub(super) _memory: Option<OwnedSemaphorePermit>,
+    pub(super) memory: Memory,
 }
+
+/// A part of the budget; an empty body has none.
+pub(super) type Memory = Option<OwnedSemaphorePermit>;
 
 impl Budget {
     /// Reads a body of at most `max` bytes.
@@ -62,11 +65,11 @@ impl Budget {
             bytes.extend_from_slice(&data);
             self.charge(&mut memory, bytes.capacity())?;
         }
-        Ok(Read { bytes: bytes.freeze(), _memory: memory })
+        Ok(Read { bytes: bytes.freeze(), memory })
     }
 
     /// Has `memory` cover `bytes`. A body beyond the whole budget needs all of it, rather than never fitting.
-    fn charge(&self, memory: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), Problem> {
+    fn charge(&self, memory: &mut Memory, bytes: usize) -> Result<(), Problem> {
         let bytes = u32::try_from(bytes).unwrap_or(BUDGET).min(BUDGET);
         let held = memory.as_ref().map_or(0, |m| u32::try_from(m.num_permits()).unwrap_or(BUDGET));
         if bytes <= held {

@@ -8,11 +8,15 @@ use serde_json::value::RawValue;
 use super::problem::Problem;
 use crate::clock::{UnixMs, rfc3339};
 use crate::event::{Data, Event};
+use crate::telemetry::Traceparent;
 
 /// The most events of one batch: they are one commit, which others wait for.
 pub(super) const BATCH_MAX: usize = 1_000;
 /// The longest `Idempotency-Key`, in bytes.
 const KEY_MAX: usize = 256;
+
+/// The longest `tracestate` that is carried on, in bytes: as much as everybody has to (W3C Trace Context, 3.3.1.5).
+const TRACESTATE_MAX: usize = 512;
 
 /// What a raw body becomes.
 pub(super) struct Raw<'a> {
@@ -247,31 +251,25 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, String> {
     Ok(String::from_utf8(key).ok())
 }
 
-/// Has an event without trace context of its own carry on that of its request (W3C Trace Context, section 3).
+/// Has an event without a valid trace context of its own carry on that of its request (W3C Trace Context, section 3).
 fn adopt_trace(event: &mut Event, headers: &HeaderMap) {
     const PARENT: HeaderName = HeaderName::from_static("traceparent");
     const STATE: HeaderName = HeaderName::from_static("tracestate");
-    let text = |name: &HeaderName| Some(std::str::from_utf8(single(headers, name).ok()??).ok()?.to_owned());
-    if event.extensions.contains_key(PARENT.as_str()) {
+    if event.extensions.get(PARENT.as_str()).is_some_and(|own| Traceparent::parse(own).is_some()) {
         return;
     }
     // A context that is malformed is as good as none (section 4.3).
-    let Some(parent) = text(&PARENT).filter(|parent| is_traceparent(parent)) else { return };
-    event.extensions.insert(PARENT.to_string(), parent);
-    if let Some(state) = text(&STATE).filter(|state| !state.is_empty() && state.len() <= 512) {
-        event.extensions.insert(STATE.to_string(), state);
-    }
-}
-
-/// `version-trace-parent-flags` in lower-case hexadecimal; a later version may add fields.
-fn is_traceparent(text: &str) -> bool {
-    let mut fields = text.split('-');
-    let lengths_fit = [2, 32, 16, 2].into_iter().all(|length| {
-        fields
-            .next()
-            .is_some_and(|field| field.len() == length && field.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
-    });
-    lengths_fit && !text.starts_with("ff") && (fields.next().is_none() || !text.starts_with("00"))
+    let Ok(Some(parent)) = single(headers, &PARENT) else { return };
+    let Some(parent) = std::str::from_utf8(parent).ok().filter(|parent| Traceparent::parse(parent).is_some()) else {
+        return;
+    };
+    event.extensions.insert(PARENT.to_string(), parent.to_owned());
+    // Its list may be spread over several headers (section 3.3.1).
+    let states: Option<Vec<&str>> = headers.get_all(&STATE).iter().map(|value| value.to_str().ok()).collect();
+    match states.unwrap_or_default().join(",") {
+        state if state.is_empty() || state.len() > TRACESTATE_MAX => event.extensions.remove(STATE.as_str()),
+        state => event.extensions.insert(STATE.to_string(), state),
+    };
 }
 
 fn uuid_v7(now_ms: UnixMs) -> String {

@@ -184,7 +184,7 @@ async fn what_the_store_says_is_answered_by_what_the_client_can_do() {
     for (error, status, retry_after, detail) in [
         (StoreError::Full, 503, true, "no room left"),
         (StoreError::Closed, 503, true, "closed"),
-        (StoreError::Failed("fsync of /secret/path".into()), 500, false, "nothing of this request was stored"),
+        (StoreError::Failed("fsync of /secret/path".into()), 500, false, "not known whether this request was stored"),
     ] {
         let (head, body) = Problem::from(bus::Refused::Store(error)).response().into_parts();
         let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();

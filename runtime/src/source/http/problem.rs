@@ -9,6 +9,7 @@ use http_body_util::Full;
 
 use crate::bus::Refused;
 use crate::store::StoreError;
+use crate::telemetry::Refusal;
 
 /// How long to stay away while the disk is full or the process stops, in seconds.
 const RETRY_AFTER_S: u64 = 10;
@@ -55,6 +56,16 @@ impl Problem {
         Self { header: Some((RETRY_AFTER, seconds.into())), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
+    /// What a refusal of this status is counted as.
+    pub(super) fn reason(&self) -> Refusal {
+        match self.status {
+            StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge,
+            StatusCode::SERVICE_UNAVAILABLE => Refusal::Overloaded,
+            StatusCode::TOO_MANY_REQUESTS => Refusal::Crowding,
+            _ => Refusal::Invalid,
+        }
+    }
+
     pub(super) fn response(self) -> Response<Full<Bytes>> {
         let body = json(&Body {
             type_: "about:blank",
@@ -98,9 +109,10 @@ impl From<Refused> for Problem {
             }
             Refused::Store(StoreError::Full | StoreError::Closed) => Self::later(retry_after, detail),
             // What exactly failed is for the log and the operator, not for whoever can reach this port.
-            Refused::Store(StoreError::Failed(_)) => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the store failed; nothing of this request was stored")
-            }
+            Refused::Store(StoreError::Failed(_)) => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the store failed, and it is not known whether this request was stored: send it again later, with the same ids",
+            ),
         }
     }
 }

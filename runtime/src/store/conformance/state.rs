@@ -175,3 +175,33 @@ pub(super) async fn counts_of_many_at_once_are_exact(store: &dyn Store) {
     let held: usize = store.state_usage(BUCKET).keys as usize;
     assert_eq!(held, store.state_keys(BUCKET, None, 100).await.unwrap().keys.len());
 }
+
+pub(super) async fn what_is_staged_is_seen_ahead_and_no_stale_read_is_staged(store: &dyn Store) {
+    owe(store, 3).await;
+    let (told, mut tellings) = tokio::sync::mpsc::unbounded_channel();
+    store.on_commit(Box::new(move |commit| drop(told.send(commit))));
+    let ahead = async |key: &str| store.state_ahead(BUCKET, key).await.unwrap().map_or(0, |entry| entry.version);
+    // Each reads what the one before it staged, without waiting for a commit.
+    for delivery in 1..=2 {
+        let mut state = transaction(vec![touched("k", Some(ahead("k").await), set(&delivery.to_string()))]);
+        store.stage(&mut state).unwrap();
+        store.settle(with(delivery, state)).await.unwrap();
+    }
+    let mut settled = 0;
+    while settled < 2 {
+        for (completion, result) in tellings.recv().await.unwrap().settled {
+            assert_eq!((completion.delivery, result.unwrap()), (settled + 1, Completed::Committed));
+            settled += 1;
+        }
+    }
+    let (text, version) = value(store, "k").await.unwrap();
+    assert_eq!((text.as_str(), ahead("k").await), ("2", version));
+    let mut stale = transaction(vec![touched("k", Some(version + 1), set("3"))]);
+    assert_eq!(store.stage(&mut stale), Err(Place { bucket: BUCKET.into(), key: Some("k".into()) }));
+    // What is refused at its commit is not seen any more.
+    let mut state =
+        Transaction { quota: Quota { keys: 1, bytes: 9 }, ..transaction(vec![touched("x", Some(0), set("1"))]) };
+    store.stage(&mut state).unwrap();
+    assert!(matches!(store.complete(with(3, state)).await.unwrap(), Completed::OverQuota(_)));
+    assert_eq!(ahead("x").await, 0);
+}

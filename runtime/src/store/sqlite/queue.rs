@@ -133,7 +133,7 @@ pub(super) enum Settled {
     Tidied(Reply<Tidied>, Tidied),
     Unit(Reply<()>),
     /// For the sink.
-    Told(Arc<Completion>, Completed),
+    Completion(Arc<Completion>, Completed),
 }
 
 impl Settled {
@@ -142,7 +142,7 @@ impl Settled {
         match write {
             Write::Register { reply, .. } => Self::Ids(reply, Vec::new()),
             Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
-            Write::Complete { completion, reply } => Self::completion(completion, reply, Completed::Committed),
+            Write::Complete { completion, reply } => Self::completed(completion, reply, Completed::Committed),
             Write::State { reply, .. } => Self::Count(reply, 0),
             Write::Redrive { reply, .. } | Write::Purge { reply, .. } | Write::DropReplay { reply, .. } => {
                 Self::Portion(reply, Portion::default())
@@ -155,21 +155,21 @@ impl Settled {
         }
     }
 
-    pub(super) fn completion(
+    pub(super) fn completed(
         completion: Arc<Completion>,
         reply: Option<Reply<Completed>>,
         completed: Completed,
     ) -> Self {
         match reply {
             Some(reply) => Self::Completed(reply, completed),
-            None => Self::Told(completion, completed),
+            None => Self::Completion(completion, completed),
         }
     }
 
     /// What the sink is told of; the others keep their answer.
     pub(super) fn for_sink(self) -> std::result::Result<(Arc<Completion>, Completed), Self> {
         match self {
-            Self::Told(completion, completed) => Ok((completion, completed)),
+            Self::Completion(completion, completed) => Ok((completion, completed)),
             other => Err(other),
         }
     }
@@ -177,7 +177,7 @@ impl Settled {
     /// Sends the answer. Whoever asked may be gone: the commit stands all the same.
     pub(super) fn succeed(self) {
         match self {
-            Self::Told(..) => {}
+            Self::Completion(..) => {}
             Self::Ids(reply, ids) => drop(reply.send(Ok(ids))),
             Self::Accepted(reply, accepted) => drop(reply.send(Ok(accepted))),
             Self::Completed(reply, completed) => drop(reply.send(Ok(completed))),
@@ -193,7 +193,7 @@ impl Settled {
     /// Tells that nothing of the write was committed.
     pub(super) fn fail(self, error: &StoreError) {
         match self {
-            Self::Told(..) => {}
+            Self::Completion(..) => {}
             Self::Ids(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Accepted(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Completed(reply, _) => drop(reply.send(Err(error.clone()))),

@@ -40,6 +40,14 @@ fn of(stream: Stream) -> &'static str {
     }
 }
 
+pub(super) fn is_pending(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<bool> {
+    let state = c
+        .prepare_cached("SELECT state IN (0, 1) FROM deliveries WHERE id = ?1")?
+        .query_row([delivery], |r| r.get(0))
+        .optional()?;
+    Ok(state.unwrap_or_default())
+}
+
 pub(super) fn ready_one(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<ReadyDelivery>> {
     c.prepare_cached(&ready_where("d.id = ?1"))?.query_row([id], rows::ready_delivery).optional()
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
+use super::failure::failed;
 use crate::store::{Answer, Result, StoreError};
 
 /// Queries at once that take a thread of their own; each connection holds a page cache of about 2 MiB. Those that run
@@ -31,10 +32,20 @@ impl Readers {
         Self { path, idle: Mutex::default(), permits: Semaphore::new(READERS_MAX) }
     }
 
+    /// The database file with its log and the log's index.
+    pub(super) fn size_bytes(&self) -> u64 {
+        let files = ["", "-wal", "-shm"].into_iter().map(|ending| {
+            let mut file = self.path.as_os_str().to_owned();
+            file.push(ending);
+            std::fs::metadata(file).map_or(0, |metadata| metadata.len())
+        });
+        files.sum()
+    }
+
     /// Runs a query here and now: one that reads a row or a page takes some ten microseconds, less than handing it to
     /// another thread does.
     pub(super) fn now<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
-        let failed = |e: rusqlite::Error| StoreError::Failed(format!("reading: {e}"));
+        let failed = |e: rusqlite::Error| failed(&self.path, &e);
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = idle.map_or_else(|| open_for_reading(&self.path), Ok).map_err(failed)?;
         let result = query(&connection).map_err(failed);
@@ -47,7 +58,6 @@ impl Readers {
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Answer<T> {
         Answer::later(async move {
-            let failed = |e: rusqlite::Error| StoreError::Failed(format!("reading: {e}"));
             let _permit = readers.permits.acquire().await.map_err(|_| StoreError::Closed)?;
             let pool = readers.clone();
             let work = move || {
@@ -60,7 +70,10 @@ impl Readers {
                 pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
                 result
             };
-            tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)?.map_err(failed)
+            tokio::task::spawn_blocking(work)
+                .await
+                .map_err(|_| StoreError::Closed)?
+                .map_err(|e| failed(&readers.path, &e))
         })
     }
 }

@@ -7,19 +7,16 @@ use bytes::Bytes;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::known::{Changed, Known};
-use crate::state::{Change, Entry, Transaction, Usage, Version};
+use super::known::{Changed, Changes, Known};
+use crate::state::{Change, Entry, Transaction, Usage};
+use crate::store::Completion;
 use crate::store::judge::{Bucket, Found, Judged, Kept, Stands, judge};
 
 /// The state's part of one group commit: it becomes known when the commit has succeeded.
 pub(super) struct Batch<'a> {
     tx: &'a Connection,
     known: &'a Known,
-    /// The buckets that it changed, as they are in it.
-    buckets: HashMap<Arc<str>, Bucket>,
-    changed: Vec<Changed>,
-    /// Of the last write.
-    version: &'a mut Version,
+    changes: Changes,
 }
 
 impl Kept for Batch<'_> {
@@ -38,13 +35,13 @@ impl Kept for Batch<'_> {
     }
 
     fn bucket(&self, name: &str) -> Bucket {
-        self.buckets.get(name).copied().unwrap_or_else(|| self.known.bucket(name))
+        self.changes.buckets.get(name).copied().unwrap_or_else(|| self.known.bucket(name))
     }
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(tx: &'a Connection, known: &'a Known, version: &'a mut Version) -> Self {
-        Self { tx, known, buckets: HashMap::new(), changed: Vec::new(), version }
+    pub(super) fn new(tx: &'a Connection, known: &'a Known) -> Self {
+        Self { tx, known, changes: Changes::default() }
     }
 
     pub(super) fn judge(&self, transaction: &Transaction) -> rusqlite::Result<Judged> {
@@ -52,20 +49,24 @@ impl<'a> Batch<'a> {
     }
 
     pub(super) fn apply(&mut self, transaction: &Transaction, stands: Stands) -> rusqlite::Result<()> {
+        // It only read.
+        if stands.buckets.is_empty() {
+            return Ok(());
+        }
+        let version = if transaction.version == 0 { self.known.next_version() } else { transaction.version };
+        let column = i64::try_from(version).unwrap_or(i64::MAX);
         for touched in &transaction.keys {
             let Some(change) = &touched.change else { continue };
             let (bucket, key) = (&touched.bucket, &touched.key);
-            *self.version += 1;
             let entry = match change {
                 Change::Set(value) => {
-                    let version = i64::try_from(*self.version).unwrap_or(i64::MAX);
                     self.tx
                         .prepare_cached(
                             "INSERT INTO state (bucket, key, value, version) VALUES (?1, ?2, ?3, ?4)
                              ON CONFLICT (bucket, key) DO UPDATE SET value = excluded.value, version = excluded.version",
                         )?
-                        .execute(params![&**bucket, &**key, &**value, version])?;
-                    Some(Entry { value: value.clone(), version: *self.version })
+                        .execute(params![&**bucket, &**key, &**value, column])?;
+                    Some(Entry { value: value.clone(), version })
                 }
                 Change::Delete => {
                     self.tx
@@ -74,24 +75,39 @@ impl<'a> Batch<'a> {
                     None
                 }
             };
-            self.changed.push(Changed { bucket: bucket.clone(), key: key.clone(), entry });
+            self.changes.changed.push(Changed { bucket: bucket.clone(), key: key.clone(), entry });
         }
         for (name, usage, members) in stands.buckets {
             let before = self.bucket(&name).members;
-            let bucket = Bucket { usage, members: if members { *self.version } else { before } };
-            self.buckets.insert(name, bucket);
+            let bucket = Bucket { usage, members: if members { version } else { before } };
+            self.changes.buckets.insert(name, bucket);
         }
         Ok(())
     }
 
+    /// What a person writes: nothing of it was read before, and it has no quota. Answers how many keys were there.
+    pub(super) fn write(&mut self, changes: &Transaction) -> rusqlite::Result<u64> {
+        let Judged::Stands(stands) = self.judge(changes)? else { return Ok(0) };
+        let existed = stands.existed;
+        self.apply(changes, stands)?;
+        Ok(existed)
+    }
+
+    /// A completion was judged: with the commit it is staged no longer.
+    pub(super) fn over(&mut self, completion: &Arc<Completion>) {
+        if completion.state.version != 0 {
+            self.changes.over.push(completion.clone());
+        }
+    }
+
     /// What has to become known with the commit.
-    pub(super) fn into_changes(self) -> (HashMap<Arc<str>, Bucket>, Vec<Changed>) {
-        (self.buckets, self.changed)
+    pub(super) fn into_changes(self) -> Changes {
+        self.changes
     }
 }
 
 /// What there is when the store is opened.
-pub(super) fn load(c: &Connection) -> rusqlite::Result<(HashMap<Arc<str>, Bucket>, Version)> {
+pub(super) fn load(c: &Connection) -> rusqlite::Result<Known> {
     let mut rows = c.prepare(
         "SELECT bucket, COUNT(*), SUM(octet_length(key) + length(value)), MAX(version) FROM state GROUP BY bucket",
     )?;
@@ -102,7 +118,7 @@ pub(super) fn load(c: &Connection) -> rusqlite::Result<(HashMap<Arc<str>, Bucket
         last = last.max(unsigned(row.get(3)?));
         buckets.insert(row.get::<_, String>(0)?.into(), Bucket { usage, members: 0 });
     }
-    Ok((buckets, last))
+    Ok(Known::new(buckets, last))
 }
 
 pub(super) fn get(c: &Connection, bucket: &str, key: &str) -> rusqlite::Result<Option<Entry>> {

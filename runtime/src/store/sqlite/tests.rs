@@ -39,6 +39,25 @@ async fn what_was_accepted_is_there_when_the_store_is_opened_again() {
 }
 
 #[tokio::test]
+async fn state_and_the_order_of_its_writes_outlive_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = async |store: &SqliteStore, key: &str| {
+        let change = Some(crate::state::Change::Set("é".into()));
+        let touched = crate::state::Touched { bucket: "shop/a".into(), key: key.into(), seen: None, change };
+        store.state_write(Transaction { keys: vec![touched], ..Transaction::default() }).await.unwrap();
+        store.state("shop/a", key).await.unwrap().unwrap()
+    };
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let before = write(&store, "ä").await;
+    store.close().await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    assert_eq!(store.state("shop/a", "ä").await.unwrap(), Some(before.clone()));
+    assert_eq!(store.state_usage("shop/a"), Usage { keys: 1, bytes: 4 });
+    assert!(write(&store, "b").await.version > before.version);
+}
+
+#[tokio::test]
 async fn a_store_of_the_first_version_is_brought_forward_to_the_schema_of_a_new_one() {
     let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let first = Connection::open(old.path().join("evoke.db")).unwrap();
@@ -134,23 +153,4 @@ async fn space_that_retention_frees_goes_back_to_the_file_system() {
     let (after, free) = (pages("page_count"), pages("freelist_count"));
     assert!(after < before / 3 && free < 2 * 1024, "{before} pages before, {after} after, {free} of them free");
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn state_and_the_order_of_its_writes_outlive_the_process() {
-    let folder = tempfile::tempdir().unwrap();
-    let write = async |store: &SqliteStore, key: &str| {
-        let change = Some(crate::state::Change::Set("é".into()));
-        let touched = crate::state::Touched { bucket: "shop/a".into(), key: key.into(), seen: None, change };
-        store.state_write(Transaction { keys: vec![touched], ..Transaction::default() }).await.unwrap();
-        store.state("shop/a", key).await.unwrap().unwrap()
-    };
-    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-    let before = write(&store, "ä").await;
-    store.close().await.unwrap();
-    drop(store);
-    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-    assert_eq!(store.state("shop/a", "ä").await.unwrap(), Some(before.clone()));
-    assert_eq!(store.state_usage("shop/a"), Usage { keys: 1, bytes: 4 });
-    assert!(write(&store, "b").await.version > before.version);
 }

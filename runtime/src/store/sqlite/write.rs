@@ -13,7 +13,6 @@ use super::rows;
 use super::state::Batch;
 use super::totals::{Counters, LIVE, Owner};
 use crate::clock::UnixMs;
-use crate::state::Transaction;
 use crate::store::backlog::Share;
 use crate::store::judge::Judged;
 use crate::store::{
@@ -47,14 +46,13 @@ pub(super) fn apply(
             (Settled::Accepted(reply, accepted), result)
         }
         Write::Complete { completion, reply } => {
-            let (completed, result) = match complete(tx, dedup, counters, now_ms, &completion, state, ready) {
-                Ok(completed) => (completed, Ok(())),
-                Err(error) => (Completed::Committed, Err(error)),
-            };
-            (Settled::completion(completion, reply, completed), result)
+            let result = complete(tx, dedup, counters, now_ms, &completion, state, ready);
+            state.over(&completion);
+            let (completed, result) = settle(result);
+            (Settled::completed(completion, reply, completed), result)
         }
         Write::State { changes, reply } => {
-            let (existed, result) = settle(write_state(&changes, state));
+            let (existed, result) = settle(state.write(&changes));
             (Settled::Count(reply, existed), result)
         }
         Write::Redrive { which, after, reply } => {
@@ -220,7 +218,7 @@ fn complete(
     } else {
         match kept.judge(transaction)? {
             Judged::Stands(stands) => Some(stands),
-            _ if !is_pending(tx, *delivery)? => return Ok(Completed::Committed),
+            _ if !read::is_pending(tx, *delivery)? => return Ok(Completed::Committed),
             Judged::Conflict(place) => return Ok(Completed::Conflict(place)),
             Judged::OverQuota(refusal) => return Ok(Completed::OverQuota(refusal)),
         }
@@ -271,21 +269,6 @@ fn complete(
         }
     }
     Ok(Completed::Committed)
-}
-
-fn is_pending(tx: &Connection, delivery: DeliveryId) -> rusqlite::Result<bool> {
-    tx.prepare_cached("SELECT state IN (0, 1) FROM deliveries WHERE id = ?1")?
-        .query_row([delivery], |r| r.get(0))
-        .optional()
-        .map(Option::unwrap_or_default)
-}
-
-/// What a person writes: nothing of it was read before, and it has no quota.
-fn write_state(changes: &Transaction, kept: &mut Batch<'_>) -> rusqlite::Result<u64> {
-    let Judged::Stands(stands) = kept.judge(changes)? else { return Ok(0) };
-    let existed = stands.existed;
-    kept.apply(changes, stands)?;
-    Ok(existed)
 }
 
 /// The first delivery of an order key that is neither done nor purged: only it may run.

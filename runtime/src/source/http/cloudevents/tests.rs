@@ -121,6 +121,18 @@ fn the_trace_of_a_request_goes_on_in_its_events() {
 }
 
 #[test]
+fn a_malformed_context_of_an_event_gives_way_to_that_of_its_request_and_a_list_may_have_several_headers() {
+    let own = r#"{"specversion":"1.0","id":"1","source":"/a","type":"t","traceparent":"mine","tracestate":"b=2"}"#;
+    let structured = ("content-type", "application/cloudevents+json");
+    let event = &read(None, &[structured, ("traceparent", TRACE)], own).unwrap()[0];
+    assert_eq!((event.extensions["traceparent"].as_str(), event.extensions.get("tracestate")), (TRACE, None));
+    let event = &read(None, &[structured], own).unwrap()[0];
+    assert_eq!(event.extensions["traceparent"], "mine");
+    let lists = [("traceparent", TRACE), ("tracestate", "a=1,b=2"), ("tracestate", "c=3")];
+    assert_eq!(read(Some("t"), &lists, "1").unwrap()[0].extensions["tracestate"], "a=1,b=2,c=3");
+}
+
+#[test]
 fn what_is_refused_is_told_what_would_be_right() {
     let json = ("content-type", "application/json");
     let structured = ("content-type", "application/cloudevents+json");

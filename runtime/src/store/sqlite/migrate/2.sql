@@ -5,7 +5,7 @@ CREATE TABLE state (                    -- what functions keep
   bucket  TEXT NOT NULL,                -- app/function, or app for the one that its functions share
   key     TEXT NOT NULL,
   value   BLOB NOT NULL,
-  version INTEGER NOT NULL,             -- ascends with every write of the store's life: what a read is validated by
+  version INTEGER NOT NULL,             -- of the transaction that wrote it, and no other: what a read is validated by
   PRIMARY KEY (bucket, key)
 ) WITHOUT ROWID;
 

@@ -1,0 +1,211 @@
+//! A load on any HTTP/1.1 server, from outside: so many connections that are kept, each sending one request after
+//! another as soon as the last is answered.
+//!
+//! It is lean, as it takes its time from the cores that the server runs on too: one prepared request, one write and
+//! mostly one read each, nothing allocated on the way. `cargo bench -p evoke --bench load` says what that costs.
+#![allow(dead_code)]
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+/// What is sent, and where.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    /// The whole request, head and body.
+    pub(crate) request: Vec<u8>,
+    /// What counts as an answer; another status is an error.
+    pub(crate) status: u16,
+}
+
+impl Target {
+    pub(crate) fn get(address: SocketAddr, path: &str) -> Self {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").into_bytes();
+        Self { address, request, status: 200 }
+    }
+
+    /// A POST of JSON.
+    pub(crate) fn post(address: SocketAddr, path: &str, body: &str, status: u16) -> Self {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        Self { address, request: (head + body).into_bytes(), status }
+    }
+}
+
+/// What the clients saw.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    /// How long each answered request took, in nanoseconds, ascending.
+    took_ns: Vec<u64>,
+    /// Requests without the answer that was wanted.
+    pub(crate) errors: u64,
+    /// The first of these in words.
+    pub(crate) error: Option<String>,
+    time: Duration,
+}
+
+impl Load {
+    /// Loads the target for this long. A request that is under way at the end is waited for.
+    pub(crate) async fn run(target: &Target, connections: usize, time: Duration) -> Self {
+        let started = Instant::now();
+        let mut clients = JoinSet::new();
+        for _ in 0..connections {
+            clients.spawn(client(target.clone(), started, time));
+        }
+        let mut all = Self::default();
+        while let Some(one) = clients.join_next().await {
+            all.add(one.unwrap());
+        }
+        all.time = started.elapsed();
+        all
+    }
+
+    /// Puts a later run behind this one.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.took_ns.extend(other.took_ns);
+        self.took_ns.sort_unstable();
+        self.errors += other.errors;
+        self.error = self.error.take().or(other.error);
+        self.time += other.time;
+    }
+
+    /// How many requests were answered.
+    pub(crate) fn answered(&self) -> usize {
+        self.took_ns.len()
+    }
+
+    /// Answers a second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.took_ns.len() as f64 / self.time.as_secs_f64()
+    }
+
+    pub(crate) fn percentile(&self, percent: f64) -> Duration {
+        let at = (self.took_ns.len().saturating_sub(1)) as f64 * percent / 100.0;
+        Duration::from_nanos(self.took_ns.get(at as usize).copied().unwrap_or_default())
+    }
+
+    /// Requests a second, p50, p90 and p99 in milliseconds, and errors, as columns under [`HEADINGS`].
+    pub(crate) fn columns(&self) -> String {
+        let [p50, p90, p99] = [50.0, 90.0, 99.0].map(|p| self.percentile(p).as_secs_f64() * 1e3);
+        let error = self.error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
+        format!("{:>10.0} {p50:>8.3} {p90:>8.3} {p99:>8.3} {:>7}{error}", self.rate(), self.errors)
+    }
+}
+
+/// Headings for [`Load::columns`].
+pub(crate) const HEADINGS: &str = "requests/s   p50 ms   p90 ms   p99 ms  errors";
+
+async fn client(target: Target, started: Instant, time: Duration) -> Load {
+    let mut seen = Load { took_ns: Vec::with_capacity(1 << 16), ..Load::default() };
+    while started.elapsed() < time {
+        let Err(error) = connection(&target, started, time, &mut seen.took_ns).await else { break };
+        seen.errors += 1;
+        seen.error.get_or_insert(error.to_string());
+        // What refuses everything would have this spin.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    seen
+}
+
+/// Sends requests over one connection until the time is over, or until one fails.
+async fn connection(target: &Target, started: Instant, time: Duration, took_ns: &mut Vec<u64>) -> io::Result<()> {
+    let mut stream = TcpStream::connect(target.address).await?;
+    stream.set_nodelay(true)?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let sent = Instant::now();
+        stream.write_all(&target.request).await?;
+        let status = answer(&mut stream, &mut buffer).await?;
+        let now = Instant::now();
+        if status != target.status {
+            return Err(io::Error::other(format!("answered {status}")));
+        }
+        took_ns.push(u64::try_from((now - sent).as_nanos()).unwrap_or(u64::MAX));
+        if now - started >= time {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads one answer whole; answers its status.
+async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<u16> {
+    let mut filled = 0;
+    let head = loop {
+        filled += read(stream, &mut buffer[filled..]).await?;
+        if let Some(head) = head(&buffer[..filled])? {
+            break head;
+        }
+    };
+    match head.length {
+        Some(length) => {
+            let mut left = (head.end + length).saturating_sub(filled);
+            while left > 0 {
+                left = left.saturating_sub(read(stream, buffer).await?);
+            }
+        }
+        // The last chunk is empty, and there are no trailers. An answer that is larger than the buffer would need
+        // more than this.
+        None => {
+            while !ends_chunked(&buffer[head.end..filled]) {
+                filled += read(stream, &mut buffer[filled..]).await?;
+            }
+        }
+    }
+    Ok(head.status)
+}
+
+async fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    match stream.read(buffer).await? {
+        0 => Err(io::Error::other("the connection broke off, or the answer is larger than 64 KiB")),
+        read => Ok(read),
+    }
+}
+
+struct Head {
+    status: u16,
+    /// Where the body starts.
+    end: usize,
+    /// Of the body; `None` when it comes in chunks.
+    length: Option<usize>,
+}
+
+/// The head of an answer, once it is whole.
+fn head(bytes: &[u8]) -> io::Result<Option<Head>> {
+    let malformed = || io::Error::other(format!("malformed answer {:?}", String::from_utf8_lossy(bytes)));
+    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4) else { return Ok(None) };
+    let mut lines = bytes[..end].split(|&byte| byte == b'\n');
+    let status = lines.next().and_then(|line| std::str::from_utf8(line.get(9..12)?).ok()?.parse().ok());
+    let status = status.ok_or_else(malformed)?;
+    let mut length = Some(0);
+    for line in lines {
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"content-length") {
+            length = Some(std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).ok_or_else(malformed)?);
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            length = None;
+        }
+    }
+    Ok(Some(Head { status, end, length }))
+}
+
+/// Whether a chunked body is whole.
+fn ends_chunked(mut body: &[u8]) -> bool {
+    loop {
+        let Some(line) = body.iter().position(|&byte| byte == b'\n') else { return false };
+        let digits = body[..line].split(|byte| !byte.is_ascii_hexdigit()).next().unwrap_or_default();
+        let size = std::str::from_utf8(digits).ok().and_then(|digits| usize::from_str_radix(digits, 16).ok());
+        let next = line + 1 + size.unwrap_or_default() + 2;
+        if body.len() < next || size == Some(0) {
+            return size == Some(0) && body.len() >= next;
+        }
+        body = &body[next..];
+    }
+}

@@ -1,0 +1,112 @@
+//! Servers as processes of their own: the real Evoke, and `wasmtime serve`.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The longest that a server may take to start.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A server, ended when this is dropped.
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) http: SocketAddr,
+    /// From the start of the process until it said that it listens.
+    pub(crate) up_in: Duration,
+}
+
+impl Server {
+    /// Evoke in a folder that has an `evoke.yaml`, ready for requests.
+    pub(crate) fn evoke(folder: &Path, arguments: &[&str]) -> Self {
+        let program = std::env::var_os("EVOKE").unwrap_or_else(|| env!("CARGO_BIN_EXE_evoke").into());
+        let listen = folder.join(".evoke/listen.json");
+        let _ = std::fs::remove_file(&listen);
+        let log = std::fs::File::create(folder.join("up.log")).unwrap();
+        let started = Instant::now();
+        let mut process = Command::new(program)
+            .args(["up", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(arguments)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        loop {
+            let text = std::fs::read_to_string(&listen).unwrap_or_default();
+            if let Ok(listen) = serde_json::from_str::<serde_json::Value>(&text) {
+                let http = listen["http"].as_str().unwrap().parse().unwrap();
+                return Self { process, http, up_in: started.elapsed() };
+            }
+            let ended = process.try_wait().unwrap();
+            let log = || std::fs::read_to_string(folder.join("up.log")).unwrap_or_default();
+            assert!(ended.is_none() && started.elapsed() < PATIENCE, "evoke is not up ({ended:?}): {}", log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// `wasmtime serve`, if there is the program: at `WASMTIME`, else on the `PATH`. Also says its version.
+    pub(crate) fn wasmtime(component: &Path, arguments: &[&str]) -> Option<(Self, String)> {
+        let program = std::env::var_os("WASMTIME").map_or("wasmtime".into(), PathBuf::from);
+        let version = Command::new(&program).arg("--version").output().ok()?;
+        let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
+        let started = Instant::now();
+        let mut process = Command::new(program)
+            .args(["serve", "--addr", "127.0.0.1:0"])
+            .args(arguments)
+            .arg(component)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut lines = BufReader::new(process.stderr.take()?).lines();
+        let address = lines.find_map(|line| {
+            let line = line.ok()?;
+            let (_, rest) = line.split_once("http://")?;
+            rest.trim_end_matches('/').parse().ok()
+        });
+        let Some(http) = address else { panic!("wasmtime serve did not say where it serves") };
+        // It may go on talking; nobody may block it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Some((Self { process, http, up_in: started.elapsed() }, version))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Processor time that it took so far, of all its threads.
+    pub(crate) fn cpu(&self) -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name may hold spaces; utime and stime are fields 14 and 15, in ticks of 10 ms.
+        let (_, rest) = text.rsplit_once(") ").unwrap();
+        let ticks = |field: usize| rest.split(' ').nth(field - 3).unwrap().parse::<u64>().unwrap();
+        Duration::from_millis(10 * (ticks(14) + ticks(15)))
+    }
+
+    /// Memory that it has and nobody shares, in bytes: `Pss` of `/proc/PID/smaps_rollup`.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The components of the functions folder, built by its script.
+pub(crate) fn component(name: &str) -> PathBuf {
+    let functions = Path::new(env!("CARGO_MANIFEST_DIR")).join("../functions").canonicalize().unwrap();
+    let status = Command::new("bash").arg(functions.join("build.sh")).arg(name).stdin(Stdio::null()).status().unwrap();
+    assert!(status.success(), "functions/build.sh {name} failed with {status}");
+    functions.join(format!("target/components/{name}.wasm"))
+}

@@ -1,0 +1,205 @@
+//! `inspect`: what a component is, and what it would need granted.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use anstyle::Style;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::text::{BOLD, DIM, bytes, colour, count, plain, print, print_json};
+use super::{Common, Failure};
+use crate::sandbox::{self, Inspection, Interface, Kind, LoadError, Supply};
+
+#[derive(Debug, Args)]
+pub(super) struct Inspect {
+    /// The component: a .wasm or .wat file, or a program for WASI 0.1
+    #[arg(value_name = "COMPONENT")]
+    component: PathBuf,
+}
+
+impl Inspect {
+    /// Succeeds when Evoke can run it, given what it needs.
+    pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
+        let inspected = sandbox::inspect(&self.component).map_err(|error| match &error {
+            LoadError::Read { error: cause, .. } if cause.kind() == ErrorKind::NotFound => {
+                Failure::NotFound(error.to_string())
+            }
+            _ => Failure::Failed(error.to_string()),
+        })?;
+        let path = self.component.display().to_string();
+        match common.reach.json {
+            true => print_json(&machine(&path, &inspected))?,
+            false => print(human(&path, &inspected).trim_end())?,
+        }
+        let never = |supply| matches!(supply, Supply::Never(_));
+        let can_run = inspected.kind.is_some() && !inspected.imports.iter().any(|import| never(import.supply));
+        if can_run { Ok(()) } else { Err(Failure::Reported) }
+    }
+}
+
+/// An entry of `allow:`.
+struct Grant {
+    key: &'static str,
+    yaml: &'static str,
+    value: Value,
+    /// Without it the component cannot do what it was built for; else it only may have a use for it.
+    needed: bool,
+    why: &'static str,
+}
+
+const fn grant(key: &'static str, yaml: &'static str, value: Value, needed: bool, why: &'static str) -> Grant {
+    Grant { key, yaml, value, needed, why }
+}
+
+/// What there is to grant, in the order of a manifest.
+fn grants(inspected: &Inspection) -> Vec<Grant> {
+    let imports = |prefix: &str| inspected.imports.iter().any(|import| import.interface.name.starts_with(prefix));
+    let is_granted = |import: &&sandbox::Import| import.supply == Supply::IfGranted;
+    let granted =
+        |prefix| inspected.imports.iter().filter(is_granted).any(|import| import.interface.name.starts_with(prefix));
+    let mut grants = Vec::new();
+    match inspected.kind {
+        Some(Kind::Handler) if imports("evoke:function/bus") => {
+            let why = "the types of the events that it publishes, as narrow as can be";
+            grants.push(grant("publish", r#"["*"]"#, json!(["*"]), true, why));
+        }
+        Some(Kind::Command) => {
+            let why = "the types of the events that it prints, if it prints any";
+            grants.push(grant("publish", r#"["*"]"#, json!(["*"]), false, why));
+        }
+        _ => {}
+    }
+    if granted("wasi:keyvalue/") {
+        grants.push(grant("state", "true", json!(true), true, "wasi:keyvalue"));
+    }
+    if granted("wasi:http/") {
+        let why = "the origins that it sends requests to";
+        grants.push(grant("http", r#"["https://HOST:443"]"#, json!(["https://HOST:443"]), true, why));
+    }
+    // What is no handler of ours looks for its configuration among the environment variables.
+    let has_environment = matches!(inspected.kind, Some(Kind::Command | Kind::Http));
+    if imports("wasi:config/") || has_environment && imports("wasi:cli/environment") {
+        let why = if imports("wasi:config/") { "what it asks wasi:config for" } else { "its environment variables" };
+        grants.push(grant("config", "{ NAME: value }", json!({ "NAME": "value" }), false, why));
+    }
+    grants
+}
+
+fn kind_name(kind: Option<Kind>) -> Option<&'static str> {
+    kind.map(|kind| match kind {
+        Kind::Handler => "handler",
+        Kind::Command => "command",
+        Kind::Http => "http",
+    })
+}
+
+fn machine(path: &str, inspected: &Inspection) -> Value {
+    let interface = |Interface { name, version }: &Interface| json!({ "name": name, "version": version });
+    let import = |import: &sandbox::Import| {
+        let Interface { name, version } = &import.interface;
+        let (supply, reason) = match import.supply {
+            Supply::Always => ("always", None),
+            Supply::IfGranted => ("if_granted", None),
+            Supply::Never(reason) => ("never", Some(reason)),
+        };
+        json!({ "name": name, "version": version, "supply": supply, "reason": reason })
+    };
+    let grant = |grant: &Grant| json!({ "key": grant.key, "value": grant.value, "needed": grant.needed });
+    json!({
+        "component": path,
+        "kind": kind_name(inspected.kind),
+        "core_module": inspected.is_module,
+        "sha256": inspected.sha256,
+        "file_bytes": inspected.file_bytes,
+        "compiled_bytes": inspected.compiled_bytes,
+        "memory_bytes": inspected.memory_bytes,
+        "functions": inspected.functions,
+        "modules": inspected.modules,
+        "producers": inspected.producers,
+        "imports": inspected.imports.iter().map(import).collect::<Vec<_>>(),
+        "exports": inspected.exports.iter().map(interface).collect::<Vec<_>>(),
+        "allow": grants(inspected).iter().map(grant).collect::<Vec<_>>(),
+    })
+}
+
+fn human(path: &str, inspected: &Inspection) -> String {
+    let kind = match inspected.kind {
+        Some(Kind::Handler) => "handles events",
+        Some(Kind::Command) => "a command, which reads its event on stdin",
+        Some(Kind::Http) => "answers HTTP requests",
+        None => "no function",
+    };
+    let style = colour(if inspected.kind.is_some() { "done" } else { "dead" });
+    let form = if inspected.is_module { " (a core module, made a component when it is loaded)" } else { "" };
+    let mut text = format!("{BOLD}{}{BOLD:#} {style}{kind}{style:#}{form}\n", plain(path));
+    if inspected.kind.is_none() {
+        text += &format!("  {}\n", sandbox::EXPECTED);
+    }
+    let made_by: Vec<String> = inspected.producers.values().flatten().map(|text| plain(text).into_owned()).collect();
+    let contains = format!("{} in {}", count(inspected.functions, "function"), count(inspected.modules, "core module"));
+    let facts = [
+        ("size", format!("{}, {} compiled", bytes(inspected.file_bytes), bytes(inspected.compiled_bytes))),
+        ("memory", format!("{} at the start", bytes(inspected.memory_bytes))),
+        ("contains", contains),
+        ("made by", if made_by.is_empty() { "unknown".to_owned() } else { made_by.join(", ") }),
+        ("sha256", inspected.sha256.clone()),
+    ];
+    for (name, fact) in facts {
+        text += &format!("  {DIM}{name:<9}{DIM:#} {fact}\n");
+    }
+    text += &interfaces("imports", inspected.imports.iter().map(|import| (&import.interface, Some(import.supply))));
+    text += &interfaces("exports", inspected.exports.iter().map(|export| (export, None)));
+    if inspected.kind.is_some() {
+        text += &allow(&grants(inspected));
+    }
+    text
+}
+
+fn interfaces<'a>(heading: &str, all: impl Iterator<Item = (&'a Interface, Option<Supply>)> + Clone) -> String {
+    let version_of = |interface: &'a Interface| interface.version.as_deref().unwrap_or_default();
+    let width = |texts: &mut dyn Iterator<Item = &str>| texts.map(|text| text.chars().count()).max();
+    let Some(name_width) = width(&mut all.clone().map(|(interface, _)| interface.name.as_str())) else {
+        return format!("{BOLD}{heading}{BOLD:#}\n  nothing\n");
+    };
+    let version_width = width(&mut all.clone().map(|(interface, _)| version_of(interface))).unwrap_or_default();
+    let mut text = format!("{BOLD}{heading}{BOLD:#}\n");
+    for (interface, supply) in all {
+        let (name, version) = (plain(&interface.name), plain(version_of(interface)));
+        let line = match supply.map(words) {
+            None | Some(("", _)) => format!("  {name:<name_width$}  {DIM}{version}{DIM:#}"),
+            Some((words, style)) => {
+                format!("  {name:<name_width$}  {DIM}{version:<version_width$}{DIM:#}  {style}{words}{style:#}")
+            }
+        };
+        text += &line;
+        text.push('\n');
+    }
+    text
+}
+
+fn words(supply: Supply) -> (&'static str, Style) {
+    match supply {
+        Supply::Always => ("", colour("done")),
+        Supply::IfGranted => ("if granted", colour("ready")),
+        Supply::Never(reason) => (reason, colour("dead")),
+    }
+}
+
+/// A block to paste into the function, if there is anything to grant. What it only may have a use for is commented.
+fn allow(grants: &[Grant]) -> String {
+    if grants.is_empty() {
+        return format!("{BOLD}needs nothing granted{BOLD:#}\n");
+    }
+    // A bare `allow:` without an entry would be null.
+    let (heading, may) = match grants.iter().any(|grant| grant.needed) {
+        true => ("allow:", "  # "),
+        false => ("# allow:", "#   "),
+    };
+    let mut text = format!("{heading}\n");
+    for Grant { key, yaml, needed, why, .. } in grants {
+        let entry = format!("{}{key}: {yaml}", if *needed { "  " } else { may });
+        text += &format!("{entry:<32} {DIM}# {why}{DIM:#}\n");
+    }
+    text
+}

@@ -1,0 +1,172 @@
+//! What the environment says of the way to a collector.
+//!
+//! | variable | |
+//! |---|---|
+//! | `OTEL_EXPORTER_OTLP_ENDPOINT` | the collector's URL, such as `http://localhost:4318`; `/v1/traces` is added |
+//! | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` | the same for traces alone, taken as it is |
+//! | `OTEL_EXPORTER_OTLP_(TRACES_)HEADERS` | headers, `name=value,…` |
+//! | `OTEL_EXPORTER_OTLP_(TRACES_)TIMEOUT` | how long a batch may take in milliseconds, 10000 |
+//! | `OTEL_EXPORTER_OTLP_(TRACES_)PROTOCOL` | `http/protobuf`, the only one |
+//! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | who sends the spans; the service is `evoke` |
+//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | which traces are recorded: `parentbased_always_on`, … |
+//! | `OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BSP_SCHEDULE_DELAY`, `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` | how spans are batched |
+//! | `OTEL_TRACES_EXPORTER=none`, `OTEL_SDK_DISABLED=true` | nothing is traced |
+//!
+//! Headers, attributes, samplers and batches are read by the library. As the specification has it, an empty variable
+//! is an unset one, and what cannot be understood is told and ignored; but where spans cannot go at all is an error.
+
+use std::time::Duration;
+
+use http::Uri;
+
+use super::OtlpError;
+
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+const QUEUE_MAX_DEFAULT: usize = 2_048;
+
+/// The samplers that the library has.
+const SAMPLERS: [&str; 6] = [
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+];
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Config {
+    /// Where batches are POSTed.
+    pub(super) endpoint: String,
+    /// Of one batch.
+    pub(super) timeout: Duration,
+    /// Spans that may wait.
+    pub(super) queue_max: usize,
+    pub(super) service_name: Option<String>,
+}
+
+impl Config {
+    /// `None` when nothing is to be traced.
+    pub(super) fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, OtlpError> {
+        let set = |name: &'static str| Some((name, variable(name).filter(|value| !value.trim().is_empty())?));
+        if set("OTEL_SDK_DISABLED").is_some_and(|(_, value)| value.eq_ignore_ascii_case("true")) {
+            return Ok(None);
+        }
+        match set("OTEL_TRACES_EXPORTER") {
+            Some((_, value)) if value == "none" => return Ok(None),
+            Some((variable, value)) if value != "otlp" => {
+                ignored(variable, &value, "spans leave by otlp or, with none, not at all");
+            }
+            _ => {}
+        }
+        let own = set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").map(|(name, url)| (name, url.clone(), url));
+        let endpoint = own.or_else(|| {
+            let (name, url) = set("OTEL_EXPORTER_OTLP_ENDPOINT")?;
+            let traces = format!("{}/v1/traces", url.trim_end_matches('/'));
+            Some((name, url, traces))
+        });
+        let Some((name, value, endpoint)) = endpoint else { return Ok(None) };
+        check_endpoint(&endpoint).map_err(|message| OtlpError::Variable { variable: name, value, message })?;
+
+        let either = |own, all| set(own).or_else(|| set(all));
+        let protocol = either("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL");
+        if let Some((variable, value)) = protocol.filter(|(_, value)| value != "http/protobuf") {
+            let message =
+                "spans are sent as http/protobuf, which collectors take on port 4318; say so or nothing".into();
+            return Err(OtlpError::Variable { variable, value, message });
+        }
+        if let Some((variable, value)) = set("OTEL_TRACES_SAMPLER").filter(|(_, v)| !SAMPLERS.contains(&v.as_str())) {
+            let instead = format!("there are {}; parentbased_always_on is taken", SAMPLERS.join(", "));
+            ignored(variable, &value, &instead);
+        }
+        let timeout = either("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT");
+        let timeout_ms = timeout.and_then(number).filter(|ms| *ms > 0);
+        let queue_max = set("OTEL_BSP_MAX_QUEUE_SIZE").and_then(number).filter(|size| *size > 0);
+        Ok(Some(Self {
+            endpoint,
+            timeout: timeout_ms.map_or(TIMEOUT_DEFAULT, Duration::from_millis),
+            queue_max: queue_max.and_then(|size| usize::try_from(size).ok()).unwrap_or(QUEUE_MAX_DEFAULT),
+            service_name: set("OTEL_SERVICE_NAME").map(|(_, name)| name),
+        }))
+    }
+}
+
+fn check_endpoint(endpoint: &str) -> Result<(), String> {
+    let example = "write a URL such as http://localhost:4318";
+    let uri: Uri = endpoint.parse().map_err(|error| format!("it is no URL ({error}); {example}"))?;
+    match uri.scheme_str() {
+        Some("http") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(()),
+        Some("https") => Err("spans are sent without TLS; name an http:// endpoint, such as a collector on this \
+                              machine or in this cluster (http://localhost:4318) that sends them on over TLS"
+            .into()),
+        _ => Err(format!("it is no http:// URL; {example}")),
+    }
+}
+
+fn number((variable, value): (&'static str, String)) -> Option<u64> {
+    let number = value.trim().parse().ok();
+    if number.is_none() {
+        ignored(variable, &value, "write a whole number");
+    }
+    number
+}
+
+fn ignored(variable: &str, value: &str, instead: &str) {
+    tracing::warn!("{variable} is `{value}` and ignored: {instead}");
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Option<Config>, OtlpError> {
+        Config::read(|name| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    fn endpoint(variables: &[(&str, &str)]) -> Option<String> {
+        read(variables).unwrap().map(|config| config.endpoint)
+    }
+
+    const ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+
+    #[test]
+    fn without_an_endpoint_nothing_is_traced() {
+        assert_eq!(endpoint(&[]), None);
+        assert_eq!(endpoint(&[(ALL, ""), (TRACES, " ")]), None);
+        assert_eq!(endpoint(&[(ALL, "http://c:4318"), ("OTEL_SDK_DISABLED", "True")]), None);
+        assert_eq!(endpoint(&[(ALL, "http://c:4318"), ("OTEL_TRACES_EXPORTER", "none")]), None);
+    }
+
+    #[test]
+    fn the_path_is_added_to_the_endpoint_of_all_signals_and_not_to_that_of_traces() {
+        assert_eq!(endpoint(&[(ALL, "http://c:4318")]).unwrap(), "http://c:4318/v1/traces");
+        assert_eq!(endpoint(&[(ALL, "http://c/otel/")]).unwrap(), "http://c/otel/v1/traces");
+        assert_eq!(endpoint(&[(ALL, "http://c"), (TRACES, "http://d/in")]).unwrap(), "http://d/in");
+    }
+
+    #[test]
+    fn where_spans_cannot_go_is_an_error_that_says_what_would_be_right() {
+        for (variables, words) in [
+            (vec![(ALL, "https://c:4318")], ["OTEL_EXPORTER_OTLP_ENDPOINT is `https://c:4318`", "without TLS"]),
+            (vec![(TRACES, "localhost:4318")], [TRACES, "http://localhost:4318"]),
+            (vec![(ALL, "http://")], [ALL, "no URL"]),
+            (vec![(ALL, "http://c"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], ["PROTOCOL is `grpc`", "http/protobuf"]),
+        ] {
+            let error = read(&variables).unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_ignored() {
+        let plain = read(&[(ALL, "http://c")]).unwrap().unwrap();
+        assert_eq!((plain.timeout, plain.queue_max), (TIMEOUT_DEFAULT, QUEUE_MAX_DEFAULT));
+        let odd = [(ALL, "http://c"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"), ("OTEL_BSP_MAX_QUEUE_SIZE", "0")];
+        assert_eq!(read(&odd).unwrap().unwrap(), plain);
+        let set = [(ALL, "http://c"), ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "250"), ("OTEL_BSP_MAX_QUEUE_SIZE", "9")];
+        let set = read(&set).unwrap().unwrap();
+        assert_eq!((set.timeout, set.queue_max), (Duration::from_millis(250), 9));
+    }
+}

@@ -1,0 +1,139 @@
+//! `inspect` says what a component is and what it would need, and what it says is so.
+
+use serde_json::Value;
+
+use crate::support::{Evoke, components};
+
+/// A component that exports `handler` and imports this and that.
+const BY_HAND: &str = r#"(component
+  (import "evoke:function/bus@0.1.0" (instance))
+  (import "wasi:config/store@0.2.0-rc.1" (instance))
+  (import "wasi:sockets/tcp@0.2.0" (instance))
+  (import "acme:thing/api" (instance))
+  (core module $m (memory 3) (func) (func))
+  (core instance (instantiate $m))
+  (instance $handler)
+  (export "evoke:function/handler@0.1.0" (instance $handler)))"#;
+
+fn folder() -> Evoke {
+    Evoke::with("evoke: 1\napp: lab\nfunctions: {}\n")
+}
+
+fn inspected(evoke: &Evoke, fixture: &str) -> Value {
+    let path = components().join(format!("{fixture}.wasm"));
+    let output = evoke.run(&["inspect", path.to_str().unwrap(), "--json"]);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{fixture}: {e}: {output:?}"))
+}
+
+#[test]
+fn inspect_tells_people_what_a_component_is_and_needs() {
+    let evoke = folder();
+    std::fs::write(evoke.path("by-hand.wat"), BY_HAND).unwrap();
+    let output = evoke.run(&["inspect", "by-hand.wat"]);
+    assert_eq!(output.status.code(), Some(1), "what it imports can never be had");
+    let text = String::from_utf8(output.stdout).unwrap();
+    // What it is compiled to changes with the compiler, what is provided with the version.
+    let stable = |line: &str| match (line.split_once(" B, "), line.split_once("; a function may")) {
+        (Some((size, _)), _) => format!("{size} B, …"),
+        (_, Some((said, _))) => said.to_owned(),
+        _ => line.to_owned(),
+    };
+    let stable: Vec<String> = text.lines().map(stable).collect();
+    let expected = r#"by-hand.wat handles events
+  size      362 B, …
+  memory    192.0 KiB at the start
+  contains  2 functions in 1 core module
+  made by   unknown
+  sha256    96db33473632370021190d3f1353e9da9ee3d83280ec441ed50af198cc7bc88e
+imports
+  evoke:function/bus  0.1.0
+  wasi:config/store   0.2.0-rc.1
+  wasi:sockets/tcp    0.2.0       raw sockets are never granted; build the function without networking
+  acme:thing/api                  nothing provides it
+exports
+  evoke:function/handler  0.1.0
+allow:
+  publish: ["*"]                 # the types of the events that it publishes, as narrow as can be
+  # config: { NAME: value }      # what it asks wasi:config for"#;
+    assert_eq!(stable.join("\n"), expected);
+}
+
+#[test]
+fn inspect_tells_machines_of_every_kind_of_component() {
+    let evoke = folder();
+    for (fixture, kind, core_module, export) in [
+        ("charge", "handler", false, "evoke:function/handler"),
+        ("command", "command", false, "wasi:cli/run"),
+        ("command-p1", "command", true, "wasi:cli/run"),
+        ("command-c", "command", true, "wasi:cli/run"),
+        ("http-hello", "http", false, "wasi:http/incoming-handler"),
+    ] {
+        let inspected = inspected(&evoke, fixture);
+        assert_eq!((&inspected["kind"], &inspected["core_module"]), (&kind.into(), &core_module.into()), "{fixture}");
+        assert_eq!(inspected["exports"][0]["name"], export, "{fixture}");
+        let file = std::fs::metadata(components().join(format!("{fixture}.wasm"))).unwrap().len();
+        assert_eq!(inspected["file_bytes"], file, "{fixture}");
+        for counted in ["compiled_bytes", "memory_bytes", "functions", "modules"] {
+            assert!(inspected[counted].as_u64().unwrap() > 0, "{fixture} {counted}");
+        }
+        assert!(inspected["exports"][0]["version"].as_str().unwrap().starts_with("0."), "{fixture}");
+    }
+    let made_by = inspected(&evoke, "charge")["producers"]["processed-by"].to_string();
+    assert!(made_by.contains("wit-component"), "{made_by}");
+}
+
+/// A manifest with the needed grants of a component passes `validate`, exactly when `inspect` says it can run.
+#[test]
+fn what_inspect_would_have_granted_is_what_a_function_needs() {
+    let evoke = folder();
+    for fixture in ["charge", "config-read", "counter", "command", "command-p1", "http-hello", "fan-out"] {
+        let inspected = inspected(&evoke, fixture);
+        let grants = inspected["allow"].as_array().unwrap();
+        let block = |everything: bool| {
+            let wanted = grants.iter().filter(|grant| everything || grant["needed"] == true);
+            let entries = wanted.map(|grant| format!("{}: {}", grant["key"].as_str().unwrap(), grant["value"]));
+            format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
+        };
+        let trigger = match inspected["kind"].as_str().unwrap() {
+            "http" => "http: { path: /in, methods: [GET] }",
+            _ => "events: { type: [order.placed] }",
+        };
+        let can_run = inspected["imports"].as_array().unwrap().iter().all(|import| import["supply"] != "never");
+        for everything in [false, true] {
+            let allow = block(everything);
+            evoke.write_manifest(&format!(
+                "evoke: 1\napp: lab\nfunctions:\n  f:\n    component: $FUNCTIONS/{fixture}.wasm\n    \
+                 on: [{{ {trigger} }}]\n    allow: {allow}\n"
+            ));
+            let output = evoke.run(&["validate"]);
+            assert_eq!(output.status.success(), can_run, "{fixture} with {allow}: {output:?}");
+        }
+    }
+}
+
+#[test]
+fn inspect_says_why_a_file_is_no_component() {
+    let evoke = folder();
+    for (name, content, code, words) in [
+        ("text.wasm", &b"hello"[..], 1, "is not WebAssembly"),
+        ("empty.wasm", b"", 1, "is not WebAssembly"),
+        ("torn.wasm", b"\0asm\x0d\0\x01", 1, "a version that does not exist"),
+        ("broken.wasm", b"\0asm\x0d\0\x01\0\x01\x05\0asm", 1, "is not a valid component"),
+        ("library.wat", b"(module)", 1, "a core module without `_start`"),
+        ("wrong.wat", b"(component (frob))", 1, "is not a valid component"),
+    ] {
+        std::fs::write(evoke.path(name), content).unwrap();
+        let output = evoke.run(&["inspect", name]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{name}: {text}");
+        assert!(text.contains(name) && text.contains(words), "{text}");
+    }
+    assert_eq!(evoke.run(&["inspect", "missing.wasm"]).status.code(), Some(4));
+
+    // A component, but none that Evoke calls: told in full, and no success.
+    std::fs::write(evoke.path("other.wat"), "(component)").unwrap();
+    let output = evoke.run(&["inspect", "other.wat"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("no function") && text.contains("evoke:function/handler@0.1.0"), "{text}");
+}
