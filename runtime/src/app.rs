@@ -8,6 +8,7 @@ mod functions;
 mod invoke;
 mod kept;
 mod manifests;
+mod retention;
 mod sources;
 
 use std::collections::{BTreeMap, HashMap};
@@ -40,7 +41,7 @@ use crate::router::Router;
 use crate::sandbox::{LogSink, Sandbox, Settings};
 use crate::source::http::{Http, Routes};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{FunctionId, Store};
+use crate::store::{FunctionId, Retention, Store};
 use crate::telemetry::{Ingress, Metrics};
 
 /// How `up` is to run.
@@ -64,6 +65,8 @@ pub struct UpOptions {
     pub dedup_window: Duration,
     /// What may be pending before no more is taken on.
     pub backlog_max: bus::Amount,
+    /// What is kept of what is over.
+    pub retention: Retention,
 }
 
 /// Why a command could not do what it was asked.
@@ -179,6 +182,9 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
         listener::Limits { drain: app.options.drain.min(listener::Limits::default().drain), ..Default::default() };
     let serving = tokio::spawn(app.http.clone().serve(public, limits, stop_http.clone()));
     app.phase.send_replace(Phase::Running);
+    let stop_retention = CancellationToken::new();
+    let retaining = retention::run(app.running.store.clone(), app.options.retention, stop_retention.clone());
+    let retaining = tokio::spawn(retaining);
     data.announce(http_address, admin_address)?;
     say("listening", &format!("http://{http_address} (sources), http://{admin_address} (admin)"));
     say("ready", "Ctrl-C stops");
@@ -191,10 +197,12 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     stop_http.cancel();
     let _ = serving.await;
     app.running.sources.lock().await.stop().await;
+    stop_retention.cancel();
     let left = app.running.dispatcher.drain(app.options.drain).await;
     if left > 0 {
         say("drained", &format!("{left} deliveries were still running; they run again at the next start"));
     }
+    let _ = retaining.await;
     let closed = app.running.store.close().await;
     stop_admin.cancel();
     let _ = administering.await;

@@ -40,10 +40,10 @@ struct Sandboxed {
 
 impl Runner for Sandboxed {
     fn run(&self, call: Call) -> BoxFuture<'_, Ran> {
-        let Call { event, delivery_id, attempt, trigger, .. } = call;
+        let Call { event, delivery_id, attempt, trigger, replay, .. } = call;
         let (delivery_id, state) = (delivery_id.into(), self.state.clone());
         let (logs, clock) = (self.logs.clone(), self.clock.clone());
-        let call = sandbox::Call { event, delivery_id, attempt, replay: false, trigger, state, logs, clock };
+        let call = sandbox::Call { event, delivery_id, attempt, replay, trigger, state, logs, clock };
         async move {
             let sandbox::Attempt { outcome, published, state, duration, .. } = self.function.run(call).await;
             Ran { outcome, published, state, duration }

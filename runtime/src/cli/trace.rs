@@ -27,6 +27,9 @@ impl TraceEvent {
 fn tree(node: &Node) -> String {
     let mut text = String::new();
     event(node, "", "", &mut text);
+    if let Some(missing) = &node.missing {
+        text += &format!("{DIM}{}{DIM:#}\n", plain(missing));
+    }
     if let Some(root) = node.root {
         text += &format!("{DIM}part of what came of event {root}; --root shows all of it{DIM:#}\n");
     }
