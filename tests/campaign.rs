@@ -71,7 +71,7 @@ impl Chaos<'_> {
         }
         self.downs += 1;
         // It takes its time when the store has grown.
-        if self.downs <= 100 || self.downs % 10 == 0 {
+        if self.downs <= 100 || self.downs.is_multiple_of(10) {
             self.evoke.stdout(&["check"]);
         }
     }
