@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::client::{Client, read};
 use super::emit::text_of;
@@ -54,28 +54,28 @@ struct One {
 
 /// Which events, to whom, how fast. What is given has to hold all together.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, id = "which", args = ["function", "since", "until", "type_", "pattern", "event", "all"])]
+#[command(group = ArgGroup::new("which").required(true).multiple(true))]
 struct Start {
     /// Only to this function, app/function
-    #[arg(long)]
+    #[arg(group = "which", long)]
     function: Option<String>,
     /// Only events accepted since then: a time such as 2026-01-31T12:00:00Z, or how long ago, such as 2h
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(group = "which", long, value_name = "TIME", value_parser = time)]
     since: Option<String>,
     /// Only events accepted before then
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(group = "which", long, value_name = "TIME", value_parser = time)]
     until: Option<String>,
     /// Only events of this type; a trailing * matches any ending
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(group = "which", long = "type", value_name = "TYPE")]
     type_: Option<String>,
     /// Only events that match this event pattern, JSON or @FILE
-    #[arg(long, value_name = "JSON")]
+    #[arg(group = "which", long, value_name = "JSON")]
     pattern: Option<String>,
     /// Only the event with this number
-    #[arg(long, value_name = "SEQ")]
+    #[arg(group = "which", long, value_name = "SEQ")]
     event: Option<i64>,
     /// Every stored event
-    #[arg(long)]
+    #[arg(group = "which", long)]
     all: bool,
     /// At most so many deliveries, such as 100/s, 30/m or 5/h
     #[arg(long, value_parser = rate)]
