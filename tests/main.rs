@@ -18,6 +18,7 @@ mod kinds;
 mod orders;
 mod overload;
 mod reload;
+mod replay;
 mod retention;
 mod state;
 mod telemetry;

@@ -37,6 +37,7 @@ use crate::logs::LogBook;
 use crate::manifest::{Checked, Diagnostics, Severity};
 use crate::otlp::Otlp;
 use crate::pattern::MalformedEvent;
+use crate::replay::Replays;
 use crate::router::Router;
 use crate::sandbox::{LogSink, Sandbox, Settings};
 use crate::source::http::{Http, Routes};
@@ -110,6 +111,8 @@ pub struct Running {
     pub bus: Bus,
     /// The dispatcher.
     pub dispatcher: Dispatcher,
+    /// Stored events that are offered again.
+    pub replays: Replays,
     /// What functions log.
     pub logs: LogBook,
     /// What is counted.
@@ -182,9 +185,10 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
         listener::Limits { drain: app.options.drain.min(listener::Limits::default().drain), ..Default::default() };
     let serving = tokio::spawn(app.http.clone().serve(public, limits, stop_http.clone()));
     app.phase.send_replace(Phase::Running);
-    let stop_retention = CancellationToken::new();
-    let retaining = retention::run(app.running.store.clone(), app.options.retention, stop_retention.clone());
-    let retaining = tokio::spawn(retaining);
+    let stop_keeping = CancellationToken::new();
+    let retaining = retention::run(app.running.store.clone(), app.options.retention, stop_keeping.clone());
+    let replaying = app.running.replays.clone().run(app.running.dispatcher.clone(), stop_keeping.clone());
+    let (retaining, replaying) = (tokio::spawn(retaining), tokio::spawn(replaying));
     data.announce(http_address, admin_address)?;
     say("listening", &format!("http://{http_address} (sources), http://{admin_address} (admin)"));
     say("ready", "Ctrl-C stops");
@@ -197,7 +201,8 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     stop_http.cancel();
     let _ = serving.await;
     app.running.sources.lock().await.stop().await;
-    stop_retention.cancel();
+    stop_keeping.cancel();
+    let _ = replaying.await;
     let left = app.running.dispatcher.drain(app.options.drain).await;
     if left > 0 {
         say("drained", &format!("{left} deliveries were still running; they run again at the next start"));
@@ -239,7 +244,8 @@ async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Li
     let log_sink = logs.sink();
     let declared = std::sync::Mutex::default();
     let started = Instant::now();
-    let running = Arc::new(Running { store, bus, dispatcher, logs, metrics, started, declared, sources });
+    let replays = Replays::new(store.clone(), bus.clone());
+    let running = Arc::new(Running { store, bus, dispatcher, replays, logs, metrics, started, declared, sources });
     let (phase, _) = watch::channel(Phase::Starting);
     Ok((App { options, sandbox, clock, log_sink, http, otlp, phase, running }, public, admin))
 }
@@ -277,6 +283,7 @@ impl App {
             store: running.store.clone(),
             bus: running.bus.through(Ingress::Api, &running.metrics),
             logs: running.logs.clone(),
+            replays: running.replays.clone(),
             clock: self.clock.clone(),
             started: running.started,
             metrics: running.metrics.clone(),

@@ -1,5 +1,7 @@
 //! What the API answers and takes, as JSON. Times are RFC 3339 in UTC; an optional member is absent when there is none.
 
+mod replay;
+
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -12,6 +14,8 @@ use crate::clock::rfc3339;
 use crate::event::Event;
 use crate::state::Entry;
 use crate::store::{self, CheckReport, DeadFilter, DeliveryId, DeliveryRecord, ReplayId, Seq, StoredEvent};
+
+pub use self::replay::Replay;
 
 /// An event in its CloudEvents JSON form.
 pub type EventJson = Box<RawValue>;

@@ -101,7 +101,7 @@ pub(super) async fn load(
             }
             Err(found) => problems.extend(found),
         }
-        add_routes(&mut router, *id, checked, function);
+        add_routes(&mut router, *id, checked, function, answerers.contains_key(id));
     }
     if problems.has_errors() {
         return Ok(Err(problems));
@@ -160,7 +160,7 @@ fn retry_policy(function: &Function) -> RetryPolicy {
     RetryPolicy { attempts, backoff, max_backoff, max_age }
 }
 
-fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: &Function) {
+fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: &Function, answers: bool) {
     if let Some(by) = &function.order_by {
         let by = match by {
             manifest::OrderBy::Attribute(name) => OrderBy::Attribute(name.clone()),
@@ -177,8 +177,9 @@ fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: 
                 let uri = checked.manifest.source(source.as_str()).map(|source| source.uri.as_str());
                 router.add(id, name, uri, pattern);
             }
-            // Its events are offered to the function alone, past the patterns.
-            Origin::Private(_) => {}
+            // Its events are offered to the function alone, past the patterns; what is answered makes no events.
+            Origin::Private(_) if answers => {}
+            Origin::Private(source) => router.own(&source.uri, id, name),
         }
     }
 }
