@@ -138,6 +138,7 @@ impl Cache {
 }
 
 /// Where a compiled component is.
+#[derive(Clone, Copy)]
 enum Artefact<'a> {
     Bytes(&'a [u8]),
     /// A file that begins with it, and was just verified.
