@@ -4,6 +4,8 @@
 
 mod support;
 
+mod backup;
+mod campaign;
 mod commands;
 mod crash;
 mod dedup;
@@ -16,6 +18,8 @@ mod kinds;
 mod orders;
 mod overload;
 mod reload;
+mod replay;
+mod retention;
 mod state;
 mod telemetry;
 mod tidy;

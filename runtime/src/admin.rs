@@ -15,6 +15,11 @@
 //! | `GET /api/v1/dead?function=&limit=` | [`view::DeadLetter`] a line, oldest first, events without their data |
 //! | `GET /api/v1/dead/{delivery}` | [`view::DeadLetter`] |
 //! | `POST /api/v1/dead/redrive`, `POST /api/v1/dead/purge` | takes [`view::Which`], answers [`view::Count`] |
+//! | `GET /api/v1/replays` | [`view::Replay`] a line, oldest first |
+//! | `POST /api/v1/replays` | takes [`crate::replay::Filter`], begins a replay, answers 202 and [`view::Replay`] |
+//! | `POST /api/v1/replays/plan` | takes the same, does nothing, answers [`crate::replay::Plan`] |
+//! | `GET /api/v1/replays/{id}` | [`view::Replay`] |
+//! | `POST /api/v1/replays/{id}/pause`, `…/resume`, `…/cancel` | [`view::Replay`] |
 //! | `GET /api/v1/state` | [`view::StateBucket`] a line |
 //! | `GET /api/v1/state/{bucket}?prefix=&limit=` | [`view::StateEntry`] a line, by key, without long values |
 //! | `DELETE /api/v1/state/{bucket}` | removes all its keys, answers [`view::Count`] |
@@ -40,6 +45,7 @@ mod explain;
 mod logs;
 mod metrics;
 mod problem;
+mod replays;
 mod state;
 mod status;
 mod stream;
@@ -71,6 +77,7 @@ use crate::event::Event;
 use crate::listener::{Limits, Listener, RequestBody};
 use crate::logs::LogBook;
 use crate::pattern::{Explanation, MalformedEvent};
+use crate::replay::Replays;
 use crate::store::Store;
 use crate::telemetry::{self, Metrics};
 
@@ -97,6 +104,8 @@ pub struct Admin {
     pub in_force: Arc<dyn Fn() -> BoxFuture<'static, InForce> + Send + Sync>,
     /// Explains an event to the triggers in force, or to those of one function.
     pub explain: Arc<Explain>,
+    /// Stored events that are offered again.
+    pub replays: Replays,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// How far it is.
@@ -200,6 +209,10 @@ pub fn router(admin: Admin) -> Router {
         .route("/api/v1/dead/{delivery}", get(dead::one))
         .route("/api/v1/dead/redrive", post(dead::redrive))
         .route("/api/v1/dead/purge", post(dead::purge))
+        .route("/api/v1/replays", get(replays::list).post(replays::start))
+        .route("/api/v1/replays/plan", post(replays::plan))
+        .route("/api/v1/replays/{id}", get(replays::one))
+        .route("/api/v1/replays/{id}/{turn}", post(replays::turn))
         .route("/api/v1/state", get(state::buckets))
         .route("/api/v1/state/{bucket}", get(state::list).delete(state::clear))
         .route("/api/v1/state/{bucket}/{key}", get(state::one).put(state::set).delete(state::delete))

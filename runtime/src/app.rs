@@ -8,6 +8,7 @@ mod functions;
 mod invoke;
 mod kept;
 mod manifests;
+mod retention;
 mod sources;
 
 use std::collections::{BTreeMap, HashMap};
@@ -36,11 +37,12 @@ use crate::logs::LogBook;
 use crate::manifest::{Checked, Diagnostics, Severity};
 use crate::otlp::Otlp;
 use crate::pattern::MalformedEvent;
+use crate::replay::Replays;
 use crate::router::Router;
 use crate::sandbox::{LogSink, Sandbox, Settings};
 use crate::source::http::{Http, Routes};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{FunctionId, Store};
+use crate::store::{FunctionId, Retention, Store};
 use crate::telemetry::{Ingress, Metrics};
 
 /// How `up` is to run.
@@ -64,6 +66,8 @@ pub struct UpOptions {
     pub dedup_window: Duration,
     /// What may be pending before no more is taken on.
     pub backlog_max: bus::Amount,
+    /// What is kept of what is over.
+    pub retention: Retention,
 }
 
 /// Why a command could not do what it was asked.
@@ -107,6 +111,8 @@ pub struct Running {
     pub bus: Bus,
     /// The dispatcher.
     pub dispatcher: Dispatcher,
+    /// Stored events that are offered again.
+    pub replays: Replays,
     /// What functions log.
     pub logs: LogBook,
     /// What is counted.
@@ -179,6 +185,10 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
         listener::Limits { drain: app.options.drain.min(listener::Limits::default().drain), ..Default::default() };
     let serving = tokio::spawn(app.http.clone().serve(public, limits, stop_http.clone()));
     app.phase.send_replace(Phase::Running);
+    let stop_keeping = CancellationToken::new();
+    let retaining = retention::run(app.running.store.clone(), app.options.retention, stop_keeping.clone());
+    let replaying = app.running.replays.clone().run(app.running.dispatcher.clone(), stop_keeping.clone());
+    let (retaining, replaying) = (tokio::spawn(retaining), tokio::spawn(replaying));
     data.announce(http_address, admin_address)?;
     say("listening", &format!("http://{http_address} (sources), http://{admin_address} (admin)"));
     say("ready", "Ctrl-C stops");
@@ -191,10 +201,13 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     stop_http.cancel();
     let _ = serving.await;
     app.running.sources.lock().await.stop().await;
+    stop_keeping.cancel();
+    let _ = replaying.await;
     let left = app.running.dispatcher.drain(app.options.drain).await;
     if left > 0 {
         say("drained", &format!("{left} deliveries were still running; they run again at the next start"));
     }
+    let _ = retaining.await;
     let closed = app.running.store.close().await;
     stop_admin.cancel();
     let _ = administering.await;
@@ -231,7 +244,8 @@ async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Li
     let log_sink = logs.sink();
     let declared = std::sync::Mutex::default();
     let started = Instant::now();
-    let running = Arc::new(Running { store, bus, dispatcher, logs, metrics, started, declared, sources });
+    let replays = Replays::new(store.clone(), bus.clone());
+    let running = Arc::new(Running { store, bus, dispatcher, replays, logs, metrics, started, declared, sources });
     let (phase, _) = watch::channel(Phase::Starting);
     Ok((App { options, sandbox, clock, log_sink, http, otlp, phase, running }, public, admin))
 }
@@ -269,6 +283,7 @@ impl App {
             store: running.store.clone(),
             bus: running.bus.through(Ingress::Api, &running.metrics),
             logs: running.logs.clone(),
+            replays: running.replays.clone(),
             clock: self.clock.clone(),
             started: running.started,
             metrics: running.metrics.clone(),

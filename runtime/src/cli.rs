@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and who does it.
 
 mod apps;
+mod backup;
 mod bounds;
 mod check;
 mod client;
@@ -12,6 +13,7 @@ mod failure;
 mod inspect;
 mod invoke;
 mod logs;
+mod replay;
 mod state;
 mod status;
 mod table;
@@ -132,6 +134,13 @@ enum Command {
     /// Look at what functions keep, and change it
     #[command(subcommand, after_help = "Example: evoke state list shop/charge")]
     State(state::State),
+    /// Offer stored events again to the functions that match them today, behind what happens now
+    #[command(
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        after_help = "Example: evoke replay --function shop/charge --since 2h --dry-run"
+    )]
+    Replay(replay::Replay),
     /// Show what functions logged
     #[command(after_help = "Example: evoke logs --function shop/charge --follow")]
     Logs(With<logs::Logs>),
@@ -150,6 +159,10 @@ enum Command {
     /// Verify that nothing is missing from the store and that it is sound, running or not
     #[command(after_help = "Example: evoke check --data .evoke")]
     Check(Common),
+    /// Copy the store, running or not, and verify the copy
+    #[command(after_help = "Example: evoke backup backups/monday/\n\n\
+        To go back to it, stop Evoke and start it with that folder: evoke up --data backups/monday")]
+    Backup(With<backup::Backup>),
 }
 
 /// Which manifests.
@@ -213,6 +226,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Trace(With { command, common }) => command.run(&common.over(&front)),
         Command::Explain(With { command, common }) => command.run(&common.over(&front)),
         Command::Dead(dead) => dead.run(&front),
+        Command::Replay(replay) => replay.run(&front),
         Command::State(state) => state.run(&front),
         Command::Schema => text::print(crate::manifest::schema::render().trim_end()),
         Command::Completions { shell } => {
@@ -223,5 +237,6 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Logs(With { command, common }) => command.run(&common.over(&front)),
         Command::Status(common) => status::run(&common.over(&front)),
         Command::Check(common) => check::run(&common.over(&front)),
+        Command::Backup(With { command, common }) => command.run(&common.over(&front)),
     }
 }

@@ -7,11 +7,13 @@
 //! of what it committed, for many at a time.
 
 mod attempt;
+mod function;
 mod lane;
+mod load;
 mod measure;
 mod turns;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,15 +22,18 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use self::lane::{LOAD_MAX, Lane};
+use self::function::{Function, Queue, replays_max};
+use self::lane::Lane;
 use self::measure::Measured;
 use self::turns::Turns;
 use crate::bus::Bus;
-use crate::clock::{Clock, UnixMs};
+use crate::clock::Clock;
 use crate::event::Event;
 use crate::outcome::{Outcome, RetryPolicy};
 use crate::state::{Place, Transaction};
-use crate::store::{Committed, Completed, Completion, DeliveryId, FunctionId, ReadyDelivery, Store, StoreError};
+use crate::store::{
+    Committed, Completed, Completion, DeliveryId, FunctionId, ReadyDelivery, ReplayId, Store, StoreError, Stream,
+};
 use crate::telemetry::FunctionMetrics;
 
 /// Runs one function; the sandbox's side of the dispatcher.
@@ -50,6 +55,8 @@ pub struct Call {
     pub attempt: u32,
     /// The trigger that matched.
     pub trigger: Arc<str>,
+    /// Whether it is a stored event that is offered again.
+    pub replay: bool,
 }
 
 /// How an attempt went.
@@ -104,9 +111,12 @@ struct Inner {
 #[derive(Default)]
 struct State {
     functions: HashMap<FunctionId, Function>,
-    /// The functions with work and room for it, in the order in which they have their turn.
-    turns: VecDeque<FunctionId>,
+    queue: Queue,
     running: u32,
+    /// Of these, replays.
+    replaying: u32,
+    /// Replays of which nothing more is started.
+    halted: HashSet<ReplayId>,
     /// A worker is on its way that has not looked for work yet.
     worker_comes: bool,
     stopping: bool,
@@ -123,16 +133,6 @@ struct Picked {
     /// What another changed, when it ran before.
     changed: Option<Place>,
 }
-
-struct Function {
-    worker: Worker,
-    lane: Lane,
-    /// It has a place in `turns`.
-    in_turns: bool,
-}
-
-/// The longest wait for the next retry: bounds how late one is when the wall clock jumps forward.
-const ALARM_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes of published events that wait for their commit, with [`COMPLETION_BYTES`] for each attempt that ended: some
 /// four group commits. Past it nothing more is started.
@@ -178,10 +178,7 @@ impl Dispatcher {
             let id = worker.id;
             match state.functions.get_mut(&id) {
                 Some(function) => function.worker = worker,
-                None => {
-                    let function = Function { worker, lane: Lane::behind_store(), in_turns: false };
-                    state.functions.insert(id, function);
-                }
+                None => drop(state.functions.insert(id, Function::new(worker))),
             }
             self.consider(&mut state, id);
         }
@@ -192,12 +189,24 @@ impl Dispatcher {
 
     /// How many deliveries of each function run now.
     pub fn running(&self) -> HashMap<FunctionId, u32> {
-        self.lock().functions.iter().map(|(id, function)| (*id, function.lane.running)).collect()
+        self.lock().functions.iter().map(|(id, function)| (*id, function.running())).collect()
+    }
+
+    /// Starts nothing more of a replay; answers what of all replays was started and is not committed yet.
+    pub fn halt(&self, replay: ReplayId) -> Vec<DeliveryId> {
+        let mut state = self.lock();
+        state.halted.insert(replay);
+        state.functions.values_mut().flat_map(|function| function.lane(Stream::Replay).started()).collect()
+    }
+
+    /// Starts deliveries of a replay again.
+    pub fn resume(&self, replay: ReplayId) {
+        self.lock().halted.remove(&replay);
     }
 
     /// How many deliveries of each function wait in memory now.
     pub fn held(&self) -> HashMap<FunctionId, u32> {
-        self.lock().functions.iter().map(|(id, function)| (*id, function.lane.waiting())).collect()
+        self.lock().functions.iter().map(|(id, function)| (*id, function.waiting())).collect()
     }
 
     /// Starts nothing more and waits for what runs, at most for `limit`; answers how many were left running. What
@@ -231,13 +240,13 @@ impl Dispatcher {
             let retry_at_ms = attempt::retry_at_ms(&completion);
             earliest_retry_ms = earliest_retry_ms.or(retry_at_ms);
             if let Some(function) = state.functions.get_mut(&completion.function) {
-                function.lane.ended(completion.delivery, retry_at_ms);
+                function.ended(completion.delivery, retry_at_ms);
             }
         }
         for delivery in ready {
             let id = delivery.function;
             if let Some(function) = state.functions.get_mut(&id) {
-                function.lane.offer(delivery);
+                function.lane(Stream::of(delivery.replay)).offer(delivery);
                 self.consider(&mut state, id);
             }
         }
@@ -258,7 +267,7 @@ impl Dispatcher {
             Ok(Completed::Conflict(place)) => {
                 measured.runs_again(metrics);
                 state.again.insert(delivery.id, place);
-                function.lane.again(delivery);
+                function.lane(Stream::of(delivery.replay)).again(delivery);
                 self.consider(state, completion.function);
             }
             Ok(Completed::OverQuota(message)) => {
@@ -285,17 +294,20 @@ impl Dispatcher {
         self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
     }
 
-    /// After every change of a lane: gives it a turn when it can use one, and loads when it is behind.
+    /// After every change of a function's lanes: gives them a turn when they can use one, and loads when they are
+    /// behind.
     fn consider(&self, state: &mut State, id: FunctionId) {
-        let Some(function) = state.functions.get_mut(&id) else { return };
-        if !function.in_turns && function.lane.has_work() && function.lane.running < function.worker.concurrency {
-            function.in_turns = true;
-            state.turns.push_back(id);
-        }
-        if function.worker.concurrency > 0
-            && let Some(after) = function.lane.start_load()
-        {
-            self.load(id, after);
+        let State { functions, queue, .. } = state;
+        let Some(function) = functions.get_mut(&id) else { return };
+        for stream in Stream::ALL {
+            if function.takes_turn(stream) {
+                queue.push(id, stream);
+            }
+            if function.worker.concurrency > 0
+                && let Some(after) = function.lane(stream).start_load()
+            {
+                self.load(id, stream, after);
+            }
         }
     }
 
@@ -303,7 +315,7 @@ impl Dispatcher {
     /// starts to work itself. So while guests only compute, a burst of deliveries takes as many tasks as there are
     /// threads, and while guests wait, as many as there are deliveries.
     fn bring_worker(&self, state: &mut State) {
-        if !state.worker_comes && !state.turns.is_empty() && self.has_room(state) {
+        if !state.worker_comes && self.has_room(state) && state.queue.has_next(self.has_room_for_replays(state)) {
             state.worker_comes = true;
             self.0.tasks.spawn_on(self.clone().work(), &self.0.runtime);
         }
@@ -313,6 +325,10 @@ impl Dispatcher {
         !state.stopping
             && state.running < self.0.running_max
             && self.0.uncommitted.load(Ordering::Relaxed) < UNCOMMITTED_MAX
+    }
+
+    fn has_room_for_replays(&self, state: &State) -> bool {
+        state.replaying < replays_max(self.0.running_max)
     }
 
     async fn work(self) {
@@ -341,8 +357,9 @@ impl Dispatcher {
             drop(turn);
             let mut state = self.lock();
             state.running = state.running.saturating_sub(1);
+            state.replaying = state.replaying.saturating_sub(u32::from(delivery.replay.is_some()));
             if let Some(function) = state.functions.get_mut(&delivery.function) {
-                function.lane.ran();
+                function.lane(Stream::of(delivery.replay)).ran();
             }
             self.consider(&mut state, delivery.function);
             next = self.pick(&mut state);
@@ -352,18 +369,20 @@ impl Dispatcher {
     /// The next delivery to run: functions take turns.
     fn pick(&self, state: &mut State) -> Option<Picked> {
         while self.has_room(state) {
-            let id = state.turns.pop_front()?;
+            let replays = self.has_room_for_replays(state);
+            let (id, stream) = state.queue.next(replays)?;
             let Some(function) = state.functions.get_mut(&id) else { continue };
-            function.in_turns = false;
+            function.turn_came(stream);
             // Its room may be gone since it queued for a turn: a reload made it smaller.
-            if function.lane.running >= function.worker.concurrency {
+            if !function.has_room(stream) {
                 continue;
             }
-            let picked = function.lane.pick().map(|delivery| {
+            let picked = Self::pick_of(function, stream, &state.halted).map(|delivery| {
                 let changed = if state.again.is_empty() { None } else { state.again.remove(&delivery.id) };
                 Picked { worker: function.worker.clone(), delivery, changed }
             });
             state.running += u32::from(picked.is_some());
+            state.replaying += u32::from(picked.is_some() && stream == Stream::Replay);
             self.consider(state, id);
             if picked.is_some() {
                 self.bring_worker(state);
@@ -373,63 +392,31 @@ impl Dispatcher {
         None
     }
 
-    /// Changes a lane, and starts what the change makes possible.
-    fn change(&self, id: FunctionId, change: impl FnOnce(&mut Lane)) {
+    /// The next delivery of a function; those of replays that are halted are left to whoever halted them.
+    fn pick_of(function: &mut Function, stream: Stream, halted: &HashSet<ReplayId>) -> Option<ReadyDelivery> {
+        let lane = function.lane(stream);
+        while let Some(delivery) = lane.pick() {
+            if delivery.replay.is_none_or(|replay| !halted.contains(&replay)) {
+                return Some(delivery);
+            }
+            lane.ran();
+            lane.ended(delivery.id, None);
+        }
+        None
+    }
+
+    /// Changes a function's lanes, and starts what the change makes possible.
+    fn change(&self, id: FunctionId, change: impl FnOnce(&mut Function)) {
         let mut state = self.lock();
         if let Some(function) = state.functions.get_mut(&id) {
-            change(&mut function.lane);
+            change(function);
         }
         self.consider(&mut state, id);
         self.bring_worker(&mut state);
     }
 
-    fn load(&self, function: FunctionId, after: DeliveryId) {
-        let dispatcher = self.clone();
-        self.0.runtime.spawn(async move {
-            match dispatcher.0.store.ready(function, after, LOAD_MAX).await {
-                Ok(found) => dispatcher.change(function, |lane| lane.loaded(after, found)),
-                Err(error) => {
-                    tracing::warn!("loading deliveries: {error}");
-                    tokio::time::sleep(STORE_RETRY).await;
-                    dispatcher.change(function, |lane| lane.load_failed(after));
-                }
-            }
-        });
-    }
-
-    /// Loads retries when they are due, as long as there is a dispatcher.
-    async fn watch_retries(inner: std::sync::Weak<Inner>) {
-        loop {
-            let Some(dispatcher) = inner.upgrade().map(Self) else { return };
-            let now_ms = dispatcher.0.clock.now_ms();
-            for (function, limit) in dispatcher.start_due_loads(now_ms) {
-                let (found, next_due_ms) = match dispatcher.0.store.due(function, now_ms, limit).await {
-                    Ok(answer) => answer,
-                    Err(error) => {
-                        tracing::warn!("loading retries: {error}");
-                        (Vec::new(), Some(now_ms + STORE_RETRY.as_millis() as UnixMs))
-                    }
-                };
-                dispatcher.change(function, |lane| lane.loaded_due(found, next_due_ms));
-            }
-            let wait = dispatcher.until_next_retry();
-            let _ = tokio::time::timeout(wait, dispatcher.0.alarm.notified()).await;
-        }
-    }
-
-    /// The functions whose next retry is due, each with how many to load.
-    fn start_due_loads(&self, now_ms: UnixMs) -> Vec<(FunctionId, usize)> {
-        let mut state = self.lock();
-        let due = state.functions.iter_mut().filter(|(_, f)| f.lane.next_due_ms().is_some_and(|at| at <= now_ms));
-        due.map(|(id, function)| (*id, function.lane.start_load_due())).collect()
-    }
-
-    fn until_next_retry(&self) -> Duration {
-        let next_ms = self.lock().functions.values().filter_map(|function| function.lane.next_due_ms()).min();
-        next_ms.map_or(ALARM_MAX, |at_ms| {
-            let wait_ms = u64::try_from(at_ms.saturating_sub(self.0.clock.now_ms())).unwrap_or_default();
-            Duration::from_millis(wait_ms).min(ALARM_MAX)
-        })
+    fn change_lane(&self, id: FunctionId, stream: Stream, change: impl FnOnce(&mut Lane)) {
+        self.change(id, |function| change(function.lane(stream)));
     }
 }
 

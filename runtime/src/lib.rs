@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod otlp;
 pub mod outcome;
 pub mod pattern;
+pub mod replay;
 pub mod router;
 pub mod sandbox;
 pub mod source;

@@ -13,6 +13,8 @@ pub struct Router {
     matcher: Matcher<usize>,
     triggers: Vec<Trigger>,
     order: HashMap<FunctionId, OrderBy>,
+    /// Who has a source of its own, by its URI.
+    own: HashMap<String, (FunctionId, Arc<str>)>,
 }
 
 /// One entry of a function's `on:` that goes by patterns.
@@ -70,6 +72,22 @@ impl Router {
     /// Has a function handle events with the same key one after another.
     pub fn order(&mut self, function: FunctionId, by: OrderBy) {
         self.order.insert(function, by);
+    }
+
+    /// Says that a source is a function's own: its events are for this function, past the patterns.
+    pub fn own(&mut self, source: &str, function: FunctionId, name: Arc<str>) {
+        self.own.insert(source.to_owned(), (function, name));
+    }
+
+    /// Who is offered a stored event again: who it matches, and the function whose own source it came from.
+    pub fn route_again(&self, event: &Event) -> Result<Vec<NewDelivery>, String> {
+        let mut deliveries = self.route(event, &Target::Matching)?;
+        if let Some((function, name)) = self.own.get(&event.source)
+            && !deliveries.iter().any(|delivery| delivery.function == *function)
+        {
+            deliveries.push(self.delivery(event, *function, name));
+        }
+        Ok(deliveries)
     }
 
     /// The deliveries that an event is owed: one for each function, however many of its triggers match; the first

@@ -5,7 +5,9 @@
 mod answer;
 mod backlog;
 mod counts;
+mod filter;
 pub mod memory;
+mod replay;
 pub mod sqlite;
 
 mod judge;
@@ -27,7 +29,9 @@ use crate::event::Event;
 use crate::state::{Entry, Keys, Place, Transaction, Usage};
 
 pub use self::backlog::{Amount, Backlog, Origin};
-pub use self::counts::{CheckReport, Counts, Totals};
+pub use self::counts::{CheckReport, Counts, Removed, Totals};
+pub use self::filter::{DeadFilter, EventFilter, Retention};
+pub use self::replay::{NewReplay, Replay, ReplayId, ReplayState, Step, Stream};
 
 /// A position in the total order of accepted events; the first is 1.
 pub type Seq = i64;
@@ -118,8 +122,10 @@ pub struct ReadyDelivery {
     pub attempts: u32,
     /// How many of these came before it was redriven, and do not count for its retry policy.
     pub attempts_forgiven: u32,
-    /// When the event was accepted, or the delivery redriven: what `max_age` counts from.
+    /// When the event was accepted, offered again, or the delivery redriven: what `max_age` counts from.
     pub since_ms: UnixMs,
+    /// The replay that offers the event again; `None` for a live delivery.
+    pub replay: Option<ReplayId>,
     /// The event that is owed.
     pub event: Arc<StoredEvent>,
 }
@@ -226,6 +232,8 @@ pub struct DeliveryRecord {
     pub trigger: String,
     /// Its order key.
     pub order_key: Option<String>,
+    /// The replay that offered the event again; `None` for a live delivery.
+    pub replay: Option<ReplayId>,
     /// Where it stands.
     pub state: DeliveryState,
     /// Why it was given up, for a dead or purged one.
@@ -234,32 +242,6 @@ pub struct DeliveryRecord {
     pub due_ms: Option<UnixMs>,
     /// The attempts that ended, in order.
     pub attempts: Vec<AttemptRecord>,
-}
-
-/// Which events to list.
-#[derive(Debug, Clone, Default)]
-pub struct EventFilter {
-    /// Only events of this type; a trailing `*` matches any ending.
-    pub type_: Option<String>,
-    /// Only events of this source.
-    pub source: Option<String>,
-    /// Only events after this position, in ascending order; `None` lists the newest.
-    pub after: Option<Seq>,
-    /// Only events before this position.
-    pub before: Option<Seq>,
-    /// At most this many.
-    pub limit: usize,
-}
-
-/// Which dead letters are meant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeadFilter {
-    /// All of them.
-    All,
-    /// Those of a function, by full name.
-    Function(String),
-    /// One.
-    Delivery(DeliveryId),
 }
 
 /// How long a source and id are known by default: longer than producers try again, short enough that nobody waits for
@@ -329,11 +311,48 @@ pub trait Store: Send + Sync + 'static {
     /// Lets dead letters go: they stay on record as purged, and what they blocked goes on. Answers how many.
     fn purge(&self, which: DeadFilter) -> Answer<u64>;
 
+    /// Removes events that are over, with their deliveries and attempts, the oldest first: those that are older than
+    /// is kept, and as many as the store is too large. Other writes go on in between. Their source and id are known
+    /// for the dedup window all the same. Answers how many.
+    fn retain(&self, retention: Retention) -> Answer<u64>;
+
+    /// Begins a replay, with nothing offered yet.
+    fn start_replay(&self, new: NewReplay) -> Answer<ReplayId>;
+
+    /// Offers events of a running replay again and notes how far it came, all or nothing; answers `false`, with
+    /// nothing done, when it is not running or came as far before. Their deliveries are the replay's own: with the
+    /// same order key they run one after another, and never wait for live ones, nor live ones for them.
+    fn advance_replay(&self, replay: ReplayId, step: Step) -> Answer<bool>;
+
+    /// Has a replay go from any of these states to another; answers `false` when it was in none of them.
+    fn turn_replay(&self, replay: ReplayId, from: &'static [ReplayState], to: ReplayState) -> Answer<bool>;
+
+    /// Lets pending deliveries of a replay go, but for some: they stay on record as purged. Answers how many.
+    fn drop_replay(&self, replay: ReplayId, but_for: Vec<DeliveryId>) -> Answer<u64>;
+
+    /// All replays, the oldest first.
+    fn replays(&self) -> Answer<Vec<Replay>>;
+
+    /// One replay.
+    fn replay(&self, id: ReplayId) -> Answer<Option<Replay>>;
+
     /// The first `limit` deliveries of a function behind `after` that are ready, in accept order.
-    fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>>;
+    fn ready(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        after: DeliveryId,
+        limit: usize,
+    ) -> Answer<Vec<ReadyDelivery>>;
 
     /// The first `limit` retries of a function that are due at `now_ms`, and when the next one after these is due.
-    fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)>;
+    fn due(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        now_ms: UnixMs,
+        limit: usize,
+    ) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)>;
 
     /// The value of a key, as of some commit between the call and the answer. One that was used lately is answered
     /// from memory.
@@ -372,7 +391,7 @@ pub trait Store: Send + Sync + 'static {
     /// Events by filter, in ascending order.
     fn events(&self, filter: EventFilter) -> Answer<Vec<StoredEvent>>;
 
-    /// The deliveries of an event, in order.
+    /// The deliveries of an event, in order; those of replays last.
     fn deliveries(&self, event: Seq) -> Answer<Vec<DeliveryRecord>>;
 
     /// One delivery.

@@ -120,6 +120,12 @@ pub(super) async fn find(store: &dyn Store, reference: &str) -> Answer<StoredEve
     }
     let seqs = store.find(reference.to_owned()).await?;
     let missing = || Problem::not_found(format!("there is no event with the number or id {reference}"));
+    if let (true, Ok(seq)) = (seqs.is_empty(), reference.parse::<Seq>())
+        && seq > 0
+        && seq <= store.totals().await?.removed.to
+    {
+        return Err(Problem::not_found(format!("event {seq} is not there any more: retention removed it")));
+    }
     match seqs.as_slice() {
         [] => Err(missing()),
         [seq] => store.event(*seq).await?.ok_or_else(missing),

@@ -65,6 +65,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Answer<Json<Statu
         version: env!("CARGO_PKG_VERSION").into(),
         uptime_ms: u64::try_from(admin.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         events: totals.events,
+        removed: totals.removed.into(),
         pending: admin.store.pending(),
         functions: functions.into_values().collect(),
         sources: in_force.sources.into_iter().map(Source::from).collect(),

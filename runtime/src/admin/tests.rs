@@ -42,9 +42,11 @@ impl Api {
             sandbox: telemetry::Sandbox::default(),
         };
         let (phase_tx, phase) = watch::channel(Phase::Running);
+        let bus = Bus::new(store.clone(), routes::Router::default(), bus::Limits::default());
         let admin = Admin {
             store: store.clone(),
-            bus: Bus::new(store.clone(), routes::Router::default(), bus::Limits::default()),
+            replays: Replays::new(store.clone(), bus.clone()),
+            bus,
             logs: logs.clone(),
             clock: Clock::fixed(1_000),
             started: Instant::now(),

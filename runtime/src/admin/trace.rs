@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::problem::Params;
 use super::view::{Delivery, Node};
 use super::{Admin, Answer, events};
-use crate::store::{DeliveryState, Store, StoreError, StoredEvent};
+use crate::store::{DeliveryState, Lineage, Store, StoreError, StoredEvent};
 
 /// Events of a trace: more than anyone reads, and some milliseconds of work.
 const EVENTS_MAX: usize = 1_000;
@@ -38,7 +38,29 @@ pub(super) async fn trace(
     {
         event = store.event(root).await?.unwrap_or(event);
     }
-    Ok(Json(grow(store, &event).await?))
+    let mut node = grow(store, &event).await?;
+    node.missing = missing(store, &event).await?;
+    Ok(Json(node))
+}
+
+/// What of a trace may be missing because retention removed it.
+async fn missing(store: &dyn Store, event: &StoredEvent) -> Result<Option<String>, StoreError> {
+    let up_to = store.totals().await?.removed.to;
+    let Lineage { cause, root, .. } = event.lineage;
+    let gone_cause = match cause {
+        Some(delivery) => store.delivery(delivery).await?.is_none(),
+        None => false,
+    };
+    let gone_root = match root {
+        Some(root) => store.event(root).await?.is_none(),
+        None => false,
+    };
+    Ok(match (gone_root, gone_cause, event.seq <= up_to) {
+        (true, ..) => Some("retention removed the event that started the chain".to_owned()),
+        (_, true, _) => Some("retention removed the delivery that published it".to_owned()),
+        (.., true) => Some(format!("retention removed events up to {up_to}: what came of it may be among them")),
+        _ => None,
+    })
 }
 
 /// An event of the tree while the tree grows.

@@ -1,5 +1,7 @@
 //! What the API answers and takes, as JSON. Times are RFC 3339 in UTC; an optional member is absent when there is none.
 
+mod replay;
+
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -11,7 +13,9 @@ use serde_json::value::RawValue;
 use crate::clock::rfc3339;
 use crate::event::Event;
 use crate::state::Entry;
-use crate::store::{self, CheckReport, DeadFilter, DeliveryId, DeliveryRecord, Seq, StoredEvent};
+use crate::store::{self, CheckReport, DeadFilter, DeliveryId, DeliveryRecord, ReplayId, Seq, StoredEvent};
+
+pub use self::replay::Replay;
 
 /// An event in its CloudEvents JSON form.
 pub type EventJson = Box<RawValue>;
@@ -67,6 +71,9 @@ pub struct Node {
     /// Why its deliveries are not shown, when they are not: the trace got too large here. Tracing this event shows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
+    /// What of the trace may be missing because retention removed it; at most at the first event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
 
 /// One event owed to one function.
@@ -83,6 +90,9 @@ pub struct Delivery {
     /// Its order key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_key: Option<String>,
+    /// The replay that offered the event again; absent for a live delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayId>,
     /// `ready`, `retrying`, `blocked`, `done`, `dead` or `purged`.
     pub state: String,
     /// Why it was given up.
@@ -213,6 +223,9 @@ pub struct Status {
     pub uptime_ms: u64,
     /// Events that were accepted.
     pub events: u64,
+    /// What of these, and of their deliveries, retention removed.
+    #[serde(default)]
+    pub removed: Removed,
     /// Deliveries that are owed now.
     pub pending: u64,
     /// The functions, by name.
@@ -253,6 +266,9 @@ pub struct Counts {
     pub dead: u64,
     /// Given up and let go.
     pub purged: u64,
+    /// Of those that are done or purged, how many retention removed.
+    #[serde(default)]
+    pub removed: u64,
 }
 
 /// How a source is doing.
@@ -269,6 +285,20 @@ pub struct Source {
     pub trouble: Option<String>,
 }
 
+/// What retention removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Events.
+    pub events: u64,
+    /// Deliveries that they were owed.
+    pub owed: u64,
+    /// Deliveries that replays had added.
+    #[serde(default)]
+    pub replayed: u64,
+    /// The newest of them: events up to here may be gone.
+    pub to: Seq,
+}
+
 /// What `check` found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Check {
@@ -276,6 +306,11 @@ pub struct Check {
     pub events: u64,
     /// Deliveries that these were owed.
     pub owed: u64,
+    /// Deliveries that replays added.
+    #[serde(default)]
+    pub replayed: u64,
+    /// What of these retention removed.
+    pub removed: Removed,
     /// Deliveries by function.
     pub functions: BTreeMap<String, Counts>,
     /// What is wrong; nothing, when conservation and integrity hold.
@@ -303,7 +338,7 @@ impl From<&StoredEvent> for Node {
     fn from(stored: &StoredEvent) -> Self {
         let Envelope { seq, accepted, event } = stored.into();
         let store::Lineage { cause: published_by, root, hops, .. } = stored.lineage;
-        Self { seq, accepted, hops, published_by, root, event, deliveries: Vec::new(), cut: None }
+        Self { seq, accepted, hops, published_by, root, event, deliveries: Vec::new(), cut: None, missing: None }
     }
 }
 
@@ -315,6 +350,7 @@ impl From<DeliveryRecord> for Delivery {
             function: record.function,
             trigger: record.trigger,
             order_key: record.order_key,
+            replay: record.replay,
             state: record.state.name().into(),
             cause: record.cause,
             due: record.due_ms.map(rfc3339),
@@ -334,16 +370,23 @@ impl From<store::AttemptRecord> for Attempt {
 
 impl From<&store::Counts> for Counts {
     fn from(counts: &store::Counts) -> Self {
-        let store::Counts { ready, retrying, blocked, done, dead, purged } = *counts;
-        Self { ready, retrying, blocked, done, dead, purged }
+        let store::Counts { ready, retrying, blocked, done, dead, purged, removed } = *counts;
+        Self { ready, retrying, blocked, done, dead, purged, removed }
+    }
+}
+
+impl From<store::Removed> for Removed {
+    fn from(removed: store::Removed) -> Self {
+        let store::Removed { events, owed, replayed, to } = removed;
+        Self { events, owed, replayed, to }
     }
 }
 
 impl From<CheckReport> for Check {
     fn from(report: CheckReport) -> Self {
-        let store::Totals { events, owed, functions } = report.totals;
+        let store::Totals { events, owed, replayed, removed, functions } = report.totals;
         let functions = functions.iter().map(|(name, counts)| (name.clone(), counts.into())).collect();
-        Self { events, owed, functions, problems: report.problems }
+        Self { events, owed, replayed, removed: removed.into(), functions, problems: report.problems }
     }
 }
 

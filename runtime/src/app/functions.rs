@@ -40,10 +40,10 @@ struct Sandboxed {
 
 impl Runner for Sandboxed {
     fn run(&self, call: Call) -> BoxFuture<'_, Ran> {
-        let Call { event, delivery_id, attempt, trigger, .. } = call;
+        let Call { event, delivery_id, attempt, trigger, replay, .. } = call;
         let (delivery_id, state) = (delivery_id.into(), self.state.clone());
         let (logs, clock) = (self.logs.clone(), self.clock.clone());
-        let call = sandbox::Call { event, delivery_id, attempt, replay: false, trigger, state, logs, clock };
+        let call = sandbox::Call { event, delivery_id, attempt, replay, trigger, state, logs, clock };
         async move {
             let sandbox::Attempt { outcome, published, state, duration, .. } = self.function.run(call).await;
             Ran { outcome, published, state, duration }
@@ -101,7 +101,7 @@ pub(super) async fn load(
             }
             Err(found) => problems.extend(found),
         }
-        add_routes(&mut router, *id, checked, function);
+        add_routes(&mut router, *id, checked, function, answerers.contains_key(id));
     }
     if problems.has_errors() {
         return Ok(Err(problems));
@@ -160,7 +160,7 @@ fn retry_policy(function: &Function) -> RetryPolicy {
     RetryPolicy { attempts, backoff, max_backoff, max_age }
 }
 
-fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: &Function) {
+fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: &Function, answers: bool) {
     if let Some(by) = &function.order_by {
         let by = match by {
             manifest::OrderBy::Attribute(name) => OrderBy::Attribute(name.clone()),
@@ -177,8 +177,9 @@ fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: 
                 let uri = checked.manifest.source(source.as_str()).map(|source| source.uri.as_str());
                 router.add(id, name, uri, pattern);
             }
-            // Its events are offered to the function alone, past the patterns.
-            Origin::Private(_) => {}
+            // Its events are offered to the function alone, past the patterns; what is answered makes no events.
+            Origin::Private(_) if answers => {}
+            Origin::Private(source) => router.own(&source.uri, id, name),
         }
     }
 }

@@ -6,6 +6,7 @@ use super::text::{count, print, print_json};
 use super::{Common, Failure, Manifests, Up};
 use crate::app::{self, AppError, UpOptions};
 use crate::bus::Amount;
+use crate::store::Retention;
 
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
@@ -23,6 +24,7 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
         drain: up.drain,
         concurrency: up.concurrency,
         dedup_window: up.bounds.dedup_window,
+        retention: Retention { age: up.bounds.retain, bytes: up.bounds.retain_size },
         backlog_max: Amount { deliveries: up.bounds.pending_max, bytes: up.bounds.pending_bytes_max },
     };
     run(common, app::up(options))

@@ -18,4 +18,18 @@ pub(super) struct Bounds {
     /// Bytes of the events of these, the same way
     #[arg(long, env = "EVOKE_PENDING_BYTES_MAX", default_value = "4GiB", value_name = "SIZE", value_parser = size)]
     pub(super) pending_bytes_max: u64,
+    /// How long events are kept when all their deliveries are done or purged, or `forever`
+    #[arg(long, env = "EVOKE_RETAIN", default_value = "7d", value_name = "DURATION", value_parser = age)]
+    pub(super) retain: Duration,
+    /// How large the store may be before the oldest of these go earlier, or `unlimited`
+    #[arg(long, env = "EVOKE_RETAIN_SIZE", default_value = "10GiB", value_name = "SIZE", value_parser = room)]
+    pub(super) retain_size: u64,
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    if text == "forever" { Ok(Duration::MAX) } else { duration(text).map_err(|e| format!("{e}; or write `forever`")) }
+}
+
+fn room(text: &str) -> Result<u64, String> {
+    if text == "unlimited" { Ok(u64::MAX) } else { size(text).map_err(|e| format!("{e}; or write `unlimited`")) }
 }

@@ -6,14 +6,17 @@ use super::{Common, Failure};
 use crate::admin::view::Check;
 use crate::store::sqlite;
 
-pub(super) fn run(common: &Common) -> Result<(), Failure> {
+/// Whether there is a store.
+pub(super) fn find_store(common: &Common) -> Result<(), Failure> {
     let store = common.folder().join("evoke.db");
-    if !store.exists() {
-        return Err(Failure::NotFound(format!(
-            "there is no store at {}; name its folder with --data",
-            store.display()
-        )));
+    if store.exists() {
+        return Ok(());
     }
+    Err(Failure::NotFound(format!("there is no store at {}; name its folder with --data", store.display())))
+}
+
+pub(super) fn run(common: &Common) -> Result<(), Failure> {
+    find_store(common)?;
     let report = sqlite::check_folder(common.folder()).map_err(|e| Failure::Failed(e.to_string()))?;
     let check = Check::from(report);
     if common.reach.json {
@@ -25,9 +28,16 @@ pub(super) fn run(common: &Common) -> Result<(), Failure> {
 }
 
 fn human(check: &Check, columns: Option<usize>) -> String {
-    let Check { events, owed, functions, problems } = check;
+    let Check { events, owed, replayed, removed, functions, problems } = check;
     let verb = if *events == 1 { "is" } else { "are" };
     let mut text = format!("{} {verb} owed {}\n", count(*events, "event"), count(*owed, "delivery"));
+    if *replayed > 0 {
+        text += &format!("replays added {}\n", count(*replayed, "delivery"));
+    }
+    if removed.events > 0 {
+        let (events, owed) = (count(removed.events, "event"), count(removed.owed + removed.replayed, "delivery"));
+        text += &format!("of these, retention removed {events} with {owed}\n");
+    }
     let row = |(name, c): (&String, &crate::admin::view::Counts)| {
         let pending = c.ready + c.retrying + c.blocked;
         let numbers = [c.done, c.dead, c.purged, pending, c.done + c.dead + c.purged + pending];
@@ -49,15 +59,18 @@ fn human(check: &Check, columns: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{CheckReport, Counts, Totals};
+    use crate::store::{CheckReport, Counts, Removed, Totals};
 
     #[test]
     fn numbers_and_problems_are_shown() {
         let counts = Counts { done: 2, dead: 1, ready: 1, ..Counts::default() };
-        let totals = Totals { events: 4, owed: 5, functions: [("shop/charge".to_owned(), counts)].into() };
+        let removed = Removed { events: 1, owed: 2, replayed: 0, to: 1 };
+        let totals =
+            Totals { events: 4, owed: 5, replayed: 0, removed, functions: [("shop/charge".to_owned(), counts)].into() };
         let check = CheckReport { totals, problems: vec!["5 deliveries are owed and 4 are there".into()] }.into();
         let expected = "\
 4 events are owed 5 deliveries
+of these, retention removed 1 event with 2 deliveries
 function     done  dead  purged  pending  sum
 shop/charge     2     1       0        1    4
 1 problem

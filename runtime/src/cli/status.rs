@@ -12,7 +12,7 @@ pub(super) fn run(common: &Common) -> Result<(), Failure> {
 }
 
 fn human(status: &Status, columns: Option<usize>) -> String {
-    let Status { version, uptime_ms, events, pending, functions, sources } = status;
+    let Status { version, uptime_ms, events, pending, functions, sources, .. } = status;
     let (up, events) = (span(*uptime_ms), count(*events, "event"));
     let mut text = format!("evoke {version}, up for {up}: {events}, {} pending", count(*pending, "delivery"));
     let functions: Vec<_> = functions.iter().map(function_row).collect();

@@ -27,6 +27,9 @@ impl TraceEvent {
 fn tree(node: &Node) -> String {
     let mut text = String::new();
     event(node, "", "", &mut text);
+    if let Some(missing) = &node.missing {
+        text += &format!("{DIM}{}{DIM:#}\n", plain(missing));
+    }
     if let Some(root) = node.root {
         text += &format!("{DIM}part of what came of event {root}; --root shows all of it{DIM:#}\n");
     }
@@ -56,14 +59,16 @@ fn event(node: &Node, first: &str, rest: &str, text: &mut String) {
 }
 
 fn delivery(delivery: &Delivery, first: &str, rest: &str, text: &mut String) {
-    let Delivery { id, function, state, due, cause, attempts, published, omitted, .. } = delivery;
+    let Delivery { id, function, replay, state, due, cause, attempts, published, omitted, .. } = delivery;
     let took = match attempts.as_slice() {
         [] => String::new(),
         [one] => format!("{}, ", micros(one.duration_us)),
         [.., last] => format!("{} attempts, the last {}, ", attempts.len(), micros(last.duration_us)),
     };
     let style = colour(state);
-    *text += &format!("{DIM}{first}{DIM:#}{function} {style}{state}{style:#} {DIM}{took}delivery {id}{DIM:#}\n");
+    let replayed = replay.map(|replay| format!(", replay {replay}")).unwrap_or_default();
+    *text +=
+        &format!("{DIM}{first}{DIM:#}{function} {style}{state}{style:#} {DIM}{took}delivery {id}{replayed}{DIM:#}\n");
 
     let stem = if published.is_empty() && *omitted == 0 { "   " } else { "│  " };
     let mut note = |line: String| *text += &format!("{DIM}{rest}{stem}{DIM:#}{line}\n");

@@ -125,6 +125,7 @@ fn call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
         delivery_id: format!("{}-{}", inner.store.instance(), delivery.id),
         attempt,
         trigger: delivery.trigger.clone(),
+        replay: delivery.replay.is_some(),
     }
 }
 

@@ -91,6 +91,16 @@ impl Lane {
         Some(delivery)
     }
 
+    pub(super) fn holds(&self, id: DeliveryId) -> bool {
+        self.held.contains(&id)
+    }
+
+    /// What was picked and is not committed yet.
+    pub(super) fn started(&self) -> Vec<DeliveryId> {
+        let waiting: HashSet<_> = self.fresh.iter().chain(&self.retries).map(|delivery| delivery.id).collect();
+        self.held.difference(&waiting).copied().collect()
+    }
+
     /// Deliveries that wait here.
     pub(super) fn waiting(&self) -> u32 {
         u32::try_from(self.fresh.len() + self.retries.len()).unwrap_or(u32::MAX)
@@ -194,7 +204,7 @@ mod tests {
         let event = Event::from_json(br#"{"id":"1","source":"/a","type":"t"}"#, |_| {}).unwrap();
         let event = StoredEvent { seq: id, accepted_ms: 0, lineage: Lineage::default(), event: Arc::new(event) };
         let (trigger, event) = ("on[0]".into(), Arc::new(event));
-        ReadyDelivery { id, function: 1, trigger, attempts: 0, attempts_forgiven: 0, since_ms: 0, event }
+        ReadyDelivery { id, function: 1, trigger, attempts: 0, attempts_forgiven: 0, since_ms: 0, replay: None, event }
     }
 
     fn run_all(lane: &mut Lane) -> Vec<DeliveryId> {

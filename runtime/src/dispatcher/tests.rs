@@ -9,9 +9,10 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::bus::{Limits, Offer, Target};
+use crate::clock::UnixMs;
 use crate::router::{OrderBy, Router};
 use crate::store::memory::MemoryStore;
-use crate::store::{Counts, DeadFilter};
+use crate::store::{Counts, DeadFilter, NewDelivery, NewReplay, Seq, Step};
 
 const START_MS: UnixMs = 1_700_000_000_000;
 
@@ -59,13 +60,25 @@ impl House {
         self.bus.accept(Offer { events: events.collect(), target, ..Offer::default() }).await.unwrap();
     }
 
+    /// Offers the first events again to the first function.
+    async fn replay(&self, until: Seq) -> ReplayId {
+        let id = self.store.start_replay(NewReplay { filter: "{}".into(), after: 0, until }).await.unwrap();
+        let mut offers = Vec::new();
+        for seq in 1..=until {
+            let new = NewDelivery { function: 1, trigger: "on[0]".into(), order_key: None };
+            offers.push((Arc::new(self.store.event(seq).await.unwrap().unwrap()), vec![new]));
+        }
+        assert!(self.store.advance_replay(id, Step { position: until, offers }).await.unwrap());
+        id
+    }
+
     /// Waits until nothing is pending; on a paused clock this takes no time.
     async fn settled(&self) -> Counts {
         while self.bus.pending() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let totals = self.store.totals().await.unwrap();
-        assert_eq!(totals.owed, totals.functions.values().map(Counts::total).sum::<u64>());
+        assert_eq!(totals.owed + totals.replayed, totals.functions.values().map(Counts::total).sum::<u64>());
         totals.functions.values().fold(Counts::default(), |sum, c| Counts {
             done: sum.done + c.done,
             dead: sum.dead + c.dead,
@@ -250,4 +263,72 @@ async fn a_function_that_is_taken_away_rests_until_it_is_back() {
     assert_eq!(house.bus.pending(), 598);
     house.dispatcher.set_functions(vec![worker(1, 2, |_| done())]);
     assert_eq!(house.settled().await.done, 600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replays_run_behind_live_deliveries_and_on_a_part_of_the_room() {
+    let house = House::new(8, Router::default()).await;
+    house.dispatcher.set_functions(vec![worker(1, 8, |_| done())]);
+    house.offer(1, 0..600).await;
+    house.settled().await;
+    let (log, replaying, most) =
+        (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (order, peak) = (log.clone(), most.clone());
+    let run = move |call: Call| {
+        order.lock().unwrap().push(call.replay);
+        let (replaying, most) = (replaying.clone(), most.clone());
+        async move {
+            if call.replay {
+                most.fetch_max(replaying.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            if call.replay {
+                replaying.fetch_sub(1, Ordering::SeqCst);
+            }
+            Outcome::Done
+        }
+        .boxed()
+    };
+    house.dispatcher.set_functions(vec![]);
+    let id = house.replay(600).await;
+    house.offer(1, 600..1200).await;
+    house.dispatcher.set_functions(vec![worker(1, 8, run)]);
+    house.settled().await;
+    let counts = house.store.replay(id).await.unwrap().unwrap().deliveries;
+    assert_eq!((counts.done, counts.total()), (600, 600));
+    assert_eq!(peak.load(Ordering::SeqCst), 2, "a quarter of eight");
+    let log = log.lock().unwrap();
+    let last_live = log.iter().rposition(|replay| !replay).unwrap();
+    let before = log[..last_live].iter().filter(|replay| **replay).count();
+    assert!((10..30).contains(&before), "{before} replays ran before the last of 600 live ones");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_more_of_a_halted_replay_is_started() {
+    let house = House::new(8, Router::default()).await;
+    house.dispatcher.set_functions(vec![worker(1, 8, |_| done())]);
+    house.offer(1, 0..50).await;
+    house.settled().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = gate.clone();
+    let wait = move |_| {
+        let gate = gate.clone();
+        async move {
+            gate.acquire().await.unwrap().forget();
+            Outcome::Done
+        }
+        .boxed()
+    };
+    house.dispatcher.set_functions(vec![worker(1, 8, wait)]);
+    let id = house.replay(50).await;
+    while house.dispatcher.running()[&1] < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let started = house.dispatcher.halt(id);
+    assert_eq!(started.len(), 2);
+    assert_eq!(house.store.drop_replay(id, started).await.unwrap(), 48);
+    opened.add_permits(100);
+    house.settled().await;
+    let counts = house.store.replay(id).await.unwrap().unwrap().deliveries;
+    assert_eq!((counts.done, counts.purged), (2, 48));
 }

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod replay;
 mod state;
+mod time;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -19,8 +19,6 @@ use crate::clock::Clock;
 use crate::event::Data;
 
 const NOW_MS: UnixMs = 1_700_000_000_000;
-const WINDOW_MS: UnixMs = 60_000;
-const WINDOW: Duration = Duration::from_millis(WINDOW_MS as u64);
 
 fn new_event(id: &str, deliveries: Vec<NewDelivery>) -> NewEvent {
     let event = Event {
@@ -69,7 +67,7 @@ fn watch_ready(store: &dyn Store) -> Arc<Mutex<Vec<DeliveryId>>> {
 }
 
 async fn ready_ids(store: &dyn Store, function: FunctionId) -> Vec<DeliveryId> {
-    store.ready(function, 0, 100).await.unwrap().iter().map(|d| d.id).collect()
+    store.ready(function, Stream::Live, 0, 100).await.unwrap().iter().map(|d| d.id).collect()
 }
 
 async fn state_of(store: &dyn Store, delivery: DeliveryId) -> DeliveryState {
@@ -105,22 +103,6 @@ async fn a_known_source_and_id_is_a_duplicate_and_owes_nothing(store: &dyn Store
     assert_eq!(store.totals().await.unwrap().owed, 2);
     // An id that was not used for a duplicate is not lost to the next event.
     assert_eq!(store.accept(vec![new_event("3", vec![])], vec![]).await.unwrap(), vec![Accepted::New(3)]);
-}
-
-async fn an_id_is_free_again_when_the_dedup_window_is_over(store: &dyn Store, now_ms: &AtomicI64) {
-    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
-    let offer = async || store.accept(vec![new_event("1", vec![to(f)])], vec![]).await.unwrap()[0];
-    assert_eq!(offer().await, Accepted::New(1));
-    now_ms.fetch_add(WINDOW_MS - 1, Ordering::SeqCst);
-    assert_eq!(offer().await, Accepted::Duplicate(1));
-    now_ms.fetch_add(1, Ordering::SeqCst);
-    assert_eq!(offer().await, Accepted::New(2));
-    assert_eq!(offer().await, Accepted::Duplicate(2));
-    // A wall clock that was put back makes nothing new.
-    now_ms.fetch_sub(WINDOW_MS, Ordering::SeqCst);
-    assert_eq!(offer().await, Accepted::Duplicate(2));
-    assert_eq!(store.find("1".into()).await.unwrap(), vec![2, 1]);
-    assert_eq!(store.totals().await.unwrap().owed, 2);
 }
 
 async fn what_is_published_under_an_id_of_its_own_is_known_too(store: &dyn Store) {
@@ -161,8 +143,8 @@ async fn deliveries_are_announced_in_accept_order(store: &dyn Store) {
         .unwrap();
     assert_eq!(*seen.lock().unwrap(), vec![1, 2, 3]);
     assert_eq!(ready_ids(store, ids[0]).await, vec![1, 3]);
-    assert_eq!(store.ready(ids[0], 0, 1).await.unwrap()[0].id, 1);
-    assert_eq!(store.ready(ids[0], 1, 9).await.unwrap()[0].id, 3);
+    assert_eq!(store.ready(ids[0], Stream::Live, 0, 1).await.unwrap()[0].id, 1);
+    assert_eq!(store.ready(ids[0], Stream::Live, 1, 9).await.unwrap()[0].id, 3);
 }
 
 async fn what_is_settled_is_told_to_the_sink_with_what_it_made_ready(store: &dyn Store) {
@@ -229,11 +211,11 @@ async fn a_retry_is_due_when_its_time_has_come(store: &dyn Store) {
     store.complete(ending(1, 1, "retry", Verdict::RetryAt(NOW_MS + 50))).await.unwrap();
     store.complete(ending(2, 1, "retry", Verdict::RetryAt(NOW_MS + 90))).await.unwrap();
     assert_eq!(ready_ids(store, f).await, Vec::<DeliveryId>::new());
-    let (due, next) = store.due(f, NOW_MS + 49, 10).await.unwrap();
+    let (due, next) = store.due(f, Stream::Live, NOW_MS + 49, 10).await.unwrap();
     assert_eq!((due.len(), next), (0, Some(NOW_MS + 50)));
-    let (due, next) = store.due(f, NOW_MS + 50, 10).await.unwrap();
+    let (due, next) = store.due(f, Stream::Live, NOW_MS + 50, 10).await.unwrap();
     assert_eq!((due[0].id, due[0].attempts, next), (1, 1, Some(NOW_MS + 90)));
-    let (due, next) = store.due(f, NOW_MS + 90, 1).await.unwrap();
+    let (due, next) = store.due(f, Stream::Live, NOW_MS + 90, 1).await.unwrap();
     assert_eq!((due.len(), next), (1, Some(NOW_MS + 90)));
     store.complete(done(1, 2)).await.unwrap();
     let record = store.delivery(1).await.unwrap().unwrap();
@@ -254,7 +236,7 @@ async fn a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged(store: &dyn
     let seen = watch_ready(store);
     assert_eq!(store.redrive(DeadFilter::Delivery(1)).await.unwrap(), 1);
     assert_eq!(*seen.lock().unwrap(), vec![1]);
-    let again = store.ready(f, 0, 10).await.unwrap();
+    let again = store.ready(f, Stream::Live, 0, 10).await.unwrap();
     assert_eq!((again[0].attempts, again[0].attempts_forgiven), (1, 1));
     assert_eq!(store.purge(DeadFilter::All).await.unwrap(), 1);
     assert_eq!(state_of(store, 2).await, DeliveryState::Purged);
@@ -331,34 +313,7 @@ async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
     assert_eq!(list(EventFilter { source: Some("/nowhere".into()), ..filter }).await, Vec::<Seq>::new());
 }
 
-/// Tests that move the clock.
-macro_rules! over_every_store_in_time {
-    ($($behaviour:ident)*) => {
-        mod memory_store_in_time { $(
-            #[tokio::test]
-            async fn $behaviour() {
-                let now_ms = std::sync::Arc::new(super::AtomicI64::new(super::NOW_MS));
-                let store = super::MemoryStore::with(super::Clock::by_hand(&now_ms), super::WINDOW);
-                super::$behaviour(&store, &now_ms).await;
-            }
-        )* }
-        mod sqlite_store_in_time { $(
-            #[tokio::test]
-            async fn $behaviour() {
-                let now_ms = std::sync::Arc::new(super::AtomicI64::new(super::NOW_MS));
-                let folder = tempfile::tempdir().unwrap();
-                let clock = super::Clock::by_hand(&now_ms);
-                let store = super::SqliteStore::open_with(folder.path(), clock, super::WINDOW).unwrap();
-                super::$behaviour(&store, &now_ms).await;
-                assert_eq!(super::Store::check(&store).await.unwrap().problems, Vec::<String>::new());
-            }
-        )* }
-    };
-}
-
-over_every_store_in_time! {
-    an_id_is_free_again_when_the_dedup_window_is_over
-}
+use replay::*;
 
 macro_rules! over_every_store {
     ($($behaviour:ident)*) => {
@@ -396,6 +351,11 @@ over_every_store! {
     one_key_runs_in_order_and_others_beside_it
     a_key_whose_head_died_parks_alone_until_a_person_decides
     events_are_listed_by_type_source_and_position
+    a_replay_adds_deliveries_that_are_marked_and_counted
+    a_step_that_is_repeated_or_late_does_nothing
+    a_replay_keeps_the_order_of_a_key_and_never_blocks_live_ones
+    a_cancelled_replay_lets_go_what_did_not_start
+    retention_and_replays_do_not_get_in_each_others_way
     state_commits_with_its_outcome
     what_another_changed_is_a_conflict_and_nothing_is_committed
     a_list_of_keys_holds_until_one_comes_or_goes

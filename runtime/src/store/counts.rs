@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::DeliveryState;
+use super::{DeliveryState, Seq};
 
 /// How many deliveries a function has in each state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Counts {
     pub dead: u64,
     /// Given up and let go.
     pub purged: u64,
+    /// Of those that are done or purged, how many retention removed.
+    pub removed: u64,
 }
 
 impl Counts {
@@ -57,15 +59,32 @@ impl Counts {
     }
 }
 
-/// What is in a store, in numbers.
+/// What a store ever had, in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Events accepted.
     pub events: u64,
     /// Deliveries that these events were owed when they were accepted.
     pub owed: u64,
+    /// Deliveries that replays added.
+    pub replayed: u64,
+    /// What of this retention removed.
+    pub removed: Removed,
     /// Deliveries by function, by full name.
     pub functions: BTreeMap<String, Counts>,
+}
+
+/// What retention removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Events.
+    pub events: u64,
+    /// Deliveries that they were owed when they were accepted.
+    pub owed: u64,
+    /// Deliveries that replays had added.
+    pub replayed: u64,
+    /// The newest of them: events up to here may be gone.
+    pub to: Seq,
 }
 
 /// What `check` found: conservation holds and the store is sound when `problems` is empty.

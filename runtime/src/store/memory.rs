@@ -1,5 +1,7 @@
 //! A store in memory, for tests and benches: the same promises but durability.
 
+mod replays;
+mod retain;
 mod state;
 mod tables;
 
@@ -18,7 +20,8 @@ use super::judge::{Judged, Kept as _};
 use super::{
     Accepted, Answer, AttemptRecord, Backlog, CheckReport, CommitSink, Committed, Completed, Completion, Counts,
     DEDUP_WINDOW, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, Mark, NewEvent,
-    ReadyDelivery, Result, Seq, Store, StoredEvent, Totals,
+    NewReplay, ReadyDelivery, Removed, Replay, ReplayId, ReplayState, Result, Retention, Seq, Step, Store, StoredEvent,
+    Stream, Totals,
 };
 use crate::clock::{Clock, UnixMs};
 use crate::state::{Entry, Keys, Place, Transaction, Usage};
@@ -33,19 +36,26 @@ pub struct MemoryStore {
 struct State {
     clock: Clock,
     functions: Vec<String>,
-    events: Vec<Row>,
+    /// By their number, from 1; `None` when retention removed it, as with deliveries.
+    events: Vec<Option<Row>>,
     dedup_window_ms: UnixMs,
     /// The newest of each source and id.
     by_id: HashSet<ById>,
-    deliveries: Vec<Delivery>,
+    deliveries: Vec<Option<Delivery>>,
     published: HashMap<DeliveryId, Vec<Seq>>,
-    ready: HashMap<FunctionId, BTreeSet<DeliveryId>>,
-    due: HashMap<FunctionId, BTreeSet<(UnixMs, DeliveryId)>>,
-    /// Who of an order key is neither done nor purged.
-    unfinished: HashMap<(FunctionId, String), BTreeSet<DeliveryId>>,
+    ready: HashMap<(FunctionId, Stream), BTreeSet<DeliveryId>>,
+    due: HashMap<(FunctionId, Stream), BTreeSet<(UnixMs, DeliveryId)>>,
+    /// Who of an order key, live or in a replay, is neither done nor purged.
+    unfinished: HashMap<(FunctionId, Option<ReplayId>, String), BTreeSet<DeliveryId>>,
+    replays: Vec<Replay>,
     marks: BTreeMap<(String, String), Vec<u8>>,
     kept: Buckets,
     backlog: Change,
+    owed: u64,
+    replayed: u64,
+    removed: Removed,
+    /// Deliveries that retention removed, by function: done and purged.
+    removed_deliveries: HashMap<FunctionId, (u64, u64)>,
     sink: Option<CommitSink>,
 }
 
@@ -53,6 +63,13 @@ struct Row {
     stored: Arc<StoredEvent>,
     first_delivery: DeliveryId,
     owed: usize,
+}
+
+impl Row {
+    /// The deliveries that the event is owed.
+    fn deliveries(&self) -> std::ops::Range<DeliveryId> {
+        self.first_delivery..self.first_delivery + self.owed as DeliveryId
+    }
 }
 
 /// An event where only its source and id count.
@@ -78,6 +95,7 @@ struct Delivery {
     function: FunctionId,
     trigger: Arc<str>,
     order_key: Option<String>,
+    replay: Option<ReplayId>,
     state: DeliveryState,
     cause: Option<String>,
     due_ms: Option<UnixMs>,
@@ -105,9 +123,14 @@ impl MemoryStore {
             ready: HashMap::new(),
             due: HashMap::new(),
             unfinished: HashMap::new(),
+            replays: Vec::new(),
             marks: BTreeMap::new(),
             kept: Buckets::default(),
             backlog: Change::default(),
+            owed: 0,
+            replayed: 0,
+            removed: Removed::default(),
+            removed_deliveries: HashMap::new(),
             sink: None,
         };
         Self { state: Mutex::new(state), newest: watch::channel(0).0, backlog: Backlog::default() }
@@ -209,15 +232,56 @@ impl Store for MemoryStore {
         self.write(|state, ready| state.purge(&which, ready))
     }
 
-    fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>> {
+    fn retain(&self, retention: Retention) -> Answer<u64> {
+        self.write(|state, _| state.retain(retention))
+    }
+
+    fn start_replay(&self, new: NewReplay) -> Answer<ReplayId> {
+        self.write(|state, _| state.start_replay(new))
+    }
+
+    fn advance_replay(&self, replay: ReplayId, step: Step) -> Answer<bool> {
+        self.write(|state, ready| state.advance_replay(replay, step, ready))
+    }
+
+    fn turn_replay(&self, replay: ReplayId, from: &'static [ReplayState], to: ReplayState) -> Answer<bool> {
+        self.write(|state, _| state.turn_replay(replay, from, to))
+    }
+
+    fn drop_replay(&self, replay: ReplayId, but_for: Vec<DeliveryId>) -> Answer<u64> {
+        self.write(|state, _| state.drop_replay(replay, &but_for))
+    }
+
+    fn replays(&self) -> Answer<Vec<Replay>> {
         let state = self.lock();
-        let ids = state.ready.get(&function).into_iter().flat_map(|ids| ids.range(after + 1..)).take(limit);
+        answer((1..).map_while(|id| state.replay(id)).collect())
+    }
+
+    fn replay(&self, id: ReplayId) -> Answer<Option<Replay>> {
+        answer(self.lock().replay(id))
+    }
+
+    fn ready(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        after: DeliveryId,
+        limit: usize,
+    ) -> Answer<Vec<ReadyDelivery>> {
+        let state = self.lock();
+        let ids = state.ready.get(&(function, stream)).into_iter().flat_map(|ids| ids.range(after + 1..)).take(limit);
         answer(ids.filter_map(|id| state.ready_delivery(*id)).collect())
     }
 
-    fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {
+    fn due(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        now_ms: UnixMs,
+        limit: usize,
+    ) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {
         let state = self.lock();
-        let all = || state.due.get(&function).into_iter().flatten();
+        let all = || state.due.get(&(function, stream)).into_iter().flatten();
         let ids: Vec<_> = all().take_while(|(due_ms, _)| *due_ms <= now_ms).take(limit).collect();
         let next = all().nth(ids.len()).map(|(due_ms, _)| *due_ms);
         answer((ids.into_iter().filter_map(|(_, id)| state.ready_delivery(*id)).collect(), next))
@@ -275,7 +339,7 @@ impl Store for MemoryStore {
 
     fn find(&self, id: String) -> Answer<Vec<Seq>> {
         let state = self.lock();
-        let found = state.events.iter().rev().filter(|row| row.stored.event.id == id);
+        let found = state.events.iter().flatten().rev().filter(|row| row.stored.event.id == id);
         answer(found.map(|row| row.stored.seq).take(10).collect())
     }
 
@@ -284,13 +348,15 @@ impl Store for MemoryStore {
         let wanted = |e: &&Arc<StoredEvent>| {
             filter.after.is_none_or(|after| e.seq > after)
                 && filter.before.is_none_or(|before| e.seq < before)
+                && filter.since_ms.is_none_or(|since_ms| e.accepted_ms >= since_ms)
+                && filter.until_ms.is_none_or(|until_ms| e.accepted_ms < until_ms)
                 && filter.source.as_ref().is_none_or(|s| e.event.source == *s)
                 && filter.type_.as_ref().is_none_or(|t| match t.strip_suffix('*') {
                     Some(prefix) => e.event.type_.starts_with(prefix),
                     None => e.event.type_ == *t,
                 })
         };
-        let all = state.events.iter().map(|row| &row.stored);
+        let all = state.events.iter().flatten().map(|row| &row.stored);
         let mut found: Vec<StoredEvent> = if filter.after.is_some() {
             all.filter(wanted).take(filter.limit).map(|e| (**e).clone()).collect()
         } else {
@@ -302,11 +368,8 @@ impl Store for MemoryStore {
 
     fn deliveries(&self, event: Seq) -> Answer<Vec<DeliveryRecord>> {
         let state = self.lock();
-        let found = state.event(event).map(|row| {
-            let from = index(row.first_delivery);
-            (from..from + row.owed).filter_map(|at| state.record(at as DeliveryId + 1)).collect()
-        });
-        answer(found.unwrap_or_default())
+        let Some(row) = state.event(event) else { return answer(Vec::new()) };
+        answer(row.deliveries().chain(state.replayed(event)).filter_map(|id| state.record(id)).collect())
     }
 
     fn delivery(&self, id: DeliveryId) -> Answer<Option<DeliveryRecord>> {
@@ -335,10 +398,11 @@ impl Store for MemoryStore {
     fn check(&self) -> Answer<CheckReport> {
         let totals = self.lock().totals();
         let counted: u64 = totals.functions.values().map(Counts::total).sum();
-        let problems = if counted == totals.owed {
+        let due = totals.owed + totals.replayed;
+        let problems = if counted == due {
             Vec::new()
         } else {
-            vec![format!("{} deliveries are owed and {counted} are there", totals.owed)]
+            vec![format!("{due} deliveries are owed or replayed, and {counted} are there")]
         };
         answer(CheckReport { totals, problems })
     }

@@ -3,13 +3,17 @@
 //! One thread writes. It takes all commits that wait and puts them into one transaction, so that one fsync serves
 //! them all (group commit); readers stand beside it, each on its own connection. `schema.sql` is the format.
 
+mod backup;
 mod check;
 mod dedup;
 mod failure;
 mod folder;
 mod known;
+mod queue;
 mod read;
 mod readers;
+mod replays;
+mod retain;
 mod rows;
 mod state;
 mod totals;
@@ -27,15 +31,16 @@ use rusqlite::{Connection, ffi};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::backup::backup;
 use self::failure::failed;
 pub use self::folder::make_folder;
 use self::known::Known;
+use self::queue::{Portion, Write};
 use self::readers::{Readers, open_for_reading};
-use self::write::{Portion, Write};
 use super::{
     Accepted, Answer, Backlog, CheckReport, CommitSink, Completed, Completion, DEDUP_WINDOW, DeadFilter, DeliveryId,
-    DeliveryRecord, EventFilter, FunctionId, Mark, NewEvent, ReadyDelivery, Result, Seq, Store, StoreError,
-    StoredEvent, Totals,
+    DeliveryRecord, EventFilter, FunctionId, Mark, NewEvent, NewReplay, ReadyDelivery, Replay, ReplayId, ReplayState,
+    Result, Retention, Seq, Step, Store, StoreError, StoredEvent, Stream, Totals,
 };
 use crate::clock::{Clock, UnixMs};
 use crate::state::{Entry, Keys, Place, Transaction, Usage};
@@ -59,6 +64,7 @@ pub struct SqliteStore {
     failure: watch::Receiver<Option<String>>,
     backlog: Arc<Backlog>,
     instance: String,
+    clock: Clock,
 }
 
 impl SqliteStore {
@@ -108,7 +114,7 @@ impl SqliteStore {
             dedup,
             counters,
             known: known.clone(),
-            clock,
+            clock: clock.clone(),
             sink: sink.clone(),
             newest: newest_tx,
             backlog: backlog.clone(),
@@ -119,7 +125,17 @@ impl SqliteStore {
             .name("store-writer".into())
             .spawn(move || writer.run(queue))
             .map_err(|e| StoreError::Failed(format!("cannot start the writer thread: {e}")))?;
-        Ok(Self { writes, readers: Arc::new(Readers::new(path)), known, sink, newest, failure, backlog, instance })
+        Ok(Self {
+            writes,
+            readers: Arc::new(Readers::new(path)),
+            known,
+            sink,
+            newest,
+            failure,
+            backlog,
+            instance,
+            clock,
+        })
     }
 
     fn write<T: Send + 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> Answer<T> {
@@ -183,6 +199,8 @@ pub fn check_folder(folder: &Path) -> Result<CheckReport> {
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    // Says something only before the first table is made.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     // To its end: whether the change was committed is said after the answer.
     let mut journal = connection.prepare("PRAGMA journal_mode = WAL")?;
     let modes = journal.query_map([], |r| r.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
@@ -264,12 +282,56 @@ impl Store for SqliteStore {
         self.by_portion(move |after, reply| Write::Purge { which: which.clone(), after, reply })
     }
 
-    fn ready(&self, function: FunctionId, after: DeliveryId, limit: usize) -> Answer<Vec<ReadyDelivery>> {
-        self.read(move |c| read::ready(c, function, after, limit))
+    fn retain(&self, retention: Retention) -> Answer<u64> {
+        let (writes, readers) = (self.writes.clone(), self.readers.clone());
+        let age_ms = UnixMs::try_from(retention.age.as_millis()).unwrap_or(UnixMs::MAX);
+        let before_ms = self.clock.now_ms().saturating_sub(age_ms);
+        Answer::later(retain::sweep(writes, readers, before_ms, retention.bytes))
     }
 
-    fn due(&self, function: FunctionId, now_ms: UnixMs, limit: usize) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {
-        self.read(move |c| read::due(c, function, now_ms, limit))
+    fn start_replay(&self, new: NewReplay) -> Answer<ReplayId> {
+        self.write(|reply| Write::StartReplay { new, reply })
+    }
+
+    fn advance_replay(&self, replay: ReplayId, step: Step) -> Answer<bool> {
+        self.write(|reply| Write::AdvanceReplay { replay, step, reply })
+    }
+
+    fn turn_replay(&self, replay: ReplayId, from: &'static [ReplayState], to: ReplayState) -> Answer<bool> {
+        self.write(|reply| Write::TurnReplay { replay, from, to, reply })
+    }
+
+    fn drop_replay(&self, replay: ReplayId, but_for: Vec<DeliveryId>) -> Answer<u64> {
+        let but_for: Arc<[DeliveryId]> = but_for.into();
+        self.by_portion(move |after, reply| Write::DropReplay { replay, but_for: but_for.clone(), after, reply })
+    }
+
+    fn replays(&self) -> Answer<Vec<Replay>> {
+        self.read(replays::all)
+    }
+
+    fn replay(&self, id: ReplayId) -> Answer<Option<Replay>> {
+        self.read(move |c| replays::one(c, id))
+    }
+
+    fn ready(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        after: DeliveryId,
+        limit: usize,
+    ) -> Answer<Vec<ReadyDelivery>> {
+        self.read(move |c| read::ready(c, function, stream, after, limit))
+    }
+
+    fn due(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        now_ms: UnixMs,
+        limit: usize,
+    ) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {
+        self.read(move |c| read::due(c, function, stream, now_ms, limit))
     }
 
     fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {

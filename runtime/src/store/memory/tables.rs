@@ -8,16 +8,20 @@ use crate::store::backlog::Share;
 use crate::store::judge::Judged;
 use crate::store::{
     Accepted, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, FunctionId,
-    NewDelivery, NewEvent, ReadyDelivery, Seq, StoredEvent, Totals, Verdict,
+    NewDelivery, NewEvent, Origin, ReadyDelivery, ReplayId, Seq, StoredEvent, Stream, Totals, Verdict,
 };
 
 impl State {
     pub(super) fn event(&self, seq: Seq) -> Option<&Row> {
-        self.events.get(index(seq))
+        self.events.get(index(seq))?.as_ref()
+    }
+
+    pub(super) fn delivery(&self, id: DeliveryId) -> Option<&Delivery> {
+        self.deliveries.get(index(id))?.as_ref()
     }
 
     pub(super) fn ready_delivery(&self, id: DeliveryId) -> Option<ReadyDelivery> {
-        let delivery = self.deliveries.get(index(id))?;
+        let delivery = self.delivery(id)?;
         Some(ReadyDelivery {
             id,
             function: delivery.function,
@@ -25,6 +29,7 @@ impl State {
             attempts: delivery.attempts.len() as u32,
             attempts_forgiven: delivery.forgiven,
             since_ms: delivery.since_ms,
+            replay: delivery.replay,
             event: delivery.event.clone(),
         })
     }
@@ -46,58 +51,69 @@ impl State {
         }
         let first_delivery = self.deliveries.len() as DeliveryId + 1;
         let row = Row { stored: stored.clone(), first_delivery, owed: deliveries.len() };
-        self.events.push(row);
+        self.owed += row.owed as u64;
+        self.events.push(Some(row));
         for new in deliveries {
-            self.owe(&stored, new, ready);
+            self.owe(&stored, new, None, ready);
         }
         Accepted::New(seq)
     }
 
-    fn owe(&mut self, event: &Arc<StoredEvent>, new: NewDelivery, ready: &mut Vec<DeliveryId>) {
+    /// Adds a delivery of an event, live or of a replay.
+    pub(super) fn owe(
+        &mut self,
+        event: &Arc<StoredEvent>,
+        new: NewDelivery,
+        replay: Option<ReplayId>,
+        ready: &mut Vec<DeliveryId>,
+    ) {
         let NewDelivery { function, trigger, order_key } = new;
         let id = self.deliveries.len() as DeliveryId + 1;
         let blocked = order_key.as_ref().is_some_and(|key| {
-            let unfinished = self.unfinished.entry((function, key.clone())).or_default();
+            let unfinished = self.unfinished.entry((function, replay, key.clone())).or_default();
             unfinished.insert(id);
             unfinished.first() != Some(&id)
         });
-        self.backlog.came(share(event));
-        self.deliveries.push(Delivery {
+        let since_ms = if replay.is_some() { self.clock.now_ms() } else { event.accepted_ms };
+        let delivery = Delivery {
             event: event.clone(),
             function,
             trigger,
             order_key,
+            replay,
             state: DeliveryState::Blocked,
             cause: None,
             due_ms: None,
             attempts: Vec::new(),
             forgiven: 0,
-            since_ms: event.accepted_ms,
-        });
+            since_ms,
+        };
+        self.backlog.came(share(&delivery));
+        self.deliveries.push(Some(delivery));
         if !blocked {
             self.make_ready(id, ready);
         }
     }
 
     fn make_ready(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
-        if let Some(delivery) = self.deliveries.get_mut(index(id)) {
+        if let Some(delivery) = self.deliveries.get_mut(index(id)).and_then(Option::as_mut) {
             delivery.state = DeliveryState::Ready;
-            self.ready.entry(delivery.function).or_default().insert(id);
+            self.ready.entry(delivery.lane()).or_default().insert(id);
             ready.push(id);
         }
     }
 
     /// Takes a delivery that is done or purged off its order key and wakes the next.
     fn finish(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
-        let Some(delivery) = self.deliveries.get(index(id)) else { return };
+        let Some(delivery) = self.delivery(id) else { return };
         let Some(key) = delivery.order_key.clone() else { return };
-        let lane = (delivery.function, key);
+        let lane = (delivery.function, delivery.replay, key);
         let Some(unfinished) = self.unfinished.get_mut(&lane) else { return };
         unfinished.remove(&id);
         match unfinished.first().copied() {
             None => drop(self.unfinished.remove(&lane)),
             Some(next) => {
-                let next_state = self.deliveries.get(index(next)).map(|d| d.state);
+                let next_state = self.delivery(next).map(|d| d.state);
                 if next_state == Some(DeliveryState::Blocked) {
                     self.make_ready(next, ready);
                 }
@@ -108,7 +124,9 @@ impl State {
     pub(super) fn complete(&mut self, completion: &Completion, ready: &mut Vec<DeliveryId>) -> Completed {
         let Completion { delivery: id, record, verdict, publishes, state, .. } = completion;
         let id = *id;
-        let Some(delivery) = self.deliveries.get_mut(index(id)) else { return Completed::Committed };
+        let Some(delivery) = self.deliveries.get_mut(index(id)).and_then(Option::as_mut) else {
+            return Completed::Committed;
+        };
         if !matches!(delivery.state, DeliveryState::Ready | DeliveryState::Retrying) {
             return Completed::Committed;
         }
@@ -119,17 +137,17 @@ impl State {
         }
         match delivery.state {
             DeliveryState::Ready => {
-                self.ready.entry(delivery.function).or_default().remove(&id);
+                self.ready.entry(delivery.lane()).or_default().remove(&id);
             }
             DeliveryState::Retrying => {
                 let due_ms = delivery.due_ms.take().unwrap_or_default();
-                self.due.entry(delivery.function).or_default().remove(&(due_ms, id));
+                self.due.entry(delivery.lane()).or_default().remove(&(due_ms, id));
             }
             _ => {}
         }
         delivery.attempts.push(record.clone());
         if !matches!(verdict, Verdict::RetryAt(_)) {
-            self.backlog.went(share(&delivery.event));
+            self.backlog.went(share(delivery));
         }
         match verdict {
             Verdict::Done => {
@@ -142,7 +160,7 @@ impl State {
             Verdict::RetryAt(due_ms) => {
                 delivery.state = DeliveryState::Retrying;
                 delivery.due_ms = Some(*due_ms);
-                self.due.entry(delivery.function).or_default().insert((*due_ms, id));
+                self.due.entry(delivery.lane()).or_default().insert((*due_ms, id));
             }
             Verdict::Dead(cause) => {
                 delivery.state = DeliveryState::Dead;
@@ -158,7 +176,7 @@ impl State {
             DeadFilter::Function(name) => self.name(delivery.function) == name,
             DeadFilter::Delivery(one) => id == *one,
         };
-        let all = (1..).zip(&self.deliveries);
+        let all = (1..).zip(&self.deliveries).filter_map(|(id, delivery)| Some((id, delivery.as_ref()?)));
         all.filter(move |(id, d)| d.state == DeliveryState::Dead && meant(*id, d)).map(|(id, _)| id)
     }
 
@@ -171,13 +189,14 @@ impl State {
     }
 
     pub(super) fn record(&self, id: DeliveryId) -> Option<DeliveryRecord> {
-        let delivery = self.deliveries.get(index(id))?;
+        let delivery = self.delivery(id)?;
         Some(DeliveryRecord {
             id,
             event: delivery.event.seq,
             function: self.name(delivery.function).to_owned(),
             trigger: delivery.trigger.to_string(),
             order_key: delivery.order_key.clone(),
+            replay: delivery.replay,
             state: delivery.state,
             cause: delivery.cause.clone(),
             due_ms: delivery.due_ms,
@@ -189,11 +208,11 @@ impl State {
         let ids = self.dead_ids(which);
         let now_ms = self.clock.now_ms();
         for id in &ids {
-            if let Some(delivery) = self.deliveries.get_mut(index(*id)) {
+            if let Some(delivery) = self.deliveries.get_mut(index(*id)).and_then(Option::as_mut) {
                 delivery.forgiven = delivery.attempts.len() as u32;
                 delivery.since_ms = now_ms;
                 delivery.cause = None;
-                self.backlog.came(share(&delivery.event));
+                self.backlog.came(share(delivery));
             }
             self.make_ready(*id, ready);
         }
@@ -203,7 +222,7 @@ impl State {
     pub(super) fn purge(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
         let ids = self.dead_ids(which);
         for id in &ids {
-            if let Some(delivery) = self.deliveries.get_mut(index(*id)) {
+            if let Some(delivery) = self.deliveries.get_mut(index(*id)).and_then(Option::as_mut) {
                 delivery.state = DeliveryState::Purged;
             }
             self.finish(*id, ready);
@@ -213,16 +232,36 @@ impl State {
 
     pub(super) fn totals(&self) -> Totals {
         let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
-        for delivery in &self.deliveries {
+        for delivery in self.deliveries.iter().flatten() {
             let counts = functions.entry(self.name(delivery.function).to_owned()).or_default();
             *counts.of(delivery.state) += 1;
         }
-        let owed = self.events.iter().map(|row| row.owed as u64).sum();
-        Totals { events: self.events.len() as u64, owed, functions }
+        for (function, (done, purged)) in &self.removed_deliveries {
+            let counts = functions.entry(self.name(*function).to_owned()).or_default();
+            counts.done += done;
+            counts.purged += purged;
+            counts.removed += done + purged;
+        }
+        Totals {
+            events: self.events.len() as u64,
+            owed: self.owed,
+            replayed: self.replayed,
+            removed: self.removed,
+            functions,
+        }
     }
 }
 
-/// What a delivery of an event is of the backlog.
-fn share(event: &StoredEvent) -> Share {
-    Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
+impl Delivery {
+    /// Where it waits.
+    pub(super) fn lane(&self) -> (FunctionId, Stream) {
+        (self.function, Stream::of(self.replay))
+    }
+}
+
+/// What a delivery is of the backlog. Those of replays are nobody's share: they are bounded on their own.
+pub(super) fn share(delivery: &Delivery) -> Share {
+    let Delivery { event, replay, .. } = delivery;
+    let origin = if replay.is_none() { event.lineage.origin } else { Origin::default() };
+    Share { origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
 }

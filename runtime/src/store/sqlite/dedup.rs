@@ -15,7 +15,8 @@ pub(super) struct Dedup {
     window_ms: UnixMs,
     /// The store's own name, which ids that are made up begin with.
     instance: String,
-    /// Whether retention removed events before their window was over: mostly not, and then nobody looks for them.
+    /// Whether retention may have removed events before their window was over: mostly not, and then nobody looks for
+    /// them.
     removed: bool,
 }
 
@@ -49,6 +50,44 @@ impl Dedup {
             found = newest(IN_KNOWN)?;
         }
         Ok(found.filter(|(_, accepted_ms)| *accepted_ms > since_ms).map(|(seq, _)| seq))
+    }
+
+    /// Goes on knowing an event that is removed, as long as its window lasts.
+    pub(super) fn keep(
+        &mut self,
+        tx: &Connection,
+        seq: Seq,
+        (id, source): (&str, &str),
+        accepted_ms: UnixMs,
+        now_ms: UnixMs,
+    ) -> rusqlite::Result<()> {
+        if accepted_ms > now_ms.saturating_sub(self.window_ms) {
+            tx.prepare_cached("INSERT INTO known (seq, id, source, accepted_ms) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![seq, id, source, accepted_ms])?;
+            self.removed = true;
+        }
+        Ok(())
+    }
+
+    /// A transaction was rolled back, and with it perhaps that ids were forgotten.
+    pub(super) fn rolled_back(&mut self) {
+        self.removed = true;
+    }
+
+    /// Forgets the first `limit` of those whose window is over; answers how many.
+    pub(super) fn forget(&mut self, tx: &Connection, limit: usize, now_ms: UnixMs) -> rusqlite::Result<usize> {
+        if !self.removed {
+            return Ok(0);
+        }
+        let until_ms = now_ms.saturating_sub(self.window_ms);
+        // In the order in which they were accepted: the first that is known still ends the search.
+        let forgotten = tx
+            .prepare_cached(
+                "DELETE FROM known WHERE seq IN (SELECT seq FROM known ORDER BY seq LIMIT ?1) AND accepted_ms <= ?2",
+            )?
+            .execute(params![i64::try_from(limit).unwrap_or(i64::MAX), until_ms])?;
+        self.removed = tx.query_row("SELECT EXISTS (SELECT 1 FROM known)", [], |r| r.get(0))?;
+        Ok(forgotten)
     }
 
     /// Whether an id was made up for what a delivery published, `<instance>-<delivery>-<ordinal>`: a delivery is done

@@ -8,12 +8,12 @@ use super::rows::{self, EVENT_COLUMNS};
 use crate::clock::UnixMs;
 use crate::store::{
     AttemptRecord, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, ReadyDelivery, Seq,
-    StoredEvent,
+    StoredEvent, Stream,
 };
 
 fn ready_where(condition: &str) -> String {
     format!(
-        "SELECT {EVENT_COLUMNS}, d.id, d.function, d.trigger, d.attempts, d.forgiven, d.since_ms
+        "SELECT {EVENT_COLUMNS}, d.id, d.function, d.trigger, d.attempts, d.forgiven, d.since_ms, d.replay
          FROM deliveries d JOIN events e ON e.seq = d.event WHERE {condition}"
     )
 }
@@ -21,12 +21,23 @@ fn ready_where(condition: &str) -> String {
 pub(super) fn ready(
     c: &Connection,
     function: FunctionId,
+    stream: Stream,
     after: DeliveryId,
     limit: usize,
 ) -> rusqlite::Result<Vec<ReadyDelivery>> {
-    c.prepare_cached(&ready_where("d.function = ?1 AND d.state = 0 AND d.id > ?2 ORDER BY d.id LIMIT ?3"))?
+    let stream = of(stream);
+    let condition = format!("d.function = ?1 AND d.state = 0 AND {stream} AND d.id > ?2 ORDER BY d.id LIMIT ?3");
+    c.prepare_cached(&ready_where(&condition))?
         .query_map(params![function, after, count(limit)], rows::ready_delivery)?
         .collect()
+}
+
+/// What the partial indexes of a stream say.
+fn of(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Live => "d.replay = 0",
+        Stream::Replay => "d.replay <> 0",
+    }
 }
 
 pub(super) fn is_pending(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<bool> {
@@ -44,17 +55,19 @@ pub(super) fn ready_one(c: &Connection, id: DeliveryId) -> rusqlite::Result<Opti
 pub(super) fn due(
     c: &Connection,
     function: FunctionId,
+    stream: Stream,
     now_ms: UnixMs,
     limit: usize,
 ) -> rusqlite::Result<(Vec<ReadyDelivery>, Option<UnixMs>)> {
+    let retries = format!("d.function = ?1 AND d.state = 1 AND {}", of(stream));
     let due: Vec<_> = c
-        .prepare_cached(&ready_where("d.function = ?1 AND d.state = 1 AND d.due_ms <= ?2 ORDER BY d.due_ms LIMIT ?3"))?
+        .prepare_cached(&ready_where(&format!("{retries} AND d.due_ms <= ?2 ORDER BY d.due_ms LIMIT ?3")))?
         .query_map(params![function, now_ms, count(limit)], rows::ready_delivery)?
         .collect::<rusqlite::Result<_>>()?;
     let next = c
-        .prepare_cached(
-            "SELECT due_ms FROM deliveries WHERE function = ?1 AND state = 1 ORDER BY due_ms LIMIT 1 OFFSET ?2",
-        )?
+        .prepare_cached(&format!(
+            "SELECT d.due_ms FROM deliveries d WHERE {retries} ORDER BY d.due_ms LIMIT 1 OFFSET ?2"
+        ))?
         .query_row(params![function, count(due.len())], |r| r.get(0))
         .optional()?;
     Ok((due, next))
@@ -85,20 +98,21 @@ pub(super) fn events(c: &Connection, filter: &EventFilter) -> rusqlite::Result<V
     };
     let order = if filter.after.is_some() { "ASC" } else { "DESC" };
     let (after, before) = (filter.after.unwrap_or(0), filter.before.unwrap_or(Seq::MAX));
+    let (since_ms, until_ms) = (filter.since_ms.unwrap_or(UnixMs::MIN), filter.until_ms.unwrap_or(UnixMs::MAX));
     let mut found: Vec<StoredEvent> = c
         .prepare_cached(&format!(
             "SELECT {EVENT_COLUMNS} FROM events e
              WHERE e.seq > ?1 AND e.seq < ?6 AND (?2 IS NULL OR e.type = ?2) AND (?3 IS NULL OR substr(e.type, 1, length(?3)) = ?3)
-               AND (?4 IS NULL OR e.source = ?4)
+               AND (?4 IS NULL OR e.source = ?4) AND e.accepted_ms >= ?7 AND e.accepted_ms < ?8
              ORDER BY e.seq {order} LIMIT ?5"
         ))?
-        .query_map(params![after, exact, prefix, filter.source, count(filter.limit), before], rows::event)?
+        .query_map(params![after, exact, prefix, filter.source, count(filter.limit), before, since_ms, until_ms], rows::event)?
         .collect::<rusqlite::Result<_>>()?;
     found.sort_by_key(|e| e.seq);
     Ok(found)
 }
 
-const DELIVERY_COLUMNS: &str = "d.id, d.event, f.name, d.trigger, d.order_key, d.state, d.cause, d.due_ms FROM deliveries d JOIN functions f ON f.id = d.function";
+const DELIVERY_COLUMNS: &str = "d.id, d.event, f.name, d.trigger, d.order_key, d.state, d.cause, d.due_ms, d.replay FROM deliveries d JOIN functions f ON f.id = d.function";
 
 fn delivery_records(
     c: &Connection,
@@ -115,6 +129,7 @@ fn delivery_records(
                 function: r.get(2)?,
                 trigger: r.get(3)?,
                 order_key: r.get(4)?,
+                replay: rows::replay(r.get(8)?),
                 state,
                 cause: r.get(6)?,
                 due_ms: if state == DeliveryState::Retrying { r.get(7)? } else { None },
@@ -147,7 +162,9 @@ pub(super) fn deliveries(c: &Connection, event: Seq) -> rusqlite::Result<Vec<Del
         .query_row([event], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?)))
         .optional()?;
     let Some((first, owed)) = range else { return Ok(Vec::new()) };
-    delivery_records(c, "d.id >= ?1 AND d.id < ?1 + ?2 ORDER BY d.id", params![first, owed])
+    let mut found = delivery_records(c, "d.id >= ?1 AND d.id < ?1 + ?2 ORDER BY d.id", params![first, owed])?;
+    found.extend(delivery_records(c, "d.event = ?1 AND d.replay <> 0 ORDER BY d.id", [event])?);
+    Ok(found)
 }
 
 pub(super) fn delivery(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<DeliveryRecord>> {

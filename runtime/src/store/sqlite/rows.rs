@@ -6,10 +6,11 @@ use bytes::Bytes;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, ToSql, params};
 
+use super::totals::{LIVE, Owner};
 use crate::clock::UnixMs;
 use crate::event::{Data, Event};
 use crate::store::backlog::Share;
-use crate::store::{DeliveryId, DeliveryState, Lineage, Origin, ReadyDelivery, Seq, StoredEvent};
+use crate::store::{DeliveryId, DeliveryState, Lineage, Origin, ReadyDelivery, ReplayId, Seq, StoredEvent};
 
 pub(super) const READY: i64 = 0;
 pub(super) const RETRYING: i64 = 1;
@@ -65,7 +66,7 @@ pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     })
 }
 
-/// A row of [`EVENT_COLUMNS`] followed by a delivery's id, function, trigger, attempts, forgiven and since_ms.
+/// A row of [`EVENT_COLUMNS`] followed by a delivery's id, function, trigger, attempts, forgiven, since_ms and replay.
 pub(super) fn ready_delivery(row: &Row<'_>) -> rusqlite::Result<ReadyDelivery> {
     const AT: usize = EVENT_COLUMN_COUNT;
     Ok(ReadyDelivery {
@@ -75,8 +76,19 @@ pub(super) fn ready_delivery(row: &Row<'_>) -> rusqlite::Result<ReadyDelivery> {
         attempts: row.get(AT + 3)?,
         attempts_forgiven: row.get(AT + 4)?,
         since_ms: row.get(AT + 5)?,
+        replay: replay(row.get(AT + 6)?),
         event: Arc::new(event(row)?),
     })
+}
+
+/// The replay that a delivery is of.
+pub(super) fn replay(column: ReplayId) -> Option<ReplayId> {
+    (column != LIVE).then_some(column)
+}
+
+/// A delivery's function and replay, from this column on.
+pub(super) fn owner(row: &Row<'_>, at: usize) -> rusqlite::Result<Owner> {
+    Ok(Owner { function: row.get(at)?, replay: row.get(at + 1)? })
 }
 
 /// A delivery's origin and bytes, from this column on.

@@ -21,14 +21,14 @@ CREATE TABLE events (                   -- every accepted event, in its total or
   dataschema      TEXT,
   extensions      TEXT,                 -- JSON object of strings; NULL when there are none
   data_kind       INTEGER NOT NULL,     -- 0 none, 1 JSON text, 2 text, 3 binary
-  data            BLOB,
   accepted_ms     INTEGER NOT NULL,
   first_delivery  INTEGER NOT NULL,     -- its deliveries are first_delivery .. first_delivery + owed - 1
   owed            INTEGER NOT NULL,
   cause           INTEGER,              -- the delivery whose function published it
   root            INTEGER,              -- the event from outside that started the chain
   hops            INTEGER NOT NULL,
-  origin          INTEGER NOT NULL DEFAULT 0 -- hash of the URI of the source where the chain came in; 0: nobody
+  origin          INTEGER NOT NULL DEFAULT 0, -- hash of the URI of the source where the chain came in; 0: nobody
+  data            BLOB                  -- the last: what is before it is read without it
 );
 CREATE INDEX events_by_id ON events (id, source); -- unique within the dedup window: the writer looks before it adds
 CREATE INDEX events_by_cause ON events (cause) WHERE cause IS NOT NULL;
@@ -41,7 +41,7 @@ CREATE TABLE known (                    -- what retention removed before the ded
 );
 CREATE INDEX known_by_id ON known (id, source);
 
-CREATE TABLE deliveries (               -- one event owed to one function
+CREATE TABLE deliveries (               -- one event owed to one function; replays add some to those of an event
   id        INTEGER PRIMARY KEY,
   event     INTEGER NOT NULL,
   function  INTEGER NOT NULL,
@@ -54,13 +54,18 @@ CREATE TABLE deliveries (               -- one event owed to one function
   due_ms    INTEGER,                    -- state 1: not before
   cause     TEXT,                       -- states 4 and 5: why it was given up
   origin    INTEGER NOT NULL DEFAULT 0, -- its event's
-  bytes     INTEGER NOT NULL DEFAULT 0  -- its event's, attributes and data
+  bytes     INTEGER NOT NULL DEFAULT 0, -- its event's, attributes and data
+  replay    INTEGER NOT NULL DEFAULT 0  -- the replay that offered the event again; 0: it is live
 );
-CREATE INDEX deliveries_ready ON deliveries (function, id) WHERE state = 0;
-CREATE INDEX deliveries_due ON deliveries (function, due_ms) WHERE state = 1;
+CREATE INDEX deliveries_ready ON deliveries (function, id) WHERE state = 0 AND replay = 0;
+CREATE INDEX deliveries_due ON deliveries (function, due_ms) WHERE state = 1 AND replay = 0;
+CREATE INDEX replayed_ready ON deliveries (function, id) WHERE state = 0 AND replay <> 0;
+CREATE INDEX replayed_due ON deliveries (function, due_ms) WHERE state = 1 AND replay <> 0;
+CREATE INDEX replayed_pending ON deliveries (replay, id) WHERE state IN (0, 1, 2) AND replay <> 0;
+CREATE INDEX replayed_events ON deliveries (event) WHERE replay <> 0;
 CREATE INDEX deliveries_dead ON deliveries (id) WHERE state = 4;
 -- Who of an order key is not finished: the first of them may run, the others are blocked.
-CREATE INDEX deliveries_keyed ON deliveries (function, order_key, id)
+CREATE INDEX deliveries_keyed ON deliveries (function, order_key, replay, id)
   WHERE order_key IS NOT NULL AND state IN (0, 1, 2, 4);
 
 CREATE TABLE attempts (                 -- every attempt that ended
@@ -72,6 +77,16 @@ CREATE TABLE attempts (                 -- every attempt that ended
   message     TEXT,
   PRIMARY KEY (delivery, attempt)
 ) WITHOUT ROWID;
+
+CREATE TABLE replays (                  -- stored events that are offered again
+  id         INTEGER PRIMARY KEY,
+  filter     TEXT NOT NULL,             -- JSON: what was asked for
+  created_ms INTEGER NOT NULL,
+  state      INTEGER NOT NULL,          -- 0 running, 1 paused, 2 done, 3 cancelling, 4 cancelled
+  position   INTEGER NOT NULL,          -- events up to here were looked at
+  until      INTEGER NOT NULL,          -- events up to here are looked at
+  events     INTEGER NOT NULL DEFAULT 0 -- that were offered
+);
 
 CREATE TABLE marks (                    -- what sources keep beside their events
   scope TEXT NOT NULL,
@@ -89,8 +104,10 @@ CREATE TABLE state (                    -- what functions keep
 ) WITHOUT ROWID;
 
 CREATE TABLE totals (                   -- running numbers, part of every commit: nobody has to count
-  function INTEGER NOT NULL,            -- 0: of the store itself
-  name     TEXT NOT NULL,               -- of the store: events, deliveries and owed, all that ever were;
-  count    INTEGER NOT NULL,            --   of a function: its deliveries by state
+  function INTEGER NOT NULL,            -- 0: of the store itself; -n: of replay n
+  name     TEXT NOT NULL,               -- of the store: events, deliveries, owed and replayed, all that ever were;
+  count    INTEGER NOT NULL,            --   removed, removed owed and removed replayed of these; the newest, removed
+                                        --   to. Of a function: its deliveries by state, all that ever were; removed
+                                        --   done and removed purged of these. Of a replay: its deliveries by state.
   PRIMARY KEY (function, name)
 ) WITHOUT ROWID;

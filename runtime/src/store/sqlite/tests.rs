@@ -113,7 +113,7 @@ async fn check_counts_and_does_not_believe_the_running_numbers() {
     other.execute_batch("INSERT INTO totals VALUES (1, 'done', 3), (0, 'events', 2)").unwrap();
     let problems = store.check().await.unwrap().problems;
     let expected = [
-        "2 events with 0 deliveries were accepted, and 0 with 0 are there",
+        "2 events with 0 deliveries were accepted, and 0 with 0 are there or were removed",
         "shop/a has 0 done deliveries, and its running number says 3",
     ];
     assert_eq!(problems, expected);
@@ -129,4 +129,28 @@ fn a_store_of_a_newer_program_is_not_touched() {
         unreachable!("it was opened")
     };
     assert!(message.contains("newer Evoke"), "{message}");
+}
+
+#[tokio::test]
+async fn space_that_retention_frees_goes_back_to_the_file_system() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(1)).unwrap();
+    let data = crate::event::Data::Binary(bytes::Bytes::from(vec![7; 100_000]));
+    for n in 0..300 {
+        let event =
+            Event { id: n.to_string(), source: "/s".into(), type_: "t".into(), data: data.clone(), ..Event::default() };
+        let new = NewEvent { event: Arc::new(event), lineage: Lineage::default(), deliveries: vec![] };
+        store.accept(vec![new], vec![]).await.unwrap();
+    }
+    let pages = |name: &str| -> i64 {
+        let c = open_for_reading(&folder.path().join("evoke.db")).unwrap();
+        c.query_row(&format!("PRAGMA {name}"), [], |r| r.get(0)).unwrap()
+    };
+    let before = pages("page_count");
+    assert!(before > 7_000, "{before} pages");
+    let removed = store.retain(Retention { age: Duration::MAX, bytes: 3_000_000 }).await.unwrap();
+    assert!((265..285).contains(&removed), "{removed} removed");
+    let (after, free) = (pages("page_count"), pages("freelist_count"));
+    assert!(after < before / 3 && free < 2 * 1024, "{before} pages before, {after} after, {free} of them free");
+    assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
 }

@@ -6,10 +6,23 @@ use rusqlite::{Connection, params};
 
 use super::rows;
 use crate::store::backlog::{Change, Share};
-use crate::store::{Counts, DeliveryId, DeliveryState, FunctionId, Origin, Seq, Totals};
+use crate::store::{Counts, DeliveryId, DeliveryState, FunctionId, Origin, ReplayId, Seq, Totals};
 
 /// The numbers of the store itself go by this function.
 const STORE: FunctionId = 0;
+const REMOVED_DONE: &str = "removed done";
+const REMOVED_PURGED: &str = "removed purged";
+
+/// Whose a delivery is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner {
+    pub(super) function: FunctionId,
+    /// Or [`LIVE`].
+    pub(super) replay: ReplayId,
+}
+
+/// The column `replay` of a live delivery.
+pub(super) const LIVE: ReplayId = 0;
 
 /// The ids given out last, and what the transaction that is under way changes. The writer is alone, so it counts for
 /// itself, and an event's deliveries are a range.
@@ -17,20 +30,21 @@ const STORE: FunctionId = 0;
 pub(super) struct Counters {
     seq: Seq,
     delivery: DeliveryId,
+    removed_to: Seq,
     backlog: Change,
     changes: HashMap<(FunctionId, &'static str), i64>,
 }
 
 impl Counters {
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        let Totals { events, .. } = read(connection)?;
+        let Totals { events, removed, .. } = read(connection)?;
         let delivery = connection.query_row(
             "SELECT COALESCE(MAX(count), 0) FROM totals WHERE function = 0 AND name = 'deliveries'",
             [],
             |r| r.get(0),
         )?;
         let seq = i64::try_from(events).unwrap_or(i64::MAX);
-        Ok(Self { seq, delivery, backlog: pending(connection)?, changes: HashMap::new() })
+        Ok(Self { seq, delivery, removed_to: removed.to, backlog: pending(connection)?, changes: HashMap::new() })
     }
 
     pub(super) fn newest(&self) -> Seq {
@@ -53,19 +67,40 @@ impl Counters {
     }
 
     /// A delivery was added, in this state; answers its name.
-    pub(super) fn delivery(&mut self, function: FunctionId, state: i64, share: Share) -> DeliveryId {
+    pub(super) fn delivery(&mut self, owner: Owner, state: i64, share: Share) -> DeliveryId {
         self.delivery += 1;
         self.change(STORE, "deliveries", 1);
-        self.change(STORE, "owed", 1);
-        self.change(function, name(state), 1);
+        self.change(STORE, if owner.replay == LIVE { "owed" } else { "replayed" }, 1);
+        self.of(owner, name(state), 1);
         self.backlog.came(share);
         self.delivery
     }
 
     /// A delivery went from one state to another.
-    pub(super) fn moved(&mut self, function: FunctionId, from: i64, to: i64) {
-        self.change(function, name(from), -1);
-        self.change(function, name(to), 1);
+    pub(super) fn moved(&mut self, owner: Owner, from: i64, to: i64) {
+        self.of(owner, name(from), -1);
+        self.of(owner, name(to), 1);
+    }
+
+    fn of(&mut self, owner: Owner, name: &'static str, by: i64) {
+        self.change(owner.function, name, by);
+        if owner.replay != LIVE {
+            self.change(-owner.replay, name, by);
+        }
+    }
+
+    /// A delivery was removed.
+    pub(super) fn removed_delivery(&mut self, owner: Owner, state: i64) {
+        self.change(owner.function, if state == rows::PURGED { REMOVED_PURGED } else { REMOVED_DONE }, 1);
+        self.change(STORE, if owner.replay == LIVE { "removed owed" } else { "removed replayed" }, 1);
+    }
+
+    /// An event was removed.
+    pub(super) fn removed_event(&mut self, seq: Seq) {
+        self.change(STORE, "removed", 1);
+        let further = (seq - self.removed_to).max(0);
+        self.change(STORE, "removed to", further);
+        self.removed_to += further;
     }
 
     fn change(&mut self, function: FunctionId, name: &'static str, by: i64) {
@@ -90,8 +125,10 @@ fn pending(c: &Connection) -> rusqlite::Result<Change> {
     let mut change = Change::default();
     let mut groups = c.prepare(
         "SELECT origin, COUNT(*), SUM(bytes) FROM (
-           SELECT origin, bytes FROM deliveries WHERE state = 0 UNION ALL
-           SELECT origin, bytes FROM deliveries WHERE state = 1 UNION ALL
+           SELECT origin, bytes FROM deliveries WHERE state = 0 AND replay = 0 UNION ALL
+           SELECT origin, bytes FROM deliveries WHERE state = 1 AND replay = 0 UNION ALL
+           SELECT origin, bytes FROM deliveries WHERE state = 0 AND replay <> 0 UNION ALL
+           SELECT origin, bytes FROM deliveries WHERE state = 1 AND replay <> 0 UNION ALL
            SELECT origin, bytes FROM deliveries
              WHERE order_key IS NOT NULL AND state IN (0, 1, 2, 4) AND state = 2)
          GROUP BY origin",
@@ -115,15 +152,23 @@ pub(super) fn read(c: &Connection) -> rusqlite::Result<Totals> {
     let mut all = all.query([])?;
     while let Some(row) = all.next()? {
         let (function, name, count): (Option<String>, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let count = u64::try_from(count).unwrap_or_default();
+        let number = u64::try_from(count).unwrap_or_default();
         match (function, name.as_str()) {
-            (None, "events") => totals.events = count,
-            (None, "owed") => totals.owed = count,
+            (None, "events") => totals.events = number,
+            (None, "owed") => totals.owed = number,
+            (None, "replayed") => totals.replayed = number,
+            (None, "removed replayed") => totals.removed.replayed = number,
+            (None, "removed") => totals.removed.events = number,
+            (None, "removed owed") => totals.removed.owed = number,
+            (None, "removed to") => totals.removed.to = count,
             (None, _) => {}
+            (Some(function), REMOVED_DONE | REMOVED_PURGED) => {
+                totals.functions.entry(function).or_default().removed += number;
+            }
             (Some(function), name) => {
                 let state = DeliveryState::ALL.into_iter().find(|state| state.name() == name);
                 if let Some(state) = state {
-                    *totals.functions.entry(function).or_default().of(state) = count;
+                    *totals.functions.entry(function).or_default().of(state) = number;
                 }
             }
         }
@@ -131,16 +176,42 @@ pub(super) fn read(c: &Connection) -> rusqlite::Result<Totals> {
     Ok(totals)
 }
 
-/// Deliveries by function and state, counted.
+/// Deliveries by function and state, counted; those that were removed are taken from what is kept of them.
 pub(super) fn count(c: &Connection) -> rusqlite::Result<BTreeMap<String, Counts>> {
     let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
+    let mut removed = c.prepare(
+        "SELECT f.name, t.name = 'removed purged', t.count FROM totals t JOIN functions f ON f.id = t.function
+         WHERE t.name IN ('removed done', 'removed purged')",
+    )?;
+    let mut removed = removed.query([])?;
+    while let Some(row) = removed.next()? {
+        let counts = functions.entry(row.get(0)?).or_default();
+        let number = u64::try_from(row.get::<_, i64>(2)?).unwrap_or_default();
+        *counts.of(if row.get(1)? { DeliveryState::Purged } else { DeliveryState::Done }) += number;
+        counts.removed += number;
+    }
     let mut groups = c.prepare_cached(
         "SELECT f.name, d.state, COUNT(*) FROM deliveries d JOIN functions f ON f.id = d.function GROUP BY f.name, d.state",
     )?;
     let mut groups = groups.query([])?;
     while let Some(row) = groups.next()? {
         let state = rows::state(row.get(1)?)?;
-        *functions.entry(row.get(0)?).or_default().of(state) = u64::try_from(row.get::<_, i64>(2)?).unwrap_or_default();
+        *functions.entry(row.get(0)?).or_default().of(state) +=
+            u64::try_from(row.get::<_, i64>(2)?).unwrap_or_default();
     }
     Ok(functions)
+}
+
+/// The deliveries of a replay by state.
+pub(super) fn of_replay(c: &Connection, replay: ReplayId) -> rusqlite::Result<Counts> {
+    let mut counts = Counts::default();
+    let mut all = c.prepare_cached("SELECT name, count FROM totals WHERE function = -?1")?;
+    let mut all = all.query([replay])?;
+    while let Some(row) = all.next()? {
+        let name: String = row.get(0)?;
+        if let Some(state) = DeliveryState::ALL.into_iter().find(|state| state.name() == name) {
+            *counts.of(state) = u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default();
+        }
+    }
+    Ok(counts)
 }

@@ -3,166 +3,27 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use tokio::sync::oneshot;
 
 use super::dedup::Dedup;
+use super::queue::{PORTION_MAX, Portion, Settled, Write};
 use super::read;
+use super::replays;
+use super::retain;
 use super::rows;
 use super::state::Batch;
-use super::totals::Counters;
+use super::totals::{Counters, LIVE, Owner};
 use crate::clock::UnixMs;
-use crate::state::Transaction;
 use crate::store::backlog::Share;
 use crate::store::judge::Judged;
 use crate::store::{
-    Accepted, Completed, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, ReadyDelivery,
-    Result, StoreError, StoredEvent, Verdict,
+    Accepted, Completed, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, Origin,
+    ReadyDelivery, ReplayId, StoredEvent, Verdict,
 };
-
-type Reply<T> = oneshot::Sender<Result<T>>;
-
-/// How many dead letters one write takes: their events are in memory until they are announced.
-pub(super) const PORTION_MAX: usize = 256;
-
-/// A share of the dead letters that a filter names.
-#[derive(Default)]
-pub(super) struct Portion {
-    pub(super) count: u64,
-    /// Where the next one starts; `None` when this was the last.
-    pub(super) next_after: Option<DeliveryId>,
-}
-
-impl Portion {
-    fn of(ids: &[DeliveryId]) -> Self {
-        let next_after = if ids.len() < PORTION_MAX { None } else { ids.last().copied() };
-        Self { count: ids.len() as u64, next_after }
-    }
-}
-
-/// A write that waits for the next commit.
-pub(super) enum Write {
-    Register {
-        names: Vec<String>,
-        reply: Reply<Vec<FunctionId>>,
-    },
-    Accept {
-        events: Vec<NewEvent>,
-        marks: Vec<Mark>,
-        reply: Reply<Vec<Accepted>>,
-    },
-    /// Without a reply, the sink is told.
-    Complete {
-        completion: Arc<Completion>,
-        reply: Option<Reply<Completed>>,
-    },
-    State {
-        changes: Transaction,
-        reply: Reply<u64>,
-    },
-    Redrive {
-        which: DeadFilter,
-        after: DeliveryId,
-        reply: Reply<Portion>,
-    },
-    Purge {
-        which: DeadFilter,
-        after: DeliveryId,
-        reply: Reply<Portion>,
-    },
-    Close {
-        reply: Reply<()>,
-    },
-}
-
-impl Write {
-    /// Payload in bytes, roughly.
-    pub(super) fn size(&self) -> usize {
-        match self {
-            Self::Accept { events, .. } => events.iter().map(|e| e.event.size()).sum(),
-            Self::Complete { completion, .. } => {
-                completion.publishes.iter().map(|e| e.event.size()).sum::<usize>() + completion.state.size()
-            }
-            Self::State { changes, .. } => changes.size(),
-            _ => 0,
-        }
-    }
-
-    pub(super) fn is_close(&self) -> bool {
-        matches!(self, Self::Close { .. })
-    }
-}
-
-/// A write that was applied, with the answer that goes out when the transaction is committed.
-pub(super) enum Settled {
-    Ids(Reply<Vec<FunctionId>>, Vec<FunctionId>),
-    Accepted(Reply<Vec<Accepted>>, Vec<Accepted>),
-    Completed(Reply<Completed>, Completed),
-    Count(Reply<u64>, u64),
-    Portion(Reply<Portion>, Portion),
-    Unit(Reply<()>),
-    /// For the sink.
-    Completion(Arc<Completion>, Completed),
-}
-
-impl Settled {
-    /// For a write that never was applied: it can only fail.
-    pub(super) fn unapplied(write: Write) -> Self {
-        match write {
-            Write::Register { reply, .. } => Self::Ids(reply, Vec::new()),
-            Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
-            Write::Complete { completion, reply } => Self::completed(completion, reply, Completed::Committed),
-            Write::State { reply, .. } => Self::Count(reply, 0),
-            Write::Redrive { reply, .. } | Write::Purge { reply, .. } => Self::Portion(reply, Portion::default()),
-            Write::Close { reply } => Self::Unit(reply),
-        }
-    }
-
-    fn completed(completion: Arc<Completion>, reply: Option<Reply<Completed>>, completed: Completed) -> Self {
-        match reply {
-            Some(reply) => Self::Completed(reply, completed),
-            None => Self::Completion(completion, completed),
-        }
-    }
-
-    /// What the sink is told of; the others keep their answer.
-    pub(super) fn for_sink(self) -> std::result::Result<(Arc<Completion>, Completed), Self> {
-        match self {
-            Self::Completion(completion, completed) => Ok((completion, completed)),
-            other => Err(other),
-        }
-    }
-
-    /// Sends the answer. Whoever asked may be gone: the commit stands all the same.
-    pub(super) fn succeed(self) {
-        match self {
-            Self::Completion(..) => {}
-            Self::Ids(reply, ids) => drop(reply.send(Ok(ids))),
-            Self::Accepted(reply, accepted) => drop(reply.send(Ok(accepted))),
-            Self::Completed(reply, completed) => drop(reply.send(Ok(completed))),
-            Self::Count(reply, count) => drop(reply.send(Ok(count))),
-            Self::Portion(reply, portion) => drop(reply.send(Ok(portion))),
-            Self::Unit(reply) => drop(reply.send(Ok(()))),
-        }
-    }
-
-    /// Tells that nothing of the write was committed.
-    pub(super) fn fail(self, error: &StoreError) {
-        match self {
-            Self::Completion(..) => {}
-            Self::Ids(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Accepted(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Completed(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Count(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Portion(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Unit(reply) => drop(reply.send(Err(error.clone()))),
-        }
-    }
-}
 
 /// Applies one write. The answer comes back in any case, so that whoever asked hears of a failure too.
 pub(super) fn apply(
     tx: &Connection,
-    dedup: &Dedup,
+    dedup: &mut Dedup,
     counters: &mut Counters,
     now_ms: UnixMs,
     write: Write,
@@ -202,7 +63,31 @@ pub(super) fn apply(
             let (portion, result) = settle(purge(tx, counters, &which, after, ready));
             (Settled::Portion(reply, portion), result)
         }
-        Write::Close { reply } => (Settled::Unit(reply), Ok(())),
+        Write::StartReplay { new, reply } => {
+            let (id, result) = settle(replays::start(tx, now_ms, &new));
+            (Settled::Replay(reply, id), result)
+        }
+        Write::AdvanceReplay { replay, step, reply } => {
+            let (advanced, result) = settle(replays::advance(tx, counters, now_ms, replay, step, ready));
+            (Settled::Whether(reply, advanced), result)
+        }
+        Write::TurnReplay { replay, from, to, reply } => {
+            let (turned, result) = settle(replays::turn(tx, replay, from, to));
+            (Settled::Whether(reply, turned), result)
+        }
+        Write::DropReplay { replay, but_for, after, reply } => {
+            let (portion, result) = settle(replays::let_go(tx, counters, replay, &but_for, after));
+            (Settled::Portion(reply, portion), result)
+        }
+        Write::Remove { events, reply } => {
+            let (removed, result) = settle(retain::remove(tx, dedup, counters, now_ms, &events));
+            (Settled::Count(reply, removed), result)
+        }
+        Write::Tidy { shrinking, reply } => {
+            let (tidied, result) = settle(retain::tidy(tx, dedup, now_ms, shrinking));
+            (Settled::Tidied(reply, tidied), result)
+        }
+        Write::Checkpoint { reply } | Write::Close { reply } => (Settled::Unit(reply), Ok(())),
     }
 }
 
@@ -261,29 +146,35 @@ fn insert_event(
     rows::insert_event(tx, seq, &event, lineage, now_ms, counters.last_delivery() + 1, deliveries.len())?;
     let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
     for delivery in deliveries {
-        insert_delivery(tx, counters, &stored, delivery, ready)?;
+        insert_delivery(tx, counters, LIVE, now_ms, &stored, delivery, ready)?;
     }
     Ok(Accepted::New(seq))
 }
 
-fn insert_delivery(
+/// Adds a delivery of an event, live or of a replay.
+pub(super) fn insert_delivery(
     tx: &Connection,
     counters: &mut Counters,
+    replay: ReplayId,
+    since_ms: UnixMs,
     event: &Arc<StoredEvent>,
     new: NewDelivery,
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<()> {
     let NewDelivery { function, trigger, order_key } = new;
+    let owner = Owner { function, replay };
     let blocked = match &order_key {
-        Some(key) => first_unfinished(tx, function, key)?.is_some(),
+        Some(key) => first_unfinished(tx, owner, key)?.is_some(),
         None => false,
     };
     let state = if blocked { rows::BLOCKED } else { rows::READY };
-    let share = Share { origin: event.lineage.origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) };
-    let id = counters.delivery(function, state, share);
+    // What replays add is nobody's share: they are bounded on their own.
+    let origin = if replay == LIVE { event.lineage.origin } else { Origin::default() };
+    let share = Share { origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) };
+    let id = counters.delivery(owner, state, share);
     tx.prepare_cached(
-        "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms, origin, bytes)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms, origin, bytes, replay)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
     .execute(params![
         id,
@@ -292,13 +183,22 @@ fn insert_delivery(
         &*trigger,
         order_key,
         state,
-        event.accepted_ms,
+        since_ms,
         share.origin.0,
-        share.bytes
+        share.bytes,
+        replay
     ])?;
     if !blocked {
-        let (since_ms, event) = (event.accepted_ms, event.clone());
-        ready.push(ReadyDelivery { id, function, trigger, attempts: 0, attempts_forgiven: 0, since_ms, event });
+        ready.push(ReadyDelivery {
+            id,
+            function,
+            trigger,
+            attempts: 0,
+            attempts_forgiven: 0,
+            since_ms,
+            replay: rows::replay(replay),
+            event: event.clone(),
+        });
     }
     Ok(())
 }
@@ -330,13 +230,14 @@ fn complete(
     };
     // Two statements: an UPDATE that returns its row may fail half-way for all that SQLite knows, and copies every page
     // that it changes for that.
-    let owner: Option<(FunctionId, Option<String>, bool, Share)> = tx
+    let found: Option<(Owner, Option<String>, bool, Share)> = tx
         .prepare_cached(
-            "SELECT function, order_key, state = 0, origin, bytes FROM deliveries WHERE id = ?1 AND state IN (0, 1)",
+            "SELECT function, replay, order_key, state = 0, origin, bytes FROM deliveries
+             WHERE id = ?1 AND state IN (0, 1)",
         )?
-        .query_row([delivery], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, rows::share(r, 3)?)))
+        .query_row([delivery], |r| Ok((rows::owner(r, 0)?, r.get(2)?, r.get(3)?, rows::share(r, 4)?)))
         .optional()?;
-    let Some((function, order_key, was_ready, share)) = owner else { return Ok(Completed::Committed) };
+    let Some((owner, order_key, was_ready, share)) = found else { return Ok(Completed::Committed) };
     if let Some(stands) = stands {
         kept.apply(transaction, stands)?;
     }
@@ -344,7 +245,7 @@ fn complete(
         "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1 WHERE id = ?1",
     )?
     .execute(params![delivery, state, due_ms, cause])?;
-    counters.moved(function, if was_ready { rows::READY } else { rows::RETRYING }, state);
+    counters.moved(owner, if was_ready { rows::READY } else { rows::RETRYING }, state);
     if state != rows::RETRYING {
         counters.backlog().went(share);
     }
@@ -364,32 +265,32 @@ fn complete(
             insert_event(tx, dedup, counters, now_ms, new.clone(), ready)?;
         }
         if let Some(key) = order_key {
-            unblock_next(tx, counters, function, &key, ready)?;
+            unblock_next(tx, counters, owner, &key, ready)?;
         }
     }
     Ok(Completed::Committed)
 }
 
 /// The first delivery of an order key that is neither done nor purged: only it may run.
-fn first_unfinished(tx: &Connection, function: FunctionId, key: &str) -> rusqlite::Result<Option<(DeliveryId, i64)>> {
+fn first_unfinished(tx: &Connection, owner: Owner, key: &str) -> rusqlite::Result<Option<(DeliveryId, i64)>> {
     tx.prepare_cached(
-        "SELECT id, state FROM deliveries WHERE function = ?1 AND order_key = ?2 AND order_key IS NOT NULL
-         AND state IN (0, 1, 2, 4) ORDER BY id LIMIT 1",
+        "SELECT id, state FROM deliveries WHERE function = ?1 AND order_key = ?2 AND replay = ?3
+         AND order_key IS NOT NULL AND state IN (0, 1, 2, 4) ORDER BY id LIMIT 1",
     )?
-    .query_row(params![function, key], |r| Ok((r.get(0)?, r.get(1)?)))
+    .query_row(params![owner.function, key, owner.replay], |r| Ok((r.get(0)?, r.get(1)?)))
     .optional()
 }
 
 fn unblock_next(
     tx: &Connection,
     counters: &mut Counters,
-    function: FunctionId,
+    owner: Owner,
     key: &str,
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<()> {
-    let Some((id, rows::BLOCKED)) = first_unfinished(tx, function, key)? else { return Ok(()) };
+    let Some((id, rows::BLOCKED)) = first_unfinished(tx, owner, key)? else { return Ok(()) };
     tx.prepare_cached("UPDATE deliveries SET state = 0 WHERE id = ?1")?.execute([id])?;
-    counters.moved(function, rows::BLOCKED, rows::READY);
+    counters.moved(owner, rows::BLOCKED, rows::READY);
     ready.extend(read::ready_one(tx, id)?);
     Ok(())
 }
@@ -404,13 +305,13 @@ fn redrive(
 ) -> rusqlite::Result<Portion> {
     let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
     for id in &ids {
-        let (function, share) = tx
+        let (owner, share) = tx
             .prepare_cached(
                 "UPDATE deliveries SET state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2
-                 WHERE id = ?1 RETURNING function, origin, bytes",
+                 WHERE id = ?1 RETURNING function, replay, origin, bytes",
             )?
-            .query_row(params![id, now_ms], |r| Ok((r.get(0)?, rows::share(r, 1)?)))?;
-        counters.moved(function, rows::DEAD, rows::READY);
+            .query_row(params![id, now_ms], |r| Ok((rows::owner(r, 0)?, rows::share(r, 2)?)))?;
+        counters.moved(owner, rows::DEAD, rows::READY);
         counters.backlog().came(share);
         ready.extend(read::ready_one(tx, *id)?);
     }
@@ -426,12 +327,12 @@ fn purge(
 ) -> rusqlite::Result<Portion> {
     let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
     for id in &ids {
-        let (function, order_key): (FunctionId, Option<String>) = tx
-            .prepare_cached("UPDATE deliveries SET state = 5 WHERE id = ?1 RETURNING function, order_key")?
-            .query_row([id], |r| Ok((r.get(0)?, r.get(1)?)))?;
-        counters.moved(function, rows::DEAD, rows::PURGED);
+        let (owner, order_key): (Owner, Option<String>) = tx
+            .prepare_cached("UPDATE deliveries SET state = 5 WHERE id = ?1 RETURNING function, replay, order_key")?
+            .query_row([id], |r| Ok((rows::owner(r, 0)?, r.get(2)?)))?;
+        counters.moved(owner, rows::DEAD, rows::PURGED);
         if let Some(key) = order_key {
-            unblock_next(tx, counters, function, &key, ready)?;
+            unblock_next(tx, counters, owner, &key, ready)?;
         }
     }
     Ok(Portion::of(&ids))

@@ -10,9 +10,10 @@ use tokio::sync::{mpsc, watch};
 use super::dedup::Dedup;
 use super::failure::failed;
 use super::known::Known;
+use super::queue::{Settled, Write};
 use super::state::Batch;
 use super::totals::Counters;
-use super::write::{Settled, Write, apply};
+use super::write::apply;
 use crate::clock::Clock;
 use crate::store::{Backlog, CommitSink, Committed, ReadyDelivery, Seq, StoreError};
 use crate::telemetry::CommitMetrics;
@@ -54,9 +55,12 @@ impl Writer {
                 bytes += write.size();
                 batch.push(write);
             }
+            let checkpoints = batch.iter().any(Write::is_checkpoint);
             closing.extend(batch.extract_if(.., |write| write.is_close()));
             let committed = if batch.is_empty() { Ok(()) } else { self.commit(batch) };
-            if let Err(reason) = committed.and_then(|()| self.checkpoint_when_due()) {
+            if let Err(reason) = committed
+                .and_then(|()| if checkpoints { self.checkpoint("PASSIVE") } else { self.checkpoint_when_due() })
+            {
                 self.refuse_everything(&reason, closing, &mut queue);
                 return;
             }
@@ -86,6 +90,7 @@ impl Writer {
             return Ok(());
         };
         self.counters = before;
+        self.dedup.rolled_back();
         let error = failed(&self.path, &error);
         self.tell(Vec::new(), answers, &Err(error.clone()));
         latching(error)
@@ -153,7 +158,7 @@ impl Writer {
         let mut batch = batch.into_iter();
         while let Some(write) = batch.next() {
             let (answer, result) =
-                apply(&transaction, &self.dedup, &mut self.counters, now_ms, write, &mut state, ready);
+                apply(&transaction, &mut self.dedup, &mut self.counters, now_ms, write, &mut state, ready);
             settled.push(answer);
             if let Err(error) = result {
                 settled.extend(batch.map(Settled::unapplied));

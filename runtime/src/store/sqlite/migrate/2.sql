@@ -1,5 +1,5 @@
--- From version 1 to version 2: functions keep state, ids are known for the dedup window, numbers run along. What
--- schema.sql has and version 1 had not.
+-- From version 1 to version 2: functions keep state, ids are known for the dedup window, numbers run along, stored
+-- events are replayed. What schema.sql has and version 1 had not, where the words are.
 
 CREATE TABLE state (                    -- what functions keep
   bucket  TEXT NOT NULL,                -- app/function, or app for the one that its functions share
@@ -12,7 +12,7 @@ CREATE TABLE state (                    -- what functions keep
 DROP INDEX events_by_id;
 CREATE INDEX events_by_id ON events (id, source); -- unique within the dedup window: the writer looks before it adds
 
-CREATE TABLE known (                    -- what retention removed before the dedup window was over
+CREATE TABLE known (
   seq         INTEGER PRIMARY KEY,
   id          TEXT NOT NULL,
   source      TEXT NOT NULL,
@@ -20,15 +20,38 @@ CREATE TABLE known (                    -- what retention removed before the ded
 );
 CREATE INDEX known_by_id ON known (id, source);
 
-CREATE TABLE totals (                   -- running numbers, part of every commit: nobody has to count
-  function INTEGER NOT NULL,            -- 0: of the store itself
-  name     TEXT NOT NULL,               -- of the store: events, deliveries and owed, all that ever were;
-  count    INTEGER NOT NULL,            --   of a function: its deliveries by state
+CREATE TABLE totals (
+  function INTEGER NOT NULL,
+  name     TEXT NOT NULL,
+  count    INTEGER NOT NULL,
   PRIMARY KEY (function, name)
 ) WITHOUT ROWID;
 ALTER TABLE events ADD COLUMN origin INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE deliveries ADD COLUMN origin INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE deliveries ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE deliveries ADD COLUMN replay INTEGER NOT NULL DEFAULT 0;
+DROP INDEX deliveries_ready;
+DROP INDEX deliveries_due;
+DROP INDEX deliveries_keyed;
+CREATE INDEX deliveries_ready ON deliveries (function, id) WHERE state = 0 AND replay = 0;
+CREATE INDEX deliveries_due ON deliveries (function, due_ms) WHERE state = 1 AND replay = 0;
+CREATE INDEX replayed_ready ON deliveries (function, id) WHERE state = 0 AND replay <> 0;
+CREATE INDEX replayed_due ON deliveries (function, due_ms) WHERE state = 1 AND replay <> 0;
+CREATE INDEX replayed_pending ON deliveries (replay, id) WHERE state IN (0, 1, 2) AND replay <> 0;
+CREATE INDEX replayed_events ON deliveries (event) WHERE replay <> 0;
+CREATE INDEX deliveries_keyed ON deliveries (function, order_key, replay, id)
+  WHERE order_key IS NOT NULL AND state IN (0, 1, 2, 4);
+
+CREATE TABLE replays (
+  id         INTEGER PRIMARY KEY,
+  filter     TEXT NOT NULL,
+  created_ms INTEGER NOT NULL,
+  state      INTEGER NOT NULL,
+  position   INTEGER NOT NULL,
+  until      INTEGER NOT NULL,
+  events     INTEGER NOT NULL DEFAULT 0
+);
+
 UPDATE deliveries SET bytes = (SELECT length(id) + length(source) + length(type) + ifnull(length(data), 0) FROM events WHERE seq = event)
   WHERE state IN (0, 1, 2, 4);
 INSERT INTO totals SELECT 0, 'events', COALESCE(MAX(seq), 0) FROM events;

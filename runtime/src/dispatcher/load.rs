@@ -1,0 +1,70 @@
+//! Loads what the lanes left to the store, and retries when they are due.
+
+use std::time::Duration;
+
+use super::function::Function;
+use super::lane::LOAD_MAX;
+use super::{Dispatcher, Inner, STORE_RETRY};
+use crate::clock::UnixMs;
+use crate::store::{DeliveryId, FunctionId, Stream};
+
+/// The longest wait for the next retry: bounds how late one is when the wall clock jumps forward.
+const ALARM_MAX: Duration = Duration::from_secs(10);
+
+impl Dispatcher {
+    pub(super) fn load(&self, function: FunctionId, stream: Stream, after: DeliveryId) {
+        let dispatcher = self.clone();
+        self.0.runtime.spawn(async move {
+            match dispatcher.0.store.ready(function, stream, after, LOAD_MAX).await {
+                Ok(found) => dispatcher.change_lane(function, stream, |lane| lane.loaded(after, found)),
+                Err(error) => {
+                    tracing::warn!("loading deliveries: {error}");
+                    tokio::time::sleep(STORE_RETRY).await;
+                    dispatcher.change_lane(function, stream, |lane| lane.load_failed(after));
+                }
+            }
+        });
+    }
+
+    /// Loads retries when they are due, as long as there is a dispatcher.
+    pub(super) async fn watch_retries(inner: std::sync::Weak<Inner>) {
+        loop {
+            let Some(dispatcher) = inner.upgrade().map(Self) else { return };
+            let now_ms = dispatcher.0.clock.now_ms();
+            for (function, stream, limit) in dispatcher.start_due_loads(now_ms) {
+                let (found, next_due_ms) = match dispatcher.0.store.due(function, stream, now_ms, limit).await {
+                    Ok(answer) => answer,
+                    Err(error) => {
+                        tracing::warn!("loading retries: {error}");
+                        (Vec::new(), Some(now_ms + STORE_RETRY.as_millis() as UnixMs))
+                    }
+                };
+                dispatcher.change_lane(function, stream, |lane| lane.loaded_due(found, next_due_ms));
+            }
+            let wait = dispatcher.until_next_retry();
+            let _ = tokio::time::timeout(wait, dispatcher.0.alarm.notified()).await;
+        }
+    }
+
+    /// The lanes whose next retry is due, each with how many to load.
+    fn start_due_loads(&self, now_ms: UnixMs) -> Vec<(FunctionId, Stream, usize)> {
+        let mut due = Vec::new();
+        for (id, function) in &mut self.lock().functions {
+            for stream in Stream::ALL {
+                let lane = function.lane(stream);
+                if lane.next_due_ms().is_some_and(|at_ms| at_ms <= now_ms) {
+                    due.push((*id, stream, lane.start_load_due()));
+                }
+            }
+        }
+        due
+    }
+
+    fn until_next_retry(&self) -> Duration {
+        let next_ms = self.lock().functions.values().filter_map(Function::next_due_ms).min();
+        next_ms.map_or(ALARM_MAX, |at_ms| {
+            let wait_ms = u64::try_from(at_ms.saturating_sub(self.0.clock.now_ms())).unwrap_or_default();
+            Duration::from_millis(wait_ms).min(ALARM_MAX)
+        })
+    }
+}

@@ -1,0 +1,212 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde_json::json;
+
+use super::*;
+use crate::bus::{Limits, Offer};
+use crate::clock::Clock;
+use crate::dispatcher::{Call, Ran, Runner as FunctionRunner, Worker};
+use crate::event::Event;
+use crate::outcome::{Outcome, RetryPolicy};
+use crate::pattern::Pattern;
+use crate::router::Router;
+use crate::store::memory::MemoryStore;
+
+/// A function that takes a moment and notes what it was given.
+struct Noting(Arc<Mutex<Vec<(String, bool)>>>);
+
+impl FunctionRunner for Noting {
+    fn run(&self, call: Call) -> BoxFuture<'_, Ran> {
+        async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            self.0.lock().unwrap().push((call.event.id.clone(), call.replay));
+            let (published, state) = (Vec::new(), crate::state::Transaction::default());
+            Ran { outcome: Outcome::Done, published, state, duration: Duration::ZERO }
+        }
+        .boxed()
+    }
+}
+
+struct House {
+    store: Arc<dyn Store>,
+    bus: Bus,
+    replays: Replays,
+    dispatcher: Dispatcher,
+    seen: Arc<Mutex<Vec<(String, bool)>>>,
+}
+
+const NAMES: [&str; 2] = ["shop/a", "shop/b"];
+
+impl House {
+    /// With functions for every event of type `t`: `shop/a`, and `shop/b` where the number is even.
+    async fn new() -> Self {
+        let clock = Clock::following_tokio(1_700_000_000_000);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+        let ids = store.register(NAMES.map(str::to_owned).to_vec()).await.unwrap();
+        let mut router = Router::default();
+        let pattern = |json| Pattern::parse(&json).unwrap();
+        router.add(ids[0], "on[0]".into(), None, Some(&pattern(json!({ "type": ["t"] }))));
+        router.add(ids[1], "on[0]".into(), None, Some(&pattern(json!({ "type": ["t"], "subject": ["even"] }))));
+        let bus = Bus::new(store.clone(), router, Limits::default());
+        let dispatcher = Dispatcher::start(&store, bus.clone(), clock, 16);
+        let seen = Arc::<Mutex<Vec<_>>>::default();
+        let metrics = crate::telemetry::Metrics::new();
+        let worker = |(id, name): (&i64, &str)| Worker {
+            id: *id,
+            concurrency: 16,
+            retry: RetryPolicy::default(),
+            runner: Arc::new(Noting(seen.clone())),
+            metrics: metrics.function(name),
+        };
+        dispatcher.set_functions(ids.iter().zip(NAMES).map(worker).collect());
+        let replays = Replays::new(store.clone(), bus.clone());
+        Self { store, bus, replays, dispatcher, seen }
+    }
+
+    async fn history(&self, numbers: std::ops::Range<u32>) {
+        for n in numbers {
+            let (id, subject) = (n.to_string(), (if n % 2 == 0 { "even" } else { "odd" }).to_owned());
+            let type_ = if n % 10 == 9 { "other" } else { "t" };
+            let event =
+                Event { id, source: "/s".into(), type_: type_.into(), subject: Some(subject), ..Event::default() };
+            self.bus.accept(Offer { events: vec![event], ..Offer::default() }).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        while self.store.pending() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn run(&self) -> CancellationToken {
+        let stop = CancellationToken::new();
+        tokio::spawn(self.replays.clone().run(self.dispatcher.clone(), stop.clone()));
+        stop
+    }
+
+    async fn start(&self, filter: Filter) -> ReplayId {
+        self.replays.start(filter, &NAMES.map(str::to_owned)).await.unwrap().id
+    }
+
+    async fn until(&self, id: ReplayId, is: impl Fn(&Replay) -> bool) -> Replay {
+        loop {
+            let replay = self.store.replay(id).await.unwrap().unwrap();
+            if is(&replay) {
+                return replay;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+fn done(replay: &Replay) -> bool {
+    replay.state == ReplayState::Done
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_event_is_offered_once_to_each_function_that_matches_also_over_a_restart() {
+    let house = House::new().await;
+    house.history(0..1_000).await;
+    house.seen.lock().unwrap().clear();
+    let first = house.run();
+    let id = house.start(Filter::default()).await;
+    house.until(id, |replay| replay.position >= 300).await;
+    first.cancel();
+    // Another process goes on where that one came to.
+    let again = Replays::new(house.store.clone(), house.bus.clone());
+    tokio::spawn(again.run(house.dispatcher.clone(), CancellationToken::new()));
+    let replay = house.until(id, done).await;
+    // A tenth is of another type; the even half of the rest goes to both functions, and 9 is odd.
+    assert_eq!((replay.events, replay.deliveries.done, replay.deliveries.total()), (900, 1_400, 1_400));
+    let mut seen = house.seen.lock().unwrap().clone();
+    assert!(seen.iter().all(|(_, replay)| *replay));
+    seen.sort();
+    let expected = (0..1_000).filter(|n| n % 10 != 9).flat_map(|n| std::iter::repeat_n(n, 1 + usize::from(n % 2 == 0)));
+    let mut expected: Vec<_> = expected.map(|n: u32| (n.to_string(), true)).collect();
+    expected.sort();
+    assert!(seen == expected);
+    assert_eq!(house.store.check().await.unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_says_which_events_and_to_whom_and_a_plan_says_how_many() {
+    let house = House::new().await;
+    house.history(0..100).await;
+    let half = crate::clock::rfc3339(house.store.event(51).await.unwrap().unwrap().accepted_ms);
+    house.run();
+    let names = NAMES.map(str::to_owned);
+    for (filter, events, deliveries) in [
+        (Filter { r#type: Some("t".into()), ..Filter::default() }, 90, 140),
+        (Filter { r#type: Some("oth*".into()), ..Filter::default() }, 0, 0),
+        (Filter { function: Some("shop/b".into()), ..Filter::default() }, 50, 50),
+        (Filter { since: Some(half.clone()), ..Filter::default() }, 45, 70),
+        (Filter { until: Some(half), ..Filter::default() }, 45, 70),
+        (Filter { event: Some(3), ..Filter::default() }, 1, 2),
+        (Filter { pattern: Some(json!({ "id": [{ "prefix": "1" }] })), ..Filter::default() }, 10, 15),
+    ] {
+        let plan = house.replays.plan(&filter, &names).await.unwrap();
+        assert_eq!((plan.events, plan.deliveries, plan.complete), (events, deliveries, true), "{filter:?}");
+        assert_eq!(plan.examples.len() as u64, events.min(5));
+        let id = house.start(filter.clone()).await;
+        let replay = house.until(id, done).await;
+        assert_eq!((replay.events, replay.deliveries.done), (events, deliveries), "{filter:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_that_cannot_be_is_refused_with_what_would_be_right() {
+    let house = House::new().await;
+    for (filter, words) in [
+        (Filter { function: Some("shop/c".into()), ..Filter::default() }, "no function shop/c"),
+        (Filter { since: Some("yesterday".into()), ..Filter::default() }, "write a time"),
+        (Filter { pattern: Some(json!({ "type": "t" })), ..Filter::default() }, "the pattern is none"),
+        (Filter { rate: Some(0.0), ..Filter::default() }, "more than 0"),
+        (Filter { event: Some(0), ..Filter::default() }, "from 1"),
+    ] {
+        let refused = house.replays.start(filter, &NAMES.map(str::to_owned)).await.unwrap_err();
+        assert!(refused.to_string().contains(words), "{refused}");
+    }
+    assert!(house.store.replays().await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_is_paused_resumed_and_cancelled() {
+    let house = House::new().await;
+    house.history(0..500).await;
+    house.run();
+    // A hundred deliveries a second.
+    let id = house.start(Filter { rate: Some(100.0), ..Filter::default() }).await;
+    let started = tokio::time::Instant::now();
+    house.until(id, |replay| replay.deliveries.total() >= 200).await;
+    let took = started.elapsed();
+    assert!((1_500..2_500).contains(&took.as_millis()), "{took:?}");
+    house.replays.turn(id, Turn::Pause).await.unwrap();
+    let paused = house.until(id, |replay| replay.deliveries.pending() == 0).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(house.store.replay(id).await.unwrap().unwrap(), paused);
+    assert!(matches!(house.replays.turn(id, Turn::Pause).await, Err(Refused::State { .. })));
+    house.replays.turn(id, Turn::Resume).await.unwrap();
+    house.until(id, |replay| replay.deliveries.total() >= 300).await;
+    house.replays.turn(id, Turn::Cancel).await.unwrap();
+    let last = house.until(id, |replay| replay.state == ReplayState::Cancelled).await;
+    assert_eq!(last.deliveries.pending(), 0);
+    assert!(last.deliveries.total() < 350, "{last:?}");
+    assert!(matches!(house.replays.turn(id, Turn::Resume).await, Err(Refused::State { .. })));
+    assert!(matches!(house.replays.turn(99, Turn::Cancel).await, Err(Refused::NotFound(99))));
+    assert_eq!(house.store.check().await.unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_replays_are_on_their_way() {
+    let house = House::new().await;
+    let names = NAMES.map(str::to_owned);
+    house.history(0..1).await;
+    for _ in 0..OPEN_MAX {
+        house.start(Filter::default()).await;
+    }
+    assert!(matches!(house.replays.start(Filter::default(), &names).await, Err(Refused::TooMany)));
+    house.run();
+    house.until(16, done).await;
+    house.start(Filter::default()).await;
+}

@@ -1,0 +1,134 @@
+//! Replays: their writes, and the questions about them.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::queue::{PORTION_MAX, Portion};
+use super::rows;
+use super::totals::{self, Counters, Owner};
+use super::write::insert_delivery;
+use crate::clock::UnixMs;
+use crate::store::backlog::Share;
+use crate::store::{DeliveryId, NewReplay, ReadyDelivery, Replay, ReplayId, ReplayState, Step};
+
+/// The states as they stand in the column, by place.
+const STATES: [ReplayState; 5] =
+    [ReplayState::Running, ReplayState::Paused, ReplayState::Done, ReplayState::Cancelling, ReplayState::Cancelled];
+
+fn column(state: ReplayState) -> i64 {
+    STATES.iter().position(|s| *s == state).and_then(|place| i64::try_from(place).ok()).unwrap_or(-1)
+}
+
+pub(super) fn start(tx: &Connection, now_ms: UnixMs, new: &NewReplay) -> rusqlite::Result<ReplayId> {
+    tx.prepare_cached("INSERT INTO replays (filter, created_ms, state, position, until) VALUES (?1, ?2, 0, ?3, ?4)")?
+        .insert(params![new.filter, now_ms, new.after, new.until])
+}
+
+pub(super) fn advance(
+    tx: &Connection,
+    counters: &mut Counters,
+    now_ms: UnixMs,
+    replay: ReplayId,
+    step: Step,
+    ready: &mut Vec<ReadyDelivery>,
+) -> rusqlite::Result<bool> {
+    let Step { position, offers } = step;
+    let advanced = tx
+        .prepare_cached("UPDATE replays SET position = ?2 WHERE id = ?1 AND state = 0 AND position < ?2")?
+        .execute(params![replay, position])?;
+    if advanced == 0 {
+        return Ok(false);
+    }
+    let mut events = 0;
+    for (event, deliveries) in offers {
+        // Retention may have been there since it was read.
+        let there = tx.prepare_cached("SELECT 1 FROM events WHERE seq = ?1")?.exists([event.seq])?;
+        if !there {
+            continue;
+        }
+        events += 1;
+        for delivery in deliveries {
+            insert_delivery(tx, counters, replay, now_ms, &event, delivery, ready)?;
+        }
+    }
+    tx.prepare_cached("UPDATE replays SET events = events + ?2 WHERE id = ?1")?.execute(params![replay, events])?;
+    Ok(true)
+}
+
+pub(super) fn turn(tx: &Connection, replay: ReplayId, from: &[ReplayState], to: ReplayState) -> rusqlite::Result<bool> {
+    let mut turn = tx.prepare_cached("UPDATE replays SET state = ?2 WHERE id = ?1 AND state = ?3")?;
+    for state in from {
+        if turn.execute(params![replay, column(to), column(*state)])? > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Lets a portion of a replay's pending deliveries go. Its chains go with it: nobody is left to be woken.
+pub(super) fn let_go(
+    tx: &Connection,
+    counters: &mut Counters,
+    replay: ReplayId,
+    but_for: &[DeliveryId],
+    after: DeliveryId,
+) -> rusqlite::Result<Portion> {
+    let found: Vec<(DeliveryId, Owner, i64, Share)> = tx
+        .prepare_cached(
+            "SELECT id, function, replay, state, origin, bytes FROM deliveries
+             WHERE replay = ?1 AND replay <> 0 AND state IN (0, 1, 2) AND id > ?2 ORDER BY id LIMIT ?3",
+        )?
+        .query_map(params![replay, after, PORTION_MAX as i64], |r| {
+            Ok((r.get(0)?, rows::owner(r, 1)?, r.get(3)?, rows::share(r, 4)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let ids: Vec<DeliveryId> = found.iter().map(|(id, ..)| *id).collect();
+    let mut portion = Portion::of(&ids);
+    portion.count = 0;
+    for (id, owner, state, share) in found {
+        if but_for.contains(&id) {
+            continue;
+        }
+        tx.prepare_cached("UPDATE deliveries SET state = 5, due_ms = NULL, cause = ?2 WHERE id = ?1")?
+            .execute(params![id, Replay::CANCELLED])?;
+        counters.moved(owner, state, rows::PURGED);
+        counters.backlog().went(share);
+        portion.count += 1;
+    }
+    Ok(portion)
+}
+
+pub(super) fn all(c: &Connection) -> rusqlite::Result<Vec<Replay>> {
+    let mut found: Vec<Replay> = c
+        .prepare_cached("SELECT id, filter, created_ms, state, position, until, events FROM replays ORDER BY id")?
+        .query_map([], replay)?
+        .collect::<rusqlite::Result<_>>()?;
+    for replay in &mut found {
+        replay.deliveries = totals::of_replay(c, replay.id)?;
+    }
+    Ok(found)
+}
+
+pub(super) fn one(c: &Connection, id: ReplayId) -> rusqlite::Result<Option<Replay>> {
+    let found = c
+        .prepare_cached("SELECT id, filter, created_ms, state, position, until, events FROM replays WHERE id = ?1")?
+        .query_row([id], replay)
+        .optional()?;
+    let Some(mut found) = found else { return Ok(None) };
+    found.deliveries = totals::of_replay(c, id)?;
+    Ok(Some(found))
+}
+
+fn replay(row: &Row<'_>) -> rusqlite::Result<Replay> {
+    let state: i64 = row.get(3)?;
+    let known = usize::try_from(state).ok().and_then(|place| STATES.get(place));
+    Ok(Replay {
+        id: row.get(0)?,
+        filter: row.get(1)?,
+        created_ms: row.get(2)?,
+        state: *known.ok_or(rusqlite::Error::IntegralValueOutOfRange(3, state))?,
+        position: row.get(4)?,
+        until: row.get(5)?,
+        events: u64::try_from(row.get::<_, i64>(6)?).unwrap_or_default(),
+        deliveries: Default::default(),
+    })
+}
