@@ -44,7 +44,7 @@ const RULES: [(&str, &str); 9] = [
         // A blocked delivery needs someone before it: else nothing would ever wake it.
         "SELECT b.id, b.event, 0 FROM deliveries b WHERE b.state = 2 AND NOT EXISTS (
            SELECT 1 FROM deliveries d WHERE d.function = b.function AND d.order_key = b.order_key AND d.replay = b.replay
-             AND d.order_key IS NOT NULL AND d.state IN (0, 1, 2, 4) AND d.id < b.id)",
+             AND d.order_key IS NOT NULL AND (d.state < 3 OR d.state = 4) AND d.id < b.id)",
         "delivery {0} is blocked and nothing is before it",
     ),
     (
@@ -59,11 +59,11 @@ const RULES: [(&str, &str); 9] = [
         "replay {0} offered event {1} {2} times to one function",
     ),
     (
-        "SELECT r.id, (SELECT COUNT(*) FROM deliveries d WHERE d.replay = r.id AND d.replay <> 0 AND d.state IN (0, 1, 2)),
+        "SELECT r.id, (SELECT COUNT(*) FROM deliveries d WHERE d.replay = r.id AND d.replay <> 0 AND d.state < 3),
            (SELECT ifnull(SUM(t.count), 0) FROM totals t
             WHERE t.function = -r.id AND t.name IN ('ready', 'retrying', 'blocked')) AS noted
          FROM replays r WHERE noted <> (SELECT COUNT(*) FROM deliveries d
-           WHERE d.replay = r.id AND d.replay <> 0 AND d.state IN (0, 1, 2))",
+           WHERE d.replay = r.id AND d.replay <> 0 AND d.state < 3)",
         "replay {0} has {1} pending deliveries, and its running number says {2}",
     ),
 ];

@@ -75,7 +75,7 @@ pub(super) fn let_go(
     let found: Vec<(DeliveryId, Owner, i64, Share)> = tx
         .prepare_cached(
             "SELECT id, function, replay, state, origin, bytes FROM deliveries
-             WHERE replay = ?1 AND replay <> 0 AND state IN (0, 1, 2) AND id > ?2 ORDER BY id LIMIT ?3",
+             WHERE replay = ?1 AND replay <> 0 AND state < 3 AND id > ?2 ORDER BY id LIMIT ?3",
         )?
         .query_map(params![replay, after, PORTION_MAX as i64], |r| {
             Ok((r.get(0)?, rows::owner(r, 1)?, r.get(3)?, rows::share(r, 4)?))

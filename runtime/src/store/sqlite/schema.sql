@@ -57,16 +57,17 @@ CREATE TABLE deliveries (               -- one event owed to one function; repla
   bytes     INTEGER NOT NULL DEFAULT 0, -- its event's, attributes and data
   replay    INTEGER NOT NULL DEFAULT 0  -- the replay that offered the event again; 0: it is live
 );
+-- Comparisons, not lists: SQLite makes a table of three values and more, each time a row is written.
 CREATE INDEX deliveries_ready ON deliveries (function, id) WHERE state = 0 AND replay = 0;
 CREATE INDEX deliveries_due ON deliveries (function, due_ms) WHERE state = 1 AND replay = 0;
 CREATE INDEX replayed_ready ON deliveries (function, id) WHERE state = 0 AND replay <> 0;
 CREATE INDEX replayed_due ON deliveries (function, due_ms) WHERE state = 1 AND replay <> 0;
-CREATE INDEX replayed_pending ON deliveries (replay, id) WHERE state IN (0, 1, 2) AND replay <> 0;
+CREATE INDEX replayed_pending ON deliveries (replay, id) WHERE state < 3 AND replay <> 0;
 CREATE INDEX replayed_events ON deliveries (event) WHERE replay <> 0;
 CREATE INDEX deliveries_dead ON deliveries (id) WHERE state = 4;
 -- Who of an order key is not finished: the first of them may run, the others are blocked.
 CREATE INDEX deliveries_keyed ON deliveries (function, order_key, replay, id)
-  WHERE order_key IS NOT NULL AND state IN (0, 1, 2, 4);
+  WHERE order_key IS NOT NULL AND (state < 3 OR state = 4);
 
 CREATE TABLE attempts (                 -- every attempt that ended
   delivery    INTEGER NOT NULL,

@@ -130,7 +130,7 @@ fn pending(c: &Connection) -> rusqlite::Result<Change> {
            SELECT origin, bytes FROM deliveries WHERE state = 0 AND replay <> 0 UNION ALL
            SELECT origin, bytes FROM deliveries WHERE state = 1 AND replay <> 0 UNION ALL
            SELECT origin, bytes FROM deliveries
-             WHERE order_key IS NOT NULL AND state IN (0, 1, 2, 4) AND state = 2)
+             WHERE order_key IS NOT NULL AND (state < 3 OR state = 4) AND state = 2)
          GROUP BY origin",
     )?;
     let mut groups = groups.query([])?;

@@ -275,7 +275,7 @@ fn complete(
 fn first_unfinished(tx: &Connection, owner: Owner, key: &str) -> rusqlite::Result<Option<(DeliveryId, i64)>> {
     tx.prepare_cached(
         "SELECT id, state FROM deliveries WHERE function = ?1 AND order_key = ?2 AND replay = ?3
-         AND order_key IS NOT NULL AND state IN (0, 1, 2, 4) ORDER BY id LIMIT 1",
+         AND order_key IS NOT NULL AND (state < 3 OR state = 4) ORDER BY id LIMIT 1",
     )?
     .query_row(params![owner.function, key, owner.replay], |r| Ok((r.get(0)?, r.get(1)?)))
     .optional()

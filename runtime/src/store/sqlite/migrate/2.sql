@@ -37,10 +37,10 @@ CREATE INDEX deliveries_ready ON deliveries (function, id) WHERE state = 0 AND r
 CREATE INDEX deliveries_due ON deliveries (function, due_ms) WHERE state = 1 AND replay = 0;
 CREATE INDEX replayed_ready ON deliveries (function, id) WHERE state = 0 AND replay <> 0;
 CREATE INDEX replayed_due ON deliveries (function, due_ms) WHERE state = 1 AND replay <> 0;
-CREATE INDEX replayed_pending ON deliveries (replay, id) WHERE state IN (0, 1, 2) AND replay <> 0;
+CREATE INDEX replayed_pending ON deliveries (replay, id) WHERE state < 3 AND replay <> 0;
 CREATE INDEX replayed_events ON deliveries (event) WHERE replay <> 0;
 CREATE INDEX deliveries_keyed ON deliveries (function, order_key, replay, id)
-  WHERE order_key IS NOT NULL AND state IN (0, 1, 2, 4);
+  WHERE order_key IS NOT NULL AND (state < 3 OR state = 4);
 
 CREATE TABLE replays (
   id         INTEGER PRIMARY KEY,
@@ -53,7 +53,7 @@ CREATE TABLE replays (
 );
 
 UPDATE deliveries SET bytes = (SELECT length(id) + length(source) + length(type) + ifnull(length(data), 0) FROM events WHERE seq = event)
-  WHERE state IN (0, 1, 2, 4);
+  WHERE (state < 3 OR state = 4);
 INSERT INTO totals SELECT 0, 'events', COALESCE(MAX(seq), 0) FROM events;
 INSERT INTO totals SELECT 0, 'owed', COALESCE(SUM(owed), 0) FROM events;
 INSERT INTO totals SELECT 0, 'deliveries', COALESCE(MAX(id), 0) FROM deliveries;
