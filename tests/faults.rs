@@ -5,9 +5,11 @@
 //! random comes from `EVOKE_SEED`, which every failure names.
 
 mod disk;
+mod full_disk;
 mod io_errors;
 pub(crate) mod items;
 mod power;
+pub(crate) mod producers;
 pub(crate) mod random;
 mod shim;
 mod trace;

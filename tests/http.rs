@@ -109,3 +109,20 @@ fn a_flood_of_events_is_handled_in_parallel_and_completely() {
     assert_eventually!(evoke.deliveries("done") == 1000, "{}", evoke.stdout(&["check"]));
     assert_eq!(evoke.events("payment.taken").len(), 1000);
 }
+
+#[test]
+fn a_handler_is_entered_while_or_after_its_event_is_taken_and_by_the_same_clock() {
+    let fixture = "entry-time";
+    let evoke = Evoke::up_with(&format!(
+        "evoke: 1\napp: lab\nfunctions:\n  f:\n    component: $FUNCTIONS/{fixture}.wasm\n    \
+         on: [{{ http: {{ path: /in, type: a.b }} }}]\n    allow: {{ publish: [entered] }}\n"
+    ));
+    let now_us = || std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64;
+    let before_us = now_us();
+    let id = evoke.accepted("/in", ORDER);
+    evoke.settle();
+    let entered = &evoke.events("entered")[0]["data"];
+    assert_eq!(entered[0], id);
+    let entered_us = entered[1].as_u64().unwrap();
+    assert!((before_us..=now_us()).contains(&entered_us), "{before_us} {entered_us} {}", now_us());
+}

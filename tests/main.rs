@@ -4,6 +4,8 @@
 
 mod support;
 
+mod backup;
+mod campaign;
 mod commands;
 mod crash;
 mod dedup;

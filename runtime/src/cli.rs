@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and who does it.
 
 mod apps;
+mod backup;
 mod bounds;
 mod check;
 mod client;
@@ -158,6 +159,10 @@ enum Command {
     /// Verify that nothing is missing from the store and that it is sound, running or not
     #[command(after_help = "Example: evoke check --data .evoke")]
     Check(Common),
+    /// Copy the store, running or not, and verify the copy
+    #[command(after_help = "Example: evoke backup backups/monday/\n\n\
+        To go back to it, stop Evoke and start it with that folder: evoke up --data backups/monday")]
+    Backup(With<backup::Backup>),
 }
 
 /// Which manifests.
@@ -232,5 +237,6 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Logs(With { command, common }) => command.run(&common.over(&front)),
         Command::Status(common) => status::run(&common.over(&front)),
         Command::Check(common) => check::run(&common.over(&front)),
+        Command::Backup(With { command, common }) => command.run(&common.over(&front)),
     }
 }

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use evoke::clock::Clock;
+use evoke::event::Event;
 use evoke::store::sqlite::SqliteStore;
 use evoke::store::{EventFilter, Store};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::disk::Disk;
@@ -195,7 +197,8 @@ async fn assert_whole(items: &Items, folder: &Path, owed: &BTreeSet<usize>, word
     assert!(report.problems.is_empty(), "{:#?}; {words}", report.problems);
     let all = EventFilter { after: Some(0), limit: usize::MAX, ..EventFilter::default() };
     let events = store.events(all).await.unwrap();
-    let pairs = events.iter().map(|stored| (stored.event.type_.as_str(), stored.event.data.as_bytes()));
+    let data = |event: &Event| serde_json::from_slice::<Value>(event.data.as_bytes()).unwrap();
+    let pairs = events.iter().map(|stored| (stored.event.type_.as_str(), data(&stored.event)));
     items.verify(owed, pairs);
     store.close().await.unwrap();
 }

@@ -8,8 +8,8 @@
                         open, read, write, fsync, truncate, rename or unlink; WHAT is EIO, ENOSPC, or SHORT: half of the
                         bytes are written, and the next write of that file finds no room. An fsync that fails does
                         not sync, and a later one says that all is well, as the kernel does.
-   EVOKE_FAULTS_FULL    as long as this file is there, files in the data folder grow by no more than the number in it,
-                        in bytes from the start of the process; overwriting always works, as on a real full disk
+   EVOKE_FAULTS_FULL    as long as this file is there, files in the data folder grow by no more than the number of bytes
+                        in it, all together; overwriting always works, as on a real full disk
    EVOKE_FAULTS_FIRED   where a line is appended for every call that was made to fail
 
    Calls of the program go through the C library: SQLite's, the standard library's and tokio's. */
@@ -169,21 +169,18 @@ int close(int fd) {
 /* How many of the bytes the disk has room for. */
 static size_t room_for(int fd, uint64_t offset, size_t len) {
   struct stat st;
-  if (fstat(fd, &st)) return len;
+  char text[32] = "";
+  if (!*full || fstat(fd, &st)) return len;
+  int limit = syscall(SYS_openat, AT_FDCWD, full, O_RDONLY | O_CLOEXEC, 0);
+  if (limit < 0) { grown = 0; return len; }
+  ssize_t got = syscall(SYS_read, limit, text, sizeof text - 1);
+  syscall(SYS_close, limit);
   uint64_t end = offset + len, size = st.st_size, growth = end > size ? end - size : 0;
-  if (*full) {
-    char text[32] = "";
-    int limit = syscall(SYS_openat, AT_FDCWD, full, O_RDONLY | O_CLOEXEC, 0);
-    if (limit >= 0) {
-      ssize_t got = syscall(SYS_read, limit, text, sizeof text - 1);
-      syscall(SYS_close, limit);
-      uint64_t most = strtoull(text, NULL, 10);
-      if (got > 0 && grown + growth > most) {
-        uint64_t left = most > grown ? most - grown : 0;
-        len = len - growth + left;
-        growth = left;
-      }
-    }
+  uint64_t most = got > 0 ? strtoull(text, NULL, 10) : 0, left = most > grown ? most - grown : 0;
+  if (growth > left) {
+    len -= growth - left;
+    growth = left;
+    if (!len && fired >= 0) syscall(SYS_write, fired, "full\n", 5);
   }
   grown += growth;
   return len;

@@ -50,7 +50,33 @@ impl Shim {
         self.with("EVOKE_FAULTS_FAIL", fault).with("EVOKE_FAULTS_FIRED", fired)
     }
 
+    /// Has a full disk as long as this file is there; see [`Room`].
+    pub(super) fn limited_by(self, room: &Room) -> Self {
+        self.with("EVOKE_FAULTS_FULL", &room.0)
+    }
+
     pub(super) fn environment(&self) -> &[(&'static str, PathBuf)] {
         &self.environment
+    }
+}
+
+/// How much room the disk has.
+pub(super) struct Room(PathBuf);
+
+impl Room {
+    pub(super) fn of(evoke: &Evoke) -> Self {
+        Self(evoke.path("full"))
+    }
+
+    /// From now on so many bytes.
+    pub(super) fn limit(&self, bytes: usize) {
+        let new = self.0.with_extension("new");
+        std::fs::write(&new, bytes.to_string()).unwrap();
+        std::fs::rename(new, &self.0).unwrap();
+    }
+
+    /// As much as anybody wants.
+    pub(super) fn free(&self) {
+        std::fs::remove_file(&self.0).unwrap();
     }
 }

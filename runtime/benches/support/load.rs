@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -87,8 +88,7 @@ impl Load {
     }
 
     pub(crate) fn percentile(&self, percent: f64) -> Duration {
-        let at = (self.took_ns.len().saturating_sub(1)) as f64 * percent / 100.0;
-        Duration::from_nanos(self.took_ns.get(at as usize).copied().unwrap_or_default())
+        percentile(&self.took_ns, percent)
     }
 
     /// Requests a second, p50, p90 and p99 in milliseconds, and errors, as columns under [`HEADINGS`].
@@ -116,17 +116,11 @@ async fn client(target: Target, started: Instant, time: Duration) -> Load {
 
 /// Sends requests over one connection until the time is over, or until one fails.
 async fn connection(target: &Target, started: Instant, time: Duration, took_ns: &mut Vec<u64>) -> io::Result<()> {
-    let mut stream = TcpStream::connect(target.address).await?;
-    stream.set_nodelay(true)?;
-    let mut buffer = vec![0; 64 * 1024];
+    let mut connection = Connection::open(target.address).await?;
     loop {
         let sent = Instant::now();
-        stream.write_all(&target.request).await?;
-        let status = answer(&mut stream, &mut buffer).await?;
+        connection.exchange(target).await?;
         let now = Instant::now();
-        if status != target.status {
-            return Err(io::Error::other(format!("answered {status}")));
-        }
         took_ns.push(u64::try_from((now - sent).as_nanos()).unwrap_or(u64::MAX));
         if now - started >= time {
             return Ok(());
@@ -134,8 +128,40 @@ async fn connection(target: &Target, started: Instant, time: Duration, took_ns: 
     }
 }
 
-/// Reads one answer whole; answers its status.
-async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<u16> {
+/// A connection that is kept.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: vec![0; 64 * 1024] })
+    }
+
+    /// Sends a request, and reads its answer whole; answers the body as it came, up to 64 KiB of it.
+    pub(crate) async fn exchange(&mut self, target: &Target) -> io::Result<&[u8]> {
+        self.stream.write_all(&target.request).await?;
+        let (status, body) = answer(&mut self.stream, &mut self.buffer).await?;
+        match status == target.status {
+            true => Ok(&self.buffer[body]),
+            false => {
+                Err(io::Error::other(format!("answered {status}: {}", String::from_utf8_lossy(&self.buffer[body]))))
+            }
+        }
+    }
+}
+
+/// The value that so many percent of these, which ascend, do not exceed.
+pub(crate) fn percentile(took_ns: &[u64], percent: f64) -> Duration {
+    let at = (took_ns.len().saturating_sub(1)) as f64 * percent / 100.0;
+    Duration::from_nanos(took_ns.get(at as usize).copied().unwrap_or_default())
+}
+
+/// Reads one answer whole; answers its status, and where in the buffer its body is.
+async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<(u16, Range<usize>)> {
     let mut filled = 0;
     let head = loop {
         filled += read(stream, &mut buffer[filled..]).await?;
@@ -147,7 +173,11 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<u16> {
         Some(length) => {
             let mut left = (head.end + length).saturating_sub(filled);
             while left > 0 {
-                left = left.saturating_sub(read(stream, buffer).await?);
+                // What is larger than the buffer is read over its end.
+                let at = if filled < buffer.len() { filled } else { head.end };
+                let read = read(stream, &mut buffer[at..]).await?;
+                filled = at + read;
+                left = left.saturating_sub(read);
             }
         }
         // The last chunk is empty, and there are no trailers. An answer that is larger than the buffer would need
@@ -158,7 +188,7 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<u16> {
             }
         }
     }
-    Ok(head.status)
+    Ok((head.status, head.end..filled))
 }
 
 async fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {

@@ -1,14 +1,15 @@
 //! Servers as processes of their own: the real Evoke, and `wasmtime serve`.
 #![allow(dead_code)]
 
+use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The longest that a server may take to start.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The longest that a server may take to start; a thousand functions are compiled meanwhile.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// A server, ended when this is dropped.
 pub(crate) struct Server {
@@ -21,12 +22,11 @@ pub(crate) struct Server {
 impl Server {
     /// Evoke in a folder that has an `evoke.yaml`, ready for requests.
     pub(crate) fn evoke(folder: &Path, arguments: &[&str]) -> Self {
-        let program = std::env::var_os("EVOKE").unwrap_or_else(|| env!("CARGO_BIN_EXE_evoke").into());
         let listen = folder.join(".evoke/listen.json");
         let _ = std::fs::remove_file(&listen);
         let log = std::fs::File::create(folder.join("up.log")).unwrap();
         let started = Instant::now();
-        let mut process = Command::new(program)
+        let mut process = Command::new(program())
             .args(["up", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(arguments)
             .current_dir(folder)
@@ -88,12 +88,71 @@ impl Server {
         Duration::from_millis(10 * (ticks(14) + ticks(15)))
     }
 
-    /// Memory that it has and nobody shares, in bytes: `Pss` of `/proc/PID/smaps_rollup`.
-    pub(crate) fn resident_bytes(&self) -> u64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
-        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
+    /// What it keeps in memory, once that is the same for half a second.
+    pub(crate) fn settled_memory(&self) -> Memory {
+        let mut last = Memory::of(self.pid());
+        loop {
+            std::thread::sleep(Duration::from_millis(500));
+            let now = Memory::of(self.pid());
+            if now.resident.abs_diff(last.resident) < 1024 * 1024 {
+                return now;
+            }
+            last = now;
+        }
     }
+
+    /// The last events of a type, as `evoke events` prints them.
+    pub(crate) fn events(&self, folder: &Path, type_: &str, limit: usize) -> Vec<serde_json::Value> {
+        let limit = limit.to_string();
+        let output = Command::new(program())
+            .args(["events", "--json", "--type", type_, "--limit", &limit])
+            .current_dir(folder)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// Memory of a process in bytes, from `/proc/PID/smaps_rollup`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    /// All that is resident, also pages of files that the system can drop at any time.
+    pub(crate) resident: u64,
+    /// What it wrote itself, and no file has.
+    pub(crate) anonymous: u64,
+}
+
+impl Memory {
+    fn of(pid: u32) -> Self {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+        let bytes = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        };
+        Self { resident: bytes("Rss:"), anonymous: bytes("Anonymous:") }
+    }
+
+    pub(crate) fn over(&self, other: &Self) -> Self {
+        let resident = self.resident.saturating_sub(other.resident);
+        Self { resident, anonymous: self.anonymous.saturating_sub(other.anonymous) }
+    }
+
+    pub(crate) fn of_each(&self, count: usize) -> Self {
+        Self { resident: self.resident / count as u64, anonymous: self.anonymous / count as u64 }
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} KiB resident ({} KiB of it anonymous)", self.resident / 1024, self.anonymous / 1024)
+    }
+}
+
+/// The real program; another build of it is measured with the variable `EVOKE`.
+fn program() -> PathBuf {
+    std::env::var_os("EVOKE").map_or_else(|| env!("CARGO_BIN_EXE_evoke").into(), PathBuf::from)
 }
 
 impl Drop for Server {

@@ -6,14 +6,17 @@ use super::{Common, Failure};
 use crate::admin::view::Check;
 use crate::store::sqlite;
 
-pub(super) fn run(common: &Common) -> Result<(), Failure> {
+/// Whether there is a store.
+pub(super) fn find_store(common: &Common) -> Result<(), Failure> {
     let store = common.folder().join("evoke.db");
-    if !store.exists() {
-        return Err(Failure::NotFound(format!(
-            "there is no store at {}; name its folder with --data",
-            store.display()
-        )));
+    if store.exists() {
+        return Ok(());
     }
+    Err(Failure::NotFound(format!("there is no store at {}; name its folder with --data", store.display())))
+}
+
+pub(super) fn run(common: &Common) -> Result<(), Failure> {
+    find_store(common)?;
     let report = sqlite::check_folder(common.folder()).map_err(|e| Failure::Failed(e.to_string()))?;
     let check = Check::from(report);
     if common.reach.json {

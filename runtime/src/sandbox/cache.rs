@@ -1,8 +1,11 @@
 //! Compiled artefacts on disk, so that a restart does not compile again.
 //!
-//! A file is named `<SHA-256 of the component>-<hash of the engine's settings>.compiled` and holds 8 bytes `EVOKEAOT`,
-//! the SHA-256 of the rest (32 bytes), and the artefact as wasmtime serialised it. It is written beside its place
-//! and renamed, in a folder that only this user may enter. A file that is torn or damaged is compiled anew.
+//! A file is named `<SHA-256 of the component>-<hash of the engine's settings>.compiled` and holds the artefact as
+//! wasmtime serialised it, its SHA-256 (32 bytes), and 8 bytes `EVOKEAOT`. It is written beside its place and renamed,
+//! in a folder that only this user may enter. A file that is torn or damaged is compiled anew.
+//!
+//! The artefact comes first because it is mapped, not read: of an idle function only the pages that were touched are
+//! in memory, and the system can drop even these. So a file that is in place is never written to again.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,7 +23,7 @@ use wasmtime::component::Component;
 use crate::telemetry::Counter;
 
 const MAGIC: &[u8; 8] = b"EVOKEAOT";
-const HEADER_BYTES: usize = MAGIC.len() + 32;
+const TRAILER_BYTES: usize = 32 + MAGIC.len();
 /// Artefacts that nobody loaded for this long are removed: every rebuild of a function leaves one behind.
 const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -71,10 +74,14 @@ impl Cache {
         }
         self.misses.increment();
         let artefact = self.engine.precompile_component(bytes)?;
-        if let Err(error) = self.write(&path, &artefact) {
+        let written = self.write(&path, &artefact);
+        if let Some(component) = self.read(&path) {
+            return Ok(component);
+        }
+        if let Err(error) = written {
             tracing::warn!(%error, path = %path.display(), "cannot keep a compiled function; the next start compiles it again");
         }
-        load_own_artefact(&self.engine, &artefact)
+        load_own_artefact(&self.engine, Artefact::Bytes(&artefact))
     }
 
     /// How often a component was there, and how often it had to be compiled.
@@ -89,13 +96,13 @@ impl Cache {
     /// The artefact at `path`, if it is whole and this engine takes it.
     fn read(&self, path: &Path) -> Option<Component> {
         let file = fs::read(path).ok()?;
-        let (header, artefact) = file.split_at_checked(HEADER_BYTES)?;
-        let (magic, digest) = header.split_at_checked(MAGIC.len())?;
+        let (artefact, trailer) = file.split_at_checked(file.len().checked_sub(TRAILER_BYTES)?)?;
+        let (digest, magic) = trailer.split_at_checked(TRAILER_BYTES - MAGIC.len())?;
         if magic != MAGIC || digest != Sha256::digest(artefact).as_slice() {
             tracing::warn!(path = %path.display(), "a compiled function is damaged on disk; compiling it again");
             return None;
         }
-        let component = load_own_artefact(&self.engine, artefact).ok()?;
+        let component = load_own_artefact(&self.engine, Artefact::File(path)).ok()?;
         // Marks it as used; where that fails it is compiled again in a month.
         let _ = File::open(path).and_then(|f| f.set_modified(SystemTime::now()));
         Some(component)
@@ -106,9 +113,9 @@ impl Cache {
         let ordinal = ORDINAL.fetch_add(1, Ordering::Relaxed);
         let beside = path.with_extension(format!("{}-{ordinal}.tmp", std::process::id()));
         let written = File::create_new(&beside).and_then(|mut file| {
-            file.write_all(MAGIC)?;
-            file.write_all(&Sha256::digest(artefact))?;
             file.write_all(artefact)?;
+            file.write_all(&Sha256::digest(artefact))?;
+            file.write_all(MAGIC)?;
             fs::rename(&beside, path)
         });
         if written.is_err() {
@@ -130,13 +137,27 @@ impl Cache {
     }
 }
 
+/// Where a compiled component is.
+#[derive(Clone, Copy)]
+enum Artefact<'a> {
+    Bytes(&'a [u8]),
+    /// A file that begins with it, and was just verified.
+    File(&'a Path),
+}
+
 /// Loads what `Engine::precompile_component` of this very engine configuration returned.
 #[allow(unsafe_code)]
-fn load_own_artefact(engine: &Engine, artefact: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: `deserialize` trusts that the bytes are what wasmtime wrote. They come straight from the compiler, or
-    // from a file that this program wrote into a folder only its user may enter, whose digest was just verified.
-    // wasmtime itself refuses artefacts of another version or configuration.
-    unsafe { Component::deserialize(engine, artefact) }
+fn load_own_artefact(engine: &Engine, artefact: Artefact<'_>) -> wasmtime::Result<Component> {
+    // SAFETY: both trust that the bytes are what wasmtime wrote, and the second that the file stays as it is while
+    // it is mapped. They come straight from the compiler, or from a file that this program wrote whole before it put
+    // it into a folder only its user may enter, whose digest was just verified, and that is only ever replaced or
+    // removed, which leaves a mapping alone. wasmtime itself refuses artefacts of another version or configuration.
+    unsafe {
+        match artefact {
+            Artefact::Bytes(bytes) => Component::deserialize(engine, bytes),
+            Artefact::File(path) => Component::deserialize_file(engine, path),
+        }
+    }
 }
 
 /// Lower-case hexadecimal.
@@ -176,7 +197,7 @@ mod tests {
         let path = cache.path(b"(component)");
         cache.component(b"(component)").unwrap();
         let whole = fs::read(&path).unwrap();
-        for at in [0, 8, HEADER_BYTES, whole.len() / 2, whole.len() - 1] {
+        for at in [0, whole.len() / 2, whole.len() - TRAILER_BYTES, whole.len() - MAGIC.len(), whole.len() - 1] {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
             for bytes in [&damaged[..], &whole[..at]] {

@@ -3,6 +3,7 @@
 //! One thread writes. It takes all commits that wait and puts them into one transaction, so that one fsync serves
 //! them all (group commit); readers stand beside it, each on its own connection. `schema.sql` is the format.
 
+mod backup;
 mod check;
 mod dedup;
 mod failure;
@@ -30,6 +31,7 @@ use rusqlite::{Connection, ffi};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::backup::backup;
 use self::failure::failed;
 pub use self::folder::make_folder;
 use self::known::Known;

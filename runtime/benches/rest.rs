@@ -1,0 +1,108 @@
+//! One event at rest: from the POST to the entry of its handler, with the fsync in between, and to the 202.
+//!
+//! `cargo bench -p evoke --bench rest [-- --smoke]`. The real Evoke takes one event at a time, 10 ms apart, when all of
+//! the one before is long done. The handler publishes when it was entered, by the machine's clock; so the figure holds
+//! the request, the commit, the dispatch, the start of a fresh instance and the hand-over of the event.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+#[path = "support/load.rs"]
+mod load;
+#[path = "support/server.rs"]
+mod server;
+use load::{Connection, Target, percentile};
+use server::Server;
+
+const MANIFEST: &str = "
+evoke: 1
+app: bench
+functions:
+  entered:
+    component: COMPONENT
+    on: [{ http: { path: /, type: order.placed } }]
+    allow: { publish: [entered] }
+";
+const PAUSE: Duration = Duration::from_millis(10);
+
+fn main() {
+    let smoke = std::env::args().any(|a| a == "--smoke") || !std::env::args().any(|a| a == "--bench");
+    let (warm_up, events) = if smoke { (1, 5) } else { (50, 1_000) };
+    let component = server::component("entry-time");
+    println!("{:<36} {:>8} {:>8} {:>8}", "", "p50 ms", "p90 ms", "p99 ms");
+    let disk = tempfile::tempdir().unwrap();
+    let [entered, _, synced] = measure(disk.path(), &component, warm_up, events);
+    let ratio = |p| percentile(&entered, p).as_secs_f64() / percentile(&synced, p).as_secs_f64();
+    println!("{:<36} {:>8.2} {:>8.2} {:>8.2}", "entry / fsync", ratio(50.0), ratio(90.0), ratio(99.0));
+    // A file system in memory has nothing to wait for: what is left is our own share.
+    if let Ok(memory) = tempfile::tempdir_in("/dev/shm") {
+        println!("without a disk, in /dev/shm");
+        measure(memory.path(), &component, warm_up, events);
+    }
+}
+
+/// From the POST to the entry of the handler, from the POST to its answer, and a write with its fsync for
+/// comparison; in nanoseconds, ascending.
+fn measure(folder: &Path, component: &Path, warm_up: usize, events: usize) -> [Vec<u64>; 3] {
+    std::fs::write(folder.join("evoke.yaml"), MANIFEST.replace("COMPONENT", component.to_str().unwrap())).unwrap();
+    let evoke = Server::evoke(folder, &[]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut sent_us = HashMap::new();
+    let (mut answered, mut synced) = (Vec::new(), Vec::new());
+    runtime.block_on(async {
+        let body = r#"{"customer":"c-1","total":12.5,"items":["a","b"]}"#;
+        let target = Target::post(evoke.http, "/", body, 202);
+        let mut connection = Connection::open(evoke.http).await.unwrap();
+        for event in 0..warm_up + events {
+            let (at_us, sent) = (unix_us(), Instant::now());
+            let answer = connection.exchange(&target).await.unwrap();
+            let took = sent.elapsed();
+            let answer: serde_json::Value = serde_json::from_slice(answer).unwrap();
+            if event >= warm_up {
+                sent_us.insert(answer["events"][0]["id"].as_str().unwrap().to_owned(), at_us);
+                answered.push(nanos(took));
+            }
+            tokio::time::sleep(PAUSE).await;
+            synced.push(nanos(fsync(folder)));
+            tokio::time::sleep(PAUSE).await;
+        }
+    });
+    let entered: Vec<u64> = evoke
+        .events(folder, "entered", 2 * (warm_up + events))
+        .iter()
+        .filter_map(|event| {
+            let sent_us = sent_us.get(event["data"][0].as_str()?)?;
+            Some(event["data"][1].as_u64()?.saturating_sub(*sent_us) * 1_000)
+        })
+        .collect();
+    assert_eq!(entered.len(), events, "every event has its handler");
+
+    let mut all = [entered, answered, synced];
+    for (name, took) in ["POST to handler entry", "POST to 202", "a write of 4 KiB and its fsync"].iter().zip(&mut all)
+    {
+        took.sort_unstable();
+        let [p50, p90, p99] = [50.0, 90.0, 99.0].map(|p| percentile(took, p).as_secs_f64() * 1e3);
+        println!("{name:<36} {p50:>8.3} {p90:>8.3} {p99:>8.3}");
+    }
+    all
+}
+
+fn unix_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
+}
+
+fn nanos(took: Duration) -> u64 {
+    took.as_nanos() as u64
+}
+
+/// What the disk alone takes to make as much durable.
+fn fsync(folder: &Path) -> Duration {
+    let mut file = std::fs::File::options().create(true).append(true).open(folder.join("fsync")).unwrap();
+    let started = Instant::now();
+    file.write_all(&[7; 4096]).unwrap();
+    file.sync_data().unwrap();
+    started.elapsed()
+}

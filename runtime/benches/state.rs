@@ -1,0 +1,116 @@
+//! What state costs: events whose function reads its state, writes it and publishes, over the same function doing
+//! neither. The real Evoke, with fsync.
+//!
+//! `cargo bench -p evoke --bench state [-- --smoke]`. Events come in batches, so that taking them on costs little; the
+//! clock runs until the last delivery is done. Keys are many, as customers are: what one busy key costs is no figure of
+//! speed but of order.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+#[path = "support/server.rs"]
+mod server;
+use server::Server;
+
+const MANIFEST: &str = "
+evoke: 1
+app: bench
+sources:
+  in: { http: { path: /in } }
+functions:
+  counter:
+    component: COMPONENT
+    concurrency: 64
+    on: [{ source: in }]
+    allow: { state: true, publish: [counted] }
+";
+
+const BATCH: usize = 500;
+const KEYS: usize = 1_000;
+
+fn main() {
+    let smoke = std::env::args().any(|a| a == "--smoke") || !std::env::args().any(|a| a == "--bench");
+    let (rounds, count) = if smoke { (1, 1_000) } else { (6, 20_000) };
+    let folder = tempfile::tempdir().unwrap();
+    let component = server::component("counter");
+    std::fs::write(folder.path().join("evoke.yaml"), MANIFEST.replace("COMPONENT", component.to_str().unwrap()))
+        .unwrap();
+    let evoke = Server::evoke(folder.path(), &[]);
+    let listen = std::fs::read_to_string(folder.path().join(".evoke/listen.json")).unwrap();
+    let listen: Value = serde_json::from_str(&listen).unwrap();
+    let status = format!("http://{}/api/v1/status", listen["admin"].as_str().unwrap());
+    let (mut idle, mut busy) = (Cost::default(), Cost::default());
+    for round in 0..=rounds {
+        for (name, cost) in [("idle", &mut idle), ("busy", &mut busy)] {
+            let measured = run(&evoke, &status, &format!("{round}-{name}"), name == "idle", count);
+            // The first round warms up.
+            if round > 0 {
+                cost.add(&measured);
+            }
+        }
+    }
+    println!("{:<28} {:>10} {:>13}", "an event with", "events/s", "cpu µs/event");
+    idle.print("a call");
+    busy.print("a call, state and a publish");
+    println!("costs {:.2} of the time and {:.2} of the processor", busy.wall() / idle.wall(), busy.cpu() / idle.cpu());
+}
+
+/// Offers events and waits until all are done.
+fn run(evoke: &Server, status: &str, name: &str, idle: bool, count: usize) -> Cost {
+    let batches: Vec<String> = (0..count / BATCH)
+        .map(|batch| {
+            let event = |n| {
+                json!({ "specversion": "1.0", "id": format!("{name}-{n}"), "source": "/bench/in", "type": "count",
+                        "data": { "key": format!("k{}", n % KEYS), "idle": idle } })
+            };
+            Value::Array((batch * BATCH..(batch + 1) * BATCH).map(event).collect()).to_string()
+        })
+        .collect();
+    let (started, before) = (Instant::now(), evoke.cpu());
+    for batch in batches {
+        let answer = ureq::post(format!("http://{}/in", evoke.http))
+            .header("content-type", "application/cloudevents-batch+json")
+            .send(batch);
+        assert!(answer.unwrap().status().is_success());
+    }
+    while pending(status) > 0 {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Cost { count, wall: started.elapsed(), cpu: evoke.cpu() - before }
+}
+
+fn pending(status: &str) -> u64 {
+    let answer = ureq::get(status).call();
+    let status: Value = answer.unwrap().body_mut().read_json().unwrap();
+    status["pending"].as_u64().unwrap()
+}
+
+#[derive(Default)]
+struct Cost {
+    count: usize,
+    wall: Duration,
+    cpu: Duration,
+}
+
+impl Cost {
+    fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.wall += other.wall;
+        self.cpu += other.cpu;
+    }
+
+    /// Seconds an event.
+    fn wall(&self) -> f64 {
+        self.wall.as_secs_f64() / self.count as f64
+    }
+
+    fn cpu(&self) -> f64 {
+        self.cpu.as_secs_f64() / self.count as f64
+    }
+
+    fn print(&self, name: &str) {
+        println!("{name:<28} {:>10.0} {:>13.1}", 1.0 / self.wall(), self.cpu() * 1e6);
+    }
+}

@@ -1,0 +1,68 @@
+//! Patterns and events of any bytes: nothing panics or hangs, and the index says what the oracle says.
+//!
+//! The first line of the input is the event, each further line a pattern.
+#![no_main]
+
+use evoke_fuzz::oracle;
+use evoke_fuzz::pattern::{DataView, EventView, Matcher, Pattern, explain};
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+fuzz_target!(|input: &[u8]| {
+    let mut lines = input.split(|byte| *byte == b'\n');
+    let event = lines.next().unwrap_or_default();
+    let mut matcher = Matcher::default();
+    let mut patterns = Vec::new();
+    for source in lines.take(16).filter_map(|line| serde_json::from_slice::<Value>(line).ok()) {
+        match Pattern::parse(&source) {
+            Ok(pattern) => {
+                matcher.insert(patterns.len(), &pattern);
+                patterns.push((source, pattern));
+            }
+            Err(mistakes) => {
+                assert!(!mistakes.is_empty());
+                mistakes.iter().for_each(|mistake| assert!(!mistake.to_string().is_empty()));
+            }
+        }
+    }
+
+    let data = EventView::new([("type", "a"), ("source", "/b")], DataView::Json(event));
+    for (_, pattern) in &patterns {
+        let explained = explain(pattern, &data).map(|explained| explained.matched);
+        assert_eq!(explained.ok(), pattern.matches(&data).ok(), "explain and match differ on {:?}", pattern.source());
+    }
+
+    let found = matcher.matches_json(event);
+    let read = serde_json::from_slice::<Value>(event).ok().filter(Value::is_object);
+    let (Ok(found), Some(read)) = (&found, &read) else {
+        // serde_json refuses besides: numbers beyond a double, lone surrogates.
+        assert!(found.is_err() || read.is_some() || only_theirs(event), "taken, and no object: {event:?}");
+        assert!(found.is_ok() || read.is_none(), "refused, and an object: {:?}", String::from_utf8_lossy(event));
+        return;
+    };
+    let exact = |text: &str| oracle::fits(text);
+    if !exact(&String::from_utf8_lossy(event)) {
+        return;
+    }
+    for (key, (source, pattern)) in patterns.iter().enumerate() {
+        let Some(wanted) = exact(&source.to_string()).then(|| oracle::matches(source, read)).flatten() else {
+            continue;
+        };
+        assert_eq!(found.contains(&key), wanted, "among others: {source} on {read}");
+        let mut alone = Matcher::default();
+        alone.insert((), pattern);
+        assert_eq!(alone.matches_json(event).is_ok_and(|keys| !keys.is_empty()), wanted, "alone: {source} on {read}");
+    }
+    // What leaves leaves nothing behind.
+    let half = patterns.len() / 2;
+    (0..half).for_each(|key| _ = matcher.remove(key));
+    let kept: Vec<usize> = found.iter().copied().filter(|key| *key >= half).collect();
+    assert_eq!(matcher.matches_json(event).ok(), Some(kept));
+});
+
+fn only_theirs(event: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(event).is_err_and(|error| {
+        let message = error.to_string();
+        ["out of range", "surrogate", "hex escape", "recursion limit"].iter().any(|words| message.contains(words))
+    })
+}
