@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Value, json};
 
 use crate::assert_eventually;
-use crate::support::{Evoke, long, post, request};
+use crate::faults::random::long;
+use crate::support::{Evoke, post, request};
 
 const MANIFEST: &str = r#"
 evoke: 1
@@ -102,7 +103,7 @@ fn replay(evoke: &Evoke, id: i64) -> Value {
     evoke.json(&["replay", "show", &id.to_string()])
 }
 
-/// Promise 10. The long form replays 100,000 events: `EVOKE_LONG=1 cargo test --test blackbox replay`.
+/// Promise 10. The long form replays 100,000 events: `EVOKE_CAMPAIGN=long cargo test -p evoke --test blackbox replay`.
 #[test]
 fn a_replay_under_load_leaves_live_order_intact_and_live_events_go_first() {
     let (history, load) = if long() { (100_000, 3_000) } else { (3_000, 300) };

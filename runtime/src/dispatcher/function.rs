@@ -120,10 +120,11 @@ impl Queue {
 
     /// Whose turn it is; whoever uses it says so with [`Queue::used`].
     pub(super) fn next(&mut self, replays: bool) -> Option<(FunctionId, Stream)> {
-        if replays && (self.live.is_empty() || self.live_since_replay >= LIVE_PER_REPLAY) {
-            if let Some(id) = self.replay.pop_front() {
-                return Some((id, Stream::Replay));
-            }
+        if replays
+            && (self.live.is_empty() || self.live_since_replay >= LIVE_PER_REPLAY)
+            && let Some(id) = self.replay.pop_front()
+        {
+            return Some((id, Stream::Replay));
         }
         self.live.pop_front().map(|id| (id, Stream::Live))
     }
@@ -146,8 +147,8 @@ mod tests {
         let mut queue = Queue::default();
         (0..100).for_each(|_| queue.push(1, Stream::Live));
         (0..10).for_each(|_| queue.push(2, Stream::Replay));
-        let mut next = || queue.next(true).inspect(|(_, stream)| queue.used(*stream));
-        let order: Vec<_> = std::iter::from_fn(|| next()).map(|(id, _)| id).collect();
+        let next = || queue.next(true).inspect(|(_, stream)| queue.used(*stream));
+        let order: Vec<_> = std::iter::from_fn(next).map(|(id, _)| id).collect();
         let places: Vec<_> = order.iter().enumerate().filter(|(_, id)| **id == 2).map(|(place, _)| place).collect();
         assert_eq!(places[..3], [32, 65, 98]);
         assert_eq!(places[3..], (103..110).collect::<Vec<_>>());
