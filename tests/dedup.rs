@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 
 use crate::assert_eventually;
-use crate::support::{Evoke, long, post};
+use crate::faults::random::long;
+use crate::support::{Evoke, post};
 
 const MANIFEST: &str = r#"
 evoke: 1
@@ -85,7 +86,7 @@ fn send(
     });
 }
 
-/// Promise 6. The long form sends 100,000 events: `EVOKE_LONG=1 cargo test --test blackbox dedup`.
+/// Promise 6. The long form sends 100,000 events: `EVOKE_CAMPAIGN=long cargo test -p evoke --test blackbox dedup`.
 #[test]
 fn what_is_sent_two_to_five_times_across_restarts_and_kills_is_stored_and_handled_once() {
     let (ids, batch_size, restarts) = if long() { (100_000, 500, 12) } else { (3_000, 100, 4) };

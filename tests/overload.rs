@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::assert_eventually;
-use crate::support::{Answer, Evoke, long, post};
+use crate::faults::random::long;
+use crate::support::{Answer, Evoke, post};
 
 /// About a hundred deliveries a second: the clients have to offer ten times as much, on the same machine.
 const MANIFEST: &str = r#"
@@ -45,7 +46,7 @@ struct Seen {
     statuses: Mutex<std::collections::BTreeMap<u16, usize>>,
 }
 
-/// Promise 19. The long form goes on for two minutes: `EVOKE_LONG=1 cargo test --test blackbox overload`.
+/// Promise 19. The long form goes on for two minutes: `EVOKE_CAMPAIGN=long cargo test -p evoke --test blackbox overload`.
 #[test]
 fn ten_times_the_load_leaves_memory_flat_and_goodput_high_and_loses_nothing_acknowledged() {
     let time = Duration::from_secs(if long() { 120 } else { 8 });

@@ -24,11 +24,6 @@ macro_rules! assert_eventually {
     }};
 }
 
-/// Whether the long form of a test was asked for, by `EVOKE_LONG=1`.
-pub(crate) fn long() -> bool {
-    std::env::var_os("EVOKE_LONG").is_some_and(|value| value != "0")
-}
-
 /// The repository.
 pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))

@@ -383,6 +383,9 @@ impl Dispatcher {
             });
             state.running += u32::from(picked.is_some());
             state.replaying += u32::from(picked.is_some() && stream == Stream::Replay);
+            if picked.is_some() {
+                state.queue.used(stream);
+            }
             self.consider(state, id);
             if picked.is_some() {
                 self.bring_worker(state);

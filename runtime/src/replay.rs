@@ -34,8 +34,8 @@ const OUTSTANDING_MAX: u64 = 512;
 /// Those that wait for others of their order key on top, perhaps behind a dead letter.
 const BLOCKED_MAX: u64 = 20_000;
 
-/// Events of one step: of the largest size they hold 64 MiB.
-const STEP_MAX: usize = 64;
+/// Events of one step, and so of one commit that live ones may have to wait for: of the largest size they hold 32 MiB.
+const STEP_MAX: usize = 32;
 /// Events that one step looks at: some milliseconds of reading.
 const LOOK_MAX: Seq = 4096;
 

@@ -10,12 +10,16 @@ use crate::store::{DeliveryId, FunctionId, Stream};
 /// One replay runs after so many live deliveries when both wait: replays go on, and are hardly felt.
 const LIVE_PER_REPLAY: u32 = 32;
 
-/// Replays run on this part of the room of a function, and of the whole, at least one: what comes in live finds some.
+/// Replays run on this part of a function's room, at least one: what comes in live finds some.
 const REPLAY_PART: u32 = 4;
 
-/// The most replays that run at once where so many deliveries may.
+/// And on this part of the room of all functions together: four of 64. Guests that compute share two or more cores with
+/// what is live, and hardly leave it waiting.
+const REPLAY_PART_OF_ALL: u32 = 16;
+
+/// The most replays that run at once where so many deliveries of all functions may.
 pub(super) fn replays_max(running_max: u32) -> u32 {
-    (running_max / REPLAY_PART).max(1)
+    (running_max / REPLAY_PART_OF_ALL).max(1)
 }
 
 pub(super) struct Function {
@@ -62,7 +66,7 @@ impl Function {
         let most = self.worker.concurrency;
         let of_stream = match stream {
             Stream::Live => true,
-            Stream::Replay => self.replay.lane.running < replays_max(most),
+            Stream::Replay => self.replay.lane.running < (most / REPLAY_PART).max(1),
         };
         self.running() < most && of_stream
     }
@@ -114,16 +118,23 @@ impl Queue {
         !self.live.is_empty() || (replays && !self.replay.is_empty())
     }
 
-    /// Whose turn it is.
+    /// Whose turn it is; whoever uses it says so with [`Queue::used`].
     pub(super) fn next(&mut self, replays: bool) -> Option<(FunctionId, Stream)> {
-        if replays && (self.live.is_empty() || self.live_since_replay >= LIVE_PER_REPLAY) {
-            self.live_since_replay = 0;
-            if let Some(id) = self.replay.pop_front() {
-                return Some((id, Stream::Replay));
-            }
+        if replays
+            && (self.live.is_empty() || self.live_since_replay >= LIVE_PER_REPLAY)
+            && let Some(id) = self.replay.pop_front()
+        {
+            return Some((id, Stream::Replay));
         }
-        self.live_since_replay = self.live_since_replay.saturating_add(1);
         self.live.pop_front().map(|id| (id, Stream::Live))
+    }
+
+    /// A turn led to a delivery that runs. One that did not is no reason to let others wait longer.
+    pub(super) fn used(&mut self, stream: Stream) {
+        self.live_since_replay = match stream {
+            Stream::Live => self.live_since_replay.saturating_add(1),
+            Stream::Replay => 0,
+        };
     }
 }
 
@@ -136,7 +147,8 @@ mod tests {
         let mut queue = Queue::default();
         (0..100).for_each(|_| queue.push(1, Stream::Live));
         (0..10).for_each(|_| queue.push(2, Stream::Replay));
-        let order: Vec<_> = std::iter::from_fn(|| queue.next(true)).map(|(id, _)| id).collect();
+        let next = || queue.next(true).inspect(|(_, stream)| queue.used(*stream));
+        let order: Vec<_> = std::iter::from_fn(next).map(|(id, _)| id).collect();
         let places: Vec<_> = order.iter().enumerate().filter(|(_, id)| **id == 2).map(|(place, _)| place).collect();
         assert_eq!(places[..3], [32, 65, 98]);
         assert_eq!(places[3..], (103..110).collect::<Vec<_>>());

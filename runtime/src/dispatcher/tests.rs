@@ -267,7 +267,7 @@ async fn a_function_that_is_taken_away_rests_until_it_is_back() {
 
 #[tokio::test(start_paused = true)]
 async fn replays_run_behind_live_deliveries_and_on_a_part_of_the_room() {
-    let house = House::new(8, Router::default()).await;
+    let house = House::new(64, Router::default()).await;
     house.dispatcher.set_functions(vec![worker(1, 8, |_| done())]);
     house.offer(1, 0..600).await;
     house.settled().await;
@@ -305,7 +305,7 @@ async fn replays_run_behind_live_deliveries_and_on_a_part_of_the_room() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_more_of_a_halted_replay_is_started() {
-    let house = House::new(8, Router::default()).await;
+    let house = House::new(64, Router::default()).await;
     house.dispatcher.set_functions(vec![worker(1, 8, |_| done())]);
     house.offer(1, 0..50).await;
     house.settled().await;
