@@ -25,11 +25,15 @@ new_enough() { local minor; minor=$("$1" -V | sed -E 's/^rustc 1\.([0-9]+).*/\1/
 installed() { dpkg-query -W -f '${Status}\n' "$@" 2>/dev/null | grep -c '^install ok installed' | grep -qx $#; }
 
 # need PACKAGE…: installs them when this is root, says what to type when it is not.
-need() {
+need() { command -v apt-get >/dev/null && { installed "$@" || newest "$@"; }; }
+
+# newest PACKAGE…: the same, also when an older one is there. Lists of packages are renewed first: an old list names old
+# packages. Where they cannot be, what they name is taken.
+newest() {
   command -v apt-get >/dev/null || return 1
-  installed "$@" && return 0
   [ "$(id -u)" = 0 ] || { say "needs packages: sudo apt-get install --no-install-recommends $*"; return 1; }
-  [ -n "$(apt-cache madison "$1" 2>/dev/null)" ] || apt-get update -q >&2 || return 1
+  [ -n "${lists_are_new:-}" ] || apt-get update -q >&2 || say "the lists of packages cannot be renewed"
+  lists_are_new=1
   [ -n "$(apt-cache madison "$1" 2>/dev/null)" ] || return 1
   say "installing $*"
   DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-remove --no-install-recommends "$@" >&2
@@ -133,7 +137,8 @@ if wanted 3; then
      sysroot "$(made 3)" "$($SYSTEM --print target-libdir --target $TARGET)"; then use 3; fi
 fi
 if wanted 4; then
-  if { [ -x $SYSTEM ] && new_enough $SYSTEM; } || need rustc-web; then
+  # Compiler and source are of one version: they are taken together.
+  if { [ -x $SYSTEM ] && new_enough $SYSTEM; } || newest rustc-web rust-web-src; then
     source=$($SYSTEM --print sysroot)/lib/rustlib/src/rust/library
     [ -f "$source/Cargo.lock" ] || need rust-web-src || need rust-src || true
     [ -f /usr/lib/wasm32-wasi/libc.a ] || [ -f /usr/lib/$TARGET/libc.a ] || [ -n "${WASI_LIBC:-}" ] || need wasi-libc || true

@@ -11,7 +11,7 @@ mod manifests;
 mod retention;
 mod sources;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -138,7 +138,8 @@ impl Running {
         let all = declared.manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (&c.manifest, f)));
         all.map(|(manifest, function)| {
             let name = functions::full_name(manifest, function);
-            let of = |counts: &HashMap<_, u32>| declared.ids.get(&name).and_then(|id| counts.get(id)).copied();
+            let of =
+                |counts: &foldhash::HashMap<_, u32>| declared.ids.get(&name).and_then(|id| counts.get(id)).copied();
             let (running, held) = (of(&running).unwrap_or_default(), of(&held).unwrap_or_default());
             FunctionStatus { name, concurrency: function.concurrency, running, held }
         })

@@ -13,11 +13,11 @@ mod load;
 mod measure;
 mod turns;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::{HashMap, HashSet};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
@@ -128,7 +128,7 @@ struct State {
 
 /// A delivery that is to run now.
 struct Picked {
-    worker: Worker,
+    worker: Arc<Worker>,
     delivery: ReadyDelivery,
     /// What another changed, when it ran before.
     changed: Option<Place>,
@@ -173,11 +173,11 @@ impl Dispatcher {
     /// waits stays in the store until it is back.
     pub fn set_functions(&self, workers: Vec<Worker>) {
         let mut state = self.lock();
-        state.functions.values_mut().for_each(|function| function.worker.concurrency = 0);
+        state.functions.values_mut().for_each(|function| function.concurrency = 0);
         for worker in workers {
             let id = worker.id;
             match state.functions.get_mut(&id) {
-                Some(function) => function.worker = worker,
+                Some(function) => function.put_in_charge(worker),
                 None => drop(state.functions.insert(id, Function::new(worker))),
             }
             self.consider(&mut state, id);
@@ -303,7 +303,7 @@ impl Dispatcher {
             if function.takes_turn(stream) {
                 queue.push(id, stream);
             }
-            if function.worker.concurrency > 0
+            if function.concurrency > 0
                 && let Some(after) = function.lane(stream).start_load()
             {
                 self.load(id, stream, after);

@@ -25,6 +25,7 @@ mod state;
 mod stdio;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::collections::BTreeMap;
 use std::fmt;

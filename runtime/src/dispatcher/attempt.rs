@@ -135,9 +135,12 @@ fn route(
     delivery: &ReadyDelivery,
     published: Vec<Event>,
 ) -> std::result::Result<Vec<NewEvent>, Outcome> {
+    if published.is_empty() {
+        return Ok(Vec::new());
+    }
     let cause = &delivery.event;
     let hops = cause.lineage.hops + 1;
-    if hops > HOPS_MAX && !published.is_empty() {
+    if hops > HOPS_MAX {
         return Err(Outcome::Loop { hops: HOPS_MAX });
     }
     let root = Some(cause.lineage.root.unwrap_or(cause.seq));

@@ -1,6 +1,7 @@
 //! A function with its two lanes, and whose turn is next: live deliveries go before replays of stored events.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::Worker;
 use super::lane::Lane;
@@ -23,7 +24,9 @@ pub(super) fn replays_max(running_max: u32) -> u32 {
 }
 
 pub(super) struct Function {
-    pub(super) worker: Worker,
+    pub(super) worker: Arc<Worker>,
+    /// How many deliveries run at once: the worker's, or none while it rests.
+    pub(super) concurrency: u32,
     live: Side,
     replay: Side,
 }
@@ -38,7 +41,12 @@ struct Side {
 impl Function {
     pub(super) fn new(worker: Worker) -> Self {
         let side = || Side { lane: Lane::behind_store(), in_turns: false };
-        Self { worker, live: side(), replay: side() }
+        Self { concurrency: worker.concurrency, worker: Arc::new(worker), live: side(), replay: side() }
+    }
+
+    pub(super) fn put_in_charge(&mut self, worker: Worker) {
+        self.concurrency = worker.concurrency;
+        self.worker = Arc::new(worker);
     }
 
     fn side(&mut self, stream: Stream) -> &mut Side {
@@ -63,7 +71,7 @@ impl Function {
 
     /// Whether another delivery of this stream may run.
     pub(super) fn has_room(&self, stream: Stream) -> bool {
-        let most = self.worker.concurrency;
+        let most = self.concurrency;
         let of_stream = match stream {
             Stream::Live => true,
             Stream::Replay => self.replay.lane.running < (most / REPLAY_PART).max(1),

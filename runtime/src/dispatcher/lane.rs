@@ -4,7 +4,9 @@
 //! they become ready; when the window is full they are left to the store and the lane is *behind*, until it has
 //! room and loads what it left, from its cursor on.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::HashSet;
 
 use crate::clock::UnixMs;
 use crate::store::{DeliveryId, ReadyDelivery};

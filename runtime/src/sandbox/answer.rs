@@ -31,6 +31,7 @@ use super::fate;
 use super::function::{Entry, Function};
 use super::host::{State, Task};
 use super::log::{AttemptLog, Level, LogSink};
+use super::work::Work;
 use crate::clock::Clock;
 use crate::outcome::Outcome;
 
@@ -88,8 +89,9 @@ impl Function {
             return Outcome::Unavailable { message: "every instance is taken".into() };
         };
         let _awake = self.shared.ticker.awake();
-        let log = Logged(AttemptLog::new(self.identity.name.clone(), id, 1, logs, clock));
-        let mut store = self.store(Task::Answer, log.0.clone(), Instant::now(), None);
+        let work = Work::new(self.identity.clone(), (id, 1), None, logs, clock);
+        let log = Logged(AttemptLog(work.clone()));
+        let mut store = self.store(Task::Answer, work, Instant::now(), None);
         let run = std::panic::AssertUnwindSafe(run(pre, &mut store, request, head)).catch_unwind();
         let ended = timeout(limit, run).await;
         log.0.finish();

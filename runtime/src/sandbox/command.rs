@@ -26,7 +26,7 @@ pub(super) async fn run(pre: &CommandPre<State>, store: &mut Store<State>) -> wa
     };
     let state = store.data();
     // Its last lines may have no end.
-    state.log.finish();
+    state.attempt_log().finish();
     if code == 0
         && let Task::Command(printer) = &state.task
     {
@@ -64,10 +64,6 @@ struct Lines {
 impl Printer {
     pub(super) fn new(publisher: Publisher) -> Self {
         Self { publisher, lines: Arc::default() }
-    }
-
-    pub(super) fn publisher(&self) -> &Publisher {
-        &self.publisher
     }
 
     /// Takes a last line that has no end.

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -32,10 +33,11 @@ pub(super) struct DeadlineReached;
 /// What a guest came to: nothing in time, a panic of the host, or its own end.
 pub(super) type Ended = Result<Result<wasmtime::Result<Outcome>, Box<dyn Any + Send>>, Elapsed>;
 
-/// Runs a guest for at most `limit`. Most end the first time they are polled, and never need a timer.
-pub(super) async fn within(limit: Duration, guest: impl Future<Output = wasmtime::Result<Outcome>>) -> Ended {
-    let mut guest = std::pin::pin!(AssertUnwindSafe(guest).catch_unwind());
-    match futures_util::poll!(guest.as_mut()) {
+/// Runs a guest for at most `limit`. Most end the first time they are polled, and never need a timer. It stays where
+/// it was pinned: a guest's future has kilobytes.
+pub(super) async fn within(limit: Duration, guest: Pin<&mut impl Future<Output = wasmtime::Result<Outcome>>>) -> Ended {
+    let mut guest = AssertUnwindSafe(guest).catch_unwind();
+    match futures_util::poll!(&mut guest) {
         Poll::Ready(ended) => Ok(ended),
         Poll::Pending => tokio::time::timeout(limit, guest).await,
     }
@@ -44,7 +46,7 @@ pub(super) async fn within(limit: Duration, guest: impl Future<Output = wasmtime
 /// How a guest ended, by its `timeout`, by a panic of the host, or by itself.
 pub(super) fn ended(ended: Ended, state: &State) -> Outcome {
     match ended {
-        Err(_) => Outcome::Timeout { limit: state.identity.timeout },
+        Err(_) => Outcome::Timeout { limit: state.work.identity.timeout },
         Ok(Err(panic)) => panicked(&*panic),
         Ok(Ok(Ok(outcome))) => outcome,
         Ok(Ok(Err(error))) => trapped(&error, state),
@@ -68,7 +70,7 @@ pub(super) fn exited(code: i32, state: &State) -> Outcome {
     if code == 0 {
         return Outcome::Done;
     }
-    let message = state.log.last_on_stderr().unwrap_or_else(|| format!("exited with code {code}"));
+    let message = state.attempt_log().last_on_stderr().unwrap_or_else(|| format!("exited with code {code}"));
     if code == REJECT_CODE {
         return Outcome::Reject { message };
     }
@@ -78,7 +80,7 @@ pub(super) fn exited(code: i32, state: &State) -> Outcome {
 /// The instance ended with an error.
 fn trapped(error: &wasmtime::Error, state: &State) -> Outcome {
     if error.is::<DeadlineReached>() {
-        return Outcome::Timeout { limit: state.identity.timeout };
+        return Outcome::Timeout { limit: state.work.identity.timeout };
     }
     if let Some(refused) = error.downcast_ref::<LineRefused>() {
         return Outcome::Denied { message: bounded(&refused.to_string()) };
@@ -105,7 +107,7 @@ fn panicked(panic: &(dyn Any + Send)) -> Outcome {
 /// told.
 fn cause_in_limits(state: &State, message: &str) -> Option<Outcome> {
     if state.limits.memory_denied() {
-        return Some(Outcome::OutOfMemory { limit_bytes: state.identity.memory });
+        return Some(Outcome::OutOfMemory { limit_bytes: state.work.identity.memory });
     }
     // A function may well go on without what it cannot keep, and fail for something else.
     match state.session.refused(message) {
@@ -121,7 +123,7 @@ fn describe(error: &wasmtime::Error, state: &State) -> String {
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         return format!("called exit({}); a handler returns instead", exit.0);
     }
-    let reason = match (state.log.panic(), error.downcast_ref::<Trap>()) {
+    let reason = match (state.attempt_log().panic(), error.downcast_ref::<Trap>()) {
         (Some(panic), _) => panic,
         (None, Some(trap)) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
         (None, None) => error.root_cause().to_string(),

@@ -1,5 +1,6 @@
 //! A loaded function, and one attempt with it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +15,10 @@ use super::bindings::exports::evoke::function::handler::{Delivery, Event as Gues
 use super::command::{self, Printer};
 use super::fate::{self, DeadlineReached};
 use super::host::{State, Task};
-use super::log::{AttemptLog, LogSink};
-use super::publish::{Origin, Publisher};
+use super::log::LogSink;
+use super::publish::Publisher;
 use super::state::StateSource;
+use super::work::Work;
 use super::{Grants, Kind, Shared};
 use crate::clock::Clock;
 use crate::event::{EVENT_SIZE_MAX, Event};
@@ -35,6 +37,15 @@ pub(super) struct Identity {
     pub(super) timeout: Duration,
     pub(super) memory: u64,
     pub(super) grants: Grants,
+}
+
+#[cfg(test)]
+impl Identity {
+    /// One that is granted nothing.
+    pub(super) fn named(name: &str) -> Self {
+        let (timeout, grants) = (Duration::from_secs(1), Grants::default());
+        Self { name: name.into(), uri: format!("/{name}"), timeout, memory: 0, grants }
+    }
 }
 
 /// A function that is compiled, linked and ready to run.
@@ -124,31 +135,27 @@ impl Function {
         let _room = self.shared.room.acquire().await;
         let _awake = self.shared.ticker.awake();
         let timeout = self.identity.timeout;
-        let log = AttemptLog::new(
-            self.identity.name.clone(),
-            call.delivery_id.clone(),
-            call.attempt,
-            call.logs.clone(),
-            call.clock.clone(),
-        );
         let started = Instant::now();
-        let publisher = Publisher::new(Origin {
-            identity: self.identity.clone(),
-            delivery_id: call.delivery_id.clone(),
-            cause: call.event.clone(),
-            clock: call.clock.clone(),
-        });
+        let Call { event, delivery_id, attempt, replay, trigger, state, logs, clock } = call;
+        let work = Work::new(self.identity.clone(), (delivery_id, attempt), Some(event), logs, clock);
         let task = match self.entry {
-            Entry::Command(_) => Task::Command(Printer::new(publisher.clone())),
-            Entry::Handler(_) | Entry::Http(_) => Task::Handle(publisher.clone()),
+            Entry::Command(_) => Task::Command(Printer::new(Publisher(work.clone()))),
+            Entry::Handler(_) | Entry::Http(_) => Task::Handle,
         };
-        let mut store = self.store(task, log.clone(), started, call.state.clone());
-        let ended = fate::within(timeout, self.attempt(&mut store, &call)).await;
+        let mut store = self.store(task, work.clone(), started, state);
+        let delivery = Delivery {
+            id: &work.delivery_id,
+            attempt,
+            deadline_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            replay,
+            trigger: &trigger,
+        };
+        let ended = fate::within(timeout, pin!(self.attempt(&mut store, &work, delivery))).await;
         let duration = started.elapsed();
-        log.finish();
         let transaction = store.data_mut().session.finish();
         let state = store.data();
-        let published = publisher.take();
+        state.attempt_log().finish();
+        let published = Publisher(work.clone()).take();
         let memory_bytes = state.limits.memory_peak();
         let outcome = fate::ended(ended, state);
         let published = if outcome == Outcome::Done { published } else { Vec::new() };
@@ -159,11 +166,11 @@ impl Function {
     pub(super) fn store(
         &self,
         task: Task,
-        log: AttemptLog,
+        work: Arc<Work>,
         started: Instant,
         state: Option<Arc<dyn StateSource>>,
     ) -> Store<State> {
-        let mut store = Store::new(&self.shared.engine, State::new(self.identity.clone(), log, task, state));
+        let mut store = Store::new(&self.shared.engine, State::new(work, task, state));
         store.limiter(|state| &mut state.limits);
         let value_bytes_max = self.identity.grants.state.map_or(0, |state| state.value_bytes_max);
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX + usize::try_from(value_bytes_max).unwrap_or_default());
@@ -178,37 +185,43 @@ impl Function {
         store
     }
 
-    async fn attempt(&self, store: &mut Store<State>, call: &Call) -> wasmtime::Result<Outcome> {
+    async fn attempt(
+        &self,
+        store: &mut Store<State>,
+        work: &Work,
+        delivery: Delivery<'_>,
+    ) -> wasmtime::Result<Outcome> {
         match &self.entry {
-            Entry::Handler(pre) => self.handle(pre, store, call).await,
-            Entry::Command(pre) => command::run(pre, store).await,
+            Entry::Handler(pre) => handle(pre, store, work, delivery).await,
+            // Boxed: handlers, which are many, do not carry the room that programs need.
+            Entry::Command(pre) => Box::pin(command::run(pre, store)).await,
             Entry::Http(_) => Ok(Outcome::Unavailable { message: "it answers requests and takes no events".into() }),
         }
     }
+}
 
-    async fn handle(&self, pre: &GuestPre<State>, store: &mut Store<State>, call: &Call) -> wasmtime::Result<Outcome> {
-        let guest = pre.instantiate_async(&mut *store).await?;
-        let event = &*call.event;
-        let extensions: Vec<(&str, &str)> = event.extensions.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        let event = GuestEvent {
-            id: &event.id,
-            source: &event.source,
-            type_: &event.type_,
-            subject: event.subject.as_deref(),
-            time: event.time.as_deref(),
-            datacontenttype: event.datacontenttype.as_deref(),
-            dataschema: event.dataschema.as_deref(),
-            extensions: &extensions,
-            data: event.data.as_bytes(),
-        };
-        let delivery = Delivery {
-            id: &call.delivery_id,
-            attempt: call.attempt,
-            deadline_ms: u64::try_from(self.identity.timeout.as_millis()).unwrap_or(u64::MAX),
-            replay: call.replay,
-            trigger: &call.trigger,
-        };
-        let handled = guest.evoke_function_handler().call_handle(&mut *store, event, delivery).await?;
-        Ok(handled.map_or_else(|failure| fate::failed(failure, store.data()), |()| Outcome::Done))
-    }
+async fn handle(
+    pre: &GuestPre<State>,
+    store: &mut Store<State>,
+    work: &Work,
+    delivery: Delivery<'_>,
+) -> wasmtime::Result<Outcome> {
+    let guest = pre.instantiate_async(&mut *store).await?;
+    let Some(event) = work.cause.as_deref() else {
+        return Ok(Outcome::Unavailable { message: "there is no event to handle".into() });
+    };
+    let extensions: Vec<(&str, &str)> = event.extensions.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let event = GuestEvent {
+        id: &event.id,
+        source: &event.source,
+        type_: &event.type_,
+        subject: event.subject.as_deref(),
+        time: event.time.as_deref(),
+        datacontenttype: event.datacontenttype.as_deref(),
+        dataschema: event.dataschema.as_deref(),
+        extensions: &extensions,
+        data: event.data.as_bytes(),
+    };
+    let handled = guest.evoke_function_handler().call_handle(&mut *store, event, delivery).await?;
+    Ok(handled.map_or_else(|failure| fate::failed(failure, store.data()), |()| Outcome::Done))
 }

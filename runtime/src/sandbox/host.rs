@@ -7,6 +7,7 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{self as wasi_http, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
+use super::Grants;
 use super::bindings::evoke::function::{bus, types};
 use super::bindings::evoke::runtime::commands;
 use super::bindings::wasi::config::store as config;
@@ -17,7 +18,7 @@ use super::log::{AttemptLog, Level, Stream};
 use super::publish::Publisher;
 use super::state::{Session, StateSource};
 use super::stdio::{Lines, Output};
-use super::{Grants, function::Identity};
+use super::work::Work;
 
 /// Handles to streams, pollables and the like that a guest may hold at once.
 const RESOURCES_MAX: usize = 1_000;
@@ -30,13 +31,13 @@ const CHUNK_BYTES_MAX: usize = 64 * 1024;
 
 /// What belongs to one attempt.
 pub(super) struct State {
-    pub(super) identity: Arc<Identity>,
+    pub(super) work: Arc<Work>,
     pub(super) limits: Limits,
-    pub(super) log: AttemptLog,
     pub(super) task: Task,
     pub(super) session: Session,
     pub(super) resources: ResourceTable,
-    wasi: Option<WasiCtx>,
+    /// Boxed, as it is large and seldom there: the state of an attempt is moved about when it is set up.
+    wasi: Option<Box<WasiCtx>>,
     http: WasiHttpCtx,
     no_outbound: NoOutbound,
 }
@@ -44,7 +45,7 @@ pub(super) struct State {
 /// What the guest is there for.
 pub(super) enum Task {
     /// To handle an event.
-    Handle(Publisher),
+    Handle,
     /// To handle an event that it reads on stdin.
     Command(Printer),
     /// To answer a request.
@@ -52,25 +53,24 @@ pub(super) enum Task {
 }
 
 impl State {
-    pub(super) fn new(
-        identity: Arc<Identity>,
-        log: AttemptLog,
-        task: Task,
-        state: Option<Arc<dyn StateSource>>,
-    ) -> Self {
+    pub(super) fn new(work: Arc<Work>, task: Task, state: Option<Arc<dyn StateSource>>) -> Self {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
-        let limits = Limits::new(identity.memory);
-        let session = Session::new(state, identity.grants.state);
+        let limits = Limits::new(work.identity.memory);
+        let session = Session::new(state, work.identity.grants.state);
         let (wasi, http, no_outbound) = (None, WasiHttpCtx::new(), NoOutbound);
-        Self { identity, limits, log, task, session, resources, wasi, http, no_outbound }
+        Self { work, limits, task, session, resources, wasi, http, no_outbound }
+    }
+
+    /// What the guest says.
+    pub(super) fn attempt_log(&self) -> AttemptLog {
+        AttemptLog(self.work.clone())
     }
 
     /// What it publishes; `None` when it handles no event.
-    pub(super) fn publisher(&self) -> Option<&Publisher> {
-        match &self.task {
-            Task::Handle(publisher) => Some(publisher),
-            Task::Command(printer) => Some(printer.publisher()),
+    pub(super) fn publisher(&self) -> Option<Publisher> {
+        match self.task {
+            Task::Handle | Task::Command(_) => Some(Publisher(self.work.clone())),
             Task::Answer => None,
         }
     }
@@ -80,19 +80,21 @@ impl State {
     }
 
     fn wasi_ctx(&self) -> WasiCtx {
-        let lines = |stream| Output(Lines { log: self.log.clone(), stream });
+        let lines = |stream| Output(Lines { log: self.attempt_log(), stream });
         let mut wasi = WasiCtx::builder();
         wasi.stderr(lines(Stream::Stderr)).max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
         match &self.task {
-            Task::Handle(_) => return wasi.stdout(lines(Stream::Stdout)).build(),
+            Task::Handle => return wasi.stdout(lines(Stream::Stdout)).build(),
             Task::Answer => wasi.stdout(lines(Stream::Stdout)),
             Task::Command(printer) => wasi
-                .arg(&*self.identity.name)
-                .stdin(MemoryInputPipe::new(printer.publisher().cause().to_json() + "\n"))
+                .arg(&*self.work.identity.name)
+                .stdin(MemoryInputPipe::new(
+                    self.work.cause.as_ref().map_or_else(String::new, |cause| cause.to_json() + "\n"),
+                ))
                 .stdout(Output(printer.clone())),
         };
         // What was made elsewhere looks for its configuration here.
-        let Grants { config, secrets, .. } = &self.identity.grants;
+        let Grants { config, secrets, .. } = &self.work.identity.grants;
         let config = config.iter().filter(|(name, _)| !secrets.contains_key(*name));
         wasi.envs(&config.chain(secrets).collect::<Vec<_>>()).build()
     }
@@ -102,7 +104,7 @@ impl WasiView for State {
     /// Made when the guest first asks: most calls of most functions never do, and making one (three random
     /// generators, boxed streams) takes longer than a small call.
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let made = self.wasi.take().unwrap_or_else(|| self.wasi_ctx());
+        let made = self.wasi.take().unwrap_or_else(|| Box::new(self.wasi_ctx()));
         WasiCtxView { ctx: self.wasi.insert(made), table: &mut self.resources }
     }
 }
@@ -164,12 +166,12 @@ impl commands::Host for State {
 
 impl config::Host for State {
     fn get(&mut self, key: String) -> Result<Option<String>, config::Error> {
-        let Grants { config, secrets, .. } = &self.identity.grants;
+        let Grants { config, secrets, .. } = &self.work.identity.grants;
         Ok(secrets.get(&key).or_else(|| config.get(&key)).cloned())
     }
 
     fn get_all(&mut self) -> Result<Vec<(String, String)>, config::Error> {
-        let Grants { config, secrets, .. } = &self.identity.grants;
+        let Grants { config, secrets, .. } = &self.work.identity.grants;
         let config = config.iter().filter(|(key, _)| !secrets.contains_key(*key));
         Ok(config.chain(secrets).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
@@ -184,6 +186,6 @@ impl logging::Host for State {
             logging::Level::Warn => Level::Warn,
             logging::Level::Error | logging::Level::Critical => Level::Error,
         };
-        self.log.message(level, &context, &message);
+        self.attempt_log().message(level, &context, &message);
     }
 }

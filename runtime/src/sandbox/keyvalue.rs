@@ -28,7 +28,7 @@ impl State {
 
 impl store::Host for State {
     fn open(&mut self, identifier: String) -> Result<Resource<Bucket>> {
-        let name = self.session.open(&self.identity.name, &identifier).ok_or(Error::NoSuchStore)?;
+        let name = self.session.open(&self.work.identity.name, &identifier).ok_or(Error::NoSuchStore)?;
         let full = |_| Error::Other("the function holds too many handles; close buckets that it is done with".into());
         self.resources.push(Bucket(name)).map_err(full)
     }

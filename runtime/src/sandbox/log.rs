@@ -1,8 +1,9 @@
 //! What a guest says: log calls and the lines it writes to stdout and stderr, bounded and made harmless.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
-use crate::clock::{Clock, UnixMs};
+use super::work::Work;
+use crate::clock::UnixMs;
 
 /// The most that one attempt may log; the rest is counted and dropped with a line that says so. 16 attempts a
 /// function at once can hold 1 MiB.
@@ -68,14 +69,10 @@ pub(super) enum Stream {
 
 /// The log of one attempt; cheap to clone.
 #[derive(Clone)]
-pub(super) struct AttemptLog(Arc<Mutex<Log>>);
+pub(super) struct AttemptLog(pub(super) Arc<Work>);
 
-struct Log {
-    function: Arc<str>,
-    delivery_id: Arc<str>,
-    attempt: u32,
-    sink: LogSink,
-    clock: Clock,
+/// What a guest has said, as far as it matters for what it says next.
+pub(super) struct Said {
     bytes_left: usize,
     lines_left: u32,
     lines_dropped: u64,
@@ -84,6 +81,20 @@ struct Log {
     /// The last line on stderr that is not blank.
     last_on_stderr: Vec<u8>,
     panic: Panic,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Self {
+            bytes_left: BYTES_MAX,
+            lines_left: LINES_MAX,
+            lines_dropped: 0,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            last_on_stderr: Vec::new(),
+            panic: Panic::None,
+        }
+    }
 }
 
 /// A Rust guest says why it panics before it traps: through our SDK in one line of the log, else on stderr in two.
@@ -96,23 +107,6 @@ enum Panic {
 const PANIC: &str = "panicked at ";
 
 impl AttemptLog {
-    pub(super) fn new(function: Arc<str>, delivery_id: Arc<str>, attempt: u32, sink: LogSink, clock: Clock) -> Self {
-        Self(Arc::new(Mutex::new(Log {
-            function,
-            delivery_id,
-            attempt,
-            sink,
-            clock,
-            bytes_left: BYTES_MAX,
-            lines_left: LINES_MAX,
-            lines_dropped: 0,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-            last_on_stderr: Vec::new(),
-            panic: Panic::None,
-        })))
-    }
-
     /// Logs a message, which may have several lines.
     pub(super) fn message(&self, level: Level, context: &str, message: &str) {
         let mut log = self.lock();
@@ -121,9 +115,9 @@ impl AttemptLog {
         }
         for line in message.lines() {
             if context.is_empty() {
-                log.bytes(level, line.as_bytes());
+                log.bytes(&self.0, level, line.as_bytes());
             } else {
-                log.bytes(level, format!("{context}: {line}").as_bytes());
+                log.bytes(&self.0, level, format!("{context}: {line}").as_bytes());
             }
         }
     }
@@ -136,12 +130,12 @@ impl AttemptLog {
             partial.extend_from_slice(piece);
             if piece.ends_with(b"\n") {
                 partial.pop();
-                log.stream_line(stream, &partial);
+                log.stream_line(&self.0, stream, &partial);
                 partial.clear();
             }
             while partial.len() > LINE_BYTES_MAX {
                 let rest = partial.split_off(cut(&partial));
-                log.stream_line(stream, &partial);
+                log.stream_line(&self.0, stream, &partial);
                 partial = rest;
             }
         }
@@ -154,7 +148,7 @@ impl AttemptLog {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let partial = log.take_partial(stream);
             if !partial.is_empty() {
-                log.stream_line(stream, &partial);
+                log.stream_line(&self.0, stream, &partial);
             }
         }
         let dropped = std::mem::take(&mut log.lines_dropped);
@@ -163,7 +157,7 @@ impl AttemptLog {
                 "{dropped} more lines were dropped: an attempt may log {LINES_MAX} lines and {} KiB",
                 BYTES_MAX / 1024
             );
-            log.emit(Level::Warn, text);
+            emit(&self.0, Level::Warn, text);
         }
     }
 
@@ -181,12 +175,12 @@ impl AttemptLog {
         (!log.last_on_stderr.is_empty()).then(|| harmless(&log.last_on_stderr))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Log> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Said> {
+        self.0.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Log {
+impl Said {
     fn take_partial(&mut self, stream: Stream) -> Vec<u8> {
         std::mem::take(match stream {
             Stream::Stdout => &mut self.stdout,
@@ -201,10 +195,10 @@ impl Log {
         }
     }
 
-    fn stream_line(&mut self, stream: Stream, line: &[u8]) {
+    fn stream_line(&mut self, work: &Work, stream: Stream, line: &[u8]) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if stream == Stream::Stdout {
-            return self.bytes(Level::Info, line);
+            return self.bytes(work, Level::Info, line);
         }
         if !line.trim_ascii().is_empty() {
             self.last_on_stderr.clear();
@@ -220,10 +214,10 @@ impl Log {
             Panic::Place(place) => self.panic = Panic::Told(format!("{place} {}", String::from_utf8_lossy(line))),
             Panic::Told(_) => {}
         }
-        self.bytes(Level::Warn, line);
+        self.bytes(work, Level::Warn, line);
     }
 
-    fn bytes(&mut self, level: Level, mut line: &[u8]) {
+    fn bytes(&mut self, work: &Work, level: Level, mut line: &[u8]) {
         loop {
             let (now, rest) = line.split_at(cut(line));
             // After the first line that does not fit nothing more is logged: what follows a gap would mislead.
@@ -234,24 +228,24 @@ impl Log {
             }
             self.lines_left -= 1;
             self.bytes_left -= now.len();
-            self.emit(level, harmless(now));
+            emit(work, level, harmless(now));
             if rest.is_empty() {
                 return;
             }
             line = rest;
         }
     }
+}
 
-    fn emit(&self, level: Level, text: String) {
-        (self.sink)(LogLine {
-            level,
-            function: self.function.clone(),
-            delivery_id: self.delivery_id.clone(),
-            attempt: self.attempt,
-            text,
-            at_ms: self.clock.now_ms(),
-        });
-    }
+fn emit(work: &Work, level: Level, text: String) {
+    (work.logs)(LogLine {
+        level,
+        function: work.identity.name.clone(),
+        delivery_id: work.delivery_id.clone(),
+        attempt: work.attempt,
+        text,
+        at_ms: work.clock.now_ms(),
+    });
 }
 
 /// Where a line is cut: at its end, or before the character that crosses the limit.
@@ -286,13 +280,18 @@ pub(super) fn harmless(bytes: &[u8]) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
+    use std::sync::Mutex;
+
+    use super::super::function::Identity;
     use super::*;
+    use crate::clock::Clock;
 
     fn log() -> (AttemptLog, Arc<Mutex<Vec<LogLine>>>) {
         let lines: Arc<Mutex<Vec<LogLine>>> = Arc::default();
         let sink = lines.clone();
         let sink: LogSink = Arc::new(move |line| sink.lock().unwrap().push(line));
-        (AttemptLog::new("shop/charge".into(), "d-1".into(), 2, sink, Clock::system()), lines)
+        let identity = Arc::new(Identity::named("shop/charge"));
+        (AttemptLog(Work::new(identity, ("d-1".into(), 2), None, sink, Clock::system())), lines)
     }
 
     fn texts(lines: &Mutex<Vec<LogLine>>) -> Vec<String> {

@@ -1,13 +1,13 @@
 //! What a function publishes: completed to events, checked against its grants, kept until it succeeds.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use super::bindings::evoke::function::types::Draft;
-use super::function::Identity;
-use crate::clock::{Clock, rfc3339};
+use super::work::Work;
+use crate::clock::rfc3339;
 use crate::event::{Data, EVENT_SIZE_MAX, Event};
 
 /// The most that one attempt may publish. All of it is held in memory and goes into one commit.
@@ -20,58 +20,33 @@ const OWN_FIELDS: [&str; 9] =
 
 /// What an attempt publishes; cheap to clone, as a command's output has a hand in it too.
 #[derive(Clone)]
-pub(super) struct Publisher(Arc<Inner>);
-
-struct Inner {
-    origin: Origin,
-    published: Mutex<Published>,
-}
+pub(super) struct Publisher(pub(super) Arc<Work>);
 
 #[derive(Default)]
-struct Published {
+pub(super) struct Published {
     events: Vec<Event>,
     bytes: usize,
     /// The first refusal, for when the function fails for it.
     refused: Option<String>,
 }
 
-/// Where published events come from.
-pub(super) struct Origin {
-    /// Its `uri` is their source; its grants say which types it may publish.
-    pub(super) identity: Arc<Identity>,
-    /// Prefix of the ids that are made up.
-    pub(super) delivery_id: Arc<str>,
-    /// The event that is handled.
-    pub(super) cause: Arc<Event>,
-    pub(super) clock: Clock,
-}
-
 impl Publisher {
-    pub(super) fn new(origin: Origin) -> Self {
-        Self(Arc::new(Inner { origin, published: Mutex::default() }))
-    }
-
-    /// The event that is handled.
-    pub(super) fn cause(&self) -> &Event {
-        &self.0.origin.cause
-    }
-
     /// Takes a draft; returns the id of the event, or why it is refused.
     pub(super) fn draft(&self, draft: Draft) -> Result<String, String> {
-        self.add(|origin, ordinal| complete(draft, ordinal, origin))
+        self.add(|work, ordinal| complete(draft, ordinal, work))
     }
 
     /// Takes an event in CloudEvents JSON form, of which only `type` must be there. Its source is always the
     /// function's own.
     pub(super) fn json(&self, json: &[u8]) -> Result<String, String> {
-        self.add(|origin, ordinal| {
+        self.add(|work, ordinal| {
             let fill = |event: &mut Event| {
-                event.source.clone_from(&origin.identity.uri);
+                event.source.clone_from(&work.identity.uri);
                 if event.id.is_empty() {
-                    event.id = origin.made_up_id(ordinal);
+                    event.id = made_up_id(work, ordinal);
                 }
-                event.time.get_or_insert_with(|| rfc3339(origin.clock.now_ms()));
-                for (name, value) in trace_context(&origin.cause) {
+                event.time.get_or_insert_with(|| rfc3339(work.clock.now_ms()));
+                for (name, value) in trace_context(work) {
                     event.extensions.entry(name).or_insert(value);
                 }
             };
@@ -89,9 +64,9 @@ impl Publisher {
         std::mem::take(&mut self.lock().events)
     }
 
-    fn add(&self, event: impl FnOnce(&Origin, usize) -> Result<Event, String>) -> Result<String, String> {
+    fn add(&self, event: impl FnOnce(&Work, usize) -> Result<Event, String>) -> Result<String, String> {
         let mut published = self.lock();
-        let added = published.add(&self.0.origin, event);
+        let added = published.add(&self.0, event);
         if let Err(reason) = &added {
             published.refused.get_or_insert_with(|| reason.clone());
         }
@@ -106,14 +81,14 @@ impl Publisher {
 impl Published {
     fn add(
         &mut self,
-        origin: &Origin,
-        event: impl FnOnce(&Origin, usize) -> Result<Event, String>,
+        work: &Work,
+        event: impl FnOnce(&Work, usize) -> Result<Event, String>,
     ) -> Result<String, String> {
         if self.events.len() >= EVENTS_MAX {
             return Err(format!("one attempt may publish {EVENTS_MAX} events, and this is one more"));
         }
-        let event = event(origin, self.events.len())?;
-        origin.may_publish(&event.type_)?;
+        let event = event(work, self.events.len())?;
+        may_publish(work, &event.type_)?;
         let size = event.size();
         if size > EVENT_SIZE_MAX {
             return Err(format!("the event has {size} bytes; the largest that is accepted has {EVENT_SIZE_MAX}"));
@@ -128,33 +103,31 @@ impl Published {
     }
 }
 
-impl Origin {
-    fn may_publish(&self, type_: &str) -> Result<(), String> {
-        if self.identity.grants.publish.iter().any(|glob| glob_matches(glob, type_)) {
-            return Ok(());
-        }
-        Err(format!(
-            "`{type_}` may not be published; to allow it, add it to the function's `allow: {{ publish: [\"{type_}\"] }}`"
-        ))
+fn may_publish(work: &Work, type_: &str) -> Result<(), String> {
+    if work.identity.grants.publish.iter().any(|glob| glob_matches(glob, type_)) {
+        return Ok(());
     }
-
-    fn made_up_id(&self, ordinal: usize) -> String {
-        format!("{}-{ordinal}", self.delivery_id)
-    }
+    Err(format!(
+        "`{type_}` may not be published; to allow it, add it to the function's `allow: {{ publish: [\"{type_}\"] }}`"
+    ))
 }
 
-fn complete(draft: Draft, ordinal: usize, origin: &Origin) -> Result<Event, String> {
+fn made_up_id(work: &Work, ordinal: usize) -> String {
+    format!("{}-{ordinal}", work.delivery_id)
+}
+
+fn complete(draft: Draft, ordinal: usize, work: &Work) -> Result<Event, String> {
     let Draft { type_, subject, datacontenttype, dataschema, extensions, data, id } = draft;
     let (data, datacontenttype) = payload(data.into(), datacontenttype)?;
     let mut event = Event {
-        id: id.filter(|id| !id.is_empty()).unwrap_or_else(|| origin.made_up_id(ordinal)),
-        source: origin.identity.uri.clone(),
+        id: id.filter(|id| !id.is_empty()).unwrap_or_else(|| made_up_id(work, ordinal)),
+        source: work.identity.uri.clone(),
         type_,
         subject,
-        time: Some(rfc3339(origin.clock.now_ms())),
+        time: Some(rfc3339(work.clock.now_ms())),
         datacontenttype,
         dataschema,
-        extensions: trace_context(&origin.cause),
+        extensions: trace_context(work),
         data,
     };
     for (name, value) in extensions {
@@ -184,11 +157,12 @@ fn payload(data: Bytes, media_type: Option<String>) -> Result<(Data, Option<Stri
 }
 
 /// The W3C trace context goes on from the cause (CloudEvents extension "distributed tracing").
-fn trace_context(cause: &Event) -> BTreeMap<String, String> {
+fn trace_context(work: &Work) -> BTreeMap<String, String> {
     let carried = ["traceparent", "tracestate"];
+    let cause = work.cause.as_ref();
     carried
         .iter()
-        .filter_map(|name| cause.extensions.get_key_value(*name))
+        .filter_map(|name| cause?.extensions.get_key_value(*name))
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect()
 }
@@ -209,10 +183,10 @@ fn glob_matches(glob: &str, text: &str) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::Grants;
+    use super::super::function::Identity;
     use super::*;
+    use crate::clock::Clock;
 
     fn draft(type_: &str, data: &[u8]) -> Draft {
         Draft {
@@ -228,19 +202,10 @@ mod tests {
 
     fn publisher() -> Publisher {
         let cause = br#"{"id":"1","source":"/a","type":"t","traceparent":"00-aa-bb-01","other":"x"}"#;
-        let identity = Identity {
-            name: "shop/charge".into(),
-            uri: "/shop/charge".into(),
-            timeout: Duration::from_secs(1),
-            memory: 0,
-            grants: Grants { publish: vec!["payment.*".into(), "done".into()], ..Grants::default() },
-        };
-        Publisher::new(Origin {
-            identity: Arc::new(identity),
-            delivery_id: "s-7".into(),
-            cause: Arc::new(Event::from_json(cause, |_| {}).unwrap()),
-            clock: Clock::system(),
-        })
+        let grants = Grants { publish: vec!["payment.*".into(), "done".into()], ..Grants::default() };
+        let identity = Arc::new(Identity { grants, ..Identity::named("shop/charge") });
+        let cause = Arc::new(Event::from_json(cause, |_| {}).unwrap());
+        Publisher(Work::new(identity, ("s-7".into(), 1), Some(cause), Arc::new(|_| {}), Clock::system()))
     }
 
     #[test]

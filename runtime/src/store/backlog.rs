@@ -1,8 +1,9 @@
 //! What is owed, in numbers: as a whole, and by the source where it came in.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use foldhash::HashMap;
 
 /// The source where a chain of events came in, as a hash of its URI: nothing has to be registered, and should two
 /// sources ever have the same, they only share a share. The default is nobody.

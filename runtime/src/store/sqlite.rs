@@ -1,7 +1,8 @@
-//! The embedded store: SQLite in WAL mode with `synchronous = FULL`, in one file.
+//! The embedded store: SQLite in WAL mode, in one file; nothing is told before its commit is synced.
 //!
 //! One thread writes. It takes all commits that wait and puts them into one transaction, so that one fsync serves
-//! them all (group commit); readers stand beside it, each on its own connection. `schema.sql` is the format.
+//! them all (group commit), and another syncs while the next transaction is made; readers stand beside them, each on its
+//! own connection. `schema.sql` is the format.
 
 mod backup;
 mod check;
@@ -16,11 +17,13 @@ mod replays;
 mod retain;
 mod rows;
 mod state;
+mod syncer;
 mod totals;
 mod write;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -108,6 +111,18 @@ impl SqliteStore {
         let sink = Arc::new(Mutex::new(None));
         let backlog = Arc::<Backlog>::default();
         backlog.apply(counters.backlog());
+        // From here on commits are synced by ours, before anybody is told; SQLite syncs when it copies the log.
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+        let log = File::open(folder.join("evoke.db-wal"))
+            .map_err(|e| StoreError::Failed(format!("{}-wal: opening failed: {e}", path.display())))?;
+        let syncer = syncer::Syncer {
+            path: path.clone(),
+            log,
+            sink: sink.clone(),
+            newest: newest_tx,
+            failure: failure_tx,
+            metrics,
+        };
         let writer = writer::Writer {
             connection,
             path: path.clone(),
@@ -115,11 +130,8 @@ impl SqliteStore {
             counters,
             known: known.clone(),
             clock: clock.clone(),
-            sink: sink.clone(),
-            newest: newest_tx,
             backlog: backlog.clone(),
-            failure: failure_tx,
-            metrics,
+            syncer: Arc::new(syncer),
         };
         std::thread::Builder::new()
             .name("store-writer".into())

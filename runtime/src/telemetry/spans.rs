@@ -30,9 +30,10 @@ const STATE: &str = "tracestate";
 #[derive(Debug, Clone, Default)]
 pub struct Spans(Option<SdkTracer>);
 
-/// A span that has not ended; it ends at the latest when it is dropped. Nothing, when nothing is traced.
+/// A span that has not ended; it ends at the latest when it is dropped. Nothing, when nothing is traced: it is boxed, as
+/// an attempt carries it about.
 #[derive(Debug, Default)]
-pub struct Live(Option<Span>);
+pub struct Live(Option<Box<Span>>);
 
 /// An attempt that starts.
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +136,7 @@ impl Spans {
         if span.is_recording() {
             describe(&mut span);
         }
-        Live(Some(span))
+        Live(Some(Box::new(span)))
     }
 }
 
@@ -200,7 +201,7 @@ impl Live {
 
     /// What its children have as parent; `None` when nothing is traced, or nothing more.
     fn context(&self) -> Option<SpanContext> {
-        self.0.as_ref().map(Span::span_context).filter(|context| context.is_valid()).cloned()
+        self.0.as_ref().map(|span| span.span_context()).filter(|context| context.is_valid()).cloned()
     }
 
     fn write(&self, event: &mut Event) {

@@ -145,6 +145,8 @@ impl State {
             }
             _ => {}
         }
+        // Mostly there is one.
+        delivery.attempts.reserve_exact(1);
         delivery.attempts.push(record.clone());
         if !matches!(verdict, Verdict::RetryAt(_)) {
             self.backlog.went(share(delivery));

@@ -1,7 +1,8 @@
 //! Running numbers: what every commit changes of them, and what they are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use foldhash::{HashMap, HashMapExt};
 use rusqlite::{Connection, params};
 
 use super::rows;
@@ -33,6 +34,29 @@ pub(super) struct Counters {
     removed_to: Seq,
     backlog: Change,
     changes: HashMap<(FunctionId, &'static str), i64>,
+    young: Young,
+}
+
+/// Deliveries that this writer added, are ready and nobody touched since: what their end has to know of them, which is
+/// read back otherwise.
+#[derive(Default)]
+struct Young(HashMap<DeliveryId, Added>);
+
+/// More than are under way at a time when the system keeps up.
+const YOUNG_MAX: usize = 4096;
+
+/// What does not change of a delivery.
+pub(super) struct Added {
+    pub(super) owner: Owner,
+    pub(super) order_key: Option<String>,
+    pub(super) share: Share,
+}
+
+/// A copy is what a transaction that fails goes back to. It may not know what is not so then, and knows nothing.
+impl Clone for Young {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 impl Counters {
@@ -44,7 +68,14 @@ impl Counters {
             |r| r.get(0),
         )?;
         let seq = i64::try_from(events).unwrap_or(i64::MAX);
-        Ok(Self { seq, delivery, removed_to: removed.to, backlog: pending(connection)?, changes: HashMap::new() })
+        Ok(Self {
+            seq,
+            delivery,
+            removed_to: removed.to,
+            backlog: pending(connection)?,
+            changes: HashMap::new(),
+            young: Young::default(),
+        })
     }
 
     pub(super) fn newest(&self) -> Seq {
@@ -74,6 +105,18 @@ impl Counters {
         self.of(owner, name(state), 1);
         self.backlog.came(share);
         self.delivery
+    }
+
+    /// A delivery was added that is ready.
+    pub(super) fn is_young(&mut self, id: DeliveryId, added: Added) {
+        if self.young.0.len() < YOUNG_MAX {
+            self.young.0.insert(id, added);
+        }
+    }
+
+    /// What is known of a delivery that was added lately; it may be in another state by now.
+    pub(super) fn grown_up(&mut self, id: DeliveryId) -> Option<Added> {
+        self.young.0.remove(&id)
     }
 
     /// A delivery went from one state to another.

@@ -11,7 +11,7 @@ use super::replays;
 use super::retain;
 use super::rows;
 use super::state::Batch;
-use super::totals::{Counters, LIVE, Owner};
+use super::totals::{Added, Counters, LIVE, Owner};
 use crate::clock::UnixMs;
 use crate::store::backlog::Share;
 use crate::store::judge::Judged;
@@ -189,6 +189,7 @@ pub(super) fn insert_delivery(
         replay
     ])?;
     if !blocked {
+        counters.is_young(id, Added { owner, order_key, share });
         ready.push(ReadyDelivery {
             id,
             function,
@@ -229,23 +230,33 @@ fn complete(
         Verdict::Dead(cause) => (rows::DEAD, None, Some(cause)),
     };
     // Two statements: an UPDATE that returns its row may fail half-way for all that SQLite knows, and copies every page
-    // that it changes for that.
-    let found: Option<(Owner, Option<String>, bool, Share)> = tx
-        .prepare_cached(
-            "SELECT function, replay, order_key, state = 0, origin, bytes FROM deliveries
-             WHERE id = ?1 AND state IN (0, 1)",
-        )?
-        .query_row([delivery], |r| Ok((rows::owner(r, 0)?, r.get(2)?, r.get(3)?, rows::share(r, 4)?)))
-        .optional()?;
-    let Some((owner, order_key, was_ready, share)) = found else { return Ok(Completed::Committed) };
+    // that it changes for that. Mostly the first is not needed.
+    let mut update = tx.prepare_cached(
+        "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1 WHERE id = ?1 AND state = ?5",
+    )?;
+    let mut end = |was: i64| update.execute(params![delivery, state, due_ms, cause, was]);
+    let young = counters.grown_up(*delivery);
+    let ended = young.is_some() && end(rows::READY)? == 1;
+    let found: Option<(Added, i64)> = match young {
+        Some(added) if ended => Some((added, rows::READY)),
+        _ => tx
+            .prepare_cached(
+                "SELECT function, replay, order_key, origin, bytes, state FROM deliveries
+                 WHERE id = ?1 AND state IN (0, 1)",
+            )?
+            .query_row([delivery], |r| {
+                Ok((Added { owner: rows::owner(r, 0)?, order_key: r.get(2)?, share: rows::share(r, 3)? }, r.get(5)?))
+            })
+            .optional()?,
+    };
+    let Some((Added { owner, order_key, share }, was)) = found else { return Ok(Completed::Committed) };
+    if !ended {
+        end(was)?;
+    }
     if let Some(stands) = stands {
         kept.apply(transaction, stands)?;
     }
-    tx.prepare_cached(
-        "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1 WHERE id = ?1",
-    )?
-    .execute(params![delivery, state, due_ms, cause])?;
-    counters.moved(owner, if was_ready { rows::READY } else { rows::RETRYING }, state);
+    counters.moved(owner, was, state);
     if state != rows::RETRYING {
         counters.backlog().went(share);
     }
