@@ -16,7 +16,9 @@ mod replays;
 mod retain;
 mod rows;
 mod state;
+mod sums;
 mod totals;
+mod wal;
 mod write;
 mod writer;
 
@@ -48,7 +50,7 @@ use crate::telemetry::CommitMetrics;
 
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
 /// What each version adds to the one before it, from version 2 on.
-const MIGRATIONS: [&str; 1] = [include_str!("sqlite/migrate/2.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("sqlite/migrate/2.sql"), include_str!("sqlite/migrate/3.sql")];
 const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
 /// Writes that may wait for the writer: four full group commits; callers wait for room beyond that.
@@ -61,7 +63,7 @@ pub struct SqliteStore {
     known: Arc<Known>,
     sink: Arc<Mutex<Option<CommitSink>>>,
     newest: watch::Receiver<Seq>,
-    failure: watch::Receiver<Option<String>>,
+    failed: watch::Sender<Option<String>>,
     backlog: Arc<Backlog>,
     instance: String,
     clock: Clock,
@@ -88,22 +90,29 @@ impl SqliteStore {
         make_folder(folder)
             .map_err(|e| StoreError::Failed(format!("cannot make the data folder {}: {e}", folder.display())))?;
         let path = folder.join("evoke.db");
-        let failed = |e: rusqlite::Error| failed(&path, &e);
-        let mut connection = Connection::open(&path).map_err(failed)?;
-        configure(&connection).map_err(failed)?;
+        if let Some(damage) = wal::damage(&path) {
+            return Err(StoreError::Damaged(damage));
+        }
+        let in_words = |e: rusqlite::Error| failed(&path, &e);
+        let mut connection = Connection::open(&path).map_err(in_words)?;
+        configure(&connection).map_err(in_words)?;
         // The files are there when something was read. SQLite syncs the folder too, and does not say when that fails.
-        connection.query_row("PRAGMA user_version", [], |_| Ok(())).map_err(failed)?;
+        connection.query_row("PRAGMA user_version", [], |_| Ok(())).map_err(in_words)?;
         folder::sync_folder(folder)
             .map_err(|e| StoreError::Failed(format!("syncing the data folder {} failed: {e}", folder.display())))?;
-        prepare(&mut connection).map_err(failed)??;
-        let instance: String =
-            connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |r| r.get(0)).map_err(failed)?;
-        let mut counters = totals::Counters::load(&connection).map_err(failed)?;
-        let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(failed)?;
+        prepare(&mut connection).map_err(in_words)??;
+        let instance = connection
+            .query_row("SELECT key, value, sum FROM meta WHERE key = 'instance'", [], |r| {
+                sums::verify(r, 0, 2, || "the store's name".into())?;
+                r.get::<_, String>(1)
+            })
+            .map_err(in_words)?;
+        let mut counters = totals::Counters::load(&connection).map_err(in_words)?;
+        let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(in_words)?;
 
-        let known = Arc::new(state::load(&connection).map_err(failed)?);
+        let known = Arc::new(state::load(&connection).map_err(in_words)?);
         let (newest_tx, newest) = watch::channel(counters.newest());
-        let (failure_tx, failure) = watch::channel(None);
+        let failed = watch::Sender::new(None);
         let (writes, queue) = mpsc::channel(WAITING_MAX);
         let sink = Arc::new(Mutex::new(None));
         let backlog = Arc::<Backlog>::default();
@@ -118,7 +127,7 @@ impl SqliteStore {
             sink: sink.clone(),
             newest: newest_tx,
             backlog: backlog.clone(),
-            failure: failure_tx,
+            failure: failed.clone(),
             metrics,
         };
         std::thread::Builder::new()
@@ -131,7 +140,7 @@ impl SqliteStore {
             known,
             sink,
             newest,
-            failure,
+            failed,
             backlog,
             instance,
             clock,
@@ -180,6 +189,22 @@ impl SqliteStore {
     ) -> Answer<T> {
         Readers::run(self.readers.clone(), query)
     }
+
+    /// The same for what is owed: where that cannot be found because the file is damaged, the store has failed, rather
+    /// than that it is looked for again and again.
+    fn read_owed<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Answer<T> {
+        let (failed, found) = (self.failed.clone(), self.read(query));
+        Answer::later(async move {
+            let found = found.await;
+            if let Err(StoreError::Damaged(reason)) = &found {
+                failed.send_replace(Some(reason.clone()));
+            }
+            found
+        })
+    }
 }
 
 async fn send<T>(writes: mpsc::Sender<Write>, write: Write, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
@@ -194,11 +219,15 @@ pub fn check_folder(folder: &Path) -> Result<CheckReport> {
     let connection = open_for_reading(&path).map_err(failed)?;
     // All rules look at one moment: a running process goes on writing.
     let moment = connection.unchecked_transaction().map_err(failed)?;
-    check::check(&moment).map_err(failed)
+    of_this_version(&moment).map_err(failed)??;
+    let mut report = check::check(&moment);
+    report.problems.splice(0..0, wal::damage(&path));
+    Ok(report)
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    sums::teach(connection)?;
     // Says something only before the first table is made.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     // To its end: whether the change was committed is said after the answer.
@@ -218,6 +247,24 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Whether a store that is only read has the schema of this version; the outer error is SQLite's.
+fn of_this_version(connection: &Connection) -> rusqlite::Result<Result<()>> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+    Ok(match version {
+        SCHEMA_VERSION => Ok(()),
+        1..SCHEMA_VERSION => Err(StoreError::Failed(format!(
+            "the store has schema version {version} and this program reads {SCHEMA_VERSION}: `evoke up` brings it forward"
+        ))),
+        other => Err(unknown_version(other)),
+    })
+}
+
+fn unknown_version(version: i64) -> StoreError {
+    StoreError::Failed(format!(
+        "the store has schema version {version} and this program knows {SCHEMA_VERSION}: run the newer Evoke that wrote it"
+    ))
+}
+
 /// Brings the schema to this version. The outer error is SQLite's, the inner says what a person can do.
 fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()>> {
     let transaction = connection.transaction()?;
@@ -228,7 +275,8 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()>> {
             let instance = uuid::Uuid::now_v7().simple().to_string();
             // The random tail of a version 7 UUID: short, and no two stores share it.
             let short = instance.get(20..).unwrap_or(&instance);
-            transaction.execute("INSERT INTO meta VALUES ('instance', ?1)", [short])?;
+            let sql = "INSERT INTO meta (key, value, sum) VALUES ('instance', ?1, sum_of('instance', ?1))";
+            transaction.execute(sql, [short])?;
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             transaction.commit()?;
             Ok(Ok(()))
@@ -242,9 +290,7 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()>> {
             transaction.commit()?;
             Ok(Ok(()))
         }
-        newer => Ok(Err(StoreError::Failed(format!(
-            "the store has schema version {newer} and this program knows {SCHEMA_VERSION}: run the newer Evoke that wrote it"
-        )))),
+        newer => Ok(Err(unknown_version(newer))),
     }
 }
 
@@ -323,7 +369,7 @@ impl Store for SqliteStore {
         after: DeliveryId,
         limit: usize,
     ) -> Answer<Vec<ReadyDelivery>> {
-        self.read(move |c| read::ready(c, function, stream, after, limit))
+        self.read_owed(move |c| read::ready(c, function, stream, after, limit))
     }
 
     fn due(
@@ -333,7 +379,7 @@ impl Store for SqliteStore {
         now_ms: UnixMs,
         limit: usize,
     ) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {
-        self.read(move |c| read::due(c, function, stream, now_ms, limit))
+        self.read_owed(move |c| read::due(c, function, stream, now_ms, limit))
     }
 
     fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
@@ -408,7 +454,7 @@ impl Store for SqliteStore {
     }
 
     fn check(&self) -> Answer<CheckReport> {
-        self.read(check::check)
+        self.read(|c| Ok(check::check(c)))
     }
 
     fn newest(&self) -> watch::Receiver<Seq> {
@@ -420,7 +466,7 @@ impl Store for SqliteStore {
     }
 
     fn failure(&self) -> BoxFuture<'static, String> {
-        let mut failure = self.failure.clone();
+        let mut failure = self.failed.subscribe();
         async move {
             loop {
                 if let Some(reason) = failure.borrow_and_update().clone() {

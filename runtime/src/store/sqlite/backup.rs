@@ -46,7 +46,7 @@ fn copy(from: &Path, new: &Path) -> Result<CheckReport> {
     store.execute("VACUUM INTO ?1", [path]).map_err(|e| failed(from, &e))?;
     file.sync_all().map_err(|e| StoreError::Failed(format!("syncing {} failed: {e}", new.display())))?;
     let copy = open_for_reading(new).map_err(|e| failed(new, &e))?;
-    let report = super::check::check(&copy).map_err(|e| failed(new, &e))?;
+    let report = super::check::check(&copy);
     match report.problems.first() {
         None => Ok(report),
         Some(problem) => {

@@ -93,11 +93,14 @@ pub(super) fn apply(
 
 fn register(tx: &Connection, names: &[String]) -> rusqlite::Result<Vec<FunctionId>> {
     let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO functions (name) VALUES (?1)")?;
+    let mut sum = tx.prepare_cached("UPDATE functions SET sum = sum_of(id, name) WHERE name = ?1")?;
     let mut select = tx.prepare_cached("SELECT id FROM functions WHERE name = ?1")?;
     names
         .iter()
         .map(|name| {
-            insert.execute([name])?;
+            if insert.execute([name])? > 0 {
+                sum.execute([name])?;
+            }
             select.query_row([name], |r| r.get(0))
         })
         .collect()
@@ -117,14 +120,7 @@ fn accept(
         .map(|new| insert_event(tx, dedup, counters, now_ms, new, ready))
         .collect::<rusqlite::Result<_>>()?;
     for mark in marks {
-        match &mark.value {
-            Some(value) => tx
-                .prepare_cached("INSERT OR REPLACE INTO marks (scope, key, value) VALUES (?1, ?2, ?3)")?
-                .execute(params![mark.scope, mark.key, value])?,
-            None => tx
-                .prepare_cached("DELETE FROM marks WHERE scope = ?1 AND key = ?2")?
-                .execute(params![mark.scope, mark.key])?,
-        };
+        rows::put_mark(tx, mark)?;
     }
     Ok(accepted)
 }
@@ -144,7 +140,7 @@ fn insert_event(
     counters.event();
     let seq = counters.newest();
     rows::insert_event(tx, seq, &event, lineage, now_ms, counters.last_delivery() + 1, deliveries.len())?;
-    let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
+    let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event, damage: None });
     for delivery in deliveries {
         insert_delivery(tx, counters, LIVE, now_ms, &stored, delivery, ready)?;
     }
@@ -172,9 +168,11 @@ pub(super) fn insert_delivery(
     let origin = if replay == LIVE { event.lineage.origin } else { Origin::default() };
     let share = Share { origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) };
     let id = counters.delivery(owner, state, share);
+    let key = order_key.as_deref();
+    let sum = rows::new_delivery_sum(id, event.seq, owner, &trigger, key, share, state, since_ms);
     tx.prepare_cached(
-        "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms, origin, bytes, replay)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms, origin, bytes, replay, sum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
         id,
@@ -186,7 +184,8 @@ pub(super) fn insert_delivery(
         since_ms,
         share.origin.0,
         share.bytes,
-        replay
+        replay,
+        sum
     ])?;
     if !blocked {
         ready.push(ReadyDelivery {
@@ -242,24 +241,17 @@ fn complete(
         kept.apply(transaction, stands)?;
     }
     tx.prepare_cached(
-        "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1 WHERE id = ?1",
+        "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1,
+           sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
+             + sum_of(?2, attempts + 1, forgiven, since_ms, ?3, ?4)
+         WHERE id = ?1",
     )?
     .execute(params![delivery, state, due_ms, cause])?;
     counters.moved(owner, if was_ready { rows::READY } else { rows::RETRYING }, state);
     if state != rows::RETRYING {
         counters.backlog().went(share);
     }
-    tx.prepare_cached(
-        "INSERT OR REPLACE INTO attempts (delivery, attempt, started_ms, duration_us, outcome, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-    )?
-    .execute(params![
-        delivery,
-        record.attempt,
-        record.started_ms,
-        i64::try_from(record.duration_us).unwrap_or(i64::MAX),
-        record.outcome,
-        record.message
-    ])?;
+    rows::put_attempt(tx, *delivery, record)?;
     if state == rows::DONE {
         for new in publishes {
             insert_event(tx, dedup, counters, now_ms, new.clone(), ready)?;
@@ -289,7 +281,11 @@ fn unblock_next(
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<()> {
     let Some((id, rows::BLOCKED)) = first_unfinished(tx, owner, key)? else { return Ok(()) };
-    tx.prepare_cached("UPDATE deliveries SET state = 0 WHERE id = ?1")?.execute([id])?;
+    tx.prepare_cached(
+        "UPDATE deliveries SET state = 0, sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
+           + sum_of(0, attempts, forgiven, since_ms, due_ms, cause) WHERE id = ?1",
+    )?
+    .execute([id])?;
     counters.moved(owner, rows::BLOCKED, rows::READY);
     ready.extend(read::ready_one(tx, id)?);
     Ok(())
@@ -307,7 +303,9 @@ fn redrive(
     for id in &ids {
         let (owner, share) = tx
             .prepare_cached(
-                "UPDATE deliveries SET state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2
+                "UPDATE deliveries SET state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2,
+                   sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
+                     + sum_of(0, attempts, attempts, ?2, NULL, NULL)
                  WHERE id = ?1 RETURNING function, replay, origin, bytes",
             )?
             .query_row(params![id, now_ms], |r| Ok((rows::owner(r, 0)?, rows::share(r, 2)?)))?;
@@ -328,7 +326,11 @@ fn purge(
     let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
     for id in &ids {
         let (owner, order_key): (Owner, Option<String>) = tx
-            .prepare_cached("UPDATE deliveries SET state = 5 WHERE id = ?1 RETURNING function, replay, order_key")?
+            .prepare_cached(
+                "UPDATE deliveries SET state = 5, sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
+                   + sum_of(5, attempts, forgiven, since_ms, due_ms, cause)
+                 WHERE id = ?1 RETURNING function, replay, order_key",
+            )?
             .query_row([id], |r| Ok((rows::owner(r, 0)?, r.get(2)?)))?;
         counters.moved(owner, rows::DEAD, rows::PURGED);
         if let Some(key) = order_key {
