@@ -35,14 +35,14 @@ fn offer(folder: &Path, items: &Items, count: usize) {
     });
 }
 
-/// Flips a bit of what the file has where `text` stands; once.
+/// Flips a bit wherever in the file `text` stands: in its row, and where the row was before its page was divided.
 fn damage(path: &Path, text: &str) {
     let mut file = std::fs::read(path).unwrap();
     let at: Vec<usize> =
         file.windows(text.len()).enumerate().filter(|(_, w)| *w == text.as_bytes()).map(|(at, _)| at).collect();
-    assert_eq!(at.len(), 1, "{text} stands in {} once", path.display());
+    assert!(!at.is_empty(), "{text} stands in {}", path.display());
     // Another letter or digit: what stands there then could be meant.
-    file[at[0] + text.len() - 3] ^= 4;
+    at.iter().for_each(|at| file[at + text.len() - 3] ^= 4);
     std::fs::write(path, file).unwrap();
 }
 
@@ -96,7 +96,7 @@ fn a_damaged_event_is_a_dead_letter_and_everything_else_goes_on() {
     let all: BTreeSet<usize> = (0..COUNT).filter(|number| *number != DAMAGED).collect();
     let there = items.verify(&all, listed.iter().map(|event| (event["type"].as_str().unwrap(), &event["data"])));
     assert_eq!((there["item"].len(), there["item.three"].len() as u64), (COUNT - 1, through));
-    assert!(!fails(&evoke, &["events"], &["is damaged"]).is_empty());
+    assert!(!fails(&evoke, &["events", "--after", "0"], &["is damaged"]).is_empty());
     let trace = evoke.json(&["trace", &seq.to_string()]);
     assert_eq!((&trace["event"], &trace["deliveries"][0]["state"]), (&Value::Null, &json!("dead")), "{trace:#}");
     assert!(trace["damaged"].as_str().unwrap().contains("is damaged"), "{trace:#}");

@@ -85,9 +85,11 @@ async fn the_log_cut_at_every_byte_of_its_last_commit_loses_that_commit_at_most(
     let crashed = Crashed::new().await;
     let (from, end) = crashed.last();
     assert_eq!(end, crashed.log.len());
-    let cuts: Vec<usize> = (from..=end).collect();
+    // In the short form all of the heads of frames and their ends, and some of the pages between.
+    let in_short = |cut: &usize| (cut - HEADER) % FRAME < 26 || (cut - HEADER) % FRAME > FRAME - 3 || cut % 13 == 0;
+    let cuts: Vec<usize> = (from..=end).filter(|cut| long() || in_short(cut)).collect();
     let mut opened = 0;
-    for cut in cuts {
+    for &cut in &cuts {
         let folder = crashed.with(&crashed.log[..cut]);
         let expected = if cut == end { BEFORE + LAST } else { BEFORE };
         // Reading is enough to see what is there; opening, which writes, is tried at some, and in full in the long form.
@@ -98,7 +100,7 @@ async fn the_log_cut_at_every_byte_of_its_last_commit_loses_that_commit_at_most(
             opened += 1;
         }
     }
-    println!("{} cuts, {opened} of them opened: 0 lost, 0 halves", end - from + 1);
+    println!("{} cuts of a commit of {} bytes, {opened} of them opened: 0 lost, 0 halves", cuts.len(), end - from);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,8 +124,11 @@ async fn a_log_with_a_flipped_bit_loses_its_last_commit_or_says_that_it_is_damag
                 assert!(*at >= last && there == BEFORE, "{there} are served, and nothing is said: {}", words())
             }
             Err(message) => {
-                assert!(*at < last, "{message}: {}", words());
-                assert!(message.contains("evoke.db-wal is damaged") && message.contains("truncate"), "{message}");
+                assert!(
+                    message.contains("evoke.db-wal is damaged") && message.contains("truncate"),
+                    "{message}: {}",
+                    words()
+                );
                 told.insert(*at);
                 let report = check_folder(folder.path()).unwrap();
                 assert!(report.problems[0].contains("evoke.db-wal is damaged"), "{:?}", report.problems);

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use rusqlite::{Connection, ffi};
+use rusqlite::{Connection, ErrorCode, ffi};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -219,10 +219,17 @@ pub fn check_folder(folder: &Path) -> Result<CheckReport> {
     let connection = open_for_reading(&path).map_err(failed)?;
     // All rules look at one moment: a running process goes on writing.
     let moment = connection.unchecked_transaction().map_err(failed)?;
-    of_this_version(&moment).map_err(failed)??;
-    let mut report = check::check(&moment);
-    report.problems.splice(0..0, wal::damage(&path));
-    Ok(report)
+    let log = wal::damage(&path);
+    match of_this_version(&moment).map_err(failed)? {
+        // All of the store may be in the log.
+        Err(_) if log.is_some() => Ok(CheckReport { problems: log.into_iter().collect(), ..CheckReport::default() }),
+        Err(error) => Err(error),
+        Ok(()) => {
+            let mut report = check::check(&moment);
+            report.problems.splice(0..0, log);
+            Ok(report)
+        }
+    }
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
@@ -253,15 +260,19 @@ fn of_this_version(connection: &Connection) -> rusqlite::Result<Result<()>> {
     Ok(match version {
         SCHEMA_VERSION => Ok(()),
         1..SCHEMA_VERSION => Err(StoreError::Failed(format!(
-            "the store has schema version {version} and this program reads {SCHEMA_VERSION}: `evoke up` brings it forward"
+            "{} has schema version {version} and this program reads {SCHEMA_VERSION}: `evoke up` brings it forward",
+            connection.path().unwrap_or_default()
         ))),
-        other => Err(unknown_version(other)),
+        other => Err(unknown_version(connection, other)),
     })
 }
 
-fn unknown_version(version: i64) -> StoreError {
+fn unknown_version(connection: &Connection, version: i64) -> StoreError {
+    let file = connection.path().unwrap_or_default();
     StoreError::Failed(format!(
-        "the store has schema version {version} and this program knows {SCHEMA_VERSION}: run the newer Evoke that wrote it"
+        "{file} has schema version {version} and this program knows {SCHEMA_VERSION}: run the newer Evoke that wrote it. \
+         Where there is none, the file is damaged: {}",
+        failure::remedy(file)
     ))
 }
 
@@ -284,13 +295,21 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()>> {
         SCHEMA_VERSION => Ok(Ok(())),
         older @ 1..SCHEMA_VERSION => {
             for migration in MIGRATIONS.iter().skip(usize::try_from(older - 1).unwrap_or_default()) {
-                transaction.execute_batch(migration)?;
+                match transaction.execute_batch(migration) {
+                    // It cannot be said in SQL: then it is not what it says to be.
+                    Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
+                        let file = transaction.path().unwrap_or_default();
+                        let what = format!("it says that it has schema version {older}, and has not ({error})");
+                        return Ok(Err(StoreError::Damaged(failure::damaged(file, what))));
+                    }
+                    other => other?,
+                }
             }
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             transaction.commit()?;
             Ok(Ok(()))
         }
-        newer => Ok(Err(unknown_version(newer))),
+        newer => Ok(Err(unknown_version(&transaction, newer))),
     }
 }
 

@@ -2,7 +2,8 @@
 //! that is where a commit was torn; so a bit that flipped further ahead would silently undo all commits behind it.
 //!
 //! A commit is torn only when it was the last: the next one is begun after it was synced. So where a frame is not whole,
-//! and behind the end of its commit another one begins, the frame was whole once. The format is that of "WAL-mode File
+//! and behind the end of its commit another one begins, the frame was whole once. That another one begins is seen by its
+//! sum, which goes on from that of the frame before. The format is that of "WAL-mode File
 //! Format" in SQLite's documentation.
 
 use std::ffi::OsString;
@@ -15,6 +16,8 @@ use super::failure::remedy;
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 const VERSION: u32 = 3_007_000;
+/// What a disk writes whole, or not at all.
+const SECTOR: u64 = 512;
 /// Salts that differ by so few bits are the same, and were damaged: those of an earlier log are as good as random.
 const SALT_BITS_MAX: u32 = 2;
 
@@ -31,7 +34,7 @@ pub(super) fn damage(path: &Path) -> Option<String> {
     let (what, without) = match found {
         Found::Header => ("its header is not what was written".to_owned(), 0),
         Found::Frame { number, whole_bytes } => {
-            (format!("its frame {number} is not what was written, and commits came after it"), whole_bytes)
+            (format!("its frame {number} is not what was written, and more was committed after it"), whole_bytes)
         }
     };
     Some(format!(
@@ -77,18 +80,14 @@ fn scan(path: &Path) -> io::Result<Option<Found>> {
         log.read_exact(&mut frame)?;
         let (head, page) = frame.split_at(FRAME_HEADER);
         let computed = format.sum(format.sum(chain, head.get(..8).unwrap_or_default()), page);
-        let is_commit = word(head, 4) != 0;
         if is_live(head, &format) == Live::Exactly && computed == stored(head) {
             chain = computed;
-            whole = if is_commit { number } else { whole };
+            whole = if word(head, 4) != 0 { number } else { whole };
             continue;
         }
         first_bad = Some(number);
         // Its own sum may be what is damaged.
-        if is_commit
-            && is_live(head, &format) != Live::Not
-            && follows(&mut log, &mut frame, &format, computed, number, frames)?
-        {
+        if ends_commit(head, &format, number) && follows(&mut log, &mut frame, &format, computed, number, frames)? {
             return Ok(Some(Found::Frame { number, whole_bytes: HEADER as u64 + whole * size }));
         }
         break;
@@ -97,9 +96,8 @@ fn scan(path: &Path) -> io::Result<Option<Found>> {
     for number in bad..=frames {
         log.seek(SeekFrom::Start(HEADER as u64 + (number - 1) * size))?;
         log.read_exact(&mut frame)?;
-        let is_commit = word(&frame, 4) != 0 && is_live(&frame, &format) != Live::Not;
         let sum = stored(&frame);
-        if is_commit && follows(&mut log, &mut frame, &format, sum, number, frames)? {
+        if ends_commit(&frame, &format, number) && follows(&mut log, &mut frame, &format, sum, number, frames)? {
             return Ok(Some(Found::Frame { number: bad, whole_bytes: HEADER as u64 + whole * size }));
         }
     }
@@ -122,6 +120,14 @@ fn follows(
     let (head, page) = frame.split_at(FRAME_HEADER);
     let computed = format.sum(format.sum(sum, head.get(..8).unwrap_or_default()), page);
     Ok(is_live(head, format) == Live::Exactly && computed == stored(head))
+}
+
+/// Whether a frame that may not be whole ended a commit. What says so has to be in the same sector as what says that the
+/// frame is of this log: else it may be left from another.
+fn ends_commit(head: &[u8], format: &Format, number: u64) -> bool {
+    let at = HEADER as u64 + (number - 1) * (FRAME_HEADER + format.page_bytes) as u64;
+    let is_one_sector = at / SECTOR == (at + 8) / SECTOR;
+    word(head, 4) != 0 && is_one_sector && is_live(head, format) != Live::Not
 }
 
 #[derive(PartialEq, Eq)]
