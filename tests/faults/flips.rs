@@ -51,7 +51,7 @@ fn a_flipped_bit_anywhere_in_the_file_is_harmless_or_told_and_nothing_wrong_is_e
                     let folder = TempDir::new().unwrap();
                     let mut damaged = file.clone();
                     damaged[at] ^= 1 << bit;
-                    let is_sampled = at % 8 == 0;
+                    let is_sampled = at.is_multiple_of(8);
                     let judge = judge(folder.path(), &damaged, original, is_sampled);
                     done.send((at, bit, runtime.block_on(judge))).unwrap();
                 }

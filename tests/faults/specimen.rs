@@ -166,13 +166,13 @@ impl Contents {
         }
         for after in [0, 20] {
             match store.events(EventFilter { after: Some(after), limit: ALL, ..EventFilter::default() }).await {
-                Ok(found) => found.into_iter().for_each(|stored| all.event("event", stored)),
+                Ok(found) => found.iter().for_each(|stored| all.event("event", stored)),
                 Err(error) => all.failed("events", &error),
             }
         }
         for seq in 1..=40 {
             match store.event(seq).await {
-                Ok(found) => found.into_iter().for_each(|stored| all.event("event", stored)),
+                Ok(found) => found.iter().for_each(|stored| all.event("event", stored)),
                 Err(error) => all.failed(&format!("event {seq}"), &error),
             }
             match store.deliveries(seq).await {
@@ -182,7 +182,7 @@ impl Contents {
         }
         for delivery in 1..=60 {
             match store.published(delivery).await {
-                Ok(found) => found.into_iter().for_each(|stored| all.event("event", stored)),
+                Ok(found) => found.iter().for_each(|stored| all.event("event", stored)),
                 Err(error) => all.failed(&format!("published by {delivery}"), &error),
             }
         }
@@ -191,18 +191,18 @@ impl Contents {
             Err(error) => all.failed("dead", &error),
         }
         match store.marks("/lab/files".into()).await {
-            Ok(found) => found.into_iter().for_each(|(key, value)| all.put(format!("mark {key}"), &value)),
+            Ok(found) => found.into_iter().for_each(|(key, value)| all.put(&format!("mark {key}"), &value)),
             Err(error) => all.failed("marks", &error),
         }
         for bucket in ["lab", "lab/one"] {
             let keys = store.state_keys(bucket, None, ALL).await;
             match keys {
-                Ok(keys) => keys.keys.iter().for_each(|key| all.put(format!("key {bucket} {key}"), &())),
+                Ok(keys) => keys.keys.iter().for_each(|key| all.put(&format!("key {bucket} {key}"), &())),
                 Err(error) => all.failed(&format!("keys {bucket}"), &error),
             }
             for key in ["counter", "key-0", "key-1", "key-2", "key-3", "key-4", "key-5", "key-6", "key-7"] {
                 match store.state(bucket, key).await {
-                    Ok(found) => found.into_iter().for_each(|entry| all.put(format!("state {bucket} {key}"), &entry)),
+                    Ok(found) => found.into_iter().for_each(|entry| all.put(&format!("state {bucket} {key}"), &entry)),
                     Err(error) => all.failed(&format!("state {bucket} {key}"), &error),
                 }
             }
@@ -211,20 +211,20 @@ impl Contents {
             Ok(found) => found.into_iter().for_each(|mut replay| {
                 let counts = std::mem::take(&mut replay.deliveries);
                 all.numbers.insert(format!("replay {}", replay.id), format!("{counts:?}"));
-                all.put(format!("replay {}", replay.id), &replay);
+                all.put(&format!("replay {}", replay.id), &replay);
             }),
             Err(error) => all.failed("replays", &error),
         }
-        all.put("instance".into(), &store.instance());
+        all.put("instance", &store.instance());
         all.numbers.insert("totals".into(), format!("{:?}", store.totals().await));
         all.numbers.insert("usage".into(), format!("{:?}", store.state_buckets()));
         all.numbers.insert("backlog".into(), format!("{:?}", store.backlog().total()));
         all
     }
 
-    fn put(&mut self, name: String, item: &dyn std::fmt::Debug) {
+    fn put(&mut self, name: &str, item: &dyn std::fmt::Debug) {
         let text = format!("{item:?}");
-        if let Some(before) = self.items.insert(name.clone(), text.clone()) {
+        if let Some(before) = self.items.insert(name.to_owned(), text.clone()) {
             assert_eq!(before, text, "{name} is said to be two things");
         }
     }
@@ -233,11 +233,11 @@ impl Contents {
         self.damaged.insert(name.to_owned(), error.to_string());
     }
 
-    fn event(&mut self, what: &str, stored: StoredEvent) {
+    fn event(&mut self, what: &str, stored: &StoredEvent) {
         let name = format!("{what} {}", stored.seq);
         match &stored.damage {
             Some(damage) => drop(self.damaged.insert(name, damage.to_string())),
-            None => self.put(name, &stored),
+            None => self.put(&name, stored),
         }
     }
 
@@ -247,13 +247,13 @@ impl Contents {
             if attempt.outcome == "damaged" {
                 self.damaged.insert(name, attempt.message.unwrap_or_default());
             } else {
-                self.put(name, &attempt);
+                self.put(&name, &attempt);
             }
         }
         let name = format!("delivery {}", record.id);
         match &record.damage {
             Some(damage) => drop(self.damaged.insert(name, damage.clone())),
-            None => self.put(name, &record),
+            None => self.put(&name, &record),
         }
     }
 
@@ -264,7 +264,7 @@ impl Contents {
                     let name = format!("{what} {}", delivery.id);
                     match &delivery.event.damage {
                         Some(damage) => drop(self.damaged.insert(name, damage.to_string())),
-                        None => self.put(name, &delivery),
+                        None => self.put(&name, &delivery),
                     }
                 }
             }

@@ -86,7 +86,8 @@ async fn the_log_cut_at_every_byte_of_its_last_commit_loses_that_commit_at_most(
     let (from, end) = crashed.last();
     assert_eq!(end, crashed.log.len());
     // In the short form all of the heads of frames and their ends, and some of the pages between.
-    let in_short = |cut: &usize| (cut - HEADER) % FRAME < 26 || (cut - HEADER) % FRAME > FRAME - 3 || cut % 13 == 0;
+    let in_short =
+        |cut: &usize| (cut - HEADER) % FRAME < 26 || (cut - HEADER) % FRAME > FRAME - 3 || cut.is_multiple_of(13);
     let cuts: Vec<usize> = (from..=end).filter(|cut| long() || in_short(cut)).collect();
     let mut opened = 0;
     for &cut in &cuts {
@@ -95,7 +96,7 @@ async fn the_log_cut_at_every_byte_of_its_last_commit_loses_that_commit_at_most(
         // Reading is enough to see what is there; opening, which writes, is tried at some, and in full in the long form.
         let report = check_folder(folder.path()).unwrap();
         assert_eq!((report.problems, report.totals.events), (vec![], expected as u64), "cut at {cut}");
-        if long() || cut % 50 == 0 || cut + 100 > end {
+        if long() || cut.is_multiple_of(50) || cut + 100 > end {
             assert_eq!(served(folder.path()).await, Ok(expected), "cut at {cut}");
             opened += 1;
         }
@@ -121,7 +122,7 @@ async fn a_log_with_a_flipped_bit_loses_its_last_commit_or_says_that_it_is_damag
             Ok(there) if there == BEFORE + LAST => {}
             // It cannot be told from a commit that was torn.
             Ok(there) => {
-                assert!(*at >= last && there == BEFORE, "{there} are served, and nothing is said: {}", words())
+                assert!(*at >= last && there == BEFORE, "{there} are served, and nothing is said: {}", words());
             }
             Err(message) => {
                 assert!(

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use super::schema::{MIGRATIONS, SCHEMA_VERSION};
 use super::*;
 use crate::event::Event;
 use crate::store::{AttemptRecord, Lineage, Mark, NewDelivery, Origin};
