@@ -99,7 +99,7 @@ async fn a_store_of_the_second_version_gets_the_sums_of_all_its_rows() {
           VALUES (2, 'e', '/s', 't', '{\"x\":\"y\"}', 2, x'6869', 5, 2, 2, 0);
         INSERT INTO known VALUES (1, 'before', '/s', 4);
         INSERT INTO deliveries (id, event, function, trigger, order_key, state, attempts, since_ms, cause, origin, bytes)
-          VALUES (2, 2, 1, 'on[0]', NULL, 0, 0, 5, NULL, -7, 3), (3, 2, 1, 'on[1]', 'k', 4, 1, 5, 'reject: why', -7, 3);
+          VALUES (2, 2, 1, 'on[0]', NULL, 0, 0, 5, NULL, 7, 3), (3, 2, 1, 'on[1]', 'k', 4, 1, 5, 'reject: why', 7, 3);
         INSERT INTO attempts VALUES (3, 1, 6, 7, 'reject', 'why');
         INSERT INTO replays VALUES (1, '{}', 8, 2, 2, 2, 0);
         INSERT INTO marks VALUES ('/s', 'k', x'00ff'); INSERT INTO state VALUES ('shop/a', 'k', x'31', 9);

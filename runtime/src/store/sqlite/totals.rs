@@ -135,7 +135,8 @@ fn pending(c: &Connection) -> rusqlite::Result<Change> {
     )?;
     let mut groups = groups.query([])?;
     while let Some(row) = groups.next()? {
-        change.found(Origin(row.get(0)?), row.get(1)?, row.get(2)?);
+        // One that is damaged is nobody's: it is never run, and nothing has to wait for that.
+        change.found(Origin(row.get(0).unwrap_or_default()), row.get(1)?, row.get(2)?);
     }
     Ok(change)
 }
