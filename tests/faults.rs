@@ -5,6 +5,7 @@
 //! random comes from `EVOKE_SEED`, which every failure names.
 
 mod disk;
+mod flips;
 mod full_disk;
 mod io_errors;
 pub(crate) mod items;
@@ -12,4 +13,6 @@ mod power;
 pub(crate) mod producers;
 pub(crate) mod random;
 mod shim;
+mod specimen;
+mod torn;
 mod trace;

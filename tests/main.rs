@@ -8,6 +8,7 @@ mod backup;
 mod campaign;
 mod commands;
 mod crash;
+mod damage;
 mod dedup;
 mod fates;
 mod faults;

@@ -90,7 +90,7 @@ impl Refused {
             Self::Overloaded { .. } => Refusal::Overloaded,
             Self::Crowding { .. } => Refusal::Crowding,
             Self::Store(StoreError::Full) => Refusal::DiskFull,
-            Self::Store(StoreError::Failed(_) | StoreError::Closed) => Refusal::StoreFailed,
+            Self::Store(StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::Closed) => Refusal::StoreFailed,
         }
     }
 }

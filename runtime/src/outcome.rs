@@ -49,6 +49,11 @@ pub enum Outcome {
         /// Why.
         message: String,
     },
+    /// The event that is owed is not what was accepted: the disk lost it, and nobody is handed what is left.
+    Damaged {
+        /// What is damaged, in which file.
+        message: String,
+    },
     /// The event came this way too often: a loop of functions, stopped at the hop limit.
     Loop {
         /// How many functions the chain went through.
@@ -58,8 +63,19 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every [`Outcome::kind`].
-    pub const KINDS: [&'static str; 10] =
-        ["done", "retry", "reject", "trap", "timeout", "out-of-memory", "denied", "quota", "unavailable", "loop"];
+    pub const KINDS: [&'static str; 11] = [
+        "done",
+        "retry",
+        "reject",
+        "trap",
+        "timeout",
+        "out-of-memory",
+        "denied",
+        "quota",
+        "unavailable",
+        "damaged",
+        "loop",
+    ];
 
     /// The word for this outcome in tables, JSON, metrics and the store.
     pub fn kind(&self) -> &'static str {
@@ -73,6 +89,7 @@ impl Outcome {
             Self::Denied { .. } => "denied",
             Self::Quota { .. } => "quota",
             Self::Unavailable { .. } => "unavailable",
+            Self::Damaged { .. } => "damaged",
             Self::Loop { .. } => "loop",
         }
     }
@@ -86,7 +103,8 @@ impl Outcome {
             | Self::Trap { message }
             | Self::Denied { message }
             | Self::Quota { message }
-            | Self::Unavailable { message } => Some(message.clone()),
+            | Self::Unavailable { message }
+            | Self::Damaged { message } => Some(message.clone()),
             Self::Timeout { limit } => Some(format!("ended at its time-out of {limit:?}")),
             Self::OutOfMemory { limit_bytes } => {
                 Some(format!("needed more than its {} KiB of memory", limit_bytes / 1024))
@@ -106,7 +124,7 @@ impl Outcome {
             | Self::OutOfMemory { .. }
             | Self::Quota { .. }
             | Self::Unavailable { .. } => true,
-            Self::Done | Self::Reject { .. } | Self::Denied { .. } | Self::Loop { .. } => false,
+            Self::Done | Self::Reject { .. } | Self::Denied { .. } | Self::Damaged { .. } | Self::Loop { .. } => false,
         }
     }
 }
@@ -209,7 +227,8 @@ mod tests {
             Outcome::OutOfMemory { limit_bytes: 0 },
             Outcome::Denied { message: message.clone() },
             Outcome::Quota { message: message.clone() },
-            Outcome::Unavailable { message },
+            Outcome::Unavailable { message: message.clone() },
+            Outcome::Damaged { message },
             Outcome::Loop { hops: 1 },
         ];
         assert_eq!(all.map(|outcome| outcome.kind()), Outcome::KINDS);

@@ -107,6 +107,17 @@ pub struct StoredEvent {
     pub lineage: Lineage,
     /// The event.
     pub event: Arc<Event>,
+    /// What is wrong, where it is not what was written: then there is nothing in `event` or `lineage`, and nobody is
+    /// handed it.
+    pub damage: Option<Arc<str>>,
+}
+
+impl StoredEvent {
+    /// What stands for an event that is not what was written.
+    pub fn damaged(seq: Seq, damage: impl Into<Arc<str>>) -> Self {
+        let (lineage, event, damage) = (Lineage::default(), Arc::default(), Some(damage.into()));
+        Self { seq, accepted_ms: 0, lineage, event, damage }
+    }
 }
 
 /// A delivery that can run now, or could when its retry is due.
@@ -126,7 +137,7 @@ pub struct ReadyDelivery {
     pub since_ms: UnixMs,
     /// The replay that offers the event again; `None` for a live delivery.
     pub replay: Option<ReplayId>,
-    /// The event that is owed.
+    /// The event that is owed. Where it is damaged, the delivery has to be given up.
     pub event: Arc<StoredEvent>,
 }
 
@@ -242,6 +253,27 @@ pub struct DeliveryRecord {
     pub due_ms: Option<UnixMs>,
     /// The attempts that ended, in order.
     pub attempts: Vec<AttemptRecord>,
+    /// What is wrong, where it is not what was written: then nothing but `id` is known of it.
+    pub damage: Option<String>,
+}
+
+impl DeliveryRecord {
+    /// What stands for a delivery that is not what was written.
+    pub fn damaged(id: DeliveryId, state: DeliveryState, damage: String) -> Self {
+        Self {
+            id,
+            event: 0,
+            function: String::new(),
+            trigger: String::new(),
+            order_key: None,
+            replay: None,
+            state,
+            cause: None,
+            due_ms: None,
+            attempts: Vec::new(),
+            damage: Some(damage),
+        }
+    }
 }
 
 /// How long a source and id are known by default: longer than producers try again, short enough that nobody waits for
@@ -255,6 +287,10 @@ pub enum StoreError {
     /// knows what is on disk. What was written with it may be there then, or not: whole or not at all.
     #[error("the store failed: {0}")]
     Failed(String),
+    /// What is on disk is not what was written there: nothing of it is handed out. When writing comes upon it the store
+    /// takes no more writes, as after [`StoreError::Failed`]; whoever only reads can read something else.
+    #[error("{0}")]
+    Damaged(String),
     /// The disk is full. Nothing of the call was committed; writes work again when there is room.
     #[error("the store has no room left on its disk; nothing was written")]
     Full,

@@ -11,10 +11,9 @@ use serde::Deserialize;
 
 use super::problem::{Params, Problem, json_body};
 use super::stream::{Ended, Lines, ndjson};
-use super::view::{Count, DeadLetter, Envelope, Which, event_json};
+use super::view::{Count, DeadLetter, Envelope, Which};
 use super::{Admin, Answer};
-use crate::clock::rfc3339;
-use crate::event::{Data, Event};
+use crate::event::Data;
 use crate::store::{DeadFilter, DeliveryRecord, DeliveryState, Store, StoredEvent};
 
 const LIMIT_DEFAULT: usize = 100;
@@ -41,10 +40,10 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>, Params(wanted): Params
 
 async fn write(store: Arc<dyn Store>, found: Vec<DeliveryRecord>, lines: Lines) -> Result<(), Ended> {
     for record in found {
-        let Some(stored) = store.event(record.event).await? else { continue };
-        let StoredEvent { seq, accepted_ms, event, .. } = stored;
-        let event = event_json(&Event { data: Data::None, ..(*event).clone() });
-        let event = Envelope { seq, accepted: rfc3339(accepted_ms), event };
+        let missing = || StoredEvent::damaged(record.event, "it is not in the store any more");
+        let mut stored = store.event(record.event).await?.unwrap_or_else(missing);
+        Arc::make_mut(&mut stored.event).data = Data::None;
+        let event = Envelope::from(&stored);
         // Strings, numbers and JSON always serialise.
         let line = serde_json::to_string(&DeadLetter { delivery: record.into(), event }).unwrap_or_default();
         lines.send([line]).await?;
@@ -60,7 +59,8 @@ pub(super) async fn one(State(admin): State<Arc<Admin>>, Path(delivery): Path<St
         let detail = format!("delivery {id} is no dead letter: it is {}", record.state.name());
         return Err(Problem::not_found(detail));
     }
-    let event = admin.store.event(record.event).await?.ok_or_else(missing)?;
+    let gone = || StoredEvent::damaged(record.event, "it is not in the store any more");
+    let event = admin.store.event(record.event).await?.unwrap_or_else(gone);
     Ok(Json(DeadLetter { delivery: record.into(), event: (&event).into() }))
 }
 

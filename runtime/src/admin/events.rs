@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::problem::{Params, Problem, json_body};
 use super::stream::{Ended, Lines, ndjson};
-use super::view::{Envelope, Posted, PostedEvent};
+use super::view::{Damaged, Envelope, Posted, PostedEvent};
 use super::{Admin, Answer};
 use crate::bus::{Offer, Origin};
 use crate::clock::{Clock, rfc3339};
@@ -42,7 +42,10 @@ pub(super) struct Wanted {
 
 impl Wanted {
     fn line(&self, stored: &StoredEvent) -> String {
-        if self.envelope {
+        if let Some(damage) = &stored.damage {
+            let damaged = Damaged { damaged: damage.to_string(), seq: stored.seq };
+            serde_json::to_string(&damaged).unwrap_or_default()
+        } else if self.envelope {
             // Strings, numbers and JSON always serialise.
             serde_json::to_string(&Envelope::from(stored)).unwrap_or_default()
         } else {
@@ -107,11 +110,19 @@ async fn before_newest(store: &dyn Store, filter: &EventFilter, limit: usize) ->
 }
 
 pub(super) async fn one(State(admin): State<Arc<Admin>>, Path(reference): Path<String>) -> Answer<Json<Envelope>> {
-    let stored = find(&*admin.store, &reference).await?;
+    let stored = intact(find(&*admin.store, &reference).await?)?;
     Ok(Json((&stored).into()))
 }
 
-/// The event that a reference means: its number, else its id.
+/// The same event, unless it is damaged.
+pub(super) fn intact(stored: StoredEvent) -> Answer<StoredEvent> {
+    match stored.damage {
+        Some(damage) => Err(StoreError::Damaged(damage.to_string()).into()),
+        None => Ok(stored),
+    }
+}
+
+/// The event that a reference means: its number, else its id. It may be damaged.
 pub(super) async fn find(store: &dyn Store, reference: &str) -> Answer<StoredEvent> {
     if let Ok(seq) = reference.parse()
         && let Some(stored) = store.event(seq).await?
@@ -128,7 +139,16 @@ pub(super) async fn find(store: &dyn Store, reference: &str) -> Answer<StoredEve
     }
     match seqs.as_slice() {
         [] => Err(missing()),
-        [seq] => store.event(*seq).await?.ok_or_else(missing),
+        [seq] => {
+            let stored = store.event(*seq).await?.ok_or_else(missing)?;
+            if stored.damage.is_none() && stored.event.id != reference {
+                let detail = format!(
+                    "the index of ids is damaged: it names event {seq} for {reference}; `evoke check` says more"
+                );
+                return Err(StoreError::Damaged(detail).into());
+            }
+            Ok(stored)
+        }
         _ => {
             let numbers: Vec<_> = seqs.iter().map(ToString::to_string).collect();
             let numbers = numbers.join(", ");

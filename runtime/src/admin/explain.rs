@@ -21,7 +21,7 @@ pub(super) async fn explain(
     Path(reference): Path<String>,
     Params(wanted): Params<Wanted>,
 ) -> Answer<Json<Vec<Explained>>> {
-    let stored = events::find(&*admin.store, &reference).await?;
+    let stored = events::intact(events::find(&*admin.store, &reference).await?)?;
     let explained = (admin.explain)(&stored.event, wanted.function.as_deref());
     let explained = explained.map_err(|e| Problem::malformed(format!("the event's data cannot be matched: {e}")))?;
     match wanted.function {

@@ -74,7 +74,9 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Full | StoreError::Closed => Self::later(RETRY_AFTER_S, error.to_string()),
-            StoreError::Failed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            StoreError::Failed(_) | StoreError::Damaged(_) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            }
         }
     }
 }

@@ -27,8 +27,20 @@ pub struct Envelope {
     pub seq: Seq,
     /// When it was accepted.
     pub accepted: String,
-    /// The event.
+    /// The event; null when it is damaged.
     pub event: EventJson,
+    /// What is wrong with it on disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<String>,
+}
+
+/// What stands in a list in place of an event that is damaged: `damaged` comes first, as it does in no event.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Damaged {
+    /// What is wrong with it on disk.
+    pub damaged: String,
+    /// Its position.
+    pub seq: Seq,
 }
 
 /// What became of events that were posted.
@@ -64,8 +76,11 @@ pub struct Node {
     /// The event from outside that started the chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<Seq>,
-    /// The event.
+    /// The event; null when it is damaged.
     pub event: EventJson,
+    /// What is wrong with it on disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<String>,
     /// The deliveries that it is owed, in order.
     pub deliveries: Vec<Delivery>,
     /// Why its deliveries are not shown, when they are not: the trace got too large here. Tracing this event shows them.
@@ -93,7 +108,7 @@ pub struct Delivery {
     /// The replay that offered the event again; absent for a live delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<ReplayId>,
-    /// `ready`, `retrying`, `blocked`, `done`, `dead` or `purged`.
+    /// `ready`, `retrying`, `blocked`, `done`, `dead` or `purged`; `damaged` when nothing else is known of it.
     pub state: String,
     /// Why it was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,7 +135,8 @@ pub struct Attempt {
     pub started: String,
     /// How long it took.
     pub duration_us: u64,
-    /// How it ended: `done`, `retry`, `reject`, `trap`, `timeout`, `out-of-memory`, `denied`, `quota`, `unavailable`, `loop`.
+    /// How it ended: `done`, `retry`, `reject`, `trap`, `timeout`, `out-of-memory`, `denied`, `quota`, `unavailable`,
+    /// `damaged`, `loop`.
     pub outcome: String,
     /// What is known beyond that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -330,15 +346,18 @@ pub(super) fn event_json(event: &Event) -> EventJson {
 
 impl From<&StoredEvent> for Envelope {
     fn from(stored: &StoredEvent) -> Self {
-        Self { seq: stored.seq, accepted: rfc3339(stored.accepted_ms), event: event_json(&stored.event) }
+        let damaged = stored.damage.as_deref().map(Into::into);
+        let event = if damaged.is_some() { RawValue::NULL.to_owned() } else { event_json(&stored.event) };
+        Self { seq: stored.seq, accepted: rfc3339(stored.accepted_ms), event, damaged }
     }
 }
 
 impl From<&StoredEvent> for Node {
     fn from(stored: &StoredEvent) -> Self {
-        let Envelope { seq, accepted, event } = stored.into();
+        let Envelope { seq, accepted, event, damaged } = stored.into();
         let store::Lineage { cause: published_by, root, hops, .. } = stored.lineage;
-        Self { seq, accepted, hops, published_by, root, event, deliveries: Vec::new(), cut: None, missing: None }
+        let deliveries = Vec::new();
+        Self { seq, accepted, hops, published_by, root, event, damaged, deliveries, cut: None, missing: None }
     }
 }
 
@@ -351,8 +370,8 @@ impl From<DeliveryRecord> for Delivery {
             trigger: record.trigger,
             order_key: record.order_key,
             replay: record.replay,
-            state: record.state.name().into(),
-            cause: record.cause,
+            state: if record.damage.is_some() { "damaged" } else { record.state.name() }.into(),
+            cause: record.damage.or(record.cause),
             due: record.due_ms.map(rfc3339),
             attempts: record.attempts.into_iter().map(Attempt::from).collect(),
             published: Vec::new(),

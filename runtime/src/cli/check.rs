@@ -1,7 +1,7 @@
 //! `check`: conservation and integrity, from the store itself.
 
 use super::table::table;
-use super::text::{colour, columns, count, print, print_json};
+use super::text::{colour, columns, count, plain, print, print_json};
 use super::{Common, Failure};
 use crate::admin::view::Check;
 use crate::store::sqlite;
@@ -53,7 +53,11 @@ fn human(check: &Check, columns: Option<usize>) -> String {
         return text + &format!("{ok}ok{ok:#}: nothing is missing, and the store is sound");
     }
     let bad = colour("dead");
-    text + &format!("{bad}{}{bad:#}\n  {}", count(problems.len(), "problem"), problems.join("\n  "))
+    text + &format!(
+        "{bad}{}{bad:#}\n  {}",
+        count(problems.len(), "problem"),
+        problems.iter().map(|problem| plain(problem)).collect::<Vec<_>>().join("\n  ")
+    )
 }
 
 #[cfg(test)]

@@ -128,6 +128,9 @@ fn show(letter: &DeadLetter) -> String {
         text += &format!("{DIM}attempt {attempt} at {time}, {took}{DIM:#} {style}{outcome}{style:#} {message}\n");
     }
     text += &format!("{BOLD}event {}{BOLD:#} {DIM}accepted {}{DIM:#}", event.seq, local_time(&event.accepted));
+    if let Some(damage) = &event.damaged {
+        return text + "\n" + &plain(damage);
+    }
     let value: Result<serde_json::Value, _> = serde_json::from_str(event.event.get());
     // As it is where it is nested too deeply to be read.
     let json = value.and_then(|value| serde_json::to_string_pretty(&value));

@@ -5,7 +5,7 @@ use clap::Args;
 use super::client::{Client, read};
 use super::text::{self, DIM, Glance, compact, cut, local_time, plain, print, print_raw};
 use super::{Common, Failure};
-use crate::admin::view::Envelope;
+use crate::admin::view::{Damaged, Envelope};
 
 /// As many as are seen without scrolling.
 const NEWEST: usize = 20;
@@ -43,9 +43,17 @@ impl Events {
         query.extend(self.source.map(|source| ("source", source)));
         query.extend(self.after.map(|after| ("after", after.to_string())));
         let columns = text::columns();
+        let mut is_whole = true;
         Client::find(common)?.lines("/api/v1/events", &query, |line| {
+            if line.starts_with(r#"{"damaged":"#) {
+                is_whole = false;
+                let damaged: Damaged = read(line)?;
+                Failure::Failed(damaged.damaged).report();
+                return Ok(());
+            }
             if common.reach.json { print_raw(line) } else { print(&human(&read(line)?, columns)) }
-        })
+        })?;
+        if is_whole { Ok(()) } else { Err(Failure::Reported) }
     }
 }
 

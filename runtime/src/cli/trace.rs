@@ -44,6 +44,10 @@ fn event(node: &Node, first: &str, rest: &str, text: &mut String) {
         "{DIM}{first}{DIM:#}{BOLD}{type_}{BOLD:#} {DIM}event {} {id} from {source} at {time}{DIM:#}\n",
         node.seq
     );
+    if let Some(damage) = &node.damaged {
+        let style = colour("damaged");
+        *text += &format!("{DIM}{rest}{DIM:#}{style}damaged{style:#} {}\n", plain(damage));
+    }
     let mut left = node.deliveries.len();
     for owed in &node.deliveries {
         left -= 1;

@@ -64,7 +64,10 @@ async fn run(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery) -> (Compl
     let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
     let call = call(inner, delivery, attempt);
     let mut measured = Measured::start(inner.bus.spans(), &worker.metrics.name, delivery, &call);
-    let Ran { mut outcome, mut published, state, duration } = worker.runner.run(call).await;
+    let Ran { mut outcome, mut published, state, duration } = match &delivery.event.damage {
+        None => worker.runner.run(call).await,
+        Some(damage) => lost(damage),
+    };
     let mut publishes = Vec::new();
     if outcome == Outcome::Done {
         measured.publishes(inner.bus.spans(), delivery, &mut published);
@@ -89,6 +92,13 @@ async fn run(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery) -> (Compl
     };
     let (id, function) = (delivery.id, delivery.function);
     (Completion { delivery: id, function, record, verdict, publishes, state }, measured)
+}
+
+/// How an attempt ends for which there is no event: another would find none either.
+fn lost(damage: &str) -> Ran {
+    let message = format!("{damage}; put a backup in place of the file, or purge this dead letter");
+    let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
+    Ran { outcome: Outcome::Damaged { message }, published, state, duration }
 }
 
 /// What becomes of an attempt that was done, but for the room in a bucket of its state.

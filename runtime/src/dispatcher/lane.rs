@@ -204,7 +204,8 @@ mod tests {
 
     fn delivery(id: DeliveryId) -> ReadyDelivery {
         let event = Event::from_json(br#"{"id":"1","source":"/a","type":"t"}"#, |_| {}).unwrap();
-        let event = StoredEvent { seq: id, accepted_ms: 0, lineage: Lineage::default(), event: Arc::new(event) };
+        let (lineage, event) = (Lineage::default(), Arc::new(event));
+        let event = StoredEvent { seq: id, accepted_ms: 0, lineage, event, damage: None };
         let (trigger, event) = ("on[0]".into(), Arc::new(event));
         ReadyDelivery { id, function: 1, trigger, attempts: 0, attempts_forgiven: 0, since_ms: 0, replay: None, event }
     }

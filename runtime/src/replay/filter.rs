@@ -89,6 +89,10 @@ impl Wanted {
 
     /// Who is offered an event again.
     pub(super) fn deliveries(&self, router: &Router, event: &StoredEvent) -> Vec<NewDelivery> {
+        if let Some(damage) = &event.damage {
+            tracing::error!("{damage}; it is not replayed");
+            return Vec::new();
+        }
         let event = &*event.event;
         // Who was accepted is an event: its data is what it says.
         let meant = self.pattern.as_ref().is_none_or(|pattern| pattern.matches(&event.view()).unwrap_or_default());

@@ -16,9 +16,12 @@ mod readers;
 mod replays;
 mod retain;
 mod rows;
+mod schema;
 mod state;
+mod sums;
 mod syncer;
 mod totals;
+mod wal;
 mod write;
 mod writer;
 
@@ -30,7 +33,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use rusqlite::{Connection, ffi};
+use rusqlite::Connection;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -49,11 +52,6 @@ use crate::clock::{Clock, UnixMs};
 use crate::state::{Entry, Keys, Place, Transaction, Usage};
 use crate::telemetry::CommitMetrics;
 
-const SCHEMA: &str = include_str!("sqlite/schema.sql");
-/// What each version adds to the one before it, from version 2 on.
-const MIGRATIONS: [&str; 1] = [include_str!("sqlite/migrate/2.sql")];
-const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
-
 /// Writes that may wait for the writer: four full group commits; callers wait for room beyond that.
 const WAITING_MAX: usize = 4096;
 
@@ -64,7 +62,7 @@ pub struct SqliteStore {
     known: Arc<Known>,
     sink: Arc<Mutex<Option<CommitSink>>>,
     newest: watch::Receiver<Seq>,
-    failure: watch::Receiver<Option<String>>,
+    failed: watch::Sender<Option<String>>,
     backlog: Arc<Backlog>,
     instance: String,
     clock: Clock,
@@ -91,28 +89,35 @@ impl SqliteStore {
         make_folder(folder)
             .map_err(|e| StoreError::Failed(format!("cannot make the data folder {}: {e}", folder.display())))?;
         let path = folder.join("evoke.db");
-        let failed = |e: rusqlite::Error| failed(&path, &e);
-        let mut connection = Connection::open(&path).map_err(failed)?;
-        configure(&connection).map_err(failed)?;
+        if let Some(damage) = wal::damage(&path) {
+            return Err(StoreError::Damaged(damage));
+        }
+        let in_words = |e: rusqlite::Error| failed(&path, &e);
+        let mut connection = Connection::open(&path).map_err(in_words)?;
+        schema::configure(&connection).map_err(in_words)?;
         // The files are there when something was read. SQLite syncs the folder too, and does not say when that fails.
-        connection.query_row("PRAGMA user_version", [], |_| Ok(())).map_err(failed)?;
+        connection.query_row("PRAGMA user_version", [], |_| Ok(())).map_err(in_words)?;
         folder::sync_folder(folder)
             .map_err(|e| StoreError::Failed(format!("syncing the data folder {} failed: {e}", folder.display())))?;
-        prepare(&mut connection).map_err(failed)??;
-        let instance: String =
-            connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |r| r.get(0)).map_err(failed)?;
-        let mut counters = totals::Counters::load(&connection).map_err(failed)?;
-        let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(failed)?;
+        schema::prepare(&mut connection).map_err(in_words)??;
+        let instance = connection
+            .query_row("SELECT key, value, sum FROM meta WHERE key = 'instance'", [], |r| {
+                sums::verify(r, 0, 2, || "the store's name".into())?;
+                r.get::<_, String>(1)
+            })
+            .map_err(in_words)?;
+        let mut counters = totals::Counters::load(&connection).map_err(in_words)?;
+        let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(in_words)?;
 
-        let known = Arc::new(state::load(&connection).map_err(failed)?);
+        let known = Arc::new(state::load(&connection).map_err(in_words)?);
         let (newest_tx, newest) = watch::channel(counters.newest());
-        let (failure_tx, failure) = watch::channel(None);
+        let failed = watch::Sender::new(None);
         let (writes, queue) = mpsc::channel(WAITING_MAX);
         let sink = Arc::new(Mutex::new(None));
         let backlog = Arc::<Backlog>::default();
         backlog.apply(counters.backlog());
         // From here on commits are synced by ours, before anybody is told; SQLite syncs when it copies the log.
-        connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(in_words)?;
         let log = File::open(folder.join("evoke.db-wal"))
             .map_err(|e| StoreError::Failed(format!("{}-wal: opening failed: {e}", path.display())))?;
         let syncer = syncer::Syncer {
@@ -120,7 +125,7 @@ impl SqliteStore {
             log,
             sink: sink.clone(),
             newest: newest_tx,
-            failure: failure_tx,
+            failure: failed.clone(),
             metrics,
         };
         let writer = writer::Writer {
@@ -143,7 +148,7 @@ impl SqliteStore {
             known,
             sink,
             newest,
-            failure,
+            failed,
             backlog,
             instance,
             clock,
@@ -192,6 +197,22 @@ impl SqliteStore {
     ) -> Answer<T> {
         Readers::run(self.readers.clone(), query)
     }
+
+    /// The same for what is owed: where that cannot be found because the file is damaged, the store has failed, rather
+    /// than that it is looked for again and again.
+    fn read_owed<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Answer<T> {
+        let (failed, found) = (self.failed.clone(), self.read(query));
+        Answer::later(async move {
+            let found = found.await;
+            if let Err(StoreError::Damaged(reason)) = &found {
+                failed.send_replace(Some(reason.clone()));
+            }
+            found
+        })
+    }
 }
 
 async fn send<T>(writes: mpsc::Sender<Write>, write: Write, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
@@ -206,57 +227,16 @@ pub fn check_folder(folder: &Path) -> Result<CheckReport> {
     let connection = open_for_reading(&path).map_err(failed)?;
     // All rules look at one moment: a running process goes on writing.
     let moment = connection.unchecked_transaction().map_err(failed)?;
-    check::check(&moment).map_err(failed)
-}
-
-fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    // Says something only before the first table is made.
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    // To its end: whether the change was committed is said after the answer.
-    let mut journal = connection.prepare("PRAGMA journal_mode = WAL")?;
-    let modes = journal.query_map([], |r| r.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-    if modes != ["wal"] {
-        let message = format!("it has no write-ahead log: its journal mode is {modes:?}");
-        return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(message)));
-    }
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    // The writer does it, and looks at how it went.
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.pragma_update(None, "cache_size", -16_384)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    // A plan does not depend on the values that are bound: SQLite would prepare again for each.
-    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    Ok(())
-}
-
-/// Brings the schema to this version. The outer error is SQLite's, the inner says what a person can do.
-fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()>> {
-    let transaction = connection.transaction()?;
-    let version: i64 = transaction.query_row("PRAGMA user_version", [], |r| r.get(0))?;
-    match version {
-        0 => {
-            transaction.execute_batch(SCHEMA)?;
-            let instance = uuid::Uuid::now_v7().simple().to_string();
-            // The random tail of a version 7 UUID: short, and no two stores share it.
-            let short = instance.get(20..).unwrap_or(&instance);
-            transaction.execute("INSERT INTO meta VALUES ('instance', ?1)", [short])?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            transaction.commit()?;
-            Ok(Ok(()))
+    let log = wal::damage(&path);
+    match schema::is_of_this_version(&moment).map_err(failed)? {
+        // All of the store may be in the log.
+        Err(_) if log.is_some() => Ok(CheckReport { problems: log.into_iter().collect(), ..CheckReport::default() }),
+        Err(error) => Err(error),
+        Ok(()) => {
+            let mut report = check::check(&moment);
+            report.problems.splice(0..0, log);
+            Ok(report)
         }
-        SCHEMA_VERSION => Ok(Ok(())),
-        older @ 1..SCHEMA_VERSION => {
-            for migration in MIGRATIONS.iter().skip(usize::try_from(older - 1).unwrap_or_default()) {
-                transaction.execute_batch(migration)?;
-            }
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            transaction.commit()?;
-            Ok(Ok(()))
-        }
-        newer => Ok(Err(StoreError::Failed(format!(
-            "the store has schema version {newer} and this program knows {SCHEMA_VERSION}: run the newer Evoke that wrote it"
-        )))),
     }
 }
 
@@ -335,7 +315,7 @@ impl Store for SqliteStore {
         after: DeliveryId,
         limit: usize,
     ) -> Answer<Vec<ReadyDelivery>> {
-        self.read(move |c| read::ready(c, function, stream, after, limit))
+        self.read_owed(move |c| read::ready(c, function, stream, after, limit))
     }
 
     fn due(
@@ -345,7 +325,7 @@ impl Store for SqliteStore {
         now_ms: UnixMs,
         limit: usize,
     ) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {
-        self.read(move |c| read::due(c, function, stream, now_ms, limit))
+        self.read_owed(move |c| read::due(c, function, stream, now_ms, limit))
     }
 
     fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
@@ -420,7 +400,7 @@ impl Store for SqliteStore {
     }
 
     fn check(&self) -> Answer<CheckReport> {
-        self.read(check::check)
+        self.read(|c| Ok(check::check(c)))
     }
 
     fn newest(&self) -> watch::Receiver<Seq> {
@@ -432,7 +412,7 @@ impl Store for SqliteStore {
     }
 
     fn failure(&self) -> BoxFuture<'static, String> {
-        let mut failure = self.failure.clone();
+        let mut failure = self.failed.subscribe();
         async move {
             loop {
                 if let Some(reason) = failure.borrow_and_update().clone() {

@@ -109,7 +109,7 @@ impl From<Refused> for Problem {
             }
             Refused::Store(StoreError::Full | StoreError::Closed) => Self::later(retry_after, detail),
             // What exactly failed is for the log and the operator, not for whoever can reach this port.
-            Refused::Store(StoreError::Failed(_)) => Self::new(
+            Refused::Store(StoreError::Failed(_) | StoreError::Damaged(_)) => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the store failed, and it is not known whether this request was stored: send it again later, with the same ids",
             ),

@@ -41,12 +41,15 @@ fn copy(from: &Path, new: &Path) -> Result<CheckReport> {
     });
     let file = made.map_err(|e| StoreError::Failed(format!("cannot make {}: {e}", new.display())))?;
     let path = new.to_str().ok_or_else(|| StoreError::Failed(format!("{} is not UTF-8", new.display())))?;
+    if let Some(damage) = super::wal::damage(from) {
+        return Err(StoreError::Damaged(damage));
+    }
     let store = open_for_reading(from).map_err(|e| failed(from, &e))?;
     // One moment of the store, page by page from its tables: what is damaged does not get through.
     store.execute("VACUUM INTO ?1", [path]).map_err(|e| failed(from, &e))?;
     file.sync_all().map_err(|e| StoreError::Failed(format!("syncing {} failed: {e}", new.display())))?;
     let copy = open_for_reading(new).map_err(|e| failed(new, &e))?;
-    let report = super::check::check(&copy).map_err(|e| failed(new, &e))?;
+    let report = super::check::check(&copy);
     match report.problems.first() {
         None => Ok(report),
         Some(problem) => {

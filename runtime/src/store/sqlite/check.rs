@@ -1,17 +1,19 @@
-//! Conservation and integrity, verified in one moment of the store.
+//! Conservation and integrity, verified in one moment of the store: its structures, the sums of its rows, and what the
+//! numbers have to be.
 
 use std::collections::BTreeSet;
 
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
-use super::totals;
+use super::{failure, totals};
 use crate::store::{CheckReport, Counts, DeliveryState, Removed, Totals};
 
 /// Problems that are listed; a store with more has no use for the rest of the list.
 const PROBLEMS_MAX: usize = 100;
 
 /// Each rule as a query for what breaks it, with the words for a finding.
-const RULES: [(&str, &str); 9] = [
+const RULES: [(&str, &str); 12] = [
     (
         "SELECT e.seq, COUNT(d.id), e.owed FROM events e
          LEFT JOIN deliveries d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed AND d.event = e.seq
@@ -66,36 +68,138 @@ const RULES: [(&str, &str); 9] = [
            WHERE d.replay = r.id AND d.replay <> 0 AND d.state < 3)",
         "replay {0} has {1} pending deliveries, and its running number says {2}",
     ),
+    (
+        "SELECT ifnull((SELECT SUM(count) FROM totals WHERE function < 0), 0) AS of_each,
+           ifnull((SELECT count FROM totals WHERE function = 0 AND name = 'replayed'), 0) AS of_all, 0
+         WHERE of_each <> of_all",
+        "replays have {0} deliveries by their running numbers, and {1} were replayed",
+    ),
+    (
+        "SELECT ifnull(SUM(count) FILTER (WHERE name = 'deliveries'), 0) AS given,
+           ifnull(SUM(count) FILTER (WHERE name IN ('owed', 'replayed')), 0) AS made, 0
+         FROM totals WHERE function = 0 HAVING given <> made",
+        "{0} deliveries were given numbers, and {1} were made",
+    ),
+    (
+        // The newest that was removed is gone, and everything behind it is there.
+        "SELECT up_to, (SELECT COUNT(*) FROM events WHERE seq > up_to) AS behind, 0 FROM (
+           SELECT ifnull(MAX(count) FILTER (WHERE name = 'removed to'), 0) AS up_to,
+             ifnull(MAX(count) FILTER (WHERE name = 'removed'), 0) AS removed
+           FROM totals WHERE function = 0)
+         WHERE behind <> (SELECT COUNT(*) FROM events) + removed - up_to OR EXISTS (SELECT 1 FROM events WHERE seq = up_to)
+           OR (removed = 0) <> (up_to = 0)",
+        "retention removed events up to {0}, and {1} of those behind are there",
+    ),
 ];
 
-pub(super) fn check(c: &Connection) -> rusqlite::Result<CheckReport> {
-    let mut problems = Vec::new();
-    let mut integrity = c.prepare("PRAGMA integrity_check")?;
-    for line in integrity.query_map([], |r| r.get::<_, String>(0))? {
-        let line = line?;
-        if line != "ok" {
-            problems.push(format!("integrity: {line}"));
+/// The tables whose rows have sums: what names a row, and what its sum is.
+const SUMS: [(&str, &str, &str); 9] = [
+    ("meta", "key", "sum_of(key, value)"),
+    ("functions", "id", "sum_of(id, name)"),
+    (
+        "events",
+        "seq",
+        "sum_of(seq, id, source, type, subject, time, datacontenttype, dataschema, extensions, data_kind, accepted_ms,
+           first_delivery, owed, cause, root, hops, origin, data)",
+    ),
+    ("known", "seq", "sum_of(seq, id, source, accepted_ms)"),
+    (
+        "deliveries",
+        "id",
+        "sum_of(id, event, function, trigger, order_key, origin, bytes, replay)
+           + sum_of(state, attempts, forgiven, since_ms, due_ms, cause)",
+    ),
+    ("attempts", "delivery || ' ' || attempt", "sum_of(delivery, attempt, started_ms, duration_us, outcome, message)"),
+    ("replays", "id", "sum_of(id, filter, created_ms, until) + sum_of(state, position, events)"),
+    ("marks", "scope || ' ' || key", "sum_of(scope, key, value)"),
+    ("state", "bucket || ' ' || key", "sum_of(bucket, key, value, version)"),
+];
+
+/// Looks at everything, also where something is damaged: what cannot be read is a problem among the others.
+pub(super) fn check(c: &Connection) -> CheckReport {
+    let file = c.path().unwrap_or_default();
+    let mut damage = Vec::new();
+    if let Err(error) = find_damage(c, &mut damage) {
+        damage.push(error.to_string());
+    }
+    for (table, row, sum) in SUMS {
+        if let Err(error) = find_other_sums(c, table, row, sum, &mut damage) {
+            damage.push(format!("table {table}: {error}"));
         }
     }
+    let mut problems: Vec<String> =
+        damage.into_iter().take(PROBLEMS_MAX).map(|what| format!("{file}: {what}")).collect();
     for (query, words) in RULES {
-        let mut statement = c.prepare(query)?;
-        let mut found = statement.query([])?;
-        while let Some(row) = found.next()? {
-            if problems.len() >= PROBLEMS_MAX {
-                break;
-            }
-            let mut text = words.to_owned();
-            for column in 0..3 {
-                text = text.replace(&format!("{{{column}}}"), &row.get::<_, i64>(column)?.to_string());
-            }
-            problems.push(text);
+        if let Err(error) = find_broken(c, query, words, &mut problems) {
+            problems.push(format!("{file}: {error}"));
         }
     }
-    let running = totals::read(c)?;
-    let counted = count(c, running.removed)?;
-    compare(&running, &counted, &mut problems);
-    problems.truncate(PROBLEMS_MAX);
-    Ok(CheckReport { totals: counted, problems })
+    let counted = totals::read(c).and_then(|running| {
+        let counted = count(c, running.removed)?;
+        compare(&running, &counted, &mut problems);
+        Ok(counted)
+    });
+    let totals = counted.unwrap_or_else(|error| {
+        problems.push(format!("{file}: {error}"));
+        Totals::default()
+    });
+    problems.truncate(PROBLEMS_MAX - 1);
+    if !problems.is_empty() {
+        problems.push(failure::remedy(file));
+    }
+    CheckReport { totals, problems }
+}
+
+/// What SQLite finds of its own structures.
+fn find_damage(c: &Connection, damage: &mut Vec<String>) -> rusqlite::Result<()> {
+    let mut integrity = c.prepare("PRAGMA integrity_check")?;
+    let mut lines = integrity.query([])?;
+    while let Some(line) = lines.next()? {
+        let line = String::from_utf8_lossy(line.get_ref(0)?.as_bytes()?).into_owned();
+        if line != "ok" {
+            damage.push(format!("integrity: {line}"));
+        }
+    }
+    Ok(())
+}
+
+/// Rows that are not what was written.
+fn find_other_sums(
+    c: &Connection,
+    table: &str,
+    row: &str,
+    sum: &str,
+    damage: &mut Vec<String>,
+) -> rusqlite::Result<()> {
+    let mut statement = c.prepare(&format!("SELECT CAST({row} AS BLOB) FROM {table} WHERE sum IS NOT {sum}"))?;
+    let mut rows = statement.query([])?;
+    while let Some(found) = rows.next()?
+        && damage.len() < PROBLEMS_MAX
+    {
+        let row = found.get_ref(0)?.as_bytes_or_null()?.map(String::from_utf8_lossy).unwrap_or_default();
+        damage.push(format!("table {table}, row {row}: it is not what was written"));
+    }
+    Ok(())
+}
+
+/// What breaks a rule.
+fn find_broken(c: &Connection, query: &str, words: &str, problems: &mut Vec<String>) -> rusqlite::Result<()> {
+    let mut statement = c.prepare(query)?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()?
+        && problems.len() < PROBLEMS_MAX
+    {
+        let mut text = words.to_owned();
+        for column in 0..3 {
+            let value = match row.get_ref(column)? {
+                ValueRef::Integer(number) => number.to_string(),
+                _ => "?".into(),
+            };
+            text = text.replace(&format!("{{{column}}}"), &value);
+        }
+        problems.push(text);
+    }
+    Ok(())
 }
 
 /// The numbers, counted; what was removed is taken from what is kept of it.

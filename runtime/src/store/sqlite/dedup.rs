@@ -62,8 +62,10 @@ impl Dedup {
         now_ms: UnixMs,
     ) -> rusqlite::Result<()> {
         if accepted_ms > now_ms.saturating_sub(self.window_ms) {
-            tx.prepare_cached("INSERT INTO known (seq, id, source, accepted_ms) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![seq, id, source, accepted_ms])?;
+            tx.prepare_cached(
+                "INSERT INTO known (seq, id, source, accepted_ms, sum) VALUES (?1, ?2, ?3, ?4, sum_of(?1, ?2, ?3, ?4))",
+            )?
+            .execute(params![seq, id, source, accepted_ms])?;
             self.removed = true;
         }
         Ok(())

@@ -2,20 +2,66 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::rows::{self, EVENT_COLUMNS};
+use super::rows::{self, ATTEMPT_COLUMNS, DELIVERY_COLUMNS, EVENT_COLUMNS};
+use super::sums;
 use crate::clock::UnixMs;
 use crate::store::{
-    AttemptRecord, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, ReadyDelivery, Seq,
-    StoredEvent, Stream,
+    DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, ReadyDelivery, Seq, StoredEvent,
+    Stream,
 };
 
-fn ready_where(condition: &str) -> String {
-    format!(
-        "SELECT {EVENT_COLUMNS}, d.id, d.function, d.trigger, d.attempts, d.forgiven, d.since_ms, d.replay
-         FROM deliveries d JOIN events e ON e.seq = d.event WHERE {condition}"
-    )
+/// Deliveries that a condition finds in a state, each with its event, and how many were looked at: one that is damaged is
+/// left where it is. It is never run, and nothing more is written to it; `check` names it.
+fn ready_where(
+    c: &Connection,
+    state: i64,
+    condition: &str,
+    values: &[&dyn ToSql],
+    limit: usize,
+) -> rusqlite::Result<(Vec<ReadyDelivery>, usize)> {
+    let together = format!(
+        "SELECT {EVENT_COLUMNS}, {DELIVERY_COLUMNS} FROM deliveries d LEFT JOIN events e ON e.seq = d.event
+         WHERE {condition}"
+    );
+    let found = take(c, &together, values, limit, |row| rows::ready_delivery(c, row, state));
+    if !matches!(&found, Err(error) if sums::damaged(error).is_some()) {
+        return found;
+    }
+    // A page of the events is damaged, and perhaps one: each on its own.
+    let apart = format!("SELECT {DELIVERY_COLUMNS} FROM deliveries d WHERE {condition}");
+    let (mut found, looked_at) = take(c, &apart, values, limit, |row| rows::without_event(row, 0, state))?;
+    for delivery in &mut found {
+        let event = event(c, delivery.event.seq)?;
+        rows::owe(c, delivery, event);
+    }
+    Ok((found, looked_at))
+}
+
+fn take(
+    c: &Connection,
+    sql: &str,
+    values: &[&dyn ToSql],
+    limit: usize,
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<ReadyDelivery>,
+) -> rusqlite::Result<(Vec<ReadyDelivery>, usize)> {
+    let mut statement = c.prepare_cached(sql)?;
+    let mut rows = statement.query(values)?;
+    let (mut found, mut looked_at) = (Vec::new(), 0);
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        looked_at += 1;
+        match read(row) {
+            Ok(delivery) => found.push(delivery),
+            Err(error) => {
+                let what = sums::damaged(&error).ok_or(error)?;
+                tracing::error!("{} is damaged: {what}; it is not run", c.path().unwrap_or_default());
+            }
+        }
+    }
+    Ok((found, looked_at))
 }
 
 pub(super) fn ready(
@@ -25,11 +71,8 @@ pub(super) fn ready(
     after: DeliveryId,
     limit: usize,
 ) -> rusqlite::Result<Vec<ReadyDelivery>> {
-    let stream = of(stream);
-    let condition = format!("d.function = ?1 AND d.state = 0 AND {stream} AND d.id > ?2 ORDER BY d.id LIMIT ?3");
-    c.prepare_cached(&ready_where(&condition))?
-        .query_map(params![function, after, count(limit)], rows::ready_delivery)?
-        .collect()
+    let condition = format!("d.function = ?1 AND d.state = 0 AND {} AND d.id > ?2 ORDER BY d.id", of(stream));
+    Ok(ready_where(c, rows::READY, &condition, &[&function, &after], limit)?.0)
 }
 
 /// What the partial indexes of a stream say.
@@ -49,7 +92,7 @@ pub(super) fn is_pending(c: &Connection, delivery: DeliveryId) -> rusqlite::Resu
 }
 
 pub(super) fn ready_one(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<ReadyDelivery>> {
-    c.prepare_cached(&ready_where("d.id = ?1"))?.query_row([id], rows::ready_delivery).optional()
+    Ok(ready_where(c, rows::READY, "d.id = ?1", &[&id], 1)?.0.pop())
 }
 
 pub(super) fn due(
@@ -60,29 +103,51 @@ pub(super) fn due(
     limit: usize,
 ) -> rusqlite::Result<(Vec<ReadyDelivery>, Option<UnixMs>)> {
     let retries = format!("d.function = ?1 AND d.state = 1 AND {}", of(stream));
-    let due: Vec<_> = c
-        .prepare_cached(&ready_where(&format!("{retries} AND d.due_ms <= ?2 ORDER BY d.due_ms LIMIT ?3")))?
-        .query_map(params![function, now_ms, count(limit)], rows::ready_delivery)?
-        .collect::<rusqlite::Result<_>>()?;
+    let condition = format!("{retries} AND d.due_ms <= ?2 ORDER BY d.due_ms");
+    let (due, looked_at) = ready_where(c, rows::RETRYING, &condition, &[&function, &now_ms], limit)?;
     let next = c
         .prepare_cached(&format!(
             "SELECT d.due_ms FROM deliveries d WHERE {retries} ORDER BY d.due_ms LIMIT 1 OFFSET ?2"
         ))?
-        .query_row(params![function, count(due.len())], |r| r.get(0))
+        .query_row(params![function, count(looked_at)], |r| r.get(0))
         .optional()?;
     Ok((due, next))
 }
 
 pub(super) fn marks(c: &Connection, scope: &str) -> rusqlite::Result<BTreeMap<String, Vec<u8>>> {
-    c.prepare_cached("SELECT key, value FROM marks WHERE scope = ?1")?
-        .query_map([scope], |r| Ok((r.get(0)?, r.get(1)?)))?
-        .collect()
+    let marks = c
+        .prepare_cached("SELECT scope, key, value, sum FROM marks WHERE scope = ?1")?
+        .query_map([scope], |r| {
+            sums::verify(r, 0, 3, || format!("what {scope} noted"))?;
+            Ok((r.get(1)?, r.get(2)?))
+        })?
+        .collect();
+    sums::naming(marks, || format!("what {scope} noted"))
 }
 
 pub(super) fn event(c: &Connection, seq: Seq) -> rusqlite::Result<Option<StoredEvent>> {
-    c.prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.seq = ?1"))?
-        .query_row([seq], rows::event)
-        .optional()
+    let found = c
+        .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.seq = ?1"))?
+        .query_row([seq], |r| rows::event(c, r))
+        .optional();
+    found.or_else(|error| rows::damaged_event(c, seq, &error).map(Some).ok_or(error))
+}
+
+/// Events that a condition finds. Where a page of them is damaged each is read on its own.
+fn events_where(c: &Connection, condition: &str, values: &[&dyn ToSql]) -> rusqlite::Result<Vec<StoredEvent>> {
+    let together = c
+        .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE {condition}"))?
+        .query_map(values, |r| rows::event(c, r))?
+        .collect::<rusqlite::Result<Vec<_>>>();
+    if !matches!(&together, Err(error) if sums::damaged(error).is_some()) {
+        return together;
+    }
+    let seqs: Vec<Seq> = c
+        .prepare_cached(&format!("SELECT e.seq FROM events e WHERE {condition}"))?
+        .query_map(values, |r| r.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let apart = seqs.into_iter().filter_map(|seq| event(c, seq).transpose());
+    apart.collect()
 }
 
 pub(super) fn find(c: &Connection, id: &str) -> rusqlite::Result<Vec<Seq>> {
@@ -99,20 +164,17 @@ pub(super) fn events(c: &Connection, filter: &EventFilter) -> rusqlite::Result<V
     let order = if filter.after.is_some() { "ASC" } else { "DESC" };
     let (after, before) = (filter.after.unwrap_or(0), filter.before.unwrap_or(Seq::MAX));
     let (since_ms, until_ms) = (filter.since_ms.unwrap_or(UnixMs::MIN), filter.until_ms.unwrap_or(UnixMs::MAX));
-    let mut found: Vec<StoredEvent> = c
-        .prepare_cached(&format!(
-            "SELECT {EVENT_COLUMNS} FROM events e
-             WHERE e.seq > ?1 AND e.seq < ?6 AND (?2 IS NULL OR e.type = ?2) AND (?3 IS NULL OR substr(e.type, 1, length(?3)) = ?3)
-               AND (?4 IS NULL OR e.source = ?4) AND e.accepted_ms >= ?7 AND e.accepted_ms < ?8
-             ORDER BY e.seq {order} LIMIT ?5"
-        ))?
-        .query_map(params![after, exact, prefix, filter.source, count(filter.limit), before, since_ms, until_ms], rows::event)?
-        .collect::<rusqlite::Result<_>>()?;
+    let condition = format!(
+        "e.seq > ?1 AND e.seq < ?6 AND (?2 IS NULL OR e.type = ?2) AND (?3 IS NULL OR substr(e.type, 1, length(?3)) = ?3)
+           AND (?4 IS NULL OR e.source = ?4) AND e.accepted_ms >= ?7 AND e.accepted_ms < ?8
+         ORDER BY e.seq {order} LIMIT ?5"
+    );
+    let limit = count(filter.limit);
+    let values: [&dyn ToSql; 8] = [&after, &exact, &prefix, &filter.source, &limit, &before, &since_ms, &until_ms];
+    let mut found = events_where(c, &condition, &values)?;
     found.sort_by_key(|e| e.seq);
     Ok(found)
 }
-
-const DELIVERY_COLUMNS: &str = "d.id, d.event, f.name, d.trigger, d.order_key, d.state, d.cause, d.due_ms, d.replay FROM deliveries d JOIN functions f ON f.id = d.function";
 
 fn delivery_records(
     c: &Connection,
@@ -120,38 +182,16 @@ fn delivery_records(
     values: impl rusqlite::Params,
 ) -> rusqlite::Result<Vec<DeliveryRecord>> {
     let mut records: Vec<DeliveryRecord> = c
-        .prepare_cached(&format!("SELECT {DELIVERY_COLUMNS} WHERE {condition}"))?
-        .query_map(values, |r| {
-            let state = rows::state(r.get(5)?)?;
-            Ok(DeliveryRecord {
-                id: r.get(0)?,
-                event: r.get(1)?,
-                function: r.get(2)?,
-                trigger: r.get(3)?,
-                order_key: r.get(4)?,
-                replay: rows::replay(r.get(8)?),
-                state,
-                cause: r.get(6)?,
-                due_ms: if state == DeliveryState::Retrying { r.get(7)? } else { None },
-                attempts: Vec::new(),
-            })
-        })?
+        .prepare_cached(&format!(
+            "SELECT {DELIVERY_COLUMNS}, f.id, f.name, f.sum FROM deliveries d LEFT JOIN functions f ON f.id = d.function
+             WHERE {condition}"
+        ))?
+        .query_map(values, |r| rows::delivery_record(c, r))?
         .collect::<rusqlite::Result<_>>()?;
-    let mut attempts = c.prepare_cached(
-        "SELECT attempt, started_ms, duration_us, outcome, message FROM attempts WHERE delivery = ?1 ORDER BY attempt",
-    )?;
+    let mut attempts =
+        c.prepare_cached(&format!("SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE delivery = ?1 ORDER BY attempt"))?;
     for record in &mut records {
-        record.attempts = attempts
-            .query_map([record.id], |r| {
-                Ok(AttemptRecord {
-                    attempt: r.get(0)?,
-                    started_ms: r.get(1)?,
-                    duration_us: u64::try_from(r.get::<_, i64>(2)?).unwrap_or_default(),
-                    outcome: r.get::<_, String>(3)?.into(),
-                    message: r.get(4)?,
-                })
-            })?
-            .collect::<rusqlite::Result<_>>()?;
+        record.attempts = attempts.query_map([record.id], rows::attempt)?.collect::<rusqlite::Result<_>>()?;
     }
     Ok(records)
 }
@@ -162,8 +202,10 @@ pub(super) fn deliveries(c: &Connection, event: Seq) -> rusqlite::Result<Vec<Del
         .query_row([event], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?)))
         .optional()?;
     let Some((first, owed)) = range else { return Ok(Vec::new()) };
-    let mut found = delivery_records(c, "d.id >= ?1 AND d.id < ?1 + ?2 ORDER BY d.id", params![first, owed])?;
+    let mut found = delivery_records(c, "d.id >= ?1 AND d.id - ?1 < ?2 ORDER BY d.id", params![first, owed])?;
     found.extend(delivery_records(c, "d.event = ?1 AND d.replay <> 0 ORDER BY d.id", [event])?);
+    // Where the event is damaged it may name others' deliveries.
+    found.retain(|record| record.event == event || record.damage.is_some());
     Ok(found)
 }
 
@@ -172,20 +214,23 @@ pub(super) fn delivery(c: &Connection, id: DeliveryId) -> rusqlite::Result<Optio
 }
 
 pub(super) fn published(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<Vec<StoredEvent>> {
-    c.prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.cause = ?1 ORDER BY e.seq"))?
-        .query_map([delivery], rows::event)?
-        .collect()
+    let mut found = events_where(c, "e.cause = ?1 ORDER BY e.seq", &[&delivery])?;
+    // An index that is damaged may name others.
+    found.retain(|stored| stored.lineage.cause == Some(delivery) || stored.damage.is_some());
+    Ok(found)
 }
 
 pub(super) fn dead(c: &Connection, which: &DeadFilter, limit: usize) -> rusqlite::Result<Vec<DeliveryRecord>> {
     let limit = count(limit);
-    match which {
+    let found = match which {
         DeadFilter::All => delivery_records(c, "d.state = 4 ORDER BY d.id LIMIT ?1", [limit]),
         DeadFilter::Function(name) => {
             delivery_records(c, "d.state = 4 AND f.name = ?1 ORDER BY d.id LIMIT ?2", params![name, limit])
         }
         DeadFilter::Delivery(id) => delivery_records(c, "d.state = 4 AND d.id = ?1", [id]),
-    }
+    };
+    // An index that is damaged may name others.
+    Ok(found?.into_iter().filter(|record| record.state == DeliveryState::Dead || record.damage.is_some()).collect())
 }
 
 /// The first `limit` dead letters behind `after`.

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
 use super::failure::failed;
+use super::sums;
 use crate::store::{Answer, Result, StoreError};
 
 /// Queries at once that take a thread of their own; each connection holds a page cache of about 2 MiB. Those that run
@@ -17,6 +18,7 @@ pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    sums::teach(&connection)?;
     Ok(connection)
 }
 

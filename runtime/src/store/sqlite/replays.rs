@@ -1,11 +1,12 @@
 //! Replays: their writes, and the questions about them.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::queue::{PORTION_MAX, Portion};
-use super::rows;
 use super::totals::{self, Counters, Owner};
 use super::write::insert_delivery;
+use super::{rows, sums};
 use crate::clock::UnixMs;
 use crate::store::backlog::Share;
 use crate::store::{DeliveryId, NewReplay, ReadyDelivery, Replay, ReplayId, ReplayState, Step};
@@ -19,8 +20,14 @@ fn column(state: ReplayState) -> i64 {
 }
 
 pub(super) fn start(tx: &Connection, now_ms: UnixMs, new: &NewReplay) -> rusqlite::Result<ReplayId> {
-    tx.prepare_cached("INSERT INTO replays (filter, created_ms, state, position, until) VALUES (?1, ?2, 0, ?3, ?4)")?
-        .insert(params![new.filter, now_ms, new.after, new.until])
+    let id = tx
+        .prepare_cached("INSERT INTO replays (filter, created_ms, state, position, until) VALUES (?1, ?2, 0, ?3, ?4)")?
+        .insert(params![new.filter, now_ms, new.after, new.until])?;
+    tx.prepare_cached(
+        "UPDATE replays SET sum = sum_of(id, filter, created_ms, until) + sum_of(state, position, events) WHERE id = ?1",
+    )?
+    .execute([id])?;
+    Ok(id)
 }
 
 pub(super) fn advance(
@@ -33,7 +40,11 @@ pub(super) fn advance(
 ) -> rusqlite::Result<bool> {
     let Step { position, offers } = step;
     let advanced = tx
-        .prepare_cached("UPDATE replays SET position = ?2 WHERE id = ?1 AND state = 0 AND position < ?2")?
+        .prepare_cached(
+            "UPDATE replays SET position = ?2,
+               sum = sum - sum_of(state, position, events) + sum_of(state, ?2, events)
+             WHERE id = ?1 AND state = 0 AND position < ?2",
+        )?
         .execute(params![replay, position])?;
     if advanced == 0 {
         return Ok(false);
@@ -50,12 +61,19 @@ pub(super) fn advance(
             insert_delivery(tx, counters, replay, now_ms, &event, delivery, ready)?;
         }
     }
-    tx.prepare_cached("UPDATE replays SET events = events + ?2 WHERE id = ?1")?.execute(params![replay, events])?;
+    tx.prepare_cached(
+        "UPDATE replays SET events = events + ?2,
+           sum = sum - sum_of(state, position, events) + sum_of(state, position, events + ?2) WHERE id = ?1",
+    )?
+    .execute(params![replay, events])?;
     Ok(true)
 }
 
 pub(super) fn turn(tx: &Connection, replay: ReplayId, from: &[ReplayState], to: ReplayState) -> rusqlite::Result<bool> {
-    let mut turn = tx.prepare_cached("UPDATE replays SET state = ?2 WHERE id = ?1 AND state = ?3")?;
+    let mut turn = tx.prepare_cached(
+        "UPDATE replays SET state = ?2,
+           sum = sum - sum_of(state, position, events) + sum_of(?2, position, events) WHERE id = ?1 AND state = ?3",
+    )?;
     for state in from {
         if turn.execute(params![replay, column(to), column(*state)])? > 0 {
             return Ok(true);
@@ -88,8 +106,13 @@ pub(super) fn let_go(
         if but_for.contains(&id) {
             continue;
         }
-        tx.prepare_cached("UPDATE deliveries SET state = 5, due_ms = NULL, cause = ?2 WHERE id = ?1")?
-            .execute(params![id, Replay::CANCELLED])?;
+        tx.prepare_cached(
+            "UPDATE deliveries SET state = 5, due_ms = NULL, cause = ?2,
+               sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
+                 + sum_of(5, attempts, forgiven, since_ms, NULL, ?2)
+             WHERE id = ?1",
+        )?
+        .execute(params![id, Replay::CANCELLED])?;
         counters.moved(owner, state, rows::PURGED);
         counters.backlog().went(share);
         portion.count += 1;
@@ -98,19 +121,25 @@ pub(super) fn let_go(
 }
 
 pub(super) fn all(c: &Connection) -> rusqlite::Result<Vec<Replay>> {
-    let mut found: Vec<Replay> = c
-        .prepare_cached("SELECT id, filter, created_ms, state, position, until, events FROM replays ORDER BY id")?
-        .query_map([], replay)?
-        .collect::<rusqlite::Result<_>>()?;
-    for replay in &mut found {
-        replay.deliveries = totals::of_replay(c, replay.id)?;
+    let mut found = Vec::new();
+    let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} FROM replays ORDER BY id"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        match replay(row) {
+            Ok(replay) => found.push(Replay { deliveries: totals::of_replay(c, replay.id)?, ..replay }),
+            // The others go on.
+            Err(error) => match sums::damaged(&error) {
+                Some(what) => tracing::error!("{}: {what}; it rests", c.path().unwrap_or_default()),
+                None => return Err(error),
+            },
+        }
     }
     Ok(found)
 }
 
 pub(super) fn one(c: &Connection, id: ReplayId) -> rusqlite::Result<Option<Replay>> {
     let found = c
-        .prepare_cached("SELECT id, filter, created_ms, state, position, until, events FROM replays WHERE id = ?1")?
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM replays WHERE id = ?1"))?
         .query_row([id], replay)
         .optional()?;
     let Some(mut found) = found else { return Ok(None) };
@@ -118,16 +147,24 @@ pub(super) fn one(c: &Connection, id: ReplayId) -> rusqlite::Result<Option<Repla
     Ok(Some(found))
 }
 
+/// As they are summed, and the sum.
+const COLUMNS: &str = "id, filter, created_ms, until, state, position, events, sum";
+
 fn replay(row: &Row<'_>) -> rusqlite::Result<Replay> {
-    let state: i64 = row.get(3)?;
+    let id: ReplayId = row.get(0)?;
+    let sum = sums::of_row(row, 0, 4)? + sums::of_row(row, 4, 3)?;
+    if row.get_ref(7)? != ValueRef::Integer(sum) {
+        return Err(sums::damage(format!("replay {id}")));
+    }
+    let state: i64 = row.get(4)?;
     let known = usize::try_from(state).ok().and_then(|place| STATES.get(place));
     Ok(Replay {
-        id: row.get(0)?,
+        id,
         filter: row.get(1)?,
         created_ms: row.get(2)?,
-        state: *known.ok_or(rusqlite::Error::IntegralValueOutOfRange(3, state))?,
-        position: row.get(4)?,
-        until: row.get(5)?,
+        state: *known.ok_or(rusqlite::Error::IntegralValueOutOfRange(4, state))?,
+        position: row.get(5)?,
+        until: row.get(3)?,
         events: u64::try_from(row.get::<_, i64>(6)?).unwrap_or_default(),
         deliveries: Default::default(),
     })

@@ -6,11 +6,15 @@ use bytes::Bytes;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, ToSql, params};
 
+use super::sums;
 use super::totals::{LIVE, Owner};
 use crate::clock::UnixMs;
 use crate::event::{Data, Event};
 use crate::store::backlog::Share;
-use crate::store::{DeliveryId, DeliveryState, Lineage, Origin, ReadyDelivery, ReplayId, Seq, StoredEvent};
+use crate::store::{
+    AttemptRecord, DeliveryId, DeliveryRecord, DeliveryState, Lineage, Mark, Origin, ReadyDelivery, ReplayId, Seq,
+    StoredEvent,
+};
 
 pub(super) const READY: i64 = 0;
 pub(super) const RETRYING: i64 = 1;
@@ -31,27 +35,43 @@ pub(super) fn state(value: i64) -> rusqlite::Result<DeliveryState> {
     })
 }
 
-/// The columns of an event, for `event` below; `e` is the table's alias.
+/// The columns of an event, for `event` below: as they are summed, and the sum. `e` is the table's alias.
 pub(super) const EVENT_COLUMNS: &str = "e.seq, e.id, e.source, e.type, e.subject, e.time, e.datacontenttype, \
-     e.dataschema, e.extensions, e.data_kind, e.data, e.accepted_ms, e.cause, e.root, e.hops, e.origin";
-const EVENT_COLUMN_COUNT: usize = 16;
+     e.dataschema, e.extensions, e.data_kind, e.accepted_ms, e.first_delivery, e.owed, e.cause, e.root, e.hops, \
+     e.origin, e.data, e.sum";
+const EVENT_SUMMED: usize = 18;
+const EVENT_COLUMN_COUNT: usize = EVENT_SUMMED + 1;
 
-pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+/// An event; where it is not what was written, that and nothing of it.
+pub(super) fn event(c: &Connection, row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+    let seq = row.get(0)?;
+    intact_event(row).or_else(|error| damaged_event(c, seq, &error).ok_or(error))
+}
+
+/// What stands for an event of which an error tells that it is damaged.
+pub(super) fn damaged_event(c: &Connection, seq: Seq, error: &rusqlite::Error) -> Option<StoredEvent> {
+    let what = sums::damaged(error)?;
+    let file = c.path().unwrap_or_default();
+    Some(StoredEvent::damaged(seq, format!("event {seq} in {file} is damaged: {what}")))
+}
+
+fn intact_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+    sums::verify(row, 0, EVENT_SUMMED, || "its row".into())?;
     let extensions = match row.get_ref(8)? {
         ValueRef::Null => Default::default(),
         value => serde_json::from_slice(value.as_bytes()?).map_err(|e| unreadable(8, e))?,
     };
-    let data = match (row.get(9)?, row.get_ref(10)?) {
+    let data = match (row.get(9)?, row.get_ref(17)?) {
         (0, _) => Data::None,
         (1, bytes) => Data::Json(Bytes::copy_from_slice(bytes.as_bytes()?)),
-        (2, bytes) => Data::Text(String::from_utf8(bytes.as_bytes()?.to_vec()).map_err(|e| unreadable(10, e))?),
+        (2, bytes) => Data::Text(String::from_utf8(bytes.as_bytes()?.to_vec()).map_err(|e| unreadable(17, e))?),
         (3, bytes) => Data::Binary(Bytes::copy_from_slice(bytes.as_bytes()?)),
         (kind, _) => return Err(rusqlite::Error::IntegralValueOutOfRange(9, kind)),
     };
     Ok(StoredEvent {
         seq: row.get(0)?,
-        accepted_ms: row.get(11)?,
-        lineage: Lineage { cause: row.get(12)?, root: row.get(13)?, hops: row.get(14)?, origin: Origin(row.get(15)?) },
+        accepted_ms: row.get(10)?,
+        lineage: Lineage { cause: row.get(13)?, root: row.get(14)?, hops: row.get(15)?, origin: Origin(row.get(16)?) },
         event: Arc::new(Event {
             id: row.get(1)?,
             source: row.get(2)?,
@@ -63,22 +83,185 @@ pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
             extensions,
             data,
         }),
+        damage: None,
     })
 }
 
-/// A row of [`EVENT_COLUMNS`] followed by a delivery's id, function, trigger, attempts, forgiven, since_ms and replay.
-pub(super) fn ready_delivery(row: &Row<'_>) -> rusqlite::Result<ReadyDelivery> {
-    const AT: usize = EVENT_COLUMN_COUNT;
+/// The columns of a delivery: those that stay, those that change, and the sum. `d` is the table's alias.
+pub(super) const DELIVERY_COLUMNS: &str = "d.id, d.event, d.function, d.trigger, d.order_key, d.origin, d.bytes, \
+     d.replay, d.state, d.attempts, d.forgiven, d.since_ms, d.due_ms, d.cause, d.sum";
+const STAYING: usize = 8;
+const CHANGING: usize = 6;
+const DELIVERY_COLUMN_COUNT: usize = STAYING + CHANGING + 1;
+
+/// [`DELIVERY_COLUMNS`] from this one on are what was written.
+fn verify_delivery(row: &Row<'_>, at: usize) -> rusqlite::Result<()> {
+    let sum = sums::of_row(row, at, STAYING)? + sums::of_row(row, at + STAYING, CHANGING)?;
+    if row.get_ref(at + STAYING + CHANGING)? == ValueRef::Integer(sum) {
+        return Ok(());
+    }
+    Err(sums::damage(format!("delivery {}", row.get::<_, DeliveryId>(at)?)))
+}
+
+/// The sum of the columns of a delivery that stay.
+pub(super) fn staying_sum(
+    id: DeliveryId,
+    event: Seq,
+    owner: Owner,
+    trigger: &str,
+    order_key: Option<&str>,
+    share: Share,
+) -> i64 {
+    use ValueRef::Integer;
+    sums::sum([
+        Integer(id),
+        Integer(event),
+        Integer(owner.function),
+        trigger.into(),
+        order_key.into(),
+        Integer(share.origin.0.into()),
+        Integer(share.bytes),
+        Integer(owner.replay),
+    ])
+}
+
+/// The sum of the columns of a delivery that change, as long as it was not redriven.
+pub(super) fn changing_sum(
+    state: i64,
+    attempts: i64,
+    since_ms: UnixMs,
+    due_ms: Option<UnixMs>,
+    cause: Option<&str>,
+) -> i64 {
+    use ValueRef::{Integer, Null};
+    let due = due_ms.map_or(Null, Integer);
+    sums::sum([Integer(state), Integer(attempts), Integer(0), Integer(since_ms), due, cause.into()])
+}
+
+/// A row of [`EVENT_COLUMNS`], of which all may be NULL, followed by [`DELIVERY_COLUMNS`]. An error when the delivery is
+/// damaged, or is not in the state in which an index found it.
+pub(super) fn ready_delivery(c: &Connection, row: &Row<'_>, state: i64) -> rusqlite::Result<ReadyDelivery> {
+    let mut delivery = without_event(row, EVENT_COLUMN_COUNT, state)?;
+    let found = if row.get_ref(0)? == ValueRef::Null { None } else { Some(event(c, row)?) };
+    owe(c, &mut delivery, found);
+    Ok(delivery)
+}
+
+/// [`DELIVERY_COLUMNS`] from this one on, with an event that [`owe`] has to put in.
+pub(super) fn without_event(row: &Row<'_>, at: usize, state: i64) -> rusqlite::Result<ReadyDelivery> {
+    verify_delivery(row, at)?;
+    let (id, found): (DeliveryId, i64) = (row.get(at)?, row.get(at + 8)?);
+    if found != state {
+        return Err(sums::damage(format!("an index, which names delivery {id} for what it is not,")));
+    }
     Ok(ReadyDelivery {
-        id: row.get(AT)?,
-        function: row.get(AT + 1)?,
-        trigger: row.get::<_, String>(AT + 2)?.into(),
-        attempts: row.get(AT + 3)?,
-        attempts_forgiven: row.get(AT + 4)?,
-        since_ms: row.get(AT + 5)?,
-        replay: replay(row.get(AT + 6)?),
-        event: Arc::new(event(row)?),
+        id,
+        function: row.get(at + 2)?,
+        trigger: row.get::<_, String>(at + 3)?.into(),
+        attempts: row.get(at + 9)?,
+        attempts_forgiven: row.get(at + 10)?,
+        since_ms: row.get(at + 11)?,
+        replay: replay(row.get(at + 7)?),
+        event: Arc::new(StoredEvent::damaged(row.get(at + 1)?, String::new())),
     })
+}
+
+/// Puts in the event that is owed, or that it is not there.
+pub(super) fn owe(c: &Connection, delivery: &mut ReadyDelivery, found: Option<StoredEvent>) {
+    let seq = delivery.event.seq;
+    let missing =
+        || StoredEvent::damaged(seq, format!("event {seq} is not in {} any more", c.path().unwrap_or_default()));
+    let mut event = found.unwrap_or_else(missing);
+    if event.damage.is_some() {
+        event.accepted_ms = delivery.since_ms;
+    }
+    delivery.event = Arc::new(event);
+}
+
+/// A row of [`DELIVERY_COLUMNS`] and of the function its id, name and sum, without attempts; where it is not what was written, that.
+pub(super) fn delivery_record(c: &Connection, row: &Row<'_>) -> rusqlite::Result<DeliveryRecord> {
+    let id = row.get(0)?;
+    let intact = || {
+        verify_delivery(row, 0)?;
+        let state = state(row.get(8)?)?;
+        sums::verify(row, DELIVERY_COLUMN_COUNT, 2, || format!("the function of delivery {id}"))?;
+        Ok(DeliveryRecord {
+            id,
+            event: row.get(1)?,
+            function: row.get(DELIVERY_COLUMN_COUNT + 1)?,
+            trigger: row.get(3)?,
+            order_key: row.get(4)?,
+            replay: replay(row.get(7)?),
+            state,
+            cause: row.get(13)?,
+            due_ms: if state == DeliveryState::Retrying { row.get(12)? } else { None },
+            attempts: Vec::new(),
+            damage: None,
+        })
+    };
+    intact().or_else(|error| {
+        let what = sums::damaged(&error).ok_or(error)?;
+        let state = row.get(8).ok().and_then(|value| state(value).ok()).unwrap_or(DeliveryState::Dead);
+        let damage = format!("delivery {id} in {} is damaged: {what}", c.path().unwrap_or_default());
+        Ok(DeliveryRecord::damaged(id, state, damage))
+    })
+}
+
+/// The columns of an attempt as they are summed, and the sum.
+pub(super) const ATTEMPT_COLUMNS: &str = "delivery, attempt, started_ms, duration_us, outcome, message, sum";
+
+/// A row of [`ATTEMPT_COLUMNS`]; where it is not what was written, that.
+pub(super) fn attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRecord> {
+    let attempt = row.get(1).unwrap_or_default();
+    let intact = || {
+        sums::verify(row, 0, 6, || "this record of an attempt".into())?;
+        Ok(AttemptRecord {
+            attempt,
+            started_ms: row.get(2)?,
+            duration_us: u64::try_from(row.get::<_, i64>(3)?).unwrap_or_default(),
+            outcome: row.get::<_, String>(4)?.into(),
+            message: row.get(5)?,
+        })
+    };
+    intact().or_else(|error: rusqlite::Error| {
+        let message = Some(sums::damaged(&error).ok_or(error)?);
+        Ok(AttemptRecord { attempt, started_ms: 0, duration_us: 0, outcome: "damaged".into(), message })
+    })
+}
+
+/// Keeps how an attempt went.
+pub(super) fn put_attempt(tx: &Connection, delivery: DeliveryId, record: &AttemptRecord) -> rusqlite::Result<()> {
+    use ValueRef::Integer;
+    let AttemptRecord { attempt, started_ms, outcome, message, .. } = record;
+    let duration_us = i64::try_from(record.duration_us).unwrap_or(i64::MAX);
+    let sum = sums::sum([
+        Integer(delivery),
+        Integer(i64::from(*attempt)),
+        Integer(*started_ms),
+        Integer(duration_us),
+        (&**outcome).into(),
+        message.as_deref().into(),
+    ]);
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO attempts (delivery, attempt, started_ms, duration_us, outcome, message, sum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![delivery, attempt, started_ms, duration_us, outcome, message, sum])?;
+    Ok(())
+}
+
+/// Writes a mark, or removes it.
+pub(super) fn put_mark(tx: &Connection, mark: &Mark) -> rusqlite::Result<()> {
+    let Mark { scope, key, value } = mark;
+    match value {
+        Some(value) => {
+            let sum = sums::sum([scope.as_str().into(), key.as_str().into(), ValueRef::Blob(value)]);
+            tx.prepare_cached("INSERT OR REPLACE INTO marks (scope, key, value, sum) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![scope, key, value, sum])?
+        }
+        None => tx.prepare_cached("DELETE FROM marks WHERE scope = ?1 AND key = ?2")?.execute(params![scope, key])?,
+    };
+    Ok(())
 }
 
 /// The replay that a delivery is of.
@@ -106,12 +289,34 @@ pub(super) fn insert_event(
     first_delivery: DeliveryId,
     owed: usize,
 ) -> rusqlite::Result<()> {
+    use ValueRef::{Integer, Null};
     let extensions = if event.extensions.is_empty() { None } else { serde_json::to_string(&event.extensions).ok() };
     let data = Column(&event.data);
+    let owed = i64::try_from(owed).unwrap_or(i64::MAX);
+    let sum = sums::sum([
+        Integer(seq),
+        event.id.as_str().into(),
+        event.source.as_str().into(),
+        event.type_.as_str().into(),
+        event.subject.as_deref().into(),
+        event.time.as_deref().into(),
+        event.datacontenttype.as_deref().into(),
+        event.dataschema.as_deref().into(),
+        extensions.as_deref().into(),
+        Integer(data.kind()),
+        Integer(now_ms),
+        Integer(first_delivery),
+        Integer(owed),
+        lineage.cause.map_or(Null, Integer),
+        lineage.root.map_or(Null, Integer),
+        Integer(lineage.hops.into()),
+        Integer(lineage.origin.0.into()),
+        data.value(),
+    ]);
     tx.prepare_cached(
         "INSERT INTO events (seq, id, source, type, subject, time, datacontenttype, dataschema, extensions,
-                             data_kind, data, accepted_ms, first_delivery, owed, cause, root, hops, origin)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+                             data_kind, data, accepted_ms, first_delivery, owed, cause, root, hops, origin, sum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
     )?
     .execute(params![
         seq,
@@ -127,11 +332,12 @@ pub(super) fn insert_event(
         data,
         now_ms,
         first_delivery,
-        i64::try_from(owed).unwrap_or(i64::MAX),
+        owed,
         lineage.cause,
         lineage.root,
         lineage.hops,
-        lineage.origin.0
+        lineage.origin.0,
+        sum
     ])?;
     Ok(())
 }
@@ -139,7 +345,14 @@ pub(super) fn insert_event(
 /// A payload as the column `data`.
 struct Column<'a>(&'a Data);
 
-impl Column<'_> {
+impl<'a> Column<'a> {
+    fn value(&self) -> ValueRef<'a> {
+        match self.0 {
+            Data::None => ValueRef::Null,
+            data => ValueRef::Blob(data.as_bytes()),
+        }
+    }
+
     fn kind(&self) -> i64 {
         match self.0 {
             Data::None => 0,
@@ -152,10 +365,7 @@ impl Column<'_> {
 
 impl ToSql for Column<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self.0 {
-            Data::None => ValueRef::Null,
-            data => ValueRef::Blob(data.as_bytes()),
-        }))
+        Ok(ToSqlOutput::Borrowed(self.value()))
     }
 }
 

@@ -1,13 +1,22 @@
--- The embedded store, version 2 (PRAGMA user_version). Times are milliseconds since the Unix epoch.
+-- The embedded store, version 3 (PRAGMA user_version). Times are milliseconds since the Unix epoch.
+--
+-- A column `sum` tells whether the rest of its row is what was written; nothing of a row is served otherwise. It is the
+-- CRC-32 of zlib over the row's other columns, in the order in which they stand here: of each one byte for its type
+-- (0 NULL, 1 integer, 2 real, 3 text, 4 blob), then an integer or real as 8 bytes, a text or blob as its length in 8
+-- bytes and its bytes; numbers with the lowest byte first. Rows that change in place have the CRC of the columns that
+-- stay plus that of those that change, which are listed: so an update exchanges its part and hides no damage.
+-- The totals have none: `evoke check` counts what they say.
 
 CREATE TABLE meta (                     -- facts about the store itself
   key   TEXT PRIMARY KEY,
-  value TEXT NOT NULL
+  value TEXT NOT NULL,
+  sum   INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 
 CREATE TABLE functions (                -- full names, app/function; ids are never used again
   id   INTEGER PRIMARY KEY,
-  name TEXT NOT NULL UNIQUE
+  name TEXT NOT NULL UNIQUE,
+  sum  INTEGER NOT NULL DEFAULT 0
 );
 
 CREATE TABLE events (                   -- every accepted event, in its total order
@@ -28,6 +37,7 @@ CREATE TABLE events (                   -- every accepted event, in its total or
   root            INTEGER,              -- the event from outside that started the chain
   hops            INTEGER NOT NULL,
   origin          INTEGER NOT NULL DEFAULT 0, -- hash of the URI of the source where the chain came in; 0: nobody
+  sum             INTEGER NOT NULL DEFAULT 0,
   data            BLOB                  -- the last: what is before it is read without it
 );
 CREATE INDEX events_by_id ON events (id, source); -- unique within the dedup window: the writer looks before it adds
@@ -37,7 +47,8 @@ CREATE TABLE known (                    -- what retention removed before the ded
   seq         INTEGER PRIMARY KEY,
   id          TEXT NOT NULL,
   source      TEXT NOT NULL,
-  accepted_ms INTEGER NOT NULL
+  accepted_ms INTEGER NOT NULL,
+  sum         INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX known_by_id ON known (id, source);
 
@@ -55,7 +66,8 @@ CREATE TABLE deliveries (               -- one event owed to one function; repla
   cause     TEXT,                       -- states 4 and 5: why it was given up
   origin    INTEGER NOT NULL DEFAULT 0, -- its event's
   bytes     INTEGER NOT NULL DEFAULT 0, -- its event's, attributes and data
-  replay    INTEGER NOT NULL DEFAULT 0  -- the replay that offered the event again; 0: it is live
+  replay    INTEGER NOT NULL DEFAULT 0, -- the replay that offered the event again; 0: it is live
+  sum       INTEGER NOT NULL DEFAULT 0  -- state, attempts, forgiven, since_ms, due_ms and cause change
 );
 -- Comparisons, not lists: SQLite makes a table of three values and more, each time a row is written.
 CREATE INDEX deliveries_ready ON deliveries (function, id) WHERE state = 0 AND replay = 0;
@@ -76,6 +88,7 @@ CREATE TABLE attempts (                 -- every attempt that ended
   duration_us INTEGER NOT NULL,
   outcome     TEXT NOT NULL,
   message     TEXT,
+  sum         INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (delivery, attempt)
 ) WITHOUT ROWID;
 
@@ -86,13 +99,15 @@ CREATE TABLE replays (                  -- stored events that are offered again
   state      INTEGER NOT NULL,          -- 0 running, 1 paused, 2 done, 3 cancelling, 4 cancelled
   position   INTEGER NOT NULL,          -- events up to here were looked at
   until      INTEGER NOT NULL,          -- events up to here are looked at
-  events     INTEGER NOT NULL DEFAULT 0 -- that were offered
+  events     INTEGER NOT NULL DEFAULT 0, -- that were offered
+  sum        INTEGER NOT NULL DEFAULT 0 -- state, position and events change
 );
 
 CREATE TABLE marks (                    -- what sources keep beside their events
   scope TEXT NOT NULL,
   key   TEXT NOT NULL,
   value BLOB NOT NULL,
+  sum   INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (scope, key)
 ) WITHOUT ROWID;
 
@@ -101,6 +116,7 @@ CREATE TABLE state (                    -- what functions keep
   key     TEXT NOT NULL,
   value   BLOB NOT NULL,
   version INTEGER NOT NULL,             -- of the transaction that wrote it, and no other: what a read is validated by
+  sum     INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (bucket, key)
 ) WITHOUT ROWID;
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::known::{Changed, Changes, Known};
+use super::sums;
 use crate::state::{Change, Entry, Transaction, Usage};
 use crate::store::Completion;
 use crate::store::judge::{Bucket, Found, Judged, Kept, Stands, judge};
@@ -60,12 +61,19 @@ impl<'a> Batch<'a> {
             let (bucket, key) = (&touched.bucket, &touched.key);
             let entry = match change {
                 Change::Set(value) => {
+                    let sum = sums::sum([
+                        (&**bucket).into(),
+                        (&**key).into(),
+                        ValueRef::Blob(value),
+                        ValueRef::Integer(column),
+                    ]);
                     self.tx
                         .prepare_cached(
-                            "INSERT INTO state (bucket, key, value, version) VALUES (?1, ?2, ?3, ?4)
-                             ON CONFLICT (bucket, key) DO UPDATE SET value = excluded.value, version = excluded.version",
+                            "INSERT INTO state (bucket, key, value, version, sum) VALUES (?1, ?2, ?3, ?4, ?5)
+                             ON CONFLICT (bucket, key) DO UPDATE
+                               SET value = excluded.value, version = excluded.version, sum = excluded.sum",
                         )?
-                        .execute(params![&**bucket, &**key, &**value, column])?;
+                        .execute(params![&**bucket, &**key, &**value, column, sum])?;
                     Some(Entry { value: value.clone(), version })
                 }
                 Change::Delete => {
@@ -121,23 +129,41 @@ pub(super) fn load(c: &Connection) -> rusqlite::Result<Known> {
     Ok(Known::new(buckets, last))
 }
 
-pub(super) fn get(c: &Connection, bucket: &str, key: &str) -> rusqlite::Result<Option<Entry>> {
-    c.prepare_cached("SELECT value, version FROM state WHERE bucket = ?1 AND key = ?2")?
-        .query_row([bucket, key], |r| {
-            let value = match r.get_ref(0)? {
-                ValueRef::Null => Bytes::new(),
-                value => Bytes::copy_from_slice(value.as_bytes()?),
-            };
-            Ok(Entry { value, version: unsigned(r.get(1)?) })
-        })
-        .optional()
+/// As they are summed, and the sum.
+const COLUMNS: &str = "bucket, key, value, version, sum";
+
+fn named(bucket: &str, key: &str) -> String {
+    format!("the key {key} of the bucket {bucket}, which `evoke state set` or `delete` mends,")
 }
 
+fn verify(row: &Row<'_>, bucket: &str, key: &str) -> rusqlite::Result<()> {
+    sums::verify(row, 0, 4, || named(bucket, key))
+}
+
+pub(super) fn get(c: &Connection, bucket: &str, key: &str) -> rusqlite::Result<Option<Entry>> {
+    let found = c.prepare_cached(&format!("SELECT {COLUMNS} FROM state WHERE bucket = ?1 AND key = ?2"))?.query_row(
+        [bucket, key],
+        |r| {
+            verify(r, bucket, key)?;
+            let value = Bytes::copy_from_slice(r.get_ref(2)?.as_bytes()?);
+            Ok(Entry { value, version: unsigned(r.get(3)?) })
+        },
+    );
+    sums::naming(found.optional(), || named(bucket, key))
+}
+
+/// With the values, which are not needed: a key is one only when its whole row is what was written.
 pub(super) fn keys(c: &Connection, bucket: &str, after: Option<&str>, limit: usize) -> rusqlite::Result<Vec<String>> {
     // Every key is behind the empty one, which is not taken.
-    c.prepare_cached("SELECT key FROM state WHERE bucket = ?1 AND key > ?2 ORDER BY key LIMIT ?3")?
-        .query_map(params![bucket, after.unwrap_or_default(), i64::try_from(limit).unwrap_or(i64::MAX)], |r| r.get(0))?
-        .collect()
+    let keys = c
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM state WHERE bucket = ?1 AND key > ?2 ORDER BY key LIMIT ?3"))?
+        .query_map(params![bucket, after.unwrap_or_default(), i64::try_from(limit).unwrap_or(i64::MAX)], |r| {
+            let key = r.get_ref(1)?.as_str()?;
+            verify(r, bucket, key)?;
+            Ok(key.to_owned())
+        })?
+        .collect();
+    sums::naming(keys, || format!("some key of the bucket {bucket}"))
 }
 
 fn unsigned(value: i64) -> u64 {

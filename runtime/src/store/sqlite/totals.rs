@@ -6,6 +6,7 @@ use foldhash::{HashMap, HashMapExt};
 use rusqlite::{Connection, params};
 
 use super::rows;
+use crate::clock::UnixMs;
 use crate::store::backlog::{Change, Share};
 use crate::store::{Counts, DeliveryId, DeliveryState, FunctionId, Origin, ReplayId, Seq, Totals};
 
@@ -34,26 +35,28 @@ pub(super) struct Counters {
     removed_to: Seq,
     backlog: Change,
     changes: HashMap<(FunctionId, &'static str), i64>,
-    young: Young,
+    young: Nursery,
 }
 
-/// Deliveries that this writer added, are ready and nobody touched since: what their end has to know of them, which is
-/// read back otherwise.
+/// Deliveries that this writer added, and that were ready and not touched since: what their end has to know of them,
+/// which is read back otherwise.
 #[derive(Default)]
-struct Young(HashMap<DeliveryId, Added>);
+struct Nursery(HashMap<DeliveryId, Young>);
 
 /// More than are under way at a time when the system keeps up.
 const YOUNG_MAX: usize = 4096;
 
-/// What does not change of a delivery.
-pub(super) struct Added {
+/// What does not change of a delivery before its first attempt ends.
+pub(super) struct Young {
     pub(super) owner: Owner,
     pub(super) order_key: Option<String>,
     pub(super) share: Share,
+    pub(super) since_ms: UnixMs,
+    pub(super) staying_sum: i64,
 }
 
 /// A copy is what a transaction that fails goes back to. It may not know what is not so then, and knows nothing.
-impl Clone for Young {
+impl Clone for Nursery {
     fn clone(&self) -> Self {
         Self::default()
     }
@@ -74,7 +77,7 @@ impl Counters {
             removed_to: removed.to,
             backlog: pending(connection)?,
             changes: HashMap::new(),
-            young: Young::default(),
+            young: Nursery::default(),
         })
     }
 
@@ -108,14 +111,14 @@ impl Counters {
     }
 
     /// A delivery was added that is ready.
-    pub(super) fn is_young(&mut self, id: DeliveryId, added: Added) {
+    pub(super) fn is_young(&mut self, id: DeliveryId, young: Young) {
         if self.young.0.len() < YOUNG_MAX {
-            self.young.0.insert(id, added);
+            self.young.0.insert(id, young);
         }
     }
 
     /// What is known of a delivery that was added lately; it may be in another state by now.
-    pub(super) fn grown_up(&mut self, id: DeliveryId) -> Option<Added> {
+    pub(super) fn grown_up(&mut self, id: DeliveryId) -> Option<Young> {
         self.young.0.remove(&id)
     }
 
@@ -178,7 +181,8 @@ fn pending(c: &Connection) -> rusqlite::Result<Change> {
     )?;
     let mut groups = groups.query([])?;
     while let Some(row) = groups.next()? {
-        change.found(Origin(row.get(0)?), row.get(1)?, row.get(2)?);
+        // One that is damaged is nobody's: it is never run, and nothing has to wait for that.
+        change.found(Origin(row.get(0).unwrap_or_default()), row.get(1)?, row.get(2)?);
     }
     Ok(change)
 }

@@ -11,7 +11,7 @@ use super::replays;
 use super::retain;
 use super::rows;
 use super::state::Batch;
-use super::totals::{Added, Counters, LIVE, Owner};
+use super::totals::{Counters, LIVE, Owner, Young};
 use crate::clock::UnixMs;
 use crate::store::backlog::Share;
 use crate::store::judge::Judged;
@@ -93,11 +93,14 @@ pub(super) fn apply(
 
 fn register(tx: &Connection, names: &[String]) -> rusqlite::Result<Vec<FunctionId>> {
     let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO functions (name) VALUES (?1)")?;
+    let mut sum = tx.prepare_cached("UPDATE functions SET sum = sum_of(id, name) WHERE name = ?1")?;
     let mut select = tx.prepare_cached("SELECT id FROM functions WHERE name = ?1")?;
     names
         .iter()
         .map(|name| {
-            insert.execute([name])?;
+            if insert.execute([name])? > 0 {
+                sum.execute([name])?;
+            }
             select.query_row([name], |r| r.get(0))
         })
         .collect()
@@ -117,14 +120,7 @@ fn accept(
         .map(|new| insert_event(tx, dedup, counters, now_ms, new, ready))
         .collect::<rusqlite::Result<_>>()?;
     for mark in marks {
-        match &mark.value {
-            Some(value) => tx
-                .prepare_cached("INSERT OR REPLACE INTO marks (scope, key, value) VALUES (?1, ?2, ?3)")?
-                .execute(params![mark.scope, mark.key, value])?,
-            None => tx
-                .prepare_cached("DELETE FROM marks WHERE scope = ?1 AND key = ?2")?
-                .execute(params![mark.scope, mark.key])?,
-        };
+        rows::put_mark(tx, mark)?;
     }
     Ok(accepted)
 }
@@ -144,7 +140,7 @@ fn insert_event(
     counters.event();
     let seq = counters.newest();
     rows::insert_event(tx, seq, &event, lineage, now_ms, counters.last_delivery() + 1, deliveries.len())?;
-    let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
+    let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event, damage: None });
     for delivery in deliveries {
         insert_delivery(tx, counters, LIVE, now_ms, &stored, delivery, ready)?;
     }
@@ -172,9 +168,12 @@ pub(super) fn insert_delivery(
     let origin = if replay == LIVE { event.lineage.origin } else { Origin::default() };
     let share = Share { origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) };
     let id = counters.delivery(owner, state, share);
+    let key = order_key.as_deref();
+    let staying_sum = rows::staying_sum(id, event.seq, owner, &trigger, key, share);
+    let sum = staying_sum + rows::changing_sum(state, 0, since_ms, None, None);
     tx.prepare_cached(
-        "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms, origin, bytes, replay)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms, origin, bytes, replay, sum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
         id,
@@ -186,10 +185,11 @@ pub(super) fn insert_delivery(
         since_ms,
         share.origin.0,
         share.bytes,
-        replay
+        replay,
+        sum
     ])?;
     if !blocked {
-        counters.is_young(id, Added { owner, order_key, share });
+        counters.is_young(id, Young { owner, order_key, share, since_ms, staying_sum });
         ready.push(ReadyDelivery {
             id,
             function,
@@ -227,50 +227,20 @@ fn complete(
     let (state, due_ms, cause) = match verdict {
         Verdict::Done => (rows::DONE, None, None),
         Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
-        Verdict::Dead(cause) => (rows::DEAD, None, Some(cause)),
+        Verdict::Dead(cause) => (rows::DEAD, None, Some(cause.as_str())),
     };
-    // Two statements: an UPDATE that returns its row may fail half-way for all that SQLite knows, and copies every page
-    // that it changes for that. Mostly the first is not needed.
-    let mut update = tx.prepare_cached(
-        "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1 WHERE id = ?1 AND state = ?5",
-    )?;
-    let mut end = |was: i64| update.execute(params![delivery, state, due_ms, cause, was]);
-    let young = counters.grown_up(*delivery);
-    let ended = young.is_some() && end(rows::READY)? == 1;
-    let found: Option<(Added, i64)> = match young {
-        Some(added) if ended => Some((added, rows::READY)),
-        _ => tx
-            .prepare_cached(
-                "SELECT function, replay, order_key, origin, bytes, state FROM deliveries
-                 WHERE id = ?1 AND state IN (0, 1)",
-            )?
-            .query_row([delivery], |r| {
-                Ok((Added { owner: rows::owner(r, 0)?, order_key: r.get(2)?, share: rows::share(r, 3)? }, r.get(5)?))
-            })
-            .optional()?,
+    let Some(was) = end_attempt(tx, counters, *delivery, state, due_ms, cause)? else {
+        return Ok(Completed::Committed);
     };
-    let Some((Added { owner, order_key, share }, was)) = found else { return Ok(Completed::Committed) };
-    if !ended {
-        end(was)?;
-    }
+    let Was { owner, order_key, share, state: before } = was;
     if let Some(stands) = stands {
         kept.apply(transaction, stands)?;
     }
-    counters.moved(owner, was, state);
+    counters.moved(owner, before, state);
     if state != rows::RETRYING {
         counters.backlog().went(share);
     }
-    tx.prepare_cached(
-        "INSERT OR REPLACE INTO attempts (delivery, attempt, started_ms, duration_us, outcome, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-    )?
-    .execute(params![
-        delivery,
-        record.attempt,
-        record.started_ms,
-        i64::try_from(record.duration_us).unwrap_or(i64::MAX),
-        record.outcome,
-        record.message
-    ])?;
+    rows::put_attempt(tx, *delivery, record)?;
     if state == rows::DONE {
         for new in publishes {
             insert_event(tx, dedup, counters, now_ms, new.clone(), ready)?;
@@ -280,6 +250,59 @@ fn complete(
         }
     }
     Ok(Completed::Committed)
+}
+
+/// A delivery before its attempt ended.
+struct Was {
+    owner: Owner,
+    order_key: Option<String>,
+    share: Share,
+    state: i64,
+}
+
+/// Brings a delivery that is ready or retrying to the state that its attempt ended in; `None` when it is neither.
+fn end_attempt(
+    tx: &Connection,
+    counters: &mut Counters,
+    id: DeliveryId,
+    state: i64,
+    due_ms: Option<UnixMs>,
+    cause: Option<&str>,
+) -> rusqlite::Result<Option<Was>> {
+    if let Some(young) = counters.grown_up(id) {
+        let Young { owner, order_key, share, since_ms, staying_sum } = young;
+        let sum = staying_sum + rows::changing_sum(state, 1, since_ms, due_ms, cause);
+        let ended = tx
+            .prepare_cached(
+                "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = 1, sum = ?5
+                 WHERE id = ?1 AND state = 0",
+            )?
+            .execute(params![id, state, due_ms, cause, sum])?;
+        if ended == 1 {
+            return Ok(Some(Was { owner, order_key, share, state: rows::READY }));
+        }
+    }
+    // Two statements: an UPDATE that returns its row may fail half-way for all that SQLite knows, and copies every page
+    // that it changes for that.
+    let was = tx
+        .prepare_cached(
+            "SELECT function, replay, order_key, origin, bytes, state FROM deliveries
+             WHERE id = ?1 AND state IN (0, 1)",
+        )?
+        .query_row([id], |r| {
+            Ok(Was { owner: rows::owner(r, 0)?, order_key: r.get(2)?, share: rows::share(r, 3)?, state: r.get(5)? })
+        })
+        .optional()?;
+    if was.is_some() {
+        tx.prepare_cached(
+            "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1,
+               sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
+                 + sum_of(?2, attempts + 1, forgiven, since_ms, ?3, ?4)
+             WHERE id = ?1",
+        )?
+        .execute(params![id, state, due_ms, cause])?;
+    }
+    Ok(was)
 }
 
 /// The first delivery of an order key that is neither done nor purged: only it may run.
@@ -300,7 +323,11 @@ fn unblock_next(
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<()> {
     let Some((id, rows::BLOCKED)) = first_unfinished(tx, owner, key)? else { return Ok(()) };
-    tx.prepare_cached("UPDATE deliveries SET state = 0 WHERE id = ?1")?.execute([id])?;
+    tx.prepare_cached(
+        "UPDATE deliveries SET state = 0, sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
+           + sum_of(0, attempts, forgiven, since_ms, due_ms, cause) WHERE id = ?1",
+    )?
+    .execute([id])?;
     counters.moved(owner, rows::BLOCKED, rows::READY);
     ready.extend(read::ready_one(tx, id)?);
     Ok(())
@@ -318,7 +345,9 @@ fn redrive(
     for id in &ids {
         let (owner, share) = tx
             .prepare_cached(
-                "UPDATE deliveries SET state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2
+                "UPDATE deliveries SET state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2,
+                   sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
+                     + sum_of(0, attempts, attempts, ?2, NULL, NULL)
                  WHERE id = ?1 RETURNING function, replay, origin, bytes",
             )?
             .query_row(params![id, now_ms], |r| Ok((rows::owner(r, 0)?, rows::share(r, 2)?)))?;
@@ -339,7 +368,11 @@ fn purge(
     let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
     for id in &ids {
         let (owner, order_key): (Owner, Option<String>) = tx
-            .prepare_cached("UPDATE deliveries SET state = 5 WHERE id = ?1 RETURNING function, replay, order_key")?
+            .prepare_cached(
+                "UPDATE deliveries SET state = 5, sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
+                   + sum_of(5, attempts, forgiven, since_ms, due_ms, cause)
+                 WHERE id = ?1 RETURNING function, replay, order_key",
+            )?
             .query_row([id], |r| Ok((rows::owner(r, 0)?, r.get(2)?)))?;
         counters.moved(owner, rows::DEAD, rows::PURGED);
         if let Some(key) = order_key {

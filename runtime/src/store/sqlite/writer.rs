@@ -210,7 +210,7 @@ impl Writer {
 /// Whether nothing more is to be written: always, but for a full disk.
 fn latching(error: StoreError) -> Result<(), String> {
     match error {
-        StoreError::Failed(reason) => Err(reason),
+        StoreError::Failed(reason) | StoreError::Damaged(reason) => Err(reason),
         StoreError::Full | StoreError::Closed => Ok(()),
     }
 }
