@@ -1,8 +1,7 @@
-//! The embedded store: SQLite in WAL mode, in one file; nothing is told before its commit is synced.
+//! The embedded store: SQLite in WAL mode with `synchronous = FULL`, in one file.
 //!
 //! One thread writes. It takes all commits that wait and puts them into one transaction, so that one fsync serves
-//! them all (group commit), and another syncs while the next transaction is made; readers stand beside them, each on its
-//! own connection. `schema.sql` is the format.
+//! them all (group commit); readers stand beside it, each on its own connection. `schema.sql` is the format.
 
 mod backup;
 mod check;
@@ -19,14 +18,12 @@ mod rows;
 mod schema;
 mod state;
 mod sums;
-mod syncer;
 mod totals;
 mod wal;
 mod write;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -116,18 +113,6 @@ impl SqliteStore {
         let sink = Arc::new(Mutex::new(None));
         let backlog = Arc::<Backlog>::default();
         backlog.apply(counters.backlog());
-        // From here on commits are synced by ours, before anybody is told; SQLite syncs when it copies the log.
-        connection.pragma_update(None, "synchronous", "NORMAL").map_err(in_words)?;
-        let log = File::open(folder.join("evoke.db-wal"))
-            .map_err(|e| StoreError::Failed(format!("{}-wal: opening failed: {e}", path.display())))?;
-        let syncer = syncer::Syncer {
-            path: path.clone(),
-            log,
-            sink: sink.clone(),
-            newest: newest_tx,
-            failure: failed.clone(),
-            metrics,
-        };
         let writer = writer::Writer {
             connection,
             path: path.clone(),
@@ -135,8 +120,11 @@ impl SqliteStore {
             counters,
             known: known.clone(),
             clock: clock.clone(),
+            sink: sink.clone(),
+            newest: newest_tx,
             backlog: backlog.clone(),
-            syncer: Arc::new(syncer),
+            failure: failed.clone(),
+            metrics,
         };
         std::thread::Builder::new()
             .name("store-writer".into())

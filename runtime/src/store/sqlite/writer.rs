@@ -1,25 +1,22 @@
-//! The writer thread: group commit, and the latch after the first failure. `syncer.rs` tells what was committed.
+//! The writer thread: group commit, and the latch after the first failure.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SendError, SyncSender, sync_channel};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::dedup::Dedup;
 use super::failure::failed;
 use super::known::Known;
 use super::queue::{Settled, Write};
 use super::state::Batch;
-use super::syncer::{Ended, Syncer};
 use super::totals::Counters;
 use super::write::apply;
 use crate::clock::Clock;
-use crate::store::{Backlog, ReadyDelivery, StoreError};
+use crate::store::{Backlog, CommitSink, Committed, ReadyDelivery, Seq, StoreError};
+use crate::telemetry::CommitMetrics;
 
 /// Writes in one commit. Past about a thousand the fsync is a small part of the commit's time, and the first of the
 /// batch would only wait longer.
@@ -32,10 +29,6 @@ const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// moment, and a page that is written often is copied once.
 const LOG_PAGES_MAX: i64 = 4000;
 
-/// Transactions that wait to be synced, beside those that are: the next is made while one is synced, and what comes
-/// meanwhile goes together into the one after.
-const ENDED_MAX: usize = 1;
-
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
@@ -43,58 +36,16 @@ pub(super) struct Writer {
     pub(super) counters: Counters,
     pub(super) known: Arc<Known>,
     pub(super) clock: Clock,
+    pub(super) sink: Arc<Mutex<Option<CommitSink>>>,
+    pub(super) newest: watch::Sender<Seq>,
     pub(super) backlog: Arc<Backlog>,
-    pub(super) syncer: Arc<Syncer>,
+    pub(super) failure: watch::Sender<Option<String>>,
+    pub(super) metrics: Arc<CommitMetrics>,
 }
 
 impl Writer {
     /// Commits batch after batch until the store is closed, every handle is gone, or a commit fails.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Write>) {
-        let unsynced = AtomicUsize::new(0);
-        let syncer = self.syncer.clone();
-        let closing = thread::scope(|scope| {
-            let (hand_over, ended) = sync_channel(ENDED_MAX);
-            let (syncer, unsynced) = (&*syncer, &unsynced);
-            let run = move || {
-                syncer.run(&ended, || {
-                    unsynced.fetch_sub(1, Ordering::Release);
-                })
-            };
-            match thread::Builder::new().name("store-syncer".into()).spawn_scoped(scope, run) {
-                Ok(_) => self.write(&mut queue, &hand_over, unsynced),
-                Err(error) => Err((format!("cannot start the thread that syncs the store: {error}"), Vec::new())),
-            }
-        });
-        let closed = closing.and_then(|closing| {
-            // Whoever reads still does not hold up the end: the log is then copied at the next start.
-            let _ = self.connection.busy_timeout(Duration::ZERO);
-            match self.checkpoint("TRUNCATE") {
-                Ok(()) => Ok(closing),
-                Err(reason) => Err((reason, closing)),
-            }
-        });
-        let told = |writes: Vec<Write>| writes.into_iter().map(Settled::unapplied).collect();
-        match closed {
-            Ok(closing) => self.syncer.tell(Vec::new(), told(closing), &Ok(())),
-            Err((reason, refused)) => {
-                self.syncer.fail(reason.clone());
-                let error = Err(StoreError::Failed(reason));
-                self.syncer.tell(Vec::new(), told(refused), &error);
-                while let Some(write) = queue.blocking_recv() {
-                    self.syncer.tell(Vec::new(), vec![Settled::unapplied(write)], &error);
-                }
-            }
-        }
-    }
-
-    /// Commits until the store is to be closed; answers who waits for that. The error is why nothing more can be
-    /// written, and what was not.
-    fn write(
-        &mut self,
-        queue: &mut mpsc::Receiver<Write>,
-        hand_over: &SyncSender<Ended>,
-        unsynced: &AtomicUsize,
-    ) -> Result<Vec<Write>, (String, Vec<Write>)> {
         let mut closing = Vec::new();
         while let Some(first) = queue.blocking_recv() {
             let mut batch = vec![first];
@@ -104,53 +55,45 @@ impl Writer {
                 bytes += write.size();
                 batch.push(write);
             }
-            if let Some(reason) = self.syncer.failed() {
-                closing.append(&mut batch);
-                return Err((reason, closing));
-            }
             let checkpoints = batch.iter().any(Write::is_checkpoint);
             closing.extend(batch.extract_if(.., |write| write.is_close()));
-            if !batch.is_empty() {
-                let (ended, latching) = self.commit(batch);
-                // While nothing else is to be done it is synced here: another thread would have to wake up first.
-                if queue.is_empty() && unsynced.load(Ordering::Acquire) == 0 {
-                    self.syncer.finish(vec![ended]);
-                } else {
-                    unsynced.fetch_add(1, Ordering::Relaxed);
-                    if let Err(SendError(ended)) = hand_over.send(ended) {
-                        self.syncer.finish(vec![ended]);
-                    }
-                }
-                latching.map_err(|reason| (reason, std::mem::take(&mut closing)))?;
+            let committed = if batch.is_empty() { Ok(()) } else { self.commit(batch) };
+            if let Err(reason) = committed
+                .and_then(|()| if checkpoints { self.checkpoint("PASSIVE") } else { self.checkpoint_when_due() })
+            {
+                self.refuse_everything(&reason, closing, &mut queue);
+                return;
             }
-            let checked = if checkpoints { self.checkpoint("PASSIVE") } else { self.checkpoint_when_due() };
-            checked.map_err(|reason| (reason, std::mem::take(&mut closing)))?;
             if !closing.is_empty() {
                 // What came before is in the queue still.
                 queue.close();
             }
         }
-        Ok(closing)
+        // Whoever reads still does not hold up the end: the log is then copied at the next start.
+        let _ = self.connection.busy_timeout(Duration::ZERO);
+        match self.checkpoint("TRUNCATE") {
+            Ok(()) => self.tell(Vec::new(), closing.into_iter().map(Settled::unapplied).collect(), &Ok(())),
+            Err(reason) => self.refuse_everything(&reason, closing, &mut queue),
+        }
     }
 
-    /// One transaction. The second is an error that latches: the state on disk is not known any more.
-    fn commit(&mut self, batch: Vec<Write>) -> (Ended, Result<(), String>) {
+    /// One transaction. `Err` latches: the state on disk is not known any more.
+    fn commit(&mut self, batch: Vec<Write>) -> Result<(), String> {
         let (before, started) = (self.counters.clone(), Instant::now());
         let mut answers = Vec::with_capacity(batch.len());
         let mut ready = Vec::new();
-        let (result, latching) = match self.transact(batch, &mut answers, &mut ready) {
-            Ok(()) => {
-                self.backlog.apply(self.counters.backlog());
-                (Ok(()), Ok(()))
-            }
-            Err(error) => {
-                self.counters = before;
-                self.dedup.rolled_back();
-                let error = failed(&self.path, &error);
-                (Err(error.clone()), latching(error))
-            }
+        let Err(error) = self.transact(batch, &mut answers, &mut ready) else {
+            self.metrics.writes.count(answers.len() as u64);
+            self.metrics.duration.observe(started.elapsed());
+            self.backlog.apply(self.counters.backlog());
+            self.tell(ready, answers, &Ok(()));
+            return Ok(());
         };
-        (Ended { result, ready, answers, newest: self.counters.newest(), started }, latching)
+        self.counters = before;
+        self.dedup.rolled_back();
+        let error = failed(&self.path, &error);
+        self.tell(Vec::new(), answers, &Err(error.clone()));
+        latching(error)
     }
 
     /// Copies the log into the database when it has grown long. SQLite would do it too, and would not say when a sync
@@ -171,6 +114,29 @@ impl Writer {
     fn checkpoint(&self, how: &str) -> Result<(), String> {
         let copied = self.connection.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()));
         copied.or_else(|error| latching(failed(&self.path, &error)))
+    }
+
+    /// Tells how a commit went: the sink before the answers, so that nobody who has an answer can find the dispatcher
+    /// unaware.
+    fn tell(&self, ready: Vec<ReadyDelivery>, answers: Vec<Settled>, result: &crate::store::Result<()>) {
+        let mut settled = Vec::new();
+        let mut others = Vec::with_capacity(answers.len());
+        for answer in answers {
+            match answer.for_sink() {
+                Ok((completion, completed)) => settled.push((completion, result.clone().map(|()| completed))),
+                Err(other) => others.push(other),
+            }
+        }
+        if (!ready.is_empty() || !settled.is_empty())
+            && let Some(sink) = &*self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            sink(Committed { ready, settled });
+        }
+        self.newest.send_if_modified(|seq| std::mem::replace(seq, self.counters.newest()) != *seq);
+        match result {
+            Ok(()) => others.into_iter().for_each(Settled::succeed),
+            Err(error) => others.into_iter().for_each(|other| other.fail(error)),
+        }
     }
 
     fn transact(
@@ -204,6 +170,16 @@ impl Writer {
         transaction.commit()?;
         self.known.committed(changes);
         Ok(())
+    }
+
+    fn refuse_everything(&self, reason: &str, refused: Vec<Write>, queue: &mut mpsc::Receiver<Write>) {
+        tracing::error!("{reason}");
+        self.failure.send_replace(Some(reason.to_owned()));
+        let error = StoreError::Failed(reason.to_owned());
+        self.tell(Vec::new(), refused.into_iter().map(Settled::unapplied).collect(), &Err(error.clone()));
+        while let Some(write) = queue.blocking_recv() {
+            self.tell(Vec::new(), vec![Settled::unapplied(write)], &Err(error.clone()));
+        }
     }
 }
 
