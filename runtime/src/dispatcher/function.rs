@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::Worker;
 use super::lane::Lane;
+use super::streak::Streak;
 use crate::clock::UnixMs;
 use crate::store::{DeliveryId, FunctionId, Stream};
 
@@ -24,6 +25,7 @@ pub(super) fn replays_max(running_max: u32) -> u32 {
 
 pub(super) struct Function {
     pub(super) worker: Worker,
+    pub(super) streak: Streak,
     live: Side,
     replay: Side,
 }
@@ -36,9 +38,15 @@ struct Side {
 }
 
 impl Function {
-    pub(super) fn new(worker: Worker) -> Self {
+    /// `failing_since_ms` when it was failing when it was seen last.
+    pub(super) fn new(worker: Worker, failing_since_ms: Option<UnixMs>) -> Self {
         let side = || Side { lane: Lane::behind_store(), in_turns: false };
-        Self { worker, live: side(), replay: side() }
+        Self {
+            worker,
+            streak: failing_since_ms.map(Streak::failing_since).unwrap_or_default(),
+            live: side(),
+            replay: side(),
+        }
     }
 
     fn side(&mut self, stream: Stream) -> &mut Side {
