@@ -65,8 +65,9 @@ fn a_store_that_grows_beyond_its_size_gives_up_the_oldest_and_the_space() {
         evoke.accepted("/checkout", &format!(r#"{{"customer":"c{n}","total":1,"items":["{item}"]}}"#));
     }
     evoke.settle();
-    // What is kept of the orders is 8 MiB, less than 84 of them.
-    assert_eventually!(removed(&evoke) > 3 * 310, "{} removed", removed(&evoke));
+    // 8 MiB are kept, less than 42 orders with their payments. A sweep that began earlier leaves what was pending then to
+    // the next one.
+    assert_eventually!(removed(&evoke) > 3 * 350, "{} removed", removed(&evoke));
     assert_eq!(evoke.deliveries("done"), 1_200);
     assert!(evoke.stop().success());
     let bytes = std::fs::metadata(evoke.path(".evoke/evoke.db")).unwrap().len();
