@@ -21,6 +21,7 @@ mod overload;
 mod reload;
 mod replay;
 mod retention;
+mod runtime_events;
 mod state;
 mod telemetry;
 mod tidy;

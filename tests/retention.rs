@@ -19,12 +19,12 @@ fn what_is_done_goes_after_its_time_and_dead_letters_stay_with_all_numbers_right
         evoke.accepted("/checkout", &format!(r#"{{"customer":"c{n}","total":1,"items":["x"]}}"#));
     }
     evoke.settle();
-    // An order, a payment and a receipt, fifty times; the order that cannot be paid waits for a person.
-    assert_eventually!(removed(&evoke) == 150, "{} removed", removed(&evoke));
+    // An order, a payment and a receipt, fifty times, and the word that an order cannot be paid; that waits for a person.
+    assert_eventually!(removed(&evoke) == 151, "{} removed", removed(&evoke));
     let check = evoke.json(&["check"]);
     assert_eq!(
         (&check["events"], &check["owed"], &check["problems"]),
-        (&json!(151), &json!(151), &json!([])),
+        (&json!(152), &json!(151), &json!([])),
         "{check:#}"
     );
     let charge = &check["functions"]["shop/charge"];
@@ -33,7 +33,7 @@ fn what_is_done_goes_after_its_time_and_dead_letters_stay_with_all_numbers_right
         (&json!(50), &json!(1), &json!(50)),
         "{check:#}"
     );
-    assert!(evoke.stdout(&["check"]).contains("retention removed 150 events"));
+    assert!(evoke.stdout(&["check"]).contains("retention removed 151 events"));
 
     // The numbers of status are those of check, and go on after a restart.
     assert_eq!(evoke.done("shop/charge"), 50);
@@ -50,9 +50,9 @@ fn what_is_done_goes_after_its_time_and_dead_letters_stay_with_all_numbers_right
 
     // Numbers of events and deliveries are never given out again.
     let next = evoke.accepted("/checkout", r#"{"customer":"eve","total":1,"items":["x"]}"#);
-    assert_eq!(evoke.json(&["trace", &next])["seq"], 152);
+    assert_eq!(evoke.json(&["trace", &next])["seq"], 153);
     evoke.stdout(&["dead", "purge", "--all"]);
-    assert_eventually!(removed(&evoke) == 154, "{} removed", removed(&evoke));
+    assert_eventually!(removed(&evoke) == 155, "{} removed", removed(&evoke));
     evoke.stdout(&["check"]);
 }
 
@@ -65,8 +65,9 @@ fn a_store_that_grows_beyond_its_size_gives_up_the_oldest_and_the_space() {
         evoke.accepted("/checkout", &format!(r#"{{"customer":"c{n}","total":1,"items":["{item}"]}}"#));
     }
     evoke.settle();
-    // What is kept of the orders is 8 MiB, less than 84 of them.
-    assert_eventually!(removed(&evoke) > 3 * 310, "{} removed", removed(&evoke));
+    // 8 MiB are kept, less than 42 orders with their payments. A sweep that began earlier leaves what was pending then to
+    // the next one.
+    assert_eventually!(removed(&evoke) > 3 * 350, "{} removed", removed(&evoke));
     assert_eq!(evoke.deliveries("done"), 1_200);
     assert!(evoke.stop().success());
     let bytes = std::fs::metadata(evoke.path(".evoke/evoke.db")).unwrap().len();

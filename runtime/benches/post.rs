@@ -12,6 +12,7 @@ use evoke::bus::{Amount, Bus, Limits, Target};
 use evoke::clock::Clock;
 use evoke::listener::{self, Listener};
 use evoke::router::Router;
+use evoke::source::Health;
 use evoke::source::http::{Endpoint, Http, Routes};
 use evoke::store::Store;
 use evoke::store::sqlite::SqliteStore;
@@ -54,6 +55,7 @@ async fn durable(connections: usize, time: Duration) -> Load {
         uri: "/bench/checkout".into(),
         target: Target::Matching,
         answerer: None,
+        health: Health::default(),
     };
     let http = Http::new(bus, clock, Routes::new([endpoint]).unwrap());
     let (listener, stop) = (Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap(), CancellationToken::new());

@@ -150,6 +150,8 @@ pub struct FunctionStatus {
     pub running: u32,
     /// How many wait in memory.
     pub held: u32,
+    /// In what way it is failing, when it is.
+    pub failing: Option<String>,
 }
 
 /// How a source is doing, for people.

@@ -7,6 +7,7 @@ mod explain;
 mod functions;
 mod invoke;
 mod kept;
+mod lookout;
 mod manifests;
 mod retention;
 mod sources;
@@ -26,11 +27,12 @@ use tokio_util::sync::CancellationToken;
 use self::data::DataFolder;
 use self::functions::Functions;
 pub use self::invoke::{InvokeOptions, Invoked, invoke};
+use self::lookout::Lookout;
 use self::sources::Sources;
 use crate::admin::{self, Admin, Explained, FunctionStatus, InForce, Phase, SourceStatus};
 use crate::bus::{self, Bus};
-use crate::clock::Clock;
-use crate::dispatcher::Dispatcher;
+use crate::clock::{Clock, rfc3339};
+use crate::dispatcher::{Dispatcher, Failing};
 use crate::event::Event;
 use crate::listener::{self, Listener};
 use crate::logs::LogBook;
@@ -68,6 +70,8 @@ pub struct UpOptions {
     pub backlog_max: bus::Amount,
     /// What is kept of what is over.
     pub retention: Retention,
+    /// What has to be free on the data folder's disk, in bytes; `None`: as much as is usual.
+    pub storage_low: Option<u64>,
 }
 
 /// Why a command could not do what it was asked.
@@ -134,16 +138,23 @@ impl Running {
     /// The functions in force, by name.
     pub fn functions(&self) -> Vec<FunctionStatus> {
         let (running, held) = (self.dispatcher.running(), self.dispatcher.held());
+        let failing = self.dispatcher.failing();
         let declared = self.declared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let all = declared.manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (&c.manifest, f)));
         all.map(|(manifest, function)| {
             let name = functions::full_name(manifest, function);
             let of =
                 |counts: &foldhash::HashMap<_, u32>| declared.ids.get(&name).and_then(|id| counts.get(id)).copied();
+            let failing = declared.ids.get(&name).and_then(|id| failing.get(id)).map(failing_in_words);
             let (running, held) = (of(&running).unwrap_or_default(), of(&held).unwrap_or_default());
-            FunctionStatus { name, concurrency: function.concurrency, running, held }
+            FunctionStatus { name, concurrency: function.concurrency, running, held, failing }
         })
         .collect()
+    }
+
+    /// The ids of the functions in force, by name.
+    fn function_ids(&self) -> BTreeMap<String, FunctionId> {
+        self.declared.lock().unwrap_or_else(std::sync::PoisonError::into_inner).ids.clone()
     }
 
     /// How an event meets the triggers in force, or those of one function.
@@ -155,6 +166,18 @@ impl Running {
     /// The sources in force.
     pub async fn sources(&self) -> Vec<SourceStatus> {
         self.sources.lock().await.status()
+    }
+}
+
+/// What a failing function is said to do.
+fn failing_in_words(failing: &Failing) -> String {
+    let Failing { since_ms, attempts, outcome, message, .. } = failing;
+    let since = rfc3339(*since_ms);
+    match (attempts, message) {
+        // It was before the start.
+        (0, _) => format!("since {since}"),
+        (_, Some(message)) => format!("{attempts} attempts failed since {since}, the last as {outcome}: {message}"),
+        (_, None) => format!("{attempts} attempts failed since {since}, the last as {outcome}"),
     }
 }
 
@@ -180,6 +203,9 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     let (http_address, admin_address) = (local(&public)?, local(&admin)?);
     say("starting", &format!("http://{admin_address} (admin)"));
     let administering = tokio::spawn(admin::serve(app.admin(stop_admin.clone()), admin));
+    let (running, clock, storage_low) = (app.running.clone(), app.clock.clone(), app.options.storage_low);
+    let lookout = Lookout::new(running, clock, data.path().to_owned(), storage_low).await;
+    let lookout = lookout.context("cannot read in the store, evoke.db, what was told last")?;
     app.apply(manifests).await?;
 
     let limits =
@@ -190,6 +216,8 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     let retaining = retention::run(app.running.store.clone(), app.options.retention, stop_keeping.clone());
     let replaying = app.running.replays.clone().run(app.running.dispatcher.clone(), stop_keeping.clone());
     let (retaining, replaying) = (tokio::spawn(retaining), tokio::spawn(replaying));
+    let stop_looking = CancellationToken::new();
+    let looking = tokio::spawn(lookout.run(stop_looking.clone()));
     data.announce(http_address, admin_address)?;
     say("listening", &format!("http://{http_address} (sources), http://{admin_address} (admin)"));
     say("ready", "Ctrl-C stops");
@@ -199,6 +227,9 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
     // No more events, then no more attempts, then nothing that could still be committed.
     app.phase.send_replace(Phase::Draining);
     say("draining", &format!("at most {:?}", app.options.drain));
+    // What stops is in no trouble.
+    stop_looking.cancel();
+    let _ = looking.await;
     stop_http.cancel();
     let _ = serving.await;
     app.running.sources.lock().await.stop().await;
@@ -307,11 +338,13 @@ impl App {
         let (store, metrics) = (&running.store, &running.metrics);
         let loaded = functions::load(&manifests, &self.sandbox, store, &self.log_sink, &self.clock, metrics).await?;
         let Functions { workers, router, ids, answerers } = loaded?;
-        let routes = Routes::new(sources::endpoints(&manifests, &ids, &answerers)).map_err(anyhow::Error::from)?;
+        let mut sources = running.sources.lock().await;
+        let endpoints = sources::endpoints(&manifests, &ids, &answerers, &mut sources);
+        let routes = Routes::new(endpoints).map_err(anyhow::Error::from)?;
         // Who handles comes before what comes in.
         running.bus.set_router(router);
         running.dispatcher.set_functions(workers);
-        running.sources.lock().await.set(&manifests, &ids).await;
+        sources.set(&manifests, &ids).await;
         self.http.set_routes(routes);
         *running.declared.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Declared { manifests, ids };
         Ok(())

@@ -11,6 +11,7 @@ use self::drain::Drain;
 use crate::event::Event;
 use crate::router::Router;
 pub use crate::router::Target;
+use crate::runtime_events;
 use crate::store::{Accepted, Answer, Lineage, Mark, NewEvent, Store, StoreError};
 pub use crate::store::{Amount, Origin};
 use crate::telemetry::{Ingress, IngressMetrics, Live, Metrics, Refusal, Spans};
@@ -207,7 +208,9 @@ impl Bus {
             if size > inner.limits.event_size_max {
                 return Err(Refused::TooLarge { index, size, max: inner.limits.event_size_max });
             }
-            event.check().map_err(|e| Refused::Invalid { index, message: e.to_string() })?;
+            let message = runtime_events::refuse(&event.source);
+            let checked = message.map_or_else(|| event.check().map_err(|e| e.to_string()), Err);
+            checked.map_err(|message| Refused::Invalid { index, message })?;
             if let Some(span) = spans.get(index) {
                 span.mark(&mut event);
             }
@@ -215,6 +218,19 @@ impl Bus {
             events.push(NewEvent { event: Arc::new(event), lineage, deliveries });
         }
         Ok(inner.store.accept(events, offer.marks).await?)
+    }
+
+    /// Stores an event of the runtime's own with its mark, or the mark alone. It is taken on as what functions publish
+    /// is, whatever is pending: there are few of them, and most of all they are wanted then.
+    pub async fn tell(&self, event: Option<Event>, mark: Mark) -> Result<(), StoreError> {
+        let router = self.router();
+        let lineage = Lineage { origin: runtime_events::origin(), ..Lineage::default() };
+        let new = event.map(|event| {
+            // What the runtime says is JSON.
+            let deliveries = router.route(&event, &Target::Matching).unwrap_or_default();
+            NewEvent { event: Arc::new(event), lineage, deliveries }
+        });
+        self.inner.store.accept(new.into_iter().collect(), vec![mark]).await.map(drop)
     }
 
     /// Whether there is room for what this source would offer: an offer that there is no room for would be refused.

@@ -11,6 +11,7 @@ mod function;
 mod lane;
 mod load;
 mod measure;
+mod streak;
 mod turns;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,14 +26,17 @@ use tokio_util::task::TaskTracker;
 use self::function::{Function, Queue, replays_max};
 use self::lane::Lane;
 use self::measure::Measured;
+pub use self::streak::Failing;
 use self::turns::Turns;
 use crate::bus::Bus;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMs};
 use crate::event::Event;
 use crate::outcome::{Outcome, RetryPolicy};
+use crate::runtime_events;
 use crate::state::{Place, Transaction};
 use crate::store::{
     Committed, Completed, Completion, DeliveryId, FunctionId, ReadyDelivery, ReplayId, Store, StoreError, Stream,
+    Verdict,
 };
 use crate::telemetry::FunctionMetrics;
 
@@ -104,6 +108,8 @@ struct Inner {
     uncommitted: AtomicUsize,
     /// Woken when an earlier retry than the one that is waited for came up.
     alarm: Notify,
+    /// Woken when a function fails from now on, or does not any more.
+    health: Notify,
     tasks: TaskTracker,
     runtime: tokio::runtime::Handle,
 }
@@ -122,6 +128,8 @@ struct State {
     stopping: bool,
     /// Attempts that used state and are not committed: they may have to run again.
     unsure: HashMap<DeliveryId, (ReadyDelivery, Measured)>,
+    /// Since when functions were failing that were not given yet.
+    was_failing: HashMap<String, UnixMs>,
     /// Deliveries that run again, with what another changed.
     again: HashMap<DeliveryId, Place>,
 }
@@ -154,6 +162,7 @@ impl Dispatcher {
             turns: Turns::default(),
             uncommitted: AtomicUsize::new(0),
             alarm: Notify::new(),
+            health: Notify::new(),
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
         }));
@@ -178,7 +187,10 @@ impl Dispatcher {
             let id = worker.id;
             match state.functions.get_mut(&id) {
                 Some(function) => function.put_in_charge(worker),
-                None => drop(state.functions.insert(id, Function::new(worker))),
+                None => {
+                    let was_failing = state.was_failing.remove(&*worker.metrics.name);
+                    state.functions.insert(id, Function::new(worker, was_failing));
+                }
             }
             self.consider(&mut state, id);
         }
@@ -209,6 +221,23 @@ impl Dispatcher {
         self.lock().functions.iter().map(|(id, function)| (*id, function.waiting())).collect()
     }
 
+    /// The functions that are failing now.
+    pub fn failing(&self) -> HashMap<FunctionId, Failing> {
+        let failing = |(id, function): (&FunctionId, &Function)| Some((*id, function.streak.failing()?.clone()));
+        self.lock().functions.iter().filter_map(failing).collect()
+    }
+
+    /// Takes functions that were failing at these times, when they were seen last, for failing until they succeed.
+    /// They are told before they are given, by their full names.
+    pub fn resume_failing(&self, since_ms: HashMap<String, UnixMs>) {
+        self.lock().was_failing = since_ms;
+    }
+
+    /// Waits until a function fails from now on, or does not any more. For one who waits.
+    pub async fn health_changed(&self) {
+        self.0.health.notified().await;
+    }
+
     /// Starts nothing more and waits for what runs, at most for `limit`; answers how many were left running. What
     /// was not finished stays pending in the store.
     pub async fn drain(&self, limit: Duration) -> u32 {
@@ -234,6 +263,7 @@ impl Dispatcher {
                 continue;
             }
             weight += weight_of(&completion);
+            let is_committed = result.is_ok();
             if !completion.state.is_empty() && self.has_to_go_on(&mut state, &completion, result) {
                 continue;
             }
@@ -241,6 +271,9 @@ impl Dispatcher {
             earliest_retry_ms = earliest_retry_ms.or(retry_at_ms);
             if let Some(function) = state.functions.get_mut(&completion.function) {
                 function.ended(completion.delivery, retry_at_ms);
+                if is_committed {
+                    self.note_health(function, &completion);
+                }
             }
         }
         for delivery in ready {
@@ -258,6 +291,27 @@ impl Dispatcher {
         }
     }
 
+    /// Notes how an attempt ended, in the order of their commits.
+    fn note_health(&self, function: &mut Function, completion: &Completion) {
+        let streak = &mut function.streak;
+        let is_done = completion.verdict == Verdict::Done;
+        if is_done && !streak.is_broken() {
+            return;
+        }
+        // What came of a runtime event says nothing of a function: it would be told with another.
+        if completion.origin == runtime_events::origin() {
+            return;
+        }
+        let has_changed = if is_done {
+            streak.succeeded()
+        } else {
+            streak.failed(completion.delivery, &completion.record, self.0.clock.now_ms())
+        };
+        if has_changed {
+            self.0.health.notify_one();
+        }
+    }
+
     /// What follows on the commit of an attempt that used state. `false` when it is over.
     fn has_to_go_on(&self, state: &mut State, completion: &Completion, result: Result<Completed, StoreError>) -> bool {
         let Some((delivery, measured)) = state.unsure.remove(&completion.delivery) else { return false };
@@ -271,9 +325,9 @@ impl Dispatcher {
                 self.consider(state, completion.function);
             }
             Ok(Completed::OverQuota(message)) => {
-                let failed = attempt::over_quota(&self.0, &function.worker, &delivery, completion, message);
-                measured.ended(metrics, &failed);
-                self.0.tasks.spawn_on(self.clone().settle(failed), &self.0.runtime);
+                let refused = attempt::OverQuota { record: completion.record.clone(), message };
+                let failed = self.clone().fail(function.worker.clone(), delivery, measured, refused);
+                self.0.tasks.spawn_on(failed, &self.0.runtime);
             }
             Ok(Completed::Committed) | Err(_) => {
                 measured.ended(metrics, completion);
@@ -283,7 +337,10 @@ impl Dispatcher {
         true
     }
 
-    async fn settle(self, completion: Completion) {
+    /// Ends an attempt that was done, but for the room in a bucket of its state.
+    async fn fail(self, worker: Arc<Worker>, delivery: ReadyDelivery, measured: Measured, refused: attempt::OverQuota) {
+        let completion = attempt::over_quota(&self.0, &worker, &delivery, refused).await;
+        measured.ended(&worker.metrics, &completion);
         self.0.uncommitted.fetch_add(weight_of(&completion), Ordering::Relaxed);
         // The store says itself when it is gone for good; the delivery is pending when it is opened again.
         let _ = self.0.store.settle(Arc::new(completion)).await;

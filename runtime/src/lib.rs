@@ -15,6 +15,7 @@ pub mod outcome;
 pub mod pattern;
 pub mod replay;
 pub mod router;
+pub mod runtime_events;
 pub mod sandbox;
 pub mod source;
 pub mod state;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::event::{Data, Event};
 use crate::pattern::{Matcher, Pattern};
+use crate::runtime_events;
 use crate::store::{FunctionId, NewDelivery};
 
 /// The compiled triggers of every function.
@@ -23,6 +24,8 @@ struct Trigger {
     name: Arc<str>,
     /// The source that its events must come from.
     from: Option<String>,
+    /// Whether it is for what the runtime says, too.
+    asks_for_runtime: bool,
 }
 
 /// Who an offered event is for.
@@ -54,7 +57,8 @@ impl Router {
     /// one). Triggers of a function are added in their order.
     pub fn add(&mut self, function: FunctionId, name: Arc<str>, from: Option<&str>, pattern: Option<&Pattern>) {
         let trigger = self.triggers.len();
-        self.triggers.push(Trigger { function, name, from: from.map(str::to_owned) });
+        let asks_for_runtime = pattern.is_some_and(runtime_events::asks_for_them);
+        self.triggers.push(Trigger { function, name, from: from.map(str::to_owned), asks_for_runtime });
         match pattern {
             Some(pattern) => self.matcher.insert(trigger, pattern),
             None => {
@@ -97,8 +101,12 @@ impl Router {
         match target {
             Target::Function { function, trigger } => deliveries.push(self.delivery(event, *function, trigger)),
             Target::Matching => {
+                let is_runtime = event.source == runtime_events::SOURCE;
                 for index in self.matcher.matches(&event.view()).map_err(|e| e.to_string())? {
                     let Some(trigger) = self.triggers.get(index) else { continue };
+                    if is_runtime && !trigger.asks_for_runtime {
+                        continue;
+                    }
                     let comes_from = trigger.from.as_ref().is_none_or(|source| *source == event.source);
                     if comes_from && !deliveries.iter().any(|d| d.function == trigger.function) {
                         deliveries.push(self.delivery(event, trigger.function, &trigger.name));

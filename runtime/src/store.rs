@@ -43,7 +43,8 @@ pub type FunctionId = i64;
 /// How an event came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lineage {
-    /// The delivery whose function published it; `None` for an event from outside.
+    /// The delivery whose function published it, or that the runtime says something of; `None` for an event from
+    /// outside.
     pub cause: Option<DeliveryId>,
     /// The event from outside that started the chain; `None` when it is that event.
     pub root: Option<Seq>,
@@ -193,7 +194,7 @@ pub struct AttemptRecord {
 /// What becomes of the delivery, as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Done; the published events commit with it.
+    /// Done.
     Done,
     /// Again at this time.
     RetryAt(UnixMs),
@@ -208,11 +209,13 @@ pub struct Completion {
     pub delivery: DeliveryId,
     /// Whose it is.
     pub function: FunctionId,
+    /// Where its event's chain came in.
+    pub origin: Origin,
     /// How the attempt went.
     pub record: AttemptRecord,
     /// What follows.
     pub verdict: Verdict,
-    /// What the function published; empty unless the verdict is `Done`.
+    /// What the function published when the verdict is `Done`; else what the runtime says of the failure.
     pub publishes: Vec<NewEvent>,
     /// What it read of its state, and what it writes to it; no writes unless the verdict is `Done`.
     pub state: Transaction,
@@ -433,7 +436,7 @@ pub trait Store: Send + Sync + 'static {
     /// One delivery.
     fn delivery(&self, id: DeliveryId) -> Answer<Option<DeliveryRecord>>;
 
-    /// What a delivery published, in order.
+    /// What a delivery published, and what the runtime said of it, in order.
     fn published(&self, delivery: DeliveryId) -> Answer<Vec<StoredEvent>>;
 
     /// Dead letters, oldest first, at most `limit`.

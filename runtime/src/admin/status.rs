@@ -47,9 +47,9 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Answer<Json<Statu
     let totals = admin.store.totals().await?;
     let in_force = (admin.in_force)().await;
     let mut functions: BTreeMap<String, Function> = BTreeMap::new();
-    for FunctionStatus { name, concurrency, running, held: _ } in in_force.functions {
+    for FunctionStatus { name, concurrency, running, held: _, failing } in in_force.functions {
         let (concurrency, deliveries) = (Some(concurrency), Counts::default());
-        functions.insert(name.clone(), Function { name, in_force: true, running, concurrency, deliveries });
+        functions.insert(name.clone(), Function { name, in_force: true, running, concurrency, failing, deliveries });
     }
     for (name, counts) in &totals.functions {
         let gone = || Function {
@@ -57,6 +57,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Answer<Json<Statu
             in_force: false,
             running: 0,
             concurrency: None,
+            failing: None,
             deliveries: Counts::default(),
         };
         functions.entry(name.clone()).or_insert_with(gone).deliveries = counts.into();

@@ -37,7 +37,13 @@ impl Api {
         let functions = store.register(vec!["shop/charge".into(), "shop/receipt".into()]).await.unwrap();
         let (logs, stop) = (LogBook::open(data.path()).unwrap(), CancellationToken::new());
         let in_force = InForce {
-            functions: vec![FunctionStatus { name: "shop/charge".into(), concurrency: 8, running: 1, held: 2 }],
+            functions: vec![FunctionStatus {
+                name: "shop/charge".into(),
+                concurrency: 8,
+                running: 1,
+                held: 2,
+                failing: None,
+            }],
             sources: vec![SourceStatus { uri: "/shop/inbox".into(), kind: "files", trouble: Some("no folder".into()) }],
             sandbox: telemetry::Sandbox::default(),
         };
@@ -106,7 +112,15 @@ impl Api {
         let record =
             AttemptRecord { attempt: 1, started_ms: 1_000, duration_us: 900, outcome: outcome.into(), message };
         let state = Transaction::default();
-        let completion = Completion { delivery, function: 1, record, verdict, publishes, state };
+        let completion = Completion {
+            delivery,
+            function: 1,
+            origin: crate::store::Origin::default(),
+            record,
+            verdict,
+            publishes,
+            state,
+        };
         self.store.complete(Arc::new(completion)).await.unwrap();
     }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::problem::Params;
 use super::view::{Delivery, Node};
 use super::{Admin, Answer, events};
-use crate::store::{DeliveryState, Lineage, Store, StoreError, StoredEvent};
+use crate::store::{Lineage, Store, StoreError, StoredEvent};
 
 /// Events of a trace: more than anyone reads, and some milliseconds of work.
 const EVENTS_MAX: usize = 1_000;
@@ -80,12 +80,8 @@ async fn grow(store: &dyn Store, root: &StoredEvent) -> Result<Node, StoreError>
         let Some((seq, depth)) = branches.get(index).map(|b| (b.node.seq, b.depth)) else { continue };
         let mut deliveries = Vec::new();
         for record in store.deliveries(seq).await? {
-            // Only success publishes.
-            let published = if record.state == DeliveryState::Done && depth < DEPTH_MAX {
-                store.published(record.id).await?
-            } else {
-                Vec::new()
-            };
+            let ended = !record.attempts.is_empty();
+            let published = if ended && depth < DEPTH_MAX { store.published(record.id).await? } else { Vec::new() };
             let mut delivery = Delivery::from(record);
             let mut places = Vec::new();
             for event in &published {
@@ -101,7 +97,7 @@ async fn grow(store: &dyn Store, root: &StoredEvent) -> Result<Node, StoreError>
             deliveries.push((delivery, places));
         }
         if let Some(branch) = branches.get_mut(index) {
-            if depth == DEPTH_MAX && deliveries.iter().any(|(delivery, _)| delivery.state == "done") {
+            if depth == DEPTH_MAX && deliveries.iter().any(|(delivery, _)| !delivery.attempts.is_empty()) {
                 branch.node.cut = Some(format!("the trace ends here after {DEPTH_MAX} events; trace {seq} goes on"));
             }
             branch.deliveries = deliveries;

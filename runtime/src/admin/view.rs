@@ -70,7 +70,7 @@ pub struct Node {
     pub accepted: String,
     /// How many functions the chain went through to it; 0 for an event from outside.
     pub hops: u32,
-    /// The delivery whose function published it.
+    /// The delivery whose function published it, or that the runtime tells of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_by: Option<DeliveryId>,
     /// The event from outside that started the chain.
@@ -118,7 +118,7 @@ pub struct Delivery {
     pub due: Option<String>,
     /// The attempts that ended, in order.
     pub attempts: Vec<Attempt>,
-    /// In a trace, the events that it published, in order; absent when there are none.
+    /// In a trace, the events that it published, and what the runtime tells of it, in order; absent when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Node>,
     /// In a trace that got too large, how many published events are left out.
@@ -262,6 +262,9 @@ pub struct Function {
     /// How many run at once at most; absent when it is not in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// In what way it is failing; absent when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<String>,
     /// Its deliveries, as members beside these.
     #[serde(flatten)]
     pub deliveries: Counts,

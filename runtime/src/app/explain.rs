@@ -6,6 +6,7 @@ use crate::admin::Explained;
 use crate::event::Event;
 use crate::manifest::{Checked, Origin, Trigger};
 use crate::pattern::{MalformedEvent, explain};
+use crate::runtime_events;
 
 /// Explains an event to every trigger, or to those of one function.
 pub(super) fn event(
@@ -33,10 +34,16 @@ fn one(checked: &Checked, function: String, trigger: &Trigger, event: &Event) ->
     // What comes from a function's own source is for that function alone.
     let stranger = matches!(trigger.origin, Origin::Any) && is_private(checked, &event.source);
     let pattern = trigger.events.as_ref().map(|events| explain(&events.pattern, &event.view())).transpose()?;
-    let matched = comes_from && !stranger && pattern.as_ref().is_none_or(|pattern| pattern.matched);
+    let asks = trigger.events.as_ref().is_some_and(|events| runtime_events::asks_for_them(&events.pattern));
+    let unasked = event.source == runtime_events::SOURCE && !asks;
+    let matched = comes_from && !stranger && !unasked && pattern.as_ref().is_none_or(|pattern| pattern.matched);
     let text = match (&source, &pattern) {
         (Some(source), _) if !comes_from => format!("source is {}, and it takes those of {source}", event.source),
         _ if stranger => format!("{} belongs to one function alone", event.source),
+        // What the pattern itself says is worth more.
+        (_, Some(pattern)) if unasked && pattern.matched => {
+            "what Evoke says of itself goes to patterns that name its source or type word for word".to_owned()
+        }
         (_, Some(pattern)) => pattern.to_string(),
         (Some(source), None) => format!("every event of {source}"),
         (None, None) => "every event".to_owned(),

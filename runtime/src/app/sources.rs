@@ -22,6 +22,8 @@ pub(super) struct Sources {
     metrics: Arc<Metrics>,
     clock: Clock,
     running: BTreeMap<String, Running>,
+    /// Of http sources that are about to run.
+    prepared: BTreeMap<String, Health>,
 }
 
 struct Running {
@@ -35,7 +37,7 @@ struct Running {
 
 impl Sources {
     pub(super) fn new(bus: Bus, clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Self { bus, metrics, clock, running: BTreeMap::new() }
+        Self { bus, metrics, clock, running: BTreeMap::new(), prepared: BTreeMap::new() }
     }
 
     /// Has exactly the sources of these manifests run: those that are as they were go on undisturbed.
@@ -49,6 +51,9 @@ impl Sources {
                 }
                 other => {
                     if let Some(changed) = other {
+                        if let (SourceKind::Http(_), SourceKind::Http(_)) = (&changed.kind, &source.kind) {
+                            self.prepared.insert(source.uri.clone(), changed.health.clone());
+                        }
                         before.insert(source.uri.clone(), changed);
                     }
                     wanted.push((source, target));
@@ -61,10 +66,23 @@ impl Sources {
             let running = self.start(source, target);
             self.running.insert(source.uri.clone(), running);
         }
+        self.prepared.clear();
     }
 
-    fn start(&self, source: &Source, target: Target) -> Running {
-        let (stop, health) = (CancellationToken::new(), Health::default());
+    /// How an http source is doing that runs, or will: it is its endpoint that knows.
+    pub(super) fn health(&mut self, uri: &str) -> Health {
+        match self.running.get(uri) {
+            Some(Running { kind: SourceKind::Http(_), health, .. }) => health.clone(),
+            _ => self.prepared.entry(uri.to_owned()).or_default().clone(),
+        }
+    }
+
+    fn start(&mut self, source: &Source, target: Target) -> Running {
+        let health = match &source.kind {
+            SourceKind::Http(_) => self.health(&source.uri),
+            SourceKind::Files(_) | SourceKind::Timer(_) => Health::default(),
+        };
+        let stop = CancellationToken::new();
         let ingress = match &source.kind {
             SourceKind::Http(_) => Ingress::Http,
             SourceKind::Files(_) => Ingress::Files,
@@ -125,6 +143,7 @@ pub(super) fn endpoints(
     manifests: &[Checked],
     functions: &BTreeMap<String, FunctionId>,
     answerers: &BTreeMap<FunctionId, Arc<dyn Answerer>>,
+    sources: &mut Sources,
 ) -> Vec<Endpoint> {
     let all = manifests.iter().flat_map(|checked| targets(checked, functions));
     let endpoints = all.filter_map(|(source, target)| match &source.kind {
@@ -133,7 +152,8 @@ pub(super) fn endpoints(
                 Target::Function { function, .. } => answerers.get(function).cloned(),
                 Target::Matching => None,
             };
-            Some(Endpoint { answerer, ..endpoint(http, &source.uri, target) })
+            let health = sources.health(&source.uri);
+            Some(Endpoint { answerer, health, ..endpoint(http, &source.uri, target) })
         }
         SourceKind::Files(_) | SourceKind::Timer(_) => None,
     });
@@ -150,6 +170,7 @@ fn endpoint(source: &HttpSource, uri: &str, target: Target) -> Endpoint {
         uri: uri.to_owned(),
         target,
         answerer: None,
+        health: Health::default(),
     }
 }
 

@@ -32,7 +32,8 @@ impl Road {
     async fn done(&self, delivery: DeliveryId, publishes: Vec<NewEvent>) {
         let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "done".into(), message: None };
         let (verdict, state) = (Verdict::Done, Transaction::default());
-        let completion = Completion { delivery, function: 1, record, verdict, publishes, state };
+        let completion =
+            Completion { delivery, function: 1, origin: Origin::default(), record, verdict, publishes, state };
         self.store.complete(Arc::new(completion)).await.unwrap();
     }
 }

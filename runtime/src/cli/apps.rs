@@ -25,6 +25,7 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
         concurrency: up.concurrency,
         dedup_window: up.bounds.dedup_window,
         retention: Retention { age: up.bounds.retain, bytes: up.bounds.retain_size },
+        storage_low: up.bounds.storage_low,
         backlog_max: Amount { deliveries: up.bounds.pending_max, bytes: up.bounds.pending_bytes_max },
     };
     run(common, app::up(options))

@@ -24,6 +24,9 @@ pub(super) struct Bounds {
     /// How large the store may be before the oldest of these go earlier, or `unlimited`
     #[arg(long, env = "EVOKE_RETAIN_SIZE", default_value = "10GiB", value_name = "SIZE", value_parser = room)]
     pub(super) retain_size: u64,
+    /// What has to be free on the data folder's disk before `evoke.storage.low` is told [default: 5% of it, at most 1GiB]
+    #[arg(long, env = "EVOKE_STORAGE_LOW", value_name = "SIZE", value_parser = size)]
+    pub(super) storage_low: Option<u64>,
 }
 
 fn age(text: &str) -> Result<Duration, String> {

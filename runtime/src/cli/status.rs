@@ -15,10 +15,15 @@ fn human(status: &Status, columns: Option<usize>) -> String {
     let Status { version, uptime_ms, events, pending, functions, sources, .. } = status;
     let (up, events) = (span(*uptime_ms), count(*events, "event"));
     let mut text = format!("evoke {version}, up for {up}: {events}, {} pending", count(*pending, "delivery"));
-    let functions: Vec<_> = functions.iter().map(function_row).collect();
-    if !functions.is_empty() {
+    let rows: Vec<_> = functions.iter().map(function_row).collect();
+    if !rows.is_empty() {
         let headings = ["function", "running#", "ready#", "retrying#", "blocked#", "done#", "dead#", "purged#"];
-        text = text + "\n\n" + &table(&headings, &functions, columns);
+        text = text + "\n\n" + &table(&headings, &rows, columns);
+    }
+    for Function { name, failing, .. } in functions {
+        if let Some(failing) = failing {
+            text += &format!("\n{} is failing: {}", plain(name), plain(failing));
+        }
     }
     if !sources.is_empty() {
         let sources: Vec<_> = sources.iter().map(source_row).collect();
@@ -28,7 +33,7 @@ fn human(status: &Status, columns: Option<usize>) -> String {
 }
 
 fn function_row(function: &Function) -> Vec<String> {
-    let Function { name, in_force: _, running, concurrency, deliveries: n } = function;
+    let Function { name, in_force: _, running, concurrency, failing: _, deliveries: n } = function;
     let (gone, running) = match concurrency {
         Some(most) => ("", format!("{running} of {most}")),
         None => (" (in no manifest)", "-".to_owned()),
@@ -56,7 +61,7 @@ mod tests {
             r#"{"version":"0.1.0","uptime_ms":61000,"events":1,"pending":2,
               "functions":[
                 {"name":"shop/charge","in_force":true,"running":1,"concurrency":8,
-                 "ready":2,"retrying":0,"blocked":0,"done":10,"dead":1,"purged":0},
+                 "failing":"5 attempts failed","ready":2,"retrying":0,"blocked":0,"done":10,"dead":1,"purged":0},
                 {"name":"shop/old","in_force":false,"running":0,
                  "ready":0,"retrying":0,"blocked":0,"done":3,"dead":0,"purged":0}],
               "sources":[{"uri":"/shop/inbox","kind":"files","state":"degraded","trouble":"the folder is gone"}]}"#,
@@ -68,6 +73,7 @@ evoke 0.1.0, up for 1 min 1 s: 1 event, 2 deliveries pending
 function                   running  ready  retrying  blocked  done  dead  purged
 shop/charge                 1 of 8      2         0        0    10     1       0
 shop/old (in no manifest)        -      0         0        0     3     0       0
+shop/charge is failing: 5 attempts failed
 
 source       kind   state
 /shop/inbox  files  degraded: the folder is gone";

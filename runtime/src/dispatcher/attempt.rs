@@ -11,6 +11,7 @@ use crate::bus::Target;
 use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::outcome::{self, Next, Outcome};
+use crate::runtime_events;
 use crate::state::{Place, Transaction};
 use crate::store::{
     AttemptRecord, Completed, Completion, Lineage, NewEvent, ReadyDelivery, Result, Store, StoreError, Verdict,
@@ -77,6 +78,9 @@ async fn run(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery) -> (Compl
         }
     }
     let verdict = verdict(inner, worker, delivery, &outcome);
+    if let Verdict::Dead(cause) = &verdict {
+        publishes = dead(inner, worker, delivery, outcome.kind(), cause).await;
+    }
     let state = match &verdict {
         Verdict::Done => state,
         // What it saw is why it is given up, so that has to hold. Another attempt sees for itself.
@@ -90,8 +94,7 @@ async fn run(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery) -> (Compl
         outcome: outcome.kind().into(),
         message: outcome.message(),
     };
-    let (id, function) = (delivery.id, delivery.function);
-    (Completion { delivery: id, function, record, verdict, publishes, state }, measured)
+    (completion(delivery, record, verdict, publishes, state), measured)
 }
 
 /// How an attempt ends for which there is no event: another would find none either.
@@ -101,20 +104,69 @@ fn lost(damage: &str) -> Ran {
     Ran { outcome: Outcome::Damaged { message }, published, state, duration }
 }
 
-/// What becomes of an attempt that was done, but for the room in a bucket of its state.
-pub(super) fn over_quota(
+/// An attempt that was done, but for the room in a bucket of its state.
+pub(super) struct OverQuota {
+    /// How it went until then.
+    pub(super) record: AttemptRecord,
+    /// Which bucket.
+    pub(super) message: String,
+}
+
+/// What becomes of one.
+pub(super) async fn over_quota(
     inner: &Inner,
     worker: &Worker,
     delivery: &ReadyDelivery,
-    completion: &Completion,
-    message: String,
+    OverQuota { record, message }: OverQuota,
 ) -> Completion {
     let outcome = Outcome::Quota { message };
-    let record =
-        AttemptRecord { outcome: outcome.kind().into(), message: outcome.message(), ..completion.record.clone() };
+    let record = AttemptRecord { outcome: outcome.kind().into(), message: outcome.message(), ..record };
     let verdict = verdict(inner, worker, delivery, &outcome);
-    let (publishes, state) = (Vec::new(), Transaction::default());
-    Completion { delivery: delivery.id, function: delivery.function, record, verdict, publishes, state }
+    let publishes = match &verdict {
+        Verdict::Dead(cause) => dead(inner, worker, delivery, outcome.kind(), cause).await,
+        Verdict::Done | Verdict::RetryAt(_) => Vec::new(),
+    };
+    completion(delivery, record, verdict, publishes, Transaction::default())
+}
+
+fn completion(
+    delivery: &ReadyDelivery,
+    record: AttemptRecord,
+    verdict: Verdict,
+    publishes: Vec<NewEvent>,
+    state: Transaction,
+) -> Completion {
+    let (id, function, origin) = (delivery.id, delivery.function, delivery.event.lineage.origin);
+    Completion { delivery: id, function, origin, record, verdict, publishes, state }
+}
+
+/// What is said of a delivery that is given up: nothing, when it came of such an event itself.
+async fn dead(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery, outcome: &str, cause: &str) -> Vec<NewEvent> {
+    let ReadyDelivery { id, trigger, attempts, replay, event, .. } = delivery;
+    let lineage = event.lineage;
+    if lineage.origin == runtime_events::origin() {
+        return Vec::new();
+    }
+    // What is parked is what the store has: the manifest may order by something else today.
+    let stored = inner.store.delivery(*id).await.ok().flatten();
+    let dead = runtime_events::Dead {
+        instance: inner.store.instance(),
+        delivery: *id,
+        function: &worker.metrics.name,
+        trigger,
+        order_key: stored.as_ref().and_then(|stored| stored.order_key.as_deref()),
+        replay: replay.is_some(),
+        attempts: attempts + 1,
+        outcome,
+        cause,
+        event,
+    };
+    let said = dead.event(inner.clock.now_ms());
+    let deliveries = inner.bus.router().route(&said, &Target::Matching).unwrap_or_default();
+    // No function made it, and it begins no circle: the hops begin anew.
+    let root = Some(lineage.root.unwrap_or(event.seq));
+    let lineage = Lineage { cause: Some(*id), root, hops: 0, origin: runtime_events::origin() };
+    vec![NewEvent { event: Arc::new(said), lineage, deliveries }]
 }
 
 fn verdict(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery, outcome: &Outcome) -> Verdict {

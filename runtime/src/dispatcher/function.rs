@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Worker;
 use super::lane::Lane;
+use super::streak::Streak;
 use crate::clock::UnixMs;
 use crate::store::{DeliveryId, FunctionId, Stream};
 
@@ -27,6 +28,7 @@ pub(super) struct Function {
     pub(super) worker: Arc<Worker>,
     /// How many deliveries run at once: the worker's, or none while it rests.
     pub(super) concurrency: u32,
+    pub(super) streak: Streak,
     live: Side,
     replay: Side,
 }
@@ -39,9 +41,16 @@ struct Side {
 }
 
 impl Function {
-    pub(super) fn new(worker: Worker) -> Self {
+    /// `failing_since_ms` when it was failing when it was seen last.
+    pub(super) fn new(worker: Worker, failing_since_ms: Option<UnixMs>) -> Self {
         let side = || Side { lane: Lane::behind_store(), in_turns: false };
-        Self { concurrency: worker.concurrency, worker: Arc::new(worker), live: side(), replay: side() }
+        Self {
+            concurrency: worker.concurrency,
+            worker: Arc::new(worker),
+            streak: failing_since_ms.map(Streak::failing_since).unwrap_or_default(),
+            live: side(),
+            replay: side(),
+        }
     }
 
     pub(super) fn put_in_charge(&mut self, worker: Worker) {

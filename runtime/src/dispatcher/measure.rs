@@ -41,7 +41,8 @@ impl Measured {
             took,
             waited: (record.attempt == 1).then_some(waited),
             since_accepted: waited + took,
-            published: publishes.len(),
+            // What goes with a failure is the runtime's own.
+            published: if *verdict == Verdict::Done { publishes.len() } else { 0 },
         });
         if *verdict != Verdict::Done {
             self.publishing.into_iter().for_each(Live::not_published);

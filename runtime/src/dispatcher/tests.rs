@@ -12,7 +12,7 @@ use crate::bus::{Limits, Offer, Target};
 use crate::clock::UnixMs;
 use crate::router::{OrderBy, Router};
 use crate::store::memory::MemoryStore;
-use crate::store::{Counts, DeadFilter, NewDelivery, NewReplay, Seq, Step};
+use crate::store::{Counts, DeadFilter, EventFilter, Lineage, NewDelivery, NewEvent, NewReplay, Seq, Step};
 
 const START_MS: UnixMs = 1_700_000_000_000;
 
@@ -114,6 +114,56 @@ async fn a_failing_delivery_is_tried_by_policy_and_then_is_a_dead_letter() {
         let ceiling_ms = 500 << (earlier.attempt - 1);
         assert!(later.started_ms - earlier.started_ms <= ceiling_ms + 20, "{letter:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_told_to_who_asks_and_what_comes_of_that_is_not() {
+    let mut router = Router::default();
+    let pattern = serde_json::json!({ "source": ["/evoke"] });
+    router.add(2, "on[0]".into(), None, Some(&crate::pattern::Pattern::parse(&pattern).unwrap()));
+    router.order(1, OrderBy::Data(vec!["key".into()]));
+    let house = House::new(8, router).await;
+    let reject = |_| async { Outcome::Reject { message: "no".into() } }.boxed();
+    house.dispatcher.set_functions(vec![worker(1, 1, reject), worker(2, 1, reject)]);
+    house.offer(1, [1, 2]).await;
+    assert_eq!(house.settled().await.dead, 4);
+    let filter = EventFilter { source: Some("/evoke".into()), limit: 10, ..EventFilter::default() };
+    let said = house.store.events(filter).await.unwrap();
+    assert_eq!(said.len(), 2, "{said:?}");
+    let data: serde_json::Value = serde_json::from_slice(said[0].event.data.as_bytes()).unwrap();
+    assert_eq!((&data["order_key"], &data["attempts"], &data["outcome"]), (&"k1".into(), &1.into(), &"reject".into()));
+    assert_eq!((said[0].lineage.cause, said[0].lineage.root, said[0].lineage.hops), (Some(1), Some(1), 0));
+    assert_eq!(said[0].lineage.origin, runtime_events::origin());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_function_is_failing_after_five_failures_until_it_succeeds_and_not_for_what_the_runtime_said() {
+    let house = House::new(8, Router::default()).await;
+    let fails = |call: Call| {
+        let fails = call.event.id != "1-9";
+        async move { if fails { Outcome::Reject { message: "no".into() } } else { Outcome::Done } }.boxed()
+    };
+    house.dispatcher.set_functions(vec![worker(1, 1, fails)]);
+    house.offer(1, 0..4).await;
+    house.settled().await;
+    assert!(house.dispatcher.failing().is_empty());
+    let said = |n: u32| {
+        let event = Event { id: n.to_string(), source: "/evoke".into(), type_: "t".into(), ..Event::default() };
+        let lineage = Lineage { origin: runtime_events::origin(), ..Lineage::default() };
+        let delivery = NewDelivery { function: 1, trigger: "on[0]".into(), order_key: None };
+        NewEvent { event: Arc::new(event), lineage, deliveries: vec![delivery] }
+    };
+    house.store.accept((0..20).map(said).collect(), vec![]).await.unwrap();
+    house.settled().await;
+    assert!(house.dispatcher.failing().is_empty());
+    house.offer(1, [5]).await;
+    house.settled().await;
+    house.dispatcher.health_changed().await;
+    assert_eq!(house.dispatcher.failing()[&1].attempts, 5);
+    house.offer(1, [9]).await;
+    house.settled().await;
+    house.dispatcher.health_changed().await;
+    assert!(house.dispatcher.failing().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use super::bindings::evoke::function::types::Draft;
 use super::work::Work;
 use crate::clock::rfc3339;
 use crate::event::{Data, EVENT_SIZE_MAX, Event};
+use crate::runtime_events;
 
 /// The most that one attempt may publish. All of it is held in memory and goes into one commit.
 pub(super) const EVENTS_MAX: usize = 1_000;
@@ -40,7 +41,9 @@ impl Publisher {
     /// function's own.
     pub(super) fn json(&self, json: &[u8]) -> Result<String, String> {
         self.add(|work, ordinal| {
+            let mut refused = None;
             let fill = |event: &mut Event| {
+                refused = runtime_events::refuse(&event.source);
                 event.source.clone_from(&work.identity.uri);
                 if event.id.is_empty() {
                     event.id = made_up_id(work, ordinal);
@@ -50,7 +53,8 @@ impl Publisher {
                     event.extensions.entry(name).or_insert(value);
                 }
             };
-            Event::from_json(json, fill).map_err(|e| e.to_string())
+            let event = Event::from_json(json, fill).map_err(|e| e.to_string())?;
+            refused.map_or(Ok(event), Err)
         })
     }
 

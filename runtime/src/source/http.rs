@@ -42,6 +42,7 @@ use crate::bus::{Bus, Offer, Origin, Target};
 use crate::clock::Clock;
 use crate::event::Event;
 use crate::listener::{Limits, Listener};
+use crate::source::Health;
 use crate::store::{Accepted, Seq};
 pub use answerer::{Answerer, Payload, Unanswered};
 use body::{Budget, Memory, Read};
@@ -65,6 +66,8 @@ pub struct Endpoint {
     pub target: Target,
     /// What answers its requests; with it no event is made of them.
     pub answerer: Option<Arc<dyn Answerer>>,
+    /// How it is doing: it says when it has no room.
+    pub health: Health,
 }
 
 /// The endpoints by path.
@@ -175,7 +178,11 @@ impl Http {
                     Ok(answer) => return answer.map(Either::Right),
                     Err(problem) => Err(problem),
                 },
-                None => self.take(&endpoint, request).await,
+                None => self.take(&endpoint, request).await.inspect_err(|problem| {
+                    if problem.is_for_want_of_room() {
+                        endpoint.health.refused(|| problem.detail.clone());
+                    }
+                }),
             },
             Err(Missed::Path(detail)) => Err(Problem::new(StatusCode::NOT_FOUND, detail)),
             Err(Missed::Method(allow)) if request.method() == Method::OPTIONS => Ok(options(&allow)),

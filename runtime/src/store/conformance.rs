@@ -47,7 +47,7 @@ fn ending(delivery: DeliveryId, attempt: u32, outcome: &'static str, verdict: Ve
     let message = (outcome != "done").then(|| "why".to_owned());
     let record = AttemptRecord { attempt, started_ms: NOW_MS, duration_us: 12, outcome: outcome.into(), message };
     let (publishes, state) = (Vec::new(), Transaction::default());
-    Arc::new(Completion { delivery, function: 1, record, verdict, publishes, state })
+    Arc::new(Completion { delivery, function: 1, origin: Origin::default(), record, verdict, publishes, state })
 }
 
 fn done(delivery: DeliveryId, attempt: u32) -> Arc<Completion> {
@@ -178,6 +178,27 @@ async fn an_outcome_commits_with_what_was_published(store: &dyn Store) {
     assert_eq!((totals.events, totals.owed), (2, 2));
     assert_eq!(store.delivery(1).await.unwrap().unwrap().attempts.len(), 1);
     assert_eq!(store.pending(), 1);
+}
+
+async fn a_failure_commits_with_what_is_said_of_it(store: &dyn Store) {
+    let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+    let seen = watch_ready(store);
+    store.accept(vec![new_event("1", vec![keyed(ids[0], "k"), keyed(ids[0], "k")])], vec![]).await.unwrap();
+    for (attempt, failed) in [(1, ending(1, 1, "retry", Verdict::RetryAt(NOW_MS))), (2, dead(1, 2))] {
+        let mut said = new_event(&format!("said-{attempt}"), vec![to(ids[1])]);
+        said.event = Arc::new(Event { source: "/evoke".into(), ..(*said.event).clone() });
+        said.lineage = Lineage { cause: Some(1), root: Some(1), hops: 0, ..Lineage::default() };
+        let completion = Arc::new(Completion { publishes: vec![said], ..Arc::unwrap_or_clone(failed) });
+        store.complete(completion).await.unwrap();
+    }
+    assert_eq!((state_of(store, 1).await, state_of(store, 2).await), (DeliveryState::Dead, DeliveryState::Blocked));
+    assert_eq!(*seen.lock().unwrap(), vec![1, 3, 4]);
+    let said = store.published(1).await.unwrap();
+    assert_eq!(said.iter().map(|event| event.event.id.as_str()).collect::<Vec<_>>(), ["said-1", "said-2"]);
+    // What is over stays as it is, and so nothing more is said of it.
+    let again = vec![new_event("said-3", vec![])];
+    store.complete(Arc::new(Completion { publishes: again, ..Arc::unwrap_or_clone(dead(1, 2)) })).await.unwrap();
+    assert_eq!(store.totals().await.unwrap().events, 3);
 }
 
 async fn the_backlog_is_what_is_pending_by_where_it_came_in(store: &dyn Store) {
@@ -344,6 +365,7 @@ over_every_store! {
     deliveries_are_announced_in_accept_order
     what_is_settled_is_told_to_the_sink_with_what_it_made_ready
     an_outcome_commits_with_what_was_published
+    a_failure_commits_with_what_is_said_of_it
     the_backlog_is_what_is_pending_by_where_it_came_in
     a_retry_is_due_when_its_time_has_come
     a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged

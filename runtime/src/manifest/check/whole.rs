@@ -5,6 +5,7 @@ use crate::manifest::model::{Function, Manifest, Origin, SourceKind, Trigger};
 use crate::manifest::read::Reader;
 use crate::manifest::source_text::Span;
 use crate::manifest::suggest::nearest;
+use crate::runtime_events::TYPES;
 use std::collections::{BTreeSet, HashMap};
 
 /// One listener serves all http sources, so a method of a path belongs to one of them.
@@ -93,7 +94,7 @@ pub(super) fn event_types(reader: &mut Reader<'_>, manifest: &Manifest) {
     });
     let globs: Vec<_> = manifest.functions.iter().flat_map(|function| &function.allow.publish).collect();
     let known: BTreeSet<&str> =
-        raw.chain(globs.iter().map(|glob| glob.as_str())).filter(|type_| !type_.contains('*')).collect();
+        raw.chain(globs.iter().map(|glob| glob.as_str())).filter(|type_| !type_.contains('*')).chain(TYPES).collect();
     if too_much(manifest) {
         return;
     }

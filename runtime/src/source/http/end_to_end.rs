@@ -27,6 +27,7 @@ fn endpoint(path: &str) -> Endpoint {
         uri: "/shop/checkout".into(),
         target: Target::Matching,
         answerer: None,
+        health: Health::default(),
     }
 }
 

@@ -66,6 +66,11 @@ impl Problem {
         }
     }
 
+    /// Whether the same would be taken at another time.
+    pub(super) fn is_for_want_of_room(&self) -> bool {
+        matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    }
+
     pub(super) fn response(self) -> Response<Full<Bytes>> {
         let body = json(&Body {
             type_: "about:blank",

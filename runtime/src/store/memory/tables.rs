@@ -59,6 +59,12 @@ impl State {
         Accepted::New(seq)
     }
 
+    fn insert_all(&mut self, events: &[NewEvent], ready: &mut Vec<DeliveryId>) {
+        for new in events {
+            self.insert(new.clone(), ready);
+        }
+    }
+
     /// Adds a delivery of an event, live or of a replay.
     pub(super) fn owe(
         &mut self,
@@ -154,10 +160,9 @@ impl State {
         match verdict {
             Verdict::Done => {
                 delivery.state = DeliveryState::Done;
-                for new in publishes {
-                    self.insert(new.clone(), ready);
-                }
+                self.insert_all(publishes, ready);
                 self.finish(id, ready);
+                return Completed::Committed;
             }
             Verdict::RetryAt(due_ms) => {
                 delivery.state = DeliveryState::Retrying;
@@ -169,6 +174,7 @@ impl State {
                 delivery.cause = Some(cause.clone());
             }
         }
+        self.insert_all(publishes, ready);
         Completed::Committed
     }
 

@@ -148,9 +148,10 @@ async fn a_damaged_delivery_is_left_alone_and_no_change_hides_that_it_is() {
     let told = |problems: &[String]| problems.iter().any(|p| p.contains("table deliveries, row 2:"));
     assert!(told(&store.check().await.unwrap().problems));
     let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 1, outcome: "done".into(), message: None };
-    let (publishes, state) = (vec![], Transaction::default());
-    let verdict = crate::store::Verdict::Done;
-    store.complete(Arc::new(Completion { delivery: 2, function: f, record, verdict, publishes, state })).await.unwrap();
+    let (publishes, state, origin) = (vec![], Transaction::default(), Origin::default());
+    let (delivery, function, verdict) = (2, f, crate::store::Verdict::Done);
+    let completion = Completion { delivery, function, origin, record, verdict, publishes, state };
+    store.complete(Arc::new(completion)).await.unwrap();
     assert!(told(&store.check().await.unwrap().problems));
     let record = store.delivery(2).await.unwrap().unwrap();
     assert!(record.damage.unwrap().contains("evoke.db is damaged: delivery 2"));

@@ -241,13 +241,13 @@ fn complete(
         counters.backlog().went(share);
     }
     rows::put_attempt(tx, *delivery, record)?;
-    if state == rows::DONE {
-        for new in publishes {
-            insert_event(tx, dedup, counters, now_ms, new.clone(), ready)?;
-        }
-        if let Some(key) = order_key {
-            unblock_next(tx, counters, owner, &key, ready)?;
-        }
+    for new in publishes {
+        insert_event(tx, dedup, counters, now_ms, new.clone(), ready)?;
+    }
+    if state == rows::DONE
+        && let Some(key) = order_key
+    {
+        unblock_next(tx, counters, owner, &key, ready)?;
     }
     Ok(Completed::Committed)
 }

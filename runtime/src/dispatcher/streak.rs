@@ -1,0 +1,107 @@
+//! Whether a function is failing: attempts that failed one after another, over all its deliveries. Pure state.
+
+use crate::clock::UnixMs;
+use crate::runtime_events::FAILING_ATTEMPTS;
+use crate::store::{AttemptRecord, DeliveryId};
+
+/// A function that fails, again and again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Failing {
+    /// Since when it is failing.
+    pub since_ms: UnixMs,
+    /// Attempts that failed one after another; 0 where that is not known, as it was before the start.
+    pub attempts: u32,
+    /// The delivery of the last of them.
+    pub delivery: DeliveryId,
+    /// How that one ended.
+    pub outcome: String,
+    /// What is known beyond that.
+    pub message: Option<String>,
+}
+
+#[derive(Default)]
+pub(super) struct Streak {
+    /// Attempts that failed since the last success.
+    failed: u32,
+    failing: Option<Failing>,
+}
+
+impl Streak {
+    /// One that was failing when it was seen last.
+    pub(super) fn failing_since(since_ms: UnixMs) -> Self {
+        Self { failed: FAILING_ATTEMPTS, failing: Some(Failing { since_ms, ..Failing::default() }) }
+    }
+
+    pub(super) fn failing(&self) -> Option<&Failing> {
+        self.failing.as_ref()
+    }
+
+    /// Whether the next success says something.
+    pub(super) fn is_broken(&self) -> bool {
+        self.failed > 0
+    }
+
+    /// An attempt succeeded; answers whether it is not failing any more.
+    pub(super) fn succeeded(&mut self) -> bool {
+        self.failed = 0;
+        self.failing.take().is_some()
+    }
+
+    /// An attempt failed; answers whether it is failing from now on.
+    pub(super) fn failed(&mut self, delivery: DeliveryId, record: &AttemptRecord, now_ms: UnixMs) -> bool {
+        self.failed = self.failed.saturating_add(1);
+        if self.failed < FAILING_ATTEMPTS {
+            return false;
+        }
+        let since_ms = self.failing.as_ref().map(|failing| failing.since_ms);
+        self.failing = Some(Failing {
+            since_ms: since_ms.unwrap_or(now_ms),
+            attempts: self.failed,
+            delivery,
+            outcome: record.outcome.clone().into_owned(),
+            message: record.message.clone(),
+        });
+        since_ms.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fail(streak: &mut Streak, now_ms: UnixMs) -> bool {
+        let message = Some("gateway down".to_owned());
+        let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "retry".into(), message };
+        streak.failed(now_ms, &record, now_ms)
+    }
+
+    #[test]
+    fn a_function_is_failing_from_the_fifth_failure_in_a_row_to_the_next_success() {
+        let mut streak = Streak::default();
+        for n in 1..=20 {
+            assert_eq!(fail(&mut streak, n), n == 5, "{n}");
+        }
+        let failing = streak.failing().cloned().unwrap_or_default();
+        assert_eq!((failing.since_ms, failing.attempts, failing.delivery), (5, 20, 20));
+        assert_eq!((failing.outcome.as_str(), failing.message.as_deref()), ("retry", Some("gateway down")));
+        assert!(streak.succeeded());
+        assert!(!streak.succeeded() && !streak.is_broken() && streak.failing().is_none());
+    }
+
+    #[test]
+    fn a_success_in_between_begins_the_count_again() {
+        let mut streak = Streak::default();
+        for _ in 0..10 {
+            assert!((1..5).all(|n| !fail(&mut streak, n)));
+            assert!(!streak.succeeded());
+        }
+    }
+
+    #[test]
+    fn one_that_was_failing_before_the_start_is_failing_still() {
+        let mut streak = Streak::failing_since(7);
+        assert!(!fail(&mut streak, 9), "nothing new");
+        assert_eq!(streak.failing().map(|failing| failing.since_ms), Some(7));
+        assert!(streak.succeeded());
+    }
+}
