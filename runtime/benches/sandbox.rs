@@ -1,7 +1,7 @@
 //! What the sandbox costs: attempts a second with `Function::run`, over the bare wasmtime loop of `support/bare.rs`.
 //!
-//! `cargo bench -p evoke --bench sandbox [-- [--smoke] [COMPONENT…]]`. Without a component: the one by hand that the
-//! unit tests use; the `handle` of one that is named may not call its imports. `--smoke` takes a moment and only shows that it works.
+//! `cargo bench -p evoke --bench sandbox [-- [--smoke] [COMPONENT…]]`. Without a component: one by hand and the
+//! smallest of the Rust SDK; the `handle` of one that is named may not call its imports. `--smoke` takes a moment and only shows that it works.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ fn main() {
     let dir = tempfile::tempdir().unwrap();
     let mut components: Vec<PathBuf> = arguments.iter().filter(|a| !a.starts_with("--")).map(PathBuf::from).collect();
     if components.is_empty() {
-        components.push(bare::by_hand(dir.path()));
+        components = bare::yardsticks(dir.path());
     }
     let sandbox = Sandbox::new(Settings { cache_dir: dir.path().join("cache"), concurrency: 64 }).unwrap();
     println!(

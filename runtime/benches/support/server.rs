@@ -1,6 +1,10 @@
 //! Servers as processes of their own: the real Evoke, and `wasmtime serve`.
 #![allow(dead_code)]
 
+#[path = "guest.rs"]
+mod guest;
+pub(crate) use guest::component;
+
 use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -160,12 +164,4 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// The components of the functions folder, built by its script.
-pub(crate) fn component(name: &str) -> PathBuf {
-    let functions = Path::new(env!("CARGO_MANIFEST_DIR")).join("../functions").canonicalize().unwrap();
-    let status = Command::new("bash").arg(functions.join("build.sh")).arg(name).stdin(Stdio::null()).status().unwrap();
-    assert!(status.success(), "functions/build.sh {name} failed with {status}");
-    functions.join(format!("target/components/{name}.wasm"))
 }
