@@ -49,8 +49,8 @@ fn ending(delivery: DeliveryId, function: FunctionId, attempt: u32, verdict: Ver
     let message = (verdict != Verdict::Done).then(|| format!("attempt {attempt} at {delivery} failed"));
     let record =
         AttemptRecord { attempt, started_ms: 1_000 + delivery, duration_us: 77, outcome: outcome.into(), message };
-    let (publishes, state) = (Vec::new(), Transaction::default());
-    Completion { delivery, function, record, verdict, publishes, state }
+    let (origin, publishes, state) = (Origin::of("/lab/in"), Vec::new(), Transaction::default());
+    Completion { delivery, function, origin, record, verdict, publishes, state }
 }
 
 fn json(text: String) -> Data {
