@@ -45,6 +45,31 @@ fn counts<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
     pairs.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
+/// A function that answers requests.
+const WEB: &str = r#"
+evoke: 1
+app: lab
+functions:
+  web:
+    component: $FUNCTIONS/http-answer.wasm
+    on: [{ http: { path: /web, methods: [GET] } }]
+    timeout: 2s
+"#;
+
+#[test]
+fn requests_to_functions_that_answer_them_are_counted_by_what_became_of_them() {
+    let evoke = Evoke::up_with(WEB);
+    let statuses =
+        ["/web", "/web?created", "/web?trap", "/web?silent", "/web?spin"].map(|at| get(evoke.http(), at).status);
+    assert_eq!(statuses, [200, 201, 502, 502, 504]);
+    let now = scrape(&evoke);
+    assert_eq!(
+        now.by("evoke_requests_total", ("function", "lab/web"), "outcome"),
+        counts([("answered", 2), ("failed", 2), ("late", 1)])
+    );
+    assert_eq!(now.count("evoke_request_duration_seconds", &[("function", "lab/web")]), 2);
+}
+
 #[test]
 fn metrics_count_exactly_what_happened() {
     let mut evoke = Evoke::up_with(ORDERS);

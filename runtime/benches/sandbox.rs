@@ -12,10 +12,11 @@ use evoke::clock::Clock;
 use evoke::event::Event;
 use evoke::outcome::Outcome;
 use evoke::sandbox::{Call, Function, Grants, Sandbox, Settings};
+use tokio::runtime::Runtime;
 
 #[path = "support/bare.rs"]
 mod bare;
-use bare::{Bare, EVENT, Rate};
+use bare::{Bare, EVENT, Rate, WARMING};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -58,9 +59,14 @@ fn load(sandbox: &Sandbox, component: &Path) -> Arc<Function> {
     runtime.block_on(sandbox.load(&spec)).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Attempts a second of `threads` tasks, each on its thread, one attempt after another.
+/// Attempts a second of `threads` tasks, each on its thread, one attempt after another, when these are warm.
 fn ours(function: &Arc<Function>, threads: usize, time: Duration) -> Rate {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
+    run(&runtime, function, threads, time / WARMING);
+    run(&runtime, function, threads, time)
+}
+
+fn run(runtime: &Runtime, function: &Arc<Function>, threads: usize, time: Duration) -> Rate {
     let event = Arc::new(Event::from_json(EVENT, |_| {}).unwrap());
     let measuring = Arc::new(Rate::start());
     let tasks: Vec<_> = (0..threads)

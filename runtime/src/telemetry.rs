@@ -4,6 +4,7 @@
 //! a few atomic additions and no look-up. What can be asked for when metrics are read (queues, sizes) is not counted
 //! but asked for then: [`Moment`]. Labels are functions and sources, never anything that an event brings.
 
+mod answers;
 mod context;
 mod exposition;
 mod format;
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+pub use answers::{AnswerMetrics, Answered};
 pub use context::Traceparent;
 pub use exposition::{Moment, Queue, Sandbox, SourceHealth, render};
 pub use format::Format;
@@ -240,7 +242,8 @@ pub struct SpanMetrics {
 pub struct Metrics {
     started: SystemTime,
     ingress: [Arc<IngressMetrics>; Ingress::ALL.len()],
-    functions: Mutex<BTreeMap<Arc<str>, Arc<FunctionMetrics>>>,
+    functions: ByName<FunctionMetrics>,
+    answering: ByName<AnswerMetrics>,
     /// How the store commits.
     pub commits: Arc<CommitMetrics>,
     /// What became of the spans that ended.
@@ -254,6 +257,7 @@ impl Metrics {
             started: SystemTime::now(),
             ingress: Default::default(),
             functions: Mutex::default(),
+            answering: Mutex::default(),
             commits: Arc::default(),
             spans: Arc::default(),
         }
@@ -266,19 +270,31 @@ impl Metrics {
 
     /// How a function is doing, by full name. What was counted outlives its reloads.
     pub fn function(&self, name: &str) -> Arc<FunctionMetrics> {
-        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = functions.get(name) {
-            return known.clone();
-        }
-        let name: Arc<str> = name.into();
-        let new = Arc::new(FunctionMetrics::new(name.clone()));
-        functions.insert(name, new.clone());
-        new
+        of_name(&self.functions, name, FunctionMetrics::new)
     }
 
-    fn functions(&self) -> Vec<Arc<FunctionMetrics>> {
-        self.functions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    /// How a function that answers requests is doing, likewise.
+    pub fn answering(&self, name: &str) -> Arc<AnswerMetrics> {
+        of_name(&self.answering, name, AnswerMetrics::new)
     }
+}
+
+/// By name, what is counted of something.
+type ByName<T> = Mutex<BTreeMap<Arc<str>, Arc<T>>>;
+
+fn of_name<T>(known: &ByName<T>, name: &str, new: impl FnOnce(Arc<str>) -> T) -> Arc<T> {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(one) = known.get(name) {
+        return one.clone();
+    }
+    let name: Arc<str> = name.into();
+    let new = Arc::new(new(name.clone()));
+    known.insert(name, new.clone());
+    new
+}
+
+fn all<T>(known: &ByName<T>) -> Vec<Arc<T>> {
+    known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
 }
 
 impl Default for Metrics {

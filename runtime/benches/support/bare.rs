@@ -2,6 +2,7 @@
 //! instance for each call, no time-out, no limits, no log, synchronous.
 
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use evoke::event::Event;
@@ -21,6 +22,9 @@ mod bindings {
     });
 }
 use bindings::exports::evoke::function::handler::{Delivery, Event as GuestEvent};
+
+/// The part of the time of a measurement that goes before it.
+pub(crate) const WARMING: u32 = 8;
 
 /// What every call is given.
 pub(crate) const EVENT: &[u8] = br#"{"id":"1","source":"/shop/checkout","type":"order.placed","data":{"customer":"c-1","total":12.5,"items":["a","b"]}}"#;
@@ -116,14 +120,20 @@ impl Bare {
         Self { engine, pre }
     }
 
-    /// Calls a second of so many threads.
+    /// Calls a second of so many threads, when they are warm: a thread pays for memory that it never had.
     pub(crate) fn measure(&self, threads: usize, time: Duration) -> Rate {
-        let measuring = Rate::start();
-        let count: u32 = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.run(&measuring, time))).collect();
-            threads.into_iter().map(|t| t.join().unwrap()).sum()
-        });
-        measuring.end(count)
+        let warm = Barrier::new(threads + 1);
+        let run = || {
+            self.run(&Rate::start(), time / WARMING);
+            warm.wait();
+            self.run(&Rate::start(), time)
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+            warm.wait();
+            let measuring = Rate::start();
+            measuring.end(threads.into_iter().map(|t| t.join().unwrap()).sum())
+        })
     }
 
     fn run(&self, measuring: &Measuring, time: Duration) -> u32 {

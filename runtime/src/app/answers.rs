@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -18,6 +18,7 @@ use crate::manifest::{Checked, Diagnostic, Function, Origin, SourceKind};
 use crate::outcome::Outcome;
 use crate::sandbox::{self, LogSink, Visit};
 use crate::source::http::{Answerer, Payload, Unanswered};
+use crate::telemetry::{AnswerMetrics, Answered};
 
 /// How long a request waits for its turn. An instance ends a little after its answer, so a client that asks again at
 /// once would find its own place taken.
@@ -30,15 +31,35 @@ pub(super) struct Answering {
     room: Arc<Semaphore>,
     logs: LogSink,
     clock: Clock,
+    metrics: Arc<AnswerMetrics>,
     /// What the ids of its requests begin with; each is told apart by its number.
     ids: Uuid,
     requests: AtomicU64,
 }
 
 impl Answering {
-    pub(super) fn new(function: Arc<sandbox::Function>, concurrency: u32, logs: LogSink, clock: Clock) -> Self {
+    pub(super) fn new(
+        function: Arc<sandbox::Function>,
+        concurrency: u32,
+        logs: LogSink,
+        clock: Clock,
+        metrics: Arc<AnswerMetrics>,
+    ) -> Self {
         let room = Arc::new(Semaphore::new(concurrency as usize));
-        Self { function, room, logs, clock, ids: Uuid::now_v7(), requests: AtomicU64::new(1) }
+        Self { function, room, logs, clock, metrics, ids: Uuid::now_v7(), requests: AtomicU64::new(1) }
+    }
+
+    async fn visit(&self, request: Request<Payload>) -> Result<Response<Payload>, Unanswered> {
+        let seat = timeout(PATIENCE, self.room.clone().acquire_owned()).await;
+        let Ok(Ok(seat)) = seat else { return Err(Unanswered::Busy) };
+        let id = format!("request-{}-{}", self.ids, self.requests.fetch_add(1, Ordering::Relaxed)).into();
+        let visit = Visit { request, id, seat, logs: self.logs.clone(), clock: self.clock.clone() };
+        match self.function.answer(visit).await {
+            Ok(response) => Ok(response.map(|body| body.boxed_unsync())),
+            Err(Outcome::Timeout { limit }) => Err(Unanswered::Late(limit)),
+            Err(Outcome::Unavailable { .. }) => Err(Unanswered::Busy),
+            Err(_) => Err(Unanswered::Failed),
+        }
     }
 }
 
@@ -51,16 +72,16 @@ impl fmt::Debug for Answering {
 impl Answerer for Answering {
     fn answer(&self, request: Request<Payload>) -> BoxFuture<'_, Result<Response<Payload>, Unanswered>> {
         async move {
-            let seat = timeout(PATIENCE, self.room.clone().acquire_owned()).await;
-            let Ok(Ok(seat)) = seat else { return Err(Unanswered::Busy) };
-            let id = format!("request-{}-{}", self.ids, self.requests.fetch_add(1, Ordering::Relaxed)).into();
-            let visit = Visit { request, id, seat, logs: self.logs.clone(), clock: self.clock.clone() };
-            match self.function.answer(visit).await {
-                Ok(response) => Ok(response.map(|body| body.boxed_unsync())),
-                Err(Outcome::Timeout { limit }) => Err(Unanswered::Late(limit)),
-                Err(Outcome::Unavailable { .. }) => Err(Unanswered::Busy),
-                Err(_) => Err(Unanswered::Failed),
-            }
+            let started = Instant::now();
+            let answer = self.visit(request).await;
+            let answered = match &answer {
+                Ok(_) => Answered::Answered,
+                Err(Unanswered::Busy) => Answered::Busy,
+                Err(Unanswered::Late(_)) => Answered::Late,
+                Err(Unanswered::Failed) => Answered::Failed,
+            };
+            self.metrics.ended(answered, started.elapsed());
+            answer
         }
         .boxed()
     }

@@ -84,7 +84,8 @@ pub(super) async fn load(
         match load_one(checked, function, sandbox).await {
             // Deliveries that it was owed while it was something else rest in the store.
             Ok(loaded) if loaded.kind() == Kind::Http => {
-                let answering = Answering::new(loaded, function.concurrency, logs.clone(), clock.clone());
+                let metrics = metrics.answering(loaded.name());
+                let answering = Answering::new(loaded, function.concurrency, logs.clone(), clock.clone(), metrics);
                 answerers.insert(*id, Arc::new(answering));
             }
             Ok(loaded) => {

@@ -13,7 +13,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::format::{Format, older};
-use super::{FunctionMetrics, Ingress, Metrics, Refusal};
+use super::{Answered, FunctionMetrics, Ingress, Metrics, Refusal};
 use crate::outcome::Outcome;
 use crate::store::{Amount, Counts, DeliveryState, Totals};
 
@@ -135,10 +135,11 @@ fn one<'a, M>(value: M) -> [Series<'a, M>; 1] {
 impl Collector for Reading {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut writer = Writer(encoder);
-        let functions = self.metrics.functions();
+        let functions = super::all(&self.metrics.functions);
         self.process(&mut writer)?;
         self.events(&mut writer, &functions)?;
         self.deliveries(&mut writer, &functions)?;
+        self.requests(&mut writer)?;
         self.queues(&mut writer)?;
         self.store(&mut writer)?;
         self.sandbox(&mut writer)?;
@@ -207,6 +208,17 @@ impl Reading {
         writer.write("evoke_delivery_wait", help, seconds, kind, of(|f| &f.wait))?;
         let help = "From the acceptance of an event to the end of the attempt that did it";
         writer.write("evoke_delivery_latency", help, seconds, kind, of(|f| &f.latency))
+    }
+
+    fn requests(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let answering = super::all(&self.metrics.answering);
+        let requests = answering.iter().flat_map(|f| {
+            Answered::ALL.map(|of| (vec![("function", &*f.name), ("outcome", of.name())], f.requests(of).get()))
+        });
+        writer.counter("evoke_requests", "Requests to functions that answer them themselves", requests)?;
+        let took = answering.iter().map(|f| (vec![("function", &*f.name)], Observed(&f.duration)));
+        let help = "How long the answers of such functions took to begin";
+        writer.write("evoke_request_duration", help, Some(&Unit::Seconds), MetricType::Histogram, took)
     }
 
     fn queues(&self, writer: &mut Writer<'_>) -> fmt::Result {
