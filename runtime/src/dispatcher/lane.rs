@@ -46,6 +46,9 @@ pub(super) struct Lane {
 
     /// What ended while a load was under way: the load may have read it as it was before.
     ended_while_loading: HashSet<DeliveryId>,
+    /// The same for a load of retries. Each load has its own: what ended before a load of retries began may well be
+    /// found by it, and no other would look for it again.
+    ended_while_loading_due: HashSet<DeliveryId>,
 }
 
 impl Lane {
@@ -62,7 +65,7 @@ impl Lane {
             self.missed = Some(self.missed.map_or(delivery.id, |first| first.min(delivery.id)));
         } else {
             self.cursor = self.cursor.max(delivery.id);
-            self.hold(delivery, false);
+            self.hold(delivery);
         }
     }
 
@@ -70,12 +73,18 @@ impl Lane {
         self.fresh.len() >= WINDOW_MAX || self.bytes >= WINDOW_BYTES_MAX
     }
 
-    fn hold(&mut self, delivery: ReadyDelivery, retry: bool) {
-        if self.ended_while_loading.contains(&delivery.id) || !self.held.insert(delivery.id) {
-            return;
+    fn hold(&mut self, delivery: ReadyDelivery) {
+        if !self.ended_while_loading.contains(&delivery.id) && self.held.insert(delivery.id) {
+            self.bytes += delivery.event.event.size();
+            self.fresh.push_back(delivery);
         }
-        self.bytes += delivery.event.event.size();
-        if retry { &mut self.retries } else { &mut self.fresh }.push_back(delivery);
+    }
+
+    fn hold_retry(&mut self, delivery: ReadyDelivery) {
+        if !self.ended_while_loading_due.contains(&delivery.id) && self.held.insert(delivery.id) {
+            self.bytes += delivery.event.event.size();
+            self.retries.push_back(delivery);
+        }
     }
 
     /// The next delivery to run, if there is one.
@@ -127,8 +136,11 @@ impl Lane {
     /// The end of an attempt is committed; `retry_at_ms` when another follows.
     pub(super) fn ended(&mut self, id: DeliveryId, retry_at_ms: Option<UnixMs>) {
         self.held.remove(&id);
-        if self.loading || self.loading_due {
+        if self.loading {
             self.ended_while_loading.insert(id);
+        }
+        if self.loading_due {
+            self.ended_while_loading_due.insert(id);
         }
         if let Some(due_ms) = retry_at_ms {
             self.next_due_ms = Some(self.next_due_ms.map_or(due_ms, |next| next.min(due_ms)));
@@ -152,10 +164,10 @@ impl Lane {
         self.cursor = found.last().map_or(after, |d| d.id);
         self.behind |= found.len() >= LOAD_MAX;
         for delivery in found {
-            self.hold(delivery, false);
+            self.hold(delivery);
         }
         self.loading = false;
-        self.forget_ended();
+        self.ended_while_loading.clear();
     }
 
     /// When retries have to be loaded next; `None` while there is no room for them.
@@ -173,23 +185,17 @@ impl Lane {
     /// Takes the retries that were due, and when the next one is.
     pub(super) fn loaded_due(&mut self, found: Vec<ReadyDelivery>, next_due_ms: Option<UnixMs>) {
         for delivery in found {
-            self.hold(delivery, true);
+            self.hold_retry(delivery);
         }
         self.next_due_ms = [self.next_due_ms, next_due_ms].into_iter().flatten().min();
         self.loading_due = false;
-        self.forget_ended();
+        self.ended_while_loading_due.clear();
     }
 
     /// A load from `after` failed: it is to be tried again.
     pub(super) fn load_failed(&mut self, after: DeliveryId) {
         self.loaded(after, Vec::new());
         self.behind = true;
-    }
-
-    fn forget_ended(&mut self) {
-        if !self.loading && !self.loading_due {
-            self.ended_while_loading.clear();
-        }
     }
 }
 
@@ -289,6 +295,31 @@ mod tests {
         lane.ended(2, Some(50));
         lane.loaded_due(vec![], Some(90));
         assert_eq!(lane.next_due_ms(), Some(50));
+    }
+
+    #[test]
+    fn a_retry_that_is_due_before_a_load_of_fresh_work_is_over_is_not_lost() {
+        let mut lane = Lane::default();
+        lane.offer(delivery(1));
+        lane.pick().unwrap();
+        lane.behind = true;
+        let after = lane.start_load().unwrap();
+        lane.ended(1, Some(90));
+        lane.start_load_due();
+        lane.loaded_due(vec![delivery(1)], None);
+        lane.loaded(after, vec![delivery(1), delivery(2)]);
+        assert_eq!(run_all(&mut lane), vec![2, 1]);
+    }
+
+    #[test]
+    fn a_load_of_retries_that_read_an_attempt_before_its_end_is_made_again() {
+        let mut lane = Lane::default();
+        lane.start_load_due();
+        lane.offer(delivery(1));
+        lane.pick().unwrap();
+        lane.ended(1, Some(90));
+        lane.loaded_due(vec![delivery(1)], None);
+        assert_eq!((lane.has_work(), lane.next_due_ms()), (false, Some(90)));
     }
 
     #[test]
