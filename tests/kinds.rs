@@ -67,7 +67,7 @@ fn rust_program(fixture: &str) -> Evoke {
     assert!(message.contains(r#"allow: { publish: ["payment.taken"] }"#), "{message}");
     let (outcomes, message) = fate(&evoke, r#"{"do": "pose"}"#);
     assert_eq!(outcomes, ["denied"]);
-    assert!(message.contains("the source `/evoke` is for what Evoke says of itself"), "{message}");
+    assert!(message.contains("the type `evoke.delivery.dead` is for what Evoke says of itself"), "{message}");
     // None of these published anything.
     assert_eq!(evoke.events("order.priced").len(), 2);
     assert_eq!(evoke.events("payment.taken").len(), 0);

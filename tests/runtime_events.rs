@@ -204,9 +204,13 @@ fn nobody_else_speaks_for_evoke() {
     let output = evoke.run(&["emit", "--source", "/evoke", "--type", "t"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("what Evoke says of itself"), "{output:?}");
     assert_eq!(evoke.json_lines(&["events"]).len(), 0);
-    // Its types are nobody's, as those of files and timers are; an app may be called so, too.
-    let other = structured.to_string().replace("\"/evoke\"", "\"/evoke/in\"");
-    assert_eq!(evoke.post_with("/in", &[("content-type", "application/cloudevents+json")], &other).status, 202);
+    // Its types neither, as a trigger may ask for these alone. An app may be called so, with types like its.
+    let post = |text: &str| evoke.post_with("/in", &[("content-type", "application/cloudevents+json")], text);
+    let of_an_app = structured.to_string().replace("\"/evoke\"", "\"/evoke/in\"");
+    let answer = post(&of_an_app);
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.contains("the type `evoke.delivery.dead` is for what Evoke says of itself"), "{answer:?}");
+    assert_eq!(post(&of_an_app.replace("delivery.dead", "delivery.late")).status, 202);
 }
 
 #[test]

@@ -208,7 +208,7 @@ impl Bus {
             if size > inner.limits.event_size_max {
                 return Err(Refused::TooLarge { index, size, max: inner.limits.event_size_max });
             }
-            let message = runtime_events::refuse(&event.source);
+            let message = runtime_events::refuse(&event.source, &event.type_);
             let checked = message.map_or_else(|| event.check().map_err(|e| e.to_string()), Err);
             checked.map_err(|message| Refused::Invalid { index, message })?;
             if let Some(span) = spans.get(index) {

@@ -298,8 +298,9 @@ impl Dispatcher {
         if is_done && !streak.is_broken() {
             return;
         }
-        // What came of a runtime event says nothing of a function: it would be told with another.
-        if completion.origin == runtime_events::origin() {
+        // What came of a runtime event says nothing of a function: it would be told with another. And where the event
+        // was damaged, the function had nothing to do with it.
+        if completion.origin == runtime_events::origin() || completion.record.outcome == Outcome::DAMAGED {
             return;
         }
         let has_changed = if is_done {

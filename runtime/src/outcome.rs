@@ -62,6 +62,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The kind of an attempt that was none: its event is damaged.
+    pub const DAMAGED: &str = "damaged";
+
     /// Every [`Outcome::kind`].
     pub const KINDS: [&'static str; 11] = [
         "done",
@@ -89,7 +92,7 @@ impl Outcome {
             Self::Denied { .. } => "denied",
             Self::Quota { .. } => "quota",
             Self::Unavailable { .. } => "unavailable",
-            Self::Damaged { .. } => "damaged",
+            Self::Damaged { .. } => Self::DAMAGED,
             Self::Loop { .. } => "loop",
         }
     }

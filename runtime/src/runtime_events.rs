@@ -68,10 +68,21 @@ pub fn origin() -> Origin {
     Origin::of(SOURCE)
 }
 
-/// Why an event of somebody else is refused: `None` when it is not.
-pub fn refuse(source: &str) -> Option<String> {
-    (source == SOURCE).then(|| {
-        format!("the source `{SOURCE}` is for what Evoke says of itself; give the event a source of your own, such as `/shop`")
+/// Why an event of somebody else is refused: `None` when it is not. Its source and its types are for nobody else, as
+/// either is enough to ask for these events.
+pub fn refuse(source: &str, type_: &str) -> Option<String> {
+    if source == SOURCE {
+        return Some(format!(
+            "the source `{SOURCE}` is for what Evoke says of itself; give the event a source of your own, such as `/shop`"
+        ));
+    }
+    refuse_type(type_)
+}
+
+/// The same for the type alone.
+pub fn refuse_type(type_: &str) -> Option<String> {
+    TYPES.contains(&type_).then(|| {
+        format!("the type `{type_}` is for what Evoke says of itself; give the event a type of your own, such as `shop.failed`")
     })
 }
 

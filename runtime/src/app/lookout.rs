@@ -44,7 +44,15 @@ impl Lookout {
         data: PathBuf,
         storage_low: Option<u64>,
     ) -> Result<Self, StoreError> {
-        let levels = Levels::new(&running.bus.marks(SOURCE).await?);
+        let told = match running.bus.marks(SOURCE).await {
+            // It is all told once more, and noted anew.
+            Err(StoreError::Damaged(reason)) => {
+                tracing::error!("what was told of functions and sources is not known any more: {reason}");
+                BTreeMap::new()
+            }
+            told => told?,
+        };
+        let levels = Levels::new(&told);
         running.dispatcher.resume_failing(levels.failing_functions());
         Ok(Self { running, clock, data, storage_low, levels })
     }

@@ -20,6 +20,8 @@ pub(super) async fn run(store: Arc<dyn Store>, retention: Retention, stop: Cance
             Ok(removed) => tracing::info!("retention removed {removed} events"),
             // A disk that is full may have room again, not least through this.
             Err(StoreError::Full) => tracing::warn!("retention found no room on the disk to work in"),
+            // The rest may go on.
+            Err(StoreError::Damaged(reason)) => tracing::error!("retention: {reason}"),
             Err(error) => {
                 tracing::debug!("retention ends: {error}");
                 return;

@@ -41,9 +41,7 @@ impl Publisher {
     /// function's own.
     pub(super) fn json(&self, json: &[u8]) -> Result<String, String> {
         self.add(|work, ordinal| {
-            let mut refused = None;
             let fill = |event: &mut Event| {
-                refused = runtime_events::refuse(&event.source);
                 event.source.clone_from(&work.identity.uri);
                 if event.id.is_empty() {
                     event.id = made_up_id(work, ordinal);
@@ -53,8 +51,7 @@ impl Publisher {
                     event.extensions.entry(name).or_insert(value);
                 }
             };
-            let event = Event::from_json(json, fill).map_err(|e| e.to_string())?;
-            refused.map_or(Ok(event), Err)
+            Event::from_json(json, fill).map_err(|e| e.to_string())
         })
     }
 
@@ -108,6 +105,10 @@ impl Published {
 }
 
 fn may_publish(work: &Work, type_: &str) -> Result<(), String> {
+    // Its source is the function's own in any case.
+    if let Some(refusal) = runtime_events::refuse_type(type_) {
+        return Err(refusal);
+    }
     if work.identity.grants.publish.iter().any(|glob| glob_matches(glob, type_)) {
         return Ok(());
     }

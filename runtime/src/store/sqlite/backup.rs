@@ -45,6 +45,7 @@ fn copy(from: &Path, new: &Path) -> Result<CheckReport> {
         return Err(StoreError::Damaged(damage));
     }
     let store = open_for_reading(from).map_err(|e| failed(from, &e))?;
+    super::schema::is_of_this_version(&store).map_err(|e| failed(from, &e))??;
     // One moment of the store, page by page from its tables: what is damaged does not get through.
     store.execute("VACUUM INTO ?1", [path]).map_err(|e| failed(from, &e))?;
     file.sync_all().map_err(|e| StoreError::Failed(format!("syncing {} failed: {e}", new.display())))?;

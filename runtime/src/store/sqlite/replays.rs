@@ -100,12 +100,12 @@ pub(super) fn let_go(
         })?
         .collect::<rusqlite::Result<_>>()?;
     let ids: Vec<DeliveryId> = found.iter().map(|(id, ..)| *id).collect();
-    let mut portion = Portion::of(&ids);
-    portion.count = 0;
+    let mut portion = Portion { count: 0, ..Portion::of(&ids) };
     for (id, owner, state, share) in found {
-        if but_for.contains(&id) {
+        if but_for.contains(&id) || owner.replay != replay || !rows::is_sound(tx, id, &[state])? {
             continue;
         }
+        counters.grown_up(id);
         tx.prepare_cached(
             "UPDATE deliveries SET state = 5, due_ms = NULL, cause = ?2,
                sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)

@@ -6,16 +6,16 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::dedup::Dedup;
 use super::queue::Write;
 use super::totals::{Counters, Owner};
-use super::{Readers, rows, send};
+use super::{Readers, read, rows, send};
 use crate::clock::UnixMs;
-use crate::store::{DeliveryId, Result, Seq};
+use crate::store::{DeliveryId, Result, Seq, StoredEvent};
 
 /// Events that one write removes: a millisecond or two of work, as their pages are anywhere in the file.
 const EVENTS_MAX: usize = 32;
@@ -142,30 +142,30 @@ fn remove_one(
     now_ms: UnixMs,
     seq: Seq,
 ) -> rusqlite::Result<bool> {
-    let deliveries: Vec<(DeliveryId, Owner, i64)> = tx
+    let deliveries: Vec<(DeliveryId, Seq, Owner, i64)> = tx
         .prepare_cached(
-            "SELECT d.id, d.function, d.replay, d.state FROM events e
+            "SELECT d.id, d.event, d.function, d.replay, d.state FROM events e
              JOIN deliveries d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed WHERE e.seq = ?1
-             UNION ALL SELECT id, function, replay, state FROM deliveries WHERE event = ?1 AND replay <> 0",
+             UNION ALL SELECT id, event, function, replay, state FROM deliveries WHERE event = ?1 AND replay <> 0",
         )?
-        .query_map([seq], |r| Ok((r.get(0)?, Owner { function: r.get(1)?, replay: r.get(2)? }, r.get(3)?)))?
+        .query_map([seq], |r| Ok((r.get(0)?, r.get(1)?, rows::owner(r, 2)?, r.get(4)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    if deliveries.iter().any(|(.., state)| !matches!(*state, rows::DONE | rows::PURGED)) {
-        return Ok(false);
+    // What is damaged may not be over, whatever it says; it stays, for `check` to name.
+    for (id, event, ..) in &deliveries {
+        if *event != seq || !rows::is_sound(tx, *id, &[rows::DONE, rows::PURGED])? {
+            return Ok(false);
+        }
     }
-    let event: Option<(String, String, UnixMs)> = tx
-        .prepare_cached("SELECT id, source, accepted_ms FROM events WHERE seq = ?1")?
-        .query_row([seq], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
-        .optional()?;
-    let Some((id, source, accepted_ms)) = event else { return Ok(false) };
-    for (delivery, owner, state) in deliveries {
+    let event = read::event(tx, seq)?;
+    let Some(StoredEvent { event, accepted_ms, damage: None, .. }) = event else { return Ok(false) };
+    for (delivery, _, owner, state) in deliveries {
         tx.prepare_cached("DELETE FROM attempts WHERE delivery = ?1")?.execute([delivery])?;
         tx.prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([delivery])?;
         counters.removed_delivery(owner, state);
     }
     tx.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([seq])?;
     counters.removed_event(seq);
-    dedup.keep(tx, seq, (&id, &source), accepted_ms, now_ms)?;
+    dedup.keep(tx, seq, (&event.id, &event.source), accepted_ms, now_ms)?;
     Ok(true)
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, Row, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::sums;
 use super::totals::{LIVE, Owner};
@@ -103,6 +103,26 @@ fn verify_delivery(row: &Row<'_>, at: usize) -> rusqlite::Result<()> {
     Err(sums::damage(format!("delivery {}", row.get::<_, DeliveryId>(at)?)))
 }
 
+/// Whether a delivery is what was written, and in one of these states, whatever an index says. One that is not is told
+/// and left alone: a change would not find its entries in the indexes, for which SQLite fails the whole transaction.
+pub(super) fn is_sound(c: &Connection, id: DeliveryId, states: &[i64]) -> rusqlite::Result<bool> {
+    let found = c
+        .prepare_cached(&format!("SELECT {DELIVERY_COLUMNS} FROM deliveries d WHERE d.id = ?1"))?
+        .query_row([id], |r| {
+            verify_delivery(r, 0)?;
+            r.get::<_, i64>(8)
+        })
+        .optional();
+    match found {
+        Ok(state) => Ok(state.is_some_and(|state| states.contains(&state))),
+        Err(error) => {
+            let what = sums::damaged(&error).ok_or(error)?;
+            tracing::error!("{} is damaged: {what}; it is left as it is", c.path().unwrap_or_default());
+            Ok(false)
+        }
+    }
+}
+
 /// The sum of the columns of a delivery that stay.
 pub(super) fn staying_sum(
     id: DeliveryId,
@@ -162,7 +182,11 @@ pub(super) fn without_event(row: &Row<'_>, at: usize, state: i64) -> rusqlite::R
         attempts_forgiven: row.get(at + 10)?,
         since_ms: row.get(at + 11)?,
         replay: replay(row.get(at + 7)?),
-        event: Arc::new(StoredEvent::damaged(row.get(at + 1)?, String::new())),
+        event: Arc::new(StoredEvent {
+            // Known also of an event that is not: what the runtime says of its own is no cause for more.
+            lineage: Lineage { origin: Origin(row.get(at + 5)?), ..Lineage::default() },
+            ..StoredEvent::damaged(row.get(at + 1)?, String::new())
+        }),
     })
 }
 
@@ -174,6 +198,7 @@ pub(super) fn owe(c: &Connection, delivery: &mut ReadyDelivery, found: Option<St
     let mut event = found.unwrap_or_else(missing);
     if event.damage.is_some() {
         event.accepted_ms = delivery.since_ms;
+        event.lineage = delivery.event.lineage;
     }
     delivery.event = Arc::new(event);
 }

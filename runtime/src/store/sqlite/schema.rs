@@ -73,6 +73,10 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()
         }
         SCHEMA_VERSION => Ok(Ok(())),
         older @ 1..SCHEMA_VERSION => {
+            tracing::warn!(
+                "the store is brought forward from version {older} to {SCHEMA_VERSION}: a large one takes minutes, and as \
+                 much room again meanwhile"
+            );
             for migration in MIGRATIONS.iter().skip(usize::try_from(older - 1).unwrap_or_default()) {
                 match transaction.execute_batch(migration) {
                     // It cannot be said in SQL: then it is not what it says to be.
@@ -86,6 +90,8 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()
             }
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             transaction.commit()?;
+            // All of it went through the log, which nobody else would copy before the first commit.
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
             Ok(Ok(()))
         }
         newer => Ok(Err(unknown_version(&transaction, newer))),

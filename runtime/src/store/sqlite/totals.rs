@@ -170,7 +170,7 @@ impl Counters {
 fn pending(c: &Connection) -> rusqlite::Result<Change> {
     let mut change = Change::default();
     let mut groups = c.prepare(
-        "SELECT origin, COUNT(*), SUM(bytes) FROM (
+        "SELECT origin, COUNT(*), SUM(CASE WHEN typeof(bytes) = 'integer' AND bytes BETWEEN 0 AND 1 << 32 THEN bytes ELSE 0 END) FROM (
            SELECT origin, bytes FROM deliveries WHERE state = 0 AND replay = 0 UNION ALL
            SELECT origin, bytes FROM deliveries WHERE state = 1 AND replay = 0 UNION ALL
            SELECT origin, bytes FROM deliveries WHERE state = 0 AND replay <> 0 UNION ALL

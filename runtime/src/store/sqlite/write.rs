@@ -323,6 +323,9 @@ fn unblock_next(
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<()> {
     let Some((id, rows::BLOCKED)) = first_unfinished(tx, owner, key)? else { return Ok(()) };
+    if !rows::is_sound(tx, id, &[rows::BLOCKED])? {
+        return Ok(());
+    }
     tx.prepare_cached(
         "UPDATE deliveries SET state = 0, sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
            + sum_of(0, attempts, forgiven, since_ms, due_ms, cause) WHERE id = ?1",
@@ -342,7 +345,12 @@ fn redrive(
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<Portion> {
     let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
+    let mut portion = Portion { count: 0, ..Portion::of(&ids) };
     for id in &ids {
+        if !rows::is_sound(tx, *id, &[rows::DEAD])? {
+            continue;
+        }
+        portion.count += 1;
         let (owner, share) = tx
             .prepare_cached(
                 "UPDATE deliveries SET state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2,
@@ -355,7 +363,7 @@ fn redrive(
         counters.backlog().came(share);
         ready.extend(read::ready_one(tx, *id)?);
     }
-    Ok(Portion::of(&ids))
+    Ok(portion)
 }
 
 fn purge(
@@ -366,7 +374,12 @@ fn purge(
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<Portion> {
     let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
+    let mut portion = Portion { count: 0, ..Portion::of(&ids) };
     for id in &ids {
+        if !rows::is_sound(tx, *id, &[rows::DEAD])? {
+            continue;
+        }
+        portion.count += 1;
         let (owner, order_key): (Owner, Option<String>) = tx
             .prepare_cached(
                 "UPDATE deliveries SET state = 5, sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
@@ -379,5 +392,5 @@ fn purge(
             unblock_next(tx, counters, owner, &key, ready)?;
         }
     }
-    Ok(Portion::of(&ids))
+    Ok(portion)
 }
