@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use super::schema::{MIGRATIONS, SCHEMA_VERSION};
 use super::*;
 use crate::event::Event;
-use crate::store::{AttemptRecord, Lineage, Mark, NewDelivery, Origin};
+use crate::store::{AttemptRecord, Lineage, Mark, NewDelivery, Origin, Verdict};
 
 fn mark() -> Vec<Mark> {
     vec![Mark { scope: "/s".into(), key: "k".into(), value: Some(b"1".to_vec()) }]
@@ -147,11 +149,7 @@ async fn a_damaged_delivery_is_left_alone_and_no_change_hides_that_it_is() {
     assert_eq!(ready, [1, 3]);
     let told = |problems: &[String]| problems.iter().any(|p| p.contains("table deliveries, row 2:"));
     assert!(told(&store.check().await.unwrap().problems));
-    let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 1, outcome: "done".into(), message: None };
-    let (publishes, state, origin) = (vec![], Transaction::default(), Origin::default());
-    let (delivery, function, verdict) = (2, f, crate::store::Verdict::Done);
-    let completion = Completion { delivery, function, origin, record, verdict, publishes, state };
-    store.complete(Arc::new(completion)).await.unwrap();
+    store.complete(end(2, f, Verdict::Done)).await.unwrap();
     assert!(told(&store.check().await.unwrap().problems));
     let record = store.delivery(2).await.unwrap().unwrap();
     assert!(record.damage.unwrap().contains("evoke.db is damaged: delivery 2"));
@@ -159,6 +157,53 @@ async fn a_damaged_delivery_is_left_alone_and_no_change_hides_that_it_is() {
     other.execute("DELETE FROM events WHERE seq = 1", []).unwrap();
     let ready = store.ready(f, Stream::Live, 0, 1).await.unwrap();
     assert!(ready[0].event.damage.as_ref().unwrap().contains("event 1 is not in"), "{ready:?}");
+}
+
+/// An end of the first attempt at a delivery.
+fn end(delivery: i64, function: i64, verdict: Verdict) -> Arc<Completion> {
+    let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 1, outcome: "done".into(), message: None };
+    let (publishes, state, origin) = (vec![], Transaction::default(), Origin::default());
+    Arc::new(Completion { delivery, function, origin, record, verdict, publishes, state })
+}
+
+#[tokio::test]
+async fn nobody_changes_or_removes_what_is_damaged_and_the_rest_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicI64::new(0));
+    let store = SqliteStore::open(folder.path(), Clock::by_hand(&now_ms)).unwrap();
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let accept = async |n: i64, key: Option<&str>| {
+        let event = Event { id: n.to_string(), source: "/s".into(), type_: "t".into(), ..Event::default() };
+        let delivery = NewDelivery { function: f, trigger: "on[0]".into(), order_key: key.map(Into::into) };
+        let new = NewEvent { event: Arc::new(event), lineage: Lineage::default(), deliveries: vec![delivery] };
+        store.accept(vec![new], vec![]).await
+    };
+    for (n, key) in [(1, Some("k")), (2, Some("k")), (3, Some("l")), (4, Some("l")), (5, None), (6, None)] {
+        accept(n, key).await.unwrap();
+    }
+    let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+    let damage = |what: &str| assert_eq!(other.execute(&format!("UPDATE deliveries SET {what}"), []).unwrap(), 1);
+    // One that waits says that it is done, one is the next of its key, one was given up; and an event that is over.
+    damage("state = 3 WHERE id = 2");
+    damage("trigger = 'on[7]' WHERE id = 4");
+    store.complete(end(5, f, Verdict::Dead("why".into()))).await.unwrap();
+    damage("cause = 'no' WHERE id = 5");
+    for delivery in [1, 3, 6] {
+        store.complete(end(delivery, f, Verdict::Done)).await.unwrap();
+    }
+    assert_eq!(store.ready(f, Stream::Live, 0, 9).await.unwrap().len(), 0);
+    assert_eq!((store.redrive(DeadFilter::All).await.unwrap(), store.purge(DeadFilter::All).await.unwrap()), (0, 0));
+    other.execute("UPDATE events SET id = 'x' WHERE seq = 6", []).unwrap();
+    now_ms.store(1_000, Ordering::SeqCst);
+    let all = Retention { age: Duration::from_millis(1), bytes: u64::MAX };
+    assert_eq!(store.retain(all).await.unwrap(), 2, "those of deliveries 1 and 3");
+    let problems = store.check().await.unwrap().problems.join("\n");
+    for what in
+        ["table deliveries, row 2:", "table deliveries, row 4:", "table deliveries, row 5:", "table events, row 6:"]
+    {
+        assert!(problems.contains(what), "{what} {problems}");
+    }
+    accept(7, Some("k")).await.unwrap();
 }
 
 #[tokio::test]
