@@ -32,8 +32,8 @@ const RULES: [(&str, &str); 12] = [
         "delivery {0} has the unknown state {1}",
     ),
     (
-        "SELECT d.id, d.attempts, COUNT(a.attempt) FROM deliveries d LEFT JOIN attempts a ON a.delivery = d.id
-         GROUP BY d.id HAVING COUNT(a.attempt) <> d.attempts",
+        "SELECT d.id, d.attempts, COUNT(a.attempt) + (d.done_ms IS NOT NULL) AS recorded
+         FROM deliveries d LEFT JOIN attempts a ON a.delivery = d.id GROUP BY d.id HAVING recorded <> d.attempts",
         "delivery {0} counts {1} attempts and has {2} on record",
     ),
     (
@@ -107,7 +107,7 @@ const SUMS: [(&str, &str, &str); 9] = [
         "deliveries",
         "id",
         "sum_of(id, event, function, trigger, order_key, origin, bytes, replay)
-           + sum_of(state, attempts, forgiven, since_ms, due_ms, cause)",
+           + sum_of(state, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us)",
     ),
     ("attempts", "delivery || ' ' || attempt", "sum_of(delivery, attempt, started_ms, duration_us, outcome, message)"),
     ("replays", "id", "sum_of(id, filter, created_ms, until) + sum_of(state, position, events)"),

@@ -191,7 +191,8 @@ fn delivery_records(
     let mut attempts =
         c.prepare_cached(&format!("SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE delivery = ?1 ORDER BY attempt"))?;
     for record in &mut records {
-        record.attempts = attempts.query_map([record.id], rows::attempt)?.collect::<rusqlite::Result<_>>()?;
+        let before = attempts.query_map([record.id], rows::attempt)?.collect::<rusqlite::Result<Vec<_>>>()?;
+        record.attempts.splice(..0, before);
     }
     Ok(records)
 }

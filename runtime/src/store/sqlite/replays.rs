@@ -106,12 +106,10 @@ pub(super) fn let_go(
             continue;
         }
         counters.grown_up(id);
-        tx.prepare_cached(
-            "UPDATE deliveries SET state = 5, due_ms = NULL, cause = ?2,
-               sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
-                 + sum_of(5, attempts, forgiven, since_ms, NULL, ?2)
-             WHERE id = ?1",
-        )?
+        tx.prepare_cached(rows::change_delivery!(
+            "state = 5, due_ms = NULL, cause = ?2",
+            "5, attempts, forgiven, since_ms, NULL, ?2, done_ms, done_us"
+        ))?
         .execute(params![id, Replay::CANCELLED])?;
         counters.moved(owner, state, rows::PURGED);
         counters.backlog().went(share);

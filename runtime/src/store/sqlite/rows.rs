@@ -10,6 +10,7 @@ use super::sums;
 use super::totals::{LIVE, Owner};
 use crate::clock::UnixMs;
 use crate::event::{Data, Event};
+use crate::outcome::Outcome;
 use crate::store::backlog::Share;
 use crate::store::{
     AttemptRecord, DeliveryId, DeliveryRecord, DeliveryState, Lineage, Mark, Origin, ReadyDelivery, ReplayId, Seq,
@@ -89,9 +90,9 @@ fn intact_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
 
 /// The columns of a delivery: those that stay, those that change, and the sum. `d` is the table's alias.
 pub(super) const DELIVERY_COLUMNS: &str = "d.id, d.event, d.function, d.trigger, d.order_key, d.origin, d.bytes, \
-     d.replay, d.state, d.attempts, d.forgiven, d.since_ms, d.due_ms, d.cause, d.sum";
+     d.replay, d.state, d.attempts, d.forgiven, d.since_ms, d.due_ms, d.cause, d.done_ms, d.done_us, d.sum";
 const STAYING: usize = 8;
-const CHANGING: usize = 6;
+const CHANGING: usize = 8;
 const DELIVERY_COLUMN_COUNT: usize = STAYING + CHANGING + 1;
 
 /// [`DELIVERY_COLUMNS`] from this one on are what was written.
@@ -152,10 +153,38 @@ pub(super) fn changing_sum(
     since_ms: UnixMs,
     due_ms: Option<UnixMs>,
     cause: Option<&str>,
+    done: Option<Took>,
 ) -> i64 {
     use ValueRef::{Integer, Null};
     let due = due_ms.map_or(Null, Integer);
-    sums::sum([Integer(state), Integer(attempts), Integer(0), Integer(since_ms), due, cause.into()])
+    let [done_ms, done_us] = done.map_or([Null, Null], |took| [Integer(took.started_ms), Integer(took.us)]);
+    sums::sum([Integer(state), Integer(attempts), Integer(0), Integer(since_ms), due, cause.into(), done_ms, done_us])
+}
+
+/// An update of one delivery, `?1`: what it sets, and what its columns that change are then, for the sum. What of the
+/// sum is wrong stays wrong.
+macro_rules! change_delivery {
+    ($sets:literal, $become:literal $(, $returning:literal)?) => {
+        concat!(
+            "UPDATE deliveries SET ", $sets,
+            ", sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us) + sum_of(",
+            $become, ") WHERE id = ?1" $(, " RETURNING ", $returning)?
+        )
+    };
+}
+pub(super) use change_delivery;
+
+/// The attempt that was done, as far as its delivery keeps it.
+#[derive(Clone, Copy)]
+pub(super) struct Took {
+    pub(super) started_ms: UnixMs,
+    pub(super) us: i64,
+}
+
+impl Took {
+    pub(super) fn of(record: &AttemptRecord) -> Self {
+        Self { started_ms: record.started_ms, us: i64::try_from(record.duration_us).unwrap_or(i64::MAX) }
+    }
 }
 
 /// A row of [`EVENT_COLUMNS`], of which all may be NULL, followed by [`DELIVERY_COLUMNS`]. An error when the delivery is
@@ -203,7 +232,8 @@ pub(super) fn owe(c: &Connection, delivery: &mut ReadyDelivery, found: Option<St
     delivery.event = Arc::new(event);
 }
 
-/// A row of [`DELIVERY_COLUMNS`] and of the function its id, name and sum, without attempts; where it is not what was written, that.
+/// A row of [`DELIVERY_COLUMNS`] and of the function its id, name and sum, with the attempt that was done alone; where it
+/// is not what was written, that.
 pub(super) fn delivery_record(c: &Connection, row: &Row<'_>) -> rusqlite::Result<DeliveryRecord> {
     let id = row.get(0)?;
     let intact = || {
@@ -220,7 +250,7 @@ pub(super) fn delivery_record(c: &Connection, row: &Row<'_>) -> rusqlite::Result
             state,
             cause: row.get(13)?,
             due_ms: if state == DeliveryState::Retrying { row.get(12)? } else { None },
-            attempts: Vec::new(),
+            attempts: attempt_done(row)?.into_iter().collect(),
             damage: None,
         })
     };
@@ -230,6 +260,18 @@ pub(super) fn delivery_record(c: &Connection, row: &Row<'_>) -> rusqlite::Result
         let damage = format!("delivery {id} in {} is damaged: {what}", c.path().unwrap_or_default());
         Ok(DeliveryRecord::damaged(id, state, damage))
     })
+}
+
+/// The attempt that was done, of a row of [`DELIVERY_COLUMNS`].
+fn attempt_done(row: &Row<'_>) -> rusqlite::Result<Option<AttemptRecord>> {
+    let Some(started_ms) = row.get(14)? else { return Ok(None) };
+    Ok(Some(AttemptRecord {
+        attempt: row.get(9)?,
+        started_ms,
+        duration_us: u64::try_from(row.get::<_, i64>(15)?).unwrap_or_default(),
+        outcome: Outcome::Done.kind().into(),
+        message: None,
+    }))
 }
 
 /// The columns of an attempt as they are summed, and the sum.
@@ -254,15 +296,15 @@ pub(super) fn attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRecord> {
     })
 }
 
-/// Keeps how an attempt went.
+/// Keeps how an attempt went that was not done.
 pub(super) fn put_attempt(tx: &Connection, delivery: DeliveryId, record: &AttemptRecord) -> rusqlite::Result<()> {
     use ValueRef::Integer;
-    let AttemptRecord { attempt, started_ms, outcome, message, .. } = record;
-    let duration_us = i64::try_from(record.duration_us).unwrap_or(i64::MAX);
+    let AttemptRecord { attempt, outcome, message, .. } = record;
+    let Took { started_ms, us: duration_us } = Took::of(record);
     let sum = sums::sum([
         Integer(delivery),
         Integer(i64::from(*attempt)),
-        Integer(*started_ms),
+        Integer(started_ms),
         Integer(duration_us),
         (&**outcome).into(),
         message.as_deref().into(),

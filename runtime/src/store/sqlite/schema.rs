@@ -7,7 +7,8 @@ use crate::store::{Result, StoreError};
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// What each version adds to the one before it, from version 2 on.
-pub(super) const MIGRATIONS: [&str; 2] = [include_str!("migrate/2.sql"), include_str!("migrate/3.sql")];
+pub(super) const MIGRATIONS: [&str; 3] =
+    [include_str!("migrate/2.sql"), include_str!("migrate/3.sql"), include_str!("migrate/4.sql")];
 pub(super) const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
 /// Sets what a connection that writes works by.

@@ -1,4 +1,4 @@
--- The embedded store, version 3 (PRAGMA user_version). Times are milliseconds since the Unix epoch.
+-- The embedded store, version 4 (PRAGMA user_version). Times are milliseconds since the Unix epoch.
 --
 -- A column `sum` tells whether the rest of its row is what was written; nothing of a row is served otherwise. It is the
 -- CRC-32 of zlib over the row's other columns, in the order in which they stand here: of each one byte for its type
@@ -67,7 +67,9 @@ CREATE TABLE deliveries (               -- one event owed to one function; repla
   origin    INTEGER NOT NULL DEFAULT 0, -- its event's
   bytes     INTEGER NOT NULL DEFAULT 0, -- its event's, attributes and data
   replay    INTEGER NOT NULL DEFAULT 0, -- the replay that offered the event again; 0: it is live
-  sum       INTEGER NOT NULL DEFAULT 0  -- state, attempts, forgiven, since_ms, due_ms and cause change
+  sum       INTEGER NOT NULL DEFAULT 0, -- from state to cause, and the two below, columns change
+  done_ms   INTEGER,                    -- state 3: when the attempt that was done started
+  done_us   INTEGER                     --   and how long it took; NULL before version 4
 );
 -- Comparisons, not lists: SQLite makes a table of three values and more, each time a row is written.
 CREATE INDEX deliveries_ready ON deliveries (function, id) WHERE state = 0 AND replay = 0;
@@ -81,7 +83,7 @@ CREATE INDEX deliveries_dead ON deliveries (id) WHERE state = 4;
 CREATE INDEX deliveries_keyed ON deliveries (function, order_key, replay, id)
   WHERE order_key IS NOT NULL AND (state < 3 OR state = 4);
 
-CREATE TABLE attempts (                 -- every attempt that ended
+CREATE TABLE attempts (                 -- attempts that ended and were not done: mostly there are none
   delivery    INTEGER NOT NULL,
   attempt     INTEGER NOT NULL,
   started_ms  INTEGER NOT NULL,

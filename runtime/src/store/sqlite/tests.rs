@@ -132,6 +132,34 @@ async fn a_store_of_the_second_version_gets_the_sums_of_all_its_rows() {
 }
 
 #[tokio::test]
+async fn a_store_of_the_third_version_keeps_what_was_done_and_what_was_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let third = Connection::open(folder.path().join("evoke.db")).unwrap();
+    sums::teach(&third).unwrap();
+    third.execute_batch(include_str!("migrate/1.sql")).unwrap();
+    MIGRATIONS[..2].iter().for_each(|migration| third.execute_batch(migration).unwrap());
+    let content = "INSERT INTO meta VALUES ('instance', 'abc', sum_of('instance', 'abc'));
+        INSERT INTO functions VALUES (1, 'shop/a', sum_of(1, 'shop/a'));
+        INSERT INTO events (seq, id, source, type, data_kind, accepted_ms, first_delivery, owed, hops, sum) VALUES
+          (1, 'e', '/s', 't', 0, 5, 1, 2, 0,
+           sum_of(1, 'e', '/s', 't', NULL, NULL, NULL, NULL, NULL, 0, 5, 1, 2, NULL, NULL, 0, 0, NULL));
+        INSERT INTO deliveries (id, event, function, trigger, state, attempts, since_ms, sum) VALUES
+          (1, 1, 1, 'on[0]', 3, 1, 5, sum_of(1, 1, 1, 'on[0]', NULL, 0, 0, 0) + sum_of(3, 1, 0, 5, NULL, NULL)),
+          (2, 1, 1, 'on[1]', 0, 0, 5, sum_of(2, 1, 1, 'on[0]', NULL, 0, 0, 0) + sum_of(0, 0, 0, 5, NULL, NULL));
+        INSERT INTO attempts VALUES (1, 1, 6, 7, 'done', NULL, sum_of(1, 1, 6, 7, 'done', NULL));
+        INSERT OR REPLACE INTO totals VALUES (0, 'events', 1), (0, 'deliveries', 2), (0, 'owed', 2), (1, 'ready', 1), (1, 'done', 1);
+        PRAGMA user_version = 3";
+    third.execute_batch(content).unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let problems = store.check().await.unwrap().problems;
+    assert!(problems.len() == 2 && problems[0].contains("table deliveries, row 2:"), "{problems:?}");
+    let records = store.deliveries(1).await.unwrap();
+    let done = AttemptRecord { attempt: 1, started_ms: 6, duration_us: 7, outcome: "done".into(), message: None };
+    assert_eq!((&records[0].attempts, &records[0].damage), (&vec![done], &None));
+    assert!(records[1].damage.is_some());
+}
+
+#[tokio::test]
 async fn a_damaged_delivery_is_left_alone_and_no_change_hides_that_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();

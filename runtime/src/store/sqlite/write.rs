@@ -9,7 +9,7 @@ use super::queue::{PORTION_MAX, Portion, Settled, Write};
 use super::read;
 use super::replays;
 use super::retain;
-use super::rows;
+use super::rows::{self, Took, change_delivery};
 use super::state::Batch;
 use super::totals::{Counters, LIVE, Owner, Young};
 use crate::clock::UnixMs;
@@ -170,7 +170,7 @@ pub(super) fn insert_delivery(
     let id = counters.delivery(owner, state, share);
     let key = order_key.as_deref();
     let staying_sum = rows::staying_sum(id, event.seq, owner, &trigger, key, share);
-    let sum = staying_sum + rows::changing_sum(state, 0, since_ms, None, None);
+    let sum = staying_sum + rows::changing_sum(state, 0, since_ms, None, None, None);
     tx.prepare_cached(
         "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms, origin, bytes, replay, sum)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
@@ -229,7 +229,8 @@ fn complete(
         Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
         Verdict::Dead(cause) => (rows::DEAD, None, Some(cause.as_str())),
     };
-    let Some(was) = end_attempt(tx, counters, *delivery, state, due_ms, cause)? else {
+    let done = (*verdict == Verdict::Done).then(|| Took::of(record));
+    let Some(was) = end_attempt(tx, counters, *delivery, state, due_ms, cause, done)? else {
         return Ok(Completed::Committed);
     };
     let Was { owner, order_key, share, state: before } = was;
@@ -240,7 +241,9 @@ fn complete(
     if state != rows::RETRYING {
         counters.backlog().went(share);
     }
-    rows::put_attempt(tx, *delivery, record)?;
+    if done.is_none() {
+        rows::put_attempt(tx, *delivery, record)?;
+    }
     for new in publishes {
         insert_event(tx, dedup, counters, now_ms, new.clone(), ready)?;
     }
@@ -268,16 +271,19 @@ fn end_attempt(
     state: i64,
     due_ms: Option<UnixMs>,
     cause: Option<&str>,
+    done: Option<Took>,
 ) -> rusqlite::Result<Option<Was>> {
+    let (done_ms, done_us) = done.map(|took| (took.started_ms, took.us)).unzip();
     if let Some(young) = counters.grown_up(id) {
         let Young { owner, order_key, share, since_ms, staying_sum } = young;
-        let sum = staying_sum + rows::changing_sum(state, 1, since_ms, due_ms, cause);
+        let sum = staying_sum + rows::changing_sum(state, 1, since_ms, due_ms, cause, done);
         let ended = tx
             .prepare_cached(
-                "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = 1, sum = ?5
+                "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, done_ms = ?5, done_us = ?6, attempts = 1,
+                   sum = ?7
                  WHERE id = ?1 AND state = 0",
             )?
-            .execute(params![id, state, due_ms, cause, sum])?;
+            .execute(params![id, state, due_ms, cause, done_ms, done_us, sum])?;
         if ended == 1 {
             return Ok(Some(Was { owner, order_key, share, state: rows::READY }));
         }
@@ -294,13 +300,11 @@ fn end_attempt(
         })
         .optional()?;
     if was.is_some() {
-        tx.prepare_cached(
-            "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, attempts = attempts + 1,
-               sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
-                 + sum_of(?2, attempts + 1, forgiven, since_ms, ?3, ?4)
-             WHERE id = ?1",
-        )?
-        .execute(params![id, state, due_ms, cause])?;
+        tx.prepare_cached(change_delivery!(
+            "state = ?2, due_ms = ?3, cause = ?4, done_ms = ?5, done_us = ?6, attempts = attempts + 1",
+            "?2, attempts + 1, forgiven, since_ms, ?3, ?4, ?5, ?6"
+        ))?
+        .execute(params![id, state, due_ms, cause, done_ms, done_us])?;
     }
     Ok(was)
 }
@@ -326,10 +330,10 @@ fn unblock_next(
     if !rows::is_sound(tx, id, &[rows::BLOCKED])? {
         return Ok(());
     }
-    tx.prepare_cached(
-        "UPDATE deliveries SET state = 0, sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
-           + sum_of(0, attempts, forgiven, since_ms, due_ms, cause) WHERE id = ?1",
-    )?
+    tx.prepare_cached(change_delivery!(
+        "state = 0",
+        "0, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us"
+    ))?
     .execute([id])?;
     counters.moved(owner, rows::BLOCKED, rows::READY);
     ready.extend(read::ready_one(tx, id)?);
@@ -352,12 +356,11 @@ fn redrive(
         }
         portion.count += 1;
         let (owner, share) = tx
-            .prepare_cached(
-                "UPDATE deliveries SET state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2,
-                   sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
-                     + sum_of(0, attempts, attempts, ?2, NULL, NULL)
-                 WHERE id = ?1 RETURNING function, replay, origin, bytes",
-            )?
+            .prepare_cached(change_delivery!(
+                "state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2",
+                "0, attempts, attempts, ?2, NULL, NULL, done_ms, done_us",
+                "function, replay, origin, bytes"
+            ))?
             .query_row(params![id, now_ms], |r| Ok((rows::owner(r, 0)?, rows::share(r, 2)?)))?;
         counters.moved(owner, rows::DEAD, rows::READY);
         counters.backlog().came(share);
@@ -381,11 +384,11 @@ fn purge(
         }
         portion.count += 1;
         let (owner, order_key): (Owner, Option<String>) = tx
-            .prepare_cached(
-                "UPDATE deliveries SET state = 5, sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause)
-                   + sum_of(5, attempts, forgiven, since_ms, due_ms, cause)
-                 WHERE id = ?1 RETURNING function, replay, order_key",
-            )?
+            .prepare_cached(change_delivery!(
+                "state = 5",
+                "5, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us",
+                "function, replay, order_key"
+            ))?
             .query_row([id], |r| Ok((rows::owner(r, 0)?, r.get(2)?)))?;
         counters.moved(owner, rows::DEAD, rows::PURGED);
         if let Some(key) = order_key {
