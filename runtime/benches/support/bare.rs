@@ -79,6 +79,13 @@ impl Rate {
     pub(crate) fn start() -> Measuring {
         Measuring { started: Instant::now(), cpu: cpu_seconds() }
     }
+
+    /// Of several runs.
+    pub(crate) fn mean(rates: impl Iterator<Item = Rate>) -> Rate {
+        let rates: Vec<Rate> = rates.collect();
+        let mean = |of: fn(&Rate) -> f64| rates.iter().map(of).sum::<f64>() / rates.len() as f64;
+        Rate { per_second: mean(|rate| rate.per_second), cpu_us: mean(|rate| rate.cpu_us) }
+    }
 }
 
 impl Measuring {
