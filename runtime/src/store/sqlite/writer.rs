@@ -25,6 +25,14 @@ const BATCH_MAX: usize = 1024;
 /// Payload in one commit: bounds the transaction's memory and the time of its fsync.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// After a commit of this many writes the next one waits for company: those who were answered come back within a moment,
+/// one after another, and the first of them alone would have the others wait for a commit that hardly does anything. On
+/// two cores half as many commits take an eighth of the processor time an event.
+const MANY: usize = 8;
+
+/// How long, about: a small part of a sync. Whoever comes alone never waits.
+const COMPANY: Duration = Duration::from_micros(50);
+
 /// Pages in the log, of 4 KiB, from which on it is copied into the database: it stays small enough to be read back in a
 /// moment, and a page that is written often is copied once.
 const LOG_PAGES_MAX: i64 = 4000;
@@ -47,7 +55,11 @@ impl Writer {
     /// Commits batch after batch until the store is closed, every handle is gone, or a commit fails.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Write>) {
         let mut closing = Vec::new();
+        let mut last = 0;
         while let Some(first) = queue.blocking_recv() {
+            if last >= MANY && queue.len() < last * 3 / 4 {
+                std::thread::sleep(COMPANY);
+            }
             let mut batch = vec![first];
             let mut bytes = batch.iter().map(Write::size).sum::<usize>();
             while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
@@ -55,6 +67,7 @@ impl Writer {
                 bytes += write.size();
                 batch.push(write);
             }
+            last = batch.len();
             let checkpoints = batch.iter().any(Write::is_checkpoint);
             closing.extend(batch.extract_if(.., |write| write.is_close()));
             let committed = if batch.is_empty() { Ok(()) } else { self.commit(batch) };
