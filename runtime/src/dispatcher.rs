@@ -242,6 +242,7 @@ impl Dispatcher {
     /// was not finished stays pending in the store.
     pub async fn drain(&self, limit: Duration) -> u32 {
         self.lock().stopping = true;
+        self.0.alarm.notify_one();
         self.0.tasks.close();
         let _ = tokio::time::timeout(limit, self.0.tasks.wait()).await;
         self.lock().running

@@ -26,10 +26,13 @@ impl Dispatcher {
         });
     }
 
-    /// Loads retries when they are due, as long as there is a dispatcher.
+    /// Loads retries when they are due, as long as there is a dispatcher that starts something.
     pub(super) async fn watch_retries(inner: std::sync::Weak<Inner>) {
         loop {
             let Some(dispatcher) = inner.upgrade().map(Self) else { return };
+            if dispatcher.lock().stopping {
+                return;
+            }
             let now_ms = dispatcher.0.clock.now_ms();
             for (function, stream, limit) in dispatcher.start_due_loads(now_ms) {
                 let (found, next_due_ms) = match dispatcher.0.store.due(function, stream, now_ms, limit).await {
