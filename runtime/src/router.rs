@@ -1,6 +1,6 @@
 //! Who is owed an event: the triggers of every function, compiled into one matcher.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::sync::Arc;
 
 use crate::event::{Data, Event};
