@@ -10,6 +10,7 @@ mod bindings;
 mod cache;
 mod census;
 mod command;
+mod direct;
 mod engine;
 mod fate;
 mod function;
@@ -247,11 +248,13 @@ impl Sandbox {
 
     /// How it is doing.
     pub fn figures(&self) -> telemetry::Sandbox {
-        let Shared { room, concurrency, cache, .. } = &*self.0;
-        let instances = *concurrency as usize - room.available_permits().min(*concurrency as usize);
+        let Shared { engine, room, concurrency, cache, .. } = &*self.0;
+        let permits = *concurrency as usize - room.available_permits().min(*concurrency as usize);
+        // Attempts that are made directly take no permit. Without a pool only those that do are known.
+        let instances = engine.pooling_allocator_metrics().map_or(permits as u64, |pool| pool.component_instances());
         let (cache_hits, cache_misses) = cache.loads();
         let instances_max = u64::from(*concurrency);
-        telemetry::Sandbox { instances: instances as u64, instances_max, cache_hits, cache_misses }
+        telemetry::Sandbox { instances, instances_max, cache_hits, cache_misses }
     }
 
     /// Reads, checks, compiles (or takes from the cache) and links a function. Takes seconds for a large one that is
@@ -298,7 +301,9 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
     shared
         .linker
         .instantiate_pre(&component)
-        .and_then(|pre| Function::new(identity, kind, pre, shared.clone()))
+        .and_then(|pre| {
+            Function::new(identity, kind, pre, imports::never_wait(&shared.engine, &component), shared.clone())
+        })
         .map_err(|error| invalid(format!("does not fit this version of Evoke: {error:#}")))
 }
 

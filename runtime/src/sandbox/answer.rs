@@ -91,7 +91,8 @@ impl Function {
         let _awake = self.shared.ticker.awake();
         let work = Work::new(self.identity.clone(), (id, 1), None, logs, clock);
         let log = Logged(AttemptLog(work.clone()));
-        let mut store = self.store(Task::Answer, work, Instant::now(), None);
+        let mut store = self.store(Task::Answer, work, None);
+        self.give_way(&mut store, Instant::now());
         let run = std::panic::AssertUnwindSafe(run(pre, &mut store, request, head)).catch_unwind();
         let ended = timeout(limit, run).await;
         log.0.finish();

@@ -35,3 +35,14 @@ wasmtime::component::bindgen!({
     exports: { default: async },
     ownership: Borrowing { duplicate_if_necessary: true },
 });
+
+/// The same `handle`, to be called by who cannot give way.
+pub(super) mod direct {
+    #![allow(missing_docs, unreachable_pub, clippy::all)]
+    wasmtime::component::bindgen!({
+        path: "../sdk/wit",
+        inline: "package evoke:direct; world guest { export evoke:function/handler@0.1.0; }",
+        with: { "evoke:function/types": crate::sandbox::bindings::evoke::function::types },
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}

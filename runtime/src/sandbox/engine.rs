@@ -21,8 +21,9 @@ pub(super) const CONCURRENCY_MAX: u32 = 4_096;
 /// All that a 32-bit memory can have. The limit that counts is the function's own.
 const MEMORY_BYTES_MAX: usize = 1 << 32;
 /// How often a guest that computes gives way. It bounds what a neighbour on the same thread waits for (a call
-/// itself takes 10 to 50 µs) and how late a deadline is noticed; a yield costs about a microsecond.
-const TICK: Duration = Duration::from_millis(1);
+/// itself takes 10 to 50 µs; one that is made directly is cut off at its second tick) and how late a deadline is
+/// noticed; a yield costs about a microsecond.
+pub(super) const TICK: Duration = Duration::from_millis(1);
 /// Ticks without an attempt after which the ticker sleeps, so that an idle process wakes nobody.
 const IDLE_TICKS_MAX: u32 = 200;
 
@@ -61,16 +62,23 @@ fn config() -> Config {
     config
 }
 
+/// Attempts at once that are made directly, and have instances of their own beside those that there are permits for: one
+/// on each thread, and as many on threads of others.
+fn direct_max() -> u32 {
+    2 * thread::available_parallelism().map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(1).min(64))
+}
+
 fn pool(concurrency: u32) -> PoolingAllocationConfig {
     // With PAGEMAP_SCAN (Linux 6.7) only pages that a guest wrote are reset, in place: no madvise, no page faults
     // on the next call, no locked address space between threads. Without it wasmtime would clear all that is kept,
     // so little is.
     let keep = if PoolingAllocationConfig::is_pagemap_scan_available() { 2 * 1024 * 1024 } else { 64 * 1024 };
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(concurrency)
-        .total_core_instances(concurrency * INSTANCES_MAX)
-        .total_memories(concurrency * MEMORIES_MAX)
-        .total_tables(concurrency * TABLES_MAX)
+    let instances = concurrency + direct_max();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances * INSTANCES_MAX)
+        .total_memories(instances * MEMORIES_MAX)
+        .total_tables(instances * TABLES_MAX)
         .total_stacks(concurrency)
         .max_core_instances_per_component(INSTANCES_MAX)
         .max_memories_per_component(MEMORIES_MAX)
@@ -88,11 +96,14 @@ fn pool(concurrency: u32) -> PoolingAllocationConfig {
 pub(super) struct Ticker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    direct_max: usize,
 }
 
 #[derive(Default)]
 struct Shared {
     attempts: AtomicUsize,
+    /// Those that are made directly.
+    direct: AtomicUsize,
     asleep: AtomicBool,
     stop: AtomicBool,
 }
@@ -102,17 +113,33 @@ impl Ticker {
         let shared = Arc::new(Shared::default());
         let theirs = shared.clone();
         let thread = thread::Builder::new().name("epochs".into()).spawn(move || tick(&engine, &theirs))?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread: Some(thread), direct_max: direct_max() as usize })
     }
 
     /// Keeps the ticker awake until the guard is dropped.
     pub(super) fn awake(&self) -> Awake<'_> {
+        self.count(&self.shared.attempts).0
+    }
+
+    /// The same for an attempt that is made directly; `None` when there is no instance for one more of these.
+    pub(super) fn awake_directly(&self) -> Option<Awake<'_>> {
+        let (awake, before) = self.count(&self.shared.direct);
+        (before < self.direct_max).then_some(awake)
+    }
+
+    /// Counts an attempt; answers how many there were.
+    fn count<'a>(&self, attempts: &'a AtomicUsize) -> (Awake<'a>, usize) {
         // Sequential consistency: either the ticker sees this attempt, or this sees that the ticker sleeps.
-        self.shared.attempts.fetch_add(1, Ordering::SeqCst);
+        let before = attempts.fetch_add(1, Ordering::SeqCst);
         if self.shared.asleep.load(Ordering::SeqCst) {
             self.wake();
         }
-        Awake(&self.shared.attempts)
+        (Awake(attempts), before)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_asleep(&self) -> bool {
+        self.shared.asleep.load(Ordering::SeqCst)
     }
 
     fn wake(&self) {
@@ -142,7 +169,7 @@ impl Drop for Awake<'_> {
 }
 
 fn tick(engine: &Engine, shared: &Shared) {
-    let is_idle = || shared.attempts.load(Ordering::SeqCst) == 0;
+    let is_idle = || [&shared.attempts, &shared.direct].iter().all(|count| count.load(Ordering::SeqCst) == 0);
     let must_stop = || shared.stop.load(Ordering::SeqCst);
     let mut ticks_idle = 0;
     while !must_stop() {

@@ -13,7 +13,8 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use super::bindings::GuestPre;
 use super::bindings::exports::evoke::function::handler::{Delivery, Event as GuestEvent};
 use super::command::{self, Printer};
-use super::fate::{self, DeadlineReached};
+use super::direct::Direct;
+use super::fate::{self, DeadlineReached, Ended};
 use super::host::{State, Task};
 use super::log::LogSink;
 use super::publish::Publisher;
@@ -57,7 +58,7 @@ pub struct Function {
 
 /// Where a component is entered, all its imports linked.
 pub(super) enum Entry {
-    Handler(GuestPre<State>),
+    Handler(GuestPre<State>, Option<Direct>),
     Command(CommandPre<State>),
     Http(ProxyPre<State>),
 }
@@ -103,10 +104,14 @@ impl Function {
         identity: Identity,
         kind: Kind,
         pre: InstancePre<State>,
+        never_waits: bool,
         shared: Arc<Shared>,
     ) -> wasmtime::Result<Self> {
         let entry = match kind {
-            Kind::Handler => Entry::Handler(GuestPre::new(pre)?),
+            Kind::Handler => {
+                let direct = if never_waits { Direct::new(&pre, identity.timeout)? } else { None };
+                Entry::Handler(GuestPre::new(pre)?, direct)
+            }
             Kind::Command => Entry::Command(CommandPre::new(pre)?),
             Kind::Http => Entry::Http(ProxyPre::new(pre)?),
         };
@@ -121,7 +126,7 @@ impl Function {
     /// How it is called, read from its exports.
     pub fn kind(&self) -> Kind {
         match self.entry {
-            Entry::Handler(_) => Kind::Handler,
+            Entry::Handler(..) => Kind::Handler,
             Entry::Command(_) => Kind::Command,
             Entry::Http(_) => Kind::Http,
         }
@@ -131,68 +136,72 @@ impl Function {
     /// is an outcome. It ends within a few milliseconds of the function's time-out; time spent waiting for a free
     /// instance does not count. A function that answers requests is unavailable for events.
     pub async fn run(&self, call: Call) -> Attempt {
-        // The semaphore is never closed; were it, the pool itself would still say no.
-        let _room = self.shared.room.acquire().await;
-        let _awake = self.shared.ticker.awake();
-        let timeout = self.identity.timeout;
         let started = Instant::now();
         let Call { event, delivery_id, attempt, replay, trigger, state, logs, clock } = call;
         let work = Work::new(self.identity.clone(), (delivery_id, attempt), Some(event), logs, clock);
-        let task = match self.entry {
-            Entry::Command(_) => Task::Command(Printer::new(Publisher(work.clone()))),
-            Entry::Handler(_) | Entry::Http(_) => Task::Handle,
-        };
-        let mut store = self.store(task, work.clone(), started, state);
         let delivery = Delivery {
             id: &work.delivery_id,
             attempt,
-            deadline_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            deadline_ms: u64::try_from(self.identity.timeout.as_millis()).unwrap_or(u64::MAX),
             replay,
             trigger: &trigger,
         };
-        let ended = fate::within(timeout, pin!(self.attempt(&mut store, &work, delivery))).await;
-        let duration = started.elapsed();
-        let transaction = store.data_mut().session.finish();
-        let state = store.data();
-        state.attempt_log().finish();
-        let published = Publisher(work.clone()).take();
-        let memory_bytes = state.limits.memory_peak();
-        let outcome = fate::ended(ended, state);
-        let published = if outcome == Outcome::Done { published } else { Vec::new() };
-        let state = if outcome == Outcome::Done { transaction } else { transaction.only_reads() };
-        Attempt { outcome, published, state, duration, memory_bytes }
+        if let Entry::Handler(_, Some(direct)) = &self.entry
+            && let Some(attempt) = direct.attempt(self, started, &work, delivery.clone())
+        {
+            return attempt;
+        }
+        // Boxed, as most attempts have no use for so large a future.
+        Box::pin(self.attempt(started, &work, delivery, state)).await
     }
 
-    pub(super) fn store(
+    /// Makes an attempt that gives way to others.
+    async fn attempt(
         &self,
-        task: Task,
-        work: Arc<Work>,
         started: Instant,
+        work: &Arc<Work>,
+        delivery: Delivery<'_>,
         state: Option<Arc<dyn StateSource>>,
-    ) -> Store<State> {
+    ) -> Attempt {
+        let asked = Instant::now();
+        // The semaphore is never closed; were it, the pool itself would still say no.
+        let _room = self.shared.room.acquire().await;
+        // From when it has its room, but for what it took before it asked for one.
+        let started = started + asked.elapsed();
+        let _awake = self.shared.ticker.awake();
+        let task = match self.entry {
+            Entry::Command(_) => Task::Command(Printer::new(Publisher(work.clone()))),
+            Entry::Handler(..) | Entry::Http(_) => Task::Handle,
+        };
+        let mut store = self.store(task, work.clone(), state);
+        self.give_way(&mut store, started);
+        let limit = self.identity.timeout.saturating_sub(started.elapsed());
+        let ended = fate::within(limit, pin!(self.enter(&mut store, work, delivery))).await;
+        Attempt::ended(ended, &mut store, started)
+    }
+
+    pub(super) fn store(&self, task: Task, work: Arc<Work>, state: Option<Arc<dyn StateSource>>) -> Store<State> {
         let mut store = Store::new(&self.shared.engine, State::new(work, task, state));
         store.limiter(|state| &mut state.limits);
         let value_bytes_max = self.identity.grants.state.map_or(0, |state| state.value_bytes_max);
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX + usize::try_from(value_bytes_max).unwrap_or_default());
         store.set_max_component_handles(HANDLES_MAX);
-        let timeout = self.identity.timeout;
-        store.set_epoch_deadline(1);
-        // A guest that computes gives way at every tick. The deadline is looked at here too: when all threads are
-        // busy with such guests, tokio comes to its timers late.
-        store.epoch_deadline_callback(move |_| {
-            if started.elapsed() >= timeout { Err(DeadlineReached.into()) } else { Ok(UpdateDeadline::Yield(1)) }
-        });
         store
     }
 
-    async fn attempt(
-        &self,
-        store: &mut Store<State>,
-        work: &Work,
-        delivery: Delivery<'_>,
-    ) -> wasmtime::Result<Outcome> {
+    /// A guest that computes gives way at every tick. The deadline is looked at here too: when all threads are busy with
+    /// such guests, tokio comes to its timers late.
+    pub(super) fn give_way(&self, store: &mut Store<State>, started: Instant) {
+        let timeout = self.identity.timeout;
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(move |_| {
+            if started.elapsed() >= timeout { Err(DeadlineReached.into()) } else { Ok(UpdateDeadline::Yield(1)) }
+        });
+    }
+
+    async fn enter(&self, store: &mut Store<State>, work: &Work, delivery: Delivery<'_>) -> wasmtime::Result<Outcome> {
         match &self.entry {
-            Entry::Handler(pre) => handle(pre, store, work, delivery).await,
+            Entry::Handler(pre, _) => handle(pre, store, work, delivery).await,
             // Boxed: handlers, which are many, do not carry the room that programs need.
             Entry::Command(pre) => Box::pin(command::run(pre, store)).await,
             Entry::Http(_) => Ok(Outcome::Unavailable { message: "it answers requests and takes no events".into() }),
@@ -207,11 +216,24 @@ async fn handle(
     delivery: Delivery<'_>,
 ) -> wasmtime::Result<Outcome> {
     let guest = pre.instantiate_async(&mut *store).await?;
-    let Some(event) = work.cause.as_deref() else {
-        return Ok(Outcome::Unavailable { message: "there is no event to handle".into() });
-    };
-    let extensions: Vec<(&str, &str)> = event.extensions.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    let event = GuestEvent {
+    let Some(event) = work.cause.as_deref() else { return Ok(no_event()) };
+    let extensions = extensions(event);
+    let event = in_words_of_the_guest(event, &extensions);
+    let handled = guest.evoke_function_handler().call_handle(&mut *store, event, delivery).await?;
+    Ok(handled.map_or_else(|failure| fate::failed(failure, store.data()), |()| Outcome::Done))
+}
+
+pub(super) fn no_event() -> Outcome {
+    Outcome::Unavailable { message: "there is no event to handle".into() }
+}
+
+pub(super) fn extensions(event: &Event) -> Vec<(&str, &str)> {
+    event.extensions.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
+/// The event as a guest takes it.
+pub(super) fn in_words_of_the_guest<'a>(event: &'a Event, extensions: &'a [(&'a str, &'a str)]) -> GuestEvent<'a> {
+    GuestEvent {
         id: &event.id,
         source: &event.source,
         type_: &event.type_,
@@ -219,9 +241,23 @@ async fn handle(
         time: event.time.as_deref(),
         datacontenttype: event.datacontenttype.as_deref(),
         dataschema: event.dataschema.as_deref(),
-        extensions: &extensions,
+        extensions,
         data: event.data.as_bytes(),
-    };
-    let handled = guest.evoke_function_handler().call_handle(&mut *store, event, delivery).await?;
-    Ok(handled.map_or_else(|failure| fate::failed(failure, store.data()), |()| Outcome::Done))
+    }
+}
+
+impl Attempt {
+    /// What is to be told of an attempt when its guest has ended.
+    pub(super) fn ended(ended: Ended, store: &mut Store<State>, started: Instant) -> Self {
+        let duration = started.elapsed();
+        let transaction = store.data_mut().session.finish();
+        let state = store.data();
+        state.attempt_log().finish();
+        let published = Publisher(state.work.clone()).take();
+        let memory_bytes = state.limits.memory_peak();
+        let outcome = fate::ended(ended, state);
+        let published = if outcome == Outcome::Done { published } else { Vec::new() };
+        let state = if outcome == Outcome::Done { transaction } else { transaction.only_reads() };
+        Self { outcome, published, state, duration, memory_bytes }
+    }
 }

@@ -1,5 +1,6 @@
 ;; A guest for unit tests. The test puts in the pages of memory at the start, code for `realloc`, more imports, options
-;; for lifting, and the fields of a core module that exports `handle`. Address 1024 is zero: `ok` to return.
+;; for lifting, and the fields of a core module that exports `handle`. Address 1024 is zero: `ok` to return. Without the
+;; lines that end in `wasi` it is one that never has to wait.
 (component
   (import "evoke:function/types@0.1.0" (instance $types
     (type $pair (tuple string string))
@@ -33,16 +34,16 @@
     (type $level' (enum "trace" "debug" "info" "warn" "error" "critical"))
     (export "level" (type $level (eq $level')))
     (export "log" (func (param "level" $level) (param "context" string) (param "message" string)))))
-  (import "wasi:cli/exit@0.2.0" (instance $exit
-    (export "exit" (func (param "status" (result))))))
-  (import "wasi:io/poll@0.2.0" (instance $poll
-    (export "pollable" (type $pollable (sub resource)))
-    (export "[method]pollable.block" (func (param "self" (borrow $pollable))))))
-  (alias export $poll "pollable" (type $pollable))
-  (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
-    (alias outer 1 $pollable (type $pollable'))
-    (export "pollable" (type $pollable (eq $pollable')))
-    (export "subscribe-duration" (func (param "when" u64) (result (own $pollable))))))
+  (import "wasi:cli/exit@0.2.0" (instance $exit ;; wasi
+    (export "exit" (func (param "status" (result)))))) ;; wasi
+  (import "wasi:io/poll@0.2.0" (instance $poll ;; wasi
+    (export "pollable" (type $pollable (sub resource))) ;; wasi
+    (export "[method]pollable.block" (func (param "self" (borrow $pollable)))))) ;; wasi
+  (alias export $poll "pollable" (type $pollable)) ;; wasi
+  (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock ;; wasi
+    (alias outer 1 $pollable (type $pollable')) ;; wasi
+    (export "pollable" (type $pollable (eq $pollable'))) ;; wasi
+    (export "subscribe-duration" (func (param "when" u64) (result (own $pollable)))))) ;; wasi
   {IMPORTS}
 
   (core module $memory
@@ -58,25 +59,26 @@
   (alias core export $memory "realloc" (core func $realloc))
   (core func $publish (canon lower (func $bus "publish") (memory $mem) (realloc $realloc)))
   (core func $log (canon lower (func $logging "log") (memory $mem)))
-  (core func $exit (canon lower (func $exit "exit")))
-  (core func $block (canon lower (func $poll "[method]pollable.block")))
-  (core func $in (canon lower (func $clock "subscribe-duration")))
+  (core func $exit (canon lower (func $exit "exit"))) ;; wasi
+  (core func $block (canon lower (func $poll "[method]pollable.block"))) ;; wasi
+  (core func $in (canon lower (func $clock "subscribe-duration"))) ;; wasi
 
   (core module $main
     (import "env" "memory" (memory $memory 1))
     (import "env" "publish" (func $publish (param i32 i32)))
     (import "env" "log" (func $log (param i32 i32 i32 i32 i32)))
-    (import "env" "exit" (func $exit (param i32)))
-    (import "env" "block" (func $block (param i32)))
-    (import "env" "in" (func $in (param i64) (result i32)))
+    (import "env" "exit" (func $exit (param i32))) ;; wasi
+    (import "env" "block" (func $block (param i32))) ;; wasi
+    (import "env" "in" (func $in (param i64) (result i32))) ;; wasi
     {CORE})
   (core instance $main (instantiate $main (with "env" (instance
     (export "memory" (memory $mem))
     (export "publish" (func $publish))
     (export "log" (func $log))
-    (export "exit" (func $exit))
-    (export "block" (func $block))
-    (export "in" (func $in))))))
+    (export "exit" (func $exit)) ;; wasi
+    (export "block" (func $block)) ;; wasi
+    (export "in" (func $in)) ;; wasi
+    ))))
 
   (func $handle (param "event" $event) (param "delivery" $delivery) (result (result (error $failure)))
     (canon lift (core func $main "handle") (memory $mem) (realloc $realloc) {LIFT}))

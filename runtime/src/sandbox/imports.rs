@@ -40,6 +40,13 @@ pub(super) fn not_covered(engine: &Engine, component: &Component, kind: Kind, gr
     ty.imports(engine).filter_map(|(name, _)| Some(format!("`{name}`: {}", objection(name, kind, grants)?))).collect()
 }
 
+/// Whether the host answers everything that a component imports at once: what waits, also for the store, is elsewhere.
+pub(super) fn never_wait(engine: &Engine, component: &Component) -> bool {
+    let at_once = ["evoke:function/", "wasi:config/", "wasi:logging/"];
+    let ty = component.component_type();
+    ty.imports(engine).all(|(name, _)| at_once.iter().any(|package| name.starts_with(package)))
+}
+
 pub(super) fn objection(import: &str, kind: Kind, grants: &Grants) -> Option<&'static str> {
     let (interface, _version) = import.split_once('@').unwrap_or((import, ""));
     match interface.split_once('/').map_or(interface, |(package, _)| package) {

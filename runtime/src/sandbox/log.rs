@@ -81,6 +81,8 @@ pub(super) struct Said {
     /// The last line on stderr that is not blank.
     last_on_stderr: Vec<u8>,
     panic: Panic,
+    /// Lines that are not to go out yet, when there are such.
+    held: Option<Vec<LogLine>>,
 }
 
 impl Default for Said {
@@ -93,6 +95,7 @@ impl Default for Said {
             stderr: Vec::new(),
             last_on_stderr: Vec::new(),
             panic: Panic::None,
+            held: None,
         }
     }
 }
@@ -142,7 +145,7 @@ impl AttemptLog {
         log.put_partial(stream, partial);
     }
 
-    /// Ends the log: unfinished lines, and how much was dropped.
+    /// Ends the log: unfinished lines, how much was dropped, and what is held back still.
     pub(super) fn finish(&self) {
         let mut log = self.lock();
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -157,8 +160,21 @@ impl AttemptLog {
                 "{dropped} more lines were dropped: an attempt may log {LINES_MAX} lines and {} KiB",
                 BYTES_MAX / 1024
             );
-            emit(&self.0, Level::Warn, text);
+            log.emit(&self.0, Level::Warn, text);
         }
+        drop(log);
+        self.release();
+    }
+
+    /// From now on holds back what is logged.
+    pub(super) fn hold(&self) {
+        self.lock().held = Some(Vec::new());
+    }
+
+    /// Lets go what was held back, and holds nothing any more.
+    pub(super) fn release(&self) {
+        let held = self.lock().held.take();
+        held.into_iter().flatten().for_each(|line| (self.0.logs)(line));
     }
 
     /// What a panicking guest printed, if it did.
@@ -228,24 +244,28 @@ impl Said {
             }
             self.lines_left -= 1;
             self.bytes_left -= now.len();
-            emit(work, level, harmless(now));
+            self.emit(work, level, harmless(now));
             if rest.is_empty() {
                 return;
             }
             line = rest;
         }
     }
-}
 
-fn emit(work: &Work, level: Level, text: String) {
-    (work.logs)(LogLine {
-        level,
-        function: work.identity.name.clone(),
-        delivery_id: work.delivery_id.clone(),
-        attempt: work.attempt,
-        text,
-        at_ms: work.clock.now_ms(),
-    });
+    fn emit(&mut self, work: &Work, level: Level, text: String) {
+        let line = LogLine {
+            level,
+            function: work.identity.name.clone(),
+            delivery_id: work.delivery_id.clone(),
+            attempt: work.attempt,
+            text,
+            at_ms: work.clock.now_ms(),
+        };
+        match &mut self.held {
+            Some(held) => held.push(line),
+            None => (work.logs)(line),
+        }
+    }
 }
 
 /// Where a line is cut: at its end, or before the character that crosses the limit.

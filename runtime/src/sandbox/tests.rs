@@ -18,6 +18,8 @@ struct Guest {
     imports: &'static str,
     realloc: &'static str,
     lift: &'static str,
+    /// It imports what may wait, whether it calls it or not: its attempts are not made directly.
+    waits: bool,
     core: String,
 }
 
@@ -28,6 +30,7 @@ fn guest(body: &str) -> Guest {
         imports: "",
         realloc: "",
         lift: "",
+        waits: ["(call $block", "(call $exit", "(call $in"].iter().any(|call| body.contains(call)),
         core: format!(r#"(func $handle (export "handle") (param i32) (result i32) {body})"#),
     }
 }
@@ -41,7 +44,10 @@ fn guest_with(fields: &str, body: &str) -> Guest {
 
 impl Guest {
     fn wat(&self) -> String {
-        include_str!("guest.wat")
+        let template = include_str!("guest.wat").lines().filter(|line| self.waits || !line.ends_with(";; wasi"));
+        let template: Vec<&str> = template.collect();
+        template
+            .join("\n")
             .replace("{PAGES}", &self.pages.to_string())
             .replace("{IMPORTS}", self.imports)
             .replace("{REALLOC}", self.realloc)
@@ -97,8 +103,17 @@ impl Bench {
         self.sandbox.load(&self.spec(guest.wat())).await.unwrap()
     }
 
+    /// Runs a guest both ways, directly and as one that may wait, if it can be: both come to the same.
     async fn run(&self, guest: &Guest) -> Attempt {
-        self.load(guest).await.run(self.call()).await
+        let attempt = self.load(guest).await.run(self.call()).await;
+        if !guest.waits {
+            let Guest { pages, imports, realloc, lift, ref core, .. } = *guest;
+            let waiting = Guest { pages, imports, realloc, lift, waits: true, core: core.clone() };
+            let other = self.load(&waiting).await.run(self.call()).await;
+            assert_eq!((&attempt.outcome, attempt.memory_bytes), (&other.outcome, other.memory_bytes));
+            assert_eq!(attempt.published.len(), other.published.len());
+        }
+        attempt
     }
 
     async fn refused(&self, component: impl AsRef<[u8]>) -> String {
@@ -287,8 +302,57 @@ async fn log_calls_reach_the_sink() {
     let lines = bench.lines.lock().unwrap();
     assert_eq!(
         lines.iter().map(|l| (l.level, l.text.as_str())).collect::<Vec<_>>(),
-        [(Level::Warn, "card: \\u{1b}[2Jx")]
+        [(Level::Warn, "card: \\u{1b}[2Jx"); 2]
     );
+}
+
+/// Logs, publishes, and computes for some hundred milliseconds.
+fn long() -> Guest {
+    let log = "(call $log (i32.const 2) (i32.const 3000) (i32.const 0) (i32.const 3000) (i32.const 7))";
+    let compute = "(local.set 1 (i32.const 200000000))
+        (loop (br_if 0 (local.tee 1 (i32.sub (local.get 1) (i32.const 1)))))";
+    let body = format!("(local i32) {log} {PUBLISH} {compute} {log} {OK}");
+    guest_with(&draft("payment.done"), &body)
+}
+
+#[tokio::test]
+async fn an_attempt_that_takes_long_is_made_again_giving_way_and_is_seen_once() {
+    let bench = Bench::new();
+    let function = bench.load(&long()).await;
+    let function::Entry::Handler(_, Some(direct)) = &function.entry else { panic!("it may wait") };
+    for _ in 0..2 {
+        let attempt = function.run(bench.call()).await;
+        assert_eq!((&attempt.outcome, attempt.published.len()), (&Outcome::Done, 1));
+        let lines = std::mem::take(&mut *bench.lines.lock().unwrap());
+        let lines: Vec<_> = lines.iter().map(|l| (&*l.function, &*l.delivery_id, l.attempt, l.text.as_str())).collect();
+        assert_eq!(lines, [("shop/charge", "s-7", 1, "payment"); 2]);
+    }
+    // The second was not tried directly.
+    assert_eq!(direct.rests(), 255);
+}
+
+#[test]
+fn more_direct_attempts_than_there_are_instances_for_are_all_made() {
+    let bench = Bench::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let function = runtime.block_on(bench.load(&long()));
+    std::thread::scope(|scope| {
+        for _ in 0..4 * std::thread::available_parallelism().unwrap().get() + 4 {
+            scope.spawn(|| assert_eq!(runtime.block_on(function.run(bench.call())).outcome, Outcome::Done));
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_direct_attempt_wakes_what_would_cut_it_off() {
+    let bench = Bench::new();
+    let timeout = Duration::from_millis(60);
+    let spin = guest("(loop (br 0)) unreachable").wat();
+    let function = bench.sandbox.load(&Spec { timeout, ..bench.spec(spin) }).await.unwrap();
+    while !function.shared.ticker.is_asleep() {
+        std::thread::yield_now();
+    }
+    assert_eq!(function.run(bench.call()).await.outcome, Outcome::Timeout { limit: timeout });
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What a guest is there for, and what came of it so far: one allocation for what an attempt needs beside its instance.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::function::Identity;
 use super::log::{LogSink, Said};
@@ -33,5 +33,11 @@ impl Work {
     ) -> Arc<Self> {
         let (said, published) = Default::default();
         Arc::new(Self { identity, delivery_id, attempt, cause, logs, clock, said, published })
+    }
+
+    /// As if nothing had been said or published.
+    pub(super) fn begin_again(&self) {
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Said::default();
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = Published::default();
     }
 }
