@@ -25,7 +25,7 @@ use super::log::AttemptLog;
 use super::work::Work;
 use crate::outcome::Outcome;
 
-/// Where such an attempt is cut off: between one tick and two after its start.
+/// Where such an attempt is cut off: between one tick and two after its start. It may take its whole time then once more.
 const TICKS_MAX: u64 = 2;
 
 /// After one that was cut off so many are not tried: a function that computes for long pays once more in a while.
@@ -54,13 +54,7 @@ impl Direct {
     }
 
     /// Makes an attempt; `None` when it has to be made in the other way.
-    pub(super) fn attempt(
-        &self,
-        function: &Function,
-        started: Instant,
-        work: &Arc<Work>,
-        delivery: Delivery<'_>,
-    ) -> Option<Attempt> {
+    pub(super) fn attempt(&self, function: &Function, work: &Arc<Work>, delivery: Delivery<'_>) -> Option<Attempt> {
         if self.rests.load(Ordering::Relaxed) > 0 {
             let _ = self.rests.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |rests| rests.checked_sub(1));
             return None;
@@ -69,16 +63,10 @@ impl Direct {
         // It has no state: that is among what may wait.
         let mut store = function.store(Task::Handle, work.clone(), None);
         store.set_epoch_deadline(TICKS_MAX);
-        let log = AttemptLog(work.clone());
-        log.hold();
-        let ended = catch_unwind(AssertUnwindSafe(|| {
-            let ended = self.handle(&mut store, work, delivery);
-            if !ended.as_ref().is_err_and(is_cut_off) {
-                log.release();
-            }
-            ended
-        }));
-        if matches!(&ended, Ok(Err(error)) if is_cut_off(error)) {
+        AttemptLog(work.clone()).hold();
+        let started = Instant::now();
+        let ended = catch_unwind(AssertUnwindSafe(|| self.handle(&mut store, work, delivery)));
+        if matches!(&ended, Ok(Err(error)) if error.downcast_ref() == Some(&Trap::Interrupt)) {
             self.rests.store(RESTS, Ordering::Relaxed);
             work.begin_again();
             return None;
@@ -94,8 +82,4 @@ impl Direct {
         let handled = guest.evoke_function_handler().call_handle(&mut *store, event, delivery)?;
         Ok(handled.map_or_else(|failure| fate::failed(failure, store.data()), |()| Outcome::Done))
     }
-}
-
-fn is_cut_off(error: &wasmtime::Error) -> bool {
-    matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt))
 }

@@ -1,5 +1,6 @@
 //! A loaded function, and one attempt with it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,7 +137,6 @@ impl Function {
     /// is an outcome. It ends within a few milliseconds of the function's time-out; time spent waiting for a free
     /// instance does not count. A function that answers requests is unavailable for events.
     pub async fn run(&self, call: Call) -> Attempt {
-        let started = Instant::now();
         let Call { event, delivery_id, attempt, replay, trigger, state, logs, clock } = call;
         let work = Work::new(self.identity.clone(), (delivery_id, attempt), Some(event), logs, clock);
         let delivery = Delivery {
@@ -147,36 +147,27 @@ impl Function {
             trigger: &trigger,
         };
         if let Entry::Handler(_, Some(direct)) = &self.entry
-            && let Some(attempt) = direct.attempt(self, started, &work, delivery.clone())
+            && let Some(attempt) = direct.attempt(self, &work, delivery.clone())
         {
             return attempt;
         }
         // Boxed, as most attempts have no use for so large a future.
-        Box::pin(self.attempt(started, &work, delivery, state)).await
+        Box::pin(self.attempt(&work, delivery, state)).await
     }
 
     /// Makes an attempt that gives way to others.
-    async fn attempt(
-        &self,
-        started: Instant,
-        work: &Arc<Work>,
-        delivery: Delivery<'_>,
-        state: Option<Arc<dyn StateSource>>,
-    ) -> Attempt {
-        let asked = Instant::now();
+    async fn attempt(&self, work: &Arc<Work>, delivery: Delivery<'_>, state: Option<Arc<dyn StateSource>>) -> Attempt {
         // The semaphore is never closed; were it, the pool itself would still say no.
         let _room = self.shared.room.acquire().await;
-        // From when it has its room, but for what it took before it asked for one.
-        let started = started + asked.elapsed();
         let _awake = self.shared.ticker.awake();
+        let started = Instant::now();
         let task = match self.entry {
             Entry::Command(_) => Task::Command(Printer::new(Publisher(work.clone()))),
             Entry::Handler(..) | Entry::Http(_) => Task::Handle,
         };
         let mut store = self.store(task, work.clone(), state);
         self.give_way(&mut store, started);
-        let limit = self.identity.timeout.saturating_sub(started.elapsed());
-        let ended = fate::within(limit, pin!(self.enter(&mut store, work, delivery))).await;
+        let ended = fate::within(self.identity.timeout, pin!(self.enter(&mut store, work, delivery))).await;
         Attempt::ended(ended, &mut store, started)
     }
 
@@ -252,7 +243,9 @@ impl Attempt {
         let duration = started.elapsed();
         let transaction = store.data_mut().session.finish();
         let state = store.data();
-        state.attempt_log().finish();
+        // Who takes the lines may panic: that too is the end of this attempt alone.
+        let logged = catch_unwind(AssertUnwindSafe(|| state.attempt_log().finish()));
+        let ended = logged.map_or_else(|panic| Ok(Err(panic)), |()| ended);
         let published = Publisher(state.work.clone()).take();
         let memory_bytes = state.limits.memory_peak();
         let outcome = fate::ended(ended, state);

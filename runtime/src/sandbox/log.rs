@@ -172,7 +172,7 @@ impl AttemptLog {
     }
 
     /// Lets go what was held back, and holds nothing any more.
-    pub(super) fn release(&self) {
+    fn release(&self) {
         let held = self.lock().held.take();
         held.into_iter().flatten().for_each(|line| (self.0.logs)(line));
     }
