@@ -72,7 +72,10 @@ pub(super) fn ready(
     limit: usize,
 ) -> rusqlite::Result<Vec<ReadyDelivery>> {
     let condition = format!("d.function = ?1 AND d.state = 0 AND {} AND d.id > ?2 ORDER BY d.id", of(stream));
-    Ok(ready_where(c, rows::READY, &condition, &[&function, &after], limit)?.0)
+    let mut found = ready_where(c, rows::READY, &condition, &[&function, &after], limit)?.0;
+    // An index that is damaged may name others'.
+    found.retain(|delivery| delivery.function == function);
+    Ok(found)
 }
 
 /// What the partial indexes of a stream say.
@@ -104,13 +107,14 @@ pub(super) fn due(
 ) -> rusqlite::Result<(Vec<ReadyDelivery>, Option<UnixMs>)> {
     let retries = format!("d.function = ?1 AND d.state = 1 AND {}", of(stream));
     let condition = format!("{retries} AND d.due_ms <= ?2 ORDER BY d.due_ms");
-    let (due, looked_at) = ready_where(c, rows::RETRYING, &condition, &[&function, &now_ms], limit)?;
+    let (mut due, looked_at) = ready_where(c, rows::RETRYING, &condition, &[&function, &now_ms], limit)?;
     let next = c
         .prepare_cached(&format!(
             "SELECT d.due_ms FROM deliveries d WHERE {retries} ORDER BY d.due_ms LIMIT 1 OFFSET ?2"
         ))?
         .query_row(params![function, count(looked_at)], |r| r.get(0))
         .optional()?;
+    due.retain(|delivery| delivery.function == function);
     Ok((due, next))
 }
 
@@ -119,6 +123,9 @@ pub(super) fn marks(c: &Connection, scope: &str) -> rusqlite::Result<BTreeMap<St
         .prepare_cached("SELECT scope, key, value, sum FROM marks WHERE scope = ?1")?
         .query_map([scope], |r| {
             sums::verify(r, 0, 3, || format!("what {scope} noted"))?;
+            if r.get_ref(0)?.as_str()? != scope {
+                return Err(sums::damage(format!("the order of what {scope} noted")));
+            }
             Ok((r.get(1)?, r.get(2)?))
         })?
         .collect();
@@ -191,7 +198,8 @@ fn delivery_records(
     let mut attempts =
         c.prepare_cached(&format!("SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE delivery = ?1 ORDER BY attempt"))?;
     for record in &mut records {
-        let before = attempts.query_map([record.id], rows::attempt)?.collect::<rusqlite::Result<Vec<_>>>()?;
+        let before =
+            attempts.query_map([record.id], |r| rows::attempt(r, record.id))?.collect::<rusqlite::Result<Vec<_>>>()?;
         record.attempts.splice(..0, before);
     }
     Ok(records)

@@ -277,11 +277,14 @@ fn attempt_done(row: &Row<'_>) -> rusqlite::Result<Option<AttemptRecord>> {
 /// The columns of an attempt as they are summed, and the sum.
 pub(super) const ATTEMPT_COLUMNS: &str = "delivery, attempt, started_ms, duration_us, outcome, message, sum";
 
-/// A row of [`ATTEMPT_COLUMNS`]; where it is not what was written, that.
-pub(super) fn attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRecord> {
+/// A row of [`ATTEMPT_COLUMNS`] that was found for a delivery; where it is not what was written, that.
+pub(super) fn attempt(row: &Row<'_>, delivery: DeliveryId) -> rusqlite::Result<AttemptRecord> {
     let attempt = row.get(1).unwrap_or_default();
     let intact = || {
         sums::verify(row, 0, 6, || "this record of an attempt".into())?;
+        if row.get::<_, DeliveryId>(0)? != delivery {
+            return Err(sums::damage("the order of the attempts, which has one of another delivery here,"));
+        }
         Ok(AttemptRecord {
             attempt,
             started_ms: row.get(2)?,

@@ -187,6 +187,69 @@ async fn a_damaged_delivery_is_left_alone_and_no_change_hides_that_it_is() {
     assert!(ready[0].event.damage.as_ref().unwrap().contains("event 1 is not in"), "{ready:?}");
 }
 
+#[tokio::test]
+async fn what_stands_in_the_wrong_place_is_not_served_as_anothers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("evoke.db");
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let f = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+    for n in 1..=3 {
+        let event = Event { id: n.to_string(), source: "/s".into(), type_: "t".into(), ..Event::default() };
+        let delivery = NewDelivery { function: f[0], trigger: "on[0]".into(), order_key: None };
+        let new = NewEvent { event: Arc::new(event), lineage: Lineage::default(), deliveries: vec![delivery] };
+        store.accept(vec![new], vec![]).await.unwrap();
+        store.complete(end(n, f[0], Verdict::Dead(format!("why {n}")))).await.unwrap();
+        let mark = Mark { scope: format!("/{n}"), key: "k".into(), value: Some(vec![1]) };
+        store.accept(vec![], vec![mark]).await.unwrap();
+        let set = Some(crate::state::Change::Set("v".into()));
+        let touched =
+            crate::state::Touched { bucket: format!("b{n}").into(), key: "k".into(), seen: None, change: set };
+        store.state_write(Transaction { keys: vec![touched], ..Transaction::default() }).await.unwrap();
+    }
+    store.close().await.unwrap();
+    drop(store);
+    // Each table is one page, and the third row of it is the first once more: behind the second comes what is before it.
+    let pages: Vec<usize> = Connection::open(&path)
+        .unwrap()
+        .prepare("SELECT rootpage FROM sqlite_master WHERE name IN ('attempts', 'marks', 'state')")
+        .unwrap()
+        .query_map([], |r| Ok(usize::try_from(r.get::<_, i64>(0)?).unwrap()))
+        .unwrap()
+        .collect::<rusqlite::Result<_>>()
+        .unwrap();
+    let mut file = std::fs::read(&path).unwrap();
+    for page in pages {
+        let pointers = (page - 1) * 4096 + 8;
+        file.copy_within(pointers..pointers + 2, pointers + 4);
+    }
+    std::fs::write(&path, file).unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let attempts = store.delivery(2).await.unwrap().unwrap().attempts;
+    let outcomes: Vec<&str> = attempts.iter().map(|attempt| &*attempt.outcome).collect();
+    assert_eq!(outcomes, ["done", "damaged"], "{attempts:?}");
+    assert!(matches!(store.marks("/2".into()).await, Err(StoreError::Damaged(_))));
+    assert!(matches!(store.state_keys("b2", None, 9).await, Err(StoreError::Damaged(_))));
+    // The index of what is ready names another function's.
+    let other = Connection::open(&path).unwrap();
+    assert_eq!(store.redrive(DeadFilter::All).await.unwrap(), 3);
+    let index: i64 = other
+        .query_row("SELECT rootpage FROM sqlite_master WHERE name = 'deliveries_ready'", [], |r| r.get(0))
+        .unwrap();
+    store.close().await.unwrap();
+    drop((store, other));
+    let mut file = std::fs::read(&path).unwrap();
+    let at = (usize::try_from(index).unwrap() - 1) * 4096;
+    // In a record of the index (its head's size, the types of its values, these) function 1 is a type.
+    let records = file[at..at + 4096].windows(3).enumerate().filter(|(_, bytes)| *bytes == [4, 9, 1]);
+    let places: Vec<usize> = records.map(|(place, _)| at + place).collect();
+    assert_eq!(places.len(), 2, "deliveries 2 and 3; 1 is a type as well");
+    // Function 0.
+    places.iter().for_each(|place| file[place + 1] = 8);
+    std::fs::write(&path, file).unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    assert!(store.ready(0, Stream::Live, 0, 9).await.unwrap().is_empty());
+}
+
 /// An end of the first attempt at a delivery.
 fn end(delivery: i64, function: i64, verdict: Verdict) -> Arc<Completion> {
     let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 1, outcome: "done".into(), message: None };
