@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::rows::{self, ATTEMPT_COLUMNS, DELIVERY_COLUMNS, EVENT_COLUMNS};
+use super::rows::{self, ATTEMPT_COLUMNS, Asked, DELIVERY_COLUMNS, EVENT_COLUMNS};
 use super::sums;
 use crate::clock::UnixMs;
 use crate::store::{
@@ -16,7 +16,7 @@ use crate::store::{
 /// left where it is. It is never run, and nothing more is written to it; `check` names it.
 fn ready_where(
     c: &Connection,
-    state: i64,
+    asked: Asked,
     condition: &str,
     values: &[&dyn ToSql],
     limit: usize,
@@ -25,13 +25,13 @@ fn ready_where(
         "SELECT {EVENT_COLUMNS}, {DELIVERY_COLUMNS} FROM deliveries d LEFT JOIN events e ON e.seq = d.event
          WHERE {condition}"
     );
-    let found = take(c, &together, values, limit, |row| rows::ready_delivery(c, row, state));
+    let found = take(c, &together, values, limit, |row| rows::ready_delivery(c, row, asked));
     if !matches!(&found, Err(error) if sums::damaged(error).is_some()) {
         return found;
     }
     // A page of the events is damaged, and perhaps one: each on its own.
     let apart = format!("SELECT {DELIVERY_COLUMNS} FROM deliveries d WHERE {condition}");
-    let (mut found, looked_at) = take(c, &apart, values, limit, |row| rows::without_event(row, 0, state))?;
+    let (mut found, looked_at) = take(c, &apart, values, limit, |row| rows::without_event(row, 0, asked))?;
     for delivery in &mut found {
         let event = event(c, delivery.event.seq)?;
         rows::owe(c, delivery, event);
@@ -72,10 +72,8 @@ pub(super) fn ready(
     limit: usize,
 ) -> rusqlite::Result<Vec<ReadyDelivery>> {
     let condition = format!("d.function = ?1 AND d.state = 0 AND {} AND d.id > ?2 ORDER BY d.id", of(stream));
-    let mut found = ready_where(c, rows::READY, &condition, &[&function, &after], limit)?.0;
-    // An index that is damaged may name others'.
-    found.retain(|delivery| delivery.function == function);
-    Ok(found)
+    let asked = Asked { state: rows::READY, function: Some(function) };
+    Ok(ready_where(c, asked, &condition, &[&function, &after], limit)?.0)
 }
 
 /// What the partial indexes of a stream say.
@@ -95,7 +93,8 @@ pub(super) fn is_pending(c: &Connection, delivery: DeliveryId) -> rusqlite::Resu
 }
 
 pub(super) fn ready_one(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<ReadyDelivery>> {
-    Ok(ready_where(c, rows::READY, "d.id = ?1", &[&id], 1)?.0.pop())
+    let asked = Asked { state: rows::READY, function: None };
+    Ok(ready_where(c, asked, "d.id = ?1", &[&id], 1)?.0.pop())
 }
 
 pub(super) fn due(
@@ -107,14 +106,14 @@ pub(super) fn due(
 ) -> rusqlite::Result<(Vec<ReadyDelivery>, Option<UnixMs>)> {
     let retries = format!("d.function = ?1 AND d.state = 1 AND {}", of(stream));
     let condition = format!("{retries} AND d.due_ms <= ?2 ORDER BY d.due_ms");
-    let (mut due, looked_at) = ready_where(c, rows::RETRYING, &condition, &[&function, &now_ms], limit)?;
+    let asked = Asked { state: rows::RETRYING, function: Some(function) };
+    let (due, looked_at) = ready_where(c, asked, &condition, &[&function, &now_ms], limit)?;
     let next = c
         .prepare_cached(&format!(
             "SELECT d.due_ms FROM deliveries d WHERE {retries} ORDER BY d.due_ms LIMIT 1 OFFSET ?2"
         ))?
         .query_row(params![function, count(looked_at)], |r| r.get(0))
         .optional()?;
-    due.retain(|delivery| delivery.function == function);
     Ok((due, next))
 }
 
@@ -122,10 +121,7 @@ pub(super) fn marks(c: &Connection, scope: &str) -> rusqlite::Result<BTreeMap<St
     let marks = c
         .prepare_cached("SELECT scope, key, value, sum FROM marks WHERE scope = ?1")?
         .query_map([scope], |r| {
-            sums::verify(r, 0, 3, || format!("what {scope} noted"))?;
-            if r.get_ref(0)?.as_str()? != scope {
-                return Err(sums::damage(format!("the order of what {scope} noted")));
-            }
+            sums::verify_asked(r, &[scope.into()], 3, || format!("what {scope} noted"))?;
             Ok((r.get(1)?, r.get(2)?))
         })?
         .collect();

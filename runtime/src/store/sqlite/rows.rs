@@ -13,8 +13,8 @@ use crate::event::{Data, Event};
 use crate::outcome::Outcome;
 use crate::store::backlog::Share;
 use crate::store::{
-    AttemptRecord, DeliveryId, DeliveryRecord, DeliveryState, Lineage, Mark, Origin, ReadyDelivery, ReplayId, Seq,
-    StoredEvent,
+    AttemptRecord, DeliveryId, DeliveryRecord, DeliveryState, FunctionId, Lineage, Mark, Origin, ReadyDelivery,
+    ReplayId, Seq, StoredEvent,
 };
 
 pub(super) const READY: i64 = 0;
@@ -187,25 +187,33 @@ impl Took {
     }
 }
 
+/// What an index finds a delivery for.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) state: i64,
+    /// `None` for whoever's it is.
+    pub(super) function: Option<FunctionId>,
+}
+
 /// A row of [`EVENT_COLUMNS`], of which all may be NULL, followed by [`DELIVERY_COLUMNS`]. An error when the delivery is
-/// damaged, or is not in the state in which an index found it.
-pub(super) fn ready_delivery(c: &Connection, row: &Row<'_>, state: i64) -> rusqlite::Result<ReadyDelivery> {
-    let mut delivery = without_event(row, EVENT_COLUMN_COUNT, state)?;
+/// damaged, or is not what an index found it for.
+pub(super) fn ready_delivery(c: &Connection, row: &Row<'_>, asked: Asked) -> rusqlite::Result<ReadyDelivery> {
+    let mut delivery = without_event(row, EVENT_COLUMN_COUNT, asked)?;
     let found = if row.get_ref(0)? == ValueRef::Null { None } else { Some(event(c, row)?) };
     owe(c, &mut delivery, found);
     Ok(delivery)
 }
 
 /// [`DELIVERY_COLUMNS`] from this one on, with an event that [`owe`] has to put in.
-pub(super) fn without_event(row: &Row<'_>, at: usize, state: i64) -> rusqlite::Result<ReadyDelivery> {
+pub(super) fn without_event(row: &Row<'_>, at: usize, asked: Asked) -> rusqlite::Result<ReadyDelivery> {
     verify_delivery(row, at)?;
-    let (id, found): (DeliveryId, i64) = (row.get(at)?, row.get(at + 8)?);
-    if found != state {
+    let (id, function, state): (DeliveryId, FunctionId, i64) = (row.get(at)?, row.get(at + 2)?, row.get(at + 8)?);
+    if state != asked.state || asked.function.is_some_and(|asked| asked != function) {
         return Err(sums::damage(format!("an index, which names delivery {id} for what it is not,")));
     }
     Ok(ReadyDelivery {
         id,
-        function: row.get(at + 2)?,
+        function,
         trigger: row.get::<_, String>(at + 3)?.into(),
         attempts: row.get(at + 9)?,
         attempts_forgiven: row.get(at + 10)?,
@@ -281,10 +289,7 @@ pub(super) const ATTEMPT_COLUMNS: &str = "delivery, attempt, started_ms, duratio
 pub(super) fn attempt(row: &Row<'_>, delivery: DeliveryId) -> rusqlite::Result<AttemptRecord> {
     let attempt = row.get(1).unwrap_or_default();
     let intact = || {
-        sums::verify(row, 0, 6, || "this record of an attempt".into())?;
-        if row.get::<_, DeliveryId>(0)? != delivery {
-            return Err(sums::damage("the order of the attempts, which has one of another delivery here,"));
-        }
+        sums::verify_asked(row, &[ValueRef::Integer(delivery)], 6, || "this record of an attempt".into())?;
         Ok(AttemptRecord {
             attempt,
             started_ms: row.get(2)?,

@@ -137,6 +137,23 @@ pub(super) fn verify(row: &Row<'_>, from: usize, count: usize, what: impl FnOnce
     if row.get_ref(from + count)? == ValueRef::Integer(sum) { Ok(()) } else { Err(damage(what())) }
 }
 
+/// The same for a row from its first column on, which has to begin with what was asked for: a page that is damaged may
+/// lead to another row, which is sound.
+pub(super) fn verify_asked(
+    row: &Row<'_>,
+    asked: &[ValueRef<'_>],
+    count: usize,
+    what: impl Fn() -> String,
+) -> rusqlite::Result<()> {
+    verify(row, 0, count, &what)?;
+    for (column, asked) in asked.iter().enumerate() {
+        if row.get_ref(column)? != *asked {
+            return Err(damage(what()));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
