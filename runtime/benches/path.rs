@@ -107,17 +107,8 @@ fn main() {
                 rate
             };
             measure();
-            let turns: Vec<_> = (0..turns).map(|_| (measure(), bare.measure(2, time))).collect();
-            let (ours, theirs) = (Rate::mean(turns.iter().map(|t| t.0)), Rate::mean(turns.iter().map(|t| t.1)));
-            println!(
-                "{label:<16} {name:<8} {:>10.0} {:>10.0} {:>6.2}   {:.2} and {:.2} µs, ratio {:.2}",
-                ours.per_second,
-                theirs.per_second,
-                ours.per_second / theirs.per_second,
-                ours.cpu_us,
-                theirs.cpu_us,
-                theirs.cpu_us / ours.cpu_us
-            );
+            let both = bare::in_turns(turns, measure, || bare.measure(2, time));
+            println!("{label:<16} {name:<8} {both}");
         }
     }
 }

@@ -37,20 +37,9 @@ fn main() {
         let function = load(&sandbox, component);
         let bare = Bare::new(component);
         for threads in [1, 2] {
-            // In turns, as how fast a shared machine is changes from one second to the next.
-            let turns: Vec<_> =
-                (0..turns).map(|_| (ours(&function, threads, time), bare.measure(threads, time))).collect();
-            let (ours, theirs) = (Rate::mean(turns.iter().map(|t| t.0)), Rate::mean(turns.iter().map(|t| t.1)));
+            let both = bare::in_turns(turns, || ours(&function, threads, time), || bare.measure(threads, time));
             let name = component.file_stem().unwrap().to_string_lossy();
-            println!(
-                "{name:<16} {threads:>7} {:>10.0} {:>10.0} {:>6.2}   {:.2} and {:.2} µs, ratio {:.2}",
-                ours.per_second,
-                theirs.per_second,
-                ours.per_second / theirs.per_second,
-                ours.cpu_us,
-                theirs.cpu_us,
-                theirs.cpu_us / ours.cpu_us
-            );
+            println!("{name:<16} {threads:>7} {both}");
         }
     }
 }

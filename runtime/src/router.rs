@@ -1,7 +1,8 @@
 //! Who is owed an event: the triggers of every function, compiled into one matcher.
 
-use foldhash::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::event::{Data, Event};
 use crate::pattern::{Matcher, Pattern};

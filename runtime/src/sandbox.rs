@@ -301,9 +301,7 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
     shared
         .linker
         .instantiate_pre(&component)
-        .and_then(|pre| {
-            Function::new(identity, kind, pre, imports::never_wait(&shared.engine, &component), shared.clone())
-        })
+        .and_then(|pre| Function::new(identity, kind, pre, shared.clone()))
         .map_err(|error| invalid(format!("does not fit this version of Evoke: {error:#}")))
 }
 

@@ -82,11 +82,26 @@ impl Rate {
     }
 
     /// Of several runs.
-    pub(crate) fn mean(rates: impl Iterator<Item = Rate>) -> Rate {
-        let rates: Vec<Rate> = rates.collect();
+    fn mean(rates: &[Rate]) -> Rate {
         let mean = |of: fn(&Rate) -> f64| rates.iter().map(of).sum::<f64>() / rates.len() as f64;
         Rate { per_second: mean(|rate| rate.per_second), cpu_us: mean(|rate| rate.cpu_us) }
     }
+}
+
+/// Measures two things in turns, as how fast a shared machine is changes from one second to the next, and puts both side
+/// by side: a second each and their ratio, processor time each and its ratio.
+pub(crate) fn in_turns(turns: usize, ours: impl Fn() -> Rate, theirs: impl Fn() -> Rate) -> String {
+    let (ours, theirs): (Vec<_>, Vec<_>) = (0..turns).map(|_| (ours(), theirs())).unzip();
+    let (ours, theirs) = (Rate::mean(&ours), Rate::mean(&theirs));
+    format!(
+        "{:>10.0} {:>10.0} {:>6.2}   {:.2} and {:.2} µs, ratio {:.2}",
+        ours.per_second,
+        theirs.per_second,
+        ours.per_second / theirs.per_second,
+        ours.cpu_us,
+        theirs.cpu_us,
+        theirs.cpu_us / ours.cpu_us
+    )
 }
 
 impl Measuring {

@@ -19,8 +19,9 @@ use super::bindings::direct::GuestPre;
 use super::bindings::exports::evoke::function::handler::Delivery;
 use super::engine::TICK;
 use super::fate;
-use super::function::{Attempt, Function, extensions, in_words_of_the_guest, no_event};
+use super::function::{Attempt, Function, extensions, in_words_of_the_guest};
 use super::host::{State, Task};
+use super::imports;
 use super::log::AttemptLog;
 use super::work::Work;
 use crate::outcome::Outcome;
@@ -39,9 +40,9 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    /// `None` for one whose time is shorter than what it could be held up by.
+    /// `None` for one that may wait, or whose time is shorter than what it could be held up by.
     pub(super) fn new(pre: &InstancePre<State>, timeout: Duration) -> wasmtime::Result<Option<Self>> {
-        if timeout < 4 * TICK {
+        if timeout < 4 * TICK || !imports::never_wait(pre.engine(), pre.component()) {
             return Ok(None);
         }
         Ok(Some(Self { pre: GuestPre::new(pre.clone())?, rests: AtomicU32::new(0) }))
@@ -55,8 +56,7 @@ impl Direct {
 
     /// Makes an attempt; `None` when it has to be made in the other way.
     pub(super) fn attempt(&self, function: &Function, work: &Arc<Work>, delivery: Delivery<'_>) -> Option<Attempt> {
-        if self.rests.load(Ordering::Relaxed) > 0 {
-            let _ = self.rests.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |rests| rests.checked_sub(1));
+        if self.rests.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |rests| rests.checked_sub(1)).is_ok() {
             return None;
         }
         let _awake = function.shared.ticker.awake_directly()?;
@@ -76,10 +76,10 @@ impl Direct {
 
     fn handle(&self, store: &mut Store<State>, work: &Work, delivery: Delivery<'_>) -> wasmtime::Result<Outcome> {
         let guest = self.pre.instantiate(&mut *store)?;
-        let Some(event) = work.cause.as_deref() else { return Ok(no_event()) };
+        let Some(event) = work.cause.as_deref() else { return Ok(fate::no_event()) };
         let extensions = extensions(event);
         let event = in_words_of_the_guest(event, &extensions);
         let handled = guest.evoke_function_handler().call_handle(&mut *store, event, delivery)?;
-        Ok(handled.map_or_else(|failure| fate::failed(failure, store.data()), |()| Outcome::Done))
+        Ok(fate::handled(handled, store.data()))
     }
 }

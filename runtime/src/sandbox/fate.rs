@@ -53,11 +53,17 @@ pub(super) fn ended(ended: Ended, state: &State) -> Outcome {
     }
 }
 
-/// The function returned a failure.
-pub(super) fn failed(failure: Failure, state: &State) -> Outcome {
-    match failure {
-        Failure::Reject(message) => Outcome::Reject { message: bounded(&message) },
-        Failure::Retry(retry) => {
+/// There is nothing that a handler could be given.
+pub(super) fn no_event() -> Outcome {
+    Outcome::Unavailable { message: "there is no event to handle".into() }
+}
+
+/// The function returned.
+pub(super) fn handled(handled: Result<(), Failure>, state: &State) -> Outcome {
+    match handled {
+        Ok(()) => Outcome::Done,
+        Err(Failure::Reject(message)) => Outcome::Reject { message: bounded(&message) },
+        Err(Failure::Retry(retry)) => {
             let message = bounded(&retry.message);
             cause_in_limits(state, &message)
                 .unwrap_or(Outcome::Retry { message, after: retry.after_ms.map(Duration::from_millis) })

@@ -105,12 +105,11 @@ impl Function {
         identity: Identity,
         kind: Kind,
         pre: InstancePre<State>,
-        never_waits: bool,
         shared: Arc<Shared>,
     ) -> wasmtime::Result<Self> {
         let entry = match kind {
             Kind::Handler => {
-                let direct = if never_waits { Direct::new(&pre, identity.timeout)? } else { None };
+                let direct = Direct::new(&pre, identity.timeout)?;
                 Entry::Handler(GuestPre::new(pre)?, direct)
             }
             Kind::Command => Entry::Command(CommandPre::new(pre)?),
@@ -207,15 +206,11 @@ async fn handle(
     delivery: Delivery<'_>,
 ) -> wasmtime::Result<Outcome> {
     let guest = pre.instantiate_async(&mut *store).await?;
-    let Some(event) = work.cause.as_deref() else { return Ok(no_event()) };
+    let Some(event) = work.cause.as_deref() else { return Ok(fate::no_event()) };
     let extensions = extensions(event);
     let event = in_words_of_the_guest(event, &extensions);
     let handled = guest.evoke_function_handler().call_handle(&mut *store, event, delivery).await?;
-    Ok(handled.map_or_else(|failure| fate::failed(failure, store.data()), |()| Outcome::Done))
-}
-
-pub(super) fn no_event() -> Outcome {
-    Outcome::Unavailable { message: "there is no event to handle".into() }
+    Ok(fate::handled(handled, store.data()))
 }
 
 pub(super) fn extensions(event: &Event) -> Vec<(&str, &str)> {

@@ -13,6 +13,7 @@ use crate::outcome::Outcome;
 /// Returns `ok`.
 const OK: &str = "(i32.const 1024)";
 
+#[derive(Clone)]
 struct Guest {
     pages: u32,
     imports: &'static str,
@@ -107,8 +108,7 @@ impl Bench {
     async fn run(&self, guest: &Guest) -> Attempt {
         let attempt = self.load(guest).await.run(self.call()).await;
         if !guest.waits {
-            let Guest { pages, imports, realloc, lift, ref core, .. } = *guest;
-            let waiting = Guest { pages, imports, realloc, lift, waits: true, core: core.clone() };
+            let waiting = Guest { waits: true, ..guest.clone() };
             let other = self.load(&waiting).await.run(self.call()).await;
             assert_eq!((&attempt.outcome, attempt.memory_bytes), (&other.outcome, other.memory_bytes));
             assert_eq!(attempt.published.len(), other.published.len());
