@@ -40,7 +40,7 @@ fuzz_target!(|input: &[u8]| {
         assert!(found.is_ok() || read.is_none(), "refused, and an object: {:?}", String::from_utf8_lossy(event));
         return;
     };
-    let exact = |text: &str| oracle::fits(text);
+    let exact = |text: &str| oracle::exact_as_doubles(text);
     if !exact(&String::from_utf8_lossy(event)) {
         return;
     }
