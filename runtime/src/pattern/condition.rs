@@ -1,4 +1,4 @@
-//! What a pattern asks of one value, compiled.
+//! Compiled conditions on one value.
 
 use std::cmp::Ordering;
 
@@ -6,7 +6,7 @@ use super::cidr::{Address, Cidr};
 use super::number::Decimal;
 use super::text::TextTest;
 
-/// A scalar of an event.
+/// A scalar value of an event.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Value<'a> {
     Null,
@@ -15,7 +15,7 @@ pub(super) enum Value<'a> {
     Text(&'a str),
 }
 
-/// A scalar of a pattern.
+/// A scalar value of a pattern, which matches exactly that value.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Exact {
     Null,
@@ -25,6 +25,7 @@ pub(super) enum Exact {
 }
 
 impl Exact {
+    /// Borrows the value in the form of an event's value, to compare the two.
     pub(super) fn view(&self) -> Value<'_> {
         match self {
             Self::Null => Value::Null,
@@ -35,8 +36,8 @@ impl Exact {
     }
 }
 
-/// A total order over scalars of all kinds, so that long lists can be searched.
-fn order(a: Value<'_>, b: Value<'_>) -> Ordering {
+/// A total order over scalars of all types, so that long lists can be sorted and searched.
+fn compare(a: Value<'_>, b: Value<'_>) -> Ordering {
     let rank = |value| match value {
         Value::Null => 0,
         Value::Bool(_) => 1,
@@ -51,11 +52,12 @@ fn order(a: Value<'_>, b: Value<'_>) -> Ordering {
     }
 }
 
+/// Returns whether sorted values contain a value.
 fn contains(sorted: &[Exact], value: Value<'_>) -> bool {
-    sorted.binary_search_by(|exact| order(exact.view(), value)).is_ok()
+    sorted.binary_search_by(|exact| compare(exact.view(), value)).is_ok()
 }
 
-/// A range of numbers; a missing bound is open. The flag says whether the bound itself is in.
+/// A range of numbers. A side without a bound is unlimited; the flag is true when the range includes the bound itself.
 #[derive(Clone, Debug)]
 pub(super) struct Range {
     pub(super) low: Option<(Decimal, bool)>,
@@ -76,73 +78,77 @@ pub(super) enum Condition {
     Text(TextTest),
     Range(Box<Range>),
     Cidr(Cidr),
-    /// `exists: true`: any scalar.
+    /// `exists: true`: matches every value.
     Present,
-    /// `exists: false`: holds where the field has no scalar, so never for a value.
+    /// `exists: false`: matches when the field has no value, so it matches no value.
     Absent,
-    /// `anything-but` over values, sorted.
-    Except(Box<[Exact]>),
-    /// `anything-but` over tests of a text; whatever is no text passes.
-    ExceptText(Box<[TextTest]>),
+    /// `anything-but` with values, sorted: matches every other value.
+    AnythingBut(Box<[Exact]>),
+    /// `anything-but` with tests of strings: matches strings that pass none of them, and every value of another type.
+    AnythingButText(Box<[TextTest]>),
 }
 
 impl Condition {
-    pub(super) fn except(mut values: Vec<Exact>) -> Self {
-        values.sort_by(|a, b| order(a.view(), b.view()));
-        Self::Except(values.into())
+    /// The condition `anything-but` with values.
+    pub(super) fn anything_but(mut values: Vec<Exact>) -> Self {
+        values.sort_by(|a, b| compare(a.view(), b.view()));
+        Self::AnythingBut(values.into())
     }
 
+    /// Returns whether a value meets the condition.
     pub(super) fn matches(&self, value: Value<'_>) -> bool {
         match (self, value) {
             (Self::Exact(Exact::Text(exact)), Value::Text(text)) => **exact == *text,
-            (Self::Exact(exact), _) => order(exact.view(), value) == Ordering::Equal,
+            (Self::Exact(exact), _) => compare(exact.view(), value) == Ordering::Equal,
             (Self::Text(test), Value::Text(text)) => test.matches(text),
             (Self::Range(range), Value::Number(number)) => range.contains(number),
             (Self::Cidr(cidr), Value::Text(text)) => Address::parse(text).is_some_and(|it| cidr.contains(it)),
             (Self::Present, _) => true,
-            (Self::Except(values), _) => !contains(values, value),
-            (Self::ExceptText(tests), Value::Text(text)) => !tests.iter().any(|test| test.matches(text)),
-            (Self::ExceptText(_), _) => true,
+            (Self::AnythingBut(values), _) => !contains(values, value),
+            (Self::AnythingButText(tests), Value::Text(text)) => !tests.iter().any(|test| test.matches(text)),
+            (Self::AnythingButText(_), _) => true,
             (Self::Absent | Self::Text(_) | Self::Range(_) | Self::Cidr(_), _) => false,
         }
     }
 }
 
-/// Everything a pattern asks of one field: any of its conditions is enough.
+/// The list of conditions that a pattern sets for one field. One condition that matches is enough.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Leaf {
-    /// All of them, as written.
+pub(super) struct ConditionList {
+    /// All entries of the list, in the order of the pattern.
     pub(super) conditions: Box<[Condition]>,
-    /// `exists: false` is among them.
-    pub(super) absent: bool,
-    /// Of a long list: its exact values, sorted, and what else is in it. Else empty.
-    exact: Box<[Exact]>,
+    /// The list has `exists: false`.
+    pub(super) may_be_absent: bool,
+    /// The exact values of a long list, sorted; empty for a short list.
+    sorted_exact: Box<[Exact]>,
+    /// The other entries of a long list; empty for a short list.
     others: Box<[Condition]>,
 }
 
-/// From here on a list is searched rather than tried one by one.
-const LONG: usize = 12;
+/// Lists with at least this many entries find exact values by binary search; shorter lists test every entry.
+const BINARY_SEARCH_MIN: usize = 12;
 
-impl Leaf {
+impl ConditionList {
     pub(super) fn new(conditions: Vec<Condition>) -> Self {
-        let absent = conditions.iter().any(|condition| matches!(condition, Condition::Absent));
+        let may_be_absent = conditions.iter().any(|condition| matches!(condition, Condition::Absent));
         let (mut exact, mut others) = (Vec::new(), Vec::new());
-        if conditions.len() >= LONG {
+        if conditions.len() >= BINARY_SEARCH_MIN {
             for condition in &conditions {
                 match condition {
                     Condition::Exact(value) => exact.push(value.clone()),
                     other => others.push(other.clone()),
                 }
             }
-            exact.sort_by(|a, b| order(a.view(), b.view()));
+            exact.sort_by(|a, b| compare(a.view(), b.view()));
         }
-        Self { conditions: conditions.into(), absent, exact: exact.into(), others: others.into() }
+        Self { conditions: conditions.into(), may_be_absent, sorted_exact: exact.into(), others: others.into() }
     }
 
+    /// Returns whether a value meets at least one condition.
     pub(super) fn matches(&self, value: Value<'_>) -> bool {
-        if self.exact.is_empty() {
+        if self.sorted_exact.is_empty() {
             return self.conditions.iter().any(|condition| condition.matches(value));
         }
-        contains(&self.exact, value) || self.others.iter().any(|condition| condition.matches(value))
+        contains(&self.sorted_exact, value) || self.others.iter().any(|condition| condition.matches(value))
     }
 }

@@ -1,26 +1,29 @@
-//! An event as the matcher takes it.
+//! The input of the matcher: borrowed views of an event's attributes and data.
 
-/// Attributes that are held without allocating: the ten or so of CloudEvents and as many extensions.
-const INLINE: usize = 16;
+/// The number of attributes that a view holds without an allocation. A CloudEvent has about ten attributes of its own;
+/// the rest is for extensions.
+const INLINE_MAX: usize = 16;
 
-/// An event as patterns see it: its attributes, each a top-level field with a string, and its data. Borrowed.
+/// A borrowed view of an event. Patterns see each attribute as a top-level field with a string, and the data as the
+/// field `data`.
 #[derive(Clone, Debug)]
 pub struct EventView<'a> {
-    inline: [(&'a str, &'a str); INLINE],
+    inline: [(&'a str, &'a str); INLINE_MAX],
     len: usize,
     more: Vec<(&'a str, &'a str)>,
     data: DataView<'a>,
 }
 
 impl<'a> EventView<'a> {
-    /// An event with these attributes, by name: `id`, `source`, `type`, `subject`, `time`, … and extensions. Of two of
-    /// the same name the last one counts. More than 16 allocate.
+    /// Makes a view from attributes, as pairs of name and value (`id`, `source`, `type`, `subject`, `time` and
+    /// extensions), and the data. Of two attributes with the same name the last one counts. More than 16 attributes
+    /// allocate.
     pub fn new(attributes: impl IntoIterator<Item = (&'a str, &'a str)>, data: DataView<'a>) -> Self {
-        let mut view = Self { inline: [("", ""); INLINE], len: 0, more: Vec::new(), data };
+        let mut view = Self { inline: [("", ""); INLINE_MAX], len: 0, more: Vec::new(), data };
         for attribute in attributes {
             match view.inline.get_mut(view.len) {
-                Some(place) => {
-                    *place = attribute;
+                Some(slot) => {
+                    *slot = attribute;
                     view.len += 1;
                 }
                 None => view.more.push(attribute),
@@ -29,33 +32,34 @@ impl<'a> EventView<'a> {
         view
     }
 
-    /// The attributes, as they were given.
+    /// The attributes as pairs of name and value, in the order given to [`EventView::new`], with any duplicates.
     pub fn attributes(&self) -> impl Iterator<Item = (&'a str, &'a str)> + '_ {
         self.inline.iter().take(self.len).chain(&self.more).copied()
     }
 
-    /// The data.
+    /// The data as given to [`EventView::new`].
     #[must_use]
     pub fn data(&self) -> DataView<'a> {
         self.data
     }
 
-    /// The value of the attribute at an index.
+    /// The value of the attribute at an index of [`EventView::attributes`]; empty when out of range.
     pub(super) fn attribute(&self, index: u32) -> &'a str {
         let index = index as usize;
-        let place = if index < self.len { self.inline.get(index) } else { self.more.get(index - self.len) };
-        place.map_or("", |(_, value)| value)
+        let attribute = if index < self.len { self.inline.get(index) } else { self.more.get(index - self.len) };
+        attribute.map_or("", |(_, value)| value)
     }
 }
 
-/// The data of an event, the field `data`.
+/// The data of an event, which patterns see as the field `data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataView<'a> {
-    /// There is none that a pattern can look at.
+    /// The event has no data, or data that patterns cannot test, such as binary data: the field `data` is absent.
     None,
-    /// The bytes of a JSON text: `data` is its value. Of two members of the same name in one object the last one
-    /// counts, as in JavaScript, Python and serde_json, so that a function sees what its pattern saw.
+    /// The bytes of a JSON text; the field `data` has its value. When an object has two members with the same name, the
+    /// last one counts, as in JavaScript, Python and serde_json. So a consumer that parses the data reads the values
+    /// that the pattern was matched against.
     Json(&'a [u8]),
-    /// `data` is this string.
+    /// Text that is not JSON; the field `data` is this string.
     Text(&'a str),
 }

@@ -1,56 +1,64 @@
-//! Many patterns at once: each alternative of a pattern is filed under the conditions of one field, the ones that an
-//! event is least likely to meet, and only what an event leads to is verified.
+//! The index over all patterns of a matcher.
 //!
-//! Where many alternatives share such a condition, their posting list becomes a node of its own, which files them under
-//! another of their fields. So patterns that are told apart by two fields together are found by two fields together,
-//! and an event's cost follows what it matches, not how many patterns there are.
+//! An alternative is one combination of the `$or` of a pattern: a list of fields that must all match. Each alternative
+//! is indexed by the conditions of one of its fields, the field that events are least likely to match. Only the
+//! alternatives that the index returns for an event are verified against it.
+//!
+//! When many alternatives share a condition, their posting list becomes a node of its own, which indexes them by
+//! another of their fields. So patterns that differ only in the combination of two fields are found by both fields
+//! together, and the time for an event depends on the number of patterns it matches rather than on the number of all
+//! patterns.
 
-use super::access::{self, Access, Kind};
-use super::condition::Leaf;
+use super::access::{self, AccessPath, KeyKind};
+use super::condition::ConditionList;
 use super::fields::Fields;
 use super::hash::HashedMap;
 use super::ranges::Ranges;
-use super::verify::Need;
+use super::verify::Requirement;
 
-/// A longer posting list becomes a node. Short lists are verified faster than looked up.
-const CROWD: usize = 8;
-/// How many fields in a row may file an alternative.
-const LEVELS: usize = 4;
-/// Below the first level a field with more conditions than this files nothing, so that an alternative with many long
-/// lists is not multiplied out.
-const SPREAD: usize = 4;
+/// A posting list with more alternatives than this becomes a node. For short lists, verifying every alternative is
+/// faster than another lookup.
+const POSTINGS_MAX: usize = 8;
+/// The largest number of fields that lead from the root node to an alternative.
+const LEVELS_MAX: usize = 4;
+/// Below the root node, a field with more conditions than this is not used to index an alternative. This bounds the
+/// number of postings of an alternative that has several long lists.
+const FANOUT_MAX: usize = 4;
 
-pub(super) const TOP: u32 = 0;
+/// The number of the node where every lookup starts.
+pub(super) const ROOT_NODE: u32 = 0;
 
-/// The alternatives that one condition leads to.
+/// The posting list of one condition: the alternatives indexed by it, by number.
 pub(super) enum Postings {
     One(u32),
     Many(Vec<u32>),
+    /// The number of the node that indexes the alternatives further.
     Node(u32),
 }
 
-/// A step of the index.
+/// A node of the index: a group of alternatives, indexed by the conditions of their fields.
 #[derive(Default)]
 pub(super) struct Node {
-    /// By field.
+    /// One for each field that indexes alternatives here, sorted by field.
     pub(super) probes: Vec<Probe>,
-    /// Alternatives that no field files here: verified whenever an event gets here.
-    pub(super) always: Vec<u32>,
-    /// The fields that led here.
-    pub(super) used: Vec<u32>,
-    /// How many alternatives are in it.
+    /// Alternatives that no field can index here. They are verified for every event that reaches the node.
+    pub(super) always_verified: Vec<u32>,
+    /// The fields by which the parent nodes found these alternatives.
+    pub(super) used_fields: Vec<u32>,
+    /// The number of alternatives inserted here, including those in child nodes.
     pub(super) len: usize,
 }
 
-/// What to look up for the values of one field.
+/// The lookups that a node does for each value of one field.
 #[derive(Default)]
 pub(super) struct Probe {
     pub(super) field: u32,
+    /// The four kinds of keys without a length: true when there is any such key.
     pub(super) text: bool,
     pub(super) number: bool,
     pub(super) literal: bool,
     pub(super) folded: bool,
-    /// The lengths of what is looked up, each once, ascending.
+    /// The lengths of the keys of each kind below, without duplicates, ascending.
     pub(super) prefixes: Vec<u32>,
     pub(super) suffixes: Vec<u32>,
     pub(super) folded_prefixes: Vec<u32>,
@@ -58,48 +66,55 @@ pub(super) struct Probe {
     pub(super) grams: Vec<u32>,
     pub(super) blocks: Vec<u32>,
     pub(super) ranges: Ranges,
+    /// The alternatives to verify when the field has any value.
     pub(super) present: Option<Postings>,
 }
 
 impl Probe {
-    fn note(&mut self, kind: Kind, length: u32) {
+    /// Adds the kind and length of a new key to the lookups.
+    fn register(&mut self, kind: KeyKind, length: u32) {
         let lengths = match kind {
-            Kind::Text => return self.text = true,
-            Kind::Number => return self.number = true,
-            Kind::Literal => return self.literal = true,
-            Kind::Folded => return self.folded = true,
-            Kind::Prefix => &mut self.prefixes,
-            Kind::Suffix => &mut self.suffixes,
-            Kind::FoldedPrefix => &mut self.folded_prefixes,
-            Kind::FoldedSuffix => &mut self.folded_suffixes,
-            Kind::Gram => &mut self.grams,
-            Kind::Block => &mut self.blocks,
+            KeyKind::Text => return self.text = true,
+            KeyKind::Number => return self.number = true,
+            KeyKind::Literal => return self.literal = true,
+            KeyKind::Folded => return self.folded = true,
+            KeyKind::Prefix => &mut self.prefixes,
+            KeyKind::Suffix => &mut self.suffixes,
+            KeyKind::FoldedPrefix => &mut self.folded_prefixes,
+            KeyKind::FoldedSuffix => &mut self.folded_suffixes,
+            KeyKind::Gram => &mut self.grams,
+            KeyKind::Block => &mut self.blocks,
         };
-        if let Err(at) = lengths.binary_search(&length) {
-            lengths.insert(at, length);
+        if let Err(position) = lengths.binary_search(&length) {
+            lengths.insert(position, length);
         }
     }
 
-    pub(super) fn folds(&self) -> bool {
+    /// Returns whether a lookup needs the case-folded text.
+    pub(super) fn needs_folding(&self) -> bool {
         self.folded || !self.folded_prefixes.is_empty() || !self.folded_suffixes.is_empty()
     }
 }
 
-/// One alternative of a pattern: all its needs must be met.
-pub(super) struct Branch {
+/// One alternative of a pattern. The alternative matches an event that meets all its requirements together.
+pub(super) struct Alternative {
+    /// The number of its key in the matcher.
     pub(super) owner: u32,
+    /// The requirements are `from..to` of `Index::requirements`.
     pub(super) from: u32,
     pub(super) to: u32,
+    /// False once the pattern was removed.
     pub(super) live: bool,
 }
 
-/// All alternatives, and the way to them.
+/// All alternatives of a matcher and the nodes that find them.
 pub(super) struct Index {
     pub(super) fields: Fields,
-    pub(super) branches: Vec<Branch>,
-    pub(super) needs: Vec<Need>,
-    pub(super) leaves: Vec<Leaf>,
+    pub(super) alternatives: Vec<Alternative>,
+    pub(super) requirements: Vec<Requirement>,
+    pub(super) lists: Vec<ConditionList>,
     pub(super) nodes: Vec<Node>,
+    /// The posting lists of all nodes, by [`access::table_key`].
     pub(super) table: HashedMap<Postings>,
 }
 
@@ -107,9 +122,9 @@ impl Default for Index {
     fn default() -> Self {
         Self {
             fields: Fields::default(),
-            branches: Vec::new(),
-            needs: Vec::new(),
-            leaves: Vec::new(),
+            alternatives: Vec::new(),
+            requirements: Vec::new(),
+            lists: Vec::new(),
             nodes: vec![Node::default()],
             table: HashedMap::default(),
         }
@@ -117,174 +132,184 @@ impl Default for Index {
 }
 
 impl Index {
-    pub(super) fn add_leaf(&mut self, leaf: Leaf) -> u32 {
-        self.leaves.push(leaf);
-        self.leaves.len() as u32 - 1
+    pub(super) fn add_list(&mut self, list: ConditionList) -> u32 {
+        self.lists.push(list);
+        self.lists.len() as u32 - 1
     }
 
-    /// Files an alternative; returns its number.
-    pub(super) fn add_branch(&mut self, owner: u32, needs: impl Iterator<Item = Need>) -> u32 {
-        let branch = self.branches.len() as u32;
-        let from = self.needs.len() as u32;
-        self.needs.extend(needs);
-        self.branches.push(Branch { owner, from, to: self.needs.len() as u32, live: true });
-        self.file(TOP, branch);
-        branch
+    /// Adds an alternative; returns its number.
+    pub(super) fn add_alternative(&mut self, owner: u32, requirements: impl Iterator<Item = Requirement>) -> u32 {
+        let alternative = self.alternatives.len() as u32;
+        let from = self.requirements.len() as u32;
+        self.requirements.extend(requirements);
+        self.alternatives.push(Alternative { owner, from, to: self.requirements.len() as u32, live: true });
+        self.insert_at(ROOT_NODE, alternative);
+        alternative
     }
 
-    /// From now on the alternative never matches. What led to it stays until the matcher is rebuilt.
-    pub(super) fn kill(&mut self, branch: u32) {
-        if let Some(branch) = self.branches.get_mut(branch as usize) {
-            branch.live = false;
+    /// Excludes an alternative from all later matches. Its postings remain until the matcher rebuilds the index.
+    pub(super) fn disable(&mut self, alternative: u32) {
+        if let Some(alternative) = self.alternatives.get_mut(alternative as usize) {
+            alternative.live = false;
         }
     }
 
-    pub(super) fn needs(&self, branch: u32) -> &[Need] {
-        self.branches
-            .get(branch as usize)
-            .and_then(|branch| self.needs.get(branch.from as usize..branch.to as usize))
+    pub(super) fn requirements(&self, alternative: u32) -> &[Requirement] {
+        self.alternatives
+            .get(alternative as usize)
+            .and_then(|alternative| self.requirements.get(alternative.from as usize..alternative.to as usize))
             .unwrap_or_default()
     }
 
-    pub(super) fn leaf(&self, leaf: u32) -> Option<&Leaf> {
-        self.leaves.get(leaf as usize)
+    pub(super) fn list(&self, list: u32) -> Option<&ConditionList> {
+        self.lists.get(list as usize)
     }
 
-    fn file(&mut self, node: u32, branch: u32) {
-        let chosen = self.choose(node, branch);
-        let Some(at) = self.nodes.get_mut(node as usize) else { return };
-        at.len += 1;
-        let Some(need) = chosen else { return at.always.push(branch) };
-        // The leaf is lent out while the index grows, and put back.
-        let Some(leaf) = self.leaves.get_mut(need.leaf as usize).map(std::mem::take) else { return };
-        let mut crowds = Vec::new();
-        for access in access::paths(&leaf).into_iter().flatten() {
-            let access = self.lightest(node, need.field, access);
-            crowds.extend(self.post(node, need.field, &access, branch));
+    /// Adds an alternative to a node, and splits posting lists that become too long.
+    fn insert_at(&mut self, node: u32, alternative: u32) {
+        let chosen = self.choose_field(node, alternative);
+        let Some(entry) = self.nodes.get_mut(node as usize) else { return };
+        entry.len += 1;
+        let Some(requirement) = chosen else { return entry.always_verified.push(alternative) };
+        // The list is taken out of the index while the index changes, and put back afterwards.
+        let Some(list) = self.lists.get_mut(requirement.list as usize).map(std::mem::take) else { return };
+        let mut pending = Vec::new();
+        for path in access::paths(&list).into_iter().flatten() {
+            let path = self.least_used_gram(node, requirement.field, path);
+            pending.extend(self.add_posting(node, requirement.field, &path, alternative));
         }
-        if let Some(place) = self.leaves.get_mut(need.leaf as usize) {
-            *place = leaf;
+        if let Some(slot) = self.lists.get_mut(requirement.list as usize) {
+            *slot = list;
         }
-        for (node, branches) in crowds {
-            branches.into_iter().for_each(|branch| self.file(node, branch));
+        for (node, alternatives) in pending {
+            alternatives.into_iter().for_each(|alternative| self.insert_at(node, alternative));
         }
     }
 
-    /// The field that files an alternative at a node: the one that fewest events and fewest other alternatives have
-    /// in common with it.
-    fn choose(&self, node: u32, branch: u32) -> Option<Need> {
-        let at = self.nodes.get(node as usize)?;
-        let mut best: Option<(usize, u32, Need)> = None;
-        for need in self.needs(branch) {
-            let leaf = self.leaves.get(need.leaf as usize)?;
-            let count = leaf.conditions.len();
-            if at.used.contains(&need.field) || (!at.used.is_empty() && count > SPREAD) {
+    /// Chooses the field by which a node indexes an alternative: the one whose conditions are met by the fewest events
+    /// and shared with the fewest other alternatives. Returns `None` when no field can index it.
+    fn choose_field(&self, node: u32, alternative: u32) -> Option<Requirement> {
+        let entry = self.nodes.get(node as usize)?;
+        let mut best: Option<(usize, u32, Requirement)> = None;
+        for requirement in self.requirements(alternative) {
+            let list = self.lists.get(requirement.list as usize)?;
+            let count = list.conditions.len();
+            if entry.used_fields.contains(&requirement.field) || (!entry.used_fields.is_empty() && count > FANOUT_MAX) {
                 continue;
             }
-            let Some(paths) = access::paths(leaf) else { continue };
+            let Some(paths) = access::paths(list) else { continue };
             let cost = if count > 32 {
-                count * 16 // long lists are judged by their length
+                count * 16 // for a long list, the length is a good enough estimate and cheap
             } else {
-                let lightest = paths.map(|path| self.lightest(node, need.field, path));
-                lightest.map(|path| path.weight() + self.load(node, need.field, &path)).sum()
+                let paths = paths.map(|path| self.least_used_gram(node, requirement.field, path));
+                paths.map(|path| path.weight() + self.posting_count(node, requirement.field, &path)).sum()
             };
-            // What patterns say about deeper fields usually tells them apart better than attributes do.
-            let shallow = u32::MAX - self.fields.depth(need.field);
+            // At equal cost, prefer the deeper field: it usually distinguishes patterns better than an attribute does.
+            let shallow = u32::MAX - self.fields.depth(requirement.field);
             if best.as_ref().is_none_or(|(least, level, _)| (cost, shallow) < (*least, *level)) {
-                best = Some((cost, shallow, *need));
+                best = Some((cost, shallow, *requirement));
             }
         }
-        best.map(|(_, _, need)| need)
+        best.map(|(_, _, requirement)| requirement)
     }
 
-    /// Of a literal the part that leads to the fewest alternatives so far; other access paths as they are.
-    fn lightest<'a>(&self, node: u32, field: u32, access: Access<'a>) -> Access<'a> {
-        let Access::Grams { literal, length } = access else { return access };
+    /// Replaces the path of a literal by its n-gram with the fewest postings so far; returns other paths unchanged.
+    fn least_used_gram<'a>(&self, node: u32, field: u32, path: AccessPath<'a>) -> AccessPath<'a> {
+        let AccessPath::Grams { literal, length } = path else { return path };
         let grams = access::grams(literal, length);
-        grams.min_by_key(|gram| self.load(node, field, gram)).unwrap_or(Access::Present)
+        grams.min_by_key(|gram| self.posting_count(node, field, gram)).unwrap_or(AccessPath::Present)
     }
 
     fn len(&self, postings: &Postings) -> usize {
         match postings {
             Postings::One(_) => 1,
-            Postings::Many(branches) => branches.len(),
+            Postings::Many(alternatives) => alternatives.len(),
             Postings::Node(node) => self.nodes.get(*node as usize).map_or(0, |node| node.len),
         }
     }
 
-    /// How many alternatives an access path leads to already.
-    fn load(&self, node: u32, field: u32, access: &Access<'_>) -> usize {
+    /// The number of alternatives already indexed by an access path.
+    fn posting_count(&self, node: u32, field: u32, path: &AccessPath<'_>) -> usize {
         let probe = || {
             let probes = &self.nodes.get(node as usize)?.probes;
             probes.get(probes.binary_search_by_key(&field, |probe| probe.field).ok()?)
         };
-        match access {
-            Access::Key { kind, length, hash } => {
-                let key = access::key(node, field, *kind, *length, *hash);
+        match path {
+            AccessPath::Key { kind, length, hash } => {
+                let key = access::table_key(node, field, *kind, *length, *hash);
                 self.table.get(&key).map_or(0, |postings| self.len(postings))
             }
-            Access::Range(_) => probe().map_or(0, |probe| probe.ranges.len()),
-            Access::Grams { .. } => 0,
-            Access::Present => probe().and_then(|it| it.present.as_ref()).map_or(0, |postings| self.len(postings)),
+            AccessPath::Range(_) => probe().map_or(0, |probe| probe.ranges.len()),
+            AccessPath::Grams { .. } => 0,
+            AccessPath::Present => {
+                probe().and_then(|probe| probe.present.as_ref()).map_or(0, |postings| self.len(postings))
+            }
         }
     }
 
-    /// Files an alternative under one condition; hands back what a new node has to file, or one that an old has to.
-    fn post(&mut self, node: u32, field: u32, access: &Access<'_>, branch: u32) -> Option<(u32, Vec<u32>)> {
+    /// Adds an alternative to the posting list of one condition. When that list is a node, or becomes one because it is
+    /// too long, returns the node and the alternatives that the caller must insert there.
+    fn add_posting(
+        &mut self,
+        node: u32,
+        field: u32,
+        path: &AccessPath<'_>,
+        alternative: u32,
+    ) -> Option<(u32, Vec<u32>)> {
         let next = self.nodes.len() as u32;
-        let at = self.nodes.get_mut(node as usize)?;
-        let place = match at.probes.binary_search_by_key(&field, |probe| probe.field) {
-            Ok(place) => place,
-            Err(place) => {
-                at.probes.insert(place, Probe { field, ..Probe::default() });
-                place
+        let entry = self.nodes.get_mut(node as usize)?;
+        let position = match entry.probes.binary_search_by_key(&field, |probe| probe.field) {
+            Ok(position) => position,
+            Err(position) => {
+                entry.probes.insert(position, Probe { field, ..Probe::default() });
+                position
             }
         };
-        let probe = at.probes.get_mut(place)?;
-        let postings = match access {
-            Access::Range(range) => {
-                probe.ranges.insert(range, branch);
+        let probe = entry.probes.get_mut(position)?;
+        let postings = match path {
+            AccessPath::Range(range) => {
+                probe.ranges.insert(range, alternative);
                 return None;
             }
-            // A literal is filed under one of its parts, never as a whole.
-            Access::Present | Access::Grams { .. } => match &mut probe.present {
+            // `Grams` does not occur here: `least_used_gram` has replaced it by one of its n-grams.
+            AccessPath::Present | AccessPath::Grams { .. } => match &mut probe.present {
                 Some(postings) => postings,
                 empty => {
-                    *empty = Some(Postings::One(branch));
+                    *empty = Some(Postings::One(alternative));
                     return None;
                 }
             },
-            Access::Key { kind, length, hash } => {
-                probe.note(*kind, *length);
-                match self.table.entry(access::key(node, field, *kind, *length, *hash)) {
+            AccessPath::Key { kind, length, hash } => {
+                probe.register(*kind, *length);
+                match self.table.entry(access::table_key(node, field, *kind, *length, *hash)) {
                     std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
                     std::collections::hash_map::Entry::Vacant(entry) => {
-                        entry.insert(Postings::One(branch));
+                        entry.insert(Postings::One(alternative));
                         return None;
                     }
                 }
             }
         };
-        let branches = match postings {
-            // A list may name the same value twice.
-            Postings::One(first) if *first == branch => return None,
+        let alternatives = match postings {
+            // The list of conditions has the same value twice.
+            Postings::One(first) if *first == alternative => return None,
             Postings::One(first) => {
-                *postings = Postings::Many(vec![*first, branch]);
+                *postings = Postings::Many(vec![*first, alternative]);
                 return None;
             }
-            Postings::Node(node) => return Some((*node, vec![branch])),
-            Postings::Many(branches) => branches,
+            Postings::Node(node) => return Some((*node, vec![alternative])),
+            Postings::Many(alternatives) => alternatives,
         };
-        if branches.last() != Some(&branch) {
-            branches.push(branch);
+        if alternatives.last() != Some(&alternative) {
+            alternatives.push(alternative);
         }
-        if branches.len() <= CROWD || at.used.len() + 1 >= LEVELS {
+        if alternatives.len() <= POSTINGS_MAX || entry.used_fields.len() + 1 >= LEVELS_MAX {
             return None;
         }
-        let crowd = std::mem::take(branches);
+        let overflow = std::mem::take(alternatives);
         *postings = Postings::Node(next);
-        let used = at.used.iter().copied().chain([field]).collect();
-        self.nodes.push(Node { used, ..Node::default() });
-        Some((next, crowd))
+        let used_fields = entry.used_fields.iter().copied().chain([field]).collect();
+        self.nodes.push(Node { used_fields, ..Node::default() });
+        Some((next, overflow))
     }
 }

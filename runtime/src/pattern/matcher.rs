@@ -1,49 +1,52 @@
-//! Many patterns under keys, and which of them an event matches.
+//! The matcher: many patterns, each under a key, and the search for those that match an event.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::event::EventView;
-use super::extract::{Extract, Texts};
+use super::extract::{ExtractedValues, SourceTexts};
 use super::index::Index;
-use super::lookup::{Lookup, Marks};
-use super::verify::Need;
+use super::lookup::{Lookup, LookupBuffers};
+use super::verify::Requirement;
 use super::{MalformedEvent, Pattern};
 
-/// Patterns, indexed. What an event costs hardly depends on how many there are.
+/// A set of patterns under keys, with an index. The time to match an event hardly depends on the number of patterns.
 ///
-/// Adding a pattern touches only what it shares conditions with. Removing one marks it; when more are marked than not,
-/// the index is built anew, so that the cost of a removal stays constant on average.
+/// Adding a pattern changes only the parts of the index that share conditions with it. Removing a pattern only disables
+/// it. When more alternatives are disabled than active, and more than 64, the index is rebuilt. So the average cost of
+/// a removal is constant.
 pub struct Matcher<K> {
     index: Index,
-    /// In the order of insertion, which is also the order of results.
+    /// The keys in the order of insertion, which is also the order of results. Removed keys remain, without patterns,
+    /// until the index is rebuilt.
     owners: Vec<Owner<K>>,
-    numbers: HashMap<K, u32>,
+    /// The position of each key in `owners`.
+    owner_by_key: HashMap<K, u32>,
     pattern_count: usize,
-    live_branches: usize,
-    dead_branches: usize,
+    live_alternatives: usize,
+    removed_alternatives: usize,
 }
 
-/// A key, and what is filed for it.
+/// A key and the alternatives of its patterns in the index.
 struct Owner<K> {
     key: K,
     pattern_count: usize,
-    branches: Vec<u32>,
+    alternatives: Vec<u32>,
 }
 
-/// What a match needs for the time being. Kept from event to event, a match allocates nothing.
+/// The buffers of a match. A caller that reuses them for many events, also of different matchers, avoids allocations.
 #[derive(Default)]
 pub struct Scratch {
-    extract: Extract,
-    marks: Marks,
+    extracted: ExtractedValues,
+    buffers: LookupBuffers,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// A smaller index is not worth building anew.
+/// With this many removed alternatives or fewer, the index is not rebuilt.
 const REBUILD_MIN: usize = 64;
 
 impl<K> Default for Matcher<K> {
@@ -51,10 +54,10 @@ impl<K> Default for Matcher<K> {
         Self {
             index: Index::default(),
             owners: Vec::new(),
-            numbers: HashMap::new(),
+            owner_by_key: HashMap::new(),
             pattern_count: 0,
-            live_branches: 0,
-            dead_branches: 0,
+            live_alternatives: 0,
+            removed_alternatives: 0,
         }
     }
 }
@@ -66,94 +69,97 @@ impl<K> std::fmt::Debug for Matcher<K> {
 }
 
 impl<K: Copy + Eq + Hash> Matcher<K> {
-    /// How many patterns there are.
+    /// The number of patterns; a key may have several.
     #[must_use]
     pub fn len(&self) -> usize {
         self.pattern_count
     }
 
-    /// Whether there are none.
+    /// Returns whether the matcher has no patterns.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pattern_count == 0
     }
 
-    /// Adds a pattern under a key. A key with several patterns matches when one of them does.
+    /// Adds a pattern under a key. A key with several patterns matches when at least one of them matches.
     pub fn insert(&mut self, key: K, pattern: &Pattern) {
-        let number = *self.numbers.entry(key).or_insert_with(|| {
-            self.owners.push(Owner { key, pattern_count: 0, branches: Vec::new() });
+        let number = *self.owner_by_key.entry(key).or_insert_with(|| {
+            self.owners.push(Owner { key, pattern_count: 0, alternatives: Vec::new() });
             self.owners.len() as u32 - 1
         });
         let compiled = &*pattern.0;
-        let needs: Vec<Need> = compiled
+        let requirements: Vec<Requirement> = compiled
             .fields
             .iter()
-            .map(|test| Need {
-                field: self.index.fields.intern(&test.path),
-                leaf: self.index.add_leaf(test.leaf.clone()),
+            .map(|test| Requirement {
+                field: self.index.fields.intern(&test.event_path),
+                list: self.index.add_list(test.list.clone()),
             })
             .collect();
         let Some(owner) = self.owners.get_mut(number as usize) else { return };
         for alternative in &compiled.alternatives {
-            let chosen = alternative.iter().filter_map(|at| needs.get(*at as usize).copied());
-            owner.branches.push(self.index.add_branch(number, chosen));
+            let chosen = alternative.iter().filter_map(|at| requirements.get(*at as usize).copied());
+            owner.alternatives.push(self.index.add_alternative(number, chosen));
         }
         owner.pattern_count += 1;
         self.pattern_count += 1;
-        self.live_branches += compiled.alternatives.len();
+        self.live_alternatives += compiled.alternatives.len();
     }
 
-    /// Takes all patterns of a key away; returns how many there were.
+    /// Removes all patterns of a key. Returns the number of removed patterns, 0 for an unknown key.
     pub fn remove(&mut self, key: K) -> usize {
-        let Some(number) = self.numbers.remove(&key) else { return 0 };
+        let Some(number) = self.owner_by_key.remove(&key) else { return 0 };
         let Some(owner) = self.owners.get_mut(number as usize) else { return 0 };
-        let branches = std::mem::take(&mut owner.branches);
+        let alternatives = std::mem::take(&mut owner.alternatives);
         let count = std::mem::take(&mut owner.pattern_count);
-        branches.iter().for_each(|branch| self.index.kill(*branch));
-        self.live_branches -= branches.len();
-        self.dead_branches += branches.len();
+        alternatives.iter().for_each(|alternative| self.index.disable(*alternative));
+        self.live_alternatives -= alternatives.len();
+        self.removed_alternatives += alternatives.len();
         self.pattern_count -= count;
-        if self.dead_branches > self.live_branches.max(REBUILD_MIN) {
+        if self.removed_alternatives > self.live_alternatives.max(REBUILD_MIN) {
             self.rebuild();
         }
         count
     }
 
-    /// Files the live patterns in a new index.
+    /// Replaces the index by a new one that has only the patterns not removed.
     fn rebuild(&mut self) {
         let old = std::mem::take(&mut self.index);
         self.owners.retain(|owner| owner.pattern_count > 0);
         for (number, owner) in self.owners.iter_mut().enumerate() {
-            self.numbers.insert(owner.key, number as u32);
-            let mut moved: HashMap<u32, Need> = HashMap::new();
-            for branch in &mut owner.branches {
-                let mut needs = Vec::new();
-                for need in old.needs(*branch) {
-                    needs.push(*moved.entry(need.leaf).or_insert_with(|| Need {
-                        field: self.index.fields.intern(&old.fields.path(need.field)),
-                        leaf: self.index.add_leaf(old.leaf(need.leaf).cloned().unwrap_or_default()),
+            self.owner_by_key.insert(owner.key, number as u32);
+            let mut copied: HashMap<u32, Requirement> = HashMap::new();
+            for alternative in &mut owner.alternatives {
+                let mut requirements = Vec::new();
+                for requirement in old.requirements(*alternative) {
+                    requirements.push(*copied.entry(requirement.list).or_insert_with(|| Requirement {
+                        field: self.index.fields.intern(&old.fields.path(requirement.field)),
+                        list: self.index.add_list(old.list(requirement.list).cloned().unwrap_or_default()),
                     }));
                 }
-                *branch = self.index.add_branch(number as u32, needs.into_iter());
+                *alternative = self.index.add_alternative(number as u32, requirements.into_iter());
             }
         }
-        self.dead_branches = 0;
+        self.removed_alternatives = 0;
     }
 
-    /// The keys with a pattern that matches an event, each once, in the order of their first insertion.
+    /// Returns the keys with a pattern that matches an event, without duplicates, in the order of their insertion. Uses
+    /// buffers of the current thread.
     ///
     /// # Errors
-    /// When the event's data is not one JSON text, whatever patterns there are.
+    /// Returns an error when the event's data is not one valid JSON text. The data is validated completely, even when
+    /// no pattern tests it.
     pub fn matches(&self, event: &EventView<'_>) -> Result<Vec<K>, MalformedEvent> {
         let mut keys = Vec::new();
         with_scratch(|scratch| self.matches_into(event, scratch, &mut keys))?;
         Ok(keys)
     }
 
-    /// As [`Matcher::matches`], into a list that is emptied before, and without allocating once the buffers have grown.
+    /// Does the same as [`Matcher::matches`], but writes the keys into a list, which is cleared first, and does not
+    /// allocate once list and buffers are large enough.
     ///
     /// # Errors
-    /// As [`Matcher::matches`]; then the list is empty.
+    /// Returns the errors of [`Matcher::matches`] and leaves the list empty.
     pub fn matches_into(
         &self,
         event: &EventView<'_>,
@@ -161,31 +167,33 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
         keys: &mut Vec<K>,
     ) -> Result<(), MalformedEvent> {
         keys.clear();
-        let texts = scratch.extract.read(&self.index.fields, event)?;
-        self.look_up(texts, scratch, keys);
+        let texts = scratch.extracted.read(&self.index.fields, event)?;
+        self.collect_matches(texts, scratch, keys);
         Ok(())
     }
 
-    /// As [`Matcher::matches`], of an event that is one JSON object.
+    /// Does the same as [`Matcher::matches`] for an event that is a JSON object, whose members are the top-level
+    /// fields.
     ///
     /// # Errors
-    /// When it is not.
+    /// Returns an error when the bytes are not one valid JSON text or when it is not an object.
     pub fn matches_json(&self, json: &[u8]) -> Result<Vec<K>, MalformedEvent> {
         let mut keys = Vec::new();
         with_scratch(|scratch| {
-            let texts = scratch.extract.read_json(&self.index.fields, json)?;
-            self.look_up(texts, scratch, &mut keys);
+            let texts = scratch.extracted.read_json(&self.index.fields, json)?;
+            self.collect_matches(texts, scratch, &mut keys);
             Ok(())
         })?;
         Ok(keys)
     }
 
-    fn look_up(&self, texts: Texts<'_>, scratch: &mut Scratch, keys: &mut Vec<K>) {
-        let Scratch { extract, marks } = scratch;
-        Lookup { index: &self.index, extract, texts, marks }.run();
-        marks.owners.sort_unstable();
-        marks.owners.dedup();
-        keys.extend(marks.owners.iter().filter_map(|owner| Some(self.owners.get(*owner as usize)?.key)));
+    /// Appends the keys that match the extracted event.
+    fn collect_matches(&self, texts: SourceTexts<'_>, scratch: &mut Scratch, keys: &mut Vec<K>) {
+        let Scratch { extracted, buffers } = scratch;
+        Lookup { index: &self.index, extracted, texts, buffers }.run();
+        buffers.owners.sort_unstable();
+        buffers.owners.dedup();
+        keys.extend(buffers.owners.iter().filter_map(|number| Some(self.owners.get(*number as usize)?.key)));
     }
 
     pub(super) fn index(&self) -> &Index {
@@ -194,11 +202,13 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
 }
 
 impl Scratch {
-    pub(super) fn extract(&mut self) -> &mut Extract {
-        &mut self.extract
+    pub(super) fn extracted(&mut self) -> &mut ExtractedValues {
+        &mut self.extracted
     }
 }
 
+/// Calls `work` with the buffers of the current thread, or with new ones when a caller on this thread uses them
+/// already.
 fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
         Ok(mut scratch) => work(&mut scratch),

@@ -1,45 +1,49 @@
-//! Numbers as JSON writes them, compared exactly.
+//! JSON numbers as exact decimals.
 
 use std::cmp::Ordering;
 
-/// Significant digits kept of a number; what stands behind them is only remembered as "more".
-const DIGITS: u32 = 38;
+/// The number of significant digits stored. Digits after them only set the flag `truncated`.
+const DIGITS_MAX: u32 = 38;
 
-/// A decimal number in canonical form: `0.digits × 10^point`, so that `300`, `300.0` and `3.0e2` are the same value
-/// and order is the order of the fields.
+/// A decimal number in canonical form, `0.digits × 10^point`. So `300`, `300.0` and `3.0e2` are the same value, and two
+/// numbers of the same sign are compared field by field.
 ///
-/// Precision: 38 significant digits. A pattern's number never has more than 20 (it is a 64-bit integer, or the
-/// shortest decimal that names its double), and what an event's number has behind its 38th digit still counts as
-/// "a little more". So equality and order against a pattern are exact, however long the event's number is.
+/// Precision: 38 significant digits. A number of a pattern has at most 20 (it is a 64-bit integer, or the shortest
+/// decimal that identifies its double). A number of an event may have more. Non-zero digits after the 38th are not
+/// stored, but such a number compares as slightly larger in magnitude than its stored digits. So equality and order
+/// between a number of an event and a number of a pattern are exact, however long the event's number is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Decimal {
-    /// -1, 0 or 1; `-0` is `0`.
+    /// -1, 0 or 1. The number `-0` is stored as `0`.
     sign: i8,
-    /// Non-zero digits follow behind the 38th.
-    more: bool,
-    /// Where the decimal point stands, counted from the first significant digit.
+    /// Non-zero digits follow the 38th.
+    truncated: bool,
+    /// The position of the decimal point, counted from the first significant digit.
     point: i32,
-    /// 38 digits, left-aligned, as the two halves of a `u128` (which would double the size by its alignment).
+    /// The 38 digits, left-aligned, as the upper and lower half of a `u128`. A `u128` field would double the size of
+    /// the struct by its alignment.
     high: u64,
     low: u64,
 }
 
-/// Beyond any exponent that differs from another in a comparison with a pattern's number (±400).
-const FAR: i64 = 1_000_000_000;
+/// The largest distance of the decimal point in either direction; larger ones are clamped. In the numbers of patterns
+/// the distance is at most about 400, so clamping changes no comparison with them.
+const POINT_MAX: i64 = 1_000_000_000;
 
 impl Decimal {
-    const ZERO: Self = Self { sign: 0, more: false, point: 0, high: 0, low: 0 };
+    const ZERO: Self = Self { sign: 0, truncated: false, point: 0, high: 0, low: 0 };
 
-    /// Reads a number of the JSON grammar (RFC 8259 section 6). Other text gives some number, never a panic.
+    /// Parses a number of the JSON grammar (RFC 8259 section 6). The result for other text is unspecified; it never
+    /// panics.
     pub(super) fn parse(text: &[u8]) -> Self {
         let (negative, text) = match text.split_first() {
             Some((b'-', rest)) => (true, rest),
             _ => (false, text),
         };
         let mut digits: u128 = 0;
-        let mut head: u64 = 0;
+        let mut leading: u64 = 0;
         let mut count: u32 = 0;
-        let mut more = false;
+        let mut truncated = false;
         let mut point: i64 = 0;
         let mut fraction = false;
         let mut at = 0;
@@ -50,16 +54,16 @@ impl Decimal {
                     let digit = byte - b'0';
                     if count > 0 || digit != 0 {
                         if count < 19 {
-                            head = head * 10 + u64::from(digit);
+                            leading = leading * 10 + u64::from(digit);
                             count += 1;
-                        } else if count < DIGITS {
+                        } else if count < DIGITS_MAX {
                             if count == 19 {
-                                digits = u128::from(head);
+                                digits = u128::from(leading);
                             }
                             digits = digits * 10 + u128::from(digit);
                             count += 1;
                         } else {
-                            more |= digit != 0;
+                            truncated |= digit != 0;
                         }
                         point += i64::from(!fraction);
                     } else {
@@ -77,41 +81,42 @@ impl Decimal {
             return Self::ZERO;
         }
         if count <= 19 {
-            digits = u128::from(head);
+            digits = u128::from(leading);
         }
-        digits *= 10u128.pow(DIGITS - count);
+        digits *= 10u128.pow(DIGITS_MAX - count);
         Self {
             sign: if negative { -1 } else { 1 },
-            more,
-            point: point.clamp(-FAR, FAR) as i32,
+            truncated,
+            point: point.clamp(-POINT_MAX, POINT_MAX) as i32,
             high: (digits >> 64) as u64,
             low: digits as u64,
         }
     }
 
-    /// The number of a pattern.
-    pub(super) fn of(number: &serde_json::Number) -> Self {
+    /// Converts a number of a pattern.
+    pub(super) fn from_json(number: &serde_json::Number) -> Self {
         Self::parse(number.to_string().as_bytes())
     }
 
-    /// The nearest double; never decreases where the number increases.
+    /// The nearest double. The conversion is monotonic: a larger number never gives a smaller double.
     pub(super) fn to_f64(self) -> f64 {
         let digits = (u128::from(self.high) << 64) | u128::from(self.low);
         let sign = if self.sign < 0 { "-" } else { "" };
         format!("{sign}0.{digits:038}e{}", self.point).parse().unwrap_or(0.0)
     }
 
-    /// What equal numbers have in common, for hashing.
+    /// Words to hash; equal numbers have equal words.
     pub(super) fn words(self) -> [u64; 3] {
-        [self.high, self.low, ((self.point as u64) << 8) ^ (self.sign as u64) ^ (u64::from(self.more) << 62)]
+        [self.high, self.low, ((self.point as u64) << 8) ^ (self.sign as u64) ^ (u64::from(self.truncated) << 62)]
     }
 
+    /// Compares like the absolute value.
     fn magnitude(&self) -> (i32, u64, u64, bool) {
-        (self.point, self.high, self.low, self.more)
+        (self.point, self.high, self.low, self.truncated)
     }
 }
 
-/// The digits behind `e` or `E`; saturates, as only its being far away counts then.
+/// Parses the exponent after `e` or `E`. Saturates beyond [`POINT_MAX`], where larger exponents make no difference.
 fn exponent(text: &[u8]) -> i64 {
     let (negative, text) = match text.split_first() {
         Some((b'-', rest)) => (true, rest),
@@ -120,7 +125,7 @@ fn exponent(text: &[u8]) -> i64 {
     };
     let mut value: i64 = 0;
     for byte in text {
-        value = (value * 10 + i64::from(byte.wrapping_sub(b'0') % 10)).min(FAR * 4);
+        value = (value * 10 + i64::from(byte.wrapping_sub(b'0') % 10)).min(POINT_MAX * 4);
     }
     if negative { -value } else { value }
 }

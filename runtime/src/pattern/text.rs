@@ -1,13 +1,15 @@
-//! Tests of a string: prefix, suffix, wildcard, and each ignoring case.
+//! Tests of string values: prefix, suffix, equality ignoring case, wildcard.
 
-/// One way to look at a string value.
+/// A test of a string value.
 #[derive(Clone, Debug)]
 pub(super) enum TextTest {
     Prefix(Box<str>),
     Suffix(Box<str>),
-    /// The operands of the next three are folded already.
+    /// Prefix ignoring case; the operand is case-folded, also in the next two.
     FoldedPrefix(Box<str>),
+    /// Suffix ignoring case.
     FoldedSuffix(Box<str>),
+    /// Equality ignoring case.
     Folded(Box<str>),
     Wildcard(Wildcard),
 }
@@ -31,43 +33,49 @@ impl TextTest {
     }
 }
 
-/// Case is ignored character by character: to upper case, then to lower case, each only where that is one character.
-/// So `Σ`, `σ` and `ς` are the same, `ß` is only itself, and no locale plays a part.
+/// Folds the case of a character: converts it to upper case, then to lower case, and skips a conversion that gives more
+/// than one character. So `Σ`, `σ` and `ς` are equal and `ß` equals only itself. The result does not depend on a
+/// locale.
 pub(super) fn fold_char(char: char) -> char {
     if char.is_ascii() {
         return char.to_ascii_lowercase();
     }
-    let upper = single(char.to_uppercase()).unwrap_or(char);
-    single(upper.to_lowercase()).unwrap_or(upper)
+    let upper = only_char(char.to_uppercase()).unwrap_or(char);
+    only_char(upper.to_lowercase()).unwrap_or(upper)
 }
 
-fn single(mut chars: impl Iterator<Item = char>) -> Option<char> {
+/// The character of an iterator that has exactly one.
+fn only_char(mut chars: impl Iterator<Item = char>) -> Option<char> {
     let first = chars.next()?;
     chars.next().is_none().then_some(first)
 }
 
-/// A text with its case folded.
+/// Folds the case of a text.
 pub(super) fn fold(text: &str) -> Box<str> {
     text.chars().map(fold_char).collect::<String>().into()
 }
 
-/// Folds a text into a buffer that is kept between events.
+/// Folds the case of a text into a buffer, which is cleared first; callers reuse the buffer to avoid allocations.
 pub(super) fn fold_into(buffer: &mut String, text: &str) {
     buffer.clear();
     buffer.extend(text.chars().map(fold_char));
 }
 
-/// A text with `*` for any run of characters, also of none. `\*` is a star and `\\` a backslash.
+/// A text in which `*` matches any number of characters, including none. `\*` is a literal star and `\\` a literal
+/// backslash.
 #[derive(Clone, Debug)]
 pub(super) struct Wildcard {
-    /// The literal pieces between the stars: the first is a prefix, the last a suffix; both may be empty.
+    /// The literal texts between the stars. The first is a prefix and the last a suffix; both may be empty. A text
+    /// without a star is one piece.
     pieces: Box<[Box<str>]>,
 }
 
-/// Why a text is no wildcard.
+/// The reason why a text is not a valid wildcard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WildcardError {
+    /// Two `*` in a row.
     ConsecutiveStars,
+    /// A backslash before a character other than `*` and `\`, or at the end.
     BadEscape,
 }
 
@@ -94,12 +102,13 @@ impl Wildcard {
         Ok(Self { pieces: pieces.into() })
     }
 
-    /// Whether nothing but `*` stands in it.
-    pub(super) fn is_anything(&self) -> bool {
+    /// Returns whether the wildcard is `*` alone, which matches every string.
+    pub(super) fn matches_everything(&self) -> bool {
         self.pieces.len() > 1 && self.pieces.iter().all(|piece| piece.is_empty())
     }
 
-    /// The literal start, the literal end and the longest literal in between. A text without a star has only a start.
+    /// The literal before the first star, the literal after the last star, and the longest literal between stars, in
+    /// bytes. A wildcard without a star has only the first.
     pub(super) fn literals(&self) -> (&str, &str, &str) {
         match &*self.pieces {
             [] => ("", "", ""),
@@ -111,8 +120,8 @@ impl Wildcard {
         }
     }
 
-    /// Takes each piece at the first place where it is found behind the last one. A later place could never do better,
-    /// so nothing is tried twice: time is linear in value and pattern.
+    /// Finds each piece at its first position after the previous piece. A later position can never help the rest to
+    /// match, so there is no backtracking and the time is linear in the length of value and pattern.
     pub(super) fn matches(&self, value: &str) -> bool {
         let (head, middle, tail) = match &*self.pieces {
             [] => return value.is_empty(),
@@ -129,8 +138,8 @@ impl Wildcard {
     }
 }
 
-/// How many single-character edits lie between two words; for "did you mean".
-pub(super) fn distance(a: &str, b: &str) -> usize {
+/// The Levenshtein distance: the number of single-character edits between two words. Used for "did you mean".
+pub(super) fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (line, from) in a.chars().enumerate() {

@@ -1,184 +1,223 @@
-//! Whether one alternative of a pattern holds for an event.
+//! Verifies one alternative of a pattern against an event.
 //!
-//! Each field that the alternative names takes one of the event's values that meets its conditions, or, with
-//! `exists: false`, none. Values taken together never stand in different elements of one array, and a field that takes
-//! none has no value that could stand together with those taken.
+//! An alternative matches when each of its fields can be assigned one of the event's values that meets the field's
+//! conditions or, with `exists: false`, no value. Two rules connect the fields. Assigned values are never in different
+//! elements of the same array. A field may be assigned no value only when the event has no value for it, or has values
+//! for it only in other elements of the arrays that contain the assigned values.
 
-use super::condition::Leaf;
-use super::extract::{Extract, NONE, OUTSIDE, Texts};
+use super::condition::ConditionList;
+use super::extract::{ExtractedValues, NONE, ROOT_ELEMENT, SourceTexts};
 
-/// One field that an alternative names, and what it asks of it.
+/// A field of an alternative and the conditions on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Need {
+pub(super) struct Requirement {
     pub(super) field: u32,
-    /// Which of the leaves.
-    pub(super) leaf: u32,
+    /// The number of its list of conditions in `Index::lists`.
+    pub(super) list: u32,
 }
 
-/// A value of the event at a needed field.
+/// A value of the event at a required field.
 #[derive(Clone, Copy)]
-struct Place {
+struct CandidateValue {
+    /// The number of the occurrence in the event.
     number: u32,
+    /// The innermost array element that contains the value.
     element: u32,
+    /// The value meets the conditions of the field.
     matched: bool,
 }
 
-/// A needed field within one array element: its places there are `from..to`.
+/// A required field, restricted to one array element. Its candidates in that element are `from..to` of
+/// `Search::candidates`.
 #[derive(Clone, Copy)]
-struct Open {
+struct OpenField {
     from: usize,
     to: usize,
-    absent: bool,
-    /// The field of the array, right in the element, in whose elements the places are; `NONE` when that is settled.
+    may_be_absent: bool,
+    /// The field of the array, directly in the element, whose elements contain the remaining candidates. `NONE` when
+    /// the field is already satisfied.
     array: u32,
 }
 
-/// Buffers of the search, kept between events.
+/// The buffers of the search, reused between events.
 #[derive(Default)]
 pub(super) struct Search {
-    places: Vec<Place>,
-    open: Vec<Open>,
+    candidates: Vec<CandidateValue>,
+    open_fields: Vec<OpenField>,
 }
 
-/// What can be said within one array element.
+/// The result of a search within one array element.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
-    /// Every field is satisfied and at least one by a value.
-    Values,
-    /// Every field is satisfied by its absence.
-    Nothing,
-    No,
+enum Satisfaction {
+    /// Every field is satisfied, at least one of them by a value.
+    ByValue,
+    /// Every field is satisfied by being absent.
+    ByAbsence,
+    /// At least one field is not satisfied.
+    Unsatisfied,
 }
 
-/// Whether all needs are met together.
-pub(super) fn holds(extract: &Extract, texts: Texts<'_>, needs: &[Need], leaves: &[Leaf], search: &mut Search) -> bool {
-    let mut simple = true;
-    let mut within_arrays = 0;
-    for need in needs {
-        let Some(leaf) = leaves.get(need.leaf as usize) else { return false };
-        let (mut matched, mut any, mut within) = (false, false, false);
-        for (_, occurrence) in extract.at(need.field) {
-            any = true;
-            within |= occurrence.element != OUTSIDE;
-            if leaf.matches(texts.value(extract, occurrence)) {
+/// Returns whether an event meets all requirements together.
+pub(super) fn alternative_matches(
+    extracted: &ExtractedValues,
+    texts: SourceTexts<'_>,
+    requirements: &[Requirement],
+    lists: &[ConditionList],
+    search: &mut Search,
+) -> bool {
+    let mut all_met = true;
+    let mut fields_in_elements = 0;
+    for requirement in requirements {
+        let Some(list) = lists.get(requirement.list as usize) else { return false };
+        let (mut matched, mut has_value, mut in_element) = (false, false, false);
+        for (_, occurrence) in extracted.occurrences(requirement.field) {
+            has_value = true;
+            in_element |= occurrence.element != ROOT_ELEMENT;
+            if list.matches(texts.value(extracted, occurrence)) {
                 matched = true;
                 break;
             }
         }
-        let met = matched || (leaf.absent && !any);
-        if !met && !leaf.absent {
+        let met = matched || (list.may_be_absent && !has_value);
+        if !met && !list.may_be_absent {
             return false;
         }
-        simple &= met;
-        within_arrays += u32::from(within);
+        all_met &= met;
+        fields_in_elements += u32::from(in_element);
     }
-    // Where at most one field's values stand in array elements, no two can be in different ones.
-    if within_arrays <= 1 {
-        return simple;
+    // When at most one field has values in array elements, no two values can be in different elements.
+    if fields_in_elements <= 1 {
+        return all_met;
     }
-    search.start(extract, texts, needs, leaves);
-    search.solve(extract, OUTSIDE, 0) != Found::No
+    search.prepare(extracted, texts, requirements, lists);
+    search.solve(extracted, ROOT_ELEMENT, 0) != Satisfaction::Unsatisfied
 }
 
 impl Search {
-    fn start(&mut self, extract: &Extract, texts: Texts<'_>, needs: &[Need], leaves: &[Leaf]) {
-        self.places.clear();
-        self.open.clear();
-        for need in needs {
-            let Some(leaf) = leaves.get(need.leaf as usize) else { continue };
-            let from = self.places.len();
-            self.places.extend(extract.at(need.field).map(|(number, occurrence)| Place {
-                number,
-                element: occurrence.element,
-                matched: leaf.matches(texts.value(extract, occurrence)),
+    /// Collects the candidates of all requirements.
+    fn prepare(
+        &mut self,
+        extracted: &ExtractedValues,
+        texts: SourceTexts<'_>,
+        requirements: &[Requirement],
+        lists: &[ConditionList],
+    ) {
+        self.candidates.clear();
+        self.open_fields.clear();
+        for requirement in requirements {
+            let Some(list) = lists.get(requirement.list as usize) else { continue };
+            let from = self.candidates.len();
+            self.candidates.extend(extracted.occurrences(requirement.field).map(|(number, occurrence)| {
+                CandidateValue {
+                    number,
+                    element: occurrence.element,
+                    matched: list.matches(texts.value(extracted, occurrence)),
+                }
             }));
-            self.open.push(Open { from, to: self.places.len(), absent: leaf.absent, array: NONE });
+            self.open_fields.push(OpenField {
+                from,
+                to: self.candidates.len(),
+                may_be_absent: list.may_be_absent,
+                array: NONE,
+            });
         }
     }
 
-    /// Solves the open fields from `base` on, whose places are those within `element`. Fields that go through the same
-    /// array are solved together, in one element of it after the other; others do not touch each other. So the work is
-    /// the number of elements times the number of fields, and the recursion as deep as the arrays.
-    fn solve(&mut self, extract: &Extract, element: u32, base: usize) -> Found {
-        let mut found = Found::Nothing;
-        let end = self.open.len();
+    /// Searches for values for the open fields from index `base` on; their candidates are those within `element`.
+    /// Fields whose candidates are in the same array are solved together, in one element of that array after another.
+    /// Other fields do not depend on each other. So the work is the number of elements times the number of fields, and
+    /// the recursion is as deep as the nesting of arrays.
+    fn solve(&mut self, extracted: &ExtractedValues, element: u32, base: usize) -> Satisfaction {
+        let mut found = Satisfaction::ByAbsence;
+        let end = self.open_fields.len();
         for index in base..end {
-            let Some(open) = self.open.get(index).copied() else { return Found::No };
-            let places = self.places.get(open.from..open.to).unwrap_or_default();
-            let mut settled = Open { array: NONE, ..open };
-            if places.is_empty() {
-                if !open.absent {
-                    return Found::No;
+            let Some(open) = self.open_fields.get(index).copied() else { return Satisfaction::Unsatisfied };
+            let candidates = self.candidates.get(open.from..open.to).unwrap_or_default();
+            let mut updated = OpenField { array: NONE, ..open };
+            if candidates.is_empty() {
+                if !open.may_be_absent {
+                    return Satisfaction::Unsatisfied;
                 }
-            } else if places.iter().any(|place| place.element == element && place.matched) {
-                found = Found::Values;
+            } else if candidates.iter().any(|candidate| candidate.element == element && candidate.matched) {
+                found = Satisfaction::ByValue;
             } else {
-                let Some(inner) = places.iter().find(|place| place.element != element) else { return Found::No };
-                settled.array = child(extract, element, inner.element).map_or(NONE, |(_, array)| array);
-                settled.absent &= places.iter().all(|place| place.element != element);
-                found = Found::Values;
+                let Some(inner) = candidates.iter().find(|candidate| candidate.element != element) else {
+                    return Satisfaction::Unsatisfied;
+                };
+                updated.array = child_element(extracted, element, inner.element).map_or(NONE, |(_, array)| array);
+                updated.may_be_absent &= candidates.iter().all(|candidate| candidate.element != element);
+                found = Satisfaction::ByValue;
             }
-            if let Some(open) = self.open.get_mut(index) {
-                *open = settled;
+            if let Some(open) = self.open_fields.get_mut(index) {
+                *open = updated;
             }
         }
         for index in base..end {
-            let Some(open) = self.open.get(index).copied() else { return Found::No };
-            let first = !self.open.get(base..index).unwrap_or_default().iter().any(|it| it.array == open.array);
-            if open.array != NONE && first && !self.solve_array(extract, element, base..end, open.array) {
-                return Found::No;
+            let Some(open) = self.open_fields.get(index).copied() else { return Satisfaction::Unsatisfied };
+            let first =
+                !self.open_fields.get(base..index).unwrap_or_default().iter().any(|field| field.array == open.array);
+            if open.array != NONE && first && !self.solve_array(extracted, element, base..end, open.array) {
+                return Satisfaction::Unsatisfied;
             }
         }
         found
     }
 
-    /// Whether one element of an array satisfies all the fields that go through it.
-    fn solve_array(&mut self, extract: &Extract, element: u32, open: std::ops::Range<usize>, array: u32) -> bool {
-        // A field that must have a value leads to the only elements worth a look.
-        let through = |it: &Open| it.array == array;
-        let group = self.open.get(open.clone()).unwrap_or_default();
-        let required = group.iter().position(|it| through(it) && !it.absent).map(|at| open.start + at);
+    /// Returns whether one element of an array satisfies all fields whose candidates are in that array. `open` is the
+    /// range of the fields within `element`.
+    fn solve_array(
+        &mut self,
+        extracted: &ExtractedValues,
+        element: u32,
+        open: std::ops::Range<usize>,
+        array: u32,
+    ) -> bool {
+        // When a field must have a value, only the elements with its candidates can satisfy the group.
+        let in_array = |field: &OpenField| field.array == array;
+        let group = self.open_fields.get(open.clone()).unwrap_or_default();
+        let required = group.iter().position(|field| in_array(field) && !field.may_be_absent).map(|at| open.start + at);
         for lead in open.clone() {
-            let Some(leading) = self.open.get(lead).copied() else { return false };
-            if !through(&leading) || required.is_some_and(|required| required != lead) {
+            let Some(leading) = self.open_fields.get(lead).copied() else { return false };
+            if !in_array(&leading) || required.is_some_and(|required| required != lead) {
                 continue;
             }
             let mut at = leading.from;
             while at < leading.to {
-                let Some(place) = self.places.get(at).copied() else { return false };
+                let Some(candidate) = self.candidates.get(at).copied() else { return false };
                 at += 1;
-                let Some((inner, _)) = child(extract, element, place.element) else { continue };
-                let Some(bounds) = extract.elements.get(inner as usize) else { return false };
-                let base = self.open.len();
+                let Some((inner, _)) = child_element(extracted, element, candidate.element) else { continue };
+                let Some(bounds) = extracted.elements.get(inner as usize) else { return false };
+                let base = self.open_fields.len();
                 for index in open.clone() {
-                    let Some(outer) = self.open.get(index).copied() else { return false };
-                    if through(&outer) {
-                        let from = self.seek(outer.from, outer.to, bounds.first);
-                        let to = self.seek(from, outer.to, bounds.last);
-                        self.open.push(Open { from, to, ..outer });
+                    let Some(outer) = self.open_fields.get(index).copied() else { return false };
+                    if in_array(&outer) {
+                        let from = self.first_at_or_after(outer.from, outer.to, bounds.first);
+                        let to = self.first_at_or_after(from, outer.to, bounds.last);
+                        self.open_fields.push(OpenField { from, to, ..outer });
                     }
                 }
-                let found = self.solve(extract, inner, base);
-                self.open.truncate(base);
-                if found == Found::Values {
+                let found = self.solve(extracted, inner, base);
+                self.open_fields.truncate(base);
+                if found == Satisfaction::ByValue {
                     return true;
                 }
-                at = self.seek(at, leading.to, bounds.last);
+                at = self.first_at_or_after(at, leading.to, bounds.last);
             }
         }
         false
     }
 
-    /// The first of the places that is not before an occurrence.
-    fn seek(&self, from: usize, to: usize, number: u32) -> usize {
-        from + self.places.get(from..to).unwrap_or_default().partition_point(|place| place.number < number)
+    /// The index of the first candidate in `from..to` whose occurrence number is at least `number`; `to` when there is
+    /// none.
+    fn first_at_or_after(&self, from: usize, to: usize, number: u32) -> usize {
+        from + self.candidates.get(from..to).unwrap_or_default().partition_point(|candidate| candidate.number < number)
     }
 }
 
-/// The element right within `outer` that holds `inner`, and the field of its array.
-fn child(extract: &Extract, outer: u32, mut inner: u32) -> Option<(u32, u32)> {
+/// The element directly within `outer` that contains `inner`, and the field of the array it is in.
+fn child_element(extracted: &ExtractedValues, outer: u32, mut inner: u32) -> Option<(u32, u32)> {
     loop {
-        let element = extract.elements.get(inner as usize)?;
+        let element = extracted.elements.get(inner as usize)?;
         if element.parent == outer {
             return Some((inner, element.field));
         }

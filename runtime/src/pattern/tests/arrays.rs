@@ -1,4 +1,4 @@
-//! Array consistency: two fields match within the same array element.
+//! Array consistency: fields of a pattern match only within the same array element.
 
 use serde_json::json;
 
@@ -35,7 +35,7 @@ fn consistency_holds_across_levels_of_arrays() {
 }
 
 #[test]
-fn scalars_right_in_an_array_stand_outside_of_its_elements() {
+fn scalars_directly_in_an_array_match_together_with_any_of_its_elements() {
     let pattern = json!({ "$or": [{ "a": ["x"] }, { "never": [1] }], "a": { "b": ["y"] } });
     assert!(matches(&pattern, &json!({ "a": ["x", { "b": "y" }] })));
     assert!(!matches(&pattern, &json!({ "a": [["x"], [{ "b": "y" }]] })));
@@ -43,7 +43,7 @@ fn scalars_right_in_an_array_stand_outside_of_its_elements() {
 }
 
 #[test]
-fn alternatives_of_or_are_consistent_with_the_fields_beside_them() {
+fn or_alternatives_match_in_the_same_element_as_the_fields_beside_them() {
     let pattern = json!({ "$or": [{ "staff": { "first": ["Anna"] } }, { "x": [1] }], "staff": { "last": ["Jones"] } });
     let staff = json!([{ "first": "Anna", "last": "Smith" }, { "first": "Peter", "last": "Jones" }]);
     assert!(!matches(&pattern, &json!({ "staff": staff })));
@@ -62,7 +62,7 @@ fn an_absent_field_is_absent_from_the_element_that_matches() {
 }
 
 #[test]
-fn a_huge_array_costs_linear_time() {
+fn a_huge_array_takes_linear_time() {
     let pattern = json!({ "items": { "a": [1], "b": [2], "c": [{ "exists": false }, 3] } });
     let mut items: Vec<_> = (0..50_000).map(|n| json!({ "a": n % 2, "b": (n % 2) * 2 + 1, "c": n })).collect();
     assert!(!matches(&pattern, &json!({ "items": items })));

@@ -1,4 +1,4 @@
-//! Every mistake a pattern can have: where, what, and what would be right.
+//! Every mistake that a pattern can have, with its place, message and help.
 
 use serde_json::{Value, json};
 
@@ -10,110 +10,113 @@ fn mistakes(source: &Value) -> Vec<String> {
 }
 
 #[test]
-fn each_mistake_says_where_it_is_and_what_would_be_right() {
+fn each_mistake_is_reported_with_its_place_and_a_correction() {
     for (source, expected) in [
         (
             json!("x"),
-            "pattern: a pattern is an object of fields, not a string (write an object such as {\"type\": [\"order.placed\"]})",
+            "pattern: a pattern must be an object of fields, not a string (write an object such as {\"type\": [\"order.placed\"]})",
         ),
         (
             json!({}),
-            "pattern: an empty object matches nothing (name a field, such as {\"source\": [{\"prefix\": \"\"}]}, which every event matches)",
+            "pattern: an empty object never matches (name a field; to match every event write {\"source\": [{\"prefix\": \"\"}]})",
         ),
         (
             json!({ "a": {} }),
-            "a: an empty object matches nothing (name a field, such as {\"source\": [{\"prefix\": \"\"}]}, which every event matches)",
+            "a: an empty object never matches (name a field; to match every event write {\"source\": [{\"prefix\": \"\"}]})",
         ),
-        (json!({ "a": "x" }), "a: `a` is a string, but a field takes a list of what it may be (write [\"x\"])"),
-        (json!({ "a": { "b": 5 } }), "a.b: `b` is a number, but a field takes a list of what it may be (write [5])"),
+        (json!({ "a": "x" }), "a: `a` is a string, but a field takes a list of values and operators (write [\"x\"])"),
+        (
+            json!({ "a": { "b": 5 } }),
+            "a.b: `b` is a number, but a field takes a list of values and operators (write [5])",
+        ),
         (
             json!({ "a": [] }),
-            "a: the list of `a` is empty, so it can never match (name at least one value; {\"exists\": false} stands for no value)",
+            "a: the list of `a` is empty, so it never matches (name at least one value; to match events without the field write [{\"exists\": false}])",
         ),
         (
             json!({ "a": [["x"]] }),
-            "a[0]: a list within a list matches nothing (write its values into the field's list itself)",
+            "a[0]: a list inside a list never matches (write the values directly in the field's list)",
         ),
         (
             json!({ "a": { "prefix": "x" } }),
-            "a: the operator `prefix` of `a` does not stand in a list (write [{\"prefix\":\"x\"}])",
+            "a: the operator `prefix` of `a` must be inside a list (write [{\"prefix\":\"x\"}])",
         ),
         (
             json!({ "a": { "numeric": [">", 0] } }),
-            "a: the operator `numeric` of `a` does not stand in a list (write [{\"numeric\":[\">\",0]}])",
+            "a: the operator `numeric` of `a` must be inside a list (write [{\"numeric\":[\">\",0]}])",
         ),
         (
             json!({ "a": { "anything-but": ["b"] } }),
-            "a: the operator `anything-but` of `a` does not stand in a list (write [{\"anything-but\":[\"b\"]}])",
+            "a: the operator `anything-but` of `a` must be inside a list (write [{\"anything-but\":[\"b\"]}])",
         ),
         (json!({ "a": [{ "prefx": "x" }] }), "a[0].prefx: unknown operator `prefx` (did you mean `prefix`?)"),
         (json!({ "a": [{ "Exists": true }] }), "a[0].Exists: unknown operator `Exists` (did you mean `exists`?)"),
         (
             json!({ "a": [{ "between": 1 }] }),
-            "a[0].between: unknown operator `between` (one of `anything-but`, `cidr`, `equals-ignore-case`, `exists`, `numeric`, `prefix`, `suffix`, `wildcard`)",
+            "a[0].between: unknown operator `between` (use one of `anything-but`, `cidr`, `equals-ignore-case`, `exists`, `numeric`, `prefix`, `suffix`, `wildcard`)",
         ),
         (
             json!({ "a": [{}] }),
-            "a[0]: an object here names an operator (one of `anything-but`, `cidr`, `equals-ignore-case`, `exists`, `numeric`, `prefix`, `suffix`, `wildcard`)",
+            "a[0]: an object in this place must have an operator (use one of `anything-but`, `cidr`, `equals-ignore-case`, `exists`, `numeric`, `prefix`, `suffix`, `wildcard`)",
         ),
         (
             json!({ "a": [{ "prefix": "x", "suffix": "y" }] }),
-            "a[0]: an entry has one operator (for any of them write {\"prefix\": \"x\"}, {\"suffix\": \"y\"})",
+            "a[0]: an entry must have exactly one operator (to match any of them write {\"prefix\": \"x\"}, {\"suffix\": \"y\"})",
         ),
         (json!({ "a": [{ "prefix": 5 }] }), "a[0].prefix: `prefix` takes a string, not a number (write \"5\")"),
         (
             json!({ "a": [{ "suffix": ["x", "y"] }] }),
-            "a[0].suffix: `suffix` takes a string, not a list (for any of them write {\"suffix\": \"x\"}, {\"suffix\": \"y\"})",
+            "a[0].suffix: `suffix` takes a string, not a list (to match any of them write {\"suffix\": \"x\"}, {\"suffix\": \"y\"})",
         ),
         (
             json!({ "a": [{ "prefix": { "wildcard": "x*" } }] }),
-            "a[0].prefix.wildcard: no place for the operator `wildcard` (here stands one of `equals-ignore-case`)",
+            "a[0].prefix.wildcard: the operator `wildcard` is not allowed here (use one of `equals-ignore-case`)",
         ),
         (json!({ "a": [{ "exists": "yes" }] }), "a[0].exists: `exists` takes true or false, not a string"),
         (
             json!({ "a": [{ "wildcard": "a**b" }] }),
-            "a[0].wildcard: two `*` stand next to each other (one `*` stands for any number of characters)",
+            "a[0].wildcard: two `*` are next to each other (one `*` matches any number of characters)",
         ),
         (
             json!({ "a": [{ "wildcard": "a\\b" }] }),
-            "a[0].wildcard: a backslash stands before neither `*` nor `\\` (in JSON a literal backslash here is \"\\\\\\\\\")",
+            "a[0].wildcard: a backslash must be followed by `*` or `\\` (to match a backslash write \"\\\\\\\\\" in JSON)",
         ),
         (json!({ "a": [{ "numeric": 5 }] }), "a[0].numeric: `numeric` takes a list, not a number"),
         (
             json!({ "a": [{ "numeric": ["!=", 5] }] }),
-            "a[0].numeric[0]: \"!=\" is no comparison; there are =, <, <=, >, >= (write [\">\", 0], [\"=\", 5] or [\">=\", 0, \"<\", 10])",
+            "a[0].numeric[0]: \"!=\" is not a comparison; use =, <, <=, > or >= (write [\">\", 0], [\"=\", 5] or [\">=\", 0, \"<\", 10])",
         ),
         (
             json!({ "a": [{ "numeric": [">", "5"] }] }),
-            "a[0].numeric[1]: \"5\" is no number to compare with (write [\">\", 0], [\"=\", 5] or [\">=\", 0, \"<\", 10])",
+            "a[0].numeric[1]: \"5\" is not a number (write [\">\", 0], [\"=\", 5] or [\">=\", 0, \"<\", 10])",
         ),
         (
             json!({ "a": [{ "numeric": [] }] }),
-            "a[0].numeric: [] is no comparison and no range (write [\">\", 0], [\"=\", 5] or [\">=\", 0, \"<\", 10])",
+            "a[0].numeric: [] is neither a comparison nor a range (write [\">\", 0], [\"=\", 5] or [\">=\", 0, \"<\", 10])",
         ),
         (
             json!({ "a": [{ "numeric": [">", 5, "<", 3] }] }),
-            "a[0].numeric: no number is in the range [\">\",5,\"<\",3]: it can never match (the lower bound must be below the upper one)",
+            "a[0].numeric: the range [\">\",5,\"<\",3] contains no number, so it never matches (the lower bound must be less than the upper bound)",
         ),
         (
             json!({ "a": [{ "numeric": [">=", 5, "<", 5] }] }),
-            "a[0].numeric: no number is in the range [\">=\",5,\"<\",5]: it can never match (the lower bound must be below the upper one)",
+            "a[0].numeric: the range [\">=\",5,\"<\",5] contains no number, so it never matches (the lower bound must be less than the upper bound)",
         ),
         (
             json!({ "a": [{ "cidr": "10.0.0.1" }] }),
-            "a[0].cidr: \"10.0.0.1\" is no block of IP addresses (for this one address write \"10.0.0.1/32\")",
+            "a[0].cidr: \"10.0.0.1\" is not a block of IP addresses (to match this one address write \"10.0.0.1/32\")",
         ),
         (
             json!({ "a": [{ "cidr": "10.0.0.0/33" }] }),
-            "a[0].cidr: \"10.0.0.0/33\" is no block of IP addresses (write \"10.0.0.0/24\" (length at most 32) or \"2001:db8::/32\" (at most 128))",
+            "a[0].cidr: \"10.0.0.0/33\" is not a block of IP addresses (write \"10.0.0.0/24\" (length at most 32) or \"2001:db8::/32\" (at most 128))",
         ),
         (
             json!({ "a": [{ "anything-but": [] }] }),
-            "a[0].anything-but: `anything-but` has an empty list (for any value write {\"exists\": true})",
+            "a[0].anything-but: the list of `anything-but` is empty (to match any value write {\"exists\": true})",
         ),
         (
             json!({ "a": [{ "anything-but": ["x", 1] }] }),
-            "a[0].anything-but: `anything-but` mixes strings and numbers (EventBridge takes a list of only strings or only numbers)",
+            "a[0].anything-but: `anything-but` mixes strings and numbers (use a list of only strings or only numbers, as in EventBridge)",
         ),
         (
             json!({ "a": [{ "anything-but": [null] }] }),
@@ -121,19 +124,19 @@ fn each_mistake_says_where_it_is_and_what_would_be_right() {
         ),
         (
             json!({ "a": [{ "anything-but": { "wildcard": ["*"] } }] }),
-            "a[0].anything-but.wildcard[0]: every string matches `wildcard` \"*\", so what is not one can never match",
+            "a[0].anything-but.wildcard[0]: `wildcard` \"*\" matches every string, so `anything-but` would exclude all strings",
         ),
         (
             json!({ "$or": {} }),
-            "$or: `$or` takes a list of objects, not an object (write [{…}, {…}] with the alternatives)",
+            "$or: `$or` takes a list of objects, not an object (write a list of alternatives: [{…}, {…}])",
         ),
         (
             json!({ "$or": [{ "a": [1] }] }),
-            "$or: `$or` needs at least two alternatives (add another, or write the fields without `$or`)",
+            "$or: `$or` needs at least two alternatives (add another alternative, or write the fields without `$or`)",
         ),
         (
             json!({ "$or": [{ "a": [1] }, 2] }),
-            "$or[1]: an alternative of `$or` is an object, not a number (write {\"FIELD\": [\"value\"]})",
+            "$or[1]: an alternative of `$or` must be an object, not a number (write {\"FIELD\": [\"value\"]})",
         ),
         (
             json!({ "$or": [{ "numeric": ["=", 1] }, { "a": [1] }] }),
@@ -151,7 +154,7 @@ fn all_mistakes_are_reported_at_once() {
 }
 
 #[test]
-fn limits_hold() {
+fn patterns_over_a_limit_are_rejected() {
     let sized = |size: usize| json!({ "a": ["x".repeat(size - r#"{"a":[""]}"#.len())] });
     assert!(Pattern::parse(&sized(64 * 1024)).is_ok());
     assert!(mistakes(&sized(64 * 1024 + 1))[0].contains("65537 bytes"));
@@ -172,7 +175,7 @@ fn limits_hold() {
 }
 
 #[test]
-fn exact_values_are_what_a_pattern_requires() {
+fn exact_values_are_the_strings_that_a_pattern_requires() {
     let source = json!({ "type": ["b", "a"], "source": ["c", { "prefix": "d" }], "data": { "type": ["e"] } });
     let plain = pattern(&source);
     assert_eq!(plain.source(), &source);
@@ -185,13 +188,13 @@ fn exact_values_are_what_a_pattern_requires() {
 }
 
 #[test]
-fn what_no_cloudevent_has_is_reported() {
+fn fields_that_no_cloudevent_has_are_reported() {
     let lint =
         |source: &Value| pattern(source).never_in_cloudevents().iter().map(ToString::to_string).collect::<Vec<_>>();
     assert!(lint(&json!({ "type": ["a"], "data": { "detail-type": [1] }, "x9": [{ "exists": false }] })).is_empty());
     for (source, expected) in [
         (json!({ "detail-type": ["x"] }), "`type`"),
-        (json!({ "detail": { "a": ["x"] } }), "payload is `data`"),
+        (json!({ "detail": { "a": ["x"] } }), "payload of a CloudEvent is in `data`"),
         (json!({ "My_Field": ["x"] }), "lower-case"),
         (json!({ "customer": { "id": ["x"] } }), "never match as an object"),
         (json!({ "type": [5] }), "in quotes"),

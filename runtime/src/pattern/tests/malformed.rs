@@ -1,12 +1,12 @@
-//! What is JSON and what is not, in the manner of a conformance suite: each case as the value of a field that is asked
-//! for, of one that is not, and inside the data of an event.
+//! Valid and invalid JSON, in the style of a conformance suite. Each case is tried as the value of a field that a
+//! pattern tests, as the value of another field, and as the data of an event.
 
 use serde_json::json;
 
 use super::super::{DataView, EventView, Matcher};
 use super::pattern;
 
-const REFUSED: &[&str] = &[
+const INVALID: &[&str] = &[
     "",
     " ",
     "{",
@@ -108,7 +108,7 @@ const REFUSED: &[&str] = &[
     "=1",
 ];
 
-const REFUSED_BYTES: &[&[u8]] = &[
+const INVALID_BYTES: &[&[u8]] = &[
     b"\"\xff\"",
     b"\"\xc0\x80\"",
     b"\"\xc3\"",
@@ -129,7 +129,7 @@ const REFUSED_BYTES: &[&[u8]] = &[
     b"[\"\x80\"]",
 ];
 
-const TAKEN: &[&str] = &[
+const VALID: &[&str] = &[
     "0",
     "-0",
     "1",
@@ -175,50 +175,55 @@ const TAKEN: &[&str] = &[
     "[1,[2,[3]]]",
 ];
 
-/// Reads a value in each place; all must agree.
-fn is_taken(value: &[u8]) -> bool {
+/// Returns whether an event with this value is accepted. Tries the value in each place and checks that the results
+/// agree.
+fn is_accepted(value: &[u8]) -> bool {
     let mut matcher = Matcher::default();
     matcher.insert((), &pattern(&json!({ "data": { "x": [1], "y": { "a": ["b"] } }, "x": { "a": ["b"] } })));
-    let around = |before: &str, after: &str| [before.as_bytes(), value, after.as_bytes()].concat();
-    let mut taken = Vec::new();
+    let surround = |before: &str, after: &str| [before.as_bytes(), value, after.as_bytes()].concat();
+    let mut accepted = Vec::new();
     for text in [
-        around("{\"other\":", "}"),
-        around("{\"x\":", "}"),
-        around("{\"data\":{\"x\":", "}}"),
-        around("{\"data\":{\"y\":[", "]}}"),
+        surround("{\"other\":", "}"),
+        surround("{\"x\":", "}"),
+        surround("{\"data\":{\"x\":", "}}"),
+        surround("{\"data\":{\"y\":[", "]}}"),
     ] {
-        taken.push(matcher.matches_json(&text).is_ok());
+        accepted.push(matcher.matches_json(&text).is_ok());
     }
-    taken.push(matcher.matches(&EventView::new([], DataView::Json(value))).is_ok());
-    let data = around("{\"x\":", "}");
-    taken.push(matcher.matches(&EventView::new([], DataView::Json(&data))).is_ok());
+    accepted.push(matcher.matches(&EventView::new([], DataView::Json(value))).is_ok());
+    let data = surround("{\"x\":", "}");
+    accepted.push(matcher.matches(&EventView::new([], DataView::Json(&data))).is_ok());
     let empty: Matcher<()> = Matcher::default();
-    taken.push(empty.matches(&EventView::new([], DataView::Json(value))).is_ok());
-    let first = taken[0];
-    // What closes or opens the surroundings is judged with them.
-    assert!(taken.iter().all(|one| *one == first) || !taken[4], "{}: {taken:?}", String::from_utf8_lossy(value));
-    taken[4]
+    accepted.push(empty.matches(&EventView::new([], DataView::Json(value))).is_ok());
+    let first = accepted[0];
+    // A value that is invalid alone may be valid in a place, because its brackets combine with those around it.
+    assert!(
+        accepted.iter().all(|result| *result == first) || !accepted[4],
+        "{}: {accepted:?}",
+        String::from_utf8_lossy(value)
+    );
+    accepted[4]
 }
 
 #[test]
-fn what_is_no_json_is_refused_everywhere() {
-    for text in REFUSED {
-        assert!(!is_taken(text.as_bytes()), "{text:?} is taken");
+fn invalid_json_is_rejected_in_every_place() {
+    for text in INVALID {
+        assert!(!is_accepted(text.as_bytes()), "{text:?} is accepted");
     }
-    for bytes in REFUSED_BYTES {
-        assert!(!is_taken(bytes), "{bytes:?} is taken");
-    }
-}
-
-#[test]
-fn what_is_json_is_taken_everywhere() {
-    for text in TAKEN {
-        assert!(is_taken(text.as_bytes()), "{text:?} is refused");
+    for bytes in INVALID_BYTES {
+        assert!(!is_accepted(bytes), "{bytes:?} is accepted");
     }
 }
 
 #[test]
-fn every_cut_of_an_event_is_refused() {
+fn valid_json_is_accepted_in_every_place() {
+    for text in VALID {
+        assert!(is_accepted(text.as_bytes()), "{text:?} is rejected");
+    }
+}
+
+#[test]
+fn every_truncated_event_is_rejected() {
     let mut matcher = Matcher::default();
     matcher.insert((), &pattern(&json!({ "a": { "b": [1] }, "s": ["x"] })));
     let text = r#" {"a": [{"b": -1.5e3}, {"b": [true, null]}], "s": "\u00e9\n€", "other": {"k": [1, "v"]}}"#;
@@ -229,16 +234,16 @@ fn every_cut_of_an_event_is_refused() {
 }
 
 #[test]
-fn an_event_is_an_object() {
+fn an_event_must_be_an_object() {
     let matcher: Matcher<()> = Matcher::default();
     for text in ["1", "[]", "\"a\"", "null"] {
         let error = matcher.matches_json(text.as_bytes()).unwrap_err();
-        assert_eq!(error.to_string(), "an event is a JSON object at byte 0");
+        assert_eq!(error.to_string(), "an event must be a JSON object at byte 0");
     }
 }
 
 #[test]
-fn levels_beyond_128_are_refused_without_a_deep_stack() {
+fn nesting_deeper_than_128_is_rejected_without_a_deep_stack() {
     let mut matcher = Matcher::default();
     matcher.insert((), &pattern(&json!({ "data": ["x"] })));
     for (open, close) in [("[", "]"), ("{\"data\":", "}")] {
@@ -256,7 +261,7 @@ fn levels_beyond_128_are_refused_without_a_deep_stack() {
 }
 
 #[test]
-fn of_two_members_with_one_name_the_last_counts() {
+fn the_last_of_two_members_with_one_name_counts() {
     let mut matcher = Matcher::default();
     for (key, source) in [
         json!({ "a": [1] }),
@@ -284,7 +289,7 @@ fn of_two_members_with_one_name_the_last_counts() {
 }
 
 #[test]
-fn escapes_are_read_and_a_lone_surrogate_is_a_replacement_character() {
+fn escapes_are_decoded_and_a_lone_surrogate_becomes_a_replacement_character() {
     let mut matcher = Matcher::default();
     matcher.insert(0, &pattern(&json!({ "a": ["é😀\n/"] })));
     matcher.insert(1, &pattern(&json!({ "a": ["\u{fffd}x"] })));
@@ -301,13 +306,13 @@ fn escapes_are_read_and_a_lone_surrogate_is_a_replacement_character() {
 }
 
 #[test]
-fn the_error_says_where() {
+fn an_error_names_the_byte_position() {
     let matcher: Matcher<()> = Matcher::default();
     for (text, message) in [
         ("{\"a\": tru}", "expected a value at byte 6"),
-        ("{\"a\": 01}", "a number has no leading zero at byte 7"),
-        ("{} x", "something follows the end of the JSON text at byte 3"),
-        ("{\"a\": \"\\q\"}", "unknown escape within a string at byte 8"),
+        ("{\"a\": 01}", "a number must not have a leading zero at byte 7"),
+        ("{} x", "unexpected text after the JSON value at byte 3"),
+        ("{\"a\": \"\\q\"}", "unknown escape inside a string at byte 8"),
     ] {
         assert_eq!(matcher.matches_json(text.as_bytes()).unwrap_err().to_string(), message);
     }

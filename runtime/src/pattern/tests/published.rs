@@ -1,8 +1,8 @@
-//! The published examples of Amazon EventBridge and Event Ruler, with what lies around them.
+//! The published examples of Amazon EventBridge and Event Ruler, with additional cases for each operator.
 
 use serde_json::{Value, json};
 
-use super::{check, matches};
+use super::{assert_list_matches, matches};
 
 fn state_change() -> Value {
     json!({
@@ -26,7 +26,7 @@ fn state_change() -> Value {
 }
 
 #[test]
-fn the_examples_that_match_the_state_change_do() {
+fn published_patterns_match_the_state_change_event() {
     for pattern in [
         json!({
             "detail-type": ["EC2 Instance State-change Notification"],
@@ -66,7 +66,7 @@ fn the_examples_that_match_the_state_change_do() {
 }
 
 #[test]
-fn the_examples_that_do_not_match_the_state_change_do_not() {
+fn patterns_that_differ_in_one_place_do_not_match_the_state_change_event() {
     for pattern in [
         json!({ "detail": { "state": ["initializing"] } }),
         json!({ "source": [{ "suffix": "s3" }] }),
@@ -81,8 +81,8 @@ fn the_examples_that_do_not_match_the_state_change_do_not() {
 }
 
 #[test]
-fn exact_values_match_their_type_alone() {
-    check(
+fn exact_values_match_only_values_of_the_same_type() {
+    assert_list_matches(
         &json!(["a", 1, true, null]),
         &[json!("a"), json!(1), json!(1.0), json!(true), json!(null)],
         &[
@@ -97,44 +97,56 @@ fn exact_values_match_their_type_alone() {
             json!(""),
         ],
     );
-    check(&json!([""]), &[json!("")], &[json!(null), json!(" "), json!([])]);
+    assert_list_matches(&json!([""]), &[json!("")], &[json!(null), json!(" "), json!([])]);
 }
 
 #[test]
 fn numbers_match_by_value() {
-    check(&json!([300]), &[json!(300), json!(300.0), json!(3.0e2)], &[json!("300"), json!(300.000001)]);
-    check(&json!([9_007_199_254_740_993u64]), &[json!(9_007_199_254_740_993u64)], &[json!(9_007_199_254_740_992u64)]);
-    check(
+    assert_list_matches(&json!([300]), &[json!(300), json!(300.0), json!(3.0e2)], &[json!("300"), json!(300.000001)]);
+    assert_list_matches(
+        &json!([9_007_199_254_740_993u64]),
+        &[json!(9_007_199_254_740_993u64)],
+        &[json!(9_007_199_254_740_992u64)],
+    );
+    assert_list_matches(
         &json!([{ "numeric": [">", 0, "<=", 5] }]),
         &[json!(5), json!(0.001), json!(5.0)],
         &[json!(0), json!(-1), json!(5.000001), json!("3"), json!(null), json!(true)],
     );
-    check(&json!([{ "numeric": ["<", 10] }]), &[json!(-1e300), json!(9.99)], &[json!(10), json!(1e300)]);
-    check(&json!([{ "numeric": [">=", 10] }]), &[json!(10), json!(u64::MAX)], &[json!(9)]);
-    check(&json!([{ "numeric": ["=", 3.018e2] }]), &[json!(301.8)], &[json!(301.7)]);
-    check(&json!([{ "numeric": [">=", 5, "<=", 5] }]), &[json!(5)], &[json!(4), json!(6)]);
-    check(&json!([{ "numeric": ["<", 5, ">", 1] }]), &[json!(2)], &[json!(1), json!(5)]);
+    assert_list_matches(&json!([{ "numeric": ["<", 10] }]), &[json!(-1e300), json!(9.99)], &[json!(10), json!(1e300)]);
+    assert_list_matches(&json!([{ "numeric": [">=", 10] }]), &[json!(10), json!(u64::MAX)], &[json!(9)]);
+    assert_list_matches(&json!([{ "numeric": ["=", 3.018e2] }]), &[json!(301.8)], &[json!(301.7)]);
+    assert_list_matches(&json!([{ "numeric": [">=", 5, "<=", 5] }]), &[json!(5)], &[json!(4), json!(6)]);
+    assert_list_matches(&json!([{ "numeric": ["<", 5, ">", 1] }]), &[json!(2)], &[json!(1), json!(5)]);
 }
 
 #[test]
-fn prefix_and_suffix() {
+fn prefix_and_suffix_match_the_start_and_end_of_strings() {
     let region = [json!("us-"), json!("us-east-1")];
-    check(
+    assert_list_matches(
         &json!([{ "prefix": "us-" }]),
         &region,
         &[json!("us"), json!("US-east-1"), json!("eu-us-"), json!(5), json!(null)],
     );
-    check(
+    assert_list_matches(
         &json!([{ "suffix": ".png" }]),
         &[json!(".png"), json!("a.png")],
         &[json!("png"), json!("a.PNG"), json!("a.png ")],
     );
     let service = [json!("EventBridge"), json!("eventb"), json!("EVENTBUS")];
-    check(&json!([{ "prefix": { "equals-ignore-case": "EventB" } }]), &service, &[json!("event"), json!("my eventb")]);
+    assert_list_matches(
+        &json!([{ "prefix": { "equals-ignore-case": "EventB" } }]),
+        &service,
+        &[json!("event"), json!("my eventb")],
+    );
     let service = [json!("EventBridge"), json!("TBRIDGE"), json!("tBridge")];
-    check(&json!([{ "suffix": { "equals-ignore-case": "tBridge" } }]), &service, &[json!("bridge"), json!("tbridges")]);
-    check(&json!([{ "prefix": "" }]), &[json!(""), json!("a")], &[json!(1), json!(null)]);
-    check(
+    assert_list_matches(
+        &json!([{ "suffix": { "equals-ignore-case": "tBridge" } }]),
+        &service,
+        &[json!("bridge"), json!("tbridges")],
+    );
+    assert_list_matches(&json!([{ "prefix": "" }]), &[json!(""), json!("a")], &[json!(1), json!(null)]);
+    assert_list_matches(
         &json!([{ "prefix": "grün" }, { "suffix": "ä" }]),
         &[json!("grüner"), json!("ä"), json!("aä")],
         &[json!("gru")],
@@ -142,98 +154,126 @@ fn prefix_and_suffix() {
 }
 
 #[test]
-fn case_is_ignored_for_all_alphabets() {
-    check(
+fn case_is_ignored_in_all_alphabets() {
+    assert_list_matches(
         &json!([{ "equals-ignore-case": "alice" }]),
         &[json!("Alice"), json!("ALICE")],
         &[json!("alic"), json!("alices")],
     );
-    check(&json!([{ "equals-ignore-case": "ΌΔΟΣ" }]), &[json!("όδος"), json!("όδοσ")], &[json!("οδος")]);
-    check(&json!([{ "prefix": { "equals-ignore-case": "ÄÖ" } }]), &[json!("äöü")], &[json!("aeo")]);
-    check(&json!([{ "suffix": { "equals-ignore-case": "straße" } }]), &[json!("STRAßE")], &[json!("STRASSE")]);
+    assert_list_matches(&json!([{ "equals-ignore-case": "ΌΔΟΣ" }]), &[json!("όδος"), json!("όδοσ")], &[json!("οδος")]);
+    assert_list_matches(&json!([{ "prefix": { "equals-ignore-case": "ÄÖ" } }]), &[json!("äöü")], &[json!("aeo")]);
+    assert_list_matches(
+        &json!([{ "suffix": { "equals-ignore-case": "straße" } }]),
+        &[json!("STRAßE")],
+        &[json!("STRASSE")],
+    );
 }
 
 #[test]
-fn wildcards() {
+fn a_star_in_a_wildcard_matches_any_characters() {
     let files = [json!("dir/a.png"), json!("dir/.png"), json!("dir/b/c.png.png")];
-    check(&json!([{ "wildcard": "dir/*.png" }]), &files, &[json!("dir.png"), json!("dir/a.png/"), json!("dir/png")]);
-    check(
+    assert_list_matches(
+        &json!([{ "wildcard": "dir/*.png" }]),
+        &files,
+        &[json!("dir.png"), json!("dir/a.png/"), json!("dir/png")],
+    );
+    assert_list_matches(
         &json!([{ "wildcard": "*/lib/*" }]),
         &[json!("/lib/"), json!("a/lib/b/lib/")],
         &[json!("lib/"), json!("/lib")],
     );
-    check(&json!([{ "wildcard": "*" }]), &[json!(""), json!("a")], &[json!(1), json!(null)]);
-    check(&json!([{ "wildcard": "a*a" }]), &[json!("aa"), json!("aba")], &[json!("a"), json!("ab")]);
-    check(&json!([{ "wildcard": "a" }]), &[json!("a")], &[json!("aa"), json!("")]);
-    check(&json!([{ "wildcard": r"a\*b\\*" }]), &[json!(r"a*b\"), json!(r"a*b\c")], &[json!("axb\\"), json!("a*b")]);
-    check(&json!([{ "wildcard": "*ab*ab*" }]), &[json!("abab"), json!("xabxabx")], &[json!("ab"), json!("aba")]);
+    assert_list_matches(&json!([{ "wildcard": "*" }]), &[json!(""), json!("a")], &[json!(1), json!(null)]);
+    assert_list_matches(&json!([{ "wildcard": "a*a" }]), &[json!("aa"), json!("aba")], &[json!("a"), json!("ab")]);
+    assert_list_matches(&json!([{ "wildcard": "a" }]), &[json!("a")], &[json!("aa"), json!("")]);
+    assert_list_matches(
+        &json!([{ "wildcard": r"a\*b\\*" }]),
+        &[json!(r"a*b\"), json!(r"a*b\c")],
+        &[json!("axb\\"), json!("a*b")],
+    );
+    assert_list_matches(
+        &json!([{ "wildcard": "*ab*ab*" }]),
+        &[json!("abab"), json!("xabxabx")],
+        &[json!("ab"), json!("aba")],
+    );
 }
 
 #[test]
-fn a_hard_wildcard_takes_linear_time() {
+fn a_wildcard_with_many_stars_takes_linear_time() {
     let pattern = json!({ "x": [{ "wildcard": format!("{}b", "*a".repeat(2_000)) }] });
     assert!(!matches(&pattern, &json!({ "x": "a".repeat(1_000_000) })));
 }
 
 #[test]
-fn anything_but() {
-    check(
+fn anything_but_matches_all_values_not_excluded() {
+    assert_list_matches(
         &json!([{ "anything-but": "initializing" }]),
         &[json!("running"), json!(1), json!(null), json!(true)],
         &[json!("initializing"), json!({}), json!([])],
     );
-    check(&json!([{ "anything-but": 123 }]), &[json!(124), json!("123")], &[json!(123), json!(123.0)]);
-    check(&json!([{ "anything-but": { "prefix": "us-" } }]), &[json!("eu-1"), json!(1)], &[json!("us-east-1")]);
-    check(
+    assert_list_matches(&json!([{ "anything-but": 123 }]), &[json!(124), json!("123")], &[json!(123), json!(123.0)]);
+    assert_list_matches(
+        &json!([{ "anything-but": { "prefix": "us-" } }]),
+        &[json!("eu-1"), json!(1)],
+        &[json!("us-east-1")],
+    );
+    assert_list_matches(
         &json!([{ "anything-but": { "prefix": ["us-", "eu-"] } }]),
         &[json!("ap-1")],
         &[json!("us-1"), json!("eu-1")],
     );
-    check(&json!([{ "anything-but": { "suffix": ".png" } }]), &[json!("a.jpg")], &[json!("a.png")]);
-    check(
+    assert_list_matches(&json!([{ "anything-but": { "suffix": ".png" } }]), &[json!("a.jpg")], &[json!("a.png")]);
+    assert_list_matches(
         &json!([{ "anything-but": { "suffix": [".png", ".rtf"] } }]),
         &[json!("a.jpg")],
         &[json!("a.png"), json!("a.rtf")],
     );
     let initializing = [json!("INITIALIZING"), json!("initializing"), json!("Initializing")];
-    check(&json!([{ "anything-but": { "equals-ignore-case": "initializing" } }]), &[json!("running")], &initializing);
+    assert_list_matches(
+        &json!([{ "anything-but": { "equals-ignore-case": "initializing" } }]),
+        &[json!("running")],
+        &initializing,
+    );
     let either = json!([{ "anything-but": { "equals-ignore-case": ["initializing", "Stopped"] } }]);
-    check(&either, &[json!("running")], &[json!("STOPPED"), json!("initializing")]);
-    check(&json!([{ "anything-but": { "wildcard": "*/lib/*" } }]), &[json!("/library/")], &[json!("/usr/lib/x")]);
+    assert_list_matches(&either, &[json!("running")], &[json!("STOPPED"), json!("initializing")]);
+    assert_list_matches(
+        &json!([{ "anything-but": { "wildcard": "*/lib/*" } }]),
+        &[json!("/library/")],
+        &[json!("/usr/lib/x")],
+    );
     let either = json!([{ "anything-but": { "wildcard": ["*/lib/*", "*/bin/*"] } }]);
-    check(&either, &[json!("/etc/x")], &[json!("/usr/lib/x"), json!("/usr/bin/x")]);
+    assert_list_matches(&either, &[json!("/etc/x")], &[json!("/usr/lib/x"), json!("/usr/bin/x")]);
     let any = json!({ "x": [{ "anything-but": "a" }] });
-    assert!(matches(&any, &json!({ "x": ["a", "b"] })), "one element is something else");
+    assert!(matches(&any, &json!({ "x": ["a", "b"] })), "one element is another value");
     assert!(!matches(&any, &json!({ "x": ["a", "a"] })));
     assert!(!matches(&any, &json!({ "y": 1 })));
 }
 
 #[test]
-fn cidr() {
-    check(
+fn cidr_matches_addresses_in_the_block() {
+    assert_list_matches(
         &json!([{ "cidr": "10.0.0.0/24" }]),
         &[json!("10.0.0.0"), json!("10.0.0.255")],
         &[json!("10.0.1.0"), json!("10.0.0"), json!("10.0.0.01"), json!("::ffff:10.0.0.1"), json!("x"), json!(10)],
     );
-    check(&json!([{ "cidr": "10.0.0.77/24" }]), &[json!("10.0.0.1")], &[json!("10.0.1.77")]);
-    check(&json!([{ "cidr": "0.0.0.0/0" }]), &[json!("255.1.2.3")], &[json!("::1")]);
-    check(&json!([{ "cidr": "10.0.0.1/32" }]), &[json!("10.0.0.1")], &[json!("10.0.0.2")]);
-    check(
+    assert_list_matches(&json!([{ "cidr": "10.0.0.77/24" }]), &[json!("10.0.0.1")], &[json!("10.0.1.77")]);
+    assert_list_matches(&json!([{ "cidr": "0.0.0.0/0" }]), &[json!("255.1.2.3")], &[json!("::1")]);
+    assert_list_matches(&json!([{ "cidr": "10.0.0.1/32" }]), &[json!("10.0.0.1")], &[json!("10.0.0.2")]);
+    assert_list_matches(
         &json!([{ "cidr": "2001:db8::/32" }]),
         &[json!("2001:db8::1"), json!("2001:DB8:0:0:0:0:0:1")],
         &[json!("2001:db9::")],
     );
-    check(&json!([{ "cidr": "::/0" }]), &[json!("::1")], &[json!("1.2.3.4")]);
+    assert_list_matches(&json!([{ "cidr": "::/0" }]), &[json!("::1")], &[json!("1.2.3.4")]);
 }
 
 #[test]
-fn exists_asks_for_scalars() {
-    check(
+fn exists_tests_for_scalar_values() {
+    assert_list_matches(
         &json!([{ "exists": true }]),
         &[json!(0), json!(null), json!(""), json!(false)],
         &[json!({ "y": 1 }), json!([]), json!({})],
     );
-    check(
+    assert_list_matches(
         &json!([{ "exists": false }]),
         &[json!({ "y": 1 }), json!([]), json!({})],
         &[json!(0), json!(null), json!("")],
@@ -250,7 +290,7 @@ fn exists_asks_for_scalars() {
 }
 
 #[test]
-fn or_takes_one_of_its_objects() {
+fn or_matches_when_one_of_its_objects_matches() {
     let pattern = json!({
         "source": ["aws.cloudwatch"],
         "$or": [
@@ -293,7 +333,7 @@ fn or_takes_one_of_its_objects() {
 }
 
 #[test]
-fn fields_match_within_one_element() {
+fn fields_match_within_one_array_element() {
     let employees = json!({ "employees": [
         { "firstName": "John", "lastName": "Doe" },
         { "firstName": "Anna", "lastName": "Smith" },
@@ -311,8 +351,12 @@ fn fields_match_within_one_element() {
 }
 
 #[test]
-fn arrays_match_when_an_element_does() {
-    check(&json!(["b", "c"]), &[json!(["a", "b"]), json!([["c"]])], &[json!(["a"]), json!([]), json!([{ "x": "b" }])]);
+fn an_array_matches_when_one_element_matches() {
+    assert_list_matches(
+        &json!(["b", "c"]),
+        &[json!(["a", "b"]), json!([["c"]])],
+        &[json!(["a"]), json!([]), json!([{ "x": "b" }])],
+    );
 }
 
 #[test]

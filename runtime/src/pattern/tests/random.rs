@@ -1,4 +1,4 @@
-//! The index against an evaluator that does what the rules say, step by step and without haste.
+//! Compares the matcher with a simple evaluator that has no index, over random patterns and events.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::{DataView, EventView, Matcher, Pattern};
 
-/// xorshift64*, seeded: every run is the same.
+/// A random number generator (xorshift64*) with a fixed seed, so every run is the same.
 struct Random(u64);
 
 impl Random {
@@ -86,7 +86,7 @@ fn fields(random: &mut Random, depth: u32) -> Value {
     Value::Object(fields)
 }
 
-/// Which element of which array.
+/// For each array, by number, the index of the element that contains a value.
 type Elements = BTreeMap<u32, usize>;
 
 #[derive(Debug)]
@@ -96,7 +96,7 @@ struct Occurrence<'a> {
     value: &'a Value,
 }
 
-/// Every scalar of an event with its path and the elements it stands in.
+/// Appends every scalar of an event with its path and the array elements that contain it.
 fn flatten<'a>(
     value: &'a Value,
     path: &[&'a str],
@@ -127,7 +127,7 @@ fn flatten<'a>(
 
 type Alternative<'a> = Vec<(Vec<&'a str>, &'a [Value])>;
 
-/// A pattern as a list of alternatives, each a list of fields with their lists.
+/// Expands a pattern into its alternatives, each a list of fields with their lists of conditions.
 fn alternatives<'a>(pattern: &'a Value, path: &[&'a str]) -> Vec<Alternative<'a>> {
     let mut all: Vec<Alternative<'a>> = vec![Vec::new()];
     for (name, value) in pattern.as_object().unwrap() {
@@ -141,15 +141,15 @@ fn alternatives<'a>(pattern: &'a Value, path: &[&'a str]) -> Vec<Alternative<'a>
     all
 }
 
-fn wild(pattern: &[char], text: &[char]) -> bool {
+fn wildcard_matches(pattern: &[char], text: &[char]) -> bool {
     match pattern.split_first() {
         None => text.is_empty(),
-        Some(('*', rest)) => (0..=text.len()).any(|skip| wild(rest, &text[skip..])),
-        Some((first, rest)) => text.split_first().is_some_and(|(it, text)| it == first && wild(rest, text)),
+        Some(('*', rest)) => (0..=text.len()).any(|skip| wildcard_matches(rest, &text[skip..])),
+        Some((first, rest)) => text.split_first().is_some_and(|(it, text)| it == first && wildcard_matches(rest, text)),
     }
 }
 
-fn text_holds(operator: &str, operand: &Value, text: &str) -> bool {
+fn text_meets(operator: &str, operand: &Value, text: &str) -> bool {
     let lower = |text: &str| text.to_lowercase();
     match (operator, operand) {
         ("prefix", Value::Object(inner)) => {
@@ -163,7 +163,7 @@ fn text_holds(operator: &str, operand: &Value, text: &str) -> bool {
         ("equals-ignore-case", _) => lower(text) == lower(operand.as_str().unwrap()),
         ("wildcard", _) => {
             let chars = |text: &str| text.chars().collect::<Vec<_>>();
-            wild(&chars(operand.as_str().unwrap()), &chars(text))
+            wildcard_matches(&chars(operand.as_str().unwrap()), &chars(text))
         }
         ("cidr", _) => match operand.as_str().unwrap() {
             "10.0.0.0/8" => text.starts_with("10."),
@@ -174,7 +174,7 @@ fn text_holds(operator: &str, operand: &Value, text: &str) -> bool {
     }
 }
 
-fn holds(entry: &Value, value: &Value) -> bool {
+fn meets(entry: &Value, value: &Value) -> bool {
     let same = |a: &Value, b: &Value| match (a.as_f64(), b.as_f64()) {
         (Some(a), Some(b)) => a == b,
         _ => a == b,
@@ -199,17 +199,19 @@ fn holds(entry: &Value, value: &Value) -> bool {
         ("anything-but", Value::Array(list)) => !list.iter().any(|it| same(it, value)),
         ("anything-but", Value::Object(inner)) => {
             let list = inner["prefix"].as_array().unwrap();
-            !value.as_str().is_some_and(|text| list.iter().any(|it| text_holds("prefix", it, text)))
+            !value.as_str().is_some_and(|text| list.iter().any(|it| text_meets("prefix", it, text)))
         }
-        _ => value.as_str().is_some_and(|text| text_holds(operator, operand, text)),
+        _ => value.as_str().is_some_and(|text| text_meets(operator, operand, text)),
     }
 }
 
-fn together(a: &Elements, b: &Elements) -> bool {
+/// Returns whether two values may match together: they are not in different elements of the same array.
+fn are_compatible(a: &Elements, b: &Elements) -> bool {
     a.iter().all(|(array, index)| b.get(array).is_none_or(|other| other == index))
 }
 
-/// Tries every choice of values; `absent` are the fields that take none.
+/// Tries every assignment of values to fields. `taken` has the array elements of the values assigned so far, `absent`
+/// the fields that have no value assigned.
 fn satisfiable(
     fields: &[(Vec<&str>, &[Value])],
     event: &[Occurrence<'_>],
@@ -217,29 +219,29 @@ fn satisfiable(
     absent: &[&[&str]],
 ) -> bool {
     let Some(((path, list), rest)) = fields.split_first() else {
-        return !event.iter().any(|it| absent.contains(&it.path.as_slice()) && together(&it.elements, taken));
+        return !event.iter().any(|it| absent.contains(&it.path.as_slice()) && are_compatible(&it.elements, taken));
     };
-    let by_value = event.iter().filter(|it| it.path == *path && together(&it.elements, taken)).any(|it| {
+    let by_value = event.iter().filter(|it| it.path == *path && are_compatible(&it.elements, taken)).any(|it| {
         let mut more = taken.clone();
         more.extend(&it.elements);
-        list.iter().any(|entry| holds(entry, it.value)) && satisfiable(rest, event, &more, absent)
+        list.iter().any(|entry| meets(entry, it.value)) && satisfiable(rest, event, &more, absent)
     });
     let may_be_absent = list.contains(&json!({ "exists": false }));
     by_value || (may_be_absent && satisfiable(rest, event, taken, &[absent, &[path.as_slice()]].concat()))
 }
 
-fn naive(pattern: &Value, event: &[Occurrence<'_>]) -> bool {
+fn simple_matches(pattern: &Value, event: &[Occurrence<'_>]) -> bool {
     alternatives(pattern, &[]).iter().any(|fields| satisfiable(fields, event, &Elements::new(), &[]))
 }
 
 #[test]
-fn the_index_agrees_with_a_naive_evaluator() {
+fn the_matcher_agrees_with_a_simple_evaluator() {
     let mut random = Random(0x1234_5678_9abc_def1);
     let (mut matched, mut compared) = (0, 0);
     for round in 0..60 {
         let mut matcher = Matcher::default();
         let mut sources = Vec::new();
-        // From a few patterns to crowds that make the index deep; some leave again.
+        // Rounds with few and with many patterns, which make the index deep. Some patterns are removed again.
         for _ in 0..[5, 50, 300][round % 3] {
             let source = fields(&mut random, 3);
             matcher.insert(
@@ -248,10 +250,10 @@ fn the_index_agrees_with_a_naive_evaluator() {
             );
             sources.push(Some(source));
         }
-        for gone in 0..sources.len() / (1 + round % 4) {
+        for key in 0..sources.len() / (1 + round % 4) {
             if random.below(3) == 0 || round % 4 == 0 {
-                matcher.remove(gone);
-                sources[gone] = None;
+                matcher.remove(key);
+                sources[key] = None;
             }
         }
         for _ in 0..40 {
@@ -260,10 +262,14 @@ fn the_index_agrees_with_a_naive_evaluator() {
             flatten(&event, &[], &Elements::new(), &mut 0, &mut occurrences);
             let live = sources.iter().enumerate().filter_map(|(key, source)| Some((key, source.as_ref()?)));
             let wanted: Vec<usize> =
-                live.filter(|(_, source)| naive(source, &occurrences)).map(|(key, _)| key).collect();
+                live.filter(|(_, source)| simple_matches(source, &occurrences)).map(|(key, _)| key).collect();
             let found = matcher.matches_json(event.to_string().as_bytes()).unwrap();
             if let Some(key) = (0..sources.len()).find(|key| wanted.contains(key) != found.contains(key)) {
-                panic!("{} on {event}: naively {}", sources[key].as_ref().unwrap(), wanted.contains(&key));
+                panic!(
+                    "{} on {event}: the simple evaluator returns {}",
+                    sources[key].as_ref().unwrap(),
+                    wanted.contains(&key)
+                );
             }
             assert_eq!(found, wanted);
             let data = event.to_string();
@@ -271,7 +277,7 @@ fn the_index_agrees_with_a_naive_evaluator() {
             (matched, compared) = (matched + found.len(), compared + sources.len());
         }
     }
-    assert!(matched * 50 > compared, "only {matched} of {compared} match: the cases say little");
+    assert!(matched * 50 > compared, "only {matched} of {compared} match: the cases test too little");
 }
 
 #[test]
@@ -291,13 +297,17 @@ fn random_bytes_and_broken_events_never_panic() {
                 _ => bytes.truncate(at + 1),
             }
         }
-        let ours = matcher.matches_json(&bytes).is_ok();
-        let theirs = serde_json::from_slice::<Map<String, Value>>(&bytes);
-        // What serde_json refuses besides: numbers beyond a double, lone surrogates.
-        let only_theirs = theirs.as_ref().is_err_and(|error| {
+        let accepted = matcher.matches_json(&bytes).is_ok();
+        let parsed = serde_json::from_slice::<Map<String, Value>>(&bytes);
+        // serde_json also rejects numbers outside the range of doubles and lone surrogates.
+        let only_serde_rejects = parsed.as_ref().is_err_and(|error| {
             let message = error.to_string();
             message.contains("out of range") || message.contains("surrogate") || message.contains("hex escape")
         });
-        assert!(ours == theirs.is_ok() || only_theirs, "{:?}: {ours} {theirs:?}", String::from_utf8_lossy(&bytes));
+        assert!(
+            accepted == parsed.is_ok() || only_serde_rejects,
+            "{:?}: {accepted} {parsed:?}",
+            String::from_utf8_lossy(&bytes)
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! A matcher with many patterns.
+//! Matchers with many patterns.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::super::{DataView, EventView, Matcher, Scratch};
 use super::pattern;
 
 #[test]
-fn keys_come_once_in_the_order_of_insertion() {
+fn matching_keys_are_returned_once_in_the_order_of_insertion() {
     let mut matcher = Matcher::default();
     for key in [7, 3, 9] {
         matcher.insert(key, &pattern(&json!({ "a": ["x"] })));
@@ -20,7 +20,7 @@ fn keys_come_once_in_the_order_of_insertion() {
 }
 
 #[test]
-fn patterns_come_and_go_and_the_rest_still_matches() {
+fn patterns_still_match_after_others_were_added_and_removed() {
     let mut matcher = Matcher::default();
     let source = |n: u32| json!({ "type": [format!("t{}", n % 7)], "data": { "n": [n % 11], "$or": [{ "k": [{ "prefix": "a" }] }, { "k": [n] }] } });
     for n in 0..1_000 {
@@ -45,7 +45,7 @@ fn patterns_come_and_go_and_the_rest_still_matches() {
 }
 
 #[test]
-fn attributes_and_text_data_are_strings() {
+fn attributes_and_text_data_match_as_strings() {
     let mut matcher = Matcher::default();
     matcher.insert("text", &pattern(&json!({ "data": [{ "prefix": "hel" }] })));
     matcher.insert("number", &pattern(&json!({ "count": [5] })));
@@ -60,7 +60,7 @@ fn attributes_and_text_data_are_strings() {
 }
 
 #[test]
-fn one_scratch_serves_many_matchers() {
+fn one_scratch_is_shared_by_many_matchers() {
     let mut scratch = Scratch::default();
     let mut keys = Vec::new();
     let mut matchers: Vec<Matcher<u8>> = Vec::new();
@@ -79,7 +79,7 @@ fn one_scratch_serves_many_matchers() {
 }
 
 #[test]
-fn every_access_path_finds_its_pattern_in_a_crowd() {
+fn every_access_path_finds_one_pattern_among_thousands() {
     type Kind = (fn(u32) -> serde_json::Value, fn(u32) -> String);
     let kinds: [Kind; 10] = [
         (|n| json!(format!("v{n}")), |n| format!("\"v{n}\"")),
