@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::router::Router;
 pub use crate::router::Target;
 use crate::runtime_events;
-use crate::store::{Accepted, Answer, Lineage, Mark, NewEvent, Store, StoreError};
+use crate::store::{Accepted, Lineage, Mark, NewEvent, Store, StoreError, StoreFuture};
 pub use crate::store::{Amount, Origin};
 use crate::telemetry::{Ingress, IngressMetrics, Live, Metrics, Refusal, Spans};
 
@@ -268,7 +268,7 @@ impl Bus {
     }
 
     /// What a source noted earlier, by key.
-    pub fn marks(&self, scope: &str) -> Answer<std::collections::BTreeMap<String, Vec<u8>>> {
+    pub fn marks(&self, scope: &str) -> StoreFuture<std::collections::BTreeMap<String, Vec<u8>>> {
         self.inner.store.marks(scope.to_owned())
     }
 

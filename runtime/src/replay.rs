@@ -132,7 +132,7 @@ impl Replays {
             Turn::Resume => (&[Paused], Running, "resumed"),
             Turn::Cancel => (&[Running, Paused], Cancelling, "cancelled"),
         };
-        let turned = self.0.store.turn_replay(id, from, to).await?;
+        let turned = self.0.store.transition_replay(id, from, to).await?;
         let replay = self.0.store.replay(id).await?.ok_or(Refused::NotFound(id))?;
         if !turned {
             return Err(Refused::State { id, state: replay.state, wanted });
@@ -258,17 +258,17 @@ impl Runner {
             ReplayState::Running if replay.position < replay.until => self.offer(&replay).await,
             ReplayState::Running if replay.deliveries.pending() > 0 => Ok(Went::Slowly),
             ReplayState::Running => {
-                store.turn_replay(id, &[ReplayState::Running], ReplayState::Done).await?;
+                store.transition_replay(id, &[ReplayState::Running], ReplayState::Done).await?;
                 Ok(Went::Over)
             }
             ReplayState::Cancelling => {
                 // Asked first: what is not started now is never started.
                 let started = self.dispatcher.halt(id);
-                store.drop_replay(id, started).await?;
+                store.purge_replay(id, started).await?;
                 if store.replay(id).await?.is_some_and(|replay| replay.deliveries.pending() > 0) {
                     return Ok(Went::Slowly);
                 }
-                store.turn_replay(id, &[ReplayState::Cancelling], ReplayState::Cancelled).await?;
+                store.transition_replay(id, &[ReplayState::Cancelling], ReplayState::Cancelled).await?;
                 // A person may redrive what is dead of it.
                 self.dispatcher.resume(id);
                 Ok(Went::Over)

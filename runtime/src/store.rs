@@ -1,16 +1,17 @@
-//! Where events and deliveries live. One trait, a conformance suite over every backend.
+//! Storage of events and deliveries: one trait, [`Store`], and a conformance suite that runs over every backend.
 //!
-//! The store holds what the bus decided; it matches nothing and runs nothing. Its promises stand at the methods.
+//! The store records decisions of the bus; it matches no patterns and runs no functions. Each method documents its own
+//! guarantees.
 
-mod answer;
 mod backlog;
 mod counts;
 mod filter;
+mod future;
 pub mod memory;
 mod replay;
 pub mod sqlite;
 
-mod judge;
+mod validate;
 
 #[cfg(test)]
 mod conformance;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-pub use self::answer::Answer;
+pub use self::future::StoreFuture;
 use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::state::{Entry, Keys, Place, Transaction, Usage};
@@ -35,135 +36,135 @@ pub use self::replay::{NewReplay, Replay, ReplayId, ReplayState, Step, Stream};
 
 /// A position in the total order of accepted events; the first is 1.
 pub type Seq = i64;
-/// Names a delivery within one store; ascending in accept order.
+/// Identifies a delivery within one store; ascending in accept order.
 pub type DeliveryId = i64;
-/// Names a function within one store, given by [`Store::register`].
+/// Identifies a function within one store; assigned by [`Store::register`].
 pub type FunctionId = i64;
 
-/// How an event came about.
+/// How an event was caused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lineage {
-    /// The delivery whose function published it, or that the runtime says something of; `None` for an event from
-    /// outside.
+    /// The delivery whose function published the event, or whose failure a runtime event reports; `None` for an event
+    /// from outside.
     pub cause: Option<DeliveryId>,
-    /// The event from outside that started the chain; `None` when it is that event.
+    /// The event from outside that started the chain; `None` when this event is that one.
     pub root: Option<Seq>,
-    /// How many functions the chain went through to this event.
+    /// Number of functions that the chain passed through before this event.
     pub hops: u32,
-    /// The source where the chain came in: its backlog is this source's share.
+    /// The source where the chain entered; pending deliveries of the chain count towards this source's share of the
+    /// backlog.
     pub origin: Origin,
 }
 
-/// An event as it is to be stored, with the deliveries it is owed.
+/// An event to be stored, with its deliveries.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// The event.
+    /// The event as the producer or the function sent it.
     pub event: Arc<Event>,
-    /// Where it comes from.
+    /// The event's cause, root, hop count and origin.
     pub lineage: Lineage,
-    /// One per function that it matched.
+    /// One delivery for each function whose triggers matched.
     pub deliveries: Vec<NewDelivery>,
 }
 
 /// One event owed to one function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewDelivery {
-    /// The function.
+    /// The function that receives the event.
     pub function: FunctionId,
-    /// The name of the trigger that matched first.
+    /// The name of the first trigger that matched.
     pub trigger: Arc<str>,
     /// Deliveries of a function with the same key run one after another, in accept order.
     pub order_key: Option<String>,
 }
 
-/// A note that a source keeps beside its events, in the same commit: a timer's last tick, a file's version.
+/// A value that a source stores in the same commit as its events, e.g. a timer's last tick or a file's version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
-    /// The source that keeps it.
+    /// The source that owns the mark.
     pub scope: String,
-    /// What it is about.
+    /// Names the mark within its scope.
     pub key: String,
-    /// What is noted; `None` removes it.
+    /// The value to store; `None` deletes the mark.
     pub value: Option<Vec<u8>>,
 }
 
-/// What became of an offered event.
+/// The result of accepting one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
-    /// It is stored at this position.
+    /// The event was stored at this position.
     New(Seq),
-    /// Its source and id were accepted within the dedup window: it was stored at this position before, and nothing
-    /// was stored now.
+    /// An event with the same source and id was accepted within the dedup window and is stored at this position; this
+    /// one was not stored.
     Duplicate(Seq),
 }
 
-/// An event as it stands in the store.
+/// An event as read from the store.
 #[derive(Debug, Clone)]
 pub struct StoredEvent {
-    /// Its position.
+    /// The event's position in accept order.
     pub seq: Seq,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub accepted_ms: UnixMs,
-    /// Where it comes from.
+    /// The event's cause, root, hop count and origin.
     pub lineage: Lineage,
-    /// The event.
+    /// The event itself; empty when `damage` is set.
     pub event: Arc<Event>,
-    /// What is wrong, where it is not what was written: then there is nothing in `event` or `lineage`, and nobody is
-    /// handed it.
+    /// Describes the damage when the stored row is corrupt; `event` and `lineage` are then empty defaults.
     pub damage: Option<Arc<str>>,
 }
 
 impl StoredEvent {
-    /// What stands for an event that is not what was written.
+    /// Returns a placeholder for an event whose stored row is corrupt.
     pub fn damaged(seq: Seq, damage: impl Into<Arc<str>>) -> Self {
         let (lineage, event, damage) = (Lineage::default(), Arc::default(), Some(damage.into()));
         Self { seq, accepted_ms: 0, lineage, event, damage }
     }
 }
 
-/// A delivery that can run now, or could when its retry is due.
+/// A delivery that can run now, or as soon as its retry is due.
 #[derive(Debug, Clone)]
 pub struct ReadyDelivery {
-    /// Its name.
+    /// The delivery's id.
     pub id: DeliveryId,
-    /// Who it is for.
+    /// The function that receives the event.
     pub function: FunctionId,
-    /// The trigger that matched.
+    /// The name of the trigger that matched.
     pub trigger: Arc<str>,
-    /// Attempts that ended, all of them failures.
+    /// Number of attempts that ended; all of them failed.
     pub attempts: u32,
-    /// How many of these came before it was redriven, and do not count for its retry policy.
+    /// Number of these attempts from before the last redrive; the retry policy does not count them.
     pub attempts_forgiven: u32,
-    /// When the event was accepted, offered again, or the delivery redriven: what `max_age` counts from.
+    /// Start of `max_age`: the time at which the event was accepted or replayed, or the delivery redriven.
     pub since_ms: UnixMs,
-    /// The replay that offers the event again; `None` for a live delivery.
+    /// The replay that added the delivery; `None` for a live delivery.
     pub replay: Option<ReplayId>,
-    /// The event that is owed. Where it is damaged, the delivery has to be given up.
+    /// The event to deliver. When it is damaged, the caller has to end the delivery as a dead letter.
     pub event: Arc<StoredEvent>,
 }
 
-/// Where a delivery stands.
+/// The state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryState {
-    /// It runs as soon as there is room.
+    /// Runs as soon as there is capacity.
     Ready,
-    /// It failed and runs again when it is due.
+    /// The last attempt failed; the next one runs when it is due.
     Retrying,
-    /// An earlier delivery of its order key is not done.
+    /// Waits for an earlier delivery with the same order key.
     Blocked,
-    /// It is done.
+    /// An attempt succeeded.
     Done,
-    /// It was given up and waits for a person.
+    /// A dead letter: no further attempts until it is redriven or purged.
     Dead,
-    /// It was given up and a person let it go.
+    /// A dead letter that was purged; it stays on record.
     Purged,
 }
 
 impl DeliveryState {
-    /// Every one.
+    /// All states, in the order of their numbers in the store.
     pub const ALL: [Self; 6] = [Self::Ready, Self::Retrying, Self::Blocked, Self::Done, Self::Dead, Self::Purged];
 
-    /// The word for it in tables and JSON.
+    /// The name used in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ready => "ready",
@@ -176,14 +177,14 @@ impl DeliveryState {
     }
 }
 
-/// How one attempt went, as it is kept.
+/// The stored record of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptRecord {
-    /// Counts from 1 within the delivery.
+    /// Number of the attempt within its delivery, from 1.
     pub attempt: u32,
-    /// When it started.
+    /// Time at which the attempt started.
     pub started_ms: UnixMs,
-    /// How long it took.
+    /// Duration of the attempt in microseconds.
     pub duration_us: u64,
     /// [`crate::outcome::Outcome::kind`].
     pub outcome: Cow<'static, str>,
@@ -191,77 +192,78 @@ pub struct AttemptRecord {
     pub message: Option<String>,
 }
 
-/// What becomes of the delivery, as the store keeps it.
+/// The consequence of an attempt for its delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Done.
+    /// The delivery is done.
     Done,
-    /// Again at this time.
+    /// The next attempt is due at this time.
     RetryAt(UnixMs),
-    /// A dead letter with this cause.
+    /// The delivery becomes a dead letter with this cause.
     Dead(String),
 }
 
-/// The end of an attempt: everything in it commits together or not at all.
+/// The end of an attempt: all parts commit together or not at all.
 #[derive(Debug, Clone)]
 pub struct Completion {
-    /// Which delivery.
+    /// The delivery that was attempted.
     pub delivery: DeliveryId,
-    /// Whose it is.
+    /// The function that ran.
     pub function: FunctionId,
-    /// Where its event's chain came in.
+    /// The source where the event's chain entered.
     pub origin: Origin,
-    /// How the attempt went.
+    /// The record of the attempt.
     pub record: AttemptRecord,
-    /// What follows.
+    /// The consequence for the delivery.
     pub verdict: Verdict,
-    /// What the function published when the verdict is `Done`; else what the runtime says of the failure.
+    /// Events to store: those the function published when the verdict is `Done`, otherwise runtime events about the
+    /// failure.
     pub publishes: Vec<NewEvent>,
-    /// What it read of its state, and what it writes to it; no writes unless the verdict is `Done`.
+    /// State that the attempt read and wrote; contains no writes unless the verdict is `Done`.
     pub state: Transaction,
 }
 
-/// What became of a completion.
+/// The result of a completion.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Completed {
-    /// It is committed, or was before.
+    /// The completion was committed, now or by an earlier call.
     #[default]
     Committed,
-    /// The attempt read what another changed meanwhile: nothing of it was committed.
+    /// Another transaction changed state that the attempt had read; nothing was committed.
     Conflict(Place),
-    /// A bucket would hold more than it may, as this says: nothing of it was committed.
+    /// The writes would exceed a bucket's quota, as the message describes; nothing was committed.
     OverQuota(String),
 }
 
-/// A delivery as people look at it.
+/// A delivery as shown to users.
 #[derive(Debug, Clone)]
 pub struct DeliveryRecord {
-    /// Its name.
+    /// The delivery's id.
     pub id: DeliveryId,
-    /// The event it is for.
+    /// The position of its event.
     pub event: Seq,
     /// The function's full name, `app/function`.
     pub function: String,
-    /// The trigger that matched.
+    /// The name of the trigger that matched.
     pub trigger: String,
-    /// Its order key.
+    /// Deliveries of the function with the same key run in order; `None` when they are unordered.
     pub order_key: Option<String>,
-    /// The replay that offered the event again; `None` for a live delivery.
+    /// The replay that added the delivery; `None` for a live delivery.
     pub replay: Option<ReplayId>,
-    /// Where it stands.
+    /// The current state.
     pub state: DeliveryState,
-    /// Why it was given up, for a dead or purged one.
+    /// Why the delivery became a dead letter; set for dead and purged deliveries.
     pub cause: Option<String>,
-    /// When it is tried again, for a retrying one.
+    /// When the next attempt is due; set for retrying deliveries.
     pub due_ms: Option<UnixMs>,
     /// The attempts that ended, in order.
     pub attempts: Vec<AttemptRecord>,
-    /// What is wrong, where it is not what was written: then nothing but `id` is known of it.
+    /// Describes the damage when the stored row is corrupt; only `id` is then reliable.
     pub damage: Option<String>,
 }
 
 impl DeliveryRecord {
-    /// What stands for a delivery that is not what was written.
+    /// Returns a placeholder for a delivery whose stored row is corrupt.
     pub fn damaged(id: DeliveryId, state: DeliveryState, damage: String) -> Self {
         Self {
             id,
@@ -279,195 +281,201 @@ impl DeliveryRecord {
     }
 }
 
-/// How long a source and id are known by default: longer than producers try again, short enough that nobody waits for
-/// an id to be free.
+/// Default time for which a source and id are deduplicated: longer than producers retry, and short enough to reuse an
+/// id on the next day.
 pub const DEDUP_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Why the store did not do what it was asked.
+/// Why a call to the store failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// An I/O or integrity error. The store takes no more writes until it is opened again: after a failed sync nobody
-    /// knows what is on disk. What was written with it may be there then, or not: whole or not at all.
+    /// An I/O or integrity error. The store rejects all further writes until it is reopened, because after a failed
+    /// sync the content of the disk is unknown. Writes of the failed commit may be on disk: either all of them or none.
     #[error("the store failed: {0}")]
     Failed(String),
-    /// What is on disk is not what was written there: nothing of it is handed out. When writing comes upon it the store
-    /// takes no more writes, as after [`StoreError::Failed`]; whoever only reads can read something else.
+    /// The stored data is corrupt, and the store returns none of it. If a write finds the damage, the store rejects all
+    /// further writes, as after [`StoreError::Failed`]; after a read, other data stays readable.
     #[error("{0}")]
     Damaged(String),
-    /// The disk is full. Nothing of the call was committed; writes work again when there is room.
+    /// The disk is full. Nothing of the call was committed; writes succeed again when there is space.
     #[error("the store has no room left on its disk; nothing was written")]
     Full,
-    /// The store was closed.
+    /// The store was closed before the call could be executed.
     #[error("the store is closed")]
     Closed,
 }
 
-/// A result of the store.
+/// The result type of all store calls.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// What one commit brought about, or failed to.
+/// The effects of one commit, or of one that failed.
 #[derive(Debug, Default)]
 pub struct Committed {
     /// Deliveries that became ready.
     pub ready: Vec<ReadyDelivery>,
-    /// What [`Store::settle`] was given, each with what became of it.
+    /// Each completion passed to [`Store::settle`], with its result.
     pub settled: Vec<(Arc<Completion>, Result<Completed>)>,
 }
 
-/// Told of every commit, in commit order and once a commit. It must not block.
+/// Receives every commit once, in commit order. The sink must not block.
 pub type CommitSink = Box<dyn Fn(Committed) + Send + Sync>;
 
-/// A durable bus store.
+/// A durable store for the bus.
 ///
-/// Writes are applied in the order of the calls. When the answer to a write resolves to `Ok`, the write is durably
-/// committed; when it resolves to an error, nothing of it is, but for [`StoreError::Failed`], after which nobody knows.
+/// Writes are applied in call order. When a write's future resolves to `Ok`, the write is durably committed. When it
+/// resolves to an error, nothing of it was committed, except after [`StoreError::Failed`]: then the outcome is unknown.
 pub trait Store: Send + Sync + 'static {
-    /// Names that belong to functions, to ids that stay the same for the life of the store.
-    fn register(&self, functions: Vec<String>) -> Answer<Vec<FunctionId>>;
+    /// Maps full function names to ids that stay the same for the life of the store.
+    fn register(&self, functions: Vec<String>) -> StoreFuture<Vec<FunctionId>>;
 
-    /// From now on tells `sink` of every delivery that becomes ready through a commit, and of what was settled.
-    /// Deliveries that were ready before are found with [`Store::ready`].
+    /// Sets the sink that receives, after each commit, the deliveries that became ready and the completions that were
+    /// settled. Use [`Store::ready`] to find deliveries that were ready earlier.
     fn on_commit(&self, sink: CommitSink);
 
-    /// Stores events with their deliveries and marks, all or nothing. An event whose source and id were accepted
-    /// within the dedup window is answered as a duplicate and stores nothing; marks are written all the same.
-    fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> Answer<Vec<Accepted>>;
+    /// Stores events with their deliveries and marks, all or nothing. An event whose source and id were accepted within
+    /// the dedup window is returned as a duplicate and not stored; marks are written in any case.
+    fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>>;
 
-    /// Ends an attempt: record, verdict, published events and their deliveries commit together. A delivery that is
-    /// not pending any more is left alone: a completion that is repeated changes nothing.
+    /// Ends an attempt: the record, the verdict and the published events with their deliveries commit together.
+    /// Completing a delivery that is no longer pending changes nothing, so a completion may be repeated.
     ///
-    /// The state's part is judged at the commit, after all completions before it, also those of the same commit.
-    fn complete(&self, completion: Arc<Completion>) -> Answer<Completed>;
+    /// The state transaction is validated at the commit, after all earlier completions, including those of the same
+    /// commit.
+    fn complete(&self, completion: Arc<Completion>) -> StoreFuture<Completed>;
 
-    /// Like [`Store::complete`], but the answer only says that the store has taken it over: the sink of
-    /// [`Store::on_commit`] is told when it is committed, or was not. One call for a whole commit is cheaper than
-    /// waking who waits for each.
-    fn settle(&self, completion: Arc<Completion>) -> Answer<()>;
+    /// Like [`Store::complete`], but the future resolves as soon as the store has queued the completion. The sink of
+    /// [`Store::on_commit`] receives the result, of a commit or of its failure. One sink call per commit is cheaper
+    /// than waking a waiter per completion.
+    fn settle(&self, completion: Arc<Completion>) -> StoreFuture<()>;
 
-    /// Makes dead letters ready again, with fresh attempts; answers how many.
-    fn redrive(&self, which: DeadFilter) -> Answer<u64>;
+    /// Makes dead letters ready again, with a fresh retry policy. Returns the number of redriven deliveries.
+    fn redrive(&self, which: DeadFilter) -> StoreFuture<u64>;
 
-    /// Lets dead letters go: they stay on record as purged, and what they blocked goes on. Answers how many.
-    fn purge(&self, which: DeadFilter) -> Answer<u64>;
+    /// Purges dead letters: they stay on record, and the deliveries they blocked can run. Returns the number of purged
+    /// deliveries.
+    fn purge(&self, which: DeadFilter) -> StoreFuture<u64>;
 
-    /// Removes events that are over, with their deliveries and attempts, the oldest first: those that are older than
-    /// is kept, and as many as the store is too large. Other writes go on in between. Their source and id are known
-    /// for the dedup window all the same. Answers how many.
-    fn retain(&self, retention: Retention) -> Answer<u64>;
+    /// Removes finished events, oldest first, with their deliveries and attempts: those older than the retention age,
+    /// and as many more as the store exceeds its size limit. Other writes run in between. The removed source and id are
+    /// still deduplicated until the dedup window ends. Returns the number of removed events.
+    fn retain(&self, retention: Retention) -> StoreFuture<u64>;
 
-    /// Begins a replay, with nothing offered yet.
-    fn start_replay(&self, new: NewReplay) -> Answer<ReplayId>;
+    /// Creates a replay that has not offered any events yet.
+    fn start_replay(&self, new: NewReplay) -> StoreFuture<ReplayId>;
 
-    /// Offers events of a running replay again and notes how far it came, all or nothing; answers `false`, with
-    /// nothing done, when it is not running or came as far before. Their deliveries are the replay's own: with the
-    /// same order key they run one after another, and never wait for live ones, nor live ones for them.
-    fn advance_replay(&self, replay: ReplayId, step: Step) -> Answer<bool>;
+    /// Adds deliveries for the next events of a running replay and stores its position, all or nothing. Returns
+    /// `false`, and does nothing, when the replay is not running or is already at or past this position. Deliveries of
+    /// one replay with the same order key run in order; they never wait for live deliveries, nor live ones for them.
+    fn advance_replay(&self, replay: ReplayId, step: Step) -> StoreFuture<bool>;
 
-    /// Has a replay go from any of these states to another; answers `false` when it was in none of them.
-    fn turn_replay(&self, replay: ReplayId, from: &'static [ReplayState], to: ReplayState) -> Answer<bool>;
+    /// Moves a replay from one of the states `from` to the state `to`. Returns `false` when it was in none of them.
+    fn transition_replay(&self, replay: ReplayId, from: &'static [ReplayState], to: ReplayState) -> StoreFuture<bool>;
 
-    /// Lets pending deliveries of a replay go, but for some: they stay on record as purged. Answers how many.
-    fn drop_replay(&self, replay: ReplayId, but_for: Vec<DeliveryId>) -> Answer<u64>;
+    /// Purges the pending deliveries of a replay, except some; they stay on record. Returns the number of purged
+    /// deliveries.
+    fn purge_replay(&self, replay: ReplayId, except: Vec<DeliveryId>) -> StoreFuture<u64>;
 
-    /// All replays, the oldest first.
-    fn replays(&self) -> Answer<Vec<Replay>>;
+    /// Returns all replays, oldest first.
+    fn replays(&self) -> StoreFuture<Vec<Replay>>;
 
-    /// One replay.
-    fn replay(&self, id: ReplayId) -> Answer<Option<Replay>>;
+    /// Returns one replay, or `None` when there is no such replay.
+    fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>>;
 
-    /// The first `limit` deliveries of a function behind `after` that are ready, in accept order.
+    /// Returns the first `limit` ready deliveries of a function with an id greater than `after`, in accept order.
     fn ready(
         &self,
         function: FunctionId,
         stream: Stream,
         after: DeliveryId,
         limit: usize,
-    ) -> Answer<Vec<ReadyDelivery>>;
+    ) -> StoreFuture<Vec<ReadyDelivery>>;
 
-    /// The first `limit` retries of a function that are due at `now_ms`, and when the next one after these is due.
+    /// Returns the first `limit` retries of a function that are due at `now_ms`, and the time at which the next one
+    /// after these is due.
     fn due(
         &self,
         function: FunctionId,
         stream: Stream,
         now_ms: UnixMs,
         limit: usize,
-    ) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)>;
+    ) -> StoreFuture<(Vec<ReadyDelivery>, Option<UnixMs>)>;
 
-    /// The value of a key, as of some commit between the call and the answer. One that was used lately is answered
-    /// from memory.
-    fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>>;
+    /// Returns the value of a key as of some commit between the call and its result. Recently used values come from
+    /// memory.
+    fn state(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>>;
 
-    /// The same, with what was staged and is not committed yet: for an attempt, which is judged in its turn.
-    fn state_ahead(&self, bucket: &str, key: &str) -> Answer<Option<Entry>>;
+    /// Like [`Store::state`], but includes staged writes that are not committed yet. For attempts: their reads are
+    /// validated when they commit.
+    fn state_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>>;
 
-    /// Shows what a transaction writes to those that read ahead, so that an attempt need not wait for the commit of
-    /// the one before. The error is what was changed since it was read: it would be a conflict, and nothing is shown.
-    /// What was staged has to be settled or completed; it is shown until that is committed or refused.
+    /// Makes a transaction's writes visible to [`Store::state_with_staged`], so that the next attempt need not wait for
+    /// the commit. Returns the changed key, and stages nothing, when a value that the transaction read is known to have
+    /// changed: the commit would conflict. A staged transaction must then be settled or completed; its writes stay
+    /// visible until it is committed or rejected.
     fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place>;
 
-    /// The first `limit` keys of a bucket behind `after`.
-    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys>;
+    /// Returns the first `limit` keys of a bucket that sort after `after`.
+    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> StoreFuture<Keys>;
 
-    /// What a bucket holds, as of the last commit.
+    /// Returns the number of keys and bytes in a bucket, as of the last commit.
     fn state_usage(&self, bucket: &str) -> Usage;
 
-    /// The buckets that hold something, as of the last commit.
+    /// Returns all non-empty buckets with their usage, as of the last commit.
     fn state_buckets(&self) -> BTreeMap<String, Usage>;
 
-    /// Writes state outside of any attempt, for a person. What attempts under way read of it is changed like by
-    /// another attempt. Answers how many of the keys were there before.
-    fn state_write(&self, changes: Transaction) -> Answer<u64>;
+    /// Writes state on behalf of a user, outside of any attempt. Running attempts that read these keys conflict, as
+    /// with writes of another attempt. Returns the number of keys that existed before.
+    fn state_write(&self, changes: Transaction) -> StoreFuture<u64>;
 
-    /// The marks of a source, by key.
-    fn marks(&self, scope: String) -> Answer<BTreeMap<String, Vec<u8>>>;
+    /// Returns the marks of a source, by key.
+    fn marks(&self, scope: String) -> StoreFuture<BTreeMap<String, Vec<u8>>>;
 
-    /// One event.
-    fn event(&self, seq: Seq) -> Answer<Option<StoredEvent>>;
+    /// Returns one event, or `None` when it is not in the store.
+    fn event(&self, seq: Seq) -> StoreFuture<Option<StoredEvent>>;
 
-    /// The positions of events with this id, newest first, at most 10.
-    fn find(&self, id: String) -> Answer<Vec<Seq>>;
+    /// Returns the positions of events with this id, newest first, at most 10.
+    fn find(&self, id: String) -> StoreFuture<Vec<Seq>>;
 
-    /// Events by filter, in ascending order.
-    fn events(&self, filter: EventFilter) -> Answer<Vec<StoredEvent>>;
+    /// Returns the events that match a filter, in ascending order.
+    fn events(&self, filter: EventFilter) -> StoreFuture<Vec<StoredEvent>>;
 
-    /// The deliveries of an event, in order; those of replays last.
-    fn deliveries(&self, event: Seq) -> Answer<Vec<DeliveryRecord>>;
+    /// Returns the deliveries of an event in order; those added by replays come last.
+    fn deliveries(&self, event: Seq) -> StoreFuture<Vec<DeliveryRecord>>;
 
-    /// One delivery.
-    fn delivery(&self, id: DeliveryId) -> Answer<Option<DeliveryRecord>>;
+    /// Returns one delivery, or `None` when it is not in the store.
+    fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<DeliveryRecord>>;
 
-    /// What a delivery published, and what the runtime said of it, in order.
-    fn published(&self, delivery: DeliveryId) -> Answer<Vec<StoredEvent>>;
+    /// Returns the events that a delivery published and the runtime events about it, in order.
+    fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<StoredEvent>>;
 
-    /// Dead letters, oldest first, at most `limit`.
-    fn dead(&self, which: DeadFilter, limit: usize) -> Answer<Vec<DeliveryRecord>>;
+    /// Returns dead letters, oldest first, at most `limit`.
+    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<DeliveryRecord>>;
 
-    /// The numbers, which run along: nothing is counted, so that it takes the same time with any number of events.
-    fn totals(&self) -> Answer<Totals>;
+    /// Returns the running totals. Nothing is counted, so the time does not depend on the number of events.
+    fn totals(&self) -> StoreFuture<Totals>;
 
-    /// Its files on disk, in bytes.
-    fn size_bytes(&self) -> Answer<u64>;
+    /// Returns the total size of the store's files in bytes.
+    fn size_bytes(&self) -> StoreFuture<u64>;
 
-    /// Verifies conservation and integrity: counts, and compares with the numbers that run along.
-    fn check(&self) -> Answer<CheckReport>;
+    /// Checks conservation and integrity: counts all rows and compares the counts with the running totals.
+    fn check(&self) -> StoreFuture<CheckReport>;
 
-    /// The position of the newest event, as it changes.
+    /// Returns a receiver of the position of the newest event.
     fn newest(&self) -> watch::Receiver<Seq>;
 
-    /// What is owed now, as of the last commit.
+    /// Returns the number and size of pending deliveries, as of the last commit.
     fn backlog(&self) -> &Backlog;
 
-    /// Deliveries that are owed now: ready, retrying or blocked, as of the last commit.
+    /// Returns the number of pending deliveries (ready, retrying or blocked), as of the last commit.
     fn pending(&self) -> u64 {
         self.backlog().total().deliveries
     }
 
-    /// Resolves when the store has failed for good (see [`StoreError::Failed`]), with the reason.
+    /// Resolves with the reason when the store has failed permanently (see [`StoreError::Failed`]).
     fn failure(&self) -> BoxFuture<'static, String>;
 
-    /// A name that this store alone has, given when it was made: prefixes the ids that it hands out.
+    /// Returns the store's unique name, assigned at its creation; generated event ids begin with it.
     fn instance(&self) -> &str;
 
-    /// Commits what is under way and takes nothing more.
-    fn close(&self) -> Answer<()>;
+    /// Commits all queued writes and rejects later ones.
+    fn close(&self) -> StoreFuture<()>;
 }

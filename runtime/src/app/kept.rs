@@ -15,7 +15,7 @@ pub(super) struct Kept(pub(super) Arc<dyn Store>);
 
 impl StateSource for Kept {
     fn get(&self, bucket: &str, key: &str) -> BoxFuture<'static, Result<Option<Entry>, String>> {
-        self.0.state_ahead(bucket, key).map(told).boxed()
+        self.0.state_with_staged(bucket, key).map(told).boxed()
     }
 
     fn keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> BoxFuture<'static, Result<Keys, String>> {

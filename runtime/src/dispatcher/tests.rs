@@ -376,7 +376,7 @@ async fn nothing_more_of_a_halted_replay_is_started() {
     }
     let started = house.dispatcher.halt(id);
     assert_eq!(started.len(), 2);
-    assert_eq!(house.store.drop_replay(id, started).await.unwrap(), 48);
+    assert_eq!(house.store.purge_replay(id, started).await.unwrap(), 48);
     opened.add_permits(100);
     house.settled().await;
     let counts = house.store.replay(id).await.unwrap().unwrap().deliveries;

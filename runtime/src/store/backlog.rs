@@ -1,33 +1,33 @@
-//! What is owed, in numbers: as a whole, and by the source where it came in.
+//! Counts pending deliveries and their bytes, in total and by the source where their chain entered.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use foldhash::HashMap;
 
-/// The source where a chain of events came in, as a hash of its URI: nothing has to be registered, and should two
-/// sources ever have the same, they only share a share. The default is nobody.
+/// The source where a chain of events entered, as a hash of its URI, so that sources need no registration. Two sources
+/// with the same hash only share one limit. The default value 0 means no source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Origin(pub u32);
 
 impl Origin {
-    /// The origin of what the source with this URI offers.
+    /// Returns the origin for a source URI.
     pub fn of(uri: &str) -> Self {
-        // FNV-1a: the same in every version, as stores keep it.
+        // FNV-1a must stay the same in every version, because stores contain its values.
         Self(uri.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)))
     }
 }
 
-/// A number of deliveries, and the events they are owed.
+/// A number of deliveries and the size of their events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amount {
-    /// How many.
+    /// Number of deliveries.
     pub deliveries: u64,
-    /// Their events, attributes and data, in bytes; an event counts for each of its deliveries.
+    /// Size of their events (attributes and data) in bytes; an event counts once for each of its deliveries.
     pub bytes: u64,
 }
 
-/// Deliveries that are pending as of the last commit: ready, retrying or blocked.
+/// The pending deliveries (ready, retrying or blocked) as of the last commit.
 #[derive(Default)]
 pub struct Backlog {
     deliveries: AtomicU64,
@@ -37,28 +37,28 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// All of them.
+    /// Returns the amount over all sources.
     pub fn total(&self) -> Amount {
         Amount { deliveries: self.deliveries.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
 
-    /// Those that go back to one source, through however many functions.
+    /// Returns the amount whose chains entered at one source, through any number of functions.
     pub fn of(&self, origin: Origin) -> Amount {
         self.by_origin.lock().unwrap_or_else(PoisonError::into_inner).get(&origin).copied().unwrap_or_default()
     }
 
-    /// How many ended since the store was opened.
+    /// Returns the number of deliveries that ended since the store was opened.
     pub fn ended(&self) -> u64 {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Has it say that so many deliveries are pending.
+    /// Sets the number of pending deliveries, for tests.
     #[cfg(test)]
     pub(super) fn set(&self, deliveries: u64) {
         self.deliveries.store(deliveries, Ordering::Relaxed);
     }
 
-    /// Takes a change that was committed.
+    /// Applies a committed change and empties it.
     pub(super) fn apply(&self, change: &mut Change) {
         if change.by_origin.is_empty() {
             return;
@@ -74,7 +74,7 @@ impl Backlog {
             }
             (deliveries, bytes) = (deliveries + by.0, bytes + by.1);
         }
-        // Only the store's writer changes them.
+        // Load and store need no atomic addition: only the store's writer changes these.
         let total = self.total();
         self.deliveries.store(total.deliveries.saturating_add_signed(deliveries), Ordering::Relaxed);
         self.bytes.store(total.bytes.saturating_add_signed(bytes), Ordering::Relaxed);
@@ -82,14 +82,14 @@ impl Backlog {
     }
 }
 
-/// What one delivery is of the backlog.
+/// The part of one delivery in the backlog.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Share {
     pub(super) origin: Origin,
     pub(super) bytes: i64,
 }
 
-/// What a transaction changes of a backlog.
+/// The changes of one transaction to the backlog.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Change {
     by_origin: HashMap<Origin, (i64, i64)>,
@@ -97,25 +97,25 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// A delivery is pending from now on.
-    pub(super) fn came(&mut self, share: Share) {
-        self.add(share, 1);
+    /// Adds a delivery that became pending.
+    pub(super) fn add(&mut self, share: Share) {
+        self.adjust(share, 1);
     }
 
-    /// A delivery is not pending any more.
-    pub(super) fn went(&mut self, share: Share) {
-        self.add(share, -1);
+    /// Removes a delivery that is no longer pending.
+    pub(super) fn remove(&mut self, share: Share) {
+        self.adjust(share, -1);
         self.ended += 1;
     }
 
-    fn add(&mut self, share: Share, sign: i64) {
+    fn adjust(&mut self, share: Share, sign: i64) {
         let by = self.by_origin.entry(share.origin).or_default();
         by.0 += sign;
         by.1 += sign * share.bytes;
     }
 
-    /// So many deliveries of an origin with so many bytes together are pending.
-    pub(super) fn found(&mut self, origin: Origin, deliveries: i64, bytes: i64) {
+    /// Sets the initial amount of an origin when the store is opened.
+    pub(super) fn set(&mut self, origin: Origin, deliveries: i64, bytes: i64) {
         self.by_origin.insert(origin, (deliveries, bytes));
     }
 }

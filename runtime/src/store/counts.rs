@@ -1,30 +1,30 @@
-//! What is in a store, in numbers.
+//! Counts of deliveries and events in a store.
 
 use std::collections::BTreeMap;
 
 use super::{DeliveryState, Seq};
 
-/// How many deliveries a function has in each state.
+/// Number of deliveries in each state, for one function or replay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Ready to run.
+    /// Deliveries that can run now.
     pub ready: u64,
-    /// Waiting for another attempt.
+    /// Deliveries that wait for their next attempt.
     pub retrying: u64,
-    /// Waiting for an earlier one of their order key.
+    /// Deliveries that wait for an earlier one with the same order key.
     pub blocked: u64,
-    /// Done.
+    /// Deliveries that succeeded.
     pub done: u64,
-    /// Given up.
+    /// Dead letters.
     pub dead: u64,
-    /// Given up and let go.
+    /// Dead letters that were purged.
     pub purged: u64,
-    /// Of those that are done or purged, how many retention removed.
+    /// Deliveries that retention removed; also included in `done` or `purged`.
     pub removed: u64,
 }
 
 impl Counts {
-    /// How many are in a state.
+    /// Returns the count for a state.
     pub fn get(&self, state: DeliveryState) -> u64 {
         match state {
             DeliveryState::Ready => self.ready,
@@ -36,8 +36,8 @@ impl Counts {
         }
     }
 
-    /// The same, to be changed.
-    pub fn of(&mut self, state: DeliveryState) -> &mut u64 {
+    /// Returns the count for a state, for modification.
+    pub fn get_mut(&mut self, state: DeliveryState) -> &mut u64 {
         match state {
             DeliveryState::Ready => &mut self.ready,
             DeliveryState::Retrying => &mut self.retrying,
@@ -48,50 +48,50 @@ impl Counts {
         }
     }
 
-    /// Deliveries that are owed still.
+    /// Returns the number of pending deliveries: ready, retrying or blocked.
     pub fn pending(&self) -> u64 {
         self.ready + self.retrying + self.blocked
     }
 
-    /// All of them.
+    /// Returns the number of deliveries in all states.
     pub fn total(&self) -> u64 {
         self.pending() + self.done + self.dead + self.purged
     }
 }
 
-/// What a store ever had, in numbers.
+/// Running totals over the life of a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Events accepted.
     pub events: u64,
-    /// Deliveries that these events were owed when they were accepted.
+    /// Deliveries created when these events were accepted.
     pub owed: u64,
-    /// Deliveries that replays added.
+    /// Deliveries added by replays.
     pub replayed: u64,
-    /// What of this retention removed.
+    /// The part of these that retention removed.
     pub removed: Removed,
-    /// Deliveries by function, by full name.
+    /// Deliveries by the function's full name.
     pub functions: BTreeMap<String, Counts>,
 }
 
-/// What retention removed.
+/// Totals of removals by retention.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Events.
+    /// Events removed.
     pub events: u64,
-    /// Deliveries that they were owed when they were accepted.
+    /// Removed deliveries that were created when their events were accepted.
     pub owed: u64,
-    /// Deliveries that replays had added.
+    /// Removed deliveries that replays had added.
     pub replayed: u64,
-    /// The newest of them: events up to here may be gone.
+    /// The highest removed position; events up to here may be missing.
     pub to: Seq,
 }
 
-/// What `check` found: conservation holds and the store is sound when `problems` is empty.
+/// The result of `check`: conservation holds and the store is intact when `problems` is empty.
 #[derive(Debug, Clone, Default)]
 pub struct CheckReport {
-    /// The numbers.
+    /// The totals as counted from the rows.
     pub totals: Totals,
-    /// What is wrong, for people; at most 100 lines.
+    /// Descriptions of the problems, at most 100 lines.
     pub problems: Vec<String>,
 }

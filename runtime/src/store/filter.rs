@@ -1,11 +1,11 @@
-//! What is asked for: which events, which dead letters, what is kept.
+//! Filters for events and dead letters, and the retention limits.
 
 use std::time::Duration;
 
 use super::{DeliveryId, Seq};
 use crate::clock::UnixMs;
 
-/// Which events to list.
+/// Selects events to list.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
     /// Only events of this type; a trailing `*` matches any ending.
@@ -24,22 +24,22 @@ pub struct EventFilter {
     pub limit: usize,
 }
 
-/// Which dead letters are meant.
+/// Selects dead letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeadFilter {
-    /// All of them.
+    /// All dead letters.
     All,
-    /// Those of a function, by full name.
+    /// All dead letters of a function, given by its full name.
     Function(String),
-    /// One.
+    /// One dead letter, given by its delivery id.
     Delivery(DeliveryId),
 }
 
-/// What is kept of what is over. Events with a delivery that is pending or dead are always kept.
+/// Limits for finished events. Events with a pending or dead delivery are never removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// How long after they were accepted.
+    /// Maximum age since acceptance.
     pub age: Duration,
-    /// How large the store may be in bytes, without space that is free in it.
+    /// Maximum size of the store in bytes, not counting its free pages.
     pub bytes: u64,
 }

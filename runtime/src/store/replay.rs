@@ -1,61 +1,61 @@
-//! Replays: stored events that are offered again, on request.
+//! Replays: stored events offered again on request.
 
 use std::sync::Arc;
 
 use super::{Counts, NewDelivery, Seq, StoredEvent};
 use crate::clock::UnixMs;
 
-/// Names a replay within one store; ascending, from 1.
+/// Identifies a replay within one store; ascending, from 1.
 pub type ReplayId = i64;
 
-/// Deliveries come in two streams, each with its own windows and its own chains of order keys, so that a replay never
-/// stands before what happens now.
+/// Live and replayed deliveries are two streams, each with its own windows and its own order-key chains, so that a
+/// replay never delays live deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stream {
-    /// Of events when they are accepted.
+    /// Deliveries created when events are accepted.
     Live,
-    /// Of stored events that are offered again.
+    /// Deliveries that replays add for stored events.
     Replay,
 }
 
 impl Stream {
-    /// Both.
+    /// Both streams.
     pub const ALL: [Self; 2] = [Self::Live, Self::Replay];
 
-    /// Where deliveries of this replay belong, or live ones.
+    /// Returns the stream of a replay's deliveries, or of live ones for `None`.
     pub fn of(replay: Option<ReplayId>) -> Self {
         if replay.is_some() { Self::Replay } else { Self::Live }
     }
 }
 
-/// A replay that is asked for.
+/// A request for a new replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewReplay {
-    /// Which events and functions are meant, in the words of who asked: the store only keeps it.
+    /// The events and functions to replay, as JSON of the request; the store does not interpret it.
     pub filter: String,
-    /// Events after this position are looked at.
+    /// Only events after this position are replayed.
     pub after: Seq,
-    /// Events up to this position are looked at: what comes later is live.
+    /// Only events up to this position are replayed; later ones are live.
     pub until: Seq,
 }
 
-/// Where a replay stands.
+/// The state of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayState {
-    /// Its events are offered one after another.
+    /// Its events are being offered.
     Running,
-    /// A person stopped it for now.
+    /// A user paused it.
     Paused,
-    /// Every event was looked at, and every delivery ended.
+    /// All events were processed, and all deliveries ended.
     Done,
-    /// A person called it off, and some of its deliveries run still.
+    /// A user cancelled it, and some deliveries are still running.
     Cancelling,
-    /// A person called it off.
+    /// A user cancelled it, and no delivery is left running.
     Cancelled,
 }
 
 impl ReplayState {
-    /// The word for it in tables and JSON.
+    /// The name used in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -67,37 +67,37 @@ impl ReplayState {
     }
 }
 
-/// A replay as it stands in the store.
+/// A replay as read from the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replay {
-    /// Its name.
+    /// The replay's id.
     pub id: ReplayId,
     /// [`NewReplay::filter`].
     pub filter: String,
-    /// When it was asked for.
+    /// Time of the request.
     pub created_ms: UnixMs,
-    /// Where it stands.
+    /// The current state.
     pub state: ReplayState,
-    /// Events up to here were looked at.
+    /// Events up to this position were processed.
     pub position: Seq,
-    /// Events up to here are looked at in the end.
+    /// The last position to process.
     pub until: Seq,
-    /// Events that were offered.
+    /// Number of events offered.
     pub events: u64,
-    /// Its deliveries.
+    /// Number of its deliveries in each state.
     pub deliveries: Counts,
 }
 
 impl Replay {
-    /// The cause of a delivery that was let go with its replay.
+    /// The cause recorded for deliveries purged with their replay.
     pub const CANCELLED: &'static str = "its replay was cancelled";
 }
 
-/// What a replay offers in one commit, with how far it came.
+/// The events that a replay offers in one commit, and its new position.
 #[derive(Debug, Clone, Default)]
 pub struct Step {
-    /// Events up to here were looked at.
+    /// Events up to this position are processed with this step.
     pub position: Seq,
-    /// Events to be offered again, and who to. What retention removed meanwhile is left out.
+    /// Events to offer, with the new deliveries. Events that retention removed in the meantime are skipped.
     pub offers: Vec<(Arc<StoredEvent>, Vec<NewDelivery>)>,
 }

@@ -11,7 +11,7 @@ fn touched(key: &str, seen: Option<Version>, value: Option<usize>) -> Touched {
 
 /// The number at a key, 0 where there is none, and its version.
 async fn read(store: &dyn Store, key: &str) -> (usize, Version) {
-    let found = store.state_ahead("shop/a", key).await.unwrap();
+    let found = store.state_with_staged("shop/a", key).await.unwrap();
     found.map_or((0, 0), |entry| (std::str::from_utf8(&entry.value).unwrap().parse().unwrap(), entry.version))
 }
 
