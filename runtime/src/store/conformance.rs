@@ -1,6 +1,4 @@
-//! What every store must do, run over each of them.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! The conformance suite: each test runs over every store.
 
 mod replay;
 mod state;
@@ -43,7 +41,7 @@ fn keyed(function: FunctionId, key: &str) -> NewDelivery {
     NewDelivery { order_key: Some(key.into()), ..to(function) }
 }
 
-fn ending(delivery: DeliveryId, attempt: u32, outcome: &'static str, verdict: Verdict) -> Arc<Completion> {
+fn ended(delivery: DeliveryId, attempt: u32, outcome: &'static str, verdict: Verdict) -> Arc<Completion> {
     let message = (outcome != "done").then(|| "why".to_owned());
     let record = AttemptRecord { attempt, started_ms: NOW_MS, duration_us: 12, outcome: outcome.into(), message };
     let (publishes, state) = (Vec::new(), Transaction::default());
@@ -51,14 +49,14 @@ fn ending(delivery: DeliveryId, attempt: u32, outcome: &'static str, verdict: Ve
 }
 
 fn done(delivery: DeliveryId, attempt: u32) -> Arc<Completion> {
-    ending(delivery, attempt, "done", Verdict::Done)
+    ended(delivery, attempt, "done", Verdict::Done)
 }
 
 fn dead(delivery: DeliveryId, attempt: u32) -> Arc<Completion> {
-    ending(delivery, attempt, "reject", Verdict::Dead("reject: why".into()))
+    ended(delivery, attempt, "reject", Verdict::Dead("reject: why".into()))
 }
 
-/// Notes the ids of what became ready, in order.
+/// Collects the ids of deliveries that became ready, in order.
 fn watch_ready(store: &dyn Store) -> Arc<Mutex<Vec<DeliveryId>>> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
@@ -80,7 +78,7 @@ async fn functions_keep_their_ids(store: &dyn Store) {
     assert_eq!(store.register(vec!["shop/b".into(), "shop/a".into()]).await.unwrap(), vec![ids[1], ids[0]]);
 }
 
-async fn an_event_and_its_deliveries_are_kept_as_they_were_accepted(store: &dyn Store) {
+async fn accepted_events_and_deliveries_read_back_unchanged(store: &dyn Store) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     let new = new_event("1", vec![to(f)]);
     assert_eq!(store.accept(vec![new.clone()], vec![]).await.unwrap(), vec![Accepted::New(1)]);
@@ -93,7 +91,7 @@ async fn an_event_and_its_deliveries_are_kept_as_they_were_accepted(store: &dyn 
     assert!(store.event(2).await.unwrap().is_none());
 }
 
-async fn a_known_source_and_id_is_a_duplicate_and_owes_nothing(store: &dyn Store) {
+async fn a_repeated_source_and_id_is_a_duplicate_without_deliveries(store: &dyn Store) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     let offer = || vec![new_event("1", vec![to(f)]), new_event("2", vec![to(f)]), new_event("1", vec![to(f)])];
     let first = store.accept(offer(), vec![]).await.unwrap();
@@ -101,25 +99,25 @@ async fn a_known_source_and_id_is_a_duplicate_and_owes_nothing(store: &dyn Store
     let second = store.accept(offer(), vec![]).await.unwrap();
     assert_eq!(second, vec![Accepted::Duplicate(1), Accepted::Duplicate(2), Accepted::Duplicate(1)]);
     assert_eq!(store.totals().await.unwrap().owed, 2);
-    // An id that was not used for a duplicate is not lost to the next event.
+    // A duplicate does not use up a position.
     assert_eq!(store.accept(vec![new_event("3", vec![])], vec![]).await.unwrap(), vec![Accepted::New(3)]);
 }
 
-async fn what_is_published_under_an_id_of_its_own_is_known_too(store: &dyn Store) {
+async fn published_events_with_their_own_id_are_deduplicated(store: &dyn Store) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     store.accept(vec![new_event("1", vec![to(f), to(f)])], vec![]).await.unwrap();
     for delivery in [1, 2] {
         let lineage = Lineage { cause: Some(delivery), root: Some(1), hops: 1, ..Lineage::default() };
-        let made_up = format!("{}-{delivery}-0", store.instance());
+        let generated = format!("{}-{delivery}-0", store.instance());
         let publishes = vec![
             NewEvent { lineage, ..new_event("own", vec![to(f)]) },
-            NewEvent { lineage, ..new_event(&made_up, vec![]) },
+            NewEvent { lineage, ..new_event(&generated, vec![]) },
         ];
         store.complete(Arc::new(Completion { publishes, ..Arc::unwrap_or_clone(done(delivery, 1)) })).await.unwrap();
     }
     assert_eq!(store.find("own".into()).await.unwrap(), vec![2]);
     assert_eq!((store.totals().await.unwrap().events, store.pending()), (4, 1));
-    // What looks made up and comes from outside is looked for like any other.
+    // An event from outside with an id of the generated form is deduplicated like any other.
     let forged = new_event(&format!("{}-2-0", store.instance()), vec![]);
     assert_eq!(store.accept(vec![forged], vec![]).await.unwrap(), vec![Accepted::Duplicate(4)]);
 }
@@ -147,20 +145,20 @@ async fn deliveries_are_announced_in_accept_order(store: &dyn Store) {
     assert_eq!(store.ready(ids[0], Stream::Live, 1, 9).await.unwrap()[0].id, 3);
 }
 
-async fn what_is_settled_is_told_to_the_sink_with_what_it_made_ready(store: &dyn Store) {
+async fn the_sink_receives_settled_completions_with_deliveries_they_made_ready(store: &dyn Store) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
-    let (told, mut tellings) = tokio::sync::mpsc::unbounded_channel();
-    store.on_commit(Box::new(move |commit| drop(told.send(commit))));
+    let (sender, mut commits) = tokio::sync::mpsc::unbounded_channel();
+    store.on_commit(Box::new(move |commit| drop(sender.send(commit))));
     store.accept(vec![new_event("1", vec![keyed(f, "k")]), new_event("2", vec![keyed(f, "k")])], vec![]).await.unwrap();
-    assert_eq!(tellings.recv().await.unwrap().ready[0].id, 1);
+    assert_eq!(commits.recv().await.unwrap().ready[0].id, 1);
     store.settle(done(1, 1)).await.unwrap();
-    let commit = tellings.recv().await.unwrap();
+    let commit = commits.recv().await.unwrap();
     let (completion, result) = &commit.settled[0];
     assert_eq!((completion.delivery, result.is_ok(), commit.ready[0].id), (1, true, 2));
     assert_eq!(state_of(store, 1).await, DeliveryState::Done);
 }
 
-async fn an_outcome_commits_with_what_was_published(store: &dyn Store) {
+async fn an_outcome_commits_with_its_published_events(store: &dyn Store) {
     let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
     let seen = watch_ready(store);
     store.accept(vec![new_event("1", vec![to(ids[0])])], vec![]).await.unwrap();
@@ -180,28 +178,28 @@ async fn an_outcome_commits_with_what_was_published(store: &dyn Store) {
     assert_eq!(store.pending(), 1);
 }
 
-async fn a_failure_commits_with_what_is_said_of_it(store: &dyn Store) {
+async fn a_failure_commits_with_its_runtime_events(store: &dyn Store) {
     let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
     let seen = watch_ready(store);
     store.accept(vec![new_event("1", vec![keyed(ids[0], "k"), keyed(ids[0], "k")])], vec![]).await.unwrap();
-    for (attempt, failed) in [(1, ending(1, 1, "retry", Verdict::RetryAt(NOW_MS))), (2, dead(1, 2))] {
-        let mut said = new_event(&format!("said-{attempt}"), vec![to(ids[1])]);
-        said.event = Arc::new(Event { source: "/evoke".into(), ..(*said.event).clone() });
-        said.lineage = Lineage { cause: Some(1), root: Some(1), hops: 0, ..Lineage::default() };
-        let completion = Arc::new(Completion { publishes: vec![said], ..Arc::unwrap_or_clone(failed) });
+    for (attempt, failed) in [(1, ended(1, 1, "retry", Verdict::RetryAt(NOW_MS))), (2, dead(1, 2))] {
+        let mut reported = new_event(&format!("reported-{attempt}"), vec![to(ids[1])]);
+        reported.event = Arc::new(Event { source: "/evoke".into(), ..(*reported.event).clone() });
+        reported.lineage = Lineage { cause: Some(1), root: Some(1), hops: 0, ..Lineage::default() };
+        let completion = Arc::new(Completion { publishes: vec![reported], ..Arc::unwrap_or_clone(failed) });
         store.complete(completion).await.unwrap();
     }
     assert_eq!((state_of(store, 1).await, state_of(store, 2).await), (DeliveryState::Dead, DeliveryState::Blocked));
     assert_eq!(*seen.lock().unwrap(), vec![1, 3, 4]);
-    let said = store.published(1).await.unwrap();
-    assert_eq!(said.iter().map(|event| event.event.id.as_str()).collect::<Vec<_>>(), ["said-1", "said-2"]);
-    // What is over stays as it is, and so nothing more is said of it.
-    let again = vec![new_event("said-3", vec![])];
+    let reported = store.published(1).await.unwrap();
+    assert_eq!(reported.iter().map(|event| event.event.id.as_str()).collect::<Vec<_>>(), ["reported-1", "reported-2"]);
+    // Completing a finished delivery again changes nothing and stores no more runtime events.
+    let again = vec![new_event("reported-3", vec![])];
     store.complete(Arc::new(Completion { publishes: again, ..Arc::unwrap_or_clone(dead(1, 2)) })).await.unwrap();
     assert_eq!(store.totals().await.unwrap().events, 3);
 }
 
-async fn the_backlog_is_what_is_pending_by_where_it_came_in(store: &dyn Store) {
+async fn the_backlog_counts_pending_deliveries_by_origin(store: &dyn Store) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     let (ours, theirs) = (Origin::of("/shop/checkout"), Origin::of("/shop/inbox"));
     let from = |origin: Origin, new: NewEvent| NewEvent { lineage: Lineage { origin, ..new.lineage }, ..new };
@@ -215,7 +213,7 @@ async fn the_backlog_is_what_is_pending_by_where_it_came_in(store: &dyn Store) {
     let backlog = store.backlog();
     assert_eq!((backlog.total(), backlog.of(ours), backlog.of(theirs)), (amount(4), amount(3), amount(1)));
     assert_eq!(store.event(1).await.unwrap().unwrap().lineage.origin, ours);
-    store.complete(ending(1, 1, "retry", Verdict::RetryAt(NOW_MS))).await.unwrap();
+    store.complete(ended(1, 1, "retry", Verdict::RetryAt(NOW_MS))).await.unwrap();
     assert_eq!((backlog.total(), backlog.ended()), (amount(4), 0));
     store.complete(dead(1, 2)).await.unwrap();
     store.complete(done(2, 1)).await.unwrap();
@@ -226,11 +224,11 @@ async fn the_backlog_is_what_is_pending_by_where_it_came_in(store: &dyn Store) {
     assert_eq!(backlog.of(ours), amount(2));
 }
 
-async fn a_retry_is_due_when_its_time_has_come(store: &dyn Store) {
+async fn a_retry_is_due_at_its_time(store: &dyn Store) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     store.accept(vec![new_event("1", vec![to(f)]), new_event("2", vec![to(f)])], vec![]).await.unwrap();
-    store.complete(ending(1, 1, "retry", Verdict::RetryAt(NOW_MS + 50))).await.unwrap();
-    store.complete(ending(2, 1, "retry", Verdict::RetryAt(NOW_MS + 90))).await.unwrap();
+    store.complete(ended(1, 1, "retry", Verdict::RetryAt(NOW_MS + 50))).await.unwrap();
+    store.complete(ended(2, 1, "retry", Verdict::RetryAt(NOW_MS + 90))).await.unwrap();
     assert_eq!(ready_ids(store, f).await, Vec::<DeliveryId>::new());
     let (due, next) = store.due(f, Stream::Live, NOW_MS + 49, 10).await.unwrap();
     assert_eq!((due.len(), next), (0, Some(NOW_MS + 50)));
@@ -278,7 +276,7 @@ async fn many_dead_letters_are_redriven_by_one_call(store: &dyn Store) {
     assert_eq!(store.pending(), 600);
 }
 
-async fn one_key_runs_in_order_and_others_beside_it(store: &dyn Store) {
+async fn deliveries_of_one_key_run_in_order_and_other_keys_in_parallel(store: &dyn Store) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     let seen = watch_ready(store);
     let events = vec![
@@ -288,8 +286,8 @@ async fn one_key_runs_in_order_and_others_beside_it(store: &dyn Store) {
     ];
     store.accept(events, vec![]).await.unwrap();
     assert_eq!(ready_ids(store, f).await, vec![1, 3]);
-    // Through retries the head stays the head.
-    store.complete(ending(1, 1, "retry", Verdict::RetryAt(NOW_MS + 50))).await.unwrap();
+    // A retrying delivery stays the first of its key.
+    store.complete(ended(1, 1, "retry", Verdict::RetryAt(NOW_MS + 50))).await.unwrap();
     assert_eq!(state_of(store, 2).await, DeliveryState::Blocked);
     store.complete(done(1, 2)).await.unwrap();
     assert_eq!(ready_ids(store, f).await, vec![2, 3]);
@@ -299,7 +297,7 @@ async fn one_key_runs_in_order_and_others_beside_it(store: &dyn Store) {
     assert_eq!(ready_ids(store, f).await, vec![3, 4]);
 }
 
-async fn a_key_whose_head_died_parks_alone_until_a_person_decides(store: &dyn Store) {
+async fn a_dead_letter_blocks_only_its_own_key_until_redriven_or_purged(store: &dyn Store) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     let event = |id: &str, key: &str| new_event(id, vec![keyed(f, key)]);
     store
@@ -336,7 +334,7 @@ async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
 
 use replay::*;
 
-macro_rules! over_every_store {
+macro_rules! for_every_store {
     ($($behaviour:ident)*) => {
         mod memory_store { $(
             #[tokio::test]
@@ -356,32 +354,32 @@ macro_rules! over_every_store {
     };
 }
 
-over_every_store! {
+for_every_store! {
     functions_keep_their_ids
-    an_event_and_its_deliveries_are_kept_as_they_were_accepted
-    a_known_source_and_id_is_a_duplicate_and_owes_nothing
-    what_is_published_under_an_id_of_its_own_is_known_too
+    accepted_events_and_deliveries_read_back_unchanged
+    a_repeated_source_and_id_is_a_duplicate_without_deliveries
+    published_events_with_their_own_id_are_deduplicated
     marks_commit_with_their_events
     deliveries_are_announced_in_accept_order
-    what_is_settled_is_told_to_the_sink_with_what_it_made_ready
-    an_outcome_commits_with_what_was_published
-    a_failure_commits_with_what_is_said_of_it
-    the_backlog_is_what_is_pending_by_where_it_came_in
-    a_retry_is_due_when_its_time_has_come
+    the_sink_receives_settled_completions_with_deliveries_they_made_ready
+    an_outcome_commits_with_its_published_events
+    a_failure_commits_with_its_runtime_events
+    the_backlog_counts_pending_deliveries_by_origin
+    a_retry_is_due_at_its_time
     a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged
     many_dead_letters_are_redriven_by_one_call
-    one_key_runs_in_order_and_others_beside_it
-    a_key_whose_head_died_parks_alone_until_a_person_decides
+    deliveries_of_one_key_run_in_order_and_other_keys_in_parallel
+    a_dead_letter_blocks_only_its_own_key_until_redriven_or_purged
     events_are_listed_by_type_source_and_position
     a_replay_adds_deliveries_that_are_marked_and_counted
-    a_step_that_is_repeated_or_late_does_nothing
-    a_replay_keeps_the_order_of_a_key_and_never_blocks_live_ones
-    a_cancelled_replay_lets_go_what_did_not_start
-    retention_and_replays_do_not_get_in_each_others_way
+    a_repeated_or_late_replay_step_changes_nothing
+    a_replay_keeps_key_order_and_never_blocks_live_deliveries
+    a_cancelled_replay_purges_deliveries_that_did_not_start
+    retention_and_replays_work_together
     state_commits_with_its_outcome
-    what_another_changed_is_a_conflict_and_nothing_is_committed
-    a_list_of_keys_holds_until_one_comes_or_goes
+    a_read_changed_by_another_transaction_conflicts_and_commits_nothing
+    a_key_list_is_valid_until_a_key_is_created_or_deleted
     a_bucket_does_not_grow_past_its_quota
-    counts_of_many_at_once_are_exact
-    what_is_staged_is_seen_ahead_and_no_stale_read_is_staged
+    concurrent_counters_are_exact
+    staged_writes_are_visible_and_stale_reads_are_not_staged
 }

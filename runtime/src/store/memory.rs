@@ -1,4 +1,4 @@
-//! A store in memory, for tests and benches: the same promises but durability.
+//! An in-memory store for tests and benches, with all guarantees of the trait except durability.
 
 mod replays;
 mod retain;
@@ -17,45 +17,45 @@ use tokio::sync::watch;
 
 use self::state::Buckets;
 use super::backlog::Change;
-use super::judge::{Judged, Kept as _};
+use super::validate::{CommittedState as _, Validation};
 use super::{
-    Accepted, Answer, AttemptRecord, Backlog, CheckReport, CommitSink, Committed, Completed, Completion, Counts,
-    DEDUP_WINDOW, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, Mark, NewEvent,
-    NewReplay, ReadyDelivery, Removed, Replay, ReplayId, ReplayState, Result, Retention, Seq, Step, Store, StoredEvent,
-    Stream, Totals,
+    Accepted, AttemptRecord, Backlog, CheckReport, CommitSink, Committed, Completed, Completion, Counts, DEDUP_WINDOW,
+    DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, Mark, NewEvent, NewReplay,
+    ReadyDelivery, Removed, Replay, ReplayId, ReplayState, Result, Retention, Seq, Step, Store, StoreFuture,
+    StoredEvent, Stream, Totals,
 };
 use crate::clock::{Clock, UnixMs};
 use crate::state::{Entry, Keys, Place, Transaction, Usage};
 
-/// Everything in maps behind one lock.
+/// The store: maps behind one lock.
 pub struct MemoryStore {
-    state: Mutex<State>,
+    inner: Mutex<Inner>,
     newest: watch::Sender<Seq>,
     backlog: Backlog,
 }
 
-struct State {
+struct Inner {
     clock: Clock,
     functions: Vec<String>,
-    /// By their number, from 1; `None` when retention removed it, as with deliveries.
+    /// Indexed by position - 1; `None` after retention removed the event. The same holds for `deliveries`.
     events: Vec<Option<Row>>,
     dedup_window_ms: UnixMs,
-    /// The newest of each source and id.
+    /// The newest event of each source and id.
     by_id: HashSet<ById>,
     deliveries: Vec<Option<Delivery>>,
     published: HashMap<DeliveryId, Vec<Seq>>,
     ready: HashMap<(FunctionId, Stream), BTreeSet<DeliveryId>>,
     due: HashMap<(FunctionId, Stream), BTreeSet<(UnixMs, DeliveryId)>>,
-    /// Who of an order key, live or in a replay, is neither done nor purged.
+    /// Deliveries of each order key, live or of a replay, that are neither done nor purged.
     unfinished: HashMap<(FunctionId, Option<ReplayId>, String), BTreeSet<DeliveryId>>,
     replays: Vec<Replay>,
     marks: BTreeMap<(String, String), Vec<u8>>,
-    kept: Buckets,
+    buckets: Buckets,
     backlog: Change,
     owed: u64,
     replayed: u64,
     removed: Removed,
-    /// Deliveries that retention removed, by function: done and purged.
+    /// Deliveries that retention removed, by function: the number done and the number purged.
     removed_deliveries: HashMap<FunctionId, (u64, u64)>,
     sink: Option<CommitSink>,
 }
@@ -67,13 +67,13 @@ struct Row {
 }
 
 impl Row {
-    /// The deliveries that the event is owed.
+    /// Returns the ids of the event's live deliveries.
     fn deliveries(&self) -> std::ops::Range<DeliveryId> {
         self.first_delivery..self.first_delivery + self.owed as DeliveryId
     }
 }
 
-/// An event where only its source and id count.
+/// An event that compares and hashes by source and id only.
 struct ById(Arc<StoredEvent>);
 
 impl Hash for ById {
@@ -106,14 +106,14 @@ struct Delivery {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Creates an empty store with the default dedup window.
     pub fn new(clock: Clock) -> Self {
         Self::with(clock, DEDUP_WINDOW)
     }
 
-    /// The same, with the time in which a source and id are accepted once.
+    /// Creates an empty store with a given dedup window.
     pub fn with(clock: Clock, dedup_window: Duration) -> Self {
-        let state = State {
+        let inner = Inner {
             clock,
             dedup_window_ms: UnixMs::try_from(dedup_window.as_millis()).unwrap_or(UnixMs::MAX),
             functions: Vec::new(),
@@ -126,7 +126,7 @@ impl MemoryStore {
             unfinished: HashMap::new(),
             replays: Vec::new(),
             marks: BTreeMap::new(),
-            kept: Buckets::default(),
+            buckets: Buckets::default(),
             backlog: Change::default(),
             owed: 0,
             replayed: 0,
@@ -134,59 +134,59 @@ impl MemoryStore {
             removed_deliveries: HashMap::new(),
             sink: None,
         };
-        Self { state: Mutex::new(state), newest: watch::channel(0).0, backlog: Backlog::default() }
+        Self { inner: Mutex::new(inner), newest: watch::channel(0).0, backlog: Backlog::default() }
     }
 
-    /// Has the store say that so many deliveries are owed.
+    /// Sets the number of pending deliveries.
     #[cfg(test)]
     pub(crate) fn set_pending(&self, pending: u64) {
         self.backlog.set(pending);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write<T>(&self, apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> T) -> Answer<T> {
-        self.write_and_settle(|state, ready| (apply(state, ready), Vec::new()))
+    fn write<T>(&self, apply: impl FnOnce(&mut Inner, &mut Vec<DeliveryId>) -> T) -> StoreFuture<T> {
+        self.write_and_settle(|inner, ready| (apply(inner, ready), Vec::new()))
     }
 
-    /// Applies a write and tells the sink what it brought about, in commit order: under the lock.
+    /// Applies a write and passes its effects to the sink while holding the lock, which keeps commit order.
     fn write_and_settle<T>(
         &self,
-        apply: impl FnOnce(&mut State, &mut Vec<DeliveryId>) -> (T, Vec<(Arc<Completion>, Result<Completed>)>),
-    ) -> Answer<T> {
-        let mut state = self.lock();
-        let before = state.events.len() as Seq;
+        apply: impl FnOnce(&mut Inner, &mut Vec<DeliveryId>) -> (T, Vec<(Arc<Completion>, Result<Completed>)>),
+    ) -> StoreFuture<T> {
+        let mut inner = self.lock();
+        let before = inner.events.len() as Seq;
         let mut ready = Vec::new();
-        let (result, settled) = apply(&mut state, &mut ready);
-        self.backlog.apply(&mut state.backlog);
+        let (result, settled) = apply(&mut inner, &mut ready);
+        self.backlog.apply(&mut inner.backlog);
         if (!ready.is_empty() || !settled.is_empty())
-            && let Some(sink) = &state.sink
+            && let Some(sink) = &inner.sink
         {
-            let ready = ready.into_iter().filter_map(|id| state.ready_delivery(id)).collect();
+            let ready = ready.into_iter().filter_map(|id| inner.ready_delivery(id)).collect();
             sink(Committed { ready, settled });
         }
-        let newest = state.events.len() as Seq;
-        drop(state);
+        let newest = inner.events.len() as Seq;
+        drop(inner);
         if newest != before {
             self.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
         }
-        Answer::now(Ok(result))
+        StoreFuture::ready(Ok(result))
     }
 }
 
-fn answer<T>(value: T) -> Answer<T> {
-    Answer::now(Ok(value))
+fn ready<T>(value: T) -> StoreFuture<T> {
+    StoreFuture::ready(Ok(value))
 }
 
-/// Positions and names count from 1.
+/// Converts a position or id, which count from 1, to an index.
 fn index(id: i64) -> usize {
     usize::try_from(id - 1).unwrap_or(usize::MAX)
 }
 
 impl Store for MemoryStore {
-    fn register(&self, names: Vec<String>) -> Answer<Vec<FunctionId>> {
+    fn register(&self, names: Vec<String>) -> StoreFuture<Vec<FunctionId>> {
         let functions = &mut self.lock().functions;
         let ids = names.into_iter().map(|name| {
             let known = functions.iter().position(|f| *f == name).unwrap_or_else(|| {
@@ -195,71 +195,71 @@ impl Store for MemoryStore {
             });
             known as FunctionId + 1
         });
-        answer(ids.collect())
+        ready(ids.collect())
     }
 
     fn on_commit(&self, sink: CommitSink) {
         self.lock().sink = Some(sink);
     }
 
-    fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> Answer<Vec<Accepted>> {
-        self.write(|state, ready| {
+    fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>> {
+        self.write(|inner, ready| {
             for Mark { scope, key, value } in marks {
                 match value {
-                    Some(value) => state.marks.insert((scope, key), value),
-                    None => state.marks.remove(&(scope, key)),
+                    Some(value) => inner.marks.insert((scope, key), value),
+                    None => inner.marks.remove(&(scope, key)),
                 };
             }
-            events.into_iter().map(|new| state.insert(new, ready)).collect()
+            events.into_iter().map(|new| inner.insert(new, ready)).collect()
         })
     }
 
-    fn complete(&self, completion: Arc<Completion>) -> Answer<Completed> {
-        self.write(|state, ready| state.complete(&completion, ready))
+    fn complete(&self, completion: Arc<Completion>) -> StoreFuture<Completed> {
+        self.write(|inner, ready| inner.complete(&completion, ready))
     }
 
-    fn settle(&self, completion: Arc<Completion>) -> Answer<()> {
-        self.write_and_settle(|state, ready| {
-            let completed = state.complete(&completion, ready);
+    fn settle(&self, completion: Arc<Completion>) -> StoreFuture<()> {
+        self.write_and_settle(|inner, ready| {
+            let completed = inner.complete(&completion, ready);
             ((), vec![(completion, Ok(completed))])
         })
     }
 
-    fn redrive(&self, which: DeadFilter) -> Answer<u64> {
-        self.write(|state, ready| state.redrive(&which, ready))
+    fn redrive(&self, which: DeadFilter) -> StoreFuture<u64> {
+        self.write(|inner, ready| inner.redrive(&which, ready))
     }
 
-    fn purge(&self, which: DeadFilter) -> Answer<u64> {
-        self.write(|state, ready| state.purge(&which, ready))
+    fn purge(&self, which: DeadFilter) -> StoreFuture<u64> {
+        self.write(|inner, ready| inner.purge(&which, ready))
     }
 
-    fn retain(&self, retention: Retention) -> Answer<u64> {
-        self.write(|state, _| state.retain(retention))
+    fn retain(&self, retention: Retention) -> StoreFuture<u64> {
+        self.write(|inner, _| inner.retain(retention))
     }
 
-    fn start_replay(&self, new: NewReplay) -> Answer<ReplayId> {
-        self.write(|state, _| state.start_replay(new))
+    fn start_replay(&self, new: NewReplay) -> StoreFuture<ReplayId> {
+        self.write(|inner, _| inner.start_replay(new))
     }
 
-    fn advance_replay(&self, replay: ReplayId, step: Step) -> Answer<bool> {
-        self.write(|state, ready| state.advance_replay(replay, step, ready))
+    fn advance_replay(&self, replay: ReplayId, step: Step) -> StoreFuture<bool> {
+        self.write(|inner, ready| inner.advance_replay(replay, step, ready))
     }
 
-    fn turn_replay(&self, replay: ReplayId, from: &'static [ReplayState], to: ReplayState) -> Answer<bool> {
-        self.write(|state, _| state.turn_replay(replay, from, to))
+    fn transition_replay(&self, replay: ReplayId, from: &'static [ReplayState], to: ReplayState) -> StoreFuture<bool> {
+        self.write(|inner, _| inner.transition_replay(replay, from, to))
     }
 
-    fn drop_replay(&self, replay: ReplayId, but_for: Vec<DeliveryId>) -> Answer<u64> {
-        self.write(|state, _| state.drop_replay(replay, &but_for))
+    fn purge_replay(&self, replay: ReplayId, except: Vec<DeliveryId>) -> StoreFuture<u64> {
+        self.write(|inner, _| inner.purge_replay(replay, &except))
     }
 
-    fn replays(&self) -> Answer<Vec<Replay>> {
-        let state = self.lock();
-        answer((1..).map_while(|id| state.replay(id)).collect())
+    fn replays(&self) -> StoreFuture<Vec<Replay>> {
+        let inner = self.lock();
+        ready((1..).map_while(|id| inner.replay(id)).collect())
     }
 
-    fn replay(&self, id: ReplayId) -> Answer<Option<Replay>> {
-        answer(self.lock().replay(id))
+    fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>> {
+        ready(self.lock().replay(id))
     }
 
     fn ready(
@@ -268,10 +268,10 @@ impl Store for MemoryStore {
         stream: Stream,
         after: DeliveryId,
         limit: usize,
-    ) -> Answer<Vec<ReadyDelivery>> {
-        let state = self.lock();
-        let ids = state.ready.get(&(function, stream)).into_iter().flat_map(|ids| ids.range(after + 1..)).take(limit);
-        answer(ids.filter_map(|id| state.ready_delivery(*id)).collect())
+    ) -> StoreFuture<Vec<ReadyDelivery>> {
+        let inner = self.lock();
+        let ids = inner.ready.get(&(function, stream)).into_iter().flat_map(|ids| ids.range(after + 1..)).take(limit);
+        ready(ids.filter_map(|id| inner.ready_delivery(*id)).collect())
     }
 
     fn due(
@@ -280,72 +280,72 @@ impl Store for MemoryStore {
         stream: Stream,
         now_ms: UnixMs,
         limit: usize,
-    ) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {
-        let state = self.lock();
-        let all = || state.due.get(&(function, stream)).into_iter().flatten();
+    ) -> StoreFuture<(Vec<ReadyDelivery>, Option<UnixMs>)> {
+        let inner = self.lock();
+        let all = || inner.due.get(&(function, stream)).into_iter().flatten();
         let ids: Vec<_> = all().take_while(|(due_ms, _)| *due_ms <= now_ms).take(limit).collect();
         let next = all().nth(ids.len()).map(|(due_ms, _)| *due_ms);
-        answer((ids.into_iter().filter_map(|(_, id)| state.ready_delivery(*id)).collect(), next))
+        ready((ids.into_iter().filter_map(|(_, id)| inner.ready_delivery(*id)).collect(), next))
     }
 
-    fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
-        answer(self.lock().kept.get(bucket, key))
+    fn state(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>> {
+        ready(self.lock().buckets.get(bucket, key))
     }
 
-    /// Nothing is between being settled and being committed.
-    fn state_ahead(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
+    /// Settling commits at once, so there are never staged writes.
+    fn state_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>> {
         self.state(bucket, key)
     }
 
     fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place> {
-        match self.lock().kept.judge(transaction) {
-            Judged::Conflict(place) => Err(place),
-            Judged::Stands(_) | Judged::OverQuota(_) => Ok(()),
+        match self.lock().buckets.validate(transaction) {
+            Validation::Conflict(place) => Err(place),
+            Validation::Valid(_) | Validation::OverQuota(_) => Ok(()),
         }
     }
 
-    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys> {
-        answer(self.lock().kept.keys(bucket, after, limit))
+    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> StoreFuture<Keys> {
+        ready(self.lock().buckets.keys(bucket, after, limit))
     }
 
     fn state_usage(&self, bucket: &str) -> Usage {
-        self.lock().kept.bucket(bucket).usage
+        self.lock().buckets.bucket(bucket).usage
     }
 
     fn state_buckets(&self) -> BTreeMap<String, Usage> {
-        self.lock().kept.usages()
+        self.lock().buckets.usages()
     }
 
-    fn state_write(&self, changes: Transaction) -> Answer<u64> {
-        self.write(|state, _| match state.kept.judge(&changes) {
-            Judged::Stands(stands) => {
-                let existed = stands.existed;
-                state.kept.apply(&changes, stands);
+    fn state_write(&self, changes: Transaction) -> StoreFuture<u64> {
+        self.write(|inner, _| match inner.buckets.validate(&changes) {
+            Validation::Valid(valid) => {
+                let existed = valid.existed;
+                inner.buckets.apply(&changes, valid);
                 existed
             }
-            // A person's changes were not read before and have no quota.
-            Judged::Conflict(_) | Judged::OverQuota(_) => 0,
+            // Never reached: a user's changes read nothing and have no quota.
+            Validation::Conflict(_) | Validation::OverQuota(_) => 0,
         })
     }
 
-    fn marks(&self, scope: String) -> Answer<BTreeMap<String, Vec<u8>>> {
-        let state = self.lock();
-        let of_scope = state.marks.iter().filter(|((s, _), _)| *s == scope);
-        answer(of_scope.map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    fn marks(&self, scope: String) -> StoreFuture<BTreeMap<String, Vec<u8>>> {
+        let inner = self.lock();
+        let of_scope = inner.marks.iter().filter(|((s, _), _)| *s == scope);
+        ready(of_scope.map(|((_, key), value)| (key.clone(), value.clone())).collect())
     }
 
-    fn event(&self, seq: Seq) -> Answer<Option<StoredEvent>> {
-        answer(self.lock().event(seq).map(|row| (*row.stored).clone()))
+    fn event(&self, seq: Seq) -> StoreFuture<Option<StoredEvent>> {
+        ready(self.lock().event(seq).map(|row| (*row.stored).clone()))
     }
 
-    fn find(&self, id: String) -> Answer<Vec<Seq>> {
-        let state = self.lock();
-        let found = state.events.iter().flatten().rev().filter(|row| row.stored.event.id == id);
-        answer(found.map(|row| row.stored.seq).take(10).collect())
+    fn find(&self, id: String) -> StoreFuture<Vec<Seq>> {
+        let inner = self.lock();
+        let found = inner.events.iter().flatten().rev().filter(|row| row.stored.event.id == id);
+        ready(found.map(|row| row.stored.seq).take(10).collect())
     }
 
-    fn events(&self, filter: EventFilter) -> Answer<Vec<StoredEvent>> {
-        let state = self.lock();
+    fn events(&self, filter: EventFilter) -> StoreFuture<Vec<StoredEvent>> {
+        let inner = self.lock();
         let wanted = |e: &&Arc<StoredEvent>| {
             filter.after.is_none_or(|after| e.seq > after)
                 && filter.before.is_none_or(|before| e.seq < before)
@@ -357,55 +357,55 @@ impl Store for MemoryStore {
                     None => e.event.type_ == *t,
                 })
         };
-        let all = state.events.iter().flatten().map(|row| &row.stored);
+        let all = inner.events.iter().flatten().map(|row| &row.stored);
         let mut found: Vec<StoredEvent> = if filter.after.is_some() {
             all.filter(wanted).take(filter.limit).map(|e| (**e).clone()).collect()
         } else {
             all.rev().filter(wanted).take(filter.limit).map(|e| (**e).clone()).collect()
         };
         found.sort_by_key(|e| e.seq);
-        answer(found)
+        ready(found)
     }
 
-    fn deliveries(&self, event: Seq) -> Answer<Vec<DeliveryRecord>> {
-        let state = self.lock();
-        let Some(row) = state.event(event) else { return answer(Vec::new()) };
-        answer(row.deliveries().chain(state.replayed(event)).filter_map(|id| state.record(id)).collect())
+    fn deliveries(&self, event: Seq) -> StoreFuture<Vec<DeliveryRecord>> {
+        let inner = self.lock();
+        let Some(row) = inner.event(event) else { return ready(Vec::new()) };
+        ready(row.deliveries().chain(inner.replayed(event)).filter_map(|id| inner.record(id)).collect())
     }
 
-    fn delivery(&self, id: DeliveryId) -> Answer<Option<DeliveryRecord>> {
-        answer(self.lock().record(id))
+    fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<DeliveryRecord>> {
+        ready(self.lock().record(id))
     }
 
-    fn published(&self, delivery: DeliveryId) -> Answer<Vec<StoredEvent>> {
-        let state = self.lock();
-        let found = state.published.get(&delivery).into_iter().flatten();
-        answer(found.filter_map(|seq| state.event(*seq)).map(|row| (*row.stored).clone()).collect())
+    fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<StoredEvent>> {
+        let inner = self.lock();
+        let found = inner.published.get(&delivery).into_iter().flatten();
+        ready(found.filter_map(|seq| inner.event(*seq)).map(|row| (*row.stored).clone()).collect())
     }
 
-    fn dead(&self, which: DeadFilter, limit: usize) -> Answer<Vec<DeliveryRecord>> {
-        let state = self.lock();
-        answer(state.dead(&which).take(limit).filter_map(|id| state.record(id)).collect())
+    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<DeliveryRecord>> {
+        let inner = self.lock();
+        ready(inner.dead(&which).take(limit).filter_map(|id| inner.record(id)).collect())
     }
 
-    fn totals(&self) -> Answer<Totals> {
-        answer(self.lock().totals())
+    fn totals(&self) -> StoreFuture<Totals> {
+        ready(self.lock().totals())
     }
 
-    fn size_bytes(&self) -> Answer<u64> {
-        answer(0)
+    fn size_bytes(&self) -> StoreFuture<u64> {
+        ready(0)
     }
 
-    fn check(&self) -> Answer<CheckReport> {
+    fn check(&self) -> StoreFuture<CheckReport> {
         let totals = self.lock().totals();
         let counted: u64 = totals.functions.values().map(Counts::total).sum();
         let due = totals.owed + totals.replayed;
         let problems = if counted == due {
             Vec::new()
         } else {
-            vec![format!("{due} deliveries are owed or replayed, and {counted} are there")]
+            vec![format!("{due} deliveries are owed or replayed, but {counted} are stored")]
         };
-        answer(CheckReport { totals, problems })
+        ready(CheckReport { totals, problems })
     }
 
     fn newest(&self) -> watch::Receiver<Seq> {
@@ -424,7 +424,7 @@ impl Store for MemoryStore {
         "memory"
     }
 
-    fn close(&self) -> Answer<()> {
-        answer(())
+    fn close(&self) -> StoreFuture<()> {
+        ready(())
     }
 }

@@ -1,8 +1,8 @@
-//! Replays: stored events that are offered again.
+//! Replays: stored events offered again.
 
 use super::*;
 
-/// Stores as many events, each owed to the function and done.
+/// Stores `count` events, each with one delivery that is done.
 async fn history(store: &dyn Store, count: i64, new: impl Fn(FunctionId) -> NewDelivery) -> FunctionId {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     for n in 1..=count {
@@ -16,7 +16,7 @@ async fn start(store: &dyn Store, until: Seq) -> ReplayId {
     store.start_replay(NewReplay { filter: "{}".into(), after: 0, until }).await.unwrap()
 }
 
-/// What a runner would offer of these events.
+/// Builds the step that a replay runner would offer for these events.
 async fn step(store: &dyn Store, events: &[Seq], new: &NewDelivery) -> Step {
     let mut offers = Vec::new();
     for seq in events {
@@ -37,11 +37,11 @@ pub(super) async fn a_replay_adds_deliveries_that_are_marked_and_counted(store: 
         [(4, 1, Some(id)), (5, 2, Some(id))]
     );
     assert!(store.ready(f, Stream::Live, 0, 10).await.unwrap().is_empty());
-    // The event has them beside its own.
+    // The event lists these deliveries after its own.
     let of_event: Vec<_> = store.deliveries(1).await.unwrap().iter().map(|d| (d.id, d.replay)).collect();
     assert_eq!(of_event, [(1, None), (4, Some(id))]);
 
-    store.complete(ending(4, 1, "retry", Verdict::RetryAt(NOW_MS + 5))).await.unwrap();
+    store.complete(ended(4, 1, "retry", Verdict::RetryAt(NOW_MS + 5))).await.unwrap();
     assert_eq!(store.due(f, Stream::Replay, NOW_MS + 5, 10).await.unwrap().0[0].id, 4);
     assert!(store.due(f, Stream::Live, NOW_MS + 5, 10).await.unwrap().0.is_empty());
     store.complete(done(4, 2)).await.unwrap();
@@ -52,13 +52,13 @@ pub(super) async fn a_replay_adds_deliveries_that_are_marked_and_counted(store: 
     let report = store.check().await.unwrap();
     assert_eq!((report.totals.owed, report.totals.replayed, report.problems), (3, 2, vec![]));
     assert_eq!(store.totals().await.unwrap(), report.totals);
-    // What it made of its dead letters is its own.
+    // A redriven dead letter still belongs to the replay.
     store.redrive(DeadFilter::All).await.unwrap();
     assert_eq!(store.replay(id).await.unwrap().unwrap().deliveries.ready, 1);
     assert_eq!(store.replays().await.unwrap().len(), 1);
 }
 
-pub(super) async fn a_step_that_is_repeated_or_late_does_nothing(store: &dyn Store) {
+pub(super) async fn a_repeated_or_late_replay_step_changes_nothing(store: &dyn Store) {
     let f = history(store, 3, to).await;
     let id = start(store, 3).await;
     let first = step(store, &[1, 2], &to(f)).await;
@@ -66,15 +66,17 @@ pub(super) async fn a_step_that_is_repeated_or_late_does_nothing(store: &dyn Sto
     assert!(!store.advance_replay(id, first.clone()).await.unwrap());
     assert!(!store.advance_replay(id + 1, first).await.unwrap());
     let last = step(store, &[3], &to(f)).await;
-    assert!(store.turn_replay(id, &[ReplayState::Running], ReplayState::Paused).await.unwrap());
+    assert!(store.transition_replay(id, &[ReplayState::Running], ReplayState::Paused).await.unwrap());
     assert!(!store.advance_replay(id, last.clone()).await.unwrap());
-    assert!(!store.turn_replay(id, &[ReplayState::Running], ReplayState::Cancelled).await.unwrap());
-    assert!(store.turn_replay(id, &[ReplayState::Running, ReplayState::Paused], ReplayState::Running).await.unwrap());
+    assert!(!store.transition_replay(id, &[ReplayState::Running], ReplayState::Cancelled).await.unwrap());
+    assert!(
+        store.transition_replay(id, &[ReplayState::Running, ReplayState::Paused], ReplayState::Running).await.unwrap()
+    );
     assert!(store.advance_replay(id, last).await.unwrap());
     assert_eq!(store.pending(), 3);
 }
 
-pub(super) async fn a_replay_keeps_the_order_of_a_key_and_never_blocks_live_ones(store: &dyn Store) {
+pub(super) async fn a_replay_keeps_key_order_and_never_blocks_live_deliveries(store: &dyn Store) {
     let f = history(store, 3, |f| keyed(f, "ada")).await;
     store.accept(vec![new_event("live 1", vec![keyed(f, "ada")])], vec![]).await.unwrap();
     let (one, other) = (start(store, 3).await, start(store, 3).await);
@@ -85,7 +87,7 @@ pub(super) async fn a_replay_keeps_the_order_of_a_key_and_never_blocks_live_ones
         store.ready(f, Stream::Replay, 0, 10).await.unwrap().iter().map(|d| d.id).collect()
     };
     assert_eq!((ready_ids(store, f).await, replays().await), (vec![4], vec![5, 8]));
-    // A replay that died parks its own chain and nobody else's.
+    // A dead letter of a replay blocks only that replay's chain.
     store.complete(dead(5, 1)).await.unwrap();
     store.complete(done(8, 1)).await.unwrap();
     assert_eq!(replays().await, vec![9]);
@@ -96,12 +98,12 @@ pub(super) async fn a_replay_keeps_the_order_of_a_key_and_never_blocks_live_ones
     assert_eq!(replays().await, vec![6, 9]);
 }
 
-pub(super) async fn a_cancelled_replay_lets_go_what_did_not_start(store: &dyn Store) {
+pub(super) async fn a_cancelled_replay_purges_deliveries_that_did_not_start(store: &dyn Store) {
     let f = history(store, 600, |f| keyed(f, "ada")).await;
     let id = start(store, 600).await;
     let events: Vec<Seq> = (1..=600).collect();
     store.advance_replay(id, step(store, &events, &keyed(f, "ada")).await).await.unwrap();
-    assert_eq!(store.drop_replay(id, vec![601]).await.unwrap(), 599);
+    assert_eq!(store.purge_replay(id, vec![601]).await.unwrap(), 599);
     assert_eq!((store.pending(), state_of(store, 602).await), (1, DeliveryState::Purged));
     assert_eq!(store.delivery(602).await.unwrap().unwrap().cause.as_deref(), Some(Replay::CANCELLED));
     store.complete(done(601, 1)).await.unwrap();
@@ -110,19 +112,19 @@ pub(super) async fn a_cancelled_replay_lets_go_what_did_not_start(store: &dyn St
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
 }
 
-pub(super) async fn retention_and_replays_do_not_get_in_each_others_way(store: &dyn Store) {
+pub(super) async fn retention_and_replays_work_together(store: &dyn Store) {
     let f = history(store, 4, to).await;
     let id = start(store, 4).await;
     let all = step(store, &[1, 2, 3, 4], &to(f)).await;
     let first = Step { position: 2, offers: all.offers[..2].to_vec() };
     store.advance_replay(id, first).await.unwrap();
     store.complete(done(5, 1)).await.unwrap();
-    // 1 is over with its replay, 2 is not, 3 and 4 are.
+    // Event 1 is finished including its replay, event 2 is not, events 3 and 4 are.
     let everything = Retention { age: std::time::Duration::ZERO, bytes: 0 };
     assert_eq!(store.retain(everything).await.unwrap(), 3);
     let removed = store.totals().await.unwrap().removed;
     assert_eq!((removed.events, removed.owed, removed.replayed), (3, 3, 1));
-    // What is gone is not offered, and nothing waits for what is gone.
+    // Removed events are not offered, and no delivery waits for them.
     store.advance_replay(id, Step { position: 4, offers: all.offers[2..].to_vec() }).await.unwrap();
     assert_eq!((store.pending(), store.replay(id).await.unwrap().unwrap().events), (1, 2));
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());

@@ -1,4 +1,4 @@
-//! State: transactions, judged at their commit.
+//! State transactions, validated at their commit.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ fn transaction(keys: Vec<Touched>) -> Transaction {
     Transaction { keys, ..Transaction::default() }
 }
 
-/// The end of a delivery's attempt that is done, with this state.
+/// Completes a delivery as done, with this state transaction.
 fn with(delivery: DeliveryId, state: Transaction) -> Arc<Completion> {
     Arc::new(Completion { state, ..Arc::unwrap_or_clone(done(delivery, 1)) })
 }
@@ -30,8 +30,8 @@ fn conflict_at(key: Option<&str>) -> Completed {
     Completed::Conflict(Place { bucket: BUCKET.into(), key: key.map(Into::into) })
 }
 
-/// Stores as many events, each owed to one function; their deliveries count from 1.
-async fn owe(store: &dyn Store, count: usize) {
+/// Stores `count` events, each with a delivery to one function; the delivery ids count from 1.
+async fn accept_events(store: &dyn Store, count: usize) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     let events = (1..=count).map(|n| new_event(&n.to_string(), vec![to(f)]));
     store.accept(events.collect(), vec![]).await.unwrap();
@@ -47,7 +47,7 @@ async fn write(store: &dyn Store, key: &str, change: Option<Change>) -> u64 {
 }
 
 pub(super) async fn state_commits_with_its_outcome(store: &dyn Store) {
-    owe(store, 2).await;
+    accept_events(store, 2).await;
     assert_eq!(value(store, "k").await, None);
     let both = vec![touched("k", Some(0), set("1")), touched("other", None, set("x"))];
     assert_eq!(store.complete(with(1, transaction(both))).await.unwrap(), Completed::Committed);
@@ -62,8 +62,8 @@ pub(super) async fn state_commits_with_its_outcome(store: &dyn Store) {
     assert_eq!(store.state_buckets(), BTreeMap::from([(BUCKET.to_owned(), Usage { keys: 1, bytes: 3 })]));
 }
 
-pub(super) async fn what_another_changed_is_a_conflict_and_nothing_is_committed(store: &dyn Store) {
-    owe(store, 3).await;
+pub(super) async fn a_read_changed_by_another_transaction_conflicts_and_commits_nothing(store: &dyn Store) {
+    accept_events(store, 3).await;
     store.complete(with(1, transaction(vec![touched("k", Some(0), set("1"))]))).await.unwrap();
     let keys = vec![touched("other", None, set("x")), touched("k", Some(0), set("2"))];
     let mut stale = Arc::unwrap_or_clone(with(2, transaction(keys)));
@@ -74,7 +74,7 @@ pub(super) async fn what_another_changed_is_a_conflict_and_nothing_is_committed(
     assert!(store.published(2).await.unwrap().is_empty());
     assert!(store.delivery(2).await.unwrap().unwrap().attempts.is_empty());
 
-    // A key that was removed and made again is another one.
+    // A key that was deleted and created again has another version.
     let (_, version) = value(store, "k").await.unwrap();
     write(store, "k", Some(Change::Delete)).await;
     write(store, "k", set("1")).await;
@@ -83,18 +83,18 @@ pub(super) async fn what_another_changed_is_a_conflict_and_nothing_is_committed(
     let (_, version) = value(store, "k").await.unwrap();
     let read = transaction(vec![touched("k", Some(version), None)]);
     assert_eq!(store.complete(with(2, read)).await.unwrap(), Completed::Committed);
-    // Repeated: it was committed, whatever has changed since.
+    // A repeated completion succeeds, whatever has changed since it was committed.
     assert_eq!(store.complete(stale).await.unwrap(), Completed::Committed);
     assert_eq!(value(store, "k").await.unwrap().0, "1");
-    // One that is given up for what it read is judged too.
+    // A completion that ends in a dead letter is validated too.
     let mut given_up = Arc::unwrap_or_clone(dead(3, 1));
     given_up.state = transaction(vec![touched("k", Some(0), None)]);
     assert_eq!(store.complete(Arc::new(given_up)).await.unwrap(), conflict_at(Some("k")));
     assert_eq!(state_of(store, 3).await, DeliveryState::Ready);
 }
 
-pub(super) async fn a_list_of_keys_holds_until_one_comes_or_goes(store: &dyn Store) {
-    owe(store, 4).await;
+pub(super) async fn a_key_list_is_valid_until_a_key_is_created_or_deleted(store: &dyn Store) {
+    accept_events(store, 4).await;
     write(store, "b", set("1")).await;
     let listed = async || store.state_keys(BUCKET, None, 10).await.unwrap();
     let first = listed().await;
@@ -106,7 +106,7 @@ pub(super) async fn a_list_of_keys_holds_until_one_comes_or_goes(store: &dyn Sto
     assert_eq!(store.complete(with(2, read(first.version))).await.unwrap(), conflict_at(None));
     let second = listed().await;
     assert_eq!(second.keys, ["a", "b"]);
-    // Whoever lists and adds a key is alone in that, too.
+    // Listing the keys and adding one conflicts as well.
     let adds = |version| Transaction { keys: vec![touched("c", None, set("1"))], ..read(version) };
     assert_eq!(store.complete(with(2, adds(second.version))).await.unwrap(), Completed::Committed);
     assert_eq!(store.complete(with(3, adds(second.version))).await.unwrap(), conflict_at(None));
@@ -119,7 +119,7 @@ pub(super) async fn a_list_of_keys_holds_until_one_comes_or_goes(store: &dyn Sto
 }
 
 pub(super) async fn a_bucket_does_not_grow_past_its_quota(store: &dyn Store) {
-    owe(store, 4).await;
+    accept_events(store, 4).await;
     let quota = Quota { keys: 2, bytes: 8 };
     let limited = |keys| Transaction { quota, ..transaction(keys) };
     let two = limited(vec![touched("a", None, set("1")), touched("b", None, set("1"))]);
@@ -130,7 +130,7 @@ pub(super) async fn a_bucket_does_not_grow_past_its_quota(store: &dyn Store) {
     assert!(matches!(&large, Completed::OverQuota(why) if why.contains("9 bytes")), "{large:?}");
     assert_eq!((value(store, "c").await, value(store, "a").await.unwrap().0), (None, "1".to_owned()));
     assert_eq!(state_of(store, 2).await, DeliveryState::Ready);
-    // One for the other fits; a person has no quota, and what is over it may shrink.
+    // Replacing one key by another fits. A user's write has no quota, and a bucket over its quota may shrink.
     let swap = vec![touched("a", None, Some(Change::Delete)), touched("c", None, set("1234"))];
     assert_eq!(store.complete(with(2, limited(swap))).await.unwrap(), Completed::Committed);
     write(store, "large", set("1234567890")).await;
@@ -139,18 +139,18 @@ pub(super) async fn a_bucket_does_not_grow_past_its_quota(store: &dyn Store) {
     assert_eq!(store.state_usage(BUCKET), Usage { keys: 3, bytes: 2 + 5 + 6 });
 }
 
-/// Deliveries that all count on a few keys at once, each again until it commits.
-pub(super) async fn counts_of_many_at_once_are_exact(store: &dyn Store) {
+/// Deliveries that increment a few counters concurrently, each rerun until it commits.
+pub(super) async fn concurrent_counters_are_exact(store: &dyn Store) {
     const DELIVERIES: usize = 400;
     const KEYS: usize = 5;
-    owe(store, DELIVERIES).await;
+    accept_events(store, DELIVERIES).await;
     let count = async |delivery: usize| {
         let key = format!("k{}", delivery % KEYS);
         let mut conflicts = 0;
         loop {
             let found = value(store, &key).await;
             let (number, version) = found.map_or((0, 0), |(text, version)| (text.parse::<u64>().unwrap(), version));
-            // Now and then a key goes, with its count noted beside.
+            // At 30 the counter is deleted, and its count is added to a second key.
             let change = if number >= 30 { Some(Change::Delete) } else { set(&(number + 1).to_string()) };
             let mut keys = vec![touched(&key, Some(version), change)];
             if number >= 30 {
@@ -176,32 +176,33 @@ pub(super) async fn counts_of_many_at_once_are_exact(store: &dyn Store) {
     assert_eq!(held, store.state_keys(BUCKET, None, 100).await.unwrap().keys.len());
 }
 
-pub(super) async fn what_is_staged_is_seen_ahead_and_no_stale_read_is_staged(store: &dyn Store) {
-    owe(store, 3).await;
-    let (told, mut tellings) = tokio::sync::mpsc::unbounded_channel();
-    store.on_commit(Box::new(move |commit| drop(told.send(commit))));
-    let ahead = async |key: &str| store.state_ahead(BUCKET, key).await.unwrap().map_or(0, |entry| entry.version);
-    // Each reads what the one before it staged, without waiting for a commit.
+pub(super) async fn staged_writes_are_visible_and_stale_reads_are_not_staged(store: &dyn Store) {
+    accept_events(store, 3).await;
+    let (sender, mut commits) = tokio::sync::mpsc::unbounded_channel();
+    store.on_commit(Box::new(move |commit| drop(sender.send(commit))));
+    let with_staged =
+        async |key: &str| store.state_with_staged(BUCKET, key).await.unwrap().map_or(0, |entry| entry.version);
+    // Each delivery reads the staged write of the one before, without waiting for its commit.
     for delivery in 1..=2 {
-        let mut state = transaction(vec![touched("k", Some(ahead("k").await), set(&delivery.to_string()))]);
+        let mut state = transaction(vec![touched("k", Some(with_staged("k").await), set(&delivery.to_string()))]);
         store.stage(&mut state).unwrap();
         store.settle(with(delivery, state)).await.unwrap();
     }
     let mut settled = 0;
     while settled < 2 {
-        for (completion, result) in tellings.recv().await.unwrap().settled {
+        for (completion, result) in commits.recv().await.unwrap().settled {
             assert_eq!((completion.delivery, result.unwrap()), (settled + 1, Completed::Committed));
             settled += 1;
         }
     }
     let (text, version) = value(store, "k").await.unwrap();
-    assert_eq!((text.as_str(), ahead("k").await), ("2", version));
+    assert_eq!((text.as_str(), with_staged("k").await), ("2", version));
     let mut stale = transaction(vec![touched("k", Some(version + 1), set("3"))]);
     assert_eq!(store.stage(&mut stale), Err(Place { bucket: BUCKET.into(), key: Some("k".into()) }));
-    // What is refused at its commit is not seen any more.
+    // A staged write ends when its commit is rejected.
     let mut state =
         Transaction { quota: Quota { keys: 1, bytes: 9 }, ..transaction(vec![touched("x", Some(0), set("1"))]) };
     store.stage(&mut state).unwrap();
     assert!(matches!(store.complete(with(3, state)).await.unwrap(), Completed::OverQuota(_)));
-    assert_eq!(ahead("x").await, 0);
+    assert_eq!(with_staged("x").await, 0);
 }

@@ -1,4 +1,4 @@
-//! What time changes: the dedup window and retention. These tests move the clock.
+//! The dedup window and retention; these tests move the clock.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::*;
 const WINDOW_MS: UnixMs = 60_000;
 const WINDOW: Duration = Duration::from_millis(WINDOW_MS as u64);
 
-async fn an_id_is_free_again_when_the_dedup_window_is_over(store: &dyn Store, now_ms: &AtomicI64) {
+async fn an_id_is_accepted_again_when_its_dedup_window_ends(store: &dyn Store, now_ms: &AtomicI64) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     let offer = async || store.accept(vec![new_event("1", vec![to(f)])], vec![]).await.unwrap()[0];
     assert_eq!(offer().await, Accepted::New(1));
@@ -19,14 +19,14 @@ async fn an_id_is_free_again_when_the_dedup_window_is_over(store: &dyn Store, no
     now_ms.fetch_add(1, Ordering::SeqCst);
     assert_eq!(offer().await, Accepted::New(2));
     assert_eq!(offer().await, Accepted::Duplicate(2));
-    // A wall clock that was put back makes nothing new.
+    // Setting the wall clock back does not end the window.
     now_ms.fetch_sub(WINDOW_MS, Ordering::SeqCst);
     assert_eq!(offer().await, Accepted::Duplicate(2));
     assert_eq!(store.find("1".into()).await.unwrap(), vec![2, 1]);
     assert_eq!(store.totals().await.unwrap().owed, 2);
 }
 
-async fn what_is_over_is_removed_and_what_is_not_stays(store: &dyn Store, now_ms: &AtomicI64) {
+async fn retention_removes_only_finished_events(store: &dyn Store, now_ms: &AtomicI64) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     let owed = |id: &str| new_event(id, vec![to(f)]);
     let keep = |age_ms: UnixMs| Retention { age: Duration::from_millis(age_ms as u64), bytes: u64::MAX };
@@ -34,7 +34,7 @@ async fn what_is_over_is_removed_and_what_is_not_stays(store: &dyn Store, now_ms
         let filter = EventFilter { after: Some(0), limit: 100, ..EventFilter::default() };
         store.events(filter).await.unwrap().iter().map(|e| e.seq).collect()
     };
-    // 1 is done, 2 pending, 3 dead, 4 purged, 5 owed to nobody, 6 done and younger; 1 published 7.
+    // Event 1 is done, 2 pending, 3 dead, 4 purged, 5 without deliveries, 6 done and younger; 1 published 7.
     let events = vec![owed("1"), owed("2"), owed("3"), owed("4"), new_event("5", vec![])];
     store.accept(events, vec![]).await.unwrap();
     for delivery in [3, 4] {
@@ -60,24 +60,24 @@ async fn what_is_over_is_removed_and_what_is_not_stays(store: &dyn Store, now_ms
     assert_eq!((counts.done, counts.purged, counts.removed, counts.total()), (2, 1, 2, 5));
     let report = store.check().await.unwrap();
     assert_eq!((report.problems, report.totals), (vec![], totals));
-    // Nothing of them is left, and what they caused is.
+    // Nothing of the removed events is left, but the events that they caused are.
     assert!(store.delivery(1).await.unwrap().is_none() && store.deliveries(1).await.unwrap().is_empty());
     assert!(store.find("1".into()).await.unwrap().is_empty());
     assert_eq!(store.event(7).await.unwrap().unwrap().lineage.cause, Some(1));
 
-    // What a person decided about, or what was done at last, goes too.
+    // Purged dead letters and deliveries done later are removed too.
     store.complete(done(2, 1)).await.unwrap();
     store.purge(DeadFilter::All).await.unwrap();
     now_ms.fetch_add(1, Ordering::SeqCst);
     assert_eq!(store.retain(keep(0)).await.unwrap(), 4);
     assert!(listed().await.is_empty());
-    // Numbers go on where they were.
+    // Positions and ids continue after those of removed events.
     assert_eq!(store.accept(vec![owed("8")], vec![]).await.unwrap(), vec![Accepted::New(8)]);
     assert_eq!(store.deliveries(8).await.unwrap()[0].id, 6);
     assert_eq!(store.pending(), 1);
 }
 
-async fn a_removed_event_is_known_for_the_dedup_window(store: &dyn Store, now_ms: &AtomicI64) {
+async fn a_removed_event_is_deduplicated_until_its_window_ends(store: &dyn Store, now_ms: &AtomicI64) {
     let offer = async |id: &str| store.accept(vec![new_event(id, vec![])], vec![]).await.unwrap()[0];
     let all = Retention { age: Duration::ZERO, bytes: u64::MAX };
     offer("1").await;
@@ -94,7 +94,7 @@ async fn a_removed_event_is_known_for_the_dedup_window(store: &dyn Store, now_ms
     assert_eq!((offer("2").await, offer("1").await), (Accepted::New(4), Accepted::Duplicate(3)));
 }
 
-async fn a_store_that_is_too_large_gives_up_the_oldest_first(store: &dyn Store, _: &AtomicI64) {
+async fn a_store_over_its_size_limit_removes_the_oldest_events_first(store: &dyn Store, _: &AtomicI64) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     let large = |n: i64| {
         let mut new = new_event(&n.to_string(), vec![to(f)]);
@@ -117,9 +117,9 @@ async fn a_store_that_is_too_large_gives_up_the_oldest_first(store: &dyn Store, 
     assert_eq!(store.retain(limit).await.unwrap(), 0);
 }
 
-macro_rules! over_every_store_in_time {
+macro_rules! for_every_store_with_clock {
     ($($behaviour:ident)*) => {
-        mod memory_store_in_time { $(
+        mod memory_store_with_clock { $(
             #[tokio::test]
             async fn $behaviour() {
                 let now_ms = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(super::NOW_MS));
@@ -127,7 +127,7 @@ macro_rules! over_every_store_in_time {
                 super::$behaviour(&store, &now_ms).await;
             }
         )* }
-        mod sqlite_store_in_time { $(
+        mod sqlite_store_with_clock { $(
             #[tokio::test]
             async fn $behaviour() {
                 let now_ms = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(super::NOW_MS));
@@ -141,9 +141,9 @@ macro_rules! over_every_store_in_time {
     };
 }
 
-over_every_store_in_time! {
-    an_id_is_free_again_when_the_dedup_window_is_over
-    what_is_over_is_removed_and_what_is_not_stays
-    a_removed_event_is_known_for_the_dedup_window
-    a_store_that_is_too_large_gives_up_the_oldest_first
+for_every_store_with_clock! {
+    an_id_is_accepted_again_when_its_dedup_window_ends
+    retention_removes_only_finished_events
+    a_removed_event_is_deduplicated_until_its_window_ends
+    a_store_over_its_size_limit_removes_the_oldest_events_first
 }

@@ -1,10 +1,10 @@
-//! Replays, as `store/sqlite/replays.rs` keeps them.
+//! Replays, with the behaviour of `store/sqlite/replays.rs`.
 
 use super::tables::share;
-use super::{State, index};
+use super::{Inner, index};
 use crate::store::{Counts, DeliveryId, DeliveryState, NewReplay, Replay, ReplayId, ReplayState, Seq, Step};
 
-impl State {
+impl Inner {
     pub(super) fn start_replay(&mut self, new: NewReplay) -> ReplayId {
         let NewReplay { filter, after, until } = new;
         let id = self.replays.len() as ReplayId + 1;
@@ -36,13 +36,13 @@ impl State {
             }
             self.replayed += deliveries.len() as u64;
             for new in deliveries {
-                self.owe(&event, new, Some(id), ready);
+                self.insert_delivery(&event, new, Some(id), ready);
             }
         }
         true
     }
 
-    pub(super) fn turn_replay(&mut self, id: ReplayId, from: &[ReplayState], to: ReplayState) -> bool {
+    pub(super) fn transition_replay(&mut self, id: ReplayId, from: &[ReplayState], to: ReplayState) -> bool {
         match self.replays.get_mut(index(id)) {
             Some(replay) if from.contains(&replay.state) => {
                 replay.state = to;
@@ -52,13 +52,13 @@ impl State {
         }
     }
 
-    pub(super) fn drop_replay(&mut self, id: ReplayId, but_for: &[DeliveryId]) -> u64 {
+    pub(super) fn purge_replay(&mut self, id: ReplayId, except: &[DeliveryId]) -> u64 {
         let mut count = 0;
         for (delivery_id, delivery) in (1..).zip(self.deliveries.iter_mut()) {
             let Some(delivery) = delivery.as_mut().filter(|d| d.replay == Some(id)) else { continue };
             let pending =
                 matches!(delivery.state, DeliveryState::Ready | DeliveryState::Retrying | DeliveryState::Blocked);
-            if !pending || but_for.contains(&delivery_id) {
+            if !pending || except.contains(&delivery_id) {
                 continue;
             }
             count += 1;
@@ -67,7 +67,7 @@ impl State {
             self.ready.entry(delivery.lane()).or_default().remove(&delivery_id);
             let due_ms = delivery.due_ms.take().unwrap_or_default();
             self.due.entry(delivery.lane()).or_default().remove(&(due_ms, delivery_id));
-            self.backlog.went(share(delivery));
+            self.backlog.remove(share(delivery));
             if let Some(key) = delivery.order_key.clone()
                 && let Some(unfinished) = self.unfinished.get_mut(&(delivery.function, Some(id), key))
             {
@@ -80,12 +80,12 @@ impl State {
     pub(super) fn replay(&self, id: ReplayId) -> Option<Replay> {
         let mut replay = self.replays.get(index(id))?.clone();
         for delivery in self.deliveries.iter().flatten().filter(|d| d.replay == Some(id)) {
-            *replay.deliveries.of(delivery.state) += 1;
+            *replay.deliveries.get_mut(delivery.state) += 1;
         }
         Some(replay)
     }
 
-    /// The deliveries of an event that replays added.
+    /// Returns the deliveries that replays added to an event.
     pub(super) fn replayed(&self, event: Seq) -> impl Iterator<Item = DeliveryId> {
         let all = (1..).zip(&self.deliveries);
         all.filter(move |(_, d)| d.as_ref().is_some_and(|d| d.replay.is_some() && d.event.seq == event))

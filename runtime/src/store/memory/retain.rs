@@ -1,36 +1,36 @@
-//! Retention, as `store/sqlite/retain.rs` does it.
+//! Retention, with the behaviour of `store/sqlite/retain.rs`.
 
-use super::{Row, State, index};
+use super::{Inner, Row, index};
 use crate::clock::UnixMs;
 use crate::store::{DeliveryState, Retention, Seq};
 
-impl State {
+impl Inner {
     pub(super) fn retain(&mut self, retention: Retention) -> u64 {
         let age_ms = UnixMs::try_from(retention.age.as_millis()).unwrap_or(UnixMs::MAX);
         let before_ms = self.clock.now_ms().saturating_sub(age_ms);
         let mut bytes: u64 = self.events.iter().flatten().map(|row| row.stored.event.size() as u64).sum();
-        let mut over: Vec<Seq> = Vec::new();
+        let mut finished: Vec<Seq> = Vec::new();
         for row in self.events.iter().flatten() {
             if row.stored.accepted_ms >= before_ms && bytes <= retention.bytes {
                 break;
             }
-            if self.is_over(row) {
+            if self.is_finished(row) {
                 bytes -= row.stored.event.size() as u64;
-                over.push(row.stored.seq);
+                finished.push(row.stored.seq);
             }
         }
-        over.iter().for_each(|seq| self.remove(*seq));
+        finished.iter().for_each(|seq| self.remove(*seq));
         let since_ms = self.clock.now_ms().saturating_sub(self.dedup_window_ms);
         let events = &self.events;
         let is_there = |seq: Seq| events.get(index(seq)).is_some_and(Option::is_some);
         self.by_id.retain(|known| known.0.accepted_ms > since_ms || is_there(known.0.seq));
-        over.len() as u64
+        finished.len() as u64
     }
 
-    fn is_over(&self, row: &Row) -> bool {
-        let over = |state| matches!(state, DeliveryState::Done | DeliveryState::Purged);
+    fn is_finished(&self, row: &Row) -> bool {
+        let finished = |state| matches!(state, DeliveryState::Done | DeliveryState::Purged);
         let mut all = row.deliveries().chain(self.replayed(row.stored.seq));
-        all.all(|id| self.delivery(id).is_none_or(|delivery| over(delivery.state)))
+        all.all(|id| self.delivery(id).is_none_or(|delivery| finished(delivery.state)))
     }
 
     fn remove(&mut self, seq: Seq) {

@@ -1,4 +1,4 @@
-//! State in maps.
+//! Functions' state in maps.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -6,22 +6,22 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::state::{Change, Entry, Keys, Transaction, Usage, Version};
-use crate::store::judge::{Bucket, Found, Judged, Kept, Stands, judge};
+use crate::store::validate::{Bucket, CommittedKey, CommittedState, Valid, Validation, validate};
 
 type Entries = BTreeMap<Arc<str>, Entry>;
 
 #[derive(Default)]
 pub(super) struct Buckets {
     buckets: BTreeMap<Arc<str>, (Bucket, Entries)>,
-    /// Of the last write.
+    /// Version of the last write.
     version: Version,
 }
 
-impl Kept for Buckets {
+impl CommittedState for Buckets {
     type Error = Infallible;
 
-    fn find(&self, bucket: &str, key: &str) -> Result<Option<Found>, Infallible> {
-        let found = |entry: Entry| Found { version: entry.version, size: entry.value.len() };
+    fn find(&self, bucket: &str, key: &str) -> Result<Option<CommittedKey>, Infallible> {
+        let found = |entry: Entry| CommittedKey { version: entry.version, size: entry.value.len() };
         Ok(self.get(bucket, key).map(found))
     }
 
@@ -47,12 +47,12 @@ impl Buckets {
         held.map(|(name, (bucket, _))| (name.to_string(), bucket.usage)).collect()
     }
 
-    pub(super) fn judge(&self, transaction: &Transaction) -> Judged {
-        let Ok(judged) = judge(self, transaction);
-        judged
+    pub(super) fn validate(&self, transaction: &Transaction) -> Validation {
+        let Ok(validation) = validate(self, transaction);
+        validation
     }
 
-    pub(super) fn apply(&mut self, transaction: &Transaction, stands: Stands) {
+    pub(super) fn apply(&mut self, transaction: &Transaction, valid: Valid) {
         for touched in &transaction.keys {
             let Some(change) = &touched.change else { continue };
             let (_, entries) = self.buckets.entry(touched.bucket.clone()).or_default();
@@ -65,7 +65,7 @@ impl Buckets {
                 Change::Delete => drop(entries.remove(&touched.key)),
             }
         }
-        for (name, usage, members) in stands.buckets {
+        for (name, usage, members) in valid.buckets {
             let (bucket, _) = self.buckets.entry(name).or_default();
             bucket.usage = usage;
             if members {

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{ById, Delivery, Row, State, index};
+use super::{ById, Delivery, Inner, Row, index};
 use crate::store::backlog::Share;
-use crate::store::judge::Judged;
+use crate::store::validate::Validation;
 use crate::store::{
     Accepted, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, FunctionId,
     NewDelivery, NewEvent, Origin, ReadyDelivery, ReplayId, Seq, StoredEvent, Stream, Totals, Verdict,
 };
 
-impl State {
+impl Inner {
     pub(super) fn event(&self, seq: Seq) -> Option<&Row> {
         self.events.get(index(seq))?.as_ref()
     }
@@ -54,7 +54,7 @@ impl State {
         self.owed += row.owed as u64;
         self.events.push(Some(row));
         for new in deliveries {
-            self.owe(&stored, new, None, ready);
+            self.insert_delivery(&stored, new, None, ready);
         }
         Accepted::New(seq)
     }
@@ -65,8 +65,8 @@ impl State {
         }
     }
 
-    /// Adds a delivery of an event, live or of a replay.
-    pub(super) fn owe(
+    /// Adds a live or replayed delivery of an event.
+    pub(super) fn insert_delivery(
         &mut self,
         event: &Arc<StoredEvent>,
         new: NewDelivery,
@@ -94,7 +94,7 @@ impl State {
             forgiven: 0,
             since_ms,
         };
-        self.backlog.came(share(&delivery));
+        self.backlog.add(share(&delivery));
         self.deliveries.push(Some(delivery));
         if !blocked {
             self.make_ready(id, ready);
@@ -109,7 +109,7 @@ impl State {
         }
     }
 
-    /// Takes a delivery that is done or purged off its order key and wakes the next.
+    /// Removes a done or purged delivery from its order key and makes the next one ready.
     fn finish(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
         let Some(delivery) = self.delivery(id) else { return };
         let Some(key) = delivery.order_key.clone() else { return };
@@ -136,10 +136,10 @@ impl State {
         if !matches!(delivery.state, DeliveryState::Ready | DeliveryState::Retrying) {
             return Completed::Committed;
         }
-        match self.kept.judge(state) {
-            Judged::Stands(stands) => self.kept.apply(state, stands),
-            Judged::Conflict(place) => return Completed::Conflict(place),
-            Judged::OverQuota(refusal) => return Completed::OverQuota(refusal),
+        match self.buckets.validate(state) {
+            Validation::Valid(valid) => self.buckets.apply(state, valid),
+            Validation::Conflict(place) => return Completed::Conflict(place),
+            Validation::OverQuota(refusal) => return Completed::OverQuota(refusal),
         }
         match delivery.state {
             DeliveryState::Ready => {
@@ -151,11 +151,11 @@ impl State {
             }
             _ => {}
         }
-        // Mostly there is one.
+        // Most deliveries have one attempt.
         delivery.attempts.reserve_exact(1);
         delivery.attempts.push(record.clone());
         if !matches!(verdict, Verdict::RetryAt(_)) {
-            self.backlog.went(share(delivery));
+            self.backlog.remove(share(delivery));
         }
         match verdict {
             Verdict::Done => {
@@ -221,7 +221,7 @@ impl State {
                 delivery.forgiven = delivery.attempts.len() as u32;
                 delivery.since_ms = now_ms;
                 delivery.cause = None;
-                self.backlog.came(share(delivery));
+                self.backlog.add(share(delivery));
             }
             self.make_ready(*id, ready);
         }
@@ -243,7 +243,7 @@ impl State {
         let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
         for delivery in self.deliveries.iter().flatten() {
             let counts = functions.entry(self.name(delivery.function).to_owned()).or_default();
-            *counts.of(delivery.state) += 1;
+            *counts.get_mut(delivery.state) += 1;
         }
         for (function, (done, purged)) in &self.removed_deliveries {
             let counts = functions.entry(self.name(*function).to_owned()).or_default();
@@ -262,13 +262,14 @@ impl State {
 }
 
 impl Delivery {
-    /// Where it waits.
+    /// Returns the queue in which the delivery waits.
     pub(super) fn lane(&self) -> (FunctionId, Stream) {
         (self.function, Stream::of(self.replay))
     }
 }
 
-/// What a delivery is of the backlog. Those of replays are nobody's share: they are bounded on their own.
+/// Returns a delivery's part of the backlog. Replayed deliveries count towards no source, because replays have a limit
+/// of their own.
 pub(super) fn share(delivery: &Delivery) -> Share {
     let Delivery { event, replay, .. } = delivery;
     let origin = if replay.is_none() { event.lineage.origin } else { Origin::default() };
