@@ -131,10 +131,8 @@ async fn judge(folder: &Path, file: &[u8], original: &Contents, copies: bool) ->
             if !wrong.is_empty() {
                 return Err(format!("served: {wrong:?}"));
             }
-            if let Some((what, words)) = contents
-                .damaged
-                .iter()
-                .find(|(_, words)| !words.contains("evoke.db") && !words.contains("not what was written"))
+            if let Some((what, words)) =
+                contents.damaged.iter().find(|(_, words)| !words.contains("evoke.db") && !words.contains("is corrupt"))
             {
                 return Err(format!("{what} is damaged and the words do not say so: {words}"));
             }

@@ -1,14 +1,14 @@
 //! The embedded store: SQLite in WAL mode with `synchronous = FULL`, in one file.
 //!
-//! One thread writes. It takes all commits that wait and puts them into one transaction, so that one fsync serves
-//! them all (group commit); readers stand beside it, each on its own connection. `schema.sql` is the format.
+//! One thread writes. The thread puts all waiting writes into one transaction, so that one fsync serves them all (group
+//! commit). Readers run in parallel, each on its own connection. `schema.sql` specifies the file format.
 
 mod backup;
 mod check;
+mod checksum;
 mod dedup;
 mod failure;
 mod folder;
-mod known;
 mod queue;
 mod read;
 mod readers;
@@ -17,7 +17,7 @@ mod retain;
 mod rows;
 mod schema;
 mod state;
-mod sums;
+mod state_cache;
 mod totals;
 mod wal;
 mod write;
@@ -35,28 +35,28 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::backup::backup;
-use self::failure::failed;
+use self::failure::store_error;
 pub use self::folder::make_folder;
-use self::known::Known;
 use self::queue::{Portion, Write};
 use self::readers::{Readers, open_for_reading};
+use self::state_cache::StateCache;
 use super::{
-    Accepted, Answer, Backlog, CheckReport, CommitSink, Completed, Completion, DEDUP_WINDOW, DeadFilter, DeliveryId,
+    Accepted, Backlog, CheckReport, CommitSink, Completed, Completion, DEDUP_WINDOW, DeadFilter, DeliveryId,
     DeliveryRecord, EventFilter, FunctionId, Mark, NewEvent, NewReplay, ReadyDelivery, Replay, ReplayId, ReplayState,
-    Result, Retention, Seq, Step, Store, StoreError, StoredEvent, Stream, Totals,
+    Result, Retention, Seq, Step, Store, StoreError, StoreFuture, StoredEvent, Stream, Totals,
 };
 use crate::clock::{Clock, UnixMs};
 use crate::state::{Entry, Keys, Place, Transaction, Usage};
 use crate::telemetry::CommitMetrics;
 
-/// Writes that may wait for the writer: four full group commits; callers wait for room beyond that.
+/// Writes that may wait for the writer: four full group commits. Beyond that, callers wait for space in the queue.
 const WAITING_MAX: usize = 4096;
 
-/// A handle to an open store; the writer stops when the last one is dropped.
+/// A handle to an open store; the writer thread stops when the handle is dropped.
 pub struct SqliteStore {
     writes: mpsc::Sender<Write>,
     readers: Arc<Readers>,
-    known: Arc<Known>,
+    state_cache: Arc<StateCache>,
     sink: Arc<Mutex<Option<CommitSink>>>,
     newest: watch::Receiver<Seq>,
     failed: watch::Sender<Option<String>>,
@@ -66,17 +66,17 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the store in `folder`, making it when it is not there. One process may have it open for writing.
+    /// Opens the store in `folder`, and creates it when it does not exist. Only one process may open it for writing.
     pub fn open(folder: &Path, clock: Clock) -> Result<Self> {
         Self::open_with(folder, clock, DEDUP_WINDOW)
     }
 
-    /// The same, with the time in which a source and id are accepted once.
+    /// Opens the store with a given dedup window.
     pub fn open_with(folder: &Path, clock: Clock, dedup_window: Duration) -> Result<Self> {
         Self::open_measured(folder, clock, dedup_window, Arc::default())
     }
 
-    /// The same, and counts its commits.
+    /// Opens the store with a given dedup window and counts its commits in `metrics`.
     pub fn open_measured(
         folder: &Path,
         clock: Clock,
@@ -84,41 +84,41 @@ impl SqliteStore {
         metrics: Arc<CommitMetrics>,
     ) -> Result<Self> {
         make_folder(folder)
-            .map_err(|e| StoreError::Failed(format!("cannot make the data folder {}: {e}", folder.display())))?;
+            .map_err(|e| StoreError::Failed(format!("cannot create the data folder {}: {e}", folder.display())))?;
         let path = folder.join("evoke.db");
-        if let Some(damage) = wal::damage(&path) {
+        if let Some(damage) = wal::find_damage(&path) {
             return Err(StoreError::Damaged(damage));
         }
-        let in_words = |e: rusqlite::Error| failed(&path, &e);
-        let mut connection = Connection::open(&path).map_err(in_words)?;
-        schema::configure(&connection).map_err(in_words)?;
-        // The files are there when something was read. SQLite syncs the folder too, and does not say when that fails.
-        connection.query_row("PRAGMA user_version", [], |_| Ok(())).map_err(in_words)?;
+        let to_store_error = |e: rusqlite::Error| store_error(&path, &e);
+        let mut connection = Connection::open(&path).map_err(to_store_error)?;
+        schema::configure(&connection).map_err(to_store_error)?;
+        // SQLite creates the files at the first read. SQLite also syncs the folder, but ignores errors of that sync.
+        connection.query_row("PRAGMA user_version", [], |_| Ok(())).map_err(to_store_error)?;
         folder::sync_folder(folder)
             .map_err(|e| StoreError::Failed(format!("syncing the data folder {} failed: {e}", folder.display())))?;
-        schema::prepare(&mut connection).map_err(in_words)??;
+        schema::prepare(&mut connection).map_err(to_store_error)??;
         let instance = connection
             .query_row("SELECT key, value, sum FROM meta WHERE key = 'instance'", [], |r| {
-                sums::verify(r, 0, 2, || "the store's name".into())?;
+                checksum::verify(r, 0, 2, || "the store's name".into())?;
                 r.get::<_, String>(1)
             })
-            .map_err(in_words)?;
-        let mut counters = totals::Counters::load(&connection).map_err(in_words)?;
-        let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(in_words)?;
+            .map_err(to_store_error)?;
+        let mut counters = totals::Counters::load(&connection).map_err(to_store_error)?;
+        let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(to_store_error)?;
 
-        let known = Arc::new(state::load(&connection).map_err(in_words)?);
-        let (newest_tx, newest) = watch::channel(counters.newest());
+        let state_cache = Arc::new(state::load(&connection).map_err(to_store_error)?);
+        let (newest_tx, newest) = watch::channel(counters.last_seq());
         let failed = watch::Sender::new(None);
         let (writes, queue) = mpsc::channel(WAITING_MAX);
         let sink = Arc::new(Mutex::new(None));
         let backlog = Arc::<Backlog>::default();
-        backlog.apply(counters.backlog());
+        backlog.apply(counters.backlog_change());
         let writer = writer::Writer {
             connection,
             path: path.clone(),
             dedup,
             counters,
-            known: known.clone(),
+            state_cache: state_cache.clone(),
             clock: clock.clone(),
             sink: sink.clone(),
             newest: newest_tx,
@@ -133,7 +133,7 @@ impl SqliteStore {
         Ok(Self {
             writes,
             readers: Arc::new(Readers::new(path)),
-            known,
+            state_cache,
             sink,
             newest,
             failed,
@@ -143,26 +143,26 @@ impl SqliteStore {
         })
     }
 
-    fn write<T: Send + 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> Answer<T> {
-        let (reply, answer) = oneshot::channel();
+    fn write<T: Send + 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> StoreFuture<T> {
+        let (reply, result) = oneshot::channel();
         match self.writes.try_send(make(reply)) {
-            Ok(()) => Answer::reply(answer),
-            Err(TrySendError::Closed(_)) => Answer::now(Err(StoreError::Closed)),
-            Err(TrySendError::Full(write)) => Answer::later(send(self.writes.clone(), write, answer)),
+            Ok(()) => StoreFuture::from_reply(result),
+            Err(TrySendError::Closed(_)) => StoreFuture::ready(Err(StoreError::Closed)),
+            Err(TrySendError::Full(write)) => StoreFuture::from_future(send(self.writes.clone(), write, result)),
         }
     }
 
-    /// Writes portion after portion until none is left; answers how many dead letters they had in all.
-    fn by_portion(
+    /// Executes a write over all dead letters in portions, and returns the total number of changed deliveries.
+    fn write_in_portions(
         &self,
         make: impl Fn(DeliveryId, oneshot::Sender<Result<Portion>>) -> Write + Send + 'static,
-    ) -> Answer<u64> {
+    ) -> StoreFuture<u64> {
         let writes = self.writes.clone();
-        Answer::later(async move {
+        StoreFuture::from_future(async move {
             let (mut count, mut next_after) = (0, Some(0));
             while let Some(after) = next_after {
-                let (reply, answer) = oneshot::channel();
-                let portion = send(writes.clone(), make(after, reply), answer).await?;
+                let (reply, result) = oneshot::channel();
+                let portion = send(writes.clone(), make(after, reply), result).await?;
                 count += portion.count;
                 next_after = portion.next_after;
             }
@@ -170,11 +170,11 @@ impl SqliteStore {
         })
     }
 
-    /// What is known of a key, or what the file says.
-    fn find_state(&self, bucket: &str, key: &str, ahead: bool) -> Result<Option<Entry>> {
-        self.known.get(bucket, key, ahead).or_else(|ticket| {
+    /// Returns the value of a key from the cache, or else from the file.
+    fn find_state(&self, bucket: &str, key: &str, with_staged: bool) -> Result<Option<Entry>> {
+        self.state_cache.get(bucket, key, with_staged).or_else(|ticket| {
             let entry = self.readers.now(|c| state::get(c, bucket, key))?;
-            self.known.bring(&ticket, bucket, key, entry.clone());
+            self.state_cache.insert_read(&ticket, bucket, key, entry.clone());
             Ok(entry)
         })
     }
@@ -182,18 +182,18 @@ impl SqliteStore {
     fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Answer<T> {
+    ) -> StoreFuture<T> {
         Readers::run(self.readers.clone(), query)
     }
 
-    /// The same for what is owed: where that cannot be found because the file is damaged, the store has failed, rather
-    /// than that it is looked for again and again.
+    /// Like `read`, for pending deliveries. When the file is too damaged to find them, the store fails, so that the
+    /// dispatcher does not repeat the query endlessly.
     fn read_owed<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Answer<T> {
+    ) -> StoreFuture<T> {
         let (failed, found) = (self.failed.clone(), self.read(query));
-        Answer::later(async move {
+        StoreFuture::from_future(async move {
             let found = found.await;
             if let Err(StoreError::Damaged(reason)) = &found {
                 failed.send_replace(Some(reason.clone()));
@@ -203,25 +203,25 @@ impl SqliteStore {
     }
 }
 
-async fn send<T>(writes: mpsc::Sender<Write>, write: Write, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
+async fn send<T>(writes: mpsc::Sender<Write>, write: Write, result: oneshot::Receiver<Result<T>>) -> Result<T> {
     writes.send(write).await.map_err(|_| StoreError::Closed)?;
-    answer.await.map_err(|_| StoreError::Closed)?
+    result.await.map_err(|_| StoreError::Closed)?
 }
 
-/// Verifies the store in `folder` without opening it for writing; works beside a process that has it open.
+/// Checks the store in `folder` without opening it for writing; safe while another process has it open.
 pub fn check_folder(folder: &Path) -> Result<CheckReport> {
     let path = folder.join("evoke.db");
-    let failed = |e: rusqlite::Error| failed(&path, &e);
-    let connection = open_for_reading(&path).map_err(failed)?;
-    // All rules look at one moment: a running process goes on writing.
-    let moment = connection.unchecked_transaction().map_err(failed)?;
-    let log = wal::damage(&path);
-    match schema::is_of_this_version(&moment).map_err(failed)? {
-        // All of the store may be in the log.
+    let to_store_error = |e: rusqlite::Error| store_error(&path, &e);
+    let connection = open_for_reading(&path).map_err(to_store_error)?;
+    // One transaction, so that all rules see one snapshot while a running process keeps writing.
+    let snapshot = connection.unchecked_transaction().map_err(to_store_error)?;
+    let log = wal::find_damage(&path);
+    match schema::check_version(&snapshot).map_err(to_store_error)? {
+        // The database file can be empty when everything is still in the log.
         Err(_) if log.is_some() => Ok(CheckReport { problems: log.into_iter().collect(), ..CheckReport::default() }),
         Err(error) => Err(error),
         Ok(()) => {
-            let mut report = check::check(&moment);
+            let mut report = check::check(&snapshot);
             report.problems.splice(0..0, log);
             Ok(report)
         }
@@ -229,7 +229,7 @@ pub fn check_folder(folder: &Path) -> Result<CheckReport> {
 }
 
 impl Store for SqliteStore {
-    fn register(&self, names: Vec<String>) -> Answer<Vec<FunctionId>> {
+    fn register(&self, names: Vec<String>) -> StoreFuture<Vec<FunctionId>> {
         self.write(|reply| Write::Register { names, reply })
     }
 
@@ -237,62 +237,62 @@ impl Store for SqliteStore {
         *self.sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(sink);
     }
 
-    fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> Answer<Vec<Accepted>> {
+    fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>> {
         self.write(|reply| Write::Accept { events, marks, reply })
     }
 
-    fn complete(&self, completion: Arc<Completion>) -> Answer<Completed> {
+    fn complete(&self, completion: Arc<Completion>) -> StoreFuture<Completed> {
         self.write(|reply| Write::Complete { completion, reply: Some(reply) })
     }
 
-    fn settle(&self, completion: Arc<Completion>) -> Answer<()> {
+    fn settle(&self, completion: Arc<Completion>) -> StoreFuture<()> {
         match self.writes.try_send(Write::Complete { completion, reply: None }) {
-            Ok(()) => Answer::now(Ok(())),
-            Err(TrySendError::Closed(_)) => Answer::now(Err(StoreError::Closed)),
+            Ok(()) => StoreFuture::ready(Ok(())),
+            Err(TrySendError::Closed(_)) => StoreFuture::ready(Err(StoreError::Closed)),
             Err(TrySendError::Full(write)) => {
                 let writes = self.writes.clone();
-                Answer::later(async move { writes.send(write).await.map_err(|_| StoreError::Closed) })
+                StoreFuture::from_future(async move { writes.send(write).await.map_err(|_| StoreError::Closed) })
             }
         }
     }
 
-    fn redrive(&self, which: DeadFilter) -> Answer<u64> {
-        self.by_portion(move |after, reply| Write::Redrive { which: which.clone(), after, reply })
+    fn redrive(&self, which: DeadFilter) -> StoreFuture<u64> {
+        self.write_in_portions(move |after, reply| Write::Redrive { which: which.clone(), after, reply })
     }
 
-    fn purge(&self, which: DeadFilter) -> Answer<u64> {
-        self.by_portion(move |after, reply| Write::Purge { which: which.clone(), after, reply })
+    fn purge(&self, which: DeadFilter) -> StoreFuture<u64> {
+        self.write_in_portions(move |after, reply| Write::Purge { which: which.clone(), after, reply })
     }
 
-    fn retain(&self, retention: Retention) -> Answer<u64> {
+    fn retain(&self, retention: Retention) -> StoreFuture<u64> {
         let (writes, readers) = (self.writes.clone(), self.readers.clone());
         let age_ms = UnixMs::try_from(retention.age.as_millis()).unwrap_or(UnixMs::MAX);
         let before_ms = self.clock.now_ms().saturating_sub(age_ms);
-        Answer::later(retain::sweep(writes, readers, before_ms, retention.bytes))
+        StoreFuture::from_future(retain::sweep(writes, readers, before_ms, retention.bytes))
     }
 
-    fn start_replay(&self, new: NewReplay) -> Answer<ReplayId> {
+    fn start_replay(&self, new: NewReplay) -> StoreFuture<ReplayId> {
         self.write(|reply| Write::StartReplay { new, reply })
     }
 
-    fn advance_replay(&self, replay: ReplayId, step: Step) -> Answer<bool> {
+    fn advance_replay(&self, replay: ReplayId, step: Step) -> StoreFuture<bool> {
         self.write(|reply| Write::AdvanceReplay { replay, step, reply })
     }
 
-    fn turn_replay(&self, replay: ReplayId, from: &'static [ReplayState], to: ReplayState) -> Answer<bool> {
-        self.write(|reply| Write::TurnReplay { replay, from, to, reply })
+    fn transition_replay(&self, replay: ReplayId, from: &'static [ReplayState], to: ReplayState) -> StoreFuture<bool> {
+        self.write(|reply| Write::TransitionReplay { replay, from, to, reply })
     }
 
-    fn drop_replay(&self, replay: ReplayId, but_for: Vec<DeliveryId>) -> Answer<u64> {
-        let but_for: Arc<[DeliveryId]> = but_for.into();
-        self.by_portion(move |after, reply| Write::DropReplay { replay, but_for: but_for.clone(), after, reply })
+    fn purge_replay(&self, replay: ReplayId, except: Vec<DeliveryId>) -> StoreFuture<u64> {
+        let except: Arc<[DeliveryId]> = except.into();
+        self.write_in_portions(move |after, reply| Write::PurgeReplay { replay, except: except.clone(), after, reply })
     }
 
-    fn replays(&self) -> Answer<Vec<Replay>> {
+    fn replays(&self) -> StoreFuture<Vec<Replay>> {
         self.read(replays::all)
     }
 
-    fn replay(&self, id: ReplayId) -> Answer<Option<Replay>> {
+    fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>> {
         self.read(move |c| replays::one(c, id))
     }
 
@@ -302,7 +302,7 @@ impl Store for SqliteStore {
         stream: Stream,
         after: DeliveryId,
         limit: usize,
-    ) -> Answer<Vec<ReadyDelivery>> {
+    ) -> StoreFuture<Vec<ReadyDelivery>> {
         self.read_owed(move |c| read::ready(c, function, stream, after, limit))
     }
 
@@ -312,82 +312,83 @@ impl Store for SqliteStore {
         stream: Stream,
         now_ms: UnixMs,
         limit: usize,
-    ) -> Answer<(Vec<ReadyDelivery>, Option<UnixMs>)> {
+    ) -> StoreFuture<(Vec<ReadyDelivery>, Option<UnixMs>)> {
         self.read_owed(move |c| read::due(c, function, stream, now_ms, limit))
     }
 
-    fn state(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
-        Answer::now(self.find_state(bucket, key, false))
+    fn state(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>> {
+        StoreFuture::ready(self.find_state(bucket, key, false))
     }
 
-    fn state_ahead(&self, bucket: &str, key: &str) -> Answer<Option<Entry>> {
-        Answer::now(self.find_state(bucket, key, true))
+    fn state_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>> {
+        StoreFuture::ready(self.find_state(bucket, key, true))
     }
 
     fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place> {
-        self.known.stage(transaction)
+        self.state_cache.stage(transaction)
     }
 
-    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys> {
-        // The version first: a list that is newer than it says is read again, one that is older must be.
-        let version = self.known.bucket(bucket).members;
+    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> StoreFuture<Keys> {
+        // Read the version before the list: a list newer than its version only causes a needless rerun, while one older
+        // than its version would be accepted although stale.
+        let version = self.state_cache.bucket(bucket).members;
         let keys = self.readers.now(|c| state::keys(c, bucket, after, limit));
-        Answer::now(keys.map(|keys| Keys { keys, version }))
+        StoreFuture::ready(keys.map(|keys| Keys { keys, version }))
     }
 
     fn state_usage(&self, bucket: &str) -> Usage {
-        self.known.bucket(bucket).usage
+        self.state_cache.bucket(bucket).usage
     }
 
     fn state_buckets(&self) -> BTreeMap<String, Usage> {
-        self.known.usages()
+        self.state_cache.usages()
     }
 
-    fn state_write(&self, changes: Transaction) -> Answer<u64> {
+    fn state_write(&self, changes: Transaction) -> StoreFuture<u64> {
         self.write(|reply| Write::State { changes, reply })
     }
 
-    fn marks(&self, scope: String) -> Answer<BTreeMap<String, Vec<u8>>> {
+    fn marks(&self, scope: String) -> StoreFuture<BTreeMap<String, Vec<u8>>> {
         self.read(move |c| read::marks(c, &scope))
     }
 
-    fn event(&self, seq: Seq) -> Answer<Option<StoredEvent>> {
+    fn event(&self, seq: Seq) -> StoreFuture<Option<StoredEvent>> {
         self.read(move |c| read::event(c, seq))
     }
 
-    fn find(&self, id: String) -> Answer<Vec<Seq>> {
+    fn find(&self, id: String) -> StoreFuture<Vec<Seq>> {
         self.read(move |c| read::find(c, &id))
     }
 
-    fn events(&self, filter: EventFilter) -> Answer<Vec<StoredEvent>> {
+    fn events(&self, filter: EventFilter) -> StoreFuture<Vec<StoredEvent>> {
         self.read(move |c| read::events(c, &filter))
     }
 
-    fn deliveries(&self, event: Seq) -> Answer<Vec<DeliveryRecord>> {
+    fn deliveries(&self, event: Seq) -> StoreFuture<Vec<DeliveryRecord>> {
         self.read(move |c| read::deliveries(c, event))
     }
 
-    fn delivery(&self, id: DeliveryId) -> Answer<Option<DeliveryRecord>> {
+    fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<DeliveryRecord>> {
         self.read(move |c| read::delivery(c, id))
     }
 
-    fn published(&self, delivery: DeliveryId) -> Answer<Vec<StoredEvent>> {
+    fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<StoredEvent>> {
         self.read(move |c| read::published(c, delivery))
     }
 
-    fn dead(&self, which: DeadFilter, limit: usize) -> Answer<Vec<DeliveryRecord>> {
+    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<DeliveryRecord>> {
         self.read(move |c| read::dead(c, &which, limit))
     }
 
-    fn totals(&self) -> Answer<Totals> {
+    fn totals(&self) -> StoreFuture<Totals> {
         self.read(totals::read)
     }
 
-    fn size_bytes(&self) -> Answer<u64> {
-        Answer::now(Ok(self.readers.size_bytes()))
+    fn size_bytes(&self) -> StoreFuture<u64> {
+        StoreFuture::ready(Ok(self.readers.size_bytes()))
     }
 
-    fn check(&self) -> Answer<CheckReport> {
+    fn check(&self) -> StoreFuture<CheckReport> {
         self.read(|c| Ok(check::check(c)))
     }
 
@@ -407,7 +408,7 @@ impl Store for SqliteStore {
                     return reason;
                 }
                 if failure.changed().await.is_err() {
-                    // Closed in good order: it cannot fail any more.
+                    // Closed without a failure: it can no longer fail.
                     std::future::pending::<()>().await;
                 }
             }
@@ -419,7 +420,7 @@ impl Store for SqliteStore {
         &self.instance
     }
 
-    fn close(&self) -> Answer<()> {
+    fn close(&self) -> StoreFuture<()> {
         self.write(|reply| Write::Close { reply })
     }
 }

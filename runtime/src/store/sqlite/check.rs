@@ -1,5 +1,4 @@
-//! Conservation and integrity, verified in one moment of the store: its structures, the sums of its rows, and what the
-//! numbers have to be.
+//! Checks conservation and integrity in one snapshot: SQLite's structures, the checksums of all rows, and the counts.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +8,10 @@ use rusqlite::types::ValueRef;
 use super::{failure, totals};
 use crate::store::{CheckReport, Counts, DeliveryState, Removed, Totals};
 
-/// Problems that are listed; a store with more has no use for the rest of the list.
+/// Maximum number of listed problems; a longer list would not help to repair the store.
 const PROBLEMS_MAX: usize = 100;
 
-/// Each rule as a query for what breaks it, with the words for a finding.
+/// Each rule is a query for rows that break it, with a message template for one such row.
 const RULES: [(&str, &str); 12] = [
     (
         "SELECT e.seq, COUNT(d.id), e.owed FROM events e
@@ -25,7 +24,7 @@ const RULES: [(&str, &str); 12] = [
         "SELECT d.id, d.event, 0 FROM deliveries d LEFT JOIN events e
            ON e.seq = d.event AND (d.replay <> 0 OR d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed)
          WHERE e.seq IS NULL",
-        "delivery {0} is for event {1}, which does not own it",
+        "delivery {0} refers to event {1}, which does not list it",
     ),
     (
         "SELECT d.id, d.state, 0 FROM deliveries d WHERE d.state NOT BETWEEN 0 AND 5",
@@ -37,25 +36,26 @@ const RULES: [(&str, &str); 12] = [
         "delivery {0} counts {1} attempts and has {2} on record",
     ),
     (
-        // Its delivery may have been removed before it, and was done then. What the runtime says goes with failures.
+        // A missing delivery was removed by retention, so it was done. Runtime events (`/evoke`) are caused by
+        // failures.
         "SELECT e.seq, e.cause, 0 FROM events e JOIN deliveries d ON d.id = e.cause
          WHERE e.cause IS NOT NULL AND d.state <> 3 AND e.source <> '/evoke'",
         "event {0} was published by delivery {1}, which is not done",
     ),
     (
-        // A blocked delivery needs someone before it: else nothing would ever wake it.
+        // A blocked delivery needs an earlier one of its key: otherwise nothing would ever unblock it.
         "SELECT b.id, b.event, 0 FROM deliveries b WHERE b.state = 2 AND NOT EXISTS (
            SELECT 1 FROM deliveries d WHERE d.function = b.function AND d.order_key = b.order_key AND d.replay = b.replay
              AND d.order_key IS NOT NULL AND (d.state < 3 OR d.state = 4) AND d.id < b.id)",
-        "delivery {0} is blocked and nothing is before it",
+        "delivery {0} is blocked, but its order key has no earlier delivery",
     ),
     (
         "SELECT d.id, d.replay, 0 FROM deliveries d LEFT JOIN replays r ON r.id = d.replay
          WHERE d.replay <> 0 AND r.id IS NULL",
-        "delivery {0} is of replay {1}, which is not there",
+        "delivery {0} belongs to replay {1}, which does not exist",
     ),
     (
-        // Once for each event and function, however often it was interrupted.
+        // A replay adds one delivery per event and function, also when it is interrupted.
         "SELECT d.replay, d.event, COUNT(*) FROM deliveries d WHERE d.replay <> 0
          GROUP BY d.replay, d.event, d.function HAVING COUNT(*) > 1",
         "replay {0} offered event {1} {2} times to one function",
@@ -66,34 +66,34 @@ const RULES: [(&str, &str); 12] = [
             WHERE t.function = -r.id AND t.name IN ('ready', 'retrying', 'blocked')) AS noted
          FROM replays r WHERE noted <> (SELECT COUNT(*) FROM deliveries d
            WHERE d.replay = r.id AND d.replay <> 0 AND d.state < 3)",
-        "replay {0} has {1} pending deliveries, and its running number says {2}",
+        "replay {0} has {1} pending deliveries, but its running total is {2}",
     ),
     (
         "SELECT ifnull((SELECT SUM(count) FROM totals WHERE function < 0), 0) AS of_each,
            ifnull((SELECT count FROM totals WHERE function = 0 AND name = 'replayed'), 0) AS of_all, 0
          WHERE of_each <> of_all",
-        "replays have {0} deliveries by their running numbers, and {1} were replayed",
+        "the running totals of replays add up to {0} deliveries, but {1} were replayed",
     ),
     (
         "SELECT ifnull(SUM(count) FILTER (WHERE name = 'deliveries'), 0) AS given,
-           ifnull(SUM(count) FILTER (WHERE name IN ('owed', 'replayed')), 0) AS made, 0
-         FROM totals WHERE function = 0 HAVING given <> made",
-        "{0} deliveries were given numbers, and {1} were made",
+           ifnull(SUM(count) FILTER (WHERE name IN ('owed', 'replayed')), 0) AS created, 0
+         FROM totals WHERE function = 0 HAVING given <> created",
+        "{0} delivery ids were assigned, but {1} deliveries were created",
     ),
     (
-        // The newest that was removed is gone, and everything behind it is there.
+        // The newest removed event must be gone, and all events after it must exist.
         "SELECT up_to, (SELECT COUNT(*) FROM events WHERE seq > up_to) AS behind, 0 FROM (
            SELECT ifnull(MAX(count) FILTER (WHERE name = 'removed to'), 0) AS up_to,
              ifnull(MAX(count) FILTER (WHERE name = 'removed'), 0) AS removed
            FROM totals WHERE function = 0)
          WHERE behind <> (SELECT COUNT(*) FROM events) + removed - up_to OR EXISTS (SELECT 1 FROM events WHERE seq = up_to)
            OR (removed = 0) <> (up_to = 0)",
-        "retention removed events up to {0}, and {1} of those behind are there",
+        "retention removed events up to {0}, and {1} of the later ones exist",
     ),
 ];
 
-/// The tables whose rows have sums: what names a row, and what its sum is.
-const SUMS: [(&str, &str, &str); 9] = [
+/// The tables with checksums: an expression that names a row, and one that computes its checksum.
+const CHECKSUMS: [(&str, &str, &str); 9] = [
     ("meta", "key", "sum_of(key, value)"),
     ("functions", "id", "sum_of(id, name)"),
     (
@@ -115,22 +115,22 @@ const SUMS: [(&str, &str, &str); 9] = [
     ("state", "bucket || ' ' || key", "sum_of(bucket, key, value, version)"),
 ];
 
-/// Looks at everything, also where something is damaged: what cannot be read is a problem among the others.
+/// Runs all checks, also on a damaged store: a failing query is reported as a problem.
 pub(super) fn check(c: &Connection) -> CheckReport {
     let file = c.path().unwrap_or_default();
     let mut damage = Vec::new();
     if let Err(error) = find_damage(c, &mut damage) {
         damage.push(error.to_string());
     }
-    for (table, row, sum) in SUMS {
-        if let Err(error) = find_other_sums(c, table, row, sum, &mut damage) {
+    for (table, row, sum) in CHECKSUMS {
+        if let Err(error) = find_wrong_checksums(c, table, row, sum, &mut damage) {
             damage.push(format!("table {table}: {error}"));
         }
     }
     let mut problems: Vec<String> =
         damage.into_iter().take(PROBLEMS_MAX).map(|what| format!("{file}: {what}")).collect();
-    for (query, words) in RULES {
-        if let Err(error) = find_broken(c, query, words, &mut problems) {
+    for (query, template) in RULES {
+        if let Err(error) = find_violations(c, query, template, &mut problems) {
             problems.push(format!("{file}: {error}"));
         }
     }
@@ -150,7 +150,7 @@ pub(super) fn check(c: &Connection) -> CheckReport {
     CheckReport { totals, problems }
 }
 
-/// What SQLite finds of its own structures.
+/// Reports the findings of SQLite's own integrity check.
 fn find_damage(c: &Connection, damage: &mut Vec<String>) -> rusqlite::Result<()> {
     let mut integrity = c.prepare("PRAGMA integrity_check")?;
     let mut lines = integrity.query([])?;
@@ -163,8 +163,8 @@ fn find_damage(c: &Connection, damage: &mut Vec<String>) -> rusqlite::Result<()>
     Ok(())
 }
 
-/// Rows that are not what was written.
-fn find_other_sums(
+/// Reports rows whose checksum does not match.
+fn find_wrong_checksums(
     c: &Connection,
     table: &str,
     row: &str,
@@ -177,19 +177,19 @@ fn find_other_sums(
         && damage.len() < PROBLEMS_MAX
     {
         let row = found.get_ref(0)?.as_bytes_or_null()?.map(String::from_utf8_lossy).unwrap_or_default();
-        damage.push(format!("table {table}, row {row}: it is not what was written"));
+        damage.push(format!("table {table}, row {row}: checksum mismatch"));
     }
     Ok(())
 }
 
-/// What breaks a rule.
-fn find_broken(c: &Connection, query: &str, words: &str, problems: &mut Vec<String>) -> rusqlite::Result<()> {
+/// Reports rows that break a rule.
+fn find_violations(c: &Connection, query: &str, template: &str, problems: &mut Vec<String>) -> rusqlite::Result<()> {
     let mut statement = c.prepare(query)?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()?
         && problems.len() < PROBLEMS_MAX
     {
-        let mut text = words.to_owned();
+        let mut text = template.to_owned();
         for column in 0..3 {
             let value = match row.get_ref(column)? {
                 ValueRef::Integer(number) => number.to_string(),
@@ -202,7 +202,7 @@ fn find_broken(c: &Connection, query: &str, words: &str, problems: &mut Vec<Stri
     Ok(())
 }
 
-/// The numbers, counted; what was removed is taken from what is kept of it.
+/// Counts the totals from the rows. The parts that retention removed come from the running totals.
 fn count(c: &Connection, removed: Removed) -> rusqlite::Result<Totals> {
     let unsigned = |value| u64::try_from(value).unwrap_or_default();
     let replayed: i64 = c.query_row("SELECT COUNT(*) FROM deliveries WHERE replay <> 0", [], |r| r.get(0))?;
@@ -218,38 +218,37 @@ fn count(c: &Connection, removed: Removed) -> rusqlite::Result<Totals> {
     })
 }
 
-/// What was accepted has to be there or to have been removed, and the numbers that run along have to be those that are
-/// counted.
+/// Checks that everything accepted is stored or was removed, and that the running totals equal the counted ones.
 fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
-    let there: u64 = counted.functions.values().map(Counts::total).sum();
+    let stored: u64 = counted.functions.values().map(Counts::total).sum();
     let due = counted.owed + counted.replayed;
-    if there != due {
-        problems.push(format!("{due} deliveries are owed or replayed, and {there} are there"));
+    if stored != due {
+        problems.push(format!("{due} deliveries are owed or replayed, but {stored} are stored"));
     }
     let removed: u64 = counted.functions.values().map(|counts| counts.removed).sum();
-    let noted = counted.removed.owed + counted.removed.replayed;
-    if removed != noted {
-        problems.push(format!("{removed} deliveries of functions were removed, and {noted} of events"));
+    let expected = counted.removed.owed + counted.removed.replayed;
+    if removed != expected {
+        problems.push(format!("functions have {removed} removed deliveries, but events have {expected}"));
     }
     if (running.events, running.owed) != (counted.events, counted.owed) {
         problems.push(format!(
-            "{} events with {} deliveries were accepted, and {} with {} are there or were removed",
+            "{} events with {} deliveries were accepted, but {} with {} are stored or were removed",
             running.events, running.owed, counted.events, counted.owed
         ));
     }
     if running.replayed != counted.replayed {
-        let (noted, there) = (running.replayed, counted.replayed);
-        problems.push(format!("{noted} deliveries were replayed, and {there} are there or were removed"));
+        let (expected, stored) = (running.replayed, counted.replayed);
+        problems.push(format!("{expected} deliveries were replayed, but {stored} are stored or were removed"));
     }
     let names = running.functions.keys().chain(counted.functions.keys()).collect::<BTreeSet<_>>();
     for name in names {
         let of = |totals: &Totals| totals.functions.get(name).cloned().unwrap_or_default();
         let (running, counted) = (of(running), of(counted));
         for state in DeliveryState::ALL {
-            let (noted, there) = (running.get(state), counted.get(state));
-            if noted != there {
+            let (expected, stored) = (running.get(state), counted.get(state));
+            if expected != stored {
                 let state = state.name();
-                problems.push(format!("{name} has {there} {state} deliveries, and its running number says {noted}"));
+                problems.push(format!("{name} has {stored} {state} deliveries, but its running total is {expected}"));
             }
         }
     }

@@ -1,10 +1,10 @@
-//! What waits for the writer, and how it is answered.
+//! Writes that wait for the writer thread, and their replies.
 
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::retain::Tidied;
+use super::retain::Maintained;
 use crate::state::Transaction;
 use crate::store::{
     Accepted, Completed, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewEvent, NewReplay, ReplayId,
@@ -13,14 +13,14 @@ use crate::store::{
 
 type Reply<T> = oneshot::Sender<Result<T>>;
 
-/// How many dead letters one write takes: their events are in memory until they are announced.
+/// Dead letters per write. Their events stay in memory until the commit is announced.
 pub(super) const PORTION_MAX: usize = 256;
 
-/// A share of the dead letters that a filter names.
+/// The result of one write over a portion of the matching deliveries.
 #[derive(Default)]
 pub(super) struct Portion {
     pub(super) count: u64,
-    /// Where the next one starts; `None` when this was the last.
+    /// Start of the next portion; `None` after the last one.
     pub(super) next_after: Option<DeliveryId>,
 }
 
@@ -42,7 +42,7 @@ pub(super) enum Write {
         marks: Vec<Mark>,
         reply: Reply<Vec<Accepted>>,
     },
-    /// Without a reply, the sink is told.
+    /// Without a reply channel, the result goes to the sink.
     Complete {
         completion: Arc<Completion>,
         reply: Option<Reply<Completed>>,
@@ -70,15 +70,15 @@ pub(super) enum Write {
         step: Step,
         reply: Reply<bool>,
     },
-    TurnReplay {
+    TransitionReplay {
         replay: ReplayId,
         from: &'static [ReplayState],
         to: ReplayState,
         reply: Reply<bool>,
     },
-    DropReplay {
+    PurgeReplay {
         replay: ReplayId,
-        but_for: Arc<[DeliveryId]>,
+        except: Arc<[DeliveryId]>,
         after: DeliveryId,
         reply: Reply<Portion>,
     },
@@ -86,11 +86,11 @@ pub(super) enum Write {
         events: Vec<Seq>,
         reply: Reply<u64>,
     },
-    Tidy {
+    Maintain {
         shrinking: bool,
-        reply: Reply<Tidied>,
+        reply: Reply<Maintained>,
     },
-    /// Has the file take over what was written, and be as short as it became.
+    /// Copies the log into the database file, which then shrinks to its current size.
     Checkpoint {
         reply: Reply<()>,
     },
@@ -100,7 +100,7 @@ pub(super) enum Write {
 }
 
 impl Write {
-    /// Payload in bytes, roughly.
+    /// Returns the approximate size of the payload in bytes.
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Accept { events, .. } => events.iter().map(|e| e.event.size()).sum(),
@@ -121,36 +121,36 @@ impl Write {
     }
 }
 
-/// A write that was applied, with the answer that goes out when the transaction is committed.
-pub(super) enum Settled {
+/// An applied write with its result, which is sent after the commit.
+pub(super) enum Applied {
     Ids(Reply<Vec<FunctionId>>, Vec<FunctionId>),
     Accepted(Reply<Vec<Accepted>>, Vec<Accepted>),
     Completed(Reply<Completed>, Completed),
     Count(Reply<u64>, u64),
     Portion(Reply<Portion>, Portion),
     Replay(Reply<ReplayId>, ReplayId),
-    Whether(Reply<bool>, bool),
-    Tidied(Reply<Tidied>, Tidied),
+    Flag(Reply<bool>, bool),
+    Maintained(Reply<Maintained>, Maintained),
     Unit(Reply<()>),
-    /// For the sink.
+    /// A completion whose result goes to the sink.
     Completion(Arc<Completion>, Completed),
 }
 
-impl Settled {
-    /// For a write that never was applied: it can only fail.
+impl Applied {
+    /// Wraps a write that was never applied; the caller then has to call [`Applied::fail`].
     pub(super) fn unapplied(write: Write) -> Self {
         match write {
             Write::Register { reply, .. } => Self::Ids(reply, Vec::new()),
             Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
             Write::Complete { completion, reply } => Self::completed(completion, reply, Completed::Committed),
             Write::State { reply, .. } => Self::Count(reply, 0),
-            Write::Redrive { reply, .. } | Write::Purge { reply, .. } | Write::DropReplay { reply, .. } => {
+            Write::Redrive { reply, .. } | Write::Purge { reply, .. } | Write::PurgeReplay { reply, .. } => {
                 Self::Portion(reply, Portion::default())
             }
             Write::StartReplay { reply, .. } => Self::Replay(reply, 0),
-            Write::AdvanceReplay { reply, .. } | Write::TurnReplay { reply, .. } => Self::Whether(reply, false),
+            Write::AdvanceReplay { reply, .. } | Write::TransitionReplay { reply, .. } => Self::Flag(reply, false),
             Write::Remove { reply, .. } => Self::Count(reply, 0),
-            Write::Tidy { reply, .. } => Self::Tidied(reply, Tidied::default()),
+            Write::Maintain { reply, .. } => Self::Maintained(reply, Maintained::default()),
             Write::Checkpoint { reply } | Write::Close { reply } => Self::Unit(reply),
         }
     }
@@ -166,7 +166,7 @@ impl Settled {
         }
     }
 
-    /// What the sink is told of; the others keep their answer.
+    /// Returns the completion if its result goes to the sink, otherwise the write itself.
     pub(super) fn for_sink(self) -> std::result::Result<(Arc<Completion>, Completed), Self> {
         match self {
             Self::Completion(completion, completed) => Ok((completion, completed)),
@@ -174,7 +174,7 @@ impl Settled {
         }
     }
 
-    /// Sends the answer. Whoever asked may be gone: the commit stands all the same.
+    /// Sends the result. The caller may have stopped waiting; the commit is valid anyway.
     pub(super) fn succeed(self) {
         match self {
             Self::Completion(..) => {}
@@ -184,13 +184,13 @@ impl Settled {
             Self::Count(reply, count) => drop(reply.send(Ok(count))),
             Self::Portion(reply, portion) => drop(reply.send(Ok(portion))),
             Self::Replay(reply, id) => drop(reply.send(Ok(id))),
-            Self::Whether(reply, whether) => drop(reply.send(Ok(whether))),
-            Self::Tidied(reply, tidied) => drop(reply.send(Ok(tidied))),
+            Self::Flag(reply, flag) => drop(reply.send(Ok(flag))),
+            Self::Maintained(reply, maintained) => drop(reply.send(Ok(maintained))),
             Self::Unit(reply) => drop(reply.send(Ok(()))),
         }
     }
 
-    /// Tells that nothing of the write was committed.
+    /// Reports that nothing of the write was committed.
     pub(super) fn fail(self, error: &StoreError) {
         match self {
             Self::Completion(..) => {}
@@ -200,8 +200,8 @@ impl Settled {
             Self::Count(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Portion(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Replay(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Whether(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Tidied(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Flag(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Maintained(reply, _) => drop(reply.send(Err(error.clone()))),
             Self::Unit(reply) => drop(reply.send(Err(error.clone()))),
         }
     }

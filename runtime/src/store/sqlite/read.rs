@@ -1,22 +1,22 @@
-//! The questions, each as the SQL that it is.
+//! The queries for reading, as SQL.
 
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::rows::{self, ATTEMPT_COLUMNS, Asked, DELIVERY_COLUMNS, EVENT_COLUMNS};
-use super::sums;
+use super::checksum;
+use super::rows::{self, ATTEMPT_COLUMNS, DELIVERY_COLUMNS, EVENT_COLUMNS, Expected};
 use crate::clock::UnixMs;
 use crate::store::{
     DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, ReadyDelivery, Seq, StoredEvent,
     Stream,
 };
 
-/// Deliveries that a condition finds in a state, each with its event, and how many were looked at: one that is damaged is
-/// left where it is. It is never run, and nothing more is written to it; `check` names it.
+/// Returns the deliveries that match a condition and are in the expected state, with their events, and the number of
+/// rows read. A damaged delivery is skipped: it never runs and is never updated, and `check` reports it.
 fn ready_where(
     c: &Connection,
-    asked: Asked,
+    expected: Expected,
     condition: &str,
     values: &[&dyn ToSql],
     limit: usize,
@@ -25,18 +25,18 @@ fn ready_where(
         "SELECT {EVENT_COLUMNS}, {DELIVERY_COLUMNS} FROM deliveries d LEFT JOIN events e ON e.seq = d.event
          WHERE {condition}"
     );
-    let found = take(c, &together, values, limit, |row| rows::ready_delivery(c, row, asked));
-    if !matches!(&found, Err(error) if sums::damaged(error).is_some()) {
+    let found = take(c, &together, values, limit, |row| rows::ready_delivery(c, row, expected));
+    if !matches!(&found, Err(error) if checksum::find_damage(error).is_some()) {
         return found;
     }
-    // A page of the events is damaged, and perhaps one: each on its own.
+    // Some page of the events table is damaged: read each event on its own.
     let apart = format!("SELECT {DELIVERY_COLUMNS} FROM deliveries d WHERE {condition}");
-    let (mut found, looked_at) = take(c, &apart, values, limit, |row| rows::without_event(row, 0, asked))?;
+    let (mut found, rows_read) = take(c, &apart, values, limit, |row| rows::without_event(row, 0, expected))?;
     for delivery in &mut found {
         let event = event(c, delivery.event.seq)?;
-        rows::owe(c, delivery, event);
+        rows::set_event(c, delivery, event);
     }
-    Ok((found, looked_at))
+    Ok((found, rows_read))
 }
 
 fn take(
@@ -48,20 +48,20 @@ fn take(
 ) -> rusqlite::Result<(Vec<ReadyDelivery>, usize)> {
     let mut statement = c.prepare_cached(sql)?;
     let mut rows = statement.query(values)?;
-    let (mut found, mut looked_at) = (Vec::new(), 0);
+    let (mut found, mut rows_read) = (Vec::new(), 0);
     while found.len() < limit
         && let Some(row) = rows.next()?
     {
-        looked_at += 1;
+        rows_read += 1;
         match read(row) {
             Ok(delivery) => found.push(delivery),
             Err(error) => {
-                let what = sums::damaged(&error).ok_or(error)?;
-                tracing::error!("{} is damaged: {what}; it is not run", c.path().unwrap_or_default());
+                let what = checksum::find_damage(&error).ok_or(error)?;
+                tracing::error!("{} is damaged: {what}; the delivery does not run", c.path().unwrap_or_default());
             }
         }
     }
-    Ok((found, looked_at))
+    Ok((found, rows_read))
 }
 
 pub(super) fn ready(
@@ -72,11 +72,11 @@ pub(super) fn ready(
     limit: usize,
 ) -> rusqlite::Result<Vec<ReadyDelivery>> {
     let condition = format!("d.function = ?1 AND d.state = 0 AND {} AND d.id > ?2 ORDER BY d.id", of(stream));
-    let asked = Asked { state: rows::READY, function: Some(function) };
-    Ok(ready_where(c, asked, &condition, &[&function, &after], limit)?.0)
+    let expected = Expected { state: rows::READY, function: Some(function) };
+    Ok(ready_where(c, expected, &condition, &[&function, &after], limit)?.0)
 }
 
-/// What the partial indexes of a stream say.
+/// Returns the condition of a stream's partial indexes.
 fn of(stream: Stream) -> &'static str {
     match stream {
         Stream::Live => "d.replay = 0",
@@ -93,8 +93,8 @@ pub(super) fn is_pending(c: &Connection, delivery: DeliveryId) -> rusqlite::Resu
 }
 
 pub(super) fn ready_one(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<ReadyDelivery>> {
-    let asked = Asked { state: rows::READY, function: None };
-    Ok(ready_where(c, asked, "d.id = ?1", &[&id], 1)?.0.pop())
+    let expected = Expected { state: rows::READY, function: None };
+    Ok(ready_where(c, expected, "d.id = ?1", &[&id], 1)?.0.pop())
 }
 
 pub(super) fn due(
@@ -106,13 +106,13 @@ pub(super) fn due(
 ) -> rusqlite::Result<(Vec<ReadyDelivery>, Option<UnixMs>)> {
     let retries = format!("d.function = ?1 AND d.state = 1 AND {}", of(stream));
     let condition = format!("{retries} AND d.due_ms <= ?2 ORDER BY d.due_ms");
-    let asked = Asked { state: rows::RETRYING, function: Some(function) };
-    let (due, looked_at) = ready_where(c, asked, &condition, &[&function, &now_ms], limit)?;
+    let expected = Expected { state: rows::RETRYING, function: Some(function) };
+    let (due, rows_read) = ready_where(c, expected, &condition, &[&function, &now_ms], limit)?;
     let next = c
         .prepare_cached(&format!(
             "SELECT d.due_ms FROM deliveries d WHERE {retries} ORDER BY d.due_ms LIMIT 1 OFFSET ?2"
         ))?
-        .query_row(params![function, count(looked_at)], |r| r.get(0))
+        .query_row(params![function, count(rows_read)], |r| r.get(0))
         .optional()?;
     Ok((due, next))
 }
@@ -121,11 +121,11 @@ pub(super) fn marks(c: &Connection, scope: &str) -> rusqlite::Result<BTreeMap<St
     let marks = c
         .prepare_cached("SELECT scope, key, value, sum FROM marks WHERE scope = ?1")?
         .query_map([scope], |r| {
-            sums::verify_asked(r, &[scope.into()], 3, || format!("what {scope} noted"))?;
+            checksum::verify_with_key(r, &[scope.into()], 3, || format!("the marks of {scope}"))?;
             Ok((r.get(1)?, r.get(2)?))
         })?
         .collect();
-    sums::naming(marks, || format!("what {scope} noted"))
+    checksum::name_damage(marks, || format!("the marks of {scope}"))
 }
 
 pub(super) fn event(c: &Connection, seq: Seq) -> rusqlite::Result<Option<StoredEvent>> {
@@ -136,13 +136,13 @@ pub(super) fn event(c: &Connection, seq: Seq) -> rusqlite::Result<Option<StoredE
     found.or_else(|error| rows::damaged_event(c, seq, &error).map(Some).ok_or(error))
 }
 
-/// Events that a condition finds. Where a page of them is damaged each is read on its own.
+/// Returns the events that match a condition. When a page of them is damaged, each event is read on its own.
 fn events_where(c: &Connection, condition: &str, values: &[&dyn ToSql]) -> rusqlite::Result<Vec<StoredEvent>> {
     let together = c
         .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE {condition}"))?
         .query_map(values, |r| rows::event(c, r))?
         .collect::<rusqlite::Result<Vec<_>>>();
-    if !matches!(&together, Err(error) if sums::damaged(error).is_some()) {
+    if !matches!(&together, Err(error) if checksum::find_damage(error).is_some()) {
         return together;
     }
     let seqs: Vec<Seq> = c
@@ -209,7 +209,7 @@ pub(super) fn deliveries(c: &Connection, event: Seq) -> rusqlite::Result<Vec<Del
     let Some((first, owed)) = range else { return Ok(Vec::new()) };
     let mut found = delivery_records(c, "d.id >= ?1 AND d.id - ?1 < ?2 ORDER BY d.id", params![first, owed])?;
     found.extend(delivery_records(c, "d.event = ?1 AND d.replay <> 0 ORDER BY d.id", [event])?);
-    // Where the event is damaged it may name others' deliveries.
+    // A damaged event may refer to deliveries of other events.
     found.retain(|record| record.event == event || record.damage.is_some());
     Ok(found)
 }
@@ -220,7 +220,7 @@ pub(super) fn delivery(c: &Connection, id: DeliveryId) -> rusqlite::Result<Optio
 
 pub(super) fn published(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<Vec<StoredEvent>> {
     let mut found = events_where(c, "e.cause = ?1 ORDER BY e.seq", &[&delivery])?;
-    // An index that is damaged may name others.
+    // A damaged index may return events with another cause.
     found.retain(|stored| stored.lineage.cause == Some(delivery) || stored.damage.is_some());
     Ok(found)
 }
@@ -234,11 +234,11 @@ pub(super) fn dead(c: &Connection, which: &DeadFilter, limit: usize) -> rusqlite
         }
         DeadFilter::Delivery(id) => delivery_records(c, "d.state = 4 AND d.id = ?1", [id]),
     };
-    // An index that is damaged may name others.
+    // A damaged index may return deliveries in another state.
     Ok(found?.into_iter().filter(|record| record.state == DeliveryState::Dead || record.damage.is_some()).collect())
 }
 
-/// The first `limit` dead letters behind `after`.
+/// Returns the first `limit` dead letters with an id greater than `after`.
 pub(super) fn dead_ids(
     c: &Connection,
     which: &DeadFilter,

@@ -1,4 +1,4 @@
-//! Replays: their writes, and the questions about them.
+//! Writes and queries for replays.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -6,12 +6,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::queue::{PORTION_MAX, Portion};
 use super::totals::{self, Counters, Owner};
 use super::write::insert_delivery;
-use super::{rows, sums};
+use super::{checksum, rows};
 use crate::clock::UnixMs;
 use crate::store::backlog::Share;
 use crate::store::{DeliveryId, NewReplay, ReadyDelivery, Replay, ReplayId, ReplayState, Step};
 
-/// The states as they stand in the column, by place.
+/// The states; the index is the number in the column.
 const STATES: [ReplayState; 5] =
     [ReplayState::Running, ReplayState::Paused, ReplayState::Done, ReplayState::Cancelling, ReplayState::Cancelled];
 
@@ -51,7 +51,7 @@ pub(super) fn advance(
     }
     let mut events = 0;
     for (event, deliveries) in offers {
-        // Retention may have been there since it was read.
+        // Retention may have removed the event since the runner read it.
         let there = tx.prepare_cached("SELECT 1 FROM events WHERE seq = ?1")?.exists([event.seq])?;
         if !there {
             continue;
@@ -69,25 +69,30 @@ pub(super) fn advance(
     Ok(true)
 }
 
-pub(super) fn turn(tx: &Connection, replay: ReplayId, from: &[ReplayState], to: ReplayState) -> rusqlite::Result<bool> {
-    let mut turn = tx.prepare_cached(
+pub(super) fn transition(
+    tx: &Connection,
+    replay: ReplayId,
+    from: &[ReplayState],
+    to: ReplayState,
+) -> rusqlite::Result<bool> {
+    let mut update = tx.prepare_cached(
         "UPDATE replays SET state = ?2,
            sum = sum - sum_of(state, position, events) + sum_of(?2, position, events) WHERE id = ?1 AND state = ?3",
     )?;
     for state in from {
-        if turn.execute(params![replay, column(to), column(*state)])? > 0 {
+        if update.execute(params![replay, column(to), column(*state)])? > 0 {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Lets a portion of a replay's pending deliveries go. Its chains go with it: nobody is left to be woken.
-pub(super) fn let_go(
+/// Purges a portion of a replay's pending deliveries. The whole order-key chains are purged, so nothing is unblocked.
+pub(super) fn purge_pending(
     tx: &Connection,
     counters: &mut Counters,
     replay: ReplayId,
-    but_for: &[DeliveryId],
+    except: &[DeliveryId],
     after: DeliveryId,
 ) -> rusqlite::Result<Portion> {
     let found: Vec<(DeliveryId, Owner, i64, Share)> = tx
@@ -102,17 +107,17 @@ pub(super) fn let_go(
     let ids: Vec<DeliveryId> = found.iter().map(|(id, ..)| *id).collect();
     let mut portion = Portion { count: 0, ..Portion::of(&ids) };
     for (id, owner, state, share) in found {
-        if but_for.contains(&id) || owner.replay != replay || !rows::is_sound(tx, id, &[state])? {
+        if except.contains(&id) || owner.replay != replay || !rows::is_intact(tx, id, &[state])? {
             continue;
         }
-        counters.grown_up(id);
+        counters.take_recent(id);
         tx.prepare_cached(rows::change_delivery!(
             "state = 5, due_ms = NULL, cause = ?2",
             "5, attempts, forgiven, since_ms, NULL, ?2, done_ms, done_us"
         ))?
         .execute(params![id, Replay::CANCELLED])?;
-        counters.moved(owner, state, rows::PURGED);
-        counters.backlog().went(share);
+        counters.change_state(owner, state, rows::PURGED);
+        counters.backlog_change().remove(share);
         portion.count += 1;
     }
     Ok(portion)
@@ -125,9 +130,11 @@ pub(super) fn all(c: &Connection) -> rusqlite::Result<Vec<Replay>> {
     while let Some(row) = rows.next()? {
         match replay(row) {
             Ok(replay) => found.push(Replay { deliveries: totals::of_replay(c, replay.id)?, ..replay }),
-            // The others go on.
-            Err(error) => match sums::damaged(&error) {
-                Some(what) => tracing::error!("{}: {what}; it rests", c.path().unwrap_or_default()),
+            // Skip a damaged replay, so that the others continue.
+            Err(error) => match checksum::find_damage(&error) {
+                Some(what) => {
+                    tracing::error!("{} is damaged: {what}; the replay does not continue", c.path().unwrap_or_default())
+                }
                 None => return Err(error),
             },
         }
@@ -145,14 +152,14 @@ pub(super) fn one(c: &Connection, id: ReplayId) -> rusqlite::Result<Option<Repla
     Ok(Some(found))
 }
 
-/// As they are summed, and the sum.
+/// The columns covered by the checksum, in its order, then the checksum.
 const COLUMNS: &str = "id, filter, created_ms, until, state, position, events, sum";
 
 fn replay(row: &Row<'_>) -> rusqlite::Result<Replay> {
     let id: ReplayId = row.get(0)?;
-    let sum = sums::of_row(row, 0, 4)? + sums::of_row(row, 4, 3)?;
+    let sum = checksum::of_row(row, 0, 4)? + checksum::of_row(row, 4, 3)?;
     if row.get_ref(7)? != ValueRef::Integer(sum) {
-        return Err(sums::damage(format!("replay {id}")));
+        return Err(checksum::corrupt(format!("replay {id}")));
     }
     let state: i64 = row.get(4)?;
     let known = usize::try_from(state).ok().and_then(|place| STATES.get(place));

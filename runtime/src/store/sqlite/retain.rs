@@ -1,8 +1,8 @@
-//! Retention: removes what is over, the oldest first, in portions that other writes hardly feel.
+//! Retention: removes finished events, oldest first, in portions small enough not to delay other writes.
 //!
-//! Events that may go are looked for by a reader; the writer looks again and removes them. Space that becomes free is
-//! used again; when much of the file is free, its end is given back to the file system. A store that was made by
-//! version 1 can only use its space again.
+//! A reader searches for removable events; the writer checks them again and removes them. Freed pages are reused. When
+//! a large part of the file is free, the file is truncated. Stores created by version 1 do not support that and can
+//! only reuse their pages.
 
 use std::sync::Arc;
 
@@ -17,24 +17,24 @@ use super::{Readers, read, rows, send};
 use crate::clock::UnixMs;
 use crate::store::{DeliveryId, Result, Seq, StoredEvent};
 
-/// Events that one write removes: a millisecond or two of work, as their pages are anywhere in the file.
+/// Events removed per write: one or two milliseconds of work, because their pages are scattered over the file.
 const EVENTS_MAX: usize = 32;
-/// Their deliveries, when they have many.
+/// Deliveries removed per write, for events with many of them.
 const DELIVERIES_MAX: i64 = 256;
-/// Their data: its pages are freed one by one.
+/// Event data removed per write, in bytes: SQLite frees its pages one by one.
 const BYTES_MAX: i64 = 4 * 1024 * 1024;
-/// Events that one search looks at: it may find nothing but events that have to stay.
+/// Events read per search, because none of them may be removable.
 const SEARCH_MAX: i64 = 2048;
-/// Ids that one write forgets.
+/// Ids deleted per write.
 const FORGET_MAX: usize = 512;
-/// Pages that one write gives back, each of which may have to be moved.
+/// Pages truncated per write; each may have to be moved first.
 const PAGES_MAX: i64 = 128;
-/// A file this much of which is free is made smaller, until the second is left for what comes.
+/// The file is truncated when more than the first fraction of it is free, until only the second fraction is.
 const FREE: (f64, f64) = (0.25, 0.1);
-/// Less is not worth it: 4 MiB.
+/// Minimum number of free pages for a truncation: 4 MiB.
 const FREE_PAGES_MIN: i64 = 1024;
 
-/// Removes what may go, and puts the file in order; answers how many events went.
+/// Removes all removable events and truncates the file. Returns the number of removed events.
 pub(super) async fn sweep(
     writes: mpsc::Sender<Write>,
     readers: Arc<Readers>,
@@ -46,42 +46,42 @@ pub(super) async fn sweep(
         let found = Readers::run(readers.clone(), move |c| find(c, after, before_ms, bytes_max)).await?;
         next_after = found.next_after;
         if !found.events.is_empty() {
-            let asked = Instant::now();
-            count += ask(&writes, |reply| Write::Remove { events: found.events, reply }).await?;
+            let started = Instant::now();
+            count += submit(&writes, |reply| Write::Remove { events: found.events, reply }).await?;
             if !found.urgent {
-                // As long again is for others alone.
-                tokio::time::sleep(asked.elapsed()).await;
+                // Pause as long as the write took, to leave the writer to other callers.
+                tokio::time::sleep(started.elapsed()).await;
             }
         }
     }
-    let mut tidied = Tidied { more: true, shrinks: false };
-    while tidied.more {
-        let shrinking = tidied.shrinks;
-        tidied = ask(&writes, |reply| Write::Tidy { shrinking, reply }).await?;
-        if shrinking && !tidied.shrinks {
-            ask(&writes, |reply| Write::Checkpoint { reply }).await?;
+    let mut maintained = Maintained { more: true, shrinks: false };
+    while maintained.more {
+        let shrinking = maintained.shrinks;
+        maintained = submit(&writes, |reply| Write::Maintain { shrinking, reply }).await?;
+        if shrinking && !maintained.shrinks {
+            submit(&writes, |reply| Write::Checkpoint { reply }).await?;
         }
     }
     Ok(count)
 }
 
-async fn ask<T>(writes: &mpsc::Sender<Write>, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> Result<T> {
-    let (reply, answer) = oneshot::channel();
-    send(writes.clone(), make(reply), answer).await
+async fn submit<T>(writes: &mpsc::Sender<Write>, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> Result<T> {
+    let (reply, result) = oneshot::channel();
+    send(writes.clone(), make(reply), result).await
 }
 
-/// What may go, as far as one search came.
-pub(super) struct Found {
+/// The removable events found by one search.
+pub(super) struct Candidates {
     pub(super) events: Vec<Seq>,
-    /// Where the next search starts; `None` when everything was looked at.
+    /// Start of the next search; `None` after the last one.
     pub(super) next_after: Option<Seq>,
-    /// The store is larger than it may be by more than a tenth.
+    /// True if the store exceeds its size limit by more than 10 %.
     pub(super) urgent: bool,
 }
 
-/// Looks for events behind `after` that may go: accepted before `before_ms`, or any as long as the store is larger
-/// than `bytes_max`.
-pub(super) fn find(c: &Connection, after: Seq, before_ms: UnixMs, bytes_max: u64) -> rusqlite::Result<Found> {
+/// Searches for removable events after position `after`: events accepted before `before_ms`, and while the store is
+/// larger than `bytes_max`, any finished events.
+pub(super) fn find(c: &Connection, after: Seq, before_ms: UnixMs, bytes_max: u64) -> rusqlite::Result<Candidates> {
     let Space { pages, free, page_size } = space(c)?;
     let used = u64::try_from((pages - free) * page_size).unwrap_or_default();
     let excess = i64::try_from(used.saturating_sub(bytes_max)).unwrap_or(i64::MAX);
@@ -94,17 +94,17 @@ pub(super) fn find(c: &Connection, after: Seq, before_ms: UnixMs, bytes_max: u64
     )?;
     let mut rows = rows.query(params![after, before_ms, SEARCH_MAX])?;
     let urgent = used.saturating_sub(bytes_max) > bytes_max / 10;
-    let mut found = Found { events: Vec::new(), next_after: None, urgent };
-    let (mut looked_at, mut deliveries, mut bytes, mut last) = (0, 0, 0, after);
+    let mut found = Candidates { events: Vec::new(), next_after: None, urgent };
+    let (mut rows_read, mut deliveries, mut bytes, mut last) = (0, 0, 0, after);
     while let Some(row) = rows.next()? {
         let (seq, owed, size): (Seq, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let (old, stays): (bool, bool) = (row.get(3)?, row.get(4)?);
         if !old && bytes >= excess {
-            // How much space became free is seen when they are removed.
+            // The freed space is known only after the removal: search again after it.
             found.next_after = (excess > 0 && !found.events.is_empty()).then_some(last);
             return Ok(found);
         }
-        (looked_at, last) = (looked_at + 1, seq);
+        (rows_read, last) = (rows_read + 1, seq);
         if !stays {
             found.events.push(seq);
             (deliveries, bytes) = (deliveries + owed, bytes + size);
@@ -114,13 +114,13 @@ pub(super) fn find(c: &Connection, after: Seq, before_ms: UnixMs, bytes_max: u64
             return Ok(found);
         }
     }
-    if looked_at == SEARCH_MAX {
+    if rows_read == SEARCH_MAX {
         found.next_after = Some(last);
     }
     Ok(found)
 }
 
-/// Removes those of these events that may go still; answers how many.
+/// Removes those of the events that are still removable. Returns the number of removed events.
 pub(super) fn remove(
     tx: &Connection,
     dedup: &mut Dedup,
@@ -150,9 +150,9 @@ fn remove_one(
         )?
         .query_map([seq], |r| Ok((r.get(0)?, r.get(1)?, rows::owner(r, 2)?, r.get(4)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    // What is damaged may not be over, whatever it says; it stays, for `check` to name.
+    // A damaged delivery may be unfinished, whatever its row contains. Keep it; `check` reports it.
     for (id, event, ..) in &deliveries {
-        if *event != seq || !rows::is_sound(tx, *id, &[rows::DONE, rows::PURGED])? {
+        if *event != seq || !rows::is_intact(tx, *id, &[rows::DONE, rows::PURGED])? {
             return Ok(false);
         }
     }
@@ -161,25 +161,30 @@ fn remove_one(
     for (delivery, _, owner, state) in deliveries {
         tx.prepare_cached("DELETE FROM attempts WHERE delivery = ?1")?.execute([delivery])?;
         tx.prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([delivery])?;
-        counters.removed_delivery(owner, state);
+        counters.remove_delivery(owner, state);
     }
     tx.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([seq])?;
-    counters.removed_event(seq);
-    dedup.keep(tx, seq, (&event.id, &event.source), accepted_ms, now_ms)?;
+    counters.remove_event(seq);
+    dedup.remember(tx, seq, (&event.id, &event.source), accepted_ms, now_ms)?;
     Ok(true)
 }
 
-/// Forgets ids whose dedup window is over, and gives back space; answers whether there is more to do.
-pub(super) fn tidy(tx: &Connection, dedup: &mut Dedup, now_ms: UnixMs, shrinking: bool) -> rusqlite::Result<Tidied> {
+/// Deletes ids whose dedup window has ended, and truncates the file. The result reports whether more work is left.
+pub(super) fn maintain(
+    tx: &Connection,
+    dedup: &mut Dedup,
+    now_ms: UnixMs,
+    shrinking: bool,
+) -> rusqlite::Result<Maintained> {
     let forgotten = dedup.forget(tx, FORGET_MAX, now_ms)?;
     let shrinks = shrink(tx, shrinking)?;
-    Ok(Tidied { more: forgotten == FORGET_MAX || shrinks, shrinks })
+    Ok(Maintained { more: forgotten == FORGET_MAX || shrinks, shrinks })
 }
 
 #[derive(Default)]
-pub(super) struct Tidied {
+pub(super) struct Maintained {
     pub(super) more: bool,
-    /// It is making the file smaller.
+    /// True while the file is being truncated.
     pub(super) shrinks: bool,
 }
 

@@ -1,4 +1,4 @@
-//! How values stand in columns; `schema.sql` has the words.
+//! Conversion between values and columns; `schema.sql` describes the columns.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::sums;
+use super::checksum;
 use super::totals::{LIVE, Owner};
 use crate::clock::UnixMs;
 use crate::event::{Data, Event};
@@ -36,28 +36,29 @@ pub(super) fn state(value: i64) -> rusqlite::Result<DeliveryState> {
     })
 }
 
-/// The columns of an event, for `event` below: as they are summed, and the sum. `e` is the table's alias.
+/// The columns of an event for [`event`]: those covered by the checksum, in its order, then the checksum. The table
+/// alias is `e`.
 pub(super) const EVENT_COLUMNS: &str = "e.seq, e.id, e.source, e.type, e.subject, e.time, e.datacontenttype, \
      e.dataschema, e.extensions, e.data_kind, e.accepted_ms, e.first_delivery, e.owed, e.cause, e.root, e.hops, \
      e.origin, e.data, e.sum";
 const EVENT_SUMMED: usize = 18;
 const EVENT_COLUMN_COUNT: usize = EVENT_SUMMED + 1;
 
-/// An event; where it is not what was written, that and nothing of it.
+/// Reads an event; for a corrupt row, returns a placeholder that describes the damage.
 pub(super) fn event(c: &Connection, row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     let seq = row.get(0)?;
     intact_event(row).or_else(|error| damaged_event(c, seq, &error).ok_or(error))
 }
 
-/// What stands for an event of which an error tells that it is damaged.
+/// Returns a placeholder for an event if an error was caused by damage.
 pub(super) fn damaged_event(c: &Connection, seq: Seq, error: &rusqlite::Error) -> Option<StoredEvent> {
-    let what = sums::damaged(error)?;
+    let what = checksum::find_damage(error)?;
     let file = c.path().unwrap_or_default();
     Some(StoredEvent::damaged(seq, format!("event {seq} in {file} is damaged: {what}")))
 }
 
 fn intact_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
-    sums::verify(row, 0, EVENT_SUMMED, || "its row".into())?;
+    checksum::verify(row, 0, EVENT_SUMMED, || "its row".into())?;
     let extensions = match row.get_ref(8)? {
         ValueRef::Null => Default::default(),
         value => serde_json::from_slice(value.as_bytes()?).map_err(|e| unreadable(8, e))?,
@@ -88,25 +89,26 @@ fn intact_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     })
 }
 
-/// The columns of a delivery: those that stay, those that change, and the sum. `d` is the table's alias.
+/// The columns of a delivery: the immutable ones, the mutable ones, then the checksum. The table alias is `d`.
 pub(super) const DELIVERY_COLUMNS: &str = "d.id, d.event, d.function, d.trigger, d.order_key, d.origin, d.bytes, \
      d.replay, d.state, d.attempts, d.forgiven, d.since_ms, d.due_ms, d.cause, d.done_ms, d.done_us, d.sum";
-const STAYING: usize = 8;
-const CHANGING: usize = 8;
-const DELIVERY_COLUMN_COUNT: usize = STAYING + CHANGING + 1;
+const FIXED: usize = 8;
+const MUTABLE: usize = 8;
+const DELIVERY_COLUMN_COUNT: usize = FIXED + MUTABLE + 1;
 
-/// [`DELIVERY_COLUMNS`] from this one on are what was written.
+/// Verifies the checksum of [`DELIVERY_COLUMNS`] that start at column `at`.
 fn verify_delivery(row: &Row<'_>, at: usize) -> rusqlite::Result<()> {
-    let sum = sums::of_row(row, at, STAYING)? + sums::of_row(row, at + STAYING, CHANGING)?;
-    if row.get_ref(at + STAYING + CHANGING)? == ValueRef::Integer(sum) {
+    let sum = checksum::of_row(row, at, FIXED)? + checksum::of_row(row, at + FIXED, MUTABLE)?;
+    if row.get_ref(at + FIXED + MUTABLE)? == ValueRef::Integer(sum) {
         return Ok(());
     }
-    Err(sums::damage(format!("delivery {}", row.get::<_, DeliveryId>(at)?)))
+    Err(checksum::corrupt(format!("delivery {}", row.get::<_, DeliveryId>(at)?)))
 }
 
-/// Whether a delivery is what was written, and in one of these states, whatever an index says. One that is not is told
-/// and left alone: a change would not find its entries in the indexes, for which SQLite fails the whole transaction.
-pub(super) fn is_sound(c: &Connection, id: DeliveryId, states: &[i64]) -> rusqlite::Result<bool> {
+/// Returns true if a delivery matches its checksum and is in one of these states, whatever an index says. A damaged
+/// delivery is logged and must not be updated: SQLite would not find its index entries and would fail the whole
+/// transaction.
+pub(super) fn is_intact(c: &Connection, id: DeliveryId, states: &[i64]) -> rusqlite::Result<bool> {
     let found = c
         .prepare_cached(&format!("SELECT {DELIVERY_COLUMNS} FROM deliveries d WHERE d.id = ?1"))?
         .query_row([id], |r| {
@@ -117,15 +119,15 @@ pub(super) fn is_sound(c: &Connection, id: DeliveryId, states: &[i64]) -> rusqli
     match found {
         Ok(state) => Ok(state.is_some_and(|state| states.contains(&state))),
         Err(error) => {
-            let what = sums::damaged(&error).ok_or(error)?;
+            let what = checksum::find_damage(&error).ok_or(error)?;
             tracing::error!("{} is damaged: {what}; it is left as it is", c.path().unwrap_or_default());
             Ok(false)
         }
     }
 }
 
-/// The sum of the columns of a delivery that stay.
-pub(super) fn staying_sum(
+/// Returns the checksum of a delivery's immutable columns.
+pub(super) fn fixed_sum(
     id: DeliveryId,
     event: Seq,
     owner: Owner,
@@ -134,7 +136,7 @@ pub(super) fn staying_sum(
     share: Share,
 ) -> i64 {
     use ValueRef::Integer;
-    sums::sum([
+    checksum::of_values([
         Integer(id),
         Integer(event),
         Integer(owner.function),
@@ -146,23 +148,33 @@ pub(super) fn staying_sum(
     ])
 }
 
-/// The sum of the columns of a delivery that change, as long as it was not redriven.
-pub(super) fn changing_sum(
+/// Returns the checksum of a delivery's mutable columns, for one that was never redriven.
+pub(super) fn mutable_sum(
     state: i64,
     attempts: i64,
     since_ms: UnixMs,
     due_ms: Option<UnixMs>,
     cause: Option<&str>,
-    done: Option<Took>,
+    done: Option<AttemptTiming>,
 ) -> i64 {
     use ValueRef::{Integer, Null};
     let due = due_ms.map_or(Null, Integer);
-    let [done_ms, done_us] = done.map_or([Null, Null], |took| [Integer(took.started_ms), Integer(took.us)]);
-    sums::sum([Integer(state), Integer(attempts), Integer(0), Integer(since_ms), due, cause.into(), done_ms, done_us])
+    let [done_ms, done_us] =
+        done.map_or([Null, Null], |timing| [Integer(timing.started_ms), Integer(timing.duration_us)]);
+    checksum::of_values([
+        Integer(state),
+        Integer(attempts),
+        Integer(0),
+        Integer(since_ms),
+        due,
+        cause.into(),
+        done_ms,
+        done_us,
+    ])
 }
 
-/// An update of one delivery, `?1`: what it sets, and what its columns that change are then, for the sum. What of the
-/// sum is wrong stays wrong.
+/// Builds an UPDATE of the delivery with id `?1` from its assignments and the new values of the mutable columns. The
+/// checksum is changed by the difference, so a wrong checksum stays wrong.
 macro_rules! change_delivery {
     ($sets:literal, $become:literal $(, $returning:literal)?) => {
         concat!(
@@ -174,42 +186,42 @@ macro_rules! change_delivery {
 }
 pub(super) use change_delivery;
 
-/// The attempt that was done, as far as its delivery keeps it.
+/// The part of a successful attempt that its delivery's row stores.
 #[derive(Clone, Copy)]
-pub(super) struct Took {
+pub(super) struct AttemptTiming {
     pub(super) started_ms: UnixMs,
-    pub(super) us: i64,
+    pub(super) duration_us: i64,
 }
 
-impl Took {
+impl AttemptTiming {
     pub(super) fn of(record: &AttemptRecord) -> Self {
-        Self { started_ms: record.started_ms, us: i64::try_from(record.duration_us).unwrap_or(i64::MAX) }
+        Self { started_ms: record.started_ms, duration_us: i64::try_from(record.duration_us).unwrap_or(i64::MAX) }
     }
 }
 
-/// What an index finds a delivery for.
+/// The values that an index lookup expects in a delivery.
 #[derive(Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct Expected {
     pub(super) state: i64,
-    /// `None` for whoever's it is.
+    /// `None` accepts every function.
     pub(super) function: Option<FunctionId>,
 }
 
-/// A row of [`EVENT_COLUMNS`], of which all may be NULL, followed by [`DELIVERY_COLUMNS`]. An error when the delivery is
-/// damaged, or is not what an index found it for.
-pub(super) fn ready_delivery(c: &Connection, row: &Row<'_>, asked: Asked) -> rusqlite::Result<ReadyDelivery> {
-    let mut delivery = without_event(row, EVENT_COLUMN_COUNT, asked)?;
+/// Reads a row of [`EVENT_COLUMNS`], all NULL when there is no event, followed by [`DELIVERY_COLUMNS`]. Returns an
+/// error if the delivery is corrupt or differs from the values that the index was searched for.
+pub(super) fn ready_delivery(c: &Connection, row: &Row<'_>, expected: Expected) -> rusqlite::Result<ReadyDelivery> {
+    let mut delivery = without_event(row, EVENT_COLUMN_COUNT, expected)?;
     let found = if row.get_ref(0)? == ValueRef::Null { None } else { Some(event(c, row)?) };
-    owe(c, &mut delivery, found);
+    set_event(c, &mut delivery, found);
     Ok(delivery)
 }
 
-/// [`DELIVERY_COLUMNS`] from this one on, with an event that [`owe`] has to put in.
-pub(super) fn without_event(row: &Row<'_>, at: usize, asked: Asked) -> rusqlite::Result<ReadyDelivery> {
+/// Reads [`DELIVERY_COLUMNS`] from column `at` on; the caller then adds the event with [`set_event`].
+pub(super) fn without_event(row: &Row<'_>, at: usize, expected: Expected) -> rusqlite::Result<ReadyDelivery> {
     verify_delivery(row, at)?;
     let (id, function, state): (DeliveryId, FunctionId, i64) = (row.get(at)?, row.get(at + 2)?, row.get(at + 8)?);
-    if state != asked.state || asked.function.is_some_and(|asked| asked != function) {
-        return Err(sums::damage(format!("an index, which names delivery {id} for what it is not,")));
+    if state != expected.state || expected.function.is_some_and(|expected| expected != function) {
+        return Err(checksum::corrupt(format!("an index that lists delivery {id} under wrong values")));
     }
     Ok(ReadyDelivery {
         id,
@@ -220,18 +232,17 @@ pub(super) fn without_event(row: &Row<'_>, at: usize, asked: Asked) -> rusqlite:
         since_ms: row.get(at + 11)?,
         replay: replay(row.get(at + 7)?),
         event: Arc::new(StoredEvent {
-            // Known also of an event that is not: what the runtime says of its own is no cause for more.
+            // Also needed for a damaged event: a runtime event must not cause another one.
             lineage: Lineage { origin: Origin(row.get(at + 5)?), ..Lineage::default() },
             ..StoredEvent::damaged(row.get(at + 1)?, String::new())
         }),
     })
 }
 
-/// Puts in the event that is owed, or that it is not there.
-pub(super) fn owe(c: &Connection, delivery: &mut ReadyDelivery, found: Option<StoredEvent>) {
+/// Sets the event of a delivery, or a placeholder when the event is missing.
+pub(super) fn set_event(c: &Connection, delivery: &mut ReadyDelivery, found: Option<StoredEvent>) {
     let seq = delivery.event.seq;
-    let missing =
-        || StoredEvent::damaged(seq, format!("event {seq} is not in {} any more", c.path().unwrap_or_default()));
+    let missing = || StoredEvent::damaged(seq, format!("event {seq} is missing in {}", c.path().unwrap_or_default()));
     let mut event = found.unwrap_or_else(missing);
     if event.damage.is_some() {
         event.accepted_ms = delivery.since_ms;
@@ -240,14 +251,14 @@ pub(super) fn owe(c: &Connection, delivery: &mut ReadyDelivery, found: Option<St
     delivery.event = Arc::new(event);
 }
 
-/// A row of [`DELIVERY_COLUMNS`] and of the function its id, name and sum, with the attempt that was done alone; where it
-/// is not what was written, that.
+/// Reads a row of [`DELIVERY_COLUMNS`] and the id, name and checksum of the function. Contains at most the successful
+/// attempt. For a corrupt row, returns a placeholder that describes the damage.
 pub(super) fn delivery_record(c: &Connection, row: &Row<'_>) -> rusqlite::Result<DeliveryRecord> {
     let id = row.get(0)?;
     let intact = || {
         verify_delivery(row, 0)?;
         let state = state(row.get(8)?)?;
-        sums::verify(row, DELIVERY_COLUMN_COUNT, 2, || format!("the function of delivery {id}"))?;
+        checksum::verify(row, DELIVERY_COLUMN_COUNT, 2, || format!("the function of delivery {id}"))?;
         Ok(DeliveryRecord {
             id,
             event: row.get(1)?,
@@ -263,14 +274,14 @@ pub(super) fn delivery_record(c: &Connection, row: &Row<'_>) -> rusqlite::Result
         })
     };
     intact().or_else(|error| {
-        let what = sums::damaged(&error).ok_or(error)?;
+        let what = checksum::find_damage(&error).ok_or(error)?;
         let state = row.get(8).ok().and_then(|value| state(value).ok()).unwrap_or(DeliveryState::Dead);
         let damage = format!("delivery {id} in {} is damaged: {what}", c.path().unwrap_or_default());
         Ok(DeliveryRecord::damaged(id, state, damage))
     })
 }
 
-/// The attempt that was done, of a row of [`DELIVERY_COLUMNS`].
+/// Reads the successful attempt, if any, from a row of [`DELIVERY_COLUMNS`].
 fn attempt_done(row: &Row<'_>) -> rusqlite::Result<Option<AttemptRecord>> {
     let Some(started_ms) = row.get(14)? else { return Ok(None) };
     Ok(Some(AttemptRecord {
@@ -282,14 +293,14 @@ fn attempt_done(row: &Row<'_>) -> rusqlite::Result<Option<AttemptRecord>> {
     }))
 }
 
-/// The columns of an attempt as they are summed, and the sum.
+/// The columns of an attempt: those covered by the checksum, in its order, then the checksum.
 pub(super) const ATTEMPT_COLUMNS: &str = "delivery, attempt, started_ms, duration_us, outcome, message, sum";
 
-/// A row of [`ATTEMPT_COLUMNS`] that was found for a delivery; where it is not what was written, that.
+/// Reads a row of [`ATTEMPT_COLUMNS`] of a delivery; for a corrupt row, returns a record that describes the damage.
 pub(super) fn attempt(row: &Row<'_>, delivery: DeliveryId) -> rusqlite::Result<AttemptRecord> {
     let attempt = row.get(1).unwrap_or_default();
     let intact = || {
-        sums::verify_asked(row, &[ValueRef::Integer(delivery)], 6, || "this record of an attempt".into())?;
+        checksum::verify_with_key(row, &[ValueRef::Integer(delivery)], 6, || "this attempt record".into())?;
         Ok(AttemptRecord {
             attempt,
             started_ms: row.get(2)?,
@@ -299,17 +310,17 @@ pub(super) fn attempt(row: &Row<'_>, delivery: DeliveryId) -> rusqlite::Result<A
         })
     };
     intact().or_else(|error: rusqlite::Error| {
-        let message = Some(sums::damaged(&error).ok_or(error)?);
+        let message = Some(checksum::find_damage(&error).ok_or(error)?);
         Ok(AttemptRecord { attempt, started_ms: 0, duration_us: 0, outcome: "damaged".into(), message })
     })
 }
 
-/// Keeps how an attempt went that was not done.
+/// Stores the record of a failed attempt.
 pub(super) fn put_attempt(tx: &Connection, delivery: DeliveryId, record: &AttemptRecord) -> rusqlite::Result<()> {
     use ValueRef::Integer;
     let AttemptRecord { attempt, outcome, message, .. } = record;
-    let Took { started_ms, us: duration_us } = Took::of(record);
-    let sum = sums::sum([
+    let AttemptTiming { started_ms, duration_us } = AttemptTiming::of(record);
+    let sum = checksum::of_values([
         Integer(delivery),
         Integer(i64::from(*attempt)),
         Integer(started_ms),
@@ -325,12 +336,12 @@ pub(super) fn put_attempt(tx: &Connection, delivery: DeliveryId, record: &Attemp
     Ok(())
 }
 
-/// Writes a mark, or removes it.
+/// Writes or deletes a mark.
 pub(super) fn put_mark(tx: &Connection, mark: &Mark) -> rusqlite::Result<()> {
     let Mark { scope, key, value } = mark;
     match value {
         Some(value) => {
-            let sum = sums::sum([scope.as_str().into(), key.as_str().into(), ValueRef::Blob(value)]);
+            let sum = checksum::of_values([scope.as_str().into(), key.as_str().into(), ValueRef::Blob(value)]);
             tx.prepare_cached("INSERT OR REPLACE INTO marks (scope, key, value, sum) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![scope, key, value, sum])?
         }
@@ -339,22 +350,22 @@ pub(super) fn put_mark(tx: &Connection, mark: &Mark) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// The replay that a delivery is of.
+/// Converts the column `replay`: [`LIVE`] means no replay.
 pub(super) fn replay(column: ReplayId) -> Option<ReplayId> {
     (column != LIVE).then_some(column)
 }
 
-/// A delivery's function and replay, from this column on.
+/// Reads a delivery's function and replay from column `at` on.
 pub(super) fn owner(row: &Row<'_>, at: usize) -> rusqlite::Result<Owner> {
     Ok(Owner { function: row.get(at)?, replay: row.get(at + 1)? })
 }
 
-/// A delivery's origin and bytes, from this column on.
+/// Reads a delivery's origin and bytes from column `at` on.
 pub(super) fn share(row: &Row<'_>, at: usize) -> rusqlite::Result<Share> {
     Ok(Share { origin: Origin(row.get(at)?), bytes: row.get(at + 1)? })
 }
 
-/// Adds an event.
+/// Inserts an event.
 pub(super) fn insert_event(
     tx: &Connection,
     seq: Seq,
@@ -368,7 +379,7 @@ pub(super) fn insert_event(
     let extensions = if event.extensions.is_empty() { None } else { serde_json::to_string(&event.extensions).ok() };
     let data = Column(&event.data);
     let owed = i64::try_from(owed).unwrap_or(i64::MAX);
-    let sum = sums::sum([
+    let sum = checksum::of_values([
         Integer(seq),
         event.id.as_str().into(),
         event.source.as_str().into(),
@@ -417,7 +428,7 @@ pub(super) fn insert_event(
     Ok(())
 }
 
-/// A payload as the column `data`.
+/// Event data as a value of the column `data`.
 struct Column<'a>(&'a Data);
 
 impl<'a> Column<'a> {

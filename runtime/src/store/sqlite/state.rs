@@ -1,4 +1,4 @@
-//! State, as the SQL that it is.
+//! Reads and writes functions' state, as SQL.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,27 +7,27 @@ use bytes::Bytes;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::known::{Changed, Changes, Known};
-use super::sums;
+use super::checksum;
+use super::state_cache::{Changed, Changes, StateCache};
 use crate::state::{Change, Entry, Transaction, Usage};
 use crate::store::Completion;
-use crate::store::judge::{Bucket, Found, Judged, Kept, Stands, judge};
+use crate::store::validate::{Bucket, CommittedKey, CommittedState, Valid, Validation, validate};
 
-/// The state's part of one group commit: it becomes known when the commit has succeeded.
+/// The state changes of one group commit; they enter the cache when the commit has succeeded.
 pub(super) struct Batch<'a> {
     tx: &'a Connection,
-    known: &'a Known,
+    state_cache: &'a StateCache,
     changes: Changes,
 }
 
-impl Kept for Batch<'_> {
+impl CommittedState for Batch<'_> {
     type Error = rusqlite::Error;
 
-    fn find(&self, bucket: &str, key: &str) -> rusqlite::Result<Option<Found>> {
+    fn find(&self, bucket: &str, key: &str) -> rusqlite::Result<Option<CommittedKey>> {
         self.tx
             .prepare_cached("SELECT version, length(value) FROM state WHERE bucket = ?1 AND key = ?2")?
             .query_row([bucket, key], |r| {
-                Ok(Found {
+                Ok(CommittedKey {
                     version: unsigned(r.get(0)?),
                     size: usize::try_from(r.get::<_, i64>(1)?).unwrap_or_default(),
                 })
@@ -36,32 +36,32 @@ impl Kept for Batch<'_> {
     }
 
     fn bucket(&self, name: &str) -> Bucket {
-        self.changes.buckets.get(name).copied().unwrap_or_else(|| self.known.bucket(name))
+        self.changes.buckets.get(name).copied().unwrap_or_else(|| self.state_cache.bucket(name))
     }
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(tx: &'a Connection, known: &'a Known) -> Self {
-        Self { tx, known, changes: Changes::default() }
+    pub(super) fn new(tx: &'a Connection, state_cache: &'a StateCache) -> Self {
+        Self { tx, state_cache, changes: Changes::default() }
     }
 
-    pub(super) fn judge(&self, transaction: &Transaction) -> rusqlite::Result<Judged> {
-        judge(self, transaction)
+    pub(super) fn validate(&self, transaction: &Transaction) -> rusqlite::Result<Validation> {
+        validate(self, transaction)
     }
 
-    pub(super) fn apply(&mut self, transaction: &Transaction, stands: Stands) -> rusqlite::Result<()> {
-        // It only read.
-        if stands.buckets.is_empty() {
+    pub(super) fn apply(&mut self, transaction: &Transaction, valid: Valid) -> rusqlite::Result<()> {
+        // The transaction only read.
+        if valid.buckets.is_empty() {
             return Ok(());
         }
-        let version = if transaction.version == 0 { self.known.next_version() } else { transaction.version };
+        let version = if transaction.version == 0 { self.state_cache.next_version() } else { transaction.version };
         let column = i64::try_from(version).unwrap_or(i64::MAX);
         for touched in &transaction.keys {
             let Some(change) = &touched.change else { continue };
             let (bucket, key) = (&touched.bucket, &touched.key);
             let entry = match change {
                 Change::Set(value) => {
-                    let sum = sums::sum([
+                    let sum = checksum::of_values([
                         (&**bucket).into(),
                         (&**key).into(),
                         ValueRef::Blob(value),
@@ -85,7 +85,7 @@ impl<'a> Batch<'a> {
             };
             self.changes.changed.push(Changed { bucket: bucket.clone(), key: key.clone(), entry });
         }
-        for (name, usage, members) in stands.buckets {
+        for (name, usage, members) in valid.buckets {
             let before = self.bucket(&name).members;
             let bucket = Bucket { usage, members: if members { version } else { before } };
             self.changes.buckets.insert(name, bucket);
@@ -93,29 +93,29 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// What a person writes: nothing of it was read before, and it has no quota. Answers how many keys were there.
+    /// Applies a user's changes, which read nothing and have no quota. Returns the number of keys that existed before.
     pub(super) fn write(&mut self, changes: &Transaction) -> rusqlite::Result<u64> {
-        let Judged::Stands(stands) = self.judge(changes)? else { return Ok(0) };
-        let existed = stands.existed;
-        self.apply(changes, stands)?;
+        let Validation::Valid(valid) = self.validate(changes)? else { return Ok(0) };
+        let existed = valid.existed;
+        self.apply(changes, valid)?;
         Ok(existed)
     }
 
-    /// A completion was judged: with the commit it is staged no longer.
-    pub(super) fn over(&mut self, completion: &Arc<Completion>) {
+    /// Records that a completion was validated: its staged writes end with the commit.
+    pub(super) fn finish(&mut self, completion: &Arc<Completion>) {
         if completion.state.version != 0 {
-            self.changes.over.push(completion.clone());
+            self.changes.finished.push(completion.clone());
         }
     }
 
-    /// What has to become known with the commit.
+    /// Returns the changes for the cache.
     pub(super) fn into_changes(self) -> Changes {
         self.changes
     }
 }
 
-/// What there is when the store is opened.
-pub(super) fn load(c: &Connection) -> rusqlite::Result<Known> {
+/// Loads the sizes of all buckets and the last version, when the store is opened.
+pub(super) fn load(c: &Connection) -> rusqlite::Result<StateCache> {
     let mut rows = c.prepare(
         "SELECT bucket, COUNT(*), SUM(octet_length(key) + length(value)), MAX(version) FROM state GROUP BY bucket",
     )?;
@@ -126,18 +126,18 @@ pub(super) fn load(c: &Connection) -> rusqlite::Result<Known> {
         last = last.max(unsigned(row.get(3)?));
         buckets.insert(row.get::<_, String>(0)?.into(), Bucket { usage, members: 0 });
     }
-    Ok(Known::new(buckets, last))
+    Ok(StateCache::new(buckets, last))
 }
 
-/// As they are summed, and the sum.
+/// The columns covered by the checksum, in its order, then the checksum.
 const COLUMNS: &str = "bucket, key, value, version, sum";
 
 fn named(bucket: &str, key: &str) -> String {
-    format!("the key {key} of the bucket {bucket}, which `evoke state set` or `delete` mends,")
+    format!("the key {key} of the bucket {bucket} (repaired by `evoke state set` or `evoke state delete`)")
 }
 
 fn verify(row: &Row<'_>, bucket: &str, key: &str) -> rusqlite::Result<()> {
-    sums::verify_asked(row, &[bucket.into(), key.into()], 4, || named(bucket, key))
+    checksum::verify_with_key(row, &[bucket.into(), key.into()], 4, || named(bucket, key))
 }
 
 pub(super) fn get(c: &Connection, bucket: &str, key: &str) -> rusqlite::Result<Option<Entry>> {
@@ -149,12 +149,12 @@ pub(super) fn get(c: &Connection, bucket: &str, key: &str) -> rusqlite::Result<O
             Ok(Entry { value, version: unsigned(r.get(3)?) })
         },
     );
-    sums::naming(found.optional(), || named(bucket, key))
+    checksum::name_damage(found.optional(), || named(bucket, key))
 }
 
-/// With the values, which are not needed: a key is one only when its whole row is what was written.
+/// Also reads the values, which the checksum of each row needs.
 pub(super) fn keys(c: &Connection, bucket: &str, after: Option<&str>, limit: usize) -> rusqlite::Result<Vec<String>> {
-    // Every key is behind the empty one, which is not taken.
+    // Every key sorts after the empty string, which is not allowed as a key.
     let keys = c
         .prepare_cached(&format!("SELECT {COLUMNS} FROM state WHERE bucket = ?1 AND key > ?2 ORDER BY key LIMIT ?3"))?
         .query_map(params![bucket, after.unwrap_or_default(), i64::try_from(limit).unwrap_or(i64::MAX)], |r| {
@@ -163,7 +163,7 @@ pub(super) fn keys(c: &Connection, bucket: &str, after: Option<&str>, limit: usi
             Ok(key.to_owned())
         })?
         .collect();
-    sums::naming(keys, || format!("some key of the bucket {bucket}"))
+    checksum::name_damage(keys, || format!("a key of the bucket {bucket}"))
 }
 
 fn unsigned(value: i64) -> u64 {

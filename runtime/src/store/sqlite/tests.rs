@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used)]
-
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::schema::{MIGRATIONS, SCHEMA_VERSION};
@@ -19,7 +17,7 @@ async fn the_first_failed_commit_latches() {
     let other = Connection::open(folder.path().join("evoke.db")).unwrap();
     other.execute_batch("ALTER TABLE marks RENAME TO gone").unwrap();
     assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Failed(_))));
-    // What made it fail is mended, and still nothing more is acknowledged.
+    // The cause of the failure is repaired, but the store still rejects writes.
     other.execute_batch("ALTER TABLE gone RENAME TO marks").unwrap();
     assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Failed(_))));
     assert!(store.failure().await.contains("marks"));
@@ -29,7 +27,7 @@ async fn the_first_failed_commit_latches() {
 }
 
 #[tokio::test]
-async fn what_was_accepted_is_there_when_the_store_is_opened_again() {
+async fn instance_and_function_ids_survive_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
     let instance = store.instance().to_owned();
@@ -42,7 +40,7 @@ async fn what_was_accepted_is_there_when_the_store_is_opened_again() {
 }
 
 #[tokio::test]
-async fn state_and_the_order_of_its_writes_outlive_the_process() {
+async fn state_and_its_versions_survive_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let write = async |store: &SqliteStore, key: &str| {
         let change = Some(crate::state::Change::Set("é".into()));
@@ -61,7 +59,7 @@ async fn state_and_the_order_of_its_writes_outlive_the_process() {
 }
 
 #[tokio::test]
-async fn a_store_of_the_first_version_is_brought_forward_to_the_schema_of_a_new_one() {
+async fn a_version_1_store_is_migrated_to_the_current_schema() {
     let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let first = Connection::open(old.path().join("evoke.db")).unwrap();
     first.execute_batch(include_str!("migrate/1.sql")).unwrap();
@@ -71,7 +69,7 @@ async fn a_store_of_the_first_version_is_brought_forward_to_the_schema_of_a_new_
           VALUES (1, 1, 1, 'on[0]', 0, 5), (2, 1, 1, 'on[0]', 3, 5);
         PRAGMA user_version = 1";
     first.execute_batch(content).unwrap();
-    // Columns and indexes rather than the text of tables, which a column that is added changes.
+    // Compares columns and indexes: the text of a table changes when a column is added.
     let schema = |folder: &Path| {
         let store = SqliteStore::open(folder, Clock::fixed(0)).unwrap();
         let connection = open_for_reading(&folder.join("evoke.db")).unwrap();
@@ -81,8 +79,8 @@ async fn a_store_of_the_first_version_is_brought_forward_to_the_schema_of_a_new_
             UNION ALL SELECT ifnull(sql, name) FROM sqlite_master WHERE type <> 'table' ORDER BY 1)";
         (connection.query_row(sql, [], |r| r.get::<_, String>(0)).unwrap(), store.instance().to_owned())
     };
-    let ((brought, instance), (made, _)) = (schema(old.path()), schema(new.path()));
-    assert_eq!(brought, made);
+    let ((migrated, instance), (created, _)) = (schema(old.path()), schema(new.path()));
+    assert_eq!(migrated, created);
     assert_eq!(instance, "abc");
     let store = SqliteStore::open(old.path(), Clock::fixed(0)).unwrap();
     let report = store.check().await.unwrap();
@@ -91,7 +89,7 @@ async fn a_store_of_the_first_version_is_brought_forward_to_the_schema_of_a_new_
 }
 
 #[tokio::test]
-async fn a_store_of_the_second_version_gets_the_sums_of_all_its_rows() {
+async fn a_version_2_store_gets_checksums_for_all_rows() {
     let folder = tempfile::tempdir().unwrap();
     let second = Connection::open(folder.path().join("evoke.db")).unwrap();
     second.execute_batch(include_str!("migrate/1.sql")).unwrap();
@@ -110,7 +108,7 @@ async fn a_store_of_the_second_version_gets_the_sums_of_all_its_rows() {
         PRAGMA user_version = 2";
     second.execute_batch(content).unwrap();
     let Err(StoreError::Failed(message)) = check_folder(folder.path()) else { unreachable!("it was read") };
-    assert!(message.contains("`evoke up` brings it forward"), "{message}");
+    assert!(message.contains("`evoke up` upgrades it"), "{message}");
 
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
@@ -122,7 +120,7 @@ async fn a_store_of_the_second_version_gets_the_sums_of_all_its_rows() {
     assert_eq!(store.marks("/s".into()).await.unwrap()["k"], [0, 255]);
     assert_eq!(store.state("shop/a", "k").await.unwrap().unwrap().version, 9);
     assert_eq!(store.replays().await.unwrap().len(), 1);
-    // What is written from now on has its sum, and what was damaged since is seen.
+    // New writes have checksums, and damage done after the migration is found.
     assert_eq!(store.redrive(DeadFilter::All).await.unwrap(), 1);
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
     second.execute("UPDATE events SET data = x'6868'", []).unwrap();
@@ -132,10 +130,10 @@ async fn a_store_of_the_second_version_gets_the_sums_of_all_its_rows() {
 }
 
 #[tokio::test]
-async fn a_store_of_the_third_version_keeps_what_was_done_and_what_was_damaged() {
+async fn a_version_3_store_keeps_its_attempts_and_its_damage() {
     let folder = tempfile::tempdir().unwrap();
     let third = Connection::open(folder.path().join("evoke.db")).unwrap();
-    sums::teach(&third).unwrap();
+    checksum::register_sql_function(&third).unwrap();
     third.execute_batch(include_str!("migrate/1.sql")).unwrap();
     MIGRATIONS[..2].iter().for_each(|migration| third.execute_batch(migration).unwrap());
     let content = "INSERT INTO meta VALUES ('instance', 'abc', sum_of('instance', 'abc'));
@@ -160,7 +158,7 @@ async fn a_store_of_the_third_version_keeps_what_was_done_and_what_was_damaged()
 }
 
 #[tokio::test]
-async fn a_damaged_delivery_is_left_alone_and_no_change_hides_that_it_is() {
+async fn a_damaged_delivery_does_not_run_and_updates_do_not_hide_the_damage() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
@@ -171,24 +169,24 @@ async fn a_damaged_delivery_is_left_alone_and_no_change_hides_that_it_is() {
         store.accept(vec![new], vec![]).await.unwrap();
     }
     let other = Connection::open(folder.path().join("evoke.db")).unwrap();
-    // It would be for another event.
+    // The delivery would run with another event.
     other.execute("UPDATE deliveries SET event = 3 WHERE id = 2", []).unwrap();
     let ready: Vec<_> = store.ready(f, Stream::Live, 0, 2).await.unwrap().iter().map(|d| d.id).collect();
     assert_eq!(ready, [1, 3]);
-    let told = |problems: &[String]| problems.iter().any(|p| p.contains("table deliveries, row 2:"));
-    assert!(told(&store.check().await.unwrap().problems));
+    let is_reported = |problems: &[String]| problems.iter().any(|p| p.contains("table deliveries, row 2:"));
+    assert!(is_reported(&store.check().await.unwrap().problems));
     store.complete(end(2, f, Verdict::Done)).await.unwrap();
-    assert!(told(&store.check().await.unwrap().problems));
+    assert!(is_reported(&store.check().await.unwrap().problems));
     let record = store.delivery(2).await.unwrap().unwrap();
     assert!(record.damage.unwrap().contains("evoke.db is damaged: delivery 2"));
-    // The event that is gone has one that was not damaged, which is given up.
+    // Event 1 is missing, but its delivery is intact: it becomes a dead letter.
     other.execute("DELETE FROM events WHERE seq = 1", []).unwrap();
     let ready = store.ready(f, Stream::Live, 0, 1).await.unwrap();
-    assert!(ready[0].event.damage.as_ref().unwrap().contains("event 1 is not in"), "{ready:?}");
+    assert!(ready[0].event.damage.as_ref().unwrap().contains("event 1 is missing in"), "{ready:?}");
 }
 
 #[tokio::test]
-async fn what_stands_in_the_wrong_place_is_not_served_as_anothers() {
+async fn misplaced_rows_are_not_returned_for_other_keys() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("evoke.db");
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
@@ -208,7 +206,8 @@ async fn what_stands_in_the_wrong_place_is_not_served_as_anothers() {
     }
     store.close().await.unwrap();
     drop(store);
-    // Each table is one page, and the third row of it is the first once more: behind the second comes what is before it.
+    // Each table is one page. Its third row becomes a second copy of the first, so a search beyond the second row finds
+    // an earlier one.
     let pages: Vec<usize> = Connection::open(&path)
         .unwrap()
         .prepare("SELECT rootpage FROM sqlite_master WHERE name IN ('attempts', 'marks', 'state')")
@@ -229,7 +228,7 @@ async fn what_stands_in_the_wrong_place_is_not_served_as_anothers() {
     assert_eq!(outcomes, ["done", "damaged"], "{attempts:?}");
     assert!(matches!(store.marks("/2".into()).await, Err(StoreError::Damaged(_))));
     assert!(matches!(store.state_keys("b2", None, 9).await, Err(StoreError::Damaged(_))));
-    // The index of what is ready names another function's.
+    // The index of ready deliveries lists a delivery of another function.
     let other = Connection::open(&path).unwrap();
     assert_eq!(store.redrive(DeadFilter::All).await.unwrap(), 3);
     let index: i64 = other
@@ -239,18 +238,19 @@ async fn what_stands_in_the_wrong_place_is_not_served_as_anothers() {
     drop((store, other));
     let mut file = std::fs::read(&path).unwrap();
     let at = (usize::try_from(index).unwrap() - 1) * 4096;
-    // In a record of the index (its head's size, the types of its values, these) function 1 is a type.
+    // A record of the index has the size of its header, the types of its values, and the values. Function 1 is stored
+    // as a type only.
     let records = file[at..at + 4096].windows(3).enumerate().filter(|(_, bytes)| *bytes == [4, 9, 1]);
     let places: Vec<usize> = records.map(|(place, _)| at + place).collect();
     assert_eq!(places.len(), 2, "deliveries 2 and 3; 1 is a type as well");
-    // Function 0.
+    // Changes the type to the one for function 0.
     places.iter().for_each(|place| file[place + 1] = 8);
     std::fs::write(&path, file).unwrap();
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
     assert!(store.ready(0, Stream::Live, 0, 9).await.unwrap().is_empty());
 }
 
-/// An end of the first attempt at a delivery.
+/// Ends the first attempt at a delivery.
 fn end(delivery: i64, function: i64, verdict: Verdict) -> Arc<Completion> {
     let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 1, outcome: "done".into(), message: None };
     let (publishes, state, origin) = (vec![], Transaction::default(), Origin::default());
@@ -258,7 +258,7 @@ fn end(delivery: i64, function: i64, verdict: Verdict) -> Arc<Completion> {
 }
 
 #[tokio::test]
-async fn nobody_changes_or_removes_what_is_damaged_and_the_rest_goes_on() {
+async fn damaged_rows_are_never_changed_or_removed_and_others_continue() {
     let folder = tempfile::tempdir().unwrap();
     let now_ms = Arc::new(AtomicI64::new(0));
     let store = SqliteStore::open(folder.path(), Clock::by_hand(&now_ms)).unwrap();
@@ -274,7 +274,8 @@ async fn nobody_changes_or_removes_what_is_damaged_and_the_rest_goes_on() {
     }
     let other = Connection::open(folder.path().join("evoke.db")).unwrap();
     let damage = |what: &str| assert_eq!(other.execute(&format!("UPDATE deliveries SET {what}"), []).unwrap(), 1);
-    // One that waits says that it is done, one is the next of its key, one was given up; and an event that is over.
+    // A waiting delivery with the state done, the next delivery of a key, and a dead letter are damaged; and later a
+    // finished event.
     damage("state = 3 WHERE id = 2");
     damage("trigger = 'on[7]' WHERE id = 4");
     store.complete(end(5, f, Verdict::Dead("why".into()))).await.unwrap();
@@ -298,7 +299,7 @@ async fn nobody_changes_or_removes_what_is_damaged_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
-async fn the_backlog_is_known_when_the_store_is_opened_again() {
+async fn the_backlog_is_restored_on_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
@@ -315,7 +316,7 @@ async fn the_backlog_is_known_when_the_store_is_opened_again() {
 }
 
 #[tokio::test]
-async fn check_counts_and_does_not_believe_the_running_numbers() {
+async fn check_counts_rows_and_reports_wrong_running_totals() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
     store.register(vec!["shop/a".into()]).await.unwrap();
@@ -323,15 +324,15 @@ async fn check_counts_and_does_not_believe_the_running_numbers() {
     other.execute_batch("INSERT INTO totals VALUES (1, 'done', 3), (0, 'events', 2)").unwrap();
     let problems = store.check().await.unwrap().problems;
     let expected = [
-        "2 events with 0 deliveries were accepted, and 0 with 0 are there or were removed",
-        "shop/a has 0 done deliveries, and its running number says 3",
+        "2 events with 0 deliveries were accepted, but 0 with 0 are stored or were removed",
+        "shop/a has 0 done deliveries, but its running total is 3",
     ];
     assert_eq!(problems[..2], expected);
     assert!(problems.len() == 3 && problems[2].contains("backup"), "{problems:?}");
 }
 
 #[test]
-fn a_store_of_a_newer_program_is_not_touched() {
+fn a_store_of_a_newer_version_is_not_opened() {
     let folder = tempfile::tempdir().unwrap();
     drop(SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap());
     let other = Connection::open(folder.path().join("evoke.db")).unwrap();
@@ -343,7 +344,7 @@ fn a_store_of_a_newer_program_is_not_touched() {
 }
 
 #[tokio::test]
-async fn space_that_retention_frees_goes_back_to_the_file_system() {
+async fn retention_returns_free_space_to_the_file_system() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path(), Clock::fixed(1)).unwrap();
     let data = crate::event::Data::Binary(bytes::Bytes::from(vec![7; 100_000]));

@@ -1,4 +1,4 @@
-//! Running numbers: what every commit changes of them, and what they are.
+//! Running totals: updates them with every commit, and reads them.
 
 use std::collections::BTreeMap;
 
@@ -10,24 +10,24 @@ use crate::clock::UnixMs;
 use crate::store::backlog::{Change, Share};
 use crate::store::{Counts, DeliveryId, DeliveryState, FunctionId, Origin, ReplayId, Seq, Totals};
 
-/// The numbers of the store itself go by this function.
+/// The function id of the store's own totals.
 const STORE: FunctionId = 0;
 const REMOVED_DONE: &str = "removed done";
 const REMOVED_PURGED: &str = "removed purged";
 
-/// Whose a delivery is.
+/// The function and replay of a delivery.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner {
     pub(super) function: FunctionId,
-    /// Or [`LIVE`].
+    /// [`LIVE`] for a live delivery.
     pub(super) replay: ReplayId,
 }
 
-/// The column `replay` of a live delivery.
+/// The value of the column `replay` for live deliveries.
 pub(super) const LIVE: ReplayId = 0;
 
-/// The ids given out last, and what the transaction that is under way changes. The writer is alone, so it counts for
-/// itself, and an event's deliveries are a range.
+/// The last assigned ids and the changes of the current transaction. The writer is the only one to assign ids, so it
+/// counts them itself, and an event's deliveries have consecutive ids.
 #[derive(Clone)]
 pub(super) struct Counters {
     seq: Seq,
@@ -35,28 +35,28 @@ pub(super) struct Counters {
     removed_to: Seq,
     backlog: Change,
     changes: HashMap<(FunctionId, &'static str), i64>,
-    young: Nursery,
+    recent: RecentDeliveries,
 }
 
-/// Deliveries that this writer added, and that were ready and not touched since: what their end has to know of them,
-/// which is read back otherwise.
+/// Deliveries that this writer added as ready and that were not changed since. Their completion needs these values, and
+/// otherwise reads them from the table.
 #[derive(Default)]
-struct Nursery(HashMap<DeliveryId, Young>);
+struct RecentDeliveries(HashMap<DeliveryId, Recent>);
 
-/// More than are under way at a time when the system keeps up.
-const YOUNG_MAX: usize = 4096;
+/// More deliveries than are usually in progress at once.
+const RECENT_MAX: usize = 4096;
 
-/// What does not change of a delivery before its first attempt ends.
-pub(super) struct Young {
+/// The values of a delivery that do not change before its first attempt ends.
+pub(super) struct Recent {
     pub(super) owner: Owner,
     pub(super) order_key: Option<String>,
     pub(super) share: Share,
     pub(super) since_ms: UnixMs,
-    pub(super) staying_sum: i64,
+    pub(super) fixed_sum: i64,
 }
 
-/// A copy is what a transaction that fails goes back to. It may not know what is not so then, and knows nothing.
-impl Clone for Nursery {
+/// A clone is used after a rollback, when its entries might be wrong, so it is empty.
+impl Clone for RecentDeliveries {
     fn clone(&self) -> Self {
         Self::default()
     }
@@ -75,13 +75,13 @@ impl Counters {
             seq,
             delivery,
             removed_to: removed.to,
-            backlog: pending(connection)?,
+            backlog: load_backlog(connection)?,
             changes: HashMap::new(),
-            young: Nursery::default(),
+            recent: RecentDeliveries::default(),
         })
     }
 
-    pub(super) fn newest(&self) -> Seq {
+    pub(super) fn last_seq(&self) -> Seq {
         self.seq
     }
 
@@ -89,60 +89,60 @@ impl Counters {
         self.delivery
     }
 
-    /// What changed of the backlog since it was taken last.
-    pub(super) fn backlog(&mut self) -> &mut Change {
+    /// Returns the change of the backlog since the last commit.
+    pub(super) fn backlog_change(&mut self) -> &mut Change {
         &mut self.backlog
     }
 
-    /// An event was added.
-    pub(super) fn event(&mut self) {
+    /// Counts a new event.
+    pub(super) fn add_event(&mut self) {
         self.seq += 1;
         self.change(STORE, "events", 1);
     }
 
-    /// A delivery was added, in this state; answers its name.
-    pub(super) fn delivery(&mut self, owner: Owner, state: i64, share: Share) -> DeliveryId {
+    /// Counts a new delivery in this state, and returns its id.
+    pub(super) fn add_delivery(&mut self, owner: Owner, state: i64, share: Share) -> DeliveryId {
         self.delivery += 1;
         self.change(STORE, "deliveries", 1);
         self.change(STORE, if owner.replay == LIVE { "owed" } else { "replayed" }, 1);
-        self.of(owner, name(state), 1);
-        self.backlog.came(share);
+        self.change_for(owner, name(state), 1);
+        self.backlog.add(share);
         self.delivery
     }
 
-    /// A delivery was added that is ready.
-    pub(super) fn is_young(&mut self, id: DeliveryId, young: Young) {
-        if self.young.0.len() < YOUNG_MAX {
-            self.young.0.insert(id, young);
+    /// Remembers a new delivery that is ready.
+    pub(super) fn add_recent(&mut self, id: DeliveryId, recent: Recent) {
+        if self.recent.0.len() < RECENT_MAX {
+            self.recent.0.insert(id, recent);
         }
     }
 
-    /// What is known of a delivery that was added lately; it may be in another state by now.
-    pub(super) fn grown_up(&mut self, id: DeliveryId) -> Option<Young> {
-        self.young.0.remove(&id)
+    /// Removes and returns a remembered delivery. Its state may have changed since.
+    pub(super) fn take_recent(&mut self, id: DeliveryId) -> Option<Recent> {
+        self.recent.0.remove(&id)
     }
 
-    /// A delivery went from one state to another.
-    pub(super) fn moved(&mut self, owner: Owner, from: i64, to: i64) {
-        self.of(owner, name(from), -1);
-        self.of(owner, name(to), 1);
+    /// Counts a change of a delivery's state.
+    pub(super) fn change_state(&mut self, owner: Owner, from: i64, to: i64) {
+        self.change_for(owner, name(from), -1);
+        self.change_for(owner, name(to), 1);
     }
 
-    fn of(&mut self, owner: Owner, name: &'static str, by: i64) {
+    fn change_for(&mut self, owner: Owner, name: &'static str, by: i64) {
         self.change(owner.function, name, by);
         if owner.replay != LIVE {
             self.change(-owner.replay, name, by);
         }
     }
 
-    /// A delivery was removed.
-    pub(super) fn removed_delivery(&mut self, owner: Owner, state: i64) {
+    /// Counts a removed delivery.
+    pub(super) fn remove_delivery(&mut self, owner: Owner, state: i64) {
         self.change(owner.function, if state == rows::PURGED { REMOVED_PURGED } else { REMOVED_DONE }, 1);
         self.change(STORE, if owner.replay == LIVE { "removed owed" } else { "removed replayed" }, 1);
     }
 
-    /// An event was removed.
-    pub(super) fn removed_event(&mut self, seq: Seq) {
+    /// Counts a removed event.
+    pub(super) fn remove_event(&mut self, seq: Seq) {
         self.change(STORE, "removed", 1);
         let further = (seq - self.removed_to).max(0);
         self.change(STORE, "removed to", further);
@@ -153,7 +153,7 @@ impl Counters {
         *self.changes.entry((function, name)).or_default() += by;
     }
 
-    /// Writes what changed, as part of the transaction that changed it.
+    /// Writes the changes as part of the current transaction.
     pub(super) fn write(&mut self, tx: &Connection) -> rusqlite::Result<()> {
         let mut add = tx.prepare_cached(
             "INSERT INTO totals (function, name, count) VALUES (?1, ?2, ?3)
@@ -166,8 +166,8 @@ impl Counters {
     }
 }
 
-/// What is pending, from the partial indexes of the states.
-fn pending(c: &Connection) -> rusqlite::Result<Change> {
+/// Counts the pending deliveries, using the partial indexes of their states.
+fn load_backlog(c: &Connection) -> rusqlite::Result<Change> {
     let mut change = Change::default();
     let mut groups = c.prepare(
         "SELECT origin, COUNT(*), SUM(CASE WHEN typeof(bytes) = 'integer' AND bytes BETWEEN 0 AND 1 << 32 THEN bytes ELSE 0 END) FROM (
@@ -181,8 +181,8 @@ fn pending(c: &Connection) -> rusqlite::Result<Change> {
     )?;
     let mut groups = groups.query([])?;
     while let Some(row) = groups.next()? {
-        // One that is damaged is nobody's: it is never run, and nothing has to wait for that.
-        change.found(Origin(row.get(0).unwrap_or_default()), row.get(1)?, row.get(2)?);
+        // A damaged origin counts as no source: the delivery never runs, so it must not use up a source's limit.
+        change.set(Origin(row.get(0).unwrap_or_default()), row.get(1)?, row.get(2)?);
     }
     Ok(change)
 }
@@ -191,7 +191,7 @@ fn name(state: i64) -> &'static str {
     rows::state(state).map_or("unknown", DeliveryState::name)
 }
 
-/// The numbers as they are kept.
+/// Reads the running totals.
 pub(super) fn read(c: &Connection) -> rusqlite::Result<Totals> {
     let mut totals = Totals::default();
     let mut all =
@@ -215,7 +215,7 @@ pub(super) fn read(c: &Connection) -> rusqlite::Result<Totals> {
             (Some(function), name) => {
                 let state = DeliveryState::ALL.into_iter().find(|state| state.name() == name);
                 if let Some(state) = state {
-                    *totals.functions.entry(function).or_default().of(state) = number;
+                    *totals.functions.entry(function).or_default().get_mut(state) = number;
                 }
             }
         }
@@ -223,7 +223,7 @@ pub(super) fn read(c: &Connection) -> rusqlite::Result<Totals> {
     Ok(totals)
 }
 
-/// Deliveries by function and state, counted; those that were removed are taken from what is kept of them.
+/// Counts deliveries by function and state; the removed ones come from the running totals.
 pub(super) fn count(c: &Connection) -> rusqlite::Result<BTreeMap<String, Counts>> {
     let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
     let mut removed = c.prepare(
@@ -234,7 +234,7 @@ pub(super) fn count(c: &Connection) -> rusqlite::Result<BTreeMap<String, Counts>
     while let Some(row) = removed.next()? {
         let counts = functions.entry(row.get(0)?).or_default();
         let number = u64::try_from(row.get::<_, i64>(2)?).unwrap_or_default();
-        *counts.of(if row.get(1)? { DeliveryState::Purged } else { DeliveryState::Done }) += number;
+        *counts.get_mut(if row.get(1)? { DeliveryState::Purged } else { DeliveryState::Done }) += number;
         counts.removed += number;
     }
     let mut groups = c.prepare_cached(
@@ -243,13 +243,13 @@ pub(super) fn count(c: &Connection) -> rusqlite::Result<BTreeMap<String, Counts>
     let mut groups = groups.query([])?;
     while let Some(row) = groups.next()? {
         let state = rows::state(row.get(1)?)?;
-        *functions.entry(row.get(0)?).or_default().of(state) +=
+        *functions.entry(row.get(0)?).or_default().get_mut(state) +=
             u64::try_from(row.get::<_, i64>(2)?).unwrap_or_default();
     }
     Ok(functions)
 }
 
-/// The deliveries of a replay by state.
+/// Returns the number of a replay's deliveries in each state.
 pub(super) fn of_replay(c: &Connection, replay: ReplayId) -> rusqlite::Result<Counts> {
     let mut counts = Counts::default();
     let mut all = c.prepare_cached("SELECT name, count FROM totals WHERE function = -?1")?;
@@ -257,7 +257,7 @@ pub(super) fn of_replay(c: &Connection, replay: ReplayId) -> rusqlite::Result<Co
     while let Some(row) = all.next()? {
         let name: String = row.get(0)?;
         if let Some(state) = DeliveryState::ALL.into_iter().find(|state| state.name() == name) {
-            *counts.of(state) = u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default();
+            *counts.get_mut(state) = u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default();
         }
     }
     Ok(counts)

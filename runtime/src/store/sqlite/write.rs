@@ -1,26 +1,26 @@
-//! The writes, each as the SQL that it is. All of a batch run in one transaction.
+//! The writes, as SQL. All writes of a batch run in one transaction.
 
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::dedup::Dedup;
-use super::queue::{PORTION_MAX, Portion, Settled, Write};
+use super::queue::{Applied, PORTION_MAX, Portion, Write};
 use super::read;
 use super::replays;
 use super::retain;
-use super::rows::{self, Took, change_delivery};
+use super::rows::{self, AttemptTiming, change_delivery};
 use super::state::Batch;
-use super::totals::{Counters, LIVE, Owner, Young};
+use super::totals::{Counters, LIVE, Owner, Recent};
 use crate::clock::UnixMs;
 use crate::store::backlog::Share;
-use crate::store::judge::Judged;
+use crate::store::validate::Validation;
 use crate::store::{
     Accepted, Completed, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, Origin,
     ReadyDelivery, ReplayId, StoredEvent, Verdict,
 };
 
-/// Applies one write. The answer comes back in any case, so that whoever asked hears of a failure too.
+/// Applies one write. The write is returned in any case, so that its caller also receives a failure.
 pub(super) fn apply(
     tx: &Connection,
     dedup: &mut Dedup,
@@ -29,8 +29,8 @@ pub(super) fn apply(
     write: Write,
     state: &mut Batch<'_>,
     ready: &mut Vec<ReadyDelivery>,
-) -> (Settled, rusqlite::Result<()>) {
-    fn settle<T: Default>(result: rusqlite::Result<T>) -> (T, rusqlite::Result<()>) {
+) -> (Applied, rusqlite::Result<()>) {
+    fn split<T: Default>(result: rusqlite::Result<T>) -> (T, rusqlite::Result<()>) {
         match result {
             Ok(value) => (value, Ok(())),
             Err(error) => (T::default(), Err(error)),
@@ -38,56 +38,56 @@ pub(super) fn apply(
     }
     match write {
         Write::Register { names, reply } => {
-            let (ids, result) = settle(register(tx, &names));
-            (Settled::Ids(reply, ids), result)
+            let (ids, result) = split(register(tx, &names));
+            (Applied::Ids(reply, ids), result)
         }
         Write::Accept { events, marks, reply } => {
-            let (accepted, result) = settle(accept(tx, dedup, counters, now_ms, events, &marks, ready));
-            (Settled::Accepted(reply, accepted), result)
+            let (accepted, result) = split(accept(tx, dedup, counters, now_ms, events, &marks, ready));
+            (Applied::Accepted(reply, accepted), result)
         }
         Write::Complete { completion, reply } => {
             let result = complete(tx, dedup, counters, now_ms, &completion, state, ready);
-            state.over(&completion);
-            let (completed, result) = settle(result);
-            (Settled::completed(completion, reply, completed), result)
+            state.finish(&completion);
+            let (completed, result) = split(result);
+            (Applied::completed(completion, reply, completed), result)
         }
         Write::State { changes, reply } => {
-            let (existed, result) = settle(state.write(&changes));
-            (Settled::Count(reply, existed), result)
+            let (existed, result) = split(state.write(&changes));
+            (Applied::Count(reply, existed), result)
         }
         Write::Redrive { which, after, reply } => {
-            let (portion, result) = settle(redrive(tx, counters, now_ms, &which, after, ready));
-            (Settled::Portion(reply, portion), result)
+            let (portion, result) = split(redrive(tx, counters, now_ms, &which, after, ready));
+            (Applied::Portion(reply, portion), result)
         }
         Write::Purge { which, after, reply } => {
-            let (portion, result) = settle(purge(tx, counters, &which, after, ready));
-            (Settled::Portion(reply, portion), result)
+            let (portion, result) = split(purge(tx, counters, &which, after, ready));
+            (Applied::Portion(reply, portion), result)
         }
         Write::StartReplay { new, reply } => {
-            let (id, result) = settle(replays::start(tx, now_ms, &new));
-            (Settled::Replay(reply, id), result)
+            let (id, result) = split(replays::start(tx, now_ms, &new));
+            (Applied::Replay(reply, id), result)
         }
         Write::AdvanceReplay { replay, step, reply } => {
-            let (advanced, result) = settle(replays::advance(tx, counters, now_ms, replay, step, ready));
-            (Settled::Whether(reply, advanced), result)
+            let (advanced, result) = split(replays::advance(tx, counters, now_ms, replay, step, ready));
+            (Applied::Flag(reply, advanced), result)
         }
-        Write::TurnReplay { replay, from, to, reply } => {
-            let (turned, result) = settle(replays::turn(tx, replay, from, to));
-            (Settled::Whether(reply, turned), result)
+        Write::TransitionReplay { replay, from, to, reply } => {
+            let (moved, result) = split(replays::transition(tx, replay, from, to));
+            (Applied::Flag(reply, moved), result)
         }
-        Write::DropReplay { replay, but_for, after, reply } => {
-            let (portion, result) = settle(replays::let_go(tx, counters, replay, &but_for, after));
-            (Settled::Portion(reply, portion), result)
+        Write::PurgeReplay { replay, except, after, reply } => {
+            let (portion, result) = split(replays::purge_pending(tx, counters, replay, &except, after));
+            (Applied::Portion(reply, portion), result)
         }
         Write::Remove { events, reply } => {
-            let (removed, result) = settle(retain::remove(tx, dedup, counters, now_ms, &events));
-            (Settled::Count(reply, removed), result)
+            let (removed, result) = split(retain::remove(tx, dedup, counters, now_ms, &events));
+            (Applied::Count(reply, removed), result)
         }
-        Write::Tidy { shrinking, reply } => {
-            let (tidied, result) = settle(retain::tidy(tx, dedup, now_ms, shrinking));
-            (Settled::Tidied(reply, tidied), result)
+        Write::Maintain { shrinking, reply } => {
+            let (maintained, result) = split(retain::maintain(tx, dedup, now_ms, shrinking));
+            (Applied::Maintained(reply, maintained), result)
         }
-        Write::Checkpoint { reply } | Write::Close { reply } => (Settled::Unit(reply), Ok(())),
+        Write::Checkpoint { reply } | Write::Close { reply } => (Applied::Unit(reply), Ok(())),
     }
 }
 
@@ -134,11 +134,11 @@ fn insert_event(
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<Accepted> {
     let NewEvent { event, lineage, deliveries } = new;
-    if let Some(known) = dedup.known(tx, &event, lineage, now_ms)? {
+    if let Some(known) = dedup.find_accepted(tx, &event, lineage, now_ms)? {
         return Ok(Accepted::Duplicate(known));
     }
-    counters.event();
-    let seq = counters.newest();
+    counters.add_event();
+    let seq = counters.last_seq();
     rows::insert_event(tx, seq, &event, lineage, now_ms, counters.last_delivery() + 1, deliveries.len())?;
     let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event, damage: None });
     for delivery in deliveries {
@@ -147,7 +147,7 @@ fn insert_event(
     Ok(Accepted::New(seq))
 }
 
-/// Adds a delivery of an event, live or of a replay.
+/// Adds a live or replayed delivery of an event.
 pub(super) fn insert_delivery(
     tx: &Connection,
     counters: &mut Counters,
@@ -164,13 +164,13 @@ pub(super) fn insert_delivery(
         None => false,
     };
     let state = if blocked { rows::BLOCKED } else { rows::READY };
-    // What replays add is nobody's share: they are bounded on their own.
+    // Replayed deliveries count towards no source, because replays have a limit of their own.
     let origin = if replay == LIVE { event.lineage.origin } else { Origin::default() };
     let share = Share { origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) };
-    let id = counters.delivery(owner, state, share);
+    let id = counters.add_delivery(owner, state, share);
     let key = order_key.as_deref();
-    let staying_sum = rows::staying_sum(id, event.seq, owner, &trigger, key, share);
-    let sum = staying_sum + rows::changing_sum(state, 0, since_ms, None, None, None);
+    let fixed_sum = rows::fixed_sum(id, event.seq, owner, &trigger, key, share);
+    let sum = fixed_sum + rows::mutable_sum(state, 0, since_ms, None, None, None);
     tx.prepare_cached(
         "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms, origin, bytes, replay, sum)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
@@ -189,7 +189,7 @@ pub(super) fn insert_delivery(
         sum
     ])?;
     if !blocked {
-        counters.is_young(id, Young { owner, order_key, share, since_ms, staying_sum });
+        counters.add_recent(id, Recent { owner, order_key, share, since_ms, fixed_sum });
         ready.push(ReadyDelivery {
             id,
             function,
@@ -210,18 +210,18 @@ fn complete(
     counters: &mut Counters,
     now_ms: UnixMs,
     completion: &Completion,
-    kept: &mut Batch<'_>,
+    state_batch: &mut Batch<'_>,
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<Completed> {
     let Completion { delivery, record, verdict, publishes, state: transaction, .. } = completion;
-    let stands = if transaction.is_empty() {
+    let valid = if transaction.is_empty() {
         None
     } else {
-        match kept.judge(transaction)? {
-            Judged::Stands(stands) => Some(stands),
+        match state_batch.validate(transaction)? {
+            Validation::Valid(valid) => Some(valid),
             _ if !read::is_pending(tx, *delivery)? => return Ok(Completed::Committed),
-            Judged::Conflict(place) => return Ok(Completed::Conflict(place)),
-            Judged::OverQuota(refusal) => return Ok(Completed::OverQuota(refusal)),
+            Validation::Conflict(place) => return Ok(Completed::Conflict(place)),
+            Validation::OverQuota(refusal) => return Ok(Completed::OverQuota(refusal)),
         }
     };
     let (state, due_ms, cause) = match verdict {
@@ -229,17 +229,17 @@ fn complete(
         Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
         Verdict::Dead(cause) => (rows::DEAD, None, Some(cause.as_str())),
     };
-    let done = (*verdict == Verdict::Done).then(|| Took::of(record));
-    let Some(was) = end_attempt(tx, counters, *delivery, state, due_ms, cause, done)? else {
+    let done = (*verdict == Verdict::Done).then(|| AttemptTiming::of(record));
+    let Some(previous) = end_attempt(tx, counters, *delivery, state, due_ms, cause, done)? else {
         return Ok(Completed::Committed);
     };
-    let Was { owner, order_key, share, state: before } = was;
-    if let Some(stands) = stands {
-        kept.apply(transaction, stands)?;
+    let Previous { owner, order_key, share, state: before } = previous;
+    if let Some(valid) = valid {
+        state_batch.apply(transaction, valid)?;
     }
-    counters.moved(owner, before, state);
+    counters.change_state(owner, before, state);
     if state != rows::RETRYING {
-        counters.backlog().went(share);
+        counters.backlog_change().remove(share);
     }
     if done.is_none() {
         rows::put_attempt(tx, *delivery, record)?;
@@ -256,14 +256,15 @@ fn complete(
 }
 
 /// A delivery before its attempt ended.
-struct Was {
+struct Previous {
     owner: Owner,
     order_key: Option<String>,
     share: Share,
     state: i64,
 }
 
-/// Brings a delivery that is ready or retrying to the state that its attempt ended in; `None` when it is neither.
+/// Moves a ready or retrying delivery to the state in which its attempt ended. Returns `None` when it is in another
+/// state.
 fn end_attempt(
     tx: &Connection,
     counters: &mut Counters,
@@ -271,12 +272,12 @@ fn end_attempt(
     state: i64,
     due_ms: Option<UnixMs>,
     cause: Option<&str>,
-    done: Option<Took>,
-) -> rusqlite::Result<Option<Was>> {
-    let (done_ms, done_us) = done.map(|took| (took.started_ms, took.us)).unzip();
-    if let Some(young) = counters.grown_up(id) {
-        let Young { owner, order_key, share, since_ms, staying_sum } = young;
-        let sum = staying_sum + rows::changing_sum(state, 1, since_ms, due_ms, cause, done);
+    done: Option<AttemptTiming>,
+) -> rusqlite::Result<Option<Previous>> {
+    let (done_ms, done_us) = done.map(|timing| (timing.started_ms, timing.duration_us)).unzip();
+    if let Some(recent) = counters.take_recent(id) {
+        let Recent { owner, order_key, share, since_ms, fixed_sum } = recent;
+        let sum = fixed_sum + rows::mutable_sum(state, 1, since_ms, due_ms, cause, done);
         let ended = tx
             .prepare_cached(
                 "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, done_ms = ?5, done_us = ?6, attempts = 1,
@@ -285,31 +286,35 @@ fn end_attempt(
             )?
             .execute(params![id, state, due_ms, cause, done_ms, done_us, sum])?;
         if ended == 1 {
-            return Ok(Some(Was { owner, order_key, share, state: rows::READY }));
+            return Ok(Some(Previous { owner, order_key, share, state: rows::READY }));
         }
     }
-    // Two statements: an UPDATE that returns its row may fail half-way for all that SQLite knows, and copies every page
-    // that it changes for that.
-    let was = tx
+    // Two statements: SQLite assumes that an UPDATE with RETURNING may fail half-way, and copies every page it changes.
+    let previous = tx
         .prepare_cached(
             "SELECT function, replay, order_key, origin, bytes, state FROM deliveries
              WHERE id = ?1 AND state IN (0, 1)",
         )?
         .query_row([id], |r| {
-            Ok(Was { owner: rows::owner(r, 0)?, order_key: r.get(2)?, share: rows::share(r, 3)?, state: r.get(5)? })
+            Ok(Previous {
+                owner: rows::owner(r, 0)?,
+                order_key: r.get(2)?,
+                share: rows::share(r, 3)?,
+                state: r.get(5)?,
+            })
         })
         .optional()?;
-    if was.is_some() {
+    if previous.is_some() {
         tx.prepare_cached(change_delivery!(
             "state = ?2, due_ms = ?3, cause = ?4, done_ms = ?5, done_us = ?6, attempts = attempts + 1",
             "?2, attempts + 1, forgiven, since_ms, ?3, ?4, ?5, ?6"
         ))?
         .execute(params![id, state, due_ms, cause, done_ms, done_us])?;
     }
-    Ok(was)
+    Ok(previous)
 }
 
-/// The first delivery of an order key that is neither done nor purged: only it may run.
+/// Returns the first delivery of an order key that is neither done nor purged; only this one may run.
 fn first_unfinished(tx: &Connection, owner: Owner, key: &str) -> rusqlite::Result<Option<(DeliveryId, i64)>> {
     tx.prepare_cached(
         "SELECT id, state FROM deliveries WHERE function = ?1 AND order_key = ?2 AND replay = ?3
@@ -327,7 +332,7 @@ fn unblock_next(
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<()> {
     let Some((id, rows::BLOCKED)) = first_unfinished(tx, owner, key)? else { return Ok(()) };
-    if !rows::is_sound(tx, id, &[rows::BLOCKED])? {
+    if !rows::is_intact(tx, id, &[rows::BLOCKED])? {
         return Ok(());
     }
     tx.prepare_cached(change_delivery!(
@@ -335,7 +340,7 @@ fn unblock_next(
         "0, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us"
     ))?
     .execute([id])?;
-    counters.moved(owner, rows::BLOCKED, rows::READY);
+    counters.change_state(owner, rows::BLOCKED, rows::READY);
     ready.extend(read::ready_one(tx, id)?);
     Ok(())
 }
@@ -351,7 +356,7 @@ fn redrive(
     let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
     let mut portion = Portion { count: 0, ..Portion::of(&ids) };
     for id in &ids {
-        if !rows::is_sound(tx, *id, &[rows::DEAD])? {
+        if !rows::is_intact(tx, *id, &[rows::DEAD])? {
             continue;
         }
         portion.count += 1;
@@ -362,8 +367,8 @@ fn redrive(
                 "function, replay, origin, bytes"
             ))?
             .query_row(params![id, now_ms], |r| Ok((rows::owner(r, 0)?, rows::share(r, 2)?)))?;
-        counters.moved(owner, rows::DEAD, rows::READY);
-        counters.backlog().came(share);
+        counters.change_state(owner, rows::DEAD, rows::READY);
+        counters.backlog_change().add(share);
         ready.extend(read::ready_one(tx, *id)?);
     }
     Ok(portion)
@@ -379,7 +384,7 @@ fn purge(
     let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
     let mut portion = Portion { count: 0, ..Portion::of(&ids) };
     for id in &ids {
-        if !rows::is_sound(tx, *id, &[rows::DEAD])? {
+        if !rows::is_intact(tx, *id, &[rows::DEAD])? {
             continue;
         }
         portion.count += 1;
@@ -390,7 +395,7 @@ fn purge(
                 "function, replay, order_key"
             ))?
             .query_row([id], |r| Ok((rows::owner(r, 0)?, r.get(2)?)))?;
-        counters.moved(owner, rows::DEAD, rows::PURGED);
+        counters.change_state(owner, rows::DEAD, rows::PURGED);
         if let Some(key) = order_key {
             unblock_next(tx, counters, owner, &key, ready)?;
         }
