@@ -10,30 +10,30 @@ use serde_json::value::RawValue;
 
 use crate::pattern::{DataView, EventView};
 
-/// The largest event that is accepted unless a source says otherwise: attributes and data together.
+/// The default maximum size of an event in bytes, attributes and data together. A source can set another limit.
 pub const EVENT_SIZE_MAX: usize = 1024 * 1024;
 
-/// One CloudEvents 1.0 event. Attribute names are those of the specification, section 3. The default has none of
-/// them, and is no event yet: see [`Event::check`].
+/// One CloudEvents 1.0 event. The attribute names are those of the specification, section 3. The default value has no
+/// attributes and is not a valid event: see [`Event::check`].
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Event {
-    /// Unique within `source`: the pair is what the bus dedups on.
+    /// Unique within `source`. The bus finds duplicates by the pair of `source` and `id`.
     pub id: String,
     /// A URI reference, such as `/shop/checkout`.
     pub source: String,
-    /// What happened, such as `order.placed`.
+    /// The event type, such as `order.placed`.
     pub type_: String,
-    /// What it happened to, within the source.
+    /// The subject of the event within the source, such as a file name.
     pub subject: Option<String>,
-    /// When it happened, RFC 3339.
+    /// The time of the occurrence, RFC 3339.
     pub time: Option<String>,
-    /// The media type of `data`; absent means JSON.
+    /// The media type of `data`; `None` means JSON.
     pub datacontenttype: Option<String>,
-    /// A URI of the schema that `data` follows.
+    /// The URI of the schema of `data`.
     pub dataschema: Option<String>,
-    /// Extension attributes, lower-case alphanumeric names, values in their string form.
+    /// Extension attributes: lower-case alphanumeric names, values in their string form.
     pub extensions: BTreeMap<String, String>,
-    /// What the event carries.
+    /// The payload.
     pub data: Data,
 }
 
@@ -47,12 +47,12 @@ pub enum Data {
     Json(Bytes),
     /// Text of a media type that is not JSON.
     Text(String),
-    /// Anything else.
+    /// Bytes that are neither JSON nor UTF-8 text of a text media type.
     Binary(Bytes),
 }
 
 impl Data {
-    /// The payload as the bytes that a function is given.
+    /// Returns the payload as bytes, in the form that a function receives.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             Self::None => &[],
@@ -61,8 +61,10 @@ impl Data {
         }
     }
 
-    /// Takes `bytes` for what `media_type` says they are; an absent media type means JSON (CloudEvents JSON
-    /// format, section 3.1). Bytes that claim to be JSON and are not are refused with the parser's message.
+    /// Interprets `bytes` according to `media_type`; `None` means JSON (CloudEvents JSON format, section 3.1).
+    ///
+    /// # Errors
+    /// The parser's message when the media type is JSON and the bytes are not valid JSON.
     pub fn from_bytes(bytes: Bytes, media_type: Option<&str>) -> Result<Self, String> {
         if media_type.is_none_or(is_json) {
             if bytes.is_empty() {
@@ -78,7 +80,7 @@ impl Data {
     }
 }
 
-/// Whether a media type means JSON: `*/json` or `*/*+json`, parameters ignored.
+/// Returns true if a media type means JSON: `*/json` or `*/*+json`. Parameters are ignored.
 pub fn is_json(media_type: &str) -> bool {
     let subtype = essence(media_type).rsplit('/').next().unwrap_or_default();
     subtype.eq_ignore_ascii_case("json") || subtype.to_ascii_lowercase().ends_with("+json")
@@ -93,14 +95,14 @@ fn essence(media_type: &str) -> &str {
     media_type.split(';').next().unwrap_or_default().trim()
 }
 
-/// Why a JSON text is not an event: what is wrong and what would be right.
+/// Why an event is not valid: the mistake and the correct form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidEvent(pub String);
 
 impl Event {
-    /// Reads an event in CloudEvents JSON form. Attributes that are missing are given to `fill`, which may
-    /// complete the event before it is checked: a command's output line needs only `type`.
+    /// Parses an event in CloudEvents JSON form. `fill` runs before the check and may set missing attributes: a line of
+    /// a command's output needs only `type`.
     pub fn from_json(json: &[u8], fill: impl FnOnce(&mut Self)) -> Result<Self, InvalidEvent> {
         let members: BTreeMap<String, &RawValue> =
             serde_json::from_slice(json).map_err(|e| InvalidEvent(format!("not a JSON object: {e}")))?;
@@ -123,12 +125,12 @@ impl Event {
         Ok(event)
     }
 
-    /// Sets the attribute or extension called `name`, as it is spelt in the JSON form and in `ce-` headers.
+    /// Sets the attribute or extension `name`, spelled as in the JSON form and in `ce-` headers.
     pub fn set(&mut self, name: &str, value: String) -> Result<(), InvalidEvent> {
         match name {
             "specversion" if value == "1.0" => {}
             "specversion" => {
-                return Err(InvalidEvent(format!("specversion is \"{value}\"; this takes \"1.0\"")));
+                return Err(InvalidEvent(format!("specversion is \"{value}\"; only \"1.0\" is supported")));
             }
             "id" => self.id = value,
             "source" => self.source = value,
@@ -145,14 +147,14 @@ impl Event {
             }
             _ => {
                 return Err(InvalidEvent(format!(
-                    "`{name}` is no attribute name: use lower-case letters and digits (CloudEvents 1.0, section 3.1)"
+                    "`{name}` is not an attribute name: use lower-case letters and digits (CloudEvents 1.0, section 3.1)"
                 )));
             }
         }
         Ok(())
     }
 
-    /// Checks what CloudEvents 1.0 requires of the attributes.
+    /// Checks the attributes against CloudEvents 1.0: `id`, `source` and `type` are not empty, `time` is RFC 3339.
     pub fn check(&self) -> Result<(), InvalidEvent> {
         for (name, value) in [("id", &self.id), ("source", &self.source), ("type", &self.type_)] {
             if value.is_empty() {
@@ -164,12 +166,12 @@ impl Event {
         if let Some(time) = &self.time
             && time.parse::<jiff::Timestamp>().is_err()
         {
-            return Err(InvalidEvent(format!("time is \"{time}\"; write RFC 3339, such as 2026-01-31T12:00:00Z")));
+            return Err(InvalidEvent(format!("time is \"{time}\"; expected RFC 3339, such as 2026-01-31T12:00:00Z")));
         }
         Ok(())
     }
 
-    /// The attributes and extensions by name, without data.
+    /// Iterates over the attributes and extensions as name and value, without the data.
     pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
         [("specversion", "1.0"), ("id", &self.id), ("source", &self.source), ("type", &self.type_)]
             .into_iter()
@@ -186,7 +188,7 @@ impl Event {
             .chain(self.extensions.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
-    /// The event as patterns look at it. They do not look into binary data.
+    /// Returns the event in the form that patterns match on. Patterns do not match on binary data.
     pub fn view(&self) -> EventView<'_> {
         let data = match &self.data {
             Data::None | Data::Binary(_) => DataView::None,
@@ -196,14 +198,15 @@ impl Event {
         EventView::new(self.attributes(), data)
     }
 
-    /// The size that limits speak of: every attribute and the data, in bytes.
+    /// Returns the size in bytes: names and values of all attributes, and the data. Size limits refer to this number.
     pub fn size(&self) -> usize {
         self.attributes().map(|(name, value)| name.len() + value.len()).sum::<usize>() + self.data.as_bytes().len()
     }
 
-    /// The CloudEvents JSON form, on one line: line breaks can only be white space between JSON tokens.
+    /// Returns the CloudEvents JSON form on one line. Replacing line breaks with spaces is safe: they can only be
+    /// white space between JSON tokens.
     pub fn to_json(&self) -> String {
-        // A map of strings and valid raw JSON always serialises.
+        // Serialization cannot fail: the map has only strings and valid raw JSON.
         serde_json::to_string(self).unwrap_or_default().replace(['\n', '\r'], " ")
     }
 }
@@ -227,7 +230,7 @@ impl serde::Serialize for Event {
     }
 }
 
-/// An attribute's value in its string form (CloudEvents 1.0, section 3.1); `null` means absent.
+/// Converts an attribute's value to its string form (CloudEvents 1.0, section 3.1); `null` means absent.
 fn attribute_text(name: &str, value: &RawValue) -> Result<Option<String>, InvalidEvent> {
     match serde_json::from_str(value.get()) {
         Ok(serde_json::Value::String(text)) => Ok(Some(text)),
@@ -235,7 +238,7 @@ fn attribute_text(name: &str, value: &RawValue) -> Result<Option<String>, Invali
         Ok(serde_json::Value::Number(number)) => Ok(Some(number.to_string())),
         Ok(serde_json::Value::Null) => Ok(None),
         _ => Err(InvalidEvent(format!(
-            "attribute `{name}` must be a string, a number or a boolean; structured values belong into `data`"
+            "attribute `{name}` must be a string, a number or a boolean; put structured values into `data`"
         ))),
     }
 }
@@ -247,12 +250,12 @@ fn read_data(
 ) -> Result<Data, InvalidEvent> {
     let json = media_type.is_none_or(is_json);
     match (data, base64) {
-        (Some(_), Some(_)) => Err(InvalidEvent("`data` and `data_base64` exclude each other".into())),
+        (Some(_), Some(_)) => Err(InvalidEvent("an event can have `data` or `data_base64`, not both".into())),
         (None, None) => Ok(Data::None),
         (Some(value), None) if json => Ok(Data::Json(Bytes::copy_from_slice(value.get().as_bytes()))),
         (Some(value), None) => match serde_json::from_str(value.get()) {
             Ok(serde_json::Value::String(text)) => Ok(Data::Text(text)),
-            // Structured data under a foreign media type: kept as the JSON it is (JSON format, section 3.1.1).
+            // Structured data with a media type that is not JSON stays JSON (JSON format, section 3.1.1).
             _ => Ok(Data::Json(Bytes::copy_from_slice(value.get().as_bytes()))),
         },
         (None, Some(value)) => {
@@ -261,8 +264,9 @@ fn read_data(
                 .and_then(|text| BASE64.decode(text).ok())
                 .ok_or_else(|| InvalidEvent("`data_base64` is not base64 text (RFC 4648, section 4)".into()))?;
             if json {
-                return Data::from_bytes(bytes.into(), media_type)
-                    .map_err(|e| InvalidEvent(format!("`data_base64` claims to be JSON and is not: {e}")));
+                return Data::from_bytes(bytes.into(), media_type).map_err(|e| {
+                    InvalidEvent(format!("the media type of `data_base64` is JSON, but its content is not: {e}"))
+                });
             }
             Ok(Data::Binary(bytes.into()))
         }
@@ -274,12 +278,11 @@ fn is_extension_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
     #[test]
-    fn json_data_survives_byte_for_byte() {
+    fn json_data_is_preserved_byte_for_byte() {
         let text = r#"{"specversion":"1.0","id":"1","source":"/a","type":"t","data":{"n":1.10, "b":[ ]}}"#;
         let event = Event::from_json(text.as_bytes(), |_| {}).unwrap();
         assert_eq!(event.data.as_bytes(), br#"{"n":1.10, "b":[ ]}"#);
@@ -287,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn binary_and_text_data_survive_the_json_form() {
+    fn binary_and_text_data_round_trip_through_the_json_form() {
         for (media_type, data) in [
             ("application/octet-stream", Data::Binary(Bytes::from_static(b"\xff\x00"))),
             ("text/csv", Data::Text("a,b\n1,2\n".into())),
@@ -302,14 +305,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_refused_with_the_reason() {
+    fn an_invalid_event_is_rejected_with_the_reason() {
         for (json, reason) in [
             (r#"[]"#, "not a JSON object"),
             (r#"{"id":"1","source":"/a"}"#, "`type` is missing"),
-            (r#"{"specversion":"0.3","id":"1","source":"/a","type":"t"}"#, "this takes \"1.0\""),
-            (r#"{"id":"1","source":"/a","type":"t","Bad-Name":"x"}"#, "no attribute name"),
+            (r#"{"specversion":"0.3","id":"1","source":"/a","type":"t"}"#, "only \"1.0\" is supported"),
+            (r#"{"id":"1","source":"/a","type":"t","Bad-Name":"x"}"#, "not an attribute name"),
             (r#"{"id":"1","source":"/a","type":"t","ext":{}}"#, "must be a string"),
-            (r#"{"id":"1","source":"/a","type":"t","data":1,"data_base64":"AA=="}"#, "exclude each other"),
+            (r#"{"id":"1","source":"/a","type":"t","data":1,"data_base64":"AA=="}"#, "not both"),
             (r#"{"id":"1","source":"/a","type":"t","data_base64":"*"}"#, "not base64"),
             (r#"{"id":"1","source":"/a","type":"t","time":"yesterday"}"#, "RFC 3339"),
         ] {

@@ -106,7 +106,7 @@ impl Published {
 
 fn may_publish(work: &Work, type_: &str) -> Result<(), String> {
     // Its source is the function's own in any case.
-    if let Some(refusal) = runtime_events::refuse_type(type_) {
+    if let Some(refusal) = runtime_events::reserved_type_error(type_) {
         return Err(refusal);
     }
     if work.identity.grants.publish.iter().any(|glob| glob_matches(glob, type_)) {
@@ -265,7 +265,7 @@ mod tests {
             (draft("order.placed", b""), "`allow: { publish: [\"order.placed\"] }`"),
             (draft("", b""), "`type` is missing"),
             (extended("source"), "`source` is no extension"),
-            (extended("Bad-Name"), "no attribute name"),
+            (extended("Bad-Name"), "not an attribute name"),
             (bad_json, "not the JSON"),
             (draft("done", &vec![b'1'; EVENT_SIZE_MAX]), "the largest that is accepted"),
         ] {

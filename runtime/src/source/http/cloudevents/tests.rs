@@ -158,7 +158,7 @@ fn what_is_refused_is_told_what_would_be_right() {
         (None, with(("ce-subject", "%+1")), "", 400, "`ce-subject`: a % that"),
         (None, with(("ce-subject", "%FF")), "", 400, "not UTF-8"),
         (None, with(("ce-id", "2")), "", 400, "`ce-id` comes more than once"),
-        (None, with(("ce-bad_name", "2")), "", 400, "no attribute name"),
+        (None, with(("ce-bad_name", "2")), "", 400, "not an attribute name"),
         (None, with(("ce-data", "2")), "", 400, "cannot be an attribute"),
         (None, with(("ce-time", "now")), "", 400, "RFC 3339"),
         (None, with(("ce-datacontenttype", "text/plain")), "", 400, "Content-Type header"),
