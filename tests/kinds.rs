@@ -67,7 +67,7 @@ fn rust_program(fixture: &str) -> Evoke {
     assert!(message.contains(r#"allow: { publish: ["payment.taken"] }"#), "{message}");
     let (outcomes, message) = fate(&evoke, r#"{"do": "pose"}"#);
     assert_eq!(outcomes, ["denied"]);
-    assert!(message.contains("the type `evoke.delivery.dead` is for what Evoke says of itself"), "{message}");
+    assert!(message.contains("the type `evoke.delivery.dead` is reserved for Evoke's own events"), "{message}");
     // None of these published anything.
     assert_eq!(evoke.events("order.priced").len(), 2);
     assert_eq!(evoke.events("payment.taken").len(), 0);
@@ -187,7 +187,7 @@ fn a_component_that_fails_is_answered_for_and_logged() {
         ("trap", 502, "asked to"),
         ("silent", 502, "trap"),
         ("early", 502, ""),
-        ("spin", 504, "timeout: ended at its time-out of 1s"),
+        ("spin", 504, "timeout: reached its timeout of 1s"),
     ] {
         let answer = request("GET", evoke.http(), &format!("/web?{query}"), &[], "").unwrap();
         assert_eq!(

@@ -1,71 +1,71 @@
-//! How an attempt ended, and what follows from it. Plain data and pure functions; no I/O here.
+//! The outcome of an attempt and the next step of its delivery. Plain data and pure functions; no I/O here.
 
 use std::time::Duration;
 
-/// How one attempt at a delivery ended. Each fate has its own variant; the message is for people.
+/// How one attempt at a delivery ended. The messages are for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The function returned success: its publishes and state writes are committed.
     Done,
-    /// The function asked for another attempt, by policy or after the stated time.
+    /// The function asked for another attempt.
     Retry {
-        /// Why.
+        /// The function's reason.
         message: String,
-        /// The wait it asked for.
+        /// The wait that the function asked for; `None` means the wait of the retry policy.
         after: Option<Duration>,
     },
-    /// The function will never be able to handle this event.
+    /// The function can never handle this event.
     Reject {
-        /// Why.
+        /// The function's reason.
         message: String,
     },
     /// The guest trapped (unreachable, out-of-bounds access, stack overflow, …).
     Trap {
-        /// Which trap, and where.
+        /// The kind of trap and its location.
         message: String,
     },
-    /// The attempt reached the function's `timeout` and was ended.
+    /// The attempt reached the function's `timeout` and was stopped.
     Timeout {
-        /// The `timeout`.
+        /// The function's `timeout`.
         limit: Duration,
     },
-    /// The guest wanted more memory than its `memory` allows and failed for it.
+    /// The guest failed because it needed more memory than its `memory` limit.
     OutOfMemory {
-        /// The `memory`.
+        /// The function's `memory`, in bytes.
         limit_bytes: u64,
     },
-    /// The guest went past what it is granted or bounded to: a publish that is not allowed, too many events, ….
+    /// The guest exceeded its grants or limits: a publish that is not allowed, too many events, ….
     Denied {
-        /// What was wanted, and what would grant it.
+        /// The denied request and the grant that it needs.
         message: String,
     },
-    /// What it writes would take a bucket of its state past what it may hold.
+    /// The state writes of the attempt would exceed the quota of a bucket.
     Quota {
-        /// Which bucket, and what would raise its limit.
+        /// The bucket and the setting that raises its limit.
         message: String,
     },
     /// The host could not run the guest: its component is missing or cannot be instantiated.
     Unavailable {
-        /// Why.
+        /// The reason.
         message: String,
     },
-    /// The event that is owed is not what was accepted: the disk lost it, and nobody is handed what is left.
+    /// The stored event is damaged: its content differs from the accepted event. The function does not receive it.
     Damaged {
-        /// What is damaged, in which file.
+        /// The damaged item and its file.
         message: String,
     },
-    /// The event came this way too often: a loop of functions, stopped at the hop limit.
+    /// The chain of events reached the hop limit: functions publish to each other in a loop.
     Loop {
-        /// How many functions the chain went through.
+        /// The number of functions that the chain went through.
         hops: u32,
     },
 }
 
 impl Outcome {
-    /// The kind of an attempt that was none: its event is damaged.
+    /// The kind of [`Outcome::Damaged`]: the function was not run, as the event is damaged.
     pub const DAMAGED: &str = "damaged";
 
-    /// Every [`Outcome::kind`].
+    /// Every value of [`Outcome::kind`].
     pub const KINDS: [&'static str; 11] = [
         "done",
         "retry",
@@ -80,7 +80,7 @@ impl Outcome {
         "loop",
     ];
 
-    /// The word for this outcome in tables, JSON, metrics and the store.
+    /// Returns the name of this outcome in tables, JSON, metrics and the store.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -97,7 +97,7 @@ impl Outcome {
         }
     }
 
-    /// What a person is told beyond the kind; `None` for `Done`.
+    /// Returns the details for the operator; `None` for `Done`.
     pub fn message(&self) -> Option<String> {
         match self {
             Self::Done => None,
@@ -108,17 +108,17 @@ impl Outcome {
             | Self::Quota { message }
             | Self::Unavailable { message }
             | Self::Damaged { message } => Some(message.clone()),
-            Self::Timeout { limit } => Some(format!("ended at its time-out of {limit:?}")),
+            Self::Timeout { limit } => Some(format!("reached its timeout of {limit:?}")),
             Self::OutOfMemory { limit_bytes } => {
-                Some(format!("needed more than its {} KiB of memory", limit_bytes / 1024))
+                Some(format!("exceeded its memory limit of {} KiB", limit_bytes / 1024))
             }
             Self::Loop { hops } => {
-                Some(format!("stopped after {hops} hops: the functions that published it feed themselves"))
+                Some(format!("stopped after {hops} hops: the functions publish to each other in a loop"))
             }
         }
     }
 
-    /// Whether another attempt could end otherwise.
+    /// Returns true if another attempt could succeed.
     fn is_retryable(&self) -> bool {
         match self {
             Self::Retry { .. }
@@ -132,16 +132,16 @@ impl Outcome {
     }
 }
 
-/// When a failed delivery is tried again, and when it is given up.
+/// When a failed delivery is retried, and when it becomes a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first included; at least 1.
+    /// The maximum number of attempts, the first included; at least 1.
     pub attempts: u32,
-    /// The ceiling of the wait after the first failure; it doubles with each further one.
+    /// The longest wait after the first failure; it doubles with each further failure.
     pub backoff: Duration,
-    /// The most that the ceiling grows to.
+    /// The upper bound of the doubled `backoff`.
     pub max_backoff: Duration,
-    /// A delivery older than this is not tried again.
+    /// A delivery older than this is not retried.
     pub max_age: Duration,
 }
 
@@ -156,24 +156,25 @@ impl Default for RetryPolicy {
     }
 }
 
-/// What becomes of a delivery after an attempt.
+/// The next step of a delivery after an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// It is done.
+    /// The delivery is done.
     Done,
-    /// It is tried again after this time.
+    /// The delivery is retried after this time.
     RetryAfter(Duration),
-    /// It is a dead letter, with the cause.
+    /// The delivery becomes a dead letter.
     Dead {
-        /// Why it was given up.
+        /// The reason, shown to the operator.
         cause: String,
     },
 }
 
-/// Decides what follows an attempt. Exponential backoff with full jitter: the wait is `jitter` (0 to 1) of the
-/// ceiling `backoff × 2^(attempt - 1)`; a wait that the function asked for is taken as it is.
+/// Decides the next step after an attempt. Retries use exponential backoff with full jitter: the wait is `jitter` (0 to
+/// 1) times `backoff × 2^(attempt - 1)`, where the product is at most `max_backoff`. A wait that the function asked for
+/// is used unchanged.
 ///
-/// `attempt` counts from 1 and includes the one that just ended; `age` is the time since the event was accepted.
+/// `attempt` counts from 1 and includes the attempt that just ended; `age` is the time since the event was accepted.
 pub fn decide(
     policy: &RetryPolicy,
     outcome: &Outcome,
@@ -201,7 +202,7 @@ pub fn decide(
     if age.saturating_add(wait) > policy.max_age {
         return Next::Dead {
             cause: format!(
-                "gave up at an age of {}s, past its max_age; the last attempt ended as {}",
+                "gave up at an age of {}s: the next attempt would exceed max_age; the last ended as {}",
                 age.as_secs(),
                 why()
             ),
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn every_outcome_has_its_kind_among_the_kinds() {
+    fn kinds_lists_the_kind_of_every_outcome() {
         let message = String::new();
         let all = [
             Outcome::Done,
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ceiling_doubles_up_to_its_maximum_and_jitter_takes_a_share_of_it() {
+    fn the_longest_wait_doubles_up_to_max_backoff_and_jitter_scales_it() {
         let policy = RetryPolicy { attempts: 100, ..RetryPolicy::default() };
         let wait = |attempt, jitter| decide(&policy, &retry(None), attempt, Duration::ZERO, || jitter);
         assert_eq!(wait(1, 1.0), Next::RetryAfter(Duration::from_millis(500)));
@@ -249,13 +250,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_the_function_asked_for_is_taken_as_it_is() {
+    fn a_wait_that_the_function_asked_for_is_used_unchanged() {
         let next = decide(&RetryPolicy::default(), &retry(Some(Duration::from_secs(7))), 1, Duration::ZERO, || 0.1);
         assert_eq!(next, Next::RetryAfter(Duration::from_secs(7)));
     }
 
     #[test]
-    fn attempts_and_age_end_in_a_dead_letter_that_says_why() {
+    fn too_many_attempts_or_too_high_an_age_make_a_dead_letter_with_the_cause() {
         let policy = RetryPolicy::default();
         let Next::Dead { cause } = decide(&policy, &retry(None), 8, Duration::ZERO, || 1.0) else { unreachable!() };
         assert_eq!(cause, "gave up after 8 attempts; the last ended as retry: gateway down");
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reject_is_dead_at_once() {
+    fn a_reject_makes_a_dead_letter_without_a_retry() {
         let next =
             decide(&RetryPolicy::default(), &Outcome::Reject { message: "no total".into() }, 1, Duration::ZERO, || 1.0);
         assert_eq!(next, Next::Dead { cause: "reject: no total".into() });

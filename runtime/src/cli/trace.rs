@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_chain_with_a_retry_and_a_dead_end_is_drawn_as_a_tree() {
         let notify = json!({ "id": 3, "event": 2, "function": "shop/notify", "trigger": "on[0]", "state": "retrying",
-            "due": "later", "attempts": [attempt(1, "timeout", Some("ended at its time-out of 2s"))] });
+            "due": "later", "attempts": [attempt(1, "timeout", Some("reached its timeout of 2s"))] });
         let taken = event(2, "payment.taken", "/shop/charge", &json!([notify]));
         let logged = event(3, "payment.logged", "/shop/charge", &json!([]));
         let charge = json!({ "id": 1, "event": 1, "function": "shop/charge", "trigger": "on[0]", "state": "done",
@@ -138,7 +138,7 @@ order.placed event 1 e1 from /shop/checkout at soon
 │  │  attempt 1, 900 µs retry gateway down
 │  ├─ payment.taken event 2 e2 from /shop/charge at soon
 │  │  └─ shop/notify retrying 900 µs, delivery 3
-│  │        attempt 1, 900 µs timeout ended at its time-out of 2s
+│  │        attempt 1, 900 µs timeout reached its timeout of 2s
 │  │        tried again at later
 │  └─ payment.logged event 3 e3 from /shop/charge at soon
 └─ shop/audit dead 900 µs, delivery 2
