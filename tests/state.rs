@@ -175,7 +175,7 @@ fn state_has_bounds_that_say_how_to_raise_them() {
     assert!(saw(&evoke, &steps)[1].as_str().unwrap().contains("4 keys"));
     assert_eq!(saw(&evoke, &json!(["keys"])), json!([[3, "k00001", "more"]]));
     assert_eq!(saw(&evoke, &json!([{ "fill": ["more", 100] }, { "try": { "set": ["k00003", 1] } }]))[0], Value::Null);
-    refused(json!([{ "set": ["k00003", 1] }]), "quota", "3 are its most");
+    refused(json!([{ "set": ["k00003", 1] }]), "quota", "the limit is 3");
 
     let evoke = Evoke::up_with(&manifest("state-ops", "state: { max_total: 1KiB, max_value: 4MiB }", ""));
     let attempt = attempt(&evoke, &json!({ "do": [{ "fill": ["k", 1024] }] }));

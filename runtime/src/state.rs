@@ -1,34 +1,35 @@
-//! What functions keep from one event to the next: values by key, in buckets. Plain data; no I/O here.
+//! The stored state of functions: values by key, in buckets. Plain data; no I/O here.
 //!
-//! An attempt is a transaction. What it read is remembered with the version that it saw, what it writes is kept
-//! aside, and both are judged when it is committed: it stands only if nothing that it read has changed meanwhile.
+//! An attempt is an optimistic transaction. It records the version of everything that it reads and buffers its writes.
+//! The store validates both at the commit: the attempt commits only if no key and no list that it read has changed
+//! since.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// Names what was written, over all buckets of a store: no two transactions have the same. 0 is that of a key that is
-/// not there.
+/// The number of the transaction that wrote a key or a list, unique over all buckets of a store. 0 means that the key
+/// does not exist.
 pub type Version = u64;
 
-/// The longest key, in bytes: a few dozen fit a page of the store.
+/// The maximum length of a key in bytes. Several keys of this size still fit one page of the store.
 pub const KEY_BYTES_MAX: usize = 512;
 
-/// A value as it stands in the store.
+/// A stored value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// What is kept.
+    /// The bytes of the value.
     pub value: Bytes,
-    /// The transaction that wrote it; never 0.
+    /// The version of the transaction that wrote the value; never 0.
     pub version: Version,
 }
 
-/// A page of a bucket's keys, in their order.
+/// A page of a bucket's keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// The keys.
+    /// The keys, in ascending order.
     pub keys: Vec<String>,
-    /// What [`Transaction::lists`] takes: another one after every key that comes or goes.
+    /// The version of the bucket's list of keys, for [`Transaction::lists`]. Adding or deleting a key changes it.
     pub version: Version,
 }
 
@@ -37,25 +38,25 @@ pub struct Keys {
 pub struct Touched {
     /// `app/function`, or `app` for the bucket that the app's functions share.
     pub bucket: Arc<str>,
-    /// The key.
+    /// The key, at most [`KEY_BYTES_MAX`] bytes.
     pub key: Arc<str>,
-    /// The version that was seen, 0 where there was nothing; `None` when it was not read.
+    /// The version that the attempt read, 0 if the key did not exist; `None` if the attempt did not read the key.
     pub seen: Option<Version>,
-    /// What becomes of it; `None` when it was only read.
+    /// The write; `None` if the attempt only read the key.
     pub change: Option<Change>,
 }
 
-/// What becomes of a key.
+/// A write to a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// It has this value.
+    /// Stores this value.
     Set(Bytes),
-    /// It is gone.
+    /// Deletes the key.
     Delete,
 }
 
 impl Change {
-    /// The value that there is after it.
+    /// Returns the value after the write; `None` after a deletion.
     pub fn value(&self) -> Option<&Bytes> {
         match self {
             Self::Set(value) => Some(value),
@@ -64,17 +65,17 @@ impl Change {
     }
 }
 
-/// How much a bucket may hold.
+/// The limits of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
-    /// Keys.
+    /// The maximum number of keys.
     pub keys: u64,
-    /// Bytes of keys and values together.
+    /// The maximum number of bytes, keys and values together.
     pub bytes: u64,
 }
 
 impl Quota {
-    /// No limit, for what a person writes.
+    /// No limit, for writes by the operator.
     pub const NONE: Self = Self { keys: u64::MAX, bytes: u64::MAX };
 }
 
@@ -84,33 +85,34 @@ impl Default for Quota {
     }
 }
 
-/// What a bucket holds.
+/// The current size of a bucket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Keys.
+    /// The number of keys.
     pub keys: u64,
-    /// Bytes of keys and values together.
+    /// The number of bytes, keys and values together.
     pub bytes: u64,
 }
 
 impl Usage {
-    /// Why a bucket that held `before` may not come to hold this. One that is over its quota may shrink.
-    pub fn refusal(self, before: Self, bucket: &str, quota: Quota) -> Option<String> {
+    /// Returns the error message if the change of a bucket's usage from `before` to `self` exceeds the quota. A bucket
+    /// that is already over its quota may shrink.
+    pub fn quota_error(self, before: Self, bucket: &str, quota: Quota) -> Option<String> {
         let raise = |key: &str| format!("raise it with `allow: {{ state: {{ {key}: … }} }}`");
         if self.keys > quota.keys && self.keys > before.keys {
             let (keys, max) = (self.keys, quota.keys);
             let how = raise("max_keys");
-            return Some(format!("the bucket {bucket} would have {keys} keys, and {max} are its most; {how}"));
+            return Some(format!("the bucket {bucket} would have {keys} keys; the limit is {max}; {how}"));
         }
         if self.bytes > quota.bytes && self.bytes > before.bytes {
             let (bytes, max) = (self.bytes, quota.bytes);
             let how = raise("max_total");
-            return Some(format!("the bucket {bucket} would hold {bytes} bytes, and {max} are its most; {how}"));
+            return Some(format!("the bucket {bucket} would hold {bytes} bytes; the limit is {max}; {how}"));
         }
         None
     }
 
-    /// What it is after a key's value of `old` bytes became one of `new` bytes; `None` where there is none.
+    /// Returns the usage after the value of `key` changed from `old` to `new` bytes; `None` means that there is no value.
     pub fn after(self, key: &str, old: Option<usize>, new: Option<usize>) -> Self {
         let size = |value: Option<usize>| value.map_or(0, |value| (key.len() + value) as u64);
         let count = |value: Option<usize>| u64::from(value.is_some());
@@ -121,34 +123,34 @@ impl Usage {
     }
 }
 
-/// What an attempt read and writes. Empty for one that uses no state, which then costs nothing.
+/// The state accesses of an attempt. Empty for an attempt without state, which then has no cost for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction {
-    /// Each key once.
+    /// The keys that the attempt read or writes, each once.
     pub keys: Vec<Touched>,
-    /// The buckets whose keys were listed, with the version of the list.
+    /// The buckets whose keys the attempt listed, with the version of the list.
     pub lists: Vec<(Arc<str>, Version)>,
-    /// What each bucket may hold after it.
+    /// The limits that each bucket must satisfy after the writes.
     pub quota: Quota,
-    /// That of what it writes, when it is known before the commit; else 0.
+    /// The version of the writes, if it is assigned before the commit; else 0.
     pub version: Version,
 }
 
 impl Transaction {
-    /// Whether there is nothing in it.
+    /// Returns true if the attempt neither read, wrote nor listed state.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.lists.is_empty()
     }
 
-    /// Its payload in bytes, roughly.
+    /// Returns the approximate size in bytes: keys and written values.
     pub fn size(&self) -> usize {
         let value = |touched: &Touched| touched.change.as_ref().and_then(Change::value).map_or(0, Bytes::len);
         self.keys.iter().map(|touched| touched.key.len() + value(touched)).sum()
     }
 
-    /// The same without what it writes.
+    /// Returns the transaction with its reads only.
     #[must_use]
-    pub fn only_reads(mut self) -> Self {
+    pub fn without_writes(mut self) -> Self {
         self.keys.retain_mut(|touched| {
             touched.change = None;
             touched.seen.is_some()
@@ -157,17 +159,16 @@ impl Transaction {
     }
 }
 
-/// Something that can change between an attempt's read and its commit.
+/// A key of a bucket, or a bucket's list of keys: the unit of conflicts between attempts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// The bucket.
+pub struct StateItem {
+    /// `app/function`, or `app` for the bucket that the app's functions share.
     pub bucket: Arc<str>,
-    /// The key; `None` is the list of the bucket's keys.
+    /// The key; `None` means the list of the bucket's keys.
     pub key: Option<Arc<str>>,
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -176,11 +177,11 @@ mod tests {
         let quota = Quota { keys: 2, bytes: 20 };
         let full = Usage { keys: 3, bytes: 30 };
         assert_eq!(full.after("key", Some(7), None), Usage { keys: 2, bytes: 20 });
-        assert!(full.after("key", Some(7), Some(3)).refusal(full, "shop/a", quota).is_none());
-        let refusal = full.after("key", None, Some(0)).refusal(full, "shop/a", quota).unwrap();
-        assert!(refusal.contains("4 keys") && refusal.contains("max_keys"), "{refusal}");
-        let refusal = full.after("key", Some(7), Some(8)).refusal(full, "shop/a", quota).unwrap();
-        assert!(refusal.contains("31 bytes") && refusal.contains("max_total"), "{refusal}");
-        assert!(full.after("key", Some(7), Some(8)).refusal(full, "shop", Quota::NONE).is_none());
+        assert!(full.after("key", Some(7), Some(3)).quota_error(full, "shop/a", quota).is_none());
+        let error = full.after("key", None, Some(0)).quota_error(full, "shop/a", quota).unwrap();
+        assert!(error.contains("4 keys") && error.contains("max_keys"), "{error}");
+        let error = full.after("key", Some(7), Some(8)).quota_error(full, "shop/a", quota).unwrap();
+        assert!(error.contains("31 bytes") && error.contains("max_total"), "{error}");
+        assert!(full.after("key", Some(7), Some(8)).quota_error(full, "shop", Quota::NONE).is_none());
     }
 }

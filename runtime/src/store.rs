@@ -26,7 +26,7 @@ use tokio::sync::watch;
 pub use self::answer::Answer;
 use crate::clock::UnixMs;
 use crate::event::Event;
-use crate::state::{Entry, Keys, Place, Transaction, Usage};
+use crate::state::{Entry, Keys, StateItem, Transaction, Usage};
 
 pub use self::backlog::{Amount, Backlog, Origin};
 pub use self::counts::{CheckReport, Counts, Removed, Totals};
@@ -228,7 +228,7 @@ pub enum Completed {
     #[default]
     Committed,
     /// The attempt read what another changed meanwhile: nothing of it was committed.
-    Conflict(Place),
+    Conflict(StateItem),
     /// A bucket would hold more than it may, as this says: nothing of it was committed.
     OverQuota(String),
 }
@@ -403,7 +403,7 @@ pub trait Store: Send + Sync + 'static {
     /// Shows what a transaction writes to those that read ahead, so that an attempt need not wait for the commit of
     /// the one before. The error is what was changed since it was read: it would be a conflict, and nothing is shown.
     /// What was staged has to be settled or completed; it is shown until that is committed or refused.
-    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place>;
+    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), StateItem>;
 
     /// The first `limit` keys of a bucket behind `after`.
     fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> Answer<Keys>;

@@ -245,7 +245,7 @@ impl Attempt {
         let memory_bytes = state.limits.memory_peak();
         let outcome = fate::ended(ended, state);
         let published = if outcome == Outcome::Done { published } else { Vec::new() };
-        let state = if outcome == Outcome::Done { transaction } else { transaction.only_reads() };
+        let state = if outcome == Outcome::Done { transaction } else { transaction.without_writes() };
         Self { outcome, published, state, duration, memory_bytes }
     }
 }

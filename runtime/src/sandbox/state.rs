@@ -310,7 +310,7 @@ impl Session {
             };
             after = after.after(at, old, new);
         }
-        let Some(refusal) = after.refusal(held, &bucket.name, quota) else { return Ok(()) };
+        let Some(refusal) = after.quota_error(held, &bucket.name, quota) else { return Ok(()) };
         // What is refused is not held either.
         if bucket.cells.get(key).is_some_and(|cell| cell.seen.is_none() && cell.change.is_none()) {
             bucket.cells.remove(key);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::state::{Change, Place, Transaction, Usage, Version};
+use crate::state::{Change, StateItem, Transaction, Usage, Version};
 
 /// What a backend knows of a bucket beside its keys.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,7 +29,7 @@ pub(super) trait Kept {
 
 pub(super) enum Judged {
     Stands(Stands),
-    Conflict(Place),
+    Conflict(StateItem),
     OverQuota(String),
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Stands {
 pub(super) fn judge<K: Kept>(kept: &K, transaction: &Transaction) -> Result<Judged, K::Error> {
     for (bucket, version) in &transaction.lists {
         if kept.bucket(bucket).members != *version {
-            return Ok(Judged::Conflict(Place { bucket: bucket.clone(), key: None }));
+            return Ok(Judged::Conflict(StateItem { bucket: bucket.clone(), key: None }));
         }
     }
     let mut stands = Stands::default();
@@ -53,14 +53,14 @@ pub(super) fn judge<K: Kept>(kept: &K, transaction: &Transaction) -> Result<Judg
         let found = kept.find(&touched.bucket, &touched.key)?;
         if touched.seen.is_some_and(|seen| seen != found.map_or(0, |found| found.version)) {
             let (bucket, key) = (touched.bucket.clone(), Some(touched.key.clone()));
-            return Ok(Judged::Conflict(Place { bucket, key }));
+            return Ok(Judged::Conflict(StateItem { bucket, key }));
         }
         if let Some(change) = &touched.change {
             stands.change(kept, &touched.bucket, &touched.key, found, change);
         }
     }
     for (bucket, usage, _) in &stands.buckets {
-        if let Some(refusal) = usage.refusal(kept.bucket(bucket).usage, bucket, transaction.quota) {
+        if let Some(refusal) = usage.quota_error(kept.bucket(bucket).usage, bucket, transaction.quota) {
             return Ok(Judged::OverQuota(refusal));
         }
     }

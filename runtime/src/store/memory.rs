@@ -25,7 +25,7 @@ use super::{
     Stream, Totals,
 };
 use crate::clock::{Clock, UnixMs};
-use crate::state::{Entry, Keys, Place, Transaction, Usage};
+use crate::state::{Entry, Keys, StateItem, Transaction, Usage};
 
 /// Everything in maps behind one lock.
 pub struct MemoryStore {
@@ -297,7 +297,7 @@ impl Store for MemoryStore {
         self.state(bucket, key)
     }
 
-    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place> {
+    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), StateItem> {
         match self.lock().kept.judge(transaction) {
             Judged::Conflict(place) => Err(place),
             Judged::Stands(_) | Judged::OverQuota(_) => Ok(()),

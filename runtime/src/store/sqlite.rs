@@ -46,7 +46,7 @@ use super::{
     Result, Retention, Seq, Step, Store, StoreError, StoredEvent, Stream, Totals,
 };
 use crate::clock::{Clock, UnixMs};
-use crate::state::{Entry, Keys, Place, Transaction, Usage};
+use crate::state::{Entry, Keys, StateItem, Transaction, Usage};
 use crate::telemetry::CommitMetrics;
 
 /// Writes that may wait for the writer: four full group commits; callers wait for room beyond that.
@@ -324,7 +324,7 @@ impl Store for SqliteStore {
         Answer::now(self.find_state(bucket, key, true))
     }
 
-    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), Place> {
+    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), StateItem> {
         self.known.stage(transaction)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::*;
-use crate::state::{Change, Place, Quota, Touched, Transaction, Usage, Version};
+use crate::state::{Change, Quota, StateItem, Touched, Transaction, Usage, Version};
 
 const BUCKET: &str = "shop/a";
 
@@ -27,7 +27,7 @@ fn with(delivery: DeliveryId, state: Transaction) -> Arc<Completion> {
 }
 
 fn conflict_at(key: Option<&str>) -> Completed {
-    Completed::Conflict(Place { bucket: BUCKET.into(), key: key.map(Into::into) })
+    Completed::Conflict(StateItem { bucket: BUCKET.into(), key: key.map(Into::into) })
 }
 
 /// Stores as many events, each owed to one function; their deliveries count from 1.
@@ -197,7 +197,7 @@ pub(super) async fn what_is_staged_is_seen_ahead_and_no_stale_read_is_staged(sto
     let (text, version) = value(store, "k").await.unwrap();
     assert_eq!((text.as_str(), ahead("k").await), ("2", version));
     let mut stale = transaction(vec![touched("k", Some(version + 1), set("3"))]);
-    assert_eq!(store.stage(&mut stale), Err(Place { bucket: BUCKET.into(), key: Some("k".into()) }));
+    assert_eq!(store.stage(&mut stale), Err(StateItem { bucket: BUCKET.into(), key: Some("k".into()) }));
     // What is refused at its commit is not seen any more.
     let mut state =
         Transaction { quota: Quota { keys: 1, bytes: 9 }, ..transaction(vec![touched("x", Some(0), set("1"))]) };

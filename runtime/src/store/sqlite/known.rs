@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::state::{Entry, Place, Transaction, Usage, Version};
+use crate::state::{Entry, StateItem, Transaction, Usage, Version};
 use crate::store::Completion;
 use crate::store::judge::Bucket;
 
@@ -101,14 +101,14 @@ impl Known {
     }
 
     /// Stages what a transaction writes, unless what it read is known to have changed.
-    pub(super) fn stage(&self, transaction: &mut Transaction) -> Result<(), Place> {
+    pub(super) fn stage(&self, transaction: &mut Transaction) -> Result<(), StateItem> {
         let mut inner = self.lock();
         for touched in &transaction.keys {
             let (bucket, key) = (&touched.bucket, &touched.key);
             if let Some(seen) = touched.seen
                 && inner.latest(bucket, key).is_some_and(|latest| latest != seen)
             {
-                return Err(Place { bucket: bucket.clone(), key: Some(key.clone()) });
+                return Err(StateItem { bucket: bucket.clone(), key: Some(key.clone()) });
             }
         }
         inner.version += 1;
