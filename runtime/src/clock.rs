@@ -1,5 +1,5 @@
-//! Where time comes from: the wall clock for schedules and stamps. Intervals use tokio's monotonic clock, which
-//! tests can pause.
+//! The source of time: the wall clock for schedules and timestamps. Intervals use tokio's monotonic clock, which tests
+//! can pause.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// Milliseconds since the Unix epoch.
 pub type UnixMs = i64;
 
-/// A wall clock.
+/// A wall clock; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
 
@@ -22,42 +22,42 @@ enum Source {
     #[cfg(test)]
     Fixed(UnixMs),
     #[cfg(test)]
-    ByHand(std::sync::Arc<std::sync::atomic::AtomicI64>),
+    Manual(std::sync::Arc<std::sync::atomic::AtomicI64>),
 }
 
 impl Clock {
-    /// The system's clock.
+    /// Returns the clock of the operating system.
     pub fn system() -> Self {
         Self(Source::System)
     }
 
-    /// A clock that starts at `start_ms` and runs with tokio's, so that a paused test moves both at once.
+    /// Returns a clock that starts at `start_ms` and advances with tokio's clock, so that a paused test advances both.
     pub fn following_tokio(start_ms: UnixMs) -> Self {
         Self(Source::Tokio { start_ms, start: Instant::now() })
     }
 
-    /// A clock that stands still.
+    /// Returns a clock whose time never changes.
     #[cfg(test)]
     pub fn fixed(now_ms: UnixMs) -> Self {
         Self(Source::Fixed(now_ms))
     }
 
-    /// A clock that is moved by hand.
+    /// Returns a clock that reads its time from `now_ms`, which the test changes.
     #[cfg(test)]
-    pub fn by_hand(now_ms: &std::sync::Arc<std::sync::atomic::AtomicI64>) -> Self {
-        Self(Source::ByHand(now_ms.clone()))
+    pub fn manual(now_ms: &std::sync::Arc<std::sync::atomic::AtomicI64>) -> Self {
+        Self(Source::Manual(now_ms.clone()))
     }
 
-    /// Now.
+    /// Returns the current time in milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> UnixMs {
         match &self.0 {
-            // A clock before 1970 is wrong by decades; nothing depends on by how much.
+            // A clock before 1970 is wrong by decades; its exact value does not matter, so 0 is returned.
             Source::System => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| as_ms(since.as_millis())),
             Source::Tokio { start_ms, start } => start_ms.saturating_add(as_ms(start.elapsed().as_millis())),
             #[cfg(test)]
             Source::Fixed(now_ms) => *now_ms,
             #[cfg(test)]
-            Source::ByHand(now_ms) => now_ms.load(std::sync::atomic::Ordering::SeqCst),
+            Source::Manual(now_ms) => now_ms.load(std::sync::atomic::Ordering::SeqCst),
         }
     }
 }
@@ -66,7 +66,7 @@ fn as_ms(millis: u128) -> UnixMs {
     i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
-/// A point in time as RFC 3339 with milliseconds, in UTC.
+/// Formats a point in time as RFC 3339 with milliseconds, in UTC; an empty string if it is out of range.
 pub fn rfc3339(at_ms: UnixMs) -> String {
     jiff::Timestamp::from_millisecond(at_ms).map(|t| format!("{t:.3}")).unwrap_or_default()
 }

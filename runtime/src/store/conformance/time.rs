@@ -123,7 +123,7 @@ macro_rules! over_every_store_in_time {
             #[tokio::test]
             async fn $behaviour() {
                 let now_ms = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(super::NOW_MS));
-                let store = super::MemoryStore::with(super::Clock::by_hand(&now_ms), super::WINDOW);
+                let store = super::MemoryStore::with(super::Clock::manual(&now_ms), super::WINDOW);
                 super::$behaviour(&store, &now_ms).await;
             }
         )* }
@@ -132,7 +132,7 @@ macro_rules! over_every_store_in_time {
             async fn $behaviour() {
                 let now_ms = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(super::NOW_MS));
                 let folder = tempfile::tempdir().unwrap();
-                let clock = super::Clock::by_hand(&now_ms);
+                let clock = super::Clock::manual(&now_ms);
                 let store = super::SqliteStore::open_with(folder.path(), clock, super::WINDOW).unwrap();
                 super::$behaviour(&store, &now_ms).await;
                 assert_eq!(super::Store::check(&store).await.unwrap().problems, Vec::<String>::new());

@@ -261,7 +261,7 @@ fn end(delivery: i64, function: i64, verdict: Verdict) -> Arc<Completion> {
 async fn nobody_changes_or_removes_what_is_damaged_and_the_rest_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let now_ms = Arc::new(AtomicI64::new(0));
-    let store = SqliteStore::open(folder.path(), Clock::by_hand(&now_ms)).unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::manual(&now_ms)).unwrap();
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     let accept = async |n: i64, key: Option<&str>| {
         let event = Event { id: n.to_string(), source: "/s".into(), type_: "t".into(), ..Event::default() };
