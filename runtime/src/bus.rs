@@ -1,13 +1,14 @@
-//! The bus: checks what a source offers, finds who is owed it, and has the store commit both at once.
+//! The bus: checks the events that a source offers, routes them to functions, and stores the events and their
+//! deliveries in one commit.
 
-mod drain;
+mod drain_rate;
 
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::drain::Drain;
+use self::drain_rate::DrainRate;
 use crate::event::Event;
 use crate::router::Router;
 pub use crate::router::Target;
@@ -16,74 +17,74 @@ use crate::store::{Accepted, Answer, Lineage, Mark, NewEvent, Store, StoreError}
 pub use crate::store::{Amount, Origin};
 use crate::telemetry::{Ingress, IngressMetrics, Live, Metrics, Refusal, Spans};
 
-/// What a source offers: stored together or not at all.
+/// Events and marks that a source offers to the bus. They are stored together or not at all.
 #[derive(Debug, Clone, Default)]
 pub struct Offer {
-    /// The events, in order.
+    /// The events, in the order in which they are stored.
     pub events: Vec<Event>,
-    /// Who they are for.
+    /// The functions that receive the events.
     pub target: Target,
-    /// What the source notes with them.
+    /// Marks of the source, committed with the events.
     pub marks: Vec<Mark>,
-    /// Who offers them, and whose share of the backlog they are; by default nobody's.
+    /// The source whose share of the backlog the events count for; the default counts for no source.
     pub origin: Origin,
 }
 
-/// Why an offer was not accepted. Nothing of it was stored.
+/// Why an offer was rejected. Nothing of it was stored.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refused {
-    /// An event is not one.
+    /// An event is not valid.
     #[error("event {index}: {message}")]
     Invalid {
-        /// Which one, from 0.
+        /// The index of the event in the offer, from 0.
         index: usize,
-        /// What is wrong and what would be right.
+        /// The mistake and the correct form.
         message: String,
     },
-    /// An event is larger than the bus takes.
-    #[error("event {index} has {size} bytes; the largest that is accepted has {max}")]
+    /// An event exceeds the size limit of the bus.
+    #[error("event {index} has {size} bytes; the limit is {max} bytes")]
     TooLarge {
-        /// Which one, from 0.
+        /// The index of the event in the offer, from 0.
         index: usize,
-        /// Its size in bytes.
+        /// The size of the event in bytes.
         size: usize,
         /// The limit in bytes.
         max: usize,
     },
-    /// Too much is pending; come back later.
+    /// The backlog is full.
     #[error(
-        "{} deliveries are pending, with {} bytes of events; from {} or {} bytes on nothing more is taken on",
+        "{} deliveries are pending, with {} bytes of events; the limits are {} deliveries and {} bytes",
         backlog.deliveries, backlog.bytes, max.deliveries, max.bytes
     )]
     Overloaded {
-        /// What is owed.
+        /// The pending deliveries of all sources.
         backlog: Amount,
-        /// The limits.
+        /// The limits of the backlog.
         max: Amount,
-        /// When there should be room again.
+        /// The estimated time until there is room again.
         retry_after: Duration,
     },
-    /// This source owns as much of the backlog as is free: what is free is for others.
+    /// This source already owns as much of the backlog as is free. The free part is reserved for other sources.
     #[error(
-        "{} deliveries that came from this source are pending, with {} bytes of events, and as long as only {} or {} bytes \
-         are free these are for other sources",
+        "{} deliveries from this source are pending, with {} bytes of events; the remaining room of {} deliveries and \
+         {} bytes is reserved for other sources",
         owned.deliveries, owned.bytes, free.deliveries, free.bytes
     )]
     Crowding {
-        /// What is owed of what it offered.
+        /// The pending deliveries that this source's events caused.
         owned: Amount,
-        /// What the limits leave.
+        /// The room that is left within the limits.
         free: Amount,
-        /// When there should be room for it again.
+        /// The estimated time until there is room for this source again.
         retry_after: Duration,
     },
-    /// The store did not commit.
+    /// The store did not commit the offer.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Refused {
-    /// The kind of reason.
+    /// Returns the kind of this rejection, for metrics.
     pub fn reason(&self) -> Refusal {
         match self {
             Self::Invalid { .. } => Refusal::Invalid,
@@ -99,14 +100,14 @@ impl Refused {
 /// Bounds of the bus.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The largest event, attributes and data, in bytes.
+    /// The maximum size of an event, attributes and data, in bytes.
     pub event_size_max: usize,
-    /// What may be owed before no more is taken on. Events that functions publish are taken on all the same, and
-    /// count.
+    /// The backlog from which on offers are rejected. Events that functions publish count, but are always accepted.
     pub backlog_max: Amount,
 }
 
-/// At a million deliveries the slowest function has a day's work at 12 a second; 4 GiB leave most disks some room.
+/// The default limit of the backlog. A million deliveries are a day's work for a function that handles 12 a second;
+/// 4 GiB leave free space on most disks.
 pub const BACKLOG_MAX: Amount = Amount { deliveries: 1_000_000, bytes: 4 << 30 };
 
 impl Default for Limits {
@@ -115,12 +116,13 @@ impl Default for Limits {
     }
 }
 
-/// Who is refused comes back when this much of its room is used: at the limit itself the first to come back would
-/// close the door again.
-const ROOMY: f64 = 0.9;
+/// `retry_after` is the time until the backlog is at this fraction of its limit. At the limit itself, the first
+/// producer that retries would fill the backlog again.
+const RETRY_FILL_RATIO: f64 = 0.9;
 
-/// How many deliveries have to end, by a rule for each of the two measures.
-fn in_deliveries(total: Amount, rule: impl Fn(f64, f64) -> f64, a: Amount, b: Amount) -> f64 {
+/// Returns how many deliveries must end until both measures, the deliveries and the bytes, are within their limits.
+/// `rule` computes the excess of one measure; the excess in bytes is converted with the average size.
+fn excess_deliveries(total: Amount, rule: impl Fn(f64, f64) -> f64, a: Amount, b: Amount) -> f64 {
     let bytes_each = (total.bytes as f64 / total.deliveries.max(1) as f64).max(1.0);
     rule(a.deliveries as f64, b.deliveries as f64).max(rule(a.bytes as f64, b.bytes as f64) / bytes_each)
 }
@@ -129,7 +131,7 @@ fn in_deliveries(total: Amount, rule: impl Fn(f64, f64) -> f64, a: Amount, b: Am
 #[derive(Clone)]
 pub struct Bus {
     inner: Arc<Inner>,
-    /// Through which kind of source its holder offers.
+    /// The kind of source that offers events through this handle.
     ingress: Ingress,
     metrics: Arc<IngressMetrics>,
     spans: Spans,
@@ -139,39 +141,42 @@ struct Inner {
     store: Arc<dyn Store>,
     router: RwLock<Arc<Router>>,
     limits: Limits,
-    drain: Drain,
+    drain_rate: DrainRate,
 }
 
 impl Bus {
-    /// A bus over `store`, that nobody measures.
+    /// Creates a bus over `store`, without registered metrics and without tracing.
     pub fn new(store: Arc<dyn Store>, router: Router, limits: Limits) -> Self {
-        let inner = Inner { store, router: RwLock::new(Arc::new(router)), limits, drain: Drain::default() };
+        let inner = Inner { store, router: RwLock::new(Arc::new(router)), limits, drain_rate: DrainRate::default() };
         let (ingress, metrics, spans) = (Ingress::Api, Arc::default(), Spans::default());
         Self { inner: Arc::new(inner), ingress, metrics, spans }
     }
 
-    /// The same bus, traced.
-    pub fn traced(self, spans: Spans) -> Self {
+    /// Returns the same bus with tracing.
+    pub fn with_spans(self, spans: Spans) -> Self {
         Self { spans, ..self }
     }
 
-    /// The same bus, for sources of a kind: what they offer is counted for it.
-    pub fn through(&self, ingress: Ingress, metrics: &Metrics) -> Self {
+    /// Returns a handle to the same bus for sources of one kind: their offers are counted in the metrics of this kind.
+    pub fn for_ingress(&self, ingress: Ingress, metrics: &Metrics) -> Self {
         Self { ingress, metrics: metrics.ingress(ingress), ..self.clone() }
     }
 
-    /// What starts its spans.
+    /// Returns the factory of the spans of this bus.
     pub fn spans(&self) -> &Spans {
         &self.spans
     }
 
-    /// Counts what a source refused before it was offered.
-    pub fn refused(&self, reason: Refusal) {
+    /// Counts an event that a source rejected itself, without offering it to the bus.
+    pub fn count_refused(&self, reason: Refusal) {
         self.metrics.refused(reason).increment();
     }
 
-    /// Accepts an offer: when this returns `Ok`, every event of it is durably stored with its deliveries, or was
-    /// before.
+    /// Accepts an offer. If this returns `Ok`, every event of the offer is durably stored with its deliveries; a
+    /// duplicate was stored by an earlier call.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing of the offer is stored, except that after [`StoreError::Failed`] this is unknown.
     pub async fn accept(&self, offer: Offer) -> Result<Vec<Accepted>, Refused> {
         let spans: Vec<Live> = match self.spans.are_on() {
             true => offer.events.iter().map(|event| self.spans.accept(self.ingress, event)).collect(),
@@ -198,7 +203,7 @@ impl Bus {
     async fn store(&self, offer: Offer, spans: &[Live]) -> Result<Vec<Accepted>, Refused> {
         let inner = &*self.inner;
         if !offer.events.is_empty() {
-            self.room(offer.origin)?;
+            self.check_room(offer.origin)?;
         }
         let router = self.router();
         let lineage = Lineage { origin: offer.origin, ..Lineage::default() };
@@ -208,7 +213,7 @@ impl Bus {
             if size > inner.limits.event_size_max {
                 return Err(Refused::TooLarge { index, size, max: inner.limits.event_size_max });
             }
-            let message = runtime_events::refuse(&event.source, &event.type_);
+            let message = runtime_events::reserved_error(&event.source, &event.type_);
             let checked = message.map_or_else(|| event.check().map_err(|e| e.to_string()), Err);
             checked.map_err(|message| Refused::Invalid { index, message })?;
             if let Some(span) = spans.get(index) {
@@ -220,69 +225,77 @@ impl Bus {
         Ok(inner.store.accept(events, offer.marks).await?)
     }
 
-    /// Stores an event of the runtime's own with its mark, or the mark alone. It is taken on as what functions publish
-    /// is, whatever is pending: there are few of them, and most of all they are wanted then.
-    pub async fn tell(&self, event: Option<Event>, mark: Mark) -> Result<(), StoreError> {
+    /// Stores one of the runtime's own events with its mark, or the mark alone. Like events that functions publish,
+    /// these are accepted even if the backlog is full: they are few, and most useful in that situation.
+    pub async fn publish_runtime_event(&self, event: Option<Event>, mark: Mark) -> Result<(), StoreError> {
         let router = self.router();
         let lineage = Lineage { origin: runtime_events::origin(), ..Lineage::default() };
         let new = event.map(|event| {
-            // What the runtime says is JSON.
+            // Routing cannot fail: the runtime's own events have valid JSON data.
             let deliveries = router.route(&event, &Target::Matching).unwrap_or_default();
             NewEvent { event: Arc::new(event), lineage, deliveries }
         });
         self.inner.store.accept(new.into_iter().collect(), vec![mark]).await.map(drop)
     }
 
-    /// Whether there is room for what this source would offer: an offer that there is no room for would be refused.
+    /// Checks that the backlog has room for an offer from this source. [`Bus::accept`] makes the same check.
     ///
-    /// A source may own as much of the backlog as is free. One that floods the bus alone gets half of the limits, two
-    /// get a third each, and there is always room for who owns little.
-    pub fn room(&self, origin: Origin) -> Result<(), Refused> {
-        let Inner { store, limits, drain, .. } = &*self.inner;
+    /// A source may own as much of the backlog as is free. A single flooding source gets half of the limits, two get a
+    /// third each, and a source that owns little always finds room.
+    ///
+    /// # Errors
+    /// [`Refused::Overloaded`] or [`Refused::Crowding`], with the time to wait before a retry.
+    pub fn check_room(&self, origin: Origin) -> Result<(), Refused> {
+        let Inner { store, limits, drain_rate, .. } = &*self.inner;
         let (backlog, max) = (store.backlog(), limits.backlog_max);
         let total = backlog.total();
-        // Who owns less than half of the limits owns less than is free.
+        // With less than half of the limits in use, no source owns more than is free.
         if total.deliveries < max.deliveries.div_ceil(2) && total.bytes < max.bytes.div_ceil(2) {
             return Ok(());
         }
         let (now, ended) = (Instant::now(), backlog.ended());
-        drain.note(now, ended);
+        drain_rate.record(now, ended);
         let free = Amount {
             deliveries: max.deliveries.saturating_sub(total.deliveries),
             bytes: max.bytes.saturating_sub(total.bytes),
         };
-        let wait = |too_much| drain.time_for(too_much, now, ended);
+        let wait = |excess| drain_rate.time_until_ended(excess, now, ended);
         if free.deliveries == 0 || free.bytes == 0 {
-            let too_much = in_deliveries(total, |total, max| total - ROOMY * max, total, max);
-            return Err(Refused::Overloaded { backlog: total, max, retry_after: wait(too_much) });
+            let excess = excess_deliveries(total, |total, max| total - RETRY_FILL_RATIO * max, total, max);
+            return Err(Refused::Overloaded { backlog: total, max, retry_after: wait(excess) });
         }
         let owned = if origin == Origin::default() { Amount::default() } else { backlog.of(origin) };
         if owned.deliveries >= free.deliveries || owned.bytes >= free.bytes {
-            // While the whole drains by one, what it owns shrinks by its part of the whole, and what is free grows by
-            // one.
+            // When one delivery of the backlog ends, the source's part shrinks by `part` on average, and the free room
+            // grows by one.
             let part = owned.deliveries as f64 / total.deliveries.max(1) as f64;
-            let too_much = in_deliveries(total, |owned, free| (owned - ROOMY * free) / (part + ROOMY), owned, free);
-            return Err(Refused::Crowding { owned, free, retry_after: wait(too_much) });
+            let excess = excess_deliveries(
+                total,
+                |owned, free| (owned - RETRY_FILL_RATIO * free) / (part + RETRY_FILL_RATIO),
+                owned,
+                free,
+            );
+            return Err(Refused::Crowding { owned, free, retry_after: wait(excess) });
         }
         Ok(())
     }
 
-    /// What a source noted earlier, by key.
+    /// Returns the stored marks of a source by key.
     pub fn marks(&self, scope: &str) -> Answer<std::collections::BTreeMap<String, Vec<u8>>> {
         self.inner.store.marks(scope.to_owned())
     }
 
-    /// The routes in force.
+    /// Returns the active router.
     pub fn router(&self) -> Arc<Router> {
         self.inner.router.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// Puts other routes in force, from the next event on.
+    /// Replaces the active router, from the next event on.
     pub fn set_router(&self, router: Router) {
         *self.inner.router.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(router);
     }
 
-    /// Deliveries that are owed now.
+    /// Returns the number of pending deliveries.
     pub fn pending(&self) -> u64 {
         self.inner.store.pending()
     }

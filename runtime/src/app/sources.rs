@@ -89,7 +89,7 @@ impl Sources {
             SourceKind::Timer(_) => Ingress::Timer,
         };
         let context = Context {
-            bus: self.bus.through(ingress, &self.metrics),
+            bus: self.bus.for_ingress(ingress, &self.metrics),
             uri: source.uri.clone(),
             target: target.clone(),
             clock: self.clock.clone(),

@@ -1,18 +1,16 @@
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use super::*;
 use crate::clock::Clock;
 use crate::state::Transaction;
 use crate::store::memory::MemoryStore;
 use crate::store::{AttemptRecord, Completion, DeliveryId, NewDelivery, Verdict};
 
-struct Road {
+struct Fixture {
     store: Arc<dyn Store>,
     bus: Bus,
     offered: std::cell::Cell<u32>,
 }
 
-impl Road {
+impl Fixture {
     fn new(deliveries: u64, bytes: u64) -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::fixed(0)));
         let limits = Limits { backlog_max: Amount { deliveries, bytes }, ..Limits::default() };
@@ -20,7 +18,7 @@ impl Road {
         Self { store, bus, offered: std::cell::Cell::new(0) }
     }
 
-    /// Offers one event, owed to one function.
+    /// Offers one event with one delivery.
     async fn offer(&self, source: &str) -> Result<Vec<Accepted>, Refused> {
         let n = self.offered.replace(self.offered.get() + 1);
         let event = Event { id: n.to_string(), source: "/s".into(), type_: "t".into(), ..Event::default() };
@@ -39,58 +37,58 @@ impl Road {
 }
 
 #[tokio::test]
-async fn a_source_owns_at_most_what_is_free_so_that_others_find_room() {
-    let road = Road::new(10, 1_000_000);
+async fn a_source_owns_at_most_as_much_as_is_free_so_that_other_sources_find_room() {
+    let fixture = Fixture::new(10, 1_000_000);
     let fill = async |source: &str| {
-        let mut taken = 0;
+        let mut accepted = 0;
         loop {
-            match road.offer(source).await {
-                Ok(_) => taken += 1,
-                Err(refused) => return (taken, matches!(refused, Refused::Crowding { .. })),
+            match fixture.offer(source).await {
+                Ok(_) => accepted += 1,
+                Err(refused) => return (accepted, matches!(refused, Refused::Crowding { .. })),
             }
         }
     };
     assert_eq!(fill("/shop/flood").await, (5, true));
     assert_eq!(fill("/shop/other").await, (3, true));
     assert_eq!(fill("/shop/third").await, (1, true));
-    // The last room is anybody's, and then there is none.
+    // The last free delivery is available to any source; then the backlog is full.
     assert_eq!(fill("/shop/fourth").await, (1, false));
     assert_eq!(fill("/shop/flood").await, (0, false));
-    road.done(1, vec![]).await;
+    fixture.done(1, vec![]).await;
     assert_eq!(fill("/shop/flood").await, (0, true));
     assert_eq!(fill("/shop/fifth").await, (1, false));
 }
 
 #[tokio::test]
-async fn what_functions_publish_counts_for_the_source_where_its_chain_came_in() {
-    let road = Road::new(10, 1_000_000);
-    road.offer("/shop/flood").await.unwrap();
+async fn published_events_count_for_the_source_that_started_their_chain() {
+    let fixture = Fixture::new(10, 1_000_000);
+    fixture.offer("/shop/flood").await.unwrap();
     let published = |id: &str| NewEvent {
         event: Arc::new(Event { id: id.into(), source: "/f".into(), type_: "t".into(), ..Event::default() }),
         lineage: Lineage { cause: Some(1), root: Some(1), hops: 1, origin: Origin::of("/shop/flood") },
         deliveries: vec![NewDelivery { function: 1, trigger: "on[0]".into(), order_key: None }],
     };
-    road.done(1, (0..5).map(|n| published(&n.to_string())).collect()).await;
-    assert!(matches!(road.offer("/shop/flood").await, Err(Refused::Crowding { .. })));
-    road.offer("/shop/other").await.unwrap();
+    fixture.done(1, (0..5).map(|n| published(&n.to_string())).collect()).await;
+    assert!(matches!(fixture.offer("/shop/flood").await, Err(Refused::Crowding { .. })));
+    fixture.offer("/shop/other").await.unwrap();
 }
 
 #[tokio::test]
-async fn bytes_are_limited_as_deliveries_are() {
+async fn bytes_are_limited_like_deliveries() {
     let size = Event { id: "0".into(), source: "/s".into(), type_: "t".into(), ..Event::default() }.size() as u64;
-    let road = Road::new(1_000, 6 * size);
+    let fixture = Fixture::new(1_000, 6 * size);
     for _ in 0..3 {
-        road.offer("/shop/flood").await.unwrap();
+        fixture.offer("/shop/flood").await.unwrap();
     }
-    let Err(refused) = road.offer("/shop/flood").await else { panic!("it was taken") };
+    let Err(refused) = fixture.offer("/shop/flood").await else { panic!("the offer was accepted") };
     assert!(refused.to_string().contains("bytes"), "{refused}");
-    road.offer("/shop/other").await.unwrap();
+    fixture.offer("/shop/other").await.unwrap();
 }
 
 #[tokio::test]
-async fn an_offer_of_marks_alone_is_always_taken() {
-    let road = Road::new(1, 1);
-    road.offer("/s").await.unwrap();
+async fn an_offer_with_only_marks_is_accepted_when_the_backlog_is_full() {
+    let fixture = Fixture::new(1, 1);
+    fixture.offer("/s").await.unwrap();
     let mark = Mark { scope: "/s".into(), key: "k".into(), value: None };
-    assert_eq!(road.bus.accept(Offer { marks: vec![mark], ..Offer::default() }).await.unwrap(), vec![]);
+    assert_eq!(fixture.bus.accept(Offer { marks: vec![mark], ..Offer::default() }).await.unwrap(), vec![]);
 }

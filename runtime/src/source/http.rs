@@ -201,7 +201,7 @@ impl Http {
     {
         let (bus, origin) = (&self.0.bus, Origin::of(&endpoint.uri));
         let read = self.events(endpoint, origin, request).await;
-        let (events, _memory) = read.inspect_err(|problem| bus.refused(problem.reason()))?;
+        let (events, _memory) = read.inspect_err(|problem| bus.count_refused(problem.reason()))?;
         let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
         let offer = Offer { events, target: endpoint.target.clone(), origin, ..Offer::default() };
         let accepted = bus.accept(offer).await?;
@@ -223,7 +223,7 @@ impl Http {
         let now_ms = self.0.clock.now_ms();
         let raw = Raw { type_: endpoint.type_.as_deref(), source: &endpoint.uri, now_ms };
         let mode = Mode::of(&head.headers, &raw)?;
-        if let Err(refused) = self.0.bus.room(origin) {
+        if let Err(refused) = self.0.bus.check_room(origin) {
             body::discard(&mut body).await;
             return Err(refused.into());
         }
