@@ -1,4 +1,4 @@
-//! Who is owed an event: the triggers of every function, compiled into one matcher.
+//! Routing of events to functions: the triggers of every function, compiled into one matcher.
 
 use std::sync::Arc;
 
@@ -14,56 +14,56 @@ use crate::store::{FunctionId, NewDelivery};
 pub struct Router {
     matcher: Matcher<usize>,
     triggers: Vec<Trigger>,
-    order: HashMap<FunctionId, OrderBy>,
-    /// Who has a source of its own, by its URI.
-    own: HashMap<String, (FunctionId, Arc<str>)>,
+    order_by: HashMap<FunctionId, OrderBy>,
+    /// The function and trigger of each private source, by the source's URI.
+    private_sources: HashMap<String, (FunctionId, Arc<str>)>,
 }
 
-/// One entry of a function's `on:` that goes by patterns.
+/// One entry of a function's `on:` that selects events by source, by pattern, or by both.
 struct Trigger {
     function: FunctionId,
     name: Arc<str>,
-    /// The source that its events must come from.
-    from: Option<String>,
-    /// Whether it is for what the runtime says, too.
-    asks_for_runtime: bool,
+    /// The URI of the source that the events must come from; `None` means any source.
+    source: Option<String>,
+    /// True if the trigger also receives the runtime's own events.
+    accepts_runtime_events: bool,
 }
 
-/// Who an offered event is for.
+/// The functions that receive an accepted event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Target {
-    /// Every function with a trigger that matches.
+    /// Every function with a matching trigger.
     #[default]
     Matching,
-    /// One function: the event comes from a source of its own.
+    /// One function: the event comes from a private source of this function.
     Function {
-        /// The function.
+        /// The function that owns the source.
         function: FunctionId,
-        /// The trigger that the source belongs to.
+        /// The trigger that declares the source.
         trigger: Arc<str>,
     },
 }
 
-/// What decides which events a function handles one after another.
+/// The part of an event that is its order key. A function handles events with the same key one after another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OrderBy {
     /// An attribute of the event, such as `subject` or an extension.
     Attribute(String),
-    /// A field of the event's JSON data, by the names on the way to it.
+    /// A field of the event's JSON data, given as the path of member names.
     Data(Vec<String>),
 }
 
 impl Router {
-    /// Has a function run on events that come from a source (any, without one) and match a pattern (all, without
-    /// one). Triggers of a function are added in their order.
-    pub fn add(&mut self, function: FunctionId, name: Arc<str>, from: Option<&str>, pattern: Option<&Pattern>) {
+    /// Adds a trigger: `function` runs on events from `source` (`None`: any source) that match `pattern` (`None`: all
+    /// events). The caller adds the triggers of a function in the order of the manifest.
+    pub fn add(&mut self, function: FunctionId, name: Arc<str>, source: Option<&str>, pattern: Option<&Pattern>) {
         let trigger = self.triggers.len();
-        let asks_for_runtime = pattern.is_some_and(runtime_events::asks_for_them);
-        self.triggers.push(Trigger { function, name, from: from.map(str::to_owned), asks_for_runtime });
+        let accepts_runtime_events = pattern.is_some_and(runtime_events::selects_runtime_events);
+        self.triggers.push(Trigger { function, name, source: source.map(str::to_owned), accepts_runtime_events });
         match pattern {
             Some(pattern) => self.matcher.insert(trigger, pattern),
             None => {
-                let exact = match from {
+                let exact = match source {
                     Some(source) => serde_json::json!({ "source": [source] }),
                     None => serde_json::json!({ "source": [{ "exists": true }] }),
                 };
@@ -74,20 +74,21 @@ impl Router {
         }
     }
 
-    /// Has a function handle events with the same key one after another.
-    pub fn order(&mut self, function: FunctionId, by: OrderBy) {
-        self.order.insert(function, by);
+    /// Makes a function handle events with the same order key one after another.
+    pub fn set_order(&mut self, function: FunctionId, by: OrderBy) {
+        self.order_by.insert(function, by);
     }
 
-    /// Says that a source is a function's own: its events are for this function, past the patterns.
-    pub fn own(&mut self, source: &str, function: FunctionId, name: Arc<str>) {
-        self.own.insert(source.to_owned(), (function, name));
+    /// Declares `source` a private source of `function`: its events go to this function without pattern matching.
+    pub fn add_private_source(&mut self, source: &str, function: FunctionId, name: Arc<str>) {
+        self.private_sources.insert(source.to_owned(), (function, name));
     }
 
-    /// Who is offered a stored event again: who it matches, and the function whose own source it came from.
-    pub fn route_again(&self, event: &Event) -> Result<Vec<NewDelivery>, String> {
+    /// Returns the deliveries of a replayed event: the functions that match it, and the owner if the event came from a
+    /// private source. Errors like [`Router::route`].
+    pub fn route_replay(&self, event: &Event) -> Result<Vec<NewDelivery>, String> {
         let mut deliveries = self.route(event, &Target::Matching)?;
-        if let Some((function, name)) = self.own.get(&event.source)
+        if let Some((function, name)) = self.private_sources.get(&event.source)
             && !deliveries.iter().any(|delivery| delivery.function == *function)
         {
             deliveries.push(self.delivery(event, *function, name));
@@ -95,8 +96,11 @@ impl Router {
         Ok(deliveries)
     }
 
-    /// The deliveries that an event is owed: one for each function, however many of its triggers match; the first
-    /// of these names the delivery's trigger. `Err` says why it is no event: its data is not JSON.
+    /// Returns the deliveries of an event: one for each function, even if several of its triggers match. The first
+    /// matching trigger gives the delivery its trigger name.
+    ///
+    /// # Errors
+    /// A message when the event's JSON data is not valid JSON.
     pub fn route(&self, event: &Event, target: &Target) -> Result<Vec<NewDelivery>, String> {
         let mut deliveries: Vec<NewDelivery> = Vec::new();
         match target {
@@ -105,11 +109,11 @@ impl Router {
                 let is_runtime = event.source == runtime_events::SOURCE;
                 for index in self.matcher.matches(&event.view()).map_err(|e| e.to_string())? {
                     let Some(trigger) = self.triggers.get(index) else { continue };
-                    if is_runtime && !trigger.asks_for_runtime {
+                    if is_runtime && !trigger.accepts_runtime_events {
                         continue;
                     }
-                    let comes_from = trigger.from.as_ref().is_none_or(|source| *source == event.source);
-                    if comes_from && !deliveries.iter().any(|d| d.function == trigger.function) {
+                    let source_matches = trigger.source.as_ref().is_none_or(|source| *source == event.source);
+                    if source_matches && !deliveries.iter().any(|d| d.function == trigger.function) {
                         deliveries.push(self.delivery(event, trigger.function, &trigger.name));
                     }
                 }
@@ -119,13 +123,13 @@ impl Router {
     }
 
     fn delivery(&self, event: &Event, function: FunctionId, trigger: &Arc<str>) -> NewDelivery {
-        let order_key = self.order.get(&function).and_then(|by| order_key(event, by));
+        let order_key = self.order_by.get(&function).and_then(|by| order_key(event, by));
         NewDelivery { function, trigger: trigger.clone(), order_key }
     }
 }
 
-/// The key of an event; one without it is not ordered at all. Strings stand for themselves, other values for their
-/// JSON text, so that `1` and `"1"` are one key.
+/// Returns the order key of an event; `None` means that the event is not ordered. The key of a string is the string
+/// itself, the key of another value is its JSON text, so `1` and `"1"` have the same key.
 fn order_key(event: &Event, by: &OrderBy) -> Option<String> {
     match by {
         OrderBy::Attribute(name) => event.attributes().find(|(n, _)| n == name).map(|(_, value)| value.to_owned()),
