@@ -199,7 +199,7 @@ fn nobody_else_speaks_for_evoke() {
     ];
     for answer in answers {
         assert_eq!(answer.status, 400, "{answer:?}");
-        assert!(answer.body.contains("the source `/evoke` is for what Evoke says of itself"), "{answer:?}");
+        assert!(answer.body.contains("the source `/evoke` is reserved for Evoke's own events"), "{answer:?}");
     }
     let output = evoke.run(&["emit", "--source", "/evoke", "--type", "t"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("what Evoke says of itself"), "{output:?}");
@@ -209,7 +209,7 @@ fn nobody_else_speaks_for_evoke() {
     let of_an_app = structured.to_string().replace("\"/evoke\"", "\"/evoke/in\"");
     let answer = post(&of_an_app);
     assert_eq!(answer.status, 400);
-    assert!(answer.body.contains("the type `evoke.delivery.dead` is for what Evoke says of itself"), "{answer:?}");
+    assert!(answer.body.contains("the type `evoke.delivery.dead` is reserved for Evoke's own events"), "{answer:?}");
     assert_eq!(post(&of_an_app.replace("delivery.dead", "delivery.late")).status, 202);
 }
 

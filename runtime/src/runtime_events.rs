@@ -1,30 +1,31 @@
-//! The runtime's own events: what functions can watch about functions, sources and storage. Plain data and pure
+//! The runtime's own events: functions can watch functions, sources and storage through them. Plain data and pure
 //! functions; no I/O here.
 //!
-//! Their source is [`SOURCE`], which nobody else may use, and they are events like all others: stored, routed, listed,
-//! replayed. `data` is JSON.
+//! Their source is [`SOURCE`], which is reserved. Like all events they are stored, routed, listed and replayed. `data`
+//! is JSON.
 //!
-//! | type | subject | says | `data` |
+//! | type | subject | meaning | `data` |
 //! |---|---|---|---|
-//! | `evoke.delivery.dead` | `shop/charge` | a delivery was given up | `delivery`, `delivery_id`, `function`, `trigger`, `attempts`, `outcome`, `cause`, `replay`, `order_key`, and of its event `seq`, `id`, `source`, `type`, `subject`, `time` under `event` |
-//! | `evoke.function.failing` | `shop/charge` | this many attempts at whatever deliveries failed one after another | `function`, `since`, `attempts`, `delivery`, `outcome`, `message` |
-//! | `evoke.function.recovered` | `shop/charge` | one succeeded again | `function`, `since` |
-//! | `evoke.source.degraded` | `shop/inbox` | a source does not work fully | `source`, `kind`, `since`, `reason` |
-//! | `evoke.source.recovered` | `shop/inbox` | it does again, for [`QUIET`] now | `source`, `kind`, `since` |
-//! | `evoke.storage.low` | `storage` | the disk has less room than it should | `since`, `free_bytes`, `total_bytes`, `low_bytes` |
-//! | `evoke.storage.recovered` | `storage` | it has a quarter more than that | the same |
+//! | `evoke.delivery.dead` | `shop/charge` | a delivery became a dead letter | `delivery`, `delivery_id`, `function`, `trigger`, `attempts`, `outcome`, `cause`, `replay`, `order_key`, and under `event` the `seq`, `id`, `source`, `type`, `subject`, `time` of the delivery's event |
+//! | `evoke.function.failing` | `shop/charge` | [`FAILING_ATTEMPTS`] attempts in a row failed, over all deliveries of the function | `function`, `since`, `attempts`, `delivery`, `outcome`, `message` |
+//! | `evoke.function.recovered` | `shop/charge` | an attempt of a failing function succeeded | `function`, `since` |
+//! | `evoke.source.degraded` | `shop/inbox` | a source does not work, or only in part | `source`, `kind`, `since`, `reason` |
+//! | `evoke.source.recovered` | `shop/inbox` | the source has worked for [`RECOVERY_DELAY`] without a problem | `source`, `kind`, `since` |
+//! | `evoke.storage.low` | `storage` | the free disk space is below the limit | `since`, `free_bytes`, `total_bytes`, `low_bytes` |
+//! | `evoke.storage.recovered` | `storage` | the free disk space is at least a quarter above the limit | as `evoke.storage.low` |
 //!
-//! `since` is when the trouble began, also in what says that it is over. What has no value is left out.
+//! `since` is the time when the problem began, in the recovery event too. A field without a value is left out.
 //!
-//! **Who gets them.** A trigger only when its pattern names the source or the type word for word: see [`asks_for_them`].
+//! **Routing.** A trigger receives these events only if its pattern names the source or the type exactly: see
+//! [`selects_runtime_events`].
 //!
-//! **They cannot cause themselves.** Their origin is [`origin`], and so is that of everything that comes of them; a
-//! delivery of that origin makes no events of the runtime, however it ends.
+//! **No feedback loops.** These events, and all events that functions publish because of them, have the origin
+//! [`origin`]. A delivery of this origin causes no further runtime events, however it ends.
 //!
-//! **A dead letter and its event are one commit.** The others are changes of a level, and each is one commit with the
-//! mark that says what was told last: [`levels`].
+//! **Commits.** A dead letter and its event are one commit. Every other event reports the change of a condition, and is
+//! one commit with the mark of the last reported condition: see [`conditions`].
 
-pub mod levels;
+pub mod conditions;
 pub mod storage;
 
 use std::time::Duration;
@@ -37,10 +38,10 @@ use crate::event::{Data, Event};
 use crate::pattern::Pattern;
 use crate::store::{DeliveryId, Origin, StoredEvent};
 
-/// The `source` of every event of the runtime, and the scope of its marks.
+/// The `source` of every runtime event, and the scope of the runtime's marks.
 pub const SOURCE: &str = "/evoke";
 
-/// Every type that there is.
+/// The types of all runtime events.
 pub const TYPES: [&str; 7] = [
     DEAD,
     "evoke.function.failing",
@@ -53,81 +54,84 @@ pub const TYPES: [&str; 7] = [
 
 const DEAD: &str = "evoke.delivery.dead";
 
-/// Attempts of a function that have to fail one after another before it counts as failing: more than one poisoned event
-/// is tried in the first seconds, and fewer than the eight that one is tried by default.
+/// A function is failing after this many failed attempts in a row. The number is above the attempts at one poisoned
+/// event in its first seconds, and below the eight attempts that a delivery has by default.
 pub const FAILING_ATTEMPTS: u32 = 5;
 
-/// How long a source has to be well before it counts as recovered: one that is overloaded takes an event now and then.
-pub const QUIET: Duration = Duration::from_secs(5);
+/// A source has recovered after it had no problem for this time. An overloaded source accepts an event now and then,
+/// which is no recovery.
+pub const RECOVERY_DELAY: Duration = Duration::from_secs(5);
 
-/// The longest text that is taken over from elsewhere, in bytes: an event may be as large as its id.
+/// The maximum length in bytes of a text that is copied from another event or message: an id may be as large as an
+/// event.
 const TEXT_BYTES_MAX: usize = 4 * 1024;
 
-/// Whose share of the backlog these events are, and all that comes of them.
+/// Returns the origin of runtime events and of all events that they cause. They count for this share of the backlog.
 pub fn origin() -> Origin {
     Origin::of(SOURCE)
 }
 
-/// Why an event of somebody else is refused: `None` when it is not. Its source and its types are for nobody else, as
-/// either is enough to ask for these events.
-pub fn refuse(source: &str, type_: &str) -> Option<String> {
+/// Returns the error message if a producer's event uses the reserved source or a reserved type, else `None`. Both are
+/// reserved, because a pattern that names either of them receives the event.
+pub fn reserved_error(source: &str, type_: &str) -> Option<String> {
     if source == SOURCE {
         return Some(format!(
-            "the source `{SOURCE}` is for what Evoke says of itself; give the event a source of your own, such as `/shop`"
+            "the source `{SOURCE}` is reserved for Evoke's own events; use another source, such as `/shop`"
         ));
     }
-    refuse_type(type_)
+    reserved_type_error(type_)
 }
 
-/// The same for the type alone.
-pub fn refuse_type(type_: &str) -> Option<String> {
+/// Like [`reserved_error`], for the type alone.
+pub fn reserved_type_error(type_: &str) -> Option<String> {
     TYPES.contains(&type_).then(|| {
-        format!("the type `{type_}` is for what Evoke says of itself; give the event a type of your own, such as `shop.failed`")
+        format!("the type `{type_}` is reserved for Evoke's own events; use another type, such as `shop.failed`")
     })
 }
 
-/// Whether a pattern can be seen to ask for these events: it names their source or their type as it is. One that takes
-/// everything, or whatever begins somehow, does not: nobody who wrote it thought of them.
-pub fn asks_for_them(pattern: &Pattern) -> bool {
+/// Returns true if a pattern selects runtime events: it names their source or their type exactly. A pattern that
+/// matches everything, or a prefix, does not select them: its author most likely did not mean them.
+pub fn selects_runtime_events(pattern: &Pattern) -> bool {
     pattern.exact_values("source").is_some() || pattern.exact_values("type").is_some()
 }
 
-/// A delivery that is given up.
+/// The content of an `evoke.delivery.dead` event.
 #[derive(Debug, Clone, Copy)]
-pub struct Dead<'a> {
-    /// The store's own name.
+pub struct DeadLetter<'a> {
+    /// The unique name of the store.
     pub instance: &'a str,
-    /// Which one.
+    /// The delivery that became a dead letter.
     pub delivery: DeliveryId,
     /// `app/function`.
     pub function: &'a str,
     /// The trigger that matched.
     pub trigger: &'a str,
-    /// The order key that is parked with it.
+    /// The order key that the dead letter blocks.
     pub order_key: Option<&'a str>,
-    /// Whether it was a replay's.
+    /// True if the delivery belongs to a replay.
     pub replay: bool,
-    /// Attempts that were made, the last included.
+    /// The number of attempts, the last included.
     pub attempts: u32,
-    /// How the last one ended.
+    /// The outcome kind of the last attempt.
     pub outcome: &'a str,
-    /// Why it is given up.
+    /// The reason of the dead letter.
     pub cause: &'a str,
-    /// What was owed.
+    /// The delivery's event.
     pub event: &'a StoredEvent,
 }
 
-impl Dead<'_> {
-    /// What is said of it.
-    pub fn event(&self, now_ms: UnixMs) -> Event {
+impl DeadLetter<'_> {
+    /// Builds the event. Its id is the same for the same delivery and number of attempts.
+    pub fn to_event(&self, now_ms: UnixMs) -> Event {
         let Self { instance, delivery, function, trigger, order_key, replay, attempts, outcome, cause, event } = *self;
-        let owed = &event.event;
+        let original = &event.event;
         let mut about = Map::new();
         about.insert("seq".into(), event.seq.into());
-        let attributes = [("id", Some(&owed.id)), ("source", Some(&owed.source)), ("type", Some(&owed.type_))];
-        let optional = [("subject", owed.subject.as_ref()), ("time", owed.time.as_ref())];
+        let attributes =
+            [("id", Some(&original.id)), ("source", Some(&original.source)), ("type", Some(&original.type_))];
+        let optional = [("subject", original.subject.as_ref()), ("time", original.time.as_ref())];
         for (name, value) in attributes.into_iter().chain(optional) {
-            about.extend(value.map(|value| (name.to_owned(), clipped(value).into())));
+            about.extend(value.map(|value| (name.to_owned(), truncated(value).into())));
         }
         let mut data = json!({
             "delivery": delivery,
@@ -136,25 +140,26 @@ impl Dead<'_> {
             "trigger": trigger,
             "attempts": attempts,
             "outcome": outcome,
-            "cause": clipped(cause),
+            "cause": truncated(cause),
             "replay": replay,
             "event": about,
         });
         if let (Some(key), Some(data)) = (order_key, data.as_object_mut()) {
-            data.insert("order_key".into(), clipped(key).into());
+            data.insert("order_key".into(), truncated(key).into());
         }
         let id = format!("{instance}-dead-{delivery}-{attempts}");
-        let mut said = event_of(id, DEAD, function, &data, now_ms);
-        // It belongs to the trace of the event (CloudEvents extension "distributed tracing").
+        let mut dead_letter = new_event(id, DEAD, function, &data, now_ms);
+        // The new event continues the trace of the delivery's event (CloudEvents extension "distributed tracing").
         for name in ["traceparent", "tracestate"] {
-            said.extensions
-                .extend(owed.extensions.get_key_value(name).map(|(name, value)| (name.clone(), value.clone())));
+            dead_letter
+                .extensions
+                .extend(original.extensions.get_key_value(name).map(|(name, value)| (name.clone(), value.clone())));
         }
-        said
+        dead_letter
     }
 }
 
-fn event_of(id: String, type_: &str, subject: &str, data: &Value, now_ms: UnixMs) -> Event {
+fn new_event(id: String, type_: &str, subject: &str, data: &Value, now_ms: UnixMs) -> Event {
     Event {
         id,
         source: SOURCE.to_owned(),
@@ -167,8 +172,8 @@ fn event_of(id: String, type_: &str, subject: &str, data: &Value, now_ms: UnixMs
     }
 }
 
-/// As much of a text as is taken over.
-fn clipped(text: &str) -> String {
+/// Truncates a text to [`TEXT_BYTES_MAX`] bytes at a character boundary, marked with `…`.
+fn truncated(text: &str) -> String {
     if text.len() <= TEXT_BYTES_MAX {
         return text.to_owned();
     }
@@ -177,7 +182,6 @@ fn clipped(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use std::sync::Arc;
 
@@ -185,8 +189,8 @@ mod tests {
     use crate::event::EVENT_SIZE_MAX;
     use crate::store::Lineage;
 
-    fn dead(event: &StoredEvent) -> Dead<'_> {
-        Dead {
+    fn dead(event: &StoredEvent) -> DeadLetter<'_> {
+        DeadLetter {
             instance: "s1",
             delivery: 7,
             function: "shop/charge",
@@ -206,16 +210,19 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letters_event_has_all_that_a_watcher_needs_and_goes_on_with_the_trace() {
-        let owed = stored(
+    fn a_dead_letter_event_has_all_fields_and_continues_the_trace() {
+        let event = stored(
             &json!({ "id": "1", "source": "/shop/checkout", "type": "order.placed", "traceparent": "00-1-2-01" }),
         );
-        let said = dead(&owed).event(1_700_000_000_000);
-        said.check().unwrap();
-        assert_eq!((said.source.as_str(), said.type_.as_str(), said.id.as_str()), (SOURCE, DEAD, "s1-dead-7-3"));
-        assert_eq!(said.subject.as_deref(), Some("shop/charge"));
-        assert_eq!(said.extensions.get("traceparent").map(String::as_str), Some("00-1-2-01"));
-        let data: Value = serde_json::from_slice(said.data.as_bytes()).unwrap();
+        let dead_letter = dead(&event).to_event(1_700_000_000_000);
+        dead_letter.check().unwrap();
+        assert_eq!(
+            (dead_letter.source.as_str(), dead_letter.type_.as_str(), dead_letter.id.as_str()),
+            (SOURCE, DEAD, "s1-dead-7-3")
+        );
+        assert_eq!(dead_letter.subject.as_deref(), Some("shop/charge"));
+        assert_eq!(dead_letter.extensions.get("traceparent").map(String::as_str), Some("00-1-2-01"));
+        let data: Value = serde_json::from_slice(dead_letter.data.as_bytes()).unwrap();
         let expected = json!({
             "delivery": 7, "delivery_id": "s1-7", "function": "shop/charge", "trigger": "on[0]", "attempts": 3,
             "outcome": "retry", "cause": "gave up", "replay": false, "order_key": "ada",
@@ -225,17 +232,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_over_is_bounded() {
+    fn copied_texts_are_truncated() {
         let long = "ü".repeat(200_000);
-        let owed = stored(&json!({ "id": long, "source": "/s", "type": long, "subject": long }));
-        let said = Dead { cause: &long, order_key: Some(&long), ..dead(&owed) }.event(0);
-        assert!(said.size() < EVENT_SIZE_MAX / 10, "{}", said.size());
-        assert!(serde_json::from_slice::<Value>(said.data.as_bytes()).is_ok());
+        let event = stored(&json!({ "id": long, "source": "/s", "type": long, "subject": long }));
+        let dead_letter = DeadLetter { cause: &long, order_key: Some(&long), ..dead(&event) }.to_event(0);
+        assert!(dead_letter.size() < EVENT_SIZE_MAX / 10, "{}", dead_letter.size());
+        assert!(serde_json::from_slice::<Value>(dead_letter.data.as_bytes()).is_ok());
     }
 
     #[test]
-    fn a_pattern_asks_for_them_when_it_names_their_source_or_type_word_for_word() {
-        for (pattern, asks) in [
+    fn a_pattern_selects_runtime_events_if_it_names_their_source_or_type_exactly() {
+        for (pattern, selects) in [
             (json!({ "source": ["/evoke"] }), true),
             (json!({ "type": ["order.placed", "evoke.delivery.dead"] }), true),
             (json!({ "type": [{ "prefix": "evoke." }], "source": ["/evoke"] }), true),
@@ -245,7 +252,7 @@ mod tests {
             (json!({ "type": [{ "anything-but": "order.placed" }] }), false),
             (json!({ "$or": [{ "source": ["/evoke"] }, { "type": [{ "prefix": "" }] }] }), false),
         ] {
-            assert_eq!(asks_for_them(&Pattern::parse(&pattern).unwrap()), asks, "{pattern}");
+            assert_eq!(selects_runtime_events(&Pattern::parse(&pattern).unwrap()), selects, "{pattern}");
         }
     }
 }

@@ -34,7 +34,7 @@ fn one(checked: &Checked, function: String, trigger: &Trigger, event: &Event) ->
     // What comes from a function's own source is for that function alone.
     let stranger = matches!(trigger.origin, Origin::Any) && is_private(checked, &event.source);
     let pattern = trigger.events.as_ref().map(|events| explain(&events.pattern, &event.view())).transpose()?;
-    let asks = trigger.events.as_ref().is_some_and(|events| runtime_events::asks_for_them(&events.pattern));
+    let asks = trigger.events.as_ref().is_some_and(|events| runtime_events::selects_runtime_events(&events.pattern));
     let unasked = event.source == runtime_events::SOURCE && !asks;
     let matched = comes_from && !stranger && !unasked && pattern.as_ref().is_none_or(|pattern| pattern.matched);
     let text = match (&source, &pattern) {

@@ -16,8 +16,8 @@ use super::Running;
 use crate::clock::Clock;
 use crate::dispatcher::Failing;
 use crate::runtime_events::SOURCE;
-use crate::runtime_events::levels::{Change, Found, Kind, Levels, Subject};
-use crate::runtime_events::storage::Room;
+use crate::runtime_events::conditions::{Change, Conditions, Kind, Observation, Subject};
+use crate::runtime_events::storage::DiskSpace;
 use crate::store::StoreError;
 
 /// Between two looks.
@@ -33,7 +33,7 @@ pub(super) struct Lookout {
     data: PathBuf,
     /// What has to be free on it, in bytes; `None`: as much as is usual.
     storage_low: Option<u64>,
-    levels: Levels,
+    conditions: Conditions,
 }
 
 impl Lookout {
@@ -52,9 +52,9 @@ impl Lookout {
             }
             told => told?,
         };
-        let levels = Levels::new(&told);
-        running.dispatcher.resume_failing(levels.failing_functions());
-        Ok(Self { running, clock, data, storage_low, levels })
+        let conditions = Conditions::new(&told);
+        running.dispatcher.restore_failing(conditions.failing_functions());
+        Ok(Self { running, clock, data, storage_low, conditions })
     }
 
     /// Goes on until it is stopped, or the store is closed.
@@ -65,13 +65,13 @@ impl Lookout {
     async fn look_around(mut self) {
         loop {
             let found = self.find().await;
-            let changes = self.levels.look(found, Instant::now(), self.clock.now_ms());
+            let changes = self.conditions.observe(found, Instant::now(), self.clock.now_ms());
             let is_calm = changes.is_empty();
             for change in changes {
                 if !self.tell(&change).await {
                     break;
                 }
-                self.levels.told(change);
+                self.conditions.mark_reported(change);
             }
             // A function that fails and recovers all the time is told of once a second at most.
             match is_calm {
@@ -83,9 +83,9 @@ impl Lookout {
 
     /// Stores what is to be said of a change; `false` when that is for later.
     async fn tell(&self, change: &Change) -> bool {
-        let (event, mark) = change.tell(self.running.store.instance(), self.clock.now_ms());
+        let (event, mark) = change.to_event_and_mark(self.running.store.instance(), self.clock.now_ms());
         let what = event.as_ref().map(|event| (event.type_.clone(), event.subject.clone().unwrap_or_default()));
-        match (self.running.bus.tell(event, mark).await, what) {
+        match (self.running.bus.publish_runtime_event(event, mark).await, what) {
             (Ok(()), Some((type_, subject))) => tracing::info!("{type_}: {subject}"),
             (Ok(()), None) => {}
             (Err(error), what) => {
@@ -98,7 +98,7 @@ impl Lookout {
     }
 
     /// Looks at everything.
-    async fn find(&self) -> BTreeMap<Subject, Found> {
+    async fn find(&self) -> BTreeMap<Subject, Observation> {
         let failing = self.running.dispatcher.failing();
         let functions = self.running.function_ids().into_iter().map(|(name, id)| {
             let found = function(&name, failing.get(&id));
@@ -110,20 +110,23 @@ impl Lookout {
                 data.insert("reason".into(), reason.as_str().into());
             }
             let name = source.uri.trim_start_matches('/').to_owned();
-            (Subject { kind: Kind::Source, name }, Found { trouble: source.trouble.is_some(), since_ms: None, data })
+            (
+                Subject { kind: Kind::Source, name },
+                Observation { trouble: source.trouble.is_some(), since_ms: None, data },
+            )
         });
         let mut all: BTreeMap<_, _> = functions.chain(sources).collect();
         let storage = Subject { kind: Kind::Storage, name: STORAGE.to_owned() };
-        let was_low = self.levels.is_troubled(&storage);
+        let was_low = self.conditions.has_trouble(&storage);
         let found = match self.room().await {
             Ok(room) => {
-                let low = self.storage_low.unwrap_or(room.low_by_default());
+                let low = self.storage_low.unwrap_or(room.default_low_bytes());
                 let trouble = room.is_low(low, was_low);
-                Found { trouble, since_ms: None, data: room.figures(low) }
+                Observation { trouble, since_ms: None, data: room.to_json(low) }
             }
             Err(error) => {
                 tracing::debug!("the room on the disk is not known: {error}");
-                Found { trouble: was_low, since_ms: None, data: json!({}) }
+                Observation { trouble: was_low, since_ms: None, data: json!({}) }
             }
         };
         all.insert(storage, found);
@@ -131,22 +134,22 @@ impl Lookout {
     }
 
     /// Asked beside the tasks that must not wait: a disk may be far away.
-    async fn room(&self) -> std::io::Result<Room> {
+    async fn room(&self) -> std::io::Result<DiskSpace> {
         let data = self.data.clone();
         let disk =
             tokio::task::spawn_blocking(move || rustix::fs::statvfs(&data)).await.map_err(std::io::Error::other)??;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
-        Ok(Room { free: bytes(disk.f_bavail), total: bytes(disk.f_blocks) })
+        Ok(DiskSpace { free: bytes(disk.f_bavail), total: bytes(disk.f_blocks) })
     }
 }
 
-fn function(name: &str, failing: Option<&Failing>) -> Found {
+fn function(name: &str, failing: Option<&Failing>) -> Observation {
     let Some(Failing { since_ms, attempts, delivery, outcome, message }) = failing else {
-        return Found { trouble: false, since_ms: None, data: json!({ "function": name }) };
+        return Observation { trouble: false, since_ms: None, data: json!({ "function": name }) };
     };
     let mut data = json!({ "function": name, "attempts": attempts, "delivery": delivery, "outcome": outcome });
     if let (Some(message), Some(data)) = (message, data.as_object_mut()) {
         data.insert("message".into(), message.as_str().into());
     }
-    Found { trouble: true, since_ms: Some(*since_ms), data }
+    Observation { trouble: true, since_ms: Some(*since_ms), data }
 }
