@@ -187,7 +187,7 @@ fn a_cancelled_replay_purges_what_did_not_start_and_a_paused_one_goes_on() {
     let paused = evoke.json(&["replay", "pause", &numbered(id)]);
     assert_eq!(paused["state"], "paused");
     let again = evoke.run(&["replay", "pause", &numbered(id)]);
-    assert!(String::from_utf8_lossy(&again.stderr).contains("is paused: it cannot be paused"), "{again:?}");
+    assert!(String::from_utf8_lossy(&again.stderr).contains("is paused and cannot be paused"), "{again:?}");
     evoke.settle();
     let position = replay(&evoke, id)["position"].clone();
     evoke.stdout(&["replay", "resume", &numbered(id)]);

@@ -12,7 +12,7 @@ use super::problem::{Problem, json_body};
 use super::stream::{Ended, ndjson};
 use super::view::Replay;
 use super::{Admin, Answer};
-use crate::replay::{Filter, Plan, Refused, Turn};
+use crate::replay::{Filter, Plan, ReplayAction, ReplayError};
 use crate::store::ReplayId;
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Answer<Response<Body>> {
@@ -26,7 +26,7 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Answer<Response<Bod
 
 pub(super) async fn one(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Answer<Json<Replay>> {
     let id = number(&id)?;
-    let replay = admin.store.replay(id).await?.ok_or(Refused::NotFound(id))?;
+    let replay = admin.store.replay(id).await?.ok_or(ReplayError::NotFound(id))?;
     Ok(Json(replay.into()))
 }
 
@@ -51,15 +51,15 @@ pub(super) async fn plan(
 
 pub(super) async fn turn(
     State(admin): State<Arc<Admin>>,
-    Path((id, turn)): Path<(String, String)>,
+    Path((id, action)): Path<(String, String)>,
 ) -> Answer<Json<Replay>> {
-    let turn = match turn.as_str() {
-        "pause" => Turn::Pause,
-        "resume" => Turn::Resume,
-        "cancel" => Turn::Cancel,
+    let action = match action.as_str() {
+        "pause" => ReplayAction::Pause,
+        "resume" => ReplayAction::Resume,
+        "cancel" => ReplayAction::Cancel,
         other => return Err(Problem::not_found(format!("a replay is paused, resumed or cancelled, and not {other}"))),
     };
-    Ok(Json(admin.replays.turn(number(&id)?, turn).await?.into()))
+    Ok(Json(admin.replays.apply(number(&id)?, action).await?.into()))
 }
 
 fn number(text: &str) -> Answer<ReplayId> {
@@ -77,15 +77,15 @@ async fn functions(admin: &Admin) -> Vec<String> {
     (admin.in_force)().await.functions.into_iter().map(|function| function.name).collect()
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
+impl From<ReplayError> for Problem {
+    fn from(refused: ReplayError) -> Self {
         let detail = refused.to_string();
         match refused {
-            Refused::Filter(_) => Self::malformed(detail),
-            Refused::NotFound(_) => Self::not_found(detail),
-            Refused::State { .. } => Self::new(StatusCode::CONFLICT, detail),
-            Refused::TooMany => Self::later(60, detail),
-            Refused::Store(error) => error.into(),
+            ReplayError::Filter(_) => Self::malformed(detail),
+            ReplayError::NotFound(_) => Self::not_found(detail),
+            ReplayError::State { .. } => Self::new(StatusCode::CONFLICT, detail),
+            ReplayError::TooMany => Self::later(60, detail),
+            ReplayError::Store(error) => error.into(),
         }
     }
 }

@@ -1,18 +1,18 @@
-//! Which events a replay is about, and to whom they go.
+//! The filter of a replay: which events are offered, and to which functions.
 
 use serde::{Deserialize, Serialize};
 
-use super::LOOK_MAX;
+use super::SCAN_MAX;
 use crate::clock::UnixMs;
 use crate::pattern::Pattern;
 use crate::router::Router;
 use crate::store::{EventFilter, FunctionId, NewDelivery, Seq, Store, StoreError, StoredEvent};
 
-/// What a replay is asked for. An event has to meet all of it; without anything every stored event is meant.
+/// The filter of a replay. An event must satisfy all fields that are set; an empty filter selects every stored event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// Only to this function, `app/function`; by default to all that match.
+    /// Only to this function, `app/function`; by default to all matching functions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<String>,
     /// Only events that were accepted at this time or later, RFC 3339.
@@ -30,73 +30,78 @@ pub struct Filter {
     /// Only the event with this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<Seq>,
-    /// At most so many deliveries a second.
+    /// The maximum number of deliveries per second; more than 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
 }
 
-/// A filter, checked and ready to be used.
-pub(super) struct Wanted {
+/// A filter, checked and compiled.
+pub(super) struct CompiledFilter {
     events: EventFilter,
     pattern: Option<Pattern>,
     function: Option<FunctionId>,
 }
 
-impl Wanted {
-    /// The error says what is wrong and what would be right.
+impl CompiledFilter {
+    /// Compiles a filter. `function` is the id of the filter's function. The error gives the mistake and the correct
+    /// form.
     pub(super) fn new(filter: &Filter, function: Option<FunctionId>) -> Result<Self, String> {
         if let Some(rate) = filter.rate
             && !(rate > 0.0 && rate.is_finite())
         {
-            return Err(format!("rate is {rate}; give how many deliveries a second, more than 0"));
+            return Err(format!("rate is {rate}; expected a number of deliveries per second, more than 0"));
         }
-        if filter.event.is_some_and(|seq| seq < 1) {
-            return Err("event is the number of an event, from 1".into());
+        if let Some(seq) = filter.event
+            && seq < 1
+        {
+            return Err(format!("event is {seq}; expected the number of an event, from 1"));
         }
         let pattern = match &filter.pattern {
             Some(json) => Some(Pattern::parse(json).map_err(|mistakes| {
                 let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
-                format!("the pattern is none: {}", all.join("; "))
+                format!("the pattern is not valid: {}", all.join("; "))
             })?),
             None => None,
         };
         let events = EventFilter {
             type_: filter.r#type.clone(),
-            since_ms: time("since", filter.since.as_deref())?,
-            until_ms: time("until", filter.until.as_deref())?,
+            since_ms: parse_time("since", filter.since.as_deref())?,
+            until_ms: parse_time("until", filter.until.as_deref())?,
             ..EventFilter::default()
         };
         Ok(Self { events, pattern, function })
     }
 
-    /// At most `limit` events that may be meant, behind `position` and up to `until`, and how far it looked.
-    pub(super) async fn look(
+    /// Reads at most `limit` candidate events after `position`, up to and including `until`. Returns them with the
+    /// position up to which the store was scanned. The pattern and the function are checked later, by
+    /// [`CompiledFilter::deliveries`].
+    pub(super) async fn next_events(
         &self,
         store: &dyn Store,
         position: Seq,
         until: Seq,
         limit: usize,
     ) -> Result<(Vec<StoredEvent>, Seq), StoreError> {
-        let end = until.min(position.saturating_add(LOOK_MAX));
+        let end = until.min(position.saturating_add(SCAN_MAX));
         let (after, before) = (Some(position), Some(end.saturating_add(1)));
         let found = store.events(EventFilter { after, before, limit, ..self.events.clone() }).await?;
-        let looked_to = match found.last() {
+        let scanned_to = match found.last() {
             Some(last) if found.len() >= limit => last.seq,
             _ => end,
         };
-        Ok((found, looked_to))
+        Ok((found, scanned_to))
     }
 
-    /// Who is offered an event again.
+    /// Returns the deliveries of an event in this replay; none if the event is damaged or does not match.
     pub(super) fn deliveries(&self, router: &Router, event: &StoredEvent) -> Vec<NewDelivery> {
         if let Some(damage) = &event.damage {
-            tracing::error!("{damage}; it is not replayed");
+            tracing::error!("{damage}; the event is not replayed");
             return Vec::new();
         }
         let event = &*event.event;
-        // Who was accepted is an event: its data is what it says.
-        let meant = self.pattern.as_ref().is_none_or(|pattern| pattern.matches(&event.view()).unwrap_or_default());
-        let mut deliveries = if meant { router.route_again(event).unwrap_or_default() } else { Vec::new() };
+        // Matching cannot fail: an accepted event has valid data.
+        let matches = self.pattern.as_ref().is_none_or(|pattern| pattern.matches(&event.view()).unwrap_or_default());
+        let mut deliveries = if matches { router.route_replay(event).unwrap_or_default() } else { Vec::new() };
         if let Some(function) = self.function {
             deliveries.retain(|delivery| delivery.function == function);
         }
@@ -104,9 +109,9 @@ impl Wanted {
     }
 }
 
-fn time(name: &str, text: Option<&str>) -> Result<Option<UnixMs>, String> {
+fn parse_time(name: &str, text: Option<&str>) -> Result<Option<UnixMs>, String> {
     let Some(text) = text else { return Ok(None) };
     let time: jiff::Timestamp =
-        text.parse().map_err(|_| format!("{name} is \"{text}\"; write a time such as 2026-01-31T12:00:00Z"))?;
+        text.parse().map_err(|_| format!("{name} is \"{text}\"; expected a time such as 2026-01-31T12:00:00Z"))?;
     Ok(Some(time.as_millisecond()))
 }

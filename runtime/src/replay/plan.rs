@@ -1,4 +1,4 @@
-//! What a replay would do, without doing it.
+//! A dry run of a replay.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,58 +7,59 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::STEP_MAX;
-use super::filter::Wanted;
+use super::filter::CompiledFilter;
 use crate::router::Router;
 use crate::store::{FunctionId, Seq, Store, StoreError};
 
-/// How long it looks: whoever asks waits for it.
+/// The maximum duration of a dry run, as the caller waits for its result.
 const TIME_MAX: Duration = Duration::from_secs(20);
 const EXAMPLES_MAX: usize = 5;
 
-/// What a replay would do.
+/// The result of a dry run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Events that would be offered.
+    /// The number of events that would be offered.
     pub events: u64,
-    /// Deliveries that this would make.
+    /// The number of deliveries that would be created.
     pub deliveries: u64,
-    /// These by function.
+    /// The number of deliveries by function.
     pub functions: BTreeMap<String, u64>,
-    /// The first of the events.
+    /// The first of the events, at most 5.
     pub examples: Vec<Example>,
-    /// Whether everything was looked at; there may be more otherwise.
+    /// True if all events were read. Otherwise the time limit was reached, and the numbers are lower bounds.
     pub complete: bool,
 }
 
 /// An event that would be offered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Example {
-    /// Its number.
+    /// The event's position in the store.
     pub seq: Seq,
-    /// Its type.
+    /// The event's `type` attribute.
     pub r#type: String,
-    /// Its source.
+    /// The event's `source` attribute.
     pub source: String,
-    /// Its id.
+    /// The event's `id` attribute.
     pub id: String,
-    /// Who would be offered it.
+    /// The full names of the functions that would receive the event.
     pub functions: Vec<String>,
 }
 
+/// Applies the filter to the events after `position` up to `until`, and counts the deliveries.
 pub(super) async fn plan(
     store: &dyn Store,
     router: &Router,
-    wanted: &Wanted,
+    filter: &CompiledFilter,
     (mut position, until): (Seq, Seq),
     names: &BTreeMap<FunctionId, &String>,
 ) -> Result<Plan, StoreError> {
     let started = Instant::now();
     let mut plan = Plan::default();
     while position < until && started.elapsed() < TIME_MAX {
-        let (events, looked_to) = wanted.look(store, position, until, STEP_MAX).await?;
-        position = looked_to;
+        let (events, scanned_to) = filter.next_events(store, position, until, STEP_MAX).await?;
+        position = scanned_to;
         for stored in events {
-            let deliveries = wanted.deliveries(router, &stored);
+            let deliveries = filter.deliveries(router, &stored);
             if deliveries.is_empty() {
                 continue;
             }

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::json;
@@ -7,29 +5,29 @@ use serde_json::json;
 use super::*;
 use crate::bus::{Limits, Offer};
 use crate::clock::Clock;
-use crate::dispatcher::{Call, Ran, Runner as FunctionRunner, Worker};
+use crate::dispatcher::{AttemptResult, Call, FunctionSpec, Runner as FunctionRunner};
 use crate::event::Event;
 use crate::outcome::{Outcome, RetryPolicy};
 use crate::pattern::Pattern;
 use crate::router::Router;
 use crate::store::memory::MemoryStore;
 
-/// A function that takes a moment and notes what it was given.
-struct Noting(Arc<Mutex<Vec<(String, bool)>>>);
+/// A function that takes 1 ms and records the id of each event and whether it is a replay.
+struct Recording(Arc<Mutex<Vec<(String, bool)>>>);
 
-impl FunctionRunner for Noting {
-    fn run(&self, call: Call) -> BoxFuture<'_, Ran> {
+impl FunctionRunner for Recording {
+    fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult> {
         async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
             self.0.lock().unwrap().push((call.event.id.clone(), call.replay));
             let (published, state) = (Vec::new(), crate::state::Transaction::default());
-            Ran { outcome: Outcome::Done, published, state, duration: Duration::ZERO }
+            AttemptResult { outcome: Outcome::Done, published, state, duration: Duration::ZERO }
         }
         .boxed()
     }
 }
 
-struct House {
+struct Fixture {
     store: Arc<dyn Store>,
     bus: Bus,
     replays: Replays,
@@ -39,8 +37,8 @@ struct House {
 
 const NAMES: [&str; 2] = ["shop/a", "shop/b"];
 
-impl House {
-    /// With functions for every event of type `t`: `shop/a`, and `shop/b` where the number is even.
+impl Fixture {
+    /// Creates two functions: `shop/a` for every event of type `t`, and `shop/b` for those with an even number.
     async fn new() -> Self {
         let clock = Clock::following_tokio(1_700_000_000_000);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
@@ -53,11 +51,11 @@ impl House {
         let dispatcher = Dispatcher::start(&store, bus.clone(), clock, 16);
         let seen = Arc::<Mutex<Vec<_>>>::default();
         let metrics = crate::telemetry::Metrics::new();
-        let worker = |(id, name): (&i64, &str)| Worker {
+        let worker = |(id, name): (&i64, &str)| FunctionSpec {
             id: *id,
             concurrency: 16,
             retry: RetryPolicy::default(),
-            runner: Arc::new(Noting(seen.clone())),
+            runner: Arc::new(Recording(seen.clone())),
             metrics: metrics.function(name),
         };
         dispatcher.set_functions(ids.iter().zip(NAMES).map(worker).collect());
@@ -65,6 +63,8 @@ impl House {
         Self { store, bus, replays, dispatcher, seen }
     }
 
+    /// Accepts events with these numbers as ids, and waits until their live deliveries have ended. Every tenth event is
+    /// of type `other`.
     async fn history(&self, numbers: std::ops::Range<u32>) {
         for n in numbers {
             let (id, subject) = (n.to_string(), (if n % 2 == 0 { "even" } else { "odd" }).to_owned());
@@ -105,36 +105,37 @@ fn done(replay: &Replay) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_event_is_offered_once_to_each_function_that_matches_also_over_a_restart() {
-    let house = House::new().await;
-    house.history(0..1_000).await;
-    house.seen.lock().unwrap().clear();
-    let first = house.run();
-    let id = house.start(Filter::default()).await;
-    house.until(id, |replay| replay.position >= 300).await;
+async fn each_event_is_offered_once_to_each_matching_function_even_over_a_restart() {
+    let fixture = Fixture::new().await;
+    fixture.history(0..1_000).await;
+    fixture.seen.lock().unwrap().clear();
+    let first = fixture.run();
+    let id = fixture.start(Filter::default()).await;
+    fixture.until(id, |replay| replay.position >= 300).await;
     first.cancel();
-    // Another process goes on where that one came to.
-    let again = Replays::new(house.store.clone(), house.bus.clone());
-    tokio::spawn(again.run(house.dispatcher.clone(), CancellationToken::new()));
-    let replay = house.until(id, done).await;
-    // A tenth is of another type; the even half of the rest goes to both functions, and 9 is odd.
+    // Another process continues from the position of the first.
+    let again = Replays::new(fixture.store.clone(), fixture.bus.clone());
+    tokio::spawn(again.run(fixture.dispatcher.clone(), CancellationToken::new()));
+    let replay = fixture.until(id, done).await;
+    // A tenth of the events is of another type. The events of that type are odd, so 500 of the other 900 are even, and
+    // go to both functions.
     assert_eq!((replay.events, replay.deliveries.done, replay.deliveries.total()), (900, 1_400, 1_400));
-    let mut seen = house.seen.lock().unwrap().clone();
+    let mut seen = fixture.seen.lock().unwrap().clone();
     assert!(seen.iter().all(|(_, replay)| *replay));
     seen.sort();
     let expected = (0..1_000).filter(|n| n % 10 != 9).flat_map(|n| std::iter::repeat_n(n, 1 + usize::from(n % 2 == 0)));
     let mut expected: Vec<_> = expected.map(|n: u32| (n.to_string(), true)).collect();
     expected.sort();
     assert!(seen == expected);
-    assert_eq!(house.store.check().await.unwrap().problems, Vec::<String>::new());
+    assert_eq!(fixture.store.check().await.unwrap().problems, Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_filter_says_which_events_and_to_whom_and_a_plan_says_how_many() {
-    let house = House::new().await;
-    house.history(0..100).await;
-    let half = crate::clock::rfc3339(house.store.event(51).await.unwrap().unwrap().accepted_ms);
-    house.run();
+async fn a_filter_selects_events_and_functions_and_a_plan_counts_them() {
+    let fixture = Fixture::new().await;
+    fixture.history(0..100).await;
+    let half = crate::clock::rfc3339(fixture.store.event(51).await.unwrap().unwrap().accepted_ms);
+    fixture.run();
     let names = NAMES.map(str::to_owned);
     for (filter, events, deliveries) in [
         (Filter { r#type: Some("t".into()), ..Filter::default() }, 90, 140),
@@ -145,68 +146,68 @@ async fn a_filter_says_which_events_and_to_whom_and_a_plan_says_how_many() {
         (Filter { event: Some(3), ..Filter::default() }, 1, 2),
         (Filter { pattern: Some(json!({ "id": [{ "prefix": "1" }] })), ..Filter::default() }, 10, 15),
     ] {
-        let plan = house.replays.plan(&filter, &names).await.unwrap();
+        let plan = fixture.replays.plan(&filter, &names).await.unwrap();
         assert_eq!((plan.events, plan.deliveries, plan.complete), (events, deliveries, true), "{filter:?}");
         assert_eq!(plan.examples.len() as u64, events.min(5));
-        let id = house.start(filter.clone()).await;
-        let replay = house.until(id, done).await;
+        let id = fixture.start(filter.clone()).await;
+        let replay = fixture.until(id, done).await;
         assert_eq!((replay.events, replay.deliveries.done), (events, deliveries), "{filter:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_filter_that_cannot_be_is_refused_with_what_would_be_right() {
-    let house = House::new().await;
+async fn an_invalid_filter_is_rejected_with_the_correct_form() {
+    let fixture = Fixture::new().await;
     for (filter, words) in [
-        (Filter { function: Some("shop/c".into()), ..Filter::default() }, "no function shop/c"),
-        (Filter { since: Some("yesterday".into()), ..Filter::default() }, "write a time"),
-        (Filter { pattern: Some(json!({ "type": "t" })), ..Filter::default() }, "the pattern is none"),
+        (Filter { function: Some("shop/c".into()), ..Filter::default() }, "no active function shop/c"),
+        (Filter { since: Some("yesterday".into()), ..Filter::default() }, "expected a time"),
+        (Filter { pattern: Some(json!({ "type": "t" })), ..Filter::default() }, "the pattern is not valid"),
         (Filter { rate: Some(0.0), ..Filter::default() }, "more than 0"),
         (Filter { event: Some(0), ..Filter::default() }, "from 1"),
     ] {
-        let refused = house.replays.start(filter, &NAMES.map(str::to_owned)).await.unwrap_err();
+        let refused = fixture.replays.start(filter, &NAMES.map(str::to_owned)).await.unwrap_err();
         assert!(refused.to_string().contains(words), "{refused}");
     }
-    assert!(house.store.replays().await.unwrap().is_empty());
+    assert!(fixture.store.replays().await.unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_replay_is_paused_resumed_and_cancelled() {
-    let house = House::new().await;
-    house.history(0..500).await;
-    house.run();
-    // A hundred deliveries a second.
-    let id = house.start(Filter { rate: Some(100.0), ..Filter::default() }).await;
+    let fixture = Fixture::new().await;
+    fixture.history(0..500).await;
+    fixture.run();
+    // 100 deliveries per second.
+    let id = fixture.start(Filter { rate: Some(100.0), ..Filter::default() }).await;
     let started = tokio::time::Instant::now();
-    house.until(id, |replay| replay.deliveries.total() >= 200).await;
+    fixture.until(id, |replay| replay.deliveries.total() >= 200).await;
     let took = started.elapsed();
     assert!((1_500..2_500).contains(&took.as_millis()), "{took:?}");
-    house.replays.turn(id, Turn::Pause).await.unwrap();
-    let paused = house.until(id, |replay| replay.deliveries.pending() == 0).await;
+    fixture.replays.apply(id, ReplayAction::Pause).await.unwrap();
+    let paused = fixture.until(id, |replay| replay.deliveries.pending() == 0).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(house.store.replay(id).await.unwrap().unwrap(), paused);
-    assert!(matches!(house.replays.turn(id, Turn::Pause).await, Err(Refused::State { .. })));
-    house.replays.turn(id, Turn::Resume).await.unwrap();
-    house.until(id, |replay| replay.deliveries.total() >= 300).await;
-    house.replays.turn(id, Turn::Cancel).await.unwrap();
-    let last = house.until(id, |replay| replay.state == ReplayState::Cancelled).await;
+    assert_eq!(fixture.store.replay(id).await.unwrap().unwrap(), paused);
+    assert!(matches!(fixture.replays.apply(id, ReplayAction::Pause).await, Err(ReplayError::State { .. })));
+    fixture.replays.apply(id, ReplayAction::Resume).await.unwrap();
+    fixture.until(id, |replay| replay.deliveries.total() >= 300).await;
+    fixture.replays.apply(id, ReplayAction::Cancel).await.unwrap();
+    let last = fixture.until(id, |replay| replay.state == ReplayState::Cancelled).await;
     assert_eq!(last.deliveries.pending(), 0);
     assert!(last.deliveries.total() < 350, "{last:?}");
-    assert!(matches!(house.replays.turn(id, Turn::Resume).await, Err(Refused::State { .. })));
-    assert!(matches!(house.replays.turn(99, Turn::Cancel).await, Err(Refused::NotFound(99))));
-    assert_eq!(house.store.check().await.unwrap().problems, Vec::<String>::new());
+    assert!(matches!(fixture.replays.apply(id, ReplayAction::Resume).await, Err(ReplayError::State { .. })));
+    assert!(matches!(fixture.replays.apply(99, ReplayAction::Cancel).await, Err(ReplayError::NotFound(99))));
+    assert_eq!(fixture.store.check().await.unwrap().problems, Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_so_many_replays_are_on_their_way() {
-    let house = House::new().await;
+async fn the_number_of_unfinished_replays_is_limited() {
+    let fixture = Fixture::new().await;
     let names = NAMES.map(str::to_owned);
-    house.history(0..1).await;
+    fixture.history(0..1).await;
     for _ in 0..OPEN_MAX {
-        house.start(Filter::default()).await;
+        fixture.start(Filter::default()).await;
     }
-    assert!(matches!(house.replays.start(Filter::default(), &names).await, Err(Refused::TooMany)));
-    house.run();
-    house.until(16, done).await;
-    house.start(Filter::default()).await;
+    assert!(matches!(fixture.replays.start(Filter::default(), &names).await, Err(ReplayError::TooMany)));
+    fixture.run();
+    fixture.until(16, done).await;
+    fixture.start(Filter::default()).await;
 }

@@ -1,23 +1,23 @@
-//! How fast a replay goes.
+//! The rate limit of a replay.
 
 use tokio::time::Instant;
 
-/// What may be offered at once after a pause, in seconds of the rate.
+/// The maximum burst after a pause, in seconds of the rate.
 const BURST_S: f64 = 0.1;
 
-/// Deliveries a second: a bucket that fills at the rate, and may be overdrawn by one step.
-pub(super) struct Pace {
+/// A token bucket of deliveries per second. One step may overdraw it.
+pub(super) struct RateLimiter {
     rate: Option<f64>,
     tokens: f64,
     at: Instant,
 }
 
-impl Pace {
+impl RateLimiter {
     pub(super) fn new(rate: Option<f64>) -> Self {
         Self { rate, tokens: 1.0, at: Instant::now() }
     }
 
-    /// How many events may be offered now, at most `max`.
+    /// Returns how many events may be offered now, at most `max`.
     pub(super) fn room(&mut self, max: usize) -> usize {
         let Some(rate) = self.rate else { return max };
         let now = Instant::now();
@@ -27,7 +27,7 @@ impl Pace {
         if self.tokens < 1.0 { 0 } else { max.min(self.tokens as usize) }
     }
 
-    /// So many deliveries were offered.
+    /// Takes tokens for deliveries that were offered.
     pub(super) fn offered(&mut self, deliveries: usize) {
         self.tokens -= deliveries as f64;
     }
@@ -40,28 +40,28 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn over_time_no_more_is_offered_than_the_rate_allows() {
-        let mut pace = Pace::new(Some(100.0));
+    async fn the_rate_limits_the_offered_deliveries_over_time() {
+        let mut limiter = RateLimiter::new(Some(100.0));
         let mut offered = 0;
         for _ in 0..500 {
             tokio::time::advance(Duration::from_millis(20)).await;
             // Each event goes to three functions.
-            let deliveries = 3 * pace.room(64);
-            pace.offered(deliveries);
+            let deliveries = 3 * limiter.room(64);
+            limiter.offered(deliveries);
             offered += deliveries;
         }
         assert!((980..=1_040).contains(&offered), "{offered} in ten seconds");
-        assert_eq!(Pace::new(None).room(64), 64);
+        assert_eq!(RateLimiter::new(None).room(64), 64);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn less_than_one_a_second_is_a_rate_too() {
-        let mut pace = Pace::new(Some(0.5));
+    async fn a_rate_below_one_per_second_works() {
+        let mut limiter = RateLimiter::new(Some(0.5));
         let mut offered = 0;
         for _ in 0..1_000 {
             tokio::time::advance(Duration::from_millis(20)).await;
-            let deliveries = pace.room(64);
-            pace.offered(deliveries);
+            let deliveries = limiter.room(64);
+            limiter.offered(deliveries);
             offered += deliveries;
         }
         assert!((10..=11).contains(&offered), "{offered} in twenty seconds");
