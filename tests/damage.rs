@@ -84,7 +84,7 @@ fn a_damaged_event_is_a_dead_letter_and_everything_else_goes_on() {
     assert_eq!((dead.len(), &dead[0]["event"]["event"]), (1, &Value::Null), "{dead:#?}");
     let cause = dead[0]["delivery"]["cause"].as_str().unwrap();
     let seq = DAMAGED + 1;
-    for words in [&format!("damaged: event {seq} in"), &name, "put a backup in place", "purge"] {
+    for words in [&format!("damaged: event {seq} in"), &name, "restore the file from a backup", "purge"] {
         assert!(cause.contains(words), "{cause}");
     }
     let id = dead[0]["delivery"]["id"].to_string();

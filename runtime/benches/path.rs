@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use evoke::bus::{Bus, Limits, Offer};
 use evoke::clock::Clock;
-use evoke::dispatcher::{self, Dispatcher, Ran, Runner, Worker};
+use evoke::dispatcher::{self, AttemptResult, Dispatcher, FunctionSpec, Runner};
 use evoke::event::Event;
 use evoke::outcome::RetryPolicy;
 use evoke::pattern::Pattern;
@@ -49,7 +49,7 @@ struct Sandboxed {
 }
 
 impl Runner for Sandboxed {
-    fn run(&self, call: dispatcher::Call) -> BoxFuture<'_, Ran> {
+    fn run(&self, call: dispatcher::Call) -> BoxFuture<'_, AttemptResult> {
         let call = sandbox::Call {
             event: call.event,
             delivery_id: call.delivery_id.into(),
@@ -65,7 +65,7 @@ impl Runner for Sandboxed {
             if self.ran.fetch_add(1, Ordering::Relaxed) % ROOM_TAKEN == ROOM_TAKEN - 1 {
                 self.under_way.add_permits(ROOM_TAKEN as usize);
             }
-            Ran { outcome: ran.outcome, published: ran.published, state: ran.state, duration: ran.duration }
+            AttemptResult { outcome: ran.outcome, published: ran.published, state: ran.state, duration: ran.duration }
         }
         .boxed()
     }
@@ -129,7 +129,13 @@ async fn path(sandbox: &Sandbox, component: &std::path::Path, store: Arc<dyn Sto
     let (ran, logs) = (AtomicU32::new(0), Arc::new(|_| {}));
     let runner = Arc::new(Sandboxed { function, under_way: under_way.clone(), ran, logs, clock });
     let metrics = Arc::new(FunctionMetrics::new("bench/guest".into()));
-    dispatcher.set_functions(vec![Worker { id, concurrency: 64, retry: RetryPolicy::default(), runner, metrics }]);
+    dispatcher.set_functions(vec![FunctionSpec {
+        id,
+        concurrency: 64,
+        retry: RetryPolicy::default(),
+        runner,
+        metrics,
+    }]);
 
     let measuring = Rate::start();
     let next = Arc::new(AtomicU32::new(0));

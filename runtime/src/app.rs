@@ -137,7 +137,7 @@ struct Declared {
 impl Running {
     /// The functions in force, by name.
     pub fn functions(&self) -> Vec<FunctionStatus> {
-        let (running, held) = (self.dispatcher.running(), self.dispatcher.held());
+        let (running, held) = (self.dispatcher.running(), self.dispatcher.waiting());
         let failing = self.dispatcher.failing();
         let declared = self.declared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let all = declared.manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (&c.manifest, f)));
@@ -269,9 +269,9 @@ async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Li
     let admin = bind(options.admin, "--admin").await?;
     let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
     let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
-    let bus = Bus::new(store.clone(), Router::default(), limits).traced(spans);
+    let bus = Bus::new(store.clone(), Router::default(), limits).with_spans(spans);
     let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), options.concurrency);
-    let http = Http::new(bus.through(Ingress::Http, &metrics), clock.clone(), Routes::default());
+    let http = Http::new(bus.for_ingress(Ingress::Http, &metrics), clock.clone(), Routes::default());
     let sources = tokio::sync::Mutex::new(Sources::new(bus.clone(), clock.clone(), metrics.clone()));
     let log_sink = logs.sink();
     let declared = std::sync::Mutex::default();
@@ -313,7 +313,7 @@ impl App {
         let (running, sandbox, explains) = (self.running.clone(), self.sandbox.clone(), self.running.clone());
         Admin {
             store: running.store.clone(),
-            bus: running.bus.through(Ingress::Api, &running.metrics),
+            bus: running.bus.for_ingress(Ingress::Api, &running.metrics),
             logs: running.logs.clone(),
             replays: running.replays.clone(),
             clock: self.clock.clone(),

@@ -1,18 +1,19 @@
-//! The dispatcher: runs deliveries in parallel, within the limits of each function and of the whole, and has the
-//! store commit how each ended.
+//! The dispatcher: runs deliveries in parallel, within the limits of each function and of all functions together, and
+//! has the store commit the outcome of each attempt.
 //!
-//! It is told of ready deliveries by the store, keeps a bounded window of them per function ([`lane`]), and loads
-//! the rest when there is room. Workers take turns through the functions that have work, so that a busy one cannot
-//! starve another. A worker hands the end of an attempt to the store and goes on to the next delivery; the store tells
-//! of what it committed, for many at a time.
+//! The store notifies the dispatcher of ready deliveries after each commit. The dispatcher keeps a bounded window of
+//! them per function ([`lane`]), and loads the rest when there is room. Worker tasks take deliveries from the functions
+//! in round-robin order, so that a busy function cannot starve another. A worker passes the completion of an attempt to
+//! the store without waiting for the commit, and continues with the next delivery. The store later reports the
+//! committed completions, many at a time.
 
 mod attempt;
 mod function;
 mod lane;
 mod load;
 mod measure;
+mod state_locks;
 mod streak;
-mod turns;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,71 +24,72 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use self::function::{Function, Queue, replays_max};
+use self::function::{Function, RunQueue, replays_max};
 use self::lane::Lane;
-use self::measure::Measured;
+use self::measure::Measurement;
+use self::state_locks::StateLocks;
 pub use self::streak::Failing;
-use self::turns::Turns;
 use crate::bus::Bus;
 use crate::clock::{Clock, UnixMs};
 use crate::event::Event;
 use crate::outcome::{Outcome, RetryPolicy};
 use crate::runtime_events;
-use crate::state::{Place, Transaction};
+use crate::state::{StateItem, Transaction};
 use crate::store::{
     Committed, Completed, Completion, DeliveryId, FunctionId, ReadyDelivery, ReplayId, Store, StoreError, Stream,
     Verdict,
 };
 use crate::telemetry::FunctionMetrics;
 
-/// Runs one function; the sandbox's side of the dispatcher.
+/// Runs one function. The sandbox implements this for the dispatcher.
 pub trait Runner: Send + Sync + 'static {
-    /// Makes one attempt. It ends by itself within the function's time-out.
-    fn run(&self, call: Call) -> BoxFuture<'_, Ran>;
+    /// Runs one attempt. The implementation enforces the function's timeout.
+    fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult>;
 }
 
-/// One attempt to make.
+/// The input of one attempt.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The event that is owed.
+    /// The event to handle.
     pub event: Arc<Event>,
-    /// The delivery's number, for people.
+    /// The delivery's number, for logs.
     pub delivery: DeliveryId,
-    /// The same on every attempt, and in no other store.
+    /// The delivery's id, unique over all stores and the same for every attempt.
     pub delivery_id: String,
-    /// Counts from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
     /// The trigger that matched.
     pub trigger: Arc<str>,
-    /// Whether it is a stored event that is offered again.
+    /// True if the delivery belongs to a replay.
     pub replay: bool,
 }
 
-/// How an attempt went.
+/// The result of one attempt.
 #[derive(Debug, Clone)]
-pub struct Ran {
-    /// How it ended.
+pub struct AttemptResult {
+    /// How the attempt ended.
     pub outcome: Outcome,
-    /// What it published; counts only when it is done.
+    /// The events that the function published. They are stored only if the outcome is [`Outcome::Done`].
     pub published: Vec<Event>,
-    /// What it read of its state, and what it writes to it when it is done.
+    /// The state that the attempt read, and its writes. The writes are stored only if the outcome is
+    /// [`Outcome::Done`].
     pub state: Transaction,
-    /// How long it took.
+    /// The run time of the attempt.
     pub duration: Duration,
 }
 
-/// A function as the dispatcher knows it.
+/// The settings and the runner of a function.
 #[derive(Clone)]
-pub struct Worker {
-    /// Its id in the store.
+pub struct FunctionSpec {
+    /// The function's id in the store.
     pub id: FunctionId,
-    /// How many deliveries run at once.
+    /// The maximum number of deliveries that run at once.
     pub concurrency: u32,
-    /// What follows a failure.
+    /// When failed deliveries are retried.
     pub retry: RetryPolicy,
-    /// What runs it.
+    /// Runs the attempts.
     pub runner: Arc<dyn Runner>,
-    /// What its attempts are counted in.
+    /// Counts the attempts.
     pub metrics: Arc<FunctionMetrics>,
 }
 
@@ -99,74 +101,78 @@ struct Inner {
     store: Arc<dyn Store>,
     bus: Bus,
     clock: Clock,
-    /// Of all functions together.
+    /// The maximum number of running deliveries of all functions together.
     running_max: u32,
-    state: Mutex<State>,
-    /// At state that several attempts change at once.
-    turns: Turns,
-    /// What ends of attempts weigh that the store has and did not commit yet.
+    schedule: Mutex<Schedule>,
+    /// Locks on state that concurrent attempts change.
+    state_locks: StateLocks,
+    /// The size in bytes of the completions that the store received but did not commit yet: [`completion_bytes`].
     uncommitted: AtomicUsize,
-    /// Woken when an earlier retry than the one that is waited for came up.
+    /// Notified when a retry may be due earlier than the retry that the task waits for.
     alarm: Notify,
-    /// Woken when a function fails from now on, or does not any more.
+    /// Notified when a function starts or stops failing.
     health: Notify,
     tasks: TaskTracker,
     runtime: tokio::runtime::Handle,
 }
 
+/// The deliveries that wait and run, behind one lock.
 #[derive(Default)]
-struct State {
+struct Schedule {
     functions: HashMap<FunctionId, Function>,
-    queue: Queue,
+    queue: RunQueue,
+    /// The running deliveries, live and replayed.
     running: u32,
-    /// Of these, replays.
+    /// The running deliveries of replays.
     replaying: u32,
-    /// Replays of which nothing more is started.
+    /// Replays whose deliveries are no longer started.
     halted: HashSet<ReplayId>,
-    /// A worker is on its way that has not looked for work yet.
-    worker_comes: bool,
+    /// True if a worker task was spawned and has not picked a delivery yet.
+    worker_starting: bool,
     stopping: bool,
-    /// Attempts that used state and are not committed: they may have to run again.
-    unsure: HashMap<DeliveryId, (ReadyDelivery, Measured)>,
-    /// Since when functions were failing that were not given yet.
+    /// Attempts that used state and are not committed yet. On a conflict they must run again.
+    awaiting_commit: HashMap<DeliveryId, (ReadyDelivery, Measurement)>,
+    /// Functions that were failing before the start, and since when. Entries are removed when the function is set.
     was_failing: HashMap<String, UnixMs>,
-    /// Deliveries that run again, with what another changed.
-    again: HashMap<DeliveryId, Place>,
+    /// Deliveries that must run again, with the state that another attempt changed.
+    reruns: HashMap<DeliveryId, StateItem>,
 }
 
-/// A delivery that is to run now.
+/// A delivery to run now.
 struct Picked {
-    worker: Arc<Worker>,
+    spec: Arc<FunctionSpec>,
     delivery: ReadyDelivery,
-    /// What another changed, when it ran before.
-    changed: Option<Place>,
+    /// The state that another attempt changed, if this delivery runs again because of it.
+    changed: Option<StateItem>,
 }
 
-/// Bytes of published events that wait for their commit, with [`COMPLETION_BYTES`] for each attempt that ended: some
-/// four group commits. Past it nothing more is started.
+/// The maximum size in bytes of completions that wait for their commit, about four group commits. Above it no attempt
+/// is started.
 const UNCOMMITTED_MAX: usize = 32 * 1024 * 1024;
+/// The size that is assumed for a completion without its published events and its state.
 const COMPLETION_BYTES: usize = 8 * 1024;
 
-/// The wait after the store did not answer.
+/// The wait before a retry after an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
-    /// A dispatcher that runs at most `running_max` deliveries at once. It does nothing before it is given functions.
+    /// Starts a dispatcher that runs at most `running_max` deliveries at once. Call [`Dispatcher::set_functions`] to
+    /// make it run deliveries. Must be called within a tokio runtime.
     pub fn start(store: &Arc<dyn Store>, bus: Bus, clock: Clock, running_max: u32) -> Self {
         let dispatcher = Self(Arc::new(Inner {
             store: store.clone(),
             bus,
             clock,
             running_max: running_max.max(1),
-            state: Mutex::default(),
-            turns: Turns::default(),
+            schedule: Mutex::default(),
+            state_locks: StateLocks::default(),
             uncommitted: AtomicUsize::new(0),
             alarm: Notify::new(),
             health: Notify::new(),
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
         }));
-        // The store outlives the dispatcher and must not keep it alive.
+        // A weak reference: the store outlives the dispatcher and must not keep it alive.
         let inner = Arc::downgrade(&dispatcher.0);
         store.on_commit(Box::new(move |committed| {
             if let Some(inner) = inner.upgrade() {
@@ -178,68 +184,69 @@ impl Dispatcher {
         dispatcher
     }
 
-    /// Puts these functions in charge from now on. A function that is not among them rests: what runs goes on, what
-    /// waits stays in the store until it is back.
-    pub fn set_functions(&self, workers: Vec<Worker>) {
-        let mut state = self.lock();
-        state.functions.values_mut().for_each(|function| function.concurrency = 0);
-        for worker in workers {
-            let id = worker.id;
-            match state.functions.get_mut(&id) {
-                Some(function) => function.put_in_charge(worker),
+    /// Replaces the active functions. A function that is missing in `specs` is suspended: its running attempts
+    /// continue, its other deliveries stay pending in the store until the function is active again.
+    pub fn set_functions(&self, specs: Vec<FunctionSpec>) {
+        let mut schedule = self.lock();
+        schedule.functions.values_mut().for_each(|function| function.concurrency = 0);
+        for spec in specs {
+            let id = spec.id;
+            match schedule.functions.get_mut(&id) {
+                Some(function) => function.replace_spec(spec),
                 None => {
-                    let was_failing = state.was_failing.remove(&*worker.metrics.name);
-                    state.functions.insert(id, Function::new(worker, was_failing));
+                    let was_failing = schedule.was_failing.remove(&*spec.metrics.name);
+                    schedule.functions.insert(id, Function::new(spec, was_failing));
                 }
             }
-            self.consider(&mut state, id);
+            self.update_queue(&mut schedule, id);
         }
-        self.bring_worker(&mut state);
-        drop(state);
+        self.spawn_worker(&mut schedule);
+        drop(schedule);
         self.0.alarm.notify_one();
     }
 
-    /// How many deliveries of each function run now.
+    /// Returns the number of running deliveries of each function.
     pub fn running(&self) -> HashMap<FunctionId, u32> {
         self.lock().functions.iter().map(|(id, function)| (*id, function.running())).collect()
     }
 
-    /// Starts nothing more of a replay; answers what of all replays was started and is not committed yet.
+    /// Stops starting deliveries of this replay. Returns the deliveries of all replays that were started and are not
+    /// committed yet.
     pub fn halt(&self, replay: ReplayId) -> Vec<DeliveryId> {
-        let mut state = self.lock();
-        state.halted.insert(replay);
-        state.functions.values_mut().flat_map(|function| function.lane(Stream::Replay).started()).collect()
+        let mut schedule = self.lock();
+        schedule.halted.insert(replay);
+        schedule.functions.values_mut().flat_map(|function| function.lane(Stream::Replay).started()).collect()
     }
 
-    /// Starts deliveries of a replay again.
+    /// Allows deliveries of this replay to start again after [`Dispatcher::halt`].
     pub fn resume(&self, replay: ReplayId) {
         self.lock().halted.remove(&replay);
     }
 
-    /// How many deliveries of each function wait in memory now.
-    pub fn held(&self) -> HashMap<FunctionId, u32> {
+    /// Returns the number of deliveries of each function that wait in memory. More may wait in the store.
+    pub fn waiting(&self) -> HashMap<FunctionId, u32> {
         self.lock().functions.iter().map(|(id, function)| (*id, function.waiting())).collect()
     }
 
-    /// The functions that are failing now.
+    /// Returns the functions that are failing.
     pub fn failing(&self) -> HashMap<FunctionId, Failing> {
         let failing = |(id, function): (&FunctionId, &Function)| Some((*id, function.streak.failing()?.clone()));
         self.lock().functions.iter().filter_map(failing).collect()
     }
 
-    /// Takes functions that were failing at these times, when they were seen last, for failing until they succeed.
-    /// They are told before they are given, by their full names.
-    pub fn resume_failing(&self, since_ms: HashMap<String, UnixMs>) {
+    /// Restores the functions that were failing before the start, by full name, with the time since when. They count as
+    /// failing until an attempt succeeds. Call this before [`Dispatcher::set_functions`].
+    pub fn restore_failing(&self, since_ms: HashMap<String, UnixMs>) {
         self.lock().was_failing = since_ms;
     }
 
-    /// Waits until a function fails from now on, or does not any more. For one who waits.
+    /// Waits until a function starts or stops failing. Only one task may wait.
     pub async fn health_changed(&self) {
         self.0.health.notified().await;
     }
 
-    /// Starts nothing more and waits for what runs, at most for `limit`; answers how many were left running. What
-    /// was not finished stays pending in the store.
+    /// Stops starting deliveries and waits for the running ones, at most for `limit`. Returns the number of deliveries
+    /// that still run. Deliveries that were not finished stay pending in the store.
     pub async fn drain(&self, limit: Duration) -> u32 {
         self.lock().stopping = true;
         self.0.alarm.notify_one();
@@ -248,59 +255,59 @@ impl Dispatcher {
         self.lock().running
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Schedule> {
+        self.0.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the store committed: attempts that are over, and deliveries that can run.
+    /// Receives the result of a commit from the store: settled attempts, and deliveries that became ready.
     fn committed(&self, committed: Committed) {
         let Committed { ready, settled } = committed;
-        let mut weight = 0;
-        let mut state = self.lock();
+        let mut bytes = 0;
+        let mut schedule = self.lock();
         let mut earliest_retry_ms = None;
         for (completion, result) in settled {
             if let Err(StoreError::Full) = result {
                 self.0.tasks.spawn_on(self.clone().commit_later(completion), &self.0.runtime);
                 continue;
             }
-            weight += weight_of(&completion);
+            bytes += completion_bytes(&completion);
             let is_committed = result.is_ok();
-            if !completion.state.is_empty() && self.has_to_go_on(&mut state, &completion, result) {
+            if !completion.state.is_empty() && self.needs_rerun(&mut schedule, &completion, result) {
                 continue;
             }
             let retry_at_ms = attempt::retry_at_ms(&completion);
             earliest_retry_ms = earliest_retry_ms.or(retry_at_ms);
-            if let Some(function) = state.functions.get_mut(&completion.function) {
-                function.ended(completion.delivery, retry_at_ms);
+            if let Some(function) = schedule.functions.get_mut(&completion.function) {
+                function.completed(completion.delivery, retry_at_ms);
                 if is_committed {
-                    self.note_health(function, &completion);
+                    self.update_health(function, &completion);
                 }
             }
         }
         for delivery in ready {
             let id = delivery.function;
-            if let Some(function) = state.functions.get_mut(&id) {
+            if let Some(function) = schedule.functions.get_mut(&id) {
                 function.lane(Stream::of(delivery.replay)).offer(delivery);
-                self.consider(&mut state, id);
+                self.update_queue(&mut schedule, id);
             }
         }
-        self.0.uncommitted.fetch_sub(weight, Ordering::Relaxed);
-        self.bring_worker(&mut state);
-        drop(state);
+        self.0.uncommitted.fetch_sub(bytes, Ordering::Relaxed);
+        self.spawn_worker(&mut schedule);
+        drop(schedule);
         if earliest_retry_ms.is_some() {
             self.0.alarm.notify_one();
         }
     }
 
-    /// Notes how an attempt ended, in the order of their commits.
-    fn note_health(&self, function: &mut Function, completion: &Completion) {
+    /// Updates the function's failure streak after an attempt. Attempts are processed in the order of their commits.
+    fn update_health(&self, function: &mut Function, completion: &Completion) {
         let streak = &mut function.streak;
         let is_done = completion.verdict == Verdict::Done;
-        if is_done && !streak.is_broken() {
+        if is_done && !streak.has_failures() {
             return;
         }
-        // What came of a runtime event says nothing of a function: it would be told with another. And where the event
-        // was damaged, the function had nothing to do with it.
+        // A delivery that a runtime event caused is ignored: it would cause another runtime event. An attempt at a
+        // damaged event is ignored: the function did not run.
         if completion.origin == runtime_events::origin() || completion.record.outcome == Outcome::DAMAGED {
             return;
         }
@@ -314,52 +321,65 @@ impl Dispatcher {
         }
     }
 
-    /// What follows on the commit of an attempt that used state. `false` when it is over.
-    fn has_to_go_on(&self, state: &mut State, completion: &Completion, result: Result<Completed, StoreError>) -> bool {
-        let Some((delivery, measured)) = state.unsure.remove(&completion.delivery) else { return false };
-        let Some(function) = state.functions.get_mut(&completion.function) else { return false };
-        let metrics = &function.worker.metrics;
+    /// Handles the commit result of an attempt that used state. Returns true if the attempt is not over: it must run
+    /// again after a conflict, or its failure must be committed because it exceeded a quota.
+    fn needs_rerun(
+        &self,
+        schedule: &mut Schedule,
+        completion: &Completion,
+        result: Result<Completed, StoreError>,
+    ) -> bool {
+        let Some((delivery, measurement)) = schedule.awaiting_commit.remove(&completion.delivery) else { return false };
+        let Some(function) = schedule.functions.get_mut(&completion.function) else { return false };
+        let metrics = &function.spec.metrics;
         match result {
-            Ok(Completed::Conflict(place)) => {
-                measured.runs_again(metrics);
-                state.again.insert(delivery.id, place);
-                function.lane(Stream::of(delivery.replay)).again(delivery);
-                self.consider(state, completion.function);
+            Ok(Completed::Conflict(item)) => {
+                measurement.runs_again(metrics);
+                schedule.reruns.insert(delivery.id, item);
+                function.lane(Stream::of(delivery.replay)).put_back(delivery);
+                self.update_queue(schedule, completion.function);
             }
             Ok(Completed::OverQuota(message)) => {
                 let refused = attempt::OverQuota { record: completion.record.clone(), message };
-                let failed = self.clone().fail(function.worker.clone(), delivery, measured, refused);
+                let failed = self.clone().fail_over_quota(function.spec.clone(), delivery, measurement, refused);
                 self.0.tasks.spawn_on(failed, &self.0.runtime);
             }
             Ok(Completed::Committed) | Err(_) => {
-                measured.ended(metrics, completion);
+                measurement.ended(metrics, completion);
                 return false;
             }
         }
         true
     }
 
-    /// Ends an attempt that was done, but for the room in a bucket of its state.
-    async fn fail(self, worker: Arc<Worker>, delivery: ReadyDelivery, measured: Measured, refused: attempt::OverQuota) {
-        let completion = attempt::over_quota(&self.0, &worker, &delivery, refused).await;
-        measured.ended(&worker.metrics, &completion);
-        self.0.uncommitted.fetch_add(weight_of(&completion), Ordering::Relaxed);
-        // The store says itself when it is gone for good; the delivery is pending when it is opened again.
+    /// Commits the failure of an attempt that succeeded but exceeded the quota of a state bucket.
+    async fn fail_over_quota(
+        self,
+        spec: Arc<FunctionSpec>,
+        delivery: ReadyDelivery,
+        measurement: Measurement,
+        refused: attempt::OverQuota,
+    ) {
+        let completion = attempt::over_quota(&self.0, &spec, &delivery, refused).await;
+        measurement.ended(&spec.metrics, &completion);
+        self.0.uncommitted.fetch_add(completion_bytes(&completion), Ordering::Relaxed);
+        // The store reports its permanent failure itself; the delivery is pending when the store is opened again.
         let _ = self.0.store.settle(Arc::new(completion)).await;
     }
 
+    /// Commits a completion once the disk has room again.
     async fn commit_later(self, completion: Arc<Completion>) {
         let result = attempt::commit_when_there_is_room(&*self.0.store, &completion).await;
         self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
     }
 
-    /// After every change of a function's lanes: gives them a turn when they can use one, and loads when they are
-    /// behind.
-    fn consider(&self, state: &mut State, id: FunctionId) {
-        let State { functions, queue, .. } = state;
+    /// Puts the function's lanes into the run queue if they have work and room, and starts a load for each lane that is
+    /// behind the store. Must be called after every change of a lane.
+    fn update_queue(&self, schedule: &mut Schedule, id: FunctionId) {
+        let Schedule { functions, queue, .. } = schedule;
         let Some(function) = functions.get_mut(&id) else { return };
         for stream in Stream::ALL {
-            if function.takes_turn(stream) {
+            if function.try_queue(stream) {
                 queue.push(id, stream);
             }
             if function.concurrency > 0
@@ -370,111 +390,118 @@ impl Dispatcher {
         }
     }
 
-    /// Brings a worker when there is work and room for it. One is brought at a time; it brings the next before it
-    /// starts to work itself. So while guests only compute, a burst of deliveries takes as many tasks as there are
-    /// threads, and while guests wait, as many as there are deliveries.
-    fn bring_worker(&self, state: &mut State) {
-        if !state.worker_comes && self.has_room(state) && state.queue.has_next(self.has_room_for_replays(state)) {
-            state.worker_comes = true;
+    /// Spawns a worker task if there is work and room for it. Only one worker starts at a time, and it spawns the next
+    /// worker before it runs its own delivery. So a burst of deliveries uses as many tasks as there are threads while
+    /// guests only compute, and as many tasks as there are deliveries while guests wait.
+    fn spawn_worker(&self, schedule: &mut Schedule) {
+        if !schedule.worker_starting
+            && self.has_room(schedule)
+            && schedule.queue.has_next(self.has_room_for_replays(schedule))
+        {
+            schedule.worker_starting = true;
             self.0.tasks.spawn_on(self.clone().work(), &self.0.runtime);
         }
     }
 
-    fn has_room(&self, state: &State) -> bool {
-        !state.stopping
-            && state.running < self.0.running_max
+    fn has_room(&self, schedule: &Schedule) -> bool {
+        !schedule.stopping
+            && schedule.running < self.0.running_max
             && self.0.uncommitted.load(Ordering::Relaxed) < UNCOMMITTED_MAX
     }
 
-    fn has_room_for_replays(&self, state: &State) -> bool {
-        state.replaying < replays_max(self.0.running_max)
+    fn has_room_for_replays(&self, schedule: &Schedule) -> bool {
+        schedule.replaying < replays_max(self.0.running_max)
     }
 
+    /// A worker task: runs deliveries until there is no work or no room.
     async fn work(self) {
         let mut next = {
-            let mut state = self.lock();
-            state.worker_comes = false;
-            self.pick(&mut state)
+            let mut schedule = self.lock();
+            schedule.worker_starting = false;
+            self.pick(&mut schedule)
         };
-        while let Some(Picked { worker, delivery, changed }) = next {
-            let (completion, measured, turn) = attempt::make(&self.0, &worker, &delivery, changed).await;
-            self.0.uncommitted.fetch_add(weight_of(&completion), Ordering::Relaxed);
+        while let Some(Picked { spec, delivery, changed }) = next {
+            let (completion, measurement, state_lock) = attempt::run(&self.0, &spec, &delivery, changed).await;
+            self.0.uncommitted.fetch_add(completion_bytes(&completion), Ordering::Relaxed);
             if completion.state.is_empty() {
-                measured.ended(&worker.metrics, &completion);
+                measurement.ended(&spec.metrics, &completion);
             } else {
-                self.lock().unsure.insert(delivery.id, (delivery.clone(), measured));
+                self.lock().awaiting_commit.insert(delivery.id, (delivery.clone(), measurement));
             }
             let completion = Arc::new(completion);
-            if turn.is_some() && !completion.state.lists.is_empty() {
-                // A list of keys shows what is committed, so whoever has the next turn has to find it committed.
+            if state_lock.is_some() && !completion.state.lists.is_empty() {
+                // A list of keys contains only committed keys. So the lock is held until the commit, for the next
+                // holder to see this attempt's keys.
                 let result = self.0.store.complete(completion.clone()).await;
                 self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
             } else {
-                // The store says itself when it is gone for good; the delivery is pending when it is opened again.
+                // The store reports its permanent failure itself; the delivery is pending when the store is opened
+                // again.
                 let _ = self.0.store.settle(completion).await;
             }
-            drop(turn);
-            let mut state = self.lock();
-            state.running = state.running.saturating_sub(1);
-            state.replaying = state.replaying.saturating_sub(u32::from(delivery.replay.is_some()));
-            if let Some(function) = state.functions.get_mut(&delivery.function) {
-                function.lane(Stream::of(delivery.replay)).ran();
+            drop(state_lock);
+            let mut schedule = self.lock();
+            schedule.running = schedule.running.saturating_sub(1);
+            schedule.replaying = schedule.replaying.saturating_sub(u32::from(delivery.replay.is_some()));
+            if let Some(function) = schedule.functions.get_mut(&delivery.function) {
+                function.lane(Stream::of(delivery.replay)).release_slot();
             }
-            self.consider(&mut state, delivery.function);
-            next = self.pick(&mut state);
+            self.update_queue(&mut schedule, delivery.function);
+            next = self.pick(&mut schedule);
         }
     }
 
-    /// The next delivery to run: functions take turns.
-    fn pick(&self, state: &mut State) -> Option<Picked> {
-        while self.has_room(state) {
-            let replays = self.has_room_for_replays(state);
-            let (id, stream) = state.queue.next(replays)?;
-            let Some(function) = state.functions.get_mut(&id) else { continue };
-            function.turn_came(stream);
-            // Its room may be gone since it queued for a turn: a reload made it smaller.
+    /// Takes the next delivery to run, from the functions in round-robin order.
+    fn pick(&self, schedule: &mut Schedule) -> Option<Picked> {
+        while self.has_room(schedule) {
+            let replays = self.has_room_for_replays(schedule);
+            let (id, stream) = schedule.queue.next(replays)?;
+            let Some(function) = schedule.functions.get_mut(&id) else { continue };
+            function.dequeued(stream);
+            // A reload may have lowered the concurrency since the function was queued.
             if !function.has_room(stream) {
                 continue;
             }
-            let picked = Self::pick_of(function, stream, &state.halted).map(|delivery| {
-                let changed = if state.again.is_empty() { None } else { state.again.remove(&delivery.id) };
-                Picked { worker: function.worker.clone(), delivery, changed }
+            let picked = Self::pick_from(function, stream, &schedule.halted).map(|delivery| {
+                let changed = if schedule.reruns.is_empty() { None } else { schedule.reruns.remove(&delivery.id) };
+                Picked { spec: function.spec.clone(), delivery, changed }
             });
-            state.running += u32::from(picked.is_some());
-            state.replaying += u32::from(picked.is_some() && stream == Stream::Replay);
+            schedule.running += u32::from(picked.is_some());
+            schedule.replaying += u32::from(picked.is_some() && stream == Stream::Replay);
             if picked.is_some() {
-                state.queue.used(stream);
+                schedule.queue.record_run(stream);
             }
-            self.consider(state, id);
+            self.update_queue(schedule, id);
             if picked.is_some() {
-                self.bring_worker(state);
+                self.spawn_worker(schedule);
                 return picked;
             }
         }
         None
     }
 
-    /// The next delivery of a function; those of replays that are halted are left to whoever halted them.
-    fn pick_of(function: &mut Function, stream: Stream, halted: &HashSet<ReplayId>) -> Option<ReadyDelivery> {
+    /// Takes the next delivery of a function. Deliveries of halted replays are dropped from memory; the replay task
+    /// purges them in the store.
+    fn pick_from(function: &mut Function, stream: Stream, halted: &HashSet<ReplayId>) -> Option<ReadyDelivery> {
         let lane = function.lane(stream);
         while let Some(delivery) = lane.pick() {
             if delivery.replay.is_none_or(|replay| !halted.contains(&replay)) {
                 return Some(delivery);
             }
-            lane.ran();
-            lane.ended(delivery.id, None);
+            lane.release_slot();
+            lane.completed(delivery.id, None);
         }
         None
     }
 
-    /// Changes a function's lanes, and starts what the change makes possible.
+    /// Changes a function's lanes, then updates the run queue and spawns a worker if the change made work available.
     fn change(&self, id: FunctionId, change: impl FnOnce(&mut Function)) {
-        let mut state = self.lock();
-        if let Some(function) = state.functions.get_mut(&id) {
+        let mut schedule = self.lock();
+        if let Some(function) = schedule.functions.get_mut(&id) {
             change(function);
         }
-        self.consider(&mut state, id);
-        self.bring_worker(&mut state);
+        self.update_queue(&mut schedule, id);
+        self.spawn_worker(&mut schedule);
     }
 
     fn change_lane(&self, id: FunctionId, stream: Stream, change: impl FnOnce(&mut Lane)) {
@@ -482,7 +509,8 @@ impl Dispatcher {
     }
 }
 
-fn weight_of(completion: &Completion) -> usize {
+/// Returns the approximate size of a completion in bytes, for [`UNCOMMITTED_MAX`].
+fn completion_bytes(completion: &Completion) -> usize {
     COMPLETION_BYTES + completion.publishes.iter().map(|new| new.event.size()).sum::<usize>() + completion.state.size()
 }
 

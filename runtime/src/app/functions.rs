@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use super::answers::{self, Answering};
 use super::kept::{self, Kept};
 use crate::clock::Clock;
-use crate::dispatcher::{Call, Ran, Runner, Worker};
+use crate::dispatcher::{AttemptResult, Call, FunctionSpec, Runner};
 use crate::manifest::{self, Checked, Diagnostics, Function, Origin, SecretRef};
 use crate::outcome::RetryPolicy;
 use crate::router::{OrderBy, Router};
@@ -21,7 +21,7 @@ use crate::telemetry::Metrics;
 
 /// The functions of all apps, ready to be put in charge.
 pub(super) struct Functions {
-    pub(super) workers: Vec<Worker>,
+    pub(super) workers: Vec<FunctionSpec>,
     pub(super) router: Router,
     /// The ids in the store, by full name.
     pub(super) ids: BTreeMap<String, FunctionId>,
@@ -39,14 +39,14 @@ struct Sandboxed {
 }
 
 impl Runner for Sandboxed {
-    fn run(&self, call: Call) -> BoxFuture<'_, Ran> {
+    fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult> {
         let Call { event, delivery_id, attempt, trigger, replay, .. } = call;
         let (delivery_id, state) = (delivery_id.into(), self.state.clone());
         let (logs, clock) = (self.logs.clone(), self.clock.clone());
         let call = sandbox::Call { event, delivery_id, attempt, replay, trigger, state, logs, clock };
         async move {
             let sandbox::Attempt { outcome, published, state, duration, .. } = self.function.run(call).await;
-            Ran { outcome, published, state, duration }
+            AttemptResult { outcome, published, state, duration }
         }
         .boxed()
     }
@@ -92,7 +92,7 @@ pub(super) async fn load(
                 let metrics = metrics.function(loaded.name());
                 let state = function.allow.state.map(|_| kept.clone());
                 let runner = Sandboxed { function: loaded, state, logs: logs.clone(), clock: clock.clone() };
-                workers.push(Worker {
+                workers.push(FunctionSpec {
                     id: *id,
                     concurrency: function.concurrency,
                     retry: retry_policy(function),
@@ -167,7 +167,7 @@ fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: 
             manifest::OrderBy::Attribute(name) => OrderBy::Attribute(name.clone()),
             manifest::OrderBy::Data(path) => OrderBy::Data(path.clone()),
         };
-        router.order(id, by);
+        router.set_order(id, by);
     }
     for trigger in &function.triggers {
         let name = trigger_name(trigger.index);
@@ -180,7 +180,7 @@ fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: 
             }
             // Its events are offered to the function alone, past the patterns; what is answered makes no events.
             Origin::Private(_) if answers => {}
-            Origin::Private(source) => router.own(&source.uri, id, name),
+            Origin::Private(source) => router.add_private_source(&source.uri, id, name),
         }
     }
 }

@@ -1,90 +1,94 @@
-//! One attempt from its start to the commit of its end.
+//! One attempt: run the function, stage its state writes, and build the completion to commit.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::measure::Measured;
-use super::turns::Turn;
-use super::{Call, Inner, Ran, STORE_RETRY, Worker};
+use super::measure::Measurement;
+use super::state_locks::StateLock;
+use super::{AttemptResult, Call, FunctionSpec, Inner, STORE_RETRY};
 use crate::bus::Target;
 use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::outcome::{self, Next, Outcome};
 use crate::runtime_events;
-use crate::state::{Place, Transaction};
+use crate::state::{StateItem, Transaction};
 use crate::store::{
     AttemptRecord, Completed, Completion, Lineage, NewEvent, ReadyDelivery, Result, Store, StoreError, Verdict,
 };
 
-/// Functions that an event may come through. A chain of this length is a loop: nobody draws one on purpose.
+/// The maximum number of functions in a chain of events. A longer chain is treated as a loop: no useful chain is that
+/// long.
 pub(super) const HOPS_MAX: u32 = 64;
 
-/// Runs the function; answers how it ended, to be committed.
+/// Runs the function and returns the completion to commit.
 ///
-/// An attempt that read state which another changed meanwhile runs again, when it has its turn at it: it is the same
-/// attempt still, and nothing is kept of how it went before. `changed` is what another changed the last time. The turn
-/// is over when the next can see what this one wrote.
-pub(super) async fn make<'a>(
+/// An attempt whose reads conflict with another attempt acquires the lock on the conflicting state and runs again. It
+/// still counts as the same attempt, and the result of the earlier run is discarded. `changed` is the state that
+/// conflicted in the run before this call. The caller holds the returned lock until the next attempt can see this
+/// attempt's writes.
+pub(super) async fn run<'a>(
     inner: &'a Inner,
-    worker: &Worker,
+    spec: &FunctionSpec,
     delivery: &ReadyDelivery,
-    mut changed: Option<Place>,
-) -> (Completion, Measured, Option<Turn<'a>>) {
-    let mut turn: Option<Turn<'_>> = None;
+    mut changed: Option<StateItem>,
+) -> (Completion, Measurement, Option<StateLock<'a>>) {
+    let mut state_lock: Option<StateLock<'_>> = None;
     loop {
-        if let Some(place) = changed
-            && !turn.as_ref().is_some_and(|turn| turn.is_at(&place))
+        if let Some(item) = changed
+            && !state_lock.as_ref().is_some_and(|lock| lock.is_for(&item))
         {
-            // One turn at a time: two that each wait for what the other has would wait for good.
-            drop(turn.take());
-            turn = Some(inner.turns.take(place).await);
+            // An attempt holds one lock at a time. Two attempts that wait for each other's lock would deadlock.
+            drop(state_lock.take());
+            state_lock = Some(inner.state_locks.acquire(item).await);
         }
-        let (mut completion, measured) = run(inner, worker, delivery).await;
-        changed = stage(inner, &mut completion.state, turn.is_some()).err();
+        let (mut completion, measurement) = run_once(inner, spec, delivery).await;
+        changed = stage(inner, &mut completion.state, state_lock.is_some()).err();
         if changed.is_none() {
-            return (completion, measured, turn);
+            return (completion, measurement, state_lock);
         }
-        measured.runs_again(&worker.metrics);
+        measurement.runs_again(&spec.metrics);
     }
 }
 
-/// Shows others what the attempt writes. The error is what another changed, or is about to.
-fn stage(inner: &Inner, state: &mut Transaction, has_turn: bool) -> std::result::Result<(), Place> {
+/// Makes the attempt's writes visible to other attempts. The error is the state that another attempt changed, or that
+/// another attempt has locked and will most likely change.
+fn stage(inner: &Inner, state: &mut Transaction, has_lock: bool) -> std::result::Result<(), StateItem> {
     if state.is_empty() {
         return Ok(());
     }
-    match inner.turns.taken(state) {
-        Some(place) if !has_turn => Err(place),
+    match inner.state_locks.locked_item(state) {
+        Some(item) if !has_lock => Err(item),
         _ => inner.store.stage(state),
     }
 }
 
 /// Runs the function once.
-async fn run(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery) -> (Completion, Measured) {
+async fn run_once(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery) -> (Completion, Measurement) {
     let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
-    let call = call(inner, delivery, attempt);
-    let mut measured = Measured::start(inner.bus.spans(), &worker.metrics.name, delivery, &call);
-    let Ran { mut outcome, mut published, state, duration } = match &delivery.event.damage {
-        None => worker.runner.run(call).await,
-        Some(damage) => lost(damage),
+    let call = new_call(inner, delivery, attempt);
+    let mut measurement = Measurement::start(inner.bus.spans(), &spec.metrics.name, delivery, &call);
+    let AttemptResult { mut outcome, mut published, state, duration } = match &delivery.event.damage {
+        None => spec.runner.run(call).await,
+        Some(damage) => damaged_event_result(damage),
     };
     let mut publishes = Vec::new();
     if outcome == Outcome::Done {
-        measured.publishes(inner.bus.spans(), delivery, &mut published);
+        measurement.publishes(inner.bus.spans(), delivery, &mut published);
         match route(inner, delivery, published) {
             Ok(routed) => publishes = routed,
             Err(failed) => outcome = failed,
         }
     }
-    let verdict = verdict(inner, worker, delivery, &outcome);
+    let verdict = verdict(inner, spec, delivery, &outcome);
     if let Verdict::Dead(cause) = &verdict {
-        publishes = dead(inner, worker, delivery, outcome.kind(), cause).await;
+        publishes = dead_letter_event(inner, spec, delivery, outcome.kind(), cause).await;
     }
     let state = match &verdict {
         Verdict::Done => state,
-        // What it saw is why it is given up, so that has to hold. Another attempt sees for itself.
-        Verdict::Dead(_) if !matches!(outcome, Outcome::Timeout { .. }) => state.only_reads(),
+        // The delivery is given up because of what it read, so the commit must validate the reads. A retry reads again,
+        // so it needs no validation. Neither does a timeout.
+        Verdict::Dead(_) if !matches!(outcome, Outcome::Timeout { .. }) => state.without_writes(),
         Verdict::Dead(_) | Verdict::RetryAt(_) => Transaction::default(),
     };
     let record = AttemptRecord {
@@ -94,36 +98,36 @@ async fn run(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery) -> (Compl
         outcome: outcome.kind().into(),
         message: outcome.message(),
     };
-    (completion(delivery, record, verdict, publishes, state), measured)
+    (completion(delivery, record, verdict, publishes, state), measurement)
 }
 
-/// How an attempt ends for which there is no event: another would find none either.
-fn lost(damage: &str) -> Ran {
-    let message = format!("{damage}; put a backup in place of the file, or purge this dead letter");
+/// The result of an attempt at a damaged event. The outcome is not retried: the event would be damaged again.
+fn damaged_event_result(damage: &str) -> AttemptResult {
+    let message = format!("{damage}; restore the file from a backup, or purge this dead letter");
     let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
-    Ran { outcome: Outcome::Damaged { message }, published, state, duration }
+    AttemptResult { outcome: Outcome::Damaged { message }, published, state, duration }
 }
 
-/// An attempt that was done, but for the room in a bucket of its state.
+/// An attempt that succeeded, but whose writes exceed the quota of a state bucket.
 pub(super) struct OverQuota {
-    /// How it went until then.
+    /// The record of the successful attempt.
     pub(super) record: AttemptRecord,
-    /// Which bucket.
+    /// The bucket and its limit.
     pub(super) message: String,
 }
 
-/// What becomes of one.
+/// Builds the completion of an attempt that exceeded a quota: a failure with [`Outcome::Quota`].
 pub(super) async fn over_quota(
     inner: &Inner,
-    worker: &Worker,
+    spec: &FunctionSpec,
     delivery: &ReadyDelivery,
     OverQuota { record, message }: OverQuota,
 ) -> Completion {
     let outcome = Outcome::Quota { message };
     let record = AttemptRecord { outcome: outcome.kind().into(), message: outcome.message(), ..record };
-    let verdict = verdict(inner, worker, delivery, &outcome);
+    let verdict = verdict(inner, spec, delivery, &outcome);
     let publishes = match &verdict {
-        Verdict::Dead(cause) => dead(inner, worker, delivery, outcome.kind(), cause).await,
+        Verdict::Dead(cause) => dead_letter_event(inner, spec, delivery, outcome.kind(), cause).await,
         Verdict::Done | Verdict::RetryAt(_) => Vec::new(),
     };
     completion(delivery, record, verdict, publishes, Transaction::default())
@@ -140,19 +144,26 @@ fn completion(
     Completion { delivery: id, function, origin, record, verdict, publishes, state }
 }
 
-/// What is said of a delivery that is given up: nothing, when it came of such an event itself.
-async fn dead(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery, outcome: &str, cause: &str) -> Vec<NewEvent> {
+/// Returns the runtime event that reports a dead letter, with its deliveries. Returns nothing if a runtime event caused
+/// the delivery.
+async fn dead_letter_event(
+    inner: &Inner,
+    spec: &FunctionSpec,
+    delivery: &ReadyDelivery,
+    outcome: &str,
+    cause: &str,
+) -> Vec<NewEvent> {
     let ReadyDelivery { id, trigger, attempts, replay, event, .. } = delivery;
     let lineage = event.lineage;
     if lineage.origin == runtime_events::origin() {
         return Vec::new();
     }
-    // What is parked is what the store has: the manifest may order by something else today.
+    // The blocked order key is read from the store: the manifest may define another order key by now.
     let stored = inner.store.delivery(*id).await.ok().flatten();
-    let dead = runtime_events::Dead {
+    let dead_letter = runtime_events::DeadLetter {
         instance: inner.store.instance(),
         delivery: *id,
-        function: &worker.metrics.name,
+        function: &spec.metrics.name,
         trigger,
         order_key: stored.as_ref().and_then(|stored| stored.order_key.as_deref()),
         replay: replay.is_some(),
@@ -161,26 +172,26 @@ async fn dead(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery, outcome:
         cause,
         event,
     };
-    let said = dead.event(inner.clock.now_ms());
-    let deliveries = inner.bus.router().route(&said, &Target::Matching).unwrap_or_default();
-    // No function made it, and it begins no circle: the hops begin anew.
+    let report = dead_letter.to_event(inner.clock.now_ms());
+    let deliveries = inner.bus.router().route(&report, &Target::Matching).unwrap_or_default();
+    // No function published this event, and it cannot be part of a loop, so the hops start at 0.
     let root = Some(lineage.root.unwrap_or(event.seq));
     let lineage = Lineage { cause: Some(*id), root, hops: 0, origin: runtime_events::origin() };
-    vec![NewEvent { event: Arc::new(said), lineage, deliveries }]
+    vec![NewEvent { event: Arc::new(report), lineage, deliveries }]
 }
 
-fn verdict(inner: &Inner, worker: &Worker, delivery: &ReadyDelivery, outcome: &Outcome) -> Verdict {
+fn verdict(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery, outcome: &Outcome) -> Verdict {
     let ended_ms = inner.clock.now_ms();
     let age = Duration::from_millis(u64::try_from(ended_ms - delivery.since_ms).unwrap_or_default());
     let counted = (delivery.attempts + 1).saturating_sub(delivery.attempts_forgiven);
-    match outcome::decide(&worker.retry, outcome, counted, age, jitter) {
+    match outcome::decide(&spec.retry, outcome, counted, age, jitter) {
         Next::Done => Verdict::Done,
         Next::RetryAfter(wait) => Verdict::RetryAt(ended_ms + i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 2)),
         Next::Dead { cause } => Verdict::Dead(cause),
     }
 }
 
-fn call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
+fn new_call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
     Call {
         event: delivery.event.event.clone(),
         delivery: delivery.id,
@@ -191,7 +202,8 @@ fn call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
     }
 }
 
-/// The published events with who is owed them.
+/// Adds the lineage and the deliveries to published events. The error is [`Outcome::Loop`] at the hop limit, or
+/// [`Outcome::Denied`] for an invalid event.
 fn route(
     inner: &Inner,
     delivery: &ReadyDelivery,
@@ -211,13 +223,13 @@ fn route(
     let routed = published.into_iter().map(|event| {
         let deliveries = router
             .route(&event, &Target::Matching)
-            .map_err(|message| Outcome::Denied { message: format!("published an event that is not one: {message}") })?;
+            .map_err(|message| Outcome::Denied { message: format!("published an invalid event: {message}") })?;
         Ok(NewEvent { event: Arc::new(event), lineage, deliveries })
     });
     routed.collect()
 }
 
-/// When the delivery is tried again.
+/// Returns when the delivery is retried; `None` if it is done or dead.
 pub(super) fn retry_at_ms(completion: &Completion) -> Option<UnixMs> {
     match completion.verdict {
         Verdict::RetryAt(at_ms) => Some(at_ms),
@@ -225,19 +237,20 @@ pub(super) fn retry_at_ms(completion: &Completion) -> Option<UnixMs> {
     }
 }
 
-/// Commits an end that the disk had no room for. Until it has, the delivery keeps its place and tries again.
+/// Commits a completion that the full disk rejected: retries every [`STORE_RETRY`] until there is room. Until then the
+/// delivery stays held by its lane.
 pub(super) async fn commit_when_there_is_room(store: &dyn Store, completion: &Arc<Completion>) -> Result<Completed> {
     loop {
         tokio::time::sleep(STORE_RETRY).await;
         match store.complete(completion.clone()).await {
             Err(StoreError::Full) => {}
-            // When the store is gone for good it says so itself; the delivery is pending when it is opened again.
+            // The store reports its permanent failure itself; the delivery is pending when the store is opened again.
             other => return other,
         }
     }
 }
 
-/// A random share from 0 to 1.
+/// Returns a random number from 0 to 1 for the retry jitter.
 fn jitter() -> f64 {
     let random = RandomState::new().build_hasher().finish();
     (random >> 11) as f64 / (1u64 << 53) as f64

@@ -1,4 +1,4 @@
-//! What is counted and traced of an attempt.
+//! Metrics and tracing of an attempt.
 
 use std::time::Duration;
 
@@ -8,29 +8,29 @@ use crate::event::Event;
 use crate::store::{Completion, ReadyDelivery, Verdict};
 use crate::telemetry::{Attempted, Attempting, FunctionMetrics, Live, Spans};
 
-/// One run of a function, until it is known what became of it: an attempt with state may be in conflict with another
-/// until it is committed.
+/// The measurement of one run of a function, until its result is known. An attempt with state may still conflict with
+/// another attempt until it is committed.
 #[derive(Debug)]
-pub(super) struct Measured {
+pub(super) struct Measurement {
     accepted_ms: UnixMs,
     span: Live,
-    /// Of the events that it publishes.
+    /// The spans of the events that the attempt publishes.
     publishing: Vec<Live>,
 }
 
-impl Measured {
+impl Measurement {
     pub(super) fn start(spans: &Spans, function: &str, delivery: &ReadyDelivery, call: &Call) -> Self {
         let Call { delivery_id, attempt, trigger, event, .. } = call;
         let span = spans.attempt(&Attempting { function, delivery_id, attempt: *attempt, trigger, event });
         Self { accepted_ms: delivery.event.accepted_ms, span, publishing: Vec::new() }
     }
 
-    /// Gives what the function published its place in the trace.
+    /// Starts a span for each published event and writes the trace context into the event.
     pub(super) fn publishes(&mut self, spans: &Spans, delivery: &ReadyDelivery, events: &mut [Event]) {
         self.publishing = spans.publish(&self.span, &delivery.event.event, events);
     }
 
-    /// It ended like this.
+    /// Records the end of the attempt in the metrics and ends its spans.
     pub(super) fn ended(self, metrics: &FunctionMetrics, completion: &Completion) {
         let Completion { record, verdict, publishes, .. } = completion;
         let took = Duration::from_micros(record.duration_us);
@@ -41,7 +41,7 @@ impl Measured {
             took,
             waited: (record.attempt == 1).then_some(waited),
             since_accepted: waited + took,
-            // What goes with a failure is the runtime's own.
+            // A failed attempt publishes nothing; its completion may contain a runtime event.
             published: if *verdict == Verdict::Done { publishes.len() } else { 0 },
         });
         if *verdict != Verdict::Done {
@@ -50,7 +50,7 @@ impl Measured {
         self.span.ended(&record.outcome, record.message.as_deref(), verdict, took);
     }
 
-    /// It read what another changed: nothing is kept of it, and the function runs again.
+    /// Records that the run was discarded because of a conflict, and ends its spans. The function runs again.
     pub(super) fn runs_again(self, metrics: &FunctionMetrics) {
         metrics.conflicts.increment();
         self.publishing.into_iter().for_each(Live::not_published);
@@ -58,7 +58,7 @@ impl Measured {
     }
 }
 
-/// Nothing when the clock was set back meanwhile.
+/// Returns the time from `start_ms` to `end_ms`; zero if the clock was set back in between.
 fn between(start_ms: UnixMs, end_ms: UnixMs) -> Duration {
     Duration::from_millis(u64::try_from(end_ms - start_ms).unwrap_or_default())
 }

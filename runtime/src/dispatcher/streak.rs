@@ -1,33 +1,33 @@
-//! Whether a function is failing: attempts that failed one after another, over all its deliveries. Pure state.
+//! The failure streak of a function: failed attempts in a row, over all its deliveries. Plain data, no I/O.
 
 use crate::clock::UnixMs;
 use crate::runtime_events::FAILING_ATTEMPTS;
 use crate::store::{AttemptRecord, DeliveryId};
 
-/// A function that fails, again and again.
+/// A function that is failing: at least [`FAILING_ATTEMPTS`] attempts in a row failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Failing {
-    /// Since when it is failing.
+    /// When the function started to fail.
     pub since_ms: UnixMs,
-    /// Attempts that failed one after another; 0 where that is not known, as it was before the start.
+    /// The number of failed attempts in a row; 0 if unknown, because they failed before the start.
     pub attempts: u32,
-    /// The delivery of the last of them.
+    /// The delivery of the last failed attempt.
     pub delivery: DeliveryId,
-    /// How that one ended.
+    /// The outcome kind of the last failed attempt.
     pub outcome: String,
-    /// What is known beyond that.
+    /// The error message of the last failed attempt.
     pub message: Option<String>,
 }
 
 #[derive(Default)]
 pub(super) struct Streak {
-    /// Attempts that failed since the last success.
+    /// The number of failed attempts since the last success.
     failed: u32,
     failing: Option<Failing>,
 }
 
 impl Streak {
-    /// One that was failing when it was seen last.
+    /// Restores the streak of a function that was failing before the start.
     pub(super) fn failing_since(since_ms: UnixMs) -> Self {
         Self { failed: FAILING_ATTEMPTS, failing: Some(Failing { since_ms, ..Failing::default() }) }
     }
@@ -36,18 +36,18 @@ impl Streak {
         self.failing.as_ref()
     }
 
-    /// Whether the next success says something.
-    pub(super) fn is_broken(&self) -> bool {
+    /// Returns true if an attempt has failed since the last success.
+    pub(super) fn has_failures(&self) -> bool {
         self.failed > 0
     }
 
-    /// An attempt succeeded; answers whether it is not failing any more.
+    /// Records a successful attempt. Returns true if the function was failing until now.
     pub(super) fn succeeded(&mut self) -> bool {
         self.failed = 0;
         self.failing.take().is_some()
     }
 
-    /// An attempt failed; answers whether it is failing from now on.
+    /// Records a failed attempt. Returns true if the function is failing from now on.
     pub(super) fn failed(&mut self, delivery: DeliveryId, record: &AttemptRecord, now_ms: UnixMs) -> bool {
         self.failed = self.failed.saturating_add(1);
         if self.failed < FAILING_ATTEMPTS {
@@ -85,11 +85,11 @@ mod tests {
         assert_eq!((failing.since_ms, failing.attempts, failing.delivery), (5, 20, 20));
         assert_eq!((failing.outcome.as_str(), failing.message.as_deref()), ("retry", Some("gateway down")));
         assert!(streak.succeeded());
-        assert!(!streak.succeeded() && !streak.is_broken() && streak.failing().is_none());
+        assert!(!streak.succeeded() && !streak.has_failures() && streak.failing().is_none());
     }
 
     #[test]
-    fn a_success_in_between_begins_the_count_again() {
+    fn a_success_resets_the_count() {
         let mut streak = Streak::default();
         for _ in 0..10 {
             assert!((1..5).all(|n| !fail(&mut streak, n)));
@@ -98,9 +98,9 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_failing_before_the_start_is_failing_still() {
+    fn a_function_that_was_failing_before_the_start_is_still_failing() {
         let mut streak = Streak::failing_since(7);
-        assert!(!fail(&mut streak, 9), "nothing new");
+        assert!(!fail(&mut streak, 9), "it was failing already");
         assert_eq!(streak.failing().map(|failing| failing.since_ms), Some(7));
         assert!(streak.succeeded());
     }

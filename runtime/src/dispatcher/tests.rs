@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 mod state;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,29 +14,31 @@ use crate::store::{Counts, DeadFilter, EventFilter, Lineage, NewDelivery, NewEve
 
 const START_MS: UnixMs = 1_700_000_000_000;
 
-/// A function made of a closure.
+/// A function that runs a closure.
 struct Closure<F>(F);
 
-impl<F: Fn(Call) -> BoxFuture<'static, T> + Send + Sync + 'static, T: Into<Ran> + 'static> Runner for Closure<F> {
-    fn run(&self, call: Call) -> BoxFuture<'_, Ran> {
+impl<F: Fn(Call) -> BoxFuture<'static, T> + Send + Sync + 'static, T: Into<AttemptResult> + 'static> Runner
+    for Closure<F>
+{
+    fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult> {
         (self.0)(call).map(T::into).boxed()
     }
 }
 
-impl From<Outcome> for Ran {
+impl From<Outcome> for AttemptResult {
     fn from(outcome: Outcome) -> Self {
         Self { outcome, published: Vec::new(), state: Transaction::default(), duration: Duration::ZERO }
     }
 }
 
-struct House {
+struct Fixture {
     store: Arc<dyn Store>,
     bus: Bus,
     dispatcher: Dispatcher,
 }
 
-impl House {
-    /// With functions 1, 2, … named a, b, …
+impl Fixture {
+    /// Registers two functions: 1 is `shop/a`, 2 is `shop/b`.
     async fn new(running_max: u32, router: Router) -> Self {
         let clock = Clock::following_tokio(START_MS);
         Self::over(Arc::new(MemoryStore::new(clock.clone())), clock, running_max, router).await
@@ -60,7 +60,7 @@ impl House {
         self.bus.accept(Offer { events: events.collect(), target, ..Offer::default() }).await.unwrap();
     }
 
-    /// Offers the first events again to the first function.
+    /// Starts a replay that offers the events up to `until` to the first function.
     async fn replay(&self, until: Seq) -> ReplayId {
         let id = self.store.start_replay(NewReplay { filter: "{}".into(), after: 0, until }).await.unwrap();
         let mut offers = Vec::new();
@@ -72,7 +72,8 @@ impl House {
         id
     }
 
-    /// Waits until nothing is pending; on a paused clock this takes no time.
+    /// Waits until no delivery is pending, and returns the sums of done and dead deliveries. On a paused clock this
+    /// takes no real time.
     async fn settled(&self) -> Counts {
         while self.bus.pending() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -87,13 +88,13 @@ impl House {
     }
 }
 
-fn worker<F, T>(id: FunctionId, concurrency: u32, run: F) -> Worker
+fn spec<F, T>(id: FunctionId, concurrency: u32, run: F) -> FunctionSpec
 where
     F: Fn(Call) -> BoxFuture<'static, T> + Send + Sync + 'static,
-    T: Into<Ran> + 'static,
+    T: Into<AttemptResult> + 'static,
 {
     let metrics = Arc::new(FunctionMetrics::new("shop/a".into()));
-    Worker { id, concurrency, retry: RetryPolicy::default(), runner: Arc::new(Closure(run)), metrics }
+    FunctionSpec { id, concurrency, retry: RetryPolicy::default(), runner: Arc::new(Closure(run)), metrics }
 }
 
 fn done() -> BoxFuture<'static, Outcome> {
@@ -101,13 +102,13 @@ fn done() -> BoxFuture<'static, Outcome> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_delivery_is_tried_by_policy_and_then_is_a_dead_letter() {
-    let house = House::new(8, Router::default()).await;
+async fn a_failing_delivery_is_retried_by_policy_and_then_becomes_a_dead_letter() {
+    let fixture = Fixture::new(8, Router::default()).await;
     let fail = |_| async { Outcome::Retry { message: "gateway down".into(), after: None } }.boxed();
-    house.dispatcher.set_functions(vec![worker(1, 1, fail)]);
-    house.offer(1, [1]).await;
-    assert_eq!(house.settled().await.dead, 1);
-    let letter = house.store.dead(DeadFilter::All, 1).await.unwrap().remove(0);
+    fixture.dispatcher.set_functions(vec![spec(1, 1, fail)]);
+    fixture.offer(1, [1]).await;
+    assert_eq!(fixture.settled().await.dead, 1);
+    let letter = fixture.store.dead(DeadFilter::All, 1).await.unwrap().remove(0);
     assert_eq!(letter.attempts.len(), 8);
     assert_eq!(letter.cause.as_deref(), Some("gave up after 8 attempts; the last ended as retry: gateway down"));
     for (earlier, later) in letter.attempts.iter().zip(&letter.attempts[1..]) {
@@ -117,74 +118,74 @@ async fn a_failing_delivery_is_tried_by_policy_and_then_is_a_dead_letter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_letter_is_told_to_who_asks_and_what_comes_of_that_is_not() {
+async fn a_dead_letter_makes_a_runtime_event_unless_a_runtime_event_caused_it() {
     let mut router = Router::default();
     let pattern = serde_json::json!({ "source": ["/evoke"] });
     router.add(2, "on[0]".into(), None, Some(&crate::pattern::Pattern::parse(&pattern).unwrap()));
-    router.order(1, OrderBy::Data(vec!["key".into()]));
-    let house = House::new(8, router).await;
+    router.set_order(1, OrderBy::Data(vec!["key".into()]));
+    let fixture = Fixture::new(8, router).await;
     let reject = |_| async { Outcome::Reject { message: "no".into() } }.boxed();
-    house.dispatcher.set_functions(vec![worker(1, 1, reject), worker(2, 1, reject)]);
-    house.offer(1, [1, 2]).await;
-    assert_eq!(house.settled().await.dead, 4);
+    fixture.dispatcher.set_functions(vec![spec(1, 1, reject), spec(2, 1, reject)]);
+    fixture.offer(1, [1, 2]).await;
+    assert_eq!(fixture.settled().await.dead, 4);
     let filter = EventFilter { source: Some("/evoke".into()), limit: 10, ..EventFilter::default() };
-    let said = house.store.events(filter).await.unwrap();
-    assert_eq!(said.len(), 2, "{said:?}");
-    let data: serde_json::Value = serde_json::from_slice(said[0].event.data.as_bytes()).unwrap();
+    let reports = fixture.store.events(filter).await.unwrap();
+    assert_eq!(reports.len(), 2, "{reports:?}");
+    let data: serde_json::Value = serde_json::from_slice(reports[0].event.data.as_bytes()).unwrap();
     assert_eq!((&data["order_key"], &data["attempts"], &data["outcome"]), (&"k1".into(), &1.into(), &"reject".into()));
-    assert_eq!((said[0].lineage.cause, said[0].lineage.root, said[0].lineage.hops), (Some(1), Some(1), 0));
-    assert_eq!(said[0].lineage.origin, runtime_events::origin());
+    assert_eq!((reports[0].lineage.cause, reports[0].lineage.root, reports[0].lineage.hops), (Some(1), Some(1), 0));
+    assert_eq!(reports[0].lineage.origin, runtime_events::origin());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_function_is_failing_after_five_failures_until_it_succeeds_and_not_for_what_the_runtime_said() {
-    let house = House::new(8, Router::default()).await;
+async fn a_function_is_failing_from_five_failures_until_a_success_not_counting_runtime_events() {
+    let fixture = Fixture::new(8, Router::default()).await;
     let fails = |call: Call| {
         let fails = call.event.id != "1-9";
         async move { if fails { Outcome::Reject { message: "no".into() } } else { Outcome::Done } }.boxed()
     };
-    house.dispatcher.set_functions(vec![worker(1, 1, fails)]);
-    house.offer(1, 0..4).await;
-    house.settled().await;
-    assert!(house.dispatcher.failing().is_empty());
-    let said = |n: u32| {
+    fixture.dispatcher.set_functions(vec![spec(1, 1, fails)]);
+    fixture.offer(1, 0..4).await;
+    fixture.settled().await;
+    assert!(fixture.dispatcher.failing().is_empty());
+    let reports = |n: u32| {
         let event = Event { id: n.to_string(), source: "/evoke".into(), type_: "t".into(), ..Event::default() };
         let lineage = Lineage { origin: runtime_events::origin(), ..Lineage::default() };
         let delivery = NewDelivery { function: 1, trigger: "on[0]".into(), order_key: None };
         NewEvent { event: Arc::new(event), lineage, deliveries: vec![delivery] }
     };
-    house.store.accept((0..20).map(said).collect(), vec![]).await.unwrap();
-    house.settled().await;
-    assert!(house.dispatcher.failing().is_empty());
-    house.offer(1, [5]).await;
-    house.settled().await;
-    house.dispatcher.health_changed().await;
-    assert_eq!(house.dispatcher.failing()[&1].attempts, 5);
-    house.offer(1, [9]).await;
-    house.settled().await;
-    house.dispatcher.health_changed().await;
-    assert!(house.dispatcher.failing().is_empty());
+    fixture.store.accept((0..20).map(reports).collect(), vec![]).await.unwrap();
+    fixture.settled().await;
+    assert!(fixture.dispatcher.failing().is_empty());
+    fixture.offer(1, [5]).await;
+    fixture.settled().await;
+    fixture.dispatcher.health_changed().await;
+    assert_eq!(fixture.dispatcher.failing()[&1].attempts, 5);
+    fixture.offer(1, [9]).await;
+    fixture.settled().await;
+    fixture.dispatcher.health_changed().await;
+    assert!(fixture.dispatcher.failing().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_waits_as_long_as_the_function_asked_for() {
-    let house = House::new(8, Router::default()).await;
+async fn a_retry_waits_for_the_time_that_the_function_asked_for() {
+    let fixture = Fixture::new(8, Router::default()).await;
     let once = |call: Call| {
         let after = Some(Duration::from_secs(7));
         async move { if call.attempt == 1 { Outcome::Retry { message: "busy".into(), after } } else { Outcome::Done } }
             .boxed()
     };
-    house.dispatcher.set_functions(vec![worker(1, 1, once)]);
-    house.offer(1, [1]).await;
-    assert_eq!(house.settled().await.done, 1);
-    let attempts = house.store.delivery(1).await.unwrap().unwrap().attempts;
+    fixture.dispatcher.set_functions(vec![spec(1, 1, once)]);
+    fixture.offer(1, [1]).await;
+    assert_eq!(fixture.settled().await.done, 1);
+    let attempts = fixture.store.delivery(1).await.unwrap().unwrap().attempts;
     let waited_ms = attempts[1].started_ms - attempts[0].started_ms;
     assert!((7000..7020).contains(&waited_ms), "{waited_ms}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_than_the_window_holds_is_run_all_the_same_and_once_each() {
-    let house = House::new(4, Router::default()).await;
+async fn deliveries_beyond_the_window_run_once_each() {
+    let fixture = Fixture::new(4, Router::default()).await;
     let runs = Arc::new(AtomicU32::new(0));
     let counted = runs.clone();
     let count = move |_| {
@@ -195,43 +196,43 @@ async fn more_than_the_window_holds_is_run_all_the_same_and_once_each() {
         }
         .boxed()
     };
-    house.offer(1, 0..1000).await; // before the function is there: found in the store
-    house.dispatcher.set_functions(vec![worker(1, 4, count)]);
+    fixture.offer(1, 0..1000).await; // before the function is set: it must find them in the store
+    fixture.dispatcher.set_functions(vec![spec(1, 4, count)]);
     for n in 1..5 {
-        house.offer(1, n * 1000..(n + 1) * 1000).await;
+        fixture.offer(1, n * 1000..(n + 1) * 1000).await;
     }
-    assert_eq!(house.settled().await.done, 5000);
+    assert_eq!(fixture.settled().await.done, 5000);
     assert_eq!(runs.load(Ordering::Relaxed), 5000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_run_at_once_than_a_function_and_the_whole_allow() {
-    let house = House::new(3, Router::default()).await;
-    let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let peak = most.clone();
+async fn running_deliveries_are_limited_per_function_and_in_total() {
+    let fixture = Fixture::new(3, Router::default()).await;
+    let (running, peak_running) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let peak = peak_running.clone();
     let run = move |_| {
-        let (running, most) = (running.clone(), most.clone());
+        let (running, peak_running) = (running.clone(), peak_running.clone());
         async move {
-            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            peak_running.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(5)).await;
             running.fetch_sub(1, Ordering::SeqCst);
             Outcome::Done
         }
         .boxed()
     };
-    house.dispatcher.set_functions(vec![worker(1, 2, run.clone()), worker(2, 2, run)]);
-    house.offer(1, 0..20).await;
-    assert_eq!(house.settled().await.done, 20);
+    fixture.dispatcher.set_functions(vec![spec(1, 2, run.clone()), spec(2, 2, run)]);
+    fixture.offer(1, 0..20).await;
+    assert_eq!(fixture.settled().await.done, 20);
     assert_eq!(peak.load(Ordering::SeqCst), 2);
-    house.offer(1, 20..40).await;
-    house.offer(2, 0..20).await;
-    house.settled().await;
+    fixture.offer(1, 20..40).await;
+    fixture.offer(2, 0..20).await;
+    fixture.settled().await;
     assert_eq!(peak.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_busy_function_does_not_starve_another() {
-    let house = House::new(1, Router::default()).await;
+    let fixture = Fixture::new(1, Router::default()).await;
     let order = Arc::new(Mutex::new(Vec::new()));
     let log = |name: char| {
         let order = order.clone();
@@ -244,19 +245,19 @@ async fn a_busy_function_does_not_starve_another() {
             .boxed()
         }
     };
-    house.dispatcher.set_functions(vec![worker(1, 8, log('a')), worker(2, 8, log('b'))]);
-    house.offer(1, 0..500).await;
-    house.offer(2, 0..3).await;
-    house.settled().await;
+    fixture.dispatcher.set_functions(vec![spec(1, 8, log('a')), spec(2, 8, log('b'))]);
+    fixture.offer(1, 0..500).await;
+    fixture.offer(2, 0..3).await;
+    fixture.settled().await;
     let last_b = order.lock().unwrap().iter().rposition(|name| *name == 'b').unwrap();
-    assert!(last_b <= 7, "the last of b came at place {last_b}");
+    assert!(last_b <= 7, "the last delivery of b ran at position {last_b}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_key_runs_in_accept_order_through_retries() {
     let mut router = Router::default();
-    router.order(1, OrderBy::Data(vec!["key".into()]));
-    let house = House::new(8, router).await;
+    router.set_order(1, OrderBy::Data(vec!["key".into()]));
+    let fixture = Fixture::new(8, router).await;
     let order = Arc::new(Mutex::new(Vec::new()));
     let log = order.clone();
     let flaky = move |call: Call| {
@@ -265,11 +266,11 @@ async fn one_key_runs_in_accept_order_through_retries() {
         if !fails {
             log.lock().unwrap().push(n);
         }
-        async move { if fails { Outcome::Trap { message: "once more".into() } } else { Outcome::Done } }.boxed()
+        async move { if fails { Outcome::Trap { message: "not yet".into() } } else { Outcome::Done } }.boxed()
     };
-    house.dispatcher.set_functions(vec![worker(1, 8, flaky)]);
-    house.offer(1, 0..100).await;
-    assert_eq!(house.settled().await.done, 100);
+    fixture.dispatcher.set_functions(vec![spec(1, 8, flaky)]);
+    fixture.offer(1, 0..100).await;
+    assert_eq!(fixture.settled().await.done, 100);
     for parity in 0..2 {
         let of_key: Vec<_> = order.lock().unwrap().iter().copied().filter(|n| n % 2 == parity).collect();
         assert!(of_key.is_sorted() && of_key.len() == 50, "{of_key:?}");
@@ -277,8 +278,8 @@ async fn one_key_runs_in_accept_order_through_retries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn drain_starts_nothing_more_and_leaves_the_rest_pending() {
-    let house = House::new(2, Router::default()).await;
+async fn drain_starts_no_delivery_and_leaves_the_rest_pending() {
+    let fixture = Fixture::new(2, Router::default()).await;
     let gate = Arc::new(Semaphore::new(0));
     let opened = gate.clone();
     let wait = move |_| {
@@ -289,47 +290,47 @@ async fn drain_starts_nothing_more_and_leaves_the_rest_pending() {
         }
         .boxed()
     };
-    house.dispatcher.set_functions(vec![worker(1, 2, wait)]);
-    house.offer(1, 0..5).await;
-    while house.dispatcher.running()[&1] < 2 {
+    fixture.dispatcher.set_functions(vec![spec(1, 2, wait)]);
+    fixture.offer(1, 0..5).await;
+    while fixture.dispatcher.running()[&1] < 2 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     opened.add_permits(1);
-    assert_eq!(house.dispatcher.drain(Duration::from_secs(1)).await, 1);
+    assert_eq!(fixture.dispatcher.drain(Duration::from_secs(1)).await, 1);
     opened.add_permits(5);
-    assert_eq!(house.dispatcher.drain(Duration::from_secs(1)).await, 0);
-    assert_eq!(house.bus.pending(), 3);
+    assert_eq!(fixture.dispatcher.drain(Duration::from_secs(1)).await, 0);
+    assert_eq!(fixture.bus.pending(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_function_that_is_taken_away_rests_until_it_is_back() {
-    let house = House::new(2, Router::default()).await;
-    house.dispatcher.set_functions(vec![worker(1, 2, |_| done())]);
-    house.offer(1, 0..2).await;
-    house.settled().await;
-    house.dispatcher.set_functions(vec![]);
-    house.offer(1, 2..600).await;
+async fn a_removed_function_is_suspended_until_it_is_set_again() {
+    let fixture = Fixture::new(2, Router::default()).await;
+    fixture.dispatcher.set_functions(vec![spec(1, 2, |_| done())]);
+    fixture.offer(1, 0..2).await;
+    fixture.settled().await;
+    fixture.dispatcher.set_functions(vec![]);
+    fixture.offer(1, 2..600).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(house.bus.pending(), 598);
-    house.dispatcher.set_functions(vec![worker(1, 2, |_| done())]);
-    assert_eq!(house.settled().await.done, 600);
+    assert_eq!(fixture.bus.pending(), 598);
+    fixture.dispatcher.set_functions(vec![spec(1, 2, |_| done())]);
+    assert_eq!(fixture.settled().await.done, 600);
 }
 
 #[tokio::test(start_paused = true)]
-async fn replays_run_behind_live_deliveries_and_on_a_part_of_the_room() {
-    let house = House::new(64, Router::default()).await;
-    house.dispatcher.set_functions(vec![worker(1, 8, |_| done())]);
-    house.offer(1, 0..600).await;
-    house.settled().await;
-    let (log, replaying, most) =
+async fn replays_run_behind_live_deliveries_with_limited_concurrency() {
+    let fixture = Fixture::new(64, Router::default()).await;
+    fixture.dispatcher.set_functions(vec![spec(1, 8, |_| done())]);
+    fixture.offer(1, 0..600).await;
+    fixture.settled().await;
+    let (log, replaying, peak_running) =
         (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let (order, peak) = (log.clone(), most.clone());
+    let (order, peak) = (log.clone(), peak_running.clone());
     let run = move |call: Call| {
         order.lock().unwrap().push(call.replay);
-        let (replaying, most) = (replaying.clone(), most.clone());
+        let (replaying, peak_running) = (replaying.clone(), peak_running.clone());
         async move {
             if call.replay {
-                most.fetch_max(replaying.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                peak_running.fetch_max(replaying.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
             if call.replay {
@@ -339,14 +340,14 @@ async fn replays_run_behind_live_deliveries_and_on_a_part_of_the_room() {
         }
         .boxed()
     };
-    house.dispatcher.set_functions(vec![]);
-    let id = house.replay(600).await;
-    house.offer(1, 600..1200).await;
-    house.dispatcher.set_functions(vec![worker(1, 8, run)]);
-    house.settled().await;
-    let counts = house.store.replay(id).await.unwrap().unwrap().deliveries;
+    fixture.dispatcher.set_functions(vec![]);
+    let id = fixture.replay(600).await;
+    fixture.offer(1, 600..1200).await;
+    fixture.dispatcher.set_functions(vec![spec(1, 8, run)]);
+    fixture.settled().await;
+    let counts = fixture.store.replay(id).await.unwrap().unwrap().deliveries;
     assert_eq!((counts.done, counts.total()), (600, 600));
-    assert_eq!(peak.load(Ordering::SeqCst), 2, "a quarter of eight");
+    assert_eq!(peak.load(Ordering::SeqCst), 2, "a quarter of the concurrency 8");
     let log = log.lock().unwrap();
     let last_live = log.iter().rposition(|replay| !replay).unwrap();
     let before = log[..last_live].iter().filter(|replay| **replay).count();
@@ -354,11 +355,11 @@ async fn replays_run_behind_live_deliveries_and_on_a_part_of_the_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_more_of_a_halted_replay_is_started() {
-    let house = House::new(64, Router::default()).await;
-    house.dispatcher.set_functions(vec![worker(1, 8, |_| done())]);
-    house.offer(1, 0..50).await;
-    house.settled().await;
+async fn no_delivery_of_a_halted_replay_is_started() {
+    let fixture = Fixture::new(64, Router::default()).await;
+    fixture.dispatcher.set_functions(vec![spec(1, 8, |_| done())]);
+    fixture.offer(1, 0..50).await;
+    fixture.settled().await;
     let gate = Arc::new(Semaphore::new(0));
     let opened = gate.clone();
     let wait = move |_| {
@@ -369,16 +370,16 @@ async fn nothing_more_of_a_halted_replay_is_started() {
         }
         .boxed()
     };
-    house.dispatcher.set_functions(vec![worker(1, 8, wait)]);
-    let id = house.replay(50).await;
-    while house.dispatcher.running()[&1] < 2 {
+    fixture.dispatcher.set_functions(vec![spec(1, 8, wait)]);
+    let id = fixture.replay(50).await;
+    while fixture.dispatcher.running()[&1] < 2 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let started = house.dispatcher.halt(id);
+    let started = fixture.dispatcher.halt(id);
     assert_eq!(started.len(), 2);
-    assert_eq!(house.store.drop_replay(id, started).await.unwrap(), 48);
+    assert_eq!(fixture.store.drop_replay(id, started).await.unwrap(), 48);
     opened.add_permits(100);
-    house.settled().await;
-    let counts = house.store.replay(id).await.unwrap().unwrap().deliveries;
+    fixture.settled().await;
+    let counts = fixture.store.replay(id).await.unwrap().unwrap().deliveries;
     assert_eq!((counts.done, counts.purged), (2, 48));
 }
