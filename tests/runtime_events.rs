@@ -202,7 +202,7 @@ fn nobody_else_speaks_for_evoke() {
         assert!(answer.body.contains("the source `/evoke` is reserved for Evoke's own events"), "{answer:?}");
     }
     let output = evoke.run(&["emit", "--source", "/evoke", "--type", "t"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("what Evoke says of itself"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is reserved for Evoke's own events"), "{output:?}");
     assert_eq!(evoke.json_lines(&["events"]).len(), 0);
     // Its types neither, as a trigger may ask for these alone. An app may be called so, with types like its.
     let post = |text: &str| evoke.post_with("/in", &[("content-type", "application/cloudevents+json")], text);
