@@ -117,7 +117,7 @@ fn inspect_says_why_a_file_is_no_component() {
     for (name, content, code, words) in [
         ("text.wasm", &b"hello"[..], 1, "is not WebAssembly"),
         ("empty.wasm", b"", 1, "is not WebAssembly"),
-        ("torn.wasm", b"\0asm\x0d\0\x01", 1, "a version that does not exist"),
+        ("torn.wasm", b"\0asm\x0d\0\x01", 1, "an unknown WebAssembly version"),
         ("broken.wasm", b"\0asm\x0d\0\x01\0\x01\x05\0asm", 1, "is not a valid component"),
         ("library.wat", b"(module)", 1, "a core module without `_start`"),
         ("wrong.wat", b"(component (frob))", 1, "is not a valid component"),

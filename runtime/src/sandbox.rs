@@ -1,22 +1,24 @@
-//! The sandbox: compiles functions, and runs each attempt in a fresh instance that can reach nothing but what its
-//! manifest grants. Only this folder knows wasmtime.
+//! The sandbox compiles functions and runs each attempt in a fresh instance. An instance reaches only what its manifest
+//! grants. This folder is the only one that uses wasmtime.
 //!
-//! What one attempt may take is bounded: memory and time by the function's manifest; everything else (tables,
-//! instances, handles, log lines, published events, bytes a call) by constants that stand where they are used.
+//! Every resource of an attempt is bounded: memory and time by the function's manifest; everything else (tables,
+//! instances, handles, log lines, published events, bytes per call) by constants defined next to the code that uses
+//! them.
 
 mod adapt;
-mod answer;
+mod binary;
 mod bindings;
 mod cache;
-mod census;
 mod command;
 mod direct;
 mod engine;
 mod fate;
 mod function;
 mod host;
+mod http_call;
 mod imports;
 mod inspect;
+mod invocation;
 mod keyvalue;
 mod limits;
 mod log;
@@ -26,7 +28,6 @@ mod state;
 mod stdio;
 #[cfg(test)]
 mod tests;
-mod work;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,65 +44,66 @@ use wasmtime::component::{Component, Linker};
 use crate::telemetry;
 use cache::{Cache, hex};
 use engine::Ticker;
-use host::State;
+use host::HostContext;
 
-pub use answer::{Answer, BodyError, Visit};
 pub use function::{Attempt, Call, Function};
-pub use inspect::{Import, Inspection, Interface, Supply, inspect};
+pub use http_call::{BodyError, HttpCall, ResponseBody};
+pub use inspect::{Availability, Import, Inspection, Interface, inspect};
 pub use log::{Level, LogLine, LogSink};
 pub use state::{StateGrant, StateSource};
 
-/// The largest component that is taken, in bytes. Python's, the largest known, have 18 MB; compiling takes some 50
-/// times the component's size in memory and 0.3 s a MB.
+/// Size limit of a component file, in bytes. Python components are the largest known ones and have 18 MB. Compiling
+/// takes about 50 times the component's size in memory and 0.3 s per MB.
 pub const COMPONENT_SIZE_MAX: u64 = 64 * 1024 * 1024;
 
-/// The most functions that a component may have, all its modules together; Python's has some 30,000. At this many,
-/// compiling takes about half a gigabyte.
+/// Limit on the number of functions in a component, summed over all its modules. Python components have about 30,000.
+/// At this limit, compiling takes about half a gigabyte of memory.
 pub const COMPONENT_FUNCTIONS_MAX: u64 = 100_000;
 
-/// The largest component in text form, in bytes: text is for what people write by hand.
+/// Size limit of a component in text form, in bytes. The text form is for components written by hand.
 pub const COMPONENT_TEXT_SIZE_MAX: usize = 1024 * 1024;
 
-/// How a sandbox is set up.
+/// Settings of a [`Sandbox`].
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where compiled functions are kept; made if it is missing, and closed to other users.
+    /// Cache folder for compiled functions. The sandbox creates it if it is missing and denies other users access to
+    /// it.
     pub cache_dir: PathBuf,
-    /// Instances at once. Each reserves address space, and memory only as the guests use it.
+    /// Limit on concurrent instances. Each instance reserves address space; it takes memory only as the guest uses it.
     pub concurrency: u32,
 }
 
-/// A function to load.
+/// A function to load: its component, limits and grants.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// `app/function`.
+    /// The name, in the form `app/function`.
     pub name: Arc<str>,
-    /// The source of the events that it publishes, `/app/function`.
+    /// The CloudEvents `source` of the events that the function publishes, in the form `/app/function`.
     pub uri: String,
-    /// The component: a `.wasm` or `.wat` file.
+    /// Path of the component, a `.wasm` or `.wat` file.
     pub component: PathBuf,
-    /// The SHA-256 that the file must have, in hexadecimal.
+    /// The SHA-256 that the file must have, in hexadecimal; `None` accepts any file.
     pub digest: Option<String>,
-    /// How long an attempt may take.
+    /// Time limit of one attempt.
     pub timeout: Duration,
-    /// The most linear memory an attempt may have, in bytes.
+    /// Limit on the linear memory of one attempt, in bytes.
     pub memory: u64,
-    /// What it may touch.
+    /// The capabilities of the function.
     pub grants: Grants,
 }
 
-/// What a function may touch: the `allow:` of its manifest, secrets resolved.
+/// The capabilities of a function: the `allow:` section of its manifest, with secrets resolved.
 #[derive(Clone, Default)]
 pub struct Grants {
-    /// Event types that it may publish; `*` stands for any run of characters.
+    /// Patterns of the event types that the function may publish; `*` matches any run of characters.
     pub publish: Vec<String>,
-    /// What it may keep; `None` when it has no state.
+    /// Grant for stored state; `None` if the function has no state.
     pub state: Option<StateGrant>,
-    /// Origins that it may send requests to.
+    /// Origins that the function may send HTTP requests to.
     pub http: Vec<String>,
-    /// Configuration by name.
+    /// Configuration values by name.
     pub config: BTreeMap<String, String>,
-    /// Secrets by name; in `wasi:config` they stand beside configuration.
+    /// Secrets by name. `wasi:config` returns them together with the configuration.
     pub secrets: BTreeMap<String, String>,
 }
 
@@ -118,15 +120,15 @@ impl fmt::Debug for Grants {
     }
 }
 
-/// How a component is called, read from its exports.
+/// How Evoke calls a component. The component's exports determine it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It exports `evoke:function/handler`.
+    /// The component exports `evoke:function/handler`.
     Handler,
-    /// It exports `wasi:cli/run`, or is a core module with `_start`: a program that reads the event as JSON on stdin
-    /// and prints the events that it publishes.
+    /// The component exports `wasi:cli/run`, or is a core module with `_start`. Such a program reads the event as JSON
+    /// from stdin and prints the events to publish.
     Command,
-    /// It exports `wasi:http/incoming-handler`: it answers requests itself, and takes no events.
+    /// The component exports `wasi:http/incoming-handler`. It responds to HTTP requests and receives no events.
     Http,
 }
 
@@ -144,23 +146,23 @@ impl Kind {
     }
 }
 
-/// Why there is no sandbox.
+/// Why a sandbox cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// The folder for compiled functions cannot be used.
-    #[error("cannot use {path} for compiled functions: {error}; it must belong to this user")]
+    /// The cache folder for compiled functions is not usable.
+    #[error("cannot use {path} as the cache for compiled functions: {error}; the folder must belong to this user")]
     Cache {
-        /// The folder.
+        /// The cache folder.
         path: String,
-        /// What the system says.
+        /// The error of the operating system.
         error: std::io::Error,
     },
-    /// This machine cannot run WebAssembly the way Evoke does.
+    /// wasmtime cannot be set up on this machine.
     #[error("cannot start the WebAssembly engine: {0}")]
     Engine(String),
 }
 
-/// Why a function cannot be loaded. Each message says what is wrong and what would be right.
+/// Why a function cannot be loaded. Each message names the mistake and how to correct it.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
@@ -168,71 +170,71 @@ pub enum LoadError {
     Read {
         /// The component's file.
         path: String,
-        /// What the system says.
+        /// The error of the operating system.
         error: std::io::Error,
     },
     /// The file is larger than [`COMPONENT_SIZE_MAX`].
-    #[error("{path} is larger than {max} bytes, the most that is taken")]
+    #[error("{path} is larger than the limit of {max} bytes")]
     TooLarge {
         /// The component's file.
         path: String,
         /// The limit in bytes.
         max: u64,
     },
-    /// The file is not the one that the manifest pins.
-    #[error("{path} has SHA-256 {found}, and the manifest asks for {expected}")]
+    /// The file does not have the SHA-256 that the manifest requires.
+    #[error("{path} has SHA-256 {found}, but the manifest requires {expected}")]
     Digest {
         /// The component's file.
         path: String,
-        /// What the manifest says.
+        /// The SHA-256 in the manifest.
         expected: String,
-        /// What it is.
+        /// The SHA-256 of the file.
         found: String,
     },
-    /// It is no valid component.
+    /// The file is not a valid component.
     #[error("{path} {message}")]
     Invalid {
         /// The component's file.
         path: String,
-        /// What it is instead, and what would be right.
+        /// The mistake and how to correct it; the sentence continues after the path.
         message: String,
     },
-    /// It imports what it is not granted, or what does not exist.
-    #[error("{path} imports what it is not granted:\n{}", missing.iter().map(|m| format!("  {m}")).collect::<Vec<_>>().join("\n"))]
+    /// The component imports interfaces that its grants do not cover or that do not exist.
+    #[error("{path} has imports that are not granted:\n{}", missing.iter().map(|m| format!("  {m}")).collect::<Vec<_>>().join("\n"))]
     Imports {
         /// The component's file.
         path: String,
-        /// Each import, with what to do about it.
+        /// One line per import: its name and what to change.
         missing: Vec<String>,
     },
-    /// It needs more memory to start than it may have.
-    #[error("{path} needs {needed} KiB of memory to start, and its `memory` is {limit} KiB")]
+    /// The component's initial memory is larger than its memory limit.
+    #[error("{path} needs {needed} KiB of memory to start, but its `memory` limit is {limit} KiB")]
     Memory {
         /// The component's file.
         path: String,
-        /// What it starts with, in KiB.
+        /// Initial linear memory, in KiB.
         needed: u64,
-        /// What it may have, in KiB.
+        /// Memory limit, in KiB.
         limit: u64,
     },
 }
 
-/// Loads functions and gives their attempts room to run. Cheap to clone.
+/// Loads functions and limits how many attempts run at once. Cheap to clone.
 #[derive(Clone)]
 pub struct Sandbox(Arc<Shared>);
 
 struct Shared {
     engine: Engine,
-    linker: Linker<State>,
+    linker: Linker<HostContext>,
     cache: Cache,
     ticker: Ticker,
-    /// One permit for each instance that the pool has room for.
-    room: Semaphore,
+    /// One permit for each concurrent instance that the pool can hold, not counting direct attempts.
+    permits: Semaphore,
     concurrency: u32,
 }
 
 impl Sandbox {
-    /// Sets up the engine, its thread and the folder for compiled functions.
+    /// Creates the engine, the ticker thread and the cache folder.
     pub fn new(settings: Settings) -> Result<Self, SandboxError> {
         let Settings { cache_dir, concurrency } = settings;
         let engine_error = |error: wasmtime::Error| SandboxError::Engine(format!("{error:#}"));
@@ -242,29 +244,30 @@ impl Sandbox {
         let path = cache_dir.display().to_string();
         let cache = Cache::open(cache_dir, engine.clone()).map_err(|error| SandboxError::Cache { path, error })?;
         let ticker = Ticker::start(engine.clone()).map_err(|e| SandboxError::Engine(e.to_string()))?;
-        let room = Semaphore::new(concurrency as usize);
-        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, room, concurrency })))
+        let permits = Semaphore::new(concurrency as usize);
+        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, permits, concurrency })))
     }
 
-    /// How it is doing.
+    /// Returns the current values of the sandbox metrics.
     pub fn figures(&self) -> telemetry::Sandbox {
-        let Shared { engine, room, concurrency, cache, .. } = &*self.0;
-        let permits = *concurrency as usize - room.available_permits().min(*concurrency as usize);
-        // Attempts that are made directly take no permit. Without a pool only those that do are known.
-        let instances = engine.pooling_allocator_metrics().map_or(permits as u64, |pool| pool.component_instances());
-        let (cache_hits, cache_misses) = cache.loads();
+        let Shared { engine, permits, concurrency, cache, .. } = &*self.0;
+        let permits_taken = *concurrency as usize - permits.available_permits().min(*concurrency as usize);
+        // Direct attempts take no permit. Without a pool, only attempts that hold a permit are counted.
+        let instances =
+            engine.pooling_allocator_metrics().map_or(permits_taken as u64, |pool| pool.component_instances());
+        let (cache_hits, cache_misses) = cache.load_counts();
         let instances_max = u64::from(*concurrency);
         telemetry::Sandbox { instances, instances_max, cache_hits, cache_misses }
     }
 
-    /// Reads, checks, compiles (or takes from the cache) and links a function. Takes seconds for a large one that is
-    /// new, on a thread of its own.
+    /// Reads, checks, compiles (or takes from the cache) and links a function. Compiling a large component that is not
+    /// in the cache takes seconds; it runs on a blocking thread.
     pub async fn load(&self, spec: &Spec) -> Result<Arc<Function>, LoadError> {
         let path = spec.component.display().to_string();
         let (shared, spec) = (self.0.clone(), spec.clone());
         match tokio::task::spawn_blocking(move || load(&shared, spec)).await {
             Ok(loaded) => loaded.map(Arc::new),
-            Err(panic) => Err(LoadError::Invalid { path, message: format!("made the compiler fail: {panic}") }),
+            Err(panic) => Err(LoadError::Invalid { path, message: format!("makes the compiler panic: {panic}") }),
         }
     }
 }
@@ -272,23 +275,23 @@ impl Sandbox {
 fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
     let path = spec.component.display().to_string();
     let invalid = |message: String| LoadError::Invalid { path: path.clone(), message };
-    let bytes = read(&spec.component)?;
+    let bytes = read_file(&spec.component)?;
     if let Some(expected) = spec.digest
         && let found = hex(&Sha256::digest(&bytes))
         && !expected.eq_ignore_ascii_case(&found)
     {
         return Err(LoadError::Digest { path, expected, found });
     }
-    let bytes = checked(bytes, &path)?;
-    let is_module = census::is_module(&bytes);
+    let bytes = check_binary(bytes, &path)?;
+    let is_module = binary::is_module(&bytes);
     let bytes = if is_module { adapt::component(&shared.engine, bytes).map_err(invalid)? } else { bytes };
-    let component = shared.cache.component(&bytes);
+    let component = shared.cache.load_or_compile(&bytes);
     let component = component.map_err(|error| invalid(format!("is not a valid component: {error:#}")))?;
     let kind = Kind::of(&shared.engine, &component).map_err(|exports| {
         let exports = if exports.is_empty() { "nothing".into() } else { exports.join(", ") };
-        invalid(format!("exports {exports}; {EXPECTED}"))
+        invalid(format!("exports {exports}; {EXPECTED_EXPORTS}"))
     })?;
-    let missing = imports::not_covered(&shared.engine, &component, kind, &spec.grants);
+    let missing = imports::uncovered_imports(&shared.engine, &component, kind, &spec.grants);
     if !missing.is_empty() {
         return Err(LoadError::Imports { path, missing });
     }
@@ -305,17 +308,17 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
         .map_err(|error| invalid(format!("does not fit this version of Evoke: {error:#}")))
 }
 
-/// What a function exports, in words.
-pub const EXPECTED: &str =
+/// The exports that Evoke can call, for error messages.
+pub const EXPECTED_EXPORTS: &str =
     "a function exports evoke:function/handler@0.1.0, wasi:http/incoming-handler@0.2 or wasi:cli/run@0.2";
 
-/// The linear memory that it starts with, in bytes.
+/// Returns the component's initial linear memory, in bytes.
 fn memory_at_start(component: &Component) -> u64 {
     component.resources_required().and_then(|r| r.max_initial_memory_size).unwrap_or(0) * 64 * 1024
 }
 
-/// What is in a component's file.
-fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
+/// Reads a component file, up to [`COMPONENT_SIZE_MAX`] bytes.
+fn read_file(file: &Path) -> Result<Vec<u8>, LoadError> {
     let path = file.display().to_string();
     let mut bytes = Vec::new();
     let taken = std::fs::File::open(file).and_then(|f| f.take(COMPONENT_SIZE_MAX + 1).read_to_end(&mut bytes));
@@ -326,24 +329,24 @@ fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
     }
 }
 
-/// The component or core module of a file in binary form, checked as far as that goes without compiling.
-fn checked(mut bytes: Vec<u8>, path: &str) -> Result<Vec<u8>, LoadError> {
+/// Returns the file's component or core module in binary form, after all checks that need no compilation.
+fn check_binary(mut bytes: Vec<u8>, path: &str) -> Result<Vec<u8>, LoadError> {
     let invalid = |message: String| LoadError::Invalid { path: path.to_owned(), message };
     if !bytes.starts_with(b"\0asm") {
-        bytes = binary(&bytes, path)?;
+        bytes = parse_text(&bytes, path)?;
     }
-    // After the magic number, a module has version 1 of layer 0, and a component any version of layer 1.
+    // After the magic number, a module has version 1 of layer 0; a component has any version of layer 1.
     if !matches!(bytes.get(4..8), Some([1, 0, 0, 0] | [_, _, 1, 0])) {
-        return Err(invalid("is WebAssembly of a version that does not exist".into()));
+        return Err(invalid("has an unknown WebAssembly version".into()));
     }
-    match census::functions(&bytes) {
+    match binary::function_count(&bytes) {
         0..=COMPONENT_FUNCTIONS_MAX => Ok(bytes),
-        n => Err(invalid(format!("has {n} functions; the most that is taken is {COMPONENT_FUNCTIONS_MAX}"))),
+        n => Err(invalid(format!("has {n} functions; the limit is {COMPONENT_FUNCTIONS_MAX}"))),
     }
 }
 
-/// The binary form of WebAssembly in text form.
-fn binary(bytes: &[u8], path: &str) -> Result<Vec<u8>, LoadError> {
+/// Converts WebAssembly from text form to binary form.
+fn parse_text(bytes: &[u8], path: &str) -> Result<Vec<u8>, LoadError> {
     let invalid = |message: String| LoadError::Invalid { path: path.to_owned(), message };
     let text = std::str::from_utf8(bytes).ok().filter(|text| text.trim_start().starts_with(['(', ';']));
     let text = text.ok_or_else(|| invalid("is not WebAssembly".into()))?;

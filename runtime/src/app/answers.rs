@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::manifest::{Checked, Diagnostic, Function, Origin, SourceKind};
 use crate::outcome::Outcome;
-use crate::sandbox::{self, LogSink, Visit};
+use crate::sandbox::{self, HttpCall, LogSink};
 use crate::source::http::{Answerer, Payload, Unanswered};
 use crate::telemetry::{AnswerMetrics, Answered};
 
@@ -53,8 +53,8 @@ impl Answering {
         let seat = timeout(PATIENCE, self.room.clone().acquire_owned()).await;
         let Ok(Ok(seat)) = seat else { return Err(Unanswered::Busy) };
         let id = format!("request-{}-{}", self.ids, self.requests.fetch_add(1, Ordering::Relaxed)).into();
-        let visit = Visit { request, id, seat, logs: self.logs.clone(), clock: self.clock.clone() };
-        match self.function.answer(visit).await {
+        let call = HttpCall { request, id, permit: seat, logs: self.logs.clone(), clock: self.clock.clone() };
+        match self.function.call_http(call).await {
             Ok(response) => Ok(response.map(|body| body.boxed_unsync())),
             Err(Outcome::Timeout { limit }) => Err(Unanswered::Late(limit)),
             Err(Outcome::Unavailable { .. }) => Err(Unanswered::Busy),

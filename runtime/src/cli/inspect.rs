@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::text::{BOLD, DIM, bytes, colour, count, plain, print, print_json};
 use super::{Common, Failure};
-use crate::sandbox::{self, Inspection, Interface, Kind, LoadError, Supply};
+use crate::sandbox::{self, Availability, Inspection, Interface, Kind, LoadError};
 
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
@@ -32,8 +32,8 @@ impl Inspect {
             true => print_json(&machine(&path, &inspected))?,
             false => print(human(&path, &inspected).trim_end())?,
         }
-        let never = |supply| matches!(supply, Supply::Never(_));
-        let can_run = inspected.kind.is_some() && !inspected.imports.iter().any(|import| never(import.supply));
+        let never = |supply| matches!(supply, Availability::Never(_));
+        let can_run = inspected.kind.is_some() && !inspected.imports.iter().any(|import| never(import.availability));
         if can_run { Ok(()) } else { Err(Failure::Reported) }
     }
 }
@@ -55,7 +55,7 @@ const fn grant(key: &'static str, yaml: &'static str, value: Value, needed: bool
 /// What there is to grant, in the order of a manifest.
 fn grants(inspected: &Inspection) -> Vec<Grant> {
     let imports = |prefix: &str| inspected.imports.iter().any(|import| import.interface.name.starts_with(prefix));
-    let is_granted = |import: &&sandbox::Import| import.supply == Supply::IfGranted;
+    let is_granted = |import: &&sandbox::Import| import.availability == Availability::IfGranted;
     let granted =
         |prefix| inspected.imports.iter().filter(is_granted).any(|import| import.interface.name.starts_with(prefix));
     let mut grants = Vec::new();
@@ -98,10 +98,10 @@ fn machine(path: &str, inspected: &Inspection) -> Value {
     let interface = |Interface { name, version }: &Interface| json!({ "name": name, "version": version });
     let import = |import: &sandbox::Import| {
         let Interface { name, version } = &import.interface;
-        let (supply, reason) = match import.supply {
-            Supply::Always => ("always", None),
-            Supply::IfGranted => ("if_granted", None),
-            Supply::Never(reason) => ("never", Some(reason)),
+        let (supply, reason) = match import.availability {
+            Availability::Always => ("always", None),
+            Availability::IfGranted => ("if_granted", None),
+            Availability::Never(reason) => ("never", Some(reason)),
         };
         json!({ "name": name, "version": version, "supply": supply, "reason": reason })
     };
@@ -134,7 +134,7 @@ fn human(path: &str, inspected: &Inspection) -> String {
     let form = if inspected.is_module { " (a core module, made a component when it is loaded)" } else { "" };
     let mut text = format!("{BOLD}{}{BOLD:#} {style}{kind}{style:#}{form}\n", plain(path));
     if inspected.kind.is_none() {
-        text += &format!("  {}\n", sandbox::EXPECTED);
+        text += &format!("  {}\n", sandbox::EXPECTED_EXPORTS);
     }
     let made_by: Vec<String> = inspected.producers.values().flatten().map(|text| plain(text).into_owned()).collect();
     let contains = format!("{} in {}", count(inspected.functions, "function"), count(inspected.modules, "core module"));
@@ -148,7 +148,8 @@ fn human(path: &str, inspected: &Inspection) -> String {
     for (name, fact) in facts {
         text += &format!("  {DIM}{name:<9}{DIM:#} {fact}\n");
     }
-    text += &interfaces("imports", inspected.imports.iter().map(|import| (&import.interface, Some(import.supply))));
+    text +=
+        &interfaces("imports", inspected.imports.iter().map(|import| (&import.interface, Some(import.availability))));
     text += &interfaces("exports", inspected.exports.iter().map(|export| (export, None)));
     if inspected.kind.is_some() {
         text += &allow(&grants(inspected));
@@ -156,7 +157,7 @@ fn human(path: &str, inspected: &Inspection) -> String {
     text
 }
 
-fn interfaces<'a>(heading: &str, all: impl Iterator<Item = (&'a Interface, Option<Supply>)> + Clone) -> String {
+fn interfaces<'a>(heading: &str, all: impl Iterator<Item = (&'a Interface, Option<Availability>)> + Clone) -> String {
     let version_of = |interface: &'a Interface| interface.version.as_deref().unwrap_or_default();
     let width = |texts: &mut dyn Iterator<Item = &str>| texts.map(|text| text.chars().count()).max();
     let Some(name_width) = width(&mut all.clone().map(|(interface, _)| interface.name.as_str())) else {
@@ -178,11 +179,11 @@ fn interfaces<'a>(heading: &str, all: impl Iterator<Item = (&'a Interface, Optio
     text
 }
 
-fn words(supply: Supply) -> (&'static str, Style) {
+fn words(supply: Availability) -> (&'static str, Style) {
     match supply {
-        Supply::Always => ("", colour("done")),
-        Supply::IfGranted => ("if granted", colour("ready")),
-        Supply::Never(reason) => (reason, colour("dead")),
+        Availability::Always => ("", colour("done")),
+        Availability::IfGranted => ("if granted", colour("ready")),
+        Availability::Never(reason) => (reason, colour("dead")),
     }
 }
 

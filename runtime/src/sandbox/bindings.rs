@@ -1,5 +1,5 @@
-//! What `sdk/wit` says, as Rust: the contract's world `function`, with what else the host serves. `commands` is what
-//! `adapt.rs` leads a program's exit to.
+//! Rust bindings for `sdk/wit`: the contract's world `function` and the other interfaces that the host provides.
+//! `adapt.rs` redirects the exit of a program to `commands`.
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 
 wasmtime::component::bindgen!({
@@ -22,7 +22,7 @@ wasmtime::component::bindgen!({
     ",
     imports: {
         "evoke:runtime/commands.exit-code": trappable,
-        // What may have to be read from the store.
+        // Functions that may have to read from the store.
         "wasi:keyvalue/store.[method]bucket.get": async,
         "wasi:keyvalue/store.[method]bucket.set": async,
         "wasi:keyvalue/store.[method]bucket.delete": async,
@@ -36,7 +36,7 @@ wasmtime::component::bindgen!({
     ownership: Borrowing { duplicate_if_necessary: true },
 });
 
-/// The same `handle`, to be called by who cannot give way.
+/// Bindings for the same `handle`, for synchronous calls.
 pub(super) mod direct {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
     wasmtime::component::bindgen!({

@@ -1,11 +1,13 @@
-//! Compiled artefacts on disk, so that a restart does not compile again.
+//! Cache of compiled components on disk, so that a restart does not compile again.
 //!
-//! A file is named `<SHA-256 of the component>-<hash of the engine's settings>.compiled` and holds the artefact as
-//! wasmtime serialised it, its SHA-256 (32 bytes), and 8 bytes `EVOKEAOT`. It is written beside its place and renamed,
-//! in a folder that only this user may enter. A file that is torn or damaged is compiled anew.
+//! A file is named `<SHA-256 of the component>-<hash of the engine's settings>.compiled`. It contains the artefact as
+//! serialised by wasmtime, the artefact's SHA-256 (32 bytes), and the 8 bytes `EVOKEAOT`. It is written under a
+//! temporary name and then renamed, in a folder that only this user can enter. A torn or damaged file is compiled
+//! again.
 //!
-//! The artefact comes first because it is mapped, not read: of an idle function only the pages that were touched are
-//! in memory, and the system can drop even these. So a file that is in place is never written to again.
+//! The artefact comes first in the file because the file is mapped into memory, not read: of an idle function, only the
+//! pages that were used are in memory, and the operating system can drop even these. Therefore a file is never modified
+//! after the rename.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,24 +26,26 @@ use crate::telemetry::Counter;
 
 const MAGIC: &[u8; 8] = b"EVOKEAOT";
 const TRAILER_BYTES: usize = 32 + MAGIC.len();
-/// Artefacts that nobody loaded for this long are removed: every rebuild of a function leaves one behind.
+/// Artefacts that were not loaded for this long are removed, because every rebuild of a function leaves an old one
+/// behind.
 const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 pub(super) struct Cache {
     folder: PathBuf,
     engine: Engine,
     engine_hash: u64,
-    /// One compilation at a time: it uses every core, and its memory is a multiple of the component's size.
+    /// Serialises compilations: one uses all cores, and its memory is a multiple of the component's size.
     compiling: Mutex<()>,
     hits: Counter,
     misses: Counter,
 }
 
 impl Cache {
-    /// Opens the folder, making it where it is missing, and tidies it.
+    /// Opens the folder, creates it if it is missing, and removes unused files.
     pub(super) fn open(folder: PathBuf, engine: Engine) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        // What lies here is run as machine code: nobody else may put anything into it. Fails when it is not ours.
+        // The files here are run as machine code, so no other user may write to the folder. Fails if another user owns
+        // it.
         fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
@@ -57,17 +61,17 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The component, from its artefact where there is one, else compiled from `bytes` (binary or text).
+    /// Returns the component for `bytes` (binary or text form), from its artefact if there is one, else compiled.
     ///
-    /// Compiling takes seconds for a guest of several MB: call this where blocking is fine.
-    pub(super) fn component(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
+    /// Blocks. Compiling takes seconds for a component of several MB.
+    pub(super) fn load_or_compile(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
         let path = self.path(bytes);
         if let Some(component) = self.read(&path) {
             self.hits.increment();
             return Ok(component);
         }
-        let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another load may have compiled it meanwhile.
+        let _lock = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another load may have compiled the component in the meantime.
         if let Some(component) = self.read(&path) {
             self.hits.increment();
             return Ok(component);
@@ -79,13 +83,13 @@ impl Cache {
             return Ok(component);
         }
         if let Err(error) = written {
-            tracing::warn!(%error, path = %path.display(), "cannot keep a compiled function; the next start compiles it again");
+            tracing::warn!(%error, path = %path.display(), "cannot store a compiled function in the cache; the next start compiles it again");
         }
         load_own_artefact(&self.engine, Artefact::Bytes(&artefact))
     }
 
-    /// How often a component was there, and how often it had to be compiled.
-    pub(super) fn loads(&self) -> (u64, u64) {
+    /// Returns the number of cache hits and of compilations.
+    pub(super) fn load_counts(&self) -> (u64, u64) {
         (self.hits.get(), self.misses.get())
     }
 
@@ -93,7 +97,7 @@ impl Cache {
         self.folder.join(format!("{}-{:016x}.compiled", hex(&Sha256::digest(bytes)), self.engine_hash))
     }
 
-    /// The artefact at `path`, if it is whole and this engine takes it.
+    /// Returns the artefact at `path` if it is undamaged and made for this engine.
     fn read(&self, path: &Path) -> Option<Component> {
         let file = fs::read(path).ok()?;
         let (artefact, trailer) = file.split_at_checked(file.len().checked_sub(TRAILER_BYTES)?)?;
@@ -103,7 +107,7 @@ impl Cache {
             return None;
         }
         let component = load_own_artefact(&self.engine, Artefact::File(path)).ok()?;
-        // Marks it as used; where that fails it is compiled again in a month.
+        // Marks the file as used. If this fails, the file is removed after a month and the component is compiled again.
         let _ = File::open(path).and_then(|f| f.set_modified(SystemTime::now()));
         Some(component)
     }
@@ -111,15 +115,15 @@ impl Cache {
     fn write(&self, path: &Path, artefact: &[u8]) -> io::Result<()> {
         static ORDINAL: AtomicU64 = AtomicU64::new(0);
         let ordinal = ORDINAL.fetch_add(1, Ordering::Relaxed);
-        let beside = path.with_extension(format!("{}-{ordinal}.tmp", std::process::id()));
-        let written = File::create_new(&beside).and_then(|mut file| {
+        let temporary = path.with_extension(format!("{}-{ordinal}.tmp", std::process::id()));
+        let written = File::create_new(&temporary).and_then(|mut file| {
             file.write_all(artefact)?;
             file.write_all(&Sha256::digest(artefact))?;
             file.write_all(MAGIC)?;
-            fs::rename(&beside, path)
+            fs::rename(&temporary, path)
         });
         if written.is_err() {
-            let _ = fs::remove_file(&beside);
+            let _ = fs::remove_file(&temporary);
         }
         written
     }
@@ -137,21 +141,22 @@ impl Cache {
     }
 }
 
-/// Where a compiled component is.
+/// A compiled component, in memory or in a file.
 #[derive(Clone, Copy)]
 enum Artefact<'a> {
     Bytes(&'a [u8]),
-    /// A file that begins with it, and was just verified.
+    /// A file that starts with the artefact and was just verified.
     File(&'a Path),
 }
 
-/// Loads what `Engine::precompile_component` of this very engine configuration returned.
+/// Loads an artefact that `Engine::precompile_component` returned for the same engine configuration.
 #[allow(unsafe_code)]
 fn load_own_artefact(engine: &Engine, artefact: Artefact<'_>) -> wasmtime::Result<Component> {
-    // SAFETY: both trust that the bytes are what wasmtime wrote, and the second that the file stays as it is while
-    // it is mapped. They come straight from the compiler, or from a file that this program wrote whole before it put
-    // it into a folder only its user may enter, whose digest was just verified, and that is only ever replaced or
-    // removed, which leaves a mapping alone. wasmtime itself refuses artefacts of another version or configuration.
+    // SAFETY: both functions require that the bytes come from wasmtime; the second also requires that the file does not
+    // change while it is mapped. The bytes come from the compiler, or from a file whose digest was just verified. This
+    // program wrote that file completely before it renamed it into a folder that only its user can enter. Later the
+    // file is only replaced or removed, which does not affect an existing mapping. wasmtime itself rejects artefacts of
+    // another version or configuration.
     unsafe {
         match artefact {
             Artefact::Bytes(bytes) => Component::deserialize(engine, bytes),
@@ -160,18 +165,17 @@ fn load_own_artefact(engine: &Engine, artefact: Artefact<'_>) -> wasmtime::Resul
     }
 }
 
-/// Lower-case hexadecimal.
+/// Returns lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
@@ -186,7 +190,7 @@ mod tests {
         let (_dir, cache) = cache();
         let path = cache.path(b"(component)");
         assert!(cache.read(&path).is_none());
-        cache.component(b"(component)").unwrap();
+        cache.load_or_compile(b"(component)").unwrap();
         assert!(cache.read(&path).is_some());
         assert_eq!(fs::metadata(&cache.folder).unwrap().permissions().mode() & 0o777, 0o700);
     }
@@ -195,7 +199,7 @@ mod tests {
     fn a_torn_or_damaged_artefact_is_compiled_again_and_never_loaded() {
         let (_dir, cache) = cache();
         let path = cache.path(b"(component)");
-        cache.component(b"(component)").unwrap();
+        cache.load_or_compile(b"(component)").unwrap();
         let whole = fs::read(&path).unwrap();
         for at in [0, whole.len() / 2, whole.len() - TRAILER_BYTES, whole.len() - MAGIC.len(), whole.len() - 1] {
             let mut damaged = whole.clone();
@@ -205,15 +209,15 @@ mod tests {
                 assert!(cache.read(&path).is_none(), "byte {at}");
             }
         }
-        cache.component(b"(component)").unwrap();
+        cache.load_or_compile(b"(component)").unwrap();
         assert_eq!(fs::read(&path).unwrap().len(), whole.len());
         assert!(cache.read(&path).is_some());
     }
 
     #[test]
-    fn what_nobody_used_for_a_month_is_removed() {
+    fn a_file_unused_for_a_month_is_removed() {
         let (_dir, cache) = cache();
-        cache.component(b"(component)").unwrap();
+        cache.load_or_compile(b"(component)").unwrap();
         let path = cache.path(b"(component)");
         File::open(&path).unwrap().set_modified(SystemTime::now() - UNUSED_MAX - Duration::from_secs(60)).unwrap();
         fs::write(cache.folder.join("other"), "stays").unwrap();

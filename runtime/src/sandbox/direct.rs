@@ -1,10 +1,10 @@
-//! An attempt that is made directly: on the thread that it came on, with no stack of its own on which it could wait.
+//! Direct attempts: they run synchronously on the caller's thread, without a separate stack on which they could wait.
 //!
-//! Most are over within microseconds. For them a stack, a permit and a future to poll are much of what they cost, and a
-//! guest whose calls the host all answers at once has no use for them as long as it does not compute for long. So it is
-//! run without first. When it is not over at the second tick it is dropped and made again from its start, giving way to
-//! others this time. Nobody sees that: an attempt has no effects before its end is committed, and what it logs is held
-//! back until it is over.
+//! Most attempts end within microseconds. For them, a stack, a permit and a polled future are a large part of the cost,
+//! and a guest that makes no blocking host calls and does not compute for long needs none of these. So such a guest
+//! runs directly first. If it has not ended at the second tick, its instance is dropped and the attempt runs again from
+//! the start, this time yielding to others. The restart is not visible: an attempt has no effects before its outcome is
+//! committed, and its log lines are held back until it ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,67 +19,80 @@ use super::bindings::direct::GuestPre;
 use super::bindings::exports::evoke::function::handler::Delivery;
 use super::engine::TICK;
 use super::fate;
-use super::function::{Attempt, Function, extensions, in_words_of_the_guest};
-use super::host::{State, Task};
+use super::function::{Attempt, Function, extensions, to_guest_event};
+use super::host::{HostContext, Task};
 use super::imports;
+use super::invocation::Invocation;
 use super::log::AttemptLog;
-use super::work::Work;
 use crate::outcome::Outcome;
 
-/// Where such an attempt is cut off: between one tick and two after its start. It may take its whole time then once more.
+/// Tick at which a direct attempt is interrupted: between one and two ticks after its start. The second run has the
+/// full time limit again.
 const TICKS_MAX: u64 = 2;
 
-/// After one that was cut off so many are not tried: a function that computes for long pays once more in a while.
-const RESTS: u32 = 256;
+/// Number of attempts that skip the direct run after one was interrupted, so that a function that computes for long
+/// pays for the failed try only rarely.
+const SKIPS_AFTER_CUTOFF: u32 = 256;
 
-/// A function whose attempts may be made directly.
-pub(super) struct Direct {
-    pre: GuestPre<State>,
-    /// For how many attempts it is not tried.
-    rests: AtomicU32,
+/// Runs attempts of one function directly.
+pub(super) struct DirectRunner {
+    pre: GuestPre<HostContext>,
+    /// Number of attempts that still skip the direct run.
+    skips_left: AtomicU32,
 }
 
-impl Direct {
-    /// `None` for one that may wait, or whose time is shorter than what it could be held up by.
-    pub(super) fn new(pre: &InstancePre<State>, timeout: Duration) -> wasmtime::Result<Option<Self>> {
-        if timeout < 4 * TICK || !imports::never_wait(pre.engine(), pre.component()) {
+impl DirectRunner {
+    /// Returns `None` if the component imports a function that may wait, or if its time limit is too short to absorb an
+    /// interrupted direct run.
+    pub(super) fn new(pre: &InstancePre<HostContext>, timeout: Duration) -> wasmtime::Result<Option<Self>> {
+        if timeout < 4 * TICK || !imports::imports_never_wait(pre.engine(), pre.component()) {
             return Ok(None);
         }
-        Ok(Some(Self { pre: GuestPre::new(pre.clone())?, rests: AtomicU32::new(0) }))
+        Ok(Some(Self { pre: GuestPre::new(pre.clone())?, skips_left: AtomicU32::new(0) }))
     }
 
-    /// For how many attempts it is not tried.
+    /// Returns the number of attempts that still skip the direct run.
     #[cfg(test)]
-    pub(super) fn rests(&self) -> u32 {
-        self.rests.load(Ordering::Relaxed)
+    pub(super) fn skips_left(&self) -> u32 {
+        self.skips_left.load(Ordering::Relaxed)
     }
 
-    /// Makes an attempt; `None` when it has to be made in the other way.
-    pub(super) fn attempt(&self, function: &Function, work: &Arc<Work>, delivery: Delivery<'_>) -> Option<Attempt> {
-        if self.rests.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |rests| rests.checked_sub(1)).is_ok() {
+    /// Runs an attempt directly. Returns `None` if the attempt must run as an async task instead.
+    pub(super) fn try_run(
+        &self,
+        function: &Function,
+        invocation: &Arc<Invocation>,
+        delivery: Delivery<'_>,
+    ) -> Option<Attempt> {
+        if self.skips_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
             return None;
         }
-        let _awake = function.shared.ticker.awake_directly()?;
-        // It has no state: that is among what may wait.
-        let mut store = function.store(Task::Handle, work.clone(), None);
+        let _awake = function.shared.ticker.keep_awake_direct()?;
+        // A direct attempt has no stored state, because reading state may wait.
+        let mut store = function.store(Task::Handle, invocation.clone(), None);
         store.set_epoch_deadline(TICKS_MAX);
-        AttemptLog(work.clone()).hold();
+        AttemptLog(invocation.clone()).hold();
         let started = Instant::now();
-        let ended = catch_unwind(AssertUnwindSafe(|| self.handle(&mut store, work, delivery)));
-        if matches!(&ended, Ok(Err(error)) if error.downcast_ref() == Some(&Trap::Interrupt)) {
-            self.rests.store(RESTS, Ordering::Relaxed);
-            work.begin_again();
+        let result = catch_unwind(AssertUnwindSafe(|| self.handle(&mut store, invocation, delivery)));
+        if matches!(&result, Ok(Err(error)) if error.downcast_ref() == Some(&Trap::Interrupt)) {
+            self.skips_left.store(SKIPS_AFTER_CUTOFF, Ordering::Relaxed);
+            invocation.reset();
             return None;
         }
-        Some(Attempt::ended(Ok(ended), &mut store, started))
+        Some(Attempt::finish(Ok(result), &mut store, started))
     }
 
-    fn handle(&self, store: &mut Store<State>, work: &Work, delivery: Delivery<'_>) -> wasmtime::Result<Outcome> {
+    fn handle(
+        &self,
+        store: &mut Store<HostContext>,
+        invocation: &Invocation,
+        delivery: Delivery<'_>,
+    ) -> wasmtime::Result<Outcome> {
         let guest = self.pre.instantiate(&mut *store)?;
-        let Some(event) = work.cause.as_deref() else { return Ok(fate::no_event()) };
+        let Some(event) = invocation.cause.as_deref() else { return Ok(fate::no_event()) };
         let extensions = extensions(event);
-        let event = in_words_of_the_guest(event, &extensions);
+        let event = to_guest_event(event, &extensions);
         let handled = guest.evoke_function_handler().call_handle(&mut *store, event, delivery)?;
-        Ok(fate::handled(handled, store.data()))
+        Ok(fate::handler_outcome(handled, store.data()))
     }
 }

@@ -1,4 +1,5 @@
-//! The engine: how guests are compiled, where their memory comes from, and what makes a spinning one yield.
+//! The wasmtime engine: compiler settings, the memory pool, and the ticker that interrupts guests that compute for
+//! long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,33 +10,33 @@ use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
 };
 
-/// What one component may consist of. The largest known guests (Python with its shared libraries) have some 40
-/// core instances and 20,000 table elements; a plain Rust guest has one of each.
+/// Limits on the parts of one component. The largest known guests (Python with its shared libraries) have about 40 core
+/// instances and 20,000 table elements; a plain Rust guest has one instance and one table.
 pub(super) const INSTANCES_MAX: u32 = 64;
 pub(super) const MEMORIES_MAX: u32 = 4;
 pub(super) const TABLES_MAX: u32 = 8;
 pub(super) const TABLE_ELEMENTS_MAX: usize = 65_536;
-/// Each slot for a memory reserves 4 GiB of address space (never memory): past this many instances at once the
-/// reservation would no longer fit the 128 TiB that a process has.
+/// Limit on concurrent instances. Each memory slot reserves 4 GiB of address space (no memory); with more instances,
+/// the reservation would exceed the 128 TiB address space of a process.
 pub(super) const CONCURRENCY_MAX: u32 = 4_096;
-/// All that a 32-bit memory can have. The limit that counts is the function's own.
+/// The maximum of a 32-bit memory. The effective limit is the function's own memory limit.
 const MEMORY_BYTES_MAX: usize = 1 << 32;
-/// How often a guest that computes gives way. It bounds what a neighbour on the same thread waits for (a call
-/// itself takes 10 to 50 µs; one that is made directly is cut off at its second tick) and how late a deadline is
-/// noticed; a yield costs about a microsecond.
+/// Interval at which a computing guest yields. It bounds how long other tasks on the same thread wait (a call takes 10
+/// to 50 µs; a direct attempt is interrupted at its second tick) and how late an exceeded deadline is detected. One
+/// yield costs about a microsecond.
 pub(super) const TICK: Duration = Duration::from_millis(1);
-/// Ticks without an attempt after which the ticker sleeps, so that an idle process wakes nobody.
+/// Number of ticks without a running attempt after which the ticker sleeps, so that an idle process causes no wake-ups.
 const IDLE_TICKS_MAX: u32 = 200;
 
-/// The engine with the pooling allocator, or without it where its address space cannot be reserved.
+/// Creates the engine with the pooling allocator, or without it if the pool's address space cannot be reserved.
 pub(super) fn engine(concurrency: u32) -> wasmtime::Result<Engine> {
     let mut pooled = config();
     pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(concurrency)));
     Engine::new(&pooled).or_else(|error| {
         tracing::warn!(
             %error,
-            "cannot reserve the address space for {concurrency} instances; guests start several times slower. \
-             Raise the limit on virtual memory (ulimit -v) or lower the concurrency"
+            "cannot reserve the address space for {concurrency} instances; guests start several times slower; \
+             raise the limit on virtual memory (ulimit -v) or lower the concurrency"
         );
         Engine::new(&config())
     })
@@ -46,11 +47,12 @@ fn config() -> Config {
     config
         .epoch_interruption(true)
         .cranelift_opt_level(OptLevel::Speed)
-        // Names come from the name section; a guest's DWARF is input that nothing else needs parsed.
+        // Function names come from the name section. DWARF is untrusted input that nothing else needs, so it is not
+        // parsed.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .native_unwind_info(false)
-        // What components of today's toolchains do not use: less for a hostile one to try. Exceptions and shared
-        // memory are not even compiled in.
+        // Features that components of today's toolchains do not use are off, to reduce the attack surface. Exceptions
+        // and shared memory are not even compiled in.
         .gc_support(false)
         .concurrency_support(false)
         .wasm_stack_switching(false)
@@ -62,17 +64,17 @@ fn config() -> Config {
     config
 }
 
-/// Attempts at once that are made directly, and have instances of their own beside those that there are permits for: one
-/// on each thread, and as many on threads of others.
+/// Returns the limit on concurrent direct attempts. Their instances come in addition to `concurrency`: one per CPU
+/// thread, and as many again for other threads that call the sandbox.
 fn direct_max() -> u32 {
     2 * thread::available_parallelism().map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(1).min(64))
 }
 
 fn pool(concurrency: u32) -> PoolingAllocationConfig {
-    // With PAGEMAP_SCAN (Linux 6.7) only pages that a guest wrote are reset, in place: no madvise, no page faults
-    // on the next call, no locked address space between threads. Without it wasmtime would clear all that is kept,
-    // so little is.
-    let keep = if PoolingAllocationConfig::is_pagemap_scan_available() { 2 * 1024 * 1024 } else { 64 * 1024 };
+    // With PAGEMAP_SCAN (Linux 6.7), wasmtime resets only the pages that a guest wrote, in place: no madvise, no page
+    // faults on the next call, no lock on the address space shared by all threads. Without it, wasmtime would clear all
+    // resident bytes each time, so only few are kept.
+    let resident_bytes = if PoolingAllocationConfig::is_pagemap_scan_available() { 2 * 1024 * 1024 } else { 64 * 1024 };
     let mut pool = PoolingAllocationConfig::new();
     let instances = concurrency + direct_max();
     pool.total_component_instances(instances)
@@ -87,12 +89,12 @@ fn pool(concurrency: u32) -> PoolingAllocationConfig {
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(MEMORY_BYTES_MAX)
         .pagemap_scan(Enabled::Auto)
-        .linear_memory_keep_resident(keep)
+        .linear_memory_keep_resident(resident_bytes)
         .table_keep_resident(64 * 1024);
     pool
 }
 
-/// The thread that moves the engine's epoch on while attempts run. It ends with this value.
+/// The thread that increments the engine's epoch while attempts run. Dropping the ticker stops the thread.
 pub(super) struct Ticker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -102,7 +104,7 @@ pub(super) struct Ticker {
 #[derive(Default)]
 struct Shared {
     attempts: AtomicUsize,
-    /// Those that are made directly.
+    /// Number of running direct attempts.
     direct: AtomicUsize,
     asleep: AtomicBool,
     stop: AtomicBool,
@@ -111,30 +113,30 @@ struct Shared {
 impl Ticker {
     pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let theirs = shared.clone();
-        let thread = thread::Builder::new().name("epochs".into()).spawn(move || tick(&engine, &theirs))?;
+        let thread_shared = shared.clone();
+        let thread = thread::Builder::new().name("epochs".into()).spawn(move || tick(&engine, &thread_shared))?;
         Ok(Self { shared, thread: Some(thread), direct_max: direct_max() as usize })
     }
 
-    /// Keeps the ticker awake until the guard is dropped.
-    pub(super) fn awake(&self) -> Awake<'_> {
+    /// Keeps the ticker running until the guard is dropped.
+    pub(super) fn keep_awake(&self) -> AwakeGuard<'_> {
         self.count(&self.shared.attempts).0
     }
 
-    /// The same for an attempt that is made directly; `None` when there is no instance for one more of these.
-    pub(super) fn awake_directly(&self) -> Option<Awake<'_>> {
+    /// Same for a direct attempt. Returns `None` if all instances for direct attempts are in use.
+    pub(super) fn keep_awake_direct(&self) -> Option<AwakeGuard<'_>> {
         let (awake, before) = self.count(&self.shared.direct);
         (before < self.direct_max).then_some(awake)
     }
 
-    /// Counts an attempt; answers how many there were.
-    fn count<'a>(&self, attempts: &'a AtomicUsize) -> (Awake<'a>, usize) {
-        // Sequential consistency: either the ticker sees this attempt, or this sees that the ticker sleeps.
+    /// Counts an attempt. Returns the guard and the number of attempts that were already running.
+    fn count<'a>(&self, attempts: &'a AtomicUsize) -> (AwakeGuard<'a>, usize) {
+        // Sequential consistency ensures that the ticker sees this attempt or this thread sees that the ticker sleeps.
         let before = attempts.fetch_add(1, Ordering::SeqCst);
         if self.shared.asleep.load(Ordering::SeqCst) {
             self.wake();
         }
-        (Awake(attempts), before)
+        (AwakeGuard(attempts), before)
     }
 
     #[cfg(test)]
@@ -154,15 +156,15 @@ impl Drop for Ticker {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.wake();
         if let Some(thread) = self.thread.take() {
-            // It only counts and sleeps; a panic in it would have nothing to say here.
+            // The thread only counts and sleeps. If it panicked, there is nothing useful to do here.
             let _ = thread.join();
         }
     }
 }
 
-pub(super) struct Awake<'a>(&'a AtomicUsize);
+pub(super) struct AwakeGuard<'a>(&'a AtomicUsize);
 
-impl Drop for Awake<'_> {
+impl Drop for AwakeGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! How an attempt that did not succeed is told.
+//! Maps how a guest ended to an `Outcome`.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -13,29 +13,32 @@ use wasmtime_wasi::I32Exit;
 
 use super::bindings::exports::evoke::function::handler::Failure;
 use super::command::LineRefused;
-use super::host::State;
-use super::log::harmless;
+use super::host::HostContext;
+use super::log::escape_controls;
 use super::state::Refusal;
 use crate::outcome::Outcome;
 
-/// Of a backtrace, the frames that are told.
+/// Number of backtrace frames in a message.
 const FRAMES_MAX: usize = 3;
-/// The exit code of a command that will never be able to handle its event: EX_DATAERR of sysexits.h.
+/// The exit code with which a command rejects its event for good: EX_DATAERR of sysexits.h.
 const REJECT_CODE: i32 = 65;
-/// The longest message of a guest that is kept.
+/// Length limit of a guest's message, in bytes; longer messages are cut.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 
-/// The guest computed past its deadline.
+/// The guest was computing when its deadline passed.
 #[derive(Debug, thiserror::Error)]
-#[error("the deadline is reached")]
+#[error("the deadline was reached")]
 pub(super) struct DeadlineReached;
 
-/// What a guest came to: nothing in time, a panic of the host, or its own end.
-pub(super) type Ended = Result<Result<wasmtime::Result<Outcome>, Box<dyn Any + Send>>, Elapsed>;
+/// How a guest ended: by the time-out (`Elapsed`), by a panic of the host, or by itself.
+pub(super) type GuestResult = Result<Result<wasmtime::Result<Outcome>, Box<dyn Any + Send>>, Elapsed>;
 
-/// Runs a guest for at most `limit`. Most end the first time they are polled, and never need a timer. It stays where
-/// it was pinned: a guest's future has kilobytes.
-pub(super) async fn within(limit: Duration, guest: Pin<&mut impl Future<Output = wasmtime::Result<Outcome>>>) -> Ended {
+/// Runs a guest for at most `limit`. Most guests end on the first poll and never need a timer. The future stays pinned
+/// in the caller, because it has several kilobytes.
+pub(super) async fn within(
+    limit: Duration,
+    guest: Pin<&mut impl Future<Output = wasmtime::Result<Outcome>>>,
+) -> GuestResult {
     let mut guest = AssertUnwindSafe(guest).catch_unwind();
     match futures_util::poll!(&mut guest) {
         Poll::Ready(ended) => Ok(ended),
@@ -43,56 +46,56 @@ pub(super) async fn within(limit: Duration, guest: Pin<&mut impl Future<Output =
     }
 }
 
-/// How a guest ended, by its `timeout`, by a panic of the host, or by itself.
-pub(super) fn ended(ended: Ended, state: &State) -> Outcome {
-    match ended {
-        Err(_) => Outcome::Timeout { limit: state.work.identity.timeout },
-        Ok(Err(panic)) => panicked(&*panic),
+/// Returns the outcome of a guest that ended by time-out, by a panic of the host, or by itself.
+pub(super) fn to_outcome(result: GuestResult, context: &HostContext) -> Outcome {
+    match result {
+        Err(_) => Outcome::Timeout { limit: context.invocation.identity.timeout },
+        Ok(Err(panic)) => panic_outcome(&*panic),
         Ok(Ok(Ok(outcome))) => outcome,
-        Ok(Ok(Err(error))) => trapped(&error, state),
+        Ok(Ok(Err(error))) => error_outcome(&error, context),
     }
 }
 
-/// There is nothing that a handler could be given.
+/// Returns the outcome of a handler that was called without an event.
 pub(super) fn no_event() -> Outcome {
-    Outcome::Unavailable { message: "there is no event to handle".into() }
+    Outcome::Unavailable { message: "the function was called without an event".into() }
 }
 
-/// The function returned.
-pub(super) fn handled(handled: Result<(), Failure>, state: &State) -> Outcome {
-    match handled {
+/// Returns the outcome of a handler that returned.
+pub(super) fn handler_outcome(returned: Result<(), Failure>, context: &HostContext) -> Outcome {
+    match returned {
         Ok(()) => Outcome::Done,
-        Err(Failure::Reject(message)) => Outcome::Reject { message: bounded(&message) },
+        Err(Failure::Reject(message)) => Outcome::Reject { message: sanitize(&message) },
         Err(Failure::Retry(retry)) => {
-            let message = bounded(&retry.message);
-            cause_in_limits(state, &message)
+            let message = sanitize(&retry.message);
+            limit_outcome(context, &message)
                 .unwrap_or(Outcome::Retry { message, after: retry.after_ms.map(Duration::from_millis) })
         }
     }
 }
 
-/// A command ended by itself. Its message is its last line on stderr.
-pub(super) fn exited(code: i32, state: &State) -> Outcome {
+/// Returns the outcome of a command that exited. The message is its last line on stderr.
+pub(super) fn exit_outcome(code: i32, context: &HostContext) -> Outcome {
     if code == 0 {
         return Outcome::Done;
     }
-    let message = state.attempt_log().last_on_stderr().unwrap_or_else(|| format!("exited with code {code}"));
+    let message = context.attempt_log().last_on_stderr().unwrap_or_else(|| format!("exited with code {code}"));
     if code == REJECT_CODE {
         return Outcome::Reject { message };
     }
-    cause_in_limits(state, &message).unwrap_or(Outcome::Retry { message, after: None })
+    limit_outcome(context, &message).unwrap_or(Outcome::Retry { message, after: None })
 }
 
-/// The instance ended with an error.
-fn trapped(error: &wasmtime::Error, state: &State) -> Outcome {
+/// Returns the outcome of an instance that ended with an error.
+fn error_outcome(error: &wasmtime::Error, context: &HostContext) -> Outcome {
     if error.is::<DeadlineReached>() {
-        return Outcome::Timeout { limit: state.work.identity.timeout };
+        return Outcome::Timeout { limit: context.invocation.identity.timeout };
     }
     if let Some(refused) = error.downcast_ref::<LineRefused>() {
-        return Outcome::Denied { message: bounded(&refused.to_string()) };
+        return Outcome::Denied { message: sanitize(&refused.to_string()) };
     }
-    let message = describe(error, state);
-    if let Some(outcome) = cause_in_limits(state, &message) {
+    let message = describe(error, context);
+    if let Some(outcome) = limit_outcome(context, &message) {
         return outcome;
     }
     if error.is::<PoolConcurrencyLimitError>() {
@@ -101,44 +104,44 @@ fn trapped(error: &wasmtime::Error, state: &State) -> Outcome {
     Outcome::Trap { message }
 }
 
-/// The host itself panicked while it served the guest.
-fn panicked(panic: &(dyn Any + Send)) -> Outcome {
+/// Returns the outcome of an attempt during which the host panicked.
+fn panic_outcome(panic: &(dyn Any + Send)) -> Outcome {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    let message = format!("a fault in Evoke, not in the function: {}", text.unwrap_or("it panicked"));
+    let message = format!("a bug in Evoke, not in the function: {}", text.unwrap_or("the host panicked"));
     tracing::error!(message, "an attempt panicked");
     Outcome::Unavailable { message }
 }
 
-/// A guest that fails after it was refused memory, a publish or state fails for that: the refusal is what has to be
-/// told.
-fn cause_in_limits(state: &State, message: &str) -> Option<Outcome> {
-    if state.limits.memory_denied() {
-        return Some(Outcome::OutOfMemory { limit_bytes: state.work.identity.memory });
+/// Returns the outcome of a guest that failed after the host refused memory, a publish or a state operation. The
+/// refusal is then reported as the cause.
+fn limit_outcome(context: &HostContext, message: &str) -> Option<Outcome> {
+    if context.limits.memory_denied() {
+        return Some(Outcome::OutOfMemory { limit_bytes: context.invocation.identity.memory });
     }
-    // A function may well go on without what it cannot keep, and fail for something else.
-    match state.session.refused(message) {
+    // A function may continue after a refused state operation and fail for another reason.
+    match context.session.refused(message) {
         Some(Refusal::Quota(_)) => return Some(Outcome::Quota { message: message.to_owned() }),
-        Some(Refusal::Bound(_)) => return Some(Outcome::Denied { message: message.to_owned() }),
+        Some(Refusal::Limit(_)) => return Some(Outcome::Denied { message: message.to_owned() }),
         Some(Refusal::Store(_)) | None => {}
     }
-    let refused = state.publisher()?.refused()?;
-    Some(Outcome::Denied { message: bounded(&format!("{refused}; the function then ended with: {message}")) })
+    let refused = context.publisher()?.first_refusal()?;
+    Some(Outcome::Denied { message: sanitize(&format!("{refused}; the function then ended with: {message}")) })
 }
 
-fn describe(error: &wasmtime::Error, state: &State) -> String {
+fn describe(error: &wasmtime::Error, context: &HostContext) -> String {
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
-        return format!("called exit({}); a handler returns instead", exit.0);
+        return format!("called exit({}); a handler must return instead", exit.0);
     }
-    let reason = match (state.attempt_log().panic(), error.downcast_ref::<Trap>()) {
+    let reason = match (context.attempt_log().panic(), error.downcast_ref::<Trap>()) {
         (Some(panic), _) => panic,
         (None, Some(trap)) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
         (None, None) => error.root_cause().to_string(),
     };
     let frames = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
-    bounded(&if frames.is_empty() { reason } else { format!("{reason}, in {}", frames.join(" < ")) })
+    sanitize(&if frames.is_empty() { reason } else { format!("{reason}, in {}", frames.join(" < ")) })
 }
 
-/// The innermost functions, demangled, without those of a panic's own machinery and those without a name.
+/// Returns the names of the innermost functions, demangled, without panic machinery and unnamed functions.
 fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
     let is_noise = |name: &str| {
         [
@@ -163,10 +166,10 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
         .collect()
 }
 
-fn bounded(text: &str) -> String {
-    let harmless = harmless(text.as_bytes());
-    match harmless.char_indices().find(|(at, _)| *at >= MESSAGE_BYTES_MAX) {
-        Some((at, _)) => format!("{}…", harmless.split_at(at).0),
-        None => harmless,
+fn sanitize(text: &str) -> String {
+    let escaped = escape_controls(text.as_bytes());
+    match escaped.char_indices().find(|(at, _)| *at >= MESSAGE_BYTES_MAX) {
+        Some((at, _)) => format!("{}…", escaped.split_at(at).0),
+        None => escaped,
     }
 }

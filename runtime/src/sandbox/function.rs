@@ -1,4 +1,4 @@
-//! A loaded function, and one attempt with it.
+//! A loaded function, and how one attempt runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -13,26 +13,26 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::bindings::GuestPre;
 use super::bindings::exports::evoke::function::handler::{Delivery, Event as GuestEvent};
-use super::command::{self, Printer};
-use super::direct::Direct;
-use super::fate::{self, DeadlineReached, Ended};
-use super::host::{State, Task};
+use super::command::{self, CommandStdout};
+use super::direct::DirectRunner;
+use super::fate::{self, DeadlineReached, GuestResult};
+use super::host::{HostContext, Task};
+use super::invocation::Invocation;
 use super::log::LogSink;
 use super::publish::Publisher;
 use super::state::StateSource;
-use super::work::Work;
 use super::{Grants, Kind, Shared};
 use crate::clock::Clock;
 use crate::event::{EVENT_SIZE_MAX, Event};
 use crate::outcome::Outcome;
 use crate::state::Transaction;
 
-/// What a guest may hand to the host in one call: the largest event, with room for how it is laid out.
+/// Limit on the bytes that a guest passes to the host in one call: the largest event, plus space for its encoding.
 const HOSTCALL_BYTES_MAX: usize = 2 * EVENT_SIZE_MAX;
-/// Handles that a component may make for its own resources.
+/// Limit on the handles that a component creates for its own resources.
 const HANDLES_MAX: usize = 10_000;
 
-/// What stays the same for every attempt of a function.
+/// The properties that are the same for every attempt of a function.
 pub(super) struct Identity {
     pub(super) name: Arc<str>,
     pub(super) uri: String,
@@ -43,7 +43,7 @@ pub(super) struct Identity {
 
 #[cfg(test)]
 impl Identity {
-    /// One that is granted nothing.
+    /// Returns an identity without grants.
     pub(super) fn named(name: &str) -> Self {
         let (timeout, grants) = (Duration::from_secs(1), Grants::default());
         Self { name: name.into(), uri: format!("/{name}"), timeout, memory: 0, grants }
@@ -57,46 +57,46 @@ pub struct Function {
     pub(super) shared: Arc<Shared>,
 }
 
-/// Where a component is entered, all its imports linked.
+/// The export to call, with all imports of the component linked.
 pub(super) enum Entry {
-    Handler(GuestPre<State>, Option<Direct>),
-    Command(CommandPre<State>),
-    Http(ProxyPre<State>),
+    Handler(GuestPre<HostContext>, Option<DirectRunner>),
+    Command(CommandPre<HostContext>),
+    Http(ProxyPre<HostContext>),
 }
 
-/// One attempt to be made.
+/// The input of one attempt.
 pub struct Call {
-    /// What happened.
+    /// The event to handle.
     pub event: Arc<Event>,
-    /// The delivery's id: the same on every attempt, and unlike any other's. Published events that bring no id get
-    /// `<delivery_id>-<ordinal>`, ordinals counted from 0.
+    /// Id of the delivery: unique, and the same on every attempt. A published event without an id gets
+    /// `<delivery_id>-<ordinal>`, with ordinals counted from 0.
     pub delivery_id: Arc<str>,
-    /// Which try this is, from 1.
+    /// Number of the attempt, counted from 1.
     pub attempt: u32,
-    /// Whether it is a stored event offered again on request.
+    /// True if the event is a stored event that is replayed.
     pub replay: bool,
-    /// The trigger that matched.
+    /// Name of the trigger that matched.
     pub trigger: Arc<str>,
-    /// Where its state is; `None` for a function that is granted none.
+    /// Where stored state is read from; `None` if the function has no state grant.
     pub state: Option<Arc<dyn StateSource>>,
-    /// Where the function's log lines go.
+    /// Receives the function's log lines.
     pub logs: LogSink,
-    /// What published events and log lines are stamped with.
+    /// Clock for the timestamps of published events and log lines.
     pub clock: Clock,
 }
 
-/// How an attempt went.
+/// The result of one attempt.
 #[derive(Debug)]
 pub struct Attempt {
-    /// How it ended.
+    /// How the attempt ended.
     pub outcome: Outcome,
-    /// What it published, in order; empty unless it is done.
+    /// The published events, in order; empty unless the outcome is `Done`.
     pub published: Vec<Event>,
-    /// What it read of its state and what it writes to it: to be committed with the outcome, or not at all.
+    /// The attempt's reads and writes of stored state. They are committed with the outcome, or not at all.
     pub state: Transaction,
-    /// From the start of the instance to the end of the call.
+    /// Time from the start of the instance to the end of the call.
     pub duration: Duration,
-    /// The most linear memory that it had, in bytes.
+    /// Peak linear memory, in bytes.
     pub memory_bytes: u64,
 }
 
@@ -104,12 +104,12 @@ impl Function {
     pub(super) fn new(
         identity: Identity,
         kind: Kind,
-        pre: InstancePre<State>,
+        pre: InstancePre<HostContext>,
         shared: Arc<Shared>,
     ) -> wasmtime::Result<Self> {
         let entry = match kind {
             Kind::Handler => {
-                let direct = Direct::new(&pre, identity.timeout)?;
+                let direct = DirectRunner::new(&pre, identity.timeout)?;
                 Entry::Handler(GuestPre::new(pre)?, direct)
             }
             Kind::Command => Entry::Command(CommandPre::new(pre)?),
@@ -118,12 +118,12 @@ impl Function {
         Ok(Self { identity: Arc::new(identity), entry, shared })
     }
 
-    /// `app/function`.
+    /// Returns the name in the form `app/function`.
     pub fn name(&self) -> &Arc<str> {
         &self.identity.name
     }
 
-    /// How it is called, read from its exports.
+    /// Returns how the component is called; its exports determine it.
     pub fn kind(&self) -> Kind {
         match self.entry {
             Entry::Handler(..) => Kind::Handler,
@@ -132,56 +132,66 @@ impl Function {
         }
     }
 
-    /// Runs one attempt, in a fresh instance that is gone when this returns. It never fails: whatever the guest does
-    /// is an outcome. It ends within a few milliseconds of the function's time-out; time spent waiting for a free
-    /// instance does not count. A function that answers requests is unavailable for events.
+    /// Runs one attempt in a fresh instance, which is dropped before this returns. There is no error: every way a guest
+    /// can end is an outcome. The attempt ends within a few milliseconds of the function's time-out; the wait for a
+    /// free instance does not count. A function that responds to HTTP requests always has the outcome `Unavailable`.
     pub async fn run(&self, call: Call) -> Attempt {
         let Call { event, delivery_id, attempt, replay, trigger, state, logs, clock } = call;
-        let work = Work::new(self.identity.clone(), (delivery_id, attempt), Some(event), logs, clock);
+        let invocation = Invocation::new(self.identity.clone(), (delivery_id, attempt), Some(event), logs, clock);
         let delivery = Delivery {
-            id: &work.delivery_id,
+            id: &invocation.delivery_id,
             attempt,
             deadline_ms: u64::try_from(self.identity.timeout.as_millis()).unwrap_or(u64::MAX),
             replay,
             trigger: &trigger,
         };
         if let Entry::Handler(_, Some(direct)) = &self.entry
-            && let Some(attempt) = direct.attempt(self, &work, delivery.clone())
+            && let Some(attempt) = direct.try_run(self, &invocation, delivery.clone())
         {
             return attempt;
         }
-        // Boxed, as most attempts have no use for so large a future.
-        Box::pin(self.attempt(&work, delivery, state)).await
+        // Boxed because the future is large and most attempts do not need it.
+        Box::pin(self.run_async(&invocation, delivery, state)).await
     }
 
-    /// Makes an attempt that gives way to others.
-    async fn attempt(&self, work: &Arc<Work>, delivery: Delivery<'_>, state: Option<Arc<dyn StateSource>>) -> Attempt {
-        // The semaphore is never closed; were it, the pool itself would still say no.
-        let _room = self.shared.room.acquire().await;
-        let _awake = self.shared.ticker.awake();
+    /// Runs an attempt as an async task that yields to others at every tick.
+    async fn run_async(
+        &self,
+        invocation: &Arc<Invocation>,
+        delivery: Delivery<'_>,
+        state: Option<Arc<dyn StateSource>>,
+    ) -> Attempt {
+        // The semaphore is never closed. Without a permit, the pool itself would still enforce the limit.
+        let _permit = self.shared.permits.acquire().await;
+        let _awake = self.shared.ticker.keep_awake();
         let started = Instant::now();
         let task = match self.entry {
-            Entry::Command(_) => Task::Command(Printer::new(Publisher(work.clone()))),
+            Entry::Command(_) => Task::Command(CommandStdout::new(Publisher(invocation.clone()))),
             Entry::Handler(..) | Entry::Http(_) => Task::Handle,
         };
-        let mut store = self.store(task, work.clone(), state);
-        self.give_way(&mut store, started);
-        let ended = fate::within(self.identity.timeout, pin!(self.enter(&mut store, work, delivery))).await;
-        Attempt::ended(ended, &mut store, started)
+        let mut store = self.store(task, invocation.clone(), state);
+        self.yield_at_ticks(&mut store, started);
+        let result = fate::within(self.identity.timeout, pin!(self.run_guest(&mut store, invocation, delivery))).await;
+        Attempt::finish(result, &mut store, started)
     }
 
-    pub(super) fn store(&self, task: Task, work: Arc<Work>, state: Option<Arc<dyn StateSource>>) -> Store<State> {
-        let mut store = Store::new(&self.shared.engine, State::new(work, task, state));
-        store.limiter(|state| &mut state.limits);
+    pub(super) fn store(
+        &self,
+        task: Task,
+        invocation: Arc<Invocation>,
+        state: Option<Arc<dyn StateSource>>,
+    ) -> Store<HostContext> {
+        let mut store = Store::new(&self.shared.engine, HostContext::new(invocation, task, state));
+        store.limiter(|context| &mut context.limits);
         let value_bytes_max = self.identity.grants.state.map_or(0, |state| state.value_bytes_max);
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX + usize::try_from(value_bytes_max).unwrap_or_default());
         store.set_max_component_handles(HANDLES_MAX);
         store
     }
 
-    /// A guest that computes gives way at every tick. The deadline is looked at here too: when all threads are busy with
-    /// such guests, tokio comes to its timers late.
-    pub(super) fn give_way(&self, store: &mut Store<State>, started: Instant) {
+    /// Makes a computing guest yield at every tick. The deadline is also checked here, because tokio's timers fire late
+    /// when all threads are busy with such guests.
+    pub(super) fn yield_at_ticks(&self, store: &mut Store<HostContext>, started: Instant) {
         let timeout = self.identity.timeout;
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(move |_| {
@@ -189,36 +199,43 @@ impl Function {
         });
     }
 
-    async fn enter(&self, store: &mut Store<State>, work: &Work, delivery: Delivery<'_>) -> wasmtime::Result<Outcome> {
+    async fn run_guest(
+        &self,
+        store: &mut Store<HostContext>,
+        invocation: &Invocation,
+        delivery: Delivery<'_>,
+    ) -> wasmtime::Result<Outcome> {
         match &self.entry {
-            Entry::Handler(pre, _) => handle(pre, store, work, delivery).await,
-            // Boxed: handlers, which are many, do not carry the room that programs need.
+            Entry::Handler(pre, _) => handle(pre, store, invocation, delivery).await,
+            // Boxed so that handlers, the common case, do not carry the large future of a program.
             Entry::Command(pre) => Box::pin(command::run(pre, store)).await,
-            Entry::Http(_) => Ok(Outcome::Unavailable { message: "it answers requests and takes no events".into() }),
+            Entry::Http(_) => Ok(Outcome::Unavailable {
+                message: "the function responds to HTTP requests and receives no events".into(),
+            }),
         }
     }
 }
 
 async fn handle(
-    pre: &GuestPre<State>,
-    store: &mut Store<State>,
-    work: &Work,
+    pre: &GuestPre<HostContext>,
+    store: &mut Store<HostContext>,
+    invocation: &Invocation,
     delivery: Delivery<'_>,
 ) -> wasmtime::Result<Outcome> {
     let guest = pre.instantiate_async(&mut *store).await?;
-    let Some(event) = work.cause.as_deref() else { return Ok(fate::no_event()) };
+    let Some(event) = invocation.cause.as_deref() else { return Ok(fate::no_event()) };
     let extensions = extensions(event);
-    let event = in_words_of_the_guest(event, &extensions);
+    let event = to_guest_event(event, &extensions);
     let handled = guest.evoke_function_handler().call_handle(&mut *store, event, delivery).await?;
-    Ok(fate::handled(handled, store.data()))
+    Ok(fate::handler_outcome(handled, store.data()))
 }
 
 pub(super) fn extensions(event: &Event) -> Vec<(&str, &str)> {
     event.extensions.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
-/// The event as a guest takes it.
-pub(super) fn in_words_of_the_guest<'a>(event: &'a Event, extensions: &'a [(&'a str, &'a str)]) -> GuestEvent<'a> {
+/// Converts an event to the type in the guest's bindings, without copying.
+pub(super) fn to_guest_event<'a>(event: &'a Event, extensions: &'a [(&'a str, &'a str)]) -> GuestEvent<'a> {
     GuestEvent {
         id: &event.id,
         source: &event.source,
@@ -233,17 +250,17 @@ pub(super) fn in_words_of_the_guest<'a>(event: &'a Event, extensions: &'a [(&'a 
 }
 
 impl Attempt {
-    /// What is to be told of an attempt when its guest has ended.
-    pub(super) fn ended(ended: Ended, store: &mut Store<State>, started: Instant) -> Self {
+    /// Builds the result of an attempt whose guest has ended.
+    pub(super) fn finish(result: GuestResult, store: &mut Store<HostContext>, started: Instant) -> Self {
         let duration = started.elapsed();
         let transaction = store.data_mut().session.finish();
-        let state = store.data();
-        // Who takes the lines may panic: that too is the end of this attempt alone.
-        let logged = catch_unwind(AssertUnwindSafe(|| state.attempt_log().finish()));
-        let ended = logged.map_or_else(|panic| Ok(Err(panic)), |()| ended);
-        let published = Publisher(state.work.clone()).take();
-        let memory_bytes = state.limits.memory_peak();
-        let outcome = fate::ended(ended, state);
+        let context = store.data();
+        // The log sink may panic; that ends only this attempt.
+        let logged = catch_unwind(AssertUnwindSafe(|| context.attempt_log().finish()));
+        let result = logged.map_or_else(|panic| Ok(Err(panic)), |()| result);
+        let published = Publisher(context.invocation.clone()).take();
+        let memory_bytes = context.limits.memory_peak();
+        let outcome = fate::to_outcome(result, context);
         let published = if outcome == Outcome::Done { published } else { Vec::new() };
         let state = if outcome == Outcome::Done { transaction } else { transaction.only_reads() };
         Self { outcome, published, state, duration, memory_bytes }

@@ -1,6 +1,7 @@
-;; A guest for unit tests. The test puts in the pages of memory at the start, code for `realloc`, more imports, options
-;; for lifting, and the fields of a core module that exports `handle`. Address 1024 is zero: `ok` to return. Without the
-;; lines that end in `wasi` it is one that never has to wait.
+;; Template of a guest for unit tests. The test inserts the number of initial memory pages, code for `realloc`, more
+;; imports, options for lifting, and the fields of a core module that exports `handle`. The memory at address 1024 is
+;; zero, so a `handle` that returns 1024 returns `ok`. The test removes the lines that end in `wasi` for a guest without
+;; imports that may wait.
 (component
   (import "evoke:function/types@0.1.0" (instance $types
     (type $pair (tuple string string))

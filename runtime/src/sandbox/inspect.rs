@@ -1,4 +1,4 @@
-//! What a component is and what it would need, told without running it.
+//! Describes a component and the grants it needs, without running it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,80 +7,81 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
 use super::adapt::EXIT;
+use super::binary;
 use super::cache::hex;
-use super::census;
-use super::imports::objection;
+use super::imports::import_error;
 use super::producers::producers;
-use super::{Grants, Kind, LoadError, StateGrant, adapt, checked, engine, memory_at_start, read};
+use super::{Grants, Kind, LoadError, StateGrant, adapt, check_binary, engine, memory_at_start, read_file};
 use crate::state::Quota;
 
-/// A component as it would be loaded.
+/// The description of a component as it would be loaded.
 #[derive(Debug, Clone)]
 pub struct Inspection {
-    /// The SHA-256 of the file, in hexadecimal, as a manifest pins it.
+    /// The SHA-256 of the file, in hexadecimal: the value that a manifest can require.
     pub sha256: String,
-    /// The size of the file in bytes.
+    /// Size of the file, in bytes.
     pub file_bytes: u64,
-    /// The size of what it is compiled to, in bytes.
+    /// Size of the compiled code, in bytes.
     pub compiled_bytes: u64,
-    /// Whether it is a core module, which is made a component when it is loaded.
+    /// True if the file is a core module, which is converted to a component at load.
     pub is_module: bool,
-    /// How it is called; `None` when it exports nothing that Evoke calls.
+    /// How Evoke calls the component; `None` if it has no export that Evoke can call.
     pub kind: Option<Kind>,
-    /// What it imports, in its order.
+    /// The imports, in the order of the component.
     pub imports: Vec<Import>,
-    /// What it exports, in its order.
+    /// The exports, in the order of the component.
     pub exports: Vec<Interface>,
-    /// The linear memory that it starts with, in bytes: the least that its `memory` can be.
+    /// Initial linear memory, in bytes: the smallest possible `memory` limit.
     pub memory_bytes: u64,
-    /// Functions of all its modules, and conversions between them and the outside.
+    /// Number of functions in all modules, plus conversions between core functions and component functions.
     pub functions: u64,
-    /// Core modules.
+    /// Number of core modules.
     pub modules: u64,
-    /// What made it, by field (`language`, `processed-by`, `sdk`), as it says itself.
+    /// The tools that made the component, by field (`language`, `processed-by`, `sdk`), as listed in the component
+    /// itself.
     pub producers: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// The name of an interface.
+/// Name and version of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// As in `wasi:cli/run`.
+    /// The name, such as `wasi:cli/run`.
     pub name: String,
-    /// As in `0.2.6`, where it has one.
+    /// The version, such as `0.2.6`, if the interface has one.
     pub version: Option<String>,
 }
 
-/// An interface that is imported, and whether it can be had.
+/// An imported interface, and whether Evoke can provide it.
 #[derive(Debug, Clone)]
 pub struct Import {
-    /// Which.
+    /// The imported interface.
     pub interface: Interface,
-    /// Whether it can be had.
-    pub supply: Supply,
+    /// Whether Evoke can provide it.
+    pub availability: Availability,
 }
 
-/// Whether an import can be had.
+/// Whether Evoke can provide an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Supply {
-    /// Every function has it.
+pub enum Availability {
+    /// Provided to every function.
     Always,
-    /// It is there once it is granted.
+    /// Provided if the manifest grants it.
     IfGranted,
-    /// It can never be granted, for this reason.
+    /// Never provided, for this reason.
     Never(&'static str),
 }
 
-/// Reads, checks and compiles a component (binary or text, or a core module that can be made one). Takes seconds for
-/// a large one. An error is that it could never be loaded, whatever it is granted.
+/// Reads, checks and compiles a component (binary or text form, or a core module that can be converted to one). Takes
+/// seconds for a large component. An error means that the component can never be loaded, whatever its grants.
 pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
     let path = file.display().to_string();
     let invalid = |message: String| LoadError::Invalid { path: path.clone(), message };
-    let as_it_lies = read(file)?;
-    let (sha256, file_bytes) = (hex(&Sha256::digest(&as_it_lies)), as_it_lies.len() as u64);
-    let bytes = checked(as_it_lies, &path)?;
-    let is_module = census::is_module(&bytes);
-    let modules = census::parts(&bytes).into_iter().filter(|part| census::is_module(part)).count() as u64;
-    let (functions, producers) = (census::functions(&bytes), producers(&bytes));
+    let bytes = read_file(file)?;
+    let (sha256, file_bytes) = (hex(&Sha256::digest(&bytes)), bytes.len() as u64);
+    let bytes = check_binary(bytes, &path)?;
+    let is_module = binary::is_module(&bytes);
+    let modules = binary::parts(&bytes).into_iter().filter(|part| binary::is_module(part)).count() as u64;
+    let (functions, producers) = (binary::function_count(&bytes), producers(&bytes));
 
     let engine = engine::engine(1).map_err(|error| invalid(format!("cannot be compiled here: {error:#}")))?;
     let bytes = if is_module { adapt::component(&engine, bytes).map_err(invalid)? } else { bytes };
@@ -90,8 +91,8 @@ pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
     let kind = Kind::of(&engine, &component).ok();
     let ty = component.component_type();
     let import = |name: &str| {
-        let supply = Supply::of(name, kind.unwrap_or(Kind::Handler));
-        Import { interface: Interface::of(name), supply }
+        let availability = Availability::of(name, kind.unwrap_or(Kind::Handler));
+        Import { interface: Interface::of(name), availability }
     };
     Ok(Inspection {
         sha256,
@@ -99,7 +100,7 @@ pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
         compiled_bytes,
         is_module,
         kind,
-        // What is adapted leaves its exit to us; that is none of its own imports.
+        // The exit import is added by the conversion of a core module; the module itself does not have it.
         imports: ty.imports(&engine).filter(|(name, _)| *name != EXIT).map(|(name, _)| import(name)).collect(),
         exports: ty.exports(&engine).map(|(name, _)| Interface::of(name)).collect(),
         memory_bytes: memory_at_start(&component),
@@ -116,12 +117,12 @@ impl Interface {
     }
 }
 
-impl Supply {
+impl Availability {
     fn of(import: &str, kind: Kind) -> Self {
         let nothing = Grants::default();
         let state = StateGrant { shared: true, value_bytes_max: 0, quota: Quota::default() };
         let everything = Grants { state: Some(state), http: vec!["https://a.example:443".into()], ..Grants::default() };
-        match (objection(import, kind, &nothing), objection(import, kind, &everything)) {
+        match (import_error(import, kind, &nothing), import_error(import, kind, &everything)) {
             (None, _) => Self::Always,
             (Some(_), None) => Self::IfGranted,
             (Some(_), Some(reason)) => Self::Never(reason),

@@ -1,15 +1,15 @@
-//! `wasi:keyvalue`, served from the attempt's state.
+//! Implements `wasi:keyvalue` on the state of the attempt.
 
 use wasmtime::component::Resource;
 
 use super::bindings::wasi::keyvalue::store::{self, Error, KeyResponse};
 use super::bindings::wasi::keyvalue::{atomics, batch};
-use super::host::State;
-use super::state::{Name, Refusal};
+use super::host::HostContext;
+use super::state::{BucketName, Refusal};
 
-/// An open bucket, as the guest holds it.
+/// The guest's handle of an open bucket.
 #[allow(unreachable_pub, reason = "the generated bindings export it, from a private module")]
-pub struct Bucket(Name);
+pub struct Bucket(BucketName);
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -19,22 +19,22 @@ impl From<Refusal> for Error {
     }
 }
 
-impl State {
-    fn bucket(&self, bucket: &Resource<Bucket>) -> Result<Name> {
+impl HostContext {
+    fn bucket(&self, bucket: &Resource<Bucket>) -> Result<BucketName> {
         let bucket = self.resources.get(bucket).map_err(|error| Error::Other(error.to_string()))?;
         Ok(bucket.0)
     }
 }
 
-impl store::Host for State {
+impl store::Host for HostContext {
     fn open(&mut self, identifier: String) -> Result<Resource<Bucket>> {
-        let name = self.session.open(&self.work.identity.name, &identifier).ok_or(Error::NoSuchStore)?;
+        let name = self.session.open(&self.invocation.identity.name, &identifier).ok_or(Error::NoSuchStore)?;
         let full = |_| Error::Other("the function holds too many handles; close buckets that it is done with".into());
         self.resources.push(Bucket(name)).map_err(full)
     }
 }
 
-impl store::HostBucket for State {
+impl store::HostBucket for HostContext {
     async fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Result<Option<Vec<u8>>> {
         let name = self.bucket(&bucket)?;
         Ok(self.session.get(name, &key).await?.map(Vec::from))
@@ -67,14 +67,14 @@ impl store::HostBucket for State {
     }
 }
 
-impl atomics::Host for State {
+impl atomics::Host for HostContext {
     async fn increment(&mut self, bucket: Resource<Bucket>, key: String, delta: u64) -> Result<u64> {
         let name = self.bucket(&bucket)?;
         Ok(self.session.increment(name, &key, delta).await?)
     }
 }
 
-impl batch::Host for State {
+impl batch::Host for HostContext {
     async fn get_many(
         &mut self,
         bucket: Resource<Bucket>,

@@ -1,10 +1,10 @@
-//! What one instance may hold: memory by the manifest, tables and instances by constants.
+//! Resource limits of one instance: memory from the manifest, tables and instances from constants.
 
 use wasmtime::ResourceLimiter;
 
 use super::engine::{INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 
-/// Watches the growth of one attempt.
+/// Checks and records the growth of memory and tables in one attempt.
 #[derive(Debug)]
 pub(super) struct Limits {
     memory_max: usize,
@@ -17,12 +17,12 @@ impl Limits {
         Self { memory_max: usize::try_from(memory_max).unwrap_or(usize::MAX), memory: 0, memory_denied: false }
     }
 
-    /// The most memory that was in use, in bytes: a wasm memory never shrinks.
+    /// Peak memory in bytes. A wasm memory never shrinks, so the current size is the peak.
     pub(super) fn memory_peak(&self) -> u64 {
         self.memory as u64
     }
 
-    /// Whether the guest wanted more memory than it may have.
+    /// Returns true if the guest requested more memory than its limit.
     pub(super) fn memory_denied(&self) -> bool {
         self.memory_denied
     }
@@ -30,7 +30,7 @@ impl Limits {
 
 impl ResourceLimiter for Limits {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        // The limit is on all memories of the instance together.
+        // The limit applies to the sum of all memories of the instance.
         let total = self.memory.saturating_sub(current).saturating_add(desired);
         if total > self.memory_max {
             self.memory_denied = true;

@@ -1,34 +1,34 @@
-//! What a guest says: log calls and the lines it writes to stdout and stderr, bounded and made harmless.
+//! The log of a guest: log calls and the lines written to stdout and stderr, bounded, with control characters escaped.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::work::Work;
+use super::invocation::Invocation;
 use crate::clock::UnixMs;
 
-/// The most that one attempt may log; the rest is counted and dropped with a line that says so. 16 attempts a
-/// function at once can hold 1 MiB.
+/// Limits on the log of one attempt. Lines past a limit are counted and dropped, and one line reports the number. 16
+/// concurrent attempts of a function can hold 1 MiB.
 const BYTES_MAX: usize = 64 * 1024;
 const LINES_MAX: u32 = 1_000;
-/// Longer lines are cut into several.
+/// Length limit of a line, in bytes; longer lines are split.
 const LINE_BYTES_MAX: usize = 4 * 1024;
 
-/// How much a line matters.
+/// Severity of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Every step.
     Trace,
-    /// For whoever looks for a mistake.
+    /// Details for debugging.
     Debug,
-    /// What happened; also stdout.
+    /// Normal operation; also stdout.
     Info,
-    /// Something to look at; also stderr.
+    /// A possible problem; also stderr.
     Warn,
-    /// Something failed; `critical` of wasi:logging counts as this.
+    /// A failure; includes the level `critical` of wasi:logging.
     Error,
 }
 
 impl Level {
-    /// The word for it in tables and JSON.
+    /// Returns the name used in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Trace => "trace",
@@ -40,39 +40,39 @@ impl Level {
     }
 }
 
-/// One line that a function logged. The text has no control characters.
+/// One line that a function logged, without control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
-    /// How much it matters.
+    /// Severity of the line.
     pub level: Level,
-    /// `app/function`.
+    /// The function, as `app/function`.
     pub function: Arc<str>,
-    /// The delivery it was working on.
+    /// The delivery that the function was handling.
     pub delivery_id: Arc<str>,
-    /// Which try, from 1.
+    /// Number of the attempt, counted from 1.
     pub attempt: u32,
-    /// What it said, at most a few KiB.
+    /// The text, at most a few KiB.
     pub text: String,
-    /// When.
+    /// Time at which the line was logged.
     pub at_ms: UnixMs,
 }
 
-/// Where lines go. Called on the attempt's own thread: it must not block.
+/// Receives the log lines. Called on the thread that runs the attempt, so it must not block.
 pub type LogSink = Arc<dyn Fn(LogLine) + Send + Sync>;
 
-/// A stream that a guest writes bytes to.
+/// An output stream of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
     Stdout,
     Stderr,
 }
 
-/// The log of one attempt; cheap to clone.
+/// The log of one attempt. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct AttemptLog(pub(super) Arc<Work>);
+pub(super) struct AttemptLog(pub(super) Arc<Invocation>);
 
-/// What a guest has said, as far as it matters for what it says next.
-pub(super) struct Said {
+/// The log buffers and remaining limits of one attempt.
+pub(super) struct LogBuffer {
     bytes_left: usize,
     lines_left: u32,
     lines_dropped: u64,
@@ -81,11 +81,11 @@ pub(super) struct Said {
     /// The last line on stderr that is not blank.
     last_on_stderr: Vec<u8>,
     panic: Panic,
-    /// Lines that are not to go out yet, when there are such.
+    /// Lines held back until the attempt ends; `None` if lines go to the sink at once.
     held: Option<Vec<LogLine>>,
 }
 
-impl Default for Said {
+impl Default for LogBuffer {
     fn default() -> Self {
         Self {
             bytes_left: BYTES_MAX,
@@ -100,32 +100,32 @@ impl Default for Said {
     }
 }
 
-/// A Rust guest says why it panics before it traps: through our SDK in one line of the log, else on stderr in two.
+/// A Rust guest logs its panic message before it traps: in one log line through the SDK, else in two lines on stderr.
 enum Panic {
     None,
-    Place(String),
-    Told(String),
+    Location(String),
+    Message(String),
 }
 
 const PANIC: &str = "panicked at ";
 
 impl AttemptLog {
-    /// Logs a message, which may have several lines.
+    /// Logs a message, one log line for each of its lines.
     pub(super) fn message(&self, level: Level, context: &str, message: &str) {
         let mut log = self.lock();
-        if let Some(told) = message.find(PANIC).filter(|_| level == Level::Error).and_then(|at| message.get(at..)) {
-            log.panic = Panic::Told(told.to_owned());
+        if let Some(panic) = message.find(PANIC).filter(|_| level == Level::Error).and_then(|at| message.get(at..)) {
+            log.panic = Panic::Message(panic.to_owned());
         }
         for line in message.lines() {
             if context.is_empty() {
-                log.bytes(&self.0, level, line.as_bytes());
+                log.log_line(&self.0, level, line.as_bytes());
             } else {
-                log.bytes(&self.0, level, format!("{context}: {line}").as_bytes());
+                log.log_line(&self.0, level, format!("{context}: {line}").as_bytes());
             }
         }
     }
 
-    /// Takes bytes of a stream; each line is logged when it ends.
+    /// Buffers bytes of a stream. Each line is logged when its newline arrives.
     pub(super) fn write(&self, stream: Stream, bytes: &[u8]) {
         let mut log = self.lock();
         let mut partial = log.take_partial(stream);
@@ -145,7 +145,7 @@ impl AttemptLog {
         log.put_partial(stream, partial);
     }
 
-    /// Ends the log: unfinished lines, how much was dropped, and what is held back still.
+    /// Ends the log: logs unfinished lines and the number of dropped lines, and releases the lines held back.
     pub(super) fn finish(&self) {
         let mut log = self.lock();
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -166,37 +166,37 @@ impl AttemptLog {
         self.release();
     }
 
-    /// From now on holds back what is logged.
+    /// Holds back all log lines from now on.
     pub(super) fn hold(&self) {
         self.lock().held = Some(Vec::new());
     }
 
-    /// Lets go what was held back, and holds nothing any more.
+    /// Sends the lines held back to the sink, and stops holding back.
     fn release(&self) {
         let held = self.lock().held.take();
         held.into_iter().flatten().for_each(|line| (self.0.logs)(line));
     }
 
-    /// What a panicking guest printed, if it did.
+    /// Returns the guest's panic message, if it panicked.
     pub(super) fn panic(&self) -> Option<String> {
         match &self.lock().panic {
-            Panic::Told(text) => Some(text.clone()),
-            Panic::None | Panic::Place(_) => None,
+            Panic::Message(text) => Some(text.clone()),
+            Panic::None | Panic::Location(_) => None,
         }
     }
 
-    /// The last line on stderr that says something, harmless.
+    /// Returns the last line on stderr that is not blank, with control characters escaped.
     pub(super) fn last_on_stderr(&self) -> Option<String> {
         let log = self.lock();
-        (!log.last_on_stderr.is_empty()).then(|| harmless(&log.last_on_stderr))
+        (!log.last_on_stderr.is_empty()).then(|| escape_controls(&log.last_on_stderr))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Said> {
-        self.0.said.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LogBuffer> {
+        self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Said {
+impl LogBuffer {
     fn take_partial(&mut self, stream: Stream) -> Vec<u8> {
         std::mem::take(match stream {
             Stream::Stdout => &mut self.stdout,
@@ -211,10 +211,10 @@ impl Said {
         }
     }
 
-    fn stream_line(&mut self, work: &Work, stream: Stream, line: &[u8]) {
+    fn stream_line(&mut self, invocation: &Invocation, stream: Stream, line: &[u8]) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if stream == Stream::Stdout {
-            return self.bytes(work, Level::Info, line);
+            return self.log_line(invocation, Level::Info, line);
         }
         if !line.trim_ascii().is_empty() {
             self.last_on_stderr.clear();
@@ -223,20 +223,23 @@ impl Said {
         match &self.panic {
             Panic::None => {
                 let text = String::from_utf8_lossy(line);
-                if let Some((_, place)) = text.split_once(PANIC) {
-                    self.panic = Panic::Place(format!("{PANIC}{place}"));
+                if let Some((_, location)) = text.split_once(PANIC) {
+                    self.panic = Panic::Location(format!("{PANIC}{location}"));
                 }
             }
-            Panic::Place(place) => self.panic = Panic::Told(format!("{place} {}", String::from_utf8_lossy(line))),
-            Panic::Told(_) => {}
+            Panic::Location(location) => {
+                self.panic = Panic::Message(format!("{location} {}", String::from_utf8_lossy(line)))
+            }
+            Panic::Message(_) => {}
         }
-        self.bytes(work, Level::Warn, line);
+        self.log_line(invocation, Level::Warn, line);
     }
 
-    fn bytes(&mut self, work: &Work, level: Level, mut line: &[u8]) {
+    fn log_line(&mut self, invocation: &Invocation, level: Level, mut line: &[u8]) {
         loop {
             let (now, rest) = line.split_at(cut(line));
-            // After the first line that does not fit nothing more is logged: what follows a gap would mislead.
+            // After the first dropped line, all later lines are dropped too: lines after a gap would mislead the
+            // reader.
             if self.lines_left == 0 || self.bytes_left < now.len() {
                 self.lines_left = 0;
                 self.lines_dropped += 1;
@@ -244,7 +247,7 @@ impl Said {
             }
             self.lines_left -= 1;
             self.bytes_left -= now.len();
-            self.emit(work, level, harmless(now));
+            self.emit(invocation, level, escape_controls(now));
             if rest.is_empty() {
                 return;
             }
@@ -252,23 +255,23 @@ impl Said {
         }
     }
 
-    fn emit(&mut self, work: &Work, level: Level, text: String) {
+    fn emit(&mut self, invocation: &Invocation, level: Level, text: String) {
         let line = LogLine {
             level,
-            function: work.identity.name.clone(),
-            delivery_id: work.delivery_id.clone(),
-            attempt: work.attempt,
+            function: invocation.identity.name.clone(),
+            delivery_id: invocation.delivery_id.clone(),
+            attempt: invocation.attempt,
             text,
-            at_ms: work.clock.now_ms(),
+            at_ms: invocation.clock.now_ms(),
         };
         match &mut self.held {
             Some(held) => held.push(line),
-            None => (work.logs)(line),
+            None => (invocation.logs)(line),
         }
     }
 }
 
-/// Where a line is cut: at its end, or before the character that crosses the limit.
+/// Returns the length of the first piece of a line: all of it, or up to the character that crosses the limit.
 fn cut(line: &[u8]) -> usize {
     if line.len() <= LINE_BYTES_MAX {
         return line.len();
@@ -277,18 +280,18 @@ fn cut(line: &[u8]) -> usize {
     (LINE_BYTES_MAX - 3..=LINE_BYTES_MAX).rev().find(is_start).unwrap_or(LINE_BYTES_MAX)
 }
 
-/// Text that cannot move the cursor, change colours or reverse what is read after it: control characters and
-/// the bidirectional overrides are written out as `\u{1b}`.
-pub(super) fn harmless(bytes: &[u8]) -> String {
+/// Escapes control characters and the bidirectional overrides, for example as `\u{1b}`, so that the text cannot move a
+/// terminal's cursor, change its colours or reverse the text that follows.
+pub(super) fn escape_controls(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let is_harmful =
+    let is_control =
         |c: char| c.is_control() && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if !text.contains(is_harmful) {
+    if !text.contains(is_control) {
         return text.into_owned();
     }
     let mut out = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if is_harmful(c) {
+        if is_control(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
@@ -298,7 +301,6 @@ pub(super) fn harmless(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use std::sync::Mutex;
 
@@ -311,7 +313,7 @@ mod tests {
         let sink = lines.clone();
         let sink: LogSink = Arc::new(move |line| sink.lock().unwrap().push(line));
         let identity = Arc::new(Identity::named("shop/charge"));
-        (AttemptLog(Work::new(identity, ("d-1".into(), 2), None, sink, Clock::system())), lines)
+        (AttemptLog(Invocation::new(identity, ("d-1".into(), 2), None, sink, Clock::system())), lines)
     }
 
     fn texts(lines: &Mutex<Vec<LogLine>>) -> Vec<String> {
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_put_together_from_pieces_and_the_last_one_needs_no_end() {
+    fn lines_are_joined_from_pieces_and_the_last_one_needs_no_newline() {
         let (log, lines) = log();
         log.write(Stream::Stdout, b"on");
         log.write(Stream::Stderr, b"other\r\n");
@@ -334,14 +336,14 @@ mod tests {
     }
 
     #[test]
-    fn escapes_and_bidirectional_overrides_are_written_out() {
+    fn control_characters_and_bidirectional_overrides_are_escaped() {
         let (log, lines) = log();
         log.message(Level::Info, "ctx", "\u{1b}[2Jgone\u{202e}\u{9b}\ta\n\u{7f}");
         assert_eq!(texts(&lines), ["ctx: \\u{1b}[2Jgone\\u{202e}\\u{9b}\ta", "ctx: \\u{7f}"]);
     }
 
     #[test]
-    fn a_flood_ends_at_the_budget_and_says_how_much_was_dropped() {
+    fn a_log_flood_ends_at_the_limit_and_reports_the_dropped_lines() {
         let (log, lines) = log();
         for _ in 0..1_200 {
             log.write(Stream::Stdout, b"x\n");
@@ -353,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_cut_between_characters_and_never_held_in_full() {
+    fn a_line_without_newline_is_split_between_characters_and_never_held_in_full() {
         let (log, lines) = log();
         for _ in 0..100 {
             log.write(Stream::Stdout, "aé€".repeat(1_000).as_bytes());
@@ -366,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn why_a_guest_panicked_is_kept() {
+    fn the_panic_message_of_a_guest_is_recorded() {
         let expected = Some("panicked at src/lib.rs:7:5: no such item");
         let (log, _lines) = self::log();
         log.write(Stream::Stderr, b"\nthread 'main' (1) panicked at src/lib.rs:7:5:\nno such item\nnote: run with\n");

@@ -1,27 +1,28 @@
-//! What made a component, as its `producers` sections say: custom sections of its modules and of itself (tool
-//! conventions, `ProducersSection.md`). Anybody may write anything there: what is kept is bounded.
+//! Reads the tools that made a component from the `producers` custom sections of the component and its modules (tool
+//! conventions, `ProducersSection.md`). The sections are untrusted input, so the result is bounded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::census::{leb128, parts, sections};
+use super::binary::{leb128, parts, sections};
 
-/// Names and versions that are kept, all together; a component of the usual toolchains has some ten.
+/// Limit on the number of entries, over all sections; a component of the usual toolchains has about ten.
 const PRODUCERS_MAX: usize = 64;
-/// The longest name or version that is kept, in bytes.
+/// Length limit of a name or version, in bytes; longer texts are cut.
 const TEXT_BYTES_MAX: usize = 128;
 
-/// By field (`language`, `processed-by`, `sdk`), the names with their versions: `Rust` and `C11` without one.
+/// Returns the names with their versions, by field (`language`, `processed-by`, `sdk`). Entries such as `Rust` and
+/// `C11` have no version.
 pub(super) fn producers(component: &[u8]) -> BTreeMap<String, BTreeSet<String>> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let all = parts(component).into_iter().flat_map(|part| sections(part).filter(|section| section.id == 0));
-    for (field, producer) in all.filter_map(|section| list(section.body)).flatten().take(PRODUCERS_MAX) {
+    for (field, producer) in all.filter_map(|section| entries_of(section.body)).flatten().take(PRODUCERS_MAX) {
         found.entry(field).or_default().insert(producer);
     }
     found
 }
 
-/// The entries of a custom section, if it is this one; up to the first that is malformed.
-fn list(body: &[u8]) -> Option<Vec<(String, String)>> {
+/// Returns the entries of a custom section up to the first malformed one; `None` for any other custom section.
+fn entries_of(body: &[u8]) -> Option<Vec<(String, String)>> {
     let (name, body) = text(body)?;
     if name != "producers" {
         return None;
@@ -45,13 +46,13 @@ fn fields(body: &[u8], entries: &mut Vec<(String, String)>) -> Option<()> {
                 return None;
             }
             let producer = if version.is_empty() { name.to_owned() } else { format!("{name} {version}") };
-            entries.push((kept(field), kept(&producer)));
+            entries.push((truncate(field), truncate(&producer)));
         }
     }
     Some(())
 }
 
-fn kept(text: &str) -> String {
+fn truncate(text: &str) -> String {
     let end = text.floor_char_boundary(TEXT_BYTES_MAX);
     text.get(..end).unwrap_or_default().to_owned()
 }
@@ -63,7 +64,6 @@ fn text(bytes: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -93,7 +93,7 @@ mod tests {
         let found = producers(&section(&body));
         assert_eq!(found["language"], BTreeSet::from(["C11".to_owned(), "Rust".to_owned()]));
         assert_eq!(found["processed-by"], BTreeSet::from(["rustc 1.95.0".to_owned()]));
-        // What is torn is read as far as it goes.
+        // Torn input is read up to the tear.
         for end in 0..body.len() {
             producers(&section(&body[..end]));
         }

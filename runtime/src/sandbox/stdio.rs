@@ -1,4 +1,4 @@
-//! stdout and stderr of a guest, for wasmtime-wasi: they take everything at once and never block.
+//! stdout and stderr of a guest, for wasmtime-wasi. Writes succeed at once and never block.
 
 use std::io;
 use std::pin::Pin;
@@ -11,30 +11,30 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::log::{AttemptLog, Stream};
 
-/// What a guest may hand over in one write; it also bounds what `write-zeroes` allocates.
+/// Limit on the bytes of one write; it also bounds the allocation of `write-zeroes`.
 const WRITE_MAX: usize = 64 * 1024;
 
-/// Where the bytes of a stream go.
-pub(super) trait Take: Clone + Send + Sync + Unpin + 'static {
-    /// Takes bytes at once. An error ends the guest.
-    fn take(&self, bytes: &[u8]) -> wasmtime::Result<()>;
+/// Receives the bytes of a stream.
+pub(super) trait ByteSink: Clone + Send + Sync + Unpin + 'static {
+    /// Consumes the bytes without waiting. An error ends the guest.
+    fn write(&self, bytes: &[u8]) -> wasmtime::Result<()>;
 }
 
-/// A stream whose lines are logged.
+/// Logs each line of a stream.
 #[derive(Clone)]
-pub(super) struct Lines {
+pub(super) struct LogLines {
     pub(super) log: AttemptLog,
     pub(super) stream: Stream,
 }
 
-impl Take for Lines {
-    fn take(&self, bytes: &[u8]) -> wasmtime::Result<()> {
+impl ByteSink for LogLines {
+    fn write(&self, bytes: &[u8]) -> wasmtime::Result<()> {
         self.log.write(self.stream, bytes);
         Ok(())
     }
 }
 
-/// A stream as the guest has it.
+/// The output stream that the guest writes to.
 #[derive(Clone)]
 pub(super) struct Output<T>(pub(super) T);
 
@@ -44,7 +44,7 @@ impl<T> IsTerminal for Output<T> {
     }
 }
 
-impl<T: Take> StdoutStream for Output<T> {
+impl<T: ByteSink> StdoutStream for Output<T> {
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
         Box::new(self.clone())
     }
@@ -55,13 +55,13 @@ impl<T: Take> StdoutStream for Output<T> {
 }
 
 #[async_trait]
-impl<T: Take> Pollable for Output<T> {
+impl<T: ByteSink> Pollable for Output<T> {
     async fn ready(&mut self) {}
 }
 
-impl<T: Take> OutputStream for Output<T> {
+impl<T: ByteSink> OutputStream for Output<T> {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.0.take(&bytes).map_err(StreamError::Trap)
+        self.0.write(&bytes).map_err(StreamError::Trap)
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -73,9 +73,9 @@ impl<T: Take> OutputStream for Output<T> {
     }
 }
 
-impl<T: Take> tokio::io::AsyncWrite for Output<T> {
+impl<T: ByteSink> tokio::io::AsyncWrite for Output<T> {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.0.take(bytes).map(|()| bytes.len()).map_err(io::Error::other))
+        Poll::Ready(self.0.write(bytes).map(|()| bytes.len()).map_err(io::Error::other))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
