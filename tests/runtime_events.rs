@@ -140,7 +140,10 @@ fn a_function_that_fails_is_told_once_over_a_restart_until_it_recovers() {
     assert_eventually!(said(&evoke, "evoke.function.*").len() == 1, "not told: {}", evoke.log());
     let failing = said(&evoke, "evoke.function.failing").remove(0);
     assert_eq!((&failing["subject"], &failing["data"]["outcome"]), (&json!("lab/victim"), &json!("reject")));
-    assert_eq!((&failing["data"]["attempts"], &failing["data"]["message"]), (&json!(5), &json!("as it was told")));
+    assert_eq!(
+        (&failing["data"]["attempts"], &failing["data"]["message"]),
+        (&json!(5), &json!("the event requested a reject"))
+    );
     assert!(evoke.stdout(&["status"]).contains("lab/victim is failing: 5 attempts failed since"));
 
     evoke.kill();
@@ -272,9 +275,11 @@ fn the_example_raises_and_clears_alerts() {
     assert_eventually!(evoke.events("alert.cleared").len() == 1, "{}", evoke.stdout(&["dead", "list"]));
     let texts: Vec<_> = evoke.events("alert.*").iter().map(|alert| alert["data"]["text"].to_string()).collect();
     assert!(
-        texts.iter().any(|text| text.contains("gave up delivery 1 after one attempt: reject: as it was told")),
+        texts
+            .iter()
+            .any(|text| text.contains("gave up delivery 1 after one attempt: reject: the event requested a reject")),
         "{texts:?}"
     );
-    assert!(texts.iter().any(|text| text.contains("lab/victim fails since")), "{texts:?}");
-    assert!(texts.iter().any(|text| text.contains("lab/victim is well again")), "{texts:?}");
+    assert!(texts.iter().any(|text| text.contains("lab/victim has been failing since")), "{texts:?}");
+    assert!(texts.iter().any(|text| text.contains("lab/victim has recovered")), "{texts:?}");
 }
