@@ -207,7 +207,7 @@ fn a_component_that_fails_is_answered_for_and_logged() {
         assert!(text.contains(part) && !text.ends_with("0\r\n\r\n"), "{text:?}");
         // Where nothing was sent yet, there is room for a whole answer.
         let is_problem = text.starts_with("HTTP/1.1 502 ");
-        assert_eq!(is_problem, text.contains("failed before it answered"), "{text:?}");
+        assert_eq!(is_problem, text.contains("failed before it sent a response"), "{text:?}");
     }
     // A body that breaks is told to the guest.
     let mut stream = begin(&evoke, "POST /web HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\n20000\n");

@@ -54,7 +54,7 @@ async fn durable(connections: usize, time: Duration) -> Load {
         body_max: 1 << 20,
         uri: "/bench/checkout".into(),
         target: Target::Matching,
-        answerer: None,
+        handler: None,
         health: Health::default(),
     };
     let http = Http::new(bus, clock, Routes::new([endpoint]).unwrap());

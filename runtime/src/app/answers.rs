@@ -17,8 +17,8 @@ use crate::clock::Clock;
 use crate::manifest::{Checked, Diagnostic, Function, Origin, SourceKind};
 use crate::outcome::Outcome;
 use crate::sandbox::{self, LogSink, Visit};
-use crate::source::http::{Answerer, Payload, Unanswered};
-use crate::telemetry::{AnswerMetrics, Answered};
+use crate::source::http::{HandlerError, Payload, RequestHandler};
+use crate::telemetry::{RequestMetrics, RequestOutcome};
 
 /// How long a request waits for its turn. An instance ends a little after its answer, so a client that asks again at
 /// once would find its own place taken.
@@ -31,7 +31,7 @@ pub(super) struct Answering {
     room: Arc<Semaphore>,
     logs: LogSink,
     clock: Clock,
-    metrics: Arc<AnswerMetrics>,
+    metrics: Arc<RequestMetrics>,
     /// What the ids of its requests begin with; each is told apart by its number.
     ids: Uuid,
     requests: AtomicU64,
@@ -43,22 +43,22 @@ impl Answering {
         concurrency: u32,
         logs: LogSink,
         clock: Clock,
-        metrics: Arc<AnswerMetrics>,
+        metrics: Arc<RequestMetrics>,
     ) -> Self {
         let room = Arc::new(Semaphore::new(concurrency as usize));
         Self { function, room, logs, clock, metrics, ids: Uuid::now_v7(), requests: AtomicU64::new(1) }
     }
 
-    async fn visit(&self, request: Request<Payload>) -> Result<Response<Payload>, Unanswered> {
+    async fn visit(&self, request: Request<Payload>) -> Result<Response<Payload>, HandlerError> {
         let seat = timeout(PATIENCE, self.room.clone().acquire_owned()).await;
-        let Ok(Ok(seat)) = seat else { return Err(Unanswered::Busy) };
+        let Ok(Ok(seat)) = seat else { return Err(HandlerError::Busy) };
         let id = format!("request-{}-{}", self.ids, self.requests.fetch_add(1, Ordering::Relaxed)).into();
         let visit = Visit { request, id, seat, logs: self.logs.clone(), clock: self.clock.clone() };
         match self.function.answer(visit).await {
             Ok(response) => Ok(response.map(|body| body.boxed_unsync())),
-            Err(Outcome::Timeout { limit }) => Err(Unanswered::Late(limit)),
-            Err(Outcome::Unavailable { .. }) => Err(Unanswered::Busy),
-            Err(_) => Err(Unanswered::Failed),
+            Err(Outcome::Timeout { limit }) => Err(HandlerError::Late(limit)),
+            Err(Outcome::Unavailable { .. }) => Err(HandlerError::Busy),
+            Err(_) => Err(HandlerError::Failed),
         }
     }
 }
@@ -69,16 +69,16 @@ impl fmt::Debug for Answering {
     }
 }
 
-impl Answerer for Answering {
-    fn answer(&self, request: Request<Payload>) -> BoxFuture<'_, Result<Response<Payload>, Unanswered>> {
+impl RequestHandler for Answering {
+    fn handle(&self, request: Request<Payload>) -> BoxFuture<'_, Result<Response<Payload>, HandlerError>> {
         async move {
             let started = Instant::now();
             let answer = self.visit(request).await;
             let answered = match &answer {
-                Ok(_) => Answered::Answered,
-                Err(Unanswered::Busy) => Answered::Busy,
-                Err(Unanswered::Late(_)) => Answered::Late,
-                Err(Unanswered::Failed) => Answered::Failed,
+                Ok(_) => RequestOutcome::Answered,
+                Err(HandlerError::Busy) => RequestOutcome::Busy,
+                Err(HandlerError::Late(_)) => RequestOutcome::Late,
+                Err(HandlerError::Failed) => RequestOutcome::Failed,
             };
             self.metrics.ended(answered, started.elapsed());
             answer

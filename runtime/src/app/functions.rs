@@ -15,7 +15,7 @@ use crate::manifest::{self, Checked, Diagnostics, Function, Origin, SecretRef};
 use crate::outcome::RetryPolicy;
 use crate::router::{OrderBy, Router};
 use crate::sandbox::{self, Grants, Kind, LogSink, Sandbox, Spec, StateSource};
-use crate::source::http::Answerer;
+use crate::source::http::RequestHandler;
 use crate::store::{FunctionId, Store};
 use crate::telemetry::Metrics;
 
@@ -26,7 +26,7 @@ pub(super) struct Functions {
     /// The ids in the store, by full name.
     pub(super) ids: BTreeMap<String, FunctionId>,
     /// Those that answer requests.
-    pub(super) answerers: BTreeMap<FunctionId, Arc<dyn Answerer>>,
+    pub(super) answerers: BTreeMap<FunctionId, Arc<dyn RequestHandler>>,
 }
 
 /// A sandboxed function as the dispatcher's runner.
@@ -79,12 +79,12 @@ pub(super) async fn load(
     let mut problems = Diagnostics::default();
     let mut workers = Vec::new();
     let mut router = Router::default();
-    let mut answerers: BTreeMap<_, Arc<dyn Answerer>> = BTreeMap::new();
+    let mut answerers: BTreeMap<_, Arc<dyn RequestHandler>> = BTreeMap::new();
     for ((checked, function), id) in all().zip(&ids) {
         match load_one(checked, function, sandbox).await {
             // Deliveries that it was owed while it was something else rest in the store.
             Ok(loaded) if loaded.kind() == Kind::Http => {
-                let metrics = metrics.answering(loaded.name());
+                let metrics = metrics.request_metrics(loaded.name());
                 let answering = Answering::new(loaded, function.concurrency, logs.clone(), clock.clone(), metrics);
                 answerers.insert(*id, Arc::new(answering));
             }

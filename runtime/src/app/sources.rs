@@ -11,7 +11,7 @@ use crate::admin::SourceStatus;
 use crate::bus::{Bus, Target};
 use crate::clock::Clock;
 use crate::manifest::{Checked, HttpSource, Method, Origin, Source, SourceKind};
-use crate::source::http::{Answerer, Endpoint};
+use crate::source::http::{Endpoint, RequestHandler};
 use crate::source::{self, Context, Health};
 use crate::store::FunctionId;
 use crate::telemetry::{Ingress, Metrics};
@@ -142,18 +142,18 @@ async fn stop_all(sources: BTreeMap<String, Running>) {
 pub(super) fn endpoints(
     manifests: &[Checked],
     functions: &BTreeMap<String, FunctionId>,
-    answerers: &BTreeMap<FunctionId, Arc<dyn Answerer>>,
+    answerers: &BTreeMap<FunctionId, Arc<dyn RequestHandler>>,
     sources: &mut Sources,
 ) -> Vec<Endpoint> {
     let all = manifests.iter().flat_map(|checked| targets(checked, functions));
     let endpoints = all.filter_map(|(source, target)| match &source.kind {
         SourceKind::Http(http) => {
-            let answerer = match &target {
+            let handler = match &target {
                 Target::Function { function, .. } => answerers.get(function).cloned(),
                 Target::Matching => None,
             };
             let health = sources.health(&source.uri);
-            Some(Endpoint { answerer, health, ..endpoint(http, &source.uri, target) })
+            Some(Endpoint { handler, health, ..endpoint(http, &source.uri, target) })
         }
         SourceKind::Files(_) | SourceKind::Timer(_) => None,
     });
@@ -169,7 +169,7 @@ fn endpoint(source: &HttpSource, uri: &str, target: Target) -> Endpoint {
         body_max: usize::try_from(source.max_body.0).unwrap_or(usize::MAX),
         uri: uri.to_owned(),
         target,
-        answerer: None,
+        handler: None,
         health: Health::default(),
     }
 }

@@ -1,30 +1,30 @@
-//! Events over HTTP. One listener serves the http sources of all apps; a request is answered 202 after the commit
-//! that holds its events, and refused with the reason and what would be right (RFC 9457).
+//! Events over HTTP. One listener serves the http sources of all apps. A request gets 202 after the commit that stores
+//! its events, or a problem (RFC 9457) that says what is wrong and what would be right.
 //!
 //! | status | when |
 //! |---|---|
 //! | 202 | every event is stored: `{"accepted": 1, "duplicates": 0, "events": [{"id": "…", "seq": 7, "duplicate": false}]}` |
-//! | 200 | the same, when none of them was stored now: each was known, its source and id having been accepted before |
-//! | 400 | the body is not what its headers say, or not an event |
-//! | 404, 405 | no source has this path, or none with this method |
-//! | 408, 413, 415 | the body is too slow, too large, or of no form that the source takes |
-//! | 429 | too much is pending that came from this source; `Retry-After` says when to come back |
-//! | 503 | too much is pending as a whole, or the disk is full; `Retry-After` says when to come back |
+//! | 200 | the same body, when every event is a duplicate: its source and id were accepted before |
+//! | 400 | the body contradicts its headers, or is not an event |
+//! | 404, 405 | no source has this path, or no source with this path accepts the method |
+//! | 408, 413, 415 | the body is too slow, too large, or in a format that the source does not accept |
+//! | 429 | too much from this source is pending; `Retry-After` says when to retry |
+//! | 503 | too much is pending over all sources, or the disk is full; `Retry-After` says when to retry |
 //! | 500 | the store failed |
 //!
-//! An endpoint with an [`Answerer`] stores nothing: what answers is its function.
+//! An endpoint with a [`RequestHandler`] stores nothing: its function handles the request and returns the response.
 //!
 //! | status | when |
 //! |---|---|
-//! | any | the function answered |
-//! | 502, 504 | it failed, or did not answer in time |
-//! | 503 | it answers as many requests as it may at once |
+//! | any | the function's own response |
+//! | 502, 504 | the function failed, or sent no response in time |
+//! | 503 | the function already handles its maximum of concurrent requests |
 
-mod answerer;
 mod body;
 mod cloudevents;
 #[cfg(test)]
 mod end_to_end;
+mod handler;
 mod problem;
 
 use std::collections::HashMap;
@@ -44,29 +44,29 @@ use crate::event::Event;
 use crate::listener::{Limits, Listener};
 use crate::source::Health;
 use crate::store::{Accepted, Seq};
-pub use answerer::{Answerer, Payload, Unanswered};
 use body::{Budget, Memory, Read};
 use cloudevents::{Mode, Raw};
+pub use handler::{HandlerError, Payload, RequestHandler};
 use problem::{Problem, json};
 
-/// One http source, as requests find it.
+/// The route of one http source.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// The path of its requests, compared byte by byte: `/a/` is another path than `/a`, and `%61` is no `a`.
+    /// The path, compared byte by byte: `/a/` differs from `/a`, and `%61` differs from `a`.
     pub path: String,
-    /// The methods that it takes.
+    /// The methods that the source accepts.
     pub methods: Vec<Method>,
-    /// The type of the event that a raw body becomes; `None`: only CloudEvents are taken.
+    /// The event type for raw bodies; with `None` the source accepts only CloudEvents.
     pub type_: Option<String>,
-    /// The largest body in bytes.
+    /// The largest accepted body, in bytes.
     pub body_max: usize,
-    /// The `source` attribute of the events that raw bodies become, `/<app>/<name>`.
+    /// The `source` attribute of events made from raw bodies, `/<app>/<name>`.
     pub uri: String,
-    /// Who its events are for.
+    /// The functions that receive the events.
     pub target: Target,
-    /// What answers its requests; with it no event is made of them.
-    pub answerer: Option<Arc<dyn Answerer>>,
-    /// How it is doing: it says when it has no room.
+    /// Handles the requests instead of the bus; no events are made of them.
+    pub handler: Option<Arc<dyn RequestHandler>>,
+    /// The source's health; reports refusals for lack of room.
     pub health: Health,
 }
 
@@ -76,22 +76,22 @@ pub struct Routes {
     by_path: HashMap<String, Vec<Arc<Endpoint>>>,
 }
 
-/// Two sources want the same requests.
+/// Two sources declare the same path and method.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{method} {path} belongs to {first} and cannot be taken by {second}: give one of them another path")]
+#[error("{method} {path} is declared by both {first} and {second}: give one of them another path")]
 pub struct RouteConflict {
-    /// The method that both take.
+    /// The method that both declare.
     pub method: Method,
-    /// The path that both have.
+    /// The path that both declare.
     pub path: String,
-    /// The source that came first.
+    /// The source that was declared first.
     pub first: String,
-    /// The source that came second.
+    /// The source that was declared second.
     pub second: String,
 }
 
 impl Routes {
-    /// The table of these endpoints.
+    /// Builds the routing table; fails when two endpoints share a path and a method.
     pub fn new(endpoints: impl IntoIterator<Item = Endpoint>) -> Result<Self, RouteConflict> {
         let mut by_path: HashMap<String, Vec<Arc<Endpoint>>> = HashMap::new();
         for endpoint in endpoints {
@@ -111,26 +111,26 @@ impl Routes {
         Ok(Self { by_path })
     }
 
-    fn find(&self, method: &Method, path: &str) -> Result<Arc<Endpoint>, Missed> {
+    fn find(&self, method: &Method, path: &str) -> Result<Arc<Endpoint>, RouteMiss> {
         let Some(endpoints) = self.by_path.get(path) else {
             let other = path.strip_suffix('/').map_or_else(|| format!("{path}/"), str::to_owned);
             let hint =
-                if self.by_path.contains_key(&other) { format!(", but one has `{other}`") } else { String::new() };
-            return Err(Missed::Path(format!("no source has the path `{path}`{hint}; paths are compared exactly")));
+                if self.by_path.contains_key(&other) { format!(", but a source has `{other}`") } else { String::new() };
+            return Err(RouteMiss::Path(format!("no source has the path `{path}`{hint}; paths must match exactly")));
         };
         endpoints.iter().find(|endpoint| endpoint.methods.contains(method)).cloned().ok_or_else(|| {
             let mut methods: Vec<&str> = endpoints.iter().flat_map(|e| &e.methods).map(Method::as_str).collect();
             methods.push(Method::OPTIONS.as_str());
-            Missed::Method(methods.join(", "))
+            RouteMiss::Method(methods.join(", "))
         })
     }
 }
 
-/// Why no endpoint takes a request.
-enum Missed {
-    /// The path is nobody's, in words.
+/// Why no endpoint matches a request.
+enum RouteMiss {
+    /// No source has the path. With the message for the client.
     Path(String),
-    /// These methods are taken, as in `Allow`.
+    /// The path exists, with other methods: the value of `Allow`.
     Method(String),
 }
 
@@ -146,54 +146,55 @@ struct Inner {
 }
 
 impl Http {
-    /// Sources that hand what they are sent to `bus`.
+    /// Creates sources that submit their events to `bus`.
     pub fn new(bus: Bus, clock: Clock, routes: Routes) -> Self {
         Self(Arc::new(Inner { bus, clock, routes: RwLock::new(Arc::new(routes)), budget: Budget::default() }))
     }
 
-    /// Puts other routes in force, from the next request on.
+    /// Replaces the routes, from the next request on.
     pub fn set_routes(&self, routes: Routes) {
         *self.0.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
     }
 
-    /// Serves on `listener` until `stop`; see [`Listener::serve`].
+    /// Serves on `listener` until `stop`; returns the number of connections that were cut off, see [`Listener::serve`].
     pub async fn serve(self, listener: Listener, limits: Limits, stop: CancellationToken) -> usize {
         let service = move |request, _peer| {
             let http = self.clone();
-            async move { http.answer(request).await }
+            async move { http.handle(request).await }
         };
         listener.serve(service, limits, stop).await
     }
 
-    /// Answers one request.
-    pub async fn answer<B>(&self, request: Request<B>) -> Response<Either<Full<Bytes>, Payload>>
+    /// Handles one request.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Either<Full<Bytes>, Payload>>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Error + Send + Sync + 'static,
     {
         let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let answer = match routes.find(request.method(), request.uri().path()) {
-            Ok(endpoint) => match &endpoint.answerer {
-                Some(answerer) => match answerer::relay(&**answerer, request, endpoint.body_max).await {
-                    Ok(answer) => return answer.map(Either::Right),
+        let response = match routes.find(request.method(), request.uri().path()) {
+            Ok(endpoint) => match &endpoint.handler {
+                Some(handler) => match handler::call(&**handler, request, endpoint.body_max).await {
+                    Ok(response) => return response.map(Either::Right),
                     Err(problem) => Err(problem),
                 },
                 None => self.take(&endpoint, request).await.inspect_err(|problem| {
-                    if problem.is_for_want_of_room() {
+                    if problem.is_lack_of_room() {
                         endpoint.health.refused(|| problem.detail.clone());
                     }
                 }),
             },
-            Err(Missed::Path(detail)) => Err(Problem::new(StatusCode::NOT_FOUND, detail)),
-            Err(Missed::Method(allow)) if request.method() == Method::OPTIONS => Ok(options(&allow)),
-            Err(Missed::Method(allow)) => {
-                Err(Problem::method(&allow, format!("{} is not taken here; send {allow}", request.method())))
-            }
+            Err(RouteMiss::Path(detail)) => Err(Problem::new(StatusCode::NOT_FOUND, detail)),
+            Err(RouteMiss::Method(allow)) if request.method() == Method::OPTIONS => Ok(options(&allow)),
+            Err(RouteMiss::Method(allow)) => Err(Problem::method(
+                &allow,
+                format!("the method {} is not allowed here; use {allow}", request.method()),
+            )),
         };
-        answer.unwrap_or_else(Problem::response).map(Either::Left)
+        response.unwrap_or_else(Problem::response).map(Either::Left)
     }
 
-    /// Hands the events of a request to the bus, and says what became of them.
+    /// Submits the events of a request to the bus, and builds the response.
     async fn take<B>(&self, endpoint: &Endpoint, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -208,7 +209,7 @@ impl Http {
         Ok(receipt(&ids, &accepted))
     }
 
-    /// The events of a request, and its part of the memory for bodies: kept until the events are committed.
+    /// Reads the events of a request. The returned memory permit must be held until the events are committed.
     async fn events<B>(
         &self,
         endpoint: &Endpoint,
@@ -232,18 +233,18 @@ impl Http {
     }
 }
 
-/// What became of the events of a request, in their order.
+/// The response body: the result of each event, in request order.
 #[derive(serde::Serialize)]
 struct Receipt<'a> {
-    /// Stored now.
+    /// Events stored by this request.
     accepted: usize,
-    /// Stored before.
+    /// Events that were stored earlier.
     duplicates: usize,
-    events: Vec<ReceiptLine<'a>>,
+    events: Vec<EventReceipt<'a>>,
 }
 
 #[derive(serde::Serialize)]
-struct ReceiptLine<'a> {
+struct EventReceipt<'a> {
     id: &'a str,
     seq: Seq,
     duplicate: bool,
@@ -254,8 +255,8 @@ fn receipt(ids: &[String], accepted: &[Accepted]) -> Response<Full<Bytes>> {
         .iter()
         .zip(accepted)
         .map(|(id, accepted)| match *accepted {
-            Accepted::New(seq) => ReceiptLine { id, seq, duplicate: false },
-            Accepted::Duplicate(seq) => ReceiptLine { id, seq, duplicate: true },
+            Accepted::New(seq) => EventReceipt { id, seq, duplicate: false },
+            Accepted::Duplicate(seq) => EventReceipt { id, seq, duplicate: true },
         })
         .collect();
     let duplicates = events.iter().filter(|event| event.duplicate).count();

@@ -1,4 +1,4 @@
-//! Reads request bodies within bounds: each by its source's `max_body`, all together by a budget of memory.
+//! Reads request bodies within bounds: each body by its source's `max_body`, all bodies together by a memory budget.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,35 +14,35 @@ use tokio::time::timeout;
 use super::problem::Problem;
 use crate::listener::BodyError;
 
-/// Memory of all bodies that were read and whose events are not committed yet: 24 bodies of a mebibyte, or ten
-/// thousands of ordinary ones. Slow senders of large bodies fill it, and not the machine.
-const BUDGET: u32 = 24 * 1024 * 1024;
-/// A body that is refused is read on for this much and this long, so that a client that sends before it
-/// listens gets to read why it is refused.
-const DISCARD: (usize, Duration) = (8 * 1024 * 1024, Duration::from_secs(2));
+/// The memory, in bytes, for all bodies whose events are not committed yet: 24 bodies of a mebibyte, or ten thousands
+/// of ordinary ones. Slow senders of large bodies exhaust this budget and not the machine's memory.
+const BUDGET_BYTES: u32 = 24 * 1024 * 1024;
+/// How much of a refused body is still read, in bytes and time. A client that sends its whole body before it reads the
+/// response then sees why the body was refused.
+const DISCARD_MAX: (usize, Duration) = (8 * 1024 * 1024, Duration::from_secs(2));
 
-/// The memory that bodies share; cheap to clone.
+/// The memory budget that all bodies share; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Budget(Arc<Semaphore>);
 
 impl Default for Budget {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(BUDGET as usize)))
+        Self(Arc::new(Semaphore::new(BUDGET_BYTES as usize)))
     }
 }
 
-/// A body that was read, and its part of the budget.
+/// A body and its share of the memory budget.
 pub(super) struct Read {
     pub(super) bytes: Bytes,
-    /// Kept until the events of the body are committed.
+    /// Hold this until the events of the body are committed.
     pub(super) memory: Memory,
 }
 
-/// A part of the budget; an empty body has none.
+/// A share of the memory budget; `None` for an empty body.
 pub(super) type Memory = Option<OwnedSemaphorePermit>;
 
 impl Budget {
-    /// Reads a body of at most `max` bytes.
+    /// Reads a body of at most `max` bytes. A larger one is a 413, a full memory budget a 503.
     pub(super) async fn read<B>(&self, headers: &HeaderMap, mut body: B, max: usize) -> Result<Read, Problem>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -61,22 +61,23 @@ impl Budget {
                 discard(&mut body).await;
                 return Err(Problem::too_large(max));
             }
-            // Copied: a small frame would keep the whole read buffer alive that it is a part of.
+            // Copied: a small frame would keep alive the whole read buffer that it points into.
             bytes.extend_from_slice(&data);
             self.charge(&mut memory, bytes.capacity())?;
         }
         Ok(Read { bytes: bytes.freeze(), memory })
     }
 
-    /// Has `memory` cover `bytes`. A body beyond the whole budget needs all of it, rather than never fitting.
+    /// Grows `memory` to cover `bytes`. A body larger than the whole budget takes all of it: otherwise it could never
+    /// be read.
     fn charge(&self, memory: &mut Memory, bytes: usize) -> Result<(), Problem> {
-        let bytes = u32::try_from(bytes).unwrap_or(BUDGET).min(BUDGET);
-        let held = memory.as_ref().map_or(0, |m| u32::try_from(m.num_permits()).unwrap_or(BUDGET));
+        let bytes = u32::try_from(bytes).unwrap_or(BUDGET_BYTES).min(BUDGET_BYTES);
+        let held = memory.as_ref().map_or(0, |m| u32::try_from(m.num_permits()).unwrap_or(BUDGET_BYTES));
         if bytes <= held {
             return Ok(());
         }
         let more = self.0.clone().try_acquire_many_owned(bytes - held).map_err(|_| {
-            Problem::later(Duration::from_secs(1), "the requests under way fill the memory for bodies; come back later")
+            Problem::later(Duration::from_secs(1), "the memory for request bodies is full; retry later")
         })?;
         match memory {
             Some(memory) => memory.merge(more),
@@ -86,21 +87,21 @@ impl Budget {
     }
 }
 
-/// Refuses a body that says beforehand that it is too large.
+/// Refuses a body whose announced length is too large.
 pub(super) async fn announced_too_large<B>(headers: &HeaderMap, body: &mut B, max: usize) -> Problem
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    // With `Expect: 100-continue` the client listens first.
+    // With `Expect: 100-continue` the client waits for the response before it sends the body.
     if !headers.contains_key(header::EXPECT) {
         discard(body).await;
     }
     Problem::too_large(max)
 }
 
-/// Reads on for a moment, and keeps nothing.
+/// Reads and drops a limited part of the rest of the body, see [`DISCARD_MAX`].
 pub(super) async fn discard<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
-    let (mut left, time) = DISCARD;
+    let (mut left, time) = DISCARD_MAX;
     let _ = timeout(time, async {
         while let Some(Ok(frame)) = body.frame().await {
             match frame.data_ref().map_or(0, Bytes::len) {
@@ -120,29 +121,28 @@ fn broken(error: &(dyn Error + 'static)) -> Problem {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use http_body_util::Full;
 
     use super::*;
 
     #[tokio::test]
-    async fn a_body_has_its_bound_and_gives_its_memory_back() {
+    async fn a_body_is_limited_and_returns_its_memory() {
         let budget = Budget::default();
         let headers = HeaderMap::new();
         let read = budget.read(&headers, Full::from("12345"), 5).await.unwrap();
         assert_eq!(read.bytes, "12345");
-        assert!(budget.0.available_permits() < BUDGET as usize);
+        assert!(budget.0.available_permits() < BUDGET_BYTES as usize);
         drop(read);
-        assert_eq!(budget.0.available_permits(), BUDGET as usize);
+        assert_eq!(budget.0.available_permits(), BUDGET_BYTES as usize);
         assert_eq!(budget.read(&headers, Full::from("123456"), 5).await.err().unwrap().status, 413);
     }
 
     #[tokio::test]
-    async fn bodies_beyond_the_budget_are_refused_until_there_is_room() {
+    async fn bodies_beyond_the_memory_budget_are_refused_until_memory_is_free() {
         let budget = Budget::default();
         let headers = HeaderMap::new();
-        let held = budget.0.clone().try_acquire_many_owned(BUDGET - 2).unwrap();
+        let held = budget.0.clone().try_acquire_many_owned(BUDGET_BYTES - 2).unwrap();
         assert_eq!(budget.read(&headers, Full::from("12345"), 5).await.err().unwrap().status, 503);
         drop(held);
         assert!(budget.read(&headers, Full::from("12345"), 5).await.is_ok());

@@ -1,5 +1,5 @@
-//! What a request carries: CloudEvents in one of their three modes (HTTP protocol binding 1.0, section 3), or a raw
-//! body that becomes one event of the source's type.
+//! Reads events from a request: CloudEvents in one of the three modes (HTTP protocol binding 1.0, section 3), or a raw
+//! body, which becomes one event of the source's type.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode, header};
@@ -10,26 +10,25 @@ use crate::clock::{UnixMs, rfc3339};
 use crate::event::{Data, Event};
 use crate::telemetry::Traceparent;
 
-/// The most events of one batch: they are one commit, which others wait for.
+/// The most events in one batch. A batch is one commit, and other writes wait for it.
 pub(super) const BATCH_MAX: usize = 1_000;
 /// The longest `Idempotency-Key`, in bytes.
-const KEY_MAX: usize = 256;
+const IDEMPOTENCY_KEY_MAX: usize = 256;
 
-/// The longest `tracestate` that is carried on, in bytes: as much as everybody has to (W3C Trace Context, 3.3.1.5).
+/// The longest `tracestate` that is passed on, in bytes: the length that every implementation must support (W3C Trace
+/// Context, 3.3.1.5).
 const TRACESTATE_MAX: usize = 512;
 
-/// What a raw body becomes.
+/// The attributes of events made from raw bodies.
 pub(super) struct Raw<'a> {
-    /// The type of the event; `None`: only CloudEvents are taken.
+    /// The event type; with `None` only CloudEvents are accepted.
     pub(super) type_: Option<&'a str>,
-    /// Its source.
     pub(super) source: &'a str,
-    /// Its time.
     pub(super) now_ms: UnixMs,
 }
 
-/// The form that the events of a request are in, as its headers say. Cheap, so that a body that would be refused
-/// anyway is not read.
+/// The mode in which a request carries events, by its headers. Determined before the body is read, so that a body that
+/// would be refused anyway is not read.
 pub(super) enum Mode {
     Structured,
     Batch,
@@ -46,11 +45,11 @@ impl Mode {
         if let Some(coding) = headers.get(header::CONTENT_ENCODING)
             && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
         {
-            return unsupported("Content-Encoding is not supported; send the body as it is".into());
+            return unsupported("Content-Encoding is not supported; send the body uncompressed".into());
         }
         if essence.starts_with("application/cloudevents") {
             if !is_utf8(parameters) {
-                return unsupported(format!("`{content_type}`: JSON is UTF-8; leave the charset out"));
+                return unsupported(format!("`{content_type}`: JSON is always UTF-8; remove the charset"));
             }
             return match essence.as_str() {
                 "application/cloudevents+json" => Ok(Self::Structured),
@@ -68,17 +67,17 @@ impl Mode {
         }
         if headers.keys().any(|name| name.as_str().starts_with("ce-")) {
             return Err(Problem::malformed(
-                "`specversion` is missing; an event in binary mode has `ce-specversion: 1.0`",
+                "`specversion` is missing; send the header `ce-specversion: 1.0` for an event in binary mode",
             ));
         }
         unsupported(
-            "this source declares no `type` for raw bodies and takes only CloudEvents: send application/cloudevents+json, \
+            "this source declares no `type` for raw bodies and accepts only CloudEvents: send application/cloudevents+json, \
              application/cloudevents-batch+json, or ce- headers with ce-specversion: 1.0"
                 .into(),
         )
     }
 
-    /// Reads the events of a request.
+    /// Reads the events of a request. A mistake in one event refuses the whole request.
     pub(super) fn read(&self, headers: &HeaderMap, body: Bytes, raw: &Raw<'_>) -> Result<Vec<Event>, Problem> {
         let mut events = match self {
             Self::Structured => vec![structured(&body).map_err(Problem::malformed)?],
@@ -87,7 +86,7 @@ impl Mode {
             Self::Raw => vec![raw_event(headers, body, raw).map_err(Problem::malformed)?],
         };
         for event in &mut events {
-            adopt_trace(event, headers);
+            copy_trace_context(event, headers);
         }
         Ok(events)
     }
@@ -100,7 +99,8 @@ fn structured(json: &[u8]) -> Result<Event, String> {
         specversion: Option<&'a RawValue>,
     }
     let event = Event::from_json(json, |_| {}).map_err(|e| e.to_string())?;
-    // The bus fills it in for functions; from outside it says that the sender means CloudEvents 1.0.
+    // For functions the bus fills in `specversion`. An outside sender must state it, to show that it means CloudEvents
+    // 1.0.
     let version: Version<'_> = serde_json::from_slice(json).map_err(|e| e.to_string())?;
     if version.specversion.is_none() {
         return Err("`specversion` is missing; write \"specversion\": \"1.0\"".into());
@@ -126,7 +126,7 @@ fn binary(headers: &HeaderMap, body: Bytes) -> Result<Event, String> {
     for name in headers.keys() {
         let Some(attribute) = name.as_str().strip_prefix("ce-") else { continue };
         if attribute == "datacontenttype" {
-            return Err("`ce-datacontenttype`: in binary mode this attribute is the Content-Type header".into());
+            return Err("`ce-datacontenttype`: in binary mode this attribute is sent as the Content-Type header".into());
         }
         if let Some(value) = single(headers, name)? {
             let value = decode(value).map_err(|e| format!("`{name}`: {e}"))?;
@@ -134,11 +134,12 @@ fn binary(headers: &HeaderMap, body: Bytes) -> Result<Event, String> {
         }
     }
     (event.data, event.datacontenttype) = payload(headers, body)?;
-    event.check().map_err(|e| format!("{e}; in binary mode an attribute is a header, such as ce-id"))?;
+    event.check().map_err(|e| format!("{e}; in binary mode each attribute is a header, such as ce-id"))?;
     Ok(event)
 }
 
-/// The query of the request is left out on purpose: tokens travel there, and events are kept.
+/// Makes an event of a raw body. The event does not contain the query string, on purpose: queries often contain tokens,
+/// and events are stored.
 fn raw_event(headers: &HeaderMap, body: Bytes, raw: &Raw<'_>) -> Result<Event, String> {
     let id = match idempotency_key(headers)? {
         Some(key) => key,
@@ -156,7 +157,8 @@ fn raw_event(headers: &HeaderMap, body: Bytes, raw: &Raw<'_>) -> Result<Event, S
     })
 }
 
-/// The body as data, with its media type. Without one it is JSON if it reads as JSON, and bytes otherwise.
+/// Returns the body as event data, with its media type. Without a `Content-Type` the body is JSON when it parses as
+/// JSON, and bytes otherwise.
 fn payload(headers: &HeaderMap, body: Bytes) -> Result<(Data, Option<String>), String> {
     const BYTES: &str = "application/octet-stream";
     match content_type(headers).map_err(|problem| problem.detail)? {
@@ -172,7 +174,7 @@ fn payload(headers: &HeaderMap, body: Bytes) -> Result<(Data, Option<String>), S
     }
 }
 
-/// The `Content-Type`, checked for the form `type/subtype`.
+/// The `Content-Type`, checked to have the form `type/subtype`.
 fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = single(headers, &header::CONTENT_TYPE).map_err(Problem::malformed)? else { return Ok(None) };
     let well_formed = |value: &&str| {
@@ -183,10 +185,10 @@ fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         .ok()
         .filter(well_formed)
         .map(Some)
-        .ok_or_else(|| Problem::malformed("Content-Type is no media type; write one such as application/json"))
+        .ok_or_else(|| Problem::malformed("Content-Type is not a media type; write one such as application/json"))
 }
 
-/// RFC 9110, section 5.6.2.
+/// Whether `text` is a token (RFC 9110, section 5.6.2).
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
@@ -197,17 +199,17 @@ fn is_utf8(parameters: &str) -> bool {
     })
 }
 
-/// The value of a header that may come once.
+/// The value of a header; an error when the header is repeated.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, String> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
-        (_, Some(_)) => Err(format!("`{name}` comes more than once")),
+        (_, Some(_)) => Err(format!("`{name}` is sent more than once")),
         (value, None) => Ok(value.map(http::HeaderValue::as_bytes)),
     }
 }
 
-/// A header's value as an attribute: double quotes and their escapes taken away, then percent-decoded once
-/// (HTTP protocol binding, section 3.1.3.2).
+/// Decodes a header value to an attribute: removes double quotes and their escapes, then percent-decodes once (HTTP
+/// protocol binding, section 3.1.3.2).
 fn decode(value: &[u8]) -> Result<String, String> {
     let unquoted = match value {
         [b'"', inner @ .., b'"'] => unescape(inner),
@@ -223,7 +225,7 @@ fn decode(value: &[u8]) -> Result<String, String> {
         }
         let hex = after.get(..2).filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
         let decoded = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        bytes.push(decoded.ok_or("a % that two hexadecimal digits do not follow; write %25 for the sign itself")?);
+        bytes.push(decoded.ok_or("a % must be followed by two hexadecimal digits; write %25 for a literal %")?);
         rest = after.get(2..).unwrap_or_default();
     }
     String::from_utf8(bytes).map_err(|_| "not UTF-8 after percent-decoding".into())
@@ -238,33 +240,33 @@ fn unescape(quoted: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The sender's name for its request, which a repeated one has too. Quotes belong to the header, not to the key.
+/// The sender's id of its request; a repeated request has the same id. Surrounding quotes are not part of the key.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, String> {
     let Some(value) = single(headers, &HeaderName::from_static("idempotency-key"))? else { return Ok(None) };
     let key = match value {
         [b'"', inner @ .., b'"'] => unescape(inner),
         _ => value.to_vec(),
     };
-    if !(1..=KEY_MAX).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic) {
-        return Err(format!("Idempotency-Key must have 1 to {KEY_MAX} visible ASCII characters"));
+    if !(1..=IDEMPOTENCY_KEY_MAX).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic) {
+        return Err(format!("Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_MAX} visible ASCII characters"));
     }
     Ok(String::from_utf8(key).ok())
 }
 
-/// Has an event without a valid trace context of its own carry on that of its request (W3C Trace Context, section 3).
-fn adopt_trace(event: &mut Event, headers: &HeaderMap) {
+/// Copies the trace context of the request to an event that has no valid one of its own (W3C Trace Context, section 3).
+fn copy_trace_context(event: &mut Event, headers: &HeaderMap) {
     const PARENT: HeaderName = HeaderName::from_static("traceparent");
     const STATE: HeaderName = HeaderName::from_static("tracestate");
     if event.extensions.get(PARENT.as_str()).is_some_and(|own| Traceparent::parse(own).is_some()) {
         return;
     }
-    // A context that is malformed is as good as none (section 4.3).
+    // A malformed context is ignored (section 4.3).
     let Ok(Some(parent)) = single(headers, &PARENT) else { return };
     let Some(parent) = std::str::from_utf8(parent).ok().filter(|parent| Traceparent::parse(parent).is_some()) else {
         return;
     };
     event.extensions.insert(PARENT.to_string(), parent.to_owned());
-    // Its list may be spread over several headers (section 3.3.1).
+    // The list may be spread over several headers (section 3.3.1).
     let states: Option<Vec<&str>> = headers.get_all(&STATE).iter().map(|value| value.to_str().ok()).collect();
     match states.unwrap_or_default().join(",") {
         state if state.is_empty() || state.len() > TRACESTATE_MAX => event.extensions.remove(STATE.as_str()),

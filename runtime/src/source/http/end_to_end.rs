@@ -1,5 +1,4 @@
-//! Requests through the real listener to a bus over the memory store.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! Tests that send requests through the real listener to a bus over the memory store.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -26,7 +25,7 @@ fn endpoint(path: &str) -> Endpoint {
         body_max: 1_000,
         uri: "/shop/checkout".into(),
         target: Target::Matching,
-        answerer: None,
+        handler: None,
         health: Health::default(),
     }
 }
@@ -39,20 +38,20 @@ fn http(limits: bus::Limits) -> (Http, Arc<MemoryStore>) {
     (Http::new(bus, clock, routes), store)
 }
 
-/// Answers by what the query asks for.
+/// A handler whose query string selects the result.
 #[derive(Debug)]
-struct Oracle;
+struct QueryHandler;
 
-impl Answerer for Oracle {
-    fn answer(&self, request: Request<Payload>) -> BoxFuture<'_, Result<Response<Payload>, Unanswered>> {
+impl RequestHandler for QueryHandler {
+    fn handle(&self, request: Request<Payload>) -> BoxFuture<'_, Result<Response<Payload>, HandlerError>> {
         async move {
             match request.uri().query() {
-                Some("busy") => Err(Unanswered::Busy),
-                Some("late") => Err(Unanswered::Late(Duration::from_secs(2))),
-                Some("failed") => Err(Unanswered::Failed),
+                Some("busy") => Err(HandlerError::Busy),
+                Some("late") => Err(HandlerError::Late(Duration::from_secs(2))),
+                Some("failed") => Err(HandlerError::Failed),
                 _ => match request.into_body().collect().await {
                     Ok(body) => Ok(Response::new(Full::from(body.to_bytes()).map_err(|e| match e {}).boxed_unsync())),
-                    Err(_) => Err(Unanswered::Failed),
+                    Err(_) => Err(HandlerError::Failed),
                 },
             }
         }
@@ -61,21 +60,21 @@ impl Answerer for Oracle {
 }
 
 #[tokio::test]
-async fn an_endpoint_with_an_answerer_is_answered_by_it_and_stores_nothing() {
+async fn an_endpoint_with_a_handler_returns_its_response_and_stores_nothing() {
     let (http, store) = http(bus::Limits::default());
-    let endpoint = Endpoint { answerer: Some(Arc::new(Oracle)), body_max: 10, ..endpoint("/ask") };
+    let endpoint = Endpoint { handler: Some(Arc::new(QueryHandler)), body_max: 10, ..endpoint("/send") };
     http.set_routes(Routes::new([endpoint]).unwrap());
-    let post = |query: &str| post(&format!("/ask?{query}")).header("host", "a");
-    let reply = ask(&http, post(""), "1234567890").await;
+    let post = |query: &str| post(&format!("/send?{query}")).header("host", "a");
+    let reply = send(&http, post(""), "1234567890").await;
     assert_eq!((reply.status, reply.json), (200, json!(1_234_567_890)));
     for (request, body, status, words) in [
         (post("busy"), "", 503, "`concurrency`"),
         (post("late"), "", 504, "`timeout` of 2s"),
         (post("failed"), "", 502, "`evoke logs`"),
         (post(""), "12345678901", 413, "10 bytes"),
-        (Request::post("/ask"), "", 400, "`Host`"),
+        (Request::post("/send"), "", 400, "`Host`"),
     ] {
-        let reply = ask(&http, request, body).await;
+        let reply = send(&http, request, body).await;
         let detail = reply.json["detail"].as_str().unwrap();
         assert!(reply.status == status && detail.contains(words), "{} {detail}", reply.status);
     }
@@ -88,9 +87,9 @@ struct Reply {
     json: Value,
 }
 
-async fn ask(http: &Http, request: http::request::Builder, body: &str) -> Reply {
+async fn send(http: &Http, request: http::request::Builder, body: &str) -> Reply {
     let request = request.body(Full::from(body.to_owned())).unwrap();
-    let (head, body) = http.answer(request).await.into_parts();
+    let (head, body) = http.handle(request).await.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
     let json = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
     Reply { status: head.status.as_u16(), headers: head.headers, json }
@@ -101,9 +100,9 @@ fn post(path: &str) -> http::request::Builder {
 }
 
 #[tokio::test]
-async fn an_accepted_event_is_in_the_store_when_the_answer_comes() {
+async fn an_accepted_event_is_stored_before_the_response() {
     let (http, store) = http(bus::Limits::default());
-    let reply = ask(&http, post("/checkout").header("content-type", "application/json"), r#"{"total":5}"#).await;
+    let reply = send(&http, post("/checkout").header("content-type", "application/json"), r#"{"total":5}"#).await;
     assert_eq!((reply.status, reply.headers[CONTENT_TYPE].as_bytes()), (202, &b"application/json"[..]));
     let stored = store.event(1).await.unwrap().unwrap();
     let event = json!({ "id": stored.event.id, "seq": 1, "duplicate": false });
@@ -112,26 +111,26 @@ async fn an_accepted_event_is_in_the_store_when_the_answer_comes() {
 }
 
 #[tokio::test]
-async fn a_repeated_request_is_answered_as_a_duplicate() {
+async fn a_repeated_request_is_reported_as_a_duplicate() {
     let (http, store) = http(bus::Limits::default());
     let request = || post("/checkout").header("idempotency-key", "order-17");
-    assert_eq!(ask(&http, request(), "1").await.json["events"][0]["duplicate"], false);
-    let reply = ask(&http, request(), "1").await;
+    assert_eq!(send(&http, request(), "1").await.json["events"][0]["duplicate"], false);
+    let reply = send(&http, request(), "1").await;
     let event = json!({ "id": "order-17", "seq": 1, "duplicate": true });
     assert_eq!((reply.status, reply.json), (200, json!({ "accepted": 0, "duplicates": 1, "events": [event] })));
     assert_eq!(store.totals().await.unwrap().events, 1);
 }
 
 #[tokio::test]
-async fn a_batch_that_is_known_in_part_says_which_part() {
+async fn a_batch_with_some_duplicates_reports_which_events_are_duplicates() {
     let (http, store) = http(bus::Limits::default());
     let batch = || post("/events").header("content-type", "application/cloudevents-batch+json");
     let event = |id: &str| format!(r#"{{"specversion":"1.0","id":"{id}","source":"/a","type":"t"}}"#);
-    ask(&http, batch(), &format!("[{}]", event("1"))).await;
-    let reply = ask(&http, batch(), &format!("[{},{}]", event("1"), event("2"))).await;
+    send(&http, batch(), &format!("[{}]", event("1"))).await;
+    let reply = send(&http, batch(), &format!("[{},{}]", event("1"), event("2"))).await;
     let events = json!([{ "id": "1", "seq": 1, "duplicate": true }, { "id": "2", "seq": 2, "duplicate": false }]);
     assert_eq!((reply.status, reply.json), (202, json!({ "accepted": 1, "duplicates": 1, "events": events })));
-    let reply = ask(&http, batch(), &format!("[{},{}]", event("1"), event("2"))).await;
+    let reply = send(&http, batch(), &format!("[{},{}]", event("1"), event("2"))).await;
     assert_eq!((reply.status, &reply.json["duplicates"]), (200, &json!(2)));
     assert_eq!(store.totals().await.unwrap().events, 2);
 }
@@ -144,44 +143,44 @@ async fn a_batch_with_one_bad_event_stores_nothing() {
         format!(r#"{{"specversion":"1.0","id":"{id}","source":"/a","type":"t","data":"{data}"}}"#)
     };
     let (small, large) = (event("1", "x"), event("2", &"x".repeat(200)));
-    let reply = ask(&http, batch(), &format!("[{small},{large}]")).await;
+    let reply = send(&http, batch(), &format!("[{small},{large}]")).await;
     assert_eq!(reply.status, 413);
     assert!(reply.json["detail"].as_str().unwrap().starts_with("event 1 has "), "{}", reply.json);
-    assert_eq!(ask(&http, batch(), &format!("[{small},{{}}]")).await.status, 400);
+    assert_eq!(send(&http, batch(), &format!("[{small},{{}}]")).await.status, 400);
     assert_eq!(store.totals().await.unwrap().events, 0);
-    assert_eq!(ask(&http, batch(), "[]").await.json, json!({ "accepted": 0, "duplicates": 0, "events": [] }));
+    assert_eq!(send(&http, batch(), "[]").await.json, json!({ "accepted": 0, "duplicates": 0, "events": [] }));
 }
 
 #[tokio::test]
-async fn paths_and_methods_that_no_source_has_are_refused_with_a_hint() {
+async fn unknown_paths_and_methods_are_refused_with_a_hint() {
     let (http, _) = http(bus::Limits::default());
-    let reply = ask(&http, post("/checkout/"), "1").await;
+    let reply = send(&http, post("/checkout/"), "1").await;
     assert_eq!((reply.status, reply.headers[CONTENT_TYPE].as_bytes()), (404, &b"application/problem+json"[..]));
     assert_eq!(
         reply.json,
         json!({ "type": "about:blank", "title": "Not Found", "status": 404,
-            "detail": "no source has the path `/checkout/`, but one has `/checkout`; paths are compared exactly" })
+            "detail": "no source has the path `/checkout/`, but a source has `/checkout`; paths must match exactly" })
     );
     for method in [Method::GET, Method::HEAD, Method::PUT, Method::TRACE] {
-        let reply = ask(&http, Request::builder().method(method).uri("/checkout"), "").await;
+        let reply = send(&http, Request::builder().method(method).uri("/checkout"), "").await;
         assert_eq!((reply.status, reply.headers[ALLOW].as_bytes()), (405, &b"POST, OPTIONS"[..]));
     }
-    let reply = ask(&http, Request::builder().method(Method::OPTIONS).uri("/checkout"), "").await;
+    let reply = send(&http, Request::builder().method(Method::OPTIONS).uri("/checkout"), "").await;
     assert_eq!((reply.status, reply.headers[ALLOW].as_bytes()), (204, &b"POST, OPTIONS"[..]));
 }
 
 #[tokio::test]
-async fn overload_is_refused_before_the_commit_with_a_time_to_come_back() {
+async fn overload_is_refused_before_the_commit_with_retry_after() {
     let (http, store) =
         http(bus::Limits { backlog_max: bus::Amount { deliveries: 1, bytes: 1 }, ..bus::Limits::default() });
     store.set_pending(1);
-    let reply = ask(&http, post("/checkout"), "1").await;
+    let reply = send(&http, post("/checkout"), "1").await;
     assert_eq!((reply.status, reply.headers["retry-after"].as_bytes()), (503, &b"5"[..]));
     assert_eq!(store.totals().await.unwrap().events, 0);
 }
 
 #[tokio::test]
-async fn what_the_store_says_is_answered_by_what_the_client_can_do() {
+async fn each_store_error_maps_to_a_status_that_the_client_can_act_on() {
     for (error, status, retry_after, detail) in [
         (StoreError::Full, 503, true, "no room left"),
         (StoreError::Closed, 503, true, "closed"),
@@ -195,26 +194,26 @@ async fn what_the_store_says_is_answered_by_what_the_client_can_do() {
 }
 
 #[tokio::test]
-async fn routes_are_swapped_while_requests_come_in() {
+async fn routes_are_replaced_while_requests_arrive() {
     let (http, _) = http(bus::Limits::default());
     http.set_routes(Routes::new([endpoint("/new")]).unwrap());
-    assert_eq!(ask(&http, post("/checkout"), "1").await.status, 404);
-    assert_eq!(ask(&http, post("/new"), "1").await.status, 202);
+    assert_eq!(send(&http, post("/checkout"), "1").await.status, 404);
+    assert_eq!(send(&http, post("/new"), "1").await.status, 202);
 }
 
 #[test]
-fn two_sources_cannot_take_the_same_requests() {
+fn two_sources_cannot_share_a_path_and_a_method() {
     let get = Endpoint { methods: vec![Method::GET], uri: "/shop/get".into(), ..endpoint("/checkout") };
     let other = Endpoint { uri: "/other/checkout".into(), ..endpoint("/checkout") };
     assert!(Routes::new([endpoint("/checkout"), get.clone()]).is_ok());
     let conflict = Routes::new([get, endpoint("/checkout"), other]).unwrap_err();
     assert_eq!(
         conflict.to_string(),
-        "POST /checkout belongs to /shop/checkout and cannot be taken by /other/checkout: give one of them another path"
+        "POST /checkout is declared by both /shop/checkout and /other/checkout: give one of them another path"
     );
 }
 
-/// Sends `request` to a listener of its own, and reads the answer until the connection is closed.
+/// Sends `request` to a new listener, and reads the response until the connection is closed.
 async fn over_tcp(request: &[u8], limits: Limits) -> String {
     let (http, _) = http(bus::Limits::default());
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
@@ -222,39 +221,39 @@ async fn over_tcp(request: &[u8], limits: Limits) -> String {
     let stop = CancellationToken::new();
     let served = tokio::spawn(http.serve(listener, limits, stop.clone()));
     peer.write_all(request).await.unwrap();
-    let mut answer = Vec::new();
-    peer.read_to_end(&mut answer).await.unwrap();
+    let mut response = Vec::new();
+    peer.read_to_end(&mut response).await.unwrap();
     stop.cancel();
     assert_eq!(served.await.unwrap(), 0);
-    String::from_utf8(answer).unwrap()
+    String::from_utf8(response).unwrap()
 }
 
 #[tokio::test]
-async fn bodies_over_a_connection_have_their_bounds() {
+async fn bodies_over_a_connection_are_limited_in_size_and_time() {
     let head = "POST /checkout HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
     let sized = format!("{head}Content-Length: 1001\r\n\r\n{}", "x".repeat(1_001));
     let chunk = format!("1f4\r\n{}\r\n", "x".repeat(500));
     let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n{}1\r\nx\r\n0\r\n\r\n", chunk.repeat(2));
     let listening = format!("{head}Expect: 100-continue\r\nContent-Length: 1001\r\n\r\n");
     for request in [sized, chunked, listening] {
-        let answer = over_tcp(request.as_bytes(), Limits::default()).await;
-        assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("the 1000 bytes"), "{request}: {answer}");
+        let response = over_tcp(request.as_bytes(), Limits::default()).await;
+        assert!(response.starts_with("HTTP/1.1 413 ") && response.contains("the 1000 bytes"), "{request}: {response}");
     }
     let fits = format!("{head}Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", chunk.repeat(2));
     assert!(over_tcp(fits.as_bytes(), Limits::default()).await.starts_with("HTTP/1.1 202 "));
     let slow = Limits { body_idle: Duration::from_millis(50), ..Limits::default() };
-    let answer = over_tcp(format!("{head}Content-Length: 9\r\n\r\n1").as_bytes(), slow).await;
-    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("application/problem+json"), "{answer}");
+    let response = over_tcp(format!("{head}Content-Length: 9\r\n\r\n1").as_bytes(), slow).await;
+    assert!(response.starts_with("HTTP/1.1 408 ") && response.contains("application/problem+json"), "{response}");
 }
 
 #[tokio::test]
-async fn many_clients_at_once_are_each_answered_with_their_own_event() {
+async fn concurrent_clients_each_get_the_receipt_of_their_own_event() {
     let (http, store) = http(bus::Limits::default());
     let seqs = AtomicI64::new(0);
     let clients = (0..200).map(|n| {
         let (http, seqs) = (http.clone(), &seqs);
         async move {
-            let reply = ask(&http, post("/checkout").header("idempotency-key", format!("{n}")), &n.to_string()).await;
+            let reply = send(&http, post("/checkout").header("idempotency-key", format!("{n}")), &n.to_string()).await;
             assert_eq!(reply.json["events"][0]["id"], n.to_string());
             seqs.fetch_add(reply.json["events"][0]["seq"].as_i64().unwrap(), Ordering::Relaxed);
         }

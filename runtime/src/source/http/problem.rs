@@ -1,4 +1,4 @@
-//! Refusals as RFC 9457 has them: what is wrong and what would be right.
+//! Refusals in the form of RFC 9457: what is wrong and what would be right.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::bus::Refused;
 use crate::store::StoreError;
 use crate::telemetry::Refusal;
 
-/// How long to stay away while the disk is full or the process stops, in seconds.
+/// The `Retry-After` while the disk is full or the process stops, in seconds.
 const RETRY_AFTER_S: u64 = 10;
 
-/// A refusal: `application/problem+json` of type `about:blank`, whose title is the phrase of its status.
+/// A refusal: `application/problem+json` of type `about:blank`, titled with the reason phrase of its status.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
@@ -27,36 +27,36 @@ impl Problem {
         Self { status, detail: detail.into(), header: None }
     }
 
-    /// 400: the request is not what it claims to be.
+    /// 400: the request does not have the form that it claims.
     pub(super) fn malformed(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
-    /// 405: the path exists and takes other methods.
+    /// 405: the path exists, with other methods (`allow`).
     pub(super) fn method(allow: &str, detail: impl Into<String>) -> Self {
         let header = HeaderValue::from_str(allow).ok().map(|value| (ALLOW, value));
         Self { header, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
     }
 
-    /// 408: the body did not come in time.
+    /// 408: the body did not arrive in time.
     pub(super) fn slow() -> Self {
         let detail = "the body did not arrive in time; send it without long pauses";
         Self::new(StatusCode::REQUEST_TIMEOUT, detail)
     }
 
-    /// 413: the body is larger than its source takes.
+    /// 413: the body is larger than the source accepts.
     pub(super) fn too_large(max: usize) -> Self {
-        let detail = format!("the body is larger than the {max} bytes that this source takes (`max_body`)");
+        let detail = format!("the body is larger than the {max} bytes that this source accepts (`max_body`)");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     }
 
-    /// 503: come back later.
+    /// 503 with `Retry-After`, rounded down to seconds, at least 1.
     pub(super) fn later(after: Duration, detail: impl Into<String>) -> Self {
         let seconds = after.as_secs().max(1);
         Self { header: Some((RETRY_AFTER, seconds.into())), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
-    /// What a refusal of this status is counted as.
+    /// The label under which the metrics count a refusal with this status.
     pub(super) fn reason(&self) -> Refusal {
         match self.status {
             StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge,
@@ -66,8 +66,8 @@ impl Problem {
         }
     }
 
-    /// Whether the same would be taken at another time.
-    pub(super) fn is_for_want_of_room(&self) -> bool {
+    /// Whether the same request could succeed later, when there is room.
+    pub(super) fn is_lack_of_room(&self) -> bool {
         matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
     }
 
@@ -86,7 +86,7 @@ impl Problem {
     }
 }
 
-/// The members in the order of RFC 9457, section 3.1.
+/// The members, in the order of RFC 9457, section 3.1.
 #[derive(serde::Serialize)]
 struct Body<'a> {
     #[serde(rename = "type")]
@@ -96,7 +96,7 @@ struct Body<'a> {
     detail: &'a str,
 }
 
-/// A body of JSON text; plain structs always serialise.
+/// Serialises `value` as a body; plain structs never fail to serialise.
 pub(super) fn json(value: &impl serde::Serialize) -> Full<Bytes> {
     Full::from(serde_json::to_vec(value).unwrap_or_default())
 }
@@ -113,10 +113,10 @@ impl From<Refused> for Problem {
                 Self { status: StatusCode::TOO_MANY_REQUESTS, ..Self::later(retry_after, detail) }
             }
             Refused::Store(StoreError::Full | StoreError::Closed) => Self::later(retry_after, detail),
-            // What exactly failed is for the log and the operator, not for whoever can reach this port.
+            // The exact failure is for the log and the operator, not for every client that reaches this port.
             Refused::Store(StoreError::Failed(_) | StoreError::Damaged(_)) => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "the store failed, and it is not known whether this request was stored: send it again later, with the same ids",
+                "the store failed, and it is not known whether this request was stored: send it again later with the same ids",
             ),
         }
     }
