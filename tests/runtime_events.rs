@@ -229,7 +229,7 @@ fn a_source_is_told_when_it_does_not_work_and_when_it_does_again() {
     assert_eventually!(post() != 202, "nothing is refused");
     assert_eventually!(degraded("lab/in").is_some(), "not told: {}", evoke.log());
     let reason = degraded("lab/in").unwrap()["data"]["reason"].to_string();
-    assert!(reason.contains("refuses what it is sent") && reason.contains("pending"), "{reason}");
+    assert!(reason.contains("refuses requests") && reason.contains("pending"), "{reason}");
 
     std::fs::create_dir(evoke.path("inbox")).unwrap();
     let recovered = || said(&evoke, "evoke.source.recovered");

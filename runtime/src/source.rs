@@ -1,10 +1,11 @@
-//! Where events enter. Each source is one worker that hands what it sees to the bus, and knows nothing else.
+//! Sources: the places where events enter. Each source is one worker that submits its events to the bus, and depends
+//! on nothing else.
 
 pub mod files;
 pub mod http;
 pub mod timer;
 
-mod handover;
+mod submit;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -15,64 +16,66 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Bus, Target};
 use crate::clock::Clock;
 
-/// What every source is given.
+/// The context that every source gets at its start.
 #[derive(Clone)]
 pub struct Context {
-    /// Where its events go.
+    /// The bus that accepts the source's events.
     pub bus: Bus,
-    /// The `source` attribute of its events, `/<app>/<name>`; also the scope of its marks.
+    /// The `source` attribute of the events, `/<app>/<name>`; also the scope of the source's marks.
     pub uri: String,
-    /// Who its events are for.
+    /// The functions that receive the events.
     pub target: Target,
-    /// Where its time comes from.
+    /// The clock to read the time from.
     pub clock: Clock,
-    /// Cancelled when it is to stop; it returns soon after, with nothing half done.
+    /// Stops the source when cancelled: the source returns soon afterwards and leaves no work half done.
     pub stop: CancellationToken,
-    /// How it is doing, for people.
+    /// The health that the source reports and `status` shows.
     pub health: Health,
 }
 
-/// How long a source counts as one that refuses: whoever looks once a second finds it.
-const REFUSING: Duration = Duration::from_secs(2);
+/// How long a refusal keeps a source degraded: two polls of the health monitor, which polls once a second.
+const REFUSAL_SHOWN_FOR: Duration = Duration::from_secs(2);
 
-/// How a source is doing: written by the source, read by `status`.
+/// The health of a source: written by the source, read by `status`.
 #[derive(Debug, Clone, Default)]
-pub struct Health(Arc<RwLock<State>>);
+pub struct Health(Arc<RwLock<Problems>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct Problems {
     trouble: Option<String>,
-    /// Why it refused what it was sent, and when.
+    /// The time and the reason of the last recorded refusal.
     refused: Option<(Instant, String)>,
 }
 
 impl Health {
-    /// It works.
+    /// Marks the source as working.
     pub fn recovered(&self) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).trouble = None;
     }
 
-    /// It does not work fully, for this reason; it keeps trying.
+    /// Marks the source as degraded for this reason, and logs the reason. The source keeps trying.
     pub fn degraded(&self, reason: impl Into<String>) {
         let reason = reason.into();
         tracing::warn!("source degraded: {reason}");
         self.0.write().unwrap_or_else(PoisonError::into_inner).trouble = Some(reason);
     }
 
-    /// It refused what it was sent for this reason, which may be over at once. Many refusals a second cost little.
+    /// Records that the source refused a request, for a reason that may be gone at once. About two refusals a second
+    /// take the write lock, so that a flood of refusals stays cheap.
     pub fn refused(&self, reason: impl FnOnce() -> String) {
         let now = Instant::now();
-        let noted =
-            |state: &State| state.refused.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < REFUSING / 4);
-        if !noted(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
+        let is_recent = |problems: &Problems| {
+            problems.refused.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < REFUSAL_SHOWN_FOR / 4)
+        };
+        if !is_recent(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
             self.0.write().unwrap_or_else(PoisonError::into_inner).refused = Some((now, reason()));
         }
     }
 
-    /// Why it is degraded; `None` when it works.
+    /// Why the source is degraded; `None` when it works.
     pub fn trouble(&self) -> Option<String> {
-        let state = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let refused = state.refused.as_ref().filter(|(at, _)| at.elapsed() < REFUSING);
-        state.trouble.clone().or_else(|| refused.map(|(_, reason)| format!("it refuses what it is sent: {reason}")))
+        let problems = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let refused = problems.refused.as_ref().filter(|(at, _)| at.elapsed() < REFUSAL_SHOWN_FOR);
+        problems.trouble.clone().or_else(|| refused.map(|(_, reason)| format!("the source refuses requests: {reason}")))
     }
 }

@@ -1,4 +1,4 @@
-//! When a timer ticks: instants from a schedule, and which of them are due. No clock is read here.
+//! The instants of a schedule, and which of them are due. This module reads no clock.
 
 use std::collections::VecDeque;
 
@@ -10,16 +10,16 @@ use jiff::tz::TimeZone;
 use crate::clock::UnixMs;
 use crate::manifest::{Missed, Schedule};
 
-/// A schedule, ready to be asked for its instants.
+/// A compiled schedule.
 pub(super) enum Times {
-    /// The instants at which the wall clock of `zone` shows what `cron` says.
+    /// The instants at which the wall clock of `zone` matches `cron`.
     Cron { cron: Box<Cron>, zone: TimeZone },
     /// The multiples of `period_ms` since the Unix epoch.
     Every { period_ms: i64 },
 }
 
 impl Times {
-    /// The instants of `schedule`; an error says what is wrong with it. A checked manifest has none.
+    /// Compiles `schedule`. The error says what is wrong; a checked manifest causes none.
     pub(super) fn new(schedule: &Schedule) -> Result<Self, String> {
         match schedule {
             Schedule::Cron { expr, timezone } => {
@@ -35,7 +35,7 @@ impl Times {
         }
     }
 
-    /// The first instant after `at`; `None` when there is none any more.
+    /// The first instant after `at`; `None` when the schedule has ended.
     pub(super) fn after(&self, at: UnixMs) -> Option<UnixMs> {
         match self {
             Self::Every { period_ms } => at.div_euclid(*period_ms).checked_add(1)?.checked_mul(*period_ms),
@@ -43,7 +43,7 @@ impl Times {
                 let from = Timestamp::from_millisecond(at).ok()?;
                 let found = match cron.find_next_occurrence(&from.to_zoned(zone.clone()), false) {
                     Ok(found) => found,
-                    // croner gives up at a gap that is longer than two hours: go on behind it.
+                    // croner fails at a gap longer than two hours: continue after the gap.
                     Err(_) => {
                         let behind = after_long_gap(zone, from)?.to_zoned(zone.clone());
                         cron.find_next_occurrence(&behind, true).ok()?
@@ -56,8 +56,8 @@ impl Times {
 
     /// The newest `limit` instants in `(after, until]`, in order.
     fn newest(&self, after: UnixMs, until: UnixMs, limit: usize) -> Vec<UnixMs> {
-        // Looks back in widening windows: walking all of a long absence tick by tick would be slow, and walking
-        // backwards would trust that a time zone's gaps look the same from both sides.
+        // Searches backwards in growing windows: visiting every tick of a long downtime would be slow, and iterating
+        // backwards would assume that a time zone's gaps are the same in both directions.
         let mut window_ms: i64 = match self {
             Self::Every { period_ms } => period_ms.saturating_mul(i64::try_from(limit).unwrap_or(i64::MAX)),
             Self::Cron { .. } => 60_000,
@@ -81,8 +81,8 @@ impl Times {
     }
 }
 
-/// The end of the next gap in `zone`'s wall clock that is longer than two hours, such as a date that is left out. Looks
-/// at 64 changes of the clock, which are 32 years or more.
+/// The end of the next gap in `zone`'s wall clock longer than two hours, such as a skipped date. Searches the next 64
+/// clock changes, which cover 32 years or more.
 fn after_long_gap(zone: &TimeZone, from: Timestamp) -> Option<Timestamp> {
     let mut offset_before = zone.to_offset(from).seconds();
     for change in zone.following(from).take(64) {
@@ -98,50 +98,55 @@ fn after_long_gap(zone: &TimeZone, from: Timestamp) -> Option<Timestamp> {
 /// One instant at which the timer ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tick {
-    /// When.
     pub(super) scheduled: UnixMs,
-    /// Whether it is made up for: it came due while nobody was there to see.
+    /// Whether the instant came due while the timer did not run, so that the tick is late.
     pub(super) missed: bool,
 }
 
-/// What is to be done at a moment.
+/// The due ticks of one moment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Due {
-    /// The ticks to hand over, in order.
+    /// The ticks to submit, in order.
     pub(super) ticks: Vec<Tick>,
-    /// With these, every instant up to this one is dealt with.
-    pub(super) seen: UnixMs,
-    /// When to look again: not after `now` when more is due than `ticks` holds.
+    /// Once these ticks are submitted, every instant up to this one is processed.
+    pub(super) processed: UnixMs,
+    /// The next due instant; not after `now` when more ticks are due than `ticks` holds.
     pub(super) next: Option<UnixMs>,
 }
 
-/// What is due at `now` of the instants after `last`, at most `limit` ticks. Of the instants up to `live_since` as
-/// many are due as the policy `missed` makes up for; of the later ones, all.
-pub(super) fn due(times: &Times, last: UnixMs, live_since: UnixMs, now: UnixMs, missed: Missed, limit: usize) -> Due {
-    let absent_until = live_since.min(now);
-    let make_up = match missed {
+/// Returns the ticks due at `now` after `last`, at most `limit`. Of the instants up to `running_since` the policy
+/// `missed` selects the newest ones; of the later instants all are due.
+pub(super) fn due(
+    times: &Times,
+    last: UnixMs,
+    running_since: UnixMs,
+    now: UnixMs,
+    missed: Missed,
+    limit: usize,
+) -> Due {
+    let missed_until = running_since.min(now);
+    let missed_max = match missed {
         Missed::None => 0,
         Missed::Last => 1,
         Missed::All(max) => usize::try_from(max).unwrap_or(usize::MAX),
     };
     let mut ticks = Vec::new();
-    if last < absent_until && make_up > 0 {
-        let made_up = times.newest(last, absent_until, make_up);
-        ticks.extend(made_up.into_iter().map(|scheduled| Tick { scheduled, missed: true }));
+    if last < missed_until && missed_max > 0 {
+        let newest_missed = times.newest(last, missed_until, missed_max);
+        ticks.extend(newest_missed.into_iter().map(|scheduled| Tick { scheduled, missed: true }));
     }
-    let mut next = times.after(last.max(absent_until));
+    let mut next = times.after(last.max(missed_until));
     while let Some(scheduled) = next.filter(|next| *next <= now && ticks.len() <= limit) {
         ticks.push(Tick { scheduled, missed: false });
         next = times.after(scheduled);
     }
     if let Some(cut) = ticks.get(limit).copied() {
         ticks.truncate(limit);
-        let seen = ticks.last().map_or(last, |tick| tick.scheduled);
-        return Due { ticks, seen, next: Some(cut.scheduled) };
+        let processed = ticks.last().map_or(last, |tick| tick.scheduled);
+        return Due { ticks, processed, next: Some(cut.scheduled) };
     }
-    Due { ticks, seen: last.max(now), next }
+    Due { ticks, processed: last.max(now), next }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;

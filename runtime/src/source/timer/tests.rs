@@ -15,12 +15,12 @@ const START: UnixMs = 1_743_249_600_000;
 const HOUR: i64 = 3_600_000;
 const YEAR: i64 = 365 * 24 * HOUR;
 
-struct Desk {
+struct Fixture {
     store: Arc<MemoryStore>,
     bus: Bus,
 }
 
-impl Desk {
+impl Fixture {
     fn new() -> Self {
         let store = Arc::new(MemoryStore::new(Clock::following_tokio(START)));
         Self { bus: Bus::new(store.clone(), Router::default(), Limits::default()), store }
@@ -64,12 +64,12 @@ async fn run_for(config: TimerSource, ctx: Context, span: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ticks_come_on_time_and_say_when_they_were_due() {
-    let desk = Desk::new();
+async fn ticks_are_on_time_and_carry_their_scheduled_instant() {
+    let fixture = Fixture::new();
     let clock = Clock::following_tokio(START);
-    run_for(cron("*/20 * * * * *", Missed::Last), desk.context(clock), Duration::from_millis(61_500)).await;
-    let events = desk.events().await;
-    assert_eq!(desk.ids().await, ["2025-03-29T12:00:20Z", "2025-03-29T12:00:40Z", "2025-03-29T12:01:00Z"]);
+    run_for(cron("*/20 * * * * *", Missed::Last), fixture.context(clock), Duration::from_millis(61_500)).await;
+    let events = fixture.events().await;
+    assert_eq!(fixture.ids().await, ["2025-03-29T12:00:20Z", "2025-03-29T12:00:40Z", "2025-03-29T12:01:00Z"]);
     for (stored, due) in events.iter().zip([START + 20_000, START + 40_000, START + 60_000]) {
         assert!((due..due + 10).contains(&stored.accepted_ms), "accepted {} ms late", stored.accepted_ms - due);
         assert_eq!(stored.event.type_, "evoke.timer.tick");
@@ -84,7 +84,7 @@ async fn ticks_come_on_time_and_say_when_they_were_due() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_makes_up_for_what_the_policy_says() {
+async fn ticks_missed_during_downtime_follow_the_policy() {
     for (missed, expected) in [
         (Missed::None, vec!["2025-03-29T12:01:00Z", "2025-03-29T12:06:00Z"]),
         (Missed::Last, vec!["2025-03-29T12:01:00Z", "2025-03-29T12:05:00Z", "2025-03-29T12:06:00Z"]),
@@ -93,28 +93,28 @@ async fn a_restart_makes_up_for_what_the_policy_says() {
             vec!["2025-03-29T12:01:00Z", "2025-03-29T12:04:00Z", "2025-03-29T12:05:00Z", "2025-03-29T12:06:00Z"],
         ),
     ] {
-        let desk = Desk::new();
+        let fixture = Fixture::new();
         let clock = Clock::following_tokio(START);
         let minutely = || every(Duration::from_secs(60), missed);
-        run_for(minutely(), desk.context(clock.clone()), Duration::from_secs(90)).await;
+        run_for(minutely(), fixture.context(clock.clone()), Duration::from_secs(90)).await;
         tokio::time::sleep(Duration::from_secs(240)).await;
-        run_for(minutely(), desk.context(clock), Duration::from_secs(60)).await;
-        assert_eq!(desk.ids().await, expected, "{missed:?}");
+        run_for(minutely(), fixture.context(clock), Duration::from_secs(60)).await;
+        assert_eq!(fixture.ids().await, expected, "{missed:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_new_schedule_has_missed_nothing() {
-    let desk = Desk::new();
+    let fixture = Fixture::new();
     let clock = Clock::following_tokio(START);
-    run_for(cron("0 3 * * *", Missed::Last), desk.context(clock.clone()), Duration::from_secs(1)).await;
+    run_for(cron("0 3 * * *", Missed::Last), fixture.context(clock.clone()), Duration::from_secs(1)).await;
     tokio::time::sleep(Duration::from_secs(3600 * 24)).await;
-    run_for(cron("0 4 * * *", Missed::Last), desk.context(clock), Duration::from_secs(1)).await;
-    assert_eq!(desk.ids().await, Vec::<String>::new());
+    run_for(cron("0 4 * * *", Missed::Last), fixture.context(clock), Duration::from_secs(1)).await;
+    assert_eq!(fixture.ids().await, Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
-async fn ticks_wait_for_a_bus_that_takes_nothing() {
+async fn ticks_wait_while_the_bus_refuses_events() {
     let store = Arc::new(MemoryStore::new(Clock::following_tokio(START)));
     let bus = Bus::new(
         store.clone(),
@@ -122,47 +122,47 @@ async fn ticks_wait_for_a_bus_that_takes_nothing() {
         Limits { backlog_max: Amount { deliveries: 1, bytes: 1 }, ..Limits::default() },
     );
     store.set_pending(1);
-    let desk = Desk { store, bus };
-    let ctx = desk.context(Clock::following_tokio(START));
+    let fixture = Fixture { store, bus };
+    let ctx = fixture.context(Clock::following_tokio(START));
     let (health, stop) = (ctx.health.clone(), ctx.stop.clone());
     let worker = tokio::spawn(run(every(Duration::from_millis(100), Missed::None), ctx));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(health.trouble().unwrap().contains("1 deliveries are pending"));
-    assert_eq!(desk.ids().await.len(), 0);
-    desk.store.set_pending(0);
+    assert_eq!(fixture.ids().await.len(), 0);
+    fixture.store.set_pending(0);
     tokio::time::sleep(Duration::from_secs(10)).await;
     stop.cancel();
     worker.await.unwrap();
     assert_eq!(health.trouble(), None);
-    assert!(desk.ids().await.len() >= 699, "{}", desk.ids().await.len());
+    assert!(fixture.ids().await.len() >= 699, "{}", fixture.ids().await.len());
 }
 
-/// A timer whose clocks the test moves by hand.
-struct ByHand {
-    desk: Desk,
+/// A timer whose clocks the test sets.
+struct ManualClock {
+    fixture: Fixture,
     ctx: Context,
     timer: Timer,
     wall: UnixMs,
     monotonic: Instant,
 }
 
-impl ByHand {
+impl ManualClock {
     fn new(missed: Missed) -> Self {
-        let desk = Desk::new();
-        let ctx = desk.context(Clock::system());
+        let fixture = Fixture::new();
+        let ctx = fixture.context(Clock::system());
         let config = every(Duration::from_secs(600), missed);
         let times = Times::new(&config.schedule).unwrap();
         let timer = Timer::new(config, times, &BTreeMap::new(), START);
-        let monotonic = timer.looked.1;
-        Self { desk, ctx, timer, wall: START, monotonic }
+        let monotonic = timer.last_check.1;
+        Self { fixture, ctx, timer, wall: START, monotonic }
     }
 
-    /// Lets `minutes` pass in steps of a second, as the worker does.
-    async fn pass(&mut self, minutes: i64) {
+    /// Advances both clocks by `minutes` in steps of a second, as the worker does.
+    async fn advance(&mut self, minutes: i64) {
         for _ in 0..minutes * 60 {
             self.wall += 1_000;
             self.monotonic += Duration::from_secs(1);
-            self.timer.look(self.wall, self.monotonic);
+            self.timer.check_clocks(self.wall, self.monotonic);
             while self.timer.next.is_some_and(|next| next <= self.wall) {
                 assert!(self.timer.tick(&self.ctx, self.wall).await);
             }
@@ -171,54 +171,54 @@ impl ByHand {
 
     async fn times(&self) -> Vec<i64> {
         let at = |id: String| (id.parse::<Timestamp>().unwrap().as_millisecond() - START) / 60_000;
-        self.desk.ids().await.into_iter().map(at).collect()
+        self.fixture.ids().await.into_iter().map(at).collect()
     }
 }
 
 #[tokio::test]
-async fn a_clock_that_jumps_ahead_follows_the_policy() {
+async fn ticks_skipped_by_a_forward_clock_jump_follow_the_policy() {
     for (missed, expected) in [
         (Missed::None, vec![10, 90, 100]),
         (Missed::Last, vec![10, 80, 90, 100]),
         (Missed::All(3), vec![10, 60, 70, 80, 90, 100]),
     ] {
-        let mut hand = ByHand::new(missed);
-        hand.pass(19).await;
-        hand.wall += HOUR + 2 * 60_000;
-        hand.pass(20).await;
-        assert_eq!(hand.times().await, expected, "{missed:?}");
+        let mut manual = ManualClock::new(missed);
+        manual.advance(19).await;
+        manual.wall += HOUR + 2 * 60_000;
+        manual.advance(20).await;
+        assert_eq!(manual.times().await, expected, "{missed:?}");
     }
 }
 
 #[tokio::test]
-async fn a_clock_that_jumps_back_repeats_no_tick() {
-    let mut hand = ByHand::new(Missed::All(1000));
-    hand.pass(120).await;
-    hand.wall -= HOUR;
-    hand.pass(80).await;
-    assert_eq!(hand.times().await, (1..=14).map(|n| n * 10).collect::<Vec<_>>());
+async fn a_backward_clock_jump_repeats_no_tick() {
+    let mut manual = ManualClock::new(Missed::All(1000));
+    manual.advance(120).await;
+    manual.wall -= HOUR;
+    manual.advance(80).await;
+    assert_eq!(manual.times().await, (1..=14).map(|n| n * 10).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn a_clock_that_was_a_year_ahead_for_a_while_does_not_silence_the_timer() {
-    let mut hand = ByHand::new(Missed::Last);
-    hand.pass(20).await;
-    hand.wall += YEAR;
-    hand.pass(10).await;
-    hand.wall -= YEAR;
-    hand.pass(20).await;
+async fn the_timer_keeps_ticking_after_the_clock_was_a_year_ahead() {
+    let mut manual = ManualClock::new(Missed::Last);
+    manual.advance(20).await;
+    manual.wall += YEAR;
+    manual.advance(10).await;
+    manual.wall -= YEAR;
+    manual.advance(20).await;
     let year = YEAR / 60_000;
-    assert_eq!(hand.times().await, [10, 20, year + 20, year + 30, 40, 50][..].to_vec());
+    assert_eq!(manual.times().await, [10, 20, year + 20, year + 30, 40, 50][..].to_vec());
 }
 
 #[tokio::test]
-async fn a_clock_that_falls_back_by_a_year_repeats_no_tick_that_the_bus_knows() {
-    let mut hand = ByHand::new(Missed::Last);
-    hand.pass(20).await;
-    hand.wall -= YEAR;
-    hand.pass(20).await;
-    hand.wall += YEAR;
-    hand.pass(20).await;
+async fn a_backward_jump_of_a_year_repeats_no_tick_that_the_bus_has_stored() {
+    let mut manual = ManualClock::new(Missed::Last);
+    manual.advance(20).await;
+    manual.wall -= YEAR;
+    manual.advance(20).await;
+    manual.wall += YEAR;
+    manual.advance(20).await;
     let year = YEAR / 60_000;
-    assert_eq!(hand.times().await, [10, 20, 30 - year, 40 - year, 40, 50, 60]);
+    assert_eq!(manual.times().await, [10, 20, 30 - year, 40 - year, 40, 50, 60]);
 }

@@ -8,7 +8,7 @@ fn at(text: &str) -> UnixMs {
     text.parse::<Timestamp>().unwrap().as_millisecond()
 }
 
-/// The instants in `(from, until]` as the zone's wall clock shows them, with the offset in force.
+/// The instants in `(from, until]` in the zone's local time, with the active offset.
 fn ticks(expr: &str, timezone: &str, from: &str, until: &str) -> Vec<String> {
     let times = cron(expr, timezone);
     std::iter::successors(times.after(at(from)), |at| times.after(*at))
@@ -20,7 +20,7 @@ fn ticks(expr: &str, timezone: &str, from: &str, until: &str) -> Vec<String> {
         .collect()
 }
 
-/// Zone, from, until, expression, and what ticks.
+/// Zone, from, until, expression, and the expected ticks.
 type Case = (&'static str, &'static str, &'static str, &'static str, &'static [&'static str]);
 
 fn check(cases: &[Case]) {
@@ -71,7 +71,7 @@ fn one_time_a_day_ticks_once_on_a_day_with_a_gap() {
 }
 
 #[test]
-fn one_time_a_day_ticks_once_on_a_day_that_has_it_twice() {
+fn one_time_a_day_ticks_once_on_a_day_on_which_it_occurs_twice() {
     check(&[
         (
             "America/New_York",
@@ -145,7 +145,7 @@ fn several_times_a_day_follow_the_wall_clock_over_a_gap() {
 }
 
 #[test]
-fn several_times_a_day_follow_the_wall_clock_through_an_hour_that_comes_twice() {
+fn several_times_a_day_follow_the_wall_clock_through_a_repeated_hour() {
     check(&[
         (
             "America/New_York",
@@ -191,7 +191,7 @@ fn several_times_a_day_follow_the_wall_clock_through_an_hour_that_comes_twice() 
 }
 
 #[test]
-fn a_date_that_a_zone_leaves_out_does_not_tick_and_the_next_one_does() {
+fn a_date_that_a_zone_skips_does_not_tick_and_the_next_one_does() {
     check(&[
         (
             "Pacific/Apia",
@@ -212,12 +212,12 @@ fn a_date_that_a_zone_leaves_out_does_not_tick_and_the_next_one_does() {
 }
 
 #[test]
-fn a_schedule_that_is_over_has_no_next_instant() {
+fn a_schedule_that_has_ended_has_no_next_instant() {
     assert_eq!(cron("0 0 12 1 1 * 2020", "UTC").after(at("2021-01-01T00:00:00Z")), None);
 }
 
 #[test]
-fn walking_is_the_same_from_wherever_it_starts() {
+fn iterating_gives_the_same_instants_from_any_start() {
     for (zone, day) in [("Europe/Berlin", "2025-10-25T12:00:00Z"), ("Australia/Lord_Howe", "2025-10-04T03:00:00Z")] {
         let times = cron("*/20 * * * *", zone);
         let start = at(day);
@@ -244,7 +244,7 @@ fn scheduled(due: &Due) -> Vec<(UnixMs, bool)> {
 }
 
 #[test]
-fn an_absence_follows_the_policy() {
+fn ticks_missed_during_downtime_follow_the_policy() {
     let times = Times::new(&Schedule::Every { every: std::time::Duration::from_millis(10) }).unwrap();
     for (missed, expected) in [
         (Missed::None, vec![]),
@@ -254,29 +254,30 @@ fn an_absence_follows_the_policy() {
     ] {
         let due = due(&times, 10, 55, 55, missed, 64);
         assert_eq!(scheduled(&due), expected, "{missed:?}");
-        assert_eq!((due.seen, due.next), (55, Some(60)));
+        assert_eq!((due.processed, due.next), (55, Some(60)));
     }
 }
 
 #[test]
-fn what_came_due_before_our_eyes_is_never_left_out() {
+fn instants_that_came_due_while_running_are_never_skipped() {
     let times = Times::new(&Schedule::Every { every: std::time::Duration::from_millis(10) }).unwrap();
     let due = due(&times, 10, 35, 55, Missed::None, 64);
     assert_eq!(scheduled(&due), [(40, false), (50, false)]);
 }
 
 #[test]
-fn a_batch_that_is_cut_short_goes_on_where_it_ended() {
+fn a_truncated_batch_continues_where_it_ended() {
     let times = Times::new(&Schedule::Every { every: std::time::Duration::from_millis(10) }).unwrap();
-    for (missed, live_since) in [(Missed::All(5), 75), (Missed::All(100), 1000), (Missed::Last, 55), (Missed::None, 0)]
+    for (missed, running_since) in
+        [(Missed::All(5), 75), (Missed::All(100), 1000), (Missed::Last, 55), (Missed::None, 0)]
     {
-        let whole = due(&times, 10, live_since, 100, missed, 64);
+        let whole = due(&times, 10, running_since, 100, missed, 64);
         let (mut last, mut parts) = (10, Vec::new());
         loop {
-            let part = due(&times, last, live_since, 100, missed, 2);
+            let part = due(&times, last, running_since, 100, missed, 2);
             assert!(part.ticks.len() <= 2);
             parts.extend(scheduled(&part));
-            last = part.seen;
+            last = part.processed;
             if part.next.is_none_or(|next| next > 100) {
                 break;
             }
@@ -286,7 +287,7 @@ fn a_batch_that_is_cut_short_goes_on_where_it_ended() {
 }
 
 #[test]
-fn a_month_of_absence_is_looked_through_from_its_end() {
+fn the_newest_ticks_of_a_month_of_downtime_are_found_from_its_end() {
     let month = 30 * 86_400_000;
     for (expr, zone) in
         [("* * * * * *", "Europe/Berlin"), ("0 0 29 2 *", "UTC"), ("*/5 9-17 * * 1-5", "America/New_York")]
@@ -297,14 +298,14 @@ fn a_month_of_absence_is_looked_through_from_its_end() {
         let last = due(&times, from, from + month, from + month, Missed::Last, 100);
         assert_eq!(last.ticks.last(), all.ticks.last());
         for (earlier, later) in all.ticks.iter().zip(all.ticks.iter().skip(1)) {
-            assert_eq!(times.after(earlier.scheduled), Some(later.scheduled), "nothing lies between");
+            assert_eq!(times.after(earlier.scheduled), Some(later.scheduled), "no instant lies between");
         }
     }
 }
 
 #[test]
-fn nothing_is_due_after_a_jump_back() {
+fn nothing_is_due_after_a_backward_jump() {
     let times = Times::new(&Schedule::Every { every: std::time::Duration::from_millis(10) }).unwrap();
     let due = due(&times, 100, 20, 20, Missed::All(1000), 64);
-    assert_eq!((scheduled(&due), due.seen, due.next), (vec![], 100, Some(110)));
+    assert_eq!((scheduled(&due), due.processed, due.next), (vec![], 100, Some(110)));
 }
