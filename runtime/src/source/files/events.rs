@@ -1,4 +1,4 @@
-//! What is said of a file: the event of a change.
+//! Builds the event of a change to a file.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use super::tracker::Change;
 use super::version::Version;
 use crate::event::{Data, Event};
 
-/// What an event carries of a file's content.
+/// The content part of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Content {
-    /// Nothing: it was not asked for.
-    Unasked,
-    /// All of it.
+    /// No content: the manifest does not request it.
+    NotRequested,
+    /// The whole content.
     Whole(Bytes),
-    /// Nothing, for this reason.
+    /// No content, for this reason.
     Omitted(String),
 }
 
@@ -39,7 +39,8 @@ struct Body<'a> {
     content_omitted: Option<&'a str>,
 }
 
-/// The event of a change to the file called `name`, which is now `version`; `None` for a change that is no event.
+/// Builds the event of `change` to the file `name`, whose new version is `version`; `None` for a change without an
+/// event.
 pub(super) fn event(
     source: &str,
     name: &str,
@@ -66,7 +67,7 @@ pub(super) fn event(
     if kind != "removed" {
         body.modified = jiff::Timestamp::from_nanosecond(version.stamp.mtime_ns.into()).ok().map(|at| at.to_string());
         match content {
-            Content::Unasked => {}
+            Content::NotRequested => {}
             Content::Whole(bytes) => match std::str::from_utf8(bytes) {
                 Ok(text) => body.content = Some(text),
                 Err(_) => body.content_base64 = Some(BASE64.encode(bytes)),
@@ -88,13 +89,14 @@ pub(super) fn event(
     })
 }
 
-/// The same for the same change to the same version, and for no other. The time of the last change of any kind is part
-/// of it: a version that is put back with its old times (`mv` out and in, a restored backup) is a change of its own.
+/// Derives the event id: equal for the same change to the same version, and different otherwise. The ctime is part of
+/// it, so that a version that is put back with its old mtime (`mv` out and in, a restored backup) is a change of its
+/// own.
 fn id(kind: &str, name: &str, version: &Version) -> String {
     let stamp = version.stamp;
     let mut hasher = Sha256::new();
     hasher.update(name.as_bytes());
-    // No name has this byte: names have no control characters.
+    // Names contain no control characters, so this byte separates unambiguously.
     hasher.update([0]);
     hasher.update(stamp.mtime_ns.to_be_bytes());
     hasher.update(stamp.ctime_ns.to_be_bytes());

@@ -1,7 +1,8 @@
-//! Names of files as text, so that every file has one and no two share one.
+//! File names as text: every path has exactly one name, and no two paths share one.
 //!
-//! A path relative to the folder, with `/` between its parts. What is no UTF-8 or a control character (which
-//! CloudEvents 1.0, section 3.1 bans from strings) is written as U+FFFD and the byte in two hex digits; so is U+FFFD.
+//! A name is the path relative to the folder, with `/` between its parts. Bytes that are not UTF-8, control characters
+//! (which CloudEvents 1.0, section 3.1 forbids in strings) and U+FFFD itself are written as U+FFFD and the byte in two
+//! hex digits.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 
 const ESCAPE: char = char::REPLACEMENT_CHARACTER;
 
-/// The name of the entry called `entry` in the folder called `folder`; the top folder's name is empty.
+/// Returns the name of `entry` in `folder`; the top folder's name is empty.
 pub(super) fn join(folder: &str, entry: &[u8]) -> String {
     let mut name = String::with_capacity(folder.len() + 1 + entry.len());
     name.push_str(folder);
@@ -29,13 +30,13 @@ pub(super) fn join(folder: &str, entry: &[u8]) -> String {
     name
 }
 
-/// The name of a path that is relative to the folder.
-pub(super) fn of(relative: &std::path::Path) -> String {
+/// Converts a path relative to the folder to its name.
+pub(super) fn from_path(relative: &std::path::Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     relative.components().fold(String::new(), |folder, part| join(&folder, part.as_os_str().as_bytes()))
 }
 
-/// The path that has this name, relative to the folder.
+/// Converts a name back to the path relative to the folder.
 pub(super) fn path(name: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(name.len());
     let mut pieces = name.split(ESCAPE);
@@ -52,7 +53,7 @@ pub(super) fn path(name: &str) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// The names of everything in the folder called `folder` start with this.
+/// Returns the prefix of all names in `folder`.
 pub(super) fn prefix(folder: &str) -> String {
     if folder.is_empty() { String::new() } else { format!("{folder}/") }
 }
@@ -63,19 +64,18 @@ fn escape(name: &mut String, byte: u8) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_name_leads_back_to_its_path() {
+    fn every_name_converts_back_to_its_path() {
         for raw in
             [&b"a.csv"[..], "Übung.csv".as_bytes(), b"\xff.csv", b"a\nb", "\u{fffd}41".as_bytes(), b"%FF", b"\xc3("]
         {
             let name = join("x/y", raw);
             assert!(!name.chars().any(char::is_control), "{name:?}");
             assert_eq!(path(&name), PathBuf::from(OsString::from_vec([b"x/y/", raw].concat())), "{name:?}");
-            assert_eq!(of(&path(&name)), name);
+            assert_eq!(from_path(&path(&name)), name);
         }
         assert_eq!(join("", b"a"), "a");
         assert_ne!(join("", b"\xff"), join("", b"\xfe"));

@@ -1,4 +1,4 @@
-//! Looking at what is there: which files count, everything in a folder, and one file's content.
+//! Scans folders and reads files: the filter, the listing of a folder tree, and the content of one file.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,19 +8,19 @@ use rustix::fs::{AtFlags, Dir, statat};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::beneath::{Found, Root, found, is_absence};
+use super::confined::{Found, Root, found, is_missing};
 use super::name;
 use super::version::{Stamp, Version};
 use crate::manifest::FilesSource;
 
-/// Which files count.
+/// The include and exclude globs of a source.
 pub(super) struct Filter {
     include: GlobSet,
     exclude: GlobSet,
 }
 
 impl Filter {
-    /// The globs of `config`; an error says which is none. A checked manifest has no such.
+    /// Compiles the globs of `config`. The error names the invalid glob; a checked manifest causes none.
     pub(super) fn new(config: &FilesSource) -> Result<Self, globset::Error> {
         let set = |globs: &[String]| {
             let mut set = GlobSetBuilder::new();
@@ -32,59 +32,59 @@ impl Filter {
         Ok(Self { include: set(&config.include)?, exclude: set(&config.exclude)? })
     }
 
-    /// Whether a file counts. A folder that is excluded excludes all that is in it.
-    pub(super) fn counts(&self, relative: &Path) -> bool {
+    /// Whether a file is included. An excluded folder excludes everything in it.
+    pub(super) fn includes(&self, relative: &Path) -> bool {
         self.include.is_match(relative)
             && !relative.ancestors().filter(|part| !part.as_os_str().is_empty()).any(|part| self.exclude.is_match(part))
     }
 
-    fn skips_folder(&self, relative: &Path) -> bool {
+    fn excludes_folder(&self, relative: &Path) -> bool {
         !relative.as_os_str().is_empty() && self.exclude.is_match(relative)
     }
 }
 
-/// What was found in a folder and all folders below it.
+/// The result of scanning a folder and all folders below it.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
-    /// The files that count.
+pub(super) struct ScanResult {
+    /// The included files, with their metadata.
     pub(super) files: Vec<(String, Stamp)>,
-    /// Folders that could not be looked into.
+    /// Folders that could not be read.
     pub(super) unread: Vec<String>,
-    /// Why the first of them could not.
+    /// Why the first of these could not be read.
     pub(super) problem: Option<String>,
 }
 
-/// Looks at everything in the folder called `folder`, which `watch` is told of before it is listed. Fails when it is
-/// stopped.
+/// Scans `folder` and all folders below. Calls `watch` with each folder before the folder is listed. Fails when the
+/// source is stopped.
 pub(super) fn scan(
     root: &Root,
     folder: &str,
     filter: &Filter,
     watch: &mut dyn FnMut(&Path),
     stop: &CancellationToken,
-) -> io::Result<Seen> {
-    let mut seen = Seen::default();
+) -> io::Result<ScanResult> {
+    let mut scanned = ScanResult::default();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         if stop.is_cancelled() {
             return Err(io::ErrorKind::Interrupted.into());
         }
         let relative = name::path(&folder);
-        if filter.skips_folder(&relative) {
+        if filter.excludes_folder(&relative) {
             continue;
         }
         watch(&relative);
-        if let Err(error) = list(root, &folder, &relative, filter, &mut seen.files, &mut folders)
-            && !is_absence(&error)
+        if let Err(error) = list(root, &folder, &relative, filter, &mut scanned.files, &mut folders)
+            && !is_missing(&error)
         {
-            seen.problem.get_or_insert_with(|| format!("cannot look into `{}`: {error}", relative.display()));
-            seen.unread.push(folder);
+            scanned.problem.get_or_insert_with(|| format!("cannot read the folder `{}`: {error}", relative.display()));
+            scanned.unread.push(folder);
         }
     }
-    Ok(seen)
+    Ok(scanned)
 }
 
-/// Lists one folder: files that count to `files`, folders to `folders`.
+/// Lists one folder: appends included files to `files` and folders to `folders`.
 fn list(
     root: &Root,
     folder: &str,
@@ -102,12 +102,12 @@ fn list(
         }
         let stat = match statat(&handle, raw, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from) {
             Ok(stat) => stat,
-            Err(error) if is_absence(&error) => continue,
+            Err(error) if is_missing(&error) => continue,
             Err(error) => return Err(error),
         };
         let name = name::join(folder, raw.to_bytes());
         match found(&stat) {
-            Found::File(stamp) if filter.counts(&name::path(&name)) => files.push((name, stamp)),
+            Found::File(stamp) if filter.includes(&name::path(&name)) => files.push((name, stamp)),
             Found::Folder => folders.push(name),
             Found::File(_) | Found::Nothing => {}
         }
@@ -115,20 +115,20 @@ fn list(
     Ok(())
 }
 
-/// What reading a file gave.
+/// The result of reading a file.
 #[derive(Debug)]
 pub(super) enum Reading {
-    /// It is this version, as a whole; with its content when that was asked for and is small enough.
+    /// The file was read as a whole and has this version; with the content when it was requested and small enough.
     Whole(Version, Option<Vec<u8>>),
-    /// It is not there.
+    /// The file does not exist.
     Gone,
-    /// It changed meanwhile, and looks like this now.
+    /// The file changed while it was read, and has this metadata now.
     Changed(Stamp),
-    /// It could not be read.
+    /// Reading failed.
     Failed(io::Error),
 }
 
-/// Reads a file that was last seen as `expected`; keeps its content when it has at most `keep_max` bytes.
+/// Reads a file whose last known metadata is `expected`. Keeps the content when it has at most `keep_max` bytes.
 pub(super) fn read(
     root: &Root,
     name: &str,
@@ -137,7 +137,7 @@ pub(super) fn read(
     stop: &CancellationToken,
 ) -> Reading {
     let relative = name::path(name);
-    let (expected, before) = match (expected, root.look(&relative)) {
+    let (expected, before) = match (expected, root.stat(&relative)) {
         (_, Ok(Found::Folder | Found::Nothing)) => return Reading::Gone,
         (_, Err(error)) => return Reading::Failed(error),
         (Some(expected), Ok(Found::File(before))) => (expected, before),
@@ -148,7 +148,7 @@ pub(super) fn read(
     }
     match read_whole(root, &relative, expected, keep_max, stop) {
         Ok(reading) => reading,
-        Err(error) if is_absence(&error) => Reading::Gone,
+        Err(error) if is_missing(&error) => Reading::Gone,
         Err(error) => Reading::Failed(error),
     }
 }
@@ -164,7 +164,7 @@ fn read_whole(
     let mut kept = keep_max.filter(|max| expected.size <= *max).map(|_| Vec::new());
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
-    // One byte more than expected is enough to know that it grew.
+    // One byte more than expected is enough to detect growth.
     let mut rest = (&mut file).take(expected.size.saturating_add(1));
     loop {
         if stop.is_cancelled() {
@@ -182,8 +182,8 @@ fn read_whole(
             kept.extend_from_slice(piece);
         }
     }
-    // The same file, and still under its name: else it was replaced while it was read.
-    match (found(&rustix::fs::fstat(&file)?), root.look(relative)?) {
+    // The open file must be unchanged and still have its name: otherwise it was replaced while it was read.
+    match (found(&rustix::fs::fstat(&file)?), root.stat(relative)?) {
         (Found::File(opened), Found::File(now)) if opened == expected && now == expected => {
             Ok(Reading::Whole(Version { stamp: expected, sha256: hex(&hasher.finalize()) }, kept))
         }
@@ -192,7 +192,7 @@ fn read_whole(
     }
 }
 
-/// Bytes in lower-case hex.
+/// Formats bytes as lower-case hex.
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {

@@ -1,4 +1,4 @@
-//! What is known, what has changed, and what has come to rest. Plain bookkeeping: no clock and no file is read here.
+//! Tracks the known versions, the pending changes and the settled files of one source. Reads no clock and no file.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -8,75 +8,74 @@ use tokio::time::Instant;
 use super::name;
 use super::version::{Stamp, Version};
 
-/// Files that may wait to come to rest at a time. Beyond that the rest is left to another scan, so that a flood of
-/// changes takes no more memory than this.
+/// The most pending files. Further changes are left to a later scan, so that a flood of changes cannot use more memory.
 const PENDING_MAX: usize = 16_384;
-/// Below this, a file's times are too coarse to tell one write from the next.
+/// The shortest settle time: below it, file timestamps are too coarse to distinguish two writes.
 const SETTLE_MIN: Duration = Duration::from_millis(20);
-/// Beyond this, sums of times could overflow.
+/// The longest settle time: beyond it, sums of times could overflow.
 const SETTLE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// How long a file that a writer holds open must be unchanged before it is handed over all the same. The system tells
-/// when a writer closes it or dies, so this is only for those that never do, as with a log.
-const WRITER_PATIENCE: Duration = Duration::from_secs(300);
-/// The same, when word of the closing may have been lost.
-const UNSURE_PATIENCE: Duration = Duration::from_secs(5);
-/// The first wait after a file could not be read, and the longest.
+/// How long a file that a writer holds open must be unchanged to be submitted anyway. The system reports when a writer
+/// closes the file or dies, so this only concerns writers that never close, as of a log.
+const OPEN_WAIT: Duration = Duration::from_secs(300);
+/// The same, when the notification of the closing may have been lost.
+const MAYBE_OPEN_WAIT: Duration = Duration::from_secs(5);
+/// The first and the longest wait after a file could not be read or submitted.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// A file that is not what is known of it.
+/// A file whose last observed metadata differs from its known version.
 #[derive(Debug)]
 struct Pending {
-    /// What was seen last; `None` when it is gone.
+    /// The last observed metadata; `None` when the file is gone.
     seen: Option<Stamp>,
-    /// Since when it has been like that.
+    /// When this metadata was first observed.
     since: Instant,
-    /// How long it must stay like that.
-    rest: Duration,
+    /// How long the metadata must stay unchanged.
+    settle_for: Duration,
     writer: Writer,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writer {
     None,
-    /// Somebody writes and has not closed it.
+    /// A writer has the file open.
     Open,
-    /// Somebody did, and may have closed it.
-    Unsure,
+    /// A writer had the file open, and may have closed it.
+    MaybeOpen,
 }
 
-/// What becomes of a file that came to rest.
+/// The change that a settled file represents.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// It was not there.
+    /// The file is new.
     Created,
-    /// Its content is another.
+    /// The content differs from the known version.
     Modified,
-    /// It is gone; this was known of it.
+    /// The file is gone; with its last known version.
     Removed(Version),
-    /// Nothing for anyone: only what is known of it changes.
-    Quiet,
+    /// No event: only the mark changes.
+    NoEvent,
 }
 
-/// The bookkeeping of one source.
+/// The tracker of one source.
 pub(super) struct Tracker {
     settle: Duration,
     known: BTreeMap<String, Version>,
     pending: BTreeMap<String, Pending>,
-    /// Files that were there at the first start and are no events, as they were then.
+    /// Files that existed at the first start with this metadata, and cause no event until they change.
     existing: HashMap<String, Stamp>,
-    /// Whether changes were seen that did not fit into `pending`.
-    crowded: bool,
+    /// Whether changes were observed that did not fit into `pending`.
+    overflowed: bool,
 }
 
 impl Tracker {
-    /// Starts from what was known when it last stopped.
+    /// Creates a tracker with the versions known from the stored marks.
     pub(super) fn new(settle: Duration, known: BTreeMap<String, Version>) -> Self {
         let settle = settle.clamp(SETTLE_MIN, SETTLE_MAX);
-        Self { settle, known, pending: BTreeMap::new(), existing: HashMap::new(), crowded: false }
+        Self { settle, known, pending: BTreeMap::new(), existing: HashMap::new(), overflowed: false }
     }
 
-    /// Takes in one look at one file; `None` means that it is not there.
+    /// Records an observation of one file; `None` when the file does not exist.
     pub(super) fn observe(&mut self, name: &str, seen: Option<Stamp>, now: Instant) {
         if self.known.get(name).map(|version| version.stamp) == seen {
             self.pending.remove(name);
@@ -88,20 +87,20 @@ impl Tracker {
         let is_full = self.pending.len() >= PENDING_MAX;
         match self.pending.get_mut(name) {
             Some(pending) if pending.seen == seen => {}
-            Some(pending) => (pending.seen, pending.since, pending.rest) = (seen, now, self.settle),
-            None if is_full => self.crowded = true,
+            Some(pending) => (pending.seen, pending.since, pending.settle_for) = (seen, now, self.settle),
+            None if is_full => self.overflowed = true,
             None => {
-                // A new file that is empty is most likely about to be written.
+                // A new empty file is most likely about to be written.
                 let empty = seen.is_some_and(|stamp| stamp.size == 0) && !self.known.contains_key(name);
-                let writer = if empty { Writer::Unsure } else { Writer::None };
-                let pending = Pending { seen, since: now, rest: self.settle, writer };
+                let writer = if empty { Writer::MaybeOpen } else { Writer::None };
+                let pending = Pending { seen, since: now, settle_for: self.settle, writer };
                 self.pending.insert(name.to_owned(), pending);
             }
         }
     }
 
-    /// Takes in a look at everything in a folder: what is known or pending there and was not seen is gone, unless it
-    /// is in one of the folders `unread`.
+    /// Records the observation of a whole folder: a known or pending file that is not in `seen` is gone, unless it is
+    /// in one of the folders `unread`.
     pub(super) fn observe_folder(&mut self, folder: &str, seen: &[(String, Stamp)], unread: &[String], now: Instant) {
         for (name, stamp) in seen {
             self.observe(name, Some(*stamp), now);
@@ -122,7 +121,7 @@ impl Tracker {
         }
     }
 
-    /// A file was made: while it is empty, somebody is about to write it.
+    /// A file was created: while it is empty, a writer probably has it open.
     pub(super) fn created(&mut self, name: &str) {
         if let Some(pending) = self.pending.get_mut(name)
             && pending.seen.is_some_and(|stamp| stamp.size == 0)
@@ -131,82 +130,83 @@ impl Tracker {
         }
     }
 
-    /// A writer is at work on a file.
+    /// A writer changed a file, and has it open.
     pub(super) fn writing(&mut self, name: &str) {
         if let Some(pending) = self.pending.get_mut(name) {
             pending.writer = Writer::Open;
         }
     }
 
-    /// The writer of a file is done.
+    /// The writer of a file closed it.
     pub(super) fn written(&mut self, name: &str) {
         if let Some(pending) = self.pending.get_mut(name) {
             pending.writer = Writer::None;
         }
     }
 
-    /// Word of changes was lost.
-    pub(super) fn lost_word(&mut self) {
+    /// Notifications were lost, so that no open writer is certain any more.
+    pub(super) fn hints_lost(&mut self) {
         for pending in self.pending.values_mut().filter(|pending| pending.writer == Writer::Open) {
-            pending.writer = Writer::Unsure;
+            pending.writer = Writer::MaybeOpen;
         }
     }
 
-    /// Takes what is there at the first start for known: it will be no event as long as it is as it was.
-    pub(super) fn take_for_granted(&mut self, seen: &[(String, Stamp)]) {
+    /// Records the files that exist at the first start: each causes no event as long as its metadata is unchanged.
+    pub(super) fn set_existing(&mut self, seen: &[(String, Stamp)]) {
         self.existing = seen.iter().filter(|(name, _)| !self.known.contains_key(name)).cloned().collect();
     }
 
-    /// Whether all that was taken for granted has been noted.
-    pub(super) fn granted_all(&self) -> bool {
-        self.existing.is_empty() && !self.crowded
+    /// Whether every such file has a committed mark.
+    pub(super) fn existing_recorded(&self) -> bool {
+        self.existing.is_empty() && !self.overflowed
     }
 
-    /// The files that came to rest, longest first.
-    pub(super) fn at_rest(&self, now: Instant) -> Vec<(String, Option<Stamp>)> {
-        let mut at_rest: Vec<_> = self.pending.iter().filter(|(_, pending)| pending.ready_at() <= now).collect();
-        at_rest.sort_by_key(|(_, pending)| pending.since);
-        at_rest.into_iter().map(|(name, pending)| (name.clone(), pending.seen)).collect()
+    /// The settled files, the longest settled first.
+    pub(super) fn settled(&self, now: Instant) -> Vec<(String, Option<Stamp>)> {
+        let mut settled: Vec<_> = self.pending.iter().filter(|(_, pending)| pending.ready_at() <= now).collect();
+        settled.sort_by_key(|(_, pending)| pending.since);
+        settled.into_iter().map(|(name, pending)| (name.clone(), pending.seen)).collect()
     }
 
-    /// How many files are not what is known of them.
+    /// The number of pending files.
     pub(super) fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// Whether a file that is waited for was there when it was seen last.
-    pub(super) fn expects(&self, name: &str) -> bool {
+    /// Whether a pending file existed at its last observation.
+    pub(super) fn expects_file(&self, name: &str) -> bool {
         self.pending.get(name).is_some_and(|pending| pending.seen.is_some())
     }
 
-    /// Whether a file was put off because it could not be read.
-    pub(super) fn is_failing(&self, name: &str) -> bool {
-        self.pending.get(name).is_some_and(|pending| pending.rest > self.settle)
+    /// Whether a pending file waits for another try after a failure.
+    pub(super) fn is_retrying(&self, name: &str) -> bool {
+        self.pending.get(name).is_some_and(|pending| pending.settle_for > self.settle)
     }
 
-    /// When the next file comes to rest.
+    /// When the next file settles.
     pub(super) fn next(&self) -> Option<Instant> {
         self.pending.values().map(Pending::ready_at).min()
     }
 
-    /// Whether there is more than fits; true once, when there is room again.
-    pub(super) fn wants_scan(&mut self) -> bool {
-        self.pending.len() < PENDING_MAX / 2 && std::mem::take(&mut self.crowded)
+    /// Whether changes were left out that would fit now. Resets the flag, so this returns true once.
+    pub(super) fn take_overflow(&mut self) -> bool {
+        self.pending.len() < PENDING_MAX / 2 && std::mem::take(&mut self.overflowed)
     }
 
-    /// What it means that a file at rest was read and is this version; `None` means that it is gone.
+    /// Returns the change between the known version and the version just read of a settled file; `None` when the file
+    /// is gone.
     pub(super) fn change(&self, name: &str, version: Option<&Version>) -> Change {
         match (self.known.get(name), version) {
             (Some(known), None) => Change::Removed(known.clone()),
-            (None, None) => Change::Quiet,
-            (Some(known), Some(version)) if known.sha256 == version.sha256 => Change::Quiet,
-            (_, Some(version)) if self.existing.get(name) == Some(&version.stamp) => Change::Quiet,
+            (None, None) => Change::NoEvent,
+            (Some(known), Some(version)) if known.sha256 == version.sha256 => Change::NoEvent,
+            (_, Some(version)) if self.existing.get(name) == Some(&version.stamp) => Change::NoEvent,
             (None, Some(_)) => Change::Created,
             (Some(_), Some(_)) => Change::Modified,
         }
     }
 
-    /// A version, or that there is none, is committed.
+    /// Records that a version was committed, or the removal with `None`.
     pub(super) fn committed(&mut self, name: &str, version: Option<Version>) {
         self.pending.remove(name);
         self.existing.remove(name);
@@ -216,17 +216,17 @@ impl Tracker {
         };
     }
 
-    /// A file at rest could not be read: later again.
-    pub(super) fn later(&mut self, name: &str, now: Instant) {
+    /// Makes a settled file that failed wait again, each time longer.
+    pub(super) fn retry_later(&mut self, name: &str, now: Instant) {
         if let Some(pending) = self.pending.get_mut(name) {
             pending.since = now;
-            pending.rest = (pending.rest * 2).clamp(RETRY_MIN, RETRY_MAX.max(self.settle * 2));
+            pending.settle_for = (pending.settle_for * 2).clamp(RETRY_MIN, RETRY_MAX.max(self.settle * 2));
         }
     }
 
-    /// Forgets what `counts` says no to, and says what that was.
-    pub(super) fn forget(&mut self, counts: impl Fn(&str) -> bool) -> Vec<String> {
-        let gone: Vec<String> = self.known.keys().filter(|name| !counts(name)).cloned().collect();
+    /// Forgets the known files for which `includes` returns false, and returns their names.
+    pub(super) fn forget(&mut self, includes: impl Fn(&str) -> bool) -> Vec<String> {
+        let gone: Vec<String> = self.known.keys().filter(|name| !includes(name)).cloned().collect();
         gone.iter().for_each(|name| drop(self.known.remove(name)));
         gone
     }
@@ -234,15 +234,14 @@ impl Tracker {
 
 impl Pending {
     fn ready_at(&self) -> Instant {
-        let rest = match self.writer {
-            Writer::None => self.rest,
-            Writer::Unsure => self.rest.max(UNSURE_PATIENCE),
-            Writer::Open => self.rest.max(WRITER_PATIENCE),
+        let settle_for = match self.writer {
+            Writer::None => self.settle_for,
+            Writer::MaybeOpen => self.settle_for.max(MAYBE_OPEN_WAIT),
+            Writer::Open => self.settle_for.max(OPEN_WAIT),
         };
-        self.since + rest
+        self.since + settle_for
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;

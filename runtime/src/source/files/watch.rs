@@ -1,5 +1,5 @@
-//! Hints from the system that something changed somewhere. They may be late, doubled or lost: they only say where to
-//! look first.
+//! Hints from file system notifications that a file may have changed. Hints may be late, repeated or lost: they only
+//! say which names to check first.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,47 +11,47 @@ use tokio::sync::Notify;
 
 use super::name;
 
-/// Names that are held at a time; when there are more, everything is looked at instead.
+/// The most names in the queue. With more, the whole folder is scanned instead.
 const HINTS_MAX: usize = 4_096;
 
-/// What is said of a name; of several things, the last.
+/// The kind of hint about a name. A later hint replaces an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hint {
-    /// Look at it.
-    Look,
-    /// It was made here.
+    /// The file may have changed.
+    Changed,
+    /// The file was created.
     Created,
-    /// Somebody writes it.
+    /// A writer changes the content.
     Writing,
-    /// A writer closed it, or it came or went as a whole.
+    /// A writer closed the file, or the file appeared or disappeared by rename or removal.
     Written,
 }
 
-/// What came up since it was asked last.
+/// The hints since the last [`HintQueue::take`].
 #[derive(Debug, Default)]
 pub(super) struct Hints {
-    /// Names to look at.
+    /// The names to check.
     pub(super) names: HashMap<String, Hint>,
-    /// Hints were lost: look at everything.
+    /// Whether hints were lost, so that the whole folder must be scanned.
     pub(super) lost: bool,
-    /// The folder itself is another.
+    /// Whether the top folder itself changed.
     pub(super) root: bool,
 }
 
-/// Where hints wait to be asked for.
+/// The queue between the notification thread and the worker.
 #[derive(Default)]
-pub(super) struct Mailbox {
+pub(super) struct HintQueue {
     hints: Mutex<Hints>,
     arrived: Notify,
 }
 
-impl Mailbox {
-    /// Takes what came up.
+impl HintQueue {
+    /// Removes and returns the queued hints.
     pub(super) fn take(&self) -> Hints {
         std::mem::take(&mut *self.lock())
     }
 
-    /// Waits until something comes up.
+    /// Waits until a hint arrives.
     pub(super) async fn arrived(&self) {
         self.arrived.notified().await;
     }
@@ -74,9 +74,9 @@ impl Mailbox {
             match path.strip_prefix(root) {
                 Ok(relative) if relative.as_os_str().is_empty() => hints.root = true,
                 Ok(relative) => {
-                    let name = name::of(relative);
+                    let name = name::from_path(relative);
                     match hints.names.get(&name) {
-                        Some(_) if hint == Hint::Look => {}
+                        Some(_) if hint == Hint::Changed => {}
                         None if hints.names.len() >= HINTS_MAX => hints.lost = true,
                         _ => drop(hints.names.insert(name, hint)),
                     }
@@ -89,45 +89,46 @@ impl Mailbox {
     }
 }
 
-/// What an event of the system hints at; `None` for nothing: opening and reading change no file.
+/// Converts a system notification to a hint; `None` for opening and reading, which change no file.
 fn hint(kind: EventKind) -> Option<Hint> {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Hint::Written),
         EventKind::Access(_) => None,
-        EventKind::Create(CreateKind::Folder) => Some(Hint::Look),
+        EventKind::Create(CreateKind::Folder) => Some(Hint::Changed),
         EventKind::Create(_) => Some(Hint::Created),
         EventKind::Modify(ModifyKind::Data(_)) => Some(Hint::Writing),
-        // Told twice by some systems, once for each name alone.
-        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => Some(Hint::Look),
+        // Some systems also send one notification for each of the two names.
+        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => Some(Hint::Changed),
         EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => Some(Hint::Written),
-        _ => Some(Hint::Look),
+        _ => Some(Hint::Changed),
     }
 }
 
-/// Watches folders, each by itself: a new one is watched before it is listed, so that nothing falls in between.
+/// Watches folders, each one separately. A new folder is watched before it is listed, so that no change is missed in
+/// between.
 pub(super) struct Watch {
     root: PathBuf,
     watcher: RecommendedWatcher,
 }
 
 impl Watch {
-    /// A watch of no folder yet.
-    pub(super) fn new(root: &Path, mailbox: Arc<Mailbox>) -> Result<Self, String> {
-        let told = root.to_owned();
-        let watcher = notify::recommended_watcher(move |event| mailbox.put(&told, event));
+    /// Creates a watcher without folders.
+    pub(super) fn new(root: &Path, queue: Arc<HintQueue>) -> Result<Self, String> {
+        let watched_root = root.to_owned();
+        let watcher = notify::recommended_watcher(move |event| queue.put(&watched_root, event));
         Ok(Self { root: root.to_owned(), watcher: watcher.map_err(|e| e.to_string())? })
     }
 
-    /// Watches one folder; an error says why that is not possible, other than that it is not there.
+    /// Watches one folder. A missing folder is no error; the error says why any other folder cannot be watched.
     pub(super) fn add(&mut self, relative: &Path) -> Result<(), String> {
-        // Joining an empty path would add a slash, and the system's events would carry it.
+        // Joining an empty path would append a slash, which the system's notifications would then contain.
         let path = if relative.as_os_str().is_empty() { self.root.clone() } else { self.root.join(relative) };
         match self.watcher.watch(&path, RecursiveMode::NonRecursive) {
             Ok(()) => Ok(()),
             Err(error) => match error.kind {
                 notify::ErrorKind::PathNotFound => Ok(()),
-                notify::ErrorKind::Io(cause) if super::beneath::is_absence(&cause) => Ok(()),
-                notify::ErrorKind::MaxFilesWatch => Err("the system watches no more folders for this user \
+                notify::ErrorKind::Io(cause) if super::confined::is_missing(&cause) => Ok(()),
+                notify::ErrorKind::MaxFilesWatch => Err("the limit of watched folders for this user is reached \
                      (fs.inotify.max_user_watches)"
                     .to_owned()),
                 kind => Err(notify::Error::new(kind).to_string()),

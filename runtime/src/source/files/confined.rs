@@ -1,5 +1,5 @@
-//! Looking at and opening what is below a folder without ever leaving it: every part of a path is opened on its own,
-//! and none may be a symbolic link. A path that is swapped for a link in between is not followed either.
+//! Reads and opens files below a folder and never outside of it: every part of a path is opened on its own, and none
+//! may be a symbolic link. A path component that is replaced by a link meanwhile is not followed either.
 
 use std::fs::File;
 use std::io;
@@ -10,34 +10,34 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, statat};
 
 use super::version::Stamp;
 
-/// For folders on the way: no right to list them is needed, and no watcher is told.
+/// For the folders of a path: opening needs no permission to list them, and causes no notification.
 #[cfg(target_os = "linux")]
-const ON_THE_WAY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const TRAVERSE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 #[cfg(not(target_os = "linux"))]
-const ON_THE_WAY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const TRAVERSE: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// What is found under a name.
+/// The kind of file under a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
-    /// A regular file.
+    /// A regular file, with its metadata.
     File(Stamp),
     /// A folder.
     Folder,
-    /// Nothing that counts: it is not there, or is a link, a pipe, a socket or a device.
+    /// No file that counts: the path does not exist, or is a link, a pipe, a socket or a device.
     Nothing,
 }
 
-/// The folder that everything is below of.
+/// The open top folder; all paths are relative to it.
 pub(super) struct Root(OwnedFd);
 
 impl Root {
-    /// Opens the folder. It may itself be reached over links: the manifest names it.
+    /// Opens the top folder. Its own path may contain links, because the manifest names it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
     }
 
-    /// Opens a folder below to list it; the empty path is the root itself.
+    /// Opens a folder below for listing; the empty path is the top folder itself.
     pub(super) fn folder(&self, relative: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match self.parent(relative)? {
@@ -46,7 +46,7 @@ impl Root {
         }
     }
 
-    /// Opens a regular file below. Never blocks on a pipe, and refuses what is no regular file.
+    /// Opens a regular file below. Never blocks on a pipe; any other kind of file is an error.
     pub(super) fn file(&self, relative: &Path) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let Some((parent, last)) = self.parent(relative)? else {
@@ -59,8 +59,8 @@ impl Root {
         }
     }
 
-    /// What is there under a path.
-    pub(super) fn look(&self, relative: &Path) -> io::Result<Found> {
+    /// Returns the kind of file under a path.
+    pub(super) fn stat(&self, relative: &Path) -> io::Result<Found> {
         let stat = match self.parent(relative) {
             Ok(None) => return Ok(Found::Folder),
             Ok(Some((parent, last))) => {
@@ -70,12 +70,13 @@ impl Root {
         };
         match stat {
             Ok(stat) => Ok(found(&stat)),
-            Err(error) if is_absence(&error) => Ok(Found::Nothing),
+            Err(error) if is_missing(&error) => Ok(Found::Nothing),
             Err(error) => Err(error),
         }
     }
 
-    /// The folder that a path is in (`None` stands for the root) and its last part; `None` for the empty path.
+    /// Returns the opened parent folder of a path (`None` for the top folder) and the last part of the path; `None` for
+    /// the empty path.
     fn parent(&self, relative: &Path) -> io::Result<Option<(Option<OwnedFd>, PathBuf)>> {
         let mut parts = Vec::new();
         for part in relative.components() {
@@ -87,14 +88,14 @@ impl Root {
         let Some((last, folders)) = parts.split_last() else { return Ok(None) };
         let mut parent: Option<OwnedFd> = None;
         for folder in folders {
-            parent = Some(openat(parent.as_ref().unwrap_or(&self.0), *folder, ON_THE_WAY, Mode::empty())?);
+            parent = Some(openat(parent.as_ref().unwrap_or(&self.0), *folder, TRAVERSE, Mode::empty())?);
         }
         Ok(Some((parent, PathBuf::from(last))))
     }
 }
 
-/// Whether an error means that there is nothing to be opened under the path.
-pub(super) fn is_absence(error: &io::Error) -> bool {
+/// Whether an error means that the path leads to no file that could be opened.
+pub(super) fn is_missing(error: &io::Error) -> bool {
     use rustix::io::Errno;
     error.kind() == io::ErrorKind::NotFound
         || [Errno::LOOP, Errno::NOTDIR, Errno::NXIO]
@@ -102,7 +103,7 @@ pub(super) fn is_absence(error: &io::Error) -> bool {
             .any(|absent| error.raw_os_error() == Some(absent.raw_os_error()))
 }
 
-/// What a file's metadata say that it is.
+/// Returns the kind of file according to its metadata.
 pub(super) fn found(stat: &Stat) -> Found {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Found::File(stamp(stat)),
