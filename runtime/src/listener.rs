@@ -1,16 +1,17 @@
-//! One HTTP server for every door: HTTP/1.1 and HTTP/2 on a TCP port, each connection bounded in time and memory.
+//! The HTTP server of both listeners (public and admin): HTTP/1.1 and HTTP/2 on a TCP port, each connection bounded in
+//! time and memory.
 //!
-//! Whoever serves here is given requests whose head is complete and whose body ends in time, and needs no limits of
-//! its own besides the size of what it reads. A connection on which no request is in flight is closed after
-//! [`Limits::idle`]; that one rule covers a peer that sends nothing, one that sends its head byte by byte, and one
-//! that only sends HTTP/2 control frames.
+//! A service gets requests whose head is complete and whose body ends in time. It needs no limits of its own except for
+//! the size of the bodies that it reads. A connection without a request in flight is closed after [`Limits::idle`];
+//! this one rule covers a peer that sends nothing, one that sends its head byte by byte, and one that only sends HTTP/2
+//! control frames.
 
 #[cfg(test)]
 mod abuse;
 mod body;
-mod peers;
+mod connections;
+mod framing;
 mod stream;
-mod strict;
 
 use std::convert::Infallible;
 use std::io;
@@ -34,32 +35,32 @@ use tokio_util::task::TaskTracker;
 
 pub use body::{BodyError, RequestBody};
 use body::{InFlight, ResponseBody};
-use peers::{Peers, Seat};
+use connections::{ConnectionLimits, ConnectionPermit};
 use stream::Stream;
 
 /// Bounds of a listener and of each of its connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at a time. One costs about 25 KiB while its head arrives, and never more than twice
-    /// `head_size_max` besides its body: 4,096 of them stay near 128 MiB at the very worst. More are answered 503.
+    /// The most concurrent connections. One costs about 25 KiB while its head arrives, and never more than twice
+    /// `head_size_max` besides its body: 4,096 of them stay near 128 MiB in the worst case. Further ones get a 503.
     pub connections_max: usize,
-    /// Connections at a time from one IPv4 address or one IPv6 /64. Loopback is exempt: what connects from there is
-    /// this machine's own, or a reverse proxy that speaks for everyone.
+    /// The most concurrent connections from one IPv4 address or one IPv6 /64. Loopback is exempt: its peers are on this
+    /// machine, or a reverse proxy that forwards for all clients.
     pub connections_per_peer_max: usize,
-    /// How long a connection may be without a request in flight: the time to send a request's head, and the time to
-    /// keep a connection open for the next one.
+    /// How long a connection may have no request in flight. This limits the time to send a request's head and the time
+    /// that a connection stays open for the next request.
     pub idle: Duration,
-    /// The largest request head in bytes; HTTP/1 takes 100 headers at most.
+    /// The largest request head, in bytes; HTTP/1 also allows at most 100 headers.
     pub head_size_max: u32,
-    /// How long a body may pause.
+    /// The longest pause within a request body.
     pub body_idle: Duration,
-    /// How long a body may take as a whole.
+    /// The longest time for a whole request body.
     pub body_total: Duration,
-    /// How long a peer may take no byte of an answer.
+    /// How long a peer may accept no byte of a response.
     pub write_stall: Duration,
-    /// Requests at a time on one HTTP/2 connection.
+    /// The most concurrent requests on one HTTP/2 connection.
     pub streams_max: u32,
-    /// How long requests may go on after the stop.
+    /// How long requests in flight may continue after the stop.
     pub drain: Duration,
 }
 
@@ -68,7 +69,7 @@ impl Default for Limits {
         Self {
             connections_max: 4_096,
             connections_per_peer_max: 256,
-            idle: Duration::from_secs(9), // with `FAREWELL`, closed within 10 s
+            idle: Duration::from_secs(9), // with `CLOSE_GRACE`, closed within 10 s
             head_size_max: 16 * 1024,
             body_idle: Duration::from_secs(10),
             body_total: Duration::from_secs(30),
@@ -79,34 +80,36 @@ impl Default for Limits {
     }
 }
 
-/// How long an idle connection may take to say goodbye.
-const FAREWELL: Duration = Duration::from_millis(500);
-/// Pauses after an accept that failed, when the process is out of file descriptors: doubled from the first to the last.
+/// How long an idle connection has for its graceful shutdown.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+/// The first and the longest pause after a failed accept, as when the process is out of file descriptors; doubled after
+/// each failure.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// What a peer is told when there is no room for its connection.
-const NO_ROOM: &[u8] =
+/// The response to a connection beyond the limits.
+const TOO_MANY_CONNECTIONS: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
-/// A bound port. Connections wait in its backlog until [`Listener::serve`] is called.
+/// A bound port. Connections wait in the kernel's backlog until [`Listener::serve`] is called.
 pub struct Listener {
     tcp: TcpListener,
 }
 
 impl Listener {
-    /// Binds `addr`; port 0 takes a free one.
+    /// Binds `addr`; with port 0 the system chooses a free port.
     pub async fn bind(addr: SocketAddr) -> io::Result<Self> {
         Ok(Self { tcp: TcpListener::bind(addr).await? })
     }
 
-    /// The address that is bound.
+    /// The bound address, with the real port.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 
-    /// Answers requests with `service` until `stop`. Then nothing more is accepted, requests in flight go on for
-    /// [`Limits::drain`], and every connection is closed. Answers how many of them were cut off.
+    /// Serves requests with `service` until `stop`. Then the listener accepts no more connections, requests in flight
+    /// may continue for [`Limits::drain`], and every connection is closed. Returns the number of connections that were
+    /// cut off with a request in flight.
     ///
-    /// An axum router is served through [`hyper_util::service::TowerToHyperService`].
+    /// Wrap an axum router in [`hyper_util::service::TowerToHyperService`].
     pub async fn serve<S, F, B>(self, service: S, limits: Limits, stop: CancellationToken) -> usize
     where
         S: Fn(Request<RequestBody>, SocketAddr) -> F + Send + Sync + 'static,
@@ -115,7 +118,7 @@ impl Listener {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let server = Arc::new(Server { service, http: http(&limits), limits, stop, cut: AtomicUsize::new(0) });
-        let peers = Peers::new(limits.connections_max, limits.connections_per_peer_max);
+        let open = ConnectionLimits::new(limits.connections_max, limits.connections_per_peer_max);
         let connections = TaskTracker::new();
         let mut pause = ACCEPT_PAUSE.0;
         loop {
@@ -127,14 +130,14 @@ impl Listener {
             match accepted {
                 Ok((tcp, peer)) => {
                     pause = ACCEPT_PAUSE.0;
-                    match peers.seat(peer.ip()) {
-                        Some(seat) => drop(connections.spawn(server.clone().connection(tcp, peer, seat))),
+                    match open.acquire(peer.ip()) {
+                        Some(permit) => drop(connections.spawn(server.clone().connection(tcp, peer, permit))),
                         None => refuse(&tcp, peer),
                     }
                 }
-                Err(error) if concerns_one_peer(&error) => {}
+                Err(error) if is_per_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!("no connection is accepted for {pause:?}: {error}");
+                    tracing::warn!("cannot accept connections, retrying in {pause:?}: {error}");
                     tokio::select! { () = server.stop.cancelled() => break, () = sleep(pause) => {} }
                     pause = (pause * 2).min(ACCEPT_PAUSE.1);
                 }
@@ -162,42 +165,42 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Serves one connection to its end.
-    async fn connection(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, _seat: Seat) {
-        // Answers are small and whole: waiting to fill a packet would only delay them.
+    /// Serves one connection until it is closed.
+    async fn connection(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, _permit: ConnectionPermit) {
+        // Responses are small and written at once: Nagle's algorithm would only delay them.
         let _ = tcp.set_nodelay(true);
-        let (in_flight, watched) = watch::channel(0);
+        let (in_flight, count) = watch::channel(0);
         let in_flight = Arc::new(in_flight);
         let service = service_fn(|request: Request<Incoming>| {
             let guard = InFlight::new(&in_flight);
             let request = request.map(|body| RequestBody::new(body, self.limits.body_idle, self.limits.body_total));
-            let answer = (self.service)(request, peer);
-            async move { Ok::<_, Infallible>(answer.await.map(|body| ResponseBody::new(body, guard))) }
+            let response = (self.service)(request, peer);
+            async move { Ok::<_, Infallible>(response.await.map(|body| ResponseBody::new(body, guard))) }
         });
         let io = TokioIo::new(Stream::new(tcp, self.limits.write_stall));
         let mut connection = pin!(self.http.serve_connection(io, service));
-        let patience = tokio::select! {
+        let grace = tokio::select! {
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
-                    tracing::debug!("connection of {peer}: {error}");
+                    tracing::debug!("the connection from {peer} failed: {error}");
                 }
                 return;
             }
-            () = idle(watched.clone(), self.limits.idle) => FAREWELL,
+            () = idle(count.clone(), self.limits.idle) => CLOSE_GRACE,
             () = self.stop.cancelled() => self.limits.drain,
         };
         connection.as_mut().graceful_shutdown();
-        if timeout(patience, connection).await.is_err() && *watched.borrow() > 0 {
+        if timeout(grace, connection).await.is_err() && *count.borrow() > 0 {
             self.cut.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!("connection of {peer} was cut off with a request in flight");
+            tracing::warn!("the connection from {peer} was cut off with a request in flight");
         }
     }
 }
 
-/// Resolves when no request was in flight for `bound`.
+/// Resolves once no request was in flight for `bound`.
 async fn idle(mut in_flight: watch::Receiver<usize>, bound: Duration) {
     loop {
-        // The connection owns the sender and outlives this.
+        // The connection owns the sender and outlives this future.
         if in_flight.wait_for(|&requests| requests == 0).await.is_err() {
             return;
         }
@@ -212,15 +215,17 @@ fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.idle)
-        .max_buf_size(usize::try_from(limits.head_size_max).unwrap_or(usize::MAX).max(8 * 1024)); // or it panics
+        // hyper panics below 8 KiB.
+        .max_buf_size(usize::try_from(limits.head_size_max).unwrap_or(usize::MAX).max(8 * 1024));
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
         .max_header_list_size(limits.head_size_max)
-        // Rapid reset: streams that the peer opened and reset before they were seen, and that it made us reset.
+        // Against rapid reset: limits the streams that the peer opens and resets before they are processed, and the
+        // resets that it provokes.
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(128)
-        // What a connection may make us hold that no one has read yet.
+        // Limits the unread data that a connection can make the server buffer.
         .initial_stream_window_size(128 * 1024)
         .initial_connection_window_size(256 * 1024)
         .max_send_buf_size(64 * 1024)
@@ -229,14 +234,14 @@ fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     http
 }
 
-/// Tells a peer that there is no room, as far as its socket takes the answer at once.
+/// Sends a 503 to a connection beyond the limits, as far as the socket accepts it without blocking.
 fn refuse(tcp: &TcpStream, peer: SocketAddr) {
-    tracing::debug!("no room for the connection of {peer}");
-    let _ = tcp.try_write(NO_ROOM);
+    tracing::debug!("too many connections: refused one from {peer}");
+    let _ = tcp.try_write(TOO_MANY_CONNECTIONS);
 }
 
-/// Whether an accept failed for the one connection only, and the next may follow at once.
-fn concerns_one_peer(error: &io::Error) -> bool {
+/// Whether an accept error concerns only that one connection, so that the next accept can follow at once.
+fn is_per_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

@@ -1,4 +1,4 @@
-//! Bodies on their way in and out: bounded in time, and counted while they are in flight.
+//! Request bodies with time limits, and response bodies that count their request as in flight.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The body of a request. It ends within the listener's limits of time, or with [`BodyError::Slow`].
+/// A request body with time limits: it ends in time, or with [`BodyError::Slow`].
 pub struct RequestBody {
     body: Incoming,
     idle: Duration,
     deadline: Instant,
-    /// Set while the peer is waited for.
+    /// Set while waiting for the peer.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// Why a body did not arrive whole.
+/// Why a body did not arrive completely.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// It paused or took too long as a whole.
+    /// The body paused too long, or took too long as a whole.
     #[error("the body did not arrive in time")]
     Slow,
-    /// The connection broke, or the body is not framed as HTTP wants it.
+    /// The connection broke, or the body violates HTTP framing.
     #[error("the body broke off: {0}")]
     Broken(#[from] hyper::Error),
 }
@@ -67,7 +67,7 @@ impl Body for RequestBody {
     }
 }
 
-/// Counts a request as in flight, until it is dropped.
+/// Counts a request as in flight until this is dropped.
 pub(super) struct InFlight(Arc<watch::Sender<usize>>);
 
 impl InFlight {
@@ -83,7 +83,7 @@ impl Drop for InFlight {
     }
 }
 
-/// The body of an answer; its request is in flight until all of it is handed over.
+/// A response body; its request counts as in flight until the whole body is passed to hyper.
 pub(super) struct ResponseBody<B> {
     body: B,
     _in_flight: InFlight,

@@ -1,5 +1,5 @@
-//! A TCP connection as the HTTP server sees it: ambiguous requests become invalid ones, and a peer that takes nothing
-//! is given up.
+//! The TCP stream that the HTTP server reads and writes: it makes ambiguous requests invalid, and fails when the peer
+//! accepts no bytes for too long.
 
 use std::io;
 use std::pin::Pin;
@@ -10,29 +10,29 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use super::strict::Strict;
+use super::framing::FramingFilter;
 
-/// What the parser is given instead of the rest of an ambiguous request, before the end of the stream. A NUL is
-/// valid nowhere in a head, and the empty line has the parser look at once: it answers 400 and closes. Within a
-/// chunked body the end of the stream does the same.
-const SPOILT: &[u8] = b"\0\r\n\r\n";
+/// The bytes that replace the rest of an ambiguous request, followed by the end of the stream. A NUL is valid nowhere
+/// in a head, and the empty line makes the parser evaluate at once: it sends 400 and closes. Within a chunked body the
+/// end of the stream has the same effect.
+const INVALID_REQUEST: &[u8] = b"\0\r\n\r\n";
 
 pub(super) struct Stream {
     tcp: TcpStream,
-    strict: Strict,
-    /// What is left of [`SPOILT`], once a request was ambiguous.
-    spoilt: Option<&'static [u8]>,
+    filter: FramingFilter,
+    /// The unread rest of [`INVALID_REQUEST`], once a request was ambiguous.
+    invalid_rest: Option<&'static [u8]>,
     stall: Duration,
-    /// Set while the peer takes nothing.
+    /// Set while the peer accepts no bytes.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stream {
     pub(super) fn new(tcp: TcpStream, stall: Duration) -> Self {
-        Self { tcp, strict: Strict::default(), spoilt: None, stall, timer: None }
+        Self { tcp, filter: FramingFilter::default(), invalid_rest: None, stall, timer: None }
     }
 
-    fn in_time<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn check_stall<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.timer = None;
             return written;
@@ -40,23 +40,23 @@ impl Stream {
         let stall = self.stall;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(stall)));
         ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no answer")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer accepts no bytes of the response")))
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.spoilt.is_none() {
+        if self.invalid_rest.is_none() {
             let before = buf.filled().len();
             ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
             let read = buf.filled().get(before..).unwrap_or_default();
-            let Err(good) = self.strict.pass(read) else { return Poll::Ready(Ok(())) };
+            let Err(good) = self.filter.advance(read) else { return Poll::Ready(Ok(())) };
             buf.set_filled(before + good);
         }
-        let spoilt = self.spoilt.unwrap_or(SPOILT);
-        let (now, later) = spoilt.split_at(spoilt.len().min(buf.remaining()));
+        let invalid_rest = self.invalid_rest.unwrap_or(INVALID_REQUEST);
+        let (now, later) = invalid_rest.split_at(invalid_rest.len().min(buf.remaining()));
         buf.put_slice(now);
-        self.spoilt = Some(later);
+        self.invalid_rest = Some(later);
         Poll::Ready(Ok(()))
     }
 }
@@ -64,7 +64,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
-        self.in_time(cx, written)
+        self.check_stall(cx, written)
     }
 
     fn poll_write_vectored(
@@ -73,7 +73,7 @@ impl AsyncWrite for Stream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
-        self.in_time(cx, written)
+        self.check_stall(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,50 +1,50 @@
-//! A filter before the HTTP/1 parser, against request smuggling.
+//! A filter in front of the HTTP/1 parser, against request smuggling.
 //!
-//! RFC 9112 lets a server be lenient where two servers in a row may then disagree on where a request ends: a bare
+//! RFC 9112 lets a server be lenient where two servers in a row may then disagree about the end of a request: a bare
 //! line feed as a line end (section 2.2), `Content-Length` beside `Transfer-Encoding` (section 6.3), a repeated
-//! `Content-Length`, more than one `Host` (section 3.2). The parser behind this is lenient in these. The filter
-//! follows the framing of requests and says where one becomes ambiguous; [`super::stream`] lets nothing through from
-//! there on.
+//! `Content-Length`, more than one `Host` (section 3.2). The parser behind this filter is lenient in these cases. The
+//! filter follows the framing of requests and reports where a request becomes ambiguous; [`super::stream`] passes no
+//! byte on from there.
 
-/// The longest name and value of a header that decide on framing, with room to see that one is longer.
+/// The longest accepted header line among those that decide on framing, with room to detect a longer one.
 const LINE_MAX: usize = 64;
 const HTTP_11: u64 = u64::from_be_bytes(*b"HTTP/1.1");
 
-/// Where in the requests of a connection the bytes have come to.
+/// The framing state of one connection.
 #[derive(Default)]
-pub(super) struct Strict {
-    place: Place,
+pub(super) struct FramingFilter {
+    position: Position,
     line: Line,
     head: Head,
-    /// Whether a request was seen: the preface of HTTP/2 can only be the first.
-    served: bool,
+    /// Whether a request was read: the preface of HTTP/2 can only come first.
+    had_request: bool,
 }
 
 #[derive(Default, Clone, Copy)]
-enum Place {
+enum Position {
     #[default]
     RequestLine,
     Headers,
-    /// Bytes of the body that follow.
+    /// The number of body bytes that follow.
     Body(u64),
     ChunkSize,
     Chunk(u64),
     ChunkEnd,
     Trailers,
-    /// HTTP/2 is framed without ambiguity.
+    /// HTTP/2 framing is never ambiguous.
     Http2,
 }
 
-/// What the current line holds, without its end.
+/// The current line, without its line end.
 #[derive(Default)]
 struct Line {
-    /// Its first [`LINE_MAX`] bytes.
+    /// The first [`LINE_MAX`] bytes of the line.
     start: Vec<u8>,
-    /// How many there are.
+    /// The length of the line in bytes.
     len: usize,
-    /// The last 8 of them.
+    /// The last 8 bytes of the line.
     tail: u64,
-    /// Whether a carriage return was last.
+    /// Whether the last byte was a carriage return.
     cr: bool,
 }
 
@@ -56,25 +56,24 @@ struct Head {
     chunked: bool,
 }
 
-/// The request is ambiguous.
 struct Ambiguous;
 
-impl Strict {
-    /// Follows what was read. `Err` says how many of these bytes are good; what follows them is not, ever.
-    pub(super) fn pass(&mut self, bytes: &[u8]) -> Result<(), usize> {
+impl FramingFilter {
+    /// Advances over `bytes`. `Err` contains the number of unambiguous bytes; all bytes after them must be dropped.
+    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut rest = bytes;
         while let Some((&byte, after)) = rest.split_first() {
-            match self.place {
-                Place::Http2 => return Ok(()),
-                Place::Body(left) | Place::Chunk(left) => {
+            match self.position {
+                Position::Http2 => return Ok(()),
+                Position::Body(left) | Position::Chunk(left) => {
                     let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
                     rest = rest.get(skipped..).unwrap_or_default();
                     let left = left - skipped as u64;
-                    self.place = match self.place {
-                        Place::Body(_) if left == 0 => Place::RequestLine,
-                        Place::Body(_) => Place::Body(left),
-                        _ if left == 0 => Place::ChunkEnd,
-                        _ => Place::Chunk(left),
+                    self.position = match self.position {
+                        Position::Body(_) if left == 0 => Position::RequestLine,
+                        Position::Body(_) => Position::Body(left),
+                        _ if left == 0 => Position::ChunkEnd,
+                        _ => Position::Chunk(left),
                     };
                 }
                 _ => {
@@ -94,28 +93,28 @@ impl Strict {
 
     fn line_ended(&mut self) -> Result<(), Ambiguous> {
         let line = &self.line;
-        self.place = match self.place {
-            // Empty lines before a request are passed over (RFC 9112, section 2.2).
-            Place::RequestLine if line.len == 0 => Place::RequestLine,
-            Place::RequestLine if !self.served && line.start == b"PRI * HTTP/2.0" => Place::Http2,
-            Place::RequestLine => {
-                self.served = true;
+        self.position = match self.position {
+            // Empty lines before a request are skipped (RFC 9112, section 2.2).
+            Position::RequestLine if line.len == 0 => Position::RequestLine,
+            Position::RequestLine if !self.had_request && line.start == b"PRI * HTTP/2.0" => Position::Http2,
+            Position::RequestLine => {
+                self.had_request = true;
                 self.head = Head { http_11: line.tail == HTTP_11, ..Head::default() };
-                Place::Headers
+                Position::Headers
             }
-            Place::Headers if line.len == 0 => self.head.end()?,
-            Place::Headers => {
+            Position::Headers if line.len == 0 => self.head.end()?,
+            Position::Headers => {
                 self.head.header(line)?;
-                Place::Headers
+                Position::Headers
             }
-            Place::ChunkSize => match chunk_size(&line.start).ok_or(Ambiguous)? {
-                0 => Place::Trailers,
-                size => Place::Chunk(size),
+            Position::ChunkSize => match chunk_size(&line.start).ok_or(Ambiguous)? {
+                0 => Position::Trailers,
+                size => Position::Chunk(size),
             },
-            Place::ChunkEnd if line.len == 0 => Place::ChunkSize,
-            Place::ChunkEnd => return Err(Ambiguous),
-            Place::Trailers if line.len == 0 => Place::RequestLine,
-            place => place,
+            Position::ChunkEnd if line.len == 0 => Position::ChunkSize,
+            Position::ChunkEnd => return Err(Ambiguous),
+            Position::Trailers if line.len == 0 => Position::RequestLine,
+            position => position,
         };
         Ok(())
     }
@@ -123,7 +122,7 @@ impl Strict {
 
 impl Line {
     fn push(&mut self, byte: u8) {
-        // A carriage return in the middle of a line is refused by the parser: it need not be kept.
+        // The parser rejects a carriage return in the middle of a line, so the filter need not store it.
         self.cr = byte == b'\r';
         if self.cr {
             return;
@@ -143,7 +142,7 @@ impl Line {
 
 impl Head {
     fn header(&mut self, line: &Line) -> Result<(), Ambiguous> {
-        // A folded line (RFC 9112, section 5.2) could hide a header from the next reader.
+        // A folded line (RFC 9112, section 5.2) could hide a header from the next server.
         if line.start.first().is_some_and(|&byte| matches!(byte, b' ' | b'\t')) {
             return Err(Ambiguous);
         }
@@ -167,24 +166,24 @@ impl Head {
         Ok(())
     }
 
-    /// What follows the head.
-    fn end(&self) -> Result<Place, Ambiguous> {
+    /// Returns the position after the head.
+    fn end(&self) -> Result<Position, Ambiguous> {
         if self.hosts > 1 || (self.http_11 && self.hosts == 0) {
             return Err(Ambiguous);
         }
         match (self.chunked, self.content_length) {
             (true, Some(_)) => Err(Ambiguous),
-            (true, None) => Ok(Place::ChunkSize),
-            (false, None | Some(0)) => Ok(Place::RequestLine),
-            (false, Some(length)) => Ok(Place::Body(length)),
+            (true, None) => Ok(Position::ChunkSize),
+            (false, None | Some(0)) => Ok(Position::RequestLine),
+            (false, Some(length)) => Ok(Position::Body(length)),
         }
     }
 }
 
-/// The size of a chunk, without its extensions (RFC 9112, section 7.1).
+/// Parses the size of a chunk, without its extensions (RFC 9112, section 7.1).
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|&byte| byte == b';').next()?.trim_ascii_end();
-    // Fewer than a line keeps: none of them is missing here.
+    // 16 digits are fewer than `Line::start` holds, so none of them is missing here.
     if digits.len() > 16 {
         return None;
     }
@@ -192,7 +191,7 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
 }
 
 fn number(digits: &[u8], radix: u32) -> Option<u64> {
-    // `from_str_radix` would take a sign.
+    // `from_str_radix` would accept a sign.
     if !digits.first()?.is_ascii_hexdigit() {
         return None;
     }
@@ -200,21 +199,20 @@ fn number(digits: &[u8], radix: u32) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
-    /// Passes `text` in one piece and byte by byte, which must agree; whether all of it is good.
-    fn passes(text: &str) -> bool {
-        let whole = Strict::default().pass(text.as_bytes());
-        let mut strict = Strict::default();
-        let pieces = text.as_bytes().chunks(1).position(|byte| strict.pass(byte).is_err());
+    /// Checks `text` in one piece and byte by byte, which must agree. Returns whether all of it is unambiguous.
+    fn is_unambiguous(text: &str) -> bool {
+        let whole = FramingFilter::default().advance(text.as_bytes());
+        let mut filter = FramingFilter::default();
+        let pieces = text.as_bytes().chunks(1).position(|byte| filter.advance(byte).is_err());
         assert_eq!(whole.err(), pieces, "{text:?}");
         whole.is_ok()
     }
 
     #[test]
-    fn clear_requests_pass_in_a_row() {
+    fn unambiguous_requests_pass_one_after_another() {
         for text in [
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             "\r\n\r\nGET / HTTP/1.0\r\n\r\n",
@@ -223,9 +221,9 @@ mod tests {
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n3;x=y\r\n\n\n\n\r\nA \r\n0123456789\r\n0\r\nx: y\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         ] {
-            assert!(passes(text), "{text:?}");
-            assert!(passes(&text.repeat(3)), "three times {text:?}");
-            assert!(!passes(&format!("{text}\n")), "{text:?} and a bare line feed");
+            assert!(is_unambiguous(text), "{text:?}");
+            assert!(is_unambiguous(&text.repeat(3)), "three times {text:?}");
+            assert!(!is_unambiguous(&format!("{text}\n")), "{text:?} and a bare line feed");
         }
     }
 
@@ -255,20 +253,20 @@ mod tests {
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n00000000000000003\r\nabc\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: y\n\r\n",
         ] {
-            assert!(!passes(text), "{text:?}");
+            assert!(!is_unambiguous(text), "{text:?}");
         }
     }
 
     #[test]
-    fn a_long_header_that_decides_on_nothing_passes() {
-        assert!(passes(&format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {}\r\n\r\n", "x".repeat(10_000))));
+    fn a_long_header_without_meaning_for_framing_passes() {
+        assert!(is_unambiguous(&format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {}\r\n\r\n", "x".repeat(10_000))));
         let padded = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}5\r\n\r\n", "0".repeat(100));
-        assert!(!passes(&padded));
+        assert!(!is_unambiguous(&padded));
     }
 
     #[test]
-    fn http_2_is_left_alone_and_only_at_the_start() {
-        assert!(passes("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\n\n\n"));
-        assert!(!passes("GET / HTTP/1.0\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\n"));
+    fn http_2_is_not_filtered_and_recognised_only_at_the_start() {
+        assert!(is_unambiguous("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\n\n\n"));
+        assert!(!is_unambiguous("GET / HTTP/1.0\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\n"));
     }
 }
