@@ -14,7 +14,7 @@ pub use crate::router::Target;
 use crate::runtime_events;
 use crate::store::{Accepted, Answer, Lineage, Mark, NewEvent, Store, StoreError};
 pub use crate::store::{Amount, Origin};
-use crate::telemetry::{Ingress, IngressMetrics, Live, Metrics, Refusal, Spans};
+use crate::telemetry::{Ingress, IngressMetrics, LiveSpan, Metrics, Refusal, Spans};
 
 /// What a source offers: stored together or not at all.
 #[derive(Debug, Clone, Default)]
@@ -173,7 +173,7 @@ impl Bus {
     /// Accepts an offer: when this returns `Ok`, every event of it is durably stored with its deliveries, or was
     /// before.
     pub async fn accept(&self, offer: Offer) -> Result<Vec<Accepted>, Refused> {
-        let spans: Vec<Live> = match self.spans.are_on() {
+        let spans: Vec<LiveSpan> = match self.spans.is_enabled() {
             true => offer.events.iter().map(|event| self.spans.accept(self.ingress, event)).collect(),
             false => Vec::new(),
         };
@@ -195,7 +195,7 @@ impl Bus {
         answer
     }
 
-    async fn store(&self, offer: Offer, spans: &[Live]) -> Result<Vec<Accepted>, Refused> {
+    async fn store(&self, offer: Offer, spans: &[LiveSpan]) -> Result<Vec<Accepted>, Refused> {
         let inner = &*self.inner;
         if !offer.events.is_empty() {
             self.room(offer.origin)?;
@@ -212,7 +212,7 @@ impl Bus {
             let checked = message.map_or_else(|| event.check().map_err(|e| e.to_string()), Err);
             checked.map_err(|message| Refused::Invalid { index, message })?;
             if let Some(span) = spans.get(index) {
-                span.mark(&mut event);
+                span.inject_if_missing(&mut event);
             }
             let deliveries = router.route(&event, &offer.target).map_err(|e| Refused::Invalid { index, message: e })?;
             events.push(NewEvent { event: Arc::new(event), lineage, deliveries });

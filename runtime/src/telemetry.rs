@@ -1,14 +1,14 @@
-//! What is measured and what is traced. Plain data: others count into it, and ask for it as text; no I/O here.
+//! Metrics and spans. Plain data: other modules count into it and read it as text; no I/O here.
 //!
-//! [`Metrics`] is made once. Whoever counts is given its part of it when it is made or loaded, so that an event costs
-//! a few atomic additions and no look-up. What can be asked for when metrics are read (queues, sizes) is not counted
-//! but asked for then: [`Moment`]. Labels are functions and sources, never anything that an event brings.
+//! [`Metrics`] is created once. Each function and source gets its handle when it is created or loaded, so that an event
+//! costs a few atomic additions and no lookup. Values that exist elsewhere (queues, sizes) are not counted but read at
+//! each scrape: [`ScrapeValues`]. Label values are functions and sources, never data from an event.
 
-mod answers;
 mod context;
 mod exposition;
 mod format;
 mod histogram;
+mod requests;
 mod spans;
 
 use std::collections::BTreeMap;
@@ -16,38 +16,38 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-pub use answers::{AnswerMetrics, Answered};
 pub use context::Traceparent;
-pub use exposition::{Moment, Queue, Sandbox, SourceHealth, render};
+pub use exposition::{Queue, Sandbox, ScrapeValues, SourceHealth, render};
 pub use format::Format;
 pub use histogram::{Distribution, Histogram};
-pub use spans::{Attempting, Live, Spans};
+pub use requests::{RequestMetrics, RequestOutcome};
+pub use spans::{AttemptStart, LiveSpan, Spans};
 
 use crate::outcome::Outcome;
 use crate::store::Verdict;
 
-/// A number that only grows.
+/// A counter that only increases.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// One more.
+    /// Adds 1.
     pub fn increment(&self) {
         self.add(1);
     }
 
-    /// So many more.
+    /// Adds `count`; wraps around on overflow.
     pub fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// How many.
+    /// Returns the current value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Through which kind of source an event comes in.
+/// The kind of source through which an event enters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ingress {
     /// An http source.
@@ -56,15 +56,15 @@ pub enum Ingress {
     Files,
     /// A timer.
     Timer,
-    /// By hand, through the admin API.
+    /// The admin API.
     Api,
 }
 
 impl Ingress {
-    /// All of them.
+    /// Every kind, in the order of the declaration.
     pub const ALL: [Self; 4] = [Self::Http, Self::Files, Self::Timer, Self::Api];
 
-    /// The word for it, as a label.
+    /// The label value in metrics and spans.
     pub fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -75,16 +75,16 @@ impl Ingress {
     }
 }
 
-/// Why events were not taken.
+/// Why events were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// They are no events, or not in a form that the source takes.
+    /// The request contains no valid events, or has a format that the source does not accept.
     Invalid,
-    /// They are larger than is taken.
+    /// The events are larger than accepted.
     TooLarge,
-    /// Too much is pending or under way.
+    /// Too much is pending or in flight.
     Overloaded,
-    /// Their source owns as much of what is pending as is free.
+    /// The source already has its whole share of the backlog.
     Crowding,
     /// The disk is full.
     DiskFull,
@@ -96,7 +96,7 @@ impl Refusal {
     const ALL: [Self; 6] =
         [Self::Invalid, Self::TooLarge, Self::Overloaded, Self::Crowding, Self::DiskFull, Self::StoreFailed];
 
-    /// The word for it, as a label.
+    /// The label value in metrics and spans.
     pub fn name(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
@@ -109,51 +109,52 @@ impl Refusal {
     }
 }
 
-/// What came in through one kind of source.
+/// Counters of one kind of source.
 #[derive(Debug, Default)]
 pub struct IngressMetrics {
-    /// Events that were stored.
+    /// Events that were stored as new.
     pub new: Counter,
-    /// Events that were known.
+    /// Events that were already stored.
     pub duplicate: Counter,
     refused: [Counter; Refusal::ALL.len()],
 }
 
 impl IngressMetrics {
-    /// Events that were not taken, for this reason.
+    /// Events that were refused for this reason.
     pub fn refused(&self, reason: Refusal) -> &Counter {
-        // In the order of `ALL`, which is that of the declaration.
+        // The index is the variant's position in `ALL`, which has the order of the declaration.
         &self.refused[reason as usize]
     }
 }
 
-/// How one function is doing.
+/// The metrics of one function.
 #[derive(Debug)]
 pub struct FunctionMetrics {
     /// `app/function`.
     pub name: Arc<str>,
-    /// Attempts that ended, by [`Outcome::KINDS`].
+    /// Ended attempts, by [`Outcome::KINDS`].
     attempts: [Counter; Outcome::KINDS.len()],
-    /// Deliveries that are done.
+    /// Deliveries that ended as done.
     pub done: Counter,
-    /// Times that a delivery was to be tried again.
+    /// Attempts after which the delivery is to be retried.
     pub retried: Counter,
     /// Deliveries that became dead letters.
     pub dead: Counter,
-    /// Runs that read state which another changed, and that were made again.
+    /// Runs that read state which another attempt changed, and that were repeated.
     pub conflicts: Counter,
-    /// Events that it published with what is done.
+    /// Events that the function published in attempts that ended as done.
     pub published: Counter,
-    /// How long attempts took.
+    /// Durations of attempts.
     pub duration: Histogram,
-    /// From an event's acceptance to the start of the first attempt, to the millisecond.
+    /// Time from an event's acceptance to the start of the first attempt, with millisecond precision.
     pub wait: Histogram,
-    /// From an event's acceptance to the end of the attempt that did it, to the millisecond.
+    /// Time from an event's acceptance to the end of the attempt that completed the delivery, with
+    /// millisecond precision.
     pub latency: Histogram,
 }
 
 impl FunctionMetrics {
-    /// Of a function that did nothing yet.
+    /// Creates the metrics of a function, all zero.
     pub fn new(name: Arc<str>) -> Self {
         Self {
             name,
@@ -163,29 +164,29 @@ impl FunctionMetrics {
             dead: Counter::default(),
             conflicts: Counter::default(),
             published: Counter::default(),
-            duration: Histogram::of_durations(),
-            wait: Histogram::of_waits(),
-            latency: Histogram::of_waits(),
+            duration: Histogram::for_durations(),
+            wait: Histogram::for_waits(),
+            latency: Histogram::for_waits(),
         }
     }
 
-    /// Counts an attempt that ended.
-    pub fn attempted(&self, attempted: &Attempted<'_>) {
-        let kind = Outcome::KINDS.iter().position(|known| *known == attempted.outcome);
+    /// Counts an ended attempt.
+    pub fn attempt_ended(&self, end: &AttemptEnd<'_>) {
+        let kind = Outcome::KINDS.iter().position(|kind| *kind == end.outcome);
         let counter = kind.and_then(|at| self.attempts.get(at));
         if let Some(counter) = counter {
             counter.increment();
         }
-        self.duration.observe(attempted.took);
-        if let Some(waited) = attempted.waited {
+        self.duration.observe(end.took);
+        if let Some(waited) = end.waited {
             self.wait.observe(waited);
         }
-        match attempted.verdict {
+        match end.verdict {
             Verdict::Done => {
                 self.done.increment();
-                self.latency.observe(attempted.since_accepted);
-                if attempted.published > 0 {
-                    self.published.add(attempted.published as u64);
+                self.latency.observe(end.since_accepted);
+                if end.published > 0 {
+                    self.published.add(end.published as u64);
                 }
             }
             Verdict::RetryAt(_) => self.retried.increment(),
@@ -194,107 +195,108 @@ impl FunctionMetrics {
     }
 }
 
-/// An attempt that ended, as it is counted.
+/// An ended attempt, as counted by [`FunctionMetrics`].
 #[derive(Debug, Clone, Copy)]
-pub struct Attempted<'a> {
+pub struct AttemptEnd<'a> {
     /// [`Outcome::kind`].
     pub outcome: &'a str,
-    /// What follows.
+    /// The decision that follows from the outcome.
     pub verdict: &'a Verdict,
-    /// How long it took.
+    /// The duration of the attempt.
     pub took: Duration,
-    /// From the event's acceptance to its start; of the first attempt only.
+    /// Time from the event's acceptance to the attempt's start; only for the first attempt.
     pub waited: Option<Duration>,
-    /// From the event's acceptance to its end.
+    /// Time from the event's acceptance to the attempt's end.
     pub since_accepted: Duration,
-    /// Events that it published.
+    /// The number of events that the attempt published.
     pub published: usize,
 }
 
-/// How the store commits.
+/// Metrics of the store's commits.
 #[derive(Debug)]
 pub struct CommitMetrics {
-    /// Writes in each commit.
+    /// The number of writes in each commit.
     pub writes: Histogram,
-    /// How long each took, its fsync included.
+    /// The duration of each commit, including its fsync.
     pub duration: Histogram,
 }
 
 impl Default for CommitMetrics {
     fn default() -> Self {
-        Self { writes: Histogram::of_counts(), duration: Histogram::of_durations() }
+        Self { writes: Histogram::for_counts(), duration: Histogram::for_durations() }
     }
 }
 
-/// What became of the spans that ended.
+/// Counters of ended spans.
 #[derive(Debug, Default)]
 pub struct SpanMetrics {
-    /// The collector has them.
+    /// Spans that the collector accepted.
     pub exported: Counter,
-    /// The collector did not take them.
+    /// Spans that the collector did not accept.
     pub failed: Counter,
-    /// The queue to the collector was full.
+    /// Spans that did not fit into the queue to the collector.
     pub dropped: Counter,
 }
 
-/// All that is counted.
+/// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
     started: SystemTime,
     ingress: [Arc<IngressMetrics>; Ingress::ALL.len()],
     functions: ByName<FunctionMetrics>,
-    answering: ByName<AnswerMetrics>,
-    /// How the store commits.
+    requests: ByName<RequestMetrics>,
+    /// The commits of the store.
     pub commits: Arc<CommitMetrics>,
-    /// What became of the spans that ended.
+    /// The ended spans.
     pub spans: Arc<SpanMetrics>,
 }
 
 impl Metrics {
-    /// Nothing counted yet, in a process that starts now.
+    /// Creates metrics that are all zero; the process counts as started now.
     pub fn new() -> Self {
         Self {
             started: SystemTime::now(),
             ingress: Default::default(),
             functions: Mutex::default(),
-            answering: Mutex::default(),
+            requests: Mutex::default(),
             commits: Arc::default(),
             spans: Arc::default(),
         }
     }
 
-    /// What comes in through a kind of source.
+    /// Returns the counters of a kind of source.
     pub fn ingress(&self, ingress: Ingress) -> Arc<IngressMetrics> {
         self.ingress[ingress as usize].clone()
     }
 
-    /// How a function is doing, by full name. What was counted outlives its reloads.
+    /// Returns the metrics of a function, by full name. They survive reloads of the function.
     pub fn function(&self, name: &str) -> Arc<FunctionMetrics> {
-        of_name(&self.functions, name, FunctionMetrics::new)
+        get_or_create(&self.functions, name, FunctionMetrics::new)
     }
 
-    /// How a function that answers requests is doing, likewise.
-    pub fn answering(&self, name: &str) -> Arc<AnswerMetrics> {
-        of_name(&self.answering, name, AnswerMetrics::new)
+    /// Returns the metrics of a function that handles HTTP requests, by full name. They survive reloads of the
+    /// function.
+    pub fn request_metrics(&self, name: &str) -> Arc<RequestMetrics> {
+        get_or_create(&self.requests, name, RequestMetrics::new)
     }
 }
 
-/// By name, what is counted of something.
+/// Metrics by the full name of their function.
 type ByName<T> = Mutex<BTreeMap<Arc<str>, Arc<T>>>;
 
-fn of_name<T>(known: &ByName<T>, name: &str, new: impl FnOnce(Arc<str>) -> T) -> Arc<T> {
-    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(one) = known.get(name) {
+fn get_or_create<T>(by_name: &ByName<T>, name: &str, new: impl FnOnce(Arc<str>) -> T) -> Arc<T> {
+    let mut by_name = by_name.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(one) = by_name.get(name) {
         return one.clone();
     }
     let name: Arc<str> = name.into();
     let new = Arc::new(new(name.clone()));
-    known.insert(name, new.clone());
+    by_name.insert(name, new.clone());
     new
 }
 
-fn all<T>(known: &ByName<T>) -> Vec<Arc<T>> {
-    known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+fn all<T>(by_name: &ByName<T>) -> Vec<Arc<T>> {
+    by_name.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
 }
 
 impl Default for Metrics {

@@ -10,7 +10,7 @@ use http::{HeaderMap, Response, StatusCode};
 use super::problem::Problem;
 use super::status::STORE_PATIENCE;
 use super::{Admin, Answer};
-use crate::telemetry::{self, Format, Moment, Queue, SourceHealth};
+use crate::telemetry::{self, Format, Queue, ScrapeValues, SourceHealth};
 
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answer {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
@@ -21,7 +21,7 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap)
     let (totals, size_bytes) = tokio::time::timeout(STORE_PATIENCE, asked).await.unwrap_or_default();
     let queue = |f: super::FunctionStatus| Queue { function: f.name, running: f.running, held: f.held };
     let source = |s: super::SourceStatus| SourceHealth { uri: s.uri, degraded: s.trouble.is_some() };
-    let moment = Moment {
+    let moment = ScrapeValues {
         backlog: admin.store.backlog().total(),
         totals,
         size_bytes,

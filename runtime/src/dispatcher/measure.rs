@@ -6,22 +6,22 @@ use super::Call;
 use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::store::{Completion, ReadyDelivery, Verdict};
-use crate::telemetry::{Attempted, Attempting, FunctionMetrics, Live, Spans};
+use crate::telemetry::{AttemptEnd, AttemptStart, FunctionMetrics, LiveSpan, Spans};
 
 /// One run of a function, until it is known what became of it: an attempt with state may be in conflict with another
 /// until it is committed.
 #[derive(Debug)]
 pub(super) struct Measured {
     accepted_ms: UnixMs,
-    span: Live,
+    span: LiveSpan,
     /// Of the events that it publishes.
-    publishing: Vec<Live>,
+    publishing: Vec<LiveSpan>,
 }
 
 impl Measured {
     pub(super) fn start(spans: &Spans, function: &str, delivery: &ReadyDelivery, call: &Call) -> Self {
         let Call { delivery_id, attempt, trigger, event, .. } = call;
-        let span = spans.attempt(&Attempting { function, delivery_id, attempt: *attempt, trigger, event });
+        let span = spans.attempt(&AttemptStart { function, delivery_id, attempt: *attempt, trigger, event });
         Self { accepted_ms: delivery.event.accepted_ms, span, publishing: Vec::new() }
     }
 
@@ -35,7 +35,7 @@ impl Measured {
         let Completion { record, verdict, publishes, .. } = completion;
         let took = Duration::from_micros(record.duration_us);
         let waited = between(self.accepted_ms, record.started_ms);
-        metrics.attempted(&Attempted {
+        metrics.attempt_ended(&AttemptEnd {
             outcome: &record.outcome,
             verdict,
             took,
@@ -45,7 +45,7 @@ impl Measured {
             published: if *verdict == Verdict::Done { publishes.len() } else { 0 },
         });
         if *verdict != Verdict::Done {
-            self.publishing.into_iter().for_each(Live::not_published);
+            self.publishing.into_iter().for_each(LiveSpan::not_published);
         }
         self.span.ended(&record.outcome, record.message.as_deref(), verdict, took);
     }
@@ -53,7 +53,7 @@ impl Measured {
     /// It read what another changed: nothing is kept of it, and the function runs again.
     pub(super) fn runs_again(self, metrics: &FunctionMetrics) {
         metrics.conflicts.increment();
-        self.publishing.into_iter().for_each(Live::not_published);
+        self.publishing.into_iter().for_each(LiveSpan::not_published);
         self.span.conflicted();
     }
 }

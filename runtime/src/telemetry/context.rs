@@ -1,24 +1,24 @@
-//! W3C Trace Context, level 2: what a trace is carried on with from one process to another.
+//! W3C Trace Context, level 2: the header that continues a trace in another process.
 
 use std::fmt;
 
-/// A valid `traceparent` (section 3.2): which trace, which span of it, and whether it is recorded.
+/// A valid `traceparent` (section 3.2): the trace, the parent span, and whether the trace is sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traceparent {
-    /// Not all zero.
+    /// The trace id; never all zero.
     pub trace_id: [u8; 16],
-    /// Not all zero.
+    /// The id of the parent span; never all zero.
     pub span_id: [u8; 8],
-    /// Bit 0: sampled; bit 1: the trace id is random. Bits without a meaning yet are left out.
+    /// Bit 0: sampled; bit 1: the trace id is random. Undefined bits are cleared.
     pub flags: u8,
 }
 
-/// The flags that have a meaning (section 3.2.2.5).
+/// The defined flags (section 3.2.2.5).
 const FLAGS_KNOWN: u8 = 0b11;
 
 impl Traceparent {
-    /// Reads the value of a `traceparent`; `None` when it is not valid, and the trace starts anew (section 4.3).
-    /// Of a version that is not known yet, what version 00 has is read.
+    /// Parses the value of a `traceparent`; `None` when it is invalid, in which case the trace restarts (section 4.3).
+    /// Of an unknown later version, the fields of version 00 are read.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.as_bytes();
         let (known, more) = text.split_at_checked(55)?;
@@ -45,7 +45,7 @@ impl fmt::Display for Traceparent {
     }
 }
 
-/// Bytes in lower-case hexadecimal, and nothing else.
+/// Parses exactly `N` bytes of lower-case hexadecimal.
 fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -64,7 +64,6 @@ fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -72,7 +71,7 @@ mod tests {
     const SPAN: &str = "00f067aa0ba902b7";
 
     #[test]
-    fn what_is_valid_is_read_and_written_the_same() {
+    fn a_valid_traceparent_is_written_as_it_was_read() {
         for flags in ["00", "01", "02", "03"] {
             let text = format!("00-{TRACE}-{SPAN}-{flags}");
             assert_eq!(Traceparent::parse(&text).unwrap().to_string(), text);
@@ -82,13 +81,13 @@ mod tests {
     }
 
     #[test]
-    fn flags_without_a_meaning_are_left_out() {
+    fn undefined_flags_are_cleared() {
         let read = Traceparent::parse(&format!("00-{TRACE}-{SPAN}-fd")).unwrap();
         assert_eq!(read.to_string(), format!("00-{TRACE}-{SPAN}-01"));
     }
 
     #[test]
-    fn a_later_version_may_have_more_behind_another_dash() {
+    fn a_later_version_may_have_more_fields() {
         for text in [format!("01-{TRACE}-{SPAN}-01"), format!("cc-{TRACE}-{SPAN}-01-what-the-future-brings")] {
             assert_eq!(Traceparent::parse(&text).unwrap().to_string(), format!("00-{TRACE}-{SPAN}-01"));
         }
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_valid_is_none() {
+    fn an_invalid_traceparent_is_none() {
         let zeros = "0".repeat(32);
         for text in [
             String::new(),

@@ -1,8 +1,8 @@
-//! The forms of metrics as text: OpenMetrics 1.0, and the older one of Prometheus.
+//! The text formats of metrics: OpenMetrics 1.0, and the older Prometheus format.
 
 use std::collections::HashSet;
 
-/// A form of the text.
+/// A text format of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// OpenMetrics 1.0.
@@ -12,7 +12,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The form that a request's `Accept` prefers; Prometheus' own when it has no preference.
+    /// Returns the format that an `Accept` header prefers; the Prometheus format when it has no preference.
     pub fn preferred(accept: &str) -> Self {
         let quality_of = |wanted: &str| {
             let ranges = accept.split(',').filter_map(|range| {
@@ -27,7 +27,7 @@ impl Format {
         if new > 0.0 && new >= old { Self::OpenMetrics } else { Self::Prometheus }
     }
 
-    /// Its media type.
+    /// The value of the `Content-Type` header.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -36,9 +36,9 @@ impl Format {
     }
 }
 
-/// OpenMetrics as the older form has it: a counter and an info are called what their samples are called, and there
-/// are neither units nor an end.
-pub(super) fn older(text: &str) -> String {
+/// Converts OpenMetrics text to the Prometheus format: there, counter and info metrics have the names of their samples,
+/// and there are no units and no end marker.
+pub(super) fn to_prometheus(text: &str) -> String {
     let mut counters = HashSet::new();
     let mut infos = HashSet::new();
     for line in text.lines() {
@@ -48,23 +48,23 @@ pub(super) fn older(text: &str) -> String {
             _ => {}
         }
     }
-    let mut older = String::with_capacity(text.len());
+    let mut converted = String::with_capacity(text.len());
     for line in text.lines() {
         let described = ["# HELP ", "# TYPE "].into_iter().find_map(|start| Some((start, line.strip_prefix(start)?)));
         let described = described.and_then(|(start, rest)| Some((start, rest.split_once(' ')?)));
         match described {
             Some((start, (name, rest))) if counters.contains(name) => {
-                older.extend([start, name, "_total ", rest, "\n"]);
+                converted.extend([start, name, "_total ", rest, "\n"]);
             }
             Some((start, (name, rest))) if infos.contains(name) => {
                 let rest = if start == "# TYPE " { "gauge" } else { rest };
-                older.extend([start, name, "_info ", rest, "\n"]);
+                converted.extend([start, name, "_info ", rest, "\n"]);
             }
             None if line.starts_with("# ") => {}
-            _ => older.extend([line, "\n"]),
+            _ => converted.extend([line, "\n"]),
         }
     }
-    older
+    converted
 }
 
 #[cfg(test)]
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_form_is_what_the_reader_prefers() {
+    fn the_accept_header_selects_the_format() {
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
         for (accept, format) in [
             (prometheus, Format::OpenMetrics),
@@ -88,11 +88,11 @@ mod tests {
     }
 
     #[test]
-    fn the_older_form_names_counters_and_infos_by_their_samples_and_has_no_units() {
+    fn the_prometheus_format_names_counters_and_infos_by_their_samples_and_has_no_units() {
         let new = "# HELP a Some \"a\"\n# TYPE a counter\na_total{x=\"# TYPE a b\"} 1\n# HELP b B\n# TYPE b info\nb_info 1\n\
                    # HELP c_seconds C\n# TYPE c_seconds gauge\n# UNIT c_seconds seconds\nc_seconds 2.0\n# EOF\n";
         let old = "# HELP a_total Some \"a\"\n# TYPE a_total counter\na_total{x=\"# TYPE a b\"} 1\n# HELP b_info B\n\
                    # TYPE b_info gauge\nb_info 1\n# HELP c_seconds C\n# TYPE c_seconds gauge\nc_seconds 2.0\n";
-        assert_eq!(older(new), old);
+        assert_eq!(to_prometheus(new), old);
     }
 }

@@ -1,4 +1,4 @@
-//! A histogram that is observed from many threads at once: atomics only, where the library's takes a lock.
+//! A histogram for concurrent observations: it uses only atomics, where the library's takes a lock.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,8 +7,8 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-/// Of what takes from microseconds to a minute, in nanoseconds.
-const FINE_NS: [u64; 21] = [
+/// Bucket bounds for durations from microseconds to a minute, in nanoseconds.
+const SHORT_NS: [u64; 21] = [
     10_000,
     25_000,
     50_000,
@@ -32,8 +32,8 @@ const FINE_NS: [u64; 21] = [
     60_000_000_000,
 ];
 
-/// Of what takes from a millisecond to a day, in nanoseconds.
-const COARSE_NS: [u64; 18] = [
+/// Bucket bounds for durations from a millisecond to a day, in nanoseconds.
+const LONG_NS: [u64; 18] = [
     1_000_000,
     2_500_000,
     5_000_000,
@@ -54,45 +54,45 @@ const COARSE_NS: [u64; 18] = [
     86_400_000_000_000,
 ];
 
-/// Of counts up to a thousand.
-const POWERS: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
+/// Bucket bounds for counts up to a thousand.
+const COUNTS: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 
-/// Counts of values by size.
+/// Counts observed values in buckets.
 #[derive(Debug)]
 pub struct Histogram {
     /// The inclusive upper bounds of all buckets but the last, which has none; ascending.
     bounds: &'static [u64],
     buckets: Box<[AtomicU64]>,
     sum: AtomicU64,
-    /// How many of what is observed make one of what is shown.
+    /// The number of observed units (such as nanoseconds) in one displayed unit (such as a second).
     per_unit: f64,
 }
 
-/// What a histogram holds at a moment, in the unit that is shown.
+/// The content of a histogram at one moment, in the displayed unit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Distribution {
-    /// All values together.
+    /// The sum of all values.
     pub sum: f64,
-    /// How many values.
+    /// The number of values.
     pub count: u64,
-    /// How many in each bucket, by its inclusive upper bound; the last is infinity.
+    /// The number of values in each bucket, with the bucket's inclusive upper bound; the last bound is infinity.
     pub buckets: Vec<(f64, u64)>,
 }
 
 impl Histogram {
-    /// Of short durations: 10 µs to 60 s, shown in seconds.
-    pub fn of_durations() -> Self {
-        Self::new(&FINE_NS, 1e9)
+    /// Creates a histogram for short durations: 10 µs to 60 s, displayed in seconds.
+    pub fn for_durations() -> Self {
+        Self::new(&SHORT_NS, 1e9)
     }
 
-    /// Of waits: 1 ms to a day, shown in seconds.
-    pub fn of_waits() -> Self {
-        Self::new(&COARSE_NS, 1e9)
+    /// Creates a histogram for waits: 1 ms to a day, displayed in seconds.
+    pub fn for_waits() -> Self {
+        Self::new(&LONG_NS, 1e9)
     }
 
-    /// Of counts: 1 to 1024.
-    pub fn of_counts() -> Self {
-        Self::new(&POWERS, 1.0)
+    /// Creates a histogram for counts: 1 to 1024.
+    pub fn for_counts() -> Self {
+        Self::new(&COUNTS, 1.0)
     }
 
     fn new(bounds: &'static [u64], per_unit: f64) -> Self {
@@ -100,13 +100,13 @@ impl Histogram {
         Self { bounds, buckets, sum: AtomicU64::new(0), per_unit }
     }
 
-    /// Counts a duration, in a histogram of such.
+    /// Records a duration, in a histogram for durations or waits.
     pub fn observe(&self, duration: Duration) {
-        self.count(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+        self.observe_count(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Counts a value, in a histogram of counts.
-    pub fn count(&self, value: u64) {
+    /// Records a value, in a histogram for counts.
+    pub fn observe_count(&self, value: u64) {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         if let Some(bucket) = self.buckets.get(bucket) {
             bucket.fetch_add(1, Ordering::Relaxed);
@@ -114,7 +114,8 @@ impl Histogram {
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    /// What it holds now. The count is that of the buckets, whatever is observed meanwhile.
+    /// Returns the current content. The count always equals the sum of the buckets, also during concurrent
+    /// observations.
     pub fn read(&self) -> Distribution {
         let bounds = self.bounds.iter().map(|bound| *bound as f64 / self.per_unit).chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(self.buckets.iter().map(|b| b.load(Ordering::Relaxed))).collect();
@@ -140,8 +141,8 @@ mod tests {
 
     #[test]
     fn a_value_is_in_the_first_bucket_whose_bound_it_does_not_exceed() {
-        let histogram = Histogram::of_counts();
-        [0, 1, 2, 3, 4, 1024, 1025, 5_000].into_iter().for_each(|n| histogram.count(n));
+        let histogram = Histogram::for_counts();
+        [0, 1, 2, 3, 4, 1024, 1025, 5_000].into_iter().for_each(|n| histogram.observe_count(n));
         let read = histogram.read();
         let filled: Vec<_> = read.buckets.iter().copied().filter(|(_, count)| *count > 0).collect();
         assert_eq!(filled, vec![(1.0, 2), (2.0, 1), (4.0, 2), (1024.0, 1), (f64::INFINITY, 2)]);
@@ -150,7 +151,7 @@ mod tests {
 
     #[test]
     fn durations_are_shown_in_seconds_and_the_longest_fits() {
-        let histogram = Histogram::of_durations();
+        let histogram = Histogram::for_durations();
         histogram.observe(Duration::from_micros(10));
         histogram.observe(Duration::from_millis(1_500));
         let read = histogram.read();
@@ -163,17 +164,17 @@ mod tests {
 
     #[test]
     fn bounds_ascend_strictly() {
-        for bounds in [&FINE_NS[..], &COARSE_NS, &POWERS] {
+        for bounds in [&SHORT_NS[..], &LONG_NS, &COUNTS] {
             assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]), "{bounds:?}");
         }
     }
 
     #[test]
-    fn nothing_is_lost_between_threads() {
-        let histogram = Histogram::of_counts();
+    fn concurrent_observations_are_all_counted() {
+        let histogram = Histogram::for_counts();
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..10_000).for_each(|n| histogram.count(n % 7)));
+                scope.spawn(|| (0..10_000).for_each(|n| histogram.observe_count(n % 7)));
             }
         });
         assert_eq!(histogram.read().count, 40_000);

@@ -1,11 +1,11 @@
-//! The spans of an event's way, with OpenTelemetry's semantic conventions for messaging and CloudEvents.
+//! The spans of an event's path through Evoke, with OpenTelemetry's semantic conventions for messaging and CloudEvents.
 //!
-//! An event's `traceparent` says whose span made it. It is carried in the event and never rewritten, as the CloudEvents
-//! extension "distributed tracing" demands of those in between, and so it survives a restart:
+//! An event's `traceparent` names the span that created the event. The event carries it unchanged, as the CloudEvents
+//! extension "distributed tracing" requires of intermediaries, so the trace survives a restart:
 //!
 //! ```text
-//! the producer's span, when the event brought one      accept   (server or producer; the event's own, when it did not)
-//! └─ process (consumer: one for each attempt) ─ publish (producer: one for each event, whose context it is) ─ process …
+//! the producer's span, when the event has a context    accept   (server or producer; the event's context, when it has none)
+//! └─ process (consumer: one per attempt) ─ publish (producer: one per published event, and its context) ─ process …
 //! ```
 
 use std::borrow::Cow;
@@ -26,43 +26,43 @@ use crate::store::{Accepted, Verdict};
 const PARENT: &str = "traceparent";
 const STATE: &str = "tracestate";
 
-/// Starts spans, or nothing when nothing is traced; cheap to clone.
+/// Starts spans, or does nothing when tracing is off; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Spans(Option<SdkTracer>);
 
-/// A span that has not ended; it ends at the latest when it is dropped. Nothing, when nothing is traced: it is boxed, as
-/// an attempt carries it about.
+/// A span that has not ended; dropping it ends it. Empty when tracing is off. The span is boxed because attempts move
+/// it around.
 #[derive(Debug, Default)]
-pub struct Live(Option<Box<Span>>);
+pub struct LiveSpan(Option<Box<Span>>);
 
-/// An attempt that starts.
+/// The description of an attempt that starts.
 #[derive(Debug, Clone, Copy)]
-pub struct Attempting<'a> {
+pub struct AttemptStart<'a> {
     /// `app/function`.
     pub function: &'a str,
-    /// The delivery's id, the same on every attempt.
+    /// The delivery's id, equal for all its attempts.
     pub delivery_id: &'a str,
-    /// Counts from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// The trigger that matched.
+    /// The name of the trigger that matched.
     pub trigger: &'a str,
-    /// The event that is owed.
+    /// The event to deliver.
     pub event: &'a Event,
 }
 
 impl Spans {
-    /// Spans that this tracer samples and sends on.
-    pub fn of(tracer: SdkTracer) -> Self {
+    /// Creates spans with this tracer, which samples and exports them.
+    pub fn new(tracer: SdkTracer) -> Self {
         Self(Some(tracer))
     }
 
-    /// Whether anything is traced.
-    pub fn are_on(&self) -> bool {
+    /// Whether tracing is on.
+    pub fn is_enabled(&self) -> bool {
         self.0.is_some()
     }
 
-    /// An event is offered.
-    pub fn accept(&self, ingress: Ingress, event: &Event) -> Live {
+    /// Starts the span of an event that is offered to the bus.
+    pub fn accept(&self, ingress: Ingress, event: &Event) -> LiveSpan {
         let kind = match ingress {
             Ingress::Http | Ingress::Api => SpanKind::Server,
             Ingress::Files | Ingress::Timer => SpanKind::Producer,
@@ -70,7 +70,7 @@ impl Spans {
         self.start(
             || format!("accept {}", event.type_),
             kind,
-            || remote(event),
+            || parent_of(event),
             |span| {
                 describe(span, event, "accept", None);
                 span.set_attribute(KeyValue::new("evoke.ingress", ingress.name()));
@@ -78,13 +78,13 @@ impl Spans {
         )
     }
 
-    /// An attempt starts.
-    pub fn attempt(&self, attempting: &Attempting<'_>) -> Live {
-        let Attempting { function, delivery_id, attempt, trigger, event } = *attempting;
+    /// Starts the span of an attempt.
+    pub fn attempt(&self, start: &AttemptStart<'_>) -> LiveSpan {
+        let AttemptStart { function, delivery_id, attempt, trigger, event } = *start;
         self.start(
             || format!("process {function}"),
             SpanKind::Consumer,
-            || remote(event),
+            || parent_of(event),
             |span| {
                 describe(span, event, "process", Some("process"));
                 span.set_attributes([
@@ -98,18 +98,19 @@ impl Spans {
         )
     }
 
-    /// What an attempt published is about to be stored: each event gets a span of its own below the attempt's as its
-    /// context. One that the function gave a context of its own keeps it, and has no span.
-    pub fn publish(&self, attempt: &Live, cause: &Event, published: &mut [Event]) -> Vec<Live> {
+    /// Starts a span below the attempt's for each event that the attempt published, before the events are stored, and
+    /// makes it the event's context. An event to which the function gave a context of its own keeps that, and gets no
+    /// span.
+    pub fn publish(&self, attempt: &LiveSpan, cause: &Event, published: &mut [Event]) -> Vec<LiveSpan> {
         let Some(parent) = attempt.context() else { return Vec::new() };
         let mut spans = Vec::new();
         for event in published {
-            // What it only passed on from its cause is not its own.
+            // A context that the function only copied from the causing event is not its own.
             if event.extensions.get(PARENT) != cause.extensions.get(PARENT) && traceparent(event).is_some() {
                 continue;
             }
             let name = || format!("publish {}", event.type_);
-            let live = self.start(
+            let span = self.start(
                 name,
                 SpanKind::Producer,
                 || Some(parent.clone()),
@@ -117,8 +118,8 @@ impl Spans {
                     describe(span, event, "publish", Some("send"));
                 },
             );
-            live.write(event);
-            spans.push(live);
+            span.write(event);
+            spans.push(span);
         }
         spans
     }
@@ -129,26 +130,26 @@ impl Spans {
         kind: SpanKind,
         parent: impl FnOnce() -> Option<SpanContext>,
         describe: impl FnOnce(&mut Span),
-    ) -> Live {
-        let Some(tracer) = &self.0 else { return Live(None) };
+    ) -> LiveSpan {
+        let Some(tracer) = &self.0 else { return LiveSpan(None) };
         let context = parent().map_or_else(Context::new, |parent| Context::new().with_remote_span_context(parent));
         let mut span = tracer.span_builder(name()).with_kind(kind).start_with_context(tracer, &context);
         if span.is_recording() {
             describe(&mut span);
         }
-        Live(Some(Box::new(span)))
+        LiveSpan(Some(Box::new(span)))
     }
 }
 
-impl Live {
-    /// Makes this span the context of an event that has no valid one.
-    pub fn mark(&self, event: &mut Event) {
+impl LiveSpan {
+    /// Makes this span the context of an event without a valid context.
+    pub fn inject_if_missing(&self, event: &mut Event) {
         if self.0.is_some() && traceparent(event).is_none() {
             self.write(event);
         }
     }
 
-    /// The event was acknowledged.
+    /// Ends the span of an event that was acknowledged.
     pub fn accepted(mut self, accepted: Accepted) {
         let Some(span) = &mut self.0 else { return };
         let (outcome, seq) = match accepted {
@@ -158,12 +159,12 @@ impl Live {
         span.set_attributes([KeyValue::new("evoke.outcome", outcome), KeyValue::new("evoke.event.seq", seq)]);
     }
 
-    /// The event was refused.
+    /// Ends the span of an event that was refused.
     pub fn refused(mut self, reason: Refusal, message: &str) {
         self.failed(reason.name(), message.to_owned());
     }
 
-    /// The attempt ended as an outcome of this kind, and this follows from it.
+    /// Ends the span of an attempt, with the kind of its outcome and the decision that follows.
     pub fn ended(mut self, kind: &str, message: Option<&str>, verdict: &Verdict, took: Duration) {
         let Some(span) = self.0.as_mut().filter(|span| span.is_recording()) else { return };
         let follows = match verdict {
@@ -181,14 +182,14 @@ impl Live {
         }
     }
 
-    /// The attempt read state that another changed, and runs again.
+    /// Ends the span of an attempt that read state which another attempt changed, and that runs again.
     pub fn conflicted(mut self) {
         if let Some(span) = &mut self.0 {
             span.set_attribute(KeyValue::new("evoke.outcome", "conflict"));
         }
     }
 
-    /// The event is not published: its attempt was not committed.
+    /// Ends the span of an event whose attempt was not committed.
     pub fn not_published(mut self) {
         self.failed("not-committed", "the attempt that published it was not committed");
     }
@@ -199,7 +200,7 @@ impl Live {
         span.set_status(Status::error(message));
     }
 
-    /// What its children have as parent; `None` when nothing is traced, or nothing more.
+    /// The context for child spans; `None` when tracing is off or the tracer has shut down.
     fn context(&self) -> Option<SpanContext> {
         self.0.as_ref().map(|span| span.span_context()).filter(|context| context.is_valid()).cloned()
     }
@@ -219,13 +220,14 @@ impl Live {
     }
 }
 
-/// The context that an event brings.
+/// Returns the valid trace context of an event.
 fn traceparent(event: &Event) -> Option<Traceparent> {
     event.extensions.get(PARENT).and_then(|text| Traceparent::parse(text))
 }
 
-/// The same as a parent. A malformed `tracestate` is as good as none (W3C Trace Context, section 4.3).
-fn remote(event: &Event) -> Option<SpanContext> {
+/// Returns the trace context of an event as a parent. A malformed `tracestate` is ignored (W3C Trace Context, section
+/// 4.3).
+fn parent_of(event: &Event) -> Option<SpanContext> {
     let Traceparent { trace_id, span_id, flags } = traceparent(event)?;
     let state = event.extensions.get(STATE).and_then(|text| TraceState::from_str(text).ok()).unwrap_or_default();
     let (trace_id, span_id) = (TraceId::from_bytes(trace_id), SpanId::from_bytes(span_id));

@@ -96,7 +96,7 @@ impl Writer {
         let mut answers = Vec::with_capacity(batch.len());
         let mut ready = Vec::new();
         let Err(error) = self.transact(batch, &mut answers, &mut ready) else {
-            self.metrics.writes.count(answers.len() as u64);
+            self.metrics.writes.observe_count(answers.len() as u64);
             self.metrics.duration.observe(started.elapsed());
             self.backlog.apply(self.counters.backlog());
             self.tell(ready, answers, &Ok(()));
