@@ -75,7 +75,7 @@ use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::event::Event;
 use crate::listener::{Limits, Listener, RequestBody};
-use crate::logs::LogBook;
+use crate::logs::FunctionLogs;
 use crate::pattern::{Explanation, MalformedEvent};
 use crate::replay::Replays;
 use crate::store::Store;
@@ -95,7 +95,7 @@ pub struct Admin {
     /// Where events that are put in by hand go.
     pub bus: Bus,
     /// What functions logged.
-    pub logs: LogBook,
+    pub logs: FunctionLogs,
     /// Where time comes from.
     pub clock: Clock,
     /// Since when it runs.

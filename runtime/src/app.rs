@@ -35,7 +35,7 @@ use crate::clock::{Clock, rfc3339};
 use crate::dispatcher::{Dispatcher, Failing};
 use crate::event::Event;
 use crate::listener::{self, Listener};
-use crate::logs::LogBook;
+use crate::logs::FunctionLogs;
 use crate::manifest::{Checked, Diagnostics, Severity};
 use crate::otlp::Otlp;
 use crate::pattern::MalformedEvent;
@@ -118,7 +118,7 @@ pub struct Running {
     /// Stored events that are offered again.
     pub replays: Replays,
     /// What functions log.
-    pub logs: LogBook,
+    pub logs: FunctionLogs,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Since when it runs.
@@ -263,7 +263,7 @@ async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Li
     let store = SqliteStore::open_measured(data.path(), clock.clone(), window, commits);
     let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
-    let logs = LogBook::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
+    let logs = FunctionLogs::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
     let sandbox = open_sandbox(&options)?;
     let public = bind(options.http, "--http").await?;
     let admin = bind(options.admin, "--admin").await?;

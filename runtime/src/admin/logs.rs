@@ -48,8 +48,8 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>, Params(wanted): Params
 
 async fn follow(mut snapshot: Snapshot, filter: Filter, clock: Clock, lines: Lines) -> Result<(), Ended> {
     loop {
-        let line = match snapshot.coming.recv().await {
-            Ok(line) if filter.takes(&line) => text(&line),
+        let line = match snapshot.new_lines.recv().await {
+            Ok(line) if filter.matches(&line) => text(&line),
             Ok(_) => continue,
             Err(RecvError::Lagged(count)) => {
                 let text = format!("{count} lines were left out: they came faster than they were read");

@@ -23,7 +23,7 @@ use crate::store::{
 struct Api {
     service: TowerToHyperService<Router>,
     store: Arc<MemoryStore>,
-    logs: LogBook,
+    logs: FunctionLogs,
     stop: CancellationToken,
     phase: watch::Sender<Phase>,
     functions: Vec<FunctionId>,
@@ -35,7 +35,7 @@ impl Api {
         let data = tempfile::tempdir().unwrap();
         let store = Arc::new(MemoryStore::new(Clock::fixed(1_000)));
         let functions = store.register(vec!["shop/charge".into(), "shop/receipt".into()]).await.unwrap();
-        let (logs, stop) = (LogBook::open(data.path()).unwrap(), CancellationToken::new());
+        let (logs, stop) = (FunctionLogs::open(data.path()).unwrap(), CancellationToken::new());
         let in_force = InForce {
             functions: vec![FunctionStatus {
                 name: "shop/charge".into(),
