@@ -1,4 +1,4 @@
-//! Replays, as JSON.
+//! The JSON form of a replay.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,21 +10,21 @@ use crate::store::{self, ReplayId, Seq};
 /// A replay of stored events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Replay {
-    /// Its number.
+    /// Number of the replay.
     pub id: ReplayId,
     /// `running`, `paused`, `done`, `cancelling` or `cancelled`.
     pub state: String,
-    /// What was asked for, a [`crate::replay::Filter`].
+    /// The requested [`crate::replay::Filter`].
     pub filter: Value,
-    /// When it was asked for.
+    /// When the replay was requested.
     pub created: String,
-    /// Events up to here were looked at.
+    /// Number of the last event that was read.
     pub position: Seq,
-    /// Events up to here are looked at in the end.
+    /// Number of the last event to read.
     pub until: Seq,
-    /// Events that were offered.
+    /// Number of events that were delivered again.
     pub events: u64,
-    /// Its deliveries by state, as members beside these.
+    /// Number of deliveries by state, flattened into this object.
     #[serde(flatten)]
     pub deliveries: Counts,
 }
