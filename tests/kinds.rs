@@ -240,8 +240,8 @@ fn an_http_component_on_events_is_a_mistake_of_the_manifest() {
         ("    on: [{ events: { type: [order.placed] } }]", "and takes no events", "on: [{ http:"),
         ("    on: [{ source: in }]", "and takes no events", "on: [{ http:"),
         ("    on: [{ timer: { every: 1m } }]", "and takes no events", "on: [{ http:"),
-        ("    on: [{ http: { path: /web, type: a.b } }]", "no event is made of them", "leave `type` out"),
-        ("    on: [{ http: { path: /web } }]\n    order_by: subject", "no deliveries to order", "leave `order_by` out"),
+        ("    on: [{ http: { path: /web, type: a.b } }]", "makes no events", "remove `type`"),
+        ("    on: [{ http: { path: /web } }]\n    order_by: subject", "no deliveries to order", "remove `order_by`"),
     ] {
         let output = Evoke::with(&web(more)).run(&["validate", "evoke.yaml"]);
         let text = String::from_utf8(output.stderr).unwrap();

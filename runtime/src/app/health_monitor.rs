@@ -1,7 +1,7 @@
-//! Tells of functions, sources and the disk what changed, with events of the runtime.
+//! The health monitor: reports changes in the health of functions, sources and the disk as events of the runtime.
 //!
-//! It looks at everything once a second, and at once when a function's state changes: a trouble that is over before
-//! it was looked at is none.
+//! The monitor polls once a second, and at once when the health of a function changes. Conditions that clear between
+//! polls are not reported.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Running;
+use super::Services;
 use crate::clock::Clock;
 use crate::dispatcher::Failing;
 use crate::runtime_events::SOURCE;
@@ -20,91 +20,93 @@ use crate::runtime_events::levels::{Change, Found, Kind, Levels, Subject};
 use crate::runtime_events::storage::Room;
 use crate::store::StoreError;
 
-/// Between two looks.
+/// Time between two polls.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the disk is called.
+/// Name of the disk in events.
 const STORAGE: &str = "storage";
 
-pub(super) struct Lookout {
-    running: Arc<Running>,
+pub(super) struct HealthMonitor {
+    services: Arc<Services>,
     clock: Clock,
-    /// The data folder: its disk is watched.
+    /// The data folder; its disk is monitored.
     data: PathBuf,
-    /// What has to be free on it, in bytes; `None`: as much as is usual.
+    /// Free space below which the disk counts as low, in bytes; `None` uses the default.
     storage_low: Option<u64>,
     levels: Levels,
 }
 
-impl Lookout {
-    /// Reads what was told last, before functions run: one that was failing is failing until it succeeds.
+impl HealthMonitor {
+    /// Reads the last reported health from the store. Must run before functions do: a function that was failing stays
+    /// failing until an attempt succeeds.
     pub(super) async fn new(
-        running: Arc<Running>,
+        services: Arc<Services>,
         clock: Clock,
         data: PathBuf,
         storage_low: Option<u64>,
     ) -> Result<Self, StoreError> {
-        let told = match running.bus.marks(SOURCE).await {
-            // It is all told once more, and noted anew.
+        let reported = match services.bus.marks(SOURCE).await {
+            // Without it, every condition is reported once more and stored again.
             Err(StoreError::Damaged(reason)) => {
-                tracing::error!("what was told of functions and sources is not known any more: {reason}");
+                tracing::error!("the last reported health of functions and sources cannot be read: {reason}");
                 BTreeMap::new()
             }
-            told => told?,
+            reported => reported?,
         };
-        let levels = Levels::new(&told);
-        running.dispatcher.resume_failing(levels.failing_functions());
-        Ok(Self { running, clock, data, storage_low, levels })
+        let levels = Levels::new(&reported);
+        services.dispatcher.resume_failing(levels.failing_functions());
+        Ok(Self { services, clock, data, storage_low, levels })
     }
 
-    /// Goes on until it is stopped, or the store is closed.
+    /// Polls until `stop` is cancelled.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let _ = stop.run_until_cancelled(self.look_around()).await;
+        let _ = stop.run_until_cancelled(self.poll()).await;
     }
 
-    async fn look_around(mut self) {
+    async fn poll(mut self) {
         loop {
-            let found = self.find().await;
+            let found = self.observe().await;
             let changes = self.levels.look(found, Instant::now(), self.clock.now_ms());
-            let is_calm = changes.is_empty();
+            let is_unchanged = changes.is_empty();
             for change in changes {
-                if !self.tell(&change).await {
+                if !self.report(&change).await {
                     break;
                 }
                 self.levels.told(change);
             }
-            // A function that fails and recovers all the time is told of once a second at most.
-            match is_calm {
-                true => drop(tokio::time::timeout(INTERVAL, self.running.dispatcher.health_changed()).await),
+            // Limits the events of a function that alternates between failing and working to one per second.
+            match is_unchanged {
+                true => drop(tokio::time::timeout(INTERVAL, self.services.dispatcher.health_changed()).await),
                 false => tokio::time::sleep(INTERVAL).await,
             }
         }
     }
 
-    /// Stores what is to be said of a change; `false` when that is for later.
-    async fn tell(&self, change: &Change) -> bool {
-        let (event, mark) = change.tell(self.running.store.instance(), self.clock.now_ms());
-        let what = event.as_ref().map(|event| (event.type_.clone(), event.subject.clone().unwrap_or_default()));
-        match (self.running.bus.tell(event, mark).await, what) {
+    /// Stores the event and the mark of a change in one commit. Returns false if the store failed; the change is then
+    /// detected again at the next poll.
+    async fn report(&self, change: &Change) -> bool {
+        let (event, mark) = change.tell(self.services.store.instance(), self.clock.now_ms());
+        let summary = event.as_ref().map(|event| (event.type_.clone(), event.subject.clone().unwrap_or_default()));
+        match (self.services.bus.tell(event, mark).await, summary) {
             (Ok(()), Some((type_, subject))) => tracing::info!("{type_}: {subject}"),
             (Ok(()), None) => {}
-            (Err(error), what) => {
-                // A full disk may have room again; when the store is gone for good it says so itself.
-                tracing::debug!("{what:?} is not told yet: {error}");
+            (Err(error), summary) => {
+                // A full disk may have room again later; a store that failed permanently is reported elsewhere.
+                tracing::debug!("{summary:?} is not reported yet: {error}");
                 return false;
             }
         }
         true
     }
 
-    /// Looks at everything.
-    async fn find(&self) -> BTreeMap<Subject, Found> {
-        let failing = self.running.dispatcher.failing();
-        let functions = self.running.function_ids().into_iter().map(|(name, id)| {
-            let found = function(&name, failing.get(&id));
+    /// Returns the current health of every active function, every active source and the disk.
+    async fn observe(&self) -> BTreeMap<Subject, Found> {
+        let failing = self.services.dispatcher.failing();
+        let functions = self.services.function_ids().into_iter().map(|(name, id)| {
+            let found = function_health(&name, failing.get(&id));
             (Subject { kind: Kind::Function, name }, found)
         });
-        let sources = self.running.sources().await.into_iter().map(|source| {
+        let sources = self.services.sources().await.into_iter().map(|source| {
             let mut data = json!({ "source": source.uri, "kind": source.kind });
             if let (Some(reason), Some(data)) = (&source.trouble, data.as_object_mut()) {
                 data.insert("reason".into(), reason.as_str().into());
@@ -115,14 +117,14 @@ impl Lookout {
         let mut all: BTreeMap<_, _> = functions.chain(sources).collect();
         let storage = Subject { kind: Kind::Storage, name: STORAGE.to_owned() };
         let was_low = self.levels.is_troubled(&storage);
-        let found = match self.room().await {
+        let found = match self.disk_room().await {
             Ok(room) => {
                 let low = self.storage_low.unwrap_or(room.low_by_default());
                 let trouble = room.is_low(low, was_low);
                 Found { trouble, since_ms: None, data: room.figures(low) }
             }
             Err(error) => {
-                tracing::debug!("the room on the disk is not known: {error}");
+                tracing::debug!("cannot read the free space of the disk: {error}");
                 Found { trouble: was_low, since_ms: None, data: json!({}) }
             }
         };
@@ -130,8 +132,8 @@ impl Lookout {
         all
     }
 
-    /// Asked beside the tasks that must not wait: a disk may be far away.
-    async fn room(&self) -> std::io::Result<Room> {
+    /// Reads the free space. Runs on a blocking thread: the disk may be a slow network disk.
+    async fn disk_room(&self) -> std::io::Result<Room> {
         let data = self.data.clone();
         let disk =
             tokio::task::spawn_blocking(move || rustix::fs::statvfs(&data)).await.map_err(std::io::Error::other)??;
@@ -140,7 +142,7 @@ impl Lookout {
     }
 }
 
-fn function(name: &str, failing: Option<&Failing>) -> Found {
+fn function_health(name: &str, failing: Option<&Failing>) -> Found {
     let Some(Failing { since_ms, attempts, delivery, outcome, message }) = failing else {
         return Found { trouble: false, since_ms: None, data: json!({ "function": name }) };
     };

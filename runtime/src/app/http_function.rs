@@ -1,4 +1,4 @@
-//! HTTP components, as what answers the requests of their endpoints.
+//! Runs HTTP components, which handle the requests of their endpoints.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,24 +20,24 @@ use crate::sandbox::{self, LogSink, Visit};
 use crate::source::http::{Answerer, Payload, Unanswered};
 use crate::telemetry::{AnswerMetrics, Answered};
 
-/// How long a request waits for its turn. An instance ends a little after its answer, so a client that asks again at
-/// once would find its own place taken.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a request waits for a permit. An instance ends shortly after its response, so the permit of a client's
+/// previous request may still be taken when the client sends the next one.
+const PERMIT_WAIT: Duration = Duration::from_millis(100);
 
-/// A function that answers requests.
-pub(super) struct Answering {
+/// A function that handles HTTP requests.
+pub(super) struct HttpFunction {
     function: Arc<sandbox::Function>,
-    /// One permit for each request at once.
-    room: Arc<Semaphore>,
+    /// One permit per concurrent request.
+    permits: Arc<Semaphore>,
     logs: LogSink,
     clock: Clock,
     metrics: Arc<AnswerMetrics>,
-    /// What the ids of its requests begin with; each is told apart by its number.
-    ids: Uuid,
-    requests: AtomicU64,
+    /// Prefix of request ids; a request id is unique through the number after it.
+    id_prefix: Uuid,
+    next_request: AtomicU64,
 }
 
-impl Answering {
+impl HttpFunction {
     pub(super) fn new(
         function: Arc<sandbox::Function>,
         concurrency: u32,
@@ -45,14 +45,14 @@ impl Answering {
         clock: Clock,
         metrics: Arc<AnswerMetrics>,
     ) -> Self {
-        let room = Arc::new(Semaphore::new(concurrency as usize));
-        Self { function, room, logs, clock, metrics, ids: Uuid::now_v7(), requests: AtomicU64::new(1) }
+        let permits = Arc::new(Semaphore::new(concurrency as usize));
+        Self { function, permits, logs, clock, metrics, id_prefix: Uuid::now_v7(), next_request: AtomicU64::new(1) }
     }
 
     async fn visit(&self, request: Request<Payload>) -> Result<Response<Payload>, Unanswered> {
-        let seat = timeout(PATIENCE, self.room.clone().acquire_owned()).await;
+        let seat = timeout(PERMIT_WAIT, self.permits.clone().acquire_owned()).await;
         let Ok(Ok(seat)) = seat else { return Err(Unanswered::Busy) };
-        let id = format!("request-{}-{}", self.ids, self.requests.fetch_add(1, Ordering::Relaxed)).into();
+        let id = format!("request-{}-{}", self.id_prefix, self.next_request.fetch_add(1, Ordering::Relaxed)).into();
         let visit = Visit { request, id, seat, logs: self.logs.clone(), clock: self.clock.clone() };
         match self.function.answer(visit).await {
             Ok(response) => Ok(response.map(|body| body.boxed_unsync())),
@@ -63,13 +63,13 @@ impl Answering {
     }
 }
 
-impl fmt::Debug for Answering {
+impl fmt::Debug for HttpFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Answering").field(self.function.name()).finish()
+        f.debug_tuple("HttpFunction").field(self.function.name()).finish()
     }
 }
 
-impl Answerer for Answering {
+impl Answerer for HttpFunction {
     fn answer(&self, request: Request<Payload>) -> BoxFuture<'_, Result<Response<Payload>, Unanswered>> {
         async move {
             let started = Instant::now();
@@ -87,30 +87,30 @@ impl Answerer for Answering {
     }
 }
 
-/// What a function that answers requests cannot have in its manifest.
-pub(super) fn mistakes(checked: &Checked, function: &Function) -> Vec<Diagnostic> {
+/// Returns an error for each part of the manifest that a function that handles HTTP requests cannot have.
+pub(super) fn check_manifest(checked: &Checked, function: &Function) -> Vec<Diagnostic> {
     let name = function.name.as_str();
-    let answers = format!("the component of `{name}` answers HTTP requests (it exports wasi:http/incoming-handler)");
-    let right = "give it paths of its own: `on: [{ http: { path: /hello, methods: [GET] } }]`";
+    let handles = format!("the component of `{name}` handles HTTP requests (it exports wasi:http/incoming-handler)");
+    let help = "give it its own paths: `on: [{ http: { path: /hello, methods: [GET] } }]`";
     let mut found = Vec::new();
     for trigger in &function.triggers {
         match &trigger.origin {
             Origin::Private(source) => match &source.kind {
                 SourceKind::Http(http) if http.type_.is_some() => {
-                    let message = format!("{answers}, and no event is made of them that could have this `type`");
-                    found.push(checked.error_at(trigger.span, message, "leave `type` out"));
+                    let message = format!("{handles}, and makes no events that could have this `type`");
+                    found.push(checked.error_at(trigger.span, message, "remove `type`"));
                 }
                 SourceKind::Http(_) => {}
-                _ => found.push(checked.error_at(trigger.span, format!("{answers}, and takes no events"), right)),
+                _ => found.push(checked.error_at(trigger.span, format!("{handles}, and takes no events"), help)),
             },
             Origin::Any | Origin::Shared(_) => {
-                found.push(checked.error_at(trigger.span, format!("{answers}, and takes no events"), right));
+                found.push(checked.error_at(trigger.span, format!("{handles}, and takes no events"), help));
             }
         }
     }
     if function.order_by.is_some() {
-        let message = format!("{answers}: there are no deliveries to order");
-        found.push(checked.error_at(function.spans.name, message, "leave `order_by` out"));
+        let message = format!("{handles}: there are no deliveries to order");
+        found.push(checked.error_at(function.spans.name, message, "remove `order_by`"));
     }
     found
 }

@@ -1,4 +1,4 @@
-//! The sources of all apps: started, replaced when their settings changed, stopped.
+//! Starts the sources of all apps, replaces those whose settings changed, and stops them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use crate::source::{self, Context, Health};
 use crate::store::FunctionId;
 use crate::telemetry::{Ingress, Metrics};
 
-/// The sources that run, by the URI of their events.
+/// The running sources, by the URI of their events.
 pub(super) struct Sources {
     bus: Bus,
     metrics: Arc<Metrics>,
     clock: Clock,
-    running: BTreeMap<String, Running>,
-    /// Of http sources that are about to run.
+    running: BTreeMap<String, RunningSource>,
+    /// Health of http sources that have an endpoint but are not started yet.
     prepared: BTreeMap<String, Health>,
 }
 
-struct Running {
+struct RunningSource {
     kind: SourceKind,
     target: Target,
     health: Health,
     stop: CancellationToken,
-    /// `None` for an HTTP source: the listener serves all of them.
+    /// `None` for an http source: the listener serves all http sources.
     task: Option<JoinHandle<()>>,
 }
 
@@ -40,13 +40,13 @@ impl Sources {
         Self { bus, metrics, clock, running: BTreeMap::new(), prepared: BTreeMap::new() }
     }
 
-    /// Has exactly the sources of these manifests run: those that are as they were go on undisturbed.
-    pub(super) async fn set(&mut self, manifests: &[Checked], functions: &BTreeMap<String, FunctionId>) {
-        let mut before = std::mem::take(&mut self.running);
-        let mut wanted = Vec::new();
+    /// Runs exactly the sources of these manifests. Unchanged sources keep running without interruption.
+    pub(super) async fn apply(&mut self, manifests: &[Checked], functions: &BTreeMap<String, FunctionId>) {
+        let mut previous = std::mem::take(&mut self.running);
+        let mut to_start = Vec::new();
         for (source, target) in manifests.iter().flat_map(|checked| targets(checked, functions)) {
-            match before.remove(&source.uri) {
-                Some(same) if same.is(&source.kind, &target) => {
+            match previous.remove(&source.uri) {
+                Some(same) if same.is_unchanged(&source.kind, &target) => {
                     self.running.insert(source.uri.clone(), same);
                 }
                 other => {
@@ -54,30 +54,30 @@ impl Sources {
                         if let (SourceKind::Http(_), SourceKind::Http(_)) = (&changed.kind, &source.kind) {
                             self.prepared.insert(source.uri.clone(), changed.health.clone());
                         }
-                        before.insert(source.uri.clone(), changed);
+                        previous.insert(source.uri.clone(), changed);
                     }
-                    wanted.push((source, target));
+                    to_start.push((source, target));
                 }
             }
         }
-        // The old one ends before the new one starts: they share their marks.
-        stop_all(before).await;
-        for (source, target) in wanted {
+        // A changed source stops before its successor starts: both use the same marks in the store.
+        stop_all(previous).await;
+        for (source, target) in to_start {
             let running = self.start(source, target);
             self.running.insert(source.uri.clone(), running);
         }
         self.prepared.clear();
     }
 
-    /// How an http source is doing that runs, or will: it is its endpoint that knows.
+    /// Returns the health handle of an http source that runs or is about to. The endpoint updates it.
     pub(super) fn health(&mut self, uri: &str) -> Health {
         match self.running.get(uri) {
-            Some(Running { kind: SourceKind::Http(_), health, .. }) => health.clone(),
+            Some(RunningSource { kind: SourceKind::Http(_), health, .. }) => health.clone(),
             _ => self.prepared.entry(uri.to_owned()).or_default().clone(),
         }
     }
 
-    fn start(&mut self, source: &Source, target: Target) -> Running {
+    fn start(&mut self, source: &Source, target: Target) -> RunningSource {
         let health = match &source.kind {
             SourceKind::Http(_) => self.health(&source.uri),
             SourceKind::Files(_) | SourceKind::Timer(_) => Health::default(),
@@ -101,10 +101,10 @@ impl Sources {
             SourceKind::Files(config) => Some(tokio::spawn(source::files::run(config, context))),
             SourceKind::Timer(config) => Some(tokio::spawn(source::timer::run(config, context))),
         };
-        Running { kind: source.kind.clone(), target, health, stop, task }
+        RunningSource { kind: source.kind.clone(), target, health, stop, task }
     }
 
-    /// How each of them is doing.
+    /// Returns the status of every running source, sorted by URI.
     pub(super) fn status(&self) -> Vec<SourceStatus> {
         let status = self.running.iter().map(|(uri, running)| SourceStatus {
             uri: uri.clone(),
@@ -114,20 +114,20 @@ impl Sources {
         status.collect()
     }
 
-    /// Stops them all.
+    /// Stops all sources, and waits for their tasks.
     pub(super) async fn stop(&mut self) {
         stop_all(std::mem::take(&mut self.running)).await;
     }
 }
 
-impl Running {
-    fn is(&self, kind: &SourceKind, target: &Target) -> bool {
-        // The settings are plain data: their debug form tells them apart.
+impl RunningSource {
+    fn is_unchanged(&self, kind: &SourceKind, target: &Target) -> bool {
+        // The settings are plain data, so equal debug output means equal settings.
         self.target == *target && format!("{:?}", self.kind) == format!("{kind:?}")
     }
 }
 
-async fn stop_all(sources: BTreeMap<String, Running>) {
+async fn stop_all(sources: BTreeMap<String, RunningSource>) {
     sources.values().for_each(|running| running.stop.cancel());
     for (uri, running) in sources {
         if let Some(task) = running.task
@@ -138,7 +138,7 @@ async fn stop_all(sources: BTreeMap<String, Running>) {
     }
 }
 
-/// The endpoints of the HTTP sources of these manifests.
+/// Returns the endpoints of the http sources of these manifests.
 pub(super) fn endpoints(
     manifests: &[Checked],
     functions: &BTreeMap<String, FunctionId>,
@@ -174,7 +174,7 @@ fn endpoint(source: &HttpSource, uri: &str, target: Target) -> Endpoint {
     }
 }
 
-/// The sources of a manifest, each with who its events are for.
+/// Returns the sources of a manifest, each with the target of its events.
 fn targets<'a>(
     checked: &'a Checked,
     functions: &'a BTreeMap<String, FunctionId>,

@@ -1,4 +1,4 @@
-//! The store's state, as the sandbox reads it.
+//! Lets the sandbox read state from the store.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use crate::sandbox::{StateGrant, StateSource};
 use crate::state::{Entry, Keys, Quota, Usage};
 use crate::store::{Store, StoreError};
 
-/// A store of which an attempt reads.
-pub(super) struct Kept(pub(super) Arc<dyn Store>);
+/// The store as the state source of an attempt.
+pub(super) struct StoredState(pub(super) Arc<dyn Store>);
 
-impl StateSource for Kept {
+impl StateSource for StoredState {
     fn get(&self, bucket: &str, key: &str) -> BoxFuture<'static, Result<Option<Entry>, String>> {
-        self.0.state_ahead(bucket, key).map(told).boxed()
+        self.0.state_ahead(bucket, key).map(message).boxed()
     }
 
     fn keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> BoxFuture<'static, Result<Keys, String>> {
-        self.0.state_keys(bucket, after, limit).map(told).boxed()
+        self.0.state_keys(bucket, after, limit).map(message).boxed()
     }
 
     fn usage(&self, bucket: &str) -> Usage {
@@ -27,11 +27,11 @@ impl StateSource for Kept {
     }
 }
 
-fn told<T>(result: Result<T, StoreError>) -> Result<T, String> {
+fn message<T>(result: Result<T, StoreError>) -> Result<T, String> {
     result.map_err(|error| error.to_string())
 }
 
-/// What the manifest grants.
+/// Converts the `state:` grant of a manifest.
 pub(super) fn grant(state: manifest::State) -> StateGrant {
     let manifest::State { shared, max_keys, max_value, max_total } = state;
     let quota = Quota { keys: u64::from(max_keys), bytes: max_total.0 };
