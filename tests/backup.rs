@@ -75,7 +75,7 @@ fn a_backup_replaces_nothing_and_needs_nobody_running() {
         std::fs::write(evoke.path("evoke.db"), "mine").unwrap();
         let again = evoke.run(&["backup", to]);
         assert_eq!(again.status.code(), Some(1), "{again:?}");
-        assert!(String::from_utf8_lossy(&again.stderr).contains("there already"), "{again:?}");
+        assert!(String::from_utf8_lossy(&again.stderr).contains("already exists"), "{again:?}");
     }
     assert_eq!(std::fs::read_to_string(evoke.path("evoke.db")).unwrap(), "mine");
     assert_eq!(std::fs::metadata(evoke.path("copy.db")).unwrap().len(), copy.len());

@@ -40,7 +40,7 @@ fn the_quickstart_is_valid() {
     let evoke = Evoke::with(ORDERS);
     let manifest = root().join("manifests/quickstart.yaml");
     let text = evoke.stdout(&["validate", manifest.to_str().unwrap()]);
-    assert!(text.contains("1 manifest with 5 functions: no mistakes"), "{text}");
+    assert!(text.contains("1 manifest with 5 functions: no errors"), "{text}");
 }
 
 #[test]

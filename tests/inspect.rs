@@ -53,8 +53,8 @@ imports
 exports
   evoke:function/handler  0.1.0
 allow:
-  publish: ["*"]                 # the types of the events that it publishes, as narrow as can be
-  # config: { NAME: value }      # what it asks wasi:config for"#;
+  publish: ["*"]                 # the types of the events it publishes, as narrow as possible
+  # config: { NAME: value }      # the names it reads through wasi:config"#;
     assert_eq!(stable.join("\n"), expected);
 }
 
@@ -135,5 +135,5 @@ fn inspect_says_why_a_file_is_no_component() {
     let output = evoke.run(&["inspect", "other.wat"]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("no function") && text.contains("evoke:function/handler@0.1.0"), "{text}");
+    assert!(text.contains("not a function") && text.contains("evoke:function/handler@0.1.0"), "{text}");
 }
