@@ -1,7 +1,7 @@
-//! A durable POST: 202 after the fsync, over the same listener that answers 202 without storing anything.
+//! A durable POST with 202 after the fsync, relative to the same listener that sends 202 without storing anything.
 //!
-//! `cargo bench -p evoke --bench post [-- --smoke]`. The clients keep their connections and send one order after
-//! another; they run in the same process and take their share of both cores, from both servers alike.
+//! `cargo bench -p evoke --bench post [-- --smoke]`. The clients keep their connections open and send orders one by
+//! one. They run in the same process and take the same share of the CPU from both servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::sync::Arc;
@@ -71,15 +71,15 @@ async fn durable(connections: usize, time: Duration) -> Load {
 async fn bare(connections: usize, time: Duration) -> Load {
     let (listener, stop) = (Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap(), CancellationToken::new());
     let address = listener.local_addr().unwrap();
-    let answer = |request: http::Request<listener::RequestBody>, _peer| async move {
+    let handler = |request: http::Request<listener::RequestBody>, _peer| async move {
         let body = request.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body.len(), BODY.len());
-        let answer =
+        let receipt =
             r#"{"accepted":1,"events":[{"id":"01a20b8c-aadf-71e9-9ffd-86f325738db5","seq":5,"duplicate":false}]}"#;
-        http::Response::builder().status(202).body(Full::new(Bytes::from_static(answer.as_bytes()))).unwrap()
+        http::Response::builder().status(202).body(Full::new(Bytes::from_static(receipt.as_bytes()))).unwrap()
     };
     let stopped = stop.clone();
-    let server = tokio::spawn(async move { listener.serve(answer, listener::Limits::default(), stopped).await });
+    let server = tokio::spawn(async move { listener.serve(handler, listener::Limits::default(), stopped).await });
     let load = Load::run(&Requests::post(address, "/checkout", BODY, 202), connections, time).await;
     stop.cancel();
     server.await.unwrap();
