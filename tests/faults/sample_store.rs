@@ -1,5 +1,5 @@
-//! A small store with something of everything in it, and all that it says, item by item: what is read of a damaged copy
-//! is compared with it.
+//! A small sample store with rows of every kind, and a dump of all its contents. Tests compare the dump of a damaged
+//! copy with the dump of the original.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,16 +16,16 @@ use evoke::store::{
     NewReplay, Origin, Result, Retention, Step, Store, StoreError, StoredEvent, Stream, Verdict,
 };
 
-/// Far ahead, so that every retry is due.
-const ONE_DAY_SOON: i64 = 4_000_000_000_000;
-/// More than anything here ever has.
-const ALL: usize = 10_000;
+/// A time in the far future, in ms, at which every retry is due.
+const FAR_FUTURE_MS: i64 = 4_000_000_000_000;
+/// A limit above the number of rows of any kind in the store.
+const NO_LIMIT: usize = 10_000;
 
 pub(super) fn open(folder: &Path) -> Result<SqliteStore> {
     SqliteStore::open(folder, Clock::system())
 }
 
-/// An event whose data says which it is.
+/// An event with a content type that fits its data.
 pub(super) fn event(id: &str, data: Data) -> Event {
     let datacontenttype = match &data {
         Data::Text(_) => Some("text/plain".into()),
@@ -35,16 +35,17 @@ pub(super) fn event(id: &str, data: Data) -> Event {
     Event { id: id.into(), source: "/lab/in".into(), type_: "lab.in".into(), datacontenttype, data, ..Event::default() }
 }
 
-pub(super) fn new(event: Event, to: Vec<NewDelivery>) -> NewEvent {
+pub(super) fn new_event(event: Event, deliveries: Vec<NewDelivery>) -> NewEvent {
     let lineage = Lineage { origin: Origin::of("/lab/in"), ..Lineage::default() };
-    NewEvent { event: Arc::new(event), lineage, deliveries: to }
+    NewEvent { event: Arc::new(event), lineage, deliveries }
 }
 
-pub(super) fn to(function: FunctionId, order_key: Option<&str>) -> NewDelivery {
+pub(super) fn delivery_to(function: FunctionId, order_key: Option<&str>) -> NewDelivery {
     NewDelivery { function, trigger: "on[0]".into(), order_key: order_key.map(Into::into) }
 }
 
-fn ending(delivery: DeliveryId, function: FunctionId, attempt: u32, verdict: Verdict) -> Completion {
+/// The completion of an attempt without published events or state changes.
+fn completion(delivery: DeliveryId, function: FunctionId, attempt: u32, verdict: Verdict) -> Completion {
     let outcome = if verdict == Verdict::Done { "done" } else { "retry" };
     let message = (verdict != Verdict::Done).then(|| format!("attempt {attempt} at {delivery} failed"));
     let record =
@@ -57,20 +58,23 @@ fn json(text: String) -> Data {
     Data::Json(Bytes::from(text))
 }
 
-/// Makes the store, and closes it: all of it is in one file.
-pub(super) async fn make(folder: &Path) {
+/// Creates the store and closes it. All of its contents are then in the database file.
+pub(super) async fn create(folder: &Path) {
     let store = open(folder).unwrap();
     let functions = store.register(vec!["lab/one".into(), "lab/two".into()]).await.unwrap();
     let (one, two) = (functions[0], functions[1]);
     let mut offered = Vec::new();
     for n in 0..12 {
-        offered.push(new(event(&format!("old-{n}"), json(format!(r#"{{"n":{n},"is":"old"}}"#))), vec![to(one, None)]));
+        offered.push(new_event(
+            event(&format!("old-{n}"), json(format!(r#"{{"n":{n},"is":"old"}}"#))),
+            vec![delivery_to(one, None)],
+        ));
     }
     store.accept(offered, vec![]).await.unwrap();
     for delivery in 1..=12 {
-        store.complete(Arc::new(ending(delivery, one, 1, Verdict::Done))).await.unwrap();
+        store.complete(Arc::new(completion(delivery, one, 1, Verdict::Done))).await.unwrap();
     }
-    // Most of it is removed, and known still.
+    // Remove most events. The store keeps their ids for deduplication.
     store.retain(Retention { age: Duration::MAX, bytes: 0 }).await.unwrap();
 
     let mut offered = Vec::new();
@@ -79,7 +83,7 @@ pub(super) async fn make(folder: &Path) {
         let data = match n % 5 {
             0 => Data::Text(format!("text {n} ").repeat(20)),
             1 => Data::Binary(Bytes::from(vec![n; 300])),
-            // Longer than a page.
+            // Larger than a page.
             2 => json(format!(r#"{{"n":{n},"pad":"{}"}}"#, "0123456789abcdef".repeat(700))),
             3 => Data::None,
             _ => json(format!(r#"{{"n":{n}}}"#)),
@@ -89,7 +93,7 @@ pub(super) async fn make(folder: &Path) {
         made.time = (n % 3 == 0).then(|| "2026-01-31T12:00:00Z".into());
         made.dataschema = (n % 7 == 0).then(|| "/schema".into());
         made.extensions = BTreeMap::from([("traceparent".to_owned(), format!("00-{n:032x}-{n:016x}-01"))]);
-        offered.push(new(made, vec![to(one, Some(&key)), to(two, None)]));
+        offered.push(new_event(made, vec![delivery_to(one, Some(&key)), delivery_to(two, None)]));
     }
     let marks = (0..3).map(|n| {
         let (scope, key) = ("/lab/files".into(), format!("file-{n}.csv"));
@@ -97,75 +101,83 @@ pub(super) async fn make(folder: &Path) {
     });
     store.accept(offered, marks.collect()).await.unwrap();
 
-    // Its deliveries are every other one: of the first function in order of their keys, of the second at once.
+    // The odd delivery ids belong to the first function and are ordered by key; the even ones belong to the second
+    // function.
     let lineage = Lineage { cause: Some(13), root: Some(13), hops: 1, origin: Origin::of("/lab/in") };
     let published = |n: usize| NewEvent {
         lineage,
-        ..new(event(&format!("published-{n}"), json(format!(r#"{{"published":{n}}}"#))), vec![to(two, None)])
+        ..new_event(
+            event(&format!("published-{n}"), json(format!(r#"{{"published":{n}}}"#))),
+            vec![delivery_to(two, None)],
+        )
     };
-    let mut first = ending(13, one, 1, Verdict::Done);
+    let mut first = completion(13, one, 1, Verdict::Done);
     first.publishes = (0..2).map(published).collect();
-    first.state = keep("lab/one", "counter", b"1");
+    first.state = set_state("lab/one", "counter", b"1");
     store.complete(Arc::new(first)).await.unwrap();
-    store.complete(Arc::new(ending(15, one, 1, Verdict::Dead("retry: it failed for good".into())))).await.unwrap();
-    store.complete(Arc::new(ending(17, one, 1, Verdict::RetryAt(2_000)))).await.unwrap();
-    store.complete(Arc::new(ending(14, two, 1, Verdict::RetryAt(3_000)))).await.unwrap();
-    store.complete(Arc::new(ending(14, two, 2, Verdict::RetryAt(4_000)))).await.unwrap();
-    store.complete(Arc::new(ending(16, two, 1, Verdict::Dead("retry: let go".into())))).await.unwrap();
-    store.complete(Arc::new(ending(18, two, 1, Verdict::Done))).await.unwrap();
+    store.complete(Arc::new(completion(15, one, 1, Verdict::Dead("retry: it failed for good".into())))).await.unwrap();
+    store.complete(Arc::new(completion(17, one, 1, Verdict::RetryAt(2_000)))).await.unwrap();
+    store.complete(Arc::new(completion(14, two, 1, Verdict::RetryAt(3_000)))).await.unwrap();
+    store.complete(Arc::new(completion(14, two, 2, Verdict::RetryAt(4_000)))).await.unwrap();
+    store.complete(Arc::new(completion(16, two, 1, Verdict::Dead("retry: let go".into())))).await.unwrap();
+    store.complete(Arc::new(completion(18, two, 1, Verdict::Done))).await.unwrap();
     store.purge(DeadFilter::Delivery(16)).await.unwrap();
     for n in 0..8 {
         let value = if n == 5 { vec![5; 9_000] } else { format!("value {n}").into_bytes() };
-        store.state_write(keep("lab", &format!("key-{n}"), &value)).await.unwrap();
+        store.state_write(set_state("lab", &format!("key-{n}"), &value)).await.unwrap();
     }
     let replay =
         store.start_replay(NewReplay { filter: r#"{"type":"lab.in"}"#.into(), after: 0, until: 20 }).await.unwrap();
-    let offers = vec![(Arc::new(store.event(14).await.unwrap().unwrap()), vec![to(one, Some("key-1")), to(two, None)])];
+    let offers = vec![(
+        Arc::new(store.event(14).await.unwrap().unwrap()),
+        vec![delivery_to(one, Some("key-1")), delivery_to(two, None)],
+    )];
     assert!(store.advance_replay(replay, Step { position: 14, offers }).await.unwrap());
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
     store.close().await.unwrap();
     drop(store);
-    evoke_is_gone(folder);
+    wait_for_checkpoint(folder);
 }
 
-/// The writer copies the log into the file as the last thing that it does.
-fn evoke_is_gone(folder: &Path) {
+/// Waits until the writer thread has copied the WAL into the database file, which is its last action.
+fn wait_for_checkpoint(folder: &Path) {
     crate::assert_eventually!(
-        std::fs::metadata(folder.join("evoke.db-wal")).map_or(0, |log| log.len()) == 0,
-        "the log was not copied"
+        std::fs::metadata(folder.join("evoke.db-wal")).map_or(0, |wal| wal.len()) == 0,
+        "the WAL was not copied"
     );
 }
 
-fn keep(bucket: &str, key: &str, value: &[u8]) -> Transaction {
+/// A transaction that sets one key.
+fn set_state(bucket: &str, key: &str, value: &[u8]) -> Transaction {
     let change = Some(Change::Set(Bytes::copy_from_slice(value)));
     let touched = Touched { bucket: bucket.into(), key: key.into(), seen: None, change };
     Transaction { keys: vec![touched], ..Transaction::default() }
 }
 
-/// All that a store says.
+/// Everything that can be read from a store.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
-    /// What it hands to functions and people, each by its name.
+    /// Each item that functions or users can read, by a unique name.
     pub(super) items: BTreeMap<String, String>,
-    /// The numbers that it shows.
+    /// Counters and totals by name.
     pub(super) numbers: BTreeMap<String, String>,
-    /// What it said to be damaged, with the words.
+    /// The items that the store reported as damaged, with the message.
     pub(super) damaged: BTreeMap<String, String>,
 }
 
 impl Contents {
-    /// Asks a store for everything that a user of the one from [`make`] could ask for.
+    /// Reads everything that a user of the store from [`create`] can read.
     pub(super) async fn of(store: &SqliteStore) -> Self {
         let mut all = Self::default();
         for function in [1, 2] {
             for stream in Stream::ALL {
-                all.ready(store.ready(function, stream, 0, ALL).await, "ready");
-                let due = store.due(function, stream, ONE_DAY_SOON, ALL).await;
+                all.ready(store.ready(function, stream, 0, NO_LIMIT).await, "ready");
+                let due = store.due(function, stream, FAR_FUTURE_MS, NO_LIMIT).await;
                 all.ready(due.map(|(found, _)| found), "due");
             }
         }
         for after in [0, 20] {
-            match store.events(EventFilter { after: Some(after), limit: ALL, ..EventFilter::default() }).await {
+            match store.events(EventFilter { after: Some(after), limit: NO_LIMIT, ..EventFilter::default() }).await {
                 Ok(found) => found.iter().for_each(|stored| all.event("event", stored)),
                 Err(error) => all.failed("events", &error),
             }
@@ -186,7 +198,7 @@ impl Contents {
                 Err(error) => all.failed(&format!("published by {delivery}"), &error),
             }
         }
-        match store.dead(DeadFilter::All, ALL).await {
+        match store.dead(DeadFilter::All, NO_LIMIT).await {
             Ok(found) => found.into_iter().for_each(|record| all.delivery(record)),
             Err(error) => all.failed("dead", &error),
         }
@@ -195,7 +207,7 @@ impl Contents {
             Err(error) => all.failed("marks", &error),
         }
         for bucket in ["lab", "lab/one"] {
-            let keys = store.state_keys(bucket, None, ALL).await;
+            let keys = store.state_keys(bucket, None, NO_LIMIT).await;
             match keys {
                 Ok(keys) => keys.keys.iter().for_each(|key| all.put(&format!("key {bucket} {key}"), &())),
                 Err(error) => all.failed(&format!("keys {bucket}"), &error),
@@ -225,7 +237,7 @@ impl Contents {
     fn put(&mut self, name: &str, item: &dyn std::fmt::Debug) {
         let text = format!("{item:?}");
         if let Some(before) = self.items.insert(name.to_owned(), text.clone()) {
-            assert_eq!(before, text, "{name} is said to be two things");
+            assert_eq!(before, text, "two reads of {name} differ");
         }
     }
 
@@ -233,8 +245,8 @@ impl Contents {
         self.damaged.insert(name.to_owned(), error.to_string());
     }
 
-    fn event(&mut self, what: &str, stored: &StoredEvent) {
-        let name = format!("{what} {}", stored.seq);
+    fn event(&mut self, kind: &str, stored: &StoredEvent) {
+        let name = format!("{kind} {}", stored.seq);
         match &stored.damage {
             Some(damage) => drop(self.damaged.insert(name, damage.to_string())),
             None => self.put(&name, stored),
@@ -257,22 +269,22 @@ impl Contents {
         }
     }
 
-    fn ready(&mut self, found: Result<Vec<evoke::store::ReadyDelivery>>, what: &str) {
+    fn ready(&mut self, found: Result<Vec<evoke::store::ReadyDelivery>>, kind: &str) {
         match found {
             Ok(found) => {
                 for delivery in found {
-                    let name = format!("{what} {}", delivery.id);
+                    let name = format!("{kind} {}", delivery.id);
                     match &delivery.event.damage {
                         Some(damage) => drop(self.damaged.insert(name, damage.to_string())),
                         None => self.put(&name, &delivery),
                     }
                 }
             }
-            Err(error) => self.failed(what, &error),
+            Err(error) => self.failed(kind, &error),
         }
     }
 
-    /// What is said otherwise than in the original, or was never in it.
+    /// The items that differ from the original or do not exist in it.
     pub(super) fn wrong(&self, original: &Self) -> Vec<String> {
         let differs = |(name, item): (&String, &String)| {
             (original.items.get(name) != Some(item)).then(|| format!("{name}: {item}"))
@@ -280,7 +292,7 @@ impl Contents {
         self.items.iter().filter_map(differs).collect()
     }
 
-    /// What is not said that is in the original, or is another number.
+    /// The items of the original that are missing, and the counters that differ.
     pub(super) fn missing(&self, original: &Self) -> Vec<String> {
         let items = original.items.keys().filter(|name| !self.items.contains_key(*name)).cloned();
         let other = |(name, number): (&String, &String)| {
@@ -289,8 +301,8 @@ impl Contents {
         items.chain(self.numbers.iter().filter_map(other)).collect()
     }
 
-    /// Whether it is the original in everything.
-    pub(super) fn is(&self, original: &Self) -> bool {
+    /// Returns true if nothing is damaged, and all items and counters equal those of the original.
+    pub(super) fn equals(&self, original: &Self) -> bool {
         self.damaged.is_empty() && self.items == original.items && self.numbers == original.numbers
     }
 }
