@@ -1,4 +1,4 @@
-//! What ARCHITECTURE.md says is so.
+//! Checks that the code agrees with `runtime/ARCHITECTURE.md`, and that every guest fixture has a test.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ fn architecture() -> String {
     std::fs::read_to_string(root().join("runtime/ARCHITECTURE.md")).unwrap()
 }
 
-/// The words between backticks.
+/// The texts between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// Every file below a folder with this ending.
-fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+/// All files below a folder with this extension. Panics if there are none.
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -23,17 +23,17 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|e| e == ending) {
+            } else if path.extension().is_some_and(|e| e == extension) {
                 found.push(path);
             }
         }
     }
-    assert!(!found.is_empty(), "no .{ending} below {}", folder.display());
+    assert!(!found.is_empty(), "no .{extension} below {}", folder.display());
     found
 }
 
 #[test]
-fn every_path_that_the_architecture_names_is_there() {
+fn every_path_in_the_architecture_exists() {
     let text = architecture();
     let looks_like_a_path = |word: &&str| {
         (word.ends_with(".rs") || word.ends_with('/') || word.ends_with(".sql") || word.contains("tests/"))
@@ -41,27 +41,27 @@ fn every_path_that_the_architecture_names_is_there() {
     };
     let named: Vec<&str> = quoted(&text).filter(looks_like_a_path).collect();
     assert!(named.len() > 30, "{named:?}");
-    let gone: Vec<_> = named
+    let missing: Vec<_> = named
         .iter()
         .filter(|name| ![root().join("runtime/src"), root().into()].iter().any(|at| at.join(name).exists()))
         .collect();
-    assert!(gone.is_empty(), "ARCHITECTURE.md names what is gone: {gone:?}");
+    assert!(missing.is_empty(), "ARCHITECTURE.md names paths that do not exist: {missing:?}");
 }
 
 #[test]
-fn every_room_of_the_runtime_is_on_the_map() {
+fn every_runtime_module_is_in_the_architecture_map() {
     let text = architecture();
     for entry in std::fs::read_dir(root().join("runtime/src")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        // A folder is its file's.
-        let room = format!("{}.rs", name.trim_end_matches(".rs"));
-        let listed = name == "lib.rs" || quoted(&text).any(|word| word == room);
-        assert!(listed, "runtime/src/{name} is not on the map");
+        // The folder `x/` belongs to the module `x.rs`.
+        let module = format!("{}.rs", name.trim_end_matches(".rs"));
+        let listed = name == "lib.rs" || quoted(&text).any(|word| word == module);
+        assert!(listed, "runtime/src/{name} is not in the map of ARCHITECTURE.md");
     }
 }
 
 #[test]
-fn only_its_own_room_names_a_library_behind_a_boundary() {
+fn only_the_listed_modules_use_a_restricted_library() {
     let text = architecture();
     let table = text.split("## Who may name what").nth(1).unwrap().split("\n\n").nth(1).unwrap();
     let mut allowed: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -71,12 +71,13 @@ fn only_its_own_room_names_a_library_behind_a_boundary() {
     }
     assert_eq!(allowed.len(), 9, "{allowed:?}");
     let source = root().join("runtime/src");
-    let mut crossed = Vec::new();
+    let mut violations = Vec::new();
     for file in files(&source, "rs") {
         let name = file.strip_prefix(&source).unwrap().to_str().unwrap().to_owned();
         let text = std::fs::read_to_string(&file).unwrap();
-        for (library, rooms) in &allowed {
-            let in_room = rooms.iter().any(|room| name == *room || (room.ends_with('/') && name.starts_with(room)));
+        for (library, modules) in &allowed {
+            let is_allowed =
+                modules.iter().any(|module| name == *module || (module.ends_with('/') && name.starts_with(module)));
             let named = text.lines().any(|line| {
                 !line.trim_start().starts_with("//")
                     && [format!("{library}::"), format!("use {library};"), format!("{library}_wasi::")].iter().any(
@@ -87,12 +88,12 @@ fn only_its_own_room_names_a_library_behind_a_boundary() {
                         },
                     )
             });
-            if named && !in_room {
-                crossed.push(format!("{name} names {library}"));
+            if named && !is_allowed {
+                violations.push(format!("{name} uses {library}"));
             }
         }
     }
-    assert!(crossed.is_empty(), "{crossed:#?}");
+    assert!(violations.is_empty(), "{violations:#?}");
 }
 
 #[test]

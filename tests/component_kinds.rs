@@ -1,4 +1,4 @@
-//! Programs and components that were made without our SDK run as they are.
+//! Command-line programs and HTTP components that were built without the Evoke SDK run unchanged.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -6,10 +6,10 @@ use std::net::TcpStream;
 use serde_json::{Value, json};
 
 use crate::assert_eventually;
-use crate::support::{Evoke, PATIENCE, request};
+use crate::support::{Evoke, TIMEOUT, request};
 
-/// A manifest with one command behind an HTTP source, two attempts each.
-fn manifest(fixture: &str, more: &str) -> String {
+/// A manifest with one program behind an HTTP source, with two attempts for each delivery.
+fn manifest(fixture: &str, extra: &str) -> String {
     format!(
         r#"
 evoke: 1
@@ -24,16 +24,16 @@ functions:
       - events: {{ type: [order.placed] }}
     timeout: 5s
     retry: {{ attempts: 2, backoff: 1ms, max_backoff: 1ms }}
-{more}
+{extra}
 "#
     )
 }
 
 const ALLOW: &str = "    allow: { publish: [order.priced, event.measured], config: { CURRENCY: EUR } }";
 
-/// What became of an event: the outcomes of its attempts, and the message of the last.
-fn fate(evoke: &Evoke, body: &str) -> (Vec<String>, String) {
-    let id = evoke.accepted("/in", body);
+/// Sends an event. Returns the outcomes of its attempts and the message of the last attempt.
+fn outcomes_of(evoke: &Evoke, body: &str) -> (Vec<String>, String) {
+    let id = evoke.post_accepted("/in", body);
     evoke.settle();
     let trace = evoke.json(&["trace", &id]);
     let attempts = trace["deliveries"][0]["attempts"].as_array().unwrap().clone();
@@ -42,10 +42,10 @@ fn fate(evoke: &Evoke, body: &str) -> (Vec<String>, String) {
     (outcomes, message)
 }
 
-/// The fates that both builds of the Rust program share.
+/// Tests the outcomes that both builds of the Rust program share.
 fn rust_program(fixture: &str) -> Evoke {
     let evoke = Evoke::up_with(&manifest(fixture, ALLOW));
-    let (outcomes, _) = fate(&evoke, r#"{"items": ["tea", "cake"]}"#);
+    let (outcomes, _) = outcomes_of(&evoke, r#"{"items": ["tea", "cake"]}"#);
     assert_eq!(outcomes, ["done"]);
     let data: Vec<Value> = evoke.events("order.priced").iter().map(|event| event["data"].clone()).collect();
     let expected = ["tea", "cake"].map(|item| json!({ "item": item, "currency": "EUR" }));
@@ -54,18 +54,18 @@ fn rust_program(fixture: &str) -> Evoke {
     assert_eq!(event["source"], "/lab/price");
     assert!(event["id"].is_string() && event["time"].is_string(), "{event}");
 
-    let (outcomes, message) = fate(&evoke, r#"{"do": "retry"}"#);
+    let (outcomes, message) = outcomes_of(&evoke, r#"{"do": "retry"}"#);
     assert_eq!((outcomes.join(" "), message.as_str()), ("retry retry".into(), "the price list is away"));
-    let (outcomes, message) = fate(&evoke, r#"{"do": "panic", "item": 7}"#);
+    let (outcomes, message) = outcomes_of(&evoke, r#"{"do": "panic", "item": 7}"#);
     assert_eq!(outcomes, ["trap", "trap"]);
     assert!(message.contains("no price for 7"), "{message}");
-    let (outcomes, message) = fate(&evoke, r#"{"do": "chatter"}"#);
+    let (outcomes, message) = outcomes_of(&evoke, r#"{"do": "chatter"}"#);
     assert_eq!(outcomes, ["denied"]);
     assert!(message.starts_with("line 1 on stdout is not published: not a JSON object"), "{message}");
-    let (outcomes, message) = fate(&evoke, r#"{"do": "sneak"}"#);
+    let (outcomes, message) = outcomes_of(&evoke, r#"{"do": "sneak"}"#);
     assert_eq!(outcomes, ["denied"]);
     assert!(message.contains(r#"allow: { publish: ["payment.taken"] }"#), "{message}");
-    let (outcomes, message) = fate(&evoke, r#"{"do": "pose"}"#);
+    let (outcomes, message) = outcomes_of(&evoke, r#"{"do": "pose"}"#);
     assert_eq!(outcomes, ["denied"]);
     assert!(message.contains("the type `evoke.delivery.dead` is for what Evoke says of itself"), "{message}");
     // None of these published anything.
@@ -76,35 +76,35 @@ fn rust_program(fixture: &str) -> Evoke {
 }
 
 #[test]
-fn a_rust_program_for_wasip2_runs_as_it_is() {
+fn a_rust_program_for_wasip2_runs_unchanged() {
     let evoke = rust_program("command");
-    // It knows only two exit codes.
-    assert_eq!(fate(&evoke, r#"{"do": "reject"}"#).0, ["retry", "retry"]);
+    // WASI 0.2 passes on only success and failure, no other exit codes.
+    assert_eq!(outcomes_of(&evoke, r#"{"do": "reject"}"#).0, ["retry", "retry"]);
 }
 
 #[test]
-fn a_rust_program_for_wasip1_runs_as_it_is() {
+fn a_rust_program_for_wasip1_runs_unchanged() {
     let evoke = rust_program("command-p1");
-    let (outcomes, message) = fate(&evoke, r#"{"do": "reject"}"#);
+    let (outcomes, message) = outcomes_of(&evoke, r#"{"do": "reject"}"#);
     assert_eq!(outcomes, ["reject"]);
     assert!(message.ends_with("is no order"), "{message}");
 }
 
 #[test]
-fn a_c_program_runs_as_it_is() {
+fn a_c_program_runs_unchanged() {
     let evoke = Evoke::up_with(&manifest("command-c", ALLOW));
-    assert_eq!(fate(&evoke, r#"{"n": 1}"#).0, ["done"]);
+    assert_eq!(outcomes_of(&evoke, r#"{"n": 1}"#).0, ["done"]);
     let bytes = evoke.events("event.measured")[0]["data"]["bytes"].as_u64().unwrap();
     assert!(bytes > 100, "{bytes}");
-    let (outcomes, message) = fate(&evoke, r#""reject""#);
+    let (outcomes, message) = outcomes_of(&evoke, r#""reject""#);
     assert_eq!((outcomes.join(" "), message.as_str()), ("reject".into(), "not for me"));
-    let (outcomes, message) = fate(&evoke, r#""retry""#);
+    let (outcomes, message) = outcomes_of(&evoke, r#""retry""#);
     assert_eq!((outcomes.join(" "), message.as_str()), ("retry retry".into(), "not now"));
-    assert_eq!(fate(&evoke, r#""trap""#).0, ["trap", "trap"]);
+    assert_eq!(outcomes_of(&evoke, r#""trap""#).0, ["trap", "trap"]);
 }
 
-/// A manifest with the HTTP component on a path of its own.
-fn web(more: &str) -> String {
+/// A manifest with the fixture `http-answer` as the only function.
+fn http_manifest(extra: &str) -> String {
     let fixture = "http-answer";
     format!(
         r#"
@@ -117,7 +117,7 @@ functions:
   web:
     component: $FUNCTIONS/{fixture}.wasm
     allow: {{ config: {{ CURRENCY: EUR }} }}
-{more}
+{extra}
 "#
     )
 }
@@ -128,32 +128,32 @@ fn status(evoke: &Evoke, target: &str) -> u16 {
     request("GET", evoke.http(), target, &[], "").unwrap().status
 }
 
-/// Sends the start of a request over a connection of its own.
-fn begin(evoke: &Evoke, start: &str) -> TcpStream {
+/// Opens a connection and sends the start of a request. Replaces each line feed by CR LF.
+fn begin_request(evoke: &Evoke, start: &str) -> TcpStream {
     let mut stream = TcpStream::connect(evoke.http()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(start.replace('\n', "\r\n").as_bytes()).unwrap();
     stream
 }
 
-/// Reads until the text was there.
+/// Reads until the bytes so far contain the text, and returns them.
 fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut read = Vec::new();
     let mut piece = [0; 1024];
     while !String::from_utf8_lossy(&read).contains(text) {
         let length = stream.read(&mut piece).unwrap();
-        assert!(length > 0, "it ended without {text:?}: {}", String::from_utf8_lossy(&read));
+        assert!(length > 0, "the stream ended without {text:?}: {}", String::from_utf8_lossy(&read));
         read.extend_from_slice(&piece[..length]);
     }
     String::from_utf8(read).unwrap()
 }
 
 #[test]
-fn an_http_component_answers_the_requests_of_its_path_itself() {
-    let evoke = Evoke::up_with(&web(PATH));
-    let answer = evoke.post("/web", "hello");
-    assert_eq!((answer.status, answer.body.as_str()), (200, "hello"));
-    assert_eq!(answer.headers["x-currency"], "EUR");
+fn an_http_component_answers_the_requests_to_its_path() {
+    let evoke = Evoke::up_with(&http_manifest(PATH));
+    let response = evoke.post("/web", "hello");
+    assert_eq!((response.status, response.body.as_str()), (200, "hello"));
+    assert_eq!(response.headers["x-currency"], "EUR");
     assert_eq!(status(&evoke, "/web?created"), 201);
     assert_eq!(request("HEAD", evoke.http(), "/web", &[], "").unwrap().status, 200);
     assert_eq!(status(&evoke, "/web?wrong-length"), 200);
@@ -163,16 +163,16 @@ fn an_http_component_answers_the_requests_of_its_path_itself() {
     let large = "x".repeat(64 * 1024);
     assert_eq!(evoke.post("/web", &large).body, large);
     assert_eventually!(evoke.stdout(&["logs"]).contains("echoed"), "{}", evoke.stdout(&["logs"]));
-    // Nothing of it is stored.
+    // Neither requests nor responses are stored.
     assert_eq!(evoke.stdout(&["events", "--json"]), "");
 }
 
 #[test]
-fn bodies_are_streamed_both_ways() {
-    let evoke = Evoke::up_with(&web(PATH));
+fn request_and_response_bodies_are_streamed() {
+    let evoke = Evoke::up_with(&http_manifest(PATH));
     let mut stream =
-        begin(&evoke, "POST /web HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\nConnection: close\n\n3\none\n");
-    // The first piece is back before the second is sent.
+        begin_request(&evoke, "POST /web HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\nConnection: close\n\n3\none\n");
+    // The first chunk is echoed before the second is sent.
     let head = read_until(&mut stream, "one");
     assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
     stream.write_all(b"3\r\ntwo\r\n0\r\n\r\n").unwrap();
@@ -181,36 +181,36 @@ fn bodies_are_streamed_both_ways() {
 }
 
 #[test]
-fn a_component_that_fails_is_answered_for_and_logged() {
-    let evoke = Evoke::up_with(&web(&format!("{PATH}    timeout: 1s")));
+fn a_failed_http_component_gets_a_problem_response_and_a_log_line() {
+    let evoke = Evoke::up_with(&http_manifest(&format!("{PATH}    timeout: 1s")));
     for (query, expected, logged) in [
         ("trap", 502, "asked to"),
         ("silent", 502, "trap"),
         ("early", 502, ""),
         ("spin", 504, "timeout: ended at its time-out of 1s"),
     ] {
-        let answer = request("GET", evoke.http(), &format!("/web?{query}"), &[], "").unwrap();
+        let response = request("GET", evoke.http(), &format!("/web?{query}"), &[], "").unwrap();
         assert_eq!(
-            (answer.status, &answer.headers["content-type"]),
+            (response.status, &response.headers["content-type"]),
             (expected, &"application/problem+json".parse().unwrap())
         );
-        assert_eq!(answer.json()["status"], expected, "{query}");
-        assert!(!answer.body.contains("asked to"), "{answer:?}");
+        assert_eq!(response.json()["status"], expected, "{query}");
+        assert!(!response.body.contains("asked to"), "{response:?}");
         assert_eventually!(evoke.stdout(&["logs"]).contains(logged), "{query}: {}", evoke.stdout(&["logs"]));
     }
-    // What had begun is cut off, and never ends as if it were whole. What was not sent yet is dropped.
+    // A response that has begun is cut off without its last chunk. Bytes that were not sent yet are dropped.
     for (query, part) in [("half", ""), ("hang", "and then")] {
-        let mut stream = begin(&evoke, &format!("GET /web?{query} HTTP/1.1\nHost: a\nConnection: close\n\n"));
+        let mut stream = begin_request(&evoke, &format!("GET /web?{query} HTTP/1.1\nHost: a\nConnection: close\n\n"));
         let mut all = Vec::new();
         let _ = stream.read_to_end(&mut all);
         let text = String::from_utf8(all).unwrap();
         assert!(text.contains(part) && !text.ends_with("0\r\n\r\n"), "{text:?}");
-        // Where nothing was sent yet, there is room for a whole answer.
+        // If nothing was sent yet, the client gets a complete problem response.
         let is_problem = text.starts_with("HTTP/1.1 502 ");
         assert_eq!(is_problem, text.contains("failed before it answered"), "{text:?}");
     }
-    // A body that breaks is told to the guest.
-    let mut stream = begin(&evoke, "POST /web HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\n20000\n");
+    // The guest gets an error when the request body breaks off.
+    let mut stream = begin_request(&evoke, "POST /web HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\n20000\n");
     let _ = stream.write_all(&[b'x'; 0x20000]);
     let _ = stream.read_to_end(&mut Vec::new());
     assert_eventually!(evoke.stdout(&["logs"]).contains("the body broke"), "{}", evoke.stdout(&["logs"]));
@@ -218,44 +218,48 @@ fn a_component_that_fails_is_answered_for_and_logged() {
 }
 
 #[test]
-fn as_many_are_answered_at_once_as_it_says_and_a_client_that_leaves_makes_room() {
-    let evoke = Evoke::up_with(&web(&format!("{PATH}    concurrency: 1\n    timeout: 1m")));
+fn concurrency_limits_requests_and_a_disconnected_client_frees_its_permit() {
+    let evoke = Evoke::up_with(&http_manifest(&format!("{PATH}    concurrency: 1\n    timeout: 1m")));
     for query in ["flood", "hang", "spin"] {
-        let mut stream = begin(&evoke, &format!("GET /web?{query} HTTP/1.1\nHost: a\n\n"));
+        let mut stream = begin_request(&evoke, &format!("GET /web?{query} HTTP/1.1\nHost: a\n\n"));
         match query {
             "flood" => drop(read_until(&mut stream, "xxxx")),
             "hang" => drop(read_until(&mut stream, "and then")),
-            _ => assert_eventually!(evoke.stdout(&["logs"]).contains("spinning"), "it does not spin"),
+            _ => assert_eventually!(evoke.stdout(&["logs"]).contains("spinning"), "the guest does not spin"),
         }
-        let answer = request("GET", evoke.http(), "/web", &[], "").unwrap();
-        assert_eq!((answer.status, answer.headers["retry-after"].as_bytes()), (503, &b"1"[..]), "{query}");
+        let response = request("GET", evoke.http(), "/web", &[], "").unwrap();
+        assert_eq!((response.status, response.headers["retry-after"].as_bytes()), (503, &b"1"[..]), "{query}");
         drop(stream);
-        assert_eventually!(status(&evoke, "/web") == 200, "{query} holds its place after its client left");
+        assert_eventually!(
+            status(&evoke, "/web") == 200,
+            "{query} still holds its permit after its client disconnected"
+        );
     }
 }
 
 #[test]
-fn an_http_component_on_events_is_a_mistake_of_the_manifest() {
-    for (more, reason, help) in [
+fn an_http_component_with_event_triggers_is_a_manifest_error() {
+    for (extra, reason, help) in [
         ("    on: [{ events: { type: [order.placed] } }]", "and takes no events", "on: [{ http:"),
         ("    on: [{ source: in }]", "and takes no events", "on: [{ http:"),
         ("    on: [{ timer: { every: 1m } }]", "and takes no events", "on: [{ http:"),
         ("    on: [{ http: { path: /web, type: a.b } }]", "no event is made of them", "leave `type` out"),
         ("    on: [{ http: { path: /web } }]\n    order_by: subject", "no deliveries to order", "leave `order_by` out"),
     ] {
-        let output = Evoke::with(&web(more)).run(&["validate", "evoke.yaml"]);
+        let output = Evoke::with(&http_manifest(extra)).run(&["validate", "evoke.yaml"]);
         let text = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && text.contains(reason) && text.contains(help), "{more}: {text}");
+        assert!(!output.status.success() && text.contains(reason) && text.contains(help), "{extra}: {text}");
     }
 }
 
 #[test]
 fn the_smallest_http_component_answers() {
-    let manifest = web("    on: [{ http: { path: /hello, methods: [GET] } }]").replace("http-answer", "http-hello");
+    let manifest =
+        http_manifest("    on: [{ http: { path: /hello, methods: [GET] } }]").replace("http-answer", "http-hello");
     let evoke = Evoke::up_with(&manifest);
-    let answer = request("GET", evoke.http(), "/hello", &[], "").unwrap();
-    assert_eq!((answer.status, answer.body.as_str()), (200, "hello"));
-    // What a guest answers within its first turn, a millisecond at most, is sent whole.
+    let response = request("GET", evoke.http(), "/hello", &[], "").unwrap();
+    assert_eq!((response.status, response.body.as_str()), (200, "hello"));
+    // A response that the guest completes within its first turn (at most 1 ms) is sent with a content length.
     let length = || request("GET", evoke.http(), "/hello", &[], "").unwrap().headers.get("content-length").cloned();
-    assert_eventually!(length().is_some_and(|length| length == "5"), "it is never sent whole");
+    assert_eventually!(length().is_some_and(|length| length == "5"), "no response has a content length");
 }

@@ -1,4 +1,4 @@
-//! Stopped under load: nothing that was acknowledged is lost. `campaign.rs` kills.
+//! A stop under load loses no acknowledged event, and a data folder is locked. `campaign.rs` tests kills.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -9,9 +9,9 @@ use crate::support::{Evoke, post};
 
 const CLIENTS: usize = 8;
 
-/// Posts up to `count` orders from several clients until the server goes away; answers the ids that were
-/// acknowledged. `at` is told of every acknowledgement.
-fn post_orders(address: &str, count: usize, at: impl Fn(usize) + Sync) -> HashSet<String> {
+/// Posts up to `count` orders from several clients until the server shuts down. Returns the acknowledged ids. Calls
+/// `on_acknowledged` with the number of acknowledgements so far after each one.
+fn post_orders(address: &str, count: usize, on_acknowledged: impl Fn(usize) + Sync) -> HashSet<String> {
     let (next, acknowledged) = (AtomicUsize::new(0), Mutex::new(HashSet::new()));
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {
@@ -24,15 +24,15 @@ fn post_orders(address: &str, count: usize, at: impl Fn(usize) + Sync) -> HashSe
                     let body = format!(r#"{{"customer":"c{}","total":{},"items":["x"]}}"#, n % 100, n + 1);
                     let headers = [("content-type", "application/json")];
                     match post(address, "/checkout", &headers, &body) {
-                        Ok(answer) if answer.status == 202 => {
-                            let id = answer.json()["events"][0]["id"].as_str().unwrap().to_owned();
+                        Ok(response) if response.status == 202 => {
+                            let id = response.json()["events"][0]["id"].as_str().unwrap().to_owned();
                             let mut all = acknowledged.lock().unwrap();
                             all.insert(id);
-                            at(all.len());
+                            on_acknowledged(all.len());
                         }
-                        // Gone, or going: what it did not acknowledge it does not owe.
-                        Ok(answer) if answer.status == 503 => return,
-                        Ok(answer) => panic!("{answer:?}"),
+                        // The server has stopped or is draining: this order was not acknowledged.
+                        Ok(response) if response.status == 503 => return,
+                        Ok(response) => panic!("{response:?}"),
                         Err(_) => return,
                     }
                 }
@@ -42,19 +42,19 @@ fn post_orders(address: &str, count: usize, at: impl Fn(usize) + Sync) -> HashSe
     acknowledged.into_inner().unwrap()
 }
 
-/// Every acknowledged order went through the whole flow, once.
+/// Asserts that every acknowledged order passed through all three functions once.
 fn assert_all_handled(evoke: &Evoke, acknowledged: &HashSet<String>) {
     evoke.settle();
     let placed: HashSet<String> =
         evoke.events("order.placed").iter().map(|e| e["id"].as_str().unwrap().to_owned()).collect();
     let lost: Vec<_> = acknowledged.difference(&placed).collect();
     assert!(lost.is_empty(), "{} of {} lost: {:?}…", lost.len(), acknowledged.len(), lost.first());
-    // An order may be stored whose acknowledgement did not get through; it is handled like the others.
+    // An order may be stored although its acknowledgement was lost; it is handled like the others.
     for type_ in ["payment.taken", "receipt.issued"] {
         assert_eq!(evoke.events(type_).len(), placed.len(), "{type_}");
     }
-    assert_eq!(evoke.deliveries("done"), 3 * placed.len() as u64);
-    assert_eq!(evoke.deliveries("dead"), 0);
+    assert_eq!(evoke.delivery_count("done"), 3 * placed.len() as u64);
+    assert_eq!(evoke.delivery_count("dead"), 0);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_stop_under_load_drains_and_loses_nothing() {
 }
 
 #[test]
-fn a_data_folder_serves_one_evoke_at_a_time() {
+fn a_data_folder_is_locked_by_one_process() {
     let evoke = Evoke::up_with(ORDERS);
     let second = evoke.run(&["up", "evoke.yaml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     assert!(!second.status.success());
