@@ -1,8 +1,8 @@
-//! Manifests: YAML in, a checked form out, or every mistake at once.
+//! Manifests: parses YAML into a checked [`Manifest`], or reports every mistake at once.
 //!
-//! The way a manifest takes: [`load`] reads the file, `load.rs` makes a tree of it in which every node knows its
-//! place, `check` walks the tree to the [`model`] and notes each mistake in [`Diagnostics`]. The JSON schema that
-//! editors use is derived from the same model by [`schema::render`].
+//! The steps: [`load`] reads the file, `load.rs` builds a tree in which every node has its span, and `check` converts
+//! the tree to the [`model`] and collects each mistake in [`Diagnostics`]. [`schema::render`] derives the JSON schema
+//! for editors from the same model.
 
 pub mod component;
 pub mod diagnostics;
@@ -14,9 +14,9 @@ pub mod source_text;
 pub mod units;
 
 mod check;
-mod forms;
 mod load;
 mod read;
+mod schema_types;
 mod suggest;
 mod table;
 mod tree;
@@ -28,7 +28,7 @@ mod hostile;
 
 pub use component::ComponentRef;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
-pub use grants::{HttpOrigin, State, TypeGlob};
+pub use grants::{HttpOrigin, StateLimits, TypeGlob};
 pub use model::*;
 pub use names::{Name, OrderBy};
 pub use source_text::{Position, SourceText, Span};
@@ -41,24 +41,27 @@ use std::sync::Arc;
 /// A manifest without errors.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// The checked form.
+    /// All names resolved, all defaults filled in.
     pub manifest: Manifest,
-    /// What is probably not meant.
+    /// Probable mistakes that do not stop the app from running.
     pub warnings: Diagnostics,
-    /// The text it came from.
+    /// Text of the file, for diagnostics of later checks.
     pub source: Arc<SourceText>,
 }
 
 impl Checked {
-    /// An error that a later check finds, such as a component whose imports are not granted.
+    /// Builds an error for a later check, such as a component that imports something its function is not granted.
     pub fn error_at(&self, span: Span, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
         Diagnostic::error(&self.source, span, message).help(help)
     }
 }
 
-/// Reads and checks the manifest at a path. All its mistakes come back at once, warnings among them.
+/// Reads and checks the manifest at `path`.
+///
+/// # Errors
+/// All mistakes at once, with the warnings, if at least one is an error.
 pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
-    let alone = |text: String, message: String, help: &str, span: Option<Span>| {
+    let single_error = |text: String, message: String, help: &str, span: Option<Span>| {
         let source = Arc::new(SourceText::new(path.to_owned(), text));
         let diagnostic = Diagnostic { span, ..Diagnostic::file_error(&source, message).help(help) };
         Err(Diagnostics::from_iter([diagnostic]))
@@ -67,7 +70,7 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
     let limit = u64::try_from(load::BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
     if let Err(error) = read {
-        return alone(
+        return single_error(
             String::new(),
             format!("cannot read the manifest: {error}"),
             "give the path of a YAML file",
@@ -78,16 +81,24 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
         Ok(text) => load_str(&text, path),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
-            let good = String::from_utf8_lossy(error.as_bytes().get(..at).unwrap_or_default()).into_owned();
-            let text = good + &String::from_utf8_lossy(error.as_bytes().get(at..).unwrap_or_default());
+            let valid = String::from_utf8_lossy(error.as_bytes().get(..at).unwrap_or_default()).into_owned();
+            let text = valid + &String::from_utf8_lossy(error.as_bytes().get(at..).unwrap_or_default());
             let byte = error.as_bytes().get(at).copied().unwrap_or_default();
-            let message = format!("the byte 0x{byte:02x} is not UTF-8 text");
-            alone(text, message, "save the file as UTF-8", Some(Span { start: at, end: at + '\u{fffd}'.len_utf8() }))
+            let message = format!("the byte 0x{byte:02x} is not valid UTF-8");
+            single_error(
+                text,
+                message,
+                "save the file as UTF-8",
+                Some(Span { start: at, end: at + '\u{fffd}'.len_utf8() }),
+            )
         }
     }
 }
 
-/// Checks a manifest that is already in memory; `path` says where it is from, and where relative paths start.
+/// Checks a manifest that is already in memory. Diagnostics show `path`; relative paths start in its folder.
+///
+/// # Errors
+/// As for [`load`].
 pub fn load_str(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));

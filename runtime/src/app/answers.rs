@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::manifest::{Checked, Diagnostic, Function, Origin, SourceKind};
+use crate::manifest::{Checked, Diagnostic, Function, SourceKind, TriggerSource};
 use crate::outcome::Outcome;
 use crate::sandbox::{self, LogSink, Visit};
 use crate::source::http::{Answerer, Payload, Unanswered};
@@ -94,8 +94,8 @@ pub(super) fn mistakes(checked: &Checked, function: &Function) -> Vec<Diagnostic
     let right = "give it paths of its own: `on: [{ http: { path: /hello, methods: [GET] } }]`";
     let mut found = Vec::new();
     for trigger in &function.triggers {
-        match &trigger.origin {
-            Origin::Private(source) => match &source.kind {
+        match &trigger.source {
+            TriggerSource::Private(source) => match &source.kind {
                 SourceKind::Http(http) if http.type_.is_some() => {
                     let message = format!("{answers}, and no event is made of them that could have this `type`");
                     found.push(checked.error_at(trigger.span, message, "leave `type` out"));
@@ -103,7 +103,7 @@ pub(super) fn mistakes(checked: &Checked, function: &Function) -> Vec<Diagnostic
                 SourceKind::Http(_) => {}
                 _ => found.push(checked.error_at(trigger.span, format!("{answers}, and takes no events"), right)),
             },
-            Origin::Any | Origin::Shared(_) => {
+            TriggerSource::Any | TriggerSource::Shared(_) => {
                 found.push(checked.error_at(trigger.span, format!("{answers}, and takes no events"), right));
             }
         }

@@ -4,7 +4,7 @@
 use super::functions::{full_name, trigger_name};
 use crate::admin::Explained;
 use crate::event::Event;
-use crate::manifest::{Checked, Origin, Trigger};
+use crate::manifest::{Checked, Trigger, TriggerSource};
 use crate::pattern::{MalformedEvent, explain};
 use crate::runtime_events;
 
@@ -25,14 +25,14 @@ pub(super) fn event(
 }
 
 fn one(checked: &Checked, function: String, trigger: &Trigger, event: &Event) -> Result<Explained, MalformedEvent> {
-    let source = match &trigger.origin {
-        Origin::Any => None,
-        Origin::Shared(name) => checked.manifest.source(name.as_str()).map(|source| source.uri.clone()),
-        Origin::Private(source) => Some(source.uri.clone()),
+    let source = match &trigger.source {
+        TriggerSource::Any => None,
+        TriggerSource::Shared(name) => checked.manifest.source(name.as_str()).map(|source| source.uri.clone()),
+        TriggerSource::Private(source) => Some(source.uri.clone()),
     };
     let comes_from = source.as_ref().is_none_or(|source| *source == event.source);
     // What comes from a function's own source is for that function alone.
-    let stranger = matches!(trigger.origin, Origin::Any) && is_private(checked, &event.source);
+    let stranger = matches!(trigger.source, TriggerSource::Any) && is_private(checked, &event.source);
     let pattern = trigger.events.as_ref().map(|events| explain(&events.pattern, &event.view())).transpose()?;
     let asks = trigger.events.as_ref().is_some_and(|events| runtime_events::asks_for_them(&events.pattern));
     let unasked = event.source == runtime_events::SOURCE && !asks;

@@ -11,7 +11,7 @@ use super::answers::{self, Answering};
 use super::kept::{self, Kept};
 use crate::clock::Clock;
 use crate::dispatcher::{Call, Ran, Runner, Worker};
-use crate::manifest::{self, Checked, Diagnostics, Function, Origin, SecretRef};
+use crate::manifest::{self, Checked, Diagnostics, Function, SecretRef, TriggerSource};
 use crate::outcome::RetryPolicy;
 use crate::router::{OrderBy, Router};
 use crate::sandbox::{self, Grants, Kind, LogSink, Sandbox, Spec, StateSource};
@@ -172,15 +172,15 @@ fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: 
     for trigger in &function.triggers {
         let name = trigger_name(trigger.index);
         let pattern = trigger.events.as_ref().map(|events| &events.pattern);
-        match &trigger.origin {
-            Origin::Any => router.add(id, name, None, pattern),
-            Origin::Shared(source) => {
+        match &trigger.source {
+            TriggerSource::Any => router.add(id, name, None, pattern),
+            TriggerSource::Shared(source) => {
                 let uri = checked.manifest.source(source.as_str()).map(|source| source.uri.as_str());
                 router.add(id, name, uri, pattern);
             }
             // Its events are offered to the function alone, past the patterns; what is answered makes no events.
-            Origin::Private(_) if answers => {}
-            Origin::Private(source) => router.own(&source.uri, id, name),
+            TriggerSource::Private(_) if answers => {}
+            TriggerSource::Private(source) => router.own(&source.uri, id, name),
         }
     }
 }

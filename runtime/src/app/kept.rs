@@ -32,8 +32,8 @@ fn told<T>(result: Result<T, StoreError>) -> Result<T, String> {
 }
 
 /// What the manifest grants.
-pub(super) fn grant(state: manifest::State) -> StateGrant {
-    let manifest::State { shared, max_keys, max_value, max_total } = state;
+pub(super) fn grant(state: manifest::StateLimits) -> StateGrant {
+    let manifest::StateLimits { shared, max_keys, max_value, max_total } = state;
     let quota = Quota { keys: u64::from(max_keys), bytes: max_total.0 };
     StateGrant { shared, value_bytes_max: max_value.0, quota }
 }

@@ -10,7 +10,7 @@ use super::functions::{full_name, trigger_name};
 use crate::admin::SourceStatus;
 use crate::bus::{Bus, Target};
 use crate::clock::Clock;
-use crate::manifest::{Checked, HttpSource, Method, Origin, Source, SourceKind};
+use crate::manifest::{Checked, HttpSource, Method, Source, SourceKind, TriggerSource};
 use crate::source::http::{Answerer, Endpoint};
 use crate::source::{self, Context, Health};
 use crate::store::FunctionId;
@@ -183,12 +183,12 @@ fn targets<'a>(
     let shared = manifest.sources.iter().map(|source| (source, Target::Matching));
     let private = manifest.functions.iter().flat_map(move |function| {
         let id = functions.get(&full_name(manifest, function)).copied();
-        function.triggers.iter().filter_map(move |trigger| match &trigger.origin {
-            Origin::Private(source) => {
+        function.triggers.iter().filter_map(move |trigger| match &trigger.source {
+            TriggerSource::Private(source) => {
                 let target = Target::Function { function: id?, trigger: trigger_name(trigger.index) };
                 Some((source, target))
             }
-            Origin::Any | Origin::Shared(_) => None,
+            TriggerSource::Any | TriggerSource::Shared(_) => None,
         })
     });
     shared.chain(private)

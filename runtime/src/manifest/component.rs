@@ -1,26 +1,29 @@
-//! Where a function's component is.
+//! References to component files: a path and an optional SHA-256 digest.
 
-use super::diagnostics::{Wrong, shown};
+use super::diagnostics::{ValueError, excerpt};
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::path::PathBuf;
 
-/// A component's file, optionally pinned to its content.
+/// Path of a component file, optionally pinned to a digest of its content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ComponentRef {
-    /// The file, resolved against the manifest's folder.
+    /// Path of the file, resolved against the manifest's folder.
     pub path: PathBuf,
-    /// What its SHA-256 must be.
+    /// Required SHA-256 digest of the file, if pinned.
     pub sha256: Option<[u8; 32]>,
 }
 
 impl ComponentRef {
-    /// Takes the path of a `.wasm` or `.wat` file, optionally with `@sha256:` and 64 hexadecimal digits.
-    /// The path is as written, not yet resolved.
-    pub fn parse(text: &str) -> Result<Self, Wrong> {
+    /// Parses the path of a `.wasm` or `.wat` file, optionally followed by `@sha256:` and 64 hexadecimal digits.
+    /// Does not resolve the path.
+    ///
+    /// # Errors
+    /// Any other text, also a URL.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
         if let Some((scheme, _)) = text.split_once("://") {
-            let message = format!("`{scheme}://` components are not available in this version");
-            return Err(Wrong::new(message, "write the path of a `.wasm` or `.wat` file"));
+            let message = format!("`{scheme}://` components are not supported in this version");
+            return Err(ValueError::new(message, "write the path of a `.wasm` or `.wat` file"));
         }
         let (path, sha256) = match text.split_once('@') {
             None => (text, None),
@@ -28,30 +31,34 @@ impl ComponentRef {
         };
         let lower = path.to_ascii_lowercase();
         if !lower.ends_with(".wasm") && !lower.ends_with(".wat") {
-            let message = format!("`{}` is not a component: it is neither `.wasm` nor `.wat`", shown(path));
-            return Err(Wrong::new(
+            let message =
+                format!("`{}` is not a component file: its name does not end in `.wasm` or `.wat`", excerpt(path));
+            return Err(ValueError::new(
                 message,
-                "write the path of the built `.wasm` file; how it is built goes into `build`",
+                "write the path of the built `.wasm` file; put the build command under `build`",
             ));
         }
         Ok(Self { path: path.into(), sha256 })
     }
 }
 
-fn parse_digest(text: &str) -> Result<[u8; 32], Wrong> {
-    let wrong =
-        |message: String| Wrong::new(message, "write `@sha256:` and the 64 digits that `sha256sum FILE` prints");
+fn parse_digest(text: &str) -> Result<[u8; 32], ValueError> {
+    let error =
+        |message: String| ValueError::new(message, "write `@sha256:` and the 64 digits printed by `sha256sum FILE`");
     let Some(digits) = text.strip_prefix("sha256:") else {
-        return Err(wrong(format!("`@{}` is not a digest this version knows", shown(text))));
+        return Err(error(format!("`@{}` is not a supported digest", excerpt(text))));
     };
     if digits.len() != 64 {
-        return Err(wrong(format!("a SHA-256 has 64 hexadecimal digits, this has {}", digits.chars().count())));
+        return Err(error(format!(
+            "a SHA-256 digest has 64 hexadecimal digits, this one has {}",
+            digits.chars().count()
+        )));
     }
     let mut digest = [0; 32];
     for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
         let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.bytes().all(|digit| digit.is_ascii_hexdigit()));
         let value = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        *byte = value.ok_or_else(|| wrong(format!("`{}` is not hexadecimal", shown(digits))))?;
+        *byte = value.ok_or_else(|| error(format!("`{}` is not hexadecimal", excerpt(digits))))?;
     }
     Ok(digest)
 }
@@ -74,12 +81,11 @@ impl Serialize for ComponentRef {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_component_can_be_pinned_by_its_digest() {
+    fn a_component_can_be_pinned_to_a_digest() {
         let digest = "0a".repeat(32);
         let text = format!("target/a.wasm@sha256:{digest}");
         let component = ComponentRef::parse(&text).unwrap();

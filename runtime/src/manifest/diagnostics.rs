@@ -1,4 +1,4 @@
-//! What is wrong with a manifest: place, the line itself, and what would be right.
+//! Diagnostics of manifests: each has a position, the line it is about, a message and a help text.
 
 use super::source_text::{Position, SourceText, Span};
 use annotate_snippets::renderer::DecorStyle;
@@ -7,70 +7,71 @@ use serde::{Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
 
-/// Whether a manifest with it can run.
+/// Whether a manifest with this diagnostic can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// It cannot run.
+    /// The manifest cannot run.
     Error,
-    /// It can, but probably does not do what was meant.
+    /// The manifest can run, but probably does something unintended.
     Warning,
 }
 
-/// One mistake. For machines it is `{severity, file, line, column, message, help}`; line and column count
-/// from 1 and are absent where the file as a whole is meant.
+/// One mistake in a manifest. Its JSON form is `{severity, file, line, column, message, help}`; line and column count
+/// from 1 and are null for a diagnostic of the whole file.
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
-    /// Error or warning.
+    /// Whether it is an error or a warning.
     pub severity: Severity,
-    /// What is wrong.
+    /// Describes the mistake, in one line without a full stop.
     pub message: String,
-    /// What would be right.
+    /// Says how to correct it, in one line.
     pub help: Option<String>,
-    /// Where; the file as a whole where there is none.
+    /// Range of the mistake; none for the whole file.
     pub span: Option<Span>,
-    /// Other places that it takes to see why, each with a few words.
+    /// Other ranges that explain the mistake, each with a short label.
     pub related: Vec<(Span, String)>,
-    /// The text that the places are in.
+    /// Text that the ranges refer to.
     pub source: Arc<SourceText>,
 }
 
-/// Mistakes of one or more manifests, in the order of their places.
+/// Diagnostics of one or more manifests. Those of one manifest are in the order of their positions.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnostics {
     items: Vec<Diagnostic>,
     omitted: usize,
 }
 
-/// What a reader of one value says when the value is wrong; whoever knows the place makes a [`Diagnostic`] of it.
+/// Error of a parser of one value, without a position. The caller adds the position to make a [`Diagnostic`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wrong {
-    /// What is wrong.
+pub struct ValueError {
+    /// Describes the mistake.
     pub message: String,
-    /// What would be right.
+    /// Says how to correct it.
     pub help: String,
 }
 
-/// So many are shown of one manifest; nobody reads more.
-const KEPT_MAX: usize = 100;
-/// After so many nothing more is looked for: a hostile manifest has a million mistakes.
+/// Diagnostics reported for one manifest; the rest are only counted, as no user reads more.
+const REPORTED_MAX: usize = 100;
+/// Checks stop after this many diagnostics: a hostile manifest can have a million mistakes.
 pub(super) const FOUND_MAX: usize = 500;
-/// A longer line is not shown, only its place: drawing it would cost more than it tells.
+/// For a longer line only the position is shown, because drawing the line takes too long.
 const LINE_SHOWN_BYTES_MAX: usize = 4 << 10;
-/// Lines further apart are not shown in one snippet.
+/// Lines that are further apart are not shown in one snippet.
 const SNIPPET_BYTES_MAX: usize = 256 << 10;
-/// A longer text is cut where a message quotes it.
-const SHOWN_CHARS_MAX: usize = 60;
+/// Messages cut a longer quotation.
+const EXCERPT_CHARS_MAX: usize = 60;
 
-impl Wrong {
+impl ValueError {
     pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { message: message.into(), help: help.into() }
     }
 }
 
-/// A text of the manifest as a message may quote it: one line, not long, nothing that controls a terminal.
-pub(super) fn shown(text: &str) -> String {
-    let mut cut: String = text.chars().take(SHOWN_CHARS_MAX).collect();
+/// Prepares a text of the manifest for quoting in a message: one line, at most 60 characters, control characters
+/// replaced so that they cannot affect a terminal.
+pub(super) fn excerpt(text: &str) -> String {
+    let mut cut: String = text.chars().take(EXCERPT_CHARS_MAX).collect();
     if cut.len() < text.len() {
         cut.push('…');
     }
@@ -78,7 +79,7 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 impl Diagnostic {
-    /// An error at a place.
+    /// Makes an error at a span.
     pub fn error(source: &Arc<SourceText>, span: Span, message: impl Into<String>) -> Self {
         let source = Arc::clone(source);
         Self {
@@ -91,36 +92,36 @@ impl Diagnostic {
         }
     }
 
-    /// A warning at a place.
+    /// Makes a warning at a span.
     pub fn warning(source: &Arc<SourceText>, span: Span, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(source, span, message) }
     }
 
-    /// An error of the file as a whole.
+    /// Makes an error about the whole file.
     pub fn file_error(source: &Arc<SourceText>, message: impl Into<String>) -> Self {
         Self { span: None, ..Self::error(source, Span::default(), message) }
     }
 
-    /// Says what would be right.
+    /// Adds a text that says how to correct the mistake.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// Shows another place that it takes to see why.
+    /// Adds another span that explains the mistake.
     #[must_use]
     pub fn related(mut self, span: Span, label: impl Into<String>) -> Self {
         self.related.push((span, label.into()));
         self
     }
 
-    /// Line and column of the place, from 1.
+    /// Returns the line and column, both from 1; none for a diagnostic of the whole file.
     pub fn position(&self) -> Option<Position> {
         self.span.map(|span| self.source.position(span.start))
     }
 
-    fn rendered(&self, renderer: &Renderer) -> String {
+    fn render(&self, renderer: &Renderer) -> String {
         let level = match self.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
@@ -128,7 +129,7 @@ impl Diagnostic {
         let path = self.source.path.display().to_string();
         let mut group = Group::with_title(level.primary_title(self.message.as_str()));
         group = match self.span {
-            Some(span) => self.with_place(group, span, path),
+            Some(span) => self.with_snippet(group, span, path),
             None => group.element(Origin::path(path)),
         };
         if let Some(help) = &self.help {
@@ -137,29 +138,29 @@ impl Diagnostic {
         renderer.render(&[group])
     }
 
-    fn with_place<'a>(&'a self, group: Group<'a>, span: Span, path: String) -> Group<'a> {
+    fn with_snippet<'a>(&'a self, group: Group<'a>, span: Span, path: String) -> Group<'a> {
         let position = self.source.position(span.start);
         let line = self.source.line_range(position.line);
         if line.len() > LINE_SHOWN_BYTES_MAX {
             return group.element(Origin::path(path).line(position.line).char_column(position.column));
         }
-        // Only the lines that matter are handed over: the renderer walks all it is given.
+        // Passes only the needed lines, because the renderer scans the whole text it gets.
         let (mut first, mut last) = (position.line, position.line);
         let mut related = Vec::new();
-        for (place, label) in &self.related {
-            let at = self.source.position(place.start).line;
+        for (span, label) in &self.related {
+            let at = self.source.position(span.start).line;
             let (from, to) = (first.min(at), last.max(at));
             let bytes = self.source.line_range(from).start..self.source.line_range(to).end;
             if bytes.len() <= SNIPPET_BYTES_MAX && self.source.line_range(at).len() <= LINE_SHOWN_BYTES_MAX {
                 (first, last) = (from, to);
-                related.push((*place, label));
+                related.push((*span, label));
             }
         }
         let start = self.source.line_range(first).start;
         let end = self.source.line_range(last).end;
         let shown = self.source.text.get(start..end).unwrap_or("");
         let within = |span: Span| {
-            // An underline that goes over lines says less than one under the first of them.
+            // A span of several lines is underlined only in its first line, which is easier to read.
             let line = self.source.line_range(self.source.position(span.start).line);
             span.start.min(line.end) - start..span.end.clamp(span.start, line.end.max(span.start)) - start
         };
@@ -168,57 +169,57 @@ impl Diagnostic {
             .line_start(first)
             .annotation(AnnotationKind::Primary.span(within(span)))
             .annotations(
-                related.iter().map(|(place, label)| AnnotationKind::Context.span(within(*place)).label(label.as_str())),
+                related.iter().map(|(span, label)| AnnotationKind::Context.span(within(*span)).label(label.as_str())),
             );
         group.element(snippet)
     }
 }
 
 impl Diagnostics {
-    /// Whether there is nothing.
+    /// Returns true if there are no diagnostics.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// How many there are, also those too many to be kept.
+    /// Number of diagnostics of this severity. For errors it includes those beyond the limit.
     pub fn count(&self, severity: Severity) -> usize {
-        let kept = self.items.iter().filter(|item| item.severity == severity).count();
-        if severity == Severity::Error { kept + self.omitted } else { kept }
+        let reported = self.items.iter().filter(|item| item.severity == severity).count();
+        if severity == Severity::Error { reported + self.omitted } else { reported }
     }
 
-    /// Whether one is an error.
+    /// Returns true if at least one is an error.
     pub fn has_errors(&self) -> bool {
         self.count(Severity::Error) > 0
     }
 
-    /// Those that are kept.
+    /// Iterates over the reported diagnostics, at most 100 of each manifest.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.items.iter()
     }
 
-    /// Adds those of another manifest, or of a later check.
+    /// Appends the diagnostics of another manifest or of a later check.
     pub fn extend(&mut self, other: Self) {
         self.items.extend(other.items);
         self.omitted += other.omitted;
     }
 
-    /// Adds one of a later check.
+    /// Appends a diagnostic of a later check.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.items.push(diagnostic);
     }
 
-    /// For people, without colour.
+    /// Returns readable text without colours.
     pub fn plain(&self) -> String {
-        self.rendered(&Renderer::plain())
+        self.render(&Renderer::plain())
     }
 
-    /// For people at a terminal: with ANSI colours and lines drawn in Unicode.
+    /// Returns readable text for a terminal, with ANSI colours and Unicode lines.
     pub fn styled(&self) -> String {
-        self.rendered(&Renderer::styled().decor_style(DecorStyle::Unicode))
+        self.render(&Renderer::styled().decor_style(DecorStyle::Unicode))
     }
 
-    fn rendered(&self, renderer: &Renderer) -> String {
-        let mut text: String = self.items.iter().map(|item| item.rendered(renderer) + "\n\n").collect();
+    fn render(&self, renderer: &Renderer) -> String {
+        let mut text: String = self.items.iter().map(|item| item.render(renderer) + "\n\n").collect();
         if self.omitted > 0 {
             text.push_str(&format!("… and at least {} more errors\n\n", self.omitted));
         }
@@ -228,14 +229,14 @@ impl Diagnostics {
 }
 
 impl FromIterator<Diagnostic> for Diagnostics {
-    /// Takes those of one manifest: in the order of their places, each once, and not endlessly many.
+    /// Collects the diagnostics of one manifest: sorts them by position, removes duplicates, and limits their number.
     fn from_iter<I: IntoIterator<Item = Diagnostic>>(items: I) -> Self {
         let mut items: Vec<_> = items.into_iter().collect();
         items.sort_by(|a, b| (a.span, a.severity, &a.message).cmp(&(b.span, b.severity, &b.message)));
-        // An alias is checked once for each place that uses it.
+        // The value of an alias is checked once for each use, at the same span.
         items.dedup_by(|a, b| a.span == b.span && a.message == b.message);
-        let omitted = items.len().saturating_sub(KEPT_MAX);
-        items.truncate(KEPT_MAX);
+        let omitted = items.len().saturating_sub(REPORTED_MAX);
+        items.truncate(REPORTED_MAX);
         Self { items, omitted }
     }
 }
@@ -251,7 +252,7 @@ impl std::error::Error for Diagnostics {}
 impl Serialize for Diagnostic {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Form<'a> {
+        struct Json<'a> {
             severity: Severity,
             file: String,
             line: Option<usize>,
@@ -260,7 +261,7 @@ impl Serialize for Diagnostic {
             help: Option<&'a str>,
         }
         let position = self.position();
-        Form {
+        Json {
             severity: self.severity,
             file: self.source.path.display().to_string(),
             line: position.map(|position| position.line),
@@ -279,7 +280,6 @@ impl Serialize for Diagnostics {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn for_machines_a_diagnostic_is_flat() {
+    fn the_json_form_of_a_diagnostic_is_flat() {
         let source = text("evoke: 1\napp: Shop\n");
         let at = Span { start: 14, end: 18 };
         let items = [Diagnostic::error(&source, at, "not a name").help("write `shop`")];
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn they_come_in_the_order_of_their_places_and_each_once() {
+    fn diagnostics_are_sorted_by_position_without_duplicates() {
         let source = text("a\nb\nc\n");
         let at = |start| Span { start, end: start + 1 };
         let items = [
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn only_at_a_terminal_are_there_colours() {
+    fn only_the_terminal_form_has_colours() {
         let source = text("app: Shop\n");
         let error = Diagnostic::error(&source, Span { start: 5, end: 9 }, "not a name");
         let diagnostics = Diagnostics::from_iter([error]);
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_too_long_to_show_still_has_its_place() {
+    fn a_line_too_long_to_show_still_has_its_position() {
         let source = text(&format!("{{ {} a: 1 }}", "b, ".repeat(5_000)));
         let error = Diagnostic::error(&source, Span { start: 15_003, end: 15_004 }, "here");
         let shown = Diagnostics::from_iter([error]).plain();
@@ -333,9 +333,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_later_check_holds_can_go_to_another_thread() {
-        fn sendable<T: Send + Sync + 'static>() {}
-        sendable::<Diagnostics>();
-        sendable::<crate::manifest::Checked>();
+    fn diagnostics_and_checked_manifests_can_be_sent_to_another_thread() {
+        fn assert_send<T: Send + Sync + 'static>() {}
+        assert_send::<Diagnostics>();
+        assert_send::<crate::manifest::Checked>();
     }
 }

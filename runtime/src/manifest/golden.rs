@@ -1,7 +1,6 @@
-//! Golden manifests: `tests/manifests/NAME.yaml` with the exact text of its diagnostics in `NAME.stderr`, and the
-//! checked form of those without errors in `NAME.json`. `EVOKE_BLESS=1` writes both; read what it wrote.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! Golden tests: for each `tests/manifests/NAME.yaml`, `NAME.stderr` has the exact text of its diagnostics, and
+//! `NAME.json` the checked manifest if there are no errors. To update these files, run the tests with
+//! `EVOKE_BLESS=1` and review the changes.
 
 use super::{load, read, schema, source_text::SourceText};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,25 +15,25 @@ fn folder() -> PathBuf {
     root().join("tests/manifests")
 }
 
-fn blessing() -> bool {
+fn updating() -> bool {
     std::env::var_os("EVOKE_BLESS").is_some()
 }
 
 fn manifests() -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder()).expect("tests/manifests is there");
+    let entries = std::fs::read_dir(folder()).expect("tests/manifests can be read");
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     paths.sort();
     paths
 }
 
-/// Compares with a file, or writes it; `None` is a file that is not there.
+/// Compares `actual` with a file, or updates the file. `None` means that the file must not exist.
 fn compare(path: &Path, actual: Option<&str>, failures: &mut Vec<String>) {
     let expected = std::fs::read_to_string(path).ok();
     if expected.as_deref() == actual {
         return;
     }
-    match (blessing(), actual) {
+    match (updating(), actual) {
         (true, Some(text)) => std::fs::write(path, text).unwrap(),
         (true, None) => std::fs::remove_file(path).unwrap(),
         (false, _) => failures.push(format!(
@@ -47,7 +46,7 @@ fn compare(path: &Path, actual: Option<&str>, failures: &mut Vec<String>) {
 }
 
 #[test]
-fn every_golden_manifest_says_exactly_what_is_beside_it() {
+fn every_golden_manifest_gives_exactly_the_expected_output() {
     let here = format!("{}/", folder().display());
     let mut failures = Vec::new();
     let (mut bad, mut good) = (0, 0);
@@ -69,8 +68,8 @@ fn every_golden_manifest_says_exactly_what_is_beside_it() {
         compare(&path.with_extension("stderr"), stderr, &mut failures);
         compare(&path.with_extension("json"), json.as_deref(), &mut failures);
     }
-    assert!(failures.is_empty(), "{}\nEVOKE_BLESS=1 accepts what is new", failures.join("\n\n"));
-    assert!(bad >= 50 && good >= 5, "golden manifests are gone: {bad} with errors, {good} without");
+    assert!(failures.is_empty(), "{}\nrun with EVOKE_BLESS=1 to accept the new output", failures.join("\n\n"));
+    assert!(bad >= 50 && good >= 5, "golden manifests are missing: found {bad} with errors, {good} without");
 }
 
 #[test]
@@ -85,7 +84,7 @@ fn every_golden_file_belongs_to_a_manifest() {
 }
 
 #[test]
-fn every_error_has_a_place_in_the_file_and_says_what_would_be_right() {
+fn every_diagnostic_of_an_invalid_manifest_has_a_position_and_a_help_text() {
     for path in manifests() {
         let Err(diagnostics) = load(&path) else {
             continue;
@@ -100,13 +99,13 @@ fn every_error_has_a_place_in_the_file_and_says_what_would_be_right() {
 }
 
 #[test]
-fn the_committed_schema_is_the_one_of_the_model() {
+fn the_committed_schema_matches_the_model() {
     let mut failures = Vec::new();
     compare(&root().join("manifests/evoke.schema.json"), Some(&schema::render()), &mut failures);
-    assert!(failures.is_empty(), "EVOKE_BLESS=1 writes the schema again:\n{}", failures.join("\n"));
+    assert!(failures.is_empty(), "run with EVOKE_BLESS=1 to update the schema:\n{}", failures.join("\n"));
 }
 
-/// Every `properties` of the schema by the type it is derived from.
+/// Returns the keys of each object type of the schema, by the name of the type.
 fn keys_of_schema() -> BTreeMap<String, BTreeSet<String>> {
     fn properties(schema: &serde_json::Value, into: &mut BTreeSet<String>) {
         into.extend(schema["properties"].as_object().into_iter().flat_map(|keys| keys.keys().cloned()));
@@ -128,8 +127,8 @@ fn keys_of_schema() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn the_loader_takes_every_key_of_the_schema_and_no_other() {
-    let mut taken: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+fn the_loader_accepts_exactly_the_keys_of_the_schema() {
+    let mut accepted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for path in manifests() {
         let Ok(text) = std::fs::read_to_string(&path) else {
             continue;
@@ -141,9 +140,9 @@ fn the_loader_takes_every_key_of_the_schema_and_no_other() {
         };
         let mut reader = read::Reader::new(&source, &mut found);
         super::check::read(&mut reader, &root);
-        for (form, keys) in reader.asked {
-            taken.entry(form.to_owned()).or_default().extend(keys.into_iter().map(str::to_owned));
+        for (schema_name, keys) in reader.requested {
+            accepted.entry(schema_name.to_owned()).or_default().extend(keys.into_iter().map(str::to_owned));
         }
     }
-    assert_eq!(taken, keys_of_schema());
+    assert_eq!(accepted, keys_of_schema());
 }

@@ -1,71 +1,76 @@
-//! What a function is granted: types that it may publish, origins that it may call, state that it may keep.
+//! Grants of a function: the event types it may publish, the origins it may call, and the limits of its state.
 
-use super::diagnostics::{Wrong, shown};
+use super::diagnostics::{ValueError, excerpt};
 use super::units::ByteSize;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use std::fmt;
 
-/// Glob of event types: `*` stands for any run of characters, also none.
+/// Glob of event types: `*` matches any number of characters, also none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct TypeGlob(String);
 
-/// Where a function may send requests: scheme, host and port, as in `https://api.example.com:443`.
+/// An origin that a function may send requests to: scheme, host and port, as in `https://api.example.com:443`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpOrigin {
-    /// Whether the scheme is https; else it is http.
+    /// True for the scheme https, false for http.
     pub https: bool,
     /// Host name in lower case, IPv4 address, or IPv6 address in brackets.
     pub host: String,
-    /// Port; where none is written 443 for https and 80 for http.
+    /// Port. Default: 443 for https, 80 for http.
     pub port: u16,
 }
 
-/// What a function may keep: values by key, in a bucket of its own.
+/// Limits of a function's state: values stored by key, in a bucket of the function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default)]
-#[schemars(deny_unknown_fields)]
-pub struct State {
-    /// Whether it also has the bucket that the functions of the app share.
+#[schemars(rename = "State", deny_unknown_fields)]
+pub struct StateLimits {
+    /// Whether the function can also use the bucket that all functions of the app share.
     pub shared: bool,
-    /// How many keys a bucket may have.
+    /// Largest number of keys in a bucket.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_keys: u32,
     /// Largest value, at most 4MiB.
     pub max_value: ByteSize,
-    /// How much a bucket may hold, keys and values together.
+    /// Largest total size of a bucket: keys and values together.
     pub max_total: ByteSize,
 }
 
 impl TypeGlob {
-    /// Takes any text that is not empty and has no white space.
-    pub fn parse(text: &str) -> Result<Self, Wrong> {
+    /// Parses a glob.
+    ///
+    /// # Errors
+    /// The text is empty, or contains white space or control characters.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
         if text.is_empty() {
-            return Err(Wrong::new(
-                "an event type cannot be empty",
+            return Err(ValueError::new(
+                "the event type is empty",
                 "write a type such as `payment.done`, or `payment.*`",
             ));
         }
         if text.chars().any(|char| char.is_whitespace() || char.is_control()) {
-            return Err(Wrong::new(
-                format!("the event type `{}` has white space in it", shown(text)),
-                "write each type as an entry of its own: `[payment.done, payment.failed]`",
+            return Err(ValueError::new(
+                format!("the event type `{}` contains white space", excerpt(text)),
+                "write each type as a separate entry: `[payment.done, payment.failed]`",
             ));
         }
         Ok(Self(text.to_owned()))
     }
 
-    /// The glob as it was written.
+    /// Returns the glob as written in the manifest.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it takes this type. Linear in the two lengths' product at worst, no recursion.
+    /// Returns true if the glob matches `type_`. Takes at most time proportional to the product of the two lengths;
+    /// no recursion.
     pub fn matches(&self, type_: &str) -> bool {
         let (glob, text) = (self.0.as_bytes(), type_.as_bytes());
         let (mut at_glob, mut at_text) = (0, 0);
-        let mut last_star: Option<(usize, usize)> = None; // after the star, and where its run ends so far
+        // The glob offset after the last star, and the end of the text that this star matches so far.
+        let mut last_star: Option<(usize, usize)> = None;
         while at_text < text.len() {
             match glob.get(at_glob) {
                 Some(b'*') => {
@@ -91,38 +96,44 @@ impl TypeGlob {
 }
 
 impl HttpOrigin {
-    /// Takes `scheme://host` or `scheme://host:port` and nothing behind it.
-    pub fn parse(text: &str) -> Result<Self, Wrong> {
+    /// Parses `scheme://host` or `scheme://host:port`.
+    ///
+    /// # Errors
+    /// Another scheme than http and https, a path, credentials, a wildcard, or an invalid host or port.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
         let example = "write scheme, host and port, as in `https://api.example.com:443`";
-        let not_an_origin = || format!("`{}` is not an origin", shown(text));
+        let not_an_origin = || format!("`{}` is not a valid origin", excerpt(text));
         let Some((scheme, rest)) = text.split_once("://") else {
             let help = match Self::parse(&format!("https://{text}")) {
                 Ok(_) => format!("write `https://{text}`"),
                 Err(_) => example.to_owned(),
             };
-            return Err(Wrong::new(format!("the origin `{}` has no scheme", shown(text)), help));
+            return Err(ValueError::new(format!("the origin `{}` has no scheme", excerpt(text)), help));
         };
         let https = match scheme {
             "https" => true,
             "http" => false,
             _ => {
-                let message = format!("a function cannot send to `{}`", shown(text));
-                return Err(Wrong::new(message, "only `http://` and `https://` can be granted"));
+                let message = format!("a function cannot send requests to `{}`", excerpt(text));
+                return Err(ValueError::new(message, "only `http://` and `https://` origins can be granted"));
             }
         };
         if let Some(at) = rest.find(['/', '?', '#']) {
             let origin = rest.get(..at).unwrap_or("");
-            let message = format!("`{}` has a path; only whole origins can be granted", shown(text));
-            return Err(Wrong::new(message, format!("write `{scheme}://{origin}`")));
+            let message = format!("`{}` has a path, but only a whole origin can be granted", excerpt(text));
+            return Err(ValueError::new(message, format!("write `{scheme}://{origin}`")));
         }
         if rest.contains('*') {
-            let message = format!("{}: a host cannot be a wildcard", not_an_origin());
-            return Err(Wrong::new(message, "name each host that the function calls"));
+            let message = format!("{}: wildcards are not supported", not_an_origin());
+            return Err(ValueError::new(message, "list each host that the function calls"));
         }
-        let authority: http::uri::Authority = rest.parse().map_err(|_| Wrong::new(not_an_origin(), example))?;
+        let authority: http::uri::Authority = rest.parse().map_err(|_| ValueError::new(not_an_origin(), example))?;
         if rest.contains('@') {
-            let message = format!("{}: credentials do not belong in it", not_an_origin());
-            return Err(Wrong::new(message, "leave out what is before `@`; give it to the function with `secrets`"));
+            let message = format!("{}: credentials are not allowed in it", not_an_origin());
+            return Err(ValueError::new(
+                message,
+                "remove the part before `@`; give credentials to the function with `secrets`",
+            ));
         }
         let host = authority.host().to_ascii_lowercase();
         let port = match (rest.get(authority.host().len()..).unwrap_or(""), authority.port_u16()) {
@@ -135,17 +146,17 @@ impl HttpOrigin {
             }
             (_, Some(port)) if port != 0 => port,
             _ => {
-                return Err(Wrong::new(not_an_origin(), "write a port from 1 to 65535 behind the colon"));
+                return Err(ValueError::new(not_an_origin(), "write a port from 1 to 65535 after the colon"));
             }
         };
         if host.is_empty() {
-            return Err(Wrong::new(not_an_origin(), example));
+            return Err(ValueError::new(not_an_origin(), example));
         }
         Ok(Self { https, host, port })
     }
 }
 
-impl Default for State {
+impl Default for StateLimits {
     fn default() -> Self {
         Self { shared: false, max_keys: 100_000, max_value: ByteSize(1 << 20), max_total: ByteSize(64 << 20) }
     }
@@ -164,13 +175,12 @@ impl Serialize for HttpOrigin {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_type_glob_takes_any_run_of_characters_for_a_star() {
-        for (glob, takes, refuses) in [
+    fn a_star_in_a_type_glob_matches_any_number_of_characters() {
+        for (glob, matching, other) in [
             ("payment.*", &["payment.done", "payment."][..], &["payment", "xpayment.done"][..]),
             ("*", &["", "a", "a.b"], &[]),
             ("a*b*c", &["abc", "a1b2c", "abbcc"], &["ab", "acb", "abcd"]),
@@ -179,15 +189,15 @@ mod tests {
             ("**", &["", "anything"], &[]),
         ] {
             let glob = TypeGlob::parse(glob).unwrap();
-            takes.iter().for_each(|type_| assert!(glob.matches(type_), "{} {type_}", glob.as_str()));
-            refuses.iter().for_each(|type_| assert!(!glob.matches(type_), "{} {type_}", glob.as_str()));
+            matching.iter().for_each(|type_| assert!(glob.matches(type_), "{} {type_}", glob.as_str()));
+            other.iter().for_each(|type_| assert!(!glob.matches(type_), "{} {type_}", glob.as_str()));
         }
-        let many = TypeGlob::parse(&"a*".repeat(1000)).unwrap();
-        assert!(!many.matches(&"b".repeat(100_000)), "and no glob takes long");
+        let long = TypeGlob::parse(&"a*".repeat(1000)).unwrap();
+        assert!(!long.matches(&"b".repeat(100_000)), "matching a long glob must stay fast");
     }
 
     #[test]
-    fn an_origin_is_scheme_host_and_port_and_nothing_else() {
+    fn an_origin_is_only_scheme_host_and_port() {
         for (text, canonical) in [
             ("https://api.example.com:443", "https://api.example.com:443"),
             ("https://API.example.com", "https://api.example.com:443"),

@@ -1,12 +1,12 @@
-//! The checked form of a manifest: plain data, every name resolved, every default filled in.
+//! The model of a checked manifest: plain data with all names resolved and all defaults filled in.
 //!
-//! The JSON schema is derived from these types, so the doc comment of a field is what an editor shows for
-//! its key. Where the written form of a key has another shape, `with` names the type that reads it.
+//! The JSON schema is derived from these types, so editors show the doc comment of a field as the help for its key.
+//! Where the YAML form of a key differs from the field, `with` names the type from `schema_types.rs` that describes it.
 
 use super::component::ComponentRef;
-use super::forms::{self, SourceMap, StateForm, TimerForm, TriggerForm};
-use super::grants::{HttpOrigin, State, TypeGlob};
+use super::grants::{HttpOrigin, StateLimits, TypeGlob};
 use super::names::{Name, OrderBy};
+use super::schema_types::{self, SourceMap, StateSchema, TimerSchema, TriggerSchema};
 use super::source_text::Span;
 use super::units::{ByteSize, DurationText};
 use crate::pattern::Pattern;
@@ -16,81 +16,81 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What one app is: where its events come from, and the functions that run when they do.
+/// One app: the sources of its events, and the functions that run on events.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(title = "Evoke manifest", deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of the manifest's language.
+    /// Version of the manifest language.
     #[schemars(extend("const" = 1))]
     pub evoke: u32,
-    /// Name of the app; the sources of its events start with `/<app>/`.
+    /// Name of the app. The `source` of each of its events starts with `/<app>/`.
     pub app: Name,
-    /// Shared sources by name. Each event of one has the source `/<app>/<name>`.
-    #[schemars(with = "SourceMap", default = "forms::none_by_name")]
+    /// Shared sources by name. Their events have the source `/<app>/<name>`.
+    #[schemars(with = "SourceMap", default = "schema_types::empty_map")]
     pub sources: Vec<Source>,
-    /// Functions by name. Events they publish have the source `/<app>/<name>`.
-    #[schemars(with = "BTreeMap<Name, Function>", default = "forms::none_by_name")]
+    /// Functions by name. The events they publish have the source `/<app>/<name>`.
+    #[schemars(with = "BTreeMap<Name, Function>", default = "schema_types::empty_map")]
     pub functions: Vec<Function>,
-    /// Folder of the manifest; relative paths in the manifest start here.
+    /// Folder of the manifest. Relative paths in the manifest start here.
     #[serde(skip)]
     pub folder: PathBuf,
-    /// The manifest's own path, as it was given.
+    /// Path of the manifest, as the caller gave it.
     #[serde(skip)]
     pub path: PathBuf,
 }
 
-/// A place where events enter, with what CloudEvents calls their `source`.
+/// A source of events, with the value of their CloudEvents attribute `source`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Source {
-    /// Name in the manifest; for a source of one function alone its kind and number, as in `timer-1`.
+    /// Name in the manifest. A private source gets its kind and a number as its name, as in `timer-1`.
     pub name: Name,
-    /// `/<app>/<name>`, or `/<app>/<function>/<kind>-<n>` for a source of one function alone.
+    /// `/<app>/<name>`, or `/<app>/<function>/<kind>-<n>` for a private source.
     pub uri: String,
-    /// What it is, with its settings.
+    /// Kind of the source, with its settings.
     #[serde(flatten)]
     pub kind: SourceKind,
-    /// Where its name (or, in a trigger, its kind) is written.
+    /// Span of its name; for a private source, the span of its trigger.
     #[serde(skip)]
     pub span: Span,
 }
 
-/// What a source is.
+/// Kind of a source: exactly one of these keys.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "Source")]
 pub enum SourceKind {
-    /// Events come in over HTTP.
+    /// HTTP requests become events.
     Http(HttpSource),
-    /// Events are changes of files in a folder.
+    /// Changes of files in a folder become events.
     Files(FilesSource),
-    /// Events are ticks of a schedule.
-    Timer(#[schemars(with = "TimerForm")] TimerSource),
+    /// Each time of a schedule becomes an event.
+    Timer(#[schemars(with = "TimerSchema")] TimerSource),
 }
 
-/// Events come in over HTTP, as CloudEvents in any of the three modes or as raw bodies.
+/// HTTP requests become events. A request holds CloudEvents in any of the three modes, or a raw body.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct HttpSource {
-    /// Path of the listener, such as `/checkout`. A request's path must be exactly this.
+    /// URL path, such as `/checkout`. The path of a request must be exactly equal.
     #[schemars(regex(pattern = r"^/[^?#\s]*$"))]
     pub path: String,
-    /// Methods taken.
+    /// Accepted HTTP methods.
     #[serde(default = "HttpSource::default_methods")]
     #[schemars(length(min = 1))]
     pub methods: Vec<Method>,
-    /// Type of the event that a raw body becomes. Without it only CloudEvents are taken.
+    /// Type of the events made from raw bodies. Without it, only CloudEvents are accepted.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub type_: Option<String>,
-    /// Largest body taken.
+    /// Largest accepted request body.
     #[serde(default = "event_size")]
     pub max_body: ByteSize,
 }
 
-/// HTTP methods that a source can take.
+/// An HTTP method that a source can accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
-#[allow(missing_docs, reason = "RFC 9110 has said it")]
+#[allow(missing_docs, reason = "defined by RFC 9110")]
 pub enum Method {
     Get,
     Head,
@@ -101,225 +101,228 @@ pub enum Method {
     Options,
 }
 
-/// Events are files that appear, change or go in a folder and all folders below it.
+/// Files that are created, changed or removed in a folder and its subfolders become events.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct FilesSource {
-    /// The folder.
+    /// Folder to watch, with all its subfolders.
     #[schemars(length(min = 1))]
     pub path: PathBuf,
-    /// Globs of the files that count, relative to the folder.
+    /// Globs of the files to watch, relative to the folder.
     #[serde(default = "FilesSource::default_include")]
     #[schemars(length(min = 1))]
     pub include: Vec<String>,
-    /// Globs of files that do not count, though `include` has them.
+    /// Globs of files to ignore, even if they match `include`.
     #[serde(default)]
     pub exclude: Vec<String>,
-    /// A file is handed over when it has not changed for this long.
+    /// A changed file becomes an event after it has not changed for this long.
     #[serde(default = "FilesSource::default_settle", with = "DurationText")]
     pub settle: Duration,
-    /// Whether the event carries the file's content.
+    /// Whether the event contains the content of the file.
     #[serde(default)]
     pub content: bool,
-    /// Largest content an event carries.
+    /// Largest file content in an event.
     #[serde(default = "event_size")]
     pub max_content: ByteSize,
-    /// Whether files that are there at the first start are events too.
+    /// Whether files that exist at the first start become events too.
     #[serde(default = "FilesSource::default_existing")]
     pub existing: bool,
 }
 
-/// Events are ticks of a schedule.
+/// A timer: creates an event at each time of its schedule.
 #[derive(Clone, Debug, Serialize)]
 pub struct TimerSource {
-    /// When it ticks.
+    /// Times of the ticks.
     #[serde(flatten)]
     pub schedule: Schedule,
-    /// What becomes of ticks whose time passed while Evoke was not running.
+    /// Which ticks to run later if their time passed while Evoke was not running.
     pub missed: Missed,
 }
 
-/// When a timer ticks.
+/// Times at which a timer ticks.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[serde(untagged)]
 pub enum Schedule {
-    /// At the times of a cron expression, on the wall clock of a time zone.
+    /// At the times of a cron expression, in the local time of a time zone.
     Cron {
-        /// Five fields, or six with seconds first. Checked: croner takes it and it has a next time.
+        /// Five fields, or six with seconds first, or a nickname such as `@daily`. The croner crate accepts it, and it
+        /// has a next time.
         #[serde(rename = "cron")]
         expr: String,
-        /// IANA name; jiff knows it.
+        /// IANA name from the time zone database of the jiff crate.
         timezone: String,
     },
     /// At fixed intervals.
     Every {
-        /// The interval, at least 100 ms.
+        /// Time between two ticks, at least 100 ms.
         #[serde(with = "DurationText")]
         every: Duration,
     },
 }
 
-/// What becomes of ticks whose time passed while Evoke was not running.
+/// Which ticks to run later if their time passed while Evoke was not running (missed ticks).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Missed {
-    /// They are left out.
+    /// Skip them all.
     None,
-    /// Only the last of them is made up for.
+    /// Run only the last one.
     #[default]
     Last,
-    /// The last so many of them are made up for, in order. Written `all` it is 1,000.
+    /// Run at most this many of the last ones, in order. `all` without a number means 1,000.
     All(u32),
 }
 
-/// A WebAssembly function: when it runs, within which limits, and what it may touch.
+/// A WebAssembly function: its component, triggers, limits and grants.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Function {
-    /// Name in the manifest; events it publishes have the source `/<app>/<name>`.
+    /// Name in the manifest. The events it publishes have the source `/<app>/<name>`.
     #[schemars(skip)]
     pub name: Name,
-    /// The component: a `.wasm` or `.wat` file, optionally pinned as in `charge.wasm@sha256:…`.
+    /// Path of the component: a `.wasm` or `.wat` file, optionally pinned to a digest as in `charge.wasm@sha256:…`.
     #[schemars(with = "String", length(min = 1))]
     pub component: ComponentRef,
     /// Shell command that builds the component, run in the manifest's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub build: Option<String>,
-    /// What the function runs on: an event that meets any of these triggers.
+    /// Triggers. The function runs on each event that matches at least one of them.
     #[serde(rename = "on")]
-    #[schemars(with = "Vec<TriggerForm>", length(min = 1))]
+    #[schemars(with = "Vec<TriggerSchema>", length(min = 1))]
     pub triggers: Vec<Trigger>,
-    /// Events with the same value here are handled one after another, in order: a CloudEvents attribute
-    /// (`subject`) or a field of the data (`data.customer`).
+    /// Event field whose value is the order key: a CloudEvents attribute (`subject`) or a field of the data
+    /// (`data.customer`). Events with the same key are handled one after another, in order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub order_by: Option<OrderBy>,
-    /// How many deliveries run at once.
+    /// Largest number of deliveries that run at the same time.
     #[serde(default = "Function::default_concurrency")]
     #[schemars(range(min = 1, max = 1024))]
     pub concurrency: u32,
-    /// How long one attempt may take.
+    /// Largest duration of one attempt.
     #[serde(default = "Function::default_timeout", with = "DurationText")]
     pub timeout: Duration,
-    /// How much linear memory one instance may have.
+    /// Largest linear memory of one instance.
     #[serde(default = "Function::default_memory")]
     pub memory: ByteSize,
-    /// How a failed delivery is tried again.
+    /// Retries of a failed delivery.
     #[serde(default)]
     pub retry: Retry,
-    /// What the function may touch. Nothing that is not granted here.
+    /// Grants of the function. Everything that is not granted here is forbidden.
     #[serde(default)]
     pub allow: Allow,
-    /// Where its parts are written.
+    /// Spans of its parts, for diagnostics.
     #[serde(skip)]
     pub spans: FunctionSpans,
 }
 
-/// Where the parts of a function are written, for checks that come after the manifest's own.
+/// Spans of the parts of a function, for checks that run after the manifest is loaded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FunctionSpans {
-    /// The name.
+    /// Span of the function's name.
     pub name: Span,
-    /// The value of `component`.
+    /// Span of the value of `component`, or of the name if there is none.
     pub component: Span,
-    /// The key `allow`, or the name where there is none.
+    /// Span of the key `allow`, or of the name if there is none.
     pub allow: Span,
 }
 
-/// One entry of a function's `on:`. An event meets it when it comes from `origin` and matches `events`.
+/// One entry of a function's `on:`. A trigger matches an event that comes from `source` and matches `events`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Trigger {
-    /// Position in `on:`, from 0.
+    /// Index in `on:`, from 0.
     pub index: usize,
-    /// Where the event must come from.
-    pub origin: Origin,
-    /// What the event must be; all events of the origin where there is none. Always there for `Origin::Any`.
+    /// Source that the event must come from.
+    #[serde(rename = "origin")]
+    pub source: TriggerSource,
+    /// Pattern that the event must match; none for all events of the source. Always present for `TriggerSource::Any`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub events: Option<Events>,
-    /// Where the entry is written.
+    pub events: Option<EventPattern>,
+    /// Span of the entry.
     #[serde(skip)]
     pub span: Span,
 }
 
-/// Where the events of a trigger come from.
+/// Source that the events of a trigger come from.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Origin {
-    /// Anywhere, except from sources that belong to one function alone.
+pub enum TriggerSource {
+    /// Any source except private ones.
     Any,
-    /// A source that the manifest declares under this name.
+    /// The shared source with this name.
     Shared(Name),
-    /// A source of this function alone.
+    /// A private source: declared in the trigger, and only this function receives its events.
     Private(Source),
 }
 
-/// An event pattern, as it was written and compiled.
+/// An event pattern, as JSON and compiled.
 #[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
-pub struct Events {
-    /// As it was written, in JSON.
+pub struct EventPattern {
+    /// The pattern as written, converted to JSON.
     pub json: serde_json::Value,
-    /// Compiled.
+    /// The same pattern, compiled.
     #[serde(skip)]
     pub pattern: Pattern,
-    /// Where each text in it first stands.
+    /// Span of the first occurrence of each string in the pattern.
     #[serde(skip)]
-    pub(super) places: HashMap<String, Span>,
+    pub(super) text_spans: HashMap<String, Span>,
 }
 
-/// How a failed delivery is tried again. Waits double from `backoff` to `max_backoff`, with full jitter.
+/// Retries of a failed delivery. The wait limit doubles from `backoff` to `max_backoff`; each wait is random below it
+/// (full jitter).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct Retry {
-    /// How many attempts there are, the first one included.
+    /// Largest number of attempts, including the first one.
     #[schemars(range(min = 1, max = 100))]
     pub attempts: u32,
-    /// Upper bound of the wait before the second attempt.
+    /// Largest wait before the second attempt.
     #[serde(with = "DurationText")]
     pub backoff: Duration,
-    /// Upper bound of every wait.
+    /// Largest wait before any attempt.
     #[serde(with = "DurationText")]
     pub max_backoff: Duration,
-    /// A delivery older than this is not tried again.
+    /// A delivery that is older than this is not retried.
     #[serde(with = "DurationText")]
     pub max_age: Duration,
 }
 
-/// What a function may touch.
+/// Grants of a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct Allow {
-    /// Types of events it may publish; `*` stands for any run of characters.
+    /// Types of events that the function may publish; `*` matches any number of characters.
     #[schemars(with = "Vec<String>", inner(length(min = 1)))]
     pub publish: Vec<TypeGlob>,
-    /// Whether it has state, kept by key from one event to the next, and how much.
+    /// State: values that the function stores by key. `true` allows it with default limits; a map sets the limits.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "StateForm", extend("default" = false))]
-    pub state: Option<State>,
-    /// Where it may send HTTP requests: origins, such as `https://api.example.com:443`.
+    #[schemars(with = "StateSchema", extend("default" = false))]
+    pub state: Option<StateLimits>,
+    /// Origins that the function may send HTTP requests to, such as `https://api.example.com:443`.
     #[schemars(with = "Vec<String>", inner(regex(pattern = "^https?://[^/?#@]+$")))]
     pub http: Vec<HttpOrigin>,
-    /// Settings it reads by name.
-    #[schemars(with = "BTreeMap<String, super::forms::ConfigScalar>")]
+    /// Settings that the function reads by name.
+    #[schemars(with = "BTreeMap<String, super::schema_types::ConfigValueSchema>")]
     pub config: BTreeMap<String, String>,
-    /// Secrets it reads by name. The manifest says where a secret is, never what it is.
+    /// Secrets that the function reads by name. The manifest has the location of a secret, never its value.
     pub secrets: BTreeMap<String, SecretRef>,
 }
 
-/// Where a secret is.
+/// Location of a secret: exactly one of these keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SecretRef {
-    /// In this environment variable of the Evoke process.
+    /// Environment variable of the Evoke process.
     Env(String),
-    /// In this file.
+    /// Path of a file; relative paths start in the manifest's folder.
     File(PathBuf),
 }
 
-/// Largest event, and so the default of `max_body` and `max_content`.
+/// Largest event in bytes; also the default of `max_body` and `max_content`.
 pub const EVENT_SIZE_BYTES: u64 = 1 << 20;
 
 pub(super) fn event_size() -> ByteSize {
@@ -327,10 +330,10 @@ pub(super) fn event_size() -> ByteSize {
 }
 
 impl Method {
-    /// Every method that a source can take.
+    /// Every method that a source can accept.
     pub const ALL: [Self; 7] = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Options];
 
-    /// As it stands in a request.
+    /// Returns the method as written in a request.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -390,14 +393,14 @@ impl Default for Retry {
 }
 
 impl Trigger {
-    /// Where a text of its pattern is written, or the trigger where there is no such text.
-    pub fn place_of(&self, text: &str) -> Span {
-        self.events.as_ref().and_then(|events| events.places.get(text)).copied().unwrap_or(self.span)
+    /// Returns the span of a string in its pattern, or of the trigger if the pattern does not contain the string.
+    pub fn span_of_text(&self, text: &str) -> Span {
+        self.events.as_ref().and_then(|events| events.text_spans.get(text)).copied().unwrap_or(self.span)
     }
 }
 
 impl SourceKind {
-    /// The key it has in a manifest: `http`, `files` or `timer`.
+    /// Returns the key of this kind in a manifest: `http`, `files` or `timer`.
     pub fn key(&self) -> &'static str {
         match self {
             Self::Http(_) => "http",
@@ -408,23 +411,23 @@ impl SourceKind {
 }
 
 impl Manifest {
-    /// The shared source of this name.
+    /// Returns the shared source with this name.
     pub fn source(&self, name: &str) -> Option<&Source> {
         self.sources.iter().find(|source| source.name.as_str() == name)
     }
 
-    /// The function of this name.
+    /// Returns the function with this name.
     pub fn function(&self, name: &str) -> Option<&Function> {
         self.functions.iter().find(|function| function.name.as_str() == name)
     }
 
-    /// Every source: the shared ones, and those of one function alone with that function.
+    /// Iterates over all sources: shared ones, then private ones, each private one with its function.
     pub fn all_sources(&self) -> impl Iterator<Item = (&Source, Option<&Function>)> {
         let shared = self.sources.iter().map(|source| (source, None));
         let private = self.functions.iter().flat_map(|function| {
-            function.triggers.iter().filter_map(move |trigger| match &trigger.origin {
-                Origin::Private(source) => Some((source, Some(function))),
-                Origin::Any | Origin::Shared(_) => None,
+            function.triggers.iter().filter_map(move |trigger| match &trigger.source {
+                TriggerSource::Private(source) => Some((source, Some(function))),
+                TriggerSource::Any | TriggerSource::Shared(_) => None,
             })
         });
         shared.chain(private)

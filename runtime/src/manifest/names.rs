@@ -1,56 +1,59 @@
-//! Names, and what names a part of an event.
+//! Names of apps, sources and functions, and the event fields that `order_by` can name.
 
-use super::diagnostics::{Wrong, shown};
+use super::diagnostics::{ValueError, excerpt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// Name of an app, a source or a function: `[a-z][a-z0-9-]{0,62}`. Cheap to clone.
+/// Name of an app, a source or a function: `[a-z][a-z0-9-]{0,62}`. Cloning is cheap.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
-/// What decides which events are handled one after another.
+/// The event field whose value is the order key: events with the same value are handled one after another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OrderBy {
     /// A context attribute of the event, such as `subject` or an extension.
     Attribute(String),
-    /// A field inside the event's JSON data, from the outside in.
+    /// A field inside the event's JSON data: its path, outermost name first.
     Data(Vec<String>),
 }
 
 const NAME_LENGTH_MAX: usize = 63;
 
 impl Name {
-    /// Takes a name that is well formed.
-    pub fn parse(text: &str) -> Result<Self, Wrong> {
-        let starts = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
-        let goes_on = text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-        if starts && goes_on && text.len() <= NAME_LENGTH_MAX {
+    /// Parses a name.
+    ///
+    /// # Errors
+    /// The text is not a valid name; the help suggests the nearest valid one.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
+        let first_valid = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+        let all_valid = text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+        if first_valid && all_valid && text.len() <= NAME_LENGTH_MAX {
             return Ok(Self(text.into()));
         }
-        let rule = "lower-case letters, digits and hyphens, a letter first, at most 63";
-        let help = match name_like(text) {
-            Some(name) => format!("write `{name}`: names have {rule}"),
-            None => format!("names have {rule}"),
+        let rule = "a name has at most 63 lower-case letters, digits and hyphens, and starts with a letter";
+        let help = match nearest_valid_name(text) {
+            Some(name) => format!("write `{name}`; {rule}"),
+            None => rule.to_owned(),
         };
-        Err(Wrong::new(format!("`{}` is not a name", shown(text)), help))
+        Err(ValueError::new(format!("`{}` is not a valid name", excerpt(text)), help))
     }
 
-    /// Takes what is known to be well formed.
-    pub(super) fn trusted(text: &str) -> Self {
+    /// Makes a name without checking it. The caller guarantees that it is valid.
+    pub(super) fn new_unchecked(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// The name as text.
+    /// Returns the name as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The nearest well-formed name.
-fn name_like(text: &str) -> Option<String> {
+/// Returns a valid name made from `text`, or none if `text` has no usable character.
+fn nearest_valid_name(text: &str) -> Option<String> {
     let mut name = String::new();
     for char in text.chars() {
         let char = char.to_ascii_lowercase();
@@ -64,29 +67,32 @@ fn name_like(text: &str) -> Option<String> {
     (!cut.is_empty()).then(|| cut.to_owned())
 }
 
-/// The context attributes of CloudEvents 1.0 that a value can be ordered by.
+/// The context attributes of CloudEvents 1.0 that `order_by` can name.
 pub(super) const ATTRIBUTES: [&str; 7] = ["id", "source", "type", "subject", "time", "datacontenttype", "dataschema"];
 
 impl OrderBy {
-    /// Takes the name of a context attribute, or `data.` and the names of fields with dots between them.
-    pub fn parse(text: &str) -> Result<Self, Wrong> {
+    /// Parses the name of a context attribute, or `data.` followed by field names separated by dots.
+    ///
+    /// # Errors
+    /// Any other text; the help suggests a valid form.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
         let example = "write an attribute such as `subject`, or a field of the data such as `data.customer`";
         if text == "data" {
-            return Err(Wrong::new(
-                "`data` alone is not something to order by",
-                "say which field, as in `data.customer`",
+            return Err(ValueError::new(
+                "`order_by: data` names no field of the data",
+                "name a field, as in `data.customer`",
             ));
         }
         if let Some(path) = text.strip_prefix("data.") {
             let fields: Vec<String> = path.split('.').map(str::to_owned).collect();
             if fields.iter().any(String::is_empty) {
-                return Err(Wrong::new(format!("`{}` has an empty part", shown(text)), example));
+                return Err(ValueError::new(format!("`{}` has an empty field name", excerpt(text)), example));
             }
             if path.contains(['[', ']', '*', '$']) || path.chars().any(char::is_whitespace) {
-                let message = format!("`{}` is not the path of a field", shown(text));
-                return Err(Wrong::new(
+                let message = format!("`{}` is not a valid field path", excerpt(text));
+                return Err(ValueError::new(
                     message,
-                    "write names of fields with dots between them, as in `data.order.customer`",
+                    "write field names separated by dots, as in `data.order.customer`",
                 ));
             }
             return Ok(Self::Data(fields));
@@ -97,10 +103,10 @@ impl OrderBy {
         }
         let field = text.trim_start_matches(['$', '.']).trim_start_matches("data.");
         let help = match Self::parse(&format!("data.{field}")) {
-            Ok(_) if !text.is_empty() => format!("for the field of the data write `data.{field}`"),
+            Ok(_) if !text.is_empty() => format!("to order by a field of the data, write `data.{field}`"),
             _ => example.to_owned(),
         };
-        Err(Wrong::new(format!("`{}` is not an attribute of an event", shown(text)), help))
+        Err(ValueError::new(format!("`{}` is not a valid event attribute", excerpt(text)), help))
     }
 }
 
@@ -139,36 +145,35 @@ impl JsonSchema for Name {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "Lower-case letters, digits and hyphens; starts with a letter; at most 63 long.",
+            "description": "At most 63 lower-case letters, digits and hyphens; starts with a letter.",
             "pattern": "^[a-z][a-z0-9-]{0,62}$"
         })
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_are_what_fits_a_uri_and_others_get_the_nearest() {
+    fn valid_names_parse_and_invalid_ones_get_a_suggestion() {
         for text in ["a", "shop", "order-flow-2", "a-"] {
             assert_eq!(Name::parse(text).unwrap().as_str(), text);
         }
         let help = |text: &str| Name::parse(text).unwrap_err().help;
         assert!(help("Order Flow").starts_with("write `order-flow`"));
         assert!(help("9lives").starts_with("write `lives`"));
-        assert!(help("ö").starts_with("names have"));
+        assert!(help("ö").starts_with("a name has"));
         assert!(help(&"x".repeat(64)).starts_with(&format!("write `{}`", "x".repeat(63))));
     }
 
     #[test]
-    fn order_is_by_an_attribute_or_by_a_field_of_the_data() {
+    fn order_by_names_an_attribute_or_a_field_of_the_data() {
         assert_eq!(OrderBy::parse("subject").unwrap(), OrderBy::Attribute("subject".to_owned()));
         assert_eq!(OrderBy::parse("data.a.b").unwrap(), OrderBy::Data(vec!["a".to_owned(), "b".to_owned()]));
         for text in ["", "data", "data.", "data..a", "data.a[0]", "Subject", "$.data.a", "a.b"] {
             assert!(OrderBy::parse(text).is_err(), "{text}");
         }
-        assert_eq!(OrderBy::parse("$.data.a").unwrap_err().help, "for the field of the data write `data.a`");
+        assert_eq!(OrderBy::parse("$.data.a").unwrap_err().help, "to order by a field of the data, write `data.a`");
     }
 }

@@ -1,7 +1,9 @@
-//! Reads values out of the tree. Whatever is not as it should be becomes a diagnostic at its place, and reading
-//! goes on, so that one run finds every mistake.
+//! Reads typed values from the tree. A wrong value becomes a diagnostic at its span and reading continues, so that one
+//! run finds every mistake.
+//!
+//! The parameter `what` names the value in messages, as in `` `timeout` must be a duration ``.
 
-use super::diagnostics::{Diagnostic, FOUND_MAX, Severity, Wrong, shown};
+use super::diagnostics::{Diagnostic, FOUND_MAX, Severity, ValueError, excerpt};
 use super::source_text::{SourceText, Span};
 use super::table::Table;
 use super::tree::{Entry, Node, Resolved, Value};
@@ -11,15 +13,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Collects what is wrong.
+/// Reads values and collects the diagnostics.
 pub(super) struct Reader<'a> {
     pub(super) source: &'a Arc<SourceText>,
     pub(super) found: &'a mut Vec<Diagnostic>,
-    /// How many sources have been read, shared ones and others.
+    /// Number of sources read so far, shared and private.
     pub(super) sources: usize,
-    /// Every form that was read with every key it was asked for: what the schema must have, no more, no less.
+    /// Every key that was requested, by schema type. The schema must have exactly these keys.
     #[cfg(test)]
-    pub(super) asked: std::collections::BTreeMap<&'static str, std::collections::BTreeSet<&'static str>>,
+    pub(super) requested: std::collections::BTreeMap<&'static str, std::collections::BTreeSet<&'static str>>,
 }
 
 impl<'a> Reader<'a> {
@@ -29,11 +31,11 @@ impl<'a> Reader<'a> {
             found,
             sources: 0,
             #[cfg(test)]
-            asked: std::collections::BTreeMap::new(),
+            requested: std::collections::BTreeMap::new(),
         }
     }
 
-    /// Whether so much is wrong that looking for more is of no use.
+    /// Returns true if the limit of diagnostics is reached. Checks then stop.
     pub(super) fn is_full(&self) -> bool {
         self.found.len() >= FOUND_MAX
     }
@@ -49,7 +51,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn error_beside(
+    /// Reports an error with a second, labelled span that explains it.
+    pub(super) fn error_with_related(
         &mut self,
         span: Span,
         message: impl Into<String>,
@@ -65,34 +68,34 @@ impl<'a> Reader<'a> {
         self.found.push(Diagnostic::warning(self.source, span, message).help(help));
     }
 
-    /// Opens a map whose keys are the fields of the type `form`.
+    /// Reads a map whose keys are the fields of the schema type `schema_name`.
     pub(super) fn table<'t>(
         &mut self,
         node: &'t Node,
-        place: Span,
-        form: &'static str,
+        span: Span,
+        schema_name: &'static str,
         what: impl Into<String>,
         example: &str,
     ) -> Option<Table<'t>> {
         let what = what.into();
         if node.is_null() {
-            self.error(node.span, format!("{what} has nothing in it"), format!("write {example}"));
+            self.error(node.span, format!("{what} is empty"), format!("write {example}"));
             return None;
         }
         let Value::Map(entries) = &node.value else {
-            let message = format!("{what} is written as keys and values, this is {}", node.described());
+            let message = format!("{what} must be a map of keys and values, found {}", node.describe());
             self.error(node.span, message, format!("write {example}"));
             return None;
         };
-        Some(Table::new(form, what, place, entries))
+        Some(Table::new(schema_name, what, span, entries))
     }
 
-    /// The entries of a map whose keys are names.
+    /// Reads a map whose keys the user chooses, such as names.
     pub(super) fn entries<'t>(&mut self, node: &'t Node, what: &str, example: &str) -> &'t [Entry] {
         match &node.value {
             Value::Map(entries) => entries,
             _ => {
-                let message = format!("{what} are written as names and values, this is {}", node.described());
+                let message = format!("{what} must be a map from names to values, found {}", node.describe());
                 self.error(node.span, message, format!("write {example}"));
                 &[]
             }
@@ -103,20 +106,20 @@ impl<'a> Reader<'a> {
         match &node.value {
             Value::List(items) => items,
             Value::Scalar(scalar) => {
-                let message = format!("{what} is a list, this is {}", node.described());
-                self.error(node.span, message, format!("put it in brackets: `[{}]`", shown(&scalar.text)));
+                let message = format!("{what} must be a list, found {}", node.describe());
+                self.error(node.span, message, format!("put the value in brackets: `[{}]`", excerpt(&scalar.text)));
                 &[]
             }
             Value::Map(_) => {
-                let message = format!("{what} is a list, this is {}", node.described());
-                self.error(node.span, message, "start each entry of the list with `- `");
+                let message = format!("{what} must be a list, found {}", node.describe());
+                self.error(node.span, message, "start each list entry with `- `");
                 &[]
             }
         }
     }
 
-    /// A list that must have an entry. `consequence` says what an empty one would mean.
-    pub(super) fn filled_list<'t>(
+    /// Reads a list with at least one entry. `consequence` describes the effect of an empty list.
+    pub(super) fn nonempty_list<'t>(
         &mut self,
         node: &'t Node,
         what: &str,
@@ -130,47 +133,52 @@ impl<'a> Reader<'a> {
         items
     }
 
-    /// A text that is not empty.
+    /// Reads a string that is not empty.
     pub(super) fn text<'t>(&mut self, node: &'t Node, what: &str) -> Option<&'t str> {
         let Value::Scalar(scalar) = &node.value else {
-            let message = format!("{what} is a text, this is {}", node.described());
-            self.error(node.span, message, "write one text; put it in quotes when it has special characters");
+            let message = format!("{what} must be a string, found {}", node.describe());
+            self.error(node.span, message, "write one string; put it in quotes if it has special characters");
             return None;
         };
         match scalar.resolve() {
             Resolved::Text(text) if text.trim().is_empty() => {
-                self.error(node.span, format!("{what} is empty"), "write something between the quotes");
+                self.error(node.span, format!("{what} is empty"), "write a value between the quotes");
                 None
             }
             Resolved::Text(text) => Some(text),
             _ => {
-                let message = format!("{what} is a text, this is {}", node.described());
-                self.error(node.span, message, format!("put it in quotes: `\"{}\"`", shown(&scalar.text)));
+                let message = format!("{what} must be a string, found {}", node.describe());
+                self.error(node.span, message, format!("put the value in quotes: `\"{}\"`", excerpt(&scalar.text)));
                 None
             }
         }
     }
 
-    /// A text with a form of its own.
-    pub(super) fn parsed<T>(
+    /// Reads a string with a special syntax.
+    pub(super) fn parse_text<T>(
         &mut self,
         node: &Node,
         what: &str,
-        parse: impl FnOnce(&str) -> Result<T, Wrong>,
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
     ) -> Option<T> {
         if let Value::Scalar(scalar) = &node.value
             && matches!(scalar.resolve(), Resolved::Number(_) | Resolved::Bool(_))
         {
-            // Where quotes would not make it right, better say at once what would.
+            // If quotes alone would not make the value valid, report the error of the parser instead.
             let parsed = parse(&scalar.text);
-            return if parsed.is_err() { self.checked(node.span, parsed) } else { self.text(node, what).and(None) };
+            return if parsed.is_err() {
+                self.ok_or_report(node.span, parsed)
+            } else {
+                self.text(node, what).and(None)
+            };
         }
         let text = self.text(node, what)?;
-        self.checked(node.span, parse(text))
+        self.ok_or_report(node.span, parse(text))
     }
 
-    pub(super) fn checked<T>(&mut self, span: Span, result: Result<T, Wrong>) -> Option<T> {
-        result.map_err(|wrong| self.error(span, wrong.message, wrong.help)).ok()
+    /// Returns the value, or reports the error at `span`.
+    pub(super) fn ok_or_report<T>(&mut self, span: Span, result: Result<T, ValueError>) -> Option<T> {
+        result.map_err(|error| self.error(span, error.message, error.help)).ok()
     }
 
     pub(super) fn boolean(&mut self, node: &Node, what: &str) -> Option<bool> {
@@ -178,18 +186,18 @@ impl<'a> Reader<'a> {
             if let Resolved::Bool(value) = scalar.resolve() {
                 return Some(value);
             }
-            let meant = match scalar.text.to_ascii_lowercase().as_str() {
+            let corrected = match scalar.text.to_ascii_lowercase().as_str() {
                 "yes" | "on" | "y" | "1" | "true" => Some("true"),
                 "no" | "off" | "n" | "0" | "false" => Some("false"),
                 _ => None,
             };
-            if let Some(meant) = meant {
-                let message = format!("{what} is `true` or `false`, this is {}", node.described());
-                self.error(node.span, message, format!("write `{meant}`"));
+            if let Some(corrected) = corrected {
+                let message = format!("{what} must be `true` or `false`, found {}", node.describe());
+                self.error(node.span, message, format!("write `{corrected}`"));
                 return None;
             }
         }
-        let message = format!("{what} is `true` or `false`, this is {}", node.described());
+        let message = format!("{what} must be `true` or `false`, found {}", node.describe());
         self.error(node.span, message, "write `true` or `false`");
         None
     }
@@ -209,9 +217,9 @@ impl<'a> Reader<'a> {
             (_, number) => {
                 let message = match number {
                     Some(number) => {
-                        format!("{what} is a whole number from {low} to {high}, this is {number}")
+                        format!("{what} must be a whole number from {low} to {high}, found {number}")
                     }
-                    None => format!("{what} is a whole number, this is {}", node.described()),
+                    None => format!("{what} must be a whole number, found {}", node.describe()),
                 };
                 self.error(node.span, message, format!("write a number from {low} to {high}"));
                 None
@@ -220,32 +228,39 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn duration(&mut self, node: &Node, what: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
-        let value = self.unit_text(node, what, "duration", parse_duration)?;
-        self.within(node, what, &value, &range, |value| duration_text(*value))
+        let value = self.parse_with_unit(node, what, "duration", parse_duration)?;
+        self.check_range(node, what, &value, &range, |value| duration_text(*value))
     }
 
     pub(super) fn size(&mut self, node: &Node, what: &str, range: RangeInclusive<ByteSize>) -> Option<ByteSize> {
-        let value = self.unit_text(node, what, "size", parse_size)?;
-        self.within(node, what, &value, &range, ByteSize::to_string)
+        let value = self.parse_with_unit(node, what, "size", parse_size)?;
+        self.check_range(node, what, &value, &range, ByteSize::to_string)
     }
 
-    fn unit_text<T>(&mut self, node: &Node, what: &str, kind: &str, parse: fn(&str) -> Result<T, Wrong>) -> Option<T> {
+    fn parse_with_unit<T>(
+        &mut self,
+        node: &Node,
+        what: &str,
+        kind: &str,
+        parse: fn(&str) -> Result<T, ValueError>,
+    ) -> Option<T> {
         match &node.value {
-            // A bare number is what most often stands here; its reader knows best what to say.
+            // The most common mistake is a number without a unit; `parse` has the best message for it.
             Value::Scalar(scalar) if !matches!(scalar.resolve(), Resolved::Null | Resolved::Bool(_)) => {
-                let wrong = |wrong: Wrong| Wrong { message: format!("{what}: {}", wrong.message), ..wrong };
-                self.checked(node.span, parse(&scalar.text).map_err(wrong))
+                let add_what =
+                    |error: ValueError| ValueError { message: format!("{what}: {}", error.message), ..error };
+                self.ok_or_report(node.span, parse(&scalar.text).map_err(add_what))
             }
             _ => {
                 let example = if kind == "size" { "64MiB" } else { "30s" };
-                let message = format!("{what} is a {kind}, this is {}", node.described());
-                self.error(node.span, message, format!("write a whole number and its unit, as in `{example}`"));
+                let message = format!("{what} must be a {kind}, found {}", node.describe());
+                self.error(node.span, message, format!("write a whole number with a unit, as in `{example}`"));
                 None
             }
         }
     }
 
-    fn within<T: PartialOrd + Copy>(
+    fn check_range<T: PartialOrd + Copy>(
         &mut self,
         node: &Node,
         what: &str,
@@ -257,8 +272,8 @@ impl<'a> Reader<'a> {
         if range.contains(value) {
             return Some(*value);
         }
-        let (problem, bound) = if value < range.start() { ("at least", &low) } else { ("at most", &high) };
-        let message = format!("{what} is {problem} {bound}, this is {}", text(value));
+        let (relation, bound) = if value < range.start() { ("at least", &low) } else { ("at most", &high) };
+        let message = format!("{what} must be {relation} {bound}, found {}", text(value));
         self.error(node.span, message, format!("write a value from `{low}` to `{high}`"));
         None
     }

@@ -1,22 +1,22 @@
-//! A manifest's text with its path, and places in it.
+//! The text of a manifest with its path, and positions in it.
 
 use std::path::PathBuf;
 
-/// A place in a manifest: bytes `start..end` of its text.
+/// A range of a manifest's text: bytes `start..end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
-    /// Offset of the first byte.
+    /// Byte offset of the first byte.
     pub start: usize,
-    /// Offset after the last byte.
+    /// Byte offset after the last byte.
     pub end: usize,
 }
 
-/// Text of a manifest, kept to show its lines in diagnostics.
+/// Text of a manifest. Diagnostics show lines of it.
 #[derive(Debug)]
 pub struct SourceText {
-    /// Path as it was given.
+    /// Path as the caller gave it.
     pub path: PathBuf,
-    /// The text, without a byte order mark.
+    /// Content of the file, without a byte order mark.
     pub text: String,
     line_starts: Vec<usize>,
 }
@@ -31,14 +31,14 @@ pub struct Position {
 }
 
 impl SourceText {
-    /// Takes a text and where it came from.
+    /// Stores the text and the offset of each line.
     pub fn new(path: PathBuf, text: String) -> Self {
         let after_breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         let line_starts = std::iter::once(0).chain(after_breaks).collect();
         Self { path, text, line_starts }
     }
 
-    /// Line and column of a byte offset; an offset past the end is the end.
+    /// Returns the line and column of a byte offset. An offset past the end counts as the end of the text.
     pub fn position(&self, offset: usize) -> Position {
         let line = self.line_starts.partition_point(|start| *start <= offset).max(1);
         let start = self.line_starts.get(line - 1).copied().unwrap_or(0);
@@ -46,7 +46,7 @@ impl SourceText {
         Position { line, column: before.chars().count() + 1 }
     }
 
-    /// The bytes of the line (from 1), without its line break.
+    /// Returns the byte range of a line (from 1), without its line break.
     pub fn line_range(&self, line: usize) -> std::ops::Range<usize> {
         let start = self.line_starts.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len());
         let end = self.line_starts.get(line).map_or(self.text.len(), |next| next - 1);
@@ -54,7 +54,7 @@ impl SourceText {
         start..start + text.trim_end_matches('\r').len()
     }
 
-    /// How many lines there are; an empty text has one.
+    /// Number of lines; an empty text has one.
     pub fn lines(&self) -> usize {
         self.line_starts.len()
     }

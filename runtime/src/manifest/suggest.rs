@@ -1,26 +1,26 @@
-//! Finds what was meant by a name that is not there.
+//! Suggests the known name that is most similar to an unknown one.
 
-/// More are not compared: the help is not worth the time.
+/// Candidates after this many are not compared, to bound the time spent on one suggestion.
 const CANDIDATES_MAX: usize = 1000;
 
-/// The candidate that differs least from a name, if it differs little enough to have been meant.
+/// Returns the candidate with the smallest edit distance to `name`, if at most a third of its characters differ.
 pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > 64 {
-        return None; // no key or name is, and the comparison is quadratic
+        return None; // no key or name is that long, and the comparison is quadratic
     }
-    let plain = folded(name);
-    let allowed = (plain.chars().count() / 3).max(1);
+    let normalized = normalize(name);
+    let allowed = (normalized.chars().count() / 3).max(1);
     candidates
         .into_iter()
         .take(CANDIDATES_MAX)
-        .map(|candidate| (distance(&plain, &folded(candidate)), candidate))
+        .map(|candidate| (distance(&normalized, &normalize(candidate)), candidate))
         .filter(|(distance, candidate)| *distance <= allowed && *distance < candidate.chars().count())
         .min()
         .map(|(_, candidate)| candidate)
 }
 
-/// ` or `-joined list of choices in backticks.
-pub(super) fn choices<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+/// Joins names as in `` `a`, `b` or `c` ``.
+pub(super) fn join_with_or<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
     match names.split_last() {
         Some((last, [])) => last.clone(),
@@ -29,12 +29,12 @@ pub(super) fn choices<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
-/// `maxBackoff`, `max-backoff` and `max_backoff` are the same name in different dress.
-fn folded(name: &str) -> String {
+/// Removes the differences between spellings such as `maxBackoff`, `max-backoff` and `max_backoff`.
+fn normalize(name: &str) -> String {
     name.chars().filter(|char| !matches!(char, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
 }
 
-/// Insertions, deletions, substitutions and swaps of neighbours (optimal string alignment).
+/// Edit distance: insertions, deletions, substitutions and swaps of neighbours (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before: Vec<usize> = Vec::new();
@@ -61,9 +61,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_of_the_keyboard_is_understood_and_a_stranger_is_not() {
+    fn similar_names_are_suggested_and_unrelated_ones_are_not() {
         let keys = ["component", "concurrency", "timeout", "max_backoff", "on", "order_by"];
-        for (written, meant) in [
+        for (misspelt, expected) in [
             ("componet", "component"),
             ("concurency", "concurrency"),
             ("tiemout", "timeout"),
@@ -71,11 +71,11 @@ mod tests {
             ("order-by", "order_by"),
             ("orderby", "order_by"),
         ] {
-            assert_eq!(nearest(written, keys), Some(meant));
+            assert_eq!(nearest(misspelt, keys), Some(expected));
         }
-        for stranger in ["image", "x", "replicas", ""] {
-            assert_eq!(nearest(stranger, keys), None, "{stranger}");
+        for unrelated in ["image", "x", "replicas", ""] {
+            assert_eq!(nearest(unrelated, keys), None, "{unrelated}");
         }
-        assert_eq!(choices(["a", "b", "c"]), "`a`, `b` or `c`");
+        assert_eq!(join_with_or(["a", "b", "c"]), "`a`, `b` or `c`");
     }
 }

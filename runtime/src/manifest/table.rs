@@ -1,56 +1,58 @@
-//! Maps with known keys.
+//! Maps with a fixed set of keys.
 
-use super::diagnostics::shown;
+use super::diagnostics::excerpt;
 use super::read::Reader;
 use super::source_text::Span;
-use super::suggest::{choices, nearest};
+use super::suggest::{join_with_or, nearest};
 use super::tree::{Entry, MERGE_KEY, Node};
 
-/// A map with known keys. The keys that were asked for are the keys there are; [`Table::close`] refuses others.
+/// A map with a fixed set of keys: the keys requested by [`Table::optional`] and [`Table::required`].
+/// [`Table::reject_unknown_keys`] reports all others.
 pub(super) struct Table<'t> {
-    /// The type that the schema derives the same keys from.
-    form: &'static str,
-    /// What it is in a message: ``function `charge` ``.
+    /// Name of the schema type with the same keys.
+    schema_name: &'static str,
+    /// Names the map in messages, as in ``function `charge` ``.
     what: String,
-    /// Where a key that is missing would be.
-    place: Span,
+    /// Span for errors about missing keys.
+    span: Span,
     entries: &'t [Entry],
-    asked: Vec<&'static str>,
-    /// Keys that are no longer worth an error, because they have had one.
-    refused: Vec<&'t str>,
+    requested: Vec<&'static str>,
+    /// Keys that already have an error.
+    rejected: Vec<&'t str>,
 }
 
 impl<'t> Table<'t> {
-    pub(super) fn new(form: &'static str, what: String, place: Span, entries: &'t [Entry]) -> Self {
-        Self { form, what, place, entries, asked: Vec::new(), refused: Vec::new() }
+    pub(super) fn new(schema_name: &'static str, what: String, span: Span, entries: &'t [Entry]) -> Self {
+        Self { schema_name, what, span, entries, requested: Vec::new(), rejected: Vec::new() }
     }
 
-    /// The value of a key, if the key is there and has one.
+    /// Returns the value of an optional key. Reports an error if the key has no value.
     pub(super) fn optional(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<&'t Node> {
         let entry = self.entry(key)?;
         if entry.node.is_null() {
-            reader.error(entry.key_span, format!("`{key}` has no value"), "write a value, or leave the key out");
+            reader.error(entry.key_span, format!("`{key}` has no value"), "write a value, or remove the key");
             return None;
         }
         Some(&entry.node)
     }
 
-    /// The value of a key that must be there. `also` are names that people give it: with one of them there, or
-    /// the key only misspelt, the error comes when the table is closed, and says this name.
+    /// Returns the value of a required key, or reports that it is missing. `aliases` are other common names for the
+    /// key. If the map has one of them, or a misspelt form of the key, `reject_unknown_keys` reports that one instead,
+    /// with the right name.
     pub(super) fn required(
         &mut self,
         reader: &mut Reader<'_>,
         key: &'static str,
-        also: &[&str],
+        aliases: &[&str],
         example: &str,
     ) -> Option<&'t Node> {
         if self.entry(key).is_none() {
             let others =
-                self.entries.iter().map(|entry| entry.key.as_str()).filter(|other| !self.asked.contains(other));
-            let named_otherwise = also.iter().any(|name| self.has(name)) || self.has(MERGE_KEY);
+                self.entries.iter().map(|entry| entry.key.as_str()).filter(|other| !self.requested.contains(other));
+            let named_otherwise = aliases.iter().any(|name| self.has(name)) || self.has(MERGE_KEY);
             if !named_otherwise && nearest(key, others).is_none() {
-                let message = format!("{} has no `{key}`", self.what);
-                reader.error(self.place, message, format!("add {example}"));
+                let message = format!("{} needs the key `{key}`", self.what);
+                reader.error(self.span, message, format!("add {example}"));
             }
             return None;
         }
@@ -58,28 +60,28 @@ impl<'t> Table<'t> {
     }
 
     fn entry(&mut self, key: &'static str) -> Option<&'t Entry> {
-        if !self.asked.contains(&key) {
-            self.asked.push(key);
+        if !self.requested.contains(&key) {
+            self.requested.push(key);
         }
         self.entries.iter().find(|entry| entry.key == key)
     }
 
-    /// Refuses a key, if it is there, with words of its own.
-    pub(super) fn refuse(&mut self, reader: &mut Reader<'_>, key: &str, message: &str, help: &str) {
+    /// Reports a key, if the map has it, with the given message and help.
+    pub(super) fn reject_key(&mut self, reader: &mut Reader<'_>, key: &str, message: &str, help: &str) {
         if let Some(entry) = self.entries.iter().find(|entry| entry.key == key) {
-            self.refused.push(&entry.key);
+            self.rejected.push(&entry.key);
             reader.error(entry.key_span, message, help);
         }
     }
 
-    /// Whether there is no key at all.
+    /// Returns true if the map has no keys.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Where a key is, or the table itself where it is not.
+    /// Returns the span of a key, or of the table if the key is missing.
     pub(super) fn key_span(&self, key: &str) -> Span {
-        self.entries.iter().find(|entry| entry.key == key).map_or(self.place, |entry| entry.key_span)
+        self.entries.iter().find(|entry| entry.key == key).map_or(self.span, |entry| entry.key_span)
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
@@ -90,35 +92,35 @@ impl<'t> Table<'t> {
         &self.what
     }
 
-    /// Where the table is.
-    pub(super) fn place(&self) -> Span {
-        self.place
+    /// Span for errors about the whole map.
+    pub(super) fn span(&self) -> Span {
+        self.span
     }
 
-    /// Refuses every key that was not asked for. `elsewhere` says of a key where it goes instead.
-    pub(super) fn close(self, reader: &mut Reader<'_>, elsewhere: impl Fn(&str) -> Option<&'static str>) {
+    /// Reports every key that was not requested. `hint` returns a help text for a known wrong key.
+    pub(super) fn reject_unknown_keys(self, reader: &mut Reader<'_>, hint: impl Fn(&str) -> Option<&'static str>) {
         #[cfg(test)]
-        reader.asked.entry(self.form).or_default().extend(self.asked.iter());
-        let left: Vec<&str> = self.asked.iter().copied().filter(|key| !self.has(key)).collect();
-        let said = |key: &str| self.asked.contains(&key) || self.refused.contains(&key) || key == MERGE_KEY;
-        for entry in self.entries.iter().filter(|entry| !said(&entry.key)) {
+        reader.requested.entry(self.schema_name).or_default().extend(self.requested.iter());
+        let unused: Vec<&str> = self.requested.iter().copied().filter(|key| !self.has(key)).collect();
+        let handled = |key: &str| self.requested.contains(&key) || self.rejected.contains(&key) || key == MERGE_KEY;
+        for entry in self.entries.iter().filter(|entry| !handled(&entry.key)) {
             if reader.is_full() {
                 break;
             }
-            let message = format!("{} has no key `{}`", self.what, shown(&entry.key));
-            let help = if let Some(place) = elsewhere(&entry.key) {
-                place.to_owned()
-            } else if let Some(meant) = nearest(&entry.key, self.asked.iter().copied()) {
-                format!("did you mean `{meant}`?")
+            let message = format!("unknown key `{}` in {}", excerpt(&entry.key), self.what);
+            let help = if let Some(hint) = hint(&entry.key) {
+                hint.to_owned()
+            } else if let Some(similar) = nearest(&entry.key, self.requested.iter().copied()) {
+                format!("did you mean `{similar}`?")
             } else {
-                match left.as_slice() {
+                match unused.as_slice() {
                     [] => "remove it".to_owned(),
-                    left => format!("remove it; it can still have {}", choices(left.iter().copied())),
+                    unused => format!("remove it, or use {} instead", join_with_or(unused.iter().copied())),
                 }
             };
             reader.error(entry.key_span, message, help);
         }
         #[cfg(not(test))]
-        let _ = self.form;
+        let _ = self.schema_name;
     }
 }

@@ -1,19 +1,19 @@
-//! A manifest as a tree in which every key and value knows its place.
+//! The tree of a manifest: every key and value has its span in the text.
 
 use super::source_text::Span;
 use std::rc::Rc;
 
-/// A value and where it is written. Shared, because an alias stands for the node it names.
+/// A value and its span. Shared, because each alias refers to the node of its anchor.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) span: Span,
     pub(super) value: Value,
-    /// How many nodes it is when every alias inside is written out.
-    pub(super) weight: usize,
+    /// Number of nodes in this subtree, including this one, with all aliases expanded.
+    pub(super) expanded_nodes: usize,
 }
 
-/// The key of YAML 1.1 that put the keys of another map into this one. It is refused where the tree is made, and
-/// kept so that no key it may have been meant to bring is missed.
+/// The merge key of YAML 1.1, which inserts the keys of another map. `load` reports it as an error but keeps it in the
+/// tree, so that keys which it was meant to insert are not also reported as missing.
 pub(super) const MERGE_KEY: &str = "<<";
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) enum Value {
 #[derive(Debug)]
 pub(super) struct Scalar {
     pub(super) text: String,
-    /// Written without quotes, so that it may be a number, a truth value or nothing.
+    /// Written without quotes (YAML: plain style), so it can be a number, a boolean or null.
     pub(super) plain: bool,
 }
 
@@ -37,13 +37,13 @@ pub(super) struct Entry {
     pub(super) node: Rc<Node>,
 }
 
-/// What a scalar is in the core schema of YAML 1.2 (section 10.3): `yes` and `on` are texts.
+/// The value of a scalar in the core schema of YAML 1.2 (section 10.3), where `yes` and `on` are strings.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Resolved<'a> {
     Null,
     Bool(bool),
     Number(serde_json::Number),
-    /// Infinity and not-a-number, which JSON does not have.
+    /// Infinity or NaN, which JSON cannot represent.
     NotFinite,
     Text(&'a str),
 }
@@ -87,7 +87,7 @@ fn number(text: &str) -> Option<Resolved<'_>> {
             return Some(Resolved::Number(value));
         }
     }
-    // A decimal point or exponent between digits, as in `1.5`, `.5`, `1e3`; not `inf`, `1_000` or `1.2.3`.
+    // Accepts a decimal point or exponent with digits, as in `1.5`, `.5`, `1e3`; not `inf`, `1_000` or `1.2.3`.
     let decimal = unsigned.bytes().any(|byte| byte.is_ascii_digit())
         && unsigned.starts_with(|char: char| char.is_ascii_digit() || char == '.')
         && unsigned.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
@@ -100,25 +100,28 @@ impl Node {
         matches!(&self.value, Value::Scalar(scalar) if scalar.resolve() == Resolved::Null)
     }
 
-    /// What it is, for `expected …, found …`.
-    pub(super) fn described(&self) -> String {
-        use super::diagnostics::shown;
+    /// Describes the value in messages of the form `… must be …, found …`.
+    pub(super) fn describe(&self) -> String {
+        use super::diagnostics::excerpt;
         match &self.value {
             Value::List(_) => "a list".to_owned(),
-            Value::Map(_) => "keys and values".to_owned(),
+            Value::Map(_) => "a map".to_owned(),
             Value::Scalar(scalar) => match scalar.resolve() {
-                Resolved::Null => "nothing".to_owned(),
+                Resolved::Null => "no value".to_owned(),
                 Resolved::Bool(_) => format!("`{}`", scalar.text),
                 Resolved::Number(_) | Resolved::NotFinite => {
-                    format!("the number `{}`", shown(&scalar.text))
+                    format!("the number `{}`", excerpt(&scalar.text))
                 }
-                Resolved::Text("") => "an empty text".to_owned(),
-                Resolved::Text(text) => format!("the text `{}`", shown(text)),
+                Resolved::Text("") => "an empty string".to_owned(),
+                Resolved::Text(text) => format!("the string `{}`", excerpt(text)),
             },
         }
     }
 
-    /// As JSON, or the place of a number that JSON does not have.
+    /// Converts the node to JSON.
+    ///
+    /// # Errors
+    /// The span of an infinity or NaN, which JSON cannot represent.
     pub(super) fn to_json(&self) -> Result<serde_json::Value, Span> {
         Ok(match &self.value {
             Value::Scalar(scalar) => match scalar.resolve() {
@@ -138,17 +141,16 @@ impl Node {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
     #[test]
-    fn plain_scalars_are_what_the_core_schema_says() {
+    fn plain_scalars_resolve_as_in_the_core_schema() {
         let resolved = |text: &str| {
             let node = Node {
                 span: Span::default(),
                 value: Value::Scalar(Scalar { text: text.to_owned(), plain: true }),
-                weight: 1,
+                expanded_nodes: 1,
             };
             node.to_json().map(|value| value.to_string())
         };

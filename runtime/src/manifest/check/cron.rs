@@ -1,7 +1,7 @@
-//! Cron expressions: five fields, or six with seconds first.
+//! Checks cron expressions: five fields, six with seconds first, or a nickname such as `@daily`.
 
-use crate::manifest::diagnostics::{Wrong, shown};
-use crate::manifest::suggest::{choices, nearest};
+use crate::manifest::diagnostics::{ValueError, excerpt};
+use crate::manifest::suggest::{join_with_or, nearest};
 
 const FIELDS: [(&str, &str); 6] = [
     ("a second", "0 to 59"),
@@ -14,37 +14,41 @@ const FIELDS: [(&str, &str); 6] = [
 
 const NICKNAMES: [&str; 6] = ["@yearly", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
 
-/// Takes an expression that croner takes and that has a time.
-pub(super) fn parse(text: &str) -> Result<String, Wrong> {
+/// Returns the expression if the croner crate accepts it and it has at least one time.
+pub(super) fn parse(text: &str) -> Result<String, ValueError> {
     if text.starts_with('@') {
         if NICKNAMES.contains(&text) {
             return Ok(text.to_owned());
         }
         let help = match nearest(text, NICKNAMES) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!("write five fields, or {}", choices(NICKNAMES)),
+            Some(similar) => format!("did you mean `{similar}`?"),
+            None => format!("write five fields, or {}", join_with_or(NICKNAMES)),
         };
-        return Err(Wrong::new(format!("`{}` is not a schedule", shown(text)), help));
+        return Err(ValueError::new(format!("`{}` is not a cron expression", excerpt(text)), help));
     }
     let fields: Vec<&str> = text.split_whitespace().collect();
     if !(5..=6).contains(&fields.len()) {
-        let message =
-            format!("a cron expression has 5 fields, or 6 with seconds first; `{}` has {}", shown(text), fields.len());
+        let message = format!(
+            "a cron expression has 5 fields, or 6 with seconds first; `{}` has {}",
+            excerpt(text),
+            fields.len()
+        );
         let help =
             "the fields are minute, hour, day of month, month, day of week, as in `0 2 * * *`: every day at 02:00";
-        return Err(Wrong::new(message, help));
+        return Err(ValueError::new(message, help));
     }
-    let expression = croner(text).map_err(|error| wrong(text, &fields, &error))?;
-    if !comes(&expression.pattern) {
-        let message = format!("the cron expression `{}` never comes: no month it names has such a day", shown(text));
-        return Err(Wrong::new(message, "choose a day that the month has"));
+    let expression = parse_with_croner(text).map_err(|error| explain_error(text, &fields, &error))?;
+    if !can_occur(&expression.pattern) {
+        let message =
+            format!("the cron expression `{}` never occurs: none of its months has such a day", excerpt(text));
+        return Err(ValueError::new(message, "choose a day that exists in the month"));
     }
     Ok(text.to_owned())
 }
 
-/// Whether a month that it names has a day that it names. Looking for the next time would tell the same, but
-/// walks through years day by day.
-fn comes(pattern: &croner::CronPattern) -> bool {
+/// Returns true if one of the pattern's months has one of its days. Computing the next time would also show this, but
+/// croner searches years day by day.
+fn can_occur(pattern: &croner::CronPattern) -> bool {
     let days_alone = pattern.is_dow_wildcard() || pattern.matches_dom_and_dow();
     if pattern.is_dom_wildcard() || !days_alone || pattern.days.has_modifiers() {
         return true;
@@ -58,35 +62,35 @@ fn comes(pattern: &croner::CronPattern) -> bool {
     first.is_some_and(|day| pattern.months.values().into_iter().any(|month| day <= longest(month)))
 }
 
-fn croner(text: &str) -> Result<croner::Cron, croner::errors::CronError> {
+fn parse_with_croner(text: &str) -> Result<croner::Cron, croner::errors::CronError> {
     use croner::parser::{CronParser, Seconds};
     CronParser::builder().seconds(Seconds::Optional).build().parse(text)
 }
 
-/// The first field that is wrong when every other one is `*`.
-fn wrong(text: &str, fields: &[&str], error: &croner::errors::CronError) -> Wrong {
+/// Finds the first invalid field by parsing each field alone, with `*` for all others.
+fn explain_error(text: &str, fields: &[&str], error: &croner::errors::CronError) -> ValueError {
     let names = FIELDS.get(FIELDS.len() - fields.len()..).unwrap_or_default();
     for (at, (field, (name, range))) in fields.iter().zip(names).enumerate() {
         let alone: Vec<&str> = (0..fields.len()).map(|other| if other == at { *field } else { "*" }).collect();
-        if croner(&alone.join(" ")).is_err() {
-            let message = format!("`{}` is not {name} in the cron expression `{}`", shown(field), shown(text));
-            let help = format!("{name} is {range}; also `*`, a range `1-5`, a step `*/10`, or several with commas");
-            return Wrong::new(message, help);
+        if parse_with_croner(&alone.join(" ")).is_err() {
+            let message = format!("`{}` is not {name} in the cron expression `{}`", excerpt(field), excerpt(text));
+            let help =
+                format!("write {range}; `*`, a range `1-5`, a step `*/10` and several with commas are also allowed");
+            return ValueError::new(message, help);
         }
     }
-    Wrong::new(
-        format!("`{}` is not a cron expression: {error}", shown(text)),
-        "write it like `0 2 * * *`: every day at 02:00",
+    ValueError::new(
+        format!("`{}` is not a cron expression: {error}", excerpt(text)),
+        "write five fields, as in `0 2 * * *`: every day at 02:00",
     )
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
     #[test]
-    fn expressions_with_a_next_time_are_taken() {
+    fn expressions_with_a_next_time_are_accepted() {
         for text in [
             "* * * * *",
             "0 2 * * *",
@@ -100,22 +104,22 @@ mod tests {
             "@daily",
             "@hourly",
         ] {
-            parse(text).unwrap_or_else(|wrong| panic!("{text}: {}", wrong.message));
+            parse(text).unwrap_or_else(|error| panic!("{text}: {}", error.message));
         }
     }
 
     #[test]
-    fn days_that_no_month_has_never_come() {
+    fn expressions_without_any_valid_day_are_rejected() {
         for text in ["0 0 30 2 *", "0 0 31 2,4,6,9,11 *", "0 0 0 30 FEB *"] {
-            assert!(parse(text).unwrap_err().message.contains("never comes"), "{text}");
+            assert!(parse(text).unwrap_err().message.contains("never occurs"), "{text}");
         }
         for text in ["0 0 31 2,3 *", "0 0 29 2 *", "0 0 30 2 MON", "0 0 L 2 *", "0 0 5,31 4 *"] {
-            parse(text).unwrap_or_else(|wrong| panic!("{text}: {}", wrong.message));
+            parse(text).unwrap_or_else(|error| panic!("{text}: {}", error.message));
         }
     }
 
     #[test]
-    fn the_field_that_is_wrong_is_named() {
+    fn the_error_names_the_invalid_field() {
         for (text, name) in [
             ("60 * * * *", "a minute"),
             ("0 24 * * *", "an hour"),

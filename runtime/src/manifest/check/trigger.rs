@@ -1,12 +1,12 @@
-//! Triggers: the entries of a function's `on:`.
+//! Reads triggers: the entries of a function's `on:`.
 
 use super::{Context, source};
-use crate::manifest::diagnostics::shown;
-use crate::manifest::model::{Events, Origin, Source, SourceKind, Trigger};
+use crate::manifest::diagnostics::excerpt;
+use crate::manifest::model::{EventPattern, Source, SourceKind, Trigger, TriggerSource};
 use crate::manifest::names::Name;
 use crate::manifest::read::Reader;
 use crate::manifest::source_text::Span;
-use crate::manifest::suggest::{choices, nearest};
+use crate::manifest::suggest::{join_with_or, nearest};
 use crate::manifest::tree::{Node, Value};
 use crate::pattern::{Pattern, PatternError, Segment};
 use std::collections::HashMap;
@@ -16,14 +16,14 @@ pub(super) fn triggers(reader: &mut Reader<'_>, context: &Context<'_>, node: &No
         Value::Scalar(_) => {
             reader.error(
                 node.span,
-                format!("`on` is a list of triggers, this is {}", node.described()),
-                trigger_for(context, node),
+                format!("`on` must be a list of triggers, found {}", node.describe()),
+                suggest_trigger(context, node),
             );
             return Vec::new();
         }
         _ => {
             let help = "add a trigger, such as `- events: { type: [order.placed] }`";
-            reader.filled_list(node, "`on`", &format!("function `{}` would never run", shown(function)), help)
+            reader.nonempty_list(node, "`on`", &format!("function `{}` would never run", excerpt(function)), help)
         }
     };
     let mut counts = HashMap::new();
@@ -48,47 +48,47 @@ fn trigger(
     if matches!(node.value, Value::Scalar(_)) {
         reader.error(
             node.span,
-            format!("a trigger has keys, this is {}", node.described()),
-            trigger_for(context, node),
+            format!("a trigger must be a map of keys and values, found {}", node.describe()),
+            suggest_trigger(context, node),
         );
         return None;
     }
     let example = "`events: { type: [order.placed] }`";
     let mut table = reader.table(node, node.span, "Trigger", "a trigger", example)?;
-    let events_place = table.key_span("events");
-    let events = table.optional(reader, "events").and_then(|node| events(reader, node, events_place));
+    let events_span = table.key_span("events");
+    let events = table.optional(reader, "events").and_then(|node| events(reader, node, events_span));
     let source_node = table.optional(reader, "source");
-    let kind = source::one_kind(reader, context, &mut table);
+    let kind = source::read_kind(reader, context, &mut table);
     let private = source::KINDS.iter().map(|(key, _)| *key).find(|key| table.has(key));
     if let (Some(key), true) = (private, table.has("source")) {
-        let message = "a trigger with two sources";
-        let help = "make each a trigger of its own: `- ` before each";
-        reader.error_beside(table.key_span(key), message, help, (table.key_span("source"), "the other source"));
+        let message = "a trigger can have only one source";
+        let help = "write a separate trigger for each source, starting with `- `";
+        reader.error_with_related(table.key_span(key), message, help, (table.key_span("source"), "the other source"));
     }
     if table.is_empty() {
-        let message = format!("{} that names no events and no source", table.what());
-        reader.error(table.place(), message, format!("write {example} or `source: NAME`"));
+        let message = format!("{} needs `events` or a source", table.what());
+        reader.error(table.span(), message, format!("write {example} or `source: NAME`"));
     }
-    source::refuse_monitor(reader, &mut table);
-    table.close(reader, |key| match key {
+    source::reject_monitor(reader, &mut table);
+    table.reject_unknown_keys(reader, |key| match key {
         "type" | "pattern" | "event" | "data" | "subject" => {
-            Some("a pattern goes under `events`, as in `events: { type: [order.placed] }`")
+            Some("put the pattern under `events`, as in `events: { type: [order.placed] }`")
         }
-        "cron" | "every" => Some("a schedule goes under `timer`, as in `timer: { every: 1m }`"),
+        "cron" | "every" => Some("put the schedule under `timer`, as in `timer: { every: 1m }`"),
         _ => None,
     });
-    let origin = if let Some(node) = source_node {
-        Origin::Shared(reference(reader, context, node)?)
+    let source = if let Some(node) = source_node {
+        TriggerSource::Shared(shared_source_name(reader, context, node)?)
     } else if private.is_some() {
-        Origin::Private(private_source(context, function, kind?, node.span, counts))
+        TriggerSource::Private(private_source(context, function, kind?, node.span, counts))
     } else {
-        Origin::Any
+        TriggerSource::Any
     };
-    Some(Trigger { index, origin, events, span: node.span })
+    Some(Trigger { index, source, events, span: node.span })
 }
 
-/// What to write instead of a trigger that is only a text.
-fn trigger_for(context: &Context<'_>, node: &Node) -> String {
+/// Suggests a trigger to write instead of a plain string.
+fn suggest_trigger(context: &Context<'_>, node: &Node) -> String {
     let text = match &node.value {
         Value::Scalar(scalar) => scalar.text.as_str(),
         _ => "",
@@ -97,8 +97,8 @@ fn trigger_for(context: &Context<'_>, node: &Node) -> String {
         return format!("write `- source: {text}`");
     }
     let type_ =
-        if text.is_empty() || text.contains(char::is_whitespace) { "order.placed".to_owned() } else { shown(text) };
-    format!("for events of a type write `- events: {{ type: [{type_}] }}`")
+        if text.is_empty() || text.contains(char::is_whitespace) { "order.placed".to_owned() } else { excerpt(text) };
+    format!("to match events by type, write `- events: {{ type: [{type_}] }}`")
 }
 
 fn private_source(
@@ -108,20 +108,20 @@ fn private_source(
     span: Span,
     counts: &mut HashMap<&'static str, usize>,
 ) -> Source {
-    // Counted for each kind, so that a trigger of another kind put before it does not rename it: what a
-    // source has seen is remembered under its uri.
+    // Each kind has its own counter, so that inserting a trigger of another kind does not rename the source: the
+    // store keeps the progress of a source under its URI.
     let count = counts.entry(kind.key()).or_default();
     *count += 1;
-    let name = Name::trusted(&format!("{}-{count}", kind.key()));
+    let name = Name::new_unchecked(&format!("{}-{count}", kind.key()));
     let uri = context.uri(&format!("{function}/{name}"));
     Source { name, uri, kind, span }
 }
 
-/// The shared source that a trigger names.
-fn reference(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node) -> Option<Name> {
+/// Reads the name of the shared source of a trigger.
+fn shared_source_name(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node) -> Option<Name> {
     if matches!(node.value, Value::Map(_)) {
-        let help = "put `http`, `files` or `timer` into the trigger itself, or declare the source under `sources`";
-        reader.error(node.span, "`source` is the name of a source, this is keys and values", help);
+        let help = "put `http`, `files` or `timer` directly in the trigger, or declare the source under `sources`";
+        reader.error(node.span, "`source` must be the name of a source, found a map", help);
         return None;
     }
     let text = reader.text(node, "`source`")?;
@@ -130,24 +130,30 @@ fn reference(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node) -> Opt
     }
     let tail = text.rsplit('/').next().unwrap_or(text);
     let help = if context.functions.contains(tail) {
-        format!("`{tail}` is a function; for what it publishes write `events: {{ source: [{}] }}`", context.uri(tail))
+        format!(
+            "`{tail}` is a function; for the events it publishes, write `events: {{ source: [{}] }}`",
+            context.uri(tail)
+        )
     } else if context.sources.contains(tail) {
-        format!("write its name alone: `{tail}`")
-    } else if let Some(meant) = nearest(text, context.sources.iter().copied()) {
-        format!("did you mean `{meant}`?")
+        format!("write only its name: `{tail}`")
+    } else if let Some(similar) = nearest(text, context.sources.iter().copied()) {
+        format!("did you mean `{similar}`?")
     } else if context.sources.is_empty() {
-        "the manifest declares no sources; add it under `sources`".to_owned()
+        "the manifest declares no sources; declare the source under `sources`".to_owned()
     } else {
-        format!("the manifest declares {}", choices(context.sources.iter().copied().take(10)).replace(" or ", " and "))
+        format!(
+            "the manifest declares {}",
+            join_with_or(context.sources.iter().copied().take(10)).replace(" or ", " and ")
+        )
     };
-    reader.error(node.span, format!("there is no source `{}`", shown(text)), help);
+    reader.error(node.span, format!("unknown source `{}`", excerpt(text)), help);
     None
 }
 
-fn events(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<Events> {
+fn events(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<EventPattern> {
     if !matches!(node.value, Value::Map(_)) {
-        let message = format!("a pattern is written as fields and their values, this is {}", node.described());
-        reader.error(node.span, message, "for events of a type write `{ type: [order.placed] }`");
+        let message = format!("a pattern must be a map from fields to values, found {}", node.describe());
+        reader.error(node.span, message, "to match events by type, write `{ type: [order.placed] }`");
         return None;
     }
     let json = match node.to_json() {
@@ -155,30 +161,30 @@ fn events(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<Events> {
         Err(span) => {
             reader.error(
                 span,
-                "a pattern has no infinities and no NaN: an event's JSON cannot have them",
-                "write a number",
+                "a pattern cannot contain infinity or NaN: the JSON of an event has no such numbers",
+                "write a finite number",
             );
             return None;
         }
     };
-    // A pattern that no event of the bus can match is a mistake, however well it is written.
+    // A valid pattern that no CloudEvent can match is also a mistake.
     let checked = Pattern::parse(&json).and_then(|pattern| match pattern.never_in_cloudevents() {
         never if never.is_empty() => Ok(pattern),
         never => Err(never),
     });
     match checked {
         Ok(pattern) => {
-            let mut places = HashMap::new();
-            note_places(node, &mut places);
-            Some(Events { json, pattern, places })
+            let mut text_spans = HashMap::new();
+            collect_text_spans(node, &mut text_spans);
+            Some(EventPattern { json, pattern, text_spans })
         }
         Err(errors) => {
             for PatternError { path, message, help } in errors {
-                let span = place_of(node, place, &path);
+                let span = span_at_path(node, span, &path);
                 reader.error(
                     span,
                     message,
-                    help.unwrap_or_else(|| "a field takes a list of values and operators".to_owned()),
+                    help.unwrap_or_else(|| "write a list of values and operators for the field".to_owned()),
                 );
             }
             None
@@ -186,19 +192,20 @@ fn events(reader: &mut Reader<'_>, node: &Node, place: Span) -> Option<Events> {
     }
 }
 
-/// Where each text of a pattern first stands.
-fn note_places(node: &Node, places: &mut HashMap<String, Span>) {
+/// Collects the span of the first occurrence of each string in a pattern.
+fn collect_text_spans(node: &Node, text_spans: &mut HashMap<String, Span>) {
     match &node.value {
         Value::Scalar(scalar) => {
-            places.entry(scalar.text.clone()).or_insert(node.span);
+            text_spans.entry(scalar.text.clone()).or_insert(node.span);
         }
-        Value::List(items) => items.iter().for_each(|item| note_places(item, places)),
-        Value::Map(entries) => entries.iter().for_each(|entry| note_places(&entry.node, places)),
+        Value::List(items) => items.iter().for_each(|item| collect_text_spans(item, text_spans)),
+        Value::Map(entries) => entries.iter().for_each(|entry| collect_text_spans(&entry.node, text_spans)),
     }
 }
 
-/// The place in the manifest of a path inside a pattern, or of as much of it as there is.
-fn place_of(mut node: &Node, mut place: Span, path: &[Segment]) -> Span {
+/// Returns the span of a path inside a pattern, or of the longest part of the path that exists. `span` is the span of
+/// the whole pattern.
+fn span_at_path(mut node: &Node, mut span: Span, path: &[Segment]) -> Span {
     for segment in path {
         let next = match (segment, &node.value) {
             (Segment::Key(key), Value::Map(entries)) => {
@@ -207,14 +214,14 @@ fn place_of(mut node: &Node, mut place: Span, path: &[Segment]) -> Span {
             (Segment::Index(index), Value::List(items)) => items.get(*index).map(|item| (&**item, item.span)),
             _ => None,
         };
-        let Some((inner, span)) = next else {
-            return place;
+        let Some((inner, key_span)) = next else {
+            return span;
         };
-        place = match inner.value {
+        span = match inner.value {
             Value::Scalar(_) => inner.span,
-            Value::List(_) | Value::Map(_) => span,
+            Value::List(_) | Value::Map(_) => key_span,
         };
         node = inner;
     }
-    place
+    span
 }
