@@ -1,20 +1,21 @@
 #!/bin/bash
-# toolchain.sh [TARGET]: finds or makes a rustc that builds for wasm32-wasip2 or TARGET, and prints what to set:
+# toolchain.sh [TARGET]: finds or creates a rustc for TARGET (default: wasm32-wasip2), and prints the variables to set:
 #   eval "$(functions/toolchain.sh)" && cargo build --release --target wasm32-wasip2
 # toolchain.sh c: finds or installs a C compiler for wasm32-wasi.
 #
-# 1. the current rustc has the target already
+# Ways, in this order:
+# 1. the current rustc already has the target
 # 2. rustup adds it                                       (WASM_TOOLCHAIN_RUSTUP=0 skips this)
 # 3. Debian's rustc with Debian's prebuilt std            (libstd-rust-dev-wasm32)
 # 4. Debian's rustc, std built once from Debian's source  (rustc-web rust-web-src, Debian 12)
-# WASM_TOOLCHAIN_FORCE=1..4 takes that way only. As root, 3 and 4 install the packages they miss.
-# What is made lies in ${WASM_TOOLCHAIN_DIR:-~/.cache/evoke/toolchain}; remove the folder to make it anew.
+# WASM_TOOLCHAIN_FORCE=1..4 tries only that way. As root, ways 3 and 4 install missing packages.
+# Toolchains are created in ${WASM_TOOLCHAIN_DIR:-~/.cache/evoke/toolchain}; remove the folder to create them again.
 set -euo pipefail
 
 TARGET=${1:-wasm32-wasip2}
 SYSTEM=/usr/bin/rustc
 MINOR_MIN=88                       # rust-version of functions/Cargo.toml: 1.88
-COMPONENT_LD=0.5.31               # crate wasm-component-ld, where no toolchain brings the program along
+COMPONENT_LD=0.5.31               # version of the crate wasm-component-ld, if no toolchain includes the program
 CACHE=${WASM_TOOLCHAIN_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/evoke/toolchain}
 FORCE=${WASM_TOOLCHAIN_FORCE:-}
 
@@ -24,22 +25,22 @@ has_std() { local dir; dir=$("$1" --print target-libdir --target $TARGET 2>/dev/
 new_enough() { local minor; minor=$("$1" -V | sed -E 's/^rustc 1\.([0-9]+).*/\1/'); [ "$minor" -ge $MINOR_MIN ]; }
 installed() { dpkg-query -W -f '${Status}\n' "$@" 2>/dev/null | grep -c '^install ok installed' | grep -qx $#; }
 
-# need PACKAGE…: installs them when this is root, says what to type when it is not.
+# need PACKAGE…: installs missing packages as root; otherwise prints the command to install them.
 need() { command -v apt-get >/dev/null && { installed "$@" || newest "$@"; }; }
 
-# newest PACKAGE…: the same, also when an older one is there. Lists of packages are renewed first: an old list names old
-# packages. Where they cannot be, what they name is taken.
+# newest PACKAGE…: same, but also upgrades installed packages. Updates the package lists first, because an old list names
+# old versions. If the update fails, the old lists are used.
 newest() {
   command -v apt-get >/dev/null || return 1
-  [ "$(id -u)" = 0 ] || { say "needs packages: sudo apt-get install --no-install-recommends $*"; return 1; }
-  [ -n "${lists_are_new:-}" ] || apt-get update -q >&2 || say "the lists of packages cannot be renewed"
+  [ "$(id -u)" = 0 ] || { say "missing packages; run: sudo apt-get install --no-install-recommends $*"; return 1; }
+  [ -n "${lists_are_new:-}" ] || apt-get update -q >&2 || say "cannot update the package lists"
   lists_are_new=1
   [ -n "$(apt-cache madison "$1" 2>/dev/null)" ] || return 1
   say "installing $*"
   DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-remove --no-install-recommends "$@" >&2
 }
 
-# The programs that link a component, into folder $1: rustup's where there is one, as Debian 12's lld is of 2022.
+# Links the linkers for components into folder $1. Prefers rustup's, because Debian 12's lld is from 2022.
 linkers() {
   local bin="" root host; host=$($SYSTEM -vV | sed -n 's/^host: //p')
   if command -v rustup >/dev/null && root=$(env -u RUSTC -u RUSTUP_TOOLCHAIN rustup run stable rustc --print sysroot 2>/dev/null || env -u RUSTC rustc --print sysroot); then
@@ -48,7 +49,7 @@ linkers() {
   if [ -x "$bin/rust-lld" ] && [ -x "$bin/gcc-ld/wasm-ld" ]; then
     ln -sfn "$bin/rust-lld" "$1/rust-lld"; ln -sfn "$bin/gcc-ld/wasm-ld" "$1/wasm-ld"
   else
-    command -v wasm-ld >/dev/null || need lld || { say "no wasm-ld: install lld"; return 1; }
+    command -v wasm-ld >/dev/null || need lld || { say "wasm-ld is missing: install lld"; return 1; }
     ln -sfn "$(command -v wasm-ld)" "$1/rust-lld"; ln -sfn "$(command -v wasm-ld)" "$1/wasm-ld"
   fi
   if [ -x "$bin/wasm-component-ld" ]; then
@@ -63,7 +64,7 @@ linkers() {
   fi
 }
 
-# Whether rustc $1 links something that is a component, or a module for WASI 0.1: the toolchain is whole.
+# Succeeds if rustc $1 can build and link a component, or a module for WASI 0.1: then the toolchain is complete.
 works() {
   local dir ok=1 version=0d000100; dir=$(mktemp -d)
   [ $TARGET != wasm32-wasip1 ] || version=01000000
@@ -73,8 +74,8 @@ works() {
   rm -rf "$dir"; return $ok
 }
 
-# A sysroot of our own at $1 around the system's rustc: its host libraries, our linkers, and $2's target libraries
-# (std, or built here when $2 is empty). Made beside and moved into place, so that it is there whole or not at all.
+# Creates a sysroot at $1 for the system's rustc: the rustc's host libraries, the linkers from above, and the target's
+# std from folder $2, or built here if $2 is empty. Created under a temporary name and renamed, so it is never partial.
 sysroot() {
   local made=$1.$$ host lib libc
   host=$($SYSTEM -vV | sed -n 's/^host: //p'); lib=$made/lib/rustlib
@@ -89,7 +90,7 @@ sysroot() {
       [ -f "$libc/libc.a" ] && cp "$libc"/{libc.a,crt1-command.o,crt1-reactor.o} "$lib/$TARGET/lib/self-contained/" && break
     done
   fi
-  wrapper "$made" "$made"; works "$made/bin/rustc" || { rm -rf "$made"; say "the toolchain made of $SYSTEM does not link"; return 1; }
+  wrapper "$made" "$made"; works "$made/bin/rustc" || { rm -rf "$made"; say "the toolchain created from $SYSTEM cannot link"; return 1; }
   wrapper "$made" "$1"; rm -rf "$1"; mv "$made" "$1"
 }
 wrapper() { printf '#!/bin/sh\nexec %s --sysroot "%s" "$@"\n' $SYSTEM "$2" >"$1/bin/rustc"; chmod +x "$1/bin/rustc"; }
@@ -105,21 +106,21 @@ build_std() { # into folder $1
   rm -rf "$dir"
 }
 
-# The folder of the sysroot for way $1; another rustc makes another one.
+# Prints the folder of the sysroot for way $1. Each rustc version has its own folder.
 made() { echo "$CACHE/$1-${TARGET#wasm32-wasip2}$($SYSTEM -V | tr -c 'a-zA-Z0-9.\n' - | cut -c1-40)"; }
 ready() { [ -x $SYSTEM ] && [ -x "$(made "$1")/bin/rustc" ]; }
 use() { echo "export RUSTC='$(made "$1")/bin/rustc'"; exit 0; }
 
-# One at a time makes things; the others find them made.
+# Only one process at a time creates a toolchain; the others wait and use it.
 if [ "$TARGET" = c ]; then
   { command -v clang && command -v wasm-ld && [ -f /usr/lib/wasm32-wasi/libc.a ]; } >/dev/null && exit 0
   need clang lld wasi-libc && exit 0
   say "no C compiler for wasm32-wasi: install clang, lld and wasi-libc"; exit 1
 fi
 mkdir -p "$CACHE"; exec 9>"$CACHE/lock"
-flock -n 9 || { say "waiting for another build of the toolchain"; flock 9; }
+flock -n 9 || { say "waiting for another process that builds the toolchain"; flock 9; }
 
-# A distribution's rustc may have the target and no linker for it; rustup's has both.
+# A distribution's rustc may have the target but no linker for it; rustup's rustc has both.
 complete() { [ "$(command -v rustc)" != $SYSTEM ] || works rustc; }
 if wanted 1 && command -v rustc >/dev/null && new_enough rustc && has_std rustc && complete; then exit 0; fi
 for way in 3 4; do if wanted $way && ready $way; then use $way; fi; done
@@ -137,7 +138,7 @@ if wanted 3; then
      sysroot "$(made 3)" "$($SYSTEM --print target-libdir --target $TARGET)"; then use 3; fi
 fi
 if wanted 4; then
-  # Compiler and source are of one version: they are taken together.
+  # Compiler and source must have the same version, so they are installed together.
   if { [ -x $SYSTEM ] && new_enough $SYSTEM; } || newest rustc-web rust-web-src; then
     source=$($SYSTEM --print sysroot)/lib/rustlib/src/rust/library
     [ -f "$source/Cargo.lock" ] || need rust-web-src || need rust-src || true

@@ -1,4 +1,4 @@
-//! A backup is the store at one moment: whole, verified, and of use.
+//! `evoke backup`: the copy is a complete, verified snapshot of the store, and Evoke starts from it.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -7,10 +7,10 @@ use crate::faults::items::{Items, manifest};
 use crate::faults::producers::Producers;
 use crate::support::Evoke;
 
-/// An Evoke that goes on from the copy in a folder of its own.
+/// Starts another Evoke from the copy, in a new folder.
 fn restored(copy: &str, from: &Evoke) -> Evoke {
     let mut evoke = Evoke::with(&manifest());
-    evoke.take_compiled(&from.path(".evoke/compiled"));
+    evoke.copy_compiled_cache(&from.path(".evoke/compiled"));
     std::fs::copy(from.path(copy), evoke.path(".evoke/evoke.db")).unwrap();
     evoke.up();
     evoke
@@ -34,8 +34,8 @@ fn a_backup_under_load_holds_everything_acknowledged_before_it_began() {
             }
             let before = producers.acknowledged();
             let copied = evoke.json(&["backup", &format!("copies/{n}/")]);
-            let there = copied["events"].as_u64().unwrap();
-            assert!(there >= before.len() as u64, "{copied}");
+            let copied_events = copied["events"].as_u64().unwrap();
+            assert!(copied_events >= before.len() as u64, "{copied}");
             copies.push((copied["path"].as_str().unwrap().to_owned(), before));
         }
         producers.stop();
@@ -46,17 +46,17 @@ fn a_backup_under_load_holds_everything_acknowledged_before_it_began() {
         evoke.stdout(&["check", "--data", folder]);
         let restored = restored(&path, &evoke);
         restored.settle();
-        let there = restored.verify(&items, &acknowledged);
-        assert!(there.values().all(|numbers| *numbers == there["item"]), "it went on from where it was");
+        let stored = restored.verify(&items, &acknowledged);
+        assert!(stored.values().all(|numbers| *numbers == stored["item"]), "the restored store handles the rest");
         restored.stdout(&["check"]);
     }
-    // And nobody noticed.
-    let there = evoke.verify(&items, &producers.acknowledged());
-    assert!(there.values().all(|numbers| *numbers == there["item"]));
+    // The backups did not disturb the original.
+    let stored = evoke.verify(&items, &producers.acknowledged());
+    assert!(stored.values().all(|numbers| *numbers == stored["item"]));
 }
 
 #[test]
-fn a_backup_replaces_nothing_and_needs_nobody_running() {
+fn a_backup_never_overwrites_a_file_and_works_without_a_server() {
     let mut evoke = Evoke::with(&manifest());
     let missing = evoke.run(&["backup", "copy.db"]);
     assert_eq!(missing.status.code(), Some(4), "{missing:?}");
@@ -65,22 +65,22 @@ fn a_backup_replaces_nothing_and_needs_nobody_running() {
     assert_eq!(items.send(evoke.http(), &[0, 1, 2]).unwrap().status, 202);
     evoke.settle();
     assert!(evoke.stop().success());
-    // Nobody gets to read the copy who may not read the store.
+    // The copy has the permissions of the store.
     std::fs::set_permissions(evoke.path(".evoke/evoke.db"), PermissionsExt::from_mode(0o600)).unwrap();
     assert!(evoke.stdout(&["backup", "copy.db"]).contains("12 events"));
-    let copy = std::fs::metadata(evoke.path("copy.db")).unwrap();
-    assert_eq!(copy.permissions().mode() & 0o777, 0o600);
+    let copy_metadata = std::fs::metadata(evoke.path("copy.db")).unwrap();
+    assert_eq!(copy_metadata.permissions().mode() & 0o777, 0o600);
 
     for to in ["copy.db", "."] {
         std::fs::write(evoke.path("evoke.db"), "mine").unwrap();
         let again = evoke.run(&["backup", to]);
         assert_eq!(again.status.code(), Some(1), "{again:?}");
-        assert!(String::from_utf8_lossy(&again.stderr).contains("there already"), "{again:?}");
+        assert!(String::from_utf8_lossy(&again.stderr).contains("already exists"), "{again:?}");
     }
     assert_eq!(std::fs::read_to_string(evoke.path("evoke.db")).unwrap(), "mine");
-    assert_eq!(std::fs::metadata(evoke.path("copy.db")).unwrap().len(), copy.len());
-    let left: Vec<_> = std::fs::read_dir(evoke.path(".")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".new")), "{left:?}");
+    assert_eq!(std::fs::metadata(evoke.path("copy.db")).unwrap().len(), copy_metadata.len());
+    let names: Vec<_> = std::fs::read_dir(evoke.path(".")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().ends_with(".new")), "{names:?}");
     let restored = restored("copy.db", &evoke);
     assert_eq!(restored.verify(&items, &BTreeSet::from([0, 1, 2]))["item.three"].len(), 3);
 }

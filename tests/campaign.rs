@@ -1,9 +1,10 @@
-//! A crash campaign: killed anywhere, under load and while it starts, with the truth kept outside of it. Nothing that
-//! was acknowledged is lost, nothing happens twice, every key keeps its order, and state counts exactly.
+//! A crash campaign: Evoke is killed at random moments, under load and while it starts. The producers record outside of
+//! Evoke which items were acknowledged. The test then checks that no acknowledged item is lost, no item is handled
+//! twice, every key keeps its order, and the counters in state are exact.
 //!
 //! The long form is
-//! `EVOKE_CAMPAIGN=long cargo test --release -p evoke --test blackbox campaign -- --nocapture`,
-//! with `EVOKE_SEED=…` for the choices of another run.
+//! `EVOKE_CAMPAIGN=long cargo test --release -p evoke --test blackbox campaign -- --nocapture`.
+//! `EVOKE_SEED=…` repeats the random choices of an earlier run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -12,38 +13,41 @@ use std::time::{Duration, Instant};
 use crate::assert_eventually;
 use crate::faults::items::{Items, TYPES, manifest};
 use crate::faults::producers::Producers;
-use crate::faults::random::{Random, long, size};
+use crate::faults::random::{Random, is_long_form, size};
 use crate::support::Evoke;
 
 const PRODUCERS: u64 = 4;
 const KEYS: usize = 1_000;
 
-/// The three functions of an item, and one that counts those that got through, by key.
-fn counted() -> String {
+/// The three relay functions, and a fourth function that counts the items of each key that passed all three.
+fn manifest_with_counter() -> String {
     manifest()
         + "  count:\n    component: $FUNCTIONS/counter.wasm\n    on:\n      - events: { type: [item.three] }\n    \
            retry: { backoff: 5ms }\n    allow: { state: true, publish: [counted] }\n"
 }
 
-/// How it is brought down, and up again.
+/// Stops, kills and restarts Evoke at random.
 struct Chaos<'a> {
     evoke: Evoke,
     producers: &'a Producers<'a>,
     random: Random,
-    killed_starting: usize,
+    /// Kills before the start was complete.
+    start_kills: usize,
+    /// Kills and stops after a complete start.
     downs: usize,
-    stopped: usize,
+    /// Those of `downs` that were a stop by SIGTERM.
+    stops: usize,
     slowest_start: Duration,
 }
 
 impl Chaos<'_> {
-    /// Starts it; sometimes it is killed before it is ready, and starts again.
+    /// Starts Evoke. One start in four is killed before it is ready, and started again.
     fn up(&mut self) {
         while self.random.percent(25) {
             self.evoke.start(&[]);
             std::thread::sleep(Duration::from_micros(self.random.below(60_000) as u64));
             self.evoke.kill();
-            self.killed_starting += 1;
+            self.start_kills += 1;
         }
         let started = Instant::now();
         self.evoke.up();
@@ -51,7 +55,7 @@ impl Chaos<'_> {
         self.producers.send_to(self.evoke.http());
     }
 
-    /// Lets it run until some more was acknowledged, or for a while.
+    /// Waits until up to 100 more items are acknowledged, or for up to 400 ms.
     fn run_for_a_while(&mut self) {
         let until = self.producers.acknowledged_count() + self.random.below(100);
         let longest = Instant::now() + Duration::from_millis(self.random.below(400) as u64);
@@ -64,13 +68,13 @@ impl Chaos<'_> {
         if self.random.percent(10) {
             let began = Instant::now();
             assert!(self.evoke.stop().success(), "{}", self.evoke.log());
-            assert!(began.elapsed() < Duration::from_secs(20), "it took {:?} to stop", began.elapsed());
-            self.stopped += 1;
+            assert!(began.elapsed() < Duration::from_secs(20), "the stop took {:?}", began.elapsed());
+            self.stops += 1;
         } else {
             self.evoke.kill();
         }
         self.downs += 1;
-        // It takes its time when the store has grown.
+        // `check` is slow when the store is large.
         if self.downs <= 100 || self.downs.is_multiple_of(10) {
             self.evoke.stdout(&["check"]);
         }
@@ -78,27 +82,27 @@ impl Chaos<'_> {
 }
 
 #[test]
-fn killed_anywhere_nothing_is_lost_or_doubled_and_every_key_keeps_its_order() {
+fn kills_at_any_moment_lose_and_duplicate_nothing_and_keep_the_order_of_each_key() {
     let seed = Random::seed("campaign");
     let (kills, count) = (size(100, 1_000), size(5_000, 100_000));
     let mut random = Random::new(seed);
     let poison = (0..count / 100).map(|_| (random.below(count), TYPES[1 + random.below(3)])).collect();
     let items = Items { retries: 10, poison, ..Items::plain(seed, KEYS, 500) };
     let producers = Producers::new(&items, count);
-    let evoke = Evoke::with(&counted());
+    let evoke = Evoke::with(&manifest_with_counter());
     let mut chaos = Chaos {
         evoke,
         producers: &producers,
         random,
-        killed_starting: 0,
+        start_kills: 0,
         downs: 0,
-        stopped: 0,
+        stops: 0,
         slowest_start: Duration::ZERO,
     };
     let began = Instant::now();
     std::thread::scope(|scope| {
-        // Whatever fails below, the producers must not go on for ever.
-        let _stop = StopAtTheEnd(&producers);
+        // The producers must stop also when an assertion below fails; otherwise the scope never ends.
+        let _stop = StopOnDrop(&producers);
         chaos.up();
         for n in 0..PRODUCERS {
             let producers = &producers;
@@ -113,78 +117,79 @@ fn killed_anywhere_nothing_is_lost_or_doubled_and_every_key_keeps_its_order() {
     });
     let acknowledged = producers.acknowledged();
     let evoke = &mut chaos.evoke;
-    finish(evoke, &items, &acknowledged);
+    settle_and_verify(evoke, &items, &acknowledged);
     assert!(evoke.stop().success(), "{}", evoke.log());
     evoke.stdout(&["check"]);
     println!(
-        "EVOKE_SEED={seed}: {} kills ({} of a start), {} stops, slowest start {:?}; {} items acknowledged {} times, \
-         {} requests without an answer; 0 lost, 0 doubled, 0 out of order; {:?}{}",
-        kills - chaos.stopped + chaos.killed_starting,
-        chaos.killed_starting,
-        chaos.stopped,
+        "EVOKE_SEED={seed}: {} kills ({} during a start), {} stops, slowest start {:?}; {} items acknowledged {} times, \
+         {} requests without a response; 0 lost, 0 duplicated, 0 out of order; {:?}{}",
+        kills - chaos.stops + chaos.start_kills,
+        chaos.start_kills,
+        chaos.stops,
         chaos.slowest_start,
         acknowledged.len(),
-        producers.sent.load(Ordering::Relaxed),
-        producers.unknown.load(Ordering::Relaxed),
+        producers.acknowledgements.load(Ordering::Relaxed),
+        producers.unanswered.load(Ordering::Relaxed),
         began.elapsed(),
-        if long() { "" } else { " (short form)" },
+        if is_long_form() { "" } else { " (short form)" },
     );
 }
 
-struct StopAtTheEnd<'a>(&'a Producers<'a>);
+struct StopOnDrop<'a>(&'a Producers<'a>);
 
-impl Drop for StopAtTheEnd<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.stop();
     }
 }
 
-/// Lets it finish, and compares all that came of it with what had to.
-fn finish(evoke: &Evoke, items: &Items, acknowledged: &BTreeSet<usize>) {
-    let at_rest = || {
+/// Waits until only poisoned keys are pending, and compares all events with the expected ones. Then purges the dead
+/// letters and does the same for the rest.
+fn settle_and_verify(evoke: &Evoke, items: &Items, acknowledged: &BTreeSet<usize>) {
+    let only_blocked = || {
         let totals = evoke.json(&["check"]);
         let functions = totals["functions"].as_object().unwrap().clone();
         functions.values().all(|counts| counts["ready"] == 0 && counts["retrying"] == 0)
     };
-    assert_eventually!(at_rest(), "stuck: {}\n{}", evoke.stdout(&["check"]), evoke.log());
+    assert_eventually!(only_blocked(), "stuck: {}\n{}", evoke.stdout(&["check"]), evoke.log());
     let history = History::of(evoke);
-    let there = items.verify(acknowledged, history.items());
-    // What waits behind poison waits, and nothing else does: no key waits for another's.
+    let stored = items.verify(acknowledged, history.items());
+    // Only items behind a poisoned item of the same key wait; no key waits for another key.
     for step in TYPES.windows(2) {
-        assert_eq!(there[step[1]], let_through(items, step[1], &history.order_of(step[0])), "{}", step[1]);
+        assert_eq!(stored[step[1]], expected_output(items, step[1], &history.order_of(step[0])), "{}", step[1]);
     }
-    // Without the poison everything goes on.
-    while evoke.deliveries("dead") > 0 {
+    // Without the dead letters all other items pass.
+    while evoke.delivery_count("dead") > 0 {
         evoke.stdout(&["dead", "purge", "--all"]);
-        assert_eventually!(at_rest(), "stuck: {}\n{}", evoke.stdout(&["check"]), evoke.log());
+        assert_eventually!(only_blocked(), "stuck: {}\n{}", evoke.stdout(&["check"]), evoke.log());
     }
-    assert_eq!(evoke.deliveries("blocked"), 0);
+    assert_eq!(evoke.delivery_count("blocked"), 0);
     let history = History::of(evoke);
-    let there = items.verify(acknowledged, history.items());
+    let stored = items.verify(acknowledged, history.items());
     for step in TYPES.windows(2) {
         let rejected = |number: &usize| items.poison.get(number) == Some(&step[1]);
-        let expected: BTreeSet<usize> = there[step[0]].iter().filter(|number| !rejected(number)).copied().collect();
-        assert_eq!(there[step[1]], expected, "{}", step[1]);
+        let expected: BTreeSet<usize> = stored[step[0]].iter().filter(|number| !rejected(number)).copied().collect();
+        assert_eq!(stored[step[1]], expected, "{}", step[1]);
     }
-    history.verify_counts(evoke, items, &there[TYPES[3]]);
+    history.verify_counts(evoke, items, &stored[TYPES[3]]);
 }
 
-/// What a function hands on as `type_` of what came to it in this order: of every key all that came before the first
-/// that it rejects.
-fn let_through(items: &Items, type_: &str, came: &[usize]) -> BTreeSet<usize> {
+/// The items that a function publishes as `type_`, given its input in order: for each key all items before the first
+/// one that it rejects.
+fn expected_output(items: &Items, type_: &str, input: &[usize]) -> BTreeSet<usize> {
     let mut parked = BTreeSet::new();
-    let mut through = BTreeSet::new();
-    for number in came {
+    let mut output = BTreeSet::new();
+    for number in input {
         if items.poison.get(number).is_some_and(|rejected| *rejected == type_) {
             parked.insert(items.key(*number));
         } else if !parked.contains(&items.key(*number)) {
-            through.insert(*number);
+            output.insert(*number);
         }
     }
-    through
+    output
 }
 
-/// Everything that it has, in accept order: types and data.
+/// All stored events as pairs of type and data, in accept order.
 struct History(Vec<(String, serde_json::Value)>);
 
 impl History {
@@ -202,7 +207,8 @@ impl History {
         of_type.map(|(_, data)| usize::try_from(data["n"].as_u64().unwrap()).unwrap()).collect()
     }
 
-    /// Every item that came to the counter was counted once: each key's counts are 1, 2, 3, …, and its state is the last.
+    /// Asserts that the counter counted every item once: the published counts of a key are 1, 2, 3, …, and the state of
+    /// the key is the last of them.
     fn verify_counts(&self, evoke: &Evoke, items: &Items, counted: &BTreeSet<usize>) {
         let mut expected: BTreeMap<String, u64> = BTreeMap::new();
         counted.iter().for_each(|number| *expected.entry(items.key(*number)).or_default() += 1);
@@ -211,14 +217,14 @@ impl History {
             counts.entry(data["key"].as_str().unwrap().to_owned()).or_default().push(data["value"].as_u64().unwrap());
         }
         for (key, values) in &counts {
-            let upwards: Vec<u64> = (1..=expected[key]).collect();
-            assert_eq!(*values, upwards, "the counts of {key}");
+            let ascending: Vec<u64> = (1..=expected[key]).collect();
+            assert_eq!(*values, ascending, "the counts of {key}");
         }
-        let kept: BTreeMap<String, u64> = evoke
+        let stored: BTreeMap<String, u64> = evoke
             .json_lines(&["state", "list", "line/count", "--limit", "100000"])
             .iter()
             .map(|entry| (entry["key"].as_str().unwrap().to_owned(), entry["value"].as_str().unwrap().parse().unwrap()))
             .collect();
-        assert_eq!(kept, expected);
+        assert_eq!(stored, expected);
     }
 }

@@ -1,4 +1,4 @@
-//! The commands, as a person and as a machine meet them.
+//! The commands: text output, `--json` output and exit codes.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use crate::support::{Evoke, root};
 const ORDER: &str = r#"{"customer":"ada","total":42,"items":["book"]}"#;
 
 #[test]
-fn validate_says_all_that_is_wrong_with_its_place() {
+fn validate_reports_every_mistake_with_its_position() {
     let evoke =
         Evoke::with("evoke: 1\napp: shop\nfunctions:\n  f:\n    component: f.wasm\n    timeout: 200 ms\n    onn: []\n");
     let output = evoke.run(&["validate"]);
@@ -26,7 +26,7 @@ fn validate_says_all_that_is_wrong_with_its_place() {
 }
 
 #[test]
-fn validate_finds_imports_that_are_not_granted() {
+fn validate_reports_imports_that_are_not_granted() {
     let manifest = "evoke: 1\napp: lab\nfunctions:\n  counter:\n    component: $FUNCTIONS/counter.wasm\n    on: [{ events: { type: [x] } }]\n";
     let evoke = Evoke::with(manifest);
     let output = evoke.run(&["validate"]);
@@ -40,11 +40,11 @@ fn the_quickstart_is_valid() {
     let evoke = Evoke::with(ORDERS);
     let manifest = root().join("manifests/quickstart.yaml");
     let text = evoke.stdout(&["validate", manifest.to_str().unwrap()]);
-    assert!(text.contains("1 manifest with 5 functions: no mistakes"), "{text}");
+    assert!(text.contains("1 manifest with 5 functions: no errors"), "{text}");
 }
 
 #[test]
-fn an_event_that_was_put_in_by_hand_is_handled_like_any_other() {
+fn an_emitted_event_is_handled_like_any_other() {
     let evoke = Evoke::up_with(ORDERS);
     let emit = ["emit", "--type", "order.placed", "--data", ORDER, "--id", "mine"];
     let first = evoke.json(&emit);
@@ -61,9 +61,9 @@ fn an_event_that_was_put_in_by_hand_is_handled_like_any_other() {
 }
 
 #[test]
-fn events_are_followed_as_they_come() {
+fn events_follow_prints_new_events_as_they_arrive() {
     let evoke = Evoke::up_with(ORDERS);
-    evoke.accepted("/checkout", ORDER);
+    evoke.post_accepted("/checkout", ORDER);
     let mut follow = evoke
         .command(&["events", "--follow", "--type", "order.*", "--json", "--after", "0"])
         .stdout(Stdio::piped())
@@ -73,7 +73,7 @@ fn events_are_followed_as_they_come() {
     let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
     assert_eq!(next()["type"], "order.placed");
     for n in 1..=3 {
-        let id = evoke.accepted("/checkout", &format!(r#"{{"customer":"c{n}","total":1,"items":["x"]}}"#));
+        let id = evoke.post_accepted("/checkout", &format!(r#"{{"customer":"c{n}","total":1,"items":["x"]}}"#));
         let event = next();
         assert_eq!((event["id"].as_str(), event["specversion"].as_str()), (Some(id.as_str()), Some("1.0")));
     }
@@ -84,7 +84,7 @@ fn events_are_followed_as_they_come() {
 #[test]
 fn the_newest_events_are_listed_last() {
     let evoke = Evoke::up_with(ORDERS);
-    let ids: Vec<String> = (0..5).map(|_| evoke.accepted("/checkout", ORDER)).collect();
+    let ids: Vec<String> = (0..5).map(|_| evoke.post_accepted("/checkout", ORDER)).collect();
     let listed = evoke.json_lines(&["events", "--type", "order.placed", "--limit", "2"]);
     let listed: Vec<&str> = listed.iter().map(|event| event["id"].as_str().unwrap()).collect();
     assert_eq!(listed, ids[3..]);
@@ -93,7 +93,7 @@ fn the_newest_events_are_listed_last() {
 #[test]
 fn status_shows_functions_and_sources_with_their_numbers() {
     let evoke = Evoke::up_with(ORDERS);
-    evoke.accepted("/checkout", ORDER);
+    evoke.post_accepted("/checkout", ORDER);
     evoke.settle();
     let status = evoke.json(&["status"]);
     assert_eq!((status["events"].as_u64(), status["pending"].as_u64()), (Some(3), Some(0)));
@@ -104,7 +104,7 @@ fn status_shows_functions_and_sources_with_their_numbers() {
 }
 
 #[test]
-fn what_is_not_there_is_said_with_its_own_exit_code() {
+fn each_kind_of_missing_target_has_its_own_exit_code() {
     let mut evoke = Evoke::with(ORDERS);
     let output = evoke.run(&["status"]);
     assert_eq!(output.status.code(), Some(3));
@@ -117,7 +117,7 @@ fn what_is_not_there_is_said_with_its_own_exit_code() {
 }
 
 #[test]
-fn health_and_readiness_answer_on_the_admin_side_only() {
+fn health_and_readiness_are_served_by_the_admin_listener_only() {
     let evoke = Evoke::up_with(ORDERS);
     let get = |address: &str, path: &str| crate::support::request("GET", address, path, &[], "").unwrap();
     assert_eq!(get(evoke.admin(), "/healthz").status, 200);
@@ -141,7 +141,7 @@ functions:
     let evoke = Evoke::with(manifest);
     std::fs::write(evoke.path("template.wat"), "(component)").unwrap();
     let builds = || std::fs::read_to_string(evoke.path("builds")).unwrap_or_default().lines().count();
-    // It exports no handler, so `up` says so; it was built before.
+    // The component exports no handler, so `up` fails with an error, but only after the build.
     let up = || {
         let output = evoke.run(&["up", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         assert!(String::from_utf8_lossy(&output.stderr).contains("a function exports"), "{output:?}");
@@ -163,10 +163,10 @@ fn explain_names_the_field_and_the_operator() {
     let manifest = ORDERS
         .replace("{ type: [order.placed] }", r#"{ type: [order.placed], data: { total: [{ numeric: [">", 100] }] } }"#);
     let evoke = Evoke::up_with(&manifest);
-    let id = evoke.accepted("/checkout", ORDER);
+    let id = evoke.post_accepted("/checkout", ORDER);
     let text = evoke.stdout(&["explain", &id, "--function", "shop/charge"]);
-    for words in ["shop/charge", "on[0]", "does not match", "data.total", r#"{"numeric":[">",100]}"#, "42"] {
-        assert!(text.contains(words), "no {words} in {text}");
+    for expected in ["shop/charge", "on[0]", "does not match", "data.total", r#"{"numeric":[">",100]}"#, "42"] {
+        assert!(text.contains(expected), "no {expected} in {text}");
     }
     let all = evoke.json(&["explain", &id]);
     let matched: Vec<bool> = all.as_array().unwrap().iter().map(|one| one["matched"].as_bool().unwrap()).collect();
@@ -176,7 +176,7 @@ fn explain_names_the_field_and_the_operator() {
 }
 
 #[test]
-fn the_schema_is_the_one_that_is_published() {
+fn the_printed_schema_equals_the_published_file() {
     let evoke = Evoke::with(ORDERS);
     let published = std::fs::read_to_string(root().join("manifests/evoke.schema.json")).unwrap();
     assert_eq!(evoke.stdout(&["schema"]).trim(), published.trim());
@@ -184,7 +184,7 @@ fn the_schema_is_the_one_that_is_published() {
 }
 
 #[test]
-fn invoke_tries_one_function_without_a_server() {
+fn invoke_runs_one_function_without_a_server() {
     let evoke = Evoke::with(ORDERS);
     let order = format!(r#"{{"data":{ORDER}}}"#);
     let invoked = evoke.json(&["invoke", "charge", "--event", &order]);
@@ -204,10 +204,10 @@ fn invoke_tries_one_function_without_a_server() {
 }
 
 #[test]
-fn check_is_exact_while_events_come_in() {
+fn check_is_exact_while_events_arrive() {
     let evoke = Evoke::up_with(ORDERS);
     std::thread::scope(|scope| {
-        let posts = scope.spawn(|| (0..300).for_each(|_| drop(evoke.accepted("/checkout", ORDER))));
+        let posts = scope.spawn(|| (0..300).for_each(|_| drop(evoke.post_accepted("/checkout", ORDER))));
         let mut checks = 0;
         while !posts.is_finished() || checks == 0 {
             evoke.stdout(&["check"]);

@@ -1,23 +1,25 @@
-//! A store that is damaged on disk, as a user meets it: what is damaged is named and never handed to a function, the rest
-//! goes on, and everything says what to do. `faults/flips.rs` and `faults/torn.rs` damage a store anywhere.
+//! A store with damaged bytes on disk, seen through the commands: damaged rows are named and never passed to a
+//! function, all other work continues, and every message says how to repair the store. `faults/bit_flips.rs` and
+//! `faults/torn_wal.rs` damage a store at arbitrary places.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use evoke::clock::Clock;
-use evoke::event::{Data, Event};
-use evoke::store::sqlite::SqliteStore;
-use evoke::store::{Lineage, NewDelivery, NewEvent, Origin, Store};
+use evoke_model::clock::Clock;
+use evoke_model::event::{Data, Event};
+use evoke_model::{Lineage, NewDelivery, NewEvent, Origin};
+use evoke_store::Store;
+use evoke_store_sqlite::SqliteStore;
 use serde_json::{Value, json};
 
 use crate::assert_eventually;
 use crate::faults::items::{Items, TYPES, manifest};
 use crate::support::Evoke;
 
-/// Items that nobody handled yet: the first function is owed each.
-fn offer(folder: &Path, items: &Items, count: usize) {
+/// Stores items directly, each with one ready delivery to the first function.
+fn store_items(folder: &Path, items: &Items, count: usize) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = SqliteStore::open(folder, Clock::system()).unwrap();
@@ -35,99 +37,107 @@ fn offer(folder: &Path, items: &Items, count: usize) {
     });
 }
 
-/// Flips a bit wherever in the file `text` stands: in its row, and where the row was before its page was divided.
-fn damage(path: &Path, text: &str) {
+/// Flips one bit in every copy of `text` in the file: in its row, and where the row was before SQLite split its page.
+fn damage_text(path: &Path, text: &str) {
     let mut file = std::fs::read(path).unwrap();
     let at: Vec<usize> =
         file.windows(text.len()).enumerate().filter(|(_, w)| *w == text.as_bytes()).map(|(at, _)| at).collect();
-    assert!(!at.is_empty(), "{text} stands in {}", path.display());
-    // Another letter or digit: what stands there then could be meant.
+    assert!(!at.is_empty(), "{text} is not in {}", path.display());
+    // The flip makes another letter or digit, so that the damaged text still looks valid.
     at.iter().for_each(|at| file[at + text.len() - 3] ^= 4);
     std::fs::write(path, file).unwrap();
 }
 
-fn count(evoke: &Evoke, function: &str, state: &str) -> u64 {
+/// A number of a function from `evoke status`.
+fn function_count(evoke: &Evoke, function: &str, key: &str) -> u64 {
     let status = evoke.json(&["status"]);
     let functions = status["functions"].as_array().unwrap();
-    functions.iter().find(|f| f["name"] == function).map_or(0, |f| f[state].as_u64().unwrap())
+    functions.iter().find(|f| f["name"] == function).map_or(0, |f| f[key].as_u64().unwrap())
 }
 
-/// Runs what must fail, with these words on standard error; answers what it printed.
-fn fails(evoke: &Evoke, arguments: &[&str], words: &[&str]) -> String {
+/// Runs a command that must fail with exit code 1 and these texts on standard error. Returns its standard output.
+fn assert_fails(evoke: &Evoke, arguments: &[&str], expected: &[&str]) -> String {
     let output = evoke.run(arguments);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(words.iter().all(|words| errors.contains(words)), "{arguments:?}: {errors}");
+    assert!(expected.iter().all(|text| errors.contains(text)), "{arguments:?}: {errors}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
-fn a_damaged_event_is_a_dead_letter_and_everything_else_goes_on() {
+fn a_damaged_event_becomes_a_dead_letter_and_other_events_are_handled() {
     const COUNT: usize = 40;
     const DAMAGED: usize = 7;
     let items = Items { pad_min: 50, ..Items::plain(3, 4, 200) };
     let mut evoke = Evoke::with(&manifest());
-    offer(&evoke.path(".evoke"), &items, COUNT);
+    store_items(&evoke.path(".evoke"), &items, COUNT);
     let file = evoke.path(".evoke/evoke.db");
     let name = file.to_str().unwrap().to_owned();
     let data = items.data(DAMAGED);
-    damage(&file, &format!(r#""n":{DAMAGED},"pad":"{}"#, &data["pad"].as_str().unwrap()[..16]));
-    let is_behind = |number: &usize| *number > DAMAGED && items.key(*number) == items.key(DAMAGED);
-    let behind = (0..COUNT).filter(is_behind).count() as u64;
-    assert!(behind > 0);
+    damage_text(&file, &format!(r#""n":{DAMAGED},"pad":"{}"#, &data["pad"].as_str().unwrap()[..16]));
+    let is_blocked = |number: &usize| *number > DAMAGED && items.key(*number) == items.key(DAMAGED);
+    let blocked = (0..COUNT).filter(is_blocked).count() as u64;
+    assert!(blocked > 0);
 
     evoke.up();
-    let through = COUNT as u64 - 1 - behind;
-    assert_eventually!(count(&evoke, "line/third", "done") == through, "not all got through: {}", evoke.log());
-    assert_eq!((count(&evoke, "line/first", "dead"), count(&evoke, "line/first", "blocked")), (1, behind));
+    let passed = COUNT as u64 - 1 - blocked;
+    assert_eventually!(function_count(&evoke, "line/third", "done") == passed, "not all items passed: {}", evoke.log());
+    assert_eq!(
+        (function_count(&evoke, "line/first", "dead"), function_count(&evoke, "line/first", "blocked")),
+        (1, blocked)
+    );
     let dead = evoke.json_lines(&["dead", "list"]);
     assert_eq!((dead.len(), &dead[0]["event"]["event"]), (1, &Value::Null), "{dead:#?}");
     let cause = dead[0]["delivery"]["cause"].as_str().unwrap();
     let seq = DAMAGED + 1;
-    for words in [&format!("damaged: event {seq} in"), &name, "put a backup in place", "purge"] {
+    for words in [&format!("damaged: event {seq} in"), &name, "restore the file from a backup", "purge"] {
         assert!(cause.contains(words), "{cause}");
     }
     let id = dead[0]["delivery"]["id"].to_string();
     assert!(evoke.stdout(&["dead", "show", &id]).contains("is damaged"));
 
-    // A list has everything else, and names it.
-    let listed = fails(&evoke, &["events", "--after", "0", "--json"], &[&format!("event {seq} in"), &name]);
+    // The list has all other events, and names the damaged one on standard error.
+    let listed = assert_fails(&evoke, &["events", "--after", "0", "--json"], &[&format!("event {seq} in"), &name]);
     let listed: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let all: BTreeSet<usize> = (0..COUNT).filter(|number| *number != DAMAGED).collect();
-    let there = items.verify(&all, listed.iter().map(|event| (event["type"].as_str().unwrap(), &event["data"])));
-    assert_eq!((there["item"].len(), there["item.three"].len() as u64), (COUNT - 1, through));
-    assert!(!fails(&evoke, &["events", "--after", "0"], &["is damaged"]).is_empty());
+    let stored = items.verify(&all, listed.iter().map(|event| (event["type"].as_str().unwrap(), &event["data"])));
+    assert_eq!((stored["item"].len(), stored["item.three"].len() as u64), (COUNT - 1, passed));
+    assert!(!assert_fails(&evoke, &["events", "--after", "0"], &["is damaged"]).is_empty());
     let trace = evoke.json(&["trace", &seq.to_string()]);
     assert_eq!((&trace["event"], &trace["deliveries"][0]["state"]), (&Value::Null, &json!("dead")), "{trace:#}");
     assert!(trace["damaged"].as_str().unwrap().contains("is damaged"), "{trace:#}");
     assert!(evoke.stdout(&["trace", &seq.to_string()]).contains("is damaged"));
-    fails(&evoke, &["explain", &seq.to_string()], &["is damaged"]);
+    assert_fails(&evoke, &["explain", &seq.to_string()], &["is damaged"]);
     let plan = evoke.json(&["replay", "--function", "line/first", "--type", "item", "--dry-run"]);
     assert_eq!(plan["events"], COUNT - 1, "{plan}");
 
-    // Conservation is exact: there is this problem, and what to do.
-    let check: Value = serde_json::from_str(&fails(&evoke, &["check", "--json"], &[])).unwrap();
+    // The totals are exact: `check` reports only this row, and how to repair it.
+    let check: Value = serde_json::from_str(&assert_fails(&evoke, &["check", "--json"], &[])).unwrap();
     let problems: Vec<&str> = check["problems"].as_array().unwrap().iter().map(|p| p.as_str().unwrap()).collect();
     assert_eq!(problems.len(), 2, "{problems:#?}");
     assert!(problems[0].contains(&name) && problems[0].contains(&format!("table events, row {seq}:")), "{problems:#?}");
     assert!(problems[1].contains("backup"), "{problems:#?}");
-    fails(&evoke, &["backup", "copy.db"], &["no backup", "table events, row 8"]);
+    assert_fails(&evoke, &["backup", "copy.db"], &["no backup", "table events, row 8"]);
     assert!(!evoke.path("copy.db").exists());
 
-    // It is given up once more when a person asks, and let go.
+    // A redrive fails again. A purge unblocks the events behind it.
     evoke.stdout(&["dead", "redrive", &id]);
     let attempts = || evoke.json(&["trace", &seq.to_string()])["deliveries"][0]["attempts"].as_array().unwrap().len();
     assert_eventually!(attempts() == 2, "{}", evoke.log());
     evoke.stdout(&["dead", "purge", &id]);
     let all_but_one = COUNT as u64 - 1;
-    assert_eventually!(count(&evoke, "line/third", "done") == all_but_one, "they wait still: {}", evoke.log());
+    assert_eventually!(
+        function_count(&evoke, "line/third", "done") == all_but_one,
+        "the blocked events still wait: {}",
+        evoke.log()
+    );
     assert!(evoke.stop().success());
     let log = evoke.log();
     assert!(!log.contains("panicked"), "{log}");
 }
 
 #[test]
-fn a_damaged_value_of_state_fails_the_attempt_that_reads_it_until_it_is_set_again() {
+fn a_damaged_state_value_fails_attempts_that_read_it_until_it_is_overwritten() {
     let manifest = r#"
 evoke: 1
 app: lab
@@ -146,21 +156,21 @@ functions:
     evoke.stdout(&["state", "set", "lab/state-ops", "k", "\"a value that is kept\""]);
     evoke.stdout(&["state", "set", "lab/state-ops", "other", "1"]);
     assert!(evoke.stop().success());
-    damage(&evoke.path(".evoke/evoke.db"), "a value that is kept");
+    damage_text(&evoke.path(".evoke/evoke.db"), "a value that is kept");
     evoke.up();
     let run = |wanted: Value| {
-        let id = evoke.accepted("/in", &wanted.to_string());
+        let id = evoke.post_accepted("/in", &wanted.to_string());
         let delivery = || evoke.json(&["trace", &id])["deliveries"][0].clone();
         assert_eventually!(!delivery()["attempts"].as_array().unwrap().is_empty(), "{}", evoke.log());
         delivery()
     };
-    let words = ["evoke.db is damaged: the key k of the bucket lab/state-ops", "evoke state set"];
+    let expected = ["evoke.db is damaged: the key k of the bucket lab/state-ops", "evoke state set"];
     let failed = run(json!({ "do": [{ "increment": ["other", 1] }, { "get": "k" }] }));
     assert_eq!(failed["state"], "dead", "{failed}");
-    assert!(words.iter().all(|words| failed["attempts"][0]["message"].as_str().unwrap().contains(words)), "{failed}");
-    fails(&evoke, &["state", "get", "lab/state-ops", "k"], &words);
-    assert!(fails(&evoke, &["check"], &[]).contains("table state, row lab/state-ops k"));
-    // Nothing of the attempt stands, and who does not need it goes on.
+    assert!(expected.iter().all(|text| failed["attempts"][0]["message"].as_str().unwrap().contains(text)), "{failed}");
+    assert_fails(&evoke, &["state", "get", "lab/state-ops", "k"], &expected);
+    assert!(assert_fails(&evoke, &["check"], &[]).contains("table state, row lab/state-ops k"));
+    // The failed attempt committed nothing, and attempts that do not read the key succeed.
     assert_eq!(run(json!({ "do": [{ "increment": ["other", 1] }] }))["state"], "done");
     assert_eq!(evoke.stdout(&["state", "get", "lab/state-ops", "other"]).trim(), "2");
     evoke.stdout(&["state", "set", "lab/state-ops", "k", "\"again\""]);
@@ -170,7 +180,7 @@ functions:
 }
 
 #[test]
-fn a_log_that_was_torn_is_taken_up_and_one_that_is_damaged_ends_the_start() {
+fn a_torn_wal_is_recovered_and_a_damaged_wal_prevents_the_start() {
     const COUNT: usize = 12;
     let items = Items { pad_min: 300, ..Items::plain(5, 3, 600) };
     let mut evoke = Evoke::up_with(&manifest());
@@ -179,56 +189,60 @@ fn a_log_that_was_torn_is_taken_up_and_one_that_is_damaged_ends_the_start() {
     }
     evoke.settle();
     evoke.kill();
-    let (file, log) = (evoke.path(".evoke/evoke.db"), evoke.path(".evoke/evoke.db-wal"));
-    let (whole_file, whole_log) = (std::fs::read(&file).unwrap(), std::fs::read(&log).unwrap());
+    let (file, wal) = (evoke.path(".evoke/evoke.db"), evoke.path(".evoke/evoke.db-wal"));
+    let (intact_file, intact_wal) = (std::fs::read(&file).unwrap(), std::fs::read(&wal).unwrap());
     let restore = |bytes: &[u8]| {
-        std::fs::write(&file, &whole_file).unwrap();
-        std::fs::write(&log, bytes).unwrap();
+        std::fs::write(&file, &intact_file).unwrap();
+        std::fs::write(&wal, bytes).unwrap();
     };
-    // What was torn was not acknowledged, but for an end that is done again.
+    // Only the last commit is torn and lost. That commit completed a delivery, so the delivery runs again.
     for cut in [1, 4000, 4120, 5000] {
-        restore(&whole_log[..whole_log.len() - cut]);
+        restore(&intact_wal[..intact_wal.len() - cut]);
         evoke.up();
         evoke.settle();
-        let there = evoke.verify(&items, &(0..COUNT).collect());
-        assert_eq!(there[TYPES[3]].len(), COUNT, "cut by {cut}");
+        let stored = evoke.verify(&items, &(0..COUNT).collect());
+        assert_eq!(stored[TYPES[3]].len(), COUNT, "cut by {cut}");
         evoke.stdout(&["check"]);
         evoke.kill();
     }
-    let mut damaged = whole_log.clone();
-    damaged[whole_log.len() / 2] ^= 1;
+    let mut damaged = intact_wal.clone();
+    damaged[intact_wal.len() / 2] ^= 1;
     restore(&damaged);
-    let words = ["evoke.db-wal is damaged", "put a backup in place of", "truncate -s"];
-    assert!(!evoke.try_up(&[], &[]).expect_err("it started").success());
-    assert!(words.iter().all(|words| evoke.log().contains(words)), "{}", evoke.log());
-    let checked = fails(&evoke, &["check"], &[]);
-    assert!(words.iter().all(|words| checked.contains(words)), "{checked}");
-    fails(&evoke, &["backup", "copy.db"], &words);
-    // Nothing was done to it.
-    assert!(std::fs::read(&log).unwrap() == damaged && std::fs::read(&file).unwrap() == whole_file);
+    let expected = ["evoke.db-wal is damaged", "put a backup in place of", "truncate -s"];
+    assert!(!evoke.try_up(&[], &[]).expect_err("evoke started with a damaged store").success());
+    assert!(expected.iter().all(|text| evoke.log().contains(text)), "{}", evoke.log());
+    let checked = assert_fails(&evoke, &["check"], &[]);
+    assert!(expected.iter().all(|text| checked.contains(text)), "{checked}");
+    assert_fails(&evoke, &["backup", "copy.db"], &expected);
+    // The failed commands did not change the files.
+    assert!(std::fs::read(&wal).unwrap() == damaged && std::fs::read(&file).unwrap() == intact_file);
 }
 
 #[test]
-fn a_file_that_is_no_store_any_more_ends_the_start_with_its_name() {
+fn an_unreadable_database_prevents_the_start_and_is_named() {
     let mut evoke = Evoke::with(&manifest());
-    offer(&evoke.path(".evoke"), &Items::plain(1, 5, 100), 30);
+    store_items(&evoke.path(".evoke"), &Items::plain(1, 5, 100), 30);
     let file = evoke.path(".evoke/evoke.db");
-    let whole = std::fs::read(&file).unwrap();
-    // The name of the format; the size of a page; the root of the schema; the page where the deliveries begin.
+    let intact = std::fs::read(&file).unwrap();
+    // The magic string of the format, the page size, the root page of the schema, and the first page of the deliveries.
     for at in [3, 16, 101, 4096 * 5] {
-        let mut damaged = whole.clone();
+        let mut damaged = intact.clone();
         damaged[at..at + 4].copy_from_slice(b"oops");
         std::fs::write(&file, &damaged).unwrap();
         let output = evoke.run(&["check"]);
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.status.code(), Some(1), "{at}: {said}");
-        assert!(said.contains("evoke.db") && said.contains("backup") && !said.contains("panicked"), "{at}: {said}");
+        let output_text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{at}: {output_text}");
+        assert!(
+            output_text.contains("evoke.db") && output_text.contains("backup") && !output_text.contains("panicked"),
+            "{at}: {output_text}"
+        );
     }
     for at in [3, 16, 101] {
-        let mut damaged = whole.clone();
+        let mut damaged = intact.clone();
         damaged[at..at + 4].copy_from_slice(b"oops");
         std::fs::write(&file, &damaged).unwrap();
-        let status = evoke.try_up(&[], &[]).expect_err("it started");
+        let status = evoke.try_up(&[], &[]).expect_err("evoke started with a damaged store");
         let log = evoke.log();
         assert!(status.code() == Some(1) && log.contains("evoke.db") && log.contains("backup"), "{at}: {status} {log}");
         assert!(!log.contains("panicked"), "{log}");

@@ -1,5 +1,5 @@
-//! A source and id are accepted once within the dedup window, however often they are sent and whatever happens
-//! meanwhile.
+//! Deduplication: within the dedup window, events with the same source and id are accepted once, also across restarts
+//! and kills.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 
 use crate::assert_eventually;
-use crate::faults::random::long;
+use crate::faults::random::is_long_form;
 use crate::support::{Evoke, post};
 
 const MANIFEST: &str = r#"
@@ -32,10 +32,10 @@ fn batch(ids: &[usize]) -> String {
     Value::from(ids.iter().map(event).collect::<Vec<_>>()).to_string()
 }
 
-/// Every id, 2 to 5 times, in an order without order, in batches.
-fn sends(ids: usize, batch_size: usize) -> VecDeque<Vec<usize>> {
+/// Every id 2 to 5 times, shuffled, in batches.
+fn shuffled_batches(ids: usize, batch_size: usize) -> VecDeque<Vec<usize>> {
     let mut all: Vec<usize> = (0..ids).flat_map(|id| std::iter::repeat_n(id, 2 + id % 4)).collect();
-    // A fixed shuffle: xorshift, then Fisher and Yates.
+    // A Fisher-Yates shuffle with a fixed seed for xorshift.
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for last in (1..all.len()).rev() {
         random ^= random << 13;
@@ -46,38 +46,39 @@ fn sends(ids: usize, batch_size: usize) -> VecDeque<Vec<usize>> {
     all.chunks(batch_size).map(<[usize]>::to_vec).collect()
 }
 
-/// Sends `count` batches from several clients, or until the server goes away; what got no answer is sent again
-/// later. `at` is told how many were answered; answers how often each id was answered as new.
+/// Sends batches from several clients until `count` of them are acknowledged or the server shuts down. A batch without
+/// a response goes back into the queue. Adds to `fresh` how often each id was reported as new, and calls
+/// `on_acknowledged` with the number of acknowledged batches after each one.
 fn send(
     address: &str,
     batches: &Mutex<VecDeque<Vec<usize>>>,
     count: usize,
     fresh: &Mutex<HashMap<String, usize>>,
-    at: &(impl Fn(usize) + Sync),
+    on_acknowledged: &(impl Fn(usize) + Sync),
 ) {
-    let answered = Mutex::new(0);
+    let acknowledged = Mutex::new(0);
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| {
-                while *answered.lock().unwrap() < count {
+                while *acknowledged.lock().unwrap() < count {
                     let Some(ids) = batches.lock().unwrap().pop_front() else { return };
                     match post(address, "/in", BATCH, &batch(&ids)) {
-                        Ok(answer) if [200, 202].contains(&answer.status) => {
-                            let receipt = answer.json();
+                        Ok(response) if [200, 202].contains(&response.status) => {
+                            let receipt = response.json();
                             let mut fresh = fresh.lock().unwrap();
                             for event in
                                 receipt["events"].as_array().unwrap().iter().filter(|e| e["duplicate"] == false)
                             {
                                 *fresh.entry(event["id"].as_str().unwrap().to_owned()).or_default() += 1;
                             }
-                            assert_eq!(answer.status == 200, receipt["accepted"] == 0, "{receipt}");
-                            let mut answered = answered.lock().unwrap();
-                            *answered += 1;
-                            at(*answered);
+                            assert_eq!(response.status == 200, receipt["accepted"] == 0, "{receipt}");
+                            let mut acknowledged = acknowledged.lock().unwrap();
+                            *acknowledged += 1;
+                            on_acknowledged(*acknowledged);
                         }
-                        // A producer that got no answer sends again: here when the server is back.
-                        Ok(answer) if answer.status == 503 => return batches.lock().unwrap().push_back(ids),
-                        Ok(answer) => panic!("{answer:?}"),
+                        // A producer without a response sends again: here after the next start.
+                        Ok(response) if response.status == 503 => return batches.lock().unwrap().push_back(ids),
+                        Ok(response) => panic!("{response:?}"),
                         Err(_) => return batches.lock().unwrap().push_back(ids),
                     }
                 }
@@ -86,25 +87,25 @@ fn send(
     });
 }
 
-/// Promise 6. The long form sends 100,000 events: `EVOKE_CAMPAIGN=long cargo test -p evoke --test blackbox dedup`.
+/// The long form sends 100,000 events: `EVOKE_CAMPAIGN=long cargo test -p evoke --test blackbox dedup`.
 #[test]
-fn what_is_sent_two_to_five_times_across_restarts_and_kills_is_stored_and_handled_once() {
-    let (ids, batch_size, restarts) = if long() { (100_000, 500, 12) } else { (3_000, 100, 4) };
-    let batches = Mutex::new(sends(ids, batch_size));
-    let phase = batches.lock().unwrap().len() / (restarts + 1);
+fn events_sent_two_to_five_times_across_restarts_and_kills_are_stored_and_handled_once() {
+    let (ids, batch_size, restarts) = if is_long_form() { (100_000, 500, 12) } else { (3_000, 100, 4) };
+    let batches = Mutex::new(shuffled_batches(ids, batch_size));
+    let batches_per_run = batches.lock().unwrap().len() / (restarts + 1);
     let fresh = Mutex::default();
     let mut evoke = Evoke::with(MANIFEST);
     for restart in 0..restarts {
         evoke.up();
         let address = evoke.http().to_owned();
         if restart % 2 == 0 {
-            send(&address, &batches, phase, &fresh, &|_| {});
+            send(&address, &batches, batches_per_run, &fresh, &|_| {});
             assert!(evoke.stop().success());
         } else {
-            let victim = Mutex::new(Some(&mut evoke));
-            send(&address, &batches, phase, &fresh, &|count| {
-                if count == phase / 2
-                    && let Some(evoke) = victim.lock().unwrap().take()
+            let to_kill = Mutex::new(Some(&mut evoke));
+            send(&address, &batches, batches_per_run, &fresh, &|count| {
+                if count == batches_per_run / 2
+                    && let Some(evoke) = to_kill.lock().unwrap().take()
                 {
                     evoke.kill();
                 }
@@ -115,9 +116,9 @@ fn what_is_sent_two_to_five_times_across_restarts_and_kills_is_stored_and_handle
     send(evoke.http(), &batches, usize::MAX, &fresh, &|_| {});
     assert!(batches.lock().unwrap().is_empty());
 
-    // Whoever got no answer may have been the first; nobody was twice.
+    // If the first response was lost, an id is never reported as new; no id is reported as new twice.
     let fresh = fresh.into_inner().unwrap();
-    assert!(fresh.values().all(|times| *times == 1), "answered as new more than once");
+    assert!(fresh.values().all(|times| *times == 1), "an id was reported as new more than once");
     evoke.settle();
     let mut stored: Vec<String> =
         evoke.events("lab.in").iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect();
@@ -125,20 +126,20 @@ fn what_is_sent_two_to_five_times_across_restarts_and_kills_is_stored_and_handle
     let mut sent: Vec<String> = (0..ids).map(|id| format!("e{id}")).collect();
     sent.sort();
     assert!(stored == sent, "{} stored, {} sent", stored.len(), sent.len());
-    assert_eq!(evoke.deliveries("done"), ids as u64);
+    assert_eq!(evoke.delivery_count("done"), ids as u64);
 }
 
 #[test]
-fn an_id_is_new_again_after_the_dedup_window() {
+fn an_id_is_accepted_again_after_the_dedup_window() {
     let mut evoke = Evoke::with(MANIFEST);
-    evoke.up_and(&["--dedup-window", "1s"]);
+    evoke.up_with_arguments(&["--dedup-window", "1s"]);
     let send = || post(evoke.http(), "/in", BATCH, &batch(&[1])).unwrap();
     assert_eq!(send().status, 202);
     let started = std::time::Instant::now();
     let again = send();
-    // Only what surely came within the window is surely a duplicate.
+    // On a slow machine the second event may arrive after the window.
     if started.elapsed().as_millis() < 900 {
         assert_eq!((again.status, &again.json()["duplicates"]), (200, &json!(1)));
     }
-    assert_eventually!(send().status == 202, "it never is new again");
+    assert_eventually!(send().status == 202, "the id is still a duplicate");
 }

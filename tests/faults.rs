@@ -1,18 +1,18 @@
-//! What the disk does to it: power cuts, I/O errors, a full disk, damage. `faults/shim.c` stands beneath the
-//! unmodified program; nothing in the program knows of it.
+//! Disk fault injection: power cuts, I/O errors, a full disk and damaged bytes. The library `faults/shim.c` is
+//! preloaded into the unmodified program and intercepts its file system calls.
 //!
-//! Each test has a short form, which is what runs by default, and a long one with `EVOKE_CAMPAIGN=long`. What is
-//! random comes from `EVOKE_SEED`, which every failure names.
+//! Each test has a short form, the default, and a long form with `EVOKE_CAMPAIGN=long`. All random choices derive from
+//! `EVOKE_SEED`, which every failure prints.
 
+mod bit_flips;
 mod disk;
-mod flips;
 mod full_disk;
 mod io_errors;
 pub(crate) mod items;
 mod power;
 pub(crate) mod producers;
 pub(crate) mod random;
+mod sample_store;
 mod shim;
-mod specimen;
-mod torn;
+mod torn_wal;
 mod trace;

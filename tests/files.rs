@@ -1,4 +1,4 @@
-//! Files: however one gets into the folder, each version of it is imported exactly once.
+//! The files source: each version of a file is imported exactly once, however it was written into the folder.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,7 +20,7 @@ functions:
     allow: { publish: ["csv.*"] }
 "#;
 
-/// An Evoke that watches its empty `inbox`.
+/// Starts an Evoke that watches the empty folder `inbox`.
 fn watching() -> Evoke {
     let mut evoke = Evoke::with(IMPORT);
     std::fs::create_dir(evoke.path("inbox")).unwrap();
@@ -33,14 +33,14 @@ fn shell(folder: &Path, script: &str) {
     assert!(status.success(), "{script}");
 }
 
-/// The imports so far, as `path rows`.
+/// The imports so far, each as `PATH ROWS`.
 fn imports(evoke: &Evoke) -> Vec<String> {
     let events = evoke.events("csv.imported");
     events.iter().map(|e| format!("{} {}", e["data"]["path"].as_str().unwrap(), e["data"]["rows"])).collect()
 }
 
-/// Waits for these imports. A file that is put in last and has to be seen proves that nothing else was on its way:
-/// the scanner goes through the folder as a whole.
+/// Waits for exactly these imports. A last file is added and must be imported too: each scan covers the whole folder,
+/// so after it no other import can be outstanding.
 fn assert_imports(evoke: &Evoke, expected: &[&str]) {
     assert_eventually!(imports(evoke).len() >= expected.len(), "{:?}\n{}", imports(evoke), evoke.log());
     std::fs::write(evoke.path("inbox/zz-last.csv"), "a\n1\n").unwrap();
@@ -60,19 +60,19 @@ fn mv_cp_and_an_atomic_save_give_one_import_per_version() {
     shell(&folder, r"printf 'a,b\n1,2\n3,4\n' > source.csv; cp source.csv inbox/copied.csv");
     shell(&folder, r"printf 'a\n1\n2\n3\n' > inbox/.saved.csv.swp; mv inbox/.saved.csv.swp inbox/saved.csv");
     assert_eventually!(imports(&evoke).len() >= 3, "{:?}\n{}", imports(&evoke), evoke.log());
-    // The next version of one, as an editor saves it: a backup beside it, a temporary file over it.
+    // The next version, saved as an editor does: a backup copy beside the file, then a temporary file renamed over it.
     shell(
         &folder,
         r"cp inbox/saved.csv inbox/saved.csv~; printf 'a\n1\n2\n3\n4\n' > inbox/4913; mv inbox/4913 inbox/saved.csv; rm inbox/saved.csv~",
     );
     assert_eventually!(imports(&evoke).len() >= 4, "{:?}\n{}", imports(&evoke), evoke.log());
-    // Touched, but no other version.
+    // `touch` changes the time but not the content: no new version.
     shell(&folder, "touch inbox/moved.csv");
     assert_imports(&evoke, &["moved.csv 1", "copied.csv 2", "saved.csv 3", "saved.csv 4"]);
 }
 
 #[test]
-fn a_file_is_handed_over_when_it_is_whole() {
+fn a_file_is_imported_only_when_it_is_complete() {
     let evoke = watching();
     let mut rows = std::fs::File::create(evoke.path("inbox/slow.csv")).unwrap();
     for n in 0..200 {
@@ -88,7 +88,7 @@ fn a_file_is_handed_over_when_it_is_whole() {
 }
 
 #[test]
-fn what_changed_while_it_was_down_is_seen_and_nothing_twice() {
+fn changes_made_while_evoke_is_down_are_imported_once() {
     let mut evoke = watching();
     shell(&evoke.path("inbox"), r"mkdir -p deep/er; printf 'a\n1\n' > deep/er/old.csv; printf 'a\n1\n' > same.csv");
     assert_eventually!(imports(&evoke).len() >= 2, "{:?}\n{}", imports(&evoke), evoke.log());
@@ -99,10 +99,10 @@ fn what_changed_while_it_was_down_is_seen_and_nothing_twice() {
 }
 
 #[test]
-fn a_file_that_is_no_csv_is_a_dead_letter_that_names_the_line() {
+fn a_malformed_csv_file_becomes_a_dead_letter_that_names_the_line() {
     let evoke = watching();
     std::fs::write(evoke.path("inbox/bad.csv"), "a,b\n1,2\n3\n").unwrap();
-    assert_eventually!(evoke.deliveries("dead") == 1, "{}", evoke.log());
+    assert_eventually!(evoke.delivery_count("dead") == 1, "{}", evoke.log());
     let list = evoke.stdout(&["dead", "list"]);
     assert!(list.contains("bad.csv") && list.contains("line 3"), "{list}");
 }

@@ -1,4 +1,4 @@
-//! What an http source takes and how it refuses, from outside.
+//! The http source: accepted forms of events, and refusals.
 
 use crate::assert_eventually;
 use crate::support::{Evoke, request};
@@ -22,12 +22,12 @@ functions:
 "#;
 
 #[test]
-fn cloudevents_come_in_structured_binary_and_batched() {
+fn cloudevents_are_accepted_structured_binary_and_batched() {
     let evoke = Evoke::up_with(HTTP);
     let structured =
         format!(r#"{{"specversion":"1.0","id":"s1","source":"/till","type":"order.placed","data":{ORDER}}}"#);
-    let answer = evoke.post_with("/events", &[("content-type", "application/cloudevents+json")], &structured);
-    assert_eq!(answer.status, 202, "{answer:?}");
+    let response = evoke.post_with("/events", &[("content-type", "application/cloudevents+json")], &structured);
+    assert_eq!(response.status, 202, "{response:?}");
 
     let headers = [
         ("content-type", "application/json"),
@@ -41,9 +41,9 @@ fn cloudevents_come_in_structured_binary_and_batched() {
     assert_eq!(evoke.post_with("/events", &headers, ORDER).status, 202);
 
     let batch = format!("[{structured},{}]", structured.replace("s1", "s2"));
-    let answer = evoke.post_with("/events", &[("content-type", "application/cloudevents-batch+json")], &batch);
-    assert_eq!(answer.status, 202, "{answer:?}");
-    let events = answer.json()["events"].clone();
+    let response = evoke.post_with("/events", &[("content-type", "application/cloudevents-batch+json")], &batch);
+    assert_eq!(response.status, 202, "{response:?}");
+    let events = response.json()["events"].clone();
     assert_eq!((events[0]["duplicate"].as_bool(), events[1]["duplicate"].as_bool()), (Some(true), Some(false)));
 
     evoke.settle();
@@ -53,7 +53,7 @@ fn cloudevents_come_in_structured_binary_and_batched() {
 }
 
 #[test]
-fn a_request_with_an_idempotency_key_is_one_event_however_often_it_is_sent() {
+fn requests_with_the_same_idempotency_key_are_one_event() {
     let evoke = Evoke::up_with(HTTP);
     let headers = [("content-type", "application/json"), ("idempotency-key", "order-7")];
     let first = evoke.post_with("/checkout", &headers, ORDER).json();
@@ -66,7 +66,7 @@ fn a_request_with_an_idempotency_key_is_one_event_however_often_it_is_sent() {
 }
 
 #[test]
-fn what_is_refused_is_refused_with_the_reason_and_not_stored() {
+fn refused_requests_get_a_reason_and_are_not_stored() {
     let evoke = Evoke::up_with(HTTP);
     let json = [("content-type", "application/json")];
     let structured = [("content-type", "application/cloudevents+json")];
@@ -81,19 +81,19 @@ fn what_is_refused_is_refused_with_the_reason_and_not_stored() {
         ("POST", "/events", &structured[..], r#"{"specversion":"1.0","id":"1","source":"/s"}"#, 400, "type"),
         ("POST", "/events", &structured[..], r#"{"specversion":"0.3","id":"1","source":"/s","type":"t"}"#, 400, "1.0"),
     ];
-    for (method, path, headers, body, status, words) in refusals {
-        let answer = request(method, evoke.http(), path, headers, body).unwrap();
-        assert_eq!(answer.status, status, "{method} {path} {body}: {answer:?}");
-        assert_eq!(answer.headers["content-type"], "application/problem+json", "{answer:?}");
-        let problem = answer.json();
+    for (method, path, headers, body, status, expected) in refusals {
+        let response = request(method, evoke.http(), path, headers, body).unwrap();
+        assert_eq!(response.status, status, "{method} {path} {body}: {response:?}");
+        assert_eq!(response.headers["content-type"], "application/problem+json", "{response:?}");
+        let problem = response.json();
         assert_eq!(problem["status"], status);
-        assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(expected), "{problem}");
     }
     assert!(evoke.json_lines(&["events"]).is_empty());
 }
 
 #[test]
-fn a_flood_of_events_is_handled_in_parallel_and_completely() {
+fn events_from_parallel_clients_are_all_handled() {
     let evoke = Evoke::up_with(HTTP);
     std::thread::scope(|scope| {
         for client in 0..4 {
@@ -101,17 +101,17 @@ fn a_flood_of_events_is_handled_in_parallel_and_completely() {
             scope.spawn(move || {
                 for n in 0..250 {
                     let body = format!(r#"{{"customer":"c{client}","total":{},"items":["x"]}}"#, n + 1);
-                    evoke.accepted("/checkout", &body);
+                    evoke.post_accepted("/checkout", &body);
                 }
             });
         }
     });
-    assert_eventually!(evoke.deliveries("done") == 1000, "{}", evoke.stdout(&["check"]));
+    assert_eventually!(evoke.delivery_count("done") == 1000, "{}", evoke.stdout(&["check"]));
     assert_eq!(evoke.events("payment.taken").len(), 1000);
 }
 
 #[test]
-fn a_handler_is_entered_while_or_after_its_event_is_taken_and_by_the_same_clock() {
+fn a_handler_reads_the_clock_of_the_host() {
     let fixture = "entry-time";
     let evoke = Evoke::up_with(&format!(
         "evoke: 1\napp: lab\nfunctions:\n  f:\n    component: $FUNCTIONS/{fixture}.wasm\n    \
@@ -119,7 +119,7 @@ fn a_handler_is_entered_while_or_after_its_event_is_taken_and_by_the_same_clock(
     ));
     let now_us = || std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64;
     let before_us = now_us();
-    let id = evoke.accepted("/in", ORDER);
+    let id = evoke.post_accepted("/in", ORDER);
     evoke.settle();
     let entered = &evoke.events("entered")[0]["data"];
     assert_eq!(entered[0], id);

@@ -1,10 +1,10 @@
-//! `inspect` says what a component is and what it would need, and what it says is so.
+//! `inspect` reports the kind of a component and the grants that it needs, and the report agrees with `validate`.
 
 use serde_json::Value;
 
 use crate::support::{Evoke, components};
 
-/// A component that exports `handler` and imports this and that.
+/// A component that exports `handler` and has imports of each kind: granted, never granted, and unknown.
 const BY_HAND: &str = r#"(component
   (import "evoke:function/bus@0.1.0" (instance))
   (import "wasi:config/store@0.2.0-rc.1" (instance))
@@ -26,16 +26,16 @@ fn inspected(evoke: &Evoke, fixture: &str) -> Value {
 }
 
 #[test]
-fn inspect_tells_people_what_a_component_is_and_needs() {
+fn inspect_prints_the_kind_and_the_needs_of_a_component() {
     let evoke = folder();
     std::fs::write(evoke.path("by-hand.wat"), BY_HAND).unwrap();
     let output = evoke.run(&["inspect", "by-hand.wat"]);
-    assert_eq!(output.status.code(), Some(1), "what it imports can never be had");
+    assert_eq!(output.status.code(), Some(1), "an import can never be granted");
     let text = String::from_utf8(output.stdout).unwrap();
-    // What it is compiled to changes with the compiler, what is provided with the version.
+    // The compiled size changes with the compiler, and the list of provided imports with the version of Evoke.
     let stable = |line: &str| match (line.split_once(" B, "), line.split_once("; a function may")) {
         (Some((size, _)), _) => format!("{size} B, …"),
-        (_, Some((said, _))) => said.to_owned(),
+        (_, Some((start, _))) => start.to_owned(),
         _ => line.to_owned(),
     };
     let stable: Vec<String> = text.lines().map(stable).collect();
@@ -53,13 +53,13 @@ imports
 exports
   evoke:function/handler  0.1.0
 allow:
-  publish: ["*"]                 # the types of the events that it publishes, as narrow as can be
-  # config: { NAME: value }      # what it asks wasi:config for"#;
+  publish: ["*"]                 # the types of the events it publishes, as narrow as possible
+  # config: { NAME: value }      # the names it reads through wasi:config"#;
     assert_eq!(stable.join("\n"), expected);
 }
 
 #[test]
-fn inspect_tells_machines_of_every_kind_of_component() {
+fn inspect_json_covers_every_kind_of_component() {
     let evoke = folder();
     for (fixture, kind, core_module, export) in [
         ("charge", "handler", false, "evoke:function/handler"),
@@ -73,8 +73,8 @@ fn inspect_tells_machines_of_every_kind_of_component() {
         assert_eq!(inspected["exports"][0]["name"], export, "{fixture}");
         let file = std::fs::metadata(components().join(format!("{fixture}.wasm"))).unwrap().len();
         assert_eq!(inspected["file_bytes"], file, "{fixture}");
-        for counted in ["compiled_bytes", "memory_bytes", "functions", "modules"] {
-            assert!(inspected[counted].as_u64().unwrap() > 0, "{fixture} {counted}");
+        for key in ["compiled_bytes", "memory_bytes", "functions", "modules"] {
+            assert!(inspected[key].as_u64().unwrap() > 0, "{fixture} {key}");
         }
         assert!(inspected["exports"][0]["version"].as_str().unwrap().starts_with("0."), "{fixture}");
     }
@@ -82,9 +82,10 @@ fn inspect_tells_machines_of_every_kind_of_component() {
     assert!(made_by.contains("wit-component"), "{made_by}");
 }
 
-/// A manifest with the needed grants of a component passes `validate`, exactly when `inspect` says it can run.
+/// A manifest with the listed grants passes `validate` if and only if `inspect` reports no import that is never
+/// granted.
 #[test]
-fn what_inspect_would_have_granted_is_what_a_function_needs() {
+fn the_grants_that_inspect_lists_satisfy_validate() {
     let evoke = folder();
     for fixture in ["charge", "config-read", "counter", "command", "command-p1", "http-hello", "fan-out"] {
         let inspected = inspected(&evoke, fixture);
@@ -112,12 +113,12 @@ fn what_inspect_would_have_granted_is_what_a_function_needs() {
 }
 
 #[test]
-fn inspect_says_why_a_file_is_no_component() {
+fn inspect_reports_why_a_file_is_not_a_component() {
     let evoke = folder();
-    for (name, content, code, words) in [
+    for (name, content, code, expected) in [
         ("text.wasm", &b"hello"[..], 1, "is not WebAssembly"),
         ("empty.wasm", b"", 1, "is not WebAssembly"),
-        ("torn.wasm", b"\0asm\x0d\0\x01", 1, "a version that does not exist"),
+        ("torn.wasm", b"\0asm\x0d\0\x01", 1, "an unknown WebAssembly version"),
         ("broken.wasm", b"\0asm\x0d\0\x01\0\x01\x05\0asm", 1, "is not a valid component"),
         ("library.wat", b"(module)", 1, "a core module without `_start`"),
         ("wrong.wat", b"(component (frob))", 1, "is not a valid component"),
@@ -126,14 +127,14 @@ fn inspect_says_why_a_file_is_no_component() {
         let output = evoke.run(&["inspect", name]);
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{name}: {text}");
-        assert!(text.contains(name) && text.contains(words), "{text}");
+        assert!(text.contains(name) && text.contains(expected), "{text}");
     }
     assert_eq!(evoke.run(&["inspect", "missing.wasm"]).status.code(), Some(4));
 
-    // A component, but none that Evoke calls: told in full, and no success.
+    // A valid component that Evoke cannot call: the full report is printed, and the exit code is 1.
     std::fs::write(evoke.path("other.wat"), "(component)").unwrap();
     let output = evoke.run(&["inspect", "other.wat"]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("no function") && text.contains("evoke:function/handler@0.1.0"), "{text}");
+    assert!(text.contains("not a function") && text.contains("evoke:function/handler@0.1.0"), "{text}");
 }

@@ -1,5 +1,7 @@
-//! Black-box tests: each drives the real binary from outside, in a folder of its own, on free ports of the loopback.
+//! Black-box tests. Each test runs the real binary as a child process, in a temporary folder and on free loopback
+//! ports.
 
+// `.clippy.toml` covers functions marked `#[test]`, not the helpers that they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -7,21 +9,21 @@ mod support;
 mod backup;
 mod campaign;
 mod commands;
-mod crash;
+mod component_kinds;
 mod damage;
 mod dedup;
-mod fates;
 mod faults;
 mod files;
 mod http;
 mod inspect;
-mod kinds;
 mod orders;
+mod outcomes;
 mod overload;
 mod reload;
 mod replay;
 mod retention;
 mod runtime_events;
+mod shutdown;
 mod state;
 mod telemetry;
 mod tidy;

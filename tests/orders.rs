@@ -1,4 +1,4 @@
-//! The order flow: three functions over HTTP, with a reject and a retry path.
+//! The order example: three functions in a chain behind an HTTP source, with a retry and a rejection.
 
 use serde_json::{Value, json};
 
@@ -30,8 +30,8 @@ functions:
 
 const ORDER: &str = r#"{"customer":"ada","total":42,"items":["book"]}"#;
 
-/// The functions on the only way down a trace, with how often each was tried.
-fn way(trace: &Value) -> Vec<(String, String, usize)> {
+/// The deliveries of a trace without branches, as function, status and number of attempts.
+fn delivery_chain(trace: &Value) -> Vec<(String, String, usize)> {
     let mut steps = Vec::new();
     let mut node = trace;
     while let Some([delivery]) = node["deliveries"].as_array().map(Vec::as_slice) {
@@ -45,11 +45,15 @@ fn way(trace: &Value) -> Vec<(String, String, usize)> {
 #[test]
 fn one_post_appears_as_a_tree_of_three_functions() {
     let evoke = Evoke::up_with(ORDERS);
-    let id = evoke.accepted("/checkout", ORDER);
+    let id = evoke.post_accepted("/checkout", ORDER);
     evoke.settle();
     let trace = evoke.json(&["trace", &id]);
     let step = |name: &str| (name.to_owned(), "done".to_owned(), 1);
-    assert_eq!(way(&trace), vec![step("shop/charge"), step("shop/receipt"), step("shop/notify")], "{trace:#}");
+    assert_eq!(
+        delivery_chain(&trace),
+        vec![step("shop/charge"), step("shop/receipt"), step("shop/notify")],
+        "{trace:#}"
+    );
     assert_eq!(trace["event"]["data"], json!({"customer": "ada", "total": 42, "items": ["book"]}));
     assert_eq!(trace["event"]["source"], "/shop/checkout");
 
@@ -61,23 +65,23 @@ fn one_post_appears_as_a_tree_of_three_functions() {
 }
 
 #[test]
-fn a_gateway_that_is_down_is_tried_again_until_it_answers() {
+fn a_failing_gateway_is_retried_until_it_succeeds() {
     let evoke = Evoke::up_with(ORDERS);
-    let id = evoke.accepted("/checkout", r#"{"customer":"ada","total":42,"items":["book"],"gateway_failures":2}"#);
+    let id = evoke.post_accepted("/checkout", r#"{"customer":"ada","total":42,"items":["book"],"gateway_failures":2}"#);
     evoke.settle();
     let trace = evoke.json(&["trace", &id]);
-    assert_eq!(way(&trace)[0], ("shop/charge".to_owned(), "done".to_owned(), 3), "{trace:#}");
+    assert_eq!(delivery_chain(&trace)[0], ("shop/charge".to_owned(), "done".to_owned(), 3), "{trace:#}");
     assert_eq!(trace["deliveries"][0]["attempts"][0]["outcome"], "retry");
     assert_eq!(evoke.events("payment.taken").len(), 1);
 }
 
 #[test]
-fn an_order_that_can_never_be_paid_is_a_dead_letter_with_its_cause() {
+fn an_order_that_cannot_be_paid_becomes_a_dead_letter_with_its_cause() {
     let evoke = Evoke::up_with(ORDERS);
-    let id = evoke.accepted("/checkout", r#"{"customer":"ada","total":0,"items":["book"]}"#);
+    let id = evoke.post_accepted("/checkout", r#"{"customer":"ada","total":0,"items":["book"]}"#);
     evoke.settle();
     let trace = evoke.json(&["trace", &id]);
-    assert_eq!(way(&trace), vec![("shop/charge".to_owned(), "dead".to_owned(), 1)], "{trace:#}");
+    assert_eq!(delivery_chain(&trace), vec![("shop/charge".to_owned(), "dead".to_owned(), 1)], "{trace:#}");
     assert!(evoke.stdout(&["dead", "list"]).contains("total is 0"));
     let number = trace["deliveries"][0]["id"].to_string();
     let shown = evoke.stdout(&["dead", "show", &number]);
@@ -86,7 +90,7 @@ fn an_order_that_can_never_be_paid_is_a_dead_letter_with_its_cause() {
     evoke.stdout(&["dead", "redrive", &number]);
     evoke.settle();
     let trace = evoke.json(&["trace", &id]);
-    assert_eq!(way(&trace), vec![("shop/charge".to_owned(), "dead".to_owned(), 2)], "{trace:#}");
+    assert_eq!(delivery_chain(&trace), vec![("shop/charge".to_owned(), "dead".to_owned(), 2)], "{trace:#}");
     evoke.stdout(&["dead", "purge", "--all"]);
-    assert_eq!((evoke.deliveries("dead"), evoke.deliveries("purged")), (0, 1));
+    assert_eq!((evoke.delivery_count("dead"), evoke.delivery_count("purged")), (0, 1));
 }

@@ -1,4 +1,5 @@
-//! What is over is removed after its time, nothing else is, and the numbers still add up.
+//! Retention: events whose deliveries are all done are removed when they are old enough or the store is too large, no
+//! other event is removed, and the totals stay correct.
 
 use serde_json::json;
 
@@ -6,20 +7,22 @@ use crate::assert_eventually;
 use crate::orders::ORDERS;
 use crate::support::Evoke;
 
+/// The number of events that retention removed.
 fn removed(evoke: &Evoke) -> u64 {
     evoke.json(&["check"])["removed"]["events"].as_u64().unwrap()
 }
 
 #[test]
-fn what_is_done_goes_after_its_time_and_dead_letters_stay_with_all_numbers_right() {
+fn done_events_are_removed_after_their_time_dead_letters_stay_and_totals_remain_correct() {
     let mut evoke = Evoke::with(ORDERS);
-    evoke.up_and(&["--retain", "1s"]);
-    let unpaid = evoke.accepted("/checkout", r#"{"customer":"bob","total":0,"items":["book"]}"#);
+    evoke.up_with_arguments(&["--retain", "1s"]);
+    let unpaid = evoke.post_accepted("/checkout", r#"{"customer":"bob","total":0,"items":["book"]}"#);
     for n in 1..=50 {
-        evoke.accepted("/checkout", &format!(r#"{{"customer":"c{n}","total":1,"items":["x"]}}"#));
+        evoke.post_accepted("/checkout", &format!(r#"{{"customer":"c{n}","total":1,"items":["x"]}}"#));
     }
     evoke.settle();
-    // An order, a payment and a receipt, fifty times, and the word that an order cannot be paid; that waits for a person.
+    // Removed: 50 orders, 50 payments, 50 receipts, and the event that reports the dead letter. The unpaid order stays,
+    // because its delivery is a dead letter.
     assert_eventually!(removed(&evoke) == 151, "{} removed", removed(&evoke));
     let check = evoke.json(&["check"]);
     assert_eq!(
@@ -35,11 +38,11 @@ fn what_is_done_goes_after_its_time_and_dead_letters_stay_with_all_numbers_right
     );
     assert!(evoke.stdout(&["check"]).contains("retention removed 151 events"));
 
-    // The numbers of status are those of check, and go on after a restart.
-    assert_eq!(evoke.done("shop/charge"), 50);
+    // `status` has the same numbers as `check`, also after a restart.
+    assert_eq!(evoke.done_count("shop/charge"), 50);
     assert!(evoke.stop().success());
-    evoke.up_and(&["--retain", "1s"]);
-    assert_eq!(evoke.done("shop/charge"), 50);
+    evoke.up_with_arguments(&["--retain", "1s"]);
+    assert_eq!(evoke.done_count("shop/charge"), 50);
     assert_eq!(evoke.json_lines(&["events", "--after", "0"]).len(), 1);
 
     let trace = evoke.json(&["trace", &unpaid]);
@@ -48,8 +51,8 @@ fn what_is_done_goes_after_its_time_and_dead_letters_stay_with_all_numbers_right
     assert_eq!(gone.status.code(), Some(4));
     assert!(String::from_utf8_lossy(&gone.stderr).contains("retention removed it"), "{gone:?}");
 
-    // Numbers of events and deliveries are never given out again.
-    let next = evoke.accepted("/checkout", r#"{"customer":"eve","total":1,"items":["x"]}"#);
+    // Sequence numbers are never reused.
+    let next = evoke.post_accepted("/checkout", r#"{"customer":"eve","total":1,"items":["x"]}"#);
     assert_eq!(evoke.json(&["trace", &next])["seq"], 153);
     evoke.stdout(&["dead", "purge", "--all"]);
     assert_eventually!(removed(&evoke) == 155, "{} removed", removed(&evoke));
@@ -57,18 +60,18 @@ fn what_is_done_goes_after_its_time_and_dead_letters_stay_with_all_numbers_right
 }
 
 #[test]
-fn a_store_that_grows_beyond_its_size_gives_up_the_oldest_and_the_space() {
+fn a_store_above_its_size_limit_removes_the_oldest_events_and_shrinks() {
     let mut evoke = Evoke::with(ORDERS);
-    evoke.up_and(&["--retain", "30s", "--retain-size", "8MiB"]);
+    evoke.up_with_arguments(&["--retain", "30s", "--retain-size", "8MiB"]);
     let item = "x".repeat(100_000);
     for n in 0..400 {
-        evoke.accepted("/checkout", &format!(r#"{{"customer":"c{n}","total":1,"items":["{item}"]}}"#));
+        evoke.post_accepted("/checkout", &format!(r#"{{"customer":"c{n}","total":1,"items":["{item}"]}}"#));
     }
     evoke.settle();
-    // 8 MiB are kept, less than 42 orders with their payments. A sweep that began earlier leaves what was pending then to
-    // the next one.
+    // 8 MiB hold fewer than 42 orders with their payments. A sweep skips events that are pending when it begins; the
+    // next sweep removes them.
     assert_eventually!(removed(&evoke) > 3 * 350, "{} removed", removed(&evoke));
-    assert_eq!(evoke.deliveries("done"), 1_200);
+    assert_eq!(evoke.delivery_count("done"), 1_200);
     assert!(evoke.stop().success());
     let bytes = std::fs::metadata(evoke.path(".evoke/evoke.db")).unwrap().len();
     assert!(bytes < 16 * 1024 * 1024, "{bytes} bytes");

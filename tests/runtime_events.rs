@@ -1,4 +1,5 @@
-//! What Evoke says of itself, so that functions can watch functions.
+//! Runtime events: the events with source `/evoke` that Evoke publishes about itself, so that functions can monitor
+//! functions and sources.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use crate::assert_eventually;
 use crate::support::Evoke;
 
-/// `victim` does as its event says; `watcher` echoes all that is said of anything.
+/// `victim` does what its event asks for; `watcher` publishes an `echo` of every runtime event.
 const WATCHED: &str = r#"
 evoke: 1
 app: lab
@@ -30,23 +31,23 @@ functions:
 
 const REJECT: &str = r#"{"reject": true}"#;
 
-/// What was said, by type and in order.
-fn said(evoke: &Evoke, type_: &str) -> Vec<Value> {
+/// The runtime events of a type, in accept order.
+fn published(evoke: &Evoke, type_: &str) -> Vec<Value> {
     evoke.json_lines(&["events", "--source", "/evoke", "--type", type_, "--after", "0"])
 }
 
-/// What the watcher was told.
-fn heard(evoke: &Evoke) -> usize {
+/// The number of runtime events that the watcher has echoed, when no delivery is pending.
+fn echo_count(evoke: &Evoke) -> usize {
     evoke.settle();
     evoke.events("echo").len()
 }
 
 #[test]
-fn a_dead_letter_is_told_with_all_that_is_known_and_stands_in_the_trace() {
+fn a_dead_letter_event_has_all_details_and_appears_in_the_trace() {
     let evoke = Evoke::up_with(WATCHED);
-    let id = evoke.accepted("/in", r#"{"reject": true, "key": "ada"}"#);
-    assert_eq!(heard(&evoke), 1);
-    let dead = &said(&evoke, "evoke.delivery.dead")[0];
+    let id = evoke.post_accepted("/in", r#"{"reject": true, "key": "ada"}"#);
+    assert_eq!(echo_count(&evoke), 1);
+    let dead = &published(&evoke, "evoke.delivery.dead")[0];
     assert_eq!((&dead["source"], &dead["subject"]), (&json!("/evoke"), &json!("lab/victim")));
     let data = &dead["data"];
     let letter = &evoke.json_lines(&["dead", "list"])[0]["delivery"];
@@ -60,18 +61,18 @@ fn a_dead_letter_is_told_with_all_that_is_known_and_stands_in_the_trace() {
     assert_eq!(data["event"], event);
 
     let trace = evoke.json(&["trace", &id]);
-    let told = &trace["deliveries"][0]["published"][0];
-    assert_eq!((&told["event"]["type"], &told["published_by"]), (&dead["type"], &letter["id"]));
-    assert_eq!(told["deliveries"][0]["published"][0]["event"]["type"], "echo");
-    // Redriven, it dies again, and that is told again.
+    let in_trace = &trace["deliveries"][0]["published"][0];
+    assert_eq!((&in_trace["event"]["type"], &in_trace["published_by"]), (&dead["type"], &letter["id"]));
+    assert_eq!(in_trace["deliveries"][0]["published"][0]["event"]["type"], "echo");
+    // After a redrive the delivery is a dead letter again, and that is reported again.
     evoke.stdout(&["dead", "redrive", "--all"]);
-    assert_eq!(heard(&evoke), 2);
-    assert_eq!(said(&evoke, "evoke.delivery.dead")[1]["data"]["attempts"], 2);
+    assert_eq!(echo_count(&evoke), 2);
+    assert_eq!(published(&evoke, "evoke.delivery.dead")[1]["data"]["attempts"], 2);
     evoke.stdout(&["check"]);
 }
 
 #[test]
-fn what_comes_of_them_makes_no_more_of_them_and_who_takes_everything_is_not_meant() {
+fn runtime_events_cause_no_further_runtime_events_and_catch_all_patterns_do_not_match_them() {
     let evoke = Evoke::up_with(
         r#"
 evoke: 1
@@ -104,43 +105,46 @@ functions:
 "#,
     );
     for _ in 0..6 {
-        evoke.accepted("/in", "{}");
+        evoke.post_accepted("/in", "{}");
     }
-    assert_eventually!(!said(&evoke, "evoke.function.failing").is_empty(), "not told: {}", evoke.log());
+    assert_eventually!(!published(&evoke, "evoke.function.failing").is_empty(), "not reported: {}", evoke.log());
     evoke.settle();
-    // Of the victim alone, although the other two died as often.
-    let dead = said(&evoke, "evoke.delivery.dead");
-    assert_eq!((dead.len(), evoke.deliveries("dead")), (6, 18));
-    let failing = said(&evoke, "evoke.function.failing");
+    // Only dead letters of `victim` are reported, although `doomed` and `late` have as many.
+    let dead = published(&evoke, "evoke.delivery.dead");
+    assert_eq!((dead.len(), evoke.delivery_count("dead")), (6, 18));
+    let failing = published(&evoke, "evoke.function.failing");
     for event in dead.iter().chain(&failing) {
         assert_eq!(event["subject"], "lab/victim", "{event}");
     }
     assert_eq!(failing.len(), 1, "{failing:?}");
-    // The posted ones and the echoes.
-    assert_eq!(evoke.done("lab/everything"), 12);
+    // `everything` gets the posted events and the echoes.
+    assert_eq!(evoke.done_count("lab/everything"), 12);
     let id = dead[0]["id"].as_str().unwrap();
     let explained = evoke.stdout(&["explain", id, "--function", "lab/everything"]);
-    assert!(explained.contains("word for word"), "{explained}");
-    assert!(!evoke.stdout(&["explain", id, "--function", "lab/doomed"]).contains("word for word"));
+    assert!(explained.contains("source or type exactly"), "{explained}");
+    assert!(!evoke.stdout(&["explain", id, "--function", "lab/doomed"]).contains("source or type exactly"));
     evoke.stdout(&["check"]);
 }
 
 #[test]
-fn a_function_that_fails_is_told_once_over_a_restart_until_it_recovers() {
+fn a_failing_function_is_reported_once_across_a_restart_until_it_recovers() {
     let mut evoke = Evoke::up_with(WATCHED);
-    let fail = |evoke: &Evoke, times: usize| (0..times).for_each(|_| drop(evoke.accepted("/in", REJECT)));
+    let fail = |evoke: &Evoke, times: usize| (0..times).for_each(|_| drop(evoke.post_accepted("/in", REJECT)));
     fail(&evoke, 4);
     evoke.settle();
-    evoke.accepted("/in", "{}");
+    evoke.post_accepted("/in", "{}");
     evoke.settle();
     fail(&evoke, 4);
     evoke.settle();
-    assert_eq!(said(&evoke, "evoke.function.*").len(), 0, "there was a success in between");
+    assert_eq!(published(&evoke, "evoke.function.*").len(), 0, "there was a success in between");
     fail(&evoke, 1);
-    assert_eventually!(said(&evoke, "evoke.function.*").len() == 1, "not told: {}", evoke.log());
-    let failing = said(&evoke, "evoke.function.failing").remove(0);
+    assert_eventually!(published(&evoke, "evoke.function.*").len() == 1, "not reported: {}", evoke.log());
+    let failing = published(&evoke, "evoke.function.failing").remove(0);
     assert_eq!((&failing["subject"], &failing["data"]["outcome"]), (&json!("lab/victim"), &json!("reject")));
-    assert_eq!((&failing["data"]["attempts"], &failing["data"]["message"]), (&json!(5), &json!("as it was told")));
+    assert_eq!(
+        (&failing["data"]["attempts"], &failing["data"]["message"]),
+        (&json!(5), &json!("the event requested a reject"))
+    );
     assert!(evoke.stdout(&["status"]).contains("lab/victim is failing: 5 attempts failed since"));
 
     evoke.kill();
@@ -148,18 +152,18 @@ fn a_function_that_fails_is_told_once_over_a_restart_until_it_recovers() {
     assert!(evoke.stdout(&["status"]).contains("lab/victim is failing"));
     fail(&evoke, 10);
     evoke.settle();
-    evoke.accepted("/in", "{}");
-    assert_eventually!(said(&evoke, "evoke.function.*").len() >= 2, "not told: {}", evoke.log());
-    let told: Vec<_> = said(&evoke, "evoke.function.*").iter().map(|event| event["type"].clone()).collect();
-    assert_eq!(told, ["evoke.function.failing", "evoke.function.recovered"]);
-    let recovered = said(&evoke, "evoke.function.recovered").remove(0);
+    evoke.post_accepted("/in", "{}");
+    assert_eventually!(published(&evoke, "evoke.function.*").len() >= 2, "not reported: {}", evoke.log());
+    let types: Vec<_> = published(&evoke, "evoke.function.*").iter().map(|event| event["type"].clone()).collect();
+    assert_eq!(types, ["evoke.function.failing", "evoke.function.recovered"]);
+    let recovered = published(&evoke, "evoke.function.recovered").remove(0);
     assert_eq!(recovered["data"], json!({ "function": "lab/victim", "since": failing["data"]["since"] }));
     assert!(!evoke.stdout(&["status"]).contains("is failing"));
-    assert_eq!(heard(&evoke), 19 + 2, "of each dead letter and each change");
+    assert_eq!(echo_count(&evoke), 19 + 2, "one for each dead letter and each change");
 }
 
 #[test]
-fn a_kill_leaves_no_dead_letter_without_its_event_nor_the_reverse() {
+fn a_kill_leaves_no_dead_letter_without_its_event_and_no_event_without_its_dead_letter() {
     let mut evoke = Evoke::with(WATCHED);
     for round in 1..=6_u64 {
         evoke.up();
@@ -168,113 +172,121 @@ fn a_kill_leaves_no_dead_letter_without_its_event_nor_the_reverse() {
             let post = || crate::support::post(&address, "/in", &[("content-type", "application/json")], REJECT);
             while post().is_ok() {}
         });
-        let before = evoke.done("lab/watcher");
-        assert_eventually!(evoke.done("lab/watcher") > before + 40 * round, "nothing is told: {}", evoke.log());
+        let before = evoke.done_count("lab/watcher");
+        assert_eventually!(
+            evoke.done_count("lab/watcher") > before + 40 * round,
+            "nothing is reported: {}",
+            evoke.log()
+        );
         evoke.kill();
         sender.join().unwrap();
-        // As it lies there: what the check finds, it finds in the file.
+        // `check` reads the files that the killed process left behind.
         evoke.stdout(&["check"]);
     }
     evoke.up();
     evoke.settle();
     let letters = evoke.json_lines(&["dead", "list", "--limit", "10000"]);
     let letters: BTreeSet<i64> = letters.iter().map(|letter| letter["delivery"]["id"].as_i64().unwrap()).collect();
-    let events = said(&evoke, "evoke.delivery.dead");
-    let told: BTreeSet<i64> = events.iter().map(|event| event["data"]["delivery"].as_i64().unwrap()).collect();
-    assert_eq!((told.len(), letters.len()), (events.len(), events.len()));
-    assert_eq!(told, letters);
+    let events = published(&evoke, "evoke.delivery.dead");
+    let reported: BTreeSet<i64> = events.iter().map(|event| event["data"]["delivery"].as_i64().unwrap()).collect();
+    assert_eq!((reported.len(), letters.len()), (events.len(), events.len()));
+    assert_eq!(reported, letters);
     evoke.stdout(&["check"]);
 }
 
 #[test]
-fn nobody_else_speaks_for_evoke() {
+fn producers_cannot_forge_runtime_events() {
     let evoke = Evoke::up_with(WATCHED);
     let structured = json!({ "specversion": "1.0", "id": "1", "source": "/evoke", "type": "evoke.delivery.dead" });
     let batch = json!([structured]).to_string();
     let binary = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/evoke"), ("ce-type", "t")].as_slice();
-    let answers = [
+    let responses = [
         evoke.post_with("/in", &[("content-type", "application/cloudevents+json")], &structured.to_string()),
         evoke.post_with("/in", &[("content-type", "application/cloudevents-batch+json")], &batch),
         evoke.post_with("/in", &[binary, &[("content-type", "application/json")]].concat(), "{}"),
     ];
-    for answer in answers {
-        assert_eq!(answer.status, 400, "{answer:?}");
-        assert!(answer.body.contains("the source `/evoke` is for what Evoke says of itself"), "{answer:?}");
+    for response in responses {
+        assert_eq!(response.status, 400, "{response:?}");
+        assert!(response.body.contains("the source `/evoke` is reserved for Evoke's own events"), "{response:?}");
     }
     let output = evoke.run(&["emit", "--source", "/evoke", "--type", "t"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("what Evoke says of itself"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is reserved for Evoke's own events"), "{output:?}");
     assert_eq!(evoke.json_lines(&["events"]).len(), 0);
-    // Its types neither, as a trigger may ask for these alone. An app may be called so, with types like its.
+    // Event types of Evoke are refused too, because a trigger may match on the type alone. An app may be named `evoke`,
+    // and other types with the prefix `evoke.` are allowed.
     let post = |text: &str| evoke.post_with("/in", &[("content-type", "application/cloudevents+json")], text);
     let of_an_app = structured.to_string().replace("\"/evoke\"", "\"/evoke/in\"");
     let answer = post(&of_an_app);
     assert_eq!(answer.status, 400);
-    assert!(answer.body.contains("the type `evoke.delivery.dead` is for what Evoke says of itself"), "{answer:?}");
+    assert!(answer.body.contains("the type `evoke.delivery.dead` is reserved for Evoke's own events"), "{answer:?}");
     assert_eq!(post(&of_an_app.replace("delivery.dead", "delivery.late")).status, 202);
 }
 
 #[test]
-fn a_source_is_told_when_it_does_not_work_and_when_it_does_again() {
+fn a_source_is_reported_when_it_degrades_and_when_it_recovers() {
     let manifest = WATCHED.replace("functions:", "  inbox:\n    files: { path: ./inbox }\nfunctions:");
     let mut evoke = Evoke::with(&manifest);
-    evoke.up_and(&["--pending-max", "2"]);
-    let degraded =
-        |subject: &str| said(&evoke, "evoke.source.degraded").into_iter().find(|event| event["subject"] == subject);
-    assert_eventually!(degraded("lab/inbox").is_some(), "not told: {}", evoke.log());
+    evoke.up_with_arguments(&["--pending-max", "2"]);
+    let degraded = |subject: &str| {
+        published(&evoke, "evoke.source.degraded").into_iter().find(|event| event["subject"] == subject)
+    };
+    assert_eventually!(degraded("lab/inbox").is_some(), "not reported: {}", evoke.log());
     let inbox = degraded("lab/inbox").unwrap();
     assert_eq!((&inbox["data"]["source"], &inbox["data"]["kind"]), (&json!("/lab/inbox"), &json!("files")));
     assert!(inbox["data"]["reason"].as_str().unwrap().contains("cannot open the folder"), "{inbox}");
-    // Two that take their time are all that may be pending.
+    // Two slow events fill the limit of pending deliveries.
     let post = || evoke.post("/in", r#"{"ms": 5000, "key": "slow"}"#).status;
-    assert_eventually!(post() != 202, "nothing is refused");
-    assert_eventually!(degraded("lab/in").is_some(), "not told: {}", evoke.log());
+    assert_eventually!(post() != 202, "no event is refused");
+    assert_eventually!(degraded("lab/in").is_some(), "not reported: {}", evoke.log());
     let reason = degraded("lab/in").unwrap()["data"]["reason"].to_string();
-    assert!(reason.contains("refuses what it is sent") && reason.contains("pending"), "{reason}");
+    assert!(reason.contains("refuses requests") && reason.contains("pending"), "{reason}");
 
     std::fs::create_dir(evoke.path("inbox")).unwrap();
-    let recovered = || said(&evoke, "evoke.source.recovered");
-    assert_eventually!(recovered().len() == 2, "not told: {}", evoke.log());
+    let recovered = || published(&evoke, "evoke.source.recovered");
+    assert_eventually!(recovered().len() == 2, "not reported: {}", evoke.log());
     assert!(recovered().iter().any(|event| event["data"]["since"] == inbox["data"]["since"]), "{:?}", recovered());
-    assert_eq!(said(&evoke, "evoke.source.degraded").len(), 2, "each change once");
+    assert_eq!(published(&evoke, "evoke.source.degraded").len(), 2, "each change is reported once");
 }
 
 #[test]
-fn a_disk_that_has_little_room_is_told_once_over_a_restart_until_it_has_more() {
+fn low_disk_space_is_reported_once_across_a_restart_until_it_recovers() {
     let mut evoke = Evoke::with(WATCHED);
     let low = ["--storage-low", "100000000GiB"];
-    evoke.up_and(&low);
-    assert_eventually!(said(&evoke, "evoke.storage.low").len() == 1, "not told: {}", evoke.log());
-    let data = said(&evoke, "evoke.storage.low")[0]["data"].clone();
+    evoke.up_with_arguments(&low);
+    assert_eventually!(published(&evoke, "evoke.storage.low").len() == 1, "not reported: {}", evoke.log());
+    let data = published(&evoke, "evoke.storage.low")[0]["data"].clone();
     assert!(data["free_bytes"].as_u64().unwrap() <= data["total_bytes"].as_u64().unwrap(), "{data}");
     assert_eq!(data["low_bytes"].as_u64().unwrap(), 100_000_000 << 30);
     evoke.kill();
-    evoke.up_and(&low);
-    // Another is told after the first look: this one was not told again.
-    (0..5).for_each(|_| drop(evoke.accepted("/in", REJECT)));
-    assert_eventually!(said(&evoke, "evoke.function.failing").len() == 1, "not told: {}", evoke.log());
-    assert_eq!(said(&evoke, "evoke.storage.*").len(), 1);
+    evoke.up_with_arguments(&low);
+    // When the failing function is reported, the disk has been polled since the restart, and was not reported again.
+    (0..5).for_each(|_| drop(evoke.post_accepted("/in", REJECT)));
+    assert_eventually!(published(&evoke, "evoke.function.failing").len() == 1, "not reported: {}", evoke.log());
+    assert_eq!(published(&evoke, "evoke.storage.*").len(), 1);
     evoke.kill();
-    evoke.up_and(&["--storage-low", "1B"]);
-    assert_eventually!(said(&evoke, "evoke.storage.recovered").len() == 1, "not told: {}", evoke.log());
-    assert_eq!(said(&evoke, "evoke.storage.*").len(), 2);
+    evoke.up_with_arguments(&["--storage-low", "1B"]);
+    assert_eventually!(published(&evoke, "evoke.storage.recovered").len() == 1, "not reported: {}", evoke.log());
+    assert_eq!(published(&evoke, "evoke.storage.*").len(), 2);
 }
 
 #[test]
-fn the_example_raises_and_clears_alerts() {
+fn the_on_call_example_raises_and_clears_alerts() {
     let manifest = std::fs::read_to_string(crate::support::root().join("manifests/on-call.yaml")).unwrap();
     let (_, functions) = manifest.split_once("functions:\n").unwrap();
     let functions = functions.replace("../functions/target/components", "$FUNCTIONS");
     let functions = functions.lines().filter(|line| !line.contains("build:")).map(|line| format!("{line}\n"));
     let evoke = Evoke::up_with(&(WATCHED.to_owned() + &functions.collect::<String>()));
-    (0..5).for_each(|_| drop(evoke.accepted("/in", REJECT)));
+    (0..5).for_each(|_| drop(evoke.post_accepted("/in", REJECT)));
     assert_eventually!(evoke.events("alert.raised").len() == 6, "{:?}", evoke.events("alert.raised"));
-    evoke.accepted("/in", "{}");
+    evoke.post_accepted("/in", "{}");
     assert_eventually!(evoke.events("alert.cleared").len() == 1, "{}", evoke.stdout(&["dead", "list"]));
     let texts: Vec<_> = evoke.events("alert.*").iter().map(|alert| alert["data"]["text"].to_string()).collect();
     assert!(
-        texts.iter().any(|text| text.contains("gave up delivery 1 after one attempt: reject: as it was told")),
+        texts
+            .iter()
+            .any(|text| text.contains("gave up delivery 1 after one attempt: reject: the event requested a reject")),
         "{texts:?}"
     );
-    assert!(texts.iter().any(|text| text.contains("lab/victim fails since")), "{texts:?}");
-    assert!(texts.iter().any(|text| text.contains("lab/victim is well again")), "{texts:?}");
+    assert!(texts.iter().any(|text| text.contains("lab/victim has been failing since")), "{texts:?}");
+    assert!(texts.iter().any(|text| text.contains("lab/victim has recovered")), "{texts:?}");
 }

@@ -1,4 +1,4 @@
-//! What functions keep commits with their outcome, exactly once, and can be looked at.
+//! State: the writes of an attempt commit together with its outcome, exactly once, and users can read and change state.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Evoke, request, root};
 
 /// A manifest with one function behind an HTTP source.
-fn manifest(function: &str, allow: &str, more: &str) -> String {
+fn manifest(function: &str, allow: &str, extra: &str) -> String {
     format!(
         r#"
 evoke: 1
@@ -23,18 +23,19 @@ functions:
     timeout: 2s
     retry: {{ attempts: 1 }}
     allow: {{ publish: ["*"], {allow} }}
-{more}
+{extra}
 "#
     )
 }
 
-fn ops() -> Evoke {
+/// Starts an Evoke with the fixture `state-ops`, which runs the steps that its event lists.
+fn up_with_state_ops() -> Evoke {
     Evoke::up_with(&manifest("state-ops", "state: true", ""))
 }
 
-/// Has `state-ops` do this, and waits; answers the attempt.
-fn attempt(evoke: &Evoke, wanted: &Value) -> Value {
-    let id = evoke.accepted("/in", &wanted.to_string());
+/// Sends data to the function and waits. Returns the only attempt.
+fn attempt(evoke: &Evoke, data: &Value) -> Value {
+    let id = evoke.post_accepted("/in", &data.to_string());
     evoke.settle();
     let trace = evoke.json(&["trace", &id]);
     let attempts = trace["deliveries"][0]["attempts"].as_array().unwrap().clone();
@@ -42,19 +43,19 @@ fn attempt(evoke: &Evoke, wanted: &Value) -> Value {
     attempts[0].clone()
 }
 
-/// Has `state-ops` do these steps, which must succeed; answers what it saw.
-fn saw(evoke: &Evoke, steps: &Value) -> Value {
+/// Runs these steps in `state-ops`. They must succeed. Returns the result of each step.
+fn run_steps(evoke: &Evoke, steps: &Value) -> Value {
     let attempt = attempt(evoke, &json!({ "do": steps }));
     assert_eq!(attempt["outcome"], "done", "{attempt}");
     evoke.events("saw").pop().unwrap()["data"].clone()
 }
 
-/// The same manifest, for events that are put in by hand.
-fn by_hand(manifest: &str) -> String {
+/// Changes the trigger of a manifest so that it also matches events from `evoke emit`.
+fn for_emit(manifest: &str) -> String {
     manifest.replace("source: in", "events: { type: [lab.in] }")
 }
 
-/// Puts in an event for each of these data, all at once.
+/// Emits one event for each value, all in one command.
 fn emit(evoke: &Evoke, data: impl Iterator<Item = Value>) {
     let events = data.enumerate().map(|(n, data)| json!({ "id": n.to_string(), "type": "lab.in", "data": data }));
     std::fs::write(evoke.path("events.json"), Value::from(events.collect::<Vec<_>>()).to_string()).unwrap();
@@ -62,9 +63,9 @@ fn emit(evoke: &Evoke, data: impl Iterator<Item = Value>) {
 }
 
 #[test]
-fn counting_on_one_key_is_exact_and_running_again_counts_as_no_attempt() {
+fn counting_on_one_key_is_exact_and_a_rerun_is_not_an_attempt() {
     const EVENTS: usize = 500;
-    let evoke = Evoke::up_with(&by_hand(&manifest(
+    let evoke = Evoke::up_with(&for_emit(&manifest(
         "counter",
         "state: true",
         "    concurrency: 16
@@ -73,10 +74,10 @@ fn counting_on_one_key_is_exact_and_running_again_counts_as_no_attempt() {
     emit(&evoke, (0..EVENTS).map(|_| json!({ "key": "k" })));
     evoke.settle();
     assert_eq!(evoke.stdout(&["state", "get", "lab/counter", "k"]).trim(), EVENTS.to_string());
-    // Each count was published once, by the attempt that committed it.
+    // Each count was published once, by the attempt that committed.
     let counted: BTreeSet<u64> = evoke.events("counted").iter().map(|e| e["data"]["value"].as_u64().unwrap()).collect();
     assert_eq!(counted, (1..=EVENTS as u64).collect());
-    assert_eq!(evoke.deliveries("done"), EVENTS as u64);
+    assert_eq!(evoke.delivery_count("done"), EVENTS as u64);
     for event in evoke.json_lines(&["events", "--type", "lab.in", "--after", "0", "--limit", "50"]) {
         let path = format!("/api/v1/trace/{}", event["id"].as_str().unwrap());
         let trace = request("GET", evoke.admin(), &path, &[], "").unwrap().json();
@@ -86,48 +87,48 @@ fn counting_on_one_key_is_exact_and_running_again_counts_as_no_attempt() {
 }
 
 #[test]
-fn who_lists_the_keys_sees_each_that_was_made_before() {
+fn a_key_listing_includes_every_key_committed_before() {
     const EVENTS: usize = 100;
-    let evoke = Evoke::up_with(&by_hand(&manifest("state-ops", "state: true", "    concurrency: 16\n")));
+    let evoke = Evoke::up_with(&for_emit(&manifest("state-ops", "state: true", "    concurrency: 16\n")));
     emit(&evoke, (0..EVENTS).map(|_| json!({ "do": ["append"] })));
     evoke.settle();
     let keys: Vec<Value> =
         evoke.json_lines(&["state", "list", "lab/state-ops"]).iter().map(|e| e["key"].clone()).collect();
     assert_eq!(keys, (0..EVENTS).map(|n| json!(format!("{n:05}"))).collect::<Vec<_>>());
-    assert_eq!(evoke.deliveries("done"), EVENTS as u64);
+    assert_eq!(evoke.delivery_count("done"), EVENTS as u64);
 }
 
 #[test]
 fn an_attempt_reads_its_own_writes() {
-    let evoke = ops();
+    let evoke = up_with_state_ops();
     let steps = json!([
         { "get": "a" }, { "set": ["a", { "n": 1 }] }, { "get": "a" }, { "exists": "a" }, { "delete": "a" },
         { "exists": "a" }, { "increment": ["n", 3] }, { "increment": ["n", 4] }, { "get": "n" }, { "set": ["kept", "x"] },
         "keys"
     ]);
     let expected = json!([null, null, { "n": 1 }, true, null, false, 3, 7, 7, null, [2, "kept", "n"]]);
-    assert_eq!(saw(&evoke, &steps), expected);
+    assert_eq!(run_steps(&evoke, &steps), expected);
     let steps =
         json!([{ "get": "kept" }, { "get": "a" }, { "increment": ["n", 1] }, { "try": { "increment": ["kept", 1] } }]);
-    let later = saw(&evoke, &steps);
+    let later = run_steps(&evoke, &steps);
     assert_eq!(later.as_array().unwrap()[..3], json!(["x", null, 8]).as_array().unwrap()[..]);
     assert!(later[3].as_str().unwrap().contains("no number"), "{later}");
 }
 
 #[test]
-fn an_attempt_that_fails_leaves_nothing() {
+fn a_failed_attempt_leaves_no_state_and_no_events() {
     for (end, outcome) in [("retry", "retry"), ("reject", "reject"), ("trap", "trap"), ("spin", "timeout")] {
-        let evoke = ops();
+        let evoke = up_with_state_ops();
         let failed = attempt(&evoke, &json!({ "do": [{ "set": ["a", 1] }, { "increment": ["n", 1] }], "end": end }));
         assert_eq!(failed["outcome"], outcome, "{failed}");
         assert_eq!(evoke.stdout(&["state", "list"]).trim(), "no state", "{end}");
         assert!(evoke.events("saw").is_empty());
-        assert_eq!(saw(&evoke, &json!([{ "exists": "a" }, { "increment": ["n", 1] }])), json!([false, 1]));
+        assert_eq!(run_steps(&evoke, &json!([{ "exists": "a" }, { "increment": ["n", 1] }])), json!([false, 1]));
     }
 }
 
 #[test]
-fn the_app_s_bucket_is_shared_by_those_that_are_granted_it() {
+fn the_shared_bucket_is_open_only_to_functions_with_the_grant() {
     let function = |name: &str, state: &str| {
         format!(
             "  {name}:\n    component: $FUNCTIONS/state-ops.wasm\n    on: [{{ http: {{ path: /{name}, type: go }} }}]\n    \
@@ -137,8 +138,8 @@ fn the_app_s_bucket_is_shared_by_those_that_are_granted_it() {
     let functions =
         [function("one", "{ shared: true }"), function("two", "{ shared: true }"), function("other", "true")];
     let evoke = Evoke::up_with(&format!("evoke: 1\napp: lab\nfunctions:\n{}", functions.concat()));
-    let run = |path: &str, wanted: Value| {
-        let id = evoke.accepted(path, &wanted.to_string());
+    let run = |path: &str, data: Value| {
+        let id = evoke.post_accepted(path, &data.to_string());
         evoke.settle();
         evoke.json(&["trace", &id])["deliveries"][0].clone()
     };
@@ -156,25 +157,28 @@ fn the_app_s_bucket_is_shared_by_those_that_are_granted_it() {
 }
 
 #[test]
-fn state_has_bounds_that_say_how_to_raise_them() {
+fn state_limits_are_enforced_and_their_errors_name_the_setting() {
     let allow = "state: { max_keys: 3, max_value: 100B, max_total: 1KiB }";
     let evoke = Evoke::up_with(&manifest("state-ops", allow, ""));
-    let refused = |steps: Value, outcome: &str, words: &str| {
+    let refused = |steps: Value, outcome: &str, expected: &str| {
         let attempt = attempt(&evoke, &json!({ "do": steps }));
         assert_eq!(attempt["outcome"], outcome, "{attempt}");
         let message = attempt["message"].as_str().unwrap();
-        assert!(message.contains(words), "{message}");
+        assert!(message.contains(expected), "{message}");
     };
     refused(json!([{ "many": ["k", 4] }]), "quota", "max_keys");
     refused(json!([{ "fill": ["k", 101] }]), "denied", "max_value");
     refused(json!([{ "get": "k".repeat(513) }]), "denied", "512");
     refused(json!([{ "get": "" }]), "denied", "cannot be empty");
     assert_eq!(evoke.stdout(&["state", "list"]).trim(), "no state");
-    // A function that hears of it can go on; what it overwrites or deletes makes room.
+    // A function can handle the error and continue. Deleted keys free space.
     let steps = json!([{ "many": ["k", 3] }, { "try": { "set": ["more", 1] } }, { "delete": "k00000" }, { "set": ["more", 1] }]);
-    assert!(saw(&evoke, &steps)[1].as_str().unwrap().contains("4 keys"));
-    assert_eq!(saw(&evoke, &json!(["keys"])), json!([[3, "k00001", "more"]]));
-    assert_eq!(saw(&evoke, &json!([{ "fill": ["more", 100] }, { "try": { "set": ["k00003", 1] } }]))[0], Value::Null);
+    assert!(run_steps(&evoke, &steps)[1].as_str().unwrap().contains("4 keys"));
+    assert_eq!(run_steps(&evoke, &json!(["keys"])), json!([[3, "k00001", "more"]]));
+    assert_eq!(
+        run_steps(&evoke, &json!([{ "fill": ["more", 100] }, { "try": { "set": ["k00003", 1] } }]))[0],
+        Value::Null
+    );
     refused(json!([{ "set": ["k00003", 1] }]), "quota", "3 are its most");
 
     let evoke = Evoke::up_with(&manifest("state-ops", "state: { max_total: 1KiB, max_value: 4MiB }", ""));
@@ -184,23 +188,23 @@ fn state_has_bounds_that_say_how_to_raise_them() {
 }
 
 #[test]
-fn the_largest_value_that_can_be_granted_is_kept() {
+fn a_value_of_the_largest_grantable_size_is_stored() {
     let evoke = Evoke::up_with(&manifest("state-ops", "state: { max_value: 4MiB }", ""));
-    saw(&evoke, &json!([{ "fill": ["k", 4 << 20] }]));
-    assert_eq!(saw(&evoke, &json!([{ "exists": "k" }])), json!([true]));
+    run_steps(&evoke, &json!([{ "fill": ["k", 4 << 20] }]));
+    assert_eq!(run_steps(&evoke, &json!([{ "exists": "k" }])), json!([true]));
     assert_eq!(evoke.stdout(&["state", "get", "lab/state-ops", "k"]).trim().len(), 4 << 20);
     assert_eq!(evoke.json_lines(&["state", "list", "lab/state-ops"])[0]["bytes"], 4 << 20);
 }
 
 #[test]
-fn state_flood_is_refused_and_harms_nobody() {
+fn state_flood_is_refused_and_other_functions_are_not_affected() {
     let other = "  state-ops:\n    component: $FUNCTIONS/state-ops.wasm\n    on: [{ http: { path: /other, type: go } }]\n    \
                  allow: { publish: [\"*\"], state: true }\n";
     let evoke = Evoke::up_with(
         &manifest("state-flood", "state: { max_total: 2GiB }", other).replace("timeout: 2s", "timeout: 20s"),
     );
-    let id = evoke.accepted("/in", "{}");
-    evoke.accepted("/other", &json!({ "do": [{ "set": ["a", 1] }] }).to_string());
+    let id = evoke.post_accepted("/in", "{}");
+    evoke.post_accepted("/other", &json!({ "do": [{ "set": ["a", 1] }] }).to_string());
     evoke.settle();
     let delivery = &evoke.json(&["trace", &id])["deliveries"][0];
     assert_eq!(delivery["attempts"][0]["outcome"], "denied", "{delivery:#}");
@@ -210,8 +214,8 @@ fn state_flood_is_refused_and_harms_nobody() {
 }
 
 #[test]
-fn state_outlives_a_stop_and_a_kill_as_do_the_deliveries_that_made_it() {
-    let mut evoke = Evoke::up_with(&by_hand(&manifest("counter", "state: true", "")));
+fn state_survives_a_stop_and_a_kill_together_with_its_deliveries() {
+    let mut evoke = Evoke::up_with(&for_emit(&manifest("counter", "state: true", "")));
     emit(&evoke, (0..400).map(|n| json!({ "key": format!("k{}", n % 3) })));
     evoke.kill();
     evoke.up();
@@ -220,7 +224,7 @@ fn state_outlives_a_stop_and_a_kill_as_do_the_deliveries_that_made_it() {
         let entries = evoke.json_lines(&["state", "list", "lab/counter"]);
         entries.iter().map(|entry| entry["value"].as_str().unwrap().parse::<u64>().unwrap()).sum::<u64>()
     };
-    assert_eq!((sum(&evoke), evoke.deliveries("done")), (400, 400));
+    assert_eq!((sum(&evoke), evoke.delivery_count("done")), (400, 400));
     assert!(evoke.stop().success());
     evoke.up();
     assert_eq!(sum(&evoke), 400);
@@ -228,24 +232,24 @@ fn state_outlives_a_stop_and_a_kill_as_do_the_deliveries_that_made_it() {
 }
 
 #[test]
-fn keys_are_listed_page_by_page_with_what_the_attempt_wrote() {
-    let evoke = ops();
+fn key_listing_pages_include_the_writes_of_the_attempt() {
+    let evoke = up_with_state_ops();
     let steps = json!([{ "many": ["k", 1200] }, "keys", { "delete": "k00500" }, "keys"]);
     let expected = json!([null, [1200, "k00000", "k01199"], null, [1199, "k00000", "k01199"]]);
-    assert_eq!(saw(&evoke, &steps), expected);
+    assert_eq!(run_steps(&evoke, &steps), expected);
     let steps = json!(["keys", { "set": ["a", 1] }, { "delete": "k01199" }, { "set": ["k00500", 1] }, { "many": ["l", 700] }, "keys"]);
     let expected = json!([[1199, "k00000", "k01199"], null, null, null, null, [1900, "a", "l00699"]]);
-    assert_eq!(saw(&evoke, &steps), expected);
+    assert_eq!(run_steps(&evoke, &steps), expected);
     assert_eq!(evoke.json_lines(&["state", "list", "lab/state-ops", "--prefix", "k011"]).len(), 99);
     assert_eq!(evoke.json_lines(&["state", "list", "lab/state-ops", "-n", "7"]).len(), 7);
 }
 
 #[test]
-fn a_person_looks_at_state_and_changes_it() {
-    let evoke = ops();
-    let code = |arguments: &[&str]| evoke.run(arguments).status.code();
+fn the_state_command_reads_and_changes_state() {
+    let evoke = up_with_state_ops();
+    let exit_code = |arguments: &[&str]| evoke.run(arguments).status.code();
     assert_eq!(evoke.stdout(&["state", "set", "lab/state-ops", "a b/ü", "41"]).trim(), "1 key set");
-    assert_eq!(saw(&evoke, &json!([{ "increment": ["a b/ü", 1] }])), json!([42]));
+    assert_eq!(run_steps(&evoke, &json!([{ "increment": ["a b/ü", 1] }])), json!([42]));
     assert_eq!(evoke.stdout(&["state", "get", "lab/state-ops", "a b/ü"]), "42\n");
     std::fs::write(evoke.path("value.json"), r#"{"x": [1, 2]}"#).unwrap();
     evoke.stdout(&["state", "set", "lab", "shared", "@value.json"]);
@@ -255,20 +259,20 @@ fn a_person_looks_at_state_and_changes_it() {
     assert!(listed.contains("a b/ü") && listed.contains("42"), "{listed}");
     assert!(evoke.stdout(&["state", "list"]).contains("lab/state-ops"));
 
-    assert_eq!(code(&["state", "get", "lab", "none"]), Some(4));
-    assert_eq!(code(&["state", "delete", "lab", "none"]), Some(4));
-    assert_eq!(code(&["state", "set", "lab/nobody", "k", "1"]), Some(4));
-    assert_eq!(code(&["state", "set", "lab", &"k".repeat(513), "1"]), Some(1));
-    assert_eq!(code(&["state", "delete", "lab"]), Some(2));
+    assert_eq!(exit_code(&["state", "get", "lab", "none"]), Some(4));
+    assert_eq!(exit_code(&["state", "delete", "lab", "none"]), Some(4));
+    assert_eq!(exit_code(&["state", "set", "lab/nobody", "k", "1"]), Some(4));
+    assert_eq!(exit_code(&["state", "set", "lab", &"k".repeat(513), "1"]), Some(1));
+    assert_eq!(exit_code(&["state", "delete", "lab"]), Some(2));
     assert_eq!(evoke.stdout(&["state", "delete", "lab", "shared"]).trim(), "1 key deleted");
     evoke.stdout(&["state", "set", "lab/state-ops", "b", "1"]);
     assert_eq!(evoke.json(&["state", "delete", "lab/state-ops", "--all"])["count"], 2);
     assert_eq!(evoke.stdout(&["state", "list"]).trim(), "no state");
-    assert_eq!(saw(&evoke, &json!([{ "exists": "b" }])), json!([false]));
+    assert_eq!(run_steps(&evoke, &json!([{ "exists": "b" }])), json!([false]));
 }
 
 #[test]
-fn invoke_shows_what_would_become_of_the_state() {
+fn invoke_shows_the_state_changes_of_the_attempt() {
     let evoke = Evoke::with(&manifest("state-ops", "state: { shared: true }", ""));
     let event =
         json!({ "data": { "do": [{ "increment": ["n", 1] }, { "delete": "old" }, { "get": "other" }] } }).to_string();
@@ -288,24 +292,24 @@ fn invoke_shows_what_would_become_of_the_state() {
 }
 
 #[test]
-fn a_monitor_tells_of_changes_and_not_of_readings() {
+fn the_disk_watch_example_publishes_changes_and_not_readings() {
     let text = std::fs::read_to_string(root().join("manifests/disk-watch.yaml")).unwrap();
     let manifest = text.replace("../functions/target/components", "$FUNCTIONS");
     let manifest: String =
         manifest.lines().filter(|line| !line.contains("build:")).map(|line| format!("{line}\n")).collect();
     let mut evoke = Evoke::up_with(&manifest);
-    let read = |evoke: &Evoke, path: &str, readings: &[f64]| {
+    let send = |evoke: &Evoke, path: &str, readings: &[f64]| {
         for used in readings {
-            evoke.accepted("/readings", &json!({ "path": path, "used": used }).to_string());
+            evoke.post_accepted("/readings", &json!({ "path": path, "used": used }).to_string());
         }
         evoke.settle();
     };
-    // Around the thresholds: 80 and 90, better again below 75 and 85.
-    read(&evoke, "/", &[50.0, 79.0, 80.0, 81.0, 79.0, 76.0, 92.0, 86.0]);
-    read(&evoke, "/home", &[10.0, 74.0]);
+    // The thresholds are 80 and 90. The level drops only below 75 and 85.
+    send(&evoke, "/", &[50.0, 79.0, 80.0, 81.0, 79.0, 76.0, 92.0, 86.0]);
+    send(&evoke, "/home", &[10.0, 74.0]);
     evoke.kill();
     evoke.up();
-    read(&evoke, "/", &[89.0, 84.0, 76.0, 74.0, 60.0]);
+    send(&evoke, "/", &[89.0, 84.0, 76.0, 74.0, 60.0]);
     let changes: Vec<_> = evoke
         .events("disk.changed")
         .iter()

@@ -1,4 +1,4 @@
-//! One Evoke in a folder of its own, driven as a user would: by its command line and over HTTP.
+//! Test harness: one Evoke process in a temporary folder, driven by its command line and over HTTP.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,27 +9,27 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The longest that anything here may take; only a failing test waits for it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest wait for any condition. Only a failing test waits this long.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits until an expression is true; fails with the words when it is not in time.
+/// Polls every 10 ms until the condition is true. Panics with the message after [`TIMEOUT`].
 #[macro_export]
 macro_rules! assert_eventually {
-    ($condition:expr, $($words:tt)+) => {{
-        let deadline = std::time::Instant::now() + $crate::support::PATIENCE;
+    ($condition:expr, $($message:tt)+) => {{
+        let deadline = std::time::Instant::now() + $crate::support::TIMEOUT;
         while !$condition {
-            assert!(std::time::Instant::now() < deadline, $($words)+);
+            assert!(std::time::Instant::now() < deadline, $($message)+);
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }};
 }
 
-/// The repository.
+/// The root folder of the repository.
 pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// The folder of the guests' components, built from source by the project's own script when the first test asks.
+/// The folder of the compiled guest components. The first call builds them with `functions/build.sh`.
 pub(crate) fn components() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -40,7 +40,7 @@ pub(crate) fn components() -> &'static Path {
     })
 }
 
-/// A folder with a manifest, and the Evoke that runs it.
+/// A temporary folder with a manifest, and the Evoke process that runs it.
 pub(crate) struct Evoke {
     folder: TempDir,
     environment: Vec<(&'static str, String)>,
@@ -53,43 +53,44 @@ struct Running {
     admin: String,
 }
 
-/// What an HTTP request was answered.
+/// An HTTP response with its body read to the end.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: ureq::http::HeaderMap,
     pub(crate) body: String,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 }
 
 impl Evoke {
-    /// A folder with this manifest, in which `$FUNCTIONS` stands for the folder of the components.
+    /// Creates a folder with this manifest and starts nothing. `$FUNCTIONS` in the manifest is replaced by the
+    /// folder of the components.
     pub(crate) fn with(manifest: &str) -> Self {
         let evoke = Self { folder: TempDir::new().unwrap(), environment: Vec::new(), running: None };
         evoke.write_manifest(manifest);
         evoke
     }
 
-    /// The same, running.
+    /// Creates a folder with this manifest and starts Evoke in it.
     pub(crate) fn up_with(manifest: &str) -> Self {
         let mut evoke = Self::with(manifest);
         evoke.up();
         evoke
     }
 
-    /// Sets environment variables of what is run from now on.
+    /// Sets the environment variables of every process that is started later.
     pub(crate) fn set_environment(&mut self, variables: &[(&'static str, &str)]) {
         self.environment = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     }
 
     pub(crate) fn write_manifest(&self, manifest: &str) {
         let text = manifest.replace("$FUNCTIONS", &components().display().to_string());
-        // Replaced whole, as a careful editor does.
+        // Renamed into place, so that `--watch` never reads half a file.
         std::fs::write(self.path("new.tmp"), text).unwrap();
         std::fs::rename(self.path("new.tmp"), self.path("evoke.yaml")).unwrap();
     }
@@ -98,7 +99,7 @@ impl Evoke {
         self.folder.path().join(name)
     }
 
-    /// The program with these arguments, in the folder.
+    /// The `evoke` command with these arguments, to run in the folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evoke"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).env_remove("EVOKE_LOG");
@@ -109,12 +110,12 @@ impl Evoke {
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command and waits until it exits.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs a command that must succeed; answers what it printed.
+    /// Runs a command that must succeed. Returns its standard output.
     pub(crate) fn stdout(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
@@ -134,29 +135,30 @@ impl Evoke {
     }
 
     pub(crate) fn up(&mut self) {
-        self.up_and(&[]);
+        self.up_with_arguments(&[]);
     }
 
-    /// Starts it and waits until it is ready.
-    pub(crate) fn up_and(&mut self, more: &[&str]) {
-        if let Err(status) = self.try_up(more, &[]) {
+    /// Starts `evoke up` with more arguments and waits until it is ready.
+    pub(crate) fn up_with_arguments(&mut self, arguments: &[&str]) {
+        if let Err(status) = self.try_up(arguments, &[]) {
             panic!("not up ({status}): {}", self.log());
         }
     }
 
-    /// Starts it with more in its environment, and waits until it is ready; `Err` when it ended before.
-    pub(crate) fn try_up(&mut self, more: &[&str], environment: &[(&str, PathBuf)]) -> Result<(), ExitStatus> {
-        self.start_in(more, environment);
+    /// Starts `evoke up` with more arguments and environment variables, and waits until it is ready. Returns the exit
+    /// status if the process exits before it is ready.
+    pub(crate) fn try_up(&mut self, arguments: &[&str], environment: &[(&str, PathBuf)]) -> Result<(), ExitStatus> {
+        self.spawn(arguments, environment);
         self.await_addresses()
     }
 
-    /// Starts it, and does not wait: its addresses are not known yet.
-    pub(crate) fn start(&mut self, more: &[&str]) {
-        self.start_in(more, &[]);
+    /// Starts `evoke up` and does not wait. The addresses are known after [`Self::await_ready`].
+    pub(crate) fn start(&mut self, arguments: &[&str]) {
+        self.spawn(arguments, &[]);
     }
 
-    fn start_in(&mut self, more: &[&str], environment: &[(&str, PathBuf)]) {
-        // A killed one leaves its file behind.
+    fn spawn(&mut self, more: &[&str], environment: &[(&str, PathBuf)]) {
+        // A killed process leaves this file behind.
         let _ = std::fs::remove_file(self.path(".evoke/listen.json"));
         let log = std::fs::File::options().create(true).append(true).open(self.path("up.log")).unwrap();
         let arguments = [&["up", "evoke.yaml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"], more].concat();
@@ -166,7 +168,7 @@ impl Evoke {
         self.running = Some(Running { process, http: String::new(), admin: String::new() });
     }
 
-    /// Waits until it says where it listens.
+    /// Waits until the process has written the addresses that it listens on.
     pub(crate) fn await_ready(&mut self) {
         if let Err(status) = self.await_addresses() {
             panic!("not up ({status}): {}", self.log());
@@ -174,69 +176,69 @@ impl Evoke {
     }
 
     fn await_addresses(&mut self) -> Result<(), ExitStatus> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let addresses: Value = loop {
             let text = std::fs::read_to_string(self.path(".evoke/listen.json")).unwrap_or_default();
             if let Ok(addresses) = serde_json::from_str(&text) {
                 break addresses;
             }
-            if let Some(status) = self.running.as_mut().expect("it was started").process.try_wait().unwrap() {
+            if let Some(status) = self.running.as_mut().expect("evoke was started").process.try_wait().unwrap() {
                 self.running = None;
                 return Err(status);
             }
             assert!(Instant::now() < deadline, "not up: {}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         };
-        let running = self.running.as_mut().expect("it was started");
+        let running = self.running.as_mut().expect("evoke was started");
         let address = |name: &str| addresses[name].as_str().unwrap().to_owned();
         (running.http, running.admin) = (address("http"), address("admin"));
         Ok(())
     }
 
-    /// Whether it ended by itself.
+    /// Returns true if the process exited by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
-        self.running.as_mut().expect("it is up").process.try_wait().unwrap().is_some()
+        self.running.as_mut().expect("evoke is running").process.try_wait().unwrap().is_some()
     }
 
-    /// What `up` printed.
+    /// Everything that `evoke up` printed, over all starts.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("up.log")).unwrap_or_default()
     }
 
     fn running(&self) -> &Running {
-        self.running.as_ref().expect("it is up")
+        self.running.as_ref().expect("evoke is running")
     }
 
-    /// Ends it as a power cut of the process: nothing is flushed.
+    /// Kills the process with SIGKILL: it flushes nothing.
     pub(crate) fn kill(&mut self) {
-        let mut running = self.running.take().expect("it is up");
+        let mut running = self.running.take().expect("evoke is running");
         running.process.kill().unwrap();
         running.process.wait().unwrap();
     }
 
-    /// Asks it to stop, and waits.
+    /// Sends SIGTERM and waits for the exit.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.terminate();
         self.wait()
     }
 
-    /// Asks it to stop.
+    /// Sends SIGTERM and does not wait.
     pub(crate) fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.running().process);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits. Kills it and panics after [`TIMEOUT`].
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let mut running = self.running.take().expect("it is up");
-        let deadline = Instant::now() + PATIENCE;
+        let mut running = self.running.take().expect("evoke is running");
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = running.process.try_wait().unwrap() {
                 return status;
             }
             if Instant::now() > deadline {
                 running.process.kill().unwrap();
-                panic!("it did not stop: {}", self.log());
+                panic!("evoke did not stop: {}", self.log());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -253,42 +255,42 @@ impl Evoke {
     }
 
     /// POSTs a JSON body to a source.
-    pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &str) -> Response {
         self.post_with(path, &[("content-type", "application/json")], body)
     }
 
-    pub(crate) fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
         post(self.http(), path, headers, body).unwrap_or_else(|e| panic!("POST {path}: {e}"))
     }
 
-    /// POSTs an event that must be accepted; answers its id.
-    pub(crate) fn accepted(&self, path: &str, body: &str) -> String {
-        let answer = self.post(path, body);
-        assert_eq!(answer.status, 202, "{answer:?}");
-        answer.json()["events"][0]["id"].as_str().unwrap().to_owned()
+    /// POSTs an event that must be accepted. Returns its id.
+    pub(crate) fn post_accepted(&self, path: &str, body: &str) -> String {
+        let response = self.post(path, body);
+        assert_eq!(response.status, 202, "{response:?}");
+        response.json()["events"][0]["id"].as_str().unwrap().to_owned()
     }
 
-    /// The numbers of deliveries in a state, over all functions.
-    pub(crate) fn deliveries(&self, state: &str) -> u64 {
+    /// The number of deliveries with this status, over all functions, from `evoke check`.
+    pub(crate) fn delivery_count(&self, state: &str) -> u64 {
         let totals = self.json(&["check"]);
         totals["functions"].as_object().unwrap().values().map(|counts| counts[state].as_u64().unwrap()).sum()
     }
 
-    /// How many deliveries of a function are done, from the status of what runs.
-    pub(crate) fn done(&self, function: &str) -> u64 {
+    /// The number of done deliveries of a function, from the status of the running process.
+    pub(crate) fn done_count(&self, function: &str) -> u64 {
         let status = request("GET", self.admin(), "/api/v1/status", &[], "").unwrap().json();
         let functions = status["functions"].as_array().unwrap();
         functions.iter().find(|f| f["name"] == function).map_or(0, |f| f["done"].as_u64().unwrap())
     }
 
-    /// The memory that the process has in RAM.
+    /// The resident memory of the process in KiB.
     pub(crate) fn rss_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.running().process.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Whether no delivery is pending. Not, when the store cannot be read.
+    /// Returns true if no delivery is pending, and false if the store cannot be read.
     pub(crate) fn is_settled(&self) -> bool {
         let output = self.run(&["check", "--json"]);
         let Ok(totals) = serde_json::from_slice::<Value>(&output.stdout) else { return false };
@@ -297,8 +299,8 @@ impl Evoke {
             && totals["functions"].as_object().is_some_and(|f| f.values().all(|c| states.iter().all(|s| c[s] == 0)))
     }
 
-    /// Takes over what another compiled, so that the start is short.
-    pub(crate) fn take_compiled(&self, from: &Path) {
+    /// Copies a cache of compiled components into the folder, so that the start is short.
+    pub(crate) fn copy_compiled_cache(&self, from: &Path) {
         let to = self.path(".evoke/compiled");
         std::fs::create_dir_all(&to).unwrap();
         for entry in std::fs::read_dir(from).unwrap() {
@@ -309,11 +311,11 @@ impl Evoke {
 
     /// Waits until no delivery is pending.
     pub(crate) fn settle(&self) {
-        let pending = || ["ready", "retrying", "blocked"].iter().map(|state| self.deliveries(state)).sum::<u64>();
+        let pending = || ["ready", "retrying", "blocked"].iter().map(|state| self.delivery_count(state)).sum::<u64>();
         assert_eventually!(pending() == 0, "still pending: {}\n{}", self.stdout(&["check"]), self.log());
     }
 
-    /// The events of a type, in order.
+    /// All events of a type, in accept order.
     pub(crate) fn events(&self, type_: &str) -> Vec<Value> {
         self.json_lines(&["events", "--type", type_, "--after", "0"])
     }
@@ -326,24 +328,24 @@ impl Drop for Evoke {
             let _ = running.process.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- what `up` printed\n{}", self.log());
+            eprintln!("--- output of `evoke up`\n{}", self.log());
         }
     }
 }
 
-/// POSTs to an address; `Err` when there was no answer.
-pub(crate) fn post(address: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer, ureq::Error> {
+/// POSTs to an address. Returns an error if there was no response.
+pub(crate) fn post(address: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Result<Response, ureq::Error> {
     request("POST", address, path, headers, body)
 }
 
-/// Sends a request; `Err` when there was no answer.
+/// Sends a request. Returns an error if there was no response.
 pub(crate) fn request(
     method: &str,
     address: &str,
     path: &str,
     headers: &[(&str, &str)],
     body: &str,
-) -> Result<Answer, ureq::Error> {
+) -> Result<Response, ureq::Error> {
     let agent = agent();
     let mut request = ureq::http::Request::builder().method(method).uri(format!("http://{address}{path}"));
     for (name, value) in headers {
@@ -353,15 +355,15 @@ pub(crate) fn request(
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let mut text = String::new();
     response.into_body().into_reader().read_to_string(&mut text).map_err(ureq::Error::Io)?;
-    Ok(Answer { status, headers, body: text })
+    Ok(Response { status, headers, body: text })
 }
 
-/// One agent a thread keeps its connection.
+/// Returns the agent of this thread, which keeps its connections open.
 fn agent() -> ureq::Agent {
     thread_local! {
         static AGENT: ureq::Agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(TIMEOUT))
             .allow_non_standard_methods(true)
             .build()
             .new_agent();

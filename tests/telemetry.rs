@@ -1,4 +1,4 @@
-//! What is measured and traced, as Prometheus and an OpenTelemetry collector get it.
+//! Telemetry: metrics as Prometheus scrapes them, health endpoints, and spans as an OpenTelemetry collector gets them.
 
 mod collector;
 mod exposition;
@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use crate::assert_eventually;
 use crate::orders::ORDERS;
-use crate::support::{Answer, Evoke, request, root};
+use crate::support::{Evoke, Response, request, root};
 use exposition::Scrape;
 
-/// A function that runs for longer than a test waits, and one that would be done at once.
+/// Two functions: `slow` runs longer than any test waits, `quick` is done at once.
 const SLOW: &str = r#"
 evoke: 1
 app: lab
@@ -30,22 +30,22 @@ functions:
 
 const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
 
-fn get(address: &str, path: &str) -> Answer {
+fn get(address: &str, path: &str) -> Response {
     request("GET", address, path, &[], "").unwrap()
 }
 
 fn scrape(evoke: &Evoke) -> Scrape {
-    let answer = request("GET", evoke.admin(), "/metrics", &[("accept", OPEN_METRICS)], "").unwrap();
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
-    Scrape::read(&answer.body, true)
+    let response = request("GET", evoke.admin(), "/metrics", &[("accept", OPEN_METRICS)], "").unwrap();
+    assert_eq!(response.status, 200);
+    assert_eq!(response.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    Scrape::read(&response.body, true)
 }
 
 fn counts<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
     pairs.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
-/// A function that answers requests.
+/// A manifest with an HTTP component.
 const WEB: &str = r#"
 evoke: 1
 app: lab
@@ -57,7 +57,7 @@ functions:
 "#;
 
 #[test]
-fn requests_to_functions_that_answer_them_are_counted_by_what_became_of_them() {
+fn requests_to_http_components_are_counted_by_outcome() {
     let evoke = Evoke::up_with(WEB);
     let statuses =
         ["/web", "/web?created", "/web?trap", "/web?silent", "/web?spin"].map(|at| get(evoke.http(), at).status);
@@ -71,7 +71,7 @@ fn requests_to_functions_that_answer_them_are_counted_by_what_became_of_them() {
 }
 
 #[test]
-fn metrics_count_exactly_what_happened() {
+fn metrics_match_the_handled_events_exactly() {
     let mut evoke = Evoke::up_with(ORDERS);
     let post = |headers: &[(&str, &str)], body: &str| {
         evoke.post_with("/checkout", &[headers, &[("content-type", "application/json")]].concat(), body).status
@@ -85,7 +85,7 @@ fn metrics_count_exactly_what_happened() {
     assert_eq!(post(&[], &format!(r#""{}""#, "x".repeat(1024 * 1024))), 413);
     evoke.stdout(&["emit", "--type", "order.placed", "--data", order]);
     evoke.settle();
-    // What is committed is counted a moment later.
+    // Counters are incremented shortly after the commit.
     let notified = [("function", "shop/notify"), ("outcome", "done")];
     assert_eventually!(scrape(&evoke).value("evoke_deliveries_total", &notified) == 3.0, "{:#?}", scrape(&evoke));
 
@@ -104,7 +104,7 @@ fn metrics_count_exactly_what_happened() {
     assert_eq!(by_function("evoke_deliveries_total", "shop/charge"), counts([("done", 3), ("dead", 1), ("retry", 1)]));
     assert_eq!(by_function("evoke_deliveries_total", "shop/receipt"), counts([("done", 3)]));
     assert_eq!(now.value("evoke_deliveries_matched_total", &[]), 10.0);
-    assert_eq!(now.value("evoke_events_stored_total", &[]), 11.0, "with the dead letter's");
+    assert_eq!(now.value("evoke_events_stored_total", &[]), 11.0, "including the event that reports the dead letter");
     for (function, published, dead) in
         [("shop/charge", 3.0, 1.0), ("shop/receipt", 3.0, 0.0), ("shop/notify", 0.0, 0.0)]
     {
@@ -121,7 +121,7 @@ fn metrics_count_exactly_what_happened() {
     assert_eq!(now.count("evoke_attempt_duration_seconds", &charge), 5);
     assert_eq!(now.count("evoke_delivery_wait_seconds", &charge), 4);
     assert_eq!(now.count("evoke_delivery_latency_seconds", &charge), 3);
-    // The names of the functions, the events with the repeated one, and the ends of eleven attempts.
+    // 1 write registers the functions, 5 accept events (one is a duplicate), and 11 complete attempts.
     assert_eq!(now.value("evoke_commit_writes_sum", &[]), 1.0 + 5.0 + 11.0);
     assert_eq!(now.count("evoke_commit_writes", &[]), now.count("evoke_commit_duration_seconds", &[]));
     let on_disk = std::fs::metadata(evoke.path(".evoke/evoke.db")).unwrap().len() as f64;
@@ -136,7 +136,7 @@ fn metrics_count_exactly_what_happened() {
         - now.value("process_start_time_seconds", &[]);
     assert!((0.0..600.0).contains(&age), "{age}");
 
-    // Counters begin anew with the process; what is asked for does not.
+    // Counters start at 0 after a restart. Gauges that are read from the store keep their values.
     evoke.stop();
     evoke.up();
     let now = scrape(&evoke);
@@ -147,13 +147,13 @@ fn metrics_count_exactly_what_happened() {
 }
 
 #[test]
-fn what_runs_and_waits_is_seen_while_it_does() {
+fn gauges_show_running_and_waiting_deliveries() {
     let retrying = "fate-retry.wasm\n    order_by: data.key";
     let evoke = Evoke::up_with(
         &SLOW.replace("timeout: 2m", "timeout: 2m\n    concurrency: 1").replace("fate-done.wasm", retrying),
     );
-    (0..3).for_each(|_| drop(evoke.accepted("/in", "{}")));
-    (0..2).for_each(|_| drop(evoke.accepted("/quick", r#"{"key":"k","after_ms":3600000}"#)));
+    (0..3).for_each(|_| drop(evoke.post_accepted("/in", "{}")));
+    (0..2).for_each(|_| drop(evoke.post_accepted("/quick", r#"{"key":"k","after_ms":3600000}"#)));
     let (slow, quick) = ([("function", "lab/slow")], [("function", "lab/quick")]);
     let settled = |now: &Scrape| {
         (now.value("evoke_deliveries_running", &slow), now.get("evoke_deliveries_retrying", &quick)) == (1.0, Some(1.0))
@@ -169,14 +169,14 @@ fn what_runs_and_waits_is_seen_while_it_does() {
 }
 
 #[test]
-fn the_older_format_has_the_same_samples_and_is_what_nobody_in_particular_gets() {
+fn the_prometheus_text_format_has_the_same_samples_and_is_the_default() {
     let evoke = Evoke::up_with(ORDERS);
-    evoke.accepted("/checkout", r#"{"customer":"ada","total":42,"items":["book"]}"#);
+    evoke.post_accepted("/checkout", r#"{"customer":"ada","total":42,"items":["book"]}"#);
     evoke.settle();
     for accept in ["*/*", "text/plain", "application/openmetrics-text;q=0, text/plain"] {
-        let answer = request("GET", evoke.admin(), "/metrics", &[("accept", accept)], "").unwrap();
-        assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8", "{accept}");
-        let older = Scrape::read(&answer.body, false);
+        let response = request("GET", evoke.admin(), "/metrics", &[("accept", accept)], "").unwrap();
+        assert_eq!(response.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8", "{accept}");
+        let older = Scrape::read(&response.body, false);
         assert_eq!(older.types["evoke_events_accepted_total"], "counter");
         assert_eq!(older.types["evoke_build_info"], "gauge");
         assert_eq!(older.value("evoke_events_accepted_total", &[("source", "http"), ("outcome", "new")]), 1.0);
@@ -185,7 +185,7 @@ fn the_older_format_has_the_same_samples_and_is_what_nobody_in_particular_gets()
 }
 
 #[test]
-fn the_documented_metrics_are_those_that_there_are() {
+fn the_documented_metrics_equal_the_exported_metrics() {
     let evoke = Evoke::up_with(ORDERS);
     let now = scrape(&evoke);
     let text = std::fs::read_to_string(root().join("runtime/METRICS.md")).unwrap();
@@ -212,8 +212,8 @@ fn the_documented_metrics_are_those_that_there_are() {
 }
 
 #[test]
-fn it_is_not_ready_while_functions_load() {
-    // A component that takes as long to read as this test wants.
+fn evoke_is_not_ready_while_functions_load() {
+    // Reading the component blocks until this test writes to the pipe.
     let pipe = "component: ./charge.wasm\n    build: mkfifo charge.wasm";
     let mut evoke = Evoke::with(&ORDERS.replace("component: $FUNCTIONS/charge.wasm", pipe));
     evoke.start(&[]);
@@ -224,9 +224,9 @@ fn it_is_not_ready_while_functions_load() {
     };
     assert_eventually!(admin().is_some(), "{}", evoke.log());
     let admin = admin().unwrap();
-    let answer = get(&admin, "/readyz");
-    assert_eq!((answer.status, get(&admin, "/healthz").status), (503, 200));
-    assert!(answer.json()["detail"].as_str().unwrap().contains("starting"), "{answer:?}");
+    let response = get(&admin, "/readyz");
+    assert_eq!((response.status, get(&admin, "/healthz").status), (503, 200));
+    assert!(response.json()["detail"].as_str().unwrap().contains("starting"), "{response:?}");
     assert_eq!(get(&admin, "/metrics").status, 200);
     let component = std::fs::read(crate::support::components().join("charge.wasm")).unwrap();
     std::fs::write(evoke.path("charge.wasm"), component).unwrap();
@@ -235,33 +235,33 @@ fn it_is_not_ready_while_functions_load() {
 }
 
 #[test]
-fn it_is_not_ready_while_it_drains() {
+fn evoke_is_not_ready_while_it_drains() {
     let mut evoke = Evoke::with(SLOW);
-    evoke.up_and(&["--drain", "2m"]);
-    evoke.accepted("/in", "{}");
+    evoke.up_with_arguments(&["--drain", "2m"]);
+    evoke.post_accepted("/in", "{}");
     let slow = [("function", "lab/slow")];
     assert_eventually!(scrape(&evoke).value("evoke_deliveries_running", &slow) == 1.0, "{}", evoke.log());
     evoke.terminate();
     assert_eventually!(get(evoke.admin(), "/readyz").status == 503, "{}", evoke.log());
-    let answer = get(evoke.admin(), "/readyz");
-    assert!(answer.json()["detail"].as_str().unwrap().contains("draining"), "{answer:?}");
+    let response = get(evoke.admin(), "/readyz");
+    assert!(response.json()["detail"].as_str().unwrap().contains("draining"), "{response:?}");
     assert_eq!(get(evoke.admin(), "/healthz").status, 200);
 }
 
 #[test]
-fn a_store_that_failed_is_neither_ready_nor_alive_and_its_metrics_are_there_still() {
+fn a_failed_store_is_neither_ready_nor_healthy_and_metrics_are_still_served() {
     let mut evoke = Evoke::with(SLOW);
-    evoke.up_and(&["--drain", "2m"]);
-    evoke.accepted("/in", "{}");
+    evoke.up_with_arguments(&["--drain", "2m"]);
+    evoke.post_accepted("/in", "{}");
     let slow = [("function", "lab/slow")];
     assert_eventually!(scrape(&evoke).value("evoke_deliveries_running", &slow) == 1.0, "{}", evoke.log());
     let store = rusqlite::Connection::open(evoke.path(".evoke/evoke.db")).unwrap();
     store.execute_batch("ALTER TABLE events RENAME TO gone").unwrap();
     assert_eq!(evoke.post("/quick", "{}").status, 500);
     for path in ["/healthz", "/readyz"] {
-        let answer = get(evoke.admin(), path);
-        assert_eq!(answer.status, 503, "{path}");
-        assert!(answer.json()["detail"].as_str().unwrap().contains("the store failed"), "{answer:?}");
+        let response = get(evoke.admin(), path);
+        assert_eq!(response.status, 503, "{path}");
+        assert!(response.json()["detail"].as_str().unwrap().contains("the store failed"), "{response:?}");
     }
     let refused = [("source", "http"), ("reason", "store-failed")];
     assert_eq!(scrape(&evoke).value("evoke_events_refused_total", &refused), 1.0);

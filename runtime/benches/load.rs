@@ -1,8 +1,8 @@
-//! Drives any HTTP server from outside, and says what it answered: requests a second, latencies, errors.
+//! A load generator for any HTTP server. Prints requests per second, latencies and errors.
 //!
-//! `cargo bench -p evoke --bench load -- http://ADDR:PORT/PATH [--connections N] [--seconds S] [--post JSON]
-//! [--status N]`. Without an address it measures itself, on a server that answers every request with the same bytes:
-//! its own share of what any other server can reach.
+//! `cargo bench -p evoke --bench load -- http://ADDR:PORT/PATH [--connections N] [--seconds S] [--post JSON] [--status
+//! N]`. Without an address it measures itself, on a server that sends the same bytes for every request: an upper bound
+//! for the results of any other server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -26,7 +26,7 @@ fn main() {
     let connections = number("--connections").map_or(vec![1, 16, 64], |n| vec![n as usize]);
     let url = arguments.iter().find_map(|a| a.strip_prefix("http://"));
 
-    // One thread: more would only take more from the server.
+    // One thread: more threads would take CPU time from the server.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let target = match url {
         Some(url) => {
@@ -38,7 +38,7 @@ fn main() {
                 None => Target { status: status.unwrap_or(200), ..Target::get(address, &path) },
             }
         }
-        None => Target::get(canned(), "/"),
+        None => Target::get(start_fixed_response_server(), "/"),
     };
     println!("connections {HEADINGS}");
     for connections in connections {
@@ -47,8 +47,8 @@ fn main() {
     }
 }
 
-/// A server on a thread of its own that answers whatever comes.
-fn canned() -> SocketAddr {
+/// Starts a server on a new thread that sends the same response for every read.
+fn start_fixed_response_server() -> SocketAddr {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();

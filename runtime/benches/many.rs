@@ -1,8 +1,8 @@
-//! A thousand functions: how soon they are up, what an idle one keeps in memory, and what its first call costs.
+//! 1,000 functions: the start time, the memory of an idle function, and the latency of its first call.
 //!
-//! `cargo bench -p evoke --bench many [-- --smoke]`. Each function is a component of its own (the same code, another
-//! digest), so each is compiled, kept and loaded for itself. The real Evoke is started twice: the first start compiles,
-//! the second finds everything in its cache. Memory is what the process has over one without functions.
+//! `cargo bench -p evoke --bench many [-- --smoke]`. Each function is a separate component (the same code
+//! with another digest), so each is compiled, cached and loaded separately. The real Evoke starts twice: the first
+//! start compiles, the second loads everything from its cache. Memory is the difference to a process without functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::fmt::Write as _;
@@ -33,20 +33,21 @@ fn main() {
         let evoke = Server::evoke(folder.path(), &[]);
         let idle = evoke.settled_memory();
         println!(
-            "{component}: {count} functions up in {:.2?} from the cache, in {compiled_in:.2?} without",
+            "{component}: {count} functions started in {:.2?} from the cache, in {compiled_in:.2?} without",
             evoke.up_in
         );
-        println!("  idle: {idle}; a function {}", idle.over(&without).of_each(count));
+        println!("  idle: {idle}; per function {}", idle.over(&without).of_each(count));
         if component == "http-hello" {
-            // Not the first of all: what the process does once is no function's.
-            let ours = calls(&evoke, count);
-            let [first, second] = [&ours.0, &ours.1].map(|took| [50.0, 99.0].map(|p| percentile(took, p)));
+            // The percentiles exclude the very first call, which includes one-time costs of the process.
+            let latencies = calls(&evoke, count);
+            let [first, second] =
+                [&latencies.0, &latencies.1].map(|latencies| [50.0, 99.0].map(|p| percentile(latencies, p)));
             println!(
                 "  first call of each: p50 {:.3?}, p99 {:.3?}; second: p50 {:.3?}, p99 {:.3?}",
                 first[0], first[1], second[0], second[1]
             );
             println!("  first / second: p50 {:.2}, p99 {:.2}", ratio(first[0], second[0]), ratio(first[1], second[1]));
-            println!("  all called: {}", evoke.settled_memory());
+            println!("  after all calls: {}", evoke.settled_memory());
         }
     }
 }
@@ -55,12 +56,12 @@ fn ratio(a: Duration, b: Duration) -> f64 {
     a.as_secs_f64() / b.as_secs_f64()
 }
 
-/// So many distinct components, and a manifest with a function for each.
+/// Writes `count` distinct components, and a manifest with a function for each.
 fn write(folder: &Path, component: &Path, trigger: &str, count: usize) {
     let bytes = std::fs::read(component).unwrap();
     let mut manifest = "evoke: 1\napp: bench\nfunctions:\n".to_owned();
     for n in 0..count {
-        // A custom section at the end: id 0, its size, and a name of 8 bytes with nothing behind it.
+        // Append a custom section: id 0, its size, and a name of 8 bytes without content.
         let distinct = [&bytes[..], &[0, 9, 8], format!("{n:08}").as_bytes()].concat();
         std::fs::write(folder.join(format!("f{n}.wasm")), distinct).unwrap();
         let trigger = trigger.replace("PATH", &format!("f{n}"));
@@ -70,20 +71,20 @@ fn write(folder: &Path, component: &Path, trigger: &str, count: usize) {
     std::fs::write(folder.join("evoke.yaml"), manifest).unwrap();
 }
 
-/// How long the first and the second call of each took, ascending, in nanoseconds.
+/// Calls every function twice. Returns the latencies of the first and of the second calls in nanoseconds, ascending.
 fn calls(evoke: &Server, count: usize) -> (Vec<u64>, Vec<u64>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut connection = Connection::open(evoke.http).await.unwrap();
         let mut round = async || {
-            let mut took = Vec::new();
+            let mut latencies_ns = Vec::new();
             for n in 0..count {
                 let sent = std::time::Instant::now();
                 connection.exchange(&Target::get(evoke.http, &format!("/f{n}"))).await.unwrap();
-                took.push(sent.elapsed().as_nanos() as u64);
+                latencies_ns.push(sent.elapsed().as_nanos() as u64);
             }
-            took.sort_unstable();
-            took
+            latencies_ns.sort_unstable();
+            latencies_ns
         };
         (round().await, round().await)
     })

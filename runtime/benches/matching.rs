@@ -1,19 +1,20 @@
-//! What it costs to match an event of about 600 bytes against 10, 1,000 and 100,000 patterns, and to build these.
+//! The cost of matching an event of about 600 bytes against 10, 1,000 and 100,000 patterns, and of building the
+//! matcher.
 //!
-//! The patterns are mixed, a quarter each: one exact field; a prefix and a number; a suffix; two exact fields. The events
-//! take turns and each matches about one pattern of every kind, so that what one has brought into the processor's caches
-//! is not what the next one needs. Then crowds of one kind, each told apart by what is hard to index. A cost is that of the fastest of many short runs, as other work on the machine only adds.
-//! `--smoke` only proves that it runs.
+//! The patterns are mixed, a quarter each: one exact field; a prefix and a number; a suffix; two exact fields. The
+//! events alternate and each matches about one pattern of every kind, so that the CPU caches do not hold the data that
+//! the next event needs. Then follow sets of patterns of one kind that is hard to index. Each cost is the minimum of
+//! many short runs, because other work on the machine only adds time. `--smoke` only shows that the bench runs.
 
 #![allow(clippy::panic)]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use evoke::pattern::{DataView, EventView, Matcher, Pattern, Scratch};
+use evoke_pattern::{DataView, EventView, Matcher, Pattern, Scratch};
 use serde_json::{Value, json};
 
-/// The distinct events that take turns.
+/// The number of distinct events that alternate.
 const EVENTS: usize = 512;
 
 fn main() {
@@ -54,7 +55,7 @@ fn main() {
     }
     let count = if smoke { 1_000 } else { 100_000 };
     println!("\n{count} of one kind                              insert   ns/event   matches/event");
-    for (name, source, data) in CROWDS {
+    for (name, source, data) in PATTERN_SETS {
         let start = Instant::now();
         let mut matcher = Matcher::default();
         for key in 0..count {
@@ -89,10 +90,10 @@ fn cost<T>(samples: usize, time: Duration, events: &[T], mut run: impl FnMut(&T)
     (0..samples).map(round).fold(f64::MAX, f64::min)
 }
 
-/// A name, pattern `number` of the crowd, and the data of an event for it.
-type Crowd = (&'static str, fn(usize) -> Value, fn(usize) -> String);
+/// A name, a function for pattern `number` of the set, and a function for the data of an event that it matches.
+type PatternSet = (&'static str, fn(usize) -> Value, fn(usize) -> String);
 
-const CROWDS: [Crowd; 6] = [
+const PATTERN_SETS: [PatternSet; 6] = [
     (
         "two fields, selective only together",
         |n| json!({ "data": { "a": [format!("a{}", n % 317)], "b": [format!("b{}", n / 317)] } }),
@@ -129,7 +130,7 @@ fn pattern(source: &Value) -> Pattern {
     Pattern::parse(source).unwrap_or_else(|errors| panic!("{source}: {errors:?}"))
 }
 
-/// Pattern `number` of the mix.
+/// Pattern `number` of the mixed patterns.
 fn source(number: usize) -> Value {
     match number % 4 {
         0 => json!({ "type": [format!("com.example.order.v{number}")] }),
@@ -144,7 +145,7 @@ fn source(number: usize) -> Value {
     }
 }
 
-/// An event that the four patterns around one number match.
+/// An event that matches four mixed patterns with adjacent numbers, one of each kind.
 struct Event {
     attributes: Vec<(&'static str, String)>,
     data: String,

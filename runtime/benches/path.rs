@@ -1,12 +1,12 @@
-//! The whole path: accept → match → dispatch → run → complete, over the memory store and over SQLite with fsync,
-//! each over the bare wasmtime loop of `support/bare.rs` on two threads with the same component.
+//! The whole pipeline: accept → match → dispatch → run → complete, with the memory store and with SQLite and fsync,
+//! relative to the bare wasmtime loop of `support/bare.rs` on two threads with the same component.
 //!
-//! `cargo bench -p evoke --bench path [-- [--smoke] [--store=memory|sqlite] [COMPONENT…]]`. 64 producers offer one event after another, as HTTP
-//! clients would, with at most `UNDER_WAY_MAX` events between their acceptance and the end of their attempt, as a system
-//! has that keeps up; the clock runs until the last delivery is done. A first run is not counted: a process pays for memory
-//! that it never had. Then both are measured in turns, as how fast a shared machine is changes from one second to the
-//! next. Without a component: one by hand and the smallest of the Rust SDK; the `handle` of one that is named
-//! may not call its imports.
+//! `cargo bench -p evoke --bench path [-- [--smoke] [--store=memory|sqlite] [COMPONENT…]]`. 64 producers offer
+//! events one by one, as HTTP clients would. At most `IN_FLIGHT_MAX` events are between their acceptance and the end of
+//! their attempt, as in a system that keeps up with its load. The time ends when the last delivery is done. The first
+//! run is a warm-up, because the first use of memory costs extra time. Then both loops are measured in alternation,
+//! because the speed of a shared machine changes from one second to the next. Without arguments the components are a
+//! handwritten one and the smallest of the Rust SDK. The `handle` of a given component must not call its imports.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::path::PathBuf;
@@ -14,18 +14,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use evoke::bus::{Bus, Limits, Offer};
-use evoke::clock::Clock;
-use evoke::dispatcher::{self, Dispatcher, Ran, Runner, Worker};
-use evoke::event::Event;
-use evoke::outcome::RetryPolicy;
-use evoke::pattern::Pattern;
-use evoke::router::Router;
-use evoke::sandbox::{self, Grants, Sandbox, Settings};
-use evoke::store::Store;
-use evoke::store::memory::MemoryStore;
-use evoke::store::sqlite::SqliteStore;
-use evoke::telemetry::FunctionMetrics;
+use evoke_core::bus::{Bus, Limits, Offer};
+use evoke_core::dispatcher;
+use evoke_core::dispatcher::{AttemptResult, Dispatcher, FunctionSpec, Runner};
+use evoke_core::router::Router;
+use evoke_model::clock::Clock;
+use evoke_model::event::Event;
+use evoke_model::outcome::RetryPolicy;
+use evoke_pattern::Pattern;
+use evoke_sandbox::{self as sandbox, Grants, Sandbox, Settings};
+use evoke_store::Store;
+use evoke_store::memory::MemoryStore;
+use evoke_store_sqlite::SqliteStore;
+use evoke_telemetry::FunctionMetrics;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
@@ -35,21 +36,21 @@ mod bare;
 use bare::{Bare, EVENT, Rate};
 
 const PRODUCERS: u32 = 64;
-/// Fewer than a lane holds in memory: nothing is read back from the store.
-const UNDER_WAY_MAX: usize = 240;
-/// Room is given back, and taken, for so many at a time: who waits for it is not what is measured.
-const ROOM_TAKEN: u32 = 4;
+/// Fewer than a lane holds in memory, so that no delivery is read back from the store.
+const IN_FLIGHT_MAX: usize = 240;
+/// The number of permits that are acquired and released at a time, so that waiting for permits costs little.
+const PERMITS_AT_ONCE: u32 = 4;
 
 struct Sandboxed {
     function: Arc<sandbox::Function>,
-    under_way: Arc<Semaphore>,
+    in_flight: Arc<Semaphore>,
     ran: AtomicU32,
     logs: sandbox::LogSink,
     clock: Clock,
 }
 
 impl Runner for Sandboxed {
-    fn run(&self, call: dispatcher::Call) -> BoxFuture<'_, Ran> {
+    fn run(&self, call: dispatcher::Call) -> BoxFuture<'_, AttemptResult> {
         let call = sandbox::Call {
             event: call.event,
             delivery_id: call.delivery_id.into(),
@@ -62,10 +63,10 @@ impl Runner for Sandboxed {
         };
         async move {
             let ran = self.function.run(call).await;
-            if self.ran.fetch_add(1, Ordering::Relaxed) % ROOM_TAKEN == ROOM_TAKEN - 1 {
-                self.under_way.add_permits(ROOM_TAKEN as usize);
+            if self.ran.fetch_add(1, Ordering::Relaxed) % PERMITS_AT_ONCE == PERMITS_AT_ONCE - 1 {
+                self.in_flight.add_permits(PERMITS_AT_ONCE as usize);
             }
-            Ran { outcome: ran.outcome, published: ran.published, state: ran.state, duration: ran.duration }
+            AttemptResult { outcome: ran.outcome, published: ran.published, state: ran.state, duration: ran.duration }
         }
         .boxed()
     }
@@ -79,14 +80,11 @@ fn main() {
     let dir = tempfile::tempdir().unwrap();
     let mut components: Vec<PathBuf> = arguments.iter().filter(|a| !a.starts_with("--")).map(PathBuf::from).collect();
     if components.is_empty() {
-        components = bare::yardsticks(dir.path());
+        components = bare::default_components(dir.path());
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).event_interval(7).enable_all().build().unwrap();
-    println!(
-        "{:<16} {:<8} {:>10} {:>10} {:>6}   processor time each",
-        "component", "store", "events/s", "bare/s", "ratio"
-    );
+    println!("{:<16} {:<8} {:>10} {:>10} {:>6}   CPU time each", "component", "store", "events/s", "bare/s", "ratio");
     for component in &components {
         let bare = Bare::new(component);
         let label = component.file_stem().unwrap().to_string_lossy();
@@ -102,19 +100,25 @@ fn main() {
                     "memory" => Arc::new(MemoryStore::new(clock.clone())),
                     _ => Arc::new(SqliteStore::open(data.path(), clock.clone()).unwrap()),
                 };
-                let rate = runtime.block_on(path(&sandbox, component, store.clone(), clock, count));
+                let rate = runtime.block_on(run_pipeline(&sandbox, component, store.clone(), clock, count));
                 runtime.block_on(async { store.close().await.unwrap() });
                 rate
             };
             measure();
-            let both = bare::in_turns(turns, measure, || bare.measure(2, time));
+            let both = bare::alternate(turns, measure, || bare.measure(2, time));
             println!("{label:<16} {name:<8} {both}");
         }
     }
 }
 
-/// Events a second through the whole path.
-async fn path(sandbox: &Sandbox, component: &std::path::Path, store: Arc<dyn Store>, clock: Clock, count: u32) -> Rate {
+/// Measures the events per second through the whole pipeline.
+async fn run_pipeline(
+    sandbox: &Sandbox,
+    component: &std::path::Path,
+    store: Arc<dyn Store>,
+    clock: Clock,
+    count: u32,
+) -> Rate {
     let spec = bare::spec(component, Grants::default());
     let function = sandbox.load(&spec).await.unwrap();
     let id = store.register(vec!["bench/guest".into()]).await.unwrap()[0];
@@ -125,26 +129,32 @@ async fn path(sandbox: &Sandbox, component: &std::path::Path, store: Arc<dyn Sto
     router.add(id, "on[0]".into(), None, Some(&pattern.unwrap()));
     let bus = Bus::new(store.clone(), router, Limits::default());
     let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), 64);
-    let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+    let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let (ran, logs) = (AtomicU32::new(0), Arc::new(|_| {}));
-    let runner = Arc::new(Sandboxed { function, under_way: under_way.clone(), ran, logs, clock });
+    let runner = Arc::new(Sandboxed { function, in_flight: in_flight.clone(), ran, logs, clock });
     let metrics = Arc::new(FunctionMetrics::new("bench/guest".into()));
-    dispatcher.set_functions(vec![Worker { id, concurrency: 64, retry: RetryPolicy::default(), runner, metrics }]);
+    dispatcher.set_functions(vec![FunctionSpec {
+        id,
+        concurrency: 64,
+        retry: RetryPolicy::default(),
+        runner,
+        metrics,
+    }]);
 
     let measuring = Rate::start();
     let next = Arc::new(AtomicU32::new(0));
     let producers: Vec<_> = (0..PRODUCERS)
         .map(|_| {
-            let (bus, next, under_way) = (bus.clone(), next.clone(), under_way.clone());
+            let (bus, next, in_flight) = (bus.clone(), next.clone(), in_flight.clone());
             tokio::spawn(async move {
                 let template = Event::from_json(EVENT, |_| {}).unwrap();
                 loop {
-                    let first = next.fetch_add(ROOM_TAKEN, Ordering::Relaxed);
+                    let first = next.fetch_add(PERMITS_AT_ONCE, Ordering::Relaxed);
                     if first >= count {
                         return;
                     }
-                    under_way.acquire_many(ROOM_TAKEN).await.unwrap().forget();
-                    for n in first..count.min(first + ROOM_TAKEN) {
+                    in_flight.acquire_many(PERMITS_AT_ONCE).await.unwrap().forget();
+                    for n in first..count.min(first + PERMITS_AT_ONCE) {
                         let event = Event { id: n.to_string(), ..template.clone() };
                         bus.accept(Offer { events: vec![event], ..Offer::default() }).await.unwrap();
                     }

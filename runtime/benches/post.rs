@@ -1,21 +1,22 @@
-//! A durable POST: 202 after the fsync, over the same listener that answers 202 without storing anything.
+//! A durable POST with 202 after the fsync, relative to the same listener that sends 202 without storing anything.
 //!
-//! `cargo bench -p evoke --bench post [-- --smoke]`. The clients keep their connections and send one order after
-//! another; they run in the same process and take their share of both cores, from both servers alike.
+//! `cargo bench -p evoke --bench post [-- --smoke]`. The clients keep their connections open and send orders one by
+//! one. They run in the same process and take the same share of the CPU from both servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use evoke::bus::{Amount, Bus, Limits, Target};
-use evoke::clock::Clock;
-use evoke::listener::{self, Listener};
-use evoke::router::Router;
-use evoke::source::Health;
-use evoke::source::http::{Endpoint, Http, Routes};
-use evoke::store::Store;
-use evoke::store::sqlite::SqliteStore;
+use evoke_core::bus::{Amount, Bus, Limits, Target};
+use evoke_core::router::Router;
+use evoke_core::source::Health;
+use evoke_http::listener;
+use evoke_http::listener::Listener;
+use evoke_http::source::{Endpoint, Http, Routes};
+use evoke_model::clock::Clock;
+use evoke_store::Store;
+use evoke_store_sqlite::SqliteStore;
 use http_body_util::{BodyExt, Full};
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +55,7 @@ async fn durable(connections: usize, time: Duration) -> Load {
         body_max: 1 << 20,
         uri: "/bench/checkout".into(),
         target: Target::Matching,
-        answerer: None,
+        handler: None,
         health: Health::default(),
     };
     let http = Http::new(bus, clock, Routes::new([endpoint]).unwrap());
@@ -71,15 +72,15 @@ async fn durable(connections: usize, time: Duration) -> Load {
 async fn bare(connections: usize, time: Duration) -> Load {
     let (listener, stop) = (Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap(), CancellationToken::new());
     let address = listener.local_addr().unwrap();
-    let answer = |request: http::Request<listener::RequestBody>, _peer| async move {
+    let handler = |request: http::Request<listener::RequestBody>, _peer| async move {
         let body = request.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body.len(), BODY.len());
-        let answer =
+        let receipt =
             r#"{"accepted":1,"events":[{"id":"01a20b8c-aadf-71e9-9ffd-86f325738db5","seq":5,"duplicate":false}]}"#;
-        http::Response::builder().status(202).body(Full::new(Bytes::from_static(answer.as_bytes()))).unwrap()
+        http::Response::builder().status(202).body(Full::new(Bytes::from_static(receipt.as_bytes()))).unwrap()
     };
     let stopped = stop.clone();
-    let server = tokio::spawn(async move { listener.serve(answer, listener::Limits::default(), stopped).await });
+    let server = tokio::spawn(async move { listener.serve(handler, listener::Limits::default(), stopped).await });
     let load = Load::run(&Requests::post(address, "/checkout", BODY, 202), connections, time).await;
     stop.cancel();
     server.await.unwrap();

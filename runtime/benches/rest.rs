@@ -1,8 +1,10 @@
-//! One event at rest: from the POST to the entry of its handler, with the fsync in between, and to the 202.
+//! The latency of one event on an idle system: from the POST to the entry of its handler, which includes the fsync, and
+//! from the POST to the 202.
 //!
-//! `cargo bench -p evoke --bench rest [-- --smoke]`. The real Evoke takes one event at a time, 10 ms apart, when all of
-//! the one before is long done. The handler publishes when it was entered, by the machine's clock; so the figure holds
-//! the request, the commit, the dispatch, the start of a fresh instance and the hand-over of the event.
+//! `cargo bench -p evoke --bench rest [-- --smoke]`. The real Evoke gets one event at a time, with pauses of 10 ms,
+//! when the previous event is completely done. The handler publishes the time of its entry from the clock of the
+//! machine. So the latency includes the request, the commit, the dispatch, the start of a fresh instance and the call
+//! of the handler.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::collections::HashMap;
@@ -37,15 +39,15 @@ fn main() {
     let [entered, _, synced] = measure(disk.path(), &component, warm_up, events);
     let ratio = |p| percentile(&entered, p).as_secs_f64() / percentile(&synced, p).as_secs_f64();
     println!("{:<36} {:>8.2} {:>8.2} {:>8.2}", "entry / fsync", ratio(50.0), ratio(90.0), ratio(99.0));
-    // A file system in memory has nothing to wait for: what is left is our own share.
+    // A file system in memory needs no disk, so the rest of the latency is Evoke's own.
     if let Ok(memory) = tempfile::tempdir_in("/dev/shm") {
         println!("without a disk, in /dev/shm");
         measure(memory.path(), &component, warm_up, events);
     }
 }
 
-/// From the POST to the entry of the handler, from the POST to its answer, and a write with its fsync for
-/// comparison; in nanoseconds, ascending.
+/// Returns three lists of latencies in nanoseconds, ascending: from the POST to the entry of the handler, from the POST
+/// to its response, and of a write with its fsync for comparison.
 fn measure(folder: &Path, component: &Path, warm_up: usize, events: usize) -> [Vec<u64>; 3] {
     std::fs::write(folder.join("evoke.yaml"), MANIFEST.replace("COMPONENT", component.to_str().unwrap())).unwrap();
     let evoke = Server::evoke(folder, &[]);
@@ -58,12 +60,12 @@ fn measure(folder: &Path, component: &Path, warm_up: usize, events: usize) -> [V
         let mut connection = Connection::open(evoke.http).await.unwrap();
         for event in 0..warm_up + events {
             let (at_us, sent) = (unix_us(), Instant::now());
-            let answer = connection.exchange(&target).await.unwrap();
-            let took = sent.elapsed();
-            let answer: serde_json::Value = serde_json::from_slice(answer).unwrap();
+            let response = connection.exchange(&target).await.unwrap();
+            let latency = sent.elapsed();
+            let response: serde_json::Value = serde_json::from_slice(response).unwrap();
             if event >= warm_up {
-                sent_us.insert(answer["events"][0]["id"].as_str().unwrap().to_owned(), at_us);
-                answered.push(nanos(took));
+                sent_us.insert(response["events"][0]["id"].as_str().unwrap().to_owned(), at_us);
+                answered.push(nanos(latency));
             }
             tokio::time::sleep(PAUSE).await;
             synced.push(nanos(fsync(folder)));
@@ -78,13 +80,14 @@ fn measure(folder: &Path, component: &Path, warm_up: usize, events: usize) -> [V
             Some(event["data"][1].as_u64()?.saturating_sub(*sent_us) * 1_000)
         })
         .collect();
-    assert_eq!(entered.len(), events, "every event has its handler");
+    assert_eq!(entered.len(), events, "every event reached its handler");
 
     let mut all = [entered, answered, synced];
-    for (name, took) in ["POST to handler entry", "POST to 202", "a write of 4 KiB and its fsync"].iter().zip(&mut all)
+    for (name, latencies) in
+        ["POST to handler entry", "POST to 202", "a write of 4 KiB and its fsync"].iter().zip(&mut all)
     {
-        took.sort_unstable();
-        let [p50, p90, p99] = [50.0, 90.0, 99.0].map(|p| percentile(took, p).as_secs_f64() * 1e3);
+        latencies.sort_unstable();
+        let [p50, p90, p99] = [50.0, 90.0, 99.0].map(|p| percentile(latencies, p).as_secs_f64() * 1e3);
         println!("{name:<36} {p50:>8.3} {p90:>8.3} {p99:>8.3}");
     }
     all
@@ -94,11 +97,11 @@ fn unix_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
 }
 
-fn nanos(took: Duration) -> u64 {
-    took.as_nanos() as u64
+fn nanos(duration: Duration) -> u64 {
+    duration.as_nanos() as u64
 }
 
-/// What the disk alone takes to make as much durable.
+/// Measures a write of 4 KiB and its fsync, the cost of the disk alone.
 fn fsync(folder: &Path) -> Duration {
     let mut file = std::fs::File::options().create(true).append(true).open(folder.join("fsync")).unwrap();
     let started = Instant::now();

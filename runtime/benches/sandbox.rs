@@ -1,22 +1,24 @@
-//! What the sandbox costs: attempts a second with `Function::run`, over the bare wasmtime loop of `support/bare.rs`.
+//! The cost of the sandbox: attempts per second with `Function::run`, relative to the bare wasmtime loop of
+//! `support/bare.rs`.
 //!
-//! `cargo bench -p evoke --bench sandbox [-- [--smoke] [COMPONENT…]]`. Without a component: one by hand and the
-//! smallest of the Rust SDK; the `handle` of one that is named may not call its imports. `--smoke` takes a moment and only shows that it works.
+//! `cargo bench -p evoke --bench sandbox [-- [--smoke] [COMPONENT…]]`. Without arguments the components are a
+//! handwritten one and the smallest of the Rust SDK. The `handle` of a given component must not call its imports.
+//! `--smoke` only shows that the bench runs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evoke::clock::Clock;
-use evoke::event::Event;
-use evoke::outcome::Outcome;
-use evoke::sandbox::{Call, Function, Grants, Sandbox, Settings};
+use evoke_model::clock::Clock;
+use evoke_model::event::Event;
+use evoke_model::outcome::Outcome;
+use evoke_sandbox::{Call, Function, Grants, Sandbox, Settings};
 use tokio::runtime::Runtime;
 
 #[path = "support/bare.rs"]
 mod bare;
-use bare::{Bare, EVENT, Rate, WARMING};
+use bare::{Bare, EVENT, Rate, WARM_UP_DIVISOR};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,18 +28,19 @@ fn main() {
     let dir = tempfile::tempdir().unwrap();
     let mut components: Vec<PathBuf> = arguments.iter().filter(|a| !a.starts_with("--")).map(PathBuf::from).collect();
     if components.is_empty() {
-        components = bare::yardsticks(dir.path());
+        components = bare::default_components(dir.path());
     }
     let sandbox = Sandbox::new(Settings { cache_dir: dir.path().join("cache"), concurrency: 64 }).unwrap();
     println!(
-        "{:<16} {:>7} {:>10} {:>10} {:>6}   processor time each",
+        "{:<16} {:>7} {:>10} {:>10} {:>6}   CPU time each",
         "component", "threads", "attempts/s", "bare/s", "ratio"
     );
     for component in &components {
         let function = load(&sandbox, component);
         let bare = Bare::new(component);
         for threads in [1, 2] {
-            let both = bare::in_turns(turns, || ours(&function, threads, time), || bare.measure(threads, time));
+            let both =
+                bare::alternate(turns, || measure_sandbox(&function, threads, time), || bare.measure(threads, time));
             let name = component.file_stem().unwrap().to_string_lossy();
             println!("{name:<16} {threads:>7} {both}");
         }
@@ -50,10 +53,11 @@ fn load(sandbox: &Sandbox, component: &Path) -> Arc<Function> {
     runtime.block_on(sandbox.load(&spec)).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Attempts a second of `threads` tasks, each on its thread, one attempt after another, when these are warm.
-fn ours(function: &Arc<Function>, threads: usize, time: Duration) -> Rate {
+/// Measures the attempts per second of `threads` tasks, each on its own thread and one attempt at a time, after a
+/// warm-up.
+fn measure_sandbox(function: &Arc<Function>, threads: usize, time: Duration) -> Rate {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
-    run(&runtime, function, threads, time / WARMING);
+    run(&runtime, function, threads, time / WARM_UP_DIVISOR);
     run(&runtime, function, threads, time)
 }
 
@@ -64,7 +68,7 @@ fn run(runtime: &Runtime, function: &Arc<Function>, threads: usize, time: Durati
         .map(|_| {
             let (function, event, measuring) = (function.clone(), event.clone(), measuring.clone());
             runtime.spawn(async move {
-                let logs: evoke::sandbox::LogSink = Arc::new(|_| {});
+                let logs: evoke_sandbox::LogSink = Arc::new(|_| {});
                 let (clock, trigger, delivery_id): (_, Arc<str>, Arc<str>) =
                     (Clock::system(), "t".into(), "d-1".into());
                 let mut count = 0u32;

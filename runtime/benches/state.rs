@@ -1,9 +1,9 @@
-//! What state costs: events whose function reads its state, writes it and publishes, over the same function doing
-//! neither. The real Evoke, with fsync.
+//! The cost of state: events whose function reads state, writes it and publishes, relative to the same function doing
+//! none of these. Runs the real Evoke with fsync.
 //!
-//! `cargo bench -p evoke --bench state [-- --smoke]`. Events come in batches, so that taking them on costs little; the
-//! clock runs until the last delivery is done. Keys are many, as customers are: what one busy key costs is no figure of
-//! speed but of order.
+//! `cargo bench -p evoke --bench state [-- --smoke]`. Events are sent in batches, so that accepting them costs little.
+//! The time ends when the last delivery is done. There are 1,000 keys, as many as a shop has customers: with a single
+//! key the attempts would run one after another, which measures ordering and not speed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::time::{Duration, Instant};
@@ -51,13 +51,13 @@ fn main() {
             }
         }
     }
-    println!("{:<28} {:>10} {:>13}", "an event with", "events/s", "cpu µs/event");
-    idle.print("a call");
-    busy.print("a call, state and a publish");
-    println!("costs {:.2} of the time and {:.2} of the processor", busy.wall() / idle.wall(), busy.cpu() / idle.cpu());
+    println!("{:<28} {:>10} {:>13}", "function does", "events/s", "cpu µs/event");
+    idle.print("nothing");
+    busy.print("state and a publish");
+    println!("ratio: {:.2} of the time, {:.2} of the CPU time", busy.wall() / idle.wall(), busy.cpu() / idle.cpu());
 }
 
-/// Offers events and waits until all are done.
+/// Sends `count` events and waits until all are done.
 fn run(evoke: &Server, status: &str, name: &str, idle: bool, count: usize) -> Cost {
     let batches: Vec<String> = (0..count / BATCH)
         .map(|batch| {
@@ -70,10 +70,10 @@ fn run(evoke: &Server, status: &str, name: &str, idle: bool, count: usize) -> Co
         .collect();
     let (started, before) = (Instant::now(), evoke.cpu());
     for batch in batches {
-        let answer = ureq::post(format!("http://{}/in", evoke.http))
+        let response = ureq::post(format!("http://{}/in", evoke.http))
             .header("content-type", "application/cloudevents-batch+json")
             .send(batch);
-        assert!(answer.unwrap().status().is_success());
+        assert!(response.unwrap().status().is_success());
     }
     while pending(status) > 0 {
         std::thread::sleep(Duration::from_millis(2));
@@ -82,8 +82,8 @@ fn run(evoke: &Server, status: &str, name: &str, idle: bool, count: usize) -> Co
 }
 
 fn pending(status: &str) -> u64 {
-    let answer = ureq::get(status).call();
-    let status: Value = answer.unwrap().body_mut().read_json().unwrap();
+    let response = ureq::get(status).call();
+    let status: Value = response.unwrap().body_mut().read_json().unwrap();
     status["pending"].as_u64().unwrap()
 }
 
@@ -101,11 +101,12 @@ impl Cost {
         self.cpu += other.cpu;
     }
 
-    /// Seconds an event.
+    /// Wall-clock seconds per event.
     fn wall(&self) -> f64 {
         self.wall.as_secs_f64() / self.count as f64
     }
 
+    /// CPU seconds per event.
     fn cpu(&self) -> f64 {
         self.cpu.as_secs_f64() / self.count as f64
     }

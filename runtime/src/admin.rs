@@ -1,43 +1,43 @@
-//! The admin API: everything that Evoke keeps can be looked at here. Whoever reaches it may do everything, so it
-//! listens on the loopback unless it is told otherwise.
+//! The admin API. Reads and changes everything stored. There is no authentication, so the API listens on the loopback
+//! address by default.
 //!
-//! | request | answer |
+//! | request | response |
 //! |---|---|
-//! | `GET /healthz` | 200 as long as the process answers, 503 when its store failed for good |
-//! | `GET /readyz` | 200 when events are taken, 503 with the reason when not: while it starts or drains, and when the store takes no writes |
-//! | `GET /metrics` | what is measured, as OpenMetrics or in Prometheus' text format, by `Accept` |
+//! | `GET /healthz` | 200 while the process works, 503 after the store failed permanently |
+//! | `GET /readyz` | 200 when events are accepted, else 503 with the reason: starting, draining, or the store accepts no writes |
+//! | `GET /metrics` | metrics in the OpenMetrics or the Prometheus text format, chosen by `Accept` |
 //! | `GET /api/v1/status` | [`view::Status`] |
-//! | `GET /api/v1/events?type=&source=&after=&limit=&follow=&envelope=` | events in accept order, [`view::Envelope`] or the bare event a line |
-//! | `POST /api/v1/events` | takes one event or an array, answers 202 and [`view::Posted`] |
+//! | `GET /api/v1/events?type=&source=&after=&limit=&follow=&envelope=` | one [`view::Envelope`] or one CloudEvent per line, in the order of acceptance |
+//! | `POST /api/v1/events` | body: one event or an array; 202 and [`view::Posted`] |
 //! | `GET /api/v1/events/{ref}` | [`view::Envelope`] |
-//! | `GET /api/v1/trace/{ref}?root=` | [`view::Node`]; with `root=true` from the event that started the chain |
-//! | `GET /api/v1/explain/{ref}?function=` | [`Explained`], one for each trigger |
-//! | `GET /api/v1/dead?function=&limit=` | [`view::DeadLetter`] a line, oldest first, events without their data |
+//! | `GET /api/v1/trace/{ref}?root=` | [`view::Node`]; with `root=true` the tree starts at the first event of the chain |
+//! | `GET /api/v1/explain/{ref}?function=` | array of [`TriggerExplanation`], one per trigger |
+//! | `GET /api/v1/dead?function=&limit=` | one [`view::DeadLetter`] per line, oldest first, events without their data |
 //! | `GET /api/v1/dead/{delivery}` | [`view::DeadLetter`] |
-//! | `POST /api/v1/dead/redrive`, `POST /api/v1/dead/purge` | takes [`view::Which`], answers [`view::Count`] |
-//! | `GET /api/v1/replays` | [`view::Replay`] a line, oldest first |
-//! | `POST /api/v1/replays` | takes [`crate::replay::Filter`], begins a replay, answers 202 and [`view::Replay`] |
-//! | `POST /api/v1/replays/plan` | takes the same, does nothing, answers [`crate::replay::Plan`] |
+//! | `POST /api/v1/dead/redrive`, `POST /api/v1/dead/purge` | body: [`view::DeadSelection`]; [`view::Count`] |
+//! | `GET /api/v1/replays` | one [`view::Replay`] per line, oldest first |
+//! | `POST /api/v1/replays` | body: [`evoke_core::replay::Filter`]; starts a replay; 202 and [`view::Replay`] |
+//! | `POST /api/v1/replays/plan` | body: [`evoke_core::replay::Filter`]; starts nothing; [`evoke_core::replay::Plan`] |
 //! | `GET /api/v1/replays/{id}` | [`view::Replay`] |
 //! | `POST /api/v1/replays/{id}/pause`, `…/resume`, `…/cancel` | [`view::Replay`] |
-//! | `GET /api/v1/state` | [`view::StateBucket`] a line |
-//! | `GET /api/v1/state/{bucket}?prefix=&limit=` | [`view::StateEntry`] a line, by key, without long values |
-//! | `DELETE /api/v1/state/{bucket}` | removes all its keys, answers [`view::Count`] |
+//! | `GET /api/v1/state` | one [`view::StateBucket`] per line |
+//! | `GET /api/v1/state/{bucket}?prefix=&limit=` | one [`view::StateEntry`] per line, sorted by key, without long values |
+//! | `DELETE /api/v1/state/{bucket}` | deletes all keys of the bucket; [`view::Count`] |
 //! | `GET /api/v1/state/{bucket}/{key}` | [`view::StateEntry`] |
-//! | `PUT /api/v1/state/{bucket}/{key}` | takes [`view::StateValue`], answers 204 |
+//! | `PUT /api/v1/state/{bucket}/{key}` | body: [`view::StateValue`]; 204 |
 //! | `DELETE /api/v1/state/{bucket}/{key}` | [`view::Count`] |
-//! | `GET /api/v1/logs?function=&delivery=&limit=&follow=` | [`crate::logs::Line`] a line, oldest first |
+//! | `GET /api/v1/logs?function=&delivery=&limit=&follow=` | one [`crate::logs::Line`] per line, oldest first |
 //!
-//! Lists are NDJSON: one JSON object a line, streamed, so that a list of any length needs little memory. Without
-//! `after`, the newest `limit` events are listed, by default 100; `follow=true` goes on with what comes until the
-//! client leaves. A list that cannot be finished breaks off without the end of its encoding.
+//! Lists are NDJSON: one JSON object per line, streamed, so a list of any length needs little memory. Without `after`,
+//! the newest `limit` events are listed, 100 by default. With `follow=true`, the list continues with new items until
+//! the client disconnects. A list that fails midway ends without the terminating chunk of its transfer encoding.
 //!
-//! A bucket's name has its slash encoded in the path: `shop%2Fcharge`.
+//! The slash in the name of a bucket is percent-encoded in the path: `shop%2Fcharge`.
 //!
-//! `{ref}` is an event's number or, when there is none of this number, its id. An id that several sources gave is
-//! answered 409 with the numbers of the events in `seqs`. Refusals are `application/problem+json` (RFC 9457) with the
-//! reason in `detail`: 400, 404, 405, 409, 413, 415, 429 and 503 with `Retry-After`, and 500 when the store failed. Bodies are
-//! JSON and say so in their content type, which also keeps web pages of other origins from sending any.
+//! `{ref}` is the number of an event or, if no event has this number, an id. If several sources have used the id, the
+//! response is 409 with the numbers of the events in `seqs`. Errors are `application/problem+json` (RFC 9457) with the
+//! reason in `detail`: 400, 404, 405, 409, 413, 415, 429 and 503 with `Retry-After`, and 500 when the store failed.
+//! Request bodies need a JSON content type; this also prevents requests from web pages of other origins.
 
 mod dead;
 mod events;
@@ -71,132 +71,132 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::problem::Problem;
-use crate::bus::Bus;
-use crate::clock::Clock;
-use crate::event::Event;
-use crate::listener::{Limits, Listener, RequestBody};
-use crate::logs::LogBook;
-use crate::pattern::{Explanation, MalformedEvent};
-use crate::replay::Replays;
-use crate::store::Store;
-use crate::telemetry::{self, Metrics};
+use crate::logs::FunctionLogs;
+use evoke_core::bus::Bus;
+use evoke_core::replay::Replays;
+use evoke_http::listener::{Limits, Listener, RequestBody};
+use evoke_model::clock::Clock;
+use evoke_model::event::Event;
+use evoke_pattern::{Explanation, MalformedEvent};
+use evoke_store::Store;
+use evoke_telemetry::{self as telemetry, Metrics};
 
-/// The largest body that is taken, in bytes: some events of the largest size at once.
+/// Maximum size of a request body, in bytes: room for several events of the maximum size.
 const BODY_MAX: usize = 4 * 1024 * 1024;
-/// Connections at a time. With [`STREAMS_MAX`] and [`BODY_MAX`], bodies hold 1 GiB at the very worst; it takes a hostile
-/// operator to get there.
+/// Maximum number of open connections. With [`STREAMS_MAX`] and [`BODY_MAX`], request bodies use at most 1 GiB of
+/// memory; only a hostile operator can cause that.
 const CONNECTIONS_MAX: usize = 64;
 const STREAMS_MAX: u32 = 4;
 
-/// What the API looks at.
+/// Handles to the parts of the runtime that the API reads and changes.
 pub struct Admin {
-    /// What is stored.
+    /// Events, deliveries, dead letters and state.
     pub store: Arc<dyn Store>,
-    /// Where events that are put in by hand go.
+    /// Accepts the events of `POST /api/v1/events`.
     pub bus: Bus,
-    /// What functions logged.
-    pub logs: LogBook,
-    /// Where time comes from.
+    /// Log lines of functions.
+    pub logs: FunctionLogs,
+    /// Source of timestamps.
     pub clock: Clock,
-    /// Since when it runs.
+    /// When the process started; gives the uptime.
     pub started: Instant,
-    /// Asks what the manifests in force declare, and how it is doing.
-    pub in_force: Arc<dyn Fn() -> BoxFuture<'static, InForce> + Send + Sync>,
-    /// Explains an event to the triggers in force, or to those of one function.
+    /// Returns the functions and sources that the active manifests declare, with their current figures.
+    pub active: Arc<dyn Fn() -> BoxFuture<'static, Active> + Send + Sync>,
+    /// Matches an event against the active triggers, see [`Explain`].
     pub explain: Arc<Explain>,
-    /// Stored events that are offered again.
+    /// Plans, starts and controls replays.
     pub replays: Replays,
-    /// What is counted.
+    /// Counters and histograms for `GET /metrics`.
     pub metrics: Arc<Metrics>,
-    /// How far it is.
+    /// The current phase, for `GET /readyz`.
     pub phase: watch::Receiver<Phase>,
-    /// Cancelled when the API is to end; what follows something ends with it.
+    /// Cancelled to stop the API; also ends responses that follow new items.
     pub stop: CancellationToken,
 }
 
-/// Explains an event to the triggers in force, or to those of one function.
-pub type Explain = dyn Fn(&Event, Option<&str>) -> Result<Vec<Explained>, MalformedEvent> + Send + Sync;
+/// Matches an event against every active trigger, or against those of one function, and explains each result.
+pub type Explain = dyn Fn(&Event, Option<&str>) -> Result<Vec<TriggerExplanation>, MalformedEvent> + Send + Sync;
 
-/// How far a process is on its way.
+/// Phase of the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// It loads functions and takes no events yet.
+    /// Functions are being loaded; no events are accepted yet.
     Starting,
-    /// It takes events.
+    /// Events are accepted.
     Running,
-    /// It takes no more events and ends what runs.
+    /// No more events are accepted; running attempts end.
     Draining,
 }
 
-/// What the manifests in force declare.
+/// Status of the functions and sources that the active manifests declare.
 #[derive(Debug, Clone, Default)]
-pub struct InForce {
-    /// The functions.
+pub struct Active {
+    /// Every declared function.
     pub functions: Vec<FunctionStatus>,
-    /// The sources.
+    /// Every declared source.
     pub sources: Vec<SourceStatus>,
-    /// What their functions run in.
+    /// Instance counts and limits of the sandbox.
     pub sandbox: telemetry::Sandbox,
 }
 
-/// A function as `status` shows it.
+/// Current status of an active function.
 #[derive(Debug, Clone)]
 pub struct FunctionStatus {
     /// `app/function`.
     pub name: String,
-    /// How many of its deliveries run at once at most.
+    /// Maximum number of deliveries that run at once.
     pub concurrency: u32,
-    /// How many run now.
+    /// Number of deliveries that run now.
     pub running: u32,
-    /// How many wait in memory.
+    /// Number of deliveries that wait in memory.
     pub held: u32,
-    /// In what way it is failing, when it is.
+    /// How the function is failing; `None` when it works.
     pub failing: Option<String>,
 }
 
-/// How a source is doing, for people.
+/// Current status of an active source.
 #[derive(Debug, Clone)]
 pub struct SourceStatus {
     /// The `source` of its events.
     pub uri: String,
     /// `http`, `files` or `timer`.
     pub kind: &'static str,
-    /// Why it does not work fully; `None` when it does.
+    /// Why the source is degraded, as text for users; `None` when it works.
     pub trouble: Option<String>,
 }
 
-/// How an event and a trigger meet.
+/// Whether and why an event matches a trigger.
 #[derive(Debug, Clone, Serialize)]
-pub struct Explained {
+pub struct TriggerExplanation {
     /// `app/function`.
     pub function: String,
     /// The trigger, `on[0]`.
     pub trigger: String,
-    /// Whether the event meets it.
+    /// Whether the trigger matches the event.
     pub matched: bool,
-    /// For people.
+    /// The reason, as text for users.
     pub text: String,
-    /// The source that its events come from, where it names one.
+    /// The source of the trigger, if the trigger names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Its pattern, field by field, where it has one.
+    /// The result of the pattern for each field, if the trigger has a pattern.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pattern: Option<Explanation>,
 }
 
-/// Serves the API on `listener` until it is stopped.
+/// Serves the API on `listener` until `admin.stop` is cancelled.
 pub async fn serve(admin: Admin, listener: Listener) {
     let stop = admin.stop.clone();
     let service = TowerToHyperService::new(router(admin));
-    let answer = move |request: Request<RequestBody>, _peer| {
-        let answer = service.call(request);
-        async move { answer.await.unwrap_or_else(|never| match never {}) }
+    let respond = move |request: Request<RequestBody>, _peer| {
+        let response = service.call(request);
+        async move { response.await.unwrap_or_else(|never| match never {}) }
     };
     let limits = Limits { connections_max: CONNECTIONS_MAX, streams_max: STREAMS_MAX, ..Limits::default() };
-    listener.serve(answer, limits, stop).await;
+    listener.serve(respond, limits, stop).await;
 }
 
-/// The API as a service.
+/// Returns the API as an axum router.
 pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/healthz", get(status::health))
@@ -204,34 +204,34 @@ pub fn router(admin: Admin) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/events", get(events::list).post(events::post))
-        .route("/api/v1/events/{ref}", get(events::one))
+        .route("/api/v1/events/{ref}", get(events::show))
         .route("/api/v1/trace/{ref}", get(trace::trace))
         .route("/api/v1/explain/{ref}", get(explain::explain))
         .route("/api/v1/dead", get(dead::list))
-        .route("/api/v1/dead/{delivery}", get(dead::one))
+        .route("/api/v1/dead/{delivery}", get(dead::show))
         .route("/api/v1/dead/redrive", post(dead::redrive))
         .route("/api/v1/dead/purge", post(dead::purge))
         .route("/api/v1/replays", get(replays::list).post(replays::start))
         .route("/api/v1/replays/plan", post(replays::plan))
-        .route("/api/v1/replays/{id}", get(replays::one))
-        .route("/api/v1/replays/{id}/{turn}", post(replays::turn))
+        .route("/api/v1/replays/{id}", get(replays::show))
+        .route("/api/v1/replays/{id}/{action}", post(replays::control))
         .route("/api/v1/state", get(state::buckets))
         .route("/api/v1/state/{bucket}", get(state::list).delete(state::clear))
-        .route("/api/v1/state/{bucket}/{key}", get(state::one).put(state::set).delete(state::delete))
+        .route("/api/v1/state/{bucket}/{key}", get(state::show).put(state::set).delete(state::delete))
         .route("/api/v1/logs", get(logs::list))
-        .fallback(nowhere)
-        .method_not_allowed_fallback(other_method)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(Arc::new(admin))
 }
 
-async fn nowhere(request: Request<Body>) -> Problem {
-    Problem::not_found(format!("there is nothing at {}; the API is under /api/v1", request.uri().path()))
+async fn unknown_path(request: Request<Body>) -> Problem {
+    Problem::not_found(format!("nothing found at {}; the API is under /api/v1", request.uri().path()))
 }
 
-async fn other_method(request: Request<Body>) -> Problem {
-    Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, format!("{} is not taken here", request.method()))
+async fn method_not_allowed(request: Request<Body>) -> Problem {
+    Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, format!("method {} is not allowed here", request.method()))
 }
 
-/// What a handler answers.
-type Answer<T = Response<Body>> = Result<T, Problem>;
+/// Result of a request handler.
+type ApiResult<T = Response<Body>> = Result<T, Problem>;

@@ -1,8 +1,7 @@
-//! The command line: what can be asked for, and who does it.
+//! The command line: its arguments, and the function that runs each command.
 
 mod apps;
 mod backup;
-mod bounds;
 mod check;
 mod client;
 mod dead;
@@ -12,6 +11,7 @@ mod explain;
 mod failure;
 mod inspect;
 mod invoke;
+mod limits;
 mod logs;
 mod replay;
 mod state;
@@ -34,7 +34,7 @@ pub use failure::Failure;
     name = "evoke",
     version,
     after_help = "\
-Exit codes: 0 done, 1 it could not be done or something is wrong, 2 usage, 3 nothing is running, 4 not found.
+Exit codes: 0 success, 1 failure or a problem was found, 2 wrong usage, 3 Evoke is not running, 4 not found.
 
 Example: evoke up manifests/quickstart.yaml"
 )]
@@ -45,49 +45,52 @@ pub struct Arguments {
     command: Command,
 }
 
-/// What every command takes, before its name or behind it. It is no global argument of clap's: `emit` has a `--data`
-/// of its own, and takes the folder before its name only.
+/// Options of every command, accepted before and after the command's name. They are not clap global arguments because
+/// `emit` has its own `--data`: with `emit`, the data folder can be given only before the name.
 #[derive(Debug, Clone, Args)]
 struct Common {
     /// The data folder [default: .evoke]
     #[arg(long, env = "EVOKE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
-    reach: Reach,
+    client_args: ClientArgs,
 }
 
-/// How a running Evoke is reached, and for whom is printed.
+/// Options for reaching a running Evoke and for the output format.
 #[derive(Debug, Clone, Args)]
-struct Reach {
-    /// The admin address: where `up` serves it [default: 127.0.0.1:8081; port 0 is a free one], and where other
-    /// commands find an Evoke that runs with another data folder
+struct ClientArgs {
+    /// Address of the admin API. `up` listens on it [default: 127.0.0.1:8081; port 0 picks a free port]; other commands
+    /// connect to it [default: the address in the data folder]
     #[arg(long, env = "EVOKE_ADMIN", value_name = "ADDR")]
     admin: Option<SocketAddr>,
-    /// Print for machines: one JSON value, or one a line where there are many
+    /// Print JSON: one value, or one value per line for lists
     #[arg(long)]
     json: bool,
 }
 
 impl Common {
-    /// What was said behind the command's name goes before what was said in front of it.
-    fn over(self, front: &Self) -> Self {
-        Self { data: self.data.or_else(|| front.data.clone()), reach: self.reach.over(&front.reach) }
+    /// Fills in options from before the command's name. Options after the name take precedence.
+    fn with_defaults(self, global: &Self) -> Self {
+        Self {
+            data: self.data.or_else(|| global.data.clone()),
+            client_args: self.client_args.with_defaults(&global.client_args),
+        }
     }
 
-    fn folder(&self) -> &Path {
+    fn data_folder(&self) -> &Path {
         self.data.as_deref().unwrap_or(Path::new(".evoke"))
     }
 }
 
-impl Reach {
-    fn over(self, front: &Self) -> Self {
-        Self { admin: self.admin.or(front.admin), json: self.json || front.json }
+impl ClientArgs {
+    fn with_defaults(self, global: &Self) -> Self {
+        Self { admin: self.admin.or(global.admin), json: self.json || global.json }
     }
 }
 
-/// A command's own arguments with what every command takes.
+/// A command's own arguments and the common options.
 #[derive(Debug, Args)]
-struct With<T: Args> {
+struct WithCommon<T: Args> {
     #[command(flatten)]
     command: T,
     #[command(flatten)]
@@ -96,79 +99,80 @@ struct With<T: Args> {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build what is missing, and run until Ctrl-C or SIGTERM
+    /// Build missing or outdated components, and run until Ctrl-C or SIGTERM
     #[command(after_help = "Example: evoke up manifests/quickstart.yaml --watch")]
-    Up(With<Up>),
-    /// Say what is wrong with manifests, all of it at once
+    Up(WithCommon<Up>),
+    /// Check manifests and report all errors at once
     #[command(after_help = "Example: evoke validate manifests/quickstart.yaml")]
-    Validate(With<Manifests>),
-    /// Run the `build:` of every function
+    Validate(WithCommon<Manifests>),
+    /// Run the `build:` command of every function
     #[command(after_help = "Example: evoke build manifests/quickstart.yaml")]
-    Build(With<Manifests>),
-    /// Try one function, here, without a server: outcome, published events, state changes, logs, time and memory
+    Build(WithCommon<Manifests>),
+    /// Run one function locally, without a server: show outcome, published events, state changes, logs, time and memory
     #[command(after_help = "Example: evoke invoke charge --manifest manifests/quickstart.yaml \\\n  \
         --event '{\"data\":{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}}'")]
-    Invoke(With<invoke::Invoke>),
-    /// Say what a component is and what it would need granted, without running it
-    #[command(after_help = "Exits 0 when Evoke can run it, 1 when not, 4 when there is no such file.\n\n\
-        Example: evoke inspect target/charge.wasm")]
-    Inspect(With<inspect::Inspect>),
-    /// Put an event in by hand
+    Invoke(WithCommon<invoke::Invoke>),
+    /// Show the kind of a component and the grants it needs, without running it
+    #[command(
+        after_help = "Exit codes: 0 Evoke can run the component, 1 Evoke cannot run it, 4 the file does not exist.\n\n\
+        Example: evoke inspect target/charge.wasm"
+    )]
+    Inspect(WithCommon<inspect::Inspect>),
+    /// Send an event to a running Evoke
     #[command(
         after_help = "Example: evoke emit --type order.placed --data '{\"customer\":\"ada\",\"total\":42,\"items\":[\"book\"]}'\n\n\
-        The data folder of a running Evoke goes in front: evoke --data DIR emit …"
+        Give the data folder of the running Evoke before the command: evoke --data DIR emit …"
     )]
     Emit(emit::Emit),
-    /// List events, the newest last
+    /// List events, oldest first
     #[command(after_help = "Example: evoke events --follow --type 'order.*'")]
-    Events(With<events::Events>),
-    /// Show an event and everything that came of it
+    Events(WithCommon<events::Events>),
+    /// Show an event with its deliveries, their attempts and the events they published
     #[command(after_help = "Example: evoke trace 17")]
-    Trace(With<trace::TraceEvent>),
-    /// Say which field and operator of each trigger matched an event, or failed
+    Trace(WithCommon<trace::Trace>),
+    /// Show for each trigger which field and operator matched an event or failed
     #[command(after_help = "Example: evoke explain 17 --function shop/charge")]
-    Explain(With<explain::Explain>),
-    /// Look at dead letters, and decide about them
+    Explain(WithCommon<explain::Explain>),
+    /// List dead letters, and redrive or purge them
     #[command(subcommand, after_help = "Example: evoke dead redrive --function shop/charge")]
     Dead(dead::Dead),
-    /// Look at what functions keep, and change it
+    /// Read and change the stored state of functions
     #[command(subcommand, after_help = "Example: evoke state list shop/charge")]
     State(state::State),
-    /// Offer stored events again to the functions that match them today, behind what happens now
+    /// Deliver stored events again to the functions that match them now, at lower priority than live events
     #[command(
         args_conflicts_with_subcommands = true,
         subcommand_negates_reqs = true,
         after_help = "Example: evoke replay --function shop/charge --since 2h --dry-run"
     )]
     Replay(replay::Replay),
-    /// Show what functions logged
+    /// Show the log lines of functions
     #[command(after_help = "Example: evoke logs --function shop/charge --follow")]
-    Logs(With<logs::Logs>),
+    Logs(WithCommon<logs::Logs>),
     /// Print the JSON schema of manifests
     #[command(after_help = "Example: evoke schema > evoke.schema.json")]
     Schema,
-    /// Print what completes the commands in a shell
+    /// Print a shell completion script
     #[command(after_help = "Example: evoke completions bash > /etc/bash_completion.d/evoke")]
     Completions {
-        /// Which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
-    /// Show functions and sources with their numbers
+    /// Show functions with their delivery counts, and sources with their health
     #[command(after_help = "Example: evoke status")]
     Status(Common),
-    /// Verify that nothing is missing from the store and that it is sound, running or not
+    /// Verify that the store is complete and undamaged; works while Evoke runs or is stopped
     #[command(after_help = "Example: evoke check --data .evoke")]
     Check(Common),
-    /// Copy the store, running or not, and verify the copy
+    /// Copy the store and verify the copy; works while Evoke runs or is stopped
     #[command(after_help = "Example: evoke backup backups/monday/\n\n\
-        To go back to it, stop Evoke and start it with that folder: evoke up --data backups/monday")]
-    Backup(With<backup::Backup>),
+        To restore it, stop Evoke and start it with that folder: evoke up --data backups/monday")]
+    Backup(WithCommon<backup::Backup>),
 }
 
-/// Which manifests.
 #[derive(Debug, Args)]
 struct Manifests {
-    /// Manifests, and folders of manifests [default: evoke.yaml]
+    /// Manifest files, or folders of manifests [default: evoke.yaml]
     #[arg(value_name = "MANIFEST|DIR")]
     manifests: Vec<PathBuf>,
 }
@@ -177,66 +181,65 @@ struct Manifests {
 struct Up {
     #[command(flatten)]
     manifests: Manifests,
-    /// Where sources listen; port 0 is a free one
+    /// Address on which http sources listen; port 0 picks a free port
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     http: SocketAddr,
-    /// Reload when a manifest, a component or one of its sources changes
+    /// Reload when a manifest, a component or a source file of a component changes
     #[arg(long)]
     watch: bool,
-    /// How long deliveries that run may take after the stop, such as 30s
-    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration)]
+    /// How long running deliveries may take after a stop signal, such as 30s
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = parse_duration)]
     drain: Duration,
-    /// Deliveries at once over all functions
+    /// Maximum number of deliveries that run at once, over all functions
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096), value_name = "N")]
     concurrency: u32,
     #[command(flatten)]
-    bounds: bounds::Bounds,
+    limits: limits::Limits,
 }
 
-/// A duration as manifests write it.
-fn duration(text: &str) -> Result<Duration, String> {
-    crate::manifest::units::parse_duration(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.help))
+/// Parses a duration in the format of manifests, such as `30s`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    evoke_manifest::units::parse_duration(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.help))
 }
 
-/// A size as manifests write it, in bytes.
-fn size(text: &str) -> Result<u64, String> {
-    let size =
-        crate::manifest::units::parse_size(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.help))?;
+/// Parses a size in the format of manifests, such as `64KiB`. Returns bytes.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let size = evoke_manifest::units::parse_size(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.help))?;
     Ok(size.0)
 }
 
-/// Sends the program's own log to standard error: what `EVOKE_LOG` says, by default warnings.
+/// Writes the program's own log to standard error, filtered by `EVOKE_LOG`; the default level is `warn`.
 pub fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("EVOKE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
 }
 
-/// Does what was asked for.
+/// Runs the command.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { common: front, command } = arguments;
+    let Arguments { common: global, command } = arguments;
     match command {
-        Command::Up(With { command, common }) => apps::up(&common.over(&front), command),
-        Command::Validate(With { command, common }) => apps::validate(&common.over(&front), &command),
-        Command::Build(With { command, common }) => apps::build(&common.over(&front), &command),
-        Command::Invoke(With { command, common }) => command.run(&common.over(&front)),
-        Command::Inspect(With { command, common }) => command.run(&common.over(&front)),
-        Command::Emit(emit) => emit.run(&front),
-        Command::Events(With { command, common }) => command.run(&common.over(&front)),
-        Command::Trace(With { command, common }) => command.run(&common.over(&front)),
-        Command::Explain(With { command, common }) => command.run(&common.over(&front)),
-        Command::Dead(dead) => dead.run(&front),
-        Command::Replay(replay) => replay.run(&front),
-        Command::State(state) => state.run(&front),
-        Command::Schema => text::print(crate::manifest::schema::render().trim_end()),
+        Command::Up(WithCommon { command, common }) => apps::up(&common.with_defaults(&global), command),
+        Command::Validate(WithCommon { command, common }) => apps::validate(&common.with_defaults(&global), &command),
+        Command::Build(WithCommon { command, common }) => apps::build(&common.with_defaults(&global), &command),
+        Command::Invoke(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
+        Command::Inspect(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
+        Command::Emit(emit) => emit.run(&global),
+        Command::Events(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
+        Command::Trace(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
+        Command::Explain(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
+        Command::Dead(dead) => dead.run(&global),
+        Command::Replay(replay) => replay.run(&global),
+        Command::State(state) => state.run(&global),
+        Command::Schema => text::print(evoke_manifest::schema::render().trim_end()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "evoke", &mut script);
             text::print(String::from_utf8_lossy(&script).trim_end())
         }
-        Command::Logs(With { command, common }) => command.run(&common.over(&front)),
-        Command::Status(common) => status::run(&common.over(&front)),
-        Command::Check(common) => check::run(&common.over(&front)),
-        Command::Backup(With { command, common }) => command.run(&common.over(&front)),
+        Command::Logs(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
+        Command::Status(common) => status::run(&common.with_defaults(&global)),
+        Command::Check(common) => check::run(&common.with_defaults(&global)),
+        Command::Backup(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
     }
 }

@@ -1,9 +1,9 @@
-//! What functions log: kept in bounded, rotating files, read back by filter, followed as it comes.
+//! The log of functions: stored in bounded, rotating files, read back by filter, and followed live.
 //!
-//! `DATA/logs/evoke.jsonl` has one JSON object a line, as [`Line`] says. At [`FILE_BYTES_MAX`] it becomes
-//! `evoke.jsonl.1`, and what was that becomes `evoke.jsonl.2`, and what was that is gone. Lines are for people: they
-//! are written behind, not synced, and when they come faster than the disk takes them some are dropped, counted, and a
-//! line in their place says how many.
+//! `DATA/logs/evoke.jsonl` has one JSON object per line, a [`Line`]. At [`FILE_BYTES_MAX`] the file becomes
+//! `evoke.jsonl.1`, the former `evoke.jsonl.1` becomes `evoke.jsonl.2`, and the former `evoke.jsonl.2` is deleted.
+//! Lines are diagnostics and not durable: they are written in the background and not synced. When lines arrive faster
+//! than the disk accepts them, some are dropped and counted, and a line in their place reports the number.
 
 mod files;
 
@@ -18,38 +18,38 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use self::files::Files;
-use crate::clock;
-use crate::sandbox::{LogLine, LogSink};
-use crate::store::DeliveryId;
+use evoke_model::DeliveryId;
+use evoke_model::clock;
+use evoke_sandbox::{LogLine, LogSink};
 
-/// When a file is full, in bytes. With the two before it, at most 48 MiB are kept.
+/// The size at which a file is rotated, in bytes. With the two older files, at most 48 MiB are stored.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Lines on their way to the file: of 100 bytes they hold a megabyte, of the longest (4 KiB) 32 MiB.
-const WAITING_MAX: usize = 8 * 1024;
-/// Lines that a follower may be behind before it misses some: as much as a burst of a few attempts.
-const FOLLOWING_MAX: usize = 4 * 1024;
+/// The most lines that wait to be written: with 100 bytes each they hold a megabyte, with the longest (4 KiB) 32 MiB.
+const QUEUED_MAX: usize = 8 * 1024;
+/// The most lines that a follower may lag behind before it misses some: a burst of a few attempts.
+const LAG_MAX: usize = 4 * 1024;
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// When, RFC 3339.
+    /// The time, RFC 3339.
     pub at: String,
     /// `trace`, `debug`, `info`, `warn` or `error`.
     pub level: String,
-    /// `app/function`; absent when Evoke itself says something about the log.
+    /// `app/function`; absent for Evoke's own lines about the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<Arc<str>>,
-    /// The delivery that it was working on.
+    /// The delivery that the function was processing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliveryId>,
-    /// Which attempt at it, from 1.
+    /// The number of the attempt, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// What it said, without control characters.
+    /// The message, without control characters.
     pub text: String,
 }
 
-/// Which lines are meant.
+/// Selects lines.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Only lines of this function, by full name.
@@ -58,19 +58,19 @@ pub struct Filter {
     pub delivery: Option<DeliveryId>,
 }
 
-/// A handle to the log; cheap to clone.
+/// A handle to the log of all functions; cheap to clone.
 #[derive(Clone)]
-pub struct LogBook {
+pub struct FunctionLogs {
     messages: mpsc::Sender<Message>,
     dropped: Arc<AtomicU64>,
 }
 
-/// The log at one moment: what is in the files, and what comes after that, without gap or overlap.
+/// The log at one moment: the lines in the files, and a receiver of all later lines, without gap or overlap.
 pub struct Snapshot {
-    /// The files, oldest first, each with the bytes that count.
+    /// The files, oldest first, each with the number of bytes that belong to the snapshot.
     files: Vec<(File, u64)>,
-    /// What comes.
-    pub coming: broadcast::Receiver<Arc<Line>>,
+    /// Receives the lines logged after the snapshot.
+    pub new_lines: broadcast::Receiver<Arc<Line>>,
 }
 
 enum Message {
@@ -78,22 +78,23 @@ enum Message {
     Snapshot(oneshot::Sender<Snapshot>),
 }
 
-impl LogBook {
-    /// The log in a data folder; the folder `logs` is made when it is not there.
+impl FunctionLogs {
+    /// Opens the log in a data folder; creates the folder `logs` when it is missing.
     pub fn open(data: &Path) -> io::Result<Self> {
         Self::open_with(data, FILE_BYTES_MAX)
     }
 
     fn open_with(data: &Path, file_bytes_max: u64) -> io::Result<Self> {
         let files = Files::open(&data.join("logs"), file_bytes_max)?;
-        let (messages, queue) = mpsc::channel(WAITING_MAX);
+        let (messages, queue) = mpsc::channel(QUEUED_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
-        let writer = Writer { files, dropped: dropped.clone(), followers: broadcast::channel(FOLLOWING_MAX).0 };
+        let writer = Writer { files, dropped: dropped.clone(), followers: broadcast::channel(LAG_MAX).0 };
         std::thread::Builder::new().name("logs".into()).spawn(move || writer.run(queue))?;
         Ok(Self { messages, dropped })
     }
 
-    /// Where functions log to. It never blocks: a line for which there is no room is dropped and counted.
+    /// Returns the sink for the lines of functions. It never blocks: a line that does not fit into the queue is dropped
+    /// and counted.
     pub fn sink(&self) -> LogSink {
         let Self { messages, dropped } = self.clone();
         Arc::new(move |line| {
@@ -103,42 +104,43 @@ impl LogBook {
         })
     }
 
-    /// The log as it is now, with every line that was logged before. `None`: its thread is gone.
+    /// Returns the log with every line logged so far; `None` when the writer thread has ended.
     pub async fn snapshot(&self) -> Option<Snapshot> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, snapshot) = oneshot::channel();
         self.messages.send(Message::Snapshot(reply)).await.ok()?;
-        answer.await.ok()
+        snapshot.await.ok()
     }
 
-    /// Waits until everything that was logged before is in the file.
+    /// Waits until every line logged so far is in the file.
     pub async fn flush(&self) {
         let _ = self.snapshot().await;
     }
 }
 
 impl Filter {
-    /// Whether a line is meant.
-    pub fn takes(&self, line: &Line) -> bool {
+    /// Whether a line is selected.
+    pub fn matches(&self, line: &Line) -> bool {
         self.function.as_deref().is_none_or(|f| line.function.as_deref() == Some(f))
             && self.delivery.is_none_or(|d| line.delivery == Some(d))
     }
 }
 
 impl Snapshot {
-    /// The last `limit` lines that are meant, oldest first, each as its JSON text. Reads files: not for async tasks.
+    /// Returns the last `limit` selected lines, oldest first, each as its JSON text. Blocks on files: not for async
+    /// tasks.
     pub fn last(&mut self, filter: &Filter, limit: usize) -> io::Result<Vec<String>> {
         let mut found: VecDeque<String> = VecDeque::new();
         if limit == 0 {
             return Ok(Vec::new());
         }
-        // Newest file first, as long as more is wanted; within a file from its start.
+        // The newest file first, until enough lines are found; each file from its start.
         for (file, length) in self.files.drain(..).rev() {
             let wanted = limit - found.len();
             let mut of_file: VecDeque<String> = VecDeque::new();
             for line in BufReader::new(file.take(length)).lines() {
                 let line = line?;
-                // A line that a crash cut in half is no line.
-                if serde_json::from_str(&line).is_ok_and(|line| filter.takes(&line)) {
+                // A line that a crash cut in half is skipped.
+                if serde_json::from_str(&line).is_ok_and(|line| filter.matches(&line)) {
                     of_file.push_back(line);
                     if of_file.len() > wanted {
                         of_file.pop_front();
@@ -162,34 +164,34 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes until every handle is gone.
+    /// Writes lines until all handles are dropped.
     fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         while let Some(message) = queue.blocking_recv() {
             match message {
-                Message::Line(line) => self.take(line.into()),
+                Message::Line(line) => self.append(line.into()),
                 Message::Snapshot(reply) => {
-                    self.mention_dropped();
-                    let snapshot = Snapshot { files: self.files.readers(), coming: self.followers.subscribe() };
+                    self.write_dropped_count();
+                    let snapshot = Snapshot { files: self.files.readers(), new_lines: self.followers.subscribe() };
                     let _ = reply.send(snapshot);
                 }
             }
             if queue.is_empty() {
-                self.mention_dropped();
+                self.write_dropped_count();
                 self.files.flush();
             }
         }
     }
 
-    fn take(&mut self, line: Line) {
-        self.mention_dropped();
+    fn append(&mut self, line: Line) {
+        self.write_dropped_count();
         self.write(line);
     }
 
-    fn mention_dropped(&mut self) {
+    fn write_dropped_count(&mut self) {
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             let text =
-                format!("{dropped} lines of functions were dropped: they came faster than they could be written");
+                format!("{dropped} lines of functions were dropped: they arrived faster than they could be written");
             let at = clock::rfc3339(clock::Clock::system().now_ms());
             self.write(Line { at, level: "warn".into(), function: None, delivery: None, attempt: None, text });
         }
@@ -199,7 +201,7 @@ impl Writer {
         // Strings and numbers always serialise.
         let text = serde_json::to_string(&line).unwrap_or_default();
         self.files.write_line(&text);
-        // Nobody follows: that is no error.
+        // An error only means that there is no follower.
         let _ = self.followers.send(Arc::new(line));
     }
 }
@@ -210,7 +212,7 @@ impl From<LogLine> for Line {
             at: clock::rfc3339(line.at_ms),
             level: line.level.name().into(),
             function: Some(line.function),
-            // Guests know a delivery by the store's name and its number.
+            // Guests know a delivery by the store's id and the delivery's number.
             delivery: line.delivery_id.rsplit('-').next().and_then(|number| number.parse().ok()),
             attempt: Some(line.attempt),
             text: line.text,
@@ -219,10 +221,9 @@ impl From<LogLine> for Line {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::sandbox::Level;
+    use evoke_sandbox::Level;
 
     fn line(function: &str, delivery: i64, text: &str) -> LogLine {
         LogLine {
@@ -239,14 +240,14 @@ mod tests {
         lines.iter().map(|line| serde_json::from_str::<Line>(line).unwrap().text).collect()
     }
 
-    async fn last(logs: &LogBook, filter: &Filter, limit: usize) -> Vec<String> {
+    async fn last(logs: &FunctionLogs, filter: &Filter, limit: usize) -> Vec<String> {
         texts(&logs.snapshot().await.unwrap().last(filter, limit).unwrap())
     }
 
     #[tokio::test]
     async fn lines_are_read_back_by_function_and_delivery_and_survive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = LogBook::open(folder.path()).unwrap();
+        let logs = FunctionLogs::open(folder.path()).unwrap();
         let sink = logs.sink();
         for (function, delivery, text) in [("a/f", 1, "one"), ("a/g", 2, "two"), ("a/f", 3, "three")] {
             sink(line(function, delivery, text));
@@ -257,14 +258,14 @@ mod tests {
         let of_2 = Filter { delivery: Some(2), ..Filter::default() };
         assert_eq!(last(&logs, &of_2, 10).await, ["two"]);
         drop((logs, sink));
-        let logs = LogBook::open(folder.path()).unwrap();
+        let logs = FunctionLogs::open(folder.path()).unwrap();
         assert_eq!(last(&logs, &Filter::default(), 10).await, ["one", "two", "three"]);
     }
 
     #[tokio::test]
     async fn files_rotate_and_the_last_lines_are_found_across_them() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = LogBook::open_with(folder.path(), 1_000).unwrap();
+        let logs = FunctionLogs::open_with(folder.path(), 1_000).unwrap();
         let sink = logs.sink();
         for n in 0..100 {
             sink(line("a/f", n, &n.to_string()));
@@ -280,21 +281,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_follower_sees_every_line_once_after_what_was_there() {
+    async fn a_follower_gets_every_later_line_once() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = LogBook::open(folder.path()).unwrap();
+        let logs = FunctionLogs::open(folder.path()).unwrap();
         let sink = logs.sink();
         sink(line("a/f", 1, "before"));
         let mut snapshot = logs.snapshot().await.unwrap();
         sink(line("a/f", 2, "after"));
-        assert_eq!(snapshot.coming.recv().await.unwrap().text, "after");
+        assert_eq!(snapshot.new_lines.recv().await.unwrap().text, "after");
         assert_eq!(texts(&snapshot.last(&Filter::default(), 10).unwrap()), ["before"]);
     }
 
     #[tokio::test]
-    async fn lines_that_were_dropped_are_counted_in_a_line() {
+    async fn the_number_of_dropped_lines_is_logged() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = LogBook::open(folder.path()).unwrap();
+        let logs = FunctionLogs::open(folder.path()).unwrap();
         logs.dropped.fetch_add(7, Ordering::Relaxed);
         logs.sink()(line("a/f", 1, "kept"));
         let found = last(&logs, &Filter::default(), 10).await;
@@ -303,11 +304,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_that_a_crash_cut_in_half_is_left_out_and_the_next_one_is_whole() {
+    async fn a_line_that_a_crash_cut_in_half_is_skipped_and_the_next_one_is_complete() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("logs")).unwrap();
         std::fs::write(folder.path().join("logs/evoke.jsonl"), r#"{"at":"2026"#).unwrap();
-        let logs = LogBook::open(folder.path()).unwrap();
+        let logs = FunctionLogs::open(folder.path()).unwrap();
         logs.sink()(line("a/f", 1, "whole"));
         assert_eq!(last(&logs, &Filter::default(), 10).await, ["whole"]);
     }

@@ -1,4 +1,4 @@
-//! The program `evoke`.
+//! The `evoke` program.
 
 use std::process::ExitCode;
 

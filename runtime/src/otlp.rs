@@ -1,8 +1,8 @@
-//! Where spans go: to an OpenTelemetry collector, as OTLP over HTTP in protobuf. The standard environment variables
-//! say where ([`config`]); without an endpoint nothing is traced.
+//! Exports spans to an OpenTelemetry collector, as OTLP over HTTP in protobuf. The standard environment variables
+//! configure the export ([`config`]); without an endpoint no spans are made.
 //!
-//! Spans that ended wait in a bounded queue (2,048, `OTEL_BSP_MAX_QUEUE_SIZE`) for a thread that sends them in batches.
-//! What does not fit, or is not taken, is counted and gone: telemetry never holds up an event.
+//! Ended spans wait in a bounded queue (2,048, `OTEL_BSP_MAX_QUEUE_SIZE`) for a thread that sends them in batches.
+//! Spans that do not fit, or that the collector rejects, are counted and dropped: telemetry never delays an event.
 
 mod client;
 mod config;
@@ -22,37 +22,37 @@ use opentelemetry_sdk::trace::{
 
 use self::client::Client;
 use self::config::Config;
-use crate::telemetry::{SpanMetrics, Spans};
+use evoke_telemetry::{SpanMetrics, Spans};
 
-/// The most that the last spans may take when the process stops.
+/// The longest time to send the last spans when the process stops.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
-/// A way to a collector.
+/// The export to a collector.
 pub struct Otlp {
     provider: SdkTracerProvider,
 }
 
-/// Why there is none.
+/// Why the export cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
-    /// A variable says what cannot be done.
+    /// An environment variable has an unusable value.
     #[error("{variable} is `{value}`: {message}")]
     Variable {
-        /// Its name.
+        /// The name of the variable.
         variable: &'static str,
-        /// What it is set to.
+        /// The value of the variable.
         value: String,
-        /// What is wrong, and what would be right.
+        /// The mistake, and what would be right.
         message: String,
     },
-    /// The library refused what the environment says.
-    #[error("spans cannot be sent: {0}")]
+    /// The OpenTelemetry library rejected the configuration.
+    #[error("cannot set up the export of spans: {0}")]
     Exporter(String),
 }
 
 impl Otlp {
-    /// The way that the environment describes; `None` when it names no endpoint. `instance` tells this Evoke from
-    /// others.
+    /// Sets up the export that the environment configures; `None` when it names no endpoint. `instance` distinguishes
+    /// this Evoke from others (`service.instance.id`).
     pub fn from_environment(instance: &str, metrics: Arc<SpanMetrics>) -> Result<Option<Self>, OtlpError> {
         let variable = |name: &str| std::env::var(name).ok();
         let Some(config) = Config::read(variable)? else { return Ok(None) };
@@ -65,23 +65,23 @@ impl Otlp {
             .with_timeout(config.timeout)
             .build()
             .map_err(|error| OtlpError::Exporter(error.to_string()))?;
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let exporter = Counting { exporter, waiting: waiting.clone(), metrics: metrics.clone() };
+        let queued = Arc::new(AtomicUsize::new(0));
+        let exporter = CountingExporter { exporter, queued: queued.clone(), metrics: metrics.clone() };
         let batches = BatchConfigBuilder::default().with_max_queue_size(config.queue_max).build();
         let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
-        let processor = Bounded { processor, queue_max: config.queue_max, waiting, metrics };
+        let processor = BoundedProcessor { processor, queue_max: config.queue_max, queued, metrics };
         let resource = resource(config.service_name, instance);
         let provider = SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource).build();
         Ok(Some(Self { provider }))
     }
 
-    /// What starts spans that go this way.
+    /// Returns the factory of spans that are exported here.
     pub fn spans(&self) -> Spans {
         let scope = InstrumentationScope::builder("evoke").with_version(env!("CARGO_PKG_VERSION")).build();
-        Spans::of(self.provider.tracer_with_scope(scope))
+        Spans::new(self.provider.tracer_with_scope(scope))
     }
 
-    /// Sends what waits, for some seconds at most.
+    /// Sends the queued spans, for at most [`STOP_MAX`].
     pub async fn stop(self) {
         let stopped = tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(STOP_MAX)).await;
         if let Ok(Err(error)) = stopped {
@@ -91,37 +91,37 @@ impl Otlp {
 }
 
 fn resource(service_name: Option<String>, instance: &str) -> Resource {
-    let own = [
+    let defaults = [
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
         KeyValue::new("service.instance.id", instance.to_owned()),
     ];
-    // What the environment says (`OTEL_RESOURCE_ATTRIBUTES`) goes over what is known here.
-    let known = Resource::builder_empty().with_service_name("evoke").with_attributes(own);
-    let detected = known.with_detectors(&[
+    // `OTEL_RESOURCE_ATTRIBUTES` overrides these attributes.
+    let base = Resource::builder_empty().with_service_name("evoke").with_attributes(defaults);
+    let detected = base.with_detectors(&[
         Box::new(opentelemetry_sdk::resource::TelemetryResourceDetector),
         Box::new(opentelemetry_sdk::resource::EnvResourceDetector::new()),
     ]);
     service_name.into_iter().fold(detected, |resource, name| resource.with_service_name(name)).build()
 }
 
-/// Counts spans that the queue has no room for; the library's own count cannot be asked for.
+/// Counts spans that do not fit into the queue; the library does not expose its own count.
 #[derive(Debug)]
-struct Bounded {
+struct BoundedProcessor {
     processor: BatchSpanProcessor,
     queue_max: usize,
-    /// Spans between the end and the exporter.
-    waiting: Arc<AtomicUsize>,
+    /// Spans that have ended and have not reached the exporter.
+    queued: Arc<AtomicUsize>,
     metrics: Arc<SpanMetrics>,
 }
 
-impl SpanProcessor for Bounded {
+impl SpanProcessor for BoundedProcessor {
     fn on_start(&self, span: &mut Span, context: &Context) {
         self.processor.on_start(span, context);
     }
 
     fn on_end(&self, span: SpanData) {
-        let room = |waiting: usize| (waiting < self.queue_max).then_some(waiting + 1);
-        match self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room) {
+        let reserve = |queued: usize| (queued < self.queue_max).then_some(queued + 1);
+        match self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve) {
             Ok(_) => self.processor.on_end(span),
             Err(_) => self.metrics.dropped.increment(),
         }
@@ -140,18 +140,18 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// Counts what the collector took and what not.
+/// Counts the spans that the collector accepted and rejected.
 #[derive(Debug)]
-struct Counting {
+struct CountingExporter {
     exporter: opentelemetry_otlp::SpanExporter,
-    waiting: Arc<AtomicUsize>,
+    queued: Arc<AtomicUsize>,
     metrics: Arc<SpanMetrics>,
 }
 
-impl SpanExporter for Counting {
+impl SpanExporter for CountingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
-        self.waiting.fetch_sub(count, Ordering::Relaxed);
+        self.queued.fetch_sub(count, Ordering::Relaxed);
         let result = self.exporter.export(batch).await;
         let counter = if result.is_ok() { &self.metrics.exported } else { &self.metrics.failed };
         counter.add(count as u64);

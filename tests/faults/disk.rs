@@ -1,8 +1,9 @@
-//! A disk that keeps what it was made to keep, and of the rest what it likes.
+//! A simulated disk that loses as much as a real disk may lose in a power cut.
 //!
-//! What was written to a file before its last good sync began is there after a power cut. Of what was written later
-//! any part may be there, by sectors of 512 bytes and in any order; a file may have grown without its bytes, which
-//! are zeros then. Names change in their order, but only a sync of their folder makes them stay.
+//! Bytes that were written to a file before its last successful sync began survive a power cut. Of later writes any
+//! part may survive, in sectors of 512 bytes and in any order; a file may also have its new length without its new
+//! bytes, which are then zeros. Changes of names take effect in order, and are durable only after a sync of their
+//! folder.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
@@ -12,21 +13,23 @@ use super::trace::{FileId, Record, Trace};
 
 const SECTOR: usize = 512;
 
+/// Replays a [`Trace`] and knows which of its changes are durable.
 pub(super) struct Disk<'a> {
     trace: &'a Trace,
     nodes: HashMap<FileId, Node>,
     names: Folder,
-    /// Has one name: that of the data folder.
+    /// The parent of the data folder. Its only entry is the data folder, under the empty name.
     parent: Folder,
 }
 
+/// A file.
 #[derive(Default)]
 struct Node {
     durable: Vec<u8>,
-    /// Changes that are durable, counted.
-    done: usize,
+    /// The number of changes that are durable.
+    durable_count: usize,
     pending: VecDeque<Change>,
-    /// For each sync that is under way, how many changes it covers.
+    /// For each running sync, by serial number: the number of changes that it covers.
     syncing: HashMap<u64, usize>,
 }
 
@@ -39,7 +42,7 @@ enum Change {
 #[derive(Default)]
 struct Folder {
     durable: BTreeMap<String, FileId>,
-    done: usize,
+    durable_count: usize,
     pending: VecDeque<NameChange>,
     syncing: HashMap<u64, usize>,
 }
@@ -52,12 +55,12 @@ enum NameChange {
 }
 
 impl<'a> Disk<'a> {
-    /// A disk on which nothing happened yet.
+    /// An empty disk.
     pub(super) fn new(trace: &'a Trace) -> Self {
         Self { trace, nodes: HashMap::new(), names: Folder::default(), parent: Folder::default() }
     }
 
-    /// What happened next.
+    /// Applies the next record of the trace.
     pub(super) fn apply(&mut self, record: &Record) {
         match record {
             Record::Opened { file, name } => {
@@ -72,14 +75,14 @@ impl<'a> Disk<'a> {
             Record::Truncated { file, length } => self.node(*file).pending.push_back(Change::Truncate(*length)),
             Record::Syncing { file, serial } => {
                 if let Some(folder) = self.folder(*file) {
-                    folder.syncing.insert(*serial, folder.done + folder.pending.len());
+                    folder.syncing.insert(*serial, folder.durable_count + folder.pending.len());
                 } else {
                     let node = self.node(*file);
-                    node.syncing.insert(*serial, node.done + node.pending.len());
+                    node.syncing.insert(*serial, node.durable_count + node.pending.len());
                 }
             }
             Record::Synced { file, serial, ok } => {
-                assert!(ok, "recordings are made without faults");
+                assert!(ok, "a trace with a failed sync cannot be replayed");
                 let trace = self.trace;
                 if let Some(folder) = self.folder(*file) {
                     folder.synced(*serial);
@@ -91,18 +94,18 @@ impl<'a> Disk<'a> {
             Record::Renamed { from, to } => {
                 self.names.pending.push_back(NameChange::Rename(from.clone(), to.clone()));
             }
-            Record::Made { name } if name.is_empty() => {
+            Record::FolderCreated { name } if name.is_empty() => {
                 self.parent.pending.push_back(NameChange::Link(String::new(), 0));
             }
-            Record::Made { .. } | Record::Sent { .. } => {}
+            Record::FolderCreated { .. } | Record::Sent { .. } => {}
         }
     }
 
     fn node(&mut self, file: FileId) -> &mut Node {
-        self.nodes.get_mut(&file).expect("a file that was opened")
+        self.nodes.get_mut(&file).expect("the file was opened before")
     }
 
-    /// The folder, if this is one.
+    /// Returns the folder with this id, or `None` if the id is a file.
     fn folder(&mut self, file: FileId) -> Option<&mut Folder> {
         if self.nodes.contains_key(&file) {
             return None;
@@ -115,7 +118,8 @@ impl<'a> Disk<'a> {
         Some(if parent { &mut self.parent } else { &mut self.names })
     }
 
-    /// The files by name, as they may be after a power cut now; none when the folder itself is gone.
+    /// Returns one possible content of the data folder after a power cut now, by file name. It is empty if the folder
+    /// itself is lost.
     pub(super) fn after_power_cut(&self, random: &mut Random) -> BTreeMap<String, Vec<u8>> {
         if self.parent.after_power_cut(random).is_empty() {
             return BTreeMap::new();
@@ -128,17 +132,17 @@ impl<'a> Disk<'a> {
 impl Folder {
     fn synced(&mut self, serial: u64) {
         let covered = self.syncing.remove(&serial).unwrap_or_default();
-        while self.done < covered {
+        while self.durable_count < covered {
             let Some(change) = self.pending.pop_front() else { break };
             change.apply(&mut self.durable);
-            self.done += 1;
+            self.durable_count += 1;
         }
     }
 
     fn after_power_cut(&self, random: &mut Random) -> BTreeMap<String, FileId> {
         let mut names = self.durable.clone();
-        let kept = random.below(self.pending.len() + 1);
-        self.pending.iter().take(kept).for_each(|change| change.apply(&mut names));
+        let surviving = random.below(self.pending.len() + 1);
+        self.pending.iter().take(surviving).for_each(|change| change.apply(&mut names));
         names
     }
 }
@@ -160,19 +164,20 @@ impl NameChange {
 impl Node {
     fn synced(&mut self, serial: u64, trace: &Trace) {
         let covered = self.syncing.remove(&serial).unwrap_or_default();
-        while self.done < covered {
+        while self.durable_count < covered {
             let Some(change) = self.pending.pop_front() else { break };
             match change {
                 Change::Write { offset, bytes } => write(&mut self.durable, offset, &trace.bytes[bytes]),
                 Change::Truncate(length) => self.durable.resize(length, 0),
             }
-            self.done += 1;
+            self.durable_count += 1;
         }
     }
 
     fn after_power_cut(&self, trace: &Trace, random: &mut Random) -> Vec<u8> {
         let mut content = self.durable.clone();
-        // All of what is pending, nothing, what came before some moment, or some of it.
+        // The pending changes survive entirely, not at all, up to some moment, or in random sectors. `first` is the
+        // number of changes that survive whole, `share` the percentage of sectors of the others.
         let (first, share) = match random.below(4) {
             0 => (self.pending.len(), 0),
             1 => (0, 0),
@@ -180,7 +185,7 @@ impl Node {
             _ => (0, [5, 50, 95][random.below(3)]),
         };
         for (at, change) in self.pending.iter().enumerate() {
-            // The write in which the power went is torn.
+            // The write during which the power failed is torn.
             let share = if at < first {
                 100
             } else if at == first && first > 0 {
@@ -192,12 +197,12 @@ impl Node {
                 Change::Truncate(length) if random.percent(share) => content.resize(*length, 0),
                 Change::Truncate(_) => {}
                 Change::Write { offset, bytes } => {
-                    keep_sectors(&mut content, *offset, &trace.bytes[bytes.clone()], share, random);
+                    write_some_sectors(&mut content, *offset, &trace.bytes[bytes.clone()], share, random);
                 }
             }
         }
         if random.percent(25) {
-            // The length went to disk, the bytes did not.
+            // The new length is durable, the bytes are not.
             let end = self.pending.iter().map(|change| match change {
                 Change::Write { offset, bytes } => offset + bytes.len(),
                 Change::Truncate(_) => 0,
@@ -209,7 +214,8 @@ impl Node {
     }
 }
 
-fn keep_sectors(content: &mut Vec<u8>, offset: usize, bytes: &[u8], share: u32, random: &mut Random) {
+/// Writes each sector with a probability of `share` percent.
+fn write_some_sectors(content: &mut Vec<u8>, offset: usize, bytes: &[u8], share: u32, random: &mut Random) {
     let mut at = 0;
     while at < bytes.len() {
         let end = bytes.len().min((offset + at) / SECTOR * SECTOR + SECTOR - offset);
@@ -239,7 +245,7 @@ mod tests {
         let (syncing, synced) =
             (|file, serial| Record::Syncing { file, serial }, |file, serial| Record::Synced { file, serial, ok: true });
         let records = vec![
-            Record::Made { name: String::new() },
+            Record::FolderCreated { name: String::new() },
             opened(9, ".."),
             syncing(9, 1),
             synced(9, 1),
@@ -255,8 +261,8 @@ mod tests {
         Trace { bytes, records }
     }
 
-    /// Every way in which the file may be after so many records.
-    fn ways(records: usize) -> std::collections::BTreeSet<Option<Vec<u8>>> {
+    /// All contents that the file may have after a power cut behind so many records. `None`: the file is lost.
+    fn possible_contents(records: usize) -> std::collections::BTreeSet<Option<Vec<u8>>> {
         let trace = trace();
         let mut disk = Disk::new(&trace);
         trace.records[..records].iter().for_each(|record| disk.apply(record));
@@ -264,17 +270,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_synced_stays_and_of_the_rest_any_sector_may_be_there() {
+    fn synced_bytes_survive_and_any_sector_of_later_writes_may_survive() {
         let (zeros, ones, twos) = (vec![0; 512], vec![1; 512], vec![2; 512]);
-        assert!(ways(4).contains(&None) && ways(7).contains(&None), "a name that was not synced may be gone");
-        assert!(!ways(8).contains(&None));
-        // Written, not synced: nothing, all, either sector, or only the length.
-        let unsynced = ways(9);
+        assert!(
+            possible_contents(4).contains(&None) && possible_contents(7).contains(&None),
+            "a name that was not synced may be lost"
+        );
+        assert!(!possible_contents(8).contains(&None));
+        // Written but not synced: nothing, everything, either sector, or only the length.
+        let unsynced = possible_contents(9);
         for expected in [vec![], [&*ones, &ones].concat(), ones.clone(), [&*zeros, &ones].concat(), vec![0; 1024]] {
             assert!(unsynced.contains(&Some(expected)));
         }
-        // What was written while the sync went on is not covered by it.
-        let synced = ways(12);
+        // A write that begins after the start of a sync is not covered by it.
+        let synced = possible_contents(12);
         for first in [&ones, &twos] {
             for second in [&ones, &twos] {
                 assert!(synced.contains(&Some([&**first, second].concat())));

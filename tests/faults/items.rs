@@ -1,6 +1,6 @@
-//! The load of the fault tests: items that go through three functions, each in order of their key.
+//! The workload of the fault tests: items that pass through three functions, in order for each key.
 //!
-//! An item is made from its number, so that whatever comes back can be compared with what went in.
+//! All data of an item derive from its number, so that every stored event can be compared with the expected data.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::random::Random;
-use crate::support::{Answer, Evoke, post};
+use crate::support::{Evoke, Response, post};
 
-/// The types of the events that an item becomes on its way; the first comes from outside.
+/// The event types of an item. Producers send the first; each function publishes the next.
 pub(crate) const TYPES: [&str; 4] = ["item", "item.one", "item.two", "item.three"];
 
-/// Three functions, from one type to the next.
+/// A manifest with three functions. Each is triggered by one of [`TYPES`] and publishes the next.
 pub(crate) fn manifest() -> String {
     let mut text =
         "evoke: 1\napp: line\nsources:\n  items:\n    http: { path: /items, max_body: 8MiB }\nfunctions:\n".to_owned();
@@ -28,23 +28,24 @@ pub(crate) fn manifest() -> String {
     text
 }
 
-/// Which items there are.
+/// The parameters from which all items derive.
 #[derive(Clone)]
 pub(crate) struct Items {
     pub(crate) seed: u64,
-    /// How many keys they share.
+    /// The number of distinct order keys.
     pub(crate) keys: usize,
-    /// The bytes that pad one out, at least and at most.
+    /// The minimum number of padding bytes of an item.
     pub(crate) pad_min: usize,
+    /// The maximum number of padding bytes of an item.
     pub(crate) pad_max: usize,
-    /// How many of a hundred fail once or twice in some function.
+    /// The percentage of items that fail once or twice in one of the functions.
     pub(crate) retries: u32,
-    /// The items that a function rejects, with the type as which they are never handed on.
+    /// The items that one function rejects, each with the event type that is therefore never published.
     pub(crate) poison: BTreeMap<usize, &'static str>,
 }
 
 impl Items {
-    /// Items that all get through at once.
+    /// Items that every function handles at the first attempt.
     pub(crate) fn plain(seed: u64, keys: usize, pad_max: usize) -> Self {
         Self { seed, keys, pad_min: 0, pad_max, retries: 0, poison: BTreeMap::new() }
     }
@@ -53,7 +54,7 @@ impl Items {
         format!("item-{number:07}")
     }
 
-    /// The number behind an id.
+    /// The number in an id.
     pub(crate) fn number(id: &str) -> Option<usize> {
         id.strip_prefix("item-")?.parse().ok()
     }
@@ -62,7 +63,7 @@ impl Items {
         format!("key-{}", Random::new(self.seed ^ number as u64).below(self.keys))
     }
 
-    /// Its data, which every event of the item has.
+    /// The data of an item, which all of its events carry.
     pub(crate) fn data(&self, number: usize) -> Value {
         let mut random = Random::new(self.seed ^ number as u64);
         random.next();
@@ -85,56 +86,57 @@ impl Items {
         })
     }
 
-    /// Sends some in one request. `Err`: nobody knows what became of them.
-    pub(crate) fn send(&self, address: &str, numbers: &[usize]) -> Result<Answer, ureq::Error> {
+    /// Sends items in one request. After an error it is unknown whether they were stored.
+    pub(crate) fn send(&self, address: &str, numbers: &[usize]) -> Result<Response, ureq::Error> {
         let events: Vec<Value> = numbers.iter().map(|&number| self.event(number)).collect();
         let body = serde_json::to_string(&events).unwrap();
         post(address, "/items", &[("content-type", "application/cloudevents-batch+json")], &body)
     }
 
-    /// Compares what came out with what went in: `events` in accept order, each with its type and data. Everything in
-    /// `acknowledged` is there, nothing is there twice, no function saw items of a key in another order than they
-    /// were accepted in, and every event has its item's data. Answers what is there, by type.
+    /// Compares the stored events with the expected ones. `events` are pairs of type and data in accept order. Asserts
+    /// that every acknowledged item is stored, no item is stored twice, each function handled the items of a key in
+    /// accept order, and every event has the data of its item. Returns the numbers of the stored items by type.
     pub(crate) fn verify<'a, Data: Borrow<Value>>(
         &self,
         acknowledged: &BTreeSet<usize>,
         events: impl Iterator<Item = (&'a str, Data)>,
     ) -> BTreeMap<&'static str, BTreeSet<usize>> {
         let mut by_type: BTreeMap<&str, Vec<usize>> = TYPES.iter().map(|type_| (*type_, Vec::new())).collect();
-        // What Evoke says of itself is no item.
+        // Skip runtime events.
         for (type_, data) in events.filter(|(type_, _)| !type_.starts_with("evoke.")) {
             let value = data.borrow();
             let number = usize::try_from(value["n"].as_u64().unwrap()).unwrap();
             assert_eq!(*value, self.data(number), "{type_}");
-            by_type.get_mut(type_).unwrap_or_else(|| panic!("nobody made a {type_}")).push(number);
+            by_type.get_mut(type_).unwrap_or_else(|| panic!("no function publishes {type_}")).push(number);
         }
         let sets = TYPES.map(|type_| (type_, by_type[type_].iter().copied().collect::<BTreeSet<usize>>()));
         for (type_, set) in &sets {
-            assert_eq!(set.len(), by_type[type_].len(), "some {type_} are there twice");
+            assert_eq!(set.len(), by_type[type_].len(), "some {type_} are stored twice");
         }
         let lost: Vec<_> = acknowledged.difference(&sets[0].1).collect();
         assert!(lost.is_empty(), "{} of {} acknowledged are lost: {lost:?}", lost.len(), acknowledged.len());
         for step in sets.windows(2) {
-            assert!(step[1].1.is_subset(&step[0].1), "{} came out of nothing", step[1].0);
-            self.same_order(&by_type[step[0].0], &by_type[step[1].0], step[1].0, &step[1].1);
+            assert!(step[1].1.is_subset(&step[0].1), "some {} have no event that caused them", step[1].0);
+            self.assert_same_order(&by_type[step[0].0], &by_type[step[1].0], step[1].0, &step[1].1);
         }
         sets.into_iter().collect()
     }
 
-    /// What went out did so in the order in which it came in, key by key.
-    fn same_order(&self, came: &[usize], went: &[usize], type_: &str, handled: &BTreeSet<usize>) {
+    /// Asserts that the output of a function has the order of its input, for each key. `handled` are the items in the
+    /// output; other items in the input are ignored.
+    fn assert_same_order(&self, input: &[usize], output: &[usize], type_: &str, handled: &BTreeSet<usize>) {
         let by_key = |numbers: &mut dyn Iterator<Item = usize>| {
             let mut keys: BTreeMap<String, Vec<usize>> = BTreeMap::new();
             numbers.for_each(|number| keys.entry(self.key(number)).or_default().push(number));
             keys
         };
-        let came = by_key(&mut came.iter().copied().filter(|number| handled.contains(number)));
-        assert_eq!(by_key(&mut went.iter().copied()), came, "{type_} is out of order");
+        let expected = by_key(&mut input.iter().copied().filter(|number| handled.contains(number)));
+        assert_eq!(by_key(&mut output.iter().copied()), expected, "{type_} is out of order");
     }
 }
 
 impl Evoke {
-    /// [`Items::verify`] over everything that it has.
+    /// Calls [`Items::verify`] with all stored events.
     pub(crate) fn verify(
         &self,
         items: &Items,

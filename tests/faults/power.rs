@@ -1,14 +1,15 @@
-//! Acknowledged means on disk: what was recorded beneath the program is cut off anywhere, and nothing that it
-//! acknowledged before is lost.
+//! Power cuts: the disk operations of a run are recorded and cut off at any point. No item that was acknowledged before
+//! the cut is lost.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use evoke::clock::Clock;
-use evoke::event::Event;
-use evoke::store::sqlite::SqliteStore;
-use evoke::store::{EventFilter, Store};
+use evoke_model::EventFilter;
+use evoke_model::clock::Clock;
+use evoke_model::event::Event;
+use evoke_store::Store;
+use evoke_store_sqlite::SqliteStore;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -36,19 +37,19 @@ fn send_all(items: &Items, address: &str, count: usize) {
                     if numbers.is_empty() {
                         return;
                     }
-                    let answer = items.send(address, &numbers).unwrap();
-                    assert_eq!(answer.status, 202, "{answer:?}");
+                    let response = items.send(address, &numbers).unwrap();
+                    assert_eq!(response.status, 202, "{response:?}");
                 }
             });
         }
     });
 }
 
-/// One run of the program with this many items, from an empty folder to its end, as it was recorded.
+/// Records a complete run with `count` items, from an empty folder to the exit.
 fn record(items: &Items, count: usize) -> (Evoke, Trace) {
     let mut evoke = Evoke::with(&manifest());
     let path = evoke.path("trace");
-    let shim = Shim::beneath(&evoke).recording(path.clone());
+    let shim = Shim::for_data_of(&evoke).recording(path.clone());
     evoke.try_up(&[], shim.environment()).unwrap();
     send_all(items, evoke.http(), count);
     assert!(evoke.stop().success(), "{}", evoke.log());
@@ -56,54 +57,55 @@ fn record(items: &Items, count: usize) -> (Evoke, Trace) {
     (evoke, trace)
 }
 
-/// The items that an answer acknowledges.
-pub(super) fn acknowledged(text: &str) -> impl Iterator<Item = usize> + '_ {
+/// The items that a response acknowledges.
+pub(super) fn acknowledged_items(text: &str) -> impl Iterator<Item = usize> + '_ {
     text.split("\"id\":\"").skip(1).filter_map(|rest| Items::number(rest.split('"').next()?))
 }
 
-/// What the write-ahead log holds for good: the items in every transaction whose commit was synced, before a sync of
-/// any file failed.
+/// Tracks which items are durable in the WAL: those of every transaction whose commit was synced. After a failed sync
+/// of any file no more items become durable.
 #[derive(Default)]
-pub(super) struct Committed {
-    log: Option<FileId>,
+pub(super) struct WalTracker {
+    wal: Option<FileId>,
     folders: BTreeSet<FileId>,
-    /// Whether the frame whose header came last ends a transaction; its page comes next.
-    ends: bool,
-    open: BTreeSet<usize>,
-    /// Transactions that ended and are not synced.
+    /// True if the last frame header marks the end of a transaction. The page of the frame is written next.
+    is_commit_frame: bool,
+    /// The items of the transaction that has not ended yet.
+    current: BTreeSet<usize>,
+    /// The items of each transaction that has ended and is not synced.
     unsynced: Vec<BTreeSet<usize>>,
-    /// Syncs that are under way, and how many of these each covers.
+    /// Running syncs: the serial number, and how many entries of `unsynced` the sync covers.
     syncing: Vec<(u64, usize)>,
-    failed: bool,
+    sync_failed: bool,
     pub(super) synced: BTreeSet<usize>,
 }
 
-impl Committed {
+impl WalTracker {
     pub(super) fn apply(&mut self, record: &Record, trace: &Trace) {
         match record {
-            Record::Opened { file, name } if name == "evoke.db-wal" => self.log = Some(*file),
+            Record::Opened { file, name } if name == "evoke.db-wal" => self.wal = Some(*file),
             Record::Opened { file, name } if name.is_empty() || name == ".." => drop(self.folders.insert(*file)),
-            Record::Written { file, bytes, .. } if self.log == Some(*file) => {
+            Record::Written { file, bytes, .. } if self.wal == Some(*file) => {
                 let bytes = &trace.bytes[bytes.clone()];
                 match bytes.len() {
-                    24 => self.ends = bytes[4..8] != [0; 4],
+                    24 => self.is_commit_frame = bytes[4..8] != [0; 4],
                     32 => {}
                     _ => {
                         let text = String::from_utf8_lossy(bytes);
                         let ids =
                             text.match_indices("item-").filter_map(|(at, _)| Items::number(text.get(at..at + 12)?));
-                        self.open.extend(ids);
-                        if self.ends {
-                            self.unsynced.push(std::mem::take(&mut self.open));
+                        self.current.extend(ids);
+                        if self.is_commit_frame {
+                            self.unsynced.push(std::mem::take(&mut self.current));
                         }
                     }
                 }
             }
-            Record::Syncing { file, serial } if self.log == Some(*file) => {
+            Record::Syncing { file, serial } if self.wal == Some(*file) => {
                 self.syncing.push((*serial, self.unsynced.len()));
             }
-            Record::Synced { ok: false, file, .. } if !self.folders.contains(file) => self.failed = true,
-            Record::Synced { file, serial, ok: true } if self.log == Some(*file) && !self.failed => {
+            Record::Synced { ok: false, file, .. } if !self.folders.contains(file) => self.sync_failed = true,
+            Record::Synced { file, serial, ok: true } if self.wal == Some(*file) && !self.sync_failed => {
                 let at = self.syncing.iter().position(|(s, _)| s == serial).unwrap();
                 let (_, covered) = self.syncing.remove(at);
                 self.synced.extend(self.unsynced.drain(..covered.min(self.unsynced.len())).flatten());
@@ -119,22 +121,22 @@ fn every_acknowledgement_comes_after_the_sync_of_its_commit() {
     let count = size(1_000, 10_000);
     let items = Items::plain(seed, 100, 1_000);
     let (_evoke, trace) = record(&items, count);
-    let mut committed = Committed::default();
-    let mut answered = BTreeSet::new();
+    let mut wal = WalTracker::default();
+    let mut acknowledged = BTreeSet::new();
     for record in &trace.records {
-        committed.apply(record, &trace);
+        wal.apply(record, &trace);
         if let Record::Sent { text } = record {
-            let numbers: BTreeSet<usize> = acknowledged(text).collect();
-            let early: Vec<_> = numbers.difference(&committed.synced).collect();
+            let numbers: BTreeSet<usize> = acknowledged_items(text).collect();
+            let early: Vec<_> = numbers.difference(&wal.synced).collect();
             assert!(early.is_empty(), "{early:?} were acknowledged before they were synced; EVOKE_SEED={seed}");
-            answered.extend(numbers);
+            acknowledged.extend(numbers);
         }
     }
-    assert_eq!(answered.len(), count);
+    assert_eq!(acknowledged.len(), count);
     println!("{count} acknowledgements, 0 early");
 }
 
-/// Where to cut: anywhere, right behind an acknowledgement, or while the log is copied into the database.
+/// Chooses where to cut: anywhere, right after a response, during a checkpoint, or before the first commit.
 fn cuts(trace: &Trace, count: usize, random: &mut Random) -> Vec<usize> {
     let database = trace.file("evoke.db");
     let of = |wanted: &dyn Fn(&Record) -> bool| -> Vec<usize> {
@@ -142,13 +144,13 @@ fn cuts(trace: &Trace, count: usize, random: &mut Random) -> Vec<usize> {
     };
     let anywhere: Vec<usize> = (0..=trace.records.len()).collect();
     let sent = of(&|record| matches!(record, Record::Sent { .. }));
-    let copied = of(&|record| matches!(record, Record::Written { file, .. } if *file == database));
-    assert!(copied.len() > 1_000, "the log was hardly copied into the database: {}", copied.len());
-    // The way from an empty folder to the first commit is short, and every step of it counts.
+    let checkpoints = of(&|record| matches!(record, Record::Written { file, .. } if *file == database));
+    assert!(checkpoints.len() > 1_000, "too few writes by checkpoints: {}", checkpoints.len());
+    // The few steps from an empty folder to the first commit are tested most densely.
     let beginning: Vec<usize> = (0..60).collect();
     let mut cuts: Vec<usize> = (0..count)
         .map(|n| {
-            let places = [&anywhere, &sent, &copied, &beginning][n % 4];
+            let places = [&anywhere, &sent, &checkpoints, &beginning][n % 4];
             places[random.below(places.len())]
         })
         .collect();
@@ -164,57 +166,61 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged() {
     let (evoke, trace) = record(&items, 1_000);
     let mut random = Random::new(seed);
     let mut disk = Disk::new(&trace);
-    let mut owed = BTreeSet::new();
-    let mut done = 0;
+    let mut acknowledged = BTreeSet::new();
+    let mut applied = 0;
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for (n, cut) in cuts(&trace, count, &mut random).into_iter().enumerate() {
-        for record in &trace.records[done..cut] {
+        for record in &trace.records[applied..cut] {
             disk.apply(record);
             if let Record::Sent { text } = record {
-                owed.extend(acknowledged(text));
+                acknowledged.extend(acknowledged_items(text));
             }
         }
-        done = cut;
+        applied = cut;
         let folder = TempDir::new().unwrap();
         for (name, content) in disk.after_power_cut(&mut random) {
             std::fs::write(folder.path().join(name), content).unwrap();
         }
-        let words = || format!("cut {n} after record {cut}; EVOKE_SEED={seed}");
-        // Some are opened by the program itself, which goes on where it was.
+        let context = || format!("cut {n} after record {cut}; EVOKE_SEED={seed}");
+        // Some folders are opened by the program itself, which resumes the work.
         if n % 20 == 7 {
-            assert_goes_on(&evoke, &items, folder.path(), &owed, &words());
+            assert_resumes(&evoke, &items, folder.path(), &acknowledged, &context());
         } else {
-            runtime.block_on(assert_whole(&items, folder.path(), &owed, &words()));
+            runtime.block_on(assert_consistent(&items, folder.path(), &acknowledged, &context()));
         }
     }
-    println!("{count} cuts over {} records, {} acknowledged, 0 lost", trace.records.len(), owed.len());
+    println!("{count} cuts over {} records, {} acknowledged, 0 lost", trace.records.len(), acknowledged.len());
 }
 
-/// The store opens, is sound, and has everything that is owed.
-async fn assert_whole(items: &Items, folder: &Path, owed: &BTreeSet<usize>, words: &str) {
-    let store = SqliteStore::open(folder, Clock::system()).unwrap_or_else(|e| panic!("{e}; {words}"));
+/// Asserts that the store opens, passes `check`, and has every acknowledged item.
+async fn assert_consistent(items: &Items, folder: &Path, acknowledged: &BTreeSet<usize>, context: &str) {
+    let store = SqliteStore::open(folder, Clock::system()).unwrap_or_else(|e| panic!("{e}; {context}"));
     let report = store.check().await.unwrap();
-    assert!(report.problems.is_empty(), "{:#?}; {words}", report.problems);
+    assert!(report.problems.is_empty(), "{:#?}; {context}", report.problems);
     let all = EventFilter { after: Some(0), limit: usize::MAX, ..EventFilter::default() };
     let events = store.events(all).await.unwrap();
     let data = |event: &Event| serde_json::from_slice::<Value>(event.data.as_bytes()).unwrap();
     let pairs = events.iter().map(|stored| (stored.event.type_.as_str(), data(&stored.event)));
-    items.verify(owed, pairs);
+    items.verify(acknowledged, pairs);
     store.close().await.unwrap();
 }
 
-/// The program starts, finishes what it finds, and every item has gone all the way once.
-fn assert_goes_on(before: &Evoke, items: &Items, folder: &Path, owed: &BTreeSet<usize>, words: &str) {
+/// Asserts that the program starts and handles the pending deliveries, and that every stored item passes all functions
+/// once.
+fn assert_resumes(recorded: &Evoke, items: &Items, folder: &Path, acknowledged: &BTreeSet<usize>, context: &str) {
     let mut evoke = Evoke::with(&manifest());
-    evoke.take_compiled(&before.path(".evoke/compiled"));
+    evoke.copy_compiled_cache(&recorded.path(".evoke/compiled"));
     for entry in std::fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), evoke.path(".evoke").join(entry.file_name())).unwrap();
     }
-    evoke.try_up(&[], &[]).unwrap_or_else(|status| panic!("{status}: {}; {words}", evoke.log()));
+    evoke.try_up(&[], &[]).unwrap_or_else(|status| panic!("{status}: {}; {context}", evoke.log()));
     evoke.settle();
-    let by_type = evoke.verify(items, owed);
-    assert!(by_type.values().all(|numbers| *numbers == by_type["item"]), "not all went all the way; {words}");
+    let by_type = evoke.verify(items, acknowledged);
+    assert!(
+        by_type.values().all(|numbers| *numbers == by_type["item"]),
+        "not every item passed all functions; {context}"
+    );
     assert!(evoke.stop().success());
     evoke.stdout(&["check"]);
 }

@@ -1,5 +1,5 @@
-//! Producers that stay outside: they send items until each is acknowledged, whatever happens to whom they send to, and
-//! send some again that they know were acknowledged.
+//! Producers that outlive the server: they repeat each item until it is acknowledged, across restarts, and send some
+//! acknowledged items again as duplicates.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -11,17 +11,17 @@ use super::random::Random;
 
 pub(crate) struct Producers<'a> {
     items: &'a Items,
-    /// How many items there are.
+    /// The number of items to send.
     count: usize,
     next: AtomicUsize,
-    /// Where they send to; changes with every start.
+    /// The address of the server, which changes with every start.
     address: Mutex<String>,
     acknowledged: Mutex<BTreeSet<usize>>,
     stopped: AtomicBool,
-    /// Events that were acknowledged, also those that had been before.
-    pub(crate) sent: AtomicUsize,
-    /// Requests of which nobody knows what became.
-    pub(crate) unknown: AtomicUsize,
+    /// The number of acknowledgements, including those of duplicates.
+    pub(crate) acknowledgements: AtomicUsize,
+    /// The number of requests without a response, of which it is unknown whether they were stored.
+    pub(crate) unanswered: AtomicUsize,
 }
 
 impl<'a> Producers<'a> {
@@ -33,8 +33,8 @@ impl<'a> Producers<'a> {
             address: Mutex::default(),
             acknowledged: Mutex::default(),
             stopped: AtomicBool::new(false),
-            sent: AtomicUsize::new(0),
-            unknown: AtomicUsize::new(0),
+            acknowledgements: AtomicUsize::new(0),
+            unanswered: AtomicUsize::new(0),
         }
     }
 
@@ -42,7 +42,7 @@ impl<'a> Producers<'a> {
         *self.address.lock().unwrap() = address.to_owned();
     }
 
-    /// What was acknowledged until now.
+    /// The items that were acknowledged so far.
     pub(crate) fn acknowledged(&self) -> BTreeSet<usize> {
         self.acknowledged.lock().unwrap().clone()
     }
@@ -51,12 +51,12 @@ impl<'a> Producers<'a> {
         self.acknowledged.lock().unwrap().len()
     }
 
-    /// Nothing new is begun. What was begun and is not acknowledged yet is sent until it is.
+    /// Sends no new items. Items that were sent and are not acknowledged are repeated until they are.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
 
-    /// One of them.
+    /// Runs one producer until all items are sent, or until [`Self::stop`].
     pub(crate) fn run(&self, seed: u64) {
         let mut random = Random::new(seed);
         let mut mine = Vec::new();
@@ -64,7 +64,11 @@ impl<'a> Producers<'a> {
             if !mine.is_empty() && random.percent(55) {
                 let again: &Vec<usize> = &mine[random.below(mine.len())];
                 let duplicates = self.send(again);
-                assert_eq!(duplicates, again.len(), "{again:?} were acknowledged before, and not known");
+                assert_eq!(
+                    duplicates,
+                    again.len(),
+                    "{again:?} were acknowledged before, and were not reported as duplicates"
+                );
                 continue;
             }
             let size = if random.percent(50) { 1 } else { 1 + random.below(20) };
@@ -78,25 +82,25 @@ impl<'a> Producers<'a> {
         }
     }
 
-    /// Sends until it is acknowledged; answers how many were known before.
+    /// Sends items until they are acknowledged. Returns the number of duplicates.
     fn send(&self, numbers: &[usize]) -> usize {
         loop {
             let address = self.address.lock().unwrap().clone();
             match self.items.send(&address, numbers) {
-                Ok(answer) if [200, 202].contains(&answer.status) => {
-                    self.sent.fetch_add(numbers.len(), Ordering::Relaxed);
+                Ok(response) if [200, 202].contains(&response.status) => {
+                    self.acknowledgements.fetch_add(numbers.len(), Ordering::Relaxed);
                     self.acknowledged.lock().unwrap().extend(numbers);
-                    let answer = answer.json();
-                    let events = answer["events"].as_array().unwrap();
+                    let response = response.json();
+                    let events = response["events"].as_array().unwrap();
                     let ids: Vec<_> = events.iter().map(|event| event["id"].as_str().unwrap()).collect();
                     assert_eq!(ids, numbers.iter().map(|&number| Items::id(number)).collect::<Vec<_>>());
                     return events.iter().filter(|event| event["duplicate"] == true).count();
                 }
-                // It stops, or there is too much already.
-                Ok(answer) => assert!([429, 503].contains(&answer.status), "{answer:?}"),
-                Err(_) => drop(self.unknown.fetch_add(1, Ordering::Relaxed)),
+                // The server is draining or overloaded.
+                Ok(response) => assert!([429, 503].contains(&response.status), "{response:?}"),
+                Err(_) => drop(self.unanswered.fetch_add(1, Ordering::Relaxed)),
             }
-            // Nobody is there: the next one is on its way up.
+            // The server is down: wait for the next start.
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -1,6 +1,6 @@
-//! Random numbers that a seed brings back.
+//! Pseudo-random numbers that a seed reproduces, and the choice between the short and the long form of a test.
 
-/// SplitMix64: small, and good enough to choose faults by.
+/// SplitMix64: small, and good enough to choose faults.
 #[derive(Clone)]
 pub(crate) struct Random(u64);
 
@@ -9,11 +9,11 @@ impl Random {
         Self(seed)
     }
 
-    /// The seed that `EVOKE_SEED` names, or one of its own; told in any case.
-    pub(crate) fn seed(what: &str) -> u64 {
-        let named = std::env::var("EVOKE_SEED").ok().map(|text| text.parse().expect("EVOKE_SEED is a number"));
-        let seed = named.unwrap_or_else(|| u64::from(std::process::id()) ^ (u64::from(clock()) << 16));
-        println!("{what}: EVOKE_SEED={seed}");
+    /// Returns the seed from `EVOKE_SEED`, or a new one. Prints it either way, with the name of the test.
+    pub(crate) fn seed(test: &str) -> u64 {
+        let given = std::env::var("EVOKE_SEED").ok().map(|text| text.parse().expect("EVOKE_SEED is a number"));
+        let seed = given.unwrap_or_else(|| u64::from(std::process::id()) ^ (u64::from(subsecond_ns()) << 16));
+        println!("{test}: EVOKE_SEED={seed}");
         seed
     }
 
@@ -25,27 +25,27 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `end`, which is not 0.
+    /// Returns a number below `end`. Panics if `end` is 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
 
-    /// Whether something happens that happens in so many of a hundred cases.
+    /// Returns true with a probability of `share` percent.
     pub(crate) fn percent(&mut self, share: u32) -> bool {
         self.next() % 100 < u64::from(share)
     }
 }
 
-fn clock() -> u32 {
+fn subsecond_ns() -> u32 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos()
 }
 
-/// Whether the long forms are asked for.
-pub(crate) fn long() -> bool {
+/// Returns true if `EVOKE_CAMPAIGN=long` selects the long forms of the tests.
+pub(crate) fn is_long_form() -> bool {
     std::env::var("EVOKE_CAMPAIGN").is_ok_and(|form| form == "long")
 }
 
-/// The size of a test: in its short form, in its long one.
-pub(crate) fn size(short: usize, in_full: usize) -> usize {
-    if long() { in_full } else { short }
+/// Returns the first size in the short form of a test, and the second in the long form.
+pub(crate) fn size(short_form: usize, long_form: usize) -> usize {
+    if is_long_form() { long_form } else { short_form }
 }

@@ -1,18 +1,19 @@
-/* What stands between `evoke` and its disk in the fault tests: preloaded into the unmodified program, it sees every
-   call that reaches the data folder, writes down what changes there, and lets calls fail.
+/* Fault injection between `evoke` and its disk. This library is preloaded into the unmodified program. It intercepts
+   every C library call on the data folder, records the changes, and makes chosen calls fail.
 
-   EVOKE_FAULTS_DATA    the data folder, absolute; nothing outside of it is touched (but its parent's fsync is seen)
-   EVOKE_FAULTS_TRACE   RECORD: append a trace to this file, in the format of trace.rs. SQLite's `-shm` is left out:
-                        it is rebuilt and never trusted after a crash. So are the folders below the data folder.
-   EVOKE_FAULTS_FAIL    CLASS[@FILE]:N:WHAT  the N-th call of a class fails, of those on FILE if one is named. CLASS is
-                        open, read, write, fsync, truncate, rename or unlink; WHAT is EIO, ENOSPC, or SHORT: half of the
-                        bytes are written, and the next write of that file finds no room. An fsync that fails does
-                        not sync, and a later one says that all is well, as the kernel does.
-   EVOKE_FAULTS_FULL    as long as this file is there, files in the data folder grow by no more than the number of bytes
-                        in it, all together; overwriting always works, as on a real full disk
-   EVOKE_FAULTS_FIRED   where a line is appended for every call that was made to fail
+   EVOKE_FAULTS_DATA    The data folder, as an absolute path. Calls on other files pass through unchanged; only the fsync
+                        of the parent folder is also recorded.
+   EVOKE_FAULTS_TRACE   Append a trace to this file, in the format of trace.rs. The trace excludes SQLite's `-shm` file,
+                        which is rebuilt and never trusted after a crash, and all subfolders of the data folder.
+   EVOKE_FAULTS_FAIL    CLASS[@FILE]:N:WHAT  The N-th call of a class fails; with @FILE, only calls on that file count.
+                        CLASS is open, read, write, fsync, truncate, rename or unlink. WHAT is EIO, ENOSPC or SHORT.
+                        SHORT writes half of the bytes, and the next write to that file fails with ENOSPC. A failed
+                        fsync syncs nothing, and a later fsync succeeds, as on Linux.
+   EVOKE_FAULTS_FULL    While this file exists, all files in the data folder together can grow by at most the number of
+                        bytes that it contains. Overwriting always works, as on a real full disk.
+   EVOKE_FAULTS_FIRED   Append a line to this file for every call that was made to fail.
 
-   Calls of the program go through the C library: SQLite's, the standard library's and tokio's. */
+   All calls of the program go through the C library: those of SQLite, of the Rust standard library and of tokio. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -30,10 +31,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { OPENED = 1, WRITTEN, TRUNCATED, SYNCING, SYNCED, UNLINKED, RENAMED, MADE, SENT };
+enum { OPENED = 1, WRITTEN, TRUNCATED, SYNCING, SYNCED, UNLINKED, RENAMED, FOLDER_CREATED, SENT };
 enum { FDS = 4096, FILES = 4096 };
 
-struct file { dev_t dev; ino_t ino; uint32_t id; int gone; int traced; char name[128]; };
+struct file { dev_t dev; ino_t ino; uint32_t id; int unlinked; int traced; char name[128]; };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct file files[FILES];
@@ -46,10 +47,11 @@ static size_t data_len;
 static char fail_class[16], fail_file[64];
 static long fail_at, fail_count;
 static int fail_errno, fail_short;
-static struct file *no_room;
+static struct file *full_file; /* the next write to this file fails with ENOSPC */
 
 #define REAL(name) static __typeof__(name) *real; if (!real) real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
 
+/* Opens a log file of this library, at a descriptor above those of the program. */
 static int private_fd(const char *path) {
   int fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   int high = fcntl(fd, F_DUPFD_CLOEXEC, 900);
@@ -77,35 +79,36 @@ __attribute__((constructor)) static void start(void) {
   unsetenv("LD_PRELOAD");
 }
 
-/* The name within the data folder; "" for the folder itself, ".." for its parent, NULL for what is elsewhere. */
-static const char *within(const char *path, char *room) {
+/* The path relative to the data folder: "" is the folder itself, ".." its parent, NULL any other path. `buffer` has
+   PATH_MAX bytes and holds the result. */
+static const char *relative(const char *path, char *buffer) {
   if (!data_len || !path) return NULL;
-  if (path[0] == '/') snprintf(room, PATH_MAX, "%s", path);
-  else snprintf(room, PATH_MAX, "%.2047s/%.2047s", cwd, path);
-  size_t len = strlen(room);
-  while (len > 1 && room[len - 1] == '/') room[--len] = 0;
-  if (!strncmp(room, data, data_len)) {
-    if (!room[data_len]) return room + data_len;
-    if (room[data_len] == '/') return room + data_len + 1;
+  if (path[0] == '/') snprintf(buffer, PATH_MAX, "%s", path);
+  else snprintf(buffer, PATH_MAX, "%.2047s/%.2047s", cwd, path);
+  size_t len = strlen(buffer);
+  while (len > 1 && buffer[len - 1] == '/') buffer[--len] = 0;
+  if (!strncmp(buffer, data, data_len)) {
+    if (!buffer[data_len]) return buffer + data_len;
+    if (buffer[data_len] == '/') return buffer + data_len + 1;
   }
-  if (!strncmp(room, data, len) && data[len] == '/' && !strchr(data + len + 1, '/')) return "..";
+  if (!strncmp(buffer, data, len) && data[len] == '/' && !strchr(data + len + 1, '/')) return "..";
   return NULL;
 }
 
-static int traced(const char *name) {
+static int is_traced(const char *name) {
   size_t len = strlen(name);
   return !strchr(name, '/') && !(len > 4 && !strcmp(name + len - 4, "-shm"));
 }
 
-static void put(uint8_t kind, uint32_t id, uint64_t number, const void *bytes, size_t len) {
+static void record(uint8_t kind, uint32_t id, uint64_t number, const void *bytes, size_t len) {
   if (trace < 0) return;
   struct __attribute__((packed)) { uint8_t kind; uint32_t id; uint64_t number; uint32_t len; } head = {kind, id, number, len};
   struct iovec parts[2] = {{&head, sizeof head}, {(void *)bytes, len}};
   syscall(SYS_writev, trace, parts, 2);
 }
 
-/* Whether this call is the one that fails. */
-static int fails(const char *class, const char *name) {
+/* Returns 1 if this call must fail. Counts the calls of the class. */
+static int must_fail(const char *class, const char *name) {
   if (strcmp(class, fail_class) || !name || !strcmp(name, "..") || (*fail_file && strcmp(name, fail_file))) return 0;
   if (++fail_count != fail_at) return 0;
   char line[256];
@@ -114,36 +117,36 @@ static int fails(const char *class, const char *name) {
   return 1;
 }
 
-static struct file *known(int fd) { return fd >= 0 && fd < FDS ? fds[fd] : NULL; }
+static struct file *file_of(int fd) { return fd >= 0 && fd < FDS ? fds[fd] : NULL; }
 
 static struct file *find(dev_t dev, ino_t ino) {
   for (int i = 0; i < count_files; i++)
-    if (files[i].ino == ino && files[i].dev == dev && !files[i].gone) return &files[i];
+    if (files[i].ino == ino && files[i].dev == dev && !files[i].unlinked) return &files[i];
   return NULL;
 }
 
-static void opened(int fd, const char *name) {
+static void register_open(int fd, const char *name) {
   struct stat st;
   if (fd < 0 || fd >= FDS || fstat(fd, &st)) return;
   struct file *file = find(st.st_dev, st.st_ino);
   if (!file) {
     if (count_files == FILES) abort();
     file = &files[count_files];
-    file->dev = st.st_dev, file->ino = st.st_ino, file->id = ++count_files, file->traced = traced(name);
+    file->dev = st.st_dev, file->ino = st.st_ino, file->id = ++count_files, file->traced = is_traced(name);
     snprintf(file->name, sizeof file->name, "%s", name);
-    if (file->traced) put(OPENED, file->id, 0, name, strlen(name));
+    if (file->traced) record(OPENED, file->id, 0, name, strlen(name));
   }
   fds[fd] = file;
 }
 
 static int open_any(int (*real)(int, const char *, int, mode_t), int at, const char *path, int flags, mode_t mode) {
-  char room[PATH_MAX];
-  const char *name = at == AT_FDCWD || path[0] == '/' ? within(path, room) : NULL;
+  char buffer[PATH_MAX];
+  const char *name = at == AT_FDCWD || path[0] == '/' ? relative(path, buffer) : NULL;
   if (!name) return real(at, path, flags, mode);
   pthread_mutex_lock(&lock);
   int fd = -1;
-  if (fails("open", name)) errno = fail_errno;
-  else if ((fd = real(at, path, flags, mode)) >= 0) { int kept = errno; opened(fd, name); errno = kept; }
+  if (must_fail("open", name)) errno = fail_errno;
+  else if ((fd = real(at, path, flags, mode)) >= 0) { int saved_errno = errno; register_open(fd, name); errno = saved_errno; }
   pthread_mutex_unlock(&lock);
   return fd;
 }
@@ -160,14 +163,14 @@ int creat(const char *path, mode_t mode) { return open(path, O_CREAT | O_WRONLY 
 int close(int fd) {
   REAL(close);
   pthread_mutex_lock(&lock);
-  if (known(fd)) fds[fd] = NULL;
+  if (file_of(fd)) fds[fd] = NULL;
   int result = real(fd);
   pthread_mutex_unlock(&lock);
   return result;
 }
 
-/* How many of the bytes the disk has room for. */
-static size_t room_for(int fd, uint64_t offset, size_t len) {
+/* Returns the number of bytes of this write that the simulated disk has space for. */
+static size_t space_for(int fd, uint64_t offset, size_t len) {
   struct stat st;
   char text[32] = "";
   if (!*full || fstat(fd, &st)) return len;
@@ -187,33 +190,33 @@ static size_t room_for(int fd, uint64_t offset, size_t len) {
 }
 
 static ssize_t write_at(int fd, const void *bytes, size_t len, off_t offset, int positioned) {
-  struct file *file = known(fd);
+  struct file *file = file_of(fd);
   if (!positioned) {
     struct stat st;
     offset = fcntl(fd, F_GETFL) & O_APPEND && !fstat(fd, &st) ? st.st_size : lseek(fd, 0, SEEK_CUR);
   }
-  if (no_room == file) { no_room = NULL; errno = ENOSPC; return -1; }
-  if (len && fails("write", file->name)) {
+  if (full_file == file) { full_file = NULL; errno = ENOSPC; return -1; }
+  if (len && must_fail("write", file->name)) {
     if (!fail_short) { errno = fail_errno; return -1; }
-    no_room = file;
+    full_file = file;
     len = (len + 1) / 2;
   }
-  size_t fits = room_for(fd, offset, len);
+  size_t fits = space_for(fd, offset, len);
   if (!fits && len) { errno = ENOSPC; return -1; }
   ssize_t done = positioned ? syscall(SYS_pwrite64, fd, bytes, fits, offset) : syscall(SYS_write, fd, bytes, fits);
-  if (done > 0 && file->traced) { int kept = errno; put(WRITTEN, file->id, offset, bytes, done); errno = kept; }
+  if (done > 0 && file->traced) { int saved_errno = errno; record(WRITTEN, file->id, offset, bytes, done); errno = saved_errno; }
   return done;
 }
 
-/* An answer that says yes: a status line 2xx, or the body of a receipt that is sent by itself. */
-static int says_yes(const struct iovec *parts, int count) {
+/* Returns 1 for a success response: a status line 2xx, or a receipt body that is sent in a separate call. */
+static int is_success(const struct iovec *parts, int count) {
   if (trace < 0 || count < 1 || parts[0].iov_len < 12) return 0;
   const char *text = parts[0].iov_base;
   return !memcmp(text, "HTTP/1.1 2", 10) || !memcmp(text, "{\"accepted\":", 12);
 }
 
-static void sent(const struct iovec *parts, int count) {
-  if (!says_yes(parts, count)) return;
+static void record_if_success(const struct iovec *parts, int count) {
+  if (!is_success(parts, count)) return;
   char text[65536];
   size_t len = 0;
   for (int i = 0; i < count && len < sizeof text; i++) {
@@ -222,26 +225,26 @@ static void sent(const struct iovec *parts, int count) {
     len += more;
   }
   pthread_mutex_lock(&lock);
-  put(SENT, 0, 0, text, len);
+  record(SENT, 0, 0, text, len);
   pthread_mutex_unlock(&lock);
 }
 
 ssize_t write(int fd, const void *bytes, size_t len) {
   pthread_mutex_lock(&lock);
-  if (known(fd)) {
+  if (file_of(fd)) {
     ssize_t done = write_at(fd, bytes, len, 0, 0);
     pthread_mutex_unlock(&lock);
     return done;
   }
   pthread_mutex_unlock(&lock);
   struct iovec part = {(void *)bytes, len};
-  sent(&part, 1);
+  record_if_success(&part, 1);
   return syscall(SYS_write, fd, bytes, len);
 }
 
 static ssize_t pwrite_any(int fd, const void *bytes, size_t len, off_t offset) {
   pthread_mutex_lock(&lock);
-  ssize_t done = known(fd) ? write_at(fd, bytes, len, offset, 1) : syscall(SYS_pwrite64, fd, bytes, len, offset);
+  ssize_t done = file_of(fd) ? write_at(fd, bytes, len, offset, 1) : syscall(SYS_pwrite64, fd, bytes, len, offset);
   pthread_mutex_unlock(&lock);
   return done;
 }
@@ -250,40 +253,40 @@ ssize_t pwrite64(int fd, const void *bytes, size_t len, off64_t offset) { return
 
 ssize_t writev(int fd, const struct iovec *parts, int count) {
   pthread_mutex_lock(&lock);
-  if (known(fd)) {
-    /* A short write is one that the caller goes on from. */
+  if (file_of(fd)) {
+    /* Writes only the first part: callers of writev continue after a short write. */
     ssize_t done = count ? write_at(fd, parts[0].iov_base, parts[0].iov_len, 0, 0) : 0;
     pthread_mutex_unlock(&lock);
     return done;
   }
   pthread_mutex_unlock(&lock);
-  sent(parts, count);
+  record_if_success(parts, count);
   return syscall(SYS_writev, fd, parts, count);
 }
 
-/* What is sent is noted before it goes out: nobody can have it earlier. */
+/* A response is recorded before it is sent, so that no client can receive it earlier. */
 ssize_t send(int fd, const void *bytes, size_t len, int flags) {
   struct iovec part = {(void *)bytes, len};
-  sent(&part, 1);
+  record_if_success(&part, 1);
   REAL(send);
   return real(fd, bytes, len, flags);
 }
 ssize_t sendto(int fd, const void *bytes, size_t len, int flags, const struct sockaddr *to, socklen_t to_len) {
   struct iovec part = {(void *)bytes, len};
-  sent(&part, 1);
+  record_if_success(&part, 1);
   REAL(sendto);
   return real(fd, bytes, len, flags, to, to_len);
 }
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
-  sent(message->msg_iov, message->msg_iovlen);
+  record_if_success(message->msg_iov, message->msg_iovlen);
   REAL(sendmsg);
   return real(fd, message, flags);
 }
 
 static int read_fails(int fd) {
   pthread_mutex_lock(&lock);
-  struct file *file = known(fd);
-  int failing = file && fails("read", file->name);
+  struct file *file = file_of(fd);
+  int failing = file && must_fail("read", file->name);
   pthread_mutex_unlock(&lock);
   if (failing) errno = fail_errno;
   return failing;
@@ -294,10 +297,10 @@ ssize_t pread64(int fd, void *bytes, size_t len, off64_t at) { return read_fails
 
 static int truncate_any(int fd, off_t length) {
   pthread_mutex_lock(&lock);
-  struct file *file = known(fd);
+  struct file *file = file_of(fd);
   int result = -1;
-  if (file && fails("truncate", file->name)) errno = fail_errno;
-  else if (!(result = syscall(SYS_ftruncate, fd, length)) && file && file->traced) put(TRUNCATED, file->id, length, "", 0);
+  if (file && must_fail("truncate", file->name)) errno = fail_errno;
+  else if (!(result = syscall(SYS_ftruncate, fd, length)) && file && file->traced) record(TRUNCATED, file->id, length, "", 0);
   pthread_mutex_unlock(&lock);
   return result;
 }
@@ -306,15 +309,15 @@ int ftruncate64(int fd, off64_t length) { return truncate_any(fd, length); }
 
 static int sync_any(int fd, long call) {
   pthread_mutex_lock(&lock);
-  struct file *file = known(fd);
+  struct file *file = file_of(fd);
   if (!file) { pthread_mutex_unlock(&lock); return syscall(call, fd); }
   uint64_t serial = ++syncs;
-  if (file->traced) put(SYNCING, file->id, serial, "", 0);
-  int failing = fails("fsync", file->name);
+  if (file->traced) record(SYNCING, file->id, serial, "", 0);
+  int failing = must_fail("fsync", file->name);
   pthread_mutex_unlock(&lock);
   int result = failing ? -1 : syscall(call, fd), error = failing ? fail_errno : errno;
   pthread_mutex_lock(&lock);
-  if (file->traced) put(SYNCED, file->id, serial, result ? "failed" : "", result ? 6 : 0);
+  if (file->traced) record(SYNCED, file->id, serial, result ? "failed" : "", result ? 6 : 0);
   pthread_mutex_unlock(&lock);
   errno = error;
   return result;
@@ -323,17 +326,17 @@ int fsync(int fd) { return sync_any(fd, SYS_fsync); }
 int fdatasync(int fd) { return sync_any(fd, SYS_fdatasync); }
 
 static int unlink_any(int at, const char *path, int flags) {
-  char room[PATH_MAX];
-  const char *name = at == AT_FDCWD || path[0] == '/' ? within(path, room) : NULL;
+  char buffer[PATH_MAX];
+  const char *name = at == AT_FDCWD || path[0] == '/' ? relative(path, buffer) : NULL;
   if (!name) return syscall(SYS_unlinkat, at, path, flags);
   pthread_mutex_lock(&lock);
   struct stat st;
   struct file *file = lstat(path, &st) ? NULL : find(st.st_dev, st.st_ino);
   int result = -1;
-  if (fails("unlink", name)) errno = fail_errno;
+  if (must_fail("unlink", name)) errno = fail_errno;
   else if (!(result = syscall(SYS_unlinkat, at, path, flags))) {
-    if (file) file->gone = 1;
-    if (traced(name)) put(UNLINKED, 0, 0, name, strlen(name));
+    if (file) file->unlinked = 1;
+    if (is_traced(name)) record(UNLINKED, 0, 0, name, strlen(name));
   }
   pthread_mutex_unlock(&lock);
   return result;
@@ -343,18 +346,18 @@ int unlinkat(int at, const char *path, int flags) { return unlink_any(at, path, 
 
 int rename(const char *from, const char *to) {
   REAL(rename);
-  char room[PATH_MAX], other[PATH_MAX], both[512];
-  const char *name = within(from, room), *target = within(to, other);
+  char buffer[PATH_MAX], other[PATH_MAX], both[512];
+  const char *name = relative(from, buffer), *target = relative(to, other);
   if (!name || !target) return real(from, to);
   pthread_mutex_lock(&lock);
   struct stat st;
   struct file *replaced = lstat(to, &st) ? NULL : find(st.st_dev, st.st_ino);
   int result = -1;
-  if (fails("rename", name)) errno = fail_errno;
+  if (must_fail("rename", name)) errno = fail_errno;
   else if (!(result = real(from, to))) {
-    if (replaced) replaced->gone = 1;
+    if (replaced) replaced->unlinked = 1;
     int len = snprintf(both, sizeof both, "%s%c%s", name, 0, target);
-    if (traced(name) && traced(target)) put(RENAMED, 0, 0, both, len);
+    if (is_traced(name) && is_traced(target)) record(RENAMED, 0, 0, both, len);
   }
   pthread_mutex_unlock(&lock);
   return result;
@@ -362,12 +365,12 @@ int rename(const char *from, const char *to) {
 
 int mkdir(const char *path, mode_t mode) {
   REAL(mkdir);
-  char room[PATH_MAX];
-  const char *name = within(path, room);
+  char buffer[PATH_MAX];
+  const char *name = relative(path, buffer);
   if (!name) return real(path, mode);
   pthread_mutex_lock(&lock);
   int result = real(path, mode);
-  if (!result && traced(name)) put(MADE, 0, 0, name, strlen(name));
+  if (!result && is_traced(name)) record(FOLDER_CREATED, 0, 0, name, strlen(name));
   pthread_mutex_unlock(&lock);
   return result;
 }

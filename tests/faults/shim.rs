@@ -1,4 +1,4 @@
-//! The layer beneath the program, `shim.c`: built here, put in by its environment.
+//! Builds the preloaded library `shim.c`, and configures it through environment variables.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,14 +6,14 @@ use std::sync::OnceLock;
 
 use crate::support::Evoke;
 
-/// The library, built when the first test asks.
+/// The path of the library. The first call builds it.
 fn library() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/faults/shim.c");
         let built = folder.join("faults-shim.so");
-        // Put there whole: another run of the tests may be loading it.
+        // Renamed into place: another run of the tests may be loading it.
         let new = folder.join(format!("faults-shim-{}.so", std::process::id()));
         let compiled =
             Command::new("cc").args(["-O2", "-shared", "-fPIC", "-o"]).arg(&new).arg(source).arg("-ldl").output();
@@ -24,13 +24,14 @@ fn library() -> &'static Path {
     })
 }
 
-/// What is done to one run of the program; see `shim.c`.
+/// The environment variables that inject faults into one run of the program; see `shim.c`.
 pub(super) struct Shim {
     environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Shim {
-    pub(super) fn beneath(evoke: &Evoke) -> Self {
+    /// A shim for the data folder of this Evoke that injects no faults yet.
+    pub(super) fn for_data_of(evoke: &Evoke) -> Self {
         let data = evoke.path(".").canonicalize().unwrap().join(".evoke");
         Self { environment: vec![("LD_PRELOAD", library().to_owned()), ("EVOKE_FAULTS_DATA", data)] }
     }
@@ -40,19 +41,19 @@ impl Shim {
         self
     }
 
-    /// Writes down what changes on the disk, and what is acknowledged.
+    /// Records all changes on the disk and all success responses in this file.
     pub(super) fn recording(self, trace: PathBuf) -> Self {
         self.with("EVOKE_FAULTS_TRACE", trace)
     }
 
-    /// Lets calls fail as `CLASS:N:WHAT` says, and notes those that did.
+    /// Makes a call fail, given as `CLASS:N:WHAT`, and lists failed calls in the file `fired`.
     pub(super) fn failing(self, fault: &str, fired: PathBuf) -> Self {
         self.with("EVOKE_FAULTS_FAIL", fault).with("EVOKE_FAULTS_FIRED", fired)
     }
 
-    /// Has a full disk as long as this file is there; see [`Room`].
-    pub(super) fn limited_by(self, room: &Room) -> Self {
-        self.with("EVOKE_FAULTS_FULL", &room.0)
+    /// Limits the disk space; see [`DiskLimit`].
+    pub(super) fn limited_by(self, limit: &DiskLimit) -> Self {
+        self.with("EVOKE_FAULTS_FULL", &limit.0)
     }
 
     pub(super) fn environment(&self) -> &[(&'static str, PathBuf)] {
@@ -60,23 +61,23 @@ impl Shim {
     }
 }
 
-/// How much room the disk has.
-pub(super) struct Room(PathBuf);
+/// A limit on the growth of the files in the data folder, while its file exists.
+pub(super) struct DiskLimit(PathBuf);
 
-impl Room {
+impl DiskLimit {
     pub(super) fn of(evoke: &Evoke) -> Self {
         Self(evoke.path("full"))
     }
 
-    /// From now on so many bytes.
-    pub(super) fn limit(&self, bytes: usize) {
+    /// From now on the files can grow by this many bytes in total.
+    pub(super) fn set(&self, bytes: usize) {
         let new = self.0.with_extension("new");
         std::fs::write(&new, bytes.to_string()).unwrap();
         std::fs::rename(new, &self.0).unwrap();
     }
 
-    /// As much as anybody wants.
-    pub(super) fn free(&self) {
+    /// Removes the limit.
+    pub(super) fn remove(&self) {
         std::fs::remove_file(&self.0).unwrap();
     }
 }

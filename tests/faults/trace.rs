@@ -1,32 +1,32 @@
-//! What `shim.c` wrote down: records of a kind (1 byte), a file (4), a number (8), a length (4) and so many bytes, all
-//! little-endian, in the order in which it happened.
+//! Reads the trace that `shim.c` writes: records in the order of the calls, all numbers little-endian. A record is a
+//! kind (1 byte), a file id (4), a number (8), a length (4) and a payload of that length.
 
 use std::ops::Range;
 use std::path::Path;
 
-/// A file, as long as it is one: a name that is removed and made again is another.
+/// Identifies a file, not a name: a name that is removed and created again gets a new id.
 pub(super) type FileId = u32;
 
-/// Names are within the data folder: "" is the folder itself, ".." its parent.
+/// Names are relative to the data folder: "" is the folder itself, ".." its parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Record {
-    /// A file was opened for the first time: it was made, if the folder was empty before.
+    /// A file was opened for the first time. In a folder that was empty before, this call created it.
     Opened { file: FileId, name: String },
-    /// Bytes of the trace were written.
+    /// Bytes were written at this offset; `bytes` is their range in [`Trace::bytes`].
     Written { file: FileId, offset: usize, bytes: Range<usize> },
-    /// The file has this length now.
+    /// The file was truncated or extended to this length.
     Truncated { file: FileId, length: usize },
     /// A sync began.
     Syncing { file: FileId, serial: u64 },
-    /// It ended.
+    /// The sync with this serial number ended.
     Synced { file: FileId, serial: u64, ok: bool },
-    /// A name went.
+    /// A name was removed.
     Unlinked { name: String },
-    /// A name became another.
+    /// A file was renamed.
     Renamed { from: String, to: String },
-    /// A folder was made.
-    Made { name: String },
-    /// An answer that says yes is about to go out.
+    /// A folder was created.
+    FolderCreated { name: String },
+    /// A success response is about to be sent.
     Sent { text: String },
 }
 
@@ -40,7 +40,7 @@ impl Trace {
         let bytes = std::fs::read(path).unwrap();
         let mut records = Vec::new();
         let mut at = 0;
-        // A record that a kill cut short did not happen.
+        // A kill may cut off the last record; its call did not happen.
         while let Some(head) = bytes.get(at..at + 17) {
             let (file, number) = (u32::from_le_bytes(head[1..5].try_into().unwrap()), &head[5..13]);
             let number = u64::from_le_bytes(number.try_into().unwrap());
@@ -61,7 +61,7 @@ impl Trace {
                     let (from, to) = both.split_once('\0').unwrap();
                     Record::Renamed { from: from.into(), to: to.into() }
                 }
-                8 => Record::Made { name: text() },
+                8 => Record::FolderCreated { name: text() },
                 9 => Record::Sent { text: text() },
                 kind => panic!("the trace has a record of kind {kind}"),
             });
@@ -70,7 +70,7 @@ impl Trace {
         Self { bytes, records }
     }
 
-    /// The file of a name, which is made once.
+    /// The id of the file that was first opened with this name. Panics if there is none.
     pub(super) fn file(&self, wanted: &str) -> FileId {
         let found = self.records.iter().find_map(|record| match record {
             Record::Opened { file, name } if name == wanted => Some(*file),

@@ -1,4 +1,4 @@
-//! A small OpenTelemetry collector: takes OTLP over HTTP on the loopback, and keeps the spans.
+//! A minimal OpenTelemetry collector: receives OTLP over HTTP on a loopback port and stores the spans.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,66 +14,67 @@ use prost::Message;
 
 use crate::assert_eventually;
 
-/// A span as tests look at it.
+/// A received span, with identifiers in hexadecimal and attribute values as text.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
+pub(crate) struct ReceivedSpan {
     pub(crate) name: String,
     pub(crate) kind: SpanKind,
     pub(crate) trace: String,
     pub(crate) id: String,
-    /// Empty for a root.
+    /// Empty for a root span.
     pub(crate) parent: String,
-    pub(crate) state: String,
+    /// The W3C `tracestate`.
+    pub(crate) trace_state: String,
     pub(crate) attributes: BTreeMap<String, String>,
     pub(crate) error: Option<String>,
     pub(crate) resource: BTreeMap<String, String>,
-    /// The headers of the request that brought it, in lower case.
+    /// The headers of the request that contained the span, with names in lower case.
     pub(crate) headers: BTreeMap<String, String>,
 }
 
-/// How it answers.
+/// The response to every export request.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Answers {
-    Taken,
-    /// 400: the batch is gone.
-    Refused,
+pub(crate) enum Reply {
+    Ok,
+    /// Status 400, which the exporter does not retry: the batch is lost.
+    BadRequest,
 }
 
-/// It ends with the test's process; its port is free again then.
+/// Runs on threads that end with the test process.
 pub(crate) struct Collector {
     address: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    spans: Arc<Mutex<Vec<ReceivedSpan>>>,
 }
 
 impl Collector {
-    pub(crate) fn start(answers: Answers) -> Self {
+    pub(crate) fn start(reply: Reply) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-        let all = seen.clone();
+        let spans: Arc<Mutex<Vec<ReceivedSpan>>> = Arc::default();
+        let all = spans.clone();
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 let all = all.clone();
-                std::thread::spawn(move || serve(connection, answers, &all));
+                std::thread::spawn(move || serve(connection, reply, &all));
             }
         });
-        Self { address, seen }
+        Self { address, spans }
     }
 
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// All spans, once there are at least so many.
-    pub(crate) fn spans(&self, count: usize) -> Vec<Seen> {
-        let seen = || self.seen.lock().unwrap().clone();
-        assert_eventually!(seen().len() >= count, "{count} spans are awaited: {:#?}", seen());
-        seen()
+    /// Waits for at least `count` spans and returns all of them.
+    pub(crate) fn spans(&self, count: usize) -> Vec<ReceivedSpan> {
+        let received = || self.spans.lock().unwrap().clone();
+        assert_eventually!(received().len() >= count, "fewer than {count} spans: {:#?}", received());
+        received()
     }
 }
 
-/// Answers request after request of a connection.
-fn serve(connection: TcpStream, answers: Answers, all: &Mutex<Vec<Seen>>) {
+/// Serves all requests of a connection.
+fn serve(connection: TcpStream, reply: Reply, spans: &Mutex<Vec<ReceivedSpan>>) {
     let mut reader = BufReader::new(connection.try_clone().unwrap());
     let mut connection = connection;
     loop {
@@ -98,34 +99,35 @@ fn serve(connection: TcpStream, answers: Answers, all: &Mutex<Vec<Seen>>) {
         let mut body = vec![0; headers["content-length"].parse().unwrap()];
         reader.read_exact(&mut body).unwrap();
         let request = ExportTraceServiceRequest::decode(&body[..]).unwrap();
-        all.lock().unwrap().extend(spans(request, &headers));
-        let status = if answers == Answers::Taken { "200 OK" } else { "400 Bad Request" };
-        let answer = format!("HTTP/1.1 {status}\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n");
-        connection.write_all(answer.as_bytes()).unwrap();
+        spans.lock().unwrap().extend(spans_of(request, &headers));
+        let status = if reply == Reply::Ok { "200 OK" } else { "400 Bad Request" };
+        let response =
+            format!("HTTP/1.1 {status}\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n");
+        connection.write_all(response.as_bytes()).unwrap();
     }
 }
 
-fn spans(request: ExportTraceServiceRequest, headers: &BTreeMap<String, String>) -> Vec<Seen> {
-    let mut seen = Vec::new();
-    for of_resource in request.resource_spans {
-        let resource = attributes(of_resource.resource.map(|r| r.attributes).unwrap_or_default());
-        for span in of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-            seen.push(one(span, &resource, headers));
+fn spans_of(request: ExportTraceServiceRequest, headers: &BTreeMap<String, String>) -> Vec<ReceivedSpan> {
+    let mut spans = Vec::new();
+    for group in request.resource_spans {
+        let resource = attributes(group.resource.map(|r| r.attributes).unwrap_or_default());
+        for span in group.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+            spans.push(received(span, &resource, headers));
         }
     }
-    seen
+    spans
 }
 
-fn one(span: Span, resource: &BTreeMap<String, String>, headers: &BTreeMap<String, String>) -> Seen {
+fn received(span: Span, resource: &BTreeMap<String, String>, headers: &BTreeMap<String, String>) -> ReceivedSpan {
     assert!(span.end_time_unix_nano >= span.start_time_unix_nano);
     let error = span.status.as_ref().filter(|status| status.code == 2).map(|status| status.message.clone());
-    Seen {
+    ReceivedSpan {
         kind: span.kind(),
         name: span.name,
         trace: hex(&span.trace_id),
         id: hex(&span.span_id),
         parent: hex(&span.parent_span_id),
-        state: span.trace_state,
+        trace_state: span.trace_state,
         attributes: attributes(span.attributes),
         error,
         resource: resource.clone(),

@@ -1,4 +1,4 @@
-//! Reads metrics as Prometheus does: every sample belongs to a metric whose type was said before.
+//! Parses the metrics text as strictly as Prometheus does: a `TYPE` line must come before the samples of a metric.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ type Samples = BTreeMap<(String, Vec<(String, String)>), f64>;
 #[derive(Debug, Default)]
 pub(crate) struct Scrape {
     samples: Samples,
-    /// The types by the name of the metric.
+    /// Types by metric name.
     pub(crate) types: BTreeMap<String, String>,
-    /// The units by the name of the metric; OpenMetrics only.
+    /// Units by metric name; OpenMetrics only.
     pub(crate) units: BTreeMap<String, String>,
 }
 
 impl Scrape {
-    /// Reads the text of OpenMetrics, or of the older format.
+    /// Parses the OpenMetrics format, or the Prometheus text format 0.0.4. Panics on malformed text.
     pub(crate) fn read(text: &str, open_metrics: bool) -> Self {
         let mut scrape = Self::default();
         let mut lines: Vec<&str> = text.lines().collect();
@@ -40,7 +40,7 @@ impl Scrape {
             "TYPE" => {
                 let types = ["counter", "gauge", "histogram"];
                 assert!(types.contains(&rest) || (open_metrics && rest == "info"), "{comment}");
-                assert!(self.types.insert(name.into(), rest.into()).is_none(), "twice: {comment}");
+                assert!(self.types.insert(name.into(), rest.into()).is_none(), "duplicate: {comment}");
             }
             "UNIT" if open_metrics => {
                 assert!(name.ends_with(&format!("_{rest}")), "{comment}");
@@ -66,12 +66,12 @@ impl Scrape {
         let described = endings.iter().chain(&histogram).any(|(ending, kind)| {
             name.strip_suffix(ending).and_then(|metric| self.types.get(metric)).is_some_and(|found| found == kind)
         });
-        assert!(described, "no type was said of {line}");
+        assert!(described, "no TYPE line before {line}");
         let value = if value == "+Inf" { f64::INFINITY } else { value.parse().unwrap_or_else(|_| panic!("{line}")) };
-        assert!(self.samples.insert((name.into(), labels), value).is_none(), "twice: {line}");
+        assert!(self.samples.insert((name.into(), labels), value).is_none(), "duplicate: {line}");
     }
 
-    /// A sample that must be there.
+    /// Returns the value of a sample. Panics if there is none.
     pub(crate) fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.get(name, labels).unwrap_or_else(|| panic!("no {name}{labels:?} in {:#?}", self.samples))
     }
@@ -82,7 +82,7 @@ impl Scrape {
         self.samples.get(&(name.to_owned(), labels)).copied()
     }
 
-    /// All samples of a name that are not zero, by the value of one label.
+    /// Returns the non-zero samples of a metric that have the label `fixed`, keyed by the value of `label`.
     pub(crate) fn by(&self, name: &str, fixed: (&str, &str), label: &str) -> BTreeMap<String, u64> {
         let samples = self.samples.iter().filter(|((n, labels), value)| {
             n == name && labels.contains(&(fixed.0.into(), fixed.1.into())) && **value != 0.0
@@ -94,7 +94,7 @@ impl Scrape {
             .collect()
     }
 
-    /// How many values a histogram has; its buckets have to agree.
+    /// Returns the number of observations in a histogram. Asserts that its buckets are cumulative and match the count.
     pub(crate) fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let has = |all: &[(String, String)]| labels.iter().all(|(k, v)| all.contains(&((*k).into(), (*v).into())));
         let bucket = format!("{name}_bucket");
@@ -112,7 +112,7 @@ impl Scrape {
     }
 }
 
-/// `name="value",…` with the escapes of values undone, sorted.
+/// Parses `name="value",…` with escapes, sorted by name.
 fn labels(text: &str) -> Vec<(String, String)> {
     let mut labels = Vec::new();
     let mut rest = text;

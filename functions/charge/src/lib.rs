@@ -1,9 +1,9 @@
 //! Takes the payment of an order: the first step of the order flow.
 //!
 //! - An order that can never be paid (no customer, no items, a total of 0 or less) is rejected.
-//! - A gateway that is down is a retry. The order's field `gateway_failures` plays that: the gateway refuses the
-//!   first so many attempts.
-//! - Otherwise `payment.taken` is published: the order, and the payment's id.
+//! - A gateway that is down causes a retry. The order's field `gateway_failures` simulates this: it is the number of
+//!   first attempts that the gateway refuses.
+//! - Otherwise the function publishes `payment.taken` with the order and the payment's id.
 
 use evoke::{Delivery, Draft, Failure, Json};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ struct Order {
     customer: String,
     total: Number,
     items: Vec<Value>,
-    /// How many attempts the gateway refuses before it takes the payment.
+    /// Number of attempts that the gateway refuses before it takes the payment.
     #[serde(default)]
     gateway_failures: u32,
 }
@@ -37,13 +37,13 @@ fn handle(order: Json<Order>, delivery: Delivery) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is wrong with the order, if anything is.
+/// Rejects an order that can never be paid.
 fn check(order: &Order) -> Result<(), Failure> {
     if order.customer.trim().is_empty() {
-        return Err(Failure::reject("the order names no customer"));
+        return Err(Failure::reject("the order has no customer"));
     }
     if order.total.as_f64().is_none_or(|total| total <= 0.0) {
-        return Err(Failure::reject(format!("the order's total is {}, it has to be more than 0", order.total)));
+        return Err(Failure::reject(format!("the order's total is {}; it must be more than 0", order.total)));
     }
     if order.items.is_empty() {
         return Err(Failure::reject("the order has no items"));
@@ -51,8 +51,8 @@ fn check(order: &Order) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The payment gateway. A real one is called over HTTP, with the delivery's id as idempotency key: it is the
-/// same on every attempt, so nobody pays twice.
+/// Simulates the payment gateway. A real gateway would be called over HTTP, with the delivery's id as idempotency key:
+/// the id is the same on every attempt, so no customer pays twice.
 fn pay<'a>(order: &'a Order, delivery: &Delivery) -> Result<Payment<'a>, Failure> {
     if delivery.attempt <= order.gateway_failures {
         return Err(Failure::retry(format!("the payment gateway is down (attempt {})", delivery.attempt)));

@@ -1,5 +1,6 @@
-//! Takes readings `{"path": "/", "used": 87.5}` in percent, and publishes `disk.changed` when a disk gets to another
-//! level: `ok`, `warning` or `critical`. `WARNING`, `CRITICAL` and `CLEAR` of its configuration say from where on.
+//! Receives readings `{"path": "/", "used": 87.5}` in percent, and publishes `disk.changed` when the level of a disk
+//! changes: `ok`, `warning` or `critical`. The configuration sets the thresholds `WARNING` and `CRITICAL` and the
+//! margin `CLEAR`, in percent.
 
 use evoke::{Failure, Json, StateChange, Thresholds, config};
 

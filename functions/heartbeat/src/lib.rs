@@ -1,4 +1,4 @@
-//! Publishes `heartbeat` for every tick of a timer, with the instant the tick was due.
+//! Publishes `heartbeat` for every tick of a timer, with the time at which the tick was due.
 
 use evoke::{Draft, Failure, TimerTick};
 use serde::Serialize;

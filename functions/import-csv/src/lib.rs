@@ -1,5 +1,5 @@
-//! Imports a CSV file: reads every row, and publishes `csv.imported` with how many there are, the names of the
-//! columns and the version's digest. A file that is no proper CSV is rejected with the line of the mistake.
+//! Imports a CSV file: reads every row, and publishes `csv.imported` with the number of rows, the names of the columns
+//! and the file's digest. A malformed file is rejected with the line of the mistake.
 
 use csv::{Error, ErrorKind};
 use evoke::{Draft, Failure, FileEvent, FileKind};
@@ -16,7 +16,7 @@ struct Imported<'a> {
 #[evoke::function]
 fn handle(file: FileEvent) -> Result<(), Failure> {
     if file.kind == FileKind::Removed {
-        evoke::log::info!("{} is gone; what was imported stays", file.path);
+        evoke::log::info!("{} was removed; its imported rows remain", file.path);
         return Ok(());
     }
     let content = file.bytes()?;
@@ -28,9 +28,9 @@ fn handle(file: FileEvent) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The names of the columns, and how many rows follow. Every row has to have every column.
+/// Returns the names of the columns and the number of rows after them. Every row must have every column.
 fn read(content: &[u8]) -> Result<(Vec<String>, u64), Error> {
-    // Spreadsheets put a byte order mark in front; it is no part of the first name.
+    // Spreadsheets start a file with a byte order mark, which is not part of the first column's name.
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
     let mut reader = csv::Reader::from_reader(content);
     let columns = reader.headers()?.iter().map(str::to_owned).collect();

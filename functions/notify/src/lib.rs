@@ -1,4 +1,4 @@
-//! Tells the customer about the receipt: the last step of the order flow. Here the message is a log line.
+//! Notifies the customer of the receipt: the last step of the order flow. Here the message is a log line.
 
 use evoke::{Failure, Json};
 use serde::Deserialize;

@@ -1,12 +1,12 @@
-//! The yardstick: a bare wasmtime loop over the same component, with the same allocator settings: a fresh store and
-//! instance for each call, no time-out, no limits, no log, synchronous.
+//! The baseline of the benches: a bare wasmtime loop over the same component with the same allocator settings. Each
+//! call gets a fresh store and instance; there are no timeouts, limits or logs, and calls are synchronous.
 
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use evoke::event::Event;
-use evoke::sandbox::{Grants, Spec};
+use evoke_model::event::Event;
+use evoke_sandbox::{Grants, Spec};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig, Store};
 
@@ -23,15 +23,15 @@ mod bindings {
 }
 use bindings::exports::evoke::function::handler::{Delivery, Event as GuestEvent};
 
-/// The part of the time of a measurement that goes before it.
-pub(crate) const WARMING: u32 = 8;
+/// A warm-up takes the time of the measurement divided by this.
+pub(crate) const WARM_UP_DIVISOR: u32 = 8;
 
-/// What every call is given.
+/// The event of every call.
 pub(crate) const EVENT: &[u8] = br#"{"id":"1","source":"/shop/checkout","type":"order.placed","data":{"customer":"c-1","total":12.5,"items":["a","b"]}}"#;
 
-/// A component by hand that does nothing, written into a folder.
-fn by_hand(folder: &Path) -> PathBuf {
-    let text = include_str!("../../src/sandbox/guest.wat")
+/// Writes a handwritten component that does nothing into a folder.
+fn handwritten(folder: &Path) -> PathBuf {
+    let text = include_str!("../../crates/sandbox/src/guest.wat")
         .replace("{PAGES}", "17")
         .replace("{IMPORTS}", "")
         .replace("{REALLOC}", "")
@@ -43,13 +43,13 @@ fn by_hand(folder: &Path) -> PathBuf {
     path
 }
 
-/// What is measured when nothing is named: a component by hand, than which none is cheaper to call, and the smallest
-/// that the Rust SDK makes.
-pub(crate) fn yardsticks(folder: &Path) -> Vec<PathBuf> {
-    vec![by_hand(folder), guest::component("fate-done")]
+/// The components to measure without arguments: a handwritten one, which has the cheapest possible call, and the
+/// smallest one of the Rust SDK.
+pub(crate) fn default_components(folder: &Path) -> Vec<PathBuf> {
+    vec![handwritten(folder), guest::component("fate-done")]
 }
 
-/// The same component as a function of Evoke's.
+/// The same component as a function of Evoke.
 pub(crate) fn spec(component: &Path, grants: Grants) -> Spec {
     Spec {
         name: "bench/guest".into(),
@@ -62,15 +62,15 @@ pub(crate) fn spec(component: &Path, grants: Grants) -> Spec {
     }
 }
 
-/// What was measured: how many a second, and how much processor time each took. On a busy machine the second is the
-/// one to compare: it does not count what others took.
+/// The result of a measurement: calls per second, and CPU time per call in µs. On a busy machine compare the CPU time:
+/// it does not include the work of other processes.
 #[derive(Clone, Copy)]
 pub(crate) struct Rate {
     pub(crate) per_second: f64,
     pub(crate) cpu_us: f64,
 }
 
-/// Starts with `Rate::start`, ends with `end`.
+/// A running measurement, from [`Rate::start`] to [`Measuring::end`].
 pub(crate) struct Measuring {
     started: Instant,
     cpu: f64,
@@ -81,16 +81,16 @@ impl Rate {
         Measuring { started: Instant::now(), cpu: cpu_seconds() }
     }
 
-    /// Of several runs.
+    /// The mean of several runs.
     fn mean(rates: &[Rate]) -> Rate {
         let mean = |of: fn(&Rate) -> f64| rates.iter().map(of).sum::<f64>() / rates.len() as f64;
         Rate { per_second: mean(|rate| rate.per_second), cpu_us: mean(|rate| rate.cpu_us) }
     }
 }
 
-/// Measures two things in turns, as how fast a shared machine is changes from one second to the next, and puts both side
-/// by side: a second each and their ratio, processor time each and its ratio.
-pub(crate) fn in_turns(turns: usize, ours: impl Fn() -> Rate, theirs: impl Fn() -> Rate) -> String {
+/// Measures both loops in alternation, because the speed of a shared machine changes from one second to the next.
+/// Returns the columns of a row: both rates and their ratio, both CPU times and their ratio.
+pub(crate) fn alternate(turns: usize, ours: impl Fn() -> Rate, theirs: impl Fn() -> Rate) -> String {
     let (ours, theirs): (Vec<_>, Vec<_>) = (0..turns).map(|_| (ours(), theirs())).unzip();
     let (ours, theirs) = (Rate::mean(&ours), Rate::mean(&theirs));
     format!(
@@ -116,14 +116,15 @@ impl Measuring {
     }
 }
 
-/// Processor time of this process, in steps of 10 ms: utime and stime of proc(5), behind the name in brackets.
+/// CPU time of this process in seconds, in steps of 10 ms: utime and stime of proc(5), which follow the name in
+/// brackets.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
-/// The loop.
+/// A component that is ready to be called in a bare wasmtime loop.
 pub(crate) struct Bare {
     engine: Engine,
     pre: bindings::GuestPre<()>,
@@ -143,11 +144,12 @@ impl Bare {
         Self { engine, pre }
     }
 
-    /// Calls a second of so many threads, when they are warm: a thread pays for memory that it never had.
+    /// Measures the calls per second of `threads` threads after a warm-up, because the first use of memory costs extra
+    /// time.
     pub(crate) fn measure(&self, threads: usize, time: Duration) -> Rate {
         let warm = Barrier::new(threads + 1);
         let run = || {
-            self.run(&Rate::start(), time / WARMING);
+            self.run(&Rate::start(), time / WARM_UP_DIVISOR);
             warm.wait();
             self.run(&Rate::start(), time)
         };

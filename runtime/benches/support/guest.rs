@@ -1,9 +1,9 @@
-//! Guests from the folder of functions.
+//! Guest components from the folder `functions`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The components of the functions folder, built by its script.
+/// Builds a component with `functions/build.sh` and returns its path.
 pub(crate) fn component(name: &str) -> PathBuf {
     let functions = Path::new(env!("CARGO_MANIFEST_DIR")).join("../functions").canonicalize().unwrap();
     let status = Command::new("bash").arg(functions.join("build.sh")).arg(name).stdin(Stdio::null()).status().unwrap();

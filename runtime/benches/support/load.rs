@@ -1,8 +1,8 @@
-//! A load on any HTTP/1.1 server, from outside: so many connections that are kept, each sending one request after
-//! another as soon as the last is answered.
+//! A load generator for any HTTP/1.1 server. The generator keeps a number of connections open; each sends its next
+//! request as soon as it has read the response to the last.
 //!
-//! It is lean, as it takes its time from the cores that the server runs on too: one prepared request, one write and
-//! mostly one read each, nothing allocated on the way. `cargo bench -p evoke --bench load` says what that costs.
+//! The generator is cheap, because it runs on the same cores as the server: a request is prepared once, and takes one
+//! write, mostly one read, and no allocation. `cargo bench -p evoke --bench load` measures its cost.
 #![allow(dead_code)]
 
 use std::io;
@@ -14,13 +14,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// What is sent, and where.
+/// A request, and the server that it is sent to.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
-    /// The whole request, head and body.
+    /// The complete request, head and body.
     pub(crate) request: Vec<u8>,
-    /// What counts as an answer; another status is an error.
+    /// The expected status; a response with another status is an error.
     pub(crate) status: u16,
 }
 
@@ -30,7 +30,7 @@ impl Target {
         Self { address, request, status: 200 }
     }
 
-    /// A POST of JSON.
+    /// A POST request with a JSON body.
     pub(crate) fn post(address: SocketAddr, path: &str, body: &str, status: u16) -> Self {
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
@@ -40,20 +40,20 @@ impl Target {
     }
 }
 
-/// What the clients saw.
+/// The results of all clients.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
-    /// How long each answered request took, in nanoseconds, ascending.
-    took_ns: Vec<u64>,
-    /// Requests without the answer that was wanted.
+    /// The latency of each successful request, in nanoseconds, ascending.
+    latencies_ns: Vec<u64>,
+    /// The number of requests without the expected response.
     pub(crate) errors: u64,
-    /// The first of these in words.
+    /// The text of the first error.
     pub(crate) error: Option<String>,
     time: Duration,
 }
 
 impl Load {
-    /// Loads the target for this long. A request that is under way at the end is waited for.
+    /// Sends requests for this time. Requests that are unanswered at the end are waited for.
     pub(crate) async fn run(target: &Target, connections: usize, time: Duration) -> Self {
         let started = Instant::now();
         let mut clients = JoinSet::new();
@@ -68,27 +68,27 @@ impl Load {
         all
     }
 
-    /// Puts a later run behind this one.
+    /// Adds the results of another run.
     pub(crate) fn add(&mut self, other: Self) {
-        self.took_ns.extend(other.took_ns);
-        self.took_ns.sort_unstable();
+        self.latencies_ns.extend(other.latencies_ns);
+        self.latencies_ns.sort_unstable();
         self.errors += other.errors;
         self.error = self.error.take().or(other.error);
         self.time += other.time;
     }
 
-    /// How many requests were answered.
+    /// The number of successful requests.
     pub(crate) fn answered(&self) -> usize {
-        self.took_ns.len()
+        self.latencies_ns.len()
     }
 
-    /// Answers a second.
+    /// Successful requests per second.
     pub(crate) fn rate(&self) -> f64 {
-        self.took_ns.len() as f64 / self.time.as_secs_f64()
+        self.latencies_ns.len() as f64 / self.time.as_secs_f64()
     }
 
     pub(crate) fn percentile(&self, percent: f64) -> Duration {
-        percentile(&self.took_ns, percent)
+        percentile(&self.latencies_ns, percent)
     }
 
     /// Requests a second, p50, p90 and p99 in milliseconds, and errors, as columns under [`HEADINGS`].
@@ -103,32 +103,32 @@ impl Load {
 pub(crate) const HEADINGS: &str = "requests/s   p50 ms   p90 ms   p99 ms  errors";
 
 async fn client(target: Target, started: Instant, time: Duration) -> Load {
-    let mut seen = Load { took_ns: Vec::with_capacity(1 << 16), ..Load::default() };
+    let mut seen = Load { latencies_ns: Vec::with_capacity(1 << 16), ..Load::default() };
     while started.elapsed() < time {
-        let Err(error) = connection(&target, started, time, &mut seen.took_ns).await else { break };
+        let Err(error) = connection(&target, started, time, &mut seen.latencies_ns).await else { break };
         seen.errors += 1;
         seen.error.get_or_insert(error.to_string());
-        // What refuses everything would have this spin.
+        // Without a pause this loop would spin on a server that refuses everything.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     seen
 }
 
 /// Sends requests over one connection until the time is over, or until one fails.
-async fn connection(target: &Target, started: Instant, time: Duration, took_ns: &mut Vec<u64>) -> io::Result<()> {
+async fn connection(target: &Target, started: Instant, time: Duration, latencies_ns: &mut Vec<u64>) -> io::Result<()> {
     let mut connection = Connection::open(target.address).await?;
     loop {
         let sent = Instant::now();
         connection.exchange(target).await?;
         let now = Instant::now();
-        took_ns.push(u64::try_from((now - sent).as_nanos()).unwrap_or(u64::MAX));
+        latencies_ns.push(u64::try_from((now - sent).as_nanos()).unwrap_or(u64::MAX));
         if now - started >= time {
             return Ok(());
         }
     }
 }
 
-/// A connection that is kept.
+/// A connection that is kept open, with its read buffer.
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -141,27 +141,26 @@ impl Connection {
         Ok(Self { stream, buffer: vec![0; 64 * 1024] })
     }
 
-    /// Sends a request, and reads its answer whole; answers the body as it came, up to 64 KiB of it.
+    /// Sends a request and reads the complete response. Returns the raw body, up to 64 KiB of it. Returns an error for
+    /// a status other than the expected one.
     pub(crate) async fn exchange(&mut self, target: &Target) -> io::Result<&[u8]> {
         self.stream.write_all(&target.request).await?;
-        let (status, body) = answer(&mut self.stream, &mut self.buffer).await?;
+        let (status, body) = read_response(&mut self.stream, &mut self.buffer).await?;
         match status == target.status {
             true => Ok(&self.buffer[body]),
-            false => {
-                Err(io::Error::other(format!("answered {status}: {}", String::from_utf8_lossy(&self.buffer[body]))))
-            }
+            false => Err(io::Error::other(format!("status {status}: {}", String::from_utf8_lossy(&self.buffer[body])))),
         }
     }
 }
 
-/// The value that so many percent of these, which ascend, do not exceed.
-pub(crate) fn percentile(took_ns: &[u64], percent: f64) -> Duration {
-    let at = (took_ns.len().saturating_sub(1)) as f64 * percent / 100.0;
-    Duration::from_nanos(took_ns.get(at as usize).copied().unwrap_or_default())
+/// Returns a percentile of latencies in ascending order.
+pub(crate) fn percentile(latencies_ns: &[u64], percent: f64) -> Duration {
+    let at = (latencies_ns.len().saturating_sub(1)) as f64 * percent / 100.0;
+    Duration::from_nanos(latencies_ns.get(at as usize).copied().unwrap_or_default())
 }
 
-/// Reads one answer whole; answers its status, and where in the buffer its body is.
-async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<(u16, Range<usize>)> {
+/// Reads one complete response. Returns its status, and the range of its body in the buffer.
+async fn read_response(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<(u16, Range<usize>)> {
     let mut filled = 0;
     let head = loop {
         filled += read(stream, &mut buffer[filled..]).await?;
@@ -173,15 +172,14 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<(u16, R
         Some(length) => {
             let mut left = (head.end + length).saturating_sub(filled);
             while left > 0 {
-                // What is larger than the buffer is read over its end.
+                // A body that is larger than the buffer overwrites its own bytes.
                 let at = if filled < buffer.len() { filled } else { head.end };
                 let read = read(stream, &mut buffer[at..]).await?;
                 filled = at + read;
                 left = left.saturating_sub(read);
             }
         }
-        // The last chunk is empty, and there are no trailers. An answer that is larger than the buffer would need
-        // more than this.
+        // A chunked body ends with an empty chunk; trailers are not supported. The response must fit into the buffer.
         None => {
             while !ends_chunked(&buffer[head.end..filled]) {
                 filled += read(stream, &mut buffer[filled..]).await?;
@@ -193,7 +191,7 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<(u16, R
 
 async fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     match stream.read(buffer).await? {
-        0 => Err(io::Error::other("the connection broke off, or the answer is larger than 64 KiB")),
+        0 => Err(io::Error::other("the connection was closed, or the response is larger than 64 KiB")),
         read => Ok(read),
     }
 }
@@ -202,13 +200,13 @@ struct Head {
     status: u16,
     /// Where the body starts.
     end: usize,
-    /// Of the body; `None` when it comes in chunks.
+    /// The length of the body; `None` for a chunked body.
     length: Option<usize>,
 }
 
-/// The head of an answer, once it is whole.
+/// Parses the head of a response. Returns `None` while it is incomplete.
 fn head(bytes: &[u8]) -> io::Result<Option<Head>> {
-    let malformed = || io::Error::other(format!("malformed answer {:?}", String::from_utf8_lossy(bytes)));
+    let malformed = || io::Error::other(format!("malformed response {:?}", String::from_utf8_lossy(bytes)));
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4) else { return Ok(None) };
     let mut lines = bytes[..end].split(|&byte| byte == b'\n');
     let status = lines.next().and_then(|line| std::str::from_utf8(line.get(9..12)?).ok()?.parse().ok());
@@ -226,7 +224,7 @@ fn head(bytes: &[u8]) -> io::Result<Option<Head>> {
     Ok(Some(Head { status, end, length }))
 }
 
-/// Whether a chunked body is whole.
+/// Returns true if a chunked body is complete.
 fn ends_chunked(mut body: &[u8]) -> bool {
     loop {
         let Some(line) = body.iter().position(|&byte| byte == b'\n') else { return false };

@@ -1,4 +1,4 @@
-//! Servers as processes of their own: the real Evoke, and `wasmtime serve`.
+//! Servers as child processes: the real Evoke, and `wasmtime serve`.
 #![allow(dead_code)]
 
 #[path = "guest.rs"]
@@ -12,19 +12,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The longest that a server may take to start; a thousand functions are compiled meanwhile.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// The maximum start time of a server, long enough to compile 1,000 functions.
+const START_TIMEOUT: Duration = Duration::from_secs(900);
 
-/// A server, ended when this is dropped.
+/// A server process, killed on drop.
 pub(crate) struct Server {
     process: Child,
     pub(crate) http: SocketAddr,
-    /// From the start of the process until it said that it listens.
+    /// The time from the start of the process until it listens.
     pub(crate) up_in: Duration,
 }
 
 impl Server {
-    /// Evoke in a folder that has an `evoke.yaml`, ready for requests.
+    /// Starts Evoke in a folder that has an `evoke.yaml`, and waits until it is ready.
     pub(crate) fn evoke(folder: &Path, arguments: &[&str]) -> Self {
         let listen = folder.join(".evoke/listen.json");
         let _ = std::fs::remove_file(&listen);
@@ -47,12 +47,13 @@ impl Server {
             }
             let ended = process.try_wait().unwrap();
             let log = || std::fs::read_to_string(folder.join("up.log")).unwrap_or_default();
-            assert!(ended.is_none() && started.elapsed() < PATIENCE, "evoke is not up ({ended:?}): {}", log());
+            assert!(ended.is_none() && started.elapsed() < START_TIMEOUT, "evoke is not up ({ended:?}): {}", log());
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// `wasmtime serve`, if there is the program: at `WASMTIME`, else on the `PATH`. Also says its version.
+    /// Starts `wasmtime serve`, from the variable `WASMTIME` or else from the `PATH`. Also returns its version. Returns
+    /// `None` if there is no such program.
     pub(crate) fn wasmtime(component: &Path, arguments: &[&str]) -> Option<(Self, String)> {
         let program = std::env::var_os("WASMTIME").map_or("wasmtime".into(), PathBuf::from);
         let version = Command::new(&program).arg("--version").output().ok()?;
@@ -73,8 +74,8 @@ impl Server {
             let (_, rest) = line.split_once("http://")?;
             rest.trim_end_matches('/').parse().ok()
         });
-        let Some(http) = address else { panic!("wasmtime serve did not say where it serves") };
-        // It may go on talking; nobody may block it.
+        let Some(http) = address else { panic!("wasmtime serve did not print its address") };
+        // Keep reading its output, so that a full pipe never blocks the server.
         std::thread::spawn(move || lines.for_each(drop));
         Some((Self { process, http, up_in: started.elapsed() }, version))
     }
@@ -83,7 +84,7 @@ impl Server {
         self.process.id()
     }
 
-    /// Processor time that it took so far, of all its threads.
+    /// The CPU time of all threads of the process so far.
     pub(crate) fn cpu(&self) -> Duration {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
         // The name may hold spaces; utime and stime are fields 14 and 15, in ticks of 10 ms.
@@ -92,7 +93,7 @@ impl Server {
         Duration::from_millis(10 * (ticks(14) + ticks(15)))
     }
 
-    /// What it keeps in memory, once that is the same for half a second.
+    /// The memory of the process, once its resident size changes by less than 1 MiB within half a second.
     pub(crate) fn settled_memory(&self) -> Memory {
         let mut last = Memory::of(self.pid());
         loop {
@@ -122,9 +123,9 @@ impl Server {
 /// Memory of a process in bytes, from `/proc/PID/smaps_rollup`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
-    /// All that is resident, also pages of files that the system can drop at any time.
+    /// All resident memory, including pages of files that the kernel can drop at any time.
     pub(crate) resident: u64,
-    /// What it wrote itself, and no file has.
+    /// Private memory that no file backs.
     pub(crate) anonymous: u64,
 }
 
@@ -138,11 +139,13 @@ impl Memory {
         Self { resident: bytes("Rss:"), anonymous: bytes("Anonymous:") }
     }
 
+    /// The difference to another process.
     pub(crate) fn over(&self, other: &Self) -> Self {
         let resident = self.resident.saturating_sub(other.resident);
         Self { resident, anonymous: self.anonymous.saturating_sub(other.anonymous) }
     }
 
+    /// The share of each of `count` functions.
     pub(crate) fn of_each(&self, count: usize) -> Self {
         Self { resident: self.resident / count as u64, anonymous: self.anonymous / count as u64 }
     }
@@ -154,7 +157,7 @@ impl fmt::Display for Memory {
     }
 }
 
-/// The real program; another build of it is measured with the variable `EVOKE`.
+/// The `evoke` program, or the build that the variable `EVOKE` names.
 fn program() -> PathBuf {
     std::env::var_os("EVOKE").map_or_else(|| env!("CARGO_BIN_EXE_evoke").into(), PathBuf::from)
 }

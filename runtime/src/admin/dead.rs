@@ -1,4 +1,4 @@
-//! Dead letters: listed, looked at, redriven, purged.
+//! Lists, shows, redrives and purges dead letters.
 
 use std::sync::Arc;
 
@@ -10,38 +10,42 @@ use http::{HeaderMap, Response};
 use serde::Deserialize;
 
 use super::problem::{Params, Problem, json_body};
-use super::stream::{Ended, Lines, ndjson};
-use super::view::{Count, DeadLetter, Envelope, Which};
-use super::{Admin, Answer};
-use crate::event::Data;
-use crate::store::{DeadFilter, DeliveryRecord, DeliveryState, Store, StoredEvent};
+use super::stream::{Lines, StreamError, ndjson};
+use super::view::{Count, DeadLetter, DeadSelection, Envelope};
+use super::{Admin, ApiResult};
+use evoke_model::event::Data;
+use evoke_model::{DeadFilter, DeliveryRecord, DeliveryState, StoredEvent};
+use evoke_store::Store;
 
 const LIMIT_DEFAULT: usize = 100;
-/// Dead letters of one list; each has its attempts, some hundred bytes.
+/// Maximum number of dead letters per list. All are held in memory, each with its attempts: some hundred bytes.
 const LIMIT_MAX: usize = 10_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct DeadQuery {
     function: Option<String>,
     limit: Option<usize>,
 }
 
-pub(super) async fn list(State(admin): State<Arc<Admin>>, Params(wanted): Params<Wanted>) -> Answer<Response<Body>> {
-    let limit = wanted.limit.unwrap_or(LIMIT_DEFAULT);
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    Params(query): Params<DeadQuery>,
+) -> ApiResult<Response<Body>> {
+    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     if limit > LIMIT_MAX {
-        return Err(Problem::malformed(format!("limit is {limit}; at most {LIMIT_MAX} are listed")));
+        return Err(Problem::malformed(format!("limit is {limit}; at most {LIMIT_MAX} dead letters can be listed")));
     }
-    let which = wanted.function.map_or(DeadFilter::All, DeadFilter::Function);
-    let found = admin.store.dead(which, limit).await?;
+    let filter = query.function.map_or(DeadFilter::All, DeadFilter::Function);
+    let found = admin.store.dead(filter, limit).await?;
     let store = admin.store.clone();
     Ok(ndjson(&admin, |lines| write(store, found, lines)))
 }
 
-async fn write(store: Arc<dyn Store>, found: Vec<DeliveryRecord>, lines: Lines) -> Result<(), Ended> {
+async fn write(store: Arc<dyn Store>, found: Vec<DeliveryRecord>, lines: Lines) -> Result<(), StreamError> {
     for record in found {
-        let missing = || StoredEvent::damaged(record.event, "it is not in the store any more");
-        let mut stored = store.event(record.event).await?.unwrap_or_else(missing);
+        let missing_event = || StoredEvent::damaged(record.event, "the event is no longer in the store");
+        let mut stored = store.event(record.event).await?.unwrap_or_else(missing_event);
         Arc::make_mut(&mut stored.event).data = Data::None;
         let event = Envelope::from(&stored);
         // Strings, numbers and JSON always serialise.
@@ -51,16 +55,16 @@ async fn write(store: Arc<dyn Store>, found: Vec<DeliveryRecord>, lines: Lines) 
     Ok(())
 }
 
-pub(super) async fn one(State(admin): State<Arc<Admin>>, Path(delivery): Path<String>) -> Answer<Json<DeadLetter>> {
+pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(delivery): Path<String>) -> ApiResult<Json<DeadLetter>> {
     let missing = || Problem::not_found(format!("there is no dead letter {delivery}"));
     let Ok(id) = delivery.parse() else { return Err(missing()) };
     let record = admin.store.delivery(id).await?.ok_or_else(missing)?;
     if !matches!(record.state, DeliveryState::Dead | DeliveryState::Purged) {
-        let detail = format!("delivery {id} is no dead letter: it is {}", record.state.name());
+        let detail = format!("delivery {id} is not a dead letter: its state is {}", record.state.name());
         return Err(Problem::not_found(detail));
     }
-    let gone = || StoredEvent::damaged(record.event, "it is not in the store any more");
-    let event = admin.store.event(record.event).await?.unwrap_or_else(gone);
+    let missing_event = || StoredEvent::damaged(record.event, "the event is no longer in the store");
+    let event = admin.store.event(record.event).await?.unwrap_or_else(missing_event);
     Ok(Json(DeadLetter { delivery: record.into(), event: (&event).into() }))
 }
 
@@ -68,8 +72,8 @@ pub(super) async fn redrive(
     State(admin): State<Arc<Admin>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Answer<Json<Count>> {
-    let count = admin.store.redrive(which(&headers, body)?).await?;
+) -> ApiResult<Json<Count>> {
+    let count = admin.store.redrive(parse_selection(&headers, body)?).await?;
     Ok(Json(Count { count }))
 }
 
@@ -77,16 +81,17 @@ pub(super) async fn purge(
     State(admin): State<Arc<Admin>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Answer<Json<Count>> {
-    let count = admin.store.purge(which(&headers, body)?).await?;
+) -> ApiResult<Json<Count>> {
+    let count = admin.store.purge(parse_selection(&headers, body)?).await?;
     Ok(Json(Count { count }))
 }
 
-fn which(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Answer<DeadFilter> {
-    let wrong = |reason: String| {
-        let right = r#"send {"delivery": 7}, {"function": "app/function"} or {"all": true}"#;
-        Problem::malformed(format!("{reason}; {right}"))
+fn parse_selection(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> ApiResult<DeadFilter> {
+    let malformed = |reason: String| {
+        let expected = r#"send {"delivery": 7}, {"function": "app/function"} or {"all": true}"#;
+        Problem::malformed(format!("{reason}; {expected}"))
     };
-    let which: Which = serde_json::from_slice(&json_body(headers, body)?).map_err(|e| wrong(e.to_string()))?;
-    which.filter().ok_or_else(|| wrong("nothing is meant".into()))
+    let selection: DeadSelection =
+        serde_json::from_slice(&json_body(headers, body)?).map_err(|e| malformed(e.to_string()))?;
+    selection.into_filter().ok_or_else(|| malformed("nothing is selected".into()))
 }

@@ -1,4 +1,4 @@
-//! Events: listed, followed, looked up, put in by hand.
+//! Lists, follows, finds and accepts events.
 
 use std::sync::Arc;
 
@@ -11,25 +11,26 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::problem::{Params, Problem, json_body};
-use super::stream::{Ended, Lines, ndjson};
+use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Damaged, Envelope, Posted, PostedEvent};
-use super::{Admin, Answer};
-use crate::bus::{Offer, Origin};
-use crate::clock::{Clock, rfc3339};
-use crate::event::Event;
-use crate::store::{Accepted, EventFilter, Seq, Store, StoreError, StoredEvent};
+use super::{Admin, ApiResult};
+use evoke_core::bus::{Offer, Origin};
+use evoke_model::clock::{Clock, rfc3339};
+use evoke_model::event::Event;
+use evoke_model::{Accepted, EventFilter, Seq, StoredEvent};
+use evoke_store::{Store, StoreError};
 
-/// Events that are read from the store at a time: of the largest size they hold 64 MiB.
+/// Number of events read from the store at a time. Events of the maximum size take 64 MiB.
 const PAGE: usize = 64;
-/// Of the newest; what is behind a position is listed to the end.
+/// Default limit without `after`. With `after` the default is unlimited.
 const LIMIT_DEFAULT: usize = 100;
 
-/// The source of events that are put in by hand and name none.
-const BY_HAND: &str = "/cli";
+/// Source of posted events that have none.
+const DEFAULT_SOURCE: &str = "/cli";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct EventsQuery {
     r#type: Option<String>,
     source: Option<String>,
     after: Option<Seq>,
@@ -40,7 +41,7 @@ pub(super) struct Wanted {
     envelope: bool,
 }
 
-impl Wanted {
+impl EventsQuery {
     fn line(&self, stored: &StoredEvent) -> String {
         if let Some(damage) = &stored.damage {
             let damaged = Damaged { damaged: damage.to_string(), seq: stored.seq };
@@ -54,88 +55,88 @@ impl Wanted {
     }
 }
 
-pub(super) async fn list(State(admin): State<Arc<Admin>>, Params(wanted): Params<Wanted>) -> Response<Body> {
+pub(super) async fn list(State(admin): State<Arc<Admin>>, Params(query): Params<EventsQuery>) -> Response<Body> {
     let store = admin.store.clone();
-    ndjson(&admin, |lines| write(store, wanted, lines))
+    ndjson(&admin, |lines| write(store, query, lines))
 }
 
-async fn write(store: Arc<dyn Store>, wanted: Wanted, lines: Lines) -> Result<(), Ended> {
-    let filter = EventFilter { type_: wanted.r#type.clone(), source: wanted.source.clone(), ..EventFilter::default() };
-    let limit = wanted.limit.unwrap_or(if wanted.after.is_some() { usize::MAX } else { LIMIT_DEFAULT });
-    let mut after = match wanted.after {
+async fn write(store: Arc<dyn Store>, query: EventsQuery, lines: Lines) -> Result<(), StreamError> {
+    let filter = EventFilter { type_: query.r#type.clone(), source: query.source.clone(), ..EventFilter::default() };
+    let limit = query.limit.unwrap_or(if query.after.is_some() { usize::MAX } else { LIMIT_DEFAULT });
+    let mut after = match query.after {
         Some(after) => after,
-        None => before_newest(&*store, &filter, limit).await?,
+        None => position_before_newest(&*store, &filter, limit).await?,
     };
-    let mut left = if wanted.follow { usize::MAX } else { limit };
+    let mut remaining = if query.follow { usize::MAX } else { limit };
     let mut newest = store.newest();
     loop {
-        // What is read after this holds at least every event up to here.
-        let seen = *newest.borrow_and_update();
-        while left > 0 {
-            let page = EventFilter { after: Some(after), limit: left.min(PAGE), ..filter.clone() };
-            let asked = page.limit;
+        // Reads after this line see at least all events up to `newest_seq`.
+        let newest_seq = *newest.borrow_and_update();
+        while remaining > 0 {
+            let page = EventFilter { after: Some(after), limit: remaining.min(PAGE), ..filter.clone() };
+            let page_limit = page.limit;
             let found = store.events(page).await?;
             if let Some(last) = found.last() {
                 after = last.seq;
             }
-            left = left.saturating_sub(found.len());
-            lines.send(found.iter().map(|stored| wanted.line(stored))).await?;
-            if found.len() < asked {
+            remaining = remaining.saturating_sub(found.len());
+            lines.send(found.iter().map(|stored| query.line(stored))).await?;
+            if found.len() < page_limit {
                 break;
             }
         }
-        // The next search starts behind what did not match.
-        after = after.max(seen);
-        if !wanted.follow || newest.changed().await.is_err() {
+        // The next read starts after the events that did not match.
+        after = after.max(newest_seq);
+        if !query.follow || newest.changed().await.is_err() {
             return Ok(());
         }
     }
 }
 
-/// The position before the newest `limit` events that match.
-async fn before_newest(store: &dyn Store, filter: &EventFilter, limit: usize) -> Result<Seq, StoreError> {
-    let (mut left, mut first) = (limit, *store.newest().borrow() + 1);
-    while left > 0 {
-        let page = EventFilter { before: Some(first), limit: left.min(PAGE), ..filter.clone() };
-        let asked = page.limit;
+/// Returns the position before the newest `limit` events that match.
+async fn position_before_newest(store: &dyn Store, filter: &EventFilter, limit: usize) -> Result<Seq, StoreError> {
+    let (mut remaining, mut first) = (limit, *store.newest().borrow() + 1);
+    while remaining > 0 {
+        let page = EventFilter { before: Some(first), limit: remaining.min(PAGE), ..filter.clone() };
+        let page_limit = page.limit;
         let found = store.events(page).await?;
-        left -= found.len().min(left);
+        remaining -= found.len().min(remaining);
         match found.first() {
-            Some(oldest) if found.len() == asked => first = oldest.seq,
-            // Fewer than wanted match at all.
+            Some(oldest) if found.len() == page_limit => first = oldest.seq,
+            // Fewer than `limit` events match.
             _ => return Ok(0),
         }
     }
     Ok(first - 1)
 }
 
-pub(super) async fn one(State(admin): State<Arc<Admin>>, Path(reference): Path<String>) -> Answer<Json<Envelope>> {
-    let stored = intact(find(&*admin.store, &reference).await?)?;
+pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(reference): Path<String>) -> ApiResult<Json<Envelope>> {
+    let stored = require_intact(find(&*admin.store, &reference).await?)?;
     Ok(Json((&stored).into()))
 }
 
-/// The same event, unless it is damaged.
-pub(super) fn intact(stored: StoredEvent) -> Answer<StoredEvent> {
+/// Returns the event, or an error if it is damaged.
+pub(super) fn require_intact(stored: StoredEvent) -> ApiResult<StoredEvent> {
     match stored.damage {
         Some(damage) => Err(StoreError::Damaged(damage.to_string()).into()),
         None => Ok(stored),
     }
 }
 
-/// The event that a reference means: its number, else its id. It may be damaged.
-pub(super) async fn find(store: &dyn Store, reference: &str) -> Answer<StoredEvent> {
+/// Finds the event with this number or, if there is none, with this id. The event may be damaged.
+pub(super) async fn find(store: &dyn Store, reference: &str) -> ApiResult<StoredEvent> {
     if let Ok(seq) = reference.parse()
         && let Some(stored) = store.event(seq).await?
     {
         return Ok(stored);
     }
     let seqs = store.find(reference.to_owned()).await?;
-    let missing = || Problem::not_found(format!("there is no event with the number or id {reference}"));
+    let missing = || Problem::not_found(format!("no event has the number or id {reference}"));
     if let (true, Ok(seq)) = (seqs.is_empty(), reference.parse::<Seq>())
         && seq > 0
         && seq <= store.totals().await?.removed.to
     {
-        return Err(Problem::not_found(format!("event {seq} is not there any more: retention removed it")));
+        return Err(Problem::not_found(format!("event {seq} no longer exists: retention removed it")));
     }
     match seqs.as_slice() {
         [] => Err(missing()),
@@ -143,7 +144,7 @@ pub(super) async fn find(store: &dyn Store, reference: &str) -> Answer<StoredEve
             let stored = store.event(*seq).await?.ok_or_else(missing)?;
             if stored.damage.is_none() && stored.event.id != reference {
                 let detail = format!(
-                    "the index of ids is damaged: it names event {seq} for {reference}; `evoke check` says more"
+                    "the index of event ids is damaged: it returns event {seq} for {reference}; run `evoke check` for details"
                 );
                 return Err(StoreError::Damaged(detail).into());
             }
@@ -152,7 +153,7 @@ pub(super) async fn find(store: &dyn Store, reference: &str) -> Answer<StoredEve
         _ => {
             let numbers: Vec<_> = seqs.iter().map(ToString::to_string).collect();
             let numbers = numbers.join(", ");
-            let detail = format!("several events have the id {reference}; name one by its number: {numbers}");
+            let detail = format!("several events have the id {reference}; use the number of one of them: {numbers}");
             Err(Problem::ambiguous(detail, seqs))
         }
     }
@@ -162,10 +163,10 @@ pub(super) async fn post(
     State(admin): State<Arc<Admin>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Answer<(StatusCode, Json<Posted>)> {
-    let events = read(&json_body(&headers, body)?, &admin.clock)?;
+) -> ApiResult<(StatusCode, Json<Posted>)> {
+    let events = parse_events(&json_body(&headers, body)?, &admin.clock)?;
     let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-    let accepted = admin.bus.accept(Offer { events, origin: Origin::of(BY_HAND), ..Offer::default() }).await?;
+    let accepted = admin.bus.accept(Offer { events, origin: Origin::of(DEFAULT_SOURCE), ..Offer::default() }).await?;
     let posted = ids.into_iter().zip(accepted).map(|(id, accepted)| match accepted {
         Accepted::New(seq) => PostedEvent { id, seq, duplicate: false },
         Accepted::Duplicate(seq) => PostedEvent { id, seq, duplicate: true },
@@ -173,8 +174,8 @@ pub(super) async fn post(
     Ok((StatusCode::ACCEPTED, Json(Posted { accepted: posted.collect() })))
 }
 
-/// One event or an array of them; what is missing besides the type is filled in.
-fn read(body: &[u8], clock: &Clock) -> Answer<Vec<Event>> {
+/// Parses one event or an array of events. A missing id, source or time gets a default; the type is required.
+fn parse_events(body: &[u8], clock: &Clock) -> ApiResult<Vec<Event>> {
     let is_array = body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
     let not_json = |e: serde_json::Error| Problem::malformed(format!("the body is not JSON: {e}"));
     let raw: Vec<&RawValue> = if is_array {
@@ -187,12 +188,12 @@ fn read(body: &[u8], clock: &Clock) -> Answer<Vec<Event>> {
             event.id = uuid::Uuid::now_v7().to_string();
         }
         if event.source.is_empty() {
-            event.source = BY_HAND.into();
+            event.source = DEFAULT_SOURCE.into();
         }
         event.time.get_or_insert_with(|| rfc3339(clock.now_ms()));
     };
-    let read = |(index, json): (usize, &RawValue)| {
+    let parse = |(index, json): (usize, &RawValue)| {
         Event::from_json(json.get().as_bytes(), fill).map_err(|e| Problem::malformed(format!("event {index}: {e}")))
     };
-    raw.into_iter().enumerate().map(read).collect()
+    raw.into_iter().enumerate().map(parse).collect()
 }

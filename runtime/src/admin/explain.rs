@@ -1,4 +1,4 @@
-//! Why an event is, or is not, owed to functions.
+//! Explains which triggers match a stored event, and why.
 
 use std::sync::Arc;
 
@@ -6,27 +6,27 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 
-use super::Explained;
+use super::TriggerExplanation;
 use super::problem::{Params, Problem};
-use super::{Admin, Answer, events};
+use super::{Admin, ApiResult, events};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct ExplainQuery {
     function: Option<String>,
 }
 
 pub(super) async fn explain(
     State(admin): State<Arc<Admin>>,
     Path(reference): Path<String>,
-    Params(wanted): Params<Wanted>,
-) -> Answer<Json<Vec<Explained>>> {
-    let stored = events::intact(events::find(&*admin.store, &reference).await?)?;
-    let explained = (admin.explain)(&stored.event, wanted.function.as_deref());
-    let explained = explained.map_err(|e| Problem::malformed(format!("the event's data cannot be matched: {e}")))?;
-    match wanted.function {
+    Params(query): Params<ExplainQuery>,
+) -> ApiResult<Json<Vec<TriggerExplanation>>> {
+    let stored = events::require_intact(events::find(&*admin.store, &reference).await?)?;
+    let explained = (admin.explain)(&stored.event, query.function.as_deref());
+    let explained = explained.map_err(|e| Problem::malformed(format!("cannot match the data of the event: {e}")))?;
+    match query.function {
         Some(function) if explained.is_empty() => Err(Problem::not_found(format!(
-            "no manifest in force declares {function}; `evoke status` lists the functions"
+            "no active manifest declares {function}; `evoke status` lists the functions"
         ))),
         _ => Ok(Json(explained)),
     }

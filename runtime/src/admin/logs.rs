@@ -1,4 +1,4 @@
-//! What functions logged.
+//! Lists and follows the log lines of functions.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::problem::{Params, Problem};
-use super::stream::{Ended, Lines, ndjson};
-use super::{Admin, Answer};
-use crate::clock::{Clock, rfc3339};
+use super::stream::{Lines, StreamError, ndjson};
+use super::{Admin, ApiResult};
 use crate::logs::{Filter, Line, Snapshot};
-use crate::store::DeliveryId;
+use evoke_model::DeliveryId;
+use evoke_model::clock::{Clock, rfc3339};
 
 const LIMIT_DEFAULT: usize = 100;
-/// Lines that go out at a time.
+/// Number of lines sent per chunk.
 const PAGE: usize = 256;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct LogsQuery {
     function: Option<String>,
     delivery: Option<DeliveryId>,
     limit: Option<usize>,
@@ -29,30 +29,33 @@ pub(super) struct Wanted {
     follow: bool,
 }
 
-pub(super) async fn list(State(admin): State<Arc<Admin>>, Params(wanted): Params<Wanted>) -> Answer<Response<Body>> {
-    let unread = |why: String| Problem::later(1, format!("the log cannot be read: {why}"));
-    let Some(mut snapshot) = admin.logs.snapshot().await else { return Err(unread("it is closed".into())) };
-    let filter = Filter { function: wanted.function, delivery: wanted.delivery };
-    let limit = wanted.limit.unwrap_or(LIMIT_DEFAULT);
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    Params(query): Params<LogsQuery>,
+) -> ApiResult<Response<Body>> {
+    let unreadable = |why: String| Problem::unavailable(1, format!("cannot read the log: {why}"));
+    let Some(mut snapshot) = admin.logs.snapshot().await else { return Err(unreadable("the log is closed".into())) };
+    let filter = Filter { function: query.function, delivery: query.delivery };
+    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     let read = move || (snapshot.last(&filter, limit), snapshot, filter);
-    let (last, snapshot, filter) = tokio::task::spawn_blocking(read).await.map_err(|e| unread(e.to_string()))?;
-    let last = last.map_err(|e| unread(e.to_string()))?;
+    let (last, snapshot, filter) = tokio::task::spawn_blocking(read).await.map_err(|e| unreadable(e.to_string()))?;
+    let last = last.map_err(|e| unreadable(e.to_string()))?;
     let clock = admin.clock.clone();
     Ok(ndjson(&admin, async move |lines: Lines| {
         for page in last.chunks(PAGE) {
             lines.send(page.iter().cloned()).await?;
         }
-        if wanted.follow { follow(snapshot, filter, clock, lines).await } else { Ok(()) }
+        if query.follow { follow(snapshot, filter, clock, lines).await } else { Ok(()) }
     }))
 }
 
-async fn follow(mut snapshot: Snapshot, filter: Filter, clock: Clock, lines: Lines) -> Result<(), Ended> {
+async fn follow(mut snapshot: Snapshot, filter: Filter, clock: Clock, lines: Lines) -> Result<(), StreamError> {
     loop {
-        let line = match snapshot.coming.recv().await {
-            Ok(line) if filter.takes(&line) => text(&line),
+        let line = match snapshot.new_lines.recv().await {
+            Ok(line) if filter.matches(&line) => text(&line),
             Ok(_) => continue,
             Err(RecvError::Lagged(count)) => {
-                let text = format!("{count} lines were left out: they came faster than they were read");
+                let text = format!("{count} lines were dropped: the client reads more slowly than lines are written");
                 let at = rfc3339(clock.now_ms());
                 self::text(&Line { at, level: "warn".into(), function: None, delivery: None, attempt: None, text })
             }

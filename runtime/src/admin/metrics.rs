@@ -1,4 +1,4 @@
-//! What is measured, for Prometheus and what reads its formats.
+//! Serves metrics in the OpenMetrics and Prometheus text formats.
 
 use std::sync::Arc;
 
@@ -8,26 +8,26 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::problem::Problem;
-use super::status::STORE_PATIENCE;
-use super::{Admin, Answer};
-use crate::telemetry::{self, Format, Moment, Queue, SourceHealth};
+use super::status::STORE_TIMEOUT;
+use super::{Admin, ApiResult};
+use evoke_telemetry::{self as telemetry, Format, Queue, ScrapeValues, SourceHealth};
 
-pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answer {
+pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> ApiResult {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
     let format = Format::preferred(&accept);
-    let in_force = (admin.in_force)().await;
-    // A store in trouble is when the other numbers are wanted most.
-    let asked = async { (admin.store.totals().await.ok(), admin.store.size_bytes().await.ok()) };
-    let (totals, size_bytes) = tokio::time::timeout(STORE_PATIENCE, asked).await.unwrap_or_default();
+    let active = (admin.active)().await;
+    // When the store fails or hangs, the other metrics matter most: its figures are then left out.
+    let store_figures = async { (admin.store.totals().await.ok(), admin.store.size_bytes().await.ok()) };
+    let (totals, size_bytes) = tokio::time::timeout(STORE_TIMEOUT, store_figures).await.unwrap_or_default();
     let queue = |f: super::FunctionStatus| Queue { function: f.name, running: f.running, held: f.held };
     let source = |s: super::SourceStatus| SourceHealth { uri: s.uri, degraded: s.trouble.is_some() };
-    let moment = Moment {
+    let moment = ScrapeValues {
         backlog: admin.store.backlog().total(),
         totals,
         size_bytes,
-        queues: in_force.functions.into_iter().map(queue).collect(),
-        sources: in_force.sources.into_iter().map(source).collect(),
-        sandbox: in_force.sandbox,
+        queues: active.functions.into_iter().map(queue).collect(),
+        sources: active.sources.into_iter().map(source).collect(),
+        sandbox: active.sandbox,
     };
     let text = telemetry::render(admin.metrics.clone(), moment, format)
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;

@@ -1,4 +1,4 @@
-//! Refusals as RFC 9457 has them, and what is read from requests with such refusals.
+//! Error responses (RFC 9457), and extractors that return them.
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
@@ -9,14 +9,15 @@ use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
-use crate::bus::Refused;
-use crate::event;
-use crate::store::{Seq, StoreError};
+use evoke_core::bus::Refused;
+use evoke_model::Seq;
+use evoke_model::event;
+use evoke_store::StoreError;
 
-/// How long to stay away while the disk is full or the process stops, in seconds.
+/// `Retry-After` while the disk is full or the process stops, in seconds.
 const RETRY_AFTER_S: u64 = 10;
 
-/// A refusal: `application/problem+json` of type `about:blank`, whose title is the phrase of its status.
+/// An error response: `application/problem+json` of type `about:blank`; the title is the phrase of the status.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
@@ -30,23 +31,23 @@ impl Problem {
         Self { status, detail: detail.into(), seqs: Vec::new(), retry_after_s: None }
     }
 
-    /// 400: the request is not what it should be.
+    /// 400: the request is malformed.
     pub(super) fn malformed(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
-    /// 404: what is asked for is not there.
+    /// 404: the requested object does not exist.
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// 409: several events are meant.
+    /// 409: several events have the requested id.
     pub(super) fn ambiguous(detail: impl Into<String>, seqs: Vec<Seq>) -> Self {
         Self { seqs, ..Self::new(StatusCode::CONFLICT, detail) }
     }
 
-    /// 503: come back later.
-    pub(super) fn later(after_s: u64, detail: impl Into<String>) -> Self {
+    /// 503 with `Retry-After`, at least one second.
+    pub(super) fn unavailable(after_s: u64, detail: impl Into<String>) -> Self {
         Self { retry_after_s: Some(after_s.max(1)), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 }
@@ -73,7 +74,7 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Full | StoreError::Closed => Self::later(RETRY_AFTER_S, error.to_string()),
+            StoreError::Full | StoreError::Closed => Self::unavailable(RETRY_AFTER_S, error.to_string()),
             StoreError::Failed(_) | StoreError::Damaged(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }
@@ -87,16 +88,16 @@ impl From<Refused> for Problem {
         match refused {
             Refused::Invalid { .. } => Self::malformed(detail),
             Refused::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
-            Refused::Overloaded { retry_after, .. } => Self::later(retry_after.as_secs(), detail),
+            Refused::Overloaded { retry_after, .. } => Self::unavailable(retry_after.as_secs(), detail),
             Refused::Crowding { retry_after, .. } => {
-                Self { status: StatusCode::TOO_MANY_REQUESTS, ..Self::later(retry_after.as_secs(), detail) }
+                Self { status: StatusCode::TOO_MANY_REQUESTS, ..Self::unavailable(retry_after.as_secs(), detail) }
             }
             Refused::Store(error) => error.into(),
         }
     }
 }
 
-/// The parameters behind the `?`; unknown ones are refused where `T` refuses them.
+/// Query parameters of the URL. Unknown parameters are rejected if `T` denies unknown fields.
 pub(super) struct Params<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
@@ -108,11 +109,11 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// The bytes of a JSON body that says that it is one.
+/// Returns the body if its content type is JSON.
 pub(super) fn json_body(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !event::is_json(media_type) {
-        let detail = format!("the content type is \"{media_type}\"; this takes application/json");
+        let detail = format!("the content type is \"{media_type}\"; it must be application/json");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     body.map_err(|refused| Problem::new(refused.status(), refused.body_text()))

@@ -1,4 +1,4 @@
-//! Replays: planned, begun, looked at, turned.
+//! Lists, plans, starts and controls replays.
 
 use std::sync::Arc;
 
@@ -9,24 +9,24 @@ use axum::extract::{Path, State};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::problem::{Problem, json_body};
-use super::stream::{Ended, ndjson};
+use super::stream::{StreamError, ndjson};
 use super::view::Replay;
-use super::{Admin, Answer};
-use crate::replay::{Filter, Plan, Refused, Turn};
-use crate::store::ReplayId;
+use super::{Admin, ApiResult};
+use evoke_core::replay::{Filter, Plan, ReplayAction, ReplayError};
+use evoke_model::ReplayId;
 
-pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Answer<Response<Body>> {
+pub(super) async fn list(State(admin): State<Arc<Admin>>) -> ApiResult<Response<Body>> {
     let found = admin.store.replays().await?;
     Ok(ndjson(&admin, |lines| async move {
         // Strings, numbers and JSON always serialise.
         let line = |replay| serde_json::to_string(&Replay::from(replay)).unwrap_or_default();
-        Ok::<_, Ended>(lines.send(found.into_iter().map(line)).await?)
+        Ok::<_, StreamError>(lines.send(found.into_iter().map(line)).await?)
     }))
 }
 
-pub(super) async fn one(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Answer<Json<Replay>> {
-    let id = number(&id)?;
-    let replay = admin.store.replay(id).await?.ok_or(Refused::NotFound(id))?;
+pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> ApiResult<Json<Replay>> {
+    let id = parse_id(&id)?;
+    let replay = admin.store.replay(id).await?.ok_or(ReplayError::NotFound(id))?;
     Ok(Json(replay.into()))
 }
 
@@ -34,9 +34,9 @@ pub(super) async fn start(
     State(admin): State<Arc<Admin>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Answer<(StatusCode, Json<Replay>)> {
-    let filter = filter(&headers, body)?;
-    let replay = admin.replays.start(filter, &functions(&admin).await).await?;
+) -> ApiResult<(StatusCode, Json<Replay>)> {
+    let filter = parse_filter(&headers, body)?;
+    let replay = admin.replays.start(filter, &active_functions(&admin).await).await?;
     Ok((StatusCode::ACCEPTED, Json(replay.into())))
 }
 
@@ -44,48 +44,52 @@ pub(super) async fn plan(
     State(admin): State<Arc<Admin>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Answer<Json<Plan>> {
-    let filter = filter(&headers, body)?;
-    Ok(Json(admin.replays.plan(&filter, &functions(&admin).await).await?))
+) -> ApiResult<Json<Plan>> {
+    let filter = parse_filter(&headers, body)?;
+    Ok(Json(admin.replays.plan(&filter, &active_functions(&admin).await).await?))
 }
 
-pub(super) async fn turn(
+pub(super) async fn control(
     State(admin): State<Arc<Admin>>,
-    Path((id, turn)): Path<(String, String)>,
-) -> Answer<Json<Replay>> {
-    let turn = match turn.as_str() {
-        "pause" => Turn::Pause,
-        "resume" => Turn::Resume,
-        "cancel" => Turn::Cancel,
-        other => return Err(Problem::not_found(format!("a replay is paused, resumed or cancelled, and not {other}"))),
+    Path((id, action)): Path<(String, String)>,
+) -> ApiResult<Json<Replay>> {
+    let action = match action.as_str() {
+        "pause" => ReplayAction::Pause,
+        "resume" => ReplayAction::Resume,
+        "cancel" => ReplayAction::Cancel,
+        other => {
+            return Err(Problem::not_found(format!(
+                "unknown action {other}; a replay can be paused (`pause`), resumed (`resume`) or cancelled (`cancel`)"
+            )));
+        }
     };
-    Ok(Json(admin.replays.turn(number(&id)?, turn).await?.into()))
+    Ok(Json(admin.replays.apply(parse_id(&id)?, action).await?.into()))
 }
 
-fn number(text: &str) -> Answer<ReplayId> {
+fn parse_id(text: &str) -> ApiResult<ReplayId> {
     text.parse().map_err(|_| Problem::not_found(format!("there is no replay {text}")))
 }
 
-fn filter(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Answer<Filter> {
+fn parse_filter(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> ApiResult<Filter> {
     serde_json::from_slice(&json_body(headers, body)?).map_err(|e| {
-        let right = r#"send {} for every stored event, or some of function, since, until, type, pattern, event, rate"#;
-        Problem::malformed(format!("{e}; {right}"))
+        let expected = r#"send {} for all stored events, or any of function, since, until, type, pattern, event, rate"#;
+        Problem::malformed(format!("{e}; {expected}"))
     })
 }
 
-async fn functions(admin: &Admin) -> Vec<String> {
-    (admin.in_force)().await.functions.into_iter().map(|function| function.name).collect()
+async fn active_functions(admin: &Admin) -> Vec<String> {
+    (admin.active)().await.functions.into_iter().map(|function| function.name).collect()
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
-        let detail = refused.to_string();
-        match refused {
-            Refused::Filter(_) => Self::malformed(detail),
-            Refused::NotFound(_) => Self::not_found(detail),
-            Refused::State { .. } => Self::new(StatusCode::CONFLICT, detail),
-            Refused::TooMany => Self::later(60, detail),
-            Refused::Store(error) => error.into(),
+impl From<ReplayError> for Problem {
+    fn from(error: ReplayError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ReplayError::Filter(_) => Self::malformed(detail),
+            ReplayError::NotFound(_) => Self::not_found(detail),
+            ReplayError::State { .. } => Self::new(StatusCode::CONFLICT, detail),
+            ReplayError::TooMany => Self::unavailable(60, detail),
+            ReplayError::Store(error) => error.into(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What functions keep: listed, looked at, changed by a person.
+//! Lists, reads and changes the stored state of functions.
 
 use std::sync::Arc;
 
@@ -10,20 +10,20 @@ use http::{HeaderMap, Response, StatusCode};
 use serde::Deserialize;
 
 use super::problem::{Params, Problem, json_body};
-use super::stream::{Ended, Lines, ndjson};
+use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Count, StateBucket, StateEntry, StateValue};
-use super::{Admin, Answer};
-use crate::state::{Change, KEY_BYTES_MAX, Touched, Transaction};
-use crate::store::{Result, Store};
+use super::{Admin, ApiResult};
+use evoke_model::state::{Change, KEY_BYTES_MAX, Touched, Transaction};
+use evoke_store::{Result, Store};
 
-/// Keys that are read from the store, or removed in one commit, at a time.
+/// Number of keys read from the store at a time, or deleted in one commit.
 const PAGE: usize = 500;
-/// Values longer than this are left out of lists.
+/// Values longer than this are remaining out of lists.
 const LISTED_BYTES_MAX: usize = 4 * 1024;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct KeysQuery {
     #[serde(default)]
     prefix: String,
     limit: Option<usize>,
@@ -31,7 +31,7 @@ pub(super) struct Wanted {
 
 pub(super) async fn buckets(State(admin): State<Arc<Admin>>) -> Response<Body> {
     let buckets = admin.store.state_buckets();
-    let line = |(bucket, usage): (String, crate::state::Usage)| {
+    let line = |(bucket, usage): (String, evoke_model::state::Usage)| {
         // Strings and numbers always serialise.
         serde_json::to_string(&StateBucket { bucket, keys: usage.keys, bytes: usage.bytes }).unwrap_or_default()
     };
@@ -41,25 +41,30 @@ pub(super) async fn buckets(State(admin): State<Arc<Admin>>) -> Response<Body> {
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     Path(bucket): Path<String>,
-    Params(wanted): Params<Wanted>,
+    Params(query): Params<KeysQuery>,
 ) -> Response<Body> {
     let store = admin.store.clone();
-    ndjson(&admin, |lines| write(store, bucket, wanted, lines))
+    ndjson(&admin, |lines| write(store, bucket, query, lines))
 }
 
-async fn write(store: Arc<dyn Store>, bucket: String, wanted: Wanted, lines: Lines) -> std::result::Result<(), Ended> {
-    let (mut left, mut after) = (wanted.limit.unwrap_or(usize::MAX), None::<String>);
-    while left > 0 {
+async fn write(
+    store: Arc<dyn Store>,
+    bucket: String,
+    query: KeysQuery,
+    lines: Lines,
+) -> std::result::Result<(), StreamError> {
+    let (mut remaining, mut after) = (query.limit.unwrap_or(usize::MAX), None::<String>);
+    while remaining > 0 {
         let keys = store.state_keys(&bucket, after.as_deref(), PAGE).await?.keys;
         let is_last = keys.len() < PAGE;
         after = keys.last().cloned();
-        for key in keys.iter().filter(|key| key.starts_with(&wanted.prefix)).take(left) {
-            // It may be gone by now.
+        for key in keys.iter().filter(|key| key.starts_with(&query.prefix)).take(remaining) {
+            // The key may have been deleted since the keys were listed.
             let Some(entry) = store.state(&bucket, key).await? else { continue };
             let entry = StateEntry::new(&bucket, key, &entry, LISTED_BYTES_MAX);
             // Strings and numbers always serialise.
             lines.send([serde_json::to_string(&entry).unwrap_or_default()]).await?;
-            left -= 1;
+            remaining -= 1;
         }
         if is_last {
             break;
@@ -68,11 +73,11 @@ async fn write(store: Arc<dyn Store>, bucket: String, wanted: Wanted, lines: Lin
     Ok(())
 }
 
-pub(super) async fn one(
+pub(super) async fn show(
     State(admin): State<Arc<Admin>>,
     Path((bucket, key)): Path<(String, String)>,
-) -> Answer<Json<StateEntry>> {
-    let missing = || Problem::not_found(format!("the state {bucket} has no key {key}"));
+) -> ApiResult<Json<StateEntry>> {
+    let missing = || Problem::not_found(format!("the bucket {bucket} has no key {key}"));
     let entry = admin.store.state(&bucket, &key).await?.ok_or_else(missing)?;
     Ok(Json(StateEntry::new(&bucket, &key, &entry, usize::MAX)))
 }
@@ -82,16 +87,18 @@ pub(super) async fn set(
     Path((bucket, key)): Path<(String, String)>,
     headers: HeaderMap,
     body: std::result::Result<Bytes, BytesRejection>,
-) -> Answer<StatusCode> {
+) -> ApiResult<StatusCode> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(Problem::malformed(format!("the key has {} bytes; 1 to {KEY_BYTES_MAX} are taken", key.len())));
+        return Err(Problem::malformed(format!(
+            "the key has {} bytes; a key must have 1 to {KEY_BYTES_MAX} bytes",
+            key.len()
+        )));
     }
     let value: StateValue = serde_json::from_slice(&json_body(&headers, body)?)
-        .map_err(|error| Problem::malformed(format!("the body is no value: {error}")))?;
+        .map_err(|error| Problem::malformed(format!("the body is not a state value: {error}")))?;
     let value = value.bytes().map_err(Problem::malformed)?;
-    if !admin.store.state_buckets().contains_key(&bucket) && !is_in_force(&admin, &bucket).await {
-        let detail =
-            format!("there is no function or app {bucket}; name it as app/function, or as app for what is shared");
+    if !admin.store.state_buckets().contains_key(&bucket) && !is_active(&admin, &bucket).await {
+        let detail = format!("there is no function or app {bucket}; write app/function, or app for the shared state");
         return Err(Problem::not_found(detail));
     }
     change(&*admin.store, &bucket, [key], &Change::Set(value.into())).await?;
@@ -101,12 +108,12 @@ pub(super) async fn set(
 pub(super) async fn delete(
     State(admin): State<Arc<Admin>>,
     Path((bucket, key)): Path<(String, String)>,
-) -> Answer<Json<Count>> {
+) -> ApiResult<Json<Count>> {
     let count = change(&*admin.store, &bucket, [key], &Change::Delete).await?;
     Ok(Json(Count { count }))
 }
 
-pub(super) async fn clear(State(admin): State<Arc<Admin>>, Path(bucket): Path<String>) -> Answer<Json<Count>> {
+pub(super) async fn clear(State(admin): State<Arc<Admin>>, Path(bucket): Path<String>) -> ApiResult<Json<Count>> {
     let (mut count, mut after) = (0, None::<String>);
     loop {
         let keys = admin.store.state_keys(&bucket, after.as_deref(), PAGE).await?.keys;
@@ -119,7 +126,7 @@ pub(super) async fn clear(State(admin): State<Arc<Admin>>, Path(bucket): Path<St
     }
 }
 
-/// Answers how many of the keys were there before.
+/// Sets or deletes keys in one commit. Returns how many of them existed before.
 async fn change(
     store: &dyn Store,
     bucket: &str,
@@ -135,10 +142,10 @@ async fn change(
     store.state_write(Transaction { keys, ..Transaction::default() }).await
 }
 
-/// Whether it is the bucket of a function in force, or of its app.
-async fn is_in_force(admin: &Admin, bucket: &str) -> bool {
-    let in_force = (admin.in_force)().await;
-    in_force.functions.iter().any(|function| {
+/// Whether the bucket belongs to an active function or its app.
+async fn is_active(admin: &Admin, bucket: &str) -> bool {
+    let active = (admin.active)().await;
+    active.functions.iter().any(|function| {
         let app = function.name.split_once('/').map(|(app, _)| app);
         function.name == bucket || app == Some(bucket)
     })

@@ -1,4 +1,4 @@
-//! How everything is doing.
+//! Reports health, readiness and status.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,57 +10,59 @@ use futures_util::FutureExt;
 
 use super::problem::Problem;
 use super::view::{Counts, Function, Source, Status};
-use super::{Admin, Answer, Phase};
+use super::{Admin, ApiResult, Phase};
 use super::{FunctionStatus, SourceStatus};
 
-/// How long the store may take to answer before it counts as stuck.
-pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for the store before reporting it as stuck.
+pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Answer<Json<serde_json::Value>> {
-    store_lives(&admin)?;
+pub(super) async fn health(State(admin): State<Arc<Admin>>) -> ApiResult<Json<serde_json::Value>> {
+    check_store(&admin)?;
     Ok(Json(serde_json::json!({ "status": "alive" })))
 }
 
-fn store_lives(admin: &Admin) -> Answer<()> {
+fn check_store(admin: &Admin) -> ApiResult<()> {
     match admin.store.failure().now_or_never() {
-        Some(reason) => Err(Problem::later(1, format!("the store failed: {reason}"))),
+        Some(reason) => Err(Problem::unavailable(1, format!("the store failed: {reason}"))),
         None => Ok(()),
     }
 }
 
-pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Answer<Json<serde_json::Value>> {
-    store_lives(&admin)?;
+pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> ApiResult<Json<serde_json::Value>> {
+    check_store(&admin)?;
     match *admin.phase.borrow() {
-        Phase::Starting => return Err(Problem::later(1, "it is starting: functions are being loaded")),
-        Phase::Draining => return Err(Problem::later(1, "it is draining: it stops when what runs has ended")),
+        Phase::Starting => return Err(Problem::unavailable(1, "starting: functions are being loaded")),
+        Phase::Draining => {
+            return Err(Problem::unavailable(1, "draining: Evoke stops when the running attempts have ended"));
+        }
         Phase::Running => {}
     }
-    // A commit of nothing goes the way of all writes.
-    match tokio::time::timeout(STORE_PATIENCE, admin.store.accept(Vec::new(), Vec::new())).await {
+    // An empty commit passes through the same queue as all writes.
+    match tokio::time::timeout(STORE_TIMEOUT, admin.store.accept(Vec::new(), Vec::new())).await {
         Ok(Ok(_)) => Ok(Json(serde_json::json!({ "status": "ready" }))),
-        Ok(Err(error)) => Err(Problem::later(1, error.to_string())),
-        Err(_) => Err(Problem::later(1, format!("the store did not answer within {STORE_PATIENCE:?}"))),
+        Ok(Err(error)) => Err(Problem::unavailable(1, error.to_string())),
+        Err(_) => Err(Problem::unavailable(1, format!("the store did not respond within {STORE_TIMEOUT:?}"))),
     }
 }
 
-pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Answer<Json<Status>> {
+pub(super) async fn status(State(admin): State<Arc<Admin>>) -> ApiResult<Json<Status>> {
     let totals = admin.store.totals().await?;
-    let in_force = (admin.in_force)().await;
+    let active = (admin.active)().await;
     let mut functions: BTreeMap<String, Function> = BTreeMap::new();
-    for FunctionStatus { name, concurrency, running, held: _, failing } in in_force.functions {
+    for FunctionStatus { name, concurrency, running, held: _, failing } in active.functions {
         let (concurrency, deliveries) = (Some(concurrency), Counts::default());
-        functions.insert(name.clone(), Function { name, in_force: true, running, concurrency, failing, deliveries });
+        functions.insert(name.clone(), Function { name, active: true, running, concurrency, failing, deliveries });
     }
     for (name, counts) in &totals.functions {
-        let gone = || Function {
+        let inactive = || Function {
             name: name.clone(),
-            in_force: false,
+            active: false,
             running: 0,
             concurrency: None,
             failing: None,
             deliveries: Counts::default(),
         };
-        functions.entry(name.clone()).or_insert_with(gone).deliveries = counts.into();
+        functions.entry(name.clone()).or_insert_with(inactive).deliveries = counts.into();
     }
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -69,7 +71,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Answer<Json<Statu
         removed: totals.removed.into(),
         pending: admin.store.pending(),
         functions: functions.into_values().collect(),
-        sources: in_force.sources.into_iter().map(Source::from).collect(),
+        sources: active.sources.into_iter().map(Source::from).collect(),
     }))
 }
 

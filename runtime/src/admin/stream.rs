@@ -1,4 +1,4 @@
-//! Lists as NDJSON, made while they are sent.
+//! Streams lists as NDJSON.
 
 use axum::body::{Body, Bytes};
 use futures_util::stream;
@@ -8,42 +8,42 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Admin;
-use crate::store::StoreError;
+use evoke_store::StoreError;
 
-/// Chunks that are made ahead of the client: one is sent while the next is made.
-const AHEAD_MAX: usize = 2;
+/// Maximum number of chunks buffered for a client: one is sent while the next is prepared.
+const CHUNKS_MAX: usize = 2;
 
-/// Where a list's lines go.
+/// Sends the lines of a list to the client.
 pub(super) struct Lines {
     chunks: mpsc::Sender<Result<Bytes, StoreError>>,
 }
 
-/// The client left: there is nobody to make lines for.
-pub(super) struct Left;
+/// Error: the client has disconnected.
+pub(super) struct ClientGone;
 
-/// Why a list ends early.
-pub(super) enum Ended {
-    /// Nobody reads it.
-    Left,
-    /// It cannot be made.
-    Failed(StoreError),
+/// Why a list ends before its last line.
+pub(super) enum StreamError {
+    /// The client has disconnected.
+    ClientGone,
+    /// The store returned an error.
+    Store(StoreError),
 }
 
-impl From<Left> for Ended {
-    fn from(_: Left) -> Self {
-        Self::Left
+impl From<ClientGone> for StreamError {
+    fn from(_: ClientGone) -> Self {
+        Self::ClientGone
     }
 }
 
-impl From<StoreError> for Ended {
+impl From<StoreError> for StreamError {
     fn from(error: StoreError) -> Self {
-        Self::Failed(error)
+        Self::Store(error)
     }
 }
 
 impl Lines {
-    /// Sends lines, which have no line breaks of their own. Waits for the client.
-    pub(super) async fn send(&self, lines: impl IntoIterator<Item = String>) -> Result<(), Left> {
+    /// Sends lines, none of which contains a line break. Waits while the buffer is full.
+    pub(super) async fn send(&self, lines: impl IntoIterator<Item = String>) -> Result<(), ClientGone> {
         let mut chunk = String::new();
         for line in lines {
             chunk.push_str(&line);
@@ -52,18 +52,19 @@ impl Lines {
         if chunk.is_empty() {
             return Ok(());
         }
-        self.chunks.send(Ok(chunk.into())).await.map_err(|_| Left)
+        self.chunks.send(Ok(chunk.into())).await.map_err(|_| ClientGone)
     }
 }
 
-/// A response whose lines `make` sends. It ends when `make` returns, the client leaves or the API stops.
-pub(super) fn ndjson<F>(admin: &Admin, make: impl FnOnce(Lines) -> F) -> Response<Body>
+/// Returns a response with the lines that `write` sends. The response ends when `write` returns, the client disconnects
+/// or the API stops.
+pub(super) fn ndjson<F>(admin: &Admin, write: impl FnOnce(Lines) -> F) -> Response<Body>
 where
-    F: Future<Output = Result<(), Ended>> + Send + 'static,
+    F: Future<Output = Result<(), StreamError>> + Send + 'static,
 {
-    let (chunks, queue) = mpsc::channel(AHEAD_MAX);
-    let made = make(Lines { chunks: chunks.clone() });
-    tokio::spawn(run(made, chunks, admin.stop.clone()));
+    let (chunks, queue) = mpsc::channel(CHUNKS_MAX);
+    let writing = write(Lines { chunks: chunks.clone() });
+    tokio::spawn(run(writing, chunks, admin.stop.clone()));
     let body = stream::unfold(queue, async |mut queue| queue.recv().await.map(|chunk| (chunk, queue)));
     let mut response = Response::new(Body::from_stream(body));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
@@ -71,13 +72,13 @@ where
 }
 
 async fn run(
-    made: impl Future<Output = Result<(), Ended>>,
+    writing: impl Future<Output = Result<(), StreamError>>,
     chunks: mpsc::Sender<Result<Bytes, StoreError>>,
     stop: CancellationToken,
 ) {
     tokio::select! {
-        ended = made => if let Err(Ended::Failed(error)) = ended {
-            tracing::warn!("a list of the admin API broke off: {error}");
+        result = writing => if let Err(StreamError::Store(error)) = result {
+            tracing::warn!("a list response of the admin API failed: {error}");
             let _ = chunks.send(Err(error)).await;
         },
         () = chunks.closed() => {}

@@ -1,6 +1,4 @@
-//! The API over a memory store.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! Tests of the API over a memory store.
 
 use axum::body::Bytes;
 use http::StatusCode;
@@ -8,22 +6,22 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::bus;
-use crate::event::Event;
-use crate::outcome::Outcome;
-use crate::router as routes;
-use crate::sandbox::{Level, LogLine};
-use crate::state::Transaction;
-use crate::store::memory::MemoryStore;
-use crate::store::{
+use evoke_core::bus;
+use evoke_core::router as routes;
+use evoke_model::event::Event;
+use evoke_model::outcome::Outcome;
+use evoke_model::state::Transaction;
+use evoke_model::{
     Accepted, AttemptRecord, Completion, DeliveryId, FunctionId, Lineage, NewDelivery, NewEvent, Seq, Verdict,
 };
+use evoke_sandbox::{Level, LogLine};
+use evoke_store::memory::MemoryStore;
 
-/// An API, what stands behind it, and how it is asked.
+/// The API with its memory store, and methods that send requests.
 struct Api {
     service: TowerToHyperService<Router>,
     store: Arc<MemoryStore>,
-    logs: LogBook,
+    logs: FunctionLogs,
     stop: CancellationToken,
     phase: watch::Sender<Phase>,
     functions: Vec<FunctionId>,
@@ -35,8 +33,8 @@ impl Api {
         let data = tempfile::tempdir().unwrap();
         let store = Arc::new(MemoryStore::new(Clock::fixed(1_000)));
         let functions = store.register(vec!["shop/charge".into(), "shop/receipt".into()]).await.unwrap();
-        let (logs, stop) = (LogBook::open(data.path()).unwrap(), CancellationToken::new());
-        let in_force = InForce {
+        let (logs, stop) = (FunctionLogs::open(data.path()).unwrap(), CancellationToken::new());
+        let active = Active {
             functions: vec![FunctionStatus {
                 name: "shop/charge".into(),
                 concurrency: 8,
@@ -56,7 +54,7 @@ impl Api {
             logs: logs.clone(),
             clock: Clock::fixed(1_000),
             started: Instant::now(),
-            in_force: Arc::new(move || Box::pin(std::future::ready(in_force.clone()))),
+            active: Arc::new(move || Box::pin(std::future::ready(active.clone()))),
             explain: Arc::new(|_, _| Ok(Vec::new())),
             metrics: Arc::default(),
             phase,
@@ -79,35 +77,36 @@ impl Api {
     }
 
     async fn get(&self, path: &str) -> (StatusCode, Value) {
-        let (status, text) = whole(self.send("GET", path, "", Vec::new()).await).await;
+        let (status, text) = read_response(self.send("GET", path, "", Vec::new()).await).await;
         (status, serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}: {text}")))
     }
 
     async fn lines(&self, path: &str) -> Vec<Value> {
-        let (status, text) = whole(self.send("GET", path, "", Vec::new()).await).await;
+        let (status, text) = read_response(self.send("GET", path, "", Vec::new()).await).await;
         assert_eq!(status, 200, "{path}: {text}");
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
-        let (status, text) = whole(self.send("POST", path, "application/json", body.to_string().into()).await).await;
+        let (status, text) =
+            read_response(self.send("POST", path, "application/json", body.to_string().into()).await).await;
         (status, serde_json::from_str(&text).unwrap())
     }
 
-    /// Stores an event that is owed to the first function.
-    async fn owed(&self, event: Value) -> (Seq, DeliveryId) {
+    /// Stores an event with one delivery, to the first function.
+    async fn event_with_delivery(&self, event: Value) -> (Seq, DeliveryId) {
         let accepted = self.store.accept(vec![self.new_event(&event, Lineage::default(), true)], Vec::new()).await;
-        let Accepted::New(seq) = accepted.unwrap()[0] else { panic!("known: {event}") };
+        let Accepted::New(seq) = accepted.unwrap()[0] else { panic!("duplicate: {event}") };
         (seq, self.store.deliveries(seq).await.unwrap()[0].id)
     }
 
-    fn new_event(&self, event: &Value, lineage: Lineage, owed: bool) -> NewEvent {
+    fn new_event(&self, event: &Value, lineage: Lineage, has_delivery: bool) -> NewEvent {
         let event = Arc::new(Event::from_json(event.to_string().as_bytes(), |_| {}).unwrap());
         let delivery = NewDelivery { function: self.functions[0], trigger: "on[0]".into(), order_key: None };
-        NewEvent { event, lineage, deliveries: if owed { vec![delivery] } else { Vec::new() } }
+        NewEvent { event, lineage, deliveries: if has_delivery { vec![delivery] } else { Vec::new() } }
     }
 
-    async fn end(&self, delivery: DeliveryId, outcome: &Outcome, verdict: Verdict, publishes: Vec<NewEvent>) {
+    async fn complete(&self, delivery: DeliveryId, outcome: &Outcome, verdict: Verdict, publishes: Vec<NewEvent>) {
         let (outcome, message) = (outcome.kind().to_owned(), outcome.message());
         let record =
             AttemptRecord { attempt: 1, started_ms: 1_000, duration_us: 900, outcome: outcome.into(), message };
@@ -115,7 +114,7 @@ impl Api {
         let completion = Completion {
             delivery,
             function: 1,
-            origin: crate::store::Origin::default(),
+            origin: evoke_model::Origin::default(),
             record,
             verdict,
             publishes,
@@ -124,14 +123,14 @@ impl Api {
         self.store.complete(Arc::new(completion)).await.unwrap();
     }
 
-    /// Ends a delivery as a dead letter.
-    async fn give_up(&self, delivery: DeliveryId) {
+    /// Completes a delivery as a dead letter.
+    async fn make_dead(&self, delivery: DeliveryId) {
         let outcome = Outcome::Reject { message: "no total".into() };
-        self.end(delivery, &outcome, Verdict::Dead("reject: no total".into()), Vec::new()).await;
+        self.complete(delivery, &outcome, Verdict::Dead("reject: no total".into()), Vec::new()).await;
     }
 }
 
-async fn whole(response: Response<Body>) -> (StatusCode, String) {
+async fn read_response(response: Response<Body>) -> (StatusCode, String) {
     let status = response.status();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(bytes.into()).unwrap())
@@ -146,7 +145,7 @@ fn numbers(lines: &[Value]) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn a_posted_event_is_filled_in_and_a_repeated_one_is_known() {
+async fn a_posted_event_gets_defaults_and_a_repeated_one_is_a_duplicate() {
     let api = Api::new().await;
     let (status, posted) = api.post("/api/v1/events", &json!({ "type": "t", "data": "x" })).await;
     assert_eq!((status, &posted["accepted"][0]["seq"]), (StatusCode::ACCEPTED, &json!(1)));
@@ -164,29 +163,29 @@ async fn a_posted_event_is_filled_in_and_a_repeated_one_is_known() {
 }
 
 #[tokio::test]
-async fn what_is_no_event_is_refused_with_the_reason_and_nothing_is_stored() {
+async fn an_invalid_event_is_rejected_with_the_reason_and_nothing_is_stored() {
     let api = Api::new().await;
     let big = json!({ "type": "t", "data": "x".repeat(2 * 1024 * 1024) }).to_string();
     for (media_type, body, status, reason) in [
         ("application/json", "{".to_owned(), 400, "not JSON"),
         ("application/json", r#"[{"type":"t"},{"id":"1"}]"#.into(), 400, "event 1: `type` is missing"),
         ("application/json", "7".into(), 400, "not a JSON object"),
-        ("text/plain", r#"{"type":"t"}"#.into(), 415, "takes application/json"),
+        ("text/plain", r#"{"type":"t"}"#.into(), 415, "must be application/json"),
         ("application/json", big, 413, "event 0 has"),
         ("application/json", " ".repeat(BODY_MAX + 1), 413, "length limit"),
     ] {
         let response = api.send("POST", "/api/v1/events", media_type, body.into_bytes()).await;
         assert_eq!(response.headers()["content-type"], "application/problem+json");
-        let (answered, text) = whole(response).await;
+        let (actual, text) = read_response(response).await;
         let problem: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((answered.as_u16(), &problem["status"]), (status, &json!(status)), "{problem}");
+        assert_eq!((actual.as_u16(), &problem["status"]), (status, &json!(status)), "{problem}");
         assert!(problem["detail"].as_str().unwrap().contains(reason), "{problem}");
     }
     assert!(api.lines("/api/v1/events").await.is_empty());
 }
 
 #[tokio::test]
-async fn lists_of_any_length_are_the_newest_in_order_or_what_is_behind_a_position() {
+async fn event_lists_have_the_newest_in_order_or_all_after_a_position() {
     let api = Api::new().await;
     for n in 0..200 {
         let type_ = if n % 2 == 0 { "a.even" } else { "a.odd" };
@@ -207,7 +206,7 @@ async fn lists_of_any_length_are_the_newest_in_order_or_what_is_behind_a_positio
 }
 
 #[tokio::test]
-async fn a_follower_gets_what_was_there_then_what_comes_until_the_stop() {
+async fn following_events_returns_stored_then_new_ones_until_the_stop() {
     let api = Api::new().await;
     for id in ["1", "2"] {
         api.post("/api/v1/events", &event(id, "t")).await;
@@ -224,27 +223,27 @@ async fn a_follower_gets_what_was_there_then_what_comes_until_the_stop() {
 }
 
 #[tokio::test]
-async fn an_event_is_meant_by_its_number_or_by_its_id_when_only_one_has_it() {
+async fn an_event_is_found_by_its_number_or_by_its_id_when_the_id_is_unique() {
     let api = Api::new().await;
     let other = json!({ "id": "a/b c", "source": "/other", "type": "t" });
     api.post("/api/v1/events", &json!([event("a/b c", "t"), event("1", "t"), other])).await;
     assert_eq!(api.get("/api/v1/events/2").await.1["event"]["id"], "1");
-    // Numbers go first.
+    // The number takes precedence over the id.
     assert_eq!(api.get("/api/v1/events/1").await.1["event"]["id"], "a/b c");
     let (status, problem) = api.get("/api/v1/trace/a%2Fb%20c").await;
     assert_eq!((status, &problem["seqs"]), (StatusCode::CONFLICT, &json!([3, 1])));
-    assert_eq!(api.get("/api/v1/trace/nobody").await.0, 404);
+    assert_eq!(api.get("/api/v1/trace/no-such-event").await.0, 404);
 }
 
 #[tokio::test]
-async fn a_trace_is_the_tree_of_what_came_of_an_event() {
+async fn a_trace_is_the_tree_of_deliveries_and_published_events() {
     let api = Api::new().await;
-    let (seq, charge) = api.owed(event("order", "order.placed")).await;
+    let (seq, charge) = api.event_with_delivery(event("order", "order.placed")).await;
     let lineage = Lineage { cause: Some(charge), root: Some(seq), hops: 1, ..Lineage::default() };
     let publishes = ["x", "y"].map(|id| api.new_event(&event(id, "payment.taken"), lineage, id == "x"));
-    api.end(charge, &Outcome::Done, Verdict::Done, publishes.into()).await;
+    api.complete(charge, &Outcome::Done, Verdict::Done, publishes.into()).await;
     let receipt = api.store.deliveries(2).await.unwrap()[0].id;
-    api.end(receipt, &Outcome::Retry { message: "down".into(), after: None }, Verdict::RetryAt(5_000), Vec::new())
+    api.complete(receipt, &Outcome::Retry { message: "down".into(), after: None }, Verdict::RetryAt(5_000), Vec::new())
         .await;
 
     let (_, trace) = api.get("/api/v1/trace/order").await;
@@ -264,13 +263,13 @@ async fn a_trace_is_the_tree_of_what_came_of_an_event() {
 }
 
 #[tokio::test]
-async fn a_trace_that_is_too_deep_or_too_wide_is_cut_and_says_so() {
+async fn a_trace_that_is_too_deep_or_too_wide_is_truncated_and_reports_it() {
     let api = Api::new().await;
-    let (first, mut delivery) = api.owed(event("0", "t")).await;
+    let (first, mut delivery) = api.event_with_delivery(event("0", "t")).await;
     for hop in 1..=40 {
         let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: hop, ..Lineage::default() };
         let next = api.new_event(&event(&hop.to_string(), "t"), lineage, true);
-        api.end(delivery, &Outcome::Done, Verdict::Done, vec![next]).await;
+        api.complete(delivery, &Outcome::Done, Verdict::Done, vec![next]).await;
         delivery = api.store.deliveries(first + i64::from(hop)).await.unwrap()[0].id;
     }
     let (_, trace) = api.get("/api/v1/trace/1").await;
@@ -280,12 +279,12 @@ async fn a_trace_that_is_too_deep_or_too_wide_is_cut_and_says_so() {
     }
     assert_eq!(
         (&node["seq"], &node["cut"]),
-        (&json!(30), &json!("the trace ends here after 30 events; trace 30 goes on"))
+        (&json!(30), &json!("the trace stops here after 30 levels of events; trace event 30 to see the rest"))
     );
 
     let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: 41, ..Lineage::default() };
     let many = (0..1_500).map(|n| api.new_event(&event(&format!("w{n}"), "t"), lineage, false)).collect();
-    api.end(delivery, &Outcome::Done, Verdict::Done, many).await;
+    api.complete(delivery, &Outcome::Done, Verdict::Done, many).await;
     let (_, wide) = api.get("/api/v1/trace/41").await;
     let fan_out = &wide["deliveries"][0];
     assert_eq!((fan_out["published"].as_array().unwrap().len(), &fan_out["omitted"]), (999, &json!(501)));
@@ -294,11 +293,11 @@ async fn a_trace_that_is_too_deep_or_too_wide_is_cut_and_says_so() {
 #[tokio::test]
 async fn dead_letters_are_listed_shown_redriven_and_purged() {
     let api = Api::new().await;
-    let (_, first) = api.owed(event("1", "t")).await;
-    let (_, second) = api.owed(event("2", "t")).await;
-    let (_, fine) = api.owed(event("3", "t")).await;
-    api.give_up(first).await;
-    api.give_up(second).await;
+    let (_, first) = api.event_with_delivery(event("1", "t")).await;
+    let (_, second) = api.event_with_delivery(event("2", "t")).await;
+    let (_, fine) = api.event_with_delivery(event("3", "t")).await;
+    api.make_dead(first).await;
+    api.make_dead(second).await;
 
     let list = api.lines("/api/v1/dead?function=shop/charge").await;
     assert_eq!(list.iter().map(|l| l["delivery"]["id"].as_i64().unwrap()).collect::<Vec<_>>(), [first, second]);
@@ -312,7 +311,7 @@ async fn dead_letters_are_listed_shown_redriven_and_purged() {
     let (status, problem) = api.get(&format!("/api/v1/dead/{fine}")).await;
     assert_eq!(
         (status, &problem["detail"]),
-        (StatusCode::NOT_FOUND, &json!("delivery 3 is no dead letter: it is ready"))
+        (StatusCode::NOT_FOUND, &json!("delivery 3 is not a dead letter: its state is ready"))
     );
     assert_eq!(api.get("/api/v1/dead/none").await.0, 404);
 
@@ -328,9 +327,9 @@ async fn dead_letters_are_listed_shown_redriven_and_purged() {
 }
 
 #[tokio::test]
-async fn logs_are_read_and_followed() {
+async fn logs_are_listed_and_followed() {
     let api = Api::new().await;
-    let say = |function: &str, text: &str| {
+    let log = |function: &str, text: &str| {
         api.logs.sink()(LogLine {
             level: Level::Info,
             function: function.into(),
@@ -340,8 +339,8 @@ async fn logs_are_read_and_followed() {
             at_ms: 0,
         });
     };
-    say("shop/charge", "one");
-    say("shop/receipt", "two");
+    log("shop/charge", "one");
+    log("shop/receipt", "two");
     let lines = api.lines("/api/v1/logs?function=shop/charge&delivery=7").await;
     let one = json!({ "at": "1970-01-01T00:00:00.000Z", "level": "info", "function": "shop/charge", "delivery": 7, "attempt": 1, "text": "one" });
     assert_eq!(lines, [one]);
@@ -349,18 +348,18 @@ async fn logs_are_read_and_followed() {
     let mut next =
         async || String::from_utf8(body.frame().await.unwrap().unwrap().into_data().unwrap().into()).unwrap();
     assert!(next().await.contains(r#""text":"two""#));
-    say("shop/charge", "three");
+    log("shop/charge", "three");
     assert!(next().await.contains(r#""text":"three""#));
 }
 
 #[tokio::test]
-async fn status_shows_functions_in_force_and_those_that_are_gone() {
+async fn status_lists_active_functions_and_removed_ones() {
     let api = Api::new().await;
-    let (_, delivery) = api.owed(event("1", "t")).await;
-    api.give_up(delivery).await;
+    let (_, delivery) = api.event_with_delivery(event("1", "t")).await;
+    api.make_dead(delivery).await;
     let other = NewDelivery { function: api.functions[1], trigger: "on[0]".into(), order_key: None };
-    let gone = NewEvent { deliveries: vec![other], ..api.new_event(&event("2", "t"), Lineage::default(), false) };
-    api.store.accept(vec![gone], Vec::new()).await.unwrap();
+    let removed = NewEvent { deliveries: vec![other], ..api.new_event(&event("2", "t"), Lineage::default(), false) };
+    api.store.accept(vec![removed], Vec::new()).await.unwrap();
     let (_, status) = api.get("/api/v1/status").await;
     assert_eq!((&status["events"], &status["pending"]), (&json!(2), &json!(1)));
     let charge = &status["functions"][0];
@@ -374,7 +373,7 @@ async fn status_shows_functions_in_force_and_those_that_are_gone() {
 }
 
 #[tokio::test]
-async fn it_is_alive_throughout_and_ready_between_its_start_and_its_drain() {
+async fn health_is_ok_in_every_phase_and_ready_only_while_running() {
     let api = Api::new().await;
     for (phase, reason) in [(Phase::Starting, "starting"), (Phase::Draining, "draining")] {
         api.phase.send_replace(phase);
@@ -388,17 +387,17 @@ async fn it_is_alive_throughout_and_ready_between_its_start_and_its_drain() {
 }
 
 #[tokio::test]
-async fn what_is_asked_wrongly_is_a_problem_that_says_so() {
+async fn an_invalid_request_gets_a_problem_with_the_reason() {
     let api = Api::new().await;
     for (path, status, reason) in [
         ("/api/v2", 404, "the API is under /api/v1"),
-        ("/api/v1/dead/purge", 405, "GET is not taken here"),
+        ("/api/v1/dead/purge", 405, "method GET is not allowed here"),
         ("/api/v1/events?limit=many", 400, "limit"),
         ("/api/v1/events?typ=t", 400, "unknown field `typ`"),
         ("/api/v1/dead?limit=1000000", 400, "at most 10000"),
     ] {
-        let (answered, problem) = api.get(path).await;
-        assert_eq!(answered.as_u16(), status, "{path}: {problem}");
+        let (actual, problem) = api.get(path).await;
+        assert_eq!(actual.as_u16(), status, "{path}: {problem}");
         assert!(problem["detail"].as_str().unwrap().contains(reason), "{path}: {problem}");
     }
 }

@@ -1,4 +1,4 @@
-//! The tree of causes: an event, its deliveries, what they published, and so on.
+//! Builds the trace of an event: a tree of events, their deliveries and the events these published.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,19 +9,20 @@ use serde::Deserialize;
 
 use super::problem::Params;
 use super::view::{Delivery, Node};
-use super::{Admin, Answer, events};
-use crate::store::{Lineage, Store, StoreError, StoredEvent};
+use super::{Admin, ApiResult, events};
+use evoke_model::{Lineage, StoredEvent};
+use evoke_store::{Store, StoreError};
 
-/// Events of a trace: more than anyone reads, and some milliseconds of work.
+/// Maximum number of events in a trace: more than a user reads, and some milliseconds of work.
 const EVENTS_MAX: usize = 1_000;
-/// Their size together, in bytes.
+/// Maximum total size of the events in a trace, in bytes.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Events below each other. Each is four levels of JSON, and JSON readers commonly stop at 128.
+/// Maximum depth of a trace, in events. An event takes four levels of JSON, and JSON parsers commonly stop at 128.
 const DEPTH_MAX: usize = 30;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct From {
+pub(super) struct TraceQuery {
     #[serde(default)]
     root: bool,
 }
@@ -29,95 +30,97 @@ pub(super) struct From {
 pub(super) async fn trace(
     State(admin): State<Arc<Admin>>,
     Path(reference): Path<String>,
-    Params(from): Params<From>,
-) -> Answer<Json<Node>> {
+    Params(query): Params<TraceQuery>,
+) -> ApiResult<Json<Node>> {
     let store = &*admin.store;
     let mut event = events::find(store, &reference).await?;
-    if from.root
+    if query.root
         && let Some(root) = event.lineage.root
     {
         event = store.event(root).await?.unwrap_or(event);
     }
-    let mut node = grow(store, &event).await?;
-    node.missing = missing(store, &event).await?;
+    let mut node = build_tree(store, &event).await?;
+    node.missing = describe_missing(store, &event).await?;
     Ok(Json(node))
 }
 
-/// What of a trace may be missing because retention removed it.
-async fn missing(store: &dyn Store, event: &StoredEvent) -> Result<Option<String>, StoreError> {
+/// Describes the part of the trace that may be missing because retention removed it.
+async fn describe_missing(store: &dyn Store, event: &StoredEvent) -> Result<Option<String>, StoreError> {
     let up_to = store.totals().await?.removed.to;
     let Lineage { cause, root, .. } = event.lineage;
-    let gone_cause = match cause {
+    let cause_removed = match cause {
         Some(delivery) => store.delivery(delivery).await?.is_none(),
         None => false,
     };
-    let gone_root = match root {
+    let root_removed = match root {
         Some(root) => store.event(root).await?.is_none(),
         None => false,
     };
-    Ok(match (gone_root, gone_cause, event.seq <= up_to) {
-        (true, ..) => Some("retention removed the event that started the chain".to_owned()),
-        (_, true, _) => Some("retention removed the delivery that published it".to_owned()),
-        (.., true) => Some(format!("retention removed events up to {up_to}: what came of it may be among them")),
+    Ok(match (root_removed, cause_removed, event.seq <= up_to) {
+        (true, ..) => Some("retention removed the first event of the chain".to_owned()),
+        (_, true, _) => Some("retention removed the delivery that published this event".to_owned()),
+        (.., true) => Some(format!("retention removed events up to {up_to}, perhaps also events of this trace")),
         _ => None,
     })
 }
 
-/// An event of the tree while the tree grows.
-struct Branch {
+/// An event of the tree under construction.
+struct TreeEntry {
     node: Node,
     depth: usize,
-    /// Its deliveries, each with where its published events stand.
+    /// The deliveries, each with the indices of its published events in the list of entries.
     deliveries: Vec<(Delivery, Vec<usize>)>,
 }
 
-/// Grows the tree level by level, so that what is cut off when it gets too large is the far end.
-async fn grow(store: &dyn Store, root: &StoredEvent) -> Result<Node, StoreError> {
-    let mut branches = vec![Branch { node: root.into(), depth: 1, deliveries: Vec::new() }];
+/// Builds the tree level by level, so that a tree that is too large loses its deepest events.
+async fn build_tree(store: &dyn Store, root: &StoredEvent) -> Result<Node, StoreError> {
+    let mut entries = vec![TreeEntry { node: root.into(), depth: 1, deliveries: Vec::new() }];
     let mut bytes = root.event.size();
     let mut next = VecDeque::from([0]);
     while let Some(index) = next.pop_front() {
-        let Some((seq, depth)) = branches.get(index).map(|b| (b.node.seq, b.depth)) else { continue };
+        let Some((seq, depth)) = entries.get(index).map(|entry| (entry.node.seq, entry.depth)) else { continue };
         let mut deliveries = Vec::new();
         for record in store.deliveries(seq).await? {
             let ended = !record.attempts.is_empty();
             let published = if ended && depth < DEPTH_MAX { store.published(record.id).await? } else { Vec::new() };
             let mut delivery = Delivery::from(record);
-            let mut places = Vec::new();
+            let mut children = Vec::new();
             for event in &published {
                 bytes += event.event.size();
-                if branches.len() >= EVENTS_MAX || bytes > BYTES_MAX {
+                if entries.len() >= EVENTS_MAX || bytes > BYTES_MAX {
                     delivery.omitted += 1;
                     continue;
                 }
-                places.push(branches.len());
-                next.push_back(branches.len());
-                branches.push(Branch { node: event.into(), depth: depth + 1, deliveries: Vec::new() });
+                children.push(entries.len());
+                next.push_back(entries.len());
+                entries.push(TreeEntry { node: event.into(), depth: depth + 1, deliveries: Vec::new() });
             }
-            deliveries.push((delivery, places));
+            deliveries.push((delivery, children));
         }
-        if let Some(branch) = branches.get_mut(index) {
+        if let Some(entry) = entries.get_mut(index) {
             if depth == DEPTH_MAX && deliveries.iter().any(|(delivery, _)| !delivery.attempts.is_empty()) {
-                branch.node.cut = Some(format!("the trace ends here after {DEPTH_MAX} events; trace {seq} goes on"));
+                entry.node.cut = Some(format!(
+                    "the trace stops here after {DEPTH_MAX} levels of events; trace event {seq} to see the rest"
+                ));
             }
-            branch.deliveries = deliveries;
+            entry.deliveries = deliveries;
         }
     }
-    Ok(assemble(branches, root))
+    Ok(link(entries, root))
 }
 
-/// Puts the branches together, from the last: what an event caused stands behind it.
-fn assemble(branches: Vec<Branch>, root: &StoredEvent) -> Node {
+/// Links the entries to a tree, starting with the last: published events come after the event that caused them.
+fn link(entries: Vec<TreeEntry>, root: &StoredEvent) -> Node {
     let mut nodes: Vec<Option<Node>> = Vec::new();
-    nodes.resize_with(branches.len(), || None);
-    for (index, Branch { mut node, deliveries, .. }) in branches.into_iter().enumerate().rev() {
-        for (mut delivery, places) in deliveries {
-            let published = places.into_iter().filter_map(|place| nodes.get_mut(place).and_then(Option::take));
+    nodes.resize_with(entries.len(), || None);
+    for (index, TreeEntry { mut node, deliveries, .. }) in entries.into_iter().enumerate().rev() {
+        for (mut delivery, children) in deliveries {
+            let published = children.into_iter().filter_map(|child| nodes.get_mut(child).and_then(Option::take));
             delivery.published = published.collect();
             node.deliveries.push(delivery);
         }
-        if let Some(place) = nodes.get_mut(index) {
-            *place = Some(node);
+        if let Some(slot) = nodes.get_mut(index) {
+            *slot = Some(node);
         }
     }
     nodes.into_iter().next().flatten().unwrap_or_else(|| root.into())

@@ -1,4 +1,4 @@
-//! What the API answers and takes, as JSON. Times are RFC 3339 in UTC; an optional member is absent when there is none.
+//! The JSON types of requests and responses. Times are RFC 3339 in UTC; an optional field without a value is absent.
 
 mod replay;
 
@@ -10,183 +10,184 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::clock::rfc3339;
-use crate::event::Event;
-use crate::state::Entry;
-use crate::store::{self, CheckReport, DeadFilter, DeliveryId, DeliveryRecord, ReplayId, Seq, StoredEvent};
+use evoke_model::clock::rfc3339;
+use evoke_model::event::Event;
+use evoke_model::state::Entry;
+use evoke_model::{CheckReport, DeadFilter, DeliveryId, DeliveryRecord, ReplayId, Seq, StoredEvent};
 
 pub use self::replay::Replay;
 
 /// An event in its CloudEvents JSON form.
 pub type EventJson = Box<RawValue>;
 
-/// An event with what the store knows about it.
+/// An event with its metadata in the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Its position in the order of accepted events.
+    /// Number of the event, in the order of acceptance.
     pub seq: Seq,
-    /// When it was accepted.
+    /// When the event was accepted.
     pub accepted: String,
-    /// The event; null when it is damaged.
+    /// The event; null if it is damaged.
     pub event: EventJson,
-    /// What is wrong with it on disk.
+    /// Description of the damage on disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
 }
 
-/// What stands in a list in place of an event that is damaged: `damaged` comes first, as it does in no event.
+/// Replaces a damaged event in a list. Clients recognise it by its first field, `damaged`: no event starts with that.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Damaged {
-    /// What is wrong with it on disk.
+    /// Description of the damage on disk.
     pub damaged: String,
-    /// Its position.
+    /// Number of the event.
     pub seq: Seq,
 }
 
-/// What became of events that were posted.
+/// Response to posted events.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Posted {
-    /// One for each, in their order.
+    /// One entry per posted event, in the same order.
     pub accepted: Vec<PostedEvent>,
 }
 
-/// What became of one event that was posted.
+/// Result for one posted event.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PostedEvent {
-    /// Its id, which may have been filled in.
+    /// Id of the event; generated if the posted event had none.
     pub id: String,
-    /// Its position.
+    /// Number of the event.
     pub seq: Seq,
-    /// Whether its source and id were known: nothing was stored now.
+    /// Whether an event with the same source and id was accepted before; this one was not stored.
     pub duplicate: bool,
 }
 
-/// An event and all that followed from it.
+/// An event with its deliveries and the events they published.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Node {
-    /// Its position.
+    /// Number of the event.
     pub seq: Seq,
-    /// When it was accepted.
+    /// When the event was accepted.
     pub accepted: String,
-    /// How many functions the chain went through to it; 0 for an event from outside.
+    /// Number of functions in the chain before this event; 0 for an event from a source.
     pub hops: u32,
-    /// The delivery whose function published it, or that the runtime tells of.
+    /// The delivery that published the event, or that the runtime reports with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_by: Option<DeliveryId>,
-    /// The event from outside that started the chain.
+    /// Number of the event that started the chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<Seq>,
-    /// The event; null when it is damaged.
+    /// The event; null if it is damaged.
     pub event: EventJson,
-    /// What is wrong with it on disk.
+    /// Description of the damage on disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
-    /// The deliveries that it is owed, in order.
+    /// Deliveries of the event, in order.
     pub deliveries: Vec<Delivery>,
-    /// Why its deliveries are not shown, when they are not: the trace got too large here. Tracing this event shows them.
+    /// Set if the trace became too large at this event. A trace that starts at this event shows the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
-    /// What of the trace may be missing because retention removed it; at most at the first event.
+    /// The part of the trace that may be missing because retention removed it; only set at the first event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
 }
 
-/// One event owed to one function.
+/// The delivery of one event to one function.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Delivery {
-    /// Its number.
+    /// Number of the delivery.
     pub id: DeliveryId,
-    /// The event.
+    /// Number of the event.
     pub event: Seq,
     /// `app/function`.
     pub function: String,
     /// The trigger that matched.
     pub trigger: String,
-    /// Its order key.
+    /// The order key, if the function has `order_by`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_key: Option<String>,
-    /// The replay that offered the event again; absent for a live delivery.
+    /// The replay that made this delivery; absent for a live delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<ReplayId>,
-    /// `ready`, `retrying`, `blocked`, `done`, `dead` or `purged`; `damaged` when nothing else is known of it.
+    /// `ready`, `retrying`, `blocked`, `done`, `dead` or `purged`; `damaged` if the delivery
+    /// cannot be read.
     pub state: String,
-    /// Why it was given up.
+    /// Why the delivery became a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// When it is tried again.
+    /// When the next attempt is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<String>,
-    /// The attempts that ended, in order.
+    /// Completed attempts, in order.
     pub attempts: Vec<Attempt>,
-    /// In a trace, the events that it published, and what the runtime tells of it, in order; absent when there are none.
+    /// In a trace, the published events and the events of the runtime about this delivery, in order; absent if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Node>,
-    /// In a trace that got too large, how many published events are left out.
+    /// In a trace that is too large, the number of omitted published events.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub omitted: usize,
 }
 
-/// One try at a delivery.
+/// One attempt at a delivery.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Counts from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// When it started.
+    /// When the attempt started.
     pub started: String,
-    /// How long it took.
+    /// Duration in microseconds.
     pub duration_us: u64,
-    /// How it ended: `done`, `retry`, `reject`, `trap`, `timeout`, `out-of-memory`, `denied`, `quota`, `unavailable`,
-    /// `damaged`, `loop`.
+    /// How the attempt ended: `done`, `retry`, `reject`, `trap`, `timeout`, `out-of-memory`, `denied`, `quota`,
+    /// `unavailable`, `damaged`, `loop`.
     pub outcome: String,
-    /// What is known beyond that.
+    /// Details of the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// A delivery that was given up, with its event.
+/// A dead letter with its event.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// The delivery.
+    /// The delivery, with its cause and attempts.
     pub delivery: Delivery,
-    /// The event; in lists without its data.
+    /// The event; without its data in lists.
     pub event: Envelope,
 }
 
-/// Which dead letters are meant: `{"delivery": 7}`, `{"function": "app/function"}` or `{"all": true}`.
+/// Selects dead letters: `{"delivery": 7}`, `{"function": "app/function"}` or `{"all": true}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Which {
-    /// One, by the number of its delivery.
+pub enum DeadSelection {
+    /// The dead letter with this delivery number.
     Delivery(DeliveryId),
-    /// Those of a function.
+    /// All dead letters of a function, `app/function`.
     Function(String),
-    /// All, when this is `true`; none otherwise, which is refused.
+    /// All dead letters. `{"all": false}` selects nothing and is rejected.
     All(bool),
 }
 
-/// How many there were.
+/// Number of changed or deleted objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
-    /// The number.
+    /// Number of objects.
     pub count: u64,
 }
 
 /// A bucket of state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateBucket {
-    /// `app/function`, or `app` for the one that the app's functions share.
+    /// `app/function`, or `app` for the state that the functions of the app share.
     pub bucket: String,
-    /// How many keys it has.
+    /// Number of keys.
     pub keys: u64,
-    /// Bytes of its keys and values together.
+    /// Total size of keys and values, in bytes.
     pub bytes: u64,
 }
 
-/// A value of state: `value` when it is text, else `value_base64`.
+/// A state value: `value` if it is UTF-8 text, else `value_base64`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StateValue {
-    /// The value.
+    /// The value as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     /// The value in base64 (RFC 4648, section 4).
@@ -194,103 +195,104 @@ pub struct StateValue {
     pub value_base64: Option<String>,
 }
 
-/// A key of state.
+/// A state key with its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateEntry {
-    /// The bucket.
+    /// The bucket: `app/function` or `app`.
     pub bucket: String,
-    /// The key.
+    /// The key within the bucket.
     pub key: String,
-    /// Of the write that the value is from; higher than that of any earlier write.
+    /// Version of the write that set the value; higher than the version of every earlier write.
     pub version: u64,
-    /// Of the value.
+    /// Size of the value in bytes.
     pub bytes: u64,
-    /// The value; in lists only a short one.
+    /// The value if it is text; absent in lists if it is long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// The value where it is no text.
+    /// The value in base64 if it is not text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_base64: Option<String>,
 }
 
-/// What an attempt makes of a key; `deleted` without a value.
+/// A change of a state key by an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateChange {
-    /// The bucket.
+    /// The bucket: `app/function` or `app`.
     pub bucket: String,
-    /// The key.
+    /// The key within the bucket.
     pub key: String,
-    /// Whether it is gone.
+    /// Whether the key was deleted; then there is no value.
     pub deleted: bool,
-    /// The value.
+    /// The new value if it is text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// The value where it is no text.
+    /// The new value in base64 if it is not text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_base64: Option<String>,
 }
 
-/// How everything is doing.
+/// Status of the process, its functions and sources.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
-    /// Of the program.
+    /// Version of Evoke.
     pub version: String,
-    /// How long it has been running.
+    /// Time since the start, in milliseconds.
     pub uptime_ms: u64,
-    /// Events that were accepted.
+    /// Number of accepted events, also those that retention has removed.
     pub events: u64,
-    /// What of these, and of their deliveries, retention removed.
+    /// Events and deliveries that retention removed.
     #[serde(default)]
     pub removed: Removed,
-    /// Deliveries that are owed now.
+    /// Number of pending deliveries.
     pub pending: u64,
-    /// The functions, by name.
+    /// Functions, sorted by name.
     pub functions: Vec<Function>,
-    /// The sources, by URI.
+    /// Sources, sorted by URI.
     pub sources: Vec<Source>,
 }
 
-/// How a function is doing.
+/// Status of a function.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Function {
     /// `app/function`.
     pub name: String,
-    /// Whether a manifest declares it now; its deliveries stay when none does.
-    pub in_force: bool,
-    /// How many of its deliveries run now.
+    /// Whether an active manifest declares the function; if not, its deliveries stay in the store.
+    #[serde(rename = "in_force")]
+    pub active: bool,
+    /// Number of deliveries that run now.
     pub running: u32,
-    /// How many run at once at most; absent when it is not in force.
+    /// Maximum number of deliveries that run at once; absent if the function is not active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
-    /// In what way it is failing; absent when it is not.
+    /// How the function is failing; absent if it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<String>,
-    /// Its deliveries, as members beside these.
+    /// Number of deliveries by state, flattened into this object.
     #[serde(flatten)]
     pub deliveries: Counts,
 }
 
-/// Deliveries by state.
+/// Number of deliveries by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Ready to run, or running.
     pub ready: u64,
     /// Waiting for another attempt.
     pub retrying: u64,
-    /// Waiting for an earlier one of their order key.
+    /// Waiting for an earlier delivery with the same order key.
     pub blocked: u64,
     /// Done.
     pub done: u64,
-    /// Given up.
+    /// Dead letters.
     pub dead: u64,
-    /// Given up and let go.
+    /// Dead letters that were purged.
     pub purged: u64,
-    /// Of those that are done or purged, how many retention removed.
+    /// How many of the done and purged deliveries retention removed.
     #[serde(default)]
     pub removed: u64,
 }
 
-/// How a source is doing.
+/// Status of a source.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Source {
     /// The `source` of its events.
@@ -299,51 +301,51 @@ pub struct Source {
     pub kind: String,
     /// `ok` or `degraded`.
     pub state: String,
-    /// Why it is degraded.
+    /// Why the source is degraded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
 
-/// What retention removed.
+/// Numbers of events and deliveries that retention removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
-    /// Events.
+    /// Number of events.
     pub events: u64,
-    /// Deliveries that they were owed.
+    /// Number of their live deliveries.
     pub owed: u64,
-    /// Deliveries that replays had added.
+    /// Number of their deliveries from replays.
     #[serde(default)]
     pub replayed: u64,
-    /// The newest of them: events up to here may be gone.
+    /// Number of the newest removed event; any earlier event may be removed too.
     pub to: Seq,
 }
 
-/// What `check` found.
+/// Result of `check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Check {
-    /// Events that were accepted.
+    /// Number of accepted events, also those that retention has removed.
     pub events: u64,
-    /// Deliveries that these were owed.
+    /// Number of live deliveries of these events.
     pub owed: u64,
-    /// Deliveries that replays added.
+    /// Number of deliveries that replays added.
     #[serde(default)]
     pub replayed: u64,
-    /// What of these retention removed.
+    /// How many of these retention removed.
     pub removed: Removed,
-    /// Deliveries by function.
+    /// Number of deliveries by state, for each function.
     pub functions: BTreeMap<String, Counts>,
-    /// What is wrong; nothing, when conservation and integrity hold.
+    /// Problems found; empty if conservation and integrity hold.
     pub problems: Vec<String>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // what serde calls
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
 fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-/// The JSON form on one line, so that it can be a line of a list.
+/// Returns the JSON form of an event on one line, for NDJSON lists.
 pub(super) fn event_json(event: &Event) -> EventJson {
-    // What an event gives is JSON; null stands where it should not be.
+    // `to_json` always returns valid JSON; null is a fallback that needs no panic.
     RawValue::from_string(event.to_json()).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
@@ -358,7 +360,7 @@ impl From<&StoredEvent> for Envelope {
 impl From<&StoredEvent> for Node {
     fn from(stored: &StoredEvent) -> Self {
         let Envelope { seq, accepted, event, damaged } = stored.into();
-        let store::Lineage { cause: published_by, root, hops, .. } = stored.lineage;
+        let evoke_model::Lineage { cause: published_by, root, hops, .. } = stored.lineage;
         let deliveries = Vec::new();
         Self { seq, accepted, hops, published_by, root, event, damaged, deliveries, cut: None, missing: None }
     }
@@ -383,37 +385,37 @@ impl From<DeliveryRecord> for Delivery {
     }
 }
 
-impl From<store::AttemptRecord> for Attempt {
-    fn from(record: store::AttemptRecord) -> Self {
-        let store::AttemptRecord { attempt, started_ms, duration_us, outcome, message } = record;
+impl From<evoke_model::AttemptRecord> for Attempt {
+    fn from(record: evoke_model::AttemptRecord) -> Self {
+        let evoke_model::AttemptRecord { attempt, started_ms, duration_us, outcome, message } = record;
         Self { attempt, started: rfc3339(started_ms), duration_us, outcome: outcome.into_owned(), message }
     }
 }
 
-impl From<&store::Counts> for Counts {
-    fn from(counts: &store::Counts) -> Self {
-        let store::Counts { ready, retrying, blocked, done, dead, purged, removed } = *counts;
+impl From<&evoke_model::Counts> for Counts {
+    fn from(counts: &evoke_model::Counts) -> Self {
+        let evoke_model::Counts { ready, retrying, blocked, done, dead, purged, removed } = *counts;
         Self { ready, retrying, blocked, done, dead, purged, removed }
     }
 }
 
-impl From<store::Removed> for Removed {
-    fn from(removed: store::Removed) -> Self {
-        let store::Removed { events, owed, replayed, to } = removed;
+impl From<evoke_model::Removed> for Removed {
+    fn from(removed: evoke_model::Removed) -> Self {
+        let evoke_model::Removed { events, owed, replayed, to } = removed;
         Self { events, owed, replayed, to }
     }
 }
 
 impl From<CheckReport> for Check {
     fn from(report: CheckReport) -> Self {
-        let store::Totals { events, owed, replayed, removed, functions } = report.totals;
+        let evoke_model::Totals { events, owed, replayed, removed, functions } = report.totals;
         let functions = functions.iter().map(|(name, counts)| (name.clone(), counts.into())).collect();
         Self { events, owed, replayed, removed: removed.into(), functions, problems: report.problems }
     }
 }
 
 impl StateValue {
-    /// The form of these bytes.
+    /// Encodes bytes as text if they are UTF-8, else as base64.
     pub fn of(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self { value: Some(text.to_owned()), value_base64: None },
@@ -421,7 +423,7 @@ impl StateValue {
         }
     }
 
-    /// The bytes; the error says what would be right.
+    /// Decodes the bytes. The error message contains the expected form.
     pub(super) fn bytes(self) -> Result<Vec<u8>, String> {
         match self {
             Self { value: Some(text), value_base64: None } => Ok(text.into_bytes()),
@@ -434,7 +436,7 @@ impl StateValue {
 }
 
 impl StateEntry {
-    /// A key with its value, or without it where there are more bytes than `bytes_max`.
+    /// Makes an entry; leaves the value out if it has more than `bytes_max` bytes.
     pub(super) fn new(bucket: &str, key: &str, entry: &Entry, bytes_max: usize) -> Self {
         let is_short = entry.value.len() <= bytes_max;
         let StateValue { value, value_base64 } =
@@ -445,7 +447,7 @@ impl StateEntry {
 }
 
 impl StateChange {
-    /// A key that has this value now; `None` when it is gone.
+    /// Makes a change that sets the key to `value`; `None` deletes it.
     pub fn new(bucket: &str, key: &str, value: Option<&Bytes>) -> Self {
         let deleted = value.is_none();
         let StateValue { value, value_base64 } = value.map(|value| StateValue::of(value)).unwrap_or_default();
@@ -453,9 +455,9 @@ impl StateChange {
     }
 }
 
-impl Which {
-    /// The same for the store; `None` for `{"all": false}`.
-    pub(super) fn filter(self) -> Option<DeadFilter> {
+impl DeadSelection {
+    /// Converts to a filter of the store; `None` for `{"all": false}`.
+    pub(super) fn into_filter(self) -> Option<DeadFilter> {
         match self {
             Self::Delivery(id) => Some(DeadFilter::Delivery(id)),
             Self::Function(name) => Some(DeadFilter::Function(name)),

@@ -1,8 +1,8 @@
 //! Runs a function's `build:` command when its component is missing or older than its sources.
 //!
-//! Which files those are, the build itself says: a dependency file beside the component (`charge.d` beside
-//! `charge.wasm`, as cargo, make and C compilers write it) names them. Without one the command runs each time; build
-//! tools are quick when there is nothing to do.
+//! The sources are read from a dependency file beside the component (`charge.d` beside `charge.wasm`), as written by
+//! cargo, make and C compilers. Without a dependency file the command runs each time; build tools are fast when nothing
+//! has changed.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,42 +16,42 @@ pub(super) enum BuildError {
     /// The shell could not be started.
     #[error("cannot run `{command}`: {source}")]
     Start {
-        /// The command as it stands in the manifest.
+        /// The command from the manifest.
         command: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The command failed; what it printed is on the terminal.
+    /// The command failed; its output is on the terminal.
     #[error("`{command}` failed with {status}")]
     Failed {
-        /// The command as it stands in the manifest.
+        /// The command from the manifest.
         command: String,
-        /// How it ended.
+        /// Exit status of the command.
         status: std::process::ExitStatus,
     },
-    /// The command succeeded and the component is not there.
-    #[error("`{command}` succeeded, but there is no {component}", component = .component.display())]
+    /// The command succeeded, but the component does not exist.
+    #[error("`{command}` succeeded, but did not create {component}", component = .component.display())]
     Missing {
-        /// The command as it stands in the manifest.
+        /// The command from the manifest.
         command: String,
-        /// Where the component was expected.
+        /// Expected path of the component.
         component: PathBuf,
     },
 }
 
-/// Whether `component` has to be built.
+/// Whether `component` must be built: it is missing, has no dependency file, or a source is newer or missing.
 pub(super) fn is_stale(component: &Path) -> bool {
     let Ok(built) = modified(component) else { return true };
     let Ok(text) = std::fs::read_to_string(component.with_extension("d")) else { return true };
-    sources(&text).iter().any(|source| modified(source).is_ok_and(|at| at > built) || !source.exists())
+    parse_dependencies(&text).iter().any(|source| modified(source).is_ok_and(|at| at > built) || !source.exists())
 }
 
-/// The files that `component` was made from, as far as its dependency file says.
+/// Returns the source files that the dependency file of `component` lists; none without such a file.
 pub(super) fn sources_of(component: &Path) -> Vec<PathBuf> {
-    std::fs::read_to_string(component.with_extension("d")).map(|text| sources(&text)).unwrap_or_default()
+    std::fs::read_to_string(component.with_extension("d")).map(|text| parse_dependencies(&text)).unwrap_or_default()
 }
 
-/// Runs `command` in `folder` with the shell; what it prints goes to the terminal's standard error.
+/// Runs `command` in `folder` with the shell. Its output goes to standard error.
 pub(super) async fn run(command: &str, folder: &Path, component: &Path) -> Result<(), BuildError> {
     let start = |source| BuildError::Start { command: command.to_owned(), source };
     let output = std::io::stderr();
@@ -77,13 +77,13 @@ fn modified(path: &Path) -> std::io::Result<SystemTime> {
     std::fs::metadata(path)?.modified()
 }
 
-/// The prerequisites in a dependency file: `target: a b\ c \` and more lines.
-fn sources(text: &str) -> Vec<PathBuf> {
+/// Parses the prerequisites of a dependency file: `target: a b\ c \`, continued on the next lines.
+fn parse_dependencies(text: &str) -> Vec<PathBuf> {
     let joined = text.replace("\\\n", " ");
     let prerequisites = joined.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(": "));
     let mut found = Vec::new();
     for (_, list) in prerequisites {
-        // A space within a path is written `\ `.
+        // A space within a path is escaped as `\ `.
         let mut path = String::new();
         for part in list.split_ascii_whitespace() {
             if let Some(start) = part.strip_suffix('\\') {
@@ -99,15 +99,14 @@ fn sources(text: &str) -> Vec<PathBuf> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_dependency_file_names_its_sources() {
+    fn parse_dependencies_returns_all_prerequisites() {
         let text = "/t/a.wasm: /s/lib.rs /with\\ space/x.rs \\\n  /s/b.rs\n# env-dep:X\n/s/lib.rs:\n";
         let expected: Vec<PathBuf> = ["/s/lib.rs", "/with space/x.rs", "/s/b.rs"].map(PathBuf::from).into();
-        assert_eq!(sources(text), expected);
+        assert_eq!(parse_dependencies(text), expected);
     }
 
     #[test]
@@ -121,7 +120,7 @@ mod tests {
         assert!(is_stale(&component));
         touch(&source, 1);
         touch(&component, 2);
-        assert!(is_stale(&component), "nothing says what it was made from");
+        assert!(is_stale(&component), "there is no dependency file");
         std::fs::write(folder.path().join("f.d"), format!("f.wasm: {}\n", source.display())).unwrap();
         assert!(!is_stale(&component));
         touch(&source, 3);

@@ -1,4 +1,4 @@
-//! The data folder: who has it, and where its listeners are.
+//! The data folder: its lock, and the addresses of the listeners.
 
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
@@ -6,19 +6,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::store::sqlite;
+use evoke_store_sqlite as sqlite;
 
-/// A data folder that this process has to itself. Dropping it lets it go.
+/// A data folder locked by this process. Dropping it releases the lock.
 pub(super) struct DataFolder {
     path: PathBuf,
-    /// Locked as long as it is open; the system lets go of it when the process ends, however it ends.
+    /// Locked while the file is open. The operating system releases the lock when the process ends, also after a crash.
     _lock: File,
 }
 
 impl DataFolder {
-    /// Makes the folder when it is not there, and takes it.
-    pub(super) fn take(path: &Path) -> anyhow::Result<Self> {
-        sqlite::make_folder(path).with_context(|| format!("cannot make the data folder {}", path.display()))?;
+    /// Creates the folder if it does not exist, locks it, and removes the addresses of an earlier process. Returns an
+    /// error if another process holds the lock.
+    pub(super) fn acquire(path: &Path) -> anyhow::Result<Self> {
+        sqlite::make_folder(path).with_context(|| format!("cannot create the data folder {}", path.display()))?;
         let lock_path = path.join("lock");
         let lock = File::options()
             .create(true)
@@ -30,7 +31,7 @@ impl DataFolder {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 bail!(
-                    "the data folder {} is in use by another Evoke; stop that one, or choose another folder with --data",
+                    "the data folder {} is in use by another Evoke; stop it, or choose another folder with --data",
                     path.display()
                 )
             }
@@ -39,7 +40,7 @@ impl DataFolder {
             }
         }
         let folder = Self { path: path.to_owned(), _lock: lock };
-        folder.retract();
+        folder.remove_addresses();
         Ok(folder)
     }
 
@@ -47,8 +48,9 @@ impl DataFolder {
         &self.path
     }
 
-    /// Tells other commands where the listeners are: `listen.json`, `{"http": "ADDR", "admin": "ADDR"}`.
-    pub(super) fn announce(&self, http: SocketAddr, admin: SocketAddr) -> anyhow::Result<()> {
+    /// Writes the addresses of the listeners for other commands: `listen.json`, `{"http": "ADDR", "admin": "ADDR"}`.
+    /// The file is replaced atomically.
+    pub(super) fn write_addresses(&self, http: SocketAddr, admin: SocketAddr) -> anyhow::Result<()> {
         let text = serde_json::json!({ "http": http.to_string(), "admin": admin.to_string() }).to_string();
         let (path, new) = (self.listen_json(), self.path.join("listen.json.new"));
         std::fs::write(&new, text + "\n")
@@ -56,8 +58,8 @@ impl DataFolder {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Takes that back.
-    pub(super) fn retract(&self) {
+    /// Removes `listen.json`.
+    pub(super) fn remove_addresses(&self) {
         let _ = std::fs::remove_file(self.listen_json());
     }
 

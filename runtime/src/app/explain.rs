@@ -1,57 +1,74 @@
-//! Which triggers an event meets, and which field and operator of each say so: from the same compiled patterns that
-//! route it.
+//! Explains for each trigger whether an event matches it, and which field and operator decide. Uses the same compiled
+//! patterns as routing.
 
 use super::functions::{full_name, trigger_name};
-use crate::admin::Explained;
-use crate::event::Event;
-use crate::manifest::{Checked, Origin, Trigger};
-use crate::pattern::{MalformedEvent, explain};
-use crate::runtime_events;
+use crate::admin::TriggerExplanation;
+use evoke_core::runtime_events;
+use evoke_manifest::{Checked, Trigger, TriggerSource};
+use evoke_model::event::Event;
+use evoke_pattern::{MalformedEvent, explain};
 
-/// Explains an event to every trigger, or to those of one function.
-pub(super) fn event(
+/// Matches an event against every trigger, or those of one function. An error means that the data of the event cannot
+/// be parsed.
+pub(super) fn explain_event(
     manifests: &[Checked],
     event: &Event,
-    function: Option<&str>,
-) -> Result<Vec<Explained>, MalformedEvent> {
+    only: Option<&str>,
+) -> Result<Vec<TriggerExplanation>, MalformedEvent> {
     let all = manifests.iter().flat_map(|checked| checked.manifest.functions.iter().map(move |f| (checked, f)));
-    all.map(|(checked, declared)| (checked, declared, full_name(&checked.manifest, declared)))
-        .filter(|(_, _, name)| function.is_none_or(|wanted| wanted == name))
-        .flat_map(|(checked, declared, name)| {
-            declared.triggers.iter().map(move |trigger| (checked, name.clone(), trigger))
+    all.map(|(checked, function)| (checked, function, full_name(&checked.manifest, function)))
+        .filter(|(_, _, name)| only.is_none_or(|wanted| wanted == name))
+        .flat_map(|(checked, function, name)| {
+            function.triggers.iter().map(move |trigger| (checked, name.clone(), trigger))
         })
-        .map(|(checked, name, trigger)| one(checked, name, trigger, event))
+        .map(|(checked, name, trigger)| explain_trigger(checked, name, trigger, event))
         .collect()
 }
 
-fn one(checked: &Checked, function: String, trigger: &Trigger, event: &Event) -> Result<Explained, MalformedEvent> {
-    let source = match &trigger.origin {
-        Origin::Any => None,
-        Origin::Shared(name) => checked.manifest.source(name.as_str()).map(|source| source.uri.clone()),
-        Origin::Private(source) => Some(source.uri.clone()),
+fn explain_trigger(
+    checked: &Checked,
+    function: String,
+    trigger: &Trigger,
+    event: &Event,
+) -> Result<TriggerExplanation, MalformedEvent> {
+    let source = match &trigger.source {
+        TriggerSource::Any => None,
+        TriggerSource::Shared(name) => checked.manifest.source(name.as_str()).map(|source| source.uri.clone()),
+        TriggerSource::Private(source) => Some(source.uri.clone()),
     };
-    let comes_from = source.as_ref().is_none_or(|source| *source == event.source);
-    // What comes from a function's own source is for that function alone.
-    let stranger = matches!(trigger.origin, Origin::Any) && is_private(checked, &event.source);
-    let pattern = trigger.events.as_ref().map(|events| explain(&events.pattern, &event.view())).transpose()?;
-    let asks = trigger.events.as_ref().is_some_and(|events| runtime_events::asks_for_them(&events.pattern));
-    let unasked = event.source == runtime_events::SOURCE && !asks;
-    let matched = comes_from && !stranger && !unasked && pattern.as_ref().is_none_or(|pattern| pattern.matched);
+    let source_matches = source.as_ref().is_none_or(|source| *source == event.source);
+    // Events of a private source go only to the function that declares the source.
+    let is_others_private = matches!(trigger.source, TriggerSource::Any) && is_private(checked, &event.source);
+    let pattern = trigger.events.as_ref().map(|events| explain(&events.pattern, &event.into())).transpose()?;
+    let names_runtime_events =
+        trigger.events.as_ref().is_some_and(|events| runtime_events::selects_runtime_events(&events.pattern));
+    let is_hidden = event.source == runtime_events::SOURCE && !names_runtime_events;
+    let matched =
+        source_matches && !is_others_private && !is_hidden && pattern.as_ref().is_none_or(|pattern| pattern.matched);
     let text = match (&source, &pattern) {
-        (Some(source), _) if !comes_from => format!("source is {}, and it takes those of {source}", event.source),
-        _ if stranger => format!("{} belongs to one function alone", event.source),
-        // What the pattern itself says is worth more.
-        (_, Some(pattern)) if unasked && pattern.matched => {
-            "what Evoke says of itself goes to patterns that name its source or type word for word".to_owned()
+        (Some(source), _) if !source_matches => {
+            format!("the source is {}, but the trigger takes only events of {source}", event.source)
+        }
+        _ if is_others_private => format!("{} is the private source of one function", event.source),
+        // If the pattern does not match, its own explanation is more useful.
+        (_, Some(pattern)) if is_hidden && pattern.matched => {
+            "events of Evoke itself go only to patterns that name their source or type exactly".to_owned()
         }
         (_, Some(pattern)) => pattern.to_string(),
         (Some(source), None) => format!("every event of {source}"),
         (None, None) => "every event".to_owned(),
     };
-    Ok(Explained { function, trigger: trigger_name(trigger.index).to_string(), matched, text, source, pattern })
+    Ok(TriggerExplanation {
+        function,
+        trigger: trigger_name(trigger.index).to_string(),
+        matched,
+        text,
+        source,
+        pattern,
+    })
 }
 
-/// Whether a source belongs to one function alone. It is named after it: `/app/function/timer-1`.
+/// Whether a source is private to one function. Its URI contains the name of the function: `/app/function/timer-1`.
 fn is_private(checked: &Checked, source: &str) -> bool {
     checked.manifest.all_sources().any(|(declared, owner)| owner.is_some() && declared.uri == source)
 }

@@ -1,4 +1,4 @@
-//! From the functions of a manifest to what the dispatcher and the router run.
+//! Loads the functions of manifests, and makes the workers of the dispatcher and the routes of the router.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,62 +7,64 @@ use anyhow::Context as _;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::answers::{self, Answering};
-use super::kept::{self, Kept};
-use crate::clock::Clock;
-use crate::dispatcher::{Call, Ran, Runner, Worker};
-use crate::manifest::{self, Checked, Diagnostics, Function, Origin, SecretRef};
-use crate::outcome::RetryPolicy;
-use crate::router::{OrderBy, Router};
-use crate::sandbox::{self, Grants, Kind, LogSink, Sandbox, Spec, StateSource};
-use crate::source::http::Answerer;
-use crate::store::{FunctionId, Store};
-use crate::telemetry::Metrics;
+use super::http_function::{self, HttpFunction};
+use super::state_source::{self, StoredState};
+use evoke_core::dispatcher::{AttemptResult, Call, FunctionSpec, Runner};
+use evoke_core::router::{OrderBy, Router};
+use evoke_http::source::RequestHandler;
+use evoke_manifest::{self as manifest, Checked, Diagnostics, Function, SecretRef, TriggerSource};
+use evoke_model::FunctionId;
+use evoke_model::clock::Clock;
+use evoke_model::outcome::RetryPolicy;
+use evoke_sandbox::{self as sandbox, Grants, Kind, LogSink, Sandbox, Spec, StateSource};
+use evoke_store::Store;
+use evoke_telemetry::Metrics;
 
-/// The functions of all apps, ready to be put in charge.
+/// The loaded functions of all apps.
 pub(super) struct Functions {
-    pub(super) workers: Vec<Worker>,
+    pub(super) workers: Vec<FunctionSpec>,
     pub(super) router: Router,
-    /// The ids in the store, by full name.
+    /// Ids in the store, by full name.
     pub(super) ids: BTreeMap<String, FunctionId>,
-    /// Those that answer requests.
-    pub(super) answerers: BTreeMap<FunctionId, Arc<dyn Answerer>>,
+    /// The functions that handle HTTP requests.
+    pub(super) answerers: BTreeMap<FunctionId, Arc<dyn RequestHandler>>,
 }
 
-/// A sandboxed function as the dispatcher's runner.
-struct Sandboxed {
+/// Runs the deliveries of a function in the sandbox, for the dispatcher.
+struct SandboxRunner {
     function: Arc<sandbox::Function>,
-    /// Where its state is, when it has any.
+    /// The stored state, if the function has a grant for it.
     state: Option<Arc<dyn StateSource>>,
     logs: LogSink,
     clock: Clock,
 }
 
-impl Runner for Sandboxed {
-    fn run(&self, call: Call) -> BoxFuture<'_, Ran> {
+impl Runner for SandboxRunner {
+    fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult> {
         let Call { event, delivery_id, attempt, trigger, replay, .. } = call;
         let (delivery_id, state) = (delivery_id.into(), self.state.clone());
         let (logs, clock) = (self.logs.clone(), self.clock.clone());
         let call = sandbox::Call { event, delivery_id, attempt, replay, trigger, state, logs, clock };
         async move {
             let sandbox::Attempt { outcome, published, state, duration, .. } = self.function.run(call).await;
-            Ran { outcome, published, state, duration }
+            AttemptResult { outcome, published, state, duration }
         }
         .boxed()
     }
 }
 
-/// The name of a function across apps.
+/// Returns the unique name of a function: `app/function`.
 pub(super) fn full_name(manifest: &manifest::Manifest, function: &Function) -> String {
     format!("{}/{}", manifest.app.as_str(), function.name.as_str())
 }
 
-/// The name of a trigger, as deliveries keep it.
+/// Returns the name of a trigger as stored with deliveries: `on[0]`.
 pub(super) fn trigger_name(index: usize) -> Arc<str> {
     format!("on[{index}]").into()
 }
 
-/// Loads every function of these manifests; all mistakes come back at once.
+/// Loads every function of the manifests. The outer error is a failure of the store; the inner error has all errors in
+/// the manifests.
 pub(super) async fn load(
     manifests: &[Checked],
     sandbox: &Sandbox,
@@ -73,26 +75,26 @@ pub(super) async fn load(
 ) -> anyhow::Result<Result<Functions, Diagnostics>> {
     let all = || manifests.iter().flat_map(|checked| checked.manifest.functions.iter().map(move |f| (checked, f)));
     let names: Vec<String> = all().map(|(checked, function)| full_name(&checked.manifest, function)).collect();
-    let ids = store.register(names.clone()).await.context("cannot note the functions in the store, evoke.db")?;
+    let ids = store.register(names.clone()).await.context("cannot register the functions in the store, evoke.db")?;
 
-    let kept: Arc<dyn StateSource> = Arc::new(Kept(store.clone()));
+    let stored_state: Arc<dyn StateSource> = Arc::new(StoredState(store.clone()));
     let mut problems = Diagnostics::default();
     let mut workers = Vec::new();
     let mut router = Router::default();
-    let mut answerers: BTreeMap<_, Arc<dyn Answerer>> = BTreeMap::new();
+    let mut answerers: BTreeMap<_, Arc<dyn RequestHandler>> = BTreeMap::new();
     for ((checked, function), id) in all().zip(&ids) {
         match load_one(checked, function, sandbox).await {
-            // Deliveries that it was owed while it was something else rest in the store.
+            // An HTTP component has no worker: deliveries from before it became one stay pending in the store.
             Ok(loaded) if loaded.kind() == Kind::Http => {
-                let metrics = metrics.answering(loaded.name());
-                let answering = Answering::new(loaded, function.concurrency, logs.clone(), clock.clone(), metrics);
+                let metrics = metrics.request_metrics(loaded.name());
+                let answering = HttpFunction::new(loaded, function.concurrency, logs.clone(), clock.clone(), metrics);
                 answerers.insert(*id, Arc::new(answering));
             }
             Ok(loaded) => {
                 let metrics = metrics.function(loaded.name());
-                let state = function.allow.state.map(|_| kept.clone());
-                let runner = Sandboxed { function: loaded, state, logs: logs.clone(), clock: clock.clone() };
-                workers.push(Worker {
+                let state = function.allow.state.map(|_| stored_state.clone());
+                let runner = SandboxRunner { function: loaded, state, logs: logs.clone(), clock: clock.clone() };
+                workers.push(FunctionSpec {
                     id: *id,
                     concurrency: function.concurrency,
                     retry: retry_policy(function),
@@ -110,16 +112,16 @@ pub(super) async fn load(
     Ok(Ok(Functions { workers, router, ids: names.into_iter().zip(ids).collect(), answerers }))
 }
 
-/// Checks that a function's component loads under its grants, without a store.
+/// Loads a function's component under its grants, without a store. Returns all errors at once.
 pub(super) async fn load_one(
     checked: &Checked,
     function: &Function,
     sandbox: &Sandbox,
 ) -> Result<Arc<sandbox::Function>, Diagnostics> {
-    let one = |diagnostic| Err(Diagnostics::from_iter([diagnostic]));
+    let fail = |diagnostic| Err(Diagnostics::from_iter([diagnostic]));
     let secrets = match secrets(function) {
         Ok(secrets) => secrets,
-        Err((message, help)) => return one(checked.error_at(function.spans.allow, message, help)),
+        Err((message, help)) => return fail(checked.error_at(function.spans.allow, message, help)),
     };
     let spec = Spec {
         name: full_name(&checked.manifest, function).into(),
@@ -130,7 +132,7 @@ pub(super) async fn load_one(
         memory: function.memory.0,
         grants: Grants {
             publish: function.allow.publish.iter().map(|glob| glob.as_str().to_owned()).collect(),
-            state: function.allow.state.map(kept::grant),
+            state: function.allow.state.map(state_source::grant),
             http: function.allow.http.iter().map(ToString::to_string).collect(),
             config: function.allow.config.clone(),
             secrets,
@@ -138,20 +140,20 @@ pub(super) async fn load_one(
     };
     match sandbox.load(&spec).await {
         Ok(loaded) => match loaded.kind() {
-            Kind::Http => match answers::mistakes(checked, function) {
-                mistakes if mistakes.is_empty() => Ok(loaded),
-                mistakes => Err(Diagnostics::from_iter(mistakes)),
+            Kind::Http => match http_function::check_manifest(checked, function) {
+                errors if errors.is_empty() => Ok(loaded),
+                errors => Err(Diagnostics::from_iter(errors)),
             },
             Kind::Handler | Kind::Command => Ok(loaded),
         },
         Err(error) => {
             let missing = matches!(&error, sandbox::LoadError::Read { .. });
             let help = match (missing, &function.build) {
-                (true, Some(_)) => "`evoke build` makes it with this function's `build:`",
-                (true, None) => "build the component, or say how in `build:`",
-                (false, _) => "the component and what the manifest grants it must fit",
+                (true, Some(_)) => "run `evoke build` to build it with the `build:` command of the function",
+                (true, None) => "build the component, or add a `build:` command",
+                (false, _) => "the component must work with the grants of the manifest",
             };
-            one(checked.error_at(function.spans.component, error.to_string(), help))
+            fail(checked.error_at(function.spans.component, error.to_string(), help))
         }
     }
 }
@@ -161,45 +163,45 @@ fn retry_policy(function: &Function) -> RetryPolicy {
     RetryPolicy { attempts, backoff, max_backoff, max_age }
 }
 
-fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: &Function, answers: bool) {
+fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: &Function, handles_requests: bool) {
     if let Some(by) = &function.order_by {
         let by = match by {
             manifest::OrderBy::Attribute(name) => OrderBy::Attribute(name.clone()),
             manifest::OrderBy::Data(path) => OrderBy::Data(path.clone()),
         };
-        router.order(id, by);
+        router.set_order(id, by);
     }
     for trigger in &function.triggers {
         let name = trigger_name(trigger.index);
         let pattern = trigger.events.as_ref().map(|events| &events.pattern);
-        match &trigger.origin {
-            Origin::Any => router.add(id, name, None, pattern),
-            Origin::Shared(source) => {
+        match &trigger.source {
+            TriggerSource::Any => router.add(id, name, None, pattern),
+            TriggerSource::Shared(source) => {
                 let uri = checked.manifest.source(source.as_str()).map(|source| source.uri.as_str());
                 router.add(id, name, uri, pattern);
             }
-            // Its events are offered to the function alone, past the patterns; what is answered makes no events.
-            Origin::Private(_) if answers => {}
-            Origin::Private(source) => router.own(&source.uri, id, name),
+            // Events of a private source go to the function without pattern matching. A function that handles HTTP
+            // requests gets no events from its private source.
+            TriggerSource::Private(_) if handles_requests => {}
+            TriggerSource::Private(source) => router.add_private_source(&source.uri, id, name),
         }
     }
 }
 
-/// The values of a function's secrets. The error is what is wrong and what would be right, and holds no value.
+/// Reads the secrets of a function. An error has a message and a hint, and never contains a secret value.
 fn secrets(function: &Function) -> Result<BTreeMap<String, String>, (String, String)> {
     let read = |(name, secret): (&String, &SecretRef)| {
         let value = match secret {
             SecretRef::Env(variable) => std::env::var(variable).map_err(|_| {
-                let message =
-                    format!("the secret {name} is to come from the environment variable {variable}, which is not set");
+                let message = format!("cannot read the secret {name}: the environment variable {variable} is not set");
                 (message, format!("start Evoke with {variable} set"))
             }),
             SecretRef::File(path) => std::fs::read_to_string(path)
-                // Editors end a file with a line break that is no part of the secret.
+                // Editors end a file with a line break, which is not part of the secret.
                 .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
                 .map_err(|error| {
-                    let message = format!("the secret {name} is to come from {}: {error}", path.display());
-                    (message, "put the secret into this file, readable for Evoke".to_owned())
+                    let message = format!("cannot read the secret {name} from {}: {error}", path.display());
+                    (message, "put the secret into this file, and make it readable for Evoke".to_owned())
                 }),
         };
         value.map(|value| (name.clone(), value))

@@ -1,4 +1,4 @@
-//! One function, here, without a server: for trying it out.
+//! Runs one function once, without a server and without storing anything.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,47 +6,47 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::bail;
 
 use super::functions::{full_name, load_one, trigger_name};
-use super::kept::Kept;
+use super::state_source::StoredState;
 use super::{AppError, manifests};
-use crate::clock::{Clock, rfc3339};
-use crate::event::Event;
-use crate::manifest::{Checked, Function};
-use crate::sandbox::{Attempt, Call, Kind, LogLine, Sandbox, Settings};
-use crate::state::{Change, Touched, Transaction};
-use crate::store::Store;
-use crate::store::memory::MemoryStore;
+use evoke_manifest::{Checked, Function};
+use evoke_model::clock::{Clock, rfc3339};
+use evoke_model::event::Event;
+use evoke_model::state::{Change, Touched, Transaction};
+use evoke_sandbox::{Attempt, Call, Kind, LogLine, Sandbox, Settings};
+use evoke_store::Store;
+use evoke_store::memory::MemoryStore;
 
-/// What is to be tried.
+/// Options of [`invoke`].
 #[derive(Debug, Clone)]
 pub struct InvokeOptions {
-    /// Manifests and folders of manifests; none is `evoke.yaml`.
+    /// Manifest files and folders of manifests; empty means `evoke.yaml`.
     pub manifests: Vec<PathBuf>,
-    /// The function, `app/function`, or its name alone where only one app has it.
+    /// The function: `app/function`, or only its name if just one app declares it.
     pub function: String,
-    /// The event in CloudEvents JSON form; an id, source, type and time that it lacks are made up.
+    /// The event in CloudEvents JSON form; a missing id, source, type or time gets a default.
     pub event: String,
-    /// Which attempt the function is told it is, from 1.
+    /// The attempt number that the function receives, from 1.
     pub attempt: u32,
-    /// What the function's state holds before, by key.
+    /// Initial state of the function: keys and values.
     pub state: Vec<(String, String)>,
-    /// What the state that the app's functions share holds before, by key.
+    /// Initial state shared by the functions of the app: keys and values.
     pub shared_state: Vec<(String, String)>,
-    /// The data folder; only what is compiled is kept there.
+    /// The data folder; only its cache of compiled components is used.
     pub data: PathBuf,
 }
 
-/// How it went.
-pub struct Invoked {
+/// Result of [`invoke`].
+pub struct Invocation {
     /// `app/function`.
     pub function: String,
     /// Outcome, published events, time and memory.
     pub attempt: Attempt,
-    /// What it logged, in order.
+    /// Log lines of the function, in order.
     pub logs: Vec<LogLine>,
 }
 
-/// Builds and loads the function, and makes one attempt. Nothing is stored and nothing that it publishes goes on.
-pub async fn invoke(options: InvokeOptions) -> Result<Invoked, AppError> {
+/// Builds and loads the function, and runs one attempt. Nothing is stored, and published events are not delivered.
+pub async fn invoke(options: InvokeOptions) -> Result<Invocation, AppError> {
     let (manifests, _) = manifests::load(&manifests::find(&options.manifests)?)?;
     let (checked, function) = find(&manifests, &options.function)?;
     let clock = Clock::system();
@@ -56,7 +56,7 @@ pub async fn invoke(options: InvokeOptions) -> Result<Invoked, AppError> {
     let loaded = load_one(checked, function, &sandbox).await?;
     if loaded.kind() == Kind::Http {
         return Err(
-            anyhow::anyhow!("{} answers requests and takes no events; `evoke up` serves it", options.function).into()
+            anyhow::anyhow!("{} handles HTTP requests, not events; run it with `evoke up`", options.function).into()
         );
     }
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
@@ -72,13 +72,13 @@ pub async fn invoke(options: InvokeOptions) -> Result<Invoked, AppError> {
         attempt: options.attempt,
         replay: false,
         trigger: trigger_name(0),
-        state: Some(Arc::new(Kept(store))),
+        state: Some(Arc::new(StoredState(store))),
         logs: Arc::new(move |line| sink.lock().unwrap_or_else(PoisonError::into_inner).push(line)),
         clock,
     };
     let attempt = loaded.run(call).await;
     let logs = std::mem::take(&mut *logs.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Invoked { function: full_name(&checked.manifest, function), attempt, logs })
+    Ok(Invocation { function: full_name(&checked.manifest, function), attempt, logs })
 }
 
 async fn seed(store: &dyn Store, bucket: &str, values: Vec<(String, String)>) -> anyhow::Result<()> {
@@ -101,9 +101,9 @@ fn find<'a>(manifests: &'a [Checked], wanted: &str) -> anyhow::Result<(&'a Check
         [one] => Ok(*one),
         [] => {
             let names: Vec<String> = all().map(|(checked, function)| full_name(&checked.manifest, function)).collect();
-            bail!("there is no function {wanted}; there are {}", names.join(", "))
+            bail!("there is no function {wanted}; the manifests declare {}", names.join(", "))
         }
-        _ => bail!("several apps have a function {wanted}; name it as app/function"),
+        _ => bail!("several apps have a function {wanted}; write app/function"),
     }
 }
 
@@ -118,7 +118,7 @@ fn event(text: &str, clock: &Clock) -> anyhow::Result<Event> {
         }
         event.time.get_or_insert_with(|| rfc3339(clock.now_ms()));
     };
-    Event::from_json(text.as_bytes(), fill).map_err(|e| anyhow::anyhow!("--event is no event: {e}"))
+    Event::from_json(text.as_bytes(), fill).map_err(|e| anyhow::anyhow!("--event is not a valid event: {e}"))
 }
 
 fn sandbox(data: &Path) -> anyhow::Result<Sandbox> {

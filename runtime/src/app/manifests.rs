@@ -1,4 +1,4 @@
-//! The manifests that a command is given: found, read, and their components built.
+//! Finds and loads the manifests of a command, and builds their components.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,17 +7,17 @@ use std::time::SystemTime;
 use anyhow::{Context as _, bail};
 
 use super::build;
-use crate::manifest::{self, Checked, Diagnostic, Diagnostics, Function};
+use evoke_manifest::{self as manifest, Checked, Diagnostic, Diagnostics, Function};
 
-/// The manifest that is meant when none is named.
+/// The manifest to use without arguments.
 const DEFAULT_MANIFEST: &str = "evoke.yaml";
 
-/// The manifests that these arguments name: files, and folders with their `.yaml` and `.yml` files; none at all is
-/// `evoke.yaml`.
+/// Returns the paths of the manifests: files as given, and the `.yaml` and `.yml` files of folders, sorted. Without
+/// arguments it is `evoke.yaml`. Returns an error if a folder has no manifest.
 pub(super) fn find(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     if arguments.is_empty() {
         if !Path::new(DEFAULT_MANIFEST).exists() {
-            bail!("there is no {DEFAULT_MANIFEST} here; name a manifest or a folder of manifests");
+            bail!("no {DEFAULT_MANIFEST} in the current folder; give a manifest or a folder of manifests");
         }
         return Ok(vec![DEFAULT_MANIFEST.into()]);
     }
@@ -32,7 +32,7 @@ pub(super) fn find(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
         let mut inside: Vec<PathBuf> =
             entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|p| is_yaml(p)).collect();
         if inside.is_empty() {
-            bail!("there is no .yaml file in the folder {}", argument.display());
+            bail!("no .yaml file in the folder {}", argument.display());
         }
         inside.sort();
         found.append(&mut inside);
@@ -45,8 +45,8 @@ fn is_yaml(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") && path.is_file()
 }
 
-/// Reads manifests and checks them on their own and together. All mistakes come back at once; warnings come beside
-/// the manifests when there is no mistake.
+/// Loads manifests and checks them individually and together. Returns all errors at once, or the manifests with their
+/// warnings.
 pub(super) fn load(paths: &[PathBuf]) -> Result<(Vec<Checked>, Diagnostics), Diagnostics> {
     let mut manifests: Vec<Checked> = Vec::new();
     let mut found = Diagnostics::default();
@@ -57,19 +57,19 @@ pub(super) fn load(paths: &[PathBuf]) -> Result<(Vec<Checked>, Diagnostics), Dia
                 found.extend(checked.warnings.clone());
                 let app = checked.manifest.app.as_str().to_owned();
                 if let Some(other) = apps.insert(app.clone(), path.clone()) {
-                    let message = format!("the app {app} is declared by {} too", other.display());
-                    let help = "give each manifest its own `app:`, or put both into one";
+                    let message = format!("the app {app} is also declared by {}", other.display());
+                    let help = "give each manifest its own `app:`, or merge them into one manifest";
                     found.push(Diagnostic::file_error(&checked.source, message).help(help));
                 }
                 manifests.push(checked);
             }
-            Err(mistakes) => found.extend(mistakes),
+            Err(errors) => found.extend(errors),
         }
     }
     if found.has_errors() { Err(found) } else { Ok((manifests, found)) }
 }
 
-/// Every function with a `build:`.
+/// Iterates over the functions that have a `build:` command.
 pub(super) fn buildable(manifests: &[Checked]) -> impl Iterator<Item = (&Checked, &Function, &str)> {
     manifests.iter().flat_map(|checked| {
         let functions = checked.manifest.functions.iter();
@@ -77,8 +77,8 @@ pub(super) fn buildable(manifests: &[Checked]) -> impl Iterator<Item = (&Checked
     })
 }
 
-/// Builds what is missing or older than its sources (also what is fresh, with `even_fresh`), one after another, telling on standard
-/// error what it does. All failures come back at once.
+/// Builds stale components one after another, all of them with `even_fresh`. Prints each build on standard error.
+/// Returns all failures at once.
 pub(super) async fn build_all(manifests: &[Checked], even_fresh: bool) -> Result<(), Diagnostics> {
     let mut failed = Diagnostics::default();
     for (checked, function, _) in buildable(manifests) {
@@ -91,7 +91,7 @@ pub(super) async fn build_all(manifests: &[Checked], even_fresh: bool) -> Result
     if failed.has_errors() { Err(failed) } else { Ok(()) }
 }
 
-/// Builds one function when it is missing or older than its sources.
+/// Builds the component of one function if it is stale.
 pub(super) async fn build_one(checked: &Checked, function: &Function) -> Result<(), Diagnostics> {
     if build::is_stale(&function.component.path) { run_build(checked, function).await } else { Ok(()) }
 }
@@ -100,12 +100,12 @@ async fn run_build(checked: &Checked, function: &Function) -> Result<(), Diagnos
     let Some(command) = &function.build else { return Ok(()) };
     super::say("building", &format!("{} ({command})", function.name.as_str()));
     build::run(command, &checked.manifest.folder, &function.component.path).await.map_err(|error| {
-        let help = "what it printed stands above; `evoke build` runs it again";
+        let help = "the output of the command is above; `evoke build` runs it again";
         Diagnostics::from_iter([checked.error_at(function.spans.component, error.to_string(), help)])
     })
 }
 
-/// What tells whether anything that `up` was made from has changed: each file with its time.
+/// Returns each file that `up` depends on with its modification time, to detect changes.
 pub(super) fn fingerprint(arguments: &[PathBuf], manifests: &[Checked]) -> BTreeMap<PathBuf, Option<SystemTime>> {
     let mut files = find(arguments).unwrap_or_default();
     for function in manifests.iter().flat_map(|checked| &checked.manifest.functions) {

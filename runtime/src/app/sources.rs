@@ -1,4 +1,4 @@
-//! The sources of all apps: started, replaced when their settings changed, stopped.
+//! Starts the sources of all apps, replaces those whose settings changed, and stops them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,30 +8,31 @@ use tokio_util::sync::CancellationToken;
 
 use super::functions::{full_name, trigger_name};
 use crate::admin::SourceStatus;
-use crate::bus::{Bus, Target};
-use crate::clock::Clock;
-use crate::manifest::{Checked, HttpSource, Method, Origin, Source, SourceKind};
-use crate::source::http::{Answerer, Endpoint};
-use crate::source::{self, Context, Health};
-use crate::store::FunctionId;
-use crate::telemetry::{Ingress, Metrics};
+use evoke_core::bus::{Bus, Target};
+use evoke_core::source::{Context, Health};
+use evoke_http::source::{Endpoint, RequestHandler};
+use evoke_manifest::{Checked, HttpSource, Method, Source, SourceKind, TriggerSource};
+use evoke_model::FunctionId;
+use evoke_model::clock::Clock;
+use evoke_sources::{files, timer};
+use evoke_telemetry::{Ingress, Metrics};
 
-/// The sources that run, by the URI of their events.
+/// The running sources, by the URI of their events.
 pub(super) struct Sources {
     bus: Bus,
     metrics: Arc<Metrics>,
     clock: Clock,
-    running: BTreeMap<String, Running>,
-    /// Of http sources that are about to run.
+    running: BTreeMap<String, RunningSource>,
+    /// Health of http sources that have an endpoint but are not started yet.
     prepared: BTreeMap<String, Health>,
 }
 
-struct Running {
+struct RunningSource {
     kind: SourceKind,
     target: Target,
     health: Health,
     stop: CancellationToken,
-    /// `None` for an HTTP source: the listener serves all of them.
+    /// `None` for an http source: the listener serves all http sources.
     task: Option<JoinHandle<()>>,
 }
 
@@ -40,13 +41,13 @@ impl Sources {
         Self { bus, metrics, clock, running: BTreeMap::new(), prepared: BTreeMap::new() }
     }
 
-    /// Has exactly the sources of these manifests run: those that are as they were go on undisturbed.
-    pub(super) async fn set(&mut self, manifests: &[Checked], functions: &BTreeMap<String, FunctionId>) {
-        let mut before = std::mem::take(&mut self.running);
-        let mut wanted = Vec::new();
+    /// Runs exactly the sources of these manifests. Unchanged sources keep running without interruption.
+    pub(super) async fn apply(&mut self, manifests: &[Checked], functions: &BTreeMap<String, FunctionId>) {
+        let mut previous = std::mem::take(&mut self.running);
+        let mut to_start = Vec::new();
         for (source, target) in manifests.iter().flat_map(|checked| targets(checked, functions)) {
-            match before.remove(&source.uri) {
-                Some(same) if same.is(&source.kind, &target) => {
+            match previous.remove(&source.uri) {
+                Some(same) if same.is_unchanged(&source.kind, &target) => {
                     self.running.insert(source.uri.clone(), same);
                 }
                 other => {
@@ -54,30 +55,30 @@ impl Sources {
                         if let (SourceKind::Http(_), SourceKind::Http(_)) = (&changed.kind, &source.kind) {
                             self.prepared.insert(source.uri.clone(), changed.health.clone());
                         }
-                        before.insert(source.uri.clone(), changed);
+                        previous.insert(source.uri.clone(), changed);
                     }
-                    wanted.push((source, target));
+                    to_start.push((source, target));
                 }
             }
         }
-        // The old one ends before the new one starts: they share their marks.
-        stop_all(before).await;
-        for (source, target) in wanted {
+        // A changed source stops before its successor starts: both use the same marks in the store.
+        stop_all(previous).await;
+        for (source, target) in to_start {
             let running = self.start(source, target);
             self.running.insert(source.uri.clone(), running);
         }
         self.prepared.clear();
     }
 
-    /// How an http source is doing that runs, or will: it is its endpoint that knows.
+    /// Returns the health handle of an http source that runs or is about to. The endpoint updates it.
     pub(super) fn health(&mut self, uri: &str) -> Health {
         match self.running.get(uri) {
-            Some(Running { kind: SourceKind::Http(_), health, .. }) => health.clone(),
+            Some(RunningSource { kind: SourceKind::Http(_), health, .. }) => health.clone(),
             _ => self.prepared.entry(uri.to_owned()).or_default().clone(),
         }
     }
 
-    fn start(&mut self, source: &Source, target: Target) -> Running {
+    fn start(&mut self, source: &Source, target: Target) -> RunningSource {
         let health = match &source.kind {
             SourceKind::Http(_) => self.health(&source.uri),
             SourceKind::Files(_) | SourceKind::Timer(_) => Health::default(),
@@ -89,7 +90,7 @@ impl Sources {
             SourceKind::Timer(_) => Ingress::Timer,
         };
         let context = Context {
-            bus: self.bus.through(ingress, &self.metrics),
+            bus: self.bus.for_ingress(ingress, &self.metrics),
             uri: source.uri.clone(),
             target: target.clone(),
             clock: self.clock.clone(),
@@ -98,13 +99,13 @@ impl Sources {
         };
         let task = match source.kind.clone() {
             SourceKind::Http(_) => None,
-            SourceKind::Files(config) => Some(tokio::spawn(source::files::run(config, context))),
-            SourceKind::Timer(config) => Some(tokio::spawn(source::timer::run(config, context))),
+            SourceKind::Files(config) => Some(tokio::spawn(files::run(config, context))),
+            SourceKind::Timer(config) => Some(tokio::spawn(timer::run(config, context))),
         };
-        Running { kind: source.kind.clone(), target, health, stop, task }
+        RunningSource { kind: source.kind.clone(), target, health, stop, task }
     }
 
-    /// How each of them is doing.
+    /// Returns the status of every running source, sorted by URI.
     pub(super) fn status(&self) -> Vec<SourceStatus> {
         let status = self.running.iter().map(|(uri, running)| SourceStatus {
             uri: uri.clone(),
@@ -114,20 +115,20 @@ impl Sources {
         status.collect()
     }
 
-    /// Stops them all.
+    /// Stops all sources, and waits for their tasks.
     pub(super) async fn stop(&mut self) {
         stop_all(std::mem::take(&mut self.running)).await;
     }
 }
 
-impl Running {
-    fn is(&self, kind: &SourceKind, target: &Target) -> bool {
-        // The settings are plain data: their debug form tells them apart.
+impl RunningSource {
+    fn is_unchanged(&self, kind: &SourceKind, target: &Target) -> bool {
+        // The settings are plain data, so equal debug output means equal settings.
         self.target == *target && format!("{:?}", self.kind) == format!("{kind:?}")
     }
 }
 
-async fn stop_all(sources: BTreeMap<String, Running>) {
+async fn stop_all(sources: BTreeMap<String, RunningSource>) {
     sources.values().for_each(|running| running.stop.cancel());
     for (uri, running) in sources {
         if let Some(task) = running.task
@@ -138,22 +139,22 @@ async fn stop_all(sources: BTreeMap<String, Running>) {
     }
 }
 
-/// The endpoints of the HTTP sources of these manifests.
+/// Returns the endpoints of the http sources of these manifests.
 pub(super) fn endpoints(
     manifests: &[Checked],
     functions: &BTreeMap<String, FunctionId>,
-    answerers: &BTreeMap<FunctionId, Arc<dyn Answerer>>,
+    answerers: &BTreeMap<FunctionId, Arc<dyn RequestHandler>>,
     sources: &mut Sources,
 ) -> Vec<Endpoint> {
     let all = manifests.iter().flat_map(|checked| targets(checked, functions));
     let endpoints = all.filter_map(|(source, target)| match &source.kind {
         SourceKind::Http(http) => {
-            let answerer = match &target {
+            let handler = match &target {
                 Target::Function { function, .. } => answerers.get(function).cloned(),
                 Target::Matching => None,
             };
             let health = sources.health(&source.uri);
-            Some(Endpoint { answerer, health, ..endpoint(http, &source.uri, target) })
+            Some(Endpoint { handler, health, ..endpoint(http, &source.uri, target) })
         }
         SourceKind::Files(_) | SourceKind::Timer(_) => None,
     });
@@ -169,12 +170,12 @@ fn endpoint(source: &HttpSource, uri: &str, target: Target) -> Endpoint {
         body_max: usize::try_from(source.max_body.0).unwrap_or(usize::MAX),
         uri: uri.to_owned(),
         target,
-        answerer: None,
+        handler: None,
         health: Health::default(),
     }
 }
 
-/// The sources of a manifest, each with who its events are for.
+/// Returns the sources of a manifest, each with the target of its events.
 fn targets<'a>(
     checked: &'a Checked,
     functions: &'a BTreeMap<String, FunctionId>,
@@ -183,12 +184,12 @@ fn targets<'a>(
     let shared = manifest.sources.iter().map(|source| (source, Target::Matching));
     let private = manifest.functions.iter().flat_map(move |function| {
         let id = functions.get(&full_name(manifest, function)).copied();
-        function.triggers.iter().filter_map(move |trigger| match &trigger.origin {
-            Origin::Private(source) => {
+        function.triggers.iter().filter_map(move |trigger| match &trigger.source {
+            TriggerSource::Private(source) => {
                 let target = Target::Function { function: id?, trigger: trigger_name(trigger.index) };
                 Some((source, target))
             }
-            Origin::Any | Origin::Shared(_) => None,
+            TriggerSource::Any | TriggerSource::Shared(_) => None,
         })
     });
     shared.chain(private)

@@ -1,4 +1,4 @@
-//! `backup`: a copy of the store, running or not.
+//! `backup`: copies the store, while Evoke runs or is stopped.
 
 use std::path::PathBuf;
 
@@ -7,48 +7,47 @@ use serde::Serialize;
 
 use super::text::{count, print, print_json};
 use super::{Common, Failure};
-use crate::store::sqlite;
+use evoke_store_sqlite as sqlite;
 
-/// Where to.
 #[derive(Debug, Args)]
 pub(super) struct Backup {
-    /// A file that is not there yet; or a folder, in which the copy is called evoke.db, so that --data DIR names it
+    /// A new file, or a folder; in a folder the copy is named evoke.db, so that --data DIR can open it
     #[arg(value_name = "FILE|DIR")]
     to: PathBuf,
 }
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Debug, Serialize)]
 struct Copied {
-    /// The copy.
     path: String,
-    /// Its size.
+    /// Size of the copy.
     bytes: u64,
-    /// How many events it has.
+    /// Number of events in the copy.
     events: u64,
 }
 
 impl Backup {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
-        super::check::find_store(common)?;
-        let to = self.file().map_err(|e| Failure::Failed(format!("cannot make {}: {e}", self.to.display())))?;
+        super::check::require_store(common)?;
+        let to = self.file().map_err(|e| Failure::Failed(format!("cannot create {}: {e}", self.to.display())))?;
         if to.exists() {
             let to = to.display();
             return Err(Failure::Failed(format!(
-                "{to} is there already, and no backup is replaced: name another file"
+                "{to} already exists, and a backup never replaces a file: name another file"
             )));
         }
-        let report = sqlite::backup(common.folder(), &to).map_err(|e| Failure::Failed(format!("no backup: {e}")))?;
+        let report =
+            sqlite::backup(common.data_folder(), &to).map_err(|e| Failure::Failed(format!("cannot back up: {e}")))?;
         let bytes = std::fs::metadata(&to).map_or(0, |metadata| metadata.len());
         let copied = Copied { path: to.display().to_string(), bytes, events: report.totals.events };
-        if common.reach.json {
+        if common.client_args.json {
             return print_json(&copied);
         }
         let events = count(usize::try_from(copied.events).unwrap_or(usize::MAX), "event");
-        print(&format!("{} has {events} in {bytes} bytes; it is whole, and synced to its disk", copied.path))
+        print(&format!("{} has {events} in {bytes} bytes; the copy is verified and synced to disk", copied.path))
     }
 
-    /// The file; makes a folder that was named as one.
+    /// Returns the path of the copy. Creates the folder when the argument ends with `/`.
     fn file(&self) -> std::io::Result<PathBuf> {
         let named_as_folder = self.to.as_os_str().as_encoded_bytes().ends_with(b"/");
         if named_as_folder {

@@ -1,36 +1,36 @@
-//! `check`: conservation and integrity, from the store itself.
+//! `check`: verifies conservation of deliveries and the integrity of the store.
 
 use super::table::table;
-use super::text::{colour, columns, count, plain, print, print_json};
+use super::text::{colour, columns, count, escape, print, print_json};
 use super::{Common, Failure};
 use crate::admin::view::Check;
-use crate::store::sqlite;
+use evoke_store_sqlite as sqlite;
 
-/// Whether there is a store.
-pub(super) fn find_store(common: &Common) -> Result<(), Failure> {
-    let store = common.folder().join("evoke.db");
+/// Returns an error when the data folder has no store.
+pub(super) fn require_store(common: &Common) -> Result<(), Failure> {
+    let store = common.data_folder().join("evoke.db");
     if store.exists() {
         return Ok(());
     }
-    Err(Failure::NotFound(format!("there is no store at {}; name its folder with --data", store.display())))
+    Err(Failure::NotFound(format!("there is no store at {}; give its folder with --data", store.display())))
 }
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
-    find_store(common)?;
-    let report = sqlite::check_folder(common.folder()).map_err(|e| Failure::Failed(e.to_string()))?;
+    require_store(common)?;
+    let report = sqlite::check_folder(common.data_folder()).map_err(|e| Failure::Failed(e.to_string()))?;
     let check = Check::from(report);
-    if common.reach.json {
+    if common.client_args.json {
         print_json(&check)?;
     } else {
-        print(&human(&check, columns()))?;
+        print(&render(&check, columns()))?;
     }
     if check.problems.is_empty() { Ok(()) } else { Err(Failure::Reported) }
 }
 
-fn human(check: &Check, columns: Option<usize>) -> String {
+fn render(check: &Check, columns: Option<usize>) -> String {
     let Check { events, owed, replayed, removed, functions, problems } = check;
-    let verb = if *events == 1 { "is" } else { "are" };
-    let mut text = format!("{} {verb} owed {}\n", count(*events, "event"), count(*owed, "delivery"));
+    let verb = if *events == 1 { "has" } else { "have" };
+    let mut text = format!("{} {verb} {}\n", count(*events, "event"), count(*owed, "delivery"));
     if *replayed > 0 {
         text += &format!("replays added {}\n", count(*replayed, "delivery"));
     }
@@ -50,35 +50,35 @@ fn human(check: &Check, columns: Option<usize>) -> String {
     }
     if problems.is_empty() {
         let ok = colour("ok");
-        return text + &format!("{ok}ok{ok:#}: nothing is missing, and the store is sound");
+        return text + &format!("{ok}ok{ok:#}: the store is complete and undamaged");
     }
     let bad = colour("dead");
     text + &format!(
         "{bad}{}{bad:#}\n  {}",
         count(problems.len(), "problem"),
-        problems.iter().map(|problem| plain(problem)).collect::<Vec<_>>().join("\n  ")
+        problems.iter().map(|problem| escape(problem)).collect::<Vec<_>>().join("\n  ")
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{CheckReport, Counts, Removed, Totals};
+    use evoke_model::{CheckReport, Counts, Removed, Totals};
 
     #[test]
-    fn numbers_and_problems_are_shown() {
+    fn render_shows_counts_and_problems() {
         let counts = Counts { done: 2, dead: 1, ready: 1, ..Counts::default() };
         let removed = Removed { events: 1, owed: 2, replayed: 0, to: 1 };
         let totals =
             Totals { events: 4, owed: 5, replayed: 0, removed, functions: [("shop/charge".to_owned(), counts)].into() };
         let check = CheckReport { totals, problems: vec!["5 deliveries are owed and 4 are there".into()] }.into();
         let expected = "\
-4 events are owed 5 deliveries
+4 events have 5 deliveries
 of these, retention removed 1 event with 2 deliveries
 function     done  dead  purged  pending  sum
 shop/charge     2     1       0        1    4
 1 problem
   5 deliveries are owed and 4 are there";
-        assert_eq!(anstream::adapter::strip_str(&human(&check, None)).to_string(), expected);
+        assert_eq!(anstream::adapter::strip_str(&render(&check, None)).to_string(), expected);
     }
 }

@@ -1,4 +1,4 @@
-//! `emit`: an event put in by hand.
+//! `emit`: sends an event to a running Evoke.
 
 use std::io::Read;
 
@@ -6,63 +6,68 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::client::{Client, read};
-use super::text::{plain, print, print_json};
-use super::{Common, Failure, Reach};
+use super::client::{Client, parse};
+use super::text::{escape, print, print_json};
+use super::{ClientArgs, Common, Failure};
 use crate::admin::view::{Posted, PostedEvent};
 
 #[derive(Debug, Args)]
 pub(super) struct Emit {
-    /// The event's type
+    /// Type of the event
     #[arg(long = "type", required_unless_present = "event", value_name = "TYPE")]
     type_: Option<String>,
-    /// The data: JSON, @FILE, or @- for standard input
+    /// Data of the event: JSON, @FILE, or @- for standard input
     #[arg(long, value_name = "JSON|@FILE")]
     data: Option<String>,
-    /// The event's subject
+    /// Subject of the event
     #[arg(long)]
     subject: Option<String>,
-    /// The event's source
+    /// Source of the event
     #[arg(long, default_value = "/cli")]
     source: String,
-    /// The event's id; the same source and id is the same event
+    /// Id of the event; events with the same source and id are duplicates [default: a new id]
     #[arg(long)]
     id: Option<String>,
-    /// A whole CloudEvent in JSON or an array of them, @FILE, or @- for standard input, instead of the other options
+    /// A complete CloudEvent in JSON, or an array of them: JSON, @FILE, or @- for standard input. Replaces the other
+    /// options
     #[arg(long, value_name = "JSON|@FILE", conflicts_with_all = ["type_", "data", "subject", "id"])]
     event: Option<String>,
     #[command(flatten)]
-    reach: Reach,
+    client_args: ClientArgs,
 }
 
 impl Emit {
-    pub(super) fn run(self, front: &Common) -> Result<(), Failure> {
-        let common = Common { data: front.data.clone(), reach: self.reach.clone().over(&front.reach) };
-        let event = match &self.event {
-            Some(event) => parse("--event", &text_of(event)?)?,
-            None => self.assemble()?,
+    pub(super) fn run(self, global: &Common) -> Result<(), Failure> {
+        let common = Common {
+            data: global.data.clone(),
+            client_args: self.client_args.clone().with_defaults(&global.client_args),
         };
-        let answer = Client::find(&common)?.post("/api/v1/events", &event)?;
-        let posted: Posted = read(&answer)?;
+        let event = match &self.event {
+            Some(event) => parse_json("--event", &read_argument(event)?)?,
+            None => self.build_event()?,
+        };
+        let response = Client::find(&common)?.post("/api/v1/events", &event)?;
+        let posted: Posted = parse(&response)?;
         posted.accepted.iter().try_for_each(|event| {
-            if common.reach.json {
+            if common.client_args.json {
                 return print_json(event);
             }
             let PostedEvent { id, seq, duplicate } = event;
-            let known = if *duplicate { " (known before: not stored again)" } else { "" };
-            print(&format!("event {seq} {}{known}", plain(id)))
+            let note = if *duplicate { " (duplicate: not stored again)" } else { "" };
+            print(&format!("event {seq} {}{note}", escape(id)))
         })
     }
 
-    fn assemble(self) -> Result<Box<RawValue>, Failure> {
-        let data = self.data.map(|data| parse("--data", &text_of(&data)?)).transpose()?;
+    fn build_event(self) -> Result<Box<RawValue>, Failure> {
+        let data = self.data.map(|data| parse_json("--data", &read_argument(&data)?)).transpose()?;
         let Self { type_, source, id, subject, .. } = self;
         let draft = Draft { specversion: "1.0", type_, source, id, subject, data };
-        serde_json::value::to_raw_value(&draft).map_err(|e| Failure::Failed(format!("this makes no event: {e}")))
+        serde_json::value::to_raw_value(&draft)
+            .map_err(|e| Failure::Failed(format!("cannot make an event of these options: {e}")))
     }
 }
 
-/// The event that is sent; the data is as it was written, number for number.
+/// The event to send. Raw JSON keeps the data exactly as given, including the spelling of numbers.
 #[derive(Serialize)]
 struct Draft {
     specversion: &'static str,
@@ -77,8 +82,8 @@ struct Draft {
     data: Option<Box<RawValue>>,
 }
 
-/// What an argument says: itself, or the file or standard input that it names.
-pub(super) fn text_of(argument: &str) -> Result<String, Failure> {
+/// Returns the argument itself, or the content of the file (`@FILE`) or of standard input (`@-`) that it names.
+pub(super) fn read_argument(argument: &str) -> Result<String, Failure> {
     let read = match argument.strip_prefix('@') {
         None => return Ok(argument.to_owned()),
         Some("-") => {
@@ -90,7 +95,7 @@ pub(super) fn text_of(argument: &str) -> Result<String, Failure> {
     read.map_err(|e| Failure::Failed(format!("cannot read {argument}: {e}")))
 }
 
-fn parse(option: &str, text: &str) -> Result<Box<RawValue>, Failure> {
+fn parse_json(option: &str, text: &str) -> Result<Box<RawValue>, Failure> {
     serde_json::from_str(text)
-        .map_err(|e| Failure::Failed(format!("{option} is not JSON: {e}; a text needs quotes, as in '\"text\"'")))
+        .map_err(|e| Failure::Failed(format!("{option} is not JSON: {e}; a string needs quotes, as in '\"text\"'")))
 }

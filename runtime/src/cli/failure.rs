@@ -1,28 +1,28 @@
-//! Why a command did not do what it was asked, and the exit code for it.
+//! The errors of commands, and their exit codes.
 
 use std::process::ExitCode;
 
 use crate::app::AppError;
 
-/// How a command failed. Each has its exit code; the root's `--help` lists them.
+/// Why a command failed. `evoke --help` lists the exit code of each variant.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// It could not be done.
+    /// The command failed. Exit code 1.
     #[error("{0}")]
     Failed(String),
-    /// Something is wrong, and was printed already.
+    /// The command found a problem and has printed it already. Exit code 1.
     #[error("")]
     Reported,
-    /// No running Evoke answers.
+    /// No Evoke answers. Exit code 3.
     #[error("{0}")]
     NotRunning(String),
-    /// What was asked for is not there.
+    /// The requested object does not exist. Exit code 4.
     #[error("{0}")]
     NotFound(String),
 }
 
 impl Failure {
-    /// Tells it on standard error.
+    /// Prints the message on standard error, and returns the exit code.
     pub fn report(&self) -> ExitCode {
         if !matches!(self, Self::Reported) {
             let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
@@ -39,9 +39,9 @@ impl Failure {
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         match error {
-            AppError::Mistakes(found) => {
+            AppError::Manifest(found) => {
                 anstream::eprint!("{}", found.styled());
-                Self::Failed(AppError::Mistakes(found).to_string())
+                Self::Failed(AppError::Manifest(found).to_string())
             }
             AppError::Other(error) => Self::Failed(format!("{error:#}")),
         }

@@ -1,4 +1,4 @@
-//! `inspect`: what a component is, and what it would need granted.
+//! `inspect`: shows the kind of a component, its imports and exports, and the grants it needs.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -7,19 +7,19 @@ use anstyle::Style;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::text::{BOLD, DIM, bytes, colour, count, plain, print, print_json};
+use super::text::{BOLD, DIM, colour, count, escape, format_bytes, print, print_json};
 use super::{Common, Failure};
-use crate::sandbox::{self, Inspection, Interface, Kind, LoadError, Supply};
+use evoke_sandbox::{self as sandbox, Availability, Inspection, Interface, Kind, LoadError};
 
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
-    /// The component: a .wasm or .wat file, or a program for WASI 0.1
+    /// The component: a .wasm or .wat file; a core module for WASI 0.1 also works
     #[arg(value_name = "COMPONENT")]
     component: PathBuf,
 }
 
 impl Inspect {
-    /// Succeeds when Evoke can run it, given what it needs.
+    /// Returns an error when Evoke cannot run the component with any grants.
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
         let inspected = sandbox::inspect(&self.component).map_err(|error| match &error {
             LoadError::Read { error: cause, .. } if cause.kind() == ErrorKind::NotFound => {
@@ -28,22 +28,22 @@ impl Inspect {
             _ => Failure::Failed(error.to_string()),
         })?;
         let path = self.component.display().to_string();
-        match common.reach.json {
-            true => print_json(&machine(&path, &inspected))?,
-            false => print(human(&path, &inspected).trim_end())?,
+        match common.client_args.json {
+            true => print_json(&to_json(&path, &inspected))?,
+            false => print(render(&path, &inspected).trim_end())?,
         }
-        let never = |supply| matches!(supply, Supply::Never(_));
-        let can_run = inspected.kind.is_some() && !inspected.imports.iter().any(|import| never(import.supply));
+        let never = |supply| matches!(supply, Availability::Never(_));
+        let can_run = inspected.kind.is_some() && !inspected.imports.iter().any(|import| never(import.availability));
         if can_run { Ok(()) } else { Err(Failure::Reported) }
     }
 }
 
-/// An entry of `allow:`.
+/// An entry of the `allow:` block.
 struct Grant {
     key: &'static str,
     yaml: &'static str,
     value: Value,
-    /// Without it the component cannot do what it was built for; else it only may have a use for it.
+    /// Whether the component cannot work without the grant. Otherwise the grant may be useful.
     needed: bool,
     why: &'static str,
 }
@@ -52,20 +52,20 @@ const fn grant(key: &'static str, yaml: &'static str, value: Value, needed: bool
     Grant { key, yaml, value, needed, why }
 }
 
-/// What there is to grant, in the order of a manifest.
+/// Returns the grants that the component can use, in the order of the manifest.
 fn grants(inspected: &Inspection) -> Vec<Grant> {
     let imports = |prefix: &str| inspected.imports.iter().any(|import| import.interface.name.starts_with(prefix));
-    let is_granted = |import: &&sandbox::Import| import.supply == Supply::IfGranted;
+    let is_granted = |import: &&sandbox::Import| import.availability == Availability::IfGranted;
     let granted =
         |prefix| inspected.imports.iter().filter(is_granted).any(|import| import.interface.name.starts_with(prefix));
     let mut grants = Vec::new();
     match inspected.kind {
         Some(Kind::Handler) if imports("evoke:function/bus") => {
-            let why = "the types of the events that it publishes, as narrow as can be";
+            let why = "the types of the events it publishes, as narrow as possible";
             grants.push(grant("publish", r#"["*"]"#, json!(["*"]), true, why));
         }
         Some(Kind::Command) => {
-            let why = "the types of the events that it prints, if it prints any";
+            let why = "the types of the events it prints, if any";
             grants.push(grant("publish", r#"["*"]"#, json!(["*"]), false, why));
         }
         _ => {}
@@ -74,13 +74,17 @@ fn grants(inspected: &Inspection) -> Vec<Grant> {
         grants.push(grant("state", "true", json!(true), true, "wasi:keyvalue"));
     }
     if granted("wasi:http/") {
-        let why = "the origins that it sends requests to";
+        let why = "the origins it sends requests to";
         grants.push(grant("http", r#"["https://HOST:443"]"#, json!(["https://HOST:443"]), true, why));
     }
-    // What is no handler of ours looks for its configuration among the environment variables.
+    // Commands and HTTP components read their configuration from environment variables.
     let has_environment = matches!(inspected.kind, Some(Kind::Command | Kind::Http));
     if imports("wasi:config/") || has_environment && imports("wasi:cli/environment") {
-        let why = if imports("wasi:config/") { "what it asks wasi:config for" } else { "its environment variables" };
+        let why = if imports("wasi:config/") {
+            "the names it reads through wasi:config"
+        } else {
+            "its environment variables"
+        };
         grants.push(grant("config", "{ NAME: value }", json!({ "NAME": "value" }), false, why));
     }
     grants
@@ -94,14 +98,14 @@ fn kind_name(kind: Option<Kind>) -> Option<&'static str> {
     })
 }
 
-fn machine(path: &str, inspected: &Inspection) -> Value {
+fn to_json(path: &str, inspected: &Inspection) -> Value {
     let interface = |Interface { name, version }: &Interface| json!({ "name": name, "version": version });
     let import = |import: &sandbox::Import| {
         let Interface { name, version } = &import.interface;
-        let (supply, reason) = match import.supply {
-            Supply::Always => ("always", None),
-            Supply::IfGranted => ("if_granted", None),
-            Supply::Never(reason) => ("never", Some(reason)),
+        let (supply, reason) = match import.availability {
+            Availability::Always => ("always", None),
+            Availability::IfGranted => ("if_granted", None),
+            Availability::Never(reason) => ("never", Some(reason)),
         };
         json!({ "name": name, "version": version, "supply": supply, "reason": reason })
     };
@@ -123,24 +127,27 @@ fn machine(path: &str, inspected: &Inspection) -> Value {
     })
 }
 
-fn human(path: &str, inspected: &Inspection) -> String {
+fn render(path: &str, inspected: &Inspection) -> String {
     let kind = match inspected.kind {
         Some(Kind::Handler) => "handles events",
-        Some(Kind::Command) => "a command, which reads its event on stdin",
-        Some(Kind::Http) => "answers HTTP requests",
-        None => "no function",
+        Some(Kind::Command) => "is a command that reads its event from stdin",
+        Some(Kind::Http) => "handles HTTP requests",
+        None => "is not a function",
     };
     let style = colour(if inspected.kind.is_some() { "done" } else { "dead" });
-    let form = if inspected.is_module { " (a core module, made a component when it is loaded)" } else { "" };
-    let mut text = format!("{BOLD}{}{BOLD:#} {style}{kind}{style:#}{form}\n", plain(path));
+    let form = if inspected.is_module { " (a core module; converted to a component when loaded)" } else { "" };
+    let mut text = format!("{BOLD}{}{BOLD:#} {style}{kind}{style:#}{form}\n", escape(path));
     if inspected.kind.is_none() {
-        text += &format!("  {}\n", sandbox::EXPECTED);
+        text += &format!("  {}\n", sandbox::EXPECTED_EXPORTS);
     }
-    let made_by: Vec<String> = inspected.producers.values().flatten().map(|text| plain(text).into_owned()).collect();
+    let made_by: Vec<String> = inspected.producers.values().flatten().map(|text| escape(text).into_owned()).collect();
     let contains = format!("{} in {}", count(inspected.functions, "function"), count(inspected.modules, "core module"));
     let facts = [
-        ("size", format!("{}, {} compiled", bytes(inspected.file_bytes), bytes(inspected.compiled_bytes))),
-        ("memory", format!("{} at the start", bytes(inspected.memory_bytes))),
+        (
+            "size",
+            format!("{}, {} compiled", format_bytes(inspected.file_bytes), format_bytes(inspected.compiled_bytes)),
+        ),
+        ("memory", format!("{} at the start", format_bytes(inspected.memory_bytes))),
         ("contains", contains),
         ("made by", if made_by.is_empty() { "unknown".to_owned() } else { made_by.join(", ") }),
         ("sha256", inspected.sha256.clone()),
@@ -148,15 +155,16 @@ fn human(path: &str, inspected: &Inspection) -> String {
     for (name, fact) in facts {
         text += &format!("  {DIM}{name:<9}{DIM:#} {fact}\n");
     }
-    text += &interfaces("imports", inspected.imports.iter().map(|import| (&import.interface, Some(import.supply))));
+    text +=
+        &interfaces("imports", inspected.imports.iter().map(|import| (&import.interface, Some(import.availability))));
     text += &interfaces("exports", inspected.exports.iter().map(|export| (export, None)));
     if inspected.kind.is_some() {
-        text += &allow(&grants(inspected));
+        text += &allow_block(&grants(inspected));
     }
     text
 }
 
-fn interfaces<'a>(heading: &str, all: impl Iterator<Item = (&'a Interface, Option<Supply>)> + Clone) -> String {
+fn interfaces<'a>(heading: &str, all: impl Iterator<Item = (&'a Interface, Option<Availability>)> + Clone) -> String {
     let version_of = |interface: &'a Interface| interface.version.as_deref().unwrap_or_default();
     let width = |texts: &mut dyn Iterator<Item = &str>| texts.map(|text| text.chars().count()).max();
     let Some(name_width) = width(&mut all.clone().map(|(interface, _)| interface.name.as_str())) else {
@@ -165,11 +173,11 @@ fn interfaces<'a>(heading: &str, all: impl Iterator<Item = (&'a Interface, Optio
     let version_width = width(&mut all.clone().map(|(interface, _)| version_of(interface))).unwrap_or_default();
     let mut text = format!("{BOLD}{heading}{BOLD:#}\n");
     for (interface, supply) in all {
-        let (name, version) = (plain(&interface.name), plain(version_of(interface)));
-        let line = match supply.map(words) {
+        let (name, version) = (escape(&interface.name), escape(version_of(interface)));
+        let line = match supply.map(supply_text) {
             None | Some(("", _)) => format!("  {name:<name_width$}  {DIM}{version}{DIM:#}"),
-            Some((words, style)) => {
-                format!("  {name:<name_width$}  {DIM}{version:<version_width$}{DIM:#}  {style}{words}{style:#}")
+            Some((label, style)) => {
+                format!("  {name:<name_width$}  {DIM}{version:<version_width$}{DIM:#}  {style}{label}{style:#}")
             }
         };
         text += &line;
@@ -178,27 +186,27 @@ fn interfaces<'a>(heading: &str, all: impl Iterator<Item = (&'a Interface, Optio
     text
 }
 
-fn words(supply: Supply) -> (&'static str, Style) {
+fn supply_text(supply: Availability) -> (&'static str, Style) {
     match supply {
-        Supply::Always => ("", colour("done")),
-        Supply::IfGranted => ("if granted", colour("ready")),
-        Supply::Never(reason) => (reason, colour("dead")),
+        Availability::Always => ("", colour("done")),
+        Availability::IfGranted => ("if granted", colour("ready")),
+        Availability::Never(reason) => (reason, colour("dead")),
     }
 }
 
-/// A block to paste into the function, if there is anything to grant. What it only may have a use for is commented.
-fn allow(grants: &[Grant]) -> String {
+/// Returns an `allow:` block to paste into the function in the manifest. Grants that are not needed are commented out.
+fn allow_block(grants: &[Grant]) -> String {
     if grants.is_empty() {
-        return format!("{BOLD}needs nothing granted{BOLD:#}\n");
+        return format!("{BOLD}needs no grants{BOLD:#}\n");
     }
-    // A bare `allow:` without an entry would be null.
-    let (heading, may) = match grants.iter().any(|grant| grant.needed) {
+    // In YAML, `allow:` without entries would be null.
+    let (heading, optional) = match grants.iter().any(|grant| grant.needed) {
         true => ("allow:", "  # "),
         false => ("# allow:", "#   "),
     };
     let mut text = format!("{heading}\n");
     for Grant { key, yaml, needed, why, .. } in grants {
-        let entry = format!("{}{key}: {yaml}", if *needed { "  " } else { may });
+        let entry = format!("{}{key}: {yaml}", if *needed { "  " } else { optional });
         text += &format!("{entry:<32} {DIM}# {why}{DIM:#}\n");
     }
     text

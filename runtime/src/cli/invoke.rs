@@ -1,36 +1,37 @@
-//! `invoke`: one function, here, without a server.
+//! `invoke`: runs one function locally, without a server.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 
-use super::emit::text_of;
-use super::state::shown;
-use super::text::{BOLD, DIM, colour, micros, plain, print, print_json};
+use super::emit::read_argument;
+use super::state::one_line;
+use super::text::{BOLD, DIM, colour, escape, format_micros, print, print_json};
 use super::{Common, Failure, apps};
 use crate::admin::view::StateChange;
-use crate::app::{self, InvokeOptions, Invoked};
-use crate::outcome::Outcome;
-use crate::state::{Change, KEY_BYTES_MAX, Touched};
+use crate::app;
+use crate::app::{Invocation, InvokeOptions};
+use evoke_model::outcome::Outcome;
+use evoke_model::state::{Change, KEY_BYTES_MAX, Touched};
 
 #[derive(Debug, Args)]
 pub(super) struct Invoke {
-    /// The function, app/function, or its name alone where only one app has it
+    /// The function: app/function, or only its name if just one app declares it
     function: String,
-    /// The event: a CloudEvent in JSON, @FILE, or @- for standard input; id, source, type and time may be left out
+    /// The event: a CloudEvent in JSON, @FILE, or @- for standard input; id, source, type and time are optional
     #[arg(long, value_name = "JSON|@FILE")]
     event: String,
-    /// Which attempt the function is told it is
+    /// Attempt number that the function receives
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     attempt: u32,
-    /// What the function's state holds before: KEY=VALUE, the value as it is kept (the SDK keeps JSON); repeatable
-    #[arg(long, value_name = "KEY=VALUE", value_parser = entry)]
+    /// Initial state of the function: KEY=VALUE with the stored bytes as VALUE (the SDK stores JSON); repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_entry)]
     state: Vec<(String, String)>,
-    /// The same of the state that the functions of the app share
-    #[arg(long, value_name = "KEY=VALUE", value_parser = entry)]
+    /// Initial state shared by the functions of the app: KEY=VALUE; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_entry)]
     shared_state: Vec<(String, String)>,
-    /// Where the function is declared: a manifest or a folder of manifests [default: evoke.yaml]
+    /// Manifest file, or folder of manifests, that declares the function [default: evoke.yaml]
     #[arg(long = "manifest", short, value_name = "MANIFEST|DIR")]
     manifests: Vec<PathBuf>,
 }
@@ -38,26 +39,26 @@ pub(super) struct Invoke {
 impl Invoke {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
         let Self { function, event, attempt, state, shared_state, manifests } = self;
-        let (event, data) = (text_of(&event)?, common.folder().to_owned());
+        let (event, data) = (read_argument(&event)?, common.data_folder().to_owned());
         let options = InvokeOptions { manifests, function, event, attempt, state, shared_state, data };
         let invoked = apps::run(common, app::invoke(options))?;
         let printed =
-            if common.reach.json { print_json(&machine(&invoked)) } else { print(human(&invoked).trim_end()) };
+            if common.client_args.json { print_json(&to_json(&invoked)) } else { print(render(&invoked).trim_end()) };
         printed?;
         if invoked.attempt.outcome == Outcome::Done { Ok(()) } else { Err(Failure::Reported) }
     }
 }
 
-fn entry(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, as in seen=7")?;
+fn parse_entry(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, such as seen=7")?;
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(format!("a key has 1 to {KEY_BYTES_MAX} bytes"));
+        return Err(format!("the key has {} bytes; a key must have 1 to {KEY_BYTES_MAX} bytes", key.len()));
     }
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn machine(invoked: &Invoked) -> serde_json::Value {
-    let Invoked { function, attempt, logs } = invoked;
+fn to_json(invoked: &Invocation) -> serde_json::Value {
+    let Invocation { function, attempt, logs } = invoked;
     let logs: Vec<_> = logs.iter().map(|line| json!({ "level": line.level.name(), "text": line.text })).collect();
     let changes = attempt.state.keys.iter().filter_map(|touched| {
         let change = touched.change.as_ref()?;
@@ -75,30 +76,30 @@ fn machine(invoked: &Invoked) -> serde_json::Value {
     })
 }
 
-fn human(invoked: &Invoked) -> String {
-    let Invoked { function, attempt, logs } = invoked;
+fn render(invoked: &Invocation) -> String {
+    let Invocation { function, attempt, logs } = invoked;
     let kind = attempt.outcome.kind();
     let style = colour(kind);
-    let duration = micros(u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX));
+    let duration = format_micros(u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX));
     let memory = attempt.memory_bytes / 1024;
     let mut text =
         format!("{BOLD}{function}{BOLD:#} {style}{kind}{style:#} {DIM}in {duration}, {memory} KiB of memory{DIM:#}\n");
     if let Some(message) = attempt.outcome.message() {
-        text += &format!("  {}\n", plain(&message));
+        text += &format!("  {}\n", escape(&message));
     }
     for line in logs {
-        text += &format!("{DIM}{:<5}{DIM:#} {}\n", line.level.name(), plain(&line.text));
+        text += &format!("{DIM}{:<5}{DIM:#} {}\n", line.level.name(), escape(&line.text));
     }
     for event in &attempt.published {
-        text += &format!("{DIM}published{DIM:#} {}\n", plain(&event.to_json()));
+        text += &format!("{DIM}published{DIM:#} {}\n", escape(&event.to_json()));
     }
     for Touched { bucket, key, change, .. } in &attempt.state.keys {
         let now = match change {
             None => continue,
-            Some(Change::Set(value)) => format!("= {}", shown(value)),
+            Some(Change::Set(value)) => format!("= {}", one_line(value)),
             Some(Change::Delete) => "deleted".to_owned(),
         };
-        text += &format!("{DIM}state{DIM:#} {} {} {now}\n", plain(bucket), plain(key));
+        text += &format!("{DIM}state{DIM:#} {} {} {now}\n", escape(bucket), escape(key));
     }
     text
 }

@@ -1,24 +1,24 @@
-//! `logs`: what functions logged.
+//! `logs`: lists or follows the log lines of functions.
 
 use clap::Args;
 
-use super::client::{Client, read};
-use super::text::{DIM, colour, local_time, plain, print, print_raw};
+use super::client::{Client, parse};
+use super::text::{DIM, colour, escape, local_time, print, print_raw};
 use super::{Common, Failure};
 use crate::logs::Line;
 
 #[derive(Debug, Args)]
 pub(super) struct Logs {
-    /// Only this function, app/function
+    /// Only lines of this function, app/function
     #[arg(long)]
     function: Option<String>,
-    /// Only this delivery
+    /// Only lines of the delivery with this number
     #[arg(long)]
     delivery: Option<i64>,
-    /// Go on with lines as they come
+    /// Continue with new lines as they are written
     #[arg(long, short)]
     follow: bool,
-    /// At most so many; with --follow, so many before it goes on
+    /// Maximum number of lines; with --follow, the number of stored lines to show first
     #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
     limit: usize,
 }
@@ -29,15 +29,15 @@ impl Logs {
         query.extend(self.function.map(|function| ("function", function)));
         query.extend(self.delivery.map(|delivery| ("delivery", delivery.to_string())));
         Client::find(common)?.lines("/api/v1/logs", &query, |line| {
-            if common.reach.json { print_raw(line) } else { print(&human(&read(line)?)) }
+            if common.client_args.json { print_raw(line) } else { print(&render(&parse(line)?)) }
         })
     }
 }
 
-fn human(line: &Line) -> String {
+fn render(line: &Line) -> String {
     let Line { at, level, function, delivery, attempt, text } = line;
     let style = colour(level);
-    let (time, function, text) = (local_time(at), plain(function.as_deref().unwrap_or("evoke")), plain(text));
+    let (time, function, text) = (local_time(at), escape(function.as_deref().unwrap_or("evoke")), escape(text));
     let which = match (delivery, attempt) {
         (Some(delivery), Some(attempt)) => format!(" {DIM}delivery {delivery} attempt {attempt}{DIM:#}"),
         _ => String::new(),

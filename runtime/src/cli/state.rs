@@ -1,50 +1,50 @@
-//! `state`: what functions keep, looked at and changed by a person.
+//! `state`: lists, reads and changes the stored state of functions.
 
 use std::io::IsTerminal as _;
 
 use clap::{Args, Subcommand};
 
-use super::client::{Client, read, segment};
-use super::emit::text_of;
+use super::client::{Client, encode_segment, parse};
+use super::emit::read_argument;
 use super::table::table;
-use super::text::{self, cut, plain, print, print_raw};
-use super::{Common, Failure, With};
+use super::text::{self, escape, print, print_raw, truncate};
+use super::{Common, Failure, WithCommon};
 use crate::admin::view::{Count, StateBucket, StateEntry, StateValue};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum State {
-    /// List buckets, or the keys of one
+    /// List buckets, or the keys of one bucket
     #[command(after_help = "Example: evoke state list shop/charge --prefix customer-")]
-    List(With<List>),
-    /// Print a value as it is kept
+    List(WithCommon<List>),
+    /// Print a stored value unchanged
     #[command(after_help = "Example: evoke state get shop/charge seen")]
-    Get(With<Key>),
-    /// Set a value; what reads it meanwhile runs again
-    #[command(after_help = "The value is kept as it is written. Functions written with the SDK keep JSON, in which a \
-        text has quotes.\n\nExamples: evoke state set shop/charge seen 7\n          \
+    Get(WithCommon<Key>),
+    /// Set a value; running attempts that have read the old value run again
+    #[command(after_help = "The value is stored as given. Functions that use the SDK store JSON, where a string has \
+        quotes.\n\nExamples: evoke state set shop/charge seen 7\n          \
         evoke state set shop/charge currency '\"EUR\"'\n          evoke state set shop rates @rates.json")]
-    Set(With<Set>),
-    /// Delete a key, or all of a bucket
+    Set(WithCommon<Set>),
+    /// Delete one key, or all keys of a bucket
     #[command(after_help = "Examples: evoke state delete shop/charge seen\n          \
         evoke state delete shop/charge --all")]
-    Delete(With<Delete>),
+    Delete(WithCommon<Delete>),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// The function whose state it is, app/function; or the app, for what its functions share
+    /// The bucket: app/function for the state of a function, or app for the state its functions share
     bucket: Option<String>,
-    /// Only keys that start so
+    /// Only keys that start with this prefix
     #[arg(long, requires = "bucket")]
     prefix: Option<String>,
-    /// At most so many keys
+    /// Maximum number of keys to list
     #[arg(long, short = 'n', requires = "bucket")]
     limit: Option<usize>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Key {
-    /// The function whose state it is, app/function; or the app, for what its functions share
+    /// The bucket: app/function for the state of a function, or app for the state its functions share
     bucket: String,
     /// The key
     key: String,
@@ -54,30 +54,30 @@ pub(super) struct Key {
 pub(super) struct Set {
     #[command(flatten)]
     at: Key,
-    /// The value: a text, @FILE, or @- for standard input
+    /// The value: a string, @FILE, or @- for standard input
     #[arg(value_name = "VALUE|@FILE")]
     value: String,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Delete {
-    /// The function whose state it is, app/function; or the app, for what its functions share
+    /// The bucket: app/function for the state of a function, or app for the state its functions share
     bucket: String,
     /// The key
     #[arg(required_unless_present = "all")]
     key: Option<String>,
-    /// Every key
+    /// All keys of the bucket
     #[arg(long, conflicts_with = "key")]
     all: bool,
 }
 
 impl State {
-    pub(super) fn run(self, front: &Common) -> Result<(), Failure> {
+    pub(super) fn run(self, global: &Common) -> Result<(), Failure> {
         match self {
-            Self::List(With { command, common }) => command.run(&common.over(front)),
-            Self::Get(With { command, common }) => command.get(&common.over(front)),
-            Self::Set(With { command, common }) => command.run(&common.over(front)),
-            Self::Delete(With { command, common }) => command.run(&common.over(front)),
+            Self::List(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
+            Self::Get(WithCommon { command, common }) => command.get(&common.with_defaults(global)),
+            Self::Set(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
+            Self::Delete(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
         }
     }
 }
@@ -88,14 +88,14 @@ impl List {
         query.extend(self.limit.map(|limit| ("limit", limit.to_string())));
         let client = Client::find(common)?;
         let path = self.bucket.as_deref().map_or_else(|| "/api/v1/state".to_owned(), bucket_path);
-        if common.reach.json {
+        if common.client_args.json {
             return client.lines(&path, &query, print_raw);
         }
         let (mut buckets, mut entries) = (Vec::new(), Vec::new());
         client.lines(&path, &query, |line| {
             match self.bucket {
-                None => buckets.push(bucket_row(&read(line)?)),
-                Some(_) => entries.push(entry_row(&read(line)?)),
+                None => buckets.push(bucket_row(&parse(line)?)),
+                Some(_) => entries.push(entry_row(&parse(line)?)),
             }
             Ok(())
         })?;
@@ -109,18 +109,18 @@ impl List {
 
 impl Key {
     fn path(&self) -> String {
-        format!("{}/{}", bucket_path(&self.bucket), segment(&self.key))
+        format!("{}/{}", bucket_path(&self.bucket), encode_segment(&self.key))
     }
 
     fn get(&self, common: &Common) -> Result<(), Failure> {
-        let answer = Client::find(common)?.get(&self.path(), &[])?;
-        if common.reach.json {
-            return print_raw(&answer);
+        let response = Client::find(common)?.get(&self.path(), &[])?;
+        if common.client_args.json {
+            return print_raw(&response);
         }
-        let StateEntry { value, bytes, .. } = read(&answer)?;
+        let StateEntry { value, bytes, .. } = parse(&response)?;
         match value {
-            None => print(&format!("{} that are no text; --json has them in base64", text::count(bytes, "byte"))),
-            Some(text) if std::io::stdout().is_terminal() => print(&plain(&text)),
+            None => print(&format!("{} of binary data; --json prints them in base64", text::count(bytes, "byte"))),
+            Some(text) if std::io::stdout().is_terminal() => print(&escape(&text)),
             Some(text) => print_raw(&text),
         }
     }
@@ -128,9 +128,9 @@ impl Key {
 
 impl Set {
     fn run(&self, common: &Common) -> Result<(), Failure> {
-        let value = StateValue { value: Some(text_of(&self.value)?), value_base64: None };
+        let value = StateValue { value: Some(read_argument(&self.value)?), value_base64: None };
         Client::find(common)?.put(&self.at.path(), &value)?;
-        if common.reach.json { print_raw(r#"{"count":1}"#) } else { print("1 key set") }
+        if common.client_args.json { print_raw(r#"{"count":1}"#) } else { print("1 key set") }
     }
 }
 
@@ -139,49 +139,53 @@ impl Delete {
         let client = Client::find(common)?;
         let Self { bucket, key, .. } = self;
         let path = match key {
-            Some(key) => format!("{}/{}", bucket_path(bucket), segment(key)),
+            Some(key) => format!("{}/{}", bucket_path(bucket), encode_segment(key)),
             None => bucket_path(bucket),
         };
-        let answer = client.delete(&path)?;
-        let Count { count } = read(&answer)?;
+        let response = client.delete(&path)?;
+        let Count { count } = parse(&response)?;
         if let (Some(key), 0) = (key, count) {
             return Err(Failure::NotFound(format!(
-                "the state {bucket} has no key {key}; `evoke state list {bucket}` lists them"
+                "the bucket {bucket} has no key {key}; `evoke state list {bucket}` lists all keys"
             )));
         }
-        if common.reach.json { print_raw(&answer) } else { print(&format!("{} deleted", text::count(count, "key"))) }
+        if common.client_args.json {
+            print_raw(&response)
+        } else {
+            print(&format!("{} deleted", text::count(count, "key")))
+        }
     }
 }
 
 fn bucket_path(bucket: &str) -> String {
-    format!("/api/v1/state/{}", segment(bucket))
+    format!("/api/v1/state/{}", encode_segment(bucket))
 }
 
 fn bucket_row(bucket: &StateBucket) -> Vec<String> {
-    vec![plain(&bucket.bucket).into_owned(), bucket.keys.to_string(), bucket.bytes.to_string()]
+    vec![escape(&bucket.bucket).into_owned(), bucket.keys.to_string(), bucket.bytes.to_string()]
 }
 
 fn entry_row(entry: &StateEntry) -> Vec<String> {
     let StateEntry { key, bytes, value, value_base64, .. } = entry;
     let value = match (value, value_base64) {
         (Some(text), _) => line(text),
-        (None, Some(_)) => "(no text)".to_owned(),
-        (None, None) => "(long)".to_owned(),
+        (None, Some(_)) => "(binary)".to_owned(),
+        (None, None) => "(too long to list)".to_owned(),
     };
-    vec![plain(key).into_owned(), bytes.to_string(), value]
+    vec![escape(key).into_owned(), bytes.to_string(), value]
 }
 
-/// A value on one line.
-pub(super) fn shown(value: &[u8]) -> String {
+/// Formats a value on one line.
+pub(super) fn one_line(value: &[u8]) -> String {
     match std::str::from_utf8(value) {
         Ok(text) => line(text),
-        Err(_) => format!("{} that are no text", text::count(value.len() as u64, "byte")),
+        Err(_) => format!("{} of binary data", text::count(value.len() as u64, "byte")),
     }
 }
 
 fn line(text: &str) -> String {
-    cut(&plain(text), Some(LINE_CHARS_MAX)).into_owned()
+    truncate(&escape(text), Some(LINE_CHARS_MAX)).into_owned()
 }
 
-/// Of a value that is shown beside others.
+/// Maximum length of a value in a list, in characters.
 const LINE_CHARS_MAX: usize = 200;

@@ -1,19 +1,19 @@
-//! `status`: functions and sources with their numbers.
+//! `status`: shows functions with their delivery counts, and sources with their health.
 
-use super::client::{Client, read};
+use super::client::{Client, parse};
 use super::table::table;
-use super::text::{columns, count, plain, print, print_raw, span};
+use super::text::{columns, count, escape, format_millis, print, print_raw};
 use super::{Common, Failure};
 use crate::admin::view::{Function, Source, Status};
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
     let status = Client::find(common)?.get("/api/v1/status", &[])?;
-    if common.reach.json { print_raw(&status) } else { print(&human(&read(&status)?, columns())) }
+    if common.client_args.json { print_raw(&status) } else { print(&render(&parse(&status)?, columns())) }
 }
 
-fn human(status: &Status, columns: Option<usize>) -> String {
+fn render(status: &Status, columns: Option<usize>) -> String {
     let Status { version, uptime_ms, events, pending, functions, sources, .. } = status;
-    let (up, events) = (span(*uptime_ms), count(*events, "event"));
+    let (up, events) = (format_millis(*uptime_ms), count(*events, "event"));
     let mut text = format!("evoke {version}, up for {up}: {events}, {} pending", count(*pending, "delivery"));
     let rows: Vec<_> = functions.iter().map(function_row).collect();
     if !rows.is_empty() {
@@ -22,7 +22,7 @@ fn human(status: &Status, columns: Option<usize>) -> String {
     }
     for Function { name, failing, .. } in functions {
         if let Some(failing) = failing {
-            text += &format!("\n{} is failing: {}", plain(name), plain(failing));
+            text += &format!("\n{} is failing: {}", escape(name), escape(failing));
         }
     }
     if !sources.is_empty() {
@@ -33,31 +33,30 @@ fn human(status: &Status, columns: Option<usize>) -> String {
 }
 
 fn function_row(function: &Function) -> Vec<String> {
-    let Function { name, in_force: _, running, concurrency, failing: _, deliveries: n } = function;
-    let (gone, running) = match concurrency {
-        Some(most) => ("", format!("{running} of {most}")),
+    let Function { name, active: _, running, concurrency, failing: _, deliveries: n } = function;
+    let (note, running) = match concurrency {
+        Some(max) => ("", format!("{running} of {max}")),
         None => (" (in no manifest)", "-".to_owned()),
     };
     let numbers = [n.ready, n.retrying, n.blocked, n.done, n.dead, n.purged].map(|number| number.to_string());
-    [format!("{name}{gone}"), running].into_iter().chain(numbers).collect()
+    [format!("{name}{note}"), running].into_iter().chain(numbers).collect()
 }
 
 fn source_row(source: &Source) -> Vec<String> {
     let state = match &source.trouble {
-        Some(trouble) => format!("{}: {}", source.state, plain(trouble)),
+        Some(trouble) => format!("{}: {}", source.state, escape(trouble)),
         None => source.state.clone(),
     };
     vec![source.uri.clone(), source.kind.clone(), state]
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
-    fn functions_and_sources_stand_in_tables() {
-        let status: Status = read(
+    fn render_prints_tables_of_functions_and_sources() {
+        let status: Status = parse(
             r#"{"version":"0.1.0","uptime_ms":61000,"events":1,"pending":2,
               "functions":[
                 {"name":"shop/charge","in_force":true,"running":1,"concurrency":8,
@@ -77,6 +76,6 @@ shop/charge is failing: 5 attempts failed
 
 source       kind   state
 /shop/inbox  files  degraded: the folder is gone";
-        assert_eq!(anstream::adapter::strip_str(&human(&status, None)).to_string(), expected);
+        assert_eq!(anstream::adapter::strip_str(&render(&status, None)).to_string(), expected);
     }
 }

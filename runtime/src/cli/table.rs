@@ -1,9 +1,9 @@
-//! Aligned columns.
+//! Formats tables with aligned columns.
 
-use super::text::{DIM, cut};
+use super::text::{DIM, truncate};
 
-/// Rows under headings, columns as wide as their widest cell; numbers (a heading that ends in `#`) to the right. With
-/// a width, longer lines are cut.
+/// Formats rows under headings. A column is as wide as its widest cell; a column whose heading ends in `#` is aligned
+/// to the right, and the `#` is not printed. With a width, longer lines are truncated.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String {
     let column_width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
@@ -18,7 +18,7 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>], width: Option<usize
                 if heading.ends_with('#') { (padding, String::new()) } else { (String::new(), padding) };
             line.extend([&before, cell, &after, "  "]);
         }
-        cut(line.trim_end(), width).into_owned()
+        truncate(line.trim_end(), width).into_owned()
     };
     let headings: Vec<String> = headings.iter().map(|heading| heading.trim_end_matches('#').to_owned()).collect();
     let mut text = format!("{DIM}{}{DIM:#}", line(&headings));
@@ -33,27 +33,27 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>], width: Option<usize
 mod tests {
     use super::*;
 
-    fn plain(width: Option<usize>) -> String {
+    fn rendered(width: Option<usize>) -> String {
         let rows = [["shop/charge", "7", "ok"], ["b", "12345", "ü: a long story"]];
         let rows = rows.map(|row| row.map(str::to_owned).to_vec());
         anstream::adapter::strip_str(&table(&["function", "done#", "state"], &rows, width)).to_string()
     }
 
     #[test]
-    fn columns_are_aligned_and_numbers_stand_to_the_right() {
+    fn columns_are_aligned_and_numbers_are_aligned_right() {
         let expected = "\
 function      done  state
 shop/charge      7  ok
 b            12345  ü: a long story";
-        assert_eq!(plain(None), expected);
+        assert_eq!(rendered(None), expected);
     }
 
     #[test]
-    fn lines_are_cut_where_the_terminal_ends() {
+    fn lines_are_truncated_to_the_width() {
         let expected = "\
 function      done  state
 shop/charge      7  ok
 b            12345  ü: a…";
-        assert_eq!(plain(Some(25)), expected);
+        assert_eq!(rendered(Some(25)), expected);
     }
 }

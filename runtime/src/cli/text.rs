@@ -1,4 +1,4 @@
-//! What commands print: made harmless, in people's units, and quietly ended when nobody reads on.
+//! Printing: escapes untrusted text, formats times, durations and sizes, and exits quietly when standard output closes.
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, Write};
@@ -11,12 +11,12 @@ use serde_json::value::RawValue;
 
 use super::Failure;
 
-/// What is said beside the thing itself.
+/// Style of secondary information.
 pub(super) const DIM: Style = Style::new().dimmed();
-/// Headings.
+/// Style of headings.
 pub(super) const BOLD: Style = Style::new().bold();
 
-/// The colour of a delivery's state, an attempt's outcome or a line's level.
+/// Returns the colour of a delivery's state, an attempt's outcome or a log level.
 pub(super) fn colour(state: &str) -> Style {
     let colour = match state {
         "done" | "ok" => AnsiColor::Green,
@@ -27,26 +27,26 @@ pub(super) fn colour(state: &str) -> Style {
     Style::new().fg_color(Some(colour.into()))
 }
 
-/// Prints a text for people, and a line break; colours only where there is a terminal.
+/// Prints text and a line break to standard output; keeps colours only on a terminal.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();
-    printed(writeln!(out, "{text}").and_then(|()| out.flush()))
+    check_write(writeln!(out, "{text}").and_then(|()| out.flush()))
 }
 
-/// Prints a line for machines as it is.
+/// Prints a line to standard output unchanged.
 pub(super) fn print_raw(line: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    printed(writeln!(out, "{line}").and_then(|()| out.flush()))
+    check_write(writeln!(out, "{line}").and_then(|()| out.flush()))
 }
 
-/// Prints a value for machines, on one line.
+/// Prints a value as JSON, on one line.
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    // What is printed are strings, numbers and JSON.
+    // Strings, numbers and raw JSON always serialise.
     print_raw(&serde_json::to_string(value).unwrap_or_default())
 }
 
-/// Standard output went away: whoever read it has enough, and nothing failed.
-fn printed(result: std::io::Result<()>) -> Result<(), Failure> {
+/// Exits with status 0 when standard output was closed, as `head` does: that is no failure.
+fn check_write(result: std::io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => Err(Failure::Failed(format!("cannot print: {error}"))),
@@ -54,15 +54,15 @@ fn printed(result: std::io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// The columns of the terminal; `None` where the output is no terminal and nothing needs to be cut.
+/// Returns the width of the terminal in characters, at least 40; `None` when standard output is not a terminal.
 pub(super) fn columns() -> Option<usize> {
     let (width, _) = terminal_size::terminal_size_of(std::io::stdout())?;
     Some(usize::from(width.0).max(40))
 }
 
-/// An event at a glance.
+/// The fields of an event that lists show.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Glance {
+pub(super) struct EventSummary {
     #[serde(default)]
     pub(super) id: String,
     #[serde(default)]
@@ -75,70 +75,70 @@ pub(super) struct Glance {
     pub(super) data: Option<Box<RawValue>>,
 }
 
-impl Glance {
-    /// Reads an event's JSON form; what is not in it is empty. Its texts come from outside: they are made harmless.
-    pub(super) fn at(event: &RawValue) -> Self {
+impl EventSummary {
+    /// Parses an event's JSON form; missing attributes are empty. All strings are untrusted, so they are escaped.
+    pub(super) fn parse(event: &RawValue) -> Self {
         let Self { id, source, type_, subject, data } = serde_json::from_str(event.get()).unwrap_or_default();
-        let plain = |text: String| plain(&text).into_owned();
-        Self { id: plain(id), source: plain(source), type_: plain(type_), subject: subject.map(plain), data }
+        let escape = |text: String| escape(&text).into_owned();
+        Self { id: escape(id), source: escape(source), type_: escape(type_), subject: subject.map(escape), data }
     }
 }
 
-/// JSON without white space; as it is where it is nested too deeply to be read.
+/// Removes white space from JSON. JSON that is nested too deeply for the parser is returned unchanged.
 pub(super) fn compact(json: &RawValue) -> String {
     let value: Result<serde_json::Value, _> = serde_json::from_str(json.get());
     value.map_or_else(|_| json.get().to_owned(), |value| value.to_string())
 }
 
-/// Text that cannot move the cursor, change colours or reverse what is read after it: control characters and the
-/// bidirectional overrides are written out, on one line.
-pub(super) fn plain(text: &str) -> Cow<'_, str> {
-    let is_harmful = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if !text.contains(is_harmful) {
+/// Escapes control characters and bidirectional overrides, so that untrusted text cannot move the cursor, change
+/// colours or reverse the text after it. The result is one line.
+pub(super) fn escape(text: &str) -> Cow<'_, str> {
+    let is_unsafe = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(is_unsafe) {
         return text.into();
     }
-    let write_out = |out: &mut String, c: char| match c {
+    let push_escaped = |out: &mut String, c: char| match c {
         '\n' => out.push_str("\\n"),
         '\t' => out.push_str("  "),
-        c if is_harmful(c) => out.extend(c.escape_unicode()),
+        c if is_unsafe(c) => out.extend(c.escape_unicode()),
         c => out.push(c),
     };
     let mut out = String::with_capacity(text.len() + 16);
-    text.chars().for_each(|c| write_out(&mut out, c));
+    text.chars().for_each(|c| push_escaped(&mut out, c));
     out.into()
 }
 
-/// The beginning of a text, at most so many characters.
-pub(super) fn cut(text: &str, chars_max: Option<usize>) -> Cow<'_, str> {
+/// Truncates text to `chars_max` characters; the last one is then `…`.
+pub(super) fn truncate(text: &str, chars_max: Option<usize>) -> Cow<'_, str> {
     match chars_max {
         Some(max) if text.chars().count() > max => text.chars().take(max.saturating_sub(1)).chain(['…']).collect(),
         _ => text.into(),
     }
 }
 
-/// An RFC 3339 instant on this machine's clock: the time of day, with the date when it is not today's.
+/// Formats an RFC 3339 time in the local time zone: only the time of day for today, else date and time.
 pub(super) fn local_time(instant: &str) -> String {
     local_time_at(instant, &Timestamp::now().to_zoned(TimeZone::system()))
 }
 
 fn local_time_at(instant: &str, now: &Zoned) -> String {
-    let Ok(at) = instant.parse::<Timestamp>() else { return plain(instant).into_owned() };
+    let Ok(at) = instant.parse::<Timestamp>() else { return escape(instant).into_owned() };
     let at = at.to_zoned(now.time_zone().clone());
     let form = if at.date() == now.date() { "%H:%M:%S%.3f" } else { "%Y-%m-%d %H:%M:%S" };
     at.strftime(form).to_string()
 }
 
-/// Microseconds for people.
-pub(super) fn micros(duration_us: u64) -> String {
+/// Formats a duration given in microseconds.
+pub(super) fn format_micros(duration_us: u64) -> String {
     match duration_us {
         0..1_000 => format!("{duration_us} µs"),
         1_000..1_000_000 => format!("{:.1} ms", duration_us as f64 / 1e3),
-        _ => span(duration_us / 1_000),
+        _ => format_millis(duration_us / 1_000),
     }
 }
 
-/// Milliseconds for people, from a second on.
-pub(super) fn span(duration_ms: u64) -> String {
+/// Formats a duration of a second or more, given in milliseconds.
+pub(super) fn format_millis(duration_ms: u64) -> String {
     let seconds = duration_ms / 1_000;
     match seconds {
         0..60 => format!("{:.1} s", duration_ms as f64 / 1e3),
@@ -148,8 +148,8 @@ pub(super) fn span(duration_ms: u64) -> String {
     }
 }
 
-/// A size for people.
-pub(super) fn bytes(size: u64) -> String {
+/// Formats a size given in bytes.
+pub(super) fn format_bytes(size: u64) -> String {
     match size {
         0..1_024 => format!("{size} B"),
         1_024..1_048_576 => format!("{:.1} KiB", size as f64 / 1_024.0),
@@ -157,31 +157,30 @@ pub(super) fn bytes(size: u64) -> String {
     }
 }
 
-/// A number of things.
-pub(super) fn count(n: impl TryInto<u64>, what: &str) -> String {
+/// Formats a number with its noun, which gets a plural ending unless the number is 1.
+pub(super) fn count(n: impl TryInto<u64>, noun: &str) -> String {
     let n = n.try_into().unwrap_or(u64::MAX);
-    let (stem, several) = match what.strip_suffix('y') {
+    let (stem, ending) = match noun.strip_suffix('y') {
         Some(stem) if n != 1 => (stem, "ies"),
-        _ if n != 1 => (what, "s"),
-        _ => (what, ""),
+        _ if n != 1 => (noun, "s"),
+        _ => (noun, ""),
     };
-    format!("{n} {stem}{several}")
+    format!("{n} {stem}{ending}")
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
-    fn texts_from_outside_cannot_steer_a_terminal() {
-        assert_eq!(plain("a\u{1b}[2Jb\nc\u{202e}\u{9b}d"), "a\\u{1b}[2Jb\\nc\\u{202e}\\u{9b}d");
+    fn control_characters_of_events_are_escaped() {
+        assert_eq!(escape("a\u{1b}[2Jb\nc\u{202e}\u{9b}d"), "a\\u{1b}[2Jb\\nc\\u{202e}\\u{9b}d");
         let event = RawValue::from_string(r#"{"type":"a\u001b[31m","data":1}"#.to_owned()).unwrap();
-        assert_eq!(Glance::at(&event).type_, "a\\u{1b}[31m");
+        assert_eq!(EventSummary::parse(&event).type_, "a\\u{1b}[31m");
     }
 
     #[test]
-    fn times_of_today_have_no_date() {
+    fn times_of_today_are_shown_without_a_date() {
         let now: Zoned = "2026-01-31T15:00:00+01:00[Europe/Berlin]".parse().unwrap();
         assert_eq!(local_time_at("2026-01-31T12:00:00.123Z", &now), "13:00:00.123");
         assert_eq!(local_time_at("2026-01-30T23:30:00Z", &now), "00:30:00.000");
@@ -190,10 +189,10 @@ mod tests {
     }
 
     #[test]
-    fn spans_and_numbers_are_in_units_of_people() {
-        assert_eq!([850, 1_240, 2_500_000].map(micros), ["850 µs", "1.2 ms", "2.5 s"]);
-        assert_eq!([1_023, 1_536, 5_452_595].map(bytes), ["1023 B", "1.5 KiB", "5.2 MiB"]);
-        assert_eq!([61_000, 3_720_000, 180_000_000].map(span), ["1 min 1 s", "1 h 2 min", "2 d 2 h"]);
+    fn durations_sizes_and_counts_have_readable_units() {
+        assert_eq!([850, 1_240, 2_500_000].map(format_micros), ["850 µs", "1.2 ms", "2.5 s"]);
+        assert_eq!([1_023, 1_536, 5_452_595].map(format_bytes), ["1023 B", "1.5 KiB", "5.2 MiB"]);
+        assert_eq!([61_000, 3_720_000, 180_000_000].map(format_millis), ["1 min 1 s", "1 h 2 min", "2 d 2 h"]);
         assert_eq!(
             [count(1u64, "delivery"), count(2u64, "delivery"), count(0u64, "event")],
             ["1 delivery", "2 deliveries", "0 events"]
@@ -201,9 +200,9 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_is_cut_to_the_room_there_is() {
-        assert_eq!(cut("abcdef", Some(4)), "abc…");
-        assert_eq!(cut("abcd", Some(4)), "abcd");
-        assert_eq!(cut("abcdef", None), "abcdef");
+    fn truncate_limits_the_number_of_characters() {
+        assert_eq!(truncate("abcdef", Some(4)), "abc…");
+        assert_eq!(truncate("abcd", Some(4)), "abcd");
+        assert_eq!(truncate("abcdef", None), "abcdef");
     }
 }

@@ -1,26 +1,26 @@
-//! `trace`: an event and everything that came of it, as a tree.
+//! `trace`: shows an event, its deliveries and the events they published, as a tree.
 
 use clap::Args;
 
-use super::client::{Client, read, segment};
-use super::text::{BOLD, DIM, Glance, colour, local_time, micros, plain, print, print_raw};
+use super::client::{Client, encode_segment, parse};
+use super::text::{BOLD, DIM, EventSummary, colour, escape, format_micros, local_time, print, print_raw};
 use super::{Common, Failure};
 use crate::admin::view::{Delivery, Node};
 
 #[derive(Debug, Args)]
-pub(super) struct TraceEvent {
-    /// The event: its number (the first column of `evoke events`) or its id
+pub(super) struct Trace {
+    /// Number of the event (first column of `evoke events`), or its id
     event: String,
-    /// Start from the event from outside that it came of
+    /// Start the tree at the first event of the chain instead
     #[arg(long)]
     root: bool,
 }
 
-impl TraceEvent {
+impl Trace {
     pub(super) fn run(&self, common: &Common) -> Result<(), Failure> {
-        let path = format!("/api/v1/trace/{}", segment(&self.event));
+        let path = format!("/api/v1/trace/{}", encode_segment(&self.event));
         let trace = Client::find(common)?.get(&path, &[("root", self.root.to_string())])?;
-        if common.reach.json { print_raw(&trace) } else { print(tree(&read(&trace)?).trim_end()) }
+        if common.client_args.json { print_raw(&trace) } else { print(tree(&parse(&trace)?).trim_end()) }
     }
 }
 
@@ -28,17 +28,17 @@ fn tree(node: &Node) -> String {
     let mut text = String::new();
     event(node, "", "", &mut text);
     if let Some(missing) = &node.missing {
-        text += &format!("{DIM}{}{DIM:#}\n", plain(missing));
+        text += &format!("{DIM}{}{DIM:#}\n", escape(missing));
     }
     if let Some(root) = node.root {
-        text += &format!("{DIM}part of what came of event {root}; --root shows all of it{DIM:#}\n");
+        text += &format!("{DIM}part of the trace of event {root}; --root shows the whole trace{DIM:#}\n");
     }
     text
 }
 
-/// Draws an event: `first` stands before its line, `rest` before the lines below it.
+/// Draws an event and its deliveries. `first` is the prefix of its own line, `rest` the prefix of the lines below.
 fn event(node: &Node, first: &str, rest: &str, text: &mut String) {
-    let Glance { id, source, type_, .. } = Glance::at(&node.event);
+    let EventSummary { id, source, type_, .. } = EventSummary::parse(&node.event);
     let time = local_time(&node.accepted);
     *text += &format!(
         "{DIM}{first}{DIM:#}{BOLD}{type_}{BOLD:#} {DIM}event {} {id} from {source} at {time}{DIM:#}\n",
@@ -46,19 +46,20 @@ fn event(node: &Node, first: &str, rest: &str, text: &mut String) {
     );
     if let Some(damage) = &node.damaged {
         let style = colour("damaged");
-        *text += &format!("{DIM}{rest}{DIM:#}{style}damaged{style:#} {}\n", plain(damage));
+        *text += &format!("{DIM}{rest}{DIM:#}{style}damaged{style:#} {}\n", escape(damage));
     }
-    let mut left = node.deliveries.len();
-    for owed in &node.deliveries {
-        left -= 1;
-        let (branch, stem) = if left == 0 && node.cut.is_none() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-        delivery(owed, &format!("{rest}{branch}"), &format!("{rest}{stem}"), text);
+    let mut remaining = node.deliveries.len();
+    for child in &node.deliveries {
+        remaining -= 1;
+        let (branch, stem) =
+            if remaining == 0 && node.cut.is_none() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        delivery(child, &format!("{rest}{branch}"), &format!("{rest}{stem}"), text);
     }
     if let Some(reason) = &node.cut {
-        *text += &format!("{DIM}{rest}└─ … {}{DIM:#}\n", plain(reason));
+        *text += &format!("{DIM}{rest}└─ … {}{DIM:#}\n", escape(reason));
     }
     if node.deliveries.is_empty() && first.is_empty() {
-        *text += &format!("{DIM}no function is owed it{DIM:#}\n");
+        *text += &format!("{DIM}no function matched this event{DIM:#}\n");
     }
 }
 
@@ -66,8 +67,8 @@ fn delivery(delivery: &Delivery, first: &str, rest: &str, text: &mut String) {
     let Delivery { id, function, replay, state, due, cause, attempts, published, omitted, .. } = delivery;
     let took = match attempts.as_slice() {
         [] => String::new(),
-        [one] => format!("{}, ", micros(one.duration_us)),
-        [.., last] => format!("{} attempts, the last {}, ", attempts.len(), micros(last.duration_us)),
+        [one] => format!("{}, ", format_micros(one.duration_us)),
+        [.., last] => format!("{} attempts, the last {}, ", attempts.len(), format_micros(last.duration_us)),
     };
     let style = colour(state);
     let replayed = replay.map(|replay| format!(", replay {replay}")).unwrap_or_default();
@@ -78,23 +79,23 @@ fn delivery(delivery: &Delivery, first: &str, rest: &str, text: &mut String) {
     let mut note = |line: String| *text += &format!("{DIM}{rest}{stem}{DIM:#}{line}\n");
     for attempt in attempts.iter().filter(|attempt| attempt.outcome != "done") {
         let style = colour(&attempt.outcome);
-        let mut lines = attempt.message.as_deref().unwrap_or_default().lines().map(plain);
-        let start = format!("{DIM}attempt {}, {}{DIM:#} ", attempt.attempt, micros(attempt.duration_us));
+        let mut lines = attempt.message.as_deref().unwrap_or_default().lines().map(escape);
+        let start = format!("{DIM}attempt {}, {}{DIM:#} ", attempt.attempt, format_micros(attempt.duration_us));
         let message = lines.next().unwrap_or_default();
         note(format!("{start}{style}{}{style:#} {message}", attempt.outcome));
         lines.for_each(|line| note(format!("  {line}")));
     }
     if let Some(due) = due {
-        note(format!("{DIM}tried again at {}{DIM:#}", local_time(due)));
+        note(format!("{DIM}next attempt at {}{DIM:#}", local_time(due)));
     }
     if let Some(cause) = cause {
-        note(format!("{DIM}given up:{DIM:#} {}", plain(cause)));
+        note(format!("{DIM}dead letter:{DIM:#} {}", escape(cause)));
     }
 
-    let mut left = published.len();
+    let mut remaining = published.len();
     for node in published {
-        left -= 1;
-        let (branch, stem) = if left == 0 && *omitted == 0 { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        remaining -= 1;
+        let (branch, stem) = if remaining == 0 && *omitted == 0 { ("└─ ", "   ") } else { ("├─ ", "│  ") };
         event(node, &format!("{rest}{branch}"), &format!("{rest}{stem}"), text);
     }
     if *omitted > 0 {
@@ -103,7 +104,6 @@ fn delivery(delivery: &Delivery, first: &str, rest: &str, text: &mut String) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use serde_json::{Value, json};
 
@@ -119,13 +119,13 @@ mod tests {
     }
 
     fn drawn(trace: &Value) -> String {
-        anstream::adapter::strip_str(&tree(&read(&trace.to_string()).unwrap())).to_string()
+        anstream::adapter::strip_str(&tree(&parse(&trace.to_string()).unwrap())).to_string()
     }
 
     #[test]
-    fn a_chain_with_a_retry_and_a_dead_end_is_drawn_as_a_tree() {
+    fn a_chain_with_a_retry_and_a_dead_letter_is_drawn_as_a_tree() {
         let notify = json!({ "id": 3, "event": 2, "function": "shop/notify", "trigger": "on[0]", "state": "retrying",
-            "due": "later", "attempts": [attempt(1, "timeout", Some("ended at its time-out of 2s"))] });
+            "due": "later", "attempts": [attempt(1, "timeout", Some("reached its timeout of 2s"))] });
         let taken = event(2, "payment.taken", "/shop/charge", &json!([notify]));
         let logged = event(3, "payment.logged", "/shop/charge", &json!([]));
         let charge = json!({ "id": 1, "event": 1, "function": "shop/charge", "trigger": "on[0]", "state": "done",
@@ -139,19 +139,19 @@ order.placed event 1 e1 from /shop/checkout at soon
 │  ├─ payment.taken event 2 e2 from /shop/charge at soon
 │  │  └─ shop/notify retrying 900 µs, delivery 3
 │  │        attempt 1, 900 µs timeout ended at its time-out of 2s
-│  │        tried again at later
+│  │        next attempt at later
 │  └─ payment.logged event 3 e3 from /shop/charge at soon
 └─ shop/audit dead 900 µs, delivery 2
       attempt 1, 900 µs reject no total
         at all\\u{1b}
-      given up: reject: no total
+      dead letter: reject: no total
 ";
         assert_eq!(drawn(&event(1, "order.placed", "/shop/checkout", &json!([charge, audit]))), expected);
     }
 
     #[test]
-    fn what_is_not_shown_is_said() {
-        assert!(drawn(&event(1, "t", "/s", &json!([]))).ends_with("no function is owed it\n"));
+    fn omitted_deliveries_and_events_are_mentioned() {
+        assert!(drawn(&event(1, "t", "/s", &json!([]))).ends_with("no function matched this event\n"));
         let fan_out = json!({ "id": 1, "event": 1, "function": "a/f", "trigger": "on[0]", "state": "done",
             "attempts": [], "omitted": 9 });
         let mut cut = event(1, "t", "/s", &json!([fan_out]));
@@ -162,7 +162,7 @@ t event 1 e1 from /s at soon
 ├─ a/f done delivery 1
 │  └─ … and 9 more
 └─ … the trace ends here
-part of what came of event 7; --root shows all of it
+part of the trace of event 7; --root shows the whole trace
 ";
         assert_eq!(drawn(&cut), expected);
     }

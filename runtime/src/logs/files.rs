@@ -1,20 +1,20 @@
-//! The files of the log: the one that is written, and the two before it.
+//! The files of the log: the current file and the two before it.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// How many full files are kept.
-const KEPT: usize = 2;
+/// The number of rotated files.
+const ROTATED_FILES: usize = 2;
 
 pub(super) struct Files {
-    /// The path of the file that is written.
+    /// The path of the current file.
     path: PathBuf,
     writer: BufWriter<File>,
-    /// How much it has, in bytes.
+    /// The length of the current file, in bytes.
     length: u64,
     length_max: u64,
-    /// Said once, not with every line.
+    /// Whether the last write failed: a failure is logged once and not for every line.
     failing: bool,
 }
 
@@ -26,15 +26,15 @@ impl Files {
         Ok(Self { path, writer: BufWriter::new(file), length, length_max, failing: false })
     }
 
-    /// Writes a line. When the disk does not take it, it is lost: functions go on all the same.
+    /// Writes a line. When the write fails the line is lost, and functions continue.
     pub(super) fn write_line(&mut self, line: &str) {
         let written = self.try_write(line);
-        self.note(&written);
+        self.report(&written);
     }
 
     pub(super) fn flush(&mut self) {
         let flushed = self.writer.flush();
-        self.note(&flushed);
+        self.report(&flushed);
     }
 
     fn try_write(&mut self, line: &str) -> io::Result<()> {
@@ -49,7 +49,7 @@ impl Files {
 
     fn rotate(&mut self) -> io::Result<()> {
         self.writer.flush()?;
-        for n in (1..=KEPT).rev() {
+        for n in (1..=ROTATED_FILES).rev() {
             let newer = if n == 1 { self.path.clone() } else { self.numbered(n - 1) };
             match std::fs::rename(newer, self.numbered(n)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -61,12 +61,12 @@ impl Files {
         Ok(())
     }
 
-    /// What can be read now, oldest first, each file with its length.
+    /// Opens the readable files, oldest first, each with its length.
     pub(super) fn readers(&mut self) -> Vec<(File, u64)> {
         self.flush();
-        let older = (1..=KEPT).rev().map(|n| self.numbered(n));
+        let older = (1..=ROTATED_FILES).rev().map(|n| self.numbered(n));
         let all = older.chain([self.path.clone()]);
-        // A file that is not there has no lines.
+        // A missing file has no lines.
         all.filter_map(|path| File::open(path).and_then(|file| Ok((file.metadata()?.len(), file))).ok())
             .map(|(length, file)| (file, length))
             .collect()
@@ -78,19 +78,19 @@ impl Files {
         name.into()
     }
 
-    fn note(&mut self, written: &io::Result<()>) {
+    fn report(&mut self, written: &io::Result<()>) {
         match written {
             Ok(()) => self.failing = false,
             Err(error) if !self.failing => {
                 self.failing = true;
-                tracing::warn!("what functions log is lost, {} cannot be written: {error}", self.path.display());
+                tracing::warn!("cannot write {}, the log lines of functions are lost: {error}", self.path.display());
             }
             Err(_) => {}
         }
     }
 }
 
-/// Opens a file at its end. A line that a crash cut in half is ended, so that the next one stands alone.
+/// Opens a file for appending. Ends a line that a crash cut in half, so that the next line stands alone.
 fn open_to_append(path: &Path) -> io::Result<(File, u64)> {
     let mut file = File::options().create(true).read(true).append(true).open(path)?;
     let mut length = file.metadata()?.len();

@@ -1,4 +1,4 @@
-//! The HTTP client of the exporter. It blocks: only the exporter's own thread calls it.
+//! The HTTP client of the exporter. Requests block: only the exporter's own thread sends them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,14 +7,14 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 
-/// The largest answer that is read: the rejections of a batch.
-const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// The largest response that is read, in bytes: the rejections of one batch.
+const RESPONSE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Client {
     agent: ureq::Agent,
     endpoint: String,
-    /// Whether the last request failed: trouble is told once, and its end.
+    /// Whether the last request failed: only the first failure and the recovery are logged.
     failing: AtomicBool,
 }
 
@@ -26,20 +26,20 @@ impl Client {
 
     fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (head, body) = request.into_parts();
-        let answer = self.agent.run(Request::from_parts(head, body.as_ref()));
-        match &answer {
-            Ok(answer) if answer.status().is_success() => self.succeeded(),
-            Ok(answer) => self.failed(&answer.status().to_string()),
+        let response = self.agent.run(Request::from_parts(head, body.as_ref()));
+        match &response {
+            Ok(response) if response.status().is_success() => self.succeeded(),
+            Ok(response) => self.failed(&response.status().to_string()),
             Err(error) => self.failed(&error.to_string()),
         }
-        let (head, mut body) = answer?.into_parts();
-        let body = body.with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
+        let (head, mut body) = response?.into_parts();
+        let body = body.with_config().limit(RESPONSE_BYTES_MAX).read_to_vec()?;
         Ok(Response::from_parts(head, body.into()))
     }
 
     fn failed(&self, reason: &str) {
         if !self.failing.swap(true, Ordering::Relaxed) {
-            tracing::warn!("spans cannot be sent to {}: {reason}; they are lost until that works", self.endpoint);
+            tracing::warn!("cannot send spans to {}: {reason}; spans are lost until this works", self.endpoint);
         }
     }
 
@@ -51,7 +51,7 @@ impl Client {
 }
 
 impl HttpClient for Client {
-    // What `async_trait` makes of an `async fn`.
+    // The signature that `async_trait` generates for an `async fn`.
     fn send_bytes<'client, 'future>(
         &'client self,
         request: Request<Bytes>,

@@ -1,19 +1,20 @@
-//! What the environment says of the way to a collector.
+//! Reads the configuration of the span export from environment variables.
 //!
-//! | variable | |
+//! | variable | meaning |
 //! |---|---|
 //! | `OTEL_EXPORTER_OTLP_ENDPOINT` | the collector's URL, such as `http://localhost:4318`; `/v1/traces` is added |
-//! | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` | the same for traces alone, taken as it is |
+//! | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` | the full URL for traces; nothing is added |
 //! | `OTEL_EXPORTER_OTLP_(TRACES_)HEADERS` | headers, `name=value,…` |
-//! | `OTEL_EXPORTER_OTLP_(TRACES_)TIMEOUT` | how long a batch may take in milliseconds, 10000 |
-//! | `OTEL_EXPORTER_OTLP_(TRACES_)PROTOCOL` | `http/protobuf`, the only one |
-//! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | who sends the spans; the service is `evoke` |
-//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | which traces are recorded: `parentbased_always_on`, … |
+//! | `OTEL_EXPORTER_OTLP_(TRACES_)TIMEOUT` | the timeout for one batch in milliseconds, default 10000 |
+//! | `OTEL_EXPORTER_OTLP_(TRACES_)PROTOCOL` | `http/protobuf`, the only supported one |
+//! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | the resource that sends the spans; the default service is `evoke` |
+//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | which traces are recorded, such as `parentbased_always_on` |
 //! | `OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BSP_SCHEDULE_DELAY`, `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` | how spans are batched |
-//! | `OTEL_TRACES_EXPORTER=none`, `OTEL_SDK_DISABLED=true` | nothing is traced |
+//! | `OTEL_TRACES_EXPORTER=none`, `OTEL_SDK_DISABLED=true` | no spans are made |
 //!
-//! Headers, attributes, samplers and batches are read by the library. As the specification has it, an empty variable
-//! is an unset one, and what cannot be understood is told and ignored; but where spans cannot go at all is an error.
+//! The OpenTelemetry library reads headers, attributes, samplers and batch settings. As the specification requires, an
+//! empty variable counts as unset, and an invalid value is logged and ignored; but a destination to which spans cannot
+//! be sent is an error.
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use super::OtlpError;
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const QUEUE_MAX_DEFAULT: usize = 2_048;
 
-/// The samplers that the library has.
+/// The samplers that the library supports.
 const SAMPLERS: [&str; 6] = [
     "always_on",
     "always_off",
@@ -36,17 +37,17 @@ const SAMPLERS: [&str; 6] = [
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Config {
-    /// Where batches are POSTed.
+    /// The URL to which batches are POSTed.
     pub(super) endpoint: String,
-    /// Of one batch.
+    /// The timeout for one batch.
     pub(super) timeout: Duration,
-    /// Spans that may wait.
+    /// The most queued spans.
     pub(super) queue_max: usize,
     pub(super) service_name: Option<String>,
 }
 
 impl Config {
-    /// `None` when nothing is to be traced.
+    /// Reads the configuration; `None` when tracing is off.
     pub(super) fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, OtlpError> {
         let set = |name: &'static str| Some((name, variable(name).filter(|value| !value.trim().is_empty())?));
         if set("OTEL_SDK_DISABLED").is_some_and(|(_, value)| value.eq_ignore_ascii_case("true")) {
@@ -55,7 +56,7 @@ impl Config {
         match set("OTEL_TRACES_EXPORTER") {
             Some((_, value)) if value == "none" => return Ok(None),
             Some((variable, value)) if value != "otlp" => {
-                ignored(variable, &value, "spans leave by otlp or, with none, not at all");
+                warn_ignored(variable, &value, "write otlp to export spans, or none to turn tracing off");
             }
             _ => {}
         }
@@ -72,12 +73,12 @@ impl Config {
         let protocol = either("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL");
         if let Some((variable, value)) = protocol.filter(|(_, value)| value != "http/protobuf") {
             let message =
-                "spans are sent as http/protobuf, which collectors take on port 4318; say so or nothing".into();
+                "only http/protobuf is supported, which collectors accept on port 4318; write that or unset it".into();
             return Err(OtlpError::Variable { variable, value, message });
         }
         if let Some((variable, value)) = set("OTEL_TRACES_SAMPLER").filter(|(_, v)| !SAMPLERS.contains(&v.as_str())) {
-            let instead = format!("there are {}; parentbased_always_on is taken", SAMPLERS.join(", "));
-            ignored(variable, &value, &instead);
+            let instead = format!("write one of {}; parentbased_always_on is used", SAMPLERS.join(", "));
+            warn_ignored(variable, &value, &instead);
         }
         let timeout = either("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT");
         let timeout_ms = timeout.and_then(number).filter(|ms| *ms > 0);
@@ -93,30 +94,29 @@ impl Config {
 
 fn check_endpoint(endpoint: &str) -> Result<(), String> {
     let example = "write a URL such as http://localhost:4318";
-    let uri: Uri = endpoint.parse().map_err(|error| format!("it is no URL ({error}); {example}"))?;
+    let uri: Uri = endpoint.parse().map_err(|error| format!("the value is not a URL ({error}); {example}"))?;
     match uri.scheme_str() {
         Some("http") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(()),
         Some("https") => Err("spans are sent without TLS; name an http:// endpoint, such as a collector on this \
                               machine or in this cluster (http://localhost:4318) that sends them on over TLS"
             .into()),
-        _ => Err(format!("it is no http:// URL; {example}")),
+        _ => Err(format!("the value is not an http:// URL; {example}")),
     }
 }
 
 fn number((variable, value): (&'static str, String)) -> Option<u64> {
     let number = value.trim().parse().ok();
     if number.is_none() {
-        ignored(variable, &value, "write a whole number");
+        warn_ignored(variable, &value, "write a whole number");
     }
     number
 }
 
-fn ignored(variable: &str, value: &str, instead: &str) {
-    tracing::warn!("{variable} is `{value}` and ignored: {instead}");
+fn warn_ignored(variable: &str, value: &str, instead: &str) {
+    tracing::warn!("{variable} is `{value}` and is ignored: {instead}");
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -132,7 +132,7 @@ mod tests {
     const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 
     #[test]
-    fn without_an_endpoint_nothing_is_traced() {
+    fn without_an_endpoint_tracing_is_off() {
         assert_eq!(endpoint(&[]), None);
         assert_eq!(endpoint(&[(ALL, ""), (TRACES, " ")]), None);
         assert_eq!(endpoint(&[(ALL, "http://c:4318"), ("OTEL_SDK_DISABLED", "True")]), None);
@@ -147,11 +147,11 @@ mod tests {
     }
 
     #[test]
-    fn where_spans_cannot_go_is_an_error_that_says_what_would_be_right() {
+    fn an_unusable_destination_is_an_error_that_says_what_would_be_right() {
         for (variables, words) in [
             (vec![(ALL, "https://c:4318")], ["OTEL_EXPORTER_OTLP_ENDPOINT is `https://c:4318`", "without TLS"]),
             (vec![(TRACES, "localhost:4318")], [TRACES, "http://localhost:4318"]),
-            (vec![(ALL, "http://")], [ALL, "no URL"]),
+            (vec![(ALL, "http://")], [ALL, "not a URL"]),
             (vec![(ALL, "http://c"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], ["PROTOCOL is `grpc`", "http/protobuf"]),
         ] {
             let error = read(&variables).unwrap_err().to_string();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_none_are_ignored() {
+    fn invalid_numbers_are_ignored() {
         let plain = read(&[(ALL, "http://c")]).unwrap().unwrap();
         assert_eq!((plain.timeout, plain.queue_max), (TIMEOUT_DEFAULT, QUEUE_MAX_DEFAULT));
         let odd = [(ALL, "http://c"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"), ("OTEL_BSP_MAX_QUEUE_SIZE", "0")];

@@ -1,21 +1,21 @@
-//! What a function may take and return: the two ends that `#[evoke::function]` joins.
+//! The parameter and return types of a function, as `#[evoke::function]` uses them.
 
 use crate::{Delivery, Event, Failure};
 use serde::de::DeserializeOwned;
 use std::ops::Deref;
 
-/// What a parameter of a function can be: [`Event`], [`Delivery`], [`Json`], [`crate::FileEvent`],
-/// [`crate::TimerTick`], or a type of your own that implements this.
+/// A parameter type of a function: [`Event`], [`Delivery`], [`Json`], [`crate::FileEvent`], [`crate::TimerTick`], or
+/// your own type that implements this trait.
 #[diagnostic::on_unimplemented(
     message = "a function cannot take `{Self}`",
-    label = "not made from an event",
-    note = "it takes `evoke::Event`, `evoke::Delivery`, `evoke::FileEvent`, `evoke::TimerTick`, or `evoke::Json<T>` for data of your own type"
+    label = "cannot be created from an event",
+    note = "the supported types are `evoke::Event`, `evoke::Delivery`, `evoke::FileEvent`, `evoke::TimerTick`, and `evoke::Json<T>` for data of your own type"
 )]
 pub trait Argument: Sized {
-    /// Makes the parameter of what is delivered.
+    /// Creates the parameter from an event and its delivery.
     ///
     /// # Errors
-    /// The event does not fit: a reject, as no later attempt changes it.
+    /// A reject if the event does not fit, because a later attempt would fail too.
     fn from_event(event: &Event, delivery: &Delivery) -> Result<Self, Failure>;
 }
 
@@ -31,7 +31,7 @@ impl Argument for Delivery {
     }
 }
 
-/// The event's data, read as JSON. Data that is no `T` is rejected with a message that names the mistake.
+/// The event's data, parsed as JSON. Data that does not parse as `T` is rejected with a message that names the mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Json<T>(pub T);
 
@@ -49,22 +49,22 @@ impl<T: DeserializeOwned> Argument for Json<T> {
     }
 }
 
-/// Reads the event's data, and says in a reject which event it was that did not fit.
+/// Parses the event's data. The reject names the event's type.
 pub(crate) fn parse<T: DeserializeOwned>(event: &Event) -> Result<T, Failure> {
     event.json().map_err(|error| Failure::reject(format!("the data of {} does not fit: {error}", event.type_)))
 }
 
-/// What a function may return: `Result<(), E>` with any error that becomes a [`Failure`], or nothing.
+/// A return type of a function: `Result<(), E>` with any error that converts into a [`Failure`], or nothing.
 #[diagnostic::on_unimplemented(
     message = "a function cannot return `{Self}`",
-    label = "neither `Result<(), evoke::Failure>` nor `()`",
-    note = "errors of other types become a `Failure` by `.or_retry(…)?` or `.or_reject(…)?` of `evoke::OrFail`"
+    label = "expected `Result<(), evoke::Failure>` or `()`",
+    note = "convert errors of other types to a `Failure` with `.or_retry(…)?` or `.or_reject(…)?` of `evoke::OrFail`"
 )]
 pub trait Outcome {
-    /// Done, or why not.
+    /// Converts the return value to the result of the attempt.
     ///
     /// # Errors
-    /// What the function failed with.
+    /// The failure of the function.
     fn outcome(self) -> Result<(), Failure>;
 }
 

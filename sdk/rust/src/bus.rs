@@ -1,9 +1,9 @@
-//! The way out for events.
+//! Publishing events.
 
 use crate::{Draft, Failure, bindings};
 use std::fmt;
 
-/// Publishes an event once this attempt is done, and returns the id it will have. When the attempt fails,
+/// Publishes an event when this attempt succeeds, and returns the id that the event will have. If the attempt fails,
 /// nothing is published.
 ///
 /// ```no_run
@@ -15,14 +15,14 @@ use std::fmt;
 /// ```
 ///
 /// # Errors
-/// The event is refused: see [`Refused`].
+/// [`Refused`] if the event may not be published.
 #[allow(clippy::needless_pass_by_value, reason = "a published event is given away")]
 pub fn publish(event: Draft) -> Result<String, Refused> {
     bindings::evoke::function::bus::publish(&event).map_err(Refused)
 }
 
-/// Why an event may not be published: its type is not granted, it is too large, there are too many, or an
-/// attribute is not valid. With `?` it becomes a reject: the grants have to change first, then the dead
+/// The reason why an event may not be published: its type is not granted, it is too large, the attempt published too
+/// many events, or an attribute is not valid. `?` converts it to a reject: the grants must change first, then the dead
 /// letter can be redriven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused(pub String);

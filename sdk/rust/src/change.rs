@@ -1,13 +1,13 @@
-//! Readings in, changes out: what a monitor needs so that it does not cry at every reading.
+//! Turns a series of readings into change events, so that a monitor reports changes and not every reading.
 
 use crate::{Draft, Failure, publish, state};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// Watches one thing, and publishes an event when its state changes. The state it is in is kept in the function's
-/// state, so the manifest has to grant `state: true` and the event's type.
+/// Watches one thing, and publishes an event when its condition changes. The condition is stored in the function's
+/// state, so the manifest must grant `state: true` and the event's type.
 ///
-/// The event has the thing as its subject and `{"from": "ok", "to": "warning"}` as its data, with the `reading` where
-/// there is one. What was never seen before is taken to be in its default state, and starting there is no change.
+/// The event's subject is the thing; its data is `{"from": "ok", "to": "warning"}`, plus the `reading` if there is one.
+/// A thing that was never seen before starts in the default condition; that start is not a change.
 ///
 /// ```no_run
 /// # extern crate evoke_sdk as evoke;
@@ -18,74 +18,75 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 ///
 /// #[evoke::function]
 /// fn handle(reading: Json<Reading>) -> Result<(), Failure> {
-///     // Warning from 80, critical from 90, and better again only at 5 less than that.
+/// Warning from 80, critical from 90, and better again only below 5 less than that.
 ///     let limits = Thresholds::rising(80.0, 90.0).clear(5.0);
 ///     StateChange::of(&reading.path, "disk.changed").level(&limits, reading.used)?;
 ///     Ok(())
 /// }
 /// ```
 ///
-/// Readings of one thing should come in order: `order_by` in the manifest sees to that.
+/// Readings of one thing should arrive in order; use `order_by` in the manifest for that.
 #[derive(Debug, Clone, Copy)]
 pub struct StateChange<'a> {
     what: &'a str,
     event_type: &'a str,
 }
 
-/// A change that was published.
+/// A published change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Changed<S> {
-    /// The state that it was in.
+    /// The condition before the change.
     pub from: S,
-    /// The state that it is in.
+    /// The condition after the change.
     pub to: S,
 }
 
-/// How a reading is to be judged.
+/// Severity of a reading.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Nothing to say.
+    /// No problem.
     #[default]
     Ok,
-    /// Somebody should look.
+    /// A problem to look into soon.
     Warning,
-    /// Somebody should come.
+    /// A problem that needs action now.
     Critical,
 }
 
-/// From where on a reading is a warning, and critical.
+/// The thresholds from which a reading is a warning or critical.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Thresholds {
     warning: f64,
     critical: f64,
     clear: f64,
-    /// 1 where high readings are bad, -1 where low ones are.
+    /// 1 if high readings are bad, -1 if low readings are bad.
     sign: f64,
 }
 
 impl Thresholds {
-    /// High readings are bad, such as a disk's use: a warning from `warning` on, critical from `critical` on.
+    /// For readings where high values are bad, such as disk usage: a warning from `warning` upwards, critical from
+    /// `critical` upwards.
     #[must_use]
     pub fn rising(warning: f64, critical: f64) -> Self {
         Self { warning, critical, clear: 0.0, sign: 1.0 }
     }
 
-    /// Low readings are bad, such as a battery's charge: a warning from `warning` downwards, critical from `critical`
-    /// downwards.
+    /// For readings where low values are bad, such as a battery's charge: a warning from `warning` downwards, critical
+    /// from `critical` downwards.
     #[must_use]
     pub fn falling(warning: f64, critical: f64) -> Self {
         Self { sign: -1.0, ..Self::rising(warning, critical) }
     }
 
-    /// It gets better only when the reading is better than the threshold by more than `margin`: so a reading that
-    /// swings around a threshold is one change and not many.
+    /// Sets the hysteresis: the level improves only when the reading is better than the threshold by more than
+    /// `margin`. A reading that swings around a threshold is then one change instead of many.
     #[must_use]
     pub fn clear(self, margin: f64) -> Self {
         Self { clear: margin.abs(), ..self }
     }
 
-    /// The level of a reading of something that was at `before`. A reading that is no number changes nothing.
+    /// Returns the level for a reading, given the level `before`. A reading that is not a number (NaN) keeps the level.
     #[must_use]
     pub fn level(&self, before: Level, reading: f64) -> Level {
         if reading.is_nan() {
@@ -106,21 +107,22 @@ impl Thresholds {
 }
 
 impl<'a> StateChange<'a> {
-    /// Watches `what`, and publishes events of this type. One function may watch many things.
+    /// Watches `what`, and publishes events of this type. One function may watch several things.
     #[must_use]
     pub fn of(what: &'a str, event_type: &'a str) -> Self {
         Self { what, event_type }
     }
 
-    /// Takes a reading; publishes and returns the change of its level, if it is one.
+    /// Processes a reading. If its level changed, publishes and returns the change.
     ///
     /// # Errors
-    /// The state or the event is refused.
+    /// The state operation or the event was refused.
     pub fn level(&self, thresholds: &Thresholds, reading: f64) -> Result<Option<Changed<Level>>, Failure> {
         self.change(Some(reading), |before: &Level| thresholds.level(*before, reading))
     }
 
-    /// Takes the state that it is in now, such as an enum of your own; publishes and returns the change, if it is one.
+    /// Processes the current condition, for example an enum of your own. If it changed, publishes and returns the
+    /// change.
     ///
     /// ```no_run
     /// # extern crate evoke_sdk as evoke;
@@ -136,7 +138,7 @@ impl<'a> StateChange<'a> {
     /// ```
     ///
     /// # Errors
-    /// The state or the event is refused.
+    /// The state operation or the event was refused.
     pub fn state<S>(&self, now: S) -> Result<Option<Changed<S>>, Failure>
     where
         S: Default + PartialEq + Serialize + DeserializeOwned,
@@ -144,13 +146,13 @@ impl<'a> StateChange<'a> {
         self.change(None, |_| now)
     }
 
-    fn change<S>(&self, reading: Option<f64>, judge: impl FnOnce(&S) -> S) -> Result<Option<Changed<S>>, Failure>
+    fn change<S>(&self, reading: Option<f64>, next: impl FnOnce(&S) -> S) -> Result<Option<Changed<S>>, Failure>
     where
         S: Default + PartialEq + Serialize + DeserializeOwned,
     {
         let (bucket, key) = (state::own()?, format!("state-change/{}", self.what));
         let from: S = bucket.get(&key)?.unwrap_or_default();
-        let to = judge(&from);
+        let to = next(&from);
         if from == to {
             return Ok(None);
         }
@@ -161,7 +163,7 @@ impl<'a> StateChange<'a> {
     }
 }
 
-/// What the event says.
+/// The data of the published event.
 #[derive(Serialize)]
 struct Data<'s, S> {
     from: &'s S,
@@ -174,7 +176,7 @@ struct Data<'s, S> {
 mod tests {
     use super::*;
 
-    /// The levels that a series of readings comes to.
+    /// Returns the level after each reading of a series.
     fn levels(thresholds: &Thresholds, readings: &[f64]) -> Vec<Level> {
         let mut level = Level::Ok;
         let step = |reading: &f64| {
@@ -185,18 +187,18 @@ mod tests {
     }
 
     #[test]
-    fn a_rising_reading_gets_better_only_when_it_is_clear_of_its_threshold() {
+    fn a_rising_reading_improves_only_past_the_margin() {
         use Level::{Critical, Ok, Warning};
         let disk = Thresholds::rising(80.0, 90.0).clear(5.0);
         let readings = [79.9, 80.0, 79.0, 75.0, 74.9, 79.9, 95.0, 86.0, 85.0, 84.9, 76.0, 10.0];
         let expected = [Ok, Warning, Warning, Warning, Ok, Ok, Critical, Critical, Critical, Warning, Warning, Ok];
         assert_eq!(levels(&disk, &readings), expected);
-        // All the way down in one step.
+        // From critical to ok in one step.
         assert_eq!(disk.level(Critical, 0.0), Ok);
     }
 
     #[test]
-    fn a_falling_reading_is_the_same_upside_down() {
+    fn a_falling_reading_uses_the_same_rules_reversed() {
         use Level::{Critical, Ok, Warning};
         let battery = Thresholds::falling(20.0, 5.0).clear(2.0);
         let readings = [21.0, 20.0, 22.0, 22.1, 5.0, 7.0, 7.1, 30.0];
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_margin_each_crossing_is_a_change_and_what_is_no_number_is_none() {
+    fn without_a_margin_each_crossing_is_a_change_and_nan_is_none() {
         use Level::{Ok, Warning};
         let bare = Thresholds::rising(80.0, 90.0);
         assert_eq!(levels(&bare, &[80.0, 79.9, 80.0]), [Warning, Ok, Warning]);

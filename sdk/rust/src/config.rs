@@ -1,4 +1,4 @@
-//! Configuration and secrets: what the manifest grants under `allow: config` and `allow: secrets`.
+//! Configuration values and secrets that the manifest grants under `allow: config` and `allow: secrets`.
 
 use crate::bindings::wasi::config::store;
 use std::fmt::Display;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::Failure;
 
-/// The value of `key`, or none where the manifest grants none.
+/// Returns the value of `key`, or `None` if the manifest does not grant it.
 ///
 /// ```no_run
 /// # extern crate evoke_sdk as evoke;
@@ -14,11 +14,11 @@ use crate::Failure;
 /// ```
 #[must_use]
 pub fn get(key: &str) -> Option<String> {
-    // The draft lets a store fail; Evoke's is in memory and cannot.
+    // The WIT draft allows a store to fail; Evoke's store is in memory and never fails.
     store::get(key).ok().flatten()
 }
 
-/// The value of `key`, read as a `T`; none where the manifest grants none.
+/// Returns the value of `key` parsed as a `T`, or `None` if the manifest does not grant it.
 ///
 /// ```no_run
 /// # extern crate evoke_sdk as evoke;
@@ -28,7 +28,7 @@ pub fn get(key: &str) -> Option<String> {
 /// ```
 ///
 /// # Errors
-/// The value is not a `T`: a reject that names the key.
+/// A reject that names the key, if the value does not parse as a `T`.
 pub fn parse<T>(key: &str) -> Result<Option<T>, Failure>
 where
     T: FromStr,
@@ -38,14 +38,14 @@ where
     parsed.transpose().map_err(|error| Failure::reject(format!("the config key {key}: {error}")))
 }
 
-/// Every key and its value, secrets included.
+/// Returns all keys and values, including secrets.
 #[must_use]
 pub fn all() -> Vec<(String, String)> {
     store::get_all().unwrap_or_default()
 }
 
-/// The secret granted as `key`. Secrets and configuration are one store for a function; this name says which
-/// of the two is meant. Keep it out of logs and events.
+/// Returns the secret `key`. For a function, secrets and configuration are one store; this name only makes clear that a
+/// secret is meant. Do not write it to logs or events.
 #[must_use]
 pub fn secret(key: &str) -> Option<String> {
     get(key)

@@ -1,10 +1,10 @@
-//! Events as they come in, and drafts of those that go out.
+//! Methods of received events, and drafts of events to publish.
 
 use crate::{Draft, Event};
 use serde::{Serialize, de::DeserializeOwned};
 
 impl Event {
-    /// The payload as JSON. Inside a function `?` makes an error a reject: the data will not change.
+    /// Parses the payload as JSON. In a function, `?` makes the error a reject, because the data will not change.
     ///
     /// ```no_run
     /// # extern crate evoke_sdk as evoke;
@@ -14,26 +14,26 @@ impl Event {
     /// ```
     ///
     /// # Errors
-    /// The data is not JSON, or not of `T`'s shape.
+    /// The data is not JSON, or does not parse as a `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_slice(&self.data)
     }
 
-    /// The payload as text.
+    /// Returns the payload as text.
     ///
     /// # Errors
-    /// The data is not UTF-8; with `?` a reject.
+    /// The data is not UTF-8. `?` makes the error a reject.
     pub fn text(&self) -> Result<&str, std::str::Utf8Error> {
         std::str::from_utf8(&self.data)
     }
 
-    /// The payload's bytes; empty when the event has none.
+    /// Returns the payload's bytes; empty if the event has no data.
     #[must_use]
     pub fn data(&self) -> &[u8] {
         &self.data
     }
 
-    /// An extension attribute, `traceparent` for example.
+    /// Returns an extension attribute, such as `traceparent`.
     #[must_use]
     pub fn extension(&self, name: &str) -> Option<&str> {
         self.extensions.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -41,7 +41,7 @@ impl Event {
 }
 
 impl Draft {
-    /// An event of this type, without data.
+    /// Creates an event of this type, without data.
     ///
     /// ```no_run
     /// # extern crate evoke_sdk as evoke;
@@ -63,50 +63,50 @@ impl Draft {
         }
     }
 
-    /// What the event is about.
+    /// Sets the subject: the thing that the event is about.
     #[must_use]
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.subject = Some(subject.into());
         self
     }
 
-    /// An id of your own. The bus drops a second event of the same source and id, so name one where several
-    /// deliveries may announce the same thing; else leave it to Evoke.
+    /// Sets your own id. The bus drops a second event with the same source and id, so set one if several deliveries may
+    /// announce the same thing. Without this, Evoke generates the id.
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// An extension attribute; its name has to be lower-case letters and digits.
+    /// Adds an extension attribute. Its name may have only lower-case letters and digits.
     #[must_use]
     pub fn extension(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extensions.push((name.into(), value.into()));
         self
     }
 
-    /// The URI of the schema the data follows.
+    /// Sets the URI of the schema of the data.
     #[must_use]
     pub fn schema(mut self, uri: impl Into<String>) -> Self {
         self.dataschema = Some(uri.into());
         self
     }
 
-    /// JSON data.
+    /// Sets JSON data.
     ///
     /// # Errors
-    /// The value has no JSON form: a map whose keys are not strings, for example.
+    /// The value has no JSON form, for example a map whose keys are not strings.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self, serde_json::Error> {
         Ok(self.data("application/json", serde_json::to_vec(value)?))
     }
 
-    /// Plain text as data.
+    /// Sets plain text as data.
     #[must_use]
     pub fn text(self, text: impl Into<String>) -> Self {
         self.data("text/plain; charset=utf-8", text.into())
     }
 
-    /// Data of any media type.
+    /// Sets data of any media type.
     #[must_use]
     pub fn data(mut self, media_type: impl Into<String>, data: impl Into<Vec<u8>>) -> Self {
         self.datacontenttype = Some(media_type.into());
@@ -116,7 +116,6 @@ impl Draft {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

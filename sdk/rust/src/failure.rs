@@ -1,20 +1,20 @@
-//! How an attempt ends that is not done, and what `?` makes of an error.
+//! Constructors of failures, and the conversions that `?` uses.
 
 use crate::{Failure, Retry};
 use std::fmt::Display;
 use std::time::Duration;
 
-/// The rule behind `?`: an error that lies in the event itself is a [`Failure::Reject`], for the next attempt
-/// would meet it again (JSON, UTF-8 and number parsing, a refused publish, state that is not granted). An
-/// error of the world around is a [`Failure::Retry`] (I/O, state, configuration, and plain text).
-/// [`OrFail`] turns any other error into the one or the other.
+/// `?` converts errors by this rule: an error caused by the event itself is a [`Failure::Reject`], because the next
+/// attempt would fail too (JSON, UTF-8 and number parsing, a refused publish, state that is not granted). An error with
+/// an external cause is a [`Failure::Retry`] (I/O, state, configuration, and plain text). [`OrFail`] converts any other
+/// error to one or the other.
 impl Failure {
-    /// It may work later: try again when the function's retry policy says so.
+    /// A failure that a later attempt may not have: retries by the function's retry policy.
     pub fn retry(message: impl Into<String>) -> Self {
         Self::Retry(Retry { message: message.into(), after_ms: None })
     }
 
-    /// With this failure, try again no sooner than `delay` from now. A reject stays a reject.
+    /// Sets the shortest delay before the next attempt. Does not change a reject.
     ///
     /// ```no_run
     /// # extern crate evoke_sdk as evoke;
@@ -31,12 +31,12 @@ impl Failure {
         self
     }
 
-    /// It never will work: a dead letter, with this message as its cause.
+    /// A failure that every attempt would have: creates a dead letter with this message as its cause.
     pub fn reject(message: impl Into<String>) -> Self {
         Self::Reject(message.into())
     }
 
-    /// Why it failed.
+    /// Returns the failure's message.
     #[must_use]
     pub fn message(&self) -> &str {
         match self {
@@ -94,7 +94,7 @@ impl From<&str> for Failure {
     }
 }
 
-/// Says what an error means for the delivery, and what was being done.
+/// Converts an error to a failure: chooses retry or reject, and adds the name of the failed step.
 ///
 /// ```no_run
 /// # extern crate evoke_sdk as evoke;
@@ -105,16 +105,16 @@ impl From<&str> for Failure {
 /// # Ok(()) }
 /// ```
 pub trait OrFail<T> {
-    /// The error becomes a retry: `WHAT: ERROR`.
+    /// Converts the error to a retry with the message `WHAT: ERROR`.
     ///
     /// # Errors
-    /// A [`Failure::Retry`] when there is no value.
+    /// A [`Failure::Retry`] if there is no value.
     fn or_retry(self, what: &str) -> Result<T, Failure>;
 
-    /// The error becomes a reject: `WHAT: ERROR`.
+    /// Converts the error to a reject with the message `WHAT: ERROR`.
     ///
     /// # Errors
-    /// A [`Failure::Reject`] when there is no value.
+    /// A [`Failure::Reject`] if there is no value.
     fn or_reject(self, what: &str) -> Result<T, Failure>;
 }
 
@@ -139,7 +139,6 @@ impl<T> OrFail<T> for Option<T> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -1,7 +1,7 @@
-//! Write functions for Evoke in Rust.
+//! SDK for writing Evoke functions in Rust.
 //!
-//! A function is one Rust function that takes an event. It is done when it returns `Ok`, and only then do
-//! the events it published and the state it wrote leave, all of them or none:
+//! A function is one Rust function that takes an event. The attempt succeeds when the function returns `Ok`. Only then
+//! do the events that it published and its state writes take effect, all of them or none:
 //!
 //! ```no_run
 //! # extern crate evoke_sdk as evoke;
@@ -13,7 +13,7 @@
 //! #[evoke::function]
 //! fn handle(order: Json<Order>) -> Result<(), Failure> {
 //!     if order.total <= 0.0 {
-//!         return Err(Failure::reject(format!("total is {}, it has to be more than 0", order.total)));
+//!         return Err(Failure::reject(format!("total is {}, it must be more than 0", order.total)));
 //!     }
 //!     evoke::log::info!("{} pays {}", order.customer, order.total);
 //!     evoke::publish(Draft::new("payment.taken").subject(&order.customer).json(&order.total)?)?;
@@ -21,7 +21,7 @@
 //! }
 //! ```
 //!
-//! Its `Cargo.toml` names the crate `evoke` (the attribute relies on it) and builds a `cdylib`:
+//! The function's `Cargo.toml` names the crate `evoke` (the attribute requires this name) and builds a `cdylib`:
 //!
 //! ```toml
 //! [lib]
@@ -30,9 +30,9 @@
 //! evoke = { package = "evoke-sdk", path = "../../sdk/rust" }
 //! ```
 //!
-//! [`macro@function`] says what a function may take, [`Failure`] how it may end.
+//! See [`macro@function`] for the parameter types, and [`Failure`] for the failures.
 
-// The examples and the attribute say `evoke::`; here that is this crate.
+// Makes `evoke::`, as used by the examples and the attribute, refer to this crate.
 extern crate self as evoke;
 
 mod argument;
@@ -58,7 +58,7 @@ pub use evoke_sdk_macros::function;
 pub use failure::OrFail;
 pub use source::{FileEvent, FileKind, TimerTick};
 
-/// What `#[evoke::function]` expands to; no part of the interface.
+/// Support code for the expansion of `#[evoke::function]`; not part of the public API.
 #[doc(hidden)]
 pub mod __rt {
     pub use crate::argument::{Argument, Outcome};
@@ -66,7 +66,7 @@ pub mod __rt {
     pub use crate::bindings::{self, __export_function as export};
     pub use crate::{Delivery, Event, Failure};
 
-    /// Before the function runs: its panics are to be seen in the logs.
+    /// Runs before the function: makes its panics appear in the logs.
     pub fn start() {
         #[cfg(all(target_family = "wasm", not(feature = "wasi")))]
         std::panic::set_hook(Box::new(crate::stdio::panicked));

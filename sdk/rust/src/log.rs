@@ -1,4 +1,4 @@
-//! Log lines of a function: `evoke logs` shows them, with the delivery they belong to.
+//! Log lines of a function. `evoke logs` shows them with their delivery.
 //!
 //! ```no_run
 //! # extern crate evoke_sdk as evoke;
@@ -13,7 +13,7 @@ pub use crate::{
     __log_warn as warn,
 };
 
-/// One line at `level`; `context` groups lines. The macros give the module's path as context.
+/// Logs one line at `level`. `context` groups lines; the macros use the module path.
 pub fn log(level: Level, context: &str, message: &str) {
     crate::bindings::wasi::logging::logging::log(level, context, message);
 }
@@ -26,42 +26,42 @@ macro_rules! __log {
     };
 }
 
-/// How values and control move within the function.
+/// Logs a step of the function in detail.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __log_trace {
     ($($part:tt)+) => { $crate::__log!(Trace $($part)+) };
 }
 
-/// Of interest to who looks for a mistake.
+/// Logs details for debugging.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __log_debug {
     ($($part:tt)+) => { $crate::__log!(Debug $($part)+) };
 }
 
-/// Of interest to who watches the function.
+/// Logs normal operation.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __log_info {
     ($($part:tt)+) => { $crate::__log!(Info $($part)+) };
 }
 
-/// Something is not as it should be; the function goes on.
+/// Logs a problem after which the function continues.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __log_warn {
     ($($part:tt)+) => { $crate::__log!(Warn $($part)+) };
 }
 
-/// Something failed.
+/// Logs a failure.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __log_error {
     ($($part:tt)+) => { $crate::__log!(Error $($part)+) };
 }
 
-/// Nothing works any more.
+/// Logs a failure after which the function cannot work.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __log_critical {

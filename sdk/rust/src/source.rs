@@ -1,4 +1,4 @@
-//! The events of the built-in sources, typed.
+//! Typed events of the built-in sources.
 
 use crate::argument::{Argument, parse};
 use crate::{Delivery, Event, Failure};
@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-/// What a `files:` source reports.
+/// An event of a `files:` source.
 ///
 /// ```no_run
 /// # extern crate evoke_sdk as evoke;
@@ -18,32 +18,32 @@ use serde::Deserialize;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct FileEvent {
-    /// What happened, from the event's type.
+    /// What happened to the file; set from the event's type.
     #[serde(skip, default)]
     pub kind: FileKind,
-    /// Below the source's folder, with `/` between its parts.
+    /// Path relative to the source's folder, with `/` as the separator.
     pub path: String,
-    /// In bytes.
+    /// Size of the file, in bytes.
     #[serde(default)]
     pub size: u64,
-    /// When the file was last modified, RFC 3339; empty for a removed file.
+    /// Time of the last modification, RFC 3339; empty for a removed file.
     #[serde(default)]
     pub modified: String,
-    /// Of the content, in hex; empty for a removed file.
+    /// SHA-256 of the content, in hexadecimal; empty for a removed file.
     #[serde(default)]
     pub sha256: String,
-    /// The content, when it is text and small enough.
+    /// The content, if it is text and small enough.
     #[serde(default)]
     pub content: Option<String>,
-    /// The content, when it is not text and small enough.
+    /// The content in base64, if it is not text and small enough.
     #[serde(default)]
     pub content_base64: Option<String>,
-    /// Why the content is not here.
+    /// The reason why the content is not in the event.
     #[serde(default)]
     pub content_omitted: Option<String>,
 }
 
-/// What happened to a file.
+/// The change that a file event reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FileKind {
     /// `evoke.file.created`
@@ -56,11 +56,11 @@ pub enum FileKind {
 }
 
 impl FileEvent {
-    /// The content's bytes.
+    /// Returns the content's bytes.
     ///
     /// # Errors
-    /// A reject when the content is not in the event: the file is too large, was removed, or the source does
-    /// not hand contents over.
+    /// A reject if the content is not in the event, because the file is too large or was removed, or because the source
+    /// does not include contents.
     pub fn bytes(&self) -> Result<Vec<u8>, Failure> {
         match (&self.content, &self.content_base64, &self.content_omitted) {
             (Some(text), ..) => Ok(text.clone().into_bytes()),
@@ -82,7 +82,7 @@ impl Argument for FileEvent {
             "evoke.file.modified" => FileKind::Modified,
             "evoke.file.removed" => FileKind::Removed,
             other => {
-                return Err(Failure::reject(format!("{other} is no event of a files source")));
+                return Err(Failure::reject(format!("{other} is not an event of a files source")));
             }
         };
         Ok(Self { kind, ..parse(event)? })
@@ -100,7 +100,7 @@ impl Argument for FileEvent {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct TimerTick {
-    /// The instant the tick was due, RFC 3339. It may run later, after a restart for example.
+    /// The time at which the tick was due, RFC 3339. The function may run later, for example after a restart.
     pub scheduled: String,
 }
 
@@ -111,7 +111,6 @@ impl Argument for TimerTick {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn content_that_is_not_there_is_a_reject_that_says_why() {
+    fn missing_content_is_a_reject_with_the_reason() {
         let large = file("evoke.file.created", r#"{"path":"a","content_omitted":"larger than 1 MiB"}"#).unwrap();
         let failure = large.bytes().unwrap_err();
         assert_eq!(failure, Failure::reject("the content of a is not in the event: larger than 1 MiB"));
@@ -157,7 +156,7 @@ mod tests {
     #[test]
     fn an_event_of_another_source_is_a_reject() {
         let failure = file("order.placed", r#"{"path":"a"}"#).unwrap_err();
-        assert_eq!(failure, Failure::reject("order.placed is no event of a files source"));
+        assert_eq!(failure, Failure::reject("order.placed is not an event of a files source"));
         let tick = TimerTick::from_event(&event("evoke.timer.tick", "{}"), &delivery()).unwrap_err();
         assert!(tick.message().contains("missing field `scheduled`"), "{tick:?}");
     }

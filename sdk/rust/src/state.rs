@@ -1,7 +1,7 @@
-//! State of a function, as JSON values by key. The manifest grants it by `allow: { state: true }`.
+//! State of a function, as JSON values by key. The manifest grants it with `allow: { state: true }`.
 //!
-//! An attempt is a transaction: it reads its own writes, they are kept when it is done and dropped when it fails. An
-//! attempt that read what another one changed meanwhile is run again, so that counting is simply this:
+//! An attempt is a transaction: it reads its own writes; they are committed if it succeeds and discarded if it fails.
+//! If another attempt changed a value that this attempt read, this attempt runs again. So counting needs no lock:
 //!
 //! ```no_run
 //! # extern crate evoke_sdk as evoke;
@@ -12,7 +12,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The functions of an app can share a bucket, where each is granted it by `allow: { state: { shared: true } }`:
+//! The functions of an app can share a bucket. Each of them needs the grant `allow: { state: { shared: true } }`:
 //!
 //! ```no_run
 //! # extern crate evoke_sdk as evoke;
@@ -27,14 +27,14 @@ use crate::bindings::wasi::keyvalue::{atomics, store};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 
-/// What can go wrong. With `?` what is not granted and JSON are rejects, the rest is a retry.
+/// An error of a state operation. `?` converts `Denied` and `Json` to a reject, and `Store` to a retry.
 #[derive(Debug)]
 pub enum Error {
     /// The manifest does not grant this bucket.
     Denied,
-    /// The value at this key is not of the wanted type.
+    /// The value at this key does not have the requested type.
     Json(String, serde_json::Error),
-    /// It is refused, as there is too much of it for example, or the store failed: as this says.
+    /// The operation was refused, for example because of a quota, or the store failed; the message has the reason.
     Store(String),
 }
 
@@ -42,9 +42,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Denied => f.write_str(
-                "this state is not granted (allow: { state: true }, or { state: { shared: true } } for what is shared)",
+                "this state is not granted (allow: { state: true }, or { state: { shared: true } } for the shared bucket)",
             ),
-            Self::Json(key, error) => write!(f, "the state at {key}: {error}"),
+            Self::Json(key, error) => write!(f, "the value at {key}: {error}"),
             Self::Store(message) => write!(f, "state: {message}"),
         }
     }
@@ -70,11 +70,11 @@ impl From<Error> for Failure {
     }
 }
 
-/// Values by key.
+/// A bucket of values by key.
 #[derive(Debug)]
 pub struct Bucket(store::Bucket);
 
-/// The function's own bucket. The functions of this module that stand alone work on it.
+/// Opens the function's own bucket. The functions of this module without a bucket use it.
 ///
 /// # Errors
 /// See [`Error`].
@@ -82,16 +82,16 @@ pub fn own() -> Result<Bucket, Error> {
     Ok(Bucket(store::open("")?))
 }
 
-/// The bucket that the functions of the app share.
+/// Opens the bucket shared by the functions of the app.
 ///
 /// # Errors
-/// [`Error::Denied`] where the manifest does not grant it.
+/// [`Error::Denied`] if the manifest does not grant it.
 pub fn shared() -> Result<Bucket, Error> {
     Ok(Bucket(store::open("app")?))
 }
 
 impl Bucket {
-    /// The value at `key`, or none.
+    /// Returns the value at `key`, or `None`.
     ///
     /// # Errors
     /// See [`Error`].
@@ -111,7 +111,8 @@ impl Bucket {
         self.set_bytes(key, &bytes)
     }
 
-    /// Makes a new value of the one at `key`, or of none, and returns it.
+    /// Replaces the value at `key` by the result of `change`, which receives `None` if there is no value. Returns the
+    /// new value.
     ///
     /// ```no_run
     /// # extern crate evoke_sdk as evoke;
@@ -136,7 +137,7 @@ impl Bucket {
         Ok(value)
     }
 
-    /// Removes `key`; a key that is not there is no error.
+    /// Removes `key`. A missing key is not an error.
     ///
     /// # Errors
     /// See [`Error`].
@@ -144,7 +145,7 @@ impl Bucket {
         Ok(self.0.delete(key)?)
     }
 
-    /// Whether `key` is there.
+    /// Returns true if `key` exists.
     ///
     /// # Errors
     /// See [`Error`].
@@ -152,16 +153,16 @@ impl Bucket {
         Ok(self.0.exists(key)?)
     }
 
-    /// Adds `delta` to the number at `key`, 0 where there is none, and returns the sum.
+    /// Adds `delta` to the number at `key` (0 if there is none), and returns the sum.
     ///
     /// # Errors
-    /// See [`Error`]; the value being no whole number, or the sum too large, is [`Error::Store`].
+    /// See [`Error`]. If the value is not a whole number or the sum is too large, it is [`Error::Store`].
     pub fn increment(&self, key: &str, delta: u64) -> Result<u64, Error> {
         Ok(atomics::increment(&self.0, key, delta)?)
     }
 
-    /// Every key, in the order of their bytes. Whatever key comes or goes meanwhile runs the attempt again: list
-    /// where keys are few and rarely made.
+    /// Returns all keys in byte order. If another attempt adds or removes any key meanwhile, this attempt runs again,
+    /// so list only buckets with few keys that rarely change.
     ///
     /// # Errors
     /// See [`Error`].
@@ -177,7 +178,7 @@ impl Bucket {
         }
     }
 
-    /// The bytes at `key`, which need not be JSON.
+    /// Returns the bytes at `key`, which need not be JSON.
     ///
     /// # Errors
     /// See [`Error`].
@@ -185,7 +186,7 @@ impl Bucket {
         Ok(self.0.get(key)?)
     }
 
-    /// Keeps bytes that need not be JSON.
+    /// Stores bytes that need not be JSON.
     ///
     /// # Errors
     /// See [`Error`].
@@ -194,7 +195,7 @@ impl Bucket {
     }
 }
 
-/// The value at `key`, or none.
+/// Returns the value at `key`, or `None`.
 ///
 /// # Errors
 /// See [`Error`].
@@ -210,7 +211,7 @@ pub fn set<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<(), Error> {
     own()?.set(key, value)
 }
 
-/// Makes a new value of the one at `key`, or of none, and returns it: see [`Bucket::update`].
+/// Replaces the value at `key` and returns the new value: see [`Bucket::update`].
 ///
 /// # Errors
 /// See [`Error`].
@@ -218,7 +219,7 @@ pub fn update<T: Serialize + DeserializeOwned>(key: &str, change: impl FnOnce(Op
     own()?.update(key, change)
 }
 
-/// Removes `key`; a key that is not there is no error.
+/// Removes `key`. A missing key is not an error.
 ///
 /// # Errors
 /// See [`Error`].
@@ -226,7 +227,7 @@ pub fn delete(key: &str) -> Result<(), Error> {
     own()?.delete(key)
 }
 
-/// Whether `key` is there.
+/// Returns true if `key` exists.
 ///
 /// # Errors
 /// See [`Error`].
@@ -234,15 +235,15 @@ pub fn exists(key: &str) -> Result<bool, Error> {
     own()?.exists(key)
 }
 
-/// Adds `delta` to the number at `key`, 0 where there is none, and returns the sum.
+/// Adds `delta` to the number at `key` (0 if there is none), and returns the sum.
 ///
 /// # Errors
-/// See [`Error`]; the value being no whole number, or the sum too large, is [`Error::Store`].
+/// See [`Error`]. If the value is not a whole number or the sum is too large, it is [`Error::Store`].
 pub fn increment(key: &str, delta: u64) -> Result<u64, Error> {
     own()?.increment(key, delta)
 }
 
-/// Every key: see [`Bucket::keys`].
+/// Returns all keys: see [`Bucket::keys`].
 ///
 /// # Errors
 /// See [`Error`].

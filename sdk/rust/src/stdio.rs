@@ -1,10 +1,11 @@
 //! Standard output and the environment, without WASI.
 //!
-//! Every Rust program carries the code that prints a panic, and the C library below it: a function that does
-//! nothing would import 14 interfaces of WASI, on some toolchains files among them. Each costs time in every
-//! fresh instance, and they hide what the function really asks for. So these symbols come before the C
-//! library's: what is printed becomes log lines (`println!` info, `eprintln!` error, a panic error), and the
-//! environment is empty. The feature `wasi` leaves them out, for a function that needs the real ones.
+//! Every Rust program contains the code that prints a panic, and the C library that this code uses. So even a function
+//! that does nothing would import 14 WASI interfaces, on some toolchains also those for files. Each import costs time
+//! in every fresh instance, and hides the imports that the function really needs. Therefore this module defines these C
+//! symbols itself, in place of the C library's: printed text becomes log lines (`println!` info, `eprintln!` error, a
+//! panic error), and the environment is empty. The feature `wasi` omits these symbols, for a function that needs the
+//! real ones.
 #![allow(unsafe_code, reason = "the C library's interface is made of raw pointers")]
 
 use crate::log::{Level, log};
@@ -12,8 +13,8 @@ use std::ffi::{c_char, c_int};
 use std::panic::PanicHookInfo;
 use std::sync::Mutex;
 
-/// One message on its way to a log line. Of fixed size, as it also reports that memory has run out; longer
-/// text becomes several lines.
+/// The text of an unfinished log line. The buffer has a fixed size, because it is also used to report that memory has
+/// run out; longer text becomes several lines.
 struct Pending {
     bytes: [u8; 1024],
     len: usize,
@@ -34,7 +35,7 @@ impl Pending {
             text = later;
             if now.ends_with(b"\n") || self.len == self.bytes.len() {
                 let (message, _) = self.bytes.split_at(self.len);
-                // Nobody can follow the advice that std adds when memory runs out: there is no environment.
+                // std adds a note about RUST_BACKTRACE, which nobody can set: a function has no environment.
                 if !message.starts_with(b"note: run with `RUST_BACKTRACE") {
                     log(level, context, String::from_utf8_lossy(message).trim_end_matches('\n'));
                 }
@@ -47,7 +48,7 @@ impl Pending {
 static STDOUT: Mutex<Pending> = Mutex::new(Pending::new());
 static STDERR: Mutex<Pending> = Mutex::new(Pending::new());
 
-/// Takes what is printed; -1 for any other file.
+/// Buffers printed text. Returns the number of bytes, or -1 for a file other than stdout and stderr.
 fn print(fd: c_int, text: &[u8]) -> isize {
     let (pending, level, context) = match fd {
         1 => (&STDOUT, Level::Info, "stdout"),
@@ -61,7 +62,7 @@ fn print(fd: c_int, text: &[u8]) -> isize {
     text.len().cast_signed()
 }
 
-/// One line says where and why the function panicked.
+/// Logs one line with the location and the message of a panic.
 pub(crate) fn panicked(info: &PanicHookInfo<'_>) {
     let why = info.payload_as_str().unwrap_or("no message");
     match info.location() {
@@ -70,7 +71,7 @@ pub(crate) fn panicked(info: &PanicHookInfo<'_>) {
     }
 }
 
-/// As C lays it out (POSIX `<sys/uio.h>`).
+/// `struct iovec` of C (POSIX `<sys/uio.h>`).
 #[repr(C)]
 struct IoVec {
     base: *const u8,
@@ -82,7 +83,7 @@ unsafe extern "C" fn write(fd: c_int, base: *const u8, len: usize) -> isize {
     if len == 0 {
         return 0;
     }
-    // SAFETY: `len` bytes are there, as POSIX asks of write's caller.
+    // SAFETY: POSIX requires the caller of `write` to pass `len` readable bytes.
     print(fd, unsafe { std::slice::from_raw_parts(base, len) })
 }
 
@@ -90,7 +91,7 @@ unsafe extern "C" fn write(fd: c_int, base: *const u8, len: usize) -> isize {
 unsafe extern "C" fn writev(fd: c_int, parts: *const IoVec, count: c_int) -> isize {
     let mut written = 0;
     for index in 0..usize::try_from(count).unwrap_or(0) {
-        // SAFETY: `count` parts are there, and each describes bytes that are, as POSIX asks of writev's caller.
+        // SAFETY: POSIX requires the caller of `writev` to pass `count` parts, each with readable bytes.
         let taken = unsafe {
             let part = &*parts.add(index);
             write(fd, part.base, part.len)

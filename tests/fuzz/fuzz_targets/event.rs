@@ -1,6 +1,7 @@
-//! Events of any bytes, in every form they come in: nothing panics, and what is taken survives its own form.
+//! Reads events from arbitrary bytes in every accepted form. No input panics, and every accepted event survives a round
+//! trip through its JSON form.
 //!
-//! Up to an empty line the input is headers, one a line; the rest is the body.
+//! The input is a list of headers, one on each line, up to an empty line; the rest is the body.
 #![no_main]
 
 use bytes::Bytes;
@@ -11,14 +12,14 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     if let Ok(event) = Event::from_json(input, |_| {}) {
-        survives(&event);
+        assert_round_trip(&event);
     }
     let end = input.windows(2).position(|two| two == b"\n\n");
     let (head, body) = end.map_or((&[][..], input), |end| (&input[..end], &input[end + 2..]));
     let headers: HeaderMap = head.split(|byte| *byte == b'\n').filter_map(header).collect();
     for type_ in [None, Some("order.placed")] {
         match read(&headers, Bytes::copy_from_slice(body), type_) {
-            Ok(events) => events.iter().for_each(survives),
+            Ok(events) => events.iter().for_each(assert_round_trip),
             Err(problem) => {
                 assert!(problem.status.is_client_error(), "{problem:?}");
                 assert!(!problem.detail.is_empty());
@@ -33,12 +34,12 @@ fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
 }
 
-fn survives(event: &Event) {
+fn assert_round_trip(event: &Event) {
     assert_eq!(event.check(), Ok(()));
     let json = event.to_json();
-    assert!(!json.contains(['\n', '\r']), "more than a line: {json:?}");
+    assert!(!json.contains(['\n', '\r']), "more than one line: {json:?}");
     let again = Event::from_json(json.as_bytes(), |_| {}).unwrap_or_else(|error| panic!("{error}: {json}"));
-    // Line breaks within JSON data become spaces; everything else is as it was.
+    // Line breaks within JSON data become spaces; everything else is unchanged.
     assert_eq!(again.to_json(), json);
     assert_eq!((&again.id, &again.source, &again.type_), (&event.id, &event.source, &event.type_));
     assert_eq!((&again.time, &again.subject, &again.extensions), (&event.time, &event.subject, &event.extensions));

@@ -1,4 +1,5 @@
-//! Patterns and events of any bytes: nothing panics or hangs, and the index says what the oracle says.
+//! Matches arbitrary events against arbitrary patterns. No input panics or hangs, and the indexed matcher agrees with
+//! the oracle.
 //!
 //! The first line of the input is the event, each further line a pattern.
 #![no_main]
@@ -35,34 +36,37 @@ fuzz_target!(|input: &[u8]| {
     let found = matcher.matches_json(event);
     let read = serde_json::from_slice::<Value>(event).ok().filter(Value::is_object);
     let (Ok(found), Some(read)) = (&found, &read) else {
-        // serde_json refuses besides: numbers beyond a double, lone surrogates.
-        assert!(found.is_err() || read.is_some() || only_theirs(event), "taken, and no object: {event:?}");
-        assert!(found.is_ok() || read.is_none(), "refused, and an object: {:?}", String::from_utf8_lossy(event));
+        // serde_json also rejects numbers beyond the range of a double, and lone surrogates.
+        assert!(
+            found.is_err() || read.is_some() || only_serde_rejects(event),
+            "accepted, but not an object: {event:?}"
+        );
+        assert!(found.is_ok() || read.is_none(), "rejected, but an object: {:?}", String::from_utf8_lossy(event));
         return;
     };
-    let exact = |text: &str| oracle::fits(text);
-    if !exact(&String::from_utf8_lossy(event)) {
+    if !oracle::fits(&String::from_utf8_lossy(event)) {
         return;
     }
     for (key, (source, pattern)) in patterns.iter().enumerate() {
-        let Some(wanted) = exact(&source.to_string()).then(|| oracle::matches(source, read)).flatten() else {
+        let Some(expected) = oracle::fits(&source.to_string()).then(|| oracle::matches(source, read)).flatten() else {
             continue;
         };
-        assert_eq!(found.contains(&key), wanted, "among others: {source} on {read}");
+        assert_eq!(found.contains(&key), expected, "with others: {source} on {read}");
         let mut alone = Matcher::default();
         alone.insert((), pattern);
-        assert_eq!(alone.matches_json(event).is_ok_and(|keys| !keys.is_empty()), wanted, "alone: {source} on {read}");
+        assert_eq!(alone.matches_json(event).is_ok_and(|keys| !keys.is_empty()), expected, "alone: {source} on {read}");
     }
-    // What leaves leaves nothing behind.
+    // A removed pattern never matches.
     let half = patterns.len() / 2;
     (0..half).for_each(|key| _ = matcher.remove(key));
-    let kept: Vec<usize> = found.iter().copied().filter(|key| *key >= half).collect();
-    assert_eq!(matcher.matches_json(event).ok(), Some(kept));
+    let remaining: Vec<usize> = found.iter().copied().filter(|key| *key >= half).collect();
+    assert_eq!(matcher.matches_json(event).ok(), Some(remaining));
 });
 
-fn only_theirs(event: &[u8]) -> bool {
+/// Returns true if serde_json rejects the event for a reason that the matcher does not have.
+fn only_serde_rejects(event: &[u8]) -> bool {
     serde_json::from_slice::<Value>(event).is_err_and(|error| {
         let message = error.to_string();
-        ["out of range", "surrogate", "hex escape", "recursion limit"].iter().any(|words| message.contains(words))
+        ["out of range", "surrogate", "hex escape", "recursion limit"].iter().any(|reason| message.contains(reason))
     })
 }

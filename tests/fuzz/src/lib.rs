@@ -1,5 +1,5 @@
-//! The runtime's pure modules, taken from their place, for the targets in `fuzz_targets`. Whoever these modules ask
-//! for something with I/O gets a stand-in that only carries what they say.
+//! The runtime modules without I/O, included by path for the targets in `fuzz_targets`. Modules with I/O that they
+//! depend on are replaced by stubs.
 #![allow(dead_code, unused_imports, missing_docs, unreachable_pub)]
 
 pub mod oracle;
@@ -16,7 +16,7 @@ mod runtime {
         pub mod http {
             pub mod cloudevents;
 
-            /// A refusal, without its way out over hyper.
+            /// A stub of the problem response, without the conversion to a hyper response.
             pub mod problem {
                 #[derive(Debug)]
                 pub struct Problem {
@@ -35,7 +35,7 @@ mod runtime {
                 }
             }
 
-            /// The events of a request, as the source reads them; a raw body is taken where there is a type for it.
+            /// Reads the events of a request as the http source does. A raw body is accepted only if `type_` is given.
             pub fn read(
                 headers: &http::HeaderMap,
                 body: bytes::Bytes,

@@ -1,18 +1,20 @@
-//! Patterns as their rules say, step by step, without an index: what the matcher is held against.
+//! A simple evaluator of patterns without an index. The fuzz target compares the results of the matcher with its
+//! results.
 //!
-//! Numbers are compared as doubles here. [`fits`] says of which texts that is exact.
+//! The evaluator compares numbers as doubles. [`exact_as_doubles`] returns whether that is exact for the numbers of a
+//! text.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-/// The most work for one event, in choices that are tried.
+/// The largest number of partial assignments that are tried for one event.
 const STEPS_MAX: u32 = 20_000;
 
-/// Whether two numbers of such a text are equal as doubles only when they are: 15 digits or fewer, in the range of
-/// doubles.
-pub fn fits(json: &str) -> bool {
+/// Returns whether comparing the numbers of a JSON text as doubles is exact: every number has at most 15 digits and an
+/// exponent in the range of doubles.
+pub fn exact_as_doubles(json: &str) -> bool {
     json.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '+' | '-')).all(|word| {
         let (digits, exponent) = word.split_once(['e', 'E']).unwrap_or((word, "0"));
         !word.starts_with(|c: char| c.is_ascii_digit() || c == '-')
@@ -20,7 +22,7 @@ pub fn fits(json: &str) -> bool {
     })
 }
 
-/// Which element of which array.
+/// For each array, by number, the index of the element that contains a value.
 type Elements = BTreeMap<u32, usize>;
 
 struct Occurrence<'a> {
@@ -31,7 +33,7 @@ struct Occurrence<'a> {
 
 type Fields<'a> = Vec<(Vec<&'a str>, &'a [Value])>;
 
-/// Whether a pattern matches an event; `None` when that takes too long to find out.
+/// Returns whether a pattern matches an event, or `None` when that takes more than `STEPS_MAX` steps.
 pub fn matches(pattern: &Value, event: &Value) -> Option<bool> {
     let mut occurrences = Vec::new();
     flatten(event, &[], &Elements::new(), &mut 0, &mut occurrences);
@@ -44,7 +46,7 @@ pub fn matches(pattern: &Value, event: &Value) -> Option<bool> {
     Some(false)
 }
 
-/// Every scalar with its path and the elements it stands in.
+/// Appends every scalar of an event with its path and the array elements that contain it.
 fn flatten<'a>(
     value: &'a Value,
     path: &[&'a str],
@@ -73,7 +75,7 @@ fn flatten<'a>(
     }
 }
 
-/// A pattern as a list of alternatives, each a list of fields with their lists.
+/// Expands a pattern into its alternatives, each a list of fields with their lists of conditions.
 fn alternatives<'a>(pattern: &'a Value, path: &[&'a str]) -> Vec<Fields<'a>> {
     let mut all: Vec<Fields<'a>> = vec![Vec::new()];
     for (name, value) in pattern.as_object().into_iter().flatten() {
@@ -88,7 +90,8 @@ fn alternatives<'a>(pattern: &'a Value, path: &[&'a str]) -> Vec<Fields<'a>> {
     all
 }
 
-/// Tries every choice of values; `absent` are the fields that take none.
+/// Tries every assignment of values to fields. `taken` has the array elements of the values assigned so far, `absent`
+/// the fields that have no value assigned. Returns `None` when no steps are left.
 fn satisfiable(
     fields: &[(Vec<&str>, &[Value])],
     event: &[Occurrence<'_>],
@@ -98,12 +101,14 @@ fn satisfiable(
 ) -> Option<bool> {
     *steps = steps.checked_sub(1)?;
     let Some(((path, list), rest)) = fields.split_first() else {
-        return Some(!event.iter().any(|it| absent.contains(&it.path.as_slice()) && together(&it.elements, taken)));
+        return Some(
+            !event.iter().any(|it| absent.contains(&it.path.as_slice()) && are_compatible(&it.elements, taken)),
+        );
     };
-    for it in event.iter().filter(|it| it.path == *path && together(&it.elements, taken)) {
+    for it in event.iter().filter(|it| it.path == *path && are_compatible(&it.elements, taken)) {
         let mut more = taken.clone();
         more.extend(&it.elements);
-        if list.iter().any(|entry| holds(entry, it.value)) && satisfiable(rest, event, &more, absent, steps)? {
+        if list.iter().any(|entry| meets(entry, it.value)) && satisfiable(rest, event, &more, absent, steps)? {
             return Some(true);
         }
     }
@@ -113,7 +118,8 @@ fn satisfiable(
     }
 }
 
-fn together(a: &Elements, b: &Elements) -> bool {
+/// Returns whether two values may match together: they are not in different elements of the same array.
+fn are_compatible(a: &Elements, b: &Elements) -> bool {
     a.iter().all(|(array, index)| b.get(array).is_none_or(|other| other == index))
 }
 
@@ -124,26 +130,26 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Whether a value meets one entry of a list.
-fn holds(entry: &Value, value: &Value) -> bool {
-    let Some((operator, operand)) = entry.as_object().and_then(only) else { return same(entry, value) };
+/// Returns whether a value meets one entry of a list.
+fn meets(entry: &Value, value: &Value) -> bool {
+    let Some((operator, operand)) = entry.as_object().and_then(only_member) else { return same(entry, value) };
     match (operator, operand) {
         ("exists", wanted) => *wanted == json!(true),
         ("numeric", Value::Array(list)) => {
             value.as_f64().is_some_and(|number| list.chunks(2).all(|pair| in_range(number, pair)))
         }
         ("anything-but", Value::Object(inner)) => {
-            let Some((operator, operand)) = only(inner) else { return false };
+            let Some((operator, operand)) = only_member(inner) else { return false };
             let list = operand.as_array().map_or(std::slice::from_ref(operand), Vec::as_slice);
-            !value.as_str().is_some_and(|text| list.iter().any(|it| text_holds(operator, it, text)))
+            !value.as_str().is_some_and(|text| list.iter().any(|it| text_meets(operator, it, text)))
         }
         ("anything-but", Value::Array(list)) => !list.iter().any(|it| same(it, value)),
         ("anything-but", one) => !same(one, value),
-        _ => value.as_str().is_some_and(|text| text_holds(operator, operand, text)),
+        _ => value.as_str().is_some_and(|text| text_meets(operator, operand, text)),
     }
 }
 
-fn only(map: &Map<String, Value>) -> Option<(&str, &Value)> {
+fn only_member(map: &Map<String, Value>) -> Option<(&str, &Value)> {
     map.iter().next().map(|(name, value)| (name.as_str(), value))
 }
 
@@ -159,7 +165,7 @@ fn in_range(number: f64, pair: &[Value]) -> bool {
     }
 }
 
-fn text_holds(operator: &str, operand: &Value, text: &str) -> bool {
+fn text_meets(operator: &str, operand: &Value, text: &str) -> bool {
     let (folded, operand) = match operand.get("equals-ignore-case") {
         Some(inner) => (true, inner),
         None => (operator == "equals-ignore-case", operand),
@@ -171,21 +177,22 @@ fn text_holds(operator: &str, operand: &Value, text: &str) -> bool {
         "prefix" => found.starts_with(&wanted),
         "suffix" => found.ends_with(&wanted),
         "equals-ignore-case" => found == wanted,
-        "wildcard" => wild(&wanted, &found),
-        "cidr" => in_block(operand, text).unwrap_or(false),
+        "wildcard" => wildcard_matches(&wanted, &found),
+        "cidr" => in_cidr_block(operand, text).unwrap_or(false),
         _ => false,
     }
 }
 
-/// To upper case, then to lower case, each only where that is one character.
+/// Converts to upper case, then to lower case, and skips a conversion that gives more than one character.
 fn fold(char: char) -> char {
     let single = |mapped: Vec<char>, before: char| if let [one] = mapped[..] { one } else { before };
     let upper = single(char.to_uppercase().collect(), char);
     single(upper.to_lowercase().collect(), upper)
 }
 
-/// `reached[n]`: what was read of the wildcard takes the first `n` characters.
-fn wild(wildcard: &[char], text: &[char]) -> bool {
+/// Matches a wildcard by dynamic programming: `reached[n]` is true when the part of the wildcard read so far matches
+/// the first `n` characters.
+fn wildcard_matches(wildcard: &[char], text: &[char]) -> bool {
     let mut reached = vec![false; text.len() + 1];
     reached[0] = true;
     let mut chars = wildcard.iter();
@@ -204,7 +211,7 @@ fn wild(wildcard: &[char], text: &[char]) -> bool {
     reached[text.len()]
 }
 
-fn in_block(block: &str, address: &str) -> Option<bool> {
+fn in_cidr_block(block: &str, address: &str) -> Option<bool> {
     let (start, length) = block.split_once('/')?;
     let length: usize = length.parse().ok()?;
     let bits = |text: &str| {

@@ -1,37 +1,37 @@
-//! Replays, as JSON.
+//! The JSON form of a replay.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Counts;
-use crate::clock::rfc3339;
-use crate::store::{self, ReplayId, Seq};
+use evoke_model::clock::rfc3339;
+use evoke_model::{ReplayId, Seq};
 
 /// A replay of stored events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Replay {
-    /// Its number.
+    /// Number of the replay.
     pub id: ReplayId,
     /// `running`, `paused`, `done`, `cancelling` or `cancelled`.
     pub state: String,
-    /// What was asked for, a [`crate::replay::Filter`].
+    /// The requested [`evoke_core::replay::Filter`].
     pub filter: Value,
-    /// When it was asked for.
+    /// When the replay was requested.
     pub created: String,
-    /// Events up to here were looked at.
+    /// Number of the last event that was read.
     pub position: Seq,
-    /// Events up to here are looked at in the end.
+    /// Number of the last event to read.
     pub until: Seq,
-    /// Events that were offered.
+    /// Number of events that were delivered again.
     pub events: u64,
-    /// Its deliveries by state, as members beside these.
+    /// Number of deliveries by state, flattened into this object.
     #[serde(flatten)]
     pub deliveries: Counts,
 }
 
-impl From<store::Replay> for Replay {
-    fn from(replay: store::Replay) -> Self {
-        let store::Replay { id, filter, created_ms, state, position, until, events, deliveries } = replay;
+impl From<evoke_model::Replay> for Replay {
+    fn from(replay: evoke_model::Replay) -> Self {
+        let evoke_model::Replay { id, filter, created_ms, state, position, until, events, deliveries } = replay;
         Self {
             id,
             state: state.name().into(),

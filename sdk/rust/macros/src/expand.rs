@@ -1,4 +1,4 @@
-//! Checks the signature and writes the export.
+//! Checks the function's signature and generates the component's export.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
@@ -10,12 +10,12 @@ pub(crate) fn function(arguments: &TokenStream, item: TokenStream) -> Result<Tok
         return Err(Error::new_spanned(arguments, "#[evoke::function] takes no arguments"));
     }
     let function: ItemFn =
-        syn::parse2(item).map_err(|error| Error::new(error.span(), "#[evoke::function] belongs on a `fn`"))?;
+        syn::parse2(item).map_err(|error| Error::new(error.span(), "#[evoke::function] must be on a `fn`"))?;
     let types = parameters(&function)?;
     let name = &function.sig.ident;
 
-    // The event is moved into the function, not copied, so everything else is made of it before.
-    let is_event: Vec<bool> = types.iter().map(|ty| names(ty, "Event")).collect();
+    // The event is moved into the function, not copied, so the other arguments are created from it first.
+    let is_event: Vec<bool> = types.iter().map(|ty| is_named(ty, "Event")).collect();
     let variables: Vec<_> = (0..types.len()).map(|index| format_ident!("argument_{index}")).collect();
     let made = variables.iter().zip(&types).zip(&is_event).filter(|(_, moved)| !**moved).map(|((variable, ty), _)| {
         quote_spanned! { ty.span() =>
@@ -51,46 +51,45 @@ pub(crate) fn function(arguments: &TokenStream, item: TokenStream) -> Result<Tok
     })
 }
 
-/// The types of the parameters, or what is wrong with the signature.
+/// Returns the types of the parameters, or the mistake in the signature.
 fn parameters(function: &ItemFn) -> Result<Vec<Type>> {
     let signature = &function.sig;
     if let Some(keyword) = &signature.asyncness {
-        return Err(Error::new_spanned(keyword, "a function of Evoke runs to its end: remove `async`"));
+        return Err(Error::new_spanned(keyword, "an Evoke function is synchronous: remove `async`"));
     }
     if !signature.generics.params.is_empty() {
-        return Err(Error::new_spanned(&signature.generics, "a function of Evoke cannot be generic"));
+        return Err(Error::new_spanned(&signature.generics, "an Evoke function cannot be generic"));
     }
     if signature.inputs.is_empty() {
         let message =
-            "a function of Evoke takes at least one of `Event`, `Json<T>`, `FileEvent`, `TimerTick`, `Delivery`";
+            "an Evoke function takes at least one of `Event`, `Json<T>`, `FileEvent`, `TimerTick`, `Delivery`";
         return Err(Error::new_spanned(&signature.ident, message));
     }
     let types = signature.inputs.iter().map(|input| match input {
         FnArg::Receiver(receiver) => {
-            Err(Error::new_spanned(receiver, "#[evoke::function] belongs on a free function, without `self`"))
+            Err(Error::new_spanned(receiver, "#[evoke::function] must be on a free function, without `self`"))
         }
         FnArg::Typed(parameter) => match &*parameter.ty {
             Type::Reference(reference) => {
-                Err(Error::new_spanned(reference, "take it by value: the event belongs to the function"))
+                Err(Error::new_spanned(reference, "take the parameter by value: the function owns it"))
             }
             ty => Ok(ty.clone()),
         },
     });
     let types = types.collect::<Result<Vec<_>>>()?;
-    let mut events = types.iter().filter(|ty| names(ty, "Event"));
+    let mut events = types.iter().filter(|ty| is_named(ty, "Event"));
     match (events.next(), events.next()) {
-        (Some(_), Some(second)) => Err(Error::new_spanned(second, "the event is taken already")),
+        (Some(_), Some(second)) => Err(Error::new_spanned(second, "the function already has an `Event` parameter")),
         _ => Ok(types),
     }
 }
 
-/// Whether the type's path ends in `name`.
-fn names(ty: &Type, name: &str) -> bool {
+/// Returns true if the last segment of the type's path is `name`.
+fn is_named(ty: &Type, name: &str) -> bool {
     matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|segment| segment.ident == name))
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -99,18 +98,18 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_signature_is_told_what_is_right() {
-        assert!(message("struct Handle;").contains("belongs on a `fn`"));
+    fn a_wrong_signature_is_an_error_that_names_the_fix() {
+        assert!(message("struct Handle;").contains("must be on a `fn`"));
         assert!(message("async fn handle(event: Event) {}").contains("remove `async`"));
         assert!(message("fn handle<T>(event: T) {}").contains("cannot be generic"));
         assert!(message("fn handle() {}").contains("at least one of `Event`"));
         assert!(message("fn handle(&self) {}").contains("without `self`"));
         assert!(message("fn handle(event: &Event) {}").contains("by value"));
-        assert!(message("fn handle(a: Event, b: evoke::Event) {}").contains("taken already"));
+        assert!(message("fn handle(a: Event, b: evoke::Event) {}").contains("already has an `Event`"));
     }
 
     #[test]
-    fn the_event_is_moved_after_everything_else_was_made_of_it() {
+    fn the_event_is_moved_after_the_other_arguments_are_created() {
         let code = function(&TokenStream::new(), "fn f(e: Event, j: Json<u8>) {}".parse().unwrap()).unwrap();
         let code = code.to_string();
         assert!(code.contains("f (event , argument_1)"), "{code}");

@@ -1,18 +1,19 @@
-//! The `#[evoke::function]` attribute; used through the crate `evoke-sdk`.
+//! The `#[evoke::function]` attribute, re-exported by the crate `evoke-sdk`.
 
 mod expand;
 
 use proc_macro::TokenStream;
 
-/// Makes a Rust function the component's `handle`.
+/// Exports a Rust function as the component's `handle`.
 ///
-/// It takes any of these, in any order, and returns `Result<(), evoke::Failure>`, `Result<(), E>` of an error
-/// that converts into a `Failure`, or nothing:
+/// The function takes any of these parameters, in any order. It returns `Result<(), evoke::Failure>`, `Result<(), E>`
+/// with an error that converts into a `Failure`, or nothing:
 ///
-/// | parameter | is |
+/// | parameter | value |
 /// |---|---|
 /// | `evoke::Event` | the event |
-/// | `evoke::Json<T>` | its data, as JSON; data that is no `T` is rejected before the function runs |
+/// | `evoke::Json<T>` | the event's data as JSON; data that does not parse as `T` is rejected before the function runs
+/// |
 /// | `evoke::FileEvent`, `evoke::TimerTick` | an event of a `files:` or `timer:` source |
 /// | `evoke::Delivery` | the delivery: its id, the number of the attempt, the deadline |
 ///
@@ -21,7 +22,7 @@ use proc_macro::TokenStream;
 /// fn handle(order: Json<Order>, delivery: Delivery) -> Result<(), Failure> { … }
 /// ```
 ///
-/// Only one function of a crate can carry it, and the SDK has to be named `evoke` in `Cargo.toml`.
+/// Only one function of a crate can have this attribute, and `Cargo.toml` must name the SDK `evoke`.
 #[proc_macro_attribute]
 pub fn function(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::function(&arguments.into(), item.into()).unwrap_or_else(|error| error.to_compile_error()).into()

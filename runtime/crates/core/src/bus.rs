@@ -1,0 +1,306 @@
+//! The bus: checks the events that a source offers, routes them to functions, and stores the events and their
+//! deliveries in one commit.
+
+mod drain_rate;
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use self::drain_rate::DrainRate;
+use crate::router::Router;
+pub use crate::router::Target;
+use crate::runtime_events;
+use evoke_model::event::Event;
+use evoke_model::{Accepted, Lineage, Mark, NewEvent};
+pub use evoke_model::{Amount, Origin};
+use evoke_store::{Store, StoreError, StoreFuture};
+use evoke_telemetry::{Ingress, IngressMetrics, LiveSpan, Metrics, Refusal, Spans};
+
+/// Events and marks that a source offers to the bus. They are stored together or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Offer {
+    /// The events, in the order in which they are stored.
+    pub events: Vec<Event>,
+    /// The functions that receive the events.
+    pub target: Target,
+    /// Marks of the source, committed with the events.
+    pub marks: Vec<Mark>,
+    /// The source whose share of the backlog the events count for; the default counts for no source.
+    pub origin: Origin,
+}
+
+/// Why an offer was rejected. Nothing of it was stored.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Refused {
+    /// An event is not valid.
+    #[error("event {index}: {message}")]
+    Invalid {
+        /// The index of the event in the offer, from 0.
+        index: usize,
+        /// The mistake and the correct form.
+        message: String,
+    },
+    /// An event exceeds the size limit of the bus.
+    #[error("event {index} has {size} bytes; the limit is {max} bytes")]
+    TooLarge {
+        /// The index of the event in the offer, from 0.
+        index: usize,
+        /// The size of the event in bytes.
+        size: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The backlog is full.
+    #[error(
+        "{} deliveries are pending, with {} bytes of events; the limits are {} deliveries and {} bytes",
+        backlog.deliveries, backlog.bytes, max.deliveries, max.bytes
+    )]
+    Overloaded {
+        /// The pending deliveries of all sources.
+        backlog: Amount,
+        /// The limits of the backlog.
+        max: Amount,
+        /// The estimated time until there is room again.
+        retry_after: Duration,
+    },
+    /// This source already owns as much of the backlog as is free. The free part is reserved for other sources.
+    #[error(
+        "{} deliveries from this source are pending, with {} bytes of events; the remaining room of {} deliveries and \
+         {} bytes is reserved for other sources",
+        owned.deliveries, owned.bytes, free.deliveries, free.bytes
+    )]
+    Crowding {
+        /// The pending deliveries that this source's events caused.
+        owned: Amount,
+        /// The room that is left within the limits.
+        free: Amount,
+        /// The estimated time until there is room for this source again.
+        retry_after: Duration,
+    },
+    /// The store did not commit the offer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Refused {
+    /// Returns the kind of this rejection, for metrics.
+    pub fn reason(&self) -> Refusal {
+        match self {
+            Self::Invalid { .. } => Refusal::Invalid,
+            Self::TooLarge { .. } => Refusal::TooLarge,
+            Self::Overloaded { .. } => Refusal::Overloaded,
+            Self::Crowding { .. } => Refusal::Crowding,
+            Self::Store(StoreError::Full) => Refusal::DiskFull,
+            Self::Store(StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::Closed) => Refusal::StoreFailed,
+        }
+    }
+}
+
+/// Bounds of the bus.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The maximum size of an event, attributes and data, in bytes.
+    pub event_size_max: usize,
+    /// The backlog from which on offers are rejected. Events that functions publish count, but are always accepted.
+    pub backlog_max: Amount,
+}
+
+/// The default limit of the backlog. A million deliveries are a day's work for a function that handles 12 a second;
+/// 4 GiB leave free space on most disks.
+pub const BACKLOG_MAX: Amount = Amount { deliveries: 1_000_000, bytes: 4 << 30 };
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { event_size_max: evoke_model::event::EVENT_SIZE_MAX, backlog_max: BACKLOG_MAX }
+    }
+}
+
+/// `retry_after` is the time until the backlog is at this fraction of its limit. At the limit itself, the first
+/// producer that retries would fill the backlog again.
+const RETRY_FILL_RATIO: f64 = 0.9;
+
+/// Returns how many deliveries must end until both measures, the deliveries and the bytes, are within their limits.
+/// `rule` computes the excess of one measure; the excess in bytes is converted with the average size.
+fn excess_deliveries(total: Amount, rule: impl Fn(f64, f64) -> f64, a: Amount, b: Amount) -> f64 {
+    let bytes_each = (total.bytes as f64 / total.deliveries.max(1) as f64).max(1.0);
+    rule(a.deliveries as f64, b.deliveries as f64).max(rule(a.bytes as f64, b.bytes as f64) / bytes_each)
+}
+
+/// A handle to the bus; cheap to clone.
+#[derive(Clone)]
+pub struct Bus {
+    inner: Arc<Inner>,
+    /// The kind of source that offers events through this handle.
+    ingress: Ingress,
+    metrics: Arc<IngressMetrics>,
+    spans: Spans,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    router: RwLock<Arc<Router>>,
+    limits: Limits,
+    drain_rate: DrainRate,
+}
+
+impl Bus {
+    /// Creates a bus over `store`, without registered metrics and without tracing.
+    pub fn new(store: Arc<dyn Store>, router: Router, limits: Limits) -> Self {
+        let inner = Inner { store, router: RwLock::new(Arc::new(router)), limits, drain_rate: DrainRate::default() };
+        let (ingress, metrics, spans) = (Ingress::Api, Arc::default(), Spans::default());
+        Self { inner: Arc::new(inner), ingress, metrics, spans }
+    }
+
+    /// Returns the same bus with tracing.
+    pub fn with_spans(self, spans: Spans) -> Self {
+        Self { spans, ..self }
+    }
+
+    /// Returns a handle to the same bus for sources of one kind: their offers are counted in the metrics of this kind.
+    pub fn for_ingress(&self, ingress: Ingress, metrics: &Metrics) -> Self {
+        Self { ingress, metrics: metrics.ingress(ingress), ..self.clone() }
+    }
+
+    /// Returns the factory of the spans of this bus.
+    pub fn spans(&self) -> &Spans {
+        &self.spans
+    }
+
+    /// Counts an event that a source rejected itself, without offering it to the bus.
+    pub fn count_refused(&self, reason: Refusal) {
+        self.metrics.refused(reason).increment();
+    }
+
+    /// Accepts an offer. If this returns `Ok`, every event of the offer is durably stored with its deliveries; a
+    /// duplicate was stored by an earlier call.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing of the offer is stored, except that after [`StoreError::Failed`] this is unknown.
+    pub async fn accept(&self, offer: Offer) -> Result<Vec<Accepted>, Refused> {
+        let spans: Vec<LiveSpan> = match self.spans.is_enabled() {
+            true => offer.events.iter().map(|event| self.spans.accept(self.ingress, event)).collect(),
+            false => Vec::new(),
+        };
+        let count = offer.events.len();
+        let answer = self.store(offer, &spans).await;
+        match &answer {
+            Ok(accepted) => {
+                let new = accepted.iter().filter(|accepted| matches!(accepted, Accepted::New(_))).count();
+                self.metrics.new.add(new as u64);
+                self.metrics.duplicate.add((accepted.len() - new) as u64);
+                spans.into_iter().zip(accepted).for_each(|(span, accepted)| span.accepted(*accepted));
+            }
+            Err(refused) => {
+                let reason = refused.reason();
+                self.metrics.refused(reason).add(count as u64);
+                spans.into_iter().for_each(|span| span.refused(reason, &refused.to_string()));
+            }
+        }
+        answer
+    }
+
+    async fn store(&self, offer: Offer, spans: &[LiveSpan]) -> Result<Vec<Accepted>, Refused> {
+        let inner = &*self.inner;
+        if !offer.events.is_empty() {
+            self.check_room(offer.origin)?;
+        }
+        let router = self.router();
+        let lineage = Lineage { origin: offer.origin, ..Lineage::default() };
+        let mut events = Vec::with_capacity(offer.events.len());
+        for (index, mut event) in offer.events.into_iter().enumerate() {
+            let size = event.size();
+            if size > inner.limits.event_size_max {
+                return Err(Refused::TooLarge { index, size, max: inner.limits.event_size_max });
+            }
+            let message = runtime_events::reserved_error(&event.source, &event.type_);
+            let checked = message.map_or_else(|| event.check().map_err(|e| e.to_string()), Err);
+            checked.map_err(|message| Refused::Invalid { index, message })?;
+            if let Some(span) = spans.get(index) {
+                span.inject_if_missing(&mut event);
+            }
+            let deliveries = router.route(&event, &offer.target).map_err(|e| Refused::Invalid { index, message: e })?;
+            events.push(NewEvent { event: Arc::new(event), lineage, deliveries });
+        }
+        Ok(inner.store.accept(events, offer.marks).await?)
+    }
+
+    /// Stores one of the runtime's own events with its mark, or the mark alone. Like events that functions publish,
+    /// these are accepted even if the backlog is full: they are few, and most useful in that situation.
+    pub async fn publish_runtime_event(&self, event: Option<Event>, mark: Mark) -> Result<(), StoreError> {
+        let router = self.router();
+        let lineage = Lineage { origin: runtime_events::origin(), ..Lineage::default() };
+        let new = event.map(|event| {
+            // Routing cannot fail: the runtime's own events have valid JSON data.
+            let deliveries = router.route(&event, &Target::Matching).unwrap_or_default();
+            NewEvent { event: Arc::new(event), lineage, deliveries }
+        });
+        self.inner.store.accept(new.into_iter().collect(), vec![mark]).await.map(drop)
+    }
+
+    /// Checks that the backlog has room for an offer from this source. [`Bus::accept`] makes the same check.
+    ///
+    /// A source may own as much of the backlog as is free. A single flooding source gets half of the limits, two get a
+    /// third each, and a source that owns little always finds room.
+    ///
+    /// # Errors
+    /// [`Refused::Overloaded`] or [`Refused::Crowding`], with the time to wait before a retry.
+    pub fn check_room(&self, origin: Origin) -> Result<(), Refused> {
+        let Inner { store, limits, drain_rate, .. } = &*self.inner;
+        let (backlog, max) = (store.backlog(), limits.backlog_max);
+        let total = backlog.total();
+        // With less than half of the limits in use, no source owns more than is free.
+        if total.deliveries < max.deliveries.div_ceil(2) && total.bytes < max.bytes.div_ceil(2) {
+            return Ok(());
+        }
+        let (now, ended) = (Instant::now(), backlog.ended());
+        drain_rate.record(now, ended);
+        let free = Amount {
+            deliveries: max.deliveries.saturating_sub(total.deliveries),
+            bytes: max.bytes.saturating_sub(total.bytes),
+        };
+        let wait = |excess| drain_rate.time_until_ended(excess, now, ended);
+        if free.deliveries == 0 || free.bytes == 0 {
+            let excess = excess_deliveries(total, |total, max| total - RETRY_FILL_RATIO * max, total, max);
+            return Err(Refused::Overloaded { backlog: total, max, retry_after: wait(excess) });
+        }
+        let owned = if origin == Origin::default() { Amount::default() } else { backlog.of(origin) };
+        if owned.deliveries >= free.deliveries || owned.bytes >= free.bytes {
+            // When one delivery of the backlog ends, the source's part shrinks by `part` on average, and the free room
+            // grows by one.
+            let part = owned.deliveries as f64 / total.deliveries.max(1) as f64;
+            let excess = excess_deliveries(
+                total,
+                |owned, free| (owned - RETRY_FILL_RATIO * free) / (part + RETRY_FILL_RATIO),
+                owned,
+                free,
+            );
+            return Err(Refused::Crowding { owned, free, retry_after: wait(excess) });
+        }
+        Ok(())
+    }
+
+    /// Returns the stored marks of a source by key.
+    pub fn marks(&self, scope: &str) -> StoreFuture<std::collections::BTreeMap<String, Vec<u8>>> {
+        self.inner.store.marks(scope.to_owned())
+    }
+
+    /// Returns the active router.
+    pub fn router(&self) -> Arc<Router> {
+        self.inner.router.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the active router, from the next event on.
+    pub fn set_router(&self, router: Router) {
+        *self.inner.router.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(router);
+    }
+
+    /// Returns the number of pending deliveries.
+    pub fn pending(&self) -> u64 {
+        self.inner.store.pending()
+    }
+}
+
+#[cfg(test)]
+mod tests;

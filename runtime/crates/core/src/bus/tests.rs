@@ -1,0 +1,94 @@
+use super::*;
+use evoke_model::clock::Clock;
+use evoke_model::state::Transaction;
+use evoke_model::{AttemptRecord, Completion, DeliveryId, NewDelivery, Verdict};
+use evoke_store::memory::MemoryStore;
+
+struct Fixture {
+    store: Arc<dyn Store>,
+    bus: Bus,
+    offered: std::cell::Cell<u32>,
+}
+
+impl Fixture {
+    fn new(deliveries: u64, bytes: u64) -> Self {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::fixed(0)));
+        let limits = Limits { backlog_max: Amount { deliveries, bytes }, ..Limits::default() };
+        let bus = Bus::new(store.clone(), Router::default(), limits);
+        Self { store, bus, offered: std::cell::Cell::new(0) }
+    }
+
+    /// Offers one event with one delivery.
+    async fn offer(&self, source: &str) -> Result<Vec<Accepted>, Refused> {
+        let n = self.offered.replace(self.offered.get() + 1);
+        let event = Event { id: n.to_string(), source: "/s".into(), type_: "t".into(), ..Event::default() };
+        let target = Target::Function { function: 1, trigger: "on[0]".into() };
+        let origin = Origin::of(source);
+        self.bus.accept(Offer { events: vec![event], target, origin, ..Offer::default() }).await
+    }
+
+    async fn done(&self, delivery: DeliveryId, publishes: Vec<NewEvent>) {
+        let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "done".into(), message: None };
+        let (verdict, state) = (Verdict::Done, Transaction::default());
+        let completion =
+            Completion { delivery, function: 1, origin: Origin::default(), record, verdict, publishes, state };
+        self.store.complete(Arc::new(completion)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_source_owns_at_most_as_much_as_is_free_so_that_other_sources_find_room() {
+    let fixture = Fixture::new(10, 1_000_000);
+    let fill = async |source: &str| {
+        let mut accepted = 0;
+        loop {
+            match fixture.offer(source).await {
+                Ok(_) => accepted += 1,
+                Err(refused) => return (accepted, matches!(refused, Refused::Crowding { .. })),
+            }
+        }
+    };
+    assert_eq!(fill("/shop/flood").await, (5, true));
+    assert_eq!(fill("/shop/other").await, (3, true));
+    assert_eq!(fill("/shop/third").await, (1, true));
+    // The last free delivery is available to any source; then the backlog is full.
+    assert_eq!(fill("/shop/fourth").await, (1, false));
+    assert_eq!(fill("/shop/flood").await, (0, false));
+    fixture.done(1, vec![]).await;
+    assert_eq!(fill("/shop/flood").await, (0, true));
+    assert_eq!(fill("/shop/fifth").await, (1, false));
+}
+
+#[tokio::test]
+async fn published_events_count_for_the_source_that_started_their_chain() {
+    let fixture = Fixture::new(10, 1_000_000);
+    fixture.offer("/shop/flood").await.unwrap();
+    let published = |id: &str| NewEvent {
+        event: Arc::new(Event { id: id.into(), source: "/f".into(), type_: "t".into(), ..Event::default() }),
+        lineage: Lineage { cause: Some(1), root: Some(1), hops: 1, origin: Origin::of("/shop/flood") },
+        deliveries: vec![NewDelivery { function: 1, trigger: "on[0]".into(), order_key: None }],
+    };
+    fixture.done(1, (0..5).map(|n| published(&n.to_string())).collect()).await;
+    assert!(matches!(fixture.offer("/shop/flood").await, Err(Refused::Crowding { .. })));
+    fixture.offer("/shop/other").await.unwrap();
+}
+
+#[tokio::test]
+async fn bytes_are_limited_like_deliveries() {
+    let size = Event { id: "0".into(), source: "/s".into(), type_: "t".into(), ..Event::default() }.size() as u64;
+    let fixture = Fixture::new(1_000, 6 * size);
+    for _ in 0..3 {
+        fixture.offer("/shop/flood").await.unwrap();
+    }
+    let Err(refused) = fixture.offer("/shop/flood").await else { panic!("the offer was accepted") };
+    assert!(refused.to_string().contains("bytes"), "{refused}");
+    fixture.offer("/shop/other").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_offer_with_only_marks_is_accepted_when_the_backlog_is_full() {
+    let fixture = Fixture::new(1, 1);
+    fixture.offer("/s").await.unwrap();
+    let mark = Mark { scope: "/s".into(), key: "k".into(), value: None };
+    assert_eq!(fixture.bus.accept(Offer { marks: vec![mark], ..Offer::default() }).await.unwrap(), vec![]);
+}

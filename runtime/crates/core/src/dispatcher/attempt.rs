@@ -1,0 +1,257 @@
+//! One attempt: run the function, stage its state writes, and build the completion to commit.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::measure::Measurement;
+use super::state_locks::StateLock;
+use super::{AttemptResult, Call, FunctionSpec, Inner, STORE_RETRY};
+use crate::bus::Target;
+use crate::runtime_events;
+use evoke_model::clock::UnixMs;
+use evoke_model::event::Event;
+use evoke_model::outcome;
+use evoke_model::outcome::{Next, Outcome};
+use evoke_model::state::{StateItem, Transaction};
+use evoke_model::{AttemptRecord, Completed, Completion, Lineage, NewEvent, ReadyDelivery, Verdict};
+use evoke_store::{Result, Store, StoreError};
+
+/// The maximum number of functions in a chain of events. A longer chain is treated as a loop: no useful chain is that
+/// long.
+pub(super) const HOPS_MAX: u32 = 64;
+
+/// Runs the function and returns the completion to commit.
+///
+/// An attempt whose reads conflict with another attempt acquires the lock on the conflicting state and runs again. It
+/// still counts as the same attempt, and the result of the earlier run is discarded. `changed` is the state that
+/// conflicted in the run before this call. The caller holds the returned lock until the next attempt can see this
+/// attempt's writes.
+pub(super) async fn run<'a>(
+    inner: &'a Inner,
+    spec: &FunctionSpec,
+    delivery: &ReadyDelivery,
+    mut changed: Option<StateItem>,
+) -> (Completion, Measurement, Option<StateLock<'a>>) {
+    let mut state_lock: Option<StateLock<'_>> = None;
+    loop {
+        if let Some(item) = changed
+            && !state_lock.as_ref().is_some_and(|lock| lock.is_for(&item))
+        {
+            // An attempt holds one lock at a time. Two attempts that wait for each other's lock would deadlock.
+            drop(state_lock.take());
+            state_lock = Some(inner.state_locks.acquire(item).await);
+        }
+        let (mut completion, measurement) = run_once(inner, spec, delivery).await;
+        changed = stage(inner, &mut completion.state, state_lock.is_some()).err();
+        if changed.is_none() {
+            return (completion, measurement, state_lock);
+        }
+        measurement.runs_again(&spec.metrics);
+    }
+}
+
+/// Makes the attempt's writes visible to other attempts. The error is the state that another attempt changed, or that
+/// another attempt has locked and will most likely change.
+fn stage(inner: &Inner, state: &mut Transaction, has_lock: bool) -> std::result::Result<(), StateItem> {
+    if state.is_empty() {
+        return Ok(());
+    }
+    match inner.state_locks.locked_item(state) {
+        Some(item) if !has_lock => Err(item),
+        _ => inner.store.stage(state),
+    }
+}
+
+/// Runs the function once.
+async fn run_once(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery) -> (Completion, Measurement) {
+    let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
+    let call = new_call(inner, delivery, attempt);
+    let mut measurement = Measurement::start(inner.bus.spans(), &spec.metrics.name, delivery, &call);
+    let AttemptResult { mut outcome, mut published, state, duration } = match &delivery.event.damage {
+        None => spec.runner.run(call).await,
+        Some(damage) => damaged_event_result(damage),
+    };
+    let mut publishes = Vec::new();
+    if outcome == Outcome::Done {
+        measurement.publishes(inner.bus.spans(), delivery, &mut published);
+        match route(inner, delivery, published) {
+            Ok(routed) => publishes = routed,
+            Err(failed) => outcome = failed,
+        }
+    }
+    let verdict = verdict(inner, spec, delivery, &outcome);
+    if let Verdict::Dead(cause) = &verdict {
+        publishes = dead_letter_event(inner, spec, delivery, outcome.kind(), cause).await;
+    }
+    let state = match &verdict {
+        Verdict::Done => state,
+        // The delivery is given up because of what it read, so the commit must validate the reads. A retry reads again,
+        // so it needs no validation. Neither does a timeout.
+        Verdict::Dead(_) if !matches!(outcome, Outcome::Timeout { .. }) => state.without_writes(),
+        Verdict::Dead(_) | Verdict::RetryAt(_) => Transaction::default(),
+    };
+    let record = AttemptRecord {
+        attempt,
+        started_ms,
+        duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+        outcome: outcome.kind().into(),
+        message: outcome.message(),
+    };
+    (completion(delivery, record, verdict, publishes, state), measurement)
+}
+
+/// The result of an attempt at a damaged event. The outcome is not retried: the event would be damaged again.
+fn damaged_event_result(damage: &str) -> AttemptResult {
+    let message = format!("{damage}; restore the file from a backup, or purge this dead letter");
+    let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
+    AttemptResult { outcome: Outcome::Damaged { message }, published, state, duration }
+}
+
+/// An attempt that succeeded, but whose writes exceed the quota of a state bucket.
+pub(super) struct OverQuota {
+    /// The record of the successful attempt.
+    pub(super) record: AttemptRecord,
+    /// The bucket and its limit.
+    pub(super) message: String,
+}
+
+/// Builds the completion of an attempt that exceeded a quota: a failure with [`Outcome::Quota`].
+pub(super) async fn over_quota(
+    inner: &Inner,
+    spec: &FunctionSpec,
+    delivery: &ReadyDelivery,
+    OverQuota { record, message }: OverQuota,
+) -> Completion {
+    let outcome = Outcome::Quota { message };
+    let record = AttemptRecord { outcome: outcome.kind().into(), message: outcome.message(), ..record };
+    let verdict = verdict(inner, spec, delivery, &outcome);
+    let publishes = match &verdict {
+        Verdict::Dead(cause) => dead_letter_event(inner, spec, delivery, outcome.kind(), cause).await,
+        Verdict::Done | Verdict::RetryAt(_) => Vec::new(),
+    };
+    completion(delivery, record, verdict, publishes, Transaction::default())
+}
+
+fn completion(
+    delivery: &ReadyDelivery,
+    record: AttemptRecord,
+    verdict: Verdict,
+    publishes: Vec<NewEvent>,
+    state: Transaction,
+) -> Completion {
+    let (id, function, origin) = (delivery.id, delivery.function, delivery.event.lineage.origin);
+    Completion { delivery: id, function, origin, record, verdict, publishes, state }
+}
+
+/// Returns the runtime event that reports a dead letter, with its deliveries. Returns nothing if a runtime event caused
+/// the delivery.
+async fn dead_letter_event(
+    inner: &Inner,
+    spec: &FunctionSpec,
+    delivery: &ReadyDelivery,
+    outcome: &str,
+    cause: &str,
+) -> Vec<NewEvent> {
+    let ReadyDelivery { id, trigger, attempts, replay, event, .. } = delivery;
+    let lineage = event.lineage;
+    if lineage.origin == runtime_events::origin() {
+        return Vec::new();
+    }
+    // The blocked order key is read from the store: the manifest may define another order key by now.
+    let stored = inner.store.delivery(*id).await.ok().flatten();
+    let dead_letter = runtime_events::DeadLetter {
+        instance: inner.store.instance(),
+        delivery: *id,
+        function: &spec.metrics.name,
+        trigger,
+        order_key: stored.as_ref().and_then(|stored| stored.order_key.as_deref()),
+        replay: replay.is_some(),
+        attempts: attempts + 1,
+        outcome,
+        cause,
+        event,
+    };
+    let report = dead_letter.to_event(inner.clock.now_ms());
+    let deliveries = inner.bus.router().route(&report, &Target::Matching).unwrap_or_default();
+    // No function published this event, and it cannot be part of a loop, so the hops start at 0.
+    let root = Some(lineage.root.unwrap_or(event.seq));
+    let lineage = Lineage { cause: Some(*id), root, hops: 0, origin: runtime_events::origin() };
+    vec![NewEvent { event: Arc::new(report), lineage, deliveries }]
+}
+
+fn verdict(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery, outcome: &Outcome) -> Verdict {
+    let ended_ms = inner.clock.now_ms();
+    let age = Duration::from_millis(u64::try_from(ended_ms - delivery.since_ms).unwrap_or_default());
+    let counted = (delivery.attempts + 1).saturating_sub(delivery.attempts_forgiven);
+    match outcome::decide(&spec.retry, outcome, counted, age, jitter) {
+        Next::Done => Verdict::Done,
+        Next::RetryAfter(wait) => Verdict::RetryAt(ended_ms + i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 2)),
+        Next::Dead { cause } => Verdict::Dead(cause),
+    }
+}
+
+fn new_call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
+    Call {
+        event: delivery.event.event.clone(),
+        delivery: delivery.id,
+        delivery_id: format!("{}-{}", inner.store.instance(), delivery.id),
+        attempt,
+        trigger: delivery.trigger.clone(),
+        replay: delivery.replay.is_some(),
+    }
+}
+
+/// Adds the lineage and the deliveries to published events. The error is [`Outcome::Loop`] at the hop limit, or
+/// [`Outcome::Denied`] for an invalid event.
+fn route(
+    inner: &Inner,
+    delivery: &ReadyDelivery,
+    published: Vec<Event>,
+) -> std::result::Result<Vec<NewEvent>, Outcome> {
+    if published.is_empty() {
+        return Ok(Vec::new());
+    }
+    let cause = &delivery.event;
+    let hops = cause.lineage.hops + 1;
+    if hops > HOPS_MAX {
+        return Err(Outcome::Loop { hops: HOPS_MAX });
+    }
+    let root = Some(cause.lineage.root.unwrap_or(cause.seq));
+    let lineage = Lineage { cause: Some(delivery.id), root, hops, origin: cause.lineage.origin };
+    let router = inner.bus.router();
+    let routed = published.into_iter().map(|event| {
+        let deliveries = router
+            .route(&event, &Target::Matching)
+            .map_err(|message| Outcome::Denied { message: format!("published an invalid event: {message}") })?;
+        Ok(NewEvent { event: Arc::new(event), lineage, deliveries })
+    });
+    routed.collect()
+}
+
+/// Returns when the delivery is retried; `None` if it is done or dead.
+pub(super) fn retry_at_ms(completion: &Completion) -> Option<UnixMs> {
+    match completion.verdict {
+        Verdict::RetryAt(at_ms) => Some(at_ms),
+        Verdict::Done | Verdict::Dead(_) => None,
+    }
+}
+
+/// Commits a completion that the full disk rejected: retries every [`STORE_RETRY`] until there is room. Until then the
+/// delivery stays held by its lane.
+pub(super) async fn commit_when_there_is_room(store: &dyn Store, completion: &Arc<Completion>) -> Result<Completed> {
+    loop {
+        tokio::time::sleep(STORE_RETRY).await;
+        match store.complete(completion.clone()).await {
+            Err(StoreError::Full) => {}
+            // The store reports its permanent failure itself; the delivery is pending when the store is opened again.
+            other => return other,
+        }
+    }
+}
+
+/// Returns a random number from 0 to 1 for the retry jitter.
+fn jitter() -> f64 {
+    let random = RandomState::new().build_hasher().finish();
+    (random >> 11) as f64 / (1u64 << 53) as f64
+}

@@ -1,0 +1,338 @@
+//! The waiting and running deliveries of one function and stream: a bounded window over the store. Plain data, no I/O,
+//! no clock.
+//!
+//! Every ready delivery is either *held* here or will be found by a load. The store announces deliveries as they become
+//! ready. When the window is full, a lane leaves them in the store and is *behind*. Once there is room, the lane loads
+//! the deliveries after its cursor.
+
+use std::collections::VecDeque;
+
+use foldhash::HashSet;
+
+use evoke_model::clock::UnixMs;
+use evoke_model::{DeliveryId, ReadyDelivery};
+
+/// The maximum number of deliveries that wait in memory. Running that many takes longer than loading them.
+pub(super) const WINDOW_MAX: usize = 256;
+
+/// The maximum size in bytes of the events in the window: 100 busy lanes stay under 1 GiB.
+const WINDOW_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The maximum number of deliveries per load: 64 MiB if all events have the largest size.
+pub(super) const LOAD_MAX: usize = 64;
+
+/// When first attempts and retries wait, one retry runs after this many first attempts. So retries make progress and do
+/// not displace new work.
+const FRESH_PER_RETRY: u32 = 4;
+
+#[derive(Default)]
+pub(super) struct Lane {
+    fresh: VecDeque<ReadyDelivery>,
+    retries: VecDeque<ReadyDelivery>,
+    /// The deliveries that wait, run, or are not committed yet.
+    held: HashSet<DeliveryId>,
+    /// The size in bytes of the waiting events.
+    bytes: usize,
+    fresh_since_retry: u32,
+    pub(super) running: u32,
+
+    /// Every ready delivery up to this id is or was held, except those from `missed` on.
+    cursor: DeliveryId,
+    /// The lowest id of the deliveries that were left in the store since the last load began.
+    missed: Option<DeliveryId>,
+    /// True if ready deliveries were left in the store.
+    behind: bool,
+    loading: bool,
+
+    /// When the earliest retry that is not held is due.
+    next_retry_ms: Option<UnixMs>,
+    loading_retries: bool,
+
+    /// Deliveries that were completed during a load: the load may have read their earlier state, in which they were
+    /// ready.
+    completed_while_loading: HashSet<DeliveryId>,
+    /// The same for a load of retries. The two sets are separate: a delivery that was completed before a load of
+    /// retries began may rightly be found by it, and no other load would find it.
+    completed_while_loading_retries: HashSet<DeliveryId>,
+}
+
+impl Lane {
+    /// Creates a lane that first loads the deliveries that the store already has.
+    pub(super) fn new_behind_store() -> Self {
+        Self { behind: true, next_retry_ms: Some(UnixMs::MIN), ..Self::default() }
+    }
+
+    /// Holds a delivery that the store announced, or leaves it in the store if the window is full. During a load it is
+    /// also left in the store: the load may or may not have read it.
+    pub(super) fn offer(&mut self, delivery: ReadyDelivery) {
+        if self.behind || self.loading || self.is_full() {
+            self.behind = true;
+            self.missed = Some(self.missed.map_or(delivery.id, |first| first.min(delivery.id)));
+        } else {
+            self.cursor = self.cursor.max(delivery.id);
+            self.hold(delivery);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.fresh.len() >= WINDOW_MAX || self.bytes >= WINDOW_BYTES_MAX
+    }
+
+    fn hold(&mut self, delivery: ReadyDelivery) {
+        if !self.completed_while_loading.contains(&delivery.id) && self.held.insert(delivery.id) {
+            self.bytes += delivery.event.event.size();
+            self.fresh.push_back(delivery);
+        }
+    }
+
+    fn hold_retry(&mut self, delivery: ReadyDelivery) {
+        if !self.completed_while_loading_retries.contains(&delivery.id) && self.held.insert(delivery.id) {
+            self.bytes += delivery.event.event.size();
+            self.retries.push_back(delivery);
+        }
+    }
+
+    /// Takes the next delivery to run, if any, and counts it as running.
+    pub(super) fn pick(&mut self) -> Option<ReadyDelivery> {
+        let retry = self.fresh.is_empty() || self.fresh_since_retry >= FRESH_PER_RETRY;
+        let delivery = if retry && !self.retries.is_empty() {
+            self.fresh_since_retry = 0;
+            self.retries.pop_front()
+        } else {
+            self.fresh_since_retry += 1;
+            self.fresh.pop_front()
+        }?;
+        self.bytes = self.bytes.saturating_sub(delivery.event.event.size());
+        self.running += 1;
+        Some(delivery)
+    }
+
+    pub(super) fn holds(&self, id: DeliveryId) -> bool {
+        self.held.contains(&id)
+    }
+
+    /// Returns the deliveries that were picked and are not committed yet.
+    pub(super) fn started(&self) -> Vec<DeliveryId> {
+        let waiting: HashSet<_> = self.fresh.iter().chain(&self.retries).map(|delivery| delivery.id).collect();
+        self.held.difference(&waiting).copied().collect()
+    }
+
+    /// Returns the number of deliveries that wait in memory.
+    pub(super) fn waiting(&self) -> u32 {
+        u32::try_from(self.fresh.len() + self.retries.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        !self.fresh.is_empty() || !self.retries.is_empty()
+    }
+
+    /// Puts a delivery back at the front, as its attempt must run again. The delivery is still held.
+    pub(super) fn put_back(&mut self, delivery: ReadyDelivery) {
+        self.bytes += delivery.event.event.size();
+        self.fresh.push_front(delivery);
+    }
+
+    /// Makes room for another delivery after an attempt ran. The delivery stays held until its completion is committed:
+    /// until then a load would find it ready.
+    pub(super) fn release_slot(&mut self) {
+        self.running = self.running.saturating_sub(1);
+    }
+
+    /// Removes a delivery whose completion is committed. `retry_at_ms` is set if a retry follows.
+    pub(super) fn completed(&mut self, id: DeliveryId, retry_at_ms: Option<UnixMs>) {
+        self.held.remove(&id);
+        if self.loading {
+            self.completed_while_loading.insert(id);
+        }
+        if self.loading_retries {
+            self.completed_while_loading_retries.insert(id);
+        }
+        if let Some(due_ms) = retry_at_ms {
+            self.next_retry_ms = Some(self.next_retry_ms.map_or(due_ms, |next| next.min(due_ms)));
+        }
+    }
+
+    /// Starts a load if the lane is behind and has room. Returns the id after which to load.
+    pub(super) fn start_load(&mut self) -> Option<DeliveryId> {
+        if !self.behind || self.loading || self.fresh.len() >= WINDOW_MAX / 2 || self.bytes >= WINDOW_BYTES_MAX {
+            return None;
+        }
+        // A redriven or unblocked delivery becomes ready late, with an id before the cursor.
+        let after = self.missed.take().map_or(self.cursor, |first| self.cursor.min(first - 1));
+        self.behind = false;
+        self.loading = true;
+        Some(after)
+    }
+
+    /// Ends a load after `after` with the deliveries that it found.
+    pub(super) fn loaded(&mut self, after: DeliveryId, found: Vec<ReadyDelivery>) {
+        self.cursor = found.last().map_or(after, |d| d.id);
+        self.behind |= found.len() >= LOAD_MAX;
+        for delivery in found {
+            self.hold(delivery);
+        }
+        self.loading = false;
+        self.completed_while_loading.clear();
+    }
+
+    /// Returns when retries must be loaded next; `None` while there is no room or a load of retries is running.
+    pub(super) fn next_retry_ms(&self) -> Option<UnixMs> {
+        if self.loading_retries || self.retries.len() >= LOAD_MAX { None } else { self.next_retry_ms }
+    }
+
+    /// Starts a load of retries. Returns the limit for the load: it includes the held deliveries, which the store may
+    /// still list as due.
+    pub(super) fn start_retry_load(&mut self) -> usize {
+        self.loading_retries = true;
+        self.next_retry_ms = None;
+        LOAD_MAX + self.held.len()
+    }
+
+    /// Ends a load of retries with the due retries that it found. `next_retry_ms` is when the next retry is due.
+    pub(super) fn retries_loaded(&mut self, found: Vec<ReadyDelivery>, next_retry_ms: Option<UnixMs>) {
+        for delivery in found {
+            self.hold_retry(delivery);
+        }
+        self.next_retry_ms = [self.next_retry_ms, next_retry_ms].into_iter().flatten().min();
+        self.loading_retries = false;
+        self.completed_while_loading_retries.clear();
+    }
+
+    /// Ends a load after `after` that failed. The lane stays behind, so the load will be retried.
+    pub(super) fn load_failed(&mut self, after: DeliveryId) {
+        self.loaded(after, Vec::new());
+        self.behind = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use evoke_model::event::Event;
+    use evoke_model::{Lineage, StoredEvent};
+
+    fn delivery(id: DeliveryId) -> ReadyDelivery {
+        let event = Event::from_json(br#"{"id":"1","source":"/a","type":"t"}"#, |_| {}).unwrap();
+        let (lineage, event) = (Lineage::default(), Arc::new(event));
+        let event = StoredEvent { seq: id, accepted_ms: 0, lineage, event, damage: None };
+        let (trigger, event) = ("on[0]".into(), Arc::new(event));
+        ReadyDelivery { id, function: 1, trigger, attempts: 0, attempts_forgiven: 0, since_ms: 0, replay: None, event }
+    }
+
+    fn run_all(lane: &mut Lane) -> Vec<DeliveryId> {
+        std::iter::from_fn(|| {
+            let id = lane.pick()?.id;
+            lane.release_slot();
+            lane.completed(id, None);
+            Some(id)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_full_window_leaves_deliveries_in_the_store_and_loads_them_later() {
+        let mut lane = Lane::default();
+        let total = WINDOW_MAX as DeliveryId + 10;
+        (1..=total).for_each(|id| lane.offer(delivery(id)));
+        assert_eq!(lane.start_load(), None);
+        assert_eq!(run_all(&mut lane).len(), WINDOW_MAX);
+        let after = lane.start_load().unwrap();
+        assert_eq!(after, WINDOW_MAX as DeliveryId);
+        lane.loaded(after, (after + 1..=total).map(delivery).collect());
+        assert_eq!(run_all(&mut lane), (after + 1..=total).collect::<Vec<_>>());
+        assert_eq!(lane.start_load(), None);
+    }
+
+    #[test]
+    fn deliveries_announced_during_a_load_are_neither_lost_nor_run_twice() {
+        let mut lane = Lane::new_behind_store();
+        assert_eq!(lane.start_load(), Some(0));
+        (3..=5).for_each(|id| lane.offer(delivery(id)));
+        lane.loaded(0, vec![delivery(1), delivery(2), delivery(3)]);
+        assert_eq!(lane.start_load(), Some(2));
+        lane.loaded(2, vec![delivery(3), delivery(4), delivery(5)]);
+        assert_eq!(run_all(&mut lane), vec![1, 2, 3, 4, 5]);
+        assert_eq!(lane.start_load(), None);
+        lane.offer(delivery(6));
+        assert_eq!(run_all(&mut lane), vec![6]);
+    }
+
+    #[test]
+    fn a_load_that_read_a_delivery_before_its_completion_does_not_run_it_again() {
+        let mut lane = Lane::default();
+        lane.offer(delivery(1));
+        let running = lane.pick().unwrap();
+        lane.behind = true;
+        let after = lane.start_load().unwrap();
+        lane.completed(running.id, None);
+        lane.loaded(after, vec![delivery(1), delivery(2)]);
+        assert_eq!(run_all(&mut lane), vec![2]);
+    }
+
+    #[test]
+    fn a_delivery_redriven_while_the_lane_is_behind_is_loaded() {
+        let mut lane = Lane { behind: true, cursor: 500, ..Lane::default() };
+        lane.offer(delivery(7));
+        assert_eq!(lane.start_load(), Some(6));
+    }
+
+    #[test]
+    fn a_full_load_is_followed_by_another_load_from_its_end() {
+        let mut lane = Lane::new_behind_store();
+        lane.start_load().unwrap();
+        lane.loaded(0, (1..=LOAD_MAX as DeliveryId).map(delivery).collect());
+        assert_eq!(lane.start_load(), Some(LOAD_MAX as DeliveryId));
+    }
+
+    #[test]
+    fn the_next_retry_is_the_earliest_even_if_its_attempt_ended_during_a_load() {
+        let mut lane = Lane::default();
+        for id in [1, 2] {
+            lane.offer(delivery(id));
+            lane.pick().unwrap();
+        }
+        lane.completed(1, Some(90));
+        assert_eq!(lane.next_retry_ms(), Some(90));
+        lane.start_retry_load();
+        assert_eq!(lane.next_retry_ms(), None);
+        lane.completed(2, Some(50));
+        lane.retries_loaded(vec![], Some(90));
+        assert_eq!(lane.next_retry_ms(), Some(50));
+    }
+
+    #[test]
+    fn a_retry_due_during_a_load_of_first_attempts_is_not_lost() {
+        let mut lane = Lane::default();
+        lane.offer(delivery(1));
+        lane.pick().unwrap();
+        lane.behind = true;
+        let after = lane.start_load().unwrap();
+        lane.completed(1, Some(90));
+        lane.start_retry_load();
+        lane.retries_loaded(vec![delivery(1)], None);
+        lane.loaded(after, vec![delivery(1), delivery(2)]);
+        assert_eq!(run_all(&mut lane), vec![2, 1]);
+    }
+
+    #[test]
+    fn a_retry_load_that_read_a_delivery_before_its_completion_is_repeated() {
+        let mut lane = Lane::default();
+        lane.start_retry_load();
+        lane.offer(delivery(1));
+        lane.pick().unwrap();
+        lane.completed(1, Some(90));
+        lane.retries_loaded(vec![delivery(1)], None);
+        assert_eq!((lane.has_work(), lane.next_retry_ms()), (false, Some(90)));
+    }
+
+    #[test]
+    fn retries_make_progress_without_displacing_first_attempts() {
+        let mut lane = Lane::default();
+        (1..=8).for_each(|id| lane.offer(delivery(id)));
+        lane.start_retry_load();
+        lane.retries_loaded(vec![delivery(101), delivery(102), delivery(103)], None);
+        assert_eq!(run_all(&mut lane), vec![1, 2, 3, 4, 101, 5, 6, 7, 8, 102, 103]);
+    }
+}

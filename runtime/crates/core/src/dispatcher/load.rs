@@ -1,0 +1,77 @@
+//! Loads deliveries that the lanes left in the store, and retries when they are due.
+
+use std::time::Duration;
+
+use super::function::Function;
+use super::lane::LOAD_MAX;
+use super::{Dispatcher, Inner, STORE_RETRY};
+use evoke_model::clock::UnixMs;
+use evoke_model::{DeliveryId, FunctionId, Stream};
+
+/// The longest wait until the next check for due retries. It bounds how late a retry is after the wall clock jumps
+/// forward.
+const ALARM_MAX: Duration = Duration::from_secs(10);
+
+impl Dispatcher {
+    /// Loads ready deliveries after `after` into a lane, in the background. After an error the load fails once
+    /// [`STORE_RETRY`] has passed, and the lane starts it again.
+    pub(super) fn load(&self, function: FunctionId, stream: Stream, after: DeliveryId) {
+        let dispatcher = self.clone();
+        self.0.runtime.spawn(async move {
+            match dispatcher.0.store.ready(function, stream, after, LOAD_MAX).await {
+                Ok(found) => dispatcher.change_lane(function, stream, |lane| lane.loaded(after, found)),
+                Err(error) => {
+                    tracing::warn!("cannot load deliveries: {error}");
+                    tokio::time::sleep(STORE_RETRY).await;
+                    dispatcher.change_lane(function, stream, |lane| lane.load_failed(after));
+                }
+            }
+        });
+    }
+
+    /// Loads retries when they are due, until the dispatcher stops or is dropped.
+    pub(super) async fn watch_retries(inner: std::sync::Weak<Inner>) {
+        loop {
+            let Some(dispatcher) = inner.upgrade().map(Self) else { return };
+            if dispatcher.lock().stopping {
+                return;
+            }
+            let now_ms = dispatcher.0.clock.now_ms();
+            for (function, stream, limit) in dispatcher.start_retry_loads(now_ms) {
+                let (found, next_retry_ms) = match dispatcher.0.store.due(function, stream, now_ms, limit).await {
+                    Ok(due) => due,
+                    Err(error) => {
+                        tracing::warn!("cannot load retries: {error}");
+                        (Vec::new(), Some(now_ms + STORE_RETRY.as_millis() as UnixMs))
+                    }
+                };
+                dispatcher.change_lane(function, stream, |lane| lane.retries_loaded(found, next_retry_ms));
+            }
+            let wait = dispatcher.until_next_retry();
+            let _ = tokio::time::timeout(wait, dispatcher.0.alarm.notified()).await;
+        }
+    }
+
+    /// Starts a load for each lane whose next retry is due. Returns the lanes with the limit of each load.
+    fn start_retry_loads(&self, now_ms: UnixMs) -> Vec<(FunctionId, Stream, usize)> {
+        let mut due = Vec::new();
+        for (id, function) in &mut self.lock().functions {
+            for stream in Stream::ALL {
+                let lane = function.lane(stream);
+                if lane.next_retry_ms().is_some_and(|at_ms| at_ms <= now_ms) {
+                    due.push((*id, stream, lane.start_retry_load()));
+                }
+            }
+        }
+        due
+    }
+
+    /// Returns the time until the next retry is due, at most [`ALARM_MAX`].
+    fn until_next_retry(&self) -> Duration {
+        let next_ms = self.lock().functions.values().filter_map(Function::next_retry_ms).min();
+        next_ms.map_or(ALARM_MAX, |at_ms| {
+            let wait_ms = u64::try_from(at_ms.saturating_sub(self.0.clock.now_ms())).unwrap_or_default();
+            Duration::from_millis(wait_ms).min(ALARM_MAX)
+        })
+    }
+}

@@ -1,0 +1,64 @@
+//! Metrics and tracing of an attempt.
+
+use std::time::Duration;
+
+use super::Call;
+use evoke_model::clock::UnixMs;
+use evoke_model::event::Event;
+use evoke_model::{Completion, ReadyDelivery, Verdict};
+use evoke_telemetry::{AttemptEnd, AttemptStart, FunctionMetrics, LiveSpan, Spans};
+
+/// The measurement of one run of a function, until its result is known. An attempt with state may still conflict with
+/// another attempt until it is committed.
+#[derive(Debug)]
+pub(super) struct Measurement {
+    accepted_ms: UnixMs,
+    span: LiveSpan,
+    /// The spans of the events that the attempt publishes.
+    publishing: Vec<LiveSpan>,
+}
+
+impl Measurement {
+    pub(super) fn start(spans: &Spans, function: &str, delivery: &ReadyDelivery, call: &Call) -> Self {
+        let Call { delivery_id, attempt, trigger, event, .. } = call;
+        let span = spans.attempt(&AttemptStart { function, delivery_id, attempt: *attempt, trigger, event });
+        Self { accepted_ms: delivery.event.accepted_ms, span, publishing: Vec::new() }
+    }
+
+    /// Starts a span for each published event and writes the trace context into the event.
+    pub(super) fn publishes(&mut self, spans: &Spans, delivery: &ReadyDelivery, events: &mut [Event]) {
+        self.publishing = spans.publish(&self.span, &delivery.event.event, events);
+    }
+
+    /// Records the end of the attempt in the metrics and ends its spans.
+    pub(super) fn ended(self, metrics: &FunctionMetrics, completion: &Completion) {
+        let Completion { record, verdict, publishes, .. } = completion;
+        let took = Duration::from_micros(record.duration_us);
+        let waited = between(self.accepted_ms, record.started_ms);
+        metrics.attempt_ended(&AttemptEnd {
+            outcome: &record.outcome,
+            verdict,
+            took,
+            waited: (record.attempt == 1).then_some(waited),
+            since_accepted: waited + took,
+            // A failed attempt publishes nothing; its completion may contain a runtime event.
+            published: if *verdict == Verdict::Done { publishes.len() } else { 0 },
+        });
+        if *verdict != Verdict::Done {
+            self.publishing.into_iter().for_each(LiveSpan::not_published);
+        }
+        self.span.ended(&record.outcome, record.message.as_deref(), verdict, took);
+    }
+
+    /// Records that the run was discarded because of a conflict, and ends its spans. The function runs again.
+    pub(super) fn runs_again(self, metrics: &FunctionMetrics) {
+        metrics.conflicts.increment();
+        self.publishing.into_iter().for_each(LiveSpan::not_published);
+        self.span.conflicted();
+    }
+}
+
+/// Returns the time from `start_ms` to `end_ms`; zero if the clock was set back in between.
+fn between(start_ms: UnixMs, end_ms: UnixMs) -> Duration {
+    Duration::from_millis(u64::try_from(end_ms - start_ms).unwrap_or_default())
+}

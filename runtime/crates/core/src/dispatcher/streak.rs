@@ -1,0 +1,107 @@
+//! The failure streak of a function: failed attempts in a row, over all its deliveries. Plain data, no I/O.
+
+use crate::runtime_events::FAILING_ATTEMPTS;
+use evoke_model::clock::UnixMs;
+use evoke_model::{AttemptRecord, DeliveryId};
+
+/// A function that is failing: at least [`FAILING_ATTEMPTS`] attempts in a row failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Failing {
+    /// When the function started to fail.
+    pub since_ms: UnixMs,
+    /// The number of failed attempts in a row; 0 if unknown, because they failed before the start.
+    pub attempts: u32,
+    /// The delivery of the last failed attempt.
+    pub delivery: DeliveryId,
+    /// The outcome kind of the last failed attempt.
+    pub outcome: String,
+    /// The error message of the last failed attempt.
+    pub message: Option<String>,
+}
+
+#[derive(Default)]
+pub(super) struct Streak {
+    /// The number of failed attempts since the last success.
+    failed: u32,
+    failing: Option<Failing>,
+}
+
+impl Streak {
+    /// Restores the streak of a function that was failing before the start.
+    pub(super) fn failing_since(since_ms: UnixMs) -> Self {
+        Self { failed: FAILING_ATTEMPTS, failing: Some(Failing { since_ms, ..Failing::default() }) }
+    }
+
+    pub(super) fn failing(&self) -> Option<&Failing> {
+        self.failing.as_ref()
+    }
+
+    /// Returns true if an attempt has failed since the last success.
+    pub(super) fn has_failures(&self) -> bool {
+        self.failed > 0
+    }
+
+    /// Records a successful attempt. Returns true if the function was failing until now.
+    pub(super) fn succeeded(&mut self) -> bool {
+        self.failed = 0;
+        self.failing.take().is_some()
+    }
+
+    /// Records a failed attempt. Returns true if the function is failing from now on.
+    pub(super) fn failed(&mut self, delivery: DeliveryId, record: &AttemptRecord, now_ms: UnixMs) -> bool {
+        self.failed = self.failed.saturating_add(1);
+        if self.failed < FAILING_ATTEMPTS {
+            return false;
+        }
+        let since_ms = self.failing.as_ref().map(|failing| failing.since_ms);
+        self.failing = Some(Failing {
+            since_ms: since_ms.unwrap_or(now_ms),
+            attempts: self.failed,
+            delivery,
+            outcome: record.outcome.clone().into_owned(),
+            message: record.message.clone(),
+        });
+        since_ms.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fail(streak: &mut Streak, now_ms: UnixMs) -> bool {
+        let message = Some("gateway down".to_owned());
+        let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "retry".into(), message };
+        streak.failed(now_ms, &record, now_ms)
+    }
+
+    #[test]
+    fn a_function_is_failing_from_the_fifth_failure_in_a_row_to_the_next_success() {
+        let mut streak = Streak::default();
+        for n in 1..=20 {
+            assert_eq!(fail(&mut streak, n), n == 5, "{n}");
+        }
+        let failing = streak.failing().cloned().unwrap_or_default();
+        assert_eq!((failing.since_ms, failing.attempts, failing.delivery), (5, 20, 20));
+        assert_eq!((failing.outcome.as_str(), failing.message.as_deref()), ("retry", Some("gateway down")));
+        assert!(streak.succeeded());
+        assert!(!streak.succeeded() && !streak.has_failures() && streak.failing().is_none());
+    }
+
+    #[test]
+    fn a_success_resets_the_count() {
+        let mut streak = Streak::default();
+        for _ in 0..10 {
+            assert!((1..5).all(|n| !fail(&mut streak, n)));
+            assert!(!streak.succeeded());
+        }
+    }
+
+    #[test]
+    fn a_function_that_was_failing_before_the_start_is_still_failing() {
+        let mut streak = Streak::failing_since(7);
+        assert!(!fail(&mut streak, 9), "it was failing already");
+        assert_eq!(streak.failing().map(|failing| failing.since_ms), Some(7));
+        assert!(streak.succeeded());
+    }
+}

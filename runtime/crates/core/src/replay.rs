@@ -1,0 +1,334 @@
+//! Replays: stored events are offered again to the functions that match them today. Replayed deliveries are marked,
+//! throttled, and run behind live deliveries.
+//!
+//! A replay is a row in the store. One task advances all active replays step by step: it reads some events after the
+//! replay's position, routes them, and has the store commit their deliveries and the new position at once. So a replay
+//! continues from its position after a restart, and offers each event to each function once.
+
+mod filter;
+mod plan;
+mod rate_limit;
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use self::filter::CompiledFilter;
+pub use self::filter::Filter;
+pub use self::plan::{Example, Plan};
+use self::rate_limit::RateLimiter;
+use crate::bus::Bus;
+use crate::dispatcher::Dispatcher;
+use evoke_model::{NewReplay, Replay, ReplayId, ReplayState, Seq, Step};
+use evoke_store::{Store, StoreError};
+
+/// The maximum number of replays that are not finished: each has deliveries in the store and in memory.
+const OPEN_MAX: usize = 16;
+
+/// The maximum number of ready and retrying deliveries of a replay. More are offered when half of them have ended. So
+/// replays hardly load the store and the dispatcher, and live deliveries find room.
+const OUTSTANDING_MAX: u64 = 512;
+/// The maximum number of blocked deliveries of a replay: these wait for earlier deliveries of their order key, perhaps
+/// behind a dead letter.
+const BLOCKED_MAX: u64 = 20_000;
+
+/// The maximum number of events that one step offers. They are one commit, which live events may have to wait for; with
+/// the largest size they have 32 MiB.
+const STEP_MAX: usize = 32;
+/// The maximum number of events that one step reads; this takes some milliseconds.
+const SCAN_MAX: Seq = 4096;
+
+/// The wait when no replay can advance. It is short enough for any reasonable rate.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The wait before a retry after an error of the store.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// Why a request about a replay was rejected or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The filter is not valid.
+    #[error("{0}")]
+    Filter(String),
+    /// No replay has this number.
+    #[error("there is no replay {0}")]
+    NotFound(ReplayId),
+    /// The state of the replay does not allow the action.
+    #[error("replay {id} is {} and cannot be {action}", state.name())]
+    State {
+        /// The number of the replay.
+        id: ReplayId,
+        /// The state of the replay.
+        state: ReplayState,
+        /// The action: `paused`, `resumed` or `cancelled`.
+        action: &'static str,
+    },
+    /// The limit of unfinished replays is reached.
+    #[error("{OPEN_MAX} replays are not finished, which is the limit; wait until one is finished, or cancel one")]
+    TooMany,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An action on a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayAction {
+    /// Stops offering events. Deliveries that were offered before still run.
+    Pause,
+    /// Continues a paused replay.
+    Resume,
+    /// Ends the replay: no more events are offered, and deliveries that did not start are purged.
+    Cancel,
+}
+
+/// A handle to the replays; cheap to clone.
+#[derive(Clone)]
+pub struct Replays(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    bus: Bus,
+    /// The replays that the task advances: running or being cancelled.
+    active: Mutex<BTreeSet<ReplayId>>,
+    changed: Notify,
+}
+
+impl Replays {
+    /// Creates a handle. Replayed events are routed with the active router of `bus`.
+    pub fn new(store: Arc<dyn Store>, bus: Bus) -> Self {
+        Self(Arc::new(Inner { store, bus, active: Mutex::default(), changed: Notify::new() }))
+    }
+
+    /// Starts a replay of the events that the store has now. `functions` are the full names of the active functions.
+    ///
+    /// # Errors
+    /// [`ReplayError::Filter`], [`ReplayError::TooMany`] or [`ReplayError::Store`].
+    pub async fn start(&self, filter: Filter, functions: &[String]) -> Result<Replay, ReplayError> {
+        let store = &self.0.store;
+        self.compile(&filter, functions).await?;
+        let open = |replay: &&Replay| !matches!(replay.state, ReplayState::Done | ReplayState::Cancelled);
+        if store.replays().await?.iter().filter(open).count() >= OPEN_MAX {
+            return Err(ReplayError::TooMany);
+        }
+        let (after, until) = self.range(&filter);
+        // Serialization cannot fail: the filter has only strings, numbers and JSON.
+        let text = serde_json::to_string(&filter).unwrap_or_default();
+        let id = store.start_replay(NewReplay { filter: text, after, until }).await?;
+        self.activate(id);
+        store.replay(id).await?.ok_or(ReplayError::NotFound(id))
+    }
+
+    /// Returns the events and deliveries that a replay would offer now, without offering them.
+    pub async fn plan(&self, filter: &Filter, functions: &[String]) -> Result<Plan, ReplayError> {
+        let compiled = self.compile(filter, functions).await?;
+        let ids = self.0.store.register(functions.to_vec()).await?;
+        let names: BTreeMap<_, _> = ids.into_iter().zip(functions).collect();
+        Ok(plan::plan(&*self.0.store, &self.0.bus.router(), &compiled, self.range(filter), &names).await?)
+    }
+
+    /// Pauses, resumes or cancels a replay, and returns it afterwards.
+    ///
+    /// # Errors
+    /// [`ReplayError::NotFound`], [`ReplayError::State`] or [`ReplayError::Store`].
+    pub async fn apply(&self, id: ReplayId, action: ReplayAction) -> Result<Replay, ReplayError> {
+        use ReplayState::{Cancelling, Paused, Running};
+        let (from, to, done): (&'static [ReplayState], _, _) = match action {
+            ReplayAction::Pause => (&[Running], Paused, "paused"),
+            ReplayAction::Resume => (&[Paused], Running, "resumed"),
+            ReplayAction::Cancel => (&[Running, Paused], Cancelling, "cancelled"),
+        };
+        let changed = self.0.store.transition_replay(id, from, to).await?;
+        let replay = self.0.store.replay(id).await?.ok_or(ReplayError::NotFound(id))?;
+        if !changed {
+            return Err(ReplayError::State { id, state: replay.state, action: done });
+        }
+        self.activate(id);
+        Ok(replay)
+    }
+
+    /// Runs the task that advances the replays, until `stop` is cancelled or the store is closed.
+    pub async fn run(self, dispatcher: Dispatcher, stop: CancellationToken) {
+        let mut task = ReplayTask { replays: self, dispatcher, prepared: HashMap::new() };
+        let _ = stop.run_until_cancelled(task.run()).await;
+    }
+
+    async fn compile(&self, filter: &Filter, functions: &[String]) -> Result<CompiledFilter, ReplayError> {
+        if let Some(function) = &filter.function
+            && !functions.contains(function)
+        {
+            return Err(ReplayError::Filter(format!(
+                "there is no active function {function}; `evoke status` lists the active functions"
+            )));
+        }
+        compile(&*self.0.store, filter).await
+    }
+
+    /// Returns the range of events to replay: after the first number, up to and including the second.
+    fn range(&self, filter: &Filter) -> (Seq, Seq) {
+        match filter.event {
+            Some(seq) => (seq.saturating_sub(1), seq),
+            None => (0, *self.0.store.newest().borrow()),
+        }
+    }
+
+    fn activate(&self, id: ReplayId) {
+        self.active().insert(id);
+        self.0.changed.notify_one();
+    }
+
+    fn active(&self) -> std::sync::MutexGuard<'_, BTreeSet<ReplayId>> {
+        self.0.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn compile(store: &dyn Store, filter: &Filter) -> Result<CompiledFilter, ReplayError> {
+    let function = match &filter.function {
+        Some(name) => store.register(vec![name.clone()]).await?.first().copied(),
+        None => None,
+    };
+    CompiledFilter::new(filter, function).map_err(ReplayError::Filter)
+}
+
+/// The task that advances the replays.
+struct ReplayTask {
+    replays: Replays,
+    dispatcher: Dispatcher,
+    /// The compiled filter and the rate limiter of each replay, kept from step to step.
+    prepared: HashMap<ReplayId, (CompiledFilter, RateLimiter)>,
+}
+
+/// The result of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// The next step can follow at once.
+    Again,
+    /// The replay cannot advance now; try again after [`PAUSE`].
+    Wait,
+    /// The replay is finished or paused.
+    Finished,
+}
+
+impl ReplayTask {
+    async fn run(&mut self) {
+        while let Err(error) = self.load_active().await {
+            tracing::warn!("cannot load the active replays: {error}");
+            tokio::time::sleep(STORE_RETRY).await;
+        }
+        loop {
+            let active = self.replays.active().clone();
+            let mut wait = if active.is_empty() { None } else { Some(PAUSE) };
+            for id in active {
+                match self.step(id).await {
+                    Ok(Progress::Again) => wait = Some(Duration::ZERO),
+                    Ok(Progress::Wait) => {}
+                    Ok(Progress::Finished) => {
+                        self.prepared.remove(&id);
+                        self.replays.active().remove(&id);
+                        // The replay may have become active again in between, by a resume.
+                        self.reactivate(id).await;
+                    }
+                    Err(ReplayError::Store(StoreError::Closed)) => return,
+                    Err(error) => {
+                        tracing::warn!("cannot advance replay {id}: {error}");
+                        wait = Some(STORE_RETRY);
+                    }
+                }
+            }
+            match wait {
+                // Lets other tasks run in between.
+                Some(Duration::ZERO) => tokio::task::yield_now().await,
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => self.replays.0.changed.notified().await,
+            }
+        }
+    }
+
+    /// Adds the replays that were active when the process ended.
+    async fn load_active(&self) -> Result<(), StoreError> {
+        let all = self.replays.0.store.replays().await?;
+        let active = all.iter().filter(|replay| is_active(replay.state)).map(|replay| replay.id);
+        self.replays.active().extend(active);
+        Ok(())
+    }
+
+    /// Adds a replay to the active ones again if the store has it as active.
+    async fn reactivate(&self, id: ReplayId) {
+        if let Ok(Some(replay)) = self.replays.0.store.replay(id).await
+            && is_active(replay.state)
+        {
+            self.replays.activate(id);
+        }
+    }
+
+    async fn step(&mut self, id: ReplayId) -> Result<Progress, ReplayError> {
+        let store = self.replays.0.store.clone();
+        let replay = store.replay(id).await?.ok_or(ReplayError::NotFound(id))?;
+        match replay.state {
+            ReplayState::Running if replay.position < replay.until => self.offer(&replay).await,
+            ReplayState::Running if replay.deliveries.pending() > 0 => Ok(Progress::Wait),
+            ReplayState::Running => {
+                store.transition_replay(id, &[ReplayState::Running], ReplayState::Done).await?;
+                Ok(Progress::Finished)
+            }
+            ReplayState::Cancelling => {
+                // Halts the dispatcher first: a delivery that has not started by now will never start.
+                let started = self.dispatcher.halt(id);
+                store.purge_replay(id, started).await?;
+                if store.replay(id).await?.is_some_and(|replay| replay.deliveries.pending() > 0) {
+                    return Ok(Progress::Wait);
+                }
+                store.transition_replay(id, &[ReplayState::Cancelling], ReplayState::Cancelled).await?;
+                // The operator may redrive the dead letters of this replay.
+                self.dispatcher.resume(id);
+                Ok(Progress::Finished)
+            }
+            ReplayState::Paused | ReplayState::Done | ReplayState::Cancelled => Ok(Progress::Finished),
+        }
+    }
+
+    /// Offers the next events, if the limits and the rate allow it.
+    async fn offer(&mut self, replay: &Replay) -> Result<Progress, ReplayError> {
+        let counts = &replay.deliveries;
+        if counts.ready + counts.retrying > OUTSTANDING_MAX / 2 || counts.blocked > BLOCKED_MAX {
+            return Ok(Progress::Wait);
+        }
+        let inner = self.replays.0.clone();
+        let (filter, limiter) = match self.prepared.entry(replay.id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let filter: Filter =
+                    serde_json::from_str(&replay.filter).map_err(|e| ReplayError::Filter(e.to_string()))?;
+                new.insert((compile(&*inner.store, &filter).await?, RateLimiter::new(filter.rate)))
+            }
+        };
+        let room = limiter.room(STEP_MAX);
+        if room == 0 {
+            return Ok(Progress::Wait);
+        }
+        let (events, position) = filter.next_events(&*inner.store, replay.position, replay.until, room).await?;
+        let router = inner.bus.router();
+        let mut offered = 0;
+        let mut offers = Vec::new();
+        for event in events {
+            let deliveries = filter.deliveries(&router, &event);
+            offered += deliveries.len();
+            if !deliveries.is_empty() {
+                offers.push((Arc::new(event), deliveries));
+            }
+        }
+        inner.store.advance_replay(replay.id, Step { position, offers }).await?;
+        limiter.offered(offered);
+        Ok(Progress::Again)
+    }
+}
+
+fn is_active(state: ReplayState) -> bool {
+    matches!(state, ReplayState::Running | ReplayState::Cancelling)
+}
+
+#[cfg(test)]
+mod tests;

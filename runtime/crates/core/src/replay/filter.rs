@@ -1,0 +1,118 @@
+//! The filter of a replay: which events are offered, and to which functions.
+
+use serde::{Deserialize, Serialize};
+
+use super::SCAN_MAX;
+use crate::router::Router;
+use evoke_model::clock::UnixMs;
+use evoke_model::{EventFilter, FunctionId, NewDelivery, Seq, StoredEvent};
+use evoke_pattern::Pattern;
+use evoke_store::{Store, StoreError};
+
+/// The filter of a replay. An event must satisfy all fields that are set; an empty filter selects every stored event.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// Only to this function, `app/function`; by default to all matching functions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// Only events that were accepted at this time or later, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Only events that were accepted before this time, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Only events of this type; a trailing `*` matches any ending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<String>,
+    /// Only events that match this event pattern.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<serde_json::Value>,
+    /// Only the event with this number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Seq>,
+    /// The maximum number of deliveries per second; more than 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+}
+
+/// A filter, checked and compiled.
+pub(super) struct CompiledFilter {
+    events: EventFilter,
+    pattern: Option<Pattern>,
+    function: Option<FunctionId>,
+}
+
+impl CompiledFilter {
+    /// Compiles a filter. `function` is the id of the filter's function. The error gives the mistake and the correct
+    /// form.
+    pub(super) fn new(filter: &Filter, function: Option<FunctionId>) -> Result<Self, String> {
+        if let Some(rate) = filter.rate
+            && !(rate > 0.0 && rate.is_finite())
+        {
+            return Err(format!("rate is {rate}; expected a number of deliveries per second, more than 0"));
+        }
+        if let Some(seq) = filter.event
+            && seq < 1
+        {
+            return Err(format!("event is {seq}; expected the number of an event, from 1"));
+        }
+        let pattern = match &filter.pattern {
+            Some(json) => Some(Pattern::parse(json).map_err(|mistakes| {
+                let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+                format!("the pattern is not valid: {}", all.join("; "))
+            })?),
+            None => None,
+        };
+        let events = EventFilter {
+            type_: filter.r#type.clone(),
+            since_ms: parse_time("since", filter.since.as_deref())?,
+            until_ms: parse_time("until", filter.until.as_deref())?,
+            ..EventFilter::default()
+        };
+        Ok(Self { events, pattern, function })
+    }
+
+    /// Reads at most `limit` candidate events after `position`, up to and including `until`. Returns them with the
+    /// position up to which the store was scanned. The pattern and the function are checked later, by
+    /// [`CompiledFilter::deliveries`].
+    pub(super) async fn next_events(
+        &self,
+        store: &dyn Store,
+        position: Seq,
+        until: Seq,
+        limit: usize,
+    ) -> Result<(Vec<StoredEvent>, Seq), StoreError> {
+        let end = until.min(position.saturating_add(SCAN_MAX));
+        let (after, before) = (Some(position), Some(end.saturating_add(1)));
+        let found = store.events(EventFilter { after, before, limit, ..self.events.clone() }).await?;
+        let scanned_to = match found.last() {
+            Some(last) if found.len() >= limit => last.seq,
+            _ => end,
+        };
+        Ok((found, scanned_to))
+    }
+
+    /// Returns the deliveries of an event in this replay; none if the event is damaged or does not match.
+    pub(super) fn deliveries(&self, router: &Router, event: &StoredEvent) -> Vec<NewDelivery> {
+        if let Some(damage) = &event.damage {
+            tracing::error!("{damage}; the event is not replayed");
+            return Vec::new();
+        }
+        let event = &*event.event;
+        // Matching cannot fail: an accepted event has valid data.
+        let matches = self.pattern.as_ref().is_none_or(|pattern| pattern.matches(&event.into()).unwrap_or_default());
+        let mut deliveries = if matches { router.route_replay(event).unwrap_or_default() } else { Vec::new() };
+        if let Some(function) = self.function {
+            deliveries.retain(|delivery| delivery.function == function);
+        }
+        deliveries
+    }
+}
+
+fn parse_time(name: &str, text: Option<&str>) -> Result<Option<UnixMs>, String> {
+    let Some(text) = text else { return Ok(None) };
+    let time: jiff::Timestamp =
+        text.parse().map_err(|_| format!("{name} is \"{text}\"; expected a time such as 2026-01-31T12:00:00Z"))?;
+    Ok(Some(time.as_millisecond()))
+}

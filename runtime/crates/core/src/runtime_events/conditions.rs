@@ -1,0 +1,312 @@
+//! Conditions of functions, sources and the disk: from periodic observations to one report for each change.
+//!
+//! An observation lists every subject and whether it has a problem. A difference from the last reported condition is a
+//! change. Each change is reported with an event and a mark in one commit, so it is reported once, also over restarts:
+//! a problem that was reported before and persists is not reported again, and a recovery while the process was down is
+//! reported after the start. A change that cannot be stored now is observed again by the next observation, if the
+//! condition still holds. No queue is needed. Conditions that clear between observations are not reported.
+//!
+//! # Marks
+//! Scope: [`SOURCE`]. Key: the subject, as in `function shop/charge`. Value: a JSON object with `v` (1) and `since`, in
+//! milliseconds since the Unix epoch. A mark exists as long as the reported problem.
+
+use std::collections::BTreeMap;
+
+use foldhash::{HashMap, HashMapExt};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::{RECOVERY_DELAY, SOURCE, new_event, truncated};
+use evoke_model::Mark;
+use evoke_model::clock::{UnixMs, rfc3339};
+use evoke_model::event::Event;
+
+/// The kind of a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A function; its condition is `failing`.
+    Function,
+    /// A source; its condition is `degraded`.
+    Source,
+    /// The disk of the data folder; its condition is `low`.
+    Storage,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Function, Self::Source, Self::Storage];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Function => "function",
+            Self::Source => "source",
+            Self::Storage => "storage",
+        }
+    }
+
+    fn condition(self) -> &'static str {
+        match self {
+            Self::Function => "failing",
+            Self::Source => "degraded",
+            Self::Storage => "low",
+        }
+    }
+}
+
+/// A function, a source or the disk.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subject {
+    /// The kind of the subject.
+    pub kind: Kind,
+    /// The name without a leading `/`, such as `shop/charge`. It is the `subject` of the event.
+    pub name: String,
+}
+
+/// The observed condition of one subject.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation {
+    /// True if the subject has a problem.
+    pub trouble: bool,
+    /// The time when the problem began, if known.
+    pub since_ms: Option<UnixMs>,
+    /// A JSON object with further fields for the event's data.
+    pub data: Value,
+}
+
+/// A change of a subject's condition that is not reported yet.
+#[derive(Debug, Clone)]
+pub struct Change {
+    subject: Subject,
+    transition: Transition,
+}
+
+#[derive(Debug, Clone)]
+enum Transition {
+    Trouble {
+        since_ms: UnixMs,
+        data: Value,
+    },
+    Recovered {
+        since_ms: UnixMs,
+        data: Value,
+    },
+    /// The subject was removed. Its mark is deleted without an event.
+    Removed,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MarkValue {
+    v: u32,
+    since: UnixMs,
+}
+
+/// The conditions that were reported last.
+#[derive(Debug, Default)]
+pub struct Conditions {
+    /// The subjects with a reported problem, and when it began.
+    troubled: BTreeMap<Subject, UnixMs>,
+    /// The subjects of `troubled` that currently have no problem, and since when. Their recovery is not reported yet.
+    recovering: HashMap<Subject, Instant>,
+}
+
+impl Conditions {
+    /// Restores the reported conditions from the stored marks. Marks in an unknown format are ignored.
+    pub fn new(marks: &BTreeMap<String, Vec<u8>>) -> Self {
+        let troubled = marks.iter().filter_map(|(key, value)| {
+            let (kind_name, name) = key.split_once(' ')?;
+            let kind = Kind::ALL.into_iter().find(|kind| kind.name() == kind_name)?;
+            let mark: MarkValue = serde_json::from_slice(value).ok().filter(|mark: &MarkValue| mark.v == 1)?;
+            Some((Subject { kind, name: name.to_owned() }, mark.since))
+        });
+        Self { troubled: troubled.collect(), recovering: HashMap::new() }
+    }
+
+    /// Returns true if a problem of the subject is reported.
+    pub fn has_trouble(&self, subject: &Subject) -> bool {
+        self.troubled.contains_key(subject)
+    }
+
+    /// Returns the full names of the functions that are reported as failing, and since when.
+    pub fn failing_functions(&self) -> HashMap<String, UnixMs> {
+        let functions = self.troubled.iter().filter(|(subject, _)| subject.kind == Kind::Function);
+        functions.map(|(subject, since_ms)| (subject.name.clone(), *since_ms)).collect()
+    }
+
+    /// Compares an observation of all subjects with the reported conditions and returns the changes. A change is
+    /// returned again by later calls until [`Conditions::mark_reported`].
+    pub fn observe(&mut self, observed: BTreeMap<Subject, Observation>, now: Instant, now_ms: UnixMs) -> Vec<Change> {
+        let removed = self.troubled.keys().filter(|subject| !observed.contains_key(*subject));
+        let mut changes: Vec<_> =
+            removed.map(|subject| Change { subject: subject.clone(), transition: Transition::Removed }).collect();
+        for (subject, Observation { trouble, since_ms, data }) in observed {
+            match (self.troubled.get(&subject).copied(), trouble) {
+                (None, false) => {}
+                (Some(_), true) => drop(self.recovering.remove(&subject)),
+                (None, true) => {
+                    let transition = Transition::Trouble { since_ms: since_ms.unwrap_or(now_ms), data };
+                    changes.push(Change { subject, transition });
+                }
+                (Some(since_ms), false) => {
+                    let recovered_since = *self.recovering.entry(subject.clone()).or_insert(now);
+                    // Recoveries of functions and of the disk have other rules, which are applied before: a successful
+                    // attempt, and a quarter more free space.
+                    if subject.kind != Kind::Source || now - recovered_since >= RECOVERY_DELAY {
+                        changes.push(Change { subject, transition: Transition::Recovered { since_ms, data } });
+                    }
+                }
+            }
+        }
+        changes
+    }
+
+    /// Records that a change was reported: its event and mark are stored.
+    pub fn mark_reported(&mut self, change: Change) {
+        let Change { subject, transition } = change;
+        self.recovering.remove(&subject);
+        match transition {
+            Transition::Trouble { since_ms, .. } => drop(self.troubled.insert(subject, since_ms)),
+            Transition::Recovered { .. } | Transition::Removed => drop(self.troubled.remove(&subject)),
+        }
+    }
+}
+
+impl Change {
+    /// Returns the event that reports the change, if any, and the mark to store with it. `instance` is the unique name
+    /// of the store.
+    pub fn to_event_and_mark(&self, instance: &str, now_ms: UnixMs) -> (Option<Event>, Mark) {
+        let Self { subject: Subject { kind, name }, transition } = self;
+        let key = format!("{} {name}", kind.name());
+        let mark = |value| Mark { scope: SOURCE.to_owned(), key, value };
+        let event = |change: &str, since_ms: UnixMs, data: &Value| {
+            let mut all = Map::new();
+            all.insert("since".into(), rfc3339(since_ms).into());
+            for (name, value) in data.as_object().into_iter().flatten() {
+                let value = value.as_str().map_or_else(|| value.clone(), |text| truncated(text).into());
+                all.insert(name.clone(), value);
+            }
+            // The id contains the start of the problem, so a repeated report of the same change is a duplicate.
+            let id = format!("{instance}-{change}-{}-{name}-{since_ms}", kind.name());
+            new_event(id, &format!("evoke.{}.{change}", kind.name()), name, &all.into(), now_ms)
+        };
+        match transition {
+            Transition::Trouble { since_ms, data } => {
+                let value = serde_json::to_vec(&MarkValue { v: 1, since: *since_ms }).unwrap_or_default();
+                (Some(event(kind.condition(), *since_ms, data)), mark(Some(value)))
+            }
+            Transition::Recovered { since_ms, data } => (Some(event("recovered", *since_ms, data)), mark(None)),
+            Transition::Removed => (None, mark(None)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::super::TYPES;
+    use super::*;
+
+    /// Observes conditions, and reports every change at once.
+    struct Fixture {
+        conditions: Conditions,
+        marks: BTreeMap<String, Vec<u8>>,
+        now: Instant,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Self { conditions: Conditions::default(), marks: BTreeMap::new(), now: Instant::now() }
+        }
+
+        fn restart(&mut self) {
+            self.conditions = Conditions::new(&self.marks);
+        }
+
+        /// Observes after `after_s` seconds. Returns the type and subject of each reported event.
+        fn observe(&mut self, after_s: u64, observed: &[(Kind, &str, bool)]) -> Vec<String> {
+            self.now += Duration::from_secs(after_s);
+            let observed = observed.iter().map(|(kind, name, trouble)| {
+                let observed = Observation { trouble: *trouble, since_ms: None, data: json!({ "name": name }) };
+                (Subject { kind: *kind, name: (*name).to_owned() }, observed)
+            });
+            let mut reported = Vec::new();
+            for change in self.conditions.observe(observed.collect(), self.now, 1_000) {
+                let (event, mark) = change.to_event_and_mark("s1", 2_000);
+                self.conditions.mark_reported(change);
+                match mark.value {
+                    Some(value) => drop(self.marks.insert(mark.key, value)),
+                    None => assert!(self.marks.remove(&mark.key).is_some()),
+                }
+                if let Some(event) = event {
+                    event.check().unwrap();
+                    assert!(TYPES.contains(&event.type_.as_str()), "{event:?}");
+                    reported.push(format!("{} {}", event.type_, event.subject.unwrap()));
+                }
+            }
+            reported
+        }
+    }
+
+    #[test]
+    fn each_change_is_reported_once() {
+        use Kind::Function;
+        let mut fixture = Fixture::new();
+        assert!(fixture.observe(0, &[(Function, "shop/a", false), (Function, "shop/b", false)]).is_empty());
+        let failing = [(Function, "shop/a", true), (Function, "shop/b", false)];
+        assert_eq!(fixture.observe(1, &failing), ["evoke.function.failing shop/a"]);
+        assert!(fixture.observe(1, &failing).is_empty());
+        assert_eq!(fixture.observe(1, &[(Function, "shop/a", false)]), ["evoke.function.recovered shop/a"]);
+        assert!(fixture.observe(1, &[(Function, "shop/a", false)]).is_empty());
+        assert!(fixture.marks.is_empty());
+    }
+
+    #[test]
+    fn a_restart_repeats_no_report_and_loses_no_recovery() {
+        use Kind::Storage;
+        let mut fixture = Fixture::new();
+        assert_eq!(fixture.observe(0, &[(Storage, "storage", true)]), ["evoke.storage.low storage"]);
+        fixture.restart();
+        assert!(fixture.observe(0, &[(Storage, "storage", true)]).is_empty());
+        fixture.restart();
+        assert_eq!(fixture.observe(0, &[(Storage, "storage", false)]), ["evoke.storage.recovered storage"]);
+    }
+
+    #[test]
+    fn a_source_recovers_after_a_delay_without_problems() {
+        let (bad, good) = ([(Kind::Source, "shop/in", true)], [(Kind::Source, "shop/in", false)]);
+        let mut fixture = Fixture::new();
+        assert_eq!(fixture.observe(0, &bad), ["evoke.source.degraded shop/in"]);
+        for _ in 0..10 {
+            assert!(fixture.observe(1, &good).is_empty());
+            assert!(fixture.observe(4, &good).is_empty());
+            assert!(fixture.observe(1, &bad).is_empty());
+        }
+        assert!(fixture.observe(1, &good).is_empty());
+        assert_eq!(fixture.observe(5, &good), ["evoke.source.recovered shop/in"]);
+    }
+
+    #[test]
+    fn a_subject_that_is_removed_while_in_trouble_is_forgotten() {
+        let mut fixture = Fixture::new();
+        fixture.observe(0, &[(Kind::Source, "shop/in", true)]);
+        assert!(fixture.observe(1, &[]).is_empty());
+        assert!(fixture.marks.is_empty());
+        assert_eq!(fixture.observe(1, &[(Kind::Source, "shop/in", true)]), ["evoke.source.degraded shop/in"]);
+    }
+
+    #[test]
+    fn a_change_that_was_not_reported_is_returned_again_while_the_condition_holds() {
+        let subject = Subject { kind: Kind::Function, name: "shop/a".into() };
+        let observed =
+            |trouble| BTreeMap::from([(subject.clone(), Observation { trouble, since_ms: Some(7), data: json!({}) })]);
+        let (mut conditions, now) = (Conditions::default(), Instant::now());
+        assert_eq!(conditions.observe(observed(true), now, 9).len(), 1);
+        let again = conditions.observe(observed(true), now, 10);
+        assert_eq!(again.len(), 1);
+        let id = |change: &Change| change.to_event_and_mark("s1", 11).0.unwrap().id;
+        assert_eq!(id(&again[0]), "s1-failing-function-shop/a-7");
+        assert!(conditions.observe(observed(false), now, 12).is_empty());
+    }
+}

@@ -1,0 +1,77 @@
+//! Sources: the places where events enter. Each source is one worker that submits its events to the bus, and depends
+//! on nothing else.
+
+pub mod submit;
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::{Bus, Target};
+use evoke_model::clock::Clock;
+
+/// The context that every source gets at its start.
+#[derive(Clone)]
+pub struct Context {
+    /// The bus that accepts the source's events.
+    pub bus: Bus,
+    /// The `source` attribute of the events, `/<app>/<name>`; also the scope of the source's marks.
+    pub uri: String,
+    /// The functions that receive the events.
+    pub target: Target,
+    /// The clock to read the time from.
+    pub clock: Clock,
+    /// Stops the source when cancelled: the source returns soon afterwards and leaves no work half done.
+    pub stop: CancellationToken,
+    /// The health that the source reports and `status` shows.
+    pub health: Health,
+}
+
+/// How long a refusal keeps a source degraded: two polls of the health monitor, which polls once a second.
+const REFUSAL_SHOWN_FOR: Duration = Duration::from_secs(2);
+
+/// The health of a source: written by the source, read by `status`.
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<RwLock<Problems>>);
+
+#[derive(Debug, Default)]
+struct Problems {
+    trouble: Option<String>,
+    /// The time and the reason of the last recorded refusal.
+    refused: Option<(Instant, String)>,
+}
+
+impl Health {
+    /// Marks the source as working.
+    pub fn recovered(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).trouble = None;
+    }
+
+    /// Marks the source as degraded for this reason, and logs the reason. The source keeps trying.
+    pub fn degraded(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        tracing::warn!("source degraded: {reason}");
+        self.0.write().unwrap_or_else(PoisonError::into_inner).trouble = Some(reason);
+    }
+
+    /// Records that the source refused a request, for a reason that may be gone at once. About two refusals a second
+    /// take the write lock, so that a flood of refusals stays cheap.
+    pub fn refused(&self, reason: impl FnOnce() -> String) {
+        let now = Instant::now();
+        let is_recent = |problems: &Problems| {
+            problems.refused.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < REFUSAL_SHOWN_FOR / 4)
+        };
+        if !is_recent(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
+            self.0.write().unwrap_or_else(PoisonError::into_inner).refused = Some((now, reason()));
+        }
+    }
+
+    /// Why the source is degraded; `None` when it works.
+    pub fn trouble(&self) -> Option<String> {
+        let problems = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let refused = problems.refused.as_ref().filter(|(at, _)| at.elapsed() < REFUSAL_SHOWN_FOR);
+        problems.trouble.clone().or_else(|| refused.map(|(_, reason)| format!("the source refuses requests: {reason}")))
+    }
+}

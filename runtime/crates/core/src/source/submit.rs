@@ -1,0 +1,79 @@
+//! Submits the events of sources that have no client. An HTTP client can be asked to retry later; a file or a timer
+//! tick cannot, so its source retries.
+
+use std::time::Duration;
+
+use super::Context;
+use crate::bus::{Offer, Origin, Refused};
+
+/// The wait after the first refusal; doubled after each further one.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// The longest wait: the source notices within this time that the bus accepts events again.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Why the bus did not accept an offer. Nothing of the offer was stored.
+#[derive(Debug)]
+pub enum SubmitError {
+    /// The source was stopped.
+    Stopped,
+    /// The event at this index of the offer is larger than the bus accepts.
+    TooLarge(usize),
+    /// The event at this index of the offer is invalid; a retry cannot succeed. With the reason.
+    Invalid(usize, String),
+}
+
+/// Submits an offer, and retries until the bus has committed it. While the bus refuses the offer, `health` reports why.
+pub async fn submit(ctx: &Context, offer: &Offer) -> Result<(), SubmitError> {
+    let mut backoff = BACKOFF_MIN;
+    // The problem that `health` reported before the refusals; restored after them.
+    let mut previous_trouble = None;
+    let origin = Origin::of(&ctx.uri);
+    loop {
+        let refused = match ctx.bus.accept(Offer { origin, ..offer.clone() }).await {
+            Ok(_) => break,
+            Err(Refused::TooLarge { index, .. }) => return Err(SubmitError::TooLarge(index)),
+            Err(Refused::Invalid { index, message }) => return Err(SubmitError::Invalid(index, message)),
+            Err(refused @ (Refused::Overloaded { .. } | Refused::Crowding { .. } | Refused::Store(_))) => refused,
+        };
+        if previous_trouble.is_none() {
+            previous_trouble = Some(ctx.health.trouble());
+            ctx.health.degraded(format!("the bus refuses the source's events, the source keeps retrying: {refused}"));
+        }
+        let wait = match refused {
+            // Retrying earlier than the bus asks for is harmless: one source retries, at most every few seconds.
+            Refused::Overloaded { retry_after, .. } | Refused::Crowding { retry_after, .. } => {
+                retry_after.min(BACKOFF_MAX)
+            }
+            _ => backoff,
+        };
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+        tokio::select! {
+            () = ctx.stop.cancelled() => return Err(SubmitError::Stopped),
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+    match previous_trouble {
+        Some(Some(trouble)) => ctx.health.degraded(trouble),
+        Some(None) => ctx.health.recovered(),
+        None => {}
+    }
+    Ok(())
+}
+
+/// Reads the source's marks, by key; `None` when the source is stopped. Retries while the store cannot be read.
+pub async fn marks(ctx: &Context) -> Option<std::collections::BTreeMap<String, Vec<u8>>> {
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        match ctx.bus.marks(&ctx.uri).await {
+            Ok(marks) => {
+                ctx.health.recovered();
+                return Some(marks);
+            }
+            Err(error) => ctx.health.degraded(format!("cannot read the source's marks from the store: {error}")),
+        }
+        tokio::select! {
+            () = ctx.stop.cancelled() => return None,
+            () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(BACKOFF_MAX),
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Events over HTTP. One listener serves the http sources of all apps. A request gets 202 after the commit that stores
+//! its events, or a problem (RFC 9457) that says what is wrong and what would be right.
+//!
+//! | status | when |
+//! |---|---|
+//! | 202 | every event is stored: `{"accepted": 1, "duplicates": 0, "events": [{"id": "…", "seq": 7, "duplicate": false}]}` |
+//! | 200 | the same body, when every event is a duplicate: its source and id were accepted before |
+//! | 400 | the body contradicts its headers, or is not an event |
+//! | 404, 405 | no source has this path, or no source with this path accepts the method |
+//! | 408, 413, 415 | the body is too slow, too large, or in a format that the source does not accept |
+//! | 429 | too much from this source is pending; `Retry-After` says when to retry |
+//! | 503 | too much is pending over all sources, or the disk is full; `Retry-After` says when to retry |
+//! | 500 | the store failed |
+//!
+//! An endpoint with a [`RequestHandler`] stores nothing: its function handles the request and returns the response.
+//!
+//! | status | when |
+//! |---|---|
+//! | any | the function's own response |
+//! | 502, 504 | the function failed, or sent no response in time |
+//! | 503 | the function already handles its maximum of concurrent requests |
+
+mod body;
+mod cloudevents;
+#[cfg(test)]
+mod end_to_end;
+mod handler;
+mod problem;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{Either, Full};
+use hyper::body::Body;
+use tokio_util::sync::CancellationToken;
+
+use crate::listener::{Limits, Listener};
+use body::{Budget, Memory, Read};
+use cloudevents::{Mode, Raw};
+use evoke_core::bus::{Bus, Offer, Origin, Target};
+use evoke_core::source::Health;
+use evoke_model::clock::Clock;
+use evoke_model::event::Event;
+use evoke_model::{Accepted, Seq};
+pub use handler::{HandlerError, Payload, RequestHandler};
+use problem::{Problem, json};
+
+/// The route of one http source.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The path, compared byte by byte: `/a/` differs from `/a`, and `%61` differs from `a`.
+    pub path: String,
+    /// The methods that the source accepts.
+    pub methods: Vec<Method>,
+    /// The event type for raw bodies; with `None` the source accepts only CloudEvents.
+    pub type_: Option<String>,
+    /// The largest accepted body, in bytes.
+    pub body_max: usize,
+    /// The `source` attribute of events made from raw bodies, `/<app>/<name>`.
+    pub uri: String,
+    /// The functions that receive the events.
+    pub target: Target,
+    /// Handles the requests instead of the bus; no events are made of them.
+    pub handler: Option<Arc<dyn RequestHandler>>,
+    /// The source's health; reports refusals for lack of room.
+    pub health: Health,
+}
+
+/// The endpoints by path.
+#[derive(Debug, Default)]
+pub struct Routes {
+    by_path: HashMap<String, Vec<Arc<Endpoint>>>,
+}
+
+/// Two sources declare the same path and method.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{method} {path} is declared by both {first} and {second}: give one of them another path")]
+pub struct RouteConflict {
+    /// The method that both declare.
+    pub method: Method,
+    /// The path that both declare.
+    pub path: String,
+    /// The source that was declared first.
+    pub first: String,
+    /// The source that was declared second.
+    pub second: String,
+}
+
+impl Routes {
+    /// Builds the routing table; fails when two endpoints share a path and a method.
+    pub fn new(endpoints: impl IntoIterator<Item = Endpoint>) -> Result<Self, RouteConflict> {
+        let mut by_path: HashMap<String, Vec<Arc<Endpoint>>> = HashMap::new();
+        for endpoint in endpoints {
+            let others = by_path.entry(endpoint.path.clone()).or_default();
+            for other in others.iter() {
+                if let Some(method) = endpoint.methods.iter().find(|method| other.methods.contains(method)) {
+                    return Err(RouteConflict {
+                        method: method.clone(),
+                        path: endpoint.path.clone(),
+                        first: other.uri.clone(),
+                        second: endpoint.uri,
+                    });
+                }
+            }
+            others.push(Arc::new(endpoint));
+        }
+        Ok(Self { by_path })
+    }
+
+    fn find(&self, method: &Method, path: &str) -> Result<Arc<Endpoint>, RouteMiss> {
+        let Some(endpoints) = self.by_path.get(path) else {
+            let other = path.strip_suffix('/').map_or_else(|| format!("{path}/"), str::to_owned);
+            let hint =
+                if self.by_path.contains_key(&other) { format!(", but a source has `{other}`") } else { String::new() };
+            return Err(RouteMiss::Path(format!("no source has the path `{path}`{hint}; paths must match exactly")));
+        };
+        endpoints.iter().find(|endpoint| endpoint.methods.contains(method)).cloned().ok_or_else(|| {
+            let mut methods: Vec<&str> = endpoints.iter().flat_map(|e| &e.methods).map(Method::as_str).collect();
+            methods.push(Method::OPTIONS.as_str());
+            RouteMiss::Method(methods.join(", "))
+        })
+    }
+}
+
+/// Why no endpoint matches a request.
+enum RouteMiss {
+    /// No source has the path. With the message for the client.
+    Path(String),
+    /// The path exists, with other methods: the value of `Allow`.
+    Method(String),
+}
+
+/// The http sources of all apps; cheap to clone.
+#[derive(Clone)]
+pub struct Http(Arc<Inner>);
+
+struct Inner {
+    bus: Bus,
+    clock: Clock,
+    routes: RwLock<Arc<Routes>>,
+    budget: Budget,
+}
+
+impl Http {
+    /// Creates sources that submit their events to `bus`.
+    pub fn new(bus: Bus, clock: Clock, routes: Routes) -> Self {
+        Self(Arc::new(Inner { bus, clock, routes: RwLock::new(Arc::new(routes)), budget: Budget::default() }))
+    }
+
+    /// Replaces the routes, from the next request on.
+    pub fn set_routes(&self, routes: Routes) {
+        *self.0.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
+    }
+
+    /// Serves on `listener` until `stop`; returns the number of connections that were cut off, see [`Listener::serve`].
+    pub async fn serve(self, listener: Listener, limits: Limits, stop: CancellationToken) -> usize {
+        let service = move |request, _peer| {
+            let http = self.clone();
+            async move { http.handle(request).await }
+        };
+        listener.serve(service, limits, stop).await
+    }
+
+    /// Handles one request.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Either<Full<Bytes>, Payload>>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Error + Send + Sync + 'static,
+    {
+        let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let response = match routes.find(request.method(), request.uri().path()) {
+            Ok(endpoint) => match &endpoint.handler {
+                Some(handler) => match handler::call(&**handler, request, endpoint.body_max).await {
+                    Ok(response) => return response.map(Either::Right),
+                    Err(problem) => Err(problem),
+                },
+                None => self.take(&endpoint, request).await.inspect_err(|problem| {
+                    if problem.is_lack_of_room() {
+                        endpoint.health.refused(|| problem.detail.clone());
+                    }
+                }),
+            },
+            Err(RouteMiss::Path(detail)) => Err(Problem::new(StatusCode::NOT_FOUND, detail)),
+            Err(RouteMiss::Method(allow)) if request.method() == Method::OPTIONS => Ok(options(&allow)),
+            Err(RouteMiss::Method(allow)) => Err(Problem::method(
+                &allow,
+                format!("the method {} is not allowed here; use {allow}", request.method()),
+            )),
+        };
+        response.unwrap_or_else(Problem::response).map(Either::Left)
+    }
+
+    /// Submits the events of a request to the bus, and builds the response.
+    async fn take<B>(&self, endpoint: &Endpoint, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Error + 'static,
+    {
+        let (bus, origin) = (&self.0.bus, Origin::of(&endpoint.uri));
+        let read = self.events(endpoint, origin, request).await;
+        let (events, _memory) = read.inspect_err(|problem| bus.count_refused(problem.reason()))?;
+        let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
+        let offer = Offer { events, target: endpoint.target.clone(), origin, ..Offer::default() };
+        let accepted = bus.accept(offer).await?;
+        Ok(receipt(&ids, &accepted))
+    }
+
+    /// Reads the events of a request. The returned memory permit must be held until the events are committed.
+    async fn events<B>(
+        &self,
+        endpoint: &Endpoint,
+        origin: Origin,
+        request: Request<B>,
+    ) -> Result<(Vec<Event>, Memory), Problem>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Error + 'static,
+    {
+        let (head, mut body) = request.into_parts();
+        let now_ms = self.0.clock.now_ms();
+        let raw = Raw { type_: endpoint.type_.as_deref(), source: &endpoint.uri, now_ms };
+        let mode = Mode::of(&head.headers, &raw)?;
+        if let Err(refused) = self.0.bus.check_room(origin) {
+            body::discard(&mut body).await;
+            return Err(refused.into());
+        }
+        let Read { bytes, memory } = self.0.budget.read(&head.headers, body, endpoint.body_max).await?;
+        Ok((mode.read(&head.headers, bytes, &raw)?, memory))
+    }
+}
+
+/// The response body: the result of each event, in request order.
+#[derive(serde::Serialize)]
+struct Receipt<'a> {
+    /// Events stored by this request.
+    accepted: usize,
+    /// Events that were stored earlier.
+    duplicates: usize,
+    events: Vec<EventReceipt<'a>>,
+}
+
+#[derive(serde::Serialize)]
+struct EventReceipt<'a> {
+    id: &'a str,
+    seq: Seq,
+    duplicate: bool,
+}
+
+fn receipt(ids: &[String], accepted: &[Accepted]) -> Response<Full<Bytes>> {
+    let events: Vec<_> = ids
+        .iter()
+        .zip(accepted)
+        .map(|(id, accepted)| match *accepted {
+            Accepted::New(seq) => EventReceipt { id, seq, duplicate: false },
+            Accepted::Duplicate(seq) => EventReceipt { id, seq, duplicate: true },
+        })
+        .collect();
+    let duplicates = events.iter().filter(|event| event.duplicate).count();
+    let accepted = events.len() - duplicates;
+    let status = if duplicates > 0 && accepted == 0 { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let mut response = Response::new(json(&Receipt { accepted, duplicates, events }));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn options(allow: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().extend(HeaderValue::from_str(allow).ok().map(|value| (ALLOW, value)));
+    response
+}

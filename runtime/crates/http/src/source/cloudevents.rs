@@ -1,0 +1,284 @@
+//! Reads events from a request: CloudEvents in one of the three modes (HTTP protocol binding 1.0, section 3), or a raw
+//! body, which becomes one event of the source's type.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode, header};
+use serde_json::value::RawValue;
+
+use super::problem::Problem;
+use evoke_model::clock::{UnixMs, rfc3339};
+use evoke_model::event::{Data, Event};
+use evoke_telemetry::Traceparent;
+
+/// The most events in one batch. A batch is one commit, and other writes wait for it.
+pub(super) const BATCH_MAX: usize = 1_000;
+/// The longest `Idempotency-Key`, in bytes.
+const IDEMPOTENCY_KEY_MAX: usize = 256;
+
+/// The longest `tracestate` that is passed on, in bytes: the length that every implementation must support (W3C Trace
+/// Context, 3.3.1.5).
+const TRACESTATE_MAX: usize = 512;
+
+/// The attributes of events made from raw bodies.
+pub(super) struct Raw<'a> {
+    /// The event type; with `None` only CloudEvents are accepted.
+    pub(super) type_: Option<&'a str>,
+    pub(super) source: &'a str,
+    pub(super) now_ms: UnixMs,
+}
+
+/// The mode in which a request carries events, by its headers. Determined before the body is read, so that a body that
+/// would be refused anyway is not read.
+pub(super) enum Mode {
+    Structured,
+    Batch,
+    Binary,
+    Raw,
+}
+
+impl Mode {
+    pub(super) fn of(headers: &HeaderMap, raw: &Raw<'_>) -> Result<Self, Problem> {
+        let content_type = content_type(headers)?.unwrap_or_default();
+        let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+        let essence = essence.trim().to_ascii_lowercase();
+        let unsupported = |detail: String| Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        if let Some(coding) = headers.get(header::CONTENT_ENCODING)
+            && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+        {
+            return unsupported("Content-Encoding is not supported; send the body uncompressed".into());
+        }
+        if essence.starts_with("application/cloudevents") {
+            if !is_utf8(parameters) {
+                return unsupported(format!("`{content_type}`: JSON is always UTF-8; remove the charset"));
+            }
+            return match essence.as_str() {
+                "application/cloudevents+json" => Ok(Self::Structured),
+                "application/cloudevents-batch+json" => Ok(Self::Batch),
+                _ => unsupported(format!(
+                    "`{essence}` is not supported; send application/cloudevents+json or application/cloudevents-batch+json"
+                )),
+            };
+        }
+        if headers.contains_key("ce-specversion") {
+            return Ok(Self::Binary);
+        }
+        if raw.type_.is_some() {
+            return Ok(Self::Raw);
+        }
+        if headers.keys().any(|name| name.as_str().starts_with("ce-")) {
+            return Err(Problem::malformed(
+                "`specversion` is missing; send the header `ce-specversion: 1.0` for an event in binary mode",
+            ));
+        }
+        unsupported(
+            "this source declares no `type` for raw bodies and accepts only CloudEvents: send application/cloudevents+json, \
+             application/cloudevents-batch+json, or ce- headers with ce-specversion: 1.0"
+                .into(),
+        )
+    }
+
+    /// Reads the events of a request. A mistake in one event refuses the whole request.
+    pub(super) fn read(&self, headers: &HeaderMap, body: Bytes, raw: &Raw<'_>) -> Result<Vec<Event>, Problem> {
+        let mut events = match self {
+            Self::Structured => vec![structured(&body).map_err(Problem::malformed)?],
+            Self::Batch => batch(&body)?,
+            Self::Binary => vec![binary(headers, body).map_err(Problem::malformed)?],
+            Self::Raw => vec![raw_event(headers, body, raw).map_err(Problem::malformed)?],
+        };
+        for event in &mut events {
+            copy_trace_context(event, headers);
+        }
+        Ok(events)
+    }
+}
+
+fn structured(json: &[u8]) -> Result<Event, String> {
+    #[derive(serde::Deserialize)]
+    struct Version<'a> {
+        #[serde(borrow)]
+        specversion: Option<&'a RawValue>,
+    }
+    let event = Event::from_json(json, |_| {}).map_err(|e| e.to_string())?;
+    // For functions the bus fills in `specversion`. An outside sender must state it, to show that it means CloudEvents
+    // 1.0.
+    let version: Version<'_> = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+    if version.specversion.is_none() {
+        return Err("`specversion` is missing; write \"specversion\": \"1.0\"".into());
+    }
+    Ok(event)
+}
+
+fn batch(json: &[u8]) -> Result<Vec<Event>, Problem> {
+    let items: Vec<&RawValue> =
+        serde_json::from_slice(json).map_err(|e| Problem::malformed(format!("not a JSON array of events: {e}")))?;
+    if items.len() > BATCH_MAX {
+        let detail = format!("{} events in one batch; send at most {BATCH_MAX}", items.len());
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
+    let read = |(index, item): (usize, &&RawValue)| {
+        structured(item.get().as_bytes()).map_err(|e| Problem::malformed(format!("event {index}: {e}")))
+    };
+    items.iter().enumerate().map(read).collect()
+}
+
+fn binary(headers: &HeaderMap, body: Bytes) -> Result<Event, String> {
+    let mut event = Event::default();
+    for name in headers.keys() {
+        let Some(attribute) = name.as_str().strip_prefix("ce-") else { continue };
+        if attribute == "datacontenttype" {
+            return Err("`ce-datacontenttype`: in binary mode this attribute is sent as the Content-Type header".into());
+        }
+        if let Some(value) = single(headers, name)? {
+            let value = decode(value).map_err(|e| format!("`{name}`: {e}"))?;
+            event.set(attribute, value).map_err(|e| e.to_string())?;
+        }
+    }
+    (event.data, event.datacontenttype) = payload(headers, body)?;
+    event.check().map_err(|e| format!("{e}; in binary mode each attribute is a header, such as ce-id"))?;
+    Ok(event)
+}
+
+/// Makes an event of a raw body. The event does not contain the query string, on purpose: queries often contain tokens,
+/// and events are stored.
+fn raw_event(headers: &HeaderMap, body: Bytes, raw: &Raw<'_>) -> Result<Event, String> {
+    let id = match idempotency_key(headers)? {
+        Some(key) => key,
+        None => uuid_v7(raw.now_ms),
+    };
+    let (data, datacontenttype) = payload(headers, body)?;
+    Ok(Event {
+        id,
+        source: raw.source.to_owned(),
+        type_: raw.type_.unwrap_or_default().to_owned(),
+        time: Some(rfc3339(raw.now_ms)),
+        datacontenttype,
+        data,
+        ..Event::default()
+    })
+}
+
+/// Returns the body as event data, with its media type. Without a `Content-Type` the body is JSON when it parses as
+/// JSON, and bytes otherwise.
+fn payload(headers: &HeaderMap, body: Bytes) -> Result<(Data, Option<String>), String> {
+    const BYTES: &str = "application/octet-stream";
+    match content_type(headers).map_err(|problem| problem.detail)? {
+        Some(media_type) => {
+            let data = Data::from_bytes(body, Some(media_type))
+                .map_err(|e| format!("the body is not JSON, as its Content-Type `{media_type}` says: {e}"))?;
+            Ok((data, Some(media_type.to_owned())))
+        }
+        None => match Data::from_bytes(body.clone(), None) {
+            Ok(data) => Ok((data, None)),
+            Err(_) => Ok((Data::Binary(body), Some(BYTES.to_owned()))),
+        },
+    }
+}
+
+/// The `Content-Type`, checked to have the form `type/subtype`.
+fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = single(headers, &header::CONTENT_TYPE).map_err(Problem::malformed)? else { return Ok(None) };
+    let well_formed = |value: &&str| {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        essence.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
+    };
+    std::str::from_utf8(value)
+        .ok()
+        .filter(well_formed)
+        .map(Some)
+        .ok_or_else(|| Problem::malformed("Content-Type is not a media type; write one such as application/json"))
+}
+
+/// Whether `text` is a token (RFC 9110, section 5.6.2).
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+fn is_utf8(parameters: &str) -> bool {
+    parameters.split(';').filter_map(|parameter| parameter.split_once('=')).all(|(name, value)| {
+        !name.trim().eq_ignore_ascii_case("charset") || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+    })
+}
+
+/// The value of a header; an error when the header is repeated.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, String> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(format!("`{name}` is sent more than once")),
+        (value, None) => Ok(value.map(http::HeaderValue::as_bytes)),
+    }
+}
+
+/// Decodes a header value to an attribute: removes double quotes and their escapes, then percent-decodes once (HTTP
+/// protocol binding, section 3.1.3.2).
+fn decode(value: &[u8]) -> Result<String, String> {
+    let unquoted = match value {
+        [b'"', inner @ .., b'"'] => unescape(inner),
+        _ => value.to_vec(),
+    };
+    let mut bytes = Vec::with_capacity(unquoted.len());
+    let mut rest = unquoted.as_slice();
+    while let Some((&byte, after)) = rest.split_first() {
+        if byte != b'%' {
+            bytes.push(byte);
+            rest = after;
+            continue;
+        }
+        let hex = after.get(..2).filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+        let decoded = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        bytes.push(decoded.ok_or("a % must be followed by two hexadecimal digits; write %25 for a literal %")?);
+        rest = after.get(2..).unwrap_or_default();
+    }
+    String::from_utf8(bytes).map_err(|_| "not UTF-8 after percent-decoding".into())
+}
+
+fn unescape(quoted: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(quoted.len());
+    let mut rest = quoted.iter();
+    while let Some(&byte) = rest.next() {
+        bytes.push(if byte == b'\\' { rest.next().copied().unwrap_or(byte) } else { byte });
+    }
+    bytes
+}
+
+/// The sender's id of its request; a repeated request has the same id. Surrounding quotes are not part of the key.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, String> {
+    let Some(value) = single(headers, &HeaderName::from_static("idempotency-key"))? else { return Ok(None) };
+    let key = match value {
+        [b'"', inner @ .., b'"'] => unescape(inner),
+        _ => value.to_vec(),
+    };
+    if !(1..=IDEMPOTENCY_KEY_MAX).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic) {
+        return Err(format!("Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_MAX} visible ASCII characters"));
+    }
+    Ok(String::from_utf8(key).ok())
+}
+
+/// Copies the trace context of the request to an event that has no valid one of its own (W3C Trace Context, section 3).
+fn copy_trace_context(event: &mut Event, headers: &HeaderMap) {
+    const PARENT: HeaderName = HeaderName::from_static("traceparent");
+    const STATE: HeaderName = HeaderName::from_static("tracestate");
+    if event.extensions.get(PARENT.as_str()).is_some_and(|own| Traceparent::parse(own).is_some()) {
+        return;
+    }
+    // A malformed context is ignored (section 4.3).
+    let Ok(Some(parent)) = single(headers, &PARENT) else { return };
+    let Some(parent) = std::str::from_utf8(parent).ok().filter(|parent| Traceparent::parse(parent).is_some()) else {
+        return;
+    };
+    event.extensions.insert(PARENT.to_string(), parent.to_owned());
+    // The list may be spread over several headers (section 3.3.1).
+    let states: Option<Vec<&str>> = headers.get_all(&STATE).iter().map(|value| value.to_str().ok()).collect();
+    match states.unwrap_or_default().join(",") {
+        state if state.is_empty() || state.len() > TRACESTATE_MAX => event.extensions.remove(STATE.as_str()),
+        state => event.extensions.insert(STATE.to_string(), state),
+    };
+}
+
+fn uuid_v7(now_ms: UnixMs) -> String {
+    let now_ms = u64::try_from(now_ms).unwrap_or_default();
+    let nanos = u32::try_from(now_ms % 1_000 * 1_000_000).unwrap_or_default();
+    uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, now_ms / 1_000, nanos)).to_string()
+}
+
+#[cfg(test)]
+mod tests;

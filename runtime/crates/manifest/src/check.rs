@@ -1,0 +1,146 @@
+//! Converts the tree of a manifest to the model and reports every mistake.
+
+mod cron;
+mod cross_checks;
+mod function;
+mod source;
+mod timer;
+mod trigger;
+
+use super::diagnostics::{Diagnostic, excerpt};
+use super::model::Manifest;
+use super::names::Name;
+use super::read::Reader;
+use super::source_text::SourceText;
+use super::tree::{Entry, Node, Resolved, Value};
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Version of the manifest language that this Evoke supports.
+const VERSION: u64 = 1;
+
+/// Converts the tree to a manifest and appends diagnostics to `found`. The manifest is unusable if an error was found.
+pub(super) fn manifest(root: &Node, source: &Arc<SourceText>, found: &mut Vec<Diagnostic>) -> Option<Manifest> {
+    read(&mut Reader::new(source, found), root)
+}
+
+/// Data of the whole manifest that is needed to read a source, a function or a trigger.
+struct Context<'t> {
+    /// Name of the app, if it is valid.
+    app: Option<Name>,
+    folder: &'t Path,
+    /// Names of the shared sources as written, valid or not.
+    sources: BTreeSet<&'t str>,
+    /// Names of the functions as written, valid or not.
+    functions: BTreeSet<&'t str>,
+}
+
+impl Context<'_> {
+    /// Returns `/<app>/<name>`.
+    fn uri(&self, name: &str) -> String {
+        format!("/{}/{name}", self.app.as_ref().map_or("", Name::as_str))
+    }
+}
+
+pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Manifest> {
+    let example = "`evoke: 1`, `app: NAME` and `functions:`, each on a line of its own";
+    let mut table = reader.table(root, root.span, "Manifest", "the manifest", example)?;
+    let example = "`evoke: 1`, the version of the manifest language";
+    let evoke = table.required(reader, "evoke", &["version"], example);
+    if evoke.is_some_and(|node| !check_version(reader, node)) {
+        return None; // another version has other keys, so further checks make no sense
+    }
+    let app = table.required(reader, "app", &["name"], "`app: NAME`; the sources of its events start with `/NAME/`");
+    let app = app.and_then(|node| reader.parse_text(node, "`app`", Name::parse));
+    let sources = match table.optional(reader, "sources") {
+        Some(node) => reader.entries(node, "`sources`", "`checkout: { http: { path: /checkout } }` under it"),
+        None => &[],
+    };
+    let functions = match table.optional(reader, "functions") {
+        Some(node) => reader.entries(node, "`functions`", "`charge: { component: charge.wasm, on: [...] }` under it"),
+        None => &[],
+    };
+    table.reject_unknown_keys(reader, |key| match key {
+        "version" => Some("write the version of the manifest language as `evoke: 1`"),
+        "name" => Some("write the name of the app as `app: NAME`"),
+        "triggers" | "events" | "on" => Some("write the triggers of a function under its key `on`"),
+        _ => None,
+    });
+    reject_shared_names(reader, sources, functions);
+
+    let path = reader.source.path.clone();
+    let folder = folder_of(&path);
+    let context = Context {
+        app,
+        folder: &folder,
+        sources: sources.iter().map(|entry| entry.key.as_str()).collect(),
+        functions: functions.iter().map(|entry| entry.key.as_str()).collect(),
+    };
+    let read_sources =
+        sources.iter().map_while(|entry| (!reader.is_full()).then(|| source::shared(reader, &context, entry)));
+    let sources = read_sources.flatten().collect();
+    let read_functions =
+        functions.iter().map_while(|entry| (!reader.is_full()).then(|| function::function(reader, &context, entry)));
+    let functions = read_functions.flatten().collect();
+    let names = context.sources.union(&context.functions);
+    let public_uris = names.map(|name| context.uri(name)).collect();
+    let app = context.app.clone();
+    let has_app_name = app.is_some();
+    let app = app.unwrap_or_else(|| Name::new_unchecked("app"));
+    let manifest = Manifest { evoke: 1, app, sources, functions, folder, path };
+    cross_checks::http_paths(reader, &manifest);
+    if has_app_name {
+        cross_checks::event_sources(reader, &manifest, &public_uris);
+    }
+    if !reader.has_errors() {
+        cross_checks::event_types(reader, &manifest);
+        cross_checks::cycles(reader, &manifest);
+    }
+    Some(manifest)
+}
+
+/// Returns the folder in which relative paths start; the current folder for a bare file name.
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn check_version(reader: &mut Reader<'_>, node: &Node) -> bool {
+    let number = match &node.value {
+        Value::Scalar(scalar) => match scalar.resolve() {
+            Resolved::Number(number) => Some(number),
+            _ => None,
+        },
+        _ => None,
+    };
+    match number {
+        Some(number) if number.as_u64() == Some(VERSION) => true,
+        Some(number) => {
+            let message =
+                format!("this Evoke supports version {VERSION} of the manifest language, not version {number}");
+            let help = format!("write `evoke: {VERSION}`, or use a release of Evoke that supports the other version");
+            reader.error(node.span, message, help);
+            false
+        }
+        None => {
+            let message = format!("`evoke` must be the version of the manifest language, found {}", node.describe());
+            reader.error(node.span, message, format!("write `evoke: {VERSION}`"));
+            true
+        }
+    }
+}
+
+/// Reports names used for both a source and a function: both would have the URI `/<app>/<name>`.
+fn reject_shared_names(reader: &mut Reader<'_>, sources: &[Entry], functions: &[Entry]) {
+    let sources: HashMap<&str, &Entry> = sources.iter().map(|entry| (entry.key.as_str(), entry)).collect();
+    for function in functions {
+        if let Some(source) = sources.get(function.key.as_str()) {
+            let message = format!("`{}` is the name of both a source and a function", excerpt(&function.key));
+            let help = "rename one of them: the events of both would have the source `/APP/NAME`";
+            reader.error_with_related(function.key_span, message, help, (source.key_span, "the source"));
+        }
+    }
+}

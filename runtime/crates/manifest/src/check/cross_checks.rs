@@ -1,0 +1,213 @@
+//! Checks of the whole manifest: conflicting routes, patterns that cannot match, unknown event types, trigger loops.
+
+use crate::diagnostics::{Diagnostic, excerpt};
+use crate::model::{Function, Manifest, SourceKind, Trigger, TriggerSource};
+use crate::read::Reader;
+use crate::source_text::Span;
+use crate::suggest::nearest;
+use evoke_model::runtime_events::TYPES;
+use std::collections::{BTreeSet, HashMap};
+
+/// Reports http sources with the same path and method: one listener serves all of them.
+pub(super) fn http_paths(reader: &mut Reader<'_>, manifest: &Manifest) {
+    let mut routes: HashMap<(&str, &str), Span> = HashMap::new();
+    for (source, _) in manifest.all_sources() {
+        let SourceKind::Http(http) = &source.kind else {
+            continue;
+        };
+        for method in &http.methods {
+            if let Some(first) = routes.get(&(http.path.as_str(), method.as_str())) {
+                let message = format!("another source already handles `{} {}`", method.as_str(), excerpt(&http.path));
+                let help = "use another path or method; several functions can share one source";
+                reader.error_with_related(source.span, message, help, (*first, "the other source"));
+                break;
+            }
+            routes.insert((&http.path, method.as_str()), source.span);
+        }
+    }
+}
+
+/// Reports patterns that name a source of this app that does not exist or whose events the function cannot receive.
+/// `public_uris` are the sources whose events every function can receive.
+pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest, public_uris: &BTreeSet<String>) {
+    let prefix = format!("/{}/", manifest.app);
+    let owners: HashMap<&str, &Function> =
+        manifest.all_sources().filter_map(|(source, owner)| Some((source.uri.as_str(), owner?))).collect();
+    for (function, trigger) in triggers(manifest) {
+        let Some(values) = exact_values(trigger, "source") else {
+            continue;
+        };
+        if let Some(uri) = trigger_source_uri(&prefix, trigger) {
+            if !values.contains(&uri) {
+                let message = format!("this pattern can never match: the events of the trigger come from `{uri}`");
+                let span = values.first().map_or(trigger.span, |value| trigger.span_of_text(value));
+                reader.error(span, message, "remove `source` from the pattern");
+            }
+            continue;
+        }
+        for value in values {
+            let span = trigger.span_of_text(&value);
+            let owner = owners.get(value.as_str());
+            if let Some(owner) = owner.filter(|owner| owner.name != function.name) {
+                let message = format!("`{value}` can never match: only function `{}` receives its events", owner.name);
+                reader.error(span, message, "declare the source under `sources` to share it");
+            } else if owner.is_some() || public_uris.contains(&value) {
+                continue;
+            } else if value.starts_with(&prefix) {
+                // If there are other errors, the value may be the source of a trigger that could not be read.
+                if value.matches('/').count() > 2 && reader.has_errors() {
+                    continue;
+                }
+                let message = format!("`{}` can never match: the app has no such source or function", excerpt(&value));
+                let help = match nearest(&value, public_uris.iter().map(String::as_str)) {
+                    Some(similar) => format!("did you mean `{similar}`?"),
+                    None => format!("the events of this app have the sources {}", join_with_commas(public_uris)),
+                };
+                reader.error(span, message, help);
+            } else if public_uris.contains(&format!("{prefix}{value}")) {
+                let message = format!("no event of this app has the source `{}`", excerpt(&value));
+                reader.warning(span, message, format!("did you mean `{prefix}{value}`?"));
+            }
+        }
+    }
+}
+
+/// Returns the URI of the source that the trigger names, if any.
+fn trigger_source_uri(prefix: &str, trigger: &Trigger) -> Option<String> {
+    match &trigger.source {
+        TriggerSource::Any => None,
+        TriggerSource::Shared(name) => Some(format!("{prefix}{name}")),
+        TriggerSource::Private(source) => Some(source.uri.clone()),
+    }
+}
+
+fn join_with_commas(names: &BTreeSet<String>) -> String {
+    let names: Vec<_> = names.iter().take(10).map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+/// Warns about event types that the app does not produce but that are similar to one it does. Other unknown types can
+/// come from outside the app.
+pub(super) fn event_types(reader: &mut Reader<'_>, manifest: &Manifest) {
+    let raw = manifest.all_sources().filter_map(|(source, _)| match &source.kind {
+        SourceKind::Http(http) => http.type_.as_deref(),
+        SourceKind::Files(_) | SourceKind::Timer(_) => None,
+    });
+    let globs: Vec<_> = manifest.functions.iter().flat_map(|function| &function.allow.publish).collect();
+    let known: BTreeSet<&str> =
+        raw.chain(globs.iter().map(|glob| glob.as_str())).filter(|type_| !type_.contains('*')).chain(TYPES).collect();
+    if is_too_large_to_compare(manifest) {
+        return;
+    }
+    let mut found = Vec::new();
+    for (_, trigger) in triggers(manifest) {
+        for type_ in exact_values(trigger, "type").unwrap_or_default() {
+            if known.contains(type_.as_str()) || globs.iter().any(|glob| glob.matches(&type_)) {
+                continue;
+            }
+            if let Some(similar) = nearest(&type_, known.iter().copied()) {
+                let message = format!("nothing in this app produces events of type `{}`", excerpt(&type_));
+                let warning = Diagnostic::warning(reader.source, trigger.span_of_text(&type_), message);
+                found.push(warning.help(format!("did you mean `{similar}`?")));
+            }
+        }
+    }
+    reader.found.append(&mut found);
+}
+
+/// Warns about functions that can trigger each other in a loop, judging by event types and sources.
+pub(super) fn cycles(reader: &mut Reader<'_>, manifest: &Manifest) {
+    let functions = &manifest.functions;
+    if is_too_large_to_compare(manifest) {
+        return;
+    }
+    let successors: Vec<Vec<usize>> = functions
+        .iter()
+        .map(|from| {
+            (0..functions.len())
+                .filter(|to| functions.get(*to).is_some_and(|to| publishes_to(manifest, from, to)))
+                .collect()
+        })
+        .collect();
+    let mut reported = BTreeSet::new();
+    for start in 0..functions.len() {
+        if reported.contains(&start) {
+            continue;
+        }
+        let Some(path) = shortest_loop(&successors, start) else {
+            continue;
+        };
+        reported.extend(path.iter().copied());
+        let names: Vec<_> = path
+            .iter()
+            .chain([&start])
+            .filter_map(|at| functions.get(*at))
+            .map(|function| format!("`{}`", function.name))
+            .collect();
+        let Some(function) = functions.get(start) else {
+            continue;
+        };
+        let message = match names.as_slice() {
+            [name, _] => format!("{name} can trigger itself: it may publish events that it runs on"),
+            names => format!("these functions can trigger each other in a loop: {}", names.join(" → ")),
+        };
+        let help = "narrow `allow.publish` or the `type` of a trigger, unless the function stops the loop itself";
+        reader.warning(function.spans.allow, message, help);
+    }
+}
+
+/// Returns the shortest loop of functions from `start` back to `start`, found by breadth-first search.
+fn shortest_loop(successors: &[Vec<usize>], start: usize) -> Option<Vec<usize>> {
+    let mut predecessors: HashMap<usize, usize> = HashMap::new();
+    let mut queue = std::collections::VecDeque::from([start]);
+    while let Some(at) = queue.pop_front() {
+        for next in successors.get(at)? {
+            if *next == start {
+                let mut path = vec![at];
+                while let Some(before) = path.last().filter(|at| **at != start).and_then(|at| predecessors.get(at)) {
+                    path.push(*before);
+                }
+                path.reverse();
+                return Some(path);
+            }
+            if !predecessors.contains_key(next) {
+                predecessors.insert(*next, at);
+                queue.push_back(*next);
+            }
+        }
+    }
+    None
+}
+
+/// Returns true if an event that `from` may publish can match a trigger of `to`.
+fn publishes_to(manifest: &Manifest, from: &Function, to: &Function) -> bool {
+    let uri = format!("/{}/{}", manifest.app, from.name);
+    to.triggers.iter().filter(|trigger| matches!(trigger.source, TriggerSource::Any)).any(|trigger| {
+        let Some(events) = &trigger.events else {
+            return false;
+        };
+        let source_matches = exact_values(trigger, "source").is_none_or(|sources| sources.contains(&uri));
+        let type_matches = match exact_values(trigger, "type") {
+            Some(types) => types.iter().any(|type_| from.allow.publish.iter().any(|glob| glob.matches(type_))),
+            // Assumes that operators on the type match nothing published; a pattern without `type` matches every type.
+            None => events.json.get("type").is_none() && !from.allow.publish.is_empty(),
+        };
+        source_matches && type_matches
+    })
+}
+
+/// Returns true if there are too many pairs of published and matched types: these checks only give advice.
+fn is_too_large_to_compare(manifest: &Manifest) -> bool {
+    let globs: usize = manifest.functions.iter().map(|function| function.allow.publish.len() + 1).sum();
+    let types: usize =
+        triggers(manifest).map(|(_, trigger)| exact_values(trigger, "type").map_or(1, |types| types.len())).sum();
+    globs.saturating_mul(types) > 1_000_000
+}
+
+fn exact_values(trigger: &Trigger, field: &str) -> Option<Vec<String>> {
+    trigger.events.as_ref()?.pattern.exact_values(field)
+}
+
+fn triggers(manifest: &Manifest) -> impl Iterator<Item = (&Function, &Trigger)> {
+    manifest.functions.iter().flat_map(|function| function.triggers.iter().map(move |trigger| (function, trigger)))
+}

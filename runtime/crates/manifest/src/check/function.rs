@@ -1,0 +1,327 @@
+//! Reads functions: component, triggers, limits, retries and grants.
+
+use super::{Context, trigger};
+use crate::component::ComponentRef;
+use crate::diagnostics::{ValueError, excerpt};
+use crate::grants::{HttpOrigin, StateLimits, TypeGlob};
+use crate::model::{Allow, Function, FunctionSpans, Retry, SecretRef};
+use crate::names::{ATTRIBUTES, Name, OrderBy};
+use crate::read::Reader;
+use crate::source_text::Span;
+use crate::suggest::nearest;
+use crate::tree::{Entry, Node, Resolved, Value};
+use crate::units::{ByteSize, duration_text};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+const DAY: Duration = Duration::from_secs(86_400);
+const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
+const BACKOFF_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
+const AGE_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(366 * 86_400);
+/// From one page of linear memory to all that 32-bit addresses can reach.
+const MEMORY_RANGE: RangeInclusive<ByteSize> = ByteSize(64 << 10)..=ByteSize(4 << 30);
+const CONCURRENCY_RANGE: RangeInclusive<u32> = 1..=1024;
+const ATTEMPTS_RANGE: RangeInclusive<u32> = 1..=100;
+const STATE_KEYS_RANGE: RangeInclusive<u32> = 1..=10_000_000;
+/// The upper bound is half of the 8 MiB that one attempt can write.
+const STATE_VALUE_RANGE: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize(4 << 20);
+const STATE_TOTAL_RANGE: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(64 << 30);
+
+pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &Entry) -> Option<Function> {
+    let name = reader.ok_or_report(entry.key_span, Name::parse(&entry.key));
+    let what = format!("function `{}`", excerpt(&entry.key));
+    let example = "`{ component: charge.wasm, on: [...] }`";
+    let mut table = reader.table(&entry.node, entry.key_span, "Function", what, example)?;
+
+    let component_node =
+        table.required(reader, "component", &["wasm", "module", "image", "file", "path"], "`component: FILE.wasm`");
+    let build = table.optional(reader, "build").and_then(|node| reader.text(node, "`build`")).map(str::to_owned);
+    let has_build = table.has("build");
+    let component = component_node.and_then(|node| component(reader, context, node, has_build));
+    let on = "`on:` with a trigger, such as `- events: { type: [order.placed] }`";
+    let on = table.required(reader, "on", &["trigger", "triggers", "when", "events"], on);
+    let triggers = on.map(|node| trigger::triggers(reader, context, node, &entry.key)).unwrap_or_default();
+    let order_by = table.optional(reader, "order_by").and_then(|node| order_by(reader, node));
+    let concurrency = table.optional(reader, "concurrency");
+    let concurrency = concurrency.and_then(|node| reader.integer(node, "`concurrency`", CONCURRENCY_RANGE));
+    let timeout = table.optional(reader, "timeout").and_then(|node| reader.duration(node, "`timeout`", TIMEOUT_RANGE));
+    let memory = table.optional(reader, "memory").and_then(|node| reader.size(node, "`memory`", MEMORY_RANGE));
+    let retry_span = table.key_span("retry");
+    let retry = table.optional(reader, "retry").and_then(|node| retry(reader, node, retry_span));
+    let allow_span = table.key_span("allow");
+    let allow = table.optional(reader, "allow").and_then(|node| allow(reader, context, node, allow_span));
+    table.reject_unknown_keys(reader, |key| match key {
+        "attempts" | "backoff" | "max_backoff" | "max_age" => Some("put it under `retry`"),
+        "retries" | "max_retries" => Some("set the number of attempts with `retry: { attempts: 8 }`"),
+        "publish" | "state" | "config" | "secrets" | "permissions" | "grants" | "capabilities" => {
+            Some("put the grants of a function under `allow`")
+        }
+        "env" | "environment" => Some("put settings under `allow: { config: { KEY: VALUE } }`"),
+        "http" | "files" | "timer" | "events" | "source" => {
+            Some("put it under `on` as a list entry that starts with `- `")
+        }
+        "trigger" | "triggers" | "when" => Some("put the triggers under `on`"),
+        "wasm" | "module" | "image" | "path" | "file" => Some("write the component as `component: FILE.wasm`"),
+        _ => None,
+    });
+    let spans = FunctionSpans {
+        name: entry.key_span,
+        component: component_node.map_or(entry.key_span, |node| node.span),
+        allow: allow_span,
+    };
+    Some(Function {
+        name: name?,
+        component: component.unwrap_or_default(),
+        build,
+        triggers,
+        order_by,
+        concurrency: concurrency.unwrap_or_else(Function::default_concurrency),
+        timeout: timeout.unwrap_or_else(Function::default_timeout),
+        memory: memory.unwrap_or_else(Function::default_memory),
+        retry: retry.unwrap_or_default(),
+        allow: allow.unwrap_or_default(),
+        spans,
+    })
+}
+
+fn component(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, has_build: bool) -> Option<ComponentRef> {
+    let component = reader.parse_text(node, "`component`", ComponentRef::parse)?;
+    let path = excerpt(&component.path.display().to_string());
+    let component = ComponentRef { path: context.folder.join(&component.path), ..component };
+    if component.path.is_dir() {
+        reader.error(node.span, format!("`{path}` is a folder"), "write the path of the `.wasm` file in it");
+    } else if !has_build && !component.path.is_file() {
+        let message = format!("the file `{path}` does not exist");
+        let help =
+            "build it first, or add `build: COMMAND` so that Evoke builds it; the path is relative to the manifest";
+        reader.error(node.span, message, help);
+    }
+    Some(component)
+}
+
+fn order_by(reader: &mut Reader<'_>, node: &Node) -> Option<OrderBy> {
+    let order_by = reader.parse_text(node, "`order_by`", OrderBy::parse)?;
+    if let OrderBy::Attribute(name) = &order_by {
+        let similar = nearest(name, ATTRIBUTES).filter(|similar| *similar != name);
+        if let Some(similar) = similar {
+            let message = format!("`{name}` is not a standard event attribute and is read as an extension attribute");
+            reader.warning(node.span, message, format!("did you mean `{similar}`, or the field `data.{name}`?"));
+        }
+    }
+    Some(order_by)
+}
+
+fn retry(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Retry> {
+    let mut table = reader.table(node, span, "Retry", "`retry`", "`{ attempts: 8, backoff: 500ms }`")?;
+    let default = Retry::default();
+    let attempts =
+        table.optional(reader, "attempts").and_then(|node| reader.integer(node, "`attempts`", ATTEMPTS_RANGE));
+    let backoff = table.optional(reader, "backoff").and_then(|node| reader.duration(node, "`backoff`", BACKOFF_RANGE));
+    let max_backoff = table.optional(reader, "max_backoff");
+    let max_backoff = max_backoff.and_then(|node| reader.duration(node, "`max_backoff`", BACKOFF_RANGE));
+    let max_age = table.optional(reader, "max_age").and_then(|node| reader.duration(node, "`max_age`", AGE_RANGE));
+    let retry = Retry {
+        attempts: attempts.unwrap_or(default.attempts),
+        backoff: backoff.unwrap_or(default.backoff),
+        max_backoff: max_backoff.unwrap_or(default.max_backoff),
+        max_age: max_age.unwrap_or(default.max_age),
+    };
+    if retry.backoff > retry.max_backoff {
+        let (backoff, max) = (duration_text(retry.backoff), duration_text(retry.max_backoff));
+        let by_default = if table.has("max_backoff") { "" } else { ", the default" };
+        let message = format!("`backoff` ({backoff}) is longer than `max_backoff` ({max}{by_default})");
+        let help = format!("write `max_backoff: {backoff}` or more, or a shorter `backoff`");
+        let span = if table.has("backoff") { table.key_span("backoff") } else { table.key_span("max_backoff") };
+        reader.error(span, message, help);
+    }
+    table.reject_unknown_keys(reader, |key| match key {
+        "max_attempts" | "retries" | "count" | "limit" => Some("did you mean `attempts`? The first attempt counts too"),
+        "delay" | "initial_backoff" | "min_backoff" => Some("did you mean `backoff`?"),
+        "jitter" => Some("remove it: waits always have full jitter"),
+        _ => None,
+    });
+    Some(retry)
+}
+
+fn allow(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, span: Span) -> Option<Allow> {
+    let mut table = reader.table(node, span, "Allow", "`allow`", "`{ publish: [\"payment.*\"] }`")?;
+    let publish = table.optional(reader, "publish").map(|node| {
+        let items = reader.list(node, "`publish`");
+        items.iter().filter_map(|item| reader.parse_text(item, "an event type", TypeGlob::parse)).collect()
+    });
+    let state_span = table.key_span("state");
+    let state = table.optional(reader, "state").and_then(|node| state(reader, node, state_span));
+    let http = table.optional(reader, "http").map(|node| {
+        let items = reader.list(node, "`http`");
+        items.iter().filter_map(|item| reader.parse_text(item, "an origin", HttpOrigin::parse)).collect()
+    });
+    let config_node = table.optional(reader, "config");
+    let config = config_node.map(|node| config(reader, node)).unwrap_or_default();
+    let secrets_node = table.optional(reader, "secrets");
+    let secrets = secrets_node.map(|node| secrets(reader, context, node)).unwrap_or_default();
+    if let (Some(config), Some(secrets)) = (config_node, secrets_node) {
+        reject_shared_keys(reader, config, secrets);
+    }
+    table.reject_unknown_keys(reader, |key| match key {
+        "env" | "environment" | "settings" | "vars" => Some("write settings as `config: { KEY: VALUE }`"),
+        "secret" => Some("did you mean `secrets`?"),
+        "egress" | "network" | "hosts" | "outbound" => {
+            Some("to allow HTTP requests, write `http: [\"https://HOST:443\"]`")
+        }
+        "keyvalue" | "kv" | "storage" | "store" => Some("to allow state, write `state: true`"),
+        "events" | "emit" => Some("to allow publishing events, write `publish: [TYPE]`"),
+        "files" | "fs" | "filesystem" => Some("remove it: functions have no file system"),
+        _ => None,
+    });
+    Some(Allow { publish: publish.unwrap_or_default(), state, http: http.unwrap_or_default(), config, secrets })
+}
+
+/// Reads `true`, `false`, or a map with limits.
+fn state(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<StateLimits> {
+    if let Value::Scalar(_) = node.value {
+        return reader.boolean(node, "`state`")?.then(StateLimits::default);
+    }
+    let mut table = reader.table(node, span, "State", "`state`", "`true` or `{ max_total: 64MiB }`")?;
+    let default = StateLimits::default();
+    let shared = table.optional(reader, "shared").and_then(|node| reader.boolean(node, "`shared`"));
+    let max_keys =
+        table.optional(reader, "max_keys").and_then(|node| reader.integer(node, "`max_keys`", STATE_KEYS_RANGE));
+    let max_value =
+        table.optional(reader, "max_value").and_then(|node| reader.size(node, "`max_value`", STATE_VALUE_RANGE));
+    let max_total =
+        table.optional(reader, "max_total").and_then(|node| reader.size(node, "`max_total`", STATE_TOTAL_RANGE));
+    table.reject_unknown_keys(reader, |key| match key {
+        "app" | "share" => Some("did you mean `shared`?"),
+        "keys" => Some("did you mean `max_keys`?"),
+        "value" | "max_size" | "value_size" => Some("did you mean `max_value`?"),
+        "total" | "size" | "max_bytes" | "quota" => Some("did you mean `max_total`?"),
+        "ttl" | "expires" | "expire" => Some("remove it: stored values do not expire; the function deletes them"),
+        _ => None,
+    });
+    Some(StateLimits {
+        shared: shared.unwrap_or(default.shared),
+        max_keys: max_keys.unwrap_or(default.max_keys),
+        max_value: max_value.unwrap_or(default.max_value),
+        max_total: max_total.unwrap_or(default.max_total),
+    })
+}
+
+fn config(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, String> {
+    let mut config = BTreeMap::new();
+    for entry in reader.entries(node, "`config`", "`{ CURRENCY: EUR }`") {
+        if !has_nonempty_key(reader, entry) {
+            continue;
+        }
+        match &entry.node.value {
+            Value::Scalar(scalar) if scalar.resolve() == Resolved::Null => {
+                reader.error(
+                    entry.key_span,
+                    format!("`{}` has no value", excerpt(&entry.key)),
+                    "for an empty string, write `\"\"`",
+                );
+            }
+            Value::Scalar(scalar) => {
+                config.insert(entry.key.clone(), scalar.text.clone());
+            }
+            _ => {
+                let message = format!("a setting must be a single value, found {}", entry.node.describe());
+                reader.error(
+                    entry.node.span,
+                    message,
+                    "write a single value; to pass a list or a map, write it as JSON in quotes",
+                );
+            }
+        }
+    }
+    config
+}
+
+fn secrets(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node) -> BTreeMap<String, SecretRef> {
+    let mut secrets = BTreeMap::new();
+    for entry in reader.entries(node, "`secrets`", "`{ API_KEY: { env: PAYMENT_KEY } }`") {
+        if has_nonempty_key(reader, entry)
+            && let Some(secret) = secret(reader, context, entry)
+        {
+            secrets.insert(entry.key.clone(), secret);
+        }
+    }
+    secrets
+}
+
+fn secret(reader: &mut Reader<'_>, context: &Context<'_>, entry: &Entry) -> Option<SecretRef> {
+    if let Value::Scalar(_) = entry.node.value {
+        let help = "write its location: `{ env: VARIABLE }` or `{ file: PATH }`";
+        reader.error(entry.key_span, "a manifest must not contain the value of a secret", help);
+        return None;
+    }
+    let what = format!("secret `{}`", excerpt(&entry.key));
+    let mut table = reader.table(&entry.node, entry.key_span, "SecretRef", what, "`{ env: VARIABLE }`")?;
+    let env_node = table.optional(reader, "env");
+    let env = env_node.and_then(|node| reader.parse_text(node, "`env`", env_var_name));
+    let file = table.optional(reader, "file").and_then(|node| reader.text(node, "`file`"));
+    match (table.has("env"), table.has("file")) {
+        (true, true) => {
+            let message = format!("{} has two locations", table.what());
+            let span = table.key_span("file");
+            reader.error_with_related(
+                span,
+                message,
+                "keep either `env` or `file`",
+                (table.key_span("env"), "the other location"),
+            );
+        }
+        (false, false) => {
+            let message = format!("{} has no location", table.what());
+            reader.error(table.span(), message, "write `{ env: VARIABLE }` or `{ file: PATH }`");
+        }
+        _ => {}
+    }
+    table.reject_unknown_keys(reader, |key| match key {
+        "value" => Some("write the location of the secret, `env` or `file`, not its value"),
+        "path" => Some("did you mean `file`?"),
+        _ => None,
+    });
+    env.map(SecretRef::Env).or_else(|| file.map(|path| SecretRef::File(context.folder.join(path))))
+}
+
+/// Parses the name of an environment variable (POSIX.1, section 8.1).
+fn env_var_name(text: &str) -> Result<String, ValueError> {
+    let bare = text.trim_start_matches('$').trim_start_matches('{').trim_end_matches('}');
+    let is_valid = |name: &str| {
+        !name.is_empty()
+            && !name.starts_with(|char: char| char.is_ascii_digit())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    if is_valid(text) {
+        return Ok(text.to_owned());
+    }
+    let help = if is_valid(bare) {
+        format!("write only the name: `{bare}`")
+    } else {
+        "use only letters, digits and underscores; do not start with a digit".to_owned()
+    };
+    Err(ValueError::new(format!("`{}` is not a valid name of an environment variable", excerpt(text)), help))
+}
+
+fn has_nonempty_key(reader: &mut Reader<'_>, entry: &Entry) -> bool {
+    let nonempty = !entry.key.trim().is_empty();
+    if !nonempty {
+        reader.error(entry.key_span, "this key is empty", "write the name by which the function reads the value");
+    }
+    nonempty
+}
+
+/// Reports keys used for both a setting and a secret: a function reads both in the same way, by name.
+fn reject_shared_keys(reader: &mut Reader<'_>, config: &Node, secrets: &Node) {
+    let (Value::Map(config), Value::Map(secrets)) = (&config.value, &secrets.value) else {
+        return;
+    };
+    for secret in secrets {
+        if let Some(setting) = config.iter().find(|setting| setting.key == secret.key) {
+            let message = format!("`{}` is both a setting and a secret", excerpt(&secret.key));
+            let help = "rename or remove one: a function reads settings and secrets by name in the same way";
+            reader.error_with_related(secret.key_span, message, help, (setting.key_span, "the setting"));
+        }
+    }
+}

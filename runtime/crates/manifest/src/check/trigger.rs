@@ -1,0 +1,227 @@
+//! Reads triggers: the entries of a function's `on:`.
+
+use super::{Context, source};
+use crate::diagnostics::excerpt;
+use crate::model::{EventPattern, Source, SourceKind, Trigger, TriggerSource};
+use crate::names::Name;
+use crate::read::Reader;
+use crate::source_text::Span;
+use crate::suggest::{join_with_or, nearest};
+use crate::tree::{Node, Value};
+use evoke_pattern::{Pattern, PatternError, Segment};
+use std::collections::HashMap;
+
+pub(super) fn triggers(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, function: &str) -> Vec<Trigger> {
+    let items = match &node.value {
+        Value::Scalar(_) => {
+            reader.error(
+                node.span,
+                format!("`on` must be a list of triggers, found {}", node.describe()),
+                suggest_trigger(context, node),
+            );
+            return Vec::new();
+        }
+        _ => {
+            let help = "add a trigger, such as `- events: { type: [order.placed] }`";
+            reader.nonempty_list(node, "`on`", &format!("function `{}` would never run", excerpt(function)), help)
+        }
+    };
+    let mut counts = HashMap::new();
+    let mut triggers = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        if reader.is_full() {
+            break;
+        }
+        triggers.extend(trigger(reader, context, item, function, index, &mut counts));
+    }
+    triggers
+}
+
+fn trigger(
+    reader: &mut Reader<'_>,
+    context: &Context<'_>,
+    node: &Node,
+    function: &str,
+    index: usize,
+    counts: &mut HashMap<&'static str, usize>,
+) -> Option<Trigger> {
+    if matches!(node.value, Value::Scalar(_)) {
+        reader.error(
+            node.span,
+            format!("a trigger must be a map of keys and values, found {}", node.describe()),
+            suggest_trigger(context, node),
+        );
+        return None;
+    }
+    let example = "`events: { type: [order.placed] }`";
+    let mut table = reader.table(node, node.span, "Trigger", "a trigger", example)?;
+    let events_span = table.key_span("events");
+    let events = table.optional(reader, "events").and_then(|node| events(reader, node, events_span));
+    let source_node = table.optional(reader, "source");
+    let kind = source::read_kind(reader, context, &mut table);
+    let private = source::KINDS.iter().map(|(key, _)| *key).find(|key| table.has(key));
+    if let (Some(key), true) = (private, table.has("source")) {
+        let message = "a trigger can have only one source";
+        let help = "write a separate trigger for each source, starting with `- `";
+        reader.error_with_related(table.key_span(key), message, help, (table.key_span("source"), "the other source"));
+    }
+    if table.is_empty() {
+        let message = format!("{} needs `events` or a source", table.what());
+        reader.error(table.span(), message, format!("write {example} or `source: NAME`"));
+    }
+    source::reject_monitor(reader, &mut table);
+    table.reject_unknown_keys(reader, |key| match key {
+        "type" | "pattern" | "event" | "data" | "subject" => {
+            Some("put the pattern under `events`, as in `events: { type: [order.placed] }`")
+        }
+        "cron" | "every" => Some("put the schedule under `timer`, as in `timer: { every: 1m }`"),
+        _ => None,
+    });
+    let source = if let Some(node) = source_node {
+        TriggerSource::Shared(shared_source_name(reader, context, node)?)
+    } else if private.is_some() {
+        TriggerSource::Private(private_source(context, function, kind?, node.span, counts))
+    } else {
+        TriggerSource::Any
+    };
+    Some(Trigger { index, source, events, span: node.span })
+}
+
+/// Suggests a trigger to write instead of a plain string.
+fn suggest_trigger(context: &Context<'_>, node: &Node) -> String {
+    let text = match &node.value {
+        Value::Scalar(scalar) => scalar.text.as_str(),
+        _ => "",
+    };
+    if context.sources.contains(text) {
+        return format!("write `- source: {text}`");
+    }
+    let type_ =
+        if text.is_empty() || text.contains(char::is_whitespace) { "order.placed".to_owned() } else { excerpt(text) };
+    format!("to match events by type, write `- events: {{ type: [{type_}] }}`")
+}
+
+fn private_source(
+    context: &Context<'_>,
+    function: &str,
+    kind: SourceKind,
+    span: Span,
+    counts: &mut HashMap<&'static str, usize>,
+) -> Source {
+    // Each kind has its own counter, so that inserting a trigger of another kind does not rename the source: the
+    // store keeps the progress of a source under its URI.
+    let count = counts.entry(kind.key()).or_default();
+    *count += 1;
+    let name = Name::new_unchecked(&format!("{}-{count}", kind.key()));
+    let uri = context.uri(&format!("{function}/{name}"));
+    Source { name, uri, kind, span }
+}
+
+/// Reads the name of the shared source of a trigger.
+fn shared_source_name(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node) -> Option<Name> {
+    if matches!(node.value, Value::Map(_)) {
+        let help = "put `http`, `files` or `timer` directly in the trigger, or declare the source under `sources`";
+        reader.error(node.span, "`source` must be the name of a source, found a map", help);
+        return None;
+    }
+    let text = reader.text(node, "`source`")?;
+    if context.sources.contains(text) {
+        return Name::parse(text).ok();
+    }
+    let tail = text.rsplit('/').next().unwrap_or(text);
+    let help = if context.functions.contains(tail) {
+        format!(
+            "`{tail}` is a function; for the events it publishes, write `events: {{ source: [{}] }}`",
+            context.uri(tail)
+        )
+    } else if context.sources.contains(tail) {
+        format!("write only its name: `{tail}`")
+    } else if let Some(similar) = nearest(text, context.sources.iter().copied()) {
+        format!("did you mean `{similar}`?")
+    } else if context.sources.is_empty() {
+        "the manifest declares no sources; declare the source under `sources`".to_owned()
+    } else {
+        format!(
+            "the manifest declares {}",
+            join_with_or(context.sources.iter().copied().take(10)).replace(" or ", " and ")
+        )
+    };
+    reader.error(node.span, format!("unknown source `{}`", excerpt(text)), help);
+    None
+}
+
+fn events(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<EventPattern> {
+    if !matches!(node.value, Value::Map(_)) {
+        let message = format!("a pattern must be a map from fields to values, found {}", node.describe());
+        reader.error(node.span, message, "to match events by type, write `{ type: [order.placed] }`");
+        return None;
+    }
+    let json = match node.to_json() {
+        Ok(json) => json,
+        Err(span) => {
+            reader.error(
+                span,
+                "a pattern cannot contain infinity or NaN: the JSON of an event has no such numbers",
+                "write a finite number",
+            );
+            return None;
+        }
+    };
+    // A valid pattern that no CloudEvent can match is also a mistake.
+    let checked = Pattern::parse(&json).and_then(|pattern| match pattern.never_in_cloudevents() {
+        never if never.is_empty() => Ok(pattern),
+        never => Err(never),
+    });
+    match checked {
+        Ok(pattern) => {
+            let mut text_spans = HashMap::new();
+            collect_text_spans(node, &mut text_spans);
+            Some(EventPattern { json, pattern, text_spans })
+        }
+        Err(errors) => {
+            for PatternError { path, message, help } in errors {
+                let span = span_at_path(node, span, &path);
+                reader.error(
+                    span,
+                    message,
+                    help.unwrap_or_else(|| "write a list of values and operators for the field".to_owned()),
+                );
+            }
+            None
+        }
+    }
+}
+
+/// Collects the span of the first occurrence of each string in a pattern.
+fn collect_text_spans(node: &Node, text_spans: &mut HashMap<String, Span>) {
+    match &node.value {
+        Value::Scalar(scalar) => {
+            text_spans.entry(scalar.text.clone()).or_insert(node.span);
+        }
+        Value::List(items) => items.iter().for_each(|item| collect_text_spans(item, text_spans)),
+        Value::Map(entries) => entries.iter().for_each(|entry| collect_text_spans(&entry.node, text_spans)),
+    }
+}
+
+/// Returns the span of a path inside a pattern, or of the longest part of the path that exists. `span` is the span of
+/// the whole pattern.
+fn span_at_path(mut node: &Node, mut span: Span, path: &[Segment]) -> Span {
+    for segment in path {
+        let next = match (segment, &node.value) {
+            (Segment::Key(key), Value::Map(entries)) => {
+                entries.iter().find(|entry| entry.key == *key).map(|entry| (&*entry.node, entry.key_span))
+            }
+            (Segment::Index(index), Value::List(items)) => items.get(*index).map(|item| (&**item, item.span)),
+            _ => None,
+        };
+        let Some((inner, key_span)) = next else {
+            return span;
+        };
+        span = match inner.value {
+            Value::Scalar(_) => inner.span,
+            Value::List(_) | Value::Map(_) => key_span,
+        };
+        node = inner;
+    }
+    span
+}

@@ -1,0 +1,120 @@
+//! Manifests: parses YAML into a checked [`Manifest`], or reports every mistake at once.
+//!
+//! The steps: [`load`] reads the file, `load.rs` builds a tree in which every node has its span, and `check` converts
+//! the tree to the [`model`] and collects each mistake in [`Diagnostics`]. [`schema::render`] derives the JSON schema
+//! for editors from the same model.
+
+pub mod component;
+pub mod diagnostics;
+pub mod grants;
+pub mod model;
+pub mod names;
+pub mod schema;
+pub mod source_text;
+pub mod units;
+
+mod check;
+mod load;
+mod read;
+mod schema_types;
+mod suggest;
+mod table;
+mod tree;
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod hostile;
+
+pub use component::ComponentRef;
+pub use diagnostics::{Diagnostic, Diagnostics, Severity};
+pub use grants::{HttpOrigin, StateLimits, TypeGlob};
+pub use model::*;
+pub use names::{Name, OrderBy};
+pub use source_text::{Position, SourceText, Span};
+pub use units::ByteSize;
+
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A manifest without errors.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// All names resolved, all defaults filled in.
+    pub manifest: Manifest,
+    /// Probable mistakes that do not stop the app from running.
+    pub warnings: Diagnostics,
+    /// Text of the file, for diagnostics of later checks.
+    pub source: Arc<SourceText>,
+}
+
+impl Checked {
+    /// Builds an error for a later check, such as a component that imports something its function is not granted.
+    pub fn error_at(&self, span: Span, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
+        Diagnostic::error(&self.source, span, message).help(help)
+    }
+}
+
+/// Reads and checks the manifest at `path`.
+///
+/// # Errors
+/// All mistakes at once, with the warnings, if at least one is an error.
+pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
+    let single_error = |text: String, message: String, help: &str, span: Option<Span>| {
+        let source = Arc::new(SourceText::new(path.to_owned(), text));
+        let diagnostic = Diagnostic { span, ..Diagnostic::file_error(&source, message).help(help) };
+        Err(Diagnostics::from_iter([diagnostic]))
+    };
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(load::BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        return single_error(
+            String::new(),
+            format!("cannot read the manifest: {error}"),
+            "give the path of a YAML file",
+            None,
+        );
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => load_str(&text, path),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let valid = String::from_utf8_lossy(error.as_bytes().get(..at).unwrap_or_default()).into_owned();
+            let text = valid + &String::from_utf8_lossy(error.as_bytes().get(at..).unwrap_or_default());
+            let byte = error.as_bytes().get(at).copied().unwrap_or_default();
+            let message = format!("the byte 0x{byte:02x} is not valid UTF-8");
+            single_error(
+                text,
+                message,
+                "save the file as UTF-8",
+                Some(Span { start: at, end: at + '\u{fffd}'.len_utf8() }),
+            )
+        }
+    }
+}
+
+/// Checks a manifest that is already in memory. Diagnostics show `path`; relative paths start in its folder.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_str(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));
+    let mut found = Vec::new();
+    let manifest = match load::tree(&source, &mut found) {
+        Ok(root) => check::manifest(&root, &source, &mut found),
+        Err(fatal) => {
+            found.push(*fatal);
+            None
+        }
+    };
+    let diagnostics: Diagnostics = found.into_iter().collect();
+    match manifest {
+        Some(manifest) if diagnostics.count(Severity::Error) == 0 => {
+            Ok(Checked { manifest, warnings: diagnostics, source })
+        }
+        _ => Err(diagnostics),
+    }
+}

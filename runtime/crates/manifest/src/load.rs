@@ -1,0 +1,357 @@
+//! Builds the tree of a manifest from its text. Only this module uses the YAML parser.
+//!
+//! The parser emits events with their positions and builds no tree, so this module sets the limits for hostile
+//! manifests: 1 MiB of text, [`NODES_MAX`] nodes with all aliases expanded, and [`DEPTH_MAX`] levels.
+
+use super::diagnostics::{Diagnostic, FOUND_MAX, excerpt};
+use super::source_text::{SourceText, Span};
+use super::tree::{Entry, MERGE_KEY, Node, Scalar, Value};
+use serde_yaml::granit_parser::{
+    ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span as ParserSpan, StructureStyle,
+};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Largest manifest in bytes; larger files are rejected.
+pub(super) const BYTES_MAX: usize = 1 << 20;
+/// Largest number of nodes with all aliases expanded. This also limits a chain of aliases that contain aliases to a
+/// depth of about 400.
+const NODES_MAX: usize = 100_000;
+/// Largest nesting of lists and maps; a deep pattern has ten levels.
+const DEPTH_MAX: usize = 64;
+
+/// Builds the tree and appends diagnostics to `found`.
+///
+/// # Errors
+/// A mistake after which the rest of the text cannot be read.
+pub(super) fn tree(source: &Arc<SourceText>, found: &mut Vec<Diagnostic>) -> Result<Rc<Node>, Box<Diagnostic>> {
+    let text = source.text.as_str();
+    if text.len() > BYTES_MAX {
+        let error = Diagnostic::file_error(source, "the manifest is larger than 1 MiB");
+        return Err(Box::new(error.help("split it into several apps, each with its own manifest")));
+    }
+    if let Some((at, char)) = text.char_indices().find(|(_, char)| !is_printable(*char)) {
+        let span = Span { start: at, end: at + char.len_utf8() };
+        let error =
+            Diagnostic::error(source, span, format!("the character U+{:04X} is not allowed in YAML", u32::from(char)));
+        return Err(Box::new(error.help("remove it, or write it as an escape such as `\\0` in double quotes")));
+    }
+    let mut options = Options::default();
+    options.set_emit_comments(false);
+    options.flow_nesting_limit = DEPTH_MAX;
+    options.block_nesting_limit = DEPTH_MAX;
+    let mut builder = Builder { source, found, open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None };
+    for next in Parser::new_from_str_with_options(text, options) {
+        match next {
+            Ok((event, span)) => builder.handle_event(event, &span)?,
+            Err(error) => return Err(Box::new(builder.syntax_error(&error))),
+        }
+    }
+    builder.root.ok_or_else(|| {
+        let error = Diagnostic::error(source, Span::default(), "the manifest is empty");
+        Box::new(error.help("start with `evoke: 1` and `app: NAME`; `evoke new` writes an example"))
+    })
+}
+
+/// Returns true for the characters that YAML allows (YAML 1.2, production `c-printable`).
+fn is_printable(char: char) -> bool {
+    matches!(char, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..)
+}
+
+/// A list or map whose end event has not arrived yet.
+struct OpenCollection {
+    span: Span,
+    block: bool,
+    anchor: usize,
+    expanded_nodes: usize,
+    kind: CollectionKind,
+}
+
+enum CollectionKind {
+    List(Vec<Rc<Node>>),
+    Map { entries: Vec<Entry>, seen: HashMap<String, Span>, key: Option<(String, Span)> },
+}
+
+struct Builder<'a> {
+    source: &'a Arc<SourceText>,
+    found: &'a mut Vec<Diagnostic>,
+    open: Vec<OpenCollection>,
+    anchors: HashMap<usize, Rc<Node>>,
+    nodes: usize,
+    root: Option<Rc<Node>>,
+}
+
+impl Builder<'_> {
+    fn fatal(&self, span: Span, message: impl Into<String>, help: &str) -> Box<Diagnostic> {
+        Box::new(Diagnostic::error(self.source, span, message).help(help))
+    }
+
+    /// Converts the error that stopped the parser to a diagnostic.
+    fn syntax_error(&self, error: &ScanError) -> Diagnostic {
+        let text = &self.source.text;
+        let mut start = error.marker().byte_offset().unwrap_or(0).min(text.len());
+        let mut end = start + text.get(start..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
+        // The parser reports the position after the tabs, but the tabs are the mistake.
+        let before = text.get(..start).unwrap_or("");
+        let tabs = before.len() - before.trim_end_matches('\t').len();
+        if tabs > 0 {
+            (start, end) = (start - tabs, start);
+        }
+        let (message, help) = explain(error);
+        let diagnostic = |message, help| Diagnostic::error(self.source, Span { start, end }, message).help(help);
+        match self.open.last() {
+            Some(OpenCollection { block: false, span, kind, .. }) if span.start != start => {
+                let (message, help) = match (error.kind(), kind) {
+                    (ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement, CollectionKind::List(_)) => {
+                        (
+                            "unexpected `: ` inside a list in brackets".to_owned(),
+                            "close the list with `]`, or put the string in quotes",
+                        )
+                    }
+                    _ => (message, help),
+                };
+                diagnostic(message, help).related(*span, "opened here")
+            }
+            _ => diagnostic(message, help),
+        }
+    }
+
+    fn report(&mut self, diagnostic: Diagnostic) {
+        if self.found.len() < FOUND_MAX {
+            self.found.push(diagnostic);
+        }
+    }
+
+    fn handle_event(&mut self, event: Event<'_>, position: &ParserSpan) -> Result<(), Box<Diagnostic>> {
+        let span =
+            position.byte_range().map_or_else(Span::default, |range| Span { start: range.start, end: range.end });
+        if event.tag().is_some() {
+            let tag = position.tag_span().and_then(|tag| tag.byte_range());
+            let span = tag.map_or(span, |range| Span { start: range.start, end: range.end });
+            let error = self.fatal(span, "YAML tags are not supported", "remove the tag; put strings in quotes");
+            self.report(*error);
+        }
+        match event {
+            Event::Scalar(text, style, anchor, _) => self.scalar(&text, style == ScalarStyle::Plain, anchor, span),
+            Event::SequenceStart(style, anchor, _) => {
+                self.start_collection(span, style, anchor, CollectionKind::List(Vec::new()))
+            }
+            Event::MappingStart(style, anchor, _) => {
+                let kind = CollectionKind::Map { entries: Vec::new(), seen: HashMap::new(), key: None };
+                self.start_collection(span, style, anchor, kind)
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.end_collection(span),
+            Event::Alias(anchor) => {
+                let Some(node) = self.anchors.get(&anchor).map(Rc::clone) else {
+                    return Err(self.fatal(
+                        span,
+                        "an alias cannot refer to a value that contains it",
+                        "write the value itself",
+                    ));
+                };
+                self.count_nodes(node.expanded_nodes, span)?;
+                self.attach(node, span)
+            }
+            Event::DocumentStart(_, _) if self.root.is_some() => Err(self.fatal(
+                span,
+                "a manifest must be one YAML document, but a second one starts here",
+                "put each app in its own file",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn count_nodes(&mut self, nodes: usize, span: Span) -> Result<(), Box<Diagnostic>> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        if self.nodes <= NODES_MAX {
+            return Ok(());
+        }
+        let message = format!("the manifest has more than {NODES_MAX} values, counting every use of an alias");
+        Err(self.fatal(
+            span,
+            message,
+            "split it into several apps; do not use aliases (`*name`) inside a value that has an anchor (`&name`)",
+        ))
+    }
+
+    fn scalar(&mut self, text: &str, plain: bool, anchor: usize, span: Span) -> Result<(), Box<Diagnostic>> {
+        self.count_nodes(1, span)?;
+        if let Some(OpenCollection { kind: CollectionKind::Map { key: key @ None, .. }, .. }) = self.open.last_mut() {
+            *key = Some((text.to_owned(), span));
+            return Ok(());
+        }
+        let scalar = Scalar { text: text.to_owned(), plain };
+        let node_span = if span.start == span.end { self.key_span().unwrap_or(span) } else { span };
+        let node = Rc::new(Node { span: node_span, value: Value::Scalar(scalar), expanded_nodes: 1 });
+        if anchor != 0 {
+            self.anchors.insert(anchor, Rc::clone(&node));
+        }
+        self.attach(node, span)
+    }
+
+    fn start_collection(
+        &mut self,
+        span: Span,
+        style: StructureStyle,
+        anchor: usize,
+        kind: CollectionKind,
+    ) -> Result<(), Box<Diagnostic>> {
+        self.count_nodes(1, span)?;
+        if self.open.len() >= DEPTH_MAX {
+            return Err(self.fatal(
+                span,
+                format!("lists and maps are nested more than {DEPTH_MAX} levels deep"),
+                "reduce the nesting",
+            ));
+        }
+        if matches!(self.open.last(), Some(OpenCollection { kind: CollectionKind::Map { key: None, .. }, .. })) {
+            return Err(self.fatal(
+                span,
+                "a key must be a string, not a list or a map",
+                "if a string starts with `{` or `[`, put it in quotes",
+            ));
+        }
+        let block = style == StructureStyle::Block;
+        self.open.push(OpenCollection { span, block, anchor, expanded_nodes: 1, kind });
+        Ok(())
+    }
+
+    fn end_collection(&mut self, end: Span) -> Result<(), Box<Diagnostic>> {
+        let Some(OpenCollection { span, block, anchor, expanded_nodes, kind }) = self.open.pop() else {
+            return Ok(());
+        };
+        // The span of a collection in brackets is all of it; in block style, the span of its key, or of its first key.
+        let first_key = match &kind {
+            CollectionKind::Map { entries, .. } => entries.first().map(|entry| entry.key_span),
+            CollectionKind::List(_) => None,
+        };
+        let span = match (block, self.key_span().or(first_key)) {
+            (true, Some(key)) => key,
+            (true, None) => Span { start: span.start, end: span.start + 1 },
+            (false, _) => Span { start: span.start, end: end.end },
+        };
+        let value = match kind {
+            CollectionKind::List(items) => Value::List(items),
+            CollectionKind::Map { entries, .. } => Value::Map(entries),
+        };
+        let node = Rc::new(Node { span, value, expanded_nodes });
+        if anchor != 0 {
+            self.anchors.insert(anchor, Rc::clone(&node));
+        }
+        self.attach(node, span)
+    }
+
+    /// Returns the span of the key whose value comes next.
+    fn key_span(&self) -> Option<Span> {
+        match self.open.last() {
+            Some(OpenCollection { kind: CollectionKind::Map { key: Some((_, span)), .. }, .. }) => Some(*span),
+            _ => None,
+        }
+    }
+
+    fn attach(&mut self, node: Rc<Node>, span: Span) -> Result<(), Box<Diagnostic>> {
+        let Some(parent) = self.open.last_mut() else {
+            self.root = Some(node);
+            return Ok(());
+        };
+        parent.expanded_nodes = parent.expanded_nodes.saturating_add(node.expanded_nodes);
+        let (entries, seen, key) = match &mut parent.kind {
+            CollectionKind::List(items) => {
+                items.push(node);
+                return Ok(());
+            }
+            CollectionKind::Map { entries, seen, key } => (entries, seen, key),
+        };
+        let Some((key, key_span)) = key.take() else {
+            return Err(self.fatal(span, "a key must be a string, not an alias", "write the key itself"));
+        };
+        if key == MERGE_KEY {
+            let help = "YAML 1.2 has no merge keys; mark a whole value with `&name` and repeat it with `*name`";
+            entries.push(Entry { key, key_span, node });
+            let error = self.fatal(key_span, "the merge key `<<` is not supported", help);
+            self.report(*error);
+        } else if let Some(first) = seen.get(&key) {
+            let error = Diagnostic::error(self.source, key_span, format!("duplicate key `{}`", excerpt(&key)))
+                .related(*first, "first used here")
+                .help("remove one of them");
+            self.report(error);
+        } else {
+            seen.insert(key.clone(), key_span);
+            entries.push(Entry { key, key_span, node });
+        }
+        Ok(())
+    }
+}
+
+/// Returns the message and the help text for an error of the parser.
+fn explain(error: &ScanError) -> (String, &'static str) {
+    match error.kind() {
+        ErrorKind::TabNotAllowed
+        | ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabInIndentation
+        | ErrorKind::TabInPlainScalar
+        | ErrorKind::TabAtBlockScalarStart => {
+            ("YAML does not allow tabs in indentation".to_owned(), "indent with spaces")
+        }
+        ErrorKind::UnclosedQuotedScalar => {
+            ("this quote is never closed".to_owned(), "close it with the same kind of quote")
+        }
+        ErrorKind::UnclosedFlowCollection { open } => {
+            (format!("this `{open}` is never closed"), "close it, and put commas between the entries")
+        }
+        ErrorKind::MismatchedFlowCollectionEnd { open, close } => {
+            (format!("`{open}` is closed by `{close}`"), "close each bracket with the matching one")
+        }
+        ErrorKind::MisplacedFlowCollectionEnd => {
+            ("this closing bracket has no opening bracket".to_owned(), "remove it, or put the string in quotes")
+        }
+        ErrorKind::UnexpectedEofFlowSequence | ErrorKind::ExpectedFlowSequenceSeparator => (
+            "expected `,` or `]` in a list in brackets".to_owned(),
+            "put a comma between entries, and close the list with `]`",
+        ),
+        ErrorKind::UnexpectedEofFlowMapping
+        | ErrorKind::UnexpectedEofImplicitFlowMapping
+        | ErrorKind::ExpectedFlowMappingSeparator => (
+            "expected `,` or `}` in a map in braces".to_owned(),
+            "put a comma between entries, and close the map with `}`",
+        ),
+        ErrorKind::UnknownAnchor => (
+            "this alias has no anchor before it".to_owned(),
+            "mark a value with `&name` first; if a string starts with `*`, put it in quotes",
+        ),
+        ErrorKind::RecursionLimitExceeded => {
+            (format!("lists and maps are nested more than {DEPTH_MAX} levels deep"), "reduce the nesting")
+        }
+        ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => {
+            ("unexpected `: ` inside a string".to_owned(), "put the string in quotes, or the key on its own line")
+        }
+        ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => (
+            "this line is neither `key: value` nor a list entry".to_owned(),
+            "put a colon and a space after the key, or put a string of several lines in quotes",
+        ),
+        ErrorKind::ExpectedBlockMappingKey | ErrorKind::InvalidIndentation => (
+            "the indentation of this line does not match the lines before it".to_owned(),
+            "indent all keys of a map by the same number of spaces",
+        ),
+        ErrorKind::ExpectedBlockSequenceEntry | ErrorKind::BlockSequenceEntryNotAllowed => (
+            "a list entry cannot start here".to_owned(),
+            "indent every `- ` of a list by the same number of spaces, below the key of the list",
+        ),
+        ErrorKind::UnknownQuotedScalarEscape => (
+            "YAML does not have this escape sequence".to_owned(),
+            "use single quotes, in which a backslash has no special meaning",
+        ),
+        ErrorKind::UnexpectedCharacter { character } => {
+            (format!("a string cannot start with `{}`", excerpt(&character.to_string())), "put the string in quotes")
+        }
+        ErrorKind::MissingAnchorOrAliasName => (
+            "`*` starts an alias and `&` an anchor, but no name follows".to_owned(),
+            "if a string starts with `*` or `&`, put it in quotes",
+        ),
+        _ => (
+            format!("invalid YAML: {}", error.info()),
+            "check this line; put strings with special characters in quotes",
+        ),
+    }
+}

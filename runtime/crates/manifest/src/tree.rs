@@ -1,0 +1,195 @@
+//! The tree of a manifest: every key and value has its span in the text.
+
+use super::source_text::Span;
+use std::rc::Rc;
+
+/// A value and its span. Shared, because each alias refers to the node of its anchor.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) span: Span,
+    pub(super) value: Value,
+    /// Number of nodes in this subtree, including this one, with all aliases expanded.
+    pub(super) expanded_nodes: usize,
+}
+
+/// The merge key of YAML 1.1, which inserts the keys of another map. `load` reports it as an error but keeps it in the
+/// tree, so that keys which it was meant to insert are not also reported as missing.
+pub(super) const MERGE_KEY: &str = "<<";
+
+#[derive(Debug)]
+pub(super) enum Value {
+    Scalar(Scalar),
+    List(Vec<Rc<Node>>),
+    Map(Vec<Entry>),
+}
+
+#[derive(Debug)]
+pub(super) struct Scalar {
+    pub(super) text: String,
+    /// Written without quotes (YAML: plain style), so it can be a number, a boolean or null.
+    pub(super) plain: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) key_span: Span,
+    pub(super) node: Rc<Node>,
+}
+
+/// The value of a scalar in the core schema of YAML 1.2 (section 10.3), where `yes` and `on` are strings.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Resolved<'a> {
+    Null,
+    Bool(bool),
+    Number(serde_json::Number),
+    /// Infinity or NaN, which JSON cannot represent.
+    NotFinite,
+    Text(&'a str),
+}
+
+impl Scalar {
+    pub(super) fn resolve(&self) -> Resolved<'_> {
+        if !self.plain {
+            return Resolved::Text(&self.text);
+        }
+        match self.text.as_str() {
+            "" | "~" | "null" | "Null" | "NULL" => Resolved::Null,
+            "true" | "True" | "TRUE" => Resolved::Bool(true),
+            "false" | "False" | "FALSE" => Resolved::Bool(false),
+            text => number(text).unwrap_or(Resolved::Text(text)),
+        }
+    }
+}
+
+fn number(text: &str) -> Option<Resolved<'_>> {
+    let (negative, unsigned) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN") {
+        return Some(Resolved::NotFinite);
+    }
+    for (prefix, radix) in [("0x", 16), ("0o", 8)] {
+        if let Some(digits) = text.strip_prefix(prefix).filter(|digits| !digits.starts_with(['+', '-'])) {
+            return u64::from_str_radix(digits, radix).ok().map(|value| Resolved::Number(value.into()));
+        }
+    }
+    let digits_only = !unsigned.is_empty() && unsigned.bytes().all(|byte| byte.is_ascii_digit());
+    if digits_only {
+        let magnitude = unsigned.parse::<u64>().ok();
+        let exact = match (negative, magnitude) {
+            (false, Some(value)) => Some(value.into()),
+            (true, Some(_)) => text.parse::<i64>().ok().map(Into::into),
+            (_, None) => None,
+        };
+        if let Some(value) = exact {
+            return Some(Resolved::Number(value));
+        }
+    }
+    // Accepts a decimal point or exponent with digits, as in `1.5`, `.5`, `1e3`; not `inf`, `1_000` or `1.2.3`.
+    let decimal = unsigned.bytes().any(|byte| byte.is_ascii_digit())
+        && unsigned.starts_with(|char: char| char.is_ascii_digit() || char == '.')
+        && unsigned.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
+    let value = decimal.then(|| text.parse::<f64>().ok()).flatten()?;
+    Some(serde_json::Number::from_f64(value).map_or(Resolved::NotFinite, Resolved::Number))
+}
+
+impl Node {
+    pub(super) fn is_null(&self) -> bool {
+        matches!(&self.value, Value::Scalar(scalar) if scalar.resolve() == Resolved::Null)
+    }
+
+    /// Describes the value in messages of the form `… must be …, found …`.
+    pub(super) fn describe(&self) -> String {
+        use super::diagnostics::excerpt;
+        match &self.value {
+            Value::List(_) => "a list".to_owned(),
+            Value::Map(_) => "a map".to_owned(),
+            Value::Scalar(scalar) => match scalar.resolve() {
+                Resolved::Null => "no value".to_owned(),
+                Resolved::Bool(_) => format!("`{}`", scalar.text),
+                Resolved::Number(_) | Resolved::NotFinite => {
+                    format!("the number `{}`", excerpt(&scalar.text))
+                }
+                Resolved::Text("") => "an empty string".to_owned(),
+                Resolved::Text(text) => format!("the string `{}`", excerpt(text)),
+            },
+        }
+    }
+
+    /// Converts the node to JSON.
+    ///
+    /// # Errors
+    /// The span of an infinity or NaN, which JSON cannot represent.
+    pub(super) fn to_json(&self) -> Result<serde_json::Value, Span> {
+        Ok(match &self.value {
+            Value::Scalar(scalar) => match scalar.resolve() {
+                Resolved::Null => serde_json::Value::Null,
+                Resolved::Bool(value) => value.into(),
+                Resolved::Number(number) => number.into(),
+                Resolved::NotFinite => return Err(self.span),
+                Resolved::Text(text) => text.into(),
+            },
+            Value::List(items) => items.iter().map(|item| item.to_json()).collect::<Result<Vec<_>, _>>()?.into(),
+            Value::Map(entries) => {
+                let fields = entries.iter().map(|entry| Ok((entry.key.clone(), entry.node.to_json()?)));
+                serde_json::Value::Object(fields.collect::<Result<_, _>>()?)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_scalars_resolve_as_in_the_core_schema() {
+        let resolved = |text: &str| {
+            let node = Node {
+                span: Span::default(),
+                value: Value::Scalar(Scalar { text: text.to_owned(), plain: true }),
+                expanded_nodes: 1,
+            };
+            node.to_json().map(|value| value.to_string())
+        };
+        for (text, json) in [
+            ("~", "null"),
+            ("", "null"),
+            ("null", "null"),
+            ("True", "true"),
+            ("FALSE", "false"),
+            ("yes", "\"yes\""),
+            ("on", "\"on\""),
+            ("nUll", "\"nUll\""),
+            ("0", "0"),
+            ("-7", "-7"),
+            ("+12", "12"),
+            ("007", "7"),
+            ("0x1F", "31"),
+            ("0o17", "15"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("-9223372036854775808", "-9223372036854775808"),
+            ("1.10", "1.1"),
+            (".5", "0.5"),
+            ("1e3", "1000.0"),
+            ("1.", "1.0"),
+            ("1_000", "\"1_000\""),
+            ("1.2.3", "\"1.2.3\""),
+            ("inf", "\"inf\""),
+            ("nan", "\"nan\""),
+            ("e5", "\"e5\""),
+            ("0x", "\"0x\""),
+            ("0x+1", "\"0x+1\""),
+            ("-", "\"-\""),
+            (".", "\".\""),
+            ("2026-01-01", "\"2026-01-01\""),
+        ] {
+            assert_eq!(resolved(text).unwrap(), json, "{text:?}");
+        }
+        for text in [".inf", "-.INF", ".nan", "1e999"] {
+            assert!(resolved(text).is_err(), "{text:?}");
+        }
+    }
+}

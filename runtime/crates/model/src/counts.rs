@@ -1,0 +1,97 @@
+//! Counts of deliveries and events in a store.
+
+use std::collections::BTreeMap;
+
+use crate::{DeliveryState, Seq};
+
+/// Number of deliveries in each state, for one function or replay.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Deliveries that can run now.
+    pub ready: u64,
+    /// Deliveries that wait for their next attempt.
+    pub retrying: u64,
+    /// Deliveries that wait for an earlier one with the same order key.
+    pub blocked: u64,
+    /// Deliveries that succeeded.
+    pub done: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Dead letters that were purged.
+    pub purged: u64,
+    /// Deliveries that retention removed; also included in `done` or `purged`.
+    pub removed: u64,
+}
+
+impl Counts {
+    /// Returns the count for a state.
+    pub fn get(&self, state: DeliveryState) -> u64 {
+        match state {
+            DeliveryState::Ready => self.ready,
+            DeliveryState::Retrying => self.retrying,
+            DeliveryState::Blocked => self.blocked,
+            DeliveryState::Done => self.done,
+            DeliveryState::Dead => self.dead,
+            DeliveryState::Purged => self.purged,
+        }
+    }
+
+    /// Returns the count for a state, for modification.
+    pub fn get_mut(&mut self, state: DeliveryState) -> &mut u64 {
+        match state {
+            DeliveryState::Ready => &mut self.ready,
+            DeliveryState::Retrying => &mut self.retrying,
+            DeliveryState::Blocked => &mut self.blocked,
+            DeliveryState::Done => &mut self.done,
+            DeliveryState::Dead => &mut self.dead,
+            DeliveryState::Purged => &mut self.purged,
+        }
+    }
+
+    /// Returns the number of pending deliveries: ready, retrying or blocked.
+    pub fn pending(&self) -> u64 {
+        self.ready + self.retrying + self.blocked
+    }
+
+    /// Returns the number of deliveries in all states.
+    pub fn total(&self) -> u64 {
+        self.pending() + self.done + self.dead + self.purged
+    }
+}
+
+/// Running totals over the life of a store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Events accepted.
+    pub events: u64,
+    /// Deliveries created when these events were accepted.
+    pub owed: u64,
+    /// Deliveries added by replays.
+    pub replayed: u64,
+    /// The part of these that retention removed.
+    pub removed: Removed,
+    /// Deliveries by the function's full name.
+    pub functions: BTreeMap<String, Counts>,
+}
+
+/// Totals of removals by retention.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Events removed.
+    pub events: u64,
+    /// Removed deliveries that were created when their events were accepted.
+    pub owed: u64,
+    /// Removed deliveries that replays had added.
+    pub replayed: u64,
+    /// The highest removed position; events up to here may be missing.
+    pub to: Seq,
+}
+
+/// The result of `check`: conservation holds and the store is intact when `problems` is empty.
+#[derive(Debug, Clone, Default)]
+pub struct CheckReport {
+    /// The totals as counted from the rows.
+    pub totals: Totals,
+    /// Descriptions of the problems, at most 100 lines.
+    pub problems: Vec<String>,
+}

@@ -1,0 +1,45 @@
+//! Filters for events and dead letters, and the retention limits.
+
+use std::time::Duration;
+
+use crate::clock::UnixMs;
+use crate::{DeliveryId, Seq};
+
+/// Selects events to list.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Only events of this type; a trailing `*` matches any ending.
+    pub type_: Option<String>,
+    /// Only events of this source.
+    pub source: Option<String>,
+    /// Only events after this position, in ascending order; `None` lists the newest.
+    pub after: Option<Seq>,
+    /// Only events before this position.
+    pub before: Option<Seq>,
+    /// Only events that were accepted at this time or later.
+    pub since_ms: Option<UnixMs>,
+    /// Only events that were accepted before this time.
+    pub until_ms: Option<UnixMs>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Selects dead letters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeadFilter {
+    /// All dead letters.
+    All,
+    /// All dead letters of a function, given by its full name.
+    Function(String),
+    /// One dead letter, given by its delivery id.
+    Delivery(DeliveryId),
+}
+
+/// Limits for finished events. Events with a pending or dead delivery are never removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Maximum age since acceptance.
+    pub age: Duration,
+    /// Maximum size of the store in bytes, not counting its free pages.
+    pub bytes: u64,
+}

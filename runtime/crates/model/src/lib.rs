@@ -1,0 +1,28 @@
+//! The plain data of Evoke: events, deliveries, attempts, outcomes, state transactions, identifiers and the clock.
+//!
+//! Every other crate speaks in these types. This crate knows no store, no transport and no sandbox, and does no I/O.
+
+#![warn(missing_docs)]
+
+pub mod clock;
+mod counts;
+mod delivery;
+pub mod event;
+mod filter;
+mod id;
+mod origin;
+pub mod outcome;
+mod replay;
+pub mod runtime_events;
+pub mod state;
+mod stored;
+
+pub use self::counts::{CheckReport, Counts, Removed, Totals};
+pub use self::delivery::{
+    AttemptRecord, Completed, Completion, DeliveryRecord, DeliveryState, NewDelivery, ReadyDelivery, Verdict,
+};
+pub use self::filter::{DeadFilter, EventFilter, Retention};
+pub use self::id::{DeliveryId, FunctionId, ReplayId, Seq};
+pub use self::origin::{Amount, Origin};
+pub use self::replay::{NewReplay, Replay, ReplayState, Step, Stream};
+pub use self::stored::{Accepted, Lineage, Mark, NewEvent, StoredEvent};

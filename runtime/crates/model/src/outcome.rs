@@ -1,0 +1,273 @@
+//! The outcome of an attempt and the next step of its delivery. Plain data and pure functions; no I/O here.
+
+use std::time::Duration;
+
+/// How one attempt at a delivery ended. The messages are for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The function returned success: its publishes and state writes are committed.
+    Done,
+    /// The function asked for another attempt.
+    Retry {
+        /// The function's reason.
+        message: String,
+        /// The wait that the function asked for; `None` means the wait of the retry policy.
+        after: Option<Duration>,
+    },
+    /// The function can never handle this event.
+    Reject {
+        /// The function's reason.
+        message: String,
+    },
+    /// The guest trapped (unreachable, out-of-bounds access, stack overflow, …).
+    Trap {
+        /// The kind of trap and its location.
+        message: String,
+    },
+    /// The attempt reached the function's `timeout` and was stopped.
+    Timeout {
+        /// The function's `timeout`.
+        limit: Duration,
+    },
+    /// The guest failed because it needed more memory than its `memory` limit.
+    OutOfMemory {
+        /// The function's `memory`, in bytes.
+        limit_bytes: u64,
+    },
+    /// The guest exceeded its grants or limits: a publish that is not allowed, too many events, ….
+    Denied {
+        /// The denied request and the grant that it needs.
+        message: String,
+    },
+    /// The state writes of the attempt would exceed the quota of a bucket.
+    Quota {
+        /// The bucket and the setting that raises its limit.
+        message: String,
+    },
+    /// The host could not run the guest: its component is missing or cannot be instantiated.
+    Unavailable {
+        /// The reason.
+        message: String,
+    },
+    /// The stored event is damaged: its content differs from the accepted event. The function does not receive it.
+    Damaged {
+        /// The damaged item and its file.
+        message: String,
+    },
+    /// The chain of events reached the hop limit: functions publish to each other in a loop.
+    Loop {
+        /// The number of functions that the chain went through.
+        hops: u32,
+    },
+}
+
+impl Outcome {
+    /// The kind of [`Outcome::Damaged`]: the function was not run, as the event is damaged.
+    pub const DAMAGED: &str = "damaged";
+
+    /// Every value of [`Outcome::kind`].
+    pub const KINDS: [&'static str; 11] = [
+        "done",
+        "retry",
+        "reject",
+        "trap",
+        "timeout",
+        "out-of-memory",
+        "denied",
+        "quota",
+        "unavailable",
+        "damaged",
+        "loop",
+    ];
+
+    /// Returns the name of this outcome in tables, JSON, metrics and the store.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Retry { .. } => "retry",
+            Self::Reject { .. } => "reject",
+            Self::Trap { .. } => "trap",
+            Self::Timeout { .. } => "timeout",
+            Self::OutOfMemory { .. } => "out-of-memory",
+            Self::Denied { .. } => "denied",
+            Self::Quota { .. } => "quota",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Damaged { .. } => Self::DAMAGED,
+            Self::Loop { .. } => "loop",
+        }
+    }
+
+    /// Returns the details for the operator; `None` for `Done`.
+    pub fn message(&self) -> Option<String> {
+        match self {
+            Self::Done => None,
+            Self::Retry { message, .. }
+            | Self::Reject { message }
+            | Self::Trap { message }
+            | Self::Denied { message }
+            | Self::Quota { message }
+            | Self::Unavailable { message }
+            | Self::Damaged { message } => Some(message.clone()),
+            Self::Timeout { limit } => Some(format!("reached its timeout of {limit:?}")),
+            Self::OutOfMemory { limit_bytes } => {
+                Some(format!("exceeded its memory limit of {} KiB", limit_bytes / 1024))
+            }
+            Self::Loop { hops } => {
+                Some(format!("stopped after {hops} hops: the functions publish to each other in a loop"))
+            }
+        }
+    }
+
+    /// Returns true if another attempt could succeed.
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Retry { .. }
+            | Self::Trap { .. }
+            | Self::Timeout { .. }
+            | Self::OutOfMemory { .. }
+            | Self::Quota { .. }
+            | Self::Unavailable { .. } => true,
+            Self::Done | Self::Reject { .. } | Self::Denied { .. } | Self::Damaged { .. } | Self::Loop { .. } => false,
+        }
+    }
+}
+
+/// When a failed delivery is retried, and when it becomes a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The maximum number of attempts, the first included; at least 1.
+    pub attempts: u32,
+    /// The longest wait after the first failure; it doubles with each further failure.
+    pub backoff: Duration,
+    /// The upper bound of the doubled `backoff`.
+    pub max_backoff: Duration,
+    /// A delivery older than this is not retried.
+    pub max_age: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            attempts: 8,
+            backoff: Duration::from_millis(500),
+            max_backoff: Duration::from_secs(5 * 60),
+            max_age: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// The next step of a delivery after an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// The delivery is done.
+    Done,
+    /// The delivery is retried after this time.
+    RetryAfter(Duration),
+    /// The delivery becomes a dead letter.
+    Dead {
+        /// The reason, shown to the operator.
+        cause: String,
+    },
+}
+
+/// Decides the next step after an attempt. Retries use exponential backoff with full jitter: the wait is `jitter`
+/// (between 0 and 1) times `backoff × 2^(attempt - 1)`, where the product is at most `max_backoff`. A wait that the
+/// function asked for is used unchanged.
+///
+/// `attempt` counts from 1 and includes the attempt that just ended; `age` is the time since the event was accepted.
+pub fn decide(
+    policy: &RetryPolicy,
+    outcome: &Outcome,
+    attempt: u32,
+    age: Duration,
+    jitter: impl FnOnce() -> f64,
+) -> Next {
+    if *outcome == Outcome::Done {
+        return Next::Done;
+    }
+    let why = || outcome.message().map_or_else(|| outcome.kind().to_owned(), |m| format!("{}: {m}", outcome.kind()));
+    if !outcome.is_retryable() {
+        return Next::Dead { cause: why() };
+    }
+    if attempt >= policy.attempts {
+        return Next::Dead { cause: format!("gave up after {attempt} attempts; the last ended as {}", why()) };
+    }
+    let wait = match outcome {
+        Outcome::Retry { after: Some(after), .. } => *after,
+        _ => {
+            let doubling = 2u32.saturating_pow(attempt.saturating_sub(1).min(31));
+            policy.backoff.saturating_mul(doubling).min(policy.max_backoff).mul_f64(jitter().clamp(0.0, 1.0))
+        }
+    };
+    if age.saturating_add(wait) > policy.max_age {
+        return Next::Dead {
+            cause: format!(
+                "gave up at an age of {}s: the next attempt would exceed max_age; the last ended as {}",
+                age.as_secs(),
+                why()
+            ),
+        };
+    }
+    Next::RetryAfter(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry(after: Option<Duration>) -> Outcome {
+        Outcome::Retry { message: "gateway down".into(), after }
+    }
+
+    #[test]
+    fn kinds_lists_the_kind_of_every_outcome() {
+        let message = String::new();
+        let all = [
+            Outcome::Done,
+            retry(None),
+            Outcome::Reject { message: message.clone() },
+            Outcome::Trap { message: message.clone() },
+            Outcome::Timeout { limit: Duration::ZERO },
+            Outcome::OutOfMemory { limit_bytes: 0 },
+            Outcome::Denied { message: message.clone() },
+            Outcome::Quota { message: message.clone() },
+            Outcome::Unavailable { message: message.clone() },
+            Outcome::Damaged { message },
+            Outcome::Loop { hops: 1 },
+        ];
+        assert_eq!(all.map(|outcome| outcome.kind()), Outcome::KINDS);
+    }
+
+    #[test]
+    fn the_longest_wait_doubles_up_to_max_backoff_and_jitter_scales_it() {
+        let policy = RetryPolicy { attempts: 100, ..RetryPolicy::default() };
+        let wait = |attempt, jitter| decide(&policy, &retry(None), attempt, Duration::ZERO, || jitter);
+        assert_eq!(wait(1, 1.0), Next::RetryAfter(Duration::from_millis(500)));
+        assert_eq!(wait(2, 1.0), Next::RetryAfter(Duration::from_secs(1)));
+        assert_eq!(wait(5, 0.5), Next::RetryAfter(Duration::from_secs(4)));
+        assert_eq!(wait(60, 1.0), Next::RetryAfter(Duration::from_secs(300)));
+        assert_eq!(wait(60, 0.0), Next::RetryAfter(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_wait_that_the_function_asked_for_is_used_unchanged() {
+        let next = decide(&RetryPolicy::default(), &retry(Some(Duration::from_secs(7))), 1, Duration::ZERO, || 0.1);
+        assert_eq!(next, Next::RetryAfter(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn too_many_attempts_or_too_high_an_age_make_a_dead_letter_with_the_cause() {
+        let policy = RetryPolicy::default();
+        let Next::Dead { cause } = decide(&policy, &retry(None), 8, Duration::ZERO, || 1.0) else { unreachable!() };
+        assert_eq!(cause, "gave up after 8 attempts; the last ended as retry: gateway down");
+        let Next::Dead { cause } = decide(&policy, &retry(None), 2, policy.max_age, || 1.0) else { unreachable!() };
+        assert!(cause.starts_with("gave up at an age of 86400s"), "{cause}");
+    }
+
+    #[test]
+    fn a_reject_makes_a_dead_letter_without_a_retry() {
+        let next =
+            decide(&RetryPolicy::default(), &Outcome::Reject { message: "no total".into() }, 1, Duration::ZERO, || 1.0);
+        assert_eq!(next, Next::Dead { cause: "reject: no total".into() });
+    }
+}

@@ -1,0 +1,100 @@
+//! Replays: stored events offered again on request.
+
+use std::sync::Arc;
+
+use crate::clock::UnixMs;
+use crate::{Counts, NewDelivery, ReplayId, Seq, StoredEvent};
+
+/// Live and replayed deliveries are two streams, each with its own windows and its own order-key chains, so that a
+/// replay never delays live deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Deliveries created when events are accepted.
+    Live,
+    /// Deliveries that replays add for stored events.
+    Replay,
+}
+
+impl Stream {
+    /// Both streams.
+    pub const ALL: [Self; 2] = [Self::Live, Self::Replay];
+
+    /// Returns the stream of a replay's deliveries, or of live ones for `None`.
+    pub fn of(replay: Option<ReplayId>) -> Self {
+        if replay.is_some() { Self::Replay } else { Self::Live }
+    }
+}
+
+/// A request for a new replay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewReplay {
+    /// The events and functions to replay, as JSON of the request; the store does not interpret it.
+    pub filter: String,
+    /// Only events after this position are replayed.
+    pub after: Seq,
+    /// Only events up to this position are replayed; later ones are live.
+    pub until: Seq,
+}
+
+/// The state of a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayState {
+    /// Its events are being offered.
+    Running,
+    /// A user paused it.
+    Paused,
+    /// All events were processed, and all deliveries ended.
+    Done,
+    /// A user cancelled it, and some deliveries are still running.
+    Cancelling,
+    /// A user cancelled it, and no delivery is left running.
+    Cancelled,
+}
+
+impl ReplayState {
+    /// The name used in tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Done => "done",
+            Self::Cancelling => "cancelling",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A replay as read from the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replay {
+    /// The replay's id.
+    pub id: ReplayId,
+    /// [`NewReplay::filter`].
+    pub filter: String,
+    /// Time of the request.
+    pub created_ms: UnixMs,
+    /// The current state.
+    pub state: ReplayState,
+    /// Events up to this position were processed.
+    pub position: Seq,
+    /// The last position to process.
+    pub until: Seq,
+    /// Number of events offered.
+    pub events: u64,
+    /// Number of its deliveries in each state.
+    pub deliveries: Counts,
+}
+
+impl Replay {
+    /// The cause recorded for deliveries purged with their replay.
+    pub const CANCELLED: &'static str = "its replay was cancelled";
+}
+
+/// The events that a replay offers in one commit, and its new position.
+#[derive(Debug, Clone, Default)]
+pub struct Step {
+    /// Events up to this position are processed with this step.
+    pub position: Seq,
+    /// Events to offer, with the new deliveries. Events that retention removed in the meantime are skipped.
+    pub offers: Vec<(Arc<StoredEvent>, Vec<NewDelivery>)>,
+}

@@ -1,0 +1,233 @@
+//! The runtime's own events: functions can watch functions, sources and storage through them. Plain data and pure
+//! functions; no I/O here.
+//!
+//! Their source is [`SOURCE`], which is reserved. Like all events they are stored, routed, listed and replayed. `data`
+//! is JSON.
+//!
+//! | type | subject | meaning | `data` |
+//! |---|---|---|---|
+//! | `evoke.delivery.dead` | `shop/charge` | a delivery became a dead letter | `delivery`, `delivery_id`, `function`, `trigger`, `attempts`, `outcome`, `cause`, `replay`, `order_key`, and under `event` the `seq`, `id`, `source`, `type`, `subject`, `time` of the delivery's event |
+//! | `evoke.function.failing` | `shop/charge` | [`FAILING_ATTEMPTS`] attempts in a row failed, over all deliveries of the function | `function`, `since`, `attempts`, `delivery`, `outcome`, `message` |
+//! | `evoke.function.recovered` | `shop/charge` | an attempt of a failing function succeeded | `function`, `since` |
+//! | `evoke.source.degraded` | `shop/inbox` | a source does not work, or only in part | `source`, `kind`, `since`, `reason` |
+//! | `evoke.source.recovered` | `shop/inbox` | the source has worked for [`RECOVERY_DELAY`] without a problem | `source`, `kind`, `since` |
+//! | `evoke.storage.low` | `storage` | the free disk space is below the limit | `since`, `free_bytes`, `total_bytes`, `low_bytes` |
+//! | `evoke.storage.recovered` | `storage` | the free disk space is at least a quarter above the limit | as `evoke.storage.low` |
+//!
+//! `since` is the time when the problem began, in the recovery event too. A field without a value is left out.
+//!
+//! **Routing.** A trigger receives these events only if its pattern names the source or the type exactly: see
+//! [`selects_runtime_events`].
+//!
+//! **No feedback loops.** These events, and all events that functions publish because of them, have the origin
+//! [`origin`]. A delivery of this origin causes no further runtime events, however it ends.
+//!
+//! **Commits.** A dead letter and its event are one commit. Every other event reports the change of a condition, and is
+//! one commit with the mark of the last reported condition: see [`conditions`].
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use crate::clock::{UnixMs, rfc3339};
+use crate::event::{Data, Event};
+use crate::{DeliveryId, Origin, StoredEvent};
+
+/// The `source` of every runtime event, and the scope of the runtime's marks.
+pub const SOURCE: &str = "/evoke";
+
+/// The types of all runtime events.
+pub const TYPES: [&str; 7] = [
+    DEAD,
+    "evoke.function.failing",
+    "evoke.function.recovered",
+    "evoke.source.degraded",
+    "evoke.source.recovered",
+    "evoke.storage.low",
+    "evoke.storage.recovered",
+];
+
+const DEAD: &str = "evoke.delivery.dead";
+
+/// A function is failing after this many failed attempts in a row. The number is above the attempts at one poisoned
+/// event in its first seconds, and below the eight attempts that a delivery has by default.
+pub const FAILING_ATTEMPTS: u32 = 5;
+
+/// A source has recovered after it had no problem for this time. An overloaded source accepts an event now and then,
+/// which is no recovery.
+pub const RECOVERY_DELAY: Duration = Duration::from_secs(5);
+
+/// The maximum length in bytes of a text that is copied from another event or message: an id may be as large as an
+/// event.
+const TEXT_BYTES_MAX: usize = 4 * 1024;
+
+/// Returns the origin of runtime events and of all events that they cause. They count for this share of the backlog.
+pub fn origin() -> Origin {
+    Origin::of(SOURCE)
+}
+
+/// Returns the error message if a producer's event uses the reserved source or a reserved type, else `None`. Both are
+/// reserved, because a pattern that names either of them receives the event.
+pub fn reserved_error(source: &str, type_: &str) -> Option<String> {
+    if source == SOURCE {
+        return Some(format!(
+            "the source `{SOURCE}` is reserved for Evoke's own events; use another source, such as `/shop`"
+        ));
+    }
+    reserved_type_error(type_)
+}
+
+/// Like [`reserved_error`], for the type alone.
+pub fn reserved_type_error(type_: &str) -> Option<String> {
+    TYPES.contains(&type_).then(|| {
+        format!("the type `{type_}` is reserved for Evoke's own events; use another type, such as `shop.failed`")
+    })
+}
+
+/// The content of an `evoke.delivery.dead` event.
+#[derive(Debug, Clone, Copy)]
+pub struct DeadLetter<'a> {
+    /// The unique name of the store.
+    pub instance: &'a str,
+    /// The delivery that became a dead letter.
+    pub delivery: DeliveryId,
+    /// `app/function`.
+    pub function: &'a str,
+    /// The trigger that matched.
+    pub trigger: &'a str,
+    /// The order key that the dead letter blocks.
+    pub order_key: Option<&'a str>,
+    /// True if the delivery belongs to a replay.
+    pub replay: bool,
+    /// The number of attempts, the last included.
+    pub attempts: u32,
+    /// The outcome kind of the last attempt.
+    pub outcome: &'a str,
+    /// The reason of the dead letter.
+    pub cause: &'a str,
+    /// The delivery's event.
+    pub event: &'a StoredEvent,
+}
+
+impl DeadLetter<'_> {
+    /// Builds the event. Its id is the same for the same delivery and number of attempts.
+    pub fn to_event(&self, now_ms: UnixMs) -> Event {
+        let Self { instance, delivery, function, trigger, order_key, replay, attempts, outcome, cause, event } = *self;
+        let original = &event.event;
+        let mut about = Map::new();
+        about.insert("seq".into(), event.seq.into());
+        let attributes =
+            [("id", Some(&original.id)), ("source", Some(&original.source)), ("type", Some(&original.type_))];
+        let optional = [("subject", original.subject.as_ref()), ("time", original.time.as_ref())];
+        for (name, value) in attributes.into_iter().chain(optional) {
+            about.extend(value.map(|value| (name.to_owned(), truncated(value).into())));
+        }
+        let mut data = json!({
+            "delivery": delivery,
+            "delivery_id": format!("{instance}-{delivery}"),
+            "function": function,
+            "trigger": trigger,
+            "attempts": attempts,
+            "outcome": outcome,
+            "cause": truncated(cause),
+            "replay": replay,
+            "event": about,
+        });
+        if let (Some(key), Some(data)) = (order_key, data.as_object_mut()) {
+            data.insert("order_key".into(), truncated(key).into());
+        }
+        let id = format!("{instance}-dead-{delivery}-{attempts}");
+        let mut dead_letter = new_event(id, DEAD, function, &data, now_ms);
+        // The new event continues the trace of the delivery's event (CloudEvents extension "distributed tracing").
+        for name in ["traceparent", "tracestate"] {
+            dead_letter
+                .extensions
+                .extend(original.extensions.get_key_value(name).map(|(name, value)| (name.clone(), value.clone())));
+        }
+        dead_letter
+    }
+}
+
+/// Returns a runtime event with this JSON `data`.
+pub fn new_event(id: String, type_: &str, subject: &str, data: &Value, now_ms: UnixMs) -> Event {
+    Event {
+        id,
+        source: SOURCE.to_owned(),
+        type_: type_.to_owned(),
+        subject: Some(subject.to_owned()),
+        time: Some(rfc3339(now_ms)),
+        datacontenttype: Some("application/json".to_owned()),
+        data: Data::Json(Bytes::from(data.to_string())),
+        ..Event::default()
+    }
+}
+
+/// Truncates a text to [`TEXT_BYTES_MAX`] bytes at a character boundary, marked with `…`.
+pub fn truncated(text: &str) -> String {
+    if text.len() <= TEXT_BYTES_MAX {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(TEXT_BYTES_MAX);
+    format!("{}…", text.get(..end).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::Lineage;
+    use crate::event::EVENT_SIZE_MAX;
+
+    fn dead(event: &StoredEvent) -> DeadLetter<'_> {
+        DeadLetter {
+            instance: "s1",
+            delivery: 7,
+            function: "shop/charge",
+            trigger: "on[0]",
+            order_key: Some("ada"),
+            replay: false,
+            attempts: 3,
+            outcome: "retry",
+            cause: "gave up",
+            event,
+        }
+    }
+
+    fn stored(json: &Value) -> StoredEvent {
+        let event = Event::from_json(json.to_string().as_bytes(), |_| {}).unwrap();
+        StoredEvent { seq: 5, accepted_ms: 0, lineage: Lineage::default(), event: Arc::new(event), damage: None }
+    }
+
+    #[test]
+    fn a_dead_letter_event_has_all_fields_and_continues_the_trace() {
+        let event = stored(
+            &json!({ "id": "1", "source": "/shop/checkout", "type": "order.placed", "traceparent": "00-1-2-01" }),
+        );
+        let dead_letter = dead(&event).to_event(1_700_000_000_000);
+        dead_letter.check().unwrap();
+        assert_eq!(
+            (dead_letter.source.as_str(), dead_letter.type_.as_str(), dead_letter.id.as_str()),
+            (SOURCE, DEAD, "s1-dead-7-3")
+        );
+        assert_eq!(dead_letter.subject.as_deref(), Some("shop/charge"));
+        assert_eq!(dead_letter.extensions.get("traceparent").map(String::as_str), Some("00-1-2-01"));
+        let data: Value = serde_json::from_slice(dead_letter.data.as_bytes()).unwrap();
+        let expected = json!({
+            "delivery": 7, "delivery_id": "s1-7", "function": "shop/charge", "trigger": "on[0]", "attempts": 3,
+            "outcome": "retry", "cause": "gave up", "replay": false, "order_key": "ada",
+            "event": { "seq": 5, "id": "1", "source": "/shop/checkout", "type": "order.placed" },
+        });
+        assert_eq!(data, expected);
+    }
+
+    #[test]
+    fn copied_texts_are_truncated() {
+        let long = "ü".repeat(200_000);
+        let event = stored(&json!({ "id": long, "source": "/s", "type": long, "subject": long }));
+        let dead_letter = DeadLetter { cause: &long, order_key: Some(&long), ..dead(&event) }.to_event(0);
+        assert!(dead_letter.size() < EVENT_SIZE_MAX / 10, "{}", dead_letter.size());
+        assert!(serde_json::from_slice::<Value>(dead_letter.data.as_bytes()).is_ok());
+    }
+}

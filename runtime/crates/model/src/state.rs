@@ -1,0 +1,187 @@
+//! The stored state of functions: values by key, in buckets. Plain data; no I/O here.
+//!
+//! An attempt is an optimistic transaction. It records the version of everything that it reads and buffers its writes.
+//! The store validates both at the commit: the attempt commits only if no key and no list that it read has changed
+//! since.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// The number of the transaction that wrote a key or a list, unique over all buckets of a store. 0 means that the key
+/// does not exist.
+pub type Version = u64;
+
+/// The maximum length of a key in bytes. Several keys of this size still fit one page of the store.
+pub const KEY_BYTES_MAX: usize = 512;
+
+/// A stored value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The bytes of the value.
+    pub value: Bytes,
+    /// The version of the transaction that wrote the value; never 0.
+    pub version: Version,
+}
+
+/// A page of a bucket's keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// The keys, in ascending order.
+    pub keys: Vec<String>,
+    /// The version of the bucket's list of keys, for [`Transaction::lists`]. Adding or deleting a key changes it.
+    pub version: Version,
+}
+
+/// A key that an attempt read, writes, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touched {
+    /// `app/function`, or `app` for the bucket that the app's functions share.
+    pub bucket: Arc<str>,
+    /// The key, at most [`KEY_BYTES_MAX`] bytes.
+    pub key: Arc<str>,
+    /// The version that the attempt read, 0 if the key did not exist; `None` if the attempt did not read the key.
+    pub seen: Option<Version>,
+    /// The write; `None` if the attempt only read the key.
+    pub change: Option<Change>,
+}
+
+/// A write to a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Stores this value.
+    Set(Bytes),
+    /// Deletes the key.
+    Delete,
+}
+
+impl Change {
+    /// Returns the value after the write; `None` after a deletion.
+    pub fn value(&self) -> Option<&Bytes> {
+        match self {
+            Self::Set(value) => Some(value),
+            Self::Delete => None,
+        }
+    }
+}
+
+/// The limits of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// The maximum number of keys.
+    pub keys: u64,
+    /// The maximum number of bytes, keys and values together.
+    pub bytes: u64,
+}
+
+impl Quota {
+    /// No limit, for writes by the operator.
+    pub const NONE: Self = Self { keys: u64::MAX, bytes: u64::MAX };
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// The current size of a bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The number of keys.
+    pub keys: u64,
+    /// The number of bytes, keys and values together.
+    pub bytes: u64,
+}
+
+impl Usage {
+    /// Returns the error message if the change of a bucket's usage from `before` to `self` exceeds the quota. A bucket
+    /// that is already over its quota may shrink.
+    pub fn quota_error(self, before: Self, bucket: &str, quota: Quota) -> Option<String> {
+        let raise = |key: &str| format!("raise it with `allow: {{ state: {{ {key}: … }} }}`");
+        if self.keys > quota.keys && self.keys > before.keys {
+            let (keys, max) = (self.keys, quota.keys);
+            let how = raise("max_keys");
+            return Some(format!("the bucket {bucket} would have {keys} keys; the limit is {max}; {how}"));
+        }
+        if self.bytes > quota.bytes && self.bytes > before.bytes {
+            let (bytes, max) = (self.bytes, quota.bytes);
+            let how = raise("max_total");
+            return Some(format!("the bucket {bucket} would hold {bytes} bytes; the limit is {max}; {how}"));
+        }
+        None
+    }
+
+    /// Returns the usage after the value of `key` changed from `old` to `new` bytes; `None` means that there is no value.
+    pub fn after(self, key: &str, old: Option<usize>, new: Option<usize>) -> Self {
+        let size = |value: Option<usize>| value.map_or(0, |value| (key.len() + value) as u64);
+        let count = |value: Option<usize>| u64::from(value.is_some());
+        Self {
+            keys: (self.keys + count(new)).saturating_sub(count(old)),
+            bytes: (self.bytes + size(new)).saturating_sub(size(old)),
+        }
+    }
+}
+
+/// The state accesses of an attempt. Empty for an attempt without state, which then has no cost for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// The keys that the attempt read or writes, each once.
+    pub keys: Vec<Touched>,
+    /// The buckets whose keys the attempt listed, with the version of the list.
+    pub lists: Vec<(Arc<str>, Version)>,
+    /// The limits that each bucket must satisfy after the writes.
+    pub quota: Quota,
+    /// The version of the writes, if it is assigned before the commit; else 0.
+    pub version: Version,
+}
+
+impl Transaction {
+    /// Returns true if the attempt neither read, wrote nor listed state.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.lists.is_empty()
+    }
+
+    /// Returns the approximate size in bytes: keys and written values.
+    pub fn size(&self) -> usize {
+        let value = |touched: &Touched| touched.change.as_ref().and_then(Change::value).map_or(0, Bytes::len);
+        self.keys.iter().map(|touched| touched.key.len() + value(touched)).sum()
+    }
+
+    /// Returns the transaction with its reads only.
+    #[must_use]
+    pub fn without_writes(mut self) -> Self {
+        self.keys.retain_mut(|touched| {
+            touched.change = None;
+            touched.seen.is_some()
+        });
+        self
+    }
+}
+
+/// A key of a bucket, or a bucket's list of keys: the unit of conflicts between attempts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StateItem {
+    /// `app/function`, or `app` for the bucket that the app's functions share.
+    pub bucket: Arc<str>,
+    /// The key; `None` means the list of the bucket's keys.
+    pub key: Option<Arc<str>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_over_its_quota_may_shrink_and_not_grow() {
+        let quota = Quota { keys: 2, bytes: 20 };
+        let full = Usage { keys: 3, bytes: 30 };
+        assert_eq!(full.after("key", Some(7), None), Usage { keys: 2, bytes: 20 });
+        assert!(full.after("key", Some(7), Some(3)).quota_error(full, "shop/a", quota).is_none());
+        let error = full.after("key", None, Some(0)).quota_error(full, "shop/a", quota).unwrap();
+        assert!(error.contains("4 keys") && error.contains("max_keys"), "{error}");
+        let error = full.after("key", Some(7), Some(8)).quota_error(full, "shop/a", quota).unwrap();
+        assert!(error.contains("31 bytes") && error.contains("max_total"), "{error}");
+        assert!(full.after("key", Some(7), Some(8)).quota_error(full, "shop", Quota::NONE).is_none());
+    }
+}

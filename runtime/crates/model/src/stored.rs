@@ -1,0 +1,77 @@
+//! Events as the store takes and returns them.
+
+use std::sync::Arc;
+
+use crate::clock::UnixMs;
+use crate::event::Event;
+use crate::{DeliveryId, NewDelivery, Origin, Seq};
+
+/// How an event was caused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lineage {
+    /// The delivery whose function published the event, or whose failure a runtime event reports; `None` for an event
+    /// from outside.
+    pub cause: Option<DeliveryId>,
+    /// The event from outside that started the chain; `None` when this event is that one.
+    pub root: Option<Seq>,
+    /// Number of functions that the chain passed through before this event.
+    pub hops: u32,
+    /// The source where the chain entered; pending deliveries of the chain count towards this source's share of the
+    /// backlog.
+    pub origin: Origin,
+}
+
+/// An event to be stored, with its deliveries.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// The event as the producer or the function sent it.
+    pub event: Arc<Event>,
+    /// The event's cause, root, hop count and origin.
+    pub lineage: Lineage,
+    /// One delivery for each function whose triggers matched.
+    pub deliveries: Vec<NewDelivery>,
+}
+
+/// A value that a source stores in the same commit as its events, e.g. a timer's last tick or a file's version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// The source that owns the mark.
+    pub scope: String,
+    /// Names the mark within its scope.
+    pub key: String,
+    /// The value to store; `None` deletes the mark.
+    pub value: Option<Vec<u8>>,
+}
+
+/// The result of accepting one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// The event was stored at this position.
+    New(Seq),
+    /// An event with the same source and id was accepted within the dedup window and is stored at this position; this
+    /// one was not stored.
+    Duplicate(Seq),
+}
+
+/// An event as read from the store.
+#[derive(Debug, Clone)]
+pub struct StoredEvent {
+    /// The event's position in accept order.
+    pub seq: Seq,
+    /// Time of acceptance.
+    pub accepted_ms: UnixMs,
+    /// The event's cause, root, hop count and origin.
+    pub lineage: Lineage,
+    /// The event itself; empty when `damage` is set.
+    pub event: Arc<Event>,
+    /// Describes the damage when the stored row is corrupt; `event` and `lineage` are then empty defaults.
+    pub damage: Option<Arc<str>>,
+}
+
+impl StoredEvent {
+    /// Returns a placeholder for an event whose stored row is corrupt.
+    pub fn damaged(seq: Seq, damage: impl Into<Arc<str>>) -> Self {
+        let (lineage, event, damage) = (Lineage::default(), Arc::default(), Some(damage.into()));
+        Self { seq, accepted_ms: 0, lineage, event, damage }
+    }
+}

@@ -1,0 +1,63 @@
+//! Finds fields in correct patterns that no CloudEvent can have.
+
+use super::condition::{Condition, Exact};
+use super::{FieldTest, Pattern, PatternError};
+
+impl Pattern {
+    /// Returns an error for each field that can never match a CloudEvent, although the pattern is correct. In a
+    /// CloudEvent (CloudEvents 1.0.2 section 3), every top-level field except `data` is an attribute: its name has only
+    /// lower-case letters and digits, and [`EventView`](super::EventView) presents its value as a string. The usual
+    /// cause is a pattern written for EventBridge's own events. Each place is reported once.
+    #[must_use]
+    pub fn never_in_cloudevents(&self) -> Vec<PatternError> {
+        let mut errors: Vec<PatternError> = Vec::new();
+        for test in &self.0.fields {
+            if let Some(error) = check_field(test)
+                && !errors.iter().any(|other| other.path == error.path)
+            {
+                errors.push(error);
+            }
+        }
+        errors
+    }
+}
+
+fn check_field(test: &FieldTest) -> Option<PatternError> {
+    let (name, inner) = test.event_path.split_first()?;
+    // A field with `exists: false` may match because no CloudEvent has it.
+    if **name == *"data" || test.list.may_be_absent {
+        return None;
+    }
+    let error = |message, help: &str| {
+        let help = (!help.is_empty()).then(|| help.to_owned());
+        Some(PatternError { path: test.pattern_path.clone(), message, help })
+    };
+    if **name == *"detail" {
+        return error("a CloudEvent has no field `detail`".to_owned(), "the payload of a CloudEvent is in `data`");
+    }
+    if **name == *"detail-type" {
+        return error("a CloudEvent has no field `detail-type`".to_owned(), "the type of a CloudEvent is in `type`");
+    }
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    if name.is_empty() || !name.bytes().all(is_allowed) {
+        let message = format!("`{name}` can never match: attribute names have only lower-case letters and digits");
+        return error(message, "fields of the payload are below `data`");
+    }
+    if !inner.is_empty() {
+        let message = format!("`{name}` can never match as an object: attributes are strings");
+        return error(message, "fields of the payload are below `data`");
+    }
+    let conditions = &test.list.conditions;
+    let can_match_string = |condition: &Condition| {
+        !matches!(condition, Condition::Range(_) | Condition::Exact(Exact::Number(_) | Exact::Bool(_) | Exact::Null))
+    };
+    if !conditions.iter().any(can_match_string) {
+        let help = if conditions.iter().any(|condition| matches!(condition, Condition::Range(_))) {
+            ""
+        } else {
+            "write it in quotes"
+        };
+        return error(format!("`{name}` can never match: attributes are strings"), help);
+    }
+    None
+}

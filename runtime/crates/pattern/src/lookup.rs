@@ -1,0 +1,208 @@
+//! The lookup of one event in the index. Every alternative that the index finds is verified against the event.
+
+use super::access::{self, KeyKind};
+use super::cidr::Address;
+use super::condition::Value;
+use super::extract::{ExtractedValues, SourceTexts};
+use super::hash;
+use super::index::{Index, Postings, Probe, ROOT_NODE};
+use super::text::fold_into;
+use super::verify::{self, Search};
+
+/// The buffers and the result of a lookup, reused between events.
+///
+/// To mark an alternative or node as visited, the lookup stores the epoch of the current event there. So a new event
+/// needs no clearing.
+#[derive(Default)]
+pub(super) struct LookupBuffers {
+    /// The epoch of the current event.
+    epoch: u32,
+    alternative_epochs: Vec<u32>,
+    node_epochs: Vec<u32>,
+    /// The case-folded text of the current value.
+    folded: String,
+    search: Search,
+    /// The owners of the alternatives that match, with duplicates when several alternatives of an owner match.
+    pub(super) owners: Vec<u32>,
+}
+
+/// The lookup of one event.
+pub(super) struct Lookup<'a> {
+    pub(super) index: &'a Index,
+    pub(super) extracted: &'a ExtractedValues,
+    pub(super) texts: SourceTexts<'a>,
+    pub(super) buffers: &'a mut LookupBuffers,
+}
+
+impl Lookup<'_> {
+    /// Finds the owners of all alternatives that match, and stores them in the buffers.
+    pub(super) fn run(&mut self) {
+        let epoch = self.extracted.epoch();
+        if epoch < self.buffers.epoch {
+            // The epoch counter has wrapped around, so the stored epochs are meaningless.
+            self.buffers.alternative_epochs.clear();
+            self.buffers.node_epochs.clear();
+        }
+        self.buffers.epoch = epoch;
+        self.buffers
+            .alternative_epochs
+            .resize(self.index.alternatives.len().max(self.buffers.alternative_epochs.len()), 0);
+        self.buffers.node_epochs.resize(self.index.nodes.len().max(self.buffers.node_epochs.len()), 0);
+        self.buffers.owners.clear();
+        self.visit_node(ROOT_NODE);
+    }
+
+    /// Marks an entry as visited by the current event. Returns true the first time.
+    fn mark_visited(epochs: &mut [u32], at: u32, epoch: u32) -> bool {
+        epochs.get_mut(at as usize).is_some_and(|mark| std::mem::replace(mark, epoch) != epoch)
+    }
+
+    /// Looks up the fields of the event in a node, at most once for each event.
+    fn visit_node(&mut self, number: u32) {
+        if !Self::mark_visited(&mut self.buffers.node_epochs, number, self.buffers.epoch) {
+            return;
+        }
+        let Some(node) = self.index.nodes.get(number as usize) else { return };
+        node.always_verified.iter().for_each(|alternative| self.verify(*alternative));
+        let present_fields = &self.extracted.present_fields;
+        if node.probes.len() <= present_fields.len() {
+            node.probes.iter().for_each(|probe| self.probe(number, probe));
+            return;
+        }
+        for field in present_fields {
+            if let Ok(at) = node.probes.binary_search_by_key(field, |probe| probe.field)
+                && let Some(probe) = node.probes.get(at)
+            {
+                self.probe(number, probe);
+            }
+        }
+    }
+
+    /// Looks up every value of one field.
+    fn probe(&mut self, node: u32, probe: &Probe) {
+        let (extracted, texts) = (self.extracted, self.texts);
+        let mut has_value = false;
+        for (_, occurrence) in extracted.occurrences(probe.field) {
+            has_value = true;
+            match texts.value(extracted, occurrence) {
+                Value::Text(text) => self.probe_text(node, probe, text),
+                Value::Number(number) => {
+                    if probe.number {
+                        self.follow_key(node, probe.field, KeyKind::Number, 0, hash::words(number.words()));
+                    }
+                    if probe.ranges.len() > 0 {
+                        let text = texts.text(extracted, occurrence);
+                        probe.ranges.find(number, text, |alternative| self.verify(alternative));
+                    }
+                }
+                Value::Null if probe.literal => self.follow_key(node, probe.field, KeyKind::Literal, 0, 0),
+                Value::Bool(bool) if probe.literal => {
+                    self.follow_key(node, probe.field, KeyKind::Literal, 0, 1 + u64::from(bool));
+                }
+                Value::Null | Value::Bool(_) => {}
+            }
+        }
+        if let (true, Some(postings)) = (has_value, &probe.present) {
+            self.follow(postings);
+        }
+    }
+
+    /// Looks up one string.
+    fn probe_text(&mut self, node: u32, probe: &Probe, text: &str) {
+        let field = probe.field;
+        let bytes = text.as_bytes();
+        if probe.text {
+            self.follow_key(node, field, KeyKind::Text, 0, hash::bytes(bytes));
+        }
+        self.probe_affixes(node, field, bytes, (KeyKind::Prefix, &probe.prefixes), (KeyKind::Suffix, &probe.suffixes));
+        for length in &probe.grams {
+            for gram in bytes.windows(*length as usize) {
+                self.follow_key(node, field, KeyKind::Gram, *length, hash::bytes(gram));
+            }
+        }
+        if let (false, Some(address)) = (probe.blocks.is_empty(), Address::parse(text)) {
+            for length in &probe.blocks {
+                let (v6, bits) =
+                    length.checked_sub(access::V6_LENGTH_OFFSET).map_or((false, *length), |bits| (true, bits));
+                if v6 == address.is_v6 {
+                    self.follow_key(
+                        node,
+                        field,
+                        KeyKind::Block,
+                        *length,
+                        hash::words(address.prefix_words(bits as u8)),
+                    );
+                }
+            }
+        }
+        if probe.needs_folding() {
+            let mut folded = std::mem::take(&mut self.buffers.folded);
+            fold_into(&mut folded, text);
+            let bytes = folded.as_bytes();
+            if probe.folded {
+                self.follow_key(node, field, KeyKind::Folded, bytes.len() as u32, hash::bytes(bytes));
+            }
+            let prefixes = (KeyKind::FoldedPrefix, &*probe.folded_prefixes);
+            self.probe_affixes(node, field, bytes, prefixes, (KeyKind::FoldedSuffix, &probe.folded_suffixes));
+            self.buffers.folded = folded;
+        }
+    }
+
+    /// Looks up the prefixes and suffixes of a text, of the given lengths in bytes, ascending.
+    fn probe_affixes(
+        &mut self,
+        node: u32,
+        field: u32,
+        text: &[u8],
+        prefixes: (KeyKind, &[u32]),
+        suffixes: (KeyKind, &[u32]),
+    ) {
+        for length in prefixes.1 {
+            let Some(part) = text.get(..*length as usize) else { break };
+            self.follow_key(node, field, prefixes.0, *length, hash::bytes(part));
+        }
+        for length in suffixes.1 {
+            let Some(start) = text.len().checked_sub(*length as usize) else { break };
+            let part = text.get(start..).unwrap_or_default();
+            self.follow_key(node, field, suffixes.0, *length, hash::bytes(part));
+        }
+    }
+
+    /// Follows the posting list under a key, when there is one.
+    #[inline]
+    fn follow_key(&mut self, node: u32, field: u32, kind: KeyKind, length: u32, hash: u64) {
+        let index = self.index;
+        if let Some(postings) = index.table.get(&access::table_key(node, field, kind, length, hash)) {
+            self.follow(postings);
+        }
+    }
+
+    fn follow(&mut self, postings: &Postings) {
+        match postings {
+            Postings::One(alternative) => self.verify(*alternative),
+            Postings::Many(alternatives) => alternatives.iter().for_each(|alternative| self.verify(*alternative)),
+            Postings::Node(node) => self.visit_node(*node),
+        }
+    }
+
+    /// Verifies an alternative, at most once for each event, and adds its owner to the result when it matches.
+    fn verify(&mut self, number: u32) {
+        if !Self::mark_visited(&mut self.buffers.alternative_epochs, number, self.buffers.epoch) {
+            return;
+        }
+        let index = self.index;
+        let Some(alternative) = index.alternatives.get(number as usize) else { return };
+        if alternative.live
+            && let Some(requirements) = index.requirements.get(alternative.from as usize..alternative.to as usize)
+            && verify::alternative_matches(
+                self.extracted,
+                self.texts,
+                requirements,
+                &index.lists,
+                &mut self.buffers.search,
+            )
+        {
+            self.buffers.owners.push(alternative.owner);
+        }
+    }
+}

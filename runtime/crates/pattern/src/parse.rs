@@ -1,0 +1,243 @@
+//! Parses the JSON form of a pattern: its structure, fields and `$or`. The module `operator` parses the entries of a
+//! field's list.
+
+use serde_json::{Map, Value as Json};
+
+use super::condition::ConditionList;
+use super::operator::{OPERATORS, parse_condition};
+use super::{Compiled, FieldTest, PatternError, Segment};
+
+/// The largest size of a pattern, in bytes of its JSON text without white space.
+const SIZE_MAX: usize = 64 * 1024;
+/// The largest number of steps from the top of a pattern to a field, through fields and `$or`.
+const DEPTH_MAX: usize = 64;
+/// The largest number of combinations of `$or` alternatives in a pattern. EventBridge has the same limit.
+const ALTERNATIVES_MAX: usize = 1000;
+/// The largest total number of fields in all combinations, which bounds the memory of a compiled pattern.
+const ALTERNATIVE_FIELDS_MAX: usize = 64 * 1024;
+/// The largest number of wildcards in a pattern. A wildcard reads the whole value; other conditions read at most as
+/// much of it as their operand is long.
+const WILDCARDS_MAX: usize = 64;
+
+/// Parses and checks a pattern; returns all mistakes.
+pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
+    let mut parser = Parser::default();
+    let size = json.to_string().len();
+    if size > SIZE_MAX {
+        let help = "split it into several patterns".to_owned();
+        parser.error(format!("the pattern has {size} bytes, more than the limit of {SIZE_MAX}"), Some(help));
+        return Err(parser.errors);
+    }
+    let alternatives = match json {
+        Json::Object(map) => parser.object(map, false),
+        _ => {
+            let help = "write an object such as {\"type\": [\"order.placed\"]}".to_owned();
+            parser.error(format!("a pattern must be an object of fields, not {}", type_name(json)), Some(help));
+            Vec::new()
+        }
+    };
+    if parser.wildcards > WILDCARDS_MAX {
+        let message = format!("the pattern has {} wildcards, more than the limit of {WILDCARDS_MAX}", parser.wildcards);
+        parser.error(
+            message,
+            Some("use `prefix` and `suffix` where possible; they are faster and not limited".to_owned()),
+        );
+    }
+    if parser.errors.is_empty() && alternatives.iter().map(Vec::len).sum::<usize>() > ALTERNATIVE_FIELDS_MAX {
+        parser.report_too_many_combinations();
+    }
+    if parser.errors.is_empty() {
+        Ok(Compiled { source: json.clone(), fields: parser.fields, alternatives })
+    } else {
+        Err(parser.errors)
+    }
+}
+
+/// The name of a JSON value's type, for messages.
+pub(super) fn type_name(json: &Json) -> &'static str {
+    match json {
+        Json::Null => "null",
+        Json::Bool(_) => "a boolean",
+        Json::Number(_) => "a number",
+        Json::String(_) => "a string",
+        Json::Array(_) => "a list",
+        Json::Object(_) => "an object",
+    }
+}
+
+/// The alternatives of a pattern or of a part of it, each a list of indexes into `Parser::fields`.
+type Alternatives = Vec<Vec<u32>>;
+
+#[derive(Default)]
+pub(super) struct Parser {
+    /// The current place in the pattern.
+    pattern_path: Vec<Segment>,
+    /// The field names that lead to the current place.
+    event_path: Vec<Box<str>>,
+    fields: Vec<FieldTest>,
+    errors: Vec<PatternError>,
+    /// The number of wildcards read so far.
+    pub(super) wildcards: usize,
+}
+
+impl Parser {
+    /// Adds a mistake at the current place.
+    pub(super) fn error(&mut self, message: String, help: Option<String>) {
+        self.errors.push(PatternError { path: self.pattern_path.clone(), message, help });
+    }
+
+    /// Calls `inside` with the current place moved one step down.
+    pub(super) fn within<T>(&mut self, segment: Segment, inside: impl FnOnce(&mut Self) -> T) -> T {
+        self.pattern_path.push(segment);
+        let result = inside(self);
+        self.pattern_path.pop();
+        result
+    }
+
+    pub(super) fn within_key<T>(&mut self, key: &str, inside: impl FnOnce(&mut Self) -> T) -> T {
+        self.within(Segment::Key(key.to_owned()), inside)
+    }
+
+    /// Parses an object of fields. Below `$or`, a field must not have the name of an operator.
+    fn object(&mut self, map: &Map<String, Json>, below_or: bool) -> Alternatives {
+        if map.is_empty() {
+            let help = "name a field; to match every event write {\"source\": [{\"prefix\": \"\"}]}";
+            self.error("an empty object never matches".to_owned(), Some(help.to_owned()));
+        }
+        if self.pattern_path.len() >= DEPTH_MAX {
+            self.error(format!("the pattern is nested deeper than {DEPTH_MAX} levels"), None);
+            return vec![Vec::new()];
+        }
+        let mut all: Alternatives = vec![Vec::new()];
+        for (name, value) in map {
+            let more = self.within_key(name, |parser| {
+                if name == "$or" { parser.or(value) } else { parser.field(name, value, below_or) }
+            });
+            all = self.combine(all, &more);
+        }
+        all
+    }
+
+    /// Parses a member that names a field.
+    fn field(&mut self, name: &str, value: &Json, below_or: bool) -> Alternatives {
+        if below_or && OPERATORS.contains(&name) {
+            let help = format!("name the field: {{\"FIELD\": [{{\"{name}\": …}}]}}");
+            self.error(format!("`{name}` is an operator, but an alternative of `$or` names fields"), Some(help));
+            return vec![Vec::new()];
+        }
+        match value {
+            Json::Object(map) => {
+                if let Some(operator) = misplaced_operator(map) {
+                    let help = format!("write [{}]", shortened_json(value));
+                    self.error(format!("the operator `{operator}` of `{name}` must be inside a list"), Some(help));
+                    return vec![Vec::new()];
+                }
+                self.event_path.push(name.into());
+                let alternatives = self.object(map, below_or);
+                self.event_path.pop();
+                alternatives
+            }
+            Json::Array(entries) => vec![vec![self.list(name, entries)]],
+            _ => {
+                let message =
+                    format!("`{name}` is {}, but a field takes a list of values and operators", type_name(value));
+                self.error(message, Some(format!("write [{}]", shortened_json(value))));
+                vec![Vec::new()]
+            }
+        }
+    }
+
+    /// Parses a field's list; returns its index in `fields`.
+    fn list(&mut self, name: &str, entries: &[Json]) -> u32 {
+        if entries.is_empty() {
+            let help =
+                "name at least one value; to match events without the field write [{\"exists\": false}]".to_owned();
+            self.error(format!("the list of `{name}` is empty, so it never matches"), Some(help));
+        }
+        let each = entries.iter().enumerate();
+        let conditions = each
+            .filter_map(|(index, entry)| self.within(Segment::Index(index), |parser| parse_condition(parser, entry)));
+        let list = ConditionList::new(conditions.collect());
+        let event_path = self.event_path.iter().cloned().chain([name.into()]).collect();
+        self.fields.push(FieldTest { event_path, pattern_path: self.pattern_path.clone(), list });
+        self.fields.len() as u32 - 1
+    }
+
+    /// Parses the list of `$or`; returns its alternatives.
+    fn or(&mut self, value: &Json) -> Alternatives {
+        let Json::Array(entries) = value else {
+            let help = "write a list of alternatives: [{…}, {…}]".to_owned();
+            self.error(format!("`$or` takes a list of objects, not {}", type_name(value)), Some(help));
+            return vec![Vec::new()];
+        };
+        if entries.len() < 2 {
+            let help = "add another alternative, or write the fields without `$or`".to_owned();
+            self.error("`$or` needs at least two alternatives".to_owned(), Some(help));
+        }
+        let mut any = Alternatives::new();
+        for (index, entry) in entries.iter().enumerate() {
+            any.extend(self.within(Segment::Index(index), |parser| match entry {
+                Json::Object(map) => parser.object(map, true),
+                other => {
+                    let help = "write {\"FIELD\": [\"value\"]}".to_owned();
+                    parser.error(
+                        format!("an alternative of `$or` must be an object, not {}", type_name(other)),
+                        Some(help),
+                    );
+                    Vec::new()
+                }
+            }));
+        }
+        if any.len() > ALTERNATIVES_MAX {
+            self.report_too_many_combinations();
+            any.truncate(1);
+        }
+        any
+    }
+
+    /// The alternatives of two parts that must both match: each of `all` combined with each of `more`.
+    fn combine(&mut self, all: Alternatives, more: &Alternatives) -> Alternatives {
+        if let ([only], [one]) = (&*all, &**more) {
+            return vec![only.iter().chain(one).copied().collect()];
+        }
+        if all.len() * more.len() > ALTERNATIVES_MAX {
+            self.report_too_many_combinations();
+            return all;
+        }
+        all.iter().flat_map(|left| more.iter().map(|right| left.iter().chain(right).copied().collect())).collect()
+    }
+
+    fn report_too_many_combinations(&mut self) {
+        let message =
+            format!("`$or` makes more than {ALTERNATIVES_MAX} combinations, or combinations with too many fields");
+        let help = "the alternatives of several `$or` multiply; split the pattern into several patterns".to_owned();
+        if self.errors.iter().all(|error| error.message != message) {
+            self.error(message, Some(help));
+        }
+    }
+}
+
+/// Detects a common mistake: an operator that is not inside a list, such as `"total": {"numeric": [">", 0]}`. Returns
+/// the operator when the object can only mean one.
+fn misplaced_operator(map: &Map<String, Json>) -> Option<&str> {
+    let (name, value) = map.iter().next().filter(|_| map.len() == 1)?;
+    let is_operator = match (name.as_str(), value) {
+        ("anything-but" | "equals-ignore-case", _) => true,
+        ("numeric", Json::Array(list)) => {
+            matches!(list.first(), Some(Json::String(sign)) if ["=", "<", "<=", ">", ">="].contains(&&**sign))
+        }
+        ("exists", Json::Bool(_)) | ("prefix" | "suffix" | "wildcard" | "cidr", Json::String(_)) => true,
+        ("prefix" | "suffix", Json::Object(inner)) => inner.contains_key("equals-ignore-case"),
+        _ => false,
+    };
+    is_operator.then_some(name)
+}
+
+/// A value as JSON for messages, cut to 80 characters.
+pub(super) fn shortened_json(value: &Json) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}

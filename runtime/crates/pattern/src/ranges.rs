@@ -1,0 +1,101 @@
+//! The index over the numeric ranges of one field: finds the ranges that contain a number.
+
+use std::collections::BTreeMap;
+
+use super::condition::Range;
+use super::hash::{self, HashedMap};
+use super::number::Decimal;
+
+/// The numeric ranges of one field.
+///
+/// Ranges with one bound are sorted by it, so the ranges that contain a number are all on one side of it. Ranges with
+/// two bounds are stored in grids. The cell width of a grid is a power of two (its scale) and each range is in the grid
+/// whose cells are at least as wide as the range, so it covers only a few cells; a number is looked up in one cell of
+/// each grid. Cell numbers are computed with doubles. Rounding to doubles is monotonic, so no range is missed; a range
+/// found by mistake is rejected when the pattern is verified.
+#[derive(Default)]
+pub(super) struct Ranges {
+    /// By lower bound: ranges without an upper bound, and ranges too wide for a grid.
+    by_low: BTreeMap<Decimal, Vec<u32>>,
+    /// By upper bound: ranges without a lower bound.
+    by_high: BTreeMap<Decimal, Vec<u32>>,
+    /// By the hash of cell number and scale.
+    cells: HashedMap<Vec<u32>>,
+    /// The scales that have ranges, as exponents of two, ascending.
+    scales: Vec<i32>,
+    len: usize,
+}
+
+impl Ranges {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn insert(&mut self, range: &Range, alternative: u32) {
+        self.len += 1;
+        match (&range.low, &range.high) {
+            (Some((low, _)), Some((high, _))) => {
+                let (from, to) = (low.to_f64(), high.to_f64());
+                match cell_scale(from, to) {
+                    Some(scale) => {
+                        if let Err(at) = self.scales.binary_search(&scale) {
+                            self.scales.insert(at, scale);
+                        }
+                        let last = cell_number(to, scale);
+                        let mut at = cell_number(from, scale);
+                        while at <= last {
+                            self.cells.entry(cell_key(at, scale)).or_default().push(alternative);
+                            at += 1.0;
+                        }
+                    }
+                    None => self.by_low.entry(*low).or_default().push(alternative),
+                }
+            }
+            (Some((low, _)), None) => self.by_low.entry(*low).or_default().push(alternative),
+            (None, Some((high, _))) => self.by_high.entry(*high).or_default().push(alternative),
+            (None, None) => {}
+        }
+    }
+
+    /// Calls `found` with the alternative of every range that contains the number, and of a few that do not. `text` is
+    /// the number as the event writes it.
+    pub(super) fn find(&self, number: Decimal, text: &str, mut found: impl FnMut(u32)) {
+        let mut each = |alternatives: &Vec<u32>| alternatives.iter().for_each(|alternative| found(*alternative));
+        if !self.by_low.is_empty() {
+            self.by_low.range(..=number).for_each(|(_, alternatives)| each(alternatives));
+        }
+        if !self.by_high.is_empty() {
+            self.by_high.range(number..).for_each(|(_, alternatives)| each(alternatives));
+        }
+        if let (false, Ok(number)) = (self.scales.is_empty(), text.parse::<f64>()) {
+            for scale in &self.scales {
+                if let Some(alternatives) = self.cells.get(&cell_key(cell_number(number, *scale), *scale)) {
+                    each(alternatives);
+                }
+            }
+        }
+    }
+}
+
+/// The exponent of two of the cell width for a range: cells are not narrower than the range, and wide enough that cell
+/// numbers are exact in a double. Returns `None` for ranges that are too wide for a grid.
+fn cell_scale(from: f64, to: f64) -> Option<i32> {
+    let width = binary_exponent(to - from) + 1;
+    let exact = binary_exponent(from).max(binary_exponent(to)) - 50;
+    let scale = width.max(exact).max(-1000);
+    ((to - from).is_finite() && scale < 1000).then_some(scale)
+}
+
+/// The binary exponent of a double, without its bias.
+fn binary_exponent(value: f64) -> i32 {
+    ((value.to_bits() >> 52) & 0x7ff) as i32 - 1023
+}
+
+fn cell_number(value: f64, scale: i32) -> f64 {
+    (value * 2f64.powi(-scale)).floor()
+}
+
+fn cell_key(cell: f64, scale: i32) -> u64 {
+    // Adding 0.0 turns -0.0 into 0.0.
+    hash::mix((cell + 0.0).to_bits(), scale as u64)
+}

@@ -1,0 +1,63 @@
+//! Explanations of matches and mismatches.
+
+use serde_json::json;
+
+use super::super::{DataView, EventView, explain};
+use super::pattern;
+
+fn event(data: &str) -> EventView<'_> {
+    EventView::new([("type", "order.placed"), ("source", "/shop/checkout")], DataView::Json(data.as_bytes()))
+}
+
+#[test]
+fn a_mismatch_names_the_field_and_the_operators() {
+    let pattern = pattern(&json!({
+        "type": [{ "prefix": "order." }],
+        "data": { "total": [{ "numeric": [">", 100] }, 7], "note": [{ "exists": false }] }
+    }));
+    let explanation = explain(&pattern, &event(r#"{"total": 99.50}"#)).unwrap();
+    assert!(!explanation.matched);
+    assert_eq!(explanation.failed.as_deref(), Some("data.total"));
+    assert_eq!(
+        explanation.to_string(),
+        "does not match\n\
+         \x20 ✓ data.note: no value\n\
+         \x20     ✓ {\"exists\":false}\n\
+         \x20 ✗ data.total: 99.50\n\
+         \x20     ✗ {\"numeric\":[\">\",100]}\n\
+         \x20     ✗ 7\n\
+         \x20 ✓ type: \"order.placed\"\n\
+         \x20     ✓ {\"prefix\":\"order.\"}\n\
+         first field that does not match: data.total\n"
+    );
+    let explanation = explain(&pattern, &event(r#"{"total": 7}"#)).unwrap();
+    assert!(explanation.matched && explanation.failed.is_none());
+    assert_eq!(
+        serde_json::to_value(&explanation).unwrap()["fields"][1]["operators"][1],
+        json!({ "text": "7", "matched": true })
+    );
+}
+
+#[test]
+fn a_mismatch_is_reported_for_the_alternative_with_the_fewest_failing_fields() {
+    let pattern = pattern(&json!({ "$or": [
+        { "data": { "a": [1], "b": [2] } },
+        { "data": { "c": [3] }, "type": ["order.placed"] }
+    ] }));
+    let explanation = explain(&pattern, &event(r#"{"a": 0, "b": 0, "c": 0}"#)).unwrap();
+    assert_eq!(explanation.failed.as_deref(), Some("$or[1].data.c"));
+}
+
+#[test]
+fn fields_that_match_only_in_different_elements_are_reported() {
+    let pattern = pattern(&json!({ "data": { "items": { "a": [1], "b": [2] } } }));
+    let explanation = explain(&pattern, &event(r#"{"items": [{"a": 1, "b": 0}, {"a": 0, "b": 2}]}"#)).unwrap();
+    assert!(!explanation.matched && explanation.failed.is_none());
+    assert!(explanation.to_string().ends_with("each field matches, but not within the same array element\n"));
+    assert_eq!(explanation.fields[0].values, ["1", "0"]);
+}
+
+#[test]
+fn malformed_data_is_an_error() {
+    assert!(explain(&pattern(&json!({ "type": ["x"] })), &event("{")).is_err());
+}

@@ -1,0 +1,226 @@
+//! Verifies one alternative of a pattern against an event.
+//!
+//! An alternative matches when each of its fields can be assigned one of the event's values that meets the field's
+//! conditions or, with `exists: false`, no value. Two rules connect the fields. Assigned values are never in different
+//! elements of the same array. A field may be assigned no value only when the event has no value for it, or has values
+//! for it only in other elements of the arrays that contain the assigned values.
+
+use super::condition::ConditionList;
+use super::extract::{ExtractedValues, NONE, ROOT_ELEMENT, SourceTexts};
+
+/// A field of an alternative and the conditions on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Requirement {
+    pub(super) field: u32,
+    /// The number of its list of conditions in `Index::lists`.
+    pub(super) list: u32,
+}
+
+/// A value of the event at a required field.
+#[derive(Clone, Copy)]
+struct CandidateValue {
+    /// The number of the occurrence in the event.
+    number: u32,
+    /// The innermost array element that contains the value.
+    element: u32,
+    /// The value meets the conditions of the field.
+    matched: bool,
+}
+
+/// A required field, restricted to one array element. Its candidates in that element are `from..to` of
+/// `Search::candidates`.
+#[derive(Clone, Copy)]
+struct OpenField {
+    from: usize,
+    to: usize,
+    may_be_absent: bool,
+    /// The field of the array, directly in the element, whose elements contain the remaining candidates. `NONE` when
+    /// the field is already satisfied.
+    array: u32,
+}
+
+/// The buffers of the search, reused between events.
+#[derive(Default)]
+pub(super) struct Search {
+    candidates: Vec<CandidateValue>,
+    open_fields: Vec<OpenField>,
+}
+
+/// The result of a search within one array element.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Satisfaction {
+    /// Every field is satisfied, at least one of them by a value.
+    ByValue,
+    /// Every field is satisfied by being absent.
+    ByAbsence,
+    /// At least one field is not satisfied.
+    Unsatisfied,
+}
+
+/// Returns whether an event meets all requirements together.
+pub(super) fn alternative_matches(
+    extracted: &ExtractedValues,
+    texts: SourceTexts<'_>,
+    requirements: &[Requirement],
+    lists: &[ConditionList],
+    search: &mut Search,
+) -> bool {
+    let mut all_met = true;
+    let mut fields_in_elements = 0;
+    for requirement in requirements {
+        let Some(list) = lists.get(requirement.list as usize) else { return false };
+        let (mut matched, mut has_value, mut in_element) = (false, false, false);
+        for (_, occurrence) in extracted.occurrences(requirement.field) {
+            has_value = true;
+            in_element |= occurrence.element != ROOT_ELEMENT;
+            if list.matches(texts.value(extracted, occurrence)) {
+                matched = true;
+                break;
+            }
+        }
+        let met = matched || (list.may_be_absent && !has_value);
+        if !met && !list.may_be_absent {
+            return false;
+        }
+        all_met &= met;
+        fields_in_elements += u32::from(in_element);
+    }
+    // When at most one field has values in array elements, no two values can be in different elements.
+    if fields_in_elements <= 1 {
+        return all_met;
+    }
+    search.prepare(extracted, texts, requirements, lists);
+    search.solve(extracted, ROOT_ELEMENT, 0) != Satisfaction::Unsatisfied
+}
+
+impl Search {
+    /// Collects the candidates of all requirements.
+    fn prepare(
+        &mut self,
+        extracted: &ExtractedValues,
+        texts: SourceTexts<'_>,
+        requirements: &[Requirement],
+        lists: &[ConditionList],
+    ) {
+        self.candidates.clear();
+        self.open_fields.clear();
+        for requirement in requirements {
+            let Some(list) = lists.get(requirement.list as usize) else { continue };
+            let from = self.candidates.len();
+            self.candidates.extend(extracted.occurrences(requirement.field).map(|(number, occurrence)| {
+                CandidateValue {
+                    number,
+                    element: occurrence.element,
+                    matched: list.matches(texts.value(extracted, occurrence)),
+                }
+            }));
+            self.open_fields.push(OpenField {
+                from,
+                to: self.candidates.len(),
+                may_be_absent: list.may_be_absent,
+                array: NONE,
+            });
+        }
+    }
+
+    /// Searches for values for the open fields from index `base` on; their candidates are those within `element`.
+    /// Fields whose candidates are in the same array are solved together, in one element of that array after another.
+    /// Other fields do not depend on each other. So the work is the number of elements times the number of fields, and
+    /// the recursion is as deep as the nesting of arrays.
+    fn solve(&mut self, extracted: &ExtractedValues, element: u32, base: usize) -> Satisfaction {
+        let mut found = Satisfaction::ByAbsence;
+        let end = self.open_fields.len();
+        for index in base..end {
+            let Some(open) = self.open_fields.get(index).copied() else { return Satisfaction::Unsatisfied };
+            let candidates = self.candidates.get(open.from..open.to).unwrap_or_default();
+            let mut updated = OpenField { array: NONE, ..open };
+            if candidates.is_empty() {
+                if !open.may_be_absent {
+                    return Satisfaction::Unsatisfied;
+                }
+            } else if candidates.iter().any(|candidate| candidate.element == element && candidate.matched) {
+                found = Satisfaction::ByValue;
+            } else {
+                let Some(inner) = candidates.iter().find(|candidate| candidate.element != element) else {
+                    return Satisfaction::Unsatisfied;
+                };
+                updated.array = child_element(extracted, element, inner.element).map_or(NONE, |(_, array)| array);
+                updated.may_be_absent &= candidates.iter().all(|candidate| candidate.element != element);
+                found = Satisfaction::ByValue;
+            }
+            if let Some(open) = self.open_fields.get_mut(index) {
+                *open = updated;
+            }
+        }
+        for index in base..end {
+            let Some(open) = self.open_fields.get(index).copied() else { return Satisfaction::Unsatisfied };
+            let first =
+                !self.open_fields.get(base..index).unwrap_or_default().iter().any(|field| field.array == open.array);
+            if open.array != NONE && first && !self.solve_array(extracted, element, base..end, open.array) {
+                return Satisfaction::Unsatisfied;
+            }
+        }
+        found
+    }
+
+    /// Returns whether one element of an array satisfies all fields whose candidates are in that array. `open` is the
+    /// range of the fields within `element`.
+    fn solve_array(
+        &mut self,
+        extracted: &ExtractedValues,
+        element: u32,
+        open: std::ops::Range<usize>,
+        array: u32,
+    ) -> bool {
+        // When a field must have a value, only the elements with its candidates can satisfy the group.
+        let in_array = |field: &OpenField| field.array == array;
+        let group = self.open_fields.get(open.clone()).unwrap_or_default();
+        let required = group.iter().position(|field| in_array(field) && !field.may_be_absent).map(|at| open.start + at);
+        for lead in open.clone() {
+            let Some(leading) = self.open_fields.get(lead).copied() else { return false };
+            if !in_array(&leading) || required.is_some_and(|required| required != lead) {
+                continue;
+            }
+            let mut at = leading.from;
+            while at < leading.to {
+                let Some(candidate) = self.candidates.get(at).copied() else { return false };
+                at += 1;
+                let Some((inner, _)) = child_element(extracted, element, candidate.element) else { continue };
+                let Some(bounds) = extracted.elements.get(inner as usize) else { return false };
+                let base = self.open_fields.len();
+                for index in open.clone() {
+                    let Some(outer) = self.open_fields.get(index).copied() else { return false };
+                    if in_array(&outer) {
+                        let from = self.first_at_or_after(outer.from, outer.to, bounds.first);
+                        let to = self.first_at_or_after(from, outer.to, bounds.last);
+                        self.open_fields.push(OpenField { from, to, ..outer });
+                    }
+                }
+                let found = self.solve(extracted, inner, base);
+                self.open_fields.truncate(base);
+                if found == Satisfaction::ByValue {
+                    return true;
+                }
+                at = self.first_at_or_after(at, leading.to, bounds.last);
+            }
+        }
+        false
+    }
+
+    /// The index of the first candidate in `from..to` whose occurrence number is at least `number`; `to` when there is
+    /// none.
+    fn first_at_or_after(&self, from: usize, to: usize, number: u32) -> usize {
+        from + self.candidates.get(from..to).unwrap_or_default().partition_point(|candidate| candidate.number < number)
+    }
+}
+
+/// The element directly within `outer` that contains `inner`, and the field of the array it is in.
+fn child_element(extracted: &ExtractedValues, outer: u32, mut inner: u32) -> Option<(u32, u32)> {
+    loop {
+        let element = extracted.elements.get(inner as usize)?;
+        if element.parent == outer {
+            return Some((inner, element.field));
+        }
+        inner = element.parent;
+    }
+}

@@ -1,0 +1,100 @@
+//! Parses the sections of a WebAssembly binary, to count its functions before anything is compiled: each function costs
+//! the compiler about 4 KiB and 100 µs even if it is empty, so a component of a few MB could otherwise take gigabytes.
+//!
+//! The binary format is a list of sections, each with an id byte, a LEB128 size and a body (WebAssembly core 5.5.2;
+//! component model, `Binary.md`). Parsing stops at malformed input without an error; the compiler reports it.
+
+/// Returns the number of functions of a binary module or component. For a component: the functions of all core modules
+/// in it, and its conversions between core functions and component functions.
+pub(super) fn function_count(component: &[u8]) -> u64 {
+    let count_in = |part| {
+        // Section 3 of a module lists its functions; section 8 of a component lists its canonical functions.
+        let section_id = if is_module(part) { 3 } else { 8 };
+        let lists = sections(part).filter(move |section| section.id == section_id);
+        lists.map(|list| leb128(list.body).map_or(0, |(n, _)| n)).fold(0, u64::saturating_add)
+    };
+    parts(component).into_iter().map(count_in).fold(0, u64::saturating_add)
+}
+
+/// Returns true for a core module, false for a component.
+pub(super) fn is_module(part: &[u8]) -> bool {
+    part.get(6) != Some(&1)
+}
+
+/// Returns a module or component, followed by all modules and components nested in it at any depth.
+pub(super) fn parts(component: &[u8]) -> Vec<&[u8]> {
+    let mut parts = vec![component];
+    let mut next = 0;
+    while let Some(&part) = parts.get(next) {
+        if !is_module(part) {
+            // Section 1 is a nested core module; section 4 is a nested component.
+            parts.extend(sections(part).filter(|section| matches!(section.id, 1 | 4)).map(|section| section.body));
+        }
+        next += 1;
+    }
+    parts
+}
+
+/// A section of a module or component.
+pub(super) struct Section<'a> {
+    pub(super) id: u8,
+    pub(super) body: &'a [u8],
+    /// Offset of the body in its module or component.
+    pub(super) start: usize,
+}
+
+/// Iterates over the sections, up to the first malformed one.
+pub(super) fn sections(bytes: &[u8]) -> impl Iterator<Item = Section<'_>> {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (id, body, after) = section(rest)?;
+        rest = after;
+        Some(Section { id, body, start: bytes.len() - after.len() - body.len() })
+    })
+}
+
+fn section(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (id, rest) = bytes.split_first()?;
+    let (size, rest) = leb128(rest)?;
+    let (body, after) = rest.split_at_checked(usize::try_from(size).ok()?)?;
+    Some((*id, body, after))
+}
+
+/// Parses an unsigned 32-bit number. Returns the number and the remaining bytes.
+pub(super) fn leb128(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (at, byte) in bytes.iter().enumerate().take(5) {
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some((value, bytes.get(at + 1..)?));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section_of(id: u8, body: &[u8]) -> Vec<u8> {
+        let size = body.len() as u32;
+        let leb = [size as u8 & 0x7f | 0x80, (size >> 7) as u8 & 0x7f | 0x80, (size >> 14) as u8 & 0x7f];
+        [&[id], &leb[..], body].concat()
+    }
+
+    #[test]
+    fn functions_of_nested_modules_and_conversions_are_counted() {
+        let module = [&b"\0asm\x01\0\0\0"[..], &section_of(3, b"\xc0\x84\x3d\0\0")].concat();
+        let inner = [&b"\0asm\x0d\0\x01\0"[..], &section_of(1, &module), &section_of(8, b"\x02")].concat();
+        let outer = [&b"\0asm\x0d\0\x01\0"[..], &section_of(1, &module), &section_of(4, &inner)].concat();
+        assert_eq!(function_count(&outer), 2_000_002);
+    }
+
+    #[test]
+    fn counting_stops_at_malformed_input() {
+        for bytes in [&b""[..], b"\0asm", b"\0asm\x0d\0\x01\0\x01\xff\xff\xff\xff\xff", b"\0asm\x0d\0\x01\0\x01\x09\0"]
+        {
+            assert_eq!(function_count(bytes), 0);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The wasmtime engine: compiler settings, the memory pool, and the ticker that interrupts guests that compute for
+//! long.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
+};
+
+/// Limits on the parts of one component. The largest known guests (Python with its shared libraries) have about 40 core
+/// instances and 20,000 table elements; a plain Rust guest has one instance and one table.
+pub(super) const INSTANCES_MAX: u32 = 64;
+pub(super) const MEMORIES_MAX: u32 = 4;
+pub(super) const TABLES_MAX: u32 = 8;
+pub(super) const TABLE_ELEMENTS_MAX: usize = 65_536;
+/// Limit on concurrent instances. Each memory slot reserves 4 GiB of address space (no memory); with more instances,
+/// the reservation would exceed the 128 TiB address space of a process.
+pub(super) const CONCURRENCY_MAX: u32 = 4_096;
+/// The maximum of a 32-bit memory. The effective limit is the function's own memory limit.
+const MEMORY_BYTES_MAX: usize = 1 << 32;
+/// Interval at which a computing guest yields. It bounds how long other tasks on the same thread wait (a call takes 10
+/// to 50 µs; a direct attempt is interrupted at its second tick) and how late an exceeded deadline is detected. One
+/// yield costs about a microsecond.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+/// Number of ticks without a running attempt after which the ticker sleeps, so that an idle process causes no wake-ups.
+const IDLE_TICKS_MAX: u32 = 200;
+
+/// Creates the engine with the pooling allocator, or without it if the pool's address space cannot be reserved.
+pub(super) fn engine(concurrency: u32) -> wasmtime::Result<Engine> {
+    let mut pooled = config();
+    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(concurrency)));
+    Engine::new(&pooled).or_else(|error| {
+        tracing::warn!(
+            %error,
+            "cannot reserve the address space for {concurrency} instances; guests start several times slower; \
+             raise the limit on virtual memory (ulimit -v) or lower the concurrency"
+        );
+        Engine::new(&config())
+    })
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .cranelift_opt_level(OptLevel::Speed)
+        // Function names come from the name section. DWARF is untrusted input that nothing else needs, so it is not
+        // parsed.
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .native_unwind_info(false)
+        // Features that components of today's toolchains do not use are off, to reduce the attack surface. Exceptions
+        // and shared memory are not even compiled in.
+        .gc_support(false)
+        .concurrency_support(false)
+        .wasm_stack_switching(false)
+        .wasm_shared_everything_threads(false)
+        .wasm_memory64(false)
+        .wasm_relaxed_simd(false)
+        .wasm_custom_page_sizes(false)
+        .wasm_wide_arithmetic(false);
+    config
+}
+
+/// Returns the limit on concurrent direct attempts. Their instances come in addition to `concurrency`: one per CPU
+/// thread, and as many again for other threads that call the sandbox.
+fn direct_max() -> u32 {
+    2 * thread::available_parallelism().map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(1).min(64))
+}
+
+fn pool(concurrency: u32) -> PoolingAllocationConfig {
+    // With PAGEMAP_SCAN (Linux 6.7), wasmtime resets only the pages that a guest wrote, in place: no madvise, no page
+    // faults on the next call, no lock on the address space shared by all threads. Without it, wasmtime would clear all
+    // resident bytes each time, so only few are kept.
+    let resident_bytes = if PoolingAllocationConfig::is_pagemap_scan_available() { 2 * 1024 * 1024 } else { 64 * 1024 };
+    let mut pool = PoolingAllocationConfig::new();
+    let instances = concurrency + direct_max();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances * INSTANCES_MAX)
+        .total_memories(instances * MEMORIES_MAX)
+        .total_tables(instances * TABLES_MAX)
+        .total_stacks(concurrency)
+        .max_core_instances_per_component(INSTANCES_MAX)
+        .max_memories_per_component(MEMORIES_MAX)
+        .max_tables_per_component(TABLES_MAX)
+        .max_tables_per_module(TABLES_MAX)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .max_memory_size(MEMORY_BYTES_MAX)
+        .pagemap_scan(Enabled::Auto)
+        .linear_memory_keep_resident(resident_bytes)
+        .table_keep_resident(64 * 1024);
+    pool
+}
+
+/// The thread that increments the engine's epoch while attempts run. Dropping the ticker stops the thread.
+pub(super) struct Ticker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    direct_max: usize,
+}
+
+#[derive(Default)]
+struct Shared {
+    attempts: AtomicUsize,
+    /// Number of running direct attempts.
+    direct: AtomicUsize,
+    asleep: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Ticker {
+    pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let thread_shared = shared.clone();
+        let thread = thread::Builder::new().name("epochs".into()).spawn(move || tick(&engine, &thread_shared))?;
+        Ok(Self { shared, thread: Some(thread), direct_max: direct_max() as usize })
+    }
+
+    /// Keeps the ticker running until the guard is dropped.
+    pub(super) fn keep_awake(&self) -> AwakeGuard<'_> {
+        self.count(&self.shared.attempts).0
+    }
+
+    /// Same for a direct attempt. Returns `None` if all instances for direct attempts are in use.
+    pub(super) fn keep_awake_direct(&self) -> Option<AwakeGuard<'_>> {
+        let (awake, before) = self.count(&self.shared.direct);
+        (before < self.direct_max).then_some(awake)
+    }
+
+    /// Counts an attempt. Returns the guard and the number of attempts that were already running.
+    fn count<'a>(&self, attempts: &'a AtomicUsize) -> (AwakeGuard<'a>, usize) {
+        // Sequential consistency ensures that the ticker sees this attempt or this thread sees that the ticker sleeps.
+        let before = attempts.fetch_add(1, Ordering::SeqCst);
+        if self.shared.asleep.load(Ordering::SeqCst) {
+            self.wake();
+        }
+        (AwakeGuard(attempts), before)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_asleep(&self) -> bool {
+        self.shared.asleep.load(Ordering::SeqCst)
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.wake();
+        if let Some(thread) = self.thread.take() {
+            // The thread only counts and sleeps. If it panicked, there is nothing useful to do here.
+            let _ = thread.join();
+        }
+    }
+}
+
+pub(super) struct AwakeGuard<'a>(&'a AtomicUsize);
+
+impl Drop for AwakeGuard<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn tick(engine: &Engine, shared: &Shared) {
+    let is_idle = || [&shared.attempts, &shared.direct].iter().all(|count| count.load(Ordering::SeqCst) == 0);
+    let must_stop = || shared.stop.load(Ordering::SeqCst);
+    let mut ticks_idle = 0;
+    while !must_stop() {
+        ticks_idle = if is_idle() { ticks_idle + 1 } else { 0 };
+        if ticks_idle > IDLE_TICKS_MAX {
+            shared.asleep.store(true, Ordering::SeqCst);
+            while is_idle() && !must_stop() {
+                thread::park();
+            }
+            shared.asleep.store(false, Ordering::SeqCst);
+        }
+        thread::park_timeout(TICK);
+        engine.increment_epoch();
+    }
+}

@@ -1,0 +1,284 @@
+//! HTTP components: a fresh instance responds to each request. Request and response bodies are streamed in chunks.
+//!
+//! If the guest does not end on its first poll, it continues in a task of its own while its response is sent. If the
+//! client disconnects before the response is complete, the task is aborted. If the guest fails midway, the response
+//! body ends with an error, so that it never looks complete.
+
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, LengthLimitError};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use wasmtime::Store;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::{self as wasi_http, WasiHttpView as _};
+
+use super::fate;
+use super::function::{Entry, Function};
+use super::host::{HostContext, Task};
+use super::invocation::Invocation;
+use super::log::{AttemptLog, Level, LogSink};
+use evoke_model::clock::Clock;
+use evoke_model::outcome::Outcome;
+
+/// The error type of a body.
+pub type BodyError = Box<dyn Error + Send + Sync>;
+
+/// A request to respond to.
+pub struct HttpCall {
+    /// The request. If its body fails, the guest's read of the body fails.
+    pub request: Request<UnsyncBoxBody<Bytes, BodyError>>,
+    /// Id of the request. Log lines carry it in place of a delivery id.
+    pub id: Arc<str>,
+    /// The caller's concurrency permit, held until the guest has ended.
+    pub permit: OwnedSemaphorePermit,
+    /// Receives the function's log lines.
+    pub logs: LogSink,
+    /// Clock for the timestamps of log lines.
+    pub clock: Clock,
+}
+
+impl Function {
+    /// Runs the guest for one request and returns its response. The function's time-out applies to the whole response,
+    /// including its body. An error is the outcome of a guest that ended without a response; it is also in the
+    /// function's log. A function of another kind has the outcome `Unavailable`.
+    pub async fn call_http(self: &Arc<Self>, call: HttpCall) -> Result<Response<ResponseBody>, Outcome> {
+        let method = call.request.method().clone();
+        let failed = Arc::new(AtomicBool::new(false));
+        let (head_sender, mut head_receiver) = oneshot::channel();
+        let mut guest = Box::pin(self.clone().serve(call, head_sender, failed.clone()));
+        // Most guests end on the first poll. They need no task of their own and wake no other thread.
+        if let Poll::Ready(outcome) = poll_fn(|cx| Poll::Ready(guest.as_mut().poll(cx))).await {
+            let head = head_receiver.try_recv().ok();
+            return if outcome == Outcome::Done { complete_response(&method, head).await } else { Err(outcome) };
+        }
+        let mut guest = GuestTask(Some(tokio::spawn(guest)));
+        match head_receiver.await {
+            Ok(head) => {
+                let response = check_head(&method, head)?;
+                Ok(response.map(|body| ResponseBody(BodySource::Stream { body, failed, guest })))
+            }
+            Err(_) => match guest.end().await {
+                Outcome::Done => Err(no_response()),
+                outcome => Err(outcome),
+            },
+        }
+    }
+
+    /// Runs the guest to its end.
+    async fn serve(self: Arc<Self>, call: HttpCall, head: oneshot::Sender<Head>, failed: Arc<AtomicBool>) -> Outcome {
+        let HttpCall { request, id, permit: _concurrency_permit, logs, clock } = call;
+        let limit = self.identity.timeout;
+        let Entry::Http(pre) = &self.entry else {
+            return Outcome::Unavailable {
+                message: "the function handles events and receives no HTTP requests".into(),
+            };
+        };
+        let Ok(_permit) = timeout(limit, self.shared.permits.acquire()).await else {
+            return Outcome::Unavailable { message: "all instances are in use".into() };
+        };
+        let _awake = self.shared.ticker.keep_awake();
+        let invocation = Invocation::new(self.identity.clone(), (id, 1), None, logs, clock);
+        let log = FinishOnDrop(AttemptLog(invocation.clone()));
+        let mut store = self.store(Task::HttpCall, invocation, None);
+        self.yield_at_ticks(&mut store, Instant::now());
+        let run = std::panic::AssertUnwindSafe(run(pre, &mut store, request, head)).catch_unwind();
+        let result = timeout(limit, run).await;
+        log.0.finish();
+        let outcome = fate::to_outcome(result, store.data());
+        if let Some(message) = outcome.message() {
+            log.0.message(Level::Error, outcome.kind(), &message);
+        }
+        // Set before the store is dropped, because that closes the guest's end of the response.
+        failed.store(outcome != Outcome::Done, Ordering::Release);
+        outcome
+    }
+}
+
+type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
+
+async fn run(
+    pre: &ProxyPre<HostContext>,
+    store: &mut Store<HostContext>,
+    request: Request<UnsyncBoxBody<Bytes, BodyError>>,
+    head: oneshot::Sender<Head>,
+) -> wasmtime::Result<Outcome> {
+    let guest = pre.instantiate_async(&mut *store).await?;
+    let mut http = store.data_mut().http();
+    let request = http.new_incoming_request(Scheme::Http, request.map(|body| body.map_err(body_error)))?;
+    let head = http.new_response_outparam(head)?;
+    guest.wasi_http_incoming_handler().call_handle(store, request, head).await?;
+    Ok(Outcome::Done)
+}
+
+/// Converts the error of a request body for the guest.
+fn body_error(error: BodyError) -> wasi_http::Error {
+    match error.downcast::<LengthLimitError>() {
+        Ok(_) => wasi_http::Error::HttpRequestBodySize(None),
+        Err(other) => wasi_http::Error::InternalError(Some(other.to_string())),
+    }
+}
+
+fn trap(message: impl Into<String>) -> Outcome {
+    Outcome::Trap { message: message.into() }
+}
+
+fn no_response() -> Outcome {
+    trap("the function returned without a response")
+}
+
+/// Returns the response of a guest that has ended, with its complete body.
+async fn complete_response(method: &Method, head: Option<Head>) -> Result<Response<ResponseBody>, Outcome> {
+    let response = check_head(method, head.ok_or_else(no_response)?)?;
+    let (head, mut body) = response.into_parts();
+    let (mut frames, mut length) = (Vec::new(), 0);
+    let mut has_trailers = false;
+    // The sender is dropped, so this never waits, except when tokio makes the task yield.
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| trap(format!("the function's response body failed: {error:?}")))?;
+        has_trailers |= frame.is_trailers();
+        length += frame.data_ref().map_or(0, Bytes::len) as u64;
+        frames.push(frame);
+    }
+    let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if !length_without_body(method, head.status) && announced.is_some_and(|announced: u64| announced != length) {
+        return Err(trap(format!("the function's response has {length} bytes, but its content-length is different")));
+    }
+    // Trailers require a chunked body.
+    let left = (!has_trailers).then_some(length);
+    Ok(Response::from_parts(head, ResponseBody(BodySource::Complete { frames: frames.into_iter(), left })))
+}
+
+/// Checks the head of a response. Removes the content-length from a response without a body, because a client would
+/// wait for the body; responses that may announce the length of an absent body keep it.
+fn check_head(method: &Method, head: Head) -> Result<Response<HyperOutgoingBody>, Outcome> {
+    let mut response = head.map_err(|code| trap(format!("the function returned an error: {code:?}")))?;
+    // hyper would send a response of its own.
+    if response.status().is_informational() {
+        return Err(trap(format!("the function returned status {}, which is not a final response", response.status())));
+    }
+    if response.body().is_end_stream() && !length_without_body(method, response.status()) {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    Ok(response)
+}
+
+/// Returns true if the response may announce the length of a body that it does not have (RFC 9110, section 8.6).
+fn length_without_body(method: &Method, status: StatusCode) -> bool {
+    *method == Method::HEAD || status == StatusCode::NOT_MODIFIED
+}
+
+/// The body of a response.
+pub struct ResponseBody(BodySource);
+
+enum BodySource {
+    /// The guest has ended. `left` is the number of bytes left to send, or `None` if trailers follow.
+    Complete { frames: std::vec::IntoIter<Frame<Bytes>>, left: Option<u64> },
+    /// The guest is still running.
+    Stream {
+        body: HyperOutgoingBody,
+        /// Set before the guest's end of the body is closed, if the guest failed.
+        failed: Arc<AtomicBool>,
+        guest: GuestTask,
+    },
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            BodySource::Complete { frames, left } => {
+                let frame = frames.next();
+                let bytes = frame.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
+                *left = left.map(|left| left.saturating_sub(bytes));
+                Poll::Ready(frame.map(Ok))
+            }
+            BodySource::Stream { body, failed, guest } => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                if frame.is_none() {
+                    if failed.load(Ordering::Acquire) {
+                        return Poll::Ready(Some(Err("the function failed before its response was complete".into())));
+                    }
+                    guest.detach();
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            BodySource::Complete { frames, .. } => frames.len() == 0,
+            BodySource::Stream { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            BodySource::Complete { left, .. } => left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            BodySource::Stream { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // An empty body is never polled.
+        if let BodySource::Stream { body, guest, .. } = &mut self.0
+            && body.is_end_stream()
+        {
+            guest.detach();
+        }
+    }
+}
+
+/// The task of a guest; dropping this aborts the task.
+struct GuestTask(Option<JoinHandle<Outcome>>);
+
+impl GuestTask {
+    async fn end(&mut self) -> Outcome {
+        let unavailable = |message: String| Outcome::Unavailable { message };
+        match &mut self.0 {
+            Some(task) => task.await.unwrap_or_else(|error| unavailable(error.to_string())),
+            None => unavailable("the guest was detached".into()),
+        }
+    }
+
+    /// Lets the task continue on its own, within its time-out.
+    fn detach(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for GuestTask {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// Ends the log when it is dropped, also if the task is aborted.
+struct FinishOnDrop(AttemptLog);
+
+impl Drop for FinishOnDrop {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}

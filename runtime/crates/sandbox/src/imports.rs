@@ -1,0 +1,115 @@
+//! Checks the imports of a component against its grants when it is loaded, so that no missing grant shows up at run
+//! time.
+
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+use wasmtime_wasi::p2::bindings::io;
+
+use super::bindings::evoke::function::{bus, types};
+use super::bindings::evoke::runtime::commands;
+use super::bindings::wasi::config::store as config;
+use super::bindings::wasi::keyvalue::{atomics, batch, store as keyvalue};
+use super::bindings::wasi::logging::logging;
+use super::host::{Handles, Host, HostContext};
+use super::{Grants, Kind};
+
+/// Links every interface that Evoke provides. Which of them a function may import is checked when it is loaded.
+pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostContext>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    // Streams need only the handle table. Through `WasiView`, each stream write would create a complete WASI context.
+    linker.allow_shadowing(true);
+    io::error::add_to_linker::<HostContext, Handles>(&mut linker, HostContext::handles)?;
+    io::poll::add_to_linker::<HostContext, Handles>(&mut linker, HostContext::handles)?;
+    io::streams::add_to_linker::<HostContext, Handles>(&mut linker, HostContext::handles)?;
+    linker.allow_shadowing(false);
+    types::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
+    bus::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
+    commands::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
+    config::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
+    logging::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
+    keyvalue::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
+    atomics::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
+    batch::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
+    Ok(linker)
+}
+
+/// Returns the imports that the grants do not cover, each with the change that would help.
+pub(super) fn uncovered_imports(engine: &Engine, component: &Component, kind: Kind, grants: &Grants) -> Vec<String> {
+    let ty = component.component_type();
+    ty.imports(engine)
+        .filter_map(|(name, _)| Some(format!("`{name}`: {}", import_error(name, kind, grants)?)))
+        .collect()
+}
+
+/// Returns true if every host function that the component imports returns without waiting. Functions that may wait,
+/// also for the store, are in other packages.
+pub(super) fn imports_never_wait(engine: &Engine, component: &Component) -> bool {
+    let at_once = ["evoke:function/", "wasi:config/", "wasi:logging/"];
+    let ty = component.component_type();
+    ty.imports(engine).all(|(name, _)| at_once.iter().any(|package| name.starts_with(package)))
+}
+
+pub(super) fn import_error(import: &str, kind: Kind, grants: &Grants) -> Option<&'static str> {
+    let (interface, _version) = import.split_once('@').unwrap_or((import, ""));
+    match interface.split_once('/').map_or(interface, |(package, _)| package) {
+        // A filesystem without any folder, and a command line without arguments.
+        "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:filesystem" => None,
+        "evoke:function" if kind == Kind::Http => {
+            Some("a function that responds to HTTP requests cannot publish events in this version of Evoke")
+        }
+        "wasi:http" if interface == "wasi:http/types" => None,
+        "wasi:config" | "wasi:logging" | "evoke:function" => None,
+        // The standard library of a ready-made program imports sockets even if the program does not use them. So
+        // sockets are linked, but every operation on them is refused. `evoke:runtime` is the exit import that the
+        // conversion adds.
+        "wasi:sockets" | "evoke:runtime" if kind == Kind::Command => None,
+        "wasi:keyvalue" if kind == Kind::Http => Some(
+            "a function that responds to HTTP requests has no state, because it has no outcome to commit state with",
+        ),
+        "wasi:keyvalue" if grants.state.is_none() => Some("state must be granted with `allow: { state: true }`"),
+        "wasi:keyvalue" if !["store", "atomics", "batch"].iter().any(|part| interface.ends_with(part)) => {
+            Some("of wasi:keyvalue, only store, atomics and batch are available")
+        }
+        "wasi:keyvalue" => None,
+        "wasi:http" if !grants.http.is_empty() => Some("outbound HTTP is not available in this version of Evoke"),
+        "wasi:http" => Some(
+            "outbound HTTP must be granted with `allow: { http: [\"https://HOST:443\"] }`, and is not available in \
+             this version of Evoke",
+        ),
+        "wasi:sockets" => Some("raw sockets are never granted; build the function without networking"),
+        _ => Some(
+            "nothing provides it; a function may import evoke:function, wasi:keyvalue, wasi:config, wasi:logging and \
+             WASI 0.2",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::StateGrant;
+    use super::*;
+    use evoke_model::state::Quota;
+
+    #[test]
+    fn an_import_without_a_grant_reports_the_grant_to_add() {
+        let none = Grants::default();
+        let state = Some(StateGrant { shared: false, value_bytes_max: 1, quota: Quota::NONE });
+        let all = Grants { state, http: vec!["https://a.example:443".into()], ..Grants::default() };
+        let says =
+            |import, grants, words| import_error(import, Kind::Handler, grants).is_some_and(|o| o.contains(words));
+        assert!(says("wasi:keyvalue/store@0.2.0-draft", &none, "state: true"));
+        assert_eq!(import_error("wasi:keyvalue/store@0.2.0-draft", Kind::Command, &all), None);
+        assert!(says("wasi:keyvalue/watcher@0.2.0-draft", &all, "store, atomics and batch"));
+        assert!(import_error("wasi:keyvalue/store@0.2.0-draft", Kind::Http, &all).is_some());
+        assert!(says("wasi:http/outgoing-handler@0.2.6", &none, "http:"));
+        assert!(says("wasi:sockets/tcp@0.2.0", &all, "never"));
+        assert!(says("acme:thing/api", &all, "nothing provides"));
+        assert_eq!(import_error("wasi:cli/stdout@0.2.6", Kind::Handler, &none), None);
+        assert_eq!(import_error("evoke:function/bus@0.1.0", Kind::Handler, &none), None);
+        assert_eq!(import_error("wasi:http/types@0.2.6", Kind::Http, &none), None);
+        assert!(import_error("evoke:function/bus@0.1.0", Kind::Http, &none).is_some());
+        assert_eq!(import_error("wasi:sockets/tcp@0.2.0", Kind::Command, &none), None);
+    }
+}

@@ -1,0 +1,58 @@
+//! Resource limits of one instance: memory from the manifest, tables and instances from constants.
+
+use wasmtime::ResourceLimiter;
+
+use super::engine::{INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
+
+/// Checks and records the growth of memory and tables in one attempt.
+#[derive(Debug)]
+pub(super) struct Limits {
+    memory_max: usize,
+    memory: usize,
+    memory_denied: bool,
+}
+
+impl Limits {
+    pub(super) fn new(memory_max: u64) -> Self {
+        Self { memory_max: usize::try_from(memory_max).unwrap_or(usize::MAX), memory: 0, memory_denied: false }
+    }
+
+    /// Peak memory in bytes. A wasm memory never shrinks, so the current size is the peak.
+    pub(super) fn memory_peak(&self) -> u64 {
+        self.memory as u64
+    }
+
+    /// Returns true if the guest requested more memory than its limit.
+    pub(super) fn memory_denied(&self) -> bool {
+        self.memory_denied
+    }
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        // The limit applies to the sum of all memories of the instance.
+        let total = self.memory.saturating_sub(current).saturating_add(desired);
+        if total > self.memory_max {
+            self.memory_denied = true;
+            return Ok(false);
+        }
+        self.memory = total;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX)
+    }
+
+    fn instances(&self) -> usize {
+        INSTANCES_MAX as usize
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_MAX as usize
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES_MAX as usize
+    }
+}

@@ -1,0 +1,83 @@
+//! File names as text: every path has exactly one name, and no two paths share one.
+//!
+//! A name is the path relative to the folder, with `/` between its parts. Bytes that are not UTF-8, control characters
+//! (which CloudEvents 1.0, section 3.1 forbids in strings) and U+FFFD itself are written as U+FFFD and the byte in two
+//! hex digits.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+const ESCAPE: char = char::REPLACEMENT_CHARACTER;
+
+/// Returns the name of `entry` in `folder`; the top folder's name is empty.
+pub(super) fn join(folder: &str, entry: &[u8]) -> String {
+    let mut name = String::with_capacity(folder.len() + 1 + entry.len());
+    name.push_str(folder);
+    if !folder.is_empty() {
+        name.push('/');
+    }
+    for chunk in entry.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c == ESCAPE || c.is_control() {
+                c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| escape(&mut name, byte));
+            } else {
+                name.push(c);
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| escape(&mut name, *byte));
+    }
+    name
+}
+
+/// Converts a path relative to the folder to its name.
+pub(super) fn from_path(relative: &std::path::Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    relative.components().fold(String::new(), |folder, part| join(&folder, part.as_os_str().as_bytes()))
+}
+
+/// Converts a name back to the path relative to the folder.
+pub(super) fn path(name: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut pieces = name.split(ESCAPE);
+    bytes.extend_from_slice(pieces.next().unwrap_or_default().as_bytes());
+    for piece in pieces {
+        match piece.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend_from_slice(piece.as_bytes().get(2..).unwrap_or_default());
+            }
+            None => bytes.extend_from_slice(piece.as_bytes()),
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+/// Returns the prefix of all names in `folder`.
+pub(super) fn prefix(folder: &str) -> String {
+    if folder.is_empty() { String::new() } else { format!("{folder}/") }
+}
+
+fn escape(name: &mut String, byte: u8) {
+    name.push(ESCAPE);
+    name.push_str(&format!("{byte:02X}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_converts_back_to_its_path() {
+        for raw in
+            [&b"a.csv"[..], "Übung.csv".as_bytes(), b"\xff.csv", b"a\nb", "\u{fffd}41".as_bytes(), b"%FF", b"\xc3("]
+        {
+            let name = join("x/y", raw);
+            assert!(!name.chars().any(char::is_control), "{name:?}");
+            assert_eq!(path(&name), PathBuf::from(OsString::from_vec([b"x/y/", raw].concat())), "{name:?}");
+            assert_eq!(from_path(&path(&name)), name);
+        }
+        assert_eq!(join("", b"a"), "a");
+        assert_ne!(join("", b"\xff"), join("", b"\xfe"));
+    }
+}

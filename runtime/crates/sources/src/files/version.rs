@@ -1,0 +1,47 @@
+//! The known version of a file: its metadata, which every scan reads, and its content hash, which requires reading the
+//! file.
+
+use serde::{Deserialize, Serialize};
+
+/// The metadata that shows without reading whether a file has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Stamp {
+    /// The file's length in bytes.
+    pub(super) size: u64,
+    /// The last change of the content, in nanoseconds since the Unix epoch.
+    pub(super) mtime_ns: i64,
+    /// The last change of content or metadata, in nanoseconds since the Unix epoch. No program can set it back.
+    pub(super) ctime_ns: i64,
+    /// The inode number, which differs when another file took over the name.
+    pub(super) inode: u64,
+}
+
+/// A version of a file, as stored in its mark.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Version {
+    #[serde(flatten)]
+    pub(super) stamp: Stamp,
+    /// The SHA-256 of the content, in lower-case hex.
+    pub(super) sha256: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    v: u32,
+    #[serde(flatten)]
+    value: T,
+}
+
+/// Serialises a mark in format version 1.
+pub(super) fn to_mark<T: Serialize>(value: &T) -> Vec<u8> {
+    // Numbers and strings always serialise.
+    serde_json::to_vec(&Versioned { v: 1, value }).unwrap_or_default()
+}
+
+/// Parses a mark; `None` when it is of another format version.
+pub(super) fn from_mark<T: for<'de> Deserialize<'de>>(mark: &[u8]) -> Option<T> {
+    serde_json::from_slice::<Versioned<T>>(mark)
+        .ok()
+        .filter(|versioned| versioned.v == 1)
+        .map(|versioned| versioned.value)
+}

@@ -1,0 +1,225 @@
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use evoke_core::bus::{Amount, Bus, Limits, Target};
+use evoke_core::router::Router;
+use evoke_core::source::Health;
+use evoke_model::clock::Clock;
+use evoke_model::{EventFilter, StoredEvent};
+use evoke_store::Store;
+use evoke_store::memory::MemoryStore;
+
+/// 2025-03-29T12:00:00Z.
+const START: UnixMs = 1_743_249_600_000;
+const HOUR: i64 = 3_600_000;
+const YEAR: i64 = 365 * 24 * HOUR;
+
+struct Fixture {
+    store: Arc<MemoryStore>,
+    bus: Bus,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let store = Arc::new(MemoryStore::new(Clock::following_tokio(START)));
+        Self { bus: Bus::new(store.clone(), Router::default(), Limits::default()), store }
+    }
+
+    fn context(&self, clock: Clock) -> Context {
+        Context {
+            bus: self.bus.clone(),
+            uri: "/shop/nightly".into(),
+            target: Target::Matching,
+            clock,
+            stop: CancellationToken::new(),
+            health: Health::default(),
+        }
+    }
+
+    async fn events(&self) -> Vec<StoredEvent> {
+        self.store.events(EventFilter { after: Some(0), limit: 100_000, ..EventFilter::default() }).await.unwrap()
+    }
+
+    async fn ids(&self) -> Vec<String> {
+        self.events().await.iter().map(|stored| stored.event.id.clone()).collect()
+    }
+}
+
+fn every(period: Duration, missed: Missed) -> TimerSource {
+    TimerSource { schedule: Schedule::Every { every: period }, missed }
+}
+
+fn cron(expr: &str, missed: Missed) -> TimerSource {
+    TimerSource { schedule: Schedule::Cron { expr: expr.into(), timezone: "Europe/Berlin".into() }, missed }
+}
+
+/// Runs the worker for `span` of paused time.
+async fn run_for(config: TimerSource, ctx: Context, span: Duration) {
+    let stop = ctx.stop.clone();
+    let worker = tokio::spawn(run(config, ctx));
+    tokio::time::sleep(span).await;
+    stop.cancel();
+    worker.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn ticks_are_on_time_and_carry_their_scheduled_instant() {
+    let fixture = Fixture::new();
+    let clock = Clock::following_tokio(START);
+    run_for(cron("*/20 * * * * *", Missed::Last), fixture.context(clock), Duration::from_millis(61_500)).await;
+    let events = fixture.events().await;
+    assert_eq!(fixture.ids().await, ["2025-03-29T12:00:20Z", "2025-03-29T12:00:40Z", "2025-03-29T12:01:00Z"]);
+    for (stored, due) in events.iter().zip([START + 20_000, START + 40_000, START + 60_000]) {
+        assert!((due..due + 10).contains(&stored.accepted_ms), "accepted {} ms late", stored.accepted_ms - due);
+        assert_eq!(stored.event.type_, "evoke.timer.tick");
+        assert_eq!(stored.event.source, "/shop/nightly");
+        assert_eq!(stored.event.time.as_deref(), Some(stored.event.id.as_str()));
+    }
+    let data: serde_json::Value = serde_json::from_slice(events[0].event.data.as_bytes()).unwrap();
+    assert_eq!(
+        data,
+        serde_json::json!({ "scheduled": "2025-03-29T12:00:20Z", "timezone": "Europe/Berlin", "missed": false })
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn ticks_missed_during_downtime_follow_the_policy() {
+    for (missed, expected) in [
+        (Missed::None, vec!["2025-03-29T12:01:00Z", "2025-03-29T12:06:00Z"]),
+        (Missed::Last, vec!["2025-03-29T12:01:00Z", "2025-03-29T12:05:00Z", "2025-03-29T12:06:00Z"]),
+        (
+            Missed::All(2),
+            vec!["2025-03-29T12:01:00Z", "2025-03-29T12:04:00Z", "2025-03-29T12:05:00Z", "2025-03-29T12:06:00Z"],
+        ),
+    ] {
+        let fixture = Fixture::new();
+        let clock = Clock::following_tokio(START);
+        let minutely = || every(Duration::from_secs(60), missed);
+        run_for(minutely(), fixture.context(clock.clone()), Duration::from_secs(90)).await;
+        tokio::time::sleep(Duration::from_secs(240)).await;
+        run_for(minutely(), fixture.context(clock), Duration::from_secs(60)).await;
+        assert_eq!(fixture.ids().await, expected, "{missed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_schedule_has_missed_nothing() {
+    let fixture = Fixture::new();
+    let clock = Clock::following_tokio(START);
+    run_for(cron("0 3 * * *", Missed::Last), fixture.context(clock.clone()), Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(3600 * 24)).await;
+    run_for(cron("0 4 * * *", Missed::Last), fixture.context(clock), Duration::from_secs(1)).await;
+    assert_eq!(fixture.ids().await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ticks_wait_while_the_bus_refuses_events() {
+    let store = Arc::new(MemoryStore::new(Clock::following_tokio(START)));
+    let bus = Bus::new(
+        store.clone(),
+        Router::default(),
+        Limits { backlog_max: Amount { deliveries: 1, bytes: 1 }, ..Limits::default() },
+    );
+    store.set_pending(1);
+    let fixture = Fixture { store, bus };
+    let ctx = fixture.context(Clock::following_tokio(START));
+    let (health, stop) = (ctx.health.clone(), ctx.stop.clone());
+    let worker = tokio::spawn(run(every(Duration::from_millis(100), Missed::None), ctx));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(health.trouble().unwrap().contains("1 deliveries are pending"));
+    assert_eq!(fixture.ids().await.len(), 0);
+    fixture.store.set_pending(0);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    stop.cancel();
+    worker.await.unwrap();
+    assert_eq!(health.trouble(), None);
+    assert!(fixture.ids().await.len() >= 699, "{}", fixture.ids().await.len());
+}
+
+/// A timer whose clocks the test sets.
+struct ManualClock {
+    fixture: Fixture,
+    ctx: Context,
+    timer: Timer,
+    wall: UnixMs,
+    monotonic: Instant,
+}
+
+impl ManualClock {
+    fn new(missed: Missed) -> Self {
+        let fixture = Fixture::new();
+        let ctx = fixture.context(Clock::system());
+        let config = every(Duration::from_secs(600), missed);
+        let times = Times::new(&config.schedule).unwrap();
+        let timer = Timer::new(config, times, &BTreeMap::new(), START);
+        let monotonic = timer.last_check.1;
+        Self { fixture, ctx, timer, wall: START, monotonic }
+    }
+
+    /// Advances both clocks by `minutes` in steps of a second, as the worker does.
+    async fn advance(&mut self, minutes: i64) {
+        for _ in 0..minutes * 60 {
+            self.wall += 1_000;
+            self.monotonic += Duration::from_secs(1);
+            self.timer.check_clocks(self.wall, self.monotonic);
+            while self.timer.next.is_some_and(|next| next <= self.wall) {
+                assert!(self.timer.tick(&self.ctx, self.wall).await);
+            }
+        }
+    }
+
+    async fn times(&self) -> Vec<i64> {
+        let at = |id: String| (id.parse::<Timestamp>().unwrap().as_millisecond() - START) / 60_000;
+        self.fixture.ids().await.into_iter().map(at).collect()
+    }
+}
+
+#[tokio::test]
+async fn ticks_skipped_by_a_forward_clock_jump_follow_the_policy() {
+    for (missed, expected) in [
+        (Missed::None, vec![10, 90, 100]),
+        (Missed::Last, vec![10, 80, 90, 100]),
+        (Missed::All(3), vec![10, 60, 70, 80, 90, 100]),
+    ] {
+        let mut manual = ManualClock::new(missed);
+        manual.advance(19).await;
+        manual.wall += HOUR + 2 * 60_000;
+        manual.advance(20).await;
+        assert_eq!(manual.times().await, expected, "{missed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_backward_clock_jump_repeats_no_tick() {
+    let mut manual = ManualClock::new(Missed::All(1000));
+    manual.advance(120).await;
+    manual.wall -= HOUR;
+    manual.advance(80).await;
+    assert_eq!(manual.times().await, (1..=14).map(|n| n * 10).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_timer_keeps_ticking_after_the_clock_was_a_year_ahead() {
+    let mut manual = ManualClock::new(Missed::Last);
+    manual.advance(20).await;
+    manual.wall += YEAR;
+    manual.advance(10).await;
+    manual.wall -= YEAR;
+    manual.advance(20).await;
+    let year = YEAR / 60_000;
+    assert_eq!(manual.times().await, [10, 20, year + 20, year + 30, 40, 50][..].to_vec());
+}
+
+#[tokio::test]
+async fn a_backward_jump_of_a_year_repeats_no_tick_that_the_bus_has_stored() {
+    let mut manual = ManualClock::new(Missed::Last);
+    manual.advance(20).await;
+    manual.wall -= YEAR;
+    manual.advance(20).await;
+    manual.wall += YEAR;
+    manual.advance(20).await;
+    let year = YEAR / 60_000;
+    assert_eq!(manual.times().await, [10, 20, 30 - year, 40 - year, 40, 50, 60]);
+}

@@ -1,0 +1,68 @@
+//! Copies a snapshot of the store while another process may write to it.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::failure::store_error;
+use super::folder::sync_folder;
+use super::readers::open_for_reading;
+use evoke_model::CheckReport;
+use evoke_store::{Result, StoreError};
+
+/// Copies the store in `folder` to a new file, checks the copy and returns the report. The copy contains everything
+/// committed before the call. On success the file is complete and synced; on failure it does not exist.
+pub fn backup(folder: &Path, to: &Path) -> Result<CheckReport> {
+    let new = name_beside(to);
+    let copied = copy(&folder.join("evoke.db"), &new).and_then(|report| {
+        put_in_place(&new, to).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => StoreError::Failed(format!("{} already exists", to.display())),
+            _ => StoreError::Failed(format!("cannot create {}: {e}", to.display())),
+        })?;
+        Ok(report)
+    });
+    if copied.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    copied
+}
+
+fn name_beside(to: &Path) -> PathBuf {
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    to.with_file_name(format!(".{name}.{}.new", std::process::id()))
+}
+
+fn copy(from: &Path, new: &Path) -> Result<CheckReport> {
+    let created = File::create(new).and_then(|file| {
+        // Users without access to the store must not get access to the copy.
+        file.set_permissions(std::fs::metadata(from)?.permissions())?;
+        Ok(file)
+    });
+    let file = created.map_err(|e| StoreError::Failed(format!("cannot create {}: {e}", new.display())))?;
+    let path = new.to_str().ok_or_else(|| StoreError::Failed(format!("the path {} is not UTF-8", new.display())))?;
+    if let Some(damage) = super::wal::find_damage(from) {
+        return Err(StoreError::Damaged(damage));
+    }
+    let store = open_for_reading(from).map_err(|e| store_error(from, &e))?;
+    super::schema::check_version(&store).map_err(|e| store_error(from, &e))??;
+    // VACUUM reads one snapshot, page by page from the tables, so it fails on damaged pages.
+    store.execute("VACUUM INTO ?1", [path]).map_err(|e| store_error(from, &e))?;
+    file.sync_all().map_err(|e| StoreError::Failed(format!("syncing {} failed: {e}", new.display())))?;
+    let copy = open_for_reading(new).map_err(|e| store_error(new, &e))?;
+    let report = super::check::check(&copy);
+    match report.problems.first() {
+        None => Ok(report),
+        Some(problem) => {
+            Err(StoreError::Failed(format!("the copy is corrupt because {} is: {problem}", from.display())))
+        }
+    }
+}
+
+/// Renames without overwriting, and syncs the folder.
+fn put_in_place(new: &Path, to: &Path) -> io::Result<()> {
+    renameat_with(CWD, new, CWD, to, RenameFlags::NOREPLACE)?;
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
+    sync_folder(folder.unwrap_or(Path::new(".")))
+}

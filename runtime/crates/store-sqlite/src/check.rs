@@ -1,0 +1,255 @@
+//! Checks conservation and integrity in one snapshot: SQLite's structures, the checksums of all rows, and the counts.
+
+use std::collections::BTreeSet;
+
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+
+use super::{failure, totals};
+use evoke_model::{CheckReport, Counts, DeliveryState, Removed, Totals};
+
+/// Maximum number of listed problems; a longer list would not help to repair the store.
+const PROBLEMS_MAX: usize = 100;
+
+/// Each rule is a query for rows that break it, with a message template for one such row.
+const RULES: [(&str, &str); 12] = [
+    (
+        "SELECT e.seq, COUNT(d.id), e.owed FROM events e
+         LEFT JOIN deliveries d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed AND d.event = e.seq
+           AND d.replay = 0
+         GROUP BY e.seq HAVING COUNT(d.id) <> e.owed",
+        "event {0} has {1} deliveries and is owed {2}",
+    ),
+    (
+        "SELECT d.id, d.event, 0 FROM deliveries d LEFT JOIN events e
+           ON e.seq = d.event AND (d.replay <> 0 OR d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed)
+         WHERE e.seq IS NULL",
+        "delivery {0} refers to event {1}, which does not list it",
+    ),
+    (
+        "SELECT d.id, d.state, 0 FROM deliveries d WHERE d.state NOT BETWEEN 0 AND 5",
+        "delivery {0} has the unknown state {1}",
+    ),
+    (
+        "SELECT d.id, d.attempts, COUNT(a.attempt) + (d.done_ms IS NOT NULL) AS recorded
+         FROM deliveries d LEFT JOIN attempts a ON a.delivery = d.id GROUP BY d.id HAVING recorded <> d.attempts",
+        "delivery {0} counts {1} attempts and has {2} on record",
+    ),
+    (
+        // A missing delivery was removed by retention, so it was done. Runtime events (`/evoke`) are caused by
+        // failures.
+        "SELECT e.seq, e.cause, 0 FROM events e JOIN deliveries d ON d.id = e.cause
+         WHERE e.cause IS NOT NULL AND d.state <> 3 AND e.source <> '/evoke'",
+        "event {0} was published by delivery {1}, which is not done",
+    ),
+    (
+        // A blocked delivery needs an earlier one of its key: otherwise nothing would ever unblock it.
+        "SELECT b.id, b.event, 0 FROM deliveries b WHERE b.state = 2 AND NOT EXISTS (
+           SELECT 1 FROM deliveries d WHERE d.function = b.function AND d.order_key = b.order_key AND d.replay = b.replay
+             AND d.order_key IS NOT NULL AND (d.state < 3 OR d.state = 4) AND d.id < b.id)",
+        "delivery {0} is blocked, but its order key has no earlier delivery",
+    ),
+    (
+        "SELECT d.id, d.replay, 0 FROM deliveries d LEFT JOIN replays r ON r.id = d.replay
+         WHERE d.replay <> 0 AND r.id IS NULL",
+        "delivery {0} belongs to replay {1}, which does not exist",
+    ),
+    (
+        // A replay adds one delivery per event and function, also when it is interrupted.
+        "SELECT d.replay, d.event, COUNT(*) FROM deliveries d WHERE d.replay <> 0
+         GROUP BY d.replay, d.event, d.function HAVING COUNT(*) > 1",
+        "replay {0} offered event {1} {2} times to one function",
+    ),
+    (
+        "SELECT r.id, (SELECT COUNT(*) FROM deliveries d WHERE d.replay = r.id AND d.replay <> 0 AND d.state < 3),
+           (SELECT ifnull(SUM(t.count), 0) FROM totals t
+            WHERE t.function = -r.id AND t.name IN ('ready', 'retrying', 'blocked')) AS noted
+         FROM replays r WHERE noted <> (SELECT COUNT(*) FROM deliveries d
+           WHERE d.replay = r.id AND d.replay <> 0 AND d.state < 3)",
+        "replay {0} has {1} pending deliveries, but its running total is {2}",
+    ),
+    (
+        "SELECT ifnull((SELECT SUM(count) FROM totals WHERE function < 0), 0) AS of_each,
+           ifnull((SELECT count FROM totals WHERE function = 0 AND name = 'replayed'), 0) AS of_all, 0
+         WHERE of_each <> of_all",
+        "the running totals of replays add up to {0} deliveries, but {1} were replayed",
+    ),
+    (
+        "SELECT ifnull(SUM(count) FILTER (WHERE name = 'deliveries'), 0) AS given,
+           ifnull(SUM(count) FILTER (WHERE name IN ('owed', 'replayed')), 0) AS created, 0
+         FROM totals WHERE function = 0 HAVING given <> created",
+        "{0} delivery ids were assigned, but {1} deliveries were created",
+    ),
+    (
+        // The newest removed event must be gone, and all events after it must exist.
+        "SELECT up_to, (SELECT COUNT(*) FROM events WHERE seq > up_to) AS behind, 0 FROM (
+           SELECT ifnull(MAX(count) FILTER (WHERE name = 'removed to'), 0) AS up_to,
+             ifnull(MAX(count) FILTER (WHERE name = 'removed'), 0) AS removed
+           FROM totals WHERE function = 0)
+         WHERE behind <> (SELECT COUNT(*) FROM events) + removed - up_to OR EXISTS (SELECT 1 FROM events WHERE seq = up_to)
+           OR (removed = 0) <> (up_to = 0)",
+        "retention removed events up to {0}, and {1} of the later ones exist",
+    ),
+];
+
+/// The tables with checksums: an expression that names a row, and one that computes its checksum.
+const CHECKSUMS: [(&str, &str, &str); 9] = [
+    ("meta", "key", "sum_of(key, value)"),
+    ("functions", "id", "sum_of(id, name)"),
+    (
+        "events",
+        "seq",
+        "sum_of(seq, id, source, type, subject, time, datacontenttype, dataschema, extensions, data_kind, accepted_ms,
+           first_delivery, owed, cause, root, hops, origin, data)",
+    ),
+    ("known", "seq", "sum_of(seq, id, source, accepted_ms)"),
+    (
+        "deliveries",
+        "id",
+        "sum_of(id, event, function, trigger, order_key, origin, bytes, replay)
+           + sum_of(state, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us)",
+    ),
+    ("attempts", "delivery || ' ' || attempt", "sum_of(delivery, attempt, started_ms, duration_us, outcome, message)"),
+    ("replays", "id", "sum_of(id, filter, created_ms, until) + sum_of(state, position, events)"),
+    ("marks", "scope || ' ' || key", "sum_of(scope, key, value)"),
+    ("state", "bucket || ' ' || key", "sum_of(bucket, key, value, version)"),
+];
+
+/// Runs all checks, also on a damaged store: a failing query is reported as a problem.
+pub(super) fn check(c: &Connection) -> CheckReport {
+    let file = c.path().unwrap_or_default();
+    let mut damage = Vec::new();
+    if let Err(error) = find_damage(c, &mut damage) {
+        damage.push(error.to_string());
+    }
+    for (table, row, sum) in CHECKSUMS {
+        if let Err(error) = find_wrong_checksums(c, table, row, sum, &mut damage) {
+            damage.push(format!("table {table}: {error}"));
+        }
+    }
+    let mut problems: Vec<String> =
+        damage.into_iter().take(PROBLEMS_MAX).map(|what| format!("{file}: {what}")).collect();
+    for (query, template) in RULES {
+        if let Err(error) = find_violations(c, query, template, &mut problems) {
+            problems.push(format!("{file}: {error}"));
+        }
+    }
+    let counted = totals::read(c).and_then(|running| {
+        let counted = count(c, running.removed)?;
+        compare(&running, &counted, &mut problems);
+        Ok(counted)
+    });
+    let totals = counted.unwrap_or_else(|error| {
+        problems.push(format!("{file}: {error}"));
+        Totals::default()
+    });
+    problems.truncate(PROBLEMS_MAX - 1);
+    if !problems.is_empty() {
+        problems.push(failure::remedy(file));
+    }
+    CheckReport { totals, problems }
+}
+
+/// Reports the findings of SQLite's own integrity check.
+fn find_damage(c: &Connection, damage: &mut Vec<String>) -> rusqlite::Result<()> {
+    let mut integrity = c.prepare("PRAGMA integrity_check")?;
+    let mut lines = integrity.query([])?;
+    while let Some(line) = lines.next()? {
+        let line = String::from_utf8_lossy(line.get_ref(0)?.as_bytes()?).into_owned();
+        if line != "ok" {
+            damage.push(format!("integrity: {line}"));
+        }
+    }
+    Ok(())
+}
+
+/// Reports rows whose checksum does not match.
+fn find_wrong_checksums(
+    c: &Connection,
+    table: &str,
+    row: &str,
+    sum: &str,
+    damage: &mut Vec<String>,
+) -> rusqlite::Result<()> {
+    let mut statement = c.prepare(&format!("SELECT CAST({row} AS BLOB) FROM {table} WHERE sum IS NOT {sum}"))?;
+    let mut rows = statement.query([])?;
+    while let Some(found) = rows.next()?
+        && damage.len() < PROBLEMS_MAX
+    {
+        let row = found.get_ref(0)?.as_bytes_or_null()?.map(String::from_utf8_lossy).unwrap_or_default();
+        damage.push(format!("table {table}, row {row}: checksum mismatch"));
+    }
+    Ok(())
+}
+
+/// Reports rows that break a rule.
+fn find_violations(c: &Connection, query: &str, template: &str, problems: &mut Vec<String>) -> rusqlite::Result<()> {
+    let mut statement = c.prepare(query)?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()?
+        && problems.len() < PROBLEMS_MAX
+    {
+        let mut text = template.to_owned();
+        for column in 0..3 {
+            let value = match row.get_ref(column)? {
+                ValueRef::Integer(number) => number.to_string(),
+                _ => "?".into(),
+            };
+            text = text.replace(&format!("{{{column}}}"), &value);
+        }
+        problems.push(text);
+    }
+    Ok(())
+}
+
+/// Counts the totals from the rows. The parts that retention removed come from the running totals.
+fn count(c: &Connection, removed: Removed) -> rusqlite::Result<Totals> {
+    let unsigned = |value| u64::try_from(value).unwrap_or_default();
+    let replayed: i64 = c.query_row("SELECT COUNT(*) FROM deliveries WHERE replay <> 0", [], |r| r.get(0))?;
+    let (events, owed) = c.query_row("SELECT COUNT(*), COALESCE(SUM(owed), 0) FROM events", [], |r| {
+        Ok((unsigned(r.get::<_, i64>(0)?), unsigned(r.get::<_, i64>(1)?)))
+    })?;
+    Ok(Totals {
+        events: events + removed.events,
+        owed: owed + removed.owed,
+        replayed: unsigned(replayed) + removed.replayed,
+        removed,
+        functions: totals::count(c)?,
+    })
+}
+
+/// Checks that everything accepted is stored or was removed, and that the running totals equal the counted ones.
+fn compare(running: &Totals, counted: &Totals, problems: &mut Vec<String>) {
+    let stored: u64 = counted.functions.values().map(Counts::total).sum();
+    let due = counted.owed + counted.replayed;
+    if stored != due {
+        problems.push(format!("{due} deliveries are owed or replayed, but {stored} are stored"));
+    }
+    let removed: u64 = counted.functions.values().map(|counts| counts.removed).sum();
+    let expected = counted.removed.owed + counted.removed.replayed;
+    if removed != expected {
+        problems.push(format!("functions have {removed} removed deliveries, but events have {expected}"));
+    }
+    if (running.events, running.owed) != (counted.events, counted.owed) {
+        problems.push(format!(
+            "{} events with {} deliveries were accepted, but {} with {} are stored or were removed",
+            running.events, running.owed, counted.events, counted.owed
+        ));
+    }
+    if running.replayed != counted.replayed {
+        let (expected, stored) = (running.replayed, counted.replayed);
+        problems.push(format!("{expected} deliveries were replayed, but {stored} are stored or were removed"));
+    }
+    let names = running.functions.keys().chain(counted.functions.keys()).collect::<BTreeSet<_>>();
+    for name in names {
+        let of = |totals: &Totals| totals.functions.get(name).cloned().unwrap_or_default();
+        let (running, counted) = (of(running), of(counted));
+        for state in DeliveryState::ALL {
+            let (expected, stored) = (running.get(state), counted.get(state));
+            if expected != stored {
+                let state = state.name();
+                problems.push(format!("{name} has {stored} {state} deliveries, but its running total is {expected}"));
+            }
+        }
+    }
+}

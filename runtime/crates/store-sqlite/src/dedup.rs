@@ -1,0 +1,105 @@
+//! Finds sources and ids that were accepted within the dedup window.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use evoke_model::clock::UnixMs;
+use evoke_model::event::Event;
+use evoke_model::{Lineage, Seq};
+
+const IN_EVENTS: &str = "SELECT seq, accepted_ms FROM events WHERE id = ?1 AND source = ?2 ORDER BY seq DESC LIMIT 1";
+const IN_KNOWN: &str = "SELECT seq, accepted_ms FROM known WHERE id = ?1 AND source = ?2 ORDER BY seq DESC LIMIT 1";
+
+pub(super) struct Dedup {
+    window_ms: UnixMs,
+    /// The store's unique name, with which generated event ids begin.
+    instance: String,
+    /// Whether retention may have removed events within their dedup window. Rarely true; otherwise the table `known` is
+    /// empty and not searched.
+    has_removed: bool,
+}
+
+impl Dedup {
+    pub(super) fn load(connection: &Connection, window: Duration, instance: String) -> rusqlite::Result<Self> {
+        let has_removed = connection.query_row("SELECT EXISTS (SELECT 1 FROM known)", [], |r| r.get(0))?;
+        let window_ms = UnixMs::try_from(window.as_millis()).unwrap_or(UnixMs::MAX);
+        Ok(Self { window_ms, instance, has_removed })
+    }
+
+    /// Returns the position of an event with this source and id that was accepted within the window before `now_ms`.
+    pub(super) fn find_accepted(
+        &self,
+        tx: &Connection,
+        event: &Event,
+        lineage: Lineage,
+        now_ms: UnixMs,
+    ) -> rusqlite::Result<Option<Seq>> {
+        if self.is_generated(event, lineage) {
+            return Ok(None);
+        }
+        let since_ms = now_ms.saturating_sub(self.window_ms);
+        // The newest event of this id is enough: earlier ones were accepted earlier.
+        let newest = |sql: &str| {
+            tx.prepare_cached(sql)?
+                .query_row(params![event.id, event.source], |r| Ok((r.get::<_, Seq>(0)?, r.get::<_, UnixMs>(1)?)))
+                .optional()
+        };
+        let mut found = newest(IN_EVENTS)?;
+        if found.is_none() && self.has_removed {
+            found = newest(IN_KNOWN)?;
+        }
+        Ok(found.filter(|(_, accepted_ms)| *accepted_ms > since_ms).map(|(seq, _)| seq))
+    }
+
+    /// Remembers the id of a removed event until its window ends.
+    pub(super) fn remember(
+        &mut self,
+        tx: &Connection,
+        seq: Seq,
+        (id, source): (&str, &str),
+        accepted_ms: UnixMs,
+        now_ms: UnixMs,
+    ) -> rusqlite::Result<()> {
+        if accepted_ms > now_ms.saturating_sub(self.window_ms) {
+            tx.prepare_cached(
+                "INSERT INTO known (seq, id, source, accepted_ms, sum) VALUES (?1, ?2, ?3, ?4, sum_of(?1, ?2, ?3, ?4))",
+            )?
+            .execute(params![seq, id, source, accepted_ms])?;
+            self.has_removed = true;
+        }
+        Ok(())
+    }
+
+    /// A transaction was rolled back, which may have restored ids that it deleted.
+    pub(super) fn rolled_back(&mut self) {
+        self.has_removed = true;
+    }
+
+    /// Deletes up to `limit` ids whose window has ended, in accept order. Returns the number of deleted ids.
+    pub(super) fn forget(&mut self, tx: &Connection, limit: usize, now_ms: UnixMs) -> rusqlite::Result<usize> {
+        if !self.has_removed {
+            return Ok(0);
+        }
+        let until_ms = now_ms.saturating_sub(self.window_ms);
+        // In accept order: the first id within the window ends the search.
+        let forgotten = tx
+            .prepare_cached(
+                "DELETE FROM known WHERE seq IN (SELECT seq FROM known ORDER BY seq LIMIT ?1) AND accepted_ms <= ?2",
+            )?
+            .execute(params![i64::try_from(limit).unwrap_or(i64::MAX), until_ms])?;
+        self.has_removed = tx.query_row("SELECT EXISTS (SELECT 1 FROM known)", [], |r| r.get(0))?;
+        Ok(forgotten)
+    }
+
+    /// Returns true if the id was generated for an event published by the causing delivery:
+    /// `<instance>-<delivery>-<ordinal>`. Such an id is unique, because a delivery is done once, so no search is
+    /// needed.
+    fn is_generated(&self, event: &Event, lineage: Lineage) -> bool {
+        let generated = || {
+            let (delivery, ordinal) = event.id.strip_prefix(&self.instance)?.strip_prefix('-')?.split_once('-')?;
+            Some(delivery.parse() == Ok(lineage.cause?) && ordinal.bytes().all(|b| b.is_ascii_digit()))
+        };
+        generated() == Some(true)
+    }
+}

@@ -1,0 +1,263 @@
+//! The queries for reading, as SQL.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+
+use super::checksum;
+use super::rows::{self, ATTEMPT_COLUMNS, DELIVERY_COLUMNS, EVENT_COLUMNS, Expected};
+use evoke_model::clock::UnixMs;
+use evoke_model::{
+    DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, ReadyDelivery, Seq, StoredEvent,
+    Stream,
+};
+
+/// Returns the deliveries that match a condition and are in the expected state, with their events, and the number of
+/// rows read. A damaged delivery is skipped: it never runs and is never updated, and `check` reports it.
+fn ready_where(
+    c: &Connection,
+    expected: Expected,
+    condition: &str,
+    values: &[&dyn ToSql],
+    limit: usize,
+) -> rusqlite::Result<(Vec<ReadyDelivery>, usize)> {
+    let together = format!(
+        "SELECT {EVENT_COLUMNS}, {DELIVERY_COLUMNS} FROM deliveries d LEFT JOIN events e ON e.seq = d.event
+         WHERE {condition}"
+    );
+    let found = take(c, &together, values, limit, |row| rows::ready_delivery(c, row, expected));
+    if !matches!(&found, Err(error) if checksum::find_damage(error).is_some()) {
+        return found;
+    }
+    // Some page of the events table is damaged: read each event on its own.
+    let apart = format!("SELECT {DELIVERY_COLUMNS} FROM deliveries d WHERE {condition}");
+    let (mut found, rows_read) = take(c, &apart, values, limit, |row| rows::without_event(row, 0, expected))?;
+    for delivery in &mut found {
+        let event = event(c, delivery.event.seq)?;
+        rows::set_event(c, delivery, event);
+    }
+    Ok((found, rows_read))
+}
+
+fn take(
+    c: &Connection,
+    sql: &str,
+    values: &[&dyn ToSql],
+    limit: usize,
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<ReadyDelivery>,
+) -> rusqlite::Result<(Vec<ReadyDelivery>, usize)> {
+    let mut statement = c.prepare_cached(sql)?;
+    let mut rows = statement.query(values)?;
+    let (mut found, mut rows_read) = (Vec::new(), 0);
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        rows_read += 1;
+        match read(row) {
+            Ok(delivery) => found.push(delivery),
+            Err(error) => {
+                let what = checksum::find_damage(&error).ok_or(error)?;
+                tracing::error!("{} is damaged: {what}; the delivery does not run", c.path().unwrap_or_default());
+            }
+        }
+    }
+    Ok((found, rows_read))
+}
+
+pub(super) fn ready(
+    c: &Connection,
+    function: FunctionId,
+    stream: Stream,
+    after: DeliveryId,
+    limit: usize,
+) -> rusqlite::Result<Vec<ReadyDelivery>> {
+    let condition = format!("d.function = ?1 AND d.state = 0 AND {} AND d.id > ?2 ORDER BY d.id", of(stream));
+    let expected = Expected { state: rows::READY, function: Some(function) };
+    Ok(ready_where(c, expected, &condition, &[&function, &after], limit)?.0)
+}
+
+/// Returns the condition of a stream's partial indexes.
+fn of(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Live => "d.replay = 0",
+        Stream::Replay => "d.replay <> 0",
+    }
+}
+
+pub(super) fn is_pending(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<bool> {
+    let state = c
+        .prepare_cached("SELECT state IN (0, 1) FROM deliveries WHERE id = ?1")?
+        .query_row([delivery], |r| r.get(0))
+        .optional()?;
+    Ok(state.unwrap_or_default())
+}
+
+pub(super) fn ready_one(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<ReadyDelivery>> {
+    let expected = Expected { state: rows::READY, function: None };
+    Ok(ready_where(c, expected, "d.id = ?1", &[&id], 1)?.0.pop())
+}
+
+pub(super) fn due(
+    c: &Connection,
+    function: FunctionId,
+    stream: Stream,
+    now_ms: UnixMs,
+    limit: usize,
+) -> rusqlite::Result<(Vec<ReadyDelivery>, Option<UnixMs>)> {
+    let retries = format!("d.function = ?1 AND d.state = 1 AND {}", of(stream));
+    let condition = format!("{retries} AND d.due_ms <= ?2 ORDER BY d.due_ms");
+    let expected = Expected { state: rows::RETRYING, function: Some(function) };
+    let (due, rows_read) = ready_where(c, expected, &condition, &[&function, &now_ms], limit)?;
+    let next = c
+        .prepare_cached(&format!(
+            "SELECT d.due_ms FROM deliveries d WHERE {retries} ORDER BY d.due_ms LIMIT 1 OFFSET ?2"
+        ))?
+        .query_row(params![function, count(rows_read)], |r| r.get(0))
+        .optional()?;
+    Ok((due, next))
+}
+
+pub(super) fn marks(c: &Connection, scope: &str) -> rusqlite::Result<BTreeMap<String, Vec<u8>>> {
+    let marks = c
+        .prepare_cached("SELECT scope, key, value, sum FROM marks WHERE scope = ?1")?
+        .query_map([scope], |r| {
+            checksum::verify_with_key(r, &[scope.into()], 3, || format!("the marks of {scope}"))?;
+            Ok((r.get(1)?, r.get(2)?))
+        })?
+        .collect();
+    checksum::name_damage(marks, || format!("the marks of {scope}"))
+}
+
+pub(super) fn event(c: &Connection, seq: Seq) -> rusqlite::Result<Option<StoredEvent>> {
+    let found = c
+        .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.seq = ?1"))?
+        .query_row([seq], |r| rows::event(c, r))
+        .optional();
+    found.or_else(|error| rows::damaged_event(c, seq, &error).map(Some).ok_or(error))
+}
+
+/// Returns the events that match a condition. When a page of them is damaged, each event is read on its own.
+fn events_where(c: &Connection, condition: &str, values: &[&dyn ToSql]) -> rusqlite::Result<Vec<StoredEvent>> {
+    let together = c
+        .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE {condition}"))?
+        .query_map(values, |r| rows::event(c, r))?
+        .collect::<rusqlite::Result<Vec<_>>>();
+    if !matches!(&together, Err(error) if checksum::find_damage(error).is_some()) {
+        return together;
+    }
+    let seqs: Vec<Seq> = c
+        .prepare_cached(&format!("SELECT e.seq FROM events e WHERE {condition}"))?
+        .query_map(values, |r| r.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let apart = seqs.into_iter().filter_map(|seq| event(c, seq).transpose());
+    apart.collect()
+}
+
+pub(super) fn find(c: &Connection, id: &str) -> rusqlite::Result<Vec<Seq>> {
+    c.prepare_cached("SELECT seq FROM events WHERE id = ?1 ORDER BY seq DESC LIMIT 10")?
+        .query_map([id], |r| r.get(0))?
+        .collect()
+}
+
+pub(super) fn events(c: &Connection, filter: &EventFilter) -> rusqlite::Result<Vec<StoredEvent>> {
+    let (exact, prefix) = match filter.type_.as_deref() {
+        Some(t) => t.strip_suffix('*').map_or((Some(t), None), |p| (None, Some(p))),
+        None => (None, None),
+    };
+    let order = if filter.after.is_some() { "ASC" } else { "DESC" };
+    let (after, before) = (filter.after.unwrap_or(0), filter.before.unwrap_or(Seq::MAX));
+    let (since_ms, until_ms) = (filter.since_ms.unwrap_or(UnixMs::MIN), filter.until_ms.unwrap_or(UnixMs::MAX));
+    let condition = format!(
+        "e.seq > ?1 AND e.seq < ?6 AND (?2 IS NULL OR e.type = ?2) AND (?3 IS NULL OR substr(e.type, 1, length(?3)) = ?3)
+           AND (?4 IS NULL OR e.source = ?4) AND e.accepted_ms >= ?7 AND e.accepted_ms < ?8
+         ORDER BY e.seq {order} LIMIT ?5"
+    );
+    let limit = count(filter.limit);
+    let values: [&dyn ToSql; 8] = [&after, &exact, &prefix, &filter.source, &limit, &before, &since_ms, &until_ms];
+    let mut found = events_where(c, &condition, &values)?;
+    found.sort_by_key(|e| e.seq);
+    Ok(found)
+}
+
+fn delivery_records(
+    c: &Connection,
+    condition: &str,
+    values: impl rusqlite::Params,
+) -> rusqlite::Result<Vec<DeliveryRecord>> {
+    let mut records: Vec<DeliveryRecord> = c
+        .prepare_cached(&format!(
+            "SELECT {DELIVERY_COLUMNS}, f.id, f.name, f.sum FROM deliveries d LEFT JOIN functions f ON f.id = d.function
+             WHERE {condition}"
+        ))?
+        .query_map(values, |r| rows::delivery_record(c, r))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut attempts =
+        c.prepare_cached(&format!("SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE delivery = ?1 ORDER BY attempt"))?;
+    for record in &mut records {
+        let before =
+            attempts.query_map([record.id], |r| rows::attempt(r, record.id))?.collect::<rusqlite::Result<Vec<_>>>()?;
+        record.attempts.splice(..0, before);
+    }
+    Ok(records)
+}
+
+pub(super) fn deliveries(c: &Connection, event: Seq) -> rusqlite::Result<Vec<DeliveryRecord>> {
+    let range = c
+        .prepare_cached("SELECT first_delivery, owed FROM events WHERE seq = ?1")?
+        .query_row([event], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?)))
+        .optional()?;
+    let Some((first, owed)) = range else { return Ok(Vec::new()) };
+    let mut found = delivery_records(c, "d.id >= ?1 AND d.id - ?1 < ?2 ORDER BY d.id", params![first, owed])?;
+    found.extend(delivery_records(c, "d.event = ?1 AND d.replay <> 0 ORDER BY d.id", [event])?);
+    // A damaged event may refer to deliveries of other events.
+    found.retain(|record| record.event == event || record.damage.is_some());
+    Ok(found)
+}
+
+pub(super) fn delivery(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<DeliveryRecord>> {
+    Ok(delivery_records(c, "d.id = ?1", [id])?.pop())
+}
+
+pub(super) fn published(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<Vec<StoredEvent>> {
+    let mut found = events_where(c, "e.cause = ?1 ORDER BY e.seq", &[&delivery])?;
+    // A damaged index may return events with another cause.
+    found.retain(|stored| stored.lineage.cause == Some(delivery) || stored.damage.is_some());
+    Ok(found)
+}
+
+pub(super) fn dead(c: &Connection, which: &DeadFilter, limit: usize) -> rusqlite::Result<Vec<DeliveryRecord>> {
+    let limit = count(limit);
+    let found = match which {
+        DeadFilter::All => delivery_records(c, "d.state = 4 ORDER BY d.id LIMIT ?1", [limit]),
+        DeadFilter::Function(name) => {
+            delivery_records(c, "d.state = 4 AND f.name = ?1 ORDER BY d.id LIMIT ?2", params![name, limit])
+        }
+        DeadFilter::Delivery(id) => delivery_records(c, "d.state = 4 AND d.id = ?1", [id]),
+    };
+    // A damaged index may return deliveries in another state.
+    Ok(found?.into_iter().filter(|record| record.state == DeliveryState::Dead || record.damage.is_some()).collect())
+}
+
+/// Returns the first `limit` dead letters with an id greater than `after`.
+pub(super) fn dead_ids(
+    c: &Connection,
+    which: &DeadFilter,
+    after: DeliveryId,
+    limit: usize,
+) -> rusqlite::Result<Vec<DeliveryId>> {
+    let (function, delivery) = match which {
+        DeadFilter::All => (None, None),
+        DeadFilter::Function(name) => (Some(name.as_str()), None),
+        DeadFilter::Delivery(id) => (None, Some(*id)),
+    };
+    c.prepare_cached(
+        "SELECT d.id FROM deliveries d WHERE d.state = 4 AND d.id > ?1 AND (?2 IS NULL OR d.id = ?2)
+         AND (?3 IS NULL OR d.function = (SELECT id FROM functions WHERE name = ?3)) ORDER BY d.id LIMIT ?4",
+    )?
+    .query_map(params![after, delivery, function, count(limit)], |r| r.get(0))?
+    .collect()
+}
+
+fn count(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,101 @@
+//! Creates the schema and migrates older stores; `schema.sql` describes it.
+
+use rusqlite::{Connection, ErrorCode, ffi};
+
+use super::{checksum, failure};
+use evoke_store::{Result, StoreError};
+
+const SCHEMA: &str = include_str!("schema.sql");
+/// The changes from each version to the next, starting with version 2.
+pub(super) const MIGRATIONS: [&str; 3] =
+    [include_str!("migrate/2.sql"), include_str!("migrate/3.sql"), include_str!("migrate/4.sql")];
+pub(super) const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
+
+/// Configures a connection for writing.
+pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    checksum::register_sql_function(connection)?;
+    // Has an effect only before the first table is created.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // Read all rows: SQLite reports an error of the change after the first row.
+    let mut journal = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let modes = journal.query_map([], |r| r.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    if modes != ["wal"] {
+        let message = format!("WAL mode is not available: the journal mode is {modes:?}");
+        return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(message)));
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // The writer runs checkpoints itself, to see their errors.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    // Query plans must not depend on bound values: otherwise SQLite would prepare statements again for each value.
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
+}
+
+/// Checks the schema version of a store opened for reading. The outer error is SQLite's.
+pub(super) fn check_version(connection: &Connection) -> rusqlite::Result<Result<()>> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+    Ok(match version {
+        SCHEMA_VERSION => Ok(()),
+        1..SCHEMA_VERSION => Err(StoreError::Failed(format!(
+            "{} has schema version {version} and this program reads version {SCHEMA_VERSION}: `evoke up` upgrades it",
+            connection.path().unwrap_or_default()
+        ))),
+        other => Err(unknown_version(connection, other)),
+    })
+}
+
+fn unknown_version(connection: &Connection, version: i64) -> StoreError {
+    let file = connection.path().unwrap_or_default();
+    StoreError::Failed(format!(
+        "{file} has schema version {version} and this program supports versions up to {SCHEMA_VERSION}: run the newer \
+         Evoke that wrote it. If there is none, the file is damaged: {}",
+        failure::remedy(file)
+    ))
+}
+
+/// Creates the schema or migrates it to this version. The outer error is SQLite's; the inner one tells the user what to
+/// do.
+pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()>> {
+    let transaction = connection.transaction()?;
+    let version: i64 = transaction.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+    match version {
+        0 => {
+            transaction.execute_batch(SCHEMA)?;
+            let instance = uuid::Uuid::now_v7().simple().to_string();
+            // The random tail of a version 7 UUID: short, and unique to the store.
+            let short = instance.get(20..).unwrap_or(&instance);
+            let sql = "INSERT INTO meta (key, value, sum) VALUES ('instance', ?1, sum_of('instance', ?1))";
+            transaction.execute(sql, [short])?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            transaction.commit()?;
+            Ok(Ok(()))
+        }
+        SCHEMA_VERSION => Ok(Ok(())),
+        older @ 1..SCHEMA_VERSION => {
+            tracing::warn!(
+                "migrating the store from version {older} to {SCHEMA_VERSION}: a large store takes minutes, and needs its \
+                 own size as free disk space until the migration is done"
+            );
+            for migration in MIGRATIONS.iter().skip(usize::try_from(older - 1).unwrap_or_default()) {
+                match transaction.execute_batch(migration) {
+                    // Only a file without the schema of its version number makes a migration's SQL fail.
+                    Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
+                        let file = transaction.path().unwrap_or_default();
+                        let what = format!("its schema differs from its version number {older} ({error})");
+                        return Ok(Err(StoreError::Damaged(failure::damage_message(file, what))));
+                    }
+                    other => other?,
+                }
+            }
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            transaction.commit()?;
+            // The whole migration is in the log, which nothing else would copy before the first commit.
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+            Ok(Ok(()))
+        }
+        newer => Ok(Err(unknown_version(&transaction, newer))),
+    }
+}

@@ -1,0 +1,171 @@
+//! Reads and writes functions' state, as SQL.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::checksum;
+use super::state_cache::{Changed, Changes, StateCache};
+use evoke_model::Completion;
+use evoke_model::state::{Change, Entry, Transaction, Usage};
+use evoke_store::validate::{Bucket, CommittedKey, CommittedState, Valid, Validation, validate};
+
+/// The state changes of one group commit; they enter the cache when the commit has succeeded.
+pub(super) struct Batch<'a> {
+    tx: &'a Connection,
+    state_cache: &'a StateCache,
+    changes: Changes,
+}
+
+impl CommittedState for Batch<'_> {
+    type Error = rusqlite::Error;
+
+    fn find(&self, bucket: &str, key: &str) -> rusqlite::Result<Option<CommittedKey>> {
+        self.tx
+            .prepare_cached("SELECT version, length(value) FROM state WHERE bucket = ?1 AND key = ?2")?
+            .query_row([bucket, key], |r| {
+                Ok(CommittedKey {
+                    version: unsigned(r.get(0)?),
+                    size: usize::try_from(r.get::<_, i64>(1)?).unwrap_or_default(),
+                })
+            })
+            .optional()
+    }
+
+    fn bucket(&self, name: &str) -> Bucket {
+        self.changes.buckets.get(name).copied().unwrap_or_else(|| self.state_cache.bucket(name))
+    }
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(tx: &'a Connection, state_cache: &'a StateCache) -> Self {
+        Self { tx, state_cache, changes: Changes::default() }
+    }
+
+    pub(super) fn validate(&self, transaction: &Transaction) -> rusqlite::Result<Validation> {
+        validate(self, transaction)
+    }
+
+    pub(super) fn apply(&mut self, transaction: &Transaction, valid: Valid) -> rusqlite::Result<()> {
+        // The transaction only read.
+        if valid.buckets.is_empty() {
+            return Ok(());
+        }
+        let version = if transaction.version == 0 { self.state_cache.next_version() } else { transaction.version };
+        let column = i64::try_from(version).unwrap_or(i64::MAX);
+        for touched in &transaction.keys {
+            let Some(change) = &touched.change else { continue };
+            let (bucket, key) = (&touched.bucket, &touched.key);
+            let entry = match change {
+                Change::Set(value) => {
+                    let sum = checksum::of_values([
+                        (&**bucket).into(),
+                        (&**key).into(),
+                        ValueRef::Blob(value),
+                        ValueRef::Integer(column),
+                    ]);
+                    self.tx
+                        .prepare_cached(
+                            "INSERT INTO state (bucket, key, value, version, sum) VALUES (?1, ?2, ?3, ?4, ?5)
+                             ON CONFLICT (bucket, key) DO UPDATE
+                               SET value = excluded.value, version = excluded.version, sum = excluded.sum",
+                        )?
+                        .execute(params![&**bucket, &**key, &**value, column, sum])?;
+                    Some(Entry { value: value.clone(), version })
+                }
+                Change::Delete => {
+                    self.tx
+                        .prepare_cached("DELETE FROM state WHERE bucket = ?1 AND key = ?2")?
+                        .execute([&**bucket, &**key])?;
+                    None
+                }
+            };
+            self.changes.changed.push(Changed { bucket: bucket.clone(), key: key.clone(), entry });
+        }
+        for (name, usage, members) in valid.buckets {
+            let before = self.bucket(&name).members;
+            let bucket = Bucket { usage, members: if members { version } else { before } };
+            self.changes.buckets.insert(name, bucket);
+        }
+        Ok(())
+    }
+
+    /// Applies a user's changes, which read nothing and have no quota. Returns the number of keys that existed before.
+    pub(super) fn write(&mut self, changes: &Transaction) -> rusqlite::Result<u64> {
+        let Validation::Valid(valid) = self.validate(changes)? else { return Ok(0) };
+        let existed = valid.existed;
+        self.apply(changes, valid)?;
+        Ok(existed)
+    }
+
+    /// Records that a completion was validated: its staged writes end with the commit.
+    pub(super) fn finish(&mut self, completion: &Arc<Completion>) {
+        if completion.state.version != 0 {
+            self.changes.finished.push(completion.clone());
+        }
+    }
+
+    /// Returns the changes for the cache.
+    pub(super) fn into_changes(self) -> Changes {
+        self.changes
+    }
+}
+
+/// Loads the sizes of all buckets and the last version, when the store is opened.
+pub(super) fn load(c: &Connection) -> rusqlite::Result<StateCache> {
+    let mut rows = c.prepare(
+        "SELECT bucket, COUNT(*), SUM(octet_length(key) + length(value)), MAX(version) FROM state GROUP BY bucket",
+    )?;
+    let mut rows = rows.query([])?;
+    let (mut buckets, mut last) = (HashMap::new(), 0);
+    while let Some(row) = rows.next()? {
+        let usage = Usage { keys: unsigned(row.get(1)?), bytes: unsigned(row.get(2)?) };
+        last = last.max(unsigned(row.get(3)?));
+        buckets.insert(row.get::<_, String>(0)?.into(), Bucket { usage, members: 0 });
+    }
+    Ok(StateCache::new(buckets, last))
+}
+
+/// The columns covered by the checksum, in its order, then the checksum.
+const COLUMNS: &str = "bucket, key, value, version, sum";
+
+fn named(bucket: &str, key: &str) -> String {
+    format!("the key {key} of the bucket {bucket} (repaired by `evoke state set` or `evoke state delete`)")
+}
+
+fn verify(row: &Row<'_>, bucket: &str, key: &str) -> rusqlite::Result<()> {
+    checksum::verify_with_key(row, &[bucket.into(), key.into()], 4, || named(bucket, key))
+}
+
+pub(super) fn get(c: &Connection, bucket: &str, key: &str) -> rusqlite::Result<Option<Entry>> {
+    let found = c.prepare_cached(&format!("SELECT {COLUMNS} FROM state WHERE bucket = ?1 AND key = ?2"))?.query_row(
+        [bucket, key],
+        |r| {
+            verify(r, bucket, key)?;
+            let value = Bytes::copy_from_slice(r.get_ref(2)?.as_bytes()?);
+            Ok(Entry { value, version: unsigned(r.get(3)?) })
+        },
+    );
+    checksum::name_damage(found.optional(), || named(bucket, key))
+}
+
+/// Also reads the values, which the checksum of each row needs.
+pub(super) fn keys(c: &Connection, bucket: &str, after: Option<&str>, limit: usize) -> rusqlite::Result<Vec<String>> {
+    // Every key sorts after the empty string, which is not allowed as a key.
+    let keys = c
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM state WHERE bucket = ?1 AND key > ?2 ORDER BY key LIMIT ?3"))?
+        .query_map(params![bucket, after.unwrap_or_default(), i64::try_from(limit).unwrap_or(i64::MAX)], |r| {
+            let key = r.get_ref(1)?.as_str()?;
+            verify(r, bucket, key)?;
+            Ok(key.to_owned())
+        })?
+        .collect();
+    checksum::name_damage(keys, || format!("a key of the bucket {bucket}"))
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}

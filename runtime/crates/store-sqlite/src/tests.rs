@@ -1,0 +1,379 @@
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use super::schema::{MIGRATIONS, SCHEMA_VERSION};
+use super::*;
+use evoke_model::event::Event;
+use evoke_model::{AttemptRecord, Lineage, Mark, NewDelivery, Origin, Verdict};
+
+fn mark() -> Vec<Mark> {
+    vec![Mark { scope: "/s".into(), key: "k".into(), value: Some(b"1".to_vec()) }]
+}
+
+#[tokio::test]
+async fn the_first_failed_commit_latches() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    store.accept(vec![], mark()).await.unwrap();
+    let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+    other.execute_batch("ALTER TABLE marks RENAME TO gone").unwrap();
+    assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Failed(_))));
+    // The cause of the failure is repaired, but the store still rejects writes.
+    other.execute_batch("ALTER TABLE gone RENAME TO marks").unwrap();
+    assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Failed(_))));
+    assert!(store.failure().await.contains("marks"));
+    drop(store);
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    store.accept(vec![], mark()).await.unwrap();
+}
+
+#[tokio::test]
+async fn instance_and_function_ids_survive_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let instance = store.instance().to_owned();
+    let id = store.register(vec!["shop/a".into()]).await.unwrap();
+    store.close().await.unwrap();
+    assert!(matches!(store.accept(vec![], mark()).await, Err(StoreError::Closed)));
+    drop(store);
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    assert_eq!((store.instance(), store.register(vec!["shop/a".into()]).await.unwrap()), (&*instance, id));
+}
+
+#[tokio::test]
+async fn state_and_its_versions_survive_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = async |store: &SqliteStore, key: &str| {
+        let change = Some(evoke_model::state::Change::Set("é".into()));
+        let touched = evoke_model::state::Touched { bucket: "shop/a".into(), key: key.into(), seen: None, change };
+        store.state_write(Transaction { keys: vec![touched], ..Transaction::default() }).await.unwrap();
+        store.state("shop/a", key).await.unwrap().unwrap()
+    };
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let before = write(&store, "ä").await;
+    store.close().await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    assert_eq!(store.state("shop/a", "ä").await.unwrap(), Some(before.clone()));
+    assert_eq!(store.state_usage("shop/a"), Usage { keys: 1, bytes: 4 });
+    assert!(write(&store, "b").await.version > before.version);
+}
+
+#[tokio::test]
+async fn a_version_1_store_is_migrated_to_the_current_schema() {
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = Connection::open(old.path().join("evoke.db")).unwrap();
+    first.execute_batch(include_str!("migrate/1.sql")).unwrap();
+    let content = "INSERT INTO meta VALUES ('instance', 'abc'); INSERT INTO functions VALUES (1, 'shop/a');
+        INSERT INTO events VALUES (1, 'e', '/s', 't', NULL, NULL, NULL, NULL, NULL, 0, NULL, 5, 1, 2, NULL, NULL, 0);
+        INSERT INTO deliveries (id, event, function, trigger, state, since_ms)
+          VALUES (1, 1, 1, 'on[0]', 0, 5), (2, 1, 1, 'on[0]', 3, 5);
+        PRAGMA user_version = 1";
+    first.execute_batch(content).unwrap();
+    // Compares columns and indexes: the text of a table changes when a column is added.
+    let schema = |folder: &Path| {
+        let store = SqliteStore::open(folder, Clock::fixed(0)).unwrap();
+        let connection = open_for_reading(&folder.join("evoke.db")).unwrap();
+        let sql = "SELECT group_concat(line, char(10)) FROM (
+            SELECT m.name || ' ' || c.name || ' ' || c.type || c.'notnull' || c.pk || ifnull(c.dflt_value, '') AS line
+            FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'
+            UNION ALL SELECT ifnull(sql, name) FROM sqlite_master WHERE type <> 'table' ORDER BY 1)";
+        (connection.query_row(sql, [], |r| r.get::<_, String>(0)).unwrap(), store.instance().to_owned())
+    };
+    let ((migrated, instance), (created, _)) = (schema(old.path()), schema(new.path()));
+    assert_eq!(migrated, created);
+    assert_eq!(instance, "abc");
+    let store = SqliteStore::open(old.path(), Clock::fixed(0)).unwrap();
+    let report = store.check().await.unwrap();
+    assert_eq!((report.problems, &report.totals), (vec![], &store.totals().await.unwrap()));
+    assert_eq!((report.totals.owed, store.pending()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_version_2_store_gets_checksums_for_all_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let second = Connection::open(folder.path().join("evoke.db")).unwrap();
+    second.execute_batch(include_str!("migrate/1.sql")).unwrap();
+    second.execute_batch(MIGRATIONS[0]).unwrap();
+    let content = "INSERT INTO meta VALUES ('instance', 'abc'); INSERT INTO functions VALUES (1, 'shop/a');
+        INSERT INTO events (seq, id, source, type, extensions, data_kind, data, accepted_ms, first_delivery, owed, hops)
+          VALUES (2, 'e', '/s', 't', '{\"x\":\"y\"}', 2, x'6869', 5, 2, 2, 0);
+        INSERT INTO known VALUES (1, 'before', '/s', 4);
+        INSERT INTO deliveries (id, event, function, trigger, order_key, state, attempts, since_ms, cause, origin, bytes)
+          VALUES (2, 2, 1, 'on[0]', NULL, 0, 0, 5, NULL, 7, 3), (3, 2, 1, 'on[1]', 'k', 4, 1, 5, 'reject: why', 7, 3);
+        INSERT INTO attempts VALUES (3, 1, 6, 7, 'reject', 'why');
+        INSERT INTO replays VALUES (1, '{}', 8, 2, 2, 2, 0);
+        INSERT INTO marks VALUES ('/s', 'k', x'00ff'); INSERT INTO state VALUES ('shop/a', 'k', x'31', 9);
+        INSERT OR REPLACE INTO totals VALUES (0, 'events', 2), (0, 'deliveries', 3), (0, 'owed', 3), (0, 'removed', 1),
+          (0, 'removed owed', 1), (0, 'removed to', 1), (1, 'ready', 1), (1, 'dead', 1), (1, 'done', 1), (1, 'removed done', 1);
+        PRAGMA user_version = 2";
+    second.execute_batch(content).unwrap();
+    let Err(StoreError::Failed(message)) = check_folder(folder.path()) else { unreachable!("it was read") };
+    assert!(message.contains("`evoke up` upgrades it"), "{message}");
+
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
+    let stored = store.event(2).await.unwrap().unwrap();
+    assert_eq!((stored.damage, &stored.event.data), (None, &evoke_model::event::Data::Text("hi".into())));
+    let records = store.deliveries(2).await.unwrap();
+    assert_eq!((records.len(), records[1].attempts[0].message.as_deref()), (2, Some("why")));
+    assert_eq!(store.ready(1, Stream::Live, 0, 9).await.unwrap()[0].event.event.id, "e");
+    assert_eq!(store.marks("/s".into()).await.unwrap()["k"], [0, 255]);
+    assert_eq!(store.state("shop/a", "k").await.unwrap().unwrap().version, 9);
+    assert_eq!(store.replays().await.unwrap().len(), 1);
+    // New writes have checksums, and damage done after the migration is found.
+    assert_eq!(store.redrive(DeadFilter::All).await.unwrap(), 1);
+    assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
+    second.execute("UPDATE events SET data = x'6868'", []).unwrap();
+    let problems = store.check().await.unwrap().problems;
+    assert!(problems.len() == 2 && problems[0].contains("evoke.db: table events, row 2:"), "{problems:?}");
+    assert!(store.event(2).await.unwrap().unwrap().damage.unwrap().contains("event 2 in"));
+}
+
+#[tokio::test]
+async fn a_version_3_store_keeps_its_attempts_and_its_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let third = Connection::open(folder.path().join("evoke.db")).unwrap();
+    checksum::register_sql_function(&third).unwrap();
+    third.execute_batch(include_str!("migrate/1.sql")).unwrap();
+    MIGRATIONS[..2].iter().for_each(|migration| third.execute_batch(migration).unwrap());
+    let content = "INSERT INTO meta VALUES ('instance', 'abc', sum_of('instance', 'abc'));
+        INSERT INTO functions VALUES (1, 'shop/a', sum_of(1, 'shop/a'));
+        INSERT INTO events (seq, id, source, type, data_kind, accepted_ms, first_delivery, owed, hops, sum) VALUES
+          (1, 'e', '/s', 't', 0, 5, 1, 2, 0,
+           sum_of(1, 'e', '/s', 't', NULL, NULL, NULL, NULL, NULL, 0, 5, 1, 2, NULL, NULL, 0, 0, NULL));
+        INSERT INTO deliveries (id, event, function, trigger, state, attempts, since_ms, sum) VALUES
+          (1, 1, 1, 'on[0]', 3, 1, 5, sum_of(1, 1, 1, 'on[0]', NULL, 0, 0, 0) + sum_of(3, 1, 0, 5, NULL, NULL)),
+          (2, 1, 1, 'on[1]', 0, 0, 5, sum_of(2, 1, 1, 'on[0]', NULL, 0, 0, 0) + sum_of(0, 0, 0, 5, NULL, NULL));
+        INSERT INTO attempts VALUES (1, 1, 6, 7, 'done', NULL, sum_of(1, 1, 6, 7, 'done', NULL));
+        INSERT OR REPLACE INTO totals VALUES (0, 'events', 1), (0, 'deliveries', 2), (0, 'owed', 2), (1, 'ready', 1), (1, 'done', 1);
+        PRAGMA user_version = 3";
+    third.execute_batch(content).unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let problems = store.check().await.unwrap().problems;
+    assert!(problems.len() == 2 && problems[0].contains("table deliveries, row 2:"), "{problems:?}");
+    let records = store.deliveries(1).await.unwrap();
+    let done = AttemptRecord { attempt: 1, started_ms: 6, duration_us: 7, outcome: "done".into(), message: None };
+    assert_eq!((&records[0].attempts, &records[0].damage), (&vec![done], &None));
+    assert!(records[1].damage.is_some());
+}
+
+#[tokio::test]
+async fn a_damaged_delivery_does_not_run_and_updates_do_not_hide_the_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    for n in 0..3 {
+        let event = Event { id: n.to_string(), source: "/s".into(), type_: "t".into(), ..Event::default() };
+        let delivery = NewDelivery { function: f, trigger: "on[0]".into(), order_key: None };
+        let new = NewEvent { event: Arc::new(event), lineage: Lineage::default(), deliveries: vec![delivery] };
+        store.accept(vec![new], vec![]).await.unwrap();
+    }
+    let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+    // The delivery would run with another event.
+    other.execute("UPDATE deliveries SET event = 3 WHERE id = 2", []).unwrap();
+    let ready: Vec<_> = store.ready(f, Stream::Live, 0, 2).await.unwrap().iter().map(|d| d.id).collect();
+    assert_eq!(ready, [1, 3]);
+    let is_reported = |problems: &[String]| problems.iter().any(|p| p.contains("table deliveries, row 2:"));
+    assert!(is_reported(&store.check().await.unwrap().problems));
+    store.complete(end(2, f, Verdict::Done)).await.unwrap();
+    assert!(is_reported(&store.check().await.unwrap().problems));
+    let record = store.delivery(2).await.unwrap().unwrap();
+    assert!(record.damage.unwrap().contains("evoke.db is damaged: delivery 2"));
+    // Event 1 is missing, but its delivery is intact: it becomes a dead letter.
+    other.execute("DELETE FROM events WHERE seq = 1", []).unwrap();
+    let ready = store.ready(f, Stream::Live, 0, 1).await.unwrap();
+    assert!(ready[0].event.damage.as_ref().unwrap().contains("event 1 is missing in"), "{ready:?}");
+}
+
+#[tokio::test]
+async fn misplaced_rows_are_not_returned_for_other_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("evoke.db");
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let f = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+    for n in 1..=3 {
+        let event = Event { id: n.to_string(), source: "/s".into(), type_: "t".into(), ..Event::default() };
+        let delivery = NewDelivery { function: f[0], trigger: "on[0]".into(), order_key: None };
+        let new = NewEvent { event: Arc::new(event), lineage: Lineage::default(), deliveries: vec![delivery] };
+        store.accept(vec![new], vec![]).await.unwrap();
+        store.complete(end(n, f[0], Verdict::Dead(format!("why {n}")))).await.unwrap();
+        let mark = Mark { scope: format!("/{n}"), key: "k".into(), value: Some(vec![1]) };
+        store.accept(vec![], vec![mark]).await.unwrap();
+        let set = Some(evoke_model::state::Change::Set("v".into()));
+        let touched =
+            evoke_model::state::Touched { bucket: format!("b{n}").into(), key: "k".into(), seen: None, change: set };
+        store.state_write(Transaction { keys: vec![touched], ..Transaction::default() }).await.unwrap();
+    }
+    store.close().await.unwrap();
+    drop(store);
+    // Each table is one page. Its third row becomes a second copy of the first, so a search beyond the second row finds
+    // an earlier one.
+    let pages: Vec<usize> = Connection::open(&path)
+        .unwrap()
+        .prepare("SELECT rootpage FROM sqlite_master WHERE name IN ('attempts', 'marks', 'state')")
+        .unwrap()
+        .query_map([], |r| Ok(usize::try_from(r.get::<_, i64>(0)?).unwrap()))
+        .unwrap()
+        .collect::<rusqlite::Result<_>>()
+        .unwrap();
+    let mut file = std::fs::read(&path).unwrap();
+    for page in pages {
+        let pointers = (page - 1) * 4096 + 8;
+        file.copy_within(pointers..pointers + 2, pointers + 4);
+    }
+    std::fs::write(&path, file).unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let attempts = store.delivery(2).await.unwrap().unwrap().attempts;
+    let outcomes: Vec<&str> = attempts.iter().map(|attempt| &*attempt.outcome).collect();
+    assert_eq!(outcomes, ["done", "damaged"], "{attempts:?}");
+    assert!(matches!(store.marks("/2".into()).await, Err(StoreError::Damaged(_))));
+    assert!(matches!(store.state_keys("b2", None, 9).await, Err(StoreError::Damaged(_))));
+    // The index of ready deliveries lists a delivery of another function.
+    let other = Connection::open(&path).unwrap();
+    assert_eq!(store.redrive(DeadFilter::All).await.unwrap(), 3);
+    let index: i64 = other
+        .query_row("SELECT rootpage FROM sqlite_master WHERE name = 'deliveries_ready'", [], |r| r.get(0))
+        .unwrap();
+    store.close().await.unwrap();
+    drop((store, other));
+    let mut file = std::fs::read(&path).unwrap();
+    let at = (usize::try_from(index).unwrap() - 1) * 4096;
+    // A record of the index has the size of its header, the types of its values, and the values. Function 1 is stored
+    // as a type only.
+    let records = file[at..at + 4096].windows(3).enumerate().filter(|(_, bytes)| *bytes == [4, 9, 1]);
+    let places: Vec<usize> = records.map(|(place, _)| at + place).collect();
+    assert_eq!(places.len(), 2, "deliveries 2 and 3; 1 is a type as well");
+    // Changes the type to the one for function 0.
+    places.iter().for_each(|place| file[place + 1] = 8);
+    std::fs::write(&path, file).unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    assert!(store.ready(0, Stream::Live, 0, 9).await.unwrap().is_empty());
+}
+
+/// Ends the first attempt at a delivery.
+fn end(delivery: i64, function: i64, verdict: Verdict) -> Arc<Completion> {
+    let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 1, outcome: "done".into(), message: None };
+    let (publishes, state, origin) = (vec![], Transaction::default(), Origin::default());
+    Arc::new(Completion { delivery, function, origin, record, verdict, publishes, state })
+}
+
+#[tokio::test]
+async fn damaged_rows_are_never_changed_or_removed_and_others_continue() {
+    let folder = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicI64::new(0));
+    let store = SqliteStore::open(folder.path(), Clock::manual(&now_ms)).unwrap();
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let accept = async |n: i64, key: Option<&str>| {
+        let event = Event { id: n.to_string(), source: "/s".into(), type_: "t".into(), ..Event::default() };
+        let delivery = NewDelivery { function: f, trigger: "on[0]".into(), order_key: key.map(Into::into) };
+        let new = NewEvent { event: Arc::new(event), lineage: Lineage::default(), deliveries: vec![delivery] };
+        store.accept(vec![new], vec![]).await
+    };
+    for (n, key) in [(1, Some("k")), (2, Some("k")), (3, Some("l")), (4, Some("l")), (5, None), (6, None)] {
+        accept(n, key).await.unwrap();
+    }
+    let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+    let damage = |what: &str| assert_eq!(other.execute(&format!("UPDATE deliveries SET {what}"), []).unwrap(), 1);
+    // A waiting delivery with the state done, the next delivery of a key, and a dead letter are damaged; and later a
+    // finished event.
+    damage("state = 3 WHERE id = 2");
+    damage("trigger = 'on[7]' WHERE id = 4");
+    store.complete(end(5, f, Verdict::Dead("why".into()))).await.unwrap();
+    damage("cause = 'no' WHERE id = 5");
+    for delivery in [1, 3, 6] {
+        store.complete(end(delivery, f, Verdict::Done)).await.unwrap();
+    }
+    assert_eq!(store.ready(f, Stream::Live, 0, 9).await.unwrap().len(), 0);
+    assert_eq!((store.redrive(DeadFilter::All).await.unwrap(), store.purge(DeadFilter::All).await.unwrap()), (0, 0));
+    other.execute("UPDATE events SET id = 'x' WHERE seq = 6", []).unwrap();
+    now_ms.store(1_000, Ordering::SeqCst);
+    let all = Retention { age: Duration::from_millis(1), bytes: u64::MAX };
+    assert_eq!(store.retain(all).await.unwrap(), 2, "those of deliveries 1 and 3");
+    let problems = store.check().await.unwrap().problems.join("\n");
+    for what in
+        ["table deliveries, row 2:", "table deliveries, row 4:", "table deliveries, row 5:", "table events, row 6:"]
+    {
+        assert!(problems.contains(what), "{what} {problems}");
+    }
+    accept(7, Some("k")).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_backlog_is_restored_on_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let event = Event { id: "1".into(), source: "/s".into(), type_: "t".into(), ..Event::default() };
+    let lineage = Lineage { origin: Origin::of("/s"), ..Lineage::default() };
+    let to = |key: Option<&str>| NewDelivery { function: f, trigger: "on[0]".into(), order_key: key.map(Into::into) };
+    let deliveries = vec![to(None), to(Some("k")), to(Some("k"))];
+    store.accept(vec![NewEvent { event: Arc::new(event), lineage, deliveries }], vec![]).await.unwrap();
+    let before = (store.backlog().total(), store.backlog().of(Origin::of("/s")));
+    assert_eq!((before.0.deliveries, before.0), (3, before.1));
+    drop(store);
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    assert_eq!((store.backlog().total(), store.backlog().of(Origin::of("/s"))), before);
+}
+
+#[tokio::test]
+async fn check_counts_rows_and_reports_wrong_running_totals() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    store.register(vec!["shop/a".into()]).await.unwrap();
+    let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+    other.execute_batch("INSERT INTO totals VALUES (1, 'done', 3), (0, 'events', 2)").unwrap();
+    let problems = store.check().await.unwrap().problems;
+    let expected = [
+        "2 events with 0 deliveries were accepted, but 0 with 0 are stored or were removed",
+        "shop/a has 0 done deliveries, but its running total is 3",
+    ];
+    assert_eq!(problems[..2], expected);
+    assert!(problems.len() == 3 && problems[2].contains("backup"), "{problems:?}");
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_not_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap());
+    let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+    other.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+    let Err(StoreError::Failed(message)) = SqliteStore::open(folder.path(), Clock::fixed(0)) else {
+        unreachable!("it was opened")
+    };
+    assert!(message.contains("newer Evoke"), "{message}");
+}
+
+#[tokio::test]
+async fn retention_returns_free_space_to_the_file_system() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(1)).unwrap();
+    let data = evoke_model::event::Data::Binary(bytes::Bytes::from(vec![7; 100_000]));
+    for n in 0..300 {
+        let event =
+            Event { id: n.to_string(), source: "/s".into(), type_: "t".into(), data: data.clone(), ..Event::default() };
+        let new = NewEvent { event: Arc::new(event), lineage: Lineage::default(), deliveries: vec![] };
+        store.accept(vec![new], vec![]).await.unwrap();
+    }
+    let pages = |name: &str| -> i64 {
+        let c = open_for_reading(&folder.path().join("evoke.db")).unwrap();
+        c.query_row(&format!("PRAGMA {name}"), [], |r| r.get(0)).unwrap()
+    };
+    let before = pages("page_count");
+    assert!(before > 7_000, "{before} pages");
+    let removed = store.retain(Retention { age: Duration::MAX, bytes: 3_000_000 }).await.unwrap();
+    assert!((265..285).contains(&removed), "{removed} removed");
+    let (after, free) = (pages("page_count"), pages("freelist_count"));
+    assert!(after < before / 3 && free < 2 * 1024, "{before} pages before, {after} after, {free} of them free");
+    assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
+}
+
+mod conformance {
+    use super::*;
+
+    fn open(clock: Clock, dedup_window: Duration) -> (SqliteStore, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        (SqliteStore::open_with(folder.path(), clock, dedup_window).unwrap(), folder)
+    }
+
+    evoke_store::conformance!(open);
+}

@@ -1,0 +1,201 @@
+//! Checks SQLite's write-ahead log before SQLite reads it. After a crash, SQLite uses the log only up to the first
+//! invalid frame, because that is where the last commit was torn. So a flipped bit further ahead would silently undo
+//! all commits after it.
+//!
+//! Only the last commit can be torn, because the next one begins after it was synced. So if a frame is invalid and
+//! another commit follows the end of its commit, the frame was valid once and is damaged. A following commit is
+//! recognised by its checksum, which continues that of the frame before. The format is that of "WAL-mode File Format"
+//! in SQLite's documentation.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use super::failure::remedy;
+
+const HEADER: usize = 32;
+const FRAME_HEADER: usize = 24;
+const VERSION: u32 = 3_007_000;
+/// The unit that a disk writes atomically, in bytes.
+const SECTOR: u64 = 512;
+/// Salts that differ in at most this many bits are equal but damaged: the salts of an earlier log are random.
+const SALT_BITS_MAX: u32 = 2;
+
+/// Describes the damage of the log of the database at `path` and how to recover; returns `None` if the log is intact or
+/// cannot be read.
+pub(super) fn find_damage(path: &Path) -> Option<String> {
+    let mut name: OsString = path.into();
+    name.push("-wal");
+    let found = scan(Path::new(&name)).ok()??;
+    // A second scan, because another process may have completed a frame since.
+    if scan(Path::new(&name)).ok()?? != found {
+        return None;
+    }
+    let (log, database) = (Path::new(&name).display(), path.display().to_string());
+    let (what, kept_bytes) = match found {
+        Found::Header => ("its header is corrupt".to_owned(), 0),
+        Found::Frame { number, committed_bytes } => {
+            (format!("its frame {number} is corrupt, and later commits follow it"), committed_bytes)
+        }
+    };
+    Some(format!(
+        "{log} is damaged: {what}. {}; or discard the last commits with `truncate -s {kept_bytes} {log}`",
+        capitalize(&remedy(&database)),
+    ))
+}
+
+fn capitalize(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Header,
+    /// Frames count from 1; `committed_bytes` is the length of the log up to the last commit before this frame.
+    Frame {
+        number: u64,
+        committed_bytes: u64,
+    },
+}
+
+fn scan(path: &Path) -> io::Result<Option<Found>> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut log = BufReader::with_capacity(1 << 20, file);
+    let mut header = [0; HEADER];
+    if length < HEADER as u64 {
+        return Ok(None);
+    }
+    log.read_exact(&mut header)?;
+    let Some(format) = Format::of(&header) else {
+        // SQLite syncs the header before it writes frames; until then it is all zeros.
+        return Ok((header != [0; HEADER]).then_some(Found::Header));
+    };
+    let size = (FRAME_HEADER + format.page_bytes) as u64;
+    let frames = (length - HEADER as u64) / size;
+    let mut frame = vec![0; FRAME_HEADER + format.page_bytes];
+    let (mut chain, mut last_commit) = (format.seed, 0);
+    let mut first_bad = None;
+    for number in 1..=frames {
+        log.read_exact(&mut frame)?;
+        let (head, page) = frame.split_at(FRAME_HEADER);
+        let computed = format.sum(format.sum(chain, head.get(..8).unwrap_or_default()), page);
+        if match_salts(head, &format) == SaltMatch::Exact && computed == stored(head) {
+            chain = computed;
+            last_commit = if read_u32(head, 4) != 0 { number } else { last_commit };
+            continue;
+        }
+        first_bad = Some(number);
+        // The damage may be in the frame's own checksum, so continue with the computed one.
+        if ends_commit(head, &format, number) && follows(&mut log, &mut frame, &format, computed, number, frames)? {
+            return Ok(Some(Found::Frame { number, committed_bytes: HEADER as u64 + last_commit * size }));
+        }
+        break;
+    }
+    let Some(bad) = first_bad else { return Ok(None) };
+    for number in bad..=frames {
+        log.seek(SeekFrom::Start(HEADER as u64 + (number - 1) * size))?;
+        log.read_exact(&mut frame)?;
+        let sum = stored(&frame);
+        if ends_commit(&frame, &format, number) && follows(&mut log, &mut frame, &format, sum, number, frames)? {
+            return Ok(Some(Found::Frame { number: bad, committed_bytes: HEADER as u64 + last_commit * size }));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns true if the frame after `number`, at which `log` is positioned, was written after a frame with this
+/// checksum.
+fn follows(
+    log: &mut BufReader<File>,
+    frame: &mut [u8],
+    format: &Format,
+    sum: (u32, u32),
+    number: u64,
+    frames: u64,
+) -> io::Result<bool> {
+    if number == frames {
+        return Ok(false);
+    }
+    log.read_exact(frame)?;
+    let (head, page) = frame.split_at(FRAME_HEADER);
+    let computed = format.sum(format.sum(sum, head.get(..8).unwrap_or_default()), page);
+    Ok(match_salts(head, format) == SaltMatch::Exact && computed == stored(head))
+}
+
+/// Returns true if a possibly invalid frame ended a commit. The commit field and the salts must be in the same sector:
+/// otherwise the field may be left over from an earlier log.
+fn ends_commit(head: &[u8], format: &Format, number: u64) -> bool {
+    let at = HEADER as u64 + (number - 1) * (FRAME_HEADER + format.page_bytes) as u64;
+    let is_one_sector = at / SECTOR == (at + 8) / SECTOR;
+    read_u32(head, 4) != 0 && is_one_sector && match_salts(head, format) != SaltMatch::None
+}
+
+#[derive(PartialEq, Eq)]
+enum SaltMatch {
+    Exact,
+    Near,
+    None,
+}
+
+/// Compares a frame's salts with those of the log; frames of an earlier log have other salts.
+fn match_salts(head: &[u8], format: &Format) -> SaltMatch {
+    let salts = (read_u32(head, 8), read_u32(head, 12));
+    match (salts.0 ^ format.salts.0).count_ones() + (salts.1 ^ format.salts.1).count_ones() {
+        0 => SaltMatch::Exact,
+        1..=SALT_BITS_MAX => SaltMatch::Near,
+        _ => SaltMatch::None,
+    }
+}
+
+fn stored(head: &[u8]) -> (u32, u32) {
+    (read_u32(head, 16), read_u32(head, 20))
+}
+
+fn read_u32(bytes: &[u8], at: usize) -> u32 {
+    let four = bytes.get(at..at + 4).and_then(|four| four.try_into().ok());
+    four.map(u32::from_be_bytes).unwrap_or_default()
+}
+
+struct Format {
+    is_big_endian: bool,
+    page_bytes: usize,
+    salts: (u32, u32),
+    seed: (u32, u32),
+}
+
+impl Format {
+    /// Parses a header; returns `None` if it is invalid.
+    fn of(header: &[u8; HEADER]) -> Option<Self> {
+        let is_big_endian = match read_u32(header, 0) {
+            0x377f_0682 => false,
+            0x377f_0683 => true,
+            _ => return None,
+        };
+        let page_bytes = usize::try_from(read_u32(header, 8)).ok()?;
+        let (salts, seed) =
+            ((read_u32(header, 16), read_u32(header, 20)), (read_u32(header, 24), read_u32(header, 28)));
+        let format = Self { is_big_endian, page_bytes, salts, seed };
+        let is_valid = read_u32(header, 4) == VERSION
+            && page_bytes.is_power_of_two()
+            && (512..=65_536).contains(&page_bytes)
+            && format.sum((0, 0), header.get(..24)?) == seed;
+        is_valid.then_some(format)
+    }
+
+    fn sum(&self, (mut first, mut second): (u32, u32), bytes: &[u8]) -> (u32, u32) {
+        let (pairs, _) = bytes.as_chunks::<8>();
+        for &[a, b, c, d, e, f, g, h] in pairs {
+            let (one, two) = if self.is_big_endian {
+                (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
+            } else {
+                (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
+            };
+            first = first.wrapping_add(one).wrapping_add(second);
+            second = second.wrapping_add(two).wrapping_add(first);
+        }
+        (first, second)
+    }
+}

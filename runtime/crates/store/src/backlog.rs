@@ -1,0 +1,102 @@
+//! Counts pending deliveries and their bytes, in total and by the source where their chain entered.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use evoke_model::{Amount, Origin};
+use foldhash::HashMap;
+
+/// The pending deliveries (ready, retrying or blocked) as of the last commit.
+#[derive(Default)]
+pub struct Backlog {
+    deliveries: AtomicU64,
+    bytes: AtomicU64,
+    ended: AtomicU64,
+    by_origin: Mutex<HashMap<Origin, Amount>>,
+}
+
+impl Backlog {
+    /// Returns the amount over all sources.
+    pub fn total(&self) -> Amount {
+        Amount { deliveries: self.deliveries.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    }
+
+    /// Returns the amount whose chains entered at one source, through any number of functions.
+    pub fn of(&self, origin: Origin) -> Amount {
+        self.by_origin.lock().unwrap_or_else(PoisonError::into_inner).get(&origin).copied().unwrap_or_default()
+    }
+
+    /// Returns the number of deliveries that ended since the store was opened.
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Sets the number of pending deliveries, for tests.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn set(&self, deliveries: u64) {
+        self.deliveries.store(deliveries, Ordering::Relaxed);
+    }
+
+    /// Applies a committed change and empties it.
+    pub fn apply(&self, change: &mut Change) {
+        if change.by_origin.is_empty() {
+            return;
+        }
+        let mut by_origin = self.by_origin.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut deliveries, mut bytes) = (0, 0);
+        for (origin, by) in change.by_origin.drain() {
+            let amount = by_origin.entry(origin).or_default();
+            amount.deliveries = amount.deliveries.saturating_add_signed(by.0);
+            amount.bytes = amount.bytes.saturating_add_signed(by.1);
+            if *amount == Amount::default() {
+                by_origin.remove(&origin);
+            }
+            (deliveries, bytes) = (deliveries + by.0, bytes + by.1);
+        }
+        // Load and store need no atomic addition: only the store's writer changes these.
+        let total = self.total();
+        self.deliveries.store(total.deliveries.saturating_add_signed(deliveries), Ordering::Relaxed);
+        self.bytes.store(total.bytes.saturating_add_signed(bytes), Ordering::Relaxed);
+        self.ended.fetch_add(std::mem::take(&mut change.ended), Ordering::Relaxed);
+    }
+}
+
+/// The part of one delivery in the backlog.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Share {
+    /// The source through which the event's chain entered.
+    pub origin: Origin,
+    /// Size of the event, attributes and data.
+    pub bytes: i64,
+}
+
+/// The changes of one transaction to the backlog.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    by_origin: HashMap<Origin, (i64, i64)>,
+    ended: u64,
+}
+
+impl Change {
+    /// Adds a delivery that became pending.
+    pub fn add(&mut self, share: Share) {
+        self.adjust(share, 1);
+    }
+
+    /// Removes a delivery that is no longer pending.
+    pub fn remove(&mut self, share: Share) {
+        self.adjust(share, -1);
+        self.ended += 1;
+    }
+
+    fn adjust(&mut self, share: Share, sign: i64) {
+        let by = self.by_origin.entry(share.origin).or_default();
+        by.0 += sign;
+        by.1 += sign * share.bytes;
+    }
+
+    /// Sets the initial amount of an origin when the store is opened.
+    pub fn set(&mut self, origin: Origin, deliveries: i64, bytes: i64) {
+        self.by_origin.insert(origin, (deliveries, bytes));
+    }
+}

@@ -1,0 +1,415 @@
+//! What every store must do: [`crate::conformance`] runs it over a backend, one test a case.
+//!
+//! ```ignore
+//! evoke_store::conformance!(|clock, dedup_window| (MyStore::open(clock, dedup_window), ()));
+//! ```
+//! The second value is kept until the case is over, such as the store's temporary folder.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod replay;
+mod state;
+mod time;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use evoke_model::event::{Data, Event};
+use evoke_model::*;
+
+pub use self::replay::*;
+pub use self::state::*;
+pub use self::time::*;
+use super::*;
+
+/// The time of the store's clock when a case begins.
+pub const NOW_MS: UnixMs = 1_700_000_000_000;
+
+fn new_event(id: &str, deliveries: Vec<NewDelivery>) -> NewEvent {
+    let event = Event {
+        id: id.into(),
+        source: "/shop/checkout".into(),
+        type_: "order.placed".into(),
+        subject: Some("s".into()),
+        time: Some("2026-01-31T12:00:00Z".into()),
+        datacontenttype: None,
+        dataschema: None,
+        extensions: BTreeMap::from([("traceparent".to_owned(), "00-1-2-01".to_owned())]),
+        data: Data::Json(Bytes::from_static(br#"{"total": 1.10}"#)),
+    };
+    NewEvent { event: Arc::new(event), lineage: Lineage::default(), deliveries }
+}
+
+fn to(function: FunctionId) -> NewDelivery {
+    NewDelivery { function, trigger: "on[0]".into(), order_key: None }
+}
+
+fn keyed(function: FunctionId, key: &str) -> NewDelivery {
+    NewDelivery { order_key: Some(key.into()), ..to(function) }
+}
+
+fn ended(delivery: DeliveryId, attempt: u32, outcome: &'static str, verdict: Verdict) -> Arc<Completion> {
+    let message = (outcome != "done").then(|| "why".to_owned());
+    let record = AttemptRecord { attempt, started_ms: NOW_MS, duration_us: 12, outcome: outcome.into(), message };
+    let (publishes, state) = (Vec::new(), Transaction::default());
+    Arc::new(Completion { delivery, function: 1, origin: Origin::default(), record, verdict, publishes, state })
+}
+
+fn done(delivery: DeliveryId, attempt: u32) -> Arc<Completion> {
+    ended(delivery, attempt, "done", Verdict::Done)
+}
+
+fn dead(delivery: DeliveryId, attempt: u32) -> Arc<Completion> {
+    ended(delivery, attempt, "reject", Verdict::Dead("reject: why".into()))
+}
+
+/// Collects the ids of deliveries that became ready, in order.
+fn watch_ready(store: &dyn Store) -> Arc<Mutex<Vec<DeliveryId>>> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    store.on_commit(Box::new(move |commit| sink.lock().unwrap().extend(commit.ready.iter().map(|d| d.id))));
+    seen
+}
+
+async fn ready_ids(store: &dyn Store, function: FunctionId) -> Vec<DeliveryId> {
+    store.ready(function, Stream::Live, 0, 100).await.unwrap().iter().map(|d| d.id).collect()
+}
+
+async fn state_of(store: &dyn Store, delivery: DeliveryId) -> DeliveryState {
+    store.delivery(delivery).await.unwrap().unwrap().state
+}
+
+pub async fn functions_keep_their_ids(store: &dyn Store) {
+    let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+    assert_ne!(ids[0], ids[1]);
+    assert_eq!(store.register(vec!["shop/b".into(), "shop/a".into()]).await.unwrap(), vec![ids[1], ids[0]]);
+}
+
+pub async fn accepted_events_and_deliveries_read_back_unchanged(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let new = new_event("1", vec![to(f)]);
+    assert_eq!(store.accept(vec![new.clone()], vec![]).await.unwrap(), vec![Accepted::New(1)]);
+    let stored = store.event(1).await.unwrap().unwrap();
+    assert_eq!((stored.event, stored.accepted_ms), (new.event, NOW_MS));
+    let delivery = store.deliveries(1).await.unwrap().remove(0);
+    assert_eq!((delivery.function.as_str(), delivery.state), ("shop/a", DeliveryState::Ready));
+    assert_eq!(store.find("1".into()).await.unwrap(), vec![1]);
+    assert_eq!(*store.newest().borrow(), 1);
+    assert!(store.event(2).await.unwrap().is_none());
+}
+
+pub async fn a_repeated_source_and_id_is_a_duplicate_without_deliveries(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let offer = || vec![new_event("1", vec![to(f)]), new_event("2", vec![to(f)]), new_event("1", vec![to(f)])];
+    let first = store.accept(offer(), vec![]).await.unwrap();
+    assert_eq!(first, vec![Accepted::New(1), Accepted::New(2), Accepted::Duplicate(1)]);
+    let second = store.accept(offer(), vec![]).await.unwrap();
+    assert_eq!(second, vec![Accepted::Duplicate(1), Accepted::Duplicate(2), Accepted::Duplicate(1)]);
+    assert_eq!(store.totals().await.unwrap().owed, 2);
+    // A duplicate does not use up a position.
+    assert_eq!(store.accept(vec![new_event("3", vec![])], vec![]).await.unwrap(), vec![Accepted::New(3)]);
+}
+
+pub async fn published_events_with_their_own_id_are_deduplicated(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    store.accept(vec![new_event("1", vec![to(f), to(f)])], vec![]).await.unwrap();
+    for delivery in [1, 2] {
+        let lineage = Lineage { cause: Some(delivery), root: Some(1), hops: 1, ..Lineage::default() };
+        let generated = format!("{}-{delivery}-0", store.instance());
+        let publishes = vec![
+            NewEvent { lineage, ..new_event("own", vec![to(f)]) },
+            NewEvent { lineage, ..new_event(&generated, vec![]) },
+        ];
+        store.complete(Arc::new(Completion { publishes, ..Arc::unwrap_or_clone(done(delivery, 1)) })).await.unwrap();
+    }
+    assert_eq!(store.find("own".into()).await.unwrap(), vec![2]);
+    assert_eq!((store.totals().await.unwrap().events, store.pending()), (4, 1));
+    // An event from outside with an id of the generated form is deduplicated like any other.
+    let forged = new_event(&format!("{}-2-0", store.instance()), vec![]);
+    assert_eq!(store.accept(vec![forged], vec![]).await.unwrap(), vec![Accepted::Duplicate(4)]);
+}
+
+pub async fn marks_commit_with_their_events(store: &dyn Store) {
+    let mark = |value: Option<&[u8]>| Mark { scope: "/s".into(), key: "k".into(), value: value.map(Into::into) };
+    store.accept(vec![new_event("1", vec![])], vec![mark(Some(b"1"))]).await.unwrap();
+    store.accept(vec![], vec![mark(Some(b"2"))]).await.unwrap();
+    assert_eq!(store.marks("/s".into()).await.unwrap(), BTreeMap::from([("k".to_owned(), b"2".to_vec())]));
+    assert!(store.marks("/other".into()).await.unwrap().is_empty());
+    store.accept(vec![], vec![mark(None)]).await.unwrap();
+    assert!(store.marks("/s".into()).await.unwrap().is_empty());
+}
+
+pub async fn deliveries_are_announced_in_accept_order(store: &dyn Store) {
+    let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+    let seen = watch_ready(store);
+    store
+        .accept(vec![new_event("1", vec![to(ids[0]), to(ids[1])]), new_event("2", vec![to(ids[0])])], vec![])
+        .await
+        .unwrap();
+    assert_eq!(*seen.lock().unwrap(), vec![1, 2, 3]);
+    assert_eq!(ready_ids(store, ids[0]).await, vec![1, 3]);
+    assert_eq!(store.ready(ids[0], Stream::Live, 0, 1).await.unwrap()[0].id, 1);
+    assert_eq!(store.ready(ids[0], Stream::Live, 1, 9).await.unwrap()[0].id, 3);
+}
+
+pub async fn the_sink_receives_settled_completions_with_deliveries_they_made_ready(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let (sender, mut commits) = tokio::sync::mpsc::unbounded_channel();
+    store.on_commit(Box::new(move |commit| drop(sender.send(commit))));
+    store.accept(vec![new_event("1", vec![keyed(f, "k")]), new_event("2", vec![keyed(f, "k")])], vec![]).await.unwrap();
+    assert_eq!(commits.recv().await.unwrap().ready[0].id, 1);
+    store.settle(done(1, 1)).await.unwrap();
+    let commit = commits.recv().await.unwrap();
+    let (completion, result) = &commit.settled[0];
+    assert_eq!((completion.delivery, result.is_ok(), commit.ready[0].id), (1, true, 2));
+    assert_eq!(state_of(store, 1).await, DeliveryState::Done);
+}
+
+pub async fn an_outcome_commits_with_its_published_events(store: &dyn Store) {
+    let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+    let seen = watch_ready(store);
+    store.accept(vec![new_event("1", vec![to(ids[0])])], vec![]).await.unwrap();
+    let mut published = new_event("x-1-0", vec![to(ids[1])]);
+    published.lineage = Lineage { cause: Some(1), root: Some(1), hops: 1, ..Lineage::default() };
+    let completion = Arc::new(Completion { publishes: vec![published], ..Arc::unwrap_or_clone(done(1, 1)) });
+    store.complete(completion.clone()).await.unwrap();
+    store.complete(completion).await.unwrap(); // again: changes nothing
+    assert_eq!(*seen.lock().unwrap(), vec![1, 2]);
+    assert_eq!(state_of(store, 1).await, DeliveryState::Done);
+    let caused = store.published(1).await.unwrap();
+    assert_eq!(caused.len(), 1);
+    assert_eq!(caused[0].lineage, Lineage { cause: Some(1), root: Some(1), hops: 1, ..Lineage::default() });
+    let totals = store.totals().await.unwrap();
+    assert_eq!((totals.events, totals.owed), (2, 2));
+    assert_eq!(store.delivery(1).await.unwrap().unwrap().attempts.len(), 1);
+    assert_eq!(store.pending(), 1);
+}
+
+pub async fn a_failure_commits_with_its_runtime_events(store: &dyn Store) {
+    let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+    let seen = watch_ready(store);
+    store.accept(vec![new_event("1", vec![keyed(ids[0], "k"), keyed(ids[0], "k")])], vec![]).await.unwrap();
+    for (attempt, failed) in [(1, ended(1, 1, "retry", Verdict::RetryAt(NOW_MS))), (2, dead(1, 2))] {
+        let mut reported = new_event(&format!("reported-{attempt}"), vec![to(ids[1])]);
+        reported.event = Arc::new(Event { source: "/evoke".into(), ..(*reported.event).clone() });
+        reported.lineage = Lineage { cause: Some(1), root: Some(1), hops: 0, ..Lineage::default() };
+        let completion = Arc::new(Completion { publishes: vec![reported], ..Arc::unwrap_or_clone(failed) });
+        store.complete(completion).await.unwrap();
+    }
+    assert_eq!((state_of(store, 1).await, state_of(store, 2).await), (DeliveryState::Dead, DeliveryState::Blocked));
+    assert_eq!(*seen.lock().unwrap(), vec![1, 3, 4]);
+    let reported = store.published(1).await.unwrap();
+    assert_eq!(reported.iter().map(|event| event.event.id.as_str()).collect::<Vec<_>>(), ["reported-1", "reported-2"]);
+    // Completing a finished delivery again changes nothing and stores no more runtime events.
+    let again = vec![new_event("reported-3", vec![])];
+    store.complete(Arc::new(Completion { publishes: again, ..Arc::unwrap_or_clone(dead(1, 2)) })).await.unwrap();
+    assert_eq!(store.totals().await.unwrap().events, 3);
+}
+
+pub async fn the_backlog_counts_pending_deliveries_by_origin(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let (ours, theirs) = (Origin::of("/shop/checkout"), Origin::of("/shop/inbox"));
+    let from = |origin: Origin, new: NewEvent| NewEvent { lineage: Lineage { origin, ..new.lineage }, ..new };
+    let size = new_event("1", vec![]).event.size() as u64;
+    let amount = |deliveries: u64| Amount { deliveries, bytes: deliveries * size };
+    let events = vec![
+        from(ours, new_event("1", vec![to(f), keyed(f, "k"), keyed(f, "k")])),
+        from(theirs, new_event("2", vec![to(f)])),
+    ];
+    store.accept(events, vec![]).await.unwrap();
+    let backlog = store.backlog();
+    assert_eq!((backlog.total(), backlog.of(ours), backlog.of(theirs)), (amount(4), amount(3), amount(1)));
+    assert_eq!(store.event(1).await.unwrap().unwrap().lineage.origin, ours);
+    store.complete(ended(1, 1, "retry", Verdict::RetryAt(NOW_MS))).await.unwrap();
+    assert_eq!((backlog.total(), backlog.ended()), (amount(4), 0));
+    store.complete(dead(1, 2)).await.unwrap();
+    store.complete(done(2, 1)).await.unwrap();
+    store.complete(done(4, 1)).await.unwrap();
+    assert_eq!((backlog.total(), backlog.of(ours), backlog.of(theirs)), (amount(1), amount(1), amount(0)));
+    assert_eq!(backlog.ended(), 3);
+    store.redrive(DeadFilter::All).await.unwrap();
+    assert_eq!(backlog.of(ours), amount(2));
+}
+
+pub async fn a_retry_is_due_at_its_time(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    store.accept(vec![new_event("1", vec![to(f)]), new_event("2", vec![to(f)])], vec![]).await.unwrap();
+    store.complete(ended(1, 1, "retry", Verdict::RetryAt(NOW_MS + 50))).await.unwrap();
+    store.complete(ended(2, 1, "retry", Verdict::RetryAt(NOW_MS + 90))).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, Vec::<DeliveryId>::new());
+    let (due, next) = store.due(f, Stream::Live, NOW_MS + 49, 10).await.unwrap();
+    assert_eq!((due.len(), next), (0, Some(NOW_MS + 50)));
+    let (due, next) = store.due(f, Stream::Live, NOW_MS + 50, 10).await.unwrap();
+    assert_eq!((due[0].id, due[0].attempts, next), (1, 1, Some(NOW_MS + 90)));
+    let (due, next) = store.due(f, Stream::Live, NOW_MS + 90, 1).await.unwrap();
+    assert_eq!((due.len(), next), (1, Some(NOW_MS + 90)));
+    store.complete(done(1, 2)).await.unwrap();
+    let record = store.delivery(1).await.unwrap().unwrap();
+    let outcomes: Vec<_> = record.attempts.iter().map(|a| (a.attempt, &*a.outcome)).collect();
+    assert_eq!(outcomes, vec![(1, "retry"), (2, "done")]);
+}
+
+pub async fn a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    store.accept(vec![new_event("1", vec![to(f)]), new_event("2", vec![to(f)])], vec![]).await.unwrap();
+    store.complete(dead(1, 1)).await.unwrap();
+    store.complete(dead(2, 1)).await.unwrap();
+    let letters = store.dead(DeadFilter::Function("shop/a".into()), 10).await.unwrap();
+    assert_eq!(letters.len(), 2);
+    assert_eq!(letters[0].cause.as_deref(), Some("reject: why"));
+    assert!(store.dead(DeadFilter::Function("shop/b".into()), 10).await.unwrap().is_empty());
+
+    let seen = watch_ready(store);
+    assert_eq!(store.redrive(DeadFilter::Delivery(1)).await.unwrap(), 1);
+    assert_eq!(*seen.lock().unwrap(), vec![1]);
+    let again = store.ready(f, Stream::Live, 0, 10).await.unwrap();
+    assert_eq!((again[0].attempts, again[0].attempts_forgiven), (1, 1));
+    assert_eq!(store.purge(DeadFilter::All).await.unwrap(), 1);
+    assert_eq!(state_of(store, 2).await, DeliveryState::Purged);
+    assert_eq!(store.redrive(DeadFilter::All).await.unwrap(), 0);
+    store.complete(done(1, 2)).await.unwrap();
+    let report = store.check().await.unwrap();
+    assert_eq!((report.totals.owed, report.problems), (2, Vec::new()));
+}
+
+pub async fn many_dead_letters_are_redriven_by_one_call(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    store.accept((0..600).map(|n| new_event(&n.to_string(), vec![to(f)])).collect(), vec![]).await.unwrap();
+    for id in 1..=600 {
+        store.complete(dead(id, 1)).await.unwrap();
+    }
+    assert_eq!(store.redrive(DeadFilter::All).await.unwrap(), 600);
+    assert_eq!(store.totals().await.unwrap().functions["shop/a"].ready, 600);
+    assert_eq!(store.pending(), 600);
+}
+
+pub async fn deliveries_of_one_key_run_in_order_and_other_keys_in_parallel(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let seen = watch_ready(store);
+    let events = vec![
+        new_event("1", vec![keyed(f, "ada")]),
+        new_event("2", vec![keyed(f, "ada")]),
+        new_event("3", vec![keyed(f, "bob")]),
+    ];
+    store.accept(events, vec![]).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, vec![1, 3]);
+    // A retrying delivery stays the first of its key.
+    store.complete(ended(1, 1, "retry", Verdict::RetryAt(NOW_MS + 50))).await.unwrap();
+    assert_eq!(state_of(store, 2).await, DeliveryState::Blocked);
+    store.complete(done(1, 2)).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, vec![2, 3]);
+    assert_eq!(*seen.lock().unwrap(), vec![1, 3, 2]);
+    store.complete(done(2, 1)).await.unwrap();
+    store.accept(vec![new_event("4", vec![keyed(f, "ada")])], vec![]).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, vec![3, 4]);
+}
+
+pub async fn a_dead_letter_blocks_only_its_own_key_until_redriven_or_purged(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let event = |id: &str, key: &str| new_event(id, vec![keyed(f, key)]);
+    store
+        .accept(vec![event("1", "ada"), event("2", "ada"), event("3", "bob"), event("4", "bob")], vec![])
+        .await
+        .unwrap();
+    store.complete(dead(1, 1)).await.unwrap();
+    store.complete(done(3, 1)).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, vec![4]);
+    assert_eq!(state_of(store, 2).await, DeliveryState::Blocked);
+    store.redrive(DeadFilter::Delivery(1)).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, vec![1, 4]);
+    store.complete(dead(1, 2)).await.unwrap();
+    store.purge(DeadFilter::Delivery(1)).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, vec![2, 4]);
+    assert!(store.check().await.unwrap().problems.is_empty());
+}
+
+pub async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
+    let mut other = new_event("2", vec![]);
+    Arc::make_mut(&mut other.event).type_ = "payment.taken".into();
+    store.accept(vec![new_event("1", vec![]), other, new_event("3", vec![])], vec![]).await.unwrap();
+    let list =
+        async |filter: EventFilter| -> Vec<Seq> { store.events(filter).await.unwrap().iter().map(|e| e.seq).collect() };
+    let filter = EventFilter { limit: 10, ..EventFilter::default() };
+    assert_eq!(list(filter.clone()).await, vec![1, 2, 3]);
+    assert_eq!(list(EventFilter { limit: 2, ..filter.clone() }).await, vec![2, 3]);
+    assert_eq!(list(EventFilter { limit: 1, after: Some(1), ..filter.clone() }).await, vec![2]);
+    assert_eq!(list(EventFilter { limit: 1, before: Some(3), ..filter.clone() }).await, vec![2]);
+    assert_eq!(list(EventFilter { type_: Some("order.*".into()), ..filter.clone() }).await, vec![1, 3]);
+    assert_eq!(list(EventFilter { type_: Some("payment.taken".into()), ..filter.clone() }).await, vec![2]);
+    assert_eq!(list(EventFilter { source: Some("/nowhere".into()), ..filter }).await, Vec::<Seq>::new());
+}
+
+/// Makes one test of each case, over the stores that `$open` makes: a closure from a clock and a dedup window to a
+/// store and what has to live as long as it.
+#[macro_export]
+macro_rules! conformance {
+    ($open:expr) => {
+        $crate::conformance_cases! { $open;
+            functions_keep_their_ids
+            accepted_events_and_deliveries_read_back_unchanged
+            a_repeated_source_and_id_is_a_duplicate_without_deliveries
+            published_events_with_their_own_id_are_deduplicated
+            marks_commit_with_their_events
+            deliveries_are_announced_in_accept_order
+            the_sink_receives_settled_completions_with_deliveries_they_made_ready
+            an_outcome_commits_with_its_published_events
+            a_failure_commits_with_its_runtime_events
+            the_backlog_counts_pending_deliveries_by_origin
+            a_retry_is_due_at_its_time
+            a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged
+            many_dead_letters_are_redriven_by_one_call
+            deliveries_of_one_key_run_in_order_and_other_keys_in_parallel
+            a_dead_letter_blocks_only_its_own_key_until_redriven_or_purged
+            events_are_listed_by_type_source_and_position
+            a_replay_adds_deliveries_that_are_marked_and_counted
+            a_repeated_or_late_replay_step_changes_nothing
+            a_replay_keeps_key_order_and_never_blocks_live_deliveries
+            a_cancelled_replay_purges_deliveries_that_did_not_start
+            retention_and_replays_work_together
+            state_commits_with_its_outcome
+            a_read_changed_by_another_transaction_conflicts_and_commits_nothing
+            a_key_list_is_valid_until_a_key_is_created_or_deleted
+            a_bucket_does_not_grow_past_its_quota
+            concurrent_counters_are_exact
+            staged_writes_are_visible_and_stale_reads_are_not_staged
+        }
+        $crate::conformance_timed_cases! { $open;
+            an_id_is_accepted_again_when_its_dedup_window_ends
+            retention_removes_only_finished_events
+            a_removed_event_is_deduplicated_until_its_window_ends
+            a_store_over_its_size_limit_removes_the_oldest_events_first
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_cases {
+    ($open:expr; $($case:ident)*) => { $(
+        #[tokio::test]
+        async fn $case() {
+            use $crate::conformance;
+            let clock = evoke_model::clock::Clock::fixed(conformance::NOW_MS);
+            let (store, _kept) = ($open)(clock, $crate::DEDUP_WINDOW);
+            conformance::$case(&store).await;
+            assert_eq!($crate::Store::check(&store).await.unwrap().problems, Vec::<String>::new());
+        }
+    )* };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_timed_cases {
+    ($open:expr; $($case:ident)*) => { $(
+        #[tokio::test]
+        async fn $case() {
+            use $crate::conformance;
+            let now_ms = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(conformance::NOW_MS));
+            let (store, _kept) = ($open)(evoke_model::clock::Clock::manual(&now_ms), conformance::WINDOW);
+            conformance::$case(&store, &now_ms).await;
+            assert_eq!($crate::Store::check(&store).await.unwrap().problems, Vec::<String>::new());
+        }
+    )* };
+}

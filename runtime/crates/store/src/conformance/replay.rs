@@ -1,0 +1,131 @@
+//! Replays: stored events offered again.
+
+use super::*;
+
+/// Stores `count` events, each with one delivery that is done.
+async fn history(store: &dyn Store, count: i64, new: impl Fn(FunctionId) -> NewDelivery) -> FunctionId {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    for n in 1..=count {
+        store.accept(vec![new_event(&n.to_string(), vec![new(f)])], vec![]).await.unwrap();
+        store.complete(done(n, 1)).await.unwrap();
+    }
+    f
+}
+
+async fn start(store: &dyn Store, until: Seq) -> ReplayId {
+    store.start_replay(NewReplay { filter: "{}".into(), after: 0, until }).await.unwrap()
+}
+
+/// Builds the step that a replay runner would offer for these events.
+async fn step(store: &dyn Store, events: &[Seq], new: &NewDelivery) -> Step {
+    let mut offers = Vec::new();
+    for seq in events {
+        offers.push((Arc::new(store.event(*seq).await.unwrap().unwrap()), vec![new.clone()]));
+    }
+    Step { position: *events.last().unwrap(), offers }
+}
+
+pub async fn a_replay_adds_deliveries_that_are_marked_and_counted(store: &dyn Store) {
+    let f = history(store, 3, to).await;
+    let seen = watch_ready(store);
+    let id = start(store, 3).await;
+    assert!(store.advance_replay(id, step(store, &[1, 2], &to(f)).await).await.unwrap());
+    assert_eq!(*seen.lock().unwrap(), vec![4, 5]);
+    let ready = store.ready(f, Stream::Replay, 0, 10).await.unwrap();
+    assert_eq!(
+        ready.iter().map(|d| (d.id, d.event.seq, d.replay)).collect::<Vec<_>>(),
+        [(4, 1, Some(id)), (5, 2, Some(id))]
+    );
+    assert!(store.ready(f, Stream::Live, 0, 10).await.unwrap().is_empty());
+    // The event lists these deliveries after its own.
+    let of_event: Vec<_> = store.deliveries(1).await.unwrap().iter().map(|d| (d.id, d.replay)).collect();
+    assert_eq!(of_event, [(1, None), (4, Some(id))]);
+
+    store.complete(ended(4, 1, "retry", Verdict::RetryAt(NOW_MS + 5))).await.unwrap();
+    assert_eq!(store.due(f, Stream::Replay, NOW_MS + 5, 10).await.unwrap().0[0].id, 4);
+    assert!(store.due(f, Stream::Live, NOW_MS + 5, 10).await.unwrap().0.is_empty());
+    store.complete(done(4, 2)).await.unwrap();
+    store.complete(dead(5, 1)).await.unwrap();
+    let replay = store.replay(id).await.unwrap().unwrap();
+    assert_eq!((replay.position, replay.events, replay.state), (2, 2, ReplayState::Running));
+    assert_eq!(replay.deliveries, Counts { done: 1, dead: 1, ..Counts::default() });
+    let report = store.check().await.unwrap();
+    assert_eq!((report.totals.owed, report.totals.replayed, report.problems), (3, 2, vec![]));
+    assert_eq!(store.totals().await.unwrap(), report.totals);
+    // A redriven dead letter still belongs to the replay.
+    store.redrive(DeadFilter::All).await.unwrap();
+    assert_eq!(store.replay(id).await.unwrap().unwrap().deliveries.ready, 1);
+    assert_eq!(store.replays().await.unwrap().len(), 1);
+}
+
+pub async fn a_repeated_or_late_replay_step_changes_nothing(store: &dyn Store) {
+    let f = history(store, 3, to).await;
+    let id = start(store, 3).await;
+    let first = step(store, &[1, 2], &to(f)).await;
+    assert!(store.advance_replay(id, first.clone()).await.unwrap());
+    assert!(!store.advance_replay(id, first.clone()).await.unwrap());
+    assert!(!store.advance_replay(id + 1, first).await.unwrap());
+    let last = step(store, &[3], &to(f)).await;
+    assert!(store.transition_replay(id, &[ReplayState::Running], ReplayState::Paused).await.unwrap());
+    assert!(!store.advance_replay(id, last.clone()).await.unwrap());
+    assert!(!store.transition_replay(id, &[ReplayState::Running], ReplayState::Cancelled).await.unwrap());
+    assert!(
+        store.transition_replay(id, &[ReplayState::Running, ReplayState::Paused], ReplayState::Running).await.unwrap()
+    );
+    assert!(store.advance_replay(id, last).await.unwrap());
+    assert_eq!(store.pending(), 3);
+}
+
+pub async fn a_replay_keeps_key_order_and_never_blocks_live_deliveries(store: &dyn Store) {
+    let f = history(store, 3, |f| keyed(f, "ada")).await;
+    store.accept(vec![new_event("live 1", vec![keyed(f, "ada")])], vec![]).await.unwrap();
+    let (one, other) = (start(store, 3).await, start(store, 3).await);
+    let all = step(store, &[1, 2, 3], &keyed(f, "ada")).await;
+    store.advance_replay(one, all.clone()).await.unwrap();
+    store.advance_replay(other, all).await.unwrap();
+    let replays = async || -> Vec<DeliveryId> {
+        store.ready(f, Stream::Replay, 0, 10).await.unwrap().iter().map(|d| d.id).collect()
+    };
+    assert_eq!((ready_ids(store, f).await, replays().await), (vec![4], vec![5, 8]));
+    // A dead letter of a replay blocks only that replay's chain.
+    store.complete(dead(5, 1)).await.unwrap();
+    store.complete(done(8, 1)).await.unwrap();
+    assert_eq!(replays().await, vec![9]);
+    store.complete(done(4, 1)).await.unwrap();
+    store.accept(vec![new_event("live 2", vec![keyed(f, "ada")])], vec![]).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, vec![11]);
+    store.purge(DeadFilter::All).await.unwrap();
+    assert_eq!(replays().await, vec![6, 9]);
+}
+
+pub async fn a_cancelled_replay_purges_deliveries_that_did_not_start(store: &dyn Store) {
+    let f = history(store, 600, |f| keyed(f, "ada")).await;
+    let id = start(store, 600).await;
+    let events: Vec<Seq> = (1..=600).collect();
+    store.advance_replay(id, step(store, &events, &keyed(f, "ada")).await).await.unwrap();
+    assert_eq!(store.purge_replay(id, vec![601]).await.unwrap(), 599);
+    assert_eq!((store.pending(), state_of(store, 602).await), (1, DeliveryState::Purged));
+    assert_eq!(store.delivery(602).await.unwrap().unwrap().cause.as_deref(), Some(Replay::CANCELLED));
+    store.complete(done(601, 1)).await.unwrap();
+    let replay = store.replay(id).await.unwrap().unwrap();
+    assert_eq!(replay.deliveries, Counts { done: 1, purged: 599, ..Counts::default() });
+    assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
+}
+
+pub async fn retention_and_replays_work_together(store: &dyn Store) {
+    let f = history(store, 4, to).await;
+    let id = start(store, 4).await;
+    let all = step(store, &[1, 2, 3, 4], &to(f)).await;
+    let first = Step { position: 2, offers: all.offers[..2].to_vec() };
+    store.advance_replay(id, first).await.unwrap();
+    store.complete(done(5, 1)).await.unwrap();
+    // Event 1 is finished including its replay, event 2 is not, events 3 and 4 are.
+    let everything = Retention { age: std::time::Duration::ZERO, bytes: 0 };
+    assert_eq!(store.retain(everything).await.unwrap(), 3);
+    let removed = store.totals().await.unwrap().removed;
+    assert_eq!((removed.events, removed.owed, removed.replayed), (3, 3, 1));
+    // Removed events are not offered, and no delivery waits for them.
+    store.advance_replay(id, Step { position: 4, offers: all.offers[2..].to_vec() }).await.unwrap();
+    assert_eq!((store.pending(), store.replay(id).await.unwrap().unwrap().events), (1, 2));
+    assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
+}

@@ -1,0 +1,277 @@
+//! Events and deliveries in maps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{ById, Delivery, Inner, Row, index};
+use crate::backlog::Share;
+use crate::validate::Validation;
+use evoke_model::{
+    Accepted, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, FunctionId,
+    NewDelivery, NewEvent, Origin, ReadyDelivery, ReplayId, Seq, StoredEvent, Stream, Totals, Verdict,
+};
+
+impl Inner {
+    pub(super) fn event(&self, seq: Seq) -> Option<&Row> {
+        self.events.get(index(seq))?.as_ref()
+    }
+
+    pub(super) fn delivery(&self, id: DeliveryId) -> Option<&Delivery> {
+        self.deliveries.get(index(id))?.as_ref()
+    }
+
+    pub(super) fn ready_delivery(&self, id: DeliveryId) -> Option<ReadyDelivery> {
+        let delivery = self.delivery(id)?;
+        Some(ReadyDelivery {
+            id,
+            function: delivery.function,
+            trigger: delivery.trigger.clone(),
+            attempts: delivery.attempts.len() as u32,
+            attempts_forgiven: delivery.forgiven,
+            since_ms: delivery.since_ms,
+            replay: delivery.replay,
+            event: delivery.event.clone(),
+        })
+    }
+
+    pub(super) fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {
+        let NewEvent { event, lineage, deliveries } = new;
+        let (seq, accepted_ms) = (self.events.len() as Seq + 1, self.clock.now_ms());
+        let stored = Arc::new(StoredEvent { seq, accepted_ms, lineage, event, damage: None });
+        let by_id = ById(stored.clone());
+        let since_ms = accepted_ms.saturating_sub(self.dedup_window_ms);
+        if let Some(known) = self.by_id.get(&by_id)
+            && known.0.accepted_ms > since_ms
+        {
+            return Accepted::Duplicate(known.0.seq);
+        }
+        self.by_id.replace(by_id);
+        if let Some(cause) = lineage.cause {
+            self.published.entry(cause).or_default().push(seq);
+        }
+        let first_delivery = self.deliveries.len() as DeliveryId + 1;
+        let row = Row { stored: stored.clone(), first_delivery, owed: deliveries.len() };
+        self.owed += row.owed as u64;
+        self.events.push(Some(row));
+        for new in deliveries {
+            self.insert_delivery(&stored, new, None, ready);
+        }
+        Accepted::New(seq)
+    }
+
+    fn insert_all(&mut self, events: &[NewEvent], ready: &mut Vec<DeliveryId>) {
+        for new in events {
+            self.insert(new.clone(), ready);
+        }
+    }
+
+    /// Adds a live or replayed delivery of an event.
+    pub(super) fn insert_delivery(
+        &mut self,
+        event: &Arc<StoredEvent>,
+        new: NewDelivery,
+        replay: Option<ReplayId>,
+        ready: &mut Vec<DeliveryId>,
+    ) {
+        let NewDelivery { function, trigger, order_key } = new;
+        let id = self.deliveries.len() as DeliveryId + 1;
+        let blocked = order_key.as_ref().is_some_and(|key| {
+            let unfinished = self.unfinished.entry((function, replay, key.clone())).or_default();
+            unfinished.insert(id);
+            unfinished.first() != Some(&id)
+        });
+        let since_ms = if replay.is_some() { self.clock.now_ms() } else { event.accepted_ms };
+        let delivery = Delivery {
+            event: event.clone(),
+            function,
+            trigger,
+            order_key,
+            replay,
+            state: DeliveryState::Blocked,
+            cause: None,
+            due_ms: None,
+            attempts: Vec::new(),
+            forgiven: 0,
+            since_ms,
+        };
+        self.backlog.add(share(&delivery));
+        self.deliveries.push(Some(delivery));
+        if !blocked {
+            self.make_ready(id, ready);
+        }
+    }
+
+    fn make_ready(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
+        if let Some(delivery) = self.deliveries.get_mut(index(id)).and_then(Option::as_mut) {
+            delivery.state = DeliveryState::Ready;
+            self.ready.entry(delivery.lane()).or_default().insert(id);
+            ready.push(id);
+        }
+    }
+
+    /// Removes a done or purged delivery from its order key and makes the next one ready.
+    fn finish(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
+        let Some(delivery) = self.delivery(id) else { return };
+        let Some(key) = delivery.order_key.clone() else { return };
+        let lane = (delivery.function, delivery.replay, key);
+        let Some(unfinished) = self.unfinished.get_mut(&lane) else { return };
+        unfinished.remove(&id);
+        match unfinished.first().copied() {
+            None => drop(self.unfinished.remove(&lane)),
+            Some(next) => {
+                let next_state = self.delivery(next).map(|d| d.state);
+                if next_state == Some(DeliveryState::Blocked) {
+                    self.make_ready(next, ready);
+                }
+            }
+        }
+    }
+
+    pub(super) fn complete(&mut self, completion: &Completion, ready: &mut Vec<DeliveryId>) -> Completed {
+        let Completion { delivery: id, record, verdict, publishes, state, .. } = completion;
+        let id = *id;
+        let Some(delivery) = self.deliveries.get_mut(index(id)).and_then(Option::as_mut) else {
+            return Completed::Committed;
+        };
+        if !matches!(delivery.state, DeliveryState::Ready | DeliveryState::Retrying) {
+            return Completed::Committed;
+        }
+        match self.buckets.validate(state) {
+            Validation::Valid(valid) => self.buckets.apply(state, valid),
+            Validation::Conflict(place) => return Completed::Conflict(place),
+            Validation::OverQuota(refusal) => return Completed::OverQuota(refusal),
+        }
+        match delivery.state {
+            DeliveryState::Ready => {
+                self.ready.entry(delivery.lane()).or_default().remove(&id);
+            }
+            DeliveryState::Retrying => {
+                let due_ms = delivery.due_ms.take().unwrap_or_default();
+                self.due.entry(delivery.lane()).or_default().remove(&(due_ms, id));
+            }
+            _ => {}
+        }
+        // Most deliveries have one attempt.
+        delivery.attempts.reserve_exact(1);
+        delivery.attempts.push(record.clone());
+        if !matches!(verdict, Verdict::RetryAt(_)) {
+            self.backlog.remove(share(delivery));
+        }
+        match verdict {
+            Verdict::Done => {
+                delivery.state = DeliveryState::Done;
+                self.insert_all(publishes, ready);
+                self.finish(id, ready);
+                return Completed::Committed;
+            }
+            Verdict::RetryAt(due_ms) => {
+                delivery.state = DeliveryState::Retrying;
+                delivery.due_ms = Some(*due_ms);
+                self.due.entry(delivery.lane()).or_default().insert((*due_ms, id));
+            }
+            Verdict::Dead(cause) => {
+                delivery.state = DeliveryState::Dead;
+                delivery.cause = Some(cause.clone());
+            }
+        }
+        self.insert_all(publishes, ready);
+        Completed::Committed
+    }
+
+    pub(super) fn dead<'a>(&'a self, which: &'a DeadFilter) -> impl Iterator<Item = DeliveryId> + 'a {
+        let meant = move |id: DeliveryId, delivery: &Delivery| match which {
+            DeadFilter::All => true,
+            DeadFilter::Function(name) => self.name(delivery.function) == name,
+            DeadFilter::Delivery(one) => id == *one,
+        };
+        let all = (1..).zip(&self.deliveries).filter_map(|(id, delivery)| Some((id, delivery.as_ref()?)));
+        all.filter(move |(id, d)| d.state == DeliveryState::Dead && meant(*id, d)).map(|(id, _)| id)
+    }
+
+    fn dead_ids(&self, which: &DeadFilter) -> Vec<DeliveryId> {
+        self.dead(which).collect()
+    }
+
+    fn name(&self, function: FunctionId) -> &str {
+        self.functions.get(index(function)).map(String::as_str).unwrap_or_default()
+    }
+
+    pub(super) fn record(&self, id: DeliveryId) -> Option<DeliveryRecord> {
+        let delivery = self.delivery(id)?;
+        Some(DeliveryRecord {
+            id,
+            event: delivery.event.seq,
+            function: self.name(delivery.function).to_owned(),
+            trigger: delivery.trigger.to_string(),
+            order_key: delivery.order_key.clone(),
+            replay: delivery.replay,
+            state: delivery.state,
+            cause: delivery.cause.clone(),
+            due_ms: delivery.due_ms,
+            attempts: delivery.attempts.clone(),
+            damage: None,
+        })
+    }
+
+    pub(super) fn redrive(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
+        let ids = self.dead_ids(which);
+        let now_ms = self.clock.now_ms();
+        for id in &ids {
+            if let Some(delivery) = self.deliveries.get_mut(index(*id)).and_then(Option::as_mut) {
+                delivery.forgiven = delivery.attempts.len() as u32;
+                delivery.since_ms = now_ms;
+                delivery.cause = None;
+                self.backlog.add(share(delivery));
+            }
+            self.make_ready(*id, ready);
+        }
+        ids.len() as u64
+    }
+
+    pub(super) fn purge(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
+        let ids = self.dead_ids(which);
+        for id in &ids {
+            if let Some(delivery) = self.deliveries.get_mut(index(*id)).and_then(Option::as_mut) {
+                delivery.state = DeliveryState::Purged;
+            }
+            self.finish(*id, ready);
+        }
+        ids.len() as u64
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let mut functions: BTreeMap<String, Counts> = BTreeMap::new();
+        for delivery in self.deliveries.iter().flatten() {
+            let counts = functions.entry(self.name(delivery.function).to_owned()).or_default();
+            *counts.get_mut(delivery.state) += 1;
+        }
+        for (function, (done, purged)) in &self.removed_deliveries {
+            let counts = functions.entry(self.name(*function).to_owned()).or_default();
+            counts.done += done;
+            counts.purged += purged;
+            counts.removed += done + purged;
+        }
+        Totals {
+            events: self.events.len() as u64,
+            owed: self.owed,
+            replayed: self.replayed,
+            removed: self.removed,
+            functions,
+        }
+    }
+}
+
+impl Delivery {
+    /// Returns the queue in which the delivery waits.
+    pub(super) fn lane(&self) -> (FunctionId, Stream) {
+        (self.function, Stream::of(self.replay))
+    }
+}
+
+/// Returns a delivery's part of the backlog. Replayed deliveries count towards no source, because replays have a limit
+/// of their own.
+pub(super) fn share(delivery: &Delivery) -> Share {
+    let Delivery { event, replay, .. } = delivery;
+    let origin = if replay.is_none() { event.lineage.origin } else { Origin::default() };
+    Share { origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
+}

@@ -1,0 +1,100 @@
+//! Validates state transactions at their commit; shared by all backends.
+
+use std::sync::Arc;
+
+use evoke_model::state::{Change, StateItem, Transaction, Usage, Version};
+
+/// A bucket's metadata.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bucket {
+    /// Keys and bytes that the bucket holds.
+    pub usage: Usage,
+    /// Version of the last write of this process that created or deleted a key in the bucket.
+    pub members: Version,
+}
+
+/// A committed key, as found when the transaction is validated.
+#[derive(Debug, Clone, Copy)]
+pub struct CommittedKey {
+    /// The transaction that wrote the value.
+    pub version: Version,
+    /// Size of the value in bytes.
+    pub size: usize,
+}
+
+/// The committed state that a transaction is validated against.
+pub trait CommittedState {
+    /// Why the committed state cannot be read.
+    type Error;
+    /// Finds a committed key; `None` if the bucket does not have it.
+    fn find(&self, bucket: &str, key: &str) -> Result<Option<CommittedKey>, Self::Error>;
+    /// Returns the metadata of a bucket; all zero for one without keys.
+    fn bucket(&self, name: &str) -> Bucket;
+}
+
+/// The result of [`validate`].
+pub enum Validation {
+    /// The transaction may commit, with these effects.
+    Valid(Valid),
+    /// The first item that another transaction changed after this one read it.
+    Conflict(StateItem),
+    /// The bucket that would exceed its quota, and which setting raises the quota.
+    OverQuota(String),
+}
+
+/// The effects of a valid transaction.
+#[derive(Default)]
+pub struct Valid {
+    /// Each changed bucket, with its new usage and whether a key is created or deleted in it.
+    pub buckets: Vec<(Arc<str>, Usage, bool)>,
+    /// Number of changed keys that existed before.
+    pub existed: u64,
+}
+
+/// Checks that nothing the transaction read has changed since, and that its writes fit the quota.
+pub fn validate<C: CommittedState>(committed: &C, transaction: &Transaction) -> Result<Validation, C::Error> {
+    for (bucket, version) in &transaction.lists {
+        if committed.bucket(bucket).members != *version {
+            return Ok(Validation::Conflict(StateItem { bucket: bucket.clone(), key: None }));
+        }
+    }
+    let mut valid = Valid::default();
+    for touched in &transaction.keys {
+        let found = committed.find(&touched.bucket, &touched.key)?;
+        if touched.seen.is_some_and(|seen| seen != found.map_or(0, |found| found.version)) {
+            let (bucket, key) = (touched.bucket.clone(), Some(touched.key.clone()));
+            return Ok(Validation::Conflict(StateItem { bucket, key }));
+        }
+        if let Some(change) = &touched.change {
+            valid.change(committed, &touched.bucket, &touched.key, found, change);
+        }
+    }
+    for (bucket, usage, _) in &valid.buckets {
+        if let Some(refusal) = usage.quota_error(committed.bucket(bucket).usage, bucket, transaction.quota) {
+            return Ok(Validation::OverQuota(refusal));
+        }
+    }
+    Ok(Validation::Valid(valid))
+}
+
+impl Valid {
+    fn change<C: CommittedState>(
+        &mut self,
+        committed: &C,
+        bucket: &Arc<str>,
+        key: &str,
+        found: Option<CommittedKey>,
+        change: &Change,
+    ) {
+        // A linear search: an attempt has two buckets at most.
+        let at = self.buckets.iter().position(|(name, ..)| name == bucket).unwrap_or_else(|| {
+            self.buckets.push((bucket.clone(), committed.bucket(bucket).usage, false));
+            self.buckets.len() - 1
+        });
+        let Some((_, usage, members)) = self.buckets.get_mut(at) else { return };
+        let new = change.value().map(bytes::Bytes::len);
+        *usage = usage.after(key, found.map(|found| found.size), new);
+        *members |= found.is_some() != new.is_some();
+        self.existed += u64::from(found.is_some());
+    }
+}

@@ -1,0 +1,305 @@
+//! Encodes every metric, with its name and help text.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::format::{Format, to_prometheus};
+use super::{FunctionMetrics, Ingress, Metrics, Refusal, RequestOutcome};
+use evoke_model::outcome::Outcome;
+use evoke_model::{Amount, Counts, DeliveryState, Totals};
+
+/// The values that are read at each scrape and not counted.
+#[derive(Debug, Clone, Default)]
+pub struct ScrapeValues {
+    /// Pending deliveries, with the bytes of their events.
+    pub backlog: Amount,
+    /// The totals of the store; `None` when the store cannot be read.
+    pub totals: Option<Totals>,
+    /// The size of the store's files, in bytes; `None` when it cannot be read.
+    pub size_bytes: Option<u64>,
+    /// The queue of each active function.
+    pub queues: Vec<Queue>,
+    /// The active sources.
+    pub sources: Vec<SourceHealth>,
+    /// The use of the sandbox.
+    pub sandbox: Sandbox,
+}
+
+/// The in-memory queue of a function.
+#[derive(Debug, Clone, Default)]
+pub struct Queue {
+    /// `app/function`.
+    pub function: String,
+    /// Deliveries that are running.
+    pub running: u32,
+    /// Deliveries that wait in memory.
+    pub held: u32,
+}
+
+/// The health of a source.
+#[derive(Debug, Clone)]
+pub struct SourceHealth {
+    /// The `source` attribute of its events.
+    pub uri: String,
+    /// Whether the source is degraded.
+    pub degraded: bool,
+}
+
+/// The use of the sandbox.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sandbox {
+    /// Instances in use now.
+    pub instances: u64,
+    /// The most concurrent instances.
+    pub instances_max: u64,
+    /// Components loaded from the cache of compiled components.
+    pub cache_hits: u64,
+    /// Components that were compiled.
+    pub cache_misses: u64,
+}
+
+/// Encodes all metrics as text.
+pub fn render(metrics: Arc<Metrics>, values: ScrapeValues, format: Format) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Exposition { metrics, values }));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(match format {
+        Format::OpenMetrics => text,
+        Format::Prometheus => to_prometheus(&text),
+    })
+}
+
+/// All metrics at one scrape.
+#[derive(Debug)]
+struct Exposition {
+    metrics: Arc<Metrics>,
+    values: ScrapeValues,
+}
+
+/// The labels and the value of one series.
+type Series<'a, M> = (Vec<(&'static str, &'a str)>, M);
+
+/// Writes metrics one after another, each with all its series.
+struct Writer<'a>(DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    fn write<'a, M: EncodeMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        metric_type: MetricType,
+        series: impl IntoIterator<Item = Series<'a, M>>,
+    ) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, unit, metric_type)?;
+        for (labels, metric) in series {
+            if labels.is_empty() {
+                // A metric without labels has exactly one series.
+                return metric.encode(encoder);
+            }
+            metric.encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn counter<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = Series<'a, u64>>,
+    ) -> fmt::Result {
+        let series = series.into_iter().map(|(labels, value)| (labels, ConstCounter::new(value)));
+        self.write(name, help, None, MetricType::Counter, series)
+    }
+
+    fn gauge<'a>(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = Series<'a, u64>>) -> fmt::Result {
+        let series = series.into_iter().map(|(labels, value)| (labels, ConstGauge::new(value)));
+        self.write(name, help, None, MetricType::Gauge, series)
+    }
+}
+
+fn one<'a, M>(value: M) -> [Series<'a, M>; 1] {
+    [(Vec::new(), value)]
+}
+
+impl Collector for Exposition {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut writer = Writer(encoder);
+        let functions = super::all(&self.metrics.functions);
+        self.process(&mut writer)?;
+        self.events(&mut writer, &functions)?;
+        self.deliveries(&mut writer, &functions)?;
+        self.requests(&mut writer)?;
+        self.queues(&mut writer)?;
+        self.store(&mut writer)?;
+        self.sandbox(&mut writer)?;
+        self.spans(&mut writer)
+    }
+}
+
+impl Exposition {
+    fn process(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let info = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        writer.write("evoke_build", "The running version of Evoke", None, MetricType::Info, one(info))?;
+        let started = self.metrics.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let started = ConstGauge::new(started.as_secs_f64());
+        let (name, help) = ("process_start_time", "Start time of the process, since the Unix epoch");
+        writer.write(name, help, Some(&Unit::Seconds), MetricType::Gauge, one(started))
+    }
+
+    fn events(&self, writer: &mut Writer<'_>, functions: &[Arc<FunctionMetrics>]) -> fmt::Result {
+        let ingress: Vec<_> = Ingress::ALL.into_iter().map(|i| (i.name(), self.metrics.ingress(i))).collect();
+        let accepted = ingress.iter().flat_map(|(name, counted)| {
+            [("new", &counted.new), ("duplicate", &counted.duplicate)]
+                .map(|(outcome, counter)| (vec![("source", *name), ("outcome", outcome)], counter.get()))
+        });
+        let help = "External events that were acknowledged, by kind of source: stored as new, or duplicates";
+        writer.counter("evoke_events_accepted", help, accepted)?;
+        let refused = ingress.iter().flat_map(|(name, counted)| {
+            Refusal::ALL
+                .map(|reason| (vec![("source", *name), ("reason", reason.name())], counted.refused(reason).get()))
+        });
+        let help = "External events that were refused before the acknowledgement, by kind of source";
+        writer.counter("evoke_events_refused", help, refused)?;
+        let published = functions.iter().map(|f| (vec![("function", &*f.name)], f.published.get()));
+        let help = "Events that functions published in deliveries that are done";
+        writer.counter("evoke_events_published", help, published)?;
+        let sources = self.values.sources.iter();
+        let degraded = sources.map(|source| (vec![("source", &*source.uri)], u64::from(source.degraded)));
+        writer.gauge("evoke_source_degraded", "1 for a source that is degraded and keeps trying", degraded)
+    }
+
+    fn deliveries(&self, writer: &mut Writer<'_>, functions: &[Arc<FunctionMetrics>]) -> fmt::Result {
+        let matched = self.values.totals.iter().map(|totals| (Vec::new(), totals.owed));
+        let help = "Deliveries created for events since the store was created: one for each function that matched";
+        writer.counter("evoke_deliveries_matched", help, matched)?;
+        let ended = functions.iter().flat_map(|f| {
+            [("done", &f.done), ("retry", &f.retried), ("dead", &f.dead)]
+                .map(|(outcome, counter)| (vec![("function", &*f.name), ("outcome", outcome)], counter.get()))
+        });
+        let help = "Results of attempts for their deliveries: done, to be retried, dead letter";
+        writer.counter("evoke_deliveries", help, ended)?;
+        let attempts = functions.iter().flat_map(|f| {
+            let kinds = Outcome::KINDS.iter().zip(&f.attempts);
+            kinds.map(|(kind, counter)| (vec![("function", &*f.name), ("outcome", *kind)], counter.get()))
+        });
+        writer.counter("evoke_attempts", "Ended attempts, by outcome", attempts)?;
+        let conflicts = functions.iter().map(|f| (vec![("function", &*f.name)], f.conflicts.get()));
+        let help =
+            "Runs that read state which another attempt changed: they are discarded, and the function runs again";
+        writer.counter("evoke_state_conflicts", help, conflicts)?;
+        let seconds = Some(&Unit::Seconds);
+        let kind = MetricType::Histogram;
+        let of = |histogram: fn(&FunctionMetrics) -> &super::Histogram| {
+            functions.iter().map(move |f| (vec![("function", &*f.name)], Borrowed(histogram(f))))
+        };
+        let help = "Duration of attempts";
+        writer.write("evoke_attempt_duration", help, seconds, kind, of(|f| &f.duration))?;
+        let help = "Time from the acceptance of an event to the start of its first attempt";
+        writer.write("evoke_delivery_wait", help, seconds, kind, of(|f| &f.wait))?;
+        let help = "Time from the acceptance of an event to the end of the attempt that completed its delivery";
+        writer.write("evoke_delivery_latency", help, seconds, kind, of(|f| &f.latency))
+    }
+
+    fn requests(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let handlers = super::all(&self.metrics.requests);
+        let requests = handlers.iter().flat_map(|f| {
+            RequestOutcome::ALL.map(|of| (vec![("function", &*f.name), ("outcome", of.name())], f.requests(of).get()))
+        });
+        writer.counter("evoke_requests", "Requests to functions that handle HTTP requests", requests)?;
+        let durations = handlers.iter().map(|f| (vec![("function", &*f.name)], Borrowed(&f.duration)));
+        let help = "Time until such a function started its response";
+        writer.write("evoke_request_duration", help, Some(&Unit::Seconds), MetricType::Histogram, durations)
+    }
+
+    fn queues(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let ScrapeValues { backlog, totals, queues, .. } = &self.values;
+        writer.gauge("evoke_deliveries_pending", "Pending deliveries of all functions", one(backlog.deliveries))?;
+        let bytes = one(ConstGauge::new(backlog.bytes));
+        let (name, help) = ("evoke_deliveries_pending_size", "Size of the events of pending deliveries");
+        writer.write(name, help, Some(&Unit::Bytes), MetricType::Gauge, bytes)?;
+        let stored = |state: DeliveryState| {
+            let functions = totals.iter().flat_map(|totals| &totals.functions);
+            functions.map(move |(name, counts): (&String, &Counts)| (vec![("function", &**name)], counts.get(state)))
+        };
+        let ready = stored(DeliveryState::Ready);
+        writer.gauge("evoke_deliveries_ready", "Deliveries in the store that are ready to run or running", ready)?;
+        let retrying = stored(DeliveryState::Retrying);
+        writer.gauge("evoke_deliveries_retrying", "Deliveries that wait for another attempt", retrying)?;
+        let blocked = stored(DeliveryState::Blocked);
+        let help = "Deliveries that wait for an earlier delivery of their order key";
+        writer.gauge("evoke_deliveries_blocked", help, blocked)?;
+        let dead = stored(DeliveryState::Dead);
+        writer.gauge("evoke_dead_letters", "Deliveries that were given up and wait for an operator", dead)?;
+        let held = queues.iter().map(|queue| (vec![("function", &*queue.function)], u64::from(queue.held)));
+        writer.gauge("evoke_deliveries_held", "Deliveries that wait in memory", held)?;
+        let running = queues.iter().map(|queue| (vec![("function", &*queue.function)], u64::from(queue.running)));
+        writer.gauge("evoke_deliveries_running", "Deliveries that are running", running)
+    }
+
+    fn store(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let (commits, totals) = (&self.metrics.commits, self.values.totals.iter());
+        let stored = totals.map(|totals| (Vec::new(), totals.events));
+        let help = "Events stored since the store was created, including published ones";
+        writer.counter("evoke_events_stored", help, stored)?;
+        let kind = MetricType::Histogram;
+        writer.write(
+            "evoke_commit_writes",
+            "Number of writes in a commit",
+            None,
+            kind,
+            one(Borrowed(&commits.writes)),
+        )?;
+        let help = "Duration of commits, including their fsync";
+        let (seconds, duration) = (Some(&Unit::Seconds), one(Borrowed(&commits.duration)));
+        writer.write("evoke_commit_duration", help, seconds, kind, duration)?;
+        let size = self.values.size_bytes.iter().map(|bytes| (Vec::new(), ConstGauge::new(*bytes)));
+        writer.write(
+            "evoke_store_size",
+            "Size of the store's files on disk",
+            Some(&Unit::Bytes),
+            MetricType::Gauge,
+            size,
+        )
+    }
+
+    fn sandbox(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let Sandbox { instances, instances_max, cache_hits, cache_misses } = self.values.sandbox;
+        writer.gauge("evoke_sandbox_instances", "Sandbox instances in use", one(instances))?;
+        writer.gauge("evoke_sandbox_instances_max", "The most concurrent sandbox instances", one(instances_max))?;
+        let loads = [("hit", cache_hits), ("miss", cache_misses)].map(|(result, n)| (vec![("result", result)], n));
+        let help = "Loaded components: from the cache of compiled components, or compiled";
+        writer.counter("evoke_compiled_cache_loads", help, loads)
+    }
+
+    fn spans(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let spans = &self.metrics.spans;
+        let ended = [("exported", &spans.exported), ("failed", &spans.failed), ("dropped", &spans.dropped)]
+            .map(|(outcome, counter)| (vec![("outcome", outcome)], counter.get()));
+        let help = "Ended spans: accepted by the collector, not accepted, or dropped because the queue was full";
+        writer.counter("evoke_trace_spans", help, ended)
+    }
+}
+
+/// Encodes a borrowed histogram.
+struct Borrowed<'a>(&'a super::Histogram);
+
+impl EncodeMetric for Borrowed<'_> {
+    fn encode(&self, encoder: prometheus_client::encoding::MetricEncoder<'_>) -> fmt::Result {
+        self.0.encode(encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        self.0.metric_type()
+    }
+}

@@ -1,0 +1,65 @@
+//! Metrics of functions that handle HTTP requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Counter, Histogram};
+
+/// How a request to a function ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestOutcome {
+    /// The function sent a response, with any status.
+    Answered,
+    /// The function already handled its maximum of concurrent requests.
+    Busy,
+    /// The function sent no response within its timeout.
+    Late,
+    /// The function failed before it sent a response.
+    Failed,
+}
+
+impl RequestOutcome {
+    /// Every outcome, in the order of the declaration.
+    pub const ALL: [Self; 4] = [Self::Answered, Self::Busy, Self::Late, Self::Failed];
+
+    /// The label value in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Busy => "busy",
+            Self::Late => "late",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The metrics of one function that handles HTTP requests.
+#[derive(Debug)]
+pub struct RequestMetrics {
+    /// `app/function`.
+    pub name: Arc<str>,
+    requests: [Counter; RequestOutcome::ALL.len()],
+    /// Time until the response started, including the wait for a permit.
+    pub duration: Histogram,
+}
+
+impl RequestMetrics {
+    /// Creates the metrics of a function, all zero.
+    pub fn new(name: Arc<str>) -> Self {
+        Self { name, requests: Default::default(), duration: Histogram::for_durations() }
+    }
+
+    /// Counts an ended request.
+    pub fn ended(&self, outcome: RequestOutcome, took: Duration) {
+        self.requests(outcome).increment();
+        if outcome == RequestOutcome::Answered {
+            self.duration.observe(took);
+        }
+    }
+
+    /// Requests that ended with this outcome.
+    pub fn requests(&self, outcome: RequestOutcome) -> &Counter {
+        // The index is the variant's position in `ALL`, which has the order of the declaration.
+        &self.requests[outcome as usize]
+    }
+}

@@ -1,0 +1,255 @@
+//! The spans of an event's path through Evoke, with OpenTelemetry's semantic conventions for messaging and CloudEvents.
+//!
+//! An event's `traceparent` names the span that created the event. The event carries it unchanged, as the CloudEvents
+//! extension "distributed tracing" requires of intermediaries, so the trace survives a restart:
+//!
+//! ```text
+//! the producer's span, when the event has a context    accept   (server or producer; the event's context, when it has none)
+//! └─ process (consumer: one per attempt) ─ publish (producer: one per published event, and its context) ─ process …
+//! ```
+
+use std::borrow::Cow;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use opentelemetry::trace::{
+    Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+    Tracer as _,
+};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::{SdkTracer, Span};
+
+use super::{Ingress, Refusal, Traceparent};
+use evoke_model::event::Event;
+use evoke_model::{Accepted, Verdict};
+
+const PARENT: &str = "traceparent";
+const STATE: &str = "tracestate";
+
+/// Starts spans, or does nothing when tracing is off; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Spans(Option<SdkTracer>);
+
+/// A span that has not ended; dropping it ends it. Empty when tracing is off. The span is boxed because attempts move
+/// it around.
+#[derive(Debug, Default)]
+pub struct LiveSpan(Option<Box<Span>>);
+
+/// The description of an attempt that starts.
+#[derive(Debug, Clone, Copy)]
+pub struct AttemptStart<'a> {
+    /// `app/function`.
+    pub function: &'a str,
+    /// The delivery's id, equal for all its attempts.
+    pub delivery_id: &'a str,
+    /// The number of the attempt, from 1.
+    pub attempt: u32,
+    /// The name of the trigger that matched.
+    pub trigger: &'a str,
+    /// The event to deliver.
+    pub event: &'a Event,
+}
+
+impl Spans {
+    /// Creates spans with this tracer, which samples and exports them.
+    pub fn new(tracer: SdkTracer) -> Self {
+        Self(Some(tracer))
+    }
+
+    /// Whether tracing is on.
+    pub fn is_enabled(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Starts the span of an event that is offered to the bus.
+    pub fn accept(&self, ingress: Ingress, event: &Event) -> LiveSpan {
+        let kind = match ingress {
+            Ingress::Http | Ingress::Api => SpanKind::Server,
+            Ingress::Files | Ingress::Timer => SpanKind::Producer,
+        };
+        self.start(
+            || format!("accept {}", event.type_),
+            kind,
+            || parent_of(event),
+            |span| {
+                describe(span, event, "accept", None);
+                span.set_attribute(KeyValue::new("evoke.ingress", ingress.name()));
+            },
+        )
+    }
+
+    /// Starts the span of an attempt.
+    pub fn attempt(&self, start: &AttemptStart<'_>) -> LiveSpan {
+        let AttemptStart { function, delivery_id, attempt, trigger, event } = *start;
+        self.start(
+            || format!("process {function}"),
+            SpanKind::Consumer,
+            || parent_of(event),
+            |span| {
+                describe(span, event, "process", Some("process"));
+                span.set_attributes([
+                    KeyValue::new("messaging.destination.subscription.name", function.to_owned()),
+                    KeyValue::new("evoke.function", function.to_owned()),
+                    KeyValue::new("evoke.delivery.id", delivery_id.to_owned()),
+                    KeyValue::new("evoke.attempt", i64::from(attempt)),
+                    KeyValue::new("evoke.trigger", trigger.to_owned()),
+                ]);
+            },
+        )
+    }
+
+    /// Starts a span below the attempt's for each event that the attempt published, before the events are stored, and
+    /// makes it the event's context. An event to which the function gave a context of its own keeps that, and gets no
+    /// span.
+    pub fn publish(&self, attempt: &LiveSpan, cause: &Event, published: &mut [Event]) -> Vec<LiveSpan> {
+        let Some(parent) = attempt.context() else { return Vec::new() };
+        let mut spans = Vec::new();
+        for event in published {
+            // A context that the function only copied from the causing event is not its own.
+            if event.extensions.get(PARENT) != cause.extensions.get(PARENT) && traceparent(event).is_some() {
+                continue;
+            }
+            let name = || format!("publish {}", event.type_);
+            let span = self.start(
+                name,
+                SpanKind::Producer,
+                || Some(parent.clone()),
+                |span| {
+                    describe(span, event, "publish", Some("send"));
+                },
+            );
+            span.write(event);
+            spans.push(span);
+        }
+        spans
+    }
+
+    fn start(
+        &self,
+        name: impl FnOnce() -> String,
+        kind: SpanKind,
+        parent: impl FnOnce() -> Option<SpanContext>,
+        describe: impl FnOnce(&mut Span),
+    ) -> LiveSpan {
+        let Some(tracer) = &self.0 else { return LiveSpan(None) };
+        let context = parent().map_or_else(Context::new, |parent| Context::new().with_remote_span_context(parent));
+        let mut span = tracer.span_builder(name()).with_kind(kind).start_with_context(tracer, &context);
+        if span.is_recording() {
+            describe(&mut span);
+        }
+        LiveSpan(Some(Box::new(span)))
+    }
+}
+
+impl LiveSpan {
+    /// Makes this span the context of an event without a valid context.
+    pub fn inject_if_missing(&self, event: &mut Event) {
+        if self.0.is_some() && traceparent(event).is_none() {
+            self.write(event);
+        }
+    }
+
+    /// Ends the span of an event that was acknowledged.
+    pub fn accepted(mut self, accepted: Accepted) {
+        let Some(span) = &mut self.0 else { return };
+        let (outcome, seq) = match accepted {
+            Accepted::New(seq) => ("new", seq),
+            Accepted::Duplicate(seq) => ("duplicate", seq),
+        };
+        span.set_attributes([KeyValue::new("evoke.outcome", outcome), KeyValue::new("evoke.event.seq", seq)]);
+    }
+
+    /// Ends the span of an event that was refused.
+    pub fn refused(mut self, reason: Refusal, message: &str) {
+        self.failed(reason.name(), message.to_owned());
+    }
+
+    /// Ends the span of an attempt, with the kind of its outcome and the decision that follows.
+    pub fn ended(mut self, kind: &str, message: Option<&str>, verdict: &Verdict, took: Duration) {
+        let Some(span) = self.0.as_mut().filter(|span| span.is_recording()) else { return };
+        let follows = match verdict {
+            Verdict::Done => "done",
+            Verdict::RetryAt(_) => "retry",
+            Verdict::Dead(_) => "dead",
+        };
+        span.set_attributes([
+            KeyValue::new("evoke.outcome", kind.to_owned()),
+            KeyValue::new("evoke.verdict", follows),
+            KeyValue::new("evoke.duration", took.as_secs_f64()),
+        ]);
+        if *verdict != Verdict::Done {
+            self.failed(kind.to_owned(), message.unwrap_or_default().to_owned());
+        }
+    }
+
+    /// Ends the span of an attempt that read state which another attempt changed, and that runs again.
+    pub fn conflicted(mut self) {
+        if let Some(span) = &mut self.0 {
+            span.set_attribute(KeyValue::new("evoke.outcome", "conflict"));
+        }
+    }
+
+    /// Ends the span of an event whose attempt was not committed.
+    pub fn not_published(mut self) {
+        self.failed("not-committed", "the attempt that published it was not committed");
+    }
+
+    fn failed(&mut self, error_type: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) {
+        let Some(span) = &mut self.0 else { return };
+        span.set_attribute(KeyValue::new("error.type", error_type.into()));
+        span.set_status(Status::error(message));
+    }
+
+    /// The context for child spans; `None` when tracing is off or the tracer has shut down.
+    fn context(&self) -> Option<SpanContext> {
+        self.0.as_ref().map(|span| span.span_context()).filter(|context| context.is_valid()).cloned()
+    }
+
+    fn write(&self, event: &mut Event) {
+        let Some(context) = self.context() else { return };
+        let traceparent = Traceparent {
+            trace_id: context.trace_id().to_bytes(),
+            span_id: context.span_id().to_bytes(),
+            flags: context.trace_flags().to_u8(),
+        };
+        event.extensions.insert(PARENT.to_owned(), traceparent.to_string());
+        match context.trace_state().header() {
+            empty if empty.is_empty() => event.extensions.remove(STATE),
+            state => event.extensions.insert(STATE.to_owned(), state),
+        };
+    }
+}
+
+/// Returns the valid trace context of an event.
+fn traceparent(event: &Event) -> Option<Traceparent> {
+    event.extensions.get(PARENT).and_then(|text| Traceparent::parse(text))
+}
+
+/// Returns the trace context of an event as a parent. A malformed `tracestate` is ignored (W3C Trace Context, section
+/// 4.3).
+fn parent_of(event: &Event) -> Option<SpanContext> {
+    let Traceparent { trace_id, span_id, flags } = traceparent(event)?;
+    let state = event.extensions.get(STATE).and_then(|text| TraceState::from_str(text).ok()).unwrap_or_default();
+    let (trace_id, span_id) = (TraceId::from_bytes(trace_id), SpanId::from_bytes(span_id));
+    Some(SpanContext::new(trace_id, span_id, TraceFlags::new(flags), true, state))
+}
+
+fn describe(span: &mut Span, event: &Event, operation: &'static str, kind: Option<&'static str>) {
+    span.set_attributes([
+        KeyValue::new("messaging.system", "evoke"),
+        KeyValue::new("messaging.operation.name", operation),
+        KeyValue::new("messaging.destination.name", event.source.clone()),
+        KeyValue::new("messaging.message.id", event.id.clone()),
+        KeyValue::new("messaging.message.body.size", i64::try_from(event.data.as_bytes().len()).unwrap_or(i64::MAX)),
+        KeyValue::new("cloudevents.event_id", event.id.clone()),
+        KeyValue::new("cloudevents.event_source", event.source.clone()),
+        KeyValue::new("cloudevents.event_spec_version", "1.0"),
+        KeyValue::new("cloudevents.event_type", event.type_.clone()),
+    ]);
+    if let Some(kind) = kind {
+        span.set_attribute(KeyValue::new("messaging.operation.type", kind));
+    }
+    if let Some(subject) = &event.subject {
+        span.set_attribute(KeyValue::new("cloudevents.event_subject", subject.clone()));
+    }
+}

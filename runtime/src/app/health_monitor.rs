@@ -1,0 +1,157 @@
+//! The health monitor: reports changes in the health of functions, sources and the disk as events of the runtime.
+//!
+//! The monitor polls once a second, and at once when the health of a function changes. Conditions that clear between
+//! polls are not reported.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Services;
+use evoke_core::dispatcher::Failing;
+use evoke_core::runtime_events::SOURCE;
+use evoke_core::runtime_events::conditions::{Change, Conditions, Kind, Observation, Subject};
+use evoke_core::runtime_events::storage::DiskSpace;
+use evoke_model::clock::Clock;
+use evoke_store::StoreError;
+
+/// Time between two polls.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Name of the disk in events.
+const STORAGE: &str = "storage";
+
+pub(super) struct HealthMonitor {
+    services: Arc<Services>,
+    clock: Clock,
+    /// The data folder; its disk is monitored.
+    data: PathBuf,
+    /// Free space below which the disk counts as low, in bytes; `None` uses the default.
+    storage_low: Option<u64>,
+    conditions: Conditions,
+}
+
+impl HealthMonitor {
+    /// Reads the last reported health from the store. Must run before functions do: a function that was failing stays
+    /// failing until an attempt succeeds.
+    pub(super) async fn new(
+        services: Arc<Services>,
+        clock: Clock,
+        data: PathBuf,
+        storage_low: Option<u64>,
+    ) -> Result<Self, StoreError> {
+        let reported = match services.bus.marks(SOURCE).await {
+            // Without it, every condition is reported once more and stored again.
+            Err(StoreError::Damaged(reason)) => {
+                tracing::error!("the last reported health of functions and sources cannot be read: {reason}");
+                BTreeMap::new()
+            }
+            reported => reported?,
+        };
+        let conditions = Conditions::new(&reported);
+        services.dispatcher.restore_failing(conditions.failing_functions());
+        Ok(Self { services, clock, data, storage_low, conditions })
+    }
+
+    /// Polls until `stop` is cancelled.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let _ = stop.run_until_cancelled(self.poll()).await;
+    }
+
+    async fn poll(mut self) {
+        loop {
+            let found = self.observe().await;
+            let changes = self.conditions.observe(found, Instant::now(), self.clock.now_ms());
+            let is_unchanged = changes.is_empty();
+            for change in changes {
+                if !self.report(&change).await {
+                    break;
+                }
+                self.conditions.mark_reported(change);
+            }
+            // Limits the events of a function that alternates between failing and working to one per second.
+            match is_unchanged {
+                true => drop(tokio::time::timeout(INTERVAL, self.services.dispatcher.health_changed()).await),
+                false => tokio::time::sleep(INTERVAL).await,
+            }
+        }
+    }
+
+    /// Stores the event and the mark of a change in one commit. Returns false if the store failed; the change is then
+    /// detected again at the next poll.
+    async fn report(&self, change: &Change) -> bool {
+        let (event, mark) = change.to_event_and_mark(self.services.store.instance(), self.clock.now_ms());
+        let summary = event.as_ref().map(|event| (event.type_.clone(), event.subject.clone().unwrap_or_default()));
+        match (self.services.bus.publish_runtime_event(event, mark).await, summary) {
+            (Ok(()), Some((type_, subject))) => tracing::info!("{type_}: {subject}"),
+            (Ok(()), None) => {}
+            (Err(error), summary) => {
+                // A full disk may have room again later; a store that failed permanently is reported elsewhere.
+                tracing::debug!("{summary:?} is not reported yet: {error}");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Returns the current health of every active function, every active source and the disk.
+    async fn observe(&self) -> BTreeMap<Subject, Observation> {
+        let failing = self.services.dispatcher.failing();
+        let functions = self.services.function_ids().into_iter().map(|(name, id)| {
+            let found = function_health(&name, failing.get(&id));
+            (Subject { kind: Kind::Function, name }, found)
+        });
+        let sources = self.services.sources().await.into_iter().map(|source| {
+            let mut data = json!({ "source": source.uri, "kind": source.kind });
+            if let (Some(reason), Some(data)) = (&source.trouble, data.as_object_mut()) {
+                data.insert("reason".into(), reason.as_str().into());
+            }
+            let name = source.uri.trim_start_matches('/').to_owned();
+            (
+                Subject { kind: Kind::Source, name },
+                Observation { trouble: source.trouble.is_some(), since_ms: None, data },
+            )
+        });
+        let mut all: BTreeMap<_, _> = functions.chain(sources).collect();
+        let storage = Subject { kind: Kind::Storage, name: STORAGE.to_owned() };
+        let was_low = self.conditions.has_trouble(&storage);
+        let found = match self.disk_space().await {
+            Ok(space) => {
+                let low = self.storage_low.unwrap_or(space.default_low_bytes());
+                let trouble = space.is_low(low, was_low);
+                Observation { trouble, since_ms: None, data: space.to_json(low) }
+            }
+            Err(error) => {
+                tracing::debug!("cannot read the free space of the disk: {error}");
+                Observation { trouble: was_low, since_ms: None, data: json!({}) }
+            }
+        };
+        all.insert(storage, found);
+        all
+    }
+
+    /// Reads the free space. Runs on a blocking thread: the disk may be a slow network disk.
+    async fn disk_space(&self) -> std::io::Result<DiskSpace> {
+        let data = self.data.clone();
+        let disk =
+            tokio::task::spawn_blocking(move || rustix::fs::statvfs(&data)).await.map_err(std::io::Error::other)??;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Ok(DiskSpace { free: bytes(disk.f_bavail), total: bytes(disk.f_blocks) })
+    }
+}
+
+fn function_health(name: &str, failing: Option<&Failing>) -> Observation {
+    let Some(Failing { since_ms, attempts, delivery, outcome, message }) = failing else {
+        return Observation { trouble: false, since_ms: None, data: json!({ "function": name }) };
+    };
+    let mut data = json!({ "function": name, "attempts": attempts, "delivery": delivery, "outcome": outcome });
+    if let (Some(message), Some(data)) = (message, data.as_object_mut()) {
+        data.insert("message".into(), message.as_str().into());
+    }
+    Observation { trouble: true, since_ms: Some(*since_ms), data }
+}

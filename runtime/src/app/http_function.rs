@@ -1,0 +1,116 @@
+//! Runs HTTP components, which handle the requests of their endpoints.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+use evoke_http::source::{HandlerError, Payload, RequestHandler};
+use evoke_manifest::{Checked, Diagnostic, Function, SourceKind, TriggerSource};
+use evoke_model::clock::Clock;
+use evoke_model::outcome::Outcome;
+use evoke_sandbox::{self as sandbox, HttpCall, LogSink};
+use evoke_telemetry::{RequestMetrics, RequestOutcome};
+
+/// How long a request waits for a permit. An instance ends shortly after its response, so the permit of a client's
+/// previous request may still be taken when the client sends the next one.
+const PERMIT_WAIT: Duration = Duration::from_millis(100);
+
+/// A function that handles HTTP requests.
+pub(super) struct HttpFunction {
+    function: Arc<sandbox::Function>,
+    /// One permit per concurrent request.
+    permits: Arc<Semaphore>,
+    logs: LogSink,
+    clock: Clock,
+    metrics: Arc<RequestMetrics>,
+    /// Prefix of request ids; a request id is unique through the number after it.
+    id_prefix: Uuid,
+    next_request: AtomicU64,
+}
+
+impl HttpFunction {
+    pub(super) fn new(
+        function: Arc<sandbox::Function>,
+        concurrency: u32,
+        logs: LogSink,
+        clock: Clock,
+        metrics: Arc<RequestMetrics>,
+    ) -> Self {
+        let permits = Arc::new(Semaphore::new(concurrency as usize));
+        Self { function, permits, logs, clock, metrics, id_prefix: Uuid::now_v7(), next_request: AtomicU64::new(1) }
+    }
+
+    async fn call(&self, request: Request<Payload>) -> Result<Response<Payload>, HandlerError> {
+        let permit = timeout(PERMIT_WAIT, self.permits.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else { return Err(HandlerError::Busy) };
+        let id = format!("request-{}-{}", self.id_prefix, self.next_request.fetch_add(1, Ordering::Relaxed)).into();
+        let call = HttpCall { request, id, permit, logs: self.logs.clone(), clock: self.clock.clone() };
+        match self.function.call_http(call).await {
+            Ok(response) => Ok(response.map(|body| body.boxed_unsync())),
+            Err(Outcome::Timeout { limit }) => Err(HandlerError::Late(limit)),
+            Err(Outcome::Unavailable { .. }) => Err(HandlerError::Busy),
+            Err(_) => Err(HandlerError::Failed),
+        }
+    }
+}
+
+impl fmt::Debug for HttpFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HttpFunction").field(self.function.name()).finish()
+    }
+}
+
+impl RequestHandler for HttpFunction {
+    fn handle(&self, request: Request<Payload>) -> BoxFuture<'_, Result<Response<Payload>, HandlerError>> {
+        async move {
+            let started = Instant::now();
+            let response = self.call(request).await;
+            let outcome = match &response {
+                Ok(_) => RequestOutcome::Answered,
+                Err(HandlerError::Busy) => RequestOutcome::Busy,
+                Err(HandlerError::Late(_)) => RequestOutcome::Late,
+                Err(HandlerError::Failed) => RequestOutcome::Failed,
+            };
+            self.metrics.ended(outcome, started.elapsed());
+            response
+        }
+        .boxed()
+    }
+}
+
+/// Returns an error for each part of the manifest that a function that handles HTTP requests cannot have.
+pub(super) fn check_manifest(checked: &Checked, function: &Function) -> Vec<Diagnostic> {
+    let name = function.name.as_str();
+    let handles = format!("the component of `{name}` handles HTTP requests (it exports wasi:http/incoming-handler)");
+    let help = "give it its own paths: `on: [{ http: { path: /hello, methods: [GET] } }]`";
+    let mut found = Vec::new();
+    for trigger in &function.triggers {
+        match &trigger.source {
+            TriggerSource::Private(source) => match &source.kind {
+                SourceKind::Http(http) if http.type_.is_some() => {
+                    let message = format!("{handles}, and makes no events that could have this `type`");
+                    found.push(checked.error_at(trigger.span, message, "remove `type`"));
+                }
+                SourceKind::Http(_) => {}
+                _ => found.push(checked.error_at(trigger.span, format!("{handles}, and takes no events"), help)),
+            },
+            TriggerSource::Any | TriggerSource::Shared(_) => {
+                found.push(checked.error_at(trigger.span, format!("{handles}, and takes no events"), help));
+            }
+        }
+    }
+    if function.order_by.is_some() {
+        let message = format!("{handles}: there are no deliveries to order");
+        found.push(checked.error_at(function.spans.name, message, "remove `order_by`"));
+    }
+    found
+}

@@ -1,0 +1,43 @@
+//! Options of `up` that bound the store: dedup window, backlog, retention and free disk space.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{parse_duration, parse_size};
+use evoke_core::bus;
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Limits {
+    /// How long source and id of an event are remembered: the same event sent again within this time is a duplicate
+    #[arg(long, env = "EVOKE_DEDUP_WINDOW", default_value = "24h", value_name = "DURATION", value_parser = parse_duration)]
+    pub(super) dedup_window: Duration,
+    /// Maximum number of pending deliveries; beyond it events are refused, from a single source beyond half of it
+    #[arg(long, env = "EVOKE_PENDING_MAX", default_value_t = bus::BACKLOG_MAX.deliveries, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) pending_max: u64,
+    /// Maximum size of the events of pending deliveries, with the same rule
+    #[arg(long, env = "EVOKE_PENDING_BYTES_MAX", default_value = "4GiB", value_name = "SIZE", value_parser = parse_size)]
+    pub(super) pending_bytes_max: u64,
+    /// How long to keep events whose deliveries are all done or purged, or `forever`
+    #[arg(long, env = "EVOKE_RETAIN", default_value = "7d", value_name = "DURATION", value_parser = parse_retain)]
+    pub(super) retain: Duration,
+    /// Maximum size of the store, or `unlimited`; beyond it the oldest events of these are removed earlier
+    #[arg(long, env = "EVOKE_RETAIN_SIZE", default_value = "10GiB", value_name = "SIZE", value_parser = parse_retain_size)]
+    pub(super) retain_size: u64,
+    /// Free space on the data folder's disk below which `evoke.storage.low` is emitted [default: 5% of the disk, at
+    /// most 1GiB]
+    #[arg(long, env = "EVOKE_STORAGE_LOW", value_name = "SIZE", value_parser = parse_size)]
+    pub(super) storage_low: Option<u64>,
+}
+
+fn parse_retain(text: &str) -> Result<Duration, String> {
+    if text == "forever" {
+        Ok(Duration::MAX)
+    } else {
+        parse_duration(text).map_err(|e| format!("{e}; or write `forever`"))
+    }
+}
+
+fn parse_retain_size(text: &str) -> Result<u64, String> {
+    if text == "unlimited" { Ok(u64::MAX) } else { parse_size(text).map_err(|e| format!("{e}; or write `unlimited`")) }
+}
