@@ -137,9 +137,9 @@ impl Snapshot {
         for (file, length) in self.files.drain(..).rev() {
             let wanted = limit - found.len();
             let mut of_file: VecDeque<String> = VecDeque::new();
-            for line in BufReader::new(file.take(length)).lines() {
-                let line = line?;
-                // A line that a crash cut in half is skipped.
+            for line in BufReader::new(file.take(length)).split(b'\n') {
+                // A line that a crash cut in half is skipped, also one that ends within a character.
+                let Ok(line) = String::from_utf8(line?) else { continue };
                 if serde_json::from_str(&line).is_ok_and(|line| filter.matches(&line)) {
                     of_file.push_back(line);
                     if of_file.len() > wanted {
@@ -307,9 +307,12 @@ mod tests {
     async fn a_line_that_a_crash_cut_in_half_is_skipped_and_the_next_one_is_complete() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("logs")).unwrap();
-        std::fs::write(folder.path().join("logs/evoke.jsonl"), r#"{"at":"2026"#).unwrap();
-        let logs = FunctionLogs::open(folder.path()).unwrap();
-        logs.sink()(line("a/f", 1, "whole"));
-        assert_eq!(last(&logs, &Filter::default(), 10).await, ["whole"]);
+        // The second cut is within the two bytes of `ü`.
+        for cut in [r#"{"at":"2026"#.as_bytes(), b"{\"text\":\"\xc3"] {
+            std::fs::write(folder.path().join("logs/evoke.jsonl"), cut).unwrap();
+            let logs = FunctionLogs::open(folder.path()).unwrap();
+            logs.sink()(line("a/f", 1, "whole"));
+            assert_eq!(last(&logs, &Filter::default(), 10).await, ["whole"]);
+        }
     }
 }

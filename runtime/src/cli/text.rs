@@ -20,8 +20,8 @@ pub(super) const BOLD: Style = Style::new().bold();
 pub(super) fn colour(state: &str) -> Style {
     let colour = match state {
         "done" | "ok" => AnsiColor::Green,
-        "ready" | "retrying" | "blocked" | "retry" | "warn" => AnsiColor::Yellow,
-        "purged" | "trace" | "debug" | "info" => return DIM,
+        "running" | "paused" | "cancelling" | "ready" | "retrying" | "blocked" | "retry" | "warn" => AnsiColor::Yellow,
+        "purged" | "cancelled" | "trace" | "debug" | "info" => return DIM,
         _ => AnsiColor::Red,
     };
     Style::new().fg_color(Some(colour.into()))
