@@ -117,7 +117,7 @@ fn a_damaged_event_becomes_a_dead_letter_and_other_events_are_handled() {
     assert_eq!(problems.len(), 2, "{problems:#?}");
     assert!(problems[0].contains(&name) && problems[0].contains(&format!("table events, row {seq}:")), "{problems:#?}");
     assert!(problems[1].contains("backup"), "{problems:#?}");
-    assert_fails(&evoke, &["backup", "copy.db"], &["no backup", "table events, row 8"]);
+    assert_fails(&evoke, &["backup", "copy.db"], &["cannot back up", "table events, row 8"]);
     assert!(!evoke.path("copy.db").exists());
 
     // A redrive fails again. A purge unblocks the events behind it.

@@ -13,7 +13,7 @@ fn a_changed_manifest_is_loaded_and_an_invalid_one_is_rejected() {
     assert_eq!(evoke.post("/checkout", ORDER).status, 202);
 
     evoke.write_manifest(&ORDERS.replace("path: /checkout", "path: checkout"));
-    assert_eventually!(evoke.log().contains("goes on as it was"), "{}", evoke.log());
+    assert_eventually!(evoke.log().contains("the previous manifests stay active"), "{}", evoke.log());
     assert!(evoke.log().contains("evoke.yaml:6:"), "the log has the position: {}", evoke.log());
     assert_eq!(evoke.post("/checkout", ORDER).status, 202, "{}", evoke.log());
 

@@ -190,7 +190,7 @@ fn a_cancelled_replay_purges_unstarted_deliveries_and_a_paused_replay_can_resume
     let paused = evoke.json(&["replay", "pause", &text_of(id)]);
     assert_eq!(paused["state"], "paused");
     let again = evoke.run(&["replay", "pause", &text_of(id)]);
-    assert!(String::from_utf8_lossy(&again.stderr).contains("is paused: it cannot be paused"), "{again:?}");
+    assert!(String::from_utf8_lossy(&again.stderr).contains("is paused and cannot be paused"), "{again:?}");
     evoke.settle();
     let position = replay(&evoke, id)["position"].clone();
     evoke.stdout(&["replay", "resume", &text_of(id)]);

@@ -138,7 +138,7 @@ order.placed event 1 e1 from /shop/checkout at soon
 │  │  attempt 1, 900 µs retry gateway down
 │  ├─ payment.taken event 2 e2 from /shop/charge at soon
 │  │  └─ shop/notify retrying 900 µs, delivery 3
-│  │        attempt 1, 900 µs timeout ended at its time-out of 2s
+│  │        attempt 1, 900 µs timeout reached its timeout of 2s
 │  │        next attempt at later
 │  └─ payment.logged event 3 e3 from /shop/charge at soon
 └─ shop/audit dead 900 µs, delivery 2

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 ///
 /// #[evoke::function]
 /// fn handle(reading: Json<Reading>) -> Result<(), Failure> {
-/// Warning from 80, critical from 90, and better again only below 5 less than that.
+///     // Warning from 80, critical from 90; the condition improves only 5 below each limit.
 ///     let limits = Thresholds::rising(80.0, 90.0).clear(5.0);
 ///     StateChange::of(&reading.path, "disk.changed").level(&limits, reading.used)?;
 ///     Ok(())

@@ -265,7 +265,7 @@ mod tests {
             (draft("order.placed", b""), "`allow: { publish: [\"order.placed\"] }`"),
             (draft("", b""), "`type` is missing"),
             (extended("source"), "`source` is not an extension"),
-            (extended("Bad-Name"), "no attribute name"),
+            (extended("Bad-Name"), "not an attribute name"),
             (bad_json, "not valid JSON"),
             (draft("done", &vec![b'1'; EVENT_SIZE_MAX]), "the limit is"),
         ] {
