@@ -112,7 +112,7 @@ fn an_attempt_reads_its_own_writes() {
         json!([{ "get": "kept" }, { "get": "a" }, { "increment": ["n", 1] }, { "try": { "increment": ["kept", 1] } }]);
     let later = run_steps(&evoke, &steps);
     assert_eq!(later.as_array().unwrap()[..3], json!(["x", null, 8]).as_array().unwrap()[..]);
-    assert!(later[3].as_str().unwrap().contains("no number"), "{later}");
+    assert!(later[3].as_str().unwrap().contains("not a number"), "{later}");
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn state_limits_are_enforced_and_their_errors_name_the_setting() {
     refused(json!([{ "many": ["k", 4] }]), "quota", "max_keys");
     refused(json!([{ "fill": ["k", 101] }]), "denied", "max_value");
     refused(json!([{ "get": "k".repeat(513) }]), "denied", "512");
-    refused(json!([{ "get": "" }]), "denied", "cannot be empty");
+    refused(json!([{ "get": "" }]), "denied", "must not be empty");
     assert_eq!(evoke.stdout(&["state", "list"]).trim(), "no state");
     // A function can handle the error and continue. Deleted keys free space.
     let steps = json!([{ "many": ["k", 3] }, { "try": { "set": ["more", 1] } }, { "delete": "k00000" }, { "set": ["more", 1] }]);
@@ -179,7 +179,7 @@ fn state_limits_are_enforced_and_their_errors_name_the_setting() {
         run_steps(&evoke, &json!([{ "fill": ["more", 100] }, { "try": { "set": ["k00003", 1] } }]))[0],
         Value::Null
     );
-    refused(json!([{ "set": ["k00003", 1] }]), "quota", "3 are its most");
+    refused(json!([{ "set": ["k00003", 1] }]), "quota", "the limit is 3");
 
     let evoke = Evoke::up_with(&manifest("state-ops", "state: { max_total: 1KiB, max_value: 4MiB }", ""));
     let attempt = attempt(&evoke, &json!({ "do": [{ "fill": ["k", 1024] }] }));
