@@ -179,7 +179,7 @@ fn state_limits_are_enforced_and_their_errors_name_the_setting() {
         run_steps(&evoke, &json!([{ "fill": ["more", 100] }, { "try": { "set": ["k00003", 1] } }]))[0],
         Value::Null
     );
-    refused(json!([{ "set": ["k00003", 1] }]), "quota", "3 are its most");
+    refused(json!([{ "set": ["k00003", 1] }]), "quota", "the limit is 3");
 
     let evoke = Evoke::up_with(&manifest("state-ops", "state: { max_total: 1KiB, max_value: 4MiB }", ""));
     let attempt = attempt(&evoke, &json!({ "do": [{ "fill": ["k", 1024] }] }));

@@ -115,6 +115,7 @@ mod matcher;
 mod number;
 mod operator;
 mod parse;
+mod parser;
 mod ranges;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use super::Segment;
 use super::cidr::Cidr;
 use super::condition::{Condition, Exact, Range};
 use super::number::Decimal;
-use super::parse::{Parser, shortened_json, type_name};
+use super::parser::{Parser, shortened_json, type_name};
 use super::text::{self, TextTest, Wildcard, WildcardError};
 
 /// The operators that an entry of a field's list may use.

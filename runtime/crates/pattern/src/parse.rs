@@ -5,6 +5,7 @@ use serde_json::{Map, Value as Json};
 
 use super::condition::ConditionList;
 use super::operator::{OPERATORS, parse_condition};
+use super::parser::{Parser, shortened_json, type_name};
 use super::{Compiled, FieldTest, PatternError, Segment};
 
 /// The largest size of a pattern, in bytes of its JSON text without white space.
@@ -53,51 +54,10 @@ pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
     }
 }
 
-/// The name of a JSON value's type, for messages.
-pub(super) fn type_name(json: &Json) -> &'static str {
-    match json {
-        Json::Null => "null",
-        Json::Bool(_) => "a boolean",
-        Json::Number(_) => "a number",
-        Json::String(_) => "a string",
-        Json::Array(_) => "a list",
-        Json::Object(_) => "an object",
-    }
-}
-
 /// The alternatives of a pattern or of a part of it, each a list of indexes into `Parser::fields`.
 type Alternatives = Vec<Vec<u32>>;
 
-#[derive(Default)]
-pub(super) struct Parser {
-    /// The current place in the pattern.
-    pattern_path: Vec<Segment>,
-    /// The field names that lead to the current place.
-    event_path: Vec<Box<str>>,
-    fields: Vec<FieldTest>,
-    errors: Vec<PatternError>,
-    /// The number of wildcards read so far.
-    pub(super) wildcards: usize,
-}
-
 impl Parser {
-    /// Adds a mistake at the current place.
-    pub(super) fn error(&mut self, message: String, help: Option<String>) {
-        self.errors.push(PatternError { path: self.pattern_path.clone(), message, help });
-    }
-
-    /// Calls `inside` with the current place moved one step down.
-    pub(super) fn within<T>(&mut self, segment: Segment, inside: impl FnOnce(&mut Self) -> T) -> T {
-        self.pattern_path.push(segment);
-        let result = inside(self);
-        self.pattern_path.pop();
-        result
-    }
-
-    pub(super) fn within_key<T>(&mut self, key: &str, inside: impl FnOnce(&mut Self) -> T) -> T {
-        self.within(Segment::Key(key.to_owned()), inside)
-    }
-
     /// Parses an object of fields. Below `$or`, a field must not have the name of an operator.
     fn object(&mut self, map: &Map<String, Json>, below_or: bool) -> Alternatives {
         if map.is_empty() {
@@ -231,13 +191,4 @@ fn misplaced_operator(map: &Map<String, Json>) -> Option<&str> {
         _ => false,
     };
     is_operator.then_some(name)
-}
-
-/// A value as JSON for messages, cut to 80 characters.
-pub(super) fn shortened_json(value: &Json) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(80) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
 }

@@ -12,19 +12,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use wasmtime::Trap;
 use wasmtime::component::InstancePre;
-use wasmtime::{Store, Trap};
 
-use super::bindings::direct::GuestPre;
-use super::bindings::exports::evoke::function::handler::Delivery;
+use super::attempt::Attempt;
+use super::context::{HostContext, Task};
 use super::engine::TICK;
-use super::fate;
-use super::function::{Attempt, Function, extensions, to_guest_event};
-use super::host::{HostContext, Task};
-use super::imports;
+use super::handler::{self, Delivery, DirectGuestPre};
 use super::invocation::Invocation;
-use super::log::AttemptLog;
-use evoke_model::outcome::Outcome;
+use super::shared::Shared;
+use super::{imports, instance};
 
 /// Tick at which a direct attempt is interrupted: between one and two ticks after its start. The second run has the
 /// full time limit again.
@@ -36,7 +33,7 @@ const SKIPS_AFTER_CUTOFF: u32 = 256;
 
 /// Runs attempts of one function directly.
 pub(super) struct DirectRunner {
-    pre: GuestPre<HostContext>,
+    pre: DirectGuestPre<HostContext>,
     /// Number of attempts that still skip the direct run.
     skips_left: AtomicU32,
 }
@@ -48,7 +45,7 @@ impl DirectRunner {
         if timeout < 4 * TICK || !imports::imports_never_wait(pre.engine(), pre.component()) {
             return Ok(None);
         }
-        Ok(Some(Self { pre: GuestPre::new(pre.clone())?, skips_left: AtomicU32::new(0) }))
+        Ok(Some(Self { pre: DirectGuestPre::new(pre.clone())?, skips_left: AtomicU32::new(0) }))
     }
 
     /// Returns the number of attempts that still skip the direct run.
@@ -60,39 +57,26 @@ impl DirectRunner {
     /// Runs an attempt directly. Returns `None` if the attempt must run as an async task instead.
     pub(super) fn try_run(
         &self,
-        function: &Function,
+        shared: &Shared,
         invocation: &Arc<Invocation>,
         delivery: Delivery<'_>,
     ) -> Option<Attempt> {
         if self.skips_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
             return None;
         }
-        let _awake = function.shared.ticker.keep_awake_direct()?;
+        let _awake = shared.ticker.keep_awake_direct()?;
         // A direct attempt has no stored state, because reading state may wait.
-        let mut store = function.store(Task::Handle, invocation.clone(), None);
+        let mut store = instance::new_store(&shared.engine, Task::Handle, invocation.clone(), None);
         store.set_epoch_deadline(TICKS_MAX);
-        AttemptLog(invocation.clone()).hold();
+        invocation.log().hold();
         let started = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| self.handle(&mut store, invocation, delivery)));
+        let result =
+            catch_unwind(AssertUnwindSafe(|| handler::run_direct(&self.pre, &mut store, invocation, delivery)));
         if matches!(&result, Ok(Err(error)) if error.downcast_ref() == Some(&Trap::Interrupt)) {
             self.skips_left.store(SKIPS_AFTER_CUTOFF, Ordering::Relaxed);
             invocation.reset();
             return None;
         }
         Some(Attempt::finish(Ok(result), &mut store, started))
-    }
-
-    fn handle(
-        &self,
-        store: &mut Store<HostContext>,
-        invocation: &Invocation,
-        delivery: Delivery<'_>,
-    ) -> wasmtime::Result<Outcome> {
-        let guest = self.pre.instantiate(&mut *store)?;
-        let Some(event) = invocation.cause.as_deref() else { return Ok(fate::no_event()) };
-        let extensions = extensions(event);
-        let event = to_guest_event(event, &extensions);
-        let handled = guest.evoke_function_handler().call_handle(&mut *store, event, delivery)?;
-        Ok(fate::handler_outcome(handled, store.data()))
     }
 }

@@ -27,11 +27,11 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{self as wasi_http, WasiHttpView as _};
 
-use super::fate;
+use super::context::{HostContext, Task};
 use super::function::{Entry, Function};
-use super::host::{HostContext, Task};
 use super::invocation::Invocation;
-use super::log::{AttemptLog, Level, LogSink};
+use super::log::{Level, LogSink};
+use super::{instance, outcome};
 use evoke_model::clock::Clock;
 use evoke_model::outcome::Outcome;
 
@@ -93,15 +93,16 @@ impl Function {
         };
         let _awake = self.shared.ticker.keep_awake();
         let invocation = Invocation::new(self.identity.clone(), (id, 1), None, logs, clock);
-        let log = FinishOnDrop(AttemptLog(invocation.clone()));
-        let mut store = self.store(Task::HttpCall, invocation, None);
-        self.yield_at_ticks(&mut store, Instant::now());
+        let finish_log = FinishLogOnDrop(invocation.clone());
+        let log = finish_log.0.log();
+        let mut store = instance::new_store(&self.shared.engine, Task::HttpCall, invocation, None);
+        instance::yield_at_ticks(&mut store, limit, Instant::now());
         let run = std::panic::AssertUnwindSafe(run(pre, &mut store, request, head)).catch_unwind();
         let result = timeout(limit, run).await;
-        log.0.finish();
-        let outcome = fate::to_outcome(result, store.data());
+        log.finish();
+        let outcome = outcome::to_outcome(result, store.data());
         if let Some(message) = outcome.message() {
-            log.0.message(Level::Error, outcome.kind(), &message);
+            log.message(Level::Error, outcome.kind(), &message);
         }
         // Set before the store is dropped, because that closes the guest's end of the response.
         failed.store(outcome != Outcome::Done, Ordering::Release);
@@ -275,10 +276,10 @@ impl Drop for GuestTask {
 }
 
 /// Ends the log when it is dropped, also if the task is aborted.
-struct FinishOnDrop(AttemptLog);
+struct FinishLogOnDrop(Arc<Invocation>);
 
-impl Drop for FinishOnDrop {
+impl Drop for FinishLogOnDrop {
     fn drop(&mut self) {
-        self.0.finish();
+        self.0.log().finish();
     }
 }

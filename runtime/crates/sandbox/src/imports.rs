@@ -2,38 +2,10 @@
 //! time.
 
 use wasmtime::Engine;
-use wasmtime::component::{Component, Linker};
-use wasmtime_wasi::p2::bindings::io;
+use wasmtime::component::Component;
 
-use super::bindings::evoke::function::{bus, types};
-use super::bindings::evoke::runtime::commands;
-use super::bindings::wasi::config::store as config;
-use super::bindings::wasi::keyvalue::{atomics, batch, store as keyvalue};
-use super::bindings::wasi::logging::logging;
-use super::host::{Handles, Host, HostContext};
-use super::{Grants, Kind};
-
-/// Links every interface that Evoke provides. Which of them a function may import is checked when it is loaded.
-pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostContext>> {
-    let mut linker = Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    // Streams need only the handle table. Through `WasiView`, each stream write would create a complete WASI context.
-    linker.allow_shadowing(true);
-    io::error::add_to_linker::<HostContext, Handles>(&mut linker, HostContext::handles)?;
-    io::poll::add_to_linker::<HostContext, Handles>(&mut linker, HostContext::handles)?;
-    io::streams::add_to_linker::<HostContext, Handles>(&mut linker, HostContext::handles)?;
-    linker.allow_shadowing(false);
-    types::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
-    bus::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
-    commands::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
-    config::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
-    logging::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
-    keyvalue::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
-    atomics::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
-    batch::add_to_linker::<HostContext, Host>(&mut linker, |context| context)?;
-    Ok(linker)
-}
+use super::grants::Grants;
+use super::kind::Kind;
 
 /// Returns the imports that the grants do not cover, each with the change that would help.
 pub(super) fn uncovered_imports(engine: &Engine, component: &Component, kind: Kind, grants: &Grants) -> Vec<String> {
@@ -88,7 +60,7 @@ pub(super) fn import_error(import: &str, kind: Kind, grants: &Grants) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use super::super::StateGrant;
+    use super::super::keyvalue::StateGrant;
     use super::*;
     use evoke_model::state::Quota;
 

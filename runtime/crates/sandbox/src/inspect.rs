@@ -7,11 +7,14 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
 use super::adapt::EXIT;
-use super::binary;
 use super::cache::hex;
+use super::component::{LoadError, check_binary, memory_at_start, read_file};
+use super::grants::Grants;
 use super::imports::import_error;
+use super::keyvalue::StateGrant;
+use super::kind::Kind;
 use super::producers::producers;
-use super::{Grants, Kind, LoadError, StateGrant, adapt, check_binary, engine, memory_at_start, read_file};
+use super::{adapt, binary, engine};
 use evoke_model::state::Quota;
 
 /// The description of a component as it would be loaded.

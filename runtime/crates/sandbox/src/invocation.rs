@@ -2,12 +2,24 @@
 //! of it is one allocation.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use super::function::Identity;
-use super::log::{LogBuffer, LogSink};
-use super::publish::Published;
+use super::config::Config;
+use super::grants::Grants;
+use super::log::{AttemptLog, LogBuffer, LogSink, Stream};
+use super::publish::{Origin, Published, Publisher};
+use super::stdio::ByteSink;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
+
+/// The properties that are the same for every attempt of a function.
+pub(super) struct Identity {
+    pub(super) name: Arc<str>,
+    pub(super) uri: String,
+    pub(super) timeout: Duration,
+    pub(super) memory: u64,
+    pub(super) grants: Grants,
+}
 
 /// The part of an attempt that is shared with the streams that the guest writes to.
 pub(super) struct Invocation {
@@ -15,13 +27,13 @@ pub(super) struct Invocation {
     /// Delivery id of the log lines, and prefix of generated event ids. An HTTP request has an id of its own.
     pub(super) delivery_id: Arc<str>,
     /// Number of the attempt, counted from 1.
-    pub(super) attempt: u32,
+    attempt: u32,
     /// The event to handle; `None` for an HTTP request.
     pub(super) cause: Option<Arc<Event>>,
-    pub(super) logs: LogSink,
-    pub(super) clock: Clock,
-    pub(super) log: Mutex<LogBuffer>,
-    pub(super) published: Mutex<Published>,
+    logs: LogSink,
+    clock: Clock,
+    log: Mutex<LogBuffer>,
+    published: Mutex<Published>,
 }
 
 impl Invocation {
@@ -36,9 +48,52 @@ impl Invocation {
         Arc::new(Self { identity, delivery_id, attempt, cause, logs, clock, log, published })
     }
 
+    /// Returns the log of this attempt.
+    pub(super) fn log(&self) -> AttemptLog<'_> {
+        AttemptLog {
+            function: &self.identity.name,
+            delivery_id: &self.delivery_id,
+            attempt: self.attempt,
+            sink: &self.logs,
+            clock: &self.clock,
+            buffer: &self.log,
+        }
+    }
+
+    /// Returns the publisher of this attempt.
+    pub(super) fn publisher(&self) -> Publisher<'_> {
+        let origin = Origin {
+            source: &self.identity.uri,
+            delivery_id: &self.delivery_id,
+            cause: self.cause.as_deref(),
+            clock: &self.clock,
+        };
+        Publisher { origin, allowed: &self.identity.grants.publish, published: &self.published }
+    }
+
+    /// Returns the configuration of the function.
+    pub(super) fn config(&self) -> Config<'_> {
+        let Grants { config, secrets, .. } = &self.identity.grants;
+        Config { config, secrets }
+    }
+
     /// Discards everything that was logged and published, so that the attempt can run again.
     pub(super) fn reset(&self) {
         *self.log.lock().unwrap_or_else(PoisonError::into_inner) = LogBuffer::default();
         *self.published.lock().unwrap_or_else(PoisonError::into_inner) = Published::default();
+    }
+}
+
+/// Logs each line of a stream.
+#[derive(Clone)]
+pub(super) struct LogLines {
+    pub(super) invocation: Arc<Invocation>,
+    pub(super) stream: Stream,
+}
+
+impl ByteSink for LogLines {
+    fn write(&self, bytes: &[u8]) -> wasmtime::Result<()> {
+        self.invocation.log().write(self.stream, bytes);
+        Ok(())
     }
 }

@@ -1,106 +1,176 @@
-//! Implements `wasi:keyvalue` on the state of the attempt.
+//! Stored state: `wasi:keyvalue` on the [`Session`] of the attempt.
 
-use wasmtime::component::Resource;
+use std::sync::Arc;
 
-use super::bindings::wasi::keyvalue::store::{self, Error, KeyResponse};
-use super::bindings::wasi::keyvalue::{atomics, batch};
-use super::host::HostContext;
-use super::state::{BucketName, Refusal};
+use futures_util::future::BoxFuture;
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
-/// The guest's handle of an open bucket.
-#[allow(unreachable_pub, reason = "the generated bindings export it, from a private module")]
-pub struct Bucket(BucketName);
+use super::refusal::{Refusal, Refusals};
+use evoke_model::state::{Entry, Keys, Quota, Usage};
 
-type Result<T> = std::result::Result<T, Error>;
+mod bindings;
+mod bucket;
+mod session;
+#[cfg(test)]
+mod tests;
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
-        Self::Other(refusal.message().to_owned())
-    }
+use bindings::wasi::keyvalue::store::{self, Error, KeyResponse};
+use bindings::wasi::keyvalue::{atomics, batch};
+use bucket::{BucketName, StateError};
+pub(super) use session::Session;
+
+/// The source that an attempt reads its stored state from.
+pub trait StateSource: Send + Sync + 'static {
+    /// Returns the value of a key. An error explains why the value cannot be read now.
+    fn get(&self, bucket: &str, key: &str) -> BoxFuture<'static, Result<Option<Entry>, String>>;
+
+    /// Returns the first `limit` keys after `after`, in key order.
+    fn keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> BoxFuture<'static, Result<Keys, String>>;
+
+    /// Returns the number of keys and bytes in a bucket.
+    fn usage(&self, bucket: &str) -> Usage;
 }
 
-impl HostContext {
-    fn bucket(&self, bucket: &Resource<Bucket>) -> Result<BucketName> {
+/// The state that a function may store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateGrant {
+    /// True if the function has access to the bucket shared by the app's functions.
+    pub shared: bool,
+    /// Size limit of a value, in bytes.
+    pub value_bytes_max: u64,
+    /// Quota of each bucket.
+    pub quota: Quota,
+}
+
+/// The host's side of `wasi:keyvalue`; borrowed from the owner of its parts.
+pub(super) struct KeyValue<'a> {
+    /// The function, as `app/function`.
+    pub(super) function: &'a Arc<str>,
+    pub(super) session: &'a mut Session,
+    pub(super) resources: &'a mut ResourceTable,
+    pub(super) refusals: &'a mut Refusals,
+}
+
+/// Tells the generated bindings that `wasi:keyvalue` works on [`KeyValue`].
+pub(super) struct KeyValueHost;
+
+impl HasData for KeyValueHost {
+    type Data<'a> = KeyValue<'a>;
+}
+
+pub(super) fn add_to_linker<T: Send + 'static>(
+    linker: &mut Linker<T>,
+    view: fn(&mut T) -> KeyValue<'_>,
+) -> wasmtime::Result<()> {
+    store::add_to_linker::<T, KeyValueHost>(linker, view)?;
+    atomics::add_to_linker::<T, KeyValueHost>(linker, view)?;
+    batch::add_to_linker::<T, KeyValueHost>(linker, view)
+}
+
+type HostResult<T> = Result<T, Error>;
+
+impl KeyValue<'_> {
+    fn bucket(&self, bucket: &Resource<BucketName>) -> HostResult<BucketName> {
         let bucket = self.resources.get(bucket).map_err(|error| Error::Other(error.to_string()))?;
-        Ok(bucket.0)
+        Ok(*bucket)
+    }
+
+    /// Records whether the operation was refused, and converts its result for the guest.
+    fn record<T>(&mut self, result: Result<T, StateError>) -> HostResult<T> {
+        let refusal = match &result {
+            Err(StateError::Limit(message)) => Some(Refusal::Denied(message.clone())),
+            Err(StateError::Quota(message)) => Some(Refusal::Quota(message.clone())),
+            // Not refused: another attempt may succeed.
+            Err(StateError::Failed(_)) | Ok(_) => None,
+        };
+        self.refusals.record_state(refusal);
+        result.map_err(|error| Error::Other(error.to_string()))
     }
 }
 
-impl store::Host for HostContext {
-    fn open(&mut self, identifier: String) -> Result<Resource<Bucket>> {
-        let name = self.session.open(&self.invocation.identity.name, &identifier).ok_or(Error::NoSuchStore)?;
+impl store::Host for KeyValue<'_> {
+    fn open(&mut self, identifier: String) -> HostResult<Resource<BucketName>> {
+        let name = self.session.open(self.function, &identifier).ok_or(Error::NoSuchStore)?;
         let full = |_| Error::Other("the function holds too many handles; close buckets that it is done with".into());
-        self.resources.push(Bucket(name)).map_err(full)
+        self.resources.push(name).map_err(full)
     }
 }
 
-impl store::HostBucket for HostContext {
-    async fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Result<Option<Vec<u8>>> {
+impl store::HostBucket for KeyValue<'_> {
+    async fn get(&mut self, bucket: Resource<BucketName>, key: String) -> HostResult<Option<Vec<u8>>> {
         let name = self.bucket(&bucket)?;
-        Ok(self.session.get(name, &key).await?.map(Vec::from))
+        let value = self.session.get(name, &key).await;
+        Ok(self.record(value)?.map(Vec::from))
     }
 
-    async fn set(&mut self, bucket: Resource<Bucket>, key: String, value: Vec<u8>) -> Result<()> {
+    async fn set(&mut self, bucket: Resource<BucketName>, key: String, value: Vec<u8>) -> HostResult<()> {
         let name = self.bucket(&bucket)?;
-        Ok(self.session.set(name, &key, value).await?)
+        let written = self.session.set(name, &key, value).await;
+        self.record(written)
     }
 
-    async fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> Result<()> {
+    async fn delete(&mut self, bucket: Resource<BucketName>, key: String) -> HostResult<()> {
         let name = self.bucket(&bucket)?;
-        Ok(self.session.delete(name, &key).await?)
+        let deleted = self.session.delete(name, &key).await;
+        self.record(deleted)
     }
 
-    async fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Result<bool> {
+    async fn exists(&mut self, bucket: Resource<BucketName>, key: String) -> HostResult<bool> {
         let name = self.bucket(&bucket)?;
-        Ok(self.session.get(name, &key).await?.is_some())
+        let value = self.session.get(name, &key).await;
+        Ok(self.record(value)?.is_some())
     }
 
-    async fn list_keys(&mut self, bucket: Resource<Bucket>, cursor: Option<u64>) -> Result<KeyResponse> {
+    async fn list_keys(&mut self, bucket: Resource<BucketName>, cursor: Option<u64>) -> HostResult<KeyResponse> {
         let name = self.bucket(&bucket)?;
-        let (keys, cursor) = self.session.list(name, cursor).await?;
+        let page = self.session.list(name, cursor).await;
+        let (keys, cursor) = self.record(page)?;
         Ok(KeyResponse { keys, cursor })
     }
 
-    fn drop(&mut self, bucket: Resource<Bucket>) -> wasmtime::Result<()> {
+    fn drop(&mut self, bucket: Resource<BucketName>) -> wasmtime::Result<()> {
         self.resources.delete(bucket)?;
         Ok(())
     }
 }
 
-impl atomics::Host for HostContext {
-    async fn increment(&mut self, bucket: Resource<Bucket>, key: String, delta: u64) -> Result<u64> {
+impl atomics::Host for KeyValue<'_> {
+    async fn increment(&mut self, bucket: Resource<BucketName>, key: String, delta: u64) -> HostResult<u64> {
         let name = self.bucket(&bucket)?;
-        Ok(self.session.increment(name, &key, delta).await?)
+        let sum = self.session.increment(name, &key, delta).await;
+        self.record(sum)
     }
 }
 
-impl batch::Host for HostContext {
+impl batch::Host for KeyValue<'_> {
     async fn get_many(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<BucketName>,
         keys: Vec<String>,
-    ) -> Result<Vec<Option<(String, Vec<u8>)>>> {
+    ) -> HostResult<Vec<Option<(String, Vec<u8>)>>> {
         let name = self.bucket(&bucket)?;
         let mut found = Vec::with_capacity(keys.len());
         for key in keys {
-            let value = self.session.get(name, &key).await?;
-            found.push(value.map(|value| (key, value.into())));
+            let value = self.session.get(name, &key).await;
+            found.push(self.record(value)?.map(|value| (key, value.into())));
         }
         Ok(found)
     }
 
-    async fn set_many(&mut self, bucket: Resource<Bucket>, values: Vec<(String, Vec<u8>)>) -> Result<()> {
+    async fn set_many(&mut self, bucket: Resource<BucketName>, values: Vec<(String, Vec<u8>)>) -> HostResult<()> {
         let name = self.bucket(&bucket)?;
         for (key, value) in values {
-            self.session.set(name, &key, value).await?;
+            let written = self.session.set(name, &key, value).await;
+            self.record(written)?;
         }
         Ok(())
     }
 
-    async fn delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Result<()> {
+    async fn delete_many(&mut self, bucket: Resource<BucketName>, keys: Vec<String>) -> HostResult<()> {
         let name = self.bucket(&bucket)?;
         for key in keys {
-            self.session.delete(name, &key).await?;
+            let deleted = self.session.delete(name, &key).await;
+            self.record(deleted)?;
         }
         Ok(())
     }

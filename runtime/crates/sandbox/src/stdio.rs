@@ -9,8 +9,6 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
-use super::log::{AttemptLog, Stream};
-
 /// Limit on the bytes of one write; it also bounds the allocation of `write-zeroes`.
 const WRITE_MAX: usize = 64 * 1024;
 
@@ -18,20 +16,6 @@ const WRITE_MAX: usize = 64 * 1024;
 pub(super) trait ByteSink: Clone + Send + Sync + Unpin + 'static {
     /// Consumes the bytes without waiting. An error ends the guest.
     fn write(&self, bytes: &[u8]) -> wasmtime::Result<()>;
-}
-
-/// Logs each line of a stream.
-#[derive(Clone)]
-pub(super) struct LogLines {
-    pub(super) log: AttemptLog,
-    pub(super) stream: Stream,
-}
-
-impl ByteSink for LogLines {
-    fn write(&self, bytes: &[u8]) -> wasmtime::Result<()> {
-        self.log.write(self.stream, bytes);
-        Ok(())
-    }
 }
 
 /// The output stream that the guest writes to.

@@ -1,24 +1,22 @@
-//! The host's side of one attempt: its context and the functions that the host provides to the guest.
+//! The host's side of one attempt. The context owns the parts on which the host capabilities work, and lends them for
+//! each call.
 
 use std::sync::Arc;
 
-use wasmtime::component::{HasData, ResourceTable};
+use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
-use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{self as wasi_http, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
-use super::Grants;
-use super::bindings::evoke::function::{bus, types};
-use super::bindings::evoke::runtime::commands;
-use super::bindings::wasi::config::store as config;
-use super::bindings::wasi::logging::logging;
-use super::command::CommandStdout;
-use super::invocation::Invocation;
+use super::config::Config;
+use super::event_lines::EventLines;
+use super::invocation::{Invocation, LogLines};
+use super::keyvalue::{KeyValue, Session, StateSource};
 use super::limits::Limits;
-use super::log::{AttemptLog, Level, Stream};
-use super::publish::Publisher;
-use super::state::{Session, StateSource};
-use super::stdio::{LogLines, Output};
+use super::log::{AttemptLog, Stream};
+use super::publish::Bus;
+use super::refusal::Refusals;
+use super::stdio::Output;
 
 /// Limit on the handles (streams, pollables and others) that a guest holds at once.
 const RESOURCES_MAX: usize = 1_000;
@@ -35,7 +33,8 @@ pub(super) struct HostContext {
     pub(super) limits: Limits,
     pub(super) task: Task,
     pub(super) session: Session,
-    pub(super) resources: ResourceTable,
+    pub(super) refusals: Refusals,
+    resources: ResourceTable,
     /// Boxed because it is large and rarely needed: the context is moved several times during setup.
     wasi: Option<Box<WasiCtx>>,
     http: WasiHttpCtx,
@@ -47,7 +46,7 @@ pub(super) enum Task {
     /// Handles an event.
     Handle,
     /// Handles an event that it reads from stdin, and prints the events to publish.
-    Command(CommandStdout),
+    Command(EventLines),
     /// Responds to an HTTP request.
     HttpCall,
 }
@@ -59,20 +58,29 @@ impl HostContext {
         let limits = Limits::new(invocation.identity.memory);
         let session = Session::new(state, invocation.identity.grants.state);
         let (wasi, http, no_outbound) = (None, WasiHttpCtx::new(), NoOutbound);
-        Self { invocation, limits, task, session, resources, wasi, http, no_outbound }
+        let refusals = Refusals::default();
+        Self { invocation, limits, task, session, refusals, resources, wasi, http, no_outbound }
     }
 
-    /// Returns the log of this attempt.
-    pub(super) fn attempt_log(&self) -> AttemptLog {
-        AttemptLog(self.invocation.clone())
+    pub(super) fn log(&mut self) -> AttemptLog<'_> {
+        self.invocation.log()
     }
 
-    /// Returns the publisher of this attempt; `None` if the guest handles no event.
-    pub(super) fn publisher(&self) -> Option<Publisher> {
-        match self.task {
-            Task::Handle | Task::Command(_) => Some(Publisher(self.invocation.clone())),
+    pub(super) fn config(&mut self) -> Config<'_> {
+        self.invocation.config()
+    }
+
+    pub(super) fn bus(&mut self) -> Bus<'_> {
+        let publisher = match self.task {
+            Task::Handle | Task::Command(_) => Some(self.invocation.publisher()),
             Task::HttpCall => None,
-        }
+        };
+        Bus { publisher, refusals: &mut self.refusals }
+    }
+
+    pub(super) fn keyvalue(&mut self) -> KeyValue<'_> {
+        let Self { invocation, session, resources, refusals, .. } = self;
+        KeyValue { function: &invocation.identity.name, session, resources, refusals }
     }
 
     pub(super) fn handles(&mut self) -> &mut ResourceTable {
@@ -80,7 +88,7 @@ impl HostContext {
     }
 
     fn wasi_ctx(&self) -> WasiCtx {
-        let lines = |stream| Output(LogLines { log: self.attempt_log(), stream });
+        let lines = |stream| Output(LogLines { invocation: self.invocation.clone(), stream });
         let mut wasi = WasiCtx::builder();
         wasi.stderr(lines(Stream::Stderr)).max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
         match &self.task {
@@ -94,9 +102,7 @@ impl HostContext {
                 .stdout(Output(stdout.clone())),
         };
         // Programs written for other hosts read their configuration from the environment.
-        let Grants { config, secrets, .. } = &self.invocation.identity.grants;
-        let config = config.iter().filter(|(name, _)| !secrets.contains_key(*name));
-        wasi.envs(&config.chain(secrets).collect::<Vec<_>>()).build()
+        wasi.envs(&self.invocation.config().values().collect::<Vec<_>>()).build()
     }
 }
 
@@ -132,60 +138,5 @@ impl WasiHttpHooks for NoOutbound {
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
         CHUNK_BYTES_MAX
-    }
-}
-
-/// Tells the generated bindings that `wasi:io` works on the handle table.
-pub(super) struct Handles;
-
-impl HasData for Handles {
-    type Data<'a> = &'a mut ResourceTable;
-}
-
-/// Tells the generated bindings that they work on `HostContext`.
-pub(super) struct Host;
-
-impl HasData for Host {
-    type Data<'a> = &'a mut HostContext;
-}
-
-impl types::Host for HostContext {}
-
-impl bus::Host for HostContext {
-    fn publish(&mut self, draft: types::Draft) -> Result<String, String> {
-        let publisher = self.publisher().ok_or("only a function that handles an event publishes")?;
-        publisher.publish_draft(draft)
-    }
-}
-
-impl commands::Host for HostContext {
-    fn exit_code(&mut self, code: u32) -> wasmtime::Result<()> {
-        Err(I32Exit(code.cast_signed()).into())
-    }
-}
-
-impl config::Host for HostContext {
-    fn get(&mut self, key: String) -> Result<Option<String>, config::Error> {
-        let Grants { config, secrets, .. } = &self.invocation.identity.grants;
-        Ok(secrets.get(&key).or_else(|| config.get(&key)).cloned())
-    }
-
-    fn get_all(&mut self) -> Result<Vec<(String, String)>, config::Error> {
-        let Grants { config, secrets, .. } = &self.invocation.identity.grants;
-        let config = config.iter().filter(|(key, _)| !secrets.contains_key(*key));
-        Ok(config.chain(secrets).map(|(key, value)| (key.clone(), value.clone())).collect())
-    }
-}
-
-impl logging::Host for HostContext {
-    fn log(&mut self, level: logging::Level, context: String, message: String) {
-        let level = match level {
-            logging::Level::Trace => Level::Trace,
-            logging::Level::Debug => Level::Debug,
-            logging::Level::Info => Level::Info,
-            logging::Level::Warn => Level::Warn,
-            logging::Level::Error | logging::Level::Critical => Level::Error,
-        };
-        self.attempt_log().message(level, &context, &message);
     }
 }

@@ -2,84 +2,29 @@
 //! the attempt reads its own writes. Together they form a transaction, which is committed with the attempt's outcome or
 //! not at all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 
-use evoke_model::state::{Change, Entry, KEY_BYTES_MAX, Keys, Quota, Touched, Transaction, Usage, Version};
+use super::bucket::{Bucket, BucketName, KeyAccess, Seen, StateError};
+use super::{StateGrant, StateSource};
+use evoke_model::state::{Change, KEY_BYTES_MAX, Keys, Quota, Touched, Transaction, Usage};
 
 /// Limits on the reads of one attempt. All values stay in memory until the attempt ends, and their versions are checked
 /// again at the commit.
-pub(super) const READS_MAX: usize = 10_000;
-pub(super) const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
+const READS_MAX: usize = 10_000;
+const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Limits on the writes of one attempt. All of them go into one commit, which other attempts wait for.
-pub(super) const WRITES_MAX: usize = 4_096;
-pub(super) const WRITE_BYTES_MAX: usize = 8 * 1024 * 1024;
+const WRITES_MAX: usize = 4_096;
+const WRITE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Number of keys per page of a list; with keys of the maximum length, a page has 256 KiB.
-pub(super) const PAGE_MAX: usize = 500;
-/// Number of refusals that are recorded.
-const REFUSALS_MAX: usize = 16;
-/// Number of cursors that an attempt can create.
-const CURSORS_MAX: usize = 10_000;
-
-/// The source that an attempt reads its stored state from.
-pub trait StateSource: Send + Sync + 'static {
-    /// Returns the value of a key. An error explains why the value cannot be read now.
-    fn get(&self, bucket: &str, key: &str) -> BoxFuture<'static, Result<Option<Entry>, String>>;
-
-    /// Returns the first `limit` keys after `after`, in key order.
-    fn keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> BoxFuture<'static, Result<Keys, String>>;
-
-    /// Returns the number of keys and bytes in a bucket.
-    fn usage(&self, bucket: &str) -> Usage;
-}
-
-/// The state that a function may store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StateGrant {
-    /// True if the function has access to the bucket shared by the app's functions.
-    pub shared: bool,
-    /// Size limit of a value, in bytes.
-    pub value_bytes_max: u64,
-    /// Quota of each bucket.
-    pub quota: Quota,
-}
-
-/// The buckets of a function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BucketName {
-    /// The function's own bucket.
-    Own,
-    /// The bucket shared by the functions of the app.
-    Shared,
-}
-
-/// Why a state operation was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// A limit that is the same for every attempt was exceeded, so a retry would fail too.
-    Limit(String),
-    /// The bucket's quota is exhausted.
-    Quota(String),
-    /// The store failed.
-    Store(String),
-}
-
-impl Refusal {
-    pub(super) fn message(&self) -> &str {
-        match self {
-            Self::Limit(message) | Self::Quota(message) | Self::Store(message) => message,
-        }
-    }
-}
-
-type Result<T, E = Refusal> = std::result::Result<T, E>;
+const PAGE_MAX: usize = 500;
+type Result<T, E = StateError> = std::result::Result<T, E>;
 
 /// The state operations of one attempt. Allocates nothing until the first operation.
-pub(super) struct Session {
+pub(crate) struct Session {
     source: Option<Arc<dyn StateSource>>,
     grant: StateGrant,
     own: Option<Bucket>,
@@ -88,35 +33,10 @@ pub(super) struct Session {
     read_bytes: usize,
     writes: usize,
     write_bytes: usize,
-    /// Refusals, to report the cause if the function fails.
-    refused: Vec<Refusal>,
-}
-
-struct Bucket {
-    name: Arc<str>,
-    accesses: BTreeMap<Arc<str>, KeyAccess>,
-    /// Version of the bucket's key list, if the attempt listed the keys.
-    list: Option<Version>,
-    /// Last key of each page returned; a cursor is an index into this list.
-    page_ends: Vec<String>,
-}
-
-/// The reads and writes of one key.
-#[derive(Default)]
-struct KeyAccess {
-    seen: Option<Seen>,
-    change: Option<Change>,
-    /// Size of the stored value, in bytes, if only the size was looked up.
-    stored: Option<Option<usize>>,
-}
-
-struct Seen {
-    version: Version,
-    value: Option<Bytes>,
 }
 
 impl Session {
-    pub(super) fn new(source: Option<Arc<dyn StateSource>>, grant: Option<StateGrant>) -> Self {
+    pub(crate) fn new(source: Option<Arc<dyn StateSource>>, grant: Option<StateGrant>) -> Self {
         let no_grant = StateGrant { shared: false, value_bytes_max: 0, quota: Quota::NONE };
         Self {
             source: source.filter(|_| grant.is_some()),
@@ -127,12 +47,11 @@ impl Session {
             read_bytes: 0,
             writes: 0,
             write_bytes: 0,
-            refused: Vec::new(),
         }
     }
 
     /// Opens the bucket with this name; `None` if the function has no such bucket.
-    pub(super) fn open(&mut self, function: &Arc<str>, name: &str) -> Option<BucketName> {
+    pub(crate) fn open(&mut self, function: &Arc<str>, name: &str) -> Option<BucketName> {
         self.source.as_ref()?;
         match name {
             "" | "default" => {
@@ -148,19 +67,12 @@ impl Session {
         }
     }
 
-    pub(super) async fn get(&mut self, name: BucketName, key: &str) -> Result<Option<Bytes>> {
-        let read = self.read(name, key).await;
-        self.record_refusal(read)
-    }
-
     pub(super) async fn set(&mut self, name: BucketName, key: &str, value: Vec<u8>) -> Result<()> {
-        let written = self.write(name, key, Change::Set(value.into())).await;
-        self.record_refusal(written)
+        self.write(name, key, Change::Set(value.into())).await
     }
 
     pub(super) async fn delete(&mut self, name: BucketName, key: &str) -> Result<()> {
-        let written = self.write(name, key, Change::Delete).await;
-        self.record_refusal(written)
+        self.write(name, key, Change::Delete).await
     }
 
     /// Adds to the number stored at the key as decimal digits, and returns the sum.
@@ -170,9 +82,9 @@ impl Session {
             Some(value) => {
                 let number = std::str::from_utf8(&value).ok().and_then(|text| text.parse::<u64>().ok());
                 let not_a_number =
-                    || Refusal::Limit(format!("the value at {key} is not a number, so it cannot be incremented"));
+                    || StateError::Failed(format!("the value at {key} is not a number, so it cannot be incremented"));
                 let number = number.ok_or_else(not_a_number)?;
-                let too_large = || Refusal::Limit(format!("{number} + {delta} at {key} exceeds 64 bits"));
+                let too_large = || StateError::Failed(format!("{number} + {delta} at {key} exceeds 64 bits"));
                 number.checked_add(delta).ok_or_else(too_large)?
             }
         };
@@ -180,19 +92,8 @@ impl Session {
         Ok(sum)
     }
 
-    /// Returns a page of keys in key order, including the attempt's own writes, and the cursor of the next page.
-    pub(super) async fn list(&mut self, name: BucketName, cursor: Option<u64>) -> Result<(Vec<String>, Option<u64>)> {
-        let listed = self.page(name, cursor).await;
-        self.record_refusal(listed)
-    }
-
-    /// Returns the recorded refusal whose text is part of the function's error message.
-    pub(super) fn refused(&self, message: &str) -> Option<&Refusal> {
-        self.refused.iter().find(|refusal| message.contains(refusal.message()))
-    }
-
     /// Returns the transaction with all reads and writes of the attempt.
-    pub(super) fn finish(&mut self) -> Transaction {
+    pub(crate) fn finish(&mut self) -> Transaction {
         let mut transaction = Transaction { quota: self.grant.quota, ..Transaction::default() };
         for bucket in [self.own.take(), self.shared.take()].into_iter().flatten() {
             transaction.lists.extend(bucket.list.map(|version| (bucket.name.clone(), version)));
@@ -206,25 +107,16 @@ impl Session {
         transaction
     }
 
-    fn record_refusal<T>(&mut self, result: Result<T>) -> Result<T> {
-        if let Err(refusal) = &result
-            && self.refused.len() < REFUSALS_MAX
-            && !self.refused.contains(refusal)
-        {
-            self.refused.push(refusal.clone());
-        }
-        result
-    }
-
     fn bucket(&mut self, name: BucketName) -> Result<(&mut Bucket, &Arc<dyn StateSource>)> {
         let bucket = match name {
             BucketName::Own => self.own.as_mut(),
             BucketName::Shared => self.shared.as_mut(),
         };
-        bucket.zip(self.source.as_ref()).ok_or_else(|| Refusal::Store("this bucket was not opened".into()))
+        bucket.zip(self.source.as_ref()).ok_or_else(|| StateError::Failed("this bucket was not opened".into()))
     }
 
-    async fn read(&mut self, name: BucketName, key: &str) -> Result<Option<Bytes>> {
+    /// Returns the value of a key, including the attempt's own writes.
+    pub(super) async fn get(&mut self, name: BucketName, key: &str) -> Result<Option<Bytes>> {
         check_key(key)?;
         let (bucket, source) = self.bucket(name)?;
         match bucket.accesses.get(key) {
@@ -232,15 +124,15 @@ impl Session {
             Some(KeyAccess { seen: Some(seen), .. }) => return Ok(seen.value.clone()),
             _ => {}
         }
-        let entry = source.get(&bucket.name, key).await.map_err(Refusal::Store)?;
+        let entry = source.get(&bucket.name, key).await.map_err(StateError::Failed)?;
         let (version, value) = entry.map_or((0, None), |entry| (entry.version, Some(entry.value)));
         let size = key.len() + value.as_ref().map_or(0, Bytes::len);
         if self.reads >= READS_MAX {
-            return Err(Refusal::Limit(format!("an attempt may read at most {READS_MAX} keys")));
+            return Err(StateError::Limit(format!("an attempt may read at most {READS_MAX} keys")));
         }
         if self.read_bytes + size > READ_BYTES_MAX {
             let message = format!("an attempt may read at most {READ_BYTES_MAX} bytes of state in total");
-            return Err(Refusal::Limit(message));
+            return Err(StateError::Limit(message));
         }
         self.reads += 1;
         self.read_bytes += size;
@@ -255,7 +147,7 @@ impl Session {
         if let Some(value) = change.value()
             && value.len() as u64 > max
         {
-            return Err(Refusal::Limit(format!(
+            return Err(StateError::Limit(format!(
                 "the value for {key} has {} bytes; the limit is {max}; raise it with \
                  `allow: {{ state: {{ max_value: … }} }}`",
                 value.len()
@@ -267,12 +159,12 @@ impl Session {
         let before = bucket.accesses.get(key).and_then(|access| access.change.as_ref());
         let (is_new, before) = (before.is_none(), size(before));
         if is_new && self.writes >= WRITES_MAX {
-            return Err(Refusal::Limit(format!("an attempt may write at most {WRITES_MAX} keys")));
+            return Err(StateError::Limit(format!("an attempt may write at most {WRITES_MAX} keys")));
         }
         let write_bytes = (self.write_bytes + size(Some(&change))).saturating_sub(before);
         if write_bytes > WRITE_BYTES_MAX {
             let message = format!("an attempt may write at most {WRITE_BYTES_MAX} bytes of state in total");
-            return Err(Refusal::Limit(message));
+            return Err(StateError::Limit(message));
         }
         if let Change::Set(value) = &change {
             self.check_quota(name, key, value.len()).await?;
@@ -307,32 +199,33 @@ impl Session {
                 (Some(seen), _) => seen.value.as_ref().map(Bytes::len),
                 (None, Some(stored)) => stored,
                 (None, None) => {
-                    let entry = source.get(&bucket.name, at).await.map_err(Refusal::Store)?;
+                    let entry = source.get(&bucket.name, at).await.map_err(StateError::Failed)?;
                     *access.stored.insert(entry.map(|entry| entry.value.len()))
                 }
             };
             after = after.after(at, old, new);
         }
-        let Some(refusal) = after.quota_error(usage, &bucket.name, quota) else { return Ok(()) };
+        let Some(exceeded) = after.quota_error(usage, &bucket.name, quota) else { return Ok(()) };
         // A refused key is not kept in memory either.
         if bucket.accesses.get(key).is_some_and(|access| access.seen.is_none() && access.change.is_none()) {
             bucket.accesses.remove(key);
         }
-        Err(Refusal::Quota(refusal))
+        Err(StateError::Quota(exceeded))
     }
 
-    async fn page(&mut self, name: BucketName, cursor: Option<u64>) -> Result<(Vec<String>, Option<u64>)> {
+    /// Returns a page of keys in key order, including the attempt's own writes, and the cursor of the next page.
+    pub(super) async fn list(&mut self, name: BucketName, cursor: Option<u64>) -> Result<(Vec<String>, Option<u64>)> {
         let (bucket, source) = self.bucket(name)?;
         let after = match cursor {
             None => None,
             Some(cursor) => {
                 let page = usize::try_from(cursor).ok().and_then(|cursor| bucket.page_ends.get(cursor));
-                let unknown = || Refusal::Limit(format!("{cursor} is not a cursor returned by list-keys"));
+                let unknown = || StateError::Limit(format!("{cursor} is not a cursor returned by list-keys"));
                 Some(page.ok_or_else(unknown)?.clone())
             }
         };
         let Keys { keys, version } =
-            source.keys(&bucket.name, after.as_deref(), PAGE_MAX).await.map_err(Refusal::Store)?;
+            source.keys(&bucket.name, after.as_deref(), PAGE_MAX).await.map_err(StateError::Failed)?;
         bucket.list.get_or_insert(version);
         let last = (keys.len() >= PAGE_MAX).then(|| keys.last().cloned()).flatten();
         let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -350,41 +243,11 @@ impl Session {
     }
 }
 
-impl Bucket {
-    fn new(name: Arc<str>) -> Self {
-        Self { name, accesses: BTreeMap::new(), list: None, page_ends: Vec::new() }
-    }
-
-    fn touch(&mut self, key: &str, change: impl FnOnce(&mut KeyAccess)) {
-        match self.accesses.get_mut(key) {
-            Some(access) => change(access),
-            None => {
-                let mut access = KeyAccess::default();
-                change(&mut access);
-                self.accesses.insert(key.into(), access);
-            }
-        }
-    }
-
-    /// Returns a cursor for the page after this key.
-    fn cursor(&mut self, last: String) -> Result<u64> {
-        let at = match self.page_ends.iter().position(|page| *page == last) {
-            Some(at) => at,
-            None if self.page_ends.len() < CURSORS_MAX => {
-                self.page_ends.push(last);
-                self.page_ends.len() - 1
-            }
-            None => return Err(Refusal::Limit(format!("an attempt may list at most {CURSORS_MAX} pages of keys"))),
-        };
-        Ok(at as u64)
-    }
-}
-
 fn check_key(key: &str) -> Result<()> {
     match key.len() {
         1..=KEY_BYTES_MAX => Ok(()),
-        0 => Err(Refusal::Limit("a key must not be empty".into())),
-        n => Err(Refusal::Limit(format!("the key has {n} bytes; the limit is {KEY_BYTES_MAX}"))),
+        0 => Err(StateError::Limit("a key must not be empty".into())),
+        n => Err(StateError::Limit(format!("the key has {n} bytes; the limit is {KEY_BYTES_MAX}"))),
     }
 }
 

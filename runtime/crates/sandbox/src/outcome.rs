@@ -11,17 +11,14 @@ use tokio::time::error::Elapsed;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use super::bindings::exports::evoke::function::handler::Failure;
-use super::command::LineRefused;
-use super::host::HostContext;
+use super::context::HostContext;
+use super::event_lines::LineRefused;
 use super::log::escape_controls;
-use super::state::Refusal;
+use super::refusal::Refusal;
 use evoke_model::outcome::Outcome;
 
 /// Number of backtrace frames in a message.
 const FRAMES_MAX: usize = 3;
-/// The exit code with which a command rejects its event for good: EX_DATAERR of sysexits.h.
-const REJECT_CODE: i32 = 65;
 /// Length limit of a guest's message, in bytes; longer messages are cut.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 
@@ -56,36 +53,6 @@ pub(super) fn to_outcome(result: GuestResult, context: &HostContext) -> Outcome 
     }
 }
 
-/// Returns the outcome of a handler that was called without an event.
-pub(super) fn no_event() -> Outcome {
-    Outcome::Unavailable { message: "the function was called without an event".into() }
-}
-
-/// Returns the outcome of a handler that returned.
-pub(super) fn handler_outcome(returned: Result<(), Failure>, context: &HostContext) -> Outcome {
-    match returned {
-        Ok(()) => Outcome::Done,
-        Err(Failure::Reject(message)) => Outcome::Reject { message: sanitize(&message) },
-        Err(Failure::Retry(retry)) => {
-            let message = sanitize(&retry.message);
-            limit_outcome(context, &message)
-                .unwrap_or(Outcome::Retry { message, after: retry.after_ms.map(Duration::from_millis) })
-        }
-    }
-}
-
-/// Returns the outcome of a command that exited. The message is its last line on stderr.
-pub(super) fn exit_outcome(code: i32, context: &HostContext) -> Outcome {
-    if code == 0 {
-        return Outcome::Done;
-    }
-    let message = context.attempt_log().last_on_stderr().unwrap_or_else(|| format!("exited with code {code}"));
-    if code == REJECT_CODE {
-        return Outcome::Reject { message };
-    }
-    limit_outcome(context, &message).unwrap_or(Outcome::Retry { message, after: None })
-}
-
 /// Returns the outcome of an instance that ended with an error.
 fn error_outcome(error: &wasmtime::Error, context: &HostContext) -> Outcome {
     if error.is::<DeadlineReached>() {
@@ -112,27 +79,30 @@ fn panic_outcome(panic: &(dyn Any + Send)) -> Outcome {
     Outcome::Unavailable { message }
 }
 
-/// Returns the outcome of a guest that failed after the host refused memory, a publish or a state operation. The
-/// refusal is then reported as the cause.
-fn limit_outcome(context: &HostContext, message: &str) -> Option<Outcome> {
+/// Returns the outcome of a guest that failed with this message after the host refused memory or a call. The refusal is
+/// then reported as the cause.
+pub(super) fn limit_outcome(context: &HostContext, message: &str) -> Option<Outcome> {
     if context.limits.memory_denied() {
         return Some(Outcome::OutOfMemory { limit_bytes: context.invocation.identity.memory });
     }
-    // A function may continue after a refused state operation and fail for another reason.
-    match context.session.refused(message) {
-        Some(Refusal::Quota(_)) => return Some(Outcome::Quota { message: message.to_owned() }),
-        Some(Refusal::Limit(_)) => return Some(Outcome::Denied { message: message.to_owned() }),
-        Some(Refusal::Store(_)) | None => {}
-    }
-    let refused = context.publisher()?.first_refusal()?;
-    Some(Outcome::Denied { message: sanitize(&format!("{refused}; the function then ended with: {message}")) })
+    let refusal = context.refusals.cause()?;
+    let reason = refusal.reason();
+    let message = if message.contains(reason) {
+        message.to_owned()
+    } else {
+        sanitize(&format!("{reason}; the function then ended with: {message}"))
+    };
+    Some(match refusal {
+        Refusal::Denied(_) => Outcome::Denied { message },
+        Refusal::Quota(_) => Outcome::Quota { message },
+    })
 }
 
 fn describe(error: &wasmtime::Error, context: &HostContext) -> String {
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         return format!("called exit({}); a handler must return instead", exit.0);
     }
-    let reason = match (context.attempt_log().panic(), error.downcast_ref::<Trap>()) {
+    let reason = match (context.invocation.log().panic(), error.downcast_ref::<Trap>()) {
         (Some(panic), _) => panic,
         (None, Some(trap)) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
         (None, None) => error.root_cause().to_string(),
@@ -166,10 +136,43 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
         .collect()
 }
 
-fn sanitize(text: &str) -> String {
+/// Escapes control characters, and cuts the text to a bounded length.
+pub(super) fn sanitize(text: &str) -> String {
     let escaped = escape_controls(text.as_bytes());
     match escaped.char_indices().find(|(at, _)| *at >= MESSAGE_BYTES_MAX) {
         Some((at, _)) => format!("{}…", escaped.split_at(at).0),
         None => escaped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::context::Task;
+    use super::super::grants::Grants;
+    use super::super::invocation::{Identity, Invocation};
+    use super::*;
+    use evoke_model::clock::Clock;
+
+    #[test]
+    fn a_failure_after_a_refused_call_has_the_refusal_as_its_cause() {
+        let (name, timeout) = ("shop/charge".into(), Duration::from_secs(1));
+        let identity = Identity { name, uri: "/shop/charge".into(), timeout, memory: 0, grants: Grants::default() };
+        let call = ("s-7".into(), 1);
+        let invocation = Invocation::new(Arc::new(identity), call, None, Arc::new(|_| {}), Clock::system());
+        let mut context = HostContext::new(invocation, Task::Handle, None);
+        assert_eq!(limit_outcome(&context, "gateway down"), None);
+
+        context.refusals.record_state(Some(Refusal::Quota("the bucket is full".into())));
+        let quota = |message: &str| Some(Outcome::Quota { message: message.into() });
+        let expected = "the bucket is full; the function then ended with: cannot save the cart";
+        assert_eq!(limit_outcome(&context, "cannot save the cart"), quota(expected));
+        assert_eq!(limit_outcome(&context, "state: the bucket is full"), quota("state: the bucket is full"));
+
+        context.refusals.record_state(None);
+        context.refusals.record_publish(Refusal::Denied("no grant".into()));
+        let message = "no grant; the function then ended with: gateway down".into();
+        assert_eq!(limit_outcome(&context, "gateway down"), Some(Outcome::Denied { message }));
     }
 }

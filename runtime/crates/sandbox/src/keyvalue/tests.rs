@@ -1,0 +1,43 @@
+use futures_util::FutureExt as _;
+
+use super::*;
+
+/// Stored state without any key.
+struct Nothing;
+
+impl StateSource for Nothing {
+    fn get(&self, _: &str, _: &str) -> BoxFuture<'static, Result<Option<Entry>, String>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
+    fn keys(&self, _: &str, _: Option<&str>, _: usize) -> BoxFuture<'static, Result<Keys, String>> {
+        std::future::ready(Err("the store is closed".into())).boxed()
+    }
+
+    fn usage(&self, _: &str) -> Usage {
+        Usage { keys: 0, bytes: 0 }
+    }
+}
+
+#[tokio::test]
+async fn the_latest_operation_is_recorded_if_it_was_refused() {
+    use store::{Host as _, HostBucket as _};
+    let grant = StateGrant { shared: false, value_bytes_max: 4, quota: Quota { keys: 1, bytes: 100 } };
+    let (mut session, mut resources) = (Session::new(Some(Arc::new(Nothing)), Some(grant)), ResourceTable::new());
+    let (function, mut refusals) = ("shop/charge".into(), Refusals::default());
+    let mut state =
+        KeyValue { function: &function, session: &mut session, resources: &mut resources, refusals: &mut refusals };
+    assert!(state.open("shop/other".into()).is_err());
+    let bucket = state.open(String::new()).unwrap();
+    let bucket = || Resource::new_borrow(bucket.rep());
+
+    state.set(bucket(), "a".into(), b"12345".to_vec()).await.unwrap_err();
+    assert!(matches!(state.refusals.cause(), Some(Refusal::Denied(reason)) if reason.contains("max_value")));
+    state.set(bucket(), "a".into(), b"1".to_vec()).await.unwrap();
+    assert_eq!(state.refusals.cause(), None);
+    state.set(bucket(), "b".into(), b"1".to_vec()).await.unwrap_err();
+    assert!(matches!(state.refusals.cause(), Some(Refusal::Quota(reason)) if reason.contains("max_keys")));
+    // A failure of the store is no refusal.
+    state.list_keys(bucket(), None).await.unwrap_err();
+    assert_eq!(state.refusals.cause(), None);
+}

@@ -1,0 +1,35 @@
+//! Links every interface that Evoke provides. Which of them a function may import is checked when it is loaded.
+
+use wasmtime::Engine;
+use wasmtime::component::{HasData, Linker, ResourceTable};
+use wasmtime_wasi::p2::bindings::io;
+
+use super::config::{self, ConfigHost};
+use super::context::HostContext;
+use super::log::{self, LogHost};
+use super::{exit, keyvalue, publish};
+
+pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostContext>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    // Streams need only the handle table. Through `WasiView`, each stream write would create a complete WASI context.
+    linker.allow_shadowing(true);
+    io::error::add_to_linker::<HostContext, Handles>(&mut linker, HostContext::handles)?;
+    io::poll::add_to_linker::<HostContext, Handles>(&mut linker, HostContext::handles)?;
+    io::streams::add_to_linker::<HostContext, Handles>(&mut linker, HostContext::handles)?;
+    linker.allow_shadowing(false);
+    publish::add_to_linker(&mut linker, HostContext::bus)?;
+    exit::add_to_linker(&mut linker)?;
+    config::add_to_linker::<HostContext, ConfigHost>(&mut linker, HostContext::config)?;
+    log::add_to_linker::<HostContext, LogHost>(&mut linker, HostContext::log)?;
+    keyvalue::add_to_linker(&mut linker, HostContext::keyvalue)?;
+    Ok(linker)
+}
+
+/// Tells the generated bindings that `wasi:io` works on the handle table.
+struct Handles;
+
+impl HasData for Handles {
+    type Data<'a> = &'a mut ResourceTable;
+}

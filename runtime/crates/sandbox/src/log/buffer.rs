@@ -1,0 +1,246 @@
+//! The log of one attempt: splits text into lines and enforces the limits.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::line::{Level, LogLine, LogSink, escape_controls};
+use evoke_model::clock::Clock;
+
+/// Limits on the log of one attempt. Lines past a limit are counted and dropped, and one line reports the number. 16
+/// concurrent attempts of a function can hold 1 MiB.
+pub(super) const BYTES_MAX: usize = 64 * 1024;
+const LINES_MAX: u32 = 1_000;
+/// Length limit of a line, in bytes; longer lines are split.
+pub(super) const LINE_BYTES_MAX: usize = 4 * 1024;
+
+/// An output stream of the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// The log of one attempt, borrowed from the owner of its parts.
+#[derive(Clone, Copy)]
+pub(crate) struct AttemptLog<'a> {
+    pub(crate) function: &'a Arc<str>,
+    pub(crate) delivery_id: &'a Arc<str>,
+    /// Number of the attempt, counted from 1.
+    pub(crate) attempt: u32,
+    pub(crate) clock: &'a Clock,
+    pub(crate) sink: &'a LogSink,
+    pub(crate) buffer: &'a Mutex<LogBuffer>,
+}
+
+/// The log buffers and remaining limits of one attempt.
+pub(crate) struct LogBuffer {
+    bytes_left: usize,
+    lines_left: u32,
+    lines_dropped: u64,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    /// The last line on stderr that is not blank.
+    last_on_stderr: Vec<u8>,
+    panic: Panic,
+    /// Lines held back until the attempt ends; `None` if lines go to the sink at once.
+    held: Option<Vec<LogLine>>,
+}
+
+impl Default for LogBuffer {
+    fn default() -> Self {
+        Self {
+            bytes_left: BYTES_MAX,
+            lines_left: LINES_MAX,
+            lines_dropped: 0,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            last_on_stderr: Vec::new(),
+            panic: Panic::None,
+            held: None,
+        }
+    }
+}
+
+/// A Rust guest logs its panic message before it traps: in one log line through the SDK, else in two lines on stderr.
+enum Panic {
+    None,
+    Location(String),
+    Message(String),
+}
+
+const PANIC: &str = "panicked at ";
+
+impl AttemptLog<'_> {
+    /// Logs a message, one log line for each of its lines.
+    pub(crate) fn message(&self, level: Level, context: &str, message: &str) {
+        let mut log = self.lock();
+        if let Some(panic) = message.find(PANIC).filter(|_| level == Level::Error).and_then(|at| message.get(at..)) {
+            log.panic = Panic::Message(panic.to_owned());
+        }
+        for line in message.lines() {
+            if context.is_empty() {
+                log.log_line(self, level, line.as_bytes());
+            } else {
+                log.log_line(self, level, format!("{context}: {line}").as_bytes());
+            }
+        }
+    }
+
+    /// Buffers bytes of a stream. Each line is logged when its newline arrives.
+    pub(crate) fn write(&self, stream: Stream, bytes: &[u8]) {
+        let mut log = self.lock();
+        let mut partial = log.take_partial(stream);
+        for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            partial.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                partial.pop();
+                log.stream_line(self, stream, &partial);
+                partial.clear();
+            }
+            while partial.len() > LINE_BYTES_MAX {
+                let rest = partial.split_off(cut(&partial));
+                log.stream_line(self, stream, &partial);
+                partial = rest;
+            }
+        }
+        log.put_partial(stream, partial);
+    }
+
+    /// Ends the log: logs unfinished lines and the number of dropped lines, and releases the lines held back.
+    pub(crate) fn finish(&self) {
+        let mut log = self.lock();
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let partial = log.take_partial(stream);
+            if !partial.is_empty() {
+                log.stream_line(self, stream, &partial);
+            }
+        }
+        let dropped = std::mem::take(&mut log.lines_dropped);
+        if dropped > 0 {
+            let text = format!(
+                "{dropped} more lines were dropped: an attempt may log {LINES_MAX} lines and {} KiB",
+                BYTES_MAX / 1024
+            );
+            log.emit(self, Level::Warn, text);
+        }
+        drop(log);
+        self.release();
+    }
+
+    /// Holds back all log lines from now on.
+    pub(crate) fn hold(&self) {
+        self.lock().held = Some(Vec::new());
+    }
+
+    /// Sends the lines held back to the sink, and stops holding back.
+    fn release(&self) {
+        let held = self.lock().held.take();
+        held.into_iter().flatten().for_each(|line| (self.sink)(line));
+    }
+
+    /// Returns the guest's panic message, if it panicked.
+    pub(crate) fn panic(&self) -> Option<String> {
+        match &self.lock().panic {
+            Panic::Message(text) => Some(text.clone()),
+            Panic::None | Panic::Location(_) => None,
+        }
+    }
+
+    /// Returns the last line on stderr that is not blank, with control characters escaped.
+    pub(crate) fn last_on_stderr(&self) -> Option<String> {
+        let log = self.lock();
+        (!log.last_on_stderr.is_empty()).then(|| escape_controls(&log.last_on_stderr))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, LogBuffer> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogBuffer {
+    #[cfg(test)]
+    pub(super) fn stdout_len(&self) -> usize {
+        self.stdout.len()
+    }
+
+    fn take_partial(&mut self, stream: Stream) -> Vec<u8> {
+        std::mem::take(match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        })
+    }
+
+    fn put_partial(&mut self, stream: Stream, bytes: Vec<u8>) {
+        match stream {
+            Stream::Stdout => self.stdout = bytes,
+            Stream::Stderr => self.stderr = bytes,
+        }
+    }
+
+    fn stream_line(&mut self, log: &AttemptLog<'_>, stream: Stream, line: &[u8]) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if stream == Stream::Stdout {
+            return self.log_line(log, Level::Info, line);
+        }
+        if !line.trim_ascii().is_empty() {
+            self.last_on_stderr.clear();
+            self.last_on_stderr.extend_from_slice(line);
+        }
+        match &self.panic {
+            Panic::None => {
+                let text = String::from_utf8_lossy(line);
+                if let Some((_, location)) = text.split_once(PANIC) {
+                    self.panic = Panic::Location(format!("{PANIC}{location}"));
+                }
+            }
+            Panic::Location(location) => {
+                self.panic = Panic::Message(format!("{location} {}", String::from_utf8_lossy(line)));
+            }
+            Panic::Message(_) => {}
+        }
+        self.log_line(log, Level::Warn, line);
+    }
+
+    fn log_line(&mut self, log: &AttemptLog<'_>, level: Level, mut line: &[u8]) {
+        loop {
+            let (now, rest) = line.split_at(cut(line));
+            // After the first dropped line, all later lines are dropped too: lines after a gap would mislead the
+            // reader.
+            if self.lines_left == 0 || self.bytes_left < now.len() {
+                self.lines_left = 0;
+                self.lines_dropped += 1;
+                return;
+            }
+            self.lines_left -= 1;
+            self.bytes_left -= now.len();
+            self.emit(log, level, escape_controls(now));
+            if rest.is_empty() {
+                return;
+            }
+            line = rest;
+        }
+    }
+
+    fn emit(&mut self, log: &AttemptLog<'_>, level: Level, text: String) {
+        let line = LogLine {
+            level,
+            function: log.function.clone(),
+            delivery_id: log.delivery_id.clone(),
+            attempt: log.attempt,
+            text,
+            at_ms: log.clock.now_ms(),
+        };
+        match &mut self.held {
+            Some(held) => held.push(line),
+            None => (log.sink)(line),
+        }
+    }
+}
+
+/// Returns the length of the first piece of a line: all of it, or up to the character that crosses the limit.
+fn cut(line: &[u8]) -> usize {
+    if line.len() <= LINE_BYTES_MAX {
+        return line.len();
+    }
+    let is_start = |at: &usize| line.get(*at).is_none_or(|b| b & 0xC0 != 0x80);
+    (LINE_BYTES_MAX - 3..=LINE_BYTES_MAX).rev().find(is_start).unwrap_or(LINE_BYTES_MAX)
+}

@@ -1,0 +1,103 @@
+use std::sync::{Arc, Mutex};
+
+use super::buffer::{BYTES_MAX, LINE_BYTES_MAX};
+use super::*;
+use evoke_model::clock::Clock;
+
+/// A log with its owner and the lines that reached the sink.
+struct Harness {
+    function: Arc<str>,
+    delivery_id: Arc<str>,
+    clock: Clock,
+    buffer: Mutex<LogBuffer>,
+    sink: LogSink,
+    lines: Arc<Mutex<Vec<LogLine>>>,
+}
+
+impl Harness {
+    fn new() -> Self {
+        let lines: Arc<Mutex<Vec<LogLine>>> = Arc::default();
+        let sink = lines.clone();
+        Self {
+            function: "shop/charge".into(),
+            delivery_id: "d-1".into(),
+            clock: Clock::system(),
+            buffer: Mutex::default(),
+            sink: Arc::new(move |line| sink.lock().unwrap().push(line)),
+            lines,
+        }
+    }
+
+    fn log(&self) -> AttemptLog<'_> {
+        let Self { function, delivery_id, clock, buffer, sink, .. } = self;
+        AttemptLog { function, delivery_id, attempt: 2, clock, sink, buffer }
+    }
+
+    fn texts(&self) -> Vec<String> {
+        self.lines.lock().unwrap().iter().map(|l| l.text.clone()).collect()
+    }
+}
+
+#[test]
+fn lines_are_joined_from_pieces_and_the_last_one_needs_no_newline() {
+    let harness = Harness::new();
+    let log = harness.log();
+    log.write(Stream::Stdout, b"on");
+    log.write(Stream::Stderr, b"other\r\n");
+    log.write(Stream::Stdout, b"e\ntwo\n\nthr");
+    log.finish();
+    assert_eq!(harness.texts(), ["other", "one", "two", "", "thr"]);
+    let first = harness.lines.lock().unwrap()[0].clone();
+    assert_eq!(
+        (first.level, &*first.function, &*first.delivery_id, first.attempt),
+        (Level::Warn, "shop/charge", "d-1", 2)
+    );
+}
+
+#[test]
+fn control_characters_and_bidirectional_overrides_are_escaped() {
+    let harness = Harness::new();
+    let log = harness.log();
+    log.message(Level::Info, "ctx", "\u{1b}[2Jgone\u{202e}\u{9b}\ta\n\u{7f}");
+    assert_eq!(harness.texts(), ["ctx: \\u{1b}[2Jgone\\u{202e}\\u{9b}\ta", "ctx: \\u{7f}"]);
+}
+
+#[test]
+fn a_log_flood_ends_at_the_limit_and_reports_the_dropped_lines() {
+    let harness = Harness::new();
+    let log = harness.log();
+    for _ in 0..1_200 {
+        log.write(Stream::Stdout, b"x\n");
+    }
+    log.finish();
+    let texts = harness.texts();
+    assert_eq!(texts.len(), 1_001);
+    assert_eq!(texts[1_000], "200 more lines were dropped: an attempt may log 1000 lines and 64 KiB");
+}
+
+#[test]
+fn a_line_without_newline_is_split_between_characters_and_never_held_in_full() {
+    let harness = Harness::new();
+    let log = harness.log();
+    for _ in 0..100 {
+        log.write(Stream::Stdout, "aé€".repeat(1_000).as_bytes());
+    }
+    assert!(log.lock().stdout_len() <= LINE_BYTES_MAX);
+    log.finish();
+    let texts = harness.texts();
+    assert!(texts.iter().all(|t| t.len() <= LINE_BYTES_MAX + 80 && !t.contains('\u{fffd}')));
+    assert!(texts.iter().map(String::len).sum::<usize>() <= BYTES_MAX + 200);
+}
+
+#[test]
+fn the_panic_message_of_a_guest_is_recorded() {
+    let expected = Some("panicked at src/lib.rs:7:5: no such item");
+    let harness = Harness::new();
+    let log = harness.log();
+    log.write(Stream::Stderr, b"\nthread 'main' (1) panicked at src/lib.rs:7:5:\nno such item\nnote: run with\n");
+    assert_eq!(log.panic().as_deref(), expected);
+    let harness = Harness::new();
+    let log = harness.log();
+    log.message(Level::Error, "panic", "panicked at src/lib.rs:7:5: no such item");
+    assert_eq!(log.panic().as_deref(), expected);
+}

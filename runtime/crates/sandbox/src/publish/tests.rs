@@ -1,0 +1,147 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use evoke_model::clock::Clock;
+
+fn draft(type_: &str, data: &[u8]) -> Draft {
+    Draft {
+        type_: type_.into(),
+        subject: None,
+        datacontenttype: None,
+        dataschema: None,
+        extensions: vec![],
+        data: data.to_vec(),
+        id: None,
+    }
+}
+
+/// The parts of a publisher.
+struct Harness {
+    cause: Event,
+    allowed: [String; 2],
+    clock: Clock,
+    published: Mutex<Published>,
+}
+
+impl Harness {
+    fn new() -> Self {
+        let cause = br#"{"id":"1","source":"/a","type":"t","traceparent":"00-aa-bb-01","other":"x"}"#;
+        let cause = Event::from_json(cause, |_| {}).unwrap();
+        let allowed = ["payment.*".into(), "done".into()];
+        Self { cause, allowed, clock: Clock::system(), published: Mutex::default() }
+    }
+
+    fn publisher(&self) -> Publisher<'_> {
+        let Self { cause, allowed, clock, published } = self;
+        let origin = Origin { source: "/shop/charge", delivery_id: "s-7", cause: Some(cause), clock };
+        Publisher { origin, allowed, published }
+    }
+}
+
+#[test]
+fn a_star_matches_any_run_of_characters() {
+    for (glob, yes, no) in [
+        ("payment.*", "payment.charged", "payments"),
+        ("*", "", "\u{0}"),
+        ("a*b*c", "a-b-b-c", "a-c-b"),
+        ("a*a", "aa", "a"),
+        ("exact", "exact", "exactly"),
+        ("*.failed", "payment.failed", "payment.failed.x"),
+    ] {
+        assert!(glob_matches(glob, yes), "{glob} {yes}");
+        assert!(glob == "*" || !glob_matches(glob, no), "{glob} {no}");
+    }
+}
+
+#[test]
+fn a_draft_gets_source_id_time_and_the_trace_context_of_its_cause() {
+    let harness = Harness::new();
+    let publisher = harness.publisher();
+    assert_eq!(publisher.publish_draft(draft("done", b"")).unwrap(), "s-7-0");
+    assert_eq!(publisher.publish_draft(draft("payment.charged", br#"{"a":1}"#)).unwrap(), "s-7-1");
+    let named = Draft { id: Some("mine".into()), ..draft("done", b"") };
+    assert_eq!(publisher.publish_draft(named).unwrap(), "mine");
+    let event = &publisher.take()[1];
+    assert_eq!((event.source.as_str(), event.time.is_some()), ("/shop/charge", true));
+    assert_eq!(event.extensions, BTreeMap::from([("traceparent".into(), "00-aa-bb-01".into())]));
+    assert_eq!(event.datacontenttype.as_deref(), Some("application/json"));
+}
+
+#[test]
+fn data_without_a_media_type_survives_the_json_form() {
+    for (data, kind) in [
+        (&b"{\"a\":1}"[..], "application/json"),
+        (b"hello", "text/plain; charset=utf-8"),
+        (b"\xff\x00", "application/octet-stream"),
+    ] {
+        let harness = Harness::new();
+        let publisher = harness.publisher();
+        publisher.publish_draft(draft("done", data)).unwrap();
+        let event = &publisher.take()[0];
+        assert_eq!(event.datacontenttype.as_deref(), Some(kind));
+        assert_eq!(&Event::from_json(event.to_json().as_bytes(), |_| {}).unwrap(), event);
+    }
+}
+
+#[test]
+fn a_refusal_names_its_reason_and_is_recorded() {
+    let harness = Harness::new();
+    let publisher = harness.publisher();
+    let mut refusals = Refusals::default();
+    let mut bus = Bus { publisher: Some(publisher), refusals: &mut refusals };
+    let extended = |name: &str| Draft { extensions: vec![(name.into(), "x".into())], ..draft("done", b"") };
+    let bad_json = Draft { datacontenttype: Some("application/json".into()), ..draft("done", b"{") };
+    for (draft, reason) in [
+        (draft("order.placed", b""), "`allow: { publish: [\"order.placed\"] }`"),
+        (draft("", b""), "`type` is missing"),
+        (extended("source"), "`source` is not an extension"),
+        (extended("Bad-Name"), "not an attribute name"),
+        (bad_json, "not valid JSON"),
+        (draft("done", &vec![b'1'; EVENT_SIZE_MAX]), "the limit is"),
+    ] {
+        let error = bus::Host::publish(&mut bus, draft).unwrap_err();
+        assert!(error.contains(reason), "{error}");
+    }
+    assert!(matches!(refusals.cause(), Some(Refusal::Denied(reason)) if reason.contains("order.placed")));
+    assert!(publisher.take().is_empty());
+}
+
+#[test]
+fn an_attempt_publishes_a_bounded_number_of_events_and_bytes() {
+    let harness = Harness::new();
+    let publisher = harness.publisher();
+    for _ in 0..EVENTS_MAX {
+        publisher.publish_draft(draft("done", b"")).unwrap();
+    }
+    assert!(publisher.publish_draft(draft("done", b"")).unwrap_err().contains("1000 events"));
+    let harness = Harness::new();
+    let publisher = harness.publisher();
+    for _ in 0..8 {
+        publisher.publish_draft(draft("done", &vec![b'1'; 1_000_000])).unwrap();
+    }
+    assert!(publisher.publish_draft(draft("done", &vec![b'1'; 1_000_000])).unwrap_err().contains("bytes in total"));
+}
+
+#[test]
+fn a_json_event_requires_only_a_type_and_keeps_its_other_attributes() {
+    let harness = Harness::new();
+    let publisher = harness.publisher();
+    assert_eq!(publisher.publish_json(br#"{"type":"done"}"#).unwrap(), "s-7-0");
+    let line = br#"{"type":"done","id":"mine","source":"/forged","time":"2026-01-31T12:00:00Z","subject":"s",
+        "traceparent":"own","data":{"n":1.0}}"#;
+    assert_eq!(publisher.publish_json(line).unwrap(), "mine");
+    let [first, second] = &publisher.take()[..] else { panic!() };
+    assert_eq!((first.source.as_str(), first.time.is_some()), ("/shop/charge", true));
+    assert_eq!(first.extensions, BTreeMap::from([("traceparent".into(), "00-aa-bb-01".into())]));
+    assert_eq!((second.source.as_str(), second.time.as_deref()), ("/shop/charge", Some("2026-01-31T12:00:00Z")));
+    assert_eq!((second.subject.as_deref(), second.extensions["traceparent"].as_str()), (Some("s"), "own"));
+    assert_eq!(second.data.as_bytes(), br#"{"n":1.0}"#);
+    for (line, reason) in [
+        (&br#"{"type":"order.placed"}"#[..], "`allow: { publish: [\"order.placed\"] }`"),
+        (br#"{"data":1}"#, "`type` is missing"),
+        (b"connecting...", "not a JSON object"),
+    ] {
+        let error = publisher.publish_json(line).unwrap_err();
+        assert!(error.contains(reason), "{error}");
+    }
+}

@@ -1,0 +1,63 @@
+//! The refused host calls of an attempt.
+
+/// Why the host refused a call of the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// No grant covers the call, or it exceeds a limit that is the same for every attempt. A retry would fail too.
+    Denied(String),
+    /// The quota of a state bucket is exhausted.
+    Quota(String),
+}
+
+impl Refusal {
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::Denied(reason) | Self::Quota(reason) => reason,
+        }
+    }
+}
+
+/// Records refusals. A guest may handle a refusal and succeed; if it fails, the recorded refusal is the cause.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    /// The first refused publish.
+    publish: Option<Refusal>,
+    /// The refusal of the latest state operation. A guest that continues with its state has handled earlier ones.
+    state: Option<Refusal>,
+}
+
+impl Refusals {
+    pub(super) fn record_publish(&mut self, refusal: Refusal) {
+        self.publish.get_or_insert(refusal);
+    }
+
+    /// Records the latest state operation; `None` if it was not refused.
+    pub(super) fn record_state(&mut self, refusal: Option<Refusal>) {
+        self.state = refusal;
+    }
+
+    /// Returns the refusal to report if the guest fails.
+    pub(super) fn cause(&self) -> Option<&Refusal> {
+        self.state.as_ref().or(self.publish.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_refused_publish_and_the_latest_state_operation_count() {
+        let denied = |reason: &str| Refusal::Denied(reason.to_owned());
+        let mut refusals = Refusals::default();
+        assert_eq!(refusals.cause(), None);
+        refusals.record_publish(denied("first"));
+        refusals.record_publish(denied("second"));
+        assert_eq!(refusals.cause(), Some(&denied("first")));
+        let quota = Refusal::Quota("full".into());
+        refusals.record_state(Some(quota.clone()));
+        assert_eq!(refusals.cause(), Some(&quota));
+        refusals.record_state(None);
+        assert_eq!(refusals.cause(), Some(&denied("first")));
+    }
+}

@@ -1,0 +1,143 @@
+//! The sandbox: loads functions and limits how many attempts run at once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use super::cache::{Cache, hex};
+use super::component::{LoadError, check_binary, memory_at_start, read_file};
+use super::engine::{self, Ticker};
+use super::function::Function;
+use super::grants::Grants;
+use super::invocation::Identity;
+use super::kind::{EXPECTED_EXPORTS, Kind};
+use super::shared::Shared;
+use super::{adapt, binary, imports, linker};
+use evoke_telemetry as telemetry;
+
+/// Settings of a [`Sandbox`].
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Cache folder for compiled functions. The sandbox creates it if it is missing and denies other users access to
+    /// it.
+    pub cache_dir: PathBuf,
+    /// Limit on concurrent instances. Each instance reserves address space; it takes memory only as the guest uses it.
+    pub concurrency: u32,
+}
+
+/// A function to load: its component, limits and grants.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// The name, in the form `app/function`.
+    pub name: Arc<str>,
+    /// The CloudEvents `source` of the events that the function publishes, in the form `/app/function`.
+    pub uri: String,
+    /// Path of the component, a `.wasm` or `.wat` file.
+    pub component: PathBuf,
+    /// The SHA-256 that the file must have, in hexadecimal; `None` accepts any file.
+    pub digest: Option<String>,
+    /// Time limit of one attempt.
+    pub timeout: Duration,
+    /// Limit on the linear memory of one attempt, in bytes.
+    pub memory: u64,
+    /// The capabilities of the function.
+    pub grants: Grants,
+}
+
+/// Why a sandbox cannot be created.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The cache folder for compiled functions is not usable.
+    #[error("cannot use {path} as the cache for compiled functions: {error}; the folder must belong to this user")]
+    Cache {
+        /// The cache folder.
+        path: String,
+        /// The error of the operating system.
+        error: std::io::Error,
+    },
+    /// wasmtime cannot be set up on this machine.
+    #[error("cannot start the WebAssembly engine: {0}")]
+    Engine(String),
+}
+
+/// Loads functions and limits how many attempts run at once. Cheap to clone.
+#[derive(Clone)]
+pub struct Sandbox(Arc<Shared>);
+
+impl Sandbox {
+    /// Creates the engine, the ticker thread and the cache folder.
+    pub fn new(settings: Settings) -> Result<Self, SandboxError> {
+        let Settings { cache_dir, concurrency } = settings;
+        let engine_error = |error: wasmtime::Error| SandboxError::Engine(format!("{error:#}"));
+        let concurrency = concurrency.clamp(1, engine::CONCURRENCY_MAX);
+        let engine = engine::engine(concurrency).map_err(engine_error)?;
+        let linker = linker::linker(&engine).map_err(engine_error)?;
+        let path = cache_dir.display().to_string();
+        let cache = Cache::open(cache_dir, engine.clone()).map_err(|error| SandboxError::Cache { path, error })?;
+        let ticker = Ticker::start(engine.clone()).map_err(|e| SandboxError::Engine(e.to_string()))?;
+        let permits = Semaphore::new(concurrency as usize);
+        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, permits, concurrency })))
+    }
+
+    /// Returns the current values of the sandbox metrics.
+    pub fn figures(&self) -> telemetry::Sandbox {
+        let Shared { engine, permits, concurrency, cache, .. } = &*self.0;
+        let permits_taken = *concurrency as usize - permits.available_permits().min(*concurrency as usize);
+        // Direct attempts take no permit. Without a pool, only attempts that hold a permit are counted.
+        let instances =
+            engine.pooling_allocator_metrics().map_or(permits_taken as u64, |pool| pool.component_instances());
+        let (cache_hits, cache_misses) = cache.load_counts();
+        let instances_max = u64::from(*concurrency);
+        telemetry::Sandbox { instances, instances_max, cache_hits, cache_misses }
+    }
+
+    /// Reads, checks, compiles (or takes from the cache) and links a function. Compiling a large component that is not
+    /// in the cache takes seconds; it runs on a blocking thread.
+    pub async fn load(&self, spec: &Spec) -> Result<Arc<Function>, LoadError> {
+        let path = spec.component.display().to_string();
+        let (shared, spec) = (self.0.clone(), spec.clone());
+        match tokio::task::spawn_blocking(move || load(&shared, spec)).await {
+            Ok(loaded) => loaded.map(Arc::new),
+            Err(panic) => Err(LoadError::Invalid { path, message: format!("makes the compiler panic: {panic}") }),
+        }
+    }
+}
+
+fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
+    let path = spec.component.display().to_string();
+    let invalid = |message: String| LoadError::Invalid { path: path.clone(), message };
+    let bytes = read_file(&spec.component)?;
+    if let Some(expected) = spec.digest
+        && let found = hex(&Sha256::digest(&bytes))
+        && !expected.eq_ignore_ascii_case(&found)
+    {
+        return Err(LoadError::Digest { path, expected, found });
+    }
+    let bytes = check_binary(bytes, &path)?;
+    let is_module = binary::is_module(&bytes);
+    let bytes = if is_module { adapt::component(&shared.engine, bytes).map_err(invalid)? } else { bytes };
+    let component = shared.cache.load_or_compile(&bytes);
+    let component = component.map_err(|error| invalid(format!("is not a valid component: {error:#}")))?;
+    let kind = Kind::of(&shared.engine, &component).map_err(|exports| {
+        let exports = if exports.is_empty() { "nothing".into() } else { exports.join(", ") };
+        invalid(format!("exports {exports}; {EXPECTED_EXPORTS}"))
+    })?;
+    let missing = imports::uncovered_imports(&shared.engine, &component, kind, &spec.grants);
+    if !missing.is_empty() {
+        return Err(LoadError::Imports { path, missing });
+    }
+    let needed = memory_at_start(&component);
+    if needed > spec.memory {
+        return Err(LoadError::Memory { path, needed: needed / 1024, limit: spec.memory / 1024 });
+    }
+    let Spec { name, uri, timeout, memory, grants, .. } = spec;
+    let identity = Identity { name, uri, timeout, memory, grants };
+    shared
+        .linker
+        .instantiate_pre(&component)
+        .and_then(|pre| Function::new(identity, kind, pre, shared.clone()))
+        .map_err(|error| invalid(format!("does not fit this version of Evoke: {error:#}")))
+}

@@ -1,0 +1,78 @@
+//! Guests that exceed a limit fail alone.
+
+use super::*;
+
+#[tokio::test]
+async fn a_guest_that_fails_after_refused_memory_is_out_of_memory_and_one_that_copes_is_done() {
+    let harness = Harness::new();
+    let limit = Outcome::OutOfMemory { limit_bytes: 4 * 64 * 1024 };
+    let grow = |pages: i32, then: &str| {
+        guest(&format!("(if (i32.eq (memory.grow (i32.const {pages})) (i32.const -1)) (then {then})) (i32.const 1024)"))
+    };
+    assert_eq!(harness.run(&grow(3, "unreachable")).await.outcome, limit);
+    assert_eq!(harness.run(&grow(65_000, "unreachable")).await.outcome, limit);
+    assert_eq!(harness.run(&grow(3, "")).await.outcome, Outcome::Done);
+    let grown = harness.run(&grow(2, "unreachable")).await;
+    assert_eq!((grown.outcome, grown.memory_bytes), (Outcome::Done, 4 * 64 * 1024));
+    assert!(
+        harness
+            .refused(Guest { pages: 5, ..guest(OK) }.wat())
+            .await
+            .ends_with("needs 320 KiB of memory to start, but its `memory` limit is 256 KiB")
+    );
+}
+
+#[tokio::test]
+async fn huge_strings_invalid_text_and_bad_addresses_trap() {
+    let harness = Harness::new();
+    for (message, length) in [(3000, 0x7fff_ffff), (3000, -1), (0x7fff_0000, 100)] {
+        let log = format!(
+            "(call $log (i32.const 3) (i32.const 0) (i32.const 0) (i32.const {message}) (i32.const {length})) {OK}"
+        );
+        let attempt = harness.run(&guest(&log)).await;
+        assert!(matches!(attempt.outcome, Outcome::Trap { .. }), "{:?}", attempt.outcome);
+    }
+    let log = format!("(call $log (i32.const 9) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)) {OK}");
+    assert!(matches!(harness.run(&guest(&log)).await.outcome, Outcome::Trap { .. }));
+    let data = r#"(data (i32.const 3000) "\ff\fe")"#;
+    let log = format!("(call $log (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 3000) (i32.const 2)) {OK}");
+    assert!(matches!(harness.run(&guest_with(data, &log)).await.outcome, Outcome::Trap { .. }));
+}
+
+#[tokio::test]
+async fn a_result_larger_than_any_event_traps() {
+    let harness = Harness::new();
+    // A reject with a message of 5 MiB.
+    let reject = r"\01\00\00\00\00\00\00\00\b8\0b\00\00\00\00\50\00";
+    let guest = Guest { pages: 100, ..failure(reject) };
+    let function = harness.sandbox.load(&Spec { memory: 16 << 20, ..harness.spec(guest.wat()) }).await.unwrap();
+    let attempt = function.run(harness.call()).await;
+    let Outcome::Trap { message } = attempt.outcome else { panic!("{:?}", attempt.outcome) };
+    assert!(message.contains("exhausted"), "{message}");
+}
+
+#[tokio::test]
+async fn hoarding_handles_traps() {
+    let hoard = "(loop (drop (call $in (i64.const 1))) (br 0)) unreachable";
+    let attempt = Harness::new().run(&guest(hoard)).await;
+    assert!(matches!(attempt.outcome, Outcome::Trap { .. }), "{:?}", attempt.outcome);
+}
+
+#[tokio::test]
+async fn a_component_with_too_many_parts_is_rejected_or_fails_alone() {
+    let harness = Harness::new();
+    let tables: String = (0..9).map(|n| format!("(table $t{n} 1 funcref)")).collect();
+    let instances = "(core module $x) ".to_owned() + &"(core instance (instantiate $x))".repeat(100);
+    let huge_table = guest_with("(table 100000000 funcref)", OK);
+    for guest in [guest_with(&tables, OK), Guest { imports: instances.leak(), ..guest(OK) }, huge_table] {
+        match harness.sandbox.load(&harness.spec(guest.wat())).await {
+            Err(error) => assert!(error.to_string().contains("exceeds"), "{error}"),
+            Ok(function) => assert_ne!(function.run(harness.call()).await.outcome, Outcome::Done),
+        }
+    }
+    let storm = guest_with(
+        "(table $t 1 funcref)",
+        "(if (i32.ne (table.grow $t (ref.null func) (i32.const 1000000)) (i32.const -1)) (then unreachable)) (i32.const 1024)",
+    );
+    assert_eq!(harness.run(&storm).await.outcome, Outcome::Done);
+}

@@ -1,0 +1,48 @@
+//! Components that are rejected when they are loaded.
+
+use super::*;
+
+#[tokio::test]
+async fn imports_without_a_grant_are_reported_at_load() {
+    let harness = Harness::new();
+    let imports =
+        r#"(import "wasi:keyvalue/store@0.2.0-draft" (instance)) (import "wasi:sockets/tcp@0.2.0" (instance))"#;
+    let error = harness.refused(Guest { imports, ..guest(OK) }.wat()).await;
+    let lines: Vec<_> = error.lines().collect();
+    assert!(lines[0].ends_with("guest.wat has imports that are not granted:"), "{error}");
+    assert!(lines[1].starts_with("  `wasi:keyvalue/store@0.2.0-draft`: state must be granted"), "{error}");
+    assert!(lines[2].starts_with("  `wasi:sockets/tcp@0.2.0`: raw sockets are never granted"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_a_function_is_rejected_with_the_reason() {
+    let harness = Harness::new();
+    for (component, reason) in [
+        (&b"\0asm\x01\0\0\0"[..], "is a core module without `_start`, so it is not a program"),
+        (b" (module)", "is a core module without `_start`, so it is not a program"),
+        (b"\0asm\x02\0\0\0", "has an unknown WebAssembly version"),
+        (b"\x7fELF\0\0\0\0\0\0", "is not WebAssembly"),
+        (b"", "is not WebAssembly"),
+        // A component with one module whose header declares 1,000,000 functions.
+        (b"\0asm\x0d\0\x01\0\x01\x0d\0asm\x01\0\0\0\x03\x03\xc0\x84\x3d", "has 1000000 functions; the limit is 100000"),
+        (b"(component (core module $m) (core", "is not a valid component"),
+        (
+            b"(component)",
+            "exports nothing; a function exports evoke:function/handler@0.1.0, wasi:http/incoming-handler@0.2 or wasi:cli/run@0.2",
+        ),
+    ] {
+        let error = harness.refused(component).await;
+        assert!(error.contains(reason), "{error}");
+    }
+    let other = Spec { digest: Some("00".repeat(32)), ..harness.spec("(component)") };
+    assert!(matches!(harness.sandbox.load(&other).await, Err(LoadError::Digest { .. })));
+    let missing = Spec { component: "/nowhere/x.wasm".into(), ..harness.spec("") };
+    assert!(matches!(harness.sandbox.load(&missing).await, Err(LoadError::Read { .. })));
+}
+
+#[test]
+fn secrets_are_not_in_debug_output() {
+    let secrets = BTreeMap::from([("API_KEY".to_owned(), "hunter2".to_owned())]);
+    let shown = format!("{:?}", Grants { secrets, ..Grants::default() });
+    assert!(shown.contains("API_KEY") && !shown.contains("hunter2"), "{shown}");
+}
