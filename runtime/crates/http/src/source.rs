@@ -21,7 +21,7 @@
 //! | 503 | the function already handles its maximum of concurrent requests |
 
 mod body;
-mod cloudevents;
+pub mod cloudevents;
 #[cfg(test)]
 mod end_to_end;
 mod handler;

@@ -1,216 +1,48 @@
-//! Metrics and spans. Plain data: other modules count into it and read it as text; no I/O here.
+//! Metrics and spans of the process: atomic counters and histograms, their text for `/metrics`, and the spans of an
+//! event's path. No I/O: other crates count into it, serve the text, and send the spans to a collector.
 //!
 //! [`Metrics`] is created once. Each function and source gets its handle when it is created or loaded, so that an event
 //! costs a few atomic additions and no lookup. Values that exist elsewhere (queues, sizes) are not counted but read at
 //! each scrape: [`ScrapeValues`]. Label values are functions and sources, never data from an event.
+//!
+//! This crate depends only on `evoke-model`. It does not know who counts, how metrics are served, which collector gets
+//! the spans, or what else the runtime consists of.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use evoke_telemetry::{Format, Ingress, Metrics, ScrapeValues, render};
+//!
+//! let metrics = Arc::new(Metrics::new());
+//! metrics.ingress(Ingress::Http).new.increment();
+//! let text = render(metrics, ScrapeValues::default(), Format::OpenMetrics)?;
+//! assert!(text.contains(r#"evoke_events_accepted_total{source="http",outcome="new"} 1"#));
+//! # Ok::<(), std::fmt::Error>(())
+//! ```
 
 mod context;
+mod counter;
 mod exposition;
 mod format;
+mod functions;
 mod histogram;
+mod ingress;
 mod requests;
 mod spans;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 pub use context::Traceparent;
+pub use counter::Counter;
 pub use exposition::{Queue, Sandbox, ScrapeValues, SourceHealth, render};
 pub use format::Format;
+pub use functions::{AttemptEnd, FunctionMetrics};
 pub use histogram::{Distribution, Histogram};
+pub use ingress::{Ingress, IngressMetrics, Refusal};
 pub use requests::{RequestMetrics, RequestOutcome};
 pub use spans::{AttemptStart, LiveSpan, Spans};
-
-use evoke_model::Verdict;
-use evoke_model::outcome::Outcome;
-
-/// A counter that only increases.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds 1.
-    pub fn increment(&self) {
-        self.add(1);
-    }
-
-    /// Adds `count`; wraps around on overflow.
-    pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// Returns the current value.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// The kind of source through which an event enters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ingress {
-    /// An http source.
-    Http,
-    /// A files source.
-    Files,
-    /// A timer.
-    Timer,
-    /// The admin API.
-    Api,
-}
-
-impl Ingress {
-    /// Every kind, in the order of the declaration.
-    pub const ALL: [Self; 4] = [Self::Http, Self::Files, Self::Timer, Self::Api];
-
-    /// The label value in metrics and spans.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Files => "files",
-            Self::Timer => "timer",
-            Self::Api => "api",
-        }
-    }
-}
-
-/// Why events were refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The request contains no valid events, or has a format that the source does not accept.
-    Invalid,
-    /// The events are larger than accepted.
-    TooLarge,
-    /// Too much is pending or in flight.
-    Overloaded,
-    /// The source already has its whole share of the backlog.
-    Crowding,
-    /// The disk is full.
-    DiskFull,
-    /// The store failed or is closed.
-    StoreFailed,
-}
-
-impl Refusal {
-    const ALL: [Self; 6] =
-        [Self::Invalid, Self::TooLarge, Self::Overloaded, Self::Crowding, Self::DiskFull, Self::StoreFailed];
-
-    /// The label value in metrics and spans.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Invalid => "invalid",
-            Self::TooLarge => "too-large",
-            Self::Overloaded => "overloaded",
-            Self::Crowding => "crowding",
-            Self::DiskFull => "disk-full",
-            Self::StoreFailed => "store-failed",
-        }
-    }
-}
-
-/// Counters of one kind of source.
-#[derive(Debug, Default)]
-pub struct IngressMetrics {
-    /// Events that were stored as new.
-    pub new: Counter,
-    /// Events that were already stored.
-    pub duplicate: Counter,
-    refused: [Counter; Refusal::ALL.len()],
-}
-
-impl IngressMetrics {
-    /// Events that were refused for this reason.
-    pub fn refused(&self, reason: Refusal) -> &Counter {
-        // The index is the variant's position in `ALL`, which has the order of the declaration.
-        &self.refused[reason as usize]
-    }
-}
-
-/// The metrics of one function.
-#[derive(Debug)]
-pub struct FunctionMetrics {
-    /// `app/function`.
-    pub name: Arc<str>,
-    /// Ended attempts, by [`Outcome::KINDS`].
-    attempts: [Counter; Outcome::KINDS.len()],
-    /// Deliveries that ended as done.
-    pub done: Counter,
-    /// Attempts after which the delivery is to be retried.
-    pub retried: Counter,
-    /// Deliveries that became dead letters.
-    pub dead: Counter,
-    /// Runs that read state which another attempt changed, and that were repeated.
-    pub conflicts: Counter,
-    /// Events that the function published in attempts that ended as done.
-    pub published: Counter,
-    /// Durations of attempts.
-    pub duration: Histogram,
-    /// Time from an event's acceptance to the start of the first attempt, with millisecond precision.
-    pub wait: Histogram,
-    /// Time from an event's acceptance to the end of the attempt that completed the delivery, with
-    /// millisecond precision.
-    pub latency: Histogram,
-}
-
-impl FunctionMetrics {
-    /// Creates the metrics of a function, all zero.
-    pub fn new(name: Arc<str>) -> Self {
-        Self {
-            name,
-            attempts: Default::default(),
-            done: Counter::default(),
-            retried: Counter::default(),
-            dead: Counter::default(),
-            conflicts: Counter::default(),
-            published: Counter::default(),
-            duration: Histogram::for_durations(),
-            wait: Histogram::for_waits(),
-            latency: Histogram::for_waits(),
-        }
-    }
-
-    /// Counts an ended attempt.
-    pub fn attempt_ended(&self, end: &AttemptEnd<'_>) {
-        let kind = Outcome::KINDS.iter().position(|kind| *kind == end.outcome);
-        let counter = kind.and_then(|at| self.attempts.get(at));
-        if let Some(counter) = counter {
-            counter.increment();
-        }
-        self.duration.observe(end.took);
-        if let Some(waited) = end.waited {
-            self.wait.observe(waited);
-        }
-        match end.verdict {
-            Verdict::Done => {
-                self.done.increment();
-                self.latency.observe(end.since_accepted);
-                if end.published > 0 {
-                    self.published.add(end.published as u64);
-                }
-            }
-            Verdict::RetryAt(_) => self.retried.increment(),
-            Verdict::Dead(_) => self.dead.increment(),
-        }
-    }
-}
-
-/// An ended attempt, as counted by [`FunctionMetrics`].
-#[derive(Debug, Clone, Copy)]
-pub struct AttemptEnd<'a> {
-    /// [`Outcome::kind`].
-    pub outcome: &'a str,
-    /// The decision that follows from the outcome.
-    pub verdict: &'a Verdict,
-    /// The duration of the attempt.
-    pub took: Duration,
-    /// Time from the event's acceptance to the attempt's start; only for the first attempt.
-    pub waited: Option<Duration>,
-    /// Time from the event's acceptance to the attempt's end.
-    pub since_accepted: Duration,
-    /// The number of events that the attempt published.
-    pub published: usize,
-}
 
 /// Metrics of the store's commits.
 #[derive(Debug)]

@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use super::measure::Measurement;
 use super::state_locks::StateLock;
-use super::{AttemptResult, Call, FunctionSpec, Inner, STORE_RETRY};
+use super::{AttemptResult, Call, FunctionSpec, Inner};
 use crate::bus::Target;
 use crate::runtime_events;
-use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
 use evoke_model::outcome;
 use evoke_model::outcome::{Next, Outcome};
 use evoke_model::state::{StateItem, Transaction};
-use evoke_model::{AttemptRecord, Completed, Completion, Lineage, NewEvent, ReadyDelivery, Verdict};
-use evoke_store::{Result, Store, StoreError};
+use evoke_model::{AttemptRecord, Completion, Lineage, NewEvent, ReadyDelivery, Verdict};
 
 /// The maximum number of functions in a chain of events. A longer chain is treated as a loop: no useful chain is that
 /// long.
@@ -53,7 +51,7 @@ pub(super) async fn run<'a>(
 
 /// Makes the attempt's writes visible to other attempts. The error is the state that another attempt changed, or that
 /// another attempt has locked and will most likely change.
-fn stage(inner: &Inner, state: &mut Transaction, has_lock: bool) -> std::result::Result<(), StateItem> {
+fn stage(inner: &Inner, state: &mut Transaction, has_lock: bool) -> Result<(), StateItem> {
     if state.is_empty() {
         return Ok(());
     }
@@ -204,11 +202,7 @@ fn new_call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
 
 /// Adds the lineage and the deliveries to published events. The error is [`Outcome::Loop`] at the hop limit, or
 /// [`Outcome::Denied`] for an invalid event.
-fn route(
-    inner: &Inner,
-    delivery: &ReadyDelivery,
-    published: Vec<Event>,
-) -> std::result::Result<Vec<NewEvent>, Outcome> {
+fn route(inner: &Inner, delivery: &ReadyDelivery, published: Vec<Event>) -> Result<Vec<NewEvent>, Outcome> {
     if published.is_empty() {
         return Ok(Vec::new());
     }
@@ -227,27 +221,6 @@ fn route(
         Ok(NewEvent { event: Arc::new(event), lineage, deliveries })
     });
     routed.collect()
-}
-
-/// Returns when the delivery is retried; `None` if it is done or dead.
-pub(super) fn retry_at_ms(completion: &Completion) -> Option<UnixMs> {
-    match completion.verdict {
-        Verdict::RetryAt(at_ms) => Some(at_ms),
-        Verdict::Done | Verdict::Dead(_) => None,
-    }
-}
-
-/// Commits a completion that the full disk rejected: retries every [`STORE_RETRY`] until there is room. Until then the
-/// delivery stays held by its lane.
-pub(super) async fn commit_when_there_is_room(store: &dyn Store, completion: &Arc<Completion>) -> Result<Completed> {
-    loop {
-        tokio::time::sleep(STORE_RETRY).await;
-        match store.complete(completion.clone()).await {
-            Err(StoreError::Full) => {}
-            // The store reports its permanent failure itself; the delivery is pending when the store is opened again.
-            other => return other,
-        }
-    }
 }
 
 /// Returns a random number from 0 to 1 for the retry jitter.

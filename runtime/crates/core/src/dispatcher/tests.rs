@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::bus::{Limits, Offer, Target};
 use crate::router::{OrderBy, Router};
+use crate::runtime_events;
 use evoke_model::clock::UnixMs;
 use evoke_model::{Counts, DeadFilter, EventFilter, Lineage, NewDelivery, NewEvent, NewReplay, Seq, Step};
 use evoke_store::memory::MemoryStore;

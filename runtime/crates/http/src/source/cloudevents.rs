@@ -1,17 +1,16 @@
 //! Reads events from a request: CloudEvents in one of the three modes (HTTP protocol binding 1.0, section 3), or a raw
-//! body, which becomes one event of the source's type.
+//! body, which becomes one event of the source's type. No I/O: the input is the headers and the whole body.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, header};
 use serde_json::value::RawValue;
 
-use super::problem::Problem;
 use evoke_model::clock::{UnixMs, rfc3339};
 use evoke_model::event::{Data, Event};
 use evoke_telemetry::Traceparent;
 
 /// The most events in one batch. A batch is one commit, and other writes wait for it.
-pub(super) const BATCH_MAX: usize = 1_000;
+pub const BATCH_MAX: usize = 1_000;
 /// The longest `Idempotency-Key`, in bytes.
 const IDEMPOTENCY_KEY_MAX: usize = 256;
 
@@ -20,28 +19,54 @@ const IDEMPOTENCY_KEY_MAX: usize = 256;
 const TRACESTATE_MAX: usize = 512;
 
 /// The attributes of events made from raw bodies.
-pub(super) struct Raw<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct Raw<'a> {
     /// The event type; with `None` only CloudEvents are accepted.
-    pub(super) type_: Option<&'a str>,
-    pub(super) source: &'a str,
-    pub(super) now_ms: UnixMs,
+    pub type_: Option<&'a str>,
+    /// The `source` attribute, `/<app>/<name>`.
+    pub source: &'a str,
+    /// The `time` attribute.
+    pub now_ms: UnixMs,
+}
+
+/// Why the events of a request were not read. Each variant has the mistake and the correct form.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The body contradicts its headers, or is not an event.
+    #[error("{0}")]
+    Malformed(String),
+    /// The batch has more than [`BATCH_MAX`] events.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The body is in a format that the source does not accept.
+    #[error("{0}")]
+    Unsupported(String),
 }
 
 /// The mode in which a request carries events, by its headers. Determined before the body is read, so that a body that
 /// would be refused anyway is not read.
-pub(super) enum Mode {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The body is one event in its JSON form.
     Structured,
+    /// The body is a JSON array of events.
     Batch,
+    /// The attributes are `ce-` headers, the body is the data.
     Binary,
+    /// The body is the data of an event of the source's type.
     Raw,
 }
 
 impl Mode {
-    pub(super) fn of(headers: &HeaderMap, raw: &Raw<'_>) -> Result<Self, Problem> {
+    /// Determines the mode of a request.
+    ///
+    /// # Errors
+    /// [`ReadError::Malformed`] or [`ReadError::Unsupported`].
+    pub fn of(headers: &HeaderMap, raw: &Raw<'_>) -> Result<Self, ReadError> {
         let content_type = content_type(headers)?.unwrap_or_default();
         let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
         let essence = essence.trim().to_ascii_lowercase();
-        let unsupported = |detail: String| Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        let unsupported = |detail: String| Err(ReadError::Unsupported(detail));
         if let Some(coding) = headers.get(header::CONTENT_ENCODING)
             && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
         {
@@ -66,8 +91,8 @@ impl Mode {
             return Ok(Self::Raw);
         }
         if headers.keys().any(|name| name.as_str().starts_with("ce-")) {
-            return Err(Problem::malformed(
-                "`specversion` is missing; send the header `ce-specversion: 1.0` for an event in binary mode",
+            return Err(ReadError::Malformed(
+                "`specversion` is missing; send the header `ce-specversion: 1.0` for an event in binary mode".into(),
             ));
         }
         unsupported(
@@ -78,12 +103,15 @@ impl Mode {
     }
 
     /// Reads the events of a request. A mistake in one event refuses the whole request.
-    pub(super) fn read(&self, headers: &HeaderMap, body: Bytes, raw: &Raw<'_>) -> Result<Vec<Event>, Problem> {
+    ///
+    /// # Errors
+    /// [`ReadError::Malformed`] or [`ReadError::TooLarge`].
+    pub fn read(self, headers: &HeaderMap, body: Bytes, raw: &Raw<'_>) -> Result<Vec<Event>, ReadError> {
         let mut events = match self {
-            Self::Structured => vec![structured(&body).map_err(Problem::malformed)?],
+            Self::Structured => vec![structured(&body).map_err(ReadError::Malformed)?],
             Self::Batch => batch(&body)?,
-            Self::Binary => vec![binary(headers, body).map_err(Problem::malformed)?],
-            Self::Raw => vec![raw_event(headers, body, raw).map_err(Problem::malformed)?],
+            Self::Binary => vec![binary(headers, body).map_err(ReadError::Malformed)?],
+            Self::Raw => vec![raw_event(headers, body, raw).map_err(ReadError::Malformed)?],
         };
         for event in &mut events {
             copy_trace_context(event, headers);
@@ -108,15 +136,15 @@ fn structured(json: &[u8]) -> Result<Event, String> {
     Ok(event)
 }
 
-fn batch(json: &[u8]) -> Result<Vec<Event>, Problem> {
+fn batch(json: &[u8]) -> Result<Vec<Event>, ReadError> {
     let items: Vec<&RawValue> =
-        serde_json::from_slice(json).map_err(|e| Problem::malformed(format!("not a JSON array of events: {e}")))?;
+        serde_json::from_slice(json).map_err(|e| ReadError::Malformed(format!("not a JSON array of events: {e}")))?;
     if items.len() > BATCH_MAX {
         let detail = format!("{} events in one batch; send at most {BATCH_MAX}", items.len());
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        return Err(ReadError::TooLarge(detail));
     }
     let read = |(index, item): (usize, &&RawValue)| {
-        structured(item.get().as_bytes()).map_err(|e| Problem::malformed(format!("event {index}: {e}")))
+        structured(item.get().as_bytes()).map_err(|e| ReadError::Malformed(format!("event {index}: {e}")))
     };
     items.iter().enumerate().map(read).collect()
 }
@@ -161,7 +189,7 @@ fn raw_event(headers: &HeaderMap, body: Bytes, raw: &Raw<'_>) -> Result<Event, S
 /// JSON, and bytes otherwise.
 fn payload(headers: &HeaderMap, body: Bytes) -> Result<(Data, Option<String>), String> {
     const BYTES: &str = "application/octet-stream";
-    match content_type(headers).map_err(|problem| problem.detail)? {
+    match content_type(headers).map_err(|error| error.to_string())? {
         Some(media_type) => {
             let data = Data::from_bytes(body, Some(media_type))
                 .map_err(|e| format!("the body is not JSON, as its Content-Type `{media_type}` says: {e}"))?;
@@ -175,17 +203,15 @@ fn payload(headers: &HeaderMap, body: Bytes) -> Result<(Data, Option<String>), S
 }
 
 /// The `Content-Type`, checked to have the form `type/subtype`.
-fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = single(headers, &header::CONTENT_TYPE).map_err(Problem::malformed)? else { return Ok(None) };
+fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ReadError> {
+    let Some(value) = single(headers, &header::CONTENT_TYPE).map_err(ReadError::Malformed)? else { return Ok(None) };
     let well_formed = |value: &&str| {
         let essence = value.split(';').next().unwrap_or_default().trim();
         essence.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
     };
-    std::str::from_utf8(value)
-        .ok()
-        .filter(well_formed)
-        .map(Some)
-        .ok_or_else(|| Problem::malformed("Content-Type is not a media type; write one such as application/json"))
+    std::str::from_utf8(value).ok().filter(well_formed).map(Some).ok_or_else(|| {
+        ReadError::Malformed("Content-Type is not a media type; write one such as application/json".into())
+    })
 }
 
 /// Whether `text` is a token (RFC 9110, section 5.6.2).

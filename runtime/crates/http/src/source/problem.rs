@@ -7,6 +7,7 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
+use super::cloudevents::ReadError;
 use evoke_core::bus::Refused;
 use evoke_store::StoreError;
 use evoke_telemetry::Refusal;
@@ -99,6 +100,16 @@ struct Body<'a> {
 /// Serialises `value` as a body; plain structs never fail to serialise.
 pub(super) fn json(value: &impl serde::Serialize) -> Full<Bytes> {
     Full::from(serde_json::to_vec(value).unwrap_or_default())
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Malformed(detail) => Self::malformed(detail),
+            ReadError::TooLarge(detail) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
+            ReadError::Unsupported(detail) => Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail),
+        }
+    }
 }
 
 impl From<Refused> for Problem {

@@ -1,3 +1,4 @@
+use super::super::problem::Problem;
 use super::*;
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -13,7 +14,7 @@ fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
 fn read(type_: Option<&str>, pairs: &[(&str, &str)], body: impl Into<Bytes>) -> Result<Vec<Event>, Problem> {
     let headers = headers(pairs);
     let raw = Raw { type_, source: "/shop/checkout", now_ms: 1_769_860_800_000 };
-    Mode::of(&headers, &raw)?.read(&headers, body.into(), &raw)
+    Ok(Mode::of(&headers, &raw)?.read(&headers, body.into(), &raw)?)
 }
 
 fn refusal(type_: Option<&str>, pairs: &[(&str, &str)], body: &'static str) -> (u16, String) {

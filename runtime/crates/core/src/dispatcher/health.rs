@@ -1,8 +1,13 @@
-//! The failure streak of a function: failed attempts in a row, over all its deliveries. Plain data, no I/O.
+//! Health: which functions are failing, from the failed attempts in a row over all deliveries of a function.
 
-use crate::runtime_events::FAILING_ATTEMPTS;
+use foldhash::HashMap;
+
+use super::Dispatcher;
+use super::function::Function;
+use crate::runtime_events::{self, FAILING_ATTEMPTS};
 use evoke_model::clock::UnixMs;
-use evoke_model::{AttemptRecord, DeliveryId};
+use evoke_model::outcome::Outcome;
+use evoke_model::{AttemptRecord, Completion, DeliveryId, FunctionId, Verdict};
 
 /// A function that is failing: at least [`FAILING_ATTEMPTS`] attempts in a row failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +24,7 @@ pub struct Failing {
     pub message: Option<String>,
 }
 
+/// The failed attempts of a function in a row.
 #[derive(Default)]
 pub(super) struct Streak {
     /// The number of failed attempts since the last success.
@@ -62,6 +68,47 @@ impl Streak {
             message: record.message.clone(),
         });
         since_ms.is_none()
+    }
+}
+
+impl Dispatcher {
+    /// Returns the functions that are failing.
+    pub fn failing(&self) -> HashMap<FunctionId, Failing> {
+        let failing = |(id, function): (&FunctionId, &Function)| Some((*id, function.streak.failing()?.clone()));
+        self.lock().functions.iter().filter_map(failing).collect()
+    }
+
+    /// Restores the functions that were failing before the start, by full name, with the time since when. They count as
+    /// failing until an attempt succeeds. Call this before [`Dispatcher::set_functions`].
+    pub fn restore_failing(&self, since_ms: HashMap<String, UnixMs>) {
+        self.lock().was_failing = since_ms;
+    }
+
+    /// Waits until a function starts or stops failing. Only one task may wait.
+    pub async fn health_changed(&self) {
+        self.0.health.notified().await;
+    }
+
+    /// Updates the function's failure streak after an attempt. Attempts are processed in the order of their commits.
+    pub(super) fn update_health(&self, function: &mut Function, completion: &Completion) {
+        let streak = &mut function.streak;
+        let is_done = completion.verdict == Verdict::Done;
+        if is_done && !streak.has_failures() {
+            return;
+        }
+        // A delivery that a runtime event caused is ignored: it would cause another runtime event. An attempt at a
+        // damaged event is ignored: the function did not run.
+        if completion.origin == runtime_events::origin() || completion.record.outcome == Outcome::DAMAGED {
+            return;
+        }
+        let has_changed = if is_done {
+            streak.succeeded()
+        } else {
+            streak.failed(completion.delivery, &completion.record, self.0.clock.now_ms())
+        };
+        if has_changed {
+            self.0.health.notify_one();
+        }
     }
 }
 

@@ -1,0 +1,157 @@
+//! Commits: passes the completions of attempts to the store, and handles the results of commits.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::measure::Measurement;
+use super::scheduling::Schedule;
+use super::state_locks::StateLock;
+use super::{Dispatcher, FunctionSpec, STORE_RETRY, attempt};
+use evoke_model::clock::UnixMs;
+use evoke_model::{Completed, Completion, ReadyDelivery, Stream, Verdict};
+use evoke_store::{Committed, StoreError};
+
+/// The size that is assumed for a completion without its published events and its state.
+const COMPLETION_BYTES: usize = 8 * 1024;
+
+impl Dispatcher {
+    /// Passes a completion to the store. Returns before the commit, so that the worker continues with the next
+    /// delivery; the store reports the commit to [`Dispatcher::committed`].
+    pub(super) async fn commit(
+        &self,
+        spec: &FunctionSpec,
+        delivery: &ReadyDelivery,
+        (completion, measurement, state_lock): (Completion, Measurement, Option<StateLock<'_>>),
+    ) {
+        self.0.uncommitted.fetch_add(completion_bytes(&completion), Ordering::Relaxed);
+        if completion.state.is_empty() {
+            measurement.ended(&spec.metrics, &completion);
+        } else {
+            self.lock().awaiting_commit.insert(delivery.id, (delivery.clone(), measurement));
+        }
+        let completion = Arc::new(completion);
+        if state_lock.is_some() && !completion.state.lists.is_empty() {
+            // A list of keys contains only committed keys. So the lock is held until the commit, for the next holder
+            // to see this attempt's keys.
+            let result = self.0.store.complete(completion.clone()).await;
+            self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
+        } else {
+            // The store reports its permanent failure itself; the delivery is pending when the store is opened again.
+            let _ = self.0.store.settle(completion).await;
+        }
+    }
+
+    /// Receives the result of a commit from the store: settled attempts, and deliveries that became ready.
+    pub(super) fn committed(&self, committed: Committed) {
+        let Committed { ready, settled } = committed;
+        let mut bytes = 0;
+        let mut schedule = self.lock();
+        let mut has_retry = false;
+        for (completion, result) in settled {
+            if let Err(StoreError::Full) = result {
+                self.0.tasks.spawn_on(self.clone().commit_later(completion), &self.0.runtime);
+                continue;
+            }
+            bytes += completion_bytes(&completion);
+            let is_committed = result.is_ok();
+            if !completion.state.is_empty() && self.needs_rerun(&mut schedule, &completion, result) {
+                continue;
+            }
+            let retry_at_ms = retry_at_ms(&completion);
+            has_retry |= retry_at_ms.is_some();
+            if let Some(function) = schedule.functions.get_mut(&completion.function) {
+                function.completed(completion.delivery, retry_at_ms);
+                if is_committed {
+                    self.update_health(function, &completion);
+                }
+            }
+        }
+        for delivery in ready {
+            let id = delivery.function;
+            if let Some(function) = schedule.functions.get_mut(&id) {
+                function.lane(Stream::of(delivery.replay)).offer(delivery);
+                self.update_queue(&mut schedule, id);
+            }
+        }
+        self.0.uncommitted.fetch_sub(bytes, Ordering::Relaxed);
+        self.spawn_worker(&mut schedule);
+        drop(schedule);
+        if has_retry {
+            self.0.alarm.notify_one();
+        }
+    }
+
+    /// Handles the commit result of an attempt that used state. Returns true if the attempt is not over: it must run
+    /// again after a conflict, or its failure must be committed because it exceeded a quota.
+    fn needs_rerun(
+        &self,
+        schedule: &mut Schedule,
+        completion: &Completion,
+        result: Result<Completed, StoreError>,
+    ) -> bool {
+        let Some((delivery, measurement)) = schedule.awaiting_commit.remove(&completion.delivery) else { return false };
+        let Some(function) = schedule.functions.get_mut(&completion.function) else { return false };
+        let metrics = &function.spec.metrics;
+        match result {
+            Ok(Completed::Conflict(item)) => {
+                measurement.runs_again(metrics);
+                schedule.reruns.insert(delivery.id, item);
+                function.lane(Stream::of(delivery.replay)).put_back(delivery);
+                self.update_queue(schedule, completion.function);
+            }
+            Ok(Completed::OverQuota(message)) => {
+                let refused = attempt::OverQuota { record: completion.record.clone(), message };
+                let failed = self.clone().fail_over_quota(function.spec.clone(), delivery, measurement, refused);
+                self.0.tasks.spawn_on(failed, &self.0.runtime);
+            }
+            Ok(Completed::Committed) | Err(_) => {
+                measurement.ended(metrics, completion);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Commits the failure of an attempt that succeeded but exceeded the quota of a state bucket.
+    async fn fail_over_quota(
+        self,
+        spec: Arc<FunctionSpec>,
+        delivery: ReadyDelivery,
+        measurement: Measurement,
+        refused: attempt::OverQuota,
+    ) {
+        let completion = attempt::over_quota(&self.0, &spec, &delivery, refused).await;
+        measurement.ended(&spec.metrics, &completion);
+        self.0.uncommitted.fetch_add(completion_bytes(&completion), Ordering::Relaxed);
+        // The store reports its permanent failure itself; the delivery is pending when the store is opened again.
+        let _ = self.0.store.settle(Arc::new(completion)).await;
+    }
+
+    /// Commits a completion that the full disk rejected: retries every [`STORE_RETRY`] until there is room. Until then
+    /// the delivery stays held by its lane.
+    async fn commit_later(self, completion: Arc<Completion>) {
+        let result = loop {
+            tokio::time::sleep(STORE_RETRY).await;
+            match self.0.store.complete(completion.clone()).await {
+                Err(StoreError::Full) => {}
+                // The store reports its permanent failure itself; the delivery is pending when the store is opened
+                // again.
+                other => break other,
+            }
+        };
+        self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
+    }
+}
+
+/// Returns the approximate size of a completion in bytes, for the limit of uncommitted completions.
+fn completion_bytes(completion: &Completion) -> usize {
+    COMPLETION_BYTES + completion.publishes.iter().map(|new| new.event.size()).sum::<usize>() + completion.state.size()
+}
+
+/// Returns when the delivery is retried; `None` if it is done or dead.
+fn retry_at_ms(completion: &Completion) -> Option<UnixMs> {
+    match completion.verdict {
+        Verdict::RetryAt(at_ms) => Some(at_ms),
+        Verdict::Done | Verdict::Dead(_) => None,
+    }
+}

@@ -1,0 +1,179 @@
+//! Scheduling: which delivery runs next, and the worker tasks that run deliveries while there is room.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use foldhash::{HashMap, HashSet};
+
+use super::function::Function;
+use super::lane::Lane;
+use super::measure::Measurement;
+use super::run_queue::RunQueue;
+use super::{Dispatcher, FunctionSpec, attempt};
+use evoke_model::clock::UnixMs;
+use evoke_model::state::StateItem;
+use evoke_model::{DeliveryId, FunctionId, ReadyDelivery, ReplayId, Stream};
+
+/// The maximum size in bytes of completions that wait for their commit, about four group commits. Above it no attempt
+/// is started.
+const UNCOMMITTED_MAX: usize = 32 * 1024 * 1024;
+
+/// The maximum number of running replays of all functions is `running_max` divided by this: 4 of 64. So on two or more
+/// cores, replays that compute hardly delay live deliveries.
+const REPLAY_TOTAL_DIVISOR: u32 = 16;
+
+/// The deliveries that wait and run, behind one lock.
+#[derive(Default)]
+pub(super) struct Schedule {
+    pub(super) functions: HashMap<FunctionId, Function>,
+    queue: RunQueue,
+    /// The running deliveries, live and replayed.
+    pub(super) running: u32,
+    /// The running deliveries of replays.
+    replaying: u32,
+    /// Replays whose deliveries are no longer started.
+    pub(super) halted: HashSet<ReplayId>,
+    /// True if a worker task was spawned and has not picked a delivery yet.
+    worker_starting: bool,
+    pub(super) stopping: bool,
+    /// Attempts that used state and are not committed yet. On a conflict they must run again.
+    pub(super) awaiting_commit: HashMap<DeliveryId, (ReadyDelivery, Measurement)>,
+    /// Functions that were failing before the start, and since when. Entries are removed when the function is set.
+    pub(super) was_failing: HashMap<String, UnixMs>,
+    /// Deliveries that must run again, with the state that another attempt changed.
+    pub(super) reruns: HashMap<DeliveryId, StateItem>,
+}
+
+/// A delivery to run now.
+struct Picked {
+    spec: Arc<FunctionSpec>,
+    delivery: ReadyDelivery,
+    /// The state that another attempt changed, if this delivery runs again because of it.
+    changed: Option<StateItem>,
+}
+
+/// Returns the maximum number of replays that run at once if `running_max` deliveries may run; at least 1.
+fn replays_max(running_max: u32) -> u32 {
+    (running_max / REPLAY_TOTAL_DIVISOR).max(1)
+}
+
+impl Dispatcher {
+    /// Puts the function's lanes into the run queue if they have work and room, and starts a load for each lane that is
+    /// behind the store. Must be called after every change of a lane.
+    pub(super) fn update_queue(&self, schedule: &mut Schedule, id: FunctionId) {
+        let Schedule { functions, queue, .. } = schedule;
+        let Some(function) = functions.get_mut(&id) else { return };
+        for stream in Stream::ALL {
+            if function.try_queue(stream) {
+                queue.push(id, stream);
+            }
+            if function.concurrency > 0
+                && let Some(after) = function.lane(stream).start_load()
+            {
+                self.load(id, stream, after);
+            }
+        }
+    }
+
+    /// Spawns a worker task if there is work and room for it. Only one worker starts at a time, and it spawns the next
+    /// worker before it runs its own delivery. So a burst of deliveries uses as many tasks as there are threads while
+    /// guests only compute, and as many tasks as there are deliveries while guests wait.
+    pub(super) fn spawn_worker(&self, schedule: &mut Schedule) {
+        if !schedule.worker_starting
+            && self.has_room(schedule)
+            && schedule.queue.has_next(self.has_room_for_replays(schedule))
+        {
+            schedule.worker_starting = true;
+            self.0.tasks.spawn_on(self.clone().work(), &self.0.runtime);
+        }
+    }
+
+    fn has_room(&self, schedule: &Schedule) -> bool {
+        !schedule.stopping
+            && schedule.running < self.0.running_max
+            && self.0.uncommitted.load(Ordering::Relaxed) < UNCOMMITTED_MAX
+    }
+
+    fn has_room_for_replays(&self, schedule: &Schedule) -> bool {
+        schedule.replaying < replays_max(self.0.running_max)
+    }
+
+    /// A worker task: runs deliveries until there is no work or no room.
+    async fn work(self) {
+        let mut next = {
+            let mut schedule = self.lock();
+            schedule.worker_starting = false;
+            self.pick(&mut schedule)
+        };
+        while let Some(Picked { spec, delivery, changed }) = next {
+            let ran = attempt::run(&self.0, &spec, &delivery, changed).await;
+            self.commit(&spec, &delivery, ran).await;
+            let mut schedule = self.lock();
+            self.release(&mut schedule, &delivery);
+            next = self.pick(&mut schedule);
+        }
+    }
+
+    /// Makes room for other deliveries after an attempt at `delivery` ran.
+    fn release(&self, schedule: &mut Schedule, delivery: &ReadyDelivery) {
+        schedule.running = schedule.running.saturating_sub(1);
+        schedule.replaying = schedule.replaying.saturating_sub(u32::from(delivery.replay.is_some()));
+        if let Some(function) = schedule.functions.get_mut(&delivery.function) {
+            function.lane(Stream::of(delivery.replay)).release_slot();
+        }
+        self.update_queue(schedule, delivery.function);
+    }
+
+    /// Takes the next delivery to run, from the functions in round-robin order.
+    fn pick(&self, schedule: &mut Schedule) -> Option<Picked> {
+        while self.has_room(schedule) {
+            let replays = self.has_room_for_replays(schedule);
+            let (id, stream) = schedule.queue.next(replays)?;
+            let Some(function) = schedule.functions.get_mut(&id) else { continue };
+            function.dequeued(stream);
+            // A reload may have lowered the concurrency since the function was queued.
+            if !function.has_room(stream) {
+                continue;
+            }
+            let picked = Self::pick_from(function, stream, &schedule.halted).map(|delivery| {
+                let changed = if schedule.reruns.is_empty() { None } else { schedule.reruns.remove(&delivery.id) };
+                Picked { spec: function.spec.clone(), delivery, changed }
+            });
+            schedule.running += u32::from(picked.is_some());
+            schedule.replaying += u32::from(picked.is_some() && stream == Stream::Replay);
+            if picked.is_some() {
+                schedule.queue.record_run(stream);
+            }
+            self.update_queue(schedule, id);
+            if picked.is_some() {
+                self.spawn_worker(schedule);
+                return picked;
+            }
+        }
+        None
+    }
+
+    /// Takes the next delivery of a function. Deliveries of halted replays are dropped from memory; the replay task
+    /// purges them in the store.
+    fn pick_from(function: &mut Function, stream: Stream, halted: &HashSet<ReplayId>) -> Option<ReadyDelivery> {
+        let lane = function.lane(stream);
+        while let Some(delivery) = lane.pick() {
+            if delivery.replay.is_none_or(|replay| !halted.contains(&replay)) {
+                return Some(delivery);
+            }
+            lane.release_slot();
+            lane.completed(delivery.id, None);
+        }
+        None
+    }
+
+    /// Changes a lane, then updates the run queue and spawns a worker if the change made work available.
+    pub(super) fn change_lane(&self, id: FunctionId, stream: Stream, change: impl FnOnce(&mut Lane)) {
+        let mut schedule = self.lock();
+        if let Some(function) = schedule.functions.get_mut(&id) {
+            change(function.lane(stream));
+        }
+        self.update_queue(&mut schedule, id);
+        self.spawn_worker(&mut schedule);
+    }
+}

@@ -1,0 +1,84 @@
+//! Metrics of the events that enter from outside, by kind of source.
+
+use super::Counter;
+
+/// The kind of source through which an event enters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ingress {
+    /// An http source.
+    Http,
+    /// A files source.
+    Files,
+    /// A timer.
+    Timer,
+    /// The admin API.
+    Api,
+}
+
+impl Ingress {
+    /// Every kind, in the order of the declaration.
+    pub const ALL: [Self; 4] = [Self::Http, Self::Files, Self::Timer, Self::Api];
+
+    /// The label value in metrics and spans.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Files => "files",
+            Self::Timer => "timer",
+            Self::Api => "api",
+        }
+    }
+}
+
+/// Why events were refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request contains no valid events, or has a format that the source does not accept.
+    Invalid,
+    /// The events are larger than accepted.
+    TooLarge,
+    /// Too much is pending or in flight.
+    Overloaded,
+    /// The source already has its whole share of the backlog.
+    Crowding,
+    /// The disk is full.
+    DiskFull,
+    /// The store failed or is closed.
+    StoreFailed,
+}
+
+impl Refusal {
+    /// Every reason, in the order of the declaration.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Invalid, Self::TooLarge, Self::Overloaded, Self::Crowding, Self::DiskFull, Self::StoreFailed];
+
+    /// The label value in metrics and spans.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::TooLarge => "too-large",
+            Self::Overloaded => "overloaded",
+            Self::Crowding => "crowding",
+            Self::DiskFull => "disk-full",
+            Self::StoreFailed => "store-failed",
+        }
+    }
+}
+
+/// Counters of one kind of source.
+#[derive(Debug, Default)]
+pub struct IngressMetrics {
+    /// Events that were stored as new.
+    pub new: Counter,
+    /// Events that were already stored.
+    pub duplicate: Counter,
+    refused: [Counter; Refusal::ALL.len()],
+}
+
+impl IngressMetrics {
+    /// Events that were refused for this reason.
+    pub fn refused(&self, reason: Refusal) -> &Counter {
+        // The index is the variant's position in `ALL`, which has the order of the declaration.
+        &self.refused[reason as usize]
+    }
+}
