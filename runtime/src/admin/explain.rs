@@ -6,9 +6,9 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 
-use super::TriggerExplanation;
 use super::problem::{Params, Problem};
 use super::{Admin, ApiResult, events};
+use crate::control::TriggerExplanation;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,7 +22,7 @@ pub(super) async fn explain(
     Params(query): Params<ExplainQuery>,
 ) -> ApiResult<Json<Vec<TriggerExplanation>>> {
     let stored = events::require_intact(events::find(&*admin.store, &reference).await?)?;
-    let explained = (admin.explain)(&stored.event, query.function.as_deref());
+    let explained = admin.control.explain(&stored.event, query.function.as_deref());
     let explained = explained.map_err(|e| Problem::malformed(format!("cannot match the data of the event: {e}")))?;
     match query.function {
         Some(function) if explained.is_empty() => Err(Problem::not_found(format!(

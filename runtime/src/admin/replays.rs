@@ -36,7 +36,7 @@ pub(super) async fn start(
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, Json<Replay>)> {
     let filter = parse_filter(&headers, body)?;
-    let replay = admin.replays.start(filter, &active_functions(&admin).await).await?;
+    let replay = admin.replays.start(filter, &active_functions(&admin)).await?;
     Ok((StatusCode::ACCEPTED, Json(replay.into())))
 }
 
@@ -46,7 +46,7 @@ pub(super) async fn plan(
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Plan>> {
     let filter = parse_filter(&headers, body)?;
-    Ok(Json(admin.replays.plan(&filter, &active_functions(&admin).await).await?))
+    Ok(Json(admin.replays.plan(&filter, &active_functions(&admin)).await?))
 }
 
 pub(super) async fn control(
@@ -77,8 +77,8 @@ fn parse_filter(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Api
     })
 }
 
-async fn active_functions(admin: &Admin) -> Vec<String> {
-    (admin.active)().await.functions.into_iter().map(|function| function.name).collect()
+fn active_functions(admin: &Admin) -> Vec<String> {
+    admin.control.functions().into_iter().map(|function| function.name).collect()
 }
 
 impl From<ReplayError> for Problem {

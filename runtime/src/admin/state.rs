@@ -97,7 +97,7 @@ pub(super) async fn set(
     let value: StateValue = serde_json::from_slice(&json_body(&headers, body)?)
         .map_err(|error| Problem::malformed(format!("the body is not a state value: {error}")))?;
     let value = value.bytes().map_err(Problem::malformed)?;
-    if !admin.store.state_buckets().contains_key(&bucket) && !is_active(&admin, &bucket).await {
+    if !admin.store.state_buckets().contains_key(&bucket) && !is_active(&admin, &bucket) {
         let detail = format!("there is no function or app {bucket}; write app/function, or app for the shared state");
         return Err(Problem::not_found(detail));
     }
@@ -143,9 +143,8 @@ async fn change(
 }
 
 /// Whether the bucket belongs to an active function or its app.
-async fn is_active(admin: &Admin, bucket: &str) -> bool {
-    let active = (admin.active)().await;
-    active.functions.iter().any(|function| {
+fn is_active(admin: &Admin, bucket: &str) -> bool {
+    admin.control.functions().iter().any(|function| {
         let app = function.name.split_once('/').map(|(app, _)| app);
         function.name == bucket || app == Some(bucket)
     })

@@ -10,8 +10,9 @@ use futures_util::FutureExt;
 
 use super::problem::Problem;
 use super::view::{Counts, Function, Source, Status};
-use super::{Admin, ApiResult, Phase};
-use super::{FunctionStatus, SourceStatus};
+use super::{Admin, ApiResult};
+use crate::control::{Active, FunctionStatus, Phase, SourceStatus};
+use evoke_model::Totals;
 
 /// How long to wait for the store before reporting it as stuck.
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +31,7 @@ fn check_store(admin: &Admin) -> ApiResult<()> {
 
 pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> ApiResult<Json<serde_json::Value>> {
     check_store(&admin)?;
-    match *admin.phase.borrow() {
+    match admin.control.phase() {
         Phase::Starting => return Err(Problem::unavailable(1, "starting: functions are being loaded")),
         Phase::Draining => {
             return Err(Problem::unavailable(1, "draining: Evoke stops when the running attempts have ended"));
@@ -46,8 +47,12 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> ApiResult<Json<ser
 }
 
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> ApiResult<Json<Status>> {
-    let totals = admin.store.totals().await?;
-    let active = (admin.active)().await;
+    let (totals, active) = (admin.store.totals().await?, admin.control.status().await);
+    Ok(Json(summarise(&totals, active, admin.store.pending(), admin.started.elapsed())))
+}
+
+/// Lists the active functions, and those that only the store knows.
+fn summarise(totals: &Totals, active: Active, pending: u64, uptime: Duration) -> Status {
     let mut functions: BTreeMap<String, Function> = BTreeMap::new();
     for FunctionStatus { name, concurrency, running, held: _, failing } in active.functions {
         let (concurrency, deliveries) = (Some(concurrency), Counts::default());
@@ -64,15 +69,15 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> ApiResult<Json<St
         };
         functions.entry(name.clone()).or_insert_with(inactive).deliveries = counts.into();
     }
-    Ok(Json(Status {
+    Status {
         version: env!("CARGO_PKG_VERSION").into(),
-        uptime_ms: u64::try_from(admin.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
         events: totals.events,
         removed: totals.removed.into(),
-        pending: admin.store.pending(),
+        pending,
         functions: functions.into_values().collect(),
         sources: active.sources.into_iter().map(Source::from).collect(),
-    }))
+    }
 }
 
 impl From<SourceStatus> for Source {
@@ -80,5 +85,44 @@ impl From<SourceStatus> for Source {
         let SourceStatus { uri, kind, trouble } = source;
         let state = if trouble.is_some() { "degraded" } else { "ok" };
         Self { uri, kind: kind.into(), state: state.into(), trouble }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn summarise_lists_active_functions_and_those_in_no_manifest() {
+        let counts = evoke_model::Counts { dead: 1, ready: 1, ..evoke_model::Counts::default() };
+        let functions = ["shop/charge", "shop/receipt"].map(|name| (name.to_owned(), counts.clone()));
+        let totals = Totals { events: 2, functions: functions.into(), ..Totals::default() };
+        let name = "shop/charge".to_owned();
+        let charge = FunctionStatus { name, concurrency: 8, running: 1, held: 2, failing: None };
+        let inbox = SourceStatus { uri: "/shop/inbox".into(), kind: "files", trouble: Some("no folder".into()) };
+        let active = Active { functions: vec![charge], sources: vec![inbox], ..Active::default() };
+        let status = serde_json::to_value(summarise(&totals, active, 2, Duration::from_secs(1))).unwrap();
+
+        let figures = json!({
+            "ready": 1, "retrying": 0, "blocked": 0, "done": 0, "dead": 1, "purged": 0, "removed": 0,
+        });
+        let with = |mut function: serde_json::Value| {
+            function.as_object_mut().unwrap().extend(figures.as_object().unwrap().clone());
+            function
+        };
+        let expected = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_ms": 1_000,
+            "events": 2,
+            "removed": { "events": 0, "owed": 0, "replayed": 0, "to": 0 },
+            "pending": 2,
+            "functions": [
+                with(json!({ "name": "shop/charge", "in_force": true, "running": 1, "concurrency": 8 })),
+                with(json!({ "name": "shop/receipt", "in_force": false, "running": 0 })),
+            ],
+            "sources": [{ "uri": "/shop/inbox", "kind": "files", "state": "degraded", "trouble": "no folder" }],
+        });
+        assert_eq!(status, expected);
     }
 }
