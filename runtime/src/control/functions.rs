@@ -139,7 +139,7 @@ pub(crate) async fn load_one(
         name: full_name(&checked.manifest, function).into(),
         uri: format!("/{}", full_name(&checked.manifest, function)),
         component: function.component.path.clone(),
-        digest: function.component.sha256.map(|digest| digest.iter().map(|byte| format!("{byte:02x}")).collect()),
+        digest: function.component.sha256.map(|digest| evoke_model::hex(&digest)),
         timeout: function.timeout,
         memory: function.memory.0,
         grants: Grants {

@@ -11,10 +11,11 @@ use super::fate;
 use super::host::{HostContext, Task};
 use super::publish::Publisher;
 use super::stdio::ByteSink;
+use evoke_model::event::EVENT_SIZE_MAX;
 use evoke_model::outcome::Outcome;
 
-/// Length limit of a line, in bytes: the size limit of an event.
-const LINE_BYTES_MAX: usize = 1024 * 1024;
+/// Length limit of a line, in bytes: a line is an event.
+const LINE_BYTES_MAX: usize = EVENT_SIZE_MAX;
 
 /// Runs the command to its end. An error is a trap.
 pub(super) async fn run(pre: &CommandPre<HostContext>, store: &mut Store<HostContext>) -> wasmtime::Result<Outcome> {

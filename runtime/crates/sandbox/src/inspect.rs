@@ -8,10 +8,10 @@ use wasmtime::component::Component;
 
 use super::adapt::EXIT;
 use super::binary;
-use super::cache::hex;
 use super::imports::import_error;
 use super::producers::producers;
 use super::{Grants, Kind, LoadError, StateGrant, adapt, check_binary, engine, memory_at_start, read_file};
+use evoke_model::hex;
 use evoke_model::state::Quota;
 
 /// The description of a component as it would be loaded.

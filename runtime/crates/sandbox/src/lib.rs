@@ -41,8 +41,9 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
-use cache::{Cache, hex};
+use cache::Cache;
 use engine::Ticker;
+use evoke_model::hex;
 use evoke_telemetry as telemetry;
 use host::HostContext;
 
