@@ -40,12 +40,13 @@
 //! Request bodies need a JSON content type; this also prevents requests from web pages of other origins.
 
 mod dead;
+mod error;
 mod events;
 mod explain;
 mod logs;
 mod metrics;
-mod problem;
 mod replays;
+mod request;
 mod state;
 mod status;
 mod stream;
@@ -67,12 +68,13 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 
-use self::problem::Problem;
+use self::error::ApiError;
 use crate::control::Control;
 use crate::logs::FunctionLogs;
 use evoke_core::bus::Bus;
 use evoke_core::replay::Replays;
 use evoke_http::listener::{Limits, Listener, RequestBody};
+use evoke_http::problem::Problem;
 use evoke_model::clock::Clock;
 use evoke_store::Store;
 use evoke_telemetry::Metrics;
@@ -147,13 +149,14 @@ pub fn router(admin: Admin) -> Router {
         .with_state(Arc::new(admin))
 }
 
-async fn unknown_path(request: Request<Body>) -> Problem {
-    Problem::not_found(format!("nothing found at {}; the API is under /api/v1", request.uri().path()))
+async fn unknown_path(request: Request<Body>) -> ApiError {
+    Problem::not_found(format!("nothing found at {}; the API is under /api/v1", request.uri().path())).into()
 }
 
-async fn method_not_allowed(request: Request<Body>) -> Problem {
-    Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, format!("method {} is not allowed here", request.method()))
+async fn method_not_allowed(request: Request<Body>) -> ApiError {
+    let detail = format!("method {} is not allowed here", request.method());
+    Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, detail).into()
 }
 
 /// Result of a request handler.
-type ApiResult<T = Response<Body>> = Result<T, Problem>;
+type ApiResult<T = Response<Body>> = Result<T, ApiError>;

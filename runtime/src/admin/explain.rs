@@ -6,9 +6,10 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 
-use super::problem::{Params, Problem};
+use super::request::Params;
 use super::{Admin, ApiResult, events};
 use crate::control::TriggerExplanation;
+use evoke_http::problem::Problem;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,7 +28,8 @@ pub(super) async fn explain(
     match query.function {
         Some(function) if explained.is_empty() => Err(Problem::not_found(format!(
             "no active manifest declares {function}; `evoke status` lists the functions"
-        ))),
+        ))
+        .into()),
         _ => Ok(Json(explained)),
     }
 }

@@ -7,10 +7,10 @@ use axum::extract::State;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
-use super::problem::Problem;
 use super::status::STORE_TIMEOUT;
 use super::{Admin, ApiResult};
 use crate::control::{FunctionStatus, SourceStatus};
+use evoke_http::problem::Problem;
 use evoke_telemetry::{self as telemetry, Format, Queue, ScrapeValues, SourceHealth};
 
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> ApiResult {

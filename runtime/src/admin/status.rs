@@ -8,41 +8,42 @@ use axum::Json;
 use axum::extract::State;
 use futures_util::FutureExt;
 
-use super::problem::Problem;
 use super::view::{Counts, Function, Source, Status};
 use super::{Admin, ApiResult};
 use crate::control::{Active, FunctionStatus, Phase, SourceStatus};
+use evoke_http::problem::Problem;
 use evoke_model::Totals;
 
 /// How long to wait for the store before reporting it as stuck.
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// `Retry-After` of [`ready`] and [`health`].
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) async fn health(State(admin): State<Arc<Admin>>) -> ApiResult<Json<serde_json::Value>> {
     check_store(&admin)?;
     Ok(Json(serde_json::json!({ "status": "alive" })))
 }
 
-fn check_store(admin: &Admin) -> ApiResult<()> {
+fn check_store(admin: &Admin) -> Result<(), Problem> {
     match admin.store.failure().now_or_never() {
-        Some(reason) => Err(Problem::unavailable(1, format!("the store failed: {reason}"))),
+        Some(reason) => Err(Problem::later(RETRY_AFTER, format!("the store failed: {reason}"))),
         None => Ok(()),
     }
 }
 
 pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> ApiResult<Json<serde_json::Value>> {
     check_store(&admin)?;
+    let later = |reason: String| Err(Problem::later(RETRY_AFTER, reason).into());
     match admin.control.phase() {
-        Phase::Starting => return Err(Problem::unavailable(1, "starting: functions are being loaded")),
-        Phase::Draining => {
-            return Err(Problem::unavailable(1, "draining: Evoke stops when the running attempts have ended"));
-        }
+        Phase::Starting => return later("starting: functions are being loaded".to_owned()),
+        Phase::Draining => return later("draining: Evoke stops when the running attempts have ended".to_owned()),
         Phase::Running => {}
     }
     // An empty commit passes through the same queue as all writes.
     match tokio::time::timeout(STORE_TIMEOUT, admin.store.accept(Vec::new(), Vec::new())).await {
         Ok(Ok(_)) => Ok(Json(serde_json::json!({ "status": "ready" }))),
-        Ok(Err(error)) => Err(Problem::unavailable(1, error.to_string())),
-        Err(_) => Err(Problem::unavailable(1, format!("the store did not respond within {STORE_TIMEOUT:?}"))),
+        Ok(Err(error)) => later(error.to_string()),
+        Err(_) => later(format!("the store did not respond within {STORE_TIMEOUT:?}")),
     }
 }
 

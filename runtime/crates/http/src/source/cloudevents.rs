@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use serde_json::value::RawValue;
 
-use super::problem::Problem;
+use crate::problem::Problem;
 use evoke_model::clock::{UnixMs, rfc3339};
 use evoke_model::event::{Data, Event};
 use evoke_telemetry::Traceparent;

@@ -1,0 +1,64 @@
+//! The problems that http sources respond with.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::problem::Problem;
+use evoke_core::bus::Refused;
+use evoke_store::StoreError;
+use evoke_telemetry::Refusal;
+
+/// The `Retry-After` while the disk is full or the process stops.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+impl Problem {
+    /// 408: the body did not arrive in time.
+    pub(super) fn slow() -> Self {
+        let detail = "the body did not arrive in time; send it without long pauses";
+        Self::new(StatusCode::REQUEST_TIMEOUT, detail)
+    }
+
+    /// 413: the body is larger than the source accepts.
+    pub(super) fn too_large(max: usize) -> Self {
+        let detail = format!("the body is larger than the {max} bytes that this source accepts (`max_body`)");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    /// The label under which the metrics count a refusal with this status.
+    pub(super) fn reason(&self) -> Refusal {
+        match self.status {
+            StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge,
+            StatusCode::SERVICE_UNAVAILABLE => Refusal::Overloaded,
+            StatusCode::TOO_MANY_REQUESTS => Refusal::Crowding,
+            _ => Refusal::Invalid,
+        }
+    }
+
+    /// Whether the same request could succeed later, when there is room.
+    pub(super) fn is_lack_of_room(&self) -> bool {
+        matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let detail = refused.to_string();
+        match refused {
+            Refused::Invalid { .. } => Self::malformed(detail),
+            Refused::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
+            Refused::Overloaded { retry_after, .. } => Self::later(retry_after, detail),
+            Refused::Crowding { retry_after, .. } => {
+                let mut problem = Self::later(retry_after, detail);
+                problem.status = StatusCode::TOO_MANY_REQUESTS;
+                problem
+            }
+            Refused::Store(StoreError::Full | StoreError::Closed) => Self::later(RETRY_AFTER, detail),
+            // The exact failure is for the log and the operator, not for every client that reaches this port.
+            Refused::Store(StoreError::Failed(_) | StoreError::Damaged(_)) => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the store failed, and it is not known whether this request was stored: send it again later with the same ids",
+            ),
+        }
+    }
+}
