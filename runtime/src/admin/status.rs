@@ -8,9 +8,9 @@ use axum::Json;
 use axum::extract::State;
 use futures_util::FutureExt;
 
-use super::view::{Counts, Function, Source, Status};
+use super::view::{Function, Source, Status};
 use super::{Admin, ApiResult};
-use crate::control::{Active, FunctionStatus, Phase, SourceStatus};
+use crate::control::{Active, Phase};
 use evoke_http::problem::Problem;
 use evoke_model::Totals;
 
@@ -54,49 +54,33 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> ApiResult<Json<St
 
 /// Lists the active functions, and those that only the store knows.
 fn summarise(totals: &Totals, active: Active, pending: u64, uptime: Duration) -> Status {
-    let mut functions: BTreeMap<String, Function> = BTreeMap::new();
-    for FunctionStatus { name, concurrency, running, held: _, failing } in active.functions {
-        let (concurrency, deliveries) = (Some(concurrency), Counts::default());
-        functions.insert(name.clone(), Function { name, active: true, running, concurrency, failing, deliveries });
-    }
+    let of_active = active.functions.into_iter().map(|function| (function.name.clone(), function.into()));
+    let mut functions: BTreeMap<String, Function> = of_active.collect();
     for (name, counts) in &totals.functions {
-        let inactive = || Function {
-            name: name.clone(),
-            active: false,
-            running: 0,
-            concurrency: None,
-            failing: None,
-            deliveries: Counts::default(),
-        };
-        functions.entry(name.clone()).or_insert_with(inactive).deliveries = counts.into();
+        let inactive = || Function::inactive(name.clone());
+        functions.entry(name.clone()).or_insert_with(inactive).deliveries = counts.clone();
     }
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
         uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
         events: totals.events,
-        removed: totals.removed.into(),
+        removed: totals.removed,
         pending,
         functions: functions.into_values().collect(),
         sources: active.sources.into_iter().map(Source::from).collect(),
     }
 }
 
-impl From<SourceStatus> for Source {
-    fn from(source: SourceStatus) -> Self {
-        let SourceStatus { uri, kind, trouble } = source;
-        let state = if trouble.is_some() { "degraded" } else { "ok" };
-        Self { uri, kind: kind.into(), state: state.into(), trouble }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::{FunctionStatus, SourceStatus};
+    use evoke_model::Counts;
     use serde_json::json;
 
     #[test]
     fn summarise_lists_active_functions_and_those_in_no_manifest() {
-        let counts = evoke_model::Counts { dead: 1, ready: 1, ..evoke_model::Counts::default() };
+        let counts = Counts { dead: 1, ready: 1, ..Counts::default() };
         let functions = ["shop/charge", "shop/receipt"].map(|name| (name.to_owned(), counts.clone()));
         let totals = Totals { events: 2, functions: functions.into(), ..Totals::default() };
         let name = "shop/charge".to_owned();
