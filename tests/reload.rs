@@ -25,6 +25,50 @@ fn a_changed_manifest_is_loaded_and_an_invalid_one_is_rejected() {
 }
 
 #[test]
+fn a_reload_with_one_broken_component_changes_nothing_and_registers_no_function() {
+    let mut evoke = Evoke::with(ORDERS);
+    std::fs::write(evoke.path("broken.wasm"), "not a component").unwrap();
+    evoke.up_with_arguments(&["--watch"]);
+    evoke.post_accepted("/checkout", ORDER);
+    evoke.settle();
+    let active = |evoke: &Evoke| {
+        let status = evoke.json(&["status"]);
+        let names = |list: &str, name: &str| {
+            let all = status[list].as_array().unwrap().iter();
+            all.map(|one| one[name].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        (names("functions", "name"), names("sources", "uri"))
+    };
+    let before = active(&evoke);
+
+    let functions = "
+  first:
+    component: $FUNCTIONS/notify.wasm
+    on: [{ events: { type: [order.placed] } }]
+  broken:
+    component: broken.wasm
+    on: [{ events: { type: [order.placed] } }]
+  last:
+    component: $FUNCTIONS/notify.wasm
+    on: [{ timer: { every: 1s } }]
+";
+    evoke.write_manifest(&(ORDERS.replace("path: /checkout", "path: /orders") + functions));
+    assert_eventually!(evoke.log().contains("the previous manifests stay active"), "{}", evoke.log());
+    assert!(evoke.log().contains("broken.wasm"), "the log names the component: {}", evoke.log());
+    assert_eq!(active(&evoke), before);
+    assert_eq!(evoke.post("/orders", ORDER).status, 404);
+    evoke.post_accepted("/checkout", ORDER);
+    evoke.settle();
+    assert_eq!(evoke.events("receipt.issued").len(), 2);
+    evoke.stop();
+
+    let store = rusqlite::Connection::open(evoke.path(".evoke/evoke.db")).unwrap();
+    let mut names = store.prepare("SELECT name FROM functions ORDER BY name").unwrap();
+    let names: Vec<String> = names.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert_eq!(names, ["shop/charge", "shop/notify", "shop/receipt"]);
+}
+
+#[test]
 fn deliveries_of_a_removed_function_stay_pending() {
     let mut evoke = Evoke::up_with(ORDERS);
     // Evoke restarts without the function: its deliveries stay pending.

@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 use evoke_pattern::{DataView, EventView, Matcher, Pattern, Scratch};
 use serde_json::{Value, json};
 
+/// The allocator of the `evoke` program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The number of distinct events that alternate.
 const EVENTS: usize = 512;
 

@@ -24,6 +24,10 @@ use tokio_util::sync::CancellationToken;
 mod load;
 use load::{Load, Target as Requests};
 
+/// The allocator of the `evoke` program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const BODY: &str =
     r#"{"customer":"c-1","total":12.5,"items":["a","b"],"note":"as large as an ordinary order is, more or less"}"#;
 

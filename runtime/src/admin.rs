@@ -11,7 +11,7 @@
 //! | `POST /api/v1/events` | body: one event or an array; 202 and [`view::Posted`] |
 //! | `GET /api/v1/events/{ref}` | [`view::Envelope`] |
 //! | `GET /api/v1/trace/{ref}?root=` | [`view::Node`]; with `root=true` the tree starts at the first event of the chain |
-//! | `GET /api/v1/explain/{ref}?function=` | array of [`TriggerExplanation`], one per trigger |
+//! | `GET /api/v1/explain/{ref}?function=` | array of [`crate::control::TriggerExplanation`], one per trigger |
 //! | `GET /api/v1/dead?function=&limit=` | one [`view::DeadLetter`] per line, oldest first, events without their data |
 //! | `GET /api/v1/dead/{delivery}` | [`view::DeadLetter`] |
 //! | `POST /api/v1/dead/redrive`, `POST /api/v1/dead/purge` | body: [`view::DeadSelection`]; [`view::Count`] |
@@ -40,12 +40,13 @@
 //! Request bodies need a JSON content type; this also prevents requests from web pages of other origins.
 
 mod dead;
+mod error;
 mod events;
 mod explain;
 mod logs;
 mod metrics;
-mod problem;
 mod replays;
+mod request;
 mod state;
 mod status;
 mod stream;
@@ -62,24 +63,21 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use serde::Serialize;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::problem::Problem;
+use self::error::ApiError;
+use crate::control::Control;
 use crate::logs::FunctionLogs;
 use evoke_core::bus::Bus;
 use evoke_core::replay::Replays;
 use evoke_http::listener::{Limits, Listener, RequestBody};
+use evoke_http::problem::Problem;
 use evoke_model::clock::Clock;
-use evoke_model::event::Event;
-use evoke_pattern::{Explanation, MalformedEvent};
 use evoke_store::Store;
-use evoke_telemetry::{self as telemetry, Metrics};
+use evoke_telemetry::Metrics;
 
 /// Maximum size of a request body, in bytes: room for several events of the maximum size.
 const BODY_MAX: usize = 4 * 1024 * 1024;
@@ -90,6 +88,8 @@ const STREAMS_MAX: u32 = 4;
 
 /// Handles to the parts of the runtime that the API reads and changes.
 pub struct Admin {
+    /// Status of apps and explanations of matches.
+    pub control: Control,
     /// Events, deliveries, dead letters and state.
     pub store: Arc<dyn Store>,
     /// Accepts the events of `POST /api/v1/events`.
@@ -100,88 +100,12 @@ pub struct Admin {
     pub clock: Clock,
     /// When the process started; gives the uptime.
     pub started: Instant,
-    /// Returns the functions and sources that the active manifests declare, with their current figures.
-    pub active: Arc<dyn Fn() -> BoxFuture<'static, Active> + Send + Sync>,
-    /// Matches an event against the active triggers, see [`Explain`].
-    pub explain: Arc<Explain>,
     /// Plans, starts and controls replays.
     pub replays: Replays,
     /// Counters and histograms for `GET /metrics`.
     pub metrics: Arc<Metrics>,
-    /// The current phase, for `GET /readyz`.
-    pub phase: watch::Receiver<Phase>,
     /// Cancelled to stop the API; also ends responses that follow new items.
     pub stop: CancellationToken,
-}
-
-/// Matches an event against every active trigger, or against those of one function, and explains each result.
-pub type Explain = dyn Fn(&Event, Option<&str>) -> Result<Vec<TriggerExplanation>, MalformedEvent> + Send + Sync;
-
-/// Phase of the life of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Functions are being loaded; no events are accepted yet.
-    Starting,
-    /// Events are accepted.
-    Running,
-    /// No more events are accepted; running attempts end.
-    Draining,
-}
-
-/// Status of the functions and sources that the active manifests declare.
-#[derive(Debug, Clone, Default)]
-pub struct Active {
-    /// Every declared function.
-    pub functions: Vec<FunctionStatus>,
-    /// Every declared source.
-    pub sources: Vec<SourceStatus>,
-    /// Instance counts and limits of the sandbox.
-    pub sandbox: telemetry::Sandbox,
-}
-
-/// Current status of an active function.
-#[derive(Debug, Clone)]
-pub struct FunctionStatus {
-    /// `app/function`.
-    pub name: String,
-    /// Maximum number of deliveries that run at once.
-    pub concurrency: u32,
-    /// Number of deliveries that run now.
-    pub running: u32,
-    /// Number of deliveries that wait in memory.
-    pub held: u32,
-    /// How the function is failing; `None` when it works.
-    pub failing: Option<String>,
-}
-
-/// Current status of an active source.
-#[derive(Debug, Clone)]
-pub struct SourceStatus {
-    /// The `source` of its events.
-    pub uri: String,
-    /// `http`, `files` or `timer`.
-    pub kind: &'static str,
-    /// Why the source is degraded, as text for users; `None` when it works.
-    pub trouble: Option<String>,
-}
-
-/// Whether and why an event matches a trigger.
-#[derive(Debug, Clone, Serialize)]
-pub struct TriggerExplanation {
-    /// `app/function`.
-    pub function: String,
-    /// The trigger, `on[0]`.
-    pub trigger: String,
-    /// Whether the trigger matches the event.
-    pub matched: bool,
-    /// The reason, as text for users.
-    pub text: String,
-    /// The source of the trigger, if the trigger names one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
-    /// The result of the pattern for each field, if the trigger has a pattern.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pattern: Option<Explanation>,
 }
 
 /// Serves the API on `listener` until `admin.stop` is cancelled.
@@ -225,13 +149,14 @@ pub fn router(admin: Admin) -> Router {
         .with_state(Arc::new(admin))
 }
 
-async fn unknown_path(request: Request<Body>) -> Problem {
-    Problem::not_found(format!("nothing found at {}; the API is under /api/v1", request.uri().path()))
+async fn unknown_path(request: Request<Body>) -> ApiError {
+    Problem::not_found(format!("nothing found at {}; the API is under /api/v1", request.uri().path())).into()
 }
 
-async fn method_not_allowed(request: Request<Body>) -> Problem {
-    Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, format!("method {} is not allowed here", request.method()))
+async fn method_not_allowed(request: Request<Body>) -> ApiError {
+    let detail = format!("method {} is not allowed here", request.method());
+    Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, detail).into()
 }
 
 /// Result of a request handler.
-type ApiResult<T = Response<Body>> = Result<T, Problem>;
+type ApiResult<T = Response<Body>> = Result<T, ApiError>;

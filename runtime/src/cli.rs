@@ -2,6 +2,7 @@
 
 mod apps;
 mod backup;
+mod build;
 mod check;
 mod client;
 mod dead;
@@ -17,6 +18,7 @@ mod replay;
 mod state;
 mod status;
 mod table;
+mod terminal;
 mod text;
 mod trace;
 

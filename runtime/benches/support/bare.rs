@@ -10,6 +10,10 @@ use evoke_sandbox::{Grants, Spec};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig, Store};
 
+/// The allocator of the `evoke` program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[path = "guest.rs"]
 mod guest;
 

@@ -9,10 +9,11 @@ use axum::extract::{Path, State};
 use http::{HeaderMap, Response};
 use serde::Deserialize;
 
-use super::problem::{Params, Problem, json_body};
+use super::request::{Params, json_body};
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Count, DeadLetter, DeadSelection, Envelope};
 use super::{Admin, ApiResult};
+use evoke_http::problem::Problem;
 use evoke_model::event::Data;
 use evoke_model::{DeadFilter, DeliveryRecord, DeliveryState, StoredEvent};
 use evoke_store::Store;
@@ -34,7 +35,8 @@ pub(super) async fn list(
 ) -> ApiResult<Response<Body>> {
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     if limit > LIMIT_MAX {
-        return Err(Problem::malformed(format!("limit is {limit}; at most {LIMIT_MAX} dead letters can be listed")));
+        let detail = format!("limit is {limit}; at most {LIMIT_MAX} dead letters can be listed");
+        return Err(Problem::malformed(detail).into());
     }
     let filter = query.function.map_or(DeadFilter::All, DeadFilter::Function);
     let found = admin.store.dead(filter, limit).await?;
@@ -57,11 +59,11 @@ async fn write(store: Arc<dyn Store>, found: Vec<DeliveryRecord>, lines: Lines) 
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(delivery): Path<String>) -> ApiResult<Json<DeadLetter>> {
     let missing = || Problem::not_found(format!("there is no dead letter {delivery}"));
-    let Ok(id) = delivery.parse() else { return Err(missing()) };
+    let Ok(id) = delivery.parse() else { return Err(missing().into()) };
     let record = admin.store.delivery(id).await?.ok_or_else(missing)?;
     if !matches!(record.state, DeliveryState::Dead | DeliveryState::Purged) {
         let detail = format!("delivery {id} is not a dead letter: its state is {}", record.state.name());
-        return Err(Problem::not_found(detail));
+        return Err(Problem::not_found(detail).into());
     }
     let missing_event = || StoredEvent::damaged(record.event, "the event is no longer in the store");
     let event = admin.store.event(record.event).await?.unwrap_or_else(missing_event);
@@ -86,7 +88,7 @@ pub(super) async fn purge(
     Ok(Json(Count { count }))
 }
 
-fn parse_selection(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> ApiResult<DeadFilter> {
+fn parse_selection(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<DeadFilter, Problem> {
     let malformed = |reason: String| {
         let expected = r#"send {"delivery": 7}, {"function": "app/function"} or {"all": true}"#;
         Problem::malformed(format!("{reason}; {expected}"))

@@ -10,11 +10,12 @@ use http::{HeaderMap, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::problem::{Params, Problem, json_body};
+use super::request::{Params, json_body};
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Damaged, Envelope, Posted, PostedEvent};
 use super::{Admin, ApiResult};
 use evoke_core::bus::{Offer, Origin};
+use evoke_http::problem::Problem;
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::event::Event;
 use evoke_model::{Accepted, EventFilter, Seq, StoredEvent};
@@ -136,10 +137,10 @@ pub(super) async fn find(store: &dyn Store, reference: &str) -> ApiResult<Stored
         && seq > 0
         && seq <= store.totals().await?.removed.to
     {
-        return Err(Problem::not_found(format!("event {seq} no longer exists: retention removed it")));
+        return Err(Problem::not_found(format!("event {seq} no longer exists: retention removed it")).into());
     }
     match seqs.as_slice() {
-        [] => Err(missing()),
+        [] => Err(missing().into()),
         [seq] => {
             let stored = store.event(*seq).await?.ok_or_else(missing)?;
             if stored.damage.is_none() && stored.event.id != reference {
@@ -154,7 +155,7 @@ pub(super) async fn find(store: &dyn Store, reference: &str) -> ApiResult<Stored
             let numbers: Vec<_> = seqs.iter().map(ToString::to_string).collect();
             let numbers = numbers.join(", ");
             let detail = format!("several events have the id {reference}; use the number of one of them: {numbers}");
-            Err(Problem::ambiguous(detail, seqs))
+            Err(Problem::new(StatusCode::CONFLICT, detail).with_member("seqs", seqs).into())
         }
     }
 }
@@ -175,7 +176,7 @@ pub(super) async fn post(
 }
 
 /// Parses one event or an array of events. A missing id, source or time gets a default; the type is required.
-fn parse_events(body: &[u8], clock: &Clock) -> ApiResult<Vec<Event>> {
+fn parse_events(body: &[u8], clock: &Clock) -> Result<Vec<Event>, Problem> {
     let is_array = body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
     let not_json = |e: serde_json::Error| Problem::malformed(format!("the body is not JSON: {e}"));
     let raw: Vec<&RawValue> = if is_array {

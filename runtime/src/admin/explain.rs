@@ -6,9 +6,10 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 
-use super::TriggerExplanation;
-use super::problem::{Params, Problem};
+use super::request::Params;
 use super::{Admin, ApiResult, events};
+use crate::control::TriggerExplanation;
+use evoke_http::problem::Problem;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,12 +23,13 @@ pub(super) async fn explain(
     Params(query): Params<ExplainQuery>,
 ) -> ApiResult<Json<Vec<TriggerExplanation>>> {
     let stored = events::require_intact(events::find(&*admin.store, &reference).await?)?;
-    let explained = (admin.explain)(&stored.event, query.function.as_deref());
+    let explained = admin.control.explain(&stored.event, query.function.as_deref());
     let explained = explained.map_err(|e| Problem::malformed(format!("cannot match the data of the event: {e}")))?;
     match query.function {
         Some(function) if explained.is_empty() => Err(Problem::not_found(format!(
             "no active manifest declares {function}; `evoke status` lists the functions"
-        ))),
+        ))
+        .into()),
         _ => Ok(Json(explained)),
     }
 }

@@ -1,6 +1,7 @@
 //! Lists and follows the log lines of functions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -8,10 +9,11 @@ use http::Response;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::problem::{Params, Problem};
+use super::request::Params;
 use super::stream::{Lines, StreamError, ndjson};
 use super::{Admin, ApiResult};
 use crate::logs::{Filter, Line, Snapshot};
+use evoke_http::problem::Problem;
 use evoke_model::DeliveryId;
 use evoke_model::clock::{Clock, rfc3339};
 
@@ -33,8 +35,10 @@ pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     Params(query): Params<LogsQuery>,
 ) -> ApiResult<Response<Body>> {
-    let unreadable = |why: String| Problem::unavailable(1, format!("cannot read the log: {why}"));
-    let Some(mut snapshot) = admin.logs.snapshot().await else { return Err(unreadable("the log is closed".into())) };
+    let unreadable = |why: String| Problem::later(Duration::from_secs(1), format!("cannot read the log: {why}"));
+    let Some(mut snapshot) = admin.logs.snapshot().await else {
+        return Err(unreadable("the log is closed".into()).into());
+    };
     let filter = Filter { function: query.function, delivery: query.delivery };
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     let read = move || (snapshot.last(&filter, limit), snapshot, filter);

@@ -7,20 +7,21 @@ use axum::extract::State;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
-use super::problem::Problem;
 use super::status::STORE_TIMEOUT;
 use super::{Admin, ApiResult};
+use crate::control::{FunctionStatus, SourceStatus};
+use evoke_http::problem::Problem;
 use evoke_telemetry::{self as telemetry, Format, Queue, ScrapeValues, SourceHealth};
 
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> ApiResult {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
     let format = Format::preferred(&accept);
-    let active = (admin.active)().await;
+    let active = admin.control.status().await;
     // When the store fails or hangs, the other metrics matter most: its figures are then left out.
     let store_figures = async { (admin.store.totals().await.ok(), admin.store.size_bytes().await.ok()) };
     let (totals, size_bytes) = tokio::time::timeout(STORE_TIMEOUT, store_figures).await.unwrap_or_default();
-    let queue = |f: super::FunctionStatus| Queue { function: f.name, running: f.running, held: f.held };
-    let source = |s: super::SourceStatus| SourceHealth { uri: s.uri, degraded: s.trouble.is_some() };
+    let queue = |f: FunctionStatus| Queue { function: f.name, running: f.running, held: f.held };
+    let source = |s: SourceStatus| SourceHealth { uri: s.uri, degraded: s.trouble.is_some() };
     let moment = ScrapeValues {
         backlog: admin.store.backlog().total(),
         totals,

@@ -8,11 +8,12 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use http::{HeaderMap, Response, StatusCode};
 
-use super::problem::{Problem, json_body};
+use super::request::json_body;
 use super::stream::{StreamError, ndjson};
 use super::view::Replay;
 use super::{Admin, ApiResult};
 use evoke_core::replay::{Filter, Plan, ReplayAction, ReplayError};
+use evoke_http::problem::Problem;
 use evoke_model::ReplayId;
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> ApiResult<Response<Body>> {
@@ -36,7 +37,7 @@ pub(super) async fn start(
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, Json<Replay>)> {
     let filter = parse_filter(&headers, body)?;
-    let replay = admin.replays.start(filter, &active_functions(&admin).await).await?;
+    let replay = admin.replays.start(filter, &active_functions(&admin)).await?;
     Ok((StatusCode::ACCEPTED, Json(replay.into())))
 }
 
@@ -46,7 +47,7 @@ pub(super) async fn plan(
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Plan>> {
     let filter = parse_filter(&headers, body)?;
-    Ok(Json(admin.replays.plan(&filter, &active_functions(&admin).await).await?))
+    Ok(Json(admin.replays.plan(&filter, &active_functions(&admin)).await?))
 }
 
 pub(super) async fn control(
@@ -58,38 +59,24 @@ pub(super) async fn control(
         "resume" => ReplayAction::Resume,
         "cancel" => ReplayAction::Cancel,
         other => {
-            return Err(Problem::not_found(format!(
-                "unknown action {other}; a replay can be paused (`pause`), resumed (`resume`) or cancelled (`cancel`)"
-            )));
+            let actions = "a replay can be paused (`pause`), resumed (`resume`) or cancelled (`cancel`)";
+            return Err(Problem::not_found(format!("unknown action {other}; {actions}")).into());
         }
     };
     Ok(Json(admin.replays.apply(parse_id(&id)?, action).await?.into()))
 }
 
-fn parse_id(text: &str) -> ApiResult<ReplayId> {
+fn parse_id(text: &str) -> Result<ReplayId, Problem> {
     text.parse().map_err(|_| Problem::not_found(format!("there is no replay {text}")))
 }
 
-fn parse_filter(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> ApiResult<Filter> {
+fn parse_filter(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Filter, Problem> {
     serde_json::from_slice(&json_body(headers, body)?).map_err(|e| {
         let expected = r#"send {} for all stored events, or any of function, since, until, type, pattern, event, rate"#;
         Problem::malformed(format!("{e}; {expected}"))
     })
 }
 
-async fn active_functions(admin: &Admin) -> Vec<String> {
-    (admin.active)().await.functions.into_iter().map(|function| function.name).collect()
-}
-
-impl From<ReplayError> for Problem {
-    fn from(error: ReplayError) -> Self {
-        let detail = error.to_string();
-        match error {
-            ReplayError::Filter(_) => Self::malformed(detail),
-            ReplayError::NotFound(_) => Self::not_found(detail),
-            ReplayError::State { .. } => Self::new(StatusCode::CONFLICT, detail),
-            ReplayError::TooMany => Self::unavailable(60, detail),
-            ReplayError::Store(error) => error.into(),
-        }
-    }
+fn active_functions(admin: &Admin) -> Vec<String> {
+    admin.control.functions().into_iter().map(|function| function.name).collect()
 }

@@ -9,16 +9,17 @@ use axum::extract::{Path, State};
 use http::{HeaderMap, Response, StatusCode};
 use serde::Deserialize;
 
-use super::problem::{Params, Problem, json_body};
+use super::request::{Params, json_body};
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Count, StateBucket, StateEntry, StateValue};
 use super::{Admin, ApiResult};
+use evoke_http::problem::Problem;
 use evoke_model::state::{Change, KEY_BYTES_MAX, Touched, Transaction};
 use evoke_store::{Result, Store};
 
 /// Number of keys read from the store at a time, or deleted in one commit.
 const PAGE: usize = 500;
-/// Values longer than this are remaining out of lists.
+/// Values longer than this are left out of lists.
 const LISTED_BYTES_MAX: usize = 4 * 1024;
 
 #[derive(Deserialize)]
@@ -89,17 +90,15 @@ pub(super) async fn set(
     body: std::result::Result<Bytes, BytesRejection>,
 ) -> ApiResult<StatusCode> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(Problem::malformed(format!(
-            "the key has {} bytes; a key must have 1 to {KEY_BYTES_MAX} bytes",
-            key.len()
-        )));
+        let detail = format!("the key has {} bytes; a key must have 1 to {KEY_BYTES_MAX} bytes", key.len());
+        return Err(Problem::malformed(detail).into());
     }
     let value: StateValue = serde_json::from_slice(&json_body(&headers, body)?)
         .map_err(|error| Problem::malformed(format!("the body is not a state value: {error}")))?;
     let value = value.bytes().map_err(Problem::malformed)?;
-    if !admin.store.state_buckets().contains_key(&bucket) && !is_active(&admin, &bucket).await {
+    if !admin.store.state_buckets().contains_key(&bucket) && !is_active(&admin, &bucket) {
         let detail = format!("there is no function or app {bucket}; write app/function, or app for the shared state");
-        return Err(Problem::not_found(detail));
+        return Err(Problem::not_found(detail).into());
     }
     change(&*admin.store, &bucket, [key], &Change::Set(value.into())).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -143,9 +142,8 @@ async fn change(
 }
 
 /// Whether the bucket belongs to an active function or its app.
-async fn is_active(admin: &Admin, bucket: &str) -> bool {
-    let active = (admin.active)().await;
-    active.functions.iter().any(|function| {
+fn is_active(admin: &Admin, bucket: &str) -> bool {
+    admin.control.functions().iter().any(|function| {
         let app = function.name.split_once('/').map(|(app, _)| app);
         function.name == bucket || app == Some(bucket)
     })

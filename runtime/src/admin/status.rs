@@ -8,77 +8,106 @@ use axum::Json;
 use axum::extract::State;
 use futures_util::FutureExt;
 
-use super::problem::Problem;
-use super::view::{Counts, Function, Source, Status};
-use super::{Admin, ApiResult, Phase};
-use super::{FunctionStatus, SourceStatus};
+use super::view::{Function, Source, Status};
+use super::{Admin, ApiResult};
+use crate::control::{Active, Phase};
+use evoke_http::problem::Problem;
+use evoke_model::Totals;
 
 /// How long to wait for the store before reporting it as stuck.
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// `Retry-After` of [`ready`] and [`health`].
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) async fn health(State(admin): State<Arc<Admin>>) -> ApiResult<Json<serde_json::Value>> {
     check_store(&admin)?;
     Ok(Json(serde_json::json!({ "status": "alive" })))
 }
 
-fn check_store(admin: &Admin) -> ApiResult<()> {
+fn check_store(admin: &Admin) -> Result<(), Problem> {
     match admin.store.failure().now_or_never() {
-        Some(reason) => Err(Problem::unavailable(1, format!("the store failed: {reason}"))),
+        Some(reason) => Err(Problem::later(RETRY_AFTER, format!("the store failed: {reason}"))),
         None => Ok(()),
     }
 }
 
 pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> ApiResult<Json<serde_json::Value>> {
     check_store(&admin)?;
-    match *admin.phase.borrow() {
-        Phase::Starting => return Err(Problem::unavailable(1, "starting: functions are being loaded")),
-        Phase::Draining => {
-            return Err(Problem::unavailable(1, "draining: Evoke stops when the running attempts have ended"));
-        }
+    let later = |reason: String| Err(Problem::later(RETRY_AFTER, reason).into());
+    match admin.control.phase() {
+        Phase::Starting => return later("starting: functions are being loaded".to_owned()),
+        Phase::Draining => return later("draining: Evoke stops when the running attempts have ended".to_owned()),
         Phase::Running => {}
     }
     // An empty commit passes through the same queue as all writes.
     match tokio::time::timeout(STORE_TIMEOUT, admin.store.accept(Vec::new(), Vec::new())).await {
         Ok(Ok(_)) => Ok(Json(serde_json::json!({ "status": "ready" }))),
-        Ok(Err(error)) => Err(Problem::unavailable(1, error.to_string())),
-        Err(_) => Err(Problem::unavailable(1, format!("the store did not respond within {STORE_TIMEOUT:?}"))),
+        Ok(Err(error)) => later(error.to_string()),
+        Err(_) => later(format!("the store did not respond within {STORE_TIMEOUT:?}")),
     }
 }
 
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> ApiResult<Json<Status>> {
-    let totals = admin.store.totals().await?;
-    let active = (admin.active)().await;
-    let mut functions: BTreeMap<String, Function> = BTreeMap::new();
-    for FunctionStatus { name, concurrency, running, held: _, failing } in active.functions {
-        let (concurrency, deliveries) = (Some(concurrency), Counts::default());
-        functions.insert(name.clone(), Function { name, active: true, running, concurrency, failing, deliveries });
-    }
-    for (name, counts) in &totals.functions {
-        let inactive = || Function {
-            name: name.clone(),
-            active: false,
-            running: 0,
-            concurrency: None,
-            failing: None,
-            deliveries: Counts::default(),
-        };
-        functions.entry(name.clone()).or_insert_with(inactive).deliveries = counts.into();
-    }
-    Ok(Json(Status {
-        version: env!("CARGO_PKG_VERSION").into(),
-        uptime_ms: u64::try_from(admin.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        events: totals.events,
-        removed: totals.removed.into(),
-        pending: admin.store.pending(),
-        functions: functions.into_values().collect(),
-        sources: active.sources.into_iter().map(Source::from).collect(),
-    }))
+    let (totals, active) = (admin.store.totals().await?, admin.control.status().await);
+    Ok(Json(summarise(&totals, active, admin.store.pending(), admin.started.elapsed())))
 }
 
-impl From<SourceStatus> for Source {
-    fn from(source: SourceStatus) -> Self {
-        let SourceStatus { uri, kind, trouble } = source;
-        let state = if trouble.is_some() { "degraded" } else { "ok" };
-        Self { uri, kind: kind.into(), state: state.into(), trouble }
+/// Lists the active functions, and those that only the store knows.
+fn summarise(totals: &Totals, active: Active, pending: u64, uptime: Duration) -> Status {
+    let of_active = active.functions.into_iter().map(|function| (function.name.clone(), function.into()));
+    let mut functions: BTreeMap<String, Function> = of_active.collect();
+    for (name, counts) in &totals.functions {
+        let inactive = || Function::inactive(name.clone());
+        functions.entry(name.clone()).or_insert_with(inactive).deliveries = counts.clone();
+    }
+    Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
+        events: totals.events,
+        removed: totals.removed,
+        pending,
+        functions: functions.into_values().collect(),
+        sources: active.sources.into_iter().map(Source::from).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{FunctionStatus, SourceStatus};
+    use evoke_model::Counts;
+    use serde_json::json;
+
+    #[test]
+    fn summarise_lists_active_functions_and_those_in_no_manifest() {
+        let counts = Counts { dead: 1, ready: 1, ..Counts::default() };
+        let functions = ["shop/charge", "shop/receipt"].map(|name| (name.to_owned(), counts.clone()));
+        let totals = Totals { events: 2, functions: functions.into(), ..Totals::default() };
+        let name = "shop/charge".to_owned();
+        let charge = FunctionStatus { name, concurrency: 8, running: 1, held: 2, failing: None };
+        let inbox = SourceStatus { uri: "/shop/inbox".into(), kind: "files", trouble: Some("no folder".into()) };
+        let active = Active { functions: vec![charge], sources: vec![inbox], ..Active::default() };
+        let status = serde_json::to_value(summarise(&totals, active, 2, Duration::from_secs(1))).unwrap();
+
+        let figures = json!({
+            "ready": 1, "retrying": 0, "blocked": 0, "done": 0, "dead": 1, "purged": 0, "removed": 0,
+        });
+        let with = |mut function: serde_json::Value| {
+            function.as_object_mut().unwrap().extend(figures.as_object().unwrap().clone());
+            function
+        };
+        let expected = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_ms": 1_000,
+            "events": 2,
+            "removed": { "events": 0, "owed": 0, "replayed": 0, "to": 0 },
+            "pending": 2,
+            "functions": [
+                with(json!({ "name": "shop/charge", "in_force": true, "running": 1, "concurrency": 8 })),
+                with(json!({ "name": "shop/receipt", "in_force": false, "running": 0 })),
+            ],
+            "sources": [{ "uri": "/shop/inbox", "kind": "files", "state": "degraded", "trouble": "no folder" }],
+        });
+        assert_eq!(status, expected);
     }
 }

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 
-use super::problem::Params;
+use super::request::Params;
 use super::view::{Delivery, Node};
 use super::{Admin, ApiResult, events};
 use evoke_model::{Lineage, StoredEvent};

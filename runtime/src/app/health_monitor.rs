@@ -5,19 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Services;
+use crate::control::{Control, Parts};
 use evoke_core::dispatcher::Failing;
 use evoke_core::runtime_events::SOURCE;
 use evoke_core::runtime_events::conditions::{Change, Conditions, Kind, Observation, Subject};
 use evoke_core::runtime_events::storage::DiskSpace;
-use evoke_model::clock::Clock;
 use evoke_store::StoreError;
 
 /// Time between two polls.
@@ -27,8 +25,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const STORAGE: &str = "storage";
 
 pub(super) struct HealthMonitor {
-    services: Arc<Services>,
-    clock: Clock,
+    control: Control,
     /// The data folder; its disk is monitored.
     data: PathBuf,
     /// Free space below which the disk counts as low, in bytes; `None` uses the default.
@@ -39,13 +36,9 @@ pub(super) struct HealthMonitor {
 impl HealthMonitor {
     /// Reads the last reported health from the store. Must run before functions do: a function that was failing stays
     /// failing until an attempt succeeds.
-    pub(super) async fn new(
-        services: Arc<Services>,
-        clock: Clock,
-        data: PathBuf,
-        storage_low: Option<u64>,
-    ) -> Result<Self, StoreError> {
-        let reported = match services.bus.marks(SOURCE).await {
+    pub(super) async fn new(control: Control, data: PathBuf, storage_low: Option<u64>) -> Result<Self, StoreError> {
+        let Parts { bus, dispatcher, .. } = control.parts();
+        let reported = match bus.marks(SOURCE).await {
             // Without it, every condition is reported once more and stored again.
             Err(StoreError::Damaged(reason)) => {
                 tracing::error!("the last reported health of functions and sources cannot be read: {reason}");
@@ -54,8 +47,8 @@ impl HealthMonitor {
             reported => reported?,
         };
         let conditions = Conditions::new(&reported);
-        services.dispatcher.restore_failing(conditions.failing_functions());
-        Ok(Self { services, clock, data, storage_low, conditions })
+        dispatcher.restore_failing(conditions.failing_functions());
+        Ok(Self { control, data, storage_low, conditions })
     }
 
     /// Polls until `stop` is cancelled.
@@ -66,7 +59,7 @@ impl HealthMonitor {
     async fn poll(mut self) {
         loop {
             let found = self.observe().await;
-            let changes = self.conditions.observe(found, Instant::now(), self.clock.now_ms());
+            let changes = self.conditions.observe(found, Instant::now(), self.control.parts().clock.now_ms());
             let is_unchanged = changes.is_empty();
             for change in changes {
                 if !self.report(&change).await {
@@ -76,7 +69,7 @@ impl HealthMonitor {
             }
             // Limits the events of a function that alternates between failing and working to one per second.
             match is_unchanged {
-                true => drop(tokio::time::timeout(INTERVAL, self.services.dispatcher.health_changed()).await),
+                true => drop(tokio::time::timeout(INTERVAL, self.control.parts().dispatcher.health_changed()).await),
                 false => tokio::time::sleep(INTERVAL).await,
             }
         }
@@ -85,9 +78,10 @@ impl HealthMonitor {
     /// Stores the event and the mark of a change in one commit. Returns false if the store failed; the change is then
     /// detected again at the next poll.
     async fn report(&self, change: &Change) -> bool {
-        let (event, mark) = change.to_event_and_mark(self.services.store.instance(), self.clock.now_ms());
+        let Parts { store, bus, clock, .. } = self.control.parts();
+        let (event, mark) = change.to_event_and_mark(store.instance(), clock.now_ms());
         let summary = event.as_ref().map(|event| (event.type_.clone(), event.subject.clone().unwrap_or_default()));
-        match (self.services.bus.publish_runtime_event(event, mark).await, summary) {
+        match (bus.publish_runtime_event(event, mark).await, summary) {
             (Ok(()), Some((type_, subject))) => tracing::info!("{type_}: {subject}"),
             (Ok(()), None) => {}
             (Err(error), summary) => {
@@ -101,12 +95,12 @@ impl HealthMonitor {
 
     /// Returns the current health of every active function, every active source and the disk.
     async fn observe(&self) -> BTreeMap<Subject, Observation> {
-        let failing = self.services.dispatcher.failing();
-        let functions = self.services.function_ids().into_iter().map(|(name, id)| {
+        let failing = self.control.parts().dispatcher.failing();
+        let functions = self.control.function_ids().into_iter().map(|(name, id)| {
             let found = function_health(&name, failing.get(&id));
             (Subject { kind: Kind::Function, name }, found)
         });
-        let sources = self.services.sources().await.into_iter().map(|source| {
+        let sources = self.control.sources().await.into_iter().map(|source| {
             let mut data = json!({ "source": source.uri, "kind": source.kind });
             if let (Some(reason), Some(data)) = (&source.trouble, data.as_object_mut()) {
                 data.insert("reason".into(), reason.as_str().into());

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::bail;
 
-use super::functions::{full_name, load_one, trigger_name};
-use super::state_source::StoredState;
-use super::{AppError, manifests};
+use crate::control::functions::{full_name, load_one, trigger_name};
+use crate::control::state_source::StoredState;
+use crate::control::{AppError, Host, build, manifests};
 use evoke_manifest::{Checked, Function};
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::event::Event;
@@ -46,12 +46,12 @@ pub struct Invocation {
 }
 
 /// Builds and loads the function, and runs one attempt. Nothing is stored, and published events are not delivered.
-pub async fn invoke(options: InvokeOptions) -> Result<Invocation, AppError> {
+pub async fn invoke(options: InvokeOptions, host: &dyn Host) -> Result<Invocation, AppError> {
     let (manifests, _) = manifests::load(&manifests::find(&options.manifests)?)?;
     let (checked, function) = find(&manifests, &options.function)?;
     let clock = Clock::system();
     let event = event(&options.event, &clock)?;
-    manifests::build_one(checked, function).await?;
+    build::build(checked, function, false, host).await?;
     let sandbox = sandbox(&options.data)?;
     let loaded = load_one(checked, function, &sandbox).await?;
     if loaded.kind() == Kind::Http {

@@ -1,11 +1,14 @@
 //! `up`, `validate` and `build`: the commands that work on manifests.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
+use super::terminal::Terminal;
 use super::text::{count, print, print_json};
 use super::{Common, Failure, Manifests, Up};
 use crate::app;
-use crate::app::{AppError, UpOptions};
+use crate::app::UpOptions;
+use crate::control::AppError;
 use evoke_core::bus::Amount;
 use evoke_model::Retention;
 
@@ -29,7 +32,7 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
         storage_low: up.limits.storage_low,
         backlog_max: Amount { deliveries: up.limits.pending_max, bytes: up.limits.pending_bytes_max },
     };
-    run(common, app::up(options))
+    run(common, app::up(options, Arc::new(Terminal)))
 }
 
 pub(super) fn validate(common: &Common, manifests: &Manifests) -> Result<(), Failure> {
@@ -42,7 +45,7 @@ pub(super) fn validate(common: &Common, manifests: &Manifests) -> Result<(), Fai
 }
 
 pub(super) fn build(common: &Common, manifests: &Manifests) -> Result<(), Failure> {
-    let built = run(common, app::build(&manifests.manifests))?;
+    let built = run(common, app::build(&manifests.manifests, &Terminal))?;
     if common.client_args.json {
         return print_json(&serde_json::json!({ "built": built }));
     }

@@ -3,7 +3,7 @@
 use super::table::table;
 use super::text::{colour, columns, count, escape, print, print_json};
 use super::{Common, Failure};
-use crate::admin::view::Check;
+use evoke_model::{CheckReport, Counts, Totals};
 use evoke_store_sqlite as sqlite;
 
 /// Returns an error when the data folder has no store.
@@ -18,17 +18,16 @@ pub(super) fn require_store(common: &Common) -> Result<(), Failure> {
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
     require_store(common)?;
     let report = sqlite::check_folder(common.data_folder()).map_err(|e| Failure::Failed(e.to_string()))?;
-    let check = Check::from(report);
     if common.client_args.json {
-        print_json(&check)?;
+        print_json(&report)?;
     } else {
-        print(&render(&check, columns()))?;
+        print(&render(&report, columns()))?;
     }
-    if check.problems.is_empty() { Ok(()) } else { Err(Failure::Reported) }
+    if report.problems.is_empty() { Ok(()) } else { Err(Failure::Reported) }
 }
 
-fn render(check: &Check, columns: Option<usize>) -> String {
-    let Check { events, owed, replayed, removed, functions, problems } = check;
+fn render(report: &CheckReport, columns: Option<usize>) -> String {
+    let CheckReport { totals: Totals { events, owed, replayed, removed, functions }, problems } = report;
     let verb = if *events == 1 { "has" } else { "have" };
     let mut text = format!("{} {verb} {}\n", count(*events, "event"), count(*owed, "delivery"));
     if *replayed > 0 {
@@ -38,9 +37,8 @@ fn render(check: &Check, columns: Option<usize>) -> String {
         let (events, owed) = (count(removed.events, "event"), count(removed.owed + removed.replayed, "delivery"));
         text += &format!("of these, retention removed {events} with {owed}\n");
     }
-    let row = |(name, c): (&String, &crate::admin::view::Counts)| {
-        let pending = c.ready + c.retrying + c.blocked;
-        let numbers = [c.done, c.dead, c.purged, pending, c.done + c.dead + c.purged + pending];
+    let row = |(name, c): (&String, &Counts)| {
+        let numbers = [c.done, c.dead, c.purged, c.pending(), c.total()];
         std::iter::once(name.clone()).chain(numbers.iter().map(ToString::to_string)).collect()
     };
     let rows: Vec<Vec<String>> = functions.iter().map(row).collect();
@@ -63,7 +61,7 @@ fn render(check: &Check, columns: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evoke_model::{CheckReport, Counts, Removed, Totals};
+    use evoke_model::Removed;
 
     #[test]
     fn render_shows_counts_and_problems() {
@@ -71,7 +69,7 @@ mod tests {
         let removed = Removed { events: 1, owed: 2, replayed: 0, to: 1 };
         let totals =
             Totals { events: 4, owed: 5, replayed: 0, removed, functions: [("shop/charge".to_owned(), counts)].into() };
-        let check = CheckReport { totals, problems: vec!["5 deliveries are owed and 4 are there".into()] }.into();
+        let report = CheckReport { totals, problems: vec!["5 deliveries are owed and 4 are there".into()] };
         let expected = "\
 4 events have 5 deliveries
 of these, retention removed 1 event with 2 deliveries
@@ -79,6 +77,6 @@ function     done  dead  purged  pending  sum
 shop/charge     2     1       0        1    4
 1 problem
   5 deliveries are owed and 4 are there";
-        assert_eq!(anstream::adapter::strip_str(&render(&check, None)).to_string(), expected);
+        assert_eq!(anstream::adapter::strip_str(&render(&report, None)).to_string(), expected);
     }
 }

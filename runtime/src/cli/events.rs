@@ -49,7 +49,7 @@ impl Events {
             if line.starts_with(r#"{"damaged":"#) {
                 is_complete = false;
                 let damaged: Damaged = parse(line)?;
-                Failure::Failed(damaged.damaged).report();
+                Failure::Failed(damaged.damaged).print();
                 return Ok(());
             }
             if common.client_args.json { print_raw(line) } else { print(&render(&parse(line)?, columns)) }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::app::AppError;
+use crate::control::AppError;
 
 /// Why a command failed. `evoke --help` lists the exit code of each variant.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,9 @@ pub enum Failure {
     /// The command found a problem and has printed it already. Exit code 1.
     #[error("")]
     Reported,
+    /// Standard output was closed before everything was printed, as `head` does. No failure: exit code 0.
+    #[error("")]
+    OutputClosed,
     /// No Evoke answers. Exit code 3.
     #[error("{0}")]
     NotRunning(String),
@@ -22,13 +25,18 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Prints the message on standard error, and returns the exit code.
-    pub fn report(&self) -> ExitCode {
-        if !matches!(self, Self::Reported) {
+    /// Prints the message on standard error.
+    pub fn print(&self) {
+        if !matches!(self, Self::Reported | Self::OutputClosed) {
             let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
             anstream::eprintln!("{style}error{style:#}: {self}");
         }
+    }
+
+    /// Returns the exit code of the process.
+    pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
+            Self::OutputClosed => 0,
             Self::Failed(_) | Self::Reported => 1,
             Self::NotRunning(_) => 3,
             Self::NotFound(_) => 4,
@@ -43,6 +51,7 @@ impl From<AppError> for Failure {
                 anstream::eprint!("{}", found.styled());
                 Self::Failed(AppError::Manifest(found).to_string())
             }
+            AppError::StoreFailed(_) => Self::Failed(error.to_string()),
             AppError::Other(error) => Self::Failed(format!("{error:#}")),
         }
     }

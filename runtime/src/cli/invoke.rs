@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::emit::read_argument;
 use super::state::one_line;
+use super::terminal::Terminal;
 use super::text::{BOLD, DIM, colour, escape, format_micros, print, print_json};
 use super::{Common, Failure, apps};
 use crate::admin::view::StateChange;
@@ -41,7 +42,7 @@ impl Invoke {
         let Self { function, event, attempt, state, shared_state, manifests } = self;
         let (event, data) = (read_argument(&event)?, common.data_folder().to_owned());
         let options = InvokeOptions { manifests, function, event, attempt, state, shared_state, data };
-        let invoked = apps::run(common, app::invoke(options))?;
+        let invoked = apps::run(common, app::invoke(options, &Terminal))?;
         let printed =
             if common.client_args.json { print_json(&to_json(&invoked)) } else { print(render(&invoked).trim_end()) };
         printed?;

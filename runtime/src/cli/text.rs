@@ -1,4 +1,4 @@
-//! Printing: escapes untrusted text, formats times, durations and sizes, and exits quietly when standard output closes.
+//! Printing: escapes untrusted text, formats times, durations and sizes.
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, Write};
@@ -45,10 +45,9 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print_raw(&serde_json::to_string(value).unwrap_or_default())
 }
 
-/// Exits with status 0 when standard output was closed, as `head` does: that is no failure.
 fn check_write(result: std::io::Result<()>) -> Result<(), Failure> {
     match result {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Failure::OutputClosed),
         Err(error) => Err(Failure::Failed(format!("cannot print: {error}"))),
         Ok(()) => Ok(()),
     }

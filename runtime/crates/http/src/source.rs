@@ -39,6 +39,7 @@ use hyper::body::Body;
 use tokio_util::sync::CancellationToken;
 
 use crate::listener::{Limits, Listener};
+use crate::problem::{Problem, json};
 use body::{Budget, Memory, Read};
 use cloudevents::{Mode, Raw};
 use evoke_core::bus::{Bus, Offer, Origin, Target};
@@ -47,7 +48,6 @@ use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::{Accepted, Seq};
 pub use handler::{HandlerError, Payload, RequestHandler};
-use problem::{Problem, json};
 
 /// The route of one http source.
 #[derive(Debug, Clone)]

@@ -67,8 +67,7 @@ impl fmt::Display for ComponentRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.path.display())?;
         if let Some(digest) = &self.sha256 {
-            f.write_str("@sha256:")?;
-            digest.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+            write!(f, "@sha256:{}", evoke_model::hex(digest))?;
         }
         Ok(())
     }

@@ -322,11 +322,9 @@ pub enum SecretRef {
     File(PathBuf),
 }
 
-/// Largest event in bytes; also the default of `max_body` and `max_content`.
-pub const EVENT_SIZE_BYTES: u64 = 1 << 20;
-
+/// Default of `max_body` and `max_content`: the size of the largest event.
 pub(super) fn event_size() -> ByteSize {
-    ByteSize(EVENT_SIZE_BYTES)
+    ByteSize(evoke_model::event::EVENT_SIZE_MAX as u64)
 }
 
 impl Method {

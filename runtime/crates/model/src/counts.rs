@@ -1,11 +1,13 @@
-//! Counts of deliveries and events in a store.
+//! Counts of deliveries and events in a store. Their JSON is that of the admin API and of `evoke check --json`.
 
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use crate::{DeliveryState, Seq};
 
 /// Number of deliveries in each state, for one function or replay.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Deliveries that can run now.
     pub ready: u64,
@@ -20,6 +22,7 @@ pub struct Counts {
     /// Dead letters that were purged.
     pub purged: u64,
     /// Deliveries that retention removed; also included in `done` or `purged`.
+    #[serde(default)]
     pub removed: u64,
 }
 
@@ -60,7 +63,7 @@ impl Counts {
 }
 
 /// Running totals over the life of a store.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// Events accepted.
     pub events: u64,
@@ -75,22 +78,24 @@ pub struct Totals {
 }
 
 /// Totals of removals by retention.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// Events removed.
     pub events: u64,
     /// Removed deliveries that were created when their events were accepted.
     pub owed: u64,
     /// Removed deliveries that replays had added.
+    #[serde(default)]
     pub replayed: u64,
     /// The highest removed position; events up to here may be missing.
     pub to: Seq,
 }
 
 /// The result of `check`: conservation holds and the store is intact when `problems` is empty.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct CheckReport {
-    /// The totals as counted from the rows.
+    /// The totals as counted from the rows; in JSON, their members are members of the report.
+    #[serde(flatten)]
     pub totals: Totals,
     /// Descriptions of the problems, at most 100 lines.
     pub problems: Vec<String>,

@@ -9,6 +9,7 @@ mod counts;
 mod delivery;
 pub mod event;
 mod filter;
+mod hex;
 mod id;
 mod origin;
 pub mod outcome;
@@ -22,6 +23,7 @@ pub use self::delivery::{
     AttemptRecord, Completed, Completion, DeliveryRecord, DeliveryState, NewDelivery, ReadyDelivery, Verdict,
 };
 pub use self::filter::{DeadFilter, EventFilter, Retention};
+pub use self::hex::hex;
 pub use self::id::{DeliveryId, FunctionId, ReplayId, Seq};
 pub use self::origin::{Amount, Origin};
 pub use self::replay::{NewReplay, Replay, ReplayState, Step, Stream};

@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use evoke_model::hex;
 use evoke_telemetry::Counter;
 
 const MAGIC: &[u8; 8] = b"EVOKEAOT";
@@ -163,16 +164,6 @@ fn load_own_artefact(engine: &Engine, artefact: Artefact<'_>) -> wasmtime::Resul
             Artefact::File(path) => Component::deserialize_file(engine, path),
         }
     }
-}
-
-/// Returns lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

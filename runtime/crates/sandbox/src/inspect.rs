@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
 use super::adapt::EXIT;
-use super::cache::hex;
+use evoke_model::hex;
 use super::component::{LoadError, check_binary, memory_at_start, read_file};
 use super::grants::Grants;
 use super::imports::import_error;

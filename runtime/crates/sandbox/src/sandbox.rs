@@ -7,7 +7,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::cache::{Cache, hex};
+use super::cache::Cache;
+use evoke_model::hex;
 use super::component::{LoadError, check_binary, memory_at_start, read_file};
 use super::engine::{self, Ticker};
 use super::function::Function;

@@ -3,9 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Counts;
 use evoke_model::clock::rfc3339;
-use evoke_model::{ReplayId, Seq};
+use evoke_model::{Counts, ReplayId, Seq};
 
 /// A replay of stored events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,7 +39,7 @@ impl From<evoke_model::Replay> for Replay {
             position,
             until,
             events,
-            deliveries: (&deliveries).into(),
+            deliveries,
         }
     }
 }

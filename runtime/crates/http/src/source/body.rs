@@ -11,8 +11,8 @@ use hyper::body::Body;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::problem::Problem;
 use crate::listener::BodyError;
+use crate::problem::Problem;
 
 /// The memory, in bytes, for all bodies whose events are not committed yet: 24 bodies of a mebibyte, or ten thousands
 /// of ordinary ones. Slow senders of large bodies exhaust this budget and not the machine's memory.

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Body;
 
 use super::body::announced_too_large;
-use super::problem::Problem;
+use crate::problem::Problem;
 
 /// A streamed body.
 pub type Payload = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;

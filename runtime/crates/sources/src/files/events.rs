@@ -8,10 +8,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::scan::hex;
 use super::tracker::Change;
 use super::version::Version;
 use evoke_model::event::{Data, Event};
+use evoke_model::hex;
 
 /// The content part of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]

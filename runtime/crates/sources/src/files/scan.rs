@@ -12,6 +12,7 @@ use super::confined::{Found, Root, found, is_missing};
 use super::name;
 use super::version::{Stamp, Version};
 use evoke_manifest::FilesSource;
+use evoke_model::hex;
 
 /// The include and exclude globs of a source.
 pub(super) struct Filter {
@@ -190,14 +191,4 @@ fn read_whole(
         (_, Found::File(now)) => Ok(Reading::Changed(now)),
         _ => Ok(Reading::Gone),
     }
-}
-
-/// Formats bytes as lower-case hex.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

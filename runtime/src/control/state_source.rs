@@ -11,7 +11,7 @@ use evoke_sandbox::{StateGrant, StateSource};
 use evoke_store::{Store, StoreError};
 
 /// The store as the state source of an attempt.
-pub(super) struct StoredState(pub(super) Arc<dyn Store>);
+pub(crate) struct StoredState(pub(crate) Arc<dyn Store>);
 
 impl StateSource for StoredState {
     fn get(&self, bucket: &str, key: &str) -> BoxFuture<'static, Result<Option<Entry>, String>> {

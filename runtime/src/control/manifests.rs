@@ -1,4 +1,4 @@
-//! Finds and loads the manifests of a command, and builds their components.
+//! Finds and loads the manifests of a command.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,15 +6,16 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
 
-use super::build;
-use evoke_manifest::{self as manifest, Checked, Diagnostic, Diagnostics, Function};
+use super::host::{Host, Progress};
+use super::{AppError, build};
+use evoke_manifest::{self as manifest, Checked, Diagnostic, Diagnostics};
 
 /// The manifest to use without arguments.
 const DEFAULT_MANIFEST: &str = "evoke.yaml";
 
 /// Returns the paths of the manifests: files as given, and the `.yaml` and `.yml` files of folders, sorted. Without
 /// arguments it is `evoke.yaml`. Returns an error if a folder has no manifest.
-pub(super) fn find(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn find(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     if arguments.is_empty() {
         if !Path::new(DEFAULT_MANIFEST).exists() {
             bail!("no {DEFAULT_MANIFEST} in the current folder; give a manifest or a folder of manifests");
@@ -47,7 +48,7 @@ fn is_yaml(path: &Path) -> bool {
 
 /// Loads manifests and checks them individually and together. Returns all errors at once, or the manifests with their
 /// warnings.
-pub(super) fn load(paths: &[PathBuf]) -> Result<(Vec<Checked>, Diagnostics), Diagnostics> {
+pub(crate) fn load(paths: &[PathBuf]) -> Result<(Vec<Checked>, Diagnostics), Diagnostics> {
     let mut manifests: Vec<Checked> = Vec::new();
     let mut found = Diagnostics::default();
     let mut apps: BTreeMap<String, PathBuf> = BTreeMap::new();
@@ -69,44 +70,18 @@ pub(super) fn load(paths: &[PathBuf]) -> Result<(Vec<Checked>, Diagnostics), Dia
     if found.has_errors() { Err(found) } else { Ok((manifests, found)) }
 }
 
-/// Iterates over the functions that have a `build:` command.
-pub(super) fn buildable(manifests: &[Checked]) -> impl Iterator<Item = (&Checked, &Function, &str)> {
-    manifests.iter().flat_map(|checked| {
-        let functions = checked.manifest.functions.iter();
-        functions.filter_map(move |function| Some((checked, function, function.build.as_deref()?)))
-    })
-}
-
-/// Builds stale components one after another, all of them with `even_fresh`. Prints each build on standard error.
-/// Returns all failures at once.
-pub(super) async fn build_all(manifests: &[Checked], even_fresh: bool) -> Result<(), Diagnostics> {
-    let mut failed = Diagnostics::default();
-    for (checked, function, _) in buildable(manifests) {
-        if (even_fresh || build::is_stale(&function.component.path))
-            && let Err(error) = run_build(checked, function).await
-        {
-            failed.extend(error);
-        }
+/// Loads the manifests of a command, reports their warnings, and builds missing or outdated components.
+pub(crate) async fn prepare(arguments: &[PathBuf], host: &dyn Host) -> Result<Vec<Checked>, AppError> {
+    let (manifests, warnings) = load(&find(arguments)?)?;
+    if !warnings.is_empty() {
+        host.report(Progress::Warnings(&warnings));
     }
-    if failed.has_errors() { Err(failed) } else { Ok(()) }
-}
-
-/// Builds the component of one function if it is stale.
-pub(super) async fn build_one(checked: &Checked, function: &Function) -> Result<(), Diagnostics> {
-    if build::is_stale(&function.component.path) { run_build(checked, function).await } else { Ok(()) }
-}
-
-async fn run_build(checked: &Checked, function: &Function) -> Result<(), Diagnostics> {
-    let Some(command) = &function.build else { return Ok(()) };
-    super::say("building", &format!("{} ({command})", function.name.as_str()));
-    build::run(command, &checked.manifest.folder, &function.component.path).await.map_err(|error| {
-        let help = "the output of the command is above; `evoke build` runs it again";
-        Diagnostics::from_iter([checked.error_at(function.spans.component, error.to_string(), help)])
-    })
+    build::build_all(&manifests, false, host).await?;
+    Ok(manifests)
 }
 
 /// Returns each file that `up` depends on with its modification time, to detect changes.
-pub(super) fn fingerprint(arguments: &[PathBuf], manifests: &[Checked]) -> BTreeMap<PathBuf, Option<SystemTime>> {
+pub(crate) fn fingerprint(arguments: &[PathBuf], manifests: &[Checked]) -> BTreeMap<PathBuf, Option<SystemTime>> {
     let mut files = find(arguments).unwrap_or_default();
     for function in manifests.iter().flat_map(|checked| &checked.manifest.functions) {
         files.push(function.component.path.clone());

@@ -1,46 +1,59 @@
-//! Runs a function's `build:` command when its component is missing or older than its sources.
+//! Builds components that are missing or older than their sources. The commands themselves run in the [`Host`].
 //!
 //! The sources are read from a dependency file beside the component (`charge.d` beside `charge.wasm`), as written by
 //! cargo, make and C compilers. Without a dependency file the command runs each time; build tools are fast when nothing
 //! has changed.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::SystemTime;
 
-use tokio::process::Command;
+use super::host::{Build, Host};
+use evoke_manifest::{Checked, Diagnostics, Function};
 
-/// Why a component could not be built.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum BuildError {
-    /// The shell could not be started.
-    #[error("cannot run `{command}`: {source}")]
-    Start {
-        /// The command from the manifest.
-        command: String,
-        /// The error of the operating system.
-        source: std::io::Error,
-    },
-    /// The command failed; its output is on the terminal.
-    #[error("`{command}` failed with {status}")]
-    Failed {
-        /// The command from the manifest.
-        command: String,
-        /// Exit status of the command.
-        status: std::process::ExitStatus,
-    },
-    /// The command succeeded, but the component does not exist.
-    #[error("`{command}` succeeded, but did not create {component}", component = .component.display())]
-    Missing {
-        /// The command from the manifest.
-        command: String,
-        /// Expected path of the component.
-        component: PathBuf,
-    },
+/// Builds outdated components one after another, all of them with `even_fresh`. Returns the number of builds, or all
+/// failures at once.
+pub(crate) async fn build_all(manifests: &[Checked], even_fresh: bool, host: &dyn Host) -> Result<usize, Diagnostics> {
+    let mut failed = Diagnostics::default();
+    let mut count = 0;
+    for (checked, function) in manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (c, f))) {
+        match build(checked, function, even_fresh, host).await {
+            Ok(built) => count += usize::from(built),
+            Err(error) => failed.extend(error),
+        }
+    }
+    if failed.has_errors() { Err(failed) } else { Ok(count) }
+}
+
+/// Builds the component of one function if it is outdated, or in any case with `even_fresh`. Returns true if the
+/// `build:` command ran.
+pub(crate) async fn build(
+    checked: &Checked,
+    function: &Function,
+    even_fresh: bool,
+    host: &dyn Host,
+) -> Result<bool, Diagnostics> {
+    let Some(command) = &function.build else { return Ok(false) };
+    let component = &function.component.path;
+    if !even_fresh && !is_stale(component) {
+        return Ok(false);
+    }
+    let build = Build {
+        function: function.name.as_str().to_owned(),
+        command: command.clone(),
+        folder: checked.manifest.folder.clone(),
+        component: component.clone(),
+    };
+    match host.build(build).await {
+        Ok(()) => Ok(true),
+        Err(message) => {
+            let help = "the output of the command is above; `evoke build` runs it again";
+            Err(Diagnostics::from_iter([checked.error_at(function.spans.component, message, help)]))
+        }
+    }
 }
 
 /// Whether `component` must be built: it is missing, has no dependency file, or a source is newer or missing.
-pub(super) fn is_stale(component: &Path) -> bool {
+fn is_stale(component: &Path) -> bool {
     let Ok(built) = modified(component) else { return true };
     let Ok(text) = std::fs::read_to_string(component.with_extension("d")) else { return true };
     parse_dependencies(&text).iter().any(|source| modified(source).is_ok_and(|at| at > built) || !source.exists())
@@ -49,28 +62,6 @@ pub(super) fn is_stale(component: &Path) -> bool {
 /// Returns the source files that the dependency file of `component` lists; none without such a file.
 pub(super) fn sources_of(component: &Path) -> Vec<PathBuf> {
     std::fs::read_to_string(component.with_extension("d")).map(|text| parse_dependencies(&text)).unwrap_or_default()
-}
-
-/// Runs `command` in `folder` with the shell. Its output goes to standard error.
-pub(super) async fn run(command: &str, folder: &Path, component: &Path) -> Result<(), BuildError> {
-    let start = |source| BuildError::Start { command: command.to_owned(), source };
-    let output = std::io::stderr();
-    let status = Command::new("/bin/sh")
-        .args(["-c", command])
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::from(output))
-        .kill_on_drop(true)
-        .status()
-        .await
-        .map_err(start)?;
-    if !status.success() {
-        return Err(BuildError::Failed { command: command.to_owned(), status });
-    }
-    if !component.exists() {
-        return Err(BuildError::Missing { command: command.to_owned(), component: component.to_owned() });
-    }
-    Ok(())
 }
 
 fn modified(path: &Path) -> std::io::Result<SystemTime> {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::SourceStatus;
 use super::functions::{full_name, trigger_name};
-use crate::admin::SourceStatus;
 use evoke_core::bus::{Bus, Target};
 use evoke_core::source::{Context, Health};
-use evoke_http::source::{Endpoint, RequestHandler};
+use evoke_http::source::{Endpoint, RequestHandler, RouteConflict, Routes};
 use evoke_manifest::{Checked, HttpSource, Method, Source, SourceKind, TriggerSource};
 use evoke_model::FunctionId;
 use evoke_model::clock::Clock;
@@ -137,6 +137,16 @@ async fn stop_all(sources: BTreeMap<String, RunningSource>) {
             tracing::error!("the source {uri} failed: {error}");
         }
     }
+}
+
+/// Returns an error if two http sources of these manifests share a path and a method.
+pub(super) fn check_routes(manifests: &[Checked]) -> Result<(), RouteConflict> {
+    let all = manifests.iter().flat_map(|checked| checked.manifest.all_sources());
+    let endpoints = all.filter_map(|(source, _)| match &source.kind {
+        SourceKind::Http(http) => Some(endpoint(http, &source.uri, Target::Matching)),
+        SourceKind::Files(_) | SourceKind::Timer(_) => None,
+    });
+    Routes::new(endpoints).map(drop)
 }
 
 /// Returns the endpoints of the http sources of these manifests.

@@ -20,7 +20,7 @@ use evoke_sandbox::{self as sandbox, Grants, Kind, LogSink, Sandbox, Spec, State
 use evoke_store::Store;
 use evoke_telemetry::Metrics;
 
-/// The loaded functions of all apps.
+/// Functions as the dispatcher, the router and the http sources take them.
 pub(super) struct Functions {
     pub(super) workers: Vec<FunctionSpec>,
     pub(super) router: Router,
@@ -28,6 +28,21 @@ pub(super) struct Functions {
     pub(super) ids: BTreeMap<String, FunctionId>,
     /// The functions that handle HTTP requests.
     pub(super) answerers: BTreeMap<FunctionId, Arc<dyn RequestHandler>>,
+}
+
+/// A function whose component is loaded; nothing refers to it yet.
+pub(super) struct Loaded<'a> {
+    checked: &'a Checked,
+    function: &'a Function,
+    component: Arc<sandbox::Function>,
+}
+
+/// The parts of the runtime that loaded functions use.
+pub(super) struct Wiring<'a> {
+    pub(super) store: &'a Arc<dyn Store>,
+    pub(super) logs: &'a LogSink,
+    pub(super) clock: &'a Clock,
+    pub(super) metrics: &'a Metrics,
 }
 
 /// Runs the deliveries of a function in the sandbox, for the dispatcher.
@@ -54,66 +69,63 @@ impl Runner for SandboxRunner {
 }
 
 /// Returns the unique name of a function: `app/function`.
-pub(super) fn full_name(manifest: &manifest::Manifest, function: &Function) -> String {
+pub(crate) fn full_name(manifest: &manifest::Manifest, function: &Function) -> String {
     format!("{}/{}", manifest.app.as_str(), function.name.as_str())
 }
 
 /// Returns the name of a trigger as stored with deliveries: `on[0]`.
-pub(super) fn trigger_name(index: usize) -> Arc<str> {
+pub(crate) fn trigger_name(index: usize) -> Arc<str> {
     format!("on[{index}]").into()
 }
 
-/// Loads every function of the manifests. The outer error is a failure of the store; the inner error has all errors in
-/// the manifests.
-pub(super) async fn load(
-    manifests: &[Checked],
-    sandbox: &Sandbox,
-    store: &Arc<dyn Store>,
-    logs: &LogSink,
-    clock: &Clock,
-    metrics: &Metrics,
-) -> anyhow::Result<Result<Functions, Diagnostics>> {
-    let all = || manifests.iter().flat_map(|checked| checked.manifest.functions.iter().map(move |f| (checked, f)));
-    let names: Vec<String> = all().map(|(checked, function)| full_name(&checked.manifest, function)).collect();
+/// Loads the components of all functions, and changes nothing else. Returns all errors at once.
+pub(super) async fn load_all<'a>(manifests: &'a [Checked], sandbox: &Sandbox) -> Result<Vec<Loaded<'a>>, Diagnostics> {
+    let (mut loaded, mut errors) = (Vec::new(), Diagnostics::default());
+    for (checked, function) in manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (c, f))) {
+        match load_one(checked, function, sandbox).await {
+            Ok(component) => loaded.push(Loaded { checked, function, component }),
+            Err(found) => errors.extend(found),
+        }
+    }
+    if errors.has_errors() { Err(errors) } else { Ok(loaded) }
+}
+
+/// Registers the functions in the store, and makes their workers and routes. An error is one of the store.
+pub(super) async fn register(loaded: Vec<Loaded<'_>>, wiring: Wiring<'_>) -> anyhow::Result<Functions> {
+    let Wiring { store, logs, clock, metrics } = wiring;
+    let names: Vec<String> = loaded.iter().map(|l| full_name(&l.checked.manifest, l.function)).collect();
     let ids = store.register(names.clone()).await.context("cannot register the functions in the store, evoke.db")?;
 
     let stored_state: Arc<dyn StateSource> = Arc::new(StoredState(store.clone()));
-    let mut problems = Diagnostics::default();
     let mut workers = Vec::new();
     let mut router = Router::default();
     let mut answerers: BTreeMap<_, Arc<dyn RequestHandler>> = BTreeMap::new();
-    for ((checked, function), id) in all().zip(&ids) {
-        match load_one(checked, function, sandbox).await {
+    for (Loaded { checked, function, component }, id) in loaded.into_iter().zip(&ids) {
+        let is_http = component.kind() == Kind::Http;
+        add_routes(&mut router, *id, checked, function, is_http);
+        if is_http {
             // An HTTP component has no worker: deliveries from before it became one stay pending in the store.
-            Ok(loaded) if loaded.kind() == Kind::Http => {
-                let metrics = metrics.request_metrics(loaded.name());
-                let answering = HttpFunction::new(loaded, function.concurrency, logs.clone(), clock.clone(), metrics);
-                answerers.insert(*id, Arc::new(answering));
-            }
-            Ok(loaded) => {
-                let metrics = metrics.function(loaded.name());
-                let state = function.allow.state.map(|_| stored_state.clone());
-                let runner = SandboxRunner { function: loaded, state, logs: logs.clone(), clock: clock.clone() };
-                workers.push(FunctionSpec {
-                    id: *id,
-                    concurrency: function.concurrency,
-                    retry: retry_policy(function),
-                    runner: Arc::new(runner),
-                    metrics,
-                });
-            }
-            Err(found) => problems.extend(found),
+            let metrics = metrics.request_metrics(component.name());
+            let answering = HttpFunction::new(component, function.concurrency, logs.clone(), clock.clone(), metrics);
+            answerers.insert(*id, Arc::new(answering));
+            continue;
         }
-        add_routes(&mut router, *id, checked, function, answerers.contains_key(id));
+        let metrics = metrics.function(component.name());
+        let state = function.allow.state.map(|_| stored_state.clone());
+        let runner = SandboxRunner { function: component, state, logs: logs.clone(), clock: clock.clone() };
+        workers.push(FunctionSpec {
+            id: *id,
+            concurrency: function.concurrency,
+            retry: retry_policy(function),
+            runner: Arc::new(runner),
+            metrics,
+        });
     }
-    if problems.has_errors() {
-        return Ok(Err(problems));
-    }
-    Ok(Ok(Functions { workers, router, ids: names.into_iter().zip(ids).collect(), answerers }))
+    Ok(Functions { workers, router, ids: names.into_iter().zip(ids).collect(), answerers })
 }
 
 /// Loads a function's component under its grants, without a store. Returns all errors at once.
-pub(super) async fn load_one(
+pub(crate) async fn load_one(
     checked: &Checked,
     function: &Function,
     sandbox: &Sandbox,
@@ -127,7 +139,7 @@ pub(super) async fn load_one(
         name: full_name(&checked.manifest, function).into(),
         uri: format!("/{}", full_name(&checked.manifest, function)),
         component: function.component.path.clone(),
-        digest: function.component.sha256.map(|digest| digest.iter().map(|byte| format!("{byte:02x}")).collect()),
+        digest: function.component.sha256.map(|digest| evoke_model::hex(&digest)),
         timeout: function.timeout,
         memory: function.memory.0,
         grants: Grants {

@@ -1,8 +1,8 @@
 //! Explains for each trigger whether an event matches it, and which field and operator decide. Uses the same compiled
 //! patterns as routing.
 
+use super::TriggerExplanation;
 use super::functions::{full_name, trigger_name};
-use crate::admin::TriggerExplanation;
 use evoke_core::runtime_events;
 use evoke_manifest::{Checked, Trigger, TriggerSource};
 use evoke_model::event::Event;

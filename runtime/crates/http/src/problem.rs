@@ -1,0 +1,112 @@
+//! Error responses in the form of RFC 9457: what is wrong and what would be right.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// An error response: `application/problem+json` of type `about:blank`, titled with the reason phrase of its status.
+#[derive(Debug)]
+pub struct Problem {
+    /// Status of the response.
+    pub status: StatusCode,
+    /// What is wrong with the request, and what would be right.
+    pub detail: String,
+    /// Value of `Allow`.
+    allow: Option<String>,
+    /// Value of `Retry-After`, in seconds.
+    retry_after_s: Option<u64>,
+    /// Members beside those of every problem (RFC 9457, section 3.2).
+    extensions: Map<String, Value>,
+}
+
+impl Problem {
+    /// A problem with a status and no headers or members of its own.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        let extensions = Map::new();
+        Self { status, detail: detail.into(), allow: None, retry_after_s: None, extensions }
+    }
+
+    /// 400: the request does not have the form that it claims.
+    pub fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 404: the requested object does not exist.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 405: the path exists, with other methods (`allow`).
+    pub fn method(allow: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { allow: Some(allow.into()), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
+    }
+
+    /// 503 with `Retry-After`, rounded down to seconds, at least 1.
+    pub fn later(after: Duration, detail: impl Into<String>) -> Self {
+        let retry_after_s = Some(after.as_secs().max(1));
+        Self { retry_after_s, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+    }
+
+    /// Adds an extension member.
+    #[must_use]
+    pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.extensions.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Returns the response, with its headers and JSON body.
+    pub fn response(self) -> Response<Full<Bytes>> {
+        let body = json(&Body {
+            type_: "about:blank",
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            extensions: &self.extensions,
+        });
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.extend(self.allow.and_then(|allow| Some((ALLOW, HeaderValue::try_from(allow).ok()?))));
+        headers.extend(self.retry_after_s.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))));
+        response
+    }
+}
+
+/// The members, in the order of RFC 9457, section 3.1.
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(rename = "type")]
+    type_: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(flatten)]
+    extensions: &'a Map<String, Value>,
+}
+
+/// Serialises `value` as a body; plain structs never fail to serialise.
+pub(crate) fn json(value: &impl Serialize) -> Full<Bytes> {
+    Full::from(serde_json::to_vec(value).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_body_has_the_members_in_the_order_of_the_rfc() {
+        let problem = Problem::new(StatusCode::CONFLICT, "two events have this id").with_member("seqs", vec![3, 1]);
+        let body = problem.response().into_body().collect().await.unwrap().to_bytes();
+        let expected =
+            r#"{"type":"about:blank","title":"Conflict","status":409,"detail":"two events have this id","seqs":[3,1]}"#;
+        assert_eq!(body, expected);
+    }
+}

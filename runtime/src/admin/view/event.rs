@@ -1,0 +1,66 @@
+//! The JSON form of stored events, and of the response to posted ones.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use evoke_model::clock::rfc3339;
+use evoke_model::event::Event;
+use evoke_model::{Seq, StoredEvent};
+
+/// An event in its CloudEvents JSON form.
+pub type EventJson = Box<RawValue>;
+
+/// An event with its metadata in the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Number of the event, in the order of acceptance.
+    pub seq: Seq,
+    /// When the event was accepted.
+    pub accepted: String,
+    /// The event; null if it is damaged.
+    pub event: EventJson,
+    /// Description of the damage on disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<String>,
+}
+
+/// Replaces a damaged event in a list. Clients recognise it by its first field, `damaged`: no event starts with that.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Damaged {
+    /// Description of the damage on disk.
+    pub damaged: String,
+    /// Number of the event.
+    pub seq: Seq,
+}
+
+/// Response to posted events.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Posted {
+    /// One entry per posted event, in the same order.
+    pub accepted: Vec<PostedEvent>,
+}
+
+/// Result for one posted event.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PostedEvent {
+    /// Id of the event; generated if the posted event had none.
+    pub id: String,
+    /// Number of the event.
+    pub seq: Seq,
+    /// Whether an event with the same source and id was accepted before; this one was not stored.
+    pub duplicate: bool,
+}
+
+/// Returns the JSON form of an event on one line, for NDJSON lists.
+fn event_json(event: &Event) -> EventJson {
+    // `to_json` always returns valid JSON; null is a fallback that needs no panic.
+    RawValue::from_string(event.to_json()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+impl From<&StoredEvent> for Envelope {
+    fn from(stored: &StoredEvent) -> Self {
+        let damaged = stored.damage.as_deref().map(Into::into);
+        let event = if damaged.is_some() { RawValue::NULL.to_owned() } else { event_json(&stored.event) };
+        Self { seq: stored.seq, accepted: rfc3339(stored.accepted_ms), event, damaged }
+    }
+}

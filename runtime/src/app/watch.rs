@@ -1,0 +1,30 @@
+//! Reloads when a file that the apps depend on changes.
+
+use std::time::Duration;
+
+use crate::control::{Control, Host, Progress};
+
+/// How often the files are checked for changes. A reload starts once they are unchanged for this long.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Reloads on every change, and never returns. If a reload fails, the previous manifests stay active.
+pub(super) async fn run(control: &Control, host: &dyn Host) {
+    let mut active = control.fingerprint();
+    let mut previous = active.clone();
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let now = control.fingerprint();
+        if now != previous || now == active {
+            previous = now;
+            continue;
+        }
+        host.report(Progress::Reloading);
+        match control.reload().await {
+            Ok(()) => host.report(Progress::Reloaded),
+            Err(error) => host.report(Progress::Unchanged(&error)),
+        }
+        // The reload may have built components, which changes the fingerprint.
+        active = control.fingerprint();
+        previous.clone_from(&active);
+    }
+}

@@ -1,0 +1,49 @@
+//! Shows the progress of `up` on standard error, and runs `build:` commands there.
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use super::build;
+use crate::control::{AppError, Build, Host, Progress};
+
+/// The terminal of the user.
+pub(super) struct Terminal;
+
+impl Host for Terminal {
+    fn report(&self, progress: Progress<'_>) {
+        match progress {
+            Progress::Warnings(warnings) => anstream::eprint!("{}", warnings.styled()),
+            Progress::Starting { admin } => say("starting", &format!("http://{admin} (admin)")),
+            Progress::Loading { functions } => say("loading", &format!("{functions} functions")),
+            Progress::Ready { http, admin } => {
+                say("listening", &format!("http://{http} (sources), http://{admin} (admin)"));
+                say("ready", "press Ctrl-C to stop");
+            }
+            Progress::Reloading => say("reloading", "files have changed"),
+            Progress::Reloaded => say("reloaded", ""),
+            Progress::Unchanged(AppError::Manifest(errors)) => {
+                anstream::eprint!("{}", errors.styled());
+                say("unchanged", "the previous manifests stay active");
+            }
+            Progress::Unchanged(error) => say("unchanged", &format!("{error}; the previous manifests stay active")),
+            Progress::Draining { limit } => say("draining", &format!("at most {limit:?}")),
+            Progress::Interrupted { deliveries } => {
+                say(
+                    "drained",
+                    &format!("{deliveries} deliveries were still running; they run again at the next start"),
+                );
+            }
+        }
+    }
+
+    fn build(&self, build: Build) -> BoxFuture<'static, Result<(), String>> {
+        say("building", &format!("{} ({})", build.function, build.command));
+        build::run(build).map(|result| result.map_err(|error| error.to_string())).boxed()
+    }
+}
+
+/// Prints a progress line: a verb, aligned right, and its details.
+fn say(verb: &str, details: &str) {
+    let style = anstyle::Style::new().bold();
+    anstream::eprintln!("{style}{verb:>10}{style:#} {details}");
+}

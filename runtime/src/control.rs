@@ -1,0 +1,226 @@
+//! Control of the running apps: their status, explanations of matches, and reloads.
+//!
+//! The admin API and [`crate::app::up`] share one [`Control`]. It returns data and diagnostics; a [`Host`] shows
+//! progress and runs `build:` commands.
+
+pub(crate) mod build;
+mod explain;
+pub(crate) mod functions;
+mod host;
+mod http_function;
+pub(crate) mod manifests;
+mod sources;
+pub(crate) mod state_source;
+mod status;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use self::functions::{Functions, Wiring};
+pub use self::host::{Build, Host, Progress};
+use self::sources::Sources;
+pub use self::status::{Active, FunctionStatus, Phase, SourceStatus, TriggerExplanation};
+use evoke_core::bus::Bus;
+use evoke_core::dispatcher::Dispatcher;
+use evoke_http::source::{Http, Routes};
+use evoke_manifest::{Checked, Diagnostics, Severity};
+use evoke_model::FunctionId;
+use evoke_model::clock::Clock;
+use evoke_model::event::Event;
+use evoke_pattern::MalformedEvent;
+use evoke_sandbox::{LogSink, Sandbox};
+use evoke_store::Store;
+use evoke_telemetry::Metrics;
+
+/// Why an operation on apps failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Errors in manifests, or in components and secrets they refer to. The user has to correct them.
+    #[error("{}", summary(.0))]
+    Manifest(Diagnostics),
+    /// The store failed while apps ran. Everything acknowledged is on disk; a restart reads it again.
+    #[error("stopped: {0}")]
+    StoreFailed(String),
+    /// Anything else.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl From<Diagnostics> for AppError {
+    fn from(errors: Diagnostics) -> Self {
+        Self::Manifest(errors)
+    }
+}
+
+fn summary(diagnostics: &Diagnostics) -> String {
+    match diagnostics.count(Severity::Error) {
+        1 => "1 error".to_owned(),
+        n => format!("{n} errors"),
+    }
+}
+
+/// Handle to the running apps; cheap to clone.
+#[derive(Clone)]
+pub struct Control(Arc<Inner>);
+
+/// The components that live across reloads.
+pub struct Parts {
+    /// Events, deliveries and state.
+    pub store: Arc<dyn Store>,
+    /// Accepts and routes events.
+    pub bus: Bus,
+    /// Runs deliveries.
+    pub dispatcher: Dispatcher,
+    /// Compiles and runs components.
+    pub sandbox: Sandbox,
+    /// Serves the http sources.
+    pub http: Http,
+    /// Receives the log lines of functions.
+    pub logs: LogSink,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+    /// Source of timestamps.
+    pub clock: Clock,
+}
+
+struct Inner {
+    parts: Parts,
+    host: Arc<dyn Host>,
+    /// The manifest files and folders that a reload reads.
+    paths: Vec<PathBuf>,
+    phase: watch::Sender<Phase>,
+    active: Mutex<ActiveManifests>,
+    sources: tokio::sync::Mutex<Sources>,
+    /// Held during [`Control::apply`], so that manifests become active one set after another.
+    applying: tokio::sync::Mutex<()>,
+}
+
+/// The manifests of the last successful start or reload.
+#[derive(Default)]
+struct ActiveManifests {
+    manifests: Vec<Checked>,
+    /// Ids in the store, by full name.
+    function_ids: BTreeMap<String, FunctionId>,
+}
+
+impl Control {
+    /// Starts without active apps. [`Self::reload`] reads the manifests at `paths`.
+    pub fn new(parts: Parts, paths: Vec<PathBuf>, host: Arc<dyn Host>) -> Self {
+        let sources = Sources::new(parts.bus.clone(), parts.clock.clone(), parts.metrics.clone());
+        Self(Arc::new(Inner {
+            parts,
+            host,
+            paths,
+            phase: watch::Sender::new(Phase::Starting),
+            active: Mutex::default(),
+            sources: tokio::sync::Mutex::new(sources),
+            applying: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Returns the current phase of the process.
+    pub fn phase(&self) -> Phase {
+        *self.0.phase.borrow()
+    }
+
+    /// Returns the parts that the handle controls.
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.0.phase.send_replace(phase);
+    }
+
+    /// Returns the status of the active functions and sources, and of the sandbox.
+    pub async fn status(&self) -> Active {
+        let sandbox = self.0.parts.sandbox.figures();
+        Active { functions: self.functions(), sources: self.sources().await, sandbox }
+    }
+
+    /// Returns the status of every active function.
+    pub fn functions(&self) -> Vec<FunctionStatus> {
+        let dispatcher = &self.0.parts.dispatcher;
+        let (running, held, failing) = (dispatcher.running(), dispatcher.waiting(), dispatcher.failing());
+        let active = self.active();
+        let all = active.manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (&c.manifest, f)));
+        all.map(|(manifest, function)| {
+            let name = functions::full_name(manifest, function);
+            let id = active.function_ids.get(&name);
+            let count = |counts: &foldhash::HashMap<_, u32>| id.and_then(|id| counts.get(id)).copied();
+            FunctionStatus {
+                concurrency: function.concurrency,
+                running: count(&running).unwrap_or_default(),
+                held: count(&held).unwrap_or_default(),
+                failing: id.and_then(|id| failing.get(id)).map(status::describe_failing),
+                name,
+            }
+        })
+        .collect()
+    }
+
+    /// Returns the status of every active source.
+    pub async fn sources(&self) -> Vec<SourceStatus> {
+        self.0.sources.lock().await.status()
+    }
+
+    /// Returns the store ids of the active functions, by full name.
+    pub fn function_ids(&self) -> BTreeMap<String, FunctionId> {
+        self.active().function_ids.clone()
+    }
+
+    /// Matches an event against every active trigger, or those of one function. An error means that the data of the
+    /// event cannot be parsed.
+    pub fn explain(&self, event: &Event, function: Option<&str>) -> Result<Vec<TriggerExplanation>, MalformedEvent> {
+        explain::explain_event(&self.active().manifests, event, function)
+    }
+
+    /// Reads the manifests again, builds outdated components, and makes the manifests active. On an error, the previous
+    /// manifests stay active.
+    pub async fn reload(&self) -> Result<(), AppError> {
+        let manifests = manifests::prepare(&self.0.paths, &*self.0.host).await?;
+        self.apply(manifests).await
+    }
+
+    /// Makes manifests active in place of all others. All components are loaded before anything changes: on an error,
+    /// the previous manifests stay active, and the store knows no new function.
+    pub async fn apply(&self, manifests: Vec<Checked>) -> Result<(), AppError> {
+        let _one_at_a_time = self.0.applying.lock().await;
+        let Parts { store, bus, dispatcher, sandbox, http, logs, metrics, clock } = &self.0.parts;
+        let functions = manifests.iter().map(|c| c.manifest.functions.len()).sum();
+        self.0.host.report(Progress::Loading { functions });
+        let loaded = functions::load_all(&manifests, sandbox).await?;
+        sources::check_routes(&manifests).map_err(anyhow::Error::from)?;
+
+        let registered = functions::register(loaded, Wiring { store, logs, clock, metrics }).await?;
+        let Functions { workers, router, ids, answerers } = registered;
+        let mut sources = self.0.sources.lock().await;
+        let endpoints = sources::endpoints(&manifests, &ids, &answerers, &mut sources);
+        let routes = Routes::new(endpoints).map_err(anyhow::Error::from)?;
+        // Functions are replaced before sources: new events need the new functions.
+        bus.set_router(router);
+        dispatcher.set_functions(workers);
+        sources.apply(&manifests, &ids).await;
+        http.set_routes(routes);
+        *self.active() = ActiveManifests { manifests, function_ids: ids };
+        Ok(())
+    }
+
+    /// Stops all sources, and waits for their tasks.
+    pub(crate) async fn stop_sources(&self) {
+        self.0.sources.lock().await.stop().await;
+    }
+
+    /// Returns each file that the active apps depend on with its modification time, to detect changes.
+    pub(crate) fn fingerprint(&self) -> BTreeMap<PathBuf, Option<SystemTime>> {
+        manifests::fingerprint(&self.0.paths, &self.active().manifests)
+    }
+
+    fn active(&self) -> MutexGuard<'_, ActiveManifests> {
+        self.0.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

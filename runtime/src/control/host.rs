@@ -1,0 +1,72 @@
+//! The caller's side of running apps: shows progress and runs `build:` commands. The command line implements it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::AppError;
+use evoke_manifest::Diagnostics;
+
+/// Shows progress to the user and runs `build:` commands.
+pub trait Host: Send + Sync {
+    /// Reports a step. Called in order, and must not block.
+    fn report(&self, progress: Progress<'_>);
+
+    /// Runs a `build:` command. An error is a message for the user.
+    fn build(&self, build: Build) -> BoxFuture<'static, Result<(), String>>;
+}
+
+/// A `build:` command to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// Name of the function, without its app.
+    pub function: String,
+    /// The command line, for the shell.
+    pub command: String,
+    /// The folder to run in: that of the manifest.
+    pub folder: PathBuf,
+    /// The file that must exist after the command.
+    pub component: PathBuf,
+}
+
+/// A step of `up`.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// The manifests have warnings.
+    Warnings(&'a Diagnostics),
+    /// The admin API listens; functions are not loaded yet.
+    Starting {
+        /// Address of the admin API.
+        admin: SocketAddr,
+    },
+    /// Components are being compiled and loaded.
+    Loading {
+        /// Number of functions of all apps.
+        functions: usize,
+    },
+    /// Events are accepted.
+    Ready {
+        /// Address of the http sources.
+        http: SocketAddr,
+        /// Address of the admin API.
+        admin: SocketAddr,
+    },
+    /// Files have changed, and a reload starts.
+    Reloading,
+    /// The reload succeeded.
+    Reloaded,
+    /// The reload failed; the previous manifests stay active.
+    Unchanged(&'a AppError),
+    /// No more events are accepted, and running deliveries end.
+    Draining {
+        /// How long running deliveries may take.
+        limit: Duration,
+    },
+    /// Deliveries were still running at the end of the drain. They run again at the next start.
+    Interrupted {
+        /// Number of these deliveries.
+        deliveries: u32,
+    },
+}

@@ -1,0 +1,87 @@
+//! The status of apps as data, and its texts for users.
+
+use serde::Serialize;
+
+use evoke_core::dispatcher::Failing;
+use evoke_model::clock::rfc3339;
+use evoke_pattern::Explanation;
+use evoke_telemetry as telemetry;
+
+/// Phase of the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Functions are being loaded; no events are accepted yet.
+    Starting,
+    /// Events are accepted.
+    Running,
+    /// No more events are accepted; running attempts end.
+    Draining,
+}
+
+/// Status of the functions and sources that the active manifests declare.
+#[derive(Debug, Clone, Default)]
+pub struct Active {
+    /// Every declared function.
+    pub functions: Vec<FunctionStatus>,
+    /// Every declared source.
+    pub sources: Vec<SourceStatus>,
+    /// Instance counts and limits of the sandbox.
+    pub sandbox: telemetry::Sandbox,
+}
+
+/// Current status of an active function.
+#[derive(Debug, Clone)]
+pub struct FunctionStatus {
+    /// `app/function`.
+    pub name: String,
+    /// Maximum number of deliveries that run at once.
+    pub concurrency: u32,
+    /// Number of deliveries that run now.
+    pub running: u32,
+    /// Number of deliveries that wait in memory.
+    pub held: u32,
+    /// How the function is failing; `None` when it works.
+    pub failing: Option<String>,
+}
+
+/// Current status of an active source.
+#[derive(Debug, Clone)]
+pub struct SourceStatus {
+    /// The `source` of its events.
+    pub uri: String,
+    /// `http`, `files` or `timer`.
+    pub kind: &'static str,
+    /// Why the source is degraded, as text for users; `None` when it works.
+    pub trouble: Option<String>,
+}
+
+/// Whether and why an event matches a trigger.
+#[derive(Debug, Clone, Serialize)]
+pub struct TriggerExplanation {
+    /// `app/function`.
+    pub function: String,
+    /// The trigger, `on[0]`.
+    pub trigger: String,
+    /// Whether the trigger matches the event.
+    pub matched: bool,
+    /// The reason, as text for users.
+    pub text: String,
+    /// The source of the trigger, if the trigger names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The result of the pattern for each field, if the trigger has a pattern.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<Explanation>,
+}
+
+/// Describes how a function is failing, as text for users.
+pub(super) fn describe_failing(failing: &Failing) -> String {
+    let Failing { since_ms, attempts, outcome, message, .. } = failing;
+    let since = rfc3339(*since_ms);
+    match (attempts, message) {
+        // The function was failing before the start; the attempts are unknown.
+        (0, _) => format!("since {since}"),
+        (_, Some(message)) => format!("{attempts} attempts failed since {since}, the last as {outcome}: {message}"),
+        (_, None) => format!("{attempts} attempts failed since {since}, the last as {outcome}"),
+    }
+}
