@@ -7,6 +7,7 @@ mod functions;
 mod health_monitor;
 mod http_function;
 mod invoke;
+mod kinds;
 mod manifests;
 mod retention;
 mod sources;
@@ -28,6 +29,8 @@ use self::data::DataFolder;
 use self::functions::Functions;
 use self::health_monitor::HealthMonitor;
 pub use self::invoke::{Invocation, InvokeOptions, invoke};
+pub use self::kinds::registry;
+use self::kinds::{KINDS, Kind};
 use self::sources::Sources;
 use crate::admin;
 use crate::admin::{Active, Admin, FunctionStatus, Phase, SourceStatus, TriggerExplanation};
@@ -40,7 +43,7 @@ use evoke_core::replay::Replays;
 use evoke_core::router::Router;
 use evoke_http::listener;
 use evoke_http::listener::Listener;
-use evoke_http::source::{Http, Routes};
+use evoke_http::source::{Http, HttpKind, Routes};
 use evoke_manifest::{Checked, Diagnostics, Severity};
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::event::Event;
@@ -266,6 +269,10 @@ pub async fn up(options: UpOptions) -> Result<(), AppError> {
 async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Listener, Listener)> {
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new());
+    // `/metrics` shows every kind of source from the start.
+    for ingress in KINDS.map(Kind::ingress).into_iter().chain([Ingress::API]) {
+        metrics.ingress(ingress);
+    }
     let (window, commits) = (options.dedup_window, metrics.commits.clone());
     let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
     let store = SqliteStore::open_measured(data.path(), clock.clone(), window, commits);
@@ -279,7 +286,8 @@ async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Li
     let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
     let bus = Bus::new(store.clone(), Router::default(), limits).with_spans(spans);
     let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), options.concurrency);
-    let http = Http::new(bus.for_ingress(Ingress::Http, &metrics), clock.clone(), Routes::default());
+    let http =
+        Http::new(bus.for_ingress(Kind::Listener(&HttpKind).ingress(), &metrics), clock.clone(), Routes::default());
     let sources = tokio::sync::Mutex::new(Sources::new(bus.clone(), clock.clone(), metrics.clone()));
     let log_sink = logs.sink();
     let active = std::sync::Mutex::default();
@@ -321,7 +329,7 @@ impl App {
         let (services, sandbox, explainer) = (self.services.clone(), self.sandbox.clone(), self.services.clone());
         Admin {
             store: services.store.clone(),
-            bus: services.bus.for_ingress(Ingress::Api, &services.metrics),
+            bus: services.bus.for_ingress(Ingress::API, &services.metrics),
             logs: services.logs.clone(),
             replays: services.replays.clone(),
             clock: self.clock.clone(),

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
 
-use super::build;
+use super::{build, kinds};
 use evoke_manifest::{self as manifest, Checked, Diagnostic, Diagnostics, Function};
 
 /// The manifest to use without arguments.
@@ -51,8 +51,9 @@ pub(super) fn load(paths: &[PathBuf]) -> Result<(Vec<Checked>, Diagnostics), Dia
     let mut manifests: Vec<Checked> = Vec::new();
     let mut found = Diagnostics::default();
     let mut apps: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let kinds = kinds::registry();
     for path in paths {
-        match manifest::load(path) {
+        match manifest::load(path, &kinds) {
             Ok(checked) => {
                 found.extend(checked.warnings.clone());
                 let app = checked.manifest.app.as_str().to_owned();

@@ -47,31 +47,31 @@ impl Counter {
     }
 }
 
-/// The kind of source through which an event enters.
+/// The way through which events enter: a kind of source, or the admin API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ingress {
-    /// An http source.
-    Http,
-    /// A files source.
-    Files,
-    /// A timer.
-    Timer,
-    /// The admin API.
-    Api,
+pub struct Ingress {
+    name: &'static str,
+    /// Whether a client waits for the acknowledgement of its events.
+    is_request: bool,
 }
 
 impl Ingress {
-    /// Every kind, in the order of the declaration.
-    pub const ALL: [Self; 4] = [Self::Http, Self::Files, Self::Timer, Self::Api];
+    /// The admin API.
+    pub const API: Self = Self::requests("api");
+
+    /// A kind of source whose events are requests of clients, such as `http`.
+    pub const fn requests(name: &'static str) -> Self {
+        Self { name, is_request: true }
+    }
+
+    /// A kind of source that watches something and makes the events itself, such as `files`.
+    pub const fn observations(name: &'static str) -> Self {
+        Self { name, is_request: false }
+    }
 
     /// The label value in metrics and spans.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Files => "files",
-            Self::Timer => "timer",
-            Self::Api => "api",
-        }
+        self.name
     }
 }
 
@@ -242,7 +242,8 @@ pub struct SpanMetrics {
 #[derive(Debug)]
 pub struct Metrics {
     started: SystemTime,
-    ingress: [Arc<IngressMetrics>; Ingress::ALL.len()],
+    /// In the order of the first use.
+    ingress: Mutex<Vec<(Ingress, Arc<IngressMetrics>)>>,
     functions: ByName<FunctionMetrics>,
     requests: ByName<RequestMetrics>,
     /// The commits of the store.
@@ -256,7 +257,7 @@ impl Metrics {
     pub fn new() -> Self {
         Self {
             started: SystemTime::now(),
-            ingress: Default::default(),
+            ingress: Mutex::default(),
             functions: Mutex::default(),
             requests: Mutex::default(),
             commits: Arc::default(),
@@ -264,9 +265,15 @@ impl Metrics {
         }
     }
 
-    /// Returns the counters of a kind of source.
+    /// Returns the counters of a kind of source. `/metrics` shows it from the first call on.
     pub fn ingress(&self, ingress: Ingress) -> Arc<IngressMetrics> {
-        self.ingress[ingress as usize].clone()
+        let mut all = self.ingress.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, metrics)) = all.iter().find(|(known, _)| *known == ingress) {
+            return metrics.clone();
+        }
+        let metrics = Arc::<IngressMetrics>::default();
+        all.push((ingress, metrics.clone()));
+        metrics
     }
 
     /// Returns the metrics of a function, by full name. They survive reloads of the function.
