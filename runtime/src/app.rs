@@ -178,7 +178,7 @@ impl App {
         Admin {
             control: self.control.clone(),
             store: parts.store.clone(),
-            bus: parts.bus.for_ingress(Ingress::Api, &parts.metrics),
+            bus: parts.bus.for_ingress(Ingress::API, &parts.metrics),
             logs: self.logs.clone(),
             replays: self.replays.clone(),
             clock: parts.clock.clone(),

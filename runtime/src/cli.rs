@@ -233,7 +233,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Dead(dead) => dead.run(&global),
         Command::Replay(replay) => replay.run(&global),
         Command::State(state) => state.run(&global),
-        Command::Schema => text::print(evoke_manifest::schema::render().trim_end()),
+        Command::Schema => text::print(evoke_manifest::schema::render(&crate::control::registry()).trim_end()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "evoke", &mut script);

@@ -8,6 +8,7 @@ mod explain;
 pub(crate) mod functions;
 mod host;
 mod http_function;
+mod kinds;
 pub(crate) mod manifests;
 mod sources;
 pub(crate) mod state_source;
@@ -22,6 +23,8 @@ use tokio::sync::watch;
 
 use self::functions::{Functions, Wiring};
 pub use self::host::{Build, Host, Progress};
+pub use self::kinds::registry;
+pub(crate) use self::kinds::{KINDS, Kind};
 use self::sources::Sources;
 pub use self::status::{Active, FunctionStatus, Phase, SourceStatus, TriggerExplanation};
 use evoke_core::bus::Bus;

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use super::data::DataFolder;
 use super::{App, UpOptions};
-use crate::control::{Control, Host, Parts};
+use crate::control::{Control, Host, KINDS, Kind, Parts};
 use crate::logs::FunctionLogs;
 use crate::otlp::Otlp;
 use evoke_core::bus;
@@ -17,7 +17,7 @@ use evoke_core::dispatcher::Dispatcher;
 use evoke_core::replay::Replays;
 use evoke_core::router::Router;
 use evoke_http::listener::Listener;
-use evoke_http::source::{Http, Routes};
+use evoke_http::source::{Http, HttpKind, Routes};
 use evoke_model::clock::Clock;
 use evoke_sandbox::{Sandbox, Settings};
 use evoke_store::Store;
@@ -39,6 +39,10 @@ pub(super) async fn open(
 ) -> anyhow::Result<(App, Listeners)> {
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new());
+    // `/metrics` shows every kind of source from the start.
+    for ingress in KINDS.map(Kind::ingress).into_iter().chain([Ingress::API]) {
+        metrics.ingress(ingress);
+    }
     let (window, commits) = (options.dedup_window, metrics.commits.clone());
     let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
     let store = SqliteStore::open_measured(data.path(), clock.clone(), window, commits);
@@ -54,7 +58,7 @@ pub(super) async fn open(
     let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
     let bus = Bus::new(store.clone(), Router::default(), limits).with_spans(spans);
     let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), options.concurrency);
-    let http = Http::new(bus.for_ingress(Ingress::Http, &metrics), clock.clone(), Routes::default());
+    let http = Http::new(bus.for_ingress(Kind::Listener(&HttpKind).ingress(), &metrics), clock.clone(), Routes::default());
     let replays = Replays::new(store.clone(), bus.clone());
     let parts = Parts { store, bus, dispatcher, sandbox, http, logs: logs.sink(), metrics, clock };
     let control = Control::new(parts, options.manifests.clone(), host.clone());

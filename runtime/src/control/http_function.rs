@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use evoke_http::source::{HandlerError, Payload, RequestHandler};
-use evoke_manifest::{Checked, Diagnostic, Function, SourceKind, TriggerSource};
+use evoke_http::source::{HandlerError, HttpSource, Payload, RequestHandler};
+use evoke_manifest::{Checked, Diagnostic, Function, TriggerSource};
 use evoke_model::clock::Clock;
 use evoke_model::outcome::Outcome;
 use evoke_sandbox::{self as sandbox, HttpCall, LogSink};
@@ -95,13 +95,13 @@ pub(super) fn check_manifest(checked: &Checked, function: &Function) -> Vec<Diag
     let mut found = Vec::new();
     for trigger in &function.triggers {
         match &trigger.source {
-            TriggerSource::Private(source) => match &source.kind {
-                SourceKind::Http(http) if http.type_.is_some() => {
+            TriggerSource::Private(source) => match source.settings.get::<HttpSource>() {
+                Some(http) if http.type_.is_some() => {
                     let message = format!("{handles}, and makes no events that could have this `type`");
                     found.push(checked.error_at(trigger.span, message, "remove `type`"));
                 }
-                SourceKind::Http(_) => {}
-                _ => found.push(checked.error_at(trigger.span, format!("{handles}, and takes no events"), help)),
+                Some(_) => {}
+                None => found.push(checked.error_at(trigger.span, format!("{handles}, and takes no events"), help)),
             },
             TriggerSource::Any | TriggerSource::Shared(_) => {
                 found.push(checked.error_at(trigger.span, format!("{handles}, and takes no events"), help));

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::{Context as _, bail};
 
 use super::host::{Host, Progress};
-use super::{AppError, build};
+use super::{AppError, build, kinds};
 use evoke_manifest::{self as manifest, Checked, Diagnostic, Diagnostics};
 
 /// The manifest to use without arguments.
@@ -52,8 +52,9 @@ pub(crate) fn load(paths: &[PathBuf]) -> Result<(Vec<Checked>, Diagnostics), Dia
     let mut manifests: Vec<Checked> = Vec::new();
     let mut found = Diagnostics::default();
     let mut apps: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let kinds = kinds::registry();
     for path in paths {
-        match manifest::load(path) {
+        match manifest::load(path, &kinds) {
             Ok(checked) => {
                 found.extend(checked.warnings.clone());
                 let app = checked.manifest.app.as_str().to_owned();

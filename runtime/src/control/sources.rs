@@ -8,14 +8,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::SourceStatus;
 use super::functions::{full_name, trigger_name};
+use super::kinds::Kind;
 use evoke_core::bus::{Bus, Target};
 use evoke_core::source::{Context, Health};
-use evoke_http::source::{Endpoint, RequestHandler, RouteConflict, Routes};
-use evoke_manifest::{Checked, HttpSource, Method, Source, SourceKind, TriggerSource};
+use evoke_http::source::{Endpoint, HttpSource, RequestHandler, RouteConflict, Routes};
+use evoke_manifest::{Checked, Settings, Source, TriggerSource};
 use evoke_model::FunctionId;
 use evoke_model::clock::Clock;
-use evoke_sources::{files, timer};
-use evoke_telemetry::{Ingress, Metrics};
+use evoke_telemetry::Metrics;
 
 /// The running sources, by the URI of their events.
 pub(super) struct Sources {
@@ -28,7 +28,9 @@ pub(super) struct Sources {
 }
 
 struct RunningSource {
-    kind: SourceKind,
+    /// Key of its kind.
+    kind: &'static str,
+    settings: Settings,
     target: Target,
     health: Health,
     stop: CancellationToken,
@@ -47,12 +49,12 @@ impl Sources {
         let mut to_start = Vec::new();
         for (source, target) in manifests.iter().flat_map(|checked| targets(checked, functions)) {
             match previous.remove(&source.uri) {
-                Some(same) if same.is_unchanged(&source.kind, &target) => {
+                Some(same) if same.is_unchanged(source, &target) => {
                     self.running.insert(source.uri.clone(), same);
                 }
                 other => {
                     if let Some(changed) = other {
-                        if let (SourceKind::Http(_), SourceKind::Http(_)) = (&changed.kind, &source.kind) {
+                        if changed.settings.get::<HttpSource>().and(source.settings.get::<HttpSource>()).is_some() {
                             self.prepared.insert(source.uri.clone(), changed.health.clone());
                         }
                         previous.insert(source.uri.clone(), changed);
@@ -73,43 +75,36 @@ impl Sources {
     /// Returns the health handle of an http source that runs or is about to. The endpoint updates it.
     pub(super) fn health(&mut self, uri: &str) -> Health {
         match self.running.get(uri) {
-            Some(RunningSource { kind: SourceKind::Http(_), health, .. }) => health.clone(),
+            Some(running) if running.settings.get::<HttpSource>().is_some() => running.health.clone(),
             _ => self.prepared.entry(uri.to_owned()).or_default().clone(),
         }
     }
 
     fn start(&mut self, source: &Source, target: Target) -> RunningSource {
-        let health = match &source.kind {
-            SourceKind::Http(_) => self.health(&source.uri),
-            SourceKind::Files(_) | SourceKind::Timer(_) => Health::default(),
+        let (kind, settings, stop) = (source.kind.key(), source.settings.clone(), CancellationToken::new());
+        let (health, task) = match Kind::of(source.kind) {
+            Some(Kind::Task(kind)) => {
+                let health = Health::default();
+                let context = Context {
+                    bus: self.bus.for_ingress(Kind::Task(kind).ingress(), &self.metrics),
+                    uri: source.uri.clone(),
+                    target: target.clone(),
+                    clock: self.clock.clone(),
+                    stop: stop.clone(),
+                    health: health.clone(),
+                };
+                (health, kind.start(&settings, context))
+            }
+            Some(Kind::Listener(_)) | None => (self.health(&source.uri), None),
         };
-        let stop = CancellationToken::new();
-        let ingress = match &source.kind {
-            SourceKind::Http(_) => Ingress::Http,
-            SourceKind::Files(_) => Ingress::Files,
-            SourceKind::Timer(_) => Ingress::Timer,
-        };
-        let context = Context {
-            bus: self.bus.for_ingress(ingress, &self.metrics),
-            uri: source.uri.clone(),
-            target: target.clone(),
-            clock: self.clock.clone(),
-            stop: stop.clone(),
-            health: health.clone(),
-        };
-        let task = match source.kind.clone() {
-            SourceKind::Http(_) => None,
-            SourceKind::Files(config) => Some(tokio::spawn(files::run(config, context))),
-            SourceKind::Timer(config) => Some(tokio::spawn(timer::run(config, context))),
-        };
-        RunningSource { kind: source.kind.clone(), target, health, stop, task }
+        RunningSource { kind, settings, target, health, stop, task }
     }
 
     /// Returns the status of every running source, sorted by URI.
     pub(super) fn status(&self) -> Vec<SourceStatus> {
         let status = self.running.iter().map(|(uri, running)| SourceStatus {
             uri: uri.clone(),
-            kind: running.kind.key(),
+            kind: running.kind,
             trouble: running.health.trouble(),
         });
         status.collect()
@@ -122,9 +117,8 @@ impl Sources {
 }
 
 impl RunningSource {
-    fn is_unchanged(&self, kind: &SourceKind, target: &Target) -> bool {
-        // The settings are plain data, so equal debug output means equal settings.
-        self.target == *target && format!("{:?}", self.kind) == format!("{kind:?}")
+    fn is_unchanged(&self, source: &Source, target: &Target) -> bool {
+        self.settings == source.settings && self.target == *target
     }
 }
 
@@ -142,9 +136,9 @@ async fn stop_all(sources: BTreeMap<String, RunningSource>) {
 /// Returns an error if two http sources of these manifests share a path and a method.
 pub(super) fn check_routes(manifests: &[Checked]) -> Result<(), RouteConflict> {
     let all = manifests.iter().flat_map(|checked| checked.manifest.all_sources());
-    let endpoints = all.filter_map(|(source, _)| match &source.kind {
-        SourceKind::Http(http) => Some(endpoint(http, &source.uri, Target::Matching)),
-        SourceKind::Files(_) | SourceKind::Timer(_) => None,
+    let endpoints = all.filter_map(|(source, _)| {
+        let http = source.settings.get::<HttpSource>()?;
+        Some(Endpoint::new(http, &source.uri, Target::Matching))
     });
     Routes::new(endpoints).map(drop)
 }
@@ -157,32 +151,16 @@ pub(super) fn endpoints(
     sources: &mut Sources,
 ) -> Vec<Endpoint> {
     let all = manifests.iter().flat_map(|checked| targets(checked, functions));
-    let endpoints = all.filter_map(|(source, target)| match &source.kind {
-        SourceKind::Http(http) => {
-            let handler = match &target {
-                Target::Function { function, .. } => answerers.get(function).cloned(),
-                Target::Matching => None,
-            };
-            let health = sources.health(&source.uri);
-            Some(Endpoint { handler, health, ..endpoint(http, &source.uri, target) })
-        }
-        SourceKind::Files(_) | SourceKind::Timer(_) => None,
+    let endpoints = all.filter_map(|(source, target)| {
+        let http = source.settings.get::<HttpSource>()?;
+        let handler = match &target {
+            Target::Function { function, .. } => answerers.get(function).cloned(),
+            Target::Matching => None,
+        };
+        let health = sources.health(&source.uri);
+        Some(Endpoint { handler, health, ..Endpoint::new(http, &source.uri, target) })
     });
     endpoints.collect()
-}
-
-fn endpoint(source: &HttpSource, uri: &str, target: Target) -> Endpoint {
-    let method = |method: &Method| http::Method::from_bytes(method.as_str().as_bytes()).unwrap_or_default();
-    Endpoint {
-        path: source.path.clone(),
-        methods: source.methods.iter().map(method).collect(),
-        type_: source.type_.clone(),
-        body_max: usize::try_from(source.max_body.0).unwrap_or(usize::MAX),
-        uri: uri.to_owned(),
-        target,
-        handler: None,
-        health: Health::default(),
-    }
 }
 
 /// Returns the sources of a manifest, each with the target of its events.

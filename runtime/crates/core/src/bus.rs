@@ -149,7 +149,7 @@ impl Bus {
     /// Creates a bus over `store`, without registered metrics and without tracing.
     pub fn new(store: Arc<dyn Store>, router: Router, limits: Limits) -> Self {
         let inner = Inner { store, router: RwLock::new(Arc::new(router)), limits, drain_rate: DrainRate::default() };
-        let (ingress, metrics, spans) = (Ingress::Api, Arc::default(), Spans::default());
+        let (ingress, metrics, spans) = (Ingress::API, Arc::default(), Spans::default());
         Self { inner: Arc::new(inner), ingress, metrics, spans }
     }
 

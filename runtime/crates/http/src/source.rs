@@ -22,6 +22,7 @@
 
 mod body;
 pub mod cloudevents;
+mod config;
 #[cfg(test)]
 mod end_to_end;
 mod handler;
@@ -42,6 +43,7 @@ use crate::listener::{Limits, Listener};
 use crate::problem::{Problem, json};
 use body::{Budget, Memory, Read};
 use cloudevents::{Mode, Raw};
+pub use config::{HttpKind, HttpSource};
 use evoke_core::bus::{Bus, Offer, Origin, Target};
 use evoke_core::source::Health;
 use evoke_model::clock::Clock;
@@ -68,6 +70,23 @@ pub struct Endpoint {
     pub handler: Option<Arc<dyn RequestHandler>>,
     /// The source's health; reports refusals for lack of room.
     pub health: Health,
+}
+
+impl Endpoint {
+    /// Makes the endpoint of a source that offers its events under `uri` to `target`.
+    pub fn new(source: &HttpSource, uri: &str, target: Target) -> Self {
+        let method = |method: &config::Method| Method::from_bytes(method.as_str().as_bytes()).unwrap_or_default();
+        Self {
+            path: source.path.clone(),
+            methods: source.methods.iter().map(method).collect(),
+            type_: source.type_.clone(),
+            body_max: usize::try_from(source.max_body.0).unwrap_or(usize::MAX),
+            uri: uri.to_owned(),
+            target,
+            handler: None,
+            health: Health::default(),
+        }
+    }
 }
 
 /// The endpoints by path.

@@ -1,35 +1,28 @@
 //! Converts the tree of a manifest to the model and reports every mistake.
 
-mod cron;
 mod cross_checks;
 mod function;
 mod source;
-mod timer;
 mod trigger;
 
-use super::diagnostics::{Diagnostic, excerpt};
+use super::diagnostics::excerpt;
 use super::model::Manifest;
 use super::names::Name;
-use super::read::Reader;
-use super::source_text::SourceText;
-use super::tree::{Entry, Node, Resolved, Value};
+use super::parser::{Entry, Node, Reader, Resolved, Table, Value};
+use super::source::Registry;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Version of the manifest language that this Evoke supports.
 const VERSION: u64 = 1;
-
-/// Converts the tree to a manifest and appends diagnostics to `found`. The manifest is unusable if an error was found.
-pub(super) fn manifest(root: &Node, source: &Arc<SourceText>, found: &mut Vec<Diagnostic>) -> Option<Manifest> {
-    read(&mut Reader::new(source, found), root)
-}
 
 /// Data of the whole manifest that is needed to read a source, a function or a trigger.
 struct Context<'t> {
     /// Name of the app, if it is valid.
     app: Option<Name>,
     folder: &'t Path,
+    /// Kinds of sources that the manifest can have.
+    kinds: &'t Registry,
     /// Names of the shared sources as written, valid or not.
     sources: BTreeSet<&'t str>,
     /// Names of the functions as written, valid or not.
@@ -43,9 +36,10 @@ impl Context<'_> {
     }
 }
 
-pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Manifest> {
+/// Converts the tree to a manifest and reports every mistake. The manifest is unusable if an error was found.
+pub(super) fn read(reader: &mut Reader<'_>, root: &Node, kinds: &Registry) -> Option<Manifest> {
     let example = "`evoke: 1`, `app: NAME` and `functions:`, each on a line of its own";
-    let mut table = reader.table(root, root.span, "Manifest", "the manifest", example)?;
+    let mut table = Table::read(reader, root, root.span, "Manifest", "the manifest", example)?;
     let example = "`evoke: 1`, the version of the manifest language";
     let evoke = table.required(reader, "evoke", &["version"], example);
     if evoke.is_some_and(|node| !check_version(reader, node)) {
@@ -74,6 +68,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Manifest> {
     let context = Context {
         app,
         folder: &folder,
+        kinds,
         sources: sources.iter().map(|entry| entry.key.as_str()).collect(),
         functions: functions.iter().map(|entry| entry.key.as_str()).collect(),
     };
@@ -89,7 +84,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Manifest> {
     let has_app_name = app.is_some();
     let app = app.unwrap_or_else(|| Name::new_unchecked("app"));
     let manifest = Manifest { evoke: 1, app, sources, functions, folder, path };
-    cross_checks::http_paths(reader, &manifest);
+    cross_checks::sources_of_each_kind(reader, &manifest, kinds);
     if has_app_name {
         cross_checks::event_sources(reader, &manifest, &public_uris);
     }

@@ -63,14 +63,15 @@ const SNIPPET_BYTES_MAX: usize = 256 << 10;
 const EXCERPT_CHARS_MAX: usize = 60;
 
 impl ValueError {
-    pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+    /// Makes an error. `message` is one line without a full stop; `help` says what to write instead.
+    pub fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { message: message.into(), help: help.into() }
     }
 }
 
 /// Prepares a text of the manifest for quoting in a message: one line, at most 60 characters, control characters
 /// replaced so that they cannot affect a terminal.
-pub(super) fn excerpt(text: &str) -> String {
+pub fn excerpt(text: &str) -> String {
     let mut cut: String = text.chars().take(EXCERPT_CHARS_MAX).collect();
     if cut.len() < text.len() {
         cut.push('…');

@@ -2,38 +2,35 @@
 //!
 //! The steps: [`load`] reads the file, `load.rs` builds a tree in which every node has its span, and `check` converts
 //! the tree to the [`model`] and collects each mistake in [`Diagnostics`]. [`schema::render`] derives the JSON schema
-//! for editors from the same model.
+//! for editors from the same model. The kinds of sources are no part of this crate: callers pass them as a
+//! [`Registry`], and each kind parses its own settings with the helpers in [`parser`].
 
 pub mod component;
 pub mod diagnostics;
 pub mod grants;
 pub mod model;
 pub mod names;
+pub mod parser;
 pub mod schema;
+pub mod source;
 pub mod source_text;
 pub mod units;
 
 mod check;
 mod load;
-mod read;
-mod schema_types;
-mod suggest;
-mod table;
-mod tree;
-
-#[cfg(test)]
-mod golden;
-#[cfg(test)]
-mod hostile;
 
 pub use component::ComponentRef;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use grants::{HttpOrigin, StateLimits, TypeGlob};
 pub use model::*;
 pub use names::{Name, OrderBy};
+pub use source::{Place, Registry, Settings, Source, SourceKind};
 pub use source_text::{Position, SourceText, Span};
 pub use units::ByteSize;
 
+use parser::Reader;
+#[cfg(feature = "test-util")]
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -56,11 +53,11 @@ impl Checked {
     }
 }
 
-/// Reads and checks the manifest at `path`.
+/// Reads and checks the manifest at `path`, whose sources can have these kinds.
 ///
 /// # Errors
 /// All mistakes at once, with the warnings, if at least one is an error.
-pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
+pub fn load(path: &Path, kinds: &Registry) -> Result<Checked, Diagnostics> {
     let single_error = |text: String, message: String, help: &str, span: Option<Span>| {
         let source = Arc::new(SourceText::new(path.to_owned(), text));
         let diagnostic = Diagnostic { span, ..Diagnostic::file_error(&source, message).help(help) };
@@ -78,7 +75,7 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
         );
     }
     match String::from_utf8(bytes) {
-        Ok(text) => load_str(&text, path),
+        Ok(text) => load_str(&text, path, kinds),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
             let valid = String::from_utf8_lossy(error.as_bytes().get(..at).unwrap_or_default()).into_owned();
@@ -99,12 +96,12 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
 ///
 /// # Errors
 /// As for [`load`].
-pub fn load_str(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
+pub fn load_str(text: &str, path: &Path, kinds: &Registry) -> Result<Checked, Diagnostics> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));
     let mut found = Vec::new();
     let manifest = match load::tree(&source, &mut found) {
-        Ok(root) => check::manifest(&root, &source, &mut found),
+        Ok(root) => check::read(&mut Reader::new(&source, &mut found), &root, kinds),
         Err(fatal) => {
             found.push(*fatal);
             None
@@ -117,4 +114,18 @@ pub fn load_str(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
         }
         _ => Err(diagnostics),
     }
+}
+
+/// Returns every key that the checks request from this manifest, by the name of the schema type. A manifest with every
+/// key shows which keys the loader accepts.
+#[cfg(feature = "test-util")]
+pub fn requested_keys(text: &str, path: &Path, kinds: &Registry) -> BTreeMap<&'static str, BTreeSet<&'static str>> {
+    let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));
+    let mut found = Vec::new();
+    let Ok(root) = load::tree(&source, &mut found) else {
+        return BTreeMap::new();
+    };
+    let mut reader = Reader::new(&source, &mut found);
+    check::read(&mut reader, &root, kinds);
+    reader.requested
 }

@@ -4,8 +4,8 @@
 //! manifests: 1 MiB of text, [`NODES_MAX`] nodes with all aliases expanded, and [`DEPTH_MAX`] levels.
 
 use super::diagnostics::{Diagnostic, FOUND_MAX, excerpt};
+use super::parser::{Entry, MERGE_KEY, Node, Scalar, Value};
 use super::source_text::{SourceText, Span};
-use super::tree::{Entry, MERGE_KEY, Node, Scalar, Value};
 use serde_yaml::granit_parser::{
     ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span as ParserSpan, StructureStyle,
 };

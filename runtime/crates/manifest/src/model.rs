@@ -1,17 +1,18 @@
 //! The model of a checked manifest: plain data with all names resolved and all defaults filled in.
 //!
 //! The JSON schema is derived from these types, so editors show the doc comment of a field as the help for its key.
-//! Where the YAML form of a key differs from the field, `with` names the type from `schema_types.rs` that describes it.
+//! Where the YAML form of a key differs from the field, `with` or `schema_with` describes the YAML form.
 
 use super::component::ComponentRef;
 use super::grants::{HttpOrigin, StateLimits, TypeGlob};
 use super::names::{Name, OrderBy};
-use super::schema_types::{self, SourceMap, StateSchema, TimerSchema, TriggerSchema};
+use super::source::Source;
 use super::source_text::Span;
 use super::units::{ByteSize, DurationText};
 use evoke_pattern::Pattern;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,10 +27,10 @@ pub struct Manifest {
     /// Name of the app. The `source` of each of its events starts with `/<app>/`.
     pub app: Name,
     /// Shared sources by name. Their events have the source `/<app>/<name>`.
-    #[schemars(with = "SourceMap", default = "schema_types::empty_map")]
+    #[schemars(with = "BTreeMap<Name, Source>", default = "BTreeMap::<(), ()>::new")]
     pub sources: Vec<Source>,
     /// Functions by name. The events they publish have the source `/<app>/<name>`.
-    #[schemars(with = "BTreeMap<Name, Function>", default = "schema_types::empty_map")]
+    #[schemars(with = "BTreeMap<Name, Function>", default = "BTreeMap::<(), ()>::new")]
     pub functions: Vec<Function>,
     /// Folder of the manifest. Relative paths in the manifest start here.
     #[serde(skip)]
@@ -37,140 +38,6 @@ pub struct Manifest {
     /// Path of the manifest, as the caller gave it.
     #[serde(skip)]
     pub path: PathBuf,
-}
-
-/// A source of events, with the value of their CloudEvents attribute `source`.
-#[derive(Clone, Debug, Serialize)]
-pub struct Source {
-    /// Name in the manifest. A private source gets its kind and a number as its name, as in `timer-1`.
-    pub name: Name,
-    /// `/<app>/<name>`, or `/<app>/<function>/<kind>-<n>` for a private source.
-    pub uri: String,
-    /// Kind of the source, with its settings.
-    #[serde(flatten)]
-    pub kind: SourceKind,
-    /// Span of its name; for a private source, the span of its trigger.
-    #[serde(skip)]
-    pub span: Span,
-}
-
-/// Kind of a source: exactly one of these keys.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(rename = "Source")]
-pub enum SourceKind {
-    /// HTTP requests become events.
-    Http(HttpSource),
-    /// Changes of files in a folder become events.
-    Files(FilesSource),
-    /// Each time of a schedule becomes an event.
-    Timer(#[schemars(with = "TimerSchema")] TimerSource),
-}
-
-/// HTTP requests become events. A request holds CloudEvents in any of the three modes, or a raw body.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct HttpSource {
-    /// URL path, such as `/checkout`. The path of a request must be exactly equal.
-    #[schemars(regex(pattern = r"^/[^?#\s]*$"))]
-    pub path: String,
-    /// Accepted HTTP methods.
-    #[serde(default = "HttpSource::default_methods")]
-    #[schemars(length(min = 1))]
-    pub methods: Vec<Method>,
-    /// Type of the events made from raw bodies. Without it, only CloudEvents are accepted.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1))]
-    pub type_: Option<String>,
-    /// Largest accepted request body.
-    #[serde(default = "event_size")]
-    pub max_body: ByteSize,
-}
-
-/// An HTTP method that a source can accept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-#[serde(rename_all = "UPPERCASE")]
-#[allow(missing_docs, reason = "defined by RFC 9110")]
-pub enum Method {
-    Get,
-    Head,
-    Post,
-    Put,
-    Patch,
-    Delete,
-    Options,
-}
-
-/// Files that are created, changed or removed in a folder and its subfolders become events.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct FilesSource {
-    /// Folder to watch, with all its subfolders.
-    #[schemars(length(min = 1))]
-    pub path: PathBuf,
-    /// Globs of the files to watch, relative to the folder.
-    #[serde(default = "FilesSource::default_include")]
-    #[schemars(length(min = 1))]
-    pub include: Vec<String>,
-    /// Globs of files to ignore, even if they match `include`.
-    #[serde(default)]
-    pub exclude: Vec<String>,
-    /// A changed file becomes an event after it has not changed for this long.
-    #[serde(default = "FilesSource::default_settle", with = "DurationText")]
-    pub settle: Duration,
-    /// Whether the event contains the content of the file.
-    #[serde(default)]
-    pub content: bool,
-    /// Largest file content in an event.
-    #[serde(default = "event_size")]
-    pub max_content: ByteSize,
-    /// Whether files that exist at the first start become events too.
-    #[serde(default = "FilesSource::default_existing")]
-    pub existing: bool,
-}
-
-/// A timer: creates an event at each time of its schedule.
-#[derive(Clone, Debug, Serialize)]
-pub struct TimerSource {
-    /// Times of the ticks.
-    #[serde(flatten)]
-    pub schedule: Schedule,
-    /// Which ticks to run later if their time passed while Evoke was not running.
-    pub missed: Missed,
-}
-
-/// Times at which a timer ticks.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-#[serde(untagged)]
-pub enum Schedule {
-    /// At the times of a cron expression, in the local time of a time zone.
-    Cron {
-        /// Five fields, or six with seconds first, or a nickname such as `@daily`. The croner crate accepts it, and it
-        /// has a next time.
-        #[serde(rename = "cron")]
-        expr: String,
-        /// IANA name from the time zone database of the jiff crate.
-        timezone: String,
-    },
-    /// At fixed intervals.
-    Every {
-        /// Time between two ticks, at least 100 ms.
-        #[serde(with = "DurationText")]
-        every: Duration,
-    },
-}
-
-/// Which ticks to run later if their time passed while Evoke was not running (missed ticks).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Missed {
-    /// Skip them all.
-    None,
-    /// Run only the last one.
-    #[default]
-    Last,
-    /// Run at most this many of the last ones, in order. `all` without a number means 1,000.
-    All(u32),
 }
 
 /// A WebAssembly function: its component, triggers, limits and grants.
@@ -189,7 +56,7 @@ pub struct Function {
     pub build: Option<String>,
     /// Triggers. The function runs on each event that matches at least one of them.
     #[serde(rename = "on")]
-    #[schemars(with = "Vec<TriggerSchema>", length(min = 1))]
+    #[schemars(length(min = 1))]
     pub triggers: Vec<Trigger>,
     /// Event field whose value is the order key: a CloudEvents attribute (`subject`) or a field of the data
     /// (`data.customer`). Events with the same key are handled one after another, in order.
@@ -300,13 +167,13 @@ pub struct Allow {
     pub publish: Vec<TypeGlob>,
     /// State: values that the function stores by key. `true` allows it with default limits; a map sets the limits.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "StateSchema", extend("default" = false))]
+    #[schemars(schema_with = "state_schema", extend("default" = false))]
     pub state: Option<StateLimits>,
     /// Origins that the function may send HTTP requests to, such as `https://api.example.com:443`.
     #[schemars(with = "Vec<String>", inner(regex(pattern = "^https?://[^/?#@]+$")))]
     pub http: Vec<HttpOrigin>,
     /// Settings that the function reads by name.
-    #[schemars(with = "BTreeMap<String, super::schema_types::ConfigValueSchema>")]
+    #[schemars(schema_with = "config_schema")]
     pub config: BTreeMap<String, String>,
     /// Secrets that the function reads by name. The manifest has the location of a secret, never its value.
     pub secrets: BTreeMap<String, SecretRef>,
@@ -320,49 +187,6 @@ pub enum SecretRef {
     Env(String),
     /// Path of a file; relative paths start in the manifest's folder.
     File(PathBuf),
-}
-
-/// Default of `max_body` and `max_content`: the size of the largest event.
-pub(super) fn event_size() -> ByteSize {
-    ByteSize(evoke_model::event::EVENT_SIZE_MAX as u64)
-}
-
-impl Method {
-    /// Every method that a source can accept.
-    pub const ALL: [Self; 7] = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Options];
-
-    /// Returns the method as written in a request.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Patch => "PATCH",
-            Self::Delete => "DELETE",
-            Self::Options => "OPTIONS",
-        }
-    }
-}
-
-impl HttpSource {
-    pub(super) fn default_methods() -> Vec<Method> {
-        vec![Method::Post]
-    }
-}
-
-impl FilesSource {
-    pub(super) fn default_include() -> Vec<String> {
-        vec!["**/*".to_owned()]
-    }
-
-    pub(super) fn default_settle() -> Duration {
-        Duration::from_millis(200)
-    }
-
-    pub(super) fn default_existing() -> bool {
-        true
-    }
 }
 
 impl Function {
@@ -397,17 +221,6 @@ impl Trigger {
     }
 }
 
-impl SourceKind {
-    /// Returns the key of this kind in a manifest: `http`, `files` or `timer`.
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::Http(_) => "http",
-            Self::Files(_) => "files",
-            Self::Timer(_) => "timer",
-        }
-    }
-}
-
 impl Manifest {
     /// Returns the shared source with this name.
     pub fn source(&self, name: &str) -> Option<&Source> {
@@ -430,4 +243,67 @@ impl Manifest {
         });
         shared.chain(private)
     }
+}
+
+/// One key of an object: the kind of the source. `schema::render` adds the kinds of its registry.
+impl JsonSchema for Source {
+    fn schema_name() -> Cow<'static, str> {
+        "Source".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "description": "Kind of a source: exactly one of these keys.", "oneOf": [] })
+    }
+}
+
+/// `schema::render` adds the kinds of its registry, as private sources.
+impl JsonSchema for Trigger {
+    fn schema_name() -> Cow<'static, str> {
+        "Trigger".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut events = generator.subschema_for::<EventPattern>();
+        let description =
+            "Event pattern (the EventBridge language), matched against the event in CloudEvents JSON form.";
+        events.insert("description".to_owned(), description.into());
+        let mut source = generator.subschema_for::<Name>();
+        let description = "Name of a source declared under `sources`. The trigger takes all its events, or those that \
+            match `events`.";
+        source.insert("description".to_owned(), description.into());
+        json_schema!({
+            "description": "One trigger: an event pattern, a source, or a source with a pattern that its events must match.",
+            "type": "object",
+            "properties": { "events": events, "source": source },
+            "additionalProperties": false,
+            "minProperties": 1
+        })
+    }
+}
+
+impl JsonSchema for EventPattern {
+    fn schema_name() -> Cow<'static, str> {
+        "Pattern".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let inner = generator.subschema_for::<Self>();
+        json_schema!({
+            "type": "object",
+            "description": "Fields of the event. Each has a list of accepted values and operators such as \
+                `{ prefix: order. }`, or a pattern for the fields inside it.",
+            "minProperties": 1,
+            "additionalProperties": { "anyOf": [{ "type": "array", "minItems": 1 }, inner] }
+        })
+    }
+}
+
+/// `true` or `false`, or the limits of the state.
+fn state_schema(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "anyOf": [{ "type": "boolean" }, generator.subschema_for::<StateLimits>()] })
+}
+
+/// Any scalar by name. The function reads it as a string.
+fn config_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] } })
 }

@@ -160,7 +160,8 @@ fn format_amount(amount: u64, units: &[Unit]) -> String {
 }
 
 impl DurationText {
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    /// Serializes a duration in its YAML form, for `#[serde(with = "DurationText")]`.
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&duration_text(*duration))
     }
 }

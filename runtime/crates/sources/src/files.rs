@@ -32,6 +32,7 @@
 //! `sha256`, committed with the event of that version. Key `.`: `v` and `root`, the folder; written once all files that
 //! existed at the first start have marks. When `root` is another folder, all marks are dropped and it is a first start.
 
+mod config;
 mod confined;
 mod events;
 mod name;
@@ -46,17 +47,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use self::config::{FilesKind, FilesSource};
 use self::confined::{Found, Root};
 use self::scan::{Filter, ScanResult};
 use self::tracker::Tracker;
 use self::version::{from_mark, to_mark};
 use self::watch::{Hint, HintQueue, Watch};
+use crate::TaskKind;
 use evoke_core::bus::Offer;
 use evoke_core::source::Context;
 use evoke_core::source::submit::{marks, submit};
-use evoke_manifest::FilesSource;
+use evoke_manifest::Settings;
 use evoke_model::Mark;
 
 /// The whole folder is scanned this often even when notifications work: some file systems send none.
@@ -86,8 +90,15 @@ struct RootMark {
     root: PathBuf,
 }
 
+impl TaskKind for FilesKind {
+    fn start(&self, settings: &Settings, ctx: Context) -> Option<JoinHandle<()>> {
+        let config = settings.get::<FilesSource>()?.clone();
+        Some(tokio::spawn(run(config, ctx)))
+    }
+}
+
 /// Runs the source: submits the changes to the files of `config` until the source is stopped.
-pub async fn run(mut config: FilesSource, ctx: Context) {
+async fn run(mut config: FilesSource, ctx: Context) {
     // The system's hints contain absolute paths; and an absolute path in the root's mark does not depend on the working
     // directory.
     if let Ok(absolute) = std::path::absolute(&config.path) {

@@ -34,6 +34,8 @@
 //! tick again, because those instants had their ticks. A mark more than a day in the future was written by a wrong
 //! clock: the timer then follows the current clock, and the bus still deduplicates ticks by id.
 
+mod config;
+mod cron;
 mod schedule;
 
 use std::collections::BTreeMap;
@@ -42,13 +44,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use self::config::{Missed, Schedule, TimerKind, TimerSource};
 use self::schedule::{Tick, Times, due};
+use crate::TaskKind;
 use evoke_core::bus::Offer;
 use evoke_core::source::Context;
 use evoke_core::source::submit::{SubmitError, marks, submit};
-use evoke_manifest::{Missed, Schedule, TimerSource};
+use evoke_manifest::Settings;
 use evoke_model::Mark;
 use evoke_model::clock::UnixMs;
 use evoke_model::event::{Data, Event};
@@ -72,8 +77,15 @@ struct LastMark {
     schedule: String,
 }
 
+impl TaskKind for TimerKind {
+    fn start(&self, settings: &Settings, ctx: Context) -> Option<JoinHandle<()>> {
+        let config = settings.get::<TimerSource>()?.clone();
+        Some(tokio::spawn(run(config, ctx)))
+    }
+}
+
 /// Runs the timer: submits the ticks of `config` until the source is stopped.
-pub async fn run(config: TimerSource, ctx: Context) {
+async fn run(config: TimerSource, ctx: Context) {
     let times = match Times::new(&config.schedule) {
         Ok(times) => times,
         Err(reason) => {

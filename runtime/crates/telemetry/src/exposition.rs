@@ -1,7 +1,7 @@
 //! Encodes every metric, with its name and help text.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
@@ -13,7 +13,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::format::{Format, to_prometheus};
-use super::{FunctionMetrics, Ingress, Metrics, Refusal, RequestOutcome};
+use super::{FunctionMetrics, Metrics, Refusal, RequestOutcome};
 use evoke_model::outcome::Outcome;
 use evoke_model::{Amount, Counts, DeliveryState, Totals};
 
@@ -158,16 +158,17 @@ impl Exposition {
     }
 
     fn events(&self, writer: &mut Writer<'_>, functions: &[Arc<FunctionMetrics>]) -> fmt::Result {
-        let ingress: Vec<_> = Ingress::ALL.into_iter().map(|i| (i.name(), self.metrics.ingress(i))).collect();
-        let accepted = ingress.iter().flat_map(|(name, counted)| {
+        let ingress = self.metrics.ingress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let accepted = ingress.iter().flat_map(|(ingress, counted)| {
             [("new", &counted.new), ("duplicate", &counted.duplicate)]
-                .map(|(outcome, counter)| (vec![("source", *name), ("outcome", outcome)], counter.get()))
+                .map(|(outcome, counter)| (vec![("source", ingress.name()), ("outcome", outcome)], counter.get()))
         });
         let help = "External events that were acknowledged, by kind of source: stored as new, or duplicates";
         writer.counter("evoke_events_accepted", help, accepted)?;
-        let refused = ingress.iter().flat_map(|(name, counted)| {
-            Refusal::ALL
-                .map(|reason| (vec![("source", *name), ("reason", reason.name())], counted.refused(reason).get()))
+        let refused = ingress.iter().flat_map(|(ingress, counted)| {
+            Refusal::ALL.map(|reason| {
+                (vec![("source", ingress.name()), ("reason", reason.name())], counted.refused(reason).get())
+            })
         });
         let help = "External events that were refused before the acknowledgement, by kind of source";
         writer.counter("evoke_events_refused", help, refused)?;

@@ -2,31 +2,31 @@
 
 use super::Counter;
 
-/// The kind of source through which an event enters.
+/// The way through which events enter: a kind of source, or the admin API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ingress {
-    /// An http source.
-    Http,
-    /// A files source.
-    Files,
-    /// A timer.
-    Timer,
-    /// The admin API.
-    Api,
+pub struct Ingress {
+    name: &'static str,
+    /// Whether a client waits for the acknowledgement of its events.
+    pub(super) is_request: bool,
 }
 
 impl Ingress {
-    /// Every kind, in the order of the declaration.
-    pub const ALL: [Self; 4] = [Self::Http, Self::Files, Self::Timer, Self::Api];
+    /// The admin API.
+    pub const API: Self = Self::requests("api");
+
+    /// A kind of source whose events are requests of clients, such as `http`.
+    pub const fn requests(name: &'static str) -> Self {
+        Self { name, is_request: true }
+    }
+
+    /// A kind of source that watches something and makes the events itself, such as `files`.
+    pub const fn observations(name: &'static str) -> Self {
+        Self { name, is_request: false }
+    }
 
     /// The label value in metrics and spans.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Files => "files",
-            Self::Timer => "timer",
-            Self::Api => "api",
-        }
+        self.name
     }
 }
 

@@ -14,7 +14,7 @@
 //! use evoke_telemetry::{Format, Ingress, Metrics, ScrapeValues, render};
 //!
 //! let metrics = Arc::new(Metrics::new());
-//! metrics.ingress(Ingress::Http).new.increment();
+//! metrics.ingress(Ingress::API).new.increment();
 //! let text = render(metrics, ScrapeValues::default(), Format::OpenMetrics)?;
 //! assert!(text.contains(r#"evoke_events_accepted_total{source="http",outcome="new"} 1"#));
 //! # Ok::<(), std::fmt::Error>(())
@@ -74,7 +74,8 @@ pub struct SpanMetrics {
 #[derive(Debug)]
 pub struct Metrics {
     started: SystemTime,
-    ingress: [Arc<IngressMetrics>; Ingress::ALL.len()],
+    /// In the order of the first use.
+    ingress: Mutex<Vec<(Ingress, Arc<IngressMetrics>)>>,
     functions: ByName<FunctionMetrics>,
     requests: ByName<RequestMetrics>,
     /// The commits of the store.
@@ -88,7 +89,7 @@ impl Metrics {
     pub fn new() -> Self {
         Self {
             started: SystemTime::now(),
-            ingress: Default::default(),
+            ingress: Mutex::default(),
             functions: Mutex::default(),
             requests: Mutex::default(),
             commits: Arc::default(),
@@ -96,9 +97,15 @@ impl Metrics {
         }
     }
 
-    /// Returns the counters of a kind of source.
+    /// Returns the counters of a kind of source. `/metrics` shows it from the first call on.
     pub fn ingress(&self, ingress: Ingress) -> Arc<IngressMetrics> {
-        self.ingress[ingress as usize].clone()
+        let mut all = self.ingress.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, metrics)) = all.iter().find(|(known, _)| *known == ingress) {
+            return metrics.clone();
+        }
+        let metrics = Arc::<IngressMetrics>::default();
+        all.push((ingress, metrics.clone()));
+        metrics
     }
 
     /// Returns the metrics of a function, by full name. They survive reloads of the function.

@@ -63,10 +63,7 @@ impl Spans {
 
     /// Starts the span of an event that is offered to the bus.
     pub fn accept(&self, ingress: Ingress, event: &Event) -> LiveSpan {
-        let kind = match ingress {
-            Ingress::Http | Ingress::Api => SpanKind::Server,
-            Ingress::Files | Ingress::Timer => SpanKind::Producer,
-        };
+        let kind = if ingress.is_request { SpanKind::Server } else { SpanKind::Producer };
         self.start(
             || format!("accept {}", event.type_),
             kind,

@@ -1,29 +1,18 @@
-//! Checks of the whole manifest: conflicting routes, patterns that cannot match, unknown event types, trigger loops.
+//! Checks of the whole manifest: conflicting sources, patterns that cannot match, unknown event types, trigger loops.
 
 use crate::diagnostics::{Diagnostic, excerpt};
-use crate::model::{Function, Manifest, SourceKind, Trigger, TriggerSource};
-use crate::read::Reader;
-use crate::source_text::Span;
-use crate::suggest::nearest;
+use crate::model::{Function, Manifest, Trigger, TriggerSource};
+use crate::parser::{Reader, nearest};
+use crate::source::{Registry, Source};
 use evoke_model::runtime_events::TYPES;
 use std::collections::{BTreeSet, HashMap};
 
-/// Reports http sources with the same path and method: one listener serves all of them.
-pub(super) fn http_paths(reader: &mut Reader<'_>, manifest: &Manifest) {
-    let mut routes: HashMap<(&str, &str), Span> = HashMap::new();
-    for (source, _) in manifest.all_sources() {
-        let SourceKind::Http(http) = &source.kind else {
-            continue;
-        };
-        for method in &http.methods {
-            if let Some(first) = routes.get(&(http.path.as_str(), method.as_str())) {
-                let message = format!("another source already handles `{} {}`", method.as_str(), excerpt(&http.path));
-                let help = "use another path or method; several functions can share one source";
-                reader.error_with_related(source.span, message, help, (*first, "the other source"));
-                break;
-            }
-            routes.insert((&http.path, method.as_str()), source.span);
-        }
+/// Lets each kind check its sources together.
+pub(super) fn sources_of_each_kind(reader: &mut Reader<'_>, manifest: &Manifest, kinds: &Registry) {
+    for kind in kinds.iter() {
+        let all = manifest.all_sources().map(|(source, _)| source);
+        let of_kind: Vec<&Source> = all.filter(|source| source.kind.key() == kind.key()).collect();
+        kind.check_together(reader, &of_kind);
     }
 }
 
@@ -89,10 +78,7 @@ fn join_with_commas(names: &BTreeSet<String>) -> String {
 /// Warns about event types that the app does not produce but that are similar to one it does. Other unknown types can
 /// come from outside the app.
 pub(super) fn event_types(reader: &mut Reader<'_>, manifest: &Manifest) {
-    let raw = manifest.all_sources().filter_map(|(source, _)| match &source.kind {
-        SourceKind::Http(http) => http.type_.as_deref(),
-        SourceKind::Files(_) | SourceKind::Timer(_) => None,
-    });
+    let raw = manifest.all_sources().filter_map(|(source, _)| source.kind.event_type(&source.settings));
     let globs: Vec<_> = manifest.functions.iter().flat_map(|function| &function.allow.publish).collect();
     let known: BTreeSet<&str> =
         raw.chain(globs.iter().map(|glob| glob.as_str())).filter(|type_| !type_.contains('*')).chain(TYPES).collect();

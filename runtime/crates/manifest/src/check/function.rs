@@ -6,10 +6,8 @@ use crate::diagnostics::{ValueError, excerpt};
 use crate::grants::{HttpOrigin, StateLimits, TypeGlob};
 use crate::model::{Allow, Function, FunctionSpans, Retry, SecretRef};
 use crate::names::{ATTRIBUTES, Name, OrderBy};
-use crate::read::Reader;
+use crate::parser::{Entry, Node, Reader, Resolved, Table, Value, nearest};
 use crate::source_text::Span;
-use crate::suggest::nearest;
-use crate::tree::{Entry, Node, Resolved, Value};
 use crate::units::{ByteSize, duration_text};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -28,11 +26,13 @@ const STATE_KEYS_RANGE: RangeInclusive<u32> = 1..=10_000_000;
 const STATE_VALUE_RANGE: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize(4 << 20);
 const STATE_TOTAL_RANGE: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(64 << 30);
 
+const TRIGGER_KEY_HINT: &str = "put it under `on` as a list entry that starts with `- `";
+
 pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &Entry) -> Option<Function> {
     let name = reader.ok_or_report(entry.key_span, Name::parse(&entry.key));
     let what = format!("function `{}`", excerpt(&entry.key));
     let example = "`{ component: charge.wasm, on: [...] }`";
-    let mut table = reader.table(&entry.node, entry.key_span, "Function", what, example)?;
+    let mut table = Table::read(reader, &entry.node, entry.key_span, "Function", what, example)?;
 
     let component_node =
         table.required(reader, "component", &["wasm", "module", "image", "file", "path"], "`component: FILE.wasm`");
@@ -58,11 +58,10 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
             Some("put the grants of a function under `allow`")
         }
         "env" | "environment" => Some("put settings under `allow: { config: { KEY: VALUE } }`"),
-        "http" | "files" | "timer" | "events" | "source" => {
-            Some("put it under `on` as a list entry that starts with `- `")
-        }
+        "events" | "source" => Some(TRIGGER_KEY_HINT),
         "trigger" | "triggers" | "when" => Some("put the triggers under `on`"),
         "wasm" | "module" | "image" | "path" | "file" => Some("write the component as `component: FILE.wasm`"),
+        key if context.kinds.keys().any(|kind| kind == key) => Some(TRIGGER_KEY_HINT),
         _ => None,
     });
     let spans = FunctionSpans {
@@ -113,7 +112,7 @@ fn order_by(reader: &mut Reader<'_>, node: &Node) -> Option<OrderBy> {
 }
 
 fn retry(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Retry> {
-    let mut table = reader.table(node, span, "Retry", "`retry`", "`{ attempts: 8, backoff: 500ms }`")?;
+    let mut table = Table::read(reader, node, span, "Retry", "`retry`", "`{ attempts: 8, backoff: 500ms }`")?;
     let default = Retry::default();
     let attempts =
         table.optional(reader, "attempts").and_then(|node| reader.integer(node, "`attempts`", ATTEMPTS_RANGE));
@@ -145,7 +144,7 @@ fn retry(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Retry> {
 }
 
 fn allow(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, span: Span) -> Option<Allow> {
-    let mut table = reader.table(node, span, "Allow", "`allow`", "`{ publish: [\"payment.*\"] }`")?;
+    let mut table = Table::read(reader, node, span, "Allow", "`allow`", "`{ publish: [\"payment.*\"] }`")?;
     let publish = table.optional(reader, "publish").map(|node| {
         let items = reader.list(node, "`publish`");
         items.iter().filter_map(|item| reader.parse_text(item, "an event type", TypeGlob::parse)).collect()
@@ -182,7 +181,7 @@ fn state(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<StateLimits
     if let Value::Scalar(_) = node.value {
         return reader.boolean(node, "`state`")?.then(StateLimits::default);
     }
-    let mut table = reader.table(node, span, "State", "`state`", "`true` or `{ max_total: 64MiB }`")?;
+    let mut table = Table::read(reader, node, span, "State", "`state`", "`true` or `{ max_total: 64MiB }`")?;
     let default = StateLimits::default();
     let shared = table.optional(reader, "shared").and_then(|node| reader.boolean(node, "`shared`"));
     let max_keys =
@@ -256,7 +255,7 @@ fn secret(reader: &mut Reader<'_>, context: &Context<'_>, entry: &Entry) -> Opti
         return None;
     }
     let what = format!("secret `{}`", excerpt(&entry.key));
-    let mut table = reader.table(&entry.node, entry.key_span, "SecretRef", what, "`{ env: VARIABLE }`")?;
+    let mut table = Table::read(reader, &entry.node, entry.key_span, "SecretRef", what, "`{ env: VARIABLE }`")?;
     let env_node = table.optional(reader, "env");
     let env = env_node.and_then(|node| reader.parse_text(node, "`env`", env_var_name));
     let file = table.optional(reader, "file").and_then(|node| reader.text(node, "`file`"));

@@ -2,12 +2,11 @@
 
 use super::{Context, source};
 use crate::diagnostics::excerpt;
-use crate::model::{EventPattern, Source, SourceKind, Trigger, TriggerSource};
+use crate::model::{EventPattern, Trigger, TriggerSource};
 use crate::names::Name;
-use crate::read::Reader;
+use crate::parser::{Node, Reader, Table, Value, join_with_and, join_with_or, nearest};
+use crate::source::{Settings, Source, SourceKind};
 use crate::source_text::Span;
-use crate::suggest::{join_with_or, nearest};
-use crate::tree::{Node, Value};
 use evoke_pattern::{Pattern, PatternError, Segment};
 use std::collections::HashMap;
 
@@ -54,12 +53,12 @@ fn trigger(
         return None;
     }
     let example = "`events: { type: [order.placed] }`";
-    let mut table = reader.table(node, node.span, "Trigger", "a trigger", example)?;
+    let mut table = Table::read(reader, node, node.span, "Trigger", "a trigger", example)?;
     let events_span = table.key_span("events");
     let events = table.optional(reader, "events").and_then(|node| events(reader, node, events_span));
     let source_node = table.optional(reader, "source");
     let kind = source::read_kind(reader, context, &mut table);
-    let private = source::KINDS.iter().map(|(key, _)| *key).find(|key| table.has(key));
+    let private = context.kinds.keys().find(|key| table.has(key));
     if let (Some(key), true) = (private, table.has("source")) {
         let message = "a trigger can have only one source";
         let help = "write a separate trigger for each source, starting with `- `";
@@ -69,13 +68,12 @@ fn trigger(
         let message = format!("{} needs `events` or a source", table.what());
         reader.error(table.span(), message, format!("write {example} or `source: NAME`"));
     }
-    source::reject_monitor(reader, &mut table);
+    source::reject_monitor(reader, context, &mut table);
     table.reject_unknown_keys(reader, |key| match key {
         "type" | "pattern" | "event" | "data" | "subject" => {
             Some("put the pattern under `events`, as in `events: { type: [order.placed] }`")
         }
-        "cron" | "every" => Some("put the schedule under `timer`, as in `timer: { every: 1m }`"),
-        _ => None,
+        _ => source::hint(context, key),
     });
     let source = if let Some(node) = source_node {
         TriggerSource::Shared(shared_source_name(reader, context, node)?)
@@ -104,7 +102,7 @@ fn suggest_trigger(context: &Context<'_>, node: &Node) -> String {
 fn private_source(
     context: &Context<'_>,
     function: &str,
-    kind: SourceKind,
+    (kind, settings): (&'static dyn SourceKind, Settings),
     span: Span,
     counts: &mut HashMap<&'static str, usize>,
 ) -> Source {
@@ -114,13 +112,14 @@ fn private_source(
     *count += 1;
     let name = Name::new_unchecked(&format!("{}-{count}", kind.key()));
     let uri = context.uri(&format!("{function}/{name}"));
-    Source { name, uri, kind, span }
+    Source { name, uri, kind, settings, span }
 }
 
 /// Reads the name of the shared source of a trigger.
 fn shared_source_name(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node) -> Option<Name> {
     if matches!(node.value, Value::Map(_)) {
-        let help = "put `http`, `files` or `timer` directly in the trigger, or declare the source under `sources`";
+        let kinds = join_with_or(context.kinds.keys());
+        let help = format!("put {kinds} directly in the trigger, or declare the source under `sources`");
         reader.error(node.span, "`source` must be the name of a source, found a map", help);
         return None;
     }
@@ -141,10 +140,7 @@ fn shared_source_name(reader: &mut Reader<'_>, context: &Context<'_>, node: &Nod
     } else if context.sources.is_empty() {
         "the manifest declares no sources; declare the source under `sources`".to_owned()
     } else {
-        format!(
-            "the manifest declares {}",
-            join_with_or(context.sources.iter().copied().take(10)).replace(" or ", " and ")
-        )
+        format!("the manifest declares {}", join_with_and(context.sources.iter().copied().take(10)))
     };
     reader.error(node.span, format!("unknown source `{}`", excerpt(text)), help);
     None

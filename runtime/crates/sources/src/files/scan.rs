@@ -8,10 +8,10 @@ use rustix::fs::{AtFlags, Dir, statat};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use super::config::FilesSource;
 use super::confined::{Found, Root, found, is_missing};
 use super::name;
 use super::version::{Stamp, Version};
-use evoke_manifest::FilesSource;
 use evoke_model::hex;
 
 /// The include and exclude globs of a source.

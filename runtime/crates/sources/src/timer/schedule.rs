@@ -7,7 +7,7 @@ use croner::parser::{CronParser, Seconds};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use evoke_manifest::{Missed, Schedule};
+use super::config::{Missed, Schedule};
 use evoke_model::clock::UnixMs;
 
 /// A compiled schedule.

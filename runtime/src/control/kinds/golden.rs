@@ -2,13 +2,13 @@
 //! `NAME.json` the checked manifest if there are no errors. To update these files, run the tests with
 //! `EVOKE_BLESS=1` and review the changes.
 
-use super::{load, read, schema, source_text::SourceText};
+use super::registry;
+use evoke_manifest::{load, requested_keys, schema};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 fn folder() -> PathBuf {
@@ -51,7 +51,7 @@ fn every_golden_manifest_gives_exactly_the_expected_output() {
     let mut failures = Vec::new();
     let (mut bad, mut good) = (0, 0);
     for path in manifests() {
-        let (diagnostics, json) = match load(&path) {
+        let (diagnostics, json) = match load(&path, &registry()) {
             Ok(checked) => {
                 good += 1;
                 let json = serde_json::to_string_pretty(&checked.manifest).unwrap().replace(&here, "") + "\n";
@@ -86,7 +86,7 @@ fn every_golden_file_belongs_to_a_manifest() {
 #[test]
 fn every_diagnostic_of_an_invalid_manifest_has_a_position_and_a_help_text() {
     for path in manifests() {
-        let Err(diagnostics) = load(&path) else {
+        let Err(diagnostics) = load(&path, &registry()) else {
             continue;
         };
         for diagnostic in diagnostics.iter() {
@@ -101,7 +101,7 @@ fn every_diagnostic_of_an_invalid_manifest_has_a_position_and_a_help_text() {
 #[test]
 fn the_committed_schema_matches_the_model() {
     let mut failures = Vec::new();
-    compare(&root().join("manifests/evoke.schema.json"), Some(&schema::render()), &mut failures);
+    compare(&root().join("manifests/evoke.schema.json"), Some(&schema::render(&registry())), &mut failures);
     assert!(failures.is_empty(), "run with EVOKE_BLESS=1 to update the schema:\n{}", failures.join("\n"));
 }
 
@@ -113,7 +113,7 @@ fn keys_of_schema() -> BTreeMap<String, BTreeSet<String>> {
             schema[form].as_array().into_iter().flatten().for_each(|schema| properties(schema, into));
         }
     }
-    let schema: serde_json::Value = serde_json::from_str(&schema::render()).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&schema::render(&registry())).unwrap();
     let types = schema["$defs"].as_object().unwrap().iter().map(|(name, schema)| (name.as_str(), schema));
     let mut keys = BTreeMap::new();
     for (name, schema) in types.chain([("Manifest", &schema)]) {
@@ -133,14 +133,7 @@ fn the_loader_accepts_exactly_the_keys_of_the_schema() {
         let Ok(text) = std::fs::read_to_string(&path) else {
             continue;
         };
-        let source = Arc::new(SourceText::new(path, text));
-        let mut found = Vec::new();
-        let Ok(root) = super::load::tree(&source, &mut found) else {
-            continue;
-        };
-        let mut reader = read::Reader::new(&source, &mut found);
-        super::check::read(&mut reader, &root);
-        for (schema_name, keys) in reader.requested {
+        for (schema_name, keys) in requested_keys(&text, &path, &registry()) {
             accepted.entry(schema_name.to_owned()).or_default().extend(keys.into_iter().map(str::to_owned));
         }
     }

@@ -1,55 +1,72 @@
 //! The tree of a manifest: every key and value has its span in the text.
 
-use super::source_text::Span;
+use crate::source_text::Span;
 use std::rc::Rc;
 
 /// A value and its span. Shared, because each alias refers to the node of its anchor.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) span: Span,
-    pub(super) value: Value,
+pub struct Node {
+    /// Byte range in the text of the manifest.
+    pub span: Span,
+    /// The value.
+    pub value: Value,
     /// Number of nodes in this subtree, including this one, with all aliases expanded.
-    pub(super) expanded_nodes: usize,
+    pub(crate) expanded_nodes: usize,
 }
 
 /// The merge key of YAML 1.1, which inserts the keys of another map. `load` reports it as an error but keeps it in the
 /// tree, so that keys which it was meant to insert are not also reported as missing.
-pub(super) const MERGE_KEY: &str = "<<";
+pub(crate) const MERGE_KEY: &str = "<<";
 
+/// A value of YAML.
 #[derive(Debug)]
-pub(super) enum Value {
+pub enum Value {
+    /// A single value.
     Scalar(Scalar),
+    /// A list.
     List(Vec<Rc<Node>>),
+    /// A map, in the order of the text. Keys are unique.
     Map(Vec<Entry>),
 }
 
+/// A single value as text; [`Scalar::resolve`] returns its type.
 #[derive(Debug)]
-pub(super) struct Scalar {
-    pub(super) text: String,
+pub struct Scalar {
+    /// The text without quotes, with escapes replaced.
+    pub text: String,
     /// Written without quotes (YAML: plain style), so it can be a number, a boolean or null.
-    pub(super) plain: bool,
+    pub plain: bool,
 }
 
+/// A key of a map with its value.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) key_span: Span,
-    pub(super) node: Rc<Node>,
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Byte range of the key.
+    pub key_span: Span,
+    /// The value.
+    pub node: Rc<Node>,
 }
 
 /// The value of a scalar in the core schema of YAML 1.2 (section 10.3), where `yes` and `on` are strings.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Resolved<'a> {
+pub enum Resolved<'a> {
+    /// Null, also an absent value.
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// A number, as JSON represents it.
     Number(serde_json::Number),
     /// Infinity or NaN, which JSON cannot represent.
     NotFinite,
+    /// Any other text.
     Text(&'a str),
 }
 
 impl Scalar {
-    pub(super) fn resolve(&self) -> Resolved<'_> {
+    /// Returns the value with its type. A quoted scalar is always text.
+    pub fn resolve(&self) -> Resolved<'_> {
         if !self.plain {
             return Resolved::Text(&self.text);
         }
@@ -96,13 +113,14 @@ fn number(text: &str) -> Option<Resolved<'_>> {
 }
 
 impl Node {
-    pub(super) fn is_null(&self) -> bool {
+    /// Returns true if the value is null or absent.
+    pub fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar(scalar) if scalar.resolve() == Resolved::Null)
     }
 
     /// Describes the value in messages of the form `… must be …, found …`.
-    pub(super) fn describe(&self) -> String {
-        use super::diagnostics::excerpt;
+    pub fn describe(&self) -> String {
+        use crate::diagnostics::excerpt;
         match &self.value {
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a map".to_owned(),
@@ -122,7 +140,7 @@ impl Node {
     ///
     /// # Errors
     /// The span of an infinity or NaN, which JSON cannot represent.
-    pub(super) fn to_json(&self) -> Result<serde_json::Value, Span> {
+    pub fn to_json(&self) -> Result<serde_json::Value, Span> {
         Ok(match &self.value {
             Value::Scalar(scalar) => match scalar.resolve() {
                 Resolved::Null => serde_json::Value::Null,

@@ -1,14 +1,14 @@
 //! Maps with a fixed set of keys.
 
-use super::diagnostics::excerpt;
-use super::read::Reader;
-use super::source_text::Span;
+use super::reader::Reader;
 use super::suggest::{join_with_or, nearest};
-use super::tree::{Entry, MERGE_KEY, Node};
+use super::tree::{Entry, MERGE_KEY, Node, Value};
+use crate::diagnostics::excerpt;
+use crate::source_text::Span;
 
 /// A map with a fixed set of keys: the keys requested by [`Table::optional`] and [`Table::required`].
 /// [`Table::reject_unknown_keys`] reports all others.
-pub(super) struct Table<'t> {
+pub struct Table<'t> {
     /// Name of the schema type with the same keys.
     schema_name: &'static str,
     /// Names the map in messages, as in ``function `charge` ``.
@@ -22,12 +22,31 @@ pub(super) struct Table<'t> {
 }
 
 impl<'t> Table<'t> {
-    pub(super) fn new(schema_name: &'static str, what: String, span: Span, entries: &'t [Entry]) -> Self {
-        Self { schema_name, what, span, entries, requested: Vec::new(), rejected: Vec::new() }
+    /// Reads a map whose keys are the fields of the schema type `schema_name`. `what` names the map in messages, and
+    /// `example` is a map that a help text can suggest. Returns `None` after reporting a value that is no map.
+    pub fn read(
+        reader: &mut Reader<'_>,
+        node: &'t Node,
+        span: Span,
+        schema_name: &'static str,
+        what: impl Into<String>,
+        example: &str,
+    ) -> Option<Self> {
+        let what = what.into();
+        if node.is_null() {
+            reader.error(node.span, format!("{what} is empty"), format!("write {example}"));
+            return None;
+        }
+        let Value::Map(entries) = &node.value else {
+            let message = format!("{what} must be a map of keys and values, found {}", node.describe());
+            reader.error(node.span, message, format!("write {example}"));
+            return None;
+        };
+        Some(Self { schema_name, what, span, entries, requested: Vec::new(), rejected: Vec::new() })
     }
 
     /// Returns the value of an optional key. Reports an error if the key has no value.
-    pub(super) fn optional(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<&'t Node> {
+    pub fn optional(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<&'t Node> {
         let entry = self.entry(key)?;
         if entry.node.is_null() {
             reader.error(entry.key_span, format!("`{key}` has no value"), "write a value, or remove the key");
@@ -39,7 +58,7 @@ impl<'t> Table<'t> {
     /// Returns the value of a required key, or reports that it is missing. `aliases` are other common names for the
     /// key. If the map has one of them, or a misspelt form of the key, `reject_unknown_keys` reports that one instead,
     /// with the right name.
-    pub(super) fn required(
+    pub fn required(
         &mut self,
         reader: &mut Reader<'_>,
         key: &'static str,
@@ -67,7 +86,7 @@ impl<'t> Table<'t> {
     }
 
     /// Reports a key, if the map has it, with the given message and help.
-    pub(super) fn reject_key(&mut self, reader: &mut Reader<'_>, key: &str, message: &str, help: &str) {
+    pub fn reject_key(&mut self, reader: &mut Reader<'_>, key: &str, message: &str, help: &str) {
         if let Some(entry) = self.entries.iter().find(|entry| entry.key == key) {
             self.rejected.push(&entry.key);
             reader.error(entry.key_span, message, help);
@@ -75,31 +94,32 @@ impl<'t> Table<'t> {
     }
 
     /// Returns true if the map has no keys.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Returns the span of a key, or of the table if the key is missing.
-    pub(super) fn key_span(&self, key: &str) -> Span {
+    pub fn key_span(&self, key: &str) -> Span {
         self.entries.iter().find(|entry| entry.key == key).map_or(self.span, |entry| entry.key_span)
     }
 
-    pub(super) fn has(&self, key: &str) -> bool {
+    /// Returns true if the map has this key.
+    pub fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|entry| entry.key == key)
     }
 
-    pub(super) fn what(&self) -> &str {
+    /// Returns the name of the map in messages.
+    pub fn what(&self) -> &str {
         &self.what
     }
 
     /// Span for errors about the whole map.
-    pub(super) fn span(&self) -> Span {
+    pub fn span(&self) -> Span {
         self.span
     }
 
     /// Reports every key that was not requested. `hint` returns a help text for a known wrong key.
-    pub(super) fn reject_unknown_keys(self, reader: &mut Reader<'_>, hint: impl Fn(&str) -> Option<&'static str>) {
-        #[cfg(test)]
+    pub fn reject_unknown_keys(self, reader: &mut Reader<'_>, hint: impl Fn(&str) -> Option<&'static str>) {
         reader.requested.entry(self.schema_name).or_default().extend(self.requested.iter());
         let unused: Vec<&str> = self.requested.iter().copied().filter(|key| !self.has(key)).collect();
         let handled = |key: &str| self.requested.contains(&key) || self.rejected.contains(&key) || key == MERGE_KEY;
@@ -120,7 +140,5 @@ impl<'t> Table<'t> {
             };
             reader.error(entry.key_span, message, help);
         }
-        #[cfg(not(test))]
-        let _ = self.schema_name;
     }
 }

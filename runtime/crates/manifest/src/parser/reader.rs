@@ -3,56 +3,50 @@
 //!
 //! The parameter `what` names the value in messages, as in `` `timeout` must be a duration ``.
 
-use super::diagnostics::{Diagnostic, FOUND_MAX, Severity, ValueError, excerpt};
-use super::source_text::{SourceText, Span};
-use super::table::Table;
 use super::tree::{Entry, Node, Resolved, Value};
-use super::units::{ByteSize, duration_text, parse_duration, parse_size};
+use crate::diagnostics::{Diagnostic, FOUND_MAX, Severity, ValueError, excerpt};
+use crate::source_text::{SourceText, Span};
+use crate::units::{ByteSize, duration_text, parse_duration, parse_size};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Reads values and collects the diagnostics.
-pub(super) struct Reader<'a> {
-    pub(super) source: &'a Arc<SourceText>,
-    pub(super) found: &'a mut Vec<Diagnostic>,
+pub struct Reader<'a> {
+    pub(crate) source: &'a Arc<SourceText>,
+    pub(crate) found: &'a mut Vec<Diagnostic>,
     /// Number of sources read so far, shared and private.
-    pub(super) sources: usize,
+    pub(crate) sources: usize,
     /// Every key that was requested, by schema type. The schema must have exactly these keys.
-    #[cfg(test)]
-    pub(super) requested: std::collections::BTreeMap<&'static str, std::collections::BTreeSet<&'static str>>,
+    pub(crate) requested: BTreeMap<&'static str, BTreeSet<&'static str>>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(source: &'a Arc<SourceText>, found: &'a mut Vec<Diagnostic>) -> Self {
-        Self {
-            source,
-            found,
-            sources: 0,
-            #[cfg(test)]
-            requested: std::collections::BTreeMap::new(),
-        }
+    pub(crate) fn new(source: &'a Arc<SourceText>, found: &'a mut Vec<Diagnostic>) -> Self {
+        Self { source, found, sources: 0, requested: BTreeMap::new() }
     }
 
     /// Returns true if the limit of diagnostics is reached. Checks then stop.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.found.len() >= FOUND_MAX
     }
 
-    pub(super) fn has_errors(&self) -> bool {
+    pub(crate) fn has_errors(&self) -> bool {
         let error = |found: &Diagnostic| found.severity == Severity::Error;
         self.found.iter().any(error)
     }
 
-    pub(super) fn error(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+    /// Reports an error. `help` says how to correct it.
+    pub fn error(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
         if !self.is_full() {
             self.found.push(Diagnostic::error(self.source, span, message).help(help));
         }
     }
 
     /// Reports an error with a second, labelled span that explains it.
-    pub(super) fn error_with_related(
+    pub fn error_with_related(
         &mut self,
         span: Span,
         message: impl Into<String>,
@@ -64,34 +58,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn warning(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+    /// Reports a probable mistake that does not stop the app from running.
+    pub fn warning(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
         self.found.push(Diagnostic::warning(self.source, span, message).help(help));
     }
 
-    /// Reads a map whose keys are the fields of the schema type `schema_name`.
-    pub(super) fn table<'t>(
-        &mut self,
-        node: &'t Node,
-        span: Span,
-        schema_name: &'static str,
-        what: impl Into<String>,
-        example: &str,
-    ) -> Option<Table<'t>> {
-        let what = what.into();
-        if node.is_null() {
-            self.error(node.span, format!("{what} is empty"), format!("write {example}"));
-            return None;
-        }
-        let Value::Map(entries) = &node.value else {
-            let message = format!("{what} must be a map of keys and values, found {}", node.describe());
-            self.error(node.span, message, format!("write {example}"));
-            return None;
-        };
-        Some(Table::new(schema_name, what, span, entries))
-    }
-
     /// Reads a map whose keys the user chooses, such as names.
-    pub(super) fn entries<'t>(&mut self, node: &'t Node, what: &str, example: &str) -> &'t [Entry] {
+    pub fn entries<'t>(&mut self, node: &'t Node, what: &str, example: &str) -> &'t [Entry] {
         match &node.value {
             Value::Map(entries) => entries,
             _ => {
@@ -102,7 +75,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn list<'t>(&mut self, node: &'t Node, what: &str) -> &'t [Rc<Node>] {
+    /// Reads a list. Returns an empty one after reporting a value that is no list.
+    pub fn list<'t>(&mut self, node: &'t Node, what: &str) -> &'t [Rc<Node>] {
         match &node.value {
             Value::List(items) => items,
             Value::Scalar(scalar) => {
@@ -119,13 +93,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a list with at least one entry. `consequence` describes the effect of an empty list.
-    pub(super) fn nonempty_list<'t>(
-        &mut self,
-        node: &'t Node,
-        what: &str,
-        consequence: &str,
-        help: &str,
-    ) -> &'t [Rc<Node>] {
+    pub fn nonempty_list<'t>(&mut self, node: &'t Node, what: &str, consequence: &str, help: &str) -> &'t [Rc<Node>] {
         let items = self.list(node, what);
         if matches!(&node.value, Value::List(items) if items.is_empty()) {
             self.error(node.span, format!("{what} is empty: {consequence}"), help);
@@ -134,7 +102,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a string that is not empty.
-    pub(super) fn text<'t>(&mut self, node: &'t Node, what: &str) -> Option<&'t str> {
+    pub fn text<'t>(&mut self, node: &'t Node, what: &str) -> Option<&'t str> {
         let Value::Scalar(scalar) = &node.value else {
             let message = format!("{what} must be a string, found {}", node.describe());
             self.error(node.span, message, "write one string; put it in quotes if it has special characters");
@@ -155,7 +123,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a string with a special syntax.
-    pub(super) fn parse_text<T>(
+    pub fn parse_text<T>(
         &mut self,
         node: &Node,
         what: &str,
@@ -177,11 +145,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the value, or reports the error at `span`.
-    pub(super) fn ok_or_report<T>(&mut self, span: Span, result: Result<T, ValueError>) -> Option<T> {
+    pub fn ok_or_report<T>(&mut self, span: Span, result: Result<T, ValueError>) -> Option<T> {
         result.map_err(|error| self.error(span, error.message, error.help)).ok()
     }
 
-    pub(super) fn boolean(&mut self, node: &Node, what: &str) -> Option<bool> {
+    /// Reads `true` or `false`.
+    pub fn boolean(&mut self, node: &Node, what: &str) -> Option<bool> {
         if let Value::Scalar(scalar) = &node.value {
             if let Resolved::Bool(value) = scalar.resolve() {
                 return Some(value);
@@ -202,7 +171,8 @@ impl<'a> Reader<'a> {
         None
     }
 
-    pub(super) fn integer(&mut self, node: &Node, what: &str, range: RangeInclusive<u32>) -> Option<u32> {
+    /// Reads a whole number within `range`.
+    pub fn integer(&mut self, node: &Node, what: &str, range: RangeInclusive<u32>) -> Option<u32> {
         let (low, high) = (*range.start(), *range.end());
         let number = match &node.value {
             Value::Scalar(scalar) => match scalar.resolve() {
@@ -227,12 +197,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn duration(&mut self, node: &Node, what: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
+    /// Reads a duration such as `200ms` within `range`.
+    pub fn duration(&mut self, node: &Node, what: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
         let value = self.parse_with_unit(node, what, "duration", parse_duration)?;
         self.check_range(node, what, &value, &range, |value| duration_text(*value))
     }
 
-    pub(super) fn size(&mut self, node: &Node, what: &str, range: RangeInclusive<ByteSize>) -> Option<ByteSize> {
+    /// Reads a size such as `64KiB` within `range`.
+    pub fn size(&mut self, node: &Node, what: &str, range: RangeInclusive<ByteSize>) -> Option<ByteSize> {
         let value = self.parse_with_unit(node, what, "size", parse_size)?;
         self.check_range(node, what, &value, &range, ByteSize::to_string)
     }

@@ -4,7 +4,7 @@
 const CANDIDATES_MAX: usize = 1000;
 
 /// Returns the candidate with the smallest edit distance to `name`, if at most a third of its characters differ.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > 64 {
         return None; // no key or name is that long, and the comparison is quadratic
     }
@@ -20,11 +20,20 @@ pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
 }
 
 /// Joins names as in `` `a`, `b` or `c` ``.
-pub(super) fn join_with_or<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+pub fn join_with_or<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    join(names, "or")
+}
+
+/// Joins names as in `` `a`, `b` and `c` ``.
+pub fn join_with_and<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    join(names, "and")
+}
+
+fn join<'a>(names: impl IntoIterator<Item = &'a str>, word: &str) -> String {
     let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
     match names.split_last() {
         Some((last, [])) => last.clone(),
-        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+        Some((last, rest)) => format!("{} {word} {last}", rest.join(", ")),
         None => String::new(),
     }
 }

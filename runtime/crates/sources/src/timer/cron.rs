@@ -1,7 +1,6 @@
 //! Checks cron expressions: five fields, six with seconds first, or a nickname such as `@daily`.
 
-use crate::diagnostics::{ValueError, excerpt};
-use crate::suggest::{join_with_or, nearest};
+use evoke_manifest::parser::{ValueError, excerpt, join_with_or, nearest};
 
 const FIELDS: [(&str, &str); 6] = [
     ("a second", "0 to 59"),

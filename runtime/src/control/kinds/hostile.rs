@@ -1,12 +1,21 @@
 //! Hostile manifests: the loader rejects each one with a position, quickly and without a panic.
 
-use super::{Diagnostics, load, load_str};
+use super::registry;
+use evoke_manifest::{Checked, Diagnostics};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The real target is 100 ms in a release build on an idle machine; tests run unoptimised and in parallel.
 const TIME_MAX: Duration = Duration::from_secs(5);
+
+fn load(path: &Path) -> Result<Checked, Diagnostics> {
+    evoke_manifest::load(path, &registry())
+}
+
+fn load_str(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
+    evoke_manifest::load_str(text, path, &registry())
+}
 
 fn rejected(text: &str) -> Diagnostics {
     let started = Instant::now();

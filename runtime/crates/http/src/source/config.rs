@@ -1,0 +1,218 @@
+//! The kind `http` in a manifest: its settings and their parser.
+
+use std::collections::HashMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+
+use evoke_manifest::parser::{Node, Reader, Span, Table, ValueError, excerpt, nearest};
+use evoke_manifest::source::{CONTENT_SIZE_RANGE, content_size_default};
+use evoke_manifest::{ByteSize, Place, Settings, Source, SourceKind};
+
+/// The kind `http`. Its sources run as endpoints of one listener, see [`Endpoint`](super::Endpoint).
+#[derive(Debug)]
+pub struct HttpKind;
+
+/// HTTP requests become events. A request holds CloudEvents in any of the three modes, or a raw body.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct HttpSource {
+    /// URL path, such as `/checkout`. The path of a request must be exactly equal.
+    #[schemars(regex(pattern = r"^/[^?#\s]*$"))]
+    pub path: String,
+    /// Accepted HTTP methods.
+    #[serde(default = "default_methods")]
+    #[schemars(length(min = 1))]
+    pub methods: Vec<Method>,
+    /// Type of the events made from raw bodies. Without it, only CloudEvents are accepted.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub type_: Option<String>,
+    /// Largest accepted request body.
+    #[serde(default = "content_size_default")]
+    pub max_body: ByteSize,
+}
+
+/// An HTTP method that a source can accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[allow(missing_docs, reason = "defined by RFC 9110")]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Options,
+}
+
+fn default_methods() -> Vec<Method> {
+    vec![Method::Post]
+}
+
+impl Method {
+    /// Every method that a source can accept.
+    pub const ALL: [Self; 7] = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Options];
+
+    /// Returns the method as written in a request.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+        }
+    }
+}
+
+impl SourceKind for HttpKind {
+    fn key(&self) -> &'static str {
+        "http"
+    }
+
+    fn description(&self) -> &'static str {
+        "HTTP requests become events."
+    }
+
+    fn private_description(&self) -> &'static str {
+        "Private http source: only this function receives its events."
+    }
+
+    fn example(&self) -> &'static str {
+        "`http: { path: /checkout }`"
+    }
+
+    fn hint(&self, key: &str) -> Option<&'static str> {
+        match key {
+            "path" => Some("put the path under the kind of the source, as in `http: { path: /checkout }`"),
+            _ => None,
+        }
+    }
+
+    fn parse(&self, reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Settings> {
+        parse(reader, node, place).map(Settings::new)
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<HttpSource>()
+    }
+
+    /// Reports sources with the same path and method: one listener serves all of them.
+    fn check_together(&self, reader: &mut Reader<'_>, sources: &[&Source]) {
+        let mut routes: HashMap<(&str, Method), Span> = HashMap::new();
+        for source in sources {
+            let Some(http) = source.settings.get::<HttpSource>() else {
+                continue;
+            };
+            for method in &http.methods {
+                if let Some(first) = routes.get(&(http.path.as_str(), *method)) {
+                    let message =
+                        format!("another source already handles `{} {}`", method.as_str(), excerpt(&http.path));
+                    let help = "use another path or method; several functions can share one source";
+                    reader.error_with_related(source.span, message, help, (*first, "the other source"));
+                    break;
+                }
+                routes.insert((&http.path, *method), source.span);
+            }
+        }
+    }
+
+    fn event_type<'s>(&self, settings: &'s Settings) -> Option<&'s str> {
+        settings.get::<HttpSource>()?.type_.as_deref()
+    }
+}
+
+fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<HttpSource> {
+    let mut table = Table::read(reader, node, place.key_span, "HttpSource", "an http source", "`{ path: /checkout }`")?;
+    let path = table.required(reader, "path", &[], "`path: /NAME`, the URL path of the requests");
+    let path = path.and_then(|node| reader.parse_text(node, "`path`", http_path));
+    let methods = match table.optional(reader, "methods") {
+        Some(node) => methods(reader, node),
+        None => default_methods(),
+    };
+    let type_ = table.optional(reader, "type").and_then(|node| reader.parse_text(node, "`type`", event_type));
+    let max_body =
+        table.optional(reader, "max_body").and_then(|node| reader.size(node, "`max_body`", CONTENT_SIZE_RANGE));
+    let max_body = max_body.unwrap_or_else(content_size_default);
+    table.reject_unknown_keys(reader, |key| match key {
+        "method" => Some("write the methods as a list: `methods: [POST]`"),
+        "port" | "host" | "listen" => Some("set the listen address with `evoke up --http ADDRESS`"),
+        _ => None,
+    });
+    Some(HttpSource { path: path?, methods, type_, max_body })
+}
+
+fn http_path(text: &str) -> Result<String, ValueError> {
+    let message = || format!("`{}` is not a valid request path", excerpt(text));
+    if text.contains("://") {
+        return Err(ValueError::new(
+            message(),
+            "write only the path, as in `/checkout`; set the host with `evoke up --http`",
+        ));
+    }
+    if let Some(at) = text.find(['?', '#']) {
+        let path = text.get(..at).unwrap_or("");
+        return Err(ValueError::new(message(), format!("remove everything after the path: `{}`", excerpt(path))));
+    }
+    if !text.starts_with('/') {
+        return Err(ValueError::new(message(), format!("start it with a slash: `/{}`", excerpt(text))));
+    }
+    // RFC 3986, section 3.3: the characters that a path can have unescaped. A request never contains others.
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte);
+    if let Some(char) = text.chars().find(|char| !u8::try_from(*char).is_ok_and(is_allowed)) {
+        let message = format!("{}: `{}` must be escaped", message(), excerpt(&char.to_string()));
+        let mut bytes = [0; 4];
+        let escaped: String = char.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect();
+        return Err(ValueError::new(message, format!("write `{escaped}` instead")));
+    }
+    if let Some(placeholder) = text.split('/').find(|part| part.starts_with(':') || *part == "*") {
+        let message = format!("{}: the placeholder `{}` is not supported", message(), excerpt(placeholder));
+        return Err(ValueError::new(
+            message,
+            "write a fixed path, because paths are compared exactly; put variable parts in the body",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn event_type(text: &str) -> Result<String, ValueError> {
+    if text.chars().any(|char| char.is_whitespace() || char.is_control()) {
+        let message = format!("the event type `{}` contains white space", excerpt(text));
+        let joined: String = text.split_whitespace().collect::<Vec<_>>().join(".");
+        return Err(ValueError::new(message, format!("write `{}`", excerpt(&joined))));
+    }
+    Ok(text.to_owned())
+}
+
+fn methods(reader: &mut Reader<'_>, node: &Node) -> Vec<Method> {
+    let help = "write `[POST]`, or remove the key";
+    let items = reader.nonempty_list(node, "`methods`", "the source would accept no requests", help);
+    let mut methods = Vec::new();
+    for item in items {
+        let Some(method) = reader.parse_text(item, "a method", method) else {
+            continue;
+        };
+        if methods.contains(&method) {
+            reader.error(item.span, format!("duplicate method `{}`", method.as_str()), "remove one of them");
+        } else {
+            methods.push(method);
+        }
+    }
+    methods
+}
+
+fn method(text: &str) -> Result<Method, ValueError> {
+    let names = Method::ALL.map(Method::as_str);
+    if let Some(method) = Method::ALL.into_iter().find(|method| method.as_str() == text) {
+        return Ok(method);
+    }
+    let help = match nearest(text, names) {
+        Some(similar) => format!("write `{similar}`"),
+        None => format!("write one of {}", names.join(", ")),
+    };
+    Err(ValueError::new(format!("`{}` is not a supported HTTP method", excerpt(text)), help))
+}

@@ -1,0 +1,161 @@
+//! Sources and their kinds. A kind, such as `files`, brings its settings, their parser and their JSON schema as a
+//! [`SourceKind`]; this crate knows only the kinds of the [`Registry`] that the caller passes.
+
+use super::names::Name;
+use super::parser::{Node, Reader, Span};
+use super::units::ByteSize;
+use schemars::{Schema, SchemaGenerator};
+use serde::ser::{Error as _, SerializeMap as _};
+use serde::{Serialize, Serializer};
+use std::any::Any;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A source of events, with the value of their CloudEvents attribute `source`.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Name in the manifest. A private source gets its kind and a number as its name, as in `timer-1`.
+    pub name: Name,
+    /// `/<app>/<name>`, or `/<app>/<function>/<kind>-<n>` for a private source.
+    pub uri: String,
+    /// Kind of the source.
+    pub kind: &'static dyn SourceKind,
+    /// Settings, of the type that the kind parses.
+    pub settings: Settings,
+    /// Span of its name; for a private source, the span of its trigger.
+    pub span: Span,
+}
+
+/// A kind of source, under its key in `sources` and in triggers.
+pub trait SourceKind: fmt::Debug + Send + Sync {
+    /// Key in a manifest, such as `files`. Also the prefix of the names of private sources.
+    fn key(&self) -> &'static str;
+
+    /// What becomes an event, as one sentence. Editors show it for the key in `sources`.
+    fn description(&self) -> &'static str;
+
+    /// The same for the key in a trigger, where it declares a private source.
+    fn private_description(&self) -> &'static str;
+
+    /// The key with the shortest useful value, in backticks. Help texts suggest it.
+    fn example(&self) -> &'static str;
+
+    /// Returns a help text if `key`, written next to the keys of the kinds, is a likely mistake for this kind.
+    fn hint(&self, _key: &str) -> Option<&'static str> {
+        None
+    }
+
+    /// Parses the value of the key. Reports every mistake in it, and returns `None` if no settings can be made.
+    fn parse(&self, reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Settings>;
+
+    /// Returns the JSON schema of the value; usually `generator.subschema_for::<T>()` of the settings type.
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema;
+
+    /// Checks all sources of this kind in a manifest together, such as for conflicting paths.
+    fn check_together(&self, _reader: &mut Reader<'_>, _sources: &[&Source]) {}
+
+    /// Returns the event type that the user chose in these settings, if any. Patterns with a similar, unknown type get
+    /// a warning.
+    fn event_type<'s>(&self, _settings: &'s Settings) -> Option<&'s str> {
+        None
+    }
+}
+
+/// Position of a source's settings in a manifest.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Span of the key of the kind, for errors about missing keys.
+    pub key_span: Span,
+    /// Folder in which relative paths start.
+    pub folder: &'a Path,
+}
+
+/// Settings of one source: plain data of a type that only its kind knows. Cloning is cheap; settings of two types are
+/// never equal.
+#[derive(Clone)]
+pub struct Settings(Arc<dyn AnySettings>);
+
+/// The object-safe part of a settings type.
+trait AnySettings: Any + fmt::Debug + Send + Sync {
+    fn is_equal(&self, other: &dyn AnySettings) -> bool;
+    fn to_json(&self) -> serde_json::Result<serde_json::Value>;
+}
+
+impl<T: Any + fmt::Debug + PartialEq + Serialize + Send + Sync> AnySettings for T {
+    fn is_equal(&self, other: &dyn AnySettings) -> bool {
+        let other: &dyn Any = other;
+        other.downcast_ref::<T>().is_some_and(|other| self == other)
+    }
+
+    fn to_json(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(self)
+    }
+}
+
+impl Settings {
+    /// Wraps the settings of one kind.
+    pub fn new<T: Any + fmt::Debug + PartialEq + Serialize + Send + Sync>(settings: T) -> Self {
+        Self(Arc::new(settings))
+    }
+
+    /// Returns the settings if they have the type `T`.
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        let settings: &dyn Any = &*self.0;
+        settings.downcast_ref()
+    }
+}
+
+impl PartialEq for Settings {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.is_equal(&*other.0)
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Serializes as in a manifest, with the name and the URI: `{ name, uri, <kind>: settings }`.
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry("name", &self.name)?;
+        map.serialize_entry("uri", &self.uri)?;
+        map.serialize_entry(self.kind.key(), &self.settings.0.to_json().map_err(S::Error::custom)?)?;
+        map.end()
+    }
+}
+
+/// The kinds of sources that a manifest can have, in the order in which messages list them.
+#[derive(Clone, Debug, Default)]
+pub struct Registry(Vec<&'static dyn SourceKind>);
+
+impl Registry {
+    /// Makes a registry of kinds with different keys.
+    pub fn new(kinds: impl IntoIterator<Item = &'static dyn SourceKind>) -> Self {
+        Self(kinds.into_iter().collect())
+    }
+
+    /// Iterates over the kinds.
+    pub fn iter(&self) -> impl Iterator<Item = &'static dyn SourceKind> {
+        self.0.iter().copied()
+    }
+
+    /// Iterates over the keys of the kinds.
+    pub fn keys(&self) -> impl Iterator<Item = &'static str> {
+        self.iter().map(SourceKind::key)
+    }
+}
+
+/// Accepted limits of the content that a source puts into one event. The bus is for small events: larger content is
+/// passed by reference.
+pub const CONTENT_SIZE_RANGE: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize(64 << 20);
+
+/// Default limit of the content that a source puts into one event: 1 MiB, the largest event that the bus accepts.
+pub fn content_size_default() -> ByteSize {
+    ByteSize(1 << 20)
+}

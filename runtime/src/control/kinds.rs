@@ -1,0 +1,56 @@
+//! The registry of the kinds of sources: each has one line in [`KINDS`].
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod hostile;
+
+use evoke_http::source::HttpKind;
+use evoke_manifest::{Registry, SourceKind};
+use evoke_sources::TaskKind;
+use evoke_sources::files::FilesKind;
+use evoke_sources::timer::TimerKind;
+use evoke_telemetry::Ingress;
+
+/// Every kind, in the order in which messages list them.
+pub(crate) const KINDS: [Kind; 3] = [
+    Kind::Listener(&HttpKind), // HTTP requests
+    Kind::Task(&FilesKind),    // changes of files in a folder
+    Kind::Task(&TimerKind),    // the times of a schedule
+];
+
+/// A kind of source, by how its sources run.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// The sources are endpoints of the public HTTP listener, which serves all of them.
+    Listener(&'static HttpKind),
+    /// Each source runs as a task.
+    Task(&'static dyn TaskKind),
+}
+
+impl Kind {
+    /// Returns the kind of a source in a manifest that was loaded with [`registry`].
+    pub(super) fn of(kind: &dyn SourceKind) -> Option<Self> {
+        KINDS.into_iter().find(|known| known.parser().key() == kind.key())
+    }
+
+    fn parser(self) -> &'static dyn SourceKind {
+        match self {
+            Self::Listener(kind) => kind,
+            Self::Task(kind) => kind,
+        }
+    }
+
+    /// Returns the label of the kind's events in metrics and spans.
+    pub(crate) fn ingress(self) -> Ingress {
+        match self {
+            Self::Listener(kind) => Ingress::requests(kind.key()),
+            Self::Task(kind) => Ingress::observations(kind.key()),
+        }
+    }
+}
+
+/// Returns the kinds as the manifest loader and the JSON schema need them.
+pub fn registry() -> Registry {
+    Registry::new(KINDS.map(Kind::parser))
+}
