@@ -136,8 +136,9 @@ impl bus::Host for Bus<'_> {
     fn publish(&mut self, draft: Draft) -> Result<String, String> {
         let publisher = self.publisher.ok_or("only a function that handles an event publishes")?;
         let published = publisher.publish_draft(draft);
-        if let Err(reason) = &published {
-            self.refusals.record_publish(Refusal::Denied(reason.clone()));
+        match &published {
+            Ok(_) => self.refusals.record_state(None),
+            Err(reason) => self.refusals.record_publish(Refusal::Denied(reason.clone())),
         }
         published
     }

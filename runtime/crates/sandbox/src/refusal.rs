@@ -22,7 +22,8 @@ impl Refusal {
 pub(super) struct Refusals {
     /// The first refused publish.
     publish: Option<Refusal>,
-    /// The refusal of the latest state operation. A guest that continues with its state has handled earlier ones.
+    /// The refusal of the latest state operation. A guest that continues with its state, or publishes an event, has
+    /// handled it.
     state: Option<Refusal>,
 }
 

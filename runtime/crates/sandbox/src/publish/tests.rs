@@ -104,6 +104,12 @@ fn a_refusal_names_its_reason_and_is_recorded() {
     }
     assert!(matches!(refusals.cause(), Some(Refusal::Denied(reason)) if reason.contains("order.placed")));
     assert!(publisher.take().is_empty());
+
+    let mut refusals = Refusals::default();
+    refusals.record_state(Some(Refusal::Quota("the bucket is full".into())));
+    let mut bus = Bus { publisher: Some(publisher), refusals: &mut refusals };
+    bus::Host::publish(&mut bus, draft("done", b"")).unwrap();
+    assert_eq!(refusals.cause(), None, "a guest that publishes has handled the refusal");
 }
 
 #[test]
