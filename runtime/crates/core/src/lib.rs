@@ -1,7 +1,80 @@
-//! The way of an event between its source and its function: bus, router, dispatcher, replay.
+//! The path of an event from its source to its function: bus, router, dispatcher, replay.
 //!
-//! This crate knows no HTTP, files, SQL or wasmtime. Sources hand events to the [`bus`], which commits them with the
-//! deliveries that the [`router`] finds; the [`dispatcher`] runs these through the [`dispatcher::Runner`] that it is given.
+//! A source submits events to the [`bus`]. The bus finds the functions that receive them with the [`router`], and commits
+//! each event with its deliveries. The [`dispatcher`] runs the deliveries and commits their outcomes; [`replay`] offers
+//! stored events again. [`source`] has the context that every source gets, and [`runtime_events`] the events that the
+//! runtime publishes about itself.
+//!
+//! This crate does not know HTTP, files, timers, SQL, wasmtime or manifests: events come from whoever calls
+//! [`bus::Bus::accept`], functions are whatever implements [`dispatcher::Runner`], and the store is any implementation of
+//! `evoke_store::Store`. It does no I/O but through these.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use evoke_core::bus::{Bus, Limits, Offer};
+//! use evoke_core::dispatcher::{AttemptResult, Call, Dispatcher, FunctionSpec, Runner};
+//! use evoke_core::router::Router;
+//! use evoke_model::clock::Clock;
+//! use evoke_model::event::Event;
+//! use evoke_model::outcome::{Outcome, RetryPolicy};
+//! use evoke_model::state::Transaction;
+//! use evoke_pattern::Pattern;
+//! use evoke_store::Store;
+//! use evoke_store::memory::MemoryStore;
+//! use futures_util::future::BoxFuture;
+//! use tokio::sync::mpsc;
+//!
+//! /// A function that sends the id of each event to a channel.
+//! struct Record(mpsc::Sender<String>);
+//!
+//! impl Runner for Record {
+//!     fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult> {
+//!         Box::pin(async move {
+//!             let sent = self.0.send(call.event.id.clone()).await;
+//!             let outcome = match sent {
+//!                 Ok(()) => Outcome::Done,
+//!                 Err(closed) => Outcome::Retry { message: closed.to_string(), after: None },
+//!             };
+//!             let (published, state) = (Vec::new(), Transaction::default());
+//!             AttemptResult { outcome, published, state, duration: Duration::ZERO }
+//!         })
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let clock = Clock::system();
+//! let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+//! let id = store.register(vec!["shop/charge".into()]).await?[0];
+//!
+//! let pattern = Pattern::parse(&serde_json::json!({ "type": ["order.placed"] })).map_err(|errors| errors[0].to_string())?;
+//! let mut router = Router::default();
+//! router.add(id, "on[0]".into(), None, Some(&pattern));
+//! let bus = Bus::new(store.clone(), router, Limits::default());
+//!
+//! let (sender, mut ids) = mpsc::channel(16);
+//! let metrics = evoke_telemetry::Metrics::new().function("shop/charge");
+//! let dispatcher = Dispatcher::start(&store, bus.clone(), clock, 64);
+//! dispatcher.set_functions(vec![FunctionSpec {
+//!     id,
+//!     concurrency: 8,
+//!     retry: RetryPolicy::default(),
+//!     runner: Arc::new(Record(sender)),
+//!     metrics,
+//! }]);
+//!
+//! let json = br#"{ "id": "1", "source": "/shop/checkout", "type": "order.placed", "data": { "total": 12.5 } }"#;
+//! let event = Event::from_json(json, |_| {})?;
+//! bus.accept(Offer { events: vec![event], ..Offer::default() }).await?; // stored, with one delivery
+//! assert_eq!(ids.recv().await.as_deref(), Some("1")); // delivered
+//!
+//! assert_eq!(dispatcher.drain(Duration::from_secs(5)).await, 0);
+//! assert_eq!(bus.pending(), 0); // its outcome is committed
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod bus;
 pub mod dispatcher;

@@ -135,13 +135,10 @@ impl Dispatcher {
             if !function.has_room(stream) {
                 continue;
             }
-            let picked = Self::pick_from(function, stream, &schedule.halted).map(|delivery| {
-                let changed = if schedule.reruns.is_empty() { None } else { schedule.reruns.remove(&delivery.id) };
-                Picked { spec: function.spec.clone(), delivery, changed }
-            });
-            schedule.running += u32::from(picked.is_some());
-            schedule.replaying += u32::from(picked.is_some() && stream == Stream::Replay);
+            let picked = Self::pick_from(function, stream, &schedule.halted, &mut schedule.reruns);
             if picked.is_some() {
+                schedule.running += 1;
+                schedule.replaying += u32::from(stream == Stream::Replay);
                 schedule.queue.record_run(stream);
             }
             self.update_queue(schedule, id);
@@ -155,12 +152,18 @@ impl Dispatcher {
 
     /// Takes the next delivery of a function. Deliveries of halted replays are dropped from memory; the replay task
     /// purges them in the store.
-    fn pick_from(function: &mut Function, stream: Stream, halted: &HashSet<ReplayId>) -> Option<ReadyDelivery> {
-        let lane = function.lane(stream);
-        while let Some(delivery) = lane.pick() {
+    fn pick_from(
+        function: &mut Function,
+        stream: Stream,
+        halted: &HashSet<ReplayId>,
+        reruns: &mut HashMap<DeliveryId, StateItem>,
+    ) -> Option<Picked> {
+        while let Some(delivery) = function.lane(stream).pick() {
+            let changed = if reruns.is_empty() { None } else { reruns.remove(&delivery.id) };
             if delivery.replay.is_none_or(|replay| !halted.contains(&replay)) {
-                return Some(delivery);
+                return Some(Picked { spec: function.spec.clone(), delivery, changed });
             }
+            let lane = function.lane(stream);
             lane.release_slot();
             lane.completed(delivery.id, None);
         }
