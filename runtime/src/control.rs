@@ -98,8 +98,8 @@ struct Inner {
     phase: watch::Sender<Phase>,
     active: Mutex<ActiveManifests>,
     sources: tokio::sync::Mutex<Sources>,
-    /// Held during [`Control::apply`], so that manifests become active one set after another.
-    applying: tokio::sync::Mutex<()>,
+    /// Held by [`Control::apply`] and [`Control::reload`], so that the manifests that were read last become active last.
+    changing: tokio::sync::Mutex<()>,
 }
 
 /// The manifests of the last successful start or reload.
@@ -121,7 +121,7 @@ impl Control {
             phase: watch::Sender::new(Phase::Starting),
             active: Mutex::default(),
             sources: tokio::sync::Mutex::new(sources),
-            applying: tokio::sync::Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -185,14 +185,19 @@ impl Control {
     /// Reads the manifests again, builds outdated components, and makes the manifests active. On an error, the previous
     /// manifests stay active.
     pub async fn reload(&self) -> Result<(), AppError> {
+        let _one_at_a_time = self.0.changing.lock().await;
         let manifests = manifests::prepare(&self.0.paths, &*self.0.host).await?;
-        self.apply(manifests).await
+        self.activate(manifests).await
     }
 
     /// Makes manifests active in place of all others. All components are loaded before anything changes: on an error,
     /// the previous manifests stay active, and the store knows no new function.
     pub async fn apply(&self, manifests: Vec<Checked>) -> Result<(), AppError> {
-        let _one_at_a_time = self.0.applying.lock().await;
+        let _one_at_a_time = self.0.changing.lock().await;
+        self.activate(manifests).await
+    }
+
+    async fn activate(&self, manifests: Vec<Checked>) -> Result<(), AppError> {
         let Parts { store, bus, dispatcher, sandbox, http, logs, metrics, clock } = &self.0.parts;
         let functions = manifests.iter().map(|c| c.manifest.functions.len()).sum();
         self.0.host.report(Progress::Loading { functions });

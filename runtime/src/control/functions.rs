@@ -38,6 +38,7 @@ pub(super) struct Loaded<'a> {
 }
 
 /// The parts of the runtime that loaded functions use.
+#[derive(Clone, Copy)]
 pub(super) struct Wiring<'a> {
     pub(super) store: &'a Arc<dyn Store>,
     pub(super) logs: &'a LogSink,
