@@ -40,7 +40,7 @@ pub(super) async fn open(
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new());
     // `/metrics` shows every kind of source from the start.
-    for ingress in KINDS.map(Kind::ingress).into_iter().chain([Ingress::API]) {
+    for ingress in KINDS.iter().copied().map(Kind::ingress).chain([Ingress::API]) {
         metrics.ingress(ingress);
     }
     let (window, commits) = (options.dedup_window, metrics.commits.clone());

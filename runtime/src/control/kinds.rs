@@ -8,15 +8,13 @@ mod hostile;
 use evoke_http::source::HttpKind;
 use evoke_manifest::{Registry, SourceKind};
 use evoke_sources::TaskKind;
-use evoke_sources::files::FilesKind;
-use evoke_sources::timer::TimerKind;
 use evoke_telemetry::Ingress;
 
 /// Every kind, in the order in which messages list them.
-pub(crate) const KINDS: [Kind; 3] = [
-    Kind::Listener(&HttpKind), // HTTP requests
-    Kind::Task(&FilesKind),    // changes of files in a folder
-    Kind::Task(&TimerKind),    // the times of a schedule
+pub(crate) const KINDS: &[Kind] = &[
+    Kind::Listener(&HttpKind),
+    Kind::Task(&evoke_sources::files::FilesKind),
+    Kind::Task(&evoke_sources::timer::TimerKind),
 ];
 
 /// A kind of source, by how its sources run.
@@ -31,10 +29,10 @@ pub(crate) enum Kind {
 impl Kind {
     /// Returns the kind of a source in a manifest that was loaded with [`registry`].
     pub(super) fn of(kind: &dyn SourceKind) -> Option<Self> {
-        KINDS.into_iter().find(|known| known.parser().key() == kind.key())
+        KINDS.iter().copied().find(|known| known.source_kind().key() == kind.key())
     }
 
-    fn parser(self) -> &'static dyn SourceKind {
+    fn source_kind(self) -> &'static dyn SourceKind {
         match self {
             Self::Listener(kind) => kind,
             Self::Task(kind) => kind,
@@ -52,5 +50,5 @@ impl Kind {
 
 /// Returns the kinds as the manifest loader and the JSON schema need them.
 pub fn registry() -> Registry {
-    Registry::new(KINDS.map(Kind::parser))
+    Registry::new(KINDS.iter().copied().map(Kind::source_kind))
 }
