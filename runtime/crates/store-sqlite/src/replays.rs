@@ -4,7 +4,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::queue::{PORTION_MAX, Portion};
-use super::totals::{self, Counters, Owner};
+use super::rows::{Owner, delivery};
+use super::totals::{self, Counters};
 use super::write::insert_delivery;
 use super::{checksum, rows};
 use evoke_model::clock::UnixMs;
@@ -107,11 +108,11 @@ pub(super) fn purge_pending(
     let ids: Vec<DeliveryId> = found.iter().map(|(id, ..)| *id).collect();
     let mut portion = Portion { count: 0, ..Portion::of(&ids) };
     for (id, owner, state, share) in found {
-        if except.contains(&id) || owner.replay != replay || !rows::is_intact(tx, id, &[state])? {
+        if except.contains(&id) || owner.replay != replay || !delivery::is_intact(tx, id, &[state])? {
             continue;
         }
         counters.take_recent(id);
-        tx.prepare_cached(rows::change_delivery!(
+        tx.prepare_cached(delivery::change_delivery!(
             "state = 5, due_ms = NULL, cause = ?2",
             "5, attempts, forgiven, since_ms, NULL, ?2, done_ms, done_us"
         ))?

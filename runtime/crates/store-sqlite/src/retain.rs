@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::dedup::Dedup;
 use super::queue::Write;
-use super::totals::{Counters, Owner};
+use super::rows::{Owner, delivery};
+use super::totals::Counters;
 use super::{Readers, read, rows, send};
 use evoke_model::clock::UnixMs;
 use evoke_model::{DeliveryId, Seq, StoredEvent};
@@ -153,7 +154,7 @@ fn remove_one(
         .collect::<rusqlite::Result<_>>()?;
     // A damaged delivery may be unfinished, whatever its row contains. Keep it; `check` reports it.
     for (id, event, ..) in &deliveries {
-        if *event != seq || !rows::is_intact(tx, *id, &[rows::DONE, rows::PURGED])? {
+        if *event != seq || !delivery::is_intact(tx, *id, &[rows::DONE, rows::PURGED])? {
             return Ok(false);
         }
     }

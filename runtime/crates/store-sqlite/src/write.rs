@@ -9,9 +9,11 @@ use super::queue::{Applied, PORTION_MAX, Portion, Write};
 use super::read;
 use super::replays;
 use super::retain;
-use super::rows::{self, AttemptTiming, change_delivery};
+use super::rows::attempt::{self, Timing};
+use super::rows::delivery::{self, change_delivery};
+use super::rows::{self, LIVE, Owner};
 use super::state::Batch;
-use super::totals::{Counters, LIVE, Owner, Recent};
+use super::totals::{Counters, Recent};
 use evoke_model::clock::UnixMs;
 use evoke_model::{
     Accepted, Completed, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewDelivery, NewEvent, Origin,
@@ -139,7 +141,7 @@ fn insert_event(
     }
     counters.add_event();
     let seq = counters.last_seq();
-    rows::insert_event(tx, seq, &event, lineage, now_ms, counters.last_delivery() + 1, deliveries.len())?;
+    rows::event::insert(tx, seq, &event, lineage, now_ms, counters.last_delivery() + 1, deliveries.len())?;
     let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event, damage: None });
     for delivery in deliveries {
         insert_delivery(tx, counters, LIVE, now_ms, &stored, delivery, ready)?;
@@ -169,8 +171,8 @@ pub(super) fn insert_delivery(
     let share = Share { origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) };
     let id = counters.add_delivery(owner, state, share);
     let key = order_key.as_deref();
-    let fixed_sum = rows::fixed_sum(id, event.seq, owner, &trigger, key, share);
-    let sum = fixed_sum + rows::mutable_sum(state, 0, since_ms, None, None, None);
+    let fixed_sum = delivery::fixed_sum(id, event.seq, owner, &trigger, key, share);
+    let sum = fixed_sum + delivery::mutable_sum(state, 0, since_ms, None, None, None);
     tx.prepare_cached(
         "INSERT INTO deliveries (id, event, function, trigger, order_key, state, since_ms, origin, bytes, replay, sum)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
@@ -229,7 +231,7 @@ fn complete(
         Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
         Verdict::Dead(cause) => (rows::DEAD, None, Some(cause.as_str())),
     };
-    let done = (*verdict == Verdict::Done).then(|| AttemptTiming::of(record));
+    let done = (*verdict == Verdict::Done).then(|| Timing::of(record));
     let Some(previous) = end_attempt(tx, counters, *delivery, state, due_ms, cause, done)? else {
         return Ok(Completed::Committed);
     };
@@ -242,7 +244,7 @@ fn complete(
         counters.backlog_change().remove(share);
     }
     if done.is_none() {
-        rows::put_attempt(tx, *delivery, record)?;
+        attempt::put(tx, *delivery, record)?;
     }
     for new in publishes {
         insert_event(tx, dedup, counters, now_ms, new.clone(), ready)?;
@@ -272,12 +274,12 @@ fn end_attempt(
     state: i64,
     due_ms: Option<UnixMs>,
     cause: Option<&str>,
-    done: Option<AttemptTiming>,
+    done: Option<Timing>,
 ) -> rusqlite::Result<Option<Previous>> {
     let (done_ms, done_us) = done.map(|timing| (timing.started_ms, timing.duration_us)).unzip();
     if let Some(recent) = counters.take_recent(id) {
         let Recent { owner, order_key, share, since_ms, fixed_sum } = recent;
-        let sum = fixed_sum + rows::mutable_sum(state, 1, since_ms, due_ms, cause, done);
+        let sum = fixed_sum + delivery::mutable_sum(state, 1, since_ms, due_ms, cause, done);
         let ended = tx
             .prepare_cached(
                 "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, done_ms = ?5, done_us = ?6, attempts = 1,
@@ -332,7 +334,7 @@ fn unblock_next(
     ready: &mut Vec<ReadyDelivery>,
 ) -> rusqlite::Result<()> {
     let Some((id, rows::BLOCKED)) = first_unfinished(tx, owner, key)? else { return Ok(()) };
-    if !rows::is_intact(tx, id, &[rows::BLOCKED])? {
+    if !delivery::is_intact(tx, id, &[rows::BLOCKED])? {
         return Ok(());
     }
     tx.prepare_cached(change_delivery!(
@@ -356,7 +358,7 @@ fn redrive(
     let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
     let mut portion = Portion { count: 0, ..Portion::of(&ids) };
     for id in &ids {
-        if !rows::is_intact(tx, *id, &[rows::DEAD])? {
+        if !delivery::is_intact(tx, *id, &[rows::DEAD])? {
             continue;
         }
         portion.count += 1;
@@ -384,7 +386,7 @@ fn purge(
     let ids = read::dead_ids(tx, which, after, PORTION_MAX)?;
     let mut portion = Portion { count: 0, ..Portion::of(&ids) };
     for id in &ids {
-        if !rows::is_intact(tx, *id, &[rows::DEAD])? {
+        if !delivery::is_intact(tx, *id, &[rows::DEAD])? {
             continue;
         }
         portion.count += 1;

@@ -93,7 +93,7 @@ impl Writer {
 
     /// Commits one batch in one transaction. `Err` latches: the content of the disk is then unknown.
     fn commit(&mut self, batch: Vec<Write>) -> Result<(), String> {
-        let (before, started) = (self.counters.clone(), Instant::now());
+        let (before, started) = (self.counters.last_ids(), Instant::now());
         let mut applied = Vec::with_capacity(batch.len());
         let mut ready = Vec::new();
         let Err(error) = self.transact(batch, &mut applied, &mut ready) else {
@@ -103,7 +103,7 @@ impl Writer {
             self.notify(ready, applied, &Ok(()));
             return Ok(());
         };
-        self.counters = before;
+        self.counters.roll_back(before);
         self.dedup.rolled_back();
         let error = store_error(&self.path, &error);
         self.notify(Vec::new(), applied, &Err(error.clone()));
