@@ -16,6 +16,7 @@ mod replays;
 mod retain;
 mod rows;
 mod schema;
+mod space;
 mod state;
 mod state_cache;
 mod totals;
@@ -31,15 +32,20 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rusqlite::Connection;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 
 pub use self::backup::backup;
+pub use self::check::check_folder;
 use self::failure::store_error;
 pub use self::folder::make_folder;
-use self::queue::{Portion, Write};
-use self::readers::{Readers, open_for_reading};
+use self::queue::WriteQueue;
+use self::readers::Readers;
 use self::state_cache::StateCache;
+use self::write::accept::Accept;
+use self::write::complete::Complete;
+use self::write::dead::{Purge, Redrive};
+use self::write::register::Register;
+use self::write::state::WriteState;
 use evoke_model::clock::{Clock, UnixMs};
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
@@ -50,12 +56,9 @@ use evoke_model::{
 use evoke_store::{Backlog, CommitSink, DEDUP_WINDOW, Result, Store, StoreError, StoreFuture};
 use evoke_telemetry::CommitMetrics;
 
-/// Writes that may wait for the writer: four full group commits. Beyond that, callers wait for space in the queue.
-const WAITING_MAX: usize = 4096;
-
 /// A handle to an open store; the writer thread stops when the handle is dropped.
 pub struct SqliteStore {
-    writes: mpsc::Sender<Write>,
+    writes: WriteQueue,
     readers: Arc<Readers>,
     state_cache: Arc<StateCache>,
     sink: Arc<Mutex<Option<CommitSink>>>,
@@ -110,7 +113,7 @@ impl SqliteStore {
         let state_cache = Arc::new(state::load(&connection).map_err(to_store_error)?);
         let (newest_tx, newest) = watch::channel(counters.last_seq());
         let failed = watch::Sender::new(None);
-        let (writes, queue) = mpsc::channel(WAITING_MAX);
+        let (writes, queue) = WriteQueue::new();
         let sink = Arc::new(Mutex::new(None));
         let backlog = Arc::<Backlog>::default();
         backlog.apply(counters.backlog_change());
@@ -141,33 +144,6 @@ impl SqliteStore {
             backlog,
             instance,
             clock,
-        })
-    }
-
-    fn write<T: Send + 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> StoreFuture<T> {
-        let (reply, result) = oneshot::channel();
-        match self.writes.try_send(make(reply)) {
-            Ok(()) => StoreFuture::from_reply(result),
-            Err(TrySendError::Closed(_)) => StoreFuture::ready(Err(StoreError::Closed)),
-            Err(TrySendError::Full(write)) => StoreFuture::from_future(send(self.writes.clone(), write, result)),
-        }
-    }
-
-    /// Executes a write over all dead letters in portions, and returns the total number of changed deliveries.
-    fn write_in_portions(
-        &self,
-        make: impl Fn(DeliveryId, oneshot::Sender<Result<Portion>>) -> Write + Send + 'static,
-    ) -> StoreFuture<u64> {
-        let writes = self.writes.clone();
-        StoreFuture::from_future(async move {
-            let (mut count, mut next_after) = (0, Some(0));
-            while let Some(after) = next_after {
-                let (reply, result) = oneshot::channel();
-                let portion = send(writes.clone(), make(after, reply), result).await?;
-                count += portion.count;
-                next_after = portion.next_after;
-            }
-            Ok(count)
         })
     }
 
@@ -204,34 +180,9 @@ impl SqliteStore {
     }
 }
 
-async fn send<T>(writes: mpsc::Sender<Write>, write: Write, result: oneshot::Receiver<Result<T>>) -> Result<T> {
-    writes.send(write).await.map_err(|_| StoreError::Closed)?;
-    result.await.map_err(|_| StoreError::Closed)?
-}
-
-/// Checks the store in `folder` without opening it for writing; safe while another process has it open.
-pub fn check_folder(folder: &Path) -> Result<CheckReport> {
-    let path = folder.join("evoke.db");
-    let to_store_error = |e: rusqlite::Error| store_error(&path, &e);
-    let connection = open_for_reading(&path).map_err(to_store_error)?;
-    // One transaction, so that all rules see one snapshot while a running process keeps writing.
-    let snapshot = connection.unchecked_transaction().map_err(to_store_error)?;
-    let log = wal::find_damage(&path);
-    match schema::check_version(&snapshot).map_err(to_store_error)? {
-        // The database file can be empty when everything is still in the log.
-        Err(_) if log.is_some() => Ok(CheckReport { problems: log.into_iter().collect(), ..CheckReport::default() }),
-        Err(error) => Err(error),
-        Ok(()) => {
-            let mut report = check::check(&snapshot);
-            report.problems.splice(0..0, log);
-            Ok(report)
-        }
-    }
-}
-
 impl Store for SqliteStore {
     fn register(&self, names: Vec<String>) -> StoreFuture<Vec<FunctionId>> {
-        self.write(|reply| Write::Register { names, reply })
+        self.writes.submit(Register { names })
     }
 
     fn on_commit(&self, sink: CommitSink) {
@@ -239,30 +190,23 @@ impl Store for SqliteStore {
     }
 
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>> {
-        self.write(|reply| Write::Accept { events, marks, reply })
+        self.writes.accept(Accept { events, marks })
     }
 
     fn complete(&self, completion: Arc<Completion>) -> StoreFuture<Completed> {
-        self.write(|reply| Write::Complete { completion, reply: Some(reply) })
+        self.writes.complete(Complete { completion })
     }
 
     fn settle(&self, completion: Arc<Completion>) -> StoreFuture<()> {
-        match self.writes.try_send(Write::Complete { completion, reply: None }) {
-            Ok(()) => StoreFuture::ready(Ok(())),
-            Err(TrySendError::Closed(_)) => StoreFuture::ready(Err(StoreError::Closed)),
-            Err(TrySendError::Full(write)) => {
-                let writes = self.writes.clone();
-                StoreFuture::from_future(async move { writes.send(write).await.map_err(|_| StoreError::Closed) })
-            }
-        }
+        self.writes.settle(Complete { completion })
     }
 
     fn redrive(&self, which: DeadFilter) -> StoreFuture<u64> {
-        self.write_in_portions(move |after, reply| Write::Redrive { which: which.clone(), after, reply })
+        self.writes.submit_in_portions(move |after| Redrive { which: which.clone(), after })
     }
 
     fn purge(&self, which: DeadFilter) -> StoreFuture<u64> {
-        self.write_in_portions(move |after, reply| Write::Purge { which: which.clone(), after, reply })
+        self.writes.submit_in_portions(move |after| Purge { which: which.clone(), after })
     }
 
     fn retain(&self, retention: Retention) -> StoreFuture<u64> {
@@ -273,20 +217,24 @@ impl Store for SqliteStore {
     }
 
     fn start_replay(&self, new: NewReplay) -> StoreFuture<ReplayId> {
-        self.write(|reply| Write::StartReplay { new, reply })
+        self.writes.submit(write::replays::Start { new })
     }
 
     fn advance_replay(&self, replay: ReplayId, step: Step) -> StoreFuture<bool> {
-        self.write(|reply| Write::AdvanceReplay { replay, step, reply })
+        self.writes.submit(write::replays::Advance { replay, step })
     }
 
     fn transition_replay(&self, replay: ReplayId, from: &'static [ReplayState], to: ReplayState) -> StoreFuture<bool> {
-        self.write(|reply| Write::TransitionReplay { replay, from, to, reply })
+        self.writes.submit(write::replays::Transition { replay, from, to })
     }
 
     fn purge_replay(&self, replay: ReplayId, except: Vec<DeliveryId>) -> StoreFuture<u64> {
         let except: Arc<[DeliveryId]> = except.into();
-        self.write_in_portions(move |after, reply| Write::PurgeReplay { replay, except: except.clone(), after, reply })
+        self.writes.submit_in_portions(move |after| write::replays::PurgePending {
+            replay,
+            except: except.clone(),
+            after,
+        })
     }
 
     fn replays(&self) -> StoreFuture<Vec<Replay>> {
@@ -346,7 +294,7 @@ impl Store for SqliteStore {
     }
 
     fn state_write(&self, changes: Transaction) -> StoreFuture<u64> {
-        self.write(|reply| Write::State { changes, reply })
+        self.writes.submit(WriteState { changes })
     }
 
     fn marks(&self, scope: String) -> StoreFuture<BTreeMap<String, Vec<u8>>> {
@@ -422,7 +370,7 @@ impl Store for SqliteStore {
     }
 
     fn close(&self) -> StoreFuture<()> {
-        self.write(|reply| Write::Close { reply })
+        self.writes.close()
     }
 }
 
