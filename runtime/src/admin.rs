@@ -75,6 +75,7 @@ use crate::logs::FunctionLogs;
 use evoke_core::bus::Bus;
 use evoke_core::replay::Replays;
 use evoke_http::listener::{Limits, Listener, RequestBody};
+use evoke_model::Actor;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_pattern::{Explanation, MalformedEvent};
@@ -231,6 +232,11 @@ async fn unknown_path(request: Request<Body>) -> Problem {
 
 async fn method_not_allowed(request: Request<Body>) -> Problem {
     Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, format!("method {} is not allowed here", request.method()))
+}
+
+/// Who asks for the changes of a request. The API has no authentication, so all its clients are one operator.
+fn operator() -> Actor {
+    Actor::Operator("admin".into())
 }
 
 /// Result of a request handler.

@@ -278,9 +278,9 @@ async fn start(options: UpOptions, data: &DataFolder) -> anyhow::Result<(App, Li
     let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
     let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
     let bus = Bus::new(store.clone(), Router::default(), limits).with_spans(spans);
-    let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), options.concurrency);
+    let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock.clone(), options.concurrency);
     let http = Http::new(bus.for_ingress(Ingress::Http, &metrics), clock.clone(), Routes::default());
-    let sources = tokio::sync::Mutex::new(Sources::new(bus.clone(), clock.clone(), metrics.clone()));
+    let sources = tokio::sync::Mutex::new(Sources::new(store.clone(), bus.clone(), clock.clone(), metrics.clone()));
     let log_sink = logs.sink();
     let active = std::sync::Mutex::default();
     let started = Instant::now();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use evoke_model::EventFilter;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
-use evoke_store::Store;
+use evoke_store::{InspectionStore, Store};
 use evoke_store_sqlite::SqliteStore;
 use serde_json::Value;
 use tempfile::TempDir;

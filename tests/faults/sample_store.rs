@@ -11,10 +11,10 @@ use evoke_model::clock::Clock;
 use evoke_model::event::{Data, Event};
 use evoke_model::state::{Change, Touched, Transaction};
 use evoke_model::{
-    AttemptRecord, Completion, DeadFilter, DeliveryId, EventFilter, FunctionId, Lineage, Mark, NewDelivery, NewEvent,
-    NewReplay, Origin, Retention, Step, StoredEvent, Stream, Verdict,
+    Actor, AttemptRecord, Completion, DeadFilter, DeliveryId, EventFilter, FunctionId, Lineage, Mark, NewDelivery,
+    NewEvent, NewReplay, Origin, Retention, Step, StoredEvent, Stream, Verdict,
 };
-use evoke_store::{Result, Store, StoreError};
+use evoke_store::{DeliveryStore, EventStore, InspectionStore, ReplayStore, Result, StateStore, Store, StoreError};
 use evoke_store_sqlite::SqliteStore;
 
 /// A time in the far future, in ms, at which every retry is due.
@@ -76,7 +76,7 @@ pub(super) async fn create(folder: &Path) {
         store.complete(Arc::new(completion(delivery, one, 1, Verdict::Done))).await.unwrap();
     }
     // Remove most events. The store keeps their ids for deduplication.
-    store.retain(Retention { age: Duration::MAX, bytes: 0 }).await.unwrap();
+    store.retain(&Actor::Runtime, Retention { age: Duration::MAX, bytes: 0 }).await.unwrap();
 
     let mut offered = Vec::new();
     for n in 0..20 {
@@ -122,13 +122,15 @@ pub(super) async fn create(folder: &Path) {
     store.complete(Arc::new(completion(14, two, 2, Verdict::RetryAt(4_000)))).await.unwrap();
     store.complete(Arc::new(completion(16, two, 1, Verdict::Dead("retry: let go".into())))).await.unwrap();
     store.complete(Arc::new(completion(18, two, 1, Verdict::Done))).await.unwrap();
-    store.purge(DeadFilter::Delivery(16)).await.unwrap();
+    store.purge(&Actor::Runtime, DeadFilter::Delivery(16)).await.unwrap();
     for n in 0..8 {
         let value = if n == 5 { vec![5; 9_000] } else { format!("value {n}").into_bytes() };
-        store.state_write(set_state("lab", &format!("key-{n}"), &value)).await.unwrap();
+        store.state_write(&Actor::Runtime, set_state("lab", &format!("key-{n}"), &value)).await.unwrap();
     }
-    let replay =
-        store.start_replay(NewReplay { filter: r#"{"type":"lab.in"}"#.into(), after: 0, until: 20 }).await.unwrap();
+    let replay = store
+        .start_replay(&Actor::Runtime, NewReplay { filter: r#"{"type":"lab.in"}"#.into(), after: 0, until: 20 })
+        .await
+        .unwrap();
     let offers = vec![(
         Arc::new(store.event(14).await.unwrap().unwrap()),
         vec![delivery_to(one, Some("key-1")), delivery_to(two, None)],
@@ -172,7 +174,7 @@ impl Contents {
         let mut all = Self::default();
         for function in [1, 2] {
             for stream in Stream::ALL {
-                all.ready(store.ready(function, stream, 0, NO_LIMIT).await, "ready");
+                all.ready(store.claim(function, stream, 0, NO_LIMIT).await, "ready");
                 let due = store.due(function, stream, FAR_FUTURE_MS, NO_LIMIT).await;
                 all.ready(due.map(|(found, _)| found), "due");
             }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use evoke_model::EventFilter;
 use evoke_model::event::Data;
-use evoke_store::Store;
+use evoke_store::{DeliveryStore, EventStore, InspectionStore, Store};
 use evoke_store_sqlite::check_folder;
 use tempfile::TempDir;
 

@@ -12,10 +12,10 @@ use serde::Deserialize;
 use super::problem::{Params, Problem, json_body};
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Count, DeadLetter, DeadSelection, Envelope};
-use super::{Admin, ApiResult};
+use super::{Admin, ApiResult, operator};
 use evoke_model::event::Data;
 use evoke_model::{DeadFilter, DeliveryRecord, DeliveryState, StoredEvent};
-use evoke_store::Store;
+use evoke_store::InspectionStore;
 
 const LIMIT_DEFAULT: usize = 100;
 /// Maximum number of dead letters per list. All are held in memory, each with its attempts: some hundred bytes.
@@ -42,7 +42,7 @@ pub(super) async fn list(
     Ok(ndjson(&admin, |lines| write(store, found, lines)))
 }
 
-async fn write(store: Arc<dyn Store>, found: Vec<DeliveryRecord>, lines: Lines) -> Result<(), StreamError> {
+async fn write(store: Arc<dyn InspectionStore>, found: Vec<DeliveryRecord>, lines: Lines) -> Result<(), StreamError> {
     for record in found {
         let missing_event = || StoredEvent::damaged(record.event, "the event is no longer in the store");
         let mut stored = store.event(record.event).await?.unwrap_or_else(missing_event);
@@ -73,7 +73,7 @@ pub(super) async fn redrive(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Count>> {
-    let count = admin.store.redrive(parse_selection(&headers, body)?).await?;
+    let count = admin.store.redrive(&operator(), parse_selection(&headers, body)?).await?;
     Ok(Json(Count { count }))
 }
 
@@ -82,7 +82,7 @@ pub(super) async fn purge(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Count>> {
-    let count = admin.store.purge(parse_selection(&headers, body)?).await?;
+    let count = admin.store.purge(&operator(), parse_selection(&headers, body)?).await?;
     Ok(Json(Count { count }))
 }
 

@@ -18,7 +18,7 @@ use evoke_core::bus::{Offer, Origin};
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::event::Event;
 use evoke_model::{Accepted, EventFilter, Seq, StoredEvent};
-use evoke_store::{Store, StoreError};
+use evoke_store::{InspectionStore, Store, StoreError};
 
 /// Number of events read from the store at a time. Events of the maximum size take 64 MiB.
 const PAGE: usize = 64;
@@ -124,7 +124,7 @@ pub(super) fn require_intact(stored: StoredEvent) -> ApiResult<StoredEvent> {
 }
 
 /// Finds the event with this number or, if there is none, with this id. The event may be damaged.
-pub(super) async fn find(store: &dyn Store, reference: &str) -> ApiResult<StoredEvent> {
+pub(super) async fn find(store: &dyn InspectionStore, reference: &str) -> ApiResult<StoredEvent> {
     if let Ok(seq) = reference.parse()
         && let Some(stored) = store.event(seq).await?
     {

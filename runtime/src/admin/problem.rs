@@ -74,7 +74,9 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Full | StoreError::Closed => Self::unavailable(RETRY_AFTER_S, error.to_string()),
+            StoreError::Full | StoreError::Unreachable(_) | StoreError::Fenced(_) | StoreError::Closed => {
+                Self::unavailable(RETRY_AFTER_S, error.to_string())
+            }
             StoreError::Failed(_) | StoreError::Damaged(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }

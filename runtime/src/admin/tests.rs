@@ -16,6 +16,7 @@ use evoke_model::{
 };
 use evoke_sandbox::{Level, LogLine};
 use evoke_store::memory::MemoryStore;
+use evoke_store::{DeliveryStore, EventStore, InspectionStore};
 
 /// The API with its memory store, and methods that send requests.
 struct Api {

@@ -11,7 +11,7 @@ use super::problem::Params;
 use super::view::{Delivery, Node};
 use super::{Admin, ApiResult, events};
 use evoke_model::{Lineage, StoredEvent};
-use evoke_store::{Store, StoreError};
+use evoke_store::{InspectionStore, StoreError};
 
 /// Maximum number of events in a trace: more than a user reads, and some milliseconds of work.
 const EVENTS_MAX: usize = 1_000;
@@ -32,7 +32,7 @@ pub(super) async fn trace(
     Path(reference): Path<String>,
     Params(query): Params<TraceQuery>,
 ) -> ApiResult<Json<Node>> {
-    let store = &*admin.store;
+    let store: &dyn InspectionStore = &*admin.store;
     let mut event = events::find(store, &reference).await?;
     if query.root
         && let Some(root) = event.lineage.root
@@ -45,7 +45,7 @@ pub(super) async fn trace(
 }
 
 /// Describes the part of the trace that may be missing because retention removed it.
-async fn describe_missing(store: &dyn Store, event: &StoredEvent) -> Result<Option<String>, StoreError> {
+async fn describe_missing(store: &dyn InspectionStore, event: &StoredEvent) -> Result<Option<String>, StoreError> {
     let up_to = store.totals().await?.removed.to;
     let Lineage { cause, root, .. } = event.lineage;
     let cause_removed = match cause {
@@ -73,7 +73,7 @@ struct TreeEntry {
 }
 
 /// Builds the tree level by level, so that a tree that is too large loses its deepest events.
-async fn build_tree(store: &dyn Store, root: &StoredEvent) -> Result<Node, StoreError> {
+async fn build_tree(store: &dyn InspectionStore, root: &StoredEvent) -> Result<Node, StoreError> {
     let mut entries = vec![TreeEntry { node: root.into(), depth: 1, deliveries: Vec::new() }];
     let mut bytes = root.event.size();
     let mut next = VecDeque::from([0]);

@@ -36,7 +36,7 @@ use evoke_model::event::Event;
 use evoke_model::outcome::{Outcome, RetryPolicy};
 use evoke_model::state::{StateItem, Transaction};
 use evoke_model::{Completed, Completion, DeliveryId, FunctionId, ReadyDelivery, ReplayId, Stream, Verdict};
-use evoke_store::{Committed, Store, StoreError};
+use evoke_store::{Committed, DeliveryStore, StoreError};
 use evoke_telemetry::FunctionMetrics;
 
 /// Runs one function. The sandbox implements this for the dispatcher.
@@ -96,7 +96,7 @@ pub struct FunctionSpec {
 pub struct Dispatcher(Arc<Inner>);
 
 struct Inner {
-    store: Arc<dyn Store>,
+    store: Arc<dyn DeliveryStore>,
     bus: Bus,
     clock: Clock,
     /// The maximum number of running deliveries of all functions together.
@@ -152,13 +152,16 @@ const COMPLETION_BYTES: usize = 8 * 1024;
 
 /// The wait before a retry after an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// The longest wait for the release of deliveries at the end of a drain. Claims that are not released end with this
+/// process anyway.
+const RELEASE_MAX: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
     /// Starts a dispatcher that runs at most `running_max` deliveries at once. Call [`Dispatcher::set_functions`] to
     /// make it run deliveries. Must be called within a tokio runtime.
-    pub fn start(store: &Arc<dyn Store>, bus: Bus, clock: Clock, running_max: u32) -> Self {
+    pub fn start(store: Arc<dyn DeliveryStore>, bus: Bus, clock: Clock, running_max: u32) -> Self {
         let dispatcher = Self(Arc::new(Inner {
-            store: store.clone(),
+            store,
             bus,
             clock,
             running_max: running_max.max(1),
@@ -172,7 +175,7 @@ impl Dispatcher {
         }));
         // A weak reference: the store outlives the dispatcher and must not keep it alive.
         let inner = Arc::downgrade(&dispatcher.0);
-        store.on_commit(Box::new(move |committed| {
+        dispatcher.0.store.on_commit(Box::new(move |committed| {
             if let Some(inner) = inner.upgrade() {
                 Self(inner).committed(committed);
             }
@@ -183,7 +186,7 @@ impl Dispatcher {
     }
 
     /// Replaces the active functions. A function that is missing in `specs` is suspended: its running attempts
-    /// continue, its other deliveries stay pending in the store until the function is active again.
+    /// continue, its other deliveries are released: they stay pending in the store until the function is active again.
     pub fn set_functions(&self, specs: Vec<FunctionSpec>) {
         let mut schedule = self.lock();
         schedule.functions.values_mut().for_each(|function| function.concurrency = 0);
@@ -196,8 +199,9 @@ impl Dispatcher {
                     schedule.functions.insert(id, Function::new(spec, was_failing));
                 }
             }
-            self.update_queue(&mut schedule, id);
         }
+        let all: Vec<FunctionId> = schedule.functions.keys().copied().collect();
+        all.into_iter().for_each(|id| self.update_queue(&mut schedule, id));
         self.spawn_worker(&mut schedule);
         drop(schedule);
         self.0.alarm.notify_one();
@@ -244,12 +248,15 @@ impl Dispatcher {
     }
 
     /// Stops starting deliveries and waits for the running ones, at most for `limit`. Returns the number of deliveries
-    /// that still run. Deliveries that were not finished stay pending in the store.
+    /// that still run. Deliveries that did not start are released; those that were not finished stay pending in the
+    /// store.
     pub async fn drain(&self, limit: Duration) -> u32 {
         self.lock().stopping = true;
         self.0.alarm.notify_one();
         self.0.tasks.close();
         let _ = tokio::time::timeout(limit, self.0.tasks.wait()).await;
+        let waiting = self.lock().functions.values_mut().flat_map(Function::release_waiting).collect();
+        let _ = tokio::time::timeout(RELEASE_MAX, self.0.store.release(waiting)).await;
         self.lock().running
     }
 
@@ -264,16 +271,17 @@ impl Dispatcher {
         let mut schedule = self.lock();
         let mut earliest_retry_ms = None;
         for (completion, result) in settled {
-            if let Err(StoreError::Full) = result {
+            if matches!(&result, Err(error) if error.is_temporary()) {
                 self.0.tasks.spawn_on(self.clone().commit_later(completion), &self.0.runtime);
                 continue;
             }
             bytes += completion_bytes(&completion);
-            let is_committed = result.is_ok();
+            let is_committed = matches!(result, Ok(Completed::Committed));
+            let is_superseded = matches!(result, Ok(Completed::Superseded));
             if !completion.state.is_empty() && self.needs_rerun(&mut schedule, &completion, result) {
                 continue;
             }
-            let retry_at_ms = attempt::retry_at_ms(&completion);
+            let retry_at_ms = if is_superseded { None } else { attempt::retry_at_ms(&completion) };
             earliest_retry_ms = earliest_retry_ms.or(retry_at_ms);
             if let Some(function) = schedule.functions.get_mut(&completion.function) {
                 function.completed(completion.delivery, retry_at_ms);
@@ -282,13 +290,18 @@ impl Dispatcher {
                 }
             }
         }
+        let mut unknown = Vec::new();
         for delivery in ready {
             let id = delivery.function;
-            if let Some(function) = schedule.functions.get_mut(&id) {
-                function.lane(Stream::of(delivery.replay)).offer(delivery);
-                self.update_queue(&mut schedule, id);
+            match schedule.functions.get_mut(&id) {
+                Some(function) => {
+                    function.lane(Stream::of(delivery.replay)).offer(delivery);
+                    self.update_queue(&mut schedule, id);
+                }
+                None => unknown.push(delivery.id),
             }
         }
+        self.release(unknown);
         self.0.uncommitted.fetch_sub(bytes, Ordering::Relaxed);
         self.spawn_worker(&mut schedule);
         drop(schedule);
@@ -342,7 +355,7 @@ impl Dispatcher {
                 let failed = self.clone().fail_over_quota(function.spec.clone(), delivery, measurement, refused);
                 self.0.tasks.spawn_on(failed, &self.0.runtime);
             }
-            Ok(Completed::Committed) | Err(_) => {
+            Ok(Completed::Committed | Completed::Superseded) | Err(_) => {
                 measurement.ended(metrics, completion);
                 return false;
             }
@@ -365,24 +378,39 @@ impl Dispatcher {
         let _ = self.0.store.settle(Arc::new(completion)).await;
     }
 
-    /// Commits a completion once the disk has room again.
+    /// Commits a completion once the disk has room again, or the store can be reached again.
     async fn commit_later(self, completion: Arc<Completion>) {
-        let result = attempt::commit_when_there_is_room(&*self.0.store, &completion).await;
+        let result = attempt::commit_when_possible(&*self.0.store, &completion).await;
         self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
     }
 
+    /// Gives claimed deliveries that do not run here back to the store, in the background.
+    fn release(&self, deliveries: Vec<DeliveryId>) {
+        if deliveries.is_empty() {
+            return;
+        }
+        let released = self.0.store.release(deliveries);
+        // An error needs no retry: the store reports its permanent failure itself, and claims end with their owner.
+        self.0.tasks.spawn_on(async move { drop(released.await) }, &self.0.runtime);
+    }
+
     /// Puts the function's lanes into the run queue if they have work and room, and starts a load for each lane that is
-    /// behind the store. Must be called after every change of a lane.
+    /// behind the store. Releases the waiting deliveries of a suspended function. Must be called after every change of a
+    /// lane.
     fn update_queue(&self, schedule: &mut Schedule, id: FunctionId) {
-        let Schedule { functions, queue, .. } = schedule;
+        let Schedule { functions, queue, reruns, .. } = schedule;
         let Some(function) = functions.get_mut(&id) else { return };
+        if function.concurrency == 0 {
+            let waiting = function.release_waiting();
+            waiting.iter().for_each(|id| drop(reruns.remove(id)));
+            self.release(waiting);
+            return;
+        }
         for stream in Stream::ALL {
             if function.try_queue(stream) {
                 queue.push(id, stream);
             }
-            if function.concurrency > 0
-                && let Some(after) = function.lane(stream).start_load()
-            {
+            if let Some(after) = function.lane(stream).start_load() {
                 self.load(id, stream, after);
             }
         }

@@ -122,9 +122,12 @@ pub struct Completion {
 /// The result of a completion.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Completed {
-    /// The completion was committed, now or by an earlier call.
+    /// The completion was committed.
     #[default]
     Committed,
+    /// The delivery is not pending, or this attempt is not its next one: the attempt was ended before, by an earlier
+    /// call or by another owner. Nothing was committed.
+    Superseded,
     /// Another transaction changed state that the attempt had read; nothing was committed.
     Conflict(StateItem),
     /// The writes would exceed a bucket's quota, as the message describes; nothing was committed.

@@ -4,6 +4,7 @@
 
 #![warn(missing_docs)]
 
+mod actor;
 pub mod clock;
 mod counts;
 mod delivery;
@@ -17,6 +18,7 @@ pub mod runtime_events;
 pub mod state;
 mod stored;
 
+pub use self::actor::Actor;
 pub use self::counts::{CheckReport, Counts, Removed, Totals};
 pub use self::delivery::{
     AttemptRecord, Completed, Completion, DeliveryRecord, DeliveryState, NewDelivery, ReadyDelivery, Verdict,

@@ -18,18 +18,16 @@ mod rows;
 mod schema;
 mod state;
 mod state_cache;
+mod store;
 mod totals;
 mod wal;
 mod write;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use rusqlite::Connection;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -40,14 +38,10 @@ pub use self::folder::make_folder;
 use self::queue::{Portion, Write};
 use self::readers::{Readers, open_for_reading};
 use self::state_cache::StateCache;
-use evoke_model::clock::{Clock, UnixMs};
-use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
-use evoke_model::{
-    Accepted, CheckReport, Completed, Completion, DeadFilter, DeliveryId, DeliveryRecord, EventFilter, FunctionId,
-    Mark, NewEvent, NewReplay, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step, StoredEvent, Stream,
-    Totals,
-};
-use evoke_store::{Backlog, CommitSink, DEDUP_WINDOW, Result, Store, StoreError, StoreFuture};
+use evoke_model::clock::Clock;
+use evoke_model::state::Entry;
+use evoke_model::{CheckReport, DeliveryId, Seq};
+use evoke_store::{Backlog, CommitSink, DEDUP_WINDOW, Result, Scopes, StoreError, StoreFuture};
 use evoke_telemetry::CommitMetrics;
 
 /// Writes that may wait for the writer: four full group commits. Beyond that, callers wait for space in the queue.
@@ -62,6 +56,7 @@ pub struct SqliteStore {
     newest: watch::Receiver<Seq>,
     failed: watch::Sender<Option<String>>,
     backlog: Arc<Backlog>,
+    scopes: Scopes,
     instance: String,
     clock: Clock,
 }
@@ -139,6 +134,7 @@ impl SqliteStore {
             newest,
             failed,
             backlog,
+            scopes: Scopes::default(),
             instance,
             clock,
         })
@@ -226,203 +222,6 @@ pub fn check_folder(folder: &Path) -> Result<CheckReport> {
             report.problems.splice(0..0, log);
             Ok(report)
         }
-    }
-}
-
-impl Store for SqliteStore {
-    fn register(&self, names: Vec<String>) -> StoreFuture<Vec<FunctionId>> {
-        self.write(|reply| Write::Register { names, reply })
-    }
-
-    fn on_commit(&self, sink: CommitSink) {
-        *self.sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(sink);
-    }
-
-    fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>> {
-        self.write(|reply| Write::Accept { events, marks, reply })
-    }
-
-    fn complete(&self, completion: Arc<Completion>) -> StoreFuture<Completed> {
-        self.write(|reply| Write::Complete { completion, reply: Some(reply) })
-    }
-
-    fn settle(&self, completion: Arc<Completion>) -> StoreFuture<()> {
-        match self.writes.try_send(Write::Complete { completion, reply: None }) {
-            Ok(()) => StoreFuture::ready(Ok(())),
-            Err(TrySendError::Closed(_)) => StoreFuture::ready(Err(StoreError::Closed)),
-            Err(TrySendError::Full(write)) => {
-                let writes = self.writes.clone();
-                StoreFuture::from_future(async move { writes.send(write).await.map_err(|_| StoreError::Closed) })
-            }
-        }
-    }
-
-    fn redrive(&self, which: DeadFilter) -> StoreFuture<u64> {
-        self.write_in_portions(move |after, reply| Write::Redrive { which: which.clone(), after, reply })
-    }
-
-    fn purge(&self, which: DeadFilter) -> StoreFuture<u64> {
-        self.write_in_portions(move |after, reply| Write::Purge { which: which.clone(), after, reply })
-    }
-
-    fn retain(&self, retention: Retention) -> StoreFuture<u64> {
-        let (writes, readers) = (self.writes.clone(), self.readers.clone());
-        let age_ms = UnixMs::try_from(retention.age.as_millis()).unwrap_or(UnixMs::MAX);
-        let before_ms = self.clock.now_ms().saturating_sub(age_ms);
-        StoreFuture::from_future(retain::sweep(writes, readers, before_ms, retention.bytes))
-    }
-
-    fn start_replay(&self, new: NewReplay) -> StoreFuture<ReplayId> {
-        self.write(|reply| Write::StartReplay { new, reply })
-    }
-
-    fn advance_replay(&self, replay: ReplayId, step: Step) -> StoreFuture<bool> {
-        self.write(|reply| Write::AdvanceReplay { replay, step, reply })
-    }
-
-    fn transition_replay(&self, replay: ReplayId, from: &'static [ReplayState], to: ReplayState) -> StoreFuture<bool> {
-        self.write(|reply| Write::TransitionReplay { replay, from, to, reply })
-    }
-
-    fn purge_replay(&self, replay: ReplayId, except: Vec<DeliveryId>) -> StoreFuture<u64> {
-        let except: Arc<[DeliveryId]> = except.into();
-        self.write_in_portions(move |after, reply| Write::PurgeReplay { replay, except: except.clone(), after, reply })
-    }
-
-    fn replays(&self) -> StoreFuture<Vec<Replay>> {
-        self.read(replays::all)
-    }
-
-    fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>> {
-        self.read(move |c| replays::one(c, id))
-    }
-
-    fn ready(
-        &self,
-        function: FunctionId,
-        stream: Stream,
-        after: DeliveryId,
-        limit: usize,
-    ) -> StoreFuture<Vec<ReadyDelivery>> {
-        self.read_owed(move |c| read::ready(c, function, stream, after, limit))
-    }
-
-    fn due(
-        &self,
-        function: FunctionId,
-        stream: Stream,
-        now_ms: UnixMs,
-        limit: usize,
-    ) -> StoreFuture<(Vec<ReadyDelivery>, Option<UnixMs>)> {
-        self.read_owed(move |c| read::due(c, function, stream, now_ms, limit))
-    }
-
-    fn state(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>> {
-        StoreFuture::ready(self.find_state(bucket, key, false))
-    }
-
-    fn state_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>> {
-        StoreFuture::ready(self.find_state(bucket, key, true))
-    }
-
-    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), StateItem> {
-        self.state_cache.stage(transaction)
-    }
-
-    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> StoreFuture<Keys> {
-        // Read the version before the list: a list newer than its version only causes a needless rerun, while one older
-        // than its version would be accepted although stale.
-        let version = self.state_cache.bucket(bucket).members;
-        let keys = self.readers.now(|c| state::keys(c, bucket, after, limit));
-        StoreFuture::ready(keys.map(|keys| Keys { keys, version }))
-    }
-
-    fn state_usage(&self, bucket: &str) -> Usage {
-        self.state_cache.bucket(bucket).usage
-    }
-
-    fn state_buckets(&self) -> BTreeMap<String, Usage> {
-        self.state_cache.usages()
-    }
-
-    fn state_write(&self, changes: Transaction) -> StoreFuture<u64> {
-        self.write(|reply| Write::State { changes, reply })
-    }
-
-    fn marks(&self, scope: String) -> StoreFuture<BTreeMap<String, Vec<u8>>> {
-        self.read(move |c| read::marks(c, &scope))
-    }
-
-    fn event(&self, seq: Seq) -> StoreFuture<Option<StoredEvent>> {
-        self.read(move |c| read::event(c, seq))
-    }
-
-    fn find(&self, id: String) -> StoreFuture<Vec<Seq>> {
-        self.read(move |c| read::find(c, &id))
-    }
-
-    fn events(&self, filter: EventFilter) -> StoreFuture<Vec<StoredEvent>> {
-        self.read(move |c| read::events(c, &filter))
-    }
-
-    fn deliveries(&self, event: Seq) -> StoreFuture<Vec<DeliveryRecord>> {
-        self.read(move |c| read::deliveries(c, event))
-    }
-
-    fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<DeliveryRecord>> {
-        self.read(move |c| read::delivery(c, id))
-    }
-
-    fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<StoredEvent>> {
-        self.read(move |c| read::published(c, delivery))
-    }
-
-    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<DeliveryRecord>> {
-        self.read(move |c| read::dead(c, &which, limit))
-    }
-
-    fn totals(&self) -> StoreFuture<Totals> {
-        self.read(totals::read)
-    }
-
-    fn size_bytes(&self) -> StoreFuture<u64> {
-        StoreFuture::ready(Ok(self.readers.size_bytes()))
-    }
-
-    fn check(&self) -> StoreFuture<CheckReport> {
-        self.read(|c| Ok(check::check(c)))
-    }
-
-    fn newest(&self) -> watch::Receiver<Seq> {
-        self.newest.clone()
-    }
-
-    fn backlog(&self) -> &Backlog {
-        &self.backlog
-    }
-
-    fn failure(&self) -> BoxFuture<'static, String> {
-        let mut failure = self.failed.subscribe();
-        async move {
-            loop {
-                if let Some(reason) = failure.borrow_and_update().clone() {
-                    return reason;
-                }
-                if failure.changed().await.is_err() {
-                    // Closed without a failure: it can no longer fail.
-                    std::future::pending::<()>().await;
-                }
-            }
-        }
-        .boxed()
-    }
-
-    fn instance(&self) -> &str {
-        &self.instance
-    }
-
-    fn close(&self) -> StoreFuture<()> {
-        self.write(|reply| Write::Close { reply })
     }
 }
 

@@ -200,6 +200,6 @@ impl Writer {
 fn to_latch(error: StoreError) -> Result<(), String> {
     match error {
         StoreError::Failed(reason) | StoreError::Damaged(reason) => Err(reason),
-        StoreError::Full | StoreError::Closed => Ok(()),
+        StoreError::Full | StoreError::Closed | StoreError::Unreachable(_) | StoreError::Fenced(_) => Ok(()),
     }
 }

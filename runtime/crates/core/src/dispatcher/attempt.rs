@@ -15,7 +15,7 @@ use evoke_model::outcome;
 use evoke_model::outcome::{Next, Outcome};
 use evoke_model::state::{StateItem, Transaction};
 use evoke_model::{AttemptRecord, Completed, Completion, Lineage, NewEvent, ReadyDelivery, Verdict};
-use evoke_store::{Result, Store, StoreError};
+use evoke_store::{DeliveryStore, Result};
 
 /// The maximum number of functions in a chain of events. A longer chain is treated as a loop: no useful chain is that
 /// long.
@@ -159,13 +159,13 @@ async fn dead_letter_event(
         return Vec::new();
     }
     // The blocked order key is read from the store: the manifest may define another order key by now.
-    let stored = inner.store.delivery(*id).await.ok().flatten();
+    let order_key = inner.store.order_key(*id).await.ok().flatten();
     let dead_letter = runtime_events::DeadLetter {
         instance: inner.store.instance(),
         delivery: *id,
         function: &spec.metrics.name,
         trigger,
-        order_key: stored.as_ref().and_then(|stored| stored.order_key.as_deref()),
+        order_key: order_key.as_deref(),
         replay: replay.is_some(),
         attempts: attempts + 1,
         outcome,
@@ -237,13 +237,13 @@ pub(super) fn retry_at_ms(completion: &Completion) -> Option<UnixMs> {
     }
 }
 
-/// Commits a completion that the full disk rejected: retries every [`STORE_RETRY`] until there is room. Until then the
-/// delivery stays held by its lane.
-pub(super) async fn commit_when_there_is_room(store: &dyn Store, completion: &Arc<Completion>) -> Result<Completed> {
+/// Commits a completion after a temporary error of the store: retries every [`STORE_RETRY`] until the disk has room, or
+/// the store can be reached. Until then the delivery stays held by its lane.
+pub(super) async fn commit_when_possible(store: &dyn DeliveryStore, completion: &Arc<Completion>) -> Result<Completed> {
     loop {
         tokio::time::sleep(STORE_RETRY).await;
         match store.complete(completion.clone()).await {
-            Err(StoreError::Full) => {}
+            Err(error) if error.is_temporary() => {}
             // The store reports its permanent failure itself; the delivery is pending when the store is opened again.
             other => return other,
         }

@@ -18,7 +18,7 @@ impl Dispatcher {
     pub(super) fn load(&self, function: FunctionId, stream: Stream, after: DeliveryId) {
         let dispatcher = self.clone();
         self.0.runtime.spawn(async move {
-            match dispatcher.0.store.ready(function, stream, after, LOAD_MAX).await {
+            match dispatcher.0.store.claim(function, stream, after, LOAD_MAX).await {
                 Ok(found) => dispatcher.change_lane(function, stream, |lane| lane.loaded(after, found)),
                 Err(error) => {
                     tracing::warn!("cannot load deliveries: {error}");
@@ -55,7 +55,7 @@ impl Dispatcher {
     /// Starts a load for each lane whose next retry is due. Returns the lanes with the limit of each load.
     fn start_retry_loads(&self, now_ms: UnixMs) -> Vec<(FunctionId, Stream, usize)> {
         let mut due = Vec::new();
-        for (id, function) in &mut self.lock().functions {
+        for (id, function) in self.lock().functions.iter_mut().filter(|(_, function)| function.concurrency > 0) {
             for stream in Stream::ALL {
                 let lane = function.lane(stream);
                 if lane.next_retry_ms().is_some_and(|at_ms| at_ms <= now_ms) {

@@ -9,7 +9,8 @@ use super::*;
 use crate::bus::{Limits, Offer, Target};
 use crate::router::{OrderBy, Router};
 use evoke_model::clock::UnixMs;
-use evoke_model::{Counts, DeadFilter, EventFilter, Lineage, NewDelivery, NewEvent, NewReplay, Seq, Step};
+use evoke_model::{Actor, Counts, DeadFilter, EventFilter, Lineage, NewDelivery, NewEvent, NewReplay, Seq, Step};
+use evoke_store::Store;
 use evoke_store::memory::MemoryStore;
 
 const START_MS: UnixMs = 1_700_000_000_000;
@@ -47,7 +48,7 @@ impl Fixture {
     async fn over(store: Arc<dyn Store>, clock: Clock, running_max: u32, router: Router) -> Self {
         store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
         let bus = Bus::new(store.clone(), router, Limits::default());
-        let dispatcher = Dispatcher::start(&store, bus.clone(), clock, running_max);
+        let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock, running_max);
         Self { store, bus, dispatcher }
     }
 
@@ -62,7 +63,8 @@ impl Fixture {
 
     /// Starts a replay that offers the events up to `until` to the first function.
     async fn replay(&self, until: Seq) -> ReplayId {
-        let id = self.store.start_replay(NewReplay { filter: "{}".into(), after: 0, until }).await.unwrap();
+        let id =
+            self.store.start_replay(&Actor::Runtime, NewReplay { filter: "{}".into(), after: 0, until }).await.unwrap();
         let mut offers = Vec::new();
         for seq in 1..=until {
             let new = NewDelivery { function: 1, trigger: "on[0]".into(), order_key: None };
@@ -377,7 +379,7 @@ async fn no_delivery_of_a_halted_replay_is_started() {
     }
     let started = fixture.dispatcher.halt(id);
     assert_eq!(started.len(), 2);
-    assert_eq!(fixture.store.purge_replay(id, started).await.unwrap(), 48);
+    assert_eq!(fixture.store.purge_replay(&Actor::Runtime, id, started).await.unwrap(), 48);
     opened.add_permits(100);
     fixture.settled().await;
     let counts = fixture.store.replay(id).await.unwrap().unwrap().deliveries;

@@ -7,7 +7,7 @@ use crate::router::Router;
 use evoke_model::clock::UnixMs;
 use evoke_model::{EventFilter, FunctionId, NewDelivery, Seq, StoredEvent};
 use evoke_pattern::Pattern;
-use evoke_store::{Store, StoreError};
+use evoke_store::{InspectionStore, StoreError};
 
 /// The filter of a replay. An event must satisfy all fields that are set; an empty filter selects every stored event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ impl CompiledFilter {
     /// [`CompiledFilter::deliveries`].
     pub(super) async fn next_events(
         &self,
-        store: &dyn Store,
+        store: &dyn InspectionStore,
         position: Seq,
         until: Seq,
         limit: usize,

@@ -15,7 +15,7 @@ use super::*;
 use evoke_core::bus;
 use evoke_core::router::Router;
 use evoke_store::memory::MemoryStore;
-use evoke_store::{Store, StoreError};
+use evoke_store::{InspectionStore, StoreError};
 
 fn endpoint(path: &str) -> Endpoint {
     Endpoint {
@@ -184,6 +184,8 @@ async fn each_store_error_maps_to_a_status_that_the_client_can_act_on() {
     for (error, status, retry_after, detail) in [
         (StoreError::Full, 503, true, "no room left"),
         (StoreError::Closed, 503, true, "closed"),
+        (StoreError::Unreachable("connection refused".into()), 503, true, "cannot be reached at the moment"),
+        (StoreError::Fenced("owner 2".into()), 503, true, "another process took over"),
         (StoreError::Failed("fsync of /secret/path".into()), 500, false, "not known whether this request was stored"),
     ] {
         let (head, body) = Problem::from(bus::Refused::Store(error)).response().into_parts();

@@ -113,6 +113,14 @@ impl From<Refused> for Problem {
                 Self { status: StatusCode::TOO_MANY_REQUESTS, ..Self::later(retry_after, detail) }
             }
             Refused::Store(StoreError::Full | StoreError::Closed) => Self::later(retry_after, detail),
+            // Addresses and names of other processes are for the log and the operator.
+            Refused::Store(StoreError::Unreachable(_)) => Self::later(
+                retry_after,
+                "the store cannot be reached at the moment, and it is not known whether this request was stored: send it again later with the same ids",
+            ),
+            Refused::Store(StoreError::Fenced(_)) => {
+                Self::later(retry_after, "another process took over; nothing of this request was stored")
+            }
             // The exact failure is for the log and the operator, not for every client that reaches this port.
             Refused::Store(StoreError::Failed(_) | StoreError::Damaged(_)) => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -17,8 +17,8 @@ use evoke_manifest::ByteSize;
 use evoke_model::EventFilter;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
-use evoke_store::Store;
 use evoke_store::memory::MemoryStore;
+use evoke_store::{EventStore, InspectionStore};
 
 const SETTLE: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(60);

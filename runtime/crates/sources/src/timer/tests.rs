@@ -8,7 +8,7 @@ use evoke_core::router::Router;
 use evoke_core::source::Health;
 use evoke_model::clock::Clock;
 use evoke_model::{EventFilter, StoredEvent};
-use evoke_store::Store;
+use evoke_store::InspectionStore;
 use evoke_store::memory::MemoryStore;
 
 /// 2025-03-29T12:00:00Z.

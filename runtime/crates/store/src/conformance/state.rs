@@ -43,7 +43,7 @@ async fn value(store: &dyn Store, key: &str) -> Option<(String, Version)> {
 }
 
 async fn write(store: &dyn Store, key: &str, change: Option<Change>) -> u64 {
-    store.state_write(transaction(vec![touched(key, None, change)])).await.unwrap()
+    store.state_write(&Actor::Runtime, transaction(vec![touched(key, None, change)])).await.unwrap()
 }
 
 pub async fn state_commits_with_its_outcome(store: &dyn Store) {
@@ -83,7 +83,7 @@ pub async fn a_read_changed_by_another_transaction_conflicts_and_commits_nothing
     let (_, version) = value(store, "k").await.unwrap();
     let read = transaction(vec![touched("k", Some(version), None)]);
     assert_eq!(store.complete(with(2, read)).await.unwrap(), Completed::Committed);
-    // A repeated completion succeeds, whatever has changed since it was committed.
+    // A repeated completion is over, whatever has changed since it was committed.
     assert_eq!(store.complete(stale).await.unwrap(), Completed::Committed);
     assert_eq!(value(store, "k").await.unwrap().0, "1");
     // A completion that ends in a dead letter is validated too.
@@ -162,7 +162,7 @@ pub async fn concurrent_counters_are_exact(store: &dyn Store) {
             match store.complete(with(delivery as DeliveryId + 1, transaction(keys))).await.unwrap() {
                 Completed::Committed => return conflicts,
                 Completed::Conflict(_) => conflicts += 1,
-                Completed::OverQuota(why) => unreachable!("{why}"),
+                other @ (Completed::Superseded | Completed::OverQuota(_)) => unreachable!("{other:?}"),
             }
         }
     };

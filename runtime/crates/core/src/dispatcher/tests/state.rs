@@ -60,7 +60,7 @@ async fn a_reject_is_committed_only_if_its_reads_still_hold() {
             }
             // Another writer sets the key after the read.
             let keys = vec![touched("k", None, Some(1))];
-            store.state_write(Transaction { keys, ..Transaction::default() }).await.unwrap();
+            store.state_write(&Actor::Runtime, Transaction { keys, ..Transaction::default() }).await.unwrap();
             ran(Outcome::Reject { message: "no number yet".into() }, vec![touched("k", Some(version), None)])
         }
         .boxed()
@@ -119,7 +119,7 @@ async fn counts_are_exact_with_staged_reads_and_concurrent_operator_writes() {
     while fixture.bus.pending() > 0 {
         epoch += 1;
         let keys = vec![touched("epoch", None, Some(epoch))];
-        store.state_write(Transaction { keys, ..Transaction::default() }).await.unwrap();
+        store.state_write(&Actor::Runtime, Transaction { keys, ..Transaction::default() }).await.unwrap();
     }
     assert_eq!((read(&*store, "k").await.0, fixture.settled().await.done), (DELIVERIES, DELIVERIES as u64));
     for id in 1..=DELIVERIES as DeliveryId {
