@@ -1,12 +1,16 @@
 //! Checks conservation and integrity in one snapshot: SQLite's structures, the checksums of all rows, and the counts.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use super::{failure, totals};
+use super::failure::{self, store_error};
+use super::readers::open_for_reading;
+use super::{schema, totals, wal};
 use evoke_model::{CheckReport, Counts, DeliveryState, Removed, Totals};
+use evoke_store::Result;
 
 /// Maximum number of listed problems; a longer list would not help to repair the store.
 const PROBLEMS_MAX: usize = 100;
@@ -114,6 +118,26 @@ const CHECKSUMS: [(&str, &str, &str); 9] = [
     ("marks", "scope || ' ' || key", "sum_of(scope, key, value)"),
     ("state", "bucket || ' ' || key", "sum_of(bucket, key, value, version)"),
 ];
+
+/// Checks the store in `folder` without opening it for writing; safe while another process has it open.
+pub fn check_folder(folder: &Path) -> Result<CheckReport> {
+    let path = folder.join("evoke.db");
+    let to_store_error = |e: rusqlite::Error| store_error(&path, &e);
+    let connection = open_for_reading(&path).map_err(to_store_error)?;
+    // One transaction, so that all rules see one snapshot while a running process keeps writing.
+    let snapshot = connection.unchecked_transaction().map_err(to_store_error)?;
+    let log = wal::find_damage(&path);
+    match schema::check_version(&snapshot).map_err(to_store_error)? {
+        // The database file can be empty when everything is still in the log.
+        Err(_) if log.is_some() => Ok(CheckReport { problems: log.into_iter().collect(), ..CheckReport::default() }),
+        Err(error) => Err(error),
+        Ok(()) => {
+            let mut report = check(&snapshot);
+            report.problems.splice(0..0, log);
+            Ok(report)
+        }
+    }
+}
 
 /// Runs all checks, also on a damaged store: a failing query is reported as a problem.
 pub(super) fn check(c: &Connection) -> CheckReport {

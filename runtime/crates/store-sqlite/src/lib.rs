@@ -16,6 +16,7 @@ mod replays;
 mod retain;
 mod rows;
 mod schema;
+mod space;
 mod state;
 mod state_cache;
 mod store;
@@ -29,27 +30,24 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 
 pub use self::backup::backup;
+pub use self::check::check_folder;
 use self::failure::store_error;
 pub use self::folder::make_folder;
-use self::queue::{Portion, Write};
-use self::readers::{Readers, open_for_reading};
+use self::queue::WriteQueue;
+use self::readers::Readers;
 use self::state_cache::StateCache;
+use evoke_model::Seq;
 use evoke_model::clock::Clock;
 use evoke_model::state::Entry;
-use evoke_model::{CheckReport, DeliveryId, Seq};
 use evoke_store::{Backlog, CommitSink, DEDUP_WINDOW, Result, Scopes, StoreError, StoreFuture};
 use evoke_telemetry::CommitMetrics;
 
-/// Writes that may wait for the writer: four full group commits. Beyond that, callers wait for space in the queue.
-const WAITING_MAX: usize = 4096;
-
 /// A handle to an open store; the writer thread stops when the handle is dropped.
 pub struct SqliteStore {
-    writes: mpsc::Sender<Write>,
+    writes: WriteQueue,
     readers: Arc<Readers>,
     state_cache: Arc<StateCache>,
     sink: Arc<Mutex<Option<CommitSink>>>,
@@ -105,7 +103,7 @@ impl SqliteStore {
         let state_cache = Arc::new(state::load(&connection).map_err(to_store_error)?);
         let (newest_tx, newest) = watch::channel(counters.last_seq());
         let failed = watch::Sender::new(None);
-        let (writes, queue) = mpsc::channel(WAITING_MAX);
+        let (writes, queue) = WriteQueue::new();
         let sink = Arc::new(Mutex::new(None));
         let backlog = Arc::<Backlog>::default();
         backlog.apply(counters.backlog_change());
@@ -140,33 +138,6 @@ impl SqliteStore {
         })
     }
 
-    fn write<T: Send + 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Write) -> StoreFuture<T> {
-        let (reply, result) = oneshot::channel();
-        match self.writes.try_send(make(reply)) {
-            Ok(()) => StoreFuture::from_reply(result),
-            Err(TrySendError::Closed(_)) => StoreFuture::ready(Err(StoreError::Closed)),
-            Err(TrySendError::Full(write)) => StoreFuture::from_future(send(self.writes.clone(), write, result)),
-        }
-    }
-
-    /// Executes a write over all dead letters in portions, and returns the total number of changed deliveries.
-    fn write_in_portions(
-        &self,
-        make: impl Fn(DeliveryId, oneshot::Sender<Result<Portion>>) -> Write + Send + 'static,
-    ) -> StoreFuture<u64> {
-        let writes = self.writes.clone();
-        StoreFuture::from_future(async move {
-            let (mut count, mut next_after) = (0, Some(0));
-            while let Some(after) = next_after {
-                let (reply, result) = oneshot::channel();
-                let portion = send(writes.clone(), make(after, reply), result).await?;
-                count += portion.count;
-                next_after = portion.next_after;
-            }
-            Ok(count)
-        })
-    }
-
     /// Returns the value of a key from the cache, or else from the file.
     fn find_state(&self, bucket: &str, key: &str, with_staged: bool) -> Result<Option<Entry>> {
         self.state_cache.get(bucket, key, with_staged).or_else(|ticket| {
@@ -197,31 +168,6 @@ impl SqliteStore {
             }
             found
         })
-    }
-}
-
-async fn send<T>(writes: mpsc::Sender<Write>, write: Write, result: oneshot::Receiver<Result<T>>) -> Result<T> {
-    writes.send(write).await.map_err(|_| StoreError::Closed)?;
-    result.await.map_err(|_| StoreError::Closed)?
-}
-
-/// Checks the store in `folder` without opening it for writing; safe while another process has it open.
-pub fn check_folder(folder: &Path) -> Result<CheckReport> {
-    let path = folder.join("evoke.db");
-    let to_store_error = |e: rusqlite::Error| store_error(&path, &e);
-    let connection = open_for_reading(&path).map_err(to_store_error)?;
-    // One transaction, so that all rules see one snapshot while a running process keeps writing.
-    let snapshot = connection.unchecked_transaction().map_err(to_store_error)?;
-    let log = wal::find_damage(&path);
-    match schema::check_version(&snapshot).map_err(to_store_error)? {
-        // The database file can be empty when everything is still in the log.
-        Err(_) if log.is_some() => Ok(CheckReport { problems: log.into_iter().collect(), ..CheckReport::default() }),
-        Err(error) => Err(error),
-        Ok(()) => {
-            let mut report = check::check(&snapshot);
-            report.problems.splice(0..0, log);
-            Ok(report)
-        }
     }
 }
 

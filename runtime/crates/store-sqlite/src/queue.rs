@@ -1,209 +1,207 @@
-//! Writes that wait for the writer thread, and their replies.
+//! The queue of the writer thread, and how callers receive the results of their writes.
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 
-use super::retain::Maintained;
-use evoke_model::state::Transaction;
-use evoke_model::{
-    Accepted, Completed, Completion, DeadFilter, DeliveryId, FunctionId, Mark, NewEvent, NewReplay, ReplayId,
-    ReplayState, Seq, Step,
-};
-use evoke_store::{Result, StoreError};
+use super::write::accept::Accept;
+use super::write::complete::Complete;
+use super::write::{GroupCommit, Portion, Write};
+use evoke_model::{Accepted, Completed, Completion, DeliveryId};
+use evoke_store::{Result, StoreError, StoreFuture};
 
-type Reply<T> = oneshot::Sender<Result<T>>;
+/// Writes that may wait for the writer: four full group commits. Beyond that, callers wait for space in the queue.
+const WAITING_MAX: usize = 4096;
 
-/// Dead letters per write. Their events stay in memory until the commit is announced.
-pub(super) const PORTION_MAX: usize = 256;
+pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
 
-/// The result of one write over a portion of the matching deliveries.
-#[derive(Default)]
-pub(super) struct Portion {
-    pub(super) count: u64,
-    /// Start of the next portion; `None` after the last one.
-    pub(super) next_after: Option<DeliveryId>,
+/// A request to the writer thread.
+pub(super) enum Message {
+    Write(Pending),
+    /// Stops the writer after the writes before it.
+    Close(Reply<()>),
 }
 
-impl Portion {
-    pub(super) fn of(ids: &[DeliveryId]) -> Self {
-        let next_after = if ids.len() < PORTION_MAX { None } else { ids.last().copied() };
-        Self { count: ids.len() as u64, next_after }
-    }
+/// A write that waits for the commit. The frequent writes have variants of their own, so that they need no allocation.
+pub(super) enum Pending {
+    Accept(Call<Accept>),
+    Complete(Call<Complete>),
+    /// A completion whose result goes to the sink.
+    Settle(Complete, Option<Completed>),
+    Rare(Box<dyn RareCall>),
 }
 
-/// A write that waits for the next commit.
-pub(super) enum Write {
-    Register {
-        names: Vec<String>,
-        reply: Reply<Vec<FunctionId>>,
-    },
-    Accept {
-        events: Vec<NewEvent>,
-        marks: Vec<Mark>,
-        reply: Reply<Vec<Accepted>>,
-    },
-    /// Without a reply channel, the result goes to the sink.
-    Complete {
-        completion: Arc<Completion>,
-        reply: Option<Reply<Completed>>,
-    },
-    State {
-        changes: Transaction,
-        reply: Reply<u64>,
-    },
-    Redrive {
-        which: DeadFilter,
-        after: DeliveryId,
-        reply: Reply<Portion>,
-    },
-    Purge {
-        which: DeadFilter,
-        after: DeliveryId,
-        reply: Reply<Portion>,
-    },
-    StartReplay {
-        new: NewReplay,
-        reply: Reply<ReplayId>,
-    },
-    AdvanceReplay {
-        replay: ReplayId,
-        step: Step,
-        reply: Reply<bool>,
-    },
-    TransitionReplay {
-        replay: ReplayId,
-        from: &'static [ReplayState],
-        to: ReplayState,
-        reply: Reply<bool>,
-    },
-    PurgeReplay {
-        replay: ReplayId,
-        except: Arc<[DeliveryId]>,
-        after: DeliveryId,
-        reply: Reply<Portion>,
-    },
-    Remove {
-        events: Vec<Seq>,
-        reply: Reply<u64>,
-    },
-    Maintain {
-        shrinking: bool,
-        reply: Reply<Maintained>,
-    },
-    /// Copies the log into the database file, which then shrinks to its current size.
-    Checkpoint {
-        reply: Reply<()>,
-    },
-    Close {
-        reply: Reply<()>,
-    },
+/// A write with the caller that waits for its result.
+pub(super) struct Call<W: Write> {
+    write: W,
+    /// `None` until the write is applied.
+    output: Option<W::Output>,
+    reply: Reply<W::Output>,
 }
 
-impl Write {
+/// A [`Call`] of any type.
+pub(super) trait RareCall: Send {
+    fn size(&self) -> usize;
+    fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<()>;
+    fn reply(self: Box<Self>, committed: &Result<()>);
+}
+
+impl Pending {
     /// Returns the approximate size of the payload in bytes.
     pub(super) fn size(&self) -> usize {
         match self {
-            Self::Accept { events, .. } => events.iter().map(|e| e.event.size()).sum(),
-            Self::Complete { completion, .. } => {
-                completion.publishes.iter().map(|e| e.event.size()).sum::<usize>() + completion.state.size()
-            }
-            Self::State { changes, .. } => changes.size(),
-            _ => 0,
+            Self::Accept(call) => call.write.size(),
+            Self::Complete(call) => call.write.size(),
+            Self::Settle(write, _) => write.size(),
+            Self::Rare(call) => call.size(),
         }
     }
 
-    pub(super) fn is_checkpoint(&self) -> bool {
-        matches!(self, Self::Checkpoint { .. })
-    }
-
-    pub(super) fn is_close(&self) -> bool {
-        matches!(self, Self::Close { .. })
-    }
-}
-
-/// An applied write with its result, which is sent after the commit.
-pub(super) enum Applied {
-    Ids(Reply<Vec<FunctionId>>, Vec<FunctionId>),
-    Accepted(Reply<Vec<Accepted>>, Vec<Accepted>),
-    Completed(Reply<Completed>, Completed),
-    Count(Reply<u64>, u64),
-    Portion(Reply<Portion>, Portion),
-    Replay(Reply<ReplayId>, ReplayId),
-    Flag(Reply<bool>, bool),
-    Maintained(Reply<Maintained>, Maintained),
-    Unit(Reply<()>),
-    /// A completion whose result goes to the sink.
-    Completion(Arc<Completion>, Completed),
-}
-
-impl Applied {
-    /// Wraps a write that was never applied; the caller then has to call [`Applied::fail`].
-    pub(super) fn unapplied(write: Write) -> Self {
-        match write {
-            Write::Register { reply, .. } => Self::Ids(reply, Vec::new()),
-            Write::Accept { reply, .. } => Self::Accepted(reply, Vec::new()),
-            Write::Complete { completion, reply } => Self::completed(completion, reply, Completed::Committed),
-            Write::State { reply, .. } => Self::Count(reply, 0),
-            Write::Redrive { reply, .. } | Write::Purge { reply, .. } | Write::PurgeReplay { reply, .. } => {
-                Self::Portion(reply, Portion::default())
-            }
-            Write::StartReplay { reply, .. } => Self::Replay(reply, 0),
-            Write::AdvanceReplay { reply, .. } | Write::TransitionReplay { reply, .. } => Self::Flag(reply, false),
-            Write::Remove { reply, .. } => Self::Count(reply, 0),
-            Write::Maintain { reply, .. } => Self::Maintained(reply, Maintained::default()),
-            Write::Checkpoint { reply } | Write::Close { reply } => Self::Unit(reply),
-        }
-    }
-
-    pub(super) fn completed(
-        completion: Arc<Completion>,
-        reply: Option<Reply<Completed>>,
-        completed: Completed,
-    ) -> Self {
-        match reply {
-            Some(reply) => Self::Completed(reply, completed),
-            None => Self::Completion(completion, completed),
-        }
-    }
-
-    /// Returns the completion if its result goes to the sink, otherwise the write itself.
-    pub(super) fn for_sink(self) -> std::result::Result<(Arc<Completion>, Completed), Self> {
+    /// Applies the write and keeps its result until the commit.
+    pub(super) fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<()> {
         match self {
-            Self::Completion(completion, completed) => Ok((completion, completed)),
+            Self::Accept(call) => call.apply(commit),
+            Self::Complete(call) => call.apply(commit),
+            Self::Settle(write, output) => {
+                *output = Some(write.apply(commit)?);
+                Ok(())
+            }
+            Self::Rare(call) => call.apply(commit),
+        }
+    }
+
+    /// Returns the completion with its result if the result goes to the sink, otherwise the write itself.
+    pub(super) fn for_sink(
+        self,
+        committed: &Result<()>,
+    ) -> std::result::Result<(Arc<Completion>, Result<Completed>), Self> {
+        match self {
+            Self::Settle(write, output) => Ok((write.completion, result(committed, output))),
             other => Err(other),
         }
     }
 
-    /// Sends the result. The caller may have stopped waiting; the commit is valid anyway.
-    pub(super) fn succeed(self) {
+    /// Sends the result to the caller, or the error of the commit.
+    pub(super) fn reply(self, committed: &Result<()>) {
         match self {
-            Self::Completion(..) => {}
-            Self::Ids(reply, ids) => drop(reply.send(Ok(ids))),
-            Self::Accepted(reply, accepted) => drop(reply.send(Ok(accepted))),
-            Self::Completed(reply, completed) => drop(reply.send(Ok(completed))),
-            Self::Count(reply, count) => drop(reply.send(Ok(count))),
-            Self::Portion(reply, portion) => drop(reply.send(Ok(portion))),
-            Self::Replay(reply, id) => drop(reply.send(Ok(id))),
-            Self::Flag(reply, flag) => drop(reply.send(Ok(flag))),
-            Self::Maintained(reply, maintained) => drop(reply.send(Ok(maintained))),
-            Self::Unit(reply) => drop(reply.send(Ok(()))),
+            Self::Accept(call) => call.reply(committed),
+            Self::Complete(call) => call.reply(committed),
+            // The sink has the result.
+            Self::Settle(..) => {}
+            Self::Rare(call) => call.reply(committed),
+        }
+    }
+}
+
+impl<W: Write> Call<W> {
+    fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<()> {
+        self.output = Some(self.write.apply(commit)?);
+        Ok(())
+    }
+
+    fn reply(self, committed: &Result<()>) {
+        let Self { write, output, reply } = self;
+        // Dropped first: when the caller shares the data, the caller frees them and not the writer thread.
+        drop(write);
+        // The caller may have stopped waiting; the commit is valid anyway.
+        let _ = reply.send(result(committed, output));
+    }
+}
+
+impl<W: Write> RareCall for Call<W> {
+    fn size(&self) -> usize {
+        self.write.size()
+    }
+
+    fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<()> {
+        Call::apply(self, commit)
+    }
+
+    fn reply(self: Box<Self>, committed: &Result<()>) {
+        Call::reply(*self, committed);
+    }
+}
+
+/// Returns the result of a write after the commit, which succeeds only when all of its writes were applied.
+fn result<T>(committed: &Result<()>, output: Option<T>) -> Result<T> {
+    committed.clone().and_then(|()| output.ok_or(StoreError::Closed))
+}
+
+/// A handle to the queue.
+#[derive(Clone)]
+pub(super) struct WriteQueue(mpsc::Sender<Message>);
+
+impl WriteQueue {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Message>) {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        (Self(sender), receiver)
+    }
+
+    pub(super) fn accept(&self, write: Accept) -> StoreFuture<Vec<Accepted>> {
+        self.call(write, Pending::Accept)
+    }
+
+    pub(super) fn complete(&self, write: Complete) -> StoreFuture<Completed> {
+        self.call(write, Pending::Complete)
+    }
+
+    /// Queues a completion whose result goes to the sink.
+    pub(super) fn settle(&self, write: Complete) -> StoreFuture<()> {
+        match self.0.try_send(Message::Write(Pending::Settle(write, None))) {
+            Ok(()) => StoreFuture::ready(Ok(())),
+            Err(TrySendError::Closed(_)) => StoreFuture::ready(Err(StoreError::Closed)),
+            Err(TrySendError::Full(message)) => {
+                let queue = self.0.clone();
+                StoreFuture::from_future(async move { queue.send(message).await.map_err(|_| StoreError::Closed) })
+            }
         }
     }
 
-    /// Reports that nothing of the write was committed.
-    pub(super) fn fail(self, error: &StoreError) {
-        match self {
-            Self::Completion(..) => {}
-            Self::Ids(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Accepted(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Completed(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Count(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Portion(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Replay(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Flag(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Maintained(reply, _) => drop(reply.send(Err(error.clone()))),
-            Self::Unit(reply) => drop(reply.send(Err(error.clone()))),
+    /// Executes a write that is rare enough to be boxed.
+    pub(super) fn submit<W: Write>(&self, write: W) -> StoreFuture<W::Output> {
+        self.call(write, |call| Pending::Rare(Box::new(call)))
+    }
+
+    /// Executes a write in portions, each starting after a delivery, and returns the total number of changed deliveries.
+    pub(super) fn submit_in_portions<W: Write<Output = Portion>>(
+        &self,
+        make: impl Fn(DeliveryId) -> W + Send + 'static,
+    ) -> StoreFuture<u64> {
+        let queue = self.clone();
+        StoreFuture::from_future(async move {
+            let (mut count, mut next_after) = (0, Some(0));
+            while let Some(after) = next_after {
+                let portion = queue.submit(make(after)).await?;
+                count += portion.count;
+                next_after = portion.next_after;
+            }
+            Ok(count)
+        })
+    }
+
+    /// Stops the writer after the writes that already wait.
+    pub(super) fn close(&self) -> StoreFuture<()> {
+        let (reply, result) = oneshot::channel();
+        self.send(Message::Close(reply), result)
+    }
+
+    fn call<W: Write>(&self, write: W, pending: impl FnOnce(Call<W>) -> Pending) -> StoreFuture<W::Output> {
+        let (reply, result) = oneshot::channel();
+        self.send(Message::Write(pending(Call { write, output: None, reply })), result)
+    }
+
+    fn send<T: Send + 'static>(&self, message: Message, result: oneshot::Receiver<Result<T>>) -> StoreFuture<T> {
+        match self.0.try_send(message) {
+            Ok(()) => StoreFuture::from_reply(result),
+            Err(TrySendError::Closed(_)) => StoreFuture::ready(Err(StoreError::Closed)),
+            Err(TrySendError::Full(message)) => {
+                let queue = self.0.clone();
+                StoreFuture::from_future(async move {
+                    queue.send(message).await.map_err(|_| StoreError::Closed)?;
+                    result.await.map_err(|_| StoreError::Closed)?
+                })
+            }
         }
     }
 }

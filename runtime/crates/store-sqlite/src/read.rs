@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::checksum;
-use super::rows::{self, ATTEMPT_COLUMNS, DELIVERY_COLUMNS, EVENT_COLUMNS, Expected};
+use super::rows::delivery::{COLUMNS as DELIVERY_COLUMNS, Expected};
+use super::rows::{self, attempt::COLUMNS as ATTEMPT_COLUMNS, event::COLUMNS as EVENT_COLUMNS};
 use evoke_model::clock::UnixMs;
 use evoke_model::{
     DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, ReadyDelivery, Seq, StoredEvent,
@@ -25,16 +26,16 @@ fn ready_where(
         "SELECT {EVENT_COLUMNS}, {DELIVERY_COLUMNS} FROM deliveries d LEFT JOIN events e ON e.seq = d.event
          WHERE {condition}"
     );
-    let found = take(c, &together, values, limit, |row| rows::ready_delivery(c, row, expected));
+    let found = take(c, &together, values, limit, |row| rows::delivery::ready(c, row, expected));
     if !matches!(&found, Err(error) if checksum::find_damage(error).is_some()) {
         return found;
     }
     // Some page of the events table is damaged: read each event on its own.
     let apart = format!("SELECT {DELIVERY_COLUMNS} FROM deliveries d WHERE {condition}");
-    let (mut found, rows_read) = take(c, &apart, values, limit, |row| rows::without_event(row, 0, expected))?;
+    let (mut found, rows_read) = take(c, &apart, values, limit, |row| rows::delivery::without_event(row, 0, expected))?;
     for delivery in &mut found {
         let event = event(c, delivery.event.seq)?;
-        rows::set_event(c, delivery, event);
+        rows::delivery::set_event(c, delivery, event);
     }
     Ok((found, rows_read))
 }
@@ -131,16 +132,16 @@ pub(super) fn marks(c: &Connection, scope: &str) -> rusqlite::Result<BTreeMap<St
 pub(super) fn event(c: &Connection, seq: Seq) -> rusqlite::Result<Option<StoredEvent>> {
     let found = c
         .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.seq = ?1"))?
-        .query_row([seq], |r| rows::event(c, r))
+        .query_row([seq], |r| rows::event::read(c, r))
         .optional();
-    found.or_else(|error| rows::damaged_event(c, seq, &error).map(Some).ok_or(error))
+    found.or_else(|error| rows::event::damaged(c, seq, &error).map(Some).ok_or(error))
 }
 
 /// Returns the events that match a condition. When a page of them is damaged, each event is read on its own.
 fn events_where(c: &Connection, condition: &str, values: &[&dyn ToSql]) -> rusqlite::Result<Vec<StoredEvent>> {
     let together = c
         .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE {condition}"))?
-        .query_map(values, |r| rows::event(c, r))?
+        .query_map(values, |r| rows::event::read(c, r))?
         .collect::<rusqlite::Result<Vec<_>>>();
     if !matches!(&together, Err(error) if checksum::find_damage(error).is_some()) {
         return together;
@@ -189,13 +190,14 @@ fn delivery_records(
             "SELECT {DELIVERY_COLUMNS}, f.id, f.name, f.sum FROM deliveries d LEFT JOIN functions f ON f.id = d.function
              WHERE {condition}"
         ))?
-        .query_map(values, |r| rows::delivery_record(c, r))?
+        .query_map(values, |r| rows::delivery::record(c, r))?
         .collect::<rusqlite::Result<_>>()?;
     let mut attempts =
         c.prepare_cached(&format!("SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE delivery = ?1 ORDER BY attempt"))?;
     for record in &mut records {
-        let before =
-            attempts.query_map([record.id], |r| rows::attempt(r, record.id))?.collect::<rusqlite::Result<Vec<_>>>()?;
+        let before = attempts
+            .query_map([record.id], |r| rows::attempt::read(r, record.id))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
         record.attempts.splice(..0, before);
     }
     Ok(records)

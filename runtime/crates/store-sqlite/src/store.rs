@@ -5,11 +5,14 @@ use std::sync::{Arc, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::watch;
 
-use super::queue::Write;
-use super::{SqliteStore, check, read, replays, retain, state, totals};
+use super::write::accept::Accept;
+use super::write::complete::Complete;
+use super::write::dead::{Purge, Redrive};
+use super::write::register::Register;
+use super::write::state::WriteState;
+use super::{SqliteStore, check, read, replays, retain, state, totals, write};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
@@ -19,12 +22,12 @@ use evoke_model::{
 };
 use evoke_store::{
     Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
-    Store, StoreError, StoreFuture, log_request,
+    Store, StoreFuture, log_request,
 };
 
 impl EventStore for SqliteStore {
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>> {
-        self.write(|reply| Write::Accept { events, marks, reply })
+        self.writes.accept(Accept { events, marks })
     }
 
     fn marks(&self, scope: String) -> StoreFuture<BTreeMap<String, Vec<u8>>> {
@@ -42,7 +45,7 @@ impl EventStore for SqliteStore {
 
 impl DeliveryStore for SqliteStore {
     fn register(&self, names: Vec<String>) -> StoreFuture<Vec<FunctionId>> {
-        self.write(|reply| Write::Register { names, reply })
+        self.writes.submit(Register { names })
     }
 
     fn on_commit(&self, sink: CommitSink) {
@@ -79,18 +82,11 @@ impl DeliveryStore for SqliteStore {
     }
 
     fn complete(&self, completion: Arc<Completion>) -> StoreFuture<Completed> {
-        self.write(|reply| Write::Complete { completion, reply: Some(reply) })
+        self.writes.complete(Complete { completion })
     }
 
     fn settle(&self, completion: Arc<Completion>) -> StoreFuture<()> {
-        match self.writes.try_send(Write::Complete { completion, reply: None }) {
-            Ok(()) => StoreFuture::ready(Ok(())),
-            Err(TrySendError::Closed(_)) => StoreFuture::ready(Err(StoreError::Closed)),
-            Err(TrySendError::Full(write)) => {
-                let writes = self.writes.clone();
-                StoreFuture::from_future(async move { writes.send(write).await.map_err(|_| StoreError::Closed) })
-            }
-        }
+        self.writes.settle(Complete { completion })
     }
 
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>> {
@@ -129,18 +125,18 @@ impl StateStore for SqliteStore {
 
     fn state_write(&self, actor: &Actor, changes: Transaction) -> StoreFuture<u64> {
         log_request(actor, format_args!("write {} keys of state", changes.keys.len()));
-        self.write(|reply| Write::State { changes, reply })
+        self.writes.submit(WriteState { changes })
     }
 }
 
 impl ReplayStore for SqliteStore {
     fn start_replay(&self, actor: &Actor, new: NewReplay) -> StoreFuture<ReplayId> {
         log_request(actor, format_args!("start a replay: {}", new.filter));
-        self.write(|reply| Write::StartReplay { new, reply })
+        self.writes.submit(write::replays::Start { new })
     }
 
     fn advance_replay(&self, replay: ReplayId, step: Step) -> StoreFuture<bool> {
-        self.write(|reply| Write::AdvanceReplay { replay, step, reply })
+        self.writes.submit(write::replays::Advance { replay, step })
     }
 
     fn transition_replay(
@@ -151,13 +147,17 @@ impl ReplayStore for SqliteStore {
         to: ReplayState,
     ) -> StoreFuture<bool> {
         log_request(actor, format_args!("change replay {replay} to {}", to.name()));
-        self.write(|reply| Write::TransitionReplay { replay, from, to, reply })
+        self.writes.submit(write::replays::Transition { replay, from, to })
     }
 
     fn purge_replay(&self, actor: &Actor, replay: ReplayId, except: Vec<DeliveryId>) -> StoreFuture<u64> {
         log_request(actor, format_args!("purge the pending deliveries of replay {replay}"));
         let except: Arc<[DeliveryId]> = except.into();
-        self.write_in_portions(move |after, reply| Write::PurgeReplay { replay, except: except.clone(), after, reply })
+        self.writes.submit_in_portions(move |after| write::replays::PurgePending {
+            replay,
+            except: except.clone(),
+            after,
+        })
     }
 
     fn replays(&self) -> StoreFuture<Vec<Replay>> {
@@ -212,12 +212,12 @@ impl InspectionStore for SqliteStore {
 
     fn redrive(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64> {
         log_request(actor, format_args!("redrive dead letters: {which:?}"));
-        self.write_in_portions(move |after, reply| Write::Redrive { which: which.clone(), after, reply })
+        self.writes.submit_in_portions(move |after| Redrive { which: which.clone(), after })
     }
 
     fn purge(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64> {
         log_request(actor, format_args!("purge dead letters: {which:?}"));
-        self.write_in_portions(move |after, reply| Write::Purge { which: which.clone(), after, reply })
+        self.writes.submit_in_portions(move |after| Purge { which: which.clone(), after })
     }
 }
 
@@ -253,6 +253,6 @@ impl Store for SqliteStore {
     }
 
     fn close(&self) -> StoreFuture<()> {
-        self.write(|reply| Write::Close { reply })
+        self.writes.close()
     }
 }

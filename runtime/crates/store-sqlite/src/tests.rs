@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use super::readers::open_for_reading;
 use super::schema::{MIGRATIONS, SCHEMA_VERSION};
 use super::*;
 use evoke_model::event::Event;

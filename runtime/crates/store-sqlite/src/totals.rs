@@ -5,43 +5,51 @@ use std::collections::BTreeMap;
 use foldhash::{HashMap, HashMapExt};
 use rusqlite::{Connection, params};
 
-use super::rows;
+use super::rows::{self, LIVE, Owner};
 use evoke_model::clock::UnixMs;
 use evoke_model::{Counts, DeliveryId, DeliveryState, FunctionId, Origin, ReplayId, Seq, Totals};
 use evoke_store::backlog::{Change, Share};
 
-/// The function id of the store's own totals.
-const STORE: FunctionId = 0;
 const REMOVED_DONE: &str = "removed done";
 const REMOVED_PURGED: &str = "removed purged";
 
-/// The function and replay of a delivery.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Owner {
-    pub(super) function: FunctionId,
-    /// [`LIVE`] for a live delivery.
-    pub(super) replay: ReplayId,
+/// The owner of running totals.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Scope {
+    Store,
+    Function(FunctionId),
+    Replay(ReplayId),
 }
 
-/// The value of the column `replay` for live deliveries.
-pub(super) const LIVE: ReplayId = 0;
+impl Scope {
+    /// Returns the value of the column `function`.
+    fn column(self) -> i64 {
+        match self {
+            Self::Store => 0,
+            Self::Function(id) => id,
+            Self::Replay(id) => -id,
+        }
+    }
+}
 
-/// The last assigned ids and the changes of the current transaction. The writer is the only one to assign ids, so it
-/// counts them itself, and an event's deliveries have consecutive ids.
-#[derive(Clone)]
-pub(super) struct Counters {
+/// The last assigned ids, and the last event that retention removed.
+#[derive(Clone, Copy)]
+pub(super) struct LastIds {
     seq: Seq,
     delivery: DeliveryId,
     removed_to: Seq,
-    backlog: Change,
-    changes: HashMap<(FunctionId, &'static str), i64>,
-    recent: RecentDeliveries,
 }
 
-/// Deliveries that this writer added as ready and that were not changed since. Their completion needs these values, and
-/// otherwise reads them from the table.
-#[derive(Default)]
-struct RecentDeliveries(HashMap<DeliveryId, Recent>);
+/// The last assigned ids and the changes of the current transaction. The writer is the only one to assign ids, so it
+/// counts them itself, and an event's deliveries have consecutive ids.
+pub(super) struct Counters {
+    last: LastIds,
+    backlog: Change,
+    changes: HashMap<(Scope, &'static str), i64>,
+    /// Deliveries that this writer added as ready and that were not changed since. Their completion needs these values,
+    /// and otherwise reads them from the table.
+    recent: HashMap<DeliveryId, Recent>,
+}
 
 /// More deliveries than are usually in progress at once.
 const RECENT_MAX: usize = 4096;
@@ -55,13 +63,6 @@ pub(super) struct Recent {
     pub(super) fixed_sum: i64,
 }
 
-/// A clone is used after a rollback, when its entries might be wrong, so it is empty.
-impl Clone for RecentDeliveries {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
 impl Counters {
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let Totals { events, removed, .. } = read(connection)?;
@@ -72,21 +73,33 @@ impl Counters {
         )?;
         let seq = i64::try_from(events).unwrap_or(i64::MAX);
         Ok(Self {
-            seq,
-            delivery,
-            removed_to: removed.to,
+            last: LastIds { seq, delivery, removed_to: removed.to },
             backlog: load_backlog(connection)?,
             changes: HashMap::new(),
-            recent: RecentDeliveries::default(),
+            recent: HashMap::new(),
         })
     }
 
     pub(super) fn last_seq(&self) -> Seq {
-        self.seq
+        self.last.seq
     }
 
     pub(super) fn last_delivery(&self) -> DeliveryId {
-        self.delivery
+        self.last.delivery
+    }
+
+    /// Returns the ids to restore with [`roll_back`](Self::roll_back) if the next transaction fails.
+    pub(super) fn last_ids(&self) -> LastIds {
+        self.last
+    }
+
+    /// Discards the changes of a failed transaction and returns to the ids before it. Also discards the recent
+    /// deliveries, because the transaction may have added or taken some.
+    pub(super) fn roll_back(&mut self, last: LastIds) {
+        self.last = last;
+        self.backlog = Change::default();
+        self.changes.clear();
+        self.recent.clear();
     }
 
     /// Returns the change of the backlog since the last commit.
@@ -96,30 +109,30 @@ impl Counters {
 
     /// Counts a new event.
     pub(super) fn add_event(&mut self) {
-        self.seq += 1;
-        self.change(STORE, "events", 1);
+        self.last.seq += 1;
+        self.change(Scope::Store, "events", 1);
     }
 
     /// Counts a new delivery in this state, and returns its id.
     pub(super) fn add_delivery(&mut self, owner: Owner, state: i64, share: Share) -> DeliveryId {
-        self.delivery += 1;
-        self.change(STORE, "deliveries", 1);
-        self.change(STORE, if owner.replay == LIVE { "owed" } else { "replayed" }, 1);
+        self.last.delivery += 1;
+        self.change(Scope::Store, "deliveries", 1);
+        self.change(Scope::Store, if owner.replay == LIVE { "owed" } else { "replayed" }, 1);
         self.change_for(owner, name(state), 1);
         self.backlog.add(share);
-        self.delivery
+        self.last.delivery
     }
 
     /// Remembers a new delivery that is ready.
     pub(super) fn add_recent(&mut self, id: DeliveryId, recent: Recent) {
-        if self.recent.0.len() < RECENT_MAX {
-            self.recent.0.insert(id, recent);
+        if self.recent.len() < RECENT_MAX {
+            self.recent.insert(id, recent);
         }
     }
 
     /// Removes and returns a remembered delivery. Its state may have changed since.
     pub(super) fn take_recent(&mut self, id: DeliveryId) -> Option<Recent> {
-        self.recent.0.remove(&id)
+        self.recent.remove(&id)
     }
 
     /// Counts a change of a delivery's state.
@@ -129,28 +142,32 @@ impl Counters {
     }
 
     fn change_for(&mut self, owner: Owner, name: &'static str, by: i64) {
-        self.change(owner.function, name, by);
+        self.change(Scope::Function(owner.function), name, by);
         if owner.replay != LIVE {
-            self.change(-owner.replay, name, by);
+            self.change(Scope::Replay(owner.replay), name, by);
         }
     }
 
     /// Counts a removed delivery.
     pub(super) fn remove_delivery(&mut self, owner: Owner, state: i64) {
-        self.change(owner.function, if state == rows::PURGED { REMOVED_PURGED } else { REMOVED_DONE }, 1);
-        self.change(STORE, if owner.replay == LIVE { "removed owed" } else { "removed replayed" }, 1);
+        self.change(
+            Scope::Function(owner.function),
+            if state == rows::PURGED { REMOVED_PURGED } else { REMOVED_DONE },
+            1,
+        );
+        self.change(Scope::Store, if owner.replay == LIVE { "removed owed" } else { "removed replayed" }, 1);
     }
 
     /// Counts a removed event.
     pub(super) fn remove_event(&mut self, seq: Seq) {
-        self.change(STORE, "removed", 1);
-        let further = (seq - self.removed_to).max(0);
-        self.change(STORE, "removed to", further);
-        self.removed_to += further;
+        self.change(Scope::Store, "removed", 1);
+        let further = (seq - self.last.removed_to).max(0);
+        self.change(Scope::Store, "removed to", further);
+        self.last.removed_to += further;
     }
 
-    fn change(&mut self, function: FunctionId, name: &'static str, by: i64) {
-        *self.changes.entry((function, name)).or_default() += by;
+    fn change(&mut self, scope: Scope, name: &'static str, by: i64) {
+        *self.changes.entry((scope, name)).or_default() += by;
     }
 
     /// Writes the changes as part of the current transaction.
@@ -159,8 +176,8 @@ impl Counters {
             "INSERT INTO totals (function, name, count) VALUES (?1, ?2, ?3)
              ON CONFLICT (function, name) DO UPDATE SET count = count + excluded.count",
         )?;
-        for ((function, name), by) in self.changes.drain().filter(|(_, by)| *by != 0) {
-            add.execute(params![function, name, by])?;
+        for ((scope, name), by) in self.changes.drain().filter(|(_, by)| *by != 0) {
+            add.execute(params![scope.column(), name, by])?;
         }
         Ok(())
     }
@@ -252,8 +269,8 @@ pub(super) fn count(c: &Connection) -> rusqlite::Result<BTreeMap<String, Counts>
 /// Returns the number of a replay's deliveries in each state.
 pub(super) fn of_replay(c: &Connection, replay: ReplayId) -> rusqlite::Result<Counts> {
     let mut counts = Counts::default();
-    let mut all = c.prepare_cached("SELECT name, count FROM totals WHERE function = -?1")?;
-    let mut all = all.query([replay])?;
+    let mut all = c.prepare_cached("SELECT name, count FROM totals WHERE function = ?1")?;
+    let mut all = all.query([Scope::Replay(replay).column()])?;
     while let Some(row) = all.next()? {
         let name: String = row.get(0)?;
         if let Some(state) = DeliveryState::ALL.into_iter().find(|state| state.name() == name) {
@@ -261,4 +278,34 @@ pub(super) fn of_replay(c: &Connection, replay: ReplayId) -> rusqlite::Result<Co
         }
     }
     Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rollback_restores_the_ids_and_discards_all_changes() {
+        let mut counters = Counters {
+            last: LastIds { seq: 7, delivery: 9, removed_to: 2 },
+            backlog: Change::default(),
+            changes: HashMap::new(),
+            recent: HashMap::new(),
+        };
+        let before = counters.last_ids();
+        let owner = Owner { function: 1, replay: 3 };
+        let share = Share::default();
+        counters.add_event();
+        let id = counters.add_delivery(owner, rows::READY, share);
+        counters.add_recent(id, Recent { owner, order_key: None, share, since_ms: 0, fixed_sum: 0 });
+        counters.remove_event(5);
+        assert_eq!((counters.last_seq(), counters.last_delivery(), counters.last.removed_to), (8, 10, 5));
+        assert_eq!(counters.changes[&(Scope::Replay(3), "ready")], 1);
+        counters.roll_back(before);
+        assert_eq!((counters.last_seq(), counters.last_delivery(), counters.last.removed_to), (7, 9, 2));
+        assert!(counters.changes.is_empty() && counters.take_recent(id).is_none());
+        let backlog = evoke_store::Backlog::default();
+        backlog.apply(counters.backlog_change());
+        assert_eq!(backlog.total().deliveries, 0);
+    }
 }

@@ -9,11 +9,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::dedup::Dedup;
 use super::failure::store_error;
-use super::queue::{Applied, Write};
+use super::queue::{Message, Pending, Reply};
 use super::state::Batch;
 use super::state_cache::StateCache;
 use super::totals::Counters;
-use super::write::apply;
+use super::write::GroupCommit;
 use evoke_model::clock::Clock;
 use evoke_model::{ReadyDelivery, Seq};
 use evoke_store::{Backlog, CommitSink, Committed, StoreError};
@@ -54,26 +54,18 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Commits batches until the store is closed, all handles are dropped, or a commit fails.
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Write>) {
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut closing = Vec::new();
         let mut last = 0;
         while let Some(first) = queue.blocking_recv() {
             if last >= BUSY_BATCH_MIN && queue.len() < last * 3 / 4 {
                 std::thread::sleep(BATCH_WAIT);
             }
-            let mut batch = vec![first];
-            let mut bytes = batch.iter().map(Write::size).sum::<usize>();
-            while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
-                let Ok(write) = queue.try_recv() else { break };
-                bytes += write.size();
-                batch.push(write);
-            }
+            let batch = take_batch(first, &mut queue, &mut closing);
             last = batch.len();
-            let checkpoints = batch.iter().any(Write::is_checkpoint);
-            closing.extend(batch.extract_if(.., |write| write.is_close()));
-            let committed = if batch.is_empty() { Ok(()) } else { self.commit(batch) };
+            let committed = if batch.is_empty() { Ok(false) } else { self.commit(batch) };
             if let Err(reason) = committed
-                .and_then(|()| if checkpoints { self.checkpoint("PASSIVE") } else { self.checkpoint_when_due() })
+                .and_then(|checkpoint| if checkpoint { self.checkpoint("PASSIVE") } else { self.checkpoint_when_due() })
             {
                 self.reject_all(&reason, closing, &mut queue);
                 return;
@@ -86,28 +78,31 @@ impl Writer {
         // Do not wait for readers: the next start copies the log if they block it now.
         let _ = self.connection.busy_timeout(Duration::ZERO);
         match self.checkpoint("TRUNCATE") {
-            Ok(()) => self.notify(Vec::new(), closing.into_iter().map(Applied::unapplied).collect(), &Ok(())),
+            Ok(()) => reply_all(closing, &Ok(())),
             Err(reason) => self.reject_all(&reason, closing, &mut queue),
         }
     }
 
-    /// Commits one batch in one transaction. `Err` latches: the content of the disk is then unknown.
-    fn commit(&mut self, batch: Vec<Write>) -> Result<(), String> {
-        let (before, started) = (self.counters.clone(), Instant::now());
-        let mut applied = Vec::with_capacity(batch.len());
-        let mut ready = Vec::new();
-        let Err(error) = self.transact(batch, &mut applied, &mut ready) else {
-            self.metrics.writes.observe_count(applied.len() as u64);
-            self.metrics.duration.observe(started.elapsed());
-            self.backlog.apply(self.counters.backlog_change());
-            self.notify(ready, applied, &Ok(()));
-            return Ok(());
-        };
-        self.counters = before;
-        self.dedup.rolled_back();
-        let error = store_error(&self.path, &error);
-        self.notify(Vec::new(), applied, &Err(error.clone()));
-        to_latch(error)
+    /// Commits one batch in one transaction. Returns whether a checkpoint was requested. `Err` latches: the content of
+    /// the disk is then unknown.
+    fn commit(&mut self, mut batch: Vec<Pending>) -> Result<bool, String> {
+        let (before, started) = (self.counters.last_ids(), Instant::now());
+        match self.transact(&mut batch) {
+            Ok((ready, checkpoint)) => {
+                self.metrics.writes.observe_count(batch.len() as u64);
+                self.metrics.duration.observe(started.elapsed());
+                self.backlog.apply(self.counters.backlog_change());
+                self.notify(ready, batch, &Ok(()));
+                Ok(checkpoint)
+            }
+            Err(error) => {
+                self.counters.roll_back(before);
+                self.dedup.rolled_back();
+                let error = store_error(&self.path, &error);
+                self.notify(Vec::new(), batch, &Err(error.clone()));
+                to_latch(error).map(|()| false)
+            }
+        }
     }
 
     /// Copies the log into the database when it has grown long. SQLite's automatic checkpoint would hide a failed sync.
@@ -131,12 +126,12 @@ impl Writer {
 
     /// Reports the result of a commit: first to the sink, then to the callers, so that a caller with a result never
     /// finds a dispatcher that does not know of the commit.
-    fn notify(&self, ready: Vec<ReadyDelivery>, applied: Vec<Applied>, result: &evoke_store::Result<()>) {
+    fn notify(&self, ready: Vec<ReadyDelivery>, batch: Vec<Pending>, committed: &evoke_store::Result<()>) {
         let mut settled = Vec::new();
-        let mut others = Vec::with_capacity(applied.len());
-        for write in applied {
-            match write.for_sink() {
-                Ok((completion, completed)) => settled.push((completion, result.clone().map(|()| completed))),
+        let mut others = Vec::with_capacity(batch.len());
+        for write in batch {
+            match write.for_sink(committed) {
+                Ok(completion) => settled.push(completion),
                 Err(other) => others.push(other),
             }
         }
@@ -146,60 +141,74 @@ impl Writer {
             sink(Committed { ready, settled });
         }
         self.newest.send_if_modified(|seq| std::mem::replace(seq, self.counters.last_seq()) != *seq);
-        match result {
-            Ok(()) => others.into_iter().for_each(Applied::succeed),
-            Err(error) => others.into_iter().for_each(|other| other.fail(error)),
-        }
+        others.into_iter().for_each(|other| other.reply(committed));
     }
 
-    fn transact(
-        &mut self,
-        batch: Vec<Write>,
-        applied: &mut Vec<Applied>,
-        ready: &mut Vec<ReadyDelivery>,
-    ) -> rusqlite::Result<()> {
+    /// Applies and commits the writes. Returns the deliveries that became ready, and whether a checkpoint was requested.
+    fn transact(&mut self, batch: &mut [Pending]) -> rusqlite::Result<(Vec<ReadyDelivery>, bool)> {
         // The transaction is rolled back if it is dropped before its commit.
-        let transaction = match self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate) {
-            Ok(transaction) => transaction,
-            Err(error) => {
-                applied.extend(batch.into_iter().map(Applied::unapplied));
-                return Err(error);
-            }
+        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let mut commit = GroupCommit {
+            tx: &transaction,
+            dedup: &mut self.dedup,
+            counters: &mut self.counters,
+            state: Batch::new(&transaction, &self.state_cache),
+            now_ms: self.clock.now_ms(),
+            ready: Vec::new(),
+            checkpoint: false,
         };
-        let now_ms = self.clock.now_ms();
-        let mut state = Batch::new(&transaction, &self.state_cache);
-        let mut batch = batch.into_iter();
-        while let Some(write) = batch.next() {
-            let (write, result) =
-                apply(&transaction, &mut self.dedup, &mut self.counters, now_ms, write, &mut state, ready);
-            applied.push(write);
-            if let Err(error) = result {
-                applied.extend(batch.map(Applied::unapplied));
-                return Err(error);
-            }
+        for write in batch {
+            write.apply(&mut commit)?;
         }
-        self.counters.write(&transaction)?;
+        let GroupCommit { counters, state, ready, checkpoint, .. } = commit;
+        counters.write(&transaction)?;
         let changes = state.into_changes();
         transaction.commit()?;
         self.state_cache.committed(changes);
-        Ok(())
+        Ok((ready, checkpoint))
     }
 
-    fn reject_all(&self, reason: &str, rejected: Vec<Write>, queue: &mut mpsc::Receiver<Write>) {
+    fn reject_all(&self, reason: &str, closing: Vec<Reply<()>>, queue: &mut mpsc::Receiver<Message>) {
         tracing::error!("{reason}");
         self.failure.send_replace(Some(reason.to_owned()));
-        let error = StoreError::Failed(reason.to_owned());
-        self.notify(Vec::new(), rejected.into_iter().map(Applied::unapplied).collect(), &Err(error.clone()));
-        while let Some(write) = queue.blocking_recv() {
-            self.notify(Vec::new(), vec![Applied::unapplied(write)], &Err(error.clone()));
+        let error = Err(StoreError::Failed(reason.to_owned()));
+        reply_all(closing, &error);
+        while let Some(message) = queue.blocking_recv() {
+            match message {
+                Message::Write(write) => self.notify(Vec::new(), vec![write], &error),
+                Message::Close(reply) => reply_all(vec![reply], &error),
+            }
         }
+    }
+}
+
+/// Takes the writes that wait, up to one full batch, and the requests to close.
+fn take_batch(first: Message, queue: &mut mpsc::Receiver<Message>, closing: &mut Vec<Reply<()>>) -> Vec<Pending> {
+    let (mut batch, mut bytes, mut next) = (Vec::new(), 0, Some(first));
+    while let Some(message) = next {
+        match message {
+            Message::Write(write) => {
+                bytes += write.size();
+                batch.push(write);
+            }
+            Message::Close(reply) => closing.push(reply),
+        }
+        next = if batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX { queue.try_recv().ok() } else { None };
+    }
+    batch
+}
+
+fn reply_all(closing: Vec<Reply<()>>, result: &evoke_store::Result<()>) {
+    for reply in closing {
+        // The caller may have stopped waiting.
+        let _ = reply.send(result.clone());
     }
 }
 
 /// Returns the reason if the error must latch: any but a full disk.
 fn to_latch(error: StoreError) -> Result<(), String> {
     match error {
-        StoreError::Failed(reason) | StoreError::Damaged(reason) => Err(reason),
-        StoreError::Full | StoreError::Closed | StoreError::Unreachable(_) | StoreError::Fenced(_) => Ok(()),
+        StoreError::Failed(reason) | StoreError::Damaged(reason) | StoreError::Fenced(reason) => Err(reason),
+        StoreError::Full | StoreError::Closed | StoreError::Unreachable(_) => Ok(()),
     }
 }

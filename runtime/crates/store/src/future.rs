@@ -1,9 +1,8 @@
 //! The future that store calls return. Results that are already there or arrive through a channel need no heap
 //! allocation.
-//! a channel.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -11,11 +10,12 @@ use tokio::sync::oneshot;
 
 use crate::{Result, StoreError};
 
-/// The result of a store call. Await it immediately.
+/// The result of a store call. Await it immediately. Polled again after its result, returns [`StoreError::Closed`].
 #[must_use = "only the result tells whether the call succeeded"]
 pub struct StoreFuture<T>(Inner<T>);
 
 enum Inner<T> {
+    /// `None` after the result was returned.
     Ready(Option<Result<T>>),
     Reply(oneshot::Receiver<Result<T>>),
     Future(BoxFuture<'static, Result<T>>),
@@ -45,10 +45,34 @@ impl<T> Future for StoreFuture<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        match &mut self.0 {
-            Inner::Ready(result) => result.take().map_or(Poll::Pending, Poll::Ready),
-            Inner::Reply(receiver) => receiver.poll_unpin(cx).map(|reply| reply.unwrap_or(Err(StoreError::Closed))),
-            Inner::Future(future) => future.poll_unpin(cx),
+        let result = match &mut self.0 {
+            Inner::Ready(result) => return Poll::Ready(result.take().unwrap_or(Err(StoreError::Closed))),
+            Inner::Reply(receiver) => ready!(receiver.poll_unpin(cx)).unwrap_or(Err(StoreError::Closed)),
+            Inner::Future(future) => ready!(future.poll_unpin(cx)),
+        };
+        // The channel and the boxed future would panic when polled again.
+        self.0 = Inner::Ready(None);
+        Poll::Ready(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_future_polled_after_its_result_reports_a_closed_store() {
+        let (sender, receiver) = oneshot::channel();
+        sender.send(Ok(1)).unwrap();
+        let futures = [
+            StoreFuture::ready(Ok(1)),
+            StoreFuture::from_reply(receiver),
+            StoreFuture::from_future(std::future::ready(Ok(1))),
+        ];
+        for mut future in futures {
+            assert!(matches!((&mut future).now_or_never(), Some(Ok(1))));
+            assert!(matches!((&mut future).now_or_never(), Some(Err(StoreError::Closed))));
+            assert!(matches!((&mut future).now_or_never(), Some(Err(StoreError::Closed))));
         }
     }
 }

@@ -1,0 +1,77 @@
+//! The attempts: rows of the table `attempts`, and successful ones in the rows of their deliveries.
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row, params};
+
+use crate::checksum;
+use evoke_model::clock::UnixMs;
+use evoke_model::outcome::Outcome;
+use evoke_model::{AttemptRecord, DeliveryId};
+
+/// The part of a successful attempt that its delivery's row stores.
+#[derive(Clone, Copy)]
+pub(crate) struct Timing {
+    pub(crate) started_ms: UnixMs,
+    pub(crate) duration_us: i64,
+}
+
+impl Timing {
+    pub(crate) fn of(record: &AttemptRecord) -> Self {
+        Self { started_ms: record.started_ms, duration_us: i64::try_from(record.duration_us).unwrap_or(i64::MAX) }
+    }
+}
+
+/// The columns of an attempt: those covered by the checksum, in its order, then the checksum.
+pub(crate) const COLUMNS: &str = "delivery, attempt, started_ms, duration_us, outcome, message, sum";
+
+/// Reads a row of [`COLUMNS`] of a delivery; for a corrupt row, returns a record that describes the damage.
+pub(crate) fn read(row: &Row<'_>, delivery: DeliveryId) -> rusqlite::Result<AttemptRecord> {
+    let attempt = row.get(1).unwrap_or_default();
+    let intact = || {
+        checksum::verify_with_key(row, &[ValueRef::Integer(delivery)], 6, || "this attempt record".into())?;
+        Ok(AttemptRecord {
+            attempt,
+            started_ms: row.get(2)?,
+            duration_us: u64::try_from(row.get::<_, i64>(3)?).unwrap_or_default(),
+            outcome: row.get::<_, String>(4)?.into(),
+            message: row.get(5)?,
+        })
+    };
+    intact().or_else(|error: rusqlite::Error| {
+        let message = Some(checksum::find_damage(&error).ok_or(error)?);
+        Ok(AttemptRecord { attempt, started_ms: 0, duration_us: 0, outcome: "damaged".into(), message })
+    })
+}
+
+/// Stores the record of a failed attempt.
+pub(crate) fn put(tx: &Connection, delivery: DeliveryId, record: &AttemptRecord) -> rusqlite::Result<()> {
+    use ValueRef::Integer;
+    let AttemptRecord { attempt, outcome, message, .. } = record;
+    let Timing { started_ms, duration_us } = Timing::of(record);
+    let sum = checksum::of_values([
+        Integer(delivery),
+        Integer(i64::from(*attempt)),
+        Integer(started_ms),
+        Integer(duration_us),
+        (&**outcome).into(),
+        message.as_deref().into(),
+    ]);
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO attempts (delivery, attempt, started_ms, duration_us, outcome, message, sum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![delivery, attempt, started_ms, duration_us, outcome, message, sum])?;
+    Ok(())
+}
+
+/// Reads the successful attempt, if any, from a row of [`delivery::COLUMNS`](super::delivery::COLUMNS).
+pub(super) fn done(row: &Row<'_>) -> rusqlite::Result<Option<AttemptRecord>> {
+    let Some(started_ms) = row.get(14)? else { return Ok(None) };
+    Ok(Some(AttemptRecord {
+        attempt: row.get(9)?,
+        started_ms,
+        duration_us: u64::try_from(row.get::<_, i64>(15)?).unwrap_or_default(),
+        outcome: Outcome::Done.kind().into(),
+        message: None,
+    }))
+}

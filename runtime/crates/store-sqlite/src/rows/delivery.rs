@@ -1,0 +1,194 @@
+//! The rows of the table `deliveries`.
+
+use std::sync::Arc;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::attempt::{self, Timing};
+use super::{Owner, event, replay, state};
+use crate::checksum;
+use evoke_model::clock::UnixMs;
+use evoke_model::{
+    DeliveryId, DeliveryRecord, DeliveryState, FunctionId, Lineage, Origin, ReadyDelivery, Seq, StoredEvent,
+};
+use evoke_store::backlog::Share;
+
+/// The columns of a delivery: the immutable ones, the mutable ones, then the checksum. The table alias is `d`.
+pub(crate) const COLUMNS: &str = "d.id, d.event, d.function, d.trigger, d.order_key, d.origin, d.bytes, \
+     d.replay, d.state, d.attempts, d.forgiven, d.since_ms, d.due_ms, d.cause, d.done_ms, d.done_us, d.sum";
+const FIXED: usize = 8;
+const MUTABLE: usize = 8;
+const COLUMN_COUNT: usize = FIXED + MUTABLE + 1;
+
+/// Verifies the checksum of [`COLUMNS`] that start at column `at`.
+fn verify(row: &Row<'_>, at: usize) -> rusqlite::Result<()> {
+    let sum = checksum::of_row(row, at, FIXED)? + checksum::of_row(row, at + FIXED, MUTABLE)?;
+    if row.get_ref(at + FIXED + MUTABLE)? == ValueRef::Integer(sum) {
+        return Ok(());
+    }
+    Err(checksum::corrupt(format!("delivery {}", row.get::<_, DeliveryId>(at)?)))
+}
+
+/// Returns true if a delivery matches its checksum and is in one of these states, whatever an index says. A damaged
+/// delivery is logged and must not be updated: SQLite would not find its index entries and would fail the whole
+/// transaction.
+pub(crate) fn is_intact(c: &Connection, id: DeliveryId, states: &[i64]) -> rusqlite::Result<bool> {
+    let found = c
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM deliveries d WHERE d.id = ?1"))?
+        .query_row([id], |r| {
+            verify(r, 0)?;
+            r.get::<_, i64>(8)
+        })
+        .optional();
+    match found {
+        Ok(state) => Ok(state.is_some_and(|state| states.contains(&state))),
+        Err(error) => {
+            let what = checksum::find_damage(&error).ok_or(error)?;
+            tracing::error!("{} is damaged: {what}; it is left as it is", c.path().unwrap_or_default());
+            Ok(false)
+        }
+    }
+}
+
+/// Returns the checksum of a delivery's immutable columns.
+pub(crate) fn fixed_sum(
+    id: DeliveryId,
+    event: Seq,
+    owner: Owner,
+    trigger: &str,
+    order_key: Option<&str>,
+    share: Share,
+) -> i64 {
+    use ValueRef::Integer;
+    checksum::of_values([
+        Integer(id),
+        Integer(event),
+        Integer(owner.function),
+        trigger.into(),
+        order_key.into(),
+        Integer(share.origin.0.into()),
+        Integer(share.bytes),
+        Integer(owner.replay),
+    ])
+}
+
+/// Returns the checksum of a delivery's mutable columns, for one that was never redriven.
+pub(crate) fn mutable_sum(
+    state: i64,
+    attempts: i64,
+    since_ms: UnixMs,
+    due_ms: Option<UnixMs>,
+    cause: Option<&str>,
+    done: Option<Timing>,
+) -> i64 {
+    use ValueRef::{Integer, Null};
+    let due = due_ms.map_or(Null, Integer);
+    let [done_ms, done_us] =
+        done.map_or([Null, Null], |timing| [Integer(timing.started_ms), Integer(timing.duration_us)]);
+    checksum::of_values([
+        Integer(state),
+        Integer(attempts),
+        Integer(0),
+        Integer(since_ms),
+        due,
+        cause.into(),
+        done_ms,
+        done_us,
+    ])
+}
+
+/// Builds an UPDATE of the delivery with id `?1` from its assignments and the new values of the mutable columns. The
+/// checksum is changed by the difference, so a wrong checksum stays wrong.
+macro_rules! change_delivery {
+    ($sets:literal, $become:literal $(, $returning:literal)?) => {
+        concat!(
+            "UPDATE deliveries SET ", $sets,
+            ", sum = sum - sum_of(state, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us) + sum_of(",
+            $become, ") WHERE id = ?1" $(, " RETURNING ", $returning)?
+        )
+    };
+}
+pub(crate) use change_delivery;
+
+/// The values that an index lookup expects in a delivery.
+#[derive(Clone, Copy)]
+pub(crate) struct Expected {
+    pub(crate) state: i64,
+    /// `None` accepts every function.
+    pub(crate) function: Option<FunctionId>,
+}
+
+/// Reads a row of [`event::COLUMNS`], all NULL when there is no event, followed by [`COLUMNS`]. Returns an
+/// error if the delivery is corrupt or differs from the values that the index was searched for.
+pub(crate) fn ready(c: &Connection, row: &Row<'_>, expected: Expected) -> rusqlite::Result<ReadyDelivery> {
+    let mut delivery = without_event(row, event::COLUMN_COUNT, expected)?;
+    let found = if row.get_ref(0)? == ValueRef::Null { None } else { Some(event::read(c, row)?) };
+    set_event(c, &mut delivery, found);
+    Ok(delivery)
+}
+
+/// Reads [`COLUMNS`] from column `at` on; the caller then adds the event with [`set_event`].
+pub(crate) fn without_event(row: &Row<'_>, at: usize, expected: Expected) -> rusqlite::Result<ReadyDelivery> {
+    verify(row, at)?;
+    let (id, function, state): (DeliveryId, FunctionId, i64) = (row.get(at)?, row.get(at + 2)?, row.get(at + 8)?);
+    if state != expected.state || expected.function.is_some_and(|expected| expected != function) {
+        return Err(checksum::corrupt(format!("an index that lists delivery {id} under wrong values")));
+    }
+    Ok(ReadyDelivery {
+        id,
+        function,
+        trigger: row.get::<_, String>(at + 3)?.into(),
+        attempts: row.get(at + 9)?,
+        attempts_forgiven: row.get(at + 10)?,
+        since_ms: row.get(at + 11)?,
+        replay: replay(row.get(at + 7)?),
+        event: Arc::new(StoredEvent {
+            // Also needed for a damaged event: a runtime event must not cause another one.
+            lineage: Lineage { origin: Origin(row.get(at + 5)?), ..Lineage::default() },
+            ..StoredEvent::damaged(row.get(at + 1)?, String::new())
+        }),
+    })
+}
+
+/// Sets the event of a delivery, or a placeholder when the event is missing.
+pub(crate) fn set_event(c: &Connection, delivery: &mut ReadyDelivery, found: Option<StoredEvent>) {
+    let seq = delivery.event.seq;
+    let missing = || StoredEvent::damaged(seq, format!("event {seq} is missing in {}", c.path().unwrap_or_default()));
+    let mut event = found.unwrap_or_else(missing);
+    if event.damage.is_some() {
+        event.accepted_ms = delivery.since_ms;
+        event.lineage = delivery.event.lineage;
+    }
+    delivery.event = Arc::new(event);
+}
+
+/// Reads a row of [`COLUMNS`] and the id, name and checksum of the function. Contains at most the successful
+/// attempt. For a corrupt row, returns a placeholder that describes the damage.
+pub(crate) fn record(c: &Connection, row: &Row<'_>) -> rusqlite::Result<DeliveryRecord> {
+    let id = row.get(0)?;
+    let intact = || {
+        verify(row, 0)?;
+        let state = state(row.get(8)?)?;
+        checksum::verify(row, COLUMN_COUNT, 2, || format!("the function of delivery {id}"))?;
+        Ok(DeliveryRecord {
+            id,
+            event: row.get(1)?,
+            function: row.get(COLUMN_COUNT + 1)?,
+            trigger: row.get(3)?,
+            order_key: row.get(4)?,
+            replay: replay(row.get(7)?),
+            state,
+            cause: row.get(13)?,
+            due_ms: if state == DeliveryState::Retrying { row.get(12)? } else { None },
+            attempts: attempt::done(row)?.into_iter().collect(),
+            damage: None,
+        })
+    };
+    intact().or_else(|error| {
+        let what = checksum::find_damage(&error).ok_or(error)?;
+        let state = row.get(8).ok().and_then(|value| state(value).ok()).unwrap_or(DeliveryState::Dead);
+        let damage = format!("delivery {id} in {} is damaged: {what}", c.path().unwrap_or_default());
+        Ok(DeliveryRecord::damaged(id, state, damage))
+    })
+}

@@ -1,0 +1,159 @@
+//! The rows of the table `events`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Row, ToSql, params};
+
+use crate::checksum;
+use evoke_model::clock::UnixMs;
+use evoke_model::event::{Data, Event};
+use evoke_model::{DeliveryId, Lineage, Origin, Seq, StoredEvent};
+
+/// The columns of an event for [`read`]: those covered by the checksum, in its order, then the checksum. The table
+/// alias is `e`.
+pub(crate) const COLUMNS: &str = "e.seq, e.id, e.source, e.type, e.subject, e.time, e.datacontenttype, \
+     e.dataschema, e.extensions, e.data_kind, e.accepted_ms, e.first_delivery, e.owed, e.cause, e.root, e.hops, \
+     e.origin, e.data, e.sum";
+const SUMMED: usize = 18;
+pub(super) const COLUMN_COUNT: usize = SUMMED + 1;
+
+/// Reads an event; for a corrupt row, returns a placeholder that describes the damage.
+pub(crate) fn read(c: &Connection, row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+    let seq = row.get(0)?;
+    intact(row).or_else(|error| damaged(c, seq, &error).ok_or(error))
+}
+
+/// Returns a placeholder for an event if an error was caused by damage.
+pub(crate) fn damaged(c: &Connection, seq: Seq, error: &rusqlite::Error) -> Option<StoredEvent> {
+    let what = checksum::find_damage(error)?;
+    let file = c.path().unwrap_or_default();
+    Some(StoredEvent::damaged(seq, format!("event {seq} in {file} is damaged: {what}")))
+}
+
+fn intact(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+    checksum::verify(row, 0, SUMMED, || "its row".into())?;
+    let extensions = match row.get_ref(8)? {
+        ValueRef::Null => Default::default(),
+        value => serde_json::from_slice(value.as_bytes()?).map_err(|e| unreadable(8, e))?,
+    };
+    let data = match (row.get(9)?, row.get_ref(17)?) {
+        (0, _) => Data::None,
+        (1, bytes) => Data::Json(Bytes::copy_from_slice(bytes.as_bytes()?)),
+        (2, bytes) => Data::Text(String::from_utf8(bytes.as_bytes()?.to_vec()).map_err(|e| unreadable(17, e))?),
+        (3, bytes) => Data::Binary(Bytes::copy_from_slice(bytes.as_bytes()?)),
+        (kind, _) => return Err(rusqlite::Error::IntegralValueOutOfRange(9, kind)),
+    };
+    Ok(StoredEvent {
+        seq: row.get(0)?,
+        accepted_ms: row.get(10)?,
+        lineage: Lineage { cause: row.get(13)?, root: row.get(14)?, hops: row.get(15)?, origin: Origin(row.get(16)?) },
+        event: Arc::new(Event {
+            id: row.get(1)?,
+            source: row.get(2)?,
+            type_: row.get(3)?,
+            subject: row.get(4)?,
+            time: row.get(5)?,
+            datacontenttype: row.get(6)?,
+            dataschema: row.get(7)?,
+            extensions,
+            data,
+        }),
+        damage: None,
+    })
+}
+
+/// Inserts an event.
+pub(crate) fn insert(
+    tx: &Connection,
+    seq: Seq,
+    event: &Event,
+    lineage: Lineage,
+    now_ms: UnixMs,
+    first_delivery: DeliveryId,
+    owed: usize,
+) -> rusqlite::Result<()> {
+    use ValueRef::{Integer, Null};
+    let extensions = if event.extensions.is_empty() { None } else { serde_json::to_string(&event.extensions).ok() };
+    let data = Column(&event.data);
+    let owed = i64::try_from(owed).unwrap_or(i64::MAX);
+    let sum = checksum::of_values([
+        Integer(seq),
+        event.id.as_str().into(),
+        event.source.as_str().into(),
+        event.type_.as_str().into(),
+        event.subject.as_deref().into(),
+        event.time.as_deref().into(),
+        event.datacontenttype.as_deref().into(),
+        event.dataschema.as_deref().into(),
+        extensions.as_deref().into(),
+        Integer(data.kind()),
+        Integer(now_ms),
+        Integer(first_delivery),
+        Integer(owed),
+        lineage.cause.map_or(Null, Integer),
+        lineage.root.map_or(Null, Integer),
+        Integer(lineage.hops.into()),
+        Integer(lineage.origin.0.into()),
+        data.value(),
+    ]);
+    tx.prepare_cached(
+        "INSERT INTO events (seq, id, source, type, subject, time, datacontenttype, dataschema, extensions,
+                             data_kind, data, accepted_ms, first_delivery, owed, cause, root, hops, origin, sum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+    )?
+    .execute(params![
+        seq,
+        event.id,
+        event.source,
+        event.type_,
+        event.subject,
+        event.time,
+        event.datacontenttype,
+        event.dataschema,
+        extensions,
+        data.kind(),
+        data,
+        now_ms,
+        first_delivery,
+        owed,
+        lineage.cause,
+        lineage.root,
+        lineage.hops,
+        lineage.origin.0,
+        sum
+    ])?;
+    Ok(())
+}
+
+/// Event data as a value of the column `data`.
+struct Column<'a>(&'a Data);
+
+impl<'a> Column<'a> {
+    fn value(&self) -> ValueRef<'a> {
+        match self.0 {
+            Data::None => ValueRef::Null,
+            data => ValueRef::Blob(data.as_bytes()),
+        }
+    }
+
+    fn kind(&self) -> i64 {
+        match self.0 {
+            Data::None => 0,
+            Data::Json(_) => 1,
+            Data::Text(_) => 2,
+            Data::Binary(_) => 3,
+        }
+    }
+}
+
+impl ToSql for Column<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(self.value()))
+    }
+}
+
+fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Blob, Box::new(error))
+}

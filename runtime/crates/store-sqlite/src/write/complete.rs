@@ -1,0 +1,140 @@
+//! Completes an attempt: its record, the delivery's new state, the published events and the changes of state.
+
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension, params};
+
+use super::accept::insert_event;
+use super::deliveries::unblock_next;
+use super::{GroupCommit, Write};
+use crate::read;
+use crate::rows::attempt::{self, Timing};
+use crate::rows::delivery::{self, change_delivery};
+use crate::rows::{self, Owner};
+use crate::totals::Recent;
+use evoke_model::clock::UnixMs;
+use evoke_model::{Completed, Completion, DeliveryId, Verdict};
+use evoke_store::backlog::Share;
+use evoke_store::validate::Validation;
+
+/// Commits the outcome of an attempt, unless its reads are outdated.
+pub(crate) struct Complete {
+    pub(crate) completion: Arc<Completion>,
+}
+
+impl Write for Complete {
+    type Output = Completed;
+
+    fn size(&self) -> usize {
+        let Completion { publishes, state, .. } = &*self.completion;
+        publishes.iter().map(|e| e.event.size()).sum::<usize>() + state.size()
+    }
+
+    fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<Completed> {
+        let completed = complete(commit, &self.completion);
+        commit.state.finish(&self.completion);
+        completed
+    }
+}
+
+fn complete(commit: &mut GroupCommit<'_>, completion: &Completion) -> rusqlite::Result<Completed> {
+    let Completion { delivery, record, verdict, publishes, state: transaction, .. } = completion;
+    let valid = if transaction.is_empty() {
+        None
+    } else {
+        match commit.state.validate(transaction)? {
+            Validation::Valid(valid) => Some(valid),
+            _ if !read::is_pending(commit.tx, *delivery)? => return Ok(Completed::Committed),
+            Validation::Conflict(place) => return Ok(Completed::Conflict(place)),
+            Validation::OverQuota(refusal) => return Ok(Completed::OverQuota(refusal)),
+        }
+    };
+    let (state, due_ms, cause) = match verdict {
+        Verdict::Done => (rows::DONE, None, None),
+        Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
+        Verdict::Dead(cause) => (rows::DEAD, None, Some(cause.as_str())),
+    };
+    let done = (*verdict == Verdict::Done).then(|| Timing::of(record));
+    let Some(previous) = end_attempt(commit, *delivery, state, due_ms, cause, done)? else {
+        return Ok(Completed::Committed);
+    };
+    let Previous { owner, order_key, share, state: before } = previous;
+    if let Some(valid) = valid {
+        commit.state.apply(transaction, valid)?;
+    }
+    commit.counters.change_state(owner, before, state);
+    if state != rows::RETRYING {
+        commit.counters.backlog_change().remove(share);
+    }
+    if done.is_none() {
+        attempt::put(commit.tx, *delivery, record)?;
+    }
+    for new in publishes {
+        insert_event(commit, new.clone())?;
+    }
+    if state == rows::DONE
+        && let Some(key) = order_key
+    {
+        unblock_next(commit, owner, &key)?;
+    }
+    Ok(Completed::Committed)
+}
+
+/// A delivery before its attempt ended.
+struct Previous {
+    owner: Owner,
+    order_key: Option<String>,
+    share: Share,
+    state: i64,
+}
+
+/// Moves a ready or retrying delivery to the state in which its attempt ended. Returns `None` when it is in another
+/// state.
+fn end_attempt(
+    commit: &mut GroupCommit<'_>,
+    id: DeliveryId,
+    state: i64,
+    due_ms: Option<UnixMs>,
+    cause: Option<&str>,
+    done: Option<Timing>,
+) -> rusqlite::Result<Option<Previous>> {
+    let tx = commit.tx;
+    let (done_ms, done_us) = done.map(|timing| (timing.started_ms, timing.duration_us)).unzip();
+    if let Some(recent) = commit.counters.take_recent(id) {
+        let Recent { owner, order_key, share, since_ms, fixed_sum } = recent;
+        let sum = fixed_sum + delivery::mutable_sum(state, 1, since_ms, due_ms, cause, done);
+        let ended = tx
+            .prepare_cached(
+                "UPDATE deliveries SET state = ?2, due_ms = ?3, cause = ?4, done_ms = ?5, done_us = ?6, attempts = 1,
+                   sum = ?7
+                 WHERE id = ?1 AND state = 0",
+            )?
+            .execute(params![id, state, due_ms, cause, done_ms, done_us, sum])?;
+        if ended == 1 {
+            return Ok(Some(Previous { owner, order_key, share, state: rows::READY }));
+        }
+    }
+    // Two statements: SQLite assumes that an UPDATE with RETURNING may fail half-way, and copies every page it changes.
+    let previous = tx
+        .prepare_cached(
+            "SELECT function, replay, order_key, origin, bytes, state FROM deliveries
+             WHERE id = ?1 AND state IN (0, 1)",
+        )?
+        .query_row([id], |r| {
+            Ok(Previous {
+                owner: rows::owner(r, 0)?,
+                order_key: r.get(2)?,
+                share: rows::share(r, 3)?,
+                state: r.get(5)?,
+            })
+        })
+        .optional()?;
+    if previous.is_some() {
+        tx.prepare_cached(change_delivery!(
+            "state = ?2, due_ms = ?3, cause = ?4, done_ms = ?5, done_us = ?6, attempts = attempts + 1",
+            "?2, attempts + 1, forgiven, since_ms, ?3, ?4, ?5, ?6"
+        ))?
+        .execute(params![id, state, due_ms, cause, done_ms, done_us])?;
+    }
+    Ok(previous)
+}

@@ -1,0 +1,77 @@
+//! An operator's writes over dead letters.
+
+use rusqlite::params;
+
+use super::deliveries::unblock_next;
+use super::{GroupCommit, PORTION_MAX, Portion, Write};
+use crate::read;
+use crate::rows::delivery::{self, change_delivery};
+use crate::rows::{self, Owner};
+use evoke_model::{DeadFilter, DeliveryId};
+
+/// Makes dead letters with an id greater than `after` ready again.
+pub(crate) struct Redrive {
+    pub(crate) which: DeadFilter,
+    pub(crate) after: DeliveryId,
+}
+
+impl Write for Redrive {
+    type Output = Portion;
+
+    fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<Portion> {
+        let tx = commit.tx;
+        let ids = read::dead_ids(tx, &self.which, self.after, PORTION_MAX)?;
+        let mut portion = Portion::found(ids.iter().copied());
+        for id in &ids {
+            if !delivery::is_intact(tx, *id, &[rows::DEAD])? {
+                continue;
+            }
+            portion.count += 1;
+            let (owner, share) = tx
+                .prepare_cached(change_delivery!(
+                    "state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2",
+                    "0, attempts, attempts, ?2, NULL, NULL, done_ms, done_us",
+                    "function, replay, origin, bytes"
+                ))?
+                .query_row(params![id, commit.now_ms], |r| Ok((rows::owner(r, 0)?, rows::share(r, 2)?)))?;
+            commit.counters.change_state(owner, rows::DEAD, rows::READY);
+            commit.counters.backlog_change().add(share);
+            commit.ready.extend(read::ready_one(tx, *id)?);
+        }
+        Ok(portion)
+    }
+}
+
+/// Purges dead letters with an id greater than `after`, and unblocks the next deliveries of their order keys.
+pub(crate) struct Purge {
+    pub(crate) which: DeadFilter,
+    pub(crate) after: DeliveryId,
+}
+
+impl Write for Purge {
+    type Output = Portion;
+
+    fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<Portion> {
+        let tx = commit.tx;
+        let ids = read::dead_ids(tx, &self.which, self.after, PORTION_MAX)?;
+        let mut portion = Portion::found(ids.iter().copied());
+        for id in &ids {
+            if !delivery::is_intact(tx, *id, &[rows::DEAD])? {
+                continue;
+            }
+            portion.count += 1;
+            let (owner, order_key): (Owner, Option<String>) = tx
+                .prepare_cached(change_delivery!(
+                    "state = 5",
+                    "5, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us",
+                    "function, replay, order_key"
+                ))?
+                .query_row([id], |r| Ok((rows::owner(r, 0)?, r.get(2)?)))?;
+            commit.counters.change_state(owner, rows::DEAD, rows::PURGED);
+            if let Some(key) = order_key {
+                unblock_next(commit, owner, &key)?;
+            }
+        }
+        Ok(portion)
+    }
+}

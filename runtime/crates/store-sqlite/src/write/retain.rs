@@ -1,0 +1,114 @@
+//! The writes of retention.
+
+use rusqlite::Connection;
+
+use super::{GroupCommit, Write};
+use crate::read;
+use crate::rows::{self, Owner, delivery};
+use crate::space::{Space, space};
+use evoke_model::{DeliveryId, Seq, StoredEvent};
+
+/// Ids deleted per write.
+const FORGET_MAX: usize = 512;
+/// Pages truncated per write; each may have to be moved first.
+const PAGES_MAX: i64 = 128;
+/// The file is truncated when more than the first fraction of it is free, until only the second fraction is.
+const FREE: (f64, f64) = (0.25, 0.1);
+/// Minimum number of free pages for a truncation: 4 MiB.
+const FREE_PAGES_MIN: i64 = 1024;
+
+/// Removes those of the events that are still removable. Returns the number of removed events.
+pub(crate) struct Remove {
+    pub(crate) events: Vec<Seq>,
+}
+
+impl Write for Remove {
+    type Output = u64;
+
+    fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<u64> {
+        let mut removed = 0;
+        for seq in &self.events {
+            removed += u64::from(remove(commit, *seq)?);
+        }
+        Ok(removed)
+    }
+}
+
+/// Removes an event with its deliveries. Returns false if it has to stay.
+fn remove(commit: &mut GroupCommit<'_>, seq: Seq) -> rusqlite::Result<bool> {
+    let tx = commit.tx;
+    let deliveries: Vec<(DeliveryId, Seq, Owner, i64)> = tx
+        .prepare_cached(
+            "SELECT d.id, d.event, d.function, d.replay, d.state FROM events e
+             JOIN deliveries d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed WHERE e.seq = ?1
+             UNION ALL SELECT id, event, function, replay, state FROM deliveries WHERE event = ?1 AND replay <> 0",
+        )?
+        .query_map([seq], |r| Ok((r.get(0)?, r.get(1)?, rows::owner(r, 2)?, r.get(4)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    // A damaged delivery may be unfinished, whatever its row contains. Keep it; `check` reports it.
+    for (id, event, ..) in &deliveries {
+        if *event != seq || !delivery::is_intact(tx, *id, &[rows::DONE, rows::PURGED])? {
+            return Ok(false);
+        }
+    }
+    let event = read::event(tx, seq)?;
+    let Some(StoredEvent { event, accepted_ms, damage: None, .. }) = event else { return Ok(false) };
+    for (delivery, _, owner, state) in deliveries {
+        tx.prepare_cached("DELETE FROM attempts WHERE delivery = ?1")?.execute([delivery])?;
+        tx.prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([delivery])?;
+        commit.counters.remove_delivery(owner, state);
+    }
+    tx.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([seq])?;
+    commit.counters.remove_event(seq);
+    commit.dedup.remember(tx, seq, (&event.id, &event.source), accepted_ms, commit.now_ms)?;
+    Ok(true)
+}
+
+/// Deletes ids whose dedup window has ended, and truncates the file.
+pub(crate) struct Maintain {
+    /// True if the previous write truncated the file.
+    pub(crate) shrinking: bool,
+}
+
+/// Reports the work that [`Maintain`] left.
+pub(crate) struct Maintained {
+    pub(crate) more: bool,
+    /// True while the file is being truncated.
+    pub(crate) shrinks: bool,
+}
+
+impl Write for Maintain {
+    type Output = Maintained;
+
+    fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<Maintained> {
+        let forgotten = commit.dedup.forget(commit.tx, FORGET_MAX, commit.now_ms)?;
+        let shrinks = shrink(commit.tx, self.shrinking)?;
+        Ok(Maintained { more: forgotten == FORGET_MAX || shrinks, shrinks })
+    }
+}
+
+fn shrink(tx: &Connection, shrinking: bool) -> rusqlite::Result<bool> {
+    const INCREMENTAL: i64 = 2;
+    let Space { pages, free, .. } = space(tx)?;
+    let part = if shrinking { FREE.1 } else { FREE.0 };
+    let mode: i64 = tx.query_row("PRAGMA auto_vacuum", [], |r| r.get(0))?;
+    if mode != INCREMENTAL || free < FREE_PAGES_MIN || (free as f64) < part * pages as f64 {
+        return Ok(false);
+    }
+    let mut vacuum = tx.prepare(&format!("PRAGMA incremental_vacuum({PAGES_MAX})"))?;
+    let mut steps = vacuum.query([])?;
+    while steps.next()?.is_some() {}
+    Ok(true)
+}
+
+/// Copies the log into the database file, which then shrinks to its current size.
+pub(crate) struct Checkpoint;
+
+impl Write for Checkpoint {
+    type Output = ();
+
+    fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<()> {
+        commit.checkpoint = true;
+        Ok(())
+    }
+}
