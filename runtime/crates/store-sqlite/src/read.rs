@@ -85,12 +85,13 @@ fn of(stream: Stream) -> &'static str {
     }
 }
 
-pub(super) fn is_pending(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<bool> {
-    let state = c
-        .prepare_cached("SELECT state IN (0, 1) FROM deliveries WHERE id = ?1")?
-        .query_row([delivery], |r| r.get(0))
+/// Returns true if a delivery is pending and this is its next attempt.
+pub(super) fn is_next_attempt(c: &Connection, delivery: DeliveryId, attempt: u32) -> rusqlite::Result<bool> {
+    let is_next = c
+        .prepare_cached("SELECT state IN (0, 1) AND attempts + 1 = ?2 FROM deliveries WHERE id = ?1")?
+        .query_row(params![delivery, attempt], |r| r.get(0))
         .optional()?;
-    Ok(state.unwrap_or_default())
+    Ok(is_next.unwrap_or_default())
 }
 
 pub(super) fn ready_one(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<ReadyDelivery>> {

@@ -185,7 +185,7 @@ pub async fn an_outcome_commits_with_its_published_events(store: &dyn Store) {
     published.lineage = Lineage { cause: Some(1), root: Some(1), hops: 1, ..Lineage::default() };
     let completion = Arc::new(Completion { publishes: vec![published], ..Arc::unwrap_or_clone(done(1, 1)) });
     assert_eq!(store.complete(completion.clone()).await.unwrap(), Completed::Committed);
-    store.complete(completion).await.unwrap(); // again: changes nothing
+    assert_eq!(store.complete(completion).await.unwrap(), Completed::Superseded);
     assert_eq!(*seen.lock().unwrap(), vec![1, 2]);
     assert_eq!(state_of(store, 1).await, DeliveryState::Done);
     let caused = store.published(1).await.unwrap();
@@ -214,7 +214,7 @@ pub async fn a_failure_commits_with_its_runtime_events(store: &dyn Store) {
     assert_eq!(reported.iter().map(|event| event.event.id.as_str()).collect::<Vec<_>>(), ["reported-1", "reported-2"]);
     // Completing a finished delivery again changes nothing and stores no more runtime events.
     let again = Completion { publishes: vec![new_event("reported-3", vec![])], ..Arc::unwrap_or_clone(dead(1, 2)) };
-    store.complete(Arc::new(again)).await.unwrap();
+    assert_eq!(store.complete(Arc::new(again)).await.unwrap(), Completed::Superseded);
     assert_eq!(store.totals().await.unwrap().events, 3);
 }
 
@@ -380,6 +380,7 @@ macro_rules! conformance {
             deliveries_of_one_key_run_in_order_and_other_keys_in_parallel
             a_dead_letter_blocks_only_its_own_key_until_redriven_or_purged
             events_are_listed_by_type_source_and_position
+            a_completion_of_another_attempt_or_of_a_finished_delivery_is_superseded
             released_deliveries_are_found_again
             a_scope_has_one_owner_until_it_is_released
             a_replay_adds_deliveries_that_are_marked_and_counted

@@ -84,7 +84,7 @@ pub async fn a_read_changed_by_another_transaction_conflicts_and_commits_nothing
     let read = transaction(vec![touched("k", Some(version), None)]);
     assert_eq!(store.complete(with(2, read)).await.unwrap(), Completed::Committed);
     // A repeated completion is over, whatever has changed since it was committed.
-    assert_eq!(store.complete(stale).await.unwrap(), Completed::Committed);
+    assert_eq!(store.complete(stale).await.unwrap(), Completed::Superseded);
     assert_eq!(value(store, "k").await.unwrap().0, "1");
     // A completion that ends in a dead letter is validated too.
     let mut given_up = Arc::unwrap_or_clone(dead(3, 1));

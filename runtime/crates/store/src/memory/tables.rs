@@ -131,10 +131,11 @@ impl Inner {
         let Completion { delivery: id, record, verdict, publishes, state, .. } = completion;
         let id = *id;
         let Some(delivery) = self.deliveries.get_mut(index(id)).and_then(Option::as_mut) else {
-            return Completed::Committed;
+            return Completed::Superseded;
         };
-        if !matches!(delivery.state, DeliveryState::Ready | DeliveryState::Retrying) {
-            return Completed::Committed;
+        let is_pending = matches!(delivery.state, DeliveryState::Ready | DeliveryState::Retrying);
+        if !is_pending || delivery.attempts.len() + 1 != record.attempt as usize {
+            return Completed::Superseded;
         }
         match self.buckets.validate(state) {
             Validation::Valid(valid) => self.buckets.apply(state, valid),
