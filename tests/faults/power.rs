@@ -200,7 +200,10 @@ async fn assert_consistent(items: &Items, folder: &Path, acknowledged: &BTreeSet
     let all = EventFilter { after: Some(0), limit: usize::MAX, ..EventFilter::default() };
     let events = store.events(all).await.unwrap();
     let data = |event: &Event| serde_json::from_slice::<Value>(event.data.as_bytes()).unwrap();
-    let pairs = events.iter().map(|stored| (stored.event.type_.as_str(), data(&stored.event)));
+    let pairs = events
+        .iter()
+        .map(|stored| stored.as_ref().unwrap())
+        .map(|stored| (stored.event.type_.as_str(), data(&stored.event)));
     items.verify(acknowledged, pairs);
     store.close().await.unwrap();
 }

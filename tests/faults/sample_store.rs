@@ -11,8 +11,8 @@ use evoke_model::clock::Clock;
 use evoke_model::event::{Data, Event};
 use evoke_model::state::{Change, Touched, Transaction};
 use evoke_model::{
-    Actor, AttemptRecord, Completion, DeadFilter, DeliveryId, EventFilter, FunctionId, Lineage, Mark, NewDelivery,
-    NewEvent, NewReplay, Origin, Retention, Step, StoredEvent, Stream, Verdict,
+    Actor, AttemptRecord, Completion, DamagedEvent, DeadFilter, DeliveryId, EventFilter, FunctionId, Lineage, Mark,
+    NewDelivery, NewEvent, NewReplay, Origin, ReadDelivery, ReadEvent, Retention, Step, Stream, Verdict,
 };
 use evoke_store::{DeliveryStore, EventStore, InspectionStore, ReplayStore, Result, StateStore, Store, StoreError};
 use evoke_store_sqlite::SqliteStore;
@@ -132,7 +132,7 @@ pub(super) async fn create(folder: &Path) {
         .await
         .unwrap();
     let offers = vec![(
-        Arc::new(store.event(14).await.unwrap().unwrap()),
+        Arc::new(store.event(14).await.unwrap().unwrap().unwrap()),
         vec![delivery_to(one, Some("key-1")), delivery_to(two, None)],
     )];
     assert!(store.advance_replay(replay, Step { position: 14, offers }).await.unwrap());
@@ -248,27 +248,31 @@ impl Contents {
         self.damaged.insert(name.to_owned(), error.to_string());
     }
 
-    fn event(&mut self, kind: &str, stored: &StoredEvent) {
-        let name = format!("{kind} {}", stored.seq);
-        match &stored.damage {
-            Some(damage) => drop(self.damaged.insert(name, damage.to_string())),
-            None => self.put(&name, stored),
+    fn event(&mut self, kind: &str, read: &ReadEvent) {
+        let name = format!("{kind} {}", DamagedEvent::seq_of(read));
+        match read {
+            Ok(stored) => self.put(&name, stored),
+            Err(damaged) => drop(self.damaged.insert(name, damaged.to_string())),
         }
     }
 
-    fn delivery(&mut self, mut record: evoke_model::DeliveryRecord) {
-        for attempt in std::mem::take(&mut record.attempts) {
-            let name = format!("attempt {} {}", record.id, attempt.attempt);
+    fn delivery(&mut self, mut read: ReadDelivery) {
+        let (id, attempts) = match &mut read {
+            Ok(record) => (record.id, &mut record.attempts),
+            Err(damaged) => (damaged.id, &mut damaged.attempts),
+        };
+        for attempt in std::mem::take(attempts) {
+            let name = format!("attempt {id} {}", attempt.attempt);
             if attempt.outcome == "damaged" {
                 self.damaged.insert(name, attempt.message.unwrap_or_default());
             } else {
                 self.put(&name, &attempt);
             }
         }
-        let name = format!("delivery {}", record.id);
-        match &record.damage {
-            Some(damage) => drop(self.damaged.insert(name, damage.clone())),
-            None => self.put(&name, &record),
+        let name = format!("delivery {id}");
+        match read {
+            Ok(record) => self.put(&name, &record),
+            Err(damaged) => drop(self.damaged.insert(name, damaged.what)),
         }
     }
 
@@ -277,9 +281,9 @@ impl Contents {
             Ok(found) => {
                 for delivery in found {
                     let name = format!("{kind} {}", delivery.id);
-                    match &delivery.event.damage {
-                        Some(damage) => drop(self.damaged.insert(name, damage.to_string())),
-                        None => self.put(&name, &delivery),
+                    match &delivery.event {
+                        Ok(_) => self.put(&name, &delivery),
+                        Err(damaged) => drop(self.damaged.insert(name, damaged.to_string())),
                     }
                 }
             }

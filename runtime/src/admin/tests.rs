@@ -98,7 +98,7 @@ impl Api {
     async fn event_with_delivery(&self, event: Value) -> (Seq, DeliveryId) {
         let accepted = self.store.accept(vec![self.new_event(&event, Lineage::default(), true)], Vec::new()).await;
         let Accepted::New(seq) = accepted.unwrap()[0] else { panic!("duplicate: {event}") };
-        (seq, self.store.deliveries(seq).await.unwrap()[0].id)
+        (seq, self.store.deliveries(seq).await.unwrap()[0].as_ref().unwrap().id)
     }
 
     fn new_event(&self, event: &Value, lineage: Lineage, has_delivery: bool) -> NewEvent {
@@ -243,7 +243,7 @@ async fn a_trace_is_the_tree_of_deliveries_and_published_events() {
     let lineage = Lineage { cause: Some(charge), root: Some(seq), hops: 1, ..Lineage::default() };
     let publishes = ["x", "y"].map(|id| api.new_event(&event(id, "payment.taken"), lineage, id == "x"));
     api.complete(charge, &Outcome::Done, Verdict::Done, publishes.into()).await;
-    let receipt = api.store.deliveries(2).await.unwrap()[0].id;
+    let receipt = api.store.deliveries(2).await.unwrap()[0].as_ref().unwrap().id;
     api.complete(receipt, &Outcome::Retry { message: "down".into(), after: None }, Verdict::RetryAt(5_000), Vec::new())
         .await;
 
@@ -271,7 +271,7 @@ async fn a_trace_that_is_too_deep_or_too_wide_is_truncated_and_reports_it() {
         let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: hop, ..Lineage::default() };
         let next = api.new_event(&event(&hop.to_string(), "t"), lineage, true);
         api.complete(delivery, &Outcome::Done, Verdict::Done, vec![next]).await;
-        delivery = api.store.deliveries(first + i64::from(hop)).await.unwrap()[0].id;
+        delivery = api.store.deliveries(first + i64::from(hop)).await.unwrap()[0].as_ref().unwrap().id;
     }
     let (_, trace) = api.get("/api/v1/trace/1").await;
     let mut node = &trace;

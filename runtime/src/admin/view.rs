@@ -13,7 +13,10 @@ use serde_json::value::RawValue;
 use evoke_model::clock::rfc3339;
 use evoke_model::event::Event;
 use evoke_model::state::Entry;
-use evoke_model::{CheckReport, DeadFilter, DeliveryId, DeliveryRecord, ReplayId, Seq, StoredEvent};
+use evoke_model::{
+    CheckReport, DamagedDelivery, DamagedEvent, DeadFilter, DeliveryId, DeliveryRecord, ReadDelivery, ReadEvent,
+    ReplayId, Seq, StoredEvent,
+};
 
 pub use self::replay::Replay;
 
@@ -351,16 +354,28 @@ pub(super) fn event_json(event: &Event) -> EventJson {
 
 impl From<&StoredEvent> for Envelope {
     fn from(stored: &StoredEvent) -> Self {
-        let damaged = stored.damage.as_deref().map(Into::into);
-        let event = if damaged.is_some() { RawValue::NULL.to_owned() } else { event_json(&stored.event) };
-        Self { seq: stored.seq, accepted: rfc3339(stored.accepted_ms), event, damaged }
+        let (seq, accepted) = (stored.seq, rfc3339(stored.accepted_ms));
+        Self { seq, accepted, event: event_json(&stored.event), damaged: None }
     }
 }
 
-impl From<&StoredEvent> for Node {
-    fn from(stored: &StoredEvent) -> Self {
-        let Envelope { seq, accepted, event, damaged } = stored.into();
-        let evoke_model::Lineage { cause: published_by, root, hops, .. } = stored.lineage;
+impl From<&ReadEvent> for Envelope {
+    fn from(read: &ReadEvent) -> Self {
+        match read {
+            Ok(stored) => stored.into(),
+            Err(DamagedEvent { seq, what }) => {
+                let (event, damaged) = (RawValue::NULL.to_owned(), Some(what.to_string()));
+                Self { seq: *seq, accepted: rfc3339(0), event, damaged }
+            }
+        }
+    }
+}
+
+impl From<&ReadEvent> for Node {
+    fn from(read: &ReadEvent) -> Self {
+        let Envelope { seq, accepted, event, damaged } = read.into();
+        let lineage = read.as_ref().map(|stored| stored.lineage).unwrap_or_default();
+        let evoke_model::Lineage { cause: published_by, root, hops, .. } = lineage;
         let deliveries = Vec::new();
         Self { seq, accepted, hops, published_by, root, event, damaged, deliveries, cut: None, missing: None }
     }
@@ -375,12 +390,34 @@ impl From<DeliveryRecord> for Delivery {
             trigger: record.trigger,
             order_key: record.order_key,
             replay: record.replay,
-            state: if record.damage.is_some() { "damaged" } else { record.state.name() }.into(),
-            cause: record.damage.or(record.cause),
+            state: record.state.name().into(),
+            cause: record.cause,
             due: record.due_ms.map(rfc3339),
             attempts: record.attempts.into_iter().map(Attempt::from).collect(),
             published: Vec::new(),
             omitted: 0,
+        }
+    }
+}
+
+impl From<ReadDelivery> for Delivery {
+    fn from(read: ReadDelivery) -> Self {
+        match read {
+            Ok(record) => record.into(),
+            Err(DamagedDelivery { id, state: _, attempts, what }) => Self {
+                id,
+                event: 0,
+                function: String::new(),
+                trigger: String::new(),
+                order_key: None,
+                replay: None,
+                state: "damaged".into(),
+                cause: Some(what),
+                due: None,
+                attempts: attempts.into_iter().map(Attempt::from).collect(),
+                published: Vec::new(),
+                omitted: 0,
+            },
         }
     }
 }

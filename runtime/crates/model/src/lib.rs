@@ -7,6 +7,7 @@
 mod actor;
 pub mod clock;
 mod counts;
+mod damage;
 mod delivery;
 pub mod event;
 mod filter;
@@ -20,6 +21,7 @@ mod stored;
 
 pub use self::actor::Actor;
 pub use self::counts::{CheckReport, Counts, Removed, Totals};
+pub use self::damage::{DamagedDelivery, DamagedEvent, ReadDelivery, ReadEvent};
 pub use self::delivery::{
     AttemptRecord, Completed, Completion, DeliveryRecord, DeliveryState, NewDelivery, ReadyDelivery, Verdict,
 };

@@ -16,9 +16,9 @@ use super::{SqliteStore, check, read, replays, retain, state, totals, write};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, DeliveryRecord, EventFilter,
-    FunctionId, Mark, NewEvent, NewReplay, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step,
-    StoredEvent, Stream, Totals,
+    Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, EventFilter, FunctionId, Mark,
+    NewEvent, NewReplay, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step,
+    Stream, Totals,
 };
 use evoke_store::{
     Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
@@ -90,7 +90,7 @@ impl DeliveryStore for SqliteStore {
     }
 
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>> {
-        self.read(move |c| Ok(read::delivery(c, delivery)?.and_then(|record| record.order_key)))
+        self.read(move |c| Ok(read::delivery(c, delivery)?.and_then(|record| record.ok()?.order_key)))
     }
 
     fn instance(&self) -> &str {
@@ -170,7 +170,7 @@ impl ReplayStore for SqliteStore {
 }
 
 impl InspectionStore for SqliteStore {
-    fn event(&self, seq: Seq) -> StoreFuture<Option<StoredEvent>> {
+    fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>> {
         self.read(move |c| read::event(c, seq))
     }
 
@@ -178,23 +178,23 @@ impl InspectionStore for SqliteStore {
         self.read(move |c| read::find(c, &id))
     }
 
-    fn events(&self, filter: EventFilter) -> StoreFuture<Vec<StoredEvent>> {
+    fn events(&self, filter: EventFilter) -> StoreFuture<Vec<ReadEvent>> {
         self.read(move |c| read::events(c, &filter))
     }
 
-    fn deliveries(&self, event: Seq) -> StoreFuture<Vec<DeliveryRecord>> {
+    fn deliveries(&self, event: Seq) -> StoreFuture<Vec<ReadDelivery>> {
         self.read(move |c| read::deliveries(c, event))
     }
 
-    fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<DeliveryRecord>> {
+    fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<ReadDelivery>> {
         self.read(move |c| read::delivery(c, id))
     }
 
-    fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<StoredEvent>> {
+    fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<ReadEvent>> {
         self.read(move |c| read::published(c, delivery))
     }
 
-    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<DeliveryRecord>> {
+    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
         self.read(move |c| read::dead(c, &which, limit))
     }
 

@@ -100,14 +100,14 @@ impl Lane {
 
     fn hold(&mut self, delivery: ReadyDelivery) {
         if !self.completed_while_loading.contains(&delivery.id) && self.held.insert(delivery.id) {
-            self.bytes += delivery.event.event.size();
+            self.bytes += delivery.event_size();
             self.fresh.push_back(delivery);
         }
     }
 
     fn hold_retry(&mut self, delivery: ReadyDelivery) {
         if !self.completed_while_loading_retries.contains(&delivery.id) && self.held.insert(delivery.id) {
-            self.bytes += delivery.event.event.size();
+            self.bytes += delivery.event_size();
             self.retries.push_back(delivery);
         }
     }
@@ -122,7 +122,7 @@ impl Lane {
             self.fresh_since_retry += 1;
             self.fresh.pop_front()
         }?;
-        self.bytes = self.bytes.saturating_sub(delivery.event.event.size());
+        self.bytes = self.bytes.saturating_sub(delivery.event_size());
         self.running += 1;
         Some(delivery)
     }
@@ -148,7 +148,7 @@ impl Lane {
 
     /// Puts a delivery back at the front, as its attempt must run again. The delivery is still held.
     pub(super) fn put_back(&mut self, delivery: ReadyDelivery) {
-        self.bytes += delivery.event.event.size();
+        self.bytes += delivery.event_size();
         self.fresh.push_front(delivery);
     }
 
@@ -231,14 +231,15 @@ mod tests {
 
     use super::*;
     use evoke_model::event::Event;
-    use evoke_model::{Lineage, StoredEvent};
+    use evoke_model::{Lineage, Origin, StoredEvent};
 
     fn delivery(id: DeliveryId) -> ReadyDelivery {
         let event = Event::from_json(br#"{"id":"1","source":"/a","type":"t"}"#, |_| {}).unwrap();
         let (lineage, event) = (Lineage::default(), Arc::new(event));
-        let event = StoredEvent { seq: id, accepted_ms: 0, lineage, event, damage: None };
-        let (trigger, event) = ("on[0]".into(), Arc::new(event));
-        ReadyDelivery { id, function: 1, trigger, attempts: 0, attempts_forgiven: 0, since_ms: 0, replay: None, event }
+        let event = StoredEvent { seq: id, accepted_ms: 0, lineage, event };
+        let (trigger, origin, event) = ("on[0]".into(), Origin::default(), Ok(Arc::new(event)));
+        let (attempts, attempts_forgiven, since_ms, replay) = (0, 0, 0, None);
+        ReadyDelivery { id, function: 1, trigger, attempts, attempts_forgiven, since_ms, replay, origin, event }
     }
 
     fn run_all(lane: &mut Lane) -> Vec<DeliveryId> {

@@ -68,7 +68,7 @@ impl Fixture {
         let mut offers = Vec::new();
         for seq in 1..=until {
             let new = NewDelivery { function: 1, trigger: "on[0]".into(), order_key: None };
-            offers.push((Arc::new(self.store.event(seq).await.unwrap().unwrap()), vec![new]));
+            offers.push((Arc::new(self.store.event(seq).await.unwrap().unwrap().unwrap()), vec![new]));
         }
         assert!(self.store.advance_replay(id, Step { position: until, offers }).await.unwrap());
         id
@@ -110,7 +110,7 @@ async fn a_failing_delivery_is_retried_by_policy_and_then_becomes_a_dead_letter(
     fixture.dispatcher.set_functions(vec![spec(1, 1, fail)]);
     fixture.offer(1, [1]).await;
     assert_eq!(fixture.settled().await.dead, 1);
-    let letter = fixture.store.dead(DeadFilter::All, 1).await.unwrap().remove(0);
+    let letter = fixture.store.dead(DeadFilter::All, 1).await.unwrap().remove(0).unwrap();
     assert_eq!(letter.attempts.len(), 8);
     assert_eq!(letter.cause.as_deref(), Some("gave up after 8 attempts; the last ended as retry: gateway down"));
     for (earlier, later) in letter.attempts.iter().zip(&letter.attempts[1..]) {
@@ -131,7 +131,7 @@ async fn a_dead_letter_makes_a_runtime_event_unless_a_runtime_event_caused_it() 
     fixture.offer(1, [1, 2]).await;
     assert_eq!(fixture.settled().await.dead, 4);
     let filter = EventFilter { source: Some("/evoke".into()), limit: 10, ..EventFilter::default() };
-    let reports = fixture.store.events(filter).await.unwrap();
+    let reports = fixture.store.events(filter).await.unwrap().into_iter().flatten().collect::<Vec<_>>();
     assert_eq!(reports.len(), 2, "{reports:?}");
     let data: serde_json::Value = serde_json::from_slice(reports[0].event.data.as_bytes()).unwrap();
     assert_eq!((&data["order_key"], &data["attempts"], &data["outcome"]), (&"k1".into(), &1.into(), &"reject".into()));
@@ -180,7 +180,7 @@ async fn a_retry_waits_for_the_time_that_the_function_asked_for() {
     fixture.dispatcher.set_functions(vec![spec(1, 1, once)]);
     fixture.offer(1, [1]).await;
     assert_eq!(fixture.settled().await.done, 1);
-    let attempts = fixture.store.delivery(1).await.unwrap().unwrap().attempts;
+    let attempts = fixture.store.delivery(1).await.unwrap().unwrap().unwrap().attempts;
     let waited_ms = attempts[1].started_ms - attempts[0].started_ms;
     assert!((7000..7020).contains(&waited_ms), "{waited_ms}");
 }

@@ -134,7 +134,7 @@ async fn each_event_is_offered_once_to_each_matching_function_even_over_a_restar
 async fn a_filter_selects_events_and_functions_and_a_plan_counts_them() {
     let fixture = Fixture::new().await;
     fixture.history(0..100).await;
-    let half = evoke_model::clock::rfc3339(fixture.store.event(51).await.unwrap().unwrap().accepted_ms);
+    let half = evoke_model::clock::rfc3339(fixture.store.event(51).await.unwrap().unwrap().unwrap().accepted_ms);
     fixture.run();
     let names = NAMES.map(str::to_owned);
     for (filter, events, deliveries) in [

@@ -80,7 +80,7 @@ impl Fixture {
 
     async fn events(&self) -> Vec<Event> {
         let filter = EventFilter { after: Some(0), limit: 100_000, ..EventFilter::default() };
-        self.store.events(filter).await.unwrap().into_iter().map(|stored| (*stored.event).clone()).collect()
+        self.store.events(filter).await.unwrap().into_iter().flatten().map(|stored| (*stored.event).clone()).collect()
     }
 
     /// Returns all events so far as `kind name`.

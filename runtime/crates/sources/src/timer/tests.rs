@@ -39,7 +39,13 @@ impl Fixture {
     }
 
     async fn events(&self) -> Vec<StoredEvent> {
-        self.store.events(EventFilter { after: Some(0), limit: 100_000, ..EventFilter::default() }).await.unwrap()
+        self.store
+            .events(EventFilter { after: Some(0), limit: 100_000, ..EventFilter::default() })
+            .await
+            .unwrap()
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     async fn ids(&self) -> Vec<String> {

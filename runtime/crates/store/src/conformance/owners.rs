@@ -28,7 +28,7 @@ pub async fn a_completion_of_another_attempt_or_of_a_finished_delivery_is_supers
     assert_eq!(complete(ended).await, Completed::Superseded);
     let totals = store.totals().await.unwrap();
     assert_eq!((totals.events, totals.functions["shop/a"].done, store.pending()), (3, 1, 3));
-    assert_eq!(store.delivery(1).await.unwrap().unwrap().attempts.len(), 2);
+    assert_eq!(store.delivery(1).await.unwrap().unwrap().unwrap().attempts.len(), 2);
     // After a redrive the attempts count on.
     assert_eq!(complete(dead(2, 1)).await, Completed::Committed);
     store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap();

@@ -72,7 +72,7 @@ pub async fn a_read_changed_by_another_transaction_conflicts_and_commits_nothing
     assert_eq!(store.complete(stale.clone()).await.unwrap(), conflict_at(Some("k")));
     assert_eq!((state_of(store, 2).await, value(store, "other").await), (DeliveryState::Ready, None));
     assert!(store.published(2).await.unwrap().is_empty());
-    assert!(store.delivery(2).await.unwrap().unwrap().attempts.is_empty());
+    assert!(store.delivery(2).await.unwrap().unwrap().unwrap().attempts.is_empty());
 
     // A key that was deleted and created again has another version.
     let (_, version) = value(store, "k").await.unwrap();

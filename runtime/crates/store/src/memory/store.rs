@@ -16,8 +16,8 @@ use crate::{
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, CheckReport, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, EventFilter,
-    FunctionId, Mark, NewEvent, NewReplay, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step,
+    Accepted, Actor, CheckReport, Completed, Completion, Counts, DeadFilter, DeliveryId, EventFilter, FunctionId, Mark,
+    NewEvent, NewReplay, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step,
     StoredEvent, Stream, Totals,
 };
 
@@ -197,8 +197,8 @@ impl ReplayStore for MemoryStore {
 }
 
 impl InspectionStore for MemoryStore {
-    fn event(&self, seq: Seq) -> StoreFuture<Option<StoredEvent>> {
-        ready(self.lock().event(seq).map(|row| (*row.stored).clone()))
+    fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>> {
+        ready(self.lock().event(seq).map(|row| Ok((*row.stored).clone())))
     }
 
     fn find(&self, id: String) -> StoreFuture<Vec<Seq>> {
@@ -207,7 +207,7 @@ impl InspectionStore for MemoryStore {
         ready(found.map(|row| row.stored.seq).take(10).collect())
     }
 
-    fn events(&self, filter: EventFilter) -> StoreFuture<Vec<StoredEvent>> {
+    fn events(&self, filter: EventFilter) -> StoreFuture<Vec<ReadEvent>> {
         let inner = self.lock();
         let wanted = |e: &&Arc<StoredEvent>| {
             filter.after.is_none_or(|after| e.seq > after)
@@ -227,28 +227,28 @@ impl InspectionStore for MemoryStore {
             all.rev().filter(wanted).take(filter.limit).map(|e| (**e).clone()).collect()
         };
         found.sort_by_key(|e| e.seq);
-        ready(found)
+        ready(found.into_iter().map(Ok).collect())
     }
 
-    fn deliveries(&self, event: Seq) -> StoreFuture<Vec<DeliveryRecord>> {
+    fn deliveries(&self, event: Seq) -> StoreFuture<Vec<ReadDelivery>> {
         let inner = self.lock();
         let Some(row) = inner.event(event) else { return ready(Vec::new()) };
-        ready(row.deliveries().chain(inner.replayed(event)).filter_map(|id| inner.record(id)).collect())
+        ready(row.deliveries().chain(inner.replayed(event)).filter_map(|id| inner.record(id)).map(Ok).collect())
     }
 
-    fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<DeliveryRecord>> {
-        ready(self.lock().record(id))
+    fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<ReadDelivery>> {
+        ready(self.lock().record(id).map(Ok))
     }
 
-    fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<StoredEvent>> {
+    fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<ReadEvent>> {
         let inner = self.lock();
         let found = inner.published.get(&delivery).into_iter().flatten();
-        ready(found.filter_map(|seq| inner.event(*seq)).map(|row| (*row.stored).clone()).collect())
+        ready(found.filter_map(|seq| inner.event(*seq)).map(|row| Ok((*row.stored).clone())).collect())
     }
 
-    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<DeliveryRecord>> {
+    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
         let inner = self.lock();
-        ready(inner.dead(&which).take(limit).filter_map(|id| inner.record(id)).collect())
+        ready(inner.dead(&which).take(limit).filter_map(|id| inner.record(id)).map(Ok).collect())
     }
 
     fn totals(&self) -> StoreFuture<Totals> {
