@@ -1,5 +1,6 @@
 //! The JSON types of requests and responses. Times are RFC 3339 in UTC; an optional field without a value is absent.
 
+mod delivery;
 mod replay;
 
 use std::collections::BTreeMap;
@@ -13,10 +14,7 @@ use serde_json::value::RawValue;
 use evoke_model::clock::rfc3339;
 use evoke_model::event::Event;
 use evoke_model::state::Entry;
-use evoke_model::{
-    CheckReport, DamagedDelivery, DamagedEvent, DeadFilter, DeliveryId, DeliveryRecord, ReadDelivery, ReadEvent,
-    ReplayId, Seq, StoredEvent,
-};
+use evoke_model::{CheckReport, DamagedEvent, DeadFilter, DeliveryId, ReadEvent, ReplayId, Seq, StoredEvent};
 
 pub use self::replay::Replay;
 
@@ -378,47 +376,6 @@ impl From<&ReadEvent> for Node {
         let evoke_model::Lineage { cause: published_by, root, hops, .. } = lineage;
         let deliveries = Vec::new();
         Self { seq, accepted, hops, published_by, root, event, damaged, deliveries, cut: None, missing: None }
-    }
-}
-
-impl From<DeliveryRecord> for Delivery {
-    fn from(record: DeliveryRecord) -> Self {
-        Self {
-            id: record.id,
-            event: record.event,
-            function: record.function,
-            trigger: record.trigger,
-            order_key: record.order_key,
-            replay: record.replay,
-            state: record.state.name().into(),
-            cause: record.cause,
-            due: record.due_ms.map(rfc3339),
-            attempts: record.attempts.into_iter().map(Attempt::from).collect(),
-            published: Vec::new(),
-            omitted: 0,
-        }
-    }
-}
-
-impl From<ReadDelivery> for Delivery {
-    fn from(read: ReadDelivery) -> Self {
-        match read {
-            Ok(record) => record.into(),
-            Err(DamagedDelivery { id, state: _, attempts, what }) => Self {
-                id,
-                event: 0,
-                function: String::new(),
-                trigger: String::new(),
-                order_key: None,
-                replay: None,
-                state: "damaged".into(),
-                cause: Some(what),
-                due: None,
-                attempts: attempts.into_iter().map(Attempt::from).collect(),
-                published: Vec::new(),
-                omitted: 0,
-            },
-        }
     }
 }
 
