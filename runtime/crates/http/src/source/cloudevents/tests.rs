@@ -1,5 +1,5 @@
-use super::super::problem::Problem;
 use super::*;
+use crate::problem::Problem;
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
