@@ -142,8 +142,12 @@ async fn own(scopes: &dyn ScopeStore, context: &Context) -> Option<Ownership> {
     let scope = format!("source{}", context.uri);
     loop {
         match scopes.own(&scope).await {
-            Ok(Some(owned)) => return Some(owned),
-            Ok(None) => context.health.recovered(),
+            Ok(owned) => {
+                context.health.recovered();
+                if owned.is_some() {
+                    return owned;
+                }
+            }
             Err(error) => context.health.degraded(format!("cannot find out whether another process runs it: {error}")),
         }
         context.stop.run_until_cancelled(tokio::time::sleep(OWN_RETRY)).await?;
