@@ -10,7 +10,7 @@ use bytes::Bytes;
 use evoke_model::clock::Clock;
 use evoke_model::event::{Data, Event};
 use evoke_model::{Lineage, NewDelivery, NewEvent, Origin};
-use evoke_store::Store;
+use evoke_store::{DeliveryStore, EventStore, Store};
 use evoke_store_sqlite::SqliteStore;
 use serde_json::{Value, json};
 

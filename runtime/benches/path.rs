@@ -128,7 +128,7 @@ async fn run_pipeline(
     );
     router.add(id, "on[0]".into(), None, Some(&pattern.unwrap()));
     let bus = Bus::new(store.clone(), router, Limits::default());
-    let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), 64);
+    let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock.clone(), 64);
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let (ran, logs) = (AtomicU32::new(0), Arc::new(|_| {}));
     let runner = Arc::new(Sandboxed { function, in_flight: in_flight.clone(), ran, logs, clock });

@@ -75,6 +75,7 @@ use evoke_core::bus::Bus;
 use evoke_core::replay::Replays;
 use evoke_http::listener::{Limits, Listener, RequestBody};
 use evoke_http::problem::Problem;
+use evoke_model::Actor;
 use evoke_model::clock::Clock;
 use evoke_store::Store;
 use evoke_telemetry::Metrics;
@@ -156,6 +157,11 @@ async fn unknown_path(request: Request<Body>) -> ApiError {
 async fn method_not_allowed(request: Request<Body>) -> ApiError {
     let detail = format!("method {} is not allowed here", request.method());
     Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, detail).into()
+}
+
+/// Who asks for the changes of a request. The API has no authentication, so all its clients are one operator.
+fn operator() -> Actor {
+    Actor::Operator("admin".into())
 }
 
 /// Result of a request handler.

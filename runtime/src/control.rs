@@ -113,7 +113,7 @@ struct ActiveManifests {
 impl Control {
     /// Starts without active apps. [`Self::reload`] reads the manifests at `paths`.
     pub fn new(parts: Parts, paths: Vec<PathBuf>, host: Arc<dyn Host>) -> Self {
-        let sources = Sources::new(parts.bus.clone(), parts.clock.clone(), parts.metrics.clone());
+        let sources = Sources::new(parts.store.clone(), parts.bus.clone(), parts.clock.clone(), parts.metrics.clone());
         Self(Arc::new(Inner {
             parts,
             host,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use evoke_model::EventFilter;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
-use evoke_store::Store;
+use evoke_store::{InspectionStore, Store};
 use evoke_store_sqlite::SqliteStore;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -200,7 +200,10 @@ async fn assert_consistent(items: &Items, folder: &Path, acknowledged: &BTreeSet
     let all = EventFilter { after: Some(0), limit: usize::MAX, ..EventFilter::default() };
     let events = store.events(all).await.unwrap();
     let data = |event: &Event| serde_json::from_slice::<Value>(event.data.as_bytes()).unwrap();
-    let pairs = events.iter().map(|stored| (stored.event.type_.as_str(), data(&stored.event)));
+    let pairs = events
+        .iter()
+        .map(|stored| stored.as_ref().unwrap())
+        .map(|stored| (stored.event.type_.as_str(), data(&stored.event)));
     items.verify(acknowledged, pairs);
     store.close().await.unwrap();
 }

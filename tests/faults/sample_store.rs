@@ -11,10 +11,10 @@ use evoke_model::clock::Clock;
 use evoke_model::event::{Data, Event};
 use evoke_model::state::{Change, Touched, Transaction};
 use evoke_model::{
-    AttemptRecord, Completion, DeadFilter, DeliveryId, EventFilter, FunctionId, Lineage, Mark, NewDelivery, NewEvent,
-    NewReplay, Origin, Retention, Step, StoredEvent, Stream, Verdict,
+    Actor, AttemptRecord, Completion, DamagedEvent, DeadFilter, DeliveryId, EventFilter, FunctionId, Lineage, Mark,
+    NewDelivery, NewEvent, NewReplay, Origin, ReadDelivery, ReadEvent, Retention, Step, Stream, Verdict,
 };
-use evoke_store::{Result, Store, StoreError};
+use evoke_store::{DeliveryStore, EventStore, InspectionStore, ReplayStore, Result, StateStore, Store, StoreError};
 use evoke_store_sqlite::SqliteStore;
 
 /// A time in the far future, in ms, at which every retry is due.
@@ -76,7 +76,7 @@ pub(super) async fn create(folder: &Path) {
         store.complete(Arc::new(completion(delivery, one, 1, Verdict::Done))).await.unwrap();
     }
     // Remove most events. The store keeps their ids for deduplication.
-    store.retain(Retention { age: Duration::MAX, bytes: 0 }).await.unwrap();
+    store.retain(&Actor::Runtime, Retention { age: Duration::MAX, bytes: 0 }).await.unwrap();
 
     let mut offered = Vec::new();
     for n in 0..20 {
@@ -122,15 +122,17 @@ pub(super) async fn create(folder: &Path) {
     store.complete(Arc::new(completion(14, two, 2, Verdict::RetryAt(4_000)))).await.unwrap();
     store.complete(Arc::new(completion(16, two, 1, Verdict::Dead("retry: let go".into())))).await.unwrap();
     store.complete(Arc::new(completion(18, two, 1, Verdict::Done))).await.unwrap();
-    store.purge(DeadFilter::Delivery(16)).await.unwrap();
+    store.purge(&Actor::Runtime, DeadFilter::Delivery(16)).await.unwrap();
     for n in 0..8 {
         let value = if n == 5 { vec![5; 9_000] } else { format!("value {n}").into_bytes() };
-        store.state_write(set_state("lab", &format!("key-{n}"), &value)).await.unwrap();
+        store.state_write(&Actor::Runtime, set_state("lab", &format!("key-{n}"), &value)).await.unwrap();
     }
-    let replay =
-        store.start_replay(NewReplay { filter: r#"{"type":"lab.in"}"#.into(), after: 0, until: 20 }).await.unwrap();
+    let replay = store
+        .start_replay(&Actor::Runtime, NewReplay { filter: r#"{"type":"lab.in"}"#.into(), after: 0, until: 20 })
+        .await
+        .unwrap();
     let offers = vec![(
-        Arc::new(store.event(14).await.unwrap().unwrap()),
+        Arc::new(store.event(14).await.unwrap().unwrap().unwrap()),
         vec![delivery_to(one, Some("key-1")), delivery_to(two, None)],
     )];
     assert!(store.advance_replay(replay, Step { position: 14, offers }).await.unwrap());
@@ -172,7 +174,7 @@ impl Contents {
         let mut all = Self::default();
         for function in [1, 2] {
             for stream in Stream::ALL {
-                all.ready(store.ready(function, stream, 0, NO_LIMIT).await, "ready");
+                all.ready(store.claim(function, stream, 0, NO_LIMIT).await, "ready");
                 let due = store.due(function, stream, FAR_FUTURE_MS, NO_LIMIT).await;
                 all.ready(due.map(|(found, _)| found), "due");
             }
@@ -246,27 +248,31 @@ impl Contents {
         self.damaged.insert(name.to_owned(), error.to_string());
     }
 
-    fn event(&mut self, kind: &str, stored: &StoredEvent) {
-        let name = format!("{kind} {}", stored.seq);
-        match &stored.damage {
-            Some(damage) => drop(self.damaged.insert(name, damage.to_string())),
-            None => self.put(&name, stored),
+    fn event(&mut self, kind: &str, read: &ReadEvent) {
+        let name = format!("{kind} {}", DamagedEvent::seq_of(read));
+        match read {
+            Ok(stored) => self.put(&name, stored),
+            Err(damaged) => drop(self.damaged.insert(name, damaged.to_string())),
         }
     }
 
-    fn delivery(&mut self, mut record: evoke_model::DeliveryRecord) {
-        for attempt in std::mem::take(&mut record.attempts) {
-            let name = format!("attempt {} {}", record.id, attempt.attempt);
+    fn delivery(&mut self, mut read: ReadDelivery) {
+        let (id, attempts) = match &mut read {
+            Ok(record) => (record.id, &mut record.attempts),
+            Err(damaged) => (damaged.id, &mut damaged.attempts),
+        };
+        for attempt in std::mem::take(attempts) {
+            let name = format!("attempt {id} {}", attempt.attempt);
             if attempt.outcome == "damaged" {
                 self.damaged.insert(name, attempt.message.unwrap_or_default());
             } else {
                 self.put(&name, &attempt);
             }
         }
-        let name = format!("delivery {}", record.id);
-        match &record.damage {
-            Some(damage) => drop(self.damaged.insert(name, damage.clone())),
-            None => self.put(&name, &record),
+        let name = format!("delivery {id}");
+        match read {
+            Ok(record) => self.put(&name, &record),
+            Err(damaged) => drop(self.damaged.insert(name, damaged.what)),
         }
     }
 
@@ -275,9 +281,9 @@ impl Contents {
             Ok(found) => {
                 for delivery in found {
                     let name = format!("{kind} {}", delivery.id);
-                    match &delivery.event.damage {
-                        Some(damage) => drop(self.damaged.insert(name, damage.to_string())),
-                        None => self.put(&name, &delivery),
+                    match &delivery.event {
+                        Ok(_) => self.put(&name, &delivery),
+                        Err(damaged) => drop(self.damaged.insert(name, damaged.to_string())),
                     }
                 }
             }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use evoke_model::EventFilter;
 use evoke_model::event::Data;
-use evoke_store::Store;
+use evoke_store::{DeliveryStore, EventStore, InspectionStore, Store};
 use evoke_store_sqlite::check_folder;
 use tempfile::TempDir;
 
@@ -75,7 +75,7 @@ async fn event_count(folder: &Path) -> Result<usize, String> {
     let all = EventFilter { after: Some(0), limit: 100, ..EventFilter::default() };
     let events = store.events(all).await.unwrap();
     for (n, stored) in events.iter().enumerate() {
-        assert_eq!(stored.damage, None);
+        let stored = stored.as_ref().unwrap();
         assert_eq!((stored.event.id.as_str(), &stored.event.data), (n.to_string().as_str(), &data(n)));
         assert_eq!(store.deliveries(stored.seq).await.unwrap().len(), 1);
     }

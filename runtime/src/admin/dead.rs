@@ -12,11 +12,11 @@ use serde::Deserialize;
 use super::request::{Params, json_body};
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Count, DeadLetter, DeadSelection, Envelope};
-use super::{Admin, ApiResult};
+use super::{Admin, ApiResult, operator};
 use evoke_http::problem::Problem;
 use evoke_model::event::Data;
-use evoke_model::{DeadFilter, DeliveryRecord, DeliveryState, StoredEvent};
-use evoke_store::Store;
+use evoke_model::{DamagedEvent, DeadFilter, DeliveryState, ReadDelivery, ReadEvent};
+use evoke_store::{InspectionStore, StoreError};
 
 const LIMIT_DEFAULT: usize = 100;
 /// Maximum number of dead letters per list. All are held in memory, each with its attempts: some hundred bytes.
@@ -44,12 +44,13 @@ pub(super) async fn list(
     Ok(ndjson(&admin, |lines| write(store, found, lines)))
 }
 
-async fn write(store: Arc<dyn Store>, found: Vec<DeliveryRecord>, lines: Lines) -> Result<(), StreamError> {
+async fn write(store: Arc<dyn InspectionStore>, found: Vec<ReadDelivery>, lines: Lines) -> Result<(), StreamError> {
     for record in found {
-        let missing_event = || StoredEvent::damaged(record.event, "the event is no longer in the store");
-        let mut stored = store.event(record.event).await?.unwrap_or_else(missing_event);
-        Arc::make_mut(&mut stored.event).data = Data::None;
-        let event = Envelope::from(&stored);
+        let mut event = event_of(&*store, &record).await?;
+        if let Ok(stored) = &mut event {
+            Arc::make_mut(&mut stored.event).data = Data::None;
+        }
+        let event = Envelope::from(&event);
         // Strings, numbers and JSON always serialise.
         let line = serde_json::to_string(&DeadLetter { delivery: record.into(), event }).unwrap_or_default();
         lines.send([line]).await?;
@@ -57,16 +58,25 @@ async fn write(store: Arc<dyn Store>, found: Vec<DeliveryRecord>, lines: Lines) 
     Ok(())
 }
 
+/// Returns the event of a delivery. The event of a damaged delivery is unknown.
+async fn event_of(store: &dyn InspectionStore, delivery: &ReadDelivery) -> Result<ReadEvent, StoreError> {
+    let seq = delivery.as_ref().map_or(0, |record| record.event);
+    let missing = || Err(DamagedEvent { seq, what: "the event is no longer in the store".into() });
+    Ok(store.event(seq).await?.unwrap_or_else(missing))
+}
+
 pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(delivery): Path<String>) -> ApiResult<Json<DeadLetter>> {
     let missing = || Problem::not_found(format!("there is no dead letter {delivery}"));
     let Ok(id) = delivery.parse() else { return Err(missing().into()) };
     let record = admin.store.delivery(id).await?.ok_or_else(missing)?;
-    if !matches!(record.state, DeliveryState::Dead | DeliveryState::Purged) {
-        let detail = format!("delivery {id} is not a dead letter: its state is {}", record.state.name());
+    let state = record.as_ref().map_or_else(|damaged| damaged.state, |record| Some(record.state));
+    if let Some(state) = state
+        && !matches!(state, DeliveryState::Dead | DeliveryState::Purged)
+    {
+        let detail = format!("delivery {id} is not a dead letter: its state is {}", state.name());
         return Err(Problem::not_found(detail).into());
     }
-    let missing_event = || StoredEvent::damaged(record.event, "the event is no longer in the store");
-    let event = admin.store.event(record.event).await?.unwrap_or_else(missing_event);
+    let event = event_of(&*admin.store, &record).await?;
     Ok(Json(DeadLetter { delivery: record.into(), event: (&event).into() }))
 }
 
@@ -75,7 +85,7 @@ pub(super) async fn redrive(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Count>> {
-    let count = admin.store.redrive(parse_selection(&headers, body)?).await?;
+    let count = admin.store.redrive(&operator(), parse_selection(&headers, body)?).await?;
     Ok(Json(Count { count }))
 }
 
@@ -84,7 +94,7 @@ pub(super) async fn purge(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Count>> {
-    let count = admin.store.purge(parse_selection(&headers, body)?).await?;
+    let count = admin.store.purge(&operator(), parse_selection(&headers, body)?).await?;
     Ok(Json(Count { count }))
 }
 

@@ -18,8 +18,8 @@ use evoke_core::bus::{Offer, Origin};
 use evoke_http::problem::Problem;
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::event::Event;
-use evoke_model::{Accepted, EventFilter, Seq, StoredEvent};
-use evoke_store::{Store, StoreError};
+use evoke_model::{Accepted, DamagedEvent, EventFilter, ReadEvent, Seq, StoredEvent};
+use evoke_store::{InspectionStore, Store, StoreError};
 
 /// Number of events read from the store at a time. Events of the maximum size take 64 MiB.
 const PAGE: usize = 64;
@@ -43,15 +43,14 @@ pub(super) struct EventsQuery {
 }
 
 impl EventsQuery {
-    fn line(&self, stored: &StoredEvent) -> String {
-        if let Some(damage) = &stored.damage {
-            let damaged = Damaged { damaged: damage.to_string(), seq: stored.seq };
-            serde_json::to_string(&damaged).unwrap_or_default()
-        } else if self.envelope {
+    fn line(&self, read: &ReadEvent) -> String {
+        match read {
+            Err(DamagedEvent { seq, what }) => {
+                serde_json::to_string(&Damaged { damaged: what.to_string(), seq: *seq }).unwrap_or_default()
+            }
             // Strings, numbers and JSON always serialise.
-            serde_json::to_string(&Envelope::from(stored)).unwrap_or_default()
-        } else {
-            stored.event.to_json()
+            Ok(stored) if self.envelope => serde_json::to_string(&Envelope::from(stored)).unwrap_or_default(),
+            Ok(stored) => stored.event.to_json(),
         }
     }
 }
@@ -78,7 +77,7 @@ async fn write(store: Arc<dyn Store>, query: EventsQuery, lines: Lines) -> Resul
             let page_limit = page.limit;
             let found = store.events(page).await?;
             if let Some(last) = found.last() {
-                after = last.seq;
+                after = DamagedEvent::seq_of(last);
             }
             remaining = remaining.saturating_sub(found.len());
             lines.send(found.iter().map(|stored| query.line(stored))).await?;
@@ -103,7 +102,7 @@ async fn position_before_newest(store: &dyn Store, filter: &EventFilter, limit: 
         let found = store.events(page).await?;
         remaining -= found.len().min(remaining);
         match found.first() {
-            Some(oldest) if found.len() == page_limit => first = oldest.seq,
+            Some(oldest) if found.len() == page_limit => first = DamagedEvent::seq_of(oldest),
             // Fewer than `limit` events match.
             _ => return Ok(0),
         }
@@ -117,15 +116,12 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(reference): Path<
 }
 
 /// Returns the event, or an error if it is damaged.
-pub(super) fn require_intact(stored: StoredEvent) -> ApiResult<StoredEvent> {
-    match stored.damage {
-        Some(damage) => Err(StoreError::Damaged(damage.to_string()).into()),
-        None => Ok(stored),
-    }
+pub(super) fn require_intact(read: ReadEvent) -> ApiResult<StoredEvent> {
+    read.map_err(|damaged| StoreError::Damaged(damaged.to_string()).into())
 }
 
 /// Finds the event with this number or, if there is none, with this id. The event may be damaged.
-pub(super) async fn find(store: &dyn Store, reference: &str) -> ApiResult<StoredEvent> {
+pub(super) async fn find(store: &dyn InspectionStore, reference: &str) -> ApiResult<ReadEvent> {
     if let Ok(seq) = reference.parse()
         && let Some(stored) = store.event(seq).await?
     {
@@ -143,7 +139,7 @@ pub(super) async fn find(store: &dyn Store, reference: &str) -> ApiResult<Stored
         [] => Err(missing().into()),
         [seq] => {
             let stored = store.event(*seq).await?.ok_or_else(missing)?;
-            if stored.damage.is_none() && stored.event.id != reference {
+            if stored.as_ref().is_ok_and(|stored| stored.event.id != reference) {
                 let detail = format!(
                     "the index of event ids is damaged: it returns event {seq} for {reference}; run `evoke check` for details"
                 );

@@ -11,7 +11,7 @@ use http::{HeaderMap, Response, StatusCode};
 use super::request::json_body;
 use super::stream::{StreamError, ndjson};
 use super::view::Replay;
-use super::{Admin, ApiResult};
+use super::{Admin, ApiResult, operator};
 use evoke_core::replay::{Filter, Plan, ReplayAction, ReplayError};
 use evoke_http::problem::Problem;
 use evoke_model::ReplayId;
@@ -37,7 +37,7 @@ pub(super) async fn start(
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, Json<Replay>)> {
     let filter = parse_filter(&headers, body)?;
-    let replay = admin.replays.start(filter, &active_functions(&admin)).await?;
+    let replay = admin.replays.start(&operator(), filter, &active_functions(&admin)).await?;
     Ok((StatusCode::ACCEPTED, Json(replay.into())))
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn control(
             return Err(Problem::not_found(format!("unknown action {other}; {actions}")).into());
         }
     };
-    Ok(Json(admin.replays.apply(parse_id(&id)?, action).await?.into()))
+    Ok(Json(admin.replays.apply(&operator(), parse_id(&id)?, action).await?.into()))
 }
 
 fn parse_id(text: &str) -> Result<ReplayId, Problem> {

@@ -12,10 +12,10 @@ use serde::Deserialize;
 use super::request::{Params, json_body};
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Count, StateBucket, StateEntry, StateValue};
-use super::{Admin, ApiResult};
+use super::{Admin, ApiResult, operator};
 use evoke_http::problem::Problem;
 use evoke_model::state::{Change, KEY_BYTES_MAX, Touched, Transaction};
-use evoke_store::{Result, Store};
+use evoke_store::{Result, StateStore};
 
 /// Number of keys read from the store at a time, or deleted in one commit.
 const PAGE: usize = 500;
@@ -49,7 +49,7 @@ pub(super) async fn list(
 }
 
 async fn write(
-    store: Arc<dyn Store>,
+    store: Arc<dyn StateStore>,
     bucket: String,
     query: KeysQuery,
     lines: Lines,
@@ -127,7 +127,7 @@ pub(super) async fn clear(State(admin): State<Arc<Admin>>, Path(bucket): Path<St
 
 /// Sets or deletes keys in one commit. Returns how many of them existed before.
 async fn change(
-    store: &dyn Store,
+    store: &dyn StateStore,
     bucket: &str,
     keys: impl IntoIterator<Item = String>,
     change: &Change,
@@ -138,7 +138,7 @@ async fn change(
         Touched { bucket, key: key.into(), seen: None, change }
     };
     let keys = keys.into_iter().map(touched).collect();
-    store.state_write(Transaction { keys, ..Transaction::default() }).await
+    store.state_write(&operator(), Transaction { keys, ..Transaction::default() }).await
 }
 
 /// Whether the bucket belongs to an active function or its app.

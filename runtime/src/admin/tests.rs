@@ -22,6 +22,7 @@ use evoke_model::{
 };
 use evoke_sandbox::{Level, LogLine, LogSink, Sandbox, Settings};
 use evoke_store::memory::MemoryStore;
+use evoke_store::{DeliveryStore, EventStore, InspectionStore};
 
 /// A control of no active apps.
 fn control(store: Arc<dyn Store>, bus: Bus, logs: LogSink, folder: &Path) -> Control {
@@ -33,7 +34,7 @@ fn control(store: Arc<dyn Store>, bus: Bus, logs: LogSink, folder: &Path) -> Con
         }
     }
     let clock = Clock::fixed(1_000);
-    let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), 1);
+    let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock.clone(), 1);
     let sandbox = Sandbox::new(Settings { cache_dir: folder.join("compiled"), concurrency: 1 }).unwrap();
     let http = Http::new(bus.clone(), clock.clone(), Routes::default());
     let parts = Parts { store, bus, dispatcher, sandbox, http, logs, metrics: Arc::default(), clock };
@@ -100,7 +101,7 @@ impl Api {
     async fn event_with_delivery(&self, event: Value) -> (Seq, DeliveryId) {
         let accepted = self.store.accept(vec![self.new_event(&event, Lineage::default(), true)], Vec::new()).await;
         let Accepted::New(seq) = accepted.unwrap()[0] else { panic!("duplicate: {event}") };
-        (seq, self.store.deliveries(seq).await.unwrap()[0].id)
+        (seq, self.store.deliveries(seq).await.unwrap()[0].as_ref().unwrap().id)
     }
 
     fn new_event(&self, event: &Value, lineage: Lineage, has_delivery: bool) -> NewEvent {
@@ -245,7 +246,7 @@ async fn a_trace_is_the_tree_of_deliveries_and_published_events() {
     let lineage = Lineage { cause: Some(charge), root: Some(seq), hops: 1, ..Lineage::default() };
     let publishes = ["x", "y"].map(|id| api.new_event(&event(id, "payment.taken"), lineage, id == "x"));
     api.complete(charge, &Outcome::Done, Verdict::Done, publishes.into()).await;
-    let receipt = api.store.deliveries(2).await.unwrap()[0].id;
+    let receipt = api.store.deliveries(2).await.unwrap()[0].as_ref().unwrap().id;
     api.complete(receipt, &Outcome::Retry { message: "down".into(), after: None }, Verdict::RetryAt(5_000), Vec::new())
         .await;
 
@@ -273,7 +274,7 @@ async fn a_trace_that_is_too_deep_or_too_wide_is_truncated_and_reports_it() {
         let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: hop, ..Lineage::default() };
         let next = api.new_event(&event(&hop.to_string(), "t"), lineage, true);
         api.complete(delivery, &Outcome::Done, Verdict::Done, vec![next]).await;
-        delivery = api.store.deliveries(first + i64::from(hop)).await.unwrap()[0].id;
+        delivery = api.store.deliveries(first + i64::from(hop)).await.unwrap()[0].as_ref().unwrap().id;
     }
     let (_, trace) = api.get("/api/v1/trace/1").await;
     let mut node = &trace;

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use super::request::Params;
 use super::view::{Delivery, Node};
 use super::{Admin, ApiResult, events};
-use evoke_model::{Lineage, StoredEvent};
-use evoke_store::{Store, StoreError};
+use evoke_model::{DamagedEvent, Lineage, ReadEvent};
+use evoke_store::{InspectionStore, StoreError};
 
 /// Maximum number of events in a trace: more than a user reads, and some milliseconds of work.
 const EVENTS_MAX: usize = 1_000;
@@ -32,10 +32,10 @@ pub(super) async fn trace(
     Path(reference): Path<String>,
     Params(query): Params<TraceQuery>,
 ) -> ApiResult<Json<Node>> {
-    let store = &*admin.store;
+    let store: &dyn InspectionStore = &*admin.store;
     let mut event = events::find(store, &reference).await?;
     if query.root
-        && let Some(root) = event.lineage.root
+        && let Some(root) = lineage(&event).root
     {
         event = store.event(root).await?.unwrap_or(event);
     }
@@ -45,9 +45,9 @@ pub(super) async fn trace(
 }
 
 /// Describes the part of the trace that may be missing because retention removed it.
-async fn describe_missing(store: &dyn Store, event: &StoredEvent) -> Result<Option<String>, StoreError> {
+async fn describe_missing(store: &dyn InspectionStore, event: &ReadEvent) -> Result<Option<String>, StoreError> {
     let up_to = store.totals().await?.removed.to;
-    let Lineage { cause, root, .. } = event.lineage;
+    let Lineage { cause, root, .. } = lineage(event);
     let cause_removed = match cause {
         Some(delivery) => store.delivery(delivery).await?.is_none(),
         None => false,
@@ -56,12 +56,22 @@ async fn describe_missing(store: &dyn Store, event: &StoredEvent) -> Result<Opti
         Some(root) => store.event(root).await?.is_none(),
         None => false,
     };
-    Ok(match (root_removed, cause_removed, event.seq <= up_to) {
+    Ok(match (root_removed, cause_removed, DamagedEvent::seq_of(event) <= up_to) {
         (true, ..) => Some("retention removed the first event of the chain".to_owned()),
         (_, true, _) => Some("retention removed the delivery that published this event".to_owned()),
         (.., true) => Some(format!("retention removed events up to {up_to}, perhaps also events of this trace")),
         _ => None,
     })
+}
+
+/// Returns the lineage of an event; a default for a damaged one.
+fn lineage(read: &ReadEvent) -> Lineage {
+    read.as_ref().map(|stored| stored.lineage).unwrap_or_default()
+}
+
+/// Returns the size of an event in bytes; 0 for a damaged one.
+fn size(read: &ReadEvent) -> usize {
+    read.as_ref().map_or(0, |stored| stored.event.size())
 }
 
 /// An event of the tree under construction.
@@ -73,20 +83,20 @@ struct TreeEntry {
 }
 
 /// Builds the tree level by level, so that a tree that is too large loses its deepest events.
-async fn build_tree(store: &dyn Store, root: &StoredEvent) -> Result<Node, StoreError> {
+async fn build_tree(store: &dyn InspectionStore, root: &ReadEvent) -> Result<Node, StoreError> {
     let mut entries = vec![TreeEntry { node: root.into(), depth: 1, deliveries: Vec::new() }];
-    let mut bytes = root.event.size();
+    let mut bytes = size(root);
     let mut next = VecDeque::from([0]);
     while let Some(index) = next.pop_front() {
         let Some((seq, depth)) = entries.get(index).map(|entry| (entry.node.seq, entry.depth)) else { continue };
         let mut deliveries = Vec::new();
         for record in store.deliveries(seq).await? {
-            let ended = !record.attempts.is_empty();
-            let published = if ended && depth < DEPTH_MAX { store.published(record.id).await? } else { Vec::new() };
             let mut delivery = Delivery::from(record);
+            let ended = !delivery.attempts.is_empty();
+            let published = if ended && depth < DEPTH_MAX { store.published(delivery.id).await? } else { Vec::new() };
             let mut children = Vec::new();
             for event in &published {
-                bytes += event.event.size();
+                bytes += size(event);
                 if entries.len() >= EVENTS_MAX || bytes > BYTES_MAX {
                     delivery.omitted += 1;
                     continue;
@@ -110,7 +120,7 @@ async fn build_tree(store: &dyn Store, root: &StoredEvent) -> Result<Node, Store
 }
 
 /// Links the entries to a tree, starting with the last: published events come after the event that caused them.
-fn link(entries: Vec<TreeEntry>, root: &StoredEvent) -> Node {
+fn link(entries: Vec<TreeEntry>, root: &ReadEvent) -> Node {
     let mut nodes: Vec<Option<Node>> = Vec::new();
     nodes.resize_with(entries.len(), || None);
     for (index, TreeEntry { mut node, deliveries, .. }) in entries.into_iter().enumerate().rev() {

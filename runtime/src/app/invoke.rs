@@ -9,11 +9,12 @@ use crate::control::functions::{full_name, load_one, trigger_name};
 use crate::control::state_source::StoredState;
 use crate::control::{AppError, Host, build, manifests};
 use evoke_manifest::{Checked, Function};
+use evoke_model::Actor;
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::event::Event;
 use evoke_model::state::{Change, Touched, Transaction};
 use evoke_sandbox::{Attempt, Call, Kind, LogLine, Sandbox, Settings};
-use evoke_store::Store;
+use evoke_store::StateStore;
 use evoke_store::memory::MemoryStore;
 
 /// Options of [`invoke`].
@@ -59,7 +60,7 @@ pub async fn invoke(options: InvokeOptions, host: &dyn Host) -> Result<Invocatio
             anyhow::anyhow!("{} handles HTTP requests, not events; run it with `evoke up`", options.function).into()
         );
     }
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+    let store: Arc<dyn StateStore> = Arc::new(MemoryStore::new(clock.clone()));
     let (own, shared) = (full_name(&checked.manifest, function), checked.manifest.app.as_str());
     for (bucket, values) in [(own.as_str(), options.state), (shared, options.shared_state)] {
         seed(&*store, bucket, values).await?;
@@ -81,13 +82,13 @@ pub async fn invoke(options: InvokeOptions, host: &dyn Host) -> Result<Invocatio
     Ok(Invocation { function: full_name(&checked.manifest, function), attempt, logs })
 }
 
-async fn seed(store: &dyn Store, bucket: &str, values: Vec<(String, String)>) -> anyhow::Result<()> {
+async fn seed(store: &dyn StateStore, bucket: &str, values: Vec<(String, String)>) -> anyhow::Result<()> {
     let set = |(key, value): (String, String)| {
         let change = Some(Change::Set(value.into_bytes().into()));
         Touched { bucket: bucket.into(), key: key.into(), seen: None, change }
     };
     let keys = values.into_iter().map(set).collect();
-    store.state_write(Transaction { keys, ..Transaction::default() }).await?;
+    store.state_write(&Actor::Runtime, Transaction { keys, ..Transaction::default() }).await?;
     Ok(())
 }
 

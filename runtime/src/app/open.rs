@@ -57,8 +57,9 @@ pub(super) async fn open(
     let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
     let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
     let bus = Bus::new(store.clone(), Router::default(), limits).with_spans(spans);
-    let dispatcher = Dispatcher::start(&store, bus.clone(), clock.clone(), options.concurrency);
-    let http = Http::new(bus.for_ingress(Kind::Listener(&HttpKind).ingress(), &metrics), clock.clone(), Routes::default());
+    let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock.clone(), options.concurrency);
+    let http =
+        Http::new(bus.for_ingress(Kind::Listener(&HttpKind).ingress(), &metrics), clock.clone(), Routes::default());
     let replays = Replays::new(store.clone(), bus.clone());
     let parts = Parts { store, bus, dispatcher, sandbox, http, logs: logs.sink(), metrics, clock };
     let control = Control::new(parts, options.manifests.clone(), host.clone());

@@ -5,22 +5,26 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use evoke_model::Retention;
+use evoke_model::{Actor, Retention};
 use evoke_store::{Store, StoreError};
 
 /// Maximum time between two runs. At a hundred megabytes a second the store grows by a gigabyte in this time.
 const INTERVAL_MAX: Duration = Duration::from_secs(10);
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
+/// The scope whose owner runs retention.
+const SCOPE: &str = "retention";
+
 /// Runs until `stop` is cancelled, or the store fails or is closed.
 pub(super) async fn run(store: Arc<dyn Store>, retention: Retention, stop: CancellationToken) {
     let interval = (retention.age / 10).clamp(INTERVAL_MIN, INTERVAL_MAX);
     while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
-        match store.retain(retention).await {
+        match run_once(&*store, retention).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!("retention removed {removed} events"),
             // Keep trying: the disk may get room again, also through retention.
             Err(StoreError::Full) => tracing::warn!("retention cannot run: the disk is full"),
+            Err(error @ StoreError::Unreachable(_)) => tracing::warn!("retention cannot run: {error}"),
             // Retention of undamaged events may still work.
             Err(StoreError::Damaged(reason)) => tracing::error!("retention: {reason}"),
             Err(error) => {
@@ -28,5 +32,13 @@ pub(super) async fn run(store: Arc<dyn Store>, retention: Retention, stop: Cance
                 return;
             }
         }
+    }
+}
+
+/// Removes finished events, and returns their number. Does nothing while another owner does it.
+async fn run_once(store: &dyn Store, retention: Retention) -> Result<u64, StoreError> {
+    match store.own(SCOPE).await? {
+        Some(_owned) => store.retain(&Actor::Runtime, retention).await,
+        None => Ok(0),
     }
 }

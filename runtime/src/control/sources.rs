@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -15,10 +16,15 @@ use evoke_http::source::{Endpoint, HttpSource, RequestHandler, RouteConflict, Ro
 use evoke_manifest::{Checked, Settings, Source, TriggerSource};
 use evoke_model::FunctionId;
 use evoke_model::clock::Clock;
+use evoke_store::{Ownership, ScopeStore};
 use evoke_telemetry::Metrics;
+
+/// How long a source waits until it tries again to own its scope, while another process runs the source.
+const OWN_RETRY: Duration = Duration::from_secs(1);
 
 /// The running sources, by the URI of their events.
 pub(super) struct Sources {
+    scopes: Arc<dyn ScopeStore>,
     bus: Bus,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -39,8 +45,8 @@ struct RunningSource {
 }
 
 impl Sources {
-    pub(super) fn new(bus: Bus, clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Self { bus, metrics, clock, running: BTreeMap::new(), prepared: BTreeMap::new() }
+    pub(super) fn new(scopes: Arc<dyn ScopeStore>, bus: Bus, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        Self { scopes, bus, metrics, clock, running: BTreeMap::new(), prepared: BTreeMap::new() }
     }
 
     /// Runs exactly the sources of these manifests. Unchanged sources keep running without interruption.
@@ -93,7 +99,9 @@ impl Sources {
                     stop: stop.clone(),
                     health: health.clone(),
                 };
-                (health, kind.start(&settings, context))
+                let run = kind.run(&settings, context.clone());
+                let task = run.map(|run| tokio::spawn(run_owned(self.scopes.clone(), context, run)));
+                (health, task)
             }
             Some(Kind::Listener(_)) | None => (self.health(&source.uri), None),
         };
@@ -119,6 +127,30 @@ impl Sources {
 impl RunningSource {
     fn is_unchanged(&self, source: &Source, target: &Target) -> bool {
         self.settings == source.settings && self.target == *target
+    }
+}
+
+/// Runs a source while this process owns it. While another process does, the source waits until it is stopped.
+async fn run_owned(scopes: Arc<dyn ScopeStore>, context: Context, source: impl Future<Output = ()>) {
+    if let Some(_owned) = own(&*scopes, &context).await {
+        source.await;
+    }
+}
+
+/// Takes the ownership of a source. Returns `None` when the source is stopped first.
+async fn own(scopes: &dyn ScopeStore, context: &Context) -> Option<Ownership> {
+    let scope = format!("source{}", context.uri);
+    loop {
+        match scopes.own(&scope).await {
+            Ok(owned) => {
+                context.health.recovered();
+                if owned.is_some() {
+                    return owned;
+                }
+            }
+            Err(error) => context.health.degraded(format!("cannot find out whether another process runs it: {error}")),
+        }
+        context.stop.run_until_cancelled(tokio::time::sleep(OWN_RETRY)).await?;
     }
 }
 

@@ -8,10 +8,10 @@ use futures_util::future::BoxFuture;
 use evoke_manifest as manifest;
 use evoke_model::state::{Entry, Keys, Quota, Usage};
 use evoke_sandbox::{StateGrant, StateSource};
-use evoke_store::{Store, StoreError};
+use evoke_store::{StateStore, StoreError};
 
 /// The store as the state source of an attempt.
-pub(crate) struct StoredState(pub(crate) Arc<dyn Store>);
+pub(crate) struct StoredState(pub(crate) Arc<dyn StateStore>);
 
 impl StateSource for StoredState {
     fn get(&self, bucket: &str, key: &str) -> BoxFuture<'static, Result<Option<Entry>, String>> {

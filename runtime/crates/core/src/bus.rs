@@ -15,7 +15,7 @@ use crate::runtime_events;
 use evoke_model::event::Event;
 use evoke_model::{Accepted, Lineage, Mark, NewEvent};
 pub use evoke_model::{Amount, Origin};
-use evoke_store::{Store, StoreError, StoreFuture};
+use evoke_store::{EventStore, StoreError, StoreFuture};
 use evoke_telemetry::{Ingress, IngressMetrics, LiveSpan, Metrics, Refusal, Spans};
 
 /// Events and marks that a source offers to the bus. They are stored together or not at all.
@@ -93,7 +93,13 @@ impl Refused {
             Self::Overloaded { .. } => Refusal::Overloaded,
             Self::Crowding { .. } => Refusal::Crowding,
             Self::Store(StoreError::Full) => Refusal::DiskFull,
-            Self::Store(StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::Closed) => Refusal::StoreFailed,
+            Self::Store(
+                StoreError::Failed(_)
+                | StoreError::Unreachable(_)
+                | StoreError::Fenced(_)
+                | StoreError::Damaged(_)
+                | StoreError::Closed,
+            ) => Refusal::StoreFailed,
         }
     }
 }
@@ -139,7 +145,7 @@ pub struct Bus {
 }
 
 struct Inner {
-    store: Arc<dyn Store>,
+    store: Arc<dyn EventStore>,
     router: RwLock<Arc<Router>>,
     limits: Limits,
     drain_rate: DrainRate,
@@ -147,7 +153,7 @@ struct Inner {
 
 impl Bus {
     /// Creates a bus over `store`, without registered metrics and without tracing.
-    pub fn new(store: Arc<dyn Store>, router: Router, limits: Limits) -> Self {
+    pub fn new(store: Arc<dyn EventStore>, router: Router, limits: Limits) -> Self {
         let inner = Inner { store, router: RwLock::new(Arc::new(router)), limits, drain_rate: DrainRate::default() };
         let (ingress, metrics, spans) = (Ingress::API, Arc::default(), Spans::default());
         Self { inner: Arc::new(inner), ingress, metrics, spans }
@@ -177,7 +183,8 @@ impl Bus {
     /// duplicate was stored by an earlier call.
     ///
     /// # Errors
-    /// [`Refused`]; nothing of the offer is stored, except that after [`StoreError::Failed`] this is unknown.
+    /// [`Refused`]; nothing of the offer is stored, except that after [`StoreError::Failed`] and
+    /// [`StoreError::Unreachable`] this is unknown.
     pub async fn accept(&self, offer: Offer) -> Result<Vec<Accepted>, Refused> {
         let spans: Vec<LiveSpan> = match self.spans.is_enabled() {
             true => offer.events.iter().map(|event| self.spans.accept(self.ingress, event)).collect(),

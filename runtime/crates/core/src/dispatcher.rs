@@ -38,7 +38,7 @@ use evoke_model::event::Event;
 use evoke_model::outcome::{Outcome, RetryPolicy};
 use evoke_model::state::Transaction;
 use evoke_model::{DeliveryId, FunctionId, ReplayId, Stream};
-use evoke_store::Store;
+use evoke_store::DeliveryStore;
 use evoke_telemetry::FunctionMetrics;
 
 /// Runs one function. The sandbox implements this for the dispatcher.
@@ -98,7 +98,7 @@ pub struct FunctionSpec {
 pub struct Dispatcher(Arc<Inner>);
 
 struct Inner {
-    store: Arc<dyn Store>,
+    store: Arc<dyn DeliveryStore>,
     bus: Bus,
     clock: Clock,
     /// The maximum number of running deliveries of all functions together.
@@ -118,13 +118,16 @@ struct Inner {
 
 /// The wait before a retry after an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// The longest wait for the release of deliveries at the end of a drain. Claims that are not released end with this
+/// process anyway.
+const RELEASE_MAX: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
     /// Starts a dispatcher that runs at most `running_max` deliveries at once. Call [`Dispatcher::set_functions`] to
     /// make it run deliveries. Must be called within a tokio runtime.
-    pub fn start(store: &Arc<dyn Store>, bus: Bus, clock: Clock, running_max: u32) -> Self {
+    pub fn start(store: Arc<dyn DeliveryStore>, bus: Bus, clock: Clock, running_max: u32) -> Self {
         let dispatcher = Self(Arc::new(Inner {
-            store: store.clone(),
+            store,
             bus,
             clock,
             running_max: running_max.max(1),
@@ -138,7 +141,7 @@ impl Dispatcher {
         }));
         // A weak reference: the store outlives the dispatcher and must not keep it alive.
         let inner = Arc::downgrade(&dispatcher.0);
-        store.on_commit(Box::new(move |committed| {
+        dispatcher.0.store.on_commit(Box::new(move |committed| {
             if let Some(inner) = inner.upgrade() {
                 Self(inner).committed(committed);
             }
@@ -149,7 +152,7 @@ impl Dispatcher {
     }
 
     /// Replaces the active functions. A function that is missing in `specs` is suspended: its running attempts
-    /// continue, its other deliveries stay pending in the store until the function is active again.
+    /// continue, its other deliveries are released: they stay pending in the store until the function is active again.
     pub fn set_functions(&self, specs: Vec<FunctionSpec>) {
         let mut schedule = self.lock();
         schedule.functions.values_mut().for_each(|function| function.concurrency = 0);
@@ -162,8 +165,9 @@ impl Dispatcher {
                     schedule.functions.insert(id, Function::new(spec, was_failing));
                 }
             }
-            self.update_queue(&mut schedule, id);
         }
+        let all: Vec<FunctionId> = schedule.functions.keys().copied().collect();
+        all.into_iter().for_each(|id| self.update_queue(&mut schedule, id));
         self.spawn_worker(&mut schedule);
         drop(schedule);
         self.0.alarm.notify_one();
@@ -193,12 +197,15 @@ impl Dispatcher {
     }
 
     /// Stops starting deliveries and waits for the running ones, at most for `limit`. Returns the number of deliveries
-    /// that still run. Deliveries that were not finished stay pending in the store.
+    /// that still run. Deliveries that did not start are released; those that were not finished stay pending in the
+    /// store.
     pub async fn drain(&self, limit: Duration) -> u32 {
         self.lock().stopping = true;
         self.0.alarm.notify_one();
         self.0.tasks.close();
         let _ = tokio::time::timeout(limit, self.0.tasks.wait()).await;
+        let waiting = self.lock().functions.values_mut().flat_map(Function::release_waiting).collect();
+        let _ = tokio::time::timeout(RELEASE_MAX, self.0.store.release(waiting)).await;
         self.lock().running
     }
 

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::filter::CompiledFilter;
@@ -23,8 +24,8 @@ pub use self::plan::{Example, Plan};
 use self::rate_limit::RateLimiter;
 use crate::bus::Bus;
 use crate::dispatcher::Dispatcher;
-use evoke_model::{NewReplay, Replay, ReplayId, ReplayState, Seq, Step};
-use evoke_store::{Store, StoreError};
+use evoke_model::{Actor, NewReplay, Replay, ReplayId, ReplayState, Seq, Step};
+use evoke_store::{DeliveryStore, Ownership, Store, StoreError};
 
 /// The maximum number of replays that are not finished: each has deliveries in the store and in memory.
 const OPEN_MAX: usize = 16;
@@ -46,6 +47,8 @@ const SCAN_MAX: Seq = 4096;
 const PAUSE: Duration = Duration::from_millis(20);
 /// The wait before a retry after an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// The wait until the next try to own a replay that another owner advances.
+const OWN_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a request about a replay was rejected or failed.
 #[derive(Debug, thiserror::Error)]
@@ -103,11 +106,12 @@ impl Replays {
         Self(Arc::new(Inner { store, bus, active: Mutex::default(), changed: Notify::new() }))
     }
 
-    /// Starts a replay of the events that the store has now. `functions` are the full names of the active functions.
+    /// Starts a replay of the events that the store has now, asked for by `actor`. `functions` are the full names of
+    /// the active functions.
     ///
     /// # Errors
     /// [`ReplayError::Filter`], [`ReplayError::TooMany`] or [`ReplayError::Store`].
-    pub async fn start(&self, filter: Filter, functions: &[String]) -> Result<Replay, ReplayError> {
+    pub async fn start(&self, actor: &Actor, filter: Filter, functions: &[String]) -> Result<Replay, ReplayError> {
         let store = &self.0.store;
         self.compile(&filter, functions).await?;
         let open = |replay: &&Replay| !matches!(replay.state, ReplayState::Done | ReplayState::Cancelled);
@@ -117,7 +121,7 @@ impl Replays {
         let (after, until) = self.range(&filter);
         // Serialization cannot fail: the filter has only strings, numbers and JSON.
         let text = serde_json::to_string(&filter).unwrap_or_default();
-        let id = store.start_replay(NewReplay { filter: text, after, until }).await?;
+        let id = store.start_replay(actor, NewReplay { filter: text, after, until }).await?;
         self.activate(id);
         store.replay(id).await?.ok_or(ReplayError::NotFound(id))
     }
@@ -130,18 +134,18 @@ impl Replays {
         Ok(plan::plan(&*self.0.store, &self.0.bus.router(), &compiled, self.range(filter), &names).await?)
     }
 
-    /// Pauses, resumes or cancels a replay, and returns it afterwards.
+    /// Pauses, resumes or cancels a replay, asked for by `actor`, and returns it afterwards.
     ///
     /// # Errors
     /// [`ReplayError::NotFound`], [`ReplayError::State`] or [`ReplayError::Store`].
-    pub async fn apply(&self, id: ReplayId, action: ReplayAction) -> Result<Replay, ReplayError> {
+    pub async fn apply(&self, actor: &Actor, id: ReplayId, action: ReplayAction) -> Result<Replay, ReplayError> {
         use ReplayState::{Cancelling, Paused, Running};
         let (from, to, done): (&'static [ReplayState], _, _) = match action {
             ReplayAction::Pause => (&[Running], Paused, "paused"),
             ReplayAction::Resume => (&[Paused], Running, "resumed"),
             ReplayAction::Cancel => (&[Running, Paused], Cancelling, "cancelled"),
         };
-        let changed = self.0.store.transition_replay(id, from, to).await?;
+        let changed = self.0.store.transition_replay(actor, id, from, to).await?;
         let replay = self.0.store.replay(id).await?.ok_or(ReplayError::NotFound(id))?;
         if !changed {
             return Err(ReplayError::State { id, state: replay.state, action: done });
@@ -152,7 +156,7 @@ impl Replays {
 
     /// Runs the task that advances the replays, until `stop` is cancelled or the store is closed.
     pub async fn run(self, dispatcher: Dispatcher, stop: CancellationToken) {
-        let mut task = ReplayTask { replays: self, dispatcher, prepared: HashMap::new() };
+        let mut task = ReplayTask { replays: self, dispatcher, prepared: HashMap::new(), owned: HashMap::new() };
         let _ = stop.run_until_cancelled(task.run()).await;
     }
 
@@ -185,7 +189,7 @@ impl Replays {
     }
 }
 
-async fn compile(store: &dyn Store, filter: &Filter) -> Result<CompiledFilter, ReplayError> {
+async fn compile(store: &dyn DeliveryStore, filter: &Filter) -> Result<CompiledFilter, ReplayError> {
     let function = match &filter.function {
         Some(name) => store.register(vec![name.clone()]).await?.first().copied(),
         None => None,
@@ -199,6 +203,8 @@ struct ReplayTask {
     dispatcher: Dispatcher,
     /// The compiled filter and the rate limiter of each replay, kept from step to step.
     prepared: HashMap<ReplayId, (CompiledFilter, RateLimiter)>,
+    /// The replays that this task advances, or when to try again to own those that another owner advances.
+    owned: HashMap<ReplayId, Result<Ownership, Instant>>,
 }
 
 /// The result of a step.
@@ -227,11 +233,12 @@ impl ReplayTask {
                     Ok(Progress::Wait) => {}
                     Ok(Progress::Finished) => {
                         self.prepared.remove(&id);
+                        self.owned.remove(&id);
                         self.replays.active().remove(&id);
                         // The replay may have become active again in between, by a resume.
                         self.reactivate(id).await;
                     }
-                    Err(ReplayError::Store(StoreError::Closed)) => return,
+                    Err(ReplayError::Store(StoreError::Closed | StoreError::Fenced(_))) => return,
                     Err(error) => {
                         tracing::warn!("cannot advance replay {id}: {error}");
                         wait = Some(STORE_RETRY);
@@ -264,24 +271,42 @@ impl ReplayTask {
         }
     }
 
+    /// Takes the ownership of a replay. Returns false while another owner advances the replay.
+    async fn own(&mut self, id: ReplayId) -> Result<bool, StoreError> {
+        match self.owned.get(&id) {
+            Some(Ok(_)) => return Ok(true),
+            Some(Err(retry_at)) if Instant::now() < *retry_at => return Ok(false),
+            Some(Err(_)) | None => {}
+        }
+        let owned = self.replays.0.store.own(&format!("replay/{id}")).await?;
+        let is_owned = owned.is_some();
+        self.owned.insert(id, owned.ok_or_else(|| Instant::now() + OWN_RETRY));
+        Ok(is_owned)
+    }
+
     async fn step(&mut self, id: ReplayId) -> Result<Progress, ReplayError> {
         let store = self.replays.0.store.clone();
+        if !self.own(id).await? {
+            return Ok(Progress::Wait);
+        }
         let replay = store.replay(id).await?.ok_or(ReplayError::NotFound(id))?;
         match replay.state {
             ReplayState::Running if replay.position < replay.until => self.offer(&replay).await,
             ReplayState::Running if replay.deliveries.pending() > 0 => Ok(Progress::Wait),
             ReplayState::Running => {
-                store.transition_replay(id, &[ReplayState::Running], ReplayState::Done).await?;
+                store.transition_replay(&Actor::Runtime, id, &[ReplayState::Running], ReplayState::Done).await?;
                 Ok(Progress::Finished)
             }
             ReplayState::Cancelling => {
                 // Halts the dispatcher first: a delivery that has not started by now will never start.
                 let started = self.dispatcher.halt(id);
-                store.purge_replay(id, started).await?;
+                store.purge_replay(&Actor::Runtime, id, started).await?;
                 if store.replay(id).await?.is_some_and(|replay| replay.deliveries.pending() > 0) {
                     return Ok(Progress::Wait);
                 }
-                store.transition_replay(id, &[ReplayState::Cancelling], ReplayState::Cancelled).await?;
+                store
+                    .transition_replay(&Actor::Runtime, id, &[ReplayState::Cancelling], ReplayState::Cancelled)
+                    .await?;
                 // The operator may redrive the dead letters of this replay.
                 self.dispatcher.resume(id);
                 Ok(Progress::Finished)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::UnixMs;
 use crate::state::{StateItem, Transaction};
-use crate::{DeliveryId, FunctionId, NewEvent, Origin, ReplayId, Seq, StoredEvent};
+use crate::{DamagedEvent, DeliveryId, FunctionId, NewEvent, Origin, ReplayId, Seq, StoredEvent};
 
 /// One event owed to one function.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +35,17 @@ pub struct ReadyDelivery {
     pub since_ms: UnixMs,
     /// The replay that added the delivery; `None` for a live delivery.
     pub replay: Option<ReplayId>,
+    /// The source where the event's chain entered.
+    pub origin: Origin,
     /// The event to deliver. When it is damaged, the caller has to end the delivery as a dead letter.
-    pub event: Arc<StoredEvent>,
+    pub event: Result<Arc<StoredEvent>, DamagedEvent>,
+}
+
+impl ReadyDelivery {
+    /// Returns the size of the event in memory in bytes, attributes and data; 0 when it is damaged.
+    pub fn event_size(&self) -> usize {
+        self.event.as_ref().map_or(0, |stored| stored.event.size())
+    }
 }
 
 /// The state of a delivery.
@@ -122,9 +131,12 @@ pub struct Completion {
 /// The result of a completion.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Completed {
-    /// The completion was committed, now or by an earlier call.
+    /// The completion was committed.
     #[default]
     Committed,
+    /// The delivery is not pending, or this attempt is not its next one: the attempt was ended before, by an earlier
+    /// call or by another owner. Nothing was committed.
+    Superseded,
     /// Another transaction changed state that the attempt had read; nothing was committed.
     Conflict(StateItem),
     /// The writes would exceed a bucket's quota, as the message describes; nothing was committed.
@@ -154,25 +166,4 @@ pub struct DeliveryRecord {
     pub due_ms: Option<UnixMs>,
     /// The attempts that ended, in order.
     pub attempts: Vec<AttemptRecord>,
-    /// Describes the damage when the stored row is corrupt; only `id` is then reliable.
-    pub damage: Option<String>,
-}
-
-impl DeliveryRecord {
-    /// Returns a placeholder for a delivery whose stored row is corrupt.
-    pub fn damaged(id: DeliveryId, state: DeliveryState, damage: String) -> Self {
-        Self {
-            id,
-            event: 0,
-            function: String::new(),
-            trigger: String::new(),
-            order_key: None,
-            replay: None,
-            state,
-            cause: None,
-            due_ms: None,
-            attempts: Vec::new(),
-            damage: Some(damage),
-        }
-    }
 }

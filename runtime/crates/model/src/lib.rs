@@ -4,8 +4,10 @@
 
 #![warn(missing_docs)]
 
+mod actor;
 pub mod clock;
 mod counts;
+mod damage;
 mod delivery;
 pub mod event;
 mod filter;
@@ -18,7 +20,9 @@ pub mod runtime_events;
 pub mod state;
 mod stored;
 
+pub use self::actor::Actor;
 pub use self::counts::{CheckReport, Counts, Removed, Totals};
+pub use self::damage::{DamagedDelivery, DamagedEvent, ReadDelivery, ReadEvent};
 pub use self::delivery::{
     AttemptRecord, Completed, Completion, DeliveryRecord, DeliveryState, NewDelivery, ReadyDelivery, Verdict,
 };

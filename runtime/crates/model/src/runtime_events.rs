@@ -25,6 +25,7 @@
 //! **Commits.** A dead letter and its event are one commit. Every other event reports the change of a condition, and is
 //! one commit with the mark of the last reported condition: see [`conditions`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,7 +33,7 @@ use serde_json::{Map, Value, json};
 
 use crate::clock::{UnixMs, rfc3339};
 use crate::event::{Data, Event};
-use crate::{DeliveryId, Origin, StoredEvent};
+use crate::{DamagedEvent, DeliveryId, Origin, StoredEvent};
 
 /// The `source` of every runtime event, and the scope of the runtime's marks.
 pub const SOURCE: &str = "/evoke";
@@ -107,16 +108,19 @@ pub struct DeadLetter<'a> {
     /// The reason of the dead letter.
     pub cause: &'a str,
     /// The delivery's event.
-    pub event: &'a StoredEvent,
+    pub event: Result<&'a StoredEvent, &'a DamagedEvent>,
 }
 
 impl DeadLetter<'_> {
     /// Builds the event. Its id is the same for the same delivery and number of attempts.
     pub fn to_event(&self, now_ms: UnixMs) -> Event {
         let Self { instance, delivery, function, trigger, order_key, replay, attempts, outcome, cause, event } = *self;
-        let original = &event.event;
+        let (seq, original) = match event {
+            Ok(stored) => (stored.seq, stored.event.clone()),
+            Err(damaged) => (damaged.seq, Arc::default()),
+        };
         let mut about = Map::new();
-        about.insert("seq".into(), event.seq.into());
+        about.insert("seq".into(), seq.into());
         let attributes =
             [("id", Some(&original.id)), ("source", Some(&original.source)), ("type", Some(&original.type_))];
         let optional = [("subject", original.subject.as_ref()), ("time", original.time.as_ref())];
@@ -174,8 +178,6 @@ pub fn truncated(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::Lineage;
     use crate::event::EVENT_SIZE_MAX;
@@ -191,13 +193,13 @@ mod tests {
             attempts: 3,
             outcome: "retry",
             cause: "gave up",
-            event,
+            event: Ok(event),
         }
     }
 
     fn stored(json: &Value) -> StoredEvent {
         let event = Event::from_json(json.to_string().as_bytes(), |_| {}).unwrap();
-        StoredEvent { seq: 5, accepted_ms: 0, lineage: Lineage::default(), event: Arc::new(event), damage: None }
+        StoredEvent { seq: 5, accepted_ms: 0, lineage: Lineage::default(), event: Arc::new(event) }
     }
 
     #[test]

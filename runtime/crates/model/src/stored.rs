@@ -62,16 +62,6 @@ pub struct StoredEvent {
     pub accepted_ms: UnixMs,
     /// The event's cause, root, hop count and origin.
     pub lineage: Lineage,
-    /// The event itself; empty when `damage` is set.
+    /// The event itself.
     pub event: Arc<Event>,
-    /// Describes the damage when the stored row is corrupt; `event` and `lineage` are then empty defaults.
-    pub damage: Option<Arc<str>>,
-}
-
-impl StoredEvent {
-    /// Returns a placeholder for an event whose stored row is corrupt.
-    pub fn damaged(seq: Seq, damage: impl Into<Arc<str>>) -> Self {
-        let (lineage, event, damage) = (Lineage::default(), Arc::default(), Some(damage.into()));
-        Self { seq, accepted_ms: 0, lineage, event, damage }
-    }
 }

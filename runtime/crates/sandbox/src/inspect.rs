@@ -7,7 +7,6 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
 use super::adapt::EXIT;
-use evoke_model::hex;
 use super::component::{LoadError, check_binary, memory_at_start, read_file};
 use super::grants::Grants;
 use super::imports::import_error;
@@ -15,6 +14,7 @@ use super::keyvalue::StateGrant;
 use super::kind::Kind;
 use super::producers::producers;
 use super::{adapt, binary, engine};
+use evoke_model::hex;
 use evoke_model::state::Quota;
 
 /// The description of a component as it would be loaded.

@@ -8,7 +8,6 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::cache::Cache;
-use evoke_model::hex;
 use super::component::{LoadError, check_binary, memory_at_start, read_file};
 use super::engine::{self, Ticker};
 use super::function::Function;
@@ -17,6 +16,7 @@ use super::invocation::Identity;
 use super::kind::{EXPECTED_EXPORTS, Kind};
 use super::shared::Shared;
 use super::{adapt, binary, imports, linker};
+use evoke_model::hex;
 use evoke_telemetry as telemetry;
 
 /// Settings of a [`Sandbox`].

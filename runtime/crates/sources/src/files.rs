@@ -46,8 +46,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use self::config::{FilesKind, FilesSource};
@@ -91,9 +91,9 @@ struct RootMark {
 }
 
 impl TaskKind for FilesKind {
-    fn start(&self, settings: &Settings, ctx: Context) -> Option<JoinHandle<()>> {
+    fn run(&self, settings: &Settings, ctx: Context) -> Option<BoxFuture<'static, ()>> {
         let config = settings.get::<FilesSource>()?.clone();
-        Some(tokio::spawn(run(config, ctx)))
+        Some(Box::pin(run(config, ctx)))
     }
 }
 

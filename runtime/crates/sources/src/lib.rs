@@ -6,11 +6,11 @@ pub mod timer;
 
 use evoke_core::source::Context;
 use evoke_manifest::{Settings, SourceKind};
-use tokio::task::JoinHandle;
+use futures_util::future::BoxFuture;
 
 /// A kind whose sources each run as one task.
 pub trait TaskKind: SourceKind {
-    /// Starts a source. Its task ends after `ctx.stop` is cancelled. Returns `None` if the settings are of another
-    /// kind.
-    fn start(&self, settings: &Settings, ctx: Context) -> Option<JoinHandle<()>>;
+    /// Returns the run loop of a source, for the caller to spawn. The loop ends after `ctx.stop` is cancelled. Returns
+    /// `None` if the settings are of another kind.
+    fn run(&self, settings: &Settings, ctx: Context) -> Option<BoxFuture<'static, ()>>;
 }

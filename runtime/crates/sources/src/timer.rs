@@ -42,9 +42,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use self::config::{Missed, Schedule, TimerKind, TimerSource};
@@ -78,9 +78,9 @@ struct LastMark {
 }
 
 impl TaskKind for TimerKind {
-    fn start(&self, settings: &Settings, ctx: Context) -> Option<JoinHandle<()>> {
+    fn run(&self, settings: &Settings, ctx: Context) -> Option<BoxFuture<'static, ()>> {
         let config = settings.get::<TimerSource>()?.clone();
-        Some(tokio::spawn(run(config, ctx)))
+        Some(Box::pin(run(config, ctx)))
     }
 }
 

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::checksum;
-use super::rows::delivery::{COLUMNS as DELIVERY_COLUMNS, Expected};
+use super::rows::delivery::{COLUMNS as DELIVERY_COLUMNS, Expected, WithoutEvent};
 use super::rows::{self, attempt::COLUMNS as ATTEMPT_COLUMNS, event::COLUMNS as EVENT_COLUMNS};
 use evoke_model::clock::UnixMs;
 use evoke_model::{
-    DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, EventFilter, FunctionId, ReadyDelivery, Seq, StoredEvent,
-    Stream,
+    DamagedEvent, DeadFilter, DeliveryId, DeliveryState, EventFilter, FunctionId, ReadDelivery, ReadEvent,
+    ReadyDelivery, Seq, Stream,
 };
 
 /// Returns the deliveries that match a condition and are in the expected state, with their events, and the number of
@@ -32,21 +32,21 @@ fn ready_where(
     }
     // Some page of the events table is damaged: read each event on its own.
     let apart = format!("SELECT {DELIVERY_COLUMNS} FROM deliveries d WHERE {condition}");
-    let (mut found, rows_read) = take(c, &apart, values, limit, |row| rows::delivery::without_event(row, 0, expected))?;
-    for delivery in &mut found {
-        let event = event(c, delivery.event.seq)?;
-        rows::delivery::set_event(c, delivery, event);
-    }
-    Ok((found, rows_read))
+    let (found, rows_read) = take(c, &apart, values, limit, |row| rows::delivery::without_event(row, 0, expected))?;
+    let with_event = |delivery: WithoutEvent| {
+        let event = event(c, delivery.event)?;
+        Ok(delivery.with_event(c, event))
+    };
+    Ok((found.into_iter().map(with_event).collect::<rusqlite::Result<_>>()?, rows_read))
 }
 
-fn take(
+fn take<T>(
     c: &Connection,
     sql: &str,
     values: &[&dyn ToSql],
     limit: usize,
-    read: impl Fn(&Row<'_>) -> rusqlite::Result<ReadyDelivery>,
-) -> rusqlite::Result<(Vec<ReadyDelivery>, usize)> {
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<(Vec<T>, usize)> {
     let mut statement = c.prepare_cached(sql)?;
     let mut rows = statement.query(values)?;
     let (mut found, mut rows_read) = (Vec::new(), 0);
@@ -85,12 +85,13 @@ fn of(stream: Stream) -> &'static str {
     }
 }
 
-pub(super) fn is_pending(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<bool> {
-    let state = c
-        .prepare_cached("SELECT state IN (0, 1) FROM deliveries WHERE id = ?1")?
-        .query_row([delivery], |r| r.get(0))
+/// Returns true if a delivery is pending and this is its next attempt.
+pub(super) fn is_next_attempt(c: &Connection, delivery: DeliveryId, attempt: u32) -> rusqlite::Result<bool> {
+    let is_next = c
+        .prepare_cached("SELECT state IN (0, 1) AND attempts + 1 = ?2 FROM deliveries WHERE id = ?1")?
+        .query_row(params![delivery, attempt], |r| r.get(0))
         .optional()?;
-    Ok(state.unwrap_or_default())
+    Ok(is_next.unwrap_or_default())
 }
 
 pub(super) fn ready_one(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<ReadyDelivery>> {
@@ -129,16 +130,16 @@ pub(super) fn marks(c: &Connection, scope: &str) -> rusqlite::Result<BTreeMap<St
     checksum::name_damage(marks, || format!("the marks of {scope}"))
 }
 
-pub(super) fn event(c: &Connection, seq: Seq) -> rusqlite::Result<Option<StoredEvent>> {
+pub(super) fn event(c: &Connection, seq: Seq) -> rusqlite::Result<Option<ReadEvent>> {
     let found = c
         .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.seq = ?1"))?
         .query_row([seq], |r| rows::event::read(c, r))
         .optional();
-    found.or_else(|error| rows::event::damaged(c, seq, &error).map(Some).ok_or(error))
+    found.or_else(|error| rows::event::damaged(c, seq, &error).map(|damaged| Some(Err(damaged))).ok_or(error))
 }
 
 /// Returns the events that match a condition. When a page of them is damaged, each event is read on its own.
-fn events_where(c: &Connection, condition: &str, values: &[&dyn ToSql]) -> rusqlite::Result<Vec<StoredEvent>> {
+fn events_where(c: &Connection, condition: &str, values: &[&dyn ToSql]) -> rusqlite::Result<Vec<ReadEvent>> {
     let together = c
         .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE {condition}"))?
         .query_map(values, |r| rows::event::read(c, r))?
@@ -160,7 +161,7 @@ pub(super) fn find(c: &Connection, id: &str) -> rusqlite::Result<Vec<Seq>> {
         .collect()
 }
 
-pub(super) fn events(c: &Connection, filter: &EventFilter) -> rusqlite::Result<Vec<StoredEvent>> {
+pub(super) fn events(c: &Connection, filter: &EventFilter) -> rusqlite::Result<Vec<ReadEvent>> {
     let (exact, prefix) = match filter.type_.as_deref() {
         Some(t) => t.strip_suffix('*').map_or((Some(t), None), |p| (None, Some(p))),
         None => (None, None),
@@ -176,7 +177,7 @@ pub(super) fn events(c: &Connection, filter: &EventFilter) -> rusqlite::Result<V
     let limit = count(filter.limit);
     let values: [&dyn ToSql; 8] = [&after, &exact, &prefix, &filter.source, &limit, &before, &since_ms, &until_ms];
     let mut found = events_where(c, &condition, &values)?;
-    found.sort_by_key(|e| e.seq);
+    found.sort_by_key(DamagedEvent::seq_of);
     Ok(found)
 }
 
@@ -184,8 +185,8 @@ fn delivery_records(
     c: &Connection,
     condition: &str,
     values: impl rusqlite::Params,
-) -> rusqlite::Result<Vec<DeliveryRecord>> {
-    let mut records: Vec<DeliveryRecord> = c
+) -> rusqlite::Result<Vec<ReadDelivery>> {
+    let mut records: Vec<ReadDelivery> = c
         .prepare_cached(&format!(
             "SELECT {DELIVERY_COLUMNS}, f.id, f.name, f.sum FROM deliveries d LEFT JOIN functions f ON f.id = d.function
              WHERE {condition}"
@@ -195,15 +196,17 @@ fn delivery_records(
     let mut attempts =
         c.prepare_cached(&format!("SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE delivery = ?1 ORDER BY attempt"))?;
     for record in &mut records {
-        let before = attempts
-            .query_map([record.id], |r| rows::attempt::read(r, record.id))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        record.attempts.splice(..0, before);
+        let (id, on_record) = match record {
+            Ok(record) => (record.id, &mut record.attempts),
+            Err(damaged) => (damaged.id, &mut damaged.attempts),
+        };
+        let before = attempts.query_map([id], |r| rows::attempt::read(r, id))?.collect::<rusqlite::Result<Vec<_>>>()?;
+        on_record.splice(..0, before);
     }
     Ok(records)
 }
 
-pub(super) fn deliveries(c: &Connection, event: Seq) -> rusqlite::Result<Vec<DeliveryRecord>> {
+pub(super) fn deliveries(c: &Connection, event: Seq) -> rusqlite::Result<Vec<ReadDelivery>> {
     let range = c
         .prepare_cached("SELECT first_delivery, owed FROM events WHERE seq = ?1")?
         .query_row([event], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?)))
@@ -212,22 +215,22 @@ pub(super) fn deliveries(c: &Connection, event: Seq) -> rusqlite::Result<Vec<Del
     let mut found = delivery_records(c, "d.id >= ?1 AND d.id - ?1 < ?2 ORDER BY d.id", params![first, owed])?;
     found.extend(delivery_records(c, "d.event = ?1 AND d.replay <> 0 ORDER BY d.id", [event])?);
     // A damaged event may refer to deliveries of other events.
-    found.retain(|record| record.event == event || record.damage.is_some());
+    found.retain(|record| record.as_ref().map_or(true, |record| record.event == event));
     Ok(found)
 }
 
-pub(super) fn delivery(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<DeliveryRecord>> {
+pub(super) fn delivery(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<ReadDelivery>> {
     Ok(delivery_records(c, "d.id = ?1", [id])?.pop())
 }
 
-pub(super) fn published(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<Vec<StoredEvent>> {
+pub(super) fn published(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<Vec<ReadEvent>> {
     let mut found = events_where(c, "e.cause = ?1 ORDER BY e.seq", &[&delivery])?;
     // A damaged index may return events with another cause.
-    found.retain(|stored| stored.lineage.cause == Some(delivery) || stored.damage.is_some());
+    found.retain(|stored| stored.as_ref().map_or(true, |stored| stored.lineage.cause == Some(delivery)));
     Ok(found)
 }
 
-pub(super) fn dead(c: &Connection, which: &DeadFilter, limit: usize) -> rusqlite::Result<Vec<DeliveryRecord>> {
+pub(super) fn dead(c: &Connection, which: &DeadFilter, limit: usize) -> rusqlite::Result<Vec<ReadDelivery>> {
     let limit = count(limit);
     let found = match which {
         DeadFilter::All => delivery_records(c, "d.state = 4 ORDER BY d.id LIMIT ?1", [limit]),
@@ -237,7 +240,8 @@ pub(super) fn dead(c: &Connection, which: &DeadFilter, limit: usize) -> rusqlite
         DeadFilter::Delivery(id) => delivery_records(c, "d.state = 4 AND d.id = ?1", [id]),
     };
     // A damaged index may return deliveries in another state.
-    Ok(found?.into_iter().filter(|record| record.state == DeliveryState::Dead || record.damage.is_some()).collect())
+    let is_dead = |record: &ReadDelivery| record.as_ref().map_or(true, |record| record.state == DeliveryState::Dead);
+    Ok(found?.into_iter().filter(is_dead).collect())
 }
 
 /// Returns the first `limit` dead letters with an id greater than `after`.

@@ -4,7 +4,12 @@ use super::readers::open_for_reading;
 use super::schema::{MIGRATIONS, SCHEMA_VERSION};
 use super::*;
 use evoke_model::event::Event;
-use evoke_model::{AttemptRecord, Lineage, Mark, NewDelivery, Origin, Verdict};
+use evoke_model::state::{Transaction, Usage};
+use evoke_model::{
+    Actor, AttemptRecord, Completion, DeadFilter, DeliveryState, Lineage, Mark, NewDelivery, NewEvent, Origin,
+    Retention, Stream, Verdict,
+};
+use evoke_store::{DeliveryStore, EventStore, InspectionStore, ReplayStore, StateStore, Store};
 
 fn mark() -> Vec<Mark> {
     vec![Mark { scope: "/s".into(), key: "k".into(), value: Some(b"1".to_vec()) }]
@@ -46,7 +51,10 @@ async fn state_and_its_versions_survive_reopening() {
     let write = async |store: &SqliteStore, key: &str| {
         let change = Some(evoke_model::state::Change::Set("é".into()));
         let touched = evoke_model::state::Touched { bucket: "shop/a".into(), key: key.into(), seen: None, change };
-        store.state_write(Transaction { keys: vec![touched], ..Transaction::default() }).await.unwrap();
+        store
+            .state_write(&Actor::Runtime, Transaction { keys: vec![touched], ..Transaction::default() })
+            .await
+            .unwrap();
         store.state("shop/a", key).await.unwrap().unwrap()
     };
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
@@ -113,21 +121,21 @@ async fn a_version_2_store_gets_checksums_for_all_rows() {
 
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
-    let stored = store.event(2).await.unwrap().unwrap();
-    assert_eq!((stored.damage, &stored.event.data), (None, &evoke_model::event::Data::Text("hi".into())));
+    let stored = store.event(2).await.unwrap().unwrap().unwrap();
+    assert_eq!(stored.event.data, evoke_model::event::Data::Text("hi".into()));
     let records = store.deliveries(2).await.unwrap();
-    assert_eq!((records.len(), records[1].attempts[0].message.as_deref()), (2, Some("why")));
-    assert_eq!(store.ready(1, Stream::Live, 0, 9).await.unwrap()[0].event.event.id, "e");
+    assert_eq!((records.len(), records[1].as_ref().unwrap().attempts[0].message.as_deref()), (2, Some("why")));
+    assert_eq!(store.claim(1, Stream::Live, 0, 9).await.unwrap()[0].event.as_ref().unwrap().event.id, "e");
     assert_eq!(store.marks("/s".into()).await.unwrap()["k"], [0, 255]);
     assert_eq!(store.state("shop/a", "k").await.unwrap().unwrap().version, 9);
     assert_eq!(store.replays().await.unwrap().len(), 1);
     // New writes have checksums, and damage done after the migration is found.
-    assert_eq!(store.redrive(DeadFilter::All).await.unwrap(), 1);
+    assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(), 1);
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
     second.execute("UPDATE events SET data = x'6868'", []).unwrap();
     let problems = store.check().await.unwrap().problems;
     assert!(problems.len() == 2 && problems[0].contains("evoke.db: table events, row 2:"), "{problems:?}");
-    assert!(store.event(2).await.unwrap().unwrap().damage.unwrap().contains("event 2 in"));
+    assert!(store.event(2).await.unwrap().unwrap().unwrap_err().what.contains("event 2 in"));
 }
 
 #[tokio::test]
@@ -154,8 +162,8 @@ async fn a_version_3_store_keeps_its_attempts_and_its_damage() {
     assert!(problems.len() == 2 && problems[0].contains("table deliveries, row 2:"), "{problems:?}");
     let records = store.deliveries(1).await.unwrap();
     let done = AttemptRecord { attempt: 1, started_ms: 6, duration_us: 7, outcome: "done".into(), message: None };
-    assert_eq!((&records[0].attempts, &records[0].damage), (&vec![done], &None));
-    assert!(records[1].damage.is_some());
+    assert_eq!(records[0].as_ref().unwrap().attempts, [done]);
+    assert_eq!(records[1].as_ref().unwrap_err().state, Some(DeliveryState::Ready));
 }
 
 #[tokio::test]
@@ -172,18 +180,18 @@ async fn a_damaged_delivery_does_not_run_and_updates_do_not_hide_the_damage() {
     let other = Connection::open(folder.path().join("evoke.db")).unwrap();
     // The delivery would run with another event.
     other.execute("UPDATE deliveries SET event = 3 WHERE id = 2", []).unwrap();
-    let ready: Vec<_> = store.ready(f, Stream::Live, 0, 2).await.unwrap().iter().map(|d| d.id).collect();
+    let ready: Vec<_> = store.claim(f, Stream::Live, 0, 2).await.unwrap().iter().map(|d| d.id).collect();
     assert_eq!(ready, [1, 3]);
     let is_reported = |problems: &[String]| problems.iter().any(|p| p.contains("table deliveries, row 2:"));
     assert!(is_reported(&store.check().await.unwrap().problems));
     store.complete(end(2, f, Verdict::Done)).await.unwrap();
     assert!(is_reported(&store.check().await.unwrap().problems));
     let record = store.delivery(2).await.unwrap().unwrap();
-    assert!(record.damage.unwrap().contains("evoke.db is damaged: delivery 2"));
+    assert!(record.unwrap_err().what.contains("evoke.db is damaged: delivery 2"));
     // Event 1 is missing, but its delivery is intact: it becomes a dead letter.
     other.execute("DELETE FROM events WHERE seq = 1", []).unwrap();
-    let ready = store.ready(f, Stream::Live, 0, 1).await.unwrap();
-    assert!(ready[0].event.damage.as_ref().unwrap().contains("event 1 is missing in"), "{ready:?}");
+    let ready = store.claim(f, Stream::Live, 0, 1).await.unwrap();
+    assert!(ready[0].event.as_ref().unwrap_err().what.contains("event 1 is missing in"), "{ready:?}");
 }
 
 #[tokio::test]
@@ -203,7 +211,10 @@ async fn misplaced_rows_are_not_returned_for_other_keys() {
         let set = Some(evoke_model::state::Change::Set("v".into()));
         let touched =
             evoke_model::state::Touched { bucket: format!("b{n}").into(), key: "k".into(), seen: None, change: set };
-        store.state_write(Transaction { keys: vec![touched], ..Transaction::default() }).await.unwrap();
+        store
+            .state_write(&Actor::Runtime, Transaction { keys: vec![touched], ..Transaction::default() })
+            .await
+            .unwrap();
     }
     store.close().await.unwrap();
     drop(store);
@@ -224,14 +235,14 @@ async fn misplaced_rows_are_not_returned_for_other_keys() {
     }
     std::fs::write(&path, file).unwrap();
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-    let attempts = store.delivery(2).await.unwrap().unwrap().attempts;
+    let attempts = store.delivery(2).await.unwrap().unwrap().unwrap().attempts;
     let outcomes: Vec<&str> = attempts.iter().map(|attempt| &*attempt.outcome).collect();
     assert_eq!(outcomes, ["done", "damaged"], "{attempts:?}");
     assert!(matches!(store.marks("/2".into()).await, Err(StoreError::Damaged(_))));
     assert!(matches!(store.state_keys("b2", None, 9).await, Err(StoreError::Damaged(_))));
     // The index of ready deliveries lists a delivery of another function.
     let other = Connection::open(&path).unwrap();
-    assert_eq!(store.redrive(DeadFilter::All).await.unwrap(), 3);
+    assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(), 3);
     let index: i64 = other
         .query_row("SELECT rootpage FROM sqlite_master WHERE name = 'deliveries_ready'", [], |r| r.get(0))
         .unwrap();
@@ -248,7 +259,7 @@ async fn misplaced_rows_are_not_returned_for_other_keys() {
     places.iter().for_each(|place| file[place + 1] = 8);
     std::fs::write(&path, file).unwrap();
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-    assert!(store.ready(0, Stream::Live, 0, 9).await.unwrap().is_empty());
+    assert!(store.claim(0, Stream::Live, 0, 9).await.unwrap().is_empty());
 }
 
 /// Ends the first attempt at a delivery.
@@ -284,12 +295,18 @@ async fn damaged_rows_are_never_changed_or_removed_and_others_continue() {
     for delivery in [1, 3, 6] {
         store.complete(end(delivery, f, Verdict::Done)).await.unwrap();
     }
-    assert_eq!(store.ready(f, Stream::Live, 0, 9).await.unwrap().len(), 0);
-    assert_eq!((store.redrive(DeadFilter::All).await.unwrap(), store.purge(DeadFilter::All).await.unwrap()), (0, 0));
+    assert_eq!(store.claim(f, Stream::Live, 0, 9).await.unwrap().len(), 0);
+    assert_eq!(
+        (
+            store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(),
+            store.purge(&Actor::Runtime, DeadFilter::All).await.unwrap()
+        ),
+        (0, 0)
+    );
     other.execute("UPDATE events SET id = 'x' WHERE seq = 6", []).unwrap();
     now_ms.store(1_000, Ordering::SeqCst);
     let all = Retention { age: Duration::from_millis(1), bytes: u64::MAX };
-    assert_eq!(store.retain(all).await.unwrap(), 2, "those of deliveries 1 and 3");
+    assert_eq!(store.retain(&Actor::Runtime, all).await.unwrap(), 2, "those of deliveries 1 and 3");
     let problems = store.check().await.unwrap().problems.join("\n");
     for what in
         ["table deliveries, row 2:", "table deliveries, row 4:", "table deliveries, row 5:", "table events, row 6:"]
@@ -361,7 +378,7 @@ async fn retention_returns_free_space_to_the_file_system() {
     };
     let before = pages("page_count");
     assert!(before > 7_000, "{before} pages");
-    let removed = store.retain(Retention { age: Duration::MAX, bytes: 3_000_000 }).await.unwrap();
+    let removed = store.retain(&Actor::Runtime, Retention { age: Duration::MAX, bytes: 3_000_000 }).await.unwrap();
     assert!((265..285).contains(&removed), "{removed} removed");
     let (after, free) = (pages("page_count"), pages("freelist_count"));
     assert!(after < before / 3 && free < 2 * 1024, "{before} pages before, {after} after, {free} of them free");

@@ -208,7 +208,7 @@ fn reply_all(closing: Vec<Reply<()>>, result: &evoke_store::Result<()>) {
 /// Returns the reason if the error must latch: any but a full disk.
 fn to_latch(error: StoreError) -> Result<(), String> {
     match error {
-        StoreError::Failed(reason) | StoreError::Damaged(reason) => Err(reason),
-        StoreError::Full | StoreError::Closed => Ok(()),
+        StoreError::Failed(reason) | StoreError::Damaged(reason) | StoreError::Fenced(reason) => Err(reason),
+        StoreError::Full | StoreError::Closed | StoreError::Unreachable(_) => Ok(()),
     }
 }

@@ -4,9 +4,16 @@
 //! evoke_store::conformance!(|clock, dedup_window| (MyStore::open(clock, dedup_window), ()));
 //! ```
 //! The second value is kept until the case is over, such as the store's temporary folder.
+//!
+//! A backend that can be opened twice also gives a closure that returns two handles to one store:
+//!
+//! ```ignore
+//! evoke_store::conformance!(open, |clock, dedup_window| (first_handle, second_handle, kept));
+//! ```
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod owners;
 mod replay;
 mod state;
 mod time;
@@ -16,9 +23,12 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use evoke_model::clock::UnixMs;
 use evoke_model::event::{Data, Event};
+use evoke_model::state::Transaction;
 use evoke_model::*;
 
+pub use self::owners::*;
 pub use self::replay::*;
 pub use self::state::*;
 pub use self::time::*;
@@ -74,11 +84,11 @@ fn watch_ready(store: &dyn Store) -> Arc<Mutex<Vec<DeliveryId>>> {
 }
 
 async fn ready_ids(store: &dyn Store, function: FunctionId) -> Vec<DeliveryId> {
-    store.ready(function, Stream::Live, 0, 100).await.unwrap().iter().map(|d| d.id).collect()
+    store.claim(function, Stream::Live, 0, 100).await.unwrap().iter().map(|d| d.id).collect()
 }
 
 async fn state_of(store: &dyn Store, delivery: DeliveryId) -> DeliveryState {
-    store.delivery(delivery).await.unwrap().unwrap().state
+    store.delivery(delivery).await.unwrap().unwrap().unwrap().state
 }
 
 pub async fn functions_keep_their_ids(store: &dyn Store) {
@@ -91,9 +101,9 @@ pub async fn accepted_events_and_deliveries_read_back_unchanged(store: &dyn Stor
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     let new = new_event("1", vec![to(f)]);
     assert_eq!(store.accept(vec![new.clone()], vec![]).await.unwrap(), vec![Accepted::New(1)]);
-    let stored = store.event(1).await.unwrap().unwrap();
+    let stored = store.event(1).await.unwrap().unwrap().unwrap();
     assert_eq!((stored.event, stored.accepted_ms), (new.event, NOW_MS));
-    let delivery = store.deliveries(1).await.unwrap().remove(0);
+    let delivery = store.deliveries(1).await.unwrap().remove(0).unwrap();
     assert_eq!((delivery.function.as_str(), delivery.state), ("shop/a", DeliveryState::Ready));
     assert_eq!(store.find("1".into()).await.unwrap(), vec![1]);
     assert_eq!(*store.newest().borrow(), 1);
@@ -150,8 +160,8 @@ pub async fn deliveries_are_announced_in_accept_order(store: &dyn Store) {
         .unwrap();
     assert_eq!(*seen.lock().unwrap(), vec![1, 2, 3]);
     assert_eq!(ready_ids(store, ids[0]).await, vec![1, 3]);
-    assert_eq!(store.ready(ids[0], Stream::Live, 0, 1).await.unwrap()[0].id, 1);
-    assert_eq!(store.ready(ids[0], Stream::Live, 1, 9).await.unwrap()[0].id, 3);
+    assert_eq!(store.claim(ids[0], Stream::Live, 0, 1).await.unwrap()[0].id, 1);
+    assert_eq!(store.claim(ids[0], Stream::Live, 1, 9).await.unwrap()[0].id, 3);
 }
 
 pub async fn the_sink_receives_settled_completions_with_deliveries_they_made_ready(store: &dyn Store) {
@@ -174,16 +184,19 @@ pub async fn an_outcome_commits_with_its_published_events(store: &dyn Store) {
     let mut published = new_event("x-1-0", vec![to(ids[1])]);
     published.lineage = Lineage { cause: Some(1), root: Some(1), hops: 1, ..Lineage::default() };
     let completion = Arc::new(Completion { publishes: vec![published], ..Arc::unwrap_or_clone(done(1, 1)) });
-    store.complete(completion.clone()).await.unwrap();
-    store.complete(completion).await.unwrap(); // again: changes nothing
+    assert_eq!(store.complete(completion.clone()).await.unwrap(), Completed::Committed);
+    assert_eq!(store.complete(completion).await.unwrap(), Completed::Superseded);
     assert_eq!(*seen.lock().unwrap(), vec![1, 2]);
     assert_eq!(state_of(store, 1).await, DeliveryState::Done);
     let caused = store.published(1).await.unwrap();
     assert_eq!(caused.len(), 1);
-    assert_eq!(caused[0].lineage, Lineage { cause: Some(1), root: Some(1), hops: 1, ..Lineage::default() });
+    assert_eq!(
+        caused[0].as_ref().unwrap().lineage,
+        Lineage { cause: Some(1), root: Some(1), hops: 1, ..Lineage::default() }
+    );
     let totals = store.totals().await.unwrap();
     assert_eq!((totals.events, totals.owed), (2, 2));
-    assert_eq!(store.delivery(1).await.unwrap().unwrap().attempts.len(), 1);
+    assert_eq!(store.delivery(1).await.unwrap().unwrap().unwrap().attempts.len(), 1);
     assert_eq!(store.pending(), 1);
 }
 
@@ -201,10 +214,13 @@ pub async fn a_failure_commits_with_its_runtime_events(store: &dyn Store) {
     assert_eq!((state_of(store, 1).await, state_of(store, 2).await), (DeliveryState::Dead, DeliveryState::Blocked));
     assert_eq!(*seen.lock().unwrap(), vec![1, 3, 4]);
     let reported = store.published(1).await.unwrap();
-    assert_eq!(reported.iter().map(|event| event.event.id.as_str()).collect::<Vec<_>>(), ["reported-1", "reported-2"]);
+    assert_eq!(
+        reported.iter().map(|event| event.as_ref().unwrap().event.id.as_str()).collect::<Vec<_>>(),
+        ["reported-1", "reported-2"]
+    );
     // Completing a finished delivery again changes nothing and stores no more runtime events.
-    let again = vec![new_event("reported-3", vec![])];
-    store.complete(Arc::new(Completion { publishes: again, ..Arc::unwrap_or_clone(dead(1, 2)) })).await.unwrap();
+    let again = Completion { publishes: vec![new_event("reported-3", vec![])], ..Arc::unwrap_or_clone(dead(1, 2)) };
+    assert_eq!(store.complete(Arc::new(again)).await.unwrap(), Completed::Superseded);
     assert_eq!(store.totals().await.unwrap().events, 3);
 }
 
@@ -221,7 +237,7 @@ pub async fn the_backlog_counts_pending_deliveries_by_origin(store: &dyn Store) 
     store.accept(events, vec![]).await.unwrap();
     let backlog = store.backlog();
     assert_eq!((backlog.total(), backlog.of(ours), backlog.of(theirs)), (amount(4), amount(3), amount(1)));
-    assert_eq!(store.event(1).await.unwrap().unwrap().lineage.origin, ours);
+    assert_eq!(store.event(1).await.unwrap().unwrap().unwrap().lineage.origin, ours);
     store.complete(ended(1, 1, "retry", Verdict::RetryAt(NOW_MS))).await.unwrap();
     assert_eq!((backlog.total(), backlog.ended()), (amount(4), 0));
     store.complete(dead(1, 2)).await.unwrap();
@@ -229,7 +245,7 @@ pub async fn the_backlog_counts_pending_deliveries_by_origin(store: &dyn Store) 
     store.complete(done(4, 1)).await.unwrap();
     assert_eq!((backlog.total(), backlog.of(ours), backlog.of(theirs)), (amount(1), amount(1), amount(0)));
     assert_eq!(backlog.ended(), 3);
-    store.redrive(DeadFilter::All).await.unwrap();
+    store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap();
     assert_eq!(backlog.of(ours), amount(2));
 }
 
@@ -246,7 +262,7 @@ pub async fn a_retry_is_due_at_its_time(store: &dyn Store) {
     let (due, next) = store.due(f, Stream::Live, NOW_MS + 90, 1).await.unwrap();
     assert_eq!((due.len(), next), (1, Some(NOW_MS + 90)));
     store.complete(done(1, 2)).await.unwrap();
-    let record = store.delivery(1).await.unwrap().unwrap();
+    let record = store.delivery(1).await.unwrap().unwrap().unwrap();
     let outcomes: Vec<_> = record.attempts.iter().map(|a| (a.attempt, &*a.outcome)).collect();
     assert_eq!(outcomes, vec![(1, "retry"), (2, "done")]);
 }
@@ -258,17 +274,17 @@ pub async fn a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged(store: 
     store.complete(dead(2, 1)).await.unwrap();
     let letters = store.dead(DeadFilter::Function("shop/a".into()), 10).await.unwrap();
     assert_eq!(letters.len(), 2);
-    assert_eq!(letters[0].cause.as_deref(), Some("reject: why"));
+    assert_eq!(letters[0].as_ref().unwrap().cause.as_deref(), Some("reject: why"));
     assert!(store.dead(DeadFilter::Function("shop/b".into()), 10).await.unwrap().is_empty());
 
     let seen = watch_ready(store);
-    assert_eq!(store.redrive(DeadFilter::Delivery(1)).await.unwrap(), 1);
+    assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::Delivery(1)).await.unwrap(), 1);
     assert_eq!(*seen.lock().unwrap(), vec![1]);
-    let again = store.ready(f, Stream::Live, 0, 10).await.unwrap();
+    let again = store.claim(f, Stream::Live, 0, 10).await.unwrap();
     assert_eq!((again[0].attempts, again[0].attempts_forgiven), (1, 1));
-    assert_eq!(store.purge(DeadFilter::All).await.unwrap(), 1);
+    assert_eq!(store.purge(&Actor::Runtime, DeadFilter::All).await.unwrap(), 1);
     assert_eq!(state_of(store, 2).await, DeliveryState::Purged);
-    assert_eq!(store.redrive(DeadFilter::All).await.unwrap(), 0);
+    assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(), 0);
     store.complete(done(1, 2)).await.unwrap();
     let report = store.check().await.unwrap();
     assert_eq!((report.totals.owed, report.problems), (2, Vec::new()));
@@ -280,7 +296,7 @@ pub async fn many_dead_letters_are_redriven_by_one_call(store: &dyn Store) {
     for id in 1..=600 {
         store.complete(dead(id, 1)).await.unwrap();
     }
-    assert_eq!(store.redrive(DeadFilter::All).await.unwrap(), 600);
+    assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(), 600);
     assert_eq!(store.totals().await.unwrap().functions["shop/a"].ready, 600);
     assert_eq!(store.pending(), 600);
 }
@@ -317,10 +333,10 @@ pub async fn a_dead_letter_blocks_only_its_own_key_until_redriven_or_purged(stor
     store.complete(done(3, 1)).await.unwrap();
     assert_eq!(ready_ids(store, f).await, vec![4]);
     assert_eq!(state_of(store, 2).await, DeliveryState::Blocked);
-    store.redrive(DeadFilter::Delivery(1)).await.unwrap();
+    store.redrive(&Actor::Runtime, DeadFilter::Delivery(1)).await.unwrap();
     assert_eq!(ready_ids(store, f).await, vec![1, 4]);
     store.complete(dead(1, 2)).await.unwrap();
-    store.purge(DeadFilter::Delivery(1)).await.unwrap();
+    store.purge(&Actor::Runtime, DeadFilter::Delivery(1)).await.unwrap();
     assert_eq!(ready_ids(store, f).await, vec![2, 4]);
     assert!(store.check().await.unwrap().problems.is_empty());
 }
@@ -329,8 +345,9 @@ pub async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
     let mut other = new_event("2", vec![]);
     Arc::make_mut(&mut other.event).type_ = "payment.taken".into();
     store.accept(vec![new_event("1", vec![]), other, new_event("3", vec![])], vec![]).await.unwrap();
-    let list =
-        async |filter: EventFilter| -> Vec<Seq> { store.events(filter).await.unwrap().iter().map(|e| e.seq).collect() };
+    let list = async |filter: EventFilter| -> Vec<Seq> {
+        store.events(filter).await.unwrap().iter().map(DamagedEvent::seq_of).collect()
+    };
     let filter = EventFilter { limit: 10, ..EventFilter::default() };
     assert_eq!(list(filter.clone()).await, vec![1, 2, 3]);
     assert_eq!(list(EventFilter { limit: 2, ..filter.clone() }).await, vec![2, 3]);
@@ -342,9 +359,16 @@ pub async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
 }
 
 /// Makes one test of each case, over the stores that `$open` makes: a closure from a clock and a dedup window to a
-/// store and what has to live as long as it.
+/// store and what has to live as long as it. The optional `$open_two` makes two handles to one store.
 #[macro_export]
 macro_rules! conformance {
+    ($open:expr, $open_two:expr) => {
+        $crate::conformance! { $open }
+        $crate::conformance_cases_of_two! { $open_two;
+            two_handles_share_deliveries_and_state
+            two_handles_share_scopes
+        }
+    };
     ($open:expr) => {
         $crate::conformance_cases! { $open;
             functions_keep_their_ids
@@ -363,6 +387,9 @@ macro_rules! conformance {
             deliveries_of_one_key_run_in_order_and_other_keys_in_parallel
             a_dead_letter_blocks_only_its_own_key_until_redriven_or_purged
             events_are_listed_by_type_source_and_position
+            a_completion_of_another_attempt_or_of_a_finished_delivery_is_superseded
+            released_deliveries_are_found_again
+            a_scope_has_one_owner_until_it_is_released
             a_replay_adds_deliveries_that_are_marked_and_counted
             a_repeated_or_late_replay_step_changes_nothing
             a_replay_keeps_key_order_and_never_blocks_live_deliveries
@@ -394,7 +421,22 @@ macro_rules! conformance_cases {
             let clock = evoke_model::clock::Clock::fixed(conformance::NOW_MS);
             let (store, _kept) = ($open)(clock, $crate::DEDUP_WINDOW);
             conformance::$case(&store).await;
-            assert_eq!($crate::Store::check(&store).await.unwrap().problems, Vec::<String>::new());
+            assert_eq!($crate::InspectionStore::check(&store).await.unwrap().problems, Vec::<String>::new());
+        }
+    )* };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_cases_of_two {
+    ($open:expr; $($case:ident)*) => { $(
+        #[tokio::test]
+        async fn $case() {
+            use $crate::conformance;
+            let clock = evoke_model::clock::Clock::fixed(conformance::NOW_MS);
+            let (first, second, _kept) = ($open)(clock, $crate::DEDUP_WINDOW);
+            conformance::$case(&first, &second).await;
+            assert_eq!($crate::InspectionStore::check(&first).await.unwrap().problems, Vec::<String>::new());
         }
     )* };
 }
@@ -409,7 +451,7 @@ macro_rules! conformance_timed_cases {
             let now_ms = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(conformance::NOW_MS));
             let (store, _kept) = ($open)(evoke_model::clock::Clock::manual(&now_ms), conformance::WINDOW);
             conformance::$case(&store, &now_ms).await;
-            assert_eq!($crate::Store::check(&store).await.unwrap().problems, Vec::<String>::new());
+            assert_eq!($crate::InspectionStore::check(&store).await.unwrap().problems, Vec::<String>::new());
         }
     )* };
 }

@@ -3,6 +3,7 @@
 mod replays;
 mod retain;
 mod state;
+mod store;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,27 +12,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use self::state::Buckets;
 use crate::backlog::Change;
-use crate::validate::{CommittedState as _, Validation};
-use crate::{Backlog, CommitSink, Committed, DEDUP_WINDOW, Result, Store, StoreFuture};
+use crate::{Backlog, CommitSink, Committed, DEDUP_WINDOW, Result, Scopes, StoreFuture};
 use evoke_model::clock::{Clock, UnixMs};
-use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, AttemptRecord, CheckReport, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord,
-    DeliveryState, EventFilter, FunctionId, Mark, NewEvent, NewReplay, ReadyDelivery, Removed, Replay, ReplayId,
-    ReplayState, Retention, Seq, Step, StoredEvent, Stream, Totals,
+    AttemptRecord, Completed, Completion, DeliveryId, DeliveryState, FunctionId, Removed, Replay, ReplayId, Seq,
+    StoredEvent, Stream,
 };
 
-/// The store: maps behind one lock.
+/// A handle to the store: maps behind one lock. Cheap to clone; all clones are handles to the same store.
+#[derive(Clone)]
 pub struct MemoryStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     inner: Mutex<Inner>,
     newest: watch::Sender<Seq>,
     backlog: Backlog,
+    scopes: Scopes,
 }
 
 struct Inner {
@@ -134,17 +136,18 @@ impl MemoryStore {
             removed_deliveries: HashMap::new(),
             sink: None,
         };
-        Self { inner: Mutex::new(inner), newest: watch::channel(0).0, backlog: Backlog::default() }
+        let (newest, backlog, scopes) = (watch::channel(0).0, Backlog::default(), Scopes::default());
+        Self { shared: Arc::new(Shared { inner: Mutex::new(inner), newest, backlog, scopes }) }
     }
 
     /// Sets the number of pending deliveries.
     #[cfg(any(test, feature = "test-util"))]
     pub fn set_pending(&self, pending: u64) {
-        self.backlog.set(pending);
+        self.shared.backlog.set(pending);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write<T>(&self, apply: impl FnOnce(&mut Inner, &mut Vec<DeliveryId>) -> T) -> StoreFuture<T> {
@@ -160,7 +163,7 @@ impl MemoryStore {
         let before = inner.events.len() as Seq;
         let mut ready = Vec::new();
         let (result, settled) = apply(&mut inner, &mut ready);
-        self.backlog.apply(&mut inner.backlog);
+        self.shared.backlog.apply(&mut inner.backlog);
         if (!ready.is_empty() || !settled.is_empty())
             && let Some(sink) = &inner.sink
         {
@@ -170,7 +173,7 @@ impl MemoryStore {
         let newest = inner.events.len() as Seq;
         drop(inner);
         if newest != before {
-            self.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
+            self.shared.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
         }
         StoreFuture::ready(Ok(result))
     }
@@ -185,251 +188,12 @@ fn index(id: i64) -> usize {
     usize::try_from(id - 1).unwrap_or(usize::MAX)
 }
 
-impl Store for MemoryStore {
-    fn register(&self, names: Vec<String>) -> StoreFuture<Vec<FunctionId>> {
-        let functions = &mut self.lock().functions;
-        let ids = names.into_iter().map(|name| {
-            let known = functions.iter().position(|f| *f == name).unwrap_or_else(|| {
-                functions.push(name);
-                functions.len() - 1
-            });
-            known as FunctionId + 1
-        });
-        ready(ids.collect())
-    }
-
-    fn on_commit(&self, sink: CommitSink) {
-        self.lock().sink = Some(sink);
-    }
-
-    fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>> {
-        self.write(|inner, ready| {
-            for Mark { scope, key, value } in marks {
-                match value {
-                    Some(value) => inner.marks.insert((scope, key), value),
-                    None => inner.marks.remove(&(scope, key)),
-                };
-            }
-            events.into_iter().map(|new| inner.insert(new, ready)).collect()
-        })
-    }
-
-    fn complete(&self, completion: Arc<Completion>) -> StoreFuture<Completed> {
-        self.write(|inner, ready| inner.complete(&completion, ready))
-    }
-
-    fn settle(&self, completion: Arc<Completion>) -> StoreFuture<()> {
-        self.write_and_settle(|inner, ready| {
-            let completed = inner.complete(&completion, ready);
-            ((), vec![(completion, Ok(completed))])
-        })
-    }
-
-    fn redrive(&self, which: DeadFilter) -> StoreFuture<u64> {
-        self.write(|inner, ready| inner.redrive(&which, ready))
-    }
-
-    fn purge(&self, which: DeadFilter) -> StoreFuture<u64> {
-        self.write(|inner, ready| inner.purge(&which, ready))
-    }
-
-    fn retain(&self, retention: Retention) -> StoreFuture<u64> {
-        self.write(|inner, _| inner.retain(retention))
-    }
-
-    fn start_replay(&self, new: NewReplay) -> StoreFuture<ReplayId> {
-        self.write(|inner, _| inner.start_replay(new))
-    }
-
-    fn advance_replay(&self, replay: ReplayId, step: Step) -> StoreFuture<bool> {
-        self.write(|inner, ready| inner.advance_replay(replay, step, ready))
-    }
-
-    fn transition_replay(&self, replay: ReplayId, from: &'static [ReplayState], to: ReplayState) -> StoreFuture<bool> {
-        self.write(|inner, _| inner.transition_replay(replay, from, to))
-    }
-
-    fn purge_replay(&self, replay: ReplayId, except: Vec<DeliveryId>) -> StoreFuture<u64> {
-        self.write(|inner, _| inner.purge_replay(replay, &except))
-    }
-
-    fn replays(&self) -> StoreFuture<Vec<Replay>> {
-        let inner = self.lock();
-        ready((1..).map_while(|id| inner.replay(id)).collect())
-    }
-
-    fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>> {
-        ready(self.lock().replay(id))
-    }
-
-    fn ready(
-        &self,
-        function: FunctionId,
-        stream: Stream,
-        after: DeliveryId,
-        limit: usize,
-    ) -> StoreFuture<Vec<ReadyDelivery>> {
-        let inner = self.lock();
-        let ids = inner.ready.get(&(function, stream)).into_iter().flat_map(|ids| ids.range(after + 1..)).take(limit);
-        ready(ids.filter_map(|id| inner.ready_delivery(*id)).collect())
-    }
-
-    fn due(
-        &self,
-        function: FunctionId,
-        stream: Stream,
-        now_ms: UnixMs,
-        limit: usize,
-    ) -> StoreFuture<(Vec<ReadyDelivery>, Option<UnixMs>)> {
-        let inner = self.lock();
-        let all = || inner.due.get(&(function, stream)).into_iter().flatten();
-        let ids: Vec<_> = all().take_while(|(due_ms, _)| *due_ms <= now_ms).take(limit).collect();
-        let next = all().nth(ids.len()).map(|(due_ms, _)| *due_ms);
-        ready((ids.into_iter().filter_map(|(_, id)| inner.ready_delivery(*id)).collect(), next))
-    }
-
-    fn state(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>> {
-        ready(self.lock().buckets.get(bucket, key))
-    }
-
-    /// Settling commits at once, so there are never staged writes.
-    fn state_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>> {
-        self.state(bucket, key)
-    }
-
-    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), StateItem> {
-        match self.lock().buckets.validate(transaction) {
-            Validation::Conflict(place) => Err(place),
-            Validation::Valid(_) | Validation::OverQuota(_) => Ok(()),
-        }
-    }
-
-    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> StoreFuture<Keys> {
-        ready(self.lock().buckets.keys(bucket, after, limit))
-    }
-
-    fn state_usage(&self, bucket: &str) -> Usage {
-        self.lock().buckets.bucket(bucket).usage
-    }
-
-    fn state_buckets(&self) -> BTreeMap<String, Usage> {
-        self.lock().buckets.usages()
-    }
-
-    fn state_write(&self, changes: Transaction) -> StoreFuture<u64> {
-        self.write(|inner, _| match inner.buckets.validate(&changes) {
-            Validation::Valid(valid) => {
-                let existed = valid.existed;
-                inner.buckets.apply(&changes, valid);
-                existed
-            }
-            // Never reached: a user's changes read nothing and have no quota.
-            Validation::Conflict(_) | Validation::OverQuota(_) => 0,
-        })
-    }
-
-    fn marks(&self, scope: String) -> StoreFuture<BTreeMap<String, Vec<u8>>> {
-        let inner = self.lock();
-        let of_scope = inner.marks.iter().filter(|((s, _), _)| *s == scope);
-        ready(of_scope.map(|((_, key), value)| (key.clone(), value.clone())).collect())
-    }
-
-    fn event(&self, seq: Seq) -> StoreFuture<Option<StoredEvent>> {
-        ready(self.lock().event(seq).map(|row| (*row.stored).clone()))
-    }
-
-    fn find(&self, id: String) -> StoreFuture<Vec<Seq>> {
-        let inner = self.lock();
-        let found = inner.events.iter().flatten().rev().filter(|row| row.stored.event.id == id);
-        ready(found.map(|row| row.stored.seq).take(10).collect())
-    }
-
-    fn events(&self, filter: EventFilter) -> StoreFuture<Vec<StoredEvent>> {
-        let inner = self.lock();
-        let wanted = |e: &&Arc<StoredEvent>| {
-            filter.after.is_none_or(|after| e.seq > after)
-                && filter.before.is_none_or(|before| e.seq < before)
-                && filter.since_ms.is_none_or(|since_ms| e.accepted_ms >= since_ms)
-                && filter.until_ms.is_none_or(|until_ms| e.accepted_ms < until_ms)
-                && filter.source.as_ref().is_none_or(|s| e.event.source == *s)
-                && filter.type_.as_ref().is_none_or(|t| match t.strip_suffix('*') {
-                    Some(prefix) => e.event.type_.starts_with(prefix),
-                    None => e.event.type_ == *t,
-                })
-        };
-        let all = inner.events.iter().flatten().map(|row| &row.stored);
-        let mut found: Vec<StoredEvent> = if filter.after.is_some() {
-            all.filter(wanted).take(filter.limit).map(|e| (**e).clone()).collect()
-        } else {
-            all.rev().filter(wanted).take(filter.limit).map(|e| (**e).clone()).collect()
-        };
-        found.sort_by_key(|e| e.seq);
-        ready(found)
-    }
-
-    fn deliveries(&self, event: Seq) -> StoreFuture<Vec<DeliveryRecord>> {
-        let inner = self.lock();
-        let Some(row) = inner.event(event) else { return ready(Vec::new()) };
-        ready(row.deliveries().chain(inner.replayed(event)).filter_map(|id| inner.record(id)).collect())
-    }
-
-    fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<DeliveryRecord>> {
-        ready(self.lock().record(id))
-    }
-
-    fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<StoredEvent>> {
-        let inner = self.lock();
-        let found = inner.published.get(&delivery).into_iter().flatten();
-        ready(found.filter_map(|seq| inner.event(*seq)).map(|row| (*row.stored).clone()).collect())
-    }
-
-    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<DeliveryRecord>> {
-        let inner = self.lock();
-        ready(inner.dead(&which).take(limit).filter_map(|id| inner.record(id)).collect())
-    }
-
-    fn totals(&self) -> StoreFuture<Totals> {
-        ready(self.lock().totals())
-    }
-
-    fn size_bytes(&self) -> StoreFuture<u64> {
-        ready(0)
-    }
-
-    fn check(&self) -> StoreFuture<CheckReport> {
-        let totals = self.lock().totals();
-        let counted: u64 = totals.functions.values().map(Counts::total).sum();
-        let due = totals.owed + totals.replayed;
-        let problems = if counted == due {
-            Vec::new()
-        } else {
-            vec![format!("{due} deliveries are owed or replayed, but {counted} are stored")]
-        };
-        ready(CheckReport { totals, problems })
-    }
-
-    fn newest(&self) -> watch::Receiver<Seq> {
-        self.newest.subscribe()
-    }
-
-    fn backlog(&self) -> &Backlog {
-        &self.backlog
-    }
-
-    fn failure(&self) -> BoxFuture<'static, String> {
-        std::future::pending().boxed()
-    }
-
-    fn instance(&self) -> &'static str {
-        "memory"
-    }
-
-    fn close(&self) -> StoreFuture<()> {
-        ready(())
-    }
-}
-
 #[cfg(test)]
 mod conformance {
-    crate::conformance!(|clock, dedup_window| (super::MemoryStore::with(clock, dedup_window), ()));
+    use super::MemoryStore;
+
+    crate::conformance!(|clock, dedup_window| (MemoryStore::with(clock, dedup_window), ()), |clock, dedup_window| {
+        let store = MemoryStore::with(clock, dedup_window);
+        (store.clone(), store, ())
+    });
 }

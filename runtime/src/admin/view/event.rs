@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use evoke_model::clock::rfc3339;
 use evoke_model::event::Event;
-use evoke_model::{Seq, StoredEvent};
+use evoke_model::{DamagedEvent, ReadEvent, Seq, StoredEvent};
 
 /// An event in its CloudEvents JSON form.
 pub type EventJson = Box<RawValue>;
@@ -59,8 +59,19 @@ fn event_json(event: &Event) -> EventJson {
 
 impl From<&StoredEvent> for Envelope {
     fn from(stored: &StoredEvent) -> Self {
-        let damaged = stored.damage.as_deref().map(Into::into);
-        let event = if damaged.is_some() { RawValue::NULL.to_owned() } else { event_json(&stored.event) };
-        Self { seq: stored.seq, accepted: rfc3339(stored.accepted_ms), event, damaged }
+        let (seq, accepted) = (stored.seq, rfc3339(stored.accepted_ms));
+        Self { seq, accepted, event: event_json(&stored.event), damaged: None }
+    }
+}
+
+impl From<&ReadEvent> for Envelope {
+    fn from(read: &ReadEvent) -> Self {
+        match read {
+            Ok(stored) => stored.into(),
+            Err(DamagedEvent { seq, what }) => {
+                let (event, damaged) = (RawValue::NULL.to_owned(), Some(what.to_string()));
+                Self { seq: *seq, accepted: rfc3339(0), event, damaged }
+            }
+        }
     }
 }

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Envelope, EventJson};
 use evoke_model::clock::rfc3339;
-use evoke_model::{AttemptRecord, DeliveryId, DeliveryRecord, Lineage, ReplayId, Seq, StoredEvent};
+use evoke_model::{
+    AttemptRecord, DamagedDelivery, DeliveryId, DeliveryRecord, Lineage, ReadDelivery, ReadEvent, ReplayId, Seq,
+};
 
 /// An event with its deliveries and the events they published.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -94,10 +96,11 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-impl From<&StoredEvent> for Node {
-    fn from(stored: &StoredEvent) -> Self {
-        let Envelope { seq, accepted, event, damaged } = stored.into();
-        let Lineage { cause: published_by, root, hops, .. } = stored.lineage;
+impl From<&ReadEvent> for Node {
+    fn from(read: &ReadEvent) -> Self {
+        let Envelope { seq, accepted, event, damaged } = read.into();
+        let lineage = read.as_ref().map(|stored| stored.lineage).unwrap_or_default();
+        let Lineage { cause: published_by, root, hops, .. } = lineage;
         let deliveries = Vec::new();
         Self { seq, accepted, hops, published_by, root, event, damaged, deliveries, cut: None, missing: None }
     }
@@ -112,12 +115,34 @@ impl From<DeliveryRecord> for Delivery {
             trigger: record.trigger,
             order_key: record.order_key,
             replay: record.replay,
-            state: if record.damage.is_some() { "damaged" } else { record.state.name() }.into(),
-            cause: record.damage.or(record.cause),
+            state: record.state.name().into(),
+            cause: record.cause,
             due: record.due_ms.map(rfc3339),
             attempts: record.attempts.into_iter().map(Attempt::from).collect(),
             published: Vec::new(),
             omitted: 0,
+        }
+    }
+}
+
+impl From<ReadDelivery> for Delivery {
+    fn from(read: ReadDelivery) -> Self {
+        match read {
+            Ok(record) => record.into(),
+            Err(DamagedDelivery { id, state: _, attempts, what }) => Self {
+                id,
+                event: 0,
+                function: String::new(),
+                trigger: String::new(),
+                order_key: None,
+                replay: None,
+                state: "damaged".into(),
+                cause: Some(what),
+                due: None,
+                attempts: attempts.into_iter().map(Attempt::from).collect(),
+                published: Vec::new(),
+                omitted: 0,
+            },
         }
     }
 }

@@ -2,6 +2,7 @@ use super::*;
 use evoke_model::clock::Clock;
 use evoke_model::state::Transaction;
 use evoke_model::{AttemptRecord, Completion, DeliveryId, NewDelivery, Verdict};
+use evoke_store::Store;
 use evoke_store::memory::MemoryStore;
 
 struct Fixture {

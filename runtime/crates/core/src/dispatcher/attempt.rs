@@ -13,7 +13,9 @@ use evoke_model::event::Event;
 use evoke_model::outcome;
 use evoke_model::outcome::{Next, Outcome};
 use evoke_model::state::{StateItem, Transaction};
-use evoke_model::{AttemptRecord, Completion, Lineage, NewEvent, ReadyDelivery, Verdict};
+use evoke_model::{
+    AttemptRecord, Completion, DamagedEvent, DeliveryId, Lineage, NewEvent, ReadyDelivery, StoredEvent, Verdict,
+};
 
 /// The maximum number of functions in a chain of events. A longer chain is treated as a loop: no useful chain is that
 /// long.
@@ -66,14 +68,16 @@ async fn run_once(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery) 
     let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
     let call = new_call(inner, delivery, attempt);
     let mut measurement = Measurement::start(inner.bus.spans(), &spec.metrics.name, delivery, &call);
-    let AttemptResult { mut outcome, mut published, state, duration } = match &delivery.event.damage {
-        None => spec.runner.run(call).await,
-        Some(damage) => damaged_event_result(damage),
+    let AttemptResult { mut outcome, mut published, state, duration } = match &delivery.event {
+        Ok(_) => spec.runner.run(call).await,
+        Err(damaged) => damaged_event_result(damaged),
     };
     let mut publishes = Vec::new();
-    if outcome == Outcome::Done {
-        measurement.publishes(inner.bus.spans(), delivery, &mut published);
-        match route(inner, delivery, published) {
+    if outcome == Outcome::Done
+        && let Ok(cause) = &delivery.event
+    {
+        measurement.publishes(inner.bus.spans(), &cause.event, &mut published);
+        match route(inner, delivery.id, cause, published) {
             Ok(routed) => publishes = routed,
             Err(failed) => outcome = failed,
         }
@@ -100,8 +104,8 @@ async fn run_once(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery) 
 }
 
 /// The result of an attempt at a damaged event. The outcome is not retried: the event would be damaged again.
-fn damaged_event_result(damage: &str) -> AttemptResult {
-    let message = format!("{damage}; restore the file from a backup, or purge this dead letter");
+fn damaged_event_result(damaged: &DamagedEvent) -> AttemptResult {
+    let message = format!("{damaged}; restore the file from a backup, or purge this dead letter");
     let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
     AttemptResult { outcome: Outcome::Damaged { message }, published, state, duration }
 }
@@ -138,7 +142,7 @@ fn completion(
     publishes: Vec<NewEvent>,
     state: Transaction,
 ) -> Completion {
-    let (id, function, origin) = (delivery.id, delivery.function, delivery.event.lineage.origin);
+    let (id, function, origin) = (delivery.id, delivery.function, delivery.origin);
     Completion { delivery: id, function, origin, record, verdict, publishes, state }
 }
 
@@ -151,30 +155,29 @@ async fn dead_letter_event(
     outcome: &str,
     cause: &str,
 ) -> Vec<NewEvent> {
-    let ReadyDelivery { id, trigger, attempts, replay, event, .. } = delivery;
-    let lineage = event.lineage;
-    if lineage.origin == runtime_events::origin() {
+    let ReadyDelivery { id, trigger, attempts, replay, origin, event, .. } = delivery;
+    if *origin == runtime_events::origin() {
         return Vec::new();
     }
     // The blocked order key is read from the store: the manifest may define another order key by now.
-    let stored = inner.store.delivery(*id).await.ok().flatten();
+    let order_key = inner.store.order_key(*id).await.ok().flatten();
     let dead_letter = runtime_events::DeadLetter {
         instance: inner.store.instance(),
         delivery: *id,
         function: &spec.metrics.name,
         trigger,
-        order_key: stored.as_ref().and_then(|stored| stored.order_key.as_deref()),
+        order_key: order_key.as_deref(),
         replay: replay.is_some(),
         attempts: attempts + 1,
         outcome,
         cause,
-        event,
+        event: event.as_deref(),
     };
     let report = dead_letter.to_event(inner.clock.now_ms());
     let deliveries = inner.bus.router().route(&report, &Target::Matching).unwrap_or_default();
     // No function published this event, and it cannot be part of a loop, so the hops start at 0.
-    let root = Some(lineage.root.unwrap_or(event.seq));
-    let lineage = Lineage { cause: Some(*id), root, hops: 0, origin: runtime_events::origin() };
+    let root = event.as_ref().map_or_else(|damaged| damaged.seq, |stored| stored.lineage.root.unwrap_or(stored.seq));
+    let lineage = Lineage { cause: Some(*id), root: Some(root), hops: 0, origin: runtime_events::origin() };
     vec![NewEvent { event: Arc::new(report), lineage, deliveries }]
 }
 
@@ -191,7 +194,8 @@ fn verdict(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery, outcome
 
 fn new_call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
     Call {
-        event: delivery.event.event.clone(),
+        // A damaged event is not delivered; the call only describes the attempt.
+        event: delivery.event.as_ref().map_or_else(|_| Arc::default(), |stored| stored.event.clone()),
         delivery: delivery.id,
         delivery_id: format!("{}-{}", inner.store.instance(), delivery.id),
         attempt,
@@ -202,17 +206,21 @@ fn new_call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
 
 /// Adds the lineage and the deliveries to published events. The error is [`Outcome::Loop`] at the hop limit, or
 /// [`Outcome::Denied`] for an invalid event.
-fn route(inner: &Inner, delivery: &ReadyDelivery, published: Vec<Event>) -> Result<Vec<NewEvent>, Outcome> {
+fn route(
+    inner: &Inner,
+    delivery: DeliveryId,
+    cause: &StoredEvent,
+    published: Vec<Event>,
+) -> Result<Vec<NewEvent>, Outcome> {
     if published.is_empty() {
         return Ok(Vec::new());
     }
-    let cause = &delivery.event;
     let hops = cause.lineage.hops + 1;
     if hops > HOPS_MAX {
         return Err(Outcome::Loop { hops: HOPS_MAX });
     }
     let root = Some(cause.lineage.root.unwrap_or(cause.seq));
-    let lineage = Lineage { cause: Some(delivery.id), root, hops, origin: cause.lineage.origin };
+    let lineage = Lineage { cause: Some(delivery), root, hops, origin: cause.lineage.origin };
     let router = inner.bus.router();
     let routed = published.into_iter().map(|event| {
         let deliveries = router

@@ -48,16 +48,17 @@ impl Dispatcher {
         let mut schedule = self.lock();
         let mut has_retry = false;
         for (completion, result) in settled {
-            if let Err(StoreError::Full) = result {
+            if matches!(&result, Err(error) if error.is_temporary()) {
                 self.0.tasks.spawn_on(self.clone().commit_later(completion), &self.0.runtime);
                 continue;
             }
             bytes += completion_bytes(&completion);
-            let is_committed = result.is_ok();
+            let is_committed = matches!(result, Ok(Completed::Committed));
+            let is_superseded = matches!(result, Ok(Completed::Superseded));
             if !completion.state.is_empty() && self.needs_rerun(&mut schedule, &completion, result) {
                 continue;
             }
-            let retry_at_ms = retry_at_ms(&completion);
+            let retry_at_ms = if is_superseded { None } else { retry_at_ms(&completion) };
             has_retry |= retry_at_ms.is_some();
             if let Some(function) = schedule.functions.get_mut(&completion.function) {
                 function.completed(completion.delivery, retry_at_ms);
@@ -66,13 +67,18 @@ impl Dispatcher {
                 }
             }
         }
+        let mut unknown = Vec::new();
         for delivery in ready {
             let id = delivery.function;
-            if let Some(function) = schedule.functions.get_mut(&id) {
-                function.lane(Stream::of(delivery.replay)).offer(delivery);
-                self.update_queue(&mut schedule, id);
+            match schedule.functions.get_mut(&id) {
+                Some(function) => {
+                    function.lane(Stream::of(delivery.replay)).offer(delivery);
+                    self.update_queue(&mut schedule, id);
+                }
+                None => unknown.push(delivery.id),
             }
         }
+        self.release(unknown);
         self.0.uncommitted.fetch_sub(bytes, Ordering::Relaxed);
         self.spawn_worker(&mut schedule);
         drop(schedule);
@@ -104,7 +110,7 @@ impl Dispatcher {
                 let failed = self.clone().fail_over_quota(function.spec.clone(), delivery, measurement, refused);
                 self.0.tasks.spawn_on(failed, &self.0.runtime);
             }
-            Ok(Completed::Committed) | Err(_) => {
+            Ok(Completed::Committed | Completed::Superseded) | Err(_) => {
                 measurement.ended(metrics, completion);
                 return false;
             }
@@ -127,13 +133,13 @@ impl Dispatcher {
         let _ = self.0.store.settle(Arc::new(completion)).await;
     }
 
-    /// Commits a completion that the full disk rejected: retries every [`STORE_RETRY`] until there is room. Until then
-    /// the delivery stays held by its lane.
+    /// Commits a completion after a temporary error of the store: retries every [`STORE_RETRY`] until the disk has
+    /// room, or the store can be reached. Until then the delivery stays held by its lane.
     async fn commit_later(self, completion: Arc<Completion>) {
         let result = loop {
             tokio::time::sleep(STORE_RETRY).await;
             match self.0.store.complete(completion.clone()).await {
-                Err(StoreError::Full) => {}
+                Err(error) if error.is_temporary() => {}
                 // The store reports its permanent failure itself; the delivery is pending when the store is opened
                 // again.
                 other => break other,

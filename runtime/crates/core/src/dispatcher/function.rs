@@ -98,8 +98,18 @@ impl Function {
         self.lane(stream).completed(id, retry_at_ms);
     }
 
-    /// Returns when retries of either stream must be loaded next.
+    /// Forgets the deliveries that wait in memory, and returns them. They stay in the store.
+    pub(super) fn release_waiting(&mut self) -> Vec<DeliveryId> {
+        let mut released = self.live.lane.release_waiting();
+        released.append(&mut self.replay.lane.release_waiting());
+        released
+    }
+
+    /// Returns when retries of either stream must be loaded next; `None` while the function is suspended.
     pub(super) fn next_retry_ms(&self) -> Option<UnixMs> {
+        if self.concurrency == 0 {
+            return None;
+        }
         [&self.live, &self.replay].into_iter().filter_map(|stream_lane| stream_lane.lane.next_retry_ms()).min()
     }
 }

@@ -66,12 +66,32 @@ impl Lane {
     /// also left in the store: the load may or may not have read it.
     pub(super) fn offer(&mut self, delivery: ReadyDelivery) {
         if self.behind || self.loading || self.is_full() {
-            self.behind = true;
-            self.missed = Some(self.missed.map_or(delivery.id, |first| first.min(delivery.id)));
+            self.leave(delivery.id);
         } else {
             self.cursor = self.cursor.max(delivery.id);
             self.hold(delivery);
         }
+    }
+
+    /// Leaves a ready delivery in the store, for a later load.
+    fn leave(&mut self, id: DeliveryId) {
+        self.behind = true;
+        self.missed = Some(self.missed.map_or(id, |first| first.min(id)));
+    }
+
+    /// Forgets the waiting deliveries, and returns them. They stay in the store, where later loads find them.
+    pub(super) fn release_waiting(&mut self) -> Vec<DeliveryId> {
+        let waiting: Vec<_> = self.fresh.drain(..).chain(self.retries.drain(..)).map(|delivery| delivery.id).collect();
+        for id in &waiting {
+            self.held.remove(id);
+            self.leave(*id);
+        }
+        self.bytes = 0;
+        if !waiting.is_empty() {
+            // Any of them may be a retry: a delivery that must run again waits among the first attempts.
+            self.next_retry_ms = Some(UnixMs::MIN);
+        }
+        waiting
     }
 
     fn is_full(&self) -> bool {
@@ -80,14 +100,14 @@ impl Lane {
 
     fn hold(&mut self, delivery: ReadyDelivery) {
         if !self.completed_while_loading.contains(&delivery.id) && self.held.insert(delivery.id) {
-            self.bytes += delivery.event.event.size();
+            self.bytes += delivery.event_size();
             self.fresh.push_back(delivery);
         }
     }
 
     fn hold_retry(&mut self, delivery: ReadyDelivery) {
         if !self.completed_while_loading_retries.contains(&delivery.id) && self.held.insert(delivery.id) {
-            self.bytes += delivery.event.event.size();
+            self.bytes += delivery.event_size();
             self.retries.push_back(delivery);
         }
     }
@@ -102,7 +122,7 @@ impl Lane {
             self.fresh_since_retry += 1;
             self.fresh.pop_front()
         }?;
-        self.bytes = self.bytes.saturating_sub(delivery.event.event.size());
+        self.bytes = self.bytes.saturating_sub(delivery.event_size());
         self.running += 1;
         Some(delivery)
     }
@@ -128,7 +148,7 @@ impl Lane {
 
     /// Puts a delivery back at the front, as its attempt must run again. The delivery is still held.
     pub(super) fn put_back(&mut self, delivery: ReadyDelivery) {
-        self.bytes += delivery.event.event.size();
+        self.bytes += delivery.event_size();
         self.fresh.push_front(delivery);
     }
 
@@ -211,14 +231,15 @@ mod tests {
 
     use super::*;
     use evoke_model::event::Event;
-    use evoke_model::{Lineage, StoredEvent};
+    use evoke_model::{Lineage, Origin, StoredEvent};
 
     fn delivery(id: DeliveryId) -> ReadyDelivery {
         let event = Event::from_json(br#"{"id":"1","source":"/a","type":"t"}"#, |_| {}).unwrap();
         let (lineage, event) = (Lineage::default(), Arc::new(event));
-        let event = StoredEvent { seq: id, accepted_ms: 0, lineage, event, damage: None };
-        let (trigger, event) = ("on[0]".into(), Arc::new(event));
-        ReadyDelivery { id, function: 1, trigger, attempts: 0, attempts_forgiven: 0, since_ms: 0, replay: None, event }
+        let event = StoredEvent { seq: id, accepted_ms: 0, lineage, event };
+        let (trigger, origin, event) = ("on[0]".into(), Origin::default(), Ok(Arc::new(event)));
+        let (attempts, attempts_forgiven, since_ms, replay) = (0, 0, 0, None);
+        ReadyDelivery { id, function: 1, trigger, attempts, attempts_forgiven, since_ms, replay, origin, event }
     }
 
     fn run_all(lane: &mut Lane) -> Vec<DeliveryId> {
@@ -276,6 +297,22 @@ mod tests {
         let mut lane = Lane { behind: true, cursor: 500, ..Lane::default() };
         lane.offer(delivery(7));
         assert_eq!(lane.start_load(), Some(6));
+    }
+
+    #[test]
+    fn released_deliveries_are_loaded_again_and_running_ones_stay_held() {
+        let mut lane = Lane::default();
+        (1..=3).for_each(|id| lane.offer(delivery(id)));
+        lane.start_retry_load();
+        lane.retries_loaded(vec![delivery(4)], None);
+        assert_eq!(lane.pick().map(|picked| picked.id), Some(1));
+        assert_eq!(lane.release_waiting(), [2, 3, 4]);
+        assert_eq!((lane.has_work(), lane.started(), lane.next_retry_ms()), (false, vec![1], Some(UnixMs::MIN)));
+        let after = lane.start_load().unwrap();
+        lane.loaded(after, (1..=3).map(delivery).collect());
+        lane.start_retry_load();
+        lane.retries_loaded(vec![delivery(4)], None);
+        assert_eq!(run_all(&mut lane), [2, 3, 4]);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Loads deliveries that the lanes left in the store, and retries when they are due.
+//! Loads deliveries that the lanes left in the store, and retries when they are due; releases claimed deliveries that do
+//! not run here.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ impl Dispatcher {
     pub(super) fn load(&self, function: FunctionId, stream: Stream, after: DeliveryId) {
         let dispatcher = self.clone();
         self.0.runtime.spawn(async move {
-            match dispatcher.0.store.ready(function, stream, after, LOAD_MAX).await {
+            match dispatcher.0.store.claim(function, stream, after, LOAD_MAX).await {
                 Ok(found) => dispatcher.change_lane(function, stream, |lane| lane.loaded(after, found)),
                 Err(error) => {
                     tracing::warn!("cannot load deliveries: {error}");
@@ -27,6 +28,16 @@ impl Dispatcher {
                 }
             }
         });
+    }
+
+    /// Gives claimed deliveries that do not run here back to the store, in the background.
+    pub(super) fn release(&self, deliveries: Vec<DeliveryId>) {
+        if deliveries.is_empty() {
+            return;
+        }
+        let released = self.0.store.release(deliveries);
+        // An error needs no retry: the store reports its permanent failure itself, and claims end with their owner.
+        self.0.tasks.spawn_on(async move { drop(released.await) }, &self.0.runtime);
     }
 
     /// Loads retries when they are due, until the dispatcher stops or is dropped.
@@ -55,7 +66,7 @@ impl Dispatcher {
     /// Starts a load for each lane whose next retry is due. Returns the lanes with the limit of each load.
     fn start_retry_loads(&self, now_ms: UnixMs) -> Vec<(FunctionId, Stream, usize)> {
         let mut due = Vec::new();
-        for (id, function) in &mut self.lock().functions {
+        for (id, function) in self.lock().functions.iter_mut().filter(|(_, function)| function.concurrency > 0) {
             for stream in Stream::ALL {
                 let lane = function.lane(stream);
                 if lane.next_retry_ms().is_some_and(|at_ms| at_ms <= now_ms) {

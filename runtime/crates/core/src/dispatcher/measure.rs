@@ -22,12 +22,16 @@ impl Measurement {
     pub(super) fn start(spans: &Spans, function: &str, delivery: &ReadyDelivery, call: &Call) -> Self {
         let Call { delivery_id, attempt, trigger, event, .. } = call;
         let span = spans.attempt(&AttemptStart { function, delivery_id, attempt: *attempt, trigger, event });
-        Self { accepted_ms: delivery.event.accepted_ms, span, publishing: Vec::new() }
+        Self {
+            accepted_ms: delivery.event.as_ref().map_or(delivery.since_ms, |stored| stored.accepted_ms),
+            span,
+            publishing: Vec::new(),
+        }
     }
 
     /// Starts a span for each published event and writes the trace context into the event.
-    pub(super) fn publishes(&mut self, spans: &Spans, delivery: &ReadyDelivery, events: &mut [Event]) {
-        self.publishing = spans.publish(&self.span, &delivery.event.event, events);
+    pub(super) fn publishes(&mut self, spans: &Spans, cause: &Event, events: &mut [Event]) {
+        self.publishing = spans.publish(&self.span, cause, events);
     }
 
     /// Records the end of the attempt in the metrics and ends its spans.

@@ -59,17 +59,22 @@ fn replays_max(running_max: u32) -> u32 {
 
 impl Dispatcher {
     /// Puts the function's lanes into the run queue if they have work and room, and starts a load for each lane that is
-    /// behind the store. Must be called after every change of a lane.
+    /// behind the store. Releases the waiting deliveries of a suspended function. Must be called after every change of a
+    /// lane.
     pub(super) fn update_queue(&self, schedule: &mut Schedule, id: FunctionId) {
-        let Schedule { functions, queue, .. } = schedule;
+        let Schedule { functions, queue, reruns, .. } = schedule;
         let Some(function) = functions.get_mut(&id) else { return };
+        if function.concurrency == 0 {
+            let waiting = function.release_waiting();
+            waiting.iter().for_each(|id| drop(reruns.remove(id)));
+            self.release(waiting);
+            return;
+        }
         for stream in Stream::ALL {
             if function.try_queue(stream) {
                 queue.push(id, stream);
             }
-            if function.concurrency > 0
-                && let Some(after) = function.lane(stream).start_load()
-            {
+            if let Some(after) = function.lane(stream).start_load() {
                 self.load(id, stream, after);
             }
         }
@@ -109,13 +114,13 @@ impl Dispatcher {
             let ran = attempt::run(&self.0, &spec, &delivery, changed).await;
             self.commit(&spec, &delivery, ran).await;
             let mut schedule = self.lock();
-            self.release(&mut schedule, &delivery);
+            self.release_slot(&mut schedule, &delivery);
             next = self.pick(&mut schedule);
         }
     }
 
     /// Makes room for other deliveries after an attempt at `delivery` ran.
-    fn release(&self, schedule: &mut Schedule, delivery: &ReadyDelivery) {
+    fn release_slot(&self, schedule: &mut Schedule, delivery: &ReadyDelivery) {
         schedule.running = schedule.running.saturating_sub(1);
         schedule.replaying = schedule.replaying.saturating_sub(u32::from(delivery.replay.is_some()));
         if let Some(function) = schedule.functions.get_mut(&delivery.function) {

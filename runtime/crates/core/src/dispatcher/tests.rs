@@ -10,7 +10,8 @@ use crate::bus::{Limits, Offer, Target};
 use crate::router::{OrderBy, Router};
 use crate::runtime_events;
 use evoke_model::clock::UnixMs;
-use evoke_model::{Counts, DeadFilter, EventFilter, Lineage, NewDelivery, NewEvent, NewReplay, Seq, Step};
+use evoke_model::{Actor, Counts, DeadFilter, EventFilter, Lineage, NewDelivery, NewEvent, NewReplay, Seq, Step};
+use evoke_store::Store;
 use evoke_store::memory::MemoryStore;
 
 const START_MS: UnixMs = 1_700_000_000_000;
@@ -48,7 +49,7 @@ impl Fixture {
     async fn over(store: Arc<dyn Store>, clock: Clock, running_max: u32, router: Router) -> Self {
         store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
         let bus = Bus::new(store.clone(), router, Limits::default());
-        let dispatcher = Dispatcher::start(&store, bus.clone(), clock, running_max);
+        let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock, running_max);
         Self { store, bus, dispatcher }
     }
 
@@ -63,11 +64,12 @@ impl Fixture {
 
     /// Starts a replay that offers the events up to `until` to the first function.
     async fn replay(&self, until: Seq) -> ReplayId {
-        let id = self.store.start_replay(NewReplay { filter: "{}".into(), after: 0, until }).await.unwrap();
+        let id =
+            self.store.start_replay(&Actor::Runtime, NewReplay { filter: "{}".into(), after: 0, until }).await.unwrap();
         let mut offers = Vec::new();
         for seq in 1..=until {
             let new = NewDelivery { function: 1, trigger: "on[0]".into(), order_key: None };
-            offers.push((Arc::new(self.store.event(seq).await.unwrap().unwrap()), vec![new]));
+            offers.push((Arc::new(self.store.event(seq).await.unwrap().unwrap().unwrap()), vec![new]));
         }
         assert!(self.store.advance_replay(id, Step { position: until, offers }).await.unwrap());
         id
@@ -109,7 +111,7 @@ async fn a_failing_delivery_is_retried_by_policy_and_then_becomes_a_dead_letter(
     fixture.dispatcher.set_functions(vec![spec(1, 1, fail)]);
     fixture.offer(1, [1]).await;
     assert_eq!(fixture.settled().await.dead, 1);
-    let letter = fixture.store.dead(DeadFilter::All, 1).await.unwrap().remove(0);
+    let letter = fixture.store.dead(DeadFilter::All, 1).await.unwrap().remove(0).unwrap();
     assert_eq!(letter.attempts.len(), 8);
     assert_eq!(letter.cause.as_deref(), Some("gave up after 8 attempts; the last ended as retry: gateway down"));
     for (earlier, later) in letter.attempts.iter().zip(&letter.attempts[1..]) {
@@ -130,7 +132,7 @@ async fn a_dead_letter_makes_a_runtime_event_unless_a_runtime_event_caused_it() 
     fixture.offer(1, [1, 2]).await;
     assert_eq!(fixture.settled().await.dead, 4);
     let filter = EventFilter { source: Some("/evoke".into()), limit: 10, ..EventFilter::default() };
-    let reports = fixture.store.events(filter).await.unwrap();
+    let reports = fixture.store.events(filter).await.unwrap().into_iter().flatten().collect::<Vec<_>>();
     assert_eq!(reports.len(), 2, "{reports:?}");
     let data: serde_json::Value = serde_json::from_slice(reports[0].event.data.as_bytes()).unwrap();
     assert_eq!((&data["order_key"], &data["attempts"], &data["outcome"]), (&"k1".into(), &1.into(), &"reject".into()));
@@ -179,7 +181,7 @@ async fn a_retry_waits_for_the_time_that_the_function_asked_for() {
     fixture.dispatcher.set_functions(vec![spec(1, 1, once)]);
     fixture.offer(1, [1]).await;
     assert_eq!(fixture.settled().await.done, 1);
-    let attempts = fixture.store.delivery(1).await.unwrap().unwrap().attempts;
+    let attempts = fixture.store.delivery(1).await.unwrap().unwrap().unwrap().attempts;
     let waited_ms = attempts[1].started_ms - attempts[0].started_ms;
     assert!((7000..7020).contains(&waited_ms), "{waited_ms}");
 }
@@ -378,7 +380,7 @@ async fn no_delivery_of_a_halted_replay_is_started() {
     }
     let started = fixture.dispatcher.halt(id);
     assert_eq!(started.len(), 2);
-    assert_eq!(fixture.store.purge_replay(id, started).await.unwrap(), 48);
+    assert_eq!(fixture.store.purge_replay(&Actor::Runtime, id, started).await.unwrap(), 48);
     opened.add_permits(100);
     fixture.settled().await;
     let counts = fixture.store.replay(id).await.unwrap().unwrap().deliveries;

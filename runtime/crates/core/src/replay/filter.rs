@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::SCAN_MAX;
 use crate::router::Router;
 use evoke_model::clock::UnixMs;
-use evoke_model::{EventFilter, FunctionId, NewDelivery, Seq, StoredEvent};
+use evoke_model::{DamagedEvent, EventFilter, FunctionId, NewDelivery, ReadEvent, Seq, StoredEvent};
 use evoke_pattern::Pattern;
-use evoke_store::{Store, StoreError};
+use evoke_store::{InspectionStore, StoreError};
 
 /// The filter of a replay. An event must satisfy all fields that are set; an empty filter selects every stored event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -73,12 +73,12 @@ impl CompiledFilter {
         Ok(Self { events, pattern, function })
     }
 
-    /// Reads at most `limit` candidate events after `position`, up to and including `until`. Returns them with the
+    /// Reads at most `limit` candidate events, without damaged ones, after `position`, up to and including `until`. Returns them with the
     /// position up to which the store was scanned. The pattern and the function are checked later, by
     /// [`CompiledFilter::deliveries`].
     pub(super) async fn next_events(
         &self,
-        store: &dyn Store,
+        store: &dyn InspectionStore,
         position: Seq,
         until: Seq,
         limit: usize,
@@ -87,18 +87,16 @@ impl CompiledFilter {
         let (after, before) = (Some(position), Some(end.saturating_add(1)));
         let found = store.events(EventFilter { after, before, limit, ..self.events.clone() }).await?;
         let scanned_to = match found.last() {
-            Some(last) if found.len() >= limit => last.seq,
+            Some(last) if found.len() >= limit => DamagedEvent::seq_of(last),
             _ => end,
         };
-        Ok((found, scanned_to))
+        let intact =
+            |read: ReadEvent| read.inspect_err(|damaged| tracing::error!("{damaged}; the event is not replayed")).ok();
+        Ok((found.into_iter().filter_map(intact).collect(), scanned_to))
     }
 
-    /// Returns the deliveries of an event in this replay; none if the event is damaged or does not match.
+    /// Returns the deliveries of an event in this replay; none if the event does not match.
     pub(super) fn deliveries(&self, router: &Router, event: &StoredEvent) -> Vec<NewDelivery> {
-        if let Some(damage) = &event.damage {
-            tracing::error!("{damage}; the event is not replayed");
-            return Vec::new();
-        }
         let event = &*event.event;
         // Matching cannot fail: an accepted event has valid data.
         let matches = self.pattern.as_ref().is_none_or(|pattern| pattern.matches(&event.into()).unwrap_or_default());

@@ -10,7 +10,7 @@ use super::STEP_MAX;
 use super::filter::CompiledFilter;
 use crate::router::Router;
 use evoke_model::{FunctionId, Seq};
-use evoke_store::{Store, StoreError};
+use evoke_store::{InspectionStore, StoreError};
 
 /// The maximum duration of a dry run, as the caller waits for its result.
 const TIME_MAX: Duration = Duration::from_secs(20);
@@ -48,7 +48,7 @@ pub struct Example {
 
 /// Applies the filter to the events after `position` up to `until`, and counts the deliveries.
 pub(super) async fn plan(
-    store: &dyn Store,
+    store: &dyn InspectionStore,
     router: &Router,
     filter: &CompiledFilter,
     (mut position, until): (Seq, Seq),

@@ -48,7 +48,7 @@ impl Fixture {
         router.add(ids[0], "on[0]".into(), None, Some(&pattern(json!({ "type": ["t"] }))));
         router.add(ids[1], "on[0]".into(), None, Some(&pattern(json!({ "type": ["t"], "subject": ["even"] }))));
         let bus = Bus::new(store.clone(), router, Limits::default());
-        let dispatcher = Dispatcher::start(&store, bus.clone(), clock, 16);
+        let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock, 16);
         let seen = Arc::<Mutex<Vec<_>>>::default();
         let metrics = evoke_telemetry::Metrics::new();
         let worker = |(id, name): (&i64, &str)| FunctionSpec {
@@ -86,7 +86,7 @@ impl Fixture {
     }
 
     async fn start(&self, filter: Filter) -> ReplayId {
-        self.replays.start(filter, &NAMES.map(str::to_owned)).await.unwrap().id
+        self.replays.start(&Actor::Runtime, filter, &NAMES.map(str::to_owned)).await.unwrap().id
     }
 
     async fn until(&self, id: ReplayId, is: impl Fn(&Replay) -> bool) -> Replay {
@@ -134,7 +134,7 @@ async fn each_event_is_offered_once_to_each_matching_function_even_over_a_restar
 async fn a_filter_selects_events_and_functions_and_a_plan_counts_them() {
     let fixture = Fixture::new().await;
     fixture.history(0..100).await;
-    let half = evoke_model::clock::rfc3339(fixture.store.event(51).await.unwrap().unwrap().accepted_ms);
+    let half = evoke_model::clock::rfc3339(fixture.store.event(51).await.unwrap().unwrap().unwrap().accepted_ms);
     fixture.run();
     let names = NAMES.map(str::to_owned);
     for (filter, events, deliveries) in [
@@ -165,7 +165,7 @@ async fn an_invalid_filter_is_rejected_with_the_correct_form() {
         (Filter { rate: Some(0.0), ..Filter::default() }, "more than 0"),
         (Filter { event: Some(0), ..Filter::default() }, "from 1"),
     ] {
-        let refused = fixture.replays.start(filter, &NAMES.map(str::to_owned)).await.unwrap_err();
+        let refused = fixture.replays.start(&Actor::Runtime, filter, &NAMES.map(str::to_owned)).await.unwrap_err();
         assert!(refused.to_string().contains(words), "{refused}");
     }
     assert!(fixture.store.replays().await.unwrap().is_empty());
@@ -182,19 +182,28 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     fixture.until(id, |replay| replay.deliveries.total() >= 200).await;
     let took = started.elapsed();
     assert!((1_500..2_500).contains(&took.as_millis()), "{took:?}");
-    fixture.replays.apply(id, ReplayAction::Pause).await.unwrap();
+    fixture.replays.apply(&Actor::Runtime, id, ReplayAction::Pause).await.unwrap();
     let paused = fixture.until(id, |replay| replay.deliveries.pending() == 0).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(fixture.store.replay(id).await.unwrap().unwrap(), paused);
-    assert!(matches!(fixture.replays.apply(id, ReplayAction::Pause).await, Err(ReplayError::State { .. })));
-    fixture.replays.apply(id, ReplayAction::Resume).await.unwrap();
+    assert!(matches!(
+        fixture.replays.apply(&Actor::Runtime, id, ReplayAction::Pause).await,
+        Err(ReplayError::State { .. })
+    ));
+    fixture.replays.apply(&Actor::Runtime, id, ReplayAction::Resume).await.unwrap();
     fixture.until(id, |replay| replay.deliveries.total() >= 300).await;
-    fixture.replays.apply(id, ReplayAction::Cancel).await.unwrap();
+    fixture.replays.apply(&Actor::Runtime, id, ReplayAction::Cancel).await.unwrap();
     let last = fixture.until(id, |replay| replay.state == ReplayState::Cancelled).await;
     assert_eq!(last.deliveries.pending(), 0);
     assert!(last.deliveries.total() < 350, "{last:?}");
-    assert!(matches!(fixture.replays.apply(id, ReplayAction::Resume).await, Err(ReplayError::State { .. })));
-    assert!(matches!(fixture.replays.apply(99, ReplayAction::Cancel).await, Err(ReplayError::NotFound(99))));
+    assert!(matches!(
+        fixture.replays.apply(&Actor::Runtime, id, ReplayAction::Resume).await,
+        Err(ReplayError::State { .. })
+    ));
+    assert!(matches!(
+        fixture.replays.apply(&Actor::Runtime, 99, ReplayAction::Cancel).await,
+        Err(ReplayError::NotFound(99))
+    ));
     assert_eq!(fixture.store.check().await.unwrap().problems, Vec::<String>::new());
 }
 
@@ -206,7 +215,10 @@ async fn the_number_of_unfinished_replays_is_limited() {
     for _ in 0..OPEN_MAX {
         fixture.start(Filter::default()).await;
     }
-    assert!(matches!(fixture.replays.start(Filter::default(), &names).await, Err(ReplayError::TooMany)));
+    assert!(matches!(
+        fixture.replays.start(&Actor::Runtime, Filter::default(), &names).await,
+        Err(ReplayError::TooMany)
+    ));
     fixture.run();
     fixture.until(16, done).await;
     fixture.start(Filter::default()).await;

@@ -15,7 +15,7 @@ use super::*;
 use evoke_core::bus;
 use evoke_core::router::Router;
 use evoke_store::memory::MemoryStore;
-use evoke_store::{Store, StoreError};
+use evoke_store::{InspectionStore, StoreError};
 
 fn endpoint(path: &str) -> Endpoint {
     Endpoint {
@@ -104,7 +104,7 @@ async fn an_accepted_event_is_stored_before_the_response() {
     let (http, store) = http(bus::Limits::default());
     let reply = send(&http, post("/checkout").header("content-type", "application/json"), r#"{"total":5}"#).await;
     assert_eq!((reply.status, reply.headers[CONTENT_TYPE].as_bytes()), (202, &b"application/json"[..]));
-    let stored = store.event(1).await.unwrap().unwrap();
+    let stored = store.event(1).await.unwrap().unwrap().unwrap();
     let event = json!({ "id": stored.event.id, "seq": 1, "duplicate": false });
     assert_eq!(reply.json, json!({ "accepted": 1, "duplicates": 0, "events": [event] }));
     assert_eq!(stored.event.data.as_bytes(), br#"{"total":5}"#);
@@ -184,6 +184,8 @@ async fn each_store_error_maps_to_a_status_that_the_client_can_act_on() {
     for (error, status, retry_after, detail) in [
         (StoreError::Full, 503, true, "no room left"),
         (StoreError::Closed, 503, true, "closed"),
+        (StoreError::Unreachable("connection refused".into()), 503, true, "cannot be reached at the moment"),
+        (StoreError::Fenced("owner 2".into()), 503, true, "another process took over"),
         (StoreError::Failed("fsync of /secret/path".into()), 500, false, "not known whether this request was stored"),
     ] {
         let (head, body) = Problem::from(bus::Refused::Store(error)).response().into_parts();

@@ -10,7 +10,7 @@ use evoke_core::bus::Refused;
 use evoke_store::StoreError;
 use evoke_telemetry::Refusal;
 
-/// The `Retry-After` while the disk is full or the process stops.
+/// The `Retry-After` while the disk is full, the store cannot be reached, or the process stops.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 impl Problem {
@@ -65,6 +65,14 @@ impl From<Refused> for Problem {
                 problem
             }
             Refused::Store(StoreError::Full | StoreError::Closed) => Self::later(RETRY_AFTER, detail),
+            // Addresses and names of other processes are for the log and the operator.
+            Refused::Store(StoreError::Unreachable(_)) => Self::later(
+                RETRY_AFTER,
+                "the store cannot be reached at the moment, and it is not known whether this request was stored: send it again later with the same ids",
+            ),
+            Refused::Store(StoreError::Fenced(_)) => {
+                Self::later(RETRY_AFTER, "another process took over; nothing of this request was stored")
+            }
             // The exact failure is for the log and the operator, not for every client that reaches this port.
             Refused::Store(StoreError::Failed(_) | StoreError::Damaged(_)) => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -17,8 +17,8 @@ use evoke_manifest::ByteSize;
 use evoke_model::EventFilter;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
-use evoke_store::Store;
 use evoke_store::memory::MemoryStore;
+use evoke_store::{EventStore, InspectionStore};
 
 const SETTLE: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -80,7 +80,7 @@ impl Fixture {
 
     async fn events(&self) -> Vec<Event> {
         let filter = EventFilter { after: Some(0), limit: 100_000, ..EventFilter::default() };
-        self.store.events(filter).await.unwrap().into_iter().map(|stored| (*stored.event).clone()).collect()
+        self.store.events(filter).await.unwrap().into_iter().flatten().map(|stored| (*stored.event).clone()).collect()
     }
 
     /// Returns all events so far as `kind name`.

@@ -8,7 +8,7 @@ use evoke_core::router::Router;
 use evoke_core::source::Health;
 use evoke_model::clock::Clock;
 use evoke_model::{EventFilter, StoredEvent};
-use evoke_store::Store;
+use evoke_store::InspectionStore;
 use evoke_store::memory::MemoryStore;
 
 /// 2025-03-29T12:00:00Z.
@@ -39,7 +39,13 @@ impl Fixture {
     }
 
     async fn events(&self) -> Vec<StoredEvent> {
-        self.store.events(EventFilter { after: Some(0), limit: 100_000, ..EventFilter::default() }).await.unwrap()
+        self.store
+            .events(EventFilter { after: Some(0), limit: 100_000, ..EventFilter::default() })
+            .await
+            .unwrap()
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     async fn ids(&self) -> Vec<String> {

@@ -10,7 +10,8 @@ use super::{Owner, event, replay, state};
 use crate::checksum;
 use evoke_model::clock::UnixMs;
 use evoke_model::{
-    DeliveryId, DeliveryRecord, DeliveryState, FunctionId, Lineage, Origin, ReadyDelivery, Seq, StoredEvent,
+    DamagedDelivery, DamagedEvent, DeliveryId, DeliveryRecord, DeliveryState, FunctionId, Origin, ReadDelivery,
+    ReadEvent, ReadyDelivery, ReplayId, Seq,
 };
 use evoke_store::backlog::Share;
 
@@ -122,20 +123,34 @@ pub(crate) struct Expected {
 /// Reads a row of [`event::COLUMNS`], all NULL when there is no event, followed by [`COLUMNS`]. Returns an
 /// error if the delivery is corrupt or differs from the values that the index was searched for.
 pub(crate) fn ready(c: &Connection, row: &Row<'_>, expected: Expected) -> rusqlite::Result<ReadyDelivery> {
-    let mut delivery = without_event(row, event::COLUMN_COUNT, expected)?;
+    let delivery = without_event(row, event::COLUMN_COUNT, expected)?;
     let found = if row.get_ref(0)? == ValueRef::Null { None } else { Some(event::read(c, row)?) };
-    set_event(c, &mut delivery, found);
-    Ok(delivery)
+    Ok(delivery.with_event(c, found))
 }
 
-/// Reads [`COLUMNS`] from column `at` on; the caller then adds the event with [`set_event`].
-pub(crate) fn without_event(row: &Row<'_>, at: usize, expected: Expected) -> rusqlite::Result<ReadyDelivery> {
+/// A pending delivery whose event is not read yet.
+pub(crate) struct WithoutEvent {
+    pub(crate) event: Seq,
+    id: DeliveryId,
+    function: FunctionId,
+    trigger: Arc<str>,
+    attempts: u32,
+    attempts_forgiven: u32,
+    since_ms: UnixMs,
+    replay: Option<ReplayId>,
+    /// The origin in the delivery's row, for a damaged event: a runtime event must not cause another one.
+    origin: Origin,
+}
+
+/// Reads [`COLUMNS`] from column `at` on. Returns an error as [`ready`] does.
+pub(crate) fn without_event(row: &Row<'_>, at: usize, expected: Expected) -> rusqlite::Result<WithoutEvent> {
     verify(row, at)?;
     let (id, function, state): (DeliveryId, FunctionId, i64) = (row.get(at)?, row.get(at + 2)?, row.get(at + 8)?);
     if state != expected.state || expected.function.is_some_and(|expected| expected != function) {
         return Err(checksum::corrupt(format!("an index that lists delivery {id} under wrong values")));
     }
-    Ok(ReadyDelivery {
+    Ok(WithoutEvent {
+        event: row.get(at + 1)?,
         id,
         function,
         trigger: row.get::<_, String>(at + 3)?.into(),
@@ -143,29 +158,27 @@ pub(crate) fn without_event(row: &Row<'_>, at: usize, expected: Expected) -> rus
         attempts_forgiven: row.get(at + 10)?,
         since_ms: row.get(at + 11)?,
         replay: replay(row.get(at + 7)?),
-        event: Arc::new(StoredEvent {
-            // Also needed for a damaged event: a runtime event must not cause another one.
-            lineage: Lineage { origin: Origin(row.get(at + 5)?), ..Lineage::default() },
-            ..StoredEvent::damaged(row.get(at + 1)?, String::new())
-        }),
+        origin: Origin(row.get(at + 5)?),
     })
 }
 
-/// Sets the event of a delivery, or a placeholder when the event is missing.
-pub(crate) fn set_event(c: &Connection, delivery: &mut ReadyDelivery, found: Option<StoredEvent>) {
-    let seq = delivery.event.seq;
-    let missing = || StoredEvent::damaged(seq, format!("event {seq} is missing in {}", c.path().unwrap_or_default()));
-    let mut event = found.unwrap_or_else(missing);
-    if event.damage.is_some() {
-        event.accepted_ms = delivery.since_ms;
-        event.lineage = delivery.event.lineage;
+impl WithoutEvent {
+    /// Adds the event; `None` means that it is missing.
+    pub(crate) fn with_event(self, c: &Connection, found: Option<ReadEvent>) -> ReadyDelivery {
+        let Self { event: seq, id, function, trigger, attempts, attempts_forgiven, since_ms, replay, origin } = self;
+        let missing = || {
+            let what = format!("event {seq} is missing in {}", c.path().unwrap_or_default());
+            Err(DamagedEvent { seq, what: what.into() })
+        };
+        let event = found.unwrap_or_else(missing).map(Arc::new);
+        let origin = event.as_ref().map_or(origin, |stored| stored.lineage.origin);
+        ReadyDelivery { id, function, trigger, attempts, attempts_forgiven, since_ms, replay, origin, event }
     }
-    delivery.event = Arc::new(event);
 }
 
 /// Reads a row of [`COLUMNS`] and the id, name and checksum of the function. Contains at most the successful
-/// attempt. For a corrupt row, returns a placeholder that describes the damage.
-pub(crate) fn record(c: &Connection, row: &Row<'_>) -> rusqlite::Result<DeliveryRecord> {
+/// attempt. A damaged row is an error value.
+pub(crate) fn record(c: &Connection, row: &Row<'_>) -> rusqlite::Result<ReadDelivery> {
     let id = row.get(0)?;
     let intact = || {
         verify(row, 0)?;
@@ -182,13 +195,12 @@ pub(crate) fn record(c: &Connection, row: &Row<'_>) -> rusqlite::Result<Delivery
             cause: row.get(13)?,
             due_ms: if state == DeliveryState::Retrying { row.get(12)? } else { None },
             attempts: attempt::done(row)?.into_iter().collect(),
-            damage: None,
         })
     };
-    intact().or_else(|error| {
+    intact().map(Ok).or_else(|error: rusqlite::Error| {
         let what = checksum::find_damage(&error).ok_or(error)?;
-        let state = row.get(8).ok().and_then(|value| state(value).ok()).unwrap_or(DeliveryState::Dead);
-        let damage = format!("delivery {id} in {} is damaged: {what}", c.path().unwrap_or_default());
-        Ok(DeliveryRecord::damaged(id, state, damage))
+        let state = row.get(8).ok().and_then(|value| state(value).ok());
+        let what = format!("delivery {id} in {} is damaged: {what}", c.path().unwrap_or_default());
+        Ok(Err(DamagedDelivery { id, state, attempts: Vec::new(), what }))
     })
 }

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Row, ToSql, params};
 use crate::checksum;
 use evoke_model::clock::UnixMs;
 use evoke_model::event::{Data, Event};
-use evoke_model::{DeliveryId, Lineage, Origin, Seq, StoredEvent};
+use evoke_model::{DamagedEvent, DeliveryId, Lineage, Origin, ReadEvent, Seq, StoredEvent};
 
 /// The columns of an event for [`read`]: those covered by the checksum, in its order, then the checksum. The table
 /// alias is `e`.
@@ -19,17 +19,17 @@ pub(crate) const COLUMNS: &str = "e.seq, e.id, e.source, e.type, e.subject, e.ti
 const SUMMED: usize = 18;
 pub(super) const COLUMN_COUNT: usize = SUMMED + 1;
 
-/// Reads an event; for a corrupt row, returns a placeholder that describes the damage.
-pub(crate) fn read(c: &Connection, row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+/// Reads an event, or the damage of its row.
+pub(crate) fn read(c: &Connection, row: &Row<'_>) -> rusqlite::Result<ReadEvent> {
     let seq = row.get(0)?;
-    intact(row).or_else(|error| damaged(c, seq, &error).ok_or(error))
+    intact(row).map(Ok).or_else(|error| damaged(c, seq, &error).map(Err).ok_or(error))
 }
 
-/// Returns a placeholder for an event if an error was caused by damage.
-pub(crate) fn damaged(c: &Connection, seq: Seq, error: &rusqlite::Error) -> Option<StoredEvent> {
+/// Returns the damage of an event if damage caused an error.
+pub(crate) fn damaged(c: &Connection, seq: Seq, error: &rusqlite::Error) -> Option<DamagedEvent> {
     let what = checksum::find_damage(error)?;
     let file = c.path().unwrap_or_default();
-    Some(StoredEvent::damaged(seq, format!("event {seq} in {file} is damaged: {what}")))
+    Some(DamagedEvent { seq, what: format!("event {seq} in {file} is damaged: {what}").into() })
 }
 
 fn intact(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
@@ -60,7 +60,6 @@ fn intact(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
             extensions,
             data,
         }),
-        damage: None,
     })
 }
 

@@ -41,7 +41,7 @@ pub(super) fn insert_event(commit: &mut GroupCommit<'_>, new: NewEvent) -> rusql
     let seq = commit.counters.last_seq();
     let first_delivery = commit.counters.last_delivery() + 1;
     rows::event::insert(tx, seq, &event, lineage, now_ms, first_delivery, deliveries.len())?;
-    let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event, damage: None });
+    let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
     for delivery in deliveries {
         insert_delivery(commit, LIVE, &stored, delivery)?;
     }

@@ -44,7 +44,7 @@ fn complete(commit: &mut GroupCommit<'_>, completion: &Completion) -> rusqlite::
     } else {
         match commit.state.validate(transaction)? {
             Validation::Valid(valid) => Some(valid),
-            _ if !read::is_pending(commit.tx, *delivery)? => return Ok(Completed::Committed),
+            _ if !read::is_next_attempt(commit.tx, *delivery, record.attempt)? => return Ok(Completed::Superseded),
             Validation::Conflict(place) => return Ok(Completed::Conflict(place)),
             Validation::OverQuota(refusal) => return Ok(Completed::OverQuota(refusal)),
         }
@@ -55,8 +55,8 @@ fn complete(commit: &mut GroupCommit<'_>, completion: &Completion) -> rusqlite::
         Verdict::Dead(cause) => (rows::DEAD, None, Some(cause.as_str())),
     };
     let done = (*verdict == Verdict::Done).then(|| Timing::of(record));
-    let Some(previous) = end_attempt(commit, *delivery, state, due_ms, cause, done)? else {
-        return Ok(Completed::Committed);
+    let Some(previous) = end_attempt(commit, *delivery, record.attempt, state, due_ms, cause, done)? else {
+        return Ok(Completed::Superseded);
     };
     let Previous { owner, order_key, share, state: before } = previous;
     if let Some(valid) = valid {
@@ -89,10 +89,11 @@ struct Previous {
 }
 
 /// Moves a ready or retrying delivery to the state in which its attempt ended. Returns `None` when it is in another
-/// state.
+/// state, or when this attempt is not its next one.
 fn end_attempt(
     commit: &mut GroupCommit<'_>,
     id: DeliveryId,
+    attempt: u32,
     state: i64,
     due_ms: Option<UnixMs>,
     cause: Option<&str>,
@@ -100,7 +101,10 @@ fn end_attempt(
 ) -> rusqlite::Result<Option<Previous>> {
     let tx = commit.tx;
     let (done_ms, done_us) = done.map(|timing| (timing.started_ms, timing.duration_us)).unzip();
-    if let Some(recent) = commit.counters.take_recent(id) {
+    // A recent delivery had no attempt yet.
+    if attempt == 1
+        && let Some(recent) = commit.counters.take_recent(id)
+    {
         let Recent { owner, order_key, share, since_ms, fixed_sum } = recent;
         let sum = fixed_sum + delivery::mutable_sum(state, 1, since_ms, due_ms, cause, done);
         let ended = tx
@@ -118,9 +122,9 @@ fn end_attempt(
     let previous = tx
         .prepare_cached(
             "SELECT function, replay, order_key, origin, bytes, state FROM deliveries
-             WHERE id = ?1 AND state IN (0, 1)",
+             WHERE id = ?1 AND state IN (0, 1) AND attempts + 1 = ?2",
         )?
-        .query_row([id], |r| {
+        .query_row(params![id, attempt], |r| {
             Ok(Previous {
                 owner: rows::owner(r, 0)?,
                 order_key: r.get(2)?,

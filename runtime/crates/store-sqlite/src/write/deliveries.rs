@@ -61,7 +61,8 @@ pub(super) fn insert_delivery(
             attempts_forgiven: 0,
             since_ms,
             replay: rows::replay(replay),
-            event: event.clone(),
+            origin: event.lineage.origin,
+            event: Ok(event.clone()),
         });
     }
     Ok(())

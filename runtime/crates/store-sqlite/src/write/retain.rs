@@ -52,7 +52,7 @@ fn remove(commit: &mut GroupCommit<'_>, seq: Seq) -> rusqlite::Result<bool> {
         }
     }
     let event = read::event(tx, seq)?;
-    let Some(StoredEvent { event, accepted_ms, damage: None, .. }) = event else { return Ok(false) };
+    let Some(Ok(StoredEvent { event, accepted_ms, .. })) = event else { return Ok(false) };
     for (delivery, _, owner, state) in deliveries {
         tx.prepare_cached("DELETE FROM attempts WHERE delivery = ?1")?.execute([delivery])?;
         tx.prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([delivery])?;

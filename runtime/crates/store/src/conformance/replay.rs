@@ -13,14 +13,14 @@ async fn history(store: &dyn Store, count: i64, new: impl Fn(FunctionId) -> NewD
 }
 
 async fn start(store: &dyn Store, until: Seq) -> ReplayId {
-    store.start_replay(NewReplay { filter: "{}".into(), after: 0, until }).await.unwrap()
+    store.start_replay(&Actor::Runtime, NewReplay { filter: "{}".into(), after: 0, until }).await.unwrap()
 }
 
 /// Builds the step that a replay runner would offer for these events.
 async fn step(store: &dyn Store, events: &[Seq], new: &NewDelivery) -> Step {
     let mut offers = Vec::new();
     for seq in events {
-        offers.push((Arc::new(store.event(*seq).await.unwrap().unwrap()), vec![new.clone()]));
+        offers.push((Arc::new(store.event(*seq).await.unwrap().unwrap().unwrap()), vec![new.clone()]));
     }
     Step { position: *events.last().unwrap(), offers }
 }
@@ -31,14 +31,14 @@ pub async fn a_replay_adds_deliveries_that_are_marked_and_counted(store: &dyn St
     let id = start(store, 3).await;
     assert!(store.advance_replay(id, step(store, &[1, 2], &to(f)).await).await.unwrap());
     assert_eq!(*seen.lock().unwrap(), vec![4, 5]);
-    let ready = store.ready(f, Stream::Replay, 0, 10).await.unwrap();
+    let ready = store.claim(f, Stream::Replay, 0, 10).await.unwrap();
     assert_eq!(
-        ready.iter().map(|d| (d.id, d.event.seq, d.replay)).collect::<Vec<_>>(),
+        ready.iter().map(|d| (d.id, d.event.as_ref().unwrap().seq, d.replay)).collect::<Vec<_>>(),
         [(4, 1, Some(id)), (5, 2, Some(id))]
     );
-    assert!(store.ready(f, Stream::Live, 0, 10).await.unwrap().is_empty());
+    assert!(store.claim(f, Stream::Live, 0, 10).await.unwrap().is_empty());
     // The event lists these deliveries after its own.
-    let of_event: Vec<_> = store.deliveries(1).await.unwrap().iter().map(|d| (d.id, d.replay)).collect();
+    let of_event: Vec<_> = store.deliveries(1).await.unwrap().iter().flatten().map(|d| (d.id, d.replay)).collect();
     assert_eq!(of_event, [(1, None), (4, Some(id))]);
 
     store.complete(ended(4, 1, "retry", Verdict::RetryAt(NOW_MS + 5))).await.unwrap();
@@ -53,7 +53,7 @@ pub async fn a_replay_adds_deliveries_that_are_marked_and_counted(store: &dyn St
     assert_eq!((report.totals.owed, report.totals.replayed, report.problems), (3, 2, vec![]));
     assert_eq!(store.totals().await.unwrap(), report.totals);
     // A redriven dead letter still belongs to the replay.
-    store.redrive(DeadFilter::All).await.unwrap();
+    store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap();
     assert_eq!(store.replay(id).await.unwrap().unwrap().deliveries.ready, 1);
     assert_eq!(store.replays().await.unwrap().len(), 1);
 }
@@ -66,11 +66,16 @@ pub async fn a_repeated_or_late_replay_step_changes_nothing(store: &dyn Store) {
     assert!(!store.advance_replay(id, first.clone()).await.unwrap());
     assert!(!store.advance_replay(id + 1, first).await.unwrap());
     let last = step(store, &[3], &to(f)).await;
-    assert!(store.transition_replay(id, &[ReplayState::Running], ReplayState::Paused).await.unwrap());
+    assert!(store.transition_replay(&Actor::Runtime, id, &[ReplayState::Running], ReplayState::Paused).await.unwrap());
     assert!(!store.advance_replay(id, last.clone()).await.unwrap());
-    assert!(!store.transition_replay(id, &[ReplayState::Running], ReplayState::Cancelled).await.unwrap());
     assert!(
-        store.transition_replay(id, &[ReplayState::Running, ReplayState::Paused], ReplayState::Running).await.unwrap()
+        !store.transition_replay(&Actor::Runtime, id, &[ReplayState::Running], ReplayState::Cancelled).await.unwrap()
+    );
+    assert!(
+        store
+            .transition_replay(&Actor::Runtime, id, &[ReplayState::Running, ReplayState::Paused], ReplayState::Running)
+            .await
+            .unwrap()
     );
     assert!(store.advance_replay(id, last).await.unwrap());
     assert_eq!(store.pending(), 3);
@@ -84,7 +89,7 @@ pub async fn a_replay_keeps_key_order_and_never_blocks_live_deliveries(store: &d
     store.advance_replay(one, all.clone()).await.unwrap();
     store.advance_replay(other, all).await.unwrap();
     let replays = async || -> Vec<DeliveryId> {
-        store.ready(f, Stream::Replay, 0, 10).await.unwrap().iter().map(|d| d.id).collect()
+        store.claim(f, Stream::Replay, 0, 10).await.unwrap().iter().map(|d| d.id).collect()
     };
     assert_eq!((ready_ids(store, f).await, replays().await), (vec![4], vec![5, 8]));
     // A dead letter of a replay blocks only that replay's chain.
@@ -94,7 +99,7 @@ pub async fn a_replay_keeps_key_order_and_never_blocks_live_deliveries(store: &d
     store.complete(done(4, 1)).await.unwrap();
     store.accept(vec![new_event("live 2", vec![keyed(f, "ada")])], vec![]).await.unwrap();
     assert_eq!(ready_ids(store, f).await, vec![11]);
-    store.purge(DeadFilter::All).await.unwrap();
+    store.purge(&Actor::Runtime, DeadFilter::All).await.unwrap();
     assert_eq!(replays().await, vec![6, 9]);
 }
 
@@ -103,9 +108,9 @@ pub async fn a_cancelled_replay_purges_deliveries_that_did_not_start(store: &dyn
     let id = start(store, 600).await;
     let events: Vec<Seq> = (1..=600).collect();
     store.advance_replay(id, step(store, &events, &keyed(f, "ada")).await).await.unwrap();
-    assert_eq!(store.purge_replay(id, vec![601]).await.unwrap(), 599);
+    assert_eq!(store.purge_replay(&Actor::Runtime, id, vec![601]).await.unwrap(), 599);
     assert_eq!((store.pending(), state_of(store, 602).await), (1, DeliveryState::Purged));
-    assert_eq!(store.delivery(602).await.unwrap().unwrap().cause.as_deref(), Some(Replay::CANCELLED));
+    assert_eq!(store.delivery(602).await.unwrap().unwrap().unwrap().cause.as_deref(), Some(Replay::CANCELLED));
     store.complete(done(601, 1)).await.unwrap();
     let replay = store.replay(id).await.unwrap().unwrap();
     assert_eq!(replay.deliveries, Counts { done: 1, purged: 599, ..Counts::default() });
@@ -121,7 +126,7 @@ pub async fn retention_and_replays_work_together(store: &dyn Store) {
     store.complete(done(5, 1)).await.unwrap();
     // Event 1 is finished including its replay, event 2 is not, events 3 and 4 are.
     let everything = Retention { age: std::time::Duration::ZERO, bytes: 0 };
-    assert_eq!(store.retain(everything).await.unwrap(), 3);
+    assert_eq!(store.retain(&Actor::Runtime, everything).await.unwrap(), 3);
     let removed = store.totals().await.unwrap().removed;
     assert_eq!((removed.events, removed.owed, removed.replayed), (3, 3, 1));
     // Removed events are not offered, and no delivery waits for them.

@@ -43,7 +43,7 @@ async fn value(store: &dyn Store, key: &str) -> Option<(String, Version)> {
 }
 
 async fn write(store: &dyn Store, key: &str, change: Option<Change>) -> u64 {
-    store.state_write(transaction(vec![touched(key, None, change)])).await.unwrap()
+    store.state_write(&Actor::Runtime, transaction(vec![touched(key, None, change)])).await.unwrap()
 }
 
 pub async fn state_commits_with_its_outcome(store: &dyn Store) {
@@ -72,7 +72,7 @@ pub async fn a_read_changed_by_another_transaction_conflicts_and_commits_nothing
     assert_eq!(store.complete(stale.clone()).await.unwrap(), conflict_at(Some("k")));
     assert_eq!((state_of(store, 2).await, value(store, "other").await), (DeliveryState::Ready, None));
     assert!(store.published(2).await.unwrap().is_empty());
-    assert!(store.delivery(2).await.unwrap().unwrap().attempts.is_empty());
+    assert!(store.delivery(2).await.unwrap().unwrap().unwrap().attempts.is_empty());
 
     // A key that was deleted and created again has another version.
     let (_, version) = value(store, "k").await.unwrap();
@@ -83,8 +83,8 @@ pub async fn a_read_changed_by_another_transaction_conflicts_and_commits_nothing
     let (_, version) = value(store, "k").await.unwrap();
     let read = transaction(vec![touched("k", Some(version), None)]);
     assert_eq!(store.complete(with(2, read)).await.unwrap(), Completed::Committed);
-    // A repeated completion succeeds, whatever has changed since it was committed.
-    assert_eq!(store.complete(stale).await.unwrap(), Completed::Committed);
+    // A repeated completion is over, whatever has changed since it was committed.
+    assert_eq!(store.complete(stale).await.unwrap(), Completed::Superseded);
     assert_eq!(value(store, "k").await.unwrap().0, "1");
     // A completion that ends in a dead letter is validated too.
     let mut given_up = Arc::unwrap_or_clone(dead(3, 1));
@@ -162,7 +162,7 @@ pub async fn concurrent_counters_are_exact(store: &dyn Store) {
             match store.complete(with(delivery as DeliveryId + 1, transaction(keys))).await.unwrap() {
                 Completed::Committed => return conflicts,
                 Completed::Conflict(_) => conflicts += 1,
-                Completed::OverQuota(why) => unreachable!("{why}"),
+                other @ (Completed::Superseded | Completed::OverQuota(_)) => unreachable!("{other:?}"),
             }
         }
     };

@@ -33,7 +33,7 @@ pub async fn retention_removes_only_finished_events(store: &dyn Store, now_ms: &
     let keep = |age_ms: UnixMs| Retention { age: Duration::from_millis(age_ms as u64), bytes: u64::MAX };
     let listed = async || -> Vec<Seq> {
         let filter = EventFilter { after: Some(0), limit: 100, ..EventFilter::default() };
-        store.events(filter).await.unwrap().iter().map(|e| e.seq).collect()
+        store.events(filter).await.unwrap().iter().map(DamagedEvent::seq_of).collect()
     };
     // Event 1 is done, 2 pending, 3 dead, 4 purged, 5 without deliveries, 6 done and younger; 1 published 7.
     let events = vec![owed("1"), owed("2"), owed("3"), owed("4"), new_event("5", vec![])];
@@ -41,7 +41,7 @@ pub async fn retention_removes_only_finished_events(store: &dyn Store, now_ms: &
     for delivery in [3, 4] {
         store.complete(dead(delivery, 1)).await.unwrap();
     }
-    store.purge(DeadFilter::Delivery(4)).await.unwrap();
+    store.purge(&Actor::Runtime, DeadFilter::Delivery(4)).await.unwrap();
     now_ms.fetch_add(100, Ordering::SeqCst);
     store.accept(vec![owed("6")], vec![]).await.unwrap();
     let lineage = Lineage { cause: Some(1), root: Some(1), hops: 1, ..Lineage::default() };
@@ -49,8 +49,8 @@ pub async fn retention_removes_only_finished_events(store: &dyn Store, now_ms: &
     store.complete(Arc::new(Completion { publishes, ..Arc::unwrap_or_clone(done(1, 1)) })).await.unwrap();
     store.complete(done(5, 1)).await.unwrap();
 
-    assert_eq!(store.retain(keep(100)).await.unwrap(), 0);
-    assert_eq!(store.retain(keep(99)).await.unwrap(), 3);
+    assert_eq!(store.retain(&Actor::Runtime, keep(100)).await.unwrap(), 0);
+    assert_eq!(store.retain(&Actor::Runtime, keep(99)).await.unwrap(), 3);
     assert_eq!(listed().await, vec![2, 3, 6, 7]);
     let totals = store.totals().await.unwrap();
     assert_eq!(
@@ -64,17 +64,17 @@ pub async fn retention_removes_only_finished_events(store: &dyn Store, now_ms: &
     // Nothing of the removed events is left, but the events that they caused are.
     assert!(store.delivery(1).await.unwrap().is_none() && store.deliveries(1).await.unwrap().is_empty());
     assert!(store.find("1".into()).await.unwrap().is_empty());
-    assert_eq!(store.event(7).await.unwrap().unwrap().lineage.cause, Some(1));
+    assert_eq!(store.event(7).await.unwrap().unwrap().unwrap().lineage.cause, Some(1));
 
     // Purged dead letters and deliveries done later are removed too.
     store.complete(done(2, 1)).await.unwrap();
-    store.purge(DeadFilter::All).await.unwrap();
+    store.purge(&Actor::Runtime, DeadFilter::All).await.unwrap();
     now_ms.fetch_add(1, Ordering::SeqCst);
-    assert_eq!(store.retain(keep(0)).await.unwrap(), 4);
+    assert_eq!(store.retain(&Actor::Runtime, keep(0)).await.unwrap(), 4);
     assert!(listed().await.is_empty());
     // Positions and ids continue after those of removed events.
     assert_eq!(store.accept(vec![owed("8")], vec![]).await.unwrap(), vec![Accepted::New(8)]);
-    assert_eq!(store.deliveries(8).await.unwrap()[0].id, 6);
+    assert_eq!(store.deliveries(8).await.unwrap()[0].as_ref().unwrap().id, 6);
     assert_eq!(store.pending(), 1);
 }
 
@@ -85,13 +85,13 @@ pub async fn a_removed_event_is_deduplicated_until_its_window_ends(store: &dyn S
     now_ms.fetch_add(10, Ordering::SeqCst);
     offer("2").await;
     now_ms.fetch_add(10, Ordering::SeqCst);
-    assert_eq!(store.retain(all).await.unwrap(), 2);
+    assert_eq!(store.retain(&Actor::Runtime, all).await.unwrap(), 2);
     assert_eq!((offer("1").await, offer("2").await), (Accepted::Duplicate(1), Accepted::Duplicate(2)));
     now_ms.fetch_add(WINDOW_MS - 20, Ordering::SeqCst);
-    assert_eq!(store.retain(all).await.unwrap(), 0);
+    assert_eq!(store.retain(&Actor::Runtime, all).await.unwrap(), 0);
     assert_eq!((offer("1").await, offer("2").await), (Accepted::New(3), Accepted::Duplicate(2)));
     now_ms.fetch_add(10, Ordering::SeqCst);
-    assert_eq!(store.retain(all).await.unwrap(), 1);
+    assert_eq!(store.retain(&Actor::Runtime, all).await.unwrap(), 1);
     assert_eq!((offer("2").await, offer("1").await), (Accepted::New(4), Accepted::Duplicate(3)));
 }
 
@@ -109,11 +109,11 @@ pub async fn a_store_over_its_size_limit_removes_the_oldest_events_first(store: 
         }
     }
     let limit = Retention { age: Duration::MAX, bytes: 5_000_000 };
-    let removed = store.retain(limit).await.unwrap();
+    let removed = store.retain(&Actor::Runtime, limit).await.unwrap();
     assert!((145..160).contains(&removed), "{removed} removed");
     let filter = EventFilter { after: Some(0), limit: 1_000, ..EventFilter::default() };
-    let kept: Vec<Seq> = store.events(filter).await.unwrap().iter().map(|e| e.seq).collect();
+    let kept: Vec<Seq> = store.events(filter).await.unwrap().iter().map(DamagedEvent::seq_of).collect();
     assert_eq!((kept[0], kept.len() as u64), (3, 200 - removed));
     assert_eq!(kept[1..], ((202 - kept.len() as i64)..=200).collect::<Vec<_>>());
-    assert_eq!(store.retain(limit).await.unwrap(), 0);
+    assert_eq!(store.retain(&Actor::Runtime, limit).await.unwrap(), 0);
 }

@@ -30,14 +30,15 @@ impl Inner {
             attempts_forgiven: delivery.forgiven,
             since_ms: delivery.since_ms,
             replay: delivery.replay,
-            event: delivery.event.clone(),
+            origin: delivery.event.lineage.origin,
+            event: Ok(delivery.event.clone()),
         })
     }
 
     pub(super) fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {
         let NewEvent { event, lineage, deliveries } = new;
         let (seq, accepted_ms) = (self.events.len() as Seq + 1, self.clock.now_ms());
-        let stored = Arc::new(StoredEvent { seq, accepted_ms, lineage, event, damage: None });
+        let stored = Arc::new(StoredEvent { seq, accepted_ms, lineage, event });
         let by_id = ById(stored.clone());
         let since_ms = accepted_ms.saturating_sub(self.dedup_window_ms);
         if let Some(known) = self.by_id.get(&by_id)
@@ -131,10 +132,11 @@ impl Inner {
         let Completion { delivery: id, record, verdict, publishes, state, .. } = completion;
         let id = *id;
         let Some(delivery) = self.deliveries.get_mut(index(id)).and_then(Option::as_mut) else {
-            return Completed::Committed;
+            return Completed::Superseded;
         };
-        if !matches!(delivery.state, DeliveryState::Ready | DeliveryState::Retrying) {
-            return Completed::Committed;
+        let is_pending = matches!(delivery.state, DeliveryState::Ready | DeliveryState::Retrying);
+        if !is_pending || delivery.attempts.len() + 1 != record.attempt as usize {
+            return Completed::Superseded;
         }
         match self.buckets.validate(state) {
             Validation::Valid(valid) => self.buckets.apply(state, valid),
@@ -209,7 +211,6 @@ impl Inner {
             cause: delivery.cause.clone(),
             due_ms: delivery.due_ms,
             attempts: delivery.attempts.clone(),
-            damage: None,
         })
     }
 

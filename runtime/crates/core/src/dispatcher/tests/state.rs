@@ -40,7 +40,7 @@ async fn an_attempt_runs_again_at_most_once_after_a_conflict() {
     assert_eq!(fixture.settled().await.done, 200);
     assert_eq!(read(&*fixture.store, "k").await.0, 200);
     for id in 1..=200 {
-        let attempts = fixture.store.delivery(id).await.unwrap().unwrap().attempts;
+        let attempts = fixture.store.delivery(id).await.unwrap().unwrap().unwrap().attempts;
         assert_eq!(attempts.iter().map(|a| a.attempt).collect::<Vec<_>>(), [1]);
     }
     // All attempts but the first conflict once. With the lock, each second run reads the committed number.
@@ -60,7 +60,7 @@ async fn a_reject_is_committed_only_if_its_reads_still_hold() {
             }
             // Another writer sets the key after the read.
             let keys = vec![touched("k", None, Some(1))];
-            store.state_write(Transaction { keys, ..Transaction::default() }).await.unwrap();
+            store.state_write(&Actor::Runtime, Transaction { keys, ..Transaction::default() }).await.unwrap();
             ran(Outcome::Reject { message: "no number yet".into() }, vec![touched("k", Some(version), None)])
         }
         .boxed()
@@ -68,7 +68,7 @@ async fn a_reject_is_committed_only_if_its_reads_still_hold() {
     fixture.dispatcher.set_functions(vec![spec(1, 1, rejects_until_set)]);
     fixture.offer(1, [1]).await;
     assert_eq!(fixture.settled().await.done, 1);
-    assert_eq!(fixture.store.delivery(1).await.unwrap().unwrap().attempts.len(), 1);
+    assert_eq!(fixture.store.delivery(1).await.unwrap().unwrap().unwrap().attempts.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,7 +88,7 @@ async fn an_attempt_that_would_exceed_a_quota_fails() {
     fixture.offer(1, 0..4).await;
     let settled = fixture.settled().await;
     assert_eq!((settled.done, settled.dead), (3, 1));
-    let letter = fixture.store.dead(DeadFilter::All, 1).await.unwrap().remove(0);
+    let letter = fixture.store.dead(DeadFilter::All, 1).await.unwrap().remove(0).unwrap();
     assert_eq!((letter.attempts.len(), &*letter.attempts[0].outcome), (8, "quota"));
     assert!(letter.cause.unwrap().contains("max_keys"));
 }
@@ -119,11 +119,11 @@ async fn counts_are_exact_with_staged_reads_and_concurrent_operator_writes() {
     while fixture.bus.pending() > 0 {
         epoch += 1;
         let keys = vec![touched("epoch", None, Some(epoch))];
-        store.state_write(Transaction { keys, ..Transaction::default() }).await.unwrap();
+        store.state_write(&Actor::Runtime, Transaction { keys, ..Transaction::default() }).await.unwrap();
     }
     assert_eq!((read(&*store, "k").await.0, fixture.settled().await.done), (DELIVERIES, DELIVERIES as u64));
     for id in 1..=DELIVERIES as DeliveryId {
-        assert_eq!(store.delivery(id).await.unwrap().unwrap().attempts.len(), 1, "after {epoch} writes");
+        assert_eq!(store.delivery(id).await.unwrap().unwrap().unwrap().attempts.len(), 1, "after {epoch} writes");
     }
     assert_eq!(fixture.dispatcher.drain(Duration::from_secs(60)).await, 0);
     assert!(fixture.dispatcher.lock().awaiting_commit.is_empty() && fixture.dispatcher.lock().reruns.is_empty());

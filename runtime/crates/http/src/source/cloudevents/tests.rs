@@ -1,5 +1,5 @@
-use crate::problem::Problem;
 use super::*;
+use crate::problem::Problem;
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -156,7 +156,7 @@ fn refusals_say_what_would_be_right() {
         (None, with(("ce-subject", "50%")), "", 400, "`ce-subject`: a % must"),
         (None, with(("ce-subject", "%+1")), "", 400, "`ce-subject`: a % must"),
         (None, with(("ce-subject", "%FF")), "", 400, "not UTF-8"),
-        (None, with(("ce-id", "2")), "", 400, "`ce-id` comes more than once"),
+        (None, with(("ce-id", "2")), "", 400, "`ce-id` is sent more than once"),
         (None, with(("ce-bad_name", "2")), "", 400, "not an attribute name"),
         (None, with(("ce-data", "2")), "", 400, "cannot be an attribute"),
         (None, with(("ce-time", "now")), "", 400, "RFC 3339"),

@@ -1,0 +1,258 @@
+//! The traits of the store. Writes go to the writer thread; reads run on the readers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use super::write::accept::Accept;
+use super::write::complete::Complete;
+use super::write::dead::{Purge, Redrive};
+use super::write::register::Register;
+use super::write::state::WriteState;
+use super::{SqliteStore, check, read, replays, retain, state, totals, write};
+use evoke_model::clock::UnixMs;
+use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
+use evoke_model::{
+    Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, EventFilter, FunctionId, Mark,
+    NewEvent, NewReplay, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step,
+    Stream, Totals,
+};
+use evoke_store::{
+    Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
+    Store, StoreFuture, log_request,
+};
+
+impl EventStore for SqliteStore {
+    fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>> {
+        self.writes.accept(Accept { events, marks })
+    }
+
+    fn marks(&self, scope: String) -> StoreFuture<BTreeMap<String, Vec<u8>>> {
+        self.read(move |c| read::marks(c, &scope))
+    }
+
+    fn newest(&self) -> watch::Receiver<Seq> {
+        self.newest.clone()
+    }
+
+    fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
+}
+
+impl DeliveryStore for SqliteStore {
+    fn register(&self, names: Vec<String>) -> StoreFuture<Vec<FunctionId>> {
+        self.writes.submit(Register { names })
+    }
+
+    fn on_commit(&self, sink: CommitSink) {
+        *self.sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(sink);
+    }
+
+    fn claim(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        after: DeliveryId,
+        limit: usize,
+    ) -> StoreFuture<Vec<ReadyDelivery>> {
+        self.read_owed(move |c| read::ready(c, function, stream, after, limit))
+    }
+
+    fn due(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        now_ms: UnixMs,
+        limit: usize,
+    ) -> StoreFuture<(Vec<ReadyDelivery>, Option<UnixMs>)> {
+        self.read_owed(move |c| read::due(c, function, stream, now_ms, limit))
+    }
+
+    /// This store has one owner and tracks no claims: the deliveries are still listed as ready or due.
+    fn release(&self, _: Vec<DeliveryId>) -> StoreFuture<()> {
+        StoreFuture::ready(Ok(()))
+    }
+
+    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), StateItem> {
+        self.state_cache.stage(transaction)
+    }
+
+    fn complete(&self, completion: Arc<Completion>) -> StoreFuture<Completed> {
+        self.writes.complete(Complete { completion })
+    }
+
+    fn settle(&self, completion: Arc<Completion>) -> StoreFuture<()> {
+        self.writes.settle(Complete { completion })
+    }
+
+    fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>> {
+        self.read(move |c| Ok(read::delivery(c, delivery)?.and_then(|record| record.ok()?.order_key)))
+    }
+
+    fn instance(&self) -> &str {
+        &self.instance
+    }
+}
+
+impl StateStore for SqliteStore {
+    fn state(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>> {
+        StoreFuture::ready(self.find_state(bucket, key, false))
+    }
+
+    fn state_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>> {
+        StoreFuture::ready(self.find_state(bucket, key, true))
+    }
+
+    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> StoreFuture<Keys> {
+        // Read the version before the list: a list newer than its version only causes a needless rerun, while one older
+        // than its version would be accepted although stale.
+        let version = self.state_cache.bucket(bucket).members;
+        let keys = self.readers.now(|c| state::keys(c, bucket, after, limit));
+        StoreFuture::ready(keys.map(|keys| Keys { keys, version }))
+    }
+
+    fn state_usage(&self, bucket: &str) -> Usage {
+        self.state_cache.bucket(bucket).usage
+    }
+
+    fn state_buckets(&self) -> BTreeMap<String, Usage> {
+        self.state_cache.usages()
+    }
+
+    fn state_write(&self, actor: &Actor, changes: Transaction) -> StoreFuture<u64> {
+        log_request(actor, format_args!("write {} keys of state", changes.keys.len()));
+        self.writes.submit(WriteState { changes })
+    }
+}
+
+impl ReplayStore for SqliteStore {
+    fn start_replay(&self, actor: &Actor, new: NewReplay) -> StoreFuture<ReplayId> {
+        log_request(actor, format_args!("start a replay: {}", new.filter));
+        self.writes.submit(write::replays::Start { new })
+    }
+
+    fn advance_replay(&self, replay: ReplayId, step: Step) -> StoreFuture<bool> {
+        self.writes.submit(write::replays::Advance { replay, step })
+    }
+
+    fn transition_replay(
+        &self,
+        actor: &Actor,
+        replay: ReplayId,
+        from: &'static [ReplayState],
+        to: ReplayState,
+    ) -> StoreFuture<bool> {
+        log_request(actor, format_args!("change replay {replay} to {}", to.name()));
+        self.writes.submit(write::replays::Transition { replay, from, to })
+    }
+
+    fn purge_replay(&self, actor: &Actor, replay: ReplayId, except: Vec<DeliveryId>) -> StoreFuture<u64> {
+        log_request(actor, format_args!("purge the pending deliveries of replay {replay}"));
+        let except: Arc<[DeliveryId]> = except.into();
+        self.writes.submit_in_portions(move |after| write::replays::PurgePending {
+            replay,
+            except: except.clone(),
+            after,
+        })
+    }
+
+    fn replays(&self) -> StoreFuture<Vec<Replay>> {
+        self.read(replays::all)
+    }
+
+    fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>> {
+        self.read(move |c| replays::one(c, id))
+    }
+}
+
+impl InspectionStore for SqliteStore {
+    fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>> {
+        self.read(move |c| read::event(c, seq))
+    }
+
+    fn find(&self, id: String) -> StoreFuture<Vec<Seq>> {
+        self.read(move |c| read::find(c, &id))
+    }
+
+    fn events(&self, filter: EventFilter) -> StoreFuture<Vec<ReadEvent>> {
+        self.read(move |c| read::events(c, &filter))
+    }
+
+    fn deliveries(&self, event: Seq) -> StoreFuture<Vec<ReadDelivery>> {
+        self.read(move |c| read::deliveries(c, event))
+    }
+
+    fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<ReadDelivery>> {
+        self.read(move |c| read::delivery(c, id))
+    }
+
+    fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<ReadEvent>> {
+        self.read(move |c| read::published(c, delivery))
+    }
+
+    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
+        self.read(move |c| read::dead(c, &which, limit))
+    }
+
+    fn totals(&self) -> StoreFuture<Totals> {
+        self.read(totals::read)
+    }
+
+    fn size_bytes(&self) -> StoreFuture<u64> {
+        StoreFuture::ready(Ok(self.readers.size_bytes()))
+    }
+
+    fn check(&self) -> StoreFuture<CheckReport> {
+        self.read(|c| Ok(check::check(c)))
+    }
+
+    fn redrive(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64> {
+        log_request(actor, format_args!("redrive dead letters: {which:?}"));
+        self.writes.submit_in_portions(move |after| Redrive { which: which.clone(), after })
+    }
+
+    fn purge(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64> {
+        log_request(actor, format_args!("purge dead letters: {which:?}"));
+        self.writes.submit_in_portions(move |after| Purge { which: which.clone(), after })
+    }
+}
+
+impl ScopeStore for SqliteStore {
+    fn own(&self, scope: &str) -> StoreFuture<Option<Ownership>> {
+        StoreFuture::ready(Ok(self.scopes.own(scope)))
+    }
+}
+
+impl Store for SqliteStore {
+    fn retain(&self, actor: &Actor, retention: Retention) -> StoreFuture<u64> {
+        log_request(actor, format_args!("remove finished events: {retention:?}"));
+        let (writes, readers) = (self.writes.clone(), self.readers.clone());
+        let age_ms = UnixMs::try_from(retention.age.as_millis()).unwrap_or(UnixMs::MAX);
+        let before_ms = self.clock.now_ms().saturating_sub(age_ms);
+        StoreFuture::from_future(retain::sweep(writes, readers, before_ms, retention.bytes))
+    }
+
+    fn failure(&self) -> BoxFuture<'static, String> {
+        let mut failure = self.failed.subscribe();
+        async move {
+            loop {
+                if let Some(reason) = failure.borrow_and_update().clone() {
+                    return reason;
+                }
+                if failure.changed().await.is_err() {
+                    // Closed without a failure: it can no longer fail.
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.writes.close()
+    }
+}

@@ -1,0 +1,85 @@
+//! The store of the dispatcher.
+
+use std::sync::Arc;
+
+use crate::{Result, StoreFuture};
+use evoke_model::clock::UnixMs;
+use evoke_model::state::{StateItem, Transaction};
+use evoke_model::{Completed, Completion, DeliveryId, FunctionId, ReadyDelivery, Stream};
+
+/// The effects of one commit, or of one that failed.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Deliveries that became ready. They are claimed, as by [`DeliveryStore::claim`].
+    pub ready: Vec<ReadyDelivery>,
+    /// Each completion passed to [`DeliveryStore::settle`], with its result.
+    pub settled: Vec<(Arc<Completion>, Result<Completed>)>,
+}
+
+/// Receives every commit once, in commit order. The sink must not block.
+pub type CommitSink = Box<dyn Fn(Committed) + Send + Sync>;
+
+/// Hands out deliveries, and ends their attempts.
+///
+/// A delivery is *claimed* before it runs. With several owners of one store, a claimed delivery belongs to the owner
+/// that claimed it until its attempt ends, the owner releases it, or the owner is gone. A store with one owner tracks no
+/// claims: it may list a delivery that its owner already has.
+pub trait DeliveryStore: Send + Sync + 'static {
+    /// Maps full function names to ids that stay the same for the life of the store.
+    fn register(&self, functions: Vec<String>) -> StoreFuture<Vec<FunctionId>>;
+
+    /// Sets the sink that receives, after each commit, the deliveries that became ready and the completions that were
+    /// settled. Use [`DeliveryStore::claim`] to find deliveries that were ready earlier.
+    fn on_commit(&self, sink: CommitSink);
+
+    /// Claims and returns the first `limit` ready deliveries of a function with an id greater than `after`, in accept
+    /// order. Deliveries that this owner has claimed already are among them; those of other owners are not.
+    fn claim(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        after: DeliveryId,
+        limit: usize,
+    ) -> StoreFuture<Vec<ReadyDelivery>>;
+
+    /// Claims and returns the first `limit` retries of a function that are due at `now_ms`, and returns the time at
+    /// which the next one after these is due.
+    fn due(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        now_ms: UnixMs,
+        limit: usize,
+    ) -> StoreFuture<(Vec<ReadyDelivery>, Option<UnixMs>)>;
+
+    /// Gives claimed deliveries back that this owner will not run, because it stops or because their function is no
+    /// longer active. [`DeliveryStore::claim`] and [`DeliveryStore::due`] find them again. Deliveries that are not
+    /// claimed are ignored.
+    fn release(&self, deliveries: Vec<DeliveryId>) -> StoreFuture<()>;
+
+    /// Makes a transaction's writes visible to [`crate::StateStore::state_with_staged`], so that the next attempt need
+    /// not wait for the commit. Returns the changed key, and stages nothing, when a value that the transaction read is
+    /// known to have changed: the commit would conflict. A staged transaction must then be settled or completed; its
+    /// writes stay visible until it is committed or rejected.
+    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), StateItem>;
+
+    /// Ends an attempt: the record, the verdict and the published events with their deliveries commit together.
+    ///
+    /// The attempt must be the next one of its delivery, and the delivery must be pending. Otherwise nothing changes and
+    /// the result is [`Completed::Superseded`], so a completion may be repeated.
+    ///
+    /// The state transaction is validated at the commit, after all earlier completions, including those of the same
+    /// commit.
+    fn complete(&self, completion: Arc<Completion>) -> StoreFuture<Completed>;
+
+    /// Like [`DeliveryStore::complete`], but the future resolves as soon as the store has queued the completion. The
+    /// sink of [`DeliveryStore::on_commit`] receives the result, of a commit or of its failure. One sink call per commit
+    /// is cheaper than waking a waiter per completion.
+    fn settle(&self, completion: Arc<Completion>) -> StoreFuture<()>;
+
+    /// Returns the order key of a delivery; `None` when it has none or is not in the store.
+    fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>>;
+
+    /// Returns the store's unique name, assigned at its creation; generated event ids begin with it.
+    fn instance(&self) -> &str;
+}

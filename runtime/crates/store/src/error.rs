@@ -1,0 +1,41 @@
+//! Why store calls fail.
+
+/// Why a call to the store failed. The variants differ in what the caller does next.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// An I/O or integrity error. The store rejects all further writes until it is reopened, because after a failed
+    /// sync the content of the disk is unknown. Writes of the failed commit may be on disk: either all of them or none.
+    /// The process stops.
+    #[error("the store failed: {0}")]
+    Failed(String),
+    /// The store cannot be reached at the moment. Nothing is known to be lost, and it is unknown whether a write was
+    /// committed. The caller retries later; repeating a write is safe, because accepted events are deduplicated and a
+    /// completion names its attempt.
+    #[error("the store cannot be reached: {0}")]
+    Unreachable(String),
+    /// Another owner took over this one's work, for example after this process was unreachable for too long. Nothing of
+    /// the call was committed, and no later write will be. The process stops.
+    #[error("another process took over: {0}")]
+    Fenced(String),
+    /// The stored data is corrupt, and the store returns none of it. If a write finds the damage, the store rejects all
+    /// further writes, as after [`StoreError::Failed`]; after a read, other data stays readable.
+    #[error("{0}")]
+    Damaged(String),
+    /// The disk is full. Nothing of the call was committed; writes succeed again when there is space.
+    #[error("the store has no room left on its disk; nothing was written")]
+    Full,
+    /// The store was closed before the call could be executed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl StoreError {
+    /// Returns true if the same call can succeed later in this process: the disk is full, or the store cannot be
+    /// reached.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Full | Self::Unreachable(_))
+    }
+}
+
+/// The result type of all store calls.
+pub type Result<T> = std::result::Result<T, StoreError>;

@@ -1,0 +1,32 @@
+//! The store of the bus and of the sources.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::watch;
+
+use crate::{Backlog, StoreFuture};
+use evoke_model::{Accepted, Mark, NewEvent, Seq};
+
+/// Accepts events, and keeps the marks of their sources.
+pub trait EventStore: Send + Sync + 'static {
+    /// Stores events with their deliveries and marks, all or nothing. An event whose source and id were accepted within
+    /// the dedup window is returned as a duplicate and not stored; marks are written in any case.
+    fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>>;
+
+    /// Returns the marks of a source, by key.
+    fn marks(&self, scope: String) -> StoreFuture<BTreeMap<String, Vec<u8>>>;
+
+    /// Returns a receiver of the position of the newest event. This is a view: with several owners of one store it may
+    /// be a moment old. A read that starts after a position was received finds all events up to it.
+    fn newest(&self) -> watch::Receiver<Seq>;
+
+    /// Returns the number and size of pending deliveries. This is a view as of the last commit that this process has
+    /// seen: with several owners of one store it may be a moment old, so limits that are checked against it may be
+    /// exceeded a little.
+    fn backlog(&self) -> &Backlog;
+
+    /// Returns the number of pending deliveries (ready, retrying or blocked); a view like [`EventStore::backlog`].
+    fn pending(&self) -> u64 {
+        self.backlog().total().deliveries
+    }
+}

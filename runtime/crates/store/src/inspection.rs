@@ -1,0 +1,45 @@
+//! The store of the admin API: reads everything, and changes dead letters for an operator.
+
+use crate::StoreFuture;
+use evoke_model::{Actor, CheckReport, DeadFilter, DeliveryId, EventFilter, ReadDelivery, ReadEvent, Seq, Totals};
+
+/// Lists and finds events and deliveries, and redrives and purges dead letters. A damaged row is an error value in its
+/// place, so that it hides no other row.
+pub trait InspectionStore: Send + Sync + 'static {
+    /// Returns one event, or `None` when it is not in the store.
+    fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>>;
+
+    /// Returns the positions of events with this id, newest first, at most 10.
+    fn find(&self, id: String) -> StoreFuture<Vec<Seq>>;
+
+    /// Returns the events that match a filter, in ascending order.
+    fn events(&self, filter: EventFilter) -> StoreFuture<Vec<ReadEvent>>;
+
+    /// Returns the deliveries of an event in order; those added by replays come last.
+    fn deliveries(&self, event: Seq) -> StoreFuture<Vec<ReadDelivery>>;
+
+    /// Returns one delivery, or `None` when it is not in the store.
+    fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<ReadDelivery>>;
+
+    /// Returns the events that a delivery published and the runtime events about it, in order.
+    fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<ReadEvent>>;
+
+    /// Returns dead letters, oldest first, at most `limit`.
+    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>>;
+
+    /// Returns the running totals. Nothing is counted, so the time does not depend on the number of events.
+    fn totals(&self) -> StoreFuture<Totals>;
+
+    /// Returns the total size of the store's files in bytes.
+    fn size_bytes(&self) -> StoreFuture<u64>;
+
+    /// Checks conservation and integrity: counts all rows and compares the counts with the running totals.
+    fn check(&self) -> StoreFuture<CheckReport>;
+
+    /// Makes dead letters ready again, with a fresh retry policy. Returns the number of redriven deliveries.
+    fn redrive(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64>;
+
+    /// Purges dead letters: they stay on record, and the deliveries they blocked can run. Returns the number of purged
+    /// deliveries.
+    fn purge(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64>;
+}

@@ -1,0 +1,304 @@
+//! The traits of the store, over the maps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use super::{MemoryStore, ready};
+use crate::validate::{CommittedState as _, Validation};
+use crate::{
+    Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
+    Store, StoreFuture, log_request,
+};
+use evoke_model::clock::UnixMs;
+use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
+use evoke_model::{
+    Accepted, Actor, CheckReport, Completed, Completion, Counts, DeadFilter, DeliveryId, EventFilter, FunctionId, Mark,
+    NewEvent, NewReplay, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step,
+    StoredEvent, Stream, Totals,
+};
+
+impl EventStore for MemoryStore {
+    fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>> {
+        self.write(|inner, ready| {
+            for Mark { scope, key, value } in marks {
+                match value {
+                    Some(value) => inner.marks.insert((scope, key), value),
+                    None => inner.marks.remove(&(scope, key)),
+                };
+            }
+            events.into_iter().map(|new| inner.insert(new, ready)).collect()
+        })
+    }
+
+    fn marks(&self, scope: String) -> StoreFuture<BTreeMap<String, Vec<u8>>> {
+        let inner = self.lock();
+        let of_scope = inner.marks.iter().filter(|((s, _), _)| *s == scope);
+        ready(of_scope.map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn newest(&self) -> watch::Receiver<Seq> {
+        self.shared.newest.subscribe()
+    }
+
+    fn backlog(&self) -> &Backlog {
+        &self.shared.backlog
+    }
+}
+
+impl DeliveryStore for MemoryStore {
+    fn register(&self, names: Vec<String>) -> StoreFuture<Vec<FunctionId>> {
+        let functions = &mut self.lock().functions;
+        let ids = names.into_iter().map(|name| {
+            let known = functions.iter().position(|f| *f == name).unwrap_or_else(|| {
+                functions.push(name);
+                functions.len() - 1
+            });
+            known as FunctionId + 1
+        });
+        ready(ids.collect())
+    }
+
+    fn on_commit(&self, sink: CommitSink) {
+        self.lock().sink = Some(sink);
+    }
+
+    fn claim(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        after: DeliveryId,
+        limit: usize,
+    ) -> StoreFuture<Vec<ReadyDelivery>> {
+        let inner = self.lock();
+        let ids = inner.ready.get(&(function, stream)).into_iter().flat_map(|ids| ids.range(after + 1..)).take(limit);
+        ready(ids.filter_map(|id| inner.ready_delivery(*id)).collect())
+    }
+
+    fn due(
+        &self,
+        function: FunctionId,
+        stream: Stream,
+        now_ms: UnixMs,
+        limit: usize,
+    ) -> StoreFuture<(Vec<ReadyDelivery>, Option<UnixMs>)> {
+        let inner = self.lock();
+        let all = || inner.due.get(&(function, stream)).into_iter().flatten();
+        let ids: Vec<_> = all().take_while(|(due_ms, _)| *due_ms <= now_ms).take(limit).collect();
+        let next = all().nth(ids.len()).map(|(due_ms, _)| *due_ms);
+        ready((ids.into_iter().filter_map(|(_, id)| inner.ready_delivery(*id)).collect(), next))
+    }
+
+    /// A store with one owner tracks no claims: the deliveries are still listed as ready or due.
+    fn release(&self, _: Vec<DeliveryId>) -> StoreFuture<()> {
+        ready(())
+    }
+
+    fn stage(&self, transaction: &mut Transaction) -> std::result::Result<(), StateItem> {
+        match self.lock().buckets.validate(transaction) {
+            Validation::Conflict(place) => Err(place),
+            Validation::Valid(_) | Validation::OverQuota(_) => Ok(()),
+        }
+    }
+
+    fn complete(&self, completion: Arc<Completion>) -> StoreFuture<Completed> {
+        self.write(|inner, ready| inner.complete(&completion, ready))
+    }
+
+    fn settle(&self, completion: Arc<Completion>) -> StoreFuture<()> {
+        self.write_and_settle(|inner, ready| {
+            let completed = inner.complete(&completion, ready);
+            ((), vec![(completion, Ok(completed))])
+        })
+    }
+
+    fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>> {
+        ready(self.lock().delivery(delivery).and_then(|delivery| delivery.order_key.clone()))
+    }
+
+    fn instance(&self) -> &'static str {
+        "memory"
+    }
+}
+
+impl StateStore for MemoryStore {
+    fn state(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>> {
+        ready(self.lock().buckets.get(bucket, key))
+    }
+
+    /// Settling commits at once, so there are never staged writes.
+    fn state_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>> {
+        self.state(bucket, key)
+    }
+
+    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> StoreFuture<Keys> {
+        ready(self.lock().buckets.keys(bucket, after, limit))
+    }
+
+    fn state_usage(&self, bucket: &str) -> Usage {
+        self.lock().buckets.bucket(bucket).usage
+    }
+
+    fn state_buckets(&self) -> BTreeMap<String, Usage> {
+        self.lock().buckets.usages()
+    }
+
+    fn state_write(&self, actor: &Actor, changes: Transaction) -> StoreFuture<u64> {
+        log_request(actor, format_args!("write {} keys of state", changes.keys.len()));
+        self.write(|inner, _| match inner.buckets.validate(&changes) {
+            Validation::Valid(valid) => {
+                let existed = valid.existed;
+                inner.buckets.apply(&changes, valid);
+                existed
+            }
+            // Never reached: a user's changes read nothing and have no quota.
+            Validation::Conflict(_) | Validation::OverQuota(_) => 0,
+        })
+    }
+}
+
+impl ReplayStore for MemoryStore {
+    fn start_replay(&self, actor: &Actor, new: NewReplay) -> StoreFuture<ReplayId> {
+        log_request(actor, format_args!("start a replay: {}", new.filter));
+        self.write(|inner, _| inner.start_replay(new))
+    }
+
+    fn advance_replay(&self, replay: ReplayId, step: Step) -> StoreFuture<bool> {
+        self.write(|inner, ready| inner.advance_replay(replay, step, ready))
+    }
+
+    fn transition_replay(
+        &self,
+        actor: &Actor,
+        replay: ReplayId,
+        from: &'static [ReplayState],
+        to: ReplayState,
+    ) -> StoreFuture<bool> {
+        log_request(actor, format_args!("change replay {replay} to {}", to.name()));
+        self.write(|inner, _| inner.transition_replay(replay, from, to))
+    }
+
+    fn purge_replay(&self, actor: &Actor, replay: ReplayId, except: Vec<DeliveryId>) -> StoreFuture<u64> {
+        log_request(actor, format_args!("purge the pending deliveries of replay {replay}"));
+        self.write(|inner, _| inner.purge_replay(replay, &except))
+    }
+
+    fn replays(&self) -> StoreFuture<Vec<Replay>> {
+        let inner = self.lock();
+        ready((1..).map_while(|id| inner.replay(id)).collect())
+    }
+
+    fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>> {
+        ready(self.lock().replay(id))
+    }
+}
+
+impl InspectionStore for MemoryStore {
+    fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>> {
+        ready(self.lock().event(seq).map(|row| Ok((*row.stored).clone())))
+    }
+
+    fn find(&self, id: String) -> StoreFuture<Vec<Seq>> {
+        let inner = self.lock();
+        let found = inner.events.iter().flatten().rev().filter(|row| row.stored.event.id == id);
+        ready(found.map(|row| row.stored.seq).take(10).collect())
+    }
+
+    fn events(&self, filter: EventFilter) -> StoreFuture<Vec<ReadEvent>> {
+        let inner = self.lock();
+        let wanted = |e: &&Arc<StoredEvent>| {
+            filter.after.is_none_or(|after| e.seq > after)
+                && filter.before.is_none_or(|before| e.seq < before)
+                && filter.since_ms.is_none_or(|since_ms| e.accepted_ms >= since_ms)
+                && filter.until_ms.is_none_or(|until_ms| e.accepted_ms < until_ms)
+                && filter.source.as_ref().is_none_or(|s| e.event.source == *s)
+                && filter.type_.as_ref().is_none_or(|t| match t.strip_suffix('*') {
+                    Some(prefix) => e.event.type_.starts_with(prefix),
+                    None => e.event.type_ == *t,
+                })
+        };
+        let all = inner.events.iter().flatten().map(|row| &row.stored);
+        let mut found: Vec<StoredEvent> = if filter.after.is_some() {
+            all.filter(wanted).take(filter.limit).map(|e| (**e).clone()).collect()
+        } else {
+            all.rev().filter(wanted).take(filter.limit).map(|e| (**e).clone()).collect()
+        };
+        found.sort_by_key(|e| e.seq);
+        ready(found.into_iter().map(Ok).collect())
+    }
+
+    fn deliveries(&self, event: Seq) -> StoreFuture<Vec<ReadDelivery>> {
+        let inner = self.lock();
+        let Some(row) = inner.event(event) else { return ready(Vec::new()) };
+        ready(row.deliveries().chain(inner.replayed(event)).filter_map(|id| inner.record(id)).map(Ok).collect())
+    }
+
+    fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<ReadDelivery>> {
+        ready(self.lock().record(id).map(Ok))
+    }
+
+    fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<ReadEvent>> {
+        let inner = self.lock();
+        let found = inner.published.get(&delivery).into_iter().flatten();
+        ready(found.filter_map(|seq| inner.event(*seq)).map(|row| Ok((*row.stored).clone())).collect())
+    }
+
+    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
+        let inner = self.lock();
+        ready(inner.dead(&which).take(limit).filter_map(|id| inner.record(id)).map(Ok).collect())
+    }
+
+    fn totals(&self) -> StoreFuture<Totals> {
+        ready(self.lock().totals())
+    }
+
+    fn size_bytes(&self) -> StoreFuture<u64> {
+        ready(0)
+    }
+
+    fn check(&self) -> StoreFuture<CheckReport> {
+        let totals = self.lock().totals();
+        let counted: u64 = totals.functions.values().map(Counts::total).sum();
+        let due = totals.owed + totals.replayed;
+        let problems = if counted == due {
+            Vec::new()
+        } else {
+            vec![format!("{due} deliveries are owed or replayed, but {counted} are stored")]
+        };
+        ready(CheckReport { totals, problems })
+    }
+
+    fn redrive(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64> {
+        log_request(actor, format_args!("redrive dead letters: {which:?}"));
+        self.write(|inner, ready| inner.redrive(&which, ready))
+    }
+
+    fn purge(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64> {
+        log_request(actor, format_args!("purge dead letters: {which:?}"));
+        self.write(|inner, ready| inner.purge(&which, ready))
+    }
+}
+
+impl ScopeStore for MemoryStore {
+    fn own(&self, scope: &str) -> StoreFuture<Option<Ownership>> {
+        ready(self.shared.scopes.own(scope))
+    }
+}
+
+impl Store for MemoryStore {
+    fn retain(&self, actor: &Actor, retention: Retention) -> StoreFuture<u64> {
+        log_request(actor, format_args!("remove finished events: {retention:?}"));
+        self.write(|inner, _| inner.retain(retention))
+    }
+
+    fn failure(&self) -> BoxFuture<'static, String> {
+        std::future::pending().boxed()
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        ready(())
+    }
+}

@@ -1,0 +1,32 @@
+//! The store of the functions' state.
+
+use std::collections::BTreeMap;
+
+use crate::StoreFuture;
+use evoke_model::Actor;
+use evoke_model::state::{Entry, Keys, Transaction, Usage};
+
+/// Reads the state of functions, and writes it for an operator. Attempts write with their completion.
+pub trait StateStore: Send + Sync + 'static {
+    /// Returns the value of a key as of some commit between the call and its result. Recently used values come from
+    /// memory.
+    fn state(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>>;
+
+    /// Like [`StateStore::state`], but includes staged writes that are not committed yet. For attempts: their reads are
+    /// validated when they commit.
+    fn state_with_staged(&self, bucket: &str, key: &str) -> StoreFuture<Option<Entry>>;
+
+    /// Returns the first `limit` keys of a bucket that sort after `after`.
+    fn state_keys(&self, bucket: &str, after: Option<&str>, limit: usize) -> StoreFuture<Keys>;
+
+    /// Returns the number of keys and bytes in a bucket, as of the last commit that this process has seen. With several
+    /// owners of one store this may be a moment old; the quota is validated again at the commit.
+    fn state_usage(&self, bucket: &str) -> Usage;
+
+    /// Returns all non-empty buckets with their usage; a view like [`StateStore::state_usage`].
+    fn state_buckets(&self) -> BTreeMap<String, Usage>;
+
+    /// Writes state outside of any attempt. Running attempts that read these keys conflict, as with writes of another
+    /// attempt. Returns the number of keys that existed before.
+    fn state_write(&self, actor: &Actor, changes: Transaction) -> StoreFuture<u64>;
+}
