@@ -4,19 +4,23 @@
 //! cargo, make and C compilers. Without a dependency file the command runs each time; build tools are fast when nothing
 //! has changed.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::host::{Build, Host};
 use evoke_manifest::{Checked, Diagnostics, Function};
 
-/// Builds outdated components one after another, all of them with `even_fresh`. Returns the number of builds, or all
-/// failures at once.
+/// Builds outdated components one after another, all of them with `even_fresh`. A command that several functions share
+/// runs once. Returns the number of builds, or all failures at once.
 pub(crate) async fn build_all(manifests: &[Checked], even_fresh: bool, host: &dyn Host) -> Result<usize, Diagnostics> {
     let mut failed = Diagnostics::default();
     let mut count = 0;
+    let mut ran = HashSet::new();
     for (checked, function) in manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (c, f))) {
-        match build(checked, function, even_fresh, host).await {
+        // A shared command has made the component fresh already; one that it did not make is stale, and is reported.
+        let is_first = ran.insert((&checked.manifest.folder, &function.build));
+        match build(checked, function, even_fresh && is_first, host).await {
             Ok(built) => count += usize::from(built),
             Err(error) => failed.extend(error),
         }
