@@ -73,9 +73,9 @@ impl CompiledFilter {
         Ok(Self { events, pattern, function })
     }
 
-    /// Reads at most `limit` candidate events, without damaged ones, after `position`, up to and including `until`. Returns them with the
-    /// position up to which the store was scanned. The pattern and the function are checked later, by
-    /// [`CompiledFilter::deliveries`].
+    /// Reads at most `limit` candidate events after `position`, up to and including `until`, and leaves out damaged ones.
+    /// Returns them with the position up to which the store was scanned. The pattern and the function are checked later,
+    /// by [`CompiledFilter::deliveries`].
     pub(super) async fn next_events(
         &self,
         store: &dyn InspectionStore,
