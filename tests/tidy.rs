@@ -155,7 +155,9 @@ fn pure_crates_have_no_dependency_that_does_io() {
         for file in files(&folder.join("src"), "rs") {
             let text = std::fs::read_to_string(&file).unwrap();
             let code = text.split("#[cfg(test)]").next().unwrap();
-            for forbidden in ["std::fs::", "std::net::", "std::process::", "tokio::fs", "tokio::net"] {
+            for forbidden in
+                ["std::fs::", "TcpStream", "TcpListener", "UdpSocket", "std::process::", "tokio::fs", "tokio::net"]
+            {
                 let is_test =
                     file.components().any(|part| part.as_os_str().to_str().is_some_and(|p| p.starts_with("tests")));
                 assert!(is_test || !code.contains(forbidden), "{} uses {forbidden}", file.display());

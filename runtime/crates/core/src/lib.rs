@@ -56,7 +56,7 @@
 //!
 //! let (sender, mut ids) = mpsc::channel(16);
 //! let metrics = evoke_telemetry::Metrics::new().function("shop/charge");
-//! let dispatcher = Dispatcher::start(&store, bus.clone(), clock, 64);
+//! let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock, 64);
 //! dispatcher.set_functions(vec![FunctionSpec {
 //!     id,
 //!     concurrency: 8,

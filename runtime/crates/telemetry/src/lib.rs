@@ -14,7 +14,7 @@
 //! use evoke_telemetry::{Format, Ingress, Metrics, ScrapeValues, render};
 //!
 //! let metrics = Arc::new(Metrics::new());
-//! metrics.ingress(Ingress::API).new.increment();
+//! metrics.ingress(Ingress::requests("http")).new.increment();
 //! let text = render(metrics, ScrapeValues::default(), Format::OpenMetrics)?;
 //! assert!(text.contains(r#"evoke_events_accepted_total{source="http",outcome="new"} 1"#));
 //! # Ok::<(), std::fmt::Error>(())
