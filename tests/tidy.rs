@@ -200,6 +200,24 @@ fn named_module<'a>(path: &'a str, depth: usize, modules: &BTreeSet<String>) -> 
     modules.contains(first).then_some(first)
 }
 
+/// Every path in the code that begins with `crate::` or `super::`; those of a group `super::{a, b::c}` one by one.
+fn named_paths(code: &str) -> Vec<String> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let mut paths = Vec::new();
+    for (at, _) in code.match_indices("crate::").chain(code.match_indices("super::")) {
+        if code[..at].chars().next_back().is_some_and(is_word) {
+            continue;
+        }
+        let rest = &code[at..];
+        let (path, behind) = rest.split_at(rest.find(|c| !is_word(c)).unwrap_or(rest.len()));
+        match behind.strip_prefix('{').and_then(|group| group.split('}').next()) {
+            Some(group) => paths.extend(group.split(',').map(|item| format!("{path}{}", item.trim()))),
+            None => paths.push(path.trim_end_matches("::").to_owned()),
+        }
+    }
+    paths
+}
+
 #[test]
 fn no_circle_of_imports_between_the_modules_of_a_crate() {
     for (name, folder) in crates() {
@@ -224,29 +242,13 @@ fn no_circle_of_imports_between_the_modules_of_a_crate() {
             let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
             let code: String =
                 code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
-            for (at, word) in code.match_indices("crate::").chain(code.match_indices("super::")) {
-                let before = code[..at].chars().next_back();
-                if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
-                    continue;
-                }
-                let _ = word;
-                let rest = &code[at..];
-                let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(rest.len());
-                let mut paths = vec![rest[..end].trim_end_matches("::").to_owned()];
-                // `use super::{a, b::c}`
-                if rest[end..].starts_with('{') {
-                    let group = rest[end + 1..].split('}').next().unwrap();
-                    let prefix = rest[..end].to_owned();
-                    paths = group.split(',').map(|item| format!("{prefix}{}", item.trim())).collect();
-                }
-                for path in paths {
-                    if let Some(to) = named_module(&path, depth, &modules).filter(|to| **to != *module) {
-                        imports.entry(module.clone()).or_default().insert(to.to_owned());
-                    }
+            for path in named_paths(&code) {
+                if let Some(to) = named_module(&path, depth, &modules).filter(|to| **to != *module) {
+                    imports.entry(module.clone()).or_default().insert(to.to_owned());
                 }
             }
         }
-        // What reaches itself is on a circle.
+        // A module that reaches itself is on a circle.
         for module in &modules {
             let mut reached = BTreeSet::new();
             let mut next: Vec<&String> = imports.get(module).into_iter().flatten().collect();

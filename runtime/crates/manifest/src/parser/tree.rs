@@ -8,7 +8,6 @@ use std::rc::Rc;
 pub struct Node {
     /// Byte range in the text of the manifest.
     pub span: Span,
-    /// The value.
     pub value: Value,
     /// Number of nodes in this subtree, including this one, with all aliases expanded.
     pub(crate) expanded_nodes: usize,
@@ -41,11 +40,9 @@ pub struct Scalar {
 /// A key of a map with its value.
 #[derive(Debug)]
 pub struct Entry {
-    /// The key.
     pub key: String,
     /// Byte range of the key.
     pub key_span: Span,
-    /// The value.
     pub node: Rc<Node>,
 }
 
