@@ -61,12 +61,12 @@ fn render(report: &CheckReport, columns: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evoke_model::Removed;
+    use evoke_model::{Removed, Seq};
 
     #[test]
     fn render_shows_counts_and_problems() {
         let counts = Counts { done: 2, dead: 1, ready: 1, ..Counts::default() };
-        let removed = Removed { events: 1, owed: 2, replayed: 0, to: 1 };
+        let removed = Removed { events: 1, owed: 2, replayed: 0, to: Seq(1) };
         let totals =
             Totals { events: 4, owed: 5, replayed: 0, removed, functions: [("shop/charge".to_owned(), counts)].into() };
         let report = CheckReport { totals, problems: vec!["5 deliveries are owed and 4 are there".into()] };
