@@ -8,6 +8,7 @@ mod support;
 
 mod backup;
 mod campaign;
+mod claims;
 mod commands;
 mod component_kinds;
 mod damage;
@@ -24,6 +25,7 @@ mod replay;
 mod retention;
 mod runtime_events;
 mod shutdown;
+mod slow_clients;
 mod state;
 mod telemetry;
 mod tidy;

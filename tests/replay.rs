@@ -14,7 +14,7 @@ evoke: 1
 app: lab
 sources:
   in:
-    http: { path: /in }
+    http: { path: /in, type: lab.in }
 functions:
   witness:
     component: $FUNCTIONS/witness.wasm
@@ -32,7 +32,7 @@ fn send(evoke: &Evoke, numbers: std::ops::Range<usize>, ms: u64) {
     for batch in numbers.collect::<Vec<_>>().chunks(500) {
         let event = |n: &usize| {
             let data = json!({ "ms": ms, "n": n, "key": format!("k{}", n % KEYS) });
-            json!({ "specversion": "1.0", "id": format!("e{n}"), "source": "/lab/test", "type": "lab.in", "data": data })
+            json!({ "specversion": "1.0", "id": format!("e{n}"), "source": "/lab/in", "type": "lab.in", "data": data })
         };
         let batch = Value::from(batch.iter().map(event).collect::<Vec<_>>()).to_string();
         let headers = [("content-type", "application/cloudevents-batch+json")];
@@ -244,7 +244,7 @@ fn a_dry_run_reports_its_plan_and_a_replay_of_one_event_is_marked() {
 
 #[test]
 fn a_replay_offers_earlier_events_to_a_new_function() {
-    let mut evoke = Evoke::up_with("evoke: 1\napp: lab\nsources:\n  in:\n    http: { path: /in }\n");
+    let mut evoke = Evoke::up_with("evoke: 1\napp: lab\nsources:\n  in:\n    http: { path: /in, type: lab.in }\n");
     send(&evoke, 0..20, 0);
     assert!(evoke.stop().success());
     evoke.write_manifest(MANIFEST);

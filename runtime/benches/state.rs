@@ -18,7 +18,7 @@ const MANIFEST: &str = "
 evoke: 1
 app: bench
 sources:
-  in: { http: { path: /in } }
+  in: { http: { path: /in, type: count } }
 functions:
   counter:
     component: COMPONENT

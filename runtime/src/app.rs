@@ -45,6 +45,8 @@ pub struct UpOptions {
     pub data: PathBuf,
     /// Address on which http sources listen; port 0 picks a free port.
     pub http: SocketAddr,
+    /// How long a connection to this address stays open for its next request.
+    pub keep_alive: Duration,
     /// Address on which the admin API listens.
     pub admin: SocketAddr,
     /// Whether to reload when a manifest, a component or a source file of a component changes.
@@ -115,7 +117,8 @@ impl App {
 
         let parts = self.control.parts();
         let limits = listener::Limits::default();
-        let limits = listener::Limits { drain: self.options.drain.min(limits.drain), ..limits };
+        let (drain, keep_alive) = (self.options.drain.min(limits.drain), self.options.keep_alive);
+        let limits = listener::Limits { drain, keep_alive, ..limits };
         let http = Task::spawn(|stop| parts.http.clone().serve(public, limits, stop));
         self.control.set_phase(Phase::Running);
         let retention = Task::spawn(|stop| retention::run(parts.store.clone(), self.options.retention, stop));

@@ -186,6 +186,9 @@ struct Up {
     /// Address on which http sources listen; port 0 picks a free port
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     http: SocketAddr,
+    /// How long a connection of a client stays open for its next request; longer than the idle timeout of a load balancer
+    #[arg(long, env = "EVOKE_KEEP_ALIVE", default_value = "75s", value_name = "DURATION", value_parser = parse_duration)]
+    keep_alive: Duration,
     /// Reload when a manifest, a component or a source file of a component changes
     #[arg(long)]
     watch: bool,

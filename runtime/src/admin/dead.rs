@@ -50,7 +50,7 @@ async fn write(store: Arc<dyn InspectionStore>, found: Vec<ReadDelivery>, lines:
         if let Ok(stored) = &mut event {
             Arc::make_mut(&mut stored.event).data = Data::None;
         }
-        let event = Envelope::from(&event);
+        let event = Envelope::of(&*store, &event);
         // Strings, numbers and JSON always serialise.
         let line = serde_json::to_string(&DeadLetter { delivery: record.into(), event }).unwrap_or_default();
         lines.send([line]).await?;
@@ -77,7 +77,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(delivery): Path<S
         return Err(Problem::not_found(detail).into());
     }
     let event = event_of(&*admin.store, &record).await?;
-    Ok(Json(DeadLetter { delivery: record.into(), event: (&event).into() }))
+    Ok(Json(DeadLetter { delivery: record.into(), event: Envelope::of(&*admin.store, &event) }))
 }
 
 pub(super) async fn redrive(

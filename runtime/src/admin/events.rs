@@ -43,13 +43,13 @@ pub(super) struct EventsQuery {
 }
 
 impl EventsQuery {
-    fn line(&self, read: &ReadEvent) -> String {
+    fn line(&self, store: &dyn InspectionStore, read: &ReadEvent) -> String {
         match read {
             Err(DamagedEvent { seq, what }) => {
                 serde_json::to_string(&Damaged { damaged: what.to_string(), seq: *seq }).unwrap_or_default()
             }
             // Strings, numbers and JSON always serialise.
-            Ok(stored) if self.envelope => serde_json::to_string(&Envelope::from(stored)).unwrap_or_default(),
+            Ok(_) if self.envelope => serde_json::to_string(&Envelope::of(store, read)).unwrap_or_default(),
             Ok(stored) => stored.event.to_json(),
         }
     }
@@ -80,7 +80,7 @@ async fn write(store: Arc<dyn Store>, query: EventsQuery, lines: Lines) -> Resul
                 after = DamagedEvent::seq_of(last);
             }
             remaining = remaining.saturating_sub(found.len());
-            lines.send(found.iter().map(|stored| query.line(stored))).await?;
+            lines.send(found.iter().map(|stored| query.line(&*store, stored))).await?;
             if found.len() < page_limit {
                 break;
             }
@@ -112,7 +112,7 @@ async fn position_before_newest(store: &dyn Store, filter: &EventFilter, limit: 
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(reference): Path<String>) -> ApiResult<Json<Envelope>> {
     let stored = require_intact(find(&*admin.store, &reference).await?)?;
-    Ok(Json((&stored).into()))
+    Ok(Json(Envelope::of(&*admin.store, &Ok(stored))))
 }
 
 /// Returns the event, or an error if it is damaged.
@@ -163,7 +163,7 @@ pub(super) async fn post(
 ) -> ApiResult<(StatusCode, Json<Posted>)> {
     let events = parse_events(&json_body(&headers, body)?, &admin.clock)?;
     let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-    let accepted = admin.bus.accept(Offer { events, origin: Origin::of(DEFAULT_SOURCE), ..Offer::default() }).await?;
+    let accepted = admin.bus.accept(Offer { events, origin: Origin::OPERATOR, ..Offer::default() }).await?;
     let posted = ids.into_iter().zip(accepted).map(|(id, accepted)| match accepted {
         Accepted::New(seq) => PostedEvent { id, seq, duplicate: false },
         Accepted::Duplicate(seq) => PostedEvent { id, seq, duplicate: true },

@@ -23,7 +23,7 @@ pub(super) async fn explain(
     Params(query): Params<ExplainQuery>,
 ) -> ApiResult<Json<Vec<TriggerExplanation>>> {
     let stored = events::require_intact(events::find(&*admin.store, &reference).await?)?;
-    let explained = admin.control.explain(&stored.event, query.function.as_deref());
+    let explained = admin.control.explain(&stored, query.function.as_deref());
     let explained = explained.map_err(|e| Problem::malformed(format!("cannot match the data of the event: {e}")))?;
     match query.function {
         Some(function) if explained.is_empty() => Err(Problem::not_found(format!(

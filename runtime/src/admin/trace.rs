@@ -84,7 +84,7 @@ struct TreeEntry {
 
 /// Builds the tree level by level, so that a tree that is too large loses its deepest events.
 async fn build_tree(store: &dyn InspectionStore, root: &ReadEvent) -> Result<Node, StoreError> {
-    let mut entries = vec![TreeEntry { node: root.into(), depth: 1, deliveries: Vec::new() }];
+    let mut entries = vec![TreeEntry { node: Node::of(store, root), depth: 1, deliveries: Vec::new() }];
     let mut bytes = size(root);
     let mut next = VecDeque::from([0]);
     while let Some(index) = next.pop_front() {
@@ -103,7 +103,7 @@ async fn build_tree(store: &dyn InspectionStore, root: &ReadEvent) -> Result<Nod
                 }
                 children.push(entries.len());
                 next.push_back(entries.len());
-                entries.push(TreeEntry { node: event.into(), depth: depth + 1, deliveries: Vec::new() });
+                entries.push(TreeEntry { node: Node::of(store, event), depth: depth + 1, deliveries: Vec::new() });
             }
             deliveries.push((delivery, children));
         }
@@ -116,11 +116,11 @@ async fn build_tree(store: &dyn InspectionStore, root: &ReadEvent) -> Result<Nod
             entry.deliveries = deliveries;
         }
     }
-    Ok(link(entries, root))
+    Ok(link(entries).unwrap_or_else(|| Node::of(store, root)))
 }
 
 /// Links the entries to a tree, starting with the last: published events come after the event that caused them.
-fn link(entries: Vec<TreeEntry>, root: &ReadEvent) -> Node {
+fn link(entries: Vec<TreeEntry>) -> Option<Node> {
     let mut nodes: Vec<Option<Node>> = Vec::new();
     nodes.resize_with(entries.len(), || None);
     for (index, TreeEntry { mut node, deliveries, .. }) in entries.into_iter().enumerate().rev() {
@@ -133,5 +133,5 @@ fn link(entries: Vec<TreeEntry>, root: &ReadEvent) -> Node {
             *slot = Some(node);
         }
     }
-    nodes.into_iter().next().flatten().unwrap_or_else(|| root.into())
+    nodes.into_iter().next().flatten()
 }

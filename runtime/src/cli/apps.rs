@@ -23,6 +23,7 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
         manifests: up.manifests.manifests,
         data: common.data_folder().to_owned(),
         http: up.http,
+        keep_alive: up.keep_alive,
         admin: common.client_args.admin.unwrap_or(ADMIN),
         watch: up.watch,
         drain: up.drain,

@@ -12,10 +12,10 @@ use super::state_source::{self, StoredState};
 use evoke_core::dispatcher::{AttemptResult, Call, FunctionSpec, Runner};
 use evoke_core::router::{OrderBy, Router};
 use evoke_http::source::RequestHandler;
-use evoke_manifest::{self as manifest, Checked, Diagnostics, Function, SecretRef, TriggerSource};
-use evoke_model::FunctionId;
+use evoke_manifest::{self as manifest, Checked, Diagnostics, Function, SecretRef, Source, TriggerSource};
 use evoke_model::clock::Clock;
 use evoke_model::outcome::RetryPolicy;
+use evoke_model::{FunctionId, Origin};
 use evoke_sandbox::{self as sandbox, Grants, Kind, LogSink, Sandbox, Spec, StateSource};
 use evoke_store::Store;
 use evoke_telemetry::Metrics;
@@ -44,6 +44,8 @@ pub(super) struct Wiring<'a> {
     pub(super) logs: &'a LogSink,
     pub(super) clock: &'a Clock,
     pub(super) metrics: &'a Metrics,
+    /// The origins of all sources, by URI.
+    pub(super) origins: &'a BTreeMap<String, Origin>,
 }
 
 /// Runs the deliveries of a function in the sandbox, for the dispatcher.
@@ -92,18 +94,23 @@ pub(super) async fn load_all<'a>(manifests: &'a [Checked], sandbox: &Sandbox) ->
 }
 
 /// Registers the functions in the store, and makes their workers and routes. An error is one of the store.
-pub(super) async fn register(loaded: Vec<Loaded<'_>>, wiring: Wiring<'_>) -> anyhow::Result<Functions> {
-    let Wiring { store, logs, clock, metrics } = wiring;
+pub(super) async fn register(
+    manifests: &[Checked],
+    loaded: Vec<Loaded<'_>>,
+    wiring: Wiring<'_>,
+) -> anyhow::Result<Functions> {
+    let Wiring { store, logs, clock, metrics, origins } = wiring;
     let names: Vec<String> = loaded.iter().map(|l| full_name(&l.checked.manifest, l.function)).collect();
     let ids = store.register(names.clone()).await.context("cannot register the functions in the store, evoke.db")?;
 
     let stored_state: Arc<dyn StateSource> = Arc::new(StoredState(store.clone()));
     let mut workers = Vec::new();
     let mut router = Router::default();
+    manifests.iter().for_each(|checked| router.add_app(checked.manifest.app.as_str()));
     let mut answerers: BTreeMap<_, Arc<dyn RequestHandler>> = BTreeMap::new();
     for (Loaded { checked, function, component }, id) in loaded.into_iter().zip(&ids) {
         let is_http = component.kind() == Kind::Http;
-        add_routes(&mut router, *id, checked, function, is_http);
+        add_routes(&mut router, *id, checked, function, origins, is_http);
         if is_http {
             // A function that handles HTTP requests runs no deliveries. If it had another kind of component before, its
             // deliveries from that time stay pending in the store.
@@ -158,7 +165,10 @@ pub(crate) async fn load_one(
                 errors if errors.is_empty() => Ok(loaded),
                 errors => Err(Diagnostics::from_iter(errors)),
             },
-            Kind::Handler | Kind::Command => Ok(loaded),
+            Kind::Handler | Kind::Command => match http_function::check_event_sources(checked, function) {
+                errors if errors.is_empty() => Ok(loaded),
+                errors => Err(Diagnostics::from_iter(errors)),
+            },
         },
         Err(error) => {
             let missing = matches!(&error, sandbox::LoadError::Read { .. });
@@ -177,7 +187,16 @@ fn retry_policy(function: &Function) -> RetryPolicy {
     RetryPolicy { attempts, backoff, max_backoff, max_age }
 }
 
-fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: &Function, handles_requests: bool) {
+fn add_routes(
+    router: &mut Router,
+    id: FunctionId,
+    checked: &Checked,
+    function: &Function,
+    origins: &BTreeMap<String, Origin>,
+    handles_requests: bool,
+) {
+    // Every source is registered, and the manifest has a source of every trigger.
+    let origin_of = |source: &Source| origins.get(&source.uri).copied().unwrap_or_default();
     if let Some(by) = &function.order_by {
         let by = match by {
             manifest::OrderBy::Attribute(name) => OrderBy::Attribute(name.clone()),
@@ -191,13 +210,13 @@ fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: 
         match &trigger.source {
             TriggerSource::Any => router.add(id, name, None, pattern),
             TriggerSource::Shared(source) => {
-                let uri = checked.manifest.source(source.as_str()).map(|source| source.uri.as_str());
-                router.add(id, name, uri, pattern);
+                let source = checked.manifest.source(source.as_str());
+                router.add(id, name, Some(source.map(origin_of).unwrap_or_default()), pattern);
             }
             // All events of a private source go to the function, so the router needs no pattern matching for them. A
             // function that handles HTTP requests gets no events from its private source.
             TriggerSource::Private(_) if handles_requests => {}
-            TriggerSource::Private(source) => router.add_private_source(&source.uri, id, name),
+            TriggerSource::Private(source) => router.add_private_source(origin_of(source), id, name),
         }
     }
 }

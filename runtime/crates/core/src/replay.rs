@@ -342,7 +342,7 @@ impl ReplayTask {
         let mut offered = 0;
         let mut offers = Vec::new();
         for event in events {
-            let deliveries = filter.deliveries(&router, &event);
+            let deliveries = filter.deliveries(&*inner.store, &router, &event);
             offered += deliveries.len();
             if !deliveries.is_empty() {
                 offers.push((Arc::new(event), deliveries));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, Target};
+use crate::bus::{Bus, Origin, Target};
 use evoke_model::clock::Clock;
 
 /// The context that every source gets at its start.
@@ -19,6 +19,8 @@ pub struct Context {
     pub bus: Bus,
     /// The `source` attribute of the events, `/<app>/<name>`; also the scope of the source's marks.
     pub uri: String,
+    /// The origin of the events.
+    pub origin: Origin,
     /// The functions that receive the events.
     pub target: Target,
     /// The clock to read the time from.

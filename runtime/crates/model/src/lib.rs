@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod actor;
+pub mod claim;
 pub mod clock;
 mod counts;
 mod damage;

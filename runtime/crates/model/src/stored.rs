@@ -21,6 +21,16 @@ pub struct Lineage {
     pub origin: Origin,
 }
 
+impl Lineage {
+    /// Returns the source through which the event itself entered. Returns `None` for an event that a function published
+    /// and for one that the runtime made because of a delivery.
+    ///
+    /// Deduplication compares this value together with `source` and `id`, so no source can use up an id of another one.
+    pub fn entered(&self) -> Option<Origin> {
+        self.cause.is_none().then_some(self.origin)
+    }
+}
+
 /// An event to be stored, with its deliveries.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
@@ -48,8 +58,8 @@ pub struct Mark {
 pub enum Accepted {
     /// The event was stored at this position.
     New(Seq),
-    /// An event with the same source and id was accepted within the dedup window. That event is stored at this
-    /// position; the new event was not stored.
+    /// An event with the same origin, source and id was accepted within the dedup window and is stored at this position;
+    /// this one was not stored.
     Duplicate(Seq),
 }
 

@@ -97,16 +97,17 @@ const RULES: [(&str, &str); 12] = [
 ];
 
 /// The tables with checksums: an expression that names a row, and one that computes its checksum.
-const CHECKSUMS: [(&str, &str, &str); 9] = [
+const CHECKSUMS: [(&str, &str, &str); 10] = [
     ("meta", "key", "sum_of(key, value)"),
     ("functions", "id", "sum_of(id, name)"),
+    ("origins", "id", "sum_of(id, uri)"),
     (
         "events",
         "seq",
         "sum_of(seq, id, source, type, subject, time, datacontenttype, dataschema, extensions, data_kind, accepted_ms,
            first_delivery, owed, cause, root, hops, origin, data)",
     ),
-    ("known", "seq", "sum_of(seq, id, source, accepted_ms)"),
+    ("known", "seq", "sum_of(seq, id, source, accepted_ms, origin)"),
     (
         "deliveries",
         "id",

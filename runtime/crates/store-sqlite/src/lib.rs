@@ -9,6 +9,7 @@ mod checksum;
 mod dedup;
 mod failure;
 mod folder;
+mod origins;
 mod queue;
 mod read;
 mod readers;
@@ -36,6 +37,7 @@ pub use self::backup::backup;
 pub use self::check::check_folder;
 use self::failure::store_error;
 pub use self::folder::make_folder;
+use self::origins::OriginTable;
 use self::queue::WriteQueue;
 use self::readers::Readers;
 use self::state_cache::StateCache;
@@ -55,6 +57,7 @@ pub struct SqliteStore {
     failed: watch::Sender<Option<String>>,
     backlog: Arc<Backlog>,
     scopes: Scopes,
+    origins: OriginTable,
     instance: String,
     clock: Clock,
 }
@@ -100,6 +103,7 @@ impl SqliteStore {
         let mut counters = totals::Counters::load(&connection).map_err(to_store_error)?;
         let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(to_store_error)?;
 
+        let origins = origins::load(&connection).map_err(to_store_error)?;
         let state_cache = Arc::new(state::load(&connection).map_err(to_store_error)?);
         let (newest_tx, newest) = watch::channel(counters.last_seq());
         let failed = watch::Sender::new(None);
@@ -133,6 +137,7 @@ impl SqliteStore {
             failed,
             backlog,
             scopes: Scopes::default(),
+            origins,
             instance,
             clock,
         })

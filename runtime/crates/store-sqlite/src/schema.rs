@@ -2,19 +2,24 @@
 
 use rusqlite::{Connection, ErrorCode, ffi};
 
-use super::{checksum, failure};
+use super::{checksum, failure, origins};
 use evoke_store::{Result, StoreError};
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// The changes from each version to the next, starting with version 2.
-pub(super) const MIGRATIONS: [&str; 3] =
-    [include_str!("migrate/2.sql"), include_str!("migrate/3.sql"), include_str!("migrate/4.sql")];
+pub(super) const MIGRATIONS: [&str; 4] = [
+    include_str!("migrate/2.sql"),
+    include_str!("migrate/3.sql"),
+    include_str!("migrate/4.sql"),
+    include_str!("migrate/5.sql"),
+];
 pub(super) const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
 /// Configures a connection for writing.
 pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     checksum::register_sql_function(connection)?;
+    origins::register_sql_function(connection)?;
     // Has an effect only before the first table is created.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     // Read all rows: SQLite reports an error of the change after the first row.
@@ -69,6 +74,7 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()
             let short = instance.get(20..).unwrap_or(&instance);
             let sql = "INSERT INTO meta (key, value, sum) VALUES ('instance', ?1, sum_of('instance', ?1))";
             transaction.execute(sql, [short])?;
+            origins::insert_built_in(&transaction)?;
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             transaction.commit()?;
             Ok(Ok(()))

@@ -1,4 +1,4 @@
--- The embedded store, version 4 (PRAGMA user_version). Times are milliseconds since the Unix epoch.
+-- The embedded store, version 5 (PRAGMA user_version). Times are milliseconds since the Unix epoch.
 --
 -- The column `sum` is the checksum of its row; a row with a wrong checksum is not returned. It is the CRC-32 of zlib over
 -- the row's other columns in the order of this file. Each column contributes one byte for its type (0 NULL, 1 integer,
@@ -19,6 +19,12 @@ CREATE TABLE functions (                -- full names, app/function; ids are nev
   sum  INTEGER NOT NULL DEFAULT 0
 );
 
+CREATE TABLE origins (                  -- sources through which chains of events enter; ids are never reused
+  id  INTEGER PRIMARY KEY,              -- before version 5: a hash of the URI
+  uri TEXT UNIQUE,                      -- NULL: not recorded before version 5, and not used since
+  sum INTEGER NOT NULL DEFAULT 0
+);
+
 CREATE TABLE events (                   -- all accepted events, in accept order
   seq             INTEGER PRIMARY KEY,
   id              TEXT NOT NULL,        -- CloudEvents attributes
@@ -36,11 +42,12 @@ CREATE TABLE events (                   -- all accepted events, in accept order
   cause           INTEGER,              -- the delivery whose function published it
   root            INTEGER,              -- the event from outside that started the chain
   hops            INTEGER NOT NULL,
-  origin          INTEGER NOT NULL DEFAULT 0, -- hash of the URI of the source where the chain entered; 0: none
+  origin          INTEGER NOT NULL DEFAULT 0, -- the source where the chain entered; 0: none
   sum             INTEGER NOT NULL DEFAULT 0,
   data            BLOB                  -- last, so that other columns are read without it
 );
-CREATE INDEX events_by_id ON events (id, source); -- unique in the dedup window: the writer checks before it inserts
+-- With origin (for an event without cause), unique in the dedup window: the writer checks before it inserts.
+CREATE INDEX events_by_id ON events (id, source);
 CREATE INDEX events_by_cause ON events (cause) WHERE cause IS NOT NULL;
 
 CREATE TABLE known (                    -- ids of events that retention removed within their dedup window
@@ -48,6 +55,7 @@ CREATE TABLE known (                    -- ids of events that retention removed 
   id          TEXT NOT NULL,
   source      TEXT NOT NULL,
   accepted_ms INTEGER NOT NULL,
+  origin      INTEGER DEFAULT 0,        -- NULL: had a cause; 0: not recorded before version 5, stands for any
   sum         INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX known_by_id ON known (id, source);

@@ -10,15 +10,15 @@ use tokio::sync::watch;
 use super::write::accept::Accept;
 use super::write::complete::Complete;
 use super::write::dead::{Purge, Redrive};
-use super::write::register::Register;
+use super::write::register::{Register, RegisterOrigins};
 use super::write::state::WriteState;
-use super::{SqliteStore, check, read, replays, retain, state, totals, write};
+use super::{SqliteStore, check, origins, read, replays, retain, state, totals, write};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
     Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, EventFilter, FunctionId, Mark,
-    NewEvent, NewReplay, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step,
-    Stream, Totals,
+    NewEvent, NewReplay, Origin, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq,
+    Step, Stream, Totals,
 };
 use evoke_store::{
     Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
@@ -26,6 +26,16 @@ use evoke_store::{
 };
 
 impl EventStore for SqliteStore {
+    fn register_origins(&self, uris: Vec<String>) -> StoreFuture<Vec<Origin>> {
+        let table = self.origins.clone();
+        let registered = self.writes.submit(RegisterOrigins { uris: uris.clone() });
+        StoreFuture::from_future(async move {
+            let origins = registered.await?;
+            origins::publish(&table, &origins, uris);
+            Ok(origins)
+        })
+    }
+
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>> {
         self.writes.accept(Accept { events, marks })
     }
@@ -170,6 +180,10 @@ impl ReplayStore for SqliteStore {
 }
 
 impl InspectionStore for SqliteStore {
+    fn origin_uri(&self, origin: Origin) -> Option<Arc<str>> {
+        origins::uri(&self.origins, origin)
+    }
+
     fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>> {
         self.read(move |c| read::event(c, seq))
     }

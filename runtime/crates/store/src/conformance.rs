@@ -13,6 +13,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod origins;
 mod owners;
 mod replay;
 mod state;
@@ -28,6 +29,7 @@ use evoke_model::event::{Data, Event};
 use evoke_model::state::Transaction;
 use evoke_model::*;
 
+pub use self::origins::*;
 pub use self::owners::*;
 pub use self::replay::*;
 pub use self::state::*;
@@ -146,9 +148,10 @@ pub async fn published_events_with_their_own_id_are_deduplicated(store: &dyn Sto
     }
     assert_eq!(store.find("own".into()).await.unwrap(), seqs([2]));
     assert_eq!((store.totals().await.unwrap().events, store.pending()), (4, 1));
-    // An event from outside with an id of the generated form is deduplicated like any other.
-    let forged = new_event(&format!("{}-2-0", store.instance()), vec![]);
-    assert_eq!(store.accept(vec![forged], vec![]).await.unwrap(), vec![Accepted::Duplicate(Seq(4))]);
+    // An event from outside with the source and the id of a published event is another event, and uses up neither.
+    let forged = || vec![new_event(&format!("{}-2-0", store.instance()), vec![]), new_event("own", vec![])];
+    assert_eq!(store.accept(forged(), vec![]).await.unwrap(), vec![Accepted::New(Seq(5)), Accepted::New(Seq(6))]);
+    assert_eq!(store.accept(forged(), vec![]).await.unwrap(), vec![Accepted::Duplicate(Seq(5)), Accepted::Duplicate(Seq(6))]);
 }
 
 pub async fn marks_commit_with_their_events(store: &dyn Store) {
@@ -388,6 +391,8 @@ macro_rules! conformance {
             accepted_events_and_deliveries_read_back_unchanged
             a_repeated_source_and_id_is_a_duplicate_without_deliveries
             published_events_with_their_own_id_are_deduplicated
+            an_id_that_another_origin_used_is_still_free
+            origins_keep_their_numbers_and_uris
             marks_commit_with_their_events
             deliveries_are_announced_in_accept_order
             the_sink_receives_settled_completions_with_deliveries_they_made_ready

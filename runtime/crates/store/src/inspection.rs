@@ -1,13 +1,20 @@
 //! The store of the admin API: reads everything, and changes dead letters for an operator.
 
+use std::sync::Arc;
+
 use crate::StoreFuture;
-use evoke_model::{Actor, CheckReport, DeadFilter, DeliveryId, EventFilter, ReadDelivery, ReadEvent, Seq, Totals};
+use evoke_model::{
+    Actor, CheckReport, DeadFilter, DeliveryId, EventFilter, Origin, ReadDelivery, ReadEvent, Seq, Totals,
+};
 
 /// Lists and finds events and deliveries, and redrives and purges dead letters. A damaged row is an error value in its
 /// place, so that it hides no other row.
 pub trait InspectionStore: Send + Sync + 'static {
     /// Returns one event, or `None` when it is not in the store.
     fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>>;
+
+    /// Returns the URI of an origin; `None` when it has none, or when a store before version 5 did not record it.
+    fn origin_uri(&self, origin: Origin) -> Option<Arc<str>>;
 
     /// Returns the positions of events with this id, newest first, at most 10.
     fn find(&self, id: String) -> StoreFuture<Vec<Seq>>;

@@ -26,6 +26,7 @@ mod events;
 mod future;
 mod inspection;
 pub mod memory;
+pub mod origins;
 mod replays;
 mod scopes;
 mod state;

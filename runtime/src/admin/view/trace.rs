@@ -7,6 +7,7 @@ use evoke_model::clock::rfc3339;
 use evoke_model::{
     AttemptRecord, DamagedDelivery, DeliveryId, DeliveryRecord, Lineage, ReadDelivery, ReadEvent, ReplayId, Seq,
 };
+use evoke_store::InspectionStore;
 
 /// An event with its deliveries and the events they published.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub struct Node {
     pub accepted: String,
     /// Number of functions in the chain before this event; 0 for an event from a source.
     pub hops: u32,
+    /// The source through which the chain entered, as in [`Envelope`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// The delivery that published the event, or that the runtime reports with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_by: Option<DeliveryId>,
@@ -96,13 +100,14 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-impl From<&ReadEvent> for Node {
-    fn from(read: &ReadEvent) -> Self {
-        let Envelope { seq, accepted, event, damaged } = read.into();
+impl Node {
+    /// Returns the node of an event, without its deliveries.
+    pub(in crate::admin) fn of(store: &dyn InspectionStore, read: &ReadEvent) -> Self {
+        let Envelope { seq, accepted, origin, event, damaged } = Envelope::of(store, read);
         let lineage = read.as_ref().map(|stored| stored.lineage).unwrap_or_default();
         let Lineage { cause: published_by, root, hops, .. } = lineage;
         let deliveries = Vec::new();
-        Self { seq, accepted, hops, published_by, root, event, damaged, deliveries, cut: None, missing: None }
+        Self { seq, accepted, hops, origin, published_by, root, event, damaged, deliveries, cut: None, missing: None }
     }
 }
 

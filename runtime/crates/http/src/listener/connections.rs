@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
+
 /// Issues a permit for each connection within the limits; cheap to clone.
 #[derive(Clone)]
 pub(super) struct ConnectionLimits(Arc<Inner>);
@@ -12,6 +14,8 @@ struct Inner {
     max: usize,
     per_peer_max: usize,
     open: Mutex<Open>,
+    /// Notified when the listener becomes crowded.
+    crowded: Notify,
 }
 
 #[derive(Default)]
@@ -29,7 +33,15 @@ pub(super) struct ConnectionPermit {
 
 impl ConnectionLimits {
     pub(super) fn new(max: usize, per_peer_max: usize) -> Self {
-        Self(Arc::new(Inner { max, per_peer_max, open: Mutex::default() }))
+        Self(Arc::new(Inner { max, per_peer_max, open: Mutex::default(), crowded: Notify::new() }))
+    }
+
+    /// Resolves when most connections are in use, so that idle ones should be closed.
+    pub(super) async fn crowded(&self) {
+        let notified = self.0.crowded.notified();
+        if !self.0.is_crowded(self.0.open.lock().unwrap_or_else(PoisonError::into_inner).total) {
+            notified.await;
+        }
     }
 
     /// Returns a permit for one more connection from `addr`; `None` when a limit is reached.
@@ -47,7 +59,17 @@ impl ConnectionLimits {
             *open_of_peer += 1;
         }
         open.total += 1;
+        if self.0.is_crowded(open.total) {
+            self.0.crowded.notify_waiters();
+        }
         Some(ConnectionPermit { limits: self.clone(), peer })
+    }
+}
+
+impl Inner {
+    /// Returns true if more than three quarters of the connections are open.
+    fn is_crowded(&self, total: usize) -> bool {
+        total > self.max - self.max / 4
     }
 }
 
@@ -66,15 +88,19 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Returns the peer under which a connection is counted; `None` for loopback. One customer usually has a whole IPv6
-/// /64, so its addresses are one peer.
+/// Returns the peer under which a connection is counted; `None` for loopback.
 fn counted_peer(addr: IpAddr) -> Option<IpAddr> {
+    (!addr.to_canonical().is_loopback()).then(|| counted_network(addr))
+}
+
+/// Returns the network that counts as one peer: an IPv4 address or an IPv6 /64, because one customer usually has a whole
+/// /64.
+pub fn counted_network(addr: IpAddr) -> IpAddr {
     match addr.to_canonical() {
-        addr if addr.is_loopback() => None,
-        IpAddr::V4(addr) => Some(addr.into()),
+        IpAddr::V4(addr) => addr.into(),
         IpAddr::V6(addr) => {
             let [a, b, c, d, ..] = addr.segments();
-            Some(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
     }
 }

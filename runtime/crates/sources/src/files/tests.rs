@@ -64,6 +64,7 @@ impl Fixture {
         let ctx = Context {
             bus: self.bus.clone(),
             uri: "/shop/invoices".into(),
+            origin: evoke_model::Origin(1),
             target: Target::Matching,
             clock: Clock::system(),
             stop: stop.clone(),

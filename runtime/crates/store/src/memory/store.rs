@@ -17,11 +17,16 @@ use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
     Accepted, Actor, CheckReport, Completed, Completion, Counts, DeadFilter, DeliveryId, EventFilter, FunctionId, Mark,
-    NewEvent, NewReplay, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step,
-    StoredEvent, Stream, Totals,
+    NewEvent, NewReplay, Origin, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq,
+    Step, StoredEvent, Stream, Totals,
 };
 
 impl EventStore for MemoryStore {
+    fn register_origins(&self, uris: Vec<String>) -> StoreFuture<Vec<Origin>> {
+        let origins = &mut self.lock().origins;
+        ready(uris.iter().map(|uri| origins.find(uri).unwrap_or_else(|| origins.insert(uri))).collect())
+    }
+
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>> {
         self.write(|inner, ready| {
             for Mark { scope, key, value } in marks {
@@ -198,6 +203,10 @@ impl ReplayStore for MemoryStore {
 }
 
 impl InspectionStore for MemoryStore {
+    fn origin_uri(&self, origin: Origin) -> Option<Arc<str>> {
+        self.lock().origins.uri(origin)
+    }
+
     fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>> {
         ready(self.lock().event(seq).map(|row| Ok((*row.stored).clone())))
     }
