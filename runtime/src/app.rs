@@ -3,6 +3,7 @@
 mod data;
 mod health_monitor;
 mod invoke;
+mod lock_holder;
 mod open;
 mod retention;
 mod task;

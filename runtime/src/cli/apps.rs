@@ -36,7 +36,7 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
 }
 
 pub(super) fn validate(common: &Common, manifests: &Manifests) -> Result<(), Failure> {
-    let (warnings, apps, functions) = run(common, app::validate(&manifests.manifests))?;
+    let (warnings, apps, functions) = run(common, app::validate(&manifests.manifests, common.data_folder()))?;
     if common.client_args.json {
         return print_json(&warnings);
     }
