@@ -7,6 +7,7 @@
 mod support;
 
 mod backup;
+mod build_commands;
 mod campaign;
 mod commands;
 mod component_kinds;
@@ -30,3 +31,4 @@ mod store_files;
 mod telemetry;
 mod tidy;
 mod timers;
+mod user_files;
