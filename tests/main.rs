@@ -7,11 +7,13 @@
 mod support;
 
 mod backup;
+mod build_commands;
 mod campaign;
 mod claims;
 mod commands;
 mod component_kinds;
 mod damage;
+mod data_folder;
 mod dedup;
 mod faults;
 mod files;
@@ -27,6 +29,8 @@ mod runtime_events;
 mod shutdown;
 mod slow_clients;
 mod state;
+mod store_files;
 mod telemetry;
 mod tidy;
 mod timers;
+mod user_files;

@@ -115,6 +115,21 @@ impl Evoke {
         self.command(arguments).output().unwrap()
     }
 
+    /// Runs a command that must exit by itself. Kills it and panics after [`TIMEOUT`].
+    pub(crate) fn run_within_timeout(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + TIMEOUT;
+        while process.try_wait().unwrap().is_none() {
+            if Instant::now() > deadline {
+                process.kill().unwrap();
+                panic!("{arguments:?} does not end: {:?}", process.wait_with_output());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        process.wait_with_output().unwrap()
+    }
+
     /// Runs a command that must succeed. Returns its standard output.
     pub(crate) fn stdout(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -141,6 +156,15 @@ impl Evoke {
     /// Starts `evoke up` with more arguments and waits until it is ready.
     pub(crate) fn up_with_arguments(&mut self, arguments: &[&str]) {
         if let Err(status) = self.try_up(arguments, &[]) {
+            panic!("not up ({status}): {}", self.log());
+        }
+    }
+
+    /// Starts `evoke up` with this data folder and waits until it is ready. The commands still use the default folder.
+    pub(crate) fn up_with_data(&mut self, data: &str) {
+        let _ = std::fs::remove_file(self.path(data).join("listen.json"));
+        self.spawn(&["--data", data], &[]);
+        if let Err(status) = self.await_addresses_in(data) {
             panic!("not up ({status}): {}", self.log());
         }
     }
@@ -176,9 +200,13 @@ impl Evoke {
     }
 
     fn await_addresses(&mut self) -> Result<(), ExitStatus> {
+        self.await_addresses_in(".evoke")
+    }
+
+    fn await_addresses_in(&mut self, data: &str) -> Result<(), ExitStatus> {
         let deadline = Instant::now() + TIMEOUT;
         let addresses: Value = loop {
-            let text = std::fs::read_to_string(self.path(".evoke/listen.json")).unwrap_or_default();
+            let text = std::fs::read_to_string(self.path(data).join("listen.json")).unwrap_or_default();
             if let Ok(addresses) = serde_json::from_str(&text) {
                 break addresses;
             }

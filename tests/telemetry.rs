@@ -213,9 +213,7 @@ fn the_documented_metrics_equal_the_exported_metrics() {
 
 #[test]
 fn evoke_is_not_ready_while_functions_load() {
-    // Reading the component blocks until this test writes to the pipe.
-    let pipe = "component: ./charge.wasm\n    build: mkfifo charge.wasm";
-    let mut evoke = Evoke::with(&ORDERS.replace("component: $FUNCTIONS/charge.wasm", pipe));
+    let mut evoke = Evoke::with(ORDERS);
     evoke.start(&[]);
     let admin = || {
         let log = evoke.log();
@@ -223,13 +221,16 @@ fn evoke_is_not_ready_while_functions_load() {
         Some(line.split_once("http://")?.1.split_whitespace().next()?.to_owned())
     };
     assert_eventually!(admin().is_some(), "{}", evoke.log());
+    // The store exists, and the components are being compiled. Then the functions cannot be registered until this test
+    // ends its transaction.
+    let store = rusqlite::Connection::open(evoke.path(".evoke/evoke.db")).unwrap();
+    store.execute_batch("BEGIN IMMEDIATE").unwrap();
     let admin = admin().unwrap();
     let response = get(&admin, "/readyz");
     assert_eq!((response.status, get(&admin, "/healthz").status), (503, 200));
     assert!(response.json()["detail"].as_str().unwrap().contains("starting"), "{response:?}");
     assert_eq!(get(&admin, "/metrics").status, 200);
-    let component = std::fs::read(crate::support::components().join("charge.wasm")).unwrap();
-    std::fs::write(evoke.path("charge.wasm"), component).unwrap();
+    store.execute_batch("ROLLBACK").unwrap();
     evoke.await_ready();
     assert_eq!(get(&admin, "/readyz").status, 200);
 }

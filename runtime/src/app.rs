@@ -3,8 +3,10 @@
 mod data;
 mod health_monitor;
 mod invoke;
+mod lock_holder;
 mod open;
 mod retention;
+mod stop_signals;
 mod task;
 mod validate;
 mod watch;
@@ -15,13 +17,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::data::DataFolder;
 use self::health_monitor::HealthMonitor;
 pub use self::invoke::{Invocation, InvokeOptions, invoke};
 use self::open::Listeners;
+pub use self::stop_signals::StopSignals;
 use self::task::Task;
 pub use self::validate::{build, validate};
 use crate::admin;
@@ -66,13 +68,22 @@ pub struct UpOptions {
     pub storage_low: Option<u64>,
 }
 
-/// Runs until SIGTERM or Ctrl-C, or until the store fails, then drains.
+/// Runs until SIGTERM or Ctrl-C, or until the store fails, then drains. A signal before events are accepted ends the
+/// start, and the `build:` command that it may be waiting for.
 pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError> {
-    let manifests = manifests::prepare(&options.manifests, &*host).await?;
-    let data = DataFolder::acquire(&options.data)?;
-    let (app, listeners) = open::open(options, data, host).await?;
-    let tasks = app.start(listeners, manifests).await?;
-    let failed = app.run_until_stopped().await?;
+    let mut stop = StopSignals::new().context("cannot receive signals")?;
+    let start = async {
+        let manifests = manifests::prepare(&options.manifests, &*host).await?;
+        let data = DataFolder::acquire(&options.data)?;
+        let (app, listeners) = open::open(options, data, host.clone()).await?;
+        let tasks = app.start(listeners, manifests).await?;
+        Ok::<_, AppError>((app, tasks))
+    };
+    let (app, tasks) = tokio::select! {
+        started = start => started?,
+        () = stop.received() => return Ok(()),
+    };
+    let failed = app.run_until_stopped(&mut stop).await;
     let closed = app.drain(tasks).await;
     match failed {
         Some(reason) => Err(AppError::StoreFailed(reason)),
@@ -130,9 +141,7 @@ impl App {
     }
 
     /// Waits for a stop signal or a store failure, and reloads meanwhile. Returns the reason if the store failed.
-    async fn run_until_stopped(&self) -> anyhow::Result<Option<String>> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    async fn run_until_stopped(&self, stop: &mut StopSignals) -> Option<String> {
         let reloads = async {
             match self.options.watch {
                 true => watch::run(&self.control, &*self.host).await,
@@ -140,10 +149,9 @@ impl App {
             }
         };
         tokio::select! {
-            _ = terminate.recv() => Ok(None),
-            _ = interrupt.recv() => Ok(None),
-            reason = self.control.parts().store.failure() => Ok(Some(reason)),
-            () = reloads => Ok(None),
+            () = stop.received() => None,
+            reason = self.control.parts().store.failure() => Some(reason),
+            () = reloads => None,
         }
     }
 

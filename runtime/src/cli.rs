@@ -14,6 +14,7 @@ mod inspect;
 mod invoke;
 mod limits;
 mod logs;
+mod process;
 mod replay;
 mod state;
 mod status;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub use failure::Failure;
+pub use process::protect;
 
 /// Run WebAssembly functions when something happens.
 #[derive(Debug, Parser)]

@@ -123,5 +123,7 @@ fn event(text: &str, clock: &Clock) -> anyhow::Result<Event> {
 }
 
 fn sandbox(data: &Path) -> anyhow::Result<Sandbox> {
+    // The cache is machine code: nobody else may write to its folder.
+    evoke_store_sqlite::prepare_data_folder(data)?;
     Ok(Sandbox::new(Settings { cache_dir: data.join("compiled"), concurrency: 1 })?)
 }

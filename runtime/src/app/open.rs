@@ -34,7 +34,7 @@ pub(super) struct Listeners {
 /// Opens these parts. Starts nothing that accepts events.
 pub(super) async fn open(
     options: UpOptions,
-    data: DataFolder,
+    mut data: DataFolder,
     host: Arc<dyn Host>,
 ) -> anyhow::Result<(App, Listeners)> {
     let clock = Clock::system();
@@ -51,6 +51,7 @@ pub(super) async fn open(
     let logs = FunctionLogs::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
     let settings = Settings { cache_dir: options.data.join("compiled"), concurrency: options.concurrency };
     let sandbox = Sandbox::new(settings)?;
+    data.reserve()?;
     let public = bind(options.http, "--http").await?;
     let admin = bind(options.admin, "--admin").await?;
 

@@ -7,7 +7,7 @@ use super::terminal::Terminal;
 use super::text::{count, print, print_json};
 use super::{Common, Failure, Manifests, Up};
 use crate::app;
-use crate::app::UpOptions;
+use crate::app::{StopSignals, UpOptions};
 use crate::control::AppError;
 use evoke_core::bus::Amount;
 use evoke_model::Retention;
@@ -33,11 +33,12 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
         storage_low: up.limits.storage_low,
         backlog_max: Amount { deliveries: up.limits.pending_max, bytes: up.limits.pending_bytes_max },
     };
-    run(common, app::up(options, Arc::new(Terminal)))
+    // `up` handles the signals itself: it drains.
+    block_on(common, app::up(options, Arc::new(Terminal)))
 }
 
 pub(super) fn validate(common: &Common, manifests: &Manifests) -> Result<(), Failure> {
-    let (warnings, apps, functions) = run(common, app::validate(&manifests.manifests))?;
+    let (warnings, apps, functions) = run(common, app::validate(&manifests.manifests, common.data_folder()))?;
     if common.client_args.json {
         return print_json(&warnings);
     }
@@ -53,11 +54,27 @@ pub(super) fn build(common: &Common, manifests: &Manifests) -> Result<(), Failur
     print(&format!("{built} built"))
 }
 
-/// Runs a command of `crate::app` on a new tokio runtime. With `--json`, manifest errors go to standard output.
+/// Runs a command of `crate::app` on a new tokio runtime, until SIGTERM or Ctrl-C: these also end the `build:` command
+/// that may be running.
 pub(super) fn run<T>(common: &Common, work: impl Future<Output = Result<T, AppError>>) -> Result<T, Failure> {
+    let interruptible = async {
+        let mut stop = StopSignals::new().map_err(anyhow::Error::from)?;
+        tokio::select! {
+            result = work => result,
+            () = stop.received() => Err(anyhow::anyhow!("interrupted").into()),
+        }
+    };
+    block_on(common, interruptible)
+}
+
+/// Runs a command of `crate::app` on a new tokio runtime. With `--json`, manifest errors go to standard output.
+fn block_on<T>(common: &Common, work: impl Future<Output = Result<T, AppError>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build();
     let runtime = runtime.map_err(|e| Failure::Failed(format!("cannot start threads: {e}")))?;
-    match runtime.block_on(work) {
+    let result = runtime.block_on(work);
+    // Do not wait for a component that is still being compiled when the command was interrupted.
+    runtime.shutdown_background();
+    match result {
         Err(AppError::Manifest(found)) if common.client_args.json => {
             print_json(&found)?;
             Err(Failure::Reported)

@@ -110,7 +110,7 @@ impl Client {
 /// Reads the admin address from `listen.json`, which `evoke up` writes into its data folder.
 fn read_admin_address(data: &Path) -> Result<String, Failure> {
     let path = data.join("listen.json");
-    let text = std::fs::read_to_string(&path).map_err(|_| {
+    let text = evoke_fs::read_text(&path, PROBLEM_BYTES_MAX).map_err(|_| {
         let folder = data.display();
         Failure::NotRunning(format!(
             "no Evoke is running with the data folder {folder}; start one with `evoke up`, or choose another with --data or --admin"

@@ -1,6 +1,7 @@
 //! `emit`: sends an event to a running Evoke.
 
 use std::io::Read;
+use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
@@ -10,6 +11,9 @@ use super::client::{Client, parse};
 use super::text::{escape, print, print_json};
 use super::{ClientArgs, Common, Failure};
 use crate::admin::view::{Posted, PostedEvent};
+
+/// Size limit of a file or of standard input as the value of an option, in bytes; many times the largest event.
+const ARGUMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub(super) struct Emit {
@@ -88,9 +92,13 @@ pub(super) fn read_argument(argument: &str) -> Result<String, Failure> {
         None => return Ok(argument.to_owned()),
         Some("-") => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map(|_| text)
+            let read = std::io::stdin().take(ARGUMENT_BYTES_MAX + 1).read_to_string(&mut text);
+            read.and_then(|length| match length as u64 > ARGUMENT_BYTES_MAX {
+                true => Err(std::io::ErrorKind::FileTooLarge.into()),
+                false => Ok(text),
+            })
         }
-        Some(path) => std::fs::read_to_string(path),
+        Some(path) => evoke_fs::read_text(Path::new(path), ARGUMENT_BYTES_MAX),
     };
     read.map_err(|e| Failure::Failed(format!("cannot read {argument}: {e}")))
 }

@@ -20,6 +20,9 @@ use evoke_sandbox::{self as sandbox, Grants, Kind, LogSink, Sandbox, Spec, State
 use evoke_store::Store;
 use evoke_telemetry::Metrics;
 
+/// Size limit of a file with a secret, in bytes.
+const SECRET_BYTES_MAX: u64 = 1024 * 1024;
+
 /// Functions as the dispatcher, the router and the http sources take them.
 pub(super) struct Functions {
     pub(super) workers: Vec<FunctionSpec>,
@@ -229,7 +232,7 @@ fn secrets(function: &Function) -> Result<BTreeMap<String, String>, (String, Str
                 let message = format!("cannot read the secret {name}: the environment variable {variable} is not set");
                 (message, format!("start Evoke with {variable} set"))
             }),
-            SecretRef::File(path) => std::fs::read_to_string(path)
+            SecretRef::File(path) => evoke_fs::read_text(path, SECRET_BYTES_MAX)
                 // Editors end a file with a line break, which is not part of the secret.
                 .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
                 .map_err(|error| {

@@ -84,7 +84,7 @@ pub(super) fn memory_at_start(component: &Component) -> u64 {
 pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, LoadError> {
     let path = file.display().to_string();
     let mut bytes = Vec::new();
-    let taken = std::fs::File::open(file).and_then(|f| f.take(COMPONENT_SIZE_MAX + 1).read_to_end(&mut bytes));
+    let taken = evoke_fs::open_regular(file).and_then(|f| f.take(COMPONENT_SIZE_MAX + 1).read_to_end(&mut bytes));
     match taken {
         Err(error) => Err(LoadError::Read { path, error }),
         Ok(_) if bytes.len() as u64 > COMPONENT_SIZE_MAX => Err(LoadError::TooLarge { path, max: COMPONENT_SIZE_MAX }),

@@ -13,7 +13,8 @@
 //! `b`.
 //!
 //! Only regular files count. Links, also links to folders, are not followed, and no file outside of the folder is ever
-//! opened (a hard link counts as an ordinary name). While the folder itself is missing, its files do not count as
+//! opened (a hard link counts as an ordinary name). The folder and the files of Evoke's own store are left out, under
+//! whatever name they appear. While the folder itself is missing, its files do not count as
 //! removed. `include` and `exclude` are globs over the path relative to the folder, in which `*` does not match a `/`;
 //! an excluded folder excludes everything in it; nothing is excluded by default.
 //!
@@ -37,6 +38,7 @@ mod confined;
 mod events;
 mod name;
 mod offer;
+mod overlap;
 mod scan;
 mod tracker;
 mod version;
@@ -52,6 +54,7 @@ use tokio::time::Instant;
 
 pub use self::config::{FilesKind, FilesSource};
 use self::confined::{Found, Root};
+pub use self::overlap::Overlap;
 use self::scan::{Filter, ScanResult};
 use self::tracker::Tracker;
 use self::version::{from_mark, to_mark};
@@ -78,6 +81,8 @@ const RESCAN_WAIT_MIN: Duration = Duration::from_millis(100);
 const SCAN_TIME_DIVISOR: u32 = 10;
 /// The key of the mark of the folder itself.
 const ROOT_KEY: &str = ".";
+/// The most names of the store's folder and files that are reported.
+const WARNINGS_MAX: usize = 8;
 /// The most marks in one commit when many are deleted.
 const DELETED_MARKS_MAX: usize = 1_000;
 
@@ -126,6 +131,8 @@ struct Worker {
     watch: Arc<Mutex<Option<Watch>>>,
     /// The progress of the first start.
     first_start: FirstStart,
+    /// Whether no scan has succeeded yet.
+    first_scan: bool,
     /// The time of the next full scan.
     scan_at: Instant,
     /// The end and the duration of the last full scan.
@@ -163,15 +170,7 @@ impl Worker {
         let mut tracker = Tracker::new(config.settle, known);
         // Files that the filter no longer includes are forgotten without a `removed` event.
         let forgotten = tracker.forget(|name| same_root && filter.includes(&name::path(name)));
-        let forgotten: Vec<Mark> = forgotten
-            .into_iter()
-            .chain((!same_root).then(|| ROOT_KEY.to_owned()))
-            .map(|key| Mark { scope: ctx.uri.clone(), key, value: None })
-            .collect();
-        for marks in forgotten.chunks(DELETED_MARKS_MAX) {
-            let offer = Offer { marks: marks.to_vec(), ..Offer::default() };
-            submit(&ctx, &offer).await.map_err(|_| Stopped)?;
-        }
+        delete_marks(&ctx, forgotten.into_iter().chain((!same_root).then(|| ROOT_KEY.to_owned()))).await?;
         let first_start = if root.is_some() && same_root { FirstStart::Done } else { FirstStart::Unscanned };
         let now = Instant::now();
         Ok(Self {
@@ -182,6 +181,7 @@ impl Worker {
             hint_queue: Arc::default(),
             watch: Arc::default(),
             first_start,
+            first_scan: true,
             scan_at: now,
             last_scan: (now, Duration::ZERO),
             rescan_wait: RESCAN_WAIT_MIN,
@@ -262,6 +262,7 @@ impl Worker {
             Ok(seen) => {
                 self.problems.root = None;
                 self.problems.scan.clone_from(&seen.problem);
+                self.forget_store(&seen.of_store).await?;
                 self.tracker.observe_folder("", &seen.files, &seen.unread, end);
                 if self.first_start == FirstStart::Unscanned {
                     if !self.config.existing {
@@ -279,6 +280,19 @@ impl Worker {
             self.rescan_wait = (self.rescan_wait * 2).min(RESCAN_INTERVAL);
         }
         Ok(())
+    }
+
+    /// Forgets files of the store that an earlier version has submitted, without `removed` events.
+    async fn forget_store(&mut self, of_store: &[String]) -> Result<(), Stopped> {
+        let not_excluded = |name: &&String| self.filter.includes_below(&name::path(name));
+        for name in of_store.iter().filter(not_excluded).take(if self.first_scan { WARNINGS_MAX } else { 0 }) {
+            let uri = &self.ctx.uri;
+            tracing::warn!("the files source {uri} watches `{name}`, which belongs to the store; it is left out");
+        }
+        self.first_scan = false;
+        let is_within = |name: &str, top: &String| name == top || name.starts_with(&name::prefix(top));
+        let forgotten = self.tracker.forget(|name| !of_store.iter().any(|top| is_within(name, top)));
+        delete_marks(&self.ctx, forgotten.into_iter()).await
     }
 
     /// Checks the names in `hints`.
@@ -371,6 +385,16 @@ impl Worker {
             problems.reported = trouble;
         }
     }
+}
+
+/// Deletes the marks with these keys.
+async fn delete_marks(ctx: &Context, keys: impl Iterator<Item = String>) -> Result<(), Stopped> {
+    let marks: Vec<Mark> = keys.map(|key| Mark { scope: ctx.uri.clone(), key, value: None }).collect();
+    for marks in marks.chunks(DELETED_MARKS_MAX) {
+        let offer = Offer { marks: marks.to_vec(), ..Offer::default() };
+        submit(ctx, &offer).await.map_err(|_| Stopped)?;
+    }
+    Ok(())
 }
 
 /// Returns a function that watches each folder passed to it. After the first failure it records the reason and skips

@@ -1,14 +1,18 @@
 //! Reads and opens files below a folder and never outside of it: every part of a path is opened on its own, and none
 //! may be a symbolic link. A path component that is replaced by a link meanwhile is not followed either.
+//!
+//! The folder and the files of an open store of this process ([`evoke_fs::reserve`]) are never entered or opened, under
+//! whatever name: they count as absent.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 
 use super::version::Stamp;
+use evoke_fs::{FileId, is_reserved, open_below};
 
 /// For the folders of a path: opening needs no permission to list them, and causes no notification.
 #[cfg(target_os = "linux")]
@@ -23,7 +27,7 @@ pub(super) enum Found {
     File(Stamp),
     /// A folder.
     Folder,
-    /// No file that counts: the path does not exist, or is a link, a pipe, a socket or a device.
+    /// No file that counts: the path does not exist, or is a link, a pipe, a socket or a device, or belongs to the store.
     Nothing,
 }
 
@@ -34,7 +38,11 @@ impl Root {
     /// Opens the top folder. Its own path may contain links, because the manifest names it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
+        let root = rustix::fs::open(path, flags, Mode::empty())?;
+        if is_store(&fstat(&root)?) {
+            return Err(io::Error::other("it is the data folder of this Evoke, whose files are never events"));
+        }
+        Ok(Self(root))
     }
 
     /// Opens a folder below for listing; the empty path is the top folder itself.
@@ -48,15 +56,12 @@ impl Root {
 
     /// Opens a regular file below. Never blocks on a pipe; any other kind of file is an error.
     pub(super) fn file(&self, relative: &Path) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let Some((parent, last)) = self.parent(relative)? else {
             return Err(io::ErrorKind::IsADirectory.into());
         };
-        let file = File::from(openat(parent.as_ref().unwrap_or(&self.0), last, flags, Mode::empty())?);
-        match found(&rustix::fs::fstat(&file)?) {
-            Found::File(_) => Ok(file),
-            _ => Err(io::ErrorKind::NotFound.into()),
-        }
+        let opened = open_below(parent.as_ref().unwrap_or(&self.0), &last, OFlags::NOFOLLOW);
+        // An error without a number is not one of the system: the path leads to no file that counts.
+        opened.map_err(|error| if error.raw_os_error().is_none() { io::ErrorKind::NotFound.into() } else { error })
     }
 
     /// Returns the kind of file under a path.
@@ -88,7 +93,11 @@ impl Root {
         let Some((last, folders)) = parts.split_last() else { return Ok(None) };
         let mut parent: Option<OwnedFd> = None;
         for folder in folders {
-            parent = Some(openat(parent.as_ref().unwrap_or(&self.0), *folder, TRAVERSE, Mode::empty())?);
+            let next = openat(parent.as_ref().unwrap_or(&self.0), *folder, TRAVERSE, Mode::empty())?;
+            if is_store(&fstat(&next)?) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            parent = Some(next);
         }
         Ok(Some((parent, PathBuf::from(last))))
     }
@@ -103,8 +112,16 @@ pub(super) fn is_missing(error: &io::Error) -> bool {
             .any(|absent| error.raw_os_error() == Some(absent.raw_os_error()))
 }
 
+/// Returns true if metadata is that of the folder or of a file of an open store.
+pub(super) fn is_store(stat: &Stat) -> bool {
+    is_reserved(FileId::of(stat))
+}
+
 /// Returns the kind of file according to its metadata.
 pub(super) fn found(stat: &Stat) -> Found {
+    if is_store(stat) {
+        return Found::Nothing;
+    }
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Found::File(stamp(stat)),
         FileType::Directory => Found::Folder,

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::config::FilesSource;
-use super::confined::{Found, Root, found, is_missing};
+use super::confined::{Found, Root, found, is_missing, is_store};
 use super::name;
 use super::version::{Stamp, Version};
 use evoke_model::hex;
@@ -39,6 +39,12 @@ impl Filter {
             && !relative.ancestors().filter(|part| !part.as_os_str().is_empty()).any(|part| self.exclude.is_match(part))
     }
 
+    /// Whether files at or below a path can be included, as far as `exclude` is concerned.
+    pub(super) fn includes_below(&self, relative: &Path) -> bool {
+        let below = relative.join("evoke.db");
+        !below.ancestors().filter(|part| !part.as_os_str().is_empty()).any(|part| self.exclude.is_match(part))
+    }
+
     fn excludes_folder(&self, relative: &Path) -> bool {
         !relative.as_os_str().is_empty() && self.exclude.is_match(relative)
     }
@@ -53,6 +59,8 @@ pub(super) struct ScanResult {
     pub(super) unread: Vec<String>,
     /// Why the first of these could not be read.
     pub(super) problem: Option<String>,
+    /// The folder and the files of the store, which were left out.
+    pub(super) of_store: Vec<String>,
 }
 
 /// Scans `folder` and all folders below. Calls `watch` with each folder before the folder is listed. Fails when the
@@ -75,7 +83,7 @@ pub(super) fn scan(
             continue;
         }
         watch(&relative);
-        if let Err(error) = list(root, &folder, &relative, filter, &mut scanned.files, &mut folders)
+        if let Err(error) = list(root, &folder, &relative, filter, &mut scanned, &mut folders)
             && !is_missing(&error)
         {
             scanned.problem.get_or_insert_with(|| format!("cannot read the folder `{}`: {error}", relative.display()));
@@ -85,13 +93,13 @@ pub(super) fn scan(
     Ok(scanned)
 }
 
-/// Lists one folder: appends included files to `files` and folders to `folders`.
+/// Lists one folder: adds its files to `scanned` and its folders to `folders`.
 fn list(
     root: &Root,
     folder: &str,
     relative: &Path,
     filter: &Filter,
-    files: &mut Vec<(String, Stamp)>,
+    scanned: &mut ScanResult,
     folders: &mut Vec<String>,
 ) -> io::Result<()> {
     let handle = root.folder(relative)?;
@@ -108,8 +116,9 @@ fn list(
         };
         let name = name::join(folder, raw.to_bytes());
         match found(&stat) {
-            Found::File(stamp) if filter.includes(&name::path(&name)) => files.push((name, stamp)),
+            Found::File(stamp) if filter.includes(&name::path(&name)) => scanned.files.push((name, stamp)),
             Found::Folder => folders.push(name),
+            Found::Nothing if is_store(&stat) => scanned.of_store.push(name),
             Found::File(_) | Found::Nothing => {}
         }
     }
