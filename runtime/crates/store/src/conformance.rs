@@ -10,9 +10,16 @@
 //! ```ignore
 //! evoke_store::conformance!(open, |clock, dedup_window| (first_handle, second_handle, kept));
 //! ```
+//!
+//! A backend that can damage its rows also gives a closure that damages one, for the cases that read it:
+//!
+//! ```ignore
+//! evoke_store::conformance!(open, damage = |kept, row| …);
+//! ```
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod damage;
 mod origins;
 mod owners;
 mod replay;
@@ -29,6 +36,7 @@ use evoke_model::event::{Data, Event};
 use evoke_model::state::Transaction;
 use evoke_model::*;
 
+pub use self::damage::*;
 pub use self::origins::*;
 pub use self::owners::*;
 pub use self::replay::*;
@@ -375,9 +383,19 @@ pub async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
 }
 
 /// Makes one test of each case, over the stores that `$open` makes: a closure from a clock and a dedup window to a
-/// store and what has to live as long as it. The optional `$open_two` makes two handles to one store.
+/// store and what has to live as long as it. The optional `$open_two` makes two handles to one store. The optional
+/// `$damage` is a closure from the second value of `$open` and the [`DamagedRow`] to damage.
 #[macro_export]
 macro_rules! conformance {
+    ($open:expr, damage = $damage:expr) => {
+        $crate::conformance! { $open }
+        $crate::conformance_cases_of_damage! { $open, $damage;
+            a_damaged_event_is_an_error_in_its_place
+            a_damaged_delivery_is_an_error_in_its_place_and_does_not_run
+            a_damaged_dead_letter_is_listed_and_left_unchanged
+            damaged_marks_state_and_replays_are_errors_and_others_are_returned
+        }
+    };
     ($open:expr, $open_two:expr) => {
         $crate::conformance! { $open }
         $crate::conformance_cases_of_two! { $open_two;

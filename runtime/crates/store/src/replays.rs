@@ -26,7 +26,7 @@ pub trait ReplayStore: Send + Sync + 'static {
     /// deliveries.
     fn purge_replay(&self, actor: &Actor, replay: ReplayId, except: Vec<DeliveryId>) -> StoreFuture<u64>;
 
-    /// Returns all replays, oldest first.
+    /// Returns all replays, oldest first. A damaged one is left out, so that the others continue.
     fn replays(&self) -> StoreFuture<Vec<Replay>>;
 
     /// Returns one replay, or `None` when there is no such replay.
