@@ -11,7 +11,7 @@
 //!
 //! The modules form layers, and each uses only the layers above it in this list:
 //!
-//! 1. a component on disk: `component`, `binary`, `producers`, `adapt`, `cache`; the machine: `engine`, `limits`
+//! 1. a component on disk: `component`, `binary`, `producers`, `adapt`, `cache`, `proposals`; the machine: `engine`, `limits`
 //! 2. host capabilities, each with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`,
 //!    `stdio`, `exit`; `refusal` records refused calls
 //! 3. `grants`, `kind` and `imports`: the imports of a component that its grants do not cover
@@ -47,6 +47,7 @@ mod linker;
 mod log;
 mod outcome;
 mod producers;
+mod proposals;
 mod publish;
 mod refusal;
 mod sandbox;
