@@ -14,6 +14,7 @@ mod damage;
 mod dedup;
 mod faults;
 mod files;
+mod hostile;
 mod http;
 mod inspect;
 mod orders;
