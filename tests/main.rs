@@ -17,6 +17,7 @@ mod data_folder;
 mod dedup;
 mod faults;
 mod files;
+mod hostile;
 mod http;
 mod inspect;
 mod orders;

@@ -139,7 +139,7 @@ impl Bare {
         let mut pool = PoolingAllocationConfig::new();
         pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(2 * 1024 * 1024).table_keep_resident(64 * 1024);
         let mut config = Config::new();
-        config.allocation_strategy(pool);
+        config.allocation_strategy(pool).gc_support(false);
         let engine = Engine::new(&config).unwrap();
         let component = Component::from_file(&engine, component).unwrap();
         let mut linker = Linker::new(&engine);

@@ -172,7 +172,7 @@ mod tests {
 
     fn cache() -> (tempfile::TempDir, Cache) {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::open(dir.path().join("a/b"), Engine::default()).unwrap();
+        let cache = Cache::open(dir.path().join("a/b"), crate::engine::engine(1).unwrap()).unwrap();
         (dir, cache)
     }
 

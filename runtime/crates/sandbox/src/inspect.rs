@@ -12,7 +12,9 @@ use super::grants::Grants;
 use super::imports::import_error;
 use super::keyvalue::StateGrant;
 use super::kind::Kind;
+use super::outcome::sanitize;
 use super::producers::producers;
+use super::proposals::describe_invalid;
 use super::{adapt, binary, engine};
 use evoke_model::hex;
 use evoke_model::state::Quota;
@@ -88,7 +90,7 @@ pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
 
     let engine = engine::engine(1).map_err(|error| invalid(format!("cannot be compiled here: {error:#}")))?;
     let bytes = if is_module { adapt::component(&engine, bytes).map_err(invalid)? } else { bytes };
-    let not_valid = |error: wasmtime::Error| invalid(format!("is not a valid component: {error:#}"));
+    let not_valid = |error: wasmtime::Error| invalid(sanitize(&describe_invalid("component", &bytes, &error)));
     let component = Component::new(&engine, &bytes).map_err(not_valid)?;
     let compiled_bytes = component.serialize().map_err(not_valid)?.len() as u64;
     let kind = Kind::of(&engine, &component).ok();

@@ -11,18 +11,20 @@
 //!
 //! The modules form layers, and each uses only the layers above it in this list:
 //!
-//! 1. a component on disk: `component`, `binary`, `producers`, `adapt`, `cache`; the machine: `engine`, `limits`
+//! 1. a component on disk: `component`, `binary`, `producers`, `adapt`, `cache`, `proposals`; the machine: `engine`,
+//!    `limits`, `budget`
 //! 2. host capabilities, each with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`,
-//!    `stdio`, `exit`; `refusal` records refused calls
+//!    `stdio`, `exit`, `http_types`, `poll`; `refusal` records refused calls
 //! 3. `grants`, `kind` and `imports`: the imports of a component that its grants do not cover
 //! 4. `invocation`, `event_lines` and `context`: the host's side of one attempt, which owns the capabilities; `linker`
 //!    links them
-//! 5. `outcome`, `instance` and the kinds of functions: `handler`, `command`, `http_call`
+//! 5. `symbol`, `outcome`, `instance` and the kinds of functions: `handler`, `command`, `http_call`
 //! 6. `attempt`, `direct`, `function`, `sandbox`: running; `inspect` describes a component without running it
 
 mod adapt;
 mod attempt;
 mod binary;
+mod budget;
 mod cache;
 mod command;
 mod component;
@@ -36,6 +38,7 @@ mod function;
 mod grants;
 mod handler;
 mod http_call;
+mod http_types;
 mod imports;
 mod inspect;
 mod instance;
@@ -46,12 +49,15 @@ mod limits;
 mod linker;
 mod log;
 mod outcome;
+mod poll;
 mod producers;
+mod proposals;
 mod publish;
 mod refusal;
 mod sandbox;
 mod shared;
 mod stdio;
+mod symbol;
 #[cfg(test)]
 mod tests;
 

@@ -14,6 +14,8 @@ use super::function::Function;
 use super::grants::Grants;
 use super::invocation::Identity;
 use super::kind::{EXPECTED_EXPORTS, Kind};
+use super::outcome::sanitize;
+use super::proposals::describe_invalid;
 use super::shared::Shared;
 use super::{adapt, binary, imports, linker};
 use evoke_model::hex;
@@ -121,7 +123,7 @@ fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
     let is_module = binary::is_module(&bytes);
     let bytes = if is_module { adapt::component(&shared.engine, bytes).map_err(invalid)? } else { bytes };
     let component = shared.cache.load_or_compile(&bytes);
-    let component = component.map_err(|error| invalid(format!("is not a valid component: {error:#}")))?;
+    let component = component.map_err(|error| invalid(sanitize(&describe_invalid("component", &bytes, &error))))?;
     let kind = Kind::of(&shared.engine, &component).map_err(|exports| {
         let exports = if exports.is_empty() { "nothing".into() } else { exports.join(", ") };
         invalid(format!("exports {exports}; {EXPECTED_EXPORTS}"))

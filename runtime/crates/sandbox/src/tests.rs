@@ -1,8 +1,10 @@
 //! Every way a guest can end, with hand-written guests that also do what no toolchain would emit.
 
+mod budget;
 mod commands;
 mod direct;
 mod host_calls;
+mod http_guests;
 mod limits;
 mod load;
 mod outcomes;
