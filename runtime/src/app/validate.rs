@@ -4,25 +4,21 @@ use std::path::PathBuf;
 
 use crate::control::{AppError, Host, build, functions, manifests};
 use evoke_manifest::Diagnostics;
-use evoke_sandbox::{Sandbox, Settings};
+use evoke_sandbox::{CompileLimits, Compiler, Sandbox, Settings};
 
 /// Checks manifests, and that the existing components load under their grants. Returns the warnings, the number of
-/// manifests and the number of functions.
-pub async fn validate(arguments: &[PathBuf]) -> Result<(Diagnostics, usize, usize), AppError> {
+/// manifests and the number of functions. Nothing is written to disk.
+pub async fn validate(arguments: &[PathBuf], compile: CompileLimits) -> Result<(Diagnostics, usize, usize), AppError> {
     let (manifests, mut found) = manifests::load(&manifests::find(arguments)?)?;
-    let cache = std::env::temp_dir().join(format!("evoke-validate-{}", std::process::id()));
-    let sandbox = Sandbox::new(Settings { cache_dir: cache.clone(), concurrency: 1 }).map_err(anyhow::Error::from)?;
-    let mut count = 0;
-    for (checked, function) in manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (c, f))) {
-        count += 1;
-        // A missing component is no error if the manifest has a `build:` command for it.
-        if (function.component.path.exists() || function.build.is_none())
-            && let Err(errors) = functions::load_one(checked, function, &sandbox).await
-        {
-            found.extend(errors);
-        }
+    let settings = Settings { cache_dir: None, compiler: Compiler::this_program(compile), concurrency: 1 };
+    let sandbox = Sandbox::new(settings).map_err(anyhow::Error::from)?;
+    let all: Vec<_> = functions::all(&manifests).collect();
+    let count = all.len();
+    // A missing component is no error if the manifest has a `build:` command for it.
+    let existing = all.into_iter().filter(|(_, f)| f.component.path.exists() || f.build.is_none());
+    for errors in functions::load_each(existing, &sandbox).await.into_iter().filter_map(Result::err) {
+        found.extend(errors);
     }
-    let _ = std::fs::remove_dir_all(cache);
     if found.has_errors() { Err(found.into()) } else { Ok((found, manifests.len(), count)) }
 }
 

@@ -11,7 +11,8 @@
 //!
 //! The modules form layers, and each uses only the layers above it in this list:
 //!
-//! 1. a component on disk: `component`, `binary`, `producers`, `adapt`, `cache`; the machine: `engine`, `limits`
+//! 1. the machine: `engine`, `limits`; a component on disk: `binary`, `producers`, `adapt`, then `compile`, `cache` and
+//!    `component`, which use these
 //! 2. host capabilities, each with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`,
 //!    `stdio`, `exit`; `refusal` records refused calls
 //! 3. `grants`, `kind` and `imports`: the imports of a component that its grants do not cover
@@ -25,6 +26,7 @@ mod attempt;
 mod binary;
 mod cache;
 mod command;
+mod compile;
 mod component;
 mod config;
 mod context;
@@ -56,7 +58,11 @@ mod stdio;
 mod tests;
 
 pub use attempt::{Attempt, Call};
-pub use component::{COMPONENT_FUNCTIONS_MAX, COMPONENT_SIZE_MAX, COMPONENT_TEXT_SIZE_MAX, LoadError};
+pub use compile::{
+    COMPONENT_FUNCTIONS_MAX, COMPONENT_SIZE_MAX, COMPONENT_TEXT_SIZE_MAX, ChildArguments, CompileLimits, Compiler,
+    Refusal, run_child,
+};
+pub use component::LoadError;
 pub use function::Function;
 pub use grants::Grants;
 pub use http_call::{BodyError, HttpCall, ResponseBody};
