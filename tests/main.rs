@@ -9,6 +9,7 @@ mod support;
 mod backup;
 mod campaign;
 mod commands;
+mod compile;
 mod component_kinds;
 mod damage;
 mod dedup;
