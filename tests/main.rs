@@ -11,6 +11,7 @@ mod build_commands;
 mod campaign;
 mod claims;
 mod commands;
+mod compile;
 mod component_kinds;
 mod damage;
 mod data_folder;

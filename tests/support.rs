@@ -311,6 +311,11 @@ impl Evoke {
         functions.iter().find(|f| f["name"] == function).map_or(0, |f| f["done"].as_u64().unwrap())
     }
 
+    /// The id of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running().process.id()
+    }
+
     /// The resident memory of the process in KiB.
     pub(crate) fn rss_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.running().process.id())).unwrap();

@@ -36,6 +36,7 @@ use evoke_core::replay::Replays;
 use evoke_http::listener;
 use evoke_manifest::Checked;
 use evoke_model::Retention;
+use evoke_sandbox::CompileLimits;
 use evoke_telemetry::Ingress;
 
 /// Options of [`up`].
@@ -57,6 +58,8 @@ pub struct UpOptions {
     pub drain: Duration,
     /// Maximum number of deliveries that run at once, over all functions.
     pub concurrency: u32,
+    /// Limits on compiling each component.
+    pub compile: CompileLimits,
     /// How long source and id of an event are remembered for deduplication.
     pub dedup_window: Duration,
     /// Maximum backlog of pending deliveries; beyond it events are refused.

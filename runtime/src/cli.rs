@@ -5,6 +5,7 @@ mod backup;
 mod build;
 mod check;
 mod client;
+mod compile;
 mod dead;
 mod emit;
 mod events;
@@ -108,7 +109,7 @@ enum Command {
     Up(WithCommon<Up>),
     /// Check manifests and report all errors at once
     #[command(after_help = "Example: evoke validate manifests/quickstart.yaml")]
-    Validate(WithCommon<Manifests>),
+    Validate(WithCommon<Validate>),
     /// Run the `build:` command of every function
     #[command(after_help = "Example: evoke build manifests/quickstart.yaml")]
     Build(WithCommon<Manifests>),
@@ -172,6 +173,9 @@ enum Command {
     #[command(after_help = "Example: evoke backup backups/monday/\n\n\
         To restore it, stop Evoke and start it with that folder: evoke up --data backups/monday")]
     Backup(WithCommon<backup::Backup>),
+    /// Compile the component on standard input; the other commands start this one
+    #[command(hide = true)]
+    CompileComponent(compile::CompileComponent),
 }
 
 #[derive(Debug, Args)]
@@ -179,6 +183,14 @@ struct Manifests {
     /// Manifest files, or folders of manifests [default: evoke.yaml]
     #[arg(value_name = "MANIFEST|DIR")]
     manifests: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Validate {
+    #[command(flatten)]
+    manifests: Manifests,
+    #[command(flatten)]
+    compile: compile::CompileOptions,
 }
 
 #[derive(Debug, Args)]
@@ -202,6 +214,8 @@ struct Up {
     concurrency: u32,
     #[command(flatten)]
     limits: limits::Limits,
+    #[command(flatten)]
+    compile: compile::CompileOptions,
 }
 
 /// Parses a duration in the format of manifests, such as `30s`.
@@ -248,5 +262,6 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Status(common) => status::run(&common.with_defaults(&global)),
         Command::Check(common) => check::run(&common.with_defaults(&global)),
         Command::Backup(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
+        Command::CompileComponent(command) => command.run(),
     }
 }

@@ -20,7 +20,7 @@ use evoke_model::state::Transaction;
 use evoke_model::{
     Accepted, AttemptRecord, Completion, DeliveryId, FunctionId, Lineage, NewDelivery, NewEvent, Seq, Verdict,
 };
-use evoke_sandbox::{Level, LogLine, LogSink, Sandbox, Settings};
+use evoke_sandbox::{CompileLimits, Compiler, Level, LogLine, LogSink, Sandbox, Settings};
 use evoke_store::memory::MemoryStore;
 use evoke_store::{DeliveryStore, EventStore, InspectionStore};
 
@@ -35,7 +35,9 @@ fn control(store: Arc<dyn Store>, bus: Bus, logs: LogSink, folder: &Path) -> Con
     }
     let clock = Clock::fixed(1_000);
     let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock.clone(), 1);
-    let sandbox = Sandbox::new(Settings { cache_dir: folder.join("compiled"), concurrency: 1 }).unwrap();
+    let compiler = Compiler::this_program(CompileLimits::DEFAULT);
+    let cache_dir = Some(folder.join("compiled"));
+    let sandbox = Sandbox::new(Settings { cache_dir, compiler, concurrency: 1 }).unwrap();
     let http = Http::new(bus.clone(), clock.clone(), Routes::default());
     let parts = Parts { store, bus, dispatcher, sandbox, http, logs, metrics: Arc::default(), clock };
     Control::new(parts, Vec::new(), Arc::new(Silent))

@@ -19,7 +19,7 @@ use evoke_core::router::Router;
 use evoke_http::listener::Listener;
 use evoke_http::source::{Http, HttpKind, Routes};
 use evoke_model::clock::Clock;
-use evoke_sandbox::{Sandbox, Settings};
+use evoke_sandbox::{Compiler, Sandbox, Settings};
 use evoke_store::Store;
 use evoke_store_sqlite::SqliteStore;
 use evoke_telemetry::{Ingress, Metrics};
@@ -49,7 +49,11 @@ pub(super) async fn open(
     let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
     let logs = FunctionLogs::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
-    let settings = Settings { cache_dir: options.data.join("compiled"), concurrency: options.concurrency };
+    let settings = Settings {
+        cache_dir: Some(options.data.join("compiled")),
+        compiler: Compiler::this_program(options.compile),
+        concurrency: options.concurrency,
+    };
     let sandbox = Sandbox::new(settings)?;
     data.reserve()?;
     let public = bind(options.http, "--http").await?;

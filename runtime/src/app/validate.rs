@@ -1,37 +1,30 @@
 //! Checks and builds the apps of manifests, without running them.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-
-use anyhow::Context as _;
 
 use crate::control::{AppError, Host, build, functions, manifests};
 use evoke_manifest::{Checked, Diagnostic, Diagnostics};
-use evoke_sandbox::{Sandbox, Settings};
+use evoke_sandbox::{CompileLimits, Compiler, Sandbox, Settings};
 use evoke_sources::files::{FilesSource, Overlap};
 
-/// Checks manifests. Also checks that each existing component loads under the grants of its function. Returns the
-/// warnings, also those about the data folder `data`, the number of manifests and the number of functions.
-pub async fn validate(arguments: &[PathBuf], data: &Path) -> Result<(Diagnostics, usize, usize), AppError> {
+/// Checks manifests, and that the existing components load under their grants. Returns the warnings, also those about the
+/// data folder `data`, the number of manifests and the number of functions. Nothing is written to disk.
+pub async fn validate(
+    arguments: &[PathBuf],
+    data: &Path,
+    compile: CompileLimits,
+) -> Result<(Diagnostics, usize, usize), AppError> {
     let (manifests, mut found) = manifests::load(&manifests::find(arguments)?)?;
     manifests.iter().flat_map(|checked| overlaps(checked, data)).for_each(|warning| found.push(warning));
-    let cache = std::env::temp_dir().join(format!("evoke-validate-{}", uuid::Uuid::now_v7().simple()));
-    // A new folder: others can make names in the folder for temporary files too.
-    let created = DirBuilder::new().mode(0o700).create(&cache);
-    created.with_context(|| format!("cannot create the folder {}", cache.display()))?;
-    let sandbox = Sandbox::new(Settings { cache_dir: cache.clone(), concurrency: 1 }).map_err(anyhow::Error::from)?;
-    let mut count = 0;
-    for (checked, function) in manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (c, f))) {
-        count += 1;
-        // A missing component is no error if the manifest has a `build:` command for it.
-        if (function.component.path.exists() || function.build.is_none())
-            && let Err(errors) = functions::load_one(checked, function, &sandbox).await
-        {
-            found.extend(errors);
-        }
+    let settings = Settings { cache_dir: None, compiler: Compiler::this_program(compile), concurrency: 1 };
+    let sandbox = Sandbox::new(settings).map_err(anyhow::Error::from)?;
+    let all: Vec<_> = functions::all(&manifests).collect();
+    let count = all.len();
+    // A missing component is no error if the manifest has a `build:` command for it.
+    let existing = all.into_iter().filter(|(_, f)| f.component.path.exists() || f.build.is_none());
+    for errors in functions::load_each(existing, &sandbox).await.into_iter().filter_map(Result::err) {
+        found.extend(errors);
     }
-    let _ = std::fs::remove_dir_all(cache);
     if found.has_errors() { Err(found.into()) } else { Ok((found, manifests.len(), count)) }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::terminal::Terminal;
 use super::text::{count, print, print_json};
-use super::{Common, Failure, Manifests, Up};
+use super::{Common, Failure, Manifests, Up, Validate};
 use crate::app;
 use crate::app::{StopSignals, UpOptions};
 use crate::control::AppError;
@@ -31,14 +31,17 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
         dedup_window: up.limits.dedup_window,
         retention: Retention { age: up.limits.retain, bytes: up.limits.retain_size },
         storage_low: up.limits.storage_low,
+        compile: up.compile.limits(),
         backlog_max: Amount { deliveries: up.limits.pending_max, bytes: up.limits.pending_bytes_max },
     };
     // `up` handles the signals itself: it drains.
     block_on(common, app::up(options, Arc::new(Terminal)))
 }
 
-pub(super) fn validate(common: &Common, manifests: &Manifests) -> Result<(), Failure> {
-    let (warnings, apps, functions) = run(common, app::validate(&manifests.manifests, common.data_folder()))?;
+pub(super) fn validate(common: &Common, validate: &Validate) -> Result<(), Failure> {
+    let Validate { manifests, compile } = validate;
+    let validated = app::validate(&manifests.manifests, common.data_folder(), compile.limits());
+    let (warnings, apps, functions) = run(common, validated)?;
     if common.client_args.json {
         return print_json(&warnings);
     }

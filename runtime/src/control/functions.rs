@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt as _, stream};
 
 use super::http_function::{self, HttpFunction};
 use super::state_source::{self, StoredState};
@@ -16,7 +16,7 @@ use evoke_manifest::{self as manifest, Checked, Diagnostics, Function, SecretRef
 use evoke_model::clock::Clock;
 use evoke_model::outcome::RetryPolicy;
 use evoke_model::{FunctionId, Origin};
-use evoke_sandbox::{self as sandbox, Grants, Kind, LogSink, Sandbox, Spec, StateSource};
+use evoke_sandbox::{self as sandbox, Grants, Kind, LoadError, LogSink, Refusal, Sandbox, Spec, StateSource};
 use evoke_store::Store;
 use evoke_telemetry::Metrics;
 
@@ -84,11 +84,27 @@ pub(crate) fn trigger_name(index: usize) -> Arc<str> {
     format!("on[{index}]").into()
 }
 
+/// Returns the functions of manifests, each with its manifest.
+pub(crate) fn all(manifests: &[Checked]) -> impl Iterator<Item = (&Checked, &Function)> {
+    manifests.iter().flat_map(|checked| checked.manifest.functions.iter().map(move |function| (checked, function)))
+}
+
+/// Loads the components of functions side by side, and changes nothing else. The results are in the order of the
+/// functions.
+pub(crate) async fn load_each<'a>(
+    functions: impl Iterator<Item = (&'a Checked, &'a Function)>,
+    sandbox: &'a Sandbox,
+) -> Vec<Result<Arc<sandbox::Function>, Diagnostics>> {
+    let loads: Vec<_> = functions.map(|(checked, function)| load_one(checked, function, sandbox).boxed()).collect();
+    stream::iter(loads).buffered(Sandbox::loads_max()).collect().await
+}
+
 /// Loads the components of all functions, and changes nothing else. Returns all errors together.
 pub(super) async fn load_all<'a>(manifests: &'a [Checked], sandbox: &Sandbox) -> Result<Vec<Loaded<'a>>, Diagnostics> {
     let (mut loaded, mut errors) = (Vec::new(), Diagnostics::default());
-    for (checked, function) in manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (c, f))) {
-        match load_one(checked, function, sandbox).await {
+    let results = load_each(all(manifests), sandbox).await;
+    for ((checked, function), result) in all(manifests).zip(results) {
+        match result {
             Ok(component) => loaded.push(Loaded { checked, function, component }),
             Err(found) => errors.extend(found),
         }
@@ -174,15 +190,38 @@ pub(crate) async fn load_one(
             },
         },
         Err(error) => {
-            let missing = matches!(&error, sandbox::LoadError::Read { .. });
-            let help = match (missing, &function.build) {
-                (true, Some(_)) => "run `evoke build` to build it with the `build:` command of the function",
-                (true, None) => "build the component, or add a `build:` command",
-                (false, _) => "the component must work with the grants of the manifest",
-            };
+            let missing = matches!(&error, LoadError::Read { .. });
+            let help = compile_help(&error).unwrap_or_else(|| match (missing, &function.build) {
+                (true, Some(_)) => "run `evoke build` to build it with the `build:` command of the function".into(),
+                (true, None) => "build the component, or add a `build:` command".into(),
+                (false, _) => "the component must work with the grants of the manifest".into(),
+            });
             fail(checked.error_at(function.spans.component, error.to_string(), help))
         }
     }
+}
+
+/// Returns how to change a limit on compiling, or how to try again, if the error is about that.
+pub(crate) fn compile_help(error: &LoadError) -> Option<String> {
+    let (refusal, record) = match error {
+        LoadError::Machine { .. } => return Some("the component may be fine; try again".into()),
+        LoadError::Refused { refusal, record, .. } => (refusal, record),
+        _ => return None,
+    };
+    let help = match refusal {
+        Refusal::Memory(_) => {
+            "make the component smaller, or raise the limit with --compile-memory SIZE or EVOKE_COMPILE_MEMORY"
+        }
+        Refusal::Time(_) => {
+            "make the component smaller, or raise the limit with --compile-time DURATION or EVOKE_COMPILE_TIME"
+        }
+        Refusal::Output(_) => "make the component smaller; this limit is fixed",
+        Refusal::Crash(_) => "build the component with another version of its tools",
+    };
+    Some(match record {
+        Some(record) => format!("{help}; to try again without a change, remove {}", record.display()),
+        None => help.to_owned(),
+    })
 }
 
 fn retry_policy(function: &Function) -> RetryPolicy {

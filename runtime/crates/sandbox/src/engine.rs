@@ -44,6 +44,11 @@ pub(super) fn engine(concurrency: u32) -> wasmtime::Result<Engine> {
     })
 }
 
+/// Creates an engine that only compiles. The pool does not affect compiled code.
+pub(super) fn compiler() -> wasmtime::Result<Engine> {
+    Engine::new(&config())
+}
+
 fn config() -> Config {
     let mut config = Config::new();
     config

@@ -11,8 +11,8 @@
 //!
 //! The modules form layers, and each uses only the layers above it in this list:
 //!
-//! 1. a component on disk: `component`, `binary`, `producers`, `adapt`, `cache`, `proposals`; the machine: `engine`,
-//!    `limits`, `budget`
+//! 1. the machine: `engine`, `limits`, `budget`; a component on disk: `binary`, `producers`, `adapt`, `proposals`, then
+//!    `compile`, `cache` and `component`, which use these
 //! 2. host capabilities, each with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`,
 //!    `stdio`, `exit`, `http_types`, `poll`; `refusal` records refused calls
 //! 3. `grants`, `kind` and `imports`: the imports of a component that its grants do not cover
@@ -27,6 +27,7 @@ mod binary;
 mod budget;
 mod cache;
 mod command;
+mod compile;
 mod component;
 mod config;
 mod context;
@@ -62,7 +63,11 @@ mod symbol;
 mod tests;
 
 pub use attempt::{Attempt, Call};
-pub use component::{COMPONENT_FUNCTIONS_MAX, COMPONENT_SIZE_MAX, COMPONENT_TEXT_SIZE_MAX, LoadError};
+pub use compile::{
+    COMPONENT_FUNCTIONS_MAX, COMPONENT_SIZE_MAX, COMPONENT_TEXT_SIZE_MAX, ChildArguments, CompileLimits, Compiler,
+    Refusal, run_child,
+};
+pub use component::LoadError;
 pub use function::Function;
 pub use grants::Grants;
 pub use http_call::{BodyError, HttpCall, ResponseBody};
