@@ -255,7 +255,7 @@ mod tests {
         let of_f = Filter { function: Some("a/f".into()), ..Filter::default() };
         assert_eq!(last(&logs, &of_f, 10).await, ["one", "three"]);
         assert_eq!(last(&logs, &of_f, 1).await, ["three"]);
-        let of_2 = Filter { delivery: Some(2), ..Filter::default() };
+        let of_2 = Filter { delivery: Some(DeliveryId(2)), ..Filter::default() };
         assert_eq!(last(&logs, &of_2, 10).await, ["two"]);
         drop((logs, sink));
         let logs = FunctionLogs::open(folder.path()).unwrap();

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use evoke_model::EventFilter;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
+use evoke_model::{EventFilter, Seq};
 use evoke_store::{InspectionStore, Store};
 use evoke_store_sqlite::SqliteStore;
 use serde_json::Value;
@@ -197,7 +197,7 @@ async fn assert_consistent(items: &Items, folder: &Path, acknowledged: &BTreeSet
     let store = SqliteStore::open(folder, Clock::system()).unwrap_or_else(|e| panic!("{e}; {context}"));
     let report = store.check().await.unwrap();
     assert!(report.problems.is_empty(), "{:#?}; {context}", report.problems);
-    let all = EventFilter { after: Some(0), limit: usize::MAX, ..EventFilter::default() };
+    let all = EventFilter { after: Some(Seq(0)), limit: usize::MAX, ..EventFilter::default() };
     let events = store.events(all).await.unwrap();
     let data = |event: &Event| serde_json::from_slice::<Value>(event.data.as_bytes()).unwrap();
     let pairs = events

@@ -12,7 +12,7 @@ use evoke_model::event::{Data, Event};
 use evoke_model::state::{Change, Touched, Transaction};
 use evoke_model::{
     Actor, AttemptRecord, Completion, DamagedEvent, DeadFilter, DeliveryId, EventFilter, FunctionId, Lineage, Mark,
-    NewDelivery, NewEvent, NewReplay, Origin, ReadDelivery, ReadEvent, Retention, Step, Stream, Verdict,
+    NewDelivery, NewEvent, NewReplay, Origin, ReadDelivery, ReadEvent, Retention, Seq, Step, Stream, Verdict,
 };
 use evoke_store::{DeliveryStore, EventStore, InspectionStore, ReplayStore, Result, StateStore, Store, StoreError};
 use evoke_store_sqlite::SqliteStore;
@@ -45,12 +45,13 @@ pub(super) fn delivery_to(function: FunctionId, order_key: Option<&str>) -> NewD
     NewDelivery { function, trigger: "on[0]".into(), order_key: order_key.map(Into::into) }
 }
 
-/// The completion of an attempt without published events or state changes.
-fn completion(delivery: DeliveryId, function: FunctionId, attempt: u32, verdict: Verdict) -> Completion {
+/// The completion of an attempt at the delivery with this number, without published events or state changes.
+fn completion(number: i64, function: FunctionId, attempt: u32, verdict: Verdict) -> Completion {
+    let delivery = DeliveryId(number);
     let outcome = if verdict == Verdict::Done { "done" } else { "retry" };
     let message = (verdict != Verdict::Done).then(|| format!("attempt {attempt} at {delivery} failed"));
     let record =
-        AttemptRecord { attempt, started_ms: 1_000 + delivery, duration_us: 77, outcome: outcome.into(), message };
+        AttemptRecord { attempt, started_ms: 1_000 + number, duration_us: 77, outcome: outcome.into(), message };
     let (origin, publishes, state) = (Origin::of("/lab/in"), Vec::new(), Transaction::default());
     Completion { delivery, function, origin, record, verdict, publishes, state }
 }
@@ -104,7 +105,7 @@ pub(super) async fn create(folder: &Path) {
 
     // The odd delivery ids belong to the first function and are ordered by key; the even ones belong to the second
     // function.
-    let lineage = Lineage { cause: Some(13), root: Some(13), hops: 1, origin: Origin::of("/lab/in") };
+    let lineage = Lineage { cause: Some(DeliveryId(13)), root: Some(Seq(13)), hops: 1, origin: Origin::of("/lab/in") };
     let published = |n: usize| NewEvent {
         lineage,
         ..new_event(
@@ -122,20 +123,18 @@ pub(super) async fn create(folder: &Path) {
     store.complete(Arc::new(completion(14, two, 2, Verdict::RetryAt(4_000)))).await.unwrap();
     store.complete(Arc::new(completion(16, two, 1, Verdict::Dead("retry: let go".into())))).await.unwrap();
     store.complete(Arc::new(completion(18, two, 1, Verdict::Done))).await.unwrap();
-    store.purge(&Actor::Runtime, DeadFilter::Delivery(16)).await.unwrap();
+    store.purge(&Actor::Runtime, DeadFilter::Delivery(DeliveryId(16))).await.unwrap();
     for n in 0..8 {
         let value = if n == 5 { vec![5; 9_000] } else { format!("value {n}").into_bytes() };
         store.state_write(&Actor::Runtime, set_state("lab", &format!("key-{n}"), &value)).await.unwrap();
     }
-    let replay = store
-        .start_replay(&Actor::Runtime, NewReplay { filter: r#"{"type":"lab.in"}"#.into(), after: 0, until: 20 })
-        .await
-        .unwrap();
+    let new = NewReplay { filter: r#"{"type":"lab.in"}"#.into(), after: Seq(0), until: Seq(20) };
+    let replay = store.start_replay(&Actor::Runtime, new).await.unwrap();
     let offers = vec![(
-        Arc::new(store.event(14).await.unwrap().unwrap().unwrap()),
+        Arc::new(store.event(Seq(14)).await.unwrap().unwrap().unwrap()),
         vec![delivery_to(one, Some("key-1")), delivery_to(two, None)],
     )];
-    assert!(store.advance_replay(replay, Step { position: 14, offers }).await.unwrap());
+    assert!(store.advance_replay(replay, Step { position: Seq(14), offers }).await.unwrap());
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
     store.close().await.unwrap();
     drop(store);
@@ -172,20 +171,20 @@ impl Contents {
     /// Reads everything that a user of the store from [`create`] can read.
     pub(super) async fn of(store: &SqliteStore) -> Self {
         let mut all = Self::default();
-        for function in [1, 2] {
+        for function in [1, 2].map(FunctionId) {
             for stream in Stream::ALL {
-                all.ready(store.claim(function, stream, 0, NO_LIMIT).await, "ready");
+                all.ready(store.claim(function, stream, DeliveryId(0), NO_LIMIT).await, "ready");
                 let due = store.due(function, stream, FAR_FUTURE_MS, NO_LIMIT).await;
                 all.ready(due.map(|(found, _)| found), "due");
             }
         }
-        for after in [0, 20] {
+        for after in [0, 20].map(Seq) {
             match store.events(EventFilter { after: Some(after), limit: NO_LIMIT, ..EventFilter::default() }).await {
                 Ok(found) => found.iter().for_each(|stored| all.event("event", stored)),
                 Err(error) => all.failed("events", &error),
             }
         }
-        for seq in 1..=40 {
+        for seq in (1..=40).map(Seq) {
             match store.event(seq).await {
                 Ok(found) => found.iter().for_each(|stored| all.event("event", stored)),
                 Err(error) => all.failed(&format!("event {seq}"), &error),
@@ -195,7 +194,7 @@ impl Contents {
                 Err(error) => all.failed(&format!("deliveries of {seq}"), &error),
             }
         }
-        for delivery in 1..=60 {
+        for delivery in (1..=60).map(DeliveryId) {
             match store.published(delivery).await {
                 Ok(found) => found.iter().for_each(|stored| all.event("event", stored)),
                 Err(error) => all.failed(&format!("published by {delivery}"), &error),

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use evoke_model::EventFilter;
 use evoke_model::event::Data;
+use evoke_model::{EventFilter, Seq};
 use evoke_store::{DeliveryStore, EventStore, InspectionStore, Store};
 use evoke_store_sqlite::check_folder;
 use tempfile::TempDir;
@@ -72,7 +72,7 @@ impl CrashedStore {
 /// `check` finds no problem. Returns the error text if the store does not open.
 async fn event_count(folder: &Path) -> Result<usize, String> {
     let store = sample_store::open(folder).map_err(|error| error.to_string())?;
-    let all = EventFilter { after: Some(0), limit: 100, ..EventFilter::default() };
+    let all = EventFilter { after: Some(Seq(0)), limit: 100, ..EventFilter::default() };
     let events = store.events(all).await.unwrap();
     for (n, stored) in events.iter().enumerate() {
         let stored = stored.as_ref().unwrap();

@@ -15,7 +15,7 @@ use super::view::{Count, DeadLetter, DeadSelection, Envelope};
 use super::{Admin, ApiResult, operator};
 use evoke_http::problem::Problem;
 use evoke_model::event::Data;
-use evoke_model::{DamagedEvent, DeadFilter, DeliveryState, ReadDelivery, ReadEvent};
+use evoke_model::{DamagedEvent, DeadFilter, DeliveryState, ReadDelivery, ReadEvent, Seq};
 use evoke_store::{InspectionStore, StoreError};
 
 const LIMIT_DEFAULT: usize = 100;
@@ -60,7 +60,7 @@ async fn write(store: Arc<dyn InspectionStore>, found: Vec<ReadDelivery>, lines:
 
 /// Returns the event of a delivery. The event of a damaged delivery is unknown.
 async fn event_of(store: &dyn InspectionStore, delivery: &ReadDelivery) -> Result<ReadEvent, StoreError> {
-    let seq = delivery.as_ref().map_or(0, |record| record.event);
+    let seq = delivery.as_ref().map_or(Seq(0), |record| record.event);
     let missing = || Err(DamagedEvent { seq, what: "the event is no longer in the store".into() });
     Ok(store.event(seq).await?.unwrap_or_else(missing))
 }

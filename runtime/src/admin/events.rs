@@ -95,7 +95,7 @@ async fn write(store: Arc<dyn Store>, query: EventsQuery, lines: Lines) -> Resul
 
 /// Returns the position before the newest `limit` events that match.
 async fn position_before_newest(store: &dyn Store, filter: &EventFilter, limit: usize) -> Result<Seq, StoreError> {
-    let (mut remaining, mut first) = (limit, *store.newest().borrow() + 1);
+    let (mut remaining, mut first) = (limit, store.newest().borrow().next());
     while remaining > 0 {
         let page = EventFilter { before: Some(first), limit: remaining.min(PAGE), ..filter.clone() };
         let page_limit = page.limit;
@@ -104,10 +104,10 @@ async fn position_before_newest(store: &dyn Store, filter: &EventFilter, limit: 
         match found.first() {
             Some(oldest) if found.len() == page_limit => first = DamagedEvent::seq_of(oldest),
             // Fewer than `limit` events match.
-            _ => return Ok(0),
+            _ => return Ok(Seq(0)),
         }
     }
-    Ok(first - 1)
+    Ok(Seq(first.0 - 1))
 }
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(reference): Path<String>) -> ApiResult<Json<Envelope>> {
@@ -130,7 +130,7 @@ pub(super) async fn find(store: &dyn InspectionStore, reference: &str) -> ApiRes
     let seqs = store.find(reference.to_owned()).await?;
     let missing = || Problem::not_found(format!("no event has the number or id {reference}"));
     if let (true, Ok(seq)) = (seqs.is_empty(), reference.parse::<Seq>())
-        && seq > 0
+        && seq > Seq(0)
         && seq <= store.totals().await?.removed.to
     {
         return Err(Problem::not_found(format!("event {seq} no longer exists: retention removed it")).into());
@@ -151,7 +151,7 @@ pub(super) async fn find(store: &dyn InspectionStore, reference: &str) -> ApiRes
             let numbers: Vec<_> = seqs.iter().map(ToString::to_string).collect();
             let numbers = numbers.join(", ");
             let detail = format!("several events have the id {reference}; use the number of one of them: {numbers}");
-            Err(Problem::new(StatusCode::CONFLICT, detail).with_member("seqs", seqs).into())
+            Err(Problem::new(StatusCode::CONFLICT, detail).with_member("seqs", serde_json::json!(seqs)).into())
         }
     }
 }

@@ -117,7 +117,7 @@ impl Api {
         let state = Transaction::default();
         let completion = Completion {
             delivery,
-            function: 1,
+            function: self.functions[0],
             origin: evoke_model::Origin::default(),
             record,
             verdict,
@@ -246,7 +246,7 @@ async fn a_trace_is_the_tree_of_deliveries_and_published_events() {
     let lineage = Lineage { cause: Some(charge), root: Some(seq), hops: 1, ..Lineage::default() };
     let publishes = ["x", "y"].map(|id| api.new_event(&event(id, "payment.taken"), lineage, id == "x"));
     api.complete(charge, &Outcome::Done, Verdict::Done, publishes.into()).await;
-    let receipt = api.store.deliveries(2).await.unwrap()[0].as_ref().unwrap().id;
+    let receipt = api.store.deliveries(Seq(2)).await.unwrap()[0].as_ref().unwrap().id;
     api.complete(receipt, &Outcome::Retry { message: "down".into(), after: None }, Verdict::RetryAt(5_000), Vec::new())
         .await;
 
@@ -274,7 +274,7 @@ async fn a_trace_that_is_too_deep_or_too_wide_is_truncated_and_reports_it() {
         let lineage = Lineage { cause: Some(delivery), root: Some(first), hops: hop, ..Lineage::default() };
         let next = api.new_event(&event(&hop.to_string(), "t"), lineage, true);
         api.complete(delivery, &Outcome::Done, Verdict::Done, vec![next]).await;
-        delivery = api.store.deliveries(first + i64::from(hop)).await.unwrap()[0].as_ref().unwrap().id;
+        delivery = api.store.deliveries(Seq(first.0 + i64::from(hop))).await.unwrap()[0].as_ref().unwrap().id;
     }
     let (_, trace) = api.get("/api/v1/trace/1").await;
     let mut node = &trace;
@@ -304,7 +304,7 @@ async fn dead_letters_are_listed_shown_redriven_and_purged() {
     api.make_dead(second).await;
 
     let list = api.lines("/api/v1/dead?function=shop/charge").await;
-    assert_eq!(list.iter().map(|l| l["delivery"]["id"].as_i64().unwrap()).collect::<Vec<_>>(), [first, second]);
+    assert_eq!(list.iter().map(|l| l["delivery"]["id"].as_i64().unwrap()).collect::<Vec<_>>(), [first.0, second.0]);
     assert_eq!((&list[0]["event"]["event"]["id"], &list[0]["event"]["event"]["data"]), (&json!("1"), &Value::Null));
     assert!(api.lines("/api/v1/dead?function=shop/other").await.is_empty());
     let (_, letter) = api.get(&format!("/api/v1/dead/{first}")).await;

@@ -9,6 +9,7 @@ use super::text::{
 };
 use super::{Common, Failure, WithCommon};
 use crate::admin::view::{Attempt, Count, DeadLetter, DeadSelection, Delivery};
+use evoke_model::DeliveryId;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Dead {
@@ -39,14 +40,14 @@ pub(super) struct List {
 #[derive(Debug, Args)]
 pub(super) struct Show {
     /// Number of the delivery
-    delivery: i64,
+    delivery: DeliveryId,
 }
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct Selection {
     /// Number of one delivery
-    delivery: Option<i64>,
+    delivery: Option<DeliveryId>,
     /// All dead letters of this function, app/function
     #[arg(long)]
     function: Option<String>,

@@ -6,6 +6,7 @@ use super::client::{Client, parse};
 use super::text::{self, DIM, EventSummary, compact, escape, local_time, print, print_raw, truncate};
 use super::{Common, Failure};
 use crate::admin::view::{Damaged, Envelope};
+use evoke_model::Seq;
 
 /// The default limit: fits on one screen.
 const NEWEST: usize = 20;
@@ -23,7 +24,7 @@ pub(super) struct Events {
     source: Option<String>,
     /// Only events after this number
     #[arg(long, value_name = "NUMBER")]
-    after: Option<i64>,
+    after: Option<Seq>,
     /// Maximum number of events; with --follow, the number of stored events to show first [default: the newest 20; with
     /// --after all]
     #[arg(long, short = 'n', value_name = "N")]

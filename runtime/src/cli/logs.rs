@@ -6,6 +6,7 @@ use super::client::{Client, parse};
 use super::text::{DIM, colour, escape, local_time, print, print_raw};
 use super::{Common, Failure};
 use crate::logs::Line;
+use evoke_model::DeliveryId;
 
 #[derive(Debug, Args)]
 pub(super) struct Logs {
@@ -14,7 +15,7 @@ pub(super) struct Logs {
     function: Option<String>,
     /// Only lines of the delivery with this number
     #[arg(long)]
-    delivery: Option<i64>,
+    delivery: Option<DeliveryId>,
     /// Continue with new lines as they are written
     #[arg(long, short)]
     follow: bool,

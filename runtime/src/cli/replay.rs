@@ -13,6 +13,7 @@ use super::{Common, Failure, WithCommon, parse_duration};
 use crate::admin::view;
 use evoke_core::replay::{Filter, Plan};
 use evoke_model::clock::rfc3339;
+use evoke_model::{ReplayId, Seq};
 
 /// How often `replay` polls the progress of a replay that it follows.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -49,7 +50,7 @@ enum Manage {
 #[derive(Debug, Args)]
 struct ReplayNumber {
     /// Number of the replay
-    replay: i64,
+    replay: ReplayId,
 }
 
 /// Which events to replay, to which function and at what rate. An event must satisfy all given options.
@@ -73,7 +74,7 @@ struct Start {
     pattern: Option<String>,
     /// Only the event with this number
     #[arg(group = "which", long, value_name = "SEQ")]
-    event: Option<i64>,
+    event: Option<Seq>,
     /// All stored events
     #[arg(group = "which", long)]
     all: bool,
@@ -141,7 +142,7 @@ impl Start {
 
 /// Waits until a replay is no longer running or cancelling, and shows its progress on a terminal. Returns the last
 /// response, as JSON text.
-fn follow(client: &Client, id: i64) -> Result<String, Failure> {
+fn follow(client: &Client, id: ReplayId) -> Result<String, Failure> {
     let terminal = std::io::stderr().is_terminal();
     loop {
         let response = client.get(&format!("/api/v1/replays/{id}"), &[])?;
@@ -203,7 +204,7 @@ fn row(replay: &view::Replay) -> Vec<String> {
 fn progress(replay: &view::Replay) -> String {
     let view::Replay { id, state, position, until, events, deliveries: n, .. } = replay;
     let style = colour(state);
-    let share = if *until > 0 { 100 * *position / *until } else { 100 };
+    let share = if until.0 > 0 { 100 * position.0 / until.0 } else { 100 };
     let numbers = [(n.done, "done"), (pending(replay), "pending"), (n.dead, "dead"), (n.purged, "purged")];
     let numbers: Vec<_> =
         numbers.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{number} {word}")).collect();

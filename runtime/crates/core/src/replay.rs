@@ -41,7 +41,7 @@ const BLOCKED_MAX: u64 = 20_000;
 /// the largest size they have 32 MiB.
 const STEP_MAX: usize = 32;
 /// The maximum number of events that one step reads; this takes some milliseconds.
-const SCAN_MAX: Seq = 4096;
+const SCAN_MAX: i64 = 4096;
 
 /// The wait when no replay can advance. It is short enough for any reasonable rate.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -174,8 +174,8 @@ impl Replays {
     /// Returns the range of events to replay: after the first number, up to and including the second.
     fn range(&self, filter: &Filter) -> (Seq, Seq) {
         match filter.event {
-            Some(seq) => (seq.saturating_sub(1), seq),
-            None => (0, *self.0.store.newest().borrow()),
+            Some(seq) => (Seq(seq.0.saturating_sub(1)), seq),
+            None => (Seq(0), *self.0.store.newest().borrow()),
         }
     }
 

@@ -120,7 +120,7 @@ impl DeadLetter<'_> {
             Err(damaged) => (damaged.seq, Arc::default()),
         };
         let mut about = Map::new();
-        about.insert("seq".into(), seq.into());
+        about.insert("seq".into(), json!(seq));
         let attributes =
             [("id", Some(&original.id)), ("source", Some(&original.source)), ("type", Some(&original.type_))];
         let optional = [("subject", original.subject.as_ref()), ("time", original.time.as_ref())];
@@ -179,13 +179,13 @@ pub fn truncated(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Lineage;
     use crate::event::EVENT_SIZE_MAX;
+    use crate::{Lineage, Seq};
 
     fn dead(event: &StoredEvent) -> DeadLetter<'_> {
         DeadLetter {
             instance: "s1",
-            delivery: 7,
+            delivery: DeliveryId(7),
             function: "shop/charge",
             trigger: "on[0]",
             order_key: Some("ada"),
@@ -199,7 +199,7 @@ mod tests {
 
     fn stored(json: &Value) -> StoredEvent {
         let event = Event::from_json(json.to_string().as_bytes(), |_| {}).unwrap();
-        StoredEvent { seq: 5, accepted_ms: 0, lineage: Lineage::default(), event: Arc::new(event) }
+        StoredEvent { seq: Seq(5), accepted_ms: 0, lineage: Lineage::default(), event: Arc::new(event) }
     }
 
     #[test]

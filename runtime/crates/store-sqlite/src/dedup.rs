@@ -42,7 +42,7 @@ impl Dedup {
         // The newest event of this id is enough: earlier ones were accepted earlier.
         let newest = |sql: &str| {
             tx.prepare_cached(sql)?
-                .query_row(params![event.id, event.source], |r| Ok((r.get::<_, Seq>(0)?, r.get::<_, UnixMs>(1)?)))
+                .query_row(params![event.id, event.source], |r| Ok((Seq(r.get(0)?), r.get::<_, UnixMs>(1)?)))
                 .optional()
         };
         let mut found = newest(IN_EVENTS)?;
@@ -65,7 +65,7 @@ impl Dedup {
             tx.prepare_cached(
                 "INSERT INTO known (seq, id, source, accepted_ms, sum) VALUES (?1, ?2, ?3, ?4, sum_of(?1, ?2, ?3, ?4))",
             )?
-            .execute(params![seq, id, source, accepted_ms])?;
+            .execute(params![seq.0, id, source, accepted_ms])?;
             self.has_removed = true;
         }
         Ok(())

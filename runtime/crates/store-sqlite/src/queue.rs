@@ -170,7 +170,7 @@ impl WriteQueue {
     ) -> StoreFuture<u64> {
         let queue = self.clone();
         StoreFuture::from_future(async move {
-            let (mut count, mut next_after) = (0, Some(0));
+            let (mut count, mut next_after) = (0, Some(DeliveryId(0)));
             while let Some(after) = next_after {
                 let portion = queue.submit(make(after)).await?;
                 count += portion.count;

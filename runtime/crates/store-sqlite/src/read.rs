@@ -74,7 +74,7 @@ pub(super) fn ready(
 ) -> rusqlite::Result<Vec<ReadyDelivery>> {
     let condition = format!("d.function = ?1 AND d.state = 0 AND {} AND d.id > ?2 ORDER BY d.id", of(stream));
     let expected = Expected { state: rows::READY, function: Some(function) };
-    Ok(ready_where(c, expected, &condition, &[&function, &after], limit)?.0)
+    Ok(ready_where(c, expected, &condition, &[&function.0, &after.0], limit)?.0)
 }
 
 /// Returns the condition of a stream's partial indexes.
@@ -89,14 +89,14 @@ fn of(stream: Stream) -> &'static str {
 pub(super) fn is_next_attempt(c: &Connection, delivery: DeliveryId, attempt: u32) -> rusqlite::Result<bool> {
     let is_next = c
         .prepare_cached("SELECT state IN (0, 1) AND attempts + 1 = ?2 FROM deliveries WHERE id = ?1")?
-        .query_row(params![delivery, attempt], |r| r.get(0))
+        .query_row(params![delivery.0, attempt], |r| r.get(0))
         .optional()?;
     Ok(is_next.unwrap_or_default())
 }
 
 pub(super) fn ready_one(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<ReadyDelivery>> {
     let expected = Expected { state: rows::READY, function: None };
-    Ok(ready_where(c, expected, "d.id = ?1", &[&id], 1)?.0.pop())
+    Ok(ready_where(c, expected, "d.id = ?1", &[&id.0], 1)?.0.pop())
 }
 
 pub(super) fn due(
@@ -109,12 +109,12 @@ pub(super) fn due(
     let retries = format!("d.function = ?1 AND d.state = 1 AND {}", of(stream));
     let condition = format!("{retries} AND d.due_ms <= ?2 ORDER BY d.due_ms");
     let expected = Expected { state: rows::RETRYING, function: Some(function) };
-    let (due, rows_read) = ready_where(c, expected, &condition, &[&function, &now_ms], limit)?;
+    let (due, rows_read) = ready_where(c, expected, &condition, &[&function.0, &now_ms], limit)?;
     let next = c
         .prepare_cached(&format!(
             "SELECT d.due_ms FROM deliveries d WHERE {retries} ORDER BY d.due_ms LIMIT 1 OFFSET ?2"
         ))?
-        .query_row(params![function, count(rows_read)], |r| r.get(0))
+        .query_row(params![function.0, count(rows_read)], |r| r.get(0))
         .optional()?;
     Ok((due, next))
 }
@@ -133,7 +133,7 @@ pub(super) fn marks(c: &Connection, scope: &str) -> rusqlite::Result<BTreeMap<St
 pub(super) fn event(c: &Connection, seq: Seq) -> rusqlite::Result<Option<ReadEvent>> {
     let found = c
         .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.seq = ?1"))?
-        .query_row([seq], |r| rows::event::read(c, r))
+        .query_row([seq.0], |r| rows::event::read(c, r))
         .optional();
     found.or_else(|error| rows::event::damaged(c, seq, &error).map(|damaged| Some(Err(damaged))).ok_or(error))
 }
@@ -149,7 +149,7 @@ fn events_where(c: &Connection, condition: &str, values: &[&dyn ToSql]) -> rusql
     }
     let seqs: Vec<Seq> = c
         .prepare_cached(&format!("SELECT e.seq FROM events e WHERE {condition}"))?
-        .query_map(values, |r| r.get(0))?
+        .query_map(values, |r| r.get(0).map(Seq))?
         .collect::<rusqlite::Result<_>>()?;
     let apart = seqs.into_iter().filter_map(|seq| event(c, seq).transpose());
     apart.collect()
@@ -157,7 +157,7 @@ fn events_where(c: &Connection, condition: &str, values: &[&dyn ToSql]) -> rusql
 
 pub(super) fn find(c: &Connection, id: &str) -> rusqlite::Result<Vec<Seq>> {
     c.prepare_cached("SELECT seq FROM events WHERE id = ?1 ORDER BY seq DESC LIMIT 10")?
-        .query_map([id], |r| r.get(0))?
+        .query_map([id], |r| r.get(0).map(Seq))?
         .collect()
 }
 
@@ -167,7 +167,7 @@ pub(super) fn events(c: &Connection, filter: &EventFilter) -> rusqlite::Result<V
         None => (None, None),
     };
     let order = if filter.after.is_some() { "ASC" } else { "DESC" };
-    let (after, before) = (filter.after.unwrap_or(0), filter.before.unwrap_or(Seq::MAX));
+    let (after, before) = (filter.after.map_or(0, |seq| seq.0), filter.before.map_or(i64::MAX, |seq| seq.0));
     let (since_ms, until_ms) = (filter.since_ms.unwrap_or(UnixMs::MIN), filter.until_ms.unwrap_or(UnixMs::MAX));
     let condition = format!(
         "e.seq > ?1 AND e.seq < ?6 AND (?2 IS NULL OR e.type = ?2) AND (?3 IS NULL OR substr(e.type, 1, length(?3)) = ?3)
@@ -200,7 +200,8 @@ fn delivery_records(
             Ok(record) => (record.id, &mut record.attempts),
             Err(damaged) => (damaged.id, &mut damaged.attempts),
         };
-        let before = attempts.query_map([id], |r| rows::attempt::read(r, id))?.collect::<rusqlite::Result<Vec<_>>>()?;
+        let before =
+            attempts.query_map([id.0], |r| rows::attempt::read(r, id))?.collect::<rusqlite::Result<Vec<_>>>()?;
         on_record.splice(..0, before);
     }
     Ok(records)
@@ -209,22 +210,22 @@ fn delivery_records(
 pub(super) fn deliveries(c: &Connection, event: Seq) -> rusqlite::Result<Vec<ReadDelivery>> {
     let range = c
         .prepare_cached("SELECT first_delivery, owed FROM events WHERE seq = ?1")?
-        .query_row([event], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?)))
+        .query_row([event.0], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?)))
         .optional()?;
     let Some((first, owed)) = range else { return Ok(Vec::new()) };
     let mut found = delivery_records(c, "d.id >= ?1 AND d.id - ?1 < ?2 ORDER BY d.id", params![first, owed])?;
-    found.extend(delivery_records(c, "d.event = ?1 AND d.replay <> 0 ORDER BY d.id", [event])?);
+    found.extend(delivery_records(c, "d.event = ?1 AND d.replay <> 0 ORDER BY d.id", [event.0])?);
     // A damaged event may refer to deliveries of other events.
     found.retain(|record| record.as_ref().map_or(true, |record| record.event == event));
     Ok(found)
 }
 
 pub(super) fn delivery(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<ReadDelivery>> {
-    Ok(delivery_records(c, "d.id = ?1", [id])?.pop())
+    Ok(delivery_records(c, "d.id = ?1", [id.0])?.pop())
 }
 
 pub(super) fn published(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<Vec<ReadEvent>> {
-    let mut found = events_where(c, "e.cause = ?1 ORDER BY e.seq", &[&delivery])?;
+    let mut found = events_where(c, "e.cause = ?1 ORDER BY e.seq", &[&delivery.0])?;
     // A damaged index may return events with another cause.
     found.retain(|stored| stored.as_ref().map_or(true, |stored| stored.lineage.cause == Some(delivery)));
     Ok(found)
@@ -237,7 +238,7 @@ pub(super) fn dead(c: &Connection, which: &DeadFilter, limit: usize) -> rusqlite
         DeadFilter::Function(name) => {
             delivery_records(c, "d.state = 4 AND f.name = ?1 ORDER BY d.id LIMIT ?2", params![name, limit])
         }
-        DeadFilter::Delivery(id) => delivery_records(c, "d.state = 4 AND d.id = ?1", [id]),
+        DeadFilter::Delivery(id) => delivery_records(c, "d.state = 4 AND d.id = ?1", [id.0]),
     };
     // A damaged index may return deliveries in another state.
     let is_dead = |record: &ReadDelivery| record.as_ref().map_or(true, |record| record.state == DeliveryState::Dead);
@@ -254,13 +255,13 @@ pub(super) fn dead_ids(
     let (function, delivery) = match which {
         DeadFilter::All => (None, None),
         DeadFilter::Function(name) => (Some(name.as_str()), None),
-        DeadFilter::Delivery(id) => (None, Some(*id)),
+        DeadFilter::Delivery(id) => (None, Some(id.0)),
     };
     c.prepare_cached(
         "SELECT d.id FROM deliveries d WHERE d.state = 4 AND d.id > ?1 AND (?2 IS NULL OR d.id = ?2)
          AND (?3 IS NULL OR d.function = (SELECT id FROM functions WHERE name = ?3)) ORDER BY d.id LIMIT ?4",
     )?
-    .query_map(params![after, delivery, function, count(limit)], |r| r.get(0))?
+    .query_map(params![after.0, delivery, function, count(limit)], |r| r.get(0).map(DeliveryId))?
     .collect()
 }
 

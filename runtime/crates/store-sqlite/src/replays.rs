@@ -4,7 +4,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{checksum, totals};
-use evoke_model::{Replay, ReplayId, ReplayState};
+use evoke_model::{Replay, ReplayId, ReplayState, Seq};
 
 /// The states; the index is the number in the column.
 const STATES: [ReplayState; 5] =
@@ -39,7 +39,7 @@ pub(super) fn all(c: &Connection) -> rusqlite::Result<Vec<Replay>> {
 pub(super) fn one(c: &Connection, id: ReplayId) -> rusqlite::Result<Option<Replay>> {
     let found = c
         .prepare_cached(&format!("SELECT {COLUMNS} FROM replays WHERE id = ?1"))?
-        .query_row([id], replay)
+        .query_row([id.0], replay)
         .optional()?;
     let Some(mut found) = found else { return Ok(None) };
     found.deliveries = totals::of_replay(c, id)?;
@@ -50,7 +50,7 @@ pub(super) fn one(c: &Connection, id: ReplayId) -> rusqlite::Result<Option<Repla
 const COLUMNS: &str = "id, filter, created_ms, until, state, position, events, sum";
 
 fn replay(row: &Row<'_>) -> rusqlite::Result<Replay> {
-    let id: ReplayId = row.get(0)?;
+    let id = ReplayId(row.get(0)?);
     let sum = checksum::of_row(row, 0, 4)? + checksum::of_row(row, 4, 3)?;
     if row.get_ref(7)? != ValueRef::Integer(sum) {
         return Err(checksum::corrupt(format!("replay {id}")));
@@ -62,8 +62,8 @@ fn replay(row: &Row<'_>) -> rusqlite::Result<Replay> {
         filter: row.get(1)?,
         created_ms: row.get(2)?,
         state: *known.ok_or(rusqlite::Error::IntegralValueOutOfRange(4, state))?,
-        position: row.get(5)?,
-        until: row.get(3)?,
+        position: Seq(row.get(5)?),
+        until: Seq(row.get(3)?),
         events: u64::try_from(row.get::<_, i64>(6)?).unwrap_or_default(),
         deliveries: Default::default(),
     })

@@ -28,7 +28,7 @@ const SEARCH_MAX: i64 = 2048;
 
 /// Removes all removable events and truncates the file. Returns the number of removed events.
 pub(super) async fn sweep(writes: WriteQueue, readers: Arc<Readers>, before_ms: UnixMs, bytes_max: u64) -> Result<u64> {
-    let (mut count, mut next_after) = (0, Some(0));
+    let (mut count, mut next_after) = (0, Some(Seq(0)));
     while let Some(after) = next_after {
         let found = Readers::run(readers.clone(), move |c| find(c, after, before_ms, bytes_max)).await?;
         next_after = found.next_after;
@@ -74,12 +74,12 @@ fn find(c: &Connection, after: Seq, before_ms: UnixMs, bytes_max: u64) -> rusqli
            OR EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.seq AND d.replay <> 0 AND d.state NOT IN (3, 5))
          FROM events e WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?3",
     )?;
-    let mut rows = rows.query(params![after, before_ms, SEARCH_MAX])?;
+    let mut rows = rows.query(params![after.0, before_ms, SEARCH_MAX])?;
     let urgent = used.saturating_sub(bytes_max) > bytes_max / 10;
     let mut found = Candidates { events: Vec::new(), next_after: None, urgent };
     let (mut rows_read, mut deliveries, mut bytes, mut last) = (0, 0, 0, after);
     while let Some(row) = rows.next()? {
-        let (seq, owed, size): (Seq, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (seq, owed, size): (_, i64, i64) = (Seq(row.get(0)?), row.get(1)?, row.get(2)?);
         let (old, stays): (bool, bool) = (row.get(3)?, row.get(4)?);
         if !old && bytes >= excess {
             // The freed space is known only after the removal: search again after it.

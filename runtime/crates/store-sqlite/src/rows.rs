@@ -31,7 +31,7 @@ pub(super) fn state(value: i64) -> rusqlite::Result<DeliveryState> {
 }
 
 /// The value of the column `replay` for live deliveries.
-pub(super) const LIVE: ReplayId = 0;
+pub(super) const LIVE: ReplayId = ReplayId(0);
 
 /// The function and replay of a delivery.
 #[derive(Debug, Clone, Copy)]
@@ -41,14 +41,14 @@ pub(super) struct Owner {
     pub(super) replay: ReplayId,
 }
 
-/// Converts the column `replay`: [`LIVE`] means no replay.
+/// Returns the replay of a delivery's column `replay`; `None` for [`LIVE`].
 pub(super) fn replay(column: ReplayId) -> Option<ReplayId> {
     (column != LIVE).then_some(column)
 }
 
 /// Reads a delivery's function and replay from column `at` on.
 pub(super) fn owner(row: &Row<'_>, at: usize) -> rusqlite::Result<Owner> {
-    Ok(Owner { function: row.get(at)?, replay: row.get(at + 1)? })
+    Ok(Owner { function: FunctionId(row.get(at)?), replay: ReplayId(row.get(at + 1)?) })
 }
 
 /// Reads a delivery's origin and bytes from column `at` on.

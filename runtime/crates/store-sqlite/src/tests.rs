@@ -6,8 +6,8 @@ use super::*;
 use evoke_model::event::Event;
 use evoke_model::state::{Transaction, Usage};
 use evoke_model::{
-    Actor, AttemptRecord, Completion, DeadFilter, DeliveryState, Lineage, Mark, NewDelivery, NewEvent, Origin,
-    Retention, Stream, Verdict,
+    Actor, AttemptRecord, Completion, DeadFilter, DeliveryId, DeliveryState, FunctionId, Lineage, Mark, NewDelivery,
+    NewEvent, Origin, Retention, Stream, Verdict,
 };
 use evoke_store::{DeliveryStore, EventStore, InspectionStore, ReplayStore, StateStore, Store};
 
@@ -121,11 +121,14 @@ async fn a_version_2_store_gets_checksums_for_all_rows() {
 
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
-    let stored = store.event(2).await.unwrap().unwrap().unwrap();
+    let stored = store.event(Seq(2)).await.unwrap().unwrap().unwrap();
     assert_eq!(stored.event.data, evoke_model::event::Data::Text("hi".into()));
-    let records = store.deliveries(2).await.unwrap();
+    let records = store.deliveries(Seq(2)).await.unwrap();
     assert_eq!((records.len(), records[1].as_ref().unwrap().attempts[0].message.as_deref()), (2, Some("why")));
-    assert_eq!(store.claim(1, Stream::Live, 0, 9).await.unwrap()[0].event.as_ref().unwrap().event.id, "e");
+    assert_eq!(
+        store.claim(FunctionId(1), Stream::Live, DeliveryId(0), 9).await.unwrap()[0].event.as_ref().unwrap().event.id,
+        "e"
+    );
     assert_eq!(store.marks("/s".into()).await.unwrap()["k"], [0, 255]);
     assert_eq!(store.state("shop/a", "k").await.unwrap().unwrap().version, 9);
     assert_eq!(store.replays().await.unwrap().len(), 1);
@@ -135,7 +138,7 @@ async fn a_version_2_store_gets_checksums_for_all_rows() {
     second.execute("UPDATE events SET data = x'6868'", []).unwrap();
     let problems = store.check().await.unwrap().problems;
     assert!(problems.len() == 2 && problems[0].contains("evoke.db: table events, row 2:"), "{problems:?}");
-    assert!(store.event(2).await.unwrap().unwrap().unwrap_err().what.contains("event 2 in"));
+    assert!(store.event(Seq(2)).await.unwrap().unwrap().unwrap_err().what.contains("event 2 in"));
 }
 
 #[tokio::test]
@@ -160,7 +163,7 @@ async fn a_version_3_store_keeps_its_attempts_and_its_damage() {
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
     let problems = store.check().await.unwrap().problems;
     assert!(problems.len() == 2 && problems[0].contains("table deliveries, row 2:"), "{problems:?}");
-    let records = store.deliveries(1).await.unwrap();
+    let records = store.deliveries(Seq(1)).await.unwrap();
     let done = AttemptRecord { attempt: 1, started_ms: 6, duration_us: 7, outcome: "done".into(), message: None };
     assert_eq!(records[0].as_ref().unwrap().attempts, [done]);
     assert_eq!(records[1].as_ref().unwrap_err().state, Some(DeliveryState::Ready));
@@ -180,17 +183,17 @@ async fn a_damaged_delivery_does_not_run_and_updates_do_not_hide_the_damage() {
     let other = Connection::open(folder.path().join("evoke.db")).unwrap();
     // The delivery would run with another event.
     other.execute("UPDATE deliveries SET event = 3 WHERE id = 2", []).unwrap();
-    let ready: Vec<_> = store.claim(f, Stream::Live, 0, 2).await.unwrap().iter().map(|d| d.id).collect();
-    assert_eq!(ready, [1, 3]);
+    let ready: Vec<_> = store.claim(f, Stream::Live, DeliveryId(0), 2).await.unwrap().iter().map(|d| d.id).collect();
+    assert_eq!(ready, [1, 3].map(DeliveryId));
     let is_reported = |problems: &[String]| problems.iter().any(|p| p.contains("table deliveries, row 2:"));
     assert!(is_reported(&store.check().await.unwrap().problems));
     store.complete(end(2, f, Verdict::Done)).await.unwrap();
     assert!(is_reported(&store.check().await.unwrap().problems));
-    let record = store.delivery(2).await.unwrap().unwrap();
+    let record = store.delivery(DeliveryId(2)).await.unwrap().unwrap();
     assert!(record.unwrap_err().what.contains("evoke.db is damaged: delivery 2"));
     // Event 1 is missing, but its delivery is intact: it becomes a dead letter.
     other.execute("DELETE FROM events WHERE seq = 1", []).unwrap();
-    let ready = store.claim(f, Stream::Live, 0, 1).await.unwrap();
+    let ready = store.claim(f, Stream::Live, DeliveryId(0), 1).await.unwrap();
     assert!(ready[0].event.as_ref().unwrap_err().what.contains("event 1 is missing in"), "{ready:?}");
 }
 
@@ -235,7 +238,7 @@ async fn misplaced_rows_are_not_returned_for_other_keys() {
     }
     std::fs::write(&path, file).unwrap();
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-    let attempts = store.delivery(2).await.unwrap().unwrap().unwrap().attempts;
+    let attempts = store.delivery(DeliveryId(2)).await.unwrap().unwrap().unwrap().attempts;
     let outcomes: Vec<&str> = attempts.iter().map(|attempt| &*attempt.outcome).collect();
     assert_eq!(outcomes, ["done", "damaged"], "{attempts:?}");
     assert!(matches!(store.marks("/2".into()).await, Err(StoreError::Damaged(_))));
@@ -259,14 +262,14 @@ async fn misplaced_rows_are_not_returned_for_other_keys() {
     places.iter().for_each(|place| file[place + 1] = 8);
     std::fs::write(&path, file).unwrap();
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-    assert!(store.claim(0, Stream::Live, 0, 9).await.unwrap().is_empty());
+    assert!(store.claim(FunctionId(0), Stream::Live, DeliveryId(0), 9).await.unwrap().is_empty());
 }
 
-/// Ends the first attempt at a delivery.
-fn end(delivery: i64, function: i64, verdict: Verdict) -> Arc<Completion> {
+/// Ends the first attempt at the delivery with this number.
+fn end(number: i64, function: FunctionId, verdict: Verdict) -> Arc<Completion> {
     let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 1, outcome: "done".into(), message: None };
     let (publishes, state, origin) = (vec![], Transaction::default(), Origin::default());
-    Arc::new(Completion { delivery, function, origin, record, verdict, publishes, state })
+    Arc::new(Completion { delivery: DeliveryId(number), function, origin, record, verdict, publishes, state })
 }
 
 #[tokio::test]
@@ -295,7 +298,7 @@ async fn damaged_rows_are_never_changed_or_removed_and_others_continue() {
     for delivery in [1, 3, 6] {
         store.complete(end(delivery, f, Verdict::Done)).await.unwrap();
     }
-    assert_eq!(store.claim(f, Stream::Live, 0, 9).await.unwrap().len(), 0);
+    assert_eq!(store.claim(f, Stream::Live, DeliveryId(0), 9).await.unwrap().len(), 0);
     assert_eq!(
         (
             store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(),

@@ -26,8 +26,8 @@ impl Scope {
     fn column(self) -> i64 {
         match self {
             Self::Store => 0,
-            Self::Function(id) => id,
-            Self::Replay(id) => -id,
+            Self::Function(id) => id.0,
+            Self::Replay(id) => -id.0,
         }
     }
 }
@@ -69,9 +69,9 @@ impl Counters {
         let delivery = connection.query_row(
             "SELECT COALESCE(MAX(count), 0) FROM totals WHERE function = 0 AND name = 'deliveries'",
             [],
-            |r| r.get(0),
+            |r| r.get(0).map(DeliveryId),
         )?;
-        let seq = i64::try_from(events).unwrap_or(i64::MAX);
+        let seq = Seq(i64::try_from(events).unwrap_or(i64::MAX));
         Ok(Self {
             last: LastIds { seq, delivery, removed_to: removed.to },
             backlog: load_backlog(connection)?,
@@ -109,13 +109,13 @@ impl Counters {
 
     /// Counts a new event.
     pub(super) fn add_event(&mut self) {
-        self.last.seq += 1;
+        self.last.seq = self.last.seq.next();
         self.change(Scope::Store, "events", 1);
     }
 
     /// Counts a new delivery in this state, and returns its id.
     pub(super) fn add_delivery(&mut self, owner: Owner, state: i64, share: Share) -> DeliveryId {
-        self.last.delivery += 1;
+        self.last.delivery = self.last.delivery.next();
         self.change(Scope::Store, "deliveries", 1);
         self.change(Scope::Store, if owner.replay == LIVE { "owed" } else { "replayed" }, 1);
         self.change_for(owner, name(state), 1);
@@ -161,9 +161,9 @@ impl Counters {
     /// Counts a removed event.
     pub(super) fn remove_event(&mut self, seq: Seq) {
         self.change(Scope::Store, "removed", 1);
-        let further = (seq - self.last.removed_to).max(0);
+        let further = (seq.0 - self.last.removed_to.0).max(0);
         self.change(Scope::Store, "removed to", further);
-        self.last.removed_to += further;
+        self.last.removed_to = self.last.removed_to.max(seq);
     }
 
     fn change(&mut self, scope: Scope, name: &'static str, by: i64) {
@@ -224,7 +224,7 @@ pub(super) fn read(c: &Connection) -> rusqlite::Result<Totals> {
             (None, "removed replayed") => totals.removed.replayed = number,
             (None, "removed") => totals.removed.events = number,
             (None, "removed owed") => totals.removed.owed = number,
-            (None, "removed to") => totals.removed.to = count,
+            (None, "removed to") => totals.removed.to = Seq(count),
             (None, _) => {}
             (Some(function), REMOVED_DONE | REMOVED_PURGED) => {
                 totals.functions.entry(function).or_default().removed += number;
@@ -287,22 +287,23 @@ mod tests {
     #[test]
     fn a_rollback_restores_the_ids_and_discards_all_changes() {
         let mut counters = Counters {
-            last: LastIds { seq: 7, delivery: 9, removed_to: 2 },
+            last: LastIds { seq: Seq(7), delivery: DeliveryId(9), removed_to: Seq(2) },
             backlog: Change::default(),
             changes: HashMap::new(),
             recent: HashMap::new(),
         };
         let before = counters.last_ids();
-        let owner = Owner { function: 1, replay: 3 };
+        let owner = Owner { function: FunctionId(1), replay: ReplayId(3) };
         let share = Share::default();
         counters.add_event();
         let id = counters.add_delivery(owner, rows::READY, share);
         counters.add_recent(id, Recent { owner, order_key: None, share, since_ms: 0, fixed_sum: 0 });
-        counters.remove_event(5);
-        assert_eq!((counters.last_seq(), counters.last_delivery(), counters.last.removed_to), (8, 10, 5));
-        assert_eq!(counters.changes[&(Scope::Replay(3), "ready")], 1);
+        counters.remove_event(Seq(5));
+        let last = |counters: &Counters| (counters.last.seq.0, counters.last.delivery.0, counters.last.removed_to.0);
+        assert_eq!(last(&counters), (8, 10, 5));
+        assert_eq!(counters.changes[&(Scope::Replay(ReplayId(3)), "ready")], 1);
         counters.roll_back(before);
-        assert_eq!((counters.last_seq(), counters.last_delivery(), counters.last.removed_to), (7, 9, 2));
+        assert_eq!(last(&counters), (7, 9, 2));
         assert!(counters.changes.is_empty() && counters.take_recent(id).is_none());
         let backlog = evoke_store::Backlog::default();
         backlog.apply(counters.backlog_change());

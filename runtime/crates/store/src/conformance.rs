@@ -60,19 +60,29 @@ fn keyed(function: FunctionId, key: &str) -> NewDelivery {
     NewDelivery { order_key: Some(key.into()), ..to(function) }
 }
 
-fn ended(delivery: DeliveryId, attempt: u32, outcome: &'static str, verdict: Verdict) -> Arc<Completion> {
+fn ids<const COUNT: usize>(numbers: [i64; COUNT]) -> Vec<DeliveryId> {
+    numbers.map(DeliveryId).to_vec()
+}
+
+fn seqs<const COUNT: usize>(numbers: [i64; COUNT]) -> Vec<Seq> {
+    numbers.map(Seq).to_vec()
+}
+
+/// Ends an attempt at the delivery with this number.
+fn ended(number: i64, attempt: u32, outcome: &'static str, verdict: Verdict) -> Arc<Completion> {
+    let (delivery, function) = (DeliveryId(number), FunctionId(1));
     let message = (outcome != "done").then(|| "why".to_owned());
     let record = AttemptRecord { attempt, started_ms: NOW_MS, duration_us: 12, outcome: outcome.into(), message };
     let (publishes, state) = (Vec::new(), Transaction::default());
-    Arc::new(Completion { delivery, function: 1, origin: Origin::default(), record, verdict, publishes, state })
+    Arc::new(Completion { delivery, function, origin: Origin::default(), record, verdict, publishes, state })
 }
 
-fn done(delivery: DeliveryId, attempt: u32) -> Arc<Completion> {
-    ended(delivery, attempt, "done", Verdict::Done)
+fn done(number: i64, attempt: u32) -> Arc<Completion> {
+    ended(number, attempt, "done", Verdict::Done)
 }
 
-fn dead(delivery: DeliveryId, attempt: u32) -> Arc<Completion> {
-    ended(delivery, attempt, "reject", Verdict::Dead("reject: why".into()))
+fn dead(number: i64, attempt: u32) -> Arc<Completion> {
+    ended(number, attempt, "reject", Verdict::Dead("reject: why".into()))
 }
 
 /// Collects the ids of deliveries that became ready, in order.
@@ -84,11 +94,11 @@ fn watch_ready(store: &dyn Store) -> Arc<Mutex<Vec<DeliveryId>>> {
 }
 
 async fn ready_ids(store: &dyn Store, function: FunctionId) -> Vec<DeliveryId> {
-    store.claim(function, Stream::Live, 0, 100).await.unwrap().iter().map(|d| d.id).collect()
+    store.claim(function, Stream::Live, DeliveryId(0), 100).await.unwrap().iter().map(|d| d.id).collect()
 }
 
-async fn state_of(store: &dyn Store, delivery: DeliveryId) -> DeliveryState {
-    store.delivery(delivery).await.unwrap().unwrap().unwrap().state
+async fn state_of(store: &dyn Store, number: i64) -> DeliveryState {
+    store.delivery(DeliveryId(number)).await.unwrap().unwrap().unwrap().state
 }
 
 pub async fn functions_keep_their_ids(store: &dyn Store) {
@@ -100,33 +110,33 @@ pub async fn functions_keep_their_ids(store: &dyn Store) {
 pub async fn accepted_events_and_deliveries_read_back_unchanged(store: &dyn Store) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     let new = new_event("1", vec![to(f)]);
-    assert_eq!(store.accept(vec![new.clone()], vec![]).await.unwrap(), vec![Accepted::New(1)]);
-    let stored = store.event(1).await.unwrap().unwrap().unwrap();
+    assert_eq!(store.accept(vec![new.clone()], vec![]).await.unwrap(), vec![Accepted::New(Seq(1))]);
+    let stored = store.event(Seq(1)).await.unwrap().unwrap().unwrap();
     assert_eq!((stored.event, stored.accepted_ms), (new.event, NOW_MS));
-    let delivery = store.deliveries(1).await.unwrap().remove(0).unwrap();
+    let delivery = store.deliveries(Seq(1)).await.unwrap().remove(0).unwrap();
     assert_eq!((delivery.function.as_str(), delivery.state), ("shop/a", DeliveryState::Ready));
-    assert_eq!(store.find("1".into()).await.unwrap(), vec![1]);
-    assert_eq!(*store.newest().borrow(), 1);
-    assert!(store.event(2).await.unwrap().is_none());
+    assert_eq!(store.find("1".into()).await.unwrap(), seqs([1]));
+    assert_eq!(*store.newest().borrow(), Seq(1));
+    assert!(store.event(Seq(2)).await.unwrap().is_none());
 }
 
 pub async fn a_repeated_source_and_id_is_a_duplicate_without_deliveries(store: &dyn Store) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     let offer = || vec![new_event("1", vec![to(f)]), new_event("2", vec![to(f)]), new_event("1", vec![to(f)])];
     let first = store.accept(offer(), vec![]).await.unwrap();
-    assert_eq!(first, vec![Accepted::New(1), Accepted::New(2), Accepted::Duplicate(1)]);
+    assert_eq!(first, vec![Accepted::New(Seq(1)), Accepted::New(Seq(2)), Accepted::Duplicate(Seq(1))]);
     let second = store.accept(offer(), vec![]).await.unwrap();
-    assert_eq!(second, vec![Accepted::Duplicate(1), Accepted::Duplicate(2), Accepted::Duplicate(1)]);
+    assert_eq!(second, vec![Accepted::Duplicate(Seq(1)), Accepted::Duplicate(Seq(2)), Accepted::Duplicate(Seq(1))]);
     assert_eq!(store.totals().await.unwrap().owed, 2);
     // A duplicate does not use up a position.
-    assert_eq!(store.accept(vec![new_event("3", vec![])], vec![]).await.unwrap(), vec![Accepted::New(3)]);
+    assert_eq!(store.accept(vec![new_event("3", vec![])], vec![]).await.unwrap(), vec![Accepted::New(Seq(3))]);
 }
 
 pub async fn published_events_with_their_own_id_are_deduplicated(store: &dyn Store) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     store.accept(vec![new_event("1", vec![to(f), to(f)])], vec![]).await.unwrap();
     for delivery in [1, 2] {
-        let lineage = Lineage { cause: Some(delivery), root: Some(1), hops: 1, ..Lineage::default() };
+        let lineage = Lineage { cause: Some(DeliveryId(delivery)), root: Some(Seq(1)), hops: 1, ..Lineage::default() };
         let generated = format!("{}-{delivery}-0", store.instance());
         let publishes = vec![
             NewEvent { lineage, ..new_event("own", vec![to(f)]) },
@@ -134,11 +144,11 @@ pub async fn published_events_with_their_own_id_are_deduplicated(store: &dyn Sto
         ];
         store.complete(Arc::new(Completion { publishes, ..Arc::unwrap_or_clone(done(delivery, 1)) })).await.unwrap();
     }
-    assert_eq!(store.find("own".into()).await.unwrap(), vec![2]);
+    assert_eq!(store.find("own".into()).await.unwrap(), seqs([2]));
     assert_eq!((store.totals().await.unwrap().events, store.pending()), (4, 1));
     // An event from outside with an id of the generated form is deduplicated like any other.
     let forged = new_event(&format!("{}-2-0", store.instance()), vec![]);
-    assert_eq!(store.accept(vec![forged], vec![]).await.unwrap(), vec![Accepted::Duplicate(4)]);
+    assert_eq!(store.accept(vec![forged], vec![]).await.unwrap(), vec![Accepted::Duplicate(Seq(4))]);
 }
 
 pub async fn marks_commit_with_their_events(store: &dyn Store) {
@@ -152,16 +162,19 @@ pub async fn marks_commit_with_their_events(store: &dyn Store) {
 }
 
 pub async fn deliveries_are_announced_in_accept_order(store: &dyn Store) {
-    let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+    let functions = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
     let seen = watch_ready(store);
     store
-        .accept(vec![new_event("1", vec![to(ids[0]), to(ids[1])]), new_event("2", vec![to(ids[0])])], vec![])
+        .accept(
+            vec![new_event("1", vec![to(functions[0]), to(functions[1])]), new_event("2", vec![to(functions[0])])],
+            vec![],
+        )
         .await
         .unwrap();
-    assert_eq!(*seen.lock().unwrap(), vec![1, 2, 3]);
-    assert_eq!(ready_ids(store, ids[0]).await, vec![1, 3]);
-    assert_eq!(store.claim(ids[0], Stream::Live, 0, 1).await.unwrap()[0].id, 1);
-    assert_eq!(store.claim(ids[0], Stream::Live, 1, 9).await.unwrap()[0].id, 3);
+    assert_eq!(*seen.lock().unwrap(), ids([1, 2, 3]));
+    assert_eq!(ready_ids(store, functions[0]).await, ids([1, 3]));
+    assert_eq!(store.claim(functions[0], Stream::Live, DeliveryId(0), 1).await.unwrap()[0].id, DeliveryId(1));
+    assert_eq!(store.claim(functions[0], Stream::Live, DeliveryId(1), 9).await.unwrap()[0].id, DeliveryId(3));
 }
 
 pub async fn the_sink_receives_settled_completions_with_deliveries_they_made_ready(store: &dyn Store) {
@@ -169,51 +182,51 @@ pub async fn the_sink_receives_settled_completions_with_deliveries_they_made_rea
     let (sender, mut commits) = tokio::sync::mpsc::unbounded_channel();
     store.on_commit(Box::new(move |commit| drop(sender.send(commit))));
     store.accept(vec![new_event("1", vec![keyed(f, "k")]), new_event("2", vec![keyed(f, "k")])], vec![]).await.unwrap();
-    assert_eq!(commits.recv().await.unwrap().ready[0].id, 1);
+    assert_eq!(commits.recv().await.unwrap().ready[0].id, DeliveryId(1));
     store.settle(done(1, 1)).await.unwrap();
     let commit = commits.recv().await.unwrap();
     let (completion, result) = &commit.settled[0];
-    assert_eq!((completion.delivery, result.is_ok(), commit.ready[0].id), (1, true, 2));
+    assert_eq!((completion.delivery, result.is_ok(), commit.ready[0].id), (DeliveryId(1), true, DeliveryId(2)));
     assert_eq!(state_of(store, 1).await, DeliveryState::Done);
 }
 
 pub async fn an_outcome_commits_with_its_published_events(store: &dyn Store) {
-    let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+    let functions = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
     let seen = watch_ready(store);
-    store.accept(vec![new_event("1", vec![to(ids[0])])], vec![]).await.unwrap();
-    let mut published = new_event("x-1-0", vec![to(ids[1])]);
-    published.lineage = Lineage { cause: Some(1), root: Some(1), hops: 1, ..Lineage::default() };
+    store.accept(vec![new_event("1", vec![to(functions[0])])], vec![]).await.unwrap();
+    let mut published = new_event("x-1-0", vec![to(functions[1])]);
+    published.lineage = Lineage { cause: Some(DeliveryId(1)), root: Some(Seq(1)), hops: 1, ..Lineage::default() };
     let completion = Arc::new(Completion { publishes: vec![published], ..Arc::unwrap_or_clone(done(1, 1)) });
     assert_eq!(store.complete(completion.clone()).await.unwrap(), Completed::Committed);
     assert_eq!(store.complete(completion).await.unwrap(), Completed::Superseded);
-    assert_eq!(*seen.lock().unwrap(), vec![1, 2]);
+    assert_eq!(*seen.lock().unwrap(), ids([1, 2]));
     assert_eq!(state_of(store, 1).await, DeliveryState::Done);
-    let caused = store.published(1).await.unwrap();
+    let caused = store.published(DeliveryId(1)).await.unwrap();
     assert_eq!(caused.len(), 1);
     assert_eq!(
         caused[0].as_ref().unwrap().lineage,
-        Lineage { cause: Some(1), root: Some(1), hops: 1, ..Lineage::default() }
+        Lineage { cause: Some(DeliveryId(1)), root: Some(Seq(1)), hops: 1, ..Lineage::default() }
     );
     let totals = store.totals().await.unwrap();
     assert_eq!((totals.events, totals.owed), (2, 2));
-    assert_eq!(store.delivery(1).await.unwrap().unwrap().unwrap().attempts.len(), 1);
+    assert_eq!(store.delivery(DeliveryId(1)).await.unwrap().unwrap().unwrap().attempts.len(), 1);
     assert_eq!(store.pending(), 1);
 }
 
 pub async fn a_failure_commits_with_its_runtime_events(store: &dyn Store) {
-    let ids = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
+    let functions = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap();
     let seen = watch_ready(store);
-    store.accept(vec![new_event("1", vec![keyed(ids[0], "k"), keyed(ids[0], "k")])], vec![]).await.unwrap();
+    store.accept(vec![new_event("1", vec![keyed(functions[0], "k"), keyed(functions[0], "k")])], vec![]).await.unwrap();
     for (attempt, failed) in [(1, ended(1, 1, "retry", Verdict::RetryAt(NOW_MS))), (2, dead(1, 2))] {
-        let mut reported = new_event(&format!("reported-{attempt}"), vec![to(ids[1])]);
+        let mut reported = new_event(&format!("reported-{attempt}"), vec![to(functions[1])]);
         reported.event = Arc::new(Event { source: "/evoke".into(), ..(*reported.event).clone() });
-        reported.lineage = Lineage { cause: Some(1), root: Some(1), hops: 0, ..Lineage::default() };
+        reported.lineage = Lineage { cause: Some(DeliveryId(1)), root: Some(Seq(1)), hops: 0, ..Lineage::default() };
         let completion = Arc::new(Completion { publishes: vec![reported], ..Arc::unwrap_or_clone(failed) });
         store.complete(completion).await.unwrap();
     }
     assert_eq!((state_of(store, 1).await, state_of(store, 2).await), (DeliveryState::Dead, DeliveryState::Blocked));
-    assert_eq!(*seen.lock().unwrap(), vec![1, 3, 4]);
-    let reported = store.published(1).await.unwrap();
+    assert_eq!(*seen.lock().unwrap(), ids([1, 3, 4]));
+    let reported = store.published(DeliveryId(1)).await.unwrap();
     assert_eq!(
         reported.iter().map(|event| event.as_ref().unwrap().event.id.as_str()).collect::<Vec<_>>(),
         ["reported-1", "reported-2"]
@@ -237,7 +250,7 @@ pub async fn the_backlog_counts_pending_deliveries_by_origin(store: &dyn Store) 
     store.accept(events, vec![]).await.unwrap();
     let backlog = store.backlog();
     assert_eq!((backlog.total(), backlog.of(ours), backlog.of(theirs)), (amount(4), amount(3), amount(1)));
-    assert_eq!(store.event(1).await.unwrap().unwrap().unwrap().lineage.origin, ours);
+    assert_eq!(store.event(Seq(1)).await.unwrap().unwrap().unwrap().lineage.origin, ours);
     store.complete(ended(1, 1, "retry", Verdict::RetryAt(NOW_MS))).await.unwrap();
     assert_eq!((backlog.total(), backlog.ended()), (amount(4), 0));
     store.complete(dead(1, 2)).await.unwrap();
@@ -258,11 +271,11 @@ pub async fn a_retry_is_due_at_its_time(store: &dyn Store) {
     let (due, next) = store.due(f, Stream::Live, NOW_MS + 49, 10).await.unwrap();
     assert_eq!((due.len(), next), (0, Some(NOW_MS + 50)));
     let (due, next) = store.due(f, Stream::Live, NOW_MS + 50, 10).await.unwrap();
-    assert_eq!((due[0].id, due[0].attempts, next), (1, 1, Some(NOW_MS + 90)));
+    assert_eq!((due[0].id, due[0].attempts, next), (DeliveryId(1), 1, Some(NOW_MS + 90)));
     let (due, next) = store.due(f, Stream::Live, NOW_MS + 90, 1).await.unwrap();
     assert_eq!((due.len(), next), (1, Some(NOW_MS + 90)));
     store.complete(done(1, 2)).await.unwrap();
-    let record = store.delivery(1).await.unwrap().unwrap().unwrap();
+    let record = store.delivery(DeliveryId(1)).await.unwrap().unwrap().unwrap();
     let outcomes: Vec<_> = record.attempts.iter().map(|a| (a.attempt, &*a.outcome)).collect();
     assert_eq!(outcomes, vec![(1, "retry"), (2, "done")]);
 }
@@ -278,9 +291,9 @@ pub async fn a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged(store: 
     assert!(store.dead(DeadFilter::Function("shop/b".into()), 10).await.unwrap().is_empty());
 
     let seen = watch_ready(store);
-    assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::Delivery(1)).await.unwrap(), 1);
-    assert_eq!(*seen.lock().unwrap(), vec![1]);
-    let again = store.claim(f, Stream::Live, 0, 10).await.unwrap();
+    assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::Delivery(DeliveryId(1))).await.unwrap(), 1);
+    assert_eq!(*seen.lock().unwrap(), ids([1]));
+    let again = store.claim(f, Stream::Live, DeliveryId(0), 10).await.unwrap();
     assert_eq!((again[0].attempts, again[0].attempts_forgiven), (1, 1));
     assert_eq!(store.purge(&Actor::Runtime, DeadFilter::All).await.unwrap(), 1);
     assert_eq!(state_of(store, 2).await, DeliveryState::Purged);
@@ -310,16 +323,16 @@ pub async fn deliveries_of_one_key_run_in_order_and_other_keys_in_parallel(store
         new_event("3", vec![keyed(f, "bob")]),
     ];
     store.accept(events, vec![]).await.unwrap();
-    assert_eq!(ready_ids(store, f).await, vec![1, 3]);
+    assert_eq!(ready_ids(store, f).await, ids([1, 3]));
     // A retrying delivery stays the first of its key.
     store.complete(ended(1, 1, "retry", Verdict::RetryAt(NOW_MS + 50))).await.unwrap();
     assert_eq!(state_of(store, 2).await, DeliveryState::Blocked);
     store.complete(done(1, 2)).await.unwrap();
-    assert_eq!(ready_ids(store, f).await, vec![2, 3]);
-    assert_eq!(*seen.lock().unwrap(), vec![1, 3, 2]);
+    assert_eq!(ready_ids(store, f).await, ids([2, 3]));
+    assert_eq!(*seen.lock().unwrap(), ids([1, 3, 2]));
     store.complete(done(2, 1)).await.unwrap();
     store.accept(vec![new_event("4", vec![keyed(f, "ada")])], vec![]).await.unwrap();
-    assert_eq!(ready_ids(store, f).await, vec![3, 4]);
+    assert_eq!(ready_ids(store, f).await, ids([3, 4]));
 }
 
 pub async fn a_dead_letter_blocks_only_its_own_key_until_redriven_or_purged(store: &dyn Store) {
@@ -331,13 +344,13 @@ pub async fn a_dead_letter_blocks_only_its_own_key_until_redriven_or_purged(stor
         .unwrap();
     store.complete(dead(1, 1)).await.unwrap();
     store.complete(done(3, 1)).await.unwrap();
-    assert_eq!(ready_ids(store, f).await, vec![4]);
+    assert_eq!(ready_ids(store, f).await, ids([4]));
     assert_eq!(state_of(store, 2).await, DeliveryState::Blocked);
-    store.redrive(&Actor::Runtime, DeadFilter::Delivery(1)).await.unwrap();
-    assert_eq!(ready_ids(store, f).await, vec![1, 4]);
+    store.redrive(&Actor::Runtime, DeadFilter::Delivery(DeliveryId(1))).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, ids([1, 4]));
     store.complete(dead(1, 2)).await.unwrap();
-    store.purge(&Actor::Runtime, DeadFilter::Delivery(1)).await.unwrap();
-    assert_eq!(ready_ids(store, f).await, vec![2, 4]);
+    store.purge(&Actor::Runtime, DeadFilter::Delivery(DeliveryId(1))).await.unwrap();
+    assert_eq!(ready_ids(store, f).await, ids([2, 4]));
     assert!(store.check().await.unwrap().problems.is_empty());
 }
 
@@ -349,12 +362,12 @@ pub async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
         store.events(filter).await.unwrap().iter().map(DamagedEvent::seq_of).collect()
     };
     let filter = EventFilter { limit: 10, ..EventFilter::default() };
-    assert_eq!(list(filter.clone()).await, vec![1, 2, 3]);
-    assert_eq!(list(EventFilter { limit: 2, ..filter.clone() }).await, vec![2, 3]);
-    assert_eq!(list(EventFilter { limit: 1, after: Some(1), ..filter.clone() }).await, vec![2]);
-    assert_eq!(list(EventFilter { limit: 1, before: Some(3), ..filter.clone() }).await, vec![2]);
-    assert_eq!(list(EventFilter { type_: Some("order.*".into()), ..filter.clone() }).await, vec![1, 3]);
-    assert_eq!(list(EventFilter { type_: Some("payment.taken".into()), ..filter.clone() }).await, vec![2]);
+    assert_eq!(list(filter.clone()).await, seqs([1, 2, 3]));
+    assert_eq!(list(EventFilter { limit: 2, ..filter.clone() }).await, seqs([2, 3]));
+    assert_eq!(list(EventFilter { limit: 1, after: Some(Seq(1)), ..filter.clone() }).await, seqs([2]));
+    assert_eq!(list(EventFilter { limit: 1, before: Some(Seq(3)), ..filter.clone() }).await, seqs([2]));
+    assert_eq!(list(EventFilter { type_: Some("order.*".into()), ..filter.clone() }).await, seqs([1, 3]));
+    assert_eq!(list(EventFilter { type_: Some("payment.taken".into()), ..filter.clone() }).await, seqs([2]));
     assert_eq!(list(EventFilter { source: Some("/nowhere".into()), ..filter }).await, Vec::<Seq>::new());
 }
 

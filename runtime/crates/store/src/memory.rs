@@ -70,8 +70,9 @@ struct Row {
 
 impl Row {
     /// Returns the ids of the event's live deliveries.
-    fn deliveries(&self) -> std::ops::Range<DeliveryId> {
-        self.first_delivery..self.first_delivery + self.owed as DeliveryId
+    fn deliveries(&self) -> impl Iterator<Item = DeliveryId> {
+        let first = self.first_delivery.0;
+        (first..first + self.owed as i64).map(DeliveryId)
     }
 }
 
@@ -136,7 +137,7 @@ impl MemoryStore {
             removed_deliveries: HashMap::new(),
             sink: None,
         };
-        let (newest, backlog, scopes) = (watch::channel(0).0, Backlog::default(), Scopes::default());
+        let (newest, backlog, scopes) = (watch::channel(Seq(0)).0, Backlog::default(), Scopes::default());
         Self { shared: Arc::new(Shared { inner: Mutex::new(inner), newest, backlog, scopes }) }
     }
 
@@ -160,7 +161,7 @@ impl MemoryStore {
         apply: impl FnOnce(&mut Inner, &mut Vec<DeliveryId>) -> (T, Vec<(Arc<Completion>, Result<Completed>)>),
     ) -> StoreFuture<T> {
         let mut inner = self.lock();
-        let before = inner.events.len() as Seq;
+        let before = inner.newest();
         let mut ready = Vec::new();
         let (result, settled) = apply(&mut inner, &mut ready);
         self.shared.backlog.apply(&mut inner.backlog);
@@ -170,7 +171,7 @@ impl MemoryStore {
             let ready = ready.into_iter().filter_map(|id| inner.ready_delivery(id)).collect();
             sink(Committed { ready, settled });
         }
-        let newest = inner.events.len() as Seq;
+        let newest = inner.newest();
         drop(inner);
         if newest != before {
             self.shared.newest.send_if_modified(|seq| std::mem::replace(seq, newest.max(*seq)) < newest);
@@ -183,9 +184,9 @@ fn ready<T>(value: T) -> StoreFuture<T> {
     StoreFuture::ready(Ok(value))
 }
 
-/// Converts a position or id, which count from 1, to an index.
-fn index(id: i64) -> usize {
-    usize::try_from(id - 1).unwrap_or(usize::MAX)
+/// Converts the number of an identifier, which counts from 1, to an index.
+fn index(number: i64) -> usize {
+    usize::try_from(number - 1).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -153,7 +153,7 @@ impl LiveSpan {
             Accepted::New(seq) => ("new", seq),
             Accepted::Duplicate(seq) => ("duplicate", seq),
         };
-        span.set_attributes([KeyValue::new("evoke.outcome", outcome), KeyValue::new("evoke.event.seq", seq)]);
+        span.set_attributes([KeyValue::new("evoke.outcome", outcome), KeyValue::new("evoke.event.seq", seq.0)]);
     }
 
     /// Ends the span of an event that was refused.

@@ -131,7 +131,7 @@ impl From<ReadDelivery> for Delivery {
             Ok(record) => record.into(),
             Err(DamagedDelivery { id, state: _, attempts, what }) => Self {
                 id,
-                event: 0,
+                event: Seq(0),
                 function: String::new(),
                 trigger: String::new(),
                 order_key: None,

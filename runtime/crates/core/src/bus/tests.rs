@@ -1,9 +1,11 @@
 use super::*;
 use evoke_model::clock::Clock;
 use evoke_model::state::Transaction;
-use evoke_model::{AttemptRecord, Completion, DeliveryId, NewDelivery, Verdict};
+use evoke_model::{AttemptRecord, Completion, DeliveryId, FunctionId, NewDelivery, Seq, Verdict};
 use evoke_store::Store;
 use evoke_store::memory::MemoryStore;
+
+const FUNCTION: FunctionId = FunctionId(1);
 
 struct Fixture {
     store: Arc<dyn Store>,
@@ -23,7 +25,7 @@ impl Fixture {
     async fn offer(&self, source: &str) -> Result<Vec<Accepted>, Refused> {
         let n = self.offered.replace(self.offered.get() + 1);
         let event = Event { id: n.to_string(), source: "/s".into(), type_: "t".into(), ..Event::default() };
-        let target = Target::Function { function: 1, trigger: "on[0]".into() };
+        let target = Target::Function { function: FUNCTION, trigger: "on[0]".into() };
         let origin = Origin::of(source);
         self.bus.accept(Offer { events: vec![event], target, origin, ..Offer::default() }).await
     }
@@ -32,7 +34,7 @@ impl Fixture {
         let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "done".into(), message: None };
         let (verdict, state) = (Verdict::Done, Transaction::default());
         let completion =
-            Completion { delivery, function: 1, origin: Origin::default(), record, verdict, publishes, state };
+            Completion { delivery, function: FUNCTION, origin: Origin::default(), record, verdict, publishes, state };
         self.store.complete(Arc::new(completion)).await.unwrap();
     }
 }
@@ -55,7 +57,7 @@ async fn a_source_owns_at_most_as_much_as_is_free_so_that_other_sources_find_roo
     // The last free delivery is available to any source; then the backlog is full.
     assert_eq!(fill("/shop/fourth").await, (1, false));
     assert_eq!(fill("/shop/flood").await, (0, false));
-    fixture.done(1, vec![]).await;
+    fixture.done(DeliveryId(1), vec![]).await;
     assert_eq!(fill("/shop/flood").await, (0, true));
     assert_eq!(fill("/shop/fifth").await, (1, false));
 }
@@ -66,10 +68,10 @@ async fn published_events_count_for_the_source_that_started_their_chain() {
     fixture.offer("/shop/flood").await.unwrap();
     let published = |id: &str| NewEvent {
         event: Arc::new(Event { id: id.into(), source: "/f".into(), type_: "t".into(), ..Event::default() }),
-        lineage: Lineage { cause: Some(1), root: Some(1), hops: 1, origin: Origin::of("/shop/flood") },
-        deliveries: vec![NewDelivery { function: 1, trigger: "on[0]".into(), order_key: None }],
+        lineage: Lineage { cause: Some(DeliveryId(1)), root: Some(Seq(1)), hops: 1, origin: Origin::of("/shop/flood") },
+        deliveries: vec![NewDelivery { function: FUNCTION, trigger: "on[0]".into(), order_key: None }],
     };
-    fixture.done(1, (0..5).map(|n| published(&n.to_string())).collect()).await;
+    fixture.done(DeliveryId(1), (0..5).map(|n| published(&n.to_string())).collect()).await;
     assert!(matches!(fixture.offer("/shop/flood").await, Err(Refused::Crowding { .. })));
     fixture.offer("/shop/other").await.unwrap();
 }

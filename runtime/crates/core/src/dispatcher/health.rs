@@ -119,7 +119,7 @@ mod tests {
     fn fail(streak: &mut Streak, now_ms: UnixMs) -> bool {
         let message = Some("gateway down".to_owned());
         let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "retry".into(), message };
-        streak.failed(now_ms, &record, now_ms)
+        streak.failed(DeliveryId(now_ms), &record, now_ms)
     }
 
     #[test]
@@ -129,7 +129,7 @@ mod tests {
             assert_eq!(fail(&mut streak, n), n == 5, "{n}");
         }
         let failing = streak.failing().cloned().unwrap_or_default();
-        assert_eq!((failing.since_ms, failing.attempts, failing.delivery), (5, 20, 20));
+        assert_eq!((failing.since_ms, failing.attempts, failing.delivery), (5, 20, DeliveryId(20)));
         assert_eq!((failing.outcome.as_str(), failing.message.as_deref()), ("retry", Some("gateway down")));
         assert!(streak.succeeded());
         assert!(!streak.succeeded() && !streak.has_failures() && streak.failing().is_none());

@@ -178,7 +178,7 @@ impl Lane {
             return None;
         }
         // A redriven or unblocked delivery becomes ready late, with an id before the cursor.
-        let after = self.missed.take().map_or(self.cursor, |first| self.cursor.min(first - 1));
+        let after = self.missed.take().map_or(self.cursor, |first| self.cursor.min(DeliveryId(first.0 - 1)));
         self.behind = false;
         self.loading = true;
         Some(after)
@@ -231,23 +231,26 @@ mod tests {
 
     use super::*;
     use evoke_model::event::Event;
-    use evoke_model::{Lineage, Origin, StoredEvent};
+    use evoke_model::{FunctionId, Lineage, Origin, Seq, StoredEvent};
 
-    fn delivery(id: DeliveryId) -> ReadyDelivery {
+    /// Returns the delivery with this number, of the event with the same number.
+    fn delivery(number: i64) -> ReadyDelivery {
+        let (id, seq, function) = (DeliveryId(number), Seq(number), FunctionId(1));
         let event = Event::from_json(br#"{"id":"1","source":"/a","type":"t"}"#, |_| {}).unwrap();
         let (lineage, event) = (Lineage::default(), Arc::new(event));
-        let event = StoredEvent { seq: id, accepted_ms: 0, lineage, event };
+        let event = StoredEvent { seq, accepted_ms: 0, lineage, event };
         let (trigger, origin, event) = ("on[0]".into(), Origin::default(), Ok(Arc::new(event)));
         let (attempts, attempts_forgiven, since_ms, replay) = (0, 0, 0, None);
-        ReadyDelivery { id, function: 1, trigger, attempts, attempts_forgiven, since_ms, replay, origin, event }
+        ReadyDelivery { id, function, trigger, attempts, attempts_forgiven, since_ms, replay, origin, event }
     }
 
-    fn run_all(lane: &mut Lane) -> Vec<DeliveryId> {
+    /// Runs all waiting deliveries, and returns their numbers.
+    fn run_all(lane: &mut Lane) -> Vec<i64> {
         std::iter::from_fn(|| {
             let id = lane.pick()?.id;
             lane.release_slot();
             lane.completed(id, None);
-            Some(id)
+            Some(id.0)
         })
         .collect()
     }
@@ -255,25 +258,25 @@ mod tests {
     #[test]
     fn a_full_window_leaves_deliveries_in_the_store_and_loads_them_later() {
         let mut lane = Lane::default();
-        let total = WINDOW_MAX as DeliveryId + 10;
+        let total = WINDOW_MAX as i64 + 10;
         (1..=total).for_each(|id| lane.offer(delivery(id)));
         assert_eq!(lane.start_load(), None);
         assert_eq!(run_all(&mut lane).len(), WINDOW_MAX);
         let after = lane.start_load().unwrap();
-        assert_eq!(after, WINDOW_MAX as DeliveryId);
-        lane.loaded(after, (after + 1..=total).map(delivery).collect());
-        assert_eq!(run_all(&mut lane), (after + 1..=total).collect::<Vec<_>>());
+        assert_eq!(after, DeliveryId(WINDOW_MAX as i64));
+        lane.loaded(after, (after.0 + 1..=total).map(delivery).collect());
+        assert_eq!(run_all(&mut lane), (after.0 + 1..=total).collect::<Vec<_>>());
         assert_eq!(lane.start_load(), None);
     }
 
     #[test]
     fn deliveries_announced_during_a_load_are_neither_lost_nor_run_twice() {
         let mut lane = Lane::new_behind_store();
-        assert_eq!(lane.start_load(), Some(0));
+        assert_eq!(lane.start_load(), Some(DeliveryId(0)));
         (3..=5).for_each(|id| lane.offer(delivery(id)));
-        lane.loaded(0, vec![delivery(1), delivery(2), delivery(3)]);
-        assert_eq!(lane.start_load(), Some(2));
-        lane.loaded(2, vec![delivery(3), delivery(4), delivery(5)]);
+        lane.loaded(DeliveryId(0), vec![delivery(1), delivery(2), delivery(3)]);
+        assert_eq!(lane.start_load(), Some(DeliveryId(2)));
+        lane.loaded(DeliveryId(2), vec![delivery(3), delivery(4), delivery(5)]);
         assert_eq!(run_all(&mut lane), vec![1, 2, 3, 4, 5]);
         assert_eq!(lane.start_load(), None);
         lane.offer(delivery(6));
@@ -294,9 +297,9 @@ mod tests {
 
     #[test]
     fn a_delivery_redriven_while_the_lane_is_behind_is_loaded() {
-        let mut lane = Lane { behind: true, cursor: 500, ..Lane::default() };
+        let mut lane = Lane { behind: true, cursor: DeliveryId(500), ..Lane::default() };
         lane.offer(delivery(7));
-        assert_eq!(lane.start_load(), Some(6));
+        assert_eq!(lane.start_load(), Some(DeliveryId(6)));
     }
 
     #[test]
@@ -305,9 +308,12 @@ mod tests {
         (1..=3).for_each(|id| lane.offer(delivery(id)));
         lane.start_retry_load();
         lane.retries_loaded(vec![delivery(4)], None);
-        assert_eq!(lane.pick().map(|picked| picked.id), Some(1));
-        assert_eq!(lane.release_waiting(), [2, 3, 4]);
-        assert_eq!((lane.has_work(), lane.started(), lane.next_retry_ms()), (false, vec![1], Some(UnixMs::MIN)));
+        assert_eq!(lane.pick().map(|picked| picked.id), Some(DeliveryId(1)));
+        assert_eq!(lane.release_waiting(), [2, 3, 4].map(DeliveryId));
+        assert_eq!(
+            (lane.has_work(), lane.started(), lane.next_retry_ms()),
+            (false, vec![DeliveryId(1)], Some(UnixMs::MIN))
+        );
         let after = lane.start_load().unwrap();
         lane.loaded(after, (1..=3).map(delivery).collect());
         lane.start_retry_load();
@@ -319,8 +325,8 @@ mod tests {
     fn a_full_load_is_followed_by_another_load_from_its_end() {
         let mut lane = Lane::new_behind_store();
         lane.start_load().unwrap();
-        lane.loaded(0, (1..=LOAD_MAX as DeliveryId).map(delivery).collect());
-        assert_eq!(lane.start_load(), Some(LOAD_MAX as DeliveryId));
+        lane.loaded(DeliveryId(0), (1..=LOAD_MAX as i64).map(delivery).collect());
+        assert_eq!(lane.start_load(), Some(DeliveryId(LOAD_MAX as i64)));
     }
 
     #[test]
@@ -330,11 +336,11 @@ mod tests {
             lane.offer(delivery(id));
             lane.pick().unwrap();
         }
-        lane.completed(1, Some(90));
+        lane.completed(DeliveryId(1), Some(90));
         assert_eq!(lane.next_retry_ms(), Some(90));
         lane.start_retry_load();
         assert_eq!(lane.next_retry_ms(), None);
-        lane.completed(2, Some(50));
+        lane.completed(DeliveryId(2), Some(50));
         lane.retries_loaded(vec![], Some(90));
         assert_eq!(lane.next_retry_ms(), Some(50));
     }
@@ -346,7 +352,7 @@ mod tests {
         lane.pick().unwrap();
         lane.behind = true;
         let after = lane.start_load().unwrap();
-        lane.completed(1, Some(90));
+        lane.completed(DeliveryId(1), Some(90));
         lane.start_retry_load();
         lane.retries_loaded(vec![delivery(1)], None);
         lane.loaded(after, vec![delivery(1), delivery(2)]);
@@ -359,7 +365,7 @@ mod tests {
         lane.start_retry_load();
         lane.offer(delivery(1));
         lane.pick().unwrap();
-        lane.completed(1, Some(90));
+        lane.completed(DeliveryId(1), Some(90));
         lane.retries_loaded(vec![delivery(1)], None);
         assert_eq!((lane.has_work(), lane.next_retry_ms()), (false, Some(90)));
     }

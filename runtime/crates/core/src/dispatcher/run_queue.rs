@@ -58,11 +58,12 @@ mod tests {
     #[test]
     fn live_deliveries_run_first_and_replays_are_not_starved() {
         let mut queue = RunQueue::default();
-        (0..100).for_each(|_| queue.push(1, Stream::Live));
-        (0..10).for_each(|_| queue.push(2, Stream::Replay));
+        (0..100).for_each(|_| queue.push(FunctionId(1), Stream::Live));
+        (0..10).for_each(|_| queue.push(FunctionId(2), Stream::Replay));
         let next = || queue.next(true).inspect(|(_, stream)| queue.record_run(*stream));
         let order: Vec<_> = std::iter::from_fn(next).map(|(id, _)| id).collect();
-        let places: Vec<_> = order.iter().enumerate().filter(|(_, id)| **id == 2).map(|(place, _)| place).collect();
+        let places: Vec<_> =
+            order.iter().enumerate().filter(|(_, id)| **id == FunctionId(2)).map(|(place, _)| place).collect();
         assert_eq!(places[..3], [32, 65, 98]);
         assert_eq!(places[3..], (103..110).collect::<Vec<_>>());
     }
@@ -70,10 +71,10 @@ mod tests {
     #[test]
     fn without_room_for_replays_only_live_deliveries_run() {
         let mut queue = RunQueue::default();
-        queue.push(2, Stream::Replay);
+        queue.push(FunctionId(2), Stream::Replay);
         assert!(!queue.has_next(false) && queue.next(false).is_none());
-        queue.push(1, Stream::Live);
-        assert_eq!(queue.next(false), Some((1, Stream::Live)));
-        assert_eq!(queue.next(true), Some((2, Stream::Replay)));
+        queue.push(FunctionId(1), Stream::Live);
+        assert_eq!(queue.next(false), Some((FunctionId(1), Stream::Live)));
+        assert_eq!(queue.next(true), Some((FunctionId(2), Stream::Replay)));
     }
 }

@@ -15,6 +15,10 @@ use evoke_store::Store;
 use evoke_store::memory::MemoryStore;
 
 const START_MS: UnixMs = 1_700_000_000_000;
+/// The id of `shop/a`, the first function that is registered.
+const FUNCTION: FunctionId = FunctionId(1);
+/// The id of `shop/b`.
+const OTHER: FunctionId = FunctionId(2);
 
 /// A function that runs a closure.
 struct Closure<F>(F);
@@ -40,7 +44,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// Registers two functions: 1 is `shop/a`, 2 is `shop/b`.
+    /// Registers [`FUNCTION`] and [`OTHER`].
     async fn new(running_max: u32, router: Router) -> Self {
         let clock = Clock::following_tokio(START_MS);
         Self::over(Arc::new(MemoryStore::new(clock.clone())), clock, running_max, router).await
@@ -62,16 +66,16 @@ impl Fixture {
         self.bus.accept(Offer { events: events.collect(), target, ..Offer::default() }).await.unwrap();
     }
 
-    /// Starts a replay that offers the events up to `until` to the first function.
-    async fn replay(&self, until: Seq) -> ReplayId {
-        let id =
-            self.store.start_replay(&Actor::Runtime, NewReplay { filter: "{}".into(), after: 0, until }).await.unwrap();
+    /// Starts a replay that offers the events up to number `until` to [`FUNCTION`].
+    async fn replay(&self, until: i64) -> ReplayId {
+        let new = NewReplay { filter: "{}".into(), after: Seq(0), until: Seq(until) };
+        let id = self.store.start_replay(&Actor::Runtime, new).await.unwrap();
         let mut offers = Vec::new();
-        for seq in 1..=until {
-            let new = NewDelivery { function: 1, trigger: "on[0]".into(), order_key: None };
+        for seq in (1..=until).map(Seq) {
+            let new = NewDelivery { function: FUNCTION, trigger: "on[0]".into(), order_key: None };
             offers.push((Arc::new(self.store.event(seq).await.unwrap().unwrap().unwrap()), vec![new]));
         }
-        assert!(self.store.advance_replay(id, Step { position: until, offers }).await.unwrap());
+        assert!(self.store.advance_replay(id, Step { position: Seq(until), offers }).await.unwrap());
         id
     }
 
@@ -108,8 +112,8 @@ fn done() -> BoxFuture<'static, Outcome> {
 async fn a_failing_delivery_is_retried_by_policy_and_then_becomes_a_dead_letter() {
     let fixture = Fixture::new(8, Router::default()).await;
     let fail = |_| async { Outcome::Retry { message: "gateway down".into(), after: None } }.boxed();
-    fixture.dispatcher.set_functions(vec![spec(1, 1, fail)]);
-    fixture.offer(1, [1]).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 1, fail)]);
+    fixture.offer(FUNCTION, [1]).await;
     assert_eq!(fixture.settled().await.dead, 1);
     let letter = fixture.store.dead(DeadFilter::All, 1).await.unwrap().remove(0).unwrap();
     assert_eq!(letter.attempts.len(), 8);
@@ -124,20 +128,20 @@ async fn a_failing_delivery_is_retried_by_policy_and_then_becomes_a_dead_letter(
 async fn a_dead_letter_makes_a_runtime_event_unless_a_runtime_event_caused_it() {
     let mut router = Router::default();
     let pattern = serde_json::json!({ "source": ["/evoke"] });
-    router.add(2, "on[0]".into(), None, Some(&evoke_pattern::Pattern::parse(&pattern).unwrap()));
-    router.set_order(1, OrderBy::Data(vec!["key".into()]));
+    router.add(OTHER, "on[0]".into(), None, Some(&evoke_pattern::Pattern::parse(&pattern).unwrap()));
+    router.set_order(FUNCTION, OrderBy::Data(vec!["key".into()]));
     let fixture = Fixture::new(8, router).await;
     let reject = |_| async { Outcome::Reject { message: "no".into() } }.boxed();
-    fixture.dispatcher.set_functions(vec![spec(1, 1, reject), spec(2, 1, reject)]);
-    fixture.offer(1, [1, 2]).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 1, reject), spec(OTHER, 1, reject)]);
+    fixture.offer(FUNCTION, [1, 2]).await;
     assert_eq!(fixture.settled().await.dead, 4);
     let filter = EventFilter { source: Some("/evoke".into()), limit: 10, ..EventFilter::default() };
     let reports = fixture.store.events(filter).await.unwrap().into_iter().flatten().collect::<Vec<_>>();
     assert_eq!(reports.len(), 2, "{reports:?}");
     let data: serde_json::Value = serde_json::from_slice(reports[0].event.data.as_bytes()).unwrap();
     assert_eq!((&data["order_key"], &data["attempts"], &data["outcome"]), (&"k1".into(), &1.into(), &"reject".into()));
-    assert_eq!((reports[0].lineage.cause, reports[0].lineage.root, reports[0].lineage.hops), (Some(1), Some(1), 0));
-    assert_eq!(reports[0].lineage.origin, runtime_events::origin());
+    let (cause, root) = (Some(DeliveryId(1)), Some(Seq(1)));
+    assert_eq!(reports[0].lineage, Lineage { cause, root, hops: 0, origin: runtime_events::origin() });
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,24 +151,24 @@ async fn a_function_is_failing_from_five_failures_until_a_success_not_counting_r
         let fails = call.event.id != "1-9";
         async move { if fails { Outcome::Reject { message: "no".into() } } else { Outcome::Done } }.boxed()
     };
-    fixture.dispatcher.set_functions(vec![spec(1, 1, fails)]);
-    fixture.offer(1, 0..4).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 1, fails)]);
+    fixture.offer(FUNCTION, 0..4).await;
     fixture.settled().await;
     assert!(fixture.dispatcher.failing().is_empty());
     let reports = |n: u32| {
         let event = Event { id: n.to_string(), source: "/evoke".into(), type_: "t".into(), ..Event::default() };
         let lineage = Lineage { origin: runtime_events::origin(), ..Lineage::default() };
-        let delivery = NewDelivery { function: 1, trigger: "on[0]".into(), order_key: None };
+        let delivery = NewDelivery { function: FUNCTION, trigger: "on[0]".into(), order_key: None };
         NewEvent { event: Arc::new(event), lineage, deliveries: vec![delivery] }
     };
     fixture.store.accept((0..20).map(reports).collect(), vec![]).await.unwrap();
     fixture.settled().await;
     assert!(fixture.dispatcher.failing().is_empty());
-    fixture.offer(1, [5]).await;
+    fixture.offer(FUNCTION, [5]).await;
     fixture.settled().await;
     fixture.dispatcher.health_changed().await;
-    assert_eq!(fixture.dispatcher.failing()[&1].attempts, 5);
-    fixture.offer(1, [9]).await;
+    assert_eq!(fixture.dispatcher.failing()[&FUNCTION].attempts, 5);
+    fixture.offer(FUNCTION, [9]).await;
     fixture.settled().await;
     fixture.dispatcher.health_changed().await;
     assert!(fixture.dispatcher.failing().is_empty());
@@ -178,10 +182,10 @@ async fn a_retry_waits_for_the_time_that_the_function_asked_for() {
         async move { if call.attempt == 1 { Outcome::Retry { message: "busy".into(), after } } else { Outcome::Done } }
             .boxed()
     };
-    fixture.dispatcher.set_functions(vec![spec(1, 1, once)]);
-    fixture.offer(1, [1]).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 1, once)]);
+    fixture.offer(FUNCTION, [1]).await;
     assert_eq!(fixture.settled().await.done, 1);
-    let attempts = fixture.store.delivery(1).await.unwrap().unwrap().unwrap().attempts;
+    let attempts = fixture.store.delivery(DeliveryId(1)).await.unwrap().unwrap().unwrap().attempts;
     let waited_ms = attempts[1].started_ms - attempts[0].started_ms;
     assert!((7000..7020).contains(&waited_ms), "{waited_ms}");
 }
@@ -199,10 +203,10 @@ async fn deliveries_beyond_the_window_run_once_each() {
         }
         .boxed()
     };
-    fixture.offer(1, 0..1000).await; // before the function is set: it must find them in the store
-    fixture.dispatcher.set_functions(vec![spec(1, 4, count)]);
+    fixture.offer(FUNCTION, 0..1000).await; // before the function is set: it must find them in the store
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 4, count)]);
     for n in 1..5 {
-        fixture.offer(1, n * 1000..(n + 1) * 1000).await;
+        fixture.offer(FUNCTION, n * 1000..(n + 1) * 1000).await;
     }
     assert_eq!(fixture.settled().await.done, 5000);
     assert_eq!(runs.load(Ordering::Relaxed), 5000);
@@ -223,12 +227,12 @@ async fn running_deliveries_are_limited_per_function_and_in_total() {
         }
         .boxed()
     };
-    fixture.dispatcher.set_functions(vec![spec(1, 2, run.clone()), spec(2, 2, run)]);
-    fixture.offer(1, 0..20).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 2, run.clone()), spec(OTHER, 2, run)]);
+    fixture.offer(FUNCTION, 0..20).await;
     assert_eq!(fixture.settled().await.done, 20);
     assert_eq!(peak.load(Ordering::SeqCst), 2);
-    fixture.offer(1, 20..40).await;
-    fixture.offer(2, 0..20).await;
+    fixture.offer(FUNCTION, 20..40).await;
+    fixture.offer(OTHER, 0..20).await;
     fixture.settled().await;
     assert_eq!(peak.load(Ordering::SeqCst), 3);
 }
@@ -248,9 +252,9 @@ async fn a_busy_function_does_not_starve_another() {
             .boxed()
         }
     };
-    fixture.dispatcher.set_functions(vec![spec(1, 8, log('a')), spec(2, 8, log('b'))]);
-    fixture.offer(1, 0..500).await;
-    fixture.offer(2, 0..3).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, log('a')), spec(OTHER, 8, log('b'))]);
+    fixture.offer(FUNCTION, 0..500).await;
+    fixture.offer(OTHER, 0..3).await;
     fixture.settled().await;
     let last_b = order.lock().unwrap().iter().rposition(|name| *name == 'b').unwrap();
     assert!(last_b <= 7, "the last delivery of b ran at position {last_b}");
@@ -259,7 +263,7 @@ async fn a_busy_function_does_not_starve_another() {
 #[tokio::test(start_paused = true)]
 async fn one_key_runs_in_accept_order_through_retries() {
     let mut router = Router::default();
-    router.set_order(1, OrderBy::Data(vec!["key".into()]));
+    router.set_order(FUNCTION, OrderBy::Data(vec!["key".into()]));
     let fixture = Fixture::new(8, router).await;
     let order = Arc::new(Mutex::new(Vec::new()));
     let log = order.clone();
@@ -271,8 +275,8 @@ async fn one_key_runs_in_accept_order_through_retries() {
         }
         async move { if fails { Outcome::Trap { message: "not yet".into() } } else { Outcome::Done } }.boxed()
     };
-    fixture.dispatcher.set_functions(vec![spec(1, 8, flaky)]);
-    fixture.offer(1, 0..100).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, flaky)]);
+    fixture.offer(FUNCTION, 0..100).await;
     assert_eq!(fixture.settled().await.done, 100);
     for parity in 0..2 {
         let of_key: Vec<_> = order.lock().unwrap().iter().copied().filter(|n| n % 2 == parity).collect();
@@ -293,9 +297,9 @@ async fn drain_starts_no_delivery_and_leaves_the_rest_pending() {
         }
         .boxed()
     };
-    fixture.dispatcher.set_functions(vec![spec(1, 2, wait)]);
-    fixture.offer(1, 0..5).await;
-    while fixture.dispatcher.running()[&1] < 2 {
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 2, wait)]);
+    fixture.offer(FUNCTION, 0..5).await;
+    while fixture.dispatcher.running()[&FUNCTION] < 2 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     opened.add_permits(1);
@@ -308,22 +312,22 @@ async fn drain_starts_no_delivery_and_leaves_the_rest_pending() {
 #[tokio::test(start_paused = true)]
 async fn a_removed_function_is_suspended_until_it_is_set_again() {
     let fixture = Fixture::new(2, Router::default()).await;
-    fixture.dispatcher.set_functions(vec![spec(1, 2, |_| done())]);
-    fixture.offer(1, 0..2).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 2, |_| done())]);
+    fixture.offer(FUNCTION, 0..2).await;
     fixture.settled().await;
     fixture.dispatcher.set_functions(vec![]);
-    fixture.offer(1, 2..600).await;
+    fixture.offer(FUNCTION, 2..600).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(fixture.bus.pending(), 598);
-    fixture.dispatcher.set_functions(vec![spec(1, 2, |_| done())]);
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 2, |_| done())]);
     assert_eq!(fixture.settled().await.done, 600);
 }
 
 #[tokio::test(start_paused = true)]
 async fn replays_run_behind_live_deliveries_with_limited_concurrency() {
     let fixture = Fixture::new(64, Router::default()).await;
-    fixture.dispatcher.set_functions(vec![spec(1, 8, |_| done())]);
-    fixture.offer(1, 0..600).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, |_| done())]);
+    fixture.offer(FUNCTION, 0..600).await;
     fixture.settled().await;
     let (log, replaying, peak_running) =
         (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
@@ -345,8 +349,8 @@ async fn replays_run_behind_live_deliveries_with_limited_concurrency() {
     };
     fixture.dispatcher.set_functions(vec![]);
     let id = fixture.replay(600).await;
-    fixture.offer(1, 600..1200).await;
-    fixture.dispatcher.set_functions(vec![spec(1, 8, run)]);
+    fixture.offer(FUNCTION, 600..1200).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, run)]);
     fixture.settled().await;
     let counts = fixture.store.replay(id).await.unwrap().unwrap().deliveries;
     assert_eq!((counts.done, counts.total()), (600, 600));
@@ -360,8 +364,8 @@ async fn replays_run_behind_live_deliveries_with_limited_concurrency() {
 #[tokio::test(start_paused = true)]
 async fn no_delivery_of_a_halted_replay_is_started() {
     let fixture = Fixture::new(64, Router::default()).await;
-    fixture.dispatcher.set_functions(vec![spec(1, 8, |_| done())]);
-    fixture.offer(1, 0..50).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, |_| done())]);
+    fixture.offer(FUNCTION, 0..50).await;
     fixture.settled().await;
     let gate = Arc::new(Semaphore::new(0));
     let opened = gate.clone();
@@ -373,9 +377,9 @@ async fn no_delivery_of_a_halted_replay_is_started() {
         }
         .boxed()
     };
-    fixture.dispatcher.set_functions(vec![spec(1, 8, wait)]);
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, wait)]);
     let id = fixture.replay(50).await;
-    while fixture.dispatcher.running()[&1] < 2 {
+    while fixture.dispatcher.running()[&FUNCTION] < 2 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let started = fixture.dispatcher.halt(id);

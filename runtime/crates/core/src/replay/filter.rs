@@ -53,7 +53,7 @@ impl CompiledFilter {
             return Err(format!("rate is {rate}; expected a number of deliveries per second, more than 0"));
         }
         if let Some(seq) = filter.event
-            && seq < 1
+            && seq < Seq(1)
         {
             return Err(format!("event is {seq}; expected the number of an event, from 1"));
         }
@@ -83,8 +83,8 @@ impl CompiledFilter {
         until: Seq,
         limit: usize,
     ) -> Result<(Vec<StoredEvent>, Seq), StoreError> {
-        let end = until.min(position.saturating_add(SCAN_MAX));
-        let (after, before) = (Some(position), Some(end.saturating_add(1)));
+        let end = until.min(Seq(position.0.saturating_add(SCAN_MAX)));
+        let (after, before) = (Some(position), Some(end.next()));
         let found = store.events(EventFilter { after, before, limit, ..self.events.clone() }).await?;
         let scanned_to = match found.last() {
             Some(last) if found.len() >= limit => DamagedEvent::seq_of(last),

@@ -6,6 +6,7 @@ use super::*;
 use crate::bus::{Limits, Offer};
 use crate::dispatcher::{AttemptResult, Call, FunctionSpec, Runner as FunctionRunner};
 use crate::router::Router;
+use evoke_model::FunctionId;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::{Outcome, RetryPolicy};
@@ -51,7 +52,7 @@ impl Fixture {
         let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock, 16);
         let seen = Arc::<Mutex<Vec<_>>>::default();
         let metrics = evoke_telemetry::Metrics::new();
-        let worker = |(id, name): (&i64, &str)| FunctionSpec {
+        let worker = |(id, name): (&FunctionId, &str)| FunctionSpec {
             id: *id,
             concurrency: 16,
             retry: RetryPolicy::default(),
@@ -111,7 +112,7 @@ async fn each_event_is_offered_once_to_each_matching_function_even_over_a_restar
     fixture.seen.lock().unwrap().clear();
     let first = fixture.run();
     let id = fixture.start(Filter::default()).await;
-    fixture.until(id, |replay| replay.position >= 300).await;
+    fixture.until(id, |replay| replay.position >= Seq(300)).await;
     first.cancel();
     // Another process continues from the position of the first.
     let again = Replays::new(fixture.store.clone(), fixture.bus.clone());
@@ -134,7 +135,7 @@ async fn each_event_is_offered_once_to_each_matching_function_even_over_a_restar
 async fn a_filter_selects_events_and_functions_and_a_plan_counts_them() {
     let fixture = Fixture::new().await;
     fixture.history(0..100).await;
-    let half = evoke_model::clock::rfc3339(fixture.store.event(51).await.unwrap().unwrap().unwrap().accepted_ms);
+    let half = evoke_model::clock::rfc3339(fixture.store.event(Seq(51)).await.unwrap().unwrap().unwrap().accepted_ms);
     fixture.run();
     let names = NAMES.map(str::to_owned);
     for (filter, events, deliveries) in [
@@ -143,7 +144,7 @@ async fn a_filter_selects_events_and_functions_and_a_plan_counts_them() {
         (Filter { function: Some("shop/b".into()), ..Filter::default() }, 50, 50),
         (Filter { since: Some(half.clone()), ..Filter::default() }, 45, 70),
         (Filter { until: Some(half), ..Filter::default() }, 45, 70),
-        (Filter { event: Some(3), ..Filter::default() }, 1, 2),
+        (Filter { event: Some(Seq(3)), ..Filter::default() }, 1, 2),
         (Filter { pattern: Some(json!({ "id": [{ "prefix": "1" }] })), ..Filter::default() }, 10, 15),
     ] {
         let plan = fixture.replays.plan(&filter, &names).await.unwrap();
@@ -163,7 +164,7 @@ async fn an_invalid_filter_is_rejected_with_the_correct_form() {
         (Filter { since: Some("yesterday".into()), ..Filter::default() }, "expected a time"),
         (Filter { pattern: Some(json!({ "type": "t" })), ..Filter::default() }, "the pattern is not valid"),
         (Filter { rate: Some(0.0), ..Filter::default() }, "more than 0"),
-        (Filter { event: Some(0), ..Filter::default() }, "from 1"),
+        (Filter { event: Some(Seq(0)), ..Filter::default() }, "from 1"),
     ] {
         let refused = fixture.replays.start(&Actor::Runtime, filter, &NAMES.map(str::to_owned)).await.unwrap_err();
         assert!(refused.to_string().contains(words), "{refused}");
@@ -201,8 +202,8 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
         Err(ReplayError::State { .. })
     ));
     assert!(matches!(
-        fixture.replays.apply(&Actor::Runtime, 99, ReplayAction::Cancel).await,
-        Err(ReplayError::NotFound(99))
+        fixture.replays.apply(&Actor::Runtime, ReplayId(99), ReplayAction::Cancel).await,
+        Err(ReplayError::NotFound(ReplayId(99)))
     ));
     assert_eq!(fixture.store.check().await.unwrap().problems, Vec::<String>::new());
 }
@@ -220,6 +221,6 @@ async fn the_number_of_unfinished_replays_is_limited() {
         Err(ReplayError::TooMany)
     ));
     fixture.run();
-    fixture.until(16, done).await;
+    fixture.until(ReplayId(16), done).await;
     fixture.start(Filter::default()).await;
 }

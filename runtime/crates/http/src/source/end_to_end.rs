@@ -78,7 +78,7 @@ async fn an_endpoint_with_a_handler_returns_its_response_and_stores_nothing() {
         let detail = reply.json["detail"].as_str().unwrap();
         assert!(reply.status == status && detail.contains(words), "{} {detail}", reply.status);
     }
-    assert!(store.event(1).await.unwrap().is_none());
+    assert!(store.event(Seq(1)).await.unwrap().is_none());
 }
 
 struct Reply {
@@ -104,7 +104,7 @@ async fn an_accepted_event_is_stored_before_the_response() {
     let (http, store) = http(bus::Limits::default());
     let reply = send(&http, post("/checkout").header("content-type", "application/json"), r#"{"total":5}"#).await;
     assert_eq!((reply.status, reply.headers[CONTENT_TYPE].as_bytes()), (202, &b"application/json"[..]));
-    let stored = store.event(1).await.unwrap().unwrap().unwrap();
+    let stored = store.event(Seq(1)).await.unwrap().unwrap().unwrap();
     let event = json!({ "id": stored.event.id, "seq": 1, "duplicate": false });
     assert_eq!(reply.json, json!({ "accepted": 1, "duplicates": 0, "events": [event] }));
     assert_eq!(stored.event.data.as_bytes(), br#"{"total":5}"#);

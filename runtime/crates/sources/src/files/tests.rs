@@ -14,9 +14,9 @@ use evoke_core::bus::{Amount, Bus, Limits, Target};
 use evoke_core::router::Router;
 use evoke_core::source::Health;
 use evoke_manifest::ByteSize;
-use evoke_model::EventFilter;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
+use evoke_model::{EventFilter, Seq};
 use evoke_store::memory::MemoryStore;
 use evoke_store::{EventStore, InspectionStore};
 
@@ -79,7 +79,7 @@ impl Fixture {
     }
 
     async fn events(&self) -> Vec<Event> {
-        let filter = EventFilter { after: Some(0), limit: 100_000, ..EventFilter::default() };
+        let filter = EventFilter { after: Some(Seq(0)), limit: 100_000, ..EventFilter::default() };
         self.store.events(filter).await.unwrap().into_iter().flatten().map(|stored| (*stored.event).clone()).collect()
     }
 

@@ -7,7 +7,7 @@ use evoke_core::bus::{Amount, Bus, Limits, Target};
 use evoke_core::router::Router;
 use evoke_core::source::Health;
 use evoke_model::clock::Clock;
-use evoke_model::{EventFilter, StoredEvent};
+use evoke_model::{EventFilter, Seq, StoredEvent};
 use evoke_store::InspectionStore;
 use evoke_store::memory::MemoryStore;
 
@@ -40,7 +40,7 @@ impl Fixture {
 
     async fn events(&self) -> Vec<StoredEvent> {
         self.store
-            .events(EventFilter { after: Some(0), limit: 100_000, ..EventFilter::default() })
+            .events(EventFilter { after: Some(Seq(0)), limit: 100_000, ..EventFilter::default() })
             .await
             .unwrap()
             .into_iter()

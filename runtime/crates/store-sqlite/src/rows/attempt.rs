@@ -28,7 +28,7 @@ pub(crate) const COLUMNS: &str = "delivery, attempt, started_ms, duration_us, ou
 pub(crate) fn read(row: &Row<'_>, delivery: DeliveryId) -> rusqlite::Result<AttemptRecord> {
     let attempt = row.get(1).unwrap_or_default();
     let intact = || {
-        checksum::verify_with_key(row, &[ValueRef::Integer(delivery)], 6, || "this attempt record".into())?;
+        checksum::verify_with_key(row, &[ValueRef::Integer(delivery.0)], 6, || "this attempt record".into())?;
         Ok(AttemptRecord {
             attempt,
             started_ms: row.get(2)?,
@@ -49,7 +49,7 @@ pub(crate) fn put(tx: &Connection, delivery: DeliveryId, record: &AttemptRecord)
     let AttemptRecord { attempt, outcome, message, .. } = record;
     let Timing { started_ms, duration_us } = Timing::of(record);
     let sum = checksum::of_values([
-        Integer(delivery),
+        Integer(delivery.0),
         Integer(i64::from(*attempt)),
         Integer(started_ms),
         Integer(duration_us),
@@ -60,7 +60,7 @@ pub(crate) fn put(tx: &Connection, delivery: DeliveryId, record: &AttemptRecord)
         "INSERT OR REPLACE INTO attempts (delivery, attempt, started_ms, duration_us, outcome, message, sum)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
-    .execute(params![delivery, attempt, started_ms, duration_us, outcome, message, sum])?;
+    .execute(params![delivery.0, attempt, started_ms, duration_us, outcome, message, sum])?;
     Ok(())
 }
 

@@ -28,7 +28,7 @@ fn verify(row: &Row<'_>, at: usize) -> rusqlite::Result<()> {
     if row.get_ref(at + FIXED + MUTABLE)? == ValueRef::Integer(sum) {
         return Ok(());
     }
-    Err(checksum::corrupt(format!("delivery {}", row.get::<_, DeliveryId>(at)?)))
+    Err(checksum::corrupt(format!("delivery {}", row.get::<_, i64>(at)?)))
 }
 
 /// Returns true if a delivery matches its checksum and is in one of these states, whatever an index says. A damaged
@@ -37,7 +37,7 @@ fn verify(row: &Row<'_>, at: usize) -> rusqlite::Result<()> {
 pub(crate) fn is_intact(c: &Connection, id: DeliveryId, states: &[i64]) -> rusqlite::Result<bool> {
     let found = c
         .prepare_cached(&format!("SELECT {COLUMNS} FROM deliveries d WHERE d.id = ?1"))?
-        .query_row([id], |r| {
+        .query_row([id.0], |r| {
             verify(r, 0)?;
             r.get::<_, i64>(8)
         })
@@ -63,14 +63,14 @@ pub(crate) fn fixed_sum(
 ) -> i64 {
     use ValueRef::Integer;
     checksum::of_values([
-        Integer(id),
-        Integer(event),
-        Integer(owner.function),
+        Integer(id.0),
+        Integer(event.0),
+        Integer(owner.function.0),
         trigger.into(),
         order_key.into(),
         Integer(share.origin.0.into()),
         Integer(share.bytes),
-        Integer(owner.replay),
+        Integer(owner.replay.0),
     ])
 }
 
@@ -145,19 +145,20 @@ pub(crate) struct WithoutEvent {
 /// Reads [`COLUMNS`] from column `at` on. Returns an error as [`ready`] does.
 pub(crate) fn without_event(row: &Row<'_>, at: usize, expected: Expected) -> rusqlite::Result<WithoutEvent> {
     verify(row, at)?;
-    let (id, function, state): (DeliveryId, FunctionId, i64) = (row.get(at)?, row.get(at + 2)?, row.get(at + 8)?);
+    let (id, function) = (DeliveryId(row.get(at)?), FunctionId(row.get(at + 2)?));
+    let state: i64 = row.get(at + 8)?;
     if state != expected.state || expected.function.is_some_and(|expected| expected != function) {
         return Err(checksum::corrupt(format!("an index that lists delivery {id} under wrong values")));
     }
     Ok(WithoutEvent {
-        event: row.get(at + 1)?,
+        event: Seq(row.get(at + 1)?),
         id,
         function,
         trigger: row.get::<_, String>(at + 3)?.into(),
         attempts: row.get(at + 9)?,
         attempts_forgiven: row.get(at + 10)?,
         since_ms: row.get(at + 11)?,
-        replay: replay(row.get(at + 7)?),
+        replay: replay(ReplayId(row.get(at + 7)?)),
         origin: Origin(row.get(at + 5)?),
     })
 }
@@ -179,18 +180,18 @@ impl WithoutEvent {
 /// Reads a row of [`COLUMNS`] and the id, name and checksum of the function. Contains at most the successful
 /// attempt. A damaged row is an error value.
 pub(crate) fn record(c: &Connection, row: &Row<'_>) -> rusqlite::Result<ReadDelivery> {
-    let id = row.get(0)?;
+    let id = DeliveryId(row.get(0)?);
     let intact = || {
         verify(row, 0)?;
         let state = state(row.get(8)?)?;
         checksum::verify(row, COLUMN_COUNT, 2, || format!("the function of delivery {id}"))?;
         Ok(DeliveryRecord {
             id,
-            event: row.get(1)?,
+            event: Seq(row.get(1)?),
             function: row.get(COLUMN_COUNT + 1)?,
             trigger: row.get(3)?,
             order_key: row.get(4)?,
-            replay: replay(row.get(7)?),
+            replay: replay(ReplayId(row.get(7)?)),
             state,
             cause: row.get(13)?,
             due_ms: if state == DeliveryState::Retrying { row.get(12)? } else { None },

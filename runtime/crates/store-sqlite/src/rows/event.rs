@@ -21,7 +21,7 @@ pub(super) const COLUMN_COUNT: usize = SUMMED + 1;
 
 /// Reads an event, or the damage of its row.
 pub(crate) fn read(c: &Connection, row: &Row<'_>) -> rusqlite::Result<ReadEvent> {
-    let seq = row.get(0)?;
+    let seq = Seq(row.get(0)?);
     intact(row).map(Ok).or_else(|error| damaged(c, seq, &error).map(Err).ok_or(error))
 }
 
@@ -46,9 +46,14 @@ fn intact(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
         (kind, _) => return Err(rusqlite::Error::IntegralValueOutOfRange(9, kind)),
     };
     Ok(StoredEvent {
-        seq: row.get(0)?,
+        seq: Seq(row.get(0)?),
         accepted_ms: row.get(10)?,
-        lineage: Lineage { cause: row.get(13)?, root: row.get(14)?, hops: row.get(15)?, origin: Origin(row.get(16)?) },
+        lineage: Lineage {
+            cause: row.get::<_, Option<_>>(13)?.map(DeliveryId),
+            root: row.get::<_, Option<_>>(14)?.map(Seq),
+            hops: row.get(15)?,
+            origin: Origin(row.get(16)?),
+        },
         event: Arc::new(Event {
             id: row.get(1)?,
             source: row.get(2)?,
@@ -77,8 +82,9 @@ pub(crate) fn insert(
     let extensions = if event.extensions.is_empty() { None } else { serde_json::to_string(&event.extensions).ok() };
     let data = Column(&event.data);
     let owed = i64::try_from(owed).unwrap_or(i64::MAX);
+    let (cause, root) = (lineage.cause.map(|delivery| delivery.0), lineage.root.map(|seq| seq.0));
     let sum = checksum::of_values([
-        Integer(seq),
+        Integer(seq.0),
         event.id.as_str().into(),
         event.source.as_str().into(),
         event.type_.as_str().into(),
@@ -89,10 +95,10 @@ pub(crate) fn insert(
         extensions.as_deref().into(),
         Integer(data.kind()),
         Integer(now_ms),
-        Integer(first_delivery),
+        Integer(first_delivery.0),
         Integer(owed),
-        lineage.cause.map_or(Null, Integer),
-        lineage.root.map_or(Null, Integer),
+        cause.map_or(Null, Integer),
+        root.map_or(Null, Integer),
         Integer(lineage.hops.into()),
         Integer(lineage.origin.0.into()),
         data.value(),
@@ -103,7 +109,7 @@ pub(crate) fn insert(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
     )?
     .execute(params![
-        seq,
+        seq.0,
         event.id,
         event.source,
         event.type_,
@@ -115,10 +121,10 @@ pub(crate) fn insert(
         data.kind(),
         data,
         now_ms,
-        first_delivery,
+        first_delivery.0,
         owed,
-        lineage.cause,
-        lineage.root,
+        cause,
+        root,
         lineage.hops,
         lineage.origin.0,
         sum

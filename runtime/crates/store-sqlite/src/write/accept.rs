@@ -39,7 +39,7 @@ pub(super) fn insert_event(commit: &mut GroupCommit<'_>, new: NewEvent) -> rusql
     }
     commit.counters.add_event();
     let seq = commit.counters.last_seq();
-    let first_delivery = commit.counters.last_delivery() + 1;
+    let first_delivery = commit.counters.last_delivery().next();
     rows::event::insert(tx, seq, &event, lineage, now_ms, first_delivery, deliveries.len())?;
     let stored = Arc::new(StoredEvent { seq, accepted_ms: now_ms, lineage, event });
     for delivery in deliveries {

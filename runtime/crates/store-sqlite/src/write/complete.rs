@@ -113,7 +113,7 @@ fn end_attempt(
                    sum = ?7
                  WHERE id = ?1 AND state = 0",
             )?
-            .execute(params![id, state, due_ms, cause, done_ms, done_us, sum])?;
+            .execute(params![id.0, state, due_ms, cause, done_ms, done_us, sum])?;
         if ended == 1 {
             return Ok(Some(Previous { owner, order_key, share, state: rows::READY }));
         }
@@ -124,7 +124,7 @@ fn end_attempt(
             "SELECT function, replay, order_key, origin, bytes, state FROM deliveries
              WHERE id = ?1 AND state IN (0, 1) AND attempts + 1 = ?2",
         )?
-        .query_row(params![id, attempt], |r| {
+        .query_row(params![id.0, attempt], |r| {
             Ok(Previous {
                 owner: rows::owner(r, 0)?,
                 order_key: r.get(2)?,
@@ -138,7 +138,7 @@ fn end_attempt(
             "state = ?2, due_ms = ?3, cause = ?4, done_ms = ?5, done_us = ?6, attempts = attempts + 1",
             "?2, attempts + 1, forgiven, since_ms, ?3, ?4, ?5, ?6"
         ))?
-        .execute(params![id, state, due_ms, cause, done_ms, done_us])?;
+        .execute(params![id.0, state, due_ms, cause, done_ms, done_us])?;
     }
     Ok(previous)
 }

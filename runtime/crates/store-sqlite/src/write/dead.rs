@@ -33,7 +33,7 @@ impl Write for Redrive {
                     "0, attempts, attempts, ?2, NULL, NULL, done_ms, done_us",
                     "function, replay, origin, bytes"
                 ))?
-                .query_row(params![id, commit.now_ms], |r| Ok((rows::owner(r, 0)?, rows::share(r, 2)?)))?;
+                .query_row(params![id.0, commit.now_ms], |r| Ok((rows::owner(r, 0)?, rows::share(r, 2)?)))?;
             commit.counters.change_state(owner, rows::DEAD, rows::READY);
             commit.counters.backlog_change().add(share);
             commit.ready.extend(read::ready_one(tx, *id)?);
@@ -66,7 +66,7 @@ impl Write for Purge {
                     "5, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us",
                     "function, replay, order_key"
                 ))?
-                .query_row([id], |r| Ok((rows::owner(r, 0)?, r.get(2)?)))?;
+                .query_row([id.0], |r| Ok((rows::owner(r, 0)?, r.get(2)?)))?;
             commit.counters.change_state(owner, rows::DEAD, rows::PURGED);
             if let Some(key) = order_key {
                 unblock_next(commit, owner, &key)?;

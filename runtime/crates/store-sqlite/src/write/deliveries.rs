@@ -39,16 +39,16 @@ pub(super) fn insert_delivery(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
-        id,
-        event.seq,
-        function,
+        id.0,
+        event.seq.0,
+        function.0,
         &*trigger,
         order_key,
         state,
         since_ms,
         share.origin.0,
         share.bytes,
-        replay,
+        replay.0,
         sum
     ])?;
     if !blocked {
@@ -74,7 +74,7 @@ fn first_unfinished(tx: &Connection, owner: Owner, key: &str) -> rusqlite::Resul
         "SELECT id, state FROM deliveries WHERE function = ?1 AND order_key = ?2 AND replay = ?3
          AND order_key IS NOT NULL AND (state < 3 OR state = 4) ORDER BY id LIMIT 1",
     )?
-    .query_row(params![owner.function, key, owner.replay], |r| Ok((r.get(0)?, r.get(1)?)))
+    .query_row(params![owner.function.0, key, owner.replay.0], |r| Ok((DeliveryId(r.get(0)?), r.get(1)?)))
     .optional()
 }
 
@@ -89,7 +89,7 @@ pub(super) fn unblock_next(commit: &mut GroupCommit<'_>, owner: Owner, key: &str
         "state = 0",
         "0, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us"
     ))?
-    .execute([id])?;
+    .execute([id.0])?;
     commit.counters.change_state(owner, rows::BLOCKED, rows::READY);
     commit.ready.extend(read::ready_one(tx, id)?);
     Ok(())

@@ -20,7 +20,7 @@ impl Write for Register {
             if insert.execute([name])? > 0 {
                 sum.execute([name])?;
             }
-            select.query_row([name], |r| r.get(0))
+            select.query_row([name], |r| r.get(0).map(FunctionId))
         });
         ids.collect()
     }

@@ -27,12 +27,12 @@ impl Write for Start {
             .prepare_cached(
                 "INSERT INTO replays (filter, created_ms, state, position, until) VALUES (?1, ?2, 0, ?3, ?4)",
             )?
-            .insert(params![new.filter, commit.now_ms, new.after, new.until])?;
+            .insert(params![new.filter, commit.now_ms, new.after.0, new.until.0])?;
         tx.prepare_cached(
             "UPDATE replays SET sum = sum_of(id, filter, created_ms, until) + sum_of(state, position, events) WHERE id = ?1",
         )?
         .execute([id])?;
-        Ok(id)
+        Ok(ReplayId(id))
     }
 }
 
@@ -54,14 +54,14 @@ impl Write for Advance {
                    sum = sum - sum_of(state, position, events) + sum_of(state, ?2, events)
                  WHERE id = ?1 AND state = 0 AND position < ?2",
             )?
-            .execute(params![replay, position])?;
+            .execute(params![replay.0, position.0])?;
         if advanced == 0 {
             return Ok(false);
         }
         let mut events = 0;
         for (event, deliveries) in offers {
             // Retention may have removed the event since the runner read it.
-            let there = tx.prepare_cached("SELECT 1 FROM events WHERE seq = ?1")?.exists([event.seq])?;
+            let there = tx.prepare_cached("SELECT 1 FROM events WHERE seq = ?1")?.exists([event.seq.0])?;
             if !there {
                 continue;
             }
@@ -74,7 +74,7 @@ impl Write for Advance {
             "UPDATE replays SET events = events + ?2,
                sum = sum - sum_of(state, position, events) + sum_of(state, position, events + ?2) WHERE id = ?1",
         )?
-        .execute(params![replay, events])?;
+        .execute(params![replay.0, events])?;
         Ok(true)
     }
 }
@@ -97,7 +97,7 @@ impl Write for Transition {
                sum = sum - sum_of(state, position, events) + sum_of(?2, position, events) WHERE id = ?1 AND state = ?3",
         )?;
         for state in from {
-            if update.execute(params![replay, column(to), column(*state)])? > 0 {
+            if update.execute(params![replay.0, column(to), column(*state)])? > 0 {
                 return Ok(true);
             }
         }
@@ -124,8 +124,8 @@ impl Write for PurgePending {
                 "SELECT id, function, replay, state, origin, bytes FROM deliveries
                  WHERE replay = ?1 AND replay <> 0 AND state < 3 AND id > ?2 ORDER BY id LIMIT ?3",
             )?
-            .query_map(params![replay, self.after, PORTION_MAX as i64], |r| {
-                Ok((r.get(0)?, rows::owner(r, 1)?, r.get(3)?, rows::share(r, 4)?))
+            .query_map(params![replay.0, self.after.0, PORTION_MAX as i64], |r| {
+                Ok((DeliveryId(r.get(0)?), rows::owner(r, 1)?, r.get(3)?, rows::share(r, 4)?))
             })?
             .collect::<rusqlite::Result<_>>()?;
         let mut portion = Portion::found(found.iter().map(|(id, ..)| *id));
@@ -138,7 +138,7 @@ impl Write for PurgePending {
                 "state = 5, due_ms = NULL, cause = ?2",
                 "5, attempts, forgiven, since_ms, NULL, ?2, done_ms, done_us"
             ))?
-            .execute(params![id, Replay::CANCELLED])?;
+            .execute(params![id.0, Replay::CANCELLED])?;
             commit.counters.change_state(owner, state, rows::PURGED);
             commit.counters.backlog_change().remove(share);
             portion.count += 1;

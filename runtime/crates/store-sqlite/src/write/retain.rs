@@ -43,7 +43,7 @@ fn remove(commit: &mut GroupCommit<'_>, seq: Seq) -> rusqlite::Result<bool> {
              JOIN deliveries d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed WHERE e.seq = ?1
              UNION ALL SELECT id, event, function, replay, state FROM deliveries WHERE event = ?1 AND replay <> 0",
         )?
-        .query_map([seq], |r| Ok((r.get(0)?, r.get(1)?, rows::owner(r, 2)?, r.get(4)?)))?
+        .query_map([seq.0], |r| Ok((DeliveryId(r.get(0)?), Seq(r.get(1)?), rows::owner(r, 2)?, r.get(4)?)))?
         .collect::<rusqlite::Result<_>>()?;
     // A damaged delivery may be unfinished, whatever its row contains. Keep it; `check` reports it.
     for (id, event, ..) in &deliveries {
@@ -54,11 +54,11 @@ fn remove(commit: &mut GroupCommit<'_>, seq: Seq) -> rusqlite::Result<bool> {
     let event = read::event(tx, seq)?;
     let Some(Ok(StoredEvent { event, accepted_ms, .. })) = event else { return Ok(false) };
     for (delivery, _, owner, state) in deliveries {
-        tx.prepare_cached("DELETE FROM attempts WHERE delivery = ?1")?.execute([delivery])?;
-        tx.prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([delivery])?;
+        tx.prepare_cached("DELETE FROM attempts WHERE delivery = ?1")?.execute([delivery.0])?;
+        tx.prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([delivery.0])?;
         commit.counters.remove_delivery(owner, state);
     }
-    tx.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([seq])?;
+    tx.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([seq.0])?;
     commit.counters.remove_event(seq);
     commit.dedup.remember(tx, seq, (&event.id, &event.source), accepted_ms, commit.now_ms)?;
     Ok(true)

@@ -11,7 +11,7 @@ pub async fn a_completion_of_another_attempt_or_of_a_finished_delivery_is_supers
     let complete = async |completion: Arc<Completion>| store.complete(completion).await.unwrap();
     let retry = |attempt| ended(1, attempt, "retry", Verdict::RetryAt(NOW_MS));
     assert_eq!(complete(done(1, 2)).await, Completed::Superseded);
-    assert_eq!(ready_ids(store, f).await, vec![1, 2]);
+    assert_eq!(ready_ids(store, f).await, ids([1, 2]));
     assert_eq!(complete(retry(1)).await, Completed::Committed);
     for late in [retry(1), done(1, 1), dead(1, 1), done(1, 3)] {
         assert_eq!(complete(late).await, Completed::Superseded);
@@ -28,7 +28,7 @@ pub async fn a_completion_of_another_attempt_or_of_a_finished_delivery_is_supers
     assert_eq!(complete(ended).await, Completed::Superseded);
     let totals = store.totals().await.unwrap();
     assert_eq!((totals.events, totals.functions["shop/a"].done, store.pending()), (3, 1, 3));
-    assert_eq!(store.delivery(1).await.unwrap().unwrap().unwrap().attempts.len(), 2);
+    assert_eq!(store.delivery(DeliveryId(1)).await.unwrap().unwrap().unwrap().attempts.len(), 2);
     // After a redrive the attempts count on.
     assert_eq!(complete(dead(2, 1)).await, Completed::Committed);
     store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap();
@@ -41,13 +41,13 @@ pub async fn released_deliveries_are_found_again(store: &dyn Store) {
     store.accept(vec![new_event("1", vec![to(f)]), new_event("2", vec![to(f)])], vec![]).await.unwrap();
     store.complete(ended(2, 1, "retry", Verdict::RetryAt(NOW_MS))).await.unwrap();
     for _ in 0..2 {
-        assert_eq!(ready_ids(store, f).await, vec![1]);
-        assert_eq!(store.due(f, Stream::Live, NOW_MS, 9).await.unwrap().0[0].id, 2);
+        assert_eq!(ready_ids(store, f).await, ids([1]));
+        assert_eq!(store.due(f, Stream::Live, NOW_MS, 9).await.unwrap().0[0].id, DeliveryId(2));
         // The third does not exist.
-        store.release(vec![1, 2, 3]).await.unwrap();
+        store.release(ids([1, 2, 3])).await.unwrap();
     }
     assert_eq!(store.complete(done(1, 1)).await.unwrap(), Completed::Committed);
-    store.release(vec![1]).await.unwrap();
+    store.release(ids([1])).await.unwrap();
     assert_eq!(ready_ids(store, f).await, Vec::<DeliveryId>::new());
 }
 
@@ -66,8 +66,11 @@ pub async fn two_handles_share_deliveries_and_state(first: &dyn Store, second: &
     let f = first.register(vec!["shop/a".into()]).await.unwrap()[0];
     assert_eq!(second.register(vec!["shop/a".into()]).await.unwrap(), vec![f]);
     first.accept(vec![new_event("1", vec![to(f)])], vec![]).await.unwrap();
-    assert_eq!(second.accept(vec![new_event("1", vec![to(f)])], vec![]).await.unwrap(), vec![Accepted::Duplicate(1)]);
-    assert_eq!(ready_ids(second, f).await, vec![1]);
+    assert_eq!(
+        second.accept(vec![new_event("1", vec![to(f)])], vec![]).await.unwrap(),
+        vec![Accepted::Duplicate(Seq(1))]
+    );
+    assert_eq!(ready_ids(second, f).await, ids([1]));
     assert_eq!(second.complete(done(1, 1)).await.unwrap(), Completed::Committed);
     assert_eq!(first.complete(done(1, 1)).await.unwrap(), Completed::Superseded);
     assert_eq!((state_of(first, 1).await, first.instance()), (DeliveryState::Done, second.instance()));

@@ -12,42 +12,44 @@ async fn history(store: &dyn Store, count: i64, new: impl Fn(FunctionId) -> NewD
     f
 }
 
-async fn start(store: &dyn Store, until: Seq) -> ReplayId {
-    store.start_replay(&Actor::Runtime, NewReplay { filter: "{}".into(), after: 0, until }).await.unwrap()
+async fn start(store: &dyn Store, until: i64) -> ReplayId {
+    let new = NewReplay { filter: "{}".into(), after: Seq(0), until: Seq(until) };
+    store.start_replay(&Actor::Runtime, new).await.unwrap()
 }
 
-/// Builds the step that a replay runner would offer for these events.
-async fn step(store: &dyn Store, events: &[Seq], new: &NewDelivery) -> Step {
-    let mut offers = Vec::new();
-    for seq in events {
-        offers.push((Arc::new(store.event(*seq).await.unwrap().unwrap().unwrap()), vec![new.clone()]));
+/// Builds the step that a replay runner would offer for the events with these numbers.
+async fn step(store: &dyn Store, events: impl IntoIterator<Item = i64>, new: &NewDelivery) -> Step {
+    let mut step = Step::default();
+    for seq in events.into_iter().map(Seq) {
+        step.offers.push((Arc::new(store.event(seq).await.unwrap().unwrap().unwrap()), vec![new.clone()]));
+        step.position = seq;
     }
-    Step { position: *events.last().unwrap(), offers }
+    step
 }
 
 pub async fn a_replay_adds_deliveries_that_are_marked_and_counted(store: &dyn Store) {
     let f = history(store, 3, to).await;
     let seen = watch_ready(store);
     let id = start(store, 3).await;
-    assert!(store.advance_replay(id, step(store, &[1, 2], &to(f)).await).await.unwrap());
-    assert_eq!(*seen.lock().unwrap(), vec![4, 5]);
-    let ready = store.claim(f, Stream::Replay, 0, 10).await.unwrap();
+    assert!(store.advance_replay(id, step(store, [1, 2], &to(f)).await).await.unwrap());
+    assert_eq!(*seen.lock().unwrap(), ids([4, 5]));
+    let ready = store.claim(f, Stream::Replay, DeliveryId(0), 10).await.unwrap();
     assert_eq!(
         ready.iter().map(|d| (d.id, d.event.as_ref().unwrap().seq, d.replay)).collect::<Vec<_>>(),
-        [(4, 1, Some(id)), (5, 2, Some(id))]
+        [(DeliveryId(4), Seq(1), Some(id)), (DeliveryId(5), Seq(2), Some(id))]
     );
-    assert!(store.claim(f, Stream::Live, 0, 10).await.unwrap().is_empty());
+    assert!(store.claim(f, Stream::Live, DeliveryId(0), 10).await.unwrap().is_empty());
     // The event lists these deliveries after its own.
-    let of_event: Vec<_> = store.deliveries(1).await.unwrap().iter().flatten().map(|d| (d.id, d.replay)).collect();
-    assert_eq!(of_event, [(1, None), (4, Some(id))]);
+    let of_event: Vec<_> = store.deliveries(Seq(1)).await.unwrap().iter().flatten().map(|d| (d.id, d.replay)).collect();
+    assert_eq!(of_event, [(DeliveryId(1), None), (DeliveryId(4), Some(id))]);
 
     store.complete(ended(4, 1, "retry", Verdict::RetryAt(NOW_MS + 5))).await.unwrap();
-    assert_eq!(store.due(f, Stream::Replay, NOW_MS + 5, 10).await.unwrap().0[0].id, 4);
+    assert_eq!(store.due(f, Stream::Replay, NOW_MS + 5, 10).await.unwrap().0[0].id, DeliveryId(4));
     assert!(store.due(f, Stream::Live, NOW_MS + 5, 10).await.unwrap().0.is_empty());
     store.complete(done(4, 2)).await.unwrap();
     store.complete(dead(5, 1)).await.unwrap();
     let replay = store.replay(id).await.unwrap().unwrap();
-    assert_eq!((replay.position, replay.events, replay.state), (2, 2, ReplayState::Running));
+    assert_eq!((replay.position, replay.events, replay.state), (Seq(2), 2, ReplayState::Running));
     assert_eq!(replay.deliveries, Counts { done: 1, dead: 1, ..Counts::default() });
     let report = store.check().await.unwrap();
     assert_eq!((report.totals.owed, report.totals.replayed, report.problems), (3, 2, vec![]));
@@ -61,11 +63,11 @@ pub async fn a_replay_adds_deliveries_that_are_marked_and_counted(store: &dyn St
 pub async fn a_repeated_or_late_replay_step_changes_nothing(store: &dyn Store) {
     let f = history(store, 3, to).await;
     let id = start(store, 3).await;
-    let first = step(store, &[1, 2], &to(f)).await;
+    let first = step(store, [1, 2], &to(f)).await;
     assert!(store.advance_replay(id, first.clone()).await.unwrap());
     assert!(!store.advance_replay(id, first.clone()).await.unwrap());
-    assert!(!store.advance_replay(id + 1, first).await.unwrap());
-    let last = step(store, &[3], &to(f)).await;
+    assert!(!store.advance_replay(id.next(), first).await.unwrap());
+    let last = step(store, [3], &to(f)).await;
     assert!(store.transition_replay(&Actor::Runtime, id, &[ReplayState::Running], ReplayState::Paused).await.unwrap());
     assert!(!store.advance_replay(id, last.clone()).await.unwrap());
     assert!(
@@ -85,32 +87,34 @@ pub async fn a_replay_keeps_key_order_and_never_blocks_live_deliveries(store: &d
     let f = history(store, 3, |f| keyed(f, "ada")).await;
     store.accept(vec![new_event("live 1", vec![keyed(f, "ada")])], vec![]).await.unwrap();
     let (one, other) = (start(store, 3).await, start(store, 3).await);
-    let all = step(store, &[1, 2, 3], &keyed(f, "ada")).await;
+    let all = step(store, [1, 2, 3], &keyed(f, "ada")).await;
     store.advance_replay(one, all.clone()).await.unwrap();
     store.advance_replay(other, all).await.unwrap();
     let replays = async || -> Vec<DeliveryId> {
-        store.claim(f, Stream::Replay, 0, 10).await.unwrap().iter().map(|d| d.id).collect()
+        store.claim(f, Stream::Replay, DeliveryId(0), 10).await.unwrap().iter().map(|d| d.id).collect()
     };
-    assert_eq!((ready_ids(store, f).await, replays().await), (vec![4], vec![5, 8]));
+    assert_eq!((ready_ids(store, f).await, replays().await), (ids([4]), ids([5, 8])));
     // A dead letter of a replay blocks only that replay's chain.
     store.complete(dead(5, 1)).await.unwrap();
     store.complete(done(8, 1)).await.unwrap();
-    assert_eq!(replays().await, vec![9]);
+    assert_eq!(replays().await, ids([9]));
     store.complete(done(4, 1)).await.unwrap();
     store.accept(vec![new_event("live 2", vec![keyed(f, "ada")])], vec![]).await.unwrap();
-    assert_eq!(ready_ids(store, f).await, vec![11]);
+    assert_eq!(ready_ids(store, f).await, ids([11]));
     store.purge(&Actor::Runtime, DeadFilter::All).await.unwrap();
-    assert_eq!(replays().await, vec![6, 9]);
+    assert_eq!(replays().await, ids([6, 9]));
 }
 
 pub async fn a_cancelled_replay_purges_deliveries_that_did_not_start(store: &dyn Store) {
     let f = history(store, 600, |f| keyed(f, "ada")).await;
     let id = start(store, 600).await;
-    let events: Vec<Seq> = (1..=600).collect();
-    store.advance_replay(id, step(store, &events, &keyed(f, "ada")).await).await.unwrap();
-    assert_eq!(store.purge_replay(&Actor::Runtime, id, vec![601]).await.unwrap(), 599);
+    store.advance_replay(id, step(store, 1..=600, &keyed(f, "ada")).await).await.unwrap();
+    assert_eq!(store.purge_replay(&Actor::Runtime, id, ids([601])).await.unwrap(), 599);
     assert_eq!((store.pending(), state_of(store, 602).await), (1, DeliveryState::Purged));
-    assert_eq!(store.delivery(602).await.unwrap().unwrap().unwrap().cause.as_deref(), Some(Replay::CANCELLED));
+    assert_eq!(
+        store.delivery(DeliveryId(602)).await.unwrap().unwrap().unwrap().cause.as_deref(),
+        Some(Replay::CANCELLED)
+    );
     store.complete(done(601, 1)).await.unwrap();
     let replay = store.replay(id).await.unwrap().unwrap();
     assert_eq!(replay.deliveries, Counts { done: 1, purged: 599, ..Counts::default() });
@@ -120,8 +124,8 @@ pub async fn a_cancelled_replay_purges_deliveries_that_did_not_start(store: &dyn
 pub async fn retention_and_replays_work_together(store: &dyn Store) {
     let f = history(store, 4, to).await;
     let id = start(store, 4).await;
-    let all = step(store, &[1, 2, 3, 4], &to(f)).await;
-    let first = Step { position: 2, offers: all.offers[..2].to_vec() };
+    let all = step(store, [1, 2, 3, 4], &to(f)).await;
+    let first = Step { position: Seq(2), offers: all.offers[..2].to_vec() };
     store.advance_replay(id, first).await.unwrap();
     store.complete(done(5, 1)).await.unwrap();
     // Event 1 is finished including its replay, event 2 is not, events 3 and 4 are.
@@ -130,7 +134,7 @@ pub async fn retention_and_replays_work_together(store: &dyn Store) {
     let removed = store.totals().await.unwrap().removed;
     assert_eq!((removed.events, removed.owed, removed.replayed), (3, 3, 1));
     // Removed events are not offered, and no delivery waits for them.
-    store.advance_replay(id, Step { position: 4, offers: all.offers[2..].to_vec() }).await.unwrap();
+    store.advance_replay(id, Step { position: Seq(4), offers: all.offers[2..].to_vec() }).await.unwrap();
     assert_eq!((store.pending(), store.replay(id).await.unwrap().unwrap().events), (1, 2));
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
 }

@@ -21,9 +21,9 @@ fn transaction(keys: Vec<Touched>) -> Transaction {
     Transaction { keys, ..Transaction::default() }
 }
 
-/// Completes a delivery as done, with this state transaction.
-fn with(delivery: DeliveryId, state: Transaction) -> Arc<Completion> {
-    Arc::new(Completion { state, ..Arc::unwrap_or_clone(done(delivery, 1)) })
+/// Completes the delivery with this number as done, with this state transaction.
+fn with(number: i64, state: Transaction) -> Arc<Completion> {
+    Arc::new(Completion { state, ..Arc::unwrap_or_clone(done(number, 1)) })
 }
 
 fn conflict_at(key: Option<&str>) -> Completed {
@@ -71,8 +71,8 @@ pub async fn a_read_changed_by_another_transaction_conflicts_and_commits_nothing
     let stale = Arc::new(stale);
     assert_eq!(store.complete(stale.clone()).await.unwrap(), conflict_at(Some("k")));
     assert_eq!((state_of(store, 2).await, value(store, "other").await), (DeliveryState::Ready, None));
-    assert!(store.published(2).await.unwrap().is_empty());
-    assert!(store.delivery(2).await.unwrap().unwrap().unwrap().attempts.is_empty());
+    assert!(store.published(DeliveryId(2)).await.unwrap().is_empty());
+    assert!(store.delivery(DeliveryId(2)).await.unwrap().unwrap().unwrap().attempts.is_empty());
 
     // A key that was deleted and created again has another version.
     let (_, version) = value(store, "k").await.unwrap();
@@ -159,7 +159,7 @@ pub async fn concurrent_counters_are_exact(store: &dyn Store) {
                 let sum = seen.as_ref().map_or(0, |e| std::str::from_utf8(&e.value).unwrap().parse::<u64>().unwrap());
                 keys.push(touched(&noted, Some(seen.map_or(0, |e| e.version)), set(&(sum + 31).to_string())));
             }
-            match store.complete(with(delivery as DeliveryId + 1, transaction(keys))).await.unwrap() {
+            match store.complete(with(delivery as i64 + 1, transaction(keys))).await.unwrap() {
                 Completed::Committed => return conflicts,
                 Completed::Conflict(_) => conflicts += 1,
                 other @ (Completed::Superseded | Completed::OverQuota(_)) => unreachable!("{other:?}"),
@@ -191,8 +191,8 @@ pub async fn staged_writes_are_visible_and_stale_reads_are_not_staged(store: &dy
     let mut settled = 0;
     while settled < 2 {
         for (completion, result) in commits.recv().await.unwrap().settled {
-            assert_eq!((completion.delivery, result.unwrap()), (settled + 1, Completed::Committed));
             settled += 1;
+            assert_eq!((completion.delivery, result.unwrap()), (DeliveryId(settled), Completed::Committed));
         }
     }
     let (text, version) = value(store, "k").await.unwrap();

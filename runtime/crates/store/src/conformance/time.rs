@@ -14,16 +14,16 @@ pub const WINDOW: Duration = Duration::from_millis(WINDOW_MS as u64);
 pub async fn an_id_is_accepted_again_when_its_dedup_window_ends(store: &dyn Store, now_ms: &AtomicI64) {
     let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
     let offer = async || store.accept(vec![new_event("1", vec![to(f)])], vec![]).await.unwrap()[0];
-    assert_eq!(offer().await, Accepted::New(1));
+    assert_eq!(offer().await, Accepted::New(Seq(1)));
     now_ms.fetch_add(WINDOW_MS - 1, Ordering::SeqCst);
-    assert_eq!(offer().await, Accepted::Duplicate(1));
+    assert_eq!(offer().await, Accepted::Duplicate(Seq(1)));
     now_ms.fetch_add(1, Ordering::SeqCst);
-    assert_eq!(offer().await, Accepted::New(2));
-    assert_eq!(offer().await, Accepted::Duplicate(2));
+    assert_eq!(offer().await, Accepted::New(Seq(2)));
+    assert_eq!(offer().await, Accepted::Duplicate(Seq(2)));
     // Setting the wall clock back does not end the window.
     now_ms.fetch_sub(WINDOW_MS, Ordering::SeqCst);
-    assert_eq!(offer().await, Accepted::Duplicate(2));
-    assert_eq!(store.find("1".into()).await.unwrap(), vec![2, 1]);
+    assert_eq!(offer().await, Accepted::Duplicate(Seq(2)));
+    assert_eq!(store.find("1".into()).await.unwrap(), seqs([2, 1]));
     assert_eq!(store.totals().await.unwrap().owed, 2);
 }
 
@@ -32,7 +32,7 @@ pub async fn retention_removes_only_finished_events(store: &dyn Store, now_ms: &
     let owed = |id: &str| new_event(id, vec![to(f)]);
     let keep = |age_ms: UnixMs| Retention { age: Duration::from_millis(age_ms as u64), bytes: u64::MAX };
     let listed = async || -> Vec<Seq> {
-        let filter = EventFilter { after: Some(0), limit: 100, ..EventFilter::default() };
+        let filter = EventFilter { after: Some(Seq(0)), limit: 100, ..EventFilter::default() };
         store.events(filter).await.unwrap().iter().map(DamagedEvent::seq_of).collect()
     };
     // Event 1 is done, 2 pending, 3 dead, 4 purged, 5 without deliveries, 6 done and younger; 1 published 7.
@@ -41,30 +41,32 @@ pub async fn retention_removes_only_finished_events(store: &dyn Store, now_ms: &
     for delivery in [3, 4] {
         store.complete(dead(delivery, 1)).await.unwrap();
     }
-    store.purge(&Actor::Runtime, DeadFilter::Delivery(4)).await.unwrap();
+    store.purge(&Actor::Runtime, DeadFilter::Delivery(DeliveryId(4))).await.unwrap();
     now_ms.fetch_add(100, Ordering::SeqCst);
     store.accept(vec![owed("6")], vec![]).await.unwrap();
-    let lineage = Lineage { cause: Some(1), root: Some(1), hops: 1, ..Lineage::default() };
+    let lineage = Lineage { cause: Some(DeliveryId(1)), root: Some(Seq(1)), hops: 1, ..Lineage::default() };
     let publishes = vec![NewEvent { lineage, ..new_event("7", vec![]) }];
     store.complete(Arc::new(Completion { publishes, ..Arc::unwrap_or_clone(done(1, 1)) })).await.unwrap();
     store.complete(done(5, 1)).await.unwrap();
 
     assert_eq!(store.retain(&Actor::Runtime, keep(100)).await.unwrap(), 0);
     assert_eq!(store.retain(&Actor::Runtime, keep(99)).await.unwrap(), 3);
-    assert_eq!(listed().await, vec![2, 3, 6, 7]);
+    assert_eq!(listed().await, seqs([2, 3, 6, 7]));
     let totals = store.totals().await.unwrap();
     assert_eq!(
         (totals.events, totals.owed, totals.removed),
-        (7, 5, Removed { events: 3, owed: 2, replayed: 0, to: 5 })
+        (7, 5, Removed { events: 3, owed: 2, replayed: 0, to: Seq(5) })
     );
     let counts = &totals.functions["shop/a"];
     assert_eq!((counts.done, counts.purged, counts.removed, counts.total()), (2, 1, 2, 5));
     let report = store.check().await.unwrap();
     assert_eq!((report.problems, report.totals), (vec![], totals));
     // Nothing of the removed events is left, but the events that they caused are.
-    assert!(store.delivery(1).await.unwrap().is_none() && store.deliveries(1).await.unwrap().is_empty());
+    assert!(
+        store.delivery(DeliveryId(1)).await.unwrap().is_none() && store.deliveries(Seq(1)).await.unwrap().is_empty()
+    );
     assert!(store.find("1".into()).await.unwrap().is_empty());
-    assert_eq!(store.event(7).await.unwrap().unwrap().unwrap().lineage.cause, Some(1));
+    assert_eq!(store.event(Seq(7)).await.unwrap().unwrap().unwrap().lineage.cause, Some(DeliveryId(1)));
 
     // Purged dead letters and deliveries done later are removed too.
     store.complete(done(2, 1)).await.unwrap();
@@ -73,8 +75,8 @@ pub async fn retention_removes_only_finished_events(store: &dyn Store, now_ms: &
     assert_eq!(store.retain(&Actor::Runtime, keep(0)).await.unwrap(), 4);
     assert!(listed().await.is_empty());
     // Positions and ids continue after those of removed events.
-    assert_eq!(store.accept(vec![owed("8")], vec![]).await.unwrap(), vec![Accepted::New(8)]);
-    assert_eq!(store.deliveries(8).await.unwrap()[0].as_ref().unwrap().id, 6);
+    assert_eq!(store.accept(vec![owed("8")], vec![]).await.unwrap(), vec![Accepted::New(Seq(8))]);
+    assert_eq!(store.deliveries(Seq(8)).await.unwrap()[0].as_ref().unwrap().id, DeliveryId(6));
     assert_eq!(store.pending(), 1);
 }
 
@@ -86,13 +88,13 @@ pub async fn a_removed_event_is_deduplicated_until_its_window_ends(store: &dyn S
     offer("2").await;
     now_ms.fetch_add(10, Ordering::SeqCst);
     assert_eq!(store.retain(&Actor::Runtime, all).await.unwrap(), 2);
-    assert_eq!((offer("1").await, offer("2").await), (Accepted::Duplicate(1), Accepted::Duplicate(2)));
+    assert_eq!((offer("1").await, offer("2").await), (Accepted::Duplicate(Seq(1)), Accepted::Duplicate(Seq(2))));
     now_ms.fetch_add(WINDOW_MS - 20, Ordering::SeqCst);
     assert_eq!(store.retain(&Actor::Runtime, all).await.unwrap(), 0);
-    assert_eq!((offer("1").await, offer("2").await), (Accepted::New(3), Accepted::Duplicate(2)));
+    assert_eq!((offer("1").await, offer("2").await), (Accepted::New(Seq(3)), Accepted::Duplicate(Seq(2))));
     now_ms.fetch_add(10, Ordering::SeqCst);
     assert_eq!(store.retain(&Actor::Runtime, all).await.unwrap(), 1);
-    assert_eq!((offer("2").await, offer("1").await), (Accepted::New(4), Accepted::Duplicate(3)));
+    assert_eq!((offer("2").await, offer("1").await), (Accepted::New(Seq(4)), Accepted::Duplicate(Seq(3))));
 }
 
 pub async fn a_store_over_its_size_limit_removes_the_oldest_events_first(store: &dyn Store, _: &AtomicI64) {
@@ -111,9 +113,9 @@ pub async fn a_store_over_its_size_limit_removes_the_oldest_events_first(store: 
     let limit = Retention { age: Duration::MAX, bytes: 5_000_000 };
     let removed = store.retain(&Actor::Runtime, limit).await.unwrap();
     assert!((145..160).contains(&removed), "{removed} removed");
-    let filter = EventFilter { after: Some(0), limit: 1_000, ..EventFilter::default() };
+    let filter = EventFilter { after: Some(Seq(0)), limit: 1_000, ..EventFilter::default() };
     let kept: Vec<Seq> = store.events(filter).await.unwrap().iter().map(DamagedEvent::seq_of).collect();
-    assert_eq!((kept[0], kept.len() as u64), (3, 200 - removed));
-    assert_eq!(kept[1..], ((202 - kept.len() as i64)..=200).collect::<Vec<_>>());
+    assert_eq!((kept[0], kept.len() as u64), (Seq(3), 200 - removed));
+    assert_eq!(kept[1..], ((202 - kept.len() as i64)..=200).map(Seq).collect::<Vec<_>>());
     assert_eq!(store.retain(&Actor::Runtime, limit).await.unwrap(), 0);
 }

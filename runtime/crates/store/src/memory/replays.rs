@@ -7,7 +7,7 @@ use evoke_model::{Counts, DeliveryId, DeliveryState, NewReplay, Replay, ReplayId
 impl Inner {
     pub(super) fn start_replay(&mut self, new: NewReplay) -> ReplayId {
         let NewReplay { filter, after, until } = new;
-        let id = self.replays.len() as ReplayId + 1;
+        let id = ReplayId(self.replays.len() as i64 + 1);
         self.replays.push(Replay {
             id,
             filter,
@@ -22,7 +22,7 @@ impl Inner {
     }
 
     pub(super) fn advance_replay(&mut self, id: ReplayId, step: Step, ready: &mut Vec<DeliveryId>) -> bool {
-        let Some(replay) = self.replays.get_mut(index(id)) else { return false };
+        let Some(replay) = self.replays.get_mut(index(id.0)) else { return false };
         if replay.state != ReplayState::Running || replay.position >= step.position {
             return false;
         }
@@ -31,7 +31,7 @@ impl Inner {
             if self.event(event.seq).is_none() {
                 continue;
             }
-            if let Some(replay) = self.replays.get_mut(index(id)) {
+            if let Some(replay) = self.replays.get_mut(index(id.0)) {
                 replay.events += 1;
             }
             self.replayed += deliveries.len() as u64;
@@ -43,7 +43,7 @@ impl Inner {
     }
 
     pub(super) fn transition_replay(&mut self, id: ReplayId, from: &[ReplayState], to: ReplayState) -> bool {
-        match self.replays.get_mut(index(id)) {
+        match self.replays.get_mut(index(id.0)) {
             Some(replay) if from.contains(&replay.state) => {
                 replay.state = to;
                 true
@@ -54,7 +54,7 @@ impl Inner {
 
     pub(super) fn purge_replay(&mut self, id: ReplayId, except: &[DeliveryId]) -> u64 {
         let mut count = 0;
-        for (delivery_id, delivery) in (1..).zip(self.deliveries.iter_mut()) {
+        for (delivery_id, delivery) in (1..).map(DeliveryId).zip(self.deliveries.iter_mut()) {
             let Some(delivery) = delivery.as_mut().filter(|d| d.replay == Some(id)) else { continue };
             let pending =
                 matches!(delivery.state, DeliveryState::Ready | DeliveryState::Retrying | DeliveryState::Blocked);
@@ -78,7 +78,7 @@ impl Inner {
     }
 
     pub(super) fn replay(&self, id: ReplayId) -> Option<Replay> {
-        let mut replay = self.replays.get(index(id))?.clone();
+        let mut replay = self.replays.get(index(id.0))?.clone();
         for delivery in self.deliveries.iter().flatten().filter(|d| d.replay == Some(id)) {
             *replay.deliveries.get_mut(delivery.state) += 1;
         }
@@ -87,7 +87,7 @@ impl Inner {
 
     /// Returns the deliveries that replays added to an event.
     pub(super) fn replayed(&self, event: Seq) -> impl Iterator<Item = DeliveryId> {
-        let all = (1..).zip(&self.deliveries);
+        let all = (1..).map(DeliveryId).zip(&self.deliveries);
         all.filter(move |(_, d)| d.as_ref().is_some_and(|d| d.replay.is_some() && d.event.seq == event))
             .map(|(id, _)| id)
     }

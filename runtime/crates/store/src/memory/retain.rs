@@ -22,7 +22,7 @@ impl Inner {
         finished.iter().for_each(|seq| self.remove(*seq));
         let since_ms = self.clock.now_ms().saturating_sub(self.dedup_window_ms);
         let events = &self.events;
-        let is_there = |seq: Seq| events.get(index(seq)).is_some_and(Option::is_some);
+        let is_there = |seq: Seq| events.get(index(seq.0)).is_some_and(Option::is_some);
         self.by_id.retain(|known| known.0.accepted_ms > since_ms || is_there(known.0.seq));
         finished.len() as u64
     }
@@ -34,10 +34,10 @@ impl Inner {
     }
 
     fn remove(&mut self, seq: Seq) {
-        let Some(row) = self.events.get_mut(index(seq)).and_then(Option::take) else { return };
+        let Some(row) = self.events.get_mut(index(seq.0)).and_then(Option::take) else { return };
         let ids: Vec<_> = row.deliveries().chain(self.replayed(seq)).collect();
         for id in ids {
-            let Some(delivery) = self.deliveries.get_mut(index(id)).and_then(Option::take) else { continue };
+            let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::take) else { continue };
             let (done, purged) = self.removed_deliveries.entry(delivery.function).or_default();
             *if delivery.state == DeliveryState::Purged { purged } else { done } += 1;
             *if delivery.replay.is_some() { &mut self.removed.replayed } else { &mut self.removed.owed } += 1;

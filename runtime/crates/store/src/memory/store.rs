@@ -57,7 +57,7 @@ impl DeliveryStore for MemoryStore {
                 functions.push(name);
                 functions.len() - 1
             });
-            known as FunctionId + 1
+            FunctionId(known as i64 + 1)
         });
         ready(ids.collect())
     }
@@ -74,7 +74,8 @@ impl DeliveryStore for MemoryStore {
         limit: usize,
     ) -> StoreFuture<Vec<ReadyDelivery>> {
         let inner = self.lock();
-        let ids = inner.ready.get(&(function, stream)).into_iter().flat_map(|ids| ids.range(after + 1..)).take(limit);
+        let ids =
+            inner.ready.get(&(function, stream)).into_iter().flat_map(|ids| ids.range(after.next()..)).take(limit);
         ready(ids.filter_map(|id| inner.ready_delivery(*id)).collect())
     }
 
@@ -188,7 +189,7 @@ impl ReplayStore for MemoryStore {
 
     fn replays(&self) -> StoreFuture<Vec<Replay>> {
         let inner = self.lock();
-        ready((1..).map_while(|id| inner.replay(id)).collect())
+        ready((1..).map_while(|id| inner.replay(ReplayId(id))).collect())
     }
 
     fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>> {

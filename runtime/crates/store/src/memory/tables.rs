@@ -12,12 +12,21 @@ use evoke_model::{
 };
 
 impl Inner {
+    /// Returns the position of the newest event; 0 before the first.
+    pub(super) fn newest(&self) -> Seq {
+        Seq(self.events.len() as i64)
+    }
+
+    fn newest_delivery(&self) -> DeliveryId {
+        DeliveryId(self.deliveries.len() as i64)
+    }
+
     pub(super) fn event(&self, seq: Seq) -> Option<&Row> {
-        self.events.get(index(seq))?.as_ref()
+        self.events.get(index(seq.0))?.as_ref()
     }
 
     pub(super) fn delivery(&self, id: DeliveryId) -> Option<&Delivery> {
-        self.deliveries.get(index(id))?.as_ref()
+        self.deliveries.get(index(id.0))?.as_ref()
     }
 
     pub(super) fn ready_delivery(&self, id: DeliveryId) -> Option<ReadyDelivery> {
@@ -37,7 +46,7 @@ impl Inner {
 
     pub(super) fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {
         let NewEvent { event, lineage, deliveries } = new;
-        let (seq, accepted_ms) = (self.events.len() as Seq + 1, self.clock.now_ms());
+        let (seq, accepted_ms) = (self.newest().next(), self.clock.now_ms());
         let stored = Arc::new(StoredEvent { seq, accepted_ms, lineage, event });
         let by_id = ById(stored.clone());
         let since_ms = accepted_ms.saturating_sub(self.dedup_window_ms);
@@ -50,7 +59,7 @@ impl Inner {
         if let Some(cause) = lineage.cause {
             self.published.entry(cause).or_default().push(seq);
         }
-        let first_delivery = self.deliveries.len() as DeliveryId + 1;
+        let first_delivery = self.newest_delivery().next();
         let row = Row { stored: stored.clone(), first_delivery, owed: deliveries.len() };
         self.owed += row.owed as u64;
         self.events.push(Some(row));
@@ -75,7 +84,7 @@ impl Inner {
         ready: &mut Vec<DeliveryId>,
     ) {
         let NewDelivery { function, trigger, order_key } = new;
-        let id = self.deliveries.len() as DeliveryId + 1;
+        let id = self.newest_delivery().next();
         let blocked = order_key.as_ref().is_some_and(|key| {
             let unfinished = self.unfinished.entry((function, replay, key.clone())).or_default();
             unfinished.insert(id);
@@ -103,7 +112,7 @@ impl Inner {
     }
 
     fn make_ready(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
-        if let Some(delivery) = self.deliveries.get_mut(index(id)).and_then(Option::as_mut) {
+        if let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::as_mut) {
             delivery.state = DeliveryState::Ready;
             self.ready.entry(delivery.lane()).or_default().insert(id);
             ready.push(id);
@@ -131,7 +140,7 @@ impl Inner {
     pub(super) fn complete(&mut self, completion: &Completion, ready: &mut Vec<DeliveryId>) -> Completed {
         let Completion { delivery: id, record, verdict, publishes, state, .. } = completion;
         let id = *id;
-        let Some(delivery) = self.deliveries.get_mut(index(id)).and_then(Option::as_mut) else {
+        let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::as_mut) else {
             return Completed::Superseded;
         };
         let is_pending = matches!(delivery.state, DeliveryState::Ready | DeliveryState::Retrying);
@@ -186,7 +195,8 @@ impl Inner {
             DeadFilter::Function(name) => self.name(delivery.function) == name,
             DeadFilter::Delivery(one) => id == *one,
         };
-        let all = (1..).zip(&self.deliveries).filter_map(|(id, delivery)| Some((id, delivery.as_ref()?)));
+        let all = (1..).map(DeliveryId).zip(&self.deliveries);
+        let all = all.filter_map(|(id, delivery)| Some((id, delivery.as_ref()?)));
         all.filter(move |(id, d)| d.state == DeliveryState::Dead && meant(*id, d)).map(|(id, _)| id)
     }
 
@@ -195,7 +205,7 @@ impl Inner {
     }
 
     fn name(&self, function: FunctionId) -> &str {
-        self.functions.get(index(function)).map(String::as_str).unwrap_or_default()
+        self.functions.get(index(function.0)).map(String::as_str).unwrap_or_default()
     }
 
     pub(super) fn record(&self, id: DeliveryId) -> Option<DeliveryRecord> {
@@ -218,7 +228,7 @@ impl Inner {
         let ids = self.dead_ids(which);
         let now_ms = self.clock.now_ms();
         for id in &ids {
-            if let Some(delivery) = self.deliveries.get_mut(index(*id)).and_then(Option::as_mut) {
+            if let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::as_mut) {
                 delivery.forgiven = delivery.attempts.len() as u32;
                 delivery.since_ms = now_ms;
                 delivery.cause = None;
@@ -232,7 +242,7 @@ impl Inner {
     pub(super) fn purge(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
         let ids = self.dead_ids(which);
         for id in &ids {
-            if let Some(delivery) = self.deliveries.get_mut(index(*id)).and_then(Option::as_mut) {
+            if let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::as_mut) {
                 delivery.state = DeliveryState::Purged;
             }
             self.finish(*id, ready);

@@ -35,11 +35,11 @@ async fn an_attempt_runs_again_at_most_once_after_a_conflict() {
         counted.fetch_add(1, Ordering::Relaxed);
         count(store.clone()).boxed()
     };
-    fixture.dispatcher.set_functions(vec![spec(1, 16, counts)]);
-    fixture.offer(1, 0..200).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 16, counts)]);
+    fixture.offer(FUNCTION, 0..200).await;
     assert_eq!(fixture.settled().await.done, 200);
     assert_eq!(read(&*fixture.store, "k").await.0, 200);
-    for id in 1..=200 {
+    for id in (1..=200).map(DeliveryId) {
         let attempts = fixture.store.delivery(id).await.unwrap().unwrap().unwrap().attempts;
         assert_eq!(attempts.iter().map(|a| a.attempt).collect::<Vec<_>>(), [1]);
     }
@@ -65,10 +65,10 @@ async fn a_reject_is_committed_only_if_its_reads_still_hold() {
         }
         .boxed()
     };
-    fixture.dispatcher.set_functions(vec![spec(1, 1, rejects_until_set)]);
-    fixture.offer(1, [1]).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 1, rejects_until_set)]);
+    fixture.offer(FUNCTION, [1]).await;
     assert_eq!(fixture.settled().await.done, 1);
-    assert_eq!(fixture.store.delivery(1).await.unwrap().unwrap().unwrap().attempts.len(), 1);
+    assert_eq!(fixture.store.delivery(DeliveryId(1)).await.unwrap().unwrap().unwrap().attempts.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,8 +84,8 @@ async fn an_attempt_that_would_exceed_a_quota_fails() {
         }
         .boxed()
     };
-    fixture.dispatcher.set_functions(vec![spec(1, 1, adds_a_key)]);
-    fixture.offer(1, 0..4).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 1, adds_a_key)]);
+    fixture.offer(FUNCTION, 0..4).await;
     let settled = fixture.settled().await;
     assert_eq!((settled.done, settled.dead), (3, 1));
     let letter = fixture.store.dead(DeadFilter::All, 1).await.unwrap().remove(0).unwrap();
@@ -113,8 +113,8 @@ async fn counts_are_exact_with_staged_reads_and_concurrent_operator_writes() {
         }
         .boxed()
     };
-    fixture.dispatcher.set_functions(vec![spec(1, 8, counts)]);
-    fixture.offer(1, 0..DELIVERIES as u32).await;
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, counts)]);
+    fixture.offer(FUNCTION, 0..DELIVERIES as u32).await;
     let mut epoch = 0;
     while fixture.bus.pending() > 0 {
         epoch += 1;
@@ -122,7 +122,7 @@ async fn counts_are_exact_with_staged_reads_and_concurrent_operator_writes() {
         store.state_write(&Actor::Runtime, Transaction { keys, ..Transaction::default() }).await.unwrap();
     }
     assert_eq!((read(&*store, "k").await.0, fixture.settled().await.done), (DELIVERIES, DELIVERIES as u64));
-    for id in 1..=DELIVERIES as DeliveryId {
+    for id in (1..=DELIVERIES as i64).map(DeliveryId) {
         assert_eq!(store.delivery(id).await.unwrap().unwrap().unwrap().attempts.len(), 1, "after {epoch} writes");
     }
     assert_eq!(fixture.dispatcher.drain(Duration::from_secs(60)).await, 0);
