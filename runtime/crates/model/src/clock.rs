@@ -1,5 +1,5 @@
-//! The source of time: the wall clock for schedules and timestamps. Intervals use tokio's monotonic clock, which tests
-//! can pause.
+//! The wall clock, for schedules and timestamps. Waits and durations do not use this clock: they use tokio's monotonic
+//! clock, which tests can pause.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -33,7 +33,8 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// Returns a clock that starts at `start_ms` and advances with tokio's clock, so that a paused test advances both.
+    /// Returns a clock that starts at `start_ms` and advances with tokio's clock. A test that pauses tokio's clock also
+    /// pauses this one.
     #[cfg(feature = "test-util")]
     pub fn following_tokio(start_ms: UnixMs) -> Self {
         Self(Source::Tokio { start_ms, start: Instant::now() })
@@ -54,7 +55,7 @@ impl Clock {
     /// Returns the current time in milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> UnixMs {
         match &self.0 {
-            // A clock before 1970 is wrong by decades; its exact value does not matter, so 0 is returned.
+            // A system clock before 1970 is certainly wrong; returns 0 for it.
             Source::System => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| as_ms(since.as_millis())),
             #[cfg(feature = "test-util")]
             Source::Tokio { start_ms, start } => start_ms.saturating_add(as_ms(start.elapsed().as_millis())),
@@ -70,7 +71,7 @@ fn as_ms(millis: u128) -> UnixMs {
     i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
-/// Formats a point in time as RFC 3339 with milliseconds, in UTC; an empty string if it is out of range.
+/// Formats a point in time as RFC 3339 in UTC, with milliseconds. Returns an empty string if the time is out of range.
 pub fn rfc3339(at_ms: UnixMs) -> String {
     jiff::Timestamp::from_millisecond(at_ms).map(|t| format!("{t:.3}")).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! Counts of deliveries and events in a store. Their JSON is that of the admin API and of `evoke check --json`.
+//! Counts of deliveries and events in a store. The admin API and `evoke check --json` return them in the JSON form of
+//! these types.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,7 @@ pub struct Counts {
     pub dead: u64,
     /// Dead letters that were purged.
     pub purged: u64,
-    /// Deliveries that retention removed; also included in `done` or `purged`.
+    /// Deliveries that retention removed. Each of them is also counted in `done` or `purged`.
     #[serde(default)]
     pub removed: u64,
 }
@@ -67,11 +68,11 @@ impl Counts {
 pub struct Totals {
     /// Events accepted.
     pub events: u64,
-    /// Deliveries created when these events were accepted.
+    /// Deliveries created when the events of `events` were accepted.
     pub owed: u64,
     /// Deliveries added by replays.
     pub replayed: u64,
-    /// The part of these that retention removed.
+    /// The events and deliveries that retention removed. They are also counted in the fields above.
     pub removed: Removed,
     /// Deliveries by the function's full name.
     pub functions: BTreeMap<String, Counts>,

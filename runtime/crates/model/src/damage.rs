@@ -1,4 +1,5 @@
-//! Damaged rows: their content is not what was written, so none of it is returned.
+//! Damaged rows: rows whose content differs from what was written. Reads return an error type of this module instead of
+//! the content.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Deliveries: one event owed to one function, the attempts at it and their ends.
+//! Deliveries: one event owed to one function, the attempts at the delivery, and how they ended.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -29,9 +29,10 @@ pub struct ReadyDelivery {
     pub trigger: Arc<str>,
     /// Number of attempts that ended; all of them failed.
     pub attempts: u32,
-    /// Number of these attempts from before the last redrive; the retry policy does not count them.
+    /// How many of `attempts` were made before the last redrive. The retry policy does not count them.
     pub attempts_forgiven: u32,
-    /// Start of `max_age`: the time at which the event was accepted or replayed, or the delivery redriven.
+    /// The time from which `max_age` is counted: the event was accepted or replayed, or the delivery was redriven, at
+    /// this time.
     pub since_ms: UnixMs,
     /// The replay that added the delivery; `None` for a live delivery.
     pub replay: Option<ReplayId>,
@@ -53,7 +54,7 @@ impl ReadyDelivery {
 pub enum DeliveryState {
     /// Runs as soon as there is capacity.
     Ready,
-    /// The last attempt failed; the next one runs when it is due.
+    /// The last attempt failed; another attempt follows at a later time.
     Retrying,
     /// Waits for an earlier delivery with the same order key.
     Blocked,
@@ -61,7 +62,7 @@ pub enum DeliveryState {
     Done,
     /// A dead letter: no further attempts until it is redriven or purged.
     Dead,
-    /// A dead letter that was purged; it stays on record.
+    /// A dead letter that was purged. Its record is kept.
     Purged,
 }
 
@@ -121,8 +122,8 @@ pub struct Completion {
     pub record: AttemptRecord,
     /// The consequence for the delivery.
     pub verdict: Verdict,
-    /// Events to store: those the function published when the verdict is `Done`, otherwise runtime events about the
-    /// failure.
+    /// The events to store. If the verdict is `Done`: the events that the function published. If the verdict is `Dead`:
+    /// the runtime event that reports the dead letter, if there is one. Otherwise empty.
     pub publishes: Vec<NewEvent>,
     /// State that the attempt read and wrote; contains no writes unless the verdict is `Done`.
     pub state: Transaction,
@@ -134,8 +135,8 @@ pub enum Completed {
     /// The completion was committed.
     #[default]
     Committed,
-    /// The delivery is not pending, or this attempt is not its next one: the attempt was ended before, by an earlier
-    /// call or by another owner. Nothing was committed.
+    /// Nothing was committed: the delivery is not pending, or the store expects the outcome of another attempt. An
+    /// earlier call or another owner has ended this attempt already.
     Superseded,
     /// Another transaction changed state that the attempt had read; nothing was committed.
     Conflict(StateItem),

@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 /// The default maximum size of an event in bytes, attributes and data together. A source can set another limit.
 pub const EVENT_SIZE_MAX: usize = 1024 * 1024;
 
-/// One CloudEvents 1.0 event. The attribute names are those of the specification, section 3. The default value has no
-/// attributes and is not a valid event: see [`Event::check`].
+/// One CloudEvents 1.0 event. The attribute names are those of the specification, section 3. The default value is not a
+/// valid event, because it has no attributes: [`Event::check`] returns an error for it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Event {
     /// Unique within `source`. The bus finds duplicates by the pair of `source` and `id`.
@@ -59,7 +59,7 @@ impl Data {
         }
     }
 
-    /// Interprets `bytes` according to `media_type`; `None` means JSON (CloudEvents JSON format, section 3.1).
+    /// Makes the data from `bytes` according to `media_type`; `None` means JSON (CloudEvents JSON format, section 3.1).
     ///
     /// # Errors
     /// The parser's message when the media type is JSON and the bytes are not valid JSON.
@@ -99,8 +99,8 @@ fn essence(media_type: &str) -> &str {
 pub struct InvalidEvent(pub String);
 
 impl Event {
-    /// Parses an event in CloudEvents JSON form. `fill` runs before the check and may set missing attributes: a line of
-    /// a command's output needs only `type`.
+    /// Parses an event in CloudEvents JSON form, calls `fill`, then checks the event. `fill` can set attributes that
+    /// the JSON does not have: a command's output line, for example, needs only `type`.
     pub fn from_json(json: &[u8], fill: impl FnOnce(&mut Self)) -> Result<Self, InvalidEvent> {
         let members: BTreeMap<String, &RawValue> =
             serde_json::from_slice(json).map_err(|e| InvalidEvent(format!("not a JSON object: {e}")))?;
@@ -186,13 +186,14 @@ impl Event {
             .chain(self.extensions.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
-    /// Returns the size in bytes: names and values of all attributes, and the data. Size limits refer to this number.
+    /// Returns the size in bytes: names and values of all attributes, and the data. Limits on the size of an event
+    /// apply to this number.
     pub fn size(&self) -> usize {
         self.attributes().map(|(name, value)| name.len() + value.len()).sum::<usize>() + self.data.as_bytes().len()
     }
 
-    /// Returns the CloudEvents JSON form on one line. Replacing line breaks with spaces is safe: they can only be
-    /// white space between JSON tokens.
+    /// Returns the CloudEvents JSON form on one line. Line breaks are replaced with spaces. This changes no value: a
+    /// JSON string cannot contain a line break, so line breaks occur only between JSON tokens.
     pub fn to_json(&self) -> String {
         // Serialization cannot fail: the map has only strings and valid raw JSON.
         serde_json::to_string(self).unwrap_or_default().replace(['\n', '\r'], " ")

@@ -12,7 +12,7 @@ pub struct EventFilter {
     pub type_: Option<String>,
     /// Only events of this source.
     pub source: Option<String>,
-    /// Only events after this position, in ascending order; `None` lists the newest.
+    /// Only events after this position, listed in ascending order. With `None`, the newest events are listed.
     pub after: Option<Seq>,
     /// Only events before this position.
     pub before: Option<Seq>,
@@ -20,7 +20,7 @@ pub struct EventFilter {
     pub since_ms: Option<UnixMs>,
     /// Only events that were accepted before this time.
     pub until_ms: Option<UnixMs>,
-    /// At most this many.
+    /// The maximum number of events to return.
     pub limit: usize,
 }
 

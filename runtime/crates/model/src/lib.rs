@@ -1,6 +1,6 @@
 //! The plain data of Evoke: events, deliveries, attempts, outcomes, state transactions, identifiers and the clock.
 //!
-//! Every other crate speaks in these types. This crate knows no store, no transport and no sandbox, and does no I/O.
+//! Every other crate uses these types. This crate knows no store, no transport and no sandbox, and does no I/O.
 
 #![warn(missing_docs)]
 

@@ -137,7 +137,7 @@ impl Outcome {
 pub struct RetryPolicy {
     /// The maximum number of attempts, the first included; at least 1.
     pub attempts: u32,
-    /// The longest wait after the first failure; it doubles with each further failure.
+    /// The maximum wait after the first failure. The maximum doubles with each further failure.
     pub backoff: Duration,
     /// The upper bound of the doubled `backoff`.
     pub max_backoff: Duration,
@@ -161,7 +161,7 @@ impl Default for RetryPolicy {
 pub enum Next {
     /// The delivery is done.
     Done,
-    /// The delivery is retried after this time.
+    /// The delivery is retried when this time has passed.
     RetryAfter(Duration),
     /// The delivery becomes a dead letter.
     Dead {
@@ -170,11 +170,12 @@ pub enum Next {
     },
 }
 
-/// Decides the next step after an attempt. Retries use exponential backoff with full jitter: the wait is `jitter`
-/// (between 0 and 1) times `backoff × 2^(attempt - 1)`, where the product is at most `max_backoff`. A wait that the
-/// function asked for is used unchanged.
+/// Decides the next step after an attempt. Retries use exponential backoff with full jitter. The maximum wait is
+/// `backoff × 2^(attempt - 1)`, but not more than `max_backoff`; the wait is this maximum times `jitter`, a random
+/// number between 0 and 1. If the function asked for a wait, that wait is used unchanged.
 ///
-/// `attempt` counts from 1 and includes the attempt that just ended; `age` is the time since the event was accepted.
+/// `attempt` counts from 1 and includes the attempt that just ended. `age` is the time since `since_ms` of the
+/// delivery.
 pub fn decide(
     policy: &RetryPolicy,
     outcome: &Outcome,

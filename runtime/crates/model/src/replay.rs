@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::clock::UnixMs;
 use crate::{Counts, NewDelivery, ReplayId, Seq, StoredEvent};
 
-/// Live and replayed deliveries are two streams, each with its own windows and its own order-key chains, so that a
-/// replay never delays live deliveries.
+/// Live and replayed deliveries are two streams. Each stream has its own windows and its own order-key chains, so a
+/// replayed delivery never delays a live one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stream {
     /// Deliveries created when events are accepted.
@@ -28,11 +28,11 @@ impl Stream {
 /// A request for a new replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewReplay {
-    /// The events and functions to replay, as JSON of the request; the store does not interpret it.
+    /// The filter that selects the events and functions to replay, as JSON text. The store does not parse the filter.
     pub filter: String,
     /// Only events after this position are replayed.
     pub after: Seq,
-    /// Only events up to this position are replayed; later ones are live.
+    /// Only events up to this position are replayed. Later events already have live deliveries.
     pub until: Seq,
 }
 
@@ -90,11 +90,12 @@ impl Replay {
     pub const CANCELLED: &'static str = "its replay was cancelled";
 }
 
-/// The events that a replay offers in one commit, and its new position.
+/// One step of a replay: the events that it offers in one commit, and its new position.
 #[derive(Debug, Clone, Default)]
 pub struct Step {
-    /// Events up to this position are processed with this step.
+    /// After this step, the events up to this position are processed.
     pub position: Seq,
-    /// Events to offer, with the new deliveries. Events that retention removed in the meantime are skipped.
+    /// The events to offer, each with its new deliveries. The store skips an event that retention has removed since it
+    /// was read.
     pub offers: Vec<(Arc<StoredEvent>, Vec<NewDelivery>)>,
 }

@@ -1,8 +1,8 @@
-//! The runtime's own events: functions can watch functions, sources and storage through them. Plain data and pure
-//! functions; no I/O here.
+//! Runtime events: events that the runtime publishes about functions, sources and storage. Functions can subscribe to
+//! them. Plain data and pure functions; no I/O here.
 //!
-//! Their source is [`SOURCE`], which is reserved. Like all events they are stored, routed, listed and replayed. `data`
-//! is JSON.
+//! The `source` of a runtime event is [`SOURCE`], which producers cannot use. Runtime events are stored, routed, listed
+//! and replayed like all other events. Their `data` is JSON.
 //!
 //! | type | subject | meaning | `data` |
 //! |---|---|---|---|
@@ -19,11 +19,12 @@
 //! **Routing.** A trigger receives these events only if its pattern names the source or the type exactly: see
 //! [`selects_runtime_events`].
 //!
-//! **No feedback loops.** These events, and all events that functions publish because of them, have the origin
+//! **No feedback loops.** Runtime events, and all events that functions publish because of them, have the origin
 //! [`origin`]. A delivery of this origin causes no further runtime events, however it ends.
 //!
-//! **Commits.** A dead letter and its event are one commit. Every other event reports the change of a condition, and is
-//! one commit with the mark of the last reported condition: see [`conditions`].
+//! **Commits.** A dead letter and its runtime event are stored in one commit. Every other runtime event reports that a
+//! condition has changed. It is stored in one commit with a mark, which records the reported condition: see
+//! [`conditions`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,25 +52,28 @@ pub const TYPES: [&str; 7] = [
 
 const DEAD: &str = "evoke.delivery.dead";
 
-/// A function is failing after this many failed attempts in a row. The number is above the attempts at one poisoned
-/// event in its first seconds, and below the eight attempts that a delivery has by default.
+/// A function is failing after this many failed attempts in a row. A single event that always fails reaches this number
+/// only after some seconds, because of the waits between its attempts. The number is below 8, the default maximum of
+/// attempts per delivery.
 pub const FAILING_ATTEMPTS: u32 = 5;
 
-/// A source has recovered after it had no problem for this time. An overloaded source accepts an event now and then,
-/// which is no recovery.
+/// A source has recovered when it has had no problem for this time. The delay is needed because an overloaded source
+/// accepts single events between refusals, which does not mean that it has recovered.
 pub const RECOVERY_DELAY: Duration = Duration::from_secs(5);
 
-/// The maximum length in bytes of a text that is copied from another event or message: an id may be as large as an
-/// event.
+/// The maximum length in bytes of a text that a runtime event copies from another event or message. Without this limit,
+/// a copied id could be as large as a whole event.
 const TEXT_BYTES_MAX: usize = 4 * 1024;
 
-/// Returns the origin of runtime events and of all events that they cause. They count for this share of the backlog.
+/// Returns the origin of runtime events and of all events that they cause. Their deliveries count towards the share of
+/// the backlog of this origin.
 pub fn origin() -> Origin {
     Origin::of(SOURCE)
 }
 
-/// Returns the error message if a producer's event uses the reserved source or a reserved type, else `None`. Both are
-/// reserved, because a pattern that names either of them receives the event.
+/// Returns an error message if a producer's event has the reserved source or a reserved type, otherwise `None`. Both
+/// are reserved, because a trigger whose pattern names either of them would receive the producer's event as a runtime
+/// event.
 pub fn reserved_error(source: &str, type_: &str) -> Option<String> {
     if source == SOURCE {
         return Some(format!(
@@ -112,7 +116,8 @@ pub struct DeadLetter<'a> {
 }
 
 impl DeadLetter<'_> {
-    /// Builds the event. Its id is the same for the same delivery and number of attempts.
+    /// Builds the event. The id depends on the delivery and its number of attempts, so building the event again gives
+    /// the same id.
     pub fn to_event(&self, now_ms: UnixMs) -> Event {
         let Self { instance, delivery, function, trigger, order_key, replay, attempts, outcome, cause, event } = *self;
         let (seq, original) = match event {

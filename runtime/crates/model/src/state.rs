@@ -1,15 +1,15 @@
 //! The stored state of functions: values by key, in buckets. Plain data; no I/O here.
 //!
-//! An attempt is an optimistic transaction. It records the version of everything that it reads and buffers its writes.
-//! The store validates both at the commit: the attempt commits only if no key and no list that it read has changed
-//! since.
+//! An attempt is an optimistic transaction. It records the version of each key and list of keys that it reads, and
+//! buffers its writes. At the commit, the store compares the recorded versions with the current ones. If one of them
+//! has changed, nothing is committed.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// The number of the transaction that wrote a key or a list, unique over all buckets of a store. 0 means that the key
-/// does not exist.
+/// The number of the transaction that wrote a key or last changed a list of keys. Numbers are unique over all buckets
+/// of a store. 0 means that the key does not exist.
 pub type Version = u64;
 
 /// The maximum length of a key in bytes. Several keys of this size still fit one page of the store.
@@ -29,7 +29,8 @@ pub struct Entry {
 pub struct Keys {
     /// The keys, in ascending order.
     pub keys: Vec<String>,
-    /// The version of the bucket's list of keys, for [`Transaction::lists`]. Adding or deleting a key changes it.
+    /// The version of the bucket's list of keys, to record in [`Transaction::lists`]. Adding or deleting a key changes
+    /// the version.
     pub version: Version,
 }
 
@@ -95,8 +96,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Returns the error message if the change of a bucket's usage from `before` to `self` exceeds the quota. A bucket
-    /// that is already over its quota may shrink.
+    /// Returns an error message if a bucket exceeds the quota after a change. `self` is the usage after the change,
+    /// `before` the usage before it. A bucket that exceeds its quota already may shrink, but not grow.
     pub fn quota_error(self, before: Self, bucket: &str, quota: Quota) -> Option<String> {
         let raise = |key: &str| format!("raise it with `allow: {{ state: {{ {key}: … }} }}`");
         if self.keys > quota.keys && self.keys > before.keys {
@@ -112,7 +113,8 @@ impl Usage {
         None
     }
 
-    /// Returns the usage after the value of `key` changed from `old` to `new` bytes; `None` means that there is no value.
+    /// Returns the usage after the size of the value of `key` has changed from `old` to `new` bytes. `None` means that
+    /// the key does not exist.
     pub fn after(self, key: &str, old: Option<usize>, new: Option<usize>) -> Self {
         let size = |value: Option<usize>| value.map_or(0, |value| (key.len() + value) as u64);
         let count = |value: Option<usize>| u64::from(value.is_some());
@@ -123,7 +125,7 @@ impl Usage {
     }
 }
 
-/// The state accesses of an attempt. Empty for an attempt without state, which then has no cost for it.
+/// The state that an attempt read and wrote. Empty for an attempt that did not use state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction {
     /// The keys that the attempt read or writes, each once.
@@ -132,7 +134,7 @@ pub struct Transaction {
     pub lists: Vec<(Arc<str>, Version)>,
     /// The limits that each bucket must satisfy after the writes.
     pub quota: Quota,
-    /// The version of the writes, if it is assigned before the commit; else 0.
+    /// The version of the writes, if it was assigned before the commit. 0 if the commit assigns it.
     pub version: Version,
 }
 

@@ -9,14 +9,14 @@ use crate::{DeliveryId, NewDelivery, Origin, Seq};
 /// How an event was caused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lineage {
-    /// The delivery whose function published the event, or whose failure a runtime event reports; `None` for an event
-    /// from outside.
+    /// The delivery that caused the event. Either its function published the event, or the event is a runtime event
+    /// that reports its failure. `None` for an event from outside.
     pub cause: Option<DeliveryId>,
-    /// The event from outside that started the chain; `None` when this event is that one.
+    /// The event from outside that started the chain. `None` if this event started the chain.
     pub root: Option<Seq>,
     /// Number of functions that the chain passed through before this event.
     pub hops: u32,
-    /// The source where the chain entered; pending deliveries of the chain count towards this source's share of the
+    /// The source where the chain entered. Pending deliveries of the chain count towards the source's share of the
     /// backlog.
     pub origin: Origin,
 }
@@ -48,8 +48,8 @@ pub struct Mark {
 pub enum Accepted {
     /// The event was stored at this position.
     New(Seq),
-    /// An event with the same source and id was accepted within the dedup window and is stored at this position; this
-    /// one was not stored.
+    /// An event with the same source and id was accepted within the dedup window. That event is stored at this
+    /// position; the new event was not stored.
     Duplicate(Seq),
 }
 
