@@ -1,15 +1,16 @@
-//! The access paths of the index: the ways to find the patterns whose condition a value may meet, without testing every
-//! condition.
+//! The access paths of the index. An access path leads from a value of an event to the patterns with a condition that
+//! the value may meet, so that the index does not test the conditions of all patterns.
 
 use super::cidr::Cidr;
 use super::condition::{Condition, ConditionList, Exact, Range};
 use super::hash;
 use super::text::TextTest;
 
-/// The n-gram lengths, in bytes, by which the literals of wildcards are indexed. A literal uses the longest that fits;
-/// a value is then looked up by all its n-grams of that length.
+/// The lengths of n-grams, in bytes. The literal of a wildcard is indexed by n-grams of the greatest length that the
+/// literal has room for. The lookup then tries all n-grams of that length in a value.
 const GRAM_LENGTHS: [usize; 2] = [8, 4];
-/// The number of n-grams, from the start of a literal, that are considered as its key.
+/// The index chooses one n-gram of a literal as its key. Only this many n-grams, from the start of the literal, are
+/// considered.
 const GRAM_POSITIONS_MAX: usize = 32;
 
 /// Added to the length of an IPv6 block, so that IPv4 and IPv6 blocks have different lengths.
@@ -34,13 +35,14 @@ pub(super) enum KeyKind {
     Block,
 }
 
-/// The way by which the index finds one condition. A list of conditions is found by the path of each of them.
+/// The way in which the index finds one condition. A list of conditions has one access path for each condition.
 pub(super) enum AccessPath<'a> {
     /// By the hash of a part that every matching value has. `length` is the length of that part: in bytes for a prefix,
-    /// suffix, n-gram or case-folded text, in bits for an address block (plus [`V6_LENGTH_OFFSET`] for IPv6), otherwise
-    /// 0.
+    /// suffix, n-gram or case-folded text, in bits for an address block (plus [`V6_LENGTH_OFFSET`] for IPv6). For other
+    /// kinds it is 0.
     Key { kind: KeyKind, length: u32, hash: u64 },
-    /// By one of the n-grams of a literal. Every matching value contains all of them, so one is enough as the key.
+    /// By one n-gram of a literal. A matching value contains the whole literal and therefore each of its n-grams, so
+    /// any one of them can be the key.
     Grams { literal: &'a [u8], length: usize },
     /// By the numeric ranges of the field.
     Range(&'a Range),
@@ -93,8 +95,8 @@ impl<'a> AccessPath<'a> {
         Self::Key { kind: KeyKind::Block, length, hash: hash::words(cidr.prefix_words()) }
     }
 
-    /// An estimate, in arbitrary units, of the share of events that this access path finds; it looks only at the
-    /// condition. Lower is more selective.
+    /// Estimates the share of events that this access path finds, in arbitrary units. A lower number means fewer
+    /// events. The estimate depends on the condition alone.
     pub(super) fn weight(&self) -> usize {
         match self {
             Self::Key { kind: KeyKind::Text | KeyKind::Number | KeyKind::Folded, .. } => 1,

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-/// An IP address as left-aligned bits. IPv4 and IPv6 addresses are never equal: `::ffff:10.0.0.1` is not in
-/// `10.0.0.0/8`.
+/// An IP address as left-aligned bits. An IPv4 address and an IPv6 address are never equal. For example, the IPv6
+/// address `::ffff:10.0.0.1` is not in the IPv4 block `10.0.0.0/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) is_v6: bool,

@@ -80,7 +80,7 @@ pub(super) enum Condition {
     Cidr(Cidr),
     /// `exists: true`: matches every value.
     Present,
-    /// `exists: false`: matches when the field has no value, so it matches no value.
+    /// `exists: false`: matches when the field has no value. No value of the field matches.
     Absent,
     /// `anything-but` with values, sorted: matches every other value.
     AnythingBut(Box<[Exact]>),
@@ -112,7 +112,8 @@ impl Condition {
     }
 }
 
-/// The list of conditions that a pattern sets for one field. One condition that matches is enough.
+/// The list of conditions that a pattern sets for one field. The list matches if at least one of its conditions
+/// matches.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConditionList {
     /// All entries of the list, in the order of the pattern.

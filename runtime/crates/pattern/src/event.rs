@@ -1,7 +1,7 @@
 //! The input of the matcher: borrowed views of an event's attributes and data.
 
-/// The number of attributes that a view holds without an allocation. A CloudEvent has about ten attributes of its own;
-/// the rest is for extensions.
+/// The number of attributes that a view holds without an allocation. A CloudEvent has about ten attributes of its own,
+/// which leaves room for some extensions.
 const INLINE_MAX: usize = 16;
 
 /// A borrowed view of an event. Patterns see each attribute as a top-level field with a string, and the data as the
@@ -15,9 +15,9 @@ pub struct EventView<'a> {
 }
 
 impl<'a> EventView<'a> {
-    /// Makes a view from attributes, as pairs of name and value (`id`, `source`, `type`, `subject`, `time` and
-    /// extensions), and the data. Of two attributes with the same name the last one counts. More than 16 attributes
-    /// allocate.
+    /// Makes a view from attributes and data. An attribute is a pair of name and value: `id`, `source`, `type`,
+    /// `subject`, `time` or an extension. If two attributes have the same name, the last one counts. For more than 16
+    /// attributes the view allocates memory.
     pub fn new(attributes: impl IntoIterator<Item = (&'a str, &'a str)>, data: DataView<'a>) -> Self {
         let mut view = Self { inline: [("", ""); INLINE_MAX], len: 0, more: Vec::new(), data };
         for attribute in attributes {
@@ -54,11 +54,12 @@ impl<'a> EventView<'a> {
 /// The data of an event, which patterns see as the field `data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataView<'a> {
-    /// The event has no data, or data that patterns cannot test, such as binary data: the field `data` is absent.
+    /// The event has no data, or data that is neither JSON nor text, such as binary data. For patterns, the field
+    /// `data` is absent.
     None,
-    /// The bytes of a JSON text; the field `data` has its value. When an object has two members with the same name, the
-    /// last one counts, as in JavaScript, Python and serde_json. So a consumer that parses the data reads the values
-    /// that the pattern was matched against.
+    /// The bytes of a JSON text; the field `data` has its value. If an object has two members with the same name, the
+    /// last one counts, as in JavaScript, Python and serde_json. So a pattern is matched against the same values that a
+    /// consumer gets when it parses the data.
     Json(&'a [u8]),
     /// Text that is not JSON; the field `data` is this string.
     Text(&'a str),

@@ -17,9 +17,9 @@ use super::{FieldTest, MalformedEvent, Pattern, Segment, format_path};
 pub struct Explanation {
     /// The pattern matches the event.
     pub matched: bool,
-    /// When the event does not match: the place in the pattern of the first field that does not match. With `$or`, the
-    /// combination with the fewest such fields counts. `None` when the event matches, and when every field matches but
-    /// not within the same array elements.
+    /// The place in the pattern of the first field that does not match. With `$or`, the field is taken from the
+    /// combination with the fewest fields that do not match. `None` when the event matches, or when each field matches
+    /// alone but not all of them match within the same array elements.
     pub failed: Option<String>,
     /// All fields that the pattern names, in the order of the pattern.
     pub fields: Vec<FieldReport>,
@@ -30,7 +30,8 @@ pub struct Explanation {
 pub struct FieldReport {
     /// The field's path in the event, such as `data.total`.
     pub field: String,
-    /// The place of the field's list in the pattern. Differs from `field` only below `$or`: `$or[1].data.total`.
+    /// The place of the field's list in the pattern. The same as `field`, except below `$or`: there it is, for example,
+    /// `$or[1].data.total`.
     pub place: String,
     /// At least one of the operators matched.
     pub matched: bool,
@@ -57,8 +58,8 @@ pub(super) const VALUES_MAX: usize = 8;
 /// The largest number of characters reported for a value; a longer value is cut.
 const VALUE_CHARS_MAX: usize = 120;
 
-/// Explains why a pattern matches an event or does not. It evaluates the same compiled form as the [`Matcher`], so both
-/// always agree.
+/// Explains why an event matches a pattern or does not match it. Uses the same compiled pattern as the [`Matcher`], so
+/// the explanation and the [`Matcher`] always agree.
 ///
 /// # Errors
 /// Returns an error when the event's data is not one valid JSON text.

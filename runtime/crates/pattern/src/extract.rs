@@ -1,5 +1,5 @@
-//! Extracts from an event the values of the fields that patterns test, with the array elements that contain them. The
-//! event is read once; all patterns are matched against the extracted values.
+//! Extracts the values of the fields that patterns test from an event, and the array elements that contain these
+//! values. The event is read once; all patterns are then matched against the extracted values.
 
 use super::condition::Value;
 use super::event::{DataView, EventView};
@@ -9,7 +9,7 @@ use super::number::Decimal;
 
 /// The number that means "no occurrence", "no element" or "no field".
 pub(super) const NONE: u32 = u32::MAX;
-/// The element of values that are outside of all arrays: the event itself.
+/// The number of the element that stands for the event itself. Values outside of all arrays belong to this element.
 pub(super) const ROOT_ELEMENT: u32 = 0;
 
 /// The position of a text. Texts are not copied from the event, except strings with escapes.
@@ -47,14 +47,15 @@ enum ValueKind {
 pub(super) struct Occurrence {
     kind: ValueKind,
     span: Span,
-    /// The innermost array element that contains the value. A scalar that is itself an element of an array does not
-    /// count as inside that element.
+    /// The number of the innermost element that contains the value. Scalars are not elements: for a scalar that is
+    /// directly in an array, this is the element that contains the array.
     pub(super) element: u32,
     /// The number of the next occurrence at the same field.
     next: u32,
 }
 
-/// An array element that is an object or an array. Values in two elements of the same array never match together.
+/// An array element that is an object or an array. Values in two different elements of the same array never match
+/// together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Element {
     /// The number of the element that contains its array.
@@ -63,20 +64,20 @@ pub(super) struct Element {
     pub(super) field: u32,
     /// The number of the last element within it, plus 1. Elements are numbered in the order of the text.
     pub(super) end: u32,
-    /// The occurrences in it and in the elements within it are `first..last`.
+    /// The occurrences inside this element, at any depth, are `first..last`.
     pub(super) first: u32,
     pub(super) last: u32,
 }
 
-/// The occurrences of a field in the event with the number `epoch`: a linked list from `head` to `tail`. An entry with
-/// another epoch is from an earlier event and counts as empty.
+/// The occurrences of a field in one event: a linked list from `head` to `tail`. `epoch` is the number of that event.
+/// If it differs from the number of the current event, the list is from an earlier event and counts as empty.
 #[derive(Clone, Copy, Debug, Default)]
 struct FieldOccurrences {
     epoch: u32,
     head: u32,
     tail: u32,
-    /// The number of the object that had the field last; its occurrences there are `first..last`. Used to detect
-    /// repeated names.
+    /// The number of the object in which the field was read last. Its occurrences in that object are `first..last`.
+    /// They are needed when the name is repeated in the same object.
     object: u32,
     first: u32,
     last: u32,
@@ -97,7 +98,7 @@ pub(super) struct ExtractedValues {
     unescaped: String,
     /// The text of a member name with escapes.
     key: String,
-    /// The number of objects read so far; it gives each object a number.
+    /// The number of objects read so far. Each object gets its own number from this counter.
     objects: u32,
 }
 
@@ -188,8 +189,8 @@ impl ExtractedValues {
         self.end_member(field);
     }
 
-    /// Called before a member of an object is read. If the object has had a member of that name, the values of that
-    /// member no longer count.
+    /// Called before a member of an object is read. If an earlier member of the object has the same name, the values of
+    /// the earlier member no longer count.
     fn start_member(&mut self, field: u32, object: u32) {
         let now = self.occurrences.len() as u32;
         let epoch = self.epoch;
@@ -254,7 +255,7 @@ impl ExtractedValues {
     }
 }
 
-/// The texts of an event that occurrences point into.
+/// The texts of an event, to which the spans of the occurrences refer.
 #[derive(Clone, Copy)]
 pub(super) struct SourceTexts<'a> {
     /// `None` when the event is one JSON text.
@@ -411,7 +412,7 @@ impl Walker<'_, '_> {
         self.value(field, number, depth)?;
         let last = self.extracted.occurrences.len() as u32;
         if last == first {
-            // The element has no extracted values, so it and the elements within it are not needed.
+            // Nothing was extracted from this element, so the element and the elements within it are removed again.
             self.extracted.elements.truncate(number as usize);
             return Ok(());
         }

@@ -13,8 +13,8 @@ struct Field {
     depth: u32,
     /// A pattern has conditions on the value of this field, not only on fields below it.
     tested: bool,
-    /// A Bloom filter over the names of the children, with one bit for each hash of length and first byte. It rejects,
-    /// without a lookup, most names that no pattern tests.
+    /// A Bloom filter over the names of the children. Each name sets one bit, chosen by its length and its first byte.
+    /// The filter rejects most names that no pattern tests without a lookup in `Fields::index`.
     child_filter: u64,
 }
 
@@ -65,7 +65,7 @@ impl Fields {
         number
     }
 
-    /// The number of the child with this name, when a pattern tests that child or a field below it.
+    /// Returns the number of the child with this name, or `None` when no pattern tests that child or a field below it.
     #[inline]
     pub(super) fn child(&self, parent: u32, name: &str) -> Option<u32> {
         if self.fields.get(parent as usize)?.child_filter & filter_bit(name) == 0 {

@@ -1,8 +1,8 @@
 //! The hash function of the index.
 //!
-//! The index is keyed by 64-bit hashes only. Every pattern found through a hash is verified against the event, so a
-//! collision, even one provoked by an attacker, costs a comparison and changes no result. The hash function is
-//! therefore chosen for speed and not for collision resistance.
+//! The index is keyed by 64-bit hashes only. Each pattern that the index finds through a hash is then verified against
+//! the event. So a collision costs one more comparison but never changes a result, even if an attacker provokes it. The
+//! hash function is therefore chosen for speed and not for collision resistance.
 
 use std::hash::{BuildHasherDefault, Hasher};
 

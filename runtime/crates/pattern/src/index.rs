@@ -1,13 +1,13 @@
 //! The index over all patterns of a matcher.
 //!
 //! An alternative is one combination of the `$or` of a pattern: a list of fields that must all match. Each alternative
-//! is indexed by the conditions of one of its fields, the field that events are least likely to match. Only the
-//! alternatives that the index returns for an event are verified against it.
+//! is indexed by the conditions of one of its fields: the field that events are least likely to match. For an event,
+//! the index returns a few alternatives, and only these are verified against the event.
 //!
-//! When many alternatives share a condition, their posting list becomes a node of its own, which indexes them by
-//! another of their fields. So patterns that differ only in the combination of two fields are found by both fields
-//! together, and the time for an event depends on the number of patterns it matches rather than on the number of all
-//! patterns.
+//! The posting list of a condition contains the alternatives that are indexed by this condition. When a posting list
+//! becomes too long, a node replaces it. The node indexes the alternatives of the list by another of their fields. So
+//! patterns that share one condition and differ in another are found by both conditions together. The time for an event
+//! therefore depends on the number of patterns that it matches, and hardly on the number of all patterns.
 
 use super::access::{self, AccessPath, KeyKind};
 use super::condition::ConditionList;
@@ -16,13 +16,13 @@ use super::hash::HashedMap;
 use super::ranges::Ranges;
 use super::verify::Requirement;
 
-/// A posting list with more alternatives than this becomes a node. For short lists, verifying every alternative is
-/// faster than another lookup.
+/// A posting list with more alternatives than this is replaced by a node. For shorter lists, verifying every
+/// alternative is faster than another lookup.
 const POSTINGS_MAX: usize = 8;
 /// The largest number of fields that lead from the root node to an alternative.
 const LEVELS_MAX: usize = 4;
-/// Below the root node, a field with more conditions than this is not used to index an alternative. This bounds the
-/// number of postings of an alternative that has several long lists.
+/// Below the root node, a field with more conditions than this is not used to index an alternative. An alternative has
+/// one posting for each condition of the field, on each level; this limit bounds the product over the levels.
 const FANOUT_MAX: usize = 4;
 
 /// The number of the node where every lookup starts.
@@ -39,9 +39,9 @@ pub(super) enum Postings {
 /// A node of the index: a group of alternatives, indexed by the conditions of their fields.
 #[derive(Default)]
 pub(super) struct Node {
-    /// One for each field that indexes alternatives here, sorted by field.
+    /// One probe for each field that indexes alternatives in this node, sorted by field.
     pub(super) probes: Vec<Probe>,
-    /// Alternatives that no field can index here. They are verified for every event that reaches the node.
+    /// Alternatives of this node that no field can index. They are verified for every event that reaches the node.
     pub(super) always_verified: Vec<u32>,
     /// The fields by which the parent nodes found these alternatives.
     pub(super) used_fields: Vec<u32>,
@@ -53,7 +53,7 @@ pub(super) struct Node {
 #[derive(Default)]
 pub(super) struct Probe {
     pub(super) field: u32,
-    /// The four kinds of keys without a length: true when there is any such key.
+    /// Four kinds of keys have no length. The flag of a kind is true if the node has a key of that kind for this field.
     pub(super) text: bool,
     pub(super) number: bool,
     pub(super) literal: bool,
@@ -96,7 +96,7 @@ impl Probe {
     }
 }
 
-/// One alternative of a pattern. The alternative matches an event that meets all its requirements together.
+/// One alternative of a pattern. An event matches the alternative if it meets all requirements together.
 pub(super) struct Alternative {
     /// The number of its key in the matcher.
     pub(super) owner: u32,
@@ -165,7 +165,7 @@ impl Index {
         self.lists.get(list as usize)
     }
 
-    /// Adds an alternative to a node, and splits posting lists that become too long.
+    /// Adds an alternative to a node, and replaces posting lists that become too long by nodes.
     fn insert_at(&mut self, node: u32, alternative: u32) {
         let chosen = self.choose_field(node, alternative);
         let Some(entry) = self.nodes.get_mut(node as usize) else { return };
@@ -186,8 +186,9 @@ impl Index {
         }
     }
 
-    /// Chooses the field by which a node indexes an alternative: the one whose conditions are met by the fewest events
-    /// and shared with the fewest other alternatives. Returns `None` when no field can index it.
+    /// Chooses the field by which a node indexes an alternative: the field with the lowest estimated cost. The cost
+    /// grows with the share of events that meet the field's conditions, and with the number of other alternatives that
+    /// have the same conditions. Returns `None` when no field can index the alternative.
     fn choose_field(&self, node: u32, alternative: u32) -> Option<Requirement> {
         let entry = self.nodes.get(node as usize)?;
         let mut best: Option<(usize, u32, Requirement)> = None;
@@ -213,7 +214,8 @@ impl Index {
         best.map(|(_, _, requirement)| requirement)
     }
 
-    /// Replaces the path of a literal by its n-gram with the fewest postings so far; returns other paths unchanged.
+    /// Replaces [`AccessPath::Grams`] by the key of the n-gram that has the fewest postings so far. Returns other paths
+    /// unchanged.
     fn least_used_gram<'a>(&self, node: u32, field: u32, path: AccessPath<'a>) -> AccessPath<'a> {
         let AccessPath::Grams { literal, length } = path else { return path };
         let grams = access::grams(literal, length);
@@ -247,8 +249,8 @@ impl Index {
         }
     }
 
-    /// Adds an alternative to the posting list of one condition. When that list is a node, or becomes one because it is
-    /// too long, returns the node and the alternatives that the caller must insert there.
+    /// Adds an alternative to the posting list of one condition. If a node has replaced the list, or replaces it now
+    /// because the list is too long, returns the node and the alternatives that the caller must insert into the node.
     fn add_posting(
         &mut self,
         node: u32,
@@ -271,7 +273,7 @@ impl Index {
                 probe.ranges.insert(range, alternative);
                 return None;
             }
-            // `Grams` does not occur here: `least_used_gram` has replaced it by one of its n-grams.
+            // `Grams` does not occur here: `least_used_gram` has replaced it by the key of one n-gram.
             AccessPath::Present | AccessPath::Grams { .. } => match &mut probe.present {
                 Some(postings) => postings,
                 empty => {

@@ -1,9 +1,11 @@
 //! A strict JSON scanner (RFC 8259). It reads the text once and builds no values.
 //!
 //! The whole text is validated, including the parts that no pattern tests: the text is UTF-8, escapes are complete,
-//! numbers follow the grammar, and nothing follows the value. An escaped surrogate without its partner (`"\ud800"`,
-//! which JavaScript writes for half a character) is valid by the grammar, and section 8.2 leaves its meaning open; it
-//! is read as U+FFFD. Arrays and objects are nested at most [`DEPTH_MAX`] deep.
+//! numbers follow the grammar, and nothing follows the value. Arrays and objects are nested at most [`DEPTH_MAX`] deep.
+//!
+//! An escaped surrogate without its partner (`"\ud800"`) is half a character. The grammar allows it, and RFC 8259
+//! section 8.2 does not define its meaning. The scanner accepts it, because JavaScript writes it, and reads it as
+//! U+FFFD.
 
 use std::fmt;
 
@@ -171,7 +173,8 @@ impl<'a> Scanner<'a> {
                 | control)
                 & HIGHS;
             if stop != 0 {
-                // Borrows of the subtraction only affect higher bytes, so the lowest marked byte is marked correctly.
+                // A borrow of the subtractions can mark a higher byte wrongly, but never a lower one. So the lowest
+                // marked byte is the first byte to stop at.
                 self.position += (stop.trailing_zeros() / 8) as usize;
                 return;
             }
@@ -254,7 +257,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Skips a scalar; `first` is its first byte, as returned by `peek`.
+    /// Skips a value that is no array or object; `first` is its first byte, as returned by `peek`.
     #[inline]
     fn skip_scalar(&mut self, first: Option<u8>) -> ScanResult<()> {
         match first {

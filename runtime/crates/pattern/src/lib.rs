@@ -134,7 +134,7 @@ pub use matcher::{Matcher, Scratch};
 
 use condition::{Condition, ConditionList, Exact};
 
-/// A checked and compiled pattern. Clones share the compiled form, so cloning costs one reference count.
+/// A checked and compiled pattern. A clone shares the compiled form, so cloning only increments a reference count.
 #[derive(Clone, Debug)]
 pub struct Pattern(Arc<Compiled>);
 
@@ -143,8 +143,8 @@ struct Compiled {
     /// The pattern as it was written.
     source: Json,
     fields: Vec<FieldTest>,
-    /// The combinations of `$or` alternatives. Each lists the indexes of the `fields` that must all match. A pattern
-    /// without `$or` has one.
+    /// The combinations of `$or` alternatives. Each combination is a list of indexes into `fields`; it matches if all
+    /// these fields match. A pattern without `$or` has one combination.
     alternatives: Vec<Vec<u32>>,
 }
 
@@ -224,7 +224,7 @@ impl Pattern {
     /// The strings to which the pattern restricts a top-level field, sorted and without duplicates. Returns `None` when
     /// the pattern can match with other values of that field.
     ///
-    /// With it, a caller that knows all sources and types finds patterns that can never match.
+    /// A caller that knows all sources and types can use these strings to find patterns that never match.
     #[must_use]
     pub fn exact_values(&self, field: &str) -> Option<Vec<String>> {
         let mut values = Vec::new();
@@ -241,8 +241,8 @@ impl Pattern {
         Some(values)
     }
 
-    /// Returns whether the pattern matches an event. To match events against many patterns, or against one pattern many
-    /// times, use a [`Matcher`]: this method builds an index for each call.
+    /// Returns whether the pattern matches an event. Each call builds an index. To match many patterns or many events,
+    /// use a [`Matcher`] instead.
     ///
     /// # Errors
     /// Returns an error when the event's data is not one valid JSON text.

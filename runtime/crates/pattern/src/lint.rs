@@ -4,10 +4,10 @@ use super::condition::{Condition, Exact};
 use super::{FieldTest, Pattern, PatternError};
 
 impl Pattern {
-    /// Returns an error for each field that can never match a CloudEvent, although the pattern is correct. In a
-    /// CloudEvent (CloudEvents 1.0.2 section 3), every top-level field except `data` is an attribute: its name has only
-    /// lower-case letters and digits, and [`EventView`](super::EventView) presents its value as a string. The usual
-    /// cause is a pattern written for EventBridge's own events. Each place is reported once.
+    /// Returns an error for each field that can never match a CloudEvent, although the pattern is correct. Reports each
+    /// place once. In a CloudEvent (CloudEvents 1.0.2 section 3), every top-level field except `data` is an attribute.
+    /// Its name has only lower-case letters and digits, and [`EventView`](super::EventView) presents its value as a
+    /// string. The usual cause of this error is a pattern that was written for EventBridge's own events.
     #[must_use]
     pub fn never_in_cloudevents(&self) -> Vec<PatternError> {
         let mut errors: Vec<PatternError> = Vec::new();
@@ -24,7 +24,7 @@ impl Pattern {
 
 fn check_field(test: &FieldTest) -> Option<PatternError> {
     let (name, inner) = test.event_path.split_first()?;
-    // A field with `exists: false` may match because no CloudEvent has it.
+    // A field with `exists: false` matches, because no CloudEvent has the field.
     if **name == *"data" || test.list.may_be_absent {
         return None;
     }

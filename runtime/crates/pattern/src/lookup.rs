@@ -11,8 +11,9 @@ use super::verify::{self, Search};
 
 /// The buffers and the result of a lookup, reused between events.
 ///
-/// To mark an alternative or node as visited, the lookup stores the epoch of the current event there. So a new event
-/// needs no clearing.
+/// Each event has a number, its epoch. To mark an alternative or a node as visited, the lookup stores the epoch of the
+/// current event in these buffers. Marks of earlier events have other epochs, so the buffers are not cleared between
+/// events.
 #[derive(Default)]
 pub(super) struct LookupBuffers {
     /// The epoch of the current event.
@@ -22,7 +23,7 @@ pub(super) struct LookupBuffers {
     /// The case-folded text of the current value.
     folded: String,
     search: Search,
-    /// The owners of the alternatives that match, with duplicates when several alternatives of an owner match.
+    /// The owners of the alternatives that match. An owner occurs several times if several of its alternatives match.
     pub(super) owners: Vec<u32>,
 }
 

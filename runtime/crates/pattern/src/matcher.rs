@@ -13,9 +13,9 @@ use super::{MalformedEvent, Pattern};
 
 /// A set of patterns under keys, with an index. The time to match an event hardly depends on the number of patterns.
 ///
-/// Adding a pattern changes only the parts of the index that share conditions with it. Removing a pattern only disables
-/// it. When more alternatives are disabled than active, and more than 64, the index is rebuilt. So the average cost of
-/// a removal is constant.
+/// Adding a pattern changes only the parts of the index that share conditions with the pattern. Removing a pattern
+/// marks its alternatives as disabled and leaves them in the index. The index is rebuilt when more than 64 alternatives
+/// are disabled and more are disabled than active. Rebuilds are so rare that the average cost of a removal is constant.
 pub struct Matcher<K> {
     index: Index,
     /// The keys in the order of insertion, which is also the order of results. Removed keys remain, without patterns,
@@ -46,7 +46,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// With this many removed alternatives or fewer, the index is not rebuilt.
+/// The index is not rebuilt while this many alternatives or fewer are disabled.
 const REBUILD_MIN: usize = 64;
 
 impl<K> Default for Matcher<K> {
@@ -122,7 +122,7 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
         count
     }
 
-    /// Replaces the index by a new one that has only the patterns not removed.
+    /// Replaces the index by a new one without the disabled alternatives.
     fn rebuild(&mut self) {
         let old = std::mem::take(&mut self.index);
         self.owners.retain(|owner| owner.pattern_count > 0);
@@ -155,8 +155,8 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
         Ok(keys)
     }
 
-    /// Does the same as [`Matcher::matches`], but writes the keys into a list, which is cleared first, and does not
-    /// allocate once list and buffers are large enough.
+    /// Does the same as [`Matcher::matches`], but clears `keys` and writes the result there. Allocates no memory once
+    /// `keys` and `scratch` are large enough.
     ///
     /// # Errors
     /// Returns the errors of [`Matcher::matches`] and leaves the list empty.
@@ -172,8 +172,8 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
         Ok(())
     }
 
-    /// Does the same as [`Matcher::matches`] for an event that is a JSON object, whose members are the top-level
-    /// fields.
+    /// Does the same as [`Matcher::matches`] for an event that is one JSON object. The members of the object are the
+    /// top-level fields.
     ///
     /// # Errors
     /// Returns an error when the bytes are not one valid JSON text or when it is not an object.
@@ -207,8 +207,8 @@ impl Scratch {
     }
 }
 
-/// Calls `work` with the buffers of the current thread, or with new ones when a caller on this thread uses them
-/// already.
+/// Calls `work` with the buffers of the current thread. If a caller on this thread uses these buffers already, calls
+/// `work` with new ones.
 fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
         Ok(mut scratch) => work(&mut scratch),

@@ -2,16 +2,16 @@
 
 use std::cmp::Ordering;
 
-/// The number of significant digits stored. Digits after them only set the flag `truncated`.
+/// The number of significant digits stored. If a later digit is not zero, the flag `truncated` is set.
 const DIGITS_MAX: u32 = 38;
 
-/// A decimal number in canonical form, `0.digits × 10^point`. So `300`, `300.0` and `3.0e2` are the same value, and two
-/// numbers of the same sign are compared field by field.
+/// A decimal number in canonical form, `0.digits × 10^point`. `300`, `300.0` and `3.0e2` have the same canonical form.
+/// Two numbers of the same sign are compared field by field.
 ///
-/// Precision: 38 significant digits. A number of a pattern has at most 20 (it is a 64-bit integer, or the shortest
-/// decimal that identifies its double). A number of an event may have more. Non-zero digits after the 38th are not
-/// stored, but such a number compares as slightly larger in magnitude than its stored digits. So equality and order
-/// between a number of an event and a number of a pattern are exact, however long the event's number is.
+/// 38 significant digits are stored. A number of a pattern has at most 20 digits: it is a 64-bit integer, or the
+/// shortest decimal that identifies its double. A number of an event may have more than 38. If its digits after the
+/// 38th are not all zero, it compares as slightly larger in magnitude than its stored digits. So equality and order
+/// between a number of an event and a number of a pattern are exact, however many digits the event's number has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Decimal {
     /// -1, 0 or 1. The number `-0` is stored as `0`.
@@ -20,21 +20,22 @@ pub(super) struct Decimal {
     truncated: bool,
     /// The position of the decimal point, counted from the first significant digit.
     point: i32,
-    /// The 38 digits, left-aligned, as the upper and lower half of a `u128`. A `u128` field would double the size of
-    /// the struct by its alignment.
+    /// The 38 digits, left-aligned, as the upper and lower half of a `u128`. The field is not one `u128`, because the
+    /// alignment of a `u128` would double the size of the struct.
     high: u64,
     low: u64,
 }
 
-/// The largest distance of the decimal point in either direction; larger ones are clamped. In the numbers of patterns
-/// the distance is at most about 400, so clamping changes no comparison with them.
+/// The largest distance of the decimal point in either direction; a larger distance is replaced by this one. In the
+/// numbers of patterns the distance is at most about 400. So a replaced distance is still larger than theirs, and every
+/// comparison with them gives the same result.
 const POINT_MAX: i64 = 1_000_000_000;
 
 impl Decimal {
     const ZERO: Self = Self { sign: 0, truncated: false, point: 0, high: 0, low: 0 };
 
-    /// Parses a number of the JSON grammar (RFC 8259 section 6). The result for other text is unspecified; it never
-    /// panics.
+    /// Parses a number of the JSON grammar (RFC 8259 section 6). For other text the result is unspecified, but the
+    /// function does not panic.
     pub(super) fn parse(text: &[u8]) -> Self {
         let (negative, text) = match text.split_first() {
             Some((b'-', rest)) => (true, rest),

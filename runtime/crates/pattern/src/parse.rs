@@ -16,8 +16,8 @@ const DEPTH_MAX: usize = 64;
 const ALTERNATIVES_MAX: usize = 1000;
 /// The largest total number of fields in all combinations, which bounds the memory of a compiled pattern.
 const ALTERNATIVE_FIELDS_MAX: usize = 64 * 1024;
-/// The largest number of wildcards in a pattern. A wildcard reads the whole value; other conditions read at most as
-/// much of it as their operand is long.
+/// The largest number of wildcards in a pattern. Wildcards are limited because each of them reads the whole value. Any
+/// other condition reads no more of the value than the length of its operand.
 const WILDCARDS_MAX: usize = 64;
 
 /// Parses and checks a pattern; returns all mistakes.
@@ -178,7 +178,7 @@ impl Parser {
 }
 
 /// Detects a common mistake: an operator that is not inside a list, such as `"total": {"numeric": [">", 0]}`. Returns
-/// the operator when the object can only mean one.
+/// the operator if the object cannot mean anything else.
 fn misplaced_operator(map: &Map<String, Json>) -> Option<&str> {
     let (name, value) = map.iter().next().filter(|_| map.len() == 1)?;
     let is_operator = match (name.as_str(), value) {

@@ -8,11 +8,15 @@ use super::number::Decimal;
 
 /// The numeric ranges of one field.
 ///
-/// Ranges with one bound are sorted by it, so the ranges that contain a number are all on one side of it. Ranges with
-/// two bounds are stored in grids. The cell width of a grid is a power of two (its scale) and each range is in the grid
-/// whose cells are at least as wide as the range, so it covers only a few cells; a number is looked up in one cell of
-/// each grid. Cell numbers are computed with doubles. Rounding to doubles is monotonic, so no range is missed; a range
-/// found by mistake is rejected when the pattern is verified.
+/// Ranges with one bound are sorted by that bound. For a number, the ranges that contain it are then all on one side of
+/// it.
+///
+/// Ranges with two bounds are stored in grids. All cells of a grid have the same width, a power of two (the scale of
+/// the grid). A range is stored in a grid whose cells are at least as wide as the range, so the range covers only a few
+/// cells. To find the ranges that contain a number, one cell of each grid is read.
+///
+/// Cell numbers are computed with doubles. Rounding to doubles keeps the order of numbers, so no range is missed. A
+/// range that was found although it does not contain the number is rejected when the pattern is verified.
 #[derive(Default)]
 pub(super) struct Ranges {
     /// By lower bound: ranges without an upper bound, and ranges too wide for a grid.
@@ -57,8 +61,8 @@ impl Ranges {
         }
     }
 
-    /// Calls `found` with the alternative of every range that contains the number, and of a few that do not. `text` is
-    /// the number as the event writes it.
+    /// Calls `found` with the alternative of every range that contains the number, and of some ranges that do not
+    /// contain it. `text` is the number as the event writes it.
     pub(super) fn find(&self, number: Decimal, text: &str, mut found: impl FnMut(u32)) {
         let mut each = |alternatives: &Vec<u32>| alternatives.iter().for_each(|alternative| found(*alternative));
         if !self.by_low.is_empty() {
@@ -77,8 +81,9 @@ impl Ranges {
     }
 }
 
-/// The exponent of two of the cell width for a range: cells are not narrower than the range, and wide enough that cell
-/// numbers are exact in a double. Returns `None` for ranges that are too wide for a grid.
+/// Returns the scale of the grid for a range: its cell width as an exponent of two. Cells are at least as wide as the
+/// range, and wide enough that cell numbers are exact in a double. Returns `None` for ranges that are too wide for a
+/// grid.
 fn cell_scale(from: f64, to: f64) -> Option<i32> {
     let width = binary_exponent(to - from) + 1;
     let exact = binary_exponent(from).max(binary_exponent(to)) - 50;

@@ -33,8 +33,8 @@ impl TextTest {
     }
 }
 
-/// Folds the case of a character: converts it to upper case, then to lower case, and skips a conversion that gives more
-/// than one character. So `Σ`, `σ` and `ς` are equal and `ß` equals only itself. The result does not depend on a
+/// Folds the case of a character: converts it to upper case, then to lower case. A conversion that gives more than one
+/// character is skipped. So `Σ`, `σ` and `ς` are equal, and `ß` equals only itself. The result does not depend on a
 /// locale.
 pub(super) fn fold_char(char: char) -> char {
     if char.is_ascii() {
@@ -120,8 +120,9 @@ impl Wildcard {
         }
     }
 
-    /// Finds each piece at its first position after the previous piece. A later position can never help the rest to
-    /// match, so there is no backtracking and the time is linear in the length of value and pattern.
+    /// Searches for each piece at the first position after the previous piece. If the rest matches after a later
+    /// position, it also matches after the first one. So no other position is tried (no backtracking), and the time is
+    /// linear in the length of value and pattern.
     pub(super) fn matches(&self, value: &str) -> bool {
         let (head, middle, tail) = match &*self.pieces {
             [] => return value.is_empty(),

@@ -1,9 +1,11 @@
 //! Verifies one alternative of a pattern against an event.
 //!
-//! An alternative matches when each of its fields can be assigned one of the event's values that meets the field's
-//! conditions or, with `exists: false`, no value. Two rules connect the fields. Assigned values are never in different
-//! elements of the same array. A field may be assigned no value only when the event has no value for it, or has values
-//! for it only in other elements of the arrays that contain the assigned values.
+//! For a match, each field of the alternative needs a value of the event that meets the conditions of the field. A
+//! field with `exists: false` can have no value instead. The values must follow two rules:
+//!
+//! - The values of two fields are never in different elements of the same array.
+//! - A field may have no value in two cases: the event has no value for it, or all its values are in other array
+//!   elements than the values of the other fields.
 
 use super::condition::ConditionList;
 use super::extract::{ExtractedValues, NONE, ROOT_ELEMENT, SourceTexts};
@@ -34,8 +36,8 @@ struct OpenField {
     from: usize,
     to: usize,
     may_be_absent: bool,
-    /// The field of the array, directly in the element, whose elements contain the remaining candidates. `NONE` when
-    /// the field is already satisfied.
+    /// The array whose elements contain the remaining candidates, as the number of its field. The array is directly in
+    /// the element. `NONE` when the field is already satisfied.
     array: u32,
 }
 
@@ -123,10 +125,10 @@ impl Search {
         }
     }
 
-    /// Searches for values for the open fields from index `base` on; their candidates are those within `element`.
-    /// Fields whose candidates are in the same array are solved together, in one element of that array after another.
-    /// Other fields do not depend on each other. So the work is the number of elements times the number of fields, and
-    /// the recursion is as deep as the nesting of arrays.
+    /// Searches for values for the open fields from index `base` on, among the candidates within `element`. Fields
+    /// whose candidates are in the same array are solved together: the elements of that array are tried one after
+    /// another. Fields in different arrays do not depend on each other. So the work is the number of elements times the
+    /// number of fields, and the recursion is as deep as the nesting of arrays.
     fn solve(&mut self, extracted: &ExtractedValues, element: u32, base: usize) -> Satisfaction {
         let mut found = Satisfaction::ByAbsence;
         let end = self.open_fields.len();
@@ -172,7 +174,7 @@ impl Search {
         open: std::ops::Range<usize>,
         array: u32,
     ) -> bool {
-        // When a field must have a value, only the elements with its candidates can satisfy the group.
+        // If a field of the group must have a value, only elements that contain a candidate of this field are tried.
         let in_array = |field: &OpenField| field.array == array;
         let group = self.open_fields.get(open.clone()).unwrap_or_default();
         let required = group.iter().position(|field| in_array(field) && !field.may_be_absent).map(|at| open.start + at);
@@ -214,7 +216,8 @@ impl Search {
     }
 }
 
-/// The element directly within `outer` that contains `inner`, and the field of the array it is in.
+/// Returns the element directly within `outer` that contains `inner`, and the field of the array that the element is
+/// in.
 fn child_element(extracted: &ExtractedValues, outer: u32, mut inner: u32) -> Option<(u32, u32)> {
     loop {
         let element = extracted.elements.get(inner as usize)?;

@@ -205,13 +205,13 @@ fn meets(entry: &Value, value: &Value) -> bool {
     }
 }
 
-/// Returns whether two values may match together: they are not in different elements of the same array.
+/// Returns whether two values may match together: no array contains them in two different elements.
 fn are_compatible(a: &Elements, b: &Elements) -> bool {
     a.iter().all(|(array, index)| b.get(array).is_none_or(|other| other == index))
 }
 
 /// Tries every assignment of values to fields. `taken` has the array elements of the values assigned so far, `absent`
-/// the fields that have no value assigned.
+/// the fields that were left without a value.
 fn satisfiable(
     fields: &[(Vec<&str>, &[Value])],
     event: &[Occurrence<'_>],
