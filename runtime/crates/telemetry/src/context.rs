@@ -17,8 +17,8 @@ pub struct Traceparent {
 const FLAGS_KNOWN: u8 = 0b11;
 
 impl Traceparent {
-    /// Parses the value of a `traceparent`; `None` when it is invalid, in which case the trace restarts (section 4.3).
-    /// Of an unknown later version, the fields of version 00 are read.
+    /// Parses the value of a `traceparent` header. Returns `None` when the value is invalid; the trace then restarts
+    /// (section 4.3). If the version is unknown and later, the fields of version 00 are read.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.as_bytes();
         let (known, more) = text.split_at_checked(55)?;

@@ -17,7 +17,7 @@ use super::{FunctionMetrics, Metrics, Refusal, RequestOutcome};
 use evoke_model::outcome::Outcome;
 use evoke_model::{Amount, Counts, DeliveryState, Totals};
 
-/// The values that are read at each scrape and not counted.
+/// The values that are not counted in [`Metrics`] but read at each scrape.
 #[derive(Debug, Clone, Default)]
 pub struct ScrapeValues {
     /// Pending deliveries, with the bytes of their events.
@@ -279,7 +279,7 @@ impl Exposition {
         writer.gauge("evoke_sandbox_instances", "Sandbox instances in use", one(instances))?;
         writer.gauge("evoke_sandbox_instances_max", "The most concurrent sandbox instances", one(instances_max))?;
         let loads = [("hit", cache_hits), ("miss", cache_misses)].map(|(result, n)| (vec![("result", result)], n));
-        let help = "Loaded components: from the cache of compiled components, or compiled";
+        let help = "Components loaded since the start: read from the cache (hit) or newly compiled (miss)";
         writer.counter("evoke_compiled_cache_loads", help, loads)
     }
 

@@ -20,7 +20,7 @@ pub struct FunctionMetrics {
     pub retried: Counter,
     /// Deliveries that became dead letters.
     pub dead: Counter,
-    /// Runs that read state which another attempt changed, and that were repeated.
+    /// Runs that were discarded and repeated, because they had read state that another attempt changed.
     pub conflicts: Counter,
     /// Events that the function published in attempts that ended as done.
     pub published: Counter,
@@ -28,8 +28,8 @@ pub struct FunctionMetrics {
     pub duration: Histogram,
     /// Time from an event's acceptance to the start of the first attempt, with millisecond precision.
     pub wait: Histogram,
-    /// Time from an event's acceptance to the end of the attempt that completed the delivery, with
-    /// millisecond precision.
+    /// Time from an event's acceptance to the end of the attempt that completed its delivery, with millisecond
+    /// precision.
     pub latency: Histogram,
 }
 
@@ -84,7 +84,8 @@ pub struct AttemptEnd<'a> {
     pub verdict: &'a Verdict,
     /// The duration of the attempt.
     pub took: Duration,
-    /// Time from the event's acceptance to the attempt's start; only for the first attempt.
+    /// Time from the event's acceptance to the start of the attempt. `None` for an attempt that is not the first of its
+    /// delivery.
     pub waited: Option<Duration>,
     /// Time from the event's acceptance to the attempt's end.
     pub since_accepted: Duration,

@@ -1,4 +1,4 @@
-//! A histogram for concurrent observations: it uses only atomics, where the library's takes a lock.
+//! A histogram for concurrent observations. It uses only atomics; the histogram of the metrics library takes a lock.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,7 +60,7 @@ const COUNTS: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 /// Counts observed values in buckets.
 #[derive(Debug)]
 pub struct Histogram {
-    /// The inclusive upper bounds of all buckets but the last, which has none; ascending.
+    /// The inclusive upper bounds of the buckets, ascending. The last bucket has no upper bound.
     bounds: &'static [u64],
     buckets: Box<[AtomicU64]>,
     sum: AtomicU64,

@@ -1,12 +1,14 @@
-//! Metrics and spans of the process: atomic counters and histograms, their text for `/metrics`, and the spans of an
-//! event's path. No I/O: other crates count into it, serve the text, and send the spans to a collector.
+//! Metrics and spans of the process: atomic counters and histograms, the text that `/metrics` returns, and the spans of
+//! an event's path. This crate does no I/O: other crates increment its counters, serve its text, and send its spans to
+//! a collector.
 //!
-//! [`Metrics`] is created once. Each function and source gets its handle when it is created or loaded, so that an event
-//! costs a few atomic additions and no lookup. Values that exist elsewhere (queues, sizes) are not counted but read at
-//! each scrape: [`ScrapeValues`]. Label values are functions and sources, never data from an event.
+//! [`Metrics`] is created once. When a function or a source is loaded, its handle to the counters is looked up once.
+//! After that, counting an event takes a few atomic additions and no lookup. Values that exist elsewhere, such as queue
+//! lengths and sizes, are read at each scrape: [`ScrapeValues`]. Label values are functions and sources, never data
+//! from an event.
 //!
-//! This crate depends only on `evoke-model`. It does not know who counts, how metrics are served, which collector gets
-//! the spans, or what else the runtime consists of.
+//! This crate depends only on `evoke-model`. It does not know which code counts, how metrics are served, or which
+//! collector gets the spans.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -108,13 +110,13 @@ impl Metrics {
         metrics
     }
 
-    /// Returns the metrics of a function, by full name. They survive reloads of the function.
+    /// Returns the metrics of a function, by full name. The metrics are kept when the function is reloaded.
     pub fn function(&self, name: &str) -> Arc<FunctionMetrics> {
         get_or_create(&self.functions, name, FunctionMetrics::new)
     }
 
-    /// Returns the metrics of a function that handles HTTP requests, by full name. They survive reloads of the
-    /// function.
+    /// Returns the metrics of a function that handles HTTP requests, by full name. The metrics are kept when the
+    /// function is reloaded.
     pub fn request_metrics(&self, name: &str) -> Arc<RequestMetrics> {
         get_or_create(&self.requests, name, RequestMetrics::new)
     }

@@ -1,7 +1,8 @@
 //! The spans of an event's path through Evoke, with OpenTelemetry's semantic conventions for messaging and CloudEvents.
 //!
-//! An event's `traceparent` names the span that created the event. The event carries it unchanged, as the CloudEvents
-//! extension "distributed tracing" requires of intermediaries, so the trace survives a restart:
+//! An event's `traceparent` names the span that created the event. The event keeps this attribute unchanged, as the
+//! CloudEvents extension "distributed tracing" requires of intermediaries. The trace therefore continues after a
+//! restart:
 //!
 //! ```text
 //! the producer's span, when the event has a context    accept   (server or producer; the event's context, when it has none)
@@ -30,8 +31,8 @@ const STATE: &str = "tracestate";
 #[derive(Debug, Clone, Default)]
 pub struct Spans(Option<SdkTracer>);
 
-/// A span that has not ended; dropping it ends it. Empty when tracing is off. The span is boxed because attempts move
-/// it around.
+/// A span that has not ended. Dropping it ends the span. Empty when tracing is off. The span is boxed so that an
+/// attempt, which moves it several times, moves only a pointer.
 #[derive(Debug, Default)]
 pub struct LiveSpan(Option<Box<Span>>);
 
@@ -95,14 +96,14 @@ impl Spans {
         )
     }
 
-    /// Starts a span below the attempt's for each event that the attempt published, before the events are stored, and
-    /// makes it the event's context. An event to which the function gave a context of its own keeps that, and gets no
-    /// span.
+    /// Starts a span for each event that the attempt published, as a child of the attempt's span, and writes the span's
+    /// trace context into the event. Must be called before the events are stored. If the function set another trace
+    /// context in an event, the event keeps that context and gets no span.
     pub fn publish(&self, attempt: &LiveSpan, cause: &Event, published: &mut [Event]) -> Vec<LiveSpan> {
         let Some(parent) = attempt.context() else { return Vec::new() };
         let mut spans = Vec::new();
         for event in published {
-            // A context that the function only copied from the causing event is not its own.
+            // A context that equals the context of the causing event was copied, and is replaced.
             if event.extensions.get(PARENT) != cause.extensions.get(PARENT) && traceparent(event).is_some() {
                 continue;
             }
@@ -139,7 +140,7 @@ impl Spans {
 }
 
 impl LiveSpan {
-    /// Makes this span the context of an event without a valid context.
+    /// Writes the trace context of this span into an event that has no valid context.
     pub fn inject_if_missing(&self, event: &mut Event) {
         if self.0.is_some() && traceparent(event).is_none() {
             self.write(event);
@@ -179,7 +180,7 @@ impl LiveSpan {
         }
     }
 
-    /// Ends the span of an attempt that read state which another attempt changed, and that runs again.
+    /// Ends the span of an attempt that runs again, because it had read state that another attempt changed.
     pub fn conflicted(mut self) {
         if let Some(span) = &mut self.0 {
             span.set_attribute(KeyValue::new("evoke.outcome", "conflict"));
