@@ -17,15 +17,15 @@ pub enum Severity {
     Warning,
 }
 
-/// One mistake in a manifest. Its JSON form is `{severity, file, line, column, message, help}`; line and column count
-/// from 1 and are null for a diagnostic of the whole file.
+/// One mistake in a manifest. Its JSON form is `{severity, file, line, column, message, help}`. Line and column count
+/// from 1; both are null for a diagnostic of the whole file.
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
     /// Whether it is an error or a warning.
     pub severity: Severity,
     /// Describes the mistake, in one line without a full stop.
     pub message: String,
-    /// Says how to correct it, in one line.
+    /// How to correct the mistake, in one line.
     pub help: Option<String>,
     /// Range of the mistake; none for the whole file.
     pub span: Option<Span>,
@@ -47,19 +47,19 @@ pub struct Diagnostics {
 pub struct ValueError {
     /// Describes the mistake.
     pub message: String,
-    /// Says how to correct it.
+    /// How to correct the mistake.
     pub help: String,
 }
 
-/// Diagnostics reported for one manifest; the rest are only counted, as no user reads more.
+/// The maximum number of diagnostics that are shown for one manifest. Further ones are only counted.
 const REPORTED_MAX: usize = 100;
 /// Checks stop after this many diagnostics: a hostile manifest can have a million mistakes.
 pub(super) const FOUND_MAX: usize = 500;
-/// For a longer line only the position is shown, because drawing the line takes too long.
+/// Longer lines are not shown, because drawing them takes too long. The position is still shown.
 const LINE_SHOWN_BYTES_MAX: usize = 4 << 10;
-/// Lines that are further apart are not shown in one snippet.
+/// The maximum size of a snippet in bytes. A related line that would make the snippet larger is not shown.
 const SNIPPET_BYTES_MAX: usize = 256 << 10;
-/// Messages cut a longer quotation.
+/// The maximum length of a quotation in a message. Longer text is cut.
 const EXCERPT_CHARS_MAX: usize = 60;
 
 impl ValueError {
@@ -69,8 +69,8 @@ impl ValueError {
     }
 }
 
-/// Prepares a text of the manifest for quoting in a message: one line, at most 60 characters, control characters
-/// replaced so that they cannot affect a terminal.
+/// Prepares a text of the manifest for quoting in a message. The result is one line of at most 60 characters. Control
+/// characters are replaced, so that they cannot affect a terminal.
 pub fn excerpt(text: &str) -> String {
     let mut cut: String = text.chars().take(EXCERPT_CHARS_MAX).collect();
     if cut.len() < text.len() {
@@ -103,7 +103,7 @@ impl Diagnostic {
         Self { span: None, ..Self::error(source, Span::default(), message) }
     }
 
-    /// Adds a text that says how to correct the mistake.
+    /// Adds a help text, which says how to correct the mistake.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
@@ -182,7 +182,7 @@ impl Diagnostics {
         self.items.is_empty()
     }
 
-    /// Number of diagnostics of this severity. For errors it includes those beyond the limit.
+    /// Returns the number of diagnostics of this severity. The number of errors includes those that are not shown.
     pub fn count(&self, severity: Severity) -> usize {
         let reported = self.items.iter().filter(|item| item.severity == severity).count();
         if severity == Severity::Error { reported + self.omitted } else { reported }

@@ -64,8 +64,8 @@ impl TypeGlob {
         &self.0
     }
 
-    /// Returns true if the glob matches `type_`. Takes at most time proportional to the product of the two lengths;
-    /// no recursion.
+    /// Returns true if the glob matches `type_`. The time is at most proportional to the product of the two lengths.
+    /// Uses no recursion.
     pub fn matches(&self, type_: &str) -> bool {
         let (glob, text) = (self.0.as_bytes(), type_.as_bytes());
         let (mut at_glob, mut at_text) = (0, 0);

@@ -1,9 +1,11 @@
 //! Manifests: parses YAML into a checked [`Manifest`], or reports every mistake at once.
 //!
-//! The steps: [`load`] reads the file, `load.rs` builds a tree in which every node has its span, and `check` converts
-//! the tree to the [`model`] and collects each mistake in [`Diagnostics`]. [`schema::render`] derives the JSON schema
-//! for editors from the same model. The kinds of sources are no part of this crate: callers pass them as a
-//! [`Registry`], and each kind parses its own settings with the helpers in [`parser`].
+//! The steps: [`load`] reads the file. `load.rs` builds a tree in which every node has its span. `check` converts the
+//! tree to the [`model`] and collects each mistake in [`Diagnostics`]. [`schema::render`] derives the JSON schema for
+//! editors from the same model.
+//!
+//! The kinds of sources are not part of this crate. Callers pass them as a [`Registry`], and each kind parses its own
+//! settings with the helpers in [`parser`].
 
 pub mod component;
 pub mod diagnostics;
@@ -92,7 +94,8 @@ pub fn load(path: &Path, kinds: &Registry) -> Result<Checked, Diagnostics> {
     }
 }
 
-/// Checks a manifest that is already in memory. Diagnostics show `path`; relative paths start in its folder.
+/// Checks a manifest that is already in memory. Diagnostics show `path`, and relative paths in the manifest start in
+/// the folder of `path`.
 ///
 /// # Errors
 /// As for [`load`].
@@ -116,8 +119,8 @@ pub fn load_str(text: &str, path: &Path, kinds: &Registry) -> Result<Checked, Di
     }
 }
 
-/// Returns every key that the checks request from this manifest, by the name of the schema type. A manifest with every
-/// key shows which keys the loader accepts.
+/// Returns every key that the checks requested from this manifest, by the name of the schema type. If the manifest uses
+/// every key, these are all the keys that the loader accepts.
 #[cfg(feature = "test-util")]
 pub fn requested_keys(text: &str, path: &Path, kinds: &Registry) -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     let source = Arc::new(SourceText::new(path.to_owned(), text.to_owned()));

@@ -1,6 +1,6 @@
 //! Builds the tree of a manifest from its text. Only this module uses the YAML parser.
 //!
-//! The parser emits events with their positions and builds no tree, so this module sets the limits for hostile
+//! The parser emits events with their positions and builds no tree. Therefore this module can set limits for hostile
 //! manifests: 1 MiB of text, [`NODES_MAX`] nodes with all aliases expanded, and [`DEPTH_MAX`] levels.
 
 use super::diagnostics::{Diagnostic, FOUND_MAX, excerpt};
@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 /// Largest manifest in bytes; larger files are rejected.
 pub(super) const BYTES_MAX: usize = 1 << 20;
-/// Largest number of nodes with all aliases expanded. This also limits a chain of aliases that contain aliases to a
-/// depth of about 400.
+/// Largest number of nodes with all aliases expanded. Aliases can contain other aliases; this number also limits such
+/// nesting, to a depth of about 400.
 const NODES_MAX: usize = 100_000;
 /// Largest nesting of lists and maps; a deep pattern has ten levels.
 const DEPTH_MAX: usize = 64;
@@ -221,7 +221,8 @@ impl Builder<'_> {
         let Some(OpenCollection { span, block, anchor, expanded_nodes, kind }) = self.open.pop() else {
             return Ok(());
         };
-        // The span of a collection in brackets is all of it; in block style, the span of its key, or of its first key.
+        // The span of a collection in brackets is all of its text. The span of a collection in block style is its key;
+        // without a key, its own first key.
         let first_key = match &kind {
             CollectionKind::Map { entries, .. } => entries.first().map(|entry| entry.key_span),
             CollectionKind::List(_) => None,

@@ -1,7 +1,8 @@
 //! The model of a checked manifest: plain data with all names resolved and all defaults filled in.
 //!
-//! The JSON schema is derived from these types, so editors show the doc comment of a field as the help for its key.
-//! Where the YAML form of a key differs from the field, `with` or `schema_with` describes the YAML form.
+//! The JSON schema of manifests is derived from these types. Editors therefore show the doc comment of a field as the
+//! help for the key. If a key is written differently in YAML than in the Rust type, an attribute `with` or
+//! `schema_with` describes the YAML form.
 
 use super::component::ComponentRef;
 use super::grants::{HttpOrigin, StateLimits, TypeGlob};
@@ -95,7 +96,7 @@ pub struct FunctionSpans {
     pub allow: Span,
 }
 
-/// One entry of a function's `on:`. A trigger matches an event that comes from `source` and matches `events`.
+/// One entry of a function's `on:`. An event matches the trigger if it comes from `source` and matches `events`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Trigger {
     /// Index in `on:`, from 0.
@@ -103,7 +104,8 @@ pub struct Trigger {
     /// Source that the event must come from.
     #[serde(rename = "origin")]
     pub source: TriggerSource,
-    /// Pattern that the event must match; none for all events of the source. Always present for `TriggerSource::Any`.
+    /// Pattern that the event must match. `None` means all events of the source. Always present for
+    /// `TriggerSource::Any`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<EventPattern>,
     /// Span of the entry.
@@ -119,7 +121,7 @@ pub enum TriggerSource {
     Any,
     /// The shared source with this name.
     Shared(Name),
-    /// A private source: declared in the trigger, and only this function receives its events.
+    /// A private source. It is declared in the trigger, and only this function receives its events.
     Private(Source),
 }
 
@@ -137,8 +139,8 @@ pub struct EventPattern {
     pub(super) text_spans: HashMap<String, Span>,
 }
 
-/// Retries of a failed delivery. The wait limit doubles from `backoff` to `max_backoff`; each wait is random below it
-/// (full jitter).
+/// Retries of a failed delivery. The wait before a retry is random, up to a limit (full jitter). The limit is `backoff`
+/// for the first retry and doubles for each further one, up to `max_backoff`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
@@ -165,7 +167,7 @@ pub struct Allow {
     /// Types of events that the function may publish; `*` matches any number of characters.
     #[schemars(with = "Vec<String>", inner(length(min = 1)))]
     pub publish: Vec<TypeGlob>,
-    /// State: values that the function stores by key. `true` allows it with default limits; a map sets the limits.
+    /// State: values that the function stores by key. `true` allows state with default limits; a map sets the limits.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "state_schema", extend("default" = false))]
     pub state: Option<StateLimits>,

@@ -44,8 +44,8 @@ fn definition<'g, T: JsonSchema>(generator: &'g mut SchemaGenerator, pointer: &s
     generator.definitions_mut().get_mut(&*T::schema_name())?.pointer_mut(pointer)
 }
 
-/// Adapts the schema of the Rust types to YAML: removes null, because an optional key is omitted instead, and
-/// removes the line breaks of doc comments from descriptions.
+/// Adapts the schema of the Rust types to YAML. Removes null: in YAML an optional key is omitted instead. Removes the
+/// line breaks of doc comments from descriptions.
 #[derive(Clone)]
 struct AdaptToYaml;
 

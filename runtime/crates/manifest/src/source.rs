@@ -1,5 +1,5 @@
-//! Sources and their kinds. A kind, such as `files`, brings its settings, their parser and their JSON schema as a
-//! [`SourceKind`]; this crate knows only the kinds of the [`Registry`] that the caller passes.
+//! Sources and their kinds. A kind, such as `files`, is a [`SourceKind`]: it has its own settings, their parser and
+//! their JSON schema. This crate knows only the kinds in the [`Registry`] that the caller passes.
 
 use super::names::Name;
 use super::parser::{Node, Reader, Span};
@@ -33,21 +33,22 @@ pub trait SourceKind: fmt::Debug + Send + Sync {
     /// Key in a manifest, such as `files`. Also the prefix of the names of private sources.
     fn key(&self) -> &'static str;
 
-    /// What becomes an event, as one sentence. Editors show it for the key in `sources`.
+    /// One sentence that names what becomes an event. Editors show the sentence for the key in `sources`.
     fn description(&self) -> &'static str;
 
-    /// The same for the key in a trigger, where it declares a private source.
+    /// The sentence that editors show for the key in a trigger, where the key declares a private source.
     fn private_description(&self) -> &'static str;
 
     /// The key with the shortest useful value, in backticks. Help texts suggest it.
     fn example(&self) -> &'static str;
 
-    /// Returns a help text if `key`, written next to the keys of the kinds, is a likely mistake for this kind.
+    /// Returns a help text if a user who writes `key` instead of a kind probably means this kind.
     fn hint(&self, _key: &str) -> Option<&'static str> {
         None
     }
 
-    /// Parses the value of the key. Reports every mistake in it, and returns `None` if no settings can be made.
+    /// Parses the value of the key and reports every mistake in it. Returns `None` if the mistakes leave no usable
+    /// settings.
     fn parse(&self, reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Settings>;
 
     /// Returns the JSON schema of the value; usually `generator.subschema_for::<T>()` of the settings type.
@@ -56,8 +57,8 @@ pub trait SourceKind: fmt::Debug + Send + Sync {
     /// Checks all sources of this kind in a manifest together, such as for conflicting paths.
     fn check_together(&self, _reader: &mut Reader<'_>, _sources: &[&Source]) {}
 
-    /// Returns the event type that the user chose in these settings, if any. Patterns with a similar, unknown type get
-    /// a warning.
+    /// Returns the event type that the user chose in these settings, if any. A pattern with an unknown type that is
+    /// similar to it gets a warning.
     fn event_type<'s>(&self, _settings: &'s Settings) -> Option<&'s str> {
         None
     }
@@ -72,8 +73,8 @@ pub struct Place<'a> {
     pub folder: &'a Path,
 }
 
-/// Settings of one source: plain data of a type that only its kind knows. Cloning is cheap; settings of two types are
-/// never equal.
+/// Settings of one source: plain data of a type that only its kind knows. Cloning is cheap. Settings of different types
+/// are never equal.
 #[derive(Clone)]
 pub struct Settings(Arc<dyn AnySettings>);
 
@@ -151,8 +152,8 @@ impl Registry {
     }
 }
 
-/// Accepted limits of the content that a source puts into one event. The bus is for small events: larger content is
-/// passed by reference.
+/// Values that a user may set as the limit of the content that a source puts into one event. The bus is for small
+/// events: an event should refer to larger content instead of containing it.
 pub const CONTENT_SIZE_RANGE: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize(64 << 20);
 
 /// Default limit of the content that a source puts into one event: 1 MiB, the largest event that the bus accepts.

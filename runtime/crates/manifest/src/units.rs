@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-/// A size in bytes. Displays in the largest unit that divides it.
+/// A size in bytes. It is displayed in the largest unit that divides it without a remainder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(pub u64);
 
@@ -18,7 +18,8 @@ struct Unit {
     name: &'static str,
     /// Value in the smallest unit: milliseconds or bytes.
     factor: u64,
-    /// Other common names in lower case. They are not accepted, only used to suggest the right form.
+    /// Other common names of the unit in lower case. They are not accepted; error messages suggest the right form
+    /// instead.
     aliases: &'static [&'static str],
 }
 
@@ -86,7 +87,7 @@ pub fn parse_size(text: &str) -> Result<ByteSize, ValueError> {
     Err(ValueError::new(message, help))
 }
 
-/// Formats a duration in the largest unit that divides it. Fractions of a millisecond are cut off.
+/// Formats a duration in the largest unit that divides it without a remainder. Fractions of a millisecond are cut off.
 pub fn duration_text(duration: Duration) -> String {
     format_amount(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATION_UNITS)
 }
@@ -135,7 +136,8 @@ fn find_unit_ignoring_case(name: &str, units: &[Unit]) -> Option<usize> {
     units.iter().position(|unit| unit.name.to_ascii_lowercase() == lower || unit.aliases.contains(&lower.as_str()))
 }
 
-/// Multiplies a decimal number by the value of its unit. Returns none if the result is not whole or overflows.
+/// Multiplies a decimal number by the value of its unit. Returns `None` if the result is not a whole number or
+/// overflows.
 fn multiply_decimal(number: &str, factor: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if fraction.len() > 9 {
@@ -150,7 +152,7 @@ fn multiply_decimal(number: &str, factor: u64) -> Option<u64> {
     whole.checked_mul(factor)?.checked_add(parts / scale)
 }
 
-/// Formats an amount in the largest unit that divides it.
+/// Formats an amount in the largest unit that divides it without a remainder.
 fn format_amount(amount: u64, units: &[Unit]) -> String {
     let divides = |unit: &&Unit| amount != 0 && amount.is_multiple_of(unit.factor);
     match units.iter().rev().find(divides).or(units.first()) {

@@ -16,8 +16,8 @@ pub(super) fn sources_of_each_kind(reader: &mut Reader<'_>, manifest: &Manifest,
     }
 }
 
-/// Reports patterns that name a source of this app that does not exist or whose events the function cannot receive.
-/// `public_uris` are the sources whose events every function can receive.
+/// Reports a pattern that names a source of this app, if this source does not exist or the function cannot receive its
+/// events. `public_uris` are the sources whose events every function can receive.
 pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest, public_uris: &BTreeSet<String>) {
     let prefix = format!("/{}/", manifest.app);
     let owners: HashMap<&str, &Function> =
@@ -43,7 +43,8 @@ pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest, public
             } else if owner.is_some() || public_uris.contains(&value) {
                 continue;
             } else if value.starts_with(&prefix) {
-                // If there are other errors, the value may be the source of a trigger that could not be read.
+                // If there are other errors, the value may name the source of a trigger that could not be read. It is
+                // then not reported.
                 if value.matches('/').count() > 2 && reader.has_errors() {
                     continue;
                 }
@@ -75,8 +76,9 @@ fn join_with_commas(names: &BTreeSet<String>) -> String {
     names.join(", ")
 }
 
-/// Warns about event types that the app does not produce but that are similar to one it does. Other unknown types can
-/// come from outside the app.
+/// Warns about an event type in a pattern if the app does not produce this type, but produces a similar one. An unknown
+/// type that is not similar to any produced type gets no warning, because events of this type can come from outside the
+/// app.
 pub(super) fn event_types(reader: &mut Reader<'_>, manifest: &Manifest) {
     let raw = manifest.all_sources().filter_map(|(source, _)| source.kind.event_type(&source.settings));
     let globs: Vec<_> = manifest.functions.iter().flat_map(|function| &function.allow.publish).collect();
@@ -101,7 +103,7 @@ pub(super) fn event_types(reader: &mut Reader<'_>, manifest: &Manifest) {
     reader.found.append(&mut found);
 }
 
-/// Warns about functions that can trigger each other in a loop, judging by event types and sources.
+/// Warns about functions that may trigger each other in a loop. Only event types and sources are compared.
 pub(super) fn cycles(reader: &mut Reader<'_>, manifest: &Manifest) {
     let functions = &manifest.functions;
     if is_too_large_to_compare(manifest) {
@@ -175,14 +177,16 @@ fn publishes_to(manifest: &Manifest, from: &Function, to: &Function) -> bool {
         let source_matches = exact_values(trigger, "source").is_none_or(|sources| sources.contains(&uri));
         let type_matches = match exact_values(trigger, "type") {
             Some(types) => types.iter().any(|type_| from.allow.publish.iter().any(|glob| glob.matches(type_))),
-            // Assumes that operators on the type match nothing published; a pattern without `type` matches every type.
+            // A pattern with operators for `type` is assumed to match no published event. A pattern without `type`
+            // matches events of every type.
             None => events.json.get("type").is_none() && !from.allow.publish.is_empty(),
         };
         source_matches && type_matches
     })
 }
 
-/// Returns true if there are too many pairs of published and matched types: these checks only give advice.
+/// Returns true if there are too many pairs of published and matched types to compare. The checks are then skipped,
+/// because they give only warnings.
 fn is_too_large_to_compare(manifest: &Manifest) -> bool {
     let globs: usize = manifest.functions.iter().map(|function| function.allow.publish.len() + 1).sum();
     let types: usize =

@@ -17,7 +17,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
 const BACKOFF_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
 const AGE_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(366 * 86_400);
-/// From one page of linear memory to all that 32-bit addresses can reach.
+/// The minimum is one page of linear memory. The maximum is all the memory that 32-bit addresses can reach.
 const MEMORY_RANGE: RangeInclusive<ByteSize> = ByteSize(64 << 10)..=ByteSize(4 << 30);
 const CONCURRENCY_RANGE: RangeInclusive<u32> = 1..=1024;
 const ATTEMPTS_RANGE: RangeInclusive<u32> = 1..=100;

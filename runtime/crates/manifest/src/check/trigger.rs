@@ -106,8 +106,9 @@ fn private_source(
     span: Span,
     counts: &mut HashMap<&'static str, usize>,
 ) -> Source {
-    // Each kind has its own counter, so that inserting a trigger of another kind does not rename the source: the
-    // store keeps the progress of a source under its URI.
+    // Each kind has its own counter, so a new trigger of another kind does not change the names of the existing private
+    // sources. The names must not change, because the store keeps the progress of a source under its URI, which
+    // contains the name.
     let count = counts.entry(kind.key()).or_default();
     *count += 1;
     let name = Name::new_unchecked(&format!("{}-{count}", kind.key()));
@@ -199,8 +200,8 @@ fn collect_text_spans(node: &Node, text_spans: &mut HashMap<String, Span>) {
     }
 }
 
-/// Returns the span of a path inside a pattern, or of the longest part of the path that exists. `span` is the span of
-/// the whole pattern.
+/// Returns the span of the element at `path` inside a pattern. If the element does not exist, returns the span of the
+/// longest existing part of the path. `span` is the span of the whole pattern.
 fn span_at_path(mut node: &Node, mut span: Span, path: &[Segment]) -> Span {
     for segment in path {
         let next = match (segment, &node.value) {

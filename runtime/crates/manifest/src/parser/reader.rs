@@ -1,5 +1,5 @@
-//! Reads typed values from the tree. A wrong value becomes a diagnostic at its span and reading continues, so that one
-//! run finds every mistake.
+//! Reads typed values from the tree. A wrong value is reported as a diagnostic at its span, and reading continues. So
+//! one run finds every mistake.
 //!
 //! The parameter `what` names the value in messages, as in `` `timeout` must be a duration ``.
 
@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a list. Returns an empty one after reporting a value that is no list.
+    /// Reads a list. If the value is not a list, reports an error and returns an empty list.
     pub fn list<'t>(&mut self, node: &'t Node, what: &str) -> &'t [Rc<Node>] {
         match &node.value {
             Value::List(items) => items,

@@ -1,9 +1,10 @@
 //! Suggests the known name that is most similar to an unknown one.
 
-/// Candidates after this many are not compared, to bound the time spent on one suggestion.
+/// The maximum number of candidates that are compared, to limit the time for one suggestion. Further ones are ignored.
 const CANDIDATES_MAX: usize = 1000;
 
-/// Returns the candidate with the smallest edit distance to `name`, if at most a third of its characters differ.
+/// Returns the candidate with the smallest edit distance to `name`. Returns `None` if more than a third of the
+/// characters differ.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > 64 {
         return None; // no key or name is that long, and the comparison is quadratic

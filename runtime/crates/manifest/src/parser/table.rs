@@ -6,8 +6,8 @@ use super::tree::{Entry, MERGE_KEY, Node, Value};
 use crate::diagnostics::excerpt;
 use crate::source_text::Span;
 
-/// A map with a fixed set of keys: the keys requested by [`Table::optional`] and [`Table::required`].
-/// [`Table::reject_unknown_keys`] reports all others.
+/// A map with a fixed set of keys: those that were requested with [`Table::optional`] and [`Table::required`].
+/// [`Table::reject_unknown_keys`] reports all other keys.
 pub struct Table<'t> {
     /// Name of the schema type with the same keys.
     schema_name: &'static str,
@@ -22,8 +22,8 @@ pub struct Table<'t> {
 }
 
 impl<'t> Table<'t> {
-    /// Reads a map whose keys are the fields of the schema type `schema_name`. `what` names the map in messages, and
-    /// `example` is a map that a help text can suggest. Returns `None` after reporting a value that is no map.
+    /// Reads a map. Its keys are the fields of the schema type `schema_name`. `what` names the map in messages, and
+    /// `example` is a map that a help text can suggest. If the value is not a map, reports an error and returns `None`.
     pub fn read(
         reader: &mut Reader<'_>,
         node: &'t Node,
@@ -55,9 +55,10 @@ impl<'t> Table<'t> {
         Some(&entry.node)
     }
 
-    /// Returns the value of a required key, or reports that it is missing. `aliases` are other common names for the
-    /// key. If the map has one of them, or a misspelt form of the key, `reject_unknown_keys` reports that one instead,
-    /// with the right name.
+    /// Returns the value of a required key. If the key is missing, reports an error and returns `None`.
+    ///
+    /// `aliases` are other common names for the key. If the map has one of them, or a misspelt form of the key, no
+    /// error is reported here: `reject_unknown_keys` reports the wrong key and suggests the right one.
     pub fn required(
         &mut self,
         reader: &mut Reader<'_>,

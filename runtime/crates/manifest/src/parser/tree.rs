@@ -3,7 +3,7 @@
 use crate::source_text::Span;
 use std::rc::Rc;
 
-/// A value and its span. Shared, because each alias refers to the node of its anchor.
+/// A value and its span. Nodes are shared, because each alias refers to the node of its anchor.
 #[derive(Debug)]
 pub struct Node {
     /// Byte range in the text of the manifest.
@@ -13,8 +13,8 @@ pub struct Node {
     pub(crate) expanded_nodes: usize,
 }
 
-/// The merge key of YAML 1.1, which inserts the keys of another map. `load` reports it as an error but keeps it in the
-/// tree, so that keys which it was meant to insert are not also reported as missing.
+/// The merge key of YAML 1.1, which inserts the keys of another map. `load` reports the merge key as an error, but
+/// keeps it in the tree. Without it, the keys that it would insert would be reported as missing, too.
 pub(crate) const MERGE_KEY: &str = "<<";
 
 /// A value of YAML.
@@ -33,7 +33,8 @@ pub enum Value {
 pub struct Scalar {
     /// The text without quotes, with escapes replaced.
     pub text: String,
-    /// Written without quotes (YAML: plain style), so it can be a number, a boolean or null.
+    /// True if the scalar is written without quotes (YAML: plain style). Only such a scalar can be a number, a boolean
+    /// or null.
     pub plain: bool,
 }
 
