@@ -65,7 +65,8 @@ pub enum Refused {
         /// The estimated time until there is room again.
         retry_after: Duration,
     },
-    /// This source already owns as much of the backlog as is free. The free part is reserved for other sources.
+    /// The pending deliveries of this source already take as much of the backlog as is free. The free part is reserved
+    /// for other sources.
     #[error(
         "{} deliveries from this source are pending, with {} bytes of events; the remaining room of {} deliveries and \
          {} bytes is reserved for other sources",
@@ -109,7 +110,8 @@ impl Refused {
 pub struct Limits {
     /// The maximum size of an event, attributes and data, in bytes.
     pub event_size_max: usize,
-    /// The backlog from which on offers are rejected. Events that functions publish count, but are always accepted.
+    /// The size of the backlog at which the bus starts to reject offers. Events that functions publish count towards
+    /// the backlog, but are never rejected because of it.
     pub backlog_max: Amount,
 }
 
@@ -123,12 +125,13 @@ impl Default for Limits {
     }
 }
 
-/// `retry_after` is the time until the backlog is at this fraction of its limit. At the limit itself, the first
-/// producer that retries would fill the backlog again.
+/// `retry_after` is the time until the backlog has shrunk to this fraction of its limit. If producers retried just
+/// below the limit, the first of them would fill the backlog again.
 const RETRY_FILL_RATIO: f64 = 0.9;
 
-/// Returns how many deliveries must end until both measures, the deliveries and the bytes, are within their limits.
-/// `rule` computes the excess of one measure; the excess in bytes is converted with the average size.
+/// Returns how many deliveries must end until both their number and their bytes are within the limits. `rule(a, b)`
+/// returns the excess of one of these two measures. An excess in bytes is converted to deliveries with the average size
+/// of a delivery in `total`.
 fn excess_deliveries(total: Amount, rule: impl Fn(f64, f64) -> f64, a: Amount, b: Amount) -> f64 {
     let bytes_each = (total.bytes as f64 / total.deliveries.max(1) as f64).max(1.0);
     rule(a.deliveries as f64, b.deliveries as f64).max(rule(a.bytes as f64, b.bytes as f64) / bytes_each)
@@ -164,7 +167,8 @@ impl Bus {
         Self { spans, ..self }
     }
 
-    /// Returns a handle to the same bus for sources of one kind: their offers are counted in the metrics of this kind.
+    /// Returns a handle to the same bus for sources of one kind. Offers through this handle are counted in the metrics
+    /// of that kind.
     pub fn for_ingress(&self, ingress: Ingress, metrics: &Metrics) -> Self {
         Self { ingress, metrics: metrics.ingress(ingress), ..self.clone() }
     }
@@ -179,12 +183,12 @@ impl Bus {
         self.metrics.refused(reason).increment();
     }
 
-    /// Accepts an offer. If this returns `Ok`, every event of the offer is durably stored with its deliveries; a
-    /// duplicate was stored by an earlier call.
+    /// Accepts an offer. If this returns `Ok`, every event of the offer is durably stored with its deliveries. The
+    /// event of a duplicate was stored by an earlier call.
     ///
     /// # Errors
-    /// [`Refused`]; nothing of the offer is stored, except that after [`StoreError::Failed`] and
-    /// [`StoreError::Unreachable`] this is unknown.
+    /// [`Refused`]: nothing of the offer is stored. Only after [`StoreError::Failed`] and [`StoreError::Unreachable`]
+    /// it is unknown whether the offer is stored.
     pub async fn accept(&self, offer: Offer) -> Result<Vec<Accepted>, Refused> {
         let spans: Vec<LiveSpan> = match self.spans.is_enabled() {
             true => offer.events.iter().map(|event| self.spans.accept(self.ingress, event)).collect(),
@@ -233,8 +237,8 @@ impl Bus {
         Ok(inner.store.accept(events, offer.marks).await?)
     }
 
-    /// Stores one of the runtime's own events with its mark, or the mark alone. Like events that functions publish,
-    /// these are accepted even if the backlog is full: they are few, and most useful in that situation.
+    /// Stores a runtime event with its mark, or the mark alone. A runtime event is accepted even if the backlog is
+    /// full: runtime events are few, and most useful in that situation.
     pub async fn publish_runtime_event(&self, event: Option<Event>, mark: Mark) -> Result<(), StoreError> {
         let router = self.router();
         let lineage = Lineage { origin: runtime_events::origin(), ..Lineage::default() };
@@ -248,8 +252,8 @@ impl Bus {
 
     /// Checks that the backlog has room for an offer from this source. [`Bus::accept`] makes the same check.
     ///
-    /// A source may own as much of the backlog as is free. A single flooding source gets half of the limits, two get a
-    /// third each, and a source that owns little always finds room.
+    /// A source has room while it owns less of the backlog than is free. So a single flooding source gets half of the
+    /// limits, and two get a third each. A source that owns nothing has room until the backlog is full.
     ///
     /// # Errors
     /// [`Refused::Overloaded`] or [`Refused::Crowding`], with the time to wait before a retry.
@@ -274,8 +278,8 @@ impl Bus {
         }
         let owned = if origin == Origin::default() { Amount::default() } else { backlog.of(origin) };
         if owned.deliveries >= free.deliveries || owned.bytes >= free.bytes {
-            // When one delivery of the backlog ends, the source's part shrinks by `part` on average, and the free room
-            // grows by one.
+            // `part` is the source's share of the backlog. On average, each pending delivery that ends reduces what the
+            // source owns by `part`, and increases the free room by one.
             let part = owned.deliveries as f64 / total.deliveries.max(1) as f64;
             let excess = excess_deliveries(
                 total,

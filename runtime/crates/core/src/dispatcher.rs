@@ -1,12 +1,12 @@
-//! The dispatcher: runs deliveries in parallel, within the limits of each function and of all functions together, and
-//! has the store commit the outcome of each attempt.
+//! The dispatcher runs deliveries in parallel. Their number is limited per function and for all functions together. The
+//! store commits the outcome of each attempt.
 //!
-//! The store notifies the dispatcher of ready deliveries after each commit. The dispatcher keeps a bounded window of
-//! them per function (`lane`), and loads the rest when there is room (`load`). Worker tasks take deliveries from the
-//! functions in round-robin order (`scheduling`), so that a busy function cannot starve another. A worker passes the
-//! completion of an attempt (`attempt`) to the store without waiting for the commit, and continues with the next
-//! delivery. The store later reports the committed completions, many at a time (`commits`). Failed attempts in a row
-//! make a function count as failing (`health`).
+//! The store notifies the dispatcher of ready deliveries after each commit. For each function, the dispatcher keeps a
+//! bounded window of ready deliveries in memory (`lane`). It loads the others from the store when there is room
+//! (`load`). Worker tasks take deliveries from the functions in round-robin order (`scheduling`), so that a busy
+//! function cannot starve another. When an attempt ends (`attempt`), the worker passes its completion to the store and
+//! continues with the next delivery without waiting for the commit. The store later reports the committed completions,
+//! many at a time (`commits`). A function with several failed attempts in a row counts as failing (`health`).
 
 mod attempt;
 mod commits;
@@ -106,9 +106,9 @@ struct Inner {
     schedule: Mutex<Schedule>,
     /// Locks on state that concurrent attempts change.
     state_locks: StateLocks,
-    /// The size in bytes of the completions that the store received but did not commit yet.
+    /// The size in bytes of the completions that were passed to the store and are not committed yet.
     uncommitted: AtomicUsize,
-    /// Notified when a retry may be due earlier than the retry that the task waits for.
+    /// Wakes the task that loads retries, because a retry may be due earlier than the task expects.
     alarm: Notify,
     /// Notified when a function starts or stops failing.
     health: Notify,
@@ -118,13 +118,13 @@ struct Inner {
 
 /// The wait before a retry after an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-/// The longest wait for the release of deliveries at the end of a drain. Claims that are not released end with this
-/// process anyway.
+/// The longest wait for the release of deliveries at the end of a drain. Stopping the wait early is harmless, because a
+/// claim that is not released ends with this process.
 const RELEASE_MAX: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
-    /// Starts a dispatcher that runs at most `running_max` deliveries at once. Call [`Dispatcher::set_functions`] to
-    /// make it run deliveries. Must be called within a tokio runtime.
+    /// Starts a dispatcher that runs at most `running_max` deliveries at once. It runs no deliveries before
+    /// [`Dispatcher::set_functions`] is called. Must be called within a tokio runtime.
     pub fn start(store: Arc<dyn DeliveryStore>, bus: Bus, clock: Clock, running_max: u32) -> Self {
         let dispatcher = Self(Arc::new(Inner {
             store,
@@ -139,7 +139,7 @@ impl Dispatcher {
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
         }));
-        // A weak reference: the store outlives the dispatcher and must not keep it alive.
+        // A weak reference, because the store outlives the dispatcher: a strong one would keep the dispatcher alive.
         let inner = Arc::downgrade(&dispatcher.0);
         dispatcher.0.store.on_commit(Box::new(move |committed| {
             if let Some(inner) = inner.upgrade() {
@@ -151,8 +151,8 @@ impl Dispatcher {
         dispatcher
     }
 
-    /// Replaces the active functions. A function that is missing in `specs` is suspended: its running attempts
-    /// continue, its other deliveries are released: they stay pending in the store until the function is active again.
+    /// Replaces the active functions. A function that is missing in `specs` is suspended. Its running attempts
+    /// continue. Its other deliveries are released: they stay pending in the store until the function is active again.
     pub fn set_functions(&self, specs: Vec<FunctionSpec>) {
         let mut schedule = self.lock();
         schedule.functions.values_mut().for_each(|function| function.concurrency = 0);
@@ -178,8 +178,8 @@ impl Dispatcher {
         self.lock().functions.iter().map(|(id, function)| (*id, function.running())).collect()
     }
 
-    /// Stops starting deliveries of this replay. Returns the deliveries of all replays that were started and are not
-    /// committed yet.
+    /// Stops starting deliveries of this replay. Returns the deliveries of all replays that were started and whose
+    /// completions are not committed yet.
     pub fn halt(&self, replay: ReplayId) -> Vec<DeliveryId> {
         let mut schedule = self.lock();
         schedule.halted.insert(replay);
@@ -196,9 +196,8 @@ impl Dispatcher {
         self.lock().functions.iter().map(|(id, function)| (*id, function.waiting())).collect()
     }
 
-    /// Stops starting deliveries and waits for the running ones, at most for `limit`. Returns the number of deliveries
-    /// that still run. Deliveries that did not start are released; those that were not finished stay pending in the
-    /// store.
+    /// Stops starting deliveries, and waits at most `limit` for the running ones. Returns the number of deliveries that
+    /// still run. Deliveries that did not start are released. Deliveries that did not end stay pending in the store.
     pub async fn drain(&self, limit: Duration) -> u32 {
         self.lock().stopping = true;
         self.0.alarm.notify_one();

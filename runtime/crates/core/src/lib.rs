@@ -5,9 +5,9 @@
 //! stored events again. [`source`] has the context that every source gets, and [`runtime_events`] the events that the
 //! runtime publishes about itself.
 //!
-//! This crate does not know HTTP, files, timers, SQL, wasmtime or manifests: events come from whoever calls
-//! [`bus::Bus::accept`], functions are whatever implements [`dispatcher::Runner`], and the store is any implementation of
-//! `evoke_store::Store`. It does no I/O but through these.
+//! This crate does not know HTTP, files, timers, SQL, wasmtime or manifests. Events come from any caller of
+//! [`bus::Bus::accept`], functions are implementations of [`dispatcher::Runner`], and the store is an implementation of
+//! `evoke_store::Store`. The crate itself does no I/O.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! Replays: stored events are offered again to the functions that match them today. Replayed deliveries are marked,
 //! throttled, and run behind live deliveries.
 //!
-//! A replay is a row in the store. One task advances all active replays step by step: it reads some events after the
-//! replay's position, routes them, and has the store commit their deliveries and the new position at once. So a replay
-//! continues from its position after a restart, and offers each event to each function once.
+//! A replay is a row in the store. One task advances all active replays step by step. A step reads some events after
+//! the replay's position, routes them, and commits their deliveries together with the new position. After a restart,
+//! the replay therefore continues from its position and offers no event twice to the same function.
 
 mod filter;
 mod plan;
@@ -27,23 +27,24 @@ use crate::dispatcher::Dispatcher;
 use evoke_model::{Actor, NewReplay, Replay, ReplayId, ReplayState, Seq, Step};
 use evoke_store::{DeliveryStore, Ownership, Store, StoreError};
 
-/// The maximum number of replays that are not finished: each has deliveries in the store and in memory.
+/// The maximum number of replays that are not finished. It is limited because each of them has deliveries in the store
+/// and in memory.
 const OPEN_MAX: usize = 16;
 
-/// The maximum number of ready and retrying deliveries of a replay. More are offered when half of them have ended. So
+/// A replay offers more events only while at most half of this number of its deliveries are ready or retrying. So
 /// replays hardly load the store and the dispatcher, and live deliveries find room.
 const OUTSTANDING_MAX: u64 = 512;
-/// The maximum number of blocked deliveries of a replay: these wait for earlier deliveries of their order key, perhaps
-/// behind a dead letter.
+/// A replay offers no events while more than this number of its deliveries are blocked. A blocked delivery waits for an
+/// earlier delivery of its order key, which may be a dead letter.
 const BLOCKED_MAX: u64 = 20_000;
 
-/// The maximum number of events that one step offers. They are one commit, which live events may have to wait for; with
-/// the largest size they have 32 MiB.
+/// The maximum number of events that one step offers. A step is one commit, and live events may have to wait for that
+/// commit. Events of the largest size have 32 MiB together.
 const STEP_MAX: usize = 32;
 /// The maximum number of events that one step reads; this takes some milliseconds.
 const SCAN_MAX: i64 = 4096;
 
-/// The wait when no replay can advance. It is short enough for any reasonable rate.
+/// The wait before the next try when no replay can advance. It is short enough for any reasonable rate.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The wait before a retry after an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -106,7 +107,7 @@ impl Replays {
         Self(Arc::new(Inner { store, bus, active: Mutex::default(), changed: Notify::new() }))
     }
 
-    /// Starts a replay of the events that the store has now, asked for by `actor`. `functions` are the full names of
+    /// Starts a replay of the events that the store has now, requested by `actor`. `functions` are the full names of
     /// the active functions.
     ///
     /// # Errors
@@ -134,7 +135,7 @@ impl Replays {
         Ok(plan::plan(&*self.0.store, &self.0.bus.router(), &compiled, self.range(filter), &names).await?)
     }
 
-    /// Pauses, resumes or cancels a replay, asked for by `actor`, and returns it afterwards.
+    /// Pauses, resumes or cancels a replay, requested by `actor`. Returns the replay after the action.
     ///
     /// # Errors
     /// [`ReplayError::NotFound`], [`ReplayError::State`] or [`ReplayError::Store`].
@@ -203,7 +204,8 @@ struct ReplayTask {
     dispatcher: Dispatcher,
     /// The compiled filter and the rate limiter of each replay, kept from step to step.
     prepared: HashMap<ReplayId, (CompiledFilter, RateLimiter)>,
-    /// The replays that this task advances, or when to try again to own those that another owner advances.
+    /// Each replay that this task advances, with its ownership. For a replay that another owner advances: the time of
+    /// the next try to own it.
     owned: HashMap<ReplayId, Result<Ownership, Instant>>,
 }
 
@@ -254,7 +256,7 @@ impl ReplayTask {
         }
     }
 
-    /// Adds the replays that were active when the process ended.
+    /// Adds the replays that were active when the previous process ended.
     async fn load_active(&self) -> Result<(), StoreError> {
         let all = self.replays.0.store.replays().await?;
         let active = all.iter().filter(|replay| is_active(replay.state)).map(|replay| replay.id);
@@ -262,7 +264,7 @@ impl ReplayTask {
         Ok(())
     }
 
-    /// Adds a replay to the active ones again if the store has it as active.
+    /// Marks a replay as active again if its state in the store is active.
     async fn reactivate(&self, id: ReplayId) {
         if let Ok(Some(replay)) = self.replays.0.store.replay(id).await
             && is_active(replay.state)
@@ -298,7 +300,8 @@ impl ReplayTask {
                 Ok(Progress::Finished)
             }
             ReplayState::Cancelling => {
-                // Halts the dispatcher first: a delivery that has not started by now will never start.
+                // Halts the dispatcher first. After that, a delivery of this replay that has not started will never
+                // start.
                 let started = self.dispatcher.halt(id);
                 store.purge_replay(&Actor::Runtime, id, started).await?;
                 if store.replay(id).await?.is_some_and(|replay| replay.deliveries.pending() > 0) {
@@ -307,7 +310,7 @@ impl ReplayTask {
                 store
                     .transition_replay(&Actor::Runtime, id, &[ReplayState::Cancelling], ReplayState::Cancelled)
                     .await?;
-                // The operator may redrive the dead letters of this replay.
+                // Ends the halt, because the operator may redrive dead letters of this replay.
                 self.dispatcher.resume(id);
                 Ok(Progress::Finished)
             }

@@ -54,8 +54,8 @@ pub enum OrderBy {
 }
 
 impl Router {
-    /// Adds a trigger: `function` runs on events from `source` (`None`: any source) that match `pattern` (`None`: all
-    /// events). The caller adds the triggers of a function in the order of the manifest.
+    /// Adds a trigger: `function` runs on events that come from `source` and match `pattern`. `None` means any source,
+    /// and all events. The caller adds the triggers of a function in the order of the manifest.
     pub fn add(&mut self, function: FunctionId, name: Arc<str>, source: Option<&str>, pattern: Option<&Pattern>) {
         let trigger = self.triggers.len();
         let accepts_runtime_events = pattern.is_some_and(runtime_events::selects_runtime_events);
@@ -79,13 +79,14 @@ impl Router {
         self.order_by.insert(function, by);
     }
 
-    /// Declares `source` a private source of `function`: its events go to this function without pattern matching.
+    /// Declares `source` a private source of `function`. Its events are not matched with patterns: all of them go to
+    /// this function.
     pub fn add_private_source(&mut self, source: &str, function: FunctionId, name: Arc<str>) {
         self.private_sources.insert(source.to_owned(), (function, name));
     }
 
-    /// Returns the deliveries of a replayed event: the functions that match it, and the owner if the event came from a
-    /// private source. Errors like [`Router::route`].
+    /// Returns the deliveries of a replayed event: one for each function that matches the event. If the event came from
+    /// a private source, the function that declares the source also gets one. Returns the errors of [`Router::route`].
     pub fn route_replay(&self, event: &Event) -> Result<Vec<NewDelivery>, String> {
         let mut deliveries = self.route(event, &Target::Matching)?;
         if let Some((function, name)) = self.private_sources.get(&event.source)
@@ -96,8 +97,8 @@ impl Router {
         Ok(deliveries)
     }
 
-    /// Returns the deliveries of an event: one for each function, even if several of its triggers match. The first
-    /// matching trigger gives the delivery its trigger name.
+    /// Returns the deliveries of an event: one for each function, even if several triggers of the function match. The
+    /// delivery has the trigger name of the first one that matches.
     ///
     /// # Errors
     /// A message when the event's JSON data is not valid JSON.
@@ -128,8 +129,8 @@ impl Router {
     }
 }
 
-/// Returns the order key of an event; `None` means that the event is not ordered. The key of a string is the string
-/// itself, the key of another value is its JSON text, so `1` and `"1"` have the same key.
+/// Returns the order key of an event, or `None` if the event is not ordered. If the value is a string, the key is the
+/// string itself. Otherwise the key is the value's JSON text. So `1` and `"1"` have the same key.
 fn order_key(event: &Event, by: &OrderBy) -> Option<String> {
     match by {
         OrderBy::Attribute(name) => event.attributes().find(|(n, _)| n == name).map(|(_, value)| value.to_owned()),

@@ -8,7 +8,7 @@ use evoke_pattern::Pattern;
 pub use evoke_model::runtime_events::*;
 
 /// Returns true if a pattern selects runtime events: it names their source or their type exactly. A pattern that
-/// matches everything, or a prefix, does not select them: its author most likely did not mean them.
+/// matches everything or a prefix does not select them, because its author most likely did not expect runtime events.
 pub fn selects_runtime_events(pattern: &Pattern) -> bool {
     pattern.exact_values("source").is_some() || pattern.exact_values("type").is_some()
 }

@@ -1,5 +1,5 @@
-//! Sources: the places where events enter. Each source is one worker that submits its events to the bus, and depends
-//! on nothing else.
+//! Sources: the places where events enter. Each source is one worker that submits its events to the bus. A source
+//! depends only on its [`Context`].
 
 pub mod submit;
 
@@ -56,8 +56,8 @@ impl Health {
         self.0.write().unwrap_or_else(PoisonError::into_inner).trouble = Some(reason);
     }
 
-    /// Records that the source refused a request, for a reason that may be gone at once. About two refusals a second
-    /// take the write lock, so that a flood of refusals stays cheap.
+    /// Records that the source refused a request, for a reason that may no longer hold for the next request. At most
+    /// about two refusals a second take the write lock, so that a flood of refusals costs little.
     pub fn refused(&self, reason: impl FnOnce() -> String) {
         let now = Instant::now();
         let is_recent = |problems: &Problems| {

@@ -1,4 +1,5 @@
-//! The rate at which pending deliveries end, and from it the time after which a rejected producer should retry.
+//! The drain rate: how fast pending deliveries end. From this rate follows the time after which a rejected producer
+//! should retry.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -10,12 +11,12 @@ use tokio::time::Instant;
 const WINDOW: Duration = Duration::from_secs(10);
 /// The time between two samples. So the window has at most 11 samples.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The shortest time over which a rate is meaningful.
+/// The rate counts as unknown until the oldest sample is at least this old.
 const SPAN_MIN: Duration = Duration::from_millis(500);
 /// The wait that is returned while the rate is unknown.
 const UNKNOWN: Duration = Duration::from_secs(5);
-/// The shortest and the longest wait. `Retry-After` counts in seconds; after more than a minute a producer would still
-/// wait when the rate has already recovered.
+/// The shortest and the longest wait. The unit of `Retry-After` is a second, so the shortest wait is one second. The
+/// longest is a minute: with a longer wait, producers would still wait when the rate has already recovered.
 const BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Samples of the last [`WINDOW`]: the time and the number of deliveries that had ended by then.
@@ -34,8 +35,8 @@ impl DrainRate {
         }
     }
 
-    /// Returns the estimated time until `excess` more deliveries have ended, in whole seconds within [`BOUNDS`];
-    /// [`UNKNOWN`] without enough samples.
+    /// Returns the estimated time until `excess` more deliveries have ended, in whole seconds within [`BOUNDS`].
+    /// Returns [`UNKNOWN`] if there are not enough samples.
     pub(super) fn time_until_ended(&self, excess: f64, now: Instant, ended: u64) -> Duration {
         let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((since, before)) = samples.front() else { return UNKNOWN };

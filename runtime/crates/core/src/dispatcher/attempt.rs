@@ -17,16 +17,17 @@ use evoke_model::{
     AttemptRecord, Completion, DamagedEvent, DeliveryId, Lineage, NewEvent, ReadyDelivery, StoredEvent, Verdict,
 };
 
-/// The maximum number of functions in a chain of events. A longer chain is treated as a loop: no useful chain is that
-/// long.
+/// The maximum number of functions in a chain of events. A longer chain is treated as a loop, because no useful chain
+/// is that long.
 pub(super) const HOPS_MAX: u32 = 64;
 
 /// Runs the function and returns the completion to commit.
 ///
-/// An attempt whose reads conflict with another attempt acquires the lock on the conflicting state and runs again. It
-/// still counts as the same attempt, and the result of the earlier run is discarded. `changed` is the state that
-/// conflicted in the run before this call. The caller holds the returned lock until the next attempt can see this
-/// attempt's writes.
+/// If another attempt changed state that this attempt had read, the result of the run is discarded. The attempt then
+/// acquires the lock on that state and runs again. This run still counts as the same attempt.
+///
+/// `changed` is the state that another attempt changed before this call, if there was such a conflict. The caller holds
+/// the returned lock until the next attempt can see this attempt's writes.
 pub(super) async fn run<'a>(
     inner: &'a Inner,
     spec: &FunctionSpec,
@@ -51,8 +52,8 @@ pub(super) async fn run<'a>(
     }
 }
 
-/// Makes the attempt's writes visible to other attempts. The error is the state that another attempt changed, or that
-/// another attempt has locked and will most likely change.
+/// Makes the attempt's writes visible to other attempts. Fails if the attempt read state that another attempt has
+/// changed, or has locked and will most likely change. The error is that state.
 fn stage(inner: &Inner, state: &mut Transaction, has_lock: bool) -> Result<(), StateItem> {
     if state.is_empty() {
         return Ok(());
@@ -88,8 +89,9 @@ async fn run_once(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery) 
     }
     let state = match &verdict {
         Verdict::Done => state,
-        // The delivery is given up because of what it read, so the commit must validate the reads. A retry reads again,
-        // so it needs no validation. Neither does a timeout.
+        // The attempt may have failed because of the state that it read. If that state was outdated, the delivery must
+        // not be given up, so the commit validates the reads. A retry reads the state again, so its reads need no
+        // validation. The reads of a timed-out attempt are not validated either.
         Verdict::Dead(_) if !matches!(outcome, Outcome::Timeout { .. }) => state.without_writes(),
         Verdict::Dead(_) | Verdict::RetryAt(_) => Transaction::default(),
     };
@@ -146,8 +148,8 @@ fn completion(
     Completion { delivery: id, function, origin, record, verdict, publishes, state }
 }
 
-/// Returns the runtime event that reports a dead letter, with its deliveries. Returns nothing if a runtime event caused
-/// the delivery.
+/// Returns the runtime event that reports a dead letter, with its deliveries. Returns an empty list if a runtime event
+/// caused the delivery.
 async fn dead_letter_event(
     inner: &Inner,
     spec: &FunctionSpec,
@@ -175,7 +177,7 @@ async fn dead_letter_event(
     };
     let report = dead_letter.to_event(inner.clock.now_ms());
     let deliveries = inner.bus.router().route(&report, &Target::Matching).unwrap_or_default();
-    // No function published this event, and it cannot be part of a loop, so the hops start at 0.
+    // The hops start at 0, because no function published this event and it cannot be part of a loop.
     let root = event.as_ref().map_or_else(|damaged| damaged.seq, |stored| stored.lineage.root.unwrap_or(stored.seq));
     let lineage = Lineage { cause: Some(*id), root: Some(root), hops: 0, origin: runtime_events::origin() };
     vec![NewEvent { event: Arc::new(report), lineage, deliveries }]
@@ -194,7 +196,7 @@ fn verdict(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery, outcome
 
 fn new_call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
     Call {
-        // A damaged event is not delivered; the call only describes the attempt.
+        // The function does not receive a damaged event. The call is only used to describe the attempt.
         event: delivery.event.as_ref().map_or_else(|_| Arc::default(), |stored| stored.event.clone()),
         delivery: delivery.id,
         delivery_id: format!("{}-{}", inner.store.instance(), delivery.id),
@@ -204,8 +206,8 @@ fn new_call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
     }
 }
 
-/// Adds the lineage and the deliveries to published events. The error is [`Outcome::Loop`] at the hop limit, or
-/// [`Outcome::Denied`] for an invalid event.
+/// Adds the lineage and the deliveries to published events. Returns [`Outcome::Loop`] as the error when the chain
+/// exceeds the hop limit, and [`Outcome::Denied`] for an invalid event.
 fn route(
     inner: &Inner,
     delivery: DeliveryId,

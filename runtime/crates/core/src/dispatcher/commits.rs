@@ -11,12 +11,12 @@ use evoke_model::clock::UnixMs;
 use evoke_model::{Completed, Completion, ReadyDelivery, Stream, Verdict};
 use evoke_store::{Committed, StoreError};
 
-/// The size that is assumed for a completion without its published events and its state.
+/// The assumed size in bytes of a completion, not counting its published events and its state.
 const COMPLETION_BYTES: usize = 8 * 1024;
 
 impl Dispatcher {
-    /// Passes a completion to the store. Returns before the commit, so that the worker continues with the next
-    /// delivery; the store reports the commit to [`Dispatcher::committed`].
+    /// Passes a completion to the store and returns before the commit, so that the worker can continue with the next
+    /// delivery. The store reports the commit to [`Dispatcher::committed`].
     pub(super) async fn commit(
         &self,
         spec: &FunctionSpec,
@@ -31,12 +31,13 @@ impl Dispatcher {
         }
         let completion = Arc::new(completion);
         if state_lock.is_some() && !completion.state.lists.is_empty() {
-            // A list of keys contains only committed keys. So the lock is held until the commit, for the next holder
-            // to see this attempt's keys.
+            // A list of keys shows an attempt's new keys only after their commit. The next holder of the lock must see
+            // them, so the lock is held until the commit.
             let result = self.0.store.complete(completion.clone()).await;
             self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
         } else {
-            // The store reports its permanent failure itself; the delivery is pending when the store is opened again.
+            // An error means that the store has failed permanently, which the store reports itself. The delivery is
+            // still pending when the store is opened again.
             let _ = self.0.store.settle(completion).await;
         }
     }
@@ -87,8 +88,8 @@ impl Dispatcher {
         }
     }
 
-    /// Handles the commit result of an attempt that used state. Returns true if the attempt is not over: it must run
-    /// again after a conflict, or its failure must be committed because it exceeded a quota.
+    /// Handles the commit result of an attempt that used state. Returns true if the attempt is not over. After a
+    /// conflict, the attempt runs again. After a quota was exceeded, the failure of the attempt must be committed.
     fn needs_rerun(
         &self,
         schedule: &mut Schedule,
@@ -129,19 +130,18 @@ impl Dispatcher {
         let completion = attempt::over_quota(&self.0, &spec, &delivery, refused).await;
         measurement.ended(&spec.metrics, &completion);
         self.0.uncommitted.fetch_add(completion_bytes(&completion), Ordering::Relaxed);
-        // The store reports its permanent failure itself; the delivery is pending when the store is opened again.
+        // As in `commit`, the store reports its permanent failure itself.
         let _ = self.0.store.settle(Arc::new(completion)).await;
     }
 
-    /// Commits a completion after a temporary error of the store: retries every [`STORE_RETRY`] until the disk has
-    /// room, or the store can be reached. Until then the delivery stays held by its lane.
+    /// Commits a completion after a temporary error of the store: the disk is full, or the store cannot be reached.
+    /// Retries every [`STORE_RETRY`] until the error is gone. Until then the lane holds the delivery.
     async fn commit_later(self, completion: Arc<Completion>) {
         let result = loop {
             tokio::time::sleep(STORE_RETRY).await;
             match self.0.store.complete(completion.clone()).await {
                 Err(error) if error.is_temporary() => {}
-                // The store reports its permanent failure itself; the delivery is pending when the store is opened
-                // again.
+                // As in `commit`, the store reports its permanent failure itself.
                 other => break other,
             }
         };
@@ -154,7 +154,7 @@ fn completion_bytes(completion: &Completion) -> usize {
     COMPLETION_BYTES + completion.publishes.iter().map(|new| new.event.size()).sum::<usize>() + completion.state.size()
 }
 
-/// Returns when the delivery is retried; `None` if it is done or dead.
+/// Returns the time at which the delivery is retried, or `None` if the delivery is done or dead.
 fn retry_at_ms(completion: &Completion) -> Option<UnixMs> {
     match completion.verdict {
         Verdict::RetryAt(at_ms) => Some(at_ms),

@@ -8,8 +8,8 @@ use super::lane::Lane;
 use evoke_model::clock::UnixMs;
 use evoke_model::{DeliveryId, Stream};
 
-/// The maximum number of running replays of a function is its concurrency divided by this, at least one. The rest is
-/// left for live deliveries.
+/// A function runs at most its concurrency divided by this number of replayed deliveries at once, but always at least
+/// one. The rest of the concurrency is left for live deliveries.
 const REPLAY_FUNCTION_DIVISOR: u32 = 4;
 
 pub(super) struct Function {
@@ -77,8 +77,8 @@ impl Function {
         self.running() < most && of_stream
     }
 
-    /// Marks the lane as queued if it has work and room and is not queued yet. Returns true if the caller must push it
-    /// to the run queue.
+    /// Marks the lane as queued if it has work and room and is not queued yet. Returns true if the lane was marked; the
+    /// caller must then push it to the run queue.
     pub(super) fn try_queue(&mut self, stream: Stream) -> bool {
         let room = self.has_room(stream);
         let stream_lane = self.stream_lane(stream);
@@ -98,7 +98,7 @@ impl Function {
         self.lane(stream).completed(id, retry_at_ms);
     }
 
-    /// Forgets the deliveries that wait in memory, and returns them. They stay in the store.
+    /// Removes the waiting deliveries from memory, and returns their ids. They stay in the store.
     pub(super) fn release_waiting(&mut self) -> Vec<DeliveryId> {
         let mut released = self.live.lane.release_waiting();
         released.append(&mut self.replay.lane.release_waiting());

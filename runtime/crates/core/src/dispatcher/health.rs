@@ -1,4 +1,5 @@
-//! Health: which functions are failing, from the failed attempts in a row over all deliveries of a function.
+//! The health of functions. A function is failing after several failed attempts in a row, counted over all its
+//! deliveries.
 
 use foldhash::HashMap;
 
@@ -14,7 +15,8 @@ use evoke_model::{AttemptRecord, Completion, DeliveryId, FunctionId, Verdict};
 pub struct Failing {
     /// When the function started to fail.
     pub since_ms: UnixMs,
-    /// The number of failed attempts in a row; 0 if unknown, because they failed before the start.
+    /// The number of failed attempts in a row. 0 if the attempts failed before the start, because the number is then
+    /// unknown.
     pub attempts: u32,
     /// The delivery of the last failed attempt.
     pub delivery: DeliveryId,
@@ -78,8 +80,9 @@ impl Dispatcher {
         self.lock().functions.iter().filter_map(failing).collect()
     }
 
-    /// Restores the functions that were failing before the start, by full name, with the time since when. They count as
-    /// failing until an attempt succeeds. Call this before [`Dispatcher::set_functions`].
+    /// Restores the functions that were failing before the start. `since_ms` maps the full name of each to the time
+    /// when it started to fail. They count as failing until an attempt succeeds. Call this before
+    /// [`Dispatcher::set_functions`].
     pub fn restore_failing(&self, since_ms: HashMap<String, UnixMs>) {
         self.lock().was_failing = since_ms;
     }
@@ -96,8 +99,8 @@ impl Dispatcher {
         if is_done && !streak.has_failures() {
             return;
         }
-        // A delivery that a runtime event caused is ignored: it would cause another runtime event. An attempt at a
-        // damaged event is ignored: the function did not run.
+        // A delivery that a runtime event caused does not count: a report of its failure would be another runtime
+        // event. An attempt at a damaged event does not count, because the function did not run.
         if completion.origin == runtime_events::origin() || completion.record.outcome == Outcome::DAMAGED {
             return;
         }

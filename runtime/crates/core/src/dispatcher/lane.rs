@@ -1,9 +1,9 @@
-//! The waiting and running deliveries of one function and stream: a bounded window over the store. Plain data, no I/O,
-//! no clock.
+//! The lane of one function and one stream: its running deliveries, and a bounded window of waiting ones. The other
+//! ready deliveries are only in the store. Plain data, no I/O, no clock.
 //!
-//! Every ready delivery is either *held* here or will be found by a load. The store announces deliveries as they become
-//! ready. When the window is full, a lane leaves them in the store and is *behind*. Once there is room, the lane loads
-//! the deliveries after its cursor.
+//! Every ready delivery is either *held* here or will be found by a later load. The store announces deliveries as they
+//! become ready. When the window is full, the lane leaves an announced delivery in the store and is then *behind*. Once
+//! there is room, the lane loads the deliveries after its cursor.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use foldhash::HashSet;
 use evoke_model::clock::UnixMs;
 use evoke_model::{DeliveryId, ReadyDelivery};
 
-/// The maximum number of deliveries that wait in memory. Running that many takes longer than loading them.
+/// The maximum number of deliveries that wait in memory. Running that many takes longer than loading more.
 pub(super) const WINDOW_MAX: usize = 256;
 
 /// The maximum size in bytes of the events in the window: 100 busy lanes stay under 1 GiB.
@@ -21,8 +21,8 @@ const WINDOW_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The maximum number of deliveries per load: 64 MiB if all events have the largest size.
 pub(super) const LOAD_MAX: usize = 64;
 
-/// When first attempts and retries wait, one retry runs after this many first attempts. So retries make progress and do
-/// not displace new work.
+/// When both first attempts and retries wait, one retry runs after this many first attempts. So retries make progress,
+/// and new work is hardly delayed.
 const FRESH_PER_RETRY: u32 = 4;
 
 #[derive(Default)]
@@ -36,23 +36,25 @@ pub(super) struct Lane {
     fresh_since_retry: u32,
     pub(super) running: u32,
 
-    /// Every ready delivery up to this id is or was held, except those from `missed` on.
+    /// All ready deliveries with ids up to this one are held or were held. The only exceptions have ids from `missed`
+    /// on.
     cursor: DeliveryId,
-    /// The lowest id of the deliveries that were left in the store since the last load began.
+    /// The lowest id of the deliveries that were left in the store after the last load began.
     missed: Option<DeliveryId>,
     /// True if ready deliveries were left in the store.
     behind: bool,
     loading: bool,
 
-    /// When the earliest retry that is not held is due.
+    /// The time at which the earliest retry that is not held is due.
     next_retry_ms: Option<UnixMs>,
     loading_retries: bool,
 
-    /// Deliveries that were completed during a load: the load may have read their earlier state, in which they were
-    /// ready.
+    /// Deliveries that were completed while a load was running. The load may have read them before their completion,
+    /// when they were still ready. They must not be held again.
     completed_while_loading: HashSet<DeliveryId>,
-    /// The same for a load of retries. The two sets are separate: a delivery that was completed before a load of
-    /// retries began may rightly be found by it, and no other load would find it.
+    /// The same for a load of retries. One set for both kinds of loads would be wrong: an attempt may fail during a
+    /// load of first attempts, and its retry may be found by a load of retries that started later. That retry must be
+    /// held, because no other load would find it.
     completed_while_loading_retries: HashSet<DeliveryId>,
 }
 
@@ -62,8 +64,8 @@ impl Lane {
         Self { behind: true, next_retry_ms: Some(UnixMs::MIN), ..Self::default() }
     }
 
-    /// Holds a delivery that the store announced, or leaves it in the store if the window is full. During a load it is
-    /// also left in the store: the load may or may not have read it.
+    /// Holds a delivery that the store announced. Leaves the delivery in the store if the window is full, if the lane
+    /// is behind, or during a load, because the load may or may not have read the delivery.
     pub(super) fn offer(&mut self, delivery: ReadyDelivery) {
         if self.behind || self.loading || self.is_full() {
             self.leave(delivery.id);
@@ -79,7 +81,8 @@ impl Lane {
         self.missed = Some(self.missed.map_or(id, |first| first.min(id)));
     }
 
-    /// Forgets the waiting deliveries, and returns them. They stay in the store, where later loads find them.
+    /// Removes the waiting deliveries from memory, and returns their ids. They stay in the store, where later loads
+    /// find them.
     pub(super) fn release_waiting(&mut self) -> Vec<DeliveryId> {
         let waiting: Vec<_> = self.fresh.drain(..).chain(self.retries.drain(..)).map(|delivery| delivery.id).collect();
         for id in &waiting {
@@ -88,7 +91,8 @@ impl Lane {
         }
         self.bytes = 0;
         if !waiting.is_empty() {
-            // Any of them may be a retry: a delivery that must run again waits among the first attempts.
+            // Any of the waiting deliveries may be a retry. A retry that must run again after a conflict waits among
+            // the first attempts.
             self.next_retry_ms = Some(UnixMs::MIN);
         }
         waiting
@@ -146,14 +150,14 @@ impl Lane {
         !self.fresh.is_empty() || !self.retries.is_empty()
     }
 
-    /// Puts a delivery back at the front, as its attempt must run again. The delivery is still held.
+    /// Puts a delivery back at the front, because its attempt must run again. The delivery is still held.
     pub(super) fn put_back(&mut self, delivery: ReadyDelivery) {
         self.bytes += delivery.event_size();
         self.fresh.push_front(delivery);
     }
 
-    /// Makes room for another delivery after an attempt ran. The delivery stays held until its completion is committed:
-    /// until then a load would find it ready.
+    /// Makes room for another delivery after an attempt ran. The attempted delivery stays held until its completion is
+    /// committed, because a load would find it ready until then.
     pub(super) fn release_slot(&mut self) {
         self.running = self.running.saturating_sub(1);
     }
@@ -200,15 +204,16 @@ impl Lane {
         if self.loading_retries || self.retries.len() >= LOAD_MAX { None } else { self.next_retry_ms }
     }
 
-    /// Starts a load of retries. Returns the limit for the load: it includes the held deliveries, which the store may
-    /// still list as due.
+    /// Starts a load of retries, and returns the maximum number of retries to load. The store may still list held
+    /// deliveries as due, so their number is added to the maximum.
     pub(super) fn start_retry_load(&mut self) -> usize {
         self.loading_retries = true;
         self.next_retry_ms = None;
         LOAD_MAX + self.held.len()
     }
 
-    /// Ends a load of retries with the due retries that it found. `next_retry_ms` is when the next retry is due.
+    /// Ends a load of retries. `found` are the due retries that it found, and `next_retry_ms` is when the next retry is
+    /// due.
     pub(super) fn retries_loaded(&mut self, found: Vec<ReadyDelivery>, next_retry_ms: Option<UnixMs>) {
         for delivery in found {
             self.hold_retry(delivery);
@@ -218,7 +223,7 @@ impl Lane {
         self.completed_while_loading_retries.clear();
     }
 
-    /// Ends a load after `after` that failed. The lane stays behind, so the load will be retried.
+    /// Ends a load after `after` that failed. The lane stays behind, so it starts the load again.
     pub(super) fn load_failed(&mut self, after: DeliveryId) {
         self.loaded(after, Vec::new());
         self.behind = true;

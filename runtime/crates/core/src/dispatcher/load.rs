@@ -1,5 +1,5 @@
-//! Loads deliveries that the lanes left in the store, and retries when they are due; releases claimed deliveries that do
-//! not run here.
+//! Loads deliveries that the lanes left in the store, and loads retries when they are due. Also releases claimed
+//! deliveries of functions that do not run here.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use super::{Dispatcher, Inner, STORE_RETRY};
 use evoke_model::clock::UnixMs;
 use evoke_model::{DeliveryId, FunctionId, Stream};
 
-/// The longest wait until the next check for due retries. It bounds how late a retry is after the wall clock jumps
-/// forward.
+/// The longest wait until the next check for due retries. Retries are due by the wall clock, but the wait does not
+/// follow its jumps. After a jump forward, a retry is late by at most this time.
 const ALARM_MAX: Duration = Duration::from_secs(10);
 
 impl Dispatcher {
-    /// Loads ready deliveries after `after` into a lane, in the background. After an error the load fails once
-    /// [`STORE_RETRY`] has passed, and the lane starts it again.
+    /// Loads ready deliveries with ids after `after` into a lane, in the background. After an error, the lane starts
+    /// the load again when [`STORE_RETRY`] has passed.
     pub(super) fn load(&self, function: FunctionId, stream: Stream, after: DeliveryId) {
         let dispatcher = self.clone();
         self.0.runtime.spawn(async move {
@@ -30,13 +30,14 @@ impl Dispatcher {
         });
     }
 
-    /// Gives claimed deliveries that do not run here back to the store, in the background.
+    /// Returns claimed deliveries that do not run here to the store, in the background.
     pub(super) fn release(&self, deliveries: Vec<DeliveryId>) {
         if deliveries.is_empty() {
             return;
         }
         let released = self.0.store.release(deliveries);
-        // An error needs no retry: the store reports its permanent failure itself, and claims end with their owner.
+        // An error needs no retry: the store reports its permanent failure itself, and the claims of this process end
+        // when the process ends.
         self.0.tasks.spawn_on(async move { drop(released.await) }, &self.0.runtime);
     }
 

@@ -8,8 +8,8 @@ use evoke_model::event::Event;
 use evoke_model::{Completion, ReadyDelivery, Verdict};
 use evoke_telemetry::{AttemptEnd, AttemptStart, FunctionMetrics, LiveSpan, Spans};
 
-/// The measurement of one run of a function, until its result is known. An attempt with state may still conflict with
-/// another attempt until it is committed.
+/// The measurement of one run of a function. The measurement is kept until the result of the run is known. For an
+/// attempt that used state, that is only at the commit: until then, a conflict can discard the run.
 #[derive(Debug)]
 pub(super) struct Measurement {
     accepted_ms: UnixMs,
@@ -45,7 +45,7 @@ impl Measurement {
             took,
             waited: (record.attempt == 1).then_some(waited),
             since_accepted: waited + took,
-            // A failed attempt publishes nothing; its completion may contain a runtime event.
+            // A failed attempt publishes nothing, although its completion may contain a runtime event.
             published: if *verdict == Verdict::Done { publishes.len() } else { 0 },
         });
         if *verdict != Verdict::Done {

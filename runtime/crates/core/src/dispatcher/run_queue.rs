@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use evoke_model::{FunctionId, Stream};
 
-/// When live deliveries and replays wait, one replay runs after this many live deliveries. So replays make progress and
-/// hardly slow down live deliveries.
+/// When both live and replayed deliveries wait, one replayed delivery runs after this many live ones. So replays make
+/// progress, and live deliveries are hardly delayed.
 const LIVE_PER_REPLAY: u32 = 32;
 
 /// The lanes with work and room, in round-robin order.
@@ -29,8 +29,8 @@ impl RunQueue {
         !self.live.is_empty() || (replays && !self.replay.is_empty())
     }
 
-    /// Takes the next lane from the queue; a replay lane only if `replays` is true. The caller reports a delivery that
-    /// runs with [`RunQueue::record_run`].
+    /// Takes the next lane from the queue. Takes a replay lane only if `replays` is true. If the caller then runs a
+    /// delivery of the lane, it must call [`RunQueue::record_run`].
     pub(super) fn next(&mut self, replays: bool) -> Option<(FunctionId, Stream)> {
         if replays
             && (self.live.is_empty() || self.live_since_replay >= LIVE_PER_REPLAY)
@@ -41,8 +41,8 @@ impl RunQueue {
         self.live.pop_front().map(|id| (id, Stream::Live))
     }
 
-    /// Counts a delivery that runs. Lanes without a runnable delivery are not counted, so they do not delay replays or
-    /// live deliveries.
+    /// Counts a delivery that runs. A lane without a runnable delivery must not be counted, because the count decides
+    /// whether a live or a replayed delivery is next.
     pub(super) fn record_run(&mut self, stream: Stream) {
         self.live_since_replay = match stream {
             Stream::Live => self.live_since_replay.saturating_add(1),

@@ -14,12 +14,12 @@ use evoke_model::clock::UnixMs;
 use evoke_model::state::StateItem;
 use evoke_model::{DeliveryId, FunctionId, ReadyDelivery, ReplayId, Stream};
 
-/// The maximum size in bytes of completions that wait for their commit, about four group commits. Above it no attempt
-/// is started.
+/// While completions of more than this many bytes wait for their commit, no attempt is started. The size is about four
+/// group commits.
 const UNCOMMITTED_MAX: usize = 32 * 1024 * 1024;
 
-/// The maximum number of running replays of all functions is `running_max` divided by this: 4 of 64. So on two or more
-/// cores, replays that compute hardly delay live deliveries.
+/// All functions together run at most `running_max` divided by this number of replayed deliveries at once: 4 of 64. So
+/// on two or more cores, live deliveries are hardly delayed by replayed deliveries that only compute.
 const REPLAY_TOTAL_DIVISOR: u32 = 16;
 
 /// The deliveries that wait and run, behind one lock.
@@ -38,7 +38,8 @@ pub(super) struct Schedule {
     pub(super) stopping: bool,
     /// Attempts that used state and are not committed yet. On a conflict they must run again.
     pub(super) awaiting_commit: HashMap<DeliveryId, (ReadyDelivery, Measurement)>,
-    /// Functions that were failing before the start, and since when. Entries are removed when the function is set.
+    /// Functions that were failing before the start, by full name, and when they started to fail. An entry is removed
+    /// when its function is set.
     pub(super) was_failing: HashMap<String, UnixMs>,
     /// Deliveries that must run again, with the state that another attempt changed.
     pub(super) reruns: HashMap<DeliveryId, StateItem>,
@@ -48,19 +49,19 @@ pub(super) struct Schedule {
 struct Picked {
     spec: Arc<FunctionSpec>,
     delivery: ReadyDelivery,
-    /// The state that another attempt changed, if this delivery runs again because of it.
+    /// The state that another attempt changed. Set only if the delivery runs again because of this conflict.
     changed: Option<StateItem>,
 }
 
-/// Returns the maximum number of replays that run at once if `running_max` deliveries may run; at least 1.
+/// Returns the maximum number of replayed deliveries that run at once if `running_max` deliveries may run. At least 1.
 fn replays_max(running_max: u32) -> u32 {
     (running_max / REPLAY_TOTAL_DIVISOR).max(1)
 }
 
 impl Dispatcher {
-    /// Puts the function's lanes into the run queue if they have work and room, and starts a load for each lane that is
-    /// behind the store. Releases the waiting deliveries of a suspended function. Must be called after every change of a
-    /// lane.
+    /// Puts the function's lanes into the run queue if they have work and room. Starts a load for each lane that is
+    /// behind the store. If the function is suspended, releases its waiting deliveries instead. Must be called after
+    /// every change of a lane.
     pub(super) fn update_queue(&self, schedule: &mut Schedule, id: FunctionId) {
         let Schedule { functions, queue, reruns, .. } = schedule;
         let Some(function) = functions.get_mut(&id) else { return };
@@ -81,8 +82,8 @@ impl Dispatcher {
     }
 
     /// Spawns a worker task if there is work and room for it. Only one worker starts at a time, and it spawns the next
-    /// worker before it runs its own delivery. So a burst of deliveries uses as many tasks as there are threads while
-    /// guests only compute, and as many tasks as there are deliveries while guests wait.
+    /// worker before it runs its own delivery. So a burst of deliveries uses no more tasks than needed: while guests
+    /// compute, one task for each thread; while guests wait, one task for each delivery.
     pub(super) fn spawn_worker(&self, schedule: &mut Schedule) {
         if !schedule.worker_starting
             && self.has_room(schedule)
@@ -155,8 +156,8 @@ impl Dispatcher {
         None
     }
 
-    /// Takes the next delivery of a function. Deliveries of halted replays are dropped from memory; the replay task
-    /// purges them in the store.
+    /// Takes the next delivery of a function. A delivery of a halted replay is removed from memory and not returned;
+    /// the replay task purges it in the store.
     fn pick_from(
         function: &mut Function,
         stream: Stream,

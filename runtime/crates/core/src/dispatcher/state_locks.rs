@@ -1,6 +1,6 @@
-//! Locks on state items, for attempts that must run again after a conflict. Without them, attempts at a busy key would
-//! conflict again and again. With them, each conflicting attempt runs once more, when the writes of all attempts before
-//! it are visible.
+//! Locks on state items, for attempts that must run again after a conflict. Without locks, attempts that use the same
+//! key would conflict again and again. With them, an attempt waits after its first conflict until the writes of the
+//! attempts before it are visible. Then it runs once more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use evoke_model::state::{StateItem, Transaction};
 
-/// The items that an attempt has locked or waits for: at most one per running attempt.
+/// The items that attempts have locked or wait for. Each running attempt has locked or waits for at most one item.
 #[derive(Default)]
 pub(super) struct StateLocks(Mutex<HashMap<StateItem, Arc<tokio::sync::Mutex<()>>>>);
 
@@ -30,7 +30,8 @@ impl StateLocks {
         lock
     }
 
-    /// Returns an item that the transaction read and that is locked. The holder of the lock will most likely change it.
+    /// Returns an item that the transaction read and that is locked, if there is one. The holder of the lock will most
+    /// likely change it.
     pub(super) fn locked_item(&self, transaction: &Transaction) -> Option<StateItem> {
         if transaction.is_empty() {
             return None;
@@ -60,8 +61,8 @@ impl Drop for StateLock<'_> {
     fn drop(&mut self) {
         let mut items = self.locks.lock();
         self.guard = None;
-        // Waiters also hold a reference to the queue. They took it under the mutex that is held now, so the count is
-        // exact.
+        // Each waiter holds a reference to the queue. It took the reference under the mutex that is held here, so no
+        // waiter is missed.
         if items.get(&self.item).is_some_and(|queue| Arc::strong_count(queue) == 1) {
             items.remove(&self.item);
         }

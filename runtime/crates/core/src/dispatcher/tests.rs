@@ -79,8 +79,8 @@ impl Fixture {
         id
     }
 
-    /// Waits until no delivery is pending, and returns the sums of done and dead deliveries. On a paused clock this
-    /// takes no real time.
+    /// Waits until no delivery is pending. Returns the numbers of done and dead deliveries of all functions. On a
+    /// paused clock this takes no real time.
     async fn settled(&self) -> Counts {
         while self.bus.pending() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -73,9 +73,9 @@ impl CompiledFilter {
         Ok(Self { events, pattern, function })
     }
 
-    /// Reads at most `limit` candidate events after `position`, up to and including `until`, and leaves out damaged ones.
-    /// Returns them with the position up to which the store was scanned. The pattern and the function are checked later,
-    /// by [`CompiledFilter::deliveries`].
+    /// Reads at most `limit` candidate events after `position`, up to and including `until`. Damaged events are left
+    /// out. Also returns the position up to which the store was scanned. [`CompiledFilter::deliveries`] checks the
+    /// pattern and the function later.
     pub(super) async fn next_events(
         &self,
         store: &dyn InspectionStore,

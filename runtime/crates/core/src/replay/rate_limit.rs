@@ -5,7 +5,8 @@ use tokio::time::Instant;
 /// The maximum burst after a pause, in seconds of the rate.
 const BURST_S: f64 = 0.1;
 
-/// A token bucket of deliveries per second. One step may overdraw it.
+/// A token bucket of deliveries per second. A step may take more tokens than there are; the next step then waits until
+/// the missing tokens are refilled.
 pub(super) struct RateLimiter {
     rate: Option<f64>,
     tokens: f64,

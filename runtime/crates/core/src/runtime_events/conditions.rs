@@ -1,10 +1,13 @@
-//! Conditions of functions, sources and the disk: from periodic observations to one report for each change.
+//! Turns periodic observations of functions, sources and the disk into one report for each change of a condition.
 //!
-//! An observation lists every subject and whether it has a problem. A difference from the last reported condition is a
-//! change. Each change is reported with an event and a mark in one commit, so it is reported once, also over restarts:
-//! a problem that was reported before and persists is not reported again, and a recovery while the process was down is
-//! reported after the start. A change that cannot be stored now is observed again by the next observation, if the
-//! condition still holds. No queue is needed. Conditions that clear between observations are not reported.
+//! An observation lists every subject and whether the subject has a problem. If this differs from the condition that
+//! was reported last, there is a change. A change is reported with an event and a mark, in one commit. The mark records
+//! the reported condition, so each change is reported once, even if the process restarts. A reported problem that
+//! persists is not reported again after a restart. A problem that ended while the process was down is reported as
+//! recovered after the start.
+//!
+//! No queue is needed: a change that cannot be stored now is found again by the next observation, if the condition
+//! still holds. A problem that clears between two observations is not reported.
 //!
 //! # Marks
 //! Scope: [`SOURCE`]. Key: the subject, as in `function shop/charge`. Value: a JSON object with `v` (1) and `since`, in
@@ -103,7 +106,7 @@ struct MarkValue {
 /// The conditions that were reported last.
 #[derive(Debug, Default)]
 pub struct Conditions {
-    /// The subjects with a reported problem, and when it began.
+    /// The subjects whose problem was reported, and when the problem began.
     troubled: BTreeMap<Subject, UnixMs>,
     /// The subjects of `troubled` that currently have no problem, and since when. Their recovery is not reported yet.
     recovering: HashMap<Subject, Instant>,
@@ -132,8 +135,8 @@ impl Conditions {
         functions.map(|(subject, since_ms)| (subject.name.clone(), *since_ms)).collect()
     }
 
-    /// Compares an observation of all subjects with the reported conditions and returns the changes. A change is
-    /// returned again by later calls until [`Conditions::mark_reported`].
+    /// Compares an observation of all subjects with the reported conditions, and returns the changes. Later calls
+    /// return a change again until [`Conditions::mark_reported`] is called for it.
     pub fn observe(&mut self, observed: BTreeMap<Subject, Observation>, now: Instant, now_ms: UnixMs) -> Vec<Change> {
         let removed = self.troubled.keys().filter(|subject| !observed.contains_key(*subject));
         let mut changes: Vec<_> =
@@ -148,8 +151,8 @@ impl Conditions {
                 }
                 (Some(since_ms), false) => {
                     let recovered_since = *self.recovering.entry(subject.clone()).or_insert(now);
-                    // Recoveries of functions and of the disk have other rules, which are applied before: a successful
-                    // attempt, and a quarter more free space.
+                    // The delay applies only to sources. Functions and the disk recover by other rules, which the
+                    // observation already applies: a successful attempt, and a quarter more free space than the limit.
                     if subject.kind != Kind::Source || now - recovered_since >= RECOVERY_DELAY {
                         changes.push(Change { subject, transition: Transition::Recovered { since_ms, data } });
                     }
@@ -171,8 +174,8 @@ impl Conditions {
 }
 
 impl Change {
-    /// Returns the event that reports the change, if any, and the mark to store with it. `instance` is the unique name
-    /// of the store.
+    /// Returns the event that reports the change, and the mark to store with the event. Without an event, only the mark
+    /// is stored. `instance` is the unique name of the store.
     pub fn to_event_and_mark(&self, instance: &str, now_ms: UnixMs) -> (Option<Event>, Mark) {
         let Self { subject: Subject { kind, name }, transition } = self;
         let key = format!("{} {name}", kind.name());

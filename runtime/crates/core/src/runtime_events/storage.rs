@@ -22,7 +22,8 @@ impl DiskSpace {
         (self.total / LOW_DIVISOR).min(LOW_MAX)
     }
 
-    /// Returns true if the free space is low: below `low` bytes, or below a quarter more if it was low before.
+    /// Returns true if the free space is low: below `low` bytes. If it was low before, it stays low until it is a
+    /// quarter above `low`.
     pub fn is_low(self, low: u64, was_low: bool) -> bool {
         self.free < if was_low { low.saturating_add(low / 4) } else { low }
     }

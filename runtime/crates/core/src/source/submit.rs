@@ -1,5 +1,5 @@
-//! Submits the events of sources that have no client. An HTTP client can be asked to retry later; a file or a timer
-//! tick cannot, so its source retries.
+//! Submits the events of sources that have no client. An HTTP source can ask its client to retry later. The events of
+//! files and timers have no client that could retry, so their source retries.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::bus::{Offer, Origin, Refused};
 
 /// The wait after the first refusal; doubled after each further one.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// The longest wait: the source notices within this time that the bus accepts events again.
+/// The longest wait. When the bus accepts events again, the source notices that within this time.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// Why the bus did not accept an offer. Nothing of the offer was stored.
@@ -18,11 +18,12 @@ pub enum SubmitError {
     Stopped,
     /// The event at this index of the offer is larger than the bus accepts.
     TooLarge(usize),
-    /// The event at this index of the offer is invalid; a retry cannot succeed. With the reason.
+    /// The event at this index of the offer is invalid, so a retry cannot succeed. The text is the reason.
     Invalid(usize, String),
 }
 
-/// Submits an offer, and retries until the bus has committed it. While the bus refuses the offer, `health` reports why.
+/// Submits an offer, and retries until the bus has committed it. Meanwhile, `health` shows the reason why the bus
+/// refuses the offer.
 pub async fn submit(ctx: &Context, offer: &Offer) -> Result<(), SubmitError> {
     let mut backoff = BACKOFF_MIN;
     // The problem that `health` reported before the refusals; restored after them.

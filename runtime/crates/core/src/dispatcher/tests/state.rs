@@ -93,8 +93,8 @@ async fn an_attempt_that_would_exceed_a_quota_fails() {
     assert!(letter.cause.unwrap().contains("max_keys"));
 }
 
-/// Uses the SQLite store, which commits many completions at once. Attempts read writes that are staged and not yet
-/// committed. The operator writes in between; these writes become visible only at their commit.
+/// The SQLite store commits many completions at once, so attempts read writes that are staged and not yet committed.
+/// The operator writes in between. The operator's writes become visible only at their commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counts_are_exact_with_staged_reads_and_concurrent_operator_writes() {
     const DELIVERIES: usize = 1_000;
