@@ -57,9 +57,9 @@ pub struct UpOptions {
     pub dedup_window: Duration,
     /// Maximum backlog of pending deliveries; beyond it events are refused.
     pub backlog_max: bus::Amount,
-    /// How long, and up to which size, finished events are kept.
+    /// How long finished events are kept, and the maximum size of the store.
     pub retention: Retention,
-    /// Free space on the data folder's disk, in bytes, below which `evoke.storage.low` is emitted; `None` uses the
+    /// Free space on the disk of the data folder, in bytes, below which `evoke.storage.low` is emitted. `None` uses the
     /// default.
     pub storage_low: Option<u64>,
 }
@@ -102,7 +102,7 @@ struct Tasks {
 }
 
 impl App {
-    /// Serves the admin API, loads the functions, and then accepts events.
+    /// Serves the admin API and loads the functions. After that, accepts events.
     async fn start(&self, listeners: Listeners, manifests: Vec<Checked>) -> Result<Tasks, AppError> {
         let Listeners { public, admin } = listeners;
         let (http_address, admin_address) = (local_address(&public)?, local_address(&admin)?);
@@ -144,14 +144,14 @@ impl App {
         }
     }
 
-    /// Ends everything in this order: first no more events, then no more attempts, then no more commits. Returns an
-    /// error if the store does not close cleanly.
+    /// Stops everything: first the sources of events, then the attempts, then the store. Returns an error if the store
+    /// does not close cleanly.
     async fn drain(self, tasks: Tasks) -> anyhow::Result<()> {
         let Tasks { admin, http, retention, replays, monitor } = tasks;
         let parts = self.control.parts();
         self.control.set_phase(Phase::Draining);
         self.host.report(Progress::Draining { limit: self.options.drain });
-        // The monitor stops first: functions and sources that are stopping are not failing.
+        // The monitor stops first. Otherwise it could report functions and sources as failing because they stop.
         monitor.stop().await;
         http.stop().await;
         self.control.stop_sources().await;

@@ -45,7 +45,7 @@ pub enum AppError {
     /// Errors in manifests, or in components and secrets they refer to. The user has to correct them.
     #[error("{}", summary(.0))]
     Manifest(Diagnostics),
-    /// The store failed while apps ran. Everything acknowledged is on disk; a restart reads it again.
+    /// The store failed while apps ran. Every acknowledged event is on disk and is processed after a restart.
     #[error("stopped: {0}")]
     StoreFailed(String),
     /// Anything else.
@@ -70,7 +70,7 @@ fn summary(diagnostics: &Diagnostics) -> String {
 #[derive(Clone)]
 pub struct Control(Arc<Inner>);
 
-/// The components that live across reloads.
+/// The parts of the application that reloads do not replace.
 pub struct Parts {
     /// Events, deliveries and state.
     pub store: Arc<dyn Store>,
@@ -98,7 +98,8 @@ struct Inner {
     phase: watch::Sender<Phase>,
     active: Mutex<ActiveManifests>,
     sources: tokio::sync::Mutex<Sources>,
-    /// Held by [`Control::apply`] and [`Control::reload`], so that the manifests that were read last become active last.
+    /// [`Control::apply`] and [`Control::reload`] hold this lock from start to end, so they run one after another.
+    /// Otherwise a call that read older manifests could make them active after a call that read newer ones.
     changing: tokio::sync::Mutex<()>,
 }
 
@@ -176,8 +177,8 @@ impl Control {
         self.active().function_ids.clone()
     }
 
-    /// Matches an event against every active trigger, or those of one function. An error means that the data of the
-    /// event cannot be parsed.
+    /// Matches an event against every active trigger, or against those of one function. Returns an error if the data of
+    /// the event cannot be parsed.
     pub fn explain(&self, event: &Event, function: Option<&str>) -> Result<Vec<TriggerExplanation>, MalformedEvent> {
         explain::explain_event(&self.active().manifests, event, function)
     }
@@ -190,8 +191,8 @@ impl Control {
         self.activate(manifests).await
     }
 
-    /// Makes manifests active in place of all others. All components are loaded before anything changes: on an error,
-    /// the previous manifests stay active, and the store knows no new function.
+    /// Makes manifests active in place of all others. All components are loaded before anything changes. So after an
+    /// error, the previous manifests are still active, and no new function is registered in the store.
     pub async fn apply(&self, manifests: Vec<Checked>) -> Result<(), AppError> {
         let _one_at_a_time = self.0.changing.lock().await;
         self.activate(manifests).await
@@ -223,7 +224,8 @@ impl Control {
         self.0.sources.lock().await.stop().await;
     }
 
-    /// Returns each file that the active apps depend on with its modification time, to detect changes.
+    /// Returns the files that the active apps depend on, each with its modification time. Two different results mean
+    /// that a file has changed.
     pub(crate) fn fingerprint(&self) -> BTreeMap<PathBuf, Option<SystemTime>> {
         manifests::fingerprint(&self.0.paths, &self.active().manifests)
     }

@@ -1,9 +1,10 @@
-//! The log of functions: stored in bounded, rotating files, read back by filter, and followed live.
+//! The log of functions. It is stored in files that are limited in size and rotated. Lines can be read back by filter
+//! and followed live.
 //!
 //! `DATA/logs/evoke.jsonl` has one JSON object per line, a [`Line`]. At [`FILE_BYTES_MAX`] the file becomes
 //! `evoke.jsonl.1`, the former `evoke.jsonl.1` becomes `evoke.jsonl.2`, and the former `evoke.jsonl.2` is deleted.
-//! Lines are diagnostics and not durable: they are written in the background and not synced. When lines arrive faster
-//! than the disk accepts them, some are dropped and counted, and a line in their place reports the number.
+//! Lines are for diagnostics and not durable: a background thread writes them and does not sync the files. When lines
+//! arrive faster than they can be written, some are dropped. A line in their place reports how many.
 
 mod files;
 
@@ -24,9 +25,11 @@ use evoke_sandbox::{LogLine, LogSink};
 
 /// The size at which a file is rotated, in bytes. With the two older files, at most 48 MiB are stored.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// The most lines that wait to be written: with 100 bytes each they hold a megabyte, with the longest (4 KiB) 32 MiB.
+/// The maximum number of lines that wait to be written. Lines of 100 bytes take about 1 MB in total, lines of the
+/// maximum length (4 KiB) take 32 MiB.
 const QUEUED_MAX: usize = 8 * 1024;
-/// The most lines that a follower may lag behind before it misses some: a burst of a few attempts.
+/// The maximum number of lines that a follower may lag behind. A follower that lags further misses lines. The limit
+/// allows for the lines of a few attempts at once.
 const LAG_MAX: usize = 4 * 1024;
 
 /// One line of the log.
@@ -65,7 +68,8 @@ pub struct FunctionLogs {
     dropped: Arc<AtomicU64>,
 }
 
-/// The log at one moment: the lines in the files, and a receiver of all later lines, without gap or overlap.
+/// The log at one moment: the lines in the files, and a receiver of all later lines. Each line is in exactly one of the
+/// two.
 pub struct Snapshot {
     /// The files, oldest first, each with the number of bytes that belong to the snapshot.
     files: Vec<(File, u64)>,
@@ -93,8 +97,8 @@ impl FunctionLogs {
         Ok(Self { messages, dropped })
     }
 
-    /// Returns the sink for the lines of functions. It never blocks: a line that does not fit into the queue is dropped
-    /// and counted.
+    /// Returns the sink for the lines of functions. The sink never blocks: a line that does not fit into the queue is
+    /// dropped and counted.
     pub fn sink(&self) -> LogSink {
         let Self { messages, dropped } = self.clone();
         Arc::new(move |line| {
@@ -104,7 +108,7 @@ impl FunctionLogs {
         })
     }
 
-    /// Returns the log with every line logged so far; `None` when the writer thread has ended.
+    /// Returns a snapshot with every line logged so far, or `None` when the writer thread has ended.
     pub async fn snapshot(&self) -> Option<Snapshot> {
         let (reply, snapshot) = oneshot::channel();
         self.messages.send(Message::Snapshot(reply)).await.ok()?;
@@ -126,8 +130,8 @@ impl Filter {
 }
 
 impl Snapshot {
-    /// Returns the last `limit` selected lines, oldest first, each as its JSON text. Blocks on files: not for async
-    /// tasks.
+    /// Returns the last `limit` selected lines, oldest first, each as its JSON text. The call blocks while it reads
+    /// files, so async tasks must not call it directly.
     pub fn last(&mut self, filter: &Filter, limit: usize) -> io::Result<Vec<String>> {
         let mut found: VecDeque<String> = VecDeque::new();
         if limit == 0 {
@@ -138,7 +142,7 @@ impl Snapshot {
             let wanted = limit - found.len();
             let mut of_file: VecDeque<String> = VecDeque::new();
             for line in BufReader::new(file.take(length)).split(b'\n') {
-                // A line that a crash cut in half is skipped, also one that ends within a character.
+                // A line that a crash cut off is skipped, even if it was cut within a character.
                 let Ok(line) = String::from_utf8(line?) else { continue };
                 if serde_json::from_str(&line).is_ok_and(|line| filter.matches(&line)) {
                     of_file.push_back(line);

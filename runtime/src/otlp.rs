@@ -1,8 +1,9 @@
-//! Exports spans to an OpenTelemetry collector, as OTLP over HTTP in protobuf. The standard environment variables
-//! configure the export ([`config`]); without an endpoint no spans are made.
+//! Exports spans to an OpenTelemetry collector, as OTLP over HTTP in protobuf. Standard environment variables configure
+//! the export ([`config`]). If they name no endpoint, no spans are made.
 //!
-//! Ended spans wait in a bounded queue (2,048, `OTEL_BSP_MAX_QUEUE_SIZE`) for a thread that sends them in batches.
-//! Spans that do not fit, or that the collector rejects, are counted and dropped: telemetry never delays an event.
+//! Ended spans wait in a bounded queue (2,048, `OTEL_BSP_MAX_QUEUE_SIZE`), from which a thread sends them in batches.
+//! Spans that do not fit into the queue are dropped and counted, so telemetry never delays an event. Spans that the
+//! collector rejects are also counted.
 
 mod client;
 mod config;
@@ -51,8 +52,8 @@ pub enum OtlpError {
 }
 
 impl Otlp {
-    /// Sets up the export that the environment configures; `None` when it names no endpoint. `instance` distinguishes
-    /// this Evoke from others (`service.instance.id`).
+    /// Sets up the export that the environment variables configure. Returns `None` if they name no endpoint. `instance`
+    /// distinguishes this Evoke from others (`service.instance.id`).
     pub fn from_environment(instance: &str, metrics: Arc<SpanMetrics>) -> Result<Option<Self>, OtlpError> {
         let variable = |name: &str| std::env::var(name).ok();
         let Some(config) = Config::read(variable)? else { return Ok(None) };

@@ -48,8 +48,8 @@ impl DataFolder {
         &self.path
     }
 
-    /// Writes the addresses of the listeners for other commands: `listen.json`, `{"http": "ADDR", "admin": "ADDR"}`.
-    /// The file is replaced atomically.
+    /// Writes the addresses of the listeners to `listen.json`, where other commands find them: `{"http": "ADDR",
+    /// "admin": "ADDR"}`. The file is replaced atomically.
     pub(super) fn write_addresses(&self, http: SocketAddr, admin: SocketAddr) -> anyhow::Result<()> {
         let text = serde_json::json!({ "http": http.to_string(), "admin": admin.to_string() }).to_string();
         let (path, new) = (self.listen_json(), self.path.join("listen.json.new"));

@@ -34,12 +34,12 @@ pub(super) struct HealthMonitor {
 }
 
 impl HealthMonitor {
-    /// Reads the last reported health from the store. Must run before functions do: a function that was failing stays
-    /// failing until an attempt succeeds.
+    /// Reads the last reported health from the store. Must run before the first attempt, because a function that was
+    /// failing before the start stays failing until an attempt succeeds.
     pub(super) async fn new(control: Control, data: PathBuf, storage_low: Option<u64>) -> Result<Self, StoreError> {
         let Parts { bus, dispatcher, .. } = control.parts();
         let reported = match bus.marks(SOURCE).await {
-            // Without it, every condition is reported once more and stored again.
+            // Without the last reported health, each problem that still exists is reported once more.
             Err(StoreError::Damaged(reason)) => {
                 tracing::error!("the last reported health of functions and sources cannot be read: {reason}");
                 BTreeMap::new()
@@ -67,7 +67,8 @@ impl HealthMonitor {
                 }
                 self.conditions.mark_reported(change);
             }
-            // Limits the events of a function that alternates between failing and working to one per second.
+            // Waits after a change, so that a function that alternates between failing and working causes at most one
+            // event a second.
             match is_unchanged {
                 true => drop(tokio::time::timeout(INTERVAL, self.control.parts().dispatcher.health_changed()).await),
                 false => tokio::time::sleep(INTERVAL).await,
@@ -75,8 +76,8 @@ impl HealthMonitor {
         }
     }
 
-    /// Stores the event and the mark of a change in one commit. Returns false if the store failed; the change is then
-    /// detected again at the next poll.
+    /// Stores the event and the mark of a change in one commit. Returns false if the store failed. The next poll then
+    /// detects the change again.
     async fn report(&self, change: &Change) -> bool {
         let Parts { store, bus, clock, .. } = self.control.parts();
         let (event, mark) = change.to_event_and_mark(store.instance(), clock.now_ms());
@@ -85,7 +86,8 @@ impl HealthMonitor {
             (Ok(()), Some((type_, subject))) => tracing::info!("{type_}: {subject}"),
             (Ok(()), None) => {}
             (Err(error), summary) => {
-                // A full disk may have room again later; a store that failed permanently is reported elsewhere.
+                // The store may work again later: a full disk may get free space. A permanent failure is reported by
+                // the store itself.
                 tracing::debug!("{summary:?} is not reported yet: {error}");
                 return false;
             }

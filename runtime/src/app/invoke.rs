@@ -22,7 +22,7 @@ use evoke_store::memory::MemoryStore;
 pub struct InvokeOptions {
     /// Manifest files and folders of manifests; empty means `evoke.yaml`.
     pub manifests: Vec<PathBuf>,
-    /// The function: `app/function`, or only its name if just one app declares it.
+    /// The function as `app/function`. The app can be omitted if only one app declares a function with this name.
     pub function: String,
     /// The event in CloudEvents JSON form; a missing id, source, type or time gets a default.
     pub event: String,

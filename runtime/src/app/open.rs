@@ -1,4 +1,4 @@
-//! Opens the components that live across reloads: the store, the logs, the sandbox and the listeners.
+//! Opens the parts of the application that reloads do not replace: the store, the logs, the sandbox and the listeners.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) struct Listeners {
     pub(super) admin: Listener,
 }
 
-/// Opens everything, and starts nothing that takes events.
+/// Opens these parts. Starts nothing that accepts events.
 pub(super) async fn open(
     options: UpOptions,
     data: DataFolder,

@@ -3,7 +3,7 @@
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// A background task. Dropping it lets the task run on.
+/// A background task. Dropping this handle does not stop the task.
 pub(super) struct Task {
     stop: CancellationToken,
     handle: JoinHandle<()>,

@@ -6,8 +6,8 @@ use crate::control::{AppError, Host, build, functions, manifests};
 use evoke_manifest::Diagnostics;
 use evoke_sandbox::{Sandbox, Settings};
 
-/// Checks manifests, and that the existing components load under their grants. Returns the warnings, the number of
-/// manifests and the number of functions.
+/// Checks manifests. Also checks that each existing component loads under the grants of its function. Returns the
+/// warnings, the number of manifests and the number of functions.
 pub async fn validate(arguments: &[PathBuf]) -> Result<(Diagnostics, usize, usize), AppError> {
     let (manifests, mut found) = manifests::load(&manifests::find(arguments)?)?;
     let cache = std::env::temp_dir().join(format!("evoke-validate-{}", std::process::id()));

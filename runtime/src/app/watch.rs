@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::control::{Control, Host, Progress};
 
-/// How often the files are checked for changes. A reload starts once they are unchanged for this long.
+/// The time between two checks of the files for changes. A reload starts when the files have not changed between two
+/// checks.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Reloads on every change, and never returns. If a reload fails, the previous manifests stay active.
@@ -23,7 +24,7 @@ pub(super) async fn run(control: &Control, host: &dyn Host) {
             Ok(()) => host.report(Progress::Reloaded),
             Err(error) => host.report(Progress::Unchanged(&error)),
         }
-        // The reload may have built components, which changes the fingerprint.
+        // The reload may have built components. The new fingerprint includes them, so they cause no second reload.
         active = control.fingerprint();
         previous.clone_from(&active);
     }

@@ -1,8 +1,8 @@
 //! Builds components that are missing or older than their sources. The commands themselves run in the [`Host`].
 //!
-//! The sources are read from a dependency file beside the component (`charge.d` beside `charge.wasm`), as written by
-//! cargo, make and C compilers. Without a dependency file the command runs each time; build tools are fast when nothing
-//! has changed.
+//! The sources are read from the dependency file beside the component (`charge.d` beside `charge.wasm`), as written by
+//! cargo, make and C compilers. Without a dependency file, the command runs each time. That is acceptable, because
+//! build tools are fast when nothing has changed.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,16 @@ use std::time::SystemTime;
 use super::host::{Build, Host};
 use evoke_manifest::{Checked, Diagnostics, Function};
 
-/// Builds outdated components one after another, all of them with `even_fresh`. A command that several functions share
-/// runs once. Returns the number of builds, or all failures at once.
+/// Builds components one after another: only outdated ones, or all if `even_fresh` is true. Functions may share a
+/// command; its first run then builds the components of all of them. Returns the number of builds. If builds fail,
+/// continues with the others and returns all failures.
 pub(crate) async fn build_all(manifests: &[Checked], even_fresh: bool, host: &dyn Host) -> Result<usize, Diagnostics> {
     let mut failed = Diagnostics::default();
     let mut count = 0;
     let mut ran = HashSet::new();
     for (checked, function) in manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (c, f))) {
-        // A shared command has made the component fresh already; one that it did not make is stale, and is reported.
+        // `even_fresh` applies only to the first run of a shared command. If that run did not build this component, the
+        // component is still outdated: the command runs again, and a failure is reported.
         let is_first = ran.insert((&checked.manifest.folder, &function.build));
         match build(checked, function, even_fresh && is_first, host).await {
             Ok(built) => count += usize::from(built),
@@ -28,8 +30,8 @@ pub(crate) async fn build_all(manifests: &[Checked], even_fresh: bool, host: &dy
     if failed.has_errors() { Err(failed) } else { Ok(count) }
 }
 
-/// Builds the component of one function if it is outdated, or in any case with `even_fresh`. Returns true if the
-/// `build:` command ran.
+/// Builds the component of one function if it is outdated or `even_fresh` is true. Returns true if the `build:` command
+/// ran.
 pub(crate) async fn build(
     checked: &Checked,
     function: &Function,
@@ -63,7 +65,8 @@ fn is_stale(component: &Path) -> bool {
     parse_dependencies(&text).iter().any(|source| modified(source).is_ok_and(|at| at > built) || !source.exists())
 }
 
-/// Returns the source files that the dependency file of `component` lists; none without such a file.
+/// Returns the source files that the dependency file of `component` lists. Returns an empty list if there is no such
+/// file.
 pub(super) fn sources_of(component: &Path) -> Vec<PathBuf> {
     std::fs::read_to_string(component.with_extension("d")).map(|text| parse_dependencies(&text)).unwrap_or_default()
 }

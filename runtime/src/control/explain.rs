@@ -1,5 +1,5 @@
-//! Explains for each trigger whether an event matches it, and which field and operator decide. Uses the same compiled
-//! patterns as routing.
+//! Explains for each trigger whether an event matches it, and which field and operator are the reason. Uses the same
+//! compiled patterns as routing.
 
 use super::TriggerExplanation;
 use super::functions::{full_name, trigger_name};
@@ -8,8 +8,8 @@ use evoke_manifest::{Checked, Trigger, TriggerSource};
 use evoke_model::event::Event;
 use evoke_pattern::{MalformedEvent, explain};
 
-/// Matches an event against every trigger, or those of one function. An error means that the data of the event cannot
-/// be parsed.
+/// Matches an event against every trigger, or against those of one function. Returns an error if the data of the event
+/// cannot be parsed.
 pub(super) fn explain_event(
     manifests: &[Checked],
     event: &Event,
@@ -50,7 +50,7 @@ fn explain_trigger(
             format!("the source is {}, but the trigger takes only events of {source}", event.source)
         }
         _ if is_others_private => format!("{} is the private source of one function", event.source),
-        // If the pattern does not match, its own explanation is more useful.
+        // If the pattern does not match either, the explanation of the pattern is returned, because it is more useful.
         (_, Some(pattern)) if is_hidden && pattern.matched => {
             "events of Evoke itself go only to patterns that name their source or type exactly".to_owned()
         }
@@ -68,7 +68,8 @@ fn explain_trigger(
     })
 }
 
-/// Whether a source is private to one function. Its URI contains the name of the function: `/app/function/timer-1`.
+/// Returns whether a source is private to one function. The URI of a private source contains the name of the function,
+/// as in `/app/function/timer-1`.
 fn is_private(checked: &Checked, source: &str) -> bool {
     checked.manifest.all_sources().any(|(declared, owner)| owner.is_some() && declared.uri == source)
 }

@@ -79,7 +79,7 @@ pub(crate) fn trigger_name(index: usize) -> Arc<str> {
     format!("on[{index}]").into()
 }
 
-/// Loads the components of all functions, and changes nothing else. Returns all errors at once.
+/// Loads the components of all functions, and changes nothing else. Returns all errors together.
 pub(super) async fn load_all<'a>(manifests: &'a [Checked], sandbox: &Sandbox) -> Result<Vec<Loaded<'a>>, Diagnostics> {
     let (mut loaded, mut errors) = (Vec::new(), Diagnostics::default());
     for (checked, function) in manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (c, f))) {
@@ -105,7 +105,8 @@ pub(super) async fn register(loaded: Vec<Loaded<'_>>, wiring: Wiring<'_>) -> any
         let is_http = component.kind() == Kind::Http;
         add_routes(&mut router, *id, checked, function, is_http);
         if is_http {
-            // An HTTP component has no worker: deliveries from before it became one stay pending in the store.
+            // A function that handles HTTP requests runs no deliveries. If it had another kind of component before, its
+            // deliveries from that time stay pending in the store.
             let metrics = metrics.request_metrics(component.name());
             let answering = HttpFunction::new(component, function.concurrency, logs.clone(), clock.clone(), metrics);
             answerers.insert(*id, Arc::new(answering));
@@ -193,8 +194,8 @@ fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: 
                 let uri = checked.manifest.source(source.as_str()).map(|source| source.uri.as_str());
                 router.add(id, name, uri, pattern);
             }
-            // Events of a private source go to the function without pattern matching. A function that handles HTTP
-            // requests gets no events from its private source.
+            // All events of a private source go to the function, so the router needs no pattern matching for them. A
+            // function that handles HTTP requests gets no events from its private source.
             TriggerSource::Private(_) if handles_requests => {}
             TriggerSource::Private(source) => router.add_private_source(&source.uri, id, name),
         }

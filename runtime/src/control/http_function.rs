@@ -20,8 +20,8 @@ use evoke_model::outcome::Outcome;
 use evoke_sandbox::{self as sandbox, HttpCall, LogSink};
 use evoke_telemetry::{RequestMetrics, RequestOutcome};
 
-/// How long a request waits for a permit. An instance ends shortly after its response, so the permit of a client's
-/// previous request may still be taken when the client sends the next one.
+/// How long a request waits for a permit. The wait is needed because an instance ends, and releases its permit, shortly
+/// after its response. A client that sends its next request at once would otherwise be refused.
 const PERMIT_WAIT: Duration = Duration::from_millis(100);
 
 /// A function that handles HTTP requests.
@@ -32,7 +32,7 @@ pub(super) struct HttpFunction {
     logs: LogSink,
     clock: Clock,
     metrics: Arc<RequestMetrics>,
-    /// Prefix of request ids; a request id is unique through the number after it.
+    /// Prefix of the ids of requests. The number after the prefix makes each id unique.
     id_prefix: Uuid,
     next_request: AtomicU64,
 }

@@ -13,8 +13,9 @@ use evoke_manifest::{self as manifest, Checked, Diagnostic, Diagnostics};
 /// The manifest to use without arguments.
 const DEFAULT_MANIFEST: &str = "evoke.yaml";
 
-/// Returns the paths of the manifests: files as given, and the `.yaml` and `.yml` files of folders, sorted. Without
-/// arguments it is `evoke.yaml`. Returns an error if a folder has no manifest.
+/// Returns the paths of the manifests. An argument that is a file is returned as given; for a folder, its `.yaml` and
+/// `.yml` files are returned, sorted. Without arguments, the path is `evoke.yaml`. Returns an error if a folder has no
+/// manifest.
 pub(crate) fn find(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     if arguments.is_empty() {
         if !Path::new(DEFAULT_MANIFEST).exists() {
@@ -46,8 +47,8 @@ fn is_yaml(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") && path.is_file()
 }
 
-/// Loads manifests and checks them individually and together. Returns all errors at once, or the manifests with their
-/// warnings.
+/// Loads manifests and checks them individually and together. Returns the manifests with their warnings, or all errors
+/// together.
 pub(crate) fn load(paths: &[PathBuf]) -> Result<(Vec<Checked>, Diagnostics), Diagnostics> {
     let mut manifests: Vec<Checked> = Vec::new();
     let mut found = Diagnostics::default();
@@ -81,7 +82,8 @@ pub(crate) async fn prepare(arguments: &[PathBuf], host: &dyn Host) -> Result<Ve
     Ok(manifests)
 }
 
-/// Returns each file that `up` depends on with its modification time, to detect changes.
+/// Returns the files that `up` depends on, each with its modification time. Two different results mean that a file has
+/// changed.
 pub(crate) fn fingerprint(arguments: &[PathBuf], manifests: &[Checked]) -> BTreeMap<PathBuf, Option<SystemTime>> {
     let mut files = find(arguments).unwrap_or_default();
     for function in manifests.iter().flat_map(|checked| &checked.manifest.functions) {

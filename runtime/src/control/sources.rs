@@ -19,7 +19,7 @@ use evoke_model::clock::Clock;
 use evoke_store::{Ownership, ScopeStore};
 use evoke_telemetry::Metrics;
 
-/// How long a source waits until it tries again to own its scope, while another process runs the source.
+/// How long a source waits between two tries to own its scope, while another process owns it.
 const OWN_RETRY: Duration = Duration::from_secs(1);
 
 /// The running sources, by the URI of their events.
@@ -49,7 +49,8 @@ impl Sources {
         Self { scopes, bus, metrics, clock, running: BTreeMap::new(), prepared: BTreeMap::new() }
     }
 
-    /// Runs exactly the sources of these manifests. Unchanged sources keep running without interruption.
+    /// Makes the sources of these manifests the running sources: starts new ones, restarts changed ones, stops all
+    /// others. Unchanged sources keep running without interruption.
     pub(super) async fn apply(&mut self, manifests: &[Checked], functions: &BTreeMap<String, FunctionId>) {
         let mut previous = std::mem::take(&mut self.running);
         let mut to_start = Vec::new();
@@ -69,7 +70,7 @@ impl Sources {
                 }
             }
         }
-        // A changed source stops before its successor starts: both use the same marks in the store.
+        // The changed source stops before its successor starts, because both use the same marks in the store.
         stop_all(previous).await;
         for (source, target) in to_start {
             let running = self.start(source, target);
@@ -78,7 +79,8 @@ impl Sources {
         self.prepared.clear();
     }
 
-    /// Returns the health handle of an http source that runs or is about to. The endpoint updates it.
+    /// Returns the health handle of an http source that runs or will start. The endpoint of the source updates the
+    /// health.
     pub(super) fn health(&mut self, uri: &str) -> Health {
         match self.running.get(uri) {
             Some(running) if running.settings.get::<HttpSource>().is_some() => running.health.clone(),
@@ -130,7 +132,8 @@ impl RunningSource {
     }
 }
 
-/// Runs a source while this process owns it. While another process does, the source waits until it is stopped.
+/// Runs a source as soon as this process owns its scope. Until then, or until the source is stopped, tries again every
+/// [`OWN_RETRY`].
 async fn run_owned(scopes: Arc<dyn ScopeStore>, context: Context, source: impl Future<Output = ()>) {
     if let Some(_owned) = own(&*scopes, &context).await {
         source.await;

@@ -90,7 +90,7 @@ impl Files {
     }
 }
 
-/// Opens a file for appending. Ends a line that a crash cut in half, so that the next line stands alone.
+/// Opens a file for appending. If a crash cut off the last line, ends that line, so that the next line stands alone.
 fn open_to_append(path: &Path) -> io::Result<(File, u64)> {
     let mut file = File::options().create(true).read(true).append(true).open(path)?;
     let mut length = file.metadata()?.len();

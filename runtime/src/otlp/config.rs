@@ -13,8 +13,8 @@
 //! | `OTEL_TRACES_EXPORTER=none`, `OTEL_SDK_DISABLED=true` | no spans are made |
 //!
 //! The OpenTelemetry library reads headers, attributes, samplers and batch settings. As the specification requires, an
-//! empty variable counts as unset, and an invalid value is logged and ignored; but a destination to which spans cannot
-//! be sent is an error.
+//! empty variable counts as unset, and an invalid value is logged and ignored. There is one exception: a destination to
+//! which spans cannot be sent is an error.
 
 use std::time::Duration;
 

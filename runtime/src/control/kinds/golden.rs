@@ -1,5 +1,5 @@
-//! Golden tests: for each `tests/manifests/NAME.yaml`, `NAME.stderr` has the exact text of its diagnostics, and
-//! `NAME.json` the checked manifest if there are no errors. To update these files, run the tests with
+//! Golden tests. For each `tests/manifests/NAME.yaml`, `NAME.stderr` contains the exact text of its diagnostics. If
+//! there are no errors, `NAME.json` contains the checked manifest. To update these files, run the tests with
 //! `EVOKE_BLESS=1` and review the changes.
 
 use super::registry;
