@@ -10,6 +10,7 @@ mod backup;
 mod campaign;
 mod commands;
 mod component_kinds;
+mod crashes;
 mod damage;
 mod dedup;
 mod faults;

@@ -34,6 +34,7 @@ use evoke_core::replay::Replays;
 use evoke_http::listener;
 use evoke_manifest::Checked;
 use evoke_model::Retention;
+use evoke_store_sqlite::running::RunningFile;
 use evoke_telemetry::Ingress;
 
 /// Options of [`up`].
@@ -88,6 +89,8 @@ struct App {
     logs: FunctionLogs,
     /// Exports spans, if a collector is configured.
     otlp: Option<Otlp>,
+    /// Records what runs, for the next start.
+    running: Arc<RunningFile>,
     /// When the process started.
     started: Instant,
 }
@@ -169,6 +172,9 @@ impl App {
             otlp.stop().await;
         }
         self.data.remove_addresses();
+        if let Err(error) = self.running.close() {
+            tracing::warn!("cannot record the clean stop in the file `running` of the data folder: {error}");
+        }
         closed.context("stopping")
     }
 

@@ -37,6 +37,8 @@ use evoke_model::event::Event;
 use evoke_pattern::MalformedEvent;
 use evoke_sandbox::{LogSink, Sandbox};
 use evoke_store::Store;
+use evoke_store::running::RunningLog;
+use evoke_store_sqlite::running::Interrupted;
 use evoke_telemetry::Metrics;
 
 /// Why an operation on apps failed.
@@ -88,6 +90,10 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Source of timestamps.
     pub clock: Clock,
+    /// Records the running work.
+    pub running: Arc<dyn RunningLog>,
+    /// What ran when the process before this one ended without a clean stop; `None` after a clean stop.
+    pub interrupted: Option<Interrupted>,
 }
 
 struct Inner {
@@ -142,8 +148,8 @@ impl Control {
 
     /// Returns the status of the active functions and sources, and of the sandbox.
     pub async fn status(&self) -> Active {
-        let sandbox = self.0.parts.sandbox.figures();
-        Active { functions: self.functions(), sources: self.sources().await, sandbox }
+        let (sandbox, interrupted) = (self.0.parts.sandbox.figures(), self.0.parts.interrupted.clone());
+        Active { functions: self.functions(), sources: self.sources().await, sandbox, interrupted }
     }
 
     /// Returns the status of every active function.
@@ -199,13 +205,13 @@ impl Control {
     }
 
     async fn activate(&self, manifests: Vec<Checked>) -> Result<(), AppError> {
-        let Parts { store, bus, dispatcher, sandbox, http, logs, metrics, clock } = &self.0.parts;
+        let Parts { store, bus, dispatcher, sandbox, http, logs, metrics, clock, running, .. } = &self.0.parts;
         let functions = manifests.iter().map(|c| c.manifest.functions.len()).sum();
         self.0.host.report(Progress::Loading { functions });
-        let loaded = functions::load_all(&manifests, sandbox).await?;
+        let loaded = functions::load_all(&manifests, sandbox, running).await?;
         sources::check_routes(&manifests).map_err(anyhow::Error::from)?;
 
-        let registered = functions::register(loaded, Wiring { store, logs, clock, metrics }).await?;
+        let registered = functions::register(loaded, Wiring { store, logs, clock, metrics, running }).await?;
         let Functions { workers, router, ids, answerers } = registered;
         let mut sources = self.0.sources.lock().await;
         let endpoints = sources::endpoints(&manifests, &ids, &answerers, &mut sources);

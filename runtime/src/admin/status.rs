@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use futures_util::FutureExt;
 
-use super::view::{Function, Source, Status};
+use super::view::{Function, Source, Status, UncleanExit};
 use super::{Admin, ApiResult};
 use crate::control::{Active, Phase};
 use evoke_http::problem::Problem;
@@ -68,6 +68,7 @@ fn summarise(totals: &Totals, active: Active, pending: u64, uptime: Duration) ->
         pending,
         functions: functions.into_values().collect(),
         sources: active.sources.into_iter().map(Source::from).collect(),
+        unclean_exit: active.interrupted.map(UncleanExit::from),
     }
 }
 

@@ -22,6 +22,7 @@ use evoke_model::clock::Clock;
 use evoke_sandbox::{Sandbox, Settings};
 use evoke_store::Store;
 use evoke_store_sqlite::SqliteStore;
+use evoke_store_sqlite::running::{Interrupted, RunningFile};
 use evoke_telemetry::{Ingress, Metrics};
 
 /// The listeners, bound to their addresses.
@@ -44,9 +45,13 @@ pub(super) async fn open(
         metrics.ingress(ingress);
     }
     let (window, commits) = (options.dedup_window, metrics.commits.clone());
+    let (running, interrupted) = open_running(&data)?;
     let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
     let store = SqliteStore::open_measured(data.path(), clock.clone(), window, commits);
     let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
+    let exits = store.record_exit(interrupted.as_ref().map(Interrupted::exit)).await;
+    let exits = exits.context("cannot count the ends of the process in the store, evoke.db")?;
+    begin_running(&running, options.concurrency);
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
     let logs = FunctionLogs::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
     let settings = Settings { cache_dir: options.data.join("compiled"), concurrency: options.concurrency };
@@ -57,14 +62,59 @@ pub(super) async fn open(
     let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
     let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
     let bus = Bus::new(store.clone(), Router::default(), limits).with_spans(spans);
-    let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock.clone(), options.concurrency);
+    let dispatcher = Dispatcher::start_recorded(
+        store.clone(),
+        bus.clone(),
+        clock.clone(),
+        options.concurrency,
+        running.clone(),
+        exits,
+    );
     let http =
         Http::new(bus.for_ingress(Kind::Listener(&HttpKind).ingress(), &metrics), clock.clone(), Routes::default());
     let replays = Replays::new(store.clone(), bus.clone());
-    let parts = Parts { store, bus, dispatcher, sandbox, http, logs: logs.sink(), metrics, clock };
+    let parts = Parts {
+        store,
+        bus,
+        dispatcher,
+        sandbox,
+        http,
+        logs: logs.sink(),
+        metrics,
+        clock,
+        running: running.clone(),
+        interrupted,
+    };
     let control = Control::new(parts, options.manifests.clone(), host.clone());
-    let app = App { options, data, host, control, replays, logs, otlp, started: Instant::now() };
+    let app = App { options, data, host, control, replays, logs, otlp, running, started: Instant::now() };
     Ok((app, Listeners { public, admin }))
+}
+
+/// Opens the record of running work, and logs what the process before this one left in it. An error of the disk must not
+/// prevent the start: the record only protects against deliveries that end the process.
+fn open_running(data: &DataFolder) -> anyhow::Result<(Arc<RunningFile>, Option<Interrupted>)> {
+    let (running, interrupted) = RunningFile::open(data.path())
+        .with_context(|| format!("cannot read the file `running` in the data folder {}", data.path().display()))?;
+    if let Some(Interrupted { deliveries, requests, loads, .. }) = &interrupted {
+        let deliveries: Vec<_> = deliveries.iter().map(|(id, _, name)| format!("delivery {id} of {name}")).collect();
+        tracing::warn!(
+            "the last process ended without a clean stop (a crash, a kill or a lack of memory). It may have been \
+             running: [{}]; HTTP requests of [{}]; it was compiling or loading [{}]",
+            deliveries.join(", "),
+            requests.join(", "),
+            loads.join(", ")
+        );
+    }
+    Ok((Arc::new(running), interrupted))
+}
+
+fn begin_running(running: &RunningFile, concurrency: u32) {
+    if let Err(error) = running.begin(concurrency.saturating_mul(2)) {
+        tracing::error!(
+            "cannot write the file `running` in the data folder: {error}; until the next start, a delivery that ends \
+             the process is not recognised"
+        );
+    }
 }
 
 async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<Listener> {

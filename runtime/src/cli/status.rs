@@ -4,7 +4,7 @@ use super::client::{Client, parse};
 use super::table::table;
 use super::text::{columns, count, escape, format_millis, print, print_raw};
 use super::{Common, Failure};
-use crate::admin::view::{Function, Source, Status};
+use crate::admin::view::{Function, Source, Status, UncleanExit};
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
     let status = Client::find(common)?.get("/api/v1/status", &[])?;
@@ -12,9 +12,19 @@ pub(super) fn run(common: &Common) -> Result<(), Failure> {
 }
 
 fn render(status: &Status, columns: Option<usize>) -> String {
-    let Status { version, uptime_ms, events, pending, functions, sources, .. } = status;
+    let Status { version, uptime_ms, events, pending, functions, sources, unclean_exit, .. } = status;
     let (up, events) = (format_millis(*uptime_ms), count(*events, "event"));
     let mut text = format!("evoke {version}, up for {up}: {events}, {} pending", count(*pending, "delivery"));
+    if let Some(UncleanExit { deliveries, requests, loads }) = unclean_exit {
+        text += "\nthe last process ended without a clean stop";
+        let deliveries = deliveries.iter().map(|one| format!("delivery {} of {}", one.id, one.function));
+        let requests = requests.iter().map(|name| format!("requests of {name}"));
+        let loads = loads.iter().map(|name| format!("the component of {name}"));
+        let ran: Vec<_> = deliveries.chain(requests).chain(loads).collect();
+        if !ran.is_empty() {
+            text += &format!("; it ran {}", escape(&ran.join(", ")));
+        }
+    }
     let rows: Vec<_> = functions.iter().map(function_row).collect();
     if !rows.is_empty() {
         let headings = ["function", "running#", "ready#", "retrying#", "blocked#", "done#", "dead#", "purged#"];

@@ -18,6 +18,7 @@ use evoke_model::clock::Clock;
 use evoke_model::outcome::RetryPolicy;
 use evoke_sandbox::{self as sandbox, Grants, Kind, LogSink, Sandbox, Spec, StateSource};
 use evoke_store::Store;
+use evoke_store::running::{Recorded, RunningLog, Work};
 use evoke_telemetry::Metrics;
 
 /// Functions as the dispatcher, the router and the http sources take them.
@@ -44,6 +45,7 @@ pub(super) struct Wiring<'a> {
     pub(super) logs: &'a LogSink,
     pub(super) clock: &'a Clock,
     pub(super) metrics: &'a Metrics,
+    pub(super) running: &'a Arc<dyn RunningLog>,
 }
 
 /// Runs the deliveries of a function in the sandbox, for the dispatcher.
@@ -80,9 +82,14 @@ pub(crate) fn trigger_name(index: usize) -> Arc<str> {
 }
 
 /// Loads the components of all functions, and changes nothing else. Returns all errors together.
-pub(super) async fn load_all<'a>(manifests: &'a [Checked], sandbox: &Sandbox) -> Result<Vec<Loaded<'a>>, Diagnostics> {
+pub(super) async fn load_all<'a>(
+    manifests: &'a [Checked],
+    sandbox: &Sandbox,
+    running: &Arc<dyn RunningLog>,
+) -> Result<Vec<Loaded<'a>>, Diagnostics> {
     let (mut loaded, mut errors) = (Vec::new(), Diagnostics::default());
     for (checked, function) in manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (c, f))) {
+        let _recorded = Recorded::start(running, &Work::Load(&full_name(&checked.manifest, function)));
         match load_one(checked, function, sandbox).await {
             Ok(component) => loaded.push(Loaded { checked, function, component }),
             Err(found) => errors.extend(found),
@@ -93,7 +100,7 @@ pub(super) async fn load_all<'a>(manifests: &'a [Checked], sandbox: &Sandbox) ->
 
 /// Registers the functions in the store, and makes their workers and routes. An error is one of the store.
 pub(super) async fn register(loaded: Vec<Loaded<'_>>, wiring: Wiring<'_>) -> anyhow::Result<Functions> {
-    let Wiring { store, logs, clock, metrics } = wiring;
+    let Wiring { store, logs, clock, metrics, running } = wiring;
     let names: Vec<String> = loaded.iter().map(|l| full_name(&l.checked.manifest, l.function)).collect();
     let ids = store.register(names.clone()).await.context("cannot register the functions in the store, evoke.db")?;
 
@@ -108,7 +115,8 @@ pub(super) async fn register(loaded: Vec<Loaded<'_>>, wiring: Wiring<'_>) -> any
             // A function that handles HTTP requests runs no deliveries. If it had another kind of component before, its
             // deliveries from that time stay pending in the store.
             let metrics = metrics.request_metrics(component.name());
-            let answering = HttpFunction::new(component, function.concurrency, logs.clone(), clock.clone(), metrics);
+            let (logs, clock, running) = (logs.clone(), clock.clone(), running.clone());
+            let answering = HttpFunction::new(component, function.concurrency, logs, clock, metrics, running);
             answerers.insert(*id, Arc::new(answering));
             continue;
         }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use evoke_core::dispatcher::Failing;
 use evoke_model::clock::rfc3339;
 use evoke_pattern::Explanation;
+use evoke_store_sqlite::running::Interrupted;
 use evoke_telemetry as telemetry;
 
 /// Phase of the life of the process.
@@ -27,6 +28,8 @@ pub struct Active {
     pub sources: Vec<SourceStatus>,
     /// Instance counts and limits of the sandbox.
     pub sandbox: telemetry::Sandbox,
+    /// What ran when the process before this one ended without a clean stop; `None` after a clean stop.
+    pub interrupted: Option<Interrupted>,
 }
 
 /// Current status of an active function.

@@ -6,12 +6,14 @@
 //! (`load`). Worker tasks take deliveries from the functions in round-robin order (`scheduling`), so that a busy
 //! function cannot starve another. When an attempt ends (`attempt`), the worker passes its completion to the store and
 //! continues with the next delivery without waiting for the commit. The store later reports the committed completions,
-//! many at a time (`commits`). A function with several failed attempts in a row counts as failing (`health`).
+//! many at a time (`commits`). A function with several failed attempts in a row counts as failing (`health`). Deliveries
+//! that ran when an earlier process ended without a clean stop run alone (`isolation`).
 
 mod attempt;
 mod commits;
 mod function;
 mod health;
+mod isolation;
 mod lane;
 mod load;
 mod measure;
@@ -19,6 +21,7 @@ mod run_queue;
 mod scheduling;
 mod state_locks;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,6 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use self::function::Function;
 pub use self::health::Failing;
+use self::isolation::Isolation;
 use self::scheduling::Schedule;
 use self::state_locks::StateLocks;
 use crate::bus::Bus;
@@ -39,6 +43,7 @@ use evoke_model::outcome::{Outcome, RetryPolicy};
 use evoke_model::state::Transaction;
 use evoke_model::{DeliveryId, FunctionId, ReplayId, Stream};
 use evoke_store::DeliveryStore;
+use evoke_store::running::{NoRunningLog, RunningLog};
 use evoke_telemetry::FunctionMetrics;
 
 /// Runs one function. The sandbox implements this for the dispatcher.
@@ -101,6 +106,8 @@ struct Inner {
     store: Arc<dyn DeliveryStore>,
     bus: Bus,
     clock: Clock,
+    /// Records the running attempts.
+    running: Arc<dyn RunningLog>,
     /// The maximum number of running deliveries of all functions together.
     running_max: u32,
     schedule: Mutex<Schedule>,
@@ -126,12 +133,27 @@ impl Dispatcher {
     /// Starts a dispatcher that runs at most `running_max` deliveries at once. It runs no deliveries before
     /// [`Dispatcher::set_functions`] is called. Must be called within a tokio runtime.
     pub fn start(store: Arc<dyn DeliveryStore>, bus: Bus, clock: Clock, running_max: u32) -> Self {
+        Self::start_recorded(store, bus, clock, running_max, Arc::new(NoRunningLog), BTreeMap::new())
+    }
+
+    /// Like [`Dispatcher::start`]. Records the running attempts in `running`. `exits` is the result of
+    /// [`DeliveryStore::record_exit`]: a delivery in it runs alone, or is given up.
+    pub fn start_recorded(
+        store: Arc<dyn DeliveryStore>,
+        bus: Bus,
+        clock: Clock,
+        running_max: u32,
+        running: Arc<dyn RunningLog>,
+        exits: BTreeMap<DeliveryId, u32>,
+    ) -> Self {
+        let schedule = Schedule { isolation: Isolation::new(exits), ..Schedule::default() };
         let dispatcher = Self(Arc::new(Inner {
             store,
             bus,
             clock,
+            running,
             running_max: running_max.max(1),
-            schedule: Mutex::default(),
+            schedule: Mutex::new(schedule),
             state_locks: StateLocks::default(),
             uncommitted: AtomicUsize::new(0),
             alarm: Notify::new(),
@@ -203,7 +225,12 @@ impl Dispatcher {
         self.0.alarm.notify_one();
         self.0.tasks.close();
         let _ = tokio::time::timeout(limit, self.0.tasks.wait()).await;
-        let waiting = self.lock().functions.values_mut().flat_map(Function::release_waiting).collect();
+        let waiting = {
+            let mut schedule = self.lock();
+            let suspects = schedule.isolation.take_waiting(|_| true);
+            suspects.into_iter().for_each(|suspect| schedule.put_back(suspect));
+            schedule.functions.values_mut().flat_map(Function::release_waiting).collect()
+        };
         let _ = tokio::time::timeout(RELEASE_MAX, self.0.store.release(waiting)).await;
         self.lock().running
     }

@@ -54,6 +54,12 @@ pub enum Outcome {
         /// The damaged item and its file.
         message: String,
     },
+    /// The process ended without a clean stop while attempts at this delivery ran, as often as one delivery may cause.
+    /// The function does not run again.
+    Crashed {
+        /// The number of these ends of the process.
+        exits: u32,
+    },
     /// The chain of events reached the hop limit: functions publish to each other in a loop.
     Loop {
         /// The number of functions that the chain went through.
@@ -65,8 +71,11 @@ impl Outcome {
     /// The kind of [`Outcome::Damaged`]: the function was not run, as the event is damaged.
     pub const DAMAGED: &str = "damaged";
 
+    /// The kind of [`Outcome::Crashed`].
+    pub const CRASHED: &str = "crashed";
+
     /// Every value of [`Outcome::kind`].
-    pub const KINDS: [&'static str; 11] = [
+    pub const KINDS: [&'static str; 12] = [
         "done",
         "retry",
         "reject",
@@ -77,6 +86,7 @@ impl Outcome {
         "quota",
         "unavailable",
         "damaged",
+        "crashed",
         "loop",
     ];
 
@@ -93,6 +103,7 @@ impl Outcome {
             Self::Quota { .. } => "quota",
             Self::Unavailable { .. } => "unavailable",
             Self::Damaged { .. } => Self::DAMAGED,
+            Self::Crashed { .. } => Self::CRASHED,
             Self::Loop { .. } => "loop",
         }
     }
@@ -112,6 +123,10 @@ impl Outcome {
             Self::OutOfMemory { limit_bytes } => {
                 Some(format!("exceeded its memory limit of {} KiB", limit_bytes / 1024))
             }
+            Self::Crashed { exits } => Some(format!(
+                "Evoke ended {exits} times without a clean stop (a crash, a kill or a lack of memory) while this \
+                 delivery ran, the last time alone"
+            )),
             Self::Loop { hops } => {
                 Some(format!("stopped after {hops} hops: the functions publish to each other in a loop"))
             }
@@ -127,7 +142,8 @@ impl Outcome {
             | Self::OutOfMemory { .. }
             | Self::Quota { .. }
             | Self::Unavailable { .. } => true,
-            Self::Done | Self::Reject { .. } | Self::Denied { .. } | Self::Damaged { .. } | Self::Loop { .. } => false,
+            Self::Done | Self::Reject { .. } | Self::Denied { .. } | Self::Damaged { .. } => false,
+            Self::Crashed { .. } | Self::Loop { .. } => false,
         }
     }
 }
@@ -234,6 +250,7 @@ mod tests {
             Outcome::Quota { message: message.clone() },
             Outcome::Unavailable { message: message.clone() },
             Outcome::Damaged { message },
+            Outcome::Crashed { exits: 2 },
             Outcome::Loop { hops: 1 },
         ];
         assert_eq!(all.map(|outcome| outcome.kind()), Outcome::KINDS);

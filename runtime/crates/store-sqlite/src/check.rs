@@ -97,7 +97,7 @@ const RULES: [(&str, &str); 12] = [
 ];
 
 /// The tables with checksums: an expression that names a row, and one that computes its checksum.
-const CHECKSUMS: [(&str, &str, &str); 9] = [
+const CHECKSUMS: [(&str, &str, &str); 10] = [
     ("meta", "key", "sum_of(key, value)"),
     ("functions", "id", "sum_of(id, name)"),
     (
@@ -114,6 +114,7 @@ const CHECKSUMS: [(&str, &str, &str); 9] = [
            + sum_of(state, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us)",
     ),
     ("attempts", "delivery || ' ' || attempt", "sum_of(delivery, attempt, started_ms, duration_us, outcome, message)"),
+    ("exits", "delivery", "sum_of(delivery, count)"),
     ("replays", "id", "sum_of(id, filter, created_ms, until) + sum_of(state, position, events)"),
     ("marks", "scope || ' ' || key", "sum_of(scope, key, value)"),
     ("state", "bucket || ' ' || key", "sum_of(bucket, key, value, version)"),

@@ -15,6 +15,7 @@ mod readers;
 mod replays;
 mod retain;
 mod rows;
+pub mod running;
 mod schema;
 mod space;
 mod state;

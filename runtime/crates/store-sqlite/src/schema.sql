@@ -1,4 +1,4 @@
--- The embedded store, version 4 (PRAGMA user_version). Times are milliseconds since the Unix epoch.
+-- The embedded store, version 6 (PRAGMA user_version). Times are milliseconds since the Unix epoch.
 --
 -- The column `sum` is the checksum of its row; a row with a wrong checksum is not returned. It is the CRC-32 of zlib over
 -- the row's other columns in the order of this file. Each column contributes one byte for its type (0 NULL, 1 integer,
@@ -93,6 +93,12 @@ CREATE TABLE attempts (                 -- failed attempts: most deliveries have
   sum         INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (delivery, attempt)
 ) WITHOUT ROWID;
+
+CREATE TABLE exits (                    -- deliveries that ran when the process ended without a clean stop
+  delivery INTEGER PRIMARY KEY,
+  count    INTEGER NOT NULL,            -- number of these ends; 1 after a redrive
+  sum      INTEGER NOT NULL DEFAULT 0
+);
 
 CREATE TABLE replays (                  -- stored events offered again
   id         INTEGER PRIMARY KEY,

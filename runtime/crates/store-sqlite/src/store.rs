@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::write::accept::Accept;
 use super::write::complete::Complete;
 use super::write::dead::{Purge, Redrive};
+use super::write::exits::RecordExit;
 use super::write::register::Register;
 use super::write::state::WriteState;
 use super::{SqliteStore, check, read, replays, retain, state, totals, write};
@@ -20,6 +21,7 @@ use evoke_model::{
     NewEvent, NewReplay, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step,
     Stream, Totals,
 };
+use evoke_store::running::UncleanExit;
 use evoke_store::{
     Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
     Store, StoreFuture, log_request,
@@ -91,6 +93,10 @@ impl DeliveryStore for SqliteStore {
 
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>> {
         self.read(move |c| Ok(read::delivery(c, delivery)?.and_then(|record| record.ok()?.order_key)))
+    }
+
+    fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>> {
+        self.writes.submit(RecordExit { exit })
     }
 
     fn instance(&self) -> &str {

@@ -5,6 +5,7 @@ pub(super) mod accept;
 pub(super) mod complete;
 pub(super) mod dead;
 mod deliveries;
+pub(super) mod exits;
 pub(super) mod register;
 pub(super) mod replays;
 pub(super) mod retain;

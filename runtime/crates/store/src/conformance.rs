@@ -13,6 +13,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod exits;
 mod owners;
 mod replay;
 mod state;
@@ -28,6 +29,7 @@ use evoke_model::event::{Data, Event};
 use evoke_model::state::Transaction;
 use evoke_model::*;
 
+pub use self::exits::*;
 pub use self::owners::*;
 pub use self::replay::*;
 pub use self::state::*;
@@ -402,6 +404,7 @@ macro_rules! conformance {
             events_are_listed_by_type_source_and_position
             a_completion_of_another_attempt_or_of_a_finished_delivery_is_superseded
             released_deliveries_are_found_again
+            an_exit_is_counted_once_for_attempts_that_are_the_next_of_a_pending_delivery
             a_scope_has_one_owner_until_it_is_released
             a_replay_adds_deliveries_that_are_marked_and_counted
             a_repeated_or_late_replay_step_changes_nothing

@@ -1,7 +1,9 @@
 //! The store of the dispatcher.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::running::UncleanExit;
 use crate::{Result, StoreFuture};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{StateItem, Transaction};
@@ -79,6 +81,13 @@ pub trait DeliveryStore: Send + Sync + 'static {
 
     /// Returns the order key of a delivery; `None` when it has none or is not in the store.
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>>;
+
+    /// Counts an end of the process for each of its attempts that is still the next one of a pending delivery. An end
+    /// is counted once: a call with the run of the last counted one changes nothing. With `None`, counts nothing.
+    ///
+    /// Returns the number of counted ends of every delivery that has some and is pending or a dead letter. A redrive
+    /// sets the number back to 1.
+    fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>>;
 
     /// Returns the store's unique name, assigned at its creation; generated event ids begin with it.
     fn instance(&self) -> &str;

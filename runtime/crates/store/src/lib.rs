@@ -27,6 +27,7 @@ mod future;
 mod inspection;
 pub mod memory;
 mod replays;
+pub mod running;
 mod scopes;
 mod state;
 pub mod validate;

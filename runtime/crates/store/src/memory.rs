@@ -52,6 +52,10 @@ struct Inner {
     unfinished: HashMap<(FunctionId, Option<ReplayId>, String), BTreeSet<DeliveryId>>,
     replays: Vec<Replay>,
     marks: BTreeMap<(String, String), Vec<u8>>,
+    /// The counted ends of the process of each delivery that has some.
+    exits: BTreeMap<DeliveryId, u32>,
+    /// The run of the last counted end.
+    exit_run: Option<u64>,
     buckets: Buckets,
     backlog: Change,
     owed: u64,
@@ -129,6 +133,8 @@ impl MemoryStore {
             unfinished: HashMap::new(),
             replays: Vec::new(),
             marks: BTreeMap::new(),
+            exits: BTreeMap::new(),
+            exit_run: None,
             buckets: Buckets::default(),
             backlog: Change::default(),
             owed: 0,

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::control::{FunctionStatus, SourceStatus};
-use evoke_model::{Counts, Removed};
+use evoke_model::{Counts, DeliveryId, Removed};
+use evoke_store_sqlite::running::Interrupted;
 
 /// Status of the process, its functions and sources.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,6 +24,41 @@ pub struct Status {
     pub functions: Vec<Function>,
     /// Sources, sorted by URI.
     pub sources: Vec<Source>,
+    /// What ran when the process before this one ended without a clean stop; absent after a clean stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unclean_exit: Option<UncleanExit>,
+}
+
+/// What ran when a process ended without a clean stop: by a crash, a kill or a lack of memory. Deliveries may have ended
+/// shortly before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UncleanExit {
+    /// The deliveries; one that runs at two such ends becomes a dead letter.
+    pub deliveries: Vec<InterruptedDelivery>,
+    /// The functions that handled HTTP requests, by full name.
+    pub requests: Vec<String>,
+    /// The functions whose components were compiled or loaded, by full name.
+    pub loads: Vec<String>,
+}
+
+/// An attempt that was running.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InterruptedDelivery {
+    /// The delivery's number.
+    pub id: DeliveryId,
+    /// The number of the attempt, from 1.
+    pub attempt: u32,
+    /// `app/function`.
+    pub function: String,
+}
+
+impl From<Interrupted> for UncleanExit {
+    fn from(interrupted: Interrupted) -> Self {
+        let Interrupted { run: _, deliveries, requests, loads } = interrupted;
+        let deliveries = deliveries.into_iter();
+        let deliveries = deliveries.map(|(id, attempt, function)| InterruptedDelivery { id, attempt, function });
+        Self { deliveries: deliveries.collect(), requests, loads }
+    }
 }
 
 /// Status of a function.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::measure::Measurement;
 use super::state_locks::StateLock;
-use super::{AttemptResult, Call, FunctionSpec, Inner};
+use super::{AttemptResult, Call, FunctionSpec, Inner, STORE_RETRY};
 use crate::bus::Target;
 use crate::runtime_events;
 use evoke_model::event::Event;
@@ -16,6 +16,7 @@ use evoke_model::state::{StateItem, Transaction};
 use evoke_model::{
     AttemptRecord, Completion, DamagedEvent, DeliveryId, Lineage, NewEvent, ReadyDelivery, StoredEvent, Verdict,
 };
+use evoke_store::running::{EXITS_MAX, Recorded, Work};
 
 /// The maximum number of functions in a chain of events. A longer chain is treated as a loop, because no useful chain
 /// is that long.
@@ -26,6 +27,8 @@ pub(super) const HOPS_MAX: u32 = 64;
 /// If another attempt changed state that this attempt had read, the result of the run is discarded. The attempt then
 /// acquires the lock on that state and runs again. This run still counts as the same attempt.
 ///
+/// `exits` is the number of ends of the process while the delivery ran.
+///
 /// `changed` is the state that another attempt changed before this call, if there was such a conflict. The caller holds
 /// the returned lock until the next attempt can see this attempt's writes.
 pub(super) async fn run<'a>(
@@ -33,6 +36,7 @@ pub(super) async fn run<'a>(
     spec: &FunctionSpec,
     delivery: &ReadyDelivery,
     mut changed: Option<StateItem>,
+    exits: u32,
 ) -> (Completion, Measurement, Option<StateLock<'a>>) {
     let mut state_lock: Option<StateLock<'_>> = None;
     loop {
@@ -43,7 +47,7 @@ pub(super) async fn run<'a>(
             drop(state_lock.take());
             state_lock = Some(inner.state_locks.acquire(item).await);
         }
-        let (mut completion, measurement) = run_once(inner, spec, delivery).await;
+        let (mut completion, measurement) = run_once(inner, spec, delivery, exits).await;
         changed = stage(inner, &mut completion.state, state_lock.is_some()).err();
         if changed.is_none() {
             return (completion, measurement, state_lock);
@@ -65,12 +69,23 @@ fn stage(inner: &Inner, state: &mut Transaction, has_lock: bool) -> Result<(), S
 }
 
 /// Runs the function once.
-async fn run_once(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery) -> (Completion, Measurement) {
+async fn run_once(
+    inner: &Inner,
+    spec: &FunctionSpec,
+    delivery: &ReadyDelivery,
+    exits: u32,
+) -> (Completion, Measurement) {
     let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
     let call = new_call(inner, delivery, attempt);
     let mut measurement = Measurement::start(inner.bus.spans(), &spec.metrics.name, delivery, &call);
     let AttemptResult { mut outcome, mut published, state, duration } = match &delivery.event {
-        Ok(_) => spec.runner.run(call).await,
+        Ok(_) if exits >= EXITS_MAX => not_run(Outcome::Crashed { exits }),
+        Ok(_) => {
+            let (id, function) = (delivery.id, &*spec.metrics.name);
+            let work = Work::Delivery { id, attempt, function, suspect: exits > 0 };
+            let _recorded = Recorded::start(&inner.running, &work);
+            spec.runner.run(call).await
+        }
         Err(damaged) => damaged_event_result(damaged),
     };
     let mut publishes = Vec::new();
@@ -108,8 +123,13 @@ async fn run_once(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery) 
 /// The result of an attempt at a damaged event. The outcome is not retried: the event would be damaged again.
 fn damaged_event_result(damaged: &DamagedEvent) -> AttemptResult {
     let message = format!("{damaged}; restore the file from a backup, or purge this dead letter");
+    not_run(Outcome::Damaged { message })
+}
+
+/// The result of an attempt that ended without a run of the function.
+fn not_run(outcome: Outcome) -> AttemptResult {
     let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
-    AttemptResult { outcome: Outcome::Damaged { message }, published, state, duration }
+    AttemptResult { outcome, published, state, duration }
 }
 
 /// An attempt that succeeded, but whose writes exceed the quota of a state bucket.
@@ -162,7 +182,7 @@ async fn dead_letter_event(
         return Vec::new();
     }
     // The blocked order key is read from the store: the manifest may define another order key by now.
-    let order_key = inner.store.order_key(*id).await.ok().flatten();
+    let order_key = order_key(inner, *id).await;
     let dead_letter = runtime_events::DeadLetter {
         instance: inner.store.instance(),
         delivery: *id,
@@ -181,6 +201,22 @@ async fn dead_letter_event(
     let root = event.as_ref().map_or_else(|damaged| damaged.seq, |stored| stored.lineage.root.unwrap_or(stored.seq));
     let lineage = Lineage { cause: Some(*id), root: Some(root), hops: 0, origin: runtime_events::origin() };
     vec![NewEvent { event: Arc::new(report), lineage, deliveries }]
+}
+
+/// Returns the order key of a delivery. While the store has a temporary error, the key is read again: the report of the
+/// dead letter is stored once and must name the blocked key. After another error nothing can be stored, or the delivery
+/// is damaged.
+async fn order_key(inner: &Inner, delivery: DeliveryId) -> Option<String> {
+    loop {
+        match inner.store.order_key(delivery).await {
+            Ok(order_key) => return order_key,
+            Err(error) if error.is_temporary() => tokio::time::sleep(STORE_RETRY).await,
+            Err(error) => {
+                tracing::error!("cannot read the order key of delivery {delivery}: {error}");
+                return None;
+            }
+        }
+    }
 }
 
 fn verdict(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery, outcome: &Outcome) -> Verdict {

@@ -8,6 +8,7 @@ use super::scheduling::Schedule;
 use super::state_locks::StateLock;
 use super::{Dispatcher, FunctionSpec, STORE_RETRY, attempt};
 use evoke_model::clock::UnixMs;
+use evoke_model::outcome::Outcome;
 use evoke_model::{Completed, Completion, ReadyDelivery, Stream, Verdict};
 use evoke_store::{Committed, StoreError};
 
@@ -66,6 +67,13 @@ impl Dispatcher {
                 if is_committed {
                     self.update_health(function, &completion);
                 }
+            }
+            match completion.verdict {
+                Verdict::Done if is_committed => schedule.isolation.done(completion.delivery),
+                Verdict::Dead(_) if completion.record.outcome == Outcome::CRASHED => {
+                    schedule.isolation.given_up(completion.delivery);
+                }
+                _ => {}
             }
         }
         let mut unknown = Vec::new();

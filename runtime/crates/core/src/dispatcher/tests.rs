@@ -1,3 +1,4 @@
+mod isolation;
 mod state;
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::deliveries::unblock_next;
-use super::{GroupCommit, PORTION_MAX, Portion, Write};
+use super::{GroupCommit, PORTION_MAX, Portion, Write, exits};
 use crate::read;
 use crate::rows::delivery::{self, change_delivery};
 use crate::rows::{self, Owner};
@@ -34,6 +34,7 @@ impl Write for Redrive {
                     "function, replay, origin, bytes"
                 ))?
                 .query_row(params![id.0, commit.now_ms], |r| Ok((rows::owner(r, 0)?, rows::share(r, 2)?)))?;
+            exits::forgive(tx, *id)?;
             commit.counters.change_state(owner, rows::DEAD, rows::READY);
             commit.counters.backlog_change().add(share);
             commit.ready.extend(read::ready_one(tx, *id)?);

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::{MemoryStore, ready};
+use crate::running::UncleanExit;
 use crate::validate::{CommittedState as _, Validation};
 use crate::{
     Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
@@ -118,6 +119,10 @@ impl DeliveryStore for MemoryStore {
 
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>> {
         ready(self.lock().delivery(delivery).and_then(|delivery| delivery.order_key.clone()))
+    }
+
+    fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>> {
+        self.write(|inner, _| inner.record_exit(exit))
     }
 
     fn instance(&self) -> &'static str {

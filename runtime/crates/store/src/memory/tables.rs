@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{ById, Delivery, Inner, Row, index};
 use crate::backlog::Share;
+use crate::running::UncleanExit;
 use crate::validate::Validation;
 use evoke_model::{
     Accepted, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, FunctionId,
@@ -189,6 +190,27 @@ impl Inner {
         Completed::Committed
     }
 
+    pub(super) fn record_exit(&mut self, exit: Option<UncleanExit>) -> BTreeMap<DeliveryId, u32> {
+        let (deliveries, exits) = (&self.deliveries, &mut self.exits);
+        let find = |id: DeliveryId| deliveries.get(index(id.0)).and_then(Option::as_ref);
+        if let Some(UncleanExit { run, attempts }) = exit
+            && self.exit_run.replace(run) != Some(run)
+        {
+            for (id, attempt) in attempts {
+                let is_next = find(id).is_some_and(|delivery| {
+                    matches!(delivery.state, DeliveryState::Ready | DeliveryState::Retrying)
+                        && delivery.attempts.len() + 1 == attempt as usize
+                });
+                if is_next {
+                    *exits.entry(id).or_default() += 1;
+                }
+            }
+        }
+        let finished = |delivery: &Delivery| matches!(delivery.state, DeliveryState::Done | DeliveryState::Purged);
+        exits.retain(|id, _| find(*id).is_some_and(|delivery| !finished(delivery)));
+        exits.clone()
+    }
+
     pub(super) fn dead<'a>(&'a self, which: &'a DeadFilter) -> impl Iterator<Item = DeliveryId> + 'a {
         let meant = move |id: DeliveryId, delivery: &Delivery| match which {
             DeadFilter::All => true,
@@ -232,6 +254,9 @@ impl Inner {
                 delivery.forgiven = delivery.attempts.len() as u32;
                 delivery.since_ms = now_ms;
                 delivery.cause = None;
+                if let Some(count) = self.exits.get_mut(id) {
+                    *count = 1;
+                }
                 self.backlog.add(share(delivery));
             }
             self.make_ready(*id, ready);

@@ -1,0 +1,1 @@
+-- From version 4 to version 5: no change.
