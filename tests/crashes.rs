@@ -70,7 +70,10 @@ functions:
 const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
 fn new() -> Evoke {
-    let manifest = MANIFEST.replace("component: $FUNCTIONS/witness.wasm", "component: $FUNCTIONS/witness.wasm\n    allow: { publish: [witnessed] }");
+    let manifest = MANIFEST.replace(
+        "component: $FUNCTIONS/witness.wasm",
+        "component: $FUNCTIONS/witness.wasm\n    allow: { publish: [witnessed] }",
+    );
     let evoke = Evoke::with(&manifest);
     std::fs::write(evoke.path("killer.wat"), LOG_AND_SLEEP).unwrap();
     evoke

@@ -7,6 +7,7 @@
 mod support;
 
 mod backup;
+mod brakes;
 mod campaign;
 mod commands;
 mod component_kinds;

@@ -90,7 +90,7 @@ struct App {
     /// Exports spans, if a collector is configured.
     otlp: Option<Otlp>,
     /// Records what runs, for the next start.
-    running: Arc<RunningFile>,
+    running: Option<Arc<RunningFile>>,
     /// When the process started.
     started: Instant,
 }
@@ -114,6 +114,8 @@ impl App {
         let (path, storage_low) = (self.data.path().to_owned(), self.options.storage_low);
         let monitor = HealthMonitor::new(self.control.clone(), path, storage_low).await;
         let monitor = monitor.context("cannot read the last reported health from the store, evoke.db")?;
+        let paused = self.control.restore_paused().await;
+        paused.context("cannot read the paused functions from the store, evoke.db")?;
         self.control.apply(manifests).await?;
 
         let parts = self.control.parts();
@@ -172,7 +174,9 @@ impl App {
             otlp.stop().await;
         }
         self.data.remove_addresses();
-        if let Err(error) = self.running.close() {
+        if let Some(running) = self.running
+            && let Err(error) = running.close()
+        {
             tracing::warn!("cannot record the clean stop in the file `running` of the data folder: {error}");
         }
         closed.context("stopping")

@@ -3,6 +3,7 @@
 //! The admin API and [`crate::app::up`] share one [`Control`]. It returns data and diagnostics; a [`Host`] shows
 //! progress and runs `build:` commands.
 
+mod brakes;
 pub(crate) mod build;
 mod explain;
 pub(crate) mod functions;
@@ -14,13 +15,15 @@ mod sources;
 pub(crate) mod state_source;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+pub use self::brakes::BrakeError;
+use self::brakes::Paused;
 use self::functions::{Functions, Wiring};
 pub use self::host::{Build, Host, Progress};
 pub use self::kinds::registry;
@@ -103,6 +106,7 @@ struct Inner {
     paths: Vec<PathBuf>,
     phase: watch::Sender<Phase>,
     active: Mutex<ActiveManifests>,
+    paused: Mutex<Paused>,
     sources: tokio::sync::Mutex<Sources>,
     /// [`Control::apply`] and [`Control::reload`] hold this lock from start to end, so they run one after another.
     /// Otherwise a call that read older manifests could make them active after a call that read newer ones.
@@ -115,6 +119,8 @@ struct ActiveManifests {
     manifests: Vec<Checked>,
     /// Ids in the store, by full name.
     function_ids: BTreeMap<String, FunctionId>,
+    /// The functions that handle HTTP requests and have no deliveries, by full name.
+    request_handlers: BTreeSet<String>,
 }
 
 impl Control {
@@ -127,6 +133,7 @@ impl Control {
             paths,
             phase: watch::Sender::new(Phase::Starting),
             active: Mutex::default(),
+            paused: Mutex::default(),
             sources: tokio::sync::Mutex::new(sources),
             changing: tokio::sync::Mutex::default(),
         }))
@@ -156,7 +163,7 @@ impl Control {
     pub fn functions(&self) -> Vec<FunctionStatus> {
         let dispatcher = &self.0.parts.dispatcher;
         let (running, held, failing) = (dispatcher.running(), dispatcher.waiting(), dispatcher.failing());
-        let active = self.active();
+        let (active, paused) = (self.active(), self.paused());
         let all = active.manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (&c.manifest, f)));
         all.map(|(manifest, function)| {
             let name = functions::full_name(manifest, function);
@@ -167,6 +174,7 @@ impl Control {
                 running: count(&running).unwrap_or_default(),
                 held: count(&held).unwrap_or_default(),
                 failing: id.and_then(|id| failing.get(id)).map(status::describe_failing),
+                paused_since_ms: brakes::paused_since_ms(&paused, &name),
                 name,
             }
         })
@@ -214,14 +222,17 @@ impl Control {
         let registered = functions::register(loaded, Wiring { store, logs, clock, metrics, running }).await?;
         let Functions { workers, router, ids, answerers } = registered;
         let mut sources = self.0.sources.lock().await;
+        let request_handlers = ids.iter().filter(|(_, id)| answerers.contains_key(*id));
+        let request_handlers = request_handlers.map(|(name, _)| name.clone()).collect();
         let endpoints = sources::endpoints(&manifests, &ids, &answerers, &mut sources);
         let routes = Routes::new(endpoints).map_err(anyhow::Error::from)?;
         // Functions are replaced before sources: new events need the new functions.
         bus.set_router(router);
+        dispatcher.set_paused(self.paused_ids(&ids));
         dispatcher.set_functions(workers);
         sources.apply(&manifests, &ids).await;
         http.set_routes(routes);
-        *self.active() = ActiveManifests { manifests, function_ids: ids };
+        *self.active() = ActiveManifests { manifests, function_ids: ids, request_handlers };
         Ok(())
     }
 
@@ -234,6 +245,10 @@ impl Control {
     /// that a file has changed.
     pub(crate) fn fingerprint(&self) -> BTreeMap<PathBuf, Option<SystemTime>> {
         manifests::fingerprint(&self.0.paths, &self.active().manifests)
+    }
+
+    fn paused(&self) -> MutexGuard<'_, Paused> {
+        self.0.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn active(&self) -> MutexGuard<'_, ActiveManifests> {

@@ -1,6 +1,7 @@
 //! The JSON types of requests and responses, made from the model here and nowhere else. Times are RFC 3339 in UTC; an
 //! optional field without a value is absent.
 
+mod brakes;
 mod dead;
 mod event;
 mod replay;
@@ -10,6 +11,7 @@ mod trace;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::brakes::{Changed, PauseTarget, PendingSelection};
 pub use self::dead::{DeadLetter, DeadSelection};
 pub use self::event::{Damaged, Envelope, EventJson, Posted, PostedEvent};
 pub use self::replay::Replay;

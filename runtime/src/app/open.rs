@@ -21,6 +21,7 @@ use evoke_http::source::{Http, HttpKind, Routes};
 use evoke_model::clock::Clock;
 use evoke_sandbox::{Sandbox, Settings};
 use evoke_store::Store;
+use evoke_store::running::{NoRunningLog, RunningLog};
 use evoke_store_sqlite::SqliteStore;
 use evoke_store_sqlite::running::{Interrupted, RunningFile};
 use evoke_telemetry::{Ingress, Metrics};
@@ -45,13 +46,13 @@ pub(super) async fn open(
         metrics.ingress(ingress);
     }
     let (window, commits) = (options.dedup_window, metrics.commits.clone());
-    let (running, interrupted) = open_running(&data)?;
+    let (running_file, interrupted) = open_running(&data);
     let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
     let store = SqliteStore::open_measured(data.path(), clock.clone(), window, commits);
     let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
     let exits = store.record_exit(interrupted.as_ref().map(Interrupted::exit)).await;
     let exits = exits.context("cannot count the ends of the process in the store, evoke.db")?;
-    begin_running(&running, options.concurrency);
+    let running = begin_running(running_file.as_ref(), options.concurrency);
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
     let logs = FunctionLogs::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
     let settings = Settings { cache_dir: options.data.join("compiled"), concurrency: options.concurrency };
@@ -73,28 +74,25 @@ pub(super) async fn open(
     let http =
         Http::new(bus.for_ingress(Kind::Listener(&HttpKind).ingress(), &metrics), clock.clone(), Routes::default());
     let replays = Replays::new(store.clone(), bus.clone());
-    let parts = Parts {
-        store,
-        bus,
-        dispatcher,
-        sandbox,
-        http,
-        logs: logs.sink(),
-        metrics,
-        clock,
-        running: running.clone(),
-        interrupted,
-    };
+    let parts =
+        Parts { store, bus, dispatcher, sandbox, http, logs: logs.sink(), metrics, clock, running, interrupted };
     let control = Control::new(parts, options.manifests.clone(), host.clone());
-    let app = App { options, data, host, control, replays, logs, otlp, running, started: Instant::now() };
+    let app = App { options, data, host, control, replays, logs, otlp, running: running_file, started: Instant::now() };
     Ok((app, Listeners { public, admin }))
 }
 
+const NOT_RECORDED: &str = "until the next start, a delivery that ends the process is not recognised";
+
 /// Opens the record of running work, and logs what the process before this one left in it. An error of the disk must not
 /// prevent the start: the record only protects against deliveries that end the process.
-fn open_running(data: &DataFolder) -> anyhow::Result<(Arc<RunningFile>, Option<Interrupted>)> {
-    let (running, interrupted) = RunningFile::open(data.path())
-        .with_context(|| format!("cannot read the file `running` in the data folder {}", data.path().display()))?;
+fn open_running(data: &DataFolder) -> (Option<Arc<RunningFile>>, Option<Interrupted>) {
+    let (running, interrupted) = match RunningFile::open(data.path()) {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::error!("cannot read the file `running` in the data folder: {error}; {NOT_RECORDED}");
+            return (None, None);
+        }
+    };
     if let Some(Interrupted { deliveries, requests, loads, .. }) = &interrupted {
         let deliveries: Vec<_> = deliveries.iter().map(|(id, _, name)| format!("delivery {id} of {name}")).collect();
         tracing::warn!(
@@ -105,16 +103,16 @@ fn open_running(data: &DataFolder) -> anyhow::Result<(Arc<RunningFile>, Option<I
             loads.join(", ")
         );
     }
-    Ok((Arc::new(running), interrupted))
+    (Some(Arc::new(running)), interrupted)
 }
 
-fn begin_running(running: &RunningFile, concurrency: u32) {
+/// Starts to record. Must be called after the store has counted what the process before left.
+fn begin_running(running: Option<&Arc<RunningFile>>, concurrency: u32) -> Arc<dyn RunningLog> {
+    let Some(running) = running else { return Arc::new(NoRunningLog) };
     if let Err(error) = running.begin(concurrency.saturating_mul(2)) {
-        tracing::error!(
-            "cannot write the file `running` in the data folder: {error}; until the next start, a delivery that ends \
-             the process is not recognised"
-        );
+        tracing::error!("cannot write the file `running` in the data folder: {error}; {NOT_RECORDED}");
     }
+    running.clone()
 }
 
 async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<Listener> {

@@ -30,7 +30,10 @@ fn render(status: &Status, columns: Option<usize>) -> String {
         let headings = ["function", "running#", "ready#", "retrying#", "blocked#", "done#", "dead#", "purged#"];
         text = text + "\n\n" + &table(&headings, &rows, columns);
     }
-    for Function { name, failing, .. } in functions {
+    for Function { name, failing, paused, .. } in functions {
+        if let Some(since) = paused {
+            text += &format!("\n{} is paused since {}; `evoke resume` continues", escape(name), escape(since));
+        }
         if let Some(failing) = failing {
             text += &format!("\n{} is failing: {}", escape(name), escape(failing));
         }
@@ -43,7 +46,7 @@ fn render(status: &Status, columns: Option<usize>) -> String {
 }
 
 fn function_row(function: &Function) -> Vec<String> {
-    let Function { name, active: _, running, concurrency, failing: _, deliveries: n } = function;
+    let Function { name, active: _, running, concurrency, failing: _, paused: _, deliveries: n } = function;
     let (note, running) = match concurrency {
         Some(max) => ("", format!("{running} of {max}")),
         None => (" (in no manifest)", "-".to_owned()),
@@ -70,7 +73,7 @@ mod tests {
             r#"{"version":"0.1.0","uptime_ms":61000,"events":1,"pending":2,
               "functions":[
                 {"name":"shop/charge","in_force":true,"running":1,"concurrency":8,
-                 "failing":"5 attempts failed","ready":2,"retrying":0,"blocked":0,"done":10,"dead":1,"purged":0},
+                 "failing":"5 attempts failed","paused":"2026-01-31T12:00:00Z","ready":2,"retrying":0,"blocked":0,"done":10,"dead":1,"purged":0},
                 {"name":"shop/old","in_force":false,"running":0,
                  "ready":0,"retrying":0,"blocked":0,"done":3,"dead":0,"purged":0}],
               "sources":[{"uri":"/shop/inbox","kind":"files","state":"degraded","trouble":"the folder is gone"}]}"#,
@@ -82,6 +85,7 @@ evoke 0.1.0, up for 1 min 1 s: 1 event, 2 deliveries pending
 function                   running  ready  retrying  blocked  done  dead  purged
 shop/charge                 1 of 8      2         0        0    10     1       0
 shop/old (in no manifest)        -      0         0        0     3     0       0
+shop/charge is paused since 2026-01-31T12:00:00Z; `evoke resume` continues
 shop/charge is failing: 5 attempts failed
 
 source       kind   state

@@ -26,7 +26,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
@@ -177,7 +177,7 @@ impl Dispatcher {
     /// continue. Its other deliveries are released: they stay pending in the store until the function is active again.
     pub fn set_functions(&self, specs: Vec<FunctionSpec>) {
         let mut schedule = self.lock();
-        schedule.functions.values_mut().for_each(|function| function.concurrency = 0);
+        schedule.functions.values_mut().for_each(Function::deactivate);
         for spec in specs {
             let id = spec.id;
             match schedule.functions.get_mut(&id) {
@@ -188,6 +188,21 @@ impl Dispatcher {
                 }
             }
         }
+        self.update_all(schedule);
+    }
+
+    /// Replaces the set of paused functions, also for functions that become active later. The running attempts of a
+    /// paused function continue; its other deliveries stay pending in the store.
+    pub fn set_paused(&self, paused: HashSet<FunctionId>) {
+        let mut schedule = self.lock();
+        schedule.paused = paused;
+        self.update_all(schedule);
+    }
+
+    /// Suspends the paused functions, and starts what may run now.
+    fn update_all(&self, mut schedule: MutexGuard<'_, Schedule>) {
+        let Schedule { functions, paused, .. } = &mut *schedule;
+        functions.iter_mut().for_each(|(id, function)| function.set_paused(paused.contains(id)));
         let all: Vec<FunctionId> = schedule.functions.keys().copied().collect();
         all.into_iter().for_each(|id| self.update_queue(&mut schedule, id));
         self.spawn_worker(&mut schedule);
@@ -225,14 +240,19 @@ impl Dispatcher {
         self.0.alarm.notify_one();
         self.0.tasks.close();
         let _ = tokio::time::timeout(limit, self.0.tasks.wait()).await;
-        let waiting = {
-            let mut schedule = self.lock();
-            let suspects = schedule.isolation.take_waiting(|_| true);
-            suspects.into_iter().for_each(|suspect| schedule.put_back(suspect));
-            schedule.functions.values_mut().flat_map(Function::release_waiting).collect()
-        };
+        let waiting = self.release_all();
         let _ = tokio::time::timeout(RELEASE_MAX, self.0.store.release(waiting)).await;
         self.lock().running
+    }
+
+    /// Removes all waiting deliveries from memory, and returns their ids.
+    fn release_all(&self) -> Vec<DeliveryId> {
+        let mut schedule = self.lock();
+        for suspect in schedule.isolation.take_waiting(|_| true) {
+            schedule.put_back(suspect);
+        }
+        let released = schedule.functions.values_mut().flat_map(Function::release_waiting).collect();
+        released
     }
 
     fn lock(&self) -> MutexGuard<'_, Schedule> {

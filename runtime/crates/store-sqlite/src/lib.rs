@@ -9,6 +9,7 @@ mod checksum;
 mod dedup;
 mod failure;
 mod folder;
+mod pending;
 mod queue;
 mod read;
 mod readers;

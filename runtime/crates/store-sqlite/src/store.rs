@@ -13,13 +13,13 @@ use super::write::dead::{Purge, Redrive};
 use super::write::exits::RecordExit;
 use super::write::register::Register;
 use super::write::state::WriteState;
-use super::{SqliteStore, check, read, replays, retain, state, totals, write};
+use super::{SqliteStore, check, pending, read, replays, retain, state, totals, write};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
     Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, EventFilter, FunctionId, Mark,
-    NewEvent, NewReplay, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step,
-    Stream, Totals,
+    NewEvent, NewReplay, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState,
+    Retention, Seq, Step, Stream, Totals,
 };
 use evoke_store::running::UncleanExit;
 use evoke_store::{
@@ -202,6 +202,16 @@ impl InspectionStore for SqliteStore {
 
     fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
         self.read(move |c| read::dead(c, &which, limit))
+    }
+
+    fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
+        self.read(move |c| pending::list(c, &which, after, limit))
+    }
+
+    fn cancel(&self, actor: &Actor, which: PendingFilter, cause: &str) -> StoreFuture<u64> {
+        log_request(actor, format_args!("cancel pending deliveries: {which:?}"));
+        let (writes, readers) = (self.writes.clone(), self.readers.clone());
+        StoreFuture::from_future(pending::cancel(writes, readers, which, cause.to_owned()))
     }
 
     fn totals(&self) -> StoreFuture<Totals> {

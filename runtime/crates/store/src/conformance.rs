@@ -13,6 +13,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod cancel;
 mod exits;
 mod owners;
 mod replay;
@@ -29,6 +30,7 @@ use evoke_model::event::{Data, Event};
 use evoke_model::state::Transaction;
 use evoke_model::*;
 
+pub use self::cancel::*;
 pub use self::exits::*;
 pub use self::owners::*;
 pub use self::replay::*;
@@ -404,6 +406,8 @@ macro_rules! conformance {
             events_are_listed_by_type_source_and_position
             a_completion_of_another_attempt_or_of_a_finished_delivery_is_superseded
             released_deliveries_are_found_again
+            pending_deliveries_are_listed_and_cancelled_by_function_root_and_number
+            a_cancelled_delivery_of_a_key_stays_in_order_after_a_redrive
             an_exit_is_counted_once_for_attempts_that_are_the_next_of_a_pending_delivery
             a_scope_has_one_owner_until_it_is_released
             a_replay_adds_deliveries_that_are_marked_and_counted

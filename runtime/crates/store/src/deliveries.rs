@@ -16,6 +16,8 @@ pub struct Committed {
     pub ready: Vec<ReadyDelivery>,
     /// Each completion passed to [`DeliveryStore::settle`], with its result.
     pub settled: Vec<(Arc<Completion>, Result<Completed>)>,
+    /// Deliveries that an operator cancelled, with their functions. They must not start any more.
+    pub cancelled: Vec<(FunctionId, DeliveryId)>,
 }
 
 /// Receives every commit once, in commit order. The sink must not block.

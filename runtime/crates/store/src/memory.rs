@@ -63,6 +63,8 @@ struct Inner {
     removed: Removed,
     /// Deliveries that retention removed, by function: the number done and the number purged.
     removed_deliveries: HashMap<FunctionId, (u64, u64)>,
+    /// Deliveries that the current write cancels.
+    cancelled: Vec<(FunctionId, DeliveryId)>,
     sink: Option<CommitSink>,
 }
 
@@ -141,6 +143,7 @@ impl MemoryStore {
             replayed: 0,
             removed: Removed::default(),
             removed_deliveries: HashMap::new(),
+            cancelled: Vec::new(),
             sink: None,
         };
         let (newest, backlog, scopes) = (watch::channel(Seq(0)).0, Backlog::default(), Scopes::default());
@@ -171,11 +174,12 @@ impl MemoryStore {
         let mut ready = Vec::new();
         let (result, settled) = apply(&mut inner, &mut ready);
         self.shared.backlog.apply(&mut inner.backlog);
-        if (!ready.is_empty() || !settled.is_empty())
+        let cancelled = std::mem::take(&mut inner.cancelled);
+        if (!ready.is_empty() || !settled.is_empty() || !cancelled.is_empty())
             && let Some(sink) = &inner.sink
         {
             let ready = ready.into_iter().filter_map(|id| inner.ready_delivery(id)).collect();
-            sink(Committed { ready, settled });
+            sink(Committed { ready, settled, cancelled });
         }
         let newest = inner.newest();
         drop(inner);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::control::{FunctionStatus, SourceStatus};
+use evoke_model::clock::rfc3339;
 use evoke_model::{Counts, DeliveryId, Removed};
 use evoke_store_sqlite::running::Interrupted;
 
@@ -77,6 +78,9 @@ pub struct Function {
     /// How the function is failing; absent if it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<String>,
+    /// Since when an operator has paused the function; absent if it is not paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
     /// Number of deliveries by state, flattened into this object.
     #[serde(flatten)]
     pub deliveries: Counts,
@@ -98,8 +102,9 @@ pub struct Source {
 
 impl From<FunctionStatus> for Function {
     fn from(function: FunctionStatus) -> Self {
-        let FunctionStatus { name, concurrency, running, held: _, failing } = function;
-        Self { name, active: true, running, concurrency: Some(concurrency), failing, deliveries: Counts::default() }
+        let FunctionStatus { name, concurrency, running, held: _, failing, paused_since_ms } = function;
+        let (concurrency, paused) = (Some(concurrency), paused_since_ms.map(rfc3339));
+        Self { name, active: true, running, concurrency, failing, paused, deliveries: Counts::default() }
     }
 }
 
@@ -107,7 +112,7 @@ impl Function {
     /// A function that no active manifest declares.
     pub(in crate::admin) fn inactive(name: String) -> Self {
         let deliveries = Counts::default();
-        Self { name, active: false, running: 0, concurrency: None, failing: None, deliveries }
+        Self { name, active: false, running: 0, concurrency: None, failing: None, paused: None, deliveries }
     }
 }
 

@@ -35,7 +35,7 @@ impl Dispatcher {
             // A list of keys shows an attempt's new keys only after their commit. The next holder of the lock must see
             // them, so the lock is held until the commit.
             let result = self.0.store.complete(completion.clone()).await;
-            self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
+            self.committed(Committed { settled: vec![(completion, result)], ..Committed::default() });
         } else {
             // An error means that the store has failed permanently, which the store reports itself. The delivery is
             // still pending when the store is opened again.
@@ -45,7 +45,7 @@ impl Dispatcher {
 
     /// Receives the result of a commit from the store: settled attempts, and deliveries that became ready.
     pub(super) fn committed(&self, committed: Committed) {
-        let Committed { ready, settled } = committed;
+        let Committed { ready, settled, cancelled } = committed;
         let mut bytes = 0;
         let mut schedule = self.lock();
         let mut has_retry = false;
@@ -75,6 +75,10 @@ impl Dispatcher {
                 }
                 _ => {}
             }
+        }
+        for (function, id) in cancelled {
+            schedule.cancel(function, id);
+            self.update_queue(&mut schedule, function);
         }
         let mut unknown = Vec::new();
         for delivery in ready {
@@ -153,7 +157,7 @@ impl Dispatcher {
                 other => break other,
             }
         };
-        self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
+        self.committed(Committed { settled: vec![(completion, result)], ..Committed::default() });
     }
 }
 

@@ -75,8 +75,9 @@ impl Isolation {
     }
 
     /// Removes suspects that wait.
-    pub(super) fn take_waiting(&mut self, is_taken: impl Fn(&Picked) -> bool) -> Vec<Picked> {
-        let (taken, stays) = std::mem::take(&mut self.waiting).into_iter().partition(is_taken);
+    pub(super) fn take_waiting(&mut self, is_taken: impl Fn(&Picked) -> bool) -> VecDeque<Picked> {
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let (taken, stays) = waiting.partition(is_taken);
         self.waiting = stays;
         taken
     }

@@ -43,6 +43,8 @@ pub(super) struct Schedule {
     pub(super) was_failing: HashMap<String, UnixMs>,
     /// Deliveries that must run again, with the state that another attempt changed.
     pub(super) reruns: HashMap<DeliveryId, StateItem>,
+    /// The functions that an operator paused.
+    pub(super) paused: HashSet<FunctionId>,
     /// The deliveries that must run alone.
     pub(super) isolation: Isolation,
 }
@@ -52,6 +54,18 @@ impl Schedule {
     fn count_start(&mut self, picked: &Picked) {
         self.running += 1;
         self.replaying += u32::from(picked.delivery.replay.is_some());
+    }
+
+    /// Removes a cancelled delivery that did not start. A started one ends as superseded.
+    pub(super) fn cancel(&mut self, function: FunctionId, id: DeliveryId) {
+        if self.isolation.has_waiting() {
+            let suspects = self.isolation.take_waiting(|suspect| suspect.delivery.id == id);
+            suspects.into_iter().for_each(|suspect| self.put_back(suspect));
+        }
+        self.reruns.remove(&id);
+        if let Some(function) = self.functions.get_mut(&function) {
+            function.cancel(id);
+        }
     }
 
     /// Puts a delivery that was picked and did not start back into its lane.

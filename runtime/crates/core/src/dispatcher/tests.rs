@@ -1,3 +1,4 @@
+mod brakes;
 mod isolation;
 mod state;
 

@@ -18,8 +18,8 @@ use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
     Accepted, Actor, CheckReport, Completed, Completion, Counts, DeadFilter, DeliveryId, EventFilter, FunctionId, Mark,
-    NewEvent, NewReplay, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step,
-    StoredEvent, Stream, Totals,
+    NewEvent, NewReplay, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState,
+    Retention, Seq, Step, StoredEvent, Stream, Totals,
 };
 
 impl EventStore for MemoryStore {
@@ -255,6 +255,17 @@ impl InspectionStore for MemoryStore {
     fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
         let inner = self.lock();
         ready(inner.dead(&which).take(limit).filter_map(|id| inner.record(id)).map(Ok).collect())
+    }
+
+    fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
+        let inner = self.lock();
+        let ids = inner.pending(&which).filter(|id| *id > after).take(limit);
+        ready(ids.filter_map(|id| inner.record(id)).map(Ok).collect())
+    }
+
+    fn cancel(&self, actor: &Actor, which: PendingFilter, cause: &str) -> StoreFuture<u64> {
+        log_request(actor, format_args!("cancel pending deliveries: {which:?}"));
+        self.write(|inner, _| inner.cancel(&which, cause))
     }
 
     fn totals(&self) -> StoreFuture<Totals> {

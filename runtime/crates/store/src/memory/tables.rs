@@ -1,6 +1,6 @@
 //! Events and deliveries in maps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{ById, Delivery, Inner, Row, index};
@@ -9,7 +9,7 @@ use crate::running::UncleanExit;
 use crate::validate::Validation;
 use evoke_model::{
     Accepted, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, FunctionId,
-    NewDelivery, NewEvent, Origin, ReadyDelivery, ReplayId, Seq, StoredEvent, Stream, Totals, Verdict,
+    NewDelivery, NewEvent, Origin, PendingFilter, ReadyDelivery, ReplayId, Seq, StoredEvent, Stream, Totals, Verdict,
 };
 
 impl Inner {
@@ -222,6 +222,38 @@ impl Inner {
         all.filter(move |(id, d)| d.state == DeliveryState::Dead && meant(*id, d)).map(|(id, _)| id)
     }
 
+    pub(super) fn pending<'a>(&'a self, which: &'a PendingFilter) -> impl Iterator<Item = DeliveryId> + 'a {
+        let meant = move |id: DeliveryId, delivery: &Delivery| match which {
+            PendingFilter::All => true,
+            PendingFilter::Function(name) => self.name(delivery.function) == name,
+            PendingFilter::Root(seq) => delivery.event.seq == *seq || delivery.event.lineage.root == Some(*seq),
+            PendingFilter::Delivery(one) => id == *one,
+        };
+        let all = (1..).map(DeliveryId).zip(&self.deliveries);
+        let all = all.filter_map(|(id, delivery)| Some((id, delivery.as_ref()?)));
+        all.filter(move |(id, delivery)| delivery.is_pending() && meant(*id, delivery)).map(|(id, _)| id)
+    }
+
+    pub(super) fn cancel(&mut self, which: &PendingFilter, cause: &str) -> u64 {
+        let ids: Vec<_> = self.pending(which).collect();
+        for id in &ids {
+            let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::as_mut) else { continue };
+            if let Some(ready) = self.ready.get_mut(&delivery.lane()) {
+                ready.remove(id);
+            }
+            if let Some(due_ms) = delivery.due_ms.take()
+                && let Some(due) = self.due.get_mut(&delivery.lane())
+            {
+                due.remove(&(due_ms, *id));
+            }
+            delivery.state = DeliveryState::Dead;
+            delivery.cause = Some(cause.to_owned());
+            self.backlog.remove(share(delivery));
+            self.cancelled.push((delivery.function, *id));
+        }
+        ids.len() as u64
+    }
+
     fn dead_ids(&self, which: &DeadFilter) -> Vec<DeliveryId> {
         self.dead(which).collect()
     }
@@ -259,9 +291,21 @@ impl Inner {
                 }
                 self.backlog.add(share(delivery));
             }
-            self.make_ready(*id, ready);
+            if self.is_first_of_key(*id) {
+                self.make_ready(*id, ready);
+            } else if let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::as_mut) {
+                delivery.state = DeliveryState::Blocked;
+            }
         }
         ids.len() as u64
+    }
+
+    /// Returns true if no earlier delivery of the order key is unfinished.
+    fn is_first_of_key(&self, id: DeliveryId) -> bool {
+        let Some(delivery) = self.delivery(id) else { return true };
+        let Some(key) = delivery.order_key.clone() else { return true };
+        let unfinished = self.unfinished.get(&(delivery.function, delivery.replay, key));
+        unfinished.and_then(BTreeSet::first).is_none_or(|first| *first == id)
     }
 
     pub(super) fn purge(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
@@ -298,6 +342,10 @@ impl Inner {
 }
 
 impl Delivery {
+    fn is_pending(&self) -> bool {
+        matches!(self.state, DeliveryState::Ready | DeliveryState::Retrying | DeliveryState::Blocked)
+    }
+
     /// Returns the queue in which the delivery waits.
     pub(super) fn lane(&self) -> (FunctionId, Stream) {
         (self.function, Stream::of(self.replay))
