@@ -27,6 +27,7 @@ mod retention;
 mod runtime_events;
 mod shutdown;
 mod state;
+mod storms;
 mod telemetry;
 mod tidy;
 mod timers;

@@ -33,7 +33,7 @@ use evoke_core::bus;
 use evoke_core::replay::Replays;
 use evoke_http::listener;
 use evoke_manifest::Checked;
-use evoke_model::Retention;
+use evoke_model::{DescendantsMax, Retention};
 use evoke_store_sqlite::running::RunningFile;
 use evoke_telemetry::Ingress;
 
@@ -58,6 +58,8 @@ pub struct UpOptions {
     pub dedup_window: Duration,
     /// Maximum backlog of pending deliveries; beyond it events are refused.
     pub backlog_max: bus::Amount,
+    /// Maximum number and size of the events that one event causes.
+    pub descendants_max: DescendantsMax,
     /// How long finished events are kept, and the maximum size of the store.
     pub retention: Retention,
     /// Free space on the disk of the data folder, in bytes, below which `evoke.storage.low` is emitted. `None` uses the

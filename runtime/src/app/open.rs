@@ -50,6 +50,7 @@ pub(super) async fn open(
     let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
     let store = SqliteStore::open_measured(data.path(), clock.clone(), window, commits);
     let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
+    store.limit_descendants(options.descendants_max);
     let exits = store.record_exit(interrupted.as_ref().map(Interrupted::exit)).await;
     let exits = exits.context("cannot count the ends of the process in the store, evoke.db")?;
     let running = begin_running(running_file.as_ref(), options.concurrency);

@@ -60,10 +60,11 @@ pub enum Outcome {
         /// The number of these ends of the process.
         exits: u32,
     },
-    /// The chain of events reached the hop limit: functions publish to each other in a loop.
+    /// The chain of events reached a limit, of its length or of its number of events: functions publish to each other in
+    /// a loop.
     Loop {
-        /// The number of functions that the chain went through.
-        hops: u32,
+        /// The limit, and the functions of the chain in order.
+        message: String,
     },
 }
 
@@ -118,7 +119,8 @@ impl Outcome {
             | Self::Denied { message }
             | Self::Quota { message }
             | Self::Unavailable { message }
-            | Self::Damaged { message } => Some(message.clone()),
+            | Self::Damaged { message }
+            | Self::Loop { message } => Some(message.clone()),
             Self::Timeout { limit } => Some(format!("reached its timeout of {limit:?}")),
             Self::OutOfMemory { limit_bytes } => {
                 Some(format!("exceeded its memory limit of {} KiB", limit_bytes / 1024))
@@ -127,9 +129,6 @@ impl Outcome {
                 "Evoke ended {exits} times without a clean stop (a crash, a kill or a lack of memory) while this \
                  delivery ran, the last time alone"
             )),
-            Self::Loop { hops } => {
-                Some(format!("stopped after {hops} hops: the functions publish to each other in a loop"))
-            }
         }
     }
 
@@ -142,8 +141,12 @@ impl Outcome {
             | Self::OutOfMemory { .. }
             | Self::Quota { .. }
             | Self::Unavailable { .. } => true,
-            Self::Done | Self::Reject { .. } | Self::Denied { .. } | Self::Damaged { .. } => false,
-            Self::Crashed { .. } | Self::Loop { .. } => false,
+            Self::Done
+            | Self::Reject { .. }
+            | Self::Denied { .. }
+            | Self::Damaged { .. }
+            | Self::Crashed { .. }
+            | Self::Loop { .. } => false,
         }
     }
 }
@@ -249,9 +252,9 @@ mod tests {
             Outcome::Denied { message: message.clone() },
             Outcome::Quota { message: message.clone() },
             Outcome::Unavailable { message: message.clone() },
-            Outcome::Damaged { message },
+            Outcome::Damaged { message: message.clone() },
             Outcome::Crashed { exits: 2 },
-            Outcome::Loop { hops: 1 },
+            Outcome::Loop { message },
         ];
         assert_eq!(all.map(|outcome| outcome.kind()), Outcome::KINDS);
     }

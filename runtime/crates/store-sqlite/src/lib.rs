@@ -41,9 +41,10 @@ pub use self::folder::make_folder;
 use self::queue::WriteQueue;
 use self::readers::Readers;
 use self::state_cache::StateCache;
-use evoke_model::Seq;
 use evoke_model::clock::Clock;
 use evoke_model::state::Entry;
+use evoke_model::{DescendantsMax, Seq};
+use evoke_store::descendants::Chains;
 use evoke_store::{Backlog, CommitSink, DEDUP_WINDOW, Result, Scopes, StoreError, StoreFuture};
 use evoke_telemetry::CommitMetrics;
 
@@ -57,6 +58,7 @@ pub struct SqliteStore {
     failed: watch::Sender<Option<String>>,
     backlog: Arc<Backlog>,
     scopes: Scopes,
+    descendants_max: Arc<Mutex<DescendantsMax>>,
     instance: String,
     clock: Clock,
 }
@@ -109,11 +111,14 @@ impl SqliteStore {
         let sink = Arc::new(Mutex::new(None));
         let backlog = Arc::<Backlog>::default();
         backlog.apply(counters.backlog_change());
+        let descendants_max = Arc::<Mutex<DescendantsMax>>::default();
         let writer = writer::Writer {
             connection,
             path: path.clone(),
             dedup,
             counters,
+            chains: Chains::default(),
+            descendants_max: descendants_max.clone(),
             state_cache: state_cache.clone(),
             clock: clock.clone(),
             sink: sink.clone(),
@@ -135,6 +140,7 @@ impl SqliteStore {
             failed,
             backlog,
             scopes: Scopes::default(),
+            descendants_max,
             instance,
             clock,
         })

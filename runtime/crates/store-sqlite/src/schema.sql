@@ -42,6 +42,7 @@ CREATE TABLE events (                   -- all accepted events, in accept order
 );
 CREATE INDEX events_by_id ON events (id, source); -- unique in the dedup window: the writer checks before it inserts
 CREATE INDEX events_by_cause ON events (cause) WHERE cause IS NOT NULL;
+CREATE INDEX events_by_root ON events (root) WHERE root IS NOT NULL;
 
 CREATE TABLE known (                    -- ids of events that retention removed within their dedup window
   seq         INTEGER PRIMARY KEY,
@@ -104,7 +105,7 @@ CREATE TABLE replays (                  -- stored events offered again
   id         INTEGER PRIMARY KEY,
   filter     TEXT NOT NULL,             -- the request, as JSON
   created_ms INTEGER NOT NULL,
-  state      INTEGER NOT NULL,          -- 0 running, 1 paused, 2 done, 3 cancelling, 4 cancelled
+  state      INTEGER NOT NULL,          -- 0 running, 1 paused, 2 done, 3 cancelling, 4 cancelled, 5 failed
   position   INTEGER NOT NULL,          -- events up to here were processed
   until      INTEGER NOT NULL,          -- the last event to process
   events     INTEGER NOT NULL DEFAULT 0, -- number of offered events

@@ -17,9 +17,9 @@ use super::{SqliteStore, check, pending, read, replays, retain, state, totals, w
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, EventFilter, FunctionId, Mark,
-    NewEvent, NewReplay, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState,
-    Retention, Seq, Step, Stream, Totals,
+    Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, DescendantsMax, EventFilter,
+    FunctionId, Mark, NewEvent, NewReplay, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId,
+    ReplayState, Retention, Seq, Step, Stream, Totals,
 };
 use evoke_store::running::UncleanExit;
 use evoke_store::{
@@ -93,6 +93,14 @@ impl DeliveryStore for SqliteStore {
 
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>> {
         self.read(move |c| Ok(read::delivery(c, delivery)?.and_then(|record| record.ok()?.order_key)))
+    }
+
+    fn limit_descendants(&self, max: DescendantsMax) {
+        *self.descendants_max.lock().unwrap_or_else(PoisonError::into_inner) = max;
+    }
+
+    fn chain(&self, delivery: DeliveryId) -> StoreFuture<Vec<String>> {
+        self.read(move |c| read::chain(c, delivery))
     }
 
     fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>> {

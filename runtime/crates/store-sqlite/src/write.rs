@@ -18,7 +18,8 @@ use super::dedup::Dedup;
 use super::state::Batch;
 use super::totals::Counters;
 use evoke_model::clock::UnixMs;
-use evoke_model::{DeliveryId, FunctionId, ReadyDelivery};
+use evoke_model::{DeliveryId, DescendantsMax, FunctionId, ReadyDelivery};
+use evoke_store::descendants::Chains;
 
 /// Changes the store as part of a group commit.
 pub(super) trait Write: Send + 'static {
@@ -39,6 +40,8 @@ pub(super) struct GroupCommit<'a> {
     pub(super) tx: &'a Connection,
     pub(super) dedup: &'a mut Dedup,
     pub(super) counters: &'a mut Counters,
+    pub(super) chains: &'a mut Chains,
+    pub(super) descendants_max: DescendantsMax,
     pub(super) state: Batch<'a>,
     pub(super) now_ms: UnixMs,
     /// Deliveries that become ready with the commit.

@@ -15,7 +15,8 @@ use super::state_cache::StateCache;
 use super::totals::Counters;
 use super::write::GroupCommit;
 use evoke_model::clock::Clock;
-use evoke_model::{DeliveryId, FunctionId, ReadyDelivery, Seq};
+use evoke_model::{DeliveryId, DescendantsMax, FunctionId, ReadyDelivery, Seq};
+use evoke_store::descendants::Chains;
 use evoke_store::{Backlog, CommitSink, Committed, StoreError};
 use evoke_telemetry::CommitMetrics;
 
@@ -43,6 +44,8 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) dedup: Dedup,
     pub(super) counters: Counters,
+    pub(super) chains: Chains,
+    pub(super) descendants_max: Arc<Mutex<DescendantsMax>>,
     pub(super) state_cache: Arc<StateCache>,
     pub(super) clock: Clock,
     pub(super) sink: Arc<Mutex<Option<CommitSink>>>,
@@ -108,6 +111,7 @@ impl Writer {
             Err(error) => {
                 self.counters.roll_back(before);
                 self.dedup.rolled_back();
+                self.chains.clear();
                 let error = store_error(&self.path, &error);
                 self.notify(Vec::new(), Vec::new(), batch, &Err(error.clone()));
                 to_latch(error).map(|()| false)
@@ -168,6 +172,8 @@ impl Writer {
             tx: &transaction,
             dedup: &mut self.dedup,
             counters: &mut self.counters,
+            chains: &mut self.chains,
+            descendants_max: *self.descendants_max.lock().unwrap_or_else(PoisonError::into_inner),
             state: Batch::new(&transaction, &self.state_cache),
             now_ms: self.clock.now_ms(),
             ready: Vec::new(),

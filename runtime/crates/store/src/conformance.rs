@@ -14,6 +14,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod cancel;
+mod chains;
 mod exits;
 mod owners;
 mod replay;
@@ -31,6 +32,7 @@ use evoke_model::state::Transaction;
 use evoke_model::*;
 
 pub use self::cancel::*;
+pub use self::chains::*;
 pub use self::exits::*;
 pub use self::owners::*;
 pub use self::replay::*;
@@ -406,6 +408,7 @@ macro_rules! conformance {
             events_are_listed_by_type_source_and_position
             a_completion_of_another_attempt_or_of_a_finished_delivery_is_superseded
             released_deliveries_are_found_again
+            the_events_of_a_chain_are_limited_in_number_and_size
             pending_deliveries_are_listed_and_cancelled_by_function_root_and_number
             a_cancelled_delivery_of_a_key_stays_in_order_after_a_redrive
             an_exit_is_counted_once_for_attempts_that_are_the_next_of_a_pending_delivery

@@ -21,6 +21,7 @@
 
 pub mod backlog;
 mod deliveries;
+pub mod descendants;
 mod error;
 mod events;
 mod future;

@@ -16,11 +16,12 @@ use tokio::sync::watch;
 
 use self::state::Buckets;
 use crate::backlog::Change;
+use crate::descendants::Descendants;
 use crate::{Backlog, CommitSink, Committed, DEDUP_WINDOW, Result, Scopes, StoreFuture};
 use evoke_model::clock::{Clock, UnixMs};
 use evoke_model::{
-    AttemptRecord, Completed, Completion, DeliveryId, DeliveryState, FunctionId, Removed, Replay, ReplayId, Seq,
-    StoredEvent, Stream,
+    AttemptRecord, Completed, Completion, DeliveryId, DeliveryState, DescendantsMax, FunctionId, Removed, Replay,
+    ReplayId, Seq, StoredEvent, Stream,
 };
 
 /// A handle to the store: maps behind one lock. Cheap to clone; all clones are handles to the same store.
@@ -56,6 +57,9 @@ struct Inner {
     exits: BTreeMap<DeliveryId, u32>,
     /// The run of the last counted end.
     exit_run: Option<u64>,
+    /// The events that each event from outside caused.
+    descendants: HashMap<Seq, Descendants>,
+    descendants_max: DescendantsMax,
     buckets: Buckets,
     backlog: Change,
     owed: u64,
@@ -137,6 +141,8 @@ impl MemoryStore {
             marks: BTreeMap::new(),
             exits: BTreeMap::new(),
             exit_run: None,
+            descendants: HashMap::new(),
+            descendants_max: DescendantsMax::default(),
             buckets: Buckets::default(),
             backlog: Change::default(),
             owed: 0,

@@ -22,6 +22,9 @@ use evoke_store::running::{EXITS_MAX, Recorded, Work};
 /// is that long.
 pub(super) const HOPS_MAX: u32 = 64;
 
+/// The number of functions that a message lists from each end of a chain.
+const CHAIN_PART: usize = 8;
+
 /// Runs the function and returns the completion to commit.
 ///
 /// If another attempt changed state that this attempt had read, the result of the run is discarded. The attempt then
@@ -95,6 +98,7 @@ async fn run_once(
         measurement.publishes(inner.bus.spans(), &cause.event, &mut published);
         match route(inner, delivery.id, cause, published) {
             Ok(routed) => publishes = routed,
+            Err(Outcome::Loop { message }) => outcome = loop_of(inner, delivery.id, &message).await,
             Err(failed) => outcome = failed,
         }
     }
@@ -132,22 +136,31 @@ fn not_run(outcome: Outcome) -> AttemptResult {
     AttemptResult { outcome, published, state, duration }
 }
 
-/// An attempt that succeeded, but whose writes exceed the quota of a state bucket.
-pub(super) struct OverQuota {
-    /// The record of the successful attempt.
-    pub(super) record: AttemptRecord,
-    /// The bucket and its limit.
-    pub(super) message: String,
+/// Returns the outcome of an attempt in a chain that reached a limit. The message names the functions of the chain.
+pub(super) async fn loop_of(inner: &Inner, delivery: DeliveryId, limit: &str) -> Outcome {
+    let chain = inner.store.chain(delivery).await.unwrap_or_default();
+    let message = format!("{limit}; the functions publish to each other in a loop: {}", describe_chain(&chain));
+    Outcome::Loop { message }
 }
 
-/// Builds the completion of an attempt that exceeded a quota: a failure with [`Outcome::Quota`].
-pub(super) async fn over_quota(
+/// Lists the functions of a chain in order. Of a long chain, only its beginning and its end are listed.
+fn describe_chain(chain: &[String]) -> String {
+    let (first, last) = match (chain.get(..CHAIN_PART), chain.get(chain.len().saturating_sub(CHAIN_PART)..)) {
+        (Some(first), Some(last)) if chain.len() > 2 * CHAIN_PART => (first, last),
+        _ => return chain.join(" → "),
+    };
+    let left_out = chain.len() - 2 * CHAIN_PART;
+    format!("{} → … {left_out} more … → {}", first.join(" → "), last.join(" → "))
+}
+
+/// Builds the completion of an attempt that succeeded and whose effects the store refused: a failure with this outcome.
+pub(super) async fn refused(
     inner: &Inner,
     spec: &FunctionSpec,
     delivery: &ReadyDelivery,
-    OverQuota { record, message }: OverQuota,
+    record: AttemptRecord,
+    outcome: Outcome,
 ) -> Completion {
-    let outcome = Outcome::Quota { message };
     let record = AttemptRecord { outcome: outcome.kind().into(), message: outcome.message(), ..record };
     let verdict = verdict(inner, spec, delivery, &outcome);
     let publishes = match &verdict {
@@ -255,7 +268,7 @@ fn route(
     }
     let hops = cause.lineage.hops + 1;
     if hops > HOPS_MAX {
-        return Err(Outcome::Loop { hops: HOPS_MAX });
+        return Err(Outcome::Loop { message: format!("stopped after {HOPS_MAX} hops") });
     }
     let root = Some(cause.lineage.root.unwrap_or(cause.seq));
     let lineage = Lineage { cause: Some(delivery), root, hops, origin: cause.lineage.origin };

@@ -17,9 +17,9 @@ use crate::{
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, CheckReport, Completed, Completion, Counts, DeadFilter, DeliveryId, EventFilter, FunctionId, Mark,
-    NewEvent, NewReplay, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState,
-    Retention, Seq, Step, StoredEvent, Stream, Totals,
+    Accepted, Actor, CheckReport, Completed, Completion, Counts, DeadFilter, DeliveryId, DescendantsMax, EventFilter,
+    FunctionId, Mark, NewEvent, NewReplay, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId,
+    ReplayState, Retention, Seq, Step, StoredEvent, Stream, Totals,
 };
 
 impl EventStore for MemoryStore {
@@ -119,6 +119,14 @@ impl DeliveryStore for MemoryStore {
 
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>> {
         ready(self.lock().delivery(delivery).and_then(|delivery| delivery.order_key.clone()))
+    }
+
+    fn limit_descendants(&self, max: DescendantsMax) {
+        self.lock().descendants_max = max;
+    }
+
+    fn chain(&self, delivery: DeliveryId) -> StoreFuture<Vec<String>> {
+        ready(self.lock().chain(delivery))
     }
 
     fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>> {

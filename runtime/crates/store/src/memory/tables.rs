@@ -1,10 +1,12 @@
 //! Events and deliveries in maps.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::{ById, Delivery, Inner, Row, index};
 use crate::backlog::Share;
+use crate::descendants::Chains;
 use crate::running::UncleanExit;
 use crate::validate::Validation;
 use evoke_model::{
@@ -57,6 +59,13 @@ impl Inner {
             return Accepted::Duplicate(known.0.seq);
         }
         self.by_id.replace(by_id);
+        if let Some(root) = lineage.root
+            && lineage.hops > 0
+        {
+            let of_chain = self.descendants.entry(root).or_default();
+            of_chain.events += 1;
+            of_chain.bytes += stored.event.size() as u64;
+        }
         if let Some(cause) = lineage.cause {
             self.published.entry(cause).or_default().push(seq);
         }
@@ -148,6 +157,14 @@ impl Inner {
         if !is_pending || delivery.attempts.len() + 1 != record.attempt as usize {
             return Completed::Superseded;
         }
+        if *verdict == Verdict::Done
+            && let Err(message) = self.check_descendants(publishes)
+        {
+            return Completed::TooManyDescendants(message);
+        }
+        let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::as_mut) else {
+            return Completed::Superseded;
+        };
         match self.buckets.validate(state) {
             Validation::Valid(valid) => self.buckets.apply(state, valid),
             Validation::Conflict(place) => return Completed::Conflict(place),
@@ -188,6 +205,25 @@ impl Inner {
         }
         self.insert_all(publishes, ready);
         Completed::Committed
+    }
+
+    fn check_descendants(&self, publishes: &[NewEvent]) -> Result<(), String> {
+        let count = |root| Ok::<_, Infallible>(self.descendants.get(&root).copied().unwrap_or_default());
+        match Chains::default().check(publishes, self.descendants_max, count) {
+            Ok(checked) => checked.map(drop),
+            Err(never) => match never {},
+        }
+    }
+
+    pub(super) fn chain(&self, delivery: DeliveryId) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut next = Some(delivery);
+        while let Some(delivery) = next.and_then(|id| self.delivery(id)) {
+            names.push(self.name(delivery.function).to_owned());
+            next = delivery.event.lineage.cause;
+        }
+        names.reverse();
+        names
     }
 
     pub(super) fn record_exit(&mut self, exit: Option<UncleanExit>) -> BTreeMap<DeliveryId, u32> {
