@@ -4,6 +4,7 @@ mod data;
 mod health_monitor;
 mod invoke;
 mod open;
+mod recording;
 mod retention;
 mod task;
 mod validate;
@@ -22,6 +23,7 @@ use self::data::DataFolder;
 use self::health_monitor::HealthMonitor;
 pub use self::invoke::{Invocation, InvokeOptions, invoke};
 use self::open::Listeners;
+use self::recording::Recording;
 use self::task::Task;
 pub use self::validate::{build, validate};
 use crate::admin;
@@ -34,7 +36,6 @@ use evoke_core::replay::Replays;
 use evoke_http::listener;
 use evoke_manifest::Checked;
 use evoke_model::{DescendantsMax, Retention};
-use evoke_store_sqlite::running::RunningFile;
 use evoke_telemetry::Ingress;
 
 /// Options of [`up`].
@@ -72,7 +73,13 @@ pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError>
     let manifests = manifests::prepare(&options.manifests, &*host).await?;
     let data = DataFolder::acquire(&options.data)?;
     let (app, listeners) = open::open(options, data, host).await?;
-    let tasks = app.start(listeners, manifests).await?;
+    let tasks = match app.start(listeners, manifests).await {
+        Ok(tasks) => tasks,
+        Err(error) => {
+            app.recording.close();
+            return Err(error);
+        }
+    };
     let failed = app.run_until_stopped().await?;
     let closed = app.drain(tasks).await;
     match failed {
@@ -92,7 +99,7 @@ struct App {
     /// Exports spans, if a collector is configured.
     otlp: Option<Otlp>,
     /// Records what runs, for the next start.
-    running: Option<Arc<RunningFile>>,
+    recording: Recording,
     /// When the process started.
     started: Instant,
 }
@@ -116,6 +123,7 @@ impl App {
         let (path, storage_low) = (self.data.path().to_owned(), self.options.storage_low);
         let monitor = HealthMonitor::new(self.control.clone(), path, storage_low).await;
         let monitor = monitor.context("cannot read the last reported health from the store, evoke.db")?;
+        self.recording.begin(self.options.concurrency);
         let paused = self.control.restore_paused().await;
         paused.context("cannot read the paused functions from the store, evoke.db")?;
         self.control.apply(manifests).await?;
@@ -176,11 +184,7 @@ impl App {
             otlp.stop().await;
         }
         self.data.remove_addresses();
-        if let Some(running) = self.running
-            && let Err(error) = running.close()
-        {
-            tracing::warn!("cannot record the clean stop in the file `running` of the data folder: {error}");
-        }
+        self.recording.close();
         closed.context("stopping")
     }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 
 use super::data::DataFolder;
+use super::recording::Recording;
 use super::{App, UpOptions};
 use crate::control::{Control, Host, KINDS, Kind, Parts};
 use crate::logs::FunctionLogs;
@@ -21,9 +22,8 @@ use evoke_http::source::{Http, HttpKind, Routes};
 use evoke_model::clock::Clock;
 use evoke_sandbox::{Sandbox, Settings};
 use evoke_store::Store;
-use evoke_store::running::{NoRunningLog, RunningLog};
 use evoke_store_sqlite::SqliteStore;
-use evoke_store_sqlite::running::{Interrupted, RunningFile};
+use evoke_store_sqlite::running::Interrupted;
 use evoke_telemetry::{Ingress, Metrics};
 
 /// The listeners, bound to their addresses.
@@ -46,14 +46,14 @@ pub(super) async fn open(
         metrics.ingress(ingress);
     }
     let (window, commits) = (options.dedup_window, metrics.commits.clone());
-    let (running_file, interrupted) = open_running(&data);
+    let (recording, interrupted) = Recording::open(&data);
     let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
     let store = SqliteStore::open_measured(data.path(), clock.clone(), window, commits);
     let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
     store.limit_descendants(options.descendants_max);
     let exits = store.record_exit(interrupted.as_ref().map(Interrupted::exit)).await;
     let exits = exits.context("cannot count the ends of the process in the store, evoke.db")?;
-    let running = begin_running(running_file.as_ref(), options.concurrency);
+    let running = recording.log();
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
     let logs = FunctionLogs::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
     let settings = Settings { cache_dir: options.data.join("compiled"), concurrency: options.concurrency };
@@ -78,42 +78,8 @@ pub(super) async fn open(
     let parts =
         Parts { store, bus, dispatcher, sandbox, http, logs: logs.sink(), metrics, clock, running, interrupted };
     let control = Control::new(parts, options.manifests.clone(), host.clone());
-    let app = App { options, data, host, control, replays, logs, otlp, running: running_file, started: Instant::now() };
+    let app = App { options, data, host, control, replays, logs, otlp, recording, started: Instant::now() };
     Ok((app, Listeners { public, admin }))
-}
-
-const NOT_RECORDED: &str = "until the next start, a delivery that ends the process is not recognised";
-
-/// Opens the record of running work, and logs what the process before this one left in it. An error of the disk must not
-/// prevent the start: the record only protects against deliveries that end the process.
-fn open_running(data: &DataFolder) -> (Option<Arc<RunningFile>>, Option<Interrupted>) {
-    let (running, interrupted) = match RunningFile::open(data.path()) {
-        Ok(opened) => opened,
-        Err(error) => {
-            tracing::error!("cannot read the file `running` in the data folder: {error}; {NOT_RECORDED}");
-            return (None, None);
-        }
-    };
-    if let Some(Interrupted { deliveries, requests, loads, .. }) = &interrupted {
-        let deliveries: Vec<_> = deliveries.iter().map(|(id, _, name)| format!("delivery {id} of {name}")).collect();
-        tracing::warn!(
-            "the last process ended without a clean stop (a crash, a kill or a lack of memory). It may have been \
-             running: [{}]; HTTP requests of [{}]; it was compiling or loading [{}]",
-            deliveries.join(", "),
-            requests.join(", "),
-            loads.join(", ")
-        );
-    }
-    (Some(Arc::new(running)), interrupted)
-}
-
-/// Starts to record. Must be called after the store has counted what the process before left.
-fn begin_running(running: Option<&Arc<RunningFile>>, concurrency: u32) -> Arc<dyn RunningLog> {
-    let Some(running) = running else { return Arc::new(NoRunningLog) };
-    if let Err(error) = running.begin(concurrency.saturating_mul(2)) {
-        tracing::error!("cannot write the file `running` in the data folder: {error}; {NOT_RECORDED}");
-    }
-    running.clone()
 }
 
 async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<Listener> {
