@@ -152,6 +152,11 @@ fn settle_and_verify(evoke: &Evoke, items: &Items, acknowledged: &BTreeSet<usize
         functions.values().all(|counts| counts["ready"] == 0 && counts["retrying"] == 0)
     };
     assert_eventually!(only_blocked(), "stuck: {}\n{}", evoke.stdout(&["check"]), evoke.log());
+    // A delivery that ran at two kills is a dead letter, and loses nothing.
+    for id in crashed(evoke) {
+        evoke.stdout(&["dead", "redrive", &id]);
+        assert_eventually!(only_blocked(), "stuck: {}\n{}", evoke.stdout(&["check"]), evoke.log());
+    }
     let history = History::of(evoke);
     let stored = items.verify(acknowledged, history.items());
     // Only items behind a poisoned item of the same key wait; no key waits for another key.
@@ -172,6 +177,14 @@ fn settle_and_verify(evoke: &Evoke, items: &Items, acknowledged: &BTreeSet<usize
         assert_eq!(stored[step[1]], expected, "{}", step[1]);
     }
     history.verify_counts(evoke, items, &stored[TYPES[3]]);
+}
+
+/// The dead letters that are not the fault of a function.
+fn crashed(evoke: &Evoke) -> Vec<String> {
+    let letters = evoke.json_lines(&["dead", "list", "--limit", "10000"]);
+    let letters = letters.iter().map(|letter| &letter["delivery"]);
+    let crashed = letters.filter(|delivery| delivery["cause"].as_str().unwrap().starts_with("crashed"));
+    crashed.map(|delivery| delivery["id"].to_string()).collect()
 }
 
 /// The items that a function publishes as `type_`, given its input in order: for each key all items before the first

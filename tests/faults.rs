@@ -13,6 +13,6 @@ mod power;
 pub(crate) mod producers;
 pub(crate) mod random;
 mod sample_store;
-mod shim;
+pub(crate) mod shim;
 mod torn_wal;
 mod trace;

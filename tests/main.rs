@@ -7,12 +7,14 @@
 mod support;
 
 mod backup;
+mod brakes;
 mod build_commands;
 mod campaign;
 mod claims;
 mod commands;
 mod compile;
 mod component_kinds;
+mod crashes;
 mod damage;
 mod data_folder;
 mod dedup;
@@ -32,6 +34,7 @@ mod shutdown;
 mod slow_clients;
 mod state;
 mod store_files;
+mod storms;
 mod telemetry;
 mod tidy;
 mod timers;

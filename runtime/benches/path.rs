@@ -1,7 +1,7 @@
 //! The whole pipeline: accept → match → dispatch → run → complete, with the memory store and with SQLite and fsync,
 //! relative to the bare wasmtime loop of `support/bare.rs` on two threads with the same component.
 //!
-//! `cargo bench -p evoke --bench path [-- [--smoke] [--store=memory|sqlite] [COMPONENT…]]`. 64 producers offer
+//! `cargo bench -p evoke --bench path [-- [--smoke] [--store=memory|sqlite|norecord] [COMPONENT…]]`. 64 producers offer
 //! events one by one, as HTTP clients would. At most `IN_FLIGHT_MAX` events are between their acceptance and the end of
 //! their attempt, as in a system that keeps up with its load. The time ends when the last delivery is done. The first
 //! run is a warm-up, because the first use of memory costs extra time. Then both loops are measured in alternation,
@@ -25,7 +25,9 @@ use evoke_pattern::Pattern;
 use evoke_sandbox::{self as sandbox, Grants, Sandbox};
 use evoke_store::Store;
 use evoke_store::memory::MemoryStore;
+use evoke_store::running::{NoRunningLog, RunningLog};
 use evoke_store_sqlite::SqliteStore;
+use evoke_store_sqlite::running::RunningFile;
 use evoke_telemetry::FunctionMetrics;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -88,7 +90,7 @@ fn main() {
     for component in &components {
         let bare = Bare::new(component);
         let label = component.file_stem().unwrap().to_string_lossy();
-        for name in ["memory", "sqlite"] {
+        for name in ["memory", "sqlite", "norecord"] {
             if arguments.iter().any(|a| a.strip_prefix("--store=").is_some_and(|only| only != name)) {
                 continue;
             }
@@ -100,7 +102,17 @@ fn main() {
                     "memory" => Arc::new(MemoryStore::new(clock.clone())),
                     _ => Arc::new(SqliteStore::open(data.path(), clock.clone()).unwrap()),
                 };
-                let rate = runtime.block_on(run_pipeline(&sandbox, component, store.clone(), clock, count));
+                // As in the program, attempts over SQLite are recorded in a file; `norecord` shows the price of that.
+                let running: Arc<dyn RunningLog> = match name {
+                    "sqlite" => {
+                        let (file, _) = RunningFile::open(data.path()).unwrap();
+                        file.begin(128).unwrap();
+                        Arc::new(file)
+                    }
+                    _ => Arc::new(NoRunningLog),
+                };
+                let pipeline = run_pipeline(&sandbox, component, store.clone(), running, clock, count);
+                let rate = runtime.block_on(pipeline);
                 runtime.block_on(async { store.close().await.unwrap() });
                 rate
             };
@@ -116,6 +128,7 @@ async fn run_pipeline(
     sandbox: &Sandbox,
     component: &std::path::Path,
     store: Arc<dyn Store>,
+    running: Arc<dyn RunningLog>,
     clock: Clock,
     count: u32,
 ) -> Rate {
@@ -128,7 +141,8 @@ async fn run_pipeline(
     );
     router.add(id, "on[0]".into(), None, Some(&pattern.unwrap()));
     let bus = Bus::new(store.clone(), router, Limits::default());
-    let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock.clone(), 64);
+    let exits = std::collections::BTreeMap::new();
+    let dispatcher = Dispatcher::start_recorded(store.clone(), bus.clone(), clock.clone(), 64, running, exits);
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let (ran, logs) = (AtomicU32::new(0), Arc::new(|_| {}));
     let runner = Arc::new(Sandboxed { function, in_flight: in_flight.clone(), ran, logs, clock });

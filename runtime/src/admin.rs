@@ -15,6 +15,9 @@
 //! | `GET /api/v1/dead?function=&limit=` | one [`view::DeadLetter`] per line, oldest first, events without their data |
 //! | `GET /api/v1/dead/{delivery}` | [`view::DeadLetter`] |
 //! | `POST /api/v1/dead/redrive`, `POST /api/v1/dead/purge` | body: [`view::DeadSelection`]; [`view::Count`] |
+//! | `POST /api/v1/pause`, `POST /api/v1/resume` | body: [`view::PauseTarget`]; [`view::Changed`] |
+//! | `GET /api/v1/pending?function=&root=&after=&limit=` | one pending delivery per line as [`view::DeadLetter`], oldest first, events without their data |
+//! | `POST /api/v1/pending/cancel` | body: [`view::PendingSelection`]; [`view::Count`] |
 //! | `GET /api/v1/replays` | one [`view::Replay`] per line, oldest first |
 //! | `POST /api/v1/replays` | body: [`evoke_core::replay::Filter`]; starts a replay; 202 and [`view::Replay`] |
 //! | `POST /api/v1/replays/plan` | body: [`evoke_core::replay::Filter`]; starts nothing; [`evoke_core::replay::Plan`] |
@@ -39,6 +42,7 @@
 //! reason in `detail`: 400, 404, 405, 409, 413, 415, 429 and 503 with `Retry-After`, and 500 when the store failed.
 //! Request bodies need a JSON content type; this also prevents requests from web pages of other origins.
 
+mod brakes;
 mod dead;
 mod error;
 mod events;
@@ -136,6 +140,10 @@ pub fn router(admin: Admin) -> Router {
         .route("/api/v1/dead/{delivery}", get(dead::show))
         .route("/api/v1/dead/redrive", post(dead::redrive))
         .route("/api/v1/dead/purge", post(dead::purge))
+        .route("/api/v1/pause", post(brakes::pause))
+        .route("/api/v1/resume", post(brakes::resume))
+        .route("/api/v1/pending", get(brakes::list))
+        .route("/api/v1/pending/cancel", post(brakes::cancel))
         .route("/api/v1/replays", get(replays::list).post(replays::start))
         .route("/api/v1/replays/plan", post(replays::plan))
         .route("/api/v1/replays/{id}", get(replays::show))

@@ -5,6 +5,7 @@ mod health_monitor;
 mod invoke;
 mod lock_holder;
 mod open;
+mod recording;
 mod retention;
 mod stop_signals;
 mod task;
@@ -24,6 +25,7 @@ use self::health_monitor::HealthMonitor;
 pub use self::invoke::{Invocation, InvokeOptions, invoke};
 use self::open::Listeners;
 pub use self::stop_signals::StopSignals;
+use self::recording::Recording;
 use self::task::Task;
 pub use self::validate::{build, validate};
 use crate::admin;
@@ -35,7 +37,7 @@ use evoke_core::bus;
 use evoke_core::replay::Replays;
 use evoke_http::listener;
 use evoke_manifest::Checked;
-use evoke_model::Retention;
+use evoke_model::{DescendantsMax, Retention};
 use evoke_sandbox::CompileLimits;
 use evoke_telemetry::Ingress;
 
@@ -64,6 +66,8 @@ pub struct UpOptions {
     pub dedup_window: Duration,
     /// Maximum backlog of pending deliveries; beyond it events are refused.
     pub backlog_max: bus::Amount,
+    /// Maximum number and size of the events that one event causes.
+    pub descendants_max: DescendantsMax,
     /// How long finished events are kept, and the maximum size of the store.
     pub retention: Retention,
     /// Free space on the disk of the data folder, in bytes, below which `evoke.storage.low` is emitted. `None` uses the
@@ -79,7 +83,8 @@ pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError>
         let manifests = manifests::prepare(&options.manifests, &*host).await?;
         let data = DataFolder::acquire(&options.data)?;
         let (app, listeners) = open::open(options, data, host.clone()).await?;
-        let tasks = app.start(listeners, manifests).await?;
+        let recording = app.recording.clone();
+        let tasks = app.start(listeners, manifests).await.inspect_err(|_| recording.close())?;
         Ok::<_, AppError>((app, tasks))
     };
     let (app, tasks) = tokio::select! {
@@ -104,6 +109,8 @@ struct App {
     logs: FunctionLogs,
     /// Exports spans, if a collector is configured.
     otlp: Option<Otlp>,
+    /// Records what runs, for the next start.
+    recording: Recording,
     /// When the process started.
     started: Instant,
 }
@@ -127,6 +134,9 @@ impl App {
         let (path, storage_low) = (self.data.path().to_owned(), self.options.storage_low);
         let monitor = HealthMonitor::new(self.control.clone(), path, storage_low).await;
         let monitor = monitor.context("cannot read the last reported health from the store, evoke.db")?;
+        self.recording.begin(self.options.concurrency);
+        let paused = self.control.restore_paused().await;
+        paused.context("cannot read the paused functions from the store, evoke.db")?;
         self.control.apply(manifests).await?;
 
         let parts = self.control.parts();
@@ -183,6 +193,7 @@ impl App {
             otlp.stop().await;
         }
         self.data.remove_addresses();
+        self.recording.close();
         closed.context("stopping")
     }
 

@@ -2,6 +2,7 @@
 
 mod apps;
 mod backup;
+mod brakes;
 mod build;
 mod check;
 mod client;
@@ -15,6 +16,7 @@ mod inspect;
 mod invoke;
 mod limits;
 mod logs;
+mod pending;
 mod process;
 mod replay;
 mod state;
@@ -141,6 +143,15 @@ enum Command {
     /// List dead letters, and redrive or purge them
     #[command(subcommand, after_help = "Example: evoke dead redrive --function shop/charge")]
     Dead(dead::Dead),
+    /// List deliveries that are not done yet, and cancel them
+    #[command(subcommand, after_help = "Example: evoke pending cancel --function shop/charge")]
+    Pending(pending::Pending),
+    /// Pause a function or an app: its deliveries stay pending, also across restarts
+    #[command(after_help = "Example: evoke pause shop/charge")]
+    Pause(WithCommon<brakes::Target>),
+    /// Resume a paused function or app
+    #[command(after_help = "Example: evoke resume shop/charge")]
+    Resume(WithCommon<brakes::Target>),
     /// Read and change the stored state of functions
     #[command(subcommand, after_help = "Example: evoke state list shop/charge")]
     State(state::State),
@@ -250,6 +261,9 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Trace(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Explain(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Dead(dead) => dead.run(&global),
+        Command::Pending(pending) => pending.run(&global),
+        Command::Pause(WithCommon { command, common }) => command.pause(&common.with_defaults(&global)),
+        Command::Resume(WithCommon { command, common }) => command.resume(&common.with_defaults(&global)),
         Command::Replay(replay) => replay.run(&global),
         Command::State(state) => state.run(&global),
         Command::Schema => text::print(evoke_manifest::schema::render(&crate::control::registry()).trim_end()),

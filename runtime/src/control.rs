@@ -3,6 +3,7 @@
 //! The admin API and [`crate::app::up`] share one [`Control`]. It returns data and diagnostics; a [`Host`] shows
 //! progress and runs `build:` commands.
 
+mod brakes;
 pub(crate) mod build;
 mod explain;
 pub(crate) mod functions;
@@ -14,13 +15,15 @@ mod sources;
 pub(crate) mod state_source;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+pub use self::brakes::BrakeError;
+use self::brakes::Paused;
 use self::functions::{Functions, Wiring};
 pub use self::host::{Build, Host, Progress};
 pub use self::kinds::registry;
@@ -36,6 +39,8 @@ use evoke_model::{FunctionId, StoredEvent};
 use evoke_pattern::MalformedEvent;
 use evoke_sandbox::{LogSink, Sandbox};
 use evoke_store::Store;
+use evoke_store::running::RunningLog;
+use evoke_store_sqlite::running::Interrupted;
 use evoke_telemetry::Metrics;
 
 /// Why an operation on apps failed.
@@ -87,6 +92,10 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Source of timestamps.
     pub clock: Clock,
+    /// Records the running work.
+    pub running: Arc<dyn RunningLog>,
+    /// What ran when the process before this one ended without a clean stop; `None` after a clean stop.
+    pub interrupted: Option<Interrupted>,
 }
 
 struct Inner {
@@ -96,6 +105,7 @@ struct Inner {
     paths: Vec<PathBuf>,
     phase: watch::Sender<Phase>,
     active: Mutex<ActiveManifests>,
+    paused: Mutex<Paused>,
     sources: tokio::sync::Mutex<Sources>,
     /// [`Control::apply`] and [`Control::reload`] hold this lock from start to end, so they run one after another.
     /// Otherwise a call that read older manifests could make them active after a call that read newer ones.
@@ -108,6 +118,8 @@ struct ActiveManifests {
     manifests: Vec<Checked>,
     /// Ids in the store, by full name.
     function_ids: BTreeMap<String, FunctionId>,
+    /// The functions that handle HTTP requests and have no deliveries, by full name.
+    request_handlers: BTreeSet<String>,
 }
 
 impl Control {
@@ -120,6 +132,7 @@ impl Control {
             paths,
             phase: watch::Sender::new(Phase::Starting),
             active: Mutex::default(),
+            paused: Mutex::default(),
             sources: tokio::sync::Mutex::new(sources),
             changing: tokio::sync::Mutex::default(),
         }))
@@ -141,15 +154,15 @@ impl Control {
 
     /// Returns the status of the active functions and sources, and of the sandbox.
     pub async fn status(&self) -> Active {
-        let sandbox = self.0.parts.sandbox.figures();
-        Active { functions: self.functions(), sources: self.sources().await, sandbox }
+        let (sandbox, interrupted) = (self.0.parts.sandbox.figures(), self.0.parts.interrupted.clone());
+        Active { functions: self.functions(), sources: self.sources().await, sandbox, interrupted }
     }
 
     /// Returns the status of every active function.
     pub fn functions(&self) -> Vec<FunctionStatus> {
         let dispatcher = &self.0.parts.dispatcher;
         let (running, held, failing) = (dispatcher.running(), dispatcher.waiting(), dispatcher.failing());
-        let active = self.active();
+        let (active, paused) = (self.active(), self.paused());
         let all = active.manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (&c.manifest, f)));
         all.map(|(manifest, function)| {
             let name = functions::full_name(manifest, function);
@@ -160,6 +173,7 @@ impl Control {
                 running: count(&running).unwrap_or_default(),
                 held: count(&held).unwrap_or_default(),
                 failing: id.and_then(|id| failing.get(id)).map(status::describe_failing),
+                paused_since_ms: brakes::paused_since_ms(&paused, &name),
                 name,
             }
         })
@@ -203,25 +217,28 @@ impl Control {
     }
 
     async fn activate(&self, manifests: Vec<Checked>) -> Result<(), AppError> {
-        let Parts { store, bus, dispatcher, sandbox, http, logs, metrics, clock } = &self.0.parts;
+        let Parts { store, bus, dispatcher, sandbox, http, logs, metrics, clock, running, .. } = &self.0.parts;
         let functions = manifests.iter().map(|c| c.manifest.functions.len()).sum();
         self.0.host.report(Progress::Loading { functions });
-        let loaded = functions::load_all(&manifests, sandbox).await?;
+        let loaded = functions::load_all(&manifests, sandbox, running).await?;
         sources::check_routes(&manifests).map_err(anyhow::Error::from)?;
 
         let origins = sources::register_origins(&manifests, &**store).await?;
-        let wiring = Wiring { store, logs, clock, metrics, origins: &origins };
+        let wiring = Wiring { store, logs, clock, metrics, origins: &origins, running };
         let registered = functions::register(&manifests, loaded, wiring).await?;
         let Functions { workers, router, ids, answerers } = registered;
         let mut sources = self.0.sources.lock().await;
+        let request_handlers = ids.iter().filter(|(_, id)| answerers.contains_key(*id));
+        let request_handlers = request_handlers.map(|(name, _)| name.clone()).collect();
         let endpoints = sources::endpoints(&manifests, &ids, &origins, &answerers, &mut sources);
         let routes = Routes::new(endpoints).map_err(anyhow::Error::from)?;
         // Functions are replaced before sources: new events need the new functions.
         bus.set_router(router);
+        dispatcher.set_paused(self.paused_ids(&ids));
         dispatcher.set_functions(workers);
         sources.apply(&manifests, &ids, &origins).await;
         http.set_routes(routes);
-        *self.active() = ActiveManifests { manifests, function_ids: ids };
+        *self.active() = ActiveManifests { manifests, function_ids: ids, request_handlers };
         Ok(())
     }
 
@@ -234,6 +251,10 @@ impl Control {
     /// that a file has changed.
     pub(crate) fn fingerprint(&self) -> BTreeMap<PathBuf, Option<SystemTime>> {
         manifests::fingerprint(&self.0.paths, &self.active().manifests)
+    }
+
+    fn paused(&self) -> MutexGuard<'_, Paused> {
+        self.0.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn active(&self) -> MutexGuard<'_, ActiveManifests> {

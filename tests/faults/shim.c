@@ -11,6 +11,8 @@
                         fsync syncs nothing, and a later fsync succeeds, as on Linux.
    EVOKE_FAULTS_FULL    While this file exists, all files in the data folder together can grow by at most the number of
                         bytes that it contains. Overwriting always works, as on a real full disk.
+   EVOKE_FAULTS_ABORT   End the process with SIGABRT at a write of this text to a log file, a file in the folder `logs`. A
+                        function that logs it so ends the process while it runs.
    EVOKE_FAULTS_FIRED   Append a line to this file for every call that was made to fail.
 
    All calls of the program go through the C library: those of SQLite, of the Rust standard library and of tokio. */
@@ -41,7 +43,7 @@ static struct file files[FILES];
 static struct file *fds[FDS];
 static int count_files, trace = -1, fired = -1;
 static uint64_t syncs, grown;
-static char data[PATH_MAX], cwd[PATH_MAX], full[PATH_MAX];
+static char data[PATH_MAX], cwd[PATH_MAX], full[PATH_MAX], abort_at[64];
 static size_t data_len;
 
 static char fail_class[16], fail_file[64];
@@ -67,6 +69,7 @@ __attribute__((constructor)) static void start(void) {
   if ((value = getenv("EVOKE_FAULTS_TRACE"))) trace = private_fd(value);
   if ((value = getenv("EVOKE_FAULTS_FIRED"))) fired = private_fd(value);
   if ((value = getenv("EVOKE_FAULTS_FULL"))) snprintf(full, sizeof full, "%s", value);
+  if ((value = getenv("EVOKE_FAULTS_ABORT"))) snprintf(abort_at, sizeof abort_at, "%s", value);
   if ((value = getenv("EVOKE_FAULTS_FAIL"))) {
     char what[16] = "";
     if (sscanf(value, "%15[a-z]@%63[^:]:%ld:%15s", fail_class, fail_file, &fail_at, what) != 4) {
@@ -191,6 +194,7 @@ static size_t space_for(int fd, uint64_t offset, size_t len) {
 
 static ssize_t write_at(int fd, const void *bytes, size_t len, off_t offset, int positioned) {
   struct file *file = file_of(fd);
+  if (*abort_at && !strncmp(file->name, "logs/", 5) && memmem(bytes, len, abort_at, strlen(abort_at))) abort();
   if (!positioned) {
     struct stat st;
     offset = fcntl(fd, F_GETFL) & O_APPEND && !fstat(fd, &st) ? st.st_size : lseek(fd, 0, SEEK_CUR);

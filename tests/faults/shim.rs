@@ -25,13 +25,13 @@ fn library() -> &'static Path {
 }
 
 /// The environment variables that inject faults into one run of the program; see `shim.c`.
-pub(super) struct Shim {
+pub(crate) struct Shim {
     environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Shim {
     /// A shim for the data folder of this Evoke that injects no faults yet.
-    pub(super) fn for_data_of(evoke: &Evoke) -> Self {
+    pub(crate) fn for_data_of(evoke: &Evoke) -> Self {
         let data = evoke.path(".").canonicalize().unwrap().join(".evoke");
         Self { environment: vec![("LD_PRELOAD", library().to_owned()), ("EVOKE_FAULTS_DATA", data)] }
     }
@@ -51,12 +51,17 @@ impl Shim {
         self.with("EVOKE_FAULTS_FAIL", fault).with("EVOKE_FAULTS_FIRED", fired)
     }
 
+    /// Ends the process with SIGABRT when a function logs this text.
+    pub(crate) fn aborting_at(self, text: &str) -> Self {
+        self.with("EVOKE_FAULTS_ABORT", text)
+    }
+
     /// Limits the disk space; see [`DiskLimit`].
     pub(super) fn limited_by(self, limit: &DiskLimit) -> Self {
         self.with("EVOKE_FAULTS_FULL", &limit.0)
     }
 
-    pub(super) fn environment(&self) -> &[(&'static str, PathBuf)] {
+    pub(crate) fn environment(&self) -> &[(&'static str, PathBuf)] {
         &self.environment
     }
 }

@@ -20,7 +20,7 @@ use evoke_store::{InspectionStore, StoreError};
 
 const LIMIT_DEFAULT: usize = 100;
 /// Maximum number of dead letters per list. All are held in memory, each with its attempts: some hundred bytes.
-const LIMIT_MAX: usize = 10_000;
+pub(super) const LIMIT_MAX: usize = 10_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +44,11 @@ pub(super) async fn list(
     Ok(ndjson(&admin, |lines| write(store, found, lines)))
 }
 
-async fn write(store: Arc<dyn InspectionStore>, found: Vec<ReadDelivery>, lines: Lines) -> Result<(), StreamError> {
+pub(super) async fn write(
+    store: Arc<dyn InspectionStore>,
+    found: Vec<ReadDelivery>,
+    lines: Lines,
+) -> Result<(), StreamError> {
     for record in found {
         let mut event = event_of(&*store, &record).await?;
         if let Ok(stored) = &mut event {

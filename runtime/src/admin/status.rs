@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use futures_util::FutureExt;
 
-use super::view::{Function, Source, Status};
+use super::view::{Function, Source, Status, UncleanExit};
 use super::{Admin, ApiResult};
 use crate::control::{Active, Phase};
 use evoke_http::problem::Problem;
@@ -68,6 +68,7 @@ fn summarise(totals: &Totals, active: Active, pending: u64, uptime: Duration) ->
         pending,
         functions: functions.into_values().collect(),
         sources: active.sources.into_iter().map(Source::from).collect(),
+        unclean_exit: active.interrupted.map(UncleanExit::from),
     }
 }
 
@@ -84,7 +85,8 @@ mod tests {
         let functions = ["shop/charge", "shop/receipt"].map(|name| (name.to_owned(), counts.clone()));
         let totals = Totals { events: 2, functions: functions.into(), ..Totals::default() };
         let name = "shop/charge".to_owned();
-        let charge = FunctionStatus { name, concurrency: 8, running: 1, held: 2, failing: None };
+        let charge =
+            FunctionStatus { name, concurrency: 8, running: 1, held: 2, failing: None, paused_since_ms: Some(0) };
         let inbox = SourceStatus { uri: "/shop/inbox".into(), kind: "files", trouble: Some("no folder".into()) };
         let active = Active { functions: vec![charge], sources: vec![inbox], ..Active::default() };
         let status = serde_json::to_value(summarise(&totals, active, 2, Duration::from_secs(1))).unwrap();
@@ -103,7 +105,7 @@ mod tests {
             "removed": { "events": 0, "owed": 0, "replayed": 0, "to": 0 },
             "pending": 2,
             "functions": [
-                with(json!({ "name": "shop/charge", "in_force": true, "running": 1, "concurrency": 8 })),
+                with(json!({ "name": "shop/charge", "in_force": true, "running": 1, "concurrency": 8, "paused": "1970-01-01T00:00:00Z" })),
                 with(json!({ "name": "shop/receipt", "in_force": false, "running": 0 })),
             ],
             "sources": [{ "uri": "/shop/inbox", "kind": "files", "state": "degraded", "trouble": "no folder" }],

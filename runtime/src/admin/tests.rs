@@ -22,6 +22,7 @@ use evoke_model::{
 };
 use evoke_sandbox::{CompileLimits, Compiler, Level, LogLine, LogSink, Sandbox, Settings};
 use evoke_store::memory::MemoryStore;
+use evoke_store::running::NoRunningLog;
 use evoke_store::{DeliveryStore, EventStore, InspectionStore};
 
 /// A control of no active apps.
@@ -39,7 +40,8 @@ fn control(store: Arc<dyn Store>, bus: Bus, logs: LogSink, folder: &Path) -> Con
     let cache_dir = Some(folder.join("compiled"));
     let sandbox = Sandbox::new(Settings { cache_dir, compiler, concurrency: 1 }).unwrap();
     let http = Http::new(bus.clone(), clock.clone(), Routes::default());
-    let parts = Parts { store, bus, dispatcher, sandbox, http, logs, metrics: Arc::default(), clock };
+    let (metrics, running) = (Arc::default(), Arc::new(NoRunningLog));
+    let parts = Parts { store, bus, dispatcher, sandbox, http, logs, metrics, clock, running, interrupted: None };
     Control::new(parts, Vec::new(), Arc::new(Silent))
 }
 

@@ -1,6 +1,7 @@
 //! The JSON types of requests and responses, made from the model here and nowhere else. Times are RFC 3339 in UTC; an
 //! optional field without a value is absent.
 
+mod brakes;
 mod dead;
 mod event;
 mod replay;
@@ -10,11 +11,12 @@ mod trace;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::brakes::{Changed, PauseTarget, PendingSelection};
 pub use self::dead::{DeadLetter, DeadSelection};
 pub use self::event::{Damaged, Envelope, EventJson, Posted, PostedEvent};
 pub use self::replay::Replay;
 pub use self::state::{StateBucket, StateChange, StateEntry, StateValue};
-pub use self::status::{Function, Source, Status};
+pub use self::status::{Function, Source, Status, UncleanExit};
 pub use self::trace::{Attempt, Delivery, Node};
 
 /// Number of changed or deleted objects.

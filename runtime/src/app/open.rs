@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 
 use super::data::DataFolder;
+use super::recording::Recording;
 use super::{App, UpOptions};
 use crate::control::{Control, Host, KINDS, Kind, Parts};
 use crate::logs::FunctionLogs;
@@ -22,6 +23,7 @@ use evoke_model::clock::Clock;
 use evoke_sandbox::{Compiler, Sandbox, Settings};
 use evoke_store::Store;
 use evoke_store_sqlite::SqliteStore;
+use evoke_store_sqlite::running::Interrupted;
 use evoke_telemetry::{Ingress, Metrics};
 
 /// The listeners, bound to their addresses.
@@ -44,9 +46,14 @@ pub(super) async fn open(
         metrics.ingress(ingress);
     }
     let (window, commits) = (options.dedup_window, metrics.commits.clone());
+    let (recording, interrupted) = Recording::open(&data);
     let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
     let store = SqliteStore::open_measured(data.path(), clock.clone(), window, commits);
     let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
+    store.limit_descendants(options.descendants_max);
+    let exits = store.record_exit(interrupted.as_ref().map(Interrupted::exit)).await;
+    let exits = exits.context("cannot count the ends of the process in the store, evoke.db")?;
+    let running = recording.log();
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
     let logs = FunctionLogs::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
     let settings = Settings {
@@ -62,13 +69,21 @@ pub(super) async fn open(
     let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
     let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
     let bus = Bus::new(store.clone(), Router::default(), limits).with_spans(spans);
-    let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock.clone(), options.concurrency);
+    let dispatcher = Dispatcher::start_recorded(
+        store.clone(),
+        bus.clone(),
+        clock.clone(),
+        options.concurrency,
+        running.clone(),
+        exits,
+    );
     let http =
         Http::new(bus.for_ingress(Kind::Listener(&HttpKind).ingress(), &metrics), clock.clone(), Routes::default());
     let replays = Replays::new(store.clone(), bus.clone());
-    let parts = Parts { store, bus, dispatcher, sandbox, http, logs: logs.sink(), metrics, clock };
+    let parts =
+        Parts { store, bus, dispatcher, sandbox, http, logs: logs.sink(), metrics, clock, running, interrupted };
     let control = Control::new(parts, options.manifests.clone(), host.clone());
-    let app = App { options, data, host, control, replays, logs, otlp, started: Instant::now() };
+    let app = App { options, data, host, control, replays, logs, otlp, recording, started: Instant::now() };
     Ok((app, Listeners { public, admin }))
 }
 

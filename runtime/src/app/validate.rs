@@ -22,7 +22,7 @@ pub async fn validate(
     let count = all.len();
     // A missing component is no error if the manifest has a `build:` command for it.
     let existing = all.into_iter().filter(|(_, f)| f.component.path.exists() || f.build.is_none());
-    for errors in functions::load_each(existing, &sandbox).await.into_iter().filter_map(Result::err) {
+    for errors in functions::load_each(existing, &sandbox, None).await.into_iter().filter_map(Result::err) {
         found.extend(errors);
     }
     if found.has_errors() { Err(found.into()) } else { Ok((found, manifests.len(), count)) }

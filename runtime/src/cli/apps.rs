@@ -10,7 +10,7 @@ use crate::app;
 use crate::app::{StopSignals, UpOptions};
 use crate::control::AppError;
 use evoke_core::bus::Amount;
-use evoke_model::Retention;
+use evoke_model::{DescendantsMax, Retention};
 
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
@@ -32,6 +32,7 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
         retention: Retention { age: up.limits.retain, bytes: up.limits.retain_size },
         storage_low: up.limits.storage_low,
         compile: up.compile.limits(),
+        descendants_max: DescendantsMax { events: up.limits.descendants_max, bytes: up.limits.descendants_bytes_max },
         backlog_max: Amount { deliveries: up.limits.pending_max, bytes: up.limits.pending_bytes_max },
     };
     // `up` handles the signals itself: it drains.

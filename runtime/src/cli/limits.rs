@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{parse_duration, parse_size};
 use evoke_core::bus;
+use evoke_model::DescendantsMax;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Limits {
@@ -18,6 +19,13 @@ pub(super) struct Limits {
     /// Maximum size of the events of pending deliveries, with the same rule
     #[arg(long, env = "EVOKE_PENDING_BYTES_MAX", default_value = "4GiB", value_name = "SIZE", value_parser = parse_size)]
     pub(super) pending_bytes_max: u64,
+    /// Maximum number of events that one event causes through any number of functions; beyond it the functions are in a
+    /// loop, and their deliveries become dead letters
+    #[arg(long, env = "EVOKE_DESCENDANTS_MAX", default_value_t = DescendantsMax::default().events, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) descendants_max: u64,
+    /// Maximum size of these events, with the same rule
+    #[arg(long, env = "EVOKE_DESCENDANTS_BYTES_MAX", default_value = "64MiB", value_name = "SIZE", value_parser = parse_size)]
+    pub(super) descendants_bytes_max: u64,
     /// How long to keep events whose deliveries are all done or purged, or `forever`
     #[arg(long, env = "EVOKE_RETAIN", default_value = "7d", value_name = "DURATION", value_parser = parse_retain)]
     pub(super) retain: Duration,

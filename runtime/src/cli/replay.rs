@@ -213,9 +213,11 @@ fn progress(replay: &view::Replay) -> String {
 }
 
 fn render(replay: &view::Replay) -> String {
-    let view::Replay { filter, created, .. } = replay;
-    let filter = filter.to_string();
-    format!("{}\n{DIM}requested at {}, filter{DIM:#} {}", progress(replay), local_time(created), escape(&filter))
+    let view::Replay { filter, created, reason, .. } = replay;
+    let (filter, created) = (filter.to_string(), local_time(created));
+    let reason = reason.as_deref().map(|reason| format!("\nthe stored filter is not valid: {}", escape(reason)));
+    let (progress, reason) = (progress(replay), reason.unwrap_or_default());
+    format!("{progress}{reason}\n{DIM}requested at {created}, filter{DIM:#} {}", escape(&filter))
 }
 
 fn render_plan(plan: &Plan) -> String {

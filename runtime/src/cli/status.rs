@@ -4,7 +4,7 @@ use super::client::{Client, parse};
 use super::table::table;
 use super::text::{columns, count, escape, format_millis, print, print_raw};
 use super::{Common, Failure};
-use crate::admin::view::{Function, Source, Status};
+use crate::admin::view::{Function, Source, Status, UncleanExit};
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
     let status = Client::find(common)?.get("/api/v1/status", &[])?;
@@ -12,15 +12,28 @@ pub(super) fn run(common: &Common) -> Result<(), Failure> {
 }
 
 fn render(status: &Status, columns: Option<usize>) -> String {
-    let Status { version, uptime_ms, events, pending, functions, sources, .. } = status;
+    let Status { version, uptime_ms, events, pending, functions, sources, unclean_exit, .. } = status;
     let (up, events) = (format_millis(*uptime_ms), count(*events, "event"));
     let mut text = format!("evoke {version}, up for {up}: {events}, {} pending", count(*pending, "delivery"));
+    if let Some(UncleanExit { deliveries, requests, loads }) = unclean_exit {
+        text += "\nthe last process ended without a clean stop";
+        let deliveries = deliveries.iter().map(|one| format!("delivery {} of {}", one.id, one.function));
+        let requests = requests.iter().map(|name| format!("requests of {name}"));
+        let loads = loads.iter().map(|name| format!("the component of {name}"));
+        let ran: Vec<_> = deliveries.chain(requests).chain(loads).collect();
+        if !ran.is_empty() {
+            text += &format!("; it ran {}", escape(&ran.join(", ")));
+        }
+    }
     let rows: Vec<_> = functions.iter().map(function_row).collect();
     if !rows.is_empty() {
         let headings = ["function", "running#", "ready#", "retrying#", "blocked#", "done#", "dead#", "purged#"];
         text = text + "\n\n" + &table(&headings, &rows, columns);
     }
-    for Function { name, failing, .. } in functions {
+    for Function { name, failing, paused, .. } in functions {
+        if let Some(since) = paused {
+            text += &format!("\n{} is paused since {}; `evoke resume` continues", escape(name), escape(since));
+        }
         if let Some(failing) = failing {
             text += &format!("\n{} is failing: {}", escape(name), escape(failing));
         }
@@ -33,7 +46,7 @@ fn render(status: &Status, columns: Option<usize>) -> String {
 }
 
 fn function_row(function: &Function) -> Vec<String> {
-    let Function { name, active: _, running, concurrency, failing: _, deliveries: n } = function;
+    let Function { name, active: _, running, concurrency, failing: _, paused: _, deliveries: n } = function;
     let (note, running) = match concurrency {
         Some(max) => ("", format!("{running} of {max}")),
         None => (" (in no manifest)", "-".to_owned()),
@@ -60,7 +73,7 @@ mod tests {
             r#"{"version":"0.1.0","uptime_ms":61000,"events":1,"pending":2,
               "functions":[
                 {"name":"shop/charge","in_force":true,"running":1,"concurrency":8,
-                 "failing":"5 attempts failed","ready":2,"retrying":0,"blocked":0,"done":10,"dead":1,"purged":0},
+                 "failing":"5 attempts failed","paused":"2026-01-31T12:00:00Z","ready":2,"retrying":0,"blocked":0,"done":10,"dead":1,"purged":0},
                 {"name":"shop/old","in_force":false,"running":0,
                  "ready":0,"retrying":0,"blocked":0,"done":3,"dead":0,"purged":0}],
               "sources":[{"uri":"/shop/inbox","kind":"files","state":"degraded","trouble":"the folder is gone"}]}"#,
@@ -72,6 +85,7 @@ evoke 0.1.0, up for 1 min 1 s: 1 event, 2 deliveries pending
 function                   running  ready  retrying  blocked  done  dead  purged
 shop/charge                 1 of 8      2         0        0    10     1       0
 shop/old (in no manifest)        -      0         0        0     3     0       0
+shop/charge is paused since 2026-01-31T12:00:00Z; `evoke resume` continues
 shop/charge is failing: 5 attempts failed
 
 source       kind   state

@@ -18,6 +18,7 @@ use evoke_model::outcome::RetryPolicy;
 use evoke_model::{FunctionId, Origin};
 use evoke_sandbox::{self as sandbox, Grants, Kind, LoadError, LogSink, Refusal, Sandbox, Spec, StateSource};
 use evoke_store::Store;
+use evoke_store::running::{Recorded, RunningLog, Work};
 use evoke_telemetry::Metrics;
 
 /// Size limit of a file with a secret, in bytes.
@@ -49,6 +50,7 @@ pub(super) struct Wiring<'a> {
     pub(super) metrics: &'a Metrics,
     /// The origins of all sources, by URI.
     pub(super) origins: &'a BTreeMap<String, Origin>,
+    pub(super) running: &'a Arc<dyn RunningLog>,
 }
 
 /// Runs the deliveries of a function in the sandbox, for the dispatcher.
@@ -90,19 +92,29 @@ pub(crate) fn all(manifests: &[Checked]) -> impl Iterator<Item = (&Checked, &Fun
 }
 
 /// Loads the components of functions side by side, and changes nothing else. The results are in the order of the
-/// functions.
+/// functions. `running` records each load while it lasts.
 pub(crate) async fn load_each<'a>(
     functions: impl Iterator<Item = (&'a Checked, &'a Function)>,
     sandbox: &'a Sandbox,
+    running: Option<&'a Arc<dyn RunningLog>>,
 ) -> Vec<Result<Arc<sandbox::Function>, Diagnostics>> {
-    let loads: Vec<_> = functions.map(|(checked, function)| load_one(checked, function, sandbox).boxed()).collect();
+    let load = async |(checked, function): (&'a Checked, &'a Function)| {
+        let name = full_name(&checked.manifest, function);
+        let _recorded = running.map(|log| Recorded::start(log, &Work::Load(&name)));
+        load_one(checked, function, sandbox).await
+    };
+    let loads: Vec<_> = functions.map(|each| load(each).boxed()).collect();
     stream::iter(loads).buffered(Sandbox::loads_max()).collect().await
 }
 
 /// Loads the components of all functions, and changes nothing else. Returns all errors together.
-pub(super) async fn load_all<'a>(manifests: &'a [Checked], sandbox: &Sandbox) -> Result<Vec<Loaded<'a>>, Diagnostics> {
+pub(super) async fn load_all<'a>(
+    manifests: &'a [Checked],
+    sandbox: &Sandbox,
+    running: &Arc<dyn RunningLog>,
+) -> Result<Vec<Loaded<'a>>, Diagnostics> {
     let (mut loaded, mut errors) = (Vec::new(), Diagnostics::default());
-    let results = load_each(all(manifests), sandbox).await;
+    let results = load_each(all(manifests), sandbox, Some(running)).await;
     for ((checked, function), result) in all(manifests).zip(results) {
         match result {
             Ok(component) => loaded.push(Loaded { checked, function, component }),
@@ -118,7 +130,7 @@ pub(super) async fn register(
     loaded: Vec<Loaded<'_>>,
     wiring: Wiring<'_>,
 ) -> anyhow::Result<Functions> {
-    let Wiring { store, logs, clock, metrics, origins } = wiring;
+    let Wiring { store, logs, clock, metrics, origins, running } = wiring;
     let names: Vec<String> = loaded.iter().map(|l| full_name(&l.checked.manifest, l.function)).collect();
     let ids = store.register(names.clone()).await.context("cannot register the functions in the store, evoke.db")?;
 
@@ -134,7 +146,8 @@ pub(super) async fn register(
             // A function that handles HTTP requests runs no deliveries. If it had another kind of component before, its
             // deliveries from that time stay pending in the store.
             let metrics = metrics.request_metrics(component.name());
-            let answering = HttpFunction::new(component, function.concurrency, logs.clone(), clock.clone(), metrics);
+            let (logs, clock, running) = (logs.clone(), clock.clone(), running.clone());
+            let answering = HttpFunction::new(component, function.concurrency, logs, clock, metrics, running);
             answerers.insert(*id, Arc::new(answering));
             continue;
         }

@@ -1,14 +1,17 @@
 //! Runs HTTP components, which handle the requests of their endpoints.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -18,6 +21,7 @@ use evoke_manifest::{Checked, Diagnostic, Function, Source, Trigger, TriggerSour
 use evoke_model::clock::Clock;
 use evoke_model::outcome::Outcome;
 use evoke_sandbox::{self as sandbox, HttpCall, LogSink};
+use evoke_store::running::{Recorded, RunningLog, Work};
 use evoke_telemetry::{RequestMetrics, RequestOutcome};
 
 /// How long a request waits for a permit. The wait is needed because an instance ends, and releases its permit, shortly
@@ -32,6 +36,7 @@ pub(super) struct HttpFunction {
     logs: LogSink,
     clock: Clock,
     metrics: Arc<RequestMetrics>,
+    running: Arc<dyn RunningLog>,
     /// Prefix of the ids of requests. The number after the prefix makes each id unique.
     id_prefix: Uuid,
     next_request: AtomicU64,
@@ -44,9 +49,11 @@ impl HttpFunction {
         logs: LogSink,
         clock: Clock,
         metrics: Arc<RequestMetrics>,
+        running: Arc<dyn RunningLog>,
     ) -> Self {
         let permits = Arc::new(Semaphore::new(concurrency as usize));
-        Self { function, permits, logs, clock, metrics, id_prefix: Uuid::now_v7(), next_request: AtomicU64::new(1) }
+        let (id_prefix, next_request) = (Uuid::now_v7(), AtomicU64::new(1));
+        Self { function, permits, logs, clock, metrics, running, id_prefix, next_request }
     }
 
     async fn call(&self, request: Request<Payload>) -> Result<Response<Payload>, HandlerError> {
@@ -54,12 +61,42 @@ impl HttpFunction {
         let Ok(Ok(permit)) = permit else { return Err(HandlerError::Busy) };
         let id = format!("request-{}-{}", self.id_prefix, self.next_request.fetch_add(1, Ordering::Relaxed)).into();
         let call = HttpCall { request, id, permit, logs: self.logs.clone(), clock: self.clock.clone() };
+        let recorded = Recorded::start(&self.running, &Work::Request(self.function.name()));
         match self.function.call_http(call).await {
-            Ok(response) => Ok(response.map(|body| body.boxed_unsync())),
+            // The instance runs until its body ends.
+            Ok(response) => {
+                Ok(response.map(|body| RecordedBody { body: body.boxed_unsync(), _recorded: recorded }.boxed_unsync()))
+            }
             Err(Outcome::Timeout { limit }) => Err(HandlerError::Late(limit)),
             Err(Outcome::Unavailable { .. }) => Err(HandlerError::Busy),
             Err(_) => Err(HandlerError::Failed),
         }
+    }
+}
+
+/// A response body that ends the record of its request when it is dropped.
+struct RecordedBody {
+    body: Payload,
+    _recorded: Recorded,
+}
+
+impl Body for RecordedBody {
+    type Data = <Payload as Body>::Data;
+    type Error = <Payload as Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use evoke_core::dispatcher::Failing;
-use evoke_model::clock::rfc3339;
+use evoke_model::clock::{UnixMs, rfc3339};
 use evoke_pattern::Explanation;
+use evoke_store_sqlite::running::Interrupted;
 use evoke_telemetry as telemetry;
 
 /// Phase of the life of the process.
@@ -27,6 +28,8 @@ pub struct Active {
     pub sources: Vec<SourceStatus>,
     /// Instance counts and limits of the sandbox.
     pub sandbox: telemetry::Sandbox,
+    /// What ran when the process before this one ended without a clean stop; `None` after a clean stop.
+    pub interrupted: Option<Interrupted>,
 }
 
 /// Current status of an active function.
@@ -42,6 +45,8 @@ pub struct FunctionStatus {
     pub held: u32,
     /// How the function is failing; `None` when it works.
     pub failing: Option<String>,
+    /// Since when the function is paused; `None` when it is not.
+    pub paused_since_ms: Option<UnixMs>,
 }
 
 /// Current status of an active source.

@@ -6,12 +6,14 @@
 //! (`load`). Worker tasks take deliveries from the functions in round-robin order (`scheduling`), so that a busy
 //! function cannot starve another. When an attempt ends (`attempt`), the worker passes its completion to the store and
 //! continues with the next delivery without waiting for the commit. The store later reports the committed completions,
-//! many at a time (`commits`). A function with several failed attempts in a row counts as failing (`health`).
+//! many at a time (`commits`). A function with several failed attempts in a row counts as failing (`health`). Deliveries
+//! that ran when an earlier process ended without a clean stop run alone (`isolation`).
 
 mod attempt;
 mod commits;
 mod function;
 mod health;
+mod isolation;
 mod lane;
 mod load;
 mod measure;
@@ -19,17 +21,19 @@ mod run_queue;
 mod scheduling;
 mod state_locks;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use self::function::Function;
 pub use self::health::Failing;
+use self::isolation::Isolation;
 use self::scheduling::Schedule;
 use self::state_locks::StateLocks;
 use crate::bus::Bus;
@@ -39,6 +43,7 @@ use evoke_model::outcome::{Outcome, RetryPolicy};
 use evoke_model::state::Transaction;
 use evoke_model::{DeliveryId, FunctionId, ReplayId, Stream};
 use evoke_store::DeliveryStore;
+use evoke_store::running::{NoRunningLog, RunningLog};
 use evoke_telemetry::FunctionMetrics;
 
 /// Runs one function. The sandbox implements this for the dispatcher.
@@ -101,6 +106,8 @@ struct Inner {
     store: Arc<dyn DeliveryStore>,
     bus: Bus,
     clock: Clock,
+    /// Records the running attempts.
+    running: Arc<dyn RunningLog>,
     /// The maximum number of running deliveries of all functions together.
     running_max: u32,
     schedule: Mutex<Schedule>,
@@ -126,12 +133,27 @@ impl Dispatcher {
     /// Starts a dispatcher that runs at most `running_max` deliveries at once. It runs no deliveries before
     /// [`Dispatcher::set_functions`] is called. Must be called within a tokio runtime.
     pub fn start(store: Arc<dyn DeliveryStore>, bus: Bus, clock: Clock, running_max: u32) -> Self {
+        Self::start_recorded(store, bus, clock, running_max, Arc::new(NoRunningLog), BTreeMap::new())
+    }
+
+    /// Like [`Dispatcher::start`]. Records the running attempts in `running`. `exits` is the result of
+    /// [`DeliveryStore::record_exit`]: a delivery in it runs alone, or is given up.
+    pub fn start_recorded(
+        store: Arc<dyn DeliveryStore>,
+        bus: Bus,
+        clock: Clock,
+        running_max: u32,
+        running: Arc<dyn RunningLog>,
+        exits: BTreeMap<DeliveryId, u32>,
+    ) -> Self {
+        let schedule = Schedule { isolation: Isolation::new(exits), ..Schedule::default() };
         let dispatcher = Self(Arc::new(Inner {
             store,
             bus,
             clock,
+            running,
             running_max: running_max.max(1),
-            schedule: Mutex::default(),
+            schedule: Mutex::new(schedule),
             state_locks: StateLocks::default(),
             uncommitted: AtomicUsize::new(0),
             alarm: Notify::new(),
@@ -155,7 +177,7 @@ impl Dispatcher {
     /// continue. Its other deliveries are released: they stay pending in the store until the function is active again.
     pub fn set_functions(&self, specs: Vec<FunctionSpec>) {
         let mut schedule = self.lock();
-        schedule.functions.values_mut().for_each(|function| function.concurrency = 0);
+        schedule.functions.values_mut().for_each(Function::deactivate);
         for spec in specs {
             let id = spec.id;
             match schedule.functions.get_mut(&id) {
@@ -166,6 +188,21 @@ impl Dispatcher {
                 }
             }
         }
+        self.update_all(schedule);
+    }
+
+    /// Replaces the set of paused functions, also for functions that become active later. The running attempts of a
+    /// paused function continue; its other deliveries stay pending in the store.
+    pub fn set_paused(&self, paused: HashSet<FunctionId>) {
+        let mut schedule = self.lock();
+        schedule.paused = paused;
+        self.update_all(schedule);
+    }
+
+    /// Suspends the paused functions, and starts what may run now.
+    fn update_all(&self, mut schedule: MutexGuard<'_, Schedule>) {
+        let Schedule { functions, paused, .. } = &mut *schedule;
+        functions.iter_mut().for_each(|(id, function)| function.set_paused(paused.contains(id)));
         let all: Vec<FunctionId> = schedule.functions.keys().copied().collect();
         all.into_iter().for_each(|id| self.update_queue(&mut schedule, id));
         self.spawn_worker(&mut schedule);
@@ -203,9 +240,19 @@ impl Dispatcher {
         self.0.alarm.notify_one();
         self.0.tasks.close();
         let _ = tokio::time::timeout(limit, self.0.tasks.wait()).await;
-        let waiting = self.lock().functions.values_mut().flat_map(Function::release_waiting).collect();
+        let waiting = self.release_all();
         let _ = tokio::time::timeout(RELEASE_MAX, self.0.store.release(waiting)).await;
         self.lock().running
+    }
+
+    /// Removes all waiting deliveries from memory, and returns their ids.
+    fn release_all(&self) -> Vec<DeliveryId> {
+        let mut schedule = self.lock();
+        for suspect in schedule.isolation.take_waiting(|_| true) {
+            schedule.put_back(suspect);
+        }
+        let released = schedule.functions.values_mut().flat_map(Function::release_waiting).collect();
+        released
     }
 
     fn lock(&self) -> MutexGuard<'_, Schedule> {

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::filter::CompiledFilter;
-pub use self::filter::Filter;
+pub use self::filter::{Filter, stored_filter_error};
 pub use self::plan::{Example, Plan};
 use self::rate_limit::RateLimiter;
 use crate::bus::Bus;
@@ -115,7 +115,8 @@ impl Replays {
     pub async fn start(&self, actor: &Actor, filter: Filter, functions: &[String]) -> Result<Replay, ReplayError> {
         let store = &self.0.store;
         self.compile(&filter, functions).await?;
-        let open = |replay: &&Replay| !matches!(replay.state, ReplayState::Done | ReplayState::Cancelled);
+        let is_over = |state| matches!(state, ReplayState::Done | ReplayState::Cancelled | ReplayState::Failed);
+        let open = |replay: &&Replay| !is_over(replay.state);
         if store.replays().await?.iter().filter(open).count() >= OPEN_MAX {
             return Err(ReplayError::TooMany);
         }
@@ -293,7 +294,16 @@ impl ReplayTask {
         }
         let replay = store.replay(id).await?.ok_or(ReplayError::NotFound(id))?;
         match replay.state {
-            ReplayState::Running if replay.position < replay.until => self.offer(&replay).await,
+            ReplayState::Running if replay.position < replay.until => match self.offer(&replay).await {
+                // The filter was valid when the replay was started, and another try would find the same mistake.
+                Err(ReplayError::Filter(reason)) => {
+                    tracing::error!("replay {id} failed: its stored filter is not valid: {reason}");
+                    let from = &[ReplayState::Running];
+                    store.transition_replay(&Actor::Runtime, id, from, ReplayState::Failed).await?;
+                    Ok(Progress::Finished)
+                }
+                result => result,
+            },
             ReplayState::Running if replay.deliveries.pending() > 0 => Ok(Progress::Wait),
             ReplayState::Running => {
                 store.transition_replay(&Actor::Runtime, id, &[ReplayState::Running], ReplayState::Done).await?;
@@ -314,7 +324,9 @@ impl ReplayTask {
                 self.dispatcher.resume(id);
                 Ok(Progress::Finished)
             }
-            ReplayState::Paused | ReplayState::Done | ReplayState::Cancelled => Ok(Progress::Finished),
+            ReplayState::Paused | ReplayState::Done | ReplayState::Cancelled | ReplayState::Failed => {
+                Ok(Progress::Finished)
+            }
         }
     }
 

@@ -142,6 +142,9 @@ pub enum Completed {
     Conflict(StateItem),
     /// The writes would exceed a bucket's quota, as the message describes; nothing was committed.
     OverQuota(String),
+    /// With the published events, the event from outside that started the chain would have caused more events than
+    /// [`crate::DescendantsMax`] allows, as the message describes; nothing was committed.
+    TooManyDescendants(String),
 }
 
 /// A delivery as shown to users.

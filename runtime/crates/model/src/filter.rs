@@ -35,6 +35,19 @@ pub enum DeadFilter {
     Delivery(DeliveryId),
 }
 
+/// Selects pending deliveries: ready, retrying or blocked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PendingFilter {
+    /// All pending deliveries.
+    All,
+    /// All pending deliveries of a function, given by its full name.
+    Function(String),
+    /// All pending deliveries of an event and of the events that it caused, through any number of functions.
+    Root(Seq),
+    /// One delivery.
+    Delivery(DeliveryId),
+}
+
 /// Limits for finished events. Events with a pending or dead delivery are never removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {

@@ -27,9 +27,9 @@ pub use self::damage::{DamagedDelivery, DamagedEvent, ReadDelivery, ReadEvent};
 pub use self::delivery::{
     AttemptRecord, Completed, Completion, DeliveryRecord, DeliveryState, NewDelivery, ReadyDelivery, Verdict,
 };
-pub use self::filter::{DeadFilter, EventFilter, Retention};
+pub use self::filter::{DeadFilter, EventFilter, PendingFilter, Retention};
 pub use self::hex::hex;
 pub use self::id::{DeliveryId, FunctionId, ReplayId, Seq};
 pub use self::origin::{Amount, Origin};
 pub use self::replay::{NewReplay, Replay, ReplayState, Step, Stream};
-pub use self::stored::{Accepted, Lineage, Mark, NewEvent, StoredEvent};
+pub use self::stored::{Accepted, DescendantsMax, Lineage, Mark, NewEvent, StoredEvent};

@@ -54,10 +54,17 @@ pub enum Outcome {
         /// The damaged item and its file.
         message: String,
     },
-    /// The chain of events reached the hop limit: functions publish to each other in a loop.
+    /// The process ended without a clean stop while attempts at this delivery ran, as often as one delivery may cause.
+    /// The function does not run again.
+    Crashed {
+        /// The number of these ends of the process.
+        exits: u32,
+    },
+    /// The chain of events reached a limit, of its length or of its number of events: functions publish to each other in
+    /// a loop.
     Loop {
-        /// The number of functions that the chain went through.
-        hops: u32,
+        /// The limit, and the functions of the chain in order.
+        message: String,
     },
 }
 
@@ -65,8 +72,11 @@ impl Outcome {
     /// The kind of [`Outcome::Damaged`]: the function was not run, as the event is damaged.
     pub const DAMAGED: &str = "damaged";
 
+    /// The kind of [`Outcome::Crashed`].
+    pub const CRASHED: &str = "crashed";
+
     /// Every value of [`Outcome::kind`].
-    pub const KINDS: [&'static str; 11] = [
+    pub const KINDS: [&'static str; 12] = [
         "done",
         "retry",
         "reject",
@@ -77,6 +87,7 @@ impl Outcome {
         "quota",
         "unavailable",
         "damaged",
+        "crashed",
         "loop",
     ];
 
@@ -93,6 +104,7 @@ impl Outcome {
             Self::Quota { .. } => "quota",
             Self::Unavailable { .. } => "unavailable",
             Self::Damaged { .. } => Self::DAMAGED,
+            Self::Crashed { .. } => Self::CRASHED,
             Self::Loop { .. } => "loop",
         }
     }
@@ -107,14 +119,16 @@ impl Outcome {
             | Self::Denied { message }
             | Self::Quota { message }
             | Self::Unavailable { message }
-            | Self::Damaged { message } => Some(message.clone()),
+            | Self::Damaged { message }
+            | Self::Loop { message } => Some(message.clone()),
             Self::Timeout { limit } => Some(format!("reached its timeout of {limit:?}")),
             Self::OutOfMemory { limit_bytes } => {
                 Some(format!("exceeded its memory limit of {} KiB", limit_bytes / 1024))
             }
-            Self::Loop { hops } => {
-                Some(format!("stopped after {hops} hops: the functions publish to each other in a loop"))
-            }
+            Self::Crashed { exits } => Some(format!(
+                "Evoke ended {exits} times without a clean stop (a crash, a kill or a lack of memory) while this \
+                 delivery ran, the last time alone"
+            )),
         }
     }
 
@@ -127,7 +141,12 @@ impl Outcome {
             | Self::OutOfMemory { .. }
             | Self::Quota { .. }
             | Self::Unavailable { .. } => true,
-            Self::Done | Self::Reject { .. } | Self::Denied { .. } | Self::Damaged { .. } | Self::Loop { .. } => false,
+            Self::Done
+            | Self::Reject { .. }
+            | Self::Denied { .. }
+            | Self::Damaged { .. }
+            | Self::Crashed { .. }
+            | Self::Loop { .. } => false,
         }
     }
 }
@@ -233,8 +252,9 @@ mod tests {
             Outcome::Denied { message: message.clone() },
             Outcome::Quota { message: message.clone() },
             Outcome::Unavailable { message: message.clone() },
-            Outcome::Damaged { message },
-            Outcome::Loop { hops: 1 },
+            Outcome::Damaged { message: message.clone() },
+            Outcome::Crashed { exits: 2 },
+            Outcome::Loop { message },
         ];
         assert_eq!(all.map(|outcome| outcome.kind()), Outcome::KINDS);
     }

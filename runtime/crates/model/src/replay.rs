@@ -49,6 +49,9 @@ pub enum ReplayState {
     Cancelling,
     /// A user cancelled it, and no delivery is left running.
     Cancelled,
+    /// Its stored filter is not valid for this version of Evoke. No more events are offered; deliveries that were
+    /// offered before still run.
+    Failed,
 }
 
 impl ReplayState {
@@ -60,6 +63,7 @@ impl ReplayState {
             Self::Done => "done",
             Self::Cancelling => "cancelling",
             Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
         }
     }
 }

@@ -9,6 +9,8 @@
 //! | `evoke.delivery.dead` | `shop/charge` | a delivery became a dead letter | `delivery`, `delivery_id`, `function`, `trigger`, `attempts`, `outcome`, `cause`, `replay`, `order_key`, and under `event` the `seq`, `id`, `source`, `type`, `subject`, `time` of the delivery's event |
 //! | `evoke.function.failing` | `shop/charge` | [`FAILING_ATTEMPTS`] attempts in a row failed, over all deliveries of the function | `function`, `since`, `attempts`, `delivery`, `outcome`, `message` |
 //! | `evoke.function.recovered` | `shop/charge` | an attempt of a failing function succeeded | `function`, `since` |
+//! | `evoke.function.paused` | `shop/charge` or `shop` | an operator paused a function, or all functions of an app | `function` or `app`, `since` |
+//! | `evoke.function.resumed` | `shop/charge` or `shop` | an operator resumed it | `function` or `app`, `since` |
 //! | `evoke.source.degraded` | `shop/inbox` | a source does not work, or only in part | `source`, `kind`, `since`, `reason` |
 //! | `evoke.source.recovered` | `shop/inbox` | the source has worked for [`RECOVERY_DELAY`] without a problem | `source`, `kind`, `since` |
 //! | `evoke.storage.low` | `storage` | the free disk space is below the limit | `since`, `free_bytes`, `total_bytes`, `low_bytes` |
@@ -41,10 +43,12 @@ use crate::{DamagedEvent, DeliveryId, Origin, StoredEvent};
 pub const SOURCE: &str = "/evoke";
 
 /// The types of all runtime events.
-pub const TYPES: [&str; 7] = [
+pub const TYPES: [&str; 9] = [
     DEAD,
     "evoke.function.failing",
     "evoke.function.recovered",
+    PAUSED,
+    RESUMED,
     "evoke.source.degraded",
     "evoke.source.recovered",
     "evoke.storage.low",
@@ -52,6 +56,11 @@ pub const TYPES: [&str; 7] = [
 ];
 
 const DEAD: &str = "evoke.delivery.dead";
+
+/// The type of the event that reports a pause.
+pub const PAUSED: &str = "evoke.function.paused";
+/// The type of the event that reports the end of a pause.
+pub const RESUMED: &str = "evoke.function.resumed";
 
 /// A function is failing after this many failed attempts in a row. A single event that always fails reaches this number
 /// only after some seconds, because of the waits between its attempts. The number is below 8, the default maximum of

@@ -31,6 +31,22 @@ impl Lineage {
     }
 }
 
+/// The limits of the events that one event from outside causes, through any number of functions. Functions that publish
+/// to each other in a loop would otherwise fill the store with the events of one chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DescendantsMax {
+    /// The number of events.
+    pub events: u64,
+    /// The size of the events in bytes.
+    pub bytes: u64,
+}
+
+impl Default for DescendantsMax {
+    fn default() -> Self {
+        Self { events: 10_000, bytes: 64 << 20 }
+    }
+}
+
 /// An event to be stored, with its deliveries.
 #[derive(Debug, Clone)]
 pub struct NewEvent {

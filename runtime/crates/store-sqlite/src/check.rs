@@ -115,6 +115,7 @@ const CHECKSUMS: [(&str, &str, &str); 10] = [
            + sum_of(state, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us)",
     ),
     ("attempts", "delivery || ' ' || attempt", "sum_of(delivery, attempt, started_ms, duration_us, outcome, message)"),
+    ("exits", "delivery", "sum_of(delivery, count)"),
     ("replays", "id", "sum_of(id, filter, created_ms, until) + sum_of(state, position, events)"),
     ("marks", "scope || ' ' || key", "sum_of(scope, key, value)"),
     ("state", "bucket || ' ' || key", "sum_of(bucket, key, value, version)"),

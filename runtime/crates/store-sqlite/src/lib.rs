@@ -11,12 +11,14 @@ mod failure;
 mod files;
 mod folder;
 mod origins;
+mod pending;
 mod queue;
 mod read;
 mod readers;
 mod replays;
 mod retain;
 mod rows;
+pub mod running;
 mod schema;
 mod space;
 mod state;
@@ -43,9 +45,10 @@ use self::origins::OriginTable;
 use self::queue::WriteQueue;
 use self::readers::Readers;
 use self::state_cache::StateCache;
-use evoke_model::Seq;
 use evoke_model::clock::Clock;
 use evoke_model::state::Entry;
+use evoke_model::{DescendantsMax, Seq};
+use evoke_store::descendants::Chains;
 use evoke_store::{Backlog, CommitSink, DEDUP_WINDOW, Result, Scopes, StoreError, StoreFuture};
 use evoke_telemetry::CommitMetrics;
 
@@ -60,6 +63,7 @@ pub struct SqliteStore {
     backlog: Arc<Backlog>,
     scopes: Scopes,
     origins: OriginTable,
+    descendants_max: Arc<Mutex<DescendantsMax>>,
     instance: String,
     clock: Clock,
     /// Dropping it stops the thread that watches the files.
@@ -118,11 +122,14 @@ impl SqliteStore {
         let sink = Arc::new(Mutex::new(None));
         let backlog = Arc::<Backlog>::default();
         backlog.apply(counters.backlog_change());
+        let descendants_max = Arc::<Mutex<DescendantsMax>>::default();
         let writer = writer::Writer {
             connection,
             path: path.clone(),
             dedup,
             counters,
+            chains: Chains::default(),
+            descendants_max: descendants_max.clone(),
             state_cache: state_cache.clone(),
             clock: clock.clone(),
             sink: sink.clone(),
@@ -146,6 +153,7 @@ impl SqliteStore {
             backlog,
             scopes: Scopes::default(),
             origins,
+            descendants_max,
             instance,
             clock,
             _watch: watch,

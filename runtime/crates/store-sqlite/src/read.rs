@@ -12,6 +12,10 @@ use evoke_model::{
     DamagedEvent, DeadFilter, DeliveryId, DeliveryState, EventFilter, FunctionId, ReadDelivery, ReadEvent,
     ReadyDelivery, Seq, Stream,
 };
+use evoke_store::descendants::Descendants;
+
+/// More functions than a chain can have.
+const CHAIN_MAX: usize = 100;
 
 /// Returns the deliveries that match a condition and are in the expected state, with their events, and the number of
 /// rows read. A damaged delivery is skipped: it never runs and is never updated, and `check` reports it.
@@ -92,6 +96,42 @@ pub(super) fn is_next_attempt(c: &Connection, delivery: DeliveryId, attempt: u32
         .query_row(params![delivery.0, attempt], |r| r.get(0))
         .optional()?;
     Ok(is_next.unwrap_or_default())
+}
+
+/// Counts the events that an event from outside caused through functions. The size leaves out the names of attributes.
+pub(super) fn descendants(c: &Connection, root: Seq) -> rusqlite::Result<Descendants> {
+    c.prepare_cached(
+        "SELECT COUNT(*), ifnull(SUM(octet_length(id) + octet_length(source) + octet_length(type)
+           + ifnull(octet_length(subject), 0) + ifnull(octet_length(time), 0) + ifnull(octet_length(datacontenttype), 0)
+           + ifnull(octet_length(dataschema), 0) + ifnull(octet_length(extensions), 0)
+           + ifnull(octet_length(data), 0)), 0)
+         FROM events WHERE root = ?1 AND hops > 0",
+    )?
+    .query_row([root.0], |r| {
+        let unsigned = |value: i64| u64::try_from(value).unwrap_or_default();
+        Ok(Descendants { events: unsigned(r.get(0)?), bytes: unsigned(r.get(1)?) })
+    })
+}
+
+/// Returns the functions of a chain up to a delivery, in order.
+pub(super) fn chain(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<Vec<String>> {
+    let mut step = c.prepare_cached(
+        "SELECT f.name, e.cause FROM deliveries d JOIN functions f ON f.id = d.function
+           LEFT JOIN events e ON e.seq = d.event WHERE d.id = ?1",
+    )?;
+    let (mut names, mut next) = (Vec::new(), Some(delivery.0));
+    // A damaged row could lead back to itself.
+    while let Some(id) = next.take()
+        && names.len() < CHAIN_MAX
+    {
+        let found = step.query_row([id], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
+        if let Some((name, cause)) = found {
+            names.push(name);
+            next = cause;
+        }
+    }
+    names.reverse();
+    Ok(names)
 }
 
 pub(super) fn ready_one(c: &Connection, id: DeliveryId) -> rusqlite::Result<Option<ReadyDelivery>> {

@@ -7,8 +7,14 @@ use super::{checksum, totals};
 use evoke_model::{Replay, ReplayId, ReplayState, Seq};
 
 /// The states; the index is the number in the column.
-const STATES: [ReplayState; 5] =
-    [ReplayState::Running, ReplayState::Paused, ReplayState::Done, ReplayState::Cancelling, ReplayState::Cancelled];
+const STATES: [ReplayState; 6] = [
+    ReplayState::Running,
+    ReplayState::Paused,
+    ReplayState::Done,
+    ReplayState::Cancelling,
+    ReplayState::Cancelled,
+    ReplayState::Failed,
+];
 
 pub(super) fn column(state: ReplayState) -> i64 {
     STATES.iter().position(|s| *s == state).and_then(|place| i64::try_from(place).ok()).unwrap_or(-1)

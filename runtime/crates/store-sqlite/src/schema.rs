@@ -7,11 +7,12 @@ use evoke_store::{Result, StoreError};
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// The changes from each version to the next, starting with version 2.
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 5] = [
     include_str!("migrate/2.sql"),
     include_str!("migrate/3.sql"),
     include_str!("migrate/4.sql"),
     include_str!("migrate/5.sql"),
+    include_str!("migrate/6.sql"),
 ];
 pub(super) const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 

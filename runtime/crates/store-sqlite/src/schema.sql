@@ -1,4 +1,4 @@
--- The embedded store, version 5 (PRAGMA user_version). Times are milliseconds since the Unix epoch.
+-- The embedded store, version 6 (PRAGMA user_version). Times are milliseconds since the Unix epoch.
 --
 -- The column `sum` is the checksum of its row; a row with a wrong checksum is not returned. It is the CRC-32 of zlib over
 -- the row's other columns in the order of this file. Each column contributes one byte for its type (0 NULL, 1 integer,
@@ -49,6 +49,7 @@ CREATE TABLE events (                   -- all accepted events, in accept order
 -- With origin (for an event without cause), unique in the dedup window: the writer checks before it inserts.
 CREATE INDEX events_by_id ON events (id, source);
 CREATE INDEX events_by_cause ON events (cause) WHERE cause IS NOT NULL;
+CREATE INDEX events_by_root ON events (root) WHERE root IS NOT NULL;
 
 CREATE TABLE known (                    -- ids of events that retention removed within their dedup window
   seq         INTEGER PRIMARY KEY,
@@ -102,11 +103,17 @@ CREATE TABLE attempts (                 -- failed attempts: most deliveries have
   PRIMARY KEY (delivery, attempt)
 ) WITHOUT ROWID;
 
+CREATE TABLE exits (                    -- deliveries that ran when the process ended without a clean stop
+  delivery INTEGER PRIMARY KEY,
+  count    INTEGER NOT NULL,            -- number of these ends; 1 after a redrive
+  sum      INTEGER NOT NULL DEFAULT 0
+);
+
 CREATE TABLE replays (                  -- stored events offered again
   id         INTEGER PRIMARY KEY,
   filter     TEXT NOT NULL,             -- the request, as JSON
   created_ms INTEGER NOT NULL,
-  state      INTEGER NOT NULL,          -- 0 running, 1 paused, 2 done, 3 cancelling, 4 cancelled
+  state      INTEGER NOT NULL,          -- 0 running, 1 paused, 2 done, 3 cancelling, 4 cancelled, 5 failed
   position   INTEGER NOT NULL,          -- events up to here were processed
   until      INTEGER NOT NULL,          -- the last event to process
   events     INTEGER NOT NULL DEFAULT 0, -- number of offered events

@@ -10,16 +10,18 @@ use tokio::sync::watch;
 use super::write::accept::Accept;
 use super::write::complete::Complete;
 use super::write::dead::{Purge, Redrive};
+use super::write::exits::RecordExit;
 use super::write::register::{Register, RegisterOrigins};
 use super::write::state::WriteState;
-use super::{SqliteStore, check, origins, read, replays, retain, state, totals, write};
+use super::{SqliteStore, check, origins, pending, read, replays, retain, state, totals, write};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, EventFilter, FunctionId, Mark,
-    NewEvent, NewReplay, Origin, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq,
-    Step, Stream, Totals,
+    Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, DescendantsMax, EventFilter, FunctionId,
+    Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId,
+    ReplayState, Retention, Seq, Step, Stream, Totals,
 };
+use evoke_store::running::UncleanExit;
 use evoke_store::{
     Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
     Store, StoreFuture, log_request,
@@ -101,6 +103,18 @@ impl DeliveryStore for SqliteStore {
 
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>> {
         self.read(move |c| Ok(read::delivery(c, delivery)?.and_then(|record| record.ok()?.order_key)))
+    }
+
+    fn limit_descendants(&self, max: DescendantsMax) {
+        *self.descendants_max.lock().unwrap_or_else(PoisonError::into_inner) = max;
+    }
+
+    fn chain(&self, delivery: DeliveryId) -> StoreFuture<Vec<String>> {
+        self.read(move |c| read::chain(c, delivery))
+    }
+
+    fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>> {
+        self.writes.submit(RecordExit { exit })
     }
 
     fn instance(&self) -> &str {
@@ -210,6 +224,16 @@ impl InspectionStore for SqliteStore {
 
     fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
         self.read(move |c| read::dead(c, &which, limit))
+    }
+
+    fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
+        self.read(move |c| pending::list(c, &which, after, limit))
+    }
+
+    fn cancel(&self, actor: &Actor, which: PendingFilter, cause: &str) -> StoreFuture<u64> {
+        log_request(actor, format_args!("cancel pending deliveries: {which:?}"));
+        let (writes, readers) = (self.writes.clone(), self.readers.clone());
+        StoreFuture::from_future(pending::cancel(writes, readers, which, cause.to_owned()))
     }
 
     fn totals(&self) -> StoreFuture<Totals> {

@@ -2,9 +2,11 @@
 //! transaction.
 
 pub(super) mod accept;
+pub(super) mod cancel;
 pub(super) mod complete;
 pub(super) mod dead;
 mod deliveries;
+pub(super) mod exits;
 pub(super) mod register;
 pub(super) mod replays;
 pub(super) mod retain;
@@ -16,7 +18,8 @@ use super::dedup::Dedup;
 use super::state::Batch;
 use super::totals::Counters;
 use evoke_model::clock::UnixMs;
-use evoke_model::{DeliveryId, ReadyDelivery};
+use evoke_model::{DeliveryId, DescendantsMax, FunctionId, ReadyDelivery};
+use evoke_store::descendants::Chains;
 
 /// Changes the store as part of a group commit.
 pub(super) trait Write: Send + 'static {
@@ -37,16 +40,20 @@ pub(super) struct GroupCommit<'a> {
     pub(super) tx: &'a Connection,
     pub(super) dedup: &'a mut Dedup,
     pub(super) counters: &'a mut Counters,
+    pub(super) chains: &'a mut Chains,
+    pub(super) descendants_max: DescendantsMax,
     pub(super) state: Batch<'a>,
     pub(super) now_ms: UnixMs,
     /// Deliveries that become ready with the commit.
     pub(super) ready: Vec<ReadyDelivery>,
+    /// Deliveries that are cancelled with the commit.
+    pub(super) cancelled: Vec<(FunctionId, DeliveryId)>,
     /// Whether the log is copied into the database after the commit.
     pub(super) checkpoint: bool,
 }
 
-/// Dead letters per write. Their events stay in memory until the commit is announced.
-const PORTION_MAX: usize = 256;
+/// Deliveries per write. Their events stay in memory until the commit is announced.
+pub(super) const PORTION_MAX: usize = 256;
 
 /// The result of one write over a portion of the matching deliveries.
 pub(super) struct Portion {

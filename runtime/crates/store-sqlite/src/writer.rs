@@ -16,7 +16,8 @@ use super::state_cache::StateCache;
 use super::totals::Counters;
 use super::write::GroupCommit;
 use evoke_model::clock::Clock;
-use evoke_model::{ReadyDelivery, Seq};
+use evoke_model::{DeliveryId, DescendantsMax, FunctionId, ReadyDelivery, Seq};
+use evoke_store::descendants::Chains;
 use evoke_store::{Backlog, CommitSink, Committed, StoreError};
 use evoke_telemetry::CommitMetrics;
 
@@ -44,6 +45,8 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) dedup: Dedup,
     pub(super) counters: Counters,
+    pub(super) chains: Chains,
+    pub(super) descendants_max: Arc<Mutex<DescendantsMax>>,
     pub(super) state_cache: Arc<StateCache>,
     pub(super) clock: Clock,
     pub(super) sink: Arc<Mutex<Option<CommitSink>>>,
@@ -53,6 +56,16 @@ pub(super) struct Writer {
     pub(super) metrics: Arc<CommitMetrics>,
     /// Dropped after the connection: closing its descriptors drops the connection's locks.
     pub(super) files: Arc<StoreFiles>,
+}
+
+/// The effects of a committed transaction.
+struct Transacted {
+    /// The deliveries that became ready.
+    ready: Vec<ReadyDelivery>,
+    /// The deliveries that were cancelled.
+    cancelled: Vec<(FunctionId, DeliveryId)>,
+    /// Whether a checkpoint was requested.
+    checkpoint: bool,
 }
 
 impl Writer {
@@ -93,7 +106,7 @@ impl Writer {
     fn commit(&mut self, mut batch: Vec<Pending>) -> Result<bool, String> {
         let (before, started) = (self.counters.last_ids(), Instant::now());
         match self.transact(&mut batch) {
-            Ok((ready, checkpoint)) => {
+            Ok(Transacted { ready, cancelled, checkpoint }) => {
                 // Written to files that nobody finds again: the callers must not believe that it is stored.
                 if let Err(reason) = self.files.verify() {
                     self.notify(Vec::new(), batch, &Err(StoreError::Failed(reason.clone())));
@@ -102,14 +115,15 @@ impl Writer {
                 self.metrics.writes.observe_count(batch.len() as u64);
                 self.metrics.duration.observe(started.elapsed());
                 self.backlog.apply(self.counters.backlog_change());
-                self.notify(ready, batch, &Ok(()));
+                self.notify(ready, cancelled, batch, &Ok(()));
                 Ok(checkpoint)
             }
             Err(error) => {
                 self.counters.roll_back(before);
                 self.dedup.rolled_back();
+                self.chains.clear();
                 let error = store_error(&self.path, &error);
-                self.notify(Vec::new(), batch, &Err(error.clone()));
+                self.notify(Vec::new(), Vec::new(), batch, &Err(error.clone()));
                 to_latch(error).map(|()| false)
             }
         }
@@ -136,7 +150,13 @@ impl Writer {
 
     /// Reports the result of a commit: first to the sink, then to the callers, so that a caller with a result never
     /// finds a dispatcher that does not know of the commit.
-    fn notify(&self, ready: Vec<ReadyDelivery>, batch: Vec<Pending>, committed: &evoke_store::Result<()>) {
+    fn notify(
+        &self,
+        ready: Vec<ReadyDelivery>,
+        cancelled: Vec<(FunctionId, DeliveryId)>,
+        batch: Vec<Pending>,
+        committed: &evoke_store::Result<()>,
+    ) {
         let mut settled = Vec::new();
         let mut others = Vec::with_capacity(batch.len());
         for write in batch {
@@ -145,37 +165,40 @@ impl Writer {
                 Err(other) => others.push(other),
             }
         }
-        if (!ready.is_empty() || !settled.is_empty())
+        if (!ready.is_empty() || !settled.is_empty() || !cancelled.is_empty())
             && let Some(sink) = &*self.sink.lock().unwrap_or_else(PoisonError::into_inner)
         {
-            sink(Committed { ready, settled });
+            sink(Committed { ready, settled, cancelled });
         }
         self.newest.send_if_modified(|seq| std::mem::replace(seq, self.counters.last_seq()) != *seq);
         others.into_iter().for_each(|other| other.reply(committed));
     }
 
-    /// Applies and commits the writes. Returns the deliveries that became ready, and whether a checkpoint was requested.
-    fn transact(&mut self, batch: &mut [Pending]) -> rusqlite::Result<(Vec<ReadyDelivery>, bool)> {
+    /// Applies and commits the writes.
+    fn transact(&mut self, batch: &mut [Pending]) -> rusqlite::Result<Transacted> {
         // The transaction is rolled back if it is dropped before its commit.
         let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let mut commit = GroupCommit {
             tx: &transaction,
             dedup: &mut self.dedup,
             counters: &mut self.counters,
+            chains: &mut self.chains,
+            descendants_max: *self.descendants_max.lock().unwrap_or_else(PoisonError::into_inner),
             state: Batch::new(&transaction, &self.state_cache),
             now_ms: self.clock.now_ms(),
             ready: Vec::new(),
+            cancelled: Vec::new(),
             checkpoint: false,
         };
         for write in batch {
             write.apply(&mut commit)?;
         }
-        let GroupCommit { counters, state, ready, checkpoint, .. } = commit;
+        let GroupCommit { counters, state, ready, cancelled, checkpoint, .. } = commit;
         counters.write(&transaction)?;
         let changes = state.into_changes();
         transaction.commit()?;
         self.state_cache.committed(changes);
-        Ok((ready, checkpoint))
+        Ok(Transacted { ready, cancelled, checkpoint })
     }
 
     fn reject_all(&self, reason: &str, closing: Vec<Reply<()>>, queue: &mut mpsc::Receiver<Message>) {
@@ -185,7 +208,7 @@ impl Writer {
         reply_all(closing, &error);
         while let Some(message) = queue.blocking_recv() {
             match message {
-                Message::Write(write) => self.notify(Vec::new(), vec![write], &error),
+                Message::Write(write) => self.notify(Vec::new(), Vec::new(), vec![write], &error),
                 Message::Close(reply) => reply_all(vec![reply], &error),
             }
         }

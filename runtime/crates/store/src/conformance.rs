@@ -21,6 +21,9 @@
 
 mod damage;
 mod origins;
+mod cancel;
+mod chains;
+mod exits;
 mod owners;
 mod replay;
 mod state;
@@ -38,6 +41,9 @@ use evoke_model::*;
 
 pub use self::damage::*;
 pub use self::origins::*;
+pub use self::cancel::*;
+pub use self::chains::*;
+pub use self::exits::*;
 pub use self::owners::*;
 pub use self::replay::*;
 pub use self::state::*;
@@ -425,6 +431,10 @@ macro_rules! conformance {
             events_are_listed_by_type_source_and_position
             a_completion_of_another_attempt_or_of_a_finished_delivery_is_superseded
             released_deliveries_are_found_again
+            the_events_of_a_chain_are_limited_in_number_and_size
+            pending_deliveries_are_listed_and_cancelled_by_function_root_and_number
+            a_cancelled_delivery_of_a_key_stays_in_order_after_a_redrive
+            an_exit_is_counted_once_for_attempts_that_are_the_next_of_a_pending_delivery
             a_scope_has_one_owner_until_it_is_released
             a_replay_adds_deliveries_that_are_marked_and_counted
             a_repeated_or_late_replay_step_changes_nothing

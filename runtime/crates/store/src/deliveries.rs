@@ -1,11 +1,13 @@
 //! The store of the dispatcher.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::running::UncleanExit;
 use crate::{Result, StoreFuture};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{StateItem, Transaction};
-use evoke_model::{Completed, Completion, DeliveryId, FunctionId, ReadyDelivery, Stream};
+use evoke_model::{Completed, Completion, DeliveryId, DescendantsMax, FunctionId, ReadyDelivery, Stream};
 
 /// The effects of one commit, or of one that failed.
 #[derive(Debug, Default)]
@@ -14,6 +16,8 @@ pub struct Committed {
     pub ready: Vec<ReadyDelivery>,
     /// Each completion passed to [`DeliveryStore::settle`], with its result.
     pub settled: Vec<(Arc<Completion>, Result<Completed>)>,
+    /// Deliveries that an operator cancelled, with their functions. They must not start any more.
+    pub cancelled: Vec<(FunctionId, DeliveryId)>,
 }
 
 /// Receives every commit once, in commit order. The sink must not block.
@@ -79,6 +83,21 @@ pub trait DeliveryStore: Send + Sync + 'static {
 
     /// Returns the order key of a delivery; `None` when it has none or is not in the store.
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>>;
+
+    /// Sets the limits of the events that one event from outside causes; the default is [`DescendantsMax::default`]. A
+    /// completion that would exceed them is [`Completed::TooManyDescendants`]. Reports of failures do not count.
+    fn limit_descendants(&self, max: DescendantsMax);
+
+    /// Returns the full names of the functions that a chain passed through, in order, up to the one of this delivery.
+    /// Events that retention removed cut the chain at its beginning.
+    fn chain(&self, delivery: DeliveryId) -> StoreFuture<Vec<String>>;
+
+    /// Counts an end of the process for each of its attempts that is still the next one of a pending delivery. An end
+    /// is counted once: a call with the run of the last counted one changes nothing. With `None`, counts nothing.
+    ///
+    /// Returns the number of counted ends of every delivery that has some and is pending or a dead letter. A redrive
+    /// sets the number back to 1.
+    fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>>;
 
     /// Returns the store's unique name, assigned at its creation; generated event ids begin with it.
     fn instance(&self) -> &str;

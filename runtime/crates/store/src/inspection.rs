@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::StoreFuture;
 use evoke_model::{
-    Actor, CheckReport, DeadFilter, DeliveryId, EventFilter, Origin, ReadDelivery, ReadEvent, Seq, Totals,
+    Actor, CheckReport, DeadFilter, DeliveryId, EventFilter, Origin, PendingFilter, ReadDelivery, ReadEvent, Seq, Totals,
 };
 
 /// Lists and finds events and deliveries, and redrives and purges dead letters. A damaged row is an error value in its
@@ -34,6 +34,14 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// Returns dead letters, oldest first, at most `limit`.
     fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>>;
 
+    /// Returns pending deliveries with ids greater than `after`, oldest first, at most `limit`.
+    fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>>;
+
+    /// Makes pending deliveries dead letters with this cause. An attempt that runs now is superseded: nothing of it is
+    /// committed. A cancelled delivery can be redriven like any dead letter, and until then it blocks its order key.
+    /// Deliveries that become pending during the call are not cancelled. Returns the number of cancelled deliveries.
+    fn cancel(&self, actor: &Actor, which: PendingFilter, cause: &str) -> StoreFuture<u64>;
+
     /// Returns the running totals. Nothing is counted, so the time does not depend on the number of events.
     fn totals(&self) -> StoreFuture<Totals>;
 
@@ -43,7 +51,8 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// Checks conservation and integrity: counts all rows and compares the counts with the running totals.
     fn check(&self) -> StoreFuture<CheckReport>;
 
-    /// Makes dead letters ready again, with a fresh retry policy. Returns the number of redriven deliveries.
+    /// Makes dead letters pending again, with a fresh retry policy. A dead letter behind an unfinished delivery of its
+    /// order key becomes blocked, the others become ready. Returns the number of redriven deliveries.
     fn redrive(&self, actor: &Actor, which: DeadFilter) -> StoreFuture<u64>;
 
     /// Purges dead letters: they stay on record, and the deliveries they blocked can run. Returns the number of purged

@@ -21,6 +21,7 @@
 
 pub mod backlog;
 mod deliveries;
+pub mod descendants;
 mod error;
 mod events;
 mod future;
@@ -28,6 +29,7 @@ mod inspection;
 pub mod memory;
 pub mod origins;
 mod replays;
+pub mod running;
 mod scopes;
 mod state;
 pub mod validate;

@@ -17,11 +17,12 @@ use tokio::sync::watch;
 use self::state::Buckets;
 use crate::backlog::Change;
 use crate::origins::Origins;
+use crate::descendants::Descendants;
 use crate::{Backlog, CommitSink, Committed, DEDUP_WINDOW, Result, Scopes, StoreFuture};
 use evoke_model::clock::{Clock, UnixMs};
 use evoke_model::{
-    AttemptRecord, Completed, Completion, DeliveryId, DeliveryState, FunctionId, Removed, Replay, ReplayId, Seq,
-    StoredEvent, Stream,
+    AttemptRecord, Completed, Completion, DeliveryId, DeliveryState, DescendantsMax, FunctionId, Removed, Replay,
+    ReplayId, Seq, StoredEvent, Stream,
 };
 
 /// A handle to the store: maps behind one lock. Cheap to clone; all clones are handles to the same store.
@@ -54,6 +55,13 @@ struct Inner {
     unfinished: HashMap<(FunctionId, Option<ReplayId>, String), BTreeSet<DeliveryId>>,
     replays: Vec<Replay>,
     marks: BTreeMap<(String, String), Vec<u8>>,
+    /// The counted ends of the process of each delivery that has some.
+    exits: BTreeMap<DeliveryId, u32>,
+    /// The run of the last counted end.
+    exit_run: Option<u64>,
+    /// The events that each event from outside caused.
+    descendants: HashMap<Seq, Descendants>,
+    descendants_max: DescendantsMax,
     buckets: Buckets,
     backlog: Change,
     owed: u64,
@@ -61,6 +69,8 @@ struct Inner {
     removed: Removed,
     /// Deliveries that retention removed, by function: the number done and the number purged.
     removed_deliveries: HashMap<FunctionId, (u64, u64)>,
+    /// Deliveries that the current write cancels.
+    cancelled: Vec<(FunctionId, DeliveryId)>,
     sink: Option<CommitSink>,
 }
 
@@ -132,12 +142,17 @@ impl MemoryStore {
             unfinished: HashMap::new(),
             replays: Vec::new(),
             marks: BTreeMap::new(),
+            exits: BTreeMap::new(),
+            exit_run: None,
+            descendants: HashMap::new(),
+            descendants_max: DescendantsMax::default(),
             buckets: Buckets::default(),
             backlog: Change::default(),
             owed: 0,
             replayed: 0,
             removed: Removed::default(),
             removed_deliveries: HashMap::new(),
+            cancelled: Vec::new(),
             sink: None,
         };
         let (newest, backlog, scopes) = (watch::channel(Seq(0)).0, Backlog::default(), Scopes::default());
@@ -168,11 +183,12 @@ impl MemoryStore {
         let mut ready = Vec::new();
         let (result, settled) = apply(&mut inner, &mut ready);
         self.shared.backlog.apply(&mut inner.backlog);
-        if (!ready.is_empty() || !settled.is_empty())
+        let cancelled = std::mem::take(&mut inner.cancelled);
+        if (!ready.is_empty() || !settled.is_empty() || !cancelled.is_empty())
             && let Some(sink) = &inner.sink
         {
             let ready = ready.into_iter().filter_map(|id| inner.ready_delivery(id)).collect();
-            sink(Committed { ready, settled });
+            sink(Committed { ready, settled, cancelled });
         }
         let newest = inner.newest();
         drop(inner);

@@ -11,8 +11,11 @@ use evoke_model::{Counts, ReplayId, Seq};
 pub struct Replay {
     /// Number of the replay.
     pub id: ReplayId,
-    /// `running`, `paused`, `done`, `cancelling` or `cancelled`.
+    /// `running`, `paused`, `done`, `cancelling`, `cancelled` or `failed`.
     pub state: String,
+    /// Why the replay failed; absent in other states.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The requested [`evoke_core::replay::Filter`].
     pub filter: Value,
     /// When the replay was requested.
@@ -31,9 +34,11 @@ pub struct Replay {
 impl From<evoke_model::Replay> for Replay {
     fn from(replay: evoke_model::Replay) -> Self {
         let evoke_model::Replay { id, filter, created_ms, state, position, until, events, deliveries } = replay;
+        let is_failed = state == evoke_model::ReplayState::Failed;
         Self {
             id,
             state: state.name().into(),
+            reason: if is_failed { evoke_core::replay::stored_filter_error(&filter) } else { None },
             filter: serde_json::from_str(&filter).unwrap_or(Value::String(filter)),
             created: rfc3339(created_ms),
             position,

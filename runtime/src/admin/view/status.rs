@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::control::{FunctionStatus, SourceStatus};
-use evoke_model::{Counts, Removed};
+use evoke_model::clock::rfc3339;
+use evoke_model::{Counts, DeliveryId, Removed};
+use evoke_store_sqlite::running::Interrupted;
 
 /// Status of the process, its functions and sources.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,6 +25,41 @@ pub struct Status {
     pub functions: Vec<Function>,
     /// Sources, sorted by URI.
     pub sources: Vec<Source>,
+    /// What ran when the process before this one ended without a clean stop; absent after a clean stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unclean_exit: Option<UncleanExit>,
+}
+
+/// What ran when a process ended without a clean stop: by a crash, a kill or a lack of memory. Deliveries may have ended
+/// shortly before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UncleanExit {
+    /// The deliveries; one that runs at two such ends becomes a dead letter.
+    pub deliveries: Vec<InterruptedDelivery>,
+    /// The functions that handled HTTP requests, by full name.
+    pub requests: Vec<String>,
+    /// The functions whose components were compiled or loaded, by full name.
+    pub loads: Vec<String>,
+}
+
+/// An attempt that was running.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InterruptedDelivery {
+    /// The delivery's number.
+    pub id: DeliveryId,
+    /// The number of the attempt, from 1.
+    pub attempt: u32,
+    /// `app/function`.
+    pub function: String,
+}
+
+impl From<Interrupted> for UncleanExit {
+    fn from(interrupted: Interrupted) -> Self {
+        let Interrupted { run: _, deliveries, requests, loads } = interrupted;
+        let deliveries = deliveries.into_iter();
+        let deliveries = deliveries.map(|(id, attempt, function)| InterruptedDelivery { id, attempt, function });
+        Self { deliveries: deliveries.collect(), requests, loads }
+    }
 }
 
 /// Status of a function.
@@ -41,6 +78,9 @@ pub struct Function {
     /// How the function is failing; absent if it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<String>,
+    /// Since when an operator has paused the function; absent if it is not paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
     /// Number of deliveries by state, flattened into this object.
     #[serde(flatten)]
     pub deliveries: Counts,
@@ -62,8 +102,9 @@ pub struct Source {
 
 impl From<FunctionStatus> for Function {
     fn from(function: FunctionStatus) -> Self {
-        let FunctionStatus { name, concurrency, running, held: _, failing } = function;
-        Self { name, active: true, running, concurrency: Some(concurrency), failing, deliveries: Counts::default() }
+        let FunctionStatus { name, concurrency, running, held: _, failing, paused_since_ms } = function;
+        let (concurrency, paused) = (Some(concurrency), paused_since_ms.map(rfc3339));
+        Self { name, active: true, running, concurrency, failing, paused, deliveries: Counts::default() }
     }
 }
 
@@ -71,7 +112,7 @@ impl Function {
     /// A function that no active manifest declares.
     pub(in crate::admin) fn inactive(name: String) -> Self {
         let deliveries = Counts::default();
-        Self { name, active: false, running: 0, concurrency: None, failing: None, deliveries }
+        Self { name, active: false, running: 0, concurrency: None, failing: None, paused: None, deliveries }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::measure::Measurement;
 use super::state_locks::StateLock;
-use super::{AttemptResult, Call, FunctionSpec, Inner};
+use super::{AttemptResult, Call, FunctionSpec, Inner, STORE_RETRY};
 use crate::bus::Target;
 use crate::runtime_events;
 use evoke_model::event::Event;
@@ -16,15 +16,21 @@ use evoke_model::state::{StateItem, Transaction};
 use evoke_model::{
     AttemptRecord, Completion, DamagedEvent, DeliveryId, Lineage, NewEvent, ReadyDelivery, StoredEvent, Verdict,
 };
+use evoke_store::running::{EXITS_MAX, Recorded, Work};
 
 /// The maximum number of functions in a chain of events. A longer chain is treated as a loop, because no useful chain
 /// is that long.
 pub(super) const HOPS_MAX: u32 = 64;
 
+/// The number of functions that a message lists from each end of a chain.
+const CHAIN_PART: usize = 8;
+
 /// Runs the function and returns the completion to commit.
 ///
 /// If another attempt changed state that this attempt had read, the result of the run is discarded. The attempt then
 /// acquires the lock on that state and runs again. This run still counts as the same attempt.
+///
+/// `exits` is the number of ends of the process while the delivery ran.
 ///
 /// `changed` is the state that another attempt changed before this call, if there was such a conflict. The caller holds
 /// the returned lock until the next attempt can see this attempt's writes.
@@ -33,6 +39,7 @@ pub(super) async fn run<'a>(
     spec: &FunctionSpec,
     delivery: &ReadyDelivery,
     mut changed: Option<StateItem>,
+    exits: u32,
 ) -> (Completion, Measurement, Option<StateLock<'a>>) {
     let mut state_lock: Option<StateLock<'_>> = None;
     loop {
@@ -43,7 +50,7 @@ pub(super) async fn run<'a>(
             drop(state_lock.take());
             state_lock = Some(inner.state_locks.acquire(item).await);
         }
-        let (mut completion, measurement) = run_once(inner, spec, delivery).await;
+        let (mut completion, measurement) = run_once(inner, spec, delivery, exits).await;
         changed = stage(inner, &mut completion.state, state_lock.is_some()).err();
         if changed.is_none() {
             return (completion, measurement, state_lock);
@@ -65,12 +72,23 @@ fn stage(inner: &Inner, state: &mut Transaction, has_lock: bool) -> Result<(), S
 }
 
 /// Runs the function once.
-async fn run_once(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery) -> (Completion, Measurement) {
+async fn run_once(
+    inner: &Inner,
+    spec: &FunctionSpec,
+    delivery: &ReadyDelivery,
+    exits: u32,
+) -> (Completion, Measurement) {
     let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
     let call = new_call(inner, delivery, attempt);
     let mut measurement = Measurement::start(inner.bus.spans(), &spec.metrics.name, delivery, &call);
     let AttemptResult { mut outcome, mut published, state, duration } = match &delivery.event {
-        Ok(_) => spec.runner.run(call).await,
+        Ok(_) if exits >= EXITS_MAX => not_run(Outcome::Crashed { exits }),
+        Ok(_) => {
+            let (id, function) = (delivery.id, &*spec.metrics.name);
+            let work = Work::Delivery { id, attempt, function, suspect: exits > 0 };
+            let _recorded = Recorded::start(&inner.running, &work);
+            spec.runner.run(call).await
+        }
         Err(damaged) => damaged_event_result(damaged),
     };
     let mut publishes = Vec::new();
@@ -80,6 +98,7 @@ async fn run_once(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery) 
         measurement.publishes(inner.bus.spans(), &cause.event, &mut published);
         match route(inner, delivery.id, cause, published) {
             Ok(routed) => publishes = routed,
+            Err(Outcome::Loop { message }) => outcome = loop_of(inner, delivery.id, &message).await,
             Err(failed) => outcome = failed,
         }
     }
@@ -108,26 +127,40 @@ async fn run_once(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery) 
 /// The result of an attempt at a damaged event. The outcome is not retried: the event would be damaged again.
 fn damaged_event_result(damaged: &DamagedEvent) -> AttemptResult {
     let message = format!("{damaged}; restore the file from a backup, or purge this dead letter");
+    not_run(Outcome::Damaged { message })
+}
+
+/// The result of an attempt that ended without a run of the function.
+fn not_run(outcome: Outcome) -> AttemptResult {
     let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
-    AttemptResult { outcome: Outcome::Damaged { message }, published, state, duration }
+    AttemptResult { outcome, published, state, duration }
 }
 
-/// An attempt that succeeded, but whose writes exceed the quota of a state bucket.
-pub(super) struct OverQuota {
-    /// The record of the successful attempt.
-    pub(super) record: AttemptRecord,
-    /// The bucket and its limit.
-    pub(super) message: String,
+/// Returns the outcome of an attempt in a chain that reached a limit. The message names the functions of the chain.
+pub(super) async fn loop_of(inner: &Inner, delivery: DeliveryId, limit: &str) -> Outcome {
+    let chain = inner.store.chain(delivery).await.unwrap_or_default();
+    let message = format!("{limit}; the functions publish to each other in a loop: {}", describe_chain(&chain));
+    Outcome::Loop { message }
 }
 
-/// Builds the completion of an attempt that exceeded a quota: a failure with [`Outcome::Quota`].
-pub(super) async fn over_quota(
+/// Lists the functions of a chain in order. Of a long chain, only its beginning and its end are listed.
+fn describe_chain(chain: &[String]) -> String {
+    let (first, last) = match (chain.get(..CHAIN_PART), chain.get(chain.len().saturating_sub(CHAIN_PART)..)) {
+        (Some(first), Some(last)) if chain.len() > 2 * CHAIN_PART => (first, last),
+        _ => return chain.join(" → "),
+    };
+    let left_out = chain.len() - 2 * CHAIN_PART;
+    format!("{} → … {left_out} more … → {}", first.join(" → "), last.join(" → "))
+}
+
+/// Builds the completion of an attempt that succeeded and whose effects the store refused: a failure with this outcome.
+pub(super) async fn refused(
     inner: &Inner,
     spec: &FunctionSpec,
     delivery: &ReadyDelivery,
-    OverQuota { record, message }: OverQuota,
+    record: AttemptRecord,
+    outcome: Outcome,
 ) -> Completion {
-    let outcome = Outcome::Quota { message };
     let record = AttemptRecord { outcome: outcome.kind().into(), message: outcome.message(), ..record };
     let verdict = verdict(inner, spec, delivery, &outcome);
     let publishes = match &verdict {
@@ -162,7 +195,7 @@ async fn dead_letter_event(
         return Vec::new();
     }
     // The blocked order key is read from the store: the manifest may define another order key by now.
-    let order_key = inner.store.order_key(*id).await.ok().flatten();
+    let order_key = order_key(inner, *id).await;
     let dead_letter = runtime_events::DeadLetter {
         instance: inner.store.instance(),
         delivery: *id,
@@ -181,6 +214,22 @@ async fn dead_letter_event(
     let root = event.as_ref().map_or_else(|damaged| damaged.seq, |stored| stored.lineage.root.unwrap_or(stored.seq));
     let lineage = Lineage { cause: Some(*id), root: Some(root), hops: 0, origin: runtime_events::origin() };
     vec![NewEvent { event: Arc::new(report), lineage, deliveries }]
+}
+
+/// Returns the order key of a delivery. While the store has a temporary error, the key is read again: the report of the
+/// dead letter is stored once and must name the blocked key. After another error nothing can be stored, or the delivery
+/// is damaged.
+async fn order_key(inner: &Inner, delivery: DeliveryId) -> Option<String> {
+    loop {
+        match inner.store.order_key(delivery).await {
+            Ok(order_key) => return order_key,
+            Err(error) if error.is_temporary() => tokio::time::sleep(STORE_RETRY).await,
+            Err(error) => {
+                tracing::error!("cannot read the order key of delivery {delivery}: {error}");
+                return None;
+            }
+        }
+    }
 }
 
 fn verdict(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery, outcome: &Outcome) -> Verdict {
@@ -219,7 +268,7 @@ fn route(
     }
     let hops = cause.lineage.hops + 1;
     if hops > HOPS_MAX {
-        return Err(Outcome::Loop { hops: HOPS_MAX });
+        return Err(Outcome::Loop { message: format!("stopped after {HOPS_MAX} hops") });
     }
     let root = Some(cause.lineage.root.unwrap_or(cause.seq));
     let lineage = Lineage { cause: Some(delivery), root, hops, origin: cause.lineage.origin };

@@ -8,7 +8,8 @@ use super::scheduling::Schedule;
 use super::state_locks::StateLock;
 use super::{Dispatcher, FunctionSpec, STORE_RETRY, attempt};
 use evoke_model::clock::UnixMs;
-use evoke_model::{Completed, Completion, ReadyDelivery, Stream, Verdict};
+use evoke_model::outcome::Outcome;
+use evoke_model::{AttemptRecord, Completed, Completion, ReadyDelivery, Stream, Verdict};
 use evoke_store::{Committed, StoreError};
 
 /// The assumed size in bytes of a completion, not counting its published events and its state.
@@ -24,7 +25,7 @@ impl Dispatcher {
         (completion, measurement, state_lock): (Completion, Measurement, Option<StateLock<'_>>),
     ) {
         self.0.uncommitted.fetch_add(completion_bytes(&completion), Ordering::Relaxed);
-        if completion.state.is_empty() {
+        if !can_be_refused(&completion) {
             measurement.ended(&spec.metrics, &completion);
         } else {
             self.lock().awaiting_commit.insert(delivery.id, (delivery.clone(), measurement));
@@ -34,7 +35,7 @@ impl Dispatcher {
             // A list of keys shows an attempt's new keys only after their commit. The next holder of the lock must see
             // them, so the lock is held until the commit.
             let result = self.0.store.complete(completion.clone()).await;
-            self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
+            self.committed(Committed { settled: vec![(completion, result)], ..Committed::default() });
         } else {
             // An error means that the store has failed permanently, which the store reports itself. The delivery is
             // still pending when the store is opened again.
@@ -44,7 +45,7 @@ impl Dispatcher {
 
     /// Receives the result of a commit from the store: settled attempts, and deliveries that became ready.
     pub(super) fn committed(&self, committed: Committed) {
-        let Committed { ready, settled } = committed;
+        let Committed { ready, settled, cancelled } = committed;
         let mut bytes = 0;
         let mut schedule = self.lock();
         let mut has_retry = false;
@@ -56,7 +57,7 @@ impl Dispatcher {
             bytes += completion_bytes(&completion);
             let is_committed = matches!(result, Ok(Completed::Committed));
             let is_superseded = matches!(result, Ok(Completed::Superseded));
-            if !completion.state.is_empty() && self.needs_rerun(&mut schedule, &completion, result) {
+            if can_be_refused(&completion) && self.needs_rerun(&mut schedule, &completion, result) {
                 continue;
             }
             let retry_at_ms = if is_superseded { None } else { retry_at_ms(&completion) };
@@ -67,6 +68,17 @@ impl Dispatcher {
                     self.update_health(function, &completion);
                 }
             }
+            match completion.verdict {
+                Verdict::Done if is_committed => schedule.isolation.done(completion.delivery),
+                Verdict::Dead(_) if completion.record.outcome == Outcome::CRASHED => {
+                    schedule.isolation.given_up(completion.delivery);
+                }
+                _ => {}
+            }
+        }
+        for (function, id) in cancelled {
+            schedule.cancel(function, id);
+            self.update_queue(&mut schedule, function);
         }
         let mut unknown = Vec::new();
         for delivery in ready {
@@ -88,8 +100,9 @@ impl Dispatcher {
         }
     }
 
-    /// Handles the commit result of an attempt that used state. Returns true if the attempt is not over. After a
-    /// conflict, the attempt runs again. After a quota was exceeded, the failure of the attempt must be committed.
+    /// Handles the commit result of an attempt that used state or published events. Returns true if the attempt is not
+    /// over. After a conflict, the attempt runs again. After a quota or the limit of a chain was exceeded, the failure of
+    /// the attempt must be committed.
     fn needs_rerun(
         &self,
         schedule: &mut Schedule,
@@ -107,8 +120,13 @@ impl Dispatcher {
                 self.update_queue(schedule, completion.function);
             }
             Ok(Completed::OverQuota(message)) => {
-                let refused = attempt::OverQuota { record: completion.record.clone(), message };
-                let failed = self.clone().fail_over_quota(function.spec.clone(), delivery, measurement, refused);
+                let (spec, record) = (function.spec.clone(), completion.record.clone());
+                let failed = self.clone().fail_refused(spec, delivery, measurement, record, Refused::Quota(message));
+                self.0.tasks.spawn_on(failed, &self.0.runtime);
+            }
+            Ok(Completed::TooManyDescendants(limit)) => {
+                let (spec, record) = (function.spec.clone(), completion.record.clone());
+                let failed = self.clone().fail_refused(spec, delivery, measurement, record, Refused::Loop(limit));
                 self.0.tasks.spawn_on(failed, &self.0.runtime);
             }
             Ok(Completed::Committed | Completed::Superseded) | Err(_) => {
@@ -119,15 +137,20 @@ impl Dispatcher {
         true
     }
 
-    /// Commits the failure of an attempt that succeeded but exceeded the quota of a state bucket.
-    async fn fail_over_quota(
+    /// Commits the failure of an attempt that succeeded and whose effects the store refused.
+    async fn fail_refused(
         self,
         spec: Arc<FunctionSpec>,
         delivery: ReadyDelivery,
         measurement: Measurement,
-        refused: attempt::OverQuota,
+        record: AttemptRecord,
+        refused: Refused,
     ) {
-        let completion = attempt::over_quota(&self.0, &spec, &delivery, refused).await;
+        let outcome = match refused {
+            Refused::Quota(message) => Outcome::Quota { message },
+            Refused::Loop(limit) => attempt::loop_of(&self.0, delivery.id, &limit).await,
+        };
+        let completion = attempt::refused(&self.0, &spec, &delivery, record, outcome).await;
         measurement.ended(&spec.metrics, &completion);
         self.0.uncommitted.fetch_add(completion_bytes(&completion), Ordering::Relaxed);
         // As in `commit`, the store reports its permanent failure itself.
@@ -145,8 +168,21 @@ impl Dispatcher {
                 other => break other,
             }
         };
-        self.committed(Committed { ready: Vec::new(), settled: vec![(completion, result)] });
+        self.committed(Committed { settled: vec![(completion, result)], ..Committed::default() });
     }
+}
+
+/// Why the store refused the effects of an attempt; each with the message of the store.
+enum Refused {
+    /// The quota of a state bucket.
+    Quota(String),
+    /// The number or size of the events that one event causes.
+    Loop(String),
+}
+
+/// Returns true if a commit can refuse the completion, so that the attempt continues after it.
+fn can_be_refused(completion: &Completion) -> bool {
+    !completion.state.is_empty() || (completion.verdict == Verdict::Done && !completion.publishes.is_empty())
 }
 
 /// Returns the approximate size of a completion in bytes, for the limit of uncommitted completions.

@@ -14,8 +14,11 @@ const REPLAY_FUNCTION_DIVISOR: u32 = 4;
 
 pub(super) struct Function {
     pub(super) spec: Arc<FunctionSpec>,
-    /// The maximum number of deliveries that run at once; 0 while the function is suspended.
+    /// The maximum number of deliveries that run at once; 0 while the function is suspended, because it is in no active
+    /// manifest or because an operator paused it.
     pub(super) concurrency: u32,
+    /// True if an active manifest declares the function.
+    is_active: bool,
     pub(super) streak: Streak,
     live: StreamLane,
     replay: StreamLane,
@@ -34,6 +37,7 @@ impl Function {
         let stream_lane = || StreamLane { lane: Lane::new_behind_store(), is_queued: false };
         Self {
             concurrency: spec.concurrency,
+            is_active: true,
             spec: Arc::new(spec),
             streak: failing_since_ms.map(Streak::failing_since).unwrap_or_default(),
             live: stream_lane(),
@@ -44,7 +48,24 @@ impl Function {
     /// Replaces the settings and the runner. Running attempts keep the old ones.
     pub(super) fn replace_spec(&mut self, spec: FunctionSpec) {
         self.concurrency = spec.concurrency;
+        self.is_active = true;
         self.spec = Arc::new(spec);
+    }
+
+    /// Suspends the function, because no active manifest declares it.
+    pub(super) fn deactivate(&mut self) {
+        self.concurrency = 0;
+        self.is_active = false;
+    }
+
+    pub(super) fn set_paused(&mut self, is_paused: bool) {
+        self.concurrency = if is_paused || !self.is_active { 0 } else { self.spec.concurrency };
+    }
+
+    /// Removes a cancelled delivery that did not start.
+    pub(super) fn cancel(&mut self, id: DeliveryId) {
+        self.live.lane.cancel(id);
+        self.replay.lane.cancel(id);
     }
 
     fn stream_lane(&mut self, stream: Stream) -> &mut StreamLane {

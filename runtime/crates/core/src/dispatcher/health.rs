@@ -101,7 +101,9 @@ impl Dispatcher {
         }
         // A delivery that a runtime event caused does not count: a report of its failure would be another runtime
         // event. An attempt at a damaged event does not count, because the function did not run.
-        if completion.origin == runtime_events::origin() || completion.record.outcome == Outcome::DAMAGED {
+        if completion.origin == runtime_events::origin()
+            || [Outcome::DAMAGED, Outcome::CRASHED].contains(&&*completion.record.outcome)
+        {
             return;
         }
         let has_changed = if is_done {

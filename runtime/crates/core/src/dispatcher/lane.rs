@@ -176,6 +176,22 @@ impl Lane {
         }
     }
 
+    /// Removes a cancelled delivery if it waits here, and prevents that a running load holds it.
+    pub(super) fn cancel(&mut self, id: DeliveryId) {
+        for waiting in [&mut self.fresh, &mut self.retries] {
+            if let Some(at) = waiting.iter().position(|delivery| delivery.id == id)
+                && let Some(delivery) = waiting.remove(at)
+            {
+                self.bytes = self.bytes.saturating_sub(delivery.event_size());
+                self.held.remove(&id);
+            }
+        }
+        // A started delivery stays held until its completion is superseded.
+        if !self.held.contains(&id) {
+            self.completed(id, None);
+        }
+    }
+
     /// Starts a load if the lane is behind and has room. Returns the id after which to load.
     pub(super) fn start_load(&mut self) -> Option<DeliveryId> {
         if !self.behind || self.loading || self.fresh.len() >= WINDOW_MAX / 2 || self.bytes >= WINDOW_BYTES_MAX {
@@ -324,6 +340,23 @@ mod tests {
         lane.start_retry_load();
         lane.retries_loaded(vec![delivery(4)], None);
         assert_eq!(run_all(&mut lane), [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_cancelled_delivery_does_not_run_and_is_not_held_by_a_running_load() {
+        let mut lane = Lane::default();
+        (1..=3).for_each(|id| lane.offer(delivery(id)));
+        let running = lane.pick().unwrap();
+        lane.behind = true;
+        let after = lane.start_load().unwrap();
+        for id in [1, 2, 5] {
+            lane.cancel(DeliveryId(id));
+        }
+        assert_eq!(lane.started(), vec![running.id]);
+        lane.loaded(after, vec![delivery(2), delivery(3), delivery(4), delivery(5)]);
+        assert_eq!(run_all(&mut lane), vec![3, 4]);
+        lane.completed(running.id, None);
+        assert!(!lane.holds(running.id));
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! Scheduling: which delivery runs next, and the worker tasks that run deliveries while there is room.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use foldhash::{HashMap, HashSet};
 
 use super::function::Function;
+use super::isolation::{Isolation, Picked};
 use super::lane::Lane;
 use super::measure::Measurement;
 use super::run_queue::RunQueue;
-use super::{Dispatcher, FunctionSpec, attempt};
+use super::{Dispatcher, attempt};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::StateItem;
 use evoke_model::{DeliveryId, FunctionId, ReadyDelivery, ReplayId, Stream};
@@ -43,14 +43,41 @@ pub(super) struct Schedule {
     pub(super) was_failing: HashMap<String, UnixMs>,
     /// Deliveries that must run again, with the state that another attempt changed.
     pub(super) reruns: HashMap<DeliveryId, StateItem>,
+    /// The functions that an operator paused.
+    pub(super) paused: HashSet<FunctionId>,
+    /// The deliveries that must run alone.
+    pub(super) isolation: Isolation,
 }
 
-/// A delivery to run now.
-struct Picked {
-    spec: Arc<FunctionSpec>,
-    delivery: ReadyDelivery,
-    /// The state that another attempt changed. Set only if the delivery runs again because of this conflict.
-    changed: Option<StateItem>,
+impl Schedule {
+    /// Counts an attempt that starts.
+    fn count_start(&mut self, picked: &Picked) {
+        self.running += 1;
+        self.replaying += u32::from(picked.delivery.replay.is_some());
+    }
+
+    /// Removes a cancelled delivery that did not start. A started one ends as superseded.
+    pub(super) fn cancel(&mut self, function: FunctionId, id: DeliveryId) {
+        if self.isolation.has_waiting() {
+            let suspects = self.isolation.take_waiting(|suspect| suspect.delivery.id == id);
+            suspects.into_iter().for_each(|suspect| self.put_back(suspect));
+        }
+        self.reruns.remove(&id);
+        if let Some(function) = self.functions.get_mut(&function) {
+            function.cancel(id);
+        }
+    }
+
+    /// Puts a delivery that was picked and did not start back into its lane.
+    pub(super) fn put_back(&mut self, picked: Picked) {
+        let Picked { delivery, changed, .. } = picked;
+        if let Some(function) = self.functions.get_mut(&delivery.function) {
+            self.reruns.extend(changed.map(|item| (delivery.id, item)));
+            let lane = function.lane(Stream::of(delivery.replay));
+            lane.release_slot();
+            lane.put_back(delivery);
+        }
+    }
 }
 
 /// Returns the maximum number of replayed deliveries that run at once if `running_max` deliveries may run. At least 1.
@@ -85,19 +112,27 @@ impl Dispatcher {
     /// worker before it runs its own delivery. So a burst of deliveries uses no more tasks than needed: while guests
     /// compute, one task for each thread; while guests wait, one task for each delivery.
     pub(super) fn spawn_worker(&self, schedule: &mut Schedule) {
-        if !schedule.worker_starting
-            && self.has_room(schedule)
-            && schedule.queue.has_next(self.has_room_for_replays(schedule))
-        {
+        if !schedule.worker_starting && (self.can_start_suspect(schedule) || self.can_start_other(schedule)) {
             schedule.worker_starting = true;
             self.0.tasks.spawn_on(self.clone().work(), &self.0.runtime);
         }
     }
 
+    fn can_start_other(&self, schedule: &Schedule) -> bool {
+        self.has_room(schedule) && schedule.queue.has_next(self.has_room_for_replays(schedule))
+    }
+
+    /// Returns true if a suspect waits and no attempt runs.
+    fn can_start_suspect(&self, schedule: &Schedule) -> bool {
+        schedule.isolation.has_waiting() && schedule.running == 0 && self.may_start(schedule)
+    }
+
+    fn may_start(&self, schedule: &Schedule) -> bool {
+        !schedule.stopping && self.0.uncommitted.load(Ordering::Relaxed) < UNCOMMITTED_MAX
+    }
+
     fn has_room(&self, schedule: &Schedule) -> bool {
-        !schedule.stopping
-            && schedule.running < self.0.running_max
-            && self.0.uncommitted.load(Ordering::Relaxed) < UNCOMMITTED_MAX
+        schedule.running < self.0.running_max && self.may_start(schedule) && !schedule.isolation.excludes_others()
     }
 
     fn has_room_for_replays(&self, schedule: &Schedule) -> bool {
@@ -111,8 +146,8 @@ impl Dispatcher {
             schedule.worker_starting = false;
             self.pick(&mut schedule)
         };
-        while let Some(Picked { spec, delivery, changed }) = next {
-            let ran = attempt::run(&self.0, &spec, &delivery, changed).await;
+        while let Some(Picked { spec, delivery, changed, exits }) = next {
+            let ran = attempt::run(&self.0, &spec, &delivery, changed, exits).await;
             self.commit(&spec, &delivery, ran).await;
             let mut schedule = self.lock();
             self.release_slot(&mut schedule, &delivery);
@@ -123,6 +158,7 @@ impl Dispatcher {
     /// Makes room for other deliveries after an attempt at `delivery` ran.
     fn release_slot(&self, schedule: &mut Schedule, delivery: &ReadyDelivery) {
         schedule.running = schedule.running.saturating_sub(1);
+        schedule.isolation.ended(delivery.id);
         schedule.replaying = schedule.replaying.saturating_sub(u32::from(delivery.replay.is_some()));
         if let Some(function) = schedule.functions.get_mut(&delivery.function) {
             function.lane(Stream::of(delivery.replay)).release_slot();
@@ -132,26 +168,49 @@ impl Dispatcher {
 
     /// Takes the next delivery to run, from the functions in round-robin order.
     fn pick(&self, schedule: &mut Schedule) -> Option<Picked> {
-        while self.has_room(schedule) {
+        loop {
             let replays = self.has_room_for_replays(schedule);
-            let (id, stream) = schedule.queue.next(replays)?;
+            let next = if self.has_room(schedule) { schedule.queue.next(replays) } else { None };
+            let Some((id, stream)) = next else { return self.pick_suspect(schedule) };
             let Some(function) = schedule.functions.get_mut(&id) else { continue };
             function.dequeued(stream);
             // A reload may have lowered the concurrency since the function was queued.
             if !function.has_room(stream) {
                 continue;
             }
-            let picked = Self::pick_from(function, stream, &schedule.halted, &mut schedule.reruns);
-            if picked.is_some() {
-                schedule.running += 1;
-                schedule.replaying += u32::from(stream == Stream::Replay);
+            let Schedule { isolation, halted, reruns, .. } = schedule;
+            let picked = Self::pick_from(function, stream, halted, reruns, isolation);
+            let (suspect, other): (Option<_>, _) = match picked {
+                Some(picked) if picked.is_suspect() => (Some(picked), None),
+                picked => (None, picked),
+            };
+            if let Some(suspect) = suspect {
+                schedule.isolation.push(suspect);
+            }
+            if let Some(picked) = &other {
+                schedule.count_start(picked);
                 schedule.queue.record_run(stream);
             }
             self.update_queue(schedule, id);
-            if picked.is_some() {
+            if other.is_some() {
                 self.spawn_worker(schedule);
-                return picked;
+                return other;
             }
+        }
+    }
+
+    /// Takes the next suspect if no attempt runs. A suspect whose function was suspended meanwhile is released.
+    fn pick_suspect(&self, schedule: &mut Schedule) -> Option<Picked> {
+        while self.can_start_suspect(schedule) {
+            let suspect = schedule.isolation.start_next()?;
+            let id = suspect.delivery.function;
+            if schedule.functions.get(&id).is_some_and(|function| function.concurrency > 0) {
+                schedule.count_start(&suspect);
+                return Some(suspect);
+            }
+            schedule.isolation.ended(suspect.delivery.id);
+            schedule.put_back(suspect);
+            self.update_queue(schedule, id);
         }
         None
     }
@@ -163,11 +222,13 @@ impl Dispatcher {
         stream: Stream,
         halted: &HashSet<ReplayId>,
         reruns: &mut HashMap<DeliveryId, StateItem>,
+        isolation: &Isolation,
     ) -> Option<Picked> {
         while let Some(delivery) = function.lane(stream).pick() {
             let changed = if reruns.is_empty() { None } else { reruns.remove(&delivery.id) };
             if delivery.replay.is_none_or(|replay| !halted.contains(&replay)) {
-                return Some(Picked { spec: function.spec.clone(), delivery, changed });
+                let exits = isolation.exits(delivery.id);
+                return Some(Picked { spec: function.spec.clone(), delivery, changed, exits });
             }
             let lane = function.lane(stream);
             lane.release_slot();

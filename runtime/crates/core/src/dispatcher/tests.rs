@@ -1,3 +1,5 @@
+mod brakes;
+mod isolation;
 mod state;
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -43,6 +43,15 @@ pub(super) struct CompiledFilter {
     function: Option<FunctionId>,
 }
 
+/// Returns why the stored filter of a replay is not valid, or `None` if it is.
+pub fn stored_filter_error(text: &str) -> Option<String> {
+    let filter: Filter = match serde_json::from_str(text) {
+        Ok(filter) => filter,
+        Err(error) => return Some(error.to_string()),
+    };
+    CompiledFilter::new(&filter, None).err()
+}
+
 impl CompiledFilter {
     /// Compiles a filter. `function` is the id of the filter's function. The error gives the mistake and the correct
     /// form.

@@ -173,6 +173,27 @@ async fn an_invalid_filter_is_rejected_with_the_correct_form() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replay_whose_stored_filter_is_no_longer_valid_fails_and_others_continue() {
+    let fixture = Fixture::new().await;
+    fixture.history(0..20).await;
+    let stored = |filter: &str| NewReplay { filter: filter.into(), after: Seq(0), until: Seq(20) };
+    let mut failed = Vec::new();
+    for filter in [r#"{"pattern":{"type":[{"frob":1}]}}"#, r#"{"unknown":1}"#, "no JSON", r#"{"since":"soon"}"#] {
+        failed.push(fixture.store.start_replay(&Actor::Runtime, stored(filter)).await.unwrap());
+        assert!(stored_filter_error(filter).is_some(), "{filter}");
+    }
+    let valid = fixture.store.start_replay(&Actor::Runtime, stored("{}")).await.unwrap();
+    let _stop = fixture.run();
+    fixture.until(valid, done).await;
+    for id in failed {
+        let replay = fixture.until(id, |replay| replay.state != ReplayState::Running).await;
+        assert_eq!((replay.state, replay.events), (ReplayState::Failed, 0));
+        let refused = fixture.replays.apply(&Actor::Runtime, id, ReplayAction::Cancel).await;
+        assert!(matches!(refused, Err(ReplayError::State { state: ReplayState::Failed, .. })), "{refused:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replay_is_paused_resumed_and_cancelled() {
     let fixture = Fixture::new().await;
     fixture.history(0..500).await;

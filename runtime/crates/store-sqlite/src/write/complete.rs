@@ -49,6 +49,17 @@ fn complete(commit: &mut GroupCommit<'_>, completion: &Completion) -> rusqlite::
             Validation::OverQuota(refusal) => return Ok(Completed::OverQuota(refusal)),
         }
     };
+    let mut chain = None;
+    if *verdict == Verdict::Done {
+        let count = |root| read::descendants(commit.tx, root);
+        match commit.chains.check(publishes, commit.descendants_max, count)? {
+            Ok(checked) => chain = checked,
+            Err(_) if !read::is_next_attempt(commit.tx, *delivery, record.attempt)? => {
+                return Ok(Completed::Superseded);
+            }
+            Err(message) => return Ok(Completed::TooManyDescendants(message)),
+        }
+    }
     let (state, due_ms, cause) = match verdict {
         Verdict::Done => (rows::DONE, None, None),
         Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
@@ -68,6 +79,9 @@ fn complete(commit: &mut GroupCommit<'_>, completion: &Completion) -> rusqlite::
     }
     if done.is_none() {
         attempt::put(commit.tx, *delivery, record)?;
+    }
+    if let Some((root, count)) = chain {
+        commit.chains.set(root, count);
     }
     for new in publishes {
         insert_event(commit, new.clone())?;

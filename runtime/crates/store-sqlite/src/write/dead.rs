@@ -2,12 +2,13 @@
 
 use rusqlite::params;
 
-use super::deliveries::unblock_next;
-use super::{GroupCommit, PORTION_MAX, Portion, Write};
+use super::deliveries::{is_first, unblock_next};
+use super::{GroupCommit, PORTION_MAX, Portion, Write, exits};
 use crate::read;
 use crate::rows::delivery::{self, change_delivery};
 use crate::rows::{self, Owner};
 use evoke_model::{DeadFilter, DeliveryId};
+use evoke_store::backlog::Share;
 
 /// Makes dead letters with an id greater than `after` ready again.
 pub(crate) struct Redrive {
@@ -27,16 +28,23 @@ impl Write for Redrive {
                 continue;
             }
             portion.count += 1;
-            let (owner, share) = tx
-                .prepare_cached(change_delivery!(
-                    "state = 0, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2",
-                    "0, attempts, attempts, ?2, NULL, NULL, done_ms, done_us",
-                    "function, replay, origin, bytes"
-                ))?
-                .query_row(params![id.0, commit.now_ms], |r| Ok((rows::owner(r, 0)?, rows::share(r, 2)?)))?;
-            commit.counters.change_state(owner, rows::DEAD, rows::READY);
+            let (owner, share, key): (Owner, Share, Option<String>) = tx
+                .prepare_cached("SELECT function, replay, origin, bytes, order_key FROM deliveries WHERE id = ?1")?
+                .query_row([id.0], |r| Ok((rows::owner(r, 0)?, rows::share(r, 2)?, r.get(4)?)))?;
+            // A cancelled delivery may have been blocked.
+            let is_first = is_first(tx, owner, key.as_deref(), *id)?;
+            let state = if is_first { rows::READY } else { rows::BLOCKED };
+            tx.prepare_cached(change_delivery!(
+                "state = ?3, cause = NULL, due_ms = NULL, forgiven = attempts, since_ms = ?2",
+                "?3, attempts, attempts, ?2, NULL, NULL, done_ms, done_us"
+            ))?
+            .execute(params![id.0, commit.now_ms, state])?;
+            exits::forgive(tx, *id)?;
+            commit.counters.change_state(owner, rows::DEAD, state);
             commit.counters.backlog_change().add(share);
-            commit.ready.extend(read::ready_one(tx, *id)?);
+            if is_first {
+                commit.ready.extend(read::ready_one(tx, *id)?);
+            }
         }
         Ok(portion)
     }

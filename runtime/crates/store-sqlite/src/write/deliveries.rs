@@ -68,6 +68,12 @@ pub(super) fn insert_delivery(
     Ok(())
 }
 
+/// Returns true if no earlier delivery of the order key is unfinished.
+pub(super) fn is_first(tx: &Connection, owner: Owner, key: Option<&str>, id: DeliveryId) -> rusqlite::Result<bool> {
+    let Some(key) = key else { return Ok(true) };
+    Ok(first_unfinished(tx, owner, key)?.is_none_or(|(first, _)| first == id))
+}
+
 /// Returns the first delivery of an order key that is neither done nor purged; only this one may run.
 fn first_unfinished(tx: &Connection, owner: Owner, key: &str) -> rusqlite::Result<Option<(DeliveryId, i64)>> {
     tx.prepare_cached(

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::{MemoryStore, ready};
+use crate::running::UncleanExit;
 use crate::validate::{CommittedState as _, Validation};
 use crate::{
     Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
@@ -16,9 +17,7 @@ use crate::{
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, CheckReport, Completed, Completion, Counts, DeadFilter, DeliveryId, EventFilter, FunctionId, Mark,
-    NewEvent, NewReplay, Origin, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq,
-    Step, StoredEvent, Stream, Totals,
+    Accepted, Actor, CheckReport, Completed, Completion, Counts, DeadFilter, DeliveryId, DescendantsMax, EventFilter, FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step, StoredEvent, Stream, Totals,
 };
 
 impl EventStore for MemoryStore {
@@ -123,6 +122,18 @@ impl DeliveryStore for MemoryStore {
 
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>> {
         ready(self.lock().delivery(delivery).and_then(|delivery| delivery.order_key.clone()))
+    }
+
+    fn limit_descendants(&self, max: DescendantsMax) {
+        self.lock().descendants_max = max;
+    }
+
+    fn chain(&self, delivery: DeliveryId) -> StoreFuture<Vec<String>> {
+        ready(self.lock().chain(delivery))
+    }
+
+    fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>> {
+        self.write(|inner, _| inner.record_exit(exit))
     }
 
     fn instance(&self) -> &'static str {
@@ -259,6 +270,17 @@ impl InspectionStore for MemoryStore {
     fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
         let inner = self.lock();
         ready(inner.dead(&which).take(limit).filter_map(|id| inner.record(id)).map(Ok).collect())
+    }
+
+    fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
+        let inner = self.lock();
+        let ids = inner.pending(&which).filter(|id| *id > after).take(limit);
+        ready(ids.filter_map(|id| inner.record(id)).map(Ok).collect())
+    }
+
+    fn cancel(&self, actor: &Actor, which: PendingFilter, cause: &str) -> StoreFuture<u64> {
+        log_request(actor, format_args!("cancel pending deliveries: {which:?}"));
+        self.write(|inner, _| inner.cancel(&which, cause))
     }
 
     fn totals(&self) -> StoreFuture<Totals> {

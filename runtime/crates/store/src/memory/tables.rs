@@ -1,14 +1,17 @@
 //! Events and deliveries in maps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::{ById, Delivery, Inner, Row, index};
 use crate::backlog::Share;
+use crate::descendants::Chains;
+use crate::running::UncleanExit;
 use crate::validate::Validation;
 use evoke_model::{
     Accepted, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, FunctionId,
-    NewDelivery, NewEvent, Origin, ReadyDelivery, ReplayId, Seq, StoredEvent, Stream, Totals, Verdict,
+    NewDelivery, NewEvent, Origin, PendingFilter, ReadyDelivery, ReplayId, Seq, StoredEvent, Stream, Totals, Verdict,
 };
 
 impl Inner {
@@ -56,6 +59,13 @@ impl Inner {
             return Accepted::Duplicate(known.0.seq);
         }
         self.by_id.replace(by_id);
+        if let Some(root) = lineage.root
+            && lineage.hops > 0
+        {
+            let of_chain = self.descendants.entry(root).or_default();
+            of_chain.events += 1;
+            of_chain.bytes += stored.event.size() as u64;
+        }
         if let Some(cause) = lineage.cause {
             self.published.entry(cause).or_default().push(seq);
         }
@@ -147,6 +157,14 @@ impl Inner {
         if !is_pending || delivery.attempts.len() + 1 != record.attempt as usize {
             return Completed::Superseded;
         }
+        if *verdict == Verdict::Done
+            && let Err(message) = self.check_descendants(publishes)
+        {
+            return Completed::TooManyDescendants(message);
+        }
+        let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::as_mut) else {
+            return Completed::Superseded;
+        };
         match self.buckets.validate(state) {
             Validation::Valid(valid) => self.buckets.apply(state, valid),
             Validation::Conflict(place) => return Completed::Conflict(place),
@@ -189,6 +207,46 @@ impl Inner {
         Completed::Committed
     }
 
+    fn check_descendants(&self, publishes: &[NewEvent]) -> Result<(), String> {
+        let count = |root| Ok::<_, Infallible>(self.descendants.get(&root).copied().unwrap_or_default());
+        match Chains::default().check(publishes, self.descendants_max, count) {
+            Ok(checked) => checked.map(drop),
+            Err(never) => match never {},
+        }
+    }
+
+    pub(super) fn chain(&self, delivery: DeliveryId) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut next = Some(delivery);
+        while let Some(delivery) = next.and_then(|id| self.delivery(id)) {
+            names.push(self.name(delivery.function).to_owned());
+            next = delivery.event.lineage.cause;
+        }
+        names.reverse();
+        names
+    }
+
+    pub(super) fn record_exit(&mut self, exit: Option<UncleanExit>) -> BTreeMap<DeliveryId, u32> {
+        let (deliveries, exits) = (&self.deliveries, &mut self.exits);
+        let find = |id: DeliveryId| deliveries.get(index(id.0)).and_then(Option::as_ref);
+        if let Some(UncleanExit { run, attempts }) = exit
+            && self.exit_run.replace(run) != Some(run)
+        {
+            for (id, attempt) in attempts {
+                let is_next = find(id).is_some_and(|delivery| {
+                    matches!(delivery.state, DeliveryState::Ready | DeliveryState::Retrying)
+                        && delivery.attempts.len() + 1 == attempt as usize
+                });
+                if is_next {
+                    *exits.entry(id).or_default() += 1;
+                }
+            }
+        }
+        let finished = |delivery: &Delivery| matches!(delivery.state, DeliveryState::Done | DeliveryState::Purged);
+        exits.retain(|id, _| find(*id).is_some_and(|delivery| !finished(delivery)));
+        exits.clone()
+    }
+
     pub(super) fn dead<'a>(&'a self, which: &'a DeadFilter) -> impl Iterator<Item = DeliveryId> + 'a {
         let meant = move |id: DeliveryId, delivery: &Delivery| match which {
             DeadFilter::All => true,
@@ -198,6 +256,38 @@ impl Inner {
         let all = (1..).map(DeliveryId).zip(&self.deliveries);
         let all = all.filter_map(|(id, delivery)| Some((id, delivery.as_ref()?)));
         all.filter(move |(id, d)| d.state == DeliveryState::Dead && meant(*id, d)).map(|(id, _)| id)
+    }
+
+    pub(super) fn pending<'a>(&'a self, which: &'a PendingFilter) -> impl Iterator<Item = DeliveryId> + 'a {
+        let meant = move |id: DeliveryId, delivery: &Delivery| match which {
+            PendingFilter::All => true,
+            PendingFilter::Function(name) => self.name(delivery.function) == name,
+            PendingFilter::Root(seq) => delivery.event.seq == *seq || delivery.event.lineage.root == Some(*seq),
+            PendingFilter::Delivery(one) => id == *one,
+        };
+        let all = (1..).map(DeliveryId).zip(&self.deliveries);
+        let all = all.filter_map(|(id, delivery)| Some((id, delivery.as_ref()?)));
+        all.filter(move |(id, delivery)| delivery.is_pending() && meant(*id, delivery)).map(|(id, _)| id)
+    }
+
+    pub(super) fn cancel(&mut self, which: &PendingFilter, cause: &str) -> u64 {
+        let ids: Vec<_> = self.pending(which).collect();
+        for id in &ids {
+            let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::as_mut) else { continue };
+            if let Some(ready) = self.ready.get_mut(&delivery.lane()) {
+                ready.remove(id);
+            }
+            if let Some(due_ms) = delivery.due_ms.take()
+                && let Some(due) = self.due.get_mut(&delivery.lane())
+            {
+                due.remove(&(due_ms, *id));
+            }
+            delivery.state = DeliveryState::Dead;
+            delivery.cause = Some(cause.to_owned());
+            self.backlog.remove(share(delivery));
+            self.cancelled.push((delivery.function, *id));
+        }
+        ids.len() as u64
     }
 
     fn dead_ids(&self, which: &DeadFilter) -> Vec<DeliveryId> {
@@ -232,11 +322,26 @@ impl Inner {
                 delivery.forgiven = delivery.attempts.len() as u32;
                 delivery.since_ms = now_ms;
                 delivery.cause = None;
+                if let Some(count) = self.exits.get_mut(id) {
+                    *count = 1;
+                }
                 self.backlog.add(share(delivery));
             }
-            self.make_ready(*id, ready);
+            if self.is_first_of_key(*id) {
+                self.make_ready(*id, ready);
+            } else if let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::as_mut) {
+                delivery.state = DeliveryState::Blocked;
+            }
         }
         ids.len() as u64
+    }
+
+    /// Returns true if no earlier delivery of the order key is unfinished.
+    fn is_first_of_key(&self, id: DeliveryId) -> bool {
+        let Some(delivery) = self.delivery(id) else { return true };
+        let Some(key) = delivery.order_key.clone() else { return true };
+        let unfinished = self.unfinished.get(&(delivery.function, delivery.replay, key));
+        unfinished.and_then(BTreeSet::first).is_none_or(|first| *first == id)
     }
 
     pub(super) fn purge(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
@@ -273,6 +378,10 @@ impl Inner {
 }
 
 impl Delivery {
+    fn is_pending(&self) -> bool {
+        matches!(self.state, DeliveryState::Ready | DeliveryState::Retrying | DeliveryState::Blocked)
+    }
+
     /// Returns the queue in which the delivery waits.
     pub(super) fn lane(&self) -> (FunctionId, Stream) {
         (self.function, Stream::of(self.replay))

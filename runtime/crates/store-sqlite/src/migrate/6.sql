@@ -1,0 +1,10 @@
+-- From version 5 to version 6: ends of the process are counted for the deliveries that ran, and the
+-- events of a chain are found.
+
+CREATE TABLE exits (                    -- deliveries that ran when the process ended without a clean stop
+  delivery INTEGER PRIMARY KEY,
+  count    INTEGER NOT NULL,            -- number of these ends; 1 after a redrive
+  sum      INTEGER NOT NULL DEFAULT 0
+);
+
+CREATE INDEX events_by_root ON events (root) WHERE root IS NOT NULL;

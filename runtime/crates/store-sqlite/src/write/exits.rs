@@ -1,0 +1,87 @@
+//! Counts the ends of the process for the deliveries that ran.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{GroupCommit, Write};
+use crate::rows;
+use crate::{checksum, read};
+use evoke_model::{DeliveryId, Mark};
+use evoke_store::running::UncleanExit;
+
+/// The mark with the run of the last counted end.
+const SCOPE: &str = "/evoke/exits";
+const KEY: &str = "run";
+
+/// Counts an end of the process once, and returns all counts.
+pub(crate) struct RecordExit {
+    pub(crate) exit: Option<UncleanExit>,
+}
+
+impl Write for RecordExit {
+    type Output = BTreeMap<DeliveryId, u32>;
+
+    fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<Self::Output> {
+        let tx = commit.tx;
+        if let Some(UncleanExit { run, attempts }) = &self.exit
+            && !is_counted(tx, *run)?
+        {
+            for (id, attempt) in attempts {
+                if read::is_next_attempt(tx, *id, *attempt)? {
+                    count(tx, *id)?;
+                }
+            }
+            let value = Some(run.to_le_bytes().to_vec());
+            rows::put_mark(tx, &Mark { scope: SCOPE.into(), key: KEY.into(), value })?;
+        }
+        // Deliveries that are done or purged, or that retention removed.
+        tx.execute(
+            "DELETE FROM exits WHERE NOT EXISTS (
+               SELECT 1 FROM deliveries d WHERE d.id = exits.delivery AND (d.state < 3 OR d.state = 4))",
+            [],
+        )?;
+        let mut counts = BTreeMap::new();
+        let mut all = tx.prepare("SELECT delivery, count, sum FROM exits")?;
+        let mut all = all.query([])?;
+        while let Some(row) = all.next()? {
+            let id = DeliveryId(row.get(0)?);
+            match checksum::verify(row, 0, 2, || format!("the counted ends of delivery {id}")) {
+                Ok(()) => drop(counts.insert(id, row.get(1)?)),
+                Err(error) => {
+                    let what = checksum::find_damage(&error).ok_or(error)?;
+                    tracing::error!("{} is damaged: {what}; it is not used", tx.path().unwrap_or_default());
+                }
+            }
+        }
+        Ok(counts)
+    }
+}
+
+/// Returns true if this is the run of the last counted end. A damaged mark counts as another run: an end that is
+/// counted twice gives up a delivery too early, which a redrive corrects.
+fn is_counted(tx: &Connection, run: u64) -> rusqlite::Result<bool> {
+    match read::marks(tx, SCOPE) {
+        Ok(marks) => Ok(marks.get(KEY).is_some_and(|value| *value == run.to_le_bytes())),
+        Err(error) => checksum::find_damage(&error).map(|_| false).ok_or(error),
+    }
+}
+
+fn count(tx: &Connection, id: DeliveryId) -> rusqlite::Result<()> {
+    let before = tx
+        .query_row("SELECT count FROM exits WHERE delivery = ?1", [id.0], |r| r.get::<_, i64>(0))
+        .optional()?
+        .unwrap_or_default();
+    tx.execute(
+        "INSERT OR REPLACE INTO exits (delivery, count, sum) VALUES (?1, ?2, sum_of(?1, ?2))",
+        params![id.0, before + 1],
+    )?;
+    Ok(())
+}
+
+/// Sets the count of a redriven delivery back to 1: it may run again, alone, and may not end the process again.
+pub(super) fn forgive(tx: &Connection, id: DeliveryId) -> rusqlite::Result<()> {
+    tx.prepare_cached("UPDATE exits SET count = 1, sum = sum_of(delivery, 1) WHERE delivery = ?1 AND count > 1")?
+        .execute([id.0])?;
+    Ok(())
+}

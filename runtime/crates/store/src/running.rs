@@ -1,0 +1,102 @@
+//! The record of running work, which outlives the process. It shows what ran when the process ended without a clean
+//! stop: by a crash, a kill, or a lack of memory.
+//!
+//! A delivery that ends the process would end it again after each restart. So the next start reads the record of the
+//! process before it, and counts the end for every delivery that ran: see [`crate::DeliveryStore::record_exit`]. The
+//! dispatcher runs a delivery with a counted end alone, and gives it up after [`EXITS_MAX`] of them.
+
+use std::sync::Arc;
+
+use evoke_model::DeliveryId;
+
+/// The number of ends of the process at which a delivery is given up. After the first one, all deliveries that ran are
+/// suspects and run alone. So at the second one, only the delivery that caused it is running.
+pub const EXITS_MAX: u32 = 2;
+
+/// Work that can end the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work<'a> {
+    /// An attempt at a delivery.
+    Delivery {
+        /// The delivery.
+        id: DeliveryId,
+        /// The number of the attempt, from 1.
+        attempt: u32,
+        /// `app/function`.
+        function: &'a str,
+        /// True if the delivery runs alone, because it ran when an earlier process ended.
+        suspect: bool,
+    },
+    /// A function that handles an HTTP request, by full name.
+    Request(&'a str),
+    /// The component of a function that is being compiled or loaded, by full name.
+    Load(&'a str),
+}
+
+/// The place of a record in a [`RunningLog`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot(pub u32);
+
+/// Records running work. Both methods are called for every attempt, so neither may wait for a disk.
+pub trait RunningLog: Send + Sync + 'static {
+    /// Records work that starts. The record outlives the process, but not a power cut, which no work causes. Returns
+    /// `None` if the work is not recorded: there is no free slot, or an earlier write failed.
+    fn start(&self, work: &Work<'_>) -> Option<Slot>;
+
+    /// Frees the slot of work that ended.
+    ///
+    /// The record is removed if `remove` is true, and otherwise stays until the slot is used again. An old record of a
+    /// delivery does no harm: its attempt is not the next one of a pending delivery after its outcome is committed.
+    fn end(&self, slot: Slot, remove: bool);
+}
+
+/// Records nothing, for tests, benches and stores without a folder.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoRunningLog;
+
+impl RunningLog for NoRunningLog {
+    fn start(&self, _: &Work<'_>) -> Option<Slot> {
+        None
+    }
+
+    fn end(&self, _: Slot, _: bool) {}
+}
+
+/// Recorded work; its slot is freed when this is dropped.
+#[must_use = "dropping it ends the record"]
+pub struct Recorded {
+    log: Arc<dyn RunningLog>,
+    slot: Option<Slot>,
+    remove: bool,
+}
+
+impl Recorded {
+    /// Records work until the returned value is dropped.
+    pub fn start(log: &Arc<dyn RunningLog>, work: &Work<'_>) -> Self {
+        let remove = !matches!(work, Work::Delivery { suspect: false, .. });
+        Self { log: log.clone(), slot: log.start(work), remove }
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            self.log.end(slot, self.remove);
+        }
+    }
+}
+
+impl std::fmt::Debug for Recorded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorded").field("slot", &self.slot).finish_non_exhaustive()
+    }
+}
+
+/// An end of a process without a clean stop.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UncleanExit {
+    /// The unique number of the process.
+    pub run: u64,
+    /// The attempts that were running.
+    pub attempts: Vec<(DeliveryId, u32)>,
+}

@@ -1,0 +1,65 @@
+//! The record of running work in the data folder. It protects against deliveries that end the process, so an error of
+//! the disk is logged and does not prevent the start.
+
+use std::sync::Arc;
+
+use super::data::DataFolder;
+use evoke_store::running::{NoRunningLog, RunningLog};
+use evoke_store_sqlite::running::{Interrupted, RunningFile};
+
+const NOT_RECORDED: &str = "until the next start, a delivery that ends the process is not recognised";
+
+/// The file, unless it could not be opened.
+#[derive(Clone)]
+pub(super) struct Recording(Option<Arc<RunningFile>>);
+
+impl Recording {
+    /// Opens the file, and logs what the process before this one left in it.
+    pub(super) fn open(data: &DataFolder) -> (Self, Option<Interrupted>) {
+        let (file, interrupted) = match RunningFile::open(data.path()) {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::error!("cannot read the file `running` in the data folder: {error}; {NOT_RECORDED}");
+                return (Self(None), None);
+            }
+        };
+        if let Some(Interrupted { deliveries, requests, loads, .. }) = &interrupted {
+            let deliveries: Vec<_> =
+                deliveries.iter().map(|(id, _, name)| format!("delivery {id} of {name}")).collect();
+            tracing::warn!(
+                "the last process ended without a clean stop (a crash, a kill or a lack of memory). It may have been \
+                 running: [{}]; HTTP requests of [{}]; it was compiling or loading [{}]",
+                deliveries.join(", "),
+                requests.join(", "),
+                loads.join(", ")
+            );
+        }
+        (Self(Some(Arc::new(file))), interrupted)
+    }
+
+    /// Returns the log for the parts that run work. It records nothing before [`Recording::begin`].
+    pub(super) fn log(&self) -> Arc<dyn RunningLog> {
+        match &self.0 {
+            Some(file) => file.clone(),
+            None => Arc::new(NoRunningLog),
+        }
+    }
+
+    /// Starts to record. Must be called after the store has counted what the process before left.
+    pub(super) fn begin(&self, concurrency: u32) {
+        if let Some(file) = &self.0
+            && let Err(error) = file.begin(concurrency.saturating_mul(2))
+        {
+            tracing::error!("cannot write the file `running` in the data folder: {error}; {NOT_RECORDED}");
+        }
+    }
+
+    /// Records a clean stop, also after a start that failed.
+    pub(super) fn close(&self) {
+        if let Some(file) = &self.0
+            && let Err(error) = file.close()
+        {
+            tracing::warn!("cannot record the clean stop in the file `running` of the data folder: {error}");
+        }
+    }
+}
