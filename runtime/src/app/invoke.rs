@@ -13,7 +13,7 @@ use evoke_model::Actor;
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::event::Event;
 use evoke_model::state::{Change, Touched, Transaction};
-use evoke_sandbox::{Attempt, Call, CompileLimits, Compiler, Kind, LogLine, Sandbox, SandboxError, Settings};
+use evoke_sandbox::{Attempt, Call, CompileLimits, Compiler, Kind, LogLine, Sandbox, Settings};
 use evoke_store::StateStore;
 use evoke_store::memory::MemoryStore;
 

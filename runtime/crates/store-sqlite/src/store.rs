@@ -17,9 +17,9 @@ use super::{SqliteStore, check, origins, pending, read, replays, retain, state, 
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, DescendantsMax, EventFilter, FunctionId,
-    Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId,
-    ReplayState, Retention, Seq, Step, Stream, Totals,
+    Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, DescendantsMax, EventFilter,
+    FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay,
+    ReplayId, ReplayState, Retention, Seq, Step, Stream, Totals,
 };
 use evoke_store::running::UncleanExit;
 use evoke_store::{

@@ -6,7 +6,8 @@ use super::*;
 use evoke_model::event::Event;
 use evoke_model::state::{Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, AttemptRecord, Completion, DeadFilter, DeliveryId, DeliveryState, FunctionId, Lineage, Mark, NewDelivery, NewEvent, Origin, Retention, Seq, Stream, Verdict,
+    Accepted, Actor, AttemptRecord, Completion, DeadFilter, DeliveryId, DeliveryState, FunctionId, Lineage, Mark,
+    NewDelivery, NewEvent, Origin, Retention, Seq, Stream, Verdict,
 };
 use evoke_store::{DeliveryStore, EventStore, InspectionStore, ReplayStore, StateStore, Store};
 

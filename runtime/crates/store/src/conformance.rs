@@ -19,11 +19,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-mod damage;
-mod origins;
 mod cancel;
 mod chains;
+mod damage;
 mod exits;
+mod origins;
 mod owners;
 mod replay;
 mod state;
@@ -39,11 +39,11 @@ use evoke_model::event::{Data, Event};
 use evoke_model::state::Transaction;
 use evoke_model::*;
 
-pub use self::damage::*;
-pub use self::origins::*;
 pub use self::cancel::*;
 pub use self::chains::*;
+pub use self::damage::*;
 pub use self::exits::*;
+pub use self::origins::*;
 pub use self::owners::*;
 pub use self::replay::*;
 pub use self::state::*;
@@ -165,7 +165,10 @@ pub async fn published_events_with_their_own_id_are_deduplicated(store: &dyn Sto
     // An event from outside with the source and the id of a published event is another event, and uses up neither.
     let forged = || vec![new_event(&format!("{}-2-0", store.instance()), vec![]), new_event("own", vec![])];
     assert_eq!(store.accept(forged(), vec![]).await.unwrap(), vec![Accepted::New(Seq(5)), Accepted::New(Seq(6))]);
-    assert_eq!(store.accept(forged(), vec![]).await.unwrap(), vec![Accepted::Duplicate(Seq(5)), Accepted::Duplicate(Seq(6))]);
+    assert_eq!(
+        store.accept(forged(), vec![]).await.unwrap(),
+        vec![Accepted::Duplicate(Seq(5)), Accepted::Duplicate(Seq(6))]
+    );
 }
 
 pub async fn marks_commit_with_their_events(store: &dyn Store) {

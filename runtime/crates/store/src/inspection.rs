@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::StoreFuture;
 use evoke_model::{
-    Actor, CheckReport, DeadFilter, DeliveryId, EventFilter, Origin, PendingFilter, ReadDelivery, ReadEvent, Seq, Totals,
+    Actor, CheckReport, DeadFilter, DeliveryId, EventFilter, Origin, PendingFilter, ReadDelivery, ReadEvent, Seq,
+    Totals,
 };
 
 /// Lists and finds events and deliveries, and redrives and purges dead letters. A damaged row is an error value in its

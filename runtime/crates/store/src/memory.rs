@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 use self::state::Buckets;
 use crate::backlog::Change;
-use crate::origins::Origins;
 use crate::descendants::Descendants;
+use crate::origins::Origins;
 use crate::{Backlog, CommitSink, Committed, DEDUP_WINDOW, Result, Scopes, StoreFuture};
 use evoke_model::clock::{Clock, UnixMs};
 use evoke_model::{

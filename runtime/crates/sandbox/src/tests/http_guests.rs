@@ -102,7 +102,7 @@ async fn empty_writes_without_end_stop_at_the_deadline() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_for_an_instance_and_responding_share_one_deadline() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = Settings { cache_dir: dir.path().join("cache"), concurrency: 1 };
+    let settings = Settings { cache_dir: None, compiler: Compiler::in_process(), concurrency: 1 };
     let harness = Harness { dir, sandbox: Sandbox::new(settings).unwrap(), lines: Arc::default() };
     let timeout = Duration::from_millis(200);
     let spin = harness.load_http("(loop (br 0))", timeout).await;

@@ -63,7 +63,7 @@ async fn a_component_that_needs_an_unsupported_proposal_is_rejected_by_its_name(
             error.contains("guest.wat needs the WebAssembly proposal `gc`, which Evoke does not support"),
             "{error}"
         );
-        let error = inspect(&harness.spec(&component).component).unwrap_err().to_string();
+        let error = inspect(&harness.spec(&component).component, Compiler::in_process()).unwrap_err().to_string();
         assert!(error.contains("guest.wat needs the WebAssembly proposal `gc`"), "{error}");
     }
 }

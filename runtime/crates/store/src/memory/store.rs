@@ -17,7 +17,9 @@ use crate::{
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, CheckReport, Completed, Completion, Counts, DeadFilter, DeliveryId, DescendantsMax, EventFilter, FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step, StoredEvent, Stream, Totals,
+    Accepted, Actor, CheckReport, Completed, Completion, Counts, DeadFilter, DeliveryId, DescendantsMax, EventFilter,
+    FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay,
+    ReplayId, ReplayState, Retention, Seq, Step, StoredEvent, Stream, Totals,
 };
 
 impl EventStore for MemoryStore {
