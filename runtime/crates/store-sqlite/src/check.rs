@@ -97,7 +97,7 @@ const RULES: [(&str, &str); 12] = [
 ];
 
 /// The tables with checksums: an expression that names a row, and one that computes its checksum.
-const CHECKSUMS: [(&str, &str, &str); 10] = [
+const CHECKSUMS: [(&str, &str, &str); 11] = [
     ("meta", "key", "sum_of(key, value)"),
     ("functions", "id", "sum_of(id, name)"),
     ("origins", "id", "sum_of(id, uri)"),

@@ -109,7 +109,7 @@ impl Writer {
             Ok(Transacted { ready, cancelled, checkpoint }) => {
                 // Written to files that nobody finds again: the callers must not believe that it is stored.
                 if let Err(reason) = self.files.verify() {
-                    self.notify(Vec::new(), batch, &Err(StoreError::Failed(reason.clone())));
+                    self.notify(Vec::new(), Vec::new(), batch, &Err(StoreError::Failed(reason.clone())));
                     return Err(reason);
                 }
                 self.metrics.writes.observe_count(batch.len() as u64);
