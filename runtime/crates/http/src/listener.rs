@@ -47,6 +47,9 @@ pub struct Limits {
     /// The most concurrent connections from one IPv4 address or one IPv6 /64. Loopback is exempt: its peers are on this
     /// machine, or a reverse proxy that forwards for all clients.
     pub connections_per_peer_max: usize,
+    /// Whether a connection beyond `connections_max` replaces the oldest one without a request in flight. Then peers that
+    /// only connect cannot keep others out.
+    pub replaces_idle: bool,
     /// How long a connection may have no request in flight. This limits the time to send a request's head and the time
     /// that a connection stays open for the next request.
     pub idle: Duration,
@@ -58,6 +61,8 @@ pub struct Limits {
     pub body_total: Duration,
     /// How long a peer may accept no byte of a response.
     pub write_stall: Duration,
+    /// Whether to serve HTTP/2 beside HTTP/1.1.
+    pub http2: bool,
     /// The most concurrent requests on one HTTP/2 connection.
     pub streams_max: u32,
     /// How long requests in flight may continue after the stop.
@@ -69,11 +74,13 @@ impl Default for Limits {
         Self {
             connections_max: 4_096,
             connections_per_peer_max: 256,
+            replaces_idle: false,
             idle: Duration::from_secs(9), // with `CLOSE_GRACE`, closed within 10 s
             head_size_max: 16 * 1024,
             body_idle: Duration::from_secs(10),
             body_total: Duration::from_secs(30),
             write_stall: Duration::from_secs(10),
+            http2: true,
             streams_max: 64,
             drain: Duration::from_secs(10),
         }
@@ -118,7 +125,7 @@ impl Listener {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let server = Arc::new(Server { service, http: http(&limits), limits, stop, cut: AtomicUsize::new(0) });
-        let open = ConnectionLimits::new(limits.connections_max, limits.connections_per_peer_max);
+        let open = ConnectionLimits::new(&limits);
         let connections = TaskTracker::new();
         let mut pause = ACCEPT_PAUSE.0;
         loop {
@@ -130,8 +137,11 @@ impl Listener {
             match accepted {
                 Ok((tcp, peer)) => {
                     pause = ACCEPT_PAUSE.0;
-                    match open.acquire(peer.ip()) {
-                        Some(permit) => drop(connections.spawn(server.clone().connection(tcp, peer, permit))),
+                    let (in_flight, count) = watch::channel(0);
+                    match open.acquire(peer.ip(), count) {
+                        Some(permit) => {
+                            drop(connections.spawn(server.clone().connection(tcp, peer, in_flight, permit)))
+                        }
                         None => refuse(&tcp, peer),
                     }
                 }
@@ -147,6 +157,17 @@ impl Listener {
         connections.close();
         connections.wait().await;
         server.cut.load(Ordering::Relaxed)
+    }
+}
+
+/// An extension of every request: closes its connection.
+#[derive(Clone)]
+pub struct ConnectionHandle(CancellationToken);
+
+impl ConnectionHandle {
+    /// Closes the connection at once; responses in flight are cut off.
+    pub fn close(&self) {
+        self.0.cancel();
     }
 }
 
@@ -166,14 +187,21 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// Serves one connection until it is closed.
-    async fn connection(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, _permit: ConnectionPermit) {
+    async fn connection(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        in_flight: watch::Sender<usize>,
+        permit: ConnectionPermit,
+    ) {
         // Responses are small and written at once: Nagle's algorithm would only delay them.
         let _ = tcp.set_nodelay(true);
-        let (in_flight, count) = watch::channel(0);
-        let in_flight = Arc::new(in_flight);
+        let (count, in_flight) = (in_flight.subscribe(), Arc::new(in_flight));
+        let closed = permit.closed.clone();
         let service = service_fn(|request: Request<Incoming>| {
             let guard = InFlight::new(&in_flight);
-            let request = request.map(|body| RequestBody::new(body, self.limits.body_idle, self.limits.body_total));
+            let mut request = request.map(|body| RequestBody::new(body, self.limits.body_idle, self.limits.body_total));
+            request.extensions_mut().insert(ConnectionHandle(closed.clone()));
             let response = (self.service)(request, peer);
             async move { Ok::<_, Infallible>(response.await.map(|body| ResponseBody::new(body, guard))) }
         });
@@ -186,11 +214,16 @@ where
                 }
                 return;
             }
+            () = closed.cancelled() => return,
             () = idle(count.clone(), self.limits.idle) => CLOSE_GRACE,
             () = self.stop.cancelled() => self.limits.drain,
         };
         connection.as_mut().graceful_shutdown();
-        if timeout(grace, connection).await.is_err() && *count.borrow() > 0 {
+        let ended = tokio::select! {
+            ended = timeout(grace, connection) => ended.is_ok(),
+            () = closed.cancelled() => return,
+        };
+        if !ended && *count.borrow() > 0 {
             self.cut.fetch_add(1, Ordering::Relaxed);
             tracing::warn!("the connection from {peer} was cut off with a request in flight");
         }
@@ -212,6 +245,9 @@ async fn idle(mut in_flight: watch::Receiver<usize>, bound: Duration) {
 
 fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
+    if !limits.http2 {
+        http = http.http1_only();
+    }
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.idle)
