@@ -6,6 +6,7 @@ mod event;
 mod replay;
 mod state;
 mod status;
+mod token;
 mod trace;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ pub use self::event::{Damaged, Envelope, EventJson, Posted, PostedEvent};
 pub use self::replay::Replay;
 pub use self::state::{StateBucket, StateChange, StateEntry, StateValue};
 pub use self::status::{Function, Source, Status};
+pub use self::token::{NewToken, Role, Token, TokenRequest};
 pub use self::trace::{Attempt, Delivery, Node};
 
 /// Number of changed or deleted objects.

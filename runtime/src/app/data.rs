@@ -60,7 +60,9 @@ impl DataFolder {
 
     /// Removes `listen.json`.
     pub(super) fn remove_addresses(&self) {
-        let _ = std::fs::remove_file(self.listen_json());
+        for path in [self.listen_json(), self.path.join("listen.json.new")] {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     fn listen_json(&self) -> PathBuf {

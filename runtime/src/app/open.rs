@@ -8,6 +8,7 @@ use anyhow::Context as _;
 
 use super::data::DataFolder;
 use super::{App, UpOptions};
+use crate::admin::Tokens;
 use crate::control::{Control, Host, KINDS, Kind, Parts};
 use crate::logs::FunctionLogs;
 use crate::otlp::Otlp;
@@ -47,6 +48,7 @@ pub(super) async fn open(
     let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
     let store = SqliteStore::open_measured(data.path(), clock.clone(), window, commits);
     let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
+    let tokens = Tokens::open(data.path(), clock.clone())?;
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
     let logs = FunctionLogs::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
     let settings = Settings { cache_dir: options.data.join("compiled"), concurrency: options.concurrency };
@@ -63,7 +65,7 @@ pub(super) async fn open(
     let replays = Replays::new(store.clone(), bus.clone());
     let parts = Parts { store, bus, dispatcher, sandbox, http, logs: logs.sink(), metrics, clock };
     let control = Control::new(parts, options.manifests.clone(), host.clone());
-    let app = App { options, data, host, control, replays, logs, otlp, started: Instant::now() };
+    let app = App { options, data, host, control, replays, logs, tokens, otlp, started: Instant::now() };
     Ok((app, Listeners { public, admin }))
 }
 

@@ -115,7 +115,7 @@ impl Replays {
         let store = &self.0.store;
         self.compile(&filter, functions).await?;
         let open = |replay: &&Replay| !matches!(replay.state, ReplayState::Done | ReplayState::Cancelled);
-        if store.replays().await?.iter().filter(open).count() >= OPEN_MAX {
+        if store.replays(ReplayId(0), usize::MAX).await?.iter().filter(open).count() >= OPEN_MAX {
             return Err(ReplayError::TooMany);
         }
         let (after, until) = self.range(&filter);
@@ -256,7 +256,7 @@ impl ReplayTask {
 
     /// Adds the replays that were active when the process ended.
     async fn load_active(&self) -> Result<(), StoreError> {
-        let all = self.replays.0.store.replays().await?;
+        let all = self.replays.0.store.replays(ReplayId(0), usize::MAX).await?;
         let active = all.iter().filter(|replay| is_active(replay.state)).map(|replay| replay.id);
         self.replays.active().extend(active);
         Ok(())
