@@ -1,5 +1,6 @@
 //! Lists and follows the log lines of functions.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,8 +69,8 @@ async fn write(mut reader: Reader, lines: &mut Lines) -> Result<(), StreamError>
     loop {
         lines.ready().await?;
         let read = tokio::task::spawn_blocking(move || (reader.page(PAGE_BYTES_MAX), reader)).await;
-        let (page, of_next) = read.map_err(StreamError::failed)?;
-        let page = page.map_err(StreamError::failed)?;
+        let (page, of_next) = read.map_err(io::Error::other)?;
+        let page = page?;
         if page.is_empty() {
             return Ok(lines.flush().await?);
         }

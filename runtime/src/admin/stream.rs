@@ -44,12 +44,12 @@ impl From<ClientGone> for StreamError {
 
 impl From<StoreError> for StreamError {
     fn from(error: StoreError) -> Self {
-        Self::failed(error)
+        Self::Failed(error.to_string())
     }
 }
 
-impl StreamError {
-    pub(super) fn failed(error: impl ToString) -> Self {
+impl From<io::Error> for StreamError {
+    fn from(error: io::Error) -> Self {
         Self::Failed(error.to_string())
     }
 }
