@@ -6,6 +6,8 @@
 
 mod support;
 
+mod access;
+mod admin_load;
 mod backup;
 mod brakes;
 mod build_commands;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::assert_eventually;
 use crate::faults::random::is_long_form;
-use crate::support::{Evoke, post, request};
+use crate::support::{Evoke, post};
 
 const MANIFEST: &str = r#"
 evoke: 1
@@ -65,7 +65,7 @@ fn assert_in_order(witnessed: &[Value]) -> HashMap<String, usize> {
 
 /// The sequence number of the newest event.
 fn newest_seq(evoke: &Evoke) -> i64 {
-    request("GET", evoke.admin(), "/api/v1/status", &[], "").unwrap().json()["events"].as_i64().unwrap()
+    evoke.get_admin("/api/v1/status", &[]).json()["events"].as_i64().unwrap()
 }
 
 /// Latencies of the live events after this sequence number, in ms, ascending: from the acceptance of an event to the
@@ -73,7 +73,7 @@ fn newest_seq(evoke: &Evoke) -> i64 {
 fn latencies(evoke: &Evoke, after: i64) -> Vec<i64> {
     let listed = |type_: &str| -> Vec<Value> {
         let path = format!("/api/v1/events?envelope=true&after={after}&type={type_}");
-        let text = request("GET", evoke.admin(), &path, &[], "").unwrap().body;
+        let text = evoke.get_admin(&path, &[]).body;
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     let at_ms = |envelope: &Value| -> i64 {

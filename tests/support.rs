@@ -102,8 +102,8 @@ impl Evoke {
     /// The `evoke` command with these arguments, to run in the folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evoke"));
-        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).env_remove("EVOKE_LOG");
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")) {
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_") || name.starts_with("EVOKE_")) {
             command.env_remove(name);
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -282,6 +282,18 @@ impl Evoke {
         &self.running().admin
     }
 
+    /// The owner's token for the admin API.
+    pub(crate) fn token(&self) -> String {
+        std::fs::read_to_string(self.path(".evoke/admin.token")).unwrap().trim().to_owned()
+    }
+
+    /// Sends a GET request to the admin API with the owner's token.
+    pub(crate) fn get_admin(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        let authorization = format!("Bearer {}", self.token());
+        let headers = [headers, &[("authorization", authorization.as_str())]].concat();
+        request("GET", self.admin(), path, &headers, "").unwrap_or_else(|e| panic!("GET {path}: {e}"))
+    }
+
     /// POSTs a JSON body to a source.
     pub(crate) fn post(&self, path: &str, body: &str) -> Response {
         self.post_with(path, &[("content-type", "application/json")], body)
@@ -306,7 +318,7 @@ impl Evoke {
 
     /// The number of done deliveries of a function, from the status of the running process.
     pub(crate) fn done_count(&self, function: &str) -> u64 {
-        let status = request("GET", self.admin(), "/api/v1/status", &[], "").unwrap().json();
+        let status = self.get_admin("/api/v1/status", &[]).json();
         let functions = status["functions"].as_array().unwrap();
         functions.iter().find(|f| f["name"] == function).map_or(0, |f| f["done"].as_u64().unwrap())
     }
@@ -321,6 +333,13 @@ impl Evoke {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.running().process.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// The CPU time that the process has used, in ticks.
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.running().process.id())).unwrap();
+        let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
+        fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     }
 
     /// Returns true if no delivery is pending, and false if the store cannot be read.

@@ -1,5 +1,6 @@
 //! The command line: its arguments, and the function that runs each command.
 
+mod address;
 mod apps;
 mod backup;
 mod brakes;
@@ -15,6 +16,7 @@ mod failure;
 mod inspect;
 mod invoke;
 mod limits;
+mod listener;
 mod logs;
 mod pending;
 mod process;
@@ -24,6 +26,7 @@ mod status;
 mod table;
 mod terminal;
 mod text;
+mod token;
 mod trace;
 
 use std::net::SocketAddr;
@@ -32,6 +35,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use address::AdminAddress;
 pub use failure::Failure;
 pub use process::protect;
 
@@ -69,7 +73,10 @@ struct ClientArgs {
     /// Address of the admin API. `up` listens on it [default: 127.0.0.1:8081; port 0 picks a free port]; other commands
     /// connect to it [default: the address in the data folder]
     #[arg(long, env = "EVOKE_ADMIN", value_name = "ADDR")]
-    admin: Option<SocketAddr>,
+    admin: Option<AdminAddress>,
+    /// A file with a token for the admin API [default: the variable EVOKE_TOKEN, else admin.token in the data folder]
+    #[arg(long, env = "EVOKE_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Print JSON: one value, or one value per line for lists
     #[arg(long)]
     json: bool,
@@ -91,7 +98,11 @@ impl Common {
 
 impl ClientArgs {
     fn with_defaults(self, global: &Self) -> Self {
-        Self { admin: self.admin.or(global.admin), json: self.json || global.json }
+        Self {
+            admin: self.admin.or_else(|| global.admin.clone()),
+            token_file: self.token_file.or_else(|| global.token_file.clone()),
+            json: self.json || global.json,
+        }
     }
 }
 
@@ -162,6 +173,9 @@ enum Command {
         after_help = "Example: evoke replay --function shop/charge --since 2h --dry-run"
     )]
     Replay(replay::Replay),
+    /// Make, list and revoke tokens of the admin API
+    #[command(subcommand, after_help = "Example: evoke token create grafana --role viewer --expires 90d")]
+    Token(token::Token),
     /// Show the log lines of functions
     #[command(after_help = "Example: evoke logs --function shop/charge --follow")]
     Logs(WithCommon<logs::Logs>),
@@ -272,6 +286,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Arguments::command(), "evoke", &mut script);
             text::print(String::from_utf8_lossy(&script).trim_end())
         }
+        Command::Token(token) => token.run(&global),
         Command::Logs(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Status(common) => status::run(&common.with_defaults(&global)),
         Command::Check(common) => check::run(&common.with_defaults(&global)),

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Deserialize;
 
-use super::request::Params;
+use super::request::{Params, PathSegments};
 use super::{Admin, ApiResult, events};
 use crate::control::TriggerExplanation;
 use evoke_http::problem::Problem;
@@ -19,7 +19,7 @@ pub(super) struct ExplainQuery {
 
 pub(super) async fn explain(
     State(admin): State<Arc<Admin>>,
-    Path(reference): Path<String>,
+    PathSegments(reference): PathSegments<String>,
     Params(query): Params<ExplainQuery>,
 ) -> ApiResult<Json<Vec<TriggerExplanation>>> {
     let stored = events::require_intact(events::find(&*admin.store, &reference).await?)?;

@@ -1,13 +1,17 @@
 //! Tests of the API over a memory store.
 
+mod access;
+
 use std::path::Path;
 
+use axum::Router;
 use axum::body::Bytes;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 
+use super::routes::BODY_MAX;
 use super::*;
 use crate::control::{Build, Host, Parts, Phase, Progress};
 use evoke_core::bus;
@@ -53,8 +57,12 @@ struct Api {
     stop: CancellationToken,
     control: Control,
     functions: Vec<FunctionId>,
+    tokens: Tokens,
+    owner: String,
     _data: tempfile::TempDir,
 }
+
+const ADDRESS: &str = "127.0.0.1:8081";
 
 impl Api {
     async fn new() -> Self {
@@ -65,6 +73,8 @@ impl Api {
         let bus = Bus::new(store.clone(), routes::Router::default(), bus::Limits::default());
         let control = control(store.clone(), bus.clone(), logs.sink(), data.path());
         control.set_phase(Phase::Running);
+        let tokens = Tokens::open(data.path(), Clock::fixed(1_000)).unwrap();
+        let owner = tokens::read_owner(data.path()).unwrap().unwrap();
         let admin = Admin {
             control: control.clone(),
             store: store.clone(),
@@ -74,13 +84,24 @@ impl Api {
             clock: Clock::fixed(1_000),
             started: Instant::now(),
             metrics: Arc::default(),
+            tokens: tokens.clone(),
+            address: ADDRESS.parse().unwrap(),
+            data: data.path().to_owned(),
+            readiness: Readiness::default(),
             stop: stop.clone(),
         };
-        Self { service: TowerToHyperService::new(router(admin)), store, logs, stop, control, functions, _data: data }
+        let service = TowerToHyperService::new(router(admin));
+        Self { service, store, logs, stop, control, functions, tokens, owner, _data: data }
     }
 
     async fn send(&self, method: &str, path: &str, media_type: &str, body: Vec<u8>) -> Response<Body> {
-        let request = Request::builder().method(method).uri(path).header("content-type", media_type);
+        let token = format!("Bearer {}", self.owner);
+        self.send_with(method, path, &[("authorization", &token), ("content-type", media_type)], body).await
+    }
+
+    async fn send_with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Response<Body> {
+        let request = Request::builder().method(method).uri(path).header("host", ADDRESS);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         self.service.call(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap()
     }
 

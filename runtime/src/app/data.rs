@@ -65,7 +65,9 @@ impl DataFolder {
 
     /// Removes `listen.json`.
     pub(super) fn remove_addresses(&self) {
-        let _ = std::fs::remove_file(self.path().join(LISTEN));
+        for name in [LISTEN, LISTEN_NEW] {
+            let _ = std::fs::remove_file(self.path().join(name));
+        }
     }
 }
 

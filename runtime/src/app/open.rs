@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use super::data::DataFolder;
 use super::recording::Recording;
 use super::{App, UpOptions};
+use crate::admin::Tokens;
 use crate::control::{Control, Host, KINDS, Kind, Parts};
 use crate::logs::FunctionLogs;
 use crate::otlp::Otlp;
@@ -54,6 +55,7 @@ pub(super) async fn open(
     let exits = store.record_exit(interrupted.as_ref().map(Interrupted::exit)).await;
     let exits = exits.context("cannot count the ends of the process in the store, evoke.db")?;
     let running = recording.log();
+    let tokens = Tokens::open(data.path(), clock.clone())?;
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
     let logs = FunctionLogs::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
     let settings = Settings {
@@ -83,7 +85,7 @@ pub(super) async fn open(
     let parts =
         Parts { store, bus, dispatcher, sandbox, http, logs: logs.sink(), metrics, clock, running, interrupted };
     let control = Control::new(parts, options.manifests.clone(), host.clone());
-    let app = App { options, data, host, control, replays, logs, otlp, recording, started: Instant::now() };
+    let app = App { options, data, host, control, replays, logs, tokens, otlp, recording, started: Instant::now() };
     Ok((app, Listeners { public, admin }))
 }
 

@@ -1,8 +1,8 @@
 //! `up`, `validate` and `build`: the commands that work on manifests.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::address::AdminAddress;
 use super::terminal::Terminal;
 use super::text::{count, print, print_json};
 use super::{Common, Failure, Manifests, Up, Validate};
@@ -12,19 +12,18 @@ use crate::control::AppError;
 use evoke_core::bus::Amount;
 use evoke_model::{DescendantsMax, Retention};
 
-const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
-
 /// Task polls between two checks of timers and I/O. Guests that compute yield every millisecond; with tokio's default
 /// of 61 polls, a time-out that runs beside many such guests would fire late.
 const EVENT_INTERVAL: u32 = 7;
 
 pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
+    let admin = common.client_args.admin.as_ref().unwrap_or(&AdminAddress::DEFAULT);
     let options = UpOptions {
         manifests: up.manifests.manifests,
         data: common.data_folder().to_owned(),
         http: up.http,
         keep_alive: up.keep_alive,
-        admin: common.client_args.admin.unwrap_or(ADMIN),
+        admin: admin.to_listen().map_err(Failure::Usage)?,
         watch: up.watch,
         drain: up.drain,
         concurrency: up.concurrency,

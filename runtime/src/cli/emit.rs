@@ -26,15 +26,15 @@ pub(super) struct Emit {
     /// Subject of the event
     #[arg(long)]
     subject: Option<String>,
-    /// Source of the event
-    #[arg(long, default_value = "/cli")]
-    source: String,
+    /// Source of the event [default: /cli]
+    #[arg(long)]
+    source: Option<String>,
     /// Id of the event; events with the same source and id are duplicates [default: a new id]
     #[arg(long)]
     id: Option<String>,
     /// A complete CloudEvent in JSON, or an array of them: JSON, @FILE, or @- for standard input. Replaces the other
     /// options
-    #[arg(long, value_name = "JSON|@FILE", conflicts_with_all = ["type_", "data", "subject", "id"])]
+    #[arg(long, value_name = "JSON|@FILE", conflicts_with_all = ["type_", "data", "subject", "source", "id"])]
     event: Option<String>,
     #[command(flatten)]
     client_args: ClientArgs,
@@ -65,6 +65,7 @@ impl Emit {
     fn build_event(self) -> Result<Box<RawValue>, Failure> {
         let data = self.data.map(|data| parse_json("--data", &read_argument(&data)?)).transpose()?;
         let Self { type_, source, id, subject, .. } = self;
+        let source = source.unwrap_or_else(|| "/cli".to_owned());
         let draft = Draft { specversion: "1.0", type_, source, id, subject, data };
         serde_json::value::to_raw_value(&draft)
             .map_err(|e| Failure::Failed(format!("cannot make an event of these options: {e}")))

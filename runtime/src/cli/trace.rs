@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::client::{Client, encode_segment, parse};
-use super::text::{BOLD, DIM, EventSummary, colour, escape, format_micros, local_time, print, print_raw};
+use super::text::{BOLD, DIM, EventSummary, colour, escape, format_micros, local_time, print, print_json_text};
 use super::{Common, Failure};
 use crate::admin::view::{Delivery, Node};
 
@@ -20,7 +20,7 @@ impl Trace {
     pub(super) fn run(&self, common: &Common) -> Result<(), Failure> {
         let path = format!("/api/v1/trace/{}", encode_segment(&self.event));
         let trace = Client::find(common)?.get(&path, &[("root", self.root.to_string())])?;
-        if common.client_args.json { print_raw(&trace) } else { print(tree(&parse(&trace)?).trim_end()) }
+        if common.client_args.json { print_json_text(&trace) } else { print(tree(&parse(&trace)?).trim_end()) }
     }
 }
 
@@ -73,7 +73,7 @@ fn delivery(delivery: &Delivery, first: &str, rest: &str, text: &mut String) {
         [one] => format!("{}, ", format_micros(one.duration_us)),
         [.., last] => format!("{} attempts, the last {}, ", attempts.len(), format_micros(last.duration_us)),
     };
-    let style = colour(state);
+    let (style, function) = (colour(state), escape(function));
     let replayed = replay.map(|replay| format!(", replay {replay}")).unwrap_or_default();
     *text +=
         &format!("{DIM}{first}{DIM:#}{function} {style}{state}{style:#} {DIM}{took}delivery {id}{replayed}{DIM:#}\n");

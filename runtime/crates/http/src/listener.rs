@@ -81,7 +81,7 @@ impl Listener {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let open = ConnectionLimits::new(limits.connections_max, limits.connections_per_peer_max);
+        let open = ConnectionLimits::new(&limits);
         let cut = AtomicUsize::new(0);
         let server = Arc::new(Server { service, http: http(&limits), limits, open: open.clone(), stop, cut });
         let connections = TaskTracker::new();
@@ -95,8 +95,9 @@ impl Listener {
             match accepted {
                 Ok((tcp, peer)) => {
                     pause = ACCEPT_PAUSE.0;
-                    match open.acquire(peer.ip()) {
-                        Some(permit) => drop(connections.spawn(server.clone().connection(tcp, peer, permit))),
+                    let (sender, activity) = watch::channel(Activity::default());
+                    match open.acquire(peer.ip(), activity) {
+                        Some(permit) => drop(connections.spawn(server.clone().connection(tcp, peer, sender, permit))),
                         None => refuse(&tcp, peer),
                     }
                 }
@@ -112,6 +113,17 @@ impl Listener {
         connections.close();
         connections.wait().await;
         server.cut.load(Ordering::Relaxed)
+    }
+}
+
+/// An extension of every request: closes its connection.
+#[derive(Clone)]
+pub struct ConnectionHandle(CancellationToken);
+
+impl ConnectionHandle {
+    /// Closes the connection at once; responses in flight are cut off.
+    pub fn close(&self) {
+        self.0.cancel();
     }
 }
 
@@ -132,14 +144,21 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// Serves one connection until it is closed.
-    async fn connection(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, _permit: ConnectionPermit) {
+    async fn connection(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        sender: watch::Sender<Activity>,
+        permit: ConnectionPermit,
+    ) {
         // Responses are small and written at once: Nagle's algorithm would only delay them.
         let _ = tcp.set_nodelay(true);
-        let (sender, activity) = watch::channel(Activity::default());
-        let sender = Arc::new(sender);
+        let (activity, sender) = (sender.subscribe(), Arc::new(sender));
+        let closed = permit.closed.clone();
         let service = service_fn(|request: Request<Incoming>| {
             let guard = InFlight::new(&sender);
-            let request = request.map(|body| RequestBody::new(body, &self.limits));
+            let mut request = request.map(|body| RequestBody::new(body, &self.limits));
+            request.extensions_mut().insert(ConnectionHandle(closed.clone()));
             let response = (self.service)(request, peer);
             async move { Ok::<_, Infallible>(response.await.map(|body| ResponseBody::new(body, guard))) }
         });
@@ -152,11 +171,16 @@ where
                 }
                 return;
             }
+            () = closed.cancelled() => return,
             () = self.idle(activity.clone()) => CLOSE_GRACE,
             () = self.stop.cancelled() => self.limits.drain,
         };
         connection.as_mut().graceful_shutdown();
-        if timeout(grace, connection).await.is_err() && activity.borrow().requests > 0 {
+        let ended = tokio::select! {
+            ended = timeout(grace, connection) => ended.is_ok(),
+            () = closed.cancelled() => return,
+        };
+        if !ended && activity.borrow().requests > 0 {
             self.cut.fetch_add(1, Ordering::Relaxed);
             tracing::warn!("the connection from {peer} was cut off with a request in flight");
         }
@@ -189,6 +213,9 @@ where
 
 fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
+    if !limits.http2 {
+        http = http.http1_only();
+    }
     http.http1()
         .timer(TokioTimer::new())
         // `Server::idle` limits this time: hyper does not tell a slow head from an idle connection.

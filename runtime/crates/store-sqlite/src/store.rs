@@ -184,8 +184,8 @@ impl ReplayStore for SqliteStore {
         })
     }
 
-    fn replays(&self) -> StoreFuture<Vec<Replay>> {
-        self.read(replays::all)
+    fn replays(&self, after: ReplayId, limit: usize) -> StoreFuture<Vec<Replay>> {
+        self.read(move |c| replays::list(c, after, limit))
     }
 
     fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>> {
@@ -222,8 +222,8 @@ impl InspectionStore for SqliteStore {
         self.read(move |c| read::published(c, delivery))
     }
 
-    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
-        self.read(move |c| read::dead(c, &which, limit))
+    fn dead(&self, which: DeadFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
+        self.read(move |c| read::dead(c, &which, after, limit))
     }
 
     fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {

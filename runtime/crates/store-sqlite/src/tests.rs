@@ -7,7 +7,7 @@ use evoke_model::event::Event;
 use evoke_model::state::{Transaction, Usage};
 use evoke_model::{
     Accepted, Actor, AttemptRecord, Completion, DeadFilter, DeliveryId, DeliveryState, FunctionId, Lineage, Mark,
-    NewDelivery, NewEvent, Origin, Retention, Seq, Stream, Verdict,
+    NewDelivery, NewEvent, Origin, ReplayId, Retention, Seq, Stream, Verdict,
 };
 use evoke_store::{DeliveryStore, EventStore, InspectionStore, ReplayStore, StateStore, Store};
 
@@ -131,7 +131,7 @@ async fn a_version_2_store_gets_checksums_for_all_rows() {
     );
     assert_eq!(store.marks("/s".into()).await.unwrap()["k"], [0, 255]);
     assert_eq!(store.state("shop/a", "k").await.unwrap().unwrap().version, 9);
-    assert_eq!(store.replays().await.unwrap().len(), 1);
+    assert_eq!(store.replays(ReplayId(0), 10).await.unwrap().len(), 1);
     // New writes have checksums, and damage done after the migration is found.
     assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(), 1);
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());

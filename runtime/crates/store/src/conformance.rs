@@ -305,10 +305,19 @@ pub async fn a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged(store: 
     store.accept(vec![new_event("1", vec![to(f)]), new_event("2", vec![to(f)])], vec![]).await.unwrap();
     store.complete(dead(1, 1)).await.unwrap();
     store.complete(dead(2, 1)).await.unwrap();
-    let letters = store.dead(DeadFilter::Function("shop/a".into()), 10).await.unwrap();
+    let letters = store.dead(DeadFilter::Function("shop/a".into()), DeliveryId(0), 10).await.unwrap();
     assert_eq!(letters.len(), 2);
     assert_eq!(letters[0].as_ref().unwrap().cause.as_deref(), Some("reject: why"));
-    assert!(store.dead(DeadFilter::Function("shop/b".into()), 10).await.unwrap().is_empty());
+    for which in [DeadFilter::All, DeadFilter::Function("shop/a".into()), DeadFilter::Delivery(DeliveryId(2))] {
+        let later: Vec<_> = store.dead(which.clone(), DeliveryId(1), 10).await.unwrap();
+        assert_eq!(
+            later.iter().map(|letter| letter.as_ref().unwrap().id).collect::<Vec<_>>(),
+            [DeliveryId(2)],
+            "{which:?}"
+        );
+        assert!(store.dead(which, DeliveryId(2), 10).await.unwrap().is_empty());
+    }
+    assert!(store.dead(DeadFilter::Function("shop/b".into()), DeliveryId(0), 10).await.unwrap().is_empty());
 
     let seen = watch_ready(store);
     assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::Delivery(DeliveryId(1))).await.unwrap(), 1);
@@ -388,6 +397,12 @@ pub async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
     assert_eq!(list(EventFilter { limit: 1, before: Some(Seq(3)), ..filter.clone() }).await, seqs([2]));
     assert_eq!(list(EventFilter { type_: Some("order.*".into()), ..filter.clone() }).await, seqs([1, 3]));
     assert_eq!(list(EventFilter { type_: Some("payment.taken".into()), ..filter.clone() }).await, seqs([2]));
+    // A page ends with the event that reaches the limit of its size.
+    let size = new_event("1", vec![]).event.size();
+    let from_start = EventFilter { after: Some(Seq(0)), ..filter.clone() };
+    assert_eq!(list(EventFilter { bytes_max: Some(1), ..from_start.clone() }).await, seqs([1]));
+    assert_eq!(list(EventFilter { bytes_max: Some(size + 1), ..from_start }).await, seqs([1, 2]));
+    assert_eq!(list(EventFilter { bytes_max: Some(1), ..filter.clone() }).await, seqs([3]));
     assert_eq!(list(EventFilter { source: Some("/nowhere".into()), ..filter }).await, Vec::<Seq>::new());
 }
 

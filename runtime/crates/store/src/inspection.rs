@@ -32,8 +32,8 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// Returns the events that a delivery published and the runtime events about it, in order.
     fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<ReadEvent>>;
 
-    /// Returns dead letters, oldest first, at most `limit`.
-    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>>;
+    /// Returns the first `limit` dead letters with a number after `after`, in order.
+    fn dead(&self, which: DeadFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>>;
 
     /// Returns pending deliveries with ids greater than `after`, oldest first, at most `limit`.
     fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>>;

@@ -59,8 +59,8 @@ pub struct Delivery {
     /// The replay that made this delivery; absent for a live delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<ReplayId>,
-    /// `ready`, `retrying`, `blocked`, `done`, `dead` or `purged`; `damaged` if the delivery
-    /// cannot be read.
+    /// `ready`, `retrying`, `blocked`, `done`, `dead` or `purged`; `damaged` if the delivery cannot be read, `removed` if
+    /// retention removed it meanwhile.
     pub state: String,
     /// Why the delivery became a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,24 +130,35 @@ impl From<DeliveryRecord> for Delivery {
     }
 }
 
+impl Delivery {
+    /// A delivery that retention has removed.
+    pub(in crate::admin) fn removed(id: DeliveryId, event: Seq) -> Self {
+        Self { event, state: "removed".into(), ..Self::damaged(id, Vec::new(), "retention has removed it".into()) }
+    }
+
+    fn damaged(id: DeliveryId, attempts: Vec<AttemptRecord>, what: String) -> Self {
+        Self {
+            id,
+            event: Seq(0),
+            function: String::new(),
+            trigger: String::new(),
+            order_key: None,
+            replay: None,
+            state: "damaged".into(),
+            cause: Some(what),
+            due: None,
+            attempts: attempts.into_iter().map(Attempt::from).collect(),
+            published: Vec::new(),
+            omitted: 0,
+        }
+    }
+}
+
 impl From<ReadDelivery> for Delivery {
     fn from(read: ReadDelivery) -> Self {
         match read {
             Ok(record) => record.into(),
-            Err(DamagedDelivery { id, state: _, attempts, what }) => Self {
-                id,
-                event: Seq(0),
-                function: String::new(),
-                trigger: String::new(),
-                order_key: None,
-                replay: None,
-                state: "damaged".into(),
-                cause: Some(what),
-                due: None,
-                attempts: attempts.into_iter().map(Attempt::from).collect(),
-                published: Vec::new(),
-                omitted: 0,
-            },
+            Err(DamagedDelivery { id, state: _, attempts, what }) => Self::damaged(id, attempts, what),
         }
     }
 }

@@ -17,6 +17,9 @@ pub struct Limits {
     /// The most concurrent connections from one IPv4 address or one IPv6 /64. Loopback is exempt: its peers are on this
     /// machine, or a reverse proxy that forwards for all clients.
     pub connections_per_peer_max: usize,
+    /// Whether a connection beyond `connections_max` replaces the oldest one without a request in flight. Then peers that
+    /// only connect cannot keep others out.
+    pub replaces_idle: bool,
     /// How long a connection may have no request in flight before its first request, and while a request's head arrives.
     pub idle: Duration,
     /// How long a connection stays open for its next request. While most connections are in use, it is [`Self::idle`].
@@ -31,6 +34,8 @@ pub struct Limits {
     pub rate_min: MinRate,
     /// How long a peer may accept no byte of a response.
     pub write_stall: Duration,
+    /// Whether to serve HTTP/2 beside HTTP/1.1.
+    pub http2: bool,
     /// The most concurrent requests on one HTTP/2 connection.
     pub streams_max: u32,
     /// How long requests in flight may continue after the stop.
@@ -42,6 +47,7 @@ impl Default for Limits {
         Self {
             connections_max: 4_096,
             connections_per_peer_max: 256,
+            replaces_idle: false,
             idle: Duration::from_secs(9), // with `CLOSE_GRACE`, closed within 10 s
             keep_alive: KEEP_ALIVE,
             head_size_max: 16 * 1024,
@@ -49,6 +55,7 @@ impl Default for Limits {
             body_total: Duration::from_secs(30),
             rate_min: MinRate { bytes_per_s: 500, window: Duration::from_secs(5) },
             write_stall: Duration::from_secs(10),
+            http2: true,
             streams_max: 64,
             drain: Duration::from_secs(10),
         }
