@@ -49,7 +49,8 @@ impl Sources {
         Self { scopes, bus, metrics, clock, running: BTreeMap::new(), prepared: BTreeMap::new() }
     }
 
-    /// Runs exactly the sources of these manifests. Unchanged sources keep running without interruption.
+    /// Runs exactly the sources of these manifests. Unchanged sources keep running without interruption, except those
+    /// with a problem that ends with a reload.
     pub(super) async fn apply(&mut self, manifests: &[Checked], functions: &BTreeMap<String, FunctionId>) {
         let mut previous = std::mem::take(&mut self.running);
         let mut to_start = Vec::new();
@@ -126,7 +127,7 @@ impl Sources {
 
 impl RunningSource {
     fn is_unchanged(&self, source: &Source, target: &Target) -> bool {
-        self.settings == source.settings && self.target == *target
+        self.settings == source.settings && self.target == *target && !self.health.needs_reload()
     }
 }
 
