@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::terminal::Terminal;
 use super::text::{count, print, print_json};
@@ -17,6 +18,9 @@ const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 /// Task polls between two checks of timers and I/O. Guests that compute yield every millisecond; with tokio's default
 /// of 61 polls, a time-out that runs beside many such guests would fire late.
 const EVENT_INTERVAL: u32 = 7;
+
+/// How long the process waits at its end for threads that still read or write.
+const THREADS_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
     let options = UpOptions {
@@ -56,7 +60,10 @@ pub(super) fn build(common: &Common, manifests: &Manifests) -> Result<(), Failur
 pub(super) fn run<T>(common: &Common, work: impl Future<Output = Result<T, AppError>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build();
     let runtime = runtime.map_err(|e| Failure::Failed(format!("cannot start threads: {e}")))?;
-    match runtime.block_on(work) {
+    let result = runtime.block_on(work);
+    // A thread that reads from a file system that does not respond must not keep the process alive.
+    runtime.shutdown_timeout(THREADS_WAIT);
+    match result {
         Err(AppError::Manifest(found)) if common.client_args.json => {
             print_json(&found)?;
             Err(Failure::Reported)
