@@ -61,7 +61,7 @@ fn a_name_that_is_swapped_for_a_file_of_a_store_never_opens_that_file() {
     // Receives a notification when the file is opened under any name, but none for `O_PATH`.
     let opened = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
     add_watch(&opened, path("store"), WatchFlags::OPEN).unwrap();
-    let is_opened = || rustix::io::read(&opened, &mut [0; 4096]).is_ok();
+    let is_opened = || rustix::io::read(&opened, &mut [0u8; 4096]).is_ok();
 
     let (done, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
     let rules = Rules { keep_max: Some(1000), size_max: 1000, hard_links: true };
