@@ -44,6 +44,8 @@ pub(crate) fn components() -> &'static Path {
 pub(crate) struct Evoke {
     folder: TempDir,
     environment: Vec<(&'static str, String)>,
+    /// The program and its arguments that runs `evoke`; none by default.
+    launcher: &'static [&'static str],
     running: Option<Running>,
 }
 
@@ -71,7 +73,7 @@ impl Evoke {
     /// Creates a folder with this manifest and starts nothing. `$FUNCTIONS` in the manifest is replaced by the
     /// folder of the components.
     pub(crate) fn with(manifest: &str) -> Self {
-        let evoke = Self { folder: TempDir::new().unwrap(), environment: Vec::new(), running: None };
+        let evoke = Self { folder: TempDir::new().unwrap(), environment: Vec::new(), launcher: &[], running: None };
         evoke.write_manifest(manifest);
         evoke
     }
@@ -88,6 +90,13 @@ impl Evoke {
         self.environment = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     }
 
+    /// Makes every process that is started later respect the permissions of files, also when the tests run as root.
+    pub(crate) fn respect_permissions(&mut self) {
+        if rustix::process::geteuid().is_root() {
+            self.launcher = &["setpriv", "--bounding-set=-dac_override,-dac_read_search"];
+        }
+    }
+
     pub(crate) fn write_manifest(&self, manifest: &str) {
         let text = manifest.replace("$FUNCTIONS", &components().display().to_string());
         // Renamed into place, so that `--watch` never reads half a file.
@@ -101,7 +110,15 @@ impl Evoke {
 
     /// The `evoke` command with these arguments, to run in the folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_evoke"));
+        let evoke = env!("CARGO_BIN_EXE_evoke");
+        let mut command = match self.launcher {
+            [] => Command::new(evoke),
+            [launcher, options @ ..] => {
+                let mut command = Command::new(launcher);
+                command.args(options).arg(evoke);
+                command
+            }
+        };
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_") || name.starts_with("EVOKE_")) {
             command.env_remove(name);

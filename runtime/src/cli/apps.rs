@@ -75,7 +75,8 @@ fn block_on<T>(common: &Common, work: impl Future<Output = Result<T, AppError>>)
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build();
     let runtime = runtime.map_err(|e| Failure::Failed(format!("cannot start threads: {e}")))?;
     let result = runtime.block_on(work);
-    // Do not wait for a component that is still being compiled when the command was interrupted.
+    // Wait neither for a component that is still being compiled when the command was interrupted, nor for a thread that
+    // reads from a file system that does not respond.
     runtime.shutdown_background();
     match result {
         Err(AppError::Manifest(found)) if common.client_args.json => {

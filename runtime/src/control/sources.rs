@@ -50,7 +50,8 @@ impl Sources {
         Self { scopes, bus, metrics, clock, running: BTreeMap::new(), prepared: BTreeMap::new() }
     }
 
-    /// Runs exactly the sources of these manifests. Unchanged sources keep running without interruption.
+    /// Runs exactly the sources of these manifests. Unchanged sources keep running without interruption, except those
+    /// with a problem that ends with a reload.
     pub(super) async fn apply(
         &mut self,
         manifests: &[Checked],
@@ -134,7 +135,7 @@ impl Sources {
 
 impl RunningSource {
     fn is_unchanged(&self, source: &Source, target: &Target) -> bool {
-        self.settings == source.settings && self.target == *target
+        self.settings == source.settings && self.target == *target && !self.health.needs_reload()
     }
 }
 

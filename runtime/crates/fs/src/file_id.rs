@@ -21,6 +21,11 @@ impl FileId {
         Self { device: stat.st_dev as u64, inode: stat.st_ino as u64 }
     }
 
+    /// Returns the number of the device, which differs between mounted file systems.
+    pub fn device(self) -> u64 {
+        self.device
+    }
+
     /// Returns the identity of an open file.
     pub fn of_open(file: impl AsFd) -> io::Result<Self> {
         Ok(Self::of(&rustix::fs::fstat(file)?))

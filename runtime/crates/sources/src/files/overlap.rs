@@ -17,7 +17,7 @@ pub enum Overlap {
 
 impl FilesSource {
     /// Returns how the source overlaps with the data folder at `data`, which may not exist yet; `None` if it does not, or
-    /// if the source excludes the data folder.
+    /// if the globs of the source leave the data folder out.
     pub fn overlap(&self, data: &Path) -> Option<Overlap> {
         let watched = FileId::of_path(&self.path).ok()?;
         let data = std::path::absolute(data).ok()?;
@@ -29,7 +29,7 @@ impl FilesSource {
         if below.as_os_str().is_empty() {
             return Some(Overlap::Same);
         }
-        let excludes = |filter: Filter| !filter.includes_below(&below);
+        let excludes = |filter: Filter| !filter.enters(&below) || !filter.includes_below(&below);
         let excluded = Filter::new(self).is_ok_and(excludes);
         (!excluded).then_some(Overlap::Below(below))
     }
@@ -47,18 +47,18 @@ mod tests {
         let at = |name: &str| dir.path().join(name);
         std::fs::create_dir_all(at("project/inbox")).unwrap();
         std::os::unix::fs::symlink("project", at("link")).unwrap();
-        let overlap = |watched: &str, exclude: &[&str], data: &str| {
-            let source = FilesSource {
-                path: at(watched),
-                include: vec!["**/*".into()],
-                exclude: exclude.iter().map(ToString::to_string).collect(),
-                settle: Duration::ZERO,
-                content: false,
-                max_content: ByteSize(1),
-                existing: true,
-            };
-            source.overlap(&at(data))
+        let source = |watched: &str, include: &str, exclude: &[&str]| FilesSource {
+            path: at(watched),
+            include: vec![include.into()],
+            exclude: exclude.iter().map(ToString::to_string).collect(),
+            settle: Duration::ZERO,
+            content: false,
+            max_content: ByteSize(1),
+            max_size: ByteSize(1),
+            hard_links: false,
+            existing: true,
         };
+        let overlap = |watched: &str, exclude: &[&str], data: &str| source(watched, "**/*", exclude).overlap(&at(data));
         let below = |path: &str| Some(Overlap::Below(path.into()));
         // The data folder does not exist yet.
         assert_eq!(overlap("project", &[], "project/.evoke"), below(".evoke"));
@@ -74,6 +74,9 @@ mod tests {
         assert_eq!(overlap("missing", &[], "project/.evoke"), None);
         for exclude in [".evoke", ".evoke/**", "**/.evoke"] {
             assert_eq!(overlap("project", &[exclude], "project/.evoke"), None, "{exclude}");
+        }
+        for (include, found) in [("*.csv", None), ("inbox/**", None), ("*/*.db", below(".evoke"))] {
+            assert_eq!(source("project", include, &[]).overlap(&at("project/.evoke")), found, "{include}");
         }
     }
 }
