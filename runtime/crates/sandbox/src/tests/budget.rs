@@ -67,7 +67,8 @@ async fn a_trap_in_a_function_with_an_expanding_name_takes_no_time() {
     let function = harness.load(&guest).await;
     let started = std::time::Instant::now();
     let Outcome::Trap { message } = function.run(harness.call()).await.outcome else { panic!("it does not trap") };
-    assert!(started.elapsed() < Duration::from_millis(50), "{:?}", started.elapsed());
+    // Expanding the name takes many seconds.
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert!(message.starts_with("wasm `unreachable` instruction executed, in _Z1fSt4pairIiiES0_"), "{message}");
     assert!(message.len() < 1_000, "{}", message.len());
 }
@@ -101,8 +102,8 @@ async fn a_poll_of_one_pollable_many_times_traps() {
             (loop
               (i32.store (local.get $at) (local.get $handle))
               (local.set $at (i32.add (local.get $at) (i32.const 4)))
-              (br_if 0 (i32.lt_u (local.get $at) (i32.const 40000))))
-            (call $poll (i32.const 0) (i32.const 10000) (i32.const 40000))
+              (br_if 0 (i32.lt_u (local.get $at) (i32.const 20000))))
+            (call $poll (i32.const 0) (i32.const 5000) (i32.const 40000))
             (i32.const 0)))
         (core instance $i (instantiate $m (with "" (instance
           (export "memory" (memory $mem)) (export "poll" (func $poll)) (export "in" (func $in))))))
@@ -111,7 +112,7 @@ async fn a_poll_of_one_pollable_many_times_traps() {
         (export "wasi:cli/run@0.2.3" (instance $run)))"#;
     let function = harness.sandbox.load(&Spec { memory: 1 << 20, ..harness.spec(component) }).await.unwrap();
     let Outcome::Trap { message } = function.run(harness.call()).await.outcome else { panic!("it does not trap") };
-    assert!(message.contains("polled 10000 pollables in one call; the limit is 1000"), "{message}");
+    assert!(message.contains("polled 5000 pollables in one call; the limit is 1000"), "{message}");
 }
 
 /// Returns a command that runs `body`, which can call `$f`. The component imports `interface`, and `lower` makes the

@@ -97,7 +97,7 @@ async fn creating_resources_without_end_traps() {
         .replace(r#"(export "log" (func $log))"#, r#"(export "new" (func $new)) (export "log" (func $log))"#);
     let function = harness.sandbox.load(&harness.spec(hoard)).await.unwrap();
     let outcome = function.run(harness.call()).await.outcome;
-    assert!(matches!(&outcome, Outcome::Trap { message } if message.contains("resource")), "{outcome:?}");
+    assert!(matches!(&outcome, Outcome::Trap { message } if message.contains("handle limit exceeded")), "{outcome:?}");
 }
 
 #[tokio::test]
