@@ -11,7 +11,7 @@ use super::failure::store_error;
 use super::readers::open_for_reading;
 
 /// The starts of the names of all files and folders that Evoke creates in the data folder.
-const OWN_NAMES: [&str; 6] = ["evoke.db", "lock", "listen.json", "admin.token", "logs", "compiled"];
+const OWN_NAMES: [&str; 7] = ["evoke.db", "lock", "listen.json", "admin.token", "tokens.json", "logs", "compiled"];
 
 /// Opens the data folder for the process that owns it; see [`PrivateFolder::prepare`]. Creates it when it is missing.
 pub fn prepare_data_folder(path: &Path) -> std::result::Result<Prepared, FolderError> {
