@@ -151,7 +151,10 @@ pub async fn published_events_with_their_own_id_are_deduplicated(store: &dyn Sto
     // An event from outside with the source and the id of a published event is another event, and uses up neither.
     let forged = || vec![new_event(&format!("{}-2-0", store.instance()), vec![]), new_event("own", vec![])];
     assert_eq!(store.accept(forged(), vec![]).await.unwrap(), vec![Accepted::New(Seq(5)), Accepted::New(Seq(6))]);
-    assert_eq!(store.accept(forged(), vec![]).await.unwrap(), vec![Accepted::Duplicate(Seq(5)), Accepted::Duplicate(Seq(6))]);
+    assert_eq!(
+        store.accept(forged(), vec![]).await.unwrap(),
+        vec![Accepted::Duplicate(Seq(5)), Accepted::Duplicate(Seq(6))]
+    );
 }
 
 pub async fn marks_commit_with_their_events(store: &dyn Store) {
