@@ -2,7 +2,8 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Barrier;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::support::Evoke;
@@ -20,9 +21,12 @@ const SLOW: (usize, usize) = (60, 4);
 /// The posts of the other client in one measurement.
 const POSTS: usize = 200;
 
+/// The pause between two bytes of a slow connection.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Keeps connections open whose bodies have `announced` bytes: each sends `sent` bytes at once, and one byte at a time
-/// afterwards. A closed connection is replaced.
-fn send_slowly(address: &str, stop: &AtomicBool, sent: usize, announced: usize) {
+/// afterwards. Passes `open` when all are open. Replaces one closed connection per [`PAUSE`], until `stop` is closed.
+fn send_slowly(address: &str, open: &Barrier, stop: &Receiver<()>, sent: usize, announced: usize) {
     let begin = || -> Option<TcpStream> {
         let mut peer = TcpStream::connect(address).ok()?;
         peer.set_write_timeout(Some(Duration::from_secs(1))).ok()?;
@@ -31,13 +35,16 @@ fn send_slowly(address: &str, stop: &AtomicBool, sent: usize, announced: usize) 
         peer.write_all(&vec![b'x'; sent]).ok()?;
         Some(peer)
     };
-    let mut peers: Vec<Option<TcpStream>> = (0..SLOW.0).map(|_| None).collect();
-    while !stop.load(Ordering::Relaxed) {
+    let mut peers: Vec<Option<TcpStream>> = (0..SLOW.0).map(|_| begin()).collect();
+    open.wait();
+    while stop.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
         for peer in &mut peers {
-            let is_open = peer.as_mut().is_some_and(|peer| peer.write_all(b"x").is_ok());
-            if !is_open {
-                *peer = begin();
+            if peer.as_mut().is_some_and(|peer| peer.write_all(b"x").is_err()) {
+                *peer = None;
             }
+        }
+        if let Some(closed) = peers.iter_mut().find(|peer| peer.is_none()) {
+            *closed = begin();
         }
     }
 }
@@ -55,21 +62,27 @@ fn measure(evoke: &Evoke) -> Duration {
     times[POSTS * 99 / 100]
 }
 
-/// The bodies of the slow clients, and how many rounds may be disturbed by other load on the machine.
+/// Asserts that small posts are accepted, and that slow clients with such bodies at most double their times. Other load on
+/// the machine may disturb some of the rounds.
 fn assert_undisturbed(sent: usize, announced: usize) {
     const ROUNDS: usize = 10;
     let evoke = Evoke::up_with(MANIFEST);
     let mut ratios = Vec::new();
     for _ in 0..ROUNDS {
         let alone = measure(&evoke);
-        let stop = AtomicBool::new(false);
+        let open = Barrier::new(SLOW.1 + 1);
         let besides = std::thread::scope(|scope| {
-            for _ in 0..SLOW.1 {
-                scope.spawn(|| send_slowly(evoke.http(), &stop, sent, announced));
-            }
-            // Measured while the slow clients begin, while they hold what they can, and while they are refused.
+            let stops: Vec<Sender<()>> = (0..SLOW.1)
+                .map(|_| {
+                    let (stop, stopped) = channel();
+                    let (address, open) = (evoke.http(), &open);
+                    scope.spawn(move || send_slowly(address, open, &stopped, sent, announced));
+                    stop
+                })
+                .collect();
+            open.wait();
             let besides = (0..3).map(|_| measure(&evoke)).min().unwrap();
-            stop.store(true, Ordering::Relaxed);
+            drop(stops);
             besides
         });
         let ratio = besides.as_secs_f64() / alone.as_secs_f64();

@@ -150,7 +150,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
         Some(node) => methods(reader, node),
         None => default_methods(),
     };
-    let type_ = table.optional(reader, "type").and_then(|node| reader.parse_text(node, "`type`", event_type));
+    let type_ = table.optional(reader, "type").map(|node| reader.parse_text(node, "`type`", event_type));
     let accept_span = table.key_span("accept");
     let accept = table.optional(reader, "accept").map(|node| Accept::parse(reader, node, accept_span));
     let max_body =
@@ -162,11 +162,11 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
         "port" | "host" | "listen" => Some("set the listen address with `evoke up --http ADDRESS`"),
         _ => None,
     });
-    let accept = match accept {
-        Some(accept) => Some(accept?),
-        None => None,
-    };
-    Some(HttpSource { path: path?, methods, type_, accept, max_body })
+    // An invalid value has its error; other checks would report it as a missing one.
+    if matches!(type_, Some(None)) || matches!(accept, Some(None)) {
+        return None;
+    }
+    Some(HttpSource { path: path?, methods, type_: type_.flatten(), accept: accept.flatten(), max_body })
 }
 
 /// Reports a shared source that accepts no event, and globs of sources that belong to this app or to the runtime.
