@@ -38,7 +38,7 @@ pub async fn a_damaged_event_is_an_error_in_its_place(store: &dyn Store, damage:
     assert_eq!(ready.iter().map(|delivery| delivery.id).collect::<Vec<_>>(), ids([1, 2, 3]));
     assert_eq!(ready.iter().map(|delivery| delivery.event.is_ok()).collect::<Vec<_>>(), [true, false, true]);
     assert_eq!(store.complete(dead(2, 1)).await.unwrap(), Completed::Committed);
-    assert!(store.dead(DeadFilter::All, 10).await.unwrap()[0].is_ok());
+    assert!(store.dead(DeadFilter::All, DeliveryId(0), 10).await.unwrap()[0].is_ok());
 }
 
 pub async fn a_damaged_delivery_is_an_error_in_its_place_and_does_not_run(
@@ -58,7 +58,7 @@ pub async fn a_damaged_dead_letter_is_listed_and_left_unchanged(store: &dyn Stor
     store.complete(dead(1, 1)).await.unwrap();
     store.complete(dead(3, 1)).await.unwrap();
     damage(DamagedRow::Delivery(DeliveryId(1)));
-    let letters = store.dead(DeadFilter::All, 10).await.unwrap();
+    let letters = store.dead(DeadFilter::All, DeliveryId(0), 10).await.unwrap();
     assert_eq!(letters.iter().map(|read| read.is_ok()).collect::<Vec<_>>(), [false, true]);
     assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(), 1);
     assert_eq!(store.purge(&Actor::Runtime, DeadFilter::All).await.unwrap(), 0);
@@ -90,7 +90,7 @@ pub async fn damaged_marks_state_and_replays_are_errors_and_others_are_returned(
     assert_eq!(store.state_keys("kept", None, 10).await.unwrap().keys, ["k"]);
     assert!(matches!(store.replay(ReplayId(1)).await, Err(StoreError::Damaged(_))));
     // A list of replays leaves damaged ones out, so that the others continue.
-    let replays = store.replays().await.unwrap();
+    let replays = store.replays(ReplayId(0), usize::MAX).await.unwrap();
     assert_eq!(replays.iter().map(|replay| replay.id).collect::<Vec<_>>(), [ReplayId(2)]);
 }
 
