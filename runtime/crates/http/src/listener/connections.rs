@@ -155,7 +155,7 @@ mod tests {
 
     /// Acquires a permit for a connection without requests.
     fn acquire(limits: &ConnectionLimits, addr: &str) -> Option<ConnectionPermit> {
-        limits.acquire(addr.parse().unwrap(), watch::channel(0).1)
+        limits.acquire(addr.parse().unwrap(), watch::channel(Activity::default()).1)
     }
 
     #[test]
@@ -192,8 +192,9 @@ mod tests {
         let limits = Limits { connections_max: 3, replaces_idle: true, ..Limits::default() };
         let limits = ConnectionLimits::new(&limits);
         let open =
-            |in_flight: &watch::Sender<usize>| limits.acquire("127.0.0.1".parse().unwrap(), in_flight.subscribe());
-        let (busy, idle, later) = (watch::Sender::new(1), watch::Sender::new(0), watch::Sender::new(0));
+            |activity: &watch::Sender<Activity>| limits.acquire("127.0.0.1".parse().unwrap(), activity.subscribe());
+        let connection = |requests| watch::Sender::new(Activity { requests, ..Activity::default() });
+        let (busy, idle, later) = (connection(1), connection(0), connection(0));
         let permits = [open(&busy), open(&idle), open(&later)].map(Option::unwrap);
         let fourth = open(&later).unwrap();
         assert_eq!(permits.each_ref().map(|permit| permit.closed.is_cancelled()), [false, true, false]);
