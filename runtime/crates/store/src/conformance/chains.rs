@@ -20,7 +20,10 @@ pub async fn the_events_of_a_chain_are_limited_in_number_and_size(store: &dyn St
     assert_eq!(complete(publishing(3, b, 1, 2, 3)).await, Completed::Committed);
     assert_eq!(store.chain(DeliveryId(5)).await.unwrap(), ["shop/a", "shop/b", "shop/b"]);
     let refused = complete(publishing(4, b, 1, 2, 1)).await;
-    assert!(matches!(&refused, Completed::TooManyDescendants(why) if why.contains("event 1 caused 5 events")), "{refused:?}");
+    assert!(
+        matches!(&refused, Completed::TooManyDescendants(why) if why.contains("event 1 caused 5 events")),
+        "{refused:?}"
+    );
     // Nothing of it was stored, and the delivery can end in another way; its report does not count.
     assert_eq!((store.totals().await.unwrap().events, store.pending()), (7, 5));
     let lineage = Lineage { cause: Some(DeliveryId(4)), root: Some(Seq(1)), ..Lineage::default() };
