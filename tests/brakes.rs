@@ -26,7 +26,7 @@ functions:
   page:
     component: $FUNCTIONS/http-hello.wasm
     on:
-      - http: { path: /page }
+      - http: { path: /page, methods: [GET] }
 ";
 
 fn post(evoke: &Evoke, key: &str, n: u32) {

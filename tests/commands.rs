@@ -123,7 +123,7 @@ fn health_and_readiness_are_served_by_the_admin_listener_only() {
     assert_eq!(get(evoke.admin(), "/healthz").status, 200);
     assert_eq!(get(evoke.admin(), "/readyz").status, 200);
     assert_eq!(get(evoke.http(), "/healthz").status, 404);
-    let missing = get(evoke.admin(), "/api/v1/nothing");
+    let missing = evoke.get_admin("/api/v1/nothing", &[]);
     assert_eq!((missing.status, missing.json()["status"].as_u64()), (404, Some(404)));
 }
 

@@ -179,7 +179,7 @@ functions:
     component: $FUNCTIONS/http-answer.wasm
     timeout: 1m
     on:
-      - http: { path: /page }
+      - http: { path: /page, methods: [GET] }
 ";
 
 #[test]

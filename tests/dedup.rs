@@ -1,4 +1,4 @@
-//! Deduplication: within the dedup window, events with the same source and id are accepted once, also across restarts
+//! Deduplication: within the dedup window, events of one source with the same `source` and id are accepted once, also across restarts
 //! and kills.
 
 use std::collections::{HashMap, VecDeque};
@@ -15,7 +15,7 @@ evoke: 1
 app: lab
 sources:
   in:
-    http: { path: /in, max_body: 4MiB }
+    http: { path: /in, max_body: 4MiB, accept: { types: [lab.in], sources: [/producer] } }
 functions:
   fate-done:
     component: $FUNCTIONS/fate-done.wasm

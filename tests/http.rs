@@ -12,7 +12,7 @@ sources:
   checkout:
     http: { path: /checkout, type: order.placed, max_body: 4KiB }
   events:
-    http: { path: /events, methods: [POST, PUT] }
+    http: { path: /events, methods: [POST, PUT], accept: { types: [order.placed], sources: [/till] } }
 functions:
   charge:
     component: $FUNCTIONS/charge.wasm

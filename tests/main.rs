@@ -6,16 +6,23 @@
 
 mod support;
 
+mod access;
+mod admin_load;
 mod backup;
 mod brakes;
+mod build_commands;
 mod campaign;
+mod claims;
 mod commands;
+mod compile;
 mod component_kinds;
 mod crashes;
 mod damage;
+mod data_folder;
 mod dedup;
 mod faults;
 mod files;
+mod hostile;
 mod http;
 mod inspect;
 mod orders;
@@ -26,8 +33,11 @@ mod replay;
 mod retention;
 mod runtime_events;
 mod shutdown;
+mod slow_clients;
 mod state;
+mod store_files;
 mod storms;
 mod telemetry;
 mod tidy;
 mod timers;
+mod user_files;

@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::assert_eventually;
 use crate::faults::random::is_long_form;
-use crate::support::{Evoke, post, request};
+use crate::support::{Evoke, post};
 
 const MANIFEST: &str = r#"
 evoke: 1
 app: lab
 sources:
   in:
-    http: { path: /in }
+    http: { path: /in, type: lab.in }
 functions:
   witness:
     component: $FUNCTIONS/witness.wasm
@@ -32,7 +32,7 @@ fn send(evoke: &Evoke, numbers: std::ops::Range<usize>, ms: u64) {
     for batch in numbers.collect::<Vec<_>>().chunks(500) {
         let event = |n: &usize| {
             let data = json!({ "ms": ms, "n": n, "key": format!("k{}", n % KEYS) });
-            json!({ "specversion": "1.0", "id": format!("e{n}"), "source": "/lab/test", "type": "lab.in", "data": data })
+            json!({ "specversion": "1.0", "id": format!("e{n}"), "source": "/lab/in", "type": "lab.in", "data": data })
         };
         let batch = Value::from(batch.iter().map(event).collect::<Vec<_>>()).to_string();
         let headers = [("content-type", "application/cloudevents-batch+json")];
@@ -65,7 +65,7 @@ fn assert_in_order(witnessed: &[Value]) -> HashMap<String, usize> {
 
 /// The sequence number of the newest event.
 fn newest_seq(evoke: &Evoke) -> i64 {
-    request("GET", evoke.admin(), "/api/v1/status", &[], "").unwrap().json()["events"].as_i64().unwrap()
+    evoke.get_admin("/api/v1/status", &[]).json()["events"].as_i64().unwrap()
 }
 
 /// Latencies of the live events after this sequence number, in ms, ascending: from the acceptance of an event to the
@@ -73,7 +73,7 @@ fn newest_seq(evoke: &Evoke) -> i64 {
 fn latencies(evoke: &Evoke, after: i64) -> Vec<i64> {
     let listed = |type_: &str| -> Vec<Value> {
         let path = format!("/api/v1/events?envelope=true&after={after}&type={type_}");
-        let text = request("GET", evoke.admin(), &path, &[], "").unwrap().body;
+        let text = evoke.get_admin(&path, &[]).body;
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     let at_ms = |envelope: &Value| -> i64 {
@@ -244,7 +244,7 @@ fn a_dry_run_reports_its_plan_and_a_replay_of_one_event_is_marked() {
 
 #[test]
 fn a_replay_offers_earlier_events_to_a_new_function() {
-    let mut evoke = Evoke::up_with("evoke: 1\napp: lab\nsources:\n  in:\n    http: { path: /in }\n");
+    let mut evoke = Evoke::up_with("evoke: 1\napp: lab\nsources:\n  in:\n    http: { path: /in, type: lab.in }\n");
     send(&evoke, 0..20, 0);
     assert!(evoke.stop().success());
     evoke.write_manifest(MANIFEST);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::{Evoke, request, root};
+use crate::support::{Evoke, root};
 
 /// A manifest with one function behind an HTTP source.
 fn manifest(function: &str, allow: &str, extra: &str) -> String {
@@ -80,7 +80,7 @@ fn counting_on_one_key_is_exact_and_a_rerun_is_not_an_attempt() {
     assert_eq!(evoke.delivery_count("done"), EVENTS as u64);
     for event in evoke.json_lines(&["events", "--type", "lab.in", "--after", "0", "--limit", "50"]) {
         let path = format!("/api/v1/trace/{}", event["id"].as_str().unwrap());
-        let trace = request("GET", evoke.admin(), &path, &[], "").unwrap().json();
+        let trace = evoke.get_admin(&path, &[]).json();
         let attempts = trace["deliveries"][0]["attempts"].as_array().unwrap();
         assert_eq!((attempts.len(), attempts[0]["attempt"].as_u64()), (1, Some(1)), "{trace:#}");
     }

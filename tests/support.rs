@@ -44,6 +44,8 @@ pub(crate) fn components() -> &'static Path {
 pub(crate) struct Evoke {
     folder: TempDir,
     environment: Vec<(&'static str, String)>,
+    /// The program and its arguments that runs `evoke`; none by default.
+    launcher: &'static [&'static str],
     running: Option<Running>,
 }
 
@@ -71,7 +73,7 @@ impl Evoke {
     /// Creates a folder with this manifest and starts nothing. `$FUNCTIONS` in the manifest is replaced by the
     /// folder of the components.
     pub(crate) fn with(manifest: &str) -> Self {
-        let evoke = Self { folder: TempDir::new().unwrap(), environment: Vec::new(), running: None };
+        let evoke = Self { folder: TempDir::new().unwrap(), environment: Vec::new(), launcher: &[], running: None };
         evoke.write_manifest(manifest);
         evoke
     }
@@ -88,6 +90,13 @@ impl Evoke {
         self.environment = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     }
 
+    /// Makes every process that is started later respect the permissions of files, also when the tests run as root.
+    pub(crate) fn respect_permissions(&mut self) {
+        if rustix::process::geteuid().is_root() {
+            self.launcher = &["setpriv", "--bounding-set=-dac_override,-dac_read_search"];
+        }
+    }
+
     pub(crate) fn write_manifest(&self, manifest: &str) {
         let text = manifest.replace("$FUNCTIONS", &components().display().to_string());
         // Renamed into place, so that `--watch` never reads half a file.
@@ -101,9 +110,17 @@ impl Evoke {
 
     /// The `evoke` command with these arguments, to run in the folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_evoke"));
-        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).env_remove("EVOKE_LOG");
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")) {
+        let evoke = env!("CARGO_BIN_EXE_evoke");
+        let mut command = match self.launcher {
+            [] => Command::new(evoke),
+            [launcher, options @ ..] => {
+                let mut command = Command::new(launcher);
+                command.args(options).arg(evoke);
+                command
+            }
+        };
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_") || name.starts_with("EVOKE_")) {
             command.env_remove(name);
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -113,6 +130,21 @@ impl Evoke {
     /// Runs a command and waits until it exits.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must exit by itself. Kills it and panics after [`TIMEOUT`].
+    pub(crate) fn run_within_timeout(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + TIMEOUT;
+        while process.try_wait().unwrap().is_none() {
+            if Instant::now() > deadline {
+                process.kill().unwrap();
+                panic!("{arguments:?} does not end: {:?}", process.wait_with_output());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        process.wait_with_output().unwrap()
     }
 
     /// Runs a command that must succeed. Returns its standard output.
@@ -141,6 +173,15 @@ impl Evoke {
     /// Starts `evoke up` with more arguments and waits until it is ready.
     pub(crate) fn up_with_arguments(&mut self, arguments: &[&str]) {
         if let Err(status) = self.try_up(arguments, &[]) {
+            panic!("not up ({status}): {}", self.log());
+        }
+    }
+
+    /// Starts `evoke up` with this data folder and waits until it is ready. The commands still use the default folder.
+    pub(crate) fn up_with_data(&mut self, data: &str) {
+        let _ = std::fs::remove_file(self.path(data).join("listen.json"));
+        self.spawn(&["--data", data], &[]);
+        if let Err(status) = self.await_addresses_in(data) {
             panic!("not up ({status}): {}", self.log());
         }
     }
@@ -176,9 +217,13 @@ impl Evoke {
     }
 
     fn await_addresses(&mut self) -> Result<(), ExitStatus> {
+        self.await_addresses_in(".evoke")
+    }
+
+    fn await_addresses_in(&mut self, data: &str) -> Result<(), ExitStatus> {
         let deadline = Instant::now() + TIMEOUT;
         let addresses: Value = loop {
-            let text = std::fs::read_to_string(self.path(".evoke/listen.json")).unwrap_or_default();
+            let text = std::fs::read_to_string(self.path(data).join("listen.json")).unwrap_or_default();
             if let Ok(addresses) = serde_json::from_str(&text) {
                 break addresses;
             }
@@ -254,6 +299,18 @@ impl Evoke {
         &self.running().admin
     }
 
+    /// The owner's token for the admin API.
+    pub(crate) fn token(&self) -> String {
+        std::fs::read_to_string(self.path(".evoke/admin.token")).unwrap().trim().to_owned()
+    }
+
+    /// Sends a GET request to the admin API with the owner's token.
+    pub(crate) fn get_admin(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        let authorization = format!("Bearer {}", self.token());
+        let headers = [headers, &[("authorization", authorization.as_str())]].concat();
+        request("GET", self.admin(), path, &headers, "").unwrap_or_else(|e| panic!("GET {path}: {e}"))
+    }
+
     /// POSTs a JSON body to a source.
     pub(crate) fn post(&self, path: &str, body: &str) -> Response {
         self.post_with(path, &[("content-type", "application/json")], body)
@@ -278,9 +335,14 @@ impl Evoke {
 
     /// The number of done deliveries of a function, from the status of the running process.
     pub(crate) fn done_count(&self, function: &str) -> u64 {
-        let status = request("GET", self.admin(), "/api/v1/status", &[], "").unwrap().json();
+        let status = self.get_admin("/api/v1/status", &[]).json();
         let functions = status["functions"].as_array().unwrap();
         functions.iter().find(|f| f["name"] == function).map_or(0, |f| f["done"].as_u64().unwrap())
+    }
+
+    /// The id of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running().process.id()
     }
 
     /// The resident memory of the process in KiB.
@@ -288,6 +350,13 @@ impl Evoke {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.running().process.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// The CPU time that the process has used, in ticks.
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.running().process.id())).unwrap();
+        let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
+        fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     }
 
     /// Returns true if no delivery is pending, and false if the store cannot be read.

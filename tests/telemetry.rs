@@ -35,7 +35,7 @@ fn get(address: &str, path: &str) -> Response {
 }
 
 fn scrape(evoke: &Evoke) -> Scrape {
-    let response = request("GET", evoke.admin(), "/metrics", &[("accept", OPEN_METRICS)], "").unwrap();
+    let response = evoke.get_admin("/metrics", &[("accept", OPEN_METRICS)]);
     assert_eq!(response.status, 200);
     assert_eq!(response.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
     Scrape::read(&response.body, true)
@@ -174,7 +174,7 @@ fn the_prometheus_text_format_has_the_same_samples_and_is_the_default() {
     evoke.post_accepted("/checkout", r#"{"customer":"ada","total":42,"items":["book"]}"#);
     evoke.settle();
     for accept in ["*/*", "text/plain", "application/openmetrics-text;q=0, text/plain"] {
-        let response = request("GET", evoke.admin(), "/metrics", &[("accept", accept)], "").unwrap();
+        let response = evoke.get_admin("/metrics", &[("accept", accept)]);
         assert_eq!(response.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8", "{accept}");
         let older = Scrape::read(&response.body, false);
         assert_eq!(older.types["evoke_events_accepted_total"], "counter");
@@ -213,9 +213,7 @@ fn the_documented_metrics_equal_the_exported_metrics() {
 
 #[test]
 fn evoke_is_not_ready_while_functions_load() {
-    // Reading the component blocks until this test writes to the pipe.
-    let pipe = "component: ./charge.wasm\n    build: mkfifo charge.wasm";
-    let mut evoke = Evoke::with(&ORDERS.replace("component: $FUNCTIONS/charge.wasm", pipe));
+    let mut evoke = Evoke::with(ORDERS);
     evoke.start(&[]);
     let admin = || {
         let log = evoke.log();
@@ -223,13 +221,18 @@ fn evoke_is_not_ready_while_functions_load() {
         Some(line.split_once("http://")?.1.split_whitespace().next()?.to_owned())
     };
     assert_eventually!(admin().is_some(), "{}", evoke.log());
+    // The store exists, and the components are being compiled. Then the functions cannot be registered until this test
+    // ends its transaction.
+    let store = rusqlite::Connection::open(evoke.path(".evoke/evoke.db")).unwrap();
+    store.execute_batch("BEGIN IMMEDIATE").unwrap();
     let admin = admin().unwrap();
     let response = get(&admin, "/readyz");
     assert_eq!((response.status, get(&admin, "/healthz").status), (503, 200));
     assert!(response.json()["detail"].as_str().unwrap().contains("starting"), "{response:?}");
-    assert_eq!(get(&admin, "/metrics").status, 200);
-    let component = std::fs::read(crate::support::components().join("charge.wasm")).unwrap();
-    std::fs::write(evoke.path("charge.wasm"), component).unwrap();
+    let authorization = format!("Bearer {}", evoke.token());
+    let metrics = request("GET", &admin, "/metrics", &[("authorization", authorization.as_str())], "").unwrap();
+    assert_eq!(metrics.status, 200);
+    store.execute_batch("ROLLBACK").unwrap();
     evoke.await_ready();
     assert_eq!(get(&admin, "/readyz").status, 200);
 }

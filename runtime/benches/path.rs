@@ -22,7 +22,7 @@ use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::RetryPolicy;
 use evoke_pattern::Pattern;
-use evoke_sandbox::{self as sandbox, Grants, Sandbox, Settings};
+use evoke_sandbox::{self as sandbox, Grants, Sandbox};
 use evoke_store::Store;
 use evoke_store::memory::MemoryStore;
 use evoke_store::running::{NoRunningLog, RunningLog};
@@ -94,7 +94,7 @@ fn main() {
             if arguments.iter().any(|a| a.strip_prefix("--store=").is_some_and(|only| only != name)) {
                 continue;
             }
-            let sandbox = Sandbox::new(Settings { cache_dir: dir.path().join("cache"), concurrency: 64 }).unwrap();
+            let sandbox = bare::sandbox(dir.path().join("cache"));
             let measure = || {
                 let clock = Clock::system();
                 let data = tempfile::tempdir_in(dir.path()).unwrap();

@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use evoke_core::bus::{Amount, Bus, Limits, Target};
 use evoke_core::router::Router;
-use evoke_core::source::Health;
 use evoke_http::listener;
 use evoke_http::listener::Listener;
-use evoke_http::source::{Endpoint, Http, Routes};
+use evoke_http::source::{Endpoint, Http, HttpSource, Routes, SourceMethod};
+use evoke_manifest::ByteSize;
 use evoke_model::clock::Clock;
 use evoke_store::Store;
 use evoke_store_sqlite::SqliteStore;
@@ -52,16 +52,16 @@ async fn durable(connections: usize, time: Duration) -> Load {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(dir.path(), clock.clone()).unwrap());
     let limits = Limits { backlog_max: Amount { deliveries: u64::MAX, bytes: u64::MAX }, ..Limits::default() };
     let bus = Bus::new(store.clone(), Router::default(), limits);
-    let endpoint = Endpoint {
+    let source = HttpSource {
         path: "/checkout".into(),
-        methods: vec![http::Method::POST],
+        methods: vec![SourceMethod::Post],
         type_: Some("order.placed".into()),
-        body_max: 1 << 20,
-        uri: "/bench/checkout".into(),
-        target: Target::Matching,
-        handler: None,
-        health: Health::default(),
+        accept: None,
+        max_body: ByteSize(1 << 20),
     };
+    let uri = "/bench/checkout";
+    let origin = store.register_origins(vec![uri.to_owned()]).await.unwrap()[0];
+    let endpoint = Endpoint::new(&source, uri, origin, Target::Matching);
     let http = Http::new(bus, clock, Routes::new([endpoint]).unwrap());
     let (listener, stop) = (Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap(), CancellationToken::new());
     let address = listener.local_addr().unwrap();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
-use evoke_sandbox::{Call, Function, Grants, Sandbox, Settings};
+use evoke_sandbox::{Call, Function, Grants, Sandbox};
 use tokio::runtime::Runtime;
 
 #[path = "support/bare.rs"]
@@ -30,7 +30,7 @@ fn main() {
     if components.is_empty() {
         components = bare::default_components(dir.path());
     }
-    let sandbox = Sandbox::new(Settings { cache_dir: dir.path().join("cache"), concurrency: 64 }).unwrap();
+    let sandbox = bare::sandbox(dir.path().join("cache"));
     println!(
         "{:<16} {:>7} {:>10} {:>10} {:>6}   CPU time each",
         "component", "threads", "attempts/s", "bare/s", "ratio"

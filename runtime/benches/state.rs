@@ -18,7 +18,7 @@ const MANIFEST: &str = "
 evoke: 1
 app: bench
 sources:
-  in: { http: { path: /in } }
+  in: { http: { path: /in, type: count } }
 functions:
   counter:
     component: COMPONENT
@@ -40,7 +40,11 @@ fn main() {
     let evoke = Server::evoke(folder.path(), &[]);
     let listen = std::fs::read_to_string(folder.path().join(".evoke/listen.json")).unwrap();
     let listen: Value = serde_json::from_str(&listen).unwrap();
-    let status = format!("http://{}/api/v1/status", listen["admin"].as_str().unwrap());
+    let token = std::fs::read_to_string(folder.path().join(".evoke/admin.token")).unwrap();
+    let status = Status {
+        url: format!("http://{}/api/v1/status", listen["admin"].as_str().unwrap()),
+        authorization: format!("Bearer {}", token.trim()),
+    };
     let (mut idle, mut busy) = (Cost::default(), Cost::default());
     for round in 0..=rounds {
         for (name, cost) in [("idle", &mut idle), ("busy", &mut busy)] {
@@ -58,7 +62,7 @@ fn main() {
 }
 
 /// Sends `count` events and waits until all are done.
-fn run(evoke: &Server, status: &str, name: &str, idle: bool, count: usize) -> Cost {
+fn run(evoke: &Server, status: &Status, name: &str, idle: bool, count: usize) -> Cost {
     let batches: Vec<String> = (0..count / BATCH)
         .map(|batch| {
             let event = |n| {
@@ -81,8 +85,14 @@ fn run(evoke: &Server, status: &str, name: &str, idle: bool, count: usize) -> Co
     Cost { count, wall: started.elapsed(), cpu: evoke.cpu() - before }
 }
 
-fn pending(status: &str) -> u64 {
-    let response = ureq::get(status).call();
+/// How to ask for the status.
+struct Status {
+    url: String,
+    authorization: String,
+}
+
+fn pending(status: &Status) -> u64 {
+    let response = ureq::get(&status.url).header("authorization", &status.authorization).call();
     let status: Value = response.unwrap().body_mut().read_json().unwrap();
     status["pending"].as_u64().unwrap()
 }

@@ -1,5 +1,9 @@
-//! The admin API. Reads and changes everything stored. There is no authentication, so the API listens on the loopback
-//! address by default.
+//! The admin API. Reads and changes everything stored.
+//!
+//! Every request except `GET /healthz` and `GET /readyz` needs a token, in `Authorization: Bearer TOKEN` ([`Tokens`]); a
+//! viewer's suffices for all `GET` requests but that for tokens, and for plans of replays. Requests of web pages from
+//! other origins are refused, and no response has CORS headers. The API has no TLS, so it listens on loopback addresses
+//! only, in HTTP/1.1.
 //!
 //! | request | response |
 //! |---|---|
@@ -30,66 +34,79 @@
 //! | `PUT /api/v1/state/{bucket}/{key}` | body: [`view::StateValue`]; 204 |
 //! | `DELETE /api/v1/state/{bucket}/{key}` | [`view::Count`] |
 //! | `GET /api/v1/logs?function=&delivery=&limit=&follow=` | one [`crate::logs::Line`] per line, oldest first |
+//! | `GET /api/v1/tokens` | one [`view::Token`] per line |
+//! | `POST /api/v1/tokens` | body: [`view::TokenRequest`]; 201 and [`view::NewToken`] |
+//! | `DELETE /api/v1/tokens/{name}` | revokes the token; [`view::Count`] |
 //!
-//! Lists are NDJSON: one JSON object per line, streamed, so a list of any length needs little memory. Without `after`,
-//! the newest `limit` events are listed, 100 by default. With `follow=true`, the list continues with new items until
-//! the client disconnects. A list that fails midway ends without the terminating chunk of its transfer encoding.
+//! Lists are NDJSON: one JSON object per line. Without `after`, the newest `limit` events are listed, 100 by default;
+//! with it, the next `limit` events, all by default. With `follow=true`, the list continues with new items until the
+//! client disconnects; `limit` is the number of stored items before that.
+//!
+//! Lists and traces are streamed at the pace of the client, with at most 64 KiB or one object in memory for each of the
+//! steps of reading, waiting and sending. A client has 30 seconds to read 64 KiB; then it is disconnected, as is a client
+//! whose token is revoked or expires. A response that fails midway ends without the terminating chunk of its transfer
+//! encoding. The number of requests at a time is limited by kind (`admin/permits.rs`); the others get 503. Health requests have
+//! connections of their own.
 //!
 //! The slash in the name of a bucket is percent-encoded in the path: `shop%2Fcharge`.
 //!
 //! `{ref}` is the number of an event or, if no event has this number, an id. If several sources have used the id, the
 //! response is 409 with the numbers of the events in `seqs`. Errors are `application/problem+json` (RFC 9457) with the
-//! reason in `detail`: 400, 404, 405, 409, 413, 415, 429 and 503 with `Retry-After`, and 500 when the store failed.
-//! Request bodies need a JSON content type; this also prevents requests from web pages of other origins.
+//! reason in `detail`: 400, 401, 403, 404, 405, 409, 413, 415, 429 and 503 with `Retry-After`, and 500 when the store
+//! failed. Request bodies need a JSON content type.
 
+mod access;
 mod brakes;
 mod dead;
 mod error;
 mod events;
 mod explain;
+mod guard;
 mod logs;
+mod manage_tokens;
 mod metrics;
+mod pace;
+mod permits;
 mod replays;
 mod request;
+mod routes;
 mod state;
 mod status;
 mod stream;
+pub(crate) mod tokens;
 mod trace;
 pub mod view;
 
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
 use http::{Request, Response};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 
 use self::error::ApiError;
+pub use self::routes::router;
+pub use self::status::Readiness;
+pub use self::tokens::Tokens;
 use crate::control::Control;
 use crate::logs::FunctionLogs;
 use evoke_core::bus::Bus;
 use evoke_core::replay::Replays;
 use evoke_http::listener::{Limits, Listener, RequestBody};
-use evoke_http::problem::Problem;
-use evoke_model::Actor;
 use evoke_model::clock::Clock;
 use evoke_store::Store;
 use evoke_telemetry::Metrics;
 
-/// Maximum size of a request body, in bytes: room for several events of the maximum size.
-const BODY_MAX: usize = 4 * 1024 * 1024;
-/// Maximum number of open connections. With [`STREAMS_MAX`] and [`BODY_MAX`], request bodies use at most 1 GiB of
-/// memory; only a hostile operator can cause that.
-const CONNECTIONS_MAX: usize = 64;
-const STREAMS_MAX: u32 = 4;
+/// Maximum number of open connections: those of all permitted requests, and 32 for health requests and for refusals,
+/// which are short. Connections without a request give way to new ones.
+const CONNECTIONS_MAX: usize = permits::REQUESTS_MAX + 32;
 
 /// Handles to the parts of the runtime that the API reads and changes.
 pub struct Admin {
@@ -109,6 +126,14 @@ pub struct Admin {
     pub replays: Replays,
     /// Counters and histograms for `GET /metrics`.
     pub metrics: Arc<Metrics>,
+    /// The valid tokens.
+    pub tokens: Tokens,
+    /// The address of the listener, which requests have to name.
+    pub address: SocketAddr,
+    /// The data folder, for `GET /api/v1/status`.
+    pub data: PathBuf,
+    /// The last check of `GET /readyz`.
+    pub readiness: Readiness,
     /// Cancelled to stop the API; also ends responses that follow new items.
     pub stop: CancellationToken,
 }
@@ -121,55 +146,8 @@ pub async fn serve(admin: Admin, listener: Listener) {
         let response = service.call(request);
         async move { response.await.unwrap_or_else(|never| match never {}) }
     };
-    let limits = Limits { connections_max: CONNECTIONS_MAX, streams_max: STREAMS_MAX, ..Limits::default() };
+    let limits = Limits { connections_max: CONNECTIONS_MAX, replaces_idle: true, http2: false, ..Limits::default() };
     listener.serve(respond, limits, stop).await;
-}
-
-/// Returns the API as an axum router.
-pub fn router(admin: Admin) -> Router {
-    Router::new()
-        .route("/healthz", get(status::health))
-        .route("/readyz", get(status::ready))
-        .route("/metrics", get(metrics::metrics))
-        .route("/api/v1/status", get(status::status))
-        .route("/api/v1/events", get(events::list).post(events::post))
-        .route("/api/v1/events/{ref}", get(events::show))
-        .route("/api/v1/trace/{ref}", get(trace::trace))
-        .route("/api/v1/explain/{ref}", get(explain::explain))
-        .route("/api/v1/dead", get(dead::list))
-        .route("/api/v1/dead/{delivery}", get(dead::show))
-        .route("/api/v1/dead/redrive", post(dead::redrive))
-        .route("/api/v1/dead/purge", post(dead::purge))
-        .route("/api/v1/pause", post(brakes::pause))
-        .route("/api/v1/resume", post(brakes::resume))
-        .route("/api/v1/pending", get(brakes::list))
-        .route("/api/v1/pending/cancel", post(brakes::cancel))
-        .route("/api/v1/replays", get(replays::list).post(replays::start))
-        .route("/api/v1/replays/plan", post(replays::plan))
-        .route("/api/v1/replays/{id}", get(replays::show))
-        .route("/api/v1/replays/{id}/{action}", post(replays::control))
-        .route("/api/v1/state", get(state::buckets))
-        .route("/api/v1/state/{bucket}", get(state::list).delete(state::clear))
-        .route("/api/v1/state/{bucket}/{key}", get(state::show).put(state::set).delete(state::delete))
-        .route("/api/v1/logs", get(logs::list))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_MAX))
-        .with_state(Arc::new(admin))
-}
-
-async fn unknown_path(request: Request<Body>) -> ApiError {
-    Problem::not_found(format!("nothing found at {}; the API is under /api/v1", request.uri().path())).into()
-}
-
-async fn method_not_allowed(request: Request<Body>) -> ApiError {
-    let detail = format!("method {} is not allowed here", request.method());
-    Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, detail).into()
-}
-
-/// Who asks for the changes of a request. The API has no authentication, so all its clients are one operator.
-fn operator() -> Actor {
-    Actor::Operator("admin".into())
 }
 
 /// Result of a request handler.

@@ -3,9 +3,11 @@
 mod data;
 mod health_monitor;
 mod invoke;
+mod lock_holder;
 mod open;
 mod recording;
 mod retention;
+mod stop_signals;
 mod task;
 mod validate;
 mod watch;
@@ -16,7 +18,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::data::DataFolder;
@@ -24,10 +25,11 @@ use self::health_monitor::HealthMonitor;
 pub use self::invoke::{Invocation, InvokeOptions, invoke};
 use self::open::Listeners;
 use self::recording::Recording;
+pub use self::stop_signals::StopSignals;
 use self::task::Task;
 pub use self::validate::{build, validate};
 use crate::admin;
-use crate::admin::Admin;
+use crate::admin::{Admin, Readiness};
 use crate::control::{AppError, Control, Host, Phase, Progress, manifests};
 use crate::logs::FunctionLogs;
 use crate::otlp::Otlp;
@@ -36,6 +38,7 @@ use evoke_core::replay::Replays;
 use evoke_http::listener;
 use evoke_manifest::Checked;
 use evoke_model::{DescendantsMax, Retention};
+use evoke_sandbox::CompileLimits;
 use evoke_telemetry::Ingress;
 
 /// Options of [`up`].
@@ -47,6 +50,8 @@ pub struct UpOptions {
     pub data: PathBuf,
     /// Address on which http sources listen; port 0 picks a free port.
     pub http: SocketAddr,
+    /// How long a connection to this address stays open for its next request.
+    pub keep_alive: Duration,
     /// Address on which the admin API listens.
     pub admin: SocketAddr,
     /// Whether to reload when a manifest, a component or a source file of a component changes.
@@ -55,6 +60,8 @@ pub struct UpOptions {
     pub drain: Duration,
     /// Maximum number of deliveries that run at once, over all functions.
     pub concurrency: u32,
+    /// Limits on compiling each component.
+    pub compile: CompileLimits,
     /// How long source and id of an event are remembered for deduplication.
     pub dedup_window: Duration,
     /// Maximum backlog of pending deliveries; beyond it events are refused.
@@ -68,21 +75,32 @@ pub struct UpOptions {
     pub storage_low: Option<u64>,
 }
 
-/// Runs until SIGTERM or Ctrl-C, or until the store fails, then drains.
+/// Runs until SIGTERM or Ctrl-C, or until the store fails, then drains. A signal before events are accepted ends the
+/// start, and the `build:` command that it may be waiting for.
 pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError> {
-    let manifests = manifests::prepare(&options.manifests, &*host).await?;
-    let data = DataFolder::acquire(&options.data)?;
-    let (app, listeners) = open::open(options, data, host).await?;
-    let tasks = match app.start(listeners, manifests).await {
-        Ok(tasks) => tasks,
-        Err(error) => {
-            app.recording.close();
-            return Err(error);
-        }
+    let mut stop = StopSignals::new().context("cannot receive signals")?;
+    let open = async {
+        let manifests = manifests::prepare(&options.manifests, &*host).await?;
+        let data = DataFolder::acquire(&options.data)?;
+        let (app, listeners) = open::open(options, data, host.clone()).await?;
+        Ok::<_, AppError>((app, listeners, manifests))
     };
-    let failed = app.run_until_stopped().await?;
+    let (app, listeners, manifests) = tokio::select! {
+        opened = open => opened?,
+        () = stop.received() => return Ok(()),
+    };
+    let mut tasks = Tasks::default();
+    let started = tokio::select! {
+        started = app.start(&mut tasks, listeners, manifests) => started.map(|()| true),
+        () = stop.received() => Ok(false),
+    };
+    let ended = match started {
+        Ok(true) => Ok(app.run_until_stopped(&mut stop).await),
+        Ok(false) => Ok(None),
+        Err(error) => Err(error),
+    };
     let closed = app.drain(tasks).await;
-    match failed {
+    match ended? {
         Some(reason) => Err(AppError::StoreFailed(reason)),
         None => Ok(closed?),
     }
@@ -96,6 +114,8 @@ struct App {
     control: Control,
     replays: Replays,
     logs: FunctionLogs,
+    /// The valid tokens of the admin API.
+    tokens: admin::Tokens,
     /// Exports spans, if a collector is configured.
     otlp: Option<Otlp>,
     /// Records what runs, for the next start.
@@ -104,22 +124,25 @@ struct App {
     started: Instant,
 }
 
-/// The tasks of a running application, besides those of its sources and functions.
+/// The tasks of a running application, besides those of its sources and functions. A start that fails has only some.
+#[derive(Default)]
 struct Tasks {
-    admin: Task,
-    http: Task,
-    retention: Task,
-    replays: Task,
-    monitor: Task,
+    admin: Option<Task>,
+    http: Option<Task>,
+    retention: Option<Task>,
+    replays: Option<Task>,
+    monitor: Option<Task>,
 }
 
 impl App {
-    /// Serves the admin API and loads the functions. After that, accepts events.
-    async fn start(&self, listeners: Listeners, manifests: Vec<Checked>) -> Result<Tasks, AppError> {
+    /// Serves the admin API, loads the functions, and then accepts events. After an error, the tasks that were started
+    /// need a drain, too.
+    async fn start(&self, tasks: &mut Tasks, listeners: Listeners, manifests: Vec<Checked>) -> Result<(), AppError> {
         let Listeners { public, admin } = listeners;
         let (http_address, admin_address) = (local_address(&public)?, local_address(&admin)?);
         self.host.report(Progress::Starting { admin: admin_address });
-        let admin = Task::spawn(|stop| admin::serve(self.admin(stop), admin));
+        let api = self.admin(admin_address);
+        tasks.admin = Some(Task::spawn(|stop| admin::serve(Admin { stop, ..api }, admin)));
         let (path, storage_low) = (self.data.path().to_owned(), self.options.storage_low);
         let monitor = HealthMonitor::new(self.control.clone(), path, storage_low).await;
         let monitor = monitor.context("cannot read the last reported health from the store, evoke.db")?;
@@ -130,21 +153,20 @@ impl App {
 
         let parts = self.control.parts();
         let limits = listener::Limits::default();
-        let limits = listener::Limits { drain: self.options.drain.min(limits.drain), ..limits };
-        let http = Task::spawn(|stop| parts.http.clone().serve(public, limits, stop));
+        let (drain, keep_alive) = (self.options.drain.min(limits.drain), self.options.keep_alive);
+        let limits = listener::Limits { drain, keep_alive, ..limits };
+        tasks.http = Some(Task::spawn(|stop| parts.http.clone().serve(public, limits, stop)));
         self.control.set_phase(Phase::Running);
-        let retention = Task::spawn(|stop| retention::run(parts.store.clone(), self.options.retention, stop));
-        let replays = Task::spawn(|stop| self.replays.clone().run(parts.dispatcher.clone(), stop));
-        let monitor = Task::spawn(|stop| monitor.run(stop));
+        tasks.retention = Some(Task::spawn(|stop| retention::run(parts.store.clone(), self.options.retention, stop)));
+        tasks.replays = Some(Task::spawn(|stop| self.replays.clone().run(parts.dispatcher.clone(), stop)));
+        tasks.monitor = Some(Task::spawn(|stop| monitor.run(stop)));
         self.data.write_addresses(http_address, admin_address)?;
         self.host.report(Progress::Ready { http: http_address, admin: admin_address });
-        Ok(Tasks { admin, http, retention, replays, monitor })
+        Ok(())
     }
 
     /// Waits for a stop signal or a store failure, and reloads meanwhile. Returns the reason if the store failed.
-    async fn run_until_stopped(&self) -> anyhow::Result<Option<String>> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    async fn run_until_stopped(&self, stop: &mut StopSignals) -> Option<String> {
         let reloads = async {
             match self.options.watch {
                 true => watch::run(&self.control, &*self.host).await,
@@ -152,10 +174,9 @@ impl App {
             }
         };
         tokio::select! {
-            _ = terminate.recv() => Ok(None),
-            _ = interrupt.recv() => Ok(None),
-            reason = self.control.parts().store.failure() => Ok(Some(reason)),
-            () = reloads => Ok(None),
+            () = stop.received() => None,
+            reason = self.control.parts().store.failure() => Some(reason),
+            () = reloads => None,
         }
     }
 
@@ -164,21 +185,26 @@ impl App {
     async fn drain(self, tasks: Tasks) -> anyhow::Result<()> {
         let Tasks { admin, http, retention, replays, monitor } = tasks;
         let parts = self.control.parts();
+        // A start that failed has accepted no event yet.
+        if self.control.phase() == Phase::Running {
+            self.host.report(Progress::Draining { limit: self.options.drain });
+        }
         self.control.set_phase(Phase::Draining);
-        self.host.report(Progress::Draining { limit: self.options.drain });
         // The monitor stops first. Otherwise it could report functions and sources as failing because they stop.
-        monitor.stop().await;
-        http.stop().await;
+        task::stop(monitor).await;
+        task::stop(http).await;
         self.control.stop_sources().await;
-        retention.cancel();
-        replays.stop().await;
+        if let Some(retention) = &retention {
+            retention.cancel();
+        }
+        task::stop(replays).await;
         let deliveries = parts.dispatcher.drain(self.options.drain).await;
         if deliveries > 0 {
             self.host.report(Progress::Interrupted { deliveries });
         }
-        retention.stop().await;
+        task::stop(retention).await;
         let closed = parts.store.close().await;
-        admin.stop().await;
+        task::stop(admin).await;
         self.logs.flush().await;
         if let Some(otlp) = self.otlp {
             otlp.stop().await;
@@ -188,8 +214,8 @@ impl App {
         closed.context("stopping")
     }
 
-    /// Returns what the admin API needs. Cancelling `stop` stops the API.
-    fn admin(&self, stop: CancellationToken) -> Admin {
+    /// Returns what the admin API needs to serve at an address.
+    fn admin(&self, address: SocketAddr) -> Admin {
         let parts = self.control.parts();
         Admin {
             control: self.control.clone(),
@@ -200,7 +226,11 @@ impl App {
             clock: parts.clock.clone(),
             started: self.started,
             metrics: parts.metrics.clone(),
-            stop,
+            tokens: self.tokens.clone(),
+            address,
+            data: std::path::absolute(self.data.path()).unwrap_or_else(|_| self.data.path().to_owned()),
+            readiness: Readiness::default(),
+            stop: CancellationToken::new(),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The command line: its arguments, and the function that runs each command.
 
+mod address;
 mod apps;
 mod backup;
 mod brakes;
 mod build;
 mod check;
 mod client;
+mod compile;
 mod dead;
 mod emit;
 mod events;
@@ -14,14 +16,17 @@ mod failure;
 mod inspect;
 mod invoke;
 mod limits;
+mod listener;
 mod logs;
 mod pending;
+mod process;
 mod replay;
 mod state;
 mod status;
 mod table;
 mod terminal;
 mod text;
+mod token;
 mod trace;
 
 use std::net::SocketAddr;
@@ -30,7 +35,9 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use address::AdminAddress;
 pub use failure::Failure;
+pub use process::protect;
 
 /// Run WebAssembly functions when something happens.
 #[derive(Debug, Parser)]
@@ -66,7 +73,10 @@ struct ClientArgs {
     /// Address of the admin API. `up` listens on it [default: 127.0.0.1:8081; port 0 picks a free port]; other commands
     /// connect to it [default: the address in the data folder]
     #[arg(long, env = "EVOKE_ADMIN", value_name = "ADDR")]
-    admin: Option<SocketAddr>,
+    admin: Option<AdminAddress>,
+    /// A file with a token for the admin API [default: the variable EVOKE_TOKEN, else admin.token in the data folder]
+    #[arg(long, env = "EVOKE_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Print JSON: one value, or one value per line for lists
     #[arg(long)]
     json: bool,
@@ -88,7 +98,11 @@ impl Common {
 
 impl ClientArgs {
     fn with_defaults(self, global: &Self) -> Self {
-        Self { admin: self.admin.or(global.admin), json: self.json || global.json }
+        Self {
+            admin: self.admin.or_else(|| global.admin.clone()),
+            token_file: self.token_file.or_else(|| global.token_file.clone()),
+            json: self.json || global.json,
+        }
     }
 }
 
@@ -108,7 +122,7 @@ enum Command {
     Up(WithCommon<Up>),
     /// Check manifests and report all errors at once
     #[command(after_help = "Example: evoke validate manifests/quickstart.yaml")]
-    Validate(WithCommon<Manifests>),
+    Validate(WithCommon<Validate>),
     /// Run the `build:` command of every function
     #[command(after_help = "Example: evoke build manifests/quickstart.yaml")]
     Build(WithCommon<Manifests>),
@@ -159,6 +173,9 @@ enum Command {
         after_help = "Example: evoke replay --function shop/charge --since 2h --dry-run"
     )]
     Replay(replay::Replay),
+    /// Make, list and revoke tokens of the admin API
+    #[command(subcommand, after_help = "Example: evoke token create grafana --role viewer --expires 90d")]
+    Token(token::Token),
     /// Show the log lines of functions
     #[command(after_help = "Example: evoke logs --function shop/charge --follow")]
     Logs(WithCommon<logs::Logs>),
@@ -181,6 +198,9 @@ enum Command {
     #[command(after_help = "Example: evoke backup backups/monday/\n\n\
         To restore it, stop Evoke and start it with that folder: evoke up --data backups/monday")]
     Backup(WithCommon<backup::Backup>),
+    /// Compile the component on standard input; the other commands start this one
+    #[command(hide = true)]
+    CompileComponent(compile::CompileComponent),
 }
 
 #[derive(Debug, Args)]
@@ -191,12 +211,23 @@ struct Manifests {
 }
 
 #[derive(Debug, Args)]
+struct Validate {
+    #[command(flatten)]
+    manifests: Manifests,
+    #[command(flatten)]
+    compile: compile::CompileOptions,
+}
+
+#[derive(Debug, Args)]
 struct Up {
     #[command(flatten)]
     manifests: Manifests,
     /// Address on which http sources listen; port 0 picks a free port
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     http: SocketAddr,
+    /// How long a connection of a client stays open for its next request; longer than the idle timeout of a load balancer
+    #[arg(long, env = "EVOKE_KEEP_ALIVE", default_value = "75s", value_name = "DURATION", value_parser = parse_duration)]
+    keep_alive: Duration,
     /// Reload when a manifest, a component or a source file of a component changes
     #[arg(long)]
     watch: bool,
@@ -208,6 +239,8 @@ struct Up {
     concurrency: u32,
     #[command(flatten)]
     limits: limits::Limits,
+    #[command(flatten)]
+    compile: compile::CompileOptions,
 }
 
 /// Parses a duration in the format of manifests, such as `30s`.
@@ -253,9 +286,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Arguments::command(), "evoke", &mut script);
             text::print(String::from_utf8_lossy(&script).trim_end())
         }
+        Command::Token(token) => token.run(&global),
         Command::Logs(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Status(common) => status::run(&common.with_defaults(&global)),
         Command::Check(common) => check::run(&common.with_defaults(&global)),
         Command::Backup(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
+        Command::CompileComponent(command) => command.run(),
     }
 }

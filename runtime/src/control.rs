@@ -34,9 +34,8 @@ use evoke_core::bus::Bus;
 use evoke_core::dispatcher::Dispatcher;
 use evoke_http::source::{Http, Routes};
 use evoke_manifest::{Checked, Diagnostics, Severity};
-use evoke_model::FunctionId;
 use evoke_model::clock::Clock;
-use evoke_model::event::Event;
+use evoke_model::{FunctionId, StoredEvent};
 use evoke_pattern::MalformedEvent;
 use evoke_sandbox::{LogSink, Sandbox};
 use evoke_store::Store;
@@ -191,10 +190,15 @@ impl Control {
         self.active().function_ids.clone()
     }
 
-    /// Matches an event against every active trigger, or against those of one function. Returns an error if the data of
-    /// the event cannot be parsed.
-    pub fn explain(&self, event: &Event, function: Option<&str>) -> Result<Vec<TriggerExplanation>, MalformedEvent> {
-        explain::explain_event(&self.active().manifests, event, function)
+    /// Matches an event against every active trigger, or those of one function. An error means that the data of the
+    /// event cannot be parsed.
+    pub fn explain(
+        &self,
+        stored: &StoredEvent,
+        function: Option<&str>,
+    ) -> Result<Vec<TriggerExplanation>, MalformedEvent> {
+        let entered = stored.lineage.entered().and_then(|origin| self.0.parts.store.origin_uri(origin));
+        explain::explain_event(&self.active().manifests, &stored.event, entered.as_deref(), function)
     }
 
     /// Reads the manifests again, builds outdated components, and makes the manifests active. On an error, the previous
@@ -219,18 +223,20 @@ impl Control {
         let loaded = functions::load_all(&manifests, sandbox, running).await?;
         sources::check_routes(&manifests).map_err(anyhow::Error::from)?;
 
-        let registered = functions::register(loaded, Wiring { store, logs, clock, metrics, running }).await?;
+        let origins = sources::register_origins(&manifests, &**store).await?;
+        let wiring = Wiring { store, logs, clock, metrics, origins: &origins, running };
+        let registered = functions::register(&manifests, loaded, wiring).await?;
         let Functions { workers, router, ids, answerers } = registered;
         let mut sources = self.0.sources.lock().await;
         let request_handlers = ids.iter().filter(|(_, id)| answerers.contains_key(*id));
         let request_handlers = request_handlers.map(|(name, _)| name.clone()).collect();
-        let endpoints = sources::endpoints(&manifests, &ids, &answerers, &mut sources);
+        let endpoints = sources::endpoints(&manifests, &ids, &origins, &answerers, &mut sources);
         let routes = Routes::new(endpoints).map_err(anyhow::Error::from)?;
         // Functions are replaced before sources: new events need the new functions.
         bus.set_router(router);
         dispatcher.set_paused(self.paused_ids(&ids));
         dispatcher.set_functions(workers);
-        sources.apply(&manifests, &ids).await;
+        sources.apply(&manifests, &ids, &origins).await;
         http.set_routes(routes);
         *self.active() = ActiveManifests { manifests, function_ids: ids, request_handlers };
         Ok(())

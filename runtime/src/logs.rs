@@ -7,10 +7,10 @@
 //! arrive faster than they can be written, some are dropped. A line in their place reports how many.
 
 mod files;
+mod reader;
 
-use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use self::files::Files;
+pub use self::reader::Reader;
 use evoke_model::DeliveryId;
 use evoke_model::clock;
 use evoke_sandbox::{LogLine, LogSink};
@@ -71,10 +72,16 @@ pub struct FunctionLogs {
 /// The log at one moment: the lines in the files, and a receiver of all later lines. Each line is in exactly one of the
 /// two.
 pub struct Snapshot {
-    /// The files, oldest first, each with the number of bytes that belong to the snapshot.
-    files: Vec<(File, u64)>,
+    /// The lines in the files.
+    pub stored: StoredLines,
     /// Receives the lines logged after the snapshot.
     pub new_lines: broadcast::Receiver<Arc<Line>>,
+}
+
+/// The lines in the files at one moment.
+pub struct StoredLines {
+    /// The files, oldest first, each with the number of bytes that belong to the snapshot.
+    files: Vec<(File, u64)>,
 }
 
 enum Message {
@@ -129,35 +136,10 @@ impl Filter {
     }
 }
 
-impl Snapshot {
-    /// Returns the last `limit` selected lines, oldest first, each as its JSON text. The call blocks while it reads
-    /// files, so async tasks must not call it directly.
-    pub fn last(&mut self, filter: &Filter, limit: usize) -> io::Result<Vec<String>> {
-        let mut found: VecDeque<String> = VecDeque::new();
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
-        // The newest file first, until enough lines are found; each file from its start.
-        for (file, length) in self.files.drain(..).rev() {
-            let wanted = limit - found.len();
-            let mut of_file: VecDeque<String> = VecDeque::new();
-            for line in BufReader::new(file.take(length)).split(b'\n') {
-                // A line that a crash cut off is skipped, even if it was cut within a character.
-                let Ok(line) = String::from_utf8(line?) else { continue };
-                if serde_json::from_str(&line).is_ok_and(|line| filter.matches(&line)) {
-                    of_file.push_back(line);
-                    if of_file.len() > wanted {
-                        of_file.pop_front();
-                    }
-                }
-            }
-            of_file.append(&mut found);
-            found = of_file;
-            if found.len() >= limit {
-                break;
-            }
-        }
-        Ok(found.into())
+impl StoredLines {
+    /// Returns a reader of the last `limit` selected lines. Blocks on files: not for async tasks.
+    pub fn reader(self, filter: Filter, limit: usize) -> io::Result<Reader> {
+        Reader::new(self.files, filter, limit)
     }
 }
 
@@ -175,7 +157,8 @@ impl Writer {
                 Message::Line(line) => self.append(line.into()),
                 Message::Snapshot(reply) => {
                     self.write_dropped_count();
-                    let snapshot = Snapshot { files: self.files.readers(), new_lines: self.followers.subscribe() };
+                    let stored = StoredLines { files: self.files.readers() };
+                    let snapshot = Snapshot { stored, new_lines: self.followers.subscribe() };
                     let _ = reply.send(snapshot);
                 }
             }
@@ -240,12 +223,15 @@ mod tests {
         }
     }
 
-    fn texts(lines: &[String]) -> Vec<String> {
-        lines.iter().map(|line| serde_json::from_str::<Line>(line).unwrap().text).collect()
+    /// Reads all lines, in small pages.
+    fn read(stored: StoredLines, filter: &Filter, limit: usize) -> Vec<String> {
+        let mut reader = stored.reader(filter.clone(), limit).unwrap();
+        let pages = std::iter::from_fn(|| Some(reader.page(200).unwrap()).filter(|page| !page.is_empty()));
+        pages.flatten().map(|line| serde_json::from_str::<Line>(&line).unwrap().text).collect()
     }
 
     async fn last(logs: &FunctionLogs, filter: &Filter, limit: usize) -> Vec<String> {
-        texts(&logs.snapshot().await.unwrap().last(filter, limit).unwrap())
+        read(logs.snapshot().await.unwrap().stored, filter, limit)
     }
 
     #[tokio::test]
@@ -293,7 +279,7 @@ mod tests {
         let mut snapshot = logs.snapshot().await.unwrap();
         sink(line("a/f", 2, "after"));
         assert_eq!(snapshot.new_lines.recv().await.unwrap().text, "after");
-        assert_eq!(texts(&snapshot.last(&Filter::default(), 10).unwrap()), ["before"]);
+        assert_eq!(read(snapshot.stored, &Filter::default(), 10), ["before"]);
     }
 
     #[tokio::test]

@@ -16,7 +16,8 @@ pub(crate) const TYPES: [&str; 4] = ["item", "item.one", "item.two", "item.three
 /// A manifest with three functions. Each is triggered by one of [`TYPES`] and publishes the next.
 pub(crate) fn manifest() -> String {
     let mut text =
-        "evoke: 1\napp: line\nsources:\n  items:\n    http: { path: /items, max_body: 8MiB }\nfunctions:\n".to_owned();
+        "evoke: 1\napp: line\nsources:\n  items:\n    http: { path: /items, max_body: 8MiB, type: item }\nfunctions:\n"
+            .to_owned();
     for (name, step) in ["first", "second", "third"].iter().zip(TYPES.windows(2)) {
         let [from, to] = step else { continue };
         text += &format!(
@@ -82,7 +83,7 @@ impl Items {
 
     fn event(&self, number: usize) -> Value {
         json!({
-            "specversion": "1.0", "id": Self::id(number), "source": "/items", "type": TYPES[0], "data": self.data(number),
+            "specversion": "1.0", "id": Self::id(number), "source": "/line/items", "type": TYPES[0], "data": self.data(number),
         })
     }
 

@@ -12,7 +12,7 @@ use evoke_model::event::{Data, Event};
 use evoke_model::state::{Change, Touched, Transaction};
 use evoke_model::{
     Actor, AttemptRecord, Completion, DamagedEvent, DeadFilter, DeliveryId, EventFilter, FunctionId, Lineage, Mark,
-    NewDelivery, NewEvent, NewReplay, Origin, ReadDelivery, ReadEvent, Retention, Seq, Step, Stream, Verdict,
+    NewDelivery, NewEvent, NewReplay, Origin, ReadDelivery, ReadEvent, ReplayId, Retention, Seq, Step, Stream, Verdict,
 };
 use evoke_store::{DeliveryStore, EventStore, InspectionStore, ReplayStore, Result, StateStore, Store, StoreError};
 use evoke_store_sqlite::SqliteStore;
@@ -200,7 +200,7 @@ impl Contents {
                 Err(error) => all.failed(&format!("published by {delivery}"), &error),
             }
         }
-        match store.dead(DeadFilter::All, NO_LIMIT).await {
+        match store.dead(DeadFilter::All, DeliveryId(0), NO_LIMIT).await {
             Ok(found) => found.into_iter().for_each(|record| all.delivery(record)),
             Err(error) => all.failed("dead", &error),
         }
@@ -221,7 +221,7 @@ impl Contents {
                 }
             }
         }
-        match store.replays().await {
+        match store.replays(ReplayId(0), NO_LIMIT).await {
             Ok(found) => found.into_iter().for_each(|mut replay| {
                 let counts = std::mem::take(&mut replay.deliveries);
                 all.numbers.insert(format!("replay {}", replay.id), format!("{counts:?}"));

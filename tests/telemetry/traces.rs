@@ -128,7 +128,8 @@ fn the_trace_of_a_request_continues() {
 #[test]
 fn the_trace_context_of_an_event_wins_over_its_request_and_an_invalid_one_is_replaced() {
     let collector = Collector::start(Reply::Ok);
-    let evoke = up_with_collector(ORDERS, &collector, &[]);
+    let accept = "type: order.placed, accept: { types: [lonely], sources: [/x] } }";
+    let evoke = up_with_collector(&ORDERS.replace("type: order.placed }", accept), &collector, &[]);
     let event = |traceparent: &str| {
         format!(
             r#"{{"specversion":"1.0","id":"{traceparent}","source":"/x","type":"lonely","traceparent":"{traceparent}"}}"#
@@ -193,7 +194,8 @@ functions:
     allow: { publish: ["counted"], state: true }
 "#;
     let evoke = up_with_collector(manifest, &collector, &[]);
-    let event = |n| format!(r#"{{"specversion":"1.0","id":"{n}","source":"/x","type":"lab.in","data":{{"key":"k"}}}}"#);
+    let event =
+        |n| format!(r#"{{"specversion":"1.0","id":"{n}","source":"/lab/in","type":"lab.in","data":{{"key":"k"}}}}"#);
     let batch = format!("[{}]", (0..EVENTS).map(event).collect::<Vec<_>>().join(","));
     assert_eq!(evoke.post_with("/in", &[("content-type", "application/cloudevents-batch+json")], &batch).status, 202);
     evoke.settle();

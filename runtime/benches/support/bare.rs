@@ -6,7 +6,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use evoke_model::event::Event;
-use evoke_sandbox::{Grants, Spec};
+use evoke_sandbox::{CompileLimits, Compiler, Grants, Sandbox, Settings, Spec};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig, Store};
 
@@ -32,6 +32,12 @@ pub(crate) const WARM_UP_DIVISOR: u32 = 8;
 
 /// The event of every call.
 pub(crate) const EVENT: &[u8] = br#"{"id":"1","source":"/shop/checkout","type":"order.placed","data":{"customer":"c-1","total":12.5,"items":["a","b"]}}"#;
+
+/// Creates a sandbox that compiles with the `evoke` program.
+pub(crate) fn sandbox(cache: PathBuf) -> Sandbox {
+    let compiler = Compiler::program(env!("CARGO_BIN_EXE_evoke").into(), CompileLimits::DEFAULT);
+    Sandbox::new(Settings { cache_dir: Some(cache), compiler, concurrency: 64 }).unwrap()
+}
 
 /// Writes a handwritten component that does nothing into a folder.
 fn handwritten(folder: &Path) -> PathBuf {
@@ -139,7 +145,7 @@ impl Bare {
         let mut pool = PoolingAllocationConfig::new();
         pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(2 * 1024 * 1024).table_keep_resident(64 * 1024);
         let mut config = Config::new();
-        config.allocation_strategy(pool);
+        config.allocation_strategy(pool).gc_support(false);
         let engine = Engine::new(&config).unwrap();
         let component = Component::from_file(&engine, component).unwrap();
         let mut linker = Linker::new(&engine);

@@ -9,12 +9,13 @@ use axum::extract::rejection::BytesRejection;
 use http::{HeaderMap, Response, StatusCode};
 use serde::Deserialize;
 
-use super::dead::{self, LIMIT_MAX};
+use super::access::Exchange;
+use super::dead::{self, LIMIT_MAX, Selection};
 use super::error::ApiError;
 use super::request::{Params, json_body};
 use super::stream::ndjson;
 use super::view::{Changed, Count, PauseTarget, PendingSelection};
-use super::{Admin, ApiResult, operator};
+use super::{Admin, ApiResult};
 use crate::control::BrakeError;
 use evoke_http::problem::Problem;
 use evoke_manifest::parser::nearest;
@@ -85,13 +86,13 @@ pub(super) async fn list(
         (None, None) => PendingFilter::All,
     };
     check_exists(&admin, &filter).await?;
-    let found = admin.store.list_pending(filter, query.after.unwrap_or_default(), limit).await?;
-    let store = admin.store.clone();
-    Ok(ndjson(&admin, |lines| dead::write(store, found, lines)))
+    let (store, after) = (admin.store.clone(), query.after.unwrap_or_default());
+    Ok(ndjson(&admin, |lines| dead::write(store, Selection::Pending(filter), after, limit, lines)))
 }
 
 pub(super) async fn cancel(
     State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Count>> {
@@ -101,7 +102,7 @@ pub(super) async fn cancel(
     })?;
     let filter = selection.into();
     check_exists(&admin, &filter).await?;
-    let count = admin.store.cancel(&operator(), filter, CANCELLED).await?;
+    let count = admin.store.cancel(&exchange.actor(), filter, CANCELLED).await?;
     Ok(Json(Count { count }))
 }
 

@@ -4,23 +4,26 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use http::{HeaderMap, Response};
 use serde::Deserialize;
 
-use super::request::{Params, json_body};
+use super::access::Exchange;
+use super::request::{Params, PathSegments, json_body};
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Count, DeadLetter, DeadSelection, Envelope};
-use super::{Admin, ApiResult, operator};
+use super::{Admin, ApiResult};
 use evoke_http::problem::Problem;
 use evoke_model::event::Data;
-use evoke_model::{DamagedEvent, DeadFilter, DeliveryState, ReadDelivery, ReadEvent, Seq};
+use evoke_model::{DamagedEvent, DeadFilter, DeliveryId, DeliveryState, PendingFilter, ReadDelivery, ReadEvent, Seq};
 use evoke_store::{InspectionStore, StoreError};
 
 const LIMIT_DEFAULT: usize = 100;
-/// Maximum number of dead letters per list. All are held in memory, each with its attempts: some hundred bytes.
+/// Maximum number of deliveries per list.
 pub(super) const LIMIT_MAX: usize = 10_000;
+/// Number of dead letters read from the store at a time: each has the messages of all its attempts.
+const PAGE: usize = 8;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,27 +42,47 @@ pub(super) async fn list(
         return Err(Problem::malformed(detail).into());
     }
     let filter = query.function.map_or(DeadFilter::All, DeadFilter::Function);
-    let found = admin.store.dead(filter, limit).await?;
     let store = admin.store.clone();
-    Ok(ndjson(&admin, |lines| write(store, found, lines)))
+    Ok(ndjson(&admin, |lines| write(store, Selection::Dead(filter), DeliveryId(0), limit, lines)))
 }
 
+/// Selects the deliveries of a list.
+pub(super) enum Selection {
+    Dead(DeadFilter),
+    Pending(PendingFilter),
+}
+
+/// Writes the selected deliveries after `after` with their events, but without the data of the events.
 pub(super) async fn write(
     store: Arc<dyn InspectionStore>,
-    found: Vec<ReadDelivery>,
-    lines: Lines,
+    selection: Selection,
+    mut after: DeliveryId,
+    limit: usize,
+    mut lines: Lines,
 ) -> Result<(), StreamError> {
-    for record in found {
-        let mut event = event_of(&*store, &record).await?;
-        if let Ok(stored) = &mut event {
-            Arc::make_mut(&mut stored.event).data = Data::None;
+    let mut remaining = limit;
+    while remaining > 0 {
+        lines.ready().await?;
+        let page = remaining.min(PAGE);
+        let found = match &selection {
+            Selection::Dead(filter) => store.dead(filter.clone(), after, page).await?,
+            Selection::Pending(filter) => store.list_pending(filter.clone(), after, page).await?,
+        };
+        if found.is_empty() {
+            break;
         }
-        let event = Envelope::from(&event);
-        // Strings, numbers and JSON always serialise.
-        let line = serde_json::to_string(&DeadLetter { delivery: record.into(), event }).unwrap_or_default();
-        lines.send([line]).await?;
+        remaining = remaining.saturating_sub(found.len());
+        for record in found {
+            after = record.as_ref().map_or_else(|damaged| damaged.id, |record| record.id);
+            let mut event = event_of(&*store, &record).await?;
+            if let Ok(stored) = &mut event {
+                Arc::make_mut(&mut stored.event).data = Data::None;
+            }
+            let event = Envelope::of(&*store, &event);
+            lines.json(&DeadLetter { delivery: record.into(), event }).await?;
+        }
     }
-    Ok(())
+    Ok(lines.flush().await?)
 }
 
 /// Returns the event of a delivery. The event of a damaged delivery is unknown.
@@ -69,7 +92,10 @@ async fn event_of(store: &dyn InspectionStore, delivery: &ReadDelivery) -> Resul
     Ok(store.event(seq).await?.unwrap_or_else(missing))
 }
 
-pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(delivery): Path<String>) -> ApiResult<Json<DeadLetter>> {
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    PathSegments(delivery): PathSegments<String>,
+) -> ApiResult<Json<DeadLetter>> {
     let missing = || Problem::not_found(format!("there is no dead letter {delivery}"));
     let Ok(id) = delivery.parse() else { return Err(missing().into()) };
     let record = admin.store.delivery(id).await?.ok_or_else(missing)?;
@@ -81,24 +107,26 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(delivery): Path<S
         return Err(Problem::not_found(detail).into());
     }
     let event = event_of(&*admin.store, &record).await?;
-    Ok(Json(DeadLetter { delivery: record.into(), event: (&event).into() }))
+    Ok(Json(DeadLetter { delivery: record.into(), event: Envelope::of(&*admin.store, &event) }))
 }
 
 pub(super) async fn redrive(
     State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Count>> {
-    let count = admin.store.redrive(&operator(), parse_selection(&headers, body)?).await?;
+    let count = admin.store.redrive(&exchange.actor(), parse_selection(&headers, body)?).await?;
     Ok(Json(Count { count }))
 }
 
 pub(super) async fn purge(
     State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Count>> {
-    let count = admin.store.purge(&operator(), parse_selection(&headers, body)?).await?;
+    let count = admin.store.purge(&exchange.actor(), parse_selection(&headers, body)?).await?;
     Ok(Json(Count { count }))
 }
 

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use http::{HeaderMap, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::request::{Params, json_body};
-use super::stream::{Lines, StreamError, ndjson};
+use super::access::Exchange;
+use super::request::{Params, PathSegments, json_body};
+use super::stream::{Lines, PAGE_BYTES_MAX, StreamError, ndjson};
 use super::view::{Damaged, Envelope, Posted, PostedEvent};
 use super::{Admin, ApiResult};
 use evoke_core::bus::{Offer, Origin};
@@ -21,7 +22,7 @@ use evoke_model::event::Event;
 use evoke_model::{Accepted, DamagedEvent, EventFilter, ReadEvent, Seq, StoredEvent};
 use evoke_store::{InspectionStore, Store, StoreError};
 
-/// Number of events read from the store at a time. Events of the maximum size take 64 MiB.
+/// Maximum number of events read from the store at a time; [`PAGE_BYTES_MAX`] limits their size.
 const PAGE: usize = 64;
 /// Default limit without `after`. With `after` the default is unlimited.
 const LIMIT_DEFAULT: usize = 100;
@@ -43,66 +44,93 @@ pub(super) struct EventsQuery {
 }
 
 impl EventsQuery {
-    fn line(&self, read: &ReadEvent) -> String {
+    fn line(&self, store: &dyn InspectionStore, read: &ReadEvent) -> String {
         match read {
             Err(DamagedEvent { seq, what }) => {
                 serde_json::to_string(&Damaged { damaged: what.to_string(), seq: *seq }).unwrap_or_default()
             }
             // Strings, numbers and JSON always serialise.
-            Ok(stored) if self.envelope => serde_json::to_string(&Envelope::from(stored)).unwrap_or_default(),
+            Ok(_) if self.envelope => serde_json::to_string(&Envelope::of(store, read)).unwrap_or_default(),
             Ok(stored) => stored.event.to_json(),
         }
     }
 }
 
-pub(super) async fn list(State(admin): State<Arc<Admin>>, Params(query): Params<EventsQuery>) -> Response<Body> {
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
+    Params(query): Params<EventsQuery>,
+) -> ApiResult<Response<Body>> {
+    if query.follow {
+        exchange.follow()?;
+    }
     let store = admin.store.clone();
-    ndjson(&admin, |lines| write(store, query, lines))
+    Ok(ndjson(&admin, |lines| write(store, query, lines)))
 }
 
-async fn write(store: Arc<dyn Store>, query: EventsQuery, lines: Lines) -> Result<(), StreamError> {
+async fn write(store: Arc<dyn Store>, query: EventsQuery, mut lines: Lines) -> Result<(), StreamError> {
     let filter = EventFilter { type_: query.r#type.clone(), source: query.source.clone(), ..EventFilter::default() };
     let limit = query.limit.unwrap_or(if query.after.is_some() { usize::MAX } else { LIMIT_DEFAULT });
     let mut after = match query.after {
         Some(after) => after,
         None => position_before_newest(&*store, &filter, limit).await?,
     };
-    let mut remaining = if query.follow { usize::MAX } else { limit };
+    // The number of stored events; new ones are not limited.
+    let mut remaining = limit;
     let mut newest = store.newest();
     loop {
         // Reads after this line see at least all events up to `newest_seq`.
         let newest_seq = *newest.borrow_and_update();
         while remaining > 0 {
-            let page = EventFilter { after: Some(after), limit: remaining.min(PAGE), ..filter.clone() };
+            lines.ready().await?;
+            let page = page(&filter, Some(after), None, remaining);
             let page_limit = page.limit;
             let found = store.events(page).await?;
-            if let Some(last) = found.last() {
-                after = DamagedEvent::seq_of(last);
-            }
+            let is_last = is_last(&found, page_limit);
             remaining = remaining.saturating_sub(found.len());
-            lines.send(found.iter().map(|stored| query.line(stored))).await?;
-            if found.len() < page_limit {
+            for read in found {
+                after = DamagedEvent::seq_of(&read);
+                let line = query.line(&*store, &read);
+                drop(read);
+                lines.line(line).await?;
+            }
+            if is_last {
                 break;
             }
         }
-        // The next read starts after the events that did not match.
+        lines.flush().await?;
+        if !query.follow {
+            return Ok(());
+        }
+        // The next read starts after the events that did not match or were beyond the limit.
         after = after.max(newest_seq);
-        if !query.follow || newest.changed().await.is_err() {
+        remaining = usize::MAX;
+        if newest.changed().await.is_err() {
             return Ok(());
         }
     }
+}
+
+fn page(filter: &EventFilter, after: Option<Seq>, before: Option<Seq>, limit: usize) -> EventFilter {
+    EventFilter { after, before, limit: limit.min(PAGE), bytes_max: Some(PAGE_BYTES_MAX), ..filter.clone() }
+}
+
+/// Whether a page has the last events of its filter: it reached neither of its limits.
+fn is_last(found: &[ReadEvent], limit: usize) -> bool {
+    let bytes: usize = found.iter().map(EventFilter::size_of).sum();
+    found.len() < limit && bytes < PAGE_BYTES_MAX
 }
 
 /// Returns the position before the newest `limit` events that match.
 async fn position_before_newest(store: &dyn Store, filter: &EventFilter, limit: usize) -> Result<Seq, StoreError> {
     let (mut remaining, mut first) = (limit, store.newest().borrow().next());
     while remaining > 0 {
-        let page = EventFilter { before: Some(first), limit: remaining.min(PAGE), ..filter.clone() };
+        let page = page(filter, None, Some(first), remaining);
         let page_limit = page.limit;
         let found = store.events(page).await?;
         remaining -= found.len().min(remaining);
         match found.first() {
-            Some(oldest) if found.len() == page_limit => first = DamagedEvent::seq_of(oldest),
+            Some(oldest) if !is_last(&found, page_limit) => first = DamagedEvent::seq_of(oldest),
             // Fewer than `limit` events match.
             _ => return Ok(Seq(0)),
         }
@@ -110,9 +138,12 @@ async fn position_before_newest(store: &dyn Store, filter: &EventFilter, limit: 
     Ok(Seq(first.0 - 1))
 }
 
-pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(reference): Path<String>) -> ApiResult<Json<Envelope>> {
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    PathSegments(reference): PathSegments<String>,
+) -> ApiResult<Json<Envelope>> {
     let stored = require_intact(find(&*admin.store, &reference).await?)?;
-    Ok(Json((&stored).into()))
+    Ok(Json(Envelope::of(&*admin.store, &Ok(stored))))
 }
 
 /// Returns the event, or an error if it is damaged.
@@ -163,7 +194,7 @@ pub(super) async fn post(
 ) -> ApiResult<(StatusCode, Json<Posted>)> {
     let events = parse_events(&json_body(&headers, body)?, &admin.clock)?;
     let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-    let accepted = admin.bus.accept(Offer { events, origin: Origin::of(DEFAULT_SOURCE), ..Offer::default() }).await?;
+    let accepted = admin.bus.accept(Offer { events, origin: Origin::OPERATOR, ..Offer::default() }).await?;
     let posted = ids.into_iter().zip(accepted).map(|(id, accepted)| match accepted {
         Accepted::New(seq) => PostedEvent { id, seq, duplicate: false },
         Accepted::Duplicate(seq) => PostedEvent { id, seq, duplicate: true },

@@ -1,5 +1,6 @@
 //! Lists and follows the log lines of functions.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,19 +8,19 @@ use axum::body::Body;
 use axum::extract::State;
 use http::Response;
 use serde::Deserialize;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::access::Exchange;
 use super::request::Params;
-use super::stream::{Lines, StreamError, ndjson};
+use super::stream::{Lines, PAGE_BYTES_MAX, StreamError, ndjson};
 use super::{Admin, ApiResult};
-use crate::logs::{Filter, Line, Snapshot};
+use crate::logs::{Filter, Line, Reader};
 use evoke_http::problem::Problem;
 use evoke_model::DeliveryId;
 use evoke_model::clock::{Clock, rfc3339};
 
 const LIMIT_DEFAULT: usize = 100;
-/// Number of lines sent per chunk.
-const PAGE: usize = 256;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,43 +34,73 @@ pub(super) struct LogsQuery {
 
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
     Params(query): Params<LogsQuery>,
 ) -> ApiResult<Response<Body>> {
+    if query.follow {
+        exchange.follow()?;
+    }
     let unreadable = |why: String| Problem::later(Duration::from_secs(1), format!("cannot read the log: {why}"));
-    let Some(mut snapshot) = admin.logs.snapshot().await else {
-        return Err(unreadable("the log is closed".into()).into());
-    };
     let filter = Filter { function: query.function, delivery: query.delivery };
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
-    let read = move || (snapshot.last(&filter, limit), snapshot, filter);
-    let (last, snapshot, filter) = tokio::task::spawn_blocking(read).await.map_err(|e| unreadable(e.to_string()))?;
-    let last = last.map_err(|e| unreadable(e.to_string()))?;
+    let (reader, new_lines) = {
+        let _scan = exchange.permits().scan().await;
+        let Some(snapshot) = admin.logs.snapshot().await else {
+            return Err(unreadable("the log is closed".into()).into());
+        };
+        let (stored, new_lines) = (snapshot.stored, snapshot.new_lines);
+        let of_reader = filter.clone();
+        let opened = tokio::task::spawn_blocking(move || stored.reader(of_reader, limit)).await;
+        let reader = opened.map_err(|e| unreadable(e.to_string()))?.map_err(|e| unreadable(e.to_string()))?;
+        // Without a receiver, nothing is kept for this request.
+        (reader, query.follow.then_some(new_lines))
+    };
     let clock = admin.clock.clone();
-    Ok(ndjson(&admin, async move |lines: Lines| {
-        for page in last.chunks(PAGE) {
-            lines.send(page.iter().cloned()).await?;
+    Ok(ndjson(&admin, async move |mut lines: Lines| {
+        write(reader, &mut lines).await?;
+        match new_lines {
+            Some(new_lines) => follow(new_lines, filter, clock, lines).await,
+            None => Ok(()),
         }
-        if query.follow { follow(snapshot, filter, clock, lines).await } else { Ok(()) }
     }))
 }
 
-async fn follow(mut snapshot: Snapshot, filter: Filter, clock: Clock, lines: Lines) -> Result<(), StreamError> {
+async fn write(mut reader: Reader, lines: &mut Lines) -> Result<(), StreamError> {
     loop {
-        let line = match snapshot.new_lines.recv().await {
-            Ok(line) if filter.matches(&line) => text(&line),
+        lines.ready().await?;
+        let read = tokio::task::spawn_blocking(move || (reader.page(PAGE_BYTES_MAX), reader)).await;
+        let (page, of_next) = read.map_err(io::Error::other)?;
+        let page = page?;
+        if page.is_empty() {
+            return Ok(lines.flush().await?);
+        }
+        for line in page {
+            lines.line(line).await?;
+        }
+        reader = of_next;
+    }
+}
+
+async fn follow(
+    mut new_lines: Receiver<Arc<Line>>,
+    filter: Filter,
+    clock: Clock,
+    mut lines: Lines,
+) -> Result<(), StreamError> {
+    loop {
+        match new_lines.recv().await {
+            Ok(line) if filter.matches(&line) => lines.json(&*line).await?,
             Ok(_) => continue,
             Err(RecvError::Lagged(count)) => {
                 let text = format!("{count} lines were dropped: the client reads more slowly than lines are written");
                 let at = rfc3339(clock.now_ms());
-                self::text(&Line { at, level: "warn".into(), function: None, delivery: None, attempt: None, text })
+                let line = Line { at, level: "warn".into(), function: None, delivery: None, attempt: None, text };
+                lines.json(&line).await?;
             }
             Err(RecvError::Closed) => return Ok(()),
-        };
-        lines.send([line]).await?;
+        }
+        if new_lines.is_empty() {
+            lines.flush().await?;
+        }
     }
-}
-
-fn text(line: &Line) -> String {
-    // Strings and numbers always serialise.
-    serde_json::to_string(line).unwrap_or_default()
 }

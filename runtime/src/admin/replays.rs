@@ -4,28 +4,43 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use http::{HeaderMap, Response, StatusCode};
 
-use super::request::json_body;
-use super::stream::{StreamError, ndjson};
+use super::access::Exchange;
+use super::request::{PathSegments, json_body};
+use super::stream::ndjson;
 use super::view::Replay;
-use super::{Admin, ApiResult, operator};
+use super::{Admin, ApiResult};
 use evoke_core::replay::{Filter, Plan, ReplayAction, ReplayError};
 use evoke_http::problem::Problem;
 use evoke_model::ReplayId;
 
-pub(super) async fn list(State(admin): State<Arc<Admin>>) -> ApiResult<Response<Body>> {
-    let found = admin.store.replays().await?;
-    Ok(ndjson(&admin, |lines| async move {
-        // Strings, numbers and JSON always serialise.
-        let line = |replay| serde_json::to_string(&Replay::from(replay)).unwrap_or_default();
-        Ok::<_, StreamError>(lines.send(found.into_iter().map(line)).await?)
-    }))
+/// Number of replays read from the store at a time: the pattern of each has up to 64 KiB.
+const PAGE: usize = 8;
+
+pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Response<Body> {
+    let store = admin.store.clone();
+    ndjson(&admin, async move |mut lines| {
+        let mut after = ReplayId(0);
+        loop {
+            lines.ready().await?;
+            let found = store.replays(after, PAGE).await?;
+            let Some(last) = found.last() else { break };
+            after = last.id;
+            for replay in found {
+                lines.json(&Replay::from(replay)).await?;
+            }
+        }
+        Ok(lines.flush().await?)
+    })
 }
 
-pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> ApiResult<Json<Replay>> {
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    PathSegments(id): PathSegments<String>,
+) -> ApiResult<Json<Replay>> {
     let id = parse_id(&id)?;
     let replay = admin.store.replay(id).await?.ok_or(ReplayError::NotFound(id))?;
     Ok(Json(replay.into()))
@@ -33,11 +48,12 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(id): Path<String>
 
 pub(super) async fn start(
     State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, Json<Replay>)> {
     let filter = parse_filter(&headers, body)?;
-    let replay = admin.replays.start(&operator(), filter, &active_functions(&admin)).await?;
+    let replay = admin.replays.start(&exchange.actor(), filter, &active_functions(&admin)).await?;
     Ok((StatusCode::ACCEPTED, Json(replay.into())))
 }
 
@@ -52,7 +68,8 @@ pub(super) async fn plan(
 
 pub(super) async fn control(
     State(admin): State<Arc<Admin>>,
-    Path((id, action)): Path<(String, String)>,
+    exchange: Exchange,
+    PathSegments((id, action)): PathSegments<(String, String)>,
 ) -> ApiResult<Json<Replay>> {
     let action = match action.as_str() {
         "pause" => ReplayAction::Pause,
@@ -63,7 +80,7 @@ pub(super) async fn control(
             return Err(Problem::not_found(format!("unknown action {other}; {actions}")).into());
         }
     };
-    Ok(Json(admin.replays.apply(&operator(), parse_id(&id)?, action).await?.into()))
+    Ok(Json(admin.replays.apply(&exchange.actor(), parse_id(&id)?, action).await?.into()))
 }
 
 fn parse_id(text: &str) -> Result<ReplayId, Problem> {

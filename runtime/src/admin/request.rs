@@ -1,8 +1,8 @@
-//! Reads requests: query parameters and JSON bodies.
+//! Reads requests: path segments, query parameters and JSON bodies.
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, Path, Query};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
@@ -21,6 +21,18 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let query = Query::try_from_uri(&parts.uri).map_err(|refused| Problem::malformed(refused.body_text()))?;
         Ok(Self(query.0))
+    }
+}
+
+/// The decoded variable segments of the path.
+pub(super) struct PathSegments<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathSegments<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::from_request_parts(parts, state).await;
+        Ok(Self(path.map_err(|refused| Problem::malformed(refused.body_text()))?.0))
     }
 }
 

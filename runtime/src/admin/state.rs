@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use http::{HeaderMap, Response, StatusCode};
 use serde::Deserialize;
 
-use super::request::{Params, json_body};
+use super::access::Exchange;
+use super::request::{Params, PathSegments, json_body};
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Count, StateBucket, StateEntry, StateValue};
-use super::{Admin, ApiResult, operator};
+use super::{Admin, ApiResult};
 use evoke_http::problem::Problem;
+use evoke_model::Actor;
 use evoke_model::state::{Change, KEY_BYTES_MAX, Touched, Transaction};
 use evoke_store::{Result, StateStore};
 
@@ -32,16 +34,17 @@ pub(super) struct KeysQuery {
 
 pub(super) async fn buckets(State(admin): State<Arc<Admin>>) -> Response<Body> {
     let buckets = admin.store.state_buckets();
-    let line = |(bucket, usage): (String, evoke_model::state::Usage)| {
-        // Strings and numbers always serialise.
-        serde_json::to_string(&StateBucket { bucket, keys: usage.keys, bytes: usage.bytes }).unwrap_or_default()
-    };
-    ndjson(&admin, |lines| async move { Ok(lines.send(buckets.into_iter().map(line)).await?) })
+    ndjson(&admin, async move |mut lines| {
+        for (bucket, usage) in buckets {
+            lines.json(&StateBucket { bucket, keys: usage.keys, bytes: usage.bytes }).await?;
+        }
+        Ok(lines.flush().await?)
+    })
 }
 
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
-    Path(bucket): Path<String>,
+    PathSegments(bucket): PathSegments<String>,
     Params(query): Params<KeysQuery>,
 ) -> Response<Body> {
     let store = admin.store.clone();
@@ -52,31 +55,30 @@ async fn write(
     store: Arc<dyn StateStore>,
     bucket: String,
     query: KeysQuery,
-    lines: Lines,
+    mut lines: Lines,
 ) -> std::result::Result<(), StreamError> {
     let (mut remaining, mut after) = (query.limit.unwrap_or(usize::MAX), None::<String>);
     while remaining > 0 {
+        lines.ready().await?;
         let keys = store.state_keys(&bucket, after.as_deref(), PAGE).await?.keys;
         let is_last = keys.len() < PAGE;
         after = keys.last().cloned();
         for key in keys.iter().filter(|key| key.starts_with(&query.prefix)).take(remaining) {
             // The key may have been deleted since the keys were listed.
             let Some(entry) = store.state(&bucket, key).await? else { continue };
-            let entry = StateEntry::new(&bucket, key, &entry, LISTED_BYTES_MAX);
-            // Strings and numbers always serialise.
-            lines.send([serde_json::to_string(&entry).unwrap_or_default()]).await?;
+            lines.json(&StateEntry::new(&bucket, key, &entry, LISTED_BYTES_MAX)).await?;
             remaining -= 1;
         }
         if is_last {
             break;
         }
     }
-    Ok(())
+    Ok(lines.flush().await?)
 }
 
 pub(super) async fn show(
     State(admin): State<Arc<Admin>>,
-    Path((bucket, key)): Path<(String, String)>,
+    PathSegments((bucket, key)): PathSegments<(String, String)>,
 ) -> ApiResult<Json<StateEntry>> {
     let missing = || Problem::not_found(format!("the bucket {bucket} has no key {key}"));
     let entry = admin.store.state(&bucket, &key).await?.ok_or_else(missing)?;
@@ -85,7 +87,8 @@ pub(super) async fn show(
 
 pub(super) async fn set(
     State(admin): State<Arc<Admin>>,
-    Path((bucket, key)): Path<(String, String)>,
+    exchange: Exchange,
+    PathSegments((bucket, key)): PathSegments<(String, String)>,
     headers: HeaderMap,
     body: std::result::Result<Bytes, BytesRejection>,
 ) -> ApiResult<StatusCode> {
@@ -100,25 +103,30 @@ pub(super) async fn set(
         let detail = format!("there is no function or app {bucket}; write app/function, or app for the shared state");
         return Err(Problem::not_found(detail).into());
     }
-    change(&*admin.store, &bucket, [key], &Change::Set(value.into())).await?;
+    change(&*admin.store, &exchange.actor(), &bucket, [key], &Change::Set(value.into())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn delete(
     State(admin): State<Arc<Admin>>,
-    Path((bucket, key)): Path<(String, String)>,
+    exchange: Exchange,
+    PathSegments((bucket, key)): PathSegments<(String, String)>,
 ) -> ApiResult<Json<Count>> {
-    let count = change(&*admin.store, &bucket, [key], &Change::Delete).await?;
+    let count = change(&*admin.store, &exchange.actor(), &bucket, [key], &Change::Delete).await?;
     Ok(Json(Count { count }))
 }
 
-pub(super) async fn clear(State(admin): State<Arc<Admin>>, Path(bucket): Path<String>) -> ApiResult<Json<Count>> {
+pub(super) async fn clear(
+    State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
+    PathSegments(bucket): PathSegments<String>,
+) -> ApiResult<Json<Count>> {
     let (mut count, mut after) = (0, None::<String>);
     loop {
         let keys = admin.store.state_keys(&bucket, after.as_deref(), PAGE).await?.keys;
         let is_last = keys.len() < PAGE;
         after = keys.last().cloned();
-        count += change(&*admin.store, &bucket, keys, &Change::Delete).await?;
+        count += change(&*admin.store, &exchange.actor(), &bucket, keys, &Change::Delete).await?;
         if is_last {
             return Ok(Json(Count { count }));
         }
@@ -128,6 +136,7 @@ pub(super) async fn clear(State(admin): State<Arc<Admin>>, Path(bucket): Path<St
 /// Sets or deletes keys in one commit. Returns how many of them existed before.
 async fn change(
     store: &dyn StateStore,
+    actor: &Actor,
     bucket: &str,
     keys: impl IntoIterator<Item = String>,
     change: &Change,
@@ -138,7 +147,7 @@ async fn change(
         Touched { bucket, key: key.into(), seen: None, change }
     };
     let keys = keys.into_iter().map(touched).collect();
-    store.state_write(&operator(), Transaction { keys, ..Transaction::default() }).await
+    store.state_write(actor, Transaction { keys, ..Transaction::default() }).await
 }
 
 /// Whether the bucket belongs to an active function or its app.

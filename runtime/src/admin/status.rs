@@ -7,12 +7,15 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use futures_util::FutureExt;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::view::{Function, Source, Status, UncleanExit};
 use super::{Admin, ApiResult};
 use crate::control::{Active, Phase};
 use evoke_http::problem::Problem;
 use evoke_model::Totals;
+use evoke_store::Store;
 
 /// How long to wait for the store before reporting it as stuck.
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,17 +42,42 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> ApiResult<Json<ser
         Phase::Draining => return later("draining: Evoke stops when the running attempts have ended".to_owned()),
         Phase::Running => {}
     }
-    // An empty commit passes through the same queue as all writes.
-    match tokio::time::timeout(STORE_TIMEOUT, admin.store.accept(Vec::new(), Vec::new())).await {
-        Ok(Ok(_)) => Ok(Json(serde_json::json!({ "status": "ready" }))),
-        Ok(Err(error)) => later(error.to_string()),
-        Err(_) => later(format!("the store did not respond within {STORE_TIMEOUT:?}")),
+    match admin.readiness.check(&*admin.store).await {
+        Ok(()) => Ok(Json(serde_json::json!({ "status": "ready" }))),
+        Err(reason) => later(reason),
+    }
+}
+
+/// The last check whether the store accepts writes. Requests at the same time share one check: `/readyz` needs no token,
+/// so its callers must not be able to keep the store busy.
+#[derive(Default)]
+pub struct Readiness(Mutex<Option<(Instant, Result<(), String>)>>);
+
+impl Readiness {
+    async fn check(&self, store: &dyn Store) -> Result<(), String> {
+        let arrived = Instant::now();
+        let mut last = self.0.lock().await;
+        if let Some((started, result)) = &*last
+            && *started >= arrived
+        {
+            return result.clone();
+        }
+        let started = Instant::now();
+        // An empty commit passes through the same queue as all writes.
+        let result = match tokio::time::timeout(STORE_TIMEOUT, store.accept(Vec::new(), Vec::new())).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("the store did not respond within {STORE_TIMEOUT:?}")),
+        };
+        *last = Some((started, result.clone()));
+        result
     }
 }
 
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> ApiResult<Json<Status>> {
     let (totals, active) = (admin.store.totals().await?, admin.control.status().await);
-    Ok(Json(summarise(&totals, active, admin.store.pending(), admin.started.elapsed())))
+    let status = summarise(&totals, active, admin.store.pending(), admin.started.elapsed());
+    Ok(Json(Status { data: admin.data.display().to_string(), ..status }))
 }
 
 /// Lists the active functions, and those that only the store knows.
@@ -66,6 +94,7 @@ fn summarise(totals: &Totals, active: Active, pending: u64, uptime: Duration) ->
         events: totals.events,
         removed: totals.removed,
         pending,
+        data: String::new(),
         functions: functions.into_values().collect(),
         sources: active.sources.into_iter().map(Source::from).collect(),
         unclean_exit: active.interrupted.map(UncleanExit::from),
@@ -104,6 +133,7 @@ mod tests {
             "events": 2,
             "removed": { "events": 0, "owed": 0, "replayed": 0, "to": 0 },
             "pending": 2,
+            "data": "",
             "functions": [
                 with(json!({ "name": "shop/charge", "in_force": true, "running": 1, "concurrency": 8, "paused": "1970-01-01T00:00:00Z" })),
                 with(json!({ "name": "shop/receipt", "in_force": false, "running": 0 })),

@@ -1,21 +1,28 @@
-//! Streams lists as NDJSON.
+//! Streams responses with a small buffer, at the pace of the client.
+
+use std::io;
 
 use axum::body::{Body, Bytes};
-use futures_util::stream;
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Admin;
 use evoke_store::StoreError;
 
-/// Maximum number of chunks buffered for a client: one is sent while the next is prepared.
-const CHUNKS_MAX: usize = 2;
+/// Maximum number of chunks that wait for the client, besides the one that is being sent.
+const CHUNKS_MAX: usize = 1;
+/// Number of bytes that a page of objects from the store may have, and a chunk of text. A larger object is a page and a
+/// chunk of its own.
+pub(super) const PAGE_BYTES_MAX: usize = 64 * 1024;
 
-/// Sends the lines of a list to the client.
+/// Sends text to the client.
 pub(super) struct Lines {
-    chunks: mpsc::Sender<Result<Bytes, StoreError>>,
+    chunks: mpsc::Sender<io::Result<Bytes>>,
+    /// The text that was not sent yet.
+    chunk: String,
 }
 
 /// Error: the client has disconnected.
@@ -25,8 +32,8 @@ pub(super) struct ClientGone;
 pub(super) enum StreamError {
     /// The client has disconnected.
     ClientGone,
-    /// The store returned an error.
-    Store(StoreError),
+    /// Something could not be read.
+    Failed(String),
 }
 
 impl From<ClientGone> for StreamError {
@@ -37,49 +44,98 @@ impl From<ClientGone> for StreamError {
 
 impl From<StoreError> for StreamError {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<io::Error> for StreamError {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error.to_string())
     }
 }
 
 impl Lines {
-    /// Sends lines, none of which contains a line break. Waits while the buffer is full.
-    pub(super) async fn send(&self, lines: impl IntoIterator<Item = String>) -> Result<(), ClientGone> {
-        let mut chunk = String::new();
-        for line in lines {
-            chunk.push_str(&line);
-            chunk.push('\n');
+    /// Waits until the client has read everything that was sent, so that no page is read from the store for a client
+    /// that reads slowly.
+    pub(super) async fn ready(&mut self) -> Result<(), ClientGone> {
+        self.chunks.reserve().await.map(drop).map_err(|_| ClientGone)
+    }
+
+    /// Adds a value as a line of JSON.
+    pub(super) async fn json(&mut self, value: &impl Serialize) -> Result<(), ClientGone> {
+        // Strings, numbers and JSON always serialise.
+        self.line(serde_json::to_string(value).unwrap_or_default()).await
+    }
+
+    /// Adds a line, which contains no line break.
+    pub(super) async fn line(&mut self, mut line: String) -> Result<(), ClientGone> {
+        line.push('\n');
+        self.text(line).await
+    }
+
+    /// Adds text. Sends it when there is enough for a chunk.
+    pub(super) async fn text(&mut self, text: String) -> Result<(), ClientGone> {
+        if self.chunk.len() + text.len() > PAGE_BYTES_MAX {
+            self.flush().await?;
         }
-        if chunk.is_empty() {
+        // A long text is not copied.
+        if self.chunk.is_empty() {
+            self.chunk = text
+        } else {
+            self.chunk.push_str(&text)
+        }
+        if self.chunk.len() >= PAGE_BYTES_MAX { self.flush().await } else { Ok(()) }
+    }
+
+    /// Sends the rest. Waits while the client reads too slowly.
+    pub(super) async fn flush(&mut self) -> Result<(), ClientGone> {
+        if self.chunk.is_empty() {
             return Ok(());
         }
+        let chunk = std::mem::take(&mut self.chunk);
         self.chunks.send(Ok(chunk.into())).await.map_err(|_| ClientGone)
     }
 }
 
-/// Returns a response with the lines that `write` sends. The response ends when `write` returns, the client disconnects
-/// or the API stops.
+/// Returns a response with the lines that `write` sends; `write` has to flush them. The response ends when `write`
+/// returns, the client disconnects or the API stops.
 pub(super) fn ndjson<F>(admin: &Admin, write: impl FnOnce(Lines) -> F) -> Response<Body>
 where
     F: Future<Output = Result<(), StreamError>> + Send + 'static,
 {
+    stream(admin, "application/x-ndjson", write)
+}
+
+/// Like [`ndjson`], for one JSON value that `write` sends in parts.
+pub(super) fn json<F>(admin: &Admin, write: impl FnOnce(Lines) -> F) -> Response<Body>
+where
+    F: Future<Output = Result<(), StreamError>> + Send + 'static,
+{
+    stream(admin, "application/json", write)
+}
+
+fn stream<F>(admin: &Admin, media_type: &'static str, write: impl FnOnce(Lines) -> F) -> Response<Body>
+where
+    F: Future<Output = Result<(), StreamError>> + Send + 'static,
+{
     let (chunks, queue) = mpsc::channel(CHUNKS_MAX);
-    let writing = write(Lines { chunks: chunks.clone() });
+    let writing = write(Lines { chunks: chunks.clone(), chunk: String::new() });
     tokio::spawn(run(writing, chunks, admin.stop.clone()));
-    let body = stream::unfold(queue, async |mut queue| queue.recv().await.map(|chunk| (chunk, queue)));
+    let body = futures_util::stream::unfold(queue, async |mut queue| queue.recv().await.map(|chunk| (chunk, queue)));
     let mut response = Response::new(Body::from_stream(body));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
 }
 
 async fn run(
     writing: impl Future<Output = Result<(), StreamError>>,
-    chunks: mpsc::Sender<Result<Bytes, StoreError>>,
+    chunks: mpsc::Sender<io::Result<Bytes>>,
     stop: CancellationToken,
 ) {
     tokio::select! {
-        result = writing => if let Err(StreamError::Store(error)) = result {
-            tracing::warn!("a list response of the admin API failed: {error}");
-            let _ = chunks.send(Err(error)).await;
+        result = writing => if let Err(StreamError::Failed(error)) = result {
+            tracing::warn!("a response of the admin API failed: {error}");
+            let _ = chunks.send(Err(io::Error::other(error))).await;
         },
         () = chunks.closed() => {}
         () = stop.cancelled() => {}

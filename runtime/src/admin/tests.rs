@@ -1,13 +1,17 @@
 //! Tests of the API over a memory store.
 
+mod access;
+
 use std::path::Path;
 
+use axum::Router;
 use axum::body::Bytes;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 
+use super::routes::BODY_MAX;
 use super::*;
 use crate::control::{Build, Host, Parts, Phase, Progress};
 use evoke_core::bus;
@@ -20,7 +24,7 @@ use evoke_model::state::Transaction;
 use evoke_model::{
     Accepted, AttemptRecord, Completion, DeliveryId, FunctionId, Lineage, NewDelivery, NewEvent, Seq, Verdict,
 };
-use evoke_sandbox::{Level, LogLine, LogSink, Sandbox, Settings};
+use evoke_sandbox::{CompileLimits, Compiler, Level, LogLine, LogSink, Sandbox, Settings};
 use evoke_store::memory::MemoryStore;
 use evoke_store::running::NoRunningLog;
 use evoke_store::{DeliveryStore, EventStore, InspectionStore};
@@ -36,7 +40,9 @@ fn control(store: Arc<dyn Store>, bus: Bus, logs: LogSink, folder: &Path) -> Con
     }
     let clock = Clock::fixed(1_000);
     let dispatcher = Dispatcher::start(store.clone(), bus.clone(), clock.clone(), 1);
-    let sandbox = Sandbox::new(Settings { cache_dir: folder.join("compiled"), concurrency: 1 }).unwrap();
+    let compiler = Compiler::this_program(CompileLimits::DEFAULT);
+    let cache_dir = Some(folder.join("compiled"));
+    let sandbox = Sandbox::new(Settings { cache_dir, compiler, concurrency: 1 }).unwrap();
     let http = Http::new(bus.clone(), clock.clone(), Routes::default());
     let (metrics, running) = (Arc::default(), Arc::new(NoRunningLog));
     let parts = Parts { store, bus, dispatcher, sandbox, http, logs, metrics, clock, running, interrupted: None };
@@ -51,8 +57,12 @@ struct Api {
     stop: CancellationToken,
     control: Control,
     functions: Vec<FunctionId>,
+    tokens: Tokens,
+    owner: String,
     _data: tempfile::TempDir,
 }
+
+const ADDRESS: &str = "127.0.0.1:8081";
 
 impl Api {
     async fn new() -> Self {
@@ -63,6 +73,8 @@ impl Api {
         let bus = Bus::new(store.clone(), routes::Router::default(), bus::Limits::default());
         let control = control(store.clone(), bus.clone(), logs.sink(), data.path());
         control.set_phase(Phase::Running);
+        let tokens = Tokens::open(data.path(), Clock::fixed(1_000)).unwrap();
+        let owner = tokens::read_owner(data.path()).unwrap().unwrap();
         let admin = Admin {
             control: control.clone(),
             store: store.clone(),
@@ -72,13 +84,24 @@ impl Api {
             clock: Clock::fixed(1_000),
             started: Instant::now(),
             metrics: Arc::default(),
+            tokens: tokens.clone(),
+            address: ADDRESS.parse().unwrap(),
+            data: data.path().to_owned(),
+            readiness: Readiness::default(),
             stop: stop.clone(),
         };
-        Self { service: TowerToHyperService::new(router(admin)), store, logs, stop, control, functions, _data: data }
+        let service = TowerToHyperService::new(router(admin));
+        Self { service, store, logs, stop, control, functions, tokens, owner, _data: data }
     }
 
     async fn send(&self, method: &str, path: &str, media_type: &str, body: Vec<u8>) -> Response<Body> {
-        let request = Request::builder().method(method).uri(path).header("content-type", media_type);
+        let token = format!("Bearer {}", self.owner);
+        self.send_with(method, path, &[("authorization", &token), ("content-type", media_type)], body).await
+    }
+
+    async fn send_with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Response<Body> {
+        let request = Request::builder().method(method).uri(path).header("host", ADDRESS);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         self.service.call(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap()
     }
 

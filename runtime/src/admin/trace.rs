@@ -3,18 +3,25 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::{Path, State};
+use axum::body::Body;
+use axum::extract::State;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::Response;
 use serde::Deserialize;
 
-use super::request::Params;
+use super::access::Exchange;
+use super::request::{Params, PathSegments};
+use super::stream::{self, Lines, StreamError};
 use super::view::{Delivery, Node};
 use super::{Admin, ApiResult, events};
-use evoke_model::{DamagedEvent, Lineage, ReadEvent};
-use evoke_store::{InspectionStore, StoreError};
+use evoke_model::{DamagedEvent, DeliveryId, Lineage, ReadDelivery, ReadEvent, Seq};
+use evoke_store::{InspectionStore, Store, StoreError};
 
 /// Maximum number of events in a trace: more than a user reads, and some milliseconds of work.
 const EVENTS_MAX: usize = 1_000;
+/// Maximum number of deliveries in a trace.
+const DELIVERIES_MAX: usize = 10_000;
 /// Maximum total size of the events in a trace, in bytes.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Maximum depth of a trace, in events. An event takes four levels of JSON, and JSON parsers commonly stop at 128.
@@ -29,19 +36,26 @@ pub(super) struct TraceQuery {
 
 pub(super) async fn trace(
     State(admin): State<Arc<Admin>>,
-    Path(reference): Path<String>,
+    exchange: Exchange,
+    PathSegments(reference): PathSegments<String>,
     Params(query): Params<TraceQuery>,
-) -> ApiResult<Json<Node>> {
-    let store: &dyn InspectionStore = &*admin.store;
-    let mut event = events::find(store, &reference).await?;
-    if query.root
-        && let Some(root) = lineage(&event).root
-    {
-        event = store.event(root).await?.unwrap_or(event);
-    }
-    let mut node = build_tree(store, &event).await?;
-    node.missing = describe_missing(store, &event).await?;
-    Ok(Json(node))
+) -> ApiResult<Response<Body>> {
+    let store = admin.store.clone();
+    let (tree, missing) = {
+        let _scan = exchange.permits().scan().await;
+        let mut event = events::find(&*store, &reference).await?;
+        if query.root
+            && let Some(root) = lineage(&event).root
+        {
+            event = store.event(root).await?.unwrap_or(event);
+        }
+        (build_tree(&*store, &event).await?, describe_missing(&*store, &event).await?)
+    };
+    Ok(stream::json(&admin, async move |mut lines: Lines| {
+        let writer = Writer { store: &*store, tree: &tree };
+        writer.event(0, missing.as_deref(), &mut lines).await?;
+        Ok(lines.flush().await?)
+    }))
 }
 
 /// Describes the part of the trace that may be missing because retention removed it.
@@ -74,64 +88,146 @@ fn size(read: &ReadEvent) -> usize {
     read.as_ref().map_or(0, |stored| stored.event.size())
 }
 
-/// An event of the tree under construction.
+/// An event of the tree. The tree has only numbers: events and deliveries are read again when they are sent.
 struct TreeEntry {
-    node: Node,
+    seq: Seq,
     depth: usize,
-    /// The deliveries, each with the indices of its published events in the list of entries.
-    deliveries: Vec<(Delivery, Vec<usize>)>,
+    /// Why the tree is not complete at this event.
+    cut: Option<String>,
+    deliveries: Vec<TreeDelivery>,
+}
+
+struct TreeDelivery {
+    id: DeliveryId,
+    /// The published events: indices in the list of entries.
+    published: Vec<usize>,
+    /// The number of published events that the tree has no room for.
+    omitted: usize,
+}
+
+impl TreeEntry {
+    fn new(read: &ReadEvent, depth: usize) -> Self {
+        Self { seq: DamagedEvent::seq_of(read), depth, cut: None, deliveries: Vec::new() }
+    }
 }
 
 /// Builds the tree level by level, so that a tree that is too large loses its deepest events.
-async fn build_tree(store: &dyn InspectionStore, root: &ReadEvent) -> Result<Node, StoreError> {
-    let mut entries = vec![TreeEntry { node: root.into(), depth: 1, deliveries: Vec::new() }];
-    let mut bytes = size(root);
+async fn build_tree(store: &dyn InspectionStore, root: &ReadEvent) -> Result<Vec<TreeEntry>, StoreError> {
+    let mut entries = vec![TreeEntry::new(root, 1)];
+    let (mut bytes, mut count) = (size(root), 0);
     let mut next = VecDeque::from([0]);
     while let Some(index) = next.pop_front() {
-        let Some((seq, depth)) = entries.get(index).map(|entry| (entry.node.seq, entry.depth)) else { continue };
-        let mut deliveries = Vec::new();
+        let Some((seq, depth)) = entries.get(index).map(|entry| (entry.seq, entry.depth)) else { continue };
+        let (mut deliveries, mut cut) = (Vec::new(), None);
         for record in store.deliveries(seq).await? {
-            let mut delivery = Delivery::from(record);
-            let ended = !delivery.attempts.is_empty();
-            let published = if ended && depth < DEPTH_MAX { store.published(delivery.id).await? } else { Vec::new() };
-            let mut children = Vec::new();
-            for event in &published {
-                bytes += size(event);
-                if entries.len() >= EVENTS_MAX || bytes > BYTES_MAX {
-                    delivery.omitted += 1;
-                    continue;
-                }
-                children.push(entries.len());
-                next.push_back(entries.len());
-                entries.push(TreeEntry { node: event.into(), depth: depth + 1, deliveries: Vec::new() });
+            if count >= DELIVERIES_MAX {
+                cut = Some(format!("the trace stops here: it has {DELIVERIES_MAX} deliveries already"));
+                break;
             }
-            deliveries.push((delivery, children));
+            count += 1;
+            let (id, has_attempts) = summary(&record);
+            let mut delivery = TreeDelivery { id, published: Vec::new(), omitted: 0 };
+            if has_attempts && depth == DEPTH_MAX {
+                let reason = "levels of events; trace event";
+                cut = Some(format!("the trace stops here after {DEPTH_MAX} {reason} {seq} to see the rest"));
+            } else if has_attempts {
+                for event in store.published(id).await? {
+                    bytes += size(&event);
+                    if entries.len() >= EVENTS_MAX || bytes > BYTES_MAX {
+                        delivery.omitted += 1;
+                        continue;
+                    }
+                    delivery.published.push(entries.len());
+                    next.push_back(entries.len());
+                    entries.push(TreeEntry::new(&event, depth + 1));
+                }
+            }
+            deliveries.push(delivery);
         }
         if let Some(entry) = entries.get_mut(index) {
-            if depth == DEPTH_MAX && deliveries.iter().any(|(delivery, _)| !delivery.attempts.is_empty()) {
-                entry.node.cut = Some(format!(
-                    "the trace stops here after {DEPTH_MAX} levels of events; trace event {seq} to see the rest"
-                ));
-            }
-            entry.deliveries = deliveries;
+            (entry.deliveries, entry.cut) = (deliveries, cut);
         }
     }
-    Ok(link(entries, root))
+    Ok(entries)
 }
 
-/// Links the entries to a tree, starting with the last: published events come after the event that caused them.
-fn link(entries: Vec<TreeEntry>, root: &ReadEvent) -> Node {
-    let mut nodes: Vec<Option<Node>> = Vec::new();
-    nodes.resize_with(entries.len(), || None);
-    for (index, TreeEntry { mut node, deliveries, .. }) in entries.into_iter().enumerate().rev() {
-        for (mut delivery, children) in deliveries {
-            let published = children.into_iter().filter_map(|child| nodes.get_mut(child).and_then(Option::take));
-            delivery.published = published.collect();
-            node.deliveries.push(delivery);
-        }
-        if let Some(slot) = nodes.get_mut(index) {
-            *slot = Some(node);
-        }
+/// Returns the number of a delivery, and whether it has completed attempts.
+fn summary(record: &ReadDelivery) -> (DeliveryId, bool) {
+    match record {
+        Ok(record) => (record.id, !record.attempts.is_empty()),
+        Err(damaged) => (damaged.id, !damaged.attempts.is_empty()),
     }
-    nodes.into_iter().next().flatten().unwrap_or_else(|| root.into())
+}
+
+/// Sends a tree as nested [`Node`]s, with one event or delivery in memory at a time.
+struct Writer<'a> {
+    store: &'a dyn Store,
+    tree: &'a [TreeEntry],
+}
+
+impl Writer<'_> {
+    fn event<'a>(
+        &'a self,
+        index: usize,
+        missing: Option<&'a str>,
+        lines: &'a mut Lines,
+    ) -> BoxFuture<'a, Result<(), StreamError>> {
+        async move {
+            let Some(entry) = self.tree.get(index) else { return Ok(()) };
+            lines.ready().await?;
+            let gone = || Err(DamagedEvent { seq: entry.seq, what: "retention has removed the event".into() });
+            let read = self.store.event(entry.seq).await?.unwrap_or_else(gone);
+            let node = Node::of(self.store, &read);
+            drop(read);
+            // The deliveries are the last member of a node that is not cut.
+            lines.text(without_end(&node, "]}")).await?;
+            drop(node);
+            for (position, delivery) in entry.deliveries.iter().enumerate() {
+                if position > 0 {
+                    lines.text(",".into()).await?;
+                }
+                self.delivery(entry.seq, delivery, lines).await?;
+            }
+            lines.text("]".into()).await?;
+            for (name, text) in [("cut", entry.cut.as_deref()), ("missing", missing)] {
+                if let Some(text) = text {
+                    lines.text(format!(r#","{name}":{}"#, serde_json::Value::from(text))).await?;
+                }
+            }
+            Ok(lines.text("}".into()).await?)
+        }
+        .boxed()
+    }
+
+    async fn delivery(&self, event: Seq, entry: &TreeDelivery, lines: &mut Lines) -> Result<(), StreamError> {
+        let TreeDelivery { id, published, omitted } = entry;
+        let delivery = match self.store.delivery(*id).await? {
+            Some(read) => Delivery::from(read),
+            None => Delivery::removed(*id, event),
+        };
+        lines.text(without_end(&delivery, "}")).await?;
+        drop(delivery);
+        if !published.is_empty() {
+            lines.text(r#","published":["#.into()).await?;
+            for (position, index) in published.iter().enumerate() {
+                if position > 0 {
+                    lines.text(",".into()).await?;
+                }
+                self.event(*index, None, lines).await?;
+            }
+            lines.text("]".into()).await?;
+        }
+        if *omitted > 0 {
+            lines.text(format!(r#","omitted":{omitted}"#)).await?;
+        }
+        Ok(lines.text("}".into()).await?)
+    }
+}
+
+/// Returns the JSON of a value without its end, so that members can follow.
+fn without_end(value: &impl serde::Serialize, end: &str) -> String {
+    // Strings, numbers and JSON always serialise.
+    let mut json = serde_json::to_string(value).unwrap_or_default();
+    json.truncate(json.strip_suffix(end).map_or(json.len(), str::len));
+    json
 }

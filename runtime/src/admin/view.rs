@@ -7,6 +7,7 @@ mod event;
 mod replay;
 mod state;
 mod status;
+mod token;
 mod trace;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ pub use self::event::{Damaged, Envelope, EventJson, Posted, PostedEvent};
 pub use self::replay::Replay;
 pub use self::state::{StateBucket, StateChange, StateEntry, StateValue};
 pub use self::status::{Function, Source, Status, UncleanExit};
+pub use self::token::{NewToken, Role, Token, TokenRequest};
 pub use self::trace::{Attempt, Delivery, Node};
 
 /// Number of changed or deleted objects.

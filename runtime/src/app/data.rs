@@ -1,69 +1,96 @@
 //! The data folder: its lock, and the addresses of the listeners.
 
 use std::fs::{File, TryLockError};
+use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
+use super::lock_holder;
+use evoke_fs::{PrivateFolder, Reservation};
 use evoke_store_sqlite as sqlite;
 
-/// A data folder locked by this process. Dropping it releases the lock.
+const LISTEN: &str = "listen.json";
+const LISTEN_NEW: &str = "listen.json.new";
+
+/// A data folder that is private to its owner and locked by this process. Dropping it releases the lock.
 pub(super) struct DataFolder {
-    path: PathBuf,
+    folder: PrivateFolder,
+    /// The files and folders in it that nothing else in this process may open.
+    reserved: Vec<Reservation>,
     /// Locked while the file is open. The operating system releases the lock when the process ends, also after a crash.
     _lock: File,
 }
 
 impl DataFolder {
-    /// Creates the folder if it does not exist, locks it, and removes the addresses of an earlier process. Returns an
-    /// error if another process holds the lock.
+    /// Creates the folder if it does not exist, makes it private, locks it, and removes the addresses of an earlier
+    /// process. Returns an error if another process of this user holds the lock, or if the folder is not safe to use.
     pub(super) fn acquire(path: &Path) -> anyhow::Result<Self> {
-        sqlite::make_folder(path).with_context(|| format!("cannot create the data folder {}", path.display()))?;
-        let lock_path = path.join("lock");
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .with_context(|| format!("cannot open {}", lock_path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                bail!(
-                    "the data folder {} is in use by another Evoke; stop it, or choose another folder with --data",
-                    path.display()
-                )
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("cannot lock {}", lock_path.display()));
-            }
+        let opening = || format!("cannot use the data folder {}", path.display());
+        let prepared = sqlite::prepare_data_folder(path).with_context(opening)?;
+        prepared.notes.iter().for_each(|note| tracing::warn!("{note}"));
+        let folder = prepared.folder;
+        let lock = lock(&folder)?;
+        if prepared.was_open {
+            sqlite::discard_index(&folder).with_context(opening)?;
         }
-        let folder = Self { path: path.to_owned(), _lock: lock };
+        let folder = Self { folder, reserved: Vec::new(), _lock: lock };
         folder.remove_addresses();
         Ok(folder)
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.folder.path()
+    }
+
+    /// Reserves what exists in the folder now, so that no source, manifest or secret can name it.
+    pub(super) fn reserve(&mut self) -> anyhow::Result<()> {
+        let reserved = sqlite::reserve_own(&self.folder);
+        self.reserved.push(reserved.with_context(|| format!("cannot read the data folder {}", self.path().display()))?);
+        Ok(())
     }
 
     /// Writes the addresses of the listeners to `listen.json`, where other commands find them: `{"http": "ADDR",
     /// "admin": "ADDR"}`. The file is replaced atomically.
     pub(super) fn write_addresses(&self, http: SocketAddr, admin: SocketAddr) -> anyhow::Result<()> {
         let text = serde_json::json!({ "http": http.to_string(), "admin": admin.to_string() }).to_string();
-        let (path, new) = (self.listen_json(), self.path.join("listen.json.new"));
-        std::fs::write(&new, text + "\n")
+        let (path, new) = (self.path().join(LISTEN), self.path().join(LISTEN_NEW));
+        self.folder
+            .open_file(LISTEN_NEW, File::options().write(true).create(true).truncate(true))
+            .and_then(|mut file| file.write_all((text + "\n").as_bytes()))
             .and_then(|()| std::fs::rename(&new, &path))
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Removes `listen.json`.
     pub(super) fn remove_addresses(&self) {
-        let _ = std::fs::remove_file(self.listen_json());
+        for name in [LISTEN, LISTEN_NEW] {
+            let _ = std::fs::remove_file(self.path().join(name));
+        }
     }
+}
 
-    fn listen_json(&self) -> PathBuf {
-        self.path.join("listen.json")
+/// Locks the folder's lock file. A lock of another user, who could open the file before the folder became private, does
+/// not count: the file is replaced by one that only this user can open.
+fn lock(folder: &PrivateFolder) -> anyhow::Result<File> {
+    let path = folder.path().join("lock");
+    let open = || {
+        let opened = folder.open_file("lock", File::options().create(true).truncate(false).write(true));
+        opened.with_context(|| format!("cannot open {}", path.display()))
+    };
+    let mut file = open()?;
+    if let Some(stranger) = lock_holder::stranger(&file) {
+        tracing::warn!("{} was locked by {stranger}, who could read it before; it is replaced", path.display());
+        std::fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
+        file = open()?;
+    }
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "the data folder {} is in use by another Evoke; stop it, or choose another folder with --data",
+            folder.path().display()
+        ),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
     }
 }

@@ -13,7 +13,7 @@ use evoke_model::Actor;
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::event::Event;
 use evoke_model::state::{Change, Touched, Transaction};
-use evoke_sandbox::{Attempt, Call, Kind, LogLine, Sandbox, Settings};
+use evoke_sandbox::{Attempt, Call, CompileLimits, Compiler, Kind, LogLine, Sandbox, Settings};
 use evoke_store::StateStore;
 use evoke_store::memory::MemoryStore;
 
@@ -34,6 +34,8 @@ pub struct InvokeOptions {
     pub shared_state: Vec<(String, String)>,
     /// The data folder; only its cache of compiled components is used.
     pub data: PathBuf,
+    /// Limits on compiling the component.
+    pub compile: CompileLimits,
 }
 
 /// Result of [`invoke`].
@@ -53,7 +55,7 @@ pub async fn invoke(options: InvokeOptions, host: &dyn Host) -> Result<Invocatio
     let clock = Clock::system();
     let event = event(&options.event, &clock)?;
     build::build(checked, function, false, host).await?;
-    let sandbox = sandbox(&options.data)?;
+    let sandbox = sandbox(&options.data, options.compile)?;
     let loaded = load_one(checked, function, &sandbox).await?;
     if loaded.kind() == Kind::Http {
         return Err(
@@ -122,6 +124,16 @@ fn event(text: &str, clock: &Clock) -> anyhow::Result<Event> {
     Event::from_json(text.as_bytes(), fill).map_err(|e| anyhow::anyhow!("--event is not a valid event: {e}"))
 }
 
-fn sandbox(data: &Path) -> anyhow::Result<Sandbox> {
-    Ok(Sandbox::new(Settings { cache_dir: data.join("compiled"), concurrency: 1 })?)
+/// Returns a sandbox with the cache of the data folder, or without a cache on disk if that folder cannot be used.
+fn sandbox(data: &Path, limits: CompileLimits) -> anyhow::Result<Sandbox> {
+    let settings = |cache_dir| Settings { cache_dir, compiler: Compiler::this_program(limits), concurrency: 1 };
+    // The cache is machine code: nobody else may write to its folder.
+    let usable = evoke_store_sqlite::prepare_data_folder(data).map_err(anyhow::Error::from);
+    match usable.and_then(|_| Ok(Sandbox::new(settings(Some(data.join("compiled"))))?)) {
+        Err(error) => {
+            tracing::warn!("{error:#}; the function is compiled at every call");
+            Ok(Sandbox::new(settings(None))?)
+        }
+        sandbox => sandbox,
+    }
 }

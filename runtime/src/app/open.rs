@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use super::data::DataFolder;
 use super::recording::Recording;
 use super::{App, UpOptions};
+use crate::admin::Tokens;
 use crate::control::{Control, Host, KINDS, Kind, Parts};
 use crate::logs::FunctionLogs;
 use crate::otlp::Otlp;
@@ -20,7 +21,7 @@ use evoke_core::router::Router;
 use evoke_http::listener::Listener;
 use evoke_http::source::{Http, HttpKind, Routes};
 use evoke_model::clock::Clock;
-use evoke_sandbox::{Sandbox, Settings};
+use evoke_sandbox::{Compiler, Sandbox, Settings};
 use evoke_store::Store;
 use evoke_store_sqlite::SqliteStore;
 use evoke_store_sqlite::running::Interrupted;
@@ -36,7 +37,7 @@ pub(super) struct Listeners {
 /// Opens these parts. Starts nothing that accepts events.
 pub(super) async fn open(
     options: UpOptions,
-    data: DataFolder,
+    mut data: DataFolder,
     host: Arc<dyn Host>,
 ) -> anyhow::Result<(App, Listeners)> {
     let clock = Clock::system();
@@ -54,10 +55,16 @@ pub(super) async fn open(
     let exits = store.record_exit(interrupted.as_ref().map(Interrupted::exit)).await;
     let exits = exits.context("cannot count the ends of the process in the store, evoke.db")?;
     let running = recording.log();
+    let tokens = Tokens::open(data.path(), clock.clone())?;
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
     let logs = FunctionLogs::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
-    let settings = Settings { cache_dir: options.data.join("compiled"), concurrency: options.concurrency };
+    let settings = Settings {
+        cache_dir: Some(options.data.join("compiled")),
+        compiler: Compiler::this_program(options.compile),
+        concurrency: options.concurrency,
+    };
     let sandbox = Sandbox::new(settings)?;
+    data.reserve()?;
     let public = bind(options.http, "--http").await?;
     let admin = bind(options.admin, "--admin").await?;
 
@@ -78,7 +85,7 @@ pub(super) async fn open(
     let parts =
         Parts { store, bus, dispatcher, sandbox, http, logs: logs.sink(), metrics, clock, running, interrupted };
     let control = Control::new(parts, options.manifests.clone(), host.clone());
-    let app = App { options, data, host, control, replays, logs, otlp, recording, started: Instant::now() };
+    let app = App { options, data, host, control, replays, logs, tokens, otlp, recording, started: Instant::now() };
     Ok((app, Listeners { public, admin }))
 }
 

@@ -10,6 +10,7 @@ use evoke_store_sqlite::running::{Interrupted, RunningFile};
 const NOT_RECORDED: &str = "until the next start, a delivery that ends the process is not recognised";
 
 /// The file, unless it could not be opened.
+#[derive(Clone)]
 pub(super) struct Recording(Option<Arc<RunningFile>>);
 
 impl Recording {

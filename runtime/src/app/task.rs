@@ -31,3 +31,10 @@ impl Task {
         let _ = self.handle.await;
     }
 }
+
+/// Stops a task if there is one, and waits for its end.
+pub(super) async fn stop(task: Option<Task>) {
+    if let Some(task) = task {
+        task.stop().await;
+    }
+}

@@ -1,29 +1,52 @@
 //! Checks and builds the apps of manifests, without running them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::control::{AppError, Host, build, functions, manifests};
-use evoke_manifest::Diagnostics;
-use evoke_sandbox::{Sandbox, Settings};
+use evoke_manifest::{Checked, Diagnostic, Diagnostics};
+use evoke_sandbox::{CompileLimits, Compiler, Sandbox, Settings};
+use evoke_sources::files::{FilesSource, Overlap};
 
-/// Checks manifests. Also checks that each existing component loads under the grants of its function. Returns the
-/// warnings, the number of manifests and the number of functions.
-pub async fn validate(arguments: &[PathBuf]) -> Result<(Diagnostics, usize, usize), AppError> {
+/// Checks manifests, and that the existing components load under their grants. Returns the warnings, also those about the
+/// data folder `data`, the number of manifests and the number of functions. Nothing is written to disk.
+pub async fn validate(
+    arguments: &[PathBuf],
+    data: &Path,
+    compile: CompileLimits,
+) -> Result<(Diagnostics, usize, usize), AppError> {
     let (manifests, mut found) = manifests::load(&manifests::find(arguments)?)?;
-    let cache = std::env::temp_dir().join(format!("evoke-validate-{}", std::process::id()));
-    let sandbox = Sandbox::new(Settings { cache_dir: cache.clone(), concurrency: 1 }).map_err(anyhow::Error::from)?;
-    let mut count = 0;
-    for (checked, function) in manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (c, f))) {
-        count += 1;
-        // A missing component is no error if the manifest has a `build:` command for it.
-        if (function.component.path.exists() || function.build.is_none())
-            && let Err(errors) = functions::load_one(checked, function, &sandbox).await
-        {
-            found.extend(errors);
-        }
+    manifests.iter().flat_map(|checked| overlaps(checked, data)).for_each(|warning| found.push(warning));
+    let settings = Settings { cache_dir: None, compiler: Compiler::this_program(compile), concurrency: 1 };
+    let sandbox = Sandbox::new(settings).map_err(anyhow::Error::from)?;
+    let all: Vec<_> = functions::all(&manifests).collect();
+    let count = all.len();
+    // A missing component is no error if the manifest has a `build:` command for it.
+    let existing = all.into_iter().filter(|(_, f)| f.component.path.exists() || f.build.is_none());
+    for errors in functions::load_each(existing, &sandbox, None).await.into_iter().filter_map(Result::err) {
+        found.extend(errors);
     }
-    let _ = std::fs::remove_dir_all(cache);
     if found.has_errors() { Err(found.into()) } else { Ok((found, manifests.len(), count)) }
+}
+
+/// Returns a warning for each files source that watches the data folder.
+fn overlaps(checked: &Checked, data: &Path) -> Vec<Diagnostic> {
+    let warning = |(source, _): (&evoke_manifest::Source, _)| {
+        let (message, help) = match source.settings.get::<FilesSource>()?.overlap(data)? {
+            Overlap::Same => {
+                let message = "the files source watches the folder of the store; no file in it becomes an event";
+                (message.to_owned(), "watch another folder, or choose another data folder with --data".to_owned())
+            }
+            Overlap::Below(path) => {
+                let path = path.display();
+                (
+                    format!("the files source watches the folder of the store, `{path}`; it is left out"),
+                    format!("to hide this warning, write `exclude: [\"{path}\"]`"),
+                )
+            }
+        };
+        Some(Diagnostic::warning(&checked.source, source.span, message).help(help))
+    };
+    checked.manifest.all_sources().filter_map(warning).collect()
 }
 
 /// Runs the `build:` command of every function. Returns the number of builds.

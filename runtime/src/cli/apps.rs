@@ -1,43 +1,47 @@
 //! `up`, `validate` and `build`: the commands that work on manifests.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::address::AdminAddress;
 use super::terminal::Terminal;
 use super::text::{count, print, print_json};
-use super::{Common, Failure, Manifests, Up};
+use super::{Common, Failure, Manifests, Up, Validate};
 use crate::app;
-use crate::app::UpOptions;
+use crate::app::{StopSignals, UpOptions};
 use crate::control::AppError;
 use evoke_core::bus::Amount;
 use evoke_model::{DescendantsMax, Retention};
-
-const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
 /// Task polls between two checks of timers and I/O. Guests that compute yield every millisecond; with tokio's default
 /// of 61 polls, a time-out that runs beside many such guests would fire late.
 const EVENT_INTERVAL: u32 = 7;
 
 pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
+    let admin = common.client_args.admin.as_ref().unwrap_or(&AdminAddress::DEFAULT);
     let options = UpOptions {
         manifests: up.manifests.manifests,
         data: common.data_folder().to_owned(),
         http: up.http,
-        admin: common.client_args.admin.unwrap_or(ADMIN),
+        keep_alive: up.keep_alive,
+        admin: admin.to_listen().map_err(Failure::Usage)?,
         watch: up.watch,
         drain: up.drain,
         concurrency: up.concurrency,
         dedup_window: up.limits.dedup_window,
         retention: Retention { age: up.limits.retain, bytes: up.limits.retain_size },
         storage_low: up.limits.storage_low,
+        compile: up.compile.limits(),
         descendants_max: DescendantsMax { events: up.limits.descendants_max, bytes: up.limits.descendants_bytes_max },
         backlog_max: Amount { deliveries: up.limits.pending_max, bytes: up.limits.pending_bytes_max },
     };
-    run(common, app::up(options, Arc::new(Terminal)))
+    // `up` handles the signals itself: it drains.
+    block_on(common, app::up(options, Arc::new(Terminal)))
 }
 
-pub(super) fn validate(common: &Common, manifests: &Manifests) -> Result<(), Failure> {
-    let (warnings, apps, functions) = run(common, app::validate(&manifests.manifests))?;
+pub(super) fn validate(common: &Common, validate: &Validate) -> Result<(), Failure> {
+    let Validate { manifests, compile } = validate;
+    let validated = app::validate(&manifests.manifests, common.data_folder(), compile.limits());
+    let (warnings, apps, functions) = run(common, validated)?;
     if common.client_args.json {
         return print_json(&warnings);
     }
@@ -53,11 +57,28 @@ pub(super) fn build(common: &Common, manifests: &Manifests) -> Result<(), Failur
     print(&format!("{built} built"))
 }
 
-/// Runs a command of `crate::app` on a new tokio runtime. With `--json`, manifest errors go to standard output.
+/// Runs a command of `crate::app` on a new tokio runtime, until SIGTERM or Ctrl-C: these also end the `build:` command
+/// that may be running.
 pub(super) fn run<T>(common: &Common, work: impl Future<Output = Result<T, AppError>>) -> Result<T, Failure> {
+    let interruptible = async {
+        let mut stop = StopSignals::new().map_err(anyhow::Error::from)?;
+        tokio::select! {
+            result = work => result,
+            () = stop.received() => Err(anyhow::anyhow!("interrupted").into()),
+        }
+    };
+    block_on(common, interruptible)
+}
+
+/// Runs a command of `crate::app` on a new tokio runtime. With `--json`, manifest errors go to standard output.
+fn block_on<T>(common: &Common, work: impl Future<Output = Result<T, AppError>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build();
     let runtime = runtime.map_err(|e| Failure::Failed(format!("cannot start threads: {e}")))?;
-    match runtime.block_on(work) {
+    let result = runtime.block_on(work);
+    // Wait neither for a component that is still being compiled when the command was interrupted, nor for a thread that
+    // reads from a file system that does not respond.
+    runtime.shutdown_background();
+    match result {
         Err(AppError::Manifest(found)) if common.client_args.json => {
             print_json(&found)?;
             Err(Failure::Reported)

@@ -28,7 +28,7 @@ struct Copied {
 
 impl Backup {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
-        super::check::require_store(common)?;
+        let folder = super::check::store_folder(common)?;
         let to = self.file().map_err(|e| Failure::Failed(format!("cannot create {}: {e}", self.to.display())))?;
         if to.exists() {
             let to = to.display();
@@ -36,8 +36,7 @@ impl Backup {
                 "{to} already exists, and a backup never replaces a file: name another file"
             )));
         }
-        let report =
-            sqlite::backup(common.data_folder(), &to).map_err(|e| Failure::Failed(format!("cannot back up: {e}")))?;
+        let report = sqlite::backup(&folder, &to).map_err(|e| Failure::Failed(format!("cannot back up: {e}")))?;
         let bytes = std::fs::metadata(&to).map_or(0, |metadata| metadata.len());
         let copied = Copied { path: to.display().to_string(), bytes, events: report.totals.events };
         if common.client_args.json {

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::client::{Client, parse};
-use super::text::{print, print_raw};
+use super::text::{print, print_json_text};
 use super::{Common, Failure};
 use crate::admin::view::{Changed, PauseTarget};
 
@@ -28,7 +28,7 @@ impl Target {
         let target = PauseTarget { name: self.name };
         let response = Client::find(common)?.post(&format!("/api/v1/{action}"), &target)?;
         if common.client_args.json {
-            return print_raw(&response);
+            return print_json_text(&response);
         }
         let Changed { changed } = parse(&response)?;
         print(&format!("{} {}", target.name, if changed { done } else { unchanged }))

@@ -1,23 +1,41 @@
 //! `check`: verifies conservation of deliveries and the integrity of the store.
 
+use std::path::PathBuf;
+
+use super::client::{Client, parse};
 use super::table::table;
 use super::text::{colour, columns, count, escape, print, print_json};
 use super::{Common, Failure};
+use crate::admin::view::Status;
 use evoke_model::{CheckReport, Counts, Totals};
 use evoke_store_sqlite as sqlite;
 
-/// Returns an error when the data folder has no store.
-pub(super) fn require_store(common: &Common) -> Result<(), Failure> {
-    let store = common.data_folder().join("evoke.db");
+/// Returns the data folder: that of `--data`, or of the Evoke at `--admin`, or the default one. Returns an error when it
+/// has no store.
+pub(super) fn store_folder(common: &Common) -> Result<PathBuf, Failure> {
+    let running = match (&common.data, &common.client_args.admin) {
+        (None, Some(_)) => match folder_of_running(common) {
+            // An Evoke that is stopped has no address.
+            Err(Failure::NotRunning(_)) => None,
+            found => Some(found?),
+        },
+        _ => None,
+    };
+    let folder = running.unwrap_or_else(|| common.data_folder().to_owned());
+    let store = folder.join("evoke.db");
     if store.exists() {
-        return Ok(());
+        return Ok(folder);
     }
     Err(Failure::NotFound(format!("there is no store at {}; give its folder with --data", store.display())))
 }
 
+fn folder_of_running(common: &Common) -> Result<PathBuf, Failure> {
+    let status: Status = parse(&Client::find(common)?.get("/api/v1/status", &[])?)?;
+    Ok(status.data.into())
+}
+
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
-    require_store(common)?;
-    let report = sqlite::check_folder(common.data_folder()).map_err(|e| Failure::Failed(e.to_string()))?;
+    let report = sqlite::check_folder(&store_folder(common)?).map_err(|e| Failure::Failed(e.to_string()))?;
     if common.client_args.json {
         print_json(&report)?;
     } else {
@@ -39,7 +57,7 @@ fn render(report: &CheckReport, columns: Option<usize>) -> String {
     }
     let row = |(name, c): (&String, &Counts)| {
         let numbers = [c.done, c.dead, c.purged, c.pending(), c.total()];
-        std::iter::once(name.clone()).chain(numbers.iter().map(ToString::to_string)).collect()
+        std::iter::once(escape(name).into_owned()).chain(numbers.iter().map(ToString::to_string)).collect()
     };
     let rows: Vec<Vec<String>> = functions.iter().map(row).collect();
     if !rows.is_empty() {
@@ -61,12 +79,12 @@ fn render(report: &CheckReport, columns: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evoke_model::Removed;
+    use evoke_model::{Removed, Seq};
 
     #[test]
     fn render_shows_counts_and_problems() {
         let counts = Counts { done: 2, dead: 1, ready: 1, ..Counts::default() };
-        let removed = Removed { events: 1, owed: 2, replayed: 0, to: 1 };
+        let removed = Removed { events: 1, owed: 2, replayed: 0, to: Seq(1) };
         let totals =
             Totals { events: 4, owed: 5, replayed: 0, removed, functions: [("shop/charge".to_owned(), counts)].into() };
         let report = CheckReport { totals, problems: vec!["5 deliveries are owed and 4 are there".into()] };

@@ -8,12 +8,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Response;
 
+use super::address::AdminAddress;
+use super::listener;
 use super::{Common, Failure};
+use crate::admin::tokens;
 
 /// The admin API of a running Evoke.
 pub(super) struct Client {
     agent: ureq::Agent,
     base_url: String,
+    /// The token, or why there is none.
+    token: Result<String, String>,
 }
 
 /// Maximum size of a response that is not a list. A trace has at most 16 MiB of events; JSON escapes can make them six
@@ -22,21 +27,25 @@ const RESPONSE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 const PROBLEM_BYTES_MAX: u64 = 64 * 1024;
 
 impl Client {
-    /// Uses the address of `--admin`, else the one in `listen.json` in the data folder. Does not connect yet.
+    /// Uses the address of `--admin`, else the one in `listen.json` in the data folder; and the token of `--token-file`,
+    /// else of `EVOKE_TOKEN`, else the owner's in the data folder. Does not connect yet.
     pub(super) fn find(common: &Common) -> Result<Self, Failure> {
-        let address = match common.client_args.admin {
-            Some(address) => address.to_string(),
+        let address = match &common.client_args.admin {
+            Some(address) => address.clone(),
             None => read_admin_address(common.data_folder())?,
         };
+        let token = find_token(common, &address)?;
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             // The admin API is usually on this machine: never use a proxy.
             .proxy(None)
             .timeout_connect(Some(Duration::from_secs(5)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
+            // The admin API redirects nowhere, and the token is for nobody else.
+            .max_redirects(0)
             .build()
             .new_agent();
-        Ok(Self { agent, base_url: format!("http://{address}") })
+        Ok(Self { agent, base_url: format!("http://{address}"), token })
     }
 
     /// Sends a GET request. Returns the JSON text of the response.
@@ -48,7 +57,8 @@ impl Client {
     pub(super) fn post(&self, path: &str, body: &impl Serialize) -> Result<String, Failure> {
         // Strings, numbers and raw JSON always serialise.
         let body = serde_json::to_vec(body).unwrap_or_default();
-        let request = self.agent.post(format!("{}{path}", self.base_url)).content_type("application/json");
+        let request = self.authorize(self.agent.post(format!("{}{path}", self.base_url)));
+        let request = request.content_type("application/json");
         self.read_body(self.check_status(request.send(&body[..]))?)
     }
 
@@ -56,13 +66,15 @@ impl Client {
     pub(super) fn put(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
         // Strings always serialise.
         let body = serde_json::to_vec(body).unwrap_or_default();
-        let request = self.agent.put(format!("{}{path}", self.base_url)).content_type("application/json");
+        let request = self.authorize(self.agent.put(format!("{}{path}", self.base_url)));
+        let request = request.content_type("application/json");
         self.check_status(request.send(&body[..])).map(drop)
     }
 
     /// Sends a DELETE request. Returns the JSON text of the response.
     pub(super) fn delete(&self, path: &str) -> Result<String, Failure> {
-        self.read_body(self.check_status(self.agent.delete(format!("{}{path}", self.base_url)).call())?)
+        let request = self.authorize(self.agent.delete(format!("{}{path}", self.base_url)));
+        self.read_body(self.check_status(request.call())?)
     }
 
     /// Sends a GET request for a list and calls `line` with each line as soon as it arrives.
@@ -80,8 +92,15 @@ impl Client {
     }
 
     fn request(&self, path: &str, query: &[(&str, String)]) -> ureq::RequestBuilder<ureq::typestate::WithoutBody> {
-        let request = self.agent.get(format!("{}{path}", self.base_url));
+        let request = self.authorize(self.agent.get(format!("{}{path}", self.base_url)));
         query.iter().fold(request, |request, (name, value)| request.query(*name, value))
+    }
+
+    fn authorize<T>(&self, request: ureq::RequestBuilder<T>) -> ureq::RequestBuilder<T> {
+        match &self.token {
+            Ok(token) => request.header("authorization", format!("Bearer {token}")),
+            Err(_) => request,
+        }
     }
 
     fn read_body(&self, response: Response<ureq::Body>) -> Result<String, Failure> {
@@ -103,22 +122,59 @@ impl Client {
         let problem: Option<serde_json::Value> = serde_json::from_str(&text).ok();
         let detail = problem.and_then(|problem| Some(problem.get("detail")?.as_str()?.to_owned()));
         let detail = detail.unwrap_or_else(|| format!("{} responded with status {status}", self.base_url));
-        Err(if status == 404 { Failure::NotFound(detail) } else { Failure::Failed(detail) })
+        Err(match (status.as_u16(), &self.token) {
+            (404, _) => Failure::NotFound(detail),
+            (401, Err(reason)) => Failure::Failed(format!("there is no token for {}: {reason}", self.base_url)),
+            _ => Failure::Failed(detail),
+        })
     }
 }
 
 /// Reads the admin address from `listen.json`, which `evoke up` writes into its data folder.
-fn read_admin_address(data: &Path) -> Result<String, Failure> {
+fn read_admin_address(data: &Path) -> Result<AdminAddress, Failure> {
     let path = data.join("listen.json");
-    let text = std::fs::read_to_string(&path).map_err(|_| {
+    let text = evoke_fs::read_text(&path, PROBLEM_BYTES_MAX).map_err(|_| {
         let folder = data.display();
         Failure::NotRunning(format!(
             "no Evoke is running with the data folder {folder}; start one with `evoke up`, or choose another with --data or --admin"
         ))
     })?;
     let found: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-    let address = found.and_then(|found| Some(found.get("admin")?.as_str()?.to_owned()));
+    let address = found.and_then(|found| found.get("admin")?.as_str()?.parse().ok());
     address.ok_or_else(|| Failure::Failed(format!("{} is damaged; restart `evoke up`", path.display())))
+}
+
+/// Returns the token, or why there is none. A token that is named explicitly must be readable.
+fn find_token(common: &Common, address: &AdminAddress) -> Result<Result<String, String>, Failure> {
+    let advice = "give a token with --token-file or EVOKE_TOKEN, or the data folder of the running Evoke with --data";
+    let checked = |from: &str, text: &str| {
+        let token = text.trim();
+        let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        is_token.then(|| token.to_owned()).ok_or_else(|| Failure::Failed(format!("{from} has no token")))
+    };
+    if let Some(path) = &common.client_args.token_file {
+        let path_text = path.display().to_string();
+        let text =
+            std::fs::read_to_string(path).map_err(|e| Failure::Failed(format!("cannot read {path_text}: {e}")))?;
+        return Ok(Ok(checked(&path_text, &text)?));
+    }
+    // Not an option: other users see the arguments of a process.
+    if let Some(text) = std::env::var_os("EVOKE_TOKEN").filter(|text| !text.is_empty()) {
+        return Ok(Ok(checked("EVOKE_TOKEN", &text.to_string_lossy())?));
+    }
+    if !address.is_loopback() {
+        return Ok(Err(format!("the owner's token is sent to this machine only; {advice}")));
+    }
+    let data = common.data_folder();
+    if let Some(user) = listener::foreign_user(address.port(), &data.join("admin.token")) {
+        let detail = format!("the listener at {address} belongs to the user with the id {user}, so it gets no token");
+        return Err(Failure::NotRunning(format!("{detail}; start Evoke with `evoke up`")));
+    }
+    Ok(match tokens::read_owner(data) {
+        Ok(Some(token)) => Ok(token),
+        Ok(None) => Err(format!("there is no file {}; {advice}", data.join("admin.token").display())),
+        Err(error) => Err(format!("{error:#}; {advice}")),
+    })
 }
 
 /// Parses a JSON response of the API.

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use super::client::{Client, parse};
 use super::table::table;
 use super::text::{
-    self, BOLD, DIM, EventSummary, colour, escape, format_micros, local_time, print, print_raw, truncate,
+    self, BOLD, DIM, EventSummary, colour, escape, format_micros, local_time, print, print_json_text, truncate,
 };
 use super::{Common, Failure, WithCommon};
 use crate::admin::view::{Attempt, Count, DeadLetter, DeadSelection, Delivery};
@@ -77,7 +77,7 @@ impl List {
         query.extend(self.function.map(|function| ("function", function)));
         let client = Client::find(common)?;
         if common.client_args.json {
-            return client.lines("/api/v1/dead", &query, print_raw);
+            return client.lines("/api/v1/dead", &query, print_json_text);
         }
         let mut rows = Vec::new();
         client.lines("/api/v1/dead", &query, |line| {
@@ -94,7 +94,7 @@ impl List {
 impl Show {
     fn run(&self, common: &Common) -> Result<(), Failure> {
         let letter = Client::find(common)?.get(&format!("/api/v1/dead/{}", self.delivery), &[])?;
-        if common.client_args.json { print_raw(&letter) } else { print(&show(&parse(&letter)?)) }
+        if common.client_args.json { print_json_text(&letter) } else { print(&show(&parse(&letter)?)) }
     }
 }
 
@@ -112,7 +112,7 @@ fn apply(common: &Common, action: &str, done: &str, selection: Selection) -> Res
         )));
     }
     if common.client_args.json {
-        return print_raw(&response);
+        return print_json_text(&response);
     }
     print(&format!("{} {done}", text::count(count, "dead letter")))
 }
@@ -122,13 +122,14 @@ fn row(letter: &DeadLetter) -> Vec<String> {
     let EventSummary { type_, subject, .. } = EventSummary::parse(&event.event);
     let subject = subject.map(|subject| format!(" {}", truncate(&subject, Some(32)))).unwrap_or_default();
     let cause = escape(delivery.cause.as_deref().unwrap_or_default()).into_owned();
-    vec![delivery.id.to_string(), delivery.function.clone(), format!("{} {type_}{subject}", event.seq), cause]
+    let function = escape(&delivery.function).into_owned();
+    vec![delivery.id.to_string(), function, format!("{} {type_}{subject}", event.seq), cause]
 }
 
 fn show(letter: &DeadLetter) -> String {
     let DeadLetter { delivery, event } = letter;
     let Delivery { id, function, trigger, state, .. } = delivery;
-    let style = colour(state);
+    let (style, function, trigger) = (colour(state), escape(function), escape(trigger));
     let mut text = format!("{BOLD}delivery {id}{BOLD:#} to {function} by {trigger}: {style}{state}{style:#}\n");
     text += &format!("{BOLD}cause{BOLD:#} {}\n", escape(delivery.cause.as_deref().unwrap_or_default()));
     for Attempt { attempt, started, duration_us, outcome, message } in &delivery.attempts {

@@ -1,6 +1,7 @@
 //! `emit`: sends an event to a running Evoke.
 
 use std::io::Read;
+use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
@@ -10,6 +11,9 @@ use super::client::{Client, parse};
 use super::text::{escape, print, print_json};
 use super::{ClientArgs, Common, Failure};
 use crate::admin::view::{Posted, PostedEvent};
+
+/// Size limit of a file or of standard input as the value of an option, in bytes; many times the largest event.
+const ARGUMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub(super) struct Emit {
@@ -22,15 +26,15 @@ pub(super) struct Emit {
     /// Subject of the event
     #[arg(long)]
     subject: Option<String>,
-    /// Source of the event
-    #[arg(long, default_value = "/cli")]
-    source: String,
+    /// Source of the event [default: /cli]
+    #[arg(long)]
+    source: Option<String>,
     /// Id of the event; events with the same source and id are duplicates [default: a new id]
     #[arg(long)]
     id: Option<String>,
     /// A complete CloudEvent in JSON, or an array of them: JSON, @FILE, or @- for standard input. Replaces the other
     /// options
-    #[arg(long, value_name = "JSON|@FILE", conflicts_with_all = ["type_", "data", "subject", "id"])]
+    #[arg(long, value_name = "JSON|@FILE", conflicts_with_all = ["type_", "data", "subject", "source", "id"])]
     event: Option<String>,
     #[command(flatten)]
     client_args: ClientArgs,
@@ -61,6 +65,7 @@ impl Emit {
     fn build_event(self) -> Result<Box<RawValue>, Failure> {
         let data = self.data.map(|data| parse_json("--data", &read_argument(&data)?)).transpose()?;
         let Self { type_, source, id, subject, .. } = self;
+        let source = source.unwrap_or_else(|| "/cli".to_owned());
         let draft = Draft { specversion: "1.0", type_, source, id, subject, data };
         serde_json::value::to_raw_value(&draft)
             .map_err(|e| Failure::Failed(format!("cannot make an event of these options: {e}")))
@@ -88,9 +93,13 @@ pub(super) fn read_argument(argument: &str) -> Result<String, Failure> {
         None => return Ok(argument.to_owned()),
         Some("-") => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map(|_| text)
+            let read = std::io::stdin().take(ARGUMENT_BYTES_MAX + 1).read_to_string(&mut text);
+            read.and_then(|length| match length as u64 > ARGUMENT_BYTES_MAX {
+                true => Err(std::io::ErrorKind::FileTooLarge.into()),
+                false => Ok(text),
+            })
         }
-        Some(path) => std::fs::read_to_string(path),
+        Some(path) => evoke_fs::read_text(Path::new(path), ARGUMENT_BYTES_MAX),
     };
     read.map_err(|e| Failure::Failed(format!("cannot read {argument}: {e}")))
 }

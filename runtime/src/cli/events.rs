@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::client::{Client, parse};
-use super::text::{self, DIM, EventSummary, compact, escape, local_time, print, print_raw, truncate};
+use super::text::{self, DIM, EventSummary, compact, escape, local_time, print, print_json_text, truncate};
 use super::{Common, Failure};
 use crate::admin::view::{Damaged, Envelope};
 use evoke_model::Seq;
@@ -53,7 +53,7 @@ impl Events {
                 Failure::Failed(damaged.damaged).print();
                 return Ok(());
             }
-            if common.client_args.json { print_raw(line) } else { print(&render(&parse(line)?, columns)) }
+            if common.client_args.json { print_json_text(line) } else { print(&render(&parse(line)?, columns)) }
         })?;
         if is_complete { Ok(()) } else { Err(Failure::Reported) }
     }

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::client::{Client, encode_segment, parse};
-use super::text::{BOLD, DIM, colour, escape, print, print_raw};
+use super::text::{BOLD, DIM, colour, escape, print, print_json_text};
 use super::{Common, Failure};
 
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ impl Explain {
         let query: Vec<_> = self.function.map(|function| ("function", function)).into_iter().collect();
         let response = Client::find(common)?.get(&path, &query)?;
         if common.client_args.json {
-            return print_raw(&response);
+            return print_json_text(&response);
         }
         let explained: Vec<TriggerExplanation> = parse(&response)?;
         if explained.is_empty() {
@@ -45,6 +45,7 @@ impl Explain {
 fn render(explained: &TriggerExplanation) -> String {
     let TriggerExplanation { function, trigger, matched, text } = explained;
     let (style, verdict) = if *matched { (colour("done"), "matches") } else { (colour("dead"), "does not match") };
+    let (function, trigger) = (escape(function), escape(trigger));
     let mut lines = format!("{BOLD}{function}{BOLD:#} {DIM}{trigger}{DIM:#} {style}{verdict}{style:#}\n");
     for line in text.lines() {
         lines += &format!("  {}\n", escape(line));

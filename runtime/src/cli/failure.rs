@@ -2,11 +2,15 @@
 
 use std::process::ExitCode;
 
+use super::text::escape_lines;
 use crate::control::AppError;
 
 /// Why a command failed. `evoke --help` lists the exit code of each variant.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
+    /// The arguments are wrong. Exit code 2.
+    #[error("{0}")]
+    Usage(String),
     /// The command failed. Exit code 1.
     #[error("{0}")]
     Failed(String),
@@ -29,7 +33,8 @@ impl Failure {
     pub fn print(&self) {
         if !matches!(self, Self::Reported | Self::OutputClosed) {
             let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
-            anstream::eprintln!("{style}error{style:#}: {self}");
+            // The message may repeat text from elsewhere, such as a response.
+            anstream::eprintln!("{style}error{style:#}: {}", escape_lines(&self.to_string()));
         }
     }
 
@@ -38,6 +43,7 @@ impl Failure {
         ExitCode::from(match self {
             Self::OutputClosed => 0,
             Self::Failed(_) | Self::Reported => 1,
+            Self::Usage(_) => 2,
             Self::NotRunning(_) => 3,
             Self::NotFound(_) => 4,
         })

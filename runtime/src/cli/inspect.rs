@@ -7,25 +7,33 @@ use anstyle::Style;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::compile::CompileOptions;
 use super::text::{BOLD, DIM, colour, count, escape, format_bytes, print, print_json};
 use super::{Common, Failure};
-use evoke_sandbox::{self as sandbox, Availability, Inspection, Interface, Kind, LoadError};
+use crate::control::functions::compile_help;
+use evoke_sandbox::{self as sandbox, Availability, Compiler, Inspection, Interface, Kind, LoadError};
 
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
     /// The component: a .wasm or .wat file; a core module for WASI 0.1 also works
     #[arg(value_name = "COMPONENT")]
     component: PathBuf,
+    #[command(flatten)]
+    compile: CompileOptions,
 }
 
 impl Inspect {
     /// Returns an error when Evoke cannot run the component with any grants.
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
-        let inspected = sandbox::inspect(&self.component).map_err(|error| match &error {
+        let compiler = Compiler::this_program(self.compile.limits());
+        let inspected = sandbox::inspect(&self.component, compiler).map_err(|error| match &error {
             LoadError::Read { error: cause, .. } if cause.kind() == ErrorKind::NotFound => {
                 Failure::NotFound(error.to_string())
             }
-            _ => Failure::Failed(error.to_string()),
+            _ => Failure::Failed(match compile_help(&error) {
+                Some(help) => format!("{error}; {help}"),
+                None => error.to_string(),
+            }),
         })?;
         let path = self.component.display().to_string();
         match common.client_args.json {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use super::compile::CompileOptions;
 use super::emit::read_argument;
 use super::state::one_line;
 use super::terminal::Terminal;
@@ -35,13 +36,16 @@ pub(super) struct Invoke {
     /// Manifest file, or folder of manifests, that declares the function [default: evoke.yaml]
     #[arg(long = "manifest", short, value_name = "MANIFEST|DIR")]
     manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    compile: CompileOptions,
 }
 
 impl Invoke {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
-        let Self { function, event, attempt, state, shared_state, manifests } = self;
+        let Self { function, event, attempt, state, shared_state, manifests, compile } = self;
+        let compile = compile.limits();
         let (event, data) = (read_argument(&event)?, common.data_folder().to_owned());
-        let options = InvokeOptions { manifests, function, event, attempt, state, shared_state, data };
+        let options = InvokeOptions { manifests, function, event, attempt, state, shared_state, data, compile };
         let invoked = apps::run(common, app::invoke(options, &Terminal))?;
         let printed =
             if common.client_args.json { print_json(&to_json(&invoked)) } else { print(render(&invoked).trim_end()) };

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::client::{Client, parse};
-use super::text::{DIM, colour, escape, local_time, print, print_raw};
+use super::text::{DIM, colour, escape, local_time, print, print_json_text};
 use super::{Common, Failure};
 use crate::logs::Line;
 use evoke_model::DeliveryId;
@@ -30,7 +30,7 @@ impl Logs {
         query.extend(self.function.map(|function| ("function", function)));
         query.extend(self.delivery.map(|delivery| ("delivery", delivery.to_string())));
         Client::find(common)?.lines("/api/v1/logs", &query, |line| {
-            if common.client_args.json { print_raw(line) } else { print(&render(&parse(line)?)) }
+            if common.client_args.json { print_json_text(line) } else { print(&render(&parse(line)?)) }
         })
     }
 }

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::client::{Client, parse};
 use super::table::table;
-use super::text::{self, EventSummary, escape, print, print_raw};
+use super::text::{self, EventSummary, escape, print, print_json_text};
 use super::{Common, Failure, WithCommon};
 use crate::admin::view::{Count, DeadLetter, PendingSelection};
 use evoke_model::{DeliveryId, Seq};
@@ -65,7 +65,7 @@ impl List {
         query.extend(self.after.map(|after| ("after", after.to_string())));
         let client = Client::find(common)?;
         if common.client_args.json {
-            return client.lines("/api/v1/pending", &query, print_raw);
+            return client.lines("/api/v1/pending", &query, print_json_text);
         }
         let mut rows = Vec::new();
         client.lines("/api/v1/pending", &query, |line| {
@@ -94,7 +94,7 @@ impl Cancel {
             )));
         }
         if common.client_args.json {
-            return print_raw(&response);
+            return print_json_text(&response);
         }
         print(&format!("{} cancelled", text::count(count, "delivery")))
     }

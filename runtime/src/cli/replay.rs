@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use super::client::{Client, parse};
 use super::emit::read_argument;
 use super::table::table;
-use super::text::{BOLD, DIM, colour, columns, count, escape, local_time, print, print_raw};
+use super::text::{BOLD, DIM, colour, columns, count, escape, local_time, print, print_json_text};
 use super::{Common, Failure, WithCommon, parse_duration};
 use crate::admin::view;
 use evoke_core::replay::{Filter, Plan};
@@ -125,7 +125,7 @@ impl Start {
         let client = Client::find(common)?;
         if self.dry_run {
             let plan = client.post("/api/v1/replays/plan", &filter)?;
-            return if common.client_args.json { print_raw(&plan) } else { print(&render_plan(&parse(&plan)?)) };
+            return if common.client_args.json { print_json_text(&plan) } else { print(&render_plan(&parse(&plan)?)) };
         }
         let response = client.post("/api/v1/replays", &filter)?;
         let replay: view::Replay = parse(&response)?;
@@ -133,10 +133,10 @@ impl Start {
         if !follows {
             let id = replay.id;
             let text = format!("replay {id} is running; `evoke replay show {id}` shows its progress");
-            return if common.client_args.json { print_raw(&response) } else { print(&text) };
+            return if common.client_args.json { print_json_text(&response) } else { print(&text) };
         }
         let last = follow(&client, replay.id)?;
-        if common.client_args.json { print_raw(&last) } else { print(&render(&parse(&last)?)) }
+        if common.client_args.json { print_json_text(&last) } else { print(&render(&parse(&last)?)) }
     }
 }
 
@@ -162,7 +162,7 @@ fn follow(client: &Client, id: ReplayId) -> Result<String, Failure> {
 fn list(common: &Common) -> Result<(), Failure> {
     let client = Client::find(common)?;
     if common.client_args.json {
-        return client.lines("/api/v1/replays", &[], print_raw);
+        return client.lines("/api/v1/replays", &[], print_json_text);
     }
     let mut rows = Vec::new();
     client.lines("/api/v1/replays", &[], |line| {
@@ -179,13 +179,13 @@ fn list(common: &Common) -> Result<(), Failure> {
 impl ReplayNumber {
     fn show(&self, common: &Common) -> Result<(), Failure> {
         let response = Client::find(common)?.get(&format!("/api/v1/replays/{}", self.replay), &[])?;
-        if common.client_args.json { print_raw(&response) } else { print(&render(&parse(&response)?)) }
+        if common.client_args.json { print_json_text(&response) } else { print(&render(&parse(&response)?)) }
     }
 
     fn control(&self, common: &Common, action: &str) -> Result<(), Failure> {
         let path = format!("/api/v1/replays/{}/{action}", self.replay);
         let response = Client::find(common)?.post(&path, &serde_json::Map::new())?;
-        if common.client_args.json { print_raw(&response) } else { print(&progress(&parse(&response)?)) }
+        if common.client_args.json { print_json_text(&response) } else { print(&progress(&parse(&response)?)) }
     }
 }
 
@@ -226,14 +226,14 @@ fn render_plan(plan: &Plan) -> String {
     let verb = if *events == 1 { "makes" } else { "make" };
     let mut text = format!("{least}{} {verb} {}", count(*events, "event"), count(*deliveries, "delivery"));
     for (function, number) in functions {
-        text += &format!("\n  {BOLD}{function}{BOLD:#} {number}");
+        text += &format!("\n  {BOLD}{}{BOLD:#} {number}", escape(function));
     }
     if !examples.is_empty() {
         text += &format!("\n{DIM}for example{DIM:#}");
     }
     for example in examples {
         let (type_, source, id) = (escape(&example.r#type), escape(&example.source), escape(&example.id));
-        let (seq, to) = (example.seq, example.functions.join(", "));
+        let (seq, to) = (example.seq, escape(&example.functions.join(", ")).into_owned());
         text += &format!("\n  {BOLD}{type_}{BOLD:#} {DIM}event {seq} {id} from {source}{DIM:#} to {to}");
     }
     text

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::client::{Client, encode_segment, parse};
 use super::emit::read_argument;
 use super::table::table;
-use super::text::{self, escape, print, print_raw, truncate};
+use super::text::{self, escape, print, print_json_text, print_verbatim, truncate};
 use super::{Common, Failure, WithCommon};
 use crate::admin::view::{Count, StateBucket, StateEntry, StateValue};
 
@@ -89,7 +89,7 @@ impl List {
         let client = Client::find(common)?;
         let path = self.bucket.as_deref().map_or_else(|| "/api/v1/state".to_owned(), bucket_path);
         if common.client_args.json {
-            return client.lines(&path, &query, print_raw);
+            return client.lines(&path, &query, print_json_text);
         }
         let (mut buckets, mut entries) = (Vec::new(), Vec::new());
         client.lines(&path, &query, |line| {
@@ -115,13 +115,13 @@ impl Key {
     fn get(&self, common: &Common) -> Result<(), Failure> {
         let response = Client::find(common)?.get(&self.path(), &[])?;
         if common.client_args.json {
-            return print_raw(&response);
+            return print_json_text(&response);
         }
         let StateEntry { value, bytes, .. } = parse(&response)?;
         match value {
             None => print(&format!("{} of binary data; --json prints them in base64", text::count(bytes, "byte"))),
             Some(text) if std::io::stdout().is_terminal() => print(&escape(&text)),
-            Some(text) => print_raw(&text),
+            Some(text) => print_verbatim(&text),
         }
     }
 }
@@ -130,7 +130,7 @@ impl Set {
     fn run(&self, common: &Common) -> Result<(), Failure> {
         let value = StateValue { value: Some(read_argument(&self.value)?), value_base64: None };
         Client::find(common)?.put(&self.at.path(), &value)?;
-        if common.client_args.json { print_raw(r#"{"count":1}"#) } else { print("1 key set") }
+        if common.client_args.json { print_json_text(r#"{"count":1}"#) } else { print("1 key set") }
     }
 }
 
@@ -150,7 +150,7 @@ impl Delete {
             )));
         }
         if common.client_args.json {
-            print_raw(&response)
+            print_json_text(&response)
         } else {
             print(&format!("{} deleted", text::count(count, "key")))
         }

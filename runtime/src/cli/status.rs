@@ -2,13 +2,13 @@
 
 use super::client::{Client, parse};
 use super::table::table;
-use super::text::{columns, count, escape, format_millis, print, print_raw};
+use super::text::{columns, count, escape, format_millis, print, print_json_text};
 use super::{Common, Failure};
 use crate::admin::view::{Function, Source, Status, UncleanExit};
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
     let status = Client::find(common)?.get("/api/v1/status", &[])?;
-    if common.client_args.json { print_raw(&status) } else { print(&render(&parse(&status)?, columns())) }
+    if common.client_args.json { print_json_text(&status) } else { print(&render(&parse(&status)?, columns())) }
 }
 
 fn render(status: &Status, columns: Option<usize>) -> String {
@@ -52,7 +52,7 @@ fn function_row(function: &Function) -> Vec<String> {
         None => (" (in no manifest)", "-".to_owned()),
     };
     let numbers = [n.ready, n.retrying, n.blocked, n.done, n.dead, n.purged].map(|number| number.to_string());
-    [format!("{name}{note}"), running].into_iter().chain(numbers).collect()
+    [format!("{}{note}", escape(name)), running].into_iter().chain(numbers).collect()
 }
 
 fn source_row(source: &Source) -> Vec<String> {
@@ -60,7 +60,7 @@ fn source_row(source: &Source) -> Vec<String> {
         Some(trouble) => format!("{}: {}", source.state, escape(trouble)),
         None => source.state.clone(),
     };
-    vec![source.uri.clone(), source.kind.clone(), state]
+    vec![escape(&source.uri).into_owned(), escape(&source.kind).into_owned(), state]
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::build;
+use super::text::escape_lines;
 use crate::control::{AppError, Build, Host, Progress};
 
 /// The terminal of the user.
@@ -17,6 +18,10 @@ impl Host for Terminal {
             Progress::Loading { functions } => say("loading", &format!("{functions} functions")),
             Progress::Ready { http, admin } => {
                 say("listening", &format!("http://{http} (sources), http://{admin} (admin)"));
+                if !http.ip().to_canonical().is_loopback() {
+                    let advice = "put a proxy with TLS in front of it";
+                    say("note", &format!("sources can be reached from other machines, without TLS; {advice}"));
+                }
                 say("ready", "press Ctrl-C to stop");
             }
             Progress::Reloading => say("reloading", "files have changed"),
@@ -45,5 +50,5 @@ impl Host for Terminal {
 /// Prints a progress line: a verb, aligned right, and its details.
 fn say(verb: &str, details: &str) {
     let style = anstyle::Style::new().bold();
-    anstream::eprintln!("{style}{verb:>10}{style:#} {details}");
+    anstream::eprintln!("{style}{verb:>10}{style:#} {}", escape_lines(details));
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Failure;
+use evoke_model::text::{escape_json, is_deceptive};
 
 /// Style of secondary information.
 pub(super) const DIM: Style = Style::new().dimmed();
@@ -33,8 +34,13 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     check_write(writeln!(out, "{text}").and_then(|()| out.flush()))
 }
 
+/// Prints JSON text on a line of standard output. Escapes what could deceive the reader of a terminal.
+pub(super) fn print_json_text(json: &str) -> Result<(), Failure> {
+    print_verbatim(&escape_json(json))
+}
+
 /// Prints a line to standard output unchanged.
-pub(super) fn print_raw(line: &str) -> Result<(), Failure> {
+pub(super) fn print_verbatim(line: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     check_write(writeln!(out, "{line}").and_then(|()| out.flush()))
 }
@@ -42,7 +48,7 @@ pub(super) fn print_raw(line: &str) -> Result<(), Failure> {
 /// Prints a value as JSON, on one line.
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     // Strings, numbers and raw JSON always serialise.
-    print_raw(&serde_json::to_string(value).unwrap_or_default())
+    print_json_text(&serde_json::to_string(value).unwrap_or_default())
 }
 
 fn check_write(result: std::io::Result<()>) -> Result<(), Failure> {
@@ -89,22 +95,26 @@ pub(super) fn compact(json: &RawValue) -> String {
     value.map_or_else(|_| json.get().to_owned(), |value| value.to_string())
 }
 
-/// Escapes control characters and bidirectional overrides, so that untrusted text cannot move the cursor, change
-/// colours or reverse the text after it. The result is one line.
+/// Escapes control characters and bidirectional ones, so that untrusted text cannot move the cursor, change colours or
+/// reverse the text after it. The result is one line.
 pub(super) fn escape(text: &str) -> Cow<'_, str> {
-    let is_unsafe = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if !text.contains(is_unsafe) {
+    if !text.contains(is_deceptive) {
         return text.into();
     }
     let push_escaped = |out: &mut String, c: char| match c {
         '\n' => out.push_str("\\n"),
         '\t' => out.push_str("  "),
-        c if is_unsafe(c) => out.extend(c.escape_unicode()),
+        c if is_deceptive(c) => out.extend(c.escape_unicode()),
         c => out.push(c),
     };
     let mut out = String::with_capacity(text.len() + 16);
     text.chars().for_each(|c| push_escaped(&mut out, c));
     out.into()
+}
+
+/// Like [`escape`], but keeps line breaks.
+pub(super) fn escape_lines(text: &str) -> String {
+    text.lines().map(escape).collect::<Vec<_>>().join("\n")
 }
 
 /// Truncates text to `chars_max` characters; the last one is then `…`.
@@ -174,6 +184,7 @@ mod tests {
     #[test]
     fn control_characters_of_events_are_escaped() {
         assert_eq!(escape("a\u{1b}[2Jb\nc\u{202e}\u{9b}d"), "a\\u{1b}[2Jb\\nc\\u{202e}\\u{9b}d");
+        assert_eq!(escape("\u{61c}\u{200e}\u{200f}\u{7f}"), "\\u{61c}\\u{200e}\\u{200f}\\u{7f}");
         let event = RawValue::from_string(r#"{"type":"a\u001b[31m","data":1}"#.to_owned()).unwrap();
         assert_eq!(EventSummary::parse(&event).type_, "a\\u{1b}[31m");
     }

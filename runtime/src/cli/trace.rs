@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::client::{Client, encode_segment, parse};
-use super::text::{BOLD, DIM, EventSummary, colour, escape, format_micros, local_time, print, print_raw};
+use super::text::{BOLD, DIM, EventSummary, colour, escape, format_micros, local_time, print, print_json_text};
 use super::{Common, Failure};
 use crate::admin::view::{Delivery, Node};
 
@@ -20,7 +20,7 @@ impl Trace {
     pub(super) fn run(&self, common: &Common) -> Result<(), Failure> {
         let path = format!("/api/v1/trace/{}", encode_segment(&self.event));
         let trace = Client::find(common)?.get(&path, &[("root", self.root.to_string())])?;
-        if common.client_args.json { print_raw(&trace) } else { print(tree(&parse(&trace)?).trim_end()) }
+        if common.client_args.json { print_json_text(&trace) } else { print(tree(&parse(&trace)?).trim_end()) }
     }
 }
 
@@ -40,8 +40,11 @@ fn tree(node: &Node) -> String {
 fn event(node: &Node, first: &str, rest: &str, text: &mut String) {
     let EventSummary { id, source, type_, .. } = EventSummary::parse(&node.event);
     let time = local_time(&node.accepted);
+    // The producer chose the source, or an operator sent the event.
+    let origin = node.origin.as_deref().filter(|origin| node.published_by.is_none() && **origin != *source);
+    let through = origin.map(|origin| format!(" through {}", escape(origin))).unwrap_or_default();
     *text += &format!(
-        "{DIM}{first}{DIM:#}{BOLD}{type_}{BOLD:#} {DIM}event {} {id} from {source} at {time}{DIM:#}\n",
+        "{DIM}{first}{DIM:#}{BOLD}{type_}{BOLD:#} {DIM}event {} {id} from {source}{through} at {time}{DIM:#}\n",
         node.seq
     );
     if let Some(damage) = &node.damaged {
@@ -70,7 +73,7 @@ fn delivery(delivery: &Delivery, first: &str, rest: &str, text: &mut String) {
         [one] => format!("{}, ", format_micros(one.duration_us)),
         [.., last] => format!("{} attempts, the last {}, ", attempts.len(), format_micros(last.duration_us)),
     };
-    let style = colour(state);
+    let (style, function) = (colour(state), escape(function));
     let replayed = replay.map(|replay| format!(", replay {replay}")).unwrap_or_default();
     *text +=
         &format!("{DIM}{first}{DIM:#}{function} {style}{state}{style:#} {DIM}{took}delivery {id}{replayed}{DIM:#}\n");
@@ -151,7 +154,10 @@ order.placed event 1 e1 from /shop/checkout at soon
 
     #[test]
     fn omitted_deliveries_and_events_are_mentioned() {
-        assert!(drawn(&event(1, "t", "/s", &json!([]))).ends_with("no function matched this event\n"));
+        let mut claimed = event(1, "t", "/s", &json!([]));
+        claimed["origin"] = "/shop/hook".into();
+        let expected = "t event 1 e1 from /s through /shop/hook at soon\nno function matched this event\n";
+        assert_eq!(drawn(&claimed), expected);
         let fan_out = json!({ "id": 1, "event": 1, "function": "a/f", "trigger": "on[0]", "state": "done",
             "attempts": [], "omitted": 9 });
         let mut cut = event(1, "t", "/s", &json!([fan_out]));

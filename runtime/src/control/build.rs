@@ -11,6 +11,9 @@ use std::time::SystemTime;
 use super::host::{Build, Host};
 use evoke_manifest::{Checked, Diagnostics, Function};
 
+/// Size limit of a dependency file, in bytes. A thousand sources have about 100 KB.
+const DEPENDENCIES_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// Builds components one after another: only outdated ones, or all if `even_fresh` is true. Functions may share a
 /// command; its first run then builds the components of all of them. Returns the number of builds. If builds fail,
 /// continues with the others and returns all failures.
@@ -45,7 +48,8 @@ pub(crate) async fn build(
     }
     let build = Build {
         function: function.name.as_str().to_owned(),
-        command: command.clone(),
+        command: command.run.clone(),
+        env: command.env.clone(),
         folder: checked.manifest.folder.clone(),
         component: component.clone(),
     };
@@ -61,14 +65,19 @@ pub(crate) async fn build(
 /// Whether `component` must be built: it is missing, has no dependency file, or a source is newer or missing.
 fn is_stale(component: &Path) -> bool {
     let Ok(built) = modified(component) else { return true };
-    let Ok(text) = std::fs::read_to_string(component.with_extension("d")) else { return true };
+    let Ok(text) = read_dependencies(component) else { return true };
     parse_dependencies(&text).iter().any(|source| modified(source).is_ok_and(|at| at > built) || !source.exists())
 }
 
 /// Returns the source files that the dependency file of `component` lists. Returns an empty list if there is no such
 /// file.
 pub(super) fn sources_of(component: &Path) -> Vec<PathBuf> {
-    std::fs::read_to_string(component.with_extension("d")).map(|text| parse_dependencies(&text)).unwrap_or_default()
+    read_dependencies(component).map(|text| parse_dependencies(&text)).unwrap_or_default()
+}
+
+/// Reads the dependency file of `component`.
+fn read_dependencies(component: &Path) -> std::io::Result<String> {
+    evoke_fs::read_text(&component.with_extension("d"), DEPENDENCIES_BYTES_MAX)
 }
 
 fn modified(path: &Path) -> std::io::Result<SystemTime> {

@@ -8,11 +8,13 @@ use evoke_manifest::{Checked, Trigger, TriggerSource};
 use evoke_model::event::Event;
 use evoke_pattern::{MalformedEvent, explain};
 
-/// Matches an event against every trigger, or against those of one function. Returns an error if the data of the event
-/// cannot be parsed.
+/// Matches an event against every trigger, or those of one function. `entered` is the source through which the event
+/// entered; `None` for an event that a function published. An error means that the data of the event cannot
+/// be parsed.
 pub(super) fn explain_event(
     manifests: &[Checked],
     event: &Event,
+    entered: Option<&str>,
     only: Option<&str>,
 ) -> Result<Vec<TriggerExplanation>, MalformedEvent> {
     let all = manifests.iter().flat_map(|checked| checked.manifest.functions.iter().map(move |f| (checked, f)));
@@ -21,7 +23,7 @@ pub(super) fn explain_event(
         .flat_map(|(checked, function, name)| {
             function.triggers.iter().map(move |trigger| (checked, name.clone(), trigger))
         })
-        .map(|(checked, name, trigger)| explain_trigger(checked, name, trigger, event))
+        .map(|(checked, name, trigger)| explain_trigger(checked, name, trigger, event, entered))
         .collect()
 }
 
@@ -30,27 +32,29 @@ fn explain_trigger(
     function: String,
     trigger: &Trigger,
     event: &Event,
+    entered: Option<&str>,
 ) -> Result<TriggerExplanation, MalformedEvent> {
     let source = match &trigger.source {
         TriggerSource::Any => None,
         TriggerSource::Shared(name) => checked.manifest.source(name.as_str()).map(|source| source.uri.clone()),
         TriggerSource::Private(source) => Some(source.uri.clone()),
     };
-    let source_matches = source.as_ref().is_none_or(|source| *source == event.source);
+    let source_matches = source.as_deref().is_none_or(|source| entered == Some(source));
     // Events of a private source go only to the function that declares the source.
-    let is_others_private = matches!(trigger.source, TriggerSource::Any) && is_private(checked, &event.source);
+    let private = entered.filter(|source| matches!(trigger.source, TriggerSource::Any) && is_private(checked, source));
     let pattern = trigger.events.as_ref().map(|events| explain(&events.pattern, &event.into())).transpose()?;
     let names_runtime_events =
         trigger.events.as_ref().is_some_and(|events| runtime_events::selects_runtime_events(&events.pattern));
     let is_hidden = event.source == runtime_events::SOURCE && !names_runtime_events;
     let matched =
-        source_matches && !is_others_private && !is_hidden && pattern.as_ref().is_none_or(|pattern| pattern.matched);
+        source_matches && private.is_none() && !is_hidden && pattern.as_ref().is_none_or(|pattern| pattern.matched);
     let text = match (&source, &pattern) {
         (Some(source), _) if !source_matches => {
-            format!("the source is {}, but the trigger takes only events of {source}", event.source)
+            let actual = entered.unwrap_or(&event.source);
+            format!("the source is {actual}, but the trigger takes only events of {source}")
         }
-        _ if is_others_private => format!("{} is the private source of one function", event.source),
-        // If the pattern does not match either, the explanation of the pattern is returned, because it is more useful.
+        _ if private.is_some() => format!("{} is the private source of one function", private.unwrap_or_default()),
+        // If the pattern does not match, its own explanation is more useful.
         (_, Some(pattern)) if is_hidden && pattern.matched => {
             "events of Evoke itself go only to patterns that name their source or type exactly".to_owned()
         }

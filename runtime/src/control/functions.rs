@@ -4,22 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt as _, stream};
 
 use super::http_function::{self, HttpFunction};
 use super::state_source::{self, StoredState};
 use evoke_core::dispatcher::{AttemptResult, Call, FunctionSpec, Runner};
 use evoke_core::router::{OrderBy, Router};
 use evoke_http::source::RequestHandler;
-use evoke_manifest::{self as manifest, Checked, Diagnostics, Function, SecretRef, TriggerSource};
-use evoke_model::FunctionId;
+use evoke_manifest::{self as manifest, Checked, Diagnostics, Function, SecretRef, Source, TriggerSource};
 use evoke_model::clock::Clock;
 use evoke_model::outcome::RetryPolicy;
-use evoke_sandbox::{self as sandbox, Grants, Kind, LogSink, Sandbox, Spec, StateSource};
+use evoke_model::{FunctionId, Origin};
+use evoke_sandbox::{self as sandbox, Grants, Kind, LoadError, LogSink, Refusal, Sandbox, Spec, StateSource};
 use evoke_store::Store;
 use evoke_store::running::{Recorded, RunningLog, Work};
 use evoke_telemetry::Metrics;
+
+/// Size limit of a file with a secret, in bytes.
+const SECRET_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Functions as the dispatcher, the router and the http sources take them.
 pub(super) struct Functions {
@@ -45,6 +48,8 @@ pub(super) struct Wiring<'a> {
     pub(super) logs: &'a LogSink,
     pub(super) clock: &'a Clock,
     pub(super) metrics: &'a Metrics,
+    /// The origins of all sources, by URI.
+    pub(super) origins: &'a BTreeMap<String, Origin>,
     pub(super) running: &'a Arc<dyn RunningLog>,
 }
 
@@ -81,6 +86,27 @@ pub(crate) fn trigger_name(index: usize) -> Arc<str> {
     format!("on[{index}]").into()
 }
 
+/// Returns the functions of manifests, each with its manifest.
+pub(crate) fn all(manifests: &[Checked]) -> impl Iterator<Item = (&Checked, &Function)> {
+    manifests.iter().flat_map(|checked| checked.manifest.functions.iter().map(move |function| (checked, function)))
+}
+
+/// Loads the components of functions side by side, and changes nothing else. The results are in the order of the
+/// functions. `running` records each load while it lasts.
+pub(crate) async fn load_each<'a>(
+    functions: impl Iterator<Item = (&'a Checked, &'a Function)>,
+    sandbox: &'a Sandbox,
+    running: Option<&'a Arc<dyn RunningLog>>,
+) -> Vec<Result<Arc<sandbox::Function>, Diagnostics>> {
+    let load = async |(checked, function): (&'a Checked, &'a Function)| {
+        let name = full_name(&checked.manifest, function);
+        let _recorded = running.map(|log| Recorded::start(log, &Work::Load(&name)));
+        load_one(checked, function, sandbox).await
+    };
+    let loads: Vec<_> = functions.map(|each| load(each).boxed()).collect();
+    stream::iter(loads).buffered(Sandbox::loads_max()).collect().await
+}
+
 /// Loads the components of all functions, and changes nothing else. Returns all errors together.
 pub(super) async fn load_all<'a>(
     manifests: &'a [Checked],
@@ -88,9 +114,9 @@ pub(super) async fn load_all<'a>(
     running: &Arc<dyn RunningLog>,
 ) -> Result<Vec<Loaded<'a>>, Diagnostics> {
     let (mut loaded, mut errors) = (Vec::new(), Diagnostics::default());
-    for (checked, function) in manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (c, f))) {
-        let _recorded = Recorded::start(running, &Work::Load(&full_name(&checked.manifest, function)));
-        match load_one(checked, function, sandbox).await {
+    let results = load_each(all(manifests), sandbox, Some(running)).await;
+    for ((checked, function), result) in all(manifests).zip(results) {
+        match result {
             Ok(component) => loaded.push(Loaded { checked, function, component }),
             Err(found) => errors.extend(found),
         }
@@ -99,18 +125,23 @@ pub(super) async fn load_all<'a>(
 }
 
 /// Registers the functions in the store, and makes their workers and routes. An error is one of the store.
-pub(super) async fn register(loaded: Vec<Loaded<'_>>, wiring: Wiring<'_>) -> anyhow::Result<Functions> {
-    let Wiring { store, logs, clock, metrics, running } = wiring;
+pub(super) async fn register(
+    manifests: &[Checked],
+    loaded: Vec<Loaded<'_>>,
+    wiring: Wiring<'_>,
+) -> anyhow::Result<Functions> {
+    let Wiring { store, logs, clock, metrics, origins, running } = wiring;
     let names: Vec<String> = loaded.iter().map(|l| full_name(&l.checked.manifest, l.function)).collect();
     let ids = store.register(names.clone()).await.context("cannot register the functions in the store, evoke.db")?;
 
     let stored_state: Arc<dyn StateSource> = Arc::new(StoredState(store.clone()));
     let mut workers = Vec::new();
     let mut router = Router::default();
+    manifests.iter().for_each(|checked| router.add_app(checked.manifest.app.as_str()));
     let mut answerers: BTreeMap<_, Arc<dyn RequestHandler>> = BTreeMap::new();
     for (Loaded { checked, function, component }, id) in loaded.into_iter().zip(&ids) {
         let is_http = component.kind() == Kind::Http;
-        add_routes(&mut router, *id, checked, function, is_http);
+        add_routes(&mut router, *id, checked, function, origins, is_http);
         if is_http {
             // A function that handles HTTP requests runs no deliveries. If it had another kind of component before, its
             // deliveries from that time stay pending in the store.
@@ -166,18 +197,44 @@ pub(crate) async fn load_one(
                 errors if errors.is_empty() => Ok(loaded),
                 errors => Err(Diagnostics::from_iter(errors)),
             },
-            Kind::Handler | Kind::Command => Ok(loaded),
+            Kind::Handler | Kind::Command => match http_function::check_event_sources(checked, function) {
+                errors if errors.is_empty() => Ok(loaded),
+                errors => Err(Diagnostics::from_iter(errors)),
+            },
         },
         Err(error) => {
-            let missing = matches!(&error, sandbox::LoadError::Read { .. });
-            let help = match (missing, &function.build) {
-                (true, Some(_)) => "run `evoke build` to build it with the `build:` command of the function",
-                (true, None) => "build the component, or add a `build:` command",
-                (false, _) => "the component must work with the grants of the manifest",
-            };
+            let missing = matches!(&error, LoadError::Read { .. });
+            let help = compile_help(&error).unwrap_or_else(|| match (missing, &function.build) {
+                (true, Some(_)) => "run `evoke build` to build it with the `build:` command of the function".into(),
+                (true, None) => "build the component, or add a `build:` command".into(),
+                (false, _) => "the component must work with the grants of the manifest".into(),
+            });
             fail(checked.error_at(function.spans.component, error.to_string(), help))
         }
     }
+}
+
+/// Returns how to change a limit on compiling, or how to try again, if the error is about that.
+pub(crate) fn compile_help(error: &LoadError) -> Option<String> {
+    let (refusal, record) = match error {
+        LoadError::Machine { .. } => return Some("the component may be fine; try again".into()),
+        LoadError::Refused { refusal, record, .. } => (refusal, record),
+        _ => return None,
+    };
+    let help = match refusal {
+        Refusal::Memory(_) => {
+            "make the component smaller, or raise the limit with --compile-memory SIZE or EVOKE_COMPILE_MEMORY"
+        }
+        Refusal::Time(_) => {
+            "make the component smaller, or raise the limit with --compile-time DURATION or EVOKE_COMPILE_TIME"
+        }
+        Refusal::Output(_) => "make the component smaller; this limit is fixed",
+        Refusal::Crash(_) => "build the component with another version of its tools",
+    };
+    Some(match record {
+        Some(record) => format!("{help}; to try again without a change, remove {}", record.display()),
+        None => help.to_owned(),
+    })
 }
 
 fn retry_policy(function: &Function) -> RetryPolicy {
@@ -185,7 +242,16 @@ fn retry_policy(function: &Function) -> RetryPolicy {
     RetryPolicy { attempts, backoff, max_backoff, max_age }
 }
 
-fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: &Function, handles_requests: bool) {
+fn add_routes(
+    router: &mut Router,
+    id: FunctionId,
+    checked: &Checked,
+    function: &Function,
+    origins: &BTreeMap<String, Origin>,
+    handles_requests: bool,
+) {
+    // Every source is registered, and the manifest has a source of every trigger.
+    let origin_of = |source: &Source| origins.get(&source.uri).copied().unwrap_or_default();
     if let Some(by) = &function.order_by {
         let by = match by {
             manifest::OrderBy::Attribute(name) => OrderBy::Attribute(name.clone()),
@@ -199,13 +265,13 @@ fn add_routes(router: &mut Router, id: FunctionId, checked: &Checked, function: 
         match &trigger.source {
             TriggerSource::Any => router.add(id, name, None, pattern),
             TriggerSource::Shared(source) => {
-                let uri = checked.manifest.source(source.as_str()).map(|source| source.uri.as_str());
-                router.add(id, name, uri, pattern);
+                let source = checked.manifest.source(source.as_str());
+                router.add(id, name, Some(source.map(origin_of).unwrap_or_default()), pattern);
             }
             // All events of a private source go to the function, so the router needs no pattern matching for them. A
             // function that handles HTTP requests gets no events from its private source.
             TriggerSource::Private(_) if handles_requests => {}
-            TriggerSource::Private(source) => router.add_private_source(&source.uri, id, name),
+            TriggerSource::Private(source) => router.add_private_source(origin_of(source), id, name),
         }
     }
 }
@@ -218,7 +284,7 @@ fn secrets(function: &Function) -> Result<BTreeMap<String, String>, (String, Str
                 let message = format!("cannot read the secret {name}: the environment variable {variable} is not set");
                 (message, format!("start Evoke with {variable} set"))
             }),
-            SecretRef::File(path) => std::fs::read_to_string(path)
+            SecretRef::File(path) => evoke_fs::read_text(path, SECRET_BYTES_MAX)
                 // Editors end a file with a line break, which is not part of the secret.
                 .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
                 .map_err(|error| {

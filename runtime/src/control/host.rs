@@ -25,6 +25,8 @@ pub struct Build {
     pub function: String,
     /// The command line, for the shell.
     pub command: String,
+    /// The environment variables that the manifest passes to the command, by name.
+    pub env: Vec<String>,
     /// The folder to run in: that of the manifest.
     pub folder: PathBuf,
     /// The file that must exist after the command.

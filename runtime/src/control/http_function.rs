@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use evoke_http::source::{HandlerError, HttpSource, Payload, RequestHandler};
-use evoke_manifest::{Checked, Diagnostic, Function, TriggerSource};
+use evoke_manifest::{Checked, Diagnostic, Function, Source, Trigger, TriggerSource};
 use evoke_model::clock::Clock;
 use evoke_model::outcome::Outcome;
 use evoke_sandbox::{self as sandbox, HttpCall, LogSink};
@@ -150,4 +150,19 @@ pub(super) fn check_manifest(checked: &Checked, function: &Function) -> Vec<Diag
         found.push(checked.error_at(function.spans.name, message, "remove `order_by`"));
     }
     found
+}
+
+/// Returns an error for each private http source of a function that handles events, if the source accepts none.
+pub(super) fn check_event_sources(checked: &Checked, function: &Function) -> Vec<Diagnostic> {
+    let accepts_nothing =
+        |source: &Source| source.settings.get::<HttpSource>().is_some_and(HttpSource::accepts_nothing);
+    let silent = function.triggers.iter().filter(|trigger| match &trigger.source {
+        TriggerSource::Private(source) => accepts_nothing(source),
+        TriggerSource::Any | TriggerSource::Shared(_) => false,
+    });
+    let error = |trigger: &Trigger| {
+        let message = "this trigger accepts no event: its source has neither `type` nor `accept.types`";
+        checked.error_at(trigger.span, message, HttpSource::ACCEPT_HELP)
+    };
+    silent.map(error).collect()
 }

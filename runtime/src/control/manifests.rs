@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 
 use super::host::{Host, Progress};
 use super::{AppError, build, kinds};
+use evoke_http::source::{HttpSource, claimed_app_error};
 use evoke_manifest::{self as manifest, Checked, Diagnostic, Diagnostics};
 
 /// The manifest to use without arguments.
@@ -69,7 +70,26 @@ pub(crate) fn load(paths: &[PathBuf]) -> Result<(Vec<Checked>, Diagnostics), Dia
             Err(errors) => found.extend(errors),
         }
     }
+    found.extend(claimed_apps(&manifests, &apps));
     if found.has_errors() { Err(found) } else { Ok((manifests, found)) }
+}
+
+/// Returns an error for each glob of an http source's `accept` that only matches sources of another app.
+fn claimed_apps(manifests: &[Checked], apps: &BTreeMap<String, PathBuf>) -> Diagnostics {
+    let mut found = Vec::new();
+    for checked in manifests {
+        for (source, _) in checked.manifest.all_sources() {
+            let http = source.settings.get::<HttpSource>();
+            for (glob, app) in http.into_iter().flat_map(HttpSource::claimed_apps) {
+                // The check of the manifest reports globs of its own app.
+                if apps.contains_key(&app) && checked.manifest.app.as_str() != app {
+                    let (message, help) = claimed_app_error(glob, &app);
+                    found.push(checked.error_at(source.span, message, help));
+                }
+            }
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// Loads the manifests of a command, reports their warnings, and builds missing or outdated components.

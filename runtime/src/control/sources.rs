@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::SourceStatus;
 use super::functions::{full_name, trigger_name};
 use super::kinds::Kind;
-use evoke_core::bus::{Bus, Target};
+use evoke_core::bus::{Bus, Origin, Target};
 use evoke_core::source::{Context, Health};
 use evoke_http::source::{Endpoint, HttpSource, RequestHandler, RouteConflict, Routes};
 use evoke_manifest::{Checked, Settings, Source, TriggerSource};
 use evoke_model::FunctionId;
 use evoke_model::clock::Clock;
-use evoke_store::{Ownership, ScopeStore};
+use evoke_store::{EventStore, Ownership, ScopeStore};
 use evoke_telemetry::Metrics;
 
 /// How long a source waits between two tries to own its scope, while another process owns it.
@@ -49,9 +50,14 @@ impl Sources {
         Self { scopes, bus, metrics, clock, running: BTreeMap::new(), prepared: BTreeMap::new() }
     }
 
-    /// Makes the sources of these manifests the running sources: starts new ones, restarts changed ones, stops all
-    /// others. Unchanged sources keep running without interruption.
-    pub(super) async fn apply(&mut self, manifests: &[Checked], functions: &BTreeMap<String, FunctionId>) {
+    /// Runs exactly the sources of these manifests. Unchanged sources keep running without interruption, except those
+    /// with a problem that ends with a reload.
+    pub(super) async fn apply(
+        &mut self,
+        manifests: &[Checked],
+        functions: &BTreeMap<String, FunctionId>,
+        origins: &BTreeMap<String, Origin>,
+    ) {
         let mut previous = std::mem::take(&mut self.running);
         let mut to_start = Vec::new();
         for (source, target) in manifests.iter().flat_map(|checked| targets(checked, functions)) {
@@ -73,7 +79,7 @@ impl Sources {
         // The changed source stops before its successor starts, because both use the same marks in the store.
         stop_all(previous).await;
         for (source, target) in to_start {
-            let running = self.start(source, target);
+            let running = self.start(source, origin_of(source, origins), target);
             self.running.insert(source.uri.clone(), running);
         }
         self.prepared.clear();
@@ -88,7 +94,7 @@ impl Sources {
         }
     }
 
-    fn start(&mut self, source: &Source, target: Target) -> RunningSource {
+    fn start(&mut self, source: &Source, origin: Origin, target: Target) -> RunningSource {
         let (kind, settings, stop) = (source.kind.key(), source.settings.clone(), CancellationToken::new());
         let (health, task) = match Kind::of(source.kind) {
             Some(Kind::Task(kind)) => {
@@ -96,6 +102,7 @@ impl Sources {
                 let context = Context {
                     bus: self.bus.for_ingress(Kind::Task(kind).ingress(), &self.metrics),
                     uri: source.uri.clone(),
+                    origin,
                     target: target.clone(),
                     clock: self.clock.clone(),
                     stop: stop.clone(),
@@ -128,7 +135,7 @@ impl Sources {
 
 impl RunningSource {
     fn is_unchanged(&self, source: &Source, target: &Target) -> bool {
-        self.settings == source.settings && self.target == *target
+        self.settings == source.settings && self.target == *target && !self.health.needs_reload()
     }
 }
 
@@ -168,12 +175,28 @@ async fn stop_all(sources: BTreeMap<String, RunningSource>) {
     }
 }
 
+/// Registers the sources of these manifests in the store. Returns their origins, by URI.
+pub(super) async fn register_origins(
+    manifests: &[Checked],
+    store: &dyn EventStore,
+) -> anyhow::Result<BTreeMap<String, Origin>> {
+    let all = manifests.iter().flat_map(|checked| checked.manifest.all_sources());
+    let uris: Vec<String> = all.map(|(source, _)| source.uri.clone()).collect();
+    let origins = store.register_origins(uris.clone()).await;
+    Ok(uris.into_iter().zip(origins.context("cannot register the sources in the store, evoke.db")?).collect())
+}
+
+/// Returns the origin of a source. Every source is registered before it is used.
+fn origin_of(source: &Source, origins: &BTreeMap<String, Origin>) -> Origin {
+    origins.get(&source.uri).copied().unwrap_or_default()
+}
+
 /// Returns an error if two http sources of these manifests share a path and a method.
 pub(super) fn check_routes(manifests: &[Checked]) -> Result<(), RouteConflict> {
     let all = manifests.iter().flat_map(|checked| checked.manifest.all_sources());
     let endpoints = all.filter_map(|(source, _)| {
         let http = source.settings.get::<HttpSource>()?;
-        Some(Endpoint::new(http, &source.uri, Target::Matching))
+        Some(Endpoint::new(http, &source.uri, Origin::default(), Target::Matching))
     });
     Routes::new(endpoints).map(drop)
 }
@@ -182,6 +205,7 @@ pub(super) fn check_routes(manifests: &[Checked]) -> Result<(), RouteConflict> {
 pub(super) fn endpoints(
     manifests: &[Checked],
     functions: &BTreeMap<String, FunctionId>,
+    origins: &BTreeMap<String, Origin>,
     answerers: &BTreeMap<FunctionId, Arc<dyn RequestHandler>>,
     sources: &mut Sources,
 ) -> Vec<Endpoint> {
@@ -193,7 +217,9 @@ pub(super) fn endpoints(
             Target::Matching => None,
         };
         let health = sources.health(&source.uri);
-        Some(Endpoint { handler, health, ..Endpoint::new(http, &source.uri, target) })
+        let mut endpoint = Endpoint::new(http, &source.uri, origin_of(source, origins), target);
+        (endpoint.handler, endpoint.health) = (handler, health);
+        Some(endpoint)
     });
     endpoints.collect()
 }

@@ -29,7 +29,8 @@ pub struct FileEvent {
     /// Time of the last modification, RFC 3339; empty for a removed file.
     #[serde(default)]
     pub modified: String,
-    /// SHA-256 of the content, in hexadecimal; empty for a removed file.
+    /// SHA-256 of the content, in hexadecimal; that of the last known content for a removed file; empty if the source did
+    /// not read the file.
     #[serde(default)]
     pub sha256: String,
     /// The content, if it is text and small enough.

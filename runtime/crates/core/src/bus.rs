@@ -12,6 +12,7 @@ use self::drain_rate::DrainRate;
 use crate::router::Router;
 pub use crate::router::Target;
 use crate::runtime_events;
+use evoke_model::claim;
 use evoke_model::event::Event;
 use evoke_model::{Accepted, Lineage, Mark, NewEvent};
 pub use evoke_model::{Amount, Origin};
@@ -27,8 +28,22 @@ pub struct Offer {
     pub target: Target,
     /// Marks of the source, committed with the events.
     pub marks: Vec<Mark>,
-    /// The source whose share of the backlog the events count for; the default counts for no source.
+    /// The source through which the events enter. The events count for its share of the backlog; those of the default
+    /// count for no source.
     pub origin: Origin,
+    /// Set by a source whose producers choose the `source` of their events: the URI of this source. Events whose `source`
+    /// belongs to an app or to the runtime are rejected, except for those of this URI.
+    pub claims: Option<Claims>,
+}
+
+/// A source whose producers choose the `source` of their events.
+#[derive(Debug, Clone)]
+pub struct Claims {
+    /// The URI of the source.
+    pub uri: Arc<str>,
+    /// The authorities of other machines whose URIs the manifest accepts, in lower case: their paths are not taken for
+    /// those of this runtime.
+    pub authorities: Arc<[String]>,
 }
 
 /// Why an offer was rejected. Nothing of it was stored.
@@ -41,6 +56,19 @@ pub enum Refused {
         index: usize,
         /// The mistake and the correct form.
         message: String,
+    },
+    /// The producer of an event claimed a source of an app or of the runtime.
+    #[error(
+        "event {index}: the source `{}` belongs to {owner}; only the runtime makes events with it",
+        excerpt(claimed)
+    )]
+    Claimed {
+        /// The index of the event in the offer, from 0.
+        index: usize,
+        /// The claimed source.
+        claimed: String,
+        /// The app, as in ``the app `shop` ``, or the runtime.
+        owner: String,
     },
     /// An event exceeds the size limit of the bus.
     #[error("event {index} has {size} bytes; the limit is {max} bytes")]
@@ -89,7 +117,7 @@ impl Refused {
     /// Returns the kind of this rejection, for metrics.
     pub fn reason(&self) -> Refusal {
         match self {
-            Self::Invalid { .. } => Refusal::Invalid,
+            Self::Invalid { .. } | Self::Claimed { .. } => Refusal::Invalid,
             Self::TooLarge { .. } => Refusal::TooLarge,
             Self::Overloaded { .. } => Refusal::Overloaded,
             Self::Crowding { .. } => Refusal::Crowding,
@@ -228,10 +256,14 @@ impl Bus {
             let message = runtime_events::reserved_error(&event.source, &event.type_);
             let checked = message.map_or_else(|| event.check().map_err(|e| e.to_string()), Err);
             checked.map_err(|message| Refused::Invalid { index, message })?;
+            if let Some(claims) = &offer.claims {
+                check_claim(&router, claims, index, &event)?;
+            }
             if let Some(span) = spans.get(index) {
                 span.inject_if_missing(&mut event);
             }
-            let deliveries = router.route(&event, &offer.target).map_err(|e| Refused::Invalid { index, message: e })?;
+            let routed = router.route(&event, Some(offer.origin), &offer.target);
+            let deliveries = routed.map_err(|message| Refused::Invalid { index, message })?;
             events.push(NewEvent { event: Arc::new(event), lineage, deliveries });
         }
         Ok(inner.store.accept(events, offer.marks).await?)
@@ -244,7 +276,7 @@ impl Bus {
         let lineage = Lineage { origin: runtime_events::origin(), ..Lineage::default() };
         let new = event.map(|event| {
             // Routing cannot fail: the runtime's own events have valid JSON data.
-            let deliveries = router.route(&event, &Target::Matching).unwrap_or_default();
+            let deliveries = router.route(&event, lineage.entered(), &Target::Matching).unwrap_or_default();
             NewEvent { event: Arc::new(event), lineage, deliveries }
         });
         self.inner.store.accept(new.into_iter().collect(), vec![mark]).await.map(drop)
@@ -310,6 +342,33 @@ impl Bus {
     /// Returns the number of pending deliveries.
     pub fn pending(&self) -> u64 {
         self.inner.store.pending()
+    }
+}
+
+/// Rejects an event whose producer claims a source of an app or of the runtime. The check uses the router of the same
+/// offer: so no event that claims a source of a new app reaches the functions of this app.
+fn check_claim(router: &Router, claims: &Claims, index: usize, event: &Event) -> Result<(), Refused> {
+    if event.source == *claims.uri {
+        return Ok(());
+    }
+    let trusted = |authority: &str| claims.authorities.iter().any(|accepted| accepted == authority);
+    match router.owner_of(&event.source, trusted) {
+        None => Ok(()),
+        Some(name) => {
+            let owner =
+                if name == claim::RUNTIME_NAME { "the runtime".to_owned() } else { format!("the app `{name}`") };
+            Err(Refused::Claimed { index, claimed: event.source.clone(), owner })
+        }
+    }
+}
+
+/// The longest claimed value in an error message, in bytes.
+const EXCERPT_MAX: usize = 200;
+
+fn excerpt(text: &str) -> String {
+    match text.get(..text.floor_char_boundary(EXCERPT_MAX)) {
+        Some(start) if start.len() < text.len() => format!("{start}…"),
+        _ => text.to_owned(),
     }
 }
 

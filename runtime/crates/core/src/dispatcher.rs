@@ -146,7 +146,7 @@ impl Dispatcher {
         running: Arc<dyn RunningLog>,
         exits: BTreeMap<DeliveryId, u32>,
     ) -> Self {
-        let schedule = Schedule { isolation: Isolation::new(exits), ..Schedule::default() };
+        let schedule = Schedule::new(Isolation::new(exits));
         let dispatcher = Self(Arc::new(Inner {
             store,
             bus,

@@ -117,7 +117,7 @@ impl Replays {
         self.compile(&filter, functions).await?;
         let is_over = |state| matches!(state, ReplayState::Done | ReplayState::Cancelled | ReplayState::Failed);
         let open = |replay: &&Replay| !is_over(replay.state);
-        if store.replays().await?.iter().filter(open).count() >= OPEN_MAX {
+        if store.replays(ReplayId(0), usize::MAX).await?.iter().filter(open).count() >= OPEN_MAX {
             return Err(ReplayError::TooMany);
         }
         let (after, until) = self.range(&filter);
@@ -259,7 +259,7 @@ impl ReplayTask {
 
     /// Adds the replays that were active when the previous process ended.
     async fn load_active(&self) -> Result<(), StoreError> {
-        let all = self.replays.0.store.replays().await?;
+        let all = self.replays.0.store.replays(ReplayId(0), usize::MAX).await?;
         let active = all.iter().filter(|replay| is_active(replay.state)).map(|replay| replay.id);
         self.replays.active().extend(active);
         Ok(())
@@ -354,7 +354,7 @@ impl ReplayTask {
         let mut offered = 0;
         let mut offers = Vec::new();
         for event in events {
-            let deliveries = filter.deliveries(&router, &event);
+            let deliveries = filter.deliveries(&*inner.store, &router, &event);
             offered += deliveries.len();
             if !deliveries.is_empty() {
                 offers.push((Arc::new(event), deliveries));

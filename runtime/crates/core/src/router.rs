@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 
 use crate::runtime_events;
+use evoke_model::claim::{self, SourceNames};
 use evoke_model::event::{Data, Event};
-use evoke_model::{FunctionId, NewDelivery};
+use evoke_model::{FunctionId, NewDelivery, Origin, StoredEvent};
 use evoke_pattern::{Matcher, Pattern};
 
 /// The compiled triggers of every function.
@@ -14,17 +15,21 @@ use evoke_pattern::{Matcher, Pattern};
 pub struct Router {
     matcher: Matcher<usize>,
     triggers: Vec<Trigger>,
+    /// The triggers that take every event of a source.
+    by_origin: HashMap<Origin, Vec<usize>>,
     order_by: HashMap<FunctionId, OrderBy>,
-    /// The function and trigger of each private source, by the source's URI.
-    private_sources: HashMap<String, (FunctionId, Arc<str>)>,
+    /// The function and trigger of each private source.
+    private_sources: HashMap<Origin, (FunctionId, Arc<str>)>,
+    /// The names of the apps: sources that begin with one of them belong to its app.
+    apps: HashSet<String>,
 }
 
 /// One entry of a function's `on:` that selects events by source, by pattern, or by both.
 struct Trigger {
     function: FunctionId,
     name: Arc<str>,
-    /// The URI of the source that the events must come from; `None` means any source.
-    source: Option<String>,
+    /// The source through which the events must enter; `None` means any source.
+    source: Option<Origin>,
     /// True if the trigger also receives the runtime's own events.
     accepts_runtime_events: bool,
 }
@@ -54,20 +59,17 @@ pub enum OrderBy {
 }
 
 impl Router {
-    /// Adds a trigger: `function` runs on events that come from `source` and match `pattern`. `None` means any source,
-    /// and all events. The caller adds the triggers of a function in the order of the manifest.
-    pub fn add(&mut self, function: FunctionId, name: Arc<str>, source: Option<&str>, pattern: Option<&Pattern>) {
+    /// Adds a trigger: `function` runs on events that enter through `source` (`None`: any event) and match `pattern`
+    /// (`None`: all events). The caller adds the triggers of a function in the order of the manifest.
+    pub fn add(&mut self, function: FunctionId, name: Arc<str>, source: Option<Origin>, pattern: Option<&Pattern>) {
         let trigger = self.triggers.len();
         let accepts_runtime_events = pattern.is_some_and(runtime_events::selects_runtime_events);
-        self.triggers.push(Trigger { function, name, source: source.map(str::to_owned), accepts_runtime_events });
-        match pattern {
-            Some(pattern) => self.matcher.insert(trigger, pattern),
-            None => {
-                let exact = match source {
-                    Some(source) => serde_json::json!({ "source": [source] }),
-                    None => serde_json::json!({ "source": [{ "exists": true }] }),
-                };
-                if let Ok(pattern) = Pattern::parse(&exact) {
+        self.triggers.push(Trigger { function, name, source, accepts_runtime_events });
+        match (pattern, source) {
+            (Some(pattern), _) => self.matcher.insert(trigger, pattern),
+            (None, Some(source)) => self.by_origin.entry(source).or_default().push(trigger),
+            (None, None) => {
+                if let Ok(pattern) = Pattern::parse(&serde_json::json!({ "source": [{ "exists": true }] })) {
                     self.matcher.insert(trigger, &pattern);
                 }
             }
@@ -79,17 +81,37 @@ impl Router {
         self.order_by.insert(function, by);
     }
 
-    /// Declares `source` a private source of `function`. Its events are not matched with patterns: all of them go to
-    /// this function.
-    pub fn add_private_source(&mut self, source: &str, function: FunctionId, name: Arc<str>) {
-        self.private_sources.insert(source.to_owned(), (function, name));
+    /// Declares `source` a private source of `function`: its events go to this function without pattern matching.
+    pub fn add_private_source(&mut self, source: Origin, function: FunctionId, name: Arc<str>) {
+        self.private_sources.insert(source, (function, name));
     }
 
-    /// Returns the deliveries of a replayed event: one for each function that matches the event. If the event came from
-    /// a private source, the function that declares the source also gets one. Returns the errors of [`Router::route`].
-    pub fn route_replay(&self, event: &Event) -> Result<Vec<NewDelivery>, String> {
-        let mut deliveries = self.route(event, &Target::Matching)?;
-        if let Some((function, name)) = self.private_sources.get(&event.source)
+    /// Declares an app: the sources `/<app>/…` belong to it, and no producer can claim them.
+    pub fn add_app(&mut self, name: &str) {
+        self.apps.insert(name.to_owned());
+    }
+
+    /// Returns the name of the app or of the runtime that a source belongs to, in any spelling, or whose source it could
+    /// be taken for: see [`claim::source_names`]. `trusted` returns true for an authority of another machine whose paths
+    /// are not taken for those of this runtime.
+    pub fn owner_of(&self, source: &str, trusted: impl Fn(&str) -> bool) -> Option<String> {
+        let SourceNames { local, remote } = claim::source_names(source);
+        let remote = remote.filter(|(authority, _)| !trusted(authority)).map(|(_, name)| name);
+        [local, remote].into_iter().flatten().find(|name| name == claim::RUNTIME_NAME || self.apps.contains(name))
+    }
+
+    /// Returns the deliveries of a replayed event: the functions that match it, and the owner if the event came from a
+    /// private source. An event whose producer claimed a source that by now belongs to an app has none. `origin_uri` is
+    /// the URI of the event's origin. Errors like [`Router::route`].
+    pub fn route_replay(&self, stored: &StoredEvent, origin_uri: Option<&str>) -> Result<Vec<NewDelivery>, String> {
+        let StoredEvent { event, lineage, .. } = stored;
+        let entered = lineage.entered();
+        let is_claim = !matches!(entered, None | Some(Origin::OPERATOR)) && entered != Some(Origin::default());
+        if is_claim && origin_uri != Some(&event.source) && self.owner_of(&event.source, |_| true).is_some() {
+            return Ok(Vec::new());
+        }
+        let mut deliveries = self.route(event, entered, &Target::Matching)?;
+        if let Some((function, name)) = entered.and_then(|origin| self.private_sources.get(&origin))
             && !deliveries.iter().any(|delivery| delivery.function == *function)
         {
             deliveries.push(self.delivery(event, *function, name));
@@ -97,23 +119,29 @@ impl Router {
         Ok(deliveries)
     }
 
-    /// Returns the deliveries of an event: one for each function, even if several triggers of the function match. The
-    /// delivery has the trigger name of the first one that matches.
+    /// Returns the deliveries of an event: one for each function, even if several of its triggers match. The first
+    /// matching trigger gives the delivery its trigger name. `entered` is the source through which the event entered;
+    /// `None` for an event that a function published.
     ///
     /// # Errors
     /// A message when the event's JSON data is not valid JSON.
-    pub fn route(&self, event: &Event, target: &Target) -> Result<Vec<NewDelivery>, String> {
+    pub fn route(&self, event: &Event, entered: Option<Origin>, target: &Target) -> Result<Vec<NewDelivery>, String> {
         let mut deliveries: Vec<NewDelivery> = Vec::new();
         match target {
             Target::Function { function, trigger } => deliveries.push(self.delivery(event, *function, trigger)),
             Target::Matching => {
                 let is_runtime = event.source == runtime_events::SOURCE;
-                for index in self.matcher.matches(&event.into()).map_err(|e| e.to_string())? {
+                let mut matching = self.matcher.matches(&event.into()).map_err(|e| e.to_string())?;
+                if let Some(triggers) = entered.and_then(|origin| self.by_origin.get(&origin)) {
+                    matching.extend(triggers);
+                    matching.sort_unstable();
+                }
+                for index in matching {
                     let Some(trigger) = self.triggers.get(index) else { continue };
                     if is_runtime && !trigger.accepts_runtime_events {
                         continue;
                     }
-                    let source_matches = trigger.source.as_ref().is_none_or(|source| *source == event.source);
+                    let source_matches = trigger.source.is_none_or(|source| entered == Some(source));
                     if source_matches && !deliveries.iter().any(|d| d.function == trigger.function) {
                         deliveries.push(self.delivery(event, trigger.function, &trigger.name));
                     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, Target};
+use crate::bus::{Bus, Origin, Target};
 use evoke_model::clock::Clock;
 
 /// The context that every source gets at its start.
@@ -19,6 +19,8 @@ pub struct Context {
     pub bus: Bus,
     /// The `source` attribute of the events, `/<app>/<name>`; also the scope of the source's marks.
     pub uri: String,
+    /// The origin of the events.
+    pub origin: Origin,
     /// The functions that receive the events.
     pub target: Target,
     /// The clock to read the time from.
@@ -39,6 +41,8 @@ pub struct Health(Arc<RwLock<Problems>>);
 #[derive(Debug, Default)]
 struct Problems {
     trouble: Option<String>,
+    /// Whether a reload ends the trouble.
+    until_reload: bool,
     /// The time and the reason of the last recorded refusal.
     refused: Option<(Instant, String)>,
 }
@@ -46,14 +50,32 @@ struct Problems {
 impl Health {
     /// Marks the source as working.
     pub fn recovered(&self) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).trouble = None;
+        self.set(None, false);
     }
 
     /// Marks the source as degraded for this reason, and logs the reason. The source keeps trying.
     pub fn degraded(&self, reason: impl Into<String>) {
         let reason = reason.into();
         tracing::warn!("source degraded: {reason}");
-        self.0.write().unwrap_or_else(PoisonError::into_inner).trouble = Some(reason);
+        self.set(Some(reason), false);
+    }
+
+    /// Marks the source as degraded like [`Self::degraded`], for a reason that an operator must accept. The next reload
+    /// restarts the source even if its settings are unchanged.
+    pub fn degraded_until_reload(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        tracing::warn!("source degraded: {reason}");
+        self.set(Some(reason), true);
+    }
+
+    /// Whether a reload must restart the source.
+    pub fn needs_reload(&self) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).until_reload
+    }
+
+    fn set(&self, trouble: Option<String>, until_reload: bool) {
+        let mut problems = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        (problems.trouble, problems.until_reload) = (trouble, until_reload);
     }
 
     /// Records that the source refused a request, for a reason that may no longer hold for the next request. At most

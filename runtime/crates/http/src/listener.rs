@@ -2,15 +2,18 @@
 //! time and memory.
 //!
 //! A service gets requests whose head is complete and whose body ends in time. It needs no limits of its own except for
-//! the size of the bodies that it reads. A connection without a request in flight is closed after [`Limits::idle`];
-//! this one rule covers a peer that sends nothing, one that sends its head byte by byte, and one that only sends HTTP/2
-//! control frames.
+//! the size of the bodies that it reads. A connection without a request in flight is closed after [`Limits::idle`], and
+//! after [`Limits::keep_alive`] between two requests; these rules cover a peer that sends nothing, one that sends its
+//! head byte by byte, and one that only sends HTTP/2 control frames.
 
 #[cfg(test)]
 mod abuse;
 mod body;
 mod connections;
 mod framing;
+mod host;
+mod limits;
+mod pace;
 mod stream;
 
 use std::convert::Infallible;
@@ -29,56 +32,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use body::{Activity, InFlight, ResponseBody};
 pub use body::{BodyError, RequestBody};
-use body::{InFlight, ResponseBody};
+pub use connections::counted_network;
 use connections::{ConnectionLimits, ConnectionPermit};
+pub use limits::{KEEP_ALIVE, Limits};
+pub use pace::MinRate;
 use stream::Stream;
-
-/// Bounds of a listener and of each of its connections.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The most concurrent connections. One costs about 25 KiB while its head arrives, and never more than twice
-    /// `head_size_max` besides its body: 4,096 of them stay near 128 MiB in the worst case. Further ones get a 503.
-    pub connections_max: usize,
-    /// The most concurrent connections from one IPv4 address or one IPv6 /64. Loopback is exempt: its peers are on this
-    /// machine, or a reverse proxy that forwards for all clients.
-    pub connections_per_peer_max: usize,
-    /// How long a connection may have no request in flight. This limits the time to send a request's head and the time
-    /// that a connection stays open for the next request.
-    pub idle: Duration,
-    /// The largest request head, in bytes; HTTP/1 also allows at most 100 headers.
-    pub head_size_max: u32,
-    /// The longest pause within a request body.
-    pub body_idle: Duration,
-    /// The longest time for a whole request body.
-    pub body_total: Duration,
-    /// How long a peer may accept no byte of a response.
-    pub write_stall: Duration,
-    /// The most concurrent requests on one HTTP/2 connection.
-    pub streams_max: u32,
-    /// How long requests in flight may continue after the stop.
-    pub drain: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 4_096,
-            connections_per_peer_max: 256,
-            idle: Duration::from_secs(9), // with `CLOSE_GRACE`, closed within 10 s
-            head_size_max: 16 * 1024,
-            body_idle: Duration::from_secs(10),
-            body_total: Duration::from_secs(30),
-            write_stall: Duration::from_secs(10),
-            streams_max: 64,
-            drain: Duration::from_secs(10),
-        }
-    }
-}
 
 /// How long an idle connection has for its graceful shutdown.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
@@ -117,8 +81,9 @@ impl Listener {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let server = Arc::new(Server { service, http: http(&limits), limits, stop, cut: AtomicUsize::new(0) });
-        let open = ConnectionLimits::new(limits.connections_max, limits.connections_per_peer_max);
+        let open = ConnectionLimits::new(&limits);
+        let cut = AtomicUsize::new(0);
+        let server = Arc::new(Server { service, http: http(&limits), limits, open: open.clone(), stop, cut });
         let connections = TaskTracker::new();
         let mut pause = ACCEPT_PAUSE.0;
         loop {
@@ -130,8 +95,9 @@ impl Listener {
             match accepted {
                 Ok((tcp, peer)) => {
                     pause = ACCEPT_PAUSE.0;
-                    match open.acquire(peer.ip()) {
-                        Some(permit) => drop(connections.spawn(server.clone().connection(tcp, peer, permit))),
+                    let (sender, activity) = watch::channel(Activity::default());
+                    match open.acquire(peer.ip(), activity) {
+                        Some(permit) => drop(connections.spawn(server.clone().connection(tcp, peer, sender, permit))),
                         None => refuse(&tcp, peer),
                     }
                 }
@@ -150,10 +116,22 @@ impl Listener {
     }
 }
 
+/// An extension of every request: closes its connection.
+#[derive(Clone)]
+pub struct ConnectionHandle(CancellationToken);
+
+impl ConnectionHandle {
+    /// Closes the connection at once; responses in flight are cut off.
+    pub fn close(&self) {
+        self.0.cancel();
+    }
+}
+
 struct Server<S> {
     service: S,
     http: auto::Builder<TokioExecutor>,
     limits: Limits,
+    open: ConnectionLimits,
     stop: CancellationToken,
     cut: AtomicUsize,
 }
@@ -166,18 +144,25 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// Serves one connection until it is closed.
-    async fn connection(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, _permit: ConnectionPermit) {
+    async fn connection(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        sender: watch::Sender<Activity>,
+        permit: ConnectionPermit,
+    ) {
         // Responses are small and written at once: Nagle's algorithm would only delay them.
         let _ = tcp.set_nodelay(true);
-        let (in_flight, count) = watch::channel(0);
-        let in_flight = Arc::new(in_flight);
+        let (activity, sender) = (sender.subscribe(), Arc::new(sender));
+        let closed = permit.closed.clone();
         let service = service_fn(|request: Request<Incoming>| {
-            let guard = InFlight::new(&in_flight);
-            let request = request.map(|body| RequestBody::new(body, self.limits.body_idle, self.limits.body_total));
+            let guard = InFlight::new(&sender);
+            let mut request = request.map(|body| RequestBody::new(body, &self.limits));
+            request.extensions_mut().insert(ConnectionHandle(closed.clone()));
             let response = (self.service)(request, peer);
             async move { Ok::<_, Infallible>(response.await.map(|body| ResponseBody::new(body, guard))) }
         });
-        let io = TokioIo::new(Stream::new(tcp, self.limits.write_stall));
+        let io = TokioIo::new(Stream::new(tcp, sender.clone(), &self.limits));
         let mut connection = pin!(self.http.serve_connection(io, service));
         let grace = tokio::select! {
             ended = connection.as_mut() => {
@@ -186,35 +171,55 @@ where
                 }
                 return;
             }
-            () = idle(count.clone(), self.limits.idle) => CLOSE_GRACE,
+            () = closed.cancelled() => return,
+            () = self.idle(activity.clone()) => CLOSE_GRACE,
             () = self.stop.cancelled() => self.limits.drain,
         };
         connection.as_mut().graceful_shutdown();
-        if timeout(grace, connection).await.is_err() && *count.borrow() > 0 {
+        let ended = tokio::select! {
+            ended = timeout(grace, connection) => ended.is_ok(),
+            () = closed.cancelled() => return,
+        };
+        if !ended && activity.borrow().requests > 0 {
             self.cut.fetch_add(1, Ordering::Relaxed);
             tracing::warn!("the connection from {peer} was cut off with a request in flight");
         }
     }
-}
 
-/// Resolves once no request was in flight for `bound`.
-async fn idle(mut in_flight: watch::Receiver<usize>, bound: Duration) {
-    loop {
-        // The connection owns the sender and outlives this future.
-        if in_flight.wait_for(|&requests| requests == 0).await.is_err() {
-            return;
-        }
-        if timeout(bound, in_flight.changed()).await.is_err() {
-            return;
+    /// Resolves once no request was in flight for as long as the limits allow.
+    async fn idle(&self, mut activity: watch::Receiver<Activity>) {
+        loop {
+            // The connection owns the sender and outlives this future.
+            let Ok(now) = activity.wait_for(|activity| activity.requests == 0).await.map(|activity| *activity) else {
+                return;
+            };
+            let since = Instant::now();
+            let ends_at = async {
+                if now.had_request && !now.is_in_head {
+                    tokio::select! {
+                        () = sleep(self.limits.keep_alive) => return,
+                        () = self.open.crowded() => {}
+                    }
+                }
+                sleep_until(since + self.limits.idle).await;
+            };
+            tokio::select! {
+                () = ends_at => return,
+                changed = activity.changed() => if changed.is_err() { return },
+            }
         }
     }
 }
 
 fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
+    if !limits.http2 {
+        http = http.http1_only();
+    }
     http.http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.idle)
+        // `Server::idle` limits this time: hyper does not tell a slow head from an idle connection.
+        .header_read_timeout(None)
         // hyper panics below 8 KiB.
         .max_buf_size(usize::try_from(limits.head_size_max).unwrap_or(usize::MAX).max(8 * 1024));
     http.http2()

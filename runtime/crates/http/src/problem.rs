@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 use serde_json::{Map, Value};
+
+use evoke_model::text::escape_json;
 
 /// An error response: `application/problem+json` of type `about:blank`, titled with the reason phrase of its status.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct Problem {
     allow: Option<String>,
     /// Value of `Retry-After`, in seconds.
     retry_after_s: Option<u64>,
+    /// One more header.
+    header: Option<(HeaderName, HeaderValue)>,
     /// Members beside those of every problem (RFC 9457, section 3.2).
     extensions: Map<String, Value>,
 }
@@ -28,7 +32,7 @@ impl Problem {
     /// A problem with a status and no headers or members of its own.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let extensions = Map::new();
-        Self { status, detail: detail.into(), allow: None, retry_after_s: None, extensions }
+        Self { status, detail: detail.into(), allow: None, retry_after_s: None, header: None, extensions }
     }
 
     /// 400: the request does not have the form that it claims.
@@ -59,7 +63,14 @@ impl Problem {
         self
     }
 
-    /// Returns the response, with its headers and JSON body.
+    /// Adds a header.
+    #[must_use]
+    pub fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { header: Some((name, value)), ..self }
+    }
+
+    /// Returns the response, with its headers and JSON body. The detail may repeat parts of the request, so characters
+    /// that deceive the reader of a terminal are escaped.
     pub fn response(self) -> Response<Full<Bytes>> {
         let body = json(&Body {
             type_: "about:blank",
@@ -73,6 +84,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.extend(self.allow.and_then(|allow| Some((ALLOW, HeaderValue::try_from(allow).ok()?))));
+        headers.extend(self.header);
         headers.extend(self.retry_after_s.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))));
         response
     }
@@ -92,7 +104,7 @@ struct Body<'a> {
 
 /// Serialises `value` as a body; plain structs never fail to serialise.
 pub(crate) fn json(value: &impl Serialize) -> Full<Bytes> {
-    Full::from(serde_json::to_vec(value).unwrap_or_default())
+    Full::from(escape_json(&serde_json::to_string(value).unwrap_or_default()).into_owned())
 }
 
 #[cfg(test)]
@@ -108,5 +120,13 @@ mod tests {
         let expected =
             r#"{"type":"about:blank","title":"Conflict","status":409,"detail":"two events have this id","seqs":[3,1]}"#;
         assert_eq!(body, expected);
+    }
+
+    #[tokio::test]
+    async fn text_of_the_request_cannot_control_a_terminal() {
+        let problem = Problem::not_found("nothing at /\u{1b}[2J\u{9b}\u{202e}");
+        let body = problem.response().into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(body.into()).unwrap();
+        assert!(text.contains(r"nothing at /\u001b[2J\u009b\u202e"), "{text}");
     }
 }

@@ -6,6 +6,7 @@
 //! | 202 | every event is stored: `{"accepted": 1, "duplicates": 0, "events": [{"id": "…", "seq": 7, "duplicate": false}]}` |
 //! | 200 | the same body, when every event is a duplicate: its source and id were accepted before |
 //! | 400 | the body contradicts its headers, or is not an event |
+//! | 403 | an event claims a `type` or a `source` that the source does not accept: `attribute` names it |
 //! | 404, 405 | no source has this path, or no source with this path accepts the method |
 //! | 408, 413, 415 | the body is too slow, too large, or in a format that the source does not accept |
 //! | 429 | too much from this source is pending; `Retry-After` says when to retry |
@@ -20,16 +21,19 @@
 //! | 502, 504 | the function failed, or sent no response in time |
 //! | 503 | the function already handles its maximum of concurrent requests |
 
+mod accept;
 mod body;
 pub mod cloudevents;
 mod config;
 #[cfg(test)]
 mod end_to_end;
 mod handler;
+mod memory;
 mod problem;
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -39,17 +43,20 @@ use http_body_util::{Either, Full};
 use hyper::body::Body;
 use tokio_util::sync::CancellationToken;
 
-use crate::listener::{Limits, Listener};
+use crate::listener::{Limits, Listener, RequestBody, counted_network};
 use crate::problem::{Problem, json};
-use body::{Budget, Memory, Read};
+use accept::ClaimPolicy;
+pub use accept::{Accept, SourceGlob};
+use body::Read;
 use cloudevents::{Mode, Raw};
-pub use config::{HttpKind, HttpSource};
-use evoke_core::bus::{Bus, Offer, Origin, Target};
+pub use config::{HttpKind, HttpSource, Method as SourceMethod, claimed_app_error};
+use evoke_core::bus::{Bus, Claims, Offer, Origin, Target};
 use evoke_core::source::Health;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::{Accepted, Seq};
 pub use handler::{HandlerError, Payload, RequestHandler};
+use memory::{Budget, Memory, Owners};
 
 /// The route of one http source.
 #[derive(Debug, Clone)]
@@ -58,12 +65,16 @@ pub struct Endpoint {
     pub path: String,
     /// The methods that the source accepts.
     pub methods: Vec<Method>,
-    /// The event type for raw bodies; with `None` the source accepts only CloudEvents.
+    /// The event type; with `None` the source accepts only CloudEvents.
     pub type_: Option<String>,
+    /// The types and sources that producers may claim in CloudEvents.
+    policy: ClaimPolicy,
     /// The largest accepted body, in bytes.
     pub body_max: usize,
     /// The `source` attribute of events made from raw bodies, `/<app>/<name>`.
-    pub uri: String,
+    pub uri: Arc<str>,
+    /// The origin of all events.
+    pub origin: Origin,
     /// The functions that receive the events.
     pub target: Target,
     /// Handles the requests instead of the bus; no events are made of them.
@@ -74,14 +85,17 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Makes the endpoint of a source that offers its events under `uri` to `target`.
-    pub fn new(source: &HttpSource, uri: &str, target: Target) -> Self {
+    pub fn new(source: &HttpSource, uri: &str, origin: Origin, target: Target) -> Self {
+        let (uri, accept): (Arc<str>, _) = (uri.into(), source.accept.clone().unwrap_or_default());
         let method = |method: &config::Method| Method::from_bytes(method.as_str().as_bytes()).unwrap_or_default();
         Self {
             path: source.path.clone(),
             methods: source.methods.iter().map(method).collect(),
             type_: source.type_.clone(),
+            policy: ClaimPolicy::new(uri.clone(), source.type_.clone(), accept),
             body_max: usize::try_from(source.max_body.0).unwrap_or(usize::MAX),
-            uri: uri.to_owned(),
+            uri,
+            origin,
             target,
             handler: None,
             health: Health::default(),
@@ -120,8 +134,8 @@ impl Routes {
                     return Err(RouteConflict {
                         method: method.clone(),
                         path: endpoint.path.clone(),
-                        first: other.uri.clone(),
-                        second: endpoint.uri,
+                        first: other.uri.to_string(),
+                        second: endpoint.uri.to_string(),
                     });
                 }
             }
@@ -153,6 +167,10 @@ enum RouteMiss {
     Method(String),
 }
 
+/// The address that a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
+
 /// The http sources of all apps; cheap to clone.
 #[derive(Clone)]
 pub struct Http(Arc<Inner>);
@@ -177,14 +195,15 @@ impl Http {
 
     /// Serves on `listener` until `stop`; returns the number of connections that were cut off, see [`Listener::serve`].
     pub async fn serve(self, listener: Listener, limits: Limits, stop: CancellationToken) -> usize {
-        let service = move |request, _peer| {
+        let service = move |mut request: Request<RequestBody>, peer: SocketAddr| {
             let http = self.clone();
+            request.extensions_mut().insert(Peer(peer.ip()));
             async move { http.handle(request).await }
         };
         listener.serve(service, limits, stop).await
     }
 
-    /// Handles one request.
+    /// Handles one request. Its body counts for the [`Peer`] among the extensions.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<Either<Full<Bytes>, Payload>>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -219,12 +238,12 @@ impl Http {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
     {
-        let (bus, origin) = (&self.0.bus, Origin::of(&endpoint.uri));
-        let read = self.events(endpoint, origin, request).await;
-        let (events, _memory) = read.inspect_err(|problem| bus.count_refused(problem.reason()))?;
+        let bus = &self.0.bus;
+        let read = self.events(endpoint, request).await;
+        let (events, claims, _memory) = read.inspect_err(|problem| bus.count_refused(problem.reason()))?;
         let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-        let offer = Offer { events, target: endpoint.target.clone(), origin, ..Offer::default() };
-        let accepted = bus.accept(offer).await?;
+        let (target, origin) = (endpoint.target.clone(), endpoint.origin);
+        let accepted = bus.accept(Offer { events, target, origin, claims, ..Offer::default() }).await?;
         Ok(receipt(&ids, &accepted))
     }
 
@@ -232,9 +251,8 @@ impl Http {
     async fn events<B>(
         &self,
         endpoint: &Endpoint,
-        origin: Origin,
         request: Request<B>,
-    ) -> Result<(Vec<Event>, Memory), Problem>
+    ) -> Result<(Vec<Event>, Option<Claims>, Memory), Problem>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
@@ -243,12 +261,23 @@ impl Http {
         let now_ms = self.0.clock.now_ms();
         let raw = Raw { type_: endpoint.type_.as_deref(), source: &endpoint.uri, now_ms };
         let mode = Mode::of(&head.headers, &raw)?;
-        if let Err(refused) = self.0.bus.check_room(origin) {
+        if let Err(refused) = self.0.bus.check_room(endpoint.origin) {
             body::discard(&mut body).await;
             return Err(refused.into());
         }
-        let Read { bytes, memory } = self.0.budget.read(&head.headers, body, endpoint.body_max).await?;
-        Ok((mode.read(&head.headers, bytes, &raw)?, memory))
+        let peer =
+            head.extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| counted_network(peer.0));
+        let owners = Owners { source: endpoint.origin, peer };
+        let Read { bytes, memory } = body::read(&self.0.budget, owners, &head.headers, body, endpoint.body_max).await?;
+        let events = mode.read(&head.headers, bytes, &raw)?;
+        if mode == Mode::Raw {
+            return Ok((events, None, memory));
+        }
+        let router = self.0.bus.router();
+        for (index, event) in events.iter().enumerate() {
+            endpoint.policy.check(&router, event, (mode == Mode::Batch).then_some(index))?;
+        }
+        Ok((events, Some(endpoint.policy.claims()), memory))
     }
 }
 

@@ -8,8 +8,9 @@ mod trigger;
 use super::diagnostics::excerpt;
 use super::model::Manifest;
 use super::names::Name;
-use super::parser::{Entry, Node, Reader, Resolved, Table, Value};
+use super::parser::{Entry, Node, Reader, Resolved, Table, Value, ValueError};
 use super::source::Registry;
+use evoke_model::claim::RUNTIME_NAME;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -46,7 +47,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node, kinds: &Registry) -> Op
         return None; // another version has other keys, so further checks make no sense
     }
     let app = table.required(reader, "app", &["name"], "`app: NAME`; the sources of its events start with `/NAME/`");
-    let app = app.and_then(|node| reader.parse_text(node, "`app`", Name::parse));
+    let app = app.and_then(|node| reader.parse_text(node, "`app`", app_name));
     let sources = match table.optional(reader, "sources") {
         Some(node) => reader.entries(node, "`sources`", "`checkout: { http: { path: /checkout } }` under it"),
         None => &[],
@@ -93,6 +94,14 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node, kinds: &Registry) -> Op
         cross_checks::cycles(reader, &manifest);
     }
     Some(manifest)
+}
+
+/// Parses the name of the app. The sources below `/evoke` belong to the runtime.
+fn app_name(text: &str) -> Result<Name, ValueError> {
+    if text == RUNTIME_NAME {
+        return Err(ValueError::new("an app cannot have the name `evoke`, which belongs to the runtime", "rename it"));
+    }
+    Name::parse(text)
 }
 
 /// Returns the folder in which relative paths start; the current folder for a bare file name.

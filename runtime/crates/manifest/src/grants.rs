@@ -2,6 +2,7 @@
 
 use super::diagnostics::{ValueError, excerpt};
 use super::units::ByteSize;
+use evoke_model::claim::is_runtime_type;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -42,7 +43,7 @@ impl TypeGlob {
     /// Parses a glob.
     ///
     /// # Errors
-    /// The text is empty, or contains white space or control characters.
+    /// The text is empty, contains white space or control characters, or matches only types of the runtime (`evoke.*`).
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         if text.is_empty() {
             return Err(ValueError::new(
@@ -54,6 +55,13 @@ impl TypeGlob {
             return Err(ValueError::new(
                 format!("the event type `{}` contains white space", excerpt(text)),
                 "write each type as a separate entry: `[payment.done, payment.failed]`",
+            ));
+        }
+        let literal = text.split('*').next().unwrap_or_default();
+        if is_runtime_type(literal) && (literal.contains('.') || literal == text) {
+            return Err(ValueError::new(
+                format!("the event type `{}` belongs to the runtime", excerpt(text)),
+                "write a type that does not begin with `evoke.`, such as `payment.done`",
             ));
         }
         Ok(Self(text.to_owned()))

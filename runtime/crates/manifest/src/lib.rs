@@ -67,7 +67,7 @@ pub fn load(path: &Path, kinds: &Registry) -> Result<Checked, Diagnostics> {
     };
     let mut bytes = Vec::new();
     let limit = u64::try_from(load::BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
-    let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    let read = evoke_fs::open_regular(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
     if let Err(error) = read {
         return single_error(
             String::new(),

@@ -51,10 +51,11 @@ pub struct Function {
     /// Path of the component: a `.wasm` or `.wat` file, optionally pinned to a digest as in `charge.wasm@sha256:…`.
     #[schemars(with = "String", length(min = 1))]
     pub component: ComponentRef,
-    /// Shell command that builds the component, run in the manifest's folder.
+    /// Shell command that builds the component, run in the manifest's folder. A map also names the environment variables
+    /// that the command gets; a string gets only those that build tools commonly need.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1))]
-    pub build: Option<String>,
+    #[schemars(schema_with = "build_schema")]
+    pub build: Option<Build>,
     /// Triggers. The function runs on each event that matches at least one of them.
     #[serde(rename = "on")]
     #[schemars(length(min = 1))]
@@ -83,6 +84,19 @@ pub struct Function {
     /// Spans of its parts, for diagnostics.
     #[serde(skip)]
     pub spans: FunctionSpans,
+}
+
+/// A command that builds a component.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Build {
+    /// Shell command, run in the manifest's folder.
+    #[schemars(length(min = 1))]
+    pub run: String,
+    /// Environment variables of the Evoke process that the command gets in addition to those that build tools commonly
+    /// need (`PATH`, `HOME`, the locale, and the folders of toolchains).
+    #[serde(default)]
+    pub env: Vec<String>,
 }
 
 /// Spans of the parts of a function, for checks that run after the manifest is loaded.
@@ -298,6 +312,12 @@ impl JsonSchema for EventPattern {
             "additionalProperties": { "anyOf": [{ "type": "array", "minItems": 1 }, inner] }
         })
     }
+}
+
+/// A command, or a map with the command.
+fn build_schema(generator: &mut SchemaGenerator) -> Schema {
+    let command = generator.subschema_for::<Build>();
+    json_schema!({ "anyOf": [{ "type": "string", "minLength": 1 }, command] })
 }
 
 /// `true` or `false`, or the limits of the state.

@@ -28,6 +28,13 @@ pub struct Source {
     pub span: Span,
 }
 
+impl Source {
+    /// Returns true if only the function that declares the source receives its events.
+    pub fn is_private(&self) -> bool {
+        self.uri.matches('/').count() > 2
+    }
+}
+
 /// A kind of source, under its key in `sources` and in triggers.
 pub trait SourceKind: fmt::Debug + Send + Sync {
     /// Key in a manifest, such as `files`. Also the prefix of the names of private sources.
@@ -57,10 +64,16 @@ pub trait SourceKind: fmt::Debug + Send + Sync {
     /// Checks all sources of this kind in a manifest together, such as for conflicting paths.
     fn check_together(&self, _reader: &mut Reader<'_>, _sources: &[&Source]) {}
 
-    /// Returns the event type that the user chose in these settings, if any. A pattern with an unknown type that is
-    /// similar to it gets a warning.
-    fn event_type<'s>(&self, _settings: &'s Settings) -> Option<&'s str> {
-        None
+    /// Returns the event types that the user chose in these settings, in which `*` matches any number of characters.
+    /// Patterns with a similar, unknown type get a warning.
+    fn event_types<'s>(&self, _settings: &'s Settings) -> Vec<&'s str> {
+        Vec::new()
+    }
+
+    /// Returns true if events of this source may have the `source` attribute `claimed`, because their producer chooses
+    /// it.
+    fn accepts_source(&self, _settings: &Settings, _claimed: &str) -> bool {
+        false
     }
 }
 

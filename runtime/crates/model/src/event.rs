@@ -15,7 +15,7 @@ pub const EVENT_SIZE_MAX: usize = 1024 * 1024;
 /// valid event, because it has no attributes: [`Event::check`] returns an error for it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Event {
-    /// Unique within `source`. The bus finds duplicates by the pair of `source` and `id`.
+    /// Unique within `source`. The bus finds duplicates by origin, `source` and `id`.
     pub id: String,
     /// A URI reference, such as `/shop/checkout`.
     pub source: String,
@@ -152,7 +152,8 @@ impl Event {
         Ok(())
     }
 
-    /// Checks the attributes against CloudEvents 1.0: `id`, `source` and `type` are not empty, `time` is RFC 3339.
+    /// Checks the attributes against CloudEvents 1.0: `id`, `source` and `type` are not empty, `time` is RFC 3339, and no
+    /// value has a character that the type String excludes (section 3.1).
     pub fn check(&self) -> Result<(), InvalidEvent> {
         for (name, value) in [("id", &self.id), ("source", &self.source), ("type", &self.type_)] {
             if value.is_empty() {
@@ -164,7 +165,17 @@ impl Event {
         if let Some(time) = &self.time
             && time.parse::<jiff::Timestamp>().is_err()
         {
+            let time = time.escape_debug();
             return Err(InvalidEvent(format!("time is \"{time}\"; expected RFC 3339, such as 2026-01-31T12:00:00Z")));
+        }
+        for (name, value) in self.attributes() {
+            if let Some(char) = find_excluded_char(value) {
+                return Err(InvalidEvent(format!(
+                    "`{name}` contains U+{:04X}; attributes cannot contain control characters and noncharacters \
+                     (CloudEvents 1.0, section 3.1)",
+                    u32::from(char)
+                )));
+            }
         }
         Ok(())
     }
@@ -226,7 +237,9 @@ fn attribute_text(name: &str, value: &RawValue) -> Result<Option<String>, Invali
         Ok(serde_json::Value::Bool(flag)) => Ok(Some(flag.to_string())),
         Ok(serde_json::Value::Number(number)) => Ok(Some(number.to_string())),
         Ok(serde_json::Value::Null) => Ok(None),
-        _ => Err(InvalidEvent(format!(
+        // The value is one JSON value, but its text may have half of a surrogate pair.
+        Err(error) => Err(InvalidEvent(format!("attribute `{name}` is not valid text: {error}"))),
+        Ok(_) => Err(InvalidEvent(format!(
             "attribute `{name}` must be a string, a number or a boolean; put structured values into `data`"
         ))),
     }
@@ -260,6 +273,21 @@ fn read_data(
             Ok(Data::Binary(bytes.into()))
         }
     }
+}
+
+/// Returns the first character that the CloudEvents type String excludes: a control character or a noncharacter.
+fn find_excluded_char(value: &str) -> Option<char> {
+    // Almost every value is printable ASCII.
+    if value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return None;
+    }
+    value.chars().find(|char| is_excluded_char(*char))
+}
+
+/// Returns true for a character that the value of an attribute cannot contain (CloudEvents 1.0, section 3.1).
+pub fn is_excluded_char(char: char) -> bool {
+    let code = u32::from(char);
+    char.is_control() || matches!(code, 0xFDD0..=0xFDEF) || code & 0xFFFE == 0xFFFE
 }
 
 fn is_extension_name(name: &str) -> bool {
@@ -304,9 +332,24 @@ mod tests {
             (r#"{"id":"1","source":"/a","type":"t","data":1,"data_base64":"AA=="}"#, "not both"),
             (r#"{"id":"1","source":"/a","type":"t","data_base64":"*"}"#, "not base64"),
             (r#"{"id":"1","source":"/a","type":"t","time":"yesterday"}"#, "RFC 3339"),
+            (r#"{"id":"1","source":"/a","type":"t","time":"2026-01-31\u000a"}"#, r"RFC 3339"),
+            (r#"{"id":"a\u0000","source":"/a","type":"t"}"#, "`id` contains U+0000"),
+            (r#"{"id":"1","source":"/a\u000d","type":"t"}"#, "`source` contains U+000D"),
+            (r#"{"id":"1","source":"/a","type":"t\u001b"}"#, "`type` contains U+001B"),
+            (r#"{"id":"1","source":"/a","type":"t","subject":"\u007f"}"#, "`subject` contains U+007F"),
+            (r#"{"id":"1","source":"/a","type":"t","myext":"\u009f"}"#, "`myext` contains U+009F"),
+            (r#"{"id":"1","source":"/a","type":"t","myext":"\ufdd0"}"#, "`myext` contains U+FDD0"),
+            (r#"{"id":"1","source":"/a","type":"t","dataschema":"\ud83f\udfff"}"#, "`dataschema` contains U+1FFFF"),
+            (r#"{"id":"1","source":"/a","type":"t","subject":"\ud800"}"#, "attribute `subject` is not valid text"),
         ] {
             let error = Event::from_json(json.as_bytes(), |_| {}).unwrap_err();
             assert!(error.0.contains(reason), "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn any_other_character_is_valid_in_an_attribute() {
+        let json = r#"{"id":"\u00a0 é 😀 \ufffd \ue000","source":"/a","type":"t"}"#;
+        assert_eq!(Event::from_json(json.as_bytes(), |_| {}).unwrap().id, "\u{a0} é 😀 \u{fffd} \u{e000}");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::UnixMs;
-use crate::{DeliveryId, Seq};
+use crate::{DeliveryId, ReadEvent, Seq};
 
 /// Selects events to list.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +22,29 @@ pub struct EventFilter {
     pub until_ms: Option<UnixMs>,
     /// The maximum number of events to return.
     pub limit: usize,
+    /// At most as many as have this size together, and one more; `None` for no limit.
+    pub bytes_max: Option<usize>,
+}
+
+impl EventFilter {
+    /// Returns the size of an event as `bytes_max` counts it; a damaged event counts nothing.
+    pub fn size_of(read: &ReadEvent) -> usize {
+        read.as_ref().map_or(0, |stored| stored.event.size())
+    }
+
+    /// Takes events up to the limit of their size.
+    pub fn take<E>(&self, events: impl Iterator<Item = Result<ReadEvent, E>>) -> Result<Vec<ReadEvent>, E> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for read in events {
+            let read = read?;
+            bytes += Self::size_of(&read);
+            found.push(read);
+            if self.bytes_max.is_some_and(|max| bytes >= max) {
+                break;
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// Selects dead letters.

@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod actor;
+pub mod claim;
 pub mod clock;
 mod counts;
 mod damage;
@@ -19,6 +20,7 @@ mod replay;
 pub mod runtime_events;
 pub mod state;
 mod stored;
+pub mod text;
 
 pub use self::actor::Actor;
 pub use self::counts::{CheckReport, Counts, Removed, Totals};

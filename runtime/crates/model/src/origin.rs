@@ -1,16 +1,28 @@
 //! The source through which a chain of events entered, and the share of the backlog that it owns.
 
-/// Identifies the source through which a chain of events entered: a hash of the source's URI, so no table of ids is
-/// needed. If two sources have the same hash, both together get one share of the backlog. The default value 0 means no
-/// source.
+/// The source where a chain of events entered. The runtime sets it; a producer cannot. The store assigns the number to
+/// the source's URI (`register_origins`) and never reuses it. The default value 0 means no source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Origin(pub u32);
 
 impl Origin {
-    /// Returns the origin for a source URI.
-    pub fn of(uri: &str) -> Self {
-        // The hash function (FNV-1a) must stay the same in every version, because stores contain its values.
-        Self(uri.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)))
+    /// The origin of the runtime's own events.
+    pub const RUNTIME: Self = Self::of("/evoke");
+    /// The origin of events that an operator submits through the admin API. The number is that of `/cli`, because
+    /// stores before version 5 recorded these events under that source.
+    pub const OPERATOR: Self = Self::of("/cli");
+    /// The origins that every store has, with their URIs.
+    pub const BUILT_IN: [(Self, &str); 2] = [(Self::RUNTIME, "/evoke"), (Self::OPERATOR, "/evoke/emit")];
+
+    /// Returns the number that stores before version 5 gave to a source: a hash of its URI, FNV-1a.
+    pub const fn of(uri: &str) -> Self {
+        let bytes = uri.as_bytes();
+        let (mut hash, mut at) = (0x811c_9dc5_u32, 0);
+        while at < bytes.len() {
+            hash = (hash ^ bytes[at] as u32).wrapping_mul(0x0100_0193);
+            at += 1;
+        }
+        Self(hash)
     }
 }
 

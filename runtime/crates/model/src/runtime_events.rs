@@ -34,6 +34,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use crate::claim;
 use crate::clock::{UnixMs, rfc3339};
 use crate::event::{Data, Event};
 use crate::{DamagedEvent, DeliveryId, Origin, StoredEvent};
@@ -77,26 +78,27 @@ const TEXT_BYTES_MAX: usize = 4 * 1024;
 /// Returns the origin of runtime events and of all events that they cause. Their deliveries count towards the share of
 /// the backlog of this origin.
 pub fn origin() -> Origin {
-    Origin::of(SOURCE)
+    Origin::RUNTIME
 }
 
-/// Returns an error message if a producer's event has the reserved source or a reserved type, otherwise `None`. Both
-/// are reserved, because a trigger whose pattern names either of them would receive the producer's event as a runtime
-/// event.
+/// Returns the error message if an event that the bus is offered uses the reserved source or one of [`TYPES`], else
+/// `None`. Both are reserved, because a pattern that names either of them receives the event.
 pub fn reserved_error(source: &str, type_: &str) -> Option<String> {
     if source == SOURCE {
         return Some(format!(
             "the source `{SOURCE}` is reserved for Evoke's own events; use another source, such as `/shop`"
         ));
     }
-    reserved_type_error(type_)
+    TYPES.contains(&type_).then(|| reserved_type(type_))
 }
 
-/// Like [`reserved_error`], for the type alone.
+/// Returns the error message if a function or a producer uses a type of the runtime (`evoke.*`), else `None`.
 pub fn reserved_type_error(type_: &str) -> Option<String> {
-    TYPES.contains(&type_).then(|| {
-        format!("the type `{type_}` is reserved for Evoke's own events; use another type, such as `shop.failed`")
-    })
+    claim::is_runtime_type(type_).then(|| reserved_type(type_))
+}
+
+fn reserved_type(type_: &str) -> String {
+    format!("the type `{type_}` is reserved for Evoke's own events; use another type, such as `shop.failed`")
 }
 
 /// The content of an `evoke.delivery.dead` event.

@@ -21,6 +21,16 @@ pub struct Lineage {
     pub origin: Origin,
 }
 
+impl Lineage {
+    /// Returns the source through which the event itself entered. Returns `None` for an event that a function published
+    /// and for one that the runtime made because of a delivery.
+    ///
+    /// Deduplication compares this value together with `source` and `id`, so no source can use up an id of another one.
+    pub fn entered(&self) -> Option<Origin> {
+        self.cause.is_none().then_some(self.origin)
+    }
+}
+
 /// The limits of the events that one event from outside causes, through any number of functions. Functions that publish
 /// to each other in a loop would otherwise fill the store with the events of one chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +74,8 @@ pub struct Mark {
 pub enum Accepted {
     /// The event was stored at this position.
     New(Seq),
-    /// An event with the same source and id was accepted within the dedup window. That event is stored at this
-    /// position; the new event was not stored.
+    /// An event with the same origin, source and id was accepted within the dedup window and is stored at this position;
+    /// this one was not stored.
     Duplicate(Seq),
 }
 

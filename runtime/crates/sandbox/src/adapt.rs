@@ -10,6 +10,7 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 use super::binary::sections;
+use super::proposals::describe_invalid;
 
 /// The import of `proc_exit(u32)` in binary form, and its replacement. Both have the same length, so no offset changes.
 /// The zero at the end marks the import as a function.
@@ -33,7 +34,7 @@ const EXPORTS: u8 = 7;
 /// …".
 pub(super) fn component(engine: &Engine, module: Vec<u8>) -> Result<Vec<u8>, String> {
     // The code below relies on a valid module.
-    Module::validate(engine, &module).map_err(|error| format!("is not a valid core module: {error:#}"))?;
+    Module::validate(engine, &module).map_err(|error| describe_invalid("core module", &module, &error))?;
     let is_program = has(&module, EXPORTS, b"\x06_start\x00");
     if !is_program && !has(&module, CUSTOM, b"\x0ecomponent-type") {
         return Err(
@@ -84,8 +85,12 @@ fn find_bytes(body: &[u8], bytes: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
+    fn engine() -> Engine {
+        super::super::engine::engine(1).unwrap()
+    }
+
     fn of(module: &str) -> Result<Vec<u8>, String> {
-        component(&Engine::default(), wat::parse_str(module).unwrap())
+        component(&engine(), wat::parse_str(module).unwrap())
     }
 
     #[test]
@@ -115,8 +120,9 @@ mod tests {
     #[test]
     fn a_torn_module_is_rejected() {
         let whole = wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "_start")))"#).unwrap();
+        let engine = engine();
         for end in 0..whole.len() {
-            assert!(component(&Engine::default(), whole.get(..end).unwrap().to_vec()).is_err(), "{end} bytes");
+            assert!(component(&engine, whole.get(..end).unwrap().to_vec()).is_err(), "{end} bytes");
         }
     }
 }

@@ -1,92 +1,178 @@
-//! Cache of compiled components on disk, so that a restart does not compile again.
+//! Cache of compiled components, so that a restart does not compile again.
 //!
-//! A file is named `<SHA-256 of the component>-<hash of the engine's settings>.compiled`. It contains the artefact as
-//! serialised by wasmtime, the artefact's SHA-256 (32 bytes), and the 8 bytes `EVOKEAOT`. It is written under a
-//! temporary name and then renamed, in a folder that only this user can enter. A torn or damaged file is compiled
-//! again.
+//! A file is named `<SHA-256 of the component>-<hash of the engine's settings>.compiled`. It contains the output of the
+//! compiler process (`compile/output.rs`), an authentication code (32 bytes), and the 8 bytes `EVOKEAO2`. It is written
+//! under a temporary name and then renamed, in a folder that only this user can enter. The code is made with the
+//! folder's secret key (`cache/key.rs`) over the output and the file's name. A file without a valid code is compiled
+//! again. A file `….refused` records that the component exceeds a limit (`cache/refused.rs`).
 //!
-//! The artefact comes first in the file because the file is mapped into memory, not read: of an idle function, only the
+//! The output comes first in the file because the file is mapped into memory, not read: of an idle function, only the
 //! pages that were used are in memory, and the operating system can drop even these. Therefore a file is never modified
-//! after the rename.
+//! after the rename. The file is verified and mapped through the same descriptor.
+//!
+//! Without a folder, compiled components are in files without a name, and the cache ends with the process.
 
+mod key;
+mod refused;
+
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{DirBuilderExt, FileExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
+use hmac::Mac as _;
+use rustix::fs::OFlags;
+use tempfile::NamedTempFile;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use self::key::{Key, MAC_BYTES};
+use self::refused::Record;
+use super::compile::{
+    Cancelled, CompileError, Compiler, Facts, Input, Output, Refusal, memory_file, open_regular, output_bytes_max,
+};
 use evoke_model::hex;
 use evoke_telemetry::Counter;
 
-const MAGIC: &[u8; 8] = b"EVOKEAOT";
-const TRAILER_BYTES: usize = 32 + MAGIC.len();
-/// Artefacts that were not loaded for this long are removed, because every rebuild of a function leaves an old one
-/// behind.
+const MAGIC: &[u8; 8] = b"EVOKEAO2";
+/// Length of the authentication code and the magic bytes.
+const SEAL_BYTES: usize = MAC_BYTES + MAGIC.len();
+/// Files that were not used for this long are removed, because every rebuild of a function leaves an old one behind.
 const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+const TEMPORARY: &str = ".tmp";
 
 pub(super) struct Cache {
-    folder: PathBuf,
+    /// `None` keeps everything in memory.
+    folder: Option<PathBuf>,
+    key: Key,
     engine: Engine,
     engine_hash: u64,
-    /// Serialises compilations: one uses all cores, and its memory is a multiple of the component's size.
-    compiling: Mutex<()>,
+    compiler: Compiler,
+    /// One lock for each component that is being loaded, by its name in the cache, so that several functions with the
+    /// same component compile it once.
+    loading: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// The components of a cache without a folder, by name.
+    in_memory: Mutex<HashMap<String, InMemory>>,
     hits: Counter,
     misses: Counter,
 }
 
+/// A component that is ready to be linked.
+#[derive(Clone)]
+pub(super) struct Compiled {
+    pub(super) component: Component,
+    pub(super) facts: Facts,
+    /// Size of the compiled component, in bytes.
+    pub(super) bytes: u64,
+}
+
+enum InMemory {
+    Compiled(Compiled),
+    Refused(Record),
+}
+
+/// Why a component is not loaded.
+#[derive(Debug)]
+pub(super) enum CacheError {
+    /// Compiling it failed.
+    Compile(CompileError),
+    /// An earlier try exceeded a limit, so it was not tried again.
+    RefusedBefore {
+        refusal: Refusal,
+        /// The record of the earlier try, if it is in a file.
+        record: Option<PathBuf>,
+    },
+}
+
 impl Cache {
     /// Opens the folder, creates it if it is missing, and removes unused files.
-    pub(super) fn open(folder: PathBuf, engine: Engine) -> io::Result<Self> {
+    pub(super) fn open(folder: PathBuf, engine: Engine, compiler: Compiler) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         // The files here are run as machine code, so no other user may write to the folder. Fails if another user owns
         // it.
         fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
-        let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        let cache = Self {
-            folder,
-            engine,
-            engine_hash: hasher.finish(),
-            compiling: Mutex::default(),
-            hits: Counter::default(),
-            misses: Counter::default(),
-        };
-        cache.remove_unused()?;
-        Ok(cache)
+        remove_unused(&folder);
+        let key = Key::of_folder(&folder)?;
+        Ok(Self::new(Some(folder), key, engine, compiler))
     }
 
-    /// Returns the component for `bytes` (binary or text form), from its artefact if there is one, else compiled.
-    ///
-    /// Blocks. Compiling takes seconds for a component of several MB.
-    pub(super) fn load_or_compile(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
-        let path = self.path(bytes);
-        if let Some(component) = self.read(&path) {
-            self.hits.increment();
-            return Ok(component);
+    /// Creates a cache that ends with the process.
+    pub(super) fn in_memory(engine: Engine, compiler: Compiler) -> io::Result<Self> {
+        Ok(Self::new(None, Key::random()?, engine, compiler))
+    }
+
+    fn new(folder: Option<PathBuf>, key: Key, engine: Engine, compiler: Compiler) -> Self {
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        let engine_hash = hasher.finish();
+        Self {
+            folder,
+            key,
+            engine,
+            engine_hash,
+            compiler,
+            loading: Mutex::default(),
+            in_memory: Mutex::default(),
+            hits: Counter::default(),
+            misses: Counter::default(),
         }
-        let _lock = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another load may have compiled the component in the meantime.
-        if let Some(component) = self.read(&path) {
+    }
+
+    /// Returns the component of a file (binary or text form, or a core module that can be converted), from the cache if
+    /// it is there, else compiled.
+    ///
+    /// Blocks until the component is compiled, at most for the compiler's time limit, or until `cancelled`.
+    pub(super) fn load_or_compile(&self, input: &Input, cancelled: Option<&Cancelled>) -> Result<Compiled, CacheError> {
+        let name = self.name(input);
+        let own_lock = lock(&self.loading).entry(name.clone()).or_default().clone();
+        let result = {
+            let _one_at_a_time = lock(&own_lock);
+            self.load_locked(&name, input, cancelled)
+        };
+        let mut loading = lock(&self.loading);
+        // One reference is here and one is in the map: nobody waits for the lock.
+        if Arc::strong_count(&own_lock) <= 2 {
+            loading.remove(&name);
+        }
+        result
+    }
+
+    fn load_locked(&self, name: &str, input: &Input, cancelled: Option<&Cancelled>) -> Result<Compiled, CacheError> {
+        if let Some(compiled) = self.cached(name, input)? {
             self.hits.increment();
-            return Ok(component);
+            return Ok(compiled);
+        }
+        if let Some((refusal, record)) = self.refused_before(name) {
+            return Err(CacheError::RefusedBefore { refusal, record });
         }
         self.misses.increment();
-        let artefact = self.engine.precompile_component(bytes)?;
-        let written = self.write(&path, &artefact);
-        if let Some(component) = self.read(&path) {
-            return Ok(component);
+        let (file, temporary) =
+            self.new_file().map_err(|error| machine("compiled functions cannot be stored", &error))?;
+        let output = self.compiler.compile(input, &file, cancelled).inspect_err(|error| {
+            if let CompileError::Refused(refusal) = error {
+                self.remember(name, Record::new(refusal.clone(), self.compiler.limits));
+            }
+        })?;
+        let sealed = self.seal(&file, name);
+        sealed.map_err(|error| machine("compiled functions cannot be stored", &error))?;
+        let compiled = self.load(&file, output)?;
+        match (temporary, self.path(name, "compiled")) {
+            (Some(temporary), Some(path)) => {
+                if let Err(error) = temporary.persist(&path) {
+                    let error = error.error;
+                    tracing::warn!(%error, path = %path.display(), "cannot store a compiled function in the cache; the next start compiles it again");
+                }
+            }
+            _ => {
+                lock(&self.in_memory).insert(name.to_owned(), InMemory::Compiled(compiled.clone()));
+            }
         }
-        if let Err(error) = written {
-            tracing::warn!(%error, path = %path.display(), "cannot store a compiled function in the cache; the next start compiles it again");
-        }
-        load_own_artefact(&self.engine, Artefact::Bytes(&artefact))
+        Ok(compiled)
     }
 
     /// Returns the number of cache hits and of compilations.
@@ -94,126 +180,186 @@ impl Cache {
         (self.hits.get(), self.misses.get())
     }
 
-    fn path(&self, bytes: &[u8]) -> PathBuf {
-        self.folder.join(format!("{}-{:016x}.compiled", hex(&Sha256::digest(bytes)), self.engine_hash))
+    /// Returns the name of a component in the cache.
+    fn name(&self, input: &Input) -> String {
+        format!("{}-{:016x}", hex(&input.sha256), self.engine_hash)
     }
 
-    /// Returns the artefact at `path` if it is undamaged and made for this engine.
-    fn read(&self, path: &Path) -> Option<Component> {
-        let file = fs::read(path).ok()?;
-        let (artefact, trailer) = file.split_at_checked(file.len().checked_sub(TRAILER_BYTES)?)?;
-        let (digest, magic) = trailer.split_at_checked(TRAILER_BYTES - MAGIC.len())?;
-        if magic != MAGIC || digest != Sha256::digest(artefact).as_slice() {
-            tracing::warn!(path = %path.display(), "a compiled function is damaged on disk; compiling it again");
+    fn path(&self, name: &str, extension: &str) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(format!("{name}.{extension}")))
+    }
+
+    /// Returns a component that is in the cache.
+    fn cached(&self, name: &str, input: &Input) -> Result<Option<Compiled>, CacheError> {
+        let Some(path) = self.path(name, "compiled") else {
+            return Ok(match lock(&self.in_memory).get(name) {
+                Some(InMemory::Compiled(compiled)) => Some(compiled.clone()),
+                _ => None,
+            });
+        };
+        let Ok(file) = open_regular(&path, OFlags::NOFOLLOW) else { return Ok(None) };
+        let Some(output) = self.verify(&file, name, input) else {
+            tracing::warn!(path = %path.display(), "a compiled function is damaged on disk, or another program wrote it; compiling it again");
+            return Ok(None);
+        };
+        let compiled = self.load(&file, output)?;
+        // Marks the file as used. If this fails, the file is removed after a month and the component is compiled again.
+        let _ = file.set_modified(SystemTime::now());
+        Ok(Some(compiled))
+    }
+
+    /// Returns the output in a sealed file if the seal is valid and the output has a compiled component.
+    fn verify(&self, file: &File, name: &str, input: &Input) -> Option<Output> {
+        let length = file.metadata().ok()?.len();
+        let end = length.checked_sub(SEAL_BYTES as u64).filter(|end| *end <= output_bytes_max(input.bytes))?;
+        let mut seal = [0; SEAL_BYTES];
+        file.read_exact_at(&mut seal, end).ok()?;
+        let (code, magic) = seal.split_at_checked(MAC_BYTES)?;
+        if magic != MAGIC || self.mac(file, name, end).ok()?.verify_slice(code).is_err() {
             return None;
         }
-        let component = load_own_artefact(&self.engine, Artefact::File(path)).ok()?;
-        // Marks the file as used. If this fails, the file is removed after a month and the component is compiled again.
-        let _ = File::open(path).and_then(|f| f.set_modified(SystemTime::now()));
-        Some(component)
+        Output::read(file, end).filter(|output| output.facts().is_some())
     }
 
-    fn write(&self, path: &Path, artefact: &[u8]) -> io::Result<()> {
-        static ORDINAL: AtomicU64 = AtomicU64::new(0);
-        let ordinal = ORDINAL.fetch_add(1, Ordering::Relaxed);
-        let temporary = path.with_extension(format!("{}-{ordinal}.tmp", std::process::id()));
-        let written = File::create_new(&temporary).and_then(|mut file| {
-            file.write_all(artefact)?;
-            file.write_all(&Sha256::digest(artefact))?;
-            file.write_all(MAGIC)?;
-            fs::rename(&temporary, path)
-        });
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
+    /// Appends the authentication code to the output in a file.
+    fn seal(&self, file: &File, name: &str) -> io::Result<()> {
+        let end = file.metadata()?.len();
+        let code = self.mac(file, name, end)?.finalize().into_bytes();
+        let seal: Vec<u8> = code.iter().chain(MAGIC).copied().collect();
+        file.write_all_at(&seal, end)
+    }
+
+    /// Computes the authentication code of the first `end` bytes of a file, without holding them in memory.
+    fn mac(&self, file: &File, name: &str, end: u64) -> io::Result<key::Mac> {
+        let mut mac = self.key.mac("compiled")?;
+        mac.update(name.as_bytes());
+        mac.update(&[0]);
+        let (mut at, mut buffer) = (0, vec![0; 64 * 1024]);
+        while at < end {
+            let length = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+            let part = buffer.get_mut(..length).unwrap_or_default();
+            file.read_exact_at(part, at)?;
+            mac.update(part);
+            at += length as u64;
         }
-        written
+        Ok(mac)
     }
 
-    fn remove_unused(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            let is_ours = path.extension().is_some_and(|e| e == "compiled" || e == "tmp");
-            let age = path.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-            if is_ours && age.is_some_and(|age| age > UNUSED_MAX) {
-                fs::remove_file(&path)?;
+    /// Loads the compiled component in a file with a valid seal.
+    fn load(&self, file: &File, output: Output) -> Result<Compiled, CompileError> {
+        let facts = output.facts().cloned().unwrap_or_default();
+        let component = load_own_artefact(&self.engine, Artefact::File(file)).or_else(|error| {
+            // A file on a file system without execute permission cannot be mapped as code; memory can.
+            match error.chain().any(|cause| cause.is::<rustix::io::Errno>() || cause.is::<io::Error>()) {
+                true => load_own_artefact(&self.engine, Artefact::Bytes(&read_start(file, output.artefact_bytes)?)),
+                false => Err(error),
             }
-        }
-        Ok(())
+        });
+        let component =
+            component.map_err(|error| CompileError::Invalid(format!("is not a valid component: {error:#}")))?;
+        Ok(Compiled { component, facts, bytes: output.artefact_bytes })
     }
+
+    /// Creates an empty file for the compiler's output, under a temporary name if the cache has a folder.
+    fn new_file(&self) -> io::Result<(File, Option<NamedTempFile>)> {
+        match &self.folder {
+            Some(folder) => {
+                let temporary = tempfile::Builder::new().suffix(TEMPORARY).tempfile_in(folder)?;
+                Ok((temporary.as_file().try_clone()?, Some(temporary)))
+            }
+            None => Ok((memory_file("evoke-compiled")?, None)),
+        }
+    }
+
+    /// Returns the refusal of an earlier try that would be repeated, and the file of its record.
+    fn refused_before(&self, name: &str) -> Option<(Refusal, Option<PathBuf>)> {
+        let path = self.path(name, "refused");
+        let record = match &path {
+            Some(path) => Record::read(path, &self.key, name)?,
+            None => match lock(&self.in_memory).get(name)? {
+                InMemory::Refused(record) => record.clone(),
+                InMemory::Compiled(_) => return None,
+            },
+        };
+        Some((record.refusal(self.compiler.limits)?.clone(), path))
+    }
+
+    /// Records that a component was refused.
+    fn remember(&self, name: &str, record: Record) {
+        let (Some(path), Some(folder)) = (self.path(name, "refused"), &self.folder) else {
+            lock(&self.in_memory).insert(name.to_owned(), InMemory::Refused(record));
+            return;
+        };
+        let written = record.to_text(&self.key, name).and_then(|text| {
+            let mut file = tempfile::Builder::new().suffix(TEMPORARY).tempfile_in(folder)?;
+            file.write_all(text.as_bytes())?;
+            file.persist(&path).map_err(|error| error.error)
+        });
+        if let Err(error) = written {
+            tracing::warn!(%error, path = %path.display(), "cannot record that a component was refused; the next load tries it again");
+        }
+    }
+}
+
+impl From<CompileError> for CacheError {
+    fn from(error: CompileError) -> Self {
+        Self::Compile(error)
+    }
+}
+
+fn machine(what: &str, error: &io::Error) -> CompileError {
+    CompileError::Machine(format!("{what}: {error}"))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes files that were not used for long. A file that cannot be removed stays.
+fn remove_unused(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let is_ours = path.extension().is_some_and(|e| ["compiled", "refused", "tmp"].iter().any(|ours| e == *ours));
+        let age = path.symlink_metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        if is_ours
+            && age.is_some_and(|age| age > UNUSED_MAX)
+            && let Err(error) = fs::remove_file(&path)
+        {
+            tracing::warn!(%error, path = %path.display(), "cannot remove an unused file from the cache of compiled functions");
+        }
+    }
+}
+
+fn read_start(file: &File, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut start = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
+    file.read_exact_at(&mut start, 0)?;
+    Ok(start)
 }
 
 /// A compiled component, in memory or in a file.
 #[derive(Clone, Copy)]
 enum Artefact<'a> {
     Bytes(&'a [u8]),
-    /// A file that starts with the artefact and was just verified.
-    File(&'a Path),
+    /// A file that starts with the artefact and was just sealed or verified.
+    File(&'a File),
 }
 
-/// Loads an artefact that `Engine::precompile_component` returned for the same engine configuration.
+/// Loads an artefact that the compiler process made for the same engine configuration.
 #[allow(unsafe_code)]
 fn load_own_artefact(engine: &Engine, artefact: Artefact<'_>) -> wasmtime::Result<Component> {
     // SAFETY: both functions require that the bytes come from wasmtime; the second also requires that the file does not
-    // change while it is mapped. The bytes come from the compiler, or from a file whose digest was just verified. This
-    // program wrote that file completely before it renamed it into a folder that only its user can enter. Later the
-    // file is only replaced or removed, which does not affect an existing mapping. wasmtime itself rejects artefacts of
-    // another version or configuration.
+    // change while it is mapped. The bytes come from the compiler process, which has ended, or from a file whose
+    // authentication code was just verified, which only this program can make. The path names the open file itself,
+    // not the file that may have its name now. The file is in memory without a name, or in a folder that only its user
+    // can enter. Later the file is only replaced or removed, which does not affect an existing mapping. wasmtime itself
+    // rejects artefacts of another version or configuration.
     unsafe {
         match artefact {
             Artefact::Bytes(bytes) => Component::deserialize(engine, bytes),
-            Artefact::File(path) => Component::deserialize_file(engine, path),
+            Artefact::File(file) => Component::deserialize_file(engine, format!("/dev/fd/{}", file.as_raw_fd())),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cache() -> (tempfile::TempDir, Cache) {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::open(dir.path().join("a/b"), Engine::default()).unwrap();
-        (dir, cache)
-    }
-
-    #[test]
-    fn a_component_is_compiled_once_and_then_loaded() {
-        let (_dir, cache) = cache();
-        let path = cache.path(b"(component)");
-        assert!(cache.read(&path).is_none());
-        cache.load_or_compile(b"(component)").unwrap();
-        assert!(cache.read(&path).is_some());
-        assert_eq!(fs::metadata(&cache.folder).unwrap().permissions().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_torn_or_damaged_artefact_is_compiled_again_and_never_loaded() {
-        let (_dir, cache) = cache();
-        let path = cache.path(b"(component)");
-        cache.load_or_compile(b"(component)").unwrap();
-        let whole = fs::read(&path).unwrap();
-        for at in [0, whole.len() / 2, whole.len() - TRAILER_BYTES, whole.len() - MAGIC.len(), whole.len() - 1] {
-            let mut damaged = whole.clone();
-            damaged[at] ^= 1;
-            for bytes in [&damaged[..], &whole[..at]] {
-                fs::write(&path, bytes).unwrap();
-                assert!(cache.read(&path).is_none(), "byte {at}");
-            }
-        }
-        cache.load_or_compile(b"(component)").unwrap();
-        assert_eq!(fs::read(&path).unwrap().len(), whole.len());
-        assert!(cache.read(&path).is_some());
-    }
-
-    #[test]
-    fn a_file_unused_for_a_month_is_removed() {
-        let (_dir, cache) = cache();
-        cache.load_or_compile(b"(component)").unwrap();
-        let path = cache.path(b"(component)");
-        File::open(&path).unwrap().set_modified(SystemTime::now() - UNUSED_MAX - Duration::from_secs(60)).unwrap();
-        fs::write(cache.folder.join("other"), "stays").unwrap();
-        let cache = Cache::open(cache.folder.clone(), cache.engine).unwrap();
-        assert!(!path.exists());
-        assert!(cache.folder.join("other").exists());
-    }
-}
+mod tests;

@@ -37,7 +37,7 @@ fn exit_outcome(code: i32, context: &HostContext) -> Outcome {
         return Outcome::Done;
     }
     let last_line = context.invocation.log().last_on_stderr();
-    let message = last_line.unwrap_or_else(|| format!("exited with code {code}"));
+    let message = last_line.map(|line| outcome::sanitize(&line)).unwrap_or_else(|| format!("exited with code {code}"));
     if code == REJECT_CODE {
         return Outcome::Reject { message };
     }

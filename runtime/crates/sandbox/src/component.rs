@@ -1,22 +1,11 @@
-//! Reads component files, checks them before they are compiled, and reports why a file cannot be loaded.
+//! Reads component files, and reports why a file cannot be loaded.
 
-use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use wasmtime::component::Component;
 
-use super::binary;
-
-/// Size limit of a component file, in bytes. Python components are the largest known ones and have 18 MB. Compiling
-/// takes about 50 times the component's size in memory and 0.3 s per MB.
-pub const COMPONENT_SIZE_MAX: u64 = 64 * 1024 * 1024;
-
-/// Limit on the number of functions in a component, summed over all its modules. Python components have about 30,000.
-/// At this limit, compiling takes about half a gigabyte of memory.
-pub const COMPONENT_FUNCTIONS_MAX: u64 = 100_000;
-
-/// Size limit of a component in text form, in bytes. The text form is for components written by hand.
-pub const COMPONENT_TEXT_SIZE_MAX: usize = 1024 * 1024;
+use super::cache::CacheError;
+use super::compile::{COMPONENT_SIZE_MAX, CompileError, Input, Refusal};
 
 /// Why a function cannot be loaded. Each message names the mistake and how to correct it.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +18,7 @@ pub enum LoadError {
         /// The error of the operating system.
         error: std::io::Error,
     },
-    /// The file is larger than [`COMPONENT_SIZE_MAX`].
+    /// The file is larger than [`COMPONENT_SIZE_MAX`], or than the limit on the text form.
     #[error("{path} is larger than the limit of {max} bytes")]
     TooLarge {
         /// The component's file.
@@ -53,6 +42,26 @@ pub enum LoadError {
         /// The component's file.
         path: String,
         /// The mistake and how to correct it; the sentence continues after the path.
+        message: String,
+    },
+    /// Compiling the component exceeds a limit.
+    #[error("{path} {refusal}{}", if *.is_repeated { "; it was refused before, and was not tried again" } else { "" })]
+    Refused {
+        /// The component's file.
+        path: String,
+        /// The limit.
+        refusal: Refusal,
+        /// True if an earlier try exceeded the limit, and the component was not compiled again.
+        is_repeated: bool,
+        /// The file that records the earlier try; without it, the component is tried again.
+        record: Option<PathBuf>,
+    },
+    /// The component cannot be compiled now, for a reason that is not the component.
+    #[error("{path} cannot be compiled now: {message}")]
+    Machine {
+        /// The component's file.
+        path: String,
+        /// What failed.
         message: String,
     },
     /// The component imports interfaces that its grants do not cover or that do not exist.
@@ -81,40 +90,29 @@ pub(super) fn memory_at_start(component: &Component) -> u64 {
 }
 
 /// Reads a component file, up to [`COMPONENT_SIZE_MAX`] bytes.
-pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, LoadError> {
+pub(super) fn read_file(file: &Path) -> Result<Input, LoadError> {
     let path = file.display().to_string();
-    let mut bytes = Vec::new();
-    let taken = std::fs::File::open(file).and_then(|f| f.take(COMPONENT_SIZE_MAX + 1).read_to_end(&mut bytes));
-    match taken {
+    match Input::read(file) {
         Err(error) => Err(LoadError::Read { path, error }),
-        Ok(_) if bytes.len() as u64 > COMPONENT_SIZE_MAX => Err(LoadError::TooLarge { path, max: COMPONENT_SIZE_MAX }),
-        Ok(_) => Ok(bytes),
+        Ok(None) => Err(LoadError::TooLarge { path, max: COMPONENT_SIZE_MAX }),
+        Ok(Some(input)) => Ok(input),
     }
 }
 
-/// Returns the file's component or core module in binary form, after all checks that need no compilation.
-pub(super) fn check_binary(mut bytes: Vec<u8>, path: &str) -> Result<Vec<u8>, LoadError> {
-    let invalid = |message: String| LoadError::Invalid { path: path.to_owned(), message };
-    if !bytes.starts_with(b"\0asm") {
-        bytes = parse_text(&bytes, path)?;
+impl LoadError {
+    /// Returns the error of the component file at `path`.
+    pub(super) fn compiling(path: String, error: CacheError) -> Self {
+        let error = match error {
+            CacheError::Compile(error) => error,
+            CacheError::RefusedBefore { refusal, record } => {
+                return Self::Refused { path, refusal, is_repeated: true, record };
+            }
+        };
+        match error {
+            CompileError::Invalid(message) => Self::Invalid { path, message },
+            CompileError::TooLarge(max) => Self::TooLarge { path, max },
+            CompileError::Refused(refusal) => Self::Refused { path, refusal, is_repeated: false, record: None },
+            CompileError::Machine(message) => Self::Machine { path, message },
+        }
     }
-    // After the magic number, a module has version 1 of layer 0; a component has any version of layer 1.
-    if !matches!(bytes.get(4..8), Some([1, 0, 0, 0] | [_, _, 1, 0])) {
-        return Err(invalid("has an unknown WebAssembly version".into()));
-    }
-    match binary::function_count(&bytes) {
-        0..=COMPONENT_FUNCTIONS_MAX => Ok(bytes),
-        n => Err(invalid(format!("has {n} functions; the limit is {COMPONENT_FUNCTIONS_MAX}"))),
-    }
-}
-
-/// Converts WebAssembly from text form to binary form.
-fn parse_text(bytes: &[u8], path: &str) -> Result<Vec<u8>, LoadError> {
-    let invalid = |message: String| LoadError::Invalid { path: path.to_owned(), message };
-    let text = std::str::from_utf8(bytes).ok().filter(|text| text.trim_start().starts_with(['(', ';']));
-    let text = text.ok_or_else(|| invalid("is not WebAssembly".into()))?;
-    if text.len() > COMPONENT_TEXT_SIZE_MAX {
-        return Err(LoadError::TooLarge { path: path.to_owned(), max: COMPONENT_TEXT_SIZE_MAX as u64 });
-    }
-    wat::parse_str(text).map_err(|error| invalid(format!("is not a valid component: {error}")))
 }

@@ -10,10 +10,12 @@ use wasmtime_wasi_http::{self as wasi_http, WasiHttpCtx, WasiHttpCtxView, WasiHt
 
 use super::config::Config;
 use super::event_lines::EventLines;
+use super::http_types::{CHUNK_BYTES_MAX, HttpTypes};
 use super::invocation::{Invocation, LogLines};
 use super::keyvalue::{KeyValue, Session, StateSource};
 use super::limits::Limits;
 use super::log::{AttemptLog, Stream};
+use super::poll::Pollables;
 use super::publish::Bus;
 use super::refusal::Refusals;
 use super::stdio::Output;
@@ -22,10 +24,6 @@ use super::stdio::Output;
 const RESOURCES_MAX: usize = 1_000;
 /// Limit on random bytes per call. A guest that needs more calls again, and can be interrupted between the calls.
 const RANDOM_BYTES_MAX: u64 = 64 * 1024;
-
-/// Limit on one chunk of a response body, in bytes. At most two chunks are in memory at a time: one that the guest
-/// wrote and one that the client has not yet received.
-const CHUNK_BYTES_MAX: usize = 64 * 1024;
 
 /// The context of the host calls of one attempt.
 pub(super) struct HostContext {
@@ -56,7 +54,7 @@ impl HostContext {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let limits = Limits::new(invocation.identity.memory);
-        let session = Session::new(state, invocation.identity.grants.state);
+        let session = Session::new(state, invocation.identity.grants.state, invocation.budget.clone());
         let (wasi, http, no_outbound) = (None, WasiHttpCtx::new(), NoOutbound);
         let refusals = Refusals::default();
         Self { invocation, limits, task, session, refusals, resources, wasi, http, no_outbound }
@@ -85,6 +83,16 @@ impl HostContext {
 
     pub(super) fn handles(&mut self) -> &mut ResourceTable {
         &mut self.resources
+    }
+
+    pub(super) fn pollables(&mut self) -> Pollables<'_> {
+        Pollables(&mut self.resources)
+    }
+
+    pub(super) fn http_types(&mut self) -> HttpTypes<'_> {
+        let Self { invocation, task, http, no_outbound, resources, .. } = self;
+        let view = WasiHttpCtxView { ctx: http, hooks: no_outbound, table: resources };
+        HttpTypes { view, budget: &invocation.budget, is_http_request: matches!(task, Task::HttpCall) }
     }
 
     fn wasi_ctx(&self) -> WasiCtx {
@@ -134,6 +142,10 @@ impl WasiHttpHooks for NoOutbound {
         _: Sent<()>,
     ) -> Sent<(http::Response<wasi_http::WasiBody>, Sent<()>)> {
         Box::new(async { Err(wasi_http::Error::HttpRequestDenied) })
+    }
+
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        1
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {

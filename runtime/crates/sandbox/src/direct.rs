@@ -3,8 +3,8 @@
 //! Most attempts end within microseconds. For them, a stack, a permit and a polled future are a large part of the cost,
 //! and a guest that makes no blocking host calls and does not compute for long needs none of these. So such a guest
 //! runs directly first. If it has not ended at the second tick, its instance is dropped and the attempt runs again from
-//! the start, this time yielding to others. The restart is not visible: an attempt has no effects before its outcome is
-//! committed, and its log lines are held back until it ends.
+//! the start with its full time limit, this time yielding to others. The restart is not visible: an attempt has no
+//! effects before its outcome is committed, and its log lines are held back until it ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -21,11 +21,7 @@ use super::engine::TICK;
 use super::handler::{self, Delivery, DirectGuestPre};
 use super::invocation::Invocation;
 use super::shared::Shared;
-use super::{imports, instance};
-
-/// Tick at which a direct attempt is interrupted: between one and two ticks after its start. The second run has the
-/// full time limit again.
-const TICKS_MAX: u64 = 2;
+use super::{budget, imports, instance};
 
 /// Number of attempts that skip the direct run after one was interrupted, so that a function that computes for long
 /// pays for the failed try only rarely.
@@ -67,7 +63,7 @@ impl DirectRunner {
         let _awake = shared.ticker.keep_awake_direct()?;
         // A direct attempt has no stored state, because reading state may wait.
         let mut store = instance::new_store(&shared.engine, Task::Handle, invocation.clone(), None);
-        store.set_epoch_deadline(TICKS_MAX);
+        budget::interrupt_at_second_tick(&mut store);
         invocation.log().hold();
         let started = Instant::now();
         let result =

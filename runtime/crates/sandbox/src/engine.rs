@@ -10,6 +10,8 @@ use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
 };
 
+use super::proposals;
+
 /// Limits on the parts of one component. The largest known guests (Python with its shared libraries) have about 40 core
 /// instances and 20,000 table elements; a plain Rust guest has one instance and one table.
 pub(super) const INSTANCES_MAX: u32 = 64;
@@ -42,6 +44,11 @@ pub(super) fn engine(concurrency: u32) -> wasmtime::Result<Engine> {
     })
 }
 
+/// Creates an engine that only compiles. The pool does not affect compiled code.
+pub(super) fn compiler() -> wasmtime::Result<Engine> {
+    Engine::new(&config())
+}
+
 fn config() -> Config {
     let mut config = Config::new();
     config
@@ -51,16 +58,8 @@ fn config() -> Config {
         // parsed.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .native_unwind_info(false)
-        // Features that components of today's toolchains do not use are off, to reduce the attack surface. Exceptions
-        // and shared memory are not even compiled in.
-        .gc_support(false)
-        .concurrency_support(false)
-        .wasm_stack_switching(false)
-        .wasm_shared_everything_threads(false)
-        .wasm_memory64(false)
-        .wasm_relaxed_simd(false)
-        .wasm_custom_page_sizes(false)
-        .wasm_wide_arithmetic(false);
+        .concurrency_support(false);
+    proposals::configure(&mut config);
     config
 }
 

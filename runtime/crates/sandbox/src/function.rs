@@ -18,7 +18,7 @@ use super::invocation::{Identity, Invocation};
 use super::keyvalue::StateSource;
 use super::kind::Kind;
 use super::shared::Shared;
-use super::{command, instance, outcome};
+use super::{budget, command, instance, outcome};
 use evoke_model::outcome::Outcome;
 
 /// A function that is compiled, linked and ready to run.
@@ -105,7 +105,7 @@ impl Function {
             Entry::Handler(..) | Entry::Http(_) => Task::Handle,
         };
         let mut store = instance::new_store(&self.shared.engine, task, invocation.clone(), state);
-        instance::yield_at_ticks(&mut store, self.identity.timeout, started);
+        budget::yield_at_ticks(&mut store, self.identity.timeout, started);
         let limit = self.identity.timeout;
         let result = outcome::within(limit, pin!(self.run_guest(&mut store, invocation, delivery))).await;
         Attempt::finish(result, &mut store, started)

@@ -31,7 +31,7 @@ use super::context::{HostContext, Task};
 use super::function::{Entry, Function};
 use super::invocation::Invocation;
 use super::log::{Level, LogSink};
-use super::{instance, outcome};
+use super::{budget, instance, outcome};
 use evoke_model::clock::Clock;
 use evoke_model::outcome::Outcome;
 
@@ -88,6 +88,8 @@ impl Function {
                 message: "the function handles events and receives no HTTP requests".into(),
             };
         };
+        // The client waits for an instance and for the response, so both are within one time limit.
+        let started = Instant::now();
         let Ok(_permit) = timeout(limit, self.shared.permits.acquire()).await else {
             return Outcome::Unavailable { message: "all instances are in use".into() };
         };
@@ -96,9 +98,9 @@ impl Function {
         let finish_log = FinishLogOnDrop(invocation.clone());
         let log = finish_log.0.log();
         let mut store = instance::new_store(&self.shared.engine, Task::HttpCall, invocation, None);
-        instance::yield_at_ticks(&mut store, limit, Instant::now());
+        budget::yield_at_ticks(&mut store, limit, started);
         let run = std::panic::AssertUnwindSafe(run(pre, &mut store, request, head)).catch_unwind();
-        let result = timeout(limit, run).await;
+        let result = timeout(limit.saturating_sub(started.elapsed()), run).await;
         log.finish();
         let outcome = outcome::to_outcome(result, store.data());
         if let Some(message) = outcome.message() {
@@ -150,7 +152,8 @@ async fn complete_response(method: &Method, head: Option<Head>) -> Result<Respon
     let mut has_trailers = false;
     // The sender is dropped, so this never waits, except when tokio makes the task yield.
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| trap(format!("the function's response body failed: {error:?}")))?;
+        let frame = frame
+            .map_err(|error| trap(outcome::sanitize(&format!("the function's response body failed: {error:?}"))))?;
         has_trailers |= frame.is_trailers();
         length += frame.data_ref().map_or(0, Bytes::len) as u64;
         frames.push(frame);
@@ -167,7 +170,9 @@ async fn complete_response(method: &Method, head: Option<Head>) -> Result<Respon
 /// Checks the head of a response. Removes the content-length from a response without a body, because a client would
 /// wait for the body; responses that may announce the length of an absent body keep it.
 fn check_head(method: &Method, head: Head) -> Result<Response<HyperOutgoingBody>, Outcome> {
-    let mut response = head.map_err(|code| trap(format!("the function returned an error: {code:?}")))?;
+    // The error may contain a long text of the guest.
+    let mut response =
+        head.map_err(|code| trap(outcome::sanitize(&format!("the function returned an error: {code:?}"))))?;
     // hyper would send a response of its own.
     if response.status().is_informational() {
         return Err(trap(format!("the function returned status {}, which is not a final response", response.status())));

@@ -3,17 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-use wasmtime::component::Component;
-
 use super::adapt::EXIT;
-use super::component::{LoadError, check_binary, memory_at_start, read_file};
+use super::cache::{Cache, Compiled};
+use super::compile::{Compiler, Facts};
+use super::component::{LoadError, memory_at_start, read_file};
+use super::engine;
 use super::grants::Grants;
 use super::imports::import_error;
 use super::keyvalue::StateGrant;
 use super::kind::Kind;
-use super::producers::producers;
-use super::{adapt, binary, engine};
 use evoke_model::hex;
 use evoke_model::state::Quota;
 
@@ -75,22 +73,18 @@ pub enum Availability {
 }
 
 /// Reads, checks and compiles a component (binary or text form, or a core module that can be converted to one). Takes
-/// seconds for a large component. An error means that the component can never be loaded, whatever its grants.
-pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
+/// seconds for a large component, at most the compiler's time limit. An error means that the component cannot be loaded,
+/// whatever its grants.
+pub fn inspect(file: &Path, compiler: Compiler) -> Result<Inspection, LoadError> {
     let path = file.display().to_string();
-    let invalid = |message: String| LoadError::Invalid { path: path.clone(), message };
-    let bytes = read_file(file)?;
-    let (sha256, file_bytes) = (hex(&Sha256::digest(&bytes)), bytes.len() as u64);
-    let bytes = check_binary(bytes, &path)?;
-    let is_module = binary::is_module(&bytes);
-    let modules = binary::parts(&bytes).into_iter().filter(|part| binary::is_module(part)).count() as u64;
-    let (functions, producers) = (binary::function_count(&bytes), producers(&bytes));
-
-    let engine = engine::engine(1).map_err(|error| invalid(format!("cannot be compiled here: {error:#}")))?;
-    let bytes = if is_module { adapt::component(&engine, bytes).map_err(invalid)? } else { bytes };
-    let not_valid = |error: wasmtime::Error| invalid(format!("is not a valid component: {error:#}"));
-    let component = Component::new(&engine, &bytes).map_err(not_valid)?;
-    let compiled_bytes = component.serialize().map_err(not_valid)?.len() as u64;
+    let machine = |message: String| LoadError::Machine { path: path.clone(), message };
+    let input = read_file(file)?;
+    let engine = engine::engine(1).map_err(|error| machine(format!("{error:#}")))?;
+    let cache = Cache::in_memory(engine.clone(), compiler).map_err(|error| machine(error.to_string()))?;
+    let compiled = cache.load_or_compile(&input, None).map_err(|error| LoadError::compiling(path, error))?;
+    let Compiled { component, facts, bytes: compiled_bytes } = compiled;
+    let Facts { is_module, modules, functions, producers } = facts;
+    let (sha256, file_bytes) = (hex(&input.sha256), input.bytes);
     let kind = Kind::of(&engine, &component).ok();
     let ty = component.component_type();
     let import = |name: &str| {

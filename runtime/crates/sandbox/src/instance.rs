@@ -1,15 +1,12 @@
 //! The wasmtime store of one instance, with its limits.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::Instant;
-use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime::{Engine, Store};
 
 use super::context::{HostContext, Task};
 use super::invocation::Invocation;
 use super::keyvalue::StateSource;
-use super::outcome::DeadlineReached;
 use evoke_model::event::EVENT_SIZE_MAX;
 
 /// Limit on the bytes that a guest passes to the host in one call: the largest event, plus space for its encoding.
@@ -30,13 +27,4 @@ pub(super) fn new_store(
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX + usize::try_from(value_bytes_max).unwrap_or_default());
     store.set_max_component_handles(HANDLES_MAX);
     store
-}
-
-/// Makes a computing guest yield at every tick. The deadline is also checked here, because tokio's timers fire late
-/// when all threads are busy with such guests.
-pub(super) fn yield_at_ticks(store: &mut Store<HostContext>, timeout: Duration, started: Instant) {
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| {
-        if started.elapsed() >= timeout { Err(DeadlineReached.into()) } else { Ok(UpdateDeadline::Yield(1)) }
-    });
 }

@@ -1,9 +1,10 @@
 //! One attempt at a delivery, or one HTTP request: the input, and what the guest has logged and published so far. All
-//! of it is one allocation.
+//! of it is one allocation, except the budget, which the stored state shares.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::budget::HostBudget;
 use super::config::Config;
 use super::grants::Grants;
 use super::log::{AttemptLog, LogBuffer, LogSink, Stream};
@@ -34,6 +35,7 @@ pub(super) struct Invocation {
     clock: Clock,
     log: Mutex<LogBuffer>,
     published: Mutex<Published>,
+    pub(super) budget: Arc<HostBudget>,
 }
 
 impl Invocation {
@@ -45,7 +47,9 @@ impl Invocation {
         clock: Clock,
     ) -> Arc<Self> {
         let (log, published) = Default::default();
-        Arc::new(Self { identity, delivery_id, attempt, cause, logs, clock, log, published })
+        let budget = if cause.is_some() { HostBudget::of_delivery() } else { HostBudget::of_http_request() };
+        let budget = Arc::new(budget);
+        Arc::new(Self { identity, delivery_id, attempt, cause, logs, clock, log, published, budget })
     }
 
     /// Returns the log of this attempt.
@@ -68,7 +72,7 @@ impl Invocation {
             cause: self.cause.as_deref(),
             clock: &self.clock,
         };
-        Publisher { origin, allowed: &self.identity.grants.publish, published: &self.published }
+        Publisher { origin, allowed: &self.identity.grants.publish, published: &self.published, budget: &self.budget }
     }
 
     /// Returns the configuration of the function.
@@ -81,6 +85,7 @@ impl Invocation {
     pub(super) fn reset(&self) {
         *self.log.lock().unwrap_or_else(PoisonError::into_inner) = LogBuffer::default();
         *self.published.lock().unwrap_or_else(PoisonError::into_inner) = Published::default();
+        self.budget.reset();
     }
 }
 

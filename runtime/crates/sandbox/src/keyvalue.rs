@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
@@ -66,6 +67,9 @@ pub(super) fn add_to_linker<T: Send + 'static>(
     atomics::add_to_linker::<T, KeyValueHost>(linker, view)?;
     batch::add_to_linker::<T, KeyValueHost>(linker, view)
 }
+
+/// Limit on the bytes that one `get-many` returns: the limit on the bytes that an attempt reads.
+const GET_MANY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 type HostResult<T> = Result<T, Error>;
 
@@ -149,10 +153,17 @@ impl batch::Host for KeyValue<'_> {
         keys: Vec<String>,
     ) -> HostResult<Vec<Option<(String, Vec<u8>)>>> {
         let name = self.bucket(&bucket)?;
-        let mut found = Vec::with_capacity(keys.len());
+        let (mut found, mut bytes) = (Vec::with_capacity(keys.len()), 0);
         for key in keys {
             let value = self.session.get(name, &key).await;
-            found.push(self.record(value)?.map(|value| (key, value.into())));
+            let value = self.record(value)?;
+            // The list may name a key many times.
+            bytes += value.as_ref().map_or(0, Bytes::len);
+            if bytes > GET_MANY_BYTES_MAX {
+                let message = format!("one call of get-many returns at most {GET_MANY_BYTES_MAX} bytes");
+                return self.record(Err(StateError::Limit(message)));
+            }
+            found.push(value.map(|value| (key, value.into())));
         }
         Ok(found)
     }

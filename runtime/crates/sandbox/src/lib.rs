@@ -11,20 +11,23 @@
 //!
 //! The modules form layers, and each uses only the layers above it in this list:
 //!
-//! 1. a component on disk: `component`, `binary`, `producers`, `adapt`, `cache`; the machine: `engine`, `limits`
+//! 1. the machine: `engine`, `limits`, `budget`; a component on disk: `binary`, `producers`, `adapt`, `proposals`, then
+//!    `compile`, `cache` and `component`, which use these
 //! 2. host capabilities, each with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`,
-//!    `stdio`, `exit`; `refusal` records refused calls
+//!    `stdio`, `exit`, `http_types`, `poll`; `refusal` records refused calls
 //! 3. `grants`, `kind` and `imports`: the imports of a component that its grants do not cover
 //! 4. `invocation`, `event_lines` and `context`: the host's side of one attempt, which owns the capabilities; `linker`
 //!    links them
-//! 5. `outcome`, `instance` and the kinds of functions: `handler`, `command`, `http_call`
+//! 5. `symbol`, `outcome`, `instance` and the kinds of functions: `handler`, `command`, `http_call`
 //! 6. `attempt`, `direct`, `function`, `sandbox`: running; `inspect` describes a component without running it
 
 mod adapt;
 mod attempt;
 mod binary;
+mod budget;
 mod cache;
 mod command;
+mod compile;
 mod component;
 mod config;
 mod context;
@@ -36,6 +39,7 @@ mod function;
 mod grants;
 mod handler;
 mod http_call;
+mod http_types;
 mod imports;
 mod inspect;
 mod instance;
@@ -46,17 +50,24 @@ mod limits;
 mod linker;
 mod log;
 mod outcome;
+mod poll;
 mod producers;
+mod proposals;
 mod publish;
 mod refusal;
 mod sandbox;
 mod shared;
 mod stdio;
+mod symbol;
 #[cfg(test)]
 mod tests;
 
 pub use attempt::{Attempt, Call};
-pub use component::{COMPONENT_FUNCTIONS_MAX, COMPONENT_SIZE_MAX, COMPONENT_TEXT_SIZE_MAX, LoadError};
+pub use compile::{
+    COMPONENT_FUNCTIONS_MAX, COMPONENT_SIZE_MAX, COMPONENT_TEXT_SIZE_MAX, ChildArguments, CompileLimits, Compiler,
+    Refusal, run_child,
+};
+pub use component::LoadError;
 pub use function::Function;
 pub use grants::Grants;
 pub use http_call::{BodyError, HttpCall, ResponseBody};

@@ -8,24 +8,21 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::time::error::Elapsed;
-use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
+use wasmtime::{FrameInfo, PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+use super::budget::DeadlineReached;
 use super::context::HostContext;
 use super::event_lines::LineRefused;
 use super::log::escape_controls;
 use super::refusal::Refusal;
+use super::symbol;
 use evoke_model::outcome::Outcome;
 
 /// Number of backtrace frames in a message.
 const FRAMES_MAX: usize = 3;
 /// Length limit of a guest's message, in bytes; longer messages are cut.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024;
-
-/// The guest was computing when its deadline passed.
-#[derive(Debug, thiserror::Error)]
-#[error("the deadline was reached")]
-pub(super) struct DeadlineReached;
 
 /// How a guest ended: by the time-out (`Elapsed`), by a panic of the host, or by itself.
 pub(super) type GuestResult = Result<Result<wasmtime::Result<Outcome>, Box<dyn Any + Send>>, Elapsed>;
@@ -111,37 +108,26 @@ fn describe(error: &wasmtime::Error, context: &HostContext) -> String {
     sanitize(&if frames.is_empty() { reason } else { format!("{reason}, in {}", frames.join(" < ")) })
 }
 
-/// Returns the names of the innermost functions, demangled, without panic machinery and unnamed functions.
+/// Returns the names of the innermost functions, demangled, without panic machinery and unnamed functions. wasmtime's
+/// own text of a backtrace is never made, because names in it have any length.
 fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
     let is_noise = |name: &str| {
-        [
-            "<wasm function",
-            "panicking::",
-            "rust_panic",
-            "rust_begin_unwind",
-            "abort",
-            "__rust",
-            "sys::backtrace",
-            "wasi:cli/run@",
-        ]
-        .iter()
-        .any(|part| name.contains(part))
+        ["panicking::", "rust_panic", "rust_begin_unwind", "abort", "__rust", "sys::backtrace", "wasi:cli/run@"]
+            .iter()
+            .any(|part| name.contains(part))
     };
-    backtrace
-        .to_string()
-        .lines()
-        .filter_map(|line| Some(line.split_once(" - ")?.1.split_once('!')?.1.to_owned()))
-        .filter(|name| !is_noise(name))
-        .take(FRAMES_MAX)
-        .collect()
+    let names = backtrace.frames().iter().filter_map(FrameInfo::func_name).map(symbol::readable);
+    names.filter(|name| !is_noise(name)).take(FRAMES_MAX).collect()
 }
 
 /// Escapes control characters, and cuts the text to a bounded length.
 pub(super) fn sanitize(text: &str) -> String {
-    let escaped = escape_controls(text.as_bytes());
-    match escaped.char_indices().find(|(at, _)| *at >= MESSAGE_BYTES_MAX) {
-        Some((at, _)) => format!("{}…", escaped.split_at(at).0),
-        None => escaped,
+    // Cut first, so that the work is bounded, and again after escaping, which makes the text longer.
+    let start = text.get(..text.floor_char_boundary(MESSAGE_BYTES_MAX)).unwrap_or(text);
+    let escaped = escape_controls(start.as_bytes());
+    match escaped.get(..escaped.floor_char_boundary(MESSAGE_BYTES_MAX)) {
+        Some(cut) if cut.len() < escaped.len() || start.len() < text.len() => format!("{cut}…"),
+        _ => escaped,
     }
 }
 

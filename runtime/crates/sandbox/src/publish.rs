@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wasmtime::component::{HasData, Linker};
 
+use super::budget::HostBudget;
 use super::refusal::{Refusal, Refusals};
 use evoke_model::event::{EVENT_SIZE_MAX, Event};
 use evoke_model::runtime_events;
@@ -26,6 +27,10 @@ pub(super) use event::Origin;
 /// Limits on the events of one attempt. All of them are held in memory and go into one commit.
 const EVENTS_MAX: usize = 1_000;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Estimate of the memory for an event without its texts and data, in bytes.
+const RECORD_BYTES: usize = 512;
+/// Length limit of an event type in the message of a refusal, in bytes.
+const SHOWN_BYTES_MAX: usize = 256;
 
 /// Publishes events for one attempt; borrowed from the owner of its parts.
 #[derive(Clone, Copy)]
@@ -34,6 +39,7 @@ pub(super) struct Publisher<'a> {
     /// The grant: patterns of event types, in which `*` matches any run of characters.
     pub(super) allowed: &'a [String],
     pub(super) published: &'a Mutex<Published>,
+    pub(super) budget: &'a HostBudget,
 }
 
 /// The events that an attempt has published so far.
@@ -74,6 +80,7 @@ impl Publisher<'_> {
         if published.bytes + size > BYTES_MAX {
             return Err(format!("an attempt may publish at most {BYTES_MAX} bytes in total"));
         }
+        self.budget.charge(size + RECORD_BYTES).map_err(|exceeded| exceeded.to_string())?;
         published.bytes += size;
         let id = event.id.clone();
         published.events.push(event);
@@ -93,8 +100,9 @@ fn may_publish(allowed: &[String], type_: &str) -> Result<(), String> {
     if allowed.iter().any(|glob| glob_matches(glob, type_)) {
         return Ok(());
     }
+    let shown = type_.get(..type_.floor_char_boundary(SHOWN_BYTES_MAX)).unwrap_or(type_);
     Err(format!(
-        "`{type_}` may not be published; to allow it, add it to the function's `allow: {{ publish: [\"{type_}\"] }}`"
+        "`{shown}` may not be published; to allow it, add it to the function's `allow: {{ publish: [\"{shown}\"] }}`"
     ))
 }
 

@@ -15,7 +15,16 @@ impl Refusal {
             Self::Denied(reason) | Self::Quota(reason) => reason,
         }
     }
+
+    fn cut(mut self) -> Self {
+        let (Self::Denied(reason) | Self::Quota(reason)) = &mut self;
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        self
+    }
 }
+
+/// Length limit of a recorded reason, in bytes. A reason can contain text of the guest.
+const REASON_BYTES_MAX: usize = 4 * 1024;
 
 /// Records refusals. A guest may handle a refusal and succeed; if it fails, the recorded refusal is the cause.
 #[derive(Debug, Default)]
@@ -29,12 +38,12 @@ pub(super) struct Refusals {
 
 impl Refusals {
     pub(super) fn record_publish(&mut self, refusal: Refusal) {
-        self.publish.get_or_insert(refusal);
+        self.publish.get_or_insert_with(|| refusal.cut());
     }
 
     /// Records the latest state operation; `None` if it was not refused.
     pub(super) fn record_state(&mut self, refusal: Option<Refusal>) {
-        self.state = refusal;
+        self.state = refusal.map(Refusal::cut);
     }
 
     /// Returns the refusal to report if the guest fails.

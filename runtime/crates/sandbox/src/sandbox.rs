@@ -2,29 +2,32 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::cache::Cache;
-use super::component::{LoadError, check_binary, memory_at_start, read_file};
+use super::compile::{Cancelled, Compiler, cancellation};
+use super::component::{LoadError, memory_at_start, read_file};
 use super::engine::{self, Ticker};
 use super::function::Function;
 use super::grants::Grants;
 use super::invocation::Identity;
 use super::kind::{EXPECTED_EXPORTS, Kind};
 use super::shared::Shared;
-use super::{adapt, binary, imports, linker};
+use super::{imports, linker};
 use evoke_model::hex;
 use evoke_telemetry as telemetry;
 
 /// Settings of a [`Sandbox`].
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Settings {
     /// Cache folder for compiled functions. The sandbox creates it if it is missing and denies other users access to
-    /// it.
-    pub cache_dir: PathBuf,
+    /// it. `None` keeps compiled functions in memory.
+    pub cache_dir: Option<PathBuf>,
+    /// How components are compiled.
+    pub compiler: Compiler,
     /// Limit on concurrent instances. Each instance reserves address space; it takes memory only as the guest uses it.
     pub concurrency: u32,
 }
@@ -71,16 +74,22 @@ pub struct Sandbox(Arc<Shared>);
 impl Sandbox {
     /// Creates the engine, the ticker thread and the cache folder.
     pub fn new(settings: Settings) -> Result<Self, SandboxError> {
-        let Settings { cache_dir, concurrency } = settings;
+        let Settings { cache_dir, compiler, concurrency } = settings;
         let engine_error = |error: wasmtime::Error| SandboxError::Engine(format!("{error:#}"));
         let concurrency = concurrency.clamp(1, engine::CONCURRENCY_MAX);
         let engine = engine::engine(concurrency).map_err(engine_error)?;
         let linker = linker::linker(&engine).map_err(engine_error)?;
-        let path = cache_dir.display().to_string();
-        let cache = Cache::open(cache_dir, engine.clone()).map_err(|error| SandboxError::Cache { path, error })?;
+        let cache = match cache_dir {
+            Some(folder) => {
+                let path = folder.display().to_string();
+                Cache::open(folder, engine.clone(), compiler).map_err(|error| SandboxError::Cache { path, error })?
+            }
+            None => Cache::in_memory(engine.clone(), compiler).map_err(|e| SandboxError::Engine(e.to_string()))?,
+        };
         let ticker = Ticker::start(engine.clone()).map_err(|e| SandboxError::Engine(e.to_string()))?;
         let permits = Semaphore::new(concurrency as usize);
-        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, permits, concurrency })))
+        let loads = Semaphore::new(Self::loads_max());
+        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, permits, loads, concurrency })))
     }
 
     /// Returns the current values of the sandbox metrics.
@@ -95,40 +104,59 @@ impl Sandbox {
         telemetry::Sandbox { instances, instances_max, cache_hits, cache_misses }
     }
 
+    /// Returns the limit on concurrent loads: one for each core, because a compilation uses a core and its own memory.
+    pub fn loads_max() -> usize {
+        thread::available_parallelism().map_or(1, usize::from)
+    }
+
     /// Reads, checks, compiles (or takes from the cache) and links a function. Compiling a large component that is not
-    /// in the cache takes seconds; it runs on a blocking thread.
+    /// in the cache takes seconds; it runs in a process of its own, which ends when the returned future is dropped.
     pub async fn load(&self, spec: &Spec) -> Result<Arc<Function>, LoadError> {
         let path = spec.component.display().to_string();
+        let machine = |message: String| LoadError::Machine { path: path.clone(), message };
+        // The semaphore is never closed.
+        let _permit = self.0.loads.acquire().await;
+        let (_cancel_on_drop, cancelled) = cancellation().map_err(|error| machine(error.to_string()))?;
         let (shared, spec) = (self.0.clone(), spec.clone());
-        match tokio::task::spawn_blocking(move || load(&shared, spec)).await {
+        match tokio::task::spawn_blocking(move || load(&shared, spec, &cancelled)).await {
             Ok(loaded) => loaded.map(Arc::new),
-            Err(panic) => Err(LoadError::Invalid { path, message: format!("makes the compiler panic: {panic}") }),
+            Err(panic) => Err(machine(format!("loading it failed: {panic}"))),
         }
     }
 }
 
-fn load(shared: &Arc<Shared>, spec: Spec) -> Result<Function, LoadError> {
+/// Limit on the entries of a list in an error message.
+const LISTED_MAX: usize = 30;
+
+/// Cuts a list for an error message.
+fn shorten(mut list: Vec<String>) -> Vec<String> {
+    if list.len() > LISTED_MAX {
+        let more = list.len() - LISTED_MAX;
+        list.truncate(LISTED_MAX);
+        list.push(format!("and {more} more"));
+    }
+    list
+}
+
+fn load(shared: &Arc<Shared>, spec: Spec, cancelled: &Cancelled) -> Result<Function, LoadError> {
     let path = spec.component.display().to_string();
     let invalid = |message: String| LoadError::Invalid { path: path.clone(), message };
-    let bytes = read_file(&spec.component)?;
+    let input = read_file(&spec.component)?;
     if let Some(expected) = spec.digest
-        && let found = hex(&Sha256::digest(&bytes))
+        && let found = hex(&input.sha256)
         && !expected.eq_ignore_ascii_case(&found)
     {
         return Err(LoadError::Digest { path, expected, found });
     }
-    let bytes = check_binary(bytes, &path)?;
-    let is_module = binary::is_module(&bytes);
-    let bytes = if is_module { adapt::component(&shared.engine, bytes).map_err(invalid)? } else { bytes };
-    let component = shared.cache.load_or_compile(&bytes);
-    let component = component.map_err(|error| invalid(format!("is not a valid component: {error:#}")))?;
+    let compiled = shared.cache.load_or_compile(&input, Some(cancelled));
+    let component = compiled.map_err(|error| LoadError::compiling(path.clone(), error))?.component;
     let kind = Kind::of(&shared.engine, &component).map_err(|exports| {
-        let exports = if exports.is_empty() { "nothing".into() } else { exports.join(", ") };
+        let exports = if exports.is_empty() { "nothing".into() } else { shorten(exports).join(", ") };
         invalid(format!("exports {exports}; {EXPECTED_EXPORTS}"))
     })?;
     let missing = imports::uncovered_imports(&shared.engine, &component, kind, &spec.grants);
     if !missing.is_empty() {
-        return Err(LoadError::Imports { path, missing });
+        return Err(LoadError::Imports { path, missing: shorten(missing) });
     }
     let needed = memory_at_start(&component);
     if needed > spec.memory {

@@ -15,5 +15,7 @@ pub(super) struct Shared {
     pub(super) ticker: Ticker,
     /// One permit for each concurrent instance that the pool can hold, not counting direct attempts.
     pub(super) permits: Semaphore,
+    /// One permit for each function that may be loading.
+    pub(super) loads: Semaphore,
     pub(super) concurrency: u32,
 }

@@ -5,11 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use wasmtime::format_err;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
-/// Limit on the bytes of one write; it also bounds the allocation of `write-zeroes`.
+/// Limit on the bytes of one write, which `check-write` returns. Guests that keep to the interface never exceed it. It
+/// also bounds the allocation of `write-zeroes`.
 const WRITE_MAX: usize = 64 * 1024;
 
 /// Receives the bytes of a stream.
@@ -45,6 +47,11 @@ impl<T: ByteSink> Pollable for Output<T> {
 
 impl<T: ByteSink> OutputStream for Output<T> {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > WRITE_MAX {
+            let length = bytes.len();
+            let error = format_err!("wrote {length} bytes to a stream in one call; `check-write` permits {WRITE_MAX}");
+            return Err(StreamError::Trap(error));
+        }
         self.0.write(&bytes).map_err(StreamError::Trap)
     }
 

@@ -1,8 +1,10 @@
 //! Every way a guest can end, with hand-written guests that also do what no toolchain would emit.
 
+mod budget;
 mod commands;
 mod direct;
 mod host_calls;
+mod http_guests;
 mod limits;
 mod load;
 mod outcomes;
@@ -74,7 +76,9 @@ struct Harness {
 impl Harness {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let sandbox = Sandbox::new(Settings { cache_dir: dir.path().join("cache"), concurrency: 4 }).unwrap();
+        let settings =
+            Settings { cache_dir: Some(dir.path().join("cache")), compiler: Compiler::in_process(), concurrency: 4 };
+        let sandbox = Sandbox::new(settings).unwrap();
         Self { dir, sandbox, lines: Arc::default() }
     }
 

@@ -13,9 +13,34 @@
 //! `b`.
 //!
 //! Only regular files count. Links, also links to folders, are not followed, and no file outside of the folder is ever
-//! opened (a hard link counts as an ordinary name). While the folder itself is missing, its files do not count as
-//! removed. `include` and `exclude` are globs over the path relative to the folder, in which `*` does not match a `/`;
-//! an excluded folder excludes everything in it; nothing is excluded by default.
+//! opened; pipes, sockets and devices are never opened either. `include` and `exclude` are globs over the path relative
+//! to the folder, in which `*` does not match a `/`; an excluded folder excludes everything in it; nothing is excluded
+//! by default. The globs are matched before an entry is touched: an entry that is excluded, or a folder that cannot
+//! contain an included file, causes no problem, whatever its state.
+//!
+//! # The folder itself
+//! The folder is pinned by device and inode when the source first finds it. While the folder is missing, or while
+//! another folder or a link to another folder is in its place, nothing is read, its files do not count as removed, and
+//! the source is degraded. When the original folder is back, the source goes on. Another folder is accepted when Evoke
+//! reloads or restarts: the marks stay, so files that are not in the new folder count as removed. The path in the
+//! manifest may lead through links.
+//!
+//! # What is not read
+//! - The folder and the files of Evoke's own store are left out, under whatever name they appear, also as hard links.
+//!   A source whose folder is the folder of the store is degraded.
+//! - A file larger than `max_size` causes no event. The source is degraded while such a changed file exists.
+//! - A file with several hard links is not read when `content` is true: a producer could link a file that only Evoke may
+//!   read, and get its content from the functions. The event has neither content nor `sha256`, and `content_omitted` has
+//!   the reason. Such a file counts as changed when its size, time of modification or inode changes. `hard_links: true`
+//!   reads these files as all others.
+//! - A file or folder that cannot be read is reported and tried again, first after a second, at last once a minute. All
+//!   others are not affected, and the files in a folder that cannot be read do not count as removed.
+//! - The same goes for an entry whose file system does not respond for ten seconds, as that of a dead network mount.
+//! - A path longer than 4,095 bytes or below more than 128 folders, and a folder with more than 1,000 unreadable entries,
+//!   count as unreadable.
+//!
+//! Files are hashed in slices of 4 MiB. Between two slices of a large file, all small files that are ready have their
+//! turn, so a large file delays no other.
 //!
 //! # Events
 //! `evoke.file.created`, `evoke.file.modified`, `evoke.file.removed`. The subject is the path relative to the folder,
@@ -24,24 +49,35 @@
 //! { "path": "2026/a.csv", "size": 12, "modified": "2026-01-31T12:00:00Z", "sha256": "…", "content": "a,b\n1,2\n" }
 //! ```
 //! `content` (or `content_base64` when the content is not UTF-8, or `content_omitted` with the reason) is present only
-//! with `content: true`. The event of a removed file has the last known values, without `modified` and content. The id
-//! is derived from the path and the version, so the same change has the same id whenever it is found.
+//! with `content: true`. `sha256` is absent when the file was not read. The event of a removed file has the last known
+//! values, without `modified` and content. The id is derived from the path and the version, so the same change has the
+//! same id whenever it is found.
 //!
 //! # Marks
 //! Scope: the source's uri. Key: the path; value: a JSON object of `v` (1), `size`, `mtime_ns`, `ctime_ns`, `inode` and
-//! `sha256`, committed with the event of that version. Key `.`: `v` and `root`, the folder; written once all files that
-//! existed at the first start have marks. When `root` is another folder, all marks are dropped and it is a first start.
+//! `sha256` (empty when the file was not read), committed with the event of that version. Key `.`: `v` and `root`, the
+//! folder; written once all files that existed at the first start have marks. When `root` is another folder, all marks
+//! are dropped and it is a first start.
 
+mod access;
+mod check;
 mod config;
 mod confined;
 mod events;
 mod name;
 mod offer;
+mod overlap;
+mod problems;
+mod queue;
+mod read;
+mod root;
 mod scan;
 mod tracker;
 mod version;
 mod watch;
 
+use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -50,12 +86,18 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use self::access::{Access, Stuck};
 pub use self::config::{FilesKind, FilesSource};
-use self::confined::{Found, Root};
+use self::confined::Root;
+pub use self::overlap::Overlap;
+use self::problems::Problems;
+use self::queue::ReadQueue;
+use self::read::Rules;
+use self::root::{PinnedRoot, RootError};
 use self::scan::{Filter, ScanResult};
 use self::tracker::Tracker;
 use self::version::{from_mark, to_mark};
-use self::watch::{Hint, HintQueue, Watch};
+use self::watch::{Hint, HintQueue, Watch, watch_each};
 use crate::TaskKind;
 use evoke_core::bus::Offer;
 use evoke_core::source::Context;
@@ -67,8 +109,8 @@ use evoke_model::Mark;
 const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
 /// The same, when not every folder can be watched.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// How often a missing folder is looked up.
-const MISSING_RETRY: Duration = Duration::from_secs(1);
+/// How often the path of the folder is checked; also how often a missing folder is looked up.
+const ROOT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Hints are collected for this long before they are processed: a writer causes one with every write.
 const HINT_BATCH_WAIT: Duration = Duration::from_millis(10);
 /// The first wait between full scans that lost hints cause. A scan causes hints of its own, so the wait doubles while a
@@ -76,8 +118,15 @@ const HINT_BATCH_WAIT: Duration = Duration::from_millis(10);
 const RESCAN_WAIT_MIN: Duration = Duration::from_millis(100);
 /// Full scans take at most one `SCAN_TIME_DIVISOR`th of the time.
 const SCAN_TIME_DIVISOR: u32 = 10;
+/// An entry that did not respond for this long, at most twice this long, is skipped until it does.
+const STALL_WAIT: Duration = Duration::from_secs(5);
+/// How long a stopped source waits for an access to the folder. Reads end early; an access to a file system that does
+/// not respond never ends, and its thread is left behind.
+const STOP_WAIT: Duration = Duration::from_secs(2);
 /// The key of the mark of the folder itself.
 const ROOT_KEY: &str = ".";
+/// The most names of the store's folder and files that are reported.
+const WARNINGS_MAX: usize = 8;
 /// The most marks in one commit when many are deleted.
 const DELETED_MARKS_MAX: usize = 1_000;
 
@@ -119,19 +168,30 @@ async fn run(mut config: FilesSource, ctx: Context) {
 
 struct Worker {
     config: FilesSource,
+    rules: Rules,
     ctx: Context,
+    root: Arc<PinnedRoot>,
     filter: Arc<Filter>,
     tracker: Tracker,
+    queue: ReadQueue,
+    /// The earliest time at which settled files are added to the queue beside large files.
+    refill_at: Instant,
     hint_queue: Arc<HintQueue>,
     watch: Arc<Mutex<Option<Watch>>>,
     /// The progress of the first start.
     first_start: FirstStart,
+    /// Whether no scan has succeeded yet.
+    first_scan: bool,
     /// The time of the next full scan.
     scan_at: Instant,
+    /// The time of the next check of the folder's path.
+    root_check_at: Instant,
     /// The end and the duration of the last full scan.
     last_scan: (Instant, Duration),
     /// The wait before the next full scan when hints are lost.
     rescan_wait: Duration,
+    /// The entries that do not respond.
+    stuck: Stuck,
     problems: Problems,
 }
 
@@ -140,18 +200,6 @@ enum FirstStart {
     Unscanned,
     Scanned,
     Done,
-}
-
-/// The current problems, in order of precedence.
-#[derive(Default)]
-struct Problems {
-    root: Option<String>,
-    watch: Option<String>,
-    scan: Option<String>,
-    /// A file and the reason why it cannot be submitted.
-    file: Option<(String, String)>,
-    /// The problem that was reported last.
-    reported: Option<String>,
 }
 
 impl Worker {
@@ -163,33 +211,32 @@ impl Worker {
         let mut tracker = Tracker::new(config.settle, known);
         // Files that the filter no longer includes are forgotten without a `removed` event.
         let forgotten = tracker.forget(|name| same_root && filter.includes(&name::path(name)));
-        let forgotten: Vec<Mark> = forgotten
-            .into_iter()
-            .chain((!same_root).then(|| ROOT_KEY.to_owned()))
-            .map(|key| Mark { scope: ctx.uri.clone(), key, value: None })
-            .collect();
-        for marks in forgotten.chunks(DELETED_MARKS_MAX) {
-            let offer = Offer { marks: marks.to_vec(), ..Offer::default() };
-            submit(&ctx, &offer).await.map_err(|_| Stopped)?;
-        }
+        delete_marks(&ctx, forgotten.into_iter().chain((!same_root).then(|| ROOT_KEY.to_owned()))).await?;
         let first_start = if root.is_some() && same_root { FirstStart::Done } else { FirstStart::Unscanned };
         let now = Instant::now();
         Ok(Self {
+            rules: Rules::of(&config),
+            root: Arc::new(PinnedRoot::new(config.path.clone())),
             config,
             ctx,
             filter,
             tracker,
+            queue: ReadQueue::default(),
+            refill_at: now,
             hint_queue: Arc::default(),
             watch: Arc::default(),
             first_start,
+            first_scan: true,
             scan_at: now,
+            root_check_at: now,
             last_scan: (now, Duration::ZERO),
             rescan_wait: RESCAN_WAIT_MIN,
+            stuck: Stuck::default(),
             problems: Problems::default(),
         })
     }
 
-    /// Scans and checks where needed, submits the settled files, and waits for the next hint or deadline.
+    /// Scans and checks where needed, submits some settled files, and waits for the next hint or deadline.
     async fn step(&mut self) -> Result<(), Stopped> {
         let hints = self.hint_queue.take();
         let now = Instant::now();
@@ -198,23 +245,44 @@ impl Worker {
             let (end, took) = self.last_scan;
             self.scan_at = self.scan_at.min(end + self.rescan_wait.max(took * SCAN_TIME_DIVISOR));
         }
-        if hints.root || self.tracker.take_overflow() {
+        if self.stuck.remove_finished() || hints.root || self.tracker.take_overflow() {
             self.scan_at = now;
         }
         if self.scan_at <= now {
             self.scan(hints.lost).await?;
         }
-        if !hints.names.is_empty() {
-            self.check_hinted(hints.names.into_iter().collect()).await?;
-        }
         // Without the folder no file can be read: settled files wait for the scan that finds the folder again.
+        if self.problems.root.is_none() && self.root_check_at <= now {
+            self.with_root(|_, _| Ok(())).await?;
+        }
+        if self.problems.root.is_none() {
+            let retried = self.problems.unreadable.take_due(now).into_iter().map(|name| (name, Hint::Changed));
+            let names: Vec<_> = retried.chain(hints.names).collect();
+            if !names.is_empty() {
+                self.check_hinted(names).await?;
+            }
+        }
+        if self.problems.root.is_none() {
+            self.submit_some().await?;
+            self.finish_first_start().await?;
+        }
+        self.problems.report(&self.tracker, &self.ctx.health, Instant::now());
+        self.wait().await
+    }
+
+    /// Waits for the next hint or deadline.
+    async fn wait(&self) -> Result<(), Stopped> {
+        if self.ctx.stop.is_cancelled() {
+            return Err(Stopped);
+        }
         let mut wake = self.scan_at;
         if self.problems.root.is_none() {
-            self.submit_settled().await?;
-            self.finish_first_start().await?;
-            wake = self.tracker.next().map_or(self.scan_at, |next| next.min(self.scan_at));
+            if !self.queue.is_empty() {
+                return Ok(());
+            }
+            let next = [Some(self.root_check_at), self.problems.unreadable.next(), self.tracker.next()];
+            wake = next.into_iter().flatten().fold(wake, Instant::min);
         }
-        self.report();
         tokio::select! {
             () = self.ctx.stop.cancelled() => return Err(Stopped),
             () = tokio::time::sleep_until(wake) => return Ok(()),
@@ -230,48 +298,36 @@ impl Worker {
     async fn scan(&mut self, lost: bool) -> Result<(), Stopped> {
         let start = Instant::now();
         let pending_before = self.tracker.pending();
-        let (path, filter, stop) = (self.config.path.clone(), self.filter.clone(), self.ctx.stop.clone());
+        let (pinned, filter) = (self.root.clone(), self.filter.clone());
         let (watch, hint_queue) = (self.watch.clone(), self.hint_queue.clone());
-        let (seen, watch_problem) = blocking(move || {
+        let scanned = self.with_root(move |root, access| {
             let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
-            let root = Root::open(&path).inspect_err(|_| *watch = None)?;
-            let mut watch_problem = None;
+            let mut unwatched = None;
             if watch.is_none() {
-                match Watch::new(&path, hint_queue) {
+                match Watch::new(&pinned.stable_path(), hint_queue) {
                     Ok(new) => *watch = Some(new),
-                    Err(reason) => watch_problem = Some(reason),
+                    Err(reason) => unwatched = Some(reason),
                 }
             }
-            let seen = scan::scan(&root, "", &filter, &mut watch_or_record(&mut watch, &mut watch_problem), &stop)?;
-            Ok((seen, watch_problem))
-        })
-        .await
-        .map_or_else(|error| (Err(error), None), |(seen, watch_problem): (ScanResult, _)| (Ok(seen), watch_problem));
-        if self.ctx.stop.is_cancelled() {
-            return Err(Stopped);
-        }
+            let seen = scan::scan(root, "", &filter, &mut watch_each(&mut watch), access)?;
+            Ok(ScanResult { unwatched: unwatched.or(seen.unwatched.clone()), ..seen })
+        });
+        let scanned = scanned.await?;
         let end = Instant::now();
         self.last_scan = (end, end - start);
-        self.problems.watch = watch_problem;
-        let next = match seen {
-            Err(error) => {
-                let path = self.config.path.display();
-                self.problems.root = Some(format!("cannot open the folder `{path}`, the source keeps trying: {error}"));
-                MISSING_RETRY
+        let Some(seen) = scanned else { return Ok(()) };
+        self.problems.root = None;
+        self.set_watch_problem(seen.unwatched);
+        self.forget_store(&seen.of_store).await?;
+        self.tracker.observe_folder("", &seen.files, &seen.unread, end);
+        if self.first_start == FirstStart::Unscanned {
+            if !self.config.existing {
+                self.tracker.set_existing(&seen.files);
             }
-            Ok(seen) => {
-                self.problems.root = None;
-                self.problems.scan.clone_from(&seen.problem);
-                self.tracker.observe_folder("", &seen.files, &seen.unread, end);
-                if self.first_start == FirstStart::Unscanned {
-                    if !self.config.existing {
-                        self.tracker.set_existing(&seen.files);
-                    }
-                    self.first_start = FirstStart::Scanned;
-                }
-                if self.problems.watch.is_some() { POLL_INTERVAL } else { RESCAN_INTERVAL }
-            }
-        };
+            self.first_start = FirstStart::Scanned;
+        }
+        self.problems.unreadable.replace("", seen.unread, end);
+        let next = if self.problems.watch.is_some() { POLL_INTERVAL } else { RESCAN_INTERVAL };
         self.scan_at = end + next.max((end - start) * SCAN_TIME_DIVISOR);
         if self.tracker.pending() > pending_before {
             self.rescan_wait = RESCAN_WAIT_MIN;
@@ -281,60 +337,90 @@ impl Worker {
         Ok(())
     }
 
-    /// Checks the names in `hints`.
-    async fn check_hinted(&mut self, hints: Vec<(String, Hint)>) -> Result<(), Stopped> {
-        let (path, filter, stop) = (self.config.path.clone(), self.filter.clone(), self.ctx.stop.clone());
-        let watch = self.watch.clone();
-        let checked = blocking(move || {
-            let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
-            let root = Root::open(&path)?;
-            let mut watch_problem = None;
-            let mut checked = Vec::new();
-            for (name, hint) in hints {
-                let relative = name::path(&name);
-                let found = root.stat(&relative)?;
-                let seen = match found {
-                    Found::Folder => {
-                        scan::scan(&root, &name, &filter, &mut watch_or_record(&mut watch, &mut watch_problem), &stop)?
-                    }
-                    Found::File(stamp) if filter.includes(&relative) => {
-                        ScanResult { files: vec![(name.clone(), stamp)], ..ScanResult::default() }
-                    }
-                    Found::File(_) | Found::Nothing => ScanResult::default(),
-                };
-                checked.push((name, hint, seen));
+    /// Forgets files of the store that an earlier version has submitted, without `removed` events.
+    async fn forget_store(&mut self, of_store: &[String]) -> Result<(), Stopped> {
+        let not_excluded = |name: &&String| self.filter.includes_below(&name::path(name));
+        for name in of_store.iter().filter(not_excluded).take(if self.first_scan { WARNINGS_MAX } else { 0 }) {
+            let uri = &self.ctx.uri;
+            tracing::warn!("the files source {uri} watches `{name}`, which belongs to the store; it is left out");
+        }
+        self.first_scan = false;
+        if of_store.is_empty() {
+            return Ok(());
+        }
+        let of_store: HashSet<&Path> = of_store.iter().map(Path::new).collect();
+        let is_of_store = |name: &str| Path::new(name).ancestors().any(|part| of_store.contains(part));
+        let forgotten = self.tracker.forget(|name| !is_of_store(name));
+        delete_marks(&self.ctx, forgotten.into_iter()).await
+    }
+
+    /// Runs disk work with the open folder, on a thread of its own, outside of the async tasks. Returns `None` when the
+    /// folder cannot be used, `problems` then has the reason, or when an entry does not respond: the next scan skips it.
+    async fn with_root<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Root, &Access) -> io::Result<T> + Send + 'static,
+    ) -> Result<Option<T>, Stopped> {
+        let (pinned, stop) = (self.root.clone(), self.ctx.stop.clone());
+        let access = Access::new(stop.clone(), &self.stuck);
+        let shared = access.clone();
+        let mut running = tokio::task::spawn_blocking(move || {
+            let done = pinned.open().and_then(|root| work(&root, &shared).map_err(RootError::Unreadable));
+            shared.finish();
+            done
+        });
+        let stopped = async {
+            stop.cancelled().await;
+            tokio::time::sleep(STOP_WAIT).await;
+        };
+        tokio::pin!(stopped);
+        let mut steps = None;
+        let done = loop {
+            tokio::select! {
+                done = &mut running => break done,
+                () = &mut stopped => return Err(Stopped),
+                () = tokio::time::sleep(STALL_WAIT) => {}
             }
-            Ok((checked, watch_problem))
-        })
-        .await;
+            if steps.replace(access.steps()) != Some(access.steps()) {
+                continue;
+            }
+            if self.stuck.add(&access) {
+                // The thread that is left behind may hold the lock of the watch.
+                self.start_over(Instant::now());
+                return Ok(None);
+            }
+            let path = self.config.path.display();
+            self.problems
+                .report_now(&self.ctx.health, format!("the file system of the folder `{path}` does not respond"));
+        };
         if self.ctx.stop.is_cancelled() {
             return Err(Stopped);
         }
         let now = Instant::now();
-        let Ok((checked, watch_problem)) = checked else {
-            // The folder is gone, or an entry in it cannot be read: the next scan reports the cause.
-            let (end, took) = self.last_scan;
-            self.scan_at = self.scan_at.min(end + RESCAN_WAIT_MIN.max(took * SCAN_TIME_DIVISOR));
-            return Ok(());
-        };
-        if watch_problem.is_some() {
-            self.problems.watch = watch_problem;
-            self.scan_at = self.scan_at.min(now + POLL_INTERVAL);
-        }
-        for (name, hint, seen) in checked {
-            let is_file = seen.files.first().is_some_and(|(seen, _)| *seen == name);
-            self.tracker.observe(&name, seen.files.first().filter(|_| is_file).map(|(_, stamp)| *stamp), now);
-            if !is_file {
-                self.tracker.observe_folder(&name, &seen.files, &seen.unread, now);
-            }
-            match hint {
-                Hint::Changed => {}
-                Hint::Created => self.tracker.created(&name),
-                Hint::Writing => self.tracker.writing(&name),
-                Hint::Written => self.tracker.written(&name),
+        self.root_check_at = now + ROOT_CHECK_INTERVAL;
+        match done.unwrap_or_else(|error| Err(RootError::Unreadable(io::Error::other(error)))) {
+            Ok(done) => Ok(Some(done)),
+            Err(error) => {
+                self.problems.root = Some(error.describe(self.root.path()));
+                self.problems.needs_reload = error.needs_reload();
+                self.start_over(now + ROOT_CHECK_INTERVAL);
+                Ok(None)
             }
         }
-        Ok(())
+    }
+
+    /// Forgets everything that the next scan finds out anew. Notifications are lost meanwhile.
+    fn start_over(&mut self, scan_at: Instant) {
+        self.watch = Arc::default();
+        self.queue.clear();
+        self.tracker.hints_lost();
+        self.scan_at = scan_at;
+    }
+
+    fn set_watch_problem(&mut self, reason: Option<String>) {
+        self.problems.watch = reason.map(|reason| {
+            let seconds = POLL_INTERVAL.as_secs();
+            format!("cannot watch every folder, the source scans all of them every {seconds} seconds: {reason}")
+        });
     }
 
     /// Commits the mark of the folder once every file that existed at the first start has a mark.
@@ -349,43 +435,16 @@ impl Worker {
         self.first_start = FirstStart::Done;
         Ok(())
     }
-
-    /// Reports a change of the source's health.
-    fn report(&mut self) {
-        let problems = &mut self.problems;
-        problems.file.take_if(|(name, _)| !self.tracker.is_retrying(name));
-        let watch = problems.watch.as_ref().map(|reason| {
-            format!(
-                "cannot watch every folder, the source scans all of them every {} seconds: {reason}",
-                POLL_INTERVAL.as_secs()
-            )
-        });
-        let file =
-            problems.file.as_ref().map(|(name, reason)| format!("cannot submit the event of `{name}`: {reason}"));
-        let trouble = problems.root.clone().or(watch).or_else(|| problems.scan.clone()).or(file);
-        if trouble != problems.reported {
-            match &trouble {
-                Some(trouble) => self.ctx.health.degraded(trouble.clone()),
-                None => self.ctx.health.recovered(),
-            }
-            problems.reported = trouble;
-        }
-    }
 }
 
-/// Returns a function that watches each folder passed to it. After the first failure it records the reason and skips
-/// the rest.
-fn watch_or_record<'a>(watch: &'a mut Option<Watch>, watch_problem: &'a mut Option<String>) -> impl FnMut(&Path) + 'a {
-    move |folder| {
-        if let (Some(watch), None) = (watch.as_mut(), watch_problem.as_ref()) {
-            *watch_problem = watch.add(folder).err();
-        }
+/// Deletes the marks with these keys.
+async fn delete_marks(ctx: &Context, keys: impl Iterator<Item = String>) -> Result<(), Stopped> {
+    let marks: Vec<Mark> = keys.map(|key| Mark { scope: ctx.uri.clone(), key, value: None }).collect();
+    for marks in marks.chunks(DELETED_MARKS_MAX) {
+        let offer = Offer { marks: marks.to_vec(), ..Offer::default() };
+        submit(ctx, &offer).await.map_err(|_| Stopped)?;
     }
-}
-
-/// Runs blocking disk work on a thread of its own, outside of the async tasks.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::failure::store_error;
-use super::folder::sync_folder;
+use super::folder::open_store_for_reading;
 use super::readers::open_for_reading;
+use evoke_fs::sync_folder;
 use evoke_model::CheckReport;
 use evoke_store::{Result, StoreError};
 
@@ -16,7 +18,7 @@ use evoke_store::{Result, StoreError};
 /// committed before the call. On success the file is complete and synced; on failure it does not exist.
 pub fn backup(folder: &Path, to: &Path) -> Result<CheckReport> {
     let new = name_beside(to);
-    let copied = copy(&folder.join("evoke.db"), &new).and_then(|report| {
+    let copied = copy(folder, &new).and_then(|report| {
         put_in_place(&new, to).map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => StoreError::Failed(format!("{} already exists", to.display())),
             _ => StoreError::Failed(format!("cannot create {}: {e}", to.display())),
@@ -34,18 +36,16 @@ fn name_beside(to: &Path) -> PathBuf {
     to.with_file_name(format!(".{name}.{}.new", std::process::id()))
 }
 
-fn copy(from: &Path, new: &Path) -> Result<CheckReport> {
-    let created = File::create(new).and_then(|file| {
-        // Users without access to the store must not get access to the copy.
-        file.set_permissions(std::fs::metadata(from)?.permissions())?;
-        Ok(file)
-    });
+fn copy(folder: &Path, new: &Path) -> Result<CheckReport> {
+    let from = &folder.join("evoke.db");
+    // Other users must not get access to the copy. A new file: nobody else has prepared it, or a link under its name.
+    let created = File::options().write(true).create_new(true).mode(0o600).open(new);
     let file = created.map_err(|e| StoreError::Failed(format!("cannot create {}: {e}", new.display())))?;
     let path = new.to_str().ok_or_else(|| StoreError::Failed(format!("the path {} is not UTF-8", new.display())))?;
     if let Some(damage) = super::wal::find_damage(from) {
         return Err(StoreError::Damaged(damage));
     }
-    let store = open_for_reading(from).map_err(|e| store_error(from, &e))?;
+    let (_folder, store) = open_store_for_reading(folder)?;
     super::schema::check_version(&store).map_err(|e| store_error(from, &e))??;
     // VACUUM reads one snapshot, page by page from the tables, so it fails on damaged pages.
     store.execute("VACUUM INTO ?1", [path]).map_err(|e| store_error(from, &e))?;

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use super::failure::{self, store_error};
-use super::readers::open_for_reading;
+use super::folder::open_store_for_reading;
 use super::{schema, totals, wal};
 use evoke_model::{CheckReport, Counts, DeliveryState, Removed, Totals};
 use evoke_store::Result;
@@ -97,16 +97,17 @@ const RULES: [(&str, &str); 12] = [
 ];
 
 /// The tables with checksums: an expression that names a row, and one that computes its checksum.
-const CHECKSUMS: [(&str, &str, &str); 10] = [
+const CHECKSUMS: [(&str, &str, &str); 11] = [
     ("meta", "key", "sum_of(key, value)"),
     ("functions", "id", "sum_of(id, name)"),
+    ("origins", "id", "sum_of(id, uri)"),
     (
         "events",
         "seq",
         "sum_of(seq, id, source, type, subject, time, datacontenttype, dataschema, extensions, data_kind, accepted_ms,
            first_delivery, owed, cause, root, hops, origin, data)",
     ),
-    ("known", "seq", "sum_of(seq, id, source, accepted_ms)"),
+    ("known", "seq", "sum_of(seq, id, source, accepted_ms, origin)"),
     (
         "deliveries",
         "id",
@@ -124,7 +125,7 @@ const CHECKSUMS: [(&str, &str, &str); 10] = [
 pub fn check_folder(folder: &Path) -> Result<CheckReport> {
     let path = folder.join("evoke.db");
     let to_store_error = |e: rusqlite::Error| store_error(&path, &e);
-    let connection = open_for_reading(&path).map_err(to_store_error)?;
+    let (_folder, connection) = open_store_for_reading(folder)?;
     // One transaction, so that all rules see one snapshot while a running process keeps writing.
     let snapshot = connection.unchecked_transaction().map_err(to_store_error)?;
     let log = wal::find_damage(&path);

@@ -1,4 +1,5 @@
-//! Finds sources and ids that were accepted within the dedup window.
+//! Finds the ids that were accepted within the dedup window. An id belongs to the event's source and to the origin through
+//! which the event entered; the events of functions have their source alone.
 
 use std::time::Duration;
 
@@ -6,10 +7,23 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
-use evoke_model::{Lineage, Seq};
+use evoke_model::{Lineage, Seq, StoredEvent};
 
-const IN_EVENTS: &str = "SELECT seq, accepted_ms FROM events WHERE id = ?1 AND source = ?2 ORDER BY seq DESC LIMIT 1";
-const IN_KNOWN: &str = "SELECT seq, accepted_ms FROM known WHERE id = ?1 AND source = ?2 ORDER BY seq DESC LIMIT 1";
+/// The queries for events that entered through an origin. An event with the origin 0 is older than its column, and stands
+/// for any origin.
+const ENTERED: [&str; 2] = [
+    "SELECT seq, accepted_ms FROM events WHERE id = ?1 AND source = ?2 AND cause IS NULL AND (origin = ?3 OR origin = 0)
+     ORDER BY seq DESC LIMIT 1",
+    "SELECT seq, accepted_ms FROM known WHERE id = ?1 AND source = ?2 AND (origin = ?3 OR origin = 0)
+     ORDER BY seq DESC LIMIT 1",
+];
+/// The queries for events that functions published; `?3` is NULL.
+const PUBLISHED: [&str; 2] = [
+    "SELECT seq, accepted_ms FROM events WHERE id = ?1 AND source = ?2 AND +cause IS NOT ?3
+     ORDER BY seq DESC LIMIT 1",
+    "SELECT seq, accepted_ms FROM known WHERE id = ?1 AND source = ?2 AND (origin IS ?3 OR origin = 0)
+     ORDER BY seq DESC LIMIT 1",
+];
 
 pub(super) struct Dedup {
     window_ms: UnixMs,
@@ -27,7 +41,8 @@ impl Dedup {
         Ok(Self { window_ms, instance, has_removed })
     }
 
-    /// Returns the position of an event with this source and id that was accepted within the window before `now_ms`.
+    /// Returns the position of an event with this origin, source and id that was accepted within the window before
+    /// `now_ms`.
     pub(super) fn find_accepted(
         &self,
         tx: &Connection,
@@ -39,33 +54,36 @@ impl Dedup {
             return Ok(None);
         }
         let since_ms = now_ms.saturating_sub(self.window_ms);
+        let entered = lineage.entered().map(|origin| origin.0);
+        let [in_events, in_known] = if entered.is_some() { ENTERED } else { PUBLISHED };
         // The newest event of this id is enough: earlier ones were accepted earlier.
         let newest = |sql: &str| {
             tx.prepare_cached(sql)?
-                .query_row(params![event.id, event.source], |r| Ok((Seq(r.get(0)?), r.get::<_, UnixMs>(1)?)))
+                .query_row(params![event.id, event.source, entered], |r| Ok((Seq(r.get(0)?), r.get::<_, UnixMs>(1)?)))
                 .optional()
         };
-        let mut found = newest(IN_EVENTS)?;
+        let mut found = newest(in_events)?;
         if found.is_none() && self.has_removed {
-            found = newest(IN_KNOWN)?;
+            found = newest(in_known)?;
         }
         Ok(found.filter(|(_, accepted_ms)| *accepted_ms > since_ms).map(|(seq, _)| seq))
     }
 
     /// Remembers the id of a removed event until its window ends.
-    pub(super) fn remember(
-        &mut self,
-        tx: &Connection,
-        seq: Seq,
-        (id, source): (&str, &str),
-        accepted_ms: UnixMs,
-        now_ms: UnixMs,
-    ) -> rusqlite::Result<()> {
-        if accepted_ms > now_ms.saturating_sub(self.window_ms) {
+    pub(super) fn remember(&mut self, tx: &Connection, removed: &StoredEvent, now_ms: UnixMs) -> rusqlite::Result<()> {
+        let StoredEvent { seq, accepted_ms, lineage, event } = removed;
+        if *accepted_ms > now_ms.saturating_sub(self.window_ms) {
             tx.prepare_cached(
-                "INSERT INTO known (seq, id, source, accepted_ms, sum) VALUES (?1, ?2, ?3, ?4, sum_of(?1, ?2, ?3, ?4))",
+                "INSERT INTO known (seq, id, source, accepted_ms, origin, sum)
+                 VALUES (?1, ?2, ?3, ?4, ?5, sum_of(?1, ?2, ?3, ?4, ?5))",
             )?
-            .execute(params![seq.0, id, source, accepted_ms])?;
+            .execute(params![
+                seq.0,
+                event.id,
+                event.source,
+                accepted_ms,
+                lineage.entered().map(|origin| origin.0)
+            ])?;
             self.has_removed = true;
         }
         Ok(())

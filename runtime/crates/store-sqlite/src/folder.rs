@@ -1,26 +1,53 @@
-//! The data folder. A file survives a power cut only if its folder was synced, and a folder only if its parent was.
+//! The data folder: opened by one function for writing and by one for reading. `evoke_fs::PrivateFolder` says what is
+//! checked and guaranteed.
 
-use std::fs::File;
-use std::io;
 use std::path::Path;
 
-/// Creates a folder if it does not exist, and syncs the parents of it and of each folder that it created.
-pub fn make_folder(folder: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = folder.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).collect();
-    std::fs::create_dir_all(folder)?;
-    // Also sync for an existing folder: the process that created it may have crashed before its sync.
-    let mut created = vec![folder.canonicalize()?];
-    for at in missing {
-        created.push(at.canonicalize()?);
-    }
-    created.iter().filter_map(|at| at.parent()).try_for_each(sync_folder)
+use evoke_fs::{FolderError, Prepared, PrivateFolder, Reservation, reserve};
+use evoke_store::{Result, StoreError};
+use rusqlite::Connection;
+
+use super::failure::store_error;
+use super::readers::open_for_reading;
+
+/// The starts of the names of all files and folders that Evoke creates in the data folder.
+const OWN_NAMES: [&str; 8] =
+    ["evoke.db", "lock", "listen.json", "admin.token", "tokens.json", "running", "logs", "compiled"];
+
+/// Opens the data folder for the process that owns it; see [`PrivateFolder::prepare`]. Creates it when it is missing.
+pub fn prepare_data_folder(path: &Path) -> std::result::Result<Prepared, FolderError> {
+    PrivateFolder::prepare(path, &OWN_NAMES)
 }
 
-/// Syncs a folder, so that the names in it survive a power cut.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(folder).and_then(|folder| folder.sync_all()) {
-        // A folder without read permission cannot be opened, and some file systems do not support syncing folders.
-        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) => Ok(()),
-        result => result,
+/// Reserves the files and folders that Evoke has created in the data folder (see [`evoke_fs::reserve`]).
+pub fn reserve_own(folder: &PrivateFolder) -> std::io::Result<Reservation> {
+    Ok(reserve(folder.list(&OWN_NAMES)?))
+}
+
+/// Removes SQLite's index of the log, which is built again from the log. Another user who could open it before the
+/// folder became private could keep a lock on it that stops every write. Must run before the store is opened, by the
+/// owner of the folder's lock.
+pub fn discard_index(folder: &PrivateFolder) -> std::io::Result<()> {
+    match std::fs::remove_file(folder.path().join("evoke.db-shm")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
+}
+
+/// Opens the store in a folder for reading only, while another process may have it open.
+pub(super) fn open_store_for_reading(folder: &Path) -> Result<(PrivateFolder, Connection)> {
+    let path = folder.join("evoke.db");
+    let folder = PrivateFolder::open(folder).map_err(to_store_error)?;
+    folder.find("evoke.db").map_err(to_store_error)?;
+    let connection = open_for_reading(&path).map_err(|e| store_error(&path, &e))?;
+    // SQLite opens the file at the first read.
+    connection.query_row("PRAGMA user_version", [], |_| Ok(())).map_err(|e| store_error(&path, &e))?;
+    folder.confirm("evoke.db").map_err(|e| StoreError::Failed(format!("cannot open {}: {e}", path.display())))?;
+    Ok((folder, connection))
+}
+
+/// Converts the error of a folder; its message says what to do.
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(super) fn to_store_error(error: FolderError) -> StoreError {
+    StoreError::Failed(error.to_string())
 }

@@ -8,7 +8,9 @@ mod check;
 mod checksum;
 mod dedup;
 mod failure;
+mod files;
 mod folder;
+mod origins;
 mod pending;
 mod queue;
 mod read;
@@ -28,7 +30,7 @@ mod write;
 mod writer;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -37,7 +39,9 @@ use tokio::sync::watch;
 pub use self::backup::backup;
 pub use self::check::check_folder;
 use self::failure::store_error;
-pub use self::folder::make_folder;
+use self::files::StoreFiles;
+pub use self::folder::{discard_index, prepare_data_folder, reserve_own};
+use self::origins::OriginTable;
 use self::queue::WriteQueue;
 use self::readers::Readers;
 use self::state_cache::StateCache;
@@ -58,9 +62,12 @@ pub struct SqliteStore {
     failed: watch::Sender<Option<String>>,
     backlog: Arc<Backlog>,
     scopes: Scopes,
+    origins: OriginTable,
     descendants_max: Arc<Mutex<DescendantsMax>>,
     instance: String,
     clock: Clock,
+    /// Dropping it stops the thread that watches the files.
+    _watch: mpsc::Sender<std::convert::Infallible>,
 }
 
 impl SqliteStore {
@@ -81,8 +88,8 @@ impl SqliteStore {
         dedup_window: Duration,
         metrics: Arc<CommitMetrics>,
     ) -> Result<Self> {
-        make_folder(folder)
-            .map_err(|e| StoreError::Failed(format!("cannot create the data folder {}: {e}", folder.display())))?;
+        let prepared = prepare_data_folder(folder).map_err(folder::to_store_error)?;
+        prepared.folder.find("evoke.db").map_err(folder::to_store_error)?;
         let path = folder.join("evoke.db");
         if let Some(damage) = wal::find_damage(&path) {
             return Err(StoreError::Damaged(damage));
@@ -92,7 +99,7 @@ impl SqliteStore {
         schema::configure(&connection).map_err(to_store_error)?;
         // SQLite creates the files at the first read. SQLite also syncs the folder, but ignores errors of that sync.
         connection.query_row("PRAGMA user_version", [], |_| Ok(())).map_err(to_store_error)?;
-        folder::sync_folder(folder)
+        evoke_fs::sync_folder(folder)
             .map_err(|e| StoreError::Failed(format!("syncing the data folder {} failed: {e}", folder.display())))?;
         schema::prepare(&mut connection).map_err(to_store_error)??;
         let instance = connection
@@ -104,9 +111,13 @@ impl SqliteStore {
         let mut counters = totals::Counters::load(&connection).map_err(to_store_error)?;
         let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(to_store_error)?;
 
+        let origins = origins::load(&connection).map_err(to_store_error)?;
         let state_cache = Arc::new(state::load(&connection).map_err(to_store_error)?);
+        let files = Arc::new(StoreFiles::protect(prepared.folder)?);
         let (newest_tx, newest) = watch::channel(counters.last_seq());
         let failed = watch::Sender::new(None);
+        let cannot_start = |e| StoreError::Failed(format!("cannot start a thread of the store: {e}"));
+        let watch = StoreFiles::watch(files.clone(), failed.clone()).map_err(cannot_start)?;
         let (writes, queue) = WriteQueue::new();
         let sink = Arc::new(Mutex::new(None));
         let backlog = Arc::<Backlog>::default();
@@ -126,23 +137,26 @@ impl SqliteStore {
             backlog: backlog.clone(),
             failure: failed.clone(),
             metrics,
+            files: files.clone(),
         };
         std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(queue))
-            .map_err(|e| StoreError::Failed(format!("cannot start the writer thread: {e}")))?;
+            .map_err(cannot_start)?;
         Ok(Self {
             writes,
-            readers: Arc::new(Readers::new(path)),
+            readers: Arc::new(Readers::new(path, files)),
             state_cache,
             sink,
             newest,
             failed,
             backlog,
             scopes: Scopes::default(),
+            origins,
             descendants_max,
             instance,
             clock,
+            _watch: watch,
         })
     }
 

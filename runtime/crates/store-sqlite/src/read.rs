@@ -179,11 +179,14 @@ pub(super) fn event(c: &Connection, seq: Seq) -> rusqlite::Result<Option<ReadEve
 }
 
 /// Returns the events that match a condition. When a page of them is damaged, each event is read on its own.
-fn events_where(c: &Connection, condition: &str, values: &[&dyn ToSql]) -> rusqlite::Result<Vec<ReadEvent>> {
-    let together = c
-        .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE {condition}"))?
-        .query_map(values, |r| rows::event::read(c, r))?
-        .collect::<rusqlite::Result<Vec<_>>>();
+fn events_where(
+    c: &Connection,
+    condition: &str,
+    values: &[&dyn ToSql],
+    limits: &EventFilter,
+) -> rusqlite::Result<Vec<ReadEvent>> {
+    let mut select = c.prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE {condition}"))?;
+    let together = limits.take(select.query_map(values, |r| rows::event::read(c, r))?);
     if !matches!(&together, Err(error) if checksum::find_damage(error).is_some()) {
         return together;
     }
@@ -191,8 +194,7 @@ fn events_where(c: &Connection, condition: &str, values: &[&dyn ToSql]) -> rusql
         .prepare_cached(&format!("SELECT e.seq FROM events e WHERE {condition}"))?
         .query_map(values, |r| r.get(0).map(Seq))?
         .collect::<rusqlite::Result<_>>()?;
-    let apart = seqs.into_iter().filter_map(|seq| event(c, seq).transpose());
-    apart.collect()
+    limits.take(seqs.into_iter().filter_map(|seq| event(c, seq).transpose()))
 }
 
 pub(super) fn find(c: &Connection, id: &str) -> rusqlite::Result<Vec<Seq>> {
@@ -216,7 +218,7 @@ pub(super) fn events(c: &Connection, filter: &EventFilter) -> rusqlite::Result<V
     );
     let limit = count(filter.limit);
     let values: [&dyn ToSql; 8] = [&after, &exact, &prefix, &filter.source, &limit, &before, &since_ms, &until_ms];
-    let mut found = events_where(c, &condition, &values)?;
+    let mut found = events_where(c, &condition, &values, filter)?;
     found.sort_by_key(DamagedEvent::seq_of);
     Ok(found)
 }
@@ -265,20 +267,29 @@ pub(super) fn delivery(c: &Connection, id: DeliveryId) -> rusqlite::Result<Optio
 }
 
 pub(super) fn published(c: &Connection, delivery: DeliveryId) -> rusqlite::Result<Vec<ReadEvent>> {
-    let mut found = events_where(c, "e.cause = ?1 ORDER BY e.seq", &[&delivery.0])?;
+    let mut found = events_where(c, "e.cause = ?1 ORDER BY e.seq", &[&delivery.0], &EventFilter::default())?;
     // A damaged index may return events with another cause.
     found.retain(|stored| stored.as_ref().map_or(true, |stored| stored.lineage.cause == Some(delivery)));
     Ok(found)
 }
 
-pub(super) fn dead(c: &Connection, which: &DeadFilter, limit: usize) -> rusqlite::Result<Vec<ReadDelivery>> {
+pub(super) fn dead(
+    c: &Connection,
+    which: &DeadFilter,
+    after: DeliveryId,
+    limit: usize,
+) -> rusqlite::Result<Vec<ReadDelivery>> {
     let limit = count(limit);
     let found = match which {
-        DeadFilter::All => delivery_records(c, "d.state = 4 ORDER BY d.id LIMIT ?1", [limit]),
-        DeadFilter::Function(name) => {
-            delivery_records(c, "d.state = 4 AND f.name = ?1 ORDER BY d.id LIMIT ?2", params![name, limit])
+        DeadFilter::All => {
+            delivery_records(c, "d.state = 4 AND d.id > ?1 ORDER BY d.id LIMIT ?2", params![after.0, limit])
         }
-        DeadFilter::Delivery(id) => delivery_records(c, "d.state = 4 AND d.id = ?1", [id.0]),
+        DeadFilter::Function(name) => delivery_records(
+            c,
+            "d.state = 4 AND d.id > ?1 AND f.name = ?2 ORDER BY d.id LIMIT ?3",
+            params![after.0, name, limit],
+        ),
+        DeadFilter::Delivery(id) => delivery_records(c, "d.state = 4 AND d.id > ?1 AND d.id = ?2", [after.0, id.0]),
     };
     // A damaged index may return deliveries in another state.
     let is_dead = |record: &ReadDelivery| record.as_ref().map_or(true, |record| record.state == DeliveryState::Dead);

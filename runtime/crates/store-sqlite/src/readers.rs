@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::checksum;
 use super::failure::store_error;
+use super::files::StoreFiles;
 use evoke_store::{Result, StoreError, StoreFuture};
 
 /// Maximum number of concurrent queries on blocking threads; each connection has a page cache of about 2 MiB. Queries
@@ -27,11 +28,13 @@ pub(super) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
+    /// Dropped after the connections: closing its descriptors drops their locks.
+    _files: Arc<StoreFiles>,
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::default(), permits: Semaphore::new(READERS_MAX) }
+    pub(super) fn new(path: PathBuf, files: Arc<StoreFiles>) -> Self {
+        Self { path, idle: Mutex::default(), permits: Semaphore::new(READERS_MAX), _files: files }
     }
 
     /// Returns the size in bytes of the database file, its log and the log's index.

@@ -20,11 +20,13 @@ pub(super) fn column(state: ReplayState) -> i64 {
     STATES.iter().position(|s| *s == state).and_then(|place| i64::try_from(place).ok()).unwrap_or(-1)
 }
 
-pub(super) fn all(c: &Connection) -> rusqlite::Result<Vec<Replay>> {
+pub(super) fn list(c: &Connection, after: ReplayId, limit: usize) -> rusqlite::Result<Vec<Replay>> {
     let mut found = Vec::new();
-    let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} FROM replays ORDER BY id"))?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
+    let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} FROM replays WHERE id > ?1 ORDER BY id"))?;
+    let mut rows = statement.query([after.0])?;
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
         match replay(row) {
             Ok(replay) => found.push(Replay { deliveries: totals::of_replay(c, replay.id)?, ..replay }),
             // Skip a damaged replay, so that the others continue.

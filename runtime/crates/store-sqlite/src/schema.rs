@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, ErrorCode, ffi};
 
-use super::{checksum, failure};
+use super::{checksum, failure, origins};
 use evoke_store::{Result, StoreError};
 
 const SCHEMA: &str = include_str!("schema.sql");
@@ -20,6 +20,7 @@ pub(super) const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     checksum::register_sql_function(connection)?;
+    origins::register_sql_function(connection)?;
     // Has an effect only before the first table is created.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     // Read all rows: SQLite reports an error of the change after the first row.
@@ -74,6 +75,7 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()
             let short = instance.get(20..).unwrap_or(&instance);
             let sql = "INSERT INTO meta (key, value, sum) VALUES ('instance', ?1, sum_of('instance', ?1))";
             transaction.execute(sql, [short])?;
+            origins::insert_built_in(&transaction)?;
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             transaction.commit()?;
             Ok(Ok(()))

@@ -19,6 +19,12 @@ CREATE TABLE functions (                -- full names, app/function; ids are nev
   sum  INTEGER NOT NULL DEFAULT 0
 );
 
+CREATE TABLE origins (                  -- sources through which chains of events enter; ids are never reused
+  id  INTEGER PRIMARY KEY,              -- before version 5: a hash of the URI
+  uri TEXT UNIQUE,                      -- NULL: not recorded before version 5, and not used since
+  sum INTEGER NOT NULL DEFAULT 0
+);
+
 CREATE TABLE events (                   -- all accepted events, in accept order
   seq             INTEGER PRIMARY KEY,
   id              TEXT NOT NULL,        -- CloudEvents attributes
@@ -36,11 +42,12 @@ CREATE TABLE events (                   -- all accepted events, in accept order
   cause           INTEGER,              -- the delivery whose function published it
   root            INTEGER,              -- the event from outside that started the chain
   hops            INTEGER NOT NULL,
-  origin          INTEGER NOT NULL DEFAULT 0, -- hash of the URI of the source where the chain entered; 0: none
+  origin          INTEGER NOT NULL DEFAULT 0, -- the source where the chain entered; 0: none
   sum             INTEGER NOT NULL DEFAULT 0,
   data            BLOB                  -- last, so that other columns are read without it
 );
-CREATE INDEX events_by_id ON events (id, source); -- unique in the dedup window: the writer checks before it inserts
+-- With origin (for an event without cause), unique in the dedup window: the writer checks before it inserts.
+CREATE INDEX events_by_id ON events (id, source);
 CREATE INDEX events_by_cause ON events (cause) WHERE cause IS NOT NULL;
 CREATE INDEX events_by_root ON events (root) WHERE root IS NOT NULL;
 
@@ -49,6 +56,7 @@ CREATE TABLE known (                    -- ids of events that retention removed 
   id          TEXT NOT NULL,
   source      TEXT NOT NULL,
   accepted_ms INTEGER NOT NULL,
+  origin      INTEGER DEFAULT 0,        -- NULL: had a cause; 0: not recorded before version 5, stands for any
   sum         INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX known_by_id ON known (id, source);

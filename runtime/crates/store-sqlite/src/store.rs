@@ -11,15 +11,15 @@ use super::write::accept::Accept;
 use super::write::complete::Complete;
 use super::write::dead::{Purge, Redrive};
 use super::write::exits::RecordExit;
-use super::write::register::Register;
+use super::write::register::{Register, RegisterOrigins};
 use super::write::state::WriteState;
-use super::{SqliteStore, check, pending, read, replays, retain, state, totals, write};
+use super::{SqliteStore, check, origins, pending, read, replays, retain, state, totals, write};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
     Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, DescendantsMax, EventFilter,
-    FunctionId, Mark, NewEvent, NewReplay, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId,
-    ReplayState, Retention, Seq, Step, Stream, Totals,
+    FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay,
+    ReplayId, ReplayState, Retention, Seq, Step, Stream, Totals,
 };
 use evoke_store::running::UncleanExit;
 use evoke_store::{
@@ -28,6 +28,16 @@ use evoke_store::{
 };
 
 impl EventStore for SqliteStore {
+    fn register_origins(&self, uris: Vec<String>) -> StoreFuture<Vec<Origin>> {
+        let table = self.origins.clone();
+        let registered = self.writes.submit(RegisterOrigins { uris: uris.clone() });
+        StoreFuture::from_future(async move {
+            let origins = registered.await?;
+            origins::publish(&table, &origins, uris);
+            Ok(origins)
+        })
+    }
+
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>> {
         self.writes.accept(Accept { events, marks })
     }
@@ -174,8 +184,8 @@ impl ReplayStore for SqliteStore {
         })
     }
 
-    fn replays(&self) -> StoreFuture<Vec<Replay>> {
-        self.read(replays::all)
+    fn replays(&self, after: ReplayId, limit: usize) -> StoreFuture<Vec<Replay>> {
+        self.read(move |c| replays::list(c, after, limit))
     }
 
     fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>> {
@@ -184,6 +194,10 @@ impl ReplayStore for SqliteStore {
 }
 
 impl InspectionStore for SqliteStore {
+    fn origin_uri(&self, origin: Origin) -> Option<Arc<str>> {
+        origins::uri(&self.origins, origin)
+    }
+
     fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>> {
         self.read(move |c| read::event(c, seq))
     }
@@ -208,8 +222,8 @@ impl InspectionStore for SqliteStore {
         self.read(move |c| read::published(c, delivery))
     }
 
-    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
-        self.read(move |c| read::dead(c, &which, limit))
+    fn dead(&self, which: DeadFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
+        self.read(move |c| read::dead(c, &which, after, limit))
     }
 
     fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {

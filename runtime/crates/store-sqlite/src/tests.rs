@@ -6,8 +6,8 @@ use super::*;
 use evoke_model::event::Event;
 use evoke_model::state::{Transaction, Usage};
 use evoke_model::{
-    Actor, AttemptRecord, Completion, DeadFilter, DeliveryId, DeliveryState, FunctionId, Lineage, Mark, NewDelivery,
-    NewEvent, Origin, Retention, Stream, Verdict,
+    Accepted, Actor, AttemptRecord, Completion, DeadFilter, DeliveryId, DeliveryState, FunctionId, Lineage, Mark,
+    NewDelivery, NewEvent, Origin, ReplayId, Retention, Seq, Stream, Verdict,
 };
 use evoke_store::{DeliveryStore, EventStore, InspectionStore, ReplayStore, StateStore, Store};
 
@@ -131,7 +131,7 @@ async fn a_version_2_store_gets_checksums_for_all_rows() {
     );
     assert_eq!(store.marks("/s".into()).await.unwrap()["k"], [0, 255]);
     assert_eq!(store.state("shop/a", "k").await.unwrap().unwrap().version, 9);
-    assert_eq!(store.replays().await.unwrap().len(), 1);
+    assert_eq!(store.replays(ReplayId(0), 10).await.unwrap().len(), 1);
     // New writes have checksums, and damage done after the migration is found.
     assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap(), 1);
     assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
@@ -167,6 +167,94 @@ async fn a_version_3_store_keeps_its_attempts_and_its_damage() {
     let done = AttemptRecord { attempt: 1, started_ms: 6, duration_us: 7, outcome: "done".into(), message: None };
     assert_eq!(records[0].as_ref().unwrap().attempts, [done]);
     assert_eq!(records[1].as_ref().unwrap_err().state, Some(DeliveryState::Ready));
+}
+
+#[tokio::test]
+async fn a_version_4_store_gets_the_uris_of_its_origins_and_keeps_its_dedup() {
+    let folder = tempfile::tempdir().unwrap();
+    let fourth = Connection::open(folder.path().join("evoke.db")).unwrap();
+    checksum::register_sql_function(&fourth).unwrap();
+    fourth.execute_batch(include_str!("migrate/1.sql")).unwrap();
+    MIGRATIONS[..3].iter().for_each(|migration| fourth.execute_batch(migration).unwrap());
+    let [timer, hook, cli] = ["/shop/nightly", "/shop/hook", "/cli"].map(|uri| Origin::of(uri).0);
+    // 1: a tick; 2: an event that a producer sent to the hook; 3: an event of an operator; 4: one that a function
+    // published; 5: one of version 1, without an origin.
+    let rows = [
+        ("1", "/shop/nightly", "NULL", timer),
+        ("2", "/partner", "NULL", hook),
+        ("3", "/elsewhere", "NULL", cli),
+        ("4", "/shop/a", "1", timer),
+        ("5", "/old", "NULL", 0),
+    ];
+    for (at, (id, source, cause, origin)) in rows.iter().enumerate() {
+        let seq = at + 2;
+        let values = format!(
+            "{seq}, '{id}', '{source}', 't', NULL, NULL, NULL, NULL, NULL, 0, 5, 1, 0, {cause}, NULL, 0, {origin}"
+        );
+        fourth
+            .execute_batch(&format!(
+                "INSERT INTO events (seq, id, source, type, subject, time, datacontenttype, dataschema, extensions, data_kind,
+                   accepted_ms, first_delivery, owed, cause, root, hops, origin, sum) VALUES ({values}, sum_of({values}, NULL))"
+            ))
+            .unwrap();
+    }
+    let content = "INSERT INTO meta VALUES ('instance', 'abc', sum_of('instance', 'abc'));
+        INSERT INTO known VALUES (1, '0', '/shop/nightly', 4, sum_of(1, '0', '/shop/nightly', 4));
+        INSERT OR REPLACE INTO totals VALUES (0, 'events', 6), (0, 'deliveries', 0), (0, 'owed', 0), (0, 'removed', 1),
+          (0, 'removed owed', 0), (0, 'removed to', 1);
+        PRAGMA user_version = 4";
+    fourth.execute_batch(content).unwrap();
+
+    let store = SqliteStore::open(folder.path(), Clock::fixed(5)).unwrap();
+    assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
+    assert_eq!(store.origin_uri(Origin(timer)).as_deref(), Some("/shop/nightly"));
+    assert_eq!(store.origin_uri(Origin(cli)).as_deref(), Some("/evoke/emit"));
+    assert_eq!(store.origin_uri(Origin(hook)), None);
+    // The hook has the number that its events have; a new source gets another one.
+    let uris = ["/shop/hook", "/shop/nightly", "/shop/new"].map(str::to_owned).to_vec();
+    let origins = store.register_origins(uris).await.unwrap();
+    assert_eq!((origins[0], origins[1]), (Origin(hook), Origin(timer)));
+    assert_eq!(store.origin_uri(Origin(hook)).as_deref(), Some("/shop/hook"));
+    let new = |id: &str, source: &str, cause: Option<i64>, origin: Origin| NewEvent {
+        event: Arc::new(Event { id: id.into(), source: source.into(), type_: "t".into(), ..Event::default() }),
+        lineage: Lineage { cause: cause.map(DeliveryId), origin, ..Lineage::default() },
+        deliveries: vec![],
+    };
+    let known = vec![
+        new("0", "/shop/nightly", None, origins[1]),
+        new("1", "/shop/nightly", None, origins[1]),
+        new("2", "/partner", None, origins[0]),
+        new("3", "/elsewhere", None, Origin::OPERATOR),
+        new("4", "/shop/a", Some(9), origins[2]),
+        new("5", "/old", None, origins[2]),
+    ];
+    let expected: Vec<Accepted> = (1..=6).map(|seq| Accepted::Duplicate(Seq(seq))).collect();
+    assert_eq!(store.accept(known, vec![]).await.unwrap(), expected);
+    let others = vec![
+        new("1", "/shop/nightly", None, origins[0]),
+        new("2", "/partner", None, origins[2]),
+        new("4", "/shop/a", None, origins[1]),
+    ];
+    assert_eq!(store.accept(others, vec![]).await.unwrap(), [7, 8, 9].map(|seq| Accepted::New(Seq(seq))));
+    store.close().await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(folder.path(), Clock::fixed(5)).unwrap();
+    assert_eq!(store.origin_uri(origins[2]).as_deref(), Some("/shop/new"));
+    assert_eq!(store.check().await.unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_rolled_back_origin_is_not_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+    other.execute_batch("ALTER TABLE origins RENAME TO gone").unwrap();
+    assert!(store.register_origins(vec!["/shop/a".into()]).await.is_err());
+    other.execute_batch("ALTER TABLE gone RENAME TO origins").unwrap();
+    drop(store);
+    let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
+    assert_eq!(store.origin_uri(Origin(1)), None);
+    assert_eq!(store.register_origins(vec!["/shop/a".into()]).await.unwrap(), [Origin(1)]);
 }
 
 #[tokio::test]
@@ -390,11 +478,25 @@ async fn retention_returns_free_space_to_the_file_system() {
 
 mod conformance {
     use super::*;
+    use evoke_store::conformance::DamagedRow;
 
     fn open(clock: Clock, dedup_window: Duration) -> (SqliteStore, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         (SqliteStore::open_with(folder.path(), clock, dedup_window).unwrap(), folder)
     }
 
-    evoke_store::conformance!(open);
+    /// Changes a value of a row on a connection of its own. The row keeps its checksum.
+    fn damage(folder: &tempfile::TempDir, row: DamagedRow) {
+        let change = match row {
+            DamagedRow::Event(seq) => format!("events SET type = 'x' WHERE seq = {seq}"),
+            DamagedRow::Delivery(id) => format!("deliveries SET trigger = 'x' WHERE id = {id}"),
+            DamagedRow::Mark { scope } => format!("marks SET value = x'ff' WHERE scope = '{scope}'"),
+            DamagedRow::State { bucket } => format!("state SET value = x'ff' WHERE bucket = '{bucket}'"),
+            DamagedRow::Replay(id) => format!("replays SET until = 99 WHERE id = {id}"),
+        };
+        let other = Connection::open(folder.path().join("evoke.db")).unwrap();
+        assert_eq!(other.execute(&format!("UPDATE {change}"), []).unwrap(), 1);
+    }
+
+    evoke_store::conformance!(open, damage = damage);
 }

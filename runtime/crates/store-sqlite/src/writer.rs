@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::dedup::Dedup;
 use super::failure::store_error;
+use super::files::StoreFiles;
 use super::queue::{Message, Pending, Reply};
 use super::state::Batch;
 use super::state_cache::StateCache;
@@ -53,6 +54,8 @@ pub(super) struct Writer {
     pub(super) backlog: Arc<Backlog>,
     pub(super) failure: watch::Sender<Option<String>>,
     pub(super) metrics: Arc<CommitMetrics>,
+    /// Dropped after the connection: closing its descriptors drops the connection's locks.
+    pub(super) files: Arc<StoreFiles>,
 }
 
 /// The effects of a committed transaction.
@@ -90,7 +93,9 @@ impl Writer {
         }
         // Do not wait for readers: the next start copies the log if they block it now.
         let _ = self.connection.busy_timeout(Duration::ZERO);
-        match self.checkpoint("TRUNCATE") {
+        let closed = self.checkpoint("TRUNCATE").and_then(|()| self.files.verify());
+        self.files.release();
+        match closed {
             Ok(()) => reply_all(closing, &Ok(())),
             Err(reason) => self.reject_all(&reason, closing, &mut queue),
         }
@@ -102,6 +107,11 @@ impl Writer {
         let (before, started) = (self.counters.last_ids(), Instant::now());
         match self.transact(&mut batch) {
             Ok(Transacted { ready, cancelled, checkpoint }) => {
+                // Written to files that nobody finds again: the callers must not believe that it is stored.
+                if let Err(reason) = self.files.verify() {
+                    self.notify(Vec::new(), Vec::new(), batch, &Err(StoreError::Failed(reason.clone())));
+                    return Err(reason);
+                }
                 self.metrics.writes.observe_count(batch.len() as u64);
                 self.metrics.duration.observe(started.elapsed());
                 self.backlog.apply(self.counters.backlog_change());

@@ -10,12 +10,20 @@
 //! ```ignore
 //! evoke_store::conformance!(open, |clock, dedup_window| (first_handle, second_handle, kept));
 //! ```
+//!
+//! A backend that can damage its rows also gives a closure that damages one, for the cases that read it:
+//!
+//! ```ignore
+//! evoke_store::conformance!(open, damage = |kept, row| …);
+//! ```
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod cancel;
 mod chains;
+mod damage;
 mod exits;
+mod origins;
 mod owners;
 mod replay;
 mod state;
@@ -33,7 +41,9 @@ use evoke_model::*;
 
 pub use self::cancel::*;
 pub use self::chains::*;
+pub use self::damage::*;
 pub use self::exits::*;
+pub use self::origins::*;
 pub use self::owners::*;
 pub use self::replay::*;
 pub use self::state::*;
@@ -152,9 +162,13 @@ pub async fn published_events_with_their_own_id_are_deduplicated(store: &dyn Sto
     }
     assert_eq!(store.find("own".into()).await.unwrap(), seqs([2]));
     assert_eq!((store.totals().await.unwrap().events, store.pending()), (4, 1));
-    // An event from outside with an id of the generated form is deduplicated like any other.
-    let forged = new_event(&format!("{}-2-0", store.instance()), vec![]);
-    assert_eq!(store.accept(vec![forged], vec![]).await.unwrap(), vec![Accepted::Duplicate(Seq(4))]);
+    // An event from outside with the source and the id of a published event is another event, and uses up neither.
+    let forged = || vec![new_event(&format!("{}-2-0", store.instance()), vec![]), new_event("own", vec![])];
+    assert_eq!(store.accept(forged(), vec![]).await.unwrap(), vec![Accepted::New(Seq(5)), Accepted::New(Seq(6))]);
+    assert_eq!(
+        store.accept(forged(), vec![]).await.unwrap(),
+        vec![Accepted::Duplicate(Seq(5)), Accepted::Duplicate(Seq(6))]
+    );
 }
 
 pub async fn marks_commit_with_their_events(store: &dyn Store) {
@@ -291,10 +305,19 @@ pub async fn a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged(store: 
     store.accept(vec![new_event("1", vec![to(f)]), new_event("2", vec![to(f)])], vec![]).await.unwrap();
     store.complete(dead(1, 1)).await.unwrap();
     store.complete(dead(2, 1)).await.unwrap();
-    let letters = store.dead(DeadFilter::Function("shop/a".into()), 10).await.unwrap();
+    let letters = store.dead(DeadFilter::Function("shop/a".into()), DeliveryId(0), 10).await.unwrap();
     assert_eq!(letters.len(), 2);
     assert_eq!(letters[0].as_ref().unwrap().cause.as_deref(), Some("reject: why"));
-    assert!(store.dead(DeadFilter::Function("shop/b".into()), 10).await.unwrap().is_empty());
+    for which in [DeadFilter::All, DeadFilter::Function("shop/a".into()), DeadFilter::Delivery(DeliveryId(2))] {
+        let later: Vec<_> = store.dead(which.clone(), DeliveryId(1), 10).await.unwrap();
+        assert_eq!(
+            later.iter().map(|letter| letter.as_ref().unwrap().id).collect::<Vec<_>>(),
+            [DeliveryId(2)],
+            "{which:?}"
+        );
+        assert!(store.dead(which, DeliveryId(2), 10).await.unwrap().is_empty());
+    }
+    assert!(store.dead(DeadFilter::Function("shop/b".into()), DeliveryId(0), 10).await.unwrap().is_empty());
 
     let seen = watch_ready(store);
     assert_eq!(store.redrive(&Actor::Runtime, DeadFilter::Delivery(DeliveryId(1))).await.unwrap(), 1);
@@ -374,13 +397,29 @@ pub async fn events_are_listed_by_type_source_and_position(store: &dyn Store) {
     assert_eq!(list(EventFilter { limit: 1, before: Some(Seq(3)), ..filter.clone() }).await, seqs([2]));
     assert_eq!(list(EventFilter { type_: Some("order.*".into()), ..filter.clone() }).await, seqs([1, 3]));
     assert_eq!(list(EventFilter { type_: Some("payment.taken".into()), ..filter.clone() }).await, seqs([2]));
+    // A page ends with the event that reaches the limit of its size.
+    let size = new_event("1", vec![]).event.size();
+    let from_start = EventFilter { after: Some(Seq(0)), ..filter.clone() };
+    assert_eq!(list(EventFilter { bytes_max: Some(1), ..from_start.clone() }).await, seqs([1]));
+    assert_eq!(list(EventFilter { bytes_max: Some(size + 1), ..from_start }).await, seqs([1, 2]));
+    assert_eq!(list(EventFilter { bytes_max: Some(1), ..filter.clone() }).await, seqs([3]));
     assert_eq!(list(EventFilter { source: Some("/nowhere".into()), ..filter }).await, Vec::<Seq>::new());
 }
 
 /// Makes one test of each case, over the stores that `$open` makes: a closure from a clock and a dedup window to a
-/// store and what has to live as long as it. The optional `$open_two` makes two handles to one store.
+/// store and what has to live as long as it. The optional `$open_two` makes two handles to one store. The optional
+/// `$damage` is a closure from the second value of `$open` and the [`DamagedRow`] to damage.
 #[macro_export]
 macro_rules! conformance {
+    ($open:expr, damage = $damage:expr) => {
+        $crate::conformance! { $open }
+        $crate::conformance_cases_of_damage! { $open, $damage;
+            a_damaged_event_is_an_error_in_its_place
+            a_damaged_delivery_is_an_error_in_its_place_and_does_not_run
+            a_damaged_dead_letter_is_listed_and_left_unchanged
+            damaged_marks_state_and_replays_are_errors_and_others_are_returned
+        }
+    };
     ($open:expr, $open_two:expr) => {
         $crate::conformance! { $open }
         $crate::conformance_cases_of_two! { $open_two;
@@ -394,6 +433,8 @@ macro_rules! conformance {
             accepted_events_and_deliveries_read_back_unchanged
             a_repeated_source_and_id_is_a_duplicate_without_deliveries
             published_events_with_their_own_id_are_deduplicated
+            an_id_that_another_origin_used_is_still_free
+            origins_keep_their_numbers_and_uris
             marks_commit_with_their_events
             deliveries_are_announced_in_accept_order
             the_sink_receives_settled_completions_with_deliveries_they_made_ready

@@ -5,12 +5,17 @@ use std::collections::BTreeMap;
 use tokio::sync::watch;
 
 use crate::{Backlog, StoreFuture};
-use evoke_model::{Accepted, Mark, NewEvent, Seq};
+use evoke_model::{Accepted, Mark, NewEvent, Origin, Seq};
 
 /// Accepts events, and keeps the marks of their sources.
 pub trait EventStore: Send + Sync + 'static {
+    /// Maps the URIs of sources to origins that stay the same for the life of the store. [`Origin::BUILT_IN`] need no
+    /// registration.
+    fn register_origins(&self, uris: Vec<String>) -> StoreFuture<Vec<Origin>>;
+
     /// Stores events with their deliveries and marks, all or nothing. An event whose source and id were accepted within
-    /// the dedup window is returned as a duplicate and not stored; marks are written in any case.
+    /// the dedup window, through the same origin ([`evoke_model::Lineage::entered`]), is returned as a duplicate and not
+    /// stored; marks are written in any case.
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>>;
 
     /// Returns the marks of a source, by key.

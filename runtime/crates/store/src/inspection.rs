@@ -1,8 +1,11 @@
 //! The store of the admin API: reads everything, and changes dead letters for an operator.
 
+use std::sync::Arc;
+
 use crate::StoreFuture;
 use evoke_model::{
-    Actor, CheckReport, DeadFilter, DeliveryId, EventFilter, PendingFilter, ReadDelivery, ReadEvent, Seq, Totals,
+    Actor, CheckReport, DeadFilter, DeliveryId, EventFilter, Origin, PendingFilter, ReadDelivery, ReadEvent, Seq,
+    Totals,
 };
 
 /// Lists and finds events and deliveries, and redrives and purges dead letters. A damaged row is an error value in its
@@ -10,6 +13,9 @@ use evoke_model::{
 pub trait InspectionStore: Send + Sync + 'static {
     /// Returns one event, or `None` when it is not in the store.
     fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>>;
+
+    /// Returns the URI of an origin; `None` when it has none, or when a store before version 5 did not record it.
+    fn origin_uri(&self, origin: Origin) -> Option<Arc<str>>;
 
     /// Returns the positions of events with this id, newest first, at most 10.
     fn find(&self, id: String) -> StoreFuture<Vec<Seq>>;
@@ -26,8 +32,8 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// Returns the events that a delivery published and the runtime events about it, in order.
     fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<ReadEvent>>;
 
-    /// Returns dead letters, oldest first, at most `limit`.
-    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>>;
+    /// Returns the first `limit` dead letters with a number after `after`, in order.
+    fn dead(&self, which: DeadFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>>;
 
     /// Returns pending deliveries with ids greater than `after`, oldest first, at most `limit`.
     fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>>;

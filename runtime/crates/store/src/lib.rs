@@ -27,6 +27,7 @@ mod events;
 mod future;
 mod inspection;
 pub mod memory;
+pub mod origins;
 mod replays;
 pub mod running;
 mod scopes;

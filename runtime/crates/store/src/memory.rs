@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use self::state::Buckets;
 use crate::backlog::Change;
 use crate::descendants::Descendants;
+use crate::origins::Origins;
 use crate::{Backlog, CommitSink, Committed, DEDUP_WINDOW, Result, Scopes, StoreFuture};
 use evoke_model::clock::{Clock, UnixMs};
 use evoke_model::{
@@ -40,10 +41,11 @@ struct Shared {
 struct Inner {
     clock: Clock,
     functions: Vec<String>,
+    origins: Origins,
     /// Indexed by position - 1; `None` after retention removed the event. The same holds for `deliveries`.
     events: Vec<Option<Row>>,
     dedup_window_ms: UnixMs,
-    /// The newest event of each source and id.
+    /// The newest event of each origin, source and id.
     by_id: HashSet<ById>,
     deliveries: Vec<Option<Delivery>>,
     published: HashMap<DeliveryId, Vec<Seq>>,
@@ -86,7 +88,7 @@ impl Row {
     }
 }
 
-/// An event that compares and hashes by source and id only.
+/// An event that compares and hashes by the origin through which it entered, source and id only.
 struct ById(Arc<StoredEvent>);
 
 impl Hash for ById {
@@ -98,7 +100,7 @@ impl Hash for ById {
 impl PartialEq for ById {
     fn eq(&self, other: &Self) -> bool {
         let (a, b) = (&self.0.event, &other.0.event);
-        a.id == b.id && a.source == b.source
+        a.id == b.id && a.source == b.source && self.0.lineage.entered() == other.0.lineage.entered()
     }
 }
 
@@ -130,6 +132,7 @@ impl MemoryStore {
             clock,
             dedup_window_ms: UnixMs::try_from(dedup_window.as_millis()).unwrap_or(UnixMs::MAX),
             functions: Vec::new(),
+            origins: Origins::default(),
             events: Vec::new(),
             by_id: HashSet::new(),
             deliveries: Vec::new(),

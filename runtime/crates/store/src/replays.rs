@@ -26,8 +26,9 @@ pub trait ReplayStore: Send + Sync + 'static {
     /// deliveries.
     fn purge_replay(&self, actor: &Actor, replay: ReplayId, except: Vec<DeliveryId>) -> StoreFuture<u64>;
 
-    /// Returns all replays, oldest first.
-    fn replays(&self) -> StoreFuture<Vec<Replay>>;
+    /// Returns the first `limit` replays with a number after `after`, in order. Leaves out damaged ones and logs them, so that
+    /// the others continue.
+    fn replays(&self, after: ReplayId, limit: usize) -> StoreFuture<Vec<Replay>>;
 
     /// Returns one replay, or `None` when there is no such replay.
     fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>>;

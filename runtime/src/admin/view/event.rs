@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use evoke_model::clock::rfc3339;
 use evoke_model::event::Event;
 use evoke_model::{DamagedEvent, ReadEvent, Seq, StoredEvent};
+use evoke_store::InspectionStore;
 
 /// An event in its CloudEvents JSON form.
 pub type EventJson = Box<RawValue>;
@@ -17,6 +18,10 @@ pub struct Envelope {
     pub seq: Seq,
     /// When the event was accepted.
     pub accepted: String,
+    /// The source through which the event's chain entered, as the runtime recorded it: `/evoke/emit` for an event that
+    /// an operator sent. The `source` in the event may be a claim of its producer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// The event; null if it is damaged.
     pub event: EventJson,
     /// Description of the damage on disk.
@@ -57,10 +62,18 @@ fn event_json(event: &Event) -> EventJson {
     RawValue::from_string(event.to_json()).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
+impl Envelope {
+    /// Returns the envelope of an event, with its origin from the store.
+    pub(in crate::admin) fn of(store: &dyn InspectionStore, read: &ReadEvent) -> Self {
+        let uri = read.as_ref().ok().and_then(|stored| store.origin_uri(stored.lineage.origin));
+        Self { origin: uri.map(|uri| uri.to_string()), ..read.into() }
+    }
+}
+
 impl From<&StoredEvent> for Envelope {
     fn from(stored: &StoredEvent) -> Self {
         let (seq, accepted) = (stored.seq, rfc3339(stored.accepted_ms));
-        Self { seq, accepted, event: event_json(&stored.event), damaged: None }
+        Self { seq, accepted, origin: None, event: event_json(&stored.event), damaged: None }
     }
 }
 
@@ -70,7 +83,7 @@ impl From<&ReadEvent> for Envelope {
             Ok(stored) => stored.into(),
             Err(DamagedEvent { seq, what }) => {
                 let (event, damaged) = (RawValue::NULL.to_owned(), Some(what.to_string()));
-                Self { seq: *seq, accepted: rfc3339(0), event, damaged }
+                Self { seq: *seq, accepted: rfc3339(0), origin: None, event, damaged }
             }
         }
     }

@@ -21,6 +21,9 @@ pub struct Status {
     pub removed: Removed,
     /// Number of pending deliveries.
     pub pending: u64,
+    /// Absolute path of the data folder.
+    #[serde(default)]
+    pub data: String,
     /// Functions, sorted by name.
     pub functions: Vec<Function>,
     /// Sources, sorted by URI.

@@ -7,6 +7,7 @@ use evoke_model::clock::rfc3339;
 use evoke_model::{
     AttemptRecord, DamagedDelivery, DeliveryId, DeliveryRecord, Lineage, ReadDelivery, ReadEvent, ReplayId, Seq,
 };
+use evoke_store::InspectionStore;
 
 /// An event with its deliveries and the events they published.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub struct Node {
     pub accepted: String,
     /// Number of functions in the chain before this event; 0 for an event from a source.
     pub hops: u32,
+    /// The source through which the chain entered, as in [`Envelope`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// The delivery that published the event, or that the runtime reports with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_by: Option<DeliveryId>,
@@ -55,8 +59,8 @@ pub struct Delivery {
     /// The replay that made this delivery; absent for a live delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<ReplayId>,
-    /// `ready`, `retrying`, `blocked`, `done`, `dead` or `purged`; `damaged` if the delivery
-    /// cannot be read.
+    /// `ready`, `retrying`, `blocked`, `done`, `dead` or `purged`; `damaged` if the delivery cannot be read, `removed` if
+    /// retention removed it meanwhile.
     pub state: String,
     /// Why the delivery became a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,13 +100,14 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-impl From<&ReadEvent> for Node {
-    fn from(read: &ReadEvent) -> Self {
-        let Envelope { seq, accepted, event, damaged } = read.into();
+impl Node {
+    /// Returns the node of an event, without its deliveries.
+    pub(in crate::admin) fn of(store: &dyn InspectionStore, read: &ReadEvent) -> Self {
+        let Envelope { seq, accepted, origin, event, damaged } = Envelope::of(store, read);
         let lineage = read.as_ref().map(|stored| stored.lineage).unwrap_or_default();
         let Lineage { cause: published_by, root, hops, .. } = lineage;
         let deliveries = Vec::new();
-        Self { seq, accepted, hops, published_by, root, event, damaged, deliveries, cut: None, missing: None }
+        Self { seq, accepted, hops, origin, published_by, root, event, damaged, deliveries, cut: None, missing: None }
     }
 }
 
@@ -125,24 +130,35 @@ impl From<DeliveryRecord> for Delivery {
     }
 }
 
+impl Delivery {
+    /// A delivery that retention has removed.
+    pub(in crate::admin) fn removed(id: DeliveryId, event: Seq) -> Self {
+        Self { event, state: "removed".into(), ..Self::damaged(id, Vec::new(), "retention has removed it".into()) }
+    }
+
+    fn damaged(id: DeliveryId, attempts: Vec<AttemptRecord>, what: String) -> Self {
+        Self {
+            id,
+            event: Seq(0),
+            function: String::new(),
+            trigger: String::new(),
+            order_key: None,
+            replay: None,
+            state: "damaged".into(),
+            cause: Some(what),
+            due: None,
+            attempts: attempts.into_iter().map(Attempt::from).collect(),
+            published: Vec::new(),
+            omitted: 0,
+        }
+    }
+}
+
 impl From<ReadDelivery> for Delivery {
     fn from(read: ReadDelivery) -> Self {
         match read {
             Ok(record) => record.into(),
-            Err(DamagedDelivery { id, state: _, attempts, what }) => Self {
-                id,
-                event: Seq(0),
-                function: String::new(),
-                trigger: String::new(),
-                order_key: None,
-                replay: None,
-                state: "damaged".into(),
-                cause: Some(what),
-                due: None,
-                attempts: attempts.into_iter().map(Attempt::from).collect(),
-                published: Vec::new(),
-                omitted: 0,
-            },
+            Err(DamagedDelivery { id, state: _, attempts, what }) => Self::damaged(id, attempts, what),
         }
     }
 }

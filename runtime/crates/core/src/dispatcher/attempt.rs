@@ -209,8 +209,8 @@ async fn dead_letter_event(
         event: event.as_deref(),
     };
     let report = dead_letter.to_event(inner.clock.now_ms());
-    let deliveries = inner.bus.router().route(&report, &Target::Matching).unwrap_or_default();
-    // The hops start at 0, because no function published this event and it cannot be part of a loop.
+    let deliveries = inner.bus.router().route(&report, None, &Target::Matching).unwrap_or_default();
+    // No function published this event, and it cannot be part of a loop, so the hops start at 0.
     let root = event.as_ref().map_or_else(|damaged| damaged.seq, |stored| stored.lineage.root.unwrap_or(stored.seq));
     let lineage = Lineage { cause: Some(*id), root: Some(root), hops: 0, origin: runtime_events::origin() };
     vec![NewEvent { event: Arc::new(report), lineage, deliveries }]
@@ -275,7 +275,7 @@ fn route(
     let router = inner.bus.router();
     let routed = published.into_iter().map(|event| {
         let deliveries = router
-            .route(&event, &Target::Matching)
+            .route(&event, None, &Target::Matching)
             .map_err(|message| Outcome::Denied { message: format!("published an invalid event: {message}") })?;
         Ok(NewEvent { event: Arc::new(event), lineage, deliveries })
     });

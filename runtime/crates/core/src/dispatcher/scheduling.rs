@@ -50,6 +50,11 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
+    /// Returns a schedule without functions.
+    pub(super) fn new(isolation: Isolation) -> Self {
+        Self { isolation, ..Self::default() }
+    }
+
     /// Counts an attempt that starts.
     fn count_start(&mut self, picked: &Picked) {
         self.running += 1;

@@ -117,7 +117,7 @@ async fn a_failing_delivery_is_retried_by_policy_and_then_becomes_a_dead_letter(
     fixture.dispatcher.set_functions(vec![spec(FUNCTION, 1, fail)]);
     fixture.offer(FUNCTION, [1]).await;
     assert_eq!(fixture.settled().await.dead, 1);
-    let letter = fixture.store.dead(DeadFilter::All, 1).await.unwrap().remove(0).unwrap();
+    let letter = fixture.store.dead(DeadFilter::All, DeliveryId(0), 1).await.unwrap().remove(0).unwrap();
     assert_eq!(letter.attempts.len(), 8);
     assert_eq!(letter.cause.as_deref(), Some("gave up after 8 attempts; the last ended as retry: gateway down"));
     for (earlier, later) in letter.attempts.iter().zip(&letter.attempts[1..]) {

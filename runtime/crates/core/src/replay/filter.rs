@@ -105,11 +105,20 @@ impl CompiledFilter {
     }
 
     /// Returns the deliveries of an event in this replay; none if the event does not match.
-    pub(super) fn deliveries(&self, router: &Router, event: &StoredEvent) -> Vec<NewDelivery> {
-        let event = &*event.event;
+    pub(super) fn deliveries(
+        &self,
+        store: &dyn InspectionStore,
+        router: &Router,
+        stored: &StoredEvent,
+    ) -> Vec<NewDelivery> {
+        let event = &*stored.event;
         // Matching cannot fail: an accepted event has valid data.
         let matches = self.pattern.as_ref().is_none_or(|pattern| pattern.matches(&event.into()).unwrap_or_default());
-        let mut deliveries = if matches { router.route_replay(event).unwrap_or_default() } else { Vec::new() };
+        let mut deliveries = Vec::new();
+        if matches {
+            let origin_uri = store.origin_uri(stored.lineage.origin);
+            deliveries = router.route_replay(stored, origin_uri.as_deref()).unwrap_or_default();
+        }
         if let Some(function) = self.function {
             deliveries.retain(|delivery| delivery.function == function);
         }

@@ -60,7 +60,7 @@ pub(super) async fn plan(
         let (events, scanned_to) = filter.next_events(store, position, until, STEP_MAX).await?;
         position = scanned_to;
         for stored in events {
-            let deliveries = filter.deliveries(router, &stored);
+            let deliveries = filter.deliveries(store, router, &stored);
             if deliveries.is_empty() {
                 continue;
             }

@@ -169,7 +169,7 @@ async fn an_invalid_filter_is_rejected_with_the_correct_form() {
         let refused = fixture.replays.start(&Actor::Runtime, filter, &NAMES.map(str::to_owned)).await.unwrap_err();
         assert!(refused.to_string().contains(words), "{refused}");
     }
-    assert!(fixture.store.replays().await.unwrap().is_empty());
+    assert!(fixture.store.replays(ReplayId(0), 10).await.unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Context;
-use crate::bus::{Offer, Origin, Refused};
+use crate::bus::{Offer, Refused};
 
 /// The wait after the first refusal; doubled after each further one.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -28,12 +28,14 @@ pub async fn submit(ctx: &Context, offer: &Offer) -> Result<(), SubmitError> {
     let mut backoff = BACKOFF_MIN;
     // The problem that `health` reported before the refusals; restored after them.
     let mut previous_trouble = None;
-    let origin = Origin::of(&ctx.uri);
     loop {
-        let refused = match ctx.bus.accept(Offer { origin, ..offer.clone() }).await {
+        let refused = match ctx.bus.accept(Offer { origin: ctx.origin, ..offer.clone() }).await {
             Ok(_) => break,
             Err(Refused::TooLarge { index, .. }) => return Err(SubmitError::TooLarge(index)),
             Err(Refused::Invalid { index, message }) => return Err(SubmitError::Invalid(index, message)),
+            Err(refused @ Refused::Claimed { index, .. }) => {
+                return Err(SubmitError::Invalid(index, refused.to_string()));
+            }
             Err(refused @ (Refused::Overloaded { .. } | Refused::Crowding { .. } | Refused::Store(_))) => refused,
         };
         if previous_trouble.is_none() {

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 use super::*;
 
+mod slow;
+
 /// The longest wait for a connection to be closed.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(100);
@@ -126,6 +128,19 @@ async fn ambiguous_requests_get_one_400_and_are_closed() {
         "GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n",
         "GET / HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost:\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: user@a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a,b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a:x\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a:65536\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: [::1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: \u{e9}\r\n\r\n",
+        "GET / HTTP/1.1\r\nhOST: a\\b\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: <a>\r\n\r\n",
+        "GET http://a/ HTTP/1.1\r\nHost: a b\r\n\r\n",
         "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /\r\n\r\n",
         "GET / HTTP/9.9\r\nHost: a\r\n\r\n",

@@ -10,19 +10,30 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::limits::Limits;
+use super::pace::Pace;
+
 /// A request body with time limits: it ends in time, or with [`BodyError::Slow`].
 pub struct RequestBody {
     body: Incoming,
     idle: Duration,
     deadline: Instant,
+    pace: Pace,
     /// Set while waiting for the peer.
-    timer: Option<Pin<Box<Sleep>>>,
+    wait: Option<Wait>,
+}
+
+/// A wait for the peer.
+struct Wait {
+    /// The end of the longest pause.
+    idle_at: Instant,
+    timer: Pin<Box<Sleep>>,
 }
 
 /// Why a body did not arrive completely.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The body paused too long, or took too long as a whole.
+    /// The body paused too long, arrived below the lowest rate, or took too long as a whole.
     #[error("the body did not arrive in time")]
     Slow,
     /// The connection broke, or the body violates HTTP framing.
@@ -31,8 +42,9 @@ pub enum BodyError {
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Incoming, idle: Duration, total: Duration) -> Self {
-        Self { body, idle, deadline: Instant::now() + total, timer: None }
+    pub(super) fn new(body: Incoming, limits: &Limits) -> Self {
+        let (idle, deadline) = (limits.body_idle, Instant::now() + limits.body_total);
+        Self { body, idle, deadline, pace: Pace::new(limits.rate_min), wait: None }
     }
 }
 
@@ -46,16 +58,29 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
-            this.timer = None;
+            this.wait = None;
+            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            this.pace.progress(data.map_or(0, Bytes::len));
             if Instant::now() >= this.deadline && frame.is_some() {
                 return Poll::Ready(Some(Err(BodyError::Slow)));
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)));
         }
-        let until = this.deadline.min(Instant::now() + this.idle);
-        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Some(Err(BodyError::Slow)))
+        let now = Instant::now();
+        let wait =
+            this.wait.get_or_insert_with(|| Wait { idle_at: now + this.idle, timer: Box::pin(sleep_until(now)) });
+        loop {
+            let now = Instant::now();
+            let until = this.deadline.min(wait.idle_at).min(this.pace.wait(now));
+            if wait.timer.deadline() != until {
+                wait.timer.as_mut().reset(until);
+            }
+            ready!(wait.timer.as_mut().poll(cx));
+            let now = Instant::now();
+            if now >= this.deadline || now >= wait.idle_at || this.pace.is_too_slow(now) {
+                return Poll::Ready(Some(Err(BodyError::Slow)));
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -68,18 +93,32 @@ impl Body for RequestBody {
 }
 
 /// Counts a request as in flight until this is dropped.
-pub(super) struct InFlight(Arc<watch::Sender<usize>>);
+pub(super) struct InFlight(Arc<watch::Sender<Activity>>);
+
+/// What happens on a connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Activity {
+    /// The requests in flight.
+    pub(super) requests: usize,
+    /// Whether the connection had a request.
+    pub(super) had_request: bool,
+    /// Whether a part of a request's head has arrived, and the rest has not.
+    pub(super) is_in_head: bool,
+}
 
 impl InFlight {
-    pub(super) fn new(count: &Arc<watch::Sender<usize>>) -> Self {
-        count.send_modify(|requests| *requests += 1);
-        Self(count.clone())
+    pub(super) fn new(activity: &Arc<watch::Sender<Activity>>) -> Self {
+        activity.send_modify(|activity| {
+            activity.requests += 1;
+            activity.had_request = true;
+        });
+        Self(activity.clone())
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.send_modify(|requests| *requests -= 1);
+        self.0.send_modify(|activity| activity.requests -= 1);
     }
 }
 

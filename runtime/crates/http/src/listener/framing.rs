@@ -2,12 +2,16 @@
 //!
 //! RFC 9112 lets a server be lenient where two servers in a row may then disagree about the end of a request: a bare
 //! line feed as a line end (section 2.2), `Content-Length` beside `Transfer-Encoding` (section 6.3), a repeated
-//! `Content-Length`, more than one `Host` (section 3.2). The parser behind this filter is lenient in these cases. The
+//! `Content-Length`, more than one `Host` or an invalid one (section 3.2). The parser behind this filter is lenient in
+//! these cases. The
 //! filter follows the framing of requests and reports where a request becomes ambiguous; [`super::stream`] passes no
 //! byte on from there.
 
-/// The longest accepted header line among those that decide on framing, with room to detect a longer one.
-const LINE_MAX: usize = 64;
+use super::host::is_host;
+
+/// The longest accepted header line among those that decide on framing and of `Host`, with room to detect a longer one. A
+/// host name has at most 253 characters.
+const LINE_MAX: usize = 288;
 const HTTP_11: u64 = u64::from_be_bytes(*b"HTTP/1.1");
 
 /// The framing state of one connection.
@@ -59,6 +63,15 @@ struct Head {
 struct Ambiguous;
 
 impl FramingFilter {
+    /// Returns true if a part of a request's head was read, and the rest was not.
+    pub(super) fn is_in_head(&self) -> bool {
+        match self.position {
+            Position::RequestLine => self.line.len > 0 || self.line.cr,
+            Position::Headers => true,
+            _ => false,
+        }
+    }
+
     /// Advances over `bytes`. `Err` contains the number of unambiguous bytes; all bytes after them must be dropped.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut rest = bytes;
@@ -151,6 +164,9 @@ impl Head {
         let value = value.get(1..).unwrap_or_default().trim_ascii();
         let whole = line.len == line.start.len();
         if name.eq_ignore_ascii_case(b"host") {
+            if !whole || !is_host(value) {
+                return Err(Ambiguous);
+            }
             self.hosts += 1;
         } else if name.eq_ignore_ascii_case(b"content-length") {
             if !whole || self.content_length.is_some() {
@@ -237,6 +253,8 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n",
             "GET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+            "GET / HTTP/1.0\r\nHost: a/b\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
@@ -262,6 +280,28 @@ mod tests {
         assert!(is_unambiguous(&format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {}\r\n\r\n", "x".repeat(10_000))));
         let padded = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}5\r\n\r\n", "0".repeat(100));
         assert!(!is_unambiguous(&padded));
+    }
+
+    #[test]
+    fn a_host_may_be_as_long_as_a_name_and_no_longer() {
+        let name = |length: usize| format!("GET / HTTP/1.1\r\nHost: {}:65535\r\n\r\n", "a".repeat(length));
+        assert!(is_unambiguous(&name(253)));
+        assert!(!is_unambiguous(&name(300)));
+    }
+
+    #[test]
+    fn the_filter_is_in_a_head_from_its_first_byte_to_its_last() {
+        let mut filter = FramingFilter::default();
+        let text = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab";
+        let in_head: Vec<bool> = text
+            .chunks(1)
+            .map(|byte| {
+                filter.advance(byte).unwrap();
+                filter.is_in_head()
+            })
+            .collect();
+        assert!(in_head[..text.len() - 3].iter().all(|in_head| *in_head));
+        assert_eq!(in_head[text.len() - 3..], [false; 3]);
     }
 
     #[test]

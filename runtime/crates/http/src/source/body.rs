@@ -1,89 +1,85 @@
-//! Reads request bodies within bounds: each body by its source's `max_body`, all bodies together by a memory budget.
+//! Reads request bodies within bounds: each body by its source's `max_body`, all bodies together by [`super::memory`].
 
 use std::error::Error;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::memory::{Budget, Memory, Owners, Refused};
 use crate::listener::BodyError;
 use crate::problem::Problem;
 
-/// The memory, in bytes, for all bodies whose events are not committed yet: 24 bodies of a mebibyte, or ten thousands
-/// of ordinary ones. Slow senders of large bodies exhaust this budget and not the machine's memory.
-const BUDGET_BYTES: u32 = 24 * 1024 * 1024;
 /// How much of a refused body is still read, in bytes and time. A client that sends its whole body before it reads the
 /// response then sees why the body was refused.
 const DISCARD_MAX: (usize, Duration) = (8 * 1024 * 1024, Duration::from_secs(2));
 
-/// The memory budget that all bodies share; cheap to clone.
-#[derive(Clone)]
-pub(super) struct Budget(Arc<Semaphore>);
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(BUDGET_BYTES as usize)))
-    }
-}
-
-/// A body and its share of the memory budget.
+/// A body and its memory.
 pub(super) struct Read {
     pub(super) bytes: Bytes,
     /// Hold this until the events of the body are committed.
     pub(super) memory: Memory,
 }
 
-/// A share of the memory budget; `None` for an empty body.
-pub(super) type Memory = Option<OwnedSemaphorePermit>;
-
-impl Budget {
-    /// Reads a body of at most `max` bytes. A larger one is a 413, a full memory budget a 503.
-    pub(super) async fn read<B>(&self, headers: &HeaderMap, mut body: B, max: usize) -> Result<Read, Problem>
-    where
-        B: Body<Data = Bytes> + Unpin,
-        B::Error: Error + 'static,
-    {
-        if body.size_hint().lower() > max as u64 {
-            return Err(announced_too_large(headers, &mut body, max).await);
-        }
-        let mut bytes = BytesMut::new();
-        let mut memory = None;
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| broken(&error))?;
-            let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > max {
-                drop((bytes, memory));
-                discard(&mut body).await;
-                return Err(Problem::too_large(max));
-            }
-            // Copied: a small frame would keep alive the whole read buffer that it points into.
-            bytes.extend_from_slice(&data);
-            self.charge(&mut memory, bytes.capacity())?;
-        }
-        Ok(Read { bytes: bytes.freeze(), memory })
+/// Reads a body of at most `max` bytes. A larger one is a 413. Memory is taken as the bytes arrive, whatever length is
+/// announced; without free memory the result is a 503.
+pub(super) async fn read<B>(
+    budget: &Budget,
+    owners: Owners,
+    headers: &HeaderMap,
+    mut body: B,
+    max: usize,
+) -> Result<Read, Problem>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Error + 'static,
+{
+    let announced = body.size_hint();
+    if announced.lower() > max as u64 {
+        return Err(announced_too_large(headers, &mut body, max).await);
     }
+    let length_max = announced.exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(max);
+    let memory = budget.register(owners);
+    let mut bytes: Vec<u8> = Vec::new();
+    loop {
+        let frame = tokio::select! {
+            biased;
+            () = memory.gives_way() => return Err(Refused::GaveWay.into()),
+            frame = body.frame() => frame,
+        };
+        let Some(frame) = frame else { break };
+        let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+        let length = bytes.len() + data.len();
+        if length > max {
+            drop((bytes, memory));
+            discard(&mut body).await;
+            return Err(Problem::too_large(max));
+        }
+        if length > bytes.capacity() {
+            // Doubled, so that a body of many frames is copied a few times only.
+            let capacity = length.max((bytes.capacity() * 2).min(length_max));
+            memory.grow(capacity)?;
+            bytes.reserve_exact(capacity - bytes.len());
+        }
+        // Copied: a small frame would keep alive the whole read buffer that it points into.
+        bytes.extend_from_slice(&data);
+    }
+    memory.complete();
+    Ok(Read { bytes: bytes.into(), memory })
+}
 
-    /// Grows `memory` to cover `bytes`. A body larger than the whole budget takes all of it: otherwise it could never
-    /// be read.
-    fn charge(&self, memory: &mut Memory, bytes: usize) -> Result<(), Problem> {
-        let bytes = u32::try_from(bytes).unwrap_or(BUDGET_BYTES).min(BUDGET_BYTES);
-        let held = memory.as_ref().map_or(0, |m| u32::try_from(m.num_permits()).unwrap_or(BUDGET_BYTES));
-        if bytes <= held {
-            return Ok(());
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => Self::later(Duration::from_secs(1), "the memory for request bodies is full; retry later"),
+            Refused::GaveWay => Self::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "the body arrived slowly, and other requests needed its memory; send it again without pauses",
+            ),
         }
-        let more = self.0.clone().try_acquire_many_owned(bytes - held).map_err(|_| {
-            Problem::later(Duration::from_secs(1), "the memory for request bodies is full; retry later")
-        })?;
-        match memory {
-            Some(memory) => memory.merge(more),
-            None => *memory = Some(more),
-        }
-        Ok(())
     }
 }
 
@@ -122,29 +118,66 @@ fn broken(error: &(dyn Error + 'static)) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::Full;
+    use std::convert::Infallible;
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use futures_util::{StreamExt as _, stream};
+    use http_body_util::{Full, StreamBody};
+    use hyper::body::Frame;
 
     use super::*;
+    use crate::source::memory::{SMALL_MAX, TOTAL_BYTES, YIELD_AGE};
+    use evoke_core::bus::Origin;
+
+    const OWNERS: Owners = Owners { source: Origin(1), peer: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+
+    async fn read_all(budget: &Budget, body: &'static str, max: usize) -> Result<Read, Problem> {
+        read(budget, OWNERS, &HeaderMap::new(), Full::<Bytes>::from(body), max).await
+    }
 
     #[tokio::test]
     async fn a_body_is_limited_and_returns_its_memory() {
         let budget = Budget::default();
-        let headers = HeaderMap::new();
-        let read = budget.read(&headers, Full::from("12345"), 5).await.unwrap();
-        assert_eq!(read.bytes, "12345");
-        assert!(budget.0.available_permits() < BUDGET_BYTES as usize);
-        drop(read);
-        assert_eq!(budget.0.available_permits(), BUDGET_BYTES as usize);
-        assert_eq!(budget.read(&headers, Full::from("123456"), 5).await.err().unwrap().status, 413);
+        let all = read_all(&budget, "12345", 5).await.unwrap();
+        assert_eq!((&*all.bytes, budget.used()), (&b"12345"[..], 5));
+        drop(all);
+        assert_eq!(budget.used(), 0);
+        assert_eq!(read_all(&budget, "123456", 5).await.err().unwrap().status, 413);
+        assert_eq!(budget.used(), 0);
     }
 
     #[tokio::test]
-    async fn bodies_beyond_the_memory_budget_are_refused_until_memory_is_free() {
+    async fn bodies_beyond_the_memory_are_refused_until_memory_is_free() {
         let budget = Budget::default();
-        let headers = HeaderMap::new();
-        let held = budget.0.clone().try_acquire_many_owned(BUDGET_BYTES - 2).unwrap();
-        assert_eq!(budget.read(&headers, Full::from("12345"), 5).await.err().unwrap().status, 503);
-        drop(held);
-        assert!(budget.read(&headers, Full::from("12345"), 5).await.is_ok());
+        let mut held = Vec::new();
+        while held.len() * SMALL_MAX < TOTAL_BYTES / 2 {
+            let memory = budget.register(OWNERS);
+            memory.grow(SMALL_MAX).unwrap();
+            held.push(memory);
+        }
+        assert_eq!(read_all(&budget, "12345", 5).await.err().unwrap().status, 503);
+        held.pop();
+        assert!(read_all(&budget, "12345", 5).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_body_is_refused_when_another_one_needs_its_memory() {
+        let budget = Budget::default();
+        let bytes = Bytes::from(vec![b'x'; SMALL_MAX]);
+        let never_ends = || {
+            let first = stream::iter([Ok::<_, Infallible>(Frame::data(bytes.clone()))]);
+            StreamBody::new(Box::pin(first.chain(stream::pending())))
+        };
+        let slow = (0..TOTAL_BYTES / 2 / SMALL_MAX).map(|_| {
+            let (budget, body) = (budget.clone(), never_ends());
+            tokio::spawn(async move { read(&budget, OWNERS, &HeaderMap::new(), body, 1 << 20).await.err().unwrap() })
+        });
+        let slow: Vec<_> = slow.collect();
+        tokio::time::sleep(YIELD_AGE * 2).await;
+        assert!(read_all(&budget, "12345", 5).await.is_ok());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let refused: Vec<_> = slow.iter().filter(|task| task.is_finished()).collect();
+        assert_eq!(refused.len(), 1);
+        slow.into_iter().for_each(|task| task.abort());
     }
 }

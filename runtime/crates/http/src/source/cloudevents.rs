@@ -193,7 +193,8 @@ fn payload(headers: &HeaderMap, body: Bytes) -> Result<(Data, Option<String>), S
         Some(media_type) => {
             let data = Data::from_bytes(body, Some(media_type))
                 .map_err(|e| format!("the body is not JSON, as its Content-Type `{media_type}` says: {e}"))?;
-            Ok((data, Some(media_type.to_owned())))
+            // A tab is white space in a header, and is not allowed in an attribute.
+            Ok((data, Some(media_type.replace('\t', " "))))
         }
         None => match Data::from_bytes(body.clone(), None) {
             Ok(data) => Ok((data, None)),
@@ -294,7 +295,7 @@ fn copy_trace_context(event: &mut Event, headers: &HeaderMap) {
     event.extensions.insert(PARENT.to_string(), parent.to_owned());
     // The list may be spread over several headers (section 3.3.1).
     let states: Option<Vec<&str>> = headers.get_all(&STATE).iter().map(|value| value.to_str().ok()).collect();
-    match states.unwrap_or_default().join(",") {
+    match states.unwrap_or_default().join(",").replace('\t', " ") {
         state if state.is_empty() || state.len() > TRACESTATE_MAX => event.extensions.remove(STATE.as_str()),
         state => event.extensions.insert(STATE.to_string(), state),
     };

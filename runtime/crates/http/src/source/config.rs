@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
+use super::accept::Accept;
 use evoke_manifest::parser::{Node, Reader, Span, Table, ValueError, excerpt, nearest};
 use evoke_manifest::source::{CONTENT_SIZE_RANGE, content_size_default};
-use evoke_manifest::{ByteSize, Place, Settings, Source, SourceKind};
+use evoke_manifest::{ByteSize, Place, Settings, Source, SourceKind, TypeGlob};
+use evoke_model::claim::{RUNTIME_NAME, is_runtime_type};
+use evoke_model::event::is_excluded_char;
 
 /// The kind `http`. Its sources run as endpoints of one listener, see [`Endpoint`](super::Endpoint).
 #[derive(Debug)]
@@ -24,10 +27,14 @@ pub struct HttpSource {
     #[serde(default = "default_methods")]
     #[schemars(length(min = 1))]
     pub methods: Vec<Method>,
-    /// Type of the events made from raw bodies. Without it, only CloudEvents are accepted.
+    /// Type of the events. Without it, only CloudEvents that match `accept` are accepted.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub type_: Option<String>,
+    /// Types and sources that producers may claim in CloudEvents. Without it, a CloudEvent needs the `type` above and the
+    /// source `/APP/NAME`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept: Option<Accept>,
     /// Largest accepted request body.
     #[serde(default = "content_size_default")]
     pub max_body: ByteSize,
@@ -101,8 +108,10 @@ impl SourceKind for HttpKind {
         generator.subschema_for::<HttpSource>()
     }
 
-    /// Reports sources with the same path and method: one listener serves all of them.
+    /// Reports sources with the same path and method, because one listener serves all of them, and sources that accept
+    /// no event or a source of this app.
     fn check_together(&self, reader: &mut Reader<'_>, sources: &[&Source]) {
+        sources.iter().for_each(|source| check_claims(reader, source));
         let mut routes: HashMap<(&str, Method), Span> = HashMap::new();
         for source in sources {
             let Some(http) = source.settings.get::<HttpSource>() else {
@@ -121,8 +130,15 @@ impl SourceKind for HttpKind {
         }
     }
 
-    fn event_type<'s>(&self, settings: &'s Settings) -> Option<&'s str> {
-        settings.get::<HttpSource>()?.type_.as_deref()
+    fn event_types<'s>(&self, settings: &'s Settings) -> Vec<&'s str> {
+        let Some(http) = settings.get::<HttpSource>() else { return Vec::new() };
+        let accepted = http.accept.iter().flat_map(|accept| &accept.types).map(TypeGlob::as_str);
+        http.type_.as_deref().into_iter().chain(accepted).collect()
+    }
+
+    fn accepts_source(&self, settings: &Settings, claimed: &str) -> bool {
+        let accept = settings.get::<HttpSource>().and_then(|http| http.accept.as_ref());
+        accept.is_some_and(|accept| accept.sources.iter().any(|glob| glob.matches(claimed)))
     }
 }
 
@@ -134,16 +150,63 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
         Some(node) => methods(reader, node),
         None => default_methods(),
     };
-    let type_ = table.optional(reader, "type").and_then(|node| reader.parse_text(node, "`type`", event_type));
+    let type_ = table.optional(reader, "type").map(|node| reader.parse_text(node, "`type`", event_type));
+    let accept_span = table.key_span("accept");
+    let accept = table.optional(reader, "accept").map(|node| Accept::parse(reader, node, accept_span));
     let max_body =
         table.optional(reader, "max_body").and_then(|node| reader.size(node, "`max_body`", CONTENT_SIZE_RANGE));
     let max_body = max_body.unwrap_or_else(content_size_default);
     table.reject_unknown_keys(reader, |key| match key {
         "method" => Some("write the methods as a list: `methods: [POST]`"),
+        "types" | "sources" => Some("write what producers may claim as `accept: { types: [TYPE], sources: [SOURCE] }`"),
         "port" | "host" | "listen" => Some("set the listen address with `evoke up --http ADDRESS`"),
         _ => None,
     });
-    Some(HttpSource { path: path?, methods, type_, max_body })
+    // An invalid value has its error; other checks would report it as a missing one.
+    if matches!(type_, Some(None)) || matches!(accept, Some(None)) {
+        return None;
+    }
+    Some(HttpSource { path: path?, methods, type_: type_.flatten(), accept: accept.flatten(), max_body })
+}
+
+/// Reports a shared source that accepts no event, and globs of sources that belong to this app or to the runtime.
+fn check_claims(reader: &mut Reader<'_>, source: &Source) {
+    let Some(http) = source.settings.get::<HttpSource>() else { return };
+    // The function of a private source may handle the requests themselves: its component decides.
+    if !source.is_private() && http.accepts_nothing() {
+        let message = format!("source `{}` accepts no event: it has neither `type` nor `accept.types`", source.name);
+        reader.error(source.span, message, HttpSource::ACCEPT_HELP);
+    }
+    let app = source.uri.split('/').nth(1).unwrap_or_default();
+    for (glob, name) in http.claimed_apps() {
+        if name == app || name == RUNTIME_NAME {
+            let (message, help) = claimed_app_error(glob, &name);
+            reader.error(source.span, message, help);
+        }
+    }
+}
+
+/// Returns the error for a glob whose sources all belong to an app or to the runtime.
+pub fn claimed_app_error(glob: &str, name: &str) -> (String, &'static str) {
+    let owner = if name == RUNTIME_NAME { "the runtime".to_owned() } else { format!("the app `{name}`") };
+    let message = format!("`accept` cannot include `{}`: these sources belong to {owner}", excerpt(glob));
+    (message, "remove it; producers send events of an http source without a `source`, or with the source `/APP/NAME`")
+}
+
+impl HttpSource {
+    /// The help text for a source that accepts no event.
+    pub const ACCEPT_HELP: &str = "add `type: order.placed`, or `accept: { types: [\"order.*\"], sources: [\"https://partner.example/*\"] }` for the CloudEvents of producers";
+
+    /// Returns true if no event can have an accepted type.
+    pub fn accepts_nothing(&self) -> bool {
+        self.type_.is_none() && self.accept.as_ref().is_none_or(|accept| accept.types.is_empty())
+    }
+
+    /// Returns the globs of `accept.sources` that only match sources of one app, each with the name of the app.
+    pub fn claimed_apps(&self) -> impl Iterator<Item = (&str, String)> {
+        let globs = self.accept.iter().flat_map(|accept| &accept.sources);
+        globs.filter_map(|glob| Some((glob.as_str(), glob.app()?)))
+    }
 }
 
 fn http_path(text: &str) -> Result<String, ValueError> {
@@ -180,7 +243,11 @@ fn http_path(text: &str) -> Result<String, ValueError> {
 }
 
 fn event_type(text: &str) -> Result<String, ValueError> {
-    if text.chars().any(|char| char.is_whitespace() || char.is_control()) {
+    if is_runtime_type(text) {
+        let message = format!("the event type `{}` belongs to the runtime", excerpt(text));
+        return Err(ValueError::new(message, "write a type that does not begin with `evoke.`, such as `order.placed`"));
+    }
+    if text.chars().any(|char| char.is_whitespace() || is_excluded_char(char)) {
         let message = format!("the event type `{}` contains white space", excerpt(text));
         let joined: String = text.split_whitespace().collect::<Vec<_>>().join(".");
         return Err(ValueError::new(message, format!("write `{}`", excerpt(&joined))));

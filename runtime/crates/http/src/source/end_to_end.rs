@@ -1,6 +1,5 @@
 //! Tests that send requests through the real listener to a bus over the memory store.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -14,28 +13,34 @@ use tokio::net::TcpStream;
 use super::*;
 use evoke_core::bus;
 use evoke_core::router::Router;
+use evoke_manifest::{ByteSize, TypeGlob};
 use evoke_store::memory::MemoryStore;
 use evoke_store::{InspectionStore, StoreError};
 
-fn endpoint(path: &str) -> Endpoint {
-    Endpoint {
+fn source(path: &str) -> HttpSource {
+    HttpSource {
         path: path.into(),
-        methods: vec![Method::POST],
+        methods: vec![SourceMethod::Post],
         type_: Some("order.placed".into()),
-        body_max: 1_000,
-        uri: "/shop/checkout".into(),
-        target: Target::Matching,
-        handler: None,
-        health: Health::default(),
+        accept: None,
+        max_body: ByteSize(1_000),
     }
+}
+
+fn endpoint(path: &str) -> Endpoint {
+    Endpoint::new(&source(path), "/shop/checkout", Origin(1), Target::Matching)
 }
 
 fn http(limits: bus::Limits) -> (Http, Arc<MemoryStore>) {
     let clock = Clock::system();
     let store = Arc::new(MemoryStore::new(clock.clone()));
-    let bus = Bus::new(store.clone(), Router::default(), limits);
-    let routes = Routes::new([endpoint("/checkout"), Endpoint { type_: None, ..endpoint("/events") }]).unwrap();
-    (Http::new(bus, clock, routes), store)
+    let mut router = Router::default();
+    router.add_app("shop");
+    let bus = Bus::new(store.clone(), router, limits);
+    let any = Accept { types: vec![TypeGlob::parse("*").unwrap()], sources: vec![SourceGlob::parse("*").unwrap()] };
+    let events = HttpSource { type_: None, accept: Some(any), ..source("/events") };
+    let events = Endpoint::new(&events, "/shop/events", Origin(2), Target::Matching);
+    (Http::new(bus, clock, Routes::new([endpoint("/checkout"), events]).unwrap()), store)
 }
 
 /// A handler whose query string selects the result.

@@ -57,6 +57,9 @@ impl From<Refused> for Problem {
         let detail = refused.to_string();
         match refused {
             Refused::Invalid { .. } => Self::malformed(detail),
+            Refused::Claimed { index, .. } => {
+                Self::new(StatusCode::FORBIDDEN, detail).with_member("attribute", "source").with_member("event", index)
+            }
             Refused::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
             Refused::Overloaded { retry_after, .. } => Self::later(retry_after, detail),
             Refused::Crowding { retry_after, .. } => {

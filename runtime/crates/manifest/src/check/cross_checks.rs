@@ -1,6 +1,7 @@
 //! Checks of the whole manifest: conflicting sources, patterns that cannot match, unknown event types, trigger loops.
 
 use crate::diagnostics::{Diagnostic, excerpt};
+use crate::grants::TypeGlob;
 use crate::model::{Function, Manifest, Trigger, TriggerSource};
 use crate::parser::{Reader, nearest};
 use crate::source::{Registry, Source};
@@ -27,7 +28,10 @@ pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest, public
             continue;
         };
         if let Some(uri) = trigger_source_uri(&prefix, trigger) {
-            if !values.contains(&uri) {
+            let source = trigger_source(manifest, trigger);
+            let is_accepted =
+                |value: &String| source.is_some_and(|source| source.kind.accepts_source(&source.settings, value));
+            if !values.contains(&uri) && !values.iter().any(is_accepted) {
                 let message = format!("this pattern can never match: the events of the trigger come from `{uri}`");
                 let span = values.first().map_or(trigger.span, |value| trigger.span_of_text(value));
                 reader.error(span, message, "remove `source` from the pattern");
@@ -71,6 +75,15 @@ fn trigger_source_uri(prefix: &str, trigger: &Trigger) -> Option<String> {
     }
 }
 
+/// Returns the source that the trigger names, if the manifest has it.
+fn trigger_source<'m>(manifest: &'m Manifest, trigger: &'m Trigger) -> Option<&'m Source> {
+    match &trigger.source {
+        TriggerSource::Any => None,
+        TriggerSource::Shared(name) => manifest.source(name.as_str()),
+        TriggerSource::Private(source) => Some(source),
+    }
+}
+
 fn join_with_commas(names: &BTreeSet<String>) -> String {
     let names: Vec<_> = names.iter().take(10).map(|name| format!("`{name}`")).collect();
     names.join(", ")
@@ -80,10 +93,13 @@ fn join_with_commas(names: &BTreeSet<String>) -> String {
 /// type that is not similar to any produced type gets no warning, because events of this type can come from outside the
 /// app.
 pub(super) fn event_types(reader: &mut Reader<'_>, manifest: &Manifest) {
-    let raw = manifest.all_sources().filter_map(|(source, _)| source.kind.event_type(&source.settings));
-    let globs: Vec<_> = manifest.functions.iter().flat_map(|function| &function.allow.publish).collect();
+    let of_sources: Vec<&str> =
+        manifest.all_sources().flat_map(|(source, _)| source.kind.event_types(&source.settings)).collect();
+    let accepted = of_sources.iter().filter_map(|glob| TypeGlob::parse(glob).ok());
+    let published = manifest.functions.iter().flat_map(|function| function.allow.publish.iter().cloned());
+    let globs: Vec<TypeGlob> = published.chain(accepted).collect();
     let known: BTreeSet<&str> =
-        raw.chain(globs.iter().map(|glob| glob.as_str())).filter(|type_| !type_.contains('*')).chain(TYPES).collect();
+        globs.iter().map(TypeGlob::as_str).filter(|type_| !type_.contains('*')).chain(TYPES).collect();
     if is_too_large_to_compare(manifest) {
         return;
     }

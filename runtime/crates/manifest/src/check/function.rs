@@ -4,7 +4,7 @@ use super::{Context, trigger};
 use crate::component::ComponentRef;
 use crate::diagnostics::{ValueError, excerpt};
 use crate::grants::{HttpOrigin, StateLimits, TypeGlob};
-use crate::model::{Allow, Function, FunctionSpans, Retry, SecretRef};
+use crate::model::{Allow, Build, Function, FunctionSpans, Retry, SecretRef};
 use crate::names::{ATTRIBUTES, Name, OrderBy};
 use crate::parser::{Entry, Node, Reader, Resolved, Table, Value, nearest};
 use crate::source_text::Span;
@@ -36,7 +36,8 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
 
     let component_node =
         table.required(reader, "component", &["wasm", "module", "image", "file", "path"], "`component: FILE.wasm`");
-    let build = table.optional(reader, "build").and_then(|node| reader.text(node, "`build`")).map(str::to_owned);
+    let build_span = table.key_span("build");
+    let build = table.optional(reader, "build").and_then(|node| build(reader, node, build_span));
     let has_build = table.has("build");
     let component = component_node.and_then(|node| component(reader, context, node, has_build));
     let on = "`on:` with a trigger, such as `- events: { type: [order.placed] }`";
@@ -90,6 +91,9 @@ fn component(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, has_bu
     let component = ComponentRef { path: context.folder.join(&component.path), ..component };
     if component.path.is_dir() {
         reader.error(node.span, format!("`{path}` is a folder"), "write the path of the `.wasm` file in it");
+    } else if component.path.exists() && !component.path.is_file() {
+        let message = format!("`{path}` is a pipe, a socket or a device, not a file");
+        reader.error(node.span, message, "write the path of a `.wasm` or `.wat` file");
     } else if !has_build && !component.path.is_file() {
         let message = format!("the file `{path}` does not exist");
         let help =
@@ -97,6 +101,28 @@ fn component(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, has_bu
         reader.error(node.span, message, help);
     }
     Some(component)
+}
+
+/// Reads a command, or a map with the command and the names of environment variables.
+fn build(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Build> {
+    let Value::Map(_) = node.value else {
+        return Some(Build { run: reader.text(node, "`build`")?.to_owned(), env: Vec::new() });
+    };
+    let example = "`{ run: make charge.wasm, env: [CC] }`";
+    let mut table = Table::read(reader, node, span, "Build", "`build`", example)?;
+    let run = table.required(reader, "run", &["command", "cmd", "shell"], "`run: COMMAND`");
+    let run = run.and_then(|node| reader.text(node, "`run`"));
+    let env = table.optional(reader, "env").map(|node| reader.list(node, "`env`"));
+    let env = env.unwrap_or_default().iter();
+    let env = env.filter_map(|item| reader.parse_text(item, "the name of an environment variable", env_var_name));
+    let env = env.collect();
+    table.reject_unknown_keys(reader, |key| match key {
+        "command" | "cmd" | "shell" => Some("did you mean `run`?"),
+        "environment" | "pass" | "vars" => Some("name the variables with `env: [NAME]`"),
+        "cwd" | "dir" | "folder" => Some("remove it: the command runs in the manifest's folder; `cd` goes elsewhere"),
+        _ => None,
+    });
+    Some(Build { run: run?.to_owned(), env })
 }
 
 fn order_by(reader: &mut Reader<'_>, node: &Node) -> Option<OrderBy> {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::bucket::{Bucket, BucketName, KeyAccess, Seen, StateError};
 use super::{StateGrant, StateSource};
+use crate::budget::{BytesExceeded, HostBudget};
 use evoke_model::state::{Change, KEY_BYTES_MAX, Keys, Quota, Touched, Transaction, Usage};
 
 /// Limits on the reads of one attempt. All values stay in memory until the attempt ends, and their versions are checked
@@ -21,32 +22,43 @@ const WRITES_MAX: usize = 4_096;
 const WRITE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Number of keys per page of a list; with keys of the maximum length, a page has 256 KiB.
 const PAGE_MAX: usize = 500;
+/// Estimate of the memory for the record of a key, in bytes.
+const RECORD_BYTES: usize = 128;
 type Result<T, E = StateError> = std::result::Result<T, E>;
 
 /// The state operations of one attempt. Allocates nothing until the first operation.
 pub(crate) struct Session {
     source: Option<Arc<dyn StateSource>>,
     grant: StateGrant,
+    budget: Arc<HostBudget>,
     own: Option<Bucket>,
     shared: Option<Bucket>,
     reads: usize,
     read_bytes: usize,
     writes: usize,
     write_bytes: usize,
+    /// The bytes of writes that were charged to the budget: the highest value that `write_bytes` had.
+    write_bytes_charged: usize,
 }
 
 impl Session {
-    pub(crate) fn new(source: Option<Arc<dyn StateSource>>, grant: Option<StateGrant>) -> Self {
+    pub(crate) fn new(
+        source: Option<Arc<dyn StateSource>>,
+        grant: Option<StateGrant>,
+        budget: Arc<HostBudget>,
+    ) -> Self {
         let no_grant = StateGrant { shared: false, value_bytes_max: 0, quota: Quota::NONE };
         Self {
             source: source.filter(|_| grant.is_some()),
             grant: grant.unwrap_or(no_grant),
+            budget,
             own: None,
             shared: None,
             reads: 0,
             read_bytes: 0,
             writes: 0,
             write_bytes: 0,
+            write_bytes_charged: 0,
         }
     }
 
@@ -134,6 +146,7 @@ impl Session {
             let message = format!("an attempt may read at most {READ_BYTES_MAX} bytes of state in total");
             return Err(StateError::Limit(message));
         }
+        self.budget.charge(size + RECORD_BYTES)?;
         self.reads += 1;
         self.read_bytes += size;
         let (bucket, _) = self.bucket(name)?;
@@ -169,6 +182,9 @@ impl Session {
         if let Change::Set(value) = &change {
             self.check_quota(name, key, value.len()).await?;
         }
+        let record = if is_new { RECORD_BYTES } else { 0 };
+        self.budget.charge(write_bytes.saturating_sub(self.write_bytes_charged) + record)?;
+        self.write_bytes_charged = self.write_bytes_charged.max(write_bytes);
         self.writes += usize::from(is_new);
         self.write_bytes = write_bytes;
         let (bucket, _) = self.bucket(name)?;
@@ -215,6 +231,7 @@ impl Session {
 
     /// Returns a page of keys in key order, including the attempt's own writes, and the cursor of the next page.
     pub(super) async fn list(&mut self, name: BucketName, cursor: Option<u64>) -> Result<(Vec<String>, Option<u64>)> {
+        let budget = self.budget.clone();
         let (bucket, source) = self.bucket(name)?;
         let after = match cursor {
             None => None,
@@ -238,8 +255,17 @@ impl Session {
                 None => {}
             }
         }
+        if let Some(last) = &last {
+            budget.charge(last.len() + RECORD_BYTES)?;
+        }
         let cursor = last.map(|last| bucket.cursor(last)).transpose()?;
         Ok((keys.into_iter().collect(), cursor))
+    }
+}
+
+impl From<BytesExceeded> for StateError {
+    fn from(exceeded: BytesExceeded) -> Self {
+        Self::Limit(exceeded.to_string())
     }
 }
 

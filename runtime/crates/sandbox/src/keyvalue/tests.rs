@@ -1,6 +1,7 @@
 use futures_util::FutureExt as _;
 
 use super::*;
+use crate::budget::HostBudget;
 
 /// Stored state without any key.
 struct Nothing;
@@ -23,7 +24,9 @@ impl StateSource for Nothing {
 async fn the_latest_operation_is_recorded_if_it_was_refused() {
     use store::{Host as _, HostBucket as _};
     let grant = StateGrant { shared: false, value_bytes_max: 4, quota: Quota { keys: 1, bytes: 100 } };
-    let (mut session, mut resources) = (Session::new(Some(Arc::new(Nothing)), Some(grant)), ResourceTable::new());
+    let budget = Arc::new(HostBudget::of_delivery());
+    let (mut session, mut resources) =
+        (Session::new(Some(Arc::new(Nothing)), Some(grant), budget), ResourceTable::new());
     let (function, mut refusals) = ("shop/charge".into(), Refusals::default());
     let mut state =
         KeyValue { function: &function, session: &mut session, resources: &mut resources, refusals: &mut refusals };
@@ -40,4 +43,40 @@ async fn the_latest_operation_is_recorded_if_it_was_refused() {
     // A failure of the store is no refusal.
     state.list_keys(bucket(), None).await.unwrap_err();
     assert_eq!(state.refusals.cause(), None);
+}
+
+/// Stored state in which every key has a value of 1 MiB.
+struct Large;
+
+impl StateSource for Large {
+    fn get(&self, _: &str, _: &str) -> BoxFuture<'static, Result<Option<Entry>, String>> {
+        std::future::ready(Ok(Some(Entry { value: vec![0; 1 << 20].into(), version: 1 }))).boxed()
+    }
+
+    fn keys(&self, _: &str, _: Option<&str>, _: usize) -> BoxFuture<'static, Result<Keys, String>> {
+        std::future::ready(Err("the store is closed".into())).boxed()
+    }
+
+    fn usage(&self, _: &str) -> Usage {
+        Usage { keys: 0, bytes: 0 }
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_names_a_key_many_times_is_bounded() {
+    use {batch::Host as _, store::Host as _};
+    let grant = StateGrant { shared: false, value_bytes_max: 4, quota: Quota { keys: 1, bytes: 100 } };
+    let budget = Arc::new(HostBudget::of_delivery());
+    let (mut session, mut resources) = (Session::new(Some(Arc::new(Large)), Some(grant), budget), ResourceTable::new());
+    let (function, mut refusals) = ("shop/charge".into(), Refusals::default());
+    let mut state =
+        KeyValue { function: &function, session: &mut session, resources: &mut resources, refusals: &mut refusals };
+    let bucket = state.open(String::new()).unwrap();
+    let bucket = || Resource::new_borrow(bucket.rep());
+    assert_eq!(state.get_many(bucket(), vec!["a".into(); 16]).await.unwrap().len(), 16);
+    let refused = state.get_many(bucket(), vec!["a".into(); 100_000]).await;
+    assert!(
+        matches!(&refused, Err(Error::Other(message)) if message.contains("16777216 bytes")),
+        "too much is returned"
+    );
 }

@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::line::{Level, LogLine, LogSink, escape_controls};
 use evoke_model::clock::Clock;
 
-/// Limits on the log of one attempt. Lines past a limit are counted and dropped, and one line reports the number. 16
-/// concurrent attempts of a function can hold 1 MiB.
+/// Limits on the log of one attempt, with control characters escaped. Lines past a limit are counted and dropped, and
+/// one line reports the number. 16 concurrent attempts of a function can hold 1 MiB.
 pub(super) const BYTES_MAX: usize = 64 * 1024;
 const LINES_MAX: u32 = 1_000;
 /// Length limit of a line, in bytes; longer lines are split.
 pub(super) const LINE_BYTES_MAX: usize = 4 * 1024;
+/// Length limit of the context of a message, in bytes. Each line of the message starts with the context.
+const CONTEXT_BYTES_MAX: usize = 256;
 
 /// An output stream of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,10 +75,21 @@ impl AttemptLog<'_> {
     /// Logs a message, one log line for each of its lines.
     pub(crate) fn message(&self, level: Level, context: &str, message: &str) {
         let mut log = self.lock();
-        if let Some(panic) = message.find(PANIC).filter(|_| level == Level::Error).and_then(|at| message.get(at..)) {
-            log.panic = Panic::Message(panic.to_owned());
+        if level == Level::Error
+            && let Some(panic) = message.find(PANIC).and_then(|at| message.get(at..))
+        {
+            log.panic = Panic::Message(start_of(panic, LINE_BYTES_MAX).to_owned());
         }
-        for line in message.lines() {
+        let context = start_of(context, CONTEXT_BYTES_MAX);
+        let mut rest = message;
+        while !rest.is_empty() {
+            if log.is_full() {
+                log.lines_dropped += count_lines(rest);
+                return;
+            }
+            let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            rest = after;
             if context.is_empty() {
                 log.log_line(self, level, line.as_bytes());
             } else {
@@ -200,19 +213,25 @@ impl LogBuffer {
         self.log_line(log, Level::Warn, line);
     }
 
+    /// Returns true if all further lines are dropped.
+    fn is_full(&self) -> bool {
+        self.lines_left == 0
+    }
+
     fn log_line(&mut self, log: &AttemptLog<'_>, level: Level, mut line: &[u8]) {
         loop {
             let (now, rest) = line.split_at(cut(line));
+            let text = if self.is_full() { String::new() } else { escape_controls(now) };
             // After the first dropped line, all later lines are dropped too: lines after a gap would mislead the
             // reader.
-            if self.lines_left == 0 || self.bytes_left < now.len() {
+            if self.is_full() || self.bytes_left < text.len() {
                 self.lines_left = 0;
                 self.lines_dropped += 1;
                 return;
             }
             self.lines_left -= 1;
-            self.bytes_left -= now.len();
-            self.emit(log, level, escape_controls(now));
+            self.bytes_left -= text.len();
+            self.emit(log, level, text);
             if rest.is_empty() {
                 return;
             }
@@ -234,6 +253,17 @@ impl LogBuffer {
             None => (log.sink)(line),
         }
     }
+}
+
+/// Returns the number of lines; the last one may lack a newline.
+fn count_lines(text: &str) -> u64 {
+    let newlines = text.bytes().filter(|byte| *byte == b'\n').count();
+    newlines as u64 + u64::from(!text.is_empty() && !text.ends_with('\n'))
+}
+
+/// Returns the start of a text, at most `bytes_max` bytes.
+fn start_of(text: &str, bytes_max: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes_max)).unwrap_or(text)
 }
 
 /// Returns the length of the first piece of a line: all of it, or up to the character that crosses the limit.

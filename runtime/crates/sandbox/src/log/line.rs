@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use evoke_model::clock::UnixMs;
+use evoke_model::text::is_deceptive;
 
 /// Severity of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,12 +53,11 @@ pub struct LogLine {
 /// Receives the log lines. Called on the thread that runs the attempt, so it must not block.
 pub type LogSink = Arc<dyn Fn(LogLine) + Send + Sync>;
 
-/// Escapes control characters and the bidirectional overrides, for example as `\u{1b}`, so that the text cannot move a
+/// Escapes control characters and bidirectional ones, for example as `\u{1b}`, so that the text cannot move a
 /// terminal's cursor, change its colours or reverse the text that follows.
 pub(crate) fn escape_controls(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let is_control =
-        |c: char| c.is_control() && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_control = |c: char| c != '\t' && is_deceptive(c);
     if !text.contains(is_control) {
         return text.into_owned();
     }

@@ -90,6 +90,36 @@ fn a_line_without_newline_is_split_between_characters_and_never_held_in_full() {
 }
 
 #[test]
+fn one_call_with_a_long_context_and_many_lines_takes_linear_time_and_is_counted() {
+    let harness = Harness::new();
+    let log = harness.log();
+    let started = std::time::Instant::now();
+    log.message(Level::Error, &"\u{1b}c".repeat(500_000), &"\n".repeat(1_000_000));
+    log.message(Level::Info, "", &"x\n".repeat(1_000_000));
+    log.message(Level::Info, "", &"x".repeat(2_000_000));
+    log.finish();
+    // A second is long even for a busy machine; work that is not linear takes minutes.
+    assert!(started.elapsed() < std::time::Duration::from_secs(1), "{:?}", started.elapsed());
+    let texts = harness.texts();
+    let (last, lines) = texts.split_last().unwrap();
+    assert!(lines.len() < 1_000 && lines.iter().map(String::len).sum::<usize>() <= BYTES_MAX);
+    let dropped = 2_000_001 - lines.len();
+    assert_eq!(*last, format!("{dropped} more lines were dropped: an attempt may log 1000 lines and 64 KiB"));
+}
+
+#[test]
+fn a_log_of_control_characters_is_bounded_after_escaping() {
+    let harness = Harness::new();
+    let log = harness.log();
+    for _ in 0..1_000 {
+        log.write(Stream::Stderr, &[b"\x1b".repeat(60), b"\n".to_vec()].concat());
+        log.message(Level::Info, "", &"\u{202e}".repeat(60));
+    }
+    log.finish();
+    assert!(harness.texts().iter().map(String::len).sum::<usize>() <= BYTES_MAX + 100);
+}
+
+#[test]
 fn the_panic_message_of_a_guest_is_recorded() {
     let expected = Some("panicked at src/lib.rs:7:5: no such item");
     let harness = Harness::new();

@@ -21,6 +21,7 @@ struct Harness {
     allowed: [String; 2],
     clock: Clock,
     published: Mutex<Published>,
+    budget: HostBudget,
 }
 
 impl Harness {
@@ -28,13 +29,13 @@ impl Harness {
         let cause = br#"{"id":"1","source":"/a","type":"t","traceparent":"00-aa-bb-01","other":"x"}"#;
         let cause = Event::from_json(cause, |_| {}).unwrap();
         let allowed = ["payment.*".into(), "done".into()];
-        Self { cause, allowed, clock: Clock::system(), published: Mutex::default() }
+        Self { cause, allowed, clock: Clock::system(), published: Mutex::default(), budget: HostBudget::of_delivery() }
     }
 
     fn publisher(&self) -> Publisher<'_> {
-        let Self { cause, allowed, clock, published } = self;
+        let Self { cause, allowed, clock, published, budget } = self;
         let origin = Origin { source: "/shop/charge", delivery_id: "s-7", cause: Some(cause), clock };
-        Publisher { origin, allowed, published }
+        Publisher { origin, allowed, published, budget }
     }
 }
 

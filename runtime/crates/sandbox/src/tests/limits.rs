@@ -76,3 +76,44 @@ async fn a_component_with_too_many_parts_is_rejected_or_fails_alone() {
     );
     assert_eq!(harness.run(&storm).await.outcome, Outcome::Done);
 }
+
+#[tokio::test]
+async fn creating_resources_without_end_traps() {
+    let harness = Harness::new();
+    let imports = r#"
+      (core module $nothing (func (export "drop") (param i32)))
+      (core instance $nothing (instantiate $nothing))
+      (alias core export $nothing "drop" (core func $dtor))
+      (type $own (resource (rep i32) (dtor (core func $dtor))))
+      (core func $new (canon resource.new $own))"#;
+    let hoard = Guest { imports, ..guest("(loop (drop (call $new (i32.const 1))) (br 0)) unreachable") };
+    // The core module of the template does not import the function, so the import is added here.
+    let hoard = hoard
+        .wat()
+        .replace(
+            r#"(import "env" "log""#,
+            r#"(import "env" "new" (func $new (param i32) (result i32))) (import "env" "log""#,
+        )
+        .replace(r#"(export "log" (func $log))"#, r#"(export "new" (func $new)) (export "log" (func $log))"#);
+    let function = harness.sandbox.load(&harness.spec(hoard)).await.unwrap();
+    let outcome = function.run(harness.call()).await.outcome;
+    assert!(matches!(&outcome, Outcome::Trap { message } if message.contains("handle limit exceeded")), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn lists_that_refer_to_the_same_text_many_times_are_counted_each_time() {
+    let harness = Harness::new();
+    // 5,000 extensions; the name and the value of each are the same 60,000 bytes.
+    let fill = "(local $at i32) (memory.fill (i32.const 0) (i32.const 120) (i32.const 60000))
+        (local.set $at (i32.const 65536))
+        (loop
+          (i32.store (local.get $at) (i32.const 4096))
+          (i32.store (i32.add (local.get $at) (i32.const 4)) (i32.const 50000))
+          (local.set $at (i32.add (local.get $at) (i32.const 8)))
+          (br_if 0 (i32.lt_u (local.get $at) (i32.const 131072))))
+        (memory.fill (i32.const 2048) (i32.const 0) (i32.const 96))
+        (i32.store (i32.const 2092) (i32.const 65536)) (i32.store (i32.const 2096) (i32.const 4096))";
+    let attempt = harness.run(&guest(&format!("{fill} {PUBLISH} {OK}"))).await;
+    let Outcome::Trap { message } = attempt.outcome else { panic!("{:?}", attempt.outcome) };
+    assert!(message.contains("exhausted"), "{message}");
+}

@@ -46,3 +46,24 @@ fn secrets_are_not_in_debug_output() {
     let shown = format!("{:?}", Grants { secrets, ..Grants::default() });
     assert!(shown.contains("API_KEY") && !shown.contains("hunter2"), "{shown}");
 }
+
+/// The types and the call of a guest that calls through a declared supertype.
+const SUBTYPE_CALL: &str = "(rec (type $a (sub (func))) (type $b (sub $a (func))))
+    (func $x (type $b)) (table $t funcref (elem $x))";
+
+#[tokio::test]
+async fn a_component_that_needs_an_unsupported_proposal_is_rejected_by_its_name() {
+    let harness = Harness::new();
+    let call = format!("(call_indirect $t (type $a) (i32.const 0)) {OK}");
+    let guest = guest_with(SUBTYPE_CALL, &call).wat();
+    let module = format!(r#"(module {SUBTYPE_CALL} (memory (export "memory") 1) (func (export "_start")))"#);
+    for component in [guest, module] {
+        let error = harness.refused(&component).await;
+        assert!(
+            error.contains("guest.wat needs the WebAssembly proposal `gc`, which Evoke does not support"),
+            "{error}"
+        );
+        let error = inspect(&harness.spec(&component).component, Compiler::in_process()).unwrap_err().to_string();
+        assert!(error.contains("guest.wat needs the WebAssembly proposal `gc`"), "{error}");
+    }
+}

@@ -40,6 +40,13 @@ pub struct FilesSource {
     /// Largest file content in an event.
     #[serde(default = "content_size_default")]
     pub max_content: ByteSize,
+    /// Largest file that becomes an event. Larger files are not read; the source reports them and is degraded.
+    #[serde(default = "default_max_size")]
+    pub max_size: ByteSize,
+    /// Whether the content of files with several hard links is read. A producer who may link other users' files into
+    /// the folder could otherwise read them through the events.
+    #[serde(default)]
+    pub hard_links: bool,
     /// Whether files that exist at the first start become events too.
     #[serde(default = "default_existing")]
     pub existing: bool,
@@ -53,10 +60,17 @@ fn default_settle() -> Duration {
     Duration::from_millis(200)
 }
 
+/// Hashing this much takes a few seconds.
+fn default_max_size() -> ByteSize {
+    ByteSize(1 << 30)
+}
+
 fn default_existing() -> bool {
     true
 }
 
+/// Up to 1 PiB.
+const MAX_SIZE_RANGE: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize(1 << 50);
 const SETTLE_RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 /// Paths are rarely longer, and the cost of compiling a glob grows with its length.
 const GLOB_BYTES_MAX: usize = 512;
@@ -122,6 +136,14 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<File
             help,
         );
     }
+    let max_size = table.optional(reader, "max_size");
+    let max_size = max_size.and_then(|node| reader.size(node, "`max_size`", MAX_SIZE_RANGE));
+    let hard_links = table.optional(reader, "hard_links");
+    let hard_links = hard_links.and_then(|node| reader.boolean(node, "`hard_links`")).unwrap_or(false);
+    if hard_links && !content {
+        let message = "`hard_links` has no effect: the event does not contain the file content";
+        reader.warning(table.key_span("hard_links"), message, "add `content: true`, or remove `hard_links`");
+    }
     let existing = table.optional(reader, "existing").and_then(|node| reader.boolean(node, "`existing`"));
     table.reject_unknown_keys(reader, |key| match key {
         "recursive" => Some("remove it: subfolders are always watched; to exclude them, write `include: [\"*\"]`"),
@@ -129,6 +151,10 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<File
         "ignore" => Some("to ignore files, write `exclude: [\"**/*.tmp\"]`"),
         "debounce" | "delay" => Some("to set how long a file must be unchanged, write `settle: 200ms`"),
         "max_body" => Some("did you mean `max_content`?"),
+        "max_file_size" | "size_max" => Some("did you mean `max_size`?"),
+        "follow_links" | "follow_symlinks" | "symlinks" => {
+            Some("remove it: symbolic links are never followed; to read hard links, write `hard_links: true`")
+        }
         _ => None,
     });
     Some(FilesSource {
@@ -138,6 +164,8 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<File
         settle: settle.unwrap_or_else(default_settle),
         content,
         max_content: max_content.unwrap_or_else(content_size_default),
+        max_size: max_size.unwrap_or_else(default_max_size),
+        hard_links,
         existing: existing.unwrap_or_else(default_existing),
     })
 }

@@ -30,6 +30,7 @@ struct Body<'a> {
     size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     modified: Option<String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
     sha256: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,

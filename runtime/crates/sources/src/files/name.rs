@@ -1,12 +1,14 @@
 //! File names as text: every path has exactly one name, and no two paths share one.
 //!
 //! A name is the path relative to the folder, with `/` between its parts. Bytes that are not UTF-8, control characters
-//! (which CloudEvents 1.0, section 3.1 forbids in strings) and U+FFFD itself are written as U+FFFD and the byte in two
-//! hex digits.
+//! and noncharacters (which CloudEvents 1.0, section 3.1 forbids in strings) and U+FFFD itself are written as U+FFFD and
+//! the byte in two hex digits.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+
+use evoke_model::event::is_excluded_char;
 
 const ESCAPE: char = char::REPLACEMENT_CHARACTER;
 
@@ -19,7 +21,7 @@ pub(super) fn join(folder: &str, entry: &[u8]) -> String {
     }
     for chunk in entry.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c == ESCAPE || c.is_control() {
+            if c == ESCAPE || is_excluded_char(c) {
                 c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| escape(&mut name, byte));
             } else {
                 name.push(c);
@@ -69,11 +71,18 @@ mod tests {
 
     #[test]
     fn every_name_converts_back_to_its_path() {
-        for raw in
-            [&b"a.csv"[..], "Übung.csv".as_bytes(), b"\xff.csv", b"a\nb", "\u{fffd}41".as_bytes(), b"%FF", b"\xc3("]
-        {
+        for raw in [
+            &b"a.csv"[..],
+            "Übung.csv".as_bytes(),
+            b"\xff.csv",
+            b"a\nb",
+            "\u{fffd}41".as_bytes(),
+            b"%FF",
+            b"\xc3(",
+            "\u{ffff}\u{fdd0}".as_bytes(),
+        ] {
             let name = join("x/y", raw);
-            assert!(!name.chars().any(char::is_control), "{name:?}");
+            assert!(!name.chars().any(is_excluded_char), "{name:?}");
             assert_eq!(path(&name), PathBuf::from(OsString::from_vec([b"x/y/", raw].concat())), "{name:?}");
             assert_eq!(from_path(&path(&name)), name);
         }

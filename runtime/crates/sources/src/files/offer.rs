@@ -1,27 +1,20 @@
 //! Submits settled files: reads them, compares them with the known versions, submits the events and marks, and only
 //! after the commit updates the known versions.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::confined::Root;
 use super::events::{Content, event};
-use super::scan::{Reading, read};
+use super::queue::Job;
+use super::read::{Reading, read};
 use super::tracker::Change;
-use super::version::{Stamp, Version, to_mark};
-use super::{Stopped, Worker, blocking};
+use super::version::{Version, to_mark};
+use super::{HINT_BATCH_WAIT, Stopped, Worker};
 use evoke_core::bus::Offer;
 use evoke_core::source::submit::{SubmitError, submit};
+use evoke_manifest::ByteSize;
 use evoke_model::Mark;
 use evoke_model::clock::rfc3339;
-use evoke_model::event::EVENT_SIZE_MAX;
-
-/// The most files in one commit.
-const BATCH_MAX: usize = 64;
-/// The content in one commit, in bytes, at which no further file is added.
-const BATCH_CONTENT_MAX: usize = 1024 * 1024;
 
 /// One file to submit.
 struct Item {
@@ -33,53 +26,45 @@ struct Item {
 }
 
 impl Worker {
-    /// Submits every settled file.
-    pub(super) async fn submit_settled(&mut self) -> Result<(), Stopped> {
-        let mut settled = VecDeque::from(self.tracker.settled(Instant::now()));
-        while !settled.is_empty() {
-            let (rest, readings) = self.read_some(settled).await?;
-            settled = rest;
-            let items = readings.into_iter().filter_map(|(name, reading)| self.item(name, reading)).collect();
-            self.offer(items).await?;
+    /// Reads and submits the next settled files: as many as fit into one commit.
+    pub(super) async fn submit_some(&mut self) -> Result<(), Stopped> {
+        let now = Instant::now();
+        // Finding the settled files takes time, so not after every slice of a large file.
+        if self.queue.needs_more() && (self.queue.is_empty() || self.refill_at <= now) {
+            self.queue.extend(self.tracker.settled(now), self.rules.size_max);
+            self.refill_at = now + HINT_BATCH_WAIT;
         }
-        Ok(())
-    }
-
-    /// Reads the first files of `settled`, as many as fit into one commit. Returns the remaining ones and the results.
-    async fn read_some(
-        &mut self,
-        mut settled: VecDeque<(String, Option<Stamp>)>,
-    ) -> Result<(VecDeque<(String, Option<Stamp>)>, Vec<(String, Reading)>), Stopped> {
-        let path = self.config.path.clone();
-        let keep_max = self.config.content.then(|| self.config.max_content.0.min(EVENT_SIZE_MAX as u64));
-        let stop = self.ctx.stop.clone();
-        let read = blocking(move || {
-            let root = Root::open(&path)?;
-            let (mut readings, mut content) = (Vec::new(), 0);
-            while readings.len() < BATCH_MAX && content < BATCH_CONTENT_MAX {
-                let Some((name, expected)) = settled.pop_front() else { break };
-                let reading = read(&root, &name, expected, keep_max, &stop);
-                if let Reading::Whole(_, Some(kept)) = &reading {
-                    content += kept.len();
-                }
-                readings.push((name, reading));
+        let jobs = self.queue.next_batch(self.rules.keep_max);
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let rules = self.rules;
+        let readings = self.with_root(move |root, access| {
+            let read = |mut job: Job| {
+                let progress = job.progress.take();
+                let reading = read(root, &job.name, job.expected, progress, &rules, access);
+                (job, reading)
+            };
+            Ok(jobs.into_iter().map(read).collect::<Vec<_>>())
+        });
+        // Without the folder the state of its files is unknown, and the files stay settled.
+        let Some(readings) = readings.await? else { return Ok(()) };
+        let mut items = Vec::new();
+        for (job, reading) in readings {
+            if let Reading::Partial(progress) = reading {
+                self.queue.resume(job, progress);
+            } else {
+                self.queue.finished(&job.name);
+                items.extend(self.item(job, reading));
             }
-            Ok((settled, readings))
-        })
-        .await;
-        if self.ctx.stop.is_cancelled() {
-            return Err(Stopped);
         }
-        // Without the folder the state of its files is unknown: the scan decides, and the files stay settled.
-        Ok(read.unwrap_or_else(|_| {
-            self.scan_at = Instant::now();
-            (VecDeque::new(), Vec::new())
-        }))
+        self.offer(items).await
     }
 
-    /// Builds the item of a file; `None` when the file changed since it settled or could not be read, and must wait
-    /// again.
-    fn item(&mut self, name: String, reading: Reading) -> Option<Item> {
+    /// Builds the item of a file; `None` when the file changed since it settled or cannot be submitted now, and must
+    /// wait again.
+    fn item(&mut self, job: Job, reading: Reading) -> Option<Item> {
+        let (name, now) = (job.name, Instant::now());
         let (version, content) = match reading {
             Reading::Whole(version, kept) => {
                 let content = match kept {
@@ -89,19 +74,38 @@ impl Worker {
                 };
                 (Some(version), content)
             }
+            Reading::Linked(version, links) => {
+                let reason = format!("not read: it has {links} hard links, and the source has no `hard_links: true`");
+                (Some(self.tracker.with_known_hash(&name, version)), Content::Omitted(reason))
+            }
+            Reading::TooLarge(version) => {
+                let (size, size_max) = (ByteSize(version.stamp.size), self.config.max_size);
+                let version = self.tracker.with_known_hash(&name, version);
+                if self.tracker.change(&name, Some(&version)) != Change::NoEvent {
+                    self.tracker.leave_out(&name, format!("its size of {size} is larger than `max_size`, {size_max}"));
+                    return None;
+                }
+                (Some(version), Content::NotRequested)
+            }
             Reading::Gone if self.tracker.expects_file(&name) => {
-                self.tracker.observe(&name, None, Instant::now());
+                self.tracker.observe(&name, None, now);
                 return None;
             }
             Reading::Gone => (None, Content::NotRequested),
             Reading::Changed(stamp) => {
-                self.tracker.observe(&name, Some(stamp), Instant::now());
+                self.tracker.observe(&name, Some(stamp), now);
                 return None;
             }
-            Reading::Failed(error) => {
-                self.retry_later(name, error.to_string());
-                return None;
-            }
+            Reading::Failed(error) => match job.expected.filter(|stamp| self.tracker.is_existing(&name, stamp)) {
+                // The file causes no event until it changes, so its content is not needed.
+                Some(stamp) => (Some(Version { stamp, sha256: String::new() }), Content::NotRequested),
+                None => {
+                    self.tracker.retry_later(&name, error.to_string(), now);
+                    return None;
+                }
+            },
+            // Handled by the caller.
+            Reading::Partial(_) => return None,
         };
         let change = self.tracker.change(&name, version.as_ref());
         Some(Item { name, version, change, content })
@@ -141,10 +145,8 @@ impl Worker {
                 }
                 (_, reason) => {
                     let item = items.swap_remove(index);
-                    self.retry_later(
-                        item.name,
-                        reason.unwrap_or_else(|| "its event is larger than the bus accepts".into()),
-                    );
+                    let reason = reason.unwrap_or_else(|| "its event is larger than the bus accepts".into());
+                    self.tracker.retry_later(&item.name, reason, Instant::now());
                 }
             }
         }
@@ -152,10 +154,5 @@ impl Worker {
             self.tracker.committed(&item.name, item.version);
         }
         Ok(())
-    }
-
-    fn retry_later(&mut self, name: String, reason: String) {
-        self.tracker.retry_later(&name, Instant::now());
-        self.problems.file = Some((name, reason));
     }
 }

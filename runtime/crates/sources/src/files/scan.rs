@@ -1,47 +1,96 @@
-//! Scans folders and reads files: the filter, the listing of a folder tree, and the content of one file.
+//! Scans folders: the filter, and the listing of a folder tree.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use rustix::fs::{AtFlags, Dir, statat};
-use sha2::{Digest, Sha256};
-use tokio_util::sync::CancellationToken;
+use rustix::fs::{AtFlags, Dir, FileType, statat};
 
+use super::access::Access;
 use super::config::FilesSource;
-use super::confined::{Found, Root, found, is_missing};
+use super::confined::{Found, Root, found, is_missing, is_store};
 use super::name;
-use super::version::{Stamp, Version};
-use evoke_model::hex;
+use super::version::Stamp;
+
+/// The longest path below the folder, in bytes: Linux accepts no longer path in one call (`PATH_MAX` with its zero).
+const PATH_BYTES_MAX: usize = 4095;
+/// The deepest file counts this many folders and itself. Each access opens all of them one after the other.
+const DEPTH_MAX: usize = 128;
+/// A folder with more unreadable entries than this is unreadable as a whole, so that the list of problems stays short.
+const UNREAD_ENTRIES_MAX: usize = 1_000;
+/// The number of entries after which a scan checks whether the source was stopped.
+const STOP_CHECK_ENTRIES: usize = 1_024;
 
 /// The include and exclude globs of a source.
 pub(super) struct Filter {
     include: GlobSet,
+    /// The folders that can contain an included file.
+    include_folders: GlobSet,
     exclude: GlobSet,
 }
 
 impl Filter {
     /// Compiles the globs of `config`. The error names the invalid glob; a checked manifest causes none.
     pub(super) fn new(config: &FilesSource) -> Result<Self, globset::Error> {
-        let set = |globs: &[String]| {
-            let mut set = GlobSetBuilder::new();
-            for glob in globs {
-                set.add(GlobBuilder::new(glob).literal_separator(true).build()?);
-            }
-            set.build()
-        };
-        Ok(Self { include: set(&config.include)?, exclude: set(&config.exclude)? })
+        let folders: Vec<String> = config.include.iter().flat_map(|glob| folders_of(glob)).collect();
+        Ok(Self { include: set(&config.include)?, include_folders: set(&folders)?, exclude: set(&config.exclude)? })
     }
 
     /// Whether a file is included. An excluded folder excludes everything in it.
     pub(super) fn includes(&self, relative: &Path) -> bool {
-        self.include.is_match(relative)
-            && !relative.ancestors().filter(|part| !part.as_os_str().is_empty()).any(|part| self.exclude.is_match(part))
+        self.include.is_match(relative) && !self.excludes(relative)
     }
 
-    fn excludes_folder(&self, relative: &Path) -> bool {
-        !relative.as_os_str().is_empty() && self.exclude.is_match(relative)
+    /// Whether files at or below a path can be included, as far as `exclude` is concerned.
+    pub(super) fn includes_below(&self, relative: &Path) -> bool {
+        !self.excludes(&relative.join("evoke.db"))
     }
+
+    /// Whether a folder can contain included files.
+    pub(super) fn enters(&self, relative: &Path) -> bool {
+        relative.as_os_str().is_empty() || (self.include_folders.is_match(relative) && !self.excludes(relative))
+    }
+
+    fn excludes(&self, relative: &Path) -> bool {
+        relative.ancestors().filter(|part| !part.as_os_str().is_empty()).any(|part| self.exclude.is_match(part))
+    }
+}
+
+fn set(globs: &[String]) -> Result<GlobSet, globset::Error> {
+    let mut set = GlobSetBuilder::new();
+    for glob in globs {
+        set.add(GlobBuilder::new(glob).literal_separator(true).build()?);
+    }
+    set.build()
+}
+
+/// Returns the globs of the folders that can contain a file that matches `glob`.
+fn folders_of(glob: &str) -> Vec<String> {
+    // A `/` in one of these is not always between two folders.
+    if glob.contains(['{', '[', '\\']) {
+        return vec!["**".to_owned()];
+    }
+    let mut folders = Vec::new();
+    for (index, _) in glob.match_indices('/') {
+        let folder = glob.get(..index).unwrap_or_default();
+        if folder.split('/').any(|part| part.contains("**")) {
+            break;
+        }
+        folders.push(folder.to_owned());
+    }
+    if let Some((before, _)) = glob.split_once("**") {
+        let start = before.rfind('/').map_or("", |slash| before.get(..=slash).unwrap_or_default());
+        folders.push(format!("{start}**"));
+    }
+    folders
+}
+
+/// Why the path of an entry is refused before anything is read, if it is.
+pub(super) fn refusal(relative: &Path) -> Option<String> {
+    if relative.as_os_str().len() > PATH_BYTES_MAX {
+        return Some(format!("its path is longer than {PATH_BYTES_MAX} bytes"));
+    }
+    (relative.components().count() > DEPTH_MAX + 1).then(|| format!("it is below more than {DEPTH_MAX} folders"))
 }
 
 /// The result of scanning a folder and all folders below it.
@@ -49,146 +98,97 @@ impl Filter {
 pub(super) struct ScanResult {
     /// The included files, with their metadata.
     pub(super) files: Vec<(String, Stamp)>,
-    /// Folders that could not be read.
-    pub(super) unread: Vec<String>,
-    /// Why the first of these could not be read.
-    pub(super) problem: Option<String>,
+    /// The entries and folders that could not be read, with the reason. Whether they exist is unknown.
+    pub(super) unread: Vec<(String, String)>,
+    /// Why a folder that could be read cannot be watched.
+    pub(super) unwatched: Option<String>,
+    /// The folder and the files of the store, which were left out.
+    pub(super) of_store: Vec<String>,
 }
 
-/// Scans `folder` and all folders below. Calls `watch` with each folder before the folder is listed. Fails when the
-/// source is stopped.
+/// Scans `folder` and all folders below. Calls `watch` with each folder before the folder is listed. Entries whose names
+/// the filter does not include are not touched. Fails when the top folder itself cannot be listed, or when the source is
+/// stopped.
 pub(super) fn scan(
     root: &Root,
     folder: &str,
     filter: &Filter,
-    watch: &mut dyn FnMut(&Path),
-    stop: &CancellationToken,
+    watch: &mut dyn FnMut(&Path) -> Result<(), String>,
+    access: &Access,
 ) -> io::Result<ScanResult> {
     let mut scanned = ScanResult::default();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        if stop.is_cancelled() {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
         let relative = name::path(&folder);
-        if filter.excludes_folder(&relative) {
+        if !filter.enters(&relative) {
             continue;
         }
-        watch(&relative);
-        if let Err(error) = list(root, &folder, &relative, filter, &mut scanned.files, &mut folders)
-            && !is_missing(&error)
-        {
-            scanned.problem.get_or_insert_with(|| format!("cannot read the folder `{}`: {error}", relative.display()));
-            scanned.unread.push(folder);
+        let watched = access.enter(&folder).map(|()| watch(&relative));
+        let listed = watched.and_then(|watched| {
+            list(root, &folder, &relative, filter, &mut scanned, &mut folders, access)?;
+            Ok(watched)
+        });
+        match listed {
+            Ok(watched) => scanned.unwatched = scanned.unwatched.or_else(|| watched.err()),
+            Err(error) if access.stop.is_cancelled() || folder.is_empty() => return Err(error),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => scanned.unread.push((folder, error.to_string())),
         }
     }
     Ok(scanned)
 }
 
-/// Lists one folder: appends included files to `files` and folders to `folders`.
+/// Lists one folder: adds its files to `scanned` and its folders to `folders`.
 fn list(
     root: &Root,
     folder: &str,
     relative: &Path,
     filter: &Filter,
-    files: &mut Vec<(String, Stamp)>,
+    scanned: &mut ScanResult,
     folders: &mut Vec<String>,
+    access: &Access,
 ) -> io::Result<()> {
+    let unread_before = scanned.unread.len();
     let handle = root.folder(relative)?;
-    for entry in Dir::read_from(&handle)? {
+    for (count, entry) in Dir::read_from(&handle)?.enumerate() {
+        if count % STOP_CHECK_ENTRIES == 0 && access.stop.is_cancelled() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let entry = entry?;
         let raw = entry.file_name();
         if raw.to_bytes() == b"." || raw.to_bytes() == b".." {
             continue;
         }
-        let stat = match statat(&handle, raw, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from) {
-            Ok(stat) => stat,
-            Err(error) if is_missing(&error) => continue,
-            Err(error) => return Err(error),
-        };
         let name = name::join(folder, raw.to_bytes());
-        match found(&stat) {
-            Found::File(stamp) if filter.includes(&name::path(&name)) => files.push((name, stamp)),
-            Found::Folder => folders.push(name),
-            Found::File(_) | Found::Nothing => {}
+        let relative = name::path(&name);
+        let kind = entry.file_type();
+        let is_file = matches!(kind, FileType::RegularFile | FileType::Unknown) && filter.includes(&relative);
+        let is_folder = matches!(kind, FileType::Directory | FileType::Unknown) && filter.enters(&relative);
+        if !is_file && !is_folder {
+            continue;
+        }
+        if let Some(reason) = refusal(&relative) {
+            scanned.unread.push((name, reason));
+        } else {
+            let stat = access.enter(&name).and_then(|()| Ok(statat(&handle, raw, AtFlags::SYMLINK_NOFOLLOW)?));
+            match stat {
+                Ok(stat) if is_store(&stat) => scanned.of_store.push(name),
+                Ok(stat) => match found(&stat) {
+                    Found::File(info) if is_file => scanned.files.push((name, info.stamp)),
+                    Found::Folder if is_folder => folders.push(name),
+                    Found::File(_) | Found::Folder | Found::Nothing => {}
+                },
+                Err(error) if is_missing(&error) => {}
+                Err(error) => scanned.unread.push((name, error.to_string())),
+            }
+        }
+        if scanned.unread.len() - unread_before > UNREAD_ENTRIES_MAX {
+            scanned.unread.truncate(unread_before);
+            return Err(io::Error::other(format!("more than {UNREAD_ENTRIES_MAX} of its entries cannot be read")));
         }
     }
     Ok(())
 }
 
-/// The result of reading a file.
-#[derive(Debug)]
-pub(super) enum Reading {
-    /// The file was read as a whole and has this version; with the content when it was requested and small enough.
-    Whole(Version, Option<Vec<u8>>),
-    /// The file does not exist.
-    Gone,
-    /// The file changed while it was read, and has this metadata now.
-    Changed(Stamp),
-    /// Reading failed.
-    Failed(io::Error),
-}
-
-/// Reads a file whose last known metadata is `expected`. Keeps the content when it has at most `keep_max` bytes.
-pub(super) fn read(
-    root: &Root,
-    name: &str,
-    expected: Option<Stamp>,
-    keep_max: Option<u64>,
-    stop: &CancellationToken,
-) -> Reading {
-    let relative = name::path(name);
-    let (expected, before) = match (expected, root.stat(&relative)) {
-        (_, Ok(Found::Folder | Found::Nothing)) => return Reading::Gone,
-        (_, Err(error)) => return Reading::Failed(error),
-        (Some(expected), Ok(Found::File(before))) => (expected, before),
-        (None, Ok(Found::File(before))) => return Reading::Changed(before),
-    };
-    if before != expected {
-        return Reading::Changed(before);
-    }
-    match read_whole(root, &relative, expected, keep_max, stop) {
-        Ok(reading) => reading,
-        Err(error) if is_missing(&error) => Reading::Gone,
-        Err(error) => Reading::Failed(error),
-    }
-}
-
-fn read_whole(
-    root: &Root,
-    relative: &Path,
-    expected: Stamp,
-    keep_max: Option<u64>,
-    stop: &CancellationToken,
-) -> io::Result<Reading> {
-    let mut file = root.file(relative)?;
-    let mut kept = keep_max.filter(|max| expected.size <= *max).map(|_| Vec::new());
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
-    // One byte more than expected is enough to detect growth.
-    let mut rest = (&mut file).take(expected.size.saturating_add(1));
-    loop {
-        if stop.is_cancelled() {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        let count = match rest.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let piece = buffer.get(..count).unwrap_or_default();
-        hasher.update(piece);
-        if let Some(kept) = &mut kept {
-            kept.extend_from_slice(piece);
-        }
-    }
-    // The open file must be unchanged and still have its name: otherwise it was replaced while it was read.
-    match (found(&rustix::fs::fstat(&file)?), root.stat(relative)?) {
-        (Found::File(opened), Found::File(now)) if opened == expected && now == expected => {
-            Ok(Reading::Whole(Version { stamp: expected, sha256: hex(&hasher.finalize()) }, kept))
-        }
-        (_, Found::File(now)) => Ok(Reading::Changed(now)),
-        _ => Ok(Reading::Gone),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,14 @@
 //! Tests of the worker with real folders and a store in memory.
 
+mod bounds;
+mod reading;
+mod root;
+mod store;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -44,6 +50,8 @@ impl Fixture {
             settle: SETTLE,
             content: true,
             max_content: ByteSize(1024),
+            max_size: ByteSize(1 << 30),
+            hard_links: false,
             existing: true,
         };
         fs::create_dir(&config.path).unwrap();
@@ -64,6 +72,7 @@ impl Fixture {
         let ctx = Context {
             bus: self.bus.clone(),
             uri: "/shop/invoices".into(),
+            origin: evoke_model::Origin(1),
             target: Target::Matching,
             clock: Clock::system(),
             stop: stop.clone(),

@@ -1,10 +1,14 @@
 //! Tracks the known versions, the pending changes and the settled files of one source. Reads no clock and no file.
 
+mod set_aside;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::set_aside::SetAside;
 use super::name;
 use super::version::{Stamp, Version};
 
@@ -19,9 +23,6 @@ const SETTLE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const OPEN_WAIT: Duration = Duration::from_secs(300);
 /// The same, when the notification of the closing may have been lost.
 const MAYBE_OPEN_WAIT: Duration = Duration::from_secs(5);
-/// The first and the longest wait after a file could not be read or submitted.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// A file whose last observed metadata differs from its known version.
 #[derive(Debug)]
@@ -30,8 +31,6 @@ struct Pending {
     seen: Option<Stamp>,
     /// When this metadata was first observed.
     since: Instant,
-    /// How long the metadata must stay unchanged.
-    settle_for: Duration,
     writer: Writer,
 }
 
@@ -62,6 +61,8 @@ pub(super) struct Tracker {
     settle: Duration,
     known: BTreeMap<String, Version>,
     pending: BTreeMap<String, Pending>,
+    /// Files that cannot be submitted now. They do not count as pending, so that they take no room from others.
+    set_aside: SetAside,
     /// Files that existed at the first start with this metadata, and cause no event until they change.
     existing: HashMap<String, Stamp>,
     /// Whether changes were observed that did not fit into `pending`.
@@ -72,50 +73,71 @@ impl Tracker {
     /// Creates a tracker with the versions known from the stored marks.
     pub(super) fn new(settle: Duration, known: BTreeMap<String, Version>) -> Self {
         let settle = settle.clamp(SETTLE_MIN, SETTLE_MAX);
-        Self { settle, known, pending: BTreeMap::new(), existing: HashMap::new(), overflowed: false }
+        Self {
+            settle,
+            known,
+            pending: BTreeMap::new(),
+            set_aside: SetAside::default(),
+            existing: HashMap::new(),
+            overflowed: false,
+        }
     }
 
     /// Records an observation of one file; `None` when the file does not exist.
     pub(super) fn observe(&mut self, name: &str, seen: Option<Stamp>, now: Instant) {
         if self.known.get(name).map(|version| version.stamp) == seen {
             self.pending.remove(name);
+            self.set_aside.remove(name);
             if seen.is_none() {
                 self.existing.remove(name);
             }
             return;
         }
+        match self.set_aside.seen(name) {
+            Some(before) if before == seen => return,
+            Some(_) => self.set_aside.remove(name),
+            None => {}
+        }
         let is_full = self.pending.len() >= PENDING_MAX;
         match self.pending.get_mut(name) {
             Some(pending) if pending.seen == seen => {}
-            Some(pending) => (pending.seen, pending.since, pending.settle_for) = (seen, now, self.settle),
+            Some(pending) => (pending.seen, pending.since) = (seen, now),
             None if is_full => self.overflowed = true,
             None => {
                 // A new empty file is most likely about to be written.
                 let empty = seen.is_some_and(|stamp| stamp.size == 0) && !self.known.contains_key(name);
                 let writer = if empty { Writer::MaybeOpen } else { Writer::None };
-                let pending = Pending { seen, since: now, settle_for: self.settle, writer };
-                self.pending.insert(name.to_owned(), pending);
+                self.pending.insert(name.to_owned(), Pending { seen, since: now, writer });
             }
         }
     }
 
-    /// Records the observation of a whole folder: a known or pending file that is not in `seen` is gone, unless it is
-    /// in one of the folders `unread`.
-    pub(super) fn observe_folder(&mut self, folder: &str, seen: &[(String, Stamp)], unread: &[String], now: Instant) {
+    /// Records the observation of a whole folder: a file of this folder that is not in `seen` is gone, unless the file
+    /// or a folder that it is in is `unread`.
+    pub(super) fn observe_folder(
+        &mut self,
+        folder: &str,
+        seen: &[(String, Stamp)],
+        unread: &[(String, String)],
+        now: Instant,
+    ) {
         for (name, stamp) in seen {
             self.observe(name, Some(*stamp), now);
         }
         let prefix = name::prefix(folder);
-        let unread: Vec<String> = unread.iter().map(|folder| name::prefix(folder)).collect();
+        let unread: HashSet<&Path> = unread.iter().map(|(name, _)| Path::new(name)).collect();
         let there: HashSet<&str> = seen.iter().map(|(name, _)| name.as_str()).collect();
-        let gone = |name: &String| {
-            !there.contains(name.as_str()) && !unread.iter().any(|prefix| name.starts_with(prefix.as_str()))
+        let is_gone = |name: &str| {
+            let is_unread = || Path::new(name).ancestors().any(|part| unread.contains(part));
+            !there.contains(name) && (unread.is_empty() || !is_unread())
         };
-        let known = self.known.range(prefix.clone()..).map(|(name, _)| name);
-        let known = known.take_while(|name| name.starts_with(&prefix)).filter(|name| gone(name));
-        let pending = self.pending.range(prefix.clone()..).map(|(name, _)| name);
-        let pending = pending.take_while(|name| name.starts_with(&prefix)).filter(|name| gone(name));
-        let gone: Vec<String> = known.chain(pending).cloned().collect();
+        let of_folder = |names: &mut dyn Iterator<Item = &str>| -> Vec<String> {
+            let names = names.take_while(|name| name.starts_with(&prefix));
+            names.filter(|name| is_gone(name)).map(str::to_owned).collect()
+        };
+        let mut gone = of_folder(&mut self.known.range(prefix.clone()..).map(|(name, _)| name.as_str()));
+        gone.extend(of_folder(&mut self.pending.range(prefix.clone()..).map(|(name, _)| name.as_str())));
+        gone.extend(of_folder(&mut self.set_aside.names_from(&prefix)));
         for name in gone {
             self.observe(&name, None, now);
         }
@@ -161,11 +183,17 @@ impl Tracker {
         self.existing.is_empty() && !self.overflowed
     }
 
-    /// The settled files, the longest settled first.
+    /// Whether a file existed at the first start with this metadata, and has no mark yet.
+    pub(super) fn is_existing(&self, name: &str, stamp: &Stamp) -> bool {
+        self.existing.get(name) == Some(stamp)
+    }
+
+    /// The settled files, the longest settled first, and after them some of those to try again.
     pub(super) fn settled(&self, now: Instant) -> Vec<(String, Option<Stamp>)> {
-        let mut settled: Vec<_> = self.pending.iter().filter(|(_, pending)| pending.ready_at() <= now).collect();
+        let mut settled: Vec<_> = self.pending.iter().filter(|(_, file)| file.ready_at(self.settle) <= now).collect();
         settled.sort_by_key(|(_, pending)| pending.since);
-        settled.into_iter().map(|(name, pending)| (name.clone(), pending.seen)).collect()
+        let settled = settled.into_iter().map(|(name, pending)| (name.clone(), pending.seen));
+        settled.chain(self.set_aside.due(now)).collect()
     }
 
     /// The number of pending files.
@@ -175,17 +203,13 @@ impl Tracker {
 
     /// Whether a pending file existed at its last observation.
     pub(super) fn expects_file(&self, name: &str) -> bool {
-        self.pending.get(name).is_some_and(|pending| pending.seen.is_some())
+        let pending = self.pending.get(name).map(|pending| pending.seen);
+        pending.or_else(|| self.set_aside.seen(name)).flatten().is_some()
     }
 
-    /// Whether a pending file waits for another try after a failure.
-    pub(super) fn is_retrying(&self, name: &str) -> bool {
-        self.pending.get(name).is_some_and(|pending| pending.settle_for > self.settle)
-    }
-
-    /// When the next file settles.
+    /// When the next file settles or is tried again.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.pending.values().map(Pending::ready_at).min()
+        self.pending.values().map(|pending| pending.ready_at(self.settle)).chain(self.set_aside.next()).min()
     }
 
     /// Whether changes were left out that would fit now. Resets the flag, so this returns true once.
@@ -199,8 +223,8 @@ impl Tracker {
         match (self.known.get(name), version) {
             (Some(known), None) => Change::Removed(known.clone()),
             (None, None) => Change::NoEvent,
-            (Some(known), Some(version)) if known.sha256 == version.sha256 => Change::NoEvent,
-            (_, Some(version)) if self.existing.get(name) == Some(&version.stamp) => Change::NoEvent,
+            (Some(known), Some(version)) if known.has_content_of(version) => Change::NoEvent,
+            (_, Some(version)) if self.is_existing(name, &version.stamp) => Change::NoEvent,
             (None, Some(_)) => Change::Created,
             (Some(_), Some(_)) => Change::Modified,
         }
@@ -209,6 +233,7 @@ impl Tracker {
     /// Records that a version was committed, or the removal with `None`.
     pub(super) fn committed(&mut self, name: &str, version: Option<Version>) {
         self.pending.remove(name);
+        self.set_aside.remove(name);
         self.existing.remove(name);
         match version {
             Some(version) => self.known.insert(name.to_owned(), version),
@@ -216,16 +241,42 @@ impl Tracker {
         };
     }
 
-    /// Makes a settled file that failed wait again, each time longer.
-    pub(super) fn retry_later(&mut self, name: &str, now: Instant) {
-        if let Some(pending) = self.pending.get_mut(name) {
-            pending.since = now;
-            pending.settle_for = (pending.settle_for * 2).clamp(RETRY_MIN, RETRY_MAX.max(self.settle * 2));
+    /// Returns the version of a file that was not read, with the hash of the known version if the content is the same.
+    pub(super) fn with_known_hash(&self, name: &str, mut unread: Version) -> Version {
+        if let Some(known) = self.known.get(name).filter(|known| known.has_content_of(&unread)) {
+            unread.sha256.clone_from(&known.sha256);
+        }
+        unread
+    }
+
+    /// Makes a settled file that failed wait until it is tried again, each time longer.
+    pub(super) fn retry_later(&mut self, name: &str, reason: String, now: Instant) {
+        let seen = self.pending.remove(name).map(|pending| pending.seen).or_else(|| self.set_aside.seen(name));
+        if let Some(seen) = seen {
+            self.set_aside.retry_later(name, seen, reason, now);
         }
     }
 
-    /// Forgets the known files for which `includes` returns false, and returns their names.
+    /// Leaves a settled file out until its metadata changes.
+    pub(super) fn leave_out(&mut self, name: &str, reason: String) {
+        let seen = self.pending.remove(name).map(|pending| pending.seen).or_else(|| self.set_aside.seen(name));
+        if let Some(seen) = seen {
+            self.set_aside.leave_out(name, seen, reason);
+        }
+    }
+
+    /// The number of files that cannot be submitted now, and the first of them with the reason.
+    pub(super) fn not_submitted(&self) -> (usize, impl Iterator<Item = (&str, &str)>) {
+        self.set_aside.reasons()
+    }
+
+    /// Forgets the files for which `includes` returns false, and returns the names of those that were known.
     pub(super) fn forget(&mut self, includes: impl Fn(&str) -> bool) -> Vec<String> {
+        self.pending.retain(|name, _| includes(name));
+        self.existing.retain(|name, _| includes(name));
+        let set_aside: Vec<String> =
+            self.set_aside.names_from("").filter(|name| !includes(name)).map(str::to_owned).collect();
+        set_aside.iter().for_each(|name| self.set_aside.remove(name));
         let gone: Vec<String> = self.known.keys().filter(|name| !includes(name)).cloned().collect();
         gone.iter().for_each(|name| drop(self.known.remove(name)));
         gone
@@ -233,11 +284,11 @@ impl Tracker {
 }
 
 impl Pending {
-    fn ready_at(&self) -> Instant {
+    fn ready_at(&self, settle: Duration) -> Instant {
         let settle_for = match self.writer {
-            Writer::None => self.settle_for,
-            Writer::MaybeOpen => self.settle_for.max(MAYBE_OPEN_WAIT),
-            Writer::Open => self.settle_for.max(OPEN_WAIT),
+            Writer::None => settle,
+            Writer::MaybeOpen => settle.max(MAYBE_OPEN_WAIT),
+            Writer::Open => settle.max(OPEN_WAIT),
         };
         self.since + settle_for
     }

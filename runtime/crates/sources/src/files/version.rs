@@ -21,8 +21,20 @@ pub(super) struct Stamp {
 pub(super) struct Version {
     #[serde(flatten)]
     pub(super) stamp: Stamp,
-    /// The SHA-256 of the content, in lower-case hex.
+    /// The SHA-256 of the content, in lower-case hex; empty when the content was not read.
     pub(super) sha256: String,
+}
+
+impl Version {
+    /// Whether both versions have the same content. A content that was not read counts as unchanged while size, time of
+    /// modification and inode are.
+    pub(super) fn has_content_of(&self, other: &Self) -> bool {
+        if self.sha256.is_empty() || other.sha256.is_empty() {
+            let what = |version: &Self| (version.stamp.size, version.stamp.mtime_ns, version.stamp.inode);
+            return what(self) == what(other);
+        }
+        self.sha256 == other.sha256
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -120,7 +120,7 @@ impl Watch {
     }
 
     /// Watches one folder. A missing folder is no error; the error says why any other folder cannot be watched.
-    pub(super) fn add(&mut self, relative: &Path) -> Result<(), String> {
+    fn add(&mut self, relative: &Path) -> Result<(), WatchError> {
         // Joining an empty path would append a slash, which the system's notifications would then contain.
         let path = if relative.as_os_str().is_empty() { self.root.clone() } else { self.root.join(relative) };
         match self.watcher.watch(&path, RecursiveMode::NonRecursive) {
@@ -128,11 +128,35 @@ impl Watch {
             Err(error) => match error.kind {
                 notify::ErrorKind::PathNotFound => Ok(()),
                 notify::ErrorKind::Io(cause) if super::confined::is_missing(&cause) => Ok(()),
-                notify::ErrorKind::MaxFilesWatch => Err("the limit of watched folders for this user is reached \
-                     (fs.inotify.max_user_watches)"
-                    .to_owned()),
-                kind => Err(notify::Error::new(kind).to_string()),
+                notify::ErrorKind::MaxFilesWatch => Err(WatchError::LimitReached),
+                kind => Err(WatchError::Other(notify::Error::new(kind).to_string())),
             },
         }
+    }
+}
+
+/// Why a folder cannot be watched.
+enum WatchError {
+    LimitReached,
+    Other(String),
+}
+
+/// Returns a function that watches each folder passed to it, and returns why it cannot. Once the system's limit of
+/// watched folders is reached, the rest is skipped. Without a watch, no folder is watched and none fails.
+pub(super) fn watch_each(watch: &mut Option<Watch>) -> impl FnMut(&Path) -> Result<(), String> + '_ {
+    let mut is_limit_reached = false;
+    move |folder| {
+        let added = match watch {
+            Some(_) if is_limit_reached => Err(WatchError::LimitReached),
+            Some(watch) => watch.add(folder),
+            None => Ok(()),
+        };
+        added.map_err(|error| match error {
+            WatchError::LimitReached => {
+                is_limit_reached = true;
+                "the limit of watched folders for this user is reached (fs.inotify.max_user_watches)".to_owned()
+            }
+            WatchError::Other(reason) => reason,
+        })
     }
 }

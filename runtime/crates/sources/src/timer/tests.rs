@@ -31,6 +31,7 @@ impl Fixture {
         Context {
             bus: self.bus.clone(),
             uri: "/shop/nightly".into(),
+            origin: evoke_model::Origin(1),
             target: Target::Matching,
             clock,
             stop: CancellationToken::new(),

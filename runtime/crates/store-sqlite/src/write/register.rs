@@ -1,7 +1,8 @@
-//! Assigns ids to functions.
+//! Assigns ids to functions and origins.
 
 use super::{GroupCommit, Write};
-use evoke_model::FunctionId;
+use crate::origins;
+use evoke_model::{FunctionId, Origin};
 
 /// Returns the ids of functions, in the order of their names; unknown ones get a new id.
 pub(crate) struct Register {
@@ -23,5 +24,18 @@ impl Write for Register {
             select.query_row([name], |r| r.get(0).map(FunctionId))
         });
         ids.collect()
+    }
+}
+
+/// Returns the ids of origins, in the order of their URIs; unknown ones get a new id.
+pub(crate) struct RegisterOrigins {
+    pub(crate) uris: Vec<String>,
+}
+
+impl Write for RegisterOrigins {
+    type Output = Vec<Origin>;
+
+    fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<Self::Output> {
+        self.uris.iter().map(|uri| origins::register(commit.tx, uri)).collect()
     }
 }

@@ -6,7 +6,7 @@ use super::{GroupCommit, Write};
 use crate::read;
 use crate::rows::{self, Owner, delivery};
 use crate::space::{Space, space};
-use evoke_model::{DeliveryId, Seq, StoredEvent};
+use evoke_model::{DeliveryId, Seq};
 
 /// Ids deleted per write.
 const FORGET_MAX: usize = 512;
@@ -52,7 +52,7 @@ fn remove(commit: &mut GroupCommit<'_>, seq: Seq) -> rusqlite::Result<bool> {
         }
     }
     let event = read::event(tx, seq)?;
-    let Some(Ok(StoredEvent { event, accepted_ms, .. })) = event else { return Ok(false) };
+    let Some(Ok(event)) = event else { return Ok(false) };
     for (delivery, _, owner, state) in deliveries {
         tx.prepare_cached("DELETE FROM attempts WHERE delivery = ?1")?.execute([delivery.0])?;
         tx.prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([delivery.0])?;
@@ -60,7 +60,7 @@ fn remove(commit: &mut GroupCommit<'_>, seq: Seq) -> rusqlite::Result<bool> {
     }
     tx.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([seq.0])?;
     commit.counters.remove_event(seq);
-    commit.dedup.remember(tx, seq, (&event.id, &event.source), accepted_ms, commit.now_ms)?;
+    commit.dedup.remember(tx, &event, commit.now_ms)?;
     Ok(true)
 }
 

@@ -57,7 +57,11 @@ pub async fn a_replay_adds_deliveries_that_are_marked_and_counted(store: &dyn St
     // A redriven dead letter still belongs to the replay.
     store.redrive(&Actor::Runtime, DeadFilter::All).await.unwrap();
     assert_eq!(store.replay(id).await.unwrap().unwrap().deliveries.ready, 1);
-    assert_eq!(store.replays().await.unwrap().len(), 1);
+    assert_eq!(store.replays(ReplayId(0), 10).await.unwrap().len(), 1);
+    assert!(
+        store.replays(ReplayId(0), 0).await.unwrap().is_empty()
+            && store.replays(ReplayId(1), 10).await.unwrap().is_empty()
+    );
 }
 
 pub async fn a_repeated_or_late_replay_step_changes_nothing(store: &dyn Store) {

@@ -95,6 +95,16 @@ pub async fn a_removed_event_is_deduplicated_until_its_window_ends(store: &dyn S
     now_ms.fetch_add(10, Ordering::SeqCst);
     assert_eq!(store.retain(&Actor::Runtime, all).await.unwrap(), 1);
     assert_eq!((offer("2").await, offer("1").await), (Accepted::New(Seq(4)), Accepted::Duplicate(Seq(3))));
+    // The removed ids are those of one origin; an event of another one is new.
+    let from = async |origin| {
+        let new = NewEvent { lineage: Lineage { origin, ..Lineage::default() }, ..new_event("3", vec![]) };
+        store.accept(vec![new], vec![]).await.unwrap()[0]
+    };
+    let (ours, theirs) = (Origin::of("/shop/checkout"), Origin::of("/shop/inbox"));
+    assert_eq!(from(ours).await, Accepted::New(Seq(5)));
+    now_ms.fetch_add(10, Ordering::SeqCst);
+    store.retain(&Actor::Runtime, all).await.unwrap();
+    assert_eq!((from(theirs).await, from(ours).await), (Accepted::New(Seq(6)), Accepted::Duplicate(Seq(5))));
 }
 
 pub async fn a_store_over_its_size_limit_removes_the_oldest_events_first(store: &dyn Store, _: &AtomicI64) {

@@ -12,17 +12,22 @@ use crate::running::UncleanExit;
 use crate::validate::{CommittedState as _, Validation};
 use crate::{
     Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
-    Store, StoreFuture, log_request,
+    Store, StoreError, StoreFuture, log_request,
 };
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, CheckReport, Completed, Completion, Counts, DeadFilter, DeliveryId, DescendantsMax, EventFilter,
-    FunctionId, Mark, NewEvent, NewReplay, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId,
-    ReplayState, Retention, Seq, Step, StoredEvent, Stream, Totals,
+    Accepted, Actor, CheckReport, Completed, Completion, Counts, DamagedEvent, DeadFilter, DeliveryId, DescendantsMax,
+    EventFilter, FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery,
+    Replay, ReplayId, ReplayState, Retention, Seq, Step, StoredEvent, Stream, Totals,
 };
 
 impl EventStore for MemoryStore {
+    fn register_origins(&self, uris: Vec<String>) -> StoreFuture<Vec<Origin>> {
+        let origins = &mut self.lock().origins;
+        ready(uris.iter().map(|uri| origins.find(uri).unwrap_or_else(|| origins.insert(uri))).collect())
+    }
+
     fn accept(&self, events: Vec<NewEvent>, marks: Vec<Mark>) -> StoreFuture<Vec<Accepted>> {
         self.write(|inner, ready| {
             for Mark { scope, key, value } in marks {
@@ -200,9 +205,9 @@ impl ReplayStore for MemoryStore {
         self.write(|inner, _| inner.purge_replay(replay, &except))
     }
 
-    fn replays(&self) -> StoreFuture<Vec<Replay>> {
+    fn replays(&self, after: ReplayId, limit: usize) -> StoreFuture<Vec<Replay>> {
         let inner = self.lock();
-        ready((1..).map_while(|id| inner.replay(ReplayId(id))).collect())
+        ready((after.next().0..).map_while(|id| inner.replay(ReplayId(id))).take(limit).collect())
     }
 
     fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>> {
@@ -211,6 +216,10 @@ impl ReplayStore for MemoryStore {
 }
 
 impl InspectionStore for MemoryStore {
+    fn origin_uri(&self, origin: Origin) -> Option<Arc<str>> {
+        self.lock().origins.uri(origin)
+    }
+
     fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>> {
         ready(self.lock().event(seq).map(|row| Ok((*row.stored).clone())))
     }
@@ -235,13 +244,16 @@ impl InspectionStore for MemoryStore {
                 })
         };
         let all = inner.events.iter().flatten().map(|row| &row.stored);
-        let mut found: Vec<StoredEvent> = if filter.after.is_some() {
-            all.filter(wanted).take(filter.limit).map(|e| (**e).clone()).collect()
+        let read = |e: &Arc<StoredEvent>| Ok::<_, StoreError>(Ok((**e).clone()));
+        let found = if filter.after.is_some() {
+            filter.take(all.filter(wanted).take(filter.limit).map(read))
         } else {
-            all.rev().filter(wanted).take(filter.limit).map(|e| (**e).clone()).collect()
+            filter.take(all.rev().filter(wanted).take(filter.limit).map(read))
         };
-        found.sort_by_key(|e| e.seq);
-        ready(found.into_iter().map(Ok).collect())
+        StoreFuture::ready(found.map(|mut found| {
+            found.sort_by_key(DamagedEvent::seq_of);
+            found
+        }))
     }
 
     fn deliveries(&self, event: Seq) -> StoreFuture<Vec<ReadDelivery>> {
@@ -260,9 +272,11 @@ impl InspectionStore for MemoryStore {
         ready(found.filter_map(|seq| inner.event(*seq)).map(|row| Ok((*row.stored).clone())).collect())
     }
 
-    fn dead(&self, which: DeadFilter, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
+    fn dead(&self, which: DeadFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
         let inner = self.lock();
-        ready(inner.dead(&which).take(limit).filter_map(|id| inner.record(id)).map(Ok).collect())
+        ready(
+            inner.dead(&which).filter(|id| *id > after).take(limit).filter_map(|id| inner.record(id)).map(Ok).collect(),
+        )
     }
 
     fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {

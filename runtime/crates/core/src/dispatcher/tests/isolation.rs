@@ -78,7 +78,7 @@ async fn a_delivery_that_ran_at_two_exits_becomes_a_dead_letter_and_does_not_run
     fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, sleeps(1))]);
     assert_eq!(fixture.settled().await, Counts { done: 2, dead: 1, ..Counts::default() });
     assert!(!seen.started.lock().unwrap().contains(&2));
-    let letter = fixture.store.dead(DeadFilter::All, 9).await.unwrap().remove(0).unwrap();
+    let letter = fixture.store.dead(DeadFilter::All, DeliveryId(0), 9).await.unwrap().remove(0).unwrap();
     assert_eq!((letter.id, &*letter.attempts[0].outcome), (DeliveryId(2), "crashed"));
     assert!(letter.cause.as_deref().unwrap().starts_with("crashed: Evoke ended 2 times"), "{letter:?}");
 

@@ -88,7 +88,7 @@ async fn an_attempt_that_would_exceed_a_quota_fails() {
     fixture.offer(FUNCTION, 0..4).await;
     let settled = fixture.settled().await;
     assert_eq!((settled.done, settled.dead), (3, 1));
-    let letter = fixture.store.dead(DeadFilter::All, 1).await.unwrap().remove(0).unwrap();
+    let letter = fixture.store.dead(DeadFilter::All, DeliveryId(0), 1).await.unwrap().remove(0).unwrap();
     assert_eq!((letter.attempts.len(), &*letter.attempts[0].outcome), (8, "quota"));
     assert!(letter.cause.unwrap().contains("max_keys"));
 }

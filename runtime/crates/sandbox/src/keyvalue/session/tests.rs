@@ -42,7 +42,11 @@ fn map(entries: impl IntoIterator<Item = (String, Vec<u8>)>) -> Arc<Map> {
 
 fn session(map: &Arc<Map>, shared: bool, quota: Quota) -> Session {
     let source: Arc<dyn StateSource> = map.clone();
-    let mut session = Session::new(Some(source), Some(StateGrant { shared, value_bytes_max: 1 << 20, quota }));
+    let mut session = Session::new(
+        Some(source),
+        Some(StateGrant { shared, value_bytes_max: 1 << 20, quota }),
+        Arc::new(HostBudget::of_delivery()),
+    );
     assert_eq!(session.open(&"shop/charge".into(), ""), Some(BucketName::Own));
     session
 }
@@ -84,7 +88,7 @@ async fn only_granted_buckets_can_be_opened() {
     let mut alone = session(&map, false, Quota::NONE);
     assert_eq!(alone.open(&name, "default"), Some(BucketName::Own));
     assert_eq!((alone.open(&name, "app"), alone.open(&name, "shop/other")), (None, None));
-    let mut none = Session::new(Some(map), None);
+    let mut none = Session::new(Some(map), None, Arc::new(HostBudget::of_delivery()));
     assert_eq!((none.open(&name, ""), none.finish().is_empty()), (None, true));
 }
 

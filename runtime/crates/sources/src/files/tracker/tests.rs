@@ -65,7 +65,7 @@ async fn observing_a_folder_finds_new_changed_and_removed_files() {
     ]);
     let now = Instant::now();
     let seen = [("d/same", 1), ("d/other", 2), ("d/new", 3)].map(|(name, time)| (name.to_owned(), stamp(1, time)));
-    tracker.observe_folder("d", &seen, &["d/locked".to_owned()], now);
+    tracker.observe_folder("d", &seen, &[("d/locked".to_owned(), "it is locked".to_owned())], now);
     let mut settled = tracker.settled(now + SETTLE);
     settled.sort_by(|(one, _), (other, _)| one.cmp(other));
     assert_eq!(
@@ -109,13 +109,67 @@ async fn a_file_that_cannot_be_read_waits_longer_after_each_failure() {
     let mut tracker = tracker(&[]);
     let now = Instant::now();
     tracker.observe("a", Some(stamp(1, 1)), now);
-    for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-        tracker.retry_later("a", now);
-        assert_eq!(tracker.next(), Some(now + Duration::from_secs(seconds)));
-        assert!(tracker.is_retrying("a"));
+    for millis in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_001, 60_001] {
+        tracker.retry_later("a", "locked".into(), now);
+        assert_eq!(tracker.next(), Some(now + Duration::from_millis(millis)));
+        assert_eq!(tracker.not_submitted().1.collect::<Vec<_>>(), [("a", "locked")]);
+        // Scans that find the file as it was change nothing.
+        tracker.observe("a", Some(stamp(1, 1)), now);
+        assert_eq!((tracker.pending(), tracker.expects_file("a")), (0, true));
     }
+    assert_eq!(tracker.settled(now + Duration::from_secs(61)), [("a".to_owned(), Some(stamp(1, 1)))]);
     tracker.observe("a", Some(stamp(1, 2)), now);
-    assert!(!tracker.is_retrying("a"));
+    assert_eq!(tracker.next(), Some(now + SETTLE));
+    assert_eq!(tracker.not_submitted().0, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_left_out_waits_for_a_change() {
+    let mut tracker = tracker(&[("known", version(1, 1, "x"))]);
+    let now = Instant::now();
+    for name in ["known", "new"] {
+        tracker.observe(name, Some(stamp(9, 2)), now);
+        tracker.leave_out(name, "too large".into());
+        tracker.observe(name, Some(stamp(9, 2)), now);
+    }
+    assert_eq!((tracker.next(), tracker.not_submitted().0), (None, 2));
+    // A file that was never known and disappears is no change; one that was known is gone.
+    tracker.observe_folder("", &[], &[], now);
+    assert_eq!(tracker.not_submitted().0, 0);
+    assert_eq!(tracker.settled(now + SETTLE), [("known".to_owned(), None)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_that_fail_take_no_room_from_others() {
+    let mut tracker = tracker(&[]);
+    let now = Instant::now();
+    for n in 0..2 * PENDING_MAX {
+        let name = format!("locked-{n}");
+        tracker.observe(&name, Some(stamp(1, 1)), now);
+        tracker.retry_later(&name, "locked".into(), now);
+    }
+    tracker.observe("other", Some(stamp(1, 1)), now);
+    assert_eq!((tracker.pending(), tracker.not_submitted().0), (1, 2 * PENDING_MAX));
+    let settled = tracker.settled(now + Duration::from_secs(3600));
+    assert_eq!(settled.first().map(|(name, _)| name.as_str()), Some("other"), "new files come first");
+    assert!(settled.len() < 1_000, "{} files are tried again at a time", settled.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_content_that_was_not_read_counts_as_the_same_until_its_metadata_changes() {
+    let mut tracker = tracker(&[("a", version(1, 1, "x"))]);
+    let unread = |size, mtime_ns, ctime_ns| Version {
+        stamp: Stamp { size, mtime_ns, ctime_ns, inode: 1 },
+        sha256: String::new(),
+    };
+    // A new link to a file changes its ctime.
+    assert_eq!(tracker.change("a", Some(&unread(1, 1, 2))), Change::NoEvent);
+    assert_eq!(tracker.with_known_hash("a", unread(1, 1, 2)).sha256, "x");
+    assert_eq!(tracker.change("a", Some(&unread(1, 2, 2))), Change::Modified);
+    assert_eq!(tracker.with_known_hash("a", unread(1, 2, 2)).sha256, "");
+    tracker.committed("a", Some(unread(1, 2, 2)));
+    assert_eq!(tracker.change("a", Some(&version(1, 2, "y"))), Change::NoEvent);
+    assert_eq!(tracker.change("a", Some(&version(2, 2, "y"))), Change::Modified);
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,4 +204,20 @@ async fn files_that_exist_at_the_first_start_cause_no_event_until_they_change() 
     tracker.committed("old", Some(version(2, 2, "y")));
     assert!(tracker.existing_recorded());
     assert_eq!(tracker.change("old", Some(&version(3, 3, "z"))), Change::Modified);
+}
+
+#[tokio::test(start_paused = true)]
+async fn forgotten_files_wait_for_nothing_and_no_first_start_waits_for_them() {
+    let mut tracker = tracker(&[("gone/known", version(1, 1, "x")), ("kept", version(1, 1, "x"))]);
+    let now = Instant::now();
+    let seen = ["gone/known", "gone/new", "gone/failing", "kept"].map(|name| (name.to_owned(), stamp(2, 2)));
+    tracker.observe_folder("", &seen, &[], now);
+    tracker.set_existing(&seen);
+    tracker.retry_later("gone/failing", "locked".into(), now);
+    assert!(!tracker.existing_recorded());
+    assert_eq!(tracker.forget(|name| !name.starts_with("gone/")), ["gone/known"]);
+    assert_eq!((tracker.pending(), tracker.not_submitted().0), (1, 0));
+    assert_eq!(names(&tracker.settled(now + Duration::from_secs(3600))), ["kept"]);
+    assert!(tracker.existing_recorded());
+    assert_eq!(tracker.change("gone/known", None), Change::NoEvent);
 }

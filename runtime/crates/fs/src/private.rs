@@ -1,0 +1,317 @@
+//! Folders that only their owner can use.
+//!
+//! # What is guaranteed
+//! [`PrivateFolder::prepare`] and [`PrivateFolder::open`] pin the folder with a descriptor and check what is pinned: the
+//! folder belongs to this user, and no other user may write to it. So nobody but this user and root can add, replace or
+//! rename a file in it, and after `prepare` nobody else can open one. SQLite opens files by path only, and the path
+//! leads through parents that other users may be able to change. Therefore whoever opens a file by path compares it with
+//! the pinned folder afterwards ([`PrivateFolder::confirm`]): a file of another folder is refused before it is used.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, chmodat, fchmod, fstat, openat, stat, statat};
+
+use super::FileId;
+
+/// Permissions of other users: read, write and enter, for the group and for all.
+const OF_OTHERS: u32 = 0o077;
+/// The permission of other users to write.
+const WRITE_BY_OTHERS: u32 = 0o022;
+/// Folders below a private folder are searched to this depth.
+const DEPTH_MAX: usize = 4;
+
+/// A folder that belongs to this user and that no other user may write to.
+#[derive(Debug)]
+pub struct PrivateFolder {
+    path: PathBuf,
+    pinned: OwnedFd,
+    id: FileId,
+}
+
+/// A folder that [`PrivateFolder::prepare`] made private.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The folder.
+    pub folder: PrivateFolder,
+    /// What was changed and what remains doubtful, as messages for the user.
+    pub notes: Vec<String>,
+    /// Whether other users may have opened files in the folder before.
+    pub was_open: bool,
+}
+
+/// Why a folder cannot be used.
+#[derive(Debug)]
+pub enum FolderError {
+    /// The folder cannot be created or opened.
+    Io(PathBuf, io::Error),
+    /// The folder or a file in it belongs to another user.
+    Foreign {
+        /// The folder or the file.
+        path: PathBuf,
+        /// The user id of its owner.
+        owner: u32,
+        /// The user id of this process.
+        user: u32,
+    },
+    /// Other users may write to the folder.
+    Writable {
+        /// The folder.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A file in the folder is not a regular file.
+    NotRegular {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+}
+
+impl std::fmt::Display for FolderError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(path, error) => write!(f, "cannot open the folder {}: {error}", path.display()),
+            Self::Foreign { path, owner, user } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "{path} belongs to the user with id {owner}, and Evoke runs as the user with id {user}: run Evoke \
+                     as that user, take the folder over with `chown -R {user} {path}`, or choose another folder with \
+                     --data"
+                )
+            }
+            Self::Writable { path, mode } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "other users may write to {path} (its permissions are {mode:04o}), so its files cannot be trusted: \
+                     check that nobody changed them and run `chmod 700 {path}`, or choose another folder with --data"
+                )
+            }
+            Self::NotRegular { path, kind } => write!(
+                f,
+                "{} is {kind}, not a regular file: move it away, or choose another folder with --data",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for FolderError {}
+
+impl PrivateFolder {
+    /// Opens a folder for reading. Changes nothing.
+    pub fn open(path: &Path) -> Result<Self, FolderError> {
+        Self::check(path).map(|(folder, _)| folder)
+    }
+
+    /// Opens a folder for a process that writes to it, and creates it when it is missing. Removes the permissions of
+    /// other users from the folder and from those of its files and subfolders whose names start with one of `own`.
+    pub fn prepare(path: &Path, own: &[&str]) -> Result<Prepared, FolderError> {
+        let failed = |error: io::Error| FolderError::Io(path.to_owned(), error);
+        make_folder(path).map_err(failed)?;
+        let (folder, stat) = Self::check(path)?;
+        let mode = permissions(&stat);
+        let mut notes = Vec::new();
+        if mode & OF_OTHERS != 0 {
+            let private = Mode::from_raw_mode(mode & !OF_OTHERS);
+            fchmod(&folder.pinned, private).map_err(|error| failed(error.into()))?;
+            notes.push(format!(
+                "other users could read {} (its permissions were {mode:04o}); now only you can",
+                path.display()
+            ));
+        }
+        let tightened = tighten(&folder.pinned, path, own, DEPTH_MAX)?;
+        notes.extend(folder.doubt_parent());
+        Ok(Prepared { folder, notes, was_open: mode & OF_OTHERS != 0 || tightened })
+    }
+
+    fn check(path: &Path) -> Result<(Self, Stat), FolderError> {
+        let failed = |error: io::Error| FolderError::Io(path.to_owned(), error);
+        let flags = OFlags::DIRECTORY | OFlags::NONBLOCK;
+        let pinned = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path).map_err(failed)?;
+        let stat = fstat(&pinned).map_err(|error| failed(error.into()))?;
+        check_owner(path, &stat)?;
+        let mode = permissions(&stat);
+        if mode & WRITE_BY_OTHERS != 0 {
+            return Err(FolderError::Writable { path: path.to_owned(), mode });
+        }
+        Ok((Self { path: path.to_owned(), pinned: pinned.into(), id: FileId::of(&stat) }, stat))
+    }
+
+    /// Returns a warning if users other than root and the owner can rename the folder and put another in its place.
+    /// Evoke notices that, but it then has to stop.
+    fn doubt_parent(&self) -> Option<String> {
+        let parent = statat(&self.pinned, "..", AtFlags::empty()).ok()?;
+        let sticky = permissions(&parent) & 0o1000 != 0;
+        // A group of its own for each user is common, and so is a folder that this group may write to.
+        let is_own_group = parent.st_gid == rustix::process::getegid().as_raw();
+        let by_others = permissions(&parent) & if is_own_group { 0o002 } else { WRITE_BY_OTHERS };
+        (by_others != 0 && !sticky).then(|| {
+            format!(
+                "other users may rename or replace {}, because they may write to its parent folder: remove that \
+                 permission (`chmod go-w`), or choose another folder with --data",
+                self.path.display()
+            )
+        })
+    }
+
+    /// Returns the path as the caller gave it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the identity of the folder.
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// Returns the identity of a file in the pinned folder; `None` when it is missing.
+    ///
+    /// # Errors
+    /// The name is no regular file, or belongs to another user.
+    pub fn find(&self, name: &str) -> Result<Option<FileId>, FolderError> {
+        let path = self.path.join(name);
+        match statat(&self.pinned, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => {
+                let not_regular = |kind| Err(FolderError::NotRegular { path: path.clone(), kind });
+                match FileType::from_raw_mode(stat.st_mode) {
+                    FileType::RegularFile => {}
+                    FileType::Symlink => return not_regular("a symbolic link"),
+                    FileType::Directory => return not_regular("a folder"),
+                    FileType::Fifo => return not_regular("a named pipe"),
+                    _ => return not_regular("a socket or a device"),
+                }
+                check_owner(&path, &stat)?;
+                Ok(Some(FileId::of(&stat)))
+            }
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(FolderError::Io(path, error.into())),
+        }
+    }
+
+    /// Returns the identities of the entries whose names start with one of `names`. Opens none of them.
+    pub fn list(&self, names: &[&str]) -> io::Result<Vec<FileId>> {
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&self.pinned)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let text = name.to_string_lossy();
+            if names.iter().any(|start| text.starts_with(start)) {
+                match statat(&self.pinned, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => found.push(FileId::of(&stat)),
+                    Err(rustix::io::Errno::NOENT) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Checks that the path still leads to the pinned folder, and that the file `name` at the path is the one in the
+    /// pinned folder. For files that were just opened by path.
+    pub fn confirm(&self, name: &str) -> io::Result<FileId> {
+        let below = FileId::of(&statat(&self.pinned, name, AtFlags::SYMLINK_NOFOLLOW)?);
+        let by_path = FileId::of(&stat(self.path.join(name))?);
+        let folder = FileId::of_path(&self.path)?;
+        if below == by_path && folder == self.id {
+            return Ok(below);
+        }
+        Err(io::Error::other("the folder was replaced while the file was opened"))
+    }
+
+    /// Opens a file in the folder with these options. Follows no symbolic link, and blocks on no pipe.
+    pub fn open_file(&self, name: &str, options: &mut OpenOptions) -> io::Result<File> {
+        self.find(name).map_err(io::Error::other)?;
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = options.mode(0o600).custom_flags(flags.bits().cast_signed()).open(self.path.join(name))?;
+        if self.confirm(name)? != FileId::of_open(&file)? {
+            return Err(io::Error::other("the file was replaced while it was opened"));
+        }
+        Ok(file)
+    }
+}
+
+fn permissions(stat: &Stat) -> u32 {
+    #[allow(clippy::useless_conversion, reason = "the type differs between systems")]
+    let mode = u32::from(stat.st_mode);
+    mode & 0o7777
+}
+
+fn check_owner(path: &Path, stat: &Stat) -> Result<(), FolderError> {
+    let user = rustix::process::geteuid().as_raw();
+    if stat.st_uid == user {
+        return Ok(());
+    }
+    Err(FolderError::Foreign { path: path.to_owned(), owner: stat.st_uid, user })
+}
+
+/// Removes the permissions of other users from the entries of a folder whose names start with one of `own`, and from
+/// everything below them. Opens no file: that would drop the locks of a store in this process. Returns whether anything
+/// was changed.
+fn tighten(folder: &OwnedFd, path: &Path, own: &[&str], depth: usize) -> Result<bool, FolderError> {
+    let failed = |error: rustix::io::Errno| FolderError::Io(path.to_owned(), error.into());
+    let mut changed = false;
+    for entry in Dir::read_from(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let text = name.to_string_lossy();
+        if text == "." || text == ".." || !own.iter().any(|own| text.starts_with(own)) {
+            continue;
+        }
+        let stat = match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(rustix::io::Errno::NOENT) => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if !matches!(kind, FileType::RegularFile | FileType::Directory) {
+            continue;
+        }
+        let below = path.join(&*text);
+        check_owner(&below, &stat)?;
+        if permissions(&stat) & OF_OTHERS != 0 {
+            // Nobody else can put a link under this name: the folder above is private already.
+            chmodat(folder, name, Mode::from_raw_mode(permissions(&stat) & !OF_OTHERS), AtFlags::empty())
+                .map_err(failed)?;
+            changed = true;
+        }
+        if kind == FileType::Directory && depth > 0 {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let inner = openat(folder, name, flags, Mode::empty()).map_err(failed)?;
+            changed |= tighten(&inner, &below, &[""], depth - 1)?;
+        }
+    }
+    Ok(changed)
+}
+
+/// Creates a folder if it does not exist, only for its owner, and syncs the parents of it and of each folder that it
+/// created: a folder survives a power cut only if its parent was synced.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // Also sync for an existing folder: the process that created it may have crashed before its sync.
+    let mut created = vec![folder.canonicalize()?];
+    for at in missing {
+        created.push(at.canonicalize()?);
+    }
+    created.iter().filter_map(|at| at.parent()).try_for_each(sync_folder)
+}
+
+/// Syncs a folder, so that the names in it survive a power cut.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        // A folder without read permission cannot be opened, and some file systems do not support syncing folders.
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use super::*;
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_new_folder_and_its_new_parents_are_private() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a/b");
+    let prepared = PrivateFolder::prepare(&path, &[]).unwrap();
+    assert_eq!((mode(&path), mode(&dir.path().join("a"))), (0o700, 0o700));
+    assert!(prepared.notes.is_empty() && !prepared.was_open, "{:?}", prepared.notes);
+}
+
+#[test]
+fn read_permissions_of_others_are_removed_from_the_folder_and_its_own_files_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    fs::create_dir_all(path.join("logs")).unwrap();
+    for name in ["evoke.db", "evoke.db-wal", "lock", "logs/evoke.jsonl", "run.sh"] {
+        fs::write(path.join(name), "x").unwrap();
+        set_mode(&path.join(name), 0o755);
+    }
+    set_mode(&path.join("logs"), 0o755);
+    set_mode(&path, 0o755);
+    let unchanged = PrivateFolder::open(&path).unwrap();
+    assert_eq!(mode(unchanged.path()), 0o755, "reading changes nothing");
+    let prepared = PrivateFolder::prepare(&path, &["evoke.db", "lock", "logs"]).unwrap();
+    assert!(prepared.was_open && prepared.notes[0].contains("0755"), "{:?}", prepared.notes);
+    for name in ["", "evoke.db", "evoke.db-wal", "lock", "logs", "logs/evoke.jsonl"] {
+        assert_eq!(mode(&path.join(name)), 0o700, "{name}");
+    }
+    assert_eq!(mode(&path.join("run.sh")), 0o755, "a file of the user");
+    let again = PrivateFolder::prepare(&path, &["evoke.db", "lock", "logs"]).unwrap();
+    assert!(again.notes.is_empty() && !again.was_open, "{:?}", again.notes);
+}
+
+#[test]
+fn a_folder_that_others_may_write_to_is_refused_also_behind_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, link) = (dir.path().join("data"), dir.path().join("link"));
+    fs::create_dir(&path).unwrap();
+    symlink("data", &link).unwrap();
+    for bits in [0o770, 0o707, 0o702, 0o720, 0o1777] {
+        set_mode(&path, bits);
+        for at in [&path, &link] {
+            for result in [PrivateFolder::prepare(at, &[]).map(|p| p.folder), PrivateFolder::open(at)] {
+                let message = result.unwrap_err().to_string();
+                assert!(message.contains("chmod 700") && message.contains("--data"), "{bits:o}: {message}");
+            }
+        }
+        assert_eq!(mode(&path), bits, "a refused folder is not changed");
+    }
+    set_mode(&path, 0o700);
+    PrivateFolder::prepare(&link, &[]).unwrap();
+}
+
+#[test]
+fn a_folder_of_another_user_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    // Only root can give a folder away; for any other user, the root folder belongs to someone else.
+    let path = match std::os::unix::fs::chown(dir.path(), Some(65_534), None) {
+        Ok(()) => dir.path(),
+        Err(_) => Path::new("/"),
+    };
+    let message = PrivateFolder::prepare(path, &[]).unwrap_err().to_string();
+    assert!(message.contains("chown") && message.contains("--data"), "{message}");
+    PrivateFolder::open(path).unwrap_err();
+}
+
+#[test]
+fn a_file_behind_a_link_or_a_pipe_is_never_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let folder = PrivateFolder::prepare(&path, &[]).unwrap().folder;
+    fs::write(dir.path().join("outside"), "x").unwrap();
+    symlink("../outside", path.join("linked")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, path.join("pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+    for (name, kind) in [("linked", "a symbolic link"), ("pipe", "a named pipe")] {
+        let message = folder.open_file(name, File::options().read(true)).unwrap_err().to_string();
+        assert!(message.contains(kind), "{message}");
+    }
+    folder.open_file("new", File::options().create(true).write(true)).unwrap();
+    assert_eq!(mode(&path.join("new")), 0o600);
+}
+
+#[test]
+fn a_folder_that_was_replaced_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let folder = PrivateFolder::prepare(&path, &[]).unwrap().folder;
+    fs::write(path.join("file"), "x").unwrap();
+    folder.confirm("file").unwrap();
+    fs::rename(&path, dir.path().join("moved")).unwrap();
+    fs::create_dir(&path).unwrap();
+    fs::hard_link(dir.path().join("moved/file"), path.join("file")).unwrap();
+    assert!(folder.confirm("file").is_err(), "the file is the same, and the folder is another");
+}

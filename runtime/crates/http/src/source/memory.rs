@@ -1,0 +1,324 @@
+//! The memory for request bodies whose events are not committed yet.
+//!
+//! Large bodies have [`LARGE_BYTES`], and small ones whatever is free of [`TOTAL_BYTES`], so a part is kept for them. A
+//! source, and a peer, may own as much of the memory of a class as is free: a single one gets half, two get a third each.
+//! A body that arrives slowly gives way: when the memory that another body needs is full, the body that has been arriving
+//! for longest is refused, if it takes longer than [`YIELD_AGE`].
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use evoke_core::bus::Origin;
+
+/// The memory for all bodies, in bytes: ten thousands of ordinary ones. With 1,000 slow connections, which cost about
+/// 25 KiB each, the process stays within 64 MiB more than at rest.
+pub(super) const TOTAL_BYTES: usize = 32 * 1024 * 1024;
+/// The part that large bodies can use: 24 bodies of a mebibyte.
+pub(super) const LARGE_BYTES: usize = 24 * 1024 * 1024;
+/// The largest small body, in bytes.
+pub(super) const SMALL_MAX: usize = 64 * 1024;
+/// A body that has been arriving for longer than this gives way to others.
+pub(super) const YIELD_AGE: Duration = Duration::from_secs(1);
+
+/// The source and the peer that a body counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Owners {
+    pub(super) source: Origin,
+    pub(super) peer: IpAddr,
+}
+
+/// Why a body gets no more memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The memory is full, or the share of the source or the peer is.
+    Full,
+    /// The body arrived slowly, and another one needed its memory.
+    GaveWay,
+}
+
+/// The memory that all bodies share; cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Budget(Arc<Mutex<Pool>>);
+
+/// The memory of one body; returned when this is dropped.
+pub(super) struct Memory {
+    budget: Budget,
+    id: u64,
+    gives_way: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Pool {
+    next: u64,
+    bodies: HashMap<u64, Body>,
+    /// The used bytes of each class.
+    used: HashMap<Class, usize>,
+    /// The used bytes of each class and owner; an owner without bodies has no entry.
+    shares: HashMap<(Class, Owner), usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Class {
+    Small,
+    Large,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Owner {
+    Source(Origin),
+    Peer(IpAddr),
+}
+
+struct Body {
+    owners: [Owner; 2],
+    held: usize,
+    since: Instant,
+    /// Cleared when the body is complete: then it is about to be committed.
+    is_arriving: bool,
+    gives_way: Arc<Notify>,
+}
+
+impl Class {
+    fn of(bytes: usize) -> Self {
+        if bytes > SMALL_MAX { Self::Large } else { Self::Small }
+    }
+}
+
+impl Budget {
+    /// Registers a body without memory.
+    pub(super) fn register(&self, owners: Owners) -> Memory {
+        let gives_way = Arc::<Notify>::default();
+        let mut pool = self.lock();
+        let id = pool.next;
+        pool.next += 1;
+        let body = Body {
+            owners: [Owner::Source(owners.source), Owner::Peer(owners.peer)],
+            held: 0,
+            since: Instant::now(),
+            is_arriving: true,
+            gives_way: gives_way.clone(),
+        };
+        pool.bodies.insert(id, body);
+        Memory { budget: self.clone(), id, gives_way }
+    }
+
+    /// Returns the used bytes.
+    #[cfg(test)]
+    pub(super) fn used(&self) -> usize {
+        self.lock().used.values().sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// Grows the memory to `bytes`.
+    pub(super) fn grow(&self, bytes: usize) -> Result<(), Refused> {
+        self.budget.lock().grow(self.id, bytes)
+    }
+
+    /// Records that the whole body has arrived: it no longer gives way.
+    pub(super) fn complete(&self) {
+        if let Some(body) = self.budget.lock().bodies.get_mut(&self.id) {
+            body.is_arriving = false;
+        }
+    }
+
+    /// Resolves when the body has to give way. Its memory is free then, and [`Memory::grow`] fails.
+    pub(super) async fn gives_way(&self) {
+        self.gives_way.notified().await;
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let mut pool = self.budget.lock();
+        if let Some(body) = pool.bodies.remove(&self.id) {
+            pool.remove(&body);
+        }
+    }
+}
+
+impl Pool {
+    fn grow(&mut self, id: u64, bytes: usize) -> Result<(), Refused> {
+        // A body larger than the whole memory takes all of it.
+        let bytes = bytes.min(LARGE_BYTES);
+        let Some(mut body) = self.bodies.remove(&id) else { return Err(Refused::GaveWay) };
+        if bytes <= body.held {
+            self.bodies.insert(id, body);
+            return Ok(());
+        }
+        self.remove(&body);
+        let mut granted = Ok(());
+        while let Some(full) = self.obstacle(&body.owners, bytes) {
+            if !self.make_room(Class::of(bytes), full) {
+                granted = Err(Refused::Full);
+                break;
+            }
+        }
+        if granted.is_ok() {
+            body.held = bytes;
+        }
+        self.add(&body);
+        self.bodies.insert(id, body);
+        granted
+    }
+
+    /// Returns what prevents a body from having `bytes`: the share of one owner, or the whole class (`None`). The body
+    /// itself is not counted.
+    fn obstacle(&self, owners: &[Owner; 2], bytes: usize) -> Option<Option<Owner>> {
+        let class = Class::of(bytes);
+        let used = |class| self.used.get(&class).copied().unwrap_or_default();
+        let total_free = TOTAL_BYTES.saturating_sub(used(Class::Small) + used(Class::Large));
+        let free = match class {
+            Class::Small => total_free,
+            Class::Large => total_free.min(LARGE_BYTES.saturating_sub(used(Class::Large))),
+        };
+        let share = |owner: &Owner| self.shares.get(&(class, *owner)).copied().unwrap_or_default();
+        if let Some(owner) = owners.iter().find(|owner| share(owner) >= free && share(owner) > 0) {
+            return Some(Some(*owner));
+        }
+        (bytes > free).then_some(None)
+    }
+
+    /// Makes the body give way that has been arriving for longest, of this owner if one is given. Returns false if none
+    /// has been arriving for long.
+    fn make_room(&mut self, class: Class, owner: Option<Owner>) -> bool {
+        let slow = |body: &Body| {
+            body.is_arriving
+                && body.held > 0
+                && Class::of(body.held) == class
+                && owner.is_none_or(|owner| body.owners.contains(&owner))
+                && body.since.elapsed() > YIELD_AGE
+        };
+        let candidates = self.bodies.iter().filter(|(_, body)| slow(body));
+        let Some(oldest) = candidates.map(|(id, _)| *id).min() else { return false };
+        if let Some(body) = self.bodies.remove(&oldest) {
+            self.remove(&body);
+            body.gives_way.notify_one();
+        }
+        true
+    }
+
+    fn add(&mut self, body: &Body) {
+        if body.held == 0 {
+            return;
+        }
+        let class = Class::of(body.held);
+        *self.used.entry(class).or_default() += body.held;
+        for owner in body.owners {
+            *self.shares.entry((class, owner)).or_default() += body.held;
+        }
+    }
+
+    fn remove(&mut self, body: &Body) {
+        if body.held == 0 {
+            return;
+        }
+        let class = Class::of(body.held);
+        if let Some(used) = self.used.get_mut(&class) {
+            *used -= body.held;
+        }
+        for owner in body.owners {
+            if let Some(share) = self.shares.get_mut(&(class, owner)) {
+                *share -= body.held;
+                if *share == 0 {
+                    self.shares.remove(&(class, owner));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn owners(source: u32, peer: u8) -> Owners {
+        Owners { source: Origin(source), peer: IpAddr::from([192, 0, 2, peer]) }
+    }
+
+    /// Registers bodies of `bytes` until one is refused. Returns them.
+    fn fill(budget: &Budget, owners: Owners, bytes: usize) -> Vec<Memory> {
+        std::iter::from_fn(|| {
+            let memory = budget.register(owners);
+            memory.grow(bytes).is_ok().then_some(memory)
+        })
+        .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_and_a_peer_get_half_of_the_memory_and_two_a_third_each() {
+        let budget = Budget::default();
+        let first = fill(&budget, owners(1, 1), MIB);
+        assert_eq!(first.len(), 12);
+        assert_eq!(fill(&budget, owners(1, 2), MIB).len(), 0, "the share of the source is full");
+        assert_eq!(fill(&budget, owners(2, 1), MIB).len(), 0, "the share of the peer is full");
+        let second = fill(&budget, owners(2, 2), MIB);
+        assert_eq!(second.len(), 6);
+        drop((first, second));
+        assert_eq!(budget.used(), 0);
+        assert!(budget.lock().shares.is_empty() && budget.lock().bodies.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_bodies_leave_memory_for_small_ones() {
+        let budget = Budget::default();
+        let large: Vec<_> = (1..=24).flat_map(|n| fill(&budget, owners(u32::from(n), n), MIB)).collect();
+        assert_eq!(budget.used(), LARGE_BYTES);
+        let small = fill(&budget, owners(1, 1), SMALL_MAX);
+        assert_eq!(small.len() * SMALL_MAX, (TOTAL_BYTES - LARGE_BYTES) / 2);
+        assert!(fill(&budget, owners(2, 2), SMALL_MAX + 1).is_empty());
+        drop(large);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_body_gives_way_and_a_fast_or_complete_one_does_not() {
+        let budget = Budget::default();
+        let held = fill(&budget, owners(1, 1), SMALL_MAX);
+        let newcomer = budget.register(owners(1, 1));
+        assert_eq!(newcomer.grow(1_000), Err(Refused::Full));
+        held[0].complete();
+        tokio::time::advance(YIELD_AGE * 2).await;
+        newcomer.grow(1_000).unwrap();
+        // The oldest one gave way; the one before it is complete.
+        held[1].gives_way().await;
+        assert_eq!(held[1].grow(SMALL_MAX + 1), Err(Refused::GaveWay));
+        held[0].grow(SMALL_MAX).unwrap();
+        drop(held);
+        assert_eq!(budget.used(), 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_larger_than_the_memory_is_read_alone() {
+        let budget = Budget::default();
+        let huge = budget.register(owners(1, 1));
+        huge.grow(64 * MIB).unwrap();
+        assert_eq!(fill(&budget, owners(2, 2), MIB).len(), 0);
+        assert!(!fill(&budget, owners(2, 2), SMALL_MAX).is_empty());
+        drop(huge);
+        assert!(!fill(&budget, owners(2, 2), MIB).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_growth_changes_nothing() {
+        let budget = Budget::default();
+        let _first = fill(&budget, owners(1, 1), MIB);
+        let body = budget.register(owners(1, 1));
+        body.grow(1_000).unwrap();
+        let before = budget.used();
+        assert_eq!(body.grow(2 * MIB), Err(Refused::Full));
+        assert_eq!(budget.used(), before);
+        body.grow(2_000).unwrap();
+        assert_eq!(budget.used(), before + 1_000);
+    }
+}

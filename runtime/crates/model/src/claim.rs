@@ -1,0 +1,202 @@
+//! Which sources and types belong to the runtime, in every spelling of them.
+//!
+//! The source of an event is a URI reference (CloudEvents 1.0, section 3.1). Events are compared byte by byte, but a
+//! person or another system may take `/shop/%63harge`, `//shop/charge` or `http://localhost/SHOP/charge` for
+//! `/shop/charge`. So a producer can claim none of them.
+
+/// The first segment of the sources that belong to the runtime itself, and the first part of its event types.
+pub const RUNTIME_NAME: &str = "evoke";
+
+/// The names under which a source could be taken for one of this runtime.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceNames {
+    /// The first segment of the path, of a reference without an authority or with one that means this machine.
+    pub local: Option<String>,
+    /// The authority and the first segment of the path, of a reference to another machine.
+    pub remote: Option<(String, String)>,
+}
+
+/// Returns the names under which a source could be taken for one of this runtime: its percent-encoding is decoded as
+/// often as possible, upper case becomes lower case, and empty segments and dot segments are removed (RFC 3986, section
+/// 6.2.2). The time is proportional to the length.
+pub fn source_names(source: &str) -> SourceNames {
+    let decoded = decode_all(source).to_ascii_lowercase().replace('\\', "/");
+    let reference = decoded.split(['?', '#']).next().unwrap_or_default().trim();
+    let rest = match reference.split_once(':') {
+        Some((scheme, rest)) if is_scheme(scheme) => {
+            // The path of another scheme is not a path of this runtime unless it begins with a slash: `urn:shop:1`.
+            if !rest.starts_with('/') && !matches!(scheme, "http" | "https" | "ws" | "wss" | "file") {
+                return SourceNames::default();
+            }
+            rest
+        }
+        _ => reference,
+    };
+    let Some(after) = rest.strip_prefix("//") else {
+        return SourceNames { local: first_segment(rest), remote: None };
+    };
+    let (authority, path) = after.split_once('/').unwrap_or((after, ""));
+    let segment = first_segment(path);
+    if is_this_machine(authority) {
+        return SourceNames { local: segment, remote: None };
+    }
+    // `//shop/charge` is also read as `/shop/charge`.
+    let local = if rest.len() == reference.len() { first_segment(rest) } else { None };
+    SourceNames { local, remote: segment.map(|segment| (authority.to_owned(), segment)) }
+}
+
+/// Returns true if a type belongs to the runtime: `evoke.` and anything after it, in any case and percent-encoding.
+pub fn is_runtime_type(type_: &str) -> bool {
+    let decoded = decode_all(type_).to_ascii_lowercase();
+    decoded.trim().strip_prefix(RUNTIME_NAME).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Decodes percent-encoding until none is left: `%252F` becomes `/`.
+fn decode_all(text: &str) -> String {
+    let mut bytes: Vec<u8> = Vec::with_capacity(text.len());
+    for byte in text.bytes() {
+        bytes.push(byte);
+        // A decoded byte may complete another escape with the bytes before it.
+        while let Some(&[b'%', high, low]) = bytes.last_chunk() {
+            let (Some(high), Some(low)) = ((high as char).to_digit(16), (low as char).to_digit(16)) else { break };
+            bytes.truncate(bytes.len() - 3);
+            bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Whether a text is a URI scheme (RFC 3986, section 3.1).
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|char: char| char.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
+
+/// Whether an authority (RFC 3986, section 3.2) means this machine.
+fn is_this_machine(authority: &str) -> bool {
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let host = match host.strip_prefix('[') {
+        Some(address) => address.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let host = host.trim_end_matches('.');
+    let is_own = |address: std::net::IpAddr| {
+        let address = address.to_canonical();
+        address.is_loopback() || address.is_unspecified()
+    };
+    if host.is_empty() || host == "localhost" || host.ends_with(".localhost") {
+        return true;
+    }
+    match host.parse() {
+        Ok(address) => is_own(address),
+        // Browsers read `127.1` and `0x7f000001` as IPv4 addresses. No name of another machine ends in a number.
+        Err(_) => host.rsplit('.').next().is_some_and(|label| label.starts_with(|char: char| char.is_ascii_digit())),
+    }
+}
+
+/// Returns the first segment of a path without its parameters, after dot segments are removed.
+fn first_segment(path: &str) -> Option<String> {
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in path.split('/') {
+        match segment.split(';').next().unwrap_or_default().trim() {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            other => segments.push(other),
+        }
+    }
+    segments.first().map(|segment| (*segment).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_source_of_an_app_has_the_name_of_the_app() {
+        for source in [
+            "/shop",
+            "/shop/",
+            "/shop/charge",
+            "/shop/charge/",
+            "shop/charge",
+            "./shop/charge",
+            "../shop/charge",
+            "/./shop/charge",
+            "/x/../shop/charge",
+            "/..//shop/charge",
+            "//shop/charge",
+            "///shop/charge",
+            "/SHOP/charge",
+            "/%73hop/charge",
+            "/%2573hop/charge",
+            "/%252573hop/charge",
+            "%2Fshop%2Fcharge",
+            "/x/%2e%2e/shop/charge",
+            "/shop%2Fcharge",
+            "/shop%5ccharge",
+            "\\shop\\charge",
+            "/shop?x",
+            "/shop#x",
+            "/shop/charge?x#y",
+            "/shop%3Fx",
+            "/shop;v=1/charge",
+            " /shop/charge ",
+            "/ shop/charge",
+            "/%20shop%20/charge",
+            "http:shop/charge",
+            "http:/shop/charge",
+            "http:///shop/charge",
+            "http://localhost/shop/charge",
+            "HTTP://LOCALHOST:8080/shop/charge",
+            "https://user@localhost/shop/charge",
+            "http://a.localhost./shop/charge",
+            "http://127.0.0.1/shop/charge",
+            "http://127.9.9.9:1/shop/charge",
+            "http://[::1]:8080/shop/charge",
+            "http://[::ffff:127.0.0.1]/shop/charge",
+            "http://0.0.0.0/shop/charge",
+            "http://127.1/shop/charge",
+            "http://0x7f000001/shop/charge",
+            "http://2130706433/shop/charge",
+            "//localhost/shop/charge",
+            "file:///shop/charge",
+            "evoke:/shop/charge",
+        ] {
+            assert_eq!(source_names(source).local.as_deref(), Some("shop"), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_source_of_another_machine_has_no_local_name() {
+        for source in
+            ["https://partner.example/shop/orders", "https://PARTNER.example/%73hop", "ws://partner.example/shop"]
+        {
+            let names = source_names(source);
+            assert_eq!(names.local, None, "{source}");
+            assert_eq!(names.remote, Some(("partner.example".into(), "shop".into())), "{source}");
+        }
+        for source in ["urn:shop:charge", "mailto:shop@partner.example", "", "/", "https://partner.example", "."] {
+            assert_eq!(source_names(source), SourceNames::default(), "{source}");
+        }
+        let both = SourceNames { local: Some("a".into()), remote: Some(("a".into(), "shop".into())) };
+        assert_eq!(source_names("//a/shop"), both);
+    }
+
+    #[test]
+    fn a_long_source_of_escapes_is_decoded_in_linear_time() {
+        let source = format!("/%{}73hop", "25".repeat(500_000));
+        assert_eq!(source_names(&source).local.as_deref(), Some("shop"));
+    }
+
+    #[test]
+    fn types_of_the_runtime_are_recognised_in_every_spelling() {
+        for type_ in
+            ["evoke.timer.tick", "evoke.", "evoke", "Evoke.Timer", "EVOKE.x", "%65voke.x", "evoke%2Ex", " evoke.x"]
+        {
+            assert!(is_runtime_type(type_), "{type_}");
+        }
+        for type_ in ["evoked.x", "io.evoke.x", "revoke", "order.evoke.", "evoke-demo.x", ""] {
+            assert!(!is_runtime_type(type_), "{type_}");
+        }
+    }
+}

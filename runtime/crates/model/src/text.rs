@@ -1,0 +1,46 @@
+//! Characters that untrusted text may use to deceive a reader.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// Whether a character can move the cursor of a terminal, change its colours, or change the order in which the text is
+/// shown: control characters (U+0000–U+001F, U+007F–U+009F) and bidirectional ones.
+pub fn is_deceptive(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Escapes such characters in JSON text, as `\u009b`. JSON has those beyond U+007E only within strings, so the value stays
+/// the same. White space between JSON tokens stays.
+pub fn escape_json(json: &str) -> Cow<'_, str> {
+    let is_escaped = |c: char| c >= '\u{7f}' && is_deceptive(c);
+    if !json.contains(is_escaped) {
+        return json.into();
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_escaped(c) {
+            // Writing to a string cannot fail. All such characters are in the basic plane.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaped_json_has_no_deceptive_characters_and_the_same_value() {
+        let value = "a\u{1b}[2J\u{7f}\u{9b}\u{61c}\u{200e}\u{200f}\u{202e}\u{2066}ü\u{1f600}\n";
+        let json = serde_json::json!({ value: value }).to_string();
+        let escaped = escape_json(&json);
+        assert!(!escaped.contains(is_deceptive), "{escaped}");
+        assert!(escaped.contains(r"\u001b[2J\u007f\u009b\u061c\u200e\u200f\u202e\u2066ü"), "{escaped}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap()[value], value);
+        assert!(matches!(escape_json("{\n  \"a\": \"ü\"\n}"), Cow::Borrowed(_)));
+    }
+}

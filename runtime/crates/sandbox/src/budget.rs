@@ -1,0 +1,182 @@
+//! The host's budget for one attempt: the time that host calls may take, and the bytes that the host may hold for the
+//! guest.
+//!
+//! Time: wasmtime interrupts a guest only where a function or a loop starts. A guest that calls the host in
+//! straight-line code reaches no such point, and no point is reached during a host call. So the time is also checked
+//! whenever control returns from the host to the guest. wasmtime's call hook does that around every import, including
+//! those of wasmtime-wasi, and around wasmtime's own functions for guests, so no import can lack the check. An attempt
+//! therefore exceeds its deadline by at most one host call, and the work of one call is bounded:
+//!
+//! - by its arguments, of which wasmtime reads at most `HOSTCALL_BYTES_MAX` (`instance.rs`), in linear time;
+//! - where a short argument requests much work (random bytes, a list of pollables, `write-zeroes`), by a limit of the
+//!   function itself;
+//! - where the call waits, by the timer around the attempt.
+//!
+//! Bytes: all data that stays with the host until the attempt ends is charged before it is stored: published events,
+//! state that was read or written, and HTTP fields and bodies. Nothing is paid back, so a guest cannot make the host
+//! allocate without end either.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut, Trap, UpdateDeadline};
+
+use super::engine::TICK;
+
+/// Limit on the bytes that the host holds for an attempt at a delivery. Published events (8 MiB), state reads (16 MiB)
+/// and state writes (8 MiB) have limits and messages of their own; this one also covers what the host needs to keep
+/// them.
+const EVENT_BYTES_MAX: usize = 40 * 1024 * 1024;
+/// Limit on the bytes that the host holds for an HTTP request: fields, requests, responses and buffers of bodies.
+const HTTP_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Tick at which a direct attempt is interrupted: between one and two ticks after its start.
+const DIRECT_TICKS_MAX: u32 = 2;
+
+/// An attempt exceeded its deadline while it computed or in a host call.
+#[derive(Debug, thiserror::Error)]
+#[error("the deadline was reached")]
+pub(super) struct DeadlineReached;
+
+/// The host would hold too many bytes for the attempt.
+#[derive(Debug, thiserror::Error)]
+#[error("the host holds at most {} MiB for one attempt", .bytes_max / (1024 * 1024))]
+pub(super) struct BytesExceeded {
+    bytes_max: usize,
+}
+
+/// The bytes that the host may hold for one attempt.
+#[derive(Debug)]
+pub(super) struct HostBudget {
+    bytes_max: usize,
+    bytes_left: AtomicUsize,
+}
+
+impl HostBudget {
+    /// Returns the budget of an attempt at a delivery.
+    pub(super) fn of_delivery() -> Self {
+        Self::new(EVENT_BYTES_MAX)
+    }
+
+    /// Returns the budget of an HTTP request.
+    pub(super) fn of_http_request() -> Self {
+        Self::new(HTTP_BYTES_MAX)
+    }
+
+    fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, bytes_left: AtomicUsize::new(bytes_max) }
+    }
+
+    /// Charges bytes before the host stores them. After an error nothing was charged.
+    pub(super) fn charge(&self, bytes: usize) -> Result<(), BytesExceeded> {
+        let left = self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
+        left.map(drop).map_err(|_| BytesExceeded { bytes_max: self.bytes_max })
+    }
+
+    /// Restores the whole budget, for an attempt that runs again.
+    pub(super) fn reset(&self) {
+        self.bytes_left.store(self.bytes_max, Ordering::Relaxed);
+    }
+}
+
+/// Ends a direct attempt with [`Trap::Interrupt`] at its second tick, or when it returns from a host call after that
+/// time.
+pub(super) fn interrupt_at_second_tick<T: 'static>(store: &mut Store<T>) {
+    let end = Instant::now() + TICK * DIRECT_TICKS_MAX;
+    store.set_epoch_deadline(u64::from(DIRECT_TICKS_MAX));
+    store.call_hook(move |_, event| match event {
+        CallHook::ReturningFromHost if Instant::now() >= end => Err(Trap::Interrupt.into()),
+        _ => Ok(()),
+    });
+}
+
+/// Makes a guest yield to other tasks at every tick, while it computes and between its host calls, and ends it at the
+/// deadline. The deadline is also checked here, because tokio's timers fire late when all threads are busy with such
+/// guests.
+pub(super) fn yield_at_ticks<T: Send + 'static>(store: &mut Store<T>, timeout: Duration, started: Instant) {
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| {
+        if started.elapsed() >= timeout { Err(DeadlineReached.into()) } else { Ok(UpdateDeadline::Yield(1)) }
+    });
+    store.call_hook_async(HostCallTimer { started, timeout, next_yield_us: AtomicU64::new(micros(TICK)) });
+}
+
+/// Checks the time after each host call.
+struct HostCallTimer {
+    started: Instant,
+    timeout: Duration,
+    /// Time of the next yield, in microseconds since the start.
+    next_yield_us: AtomicU64,
+}
+
+impl HostCallTimer {
+    async fn yield_now(&self) -> wasmtime::Result<()> {
+        tokio::task::yield_now().await;
+        self.next_yield_us.store(micros(self.started.elapsed() + TICK), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+type HookFuture<'a> = Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send + 'a>>;
+
+impl<T: Send + 'static> CallHookHandler<T> for HostCallTimer {
+    // An async fn in the form that `async_trait` gives it. Its own form would allocate a future for every call.
+    fn handle_call_event<'handler, 'store, 'future>(
+        &'handler self,
+        _: StoreContextMut<'store, T>,
+        event: CallHook,
+    ) -> HookFuture<'future>
+    where
+        'handler: 'future,
+        'store: 'future,
+        Self: 'future,
+    {
+        if !matches!(event, CallHook::ReturningFromHost) {
+            return Box::pin(Done);
+        }
+        let elapsed = self.started.elapsed();
+        if elapsed >= self.timeout {
+            let over: wasmtime::Result<()> = Err(DeadlineReached.into());
+            return Box::pin(std::future::ready(over));
+        }
+        if micros(elapsed) < self.next_yield_us.load(Ordering::Relaxed) {
+            return Box::pin(Done);
+        }
+        Box::pin(self.yield_now())
+    }
+}
+
+/// A future that is ready. It has no size, so that a box of it allocates nothing.
+struct Done;
+
+impl Future for Done {
+    type Output = wasmtime::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charge_beyond_the_budget_is_refused_and_costs_nothing() {
+        let budget = HostBudget::of_http_request();
+        budget.charge(HTTP_BYTES_MAX - 10).unwrap();
+        assert_eq!(budget.charge(11).unwrap_err().to_string(), "the host holds at most 4 MiB for one attempt");
+        budget.charge(usize::MAX).unwrap_err();
+        budget.charge(10).unwrap();
+        budget.charge(1).unwrap_err();
+        budget.reset();
+        budget.charge(HTTP_BYTES_MAX).unwrap();
+    }
+}

@@ -1,0 +1,28 @@
+//! Compiles components in a child process, because a component is untrusted input for the parser and the compiler: 26
+//! KB can take gigabytes of memory.
+//!
+//! The child is this program again (`Compiler`), with the component on standard input and an empty file as standard
+//! output. The child parses and compiles the component within limits on memory, processor time and output (`confine`),
+//! and writes the compiled code and a short report (`output`). The parent reads the report, whose size is bounded, and
+//! never parses the component itself.
+//!
+//! The limits protect the machine and the other functions. They do not protect from a fault in the compiler that makes
+//! it emit wrong code: the parent runs the code that the child wrote.
+
+mod cancel;
+mod child;
+mod confine;
+mod input;
+mod limits;
+mod output;
+mod process;
+mod translate;
+
+pub(super) use cancel::{Cancelled, cancellation};
+pub use child::{ChildArguments, run_child};
+pub(super) use input::{Input, memory_file, open_regular};
+pub(super) use limits::output_bytes_max;
+pub use limits::{COMPONENT_FUNCTIONS_MAX, COMPONENT_SIZE_MAX, COMPONENT_TEXT_SIZE_MAX, CompileLimits, Refusal};
+pub(super) use output::{Facts, Output};
+pub(super) use process::CompileError;
+pub use process::Compiler;

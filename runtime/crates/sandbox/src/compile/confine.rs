@@ -1,0 +1,152 @@
+//! Takes away from the compiler process everything but its work: reading standard input, computing, and writing standard
+//! output and standard error.
+//!
+//! What holds where:
+//!
+//! - On every Unix: limits on address space, processor time and the size of written files; no core dump; no new
+//!   descriptors, so no new files, no sockets and no connections.
+//! - On Linux also: the process ends with its parent; it is the first that the kernel ends when memory runs out; and a
+//!   filter lets only the system calls through that computing needs, and reading and writing only on the three standard
+//!   descriptors. The filter applies to all threads and cannot be removed.
+//!
+//! A kernel without such filters is no reason to refuse: then the limits hold, and the parent logs a warning.
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// The descriptors of the process: standard input, standard output and standard error.
+const DESCRIPTORS: u64 = 3;
+
+/// Limits of the process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Memory in addition to what the process has already, in bytes.
+    pub(super) memory: u64,
+    pub(super) cpu_seconds: u64,
+    /// Size of the output file, in bytes.
+    pub(super) output_bytes: u64,
+}
+
+/// Sets the limits, for good. Must be called after all threads were started and before any input is read. Returns a
+/// warning if the system calls are not filtered.
+pub(super) fn confine(limits: Limits) -> io::Result<Option<String>> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    let Limits { memory, cpu_seconds, output_bytes } = limits;
+    let (address_space, data) = memory_taken();
+    for (resource, limit) in [
+        (Resource::As, address_space.saturating_add(memory)),
+        // Allocators reserve address space in advance, and take memory from it later.
+        (Resource::Data, data.saturating_add(memory)),
+        (Resource::Cpu, cpu_seconds),
+        (Resource::Fsize, output_bytes),
+        (Resource::Core, 0),
+        (Resource::Nofile, DESCRIPTORS),
+    ] {
+        // The kernel reports the first of these limits with a signal of its own, SIGXCPU, and the second with SIGKILL.
+        let last = if resource == Resource::Cpu { limit.saturating_add(1) } else { limit };
+        // A stricter limit of the caller stays.
+        let at_most = |limit: u64| Some(getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit)));
+        setrlimit(resource, Rlimit { current: at_most(limit), maximum: at_most(last) })?;
+    }
+    #[cfg(target_os = "linux")]
+    return Ok(filter::install().err().map(|error| format!("system calls are not filtered: {error}")));
+    #[cfg(not(target_os = "linux"))]
+    Ok(Some("system calls are only filtered on Linux".into()))
+}
+
+/// Ends this process when its parent ends. Fails if the parent has ended already.
+pub(super) fn end_with_parent(parent: u32) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    if now == Some(parent) { Ok(()) } else { Err(io::Error::other("the parent process has ended")) }
+}
+
+/// Makes this process the first that the kernel ends when memory runs out.
+pub(super) fn end_first_without_memory() {
+    #[cfg(target_os = "linux")]
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+}
+
+/// Returns the current address space and data of this process, in bytes; zero where the system does not report them.
+fn memory_taken() -> (u64, u64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    };
+    let bytes = |name| kib(name).unwrap_or_default().saturating_mul(1024);
+    (bytes("VmSize:"), bytes("VmData:"))
+}
+
+#[cfg(target_os = "linux")]
+mod filter {
+    use std::collections::BTreeMap;
+
+    use libc::{MAP_ANONYMOUS, c_int, c_long};
+    use seccompiler::SeccompCmpArgLen::Dword;
+    use seccompiler::SeccompCmpOp::{Eq, Le, MaskedEq};
+    use seccompiler::{BpfProgram, SeccompAction, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
+
+    /// System calls with any arguments: memory, locks, threads that exist, signals of this process, time.
+    const ALLOWED: [c_long; 33] = [
+        libc::SYS_brk,
+        libc::SYS_clock_getres,
+        libc::SYS_clock_gettime,
+        libc::SYS_clock_nanosleep,
+        libc::SYS_close,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+        libc::SYS_fstat,
+        libc::SYS_futex,
+        libc::SYS_getcpu,
+        libc::SYS_getpid,
+        libc::SYS_getrandom,
+        libc::SYS_getrusage,
+        libc::SYS_gettid,
+        libc::SYS_gettimeofday,
+        libc::SYS_lseek,
+        libc::SYS_madvise,
+        libc::SYS_membarrier,
+        libc::SYS_mincore,
+        libc::SYS_mprotect,
+        libc::SYS_mremap,
+        libc::SYS_munmap,
+        libc::SYS_nanosleep,
+        libc::SYS_restart_syscall,
+        libc::SYS_rseq,
+        libc::SYS_rt_sigaction,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_sched_yield,
+        libc::SYS_set_robust_list,
+        libc::SYS_sigaltstack,
+        libc::SYS_statx,
+    ];
+
+    pub(super) fn install() -> Result<(), seccompiler::Error> {
+        let when = |argument: u8, operator: SeccompCmpOp, value: c_int| {
+            let condition = SeccompCondition::new(argument, Dword, operator, u64::from(value.cast_unsigned()))?;
+            SeccompRule::new(vec![condition])
+        };
+        let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = ALLOWED.map(|call| (call, Vec::new())).into();
+        let this_process = c_int::try_from(std::process::id()).unwrap_or_default();
+        rules.extend([
+            (libc::SYS_read, vec![when(0, Eq, 0)?]),
+            (libc::SYS_write, vec![when(0, Eq, 1)?, when(0, Eq, 2)?]),
+            (libc::SYS_writev, vec![when(0, Eq, 1)?, when(0, Eq, 2)?]),
+            // Memory, no files.
+            (libc::SYS_mmap, vec![when(3, MaskedEq(u64::from(MAP_ANONYMOUS.cast_unsigned())), MAP_ANONYMOUS)?]),
+            // `abort` sends a signal to its own thread.
+            (libc::SYS_tgkill, vec![when(0, Eq, this_process)?]),
+            (libc::SYS_fcntl, vec![when(0, Le, 2)?]),
+        ]);
+        let refused = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+        let arch = std::env::consts::ARCH.try_into()?;
+        let program: BpfProgram = SeccompFilter::new(rules, refused, SeccompAction::Allow, arch)?.try_into()?;
+        seccompiler::apply_filter_all_threads(&program)
+    }
+}

@@ -1,0 +1,122 @@
+//! Parses and compiles a component: the work of the compiler process.
+
+use object::read::elf::ElfFile64;
+use object::{Object as _, ObjectSection as _};
+use wasmtime::component::Component;
+use wasmtime::{Engine, OutOfMemory};
+
+use super::super::proposals::describe_invalid;
+use super::super::{adapt, binary, producers};
+use super::limits::{
+    COMPONENT_FUNCTIONS_MAX, COMPONENT_TEXT_SIZE_MAX, NAME_BYTES_MAX, NAMES_MAX, Refusal, metadata_bytes_max,
+    output_bytes_max,
+};
+use super::output::{Facts, REPORT_BYTES_MAX, Report, bounded};
+
+/// The section of a compiled component that the parent decodes when it loads the component.
+const METADATA_SECTION: &str = ".wasmtime.info";
+
+/// Compiles a component in binary or text form, or a core module that can be converted to one. Returns the compiled
+/// component, empty if there is none, and the report. `memory` is the limit to report when memory runs out.
+pub(super) fn translate(engine: &Engine, file: Vec<u8>, memory: u64) -> (Vec<u8>, Report) {
+    let output_max = output_bytes_max(file.len() as u64);
+    match compiled(engine, file, memory) {
+        // Before the write that would exceed the limit on files and end the process.
+        Ok((artefact, _)) if artefact.len() as u64 + u64::from(REPORT_BYTES_MAX) > output_max => {
+            (Vec::new(), Report::Refused(Refusal::Output(output_max)))
+        }
+        Ok((artefact, facts)) => (artefact, Report::Compiled(facts)),
+        Err(report) => (Vec::new(), report),
+    }
+}
+
+fn compiled(engine: &Engine, file: Vec<u8>, memory: u64) -> Result<(Vec<u8>, Facts), Report> {
+    let file_bytes = file.len() as u64;
+    let bytes = check_binary(file)?;
+    let facts = Facts {
+        is_module: binary::is_module(&bytes),
+        modules: binary::parts(&bytes).into_iter().filter(|part| binary::is_module(part)).count() as u64,
+        functions: binary::function_count(&bytes),
+        producers: producers::producers(&bytes),
+    };
+    let bytes = if facts.is_module { adapt::component(engine, bytes).map_err(|m| invalid(&m))? } else { bytes };
+    let failed = |error: &wasmtime::Error, bytes: &[u8]| match is_out_of_memory(error) {
+        true => Report::Refused(Refusal::Memory(memory)),
+        false => invalid(&describe_invalid("component", bytes, error)),
+    };
+    let component = Component::new(engine, &bytes).map_err(|error| failed(&error, &bytes))?;
+    drop(bytes);
+    check_names(engine, &component)?;
+    let artefact = component.serialize().map_err(|error| failed(&error, &[]))?;
+    drop(component);
+    let limit = metadata_bytes_max(file_bytes);
+    match metadata_bytes(&artefact) {
+        Some(bytes) if bytes <= limit => Ok((artefact, facts)),
+        Some(bytes) => Err(invalid(&format!(
+            "expands to {bytes} bytes of metadata, more than the limit of {limit} for a component of its size; nest \
+             fewer components and instances"
+        ))),
+        None => Err(invalid("compiles to a form that this version of Evoke does not know")),
+    }
+}
+
+fn invalid(message: &str) -> Report {
+    Report::Invalid(bounded(message))
+}
+
+/// Returns the file's component or core module in binary form, after all checks that need no compilation.
+fn check_binary(mut bytes: Vec<u8>) -> Result<Vec<u8>, Report> {
+    if !bytes.starts_with(b"\0asm") {
+        bytes = parse_text(&bytes)?;
+    }
+    // After the magic number, a module has version 1 of layer 0; a component has any version of layer 1.
+    if !matches!(bytes.get(4..8), Some([1, 0, 0, 0] | [_, _, 1, 0])) {
+        return Err(invalid("has an unknown WebAssembly version"));
+    }
+    match binary::function_count(&bytes) {
+        0..=COMPONENT_FUNCTIONS_MAX => Ok(bytes),
+        n => Err(invalid(&format!("has {n} functions; the limit is {COMPONENT_FUNCTIONS_MAX}"))),
+    }
+}
+
+/// Converts WebAssembly from text form to binary form.
+fn parse_text(bytes: &[u8]) -> Result<Vec<u8>, Report> {
+    let text = std::str::from_utf8(bytes).ok().filter(|text| text.trim_start().starts_with(['(', ';']));
+    let text = text.ok_or_else(|| invalid("is not WebAssembly"))?;
+    if text.len() > COMPONENT_TEXT_SIZE_MAX {
+        return Err(Report::TooLarge(COMPONENT_TEXT_SIZE_MAX as u64));
+    }
+    wat::parse_str(text).map_err(|error| invalid(&format!("is not a valid component: {error}")))
+}
+
+/// Bounds the work of the parent, which checks and links each import, and lists the exports in messages.
+fn check_names(engine: &Engine, component: &Component) -> Result<(), Report> {
+    let ty = component.component_type();
+    let imports: Vec<usize> = ty.imports(engine).map(|(name, _)| name.len()).collect();
+    let exports: Vec<usize> = ty.exports(engine).map(|(name, _)| name.len()).collect();
+    for (what, lengths) in [("imports", imports), ("exports", exports)] {
+        if lengths.len() > NAMES_MAX {
+            return Err(invalid(&format!("has {} {what}; the limit is {NAMES_MAX}", lengths.len())));
+        }
+        if let Some(bytes) = lengths.into_iter().find(|bytes| *bytes > NAME_BYTES_MAX) {
+            let limit = format!("the limit is {NAME_BYTES_MAX}");
+            return Err(invalid(&format!("has a name of {bytes} bytes among its {what}; {limit}")));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the size of the metadata in a compiled component; `None` if the compiled component has another form.
+fn metadata_bytes(artefact: &[u8]) -> Option<u64> {
+    let elf: ElfFile64<'_> = ElfFile64::parse(artefact).ok()?;
+    Some(elf.section_by_name(METADATA_SECTION)?.size())
+}
+
+fn is_out_of_memory(error: &wasmtime::Error) -> bool {
+    let errno = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref() == Some(&rustix::io::Errno::NOMEM)
+            || cause.downcast_ref().and_then(std::io::Error::raw_os_error)
+                == Some(rustix::io::Errno::NOMEM.raw_os_error())
+    };
+    error.is::<OutOfMemory>() || error.chain().any(errno)
+}

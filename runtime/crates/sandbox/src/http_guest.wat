@@ -1,0 +1,93 @@
+;; Template of an HTTP component for tests. The test inserts the fields of a core module that exports `handle`, which
+;; receives the handles of the request and of the response. The module can call these functions:
+;;   $fields: () -> fields              $append: (fields, name, length, value, length, address of the result)
+;;   $clone: (fields) -> fields         $request: (fields) -> request
+;;   $response: (fields) -> response    $method: (request, case, text, length) -> result
+;;   $stderr: () -> stream              $body: (response, address of the result)
+;;   $write: (stream, bytes, length, address of the result)
+(component
+  (import "wasi:io/error@0.2.0" (instance $errors (export "error" (type (sub resource)))))
+  (alias export $errors "error" (type $error))
+  (import "wasi:io/streams@0.2.0" (instance $streams
+    (export "output-stream" (type $output (sub resource)))
+    (alias outer 1 $error (type $error'))
+    (export "error" (type $error (eq $error')))
+    (type $stream-error' (variant (case "last-operation-failed" (own $error)) (case "closed")))
+    (export "stream-error" (type $stream-error (eq $stream-error')))
+    (export "[method]output-stream.write"
+      (func (param "self" (borrow $output)) (param "contents" (list u8)) (result (result (error $stream-error)))))))
+  (alias export $streams "output-stream" (type $output))
+  (import "wasi:cli/stderr@0.2.0" (instance $stderr
+    (alias outer 1 $output (type $output'))
+    (export "output-stream" (type $output (eq $output')))
+    (export "get-stderr" (func (result (own $output))))))
+  (import "wasi:http/types@0.2.0" (instance $types
+    (export "fields" (type $fields (sub resource)))
+    (export "incoming-request" (type (sub resource)))
+    (export "response-outparam" (type (sub resource)))
+    (export "outgoing-request" (type $request (sub resource)))
+    (export "outgoing-response" (type $response (sub resource)))
+    (export "outgoing-body" (type $body (sub resource)))
+    (type $header-error' (variant (case "invalid-syntax") (case "forbidden") (case "immutable")))
+    (export "header-error" (type $header-error (eq $header-error')))
+    (type $method' (variant (case "get") (case "head") (case "post") (case "put") (case "delete") (case "connect")
+      (case "options") (case "trace") (case "patch") (case "other" string)))
+    (export "method" (type $method (eq $method')))
+    (export "[constructor]fields" (func (result (own $fields))))
+    (export "[method]fields.append" (func (param "self" (borrow $fields)) (param "name" string)
+      (param "value" (list u8)) (result (result (error $header-error)))))
+    (export "[method]fields.clone" (func (param "self" (borrow $fields)) (result (own $fields))))
+    (export "[constructor]outgoing-request" (func (param "headers" (own $fields)) (result (own $request))))
+    (export "[method]outgoing-request.set-method"
+      (func (param "self" (borrow $request)) (param "method" $method) (result (result))))
+    (export "[constructor]outgoing-response" (func (param "headers" (own $fields)) (result (own $response))))
+    (export "[method]outgoing-response.body"
+      (func (param "self" (borrow $response)) (result (result (own $body)))))))
+  (alias export $types "incoming-request" (type $incoming))
+  (alias export $types "response-outparam" (type $out))
+
+  (core module $memory (memory (export "memory") 40))
+  (core instance $memory (instantiate $memory))
+  (alias core export $memory "memory" (core memory $mem))
+  (core func $fields (canon lower (func $types "[constructor]fields")))
+  (core func $append (canon lower (func $types "[method]fields.append") (memory $mem)))
+  (core func $clone (canon lower (func $types "[method]fields.clone")))
+  (core func $request (canon lower (func $types "[constructor]outgoing-request")))
+  (core func $method (canon lower (func $types "[method]outgoing-request.set-method") (memory $mem)))
+  (core func $response (canon lower (func $types "[constructor]outgoing-response")))
+  (core func $body (canon lower (func $types "[method]outgoing-response.body") (memory $mem)))
+  (core func $stderr (canon lower (func $stderr "get-stderr")))
+  (core func $write (canon lower (func $streams "[method]output-stream.write") (memory $mem)))
+
+  (core module $main
+    (import "env" "memory" (memory 1))
+    (import "env" "fields" (func $fields (result i32)))
+    (import "env" "append" (func $append (param i32 i32 i32 i32 i32 i32)))
+    (import "env" "clone" (func $clone (param i32) (result i32)))
+    (import "env" "request" (func $request (param i32) (result i32)))
+    (import "env" "method" (func $method (param i32 i32 i32 i32) (result i32)))
+    (import "env" "response" (func $response (param i32) (result i32)))
+    (import "env" "body" (func $body (param i32 i32)))
+    (import "env" "stderr" (func $stderr (result i32)))
+    (import "env" "write" (func $write (param i32 i32 i32 i32)))
+    {CORE})
+  (core instance $main (instantiate $main (with "env" (instance
+    (export "memory" (memory $mem))
+    (export "fields" (func $fields))
+    (export "append" (func $append))
+    (export "clone" (func $clone))
+    (export "request" (func $request))
+    (export "method" (func $method))
+    (export "response" (func $response))
+    (export "body" (func $body))
+    (export "stderr" (func $stderr))
+    (export "write" (func $write))))))
+
+  (func $handle (param "request" (own $incoming)) (param "response-out" (own $out))
+    (canon lift (core func $main "handle")))
+  (instance $handler
+    (export "incoming-request" (type $incoming))
+    (export "response-outparam" (type $out))
+    (export "handle" (func $handle)))
+  (export "wasi:http/incoming-handler@0.2.0" (instance $handler))
+)

@@ -1,0 +1,123 @@
+//! What disk work shares with its worker: whether to stop, and which entry is accessed now. So the worker notices that a
+//! file system does not respond, leaves the thread behind, and goes on without the entry.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+/// The entries that are skipped, because a thread is still waiting for each of them.
+#[derive(Clone, Default)]
+pub(super) struct Stuck(BTreeMap<String, Arc<AtomicBool>>);
+
+/// The most threads that are left behind for one source. When one more would be, the source waits.
+const STUCK_MAX: usize = 8;
+
+impl Stuck {
+    /// Adds the entry that `access` waits for. Returns false if that is the top folder itself, or if there are too many.
+    pub(super) fn add(&mut self, access: &Access) -> bool {
+        let name = access.place.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_added = !name.is_empty() && self.0.len() < STUCK_MAX;
+        if is_added {
+            self.0.insert(name, access.is_finished.clone());
+        }
+        is_added
+    }
+
+    /// Removes the entries that responded after all. Returns true if there are any.
+    pub(super) fn remove_finished(&mut self) -> bool {
+        let before = self.0.len();
+        self.0.retain(|_, is_finished| !is_finished.load(Ordering::Acquire));
+        self.0.len() < before
+    }
+
+    fn contains(&self, mut name: &str) -> bool {
+        loop {
+            if self.0.contains_key(name) {
+                return true;
+            }
+            match name.rsplit_once('/') {
+                Some((folder, _)) => name = folder,
+                None => return false,
+            }
+        }
+    }
+}
+
+/// One piece of disk work.
+#[derive(Clone, Default)]
+pub(super) struct Access {
+    pub(super) stop: CancellationToken,
+    stuck: Arc<Stuck>,
+    place: Arc<Mutex<String>>,
+    steps: Arc<AtomicU64>,
+    is_finished: Arc<AtomicBool>,
+}
+
+impl Access {
+    pub(super) fn new(stop: CancellationToken, stuck: &Stuck) -> Self {
+        Self { stop, stuck: Arc::new(stuck.clone()), ..Self::default() }
+    }
+
+    /// Must be called before an entry is accessed. Fails for an entry that does not respond.
+    pub(super) fn enter(&self, name: &str) -> io::Result<()> {
+        if !self.stuck.0.is_empty() && self.stuck.contains(name) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "its file system does not respond"));
+        }
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        place.clear();
+        place.push_str(name);
+        drop(place);
+        self.step();
+        Ok(())
+    }
+
+    /// The entry responded.
+    pub(super) fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number that changes while the work makes progress.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    /// The work is done.
+    pub(super) fn finish(&self) {
+        self.is_finished.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_does_not_respond_is_skipped_with_everything_in_it_until_it_responds() {
+        let mut stuck = Stuck::default();
+        let waiting = Access::default();
+        assert!(!stuck.add(&waiting), "the top folder cannot be skipped");
+        waiting.enter("a/mount").unwrap();
+        assert!(stuck.add(&waiting) && !stuck.remove_finished());
+        let access = Access::new(CancellationToken::new(), &stuck);
+        for (name, responds) in [("a", true), ("a/mount", false), ("a/mount/deep/file", false), ("a/mount2", true)] {
+            assert_eq!(access.enter(name).is_ok(), responds, "{name}");
+        }
+        waiting.finish();
+        assert!(stuck.remove_finished());
+        assert!(Access::new(CancellationToken::new(), &stuck).enter("a/mount").is_ok());
+    }
+
+    #[test]
+    fn few_threads_are_left_behind() {
+        let mut stuck = Stuck::default();
+        let added = (0..20).filter(|n| {
+            let access = Access::default();
+            access.enter(&n.to_string()).unwrap();
+            stuck.add(&access)
+        });
+        assert_eq!(added.count(), STUCK_MAX);
+    }
+}

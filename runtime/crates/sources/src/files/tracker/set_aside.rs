@@ -1,0 +1,92 @@
+//! Files that settled but cannot be submitted now: each is tried again after a while, or when it changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::version::Stamp;
+
+/// The first and the longest wait before a file is tried again.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// The longest wait grows by this for each file, so that very many failing files do not keep the source busy.
+const RETRY_MAX_PER_FILE: Duration = Duration::from_millis(1);
+/// The most files that are tried again at a time.
+const DUE_MAX: usize = 256;
+
+/// The files, by name. There are at most as many as there are files in the folder.
+#[derive(Default)]
+pub(super) struct SetAside {
+    files: BTreeMap<Arc<str>, Entry>,
+    /// The time of the next try of each file that is tried again.
+    retries: BTreeSet<(Instant, Arc<str>)>,
+}
+
+struct Entry {
+    /// The metadata with which the file failed; `None` when it is gone.
+    seen: Option<Stamp>,
+    reason: String,
+    wait: Duration,
+    /// `None` when only a change of the file can help.
+    retry_at: Option<Instant>,
+}
+
+impl SetAside {
+    /// Sets a file aside for longer than the last time.
+    pub(super) fn retry_later(&mut self, name: &str, seen: Option<Stamp>, reason: String, now: Instant) {
+        let longest = RETRY_MAX + RETRY_MAX_PER_FILE * u32::try_from(self.files.len()).unwrap_or(u32::MAX);
+        let wait = self.files.get(name).map_or(RETRY_MIN, |before| before.wait * 2).clamp(RETRY_MIN, longest);
+        self.insert(name, Entry { seen, reason, wait, retry_at: Some(now + wait) });
+    }
+
+    /// Sets a file aside until it changes.
+    pub(super) fn leave_out(&mut self, name: &str, seen: Option<Stamp>, reason: String) {
+        self.insert(name, Entry { seen, reason, wait: Duration::ZERO, retry_at: None });
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        if let Some((name, entry)) = self.files.remove_entry(name)
+            && let Some(at) = entry.retry_at
+        {
+            self.retries.remove(&(at, name));
+        }
+    }
+
+    /// The metadata of a file when it was set aside; `None` for a file that is not.
+    pub(super) fn seen(&self, name: &str) -> Option<Option<Stamp>> {
+        self.files.get(name).map(|entry| entry.seen)
+    }
+
+    /// The names from this one on, in order.
+    pub(super) fn names_from(&self, first: &str) -> impl Iterator<Item = &str> {
+        let from = (std::ops::Bound::Included(first), std::ops::Bound::Unbounded);
+        self.files.range::<str, _>(from).map(|(name, _)| &**name)
+    }
+
+    /// The files to try again now, the most overdue first.
+    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = (String, Option<Stamp>)> {
+        let due = self.retries.iter().take_while(move |(at, _)| *at <= now).take(DUE_MAX);
+        due.map(|(_, name)| (name.to_string(), self.seen(name).flatten()))
+    }
+
+    /// When the next file is tried again.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.retries.first().map(|(at, _)| *at)
+    }
+
+    /// The number of files, and each with its reason.
+    pub(super) fn reasons(&self) -> (usize, impl Iterator<Item = (&str, &str)>) {
+        (self.files.len(), self.files.iter().map(|(name, entry)| (&**name, entry.reason.as_str())))
+    }
+
+    fn insert(&mut self, name: &str, entry: Entry) {
+        self.remove(name);
+        let name: Arc<str> = name.into();
+        if let Some(at) = entry.retry_at {
+            self.retries.insert((at, name.clone()));
+        }
+        self.files.insert(name, entry);
+    }
+}

@@ -1,0 +1,124 @@
+//! The files of an open store: their protection in this process, against other programs, and against removal.
+//!
+//! # Locks
+//! SQLite locks its files with POSIX locks, which a process loses when any part of it closes another descriptor of the
+//! file. Two measures keep the store safe:
+//! - Nothing else in this process opens the files: they are reserved ([`evoke_fs::reserve`]).
+//! - Two shared locks of another kind (`F_OFD_SETLK`) that no other descriptor can drop. One covers the bytes of
+//!   `evoke.db` that SQLite locks exclusively before it deletes the log (its `SHARED_FIRST` range); the other covers the
+//!   byte of `evoke.db-shm` that SQLite locks exclusively before it discards the index of the log (its "deadman switch").
+//!   So even if the POSIX locks were lost, another program that opens and closes the database cannot delete the log.
+//!
+//! SQLite's own locks are shared ones while the store is open, and do not conflict with these. It needs the exclusive
+//! ones again to delete the log when the last connection closes: [`StoreFiles::release`] must be called before.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use evoke_fs::{FileId, PrivateFolder, Reservation, lock_shared, reserve, unlock};
+use evoke_store::{Result, StoreError};
+
+/// Bytes of the database that each reader locks shared (SQLite, `os.h`: `SHARED_FIRST`, `SHARED_SIZE`).
+const SHARED_BYTES: Range<i64> = 0x4000_0002..0x4000_0002 + 510;
+/// Byte of the index that each connection locks shared (SQLite, `os_unix.c`: `UNIX_SHM_DMS`).
+const INDEX_BYTES: Range<i64> = 128..129;
+/// The files of a store by the ends of their names.
+const ENDINGS: [&str; 3] = ["", "-wal", "-shm"];
+/// How often the files are verified while nothing is committed.
+const VERIFY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The files of an open store.
+pub(super) struct StoreFiles {
+    folder: PrivateFolder,
+    /// Each file with its path.
+    files: Vec<(PathBuf, FileId)>,
+    /// Open while the store is: closing these drops the POSIX locks of this process.
+    database: File,
+    index: File,
+    _reservation: Reservation,
+}
+
+impl StoreFiles {
+    /// Protects the files of a store that SQLite has opened by path in this folder.
+    pub(super) fn protect(folder: PrivateFolder) -> Result<Self> {
+        let path = folder.path().join("evoke.db");
+        let failed = |what: &str, error: io::Error| {
+            StoreError::Failed(format!("cannot {what} {} (or its -wal or -shm file): {error}", path.display()))
+        };
+        let mut files = Vec::new();
+        for ending in ENDINGS {
+            let name = format!("evoke.db{ending}");
+            let id = folder.confirm(&name).map_err(|error| failed("open", error))?;
+            files.push((folder.path().join(&name), id));
+        }
+        let reservation = reserve(files.iter().map(|(_, id)| *id).chain([folder.id()]).collect());
+        let open = |ending: &str| File::open(folder.path().join(format!("evoke.db{ending}")));
+        let database = open("").map_err(|error| failed("open", error))?;
+        let index = open("-shm").map_err(|error| failed("open", error))?;
+        for (file, bytes) in [(&database, SHARED_BYTES), (&index, INDEX_BYTES)] {
+            match lock_shared(file, bytes) {
+                Ok(()) => {}
+                // Some network file systems have no such locks. The reservation protects against this process.
+                Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+                    tracing::warn!("{}: the file system has no locks that belong to a descriptor", path.display());
+                }
+                Err(error) => return Err(failed("lock", error)),
+            }
+        }
+        Ok(Self { folder, files, database, index, _reservation: reservation })
+    }
+
+    /// Returns an error if a file or the folder no longer has its name: then whatever is written now cannot be found at
+    /// the next start. Takes a few microseconds.
+    pub(super) fn verify(&self) -> std::result::Result<(), String> {
+        let folder = (self.folder.path().to_owned(), self.folder.id());
+        for (path, id) in [&folder].into_iter().chain(&self.files) {
+            let happened = match FileId::of_path(path) {
+                Ok(found) if found == *id => continue,
+                Ok(_) => "was replaced".to_owned(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => "was moved or removed".to_owned(),
+                Err(error) => format!("cannot be reached any more ({error})"),
+            };
+            return Err(format!(
+                "{} {happened} while Evoke runs, so nothing more can be stored: put it back or restore a backup, and \
+                 start Evoke again",
+                path.display()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Releases the locks, so that SQLite can delete the log when its last connection closes.
+    pub(super) fn release(&self) {
+        // Without the locks there is nothing to release.
+        let _ = unlock(&self.database, SHARED_BYTES);
+        let _ = unlock(&self.index, INDEX_BYTES);
+    }
+
+    /// Verifies the files periodically until the returned sender is dropped, and reports the first error in `failure`.
+    pub(super) fn watch(
+        files: Arc<Self>,
+        failure: watch::Sender<Option<String>>,
+    ) -> io::Result<mpsc::Sender<std::convert::Infallible>> {
+        let (stop, stopped) = mpsc::channel();
+        std::thread::Builder::new().name("store-files".into()).spawn(move || {
+            while stopped.recv_timeout(VERIFY_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
+                if let Err(reason) = files.verify() {
+                    tracing::error!("{reason}");
+                    failure.send_if_modified(|current| match current {
+                        Some(_) => false,
+                        None => current.replace(reason).is_none(),
+                    });
+                    return;
+                }
+            }
+        })?;
+        Ok(stop)
+    }
+}

@@ -1,0 +1,37 @@
+//! Origins: the sources through which events enter, and the dedup of each of them.
+
+use super::*;
+
+pub async fn an_id_that_another_origin_used_is_still_free(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let origins = store.register_origins(vec!["/shop/hook".into(), "/shop/nightly".into()]).await.unwrap();
+    let from =
+        |origin, id: &str| NewEvent { lineage: Lineage { origin, ..Lineage::default() }, ..new_event(id, vec![to(f)]) };
+    let both = || vec![from(origins[0], "1"), from(origins[1], "1"), from(Origin::OPERATOR, "1")];
+    let new = vec![Accepted::New(Seq(1)), Accepted::New(Seq(2)), Accepted::New(Seq(3))];
+    assert_eq!(store.accept(both(), vec![]).await.unwrap(), new);
+    let known = vec![Accepted::Duplicate(Seq(1)), Accepted::Duplicate(Seq(2)), Accepted::Duplicate(Seq(3))];
+    assert_eq!(store.accept(both(), vec![]).await.unwrap(), known);
+    // A function's event with this source and id is a fourth one, whichever chain it belongs to.
+    for (delivery, origin) in [(1, origins[0]), (2, origins[1])] {
+        let lineage = Lineage { cause: Some(DeliveryId(delivery)), root: Some(Seq(delivery)), hops: 1, origin };
+        let publishes = vec![NewEvent { lineage, ..new_event("1", vec![]) }];
+        store.complete(Arc::new(Completion { publishes, ..Arc::unwrap_or_clone(done(delivery, 1)) })).await.unwrap();
+    }
+    assert_eq!(store.totals().await.unwrap().events, 4);
+    assert_eq!(store.event(Seq(4)).await.unwrap().unwrap().unwrap().lineage.origin, origins[0]);
+}
+
+pub async fn origins_keep_their_numbers_and_uris(store: &dyn Store) {
+    let register =
+        async |uris: &[&str]| store.register_origins(uris.iter().map(|uri| (*uri).to_owned()).collect()).await.unwrap();
+    let first = register(&["/shop/a", "/shop/b", "/evoke", "/evoke/emit"]).await;
+    assert_eq!(first[2..], [Origin::RUNTIME, Origin::OPERATOR]);
+    assert!(first[0] != first[1] && !first[..2].contains(&Origin::default()));
+    assert_eq!(register(&["/shop/b", "/shop/a"]).await, [first[1], first[0]]);
+    for (origin, uri) in first.iter().zip(["/shop/a", "/shop/b", "/evoke", "/evoke/emit"]) {
+        assert_eq!(store.origin_uri(*origin).as_deref(), Some(uri));
+    }
+    assert_eq!(store.origin_uri(Origin(77)), None);
+    assert_eq!(store.origin_uri(Origin::default()), None);
+}

@@ -1,0 +1,57 @@
+//! The origins that a store knows, by number and by URI.
+
+use std::sync::Arc;
+
+use evoke_model::Origin;
+use foldhash::HashMap;
+
+/// A store's table of origins, in memory.
+#[derive(Debug, Clone)]
+pub struct Origins {
+    uris: HashMap<Origin, Arc<str>>,
+    numbers: HashMap<Arc<str>, Origin>,
+    /// The number after the last one that was assigned.
+    next: u32,
+}
+
+impl Default for Origins {
+    fn default() -> Self {
+        let mut origins = Self { uris: HashMap::default(), numbers: HashMap::default(), next: 1 };
+        for (origin, uri) in Origin::BUILT_IN {
+            origins.add(origin, uri.into());
+        }
+        origins
+    }
+}
+
+impl Origins {
+    /// Adds an origin that is stored. Returns false if the number or the URI has another one.
+    pub fn add(&mut self, origin: Origin, uri: Arc<str>) -> bool {
+        if self.uris.contains_key(&origin) || self.numbers.contains_key(&uri) {
+            return self.uris.get(&origin) == Some(&uri);
+        }
+        self.numbers.insert(uri.clone(), origin);
+        self.uris.insert(origin, uri);
+        true
+    }
+
+    /// Adds a new URI and returns its number.
+    pub fn insert(&mut self, uri: &str) -> Origin {
+        while self.uris.contains_key(&Origin(self.next)) {
+            self.next += 1;
+        }
+        let origin = Origin(self.next);
+        self.add(origin, uri.into());
+        origin
+    }
+
+    /// Returns the number of a URI.
+    pub fn find(&self, uri: &str) -> Option<Origin> {
+        self.numbers.get(uri).copied()
+    }
+
+    /// Returns the URI of an origin.
+    pub fn uri(&self, origin: Origin) -> Option<Arc<str>> {
+        self.uris.get(&origin).cloned()
+    }
+}

@@ -1,0 +1,146 @@
+//! Checks every request before its handler runs: its host and origin, its token and role, and the number of requests at
+//! a time.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, State};
+use axum::middleware::Next;
+use axum::response::IntoResponse as _;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+
+use super::error::ApiError;
+use super::guard;
+use super::pace::{Hold, pace};
+use super::permits::{Permit, Permits};
+use super::tokens::{Caller, Role};
+use super::{Admin, ApiResult};
+use evoke_http::listener::ConnectionHandle;
+use evoke_http::problem::Problem;
+use evoke_model::Actor;
+
+/// State of the checks.
+#[derive(Clone)]
+pub(super) struct Access {
+    pub(super) admin: Arc<Admin>,
+    pub(super) permits: Arc<Permits>,
+}
+
+/// The request under way: who sent it, and its permit. Handlers extract it.
+#[derive(Clone)]
+pub(super) struct Exchange {
+    caller: Caller,
+    permits: Arc<Permits>,
+    permit: Arc<Mutex<Option<Permit>>>,
+}
+
+impl Exchange {
+    /// Returns who asks for a change.
+    pub(super) fn actor(&self) -> Actor {
+        Actor::Operator(self.caller.name.clone())
+    }
+
+    /// Exchanges the permit for one of a list that is followed. Returns an error if there are too many.
+    pub(super) fn follow(&self) -> Result<(), Problem> {
+        let follower = self.permits.follower(self.caller.role)?;
+        *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(follower);
+        Ok(())
+    }
+
+    /// The permits for requests that read much before they respond.
+    pub(super) fn permits(&self) -> &Permits {
+        &self.permits
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Exchange {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        // `check` sets it for all requests that need a token.
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| unauthorized("this request needs a token").into())
+    }
+}
+
+/// Checks a request, runs its handler, and limits the time of the response.
+pub(super) async fn check(State(access): State<Access>, request: Request<Body>, next: Next) -> Response<Body> {
+    let mut response = match respond(&access, request, next).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    };
+    protect(response.headers_mut());
+    response
+}
+
+async fn respond(access: &Access, mut request: Request<Body>, next: Next) -> ApiResult {
+    guard::check(&request, access.admin.address)?;
+    if is_health(&request) {
+        return Ok(next.run(request).await);
+    }
+    let caller = authenticate(access, request.headers())?;
+    let permit = Arc::new(Mutex::new(Some(access.permits.request(request.method(), caller.role)?)));
+    let exchange = Exchange { caller: caller.clone(), permits: access.permits.clone(), permit: permit.clone() };
+    request.extensions_mut().insert(exchange);
+    let connection = request.extensions().get::<ConnectionHandle>().cloned();
+    let response = next.run(request).await;
+    let hold = Hold { caller, clock: access.admin.clock.clone(), connection, _permit: permit };
+    Ok(response.map(|body| pace(body, hold)))
+}
+
+/// Health requests need no token and no permit.
+fn is_health(request: &Request<Body>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD) && matches!(request.uri().path(), "/healthz" | "/readyz")
+}
+
+fn authenticate(access: &Access, headers: &HeaderMap) -> Result<Caller, Problem> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(unauthorized("this request needs a token"));
+    };
+    let token = value.to_str().ok().and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
+    let Some(token) = token else { return Err(unauthorized("the header Authorization has no bearer token")) };
+    access.admin.tokens.authenticate(token).map_err(|rejected| unauthorized(&rejected.to_string()))
+}
+
+fn unauthorized(reason: &str) -> Problem {
+    let detail = format!(
+        "{reason}; send the header `Authorization: Bearer TOKEN` with the token in the file admin.token of the data \
+         folder, or one made by `evoke token create`"
+    );
+    Problem::new(StatusCode::UNAUTHORIZED, detail).with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+/// Runs the handler of a route if the role of the caller suffices.
+pub(super) async fn require(
+    State(needed): State<Role>,
+    exchange: Exchange,
+    request: Request<Body>,
+    next: Next,
+) -> ApiResult {
+    if needed == Role::Operator && exchange.caller.role != Role::Operator {
+        let detail = format!(
+            "the token {} has the role viewer; this request needs a token with the role operator, such as the one in \
+             the file admin.token of the data folder",
+            exchange.caller.name
+        );
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail).into());
+    }
+    Ok(next.run(request).await)
+}
+
+/// Adds headers for browsers: responses are not cached, not guessed, not embedded and not run.
+fn protect(headers: &mut HeaderMap) {
+    for (name, value) in [
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (HeaderName::from_static("x-content-type-options"), "nosniff"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}

@@ -1,0 +1,85 @@
+//! The routes of the API: method, path, the role that a token needs, and the handler.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, delete, get, post, put};
+use http::{Method, Request};
+
+use super::access::{self, Access};
+use super::error::ApiError;
+use super::permits::Permits;
+use super::tokens::Role::{self, Operator, Viewer};
+use super::{Admin, brakes, dead, events, explain, logs, manage_tokens, metrics, replays, state, status, trace};
+use evoke_http::problem::Problem;
+
+/// Maximum size of a request body, in bytes: room for several events of the maximum size.
+pub(super) const BODY_MAX: usize = 4 * 1024 * 1024;
+
+type Route = (Method, &'static str, Role, MethodRouter<Arc<Admin>>);
+
+/// The routes that need a token. The method stands here for tests; the handler has it, too.
+pub(super) fn routes() -> Vec<Route> {
+    let (get_, post_, put_, delete_) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
+    vec![
+        (get_.clone(), "/metrics", Viewer, get(metrics::metrics)),
+        (get_.clone(), "/api/v1/status", Viewer, get(status::status)),
+        (get_.clone(), "/api/v1/events", Viewer, get(events::list)),
+        (post_.clone(), "/api/v1/events", Operator, post(events::post)),
+        (get_.clone(), "/api/v1/events/{ref}", Viewer, get(events::show)),
+        (get_.clone(), "/api/v1/trace/{ref}", Viewer, get(trace::trace)),
+        (get_.clone(), "/api/v1/explain/{ref}", Viewer, get(explain::explain)),
+        (get_.clone(), "/api/v1/dead", Viewer, get(dead::list)),
+        (get_.clone(), "/api/v1/dead/{delivery}", Viewer, get(dead::show)),
+        (post_.clone(), "/api/v1/dead/redrive", Operator, post(dead::redrive)),
+        (post_.clone(), "/api/v1/dead/purge", Operator, post(dead::purge)),
+        (post_.clone(), "/api/v1/pause", Operator, post(brakes::pause)),
+        (post_.clone(), "/api/v1/resume", Operator, post(brakes::resume)),
+        (get_.clone(), "/api/v1/pending", Viewer, get(brakes::list)),
+        (post_.clone(), "/api/v1/pending/cancel", Operator, post(brakes::cancel)),
+        (get_.clone(), "/api/v1/replays", Viewer, get(replays::list)),
+        (post_.clone(), "/api/v1/replays", Operator, post(replays::start)),
+        (post_.clone(), "/api/v1/replays/plan", Viewer, post(replays::plan)),
+        (get_.clone(), "/api/v1/replays/{id}", Viewer, get(replays::show)),
+        (post_.clone(), "/api/v1/replays/{id}/{action}", Operator, post(replays::control)),
+        (get_.clone(), "/api/v1/state", Viewer, get(state::buckets)),
+        (get_.clone(), "/api/v1/state/{bucket}", Viewer, get(state::list)),
+        (delete_.clone(), "/api/v1/state/{bucket}", Operator, delete(state::clear)),
+        (get_.clone(), "/api/v1/state/{bucket}/{key}", Viewer, get(state::show)),
+        (put_, "/api/v1/state/{bucket}/{key}", Operator, put(state::set)),
+        (delete_.clone(), "/api/v1/state/{bucket}/{key}", Operator, delete(state::delete)),
+        (get_.clone(), "/api/v1/logs", Viewer, get(logs::list)),
+        (get_, "/api/v1/tokens", Operator, get(manage_tokens::list)),
+        (post_, "/api/v1/tokens", Operator, post(manage_tokens::create)),
+        (delete_, "/api/v1/tokens/{name}", Operator, delete(manage_tokens::revoke)),
+    ]
+}
+
+/// Returns the API as an axum router.
+pub fn router(admin: Admin) -> Router {
+    let admin = Arc::new(admin);
+    let access = Access { admin: admin.clone(), permits: Arc::new(Permits::new()) };
+    let health = Router::new().route("/healthz", get(status::health)).route("/readyz", get(status::ready));
+    routes()
+        .into_iter()
+        .fold(health, |router, (_, path, role, handler)| {
+            router.route(path, handler.route_layer(from_fn_with_state(role, access::require)))
+        })
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(from_fn_with_state(access, access::check))
+        .with_state(admin)
+}
+
+async fn unknown_path(request: Request<Body>) -> ApiError {
+    Problem::not_found(format!("nothing found at {}; the API is under /api/v1", request.uri().path())).into()
+}
+
+async fn method_not_allowed(request: Request<Body>) -> ApiError {
+    let detail = format!("method {} is not allowed here", request.method());
+    Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, detail).into()
+}

@@ -1,0 +1,57 @@
+//! The JSON form of tokens.
+
+use serde::{Deserialize, Serialize};
+
+/// What a token allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Reads everything, and changes nothing
+    Viewer,
+    /// Reads and changes everything
+    Operator,
+}
+
+/// A token, without its secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Token {
+    /// Name of the token; `owner` for the one in `admin.token`.
+    pub name: String,
+    /// What the token allows.
+    pub role: Role,
+    /// When the token was made; for the owner's, when the process started.
+    pub created: String,
+    /// When the token expires; absent if never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// Whether the token has expired.
+    #[serde(default)]
+    pub expired: bool,
+}
+
+/// Request for a new token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// Name of the token: at most 64 letters, digits, `-`, `_` or `.`.
+    pub name: String,
+    /// What the token allows.
+    pub role: Role,
+    /// Number of seconds after which the token expires; absent for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_s: Option<u64>,
+}
+
+/// A new token. The secret is in this response only.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewToken {
+    /// Name of the token.
+    pub name: String,
+    /// What the token allows.
+    pub role: Role,
+    /// The secret, to send as `Authorization: Bearer TOKEN`.
+    pub token: String,
+    /// When the token expires; absent if never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+}

@@ -1,0 +1,126 @@
+//! `token`: makes, lists and revokes tokens of the admin API.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::client::{Client, encode_segment, parse};
+use super::table::table;
+use super::text::{columns, escape, local_time, print, print_json_text};
+use super::{Common, Failure, WithCommon, parse_duration};
+use crate::admin::view::{self, NewToken, Role, TokenRequest};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Token {
+    /// Make a token and print it, this once
+    #[command(after_help = "The token goes to standard output, so that it can be written to a file.\n\n\
+        Example: evoke token create grafana --role viewer --expires 90d > grafana.token")]
+    Create(WithCommon<Create>),
+    /// List tokens by name
+    #[command(after_help = "Example: evoke token list")]
+    List(Common),
+    /// Revoke a token at once
+    #[command(after_help = "Example: evoke token revoke grafana")]
+    Revoke(WithCommon<Revoke>),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// Name of the token: letters, digits, `-`, `_` and `.`
+    name: String,
+    /// What the token allows
+    #[arg(long, value_enum, default_value = "viewer")]
+    role: Role,
+    /// How long the token is valid, such as 7d [default: until it is revoked]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    expires: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Revoke {
+    /// Name of the token
+    name: String,
+}
+
+impl Token {
+    pub(super) fn run(self, global: &Common) -> Result<(), Failure> {
+        match self {
+            Self::Create(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
+            Self::List(common) => list(&common.with_defaults(global)),
+            Self::Revoke(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
+        }
+    }
+}
+
+impl Create {
+    fn run(self, common: &Common) -> Result<(), Failure> {
+        let Self { name, role, expires } = self;
+        // Rounded up: a token is valid for at least as long as requested.
+        let seconds = |duration: Duration| duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+        let request = TokenRequest { name, role, expires_in_s: expires.map(seconds) };
+        let response = Client::find(common)?.post("/api/v1/tokens", &request)?;
+        if common.client_args.json {
+            return print_json_text(&response);
+        }
+        let NewToken { name, token, expires, .. } = parse(&response)?;
+        let until = expires.map_or_else(|| "until it is revoked".to_owned(), |at| format!("until {}", local_time(&at)));
+        anstream::eprintln!("token {} ({}), valid {until}; it is not shown again", escape(&name), role_name(role));
+        print(&escape(&token))
+    }
+}
+
+impl Revoke {
+    fn run(&self, common: &Common) -> Result<(), Failure> {
+        let response = Client::find(common)?.delete(&format!("/api/v1/tokens/{}", encode_segment(&self.name)))?;
+        if common.client_args.json {
+            return print_json_text(&response);
+        }
+        print(&format!("token {} revoked", escape(&self.name)))
+    }
+}
+
+fn list(common: &Common) -> Result<(), Failure> {
+    let client = Client::find(common)?;
+    if common.client_args.json {
+        return client.lines("/api/v1/tokens", &[], print_json_text);
+    }
+    let mut rows = Vec::new();
+    client.lines("/api/v1/tokens", &[], |line| {
+        rows.push(row(&parse(line)?));
+        Ok(())
+    })?;
+    print(&table(&["name", "role", "created", "expires"], &rows, columns()))
+}
+
+fn row(token: &view::Token) -> Vec<String> {
+    let view::Token { name, role, created, expires, expired } = token;
+    let expires = match expires {
+        None => "never".to_owned(),
+        Some(at) if *expired => format!("{} (expired)", local_time(at)),
+        Some(at) => local_time(at),
+    };
+    vec![escape(name).into_owned(), role_name(*role).to_owned(), local_time(created), expires]
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Viewer => "viewer",
+        Role::Operator => "operator",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_shows_when_the_token_expires() {
+        let token = |more: &str| {
+            let json = format!(r#"{{"name":"ci","role":"viewer","created":"then"{more}}}"#);
+            row(&parse(&json).unwrap())
+        };
+        assert_eq!(token(""), ["ci", "viewer", "then", "never"]);
+        assert_eq!(token(r#","expires":"soon""#), ["ci", "viewer", "then", "soon"]);
+        assert_eq!(token(r#","expires":"past","expired":true"#), ["ci", "viewer", "then", "past (expired)"]);
+    }
+}
