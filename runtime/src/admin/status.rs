@@ -135,7 +135,7 @@ mod tests {
             "pending": 2,
             "data": "",
             "functions": [
-                with(json!({ "name": "shop/charge", "in_force": true, "running": 1, "concurrency": 8, "paused": "1970-01-01T00:00:00Z" })),
+                with(json!({ "name": "shop/charge", "in_force": true, "running": 1, "concurrency": 8, "paused": "1970-01-01T00:00:00.000Z" })),
                 with(json!({ "name": "shop/receipt", "in_force": false, "running": 0 })),
             ],
             "sources": [{ "uri": "/shop/inbox", "kind": "files", "state": "degraded", "trouble": "no folder" }],
