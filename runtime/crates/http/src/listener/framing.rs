@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn a_long_header_without_meaning_for_framing_passes() {
         assert!(is_unambiguous(&format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {}\r\n\r\n", "x".repeat(10_000))));
-        let padded = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}5\r\n\r\n", "0".repeat(100));
+        let padded = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}5\r\n\r\n", "0".repeat(400));
         assert!(!is_unambiguous(&padded));
     }
 

@@ -25,7 +25,8 @@ impl FilesSource {
         let missing = data.strip_prefix(existing).ok()?;
         let existing = existing.canonicalize().ok()?;
         let top = existing.ancestors().find(|folder| FileId::of_path(folder).is_ok_and(|id| id == watched))?;
-        let below = existing.strip_prefix(top).ok()?.join(missing);
+        // `join` would end the path with a `/`, which globs do not match, if nothing is missing.
+        let below: PathBuf = existing.strip_prefix(top).ok()?.components().chain(missing.components()).collect();
         if below.as_os_str().is_empty() {
             return Some(Overlap::Same);
         }
