@@ -121,8 +121,8 @@ fn metrics_match_the_handled_events_exactly() {
     assert_eq!(now.count("evoke_attempt_duration_seconds", &charge), 5);
     assert_eq!(now.count("evoke_delivery_wait_seconds", &charge), 4);
     assert_eq!(now.count("evoke_delivery_latency_seconds", &charge), 3);
-    // 3 writes count the end of the process before, and register the functions and the origins; 5 accept events (one is a
-    // duplicate); 11 complete attempts.
+    // 1 write counts ends of the process, 1 registers the sources and 1 the functions, 5 accept events (one is a
+    // duplicate), and 11 complete attempts.
     assert_eq!(now.value("evoke_commit_writes_sum", &[]), 3.0 + 5.0 + 11.0);
     assert_eq!(now.count("evoke_commit_writes", &[]), now.count("evoke_commit_duration_seconds", &[]));
     let on_disk = std::fs::metadata(evoke.path(".evoke/evoke.db")).unwrap().len() as f64;

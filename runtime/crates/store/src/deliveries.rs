@@ -95,8 +95,8 @@ pub trait DeliveryStore: Send + Sync + 'static {
     /// Counts an end of the process for each of its attempts that is still the next one of a pending delivery. An end
     /// is counted once: a call with the run of the last counted one changes nothing. With `None`, counts nothing.
     ///
-    /// Returns the number of counted ends of every delivery that has some and is pending or a dead letter. A redrive
-    /// sets the number back to 1.
+    /// Returns the number of counted ends of every delivery that has some and is pending. A redrive sets the number back
+    /// to 1, so 1 is returned for a dead letter: its number if it is redriven.
     fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>>;
 
     /// Returns the store's unique name, assigned at its creation; generated event ids begin with it.

@@ -244,7 +244,8 @@ impl Inner {
         }
         let finished = |delivery: &Delivery| matches!(delivery.state, DeliveryState::Done | DeliveryState::Purged);
         exits.retain(|id, _| find(*id).is_some_and(|delivery| !finished(delivery)));
-        exits.clone()
+        let is_dead = |id: DeliveryId| find(id).is_some_and(|delivery| delivery.state == DeliveryState::Dead);
+        exits.iter().map(|(id, count)| (*id, if is_dead(*id) { 1 } else { *count })).collect()
     }
 
     pub(super) fn dead<'a>(&'a self, which: &'a DeadFilter) -> impl Iterator<Item = DeliveryId> + 'a {
