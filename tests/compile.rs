@@ -190,7 +190,8 @@ fn a_refused_component_is_not_tried_again_until_its_limit_is_raised() {
 /// A start that compiles for long, and its compiler process once it is confined.
 fn compiling() -> (Evoke, u32, u32) {
     // No other function: its compiler process could be taken for this one's.
-    let only = "evoke: 1\napp: lab\nfunctions:\n  slow:\n    component: slow.wasm\n    on: [{ events: { type: [a] } }]\n";
+    let only =
+        "evoke: 1\napp: lab\nfunctions:\n  slow:\n    component: slow.wasm\n    on: [{ events: { type: [a] } }]\n";
     let mut evoke = Evoke::with(only);
     write(&evoke, "slow.wasm", &slow());
     evoke.start(&["--compile-memory", "8GiB", "--compile-time", "10m"]);

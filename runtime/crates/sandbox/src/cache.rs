@@ -296,7 +296,7 @@ impl Cache {
             file.persist(&path).map_err(|error| error.error)
         });
         if let Err(error) = written {
-            tracing::warn!(%error, path = %path.display(), "cannot record that a component was refused; the next load tries it again");
+            tracing::warn!(%error, path = %path.display(), "cannot record that a component was refused; the next load compiles it again");
         }
     }
 }

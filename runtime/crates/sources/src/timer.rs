@@ -211,8 +211,8 @@ impl Timer {
         until_next.min(SLEEP_MAX)
     }
 
-    /// Builds the offer of `ticks` and of the mark that records them. Without ticks it holds only the mark with the
-    /// starting point.
+    /// Builds an offer to the bus that contains the events of `ticks` and the mark that records the last of them. If there
+    /// are no ticks, the offer contains only a mark with the starting point.
     fn offer(&self, ctx: &Context, ticks: &[Tick]) -> Offer {
         let at = ticks.last().map_or(self.last, |tick| tick.scheduled);
         let last = LastMark { v: 1, at, schedule: self.schedule.clone() };

@@ -107,8 +107,8 @@ pub(super) fn corrupt(what: impl std::fmt::Display) -> Error {
     Error::FromSqlConversionFailure(0, Type::Null, Box::new(Damage(format!("{what} is corrupt"))))
 }
 
-/// Describes the damage if an error was caused by any: a wrong checksum, an invalid value, or a corruption reported by
-/// SQLite. Returns `None` for other errors.
+/// Returns a description of the damage if damaged data caused the error: a wrong checksum, an invalid value, or a
+/// corruption that SQLite reports. Returns `None` for other errors.
 pub(super) fn find_damage(error: &Error) -> Option<String> {
     match error {
         Error::FromSqlConversionFailure(.., cause) if cause.is::<Damage>() => Some(cause.to_string()),

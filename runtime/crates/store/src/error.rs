@@ -30,8 +30,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Returns true if the same call can succeed later in this process: the disk is full, or the store cannot be
-    /// reached.
+    /// Returns true if the cause can pass, so that the same call may succeed later without a restart: a full disk, or a
+    /// store that cannot be reached.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Full | Self::Unreachable(_))
     }

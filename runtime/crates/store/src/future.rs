@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::{Result, StoreError};
 
 /// The result of a store call. Await it immediately. Polled again after its result, returns [`StoreError::Closed`].
-#[must_use = "only the result tells whether the call succeeded"]
+#[must_use = "await the call and check its result: nothing else tells whether it succeeded"]
 pub struct StoreFuture<T>(Inner<T>);
 
 enum Inner<T> {

@@ -238,7 +238,7 @@ impl Exposition {
         let retrying = stored(DeliveryState::Retrying);
         writer.gauge("evoke_deliveries_retrying", "Deliveries that wait for another attempt", retrying)?;
         let blocked = stored(DeliveryState::Blocked);
-        let help = "Deliveries that wait for an earlier delivery of their order key";
+        let help = "Deliveries that wait for an earlier delivery with the same order key";
         writer.gauge("evoke_deliveries_blocked", help, blocked)?;
         let dead = stored(DeliveryState::Dead);
         writer.gauge("evoke_dead_letters", "Deliveries that were given up and wait for an operator", dead)?;

@@ -1,9 +1,9 @@
 //! The memory for request bodies whose events are not committed yet.
 //!
-//! Large bodies have [`LARGE_BYTES`], and small ones whatever is free of [`TOTAL_BYTES`], so a part is kept for them. A
-//! source, and a peer, may own as much of the memory of a class as is free: a single one gets half, two get a third each.
-//! A body that arrives slowly gives way: when the memory that another body needs is full, the body that has been arriving
-//! for longest is refused, if it takes longer than [`YIELD_AGE`].
+//! Large bodies together may use at most [`LARGE_BYTES`]. Small bodies may use everything in [`TOTAL_BYTES`] that is not in
+//! use, so large bodies can never take all of it. In each class, no source and no peer may hold more memory than it leaves
+//! free: one alone can hold half, two can hold a third each. When a body finds no memory, the body that has been arriving
+//! for longest is refused, provided that it has been arriving for longer than [`YIELD_AGE`].
 
 use std::collections::HashMap;
 use std::net::IpAddr;
