@@ -227,12 +227,13 @@ fn an_http_component_that_fills_the_host_fails_alone_and_its_memory_returns() {
         let mut evoke = up(&[], &format!("(memory.fill (i32.const 0) (i32.const 120) (i32.const 2000000)) {body}"));
         let get = || request("GET", evoke.http(), "/web", &[], "").unwrap().status;
         let failed = if expected.contains("timeout") { 504 } else { 502 };
-        for _ in 0..4 {
+        // Until every thread has run one and the pools have their size.
+        for _ in 0..24 {
             assert_eq!(get(), failed, "{expected}");
         }
         assert_eventually!(evoke.stdout(&["logs"]).contains(expected), "{expected}: {}", evoke.stdout(&["logs"]));
         let before = evoke.rss_kib();
-        for _ in 0..20 {
+        for _ in 0..40 {
             assert_eq!(get(), failed);
         }
         assert_eventually!(evoke.rss_kib() <= before + before / 20, "{} KiB, then {} KiB", before, evoke.rss_kib());
