@@ -67,7 +67,7 @@ pub(crate) fn output_bytes_max(component_bytes: u64) -> u64 {
 /// when it loads the component, and nested components can expand to any amount of metadata. The metadata of real
 /// components has 5 to 15% of the component's size.
 pub(super) fn metadata_bytes_max(component_bytes: u64) -> u64 {
-    (component_bytes / 8).saturating_add(MIB / 2).min(4 * MIB)
+    (component_bytes / 6).saturating_add(MIB / 2).min(10 * MIB)
 }
 
 /// Why a component was refused: it exceeds a limit on its compilation.
