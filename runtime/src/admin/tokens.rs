@@ -94,11 +94,17 @@ pub(super) enum TokenError {
 }
 
 impl Tokens {
-    /// Reads the tokens of a data folder. Makes the owner's token if the folder has none.
+    /// Reads the tokens of a data folder. Makes the owner's token if the folder has none, or if other users could read it.
     pub fn open(data: &Path, clock: Clock) -> anyhow::Result<Self> {
-        let owner = match files::read_owner(data)? {
+        let is_exposed = files::is_owner_exposed(data);
+        let stored = if is_exposed { None } else { files::read_owner(data)? };
+        let owner = match stored {
             Some(token) => token,
             None => {
+                if is_exposed {
+                    let path = files::owner_path(data);
+                    tracing::warn!("other users could read {}; it has a new token now", path.display());
+                }
                 let token = generate()?;
                 files::write_owner(data, &token)?;
                 token
@@ -297,9 +303,10 @@ mod tests {
         }
         // Another user may have read it.
         std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        let error = Tokens::open(folder.path(), Clock::system()).unwrap_err().to_string();
-        assert!(error.contains("admin.token") && error.contains("chmod 600"), "{error}");
-        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let replaced = open();
+        assert!(replaced.authenticate(token.trim()).is_err());
+        assert!(replaced.authenticate(std::fs::read_to_string(&path).unwrap().trim()).is_ok());
+        assert_eq!(mode(&path), 0o600);
         std::fs::write(&path, "hello").unwrap();
         let error = Tokens::open(folder.path(), Clock::system()).unwrap_err().to_string();
         assert!(error.contains("delete the file"), "{error}");

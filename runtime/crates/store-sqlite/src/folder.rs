@@ -10,11 +10,11 @@ use rusqlite::Connection;
 use super::failure::store_error;
 use super::readers::open_for_reading;
 
-/// The starts of the names of the files and folders that Evoke creates in the data folder, besides those of tokens.
-const OWN_NAMES: [&str; 6] = ["evoke.db", "lock", "listen.json", "running", "logs", "compiled"];
-/// The files with tokens of the admin API. Their permissions are not corrected: a start refuses a token that others could
-/// read, because a correction would not take the token back.
-const TOKEN_NAMES: [&str; 2] = ["admin.token", "tokens.json"];
+/// The starts of the names of the files and folders that Evoke creates in the data folder, besides [`OWNER_TOKEN`].
+const OWN_NAMES: [&str; 7] = ["evoke.db", "lock", "listen.json", "tokens.json", "running", "logs", "compiled"];
+/// The owner's token of the admin API. Its permissions are not corrected: a start replaces a token that others could read,
+/// because a correction would not take the token back.
+const OWNER_TOKEN: &str = "admin.token";
 
 /// Opens the data folder for the process that owns it; see [`PrivateFolder::prepare`]. Creates it when it is missing.
 pub fn prepare_data_folder(path: &Path) -> std::result::Result<Prepared, FolderError> {
@@ -23,7 +23,7 @@ pub fn prepare_data_folder(path: &Path) -> std::result::Result<Prepared, FolderE
 
 /// Reserves the files and folders that Evoke has created in the data folder (see [`evoke_fs::reserve`]).
 pub fn reserve_own(folder: &PrivateFolder) -> std::io::Result<Reservation> {
-    Ok(reserve(folder.list(&[&OWN_NAMES[..], &TOKEN_NAMES].concat())?))
+    Ok(reserve(folder.list(&[&OWN_NAMES[..], &[OWNER_TOKEN]].concat())?))
 }
 
 /// Removes SQLite's index of the log, which is built again from the log. Another user who could open it before the

@@ -62,6 +62,11 @@ pub(crate) fn read_owner(data: &Path) -> anyhow::Result<Option<String>> {
     Ok(Some(token.to_owned()))
 }
 
+/// Returns true if other users could read the owner's token.
+pub(super) fn is_owner_exposed(data: &Path) -> bool {
+    owner_path(data).symlink_metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o077 != 0)
+}
+
 pub(super) fn write_owner(data: &Path, token: &str) -> anyhow::Result<()> {
     let path = owner_path(data);
     write_private(&path, &format!("{token}\n")).with_context(|| format!("cannot write {}", path.display()))
