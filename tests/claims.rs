@@ -254,7 +254,7 @@ functions:
         .map(|id| json!({ "specversion": "1.0", "id": id, "type": "a.b", "source": "/clock/pulse" }))
         .collect();
     // Producers cannot claim the source of the timer at all.
-    let batch = Value::from(occupied.clone()).to_string();
+    let batch = Value::from(occupied).to_string();
     let headers = [("content-type", "application/cloudevents-batch+json")];
     assert_eq!(evoke.post_with("/open", &headers, &batch).status, 403);
     // An operator can, and uses up no id of the timer.

@@ -186,7 +186,8 @@ fn another_program_cannot_delete_the_log_even_if_all_posix_locks_are_lost() {
 
 #[test]
 fn nothing_is_acknowledged_after_the_files_of_the_store_were_removed_or_replaced() {
-    let replace: [(&str, fn(&Evoke)); 5] = [
+    type Replace = fn(&Evoke);
+    let replace: [(&str, Replace); 5] = [
         ("the folder is removed", |evoke| fs::remove_dir_all(evoke.path(".evoke")).unwrap()),
         ("the folder is moved", |evoke| fs::rename(evoke.path(".evoke"), evoke.path("moved")).unwrap()),
         ("the folder is replaced", |evoke| {

@@ -80,9 +80,9 @@ impl Lines {
         }
         // A long text is not copied.
         if self.chunk.is_empty() {
-            self.chunk = text
+            self.chunk = text;
         } else {
-            self.chunk.push_str(&text)
+            self.chunk.push_str(&text);
         }
         if self.chunk.len() >= PAGE_BYTES_MAX { self.flush().await } else { Ok(()) }
     }

@@ -251,8 +251,7 @@ impl Dispatcher {
         for suspect in schedule.isolation.take_waiting(|_| true) {
             schedule.put_back(suspect);
         }
-        let released = schedule.functions.values_mut().flat_map(Function::release_waiting).collect();
-        released
+        schedule.functions.values_mut().flat_map(Function::release_waiting).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Schedule> {

@@ -22,8 +22,8 @@ pub struct Problem {
     allow: Option<String>,
     /// Value of `Retry-After`, in seconds.
     retry_after_s: Option<u64>,
-    /// One more header.
-    header: Option<(HeaderName, HeaderValue)>,
+    /// One more header. Boxed, because few problems have one and results stay small.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
     /// Members beside those of every problem (RFC 9457, section 3.2).
     extensions: Map<String, Value>,
 }
@@ -66,7 +66,7 @@ impl Problem {
     /// Adds a header.
     #[must_use]
     pub fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
-        Self { header: Some((name, value)), ..self }
+        Self { header: Some(Box::new((name, value))), ..self }
     }
 
     /// Returns the response, with its headers and JSON body. The detail may repeat parts of the request, so characters
@@ -84,7 +84,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.extend(self.allow.and_then(|allow| Some((ALLOW, HeaderValue::try_from(allow).ok()?))));
-        headers.extend(self.header);
+        headers.extend(self.header.map(|header| *header));
         headers.extend(self.retry_after_s.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))));
         response
     }

@@ -160,7 +160,7 @@ impl Cache {
         })?;
         let sealed = self.seal(&file, name);
         sealed.map_err(|error| machine("compiled functions cannot be stored", &error))?;
-        let compiled = self.load(&file, output)?;
+        let compiled = self.load(&file, &output)?;
         match (temporary, self.path(name, "compiled")) {
             (Some(temporary), Some(path)) => {
                 if let Err(error) = temporary.persist(&path) {
@@ -202,7 +202,7 @@ impl Cache {
             tracing::warn!(path = %path.display(), "a compiled function is damaged on disk, or another program wrote it; compiling it again");
             return Ok(None);
         };
-        let compiled = self.load(&file, output)?;
+        let compiled = self.load(&file, &output)?;
         // Marks the file as used. If this fails, the file is removed after a month and the component is compiled again.
         let _ = file.set_modified(SystemTime::now());
         Ok(Some(compiled))
@@ -246,7 +246,7 @@ impl Cache {
     }
 
     /// Loads the compiled component in a file with a valid seal.
-    fn load(&self, file: &File, output: Output) -> Result<Compiled, CompileError> {
+    fn load(&self, file: &File, output: &Output) -> Result<Compiled, CompileError> {
         let facts = output.facts().cloned().unwrap_or_default();
         let component = load_own_artefact(&self.engine, Artefact::File(file)).or_else(|error| {
             // A file on a file system without execute permission cannot be mapped as code; memory can.
