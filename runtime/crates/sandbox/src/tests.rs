@@ -116,6 +116,23 @@ impl Harness {
         self.sandbox.load(&self.spec(guest.wat())).await.unwrap()
     }
 
+    /// Asserts that another function runs 20 times on the thread where `busy` runs.
+    async fn assert_neighbour_runs_beside(&self, busy: &Function) {
+        let quick = self.load(&guest(OK)).await;
+        let mut running = Box::pin(busy.run(self.call()));
+        let neighbour = async {
+            for _ in 0..20 {
+                assert_eq!(quick.run(self.call()).await.outcome, Outcome::Done);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = &mut running => panic!("the neighbour did not run"),
+            () = neighbour => {}
+        }
+    }
+
     /// Runs a guest. If it can run directly, runs it as an async task too, and checks that both give the same result.
     async fn run(&self, guest: &Guest) -> Attempt {
         let attempt = self.load(guest).await.run(self.call()).await;

@@ -34,19 +34,7 @@ async fn host_calls_in_straight_line_code_yield_to_others_on_the_same_thread() {
     let timeout = Duration::from_secs(2);
     let hostile = Guest { may_wait: true, ..guest(&straight_line_logs()) };
     let hostile = harness.sandbox.load(&Spec { timeout, ..harness.spec(binary(&hostile)) }).await.unwrap();
-    let quick = harness.load(&guest(OK)).await;
-    let mut calling = Box::pin(hostile.run(harness.call()));
-    let neighbour = async {
-        for _ in 0..20 {
-            assert_eq!(quick.run(harness.call()).await.outcome, Outcome::Done);
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::select! {
-        biased;
-        _ = &mut calling => panic!("the neighbour did not run"),
-        () = neighbour => {}
-    }
+    harness.assert_neighbour_runs_beside(&hostile).await;
 }
 
 /// A symbol of the Itanium C++ ABI whose parts double: it stands for a text of gigabytes.

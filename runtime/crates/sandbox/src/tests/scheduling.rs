@@ -34,19 +34,7 @@ async fn a_spinning_guest_yields_to_others_on_the_same_thread() {
         .load(&Spec { timeout, ..harness.spec(guest("(loop (br 0)) unreachable").wat()) })
         .await
         .unwrap();
-    let quick = harness.load(&guest(OK)).await;
-    let mut spinning = Box::pin(spin.run(harness.call()));
-    let neighbour = async {
-        for _ in 0..20 {
-            assert_eq!(quick.run(harness.call()).await.outcome, Outcome::Done);
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::select! {
-        biased;
-        _ = &mut spinning => panic!("the neighbour did not run"),
-        () = neighbour => {}
-    }
+    harness.assert_neighbour_runs_beside(&spin).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
