@@ -265,9 +265,8 @@ async fn a_slow_body_times_out() {
     }
 }
 
-#[tokio::test]
-async fn a_body_sent_byte_by_byte_has_a_total_time_limit() {
-    let server = TestServer::open(Limits { body_idle: CLOSE_WAIT_MAX, body_total: SHORT, ..Limits::default() }).await;
+/// Sends a body byte by byte until the server responds, and returns the beginning of the response.
+async fn send_body_byte_by_byte(server: &TestServer) -> Vec<u8> {
     let mut peer = server.connect().await;
     peer.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n").await.unwrap();
     let (mut reader, mut writer) = peer.split();
@@ -281,7 +280,14 @@ async fn a_body_sent_byte_by_byte_has_a_total_time_limit() {
         tokio::select! { _ = reader.read_buf(&mut response) => {}, () = drips => {} }
     })
     .await
-    .expect("the body times out");
+    .expect("the server responds");
+    response
+}
+
+#[tokio::test]
+async fn a_body_sent_byte_by_byte_has_a_total_time_limit() {
+    let server = TestServer::open(Limits { body_idle: CLOSE_WAIT_MAX, body_total: SHORT, ..Limits::default() }).await;
+    let response = send_body_byte_by_byte(&server).await;
     assert!(response.starts_with(b"HTTP/1.1 408 "));
 }
 

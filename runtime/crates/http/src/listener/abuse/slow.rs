@@ -57,20 +57,7 @@ async fn a_body_below_the_lowest_rate_is_refused() {
     let rate_min = MinRate { bytes_per_s: 1_000_000, window: SHORT };
     let limits = Limits { body_idle: NEVER, body_total: NEVER, rate_min, ..Limits::default() };
     let server = TestServer::open(limits).await;
-    let mut peer = server.connect().await;
-    peer.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n").await.unwrap();
-    let (mut reader, mut writer) = peer.split();
-    let mut response = Vec::new();
-    let drips = async {
-        while writer.write_all(b"x").await.is_ok() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(CLOSE_WAIT_MAX, async {
-        tokio::select! { _ = reader.read_buf(&mut response) => {}, () = drips => {} }
-    })
-    .await
-    .expect("the body is refused");
+    let response = send_body_byte_by_byte(&server).await;
     assert!(response.starts_with(b"HTTP/1.1 408 "));
 }
 
