@@ -14,13 +14,16 @@ pub mod event;
 mod filter;
 mod hex;
 mod id;
+pub mod media_type;
 mod origin;
 pub mod outcome;
 mod replay;
+pub mod rfc3339;
 pub mod runtime_events;
 pub mod state;
 mod stored;
 pub mod text;
+pub mod uri;
 
 pub use self::actor::Actor;
 pub use self::counts::{CheckReport, Counts, Removed, Totals};
