@@ -7,7 +7,7 @@ use wasmtime::Store;
 use super::context::HostContext;
 use super::invocation::Invocation;
 use super::outcome;
-use evoke_model::event::Event;
+use evoke_model::event::{Data, Event};
 use evoke_model::outcome::Outcome;
 
 mod bindings;
@@ -58,7 +58,11 @@ fn to_guest_event<'a>(event: &'a Event, extensions: &'a [(&'a str, &'a str)]) ->
         type_: &event.type_,
         subject: event.subject.as_deref(),
         time: event.time.as_deref(),
-        datacontenttype: event.datacontenttype.as_deref(),
+        // The JSON format implies this type. Outside of it, the type is explicit (JSON format, section 3.1.2).
+        datacontenttype: event.datacontenttype.as_deref().or(match event.data {
+            Data::Json(_) => Some("application/json"),
+            _ => None,
+        }),
         dataschema: event.dataschema.as_deref(),
         extensions,
         data: event.data.as_bytes(),
