@@ -15,6 +15,7 @@ mod explain;
 mod failure;
 mod inspect;
 mod invoke;
+mod json_text;
 mod limits;
 mod listener;
 mod logs;

@@ -89,12 +89,6 @@ impl EventSummary {
     }
 }
 
-/// Removes white space from JSON. JSON that is nested too deeply for the parser is returned unchanged.
-pub(super) fn compact(json: &RawValue) -> String {
-    let value: Result<serde_json::Value, _> = serde_json::from_str(json.get());
-    value.map_or_else(|_| json.get().to_owned(), |value| value.to_string())
-}
-
 /// Escapes control characters and bidirectional ones, so that untrusted text cannot move the cursor, change colours or
 /// reverse the text after it. The result is one line.
 pub(super) fn escape(text: &str) -> Cow<'_, str> {
