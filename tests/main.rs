@@ -13,6 +13,8 @@ mod brakes;
 mod build_commands;
 mod campaign;
 mod claims;
+mod clients;
+mod cloudevents;
 mod commands;
 mod compile;
 mod component_kinds;
