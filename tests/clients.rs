@@ -62,7 +62,8 @@ fn check_client(client: &str, program: &Path, script: &str) {
     let cases: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&cases_file).unwrap()).unwrap();
     let output = Command::new(program)
         .arg(root().join("tests/clients").join(script).canonicalize().unwrap())
-        .args([format!("http://{}/in", evoke.http()).into(), cases_file.into_os_string()])
+        .arg(format!("http://{}/in", evoke.http()))
+        .arg(&cases_file)
         .current_dir(clients().join(client))
         .output()
         .unwrap();
@@ -84,7 +85,6 @@ fn check_client(client: &str, program: &Path, script: &str) {
             Outcome::Refused(reason) => {
                 let refused = request["status"] == 0 || request["status"] == 400 && text("detail").contains(reason);
                 assert!(refused && !stored.contains_key(text("id")), "{request}");
-                continue;
             }
             outcome => {
                 assert_eq!(request["status"], 202, "{request}");

@@ -71,7 +71,8 @@ fn send(evoke: &Evoke, id: &str, name: &str, value: &str) -> [(String, u16, Stri
         .bytes()
         .map(|b| if b.is_ascii_graphic() && !b"%\"".contains(&b) { char::from(b).into() } else { format!("%{b:02X}") })
         .collect();
-    let mut headers: Vec<(String, String)> = ENVELOPE.map(|(name, value)| (name.into(), value.into())).into();
+    let mut headers: Vec<(String, String)> =
+        ENVELOPE.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     headers.push(("ce-id".into(), ids[2].clone()));
     headers.retain(|(key, _)| *key != format!("ce-{name}"));
     headers.push(if name == "datacontenttype" {

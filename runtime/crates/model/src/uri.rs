@@ -77,7 +77,8 @@ fn is_authority(text: &str) -> bool {
             (has_only(name, ""), port)
         }
     };
-    let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()));
+    let is_port =
+        port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()));
     is_host && is_port && has_only(user, ":")
 }
 

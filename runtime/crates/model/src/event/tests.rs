@@ -209,7 +209,8 @@ fn base64_data_of_any_bytes_is_accepted_with_and_without_a_media_type() {
 
 #[test]
 fn data_depends_on_the_media_type() {
-    let data = |media_type: &str, json: &str| parse_with(&format!(r#""datacontenttype":"{media_type}","data":{json}"#)).data;
+    let data =
+        |media_type: &str, json: &str| parse_with(&format!(r#""datacontenttype":"{media_type}","data":{json}"#)).data;
     assert_eq!(data("text/plain", r#""a\u0041""#), Data::Text("aA".into()));
     assert_eq!(data("image/svg+xml", r#""<a/>""#), Data::Text("<a/>".into()));
     assert_eq!(data("application/x-unknown", r#""{}""#), Data::Text("{}".into()));

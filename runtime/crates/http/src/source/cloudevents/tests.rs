@@ -139,7 +139,8 @@ fn a_malformed_trace_context_is_replaced_by_that_of_the_request_and_tracestate_m
 #[test]
 fn names_of_headers_ignore_case_and_values_keep_what_is_not_an_escape() {
     let event = |subject| {
-        let headers = [("CE-SpecVersion", "1.0"), ("Ce-Id", "1"), ("CE-SOURCE", "/a"), ("ce-Type", "t"), ("Ce-MyExt", "X")];
+        let headers =
+            [("CE-SpecVersion", "1.0"), ("Ce-Id", "1"), ("CE-SOURCE", "/a"), ("ce-Type", "t"), ("Ce-MyExt", "X")];
         read(None, &[&headers[..], &[("ce-subject", subject)]].concat(), "").unwrap().remove(0)
     };
     for (subject, expected) in [("50%", "50%"), ("50% off", "50% off"), ("%+1", "%+1"), ("a \"b\" c", "a \"b\" c")] {
@@ -215,7 +216,13 @@ fn refusals_say_what_would_be_right() {
         (None, with(("ce-data_base64", "AA==")), "", 400, "cannot be an attribute"),
         (None, vec![("ce-specversion", "0.3"), binary[1], binary[2], binary[3]], "", 400, "only \"1.0\""),
         (Some("t"), binary[1..].to_vec(), "", 400, "`specversion` is missing"),
-        (None, vec![("ce-specversion", "1.0"), binary[1], ("ce-source", "/a%20b"), binary[3]], "", 400, "`source` is not"),
+        (
+            None,
+            vec![("ce-specversion", "1.0"), binary[1], ("ce-source", "/a%20b"), binary[3]],
+            "",
+            400,
+            "`source` is not",
+        ),
         (Some("t"), vec![("content-type", "application/cloudevents")], "", 415, "application/cloudevents+json"),
         (Some("t"), vec![("content-type", "application/cloudevents+json; charset=utf-16")], "", 415, "UTF-8"),
         (None, with(("ce-id", "2")), "", 400, "`ce-id` is sent more than once"),
