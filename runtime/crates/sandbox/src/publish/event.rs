@@ -43,7 +43,8 @@ impl Origin<'_> {
         let mut names = BTreeSet::new();
         for (name, value) in extensions {
             if !names.insert(name.clone()) {
-                return Err(format!("the extension attribute `{name}` is there more than once; an event has it once"));
+                let shown: String = name.chars().take(64).collect();
+                return Err(format!("the extension attribute `{shown}` is there more than once; an event has it once"));
             }
             if OWN_FIELDS.contains(&name.as_str()) {
                 return Err(format!(
