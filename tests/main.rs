@@ -28,6 +28,7 @@ mod inspect;
 mod orders;
 mod outcomes;
 mod overload;
+mod redaction;
 mod reload;
 mod replay;
 mod retention;

@@ -67,11 +67,12 @@ fn to_guest_event<'a>(event: &'a Event, extensions: &'a [(&'a str, &'a str)]) ->
 
 /// Returns the outcome of a handler that returned.
 fn to_outcome(returned: Result<(), Failure>, context: &HostContext) -> Outcome {
+    let redactor = context.invocation.redactor();
     match returned {
         Ok(()) => Outcome::Done,
-        Err(Failure::Reject(message)) => Outcome::Reject { message: outcome::sanitize(&message) },
+        Err(Failure::Reject(message)) => Outcome::Reject { message: outcome::sanitize(redactor, &message) },
         Err(Failure::Retry(retry)) => {
-            let message = outcome::sanitize(&retry.message);
+            let message = outcome::sanitize(redactor, &retry.message);
             outcome::limit_outcome(context, &message)
                 .unwrap_or(Outcome::Retry { message, after: retry.after_ms.map(Duration::from_millis) })
         }

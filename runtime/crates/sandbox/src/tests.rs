@@ -67,6 +67,10 @@ impl Guest {
     }
 }
 
+fn secrets(pairs: &[(&str, &str)]) -> Secrets {
+    Secrets::new(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned().into())).collect()).unwrap()
+}
+
 struct Harness {
     dir: tempfile::TempDir,
     sandbox: Sandbox,

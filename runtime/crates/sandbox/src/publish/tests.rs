@@ -22,6 +22,7 @@ struct Harness {
     clock: Clock,
     published: Mutex<Published>,
     budget: HostBudget,
+    redactor: Redactor,
 }
 
 impl Harness {
@@ -29,13 +30,14 @@ impl Harness {
         let cause = br#"{"id":"1","source":"/a","type":"t","traceparent":"00-aa-bb-01","other":"x"}"#;
         let cause = Event::from_json(cause, |_| {}).unwrap();
         let allowed = ["payment.*".into(), "done".into()];
-        Self { cause, allowed, clock: Clock::system(), published: Mutex::default(), budget: HostBudget::of_delivery() }
+        let (clock, published, budget) = (Clock::system(), Mutex::default(), HostBudget::of_delivery());
+        Self { cause, allowed, clock, published, budget, redactor: Redactor::default() }
     }
 
     fn publisher(&self) -> Publisher<'_> {
-        let Self { cause, allowed, clock, published, budget } = self;
+        let Self { cause, allowed, clock, published, budget, redactor } = self;
         let origin = Origin { source: "/shop/charge", delivery_id: "s-7", cause: Some(cause), clock };
-        Publisher { origin, allowed, published, budget }
+        Publisher { origin, allowed, published, budget, redactor }
     }
 }
 
