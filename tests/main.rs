@@ -25,6 +25,7 @@ mod files;
 mod hostile;
 mod http;
 mod inspect;
+mod log_shares;
 mod orders;
 mod outcomes;
 mod overload;

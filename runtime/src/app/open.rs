@@ -57,7 +57,7 @@ pub(super) async fn open(
     let running = recording.log();
     let tokens = Tokens::open(data.path(), clock.clone())?;
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
-    let logs = FunctionLogs::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
+    let logs = FunctionLogs::open(data.path()).with_context(|| opening("the logs, in the folder logs,"))?;
     let settings = Settings {
         cache_dir: Some(options.data.join("compiled")),
         compiler: Compiler::this_program(options.compile),
