@@ -51,7 +51,8 @@ pub(super) async fn open(
     let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
     let store = SqliteStore::open_measured(data.path(), clock.clone(), window, commits);
     let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
-    store.limit_descendants(options.descendants_max);
+    let descendants_max = options.descendants_max;
+    store.limit_descendants(descendants_max.into());
     let exits = store.record_exit(interrupted.as_ref().map(Interrupted::exit)).await;
     let exits = exits.context("cannot count the ends of the process in the store, evoke.db")?;
     let running = recording.log();
@@ -82,8 +83,19 @@ pub(super) async fn open(
     let http =
         Http::new(bus.for_ingress(Kind::Listener(&HttpKind).ingress(), &metrics), clock.clone(), Routes::default());
     let replays = Replays::new(store.clone(), bus.clone());
-    let parts =
-        Parts { store, bus, dispatcher, sandbox, http, logs: logs.sink(), metrics, clock, running, interrupted };
+    let parts = Parts {
+        store,
+        bus,
+        dispatcher,
+        sandbox,
+        http,
+        logs: logs.sink(),
+        metrics,
+        clock,
+        descendants_max,
+        running,
+        interrupted,
+    };
     let control = Control::new(parts, options.manifests.clone(), host.clone());
     let app = App { options, data, host, control, replays, logs, tokens, otlp, recording, started: Instant::now() };
     Ok((app, Listeners { public, admin }))

@@ -33,4 +33,4 @@ pub use self::hex::hex;
 pub use self::id::{DeliveryId, FunctionId, ReplayId, Seq};
 pub use self::origin::{Amount, Origin};
 pub use self::replay::{NewReplay, Replay, ReplayState, Step, Stream};
-pub use self::stored::{Accepted, DescendantsMax, Lineage, Mark, NewEvent, StoredEvent};
+pub use self::stored::{Accepted, DescendantsLimits, DescendantsMax, Lineage, Mark, NewEvent, StoredEvent};

@@ -1,5 +1,6 @@
 //! Events as the store takes and returns them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::clock::UnixMs;
@@ -44,6 +45,28 @@ pub struct DescendantsMax {
 impl Default for DescendantsMax {
     fn default() -> Self {
         Self { events: 10_000, bytes: 64 << 20 }
+    }
+}
+
+/// The limits of all chains. Those of the source where a chain entered come first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DescendantsLimits {
+    /// The limits of chains that entered through another source than those of `origins`, or through none.
+    pub default: DescendantsMax,
+    /// Limits by the source where a chain entered.
+    pub origins: HashMap<Origin, DescendantsMax>,
+}
+
+impl DescendantsLimits {
+    /// Returns the limits of a chain that entered through a source.
+    pub fn of(&self, origin: Origin) -> DescendantsMax {
+        self.origins.get(&origin).copied().unwrap_or(self.default)
+    }
+}
+
+impl From<DescendantsMax> for DescendantsLimits {
+    fn from(default: DescendantsMax) -> Self {
+        Self { default, ..Self::default() }
     }
 }
 

@@ -47,7 +47,7 @@ use self::readers::Readers;
 use self::state_cache::StateCache;
 use evoke_model::clock::Clock;
 use evoke_model::state::Entry;
-use evoke_model::{DescendantsMax, Seq};
+use evoke_model::{DescendantsLimits, Seq};
 use evoke_store::descendants::Chains;
 use evoke_store::{Backlog, CommitSink, DEDUP_WINDOW, Result, Scopes, StoreError, StoreFuture};
 use evoke_telemetry::CommitMetrics;
@@ -63,7 +63,7 @@ pub struct SqliteStore {
     backlog: Arc<Backlog>,
     scopes: Scopes,
     origins: OriginTable,
-    descendants_max: Arc<Mutex<DescendantsMax>>,
+    descendants_limits: Arc<Mutex<Arc<DescendantsLimits>>>,
     instance: String,
     clock: Clock,
     /// Dropping it stops the thread that watches the files.
@@ -122,14 +122,14 @@ impl SqliteStore {
         let sink = Arc::new(Mutex::new(None));
         let backlog = Arc::<Backlog>::default();
         backlog.apply(counters.backlog_change());
-        let descendants_max = Arc::<Mutex<DescendantsMax>>::default();
+        let descendants_limits = Arc::<Mutex<Arc<DescendantsLimits>>>::default();
         let writer = writer::Writer {
             connection,
             path: path.clone(),
             dedup,
             counters,
             chains: Chains::default(),
-            descendants_max: descendants_max.clone(),
+            descendants_limits: descendants_limits.clone(),
             state_cache: state_cache.clone(),
             clock: clock.clone(),
             sink: sink.clone(),
@@ -153,7 +153,7 @@ impl SqliteStore {
             backlog,
             scopes: Scopes::default(),
             origins,
-            descendants_max,
+            descendants_limits,
             instance,
             clock,
             _watch: watch,

@@ -17,7 +17,7 @@ use super::{SqliteStore, check, origins, pending, read, replays, retain, state, 
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, DescendantsMax, EventFilter,
+    Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, DescendantsLimits, EventFilter,
     FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay,
     ReplayId, ReplayState, Retention, Seq, Step, Stream, Totals,
 };
@@ -105,8 +105,8 @@ impl DeliveryStore for SqliteStore {
         self.read(move |c| Ok(read::delivery(c, delivery)?.and_then(|record| record.ok()?.order_key)))
     }
 
-    fn limit_descendants(&self, max: DescendantsMax) {
-        *self.descendants_max.lock().unwrap_or_else(PoisonError::into_inner) = max;
+    fn limit_descendants(&self, limits: DescendantsLimits) {
+        *self.descendants_limits.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
     }
 
     fn chain(&self, delivery: DeliveryId) -> StoreFuture<Vec<String>> {

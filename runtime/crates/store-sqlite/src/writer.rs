@@ -16,7 +16,7 @@ use super::state_cache::StateCache;
 use super::totals::Counters;
 use super::write::GroupCommit;
 use evoke_model::clock::Clock;
-use evoke_model::{DeliveryId, DescendantsMax, FunctionId, ReadyDelivery, Seq};
+use evoke_model::{DeliveryId, DescendantsLimits, FunctionId, ReadyDelivery, Seq};
 use evoke_store::descendants::Chains;
 use evoke_store::{Backlog, CommitSink, Committed, StoreError};
 use evoke_telemetry::CommitMetrics;
@@ -46,7 +46,7 @@ pub(super) struct Writer {
     pub(super) dedup: Dedup,
     pub(super) counters: Counters,
     pub(super) chains: Chains,
-    pub(super) descendants_max: Arc<Mutex<DescendantsMax>>,
+    pub(super) descendants_limits: Arc<Mutex<Arc<DescendantsLimits>>>,
     pub(super) state_cache: Arc<StateCache>,
     pub(super) clock: Clock,
     pub(super) sink: Arc<Mutex<Option<CommitSink>>>,
@@ -183,7 +183,7 @@ impl Writer {
             dedup: &mut self.dedup,
             counters: &mut self.counters,
             chains: &mut self.chains,
-            descendants_max: *self.descendants_max.lock().unwrap_or_else(PoisonError::into_inner),
+            descendants_limits: self.descendants_limits.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             state: Batch::new(&transaction, &self.state_cache),
             now_ms: self.clock.now_ms(),
             ready: Vec::new(),

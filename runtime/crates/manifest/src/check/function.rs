@@ -58,6 +58,9 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
         "publish" | "state" | "config" | "secrets" | "permissions" | "grants" | "capabilities" => {
             Some("put the grants of a function under `allow`")
         }
+        "limits" | "descendants" | "descendants_bytes" => {
+            Some("`limits` belongs to the app: write it beside `functions`")
+        }
         "env" | "environment" => Some("put settings under `allow: { config: { KEY: VALUE } }`"),
         "events" | "source" => Some(TRIGGER_KEY_HINT),
         "trigger" | "triggers" | "when" => Some("put the triggers under `on`"),

@@ -209,7 +209,7 @@ impl Inner {
 
     fn check_descendants(&self, publishes: &[NewEvent]) -> Result<(), String> {
         let count = |root| Ok::<_, Infallible>(self.descendants.get(&root).copied().unwrap_or_default());
-        match Chains::default().check(publishes, self.descendants_max, count) {
+        match Chains::default().check(publishes, &self.descendants_limits, count) {
             Ok(checked) => checked.map(drop),
             Err(never) => match never {},
         }
@@ -394,5 +394,6 @@ impl Delivery {
 pub(super) fn share(delivery: &Delivery) -> Share {
     let Delivery { event, replay, .. } = delivery;
     let origin = if replay.is_none() { event.lineage.origin } else { Origin::default() };
-    Share { origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
+    let bytes = i64::try_from(event.event.size()).unwrap_or(i64::MAX);
+    Share { origin, bytes, published: event.lineage.cause.is_some() }
 }
