@@ -1,5 +1,6 @@
 mod brakes;
 mod isolation;
+mod places;
 mod state;
 
 use std::sync::atomic::{AtomicU32, Ordering};
