@@ -2,6 +2,7 @@
 
 mod data;
 mod health_monitor;
+mod idle_memory;
 mod invoke;
 mod lock_holder;
 mod open;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use self::data::DataFolder;
@@ -160,6 +162,9 @@ impl App {
         tasks.retention = Some(Task::spawn(|stop| retention::run(parts.store.clone(), self.options.retention, stop)));
         tasks.replays = Some(Task::spawn(|stop| self.replays.clone().run(parts.dispatcher.clone(), stop)));
         tasks.monitor = Some(Task::spawn(|stop| monitor.run(stop)));
+        let runtimes = [Handle::current(), parts.sandbox.guest_threads().clone()];
+        // Ends with the process.
+        drop(Task::spawn(|stop| idle_memory::run(runtimes, stop)));
         self.data.write_addresses(http_address, admin_address)?;
         self.host.report(Progress::Ready { http: http_address, admin: admin_address });
         Ok(())

@@ -123,9 +123,10 @@ impl SqliteStore {
         let backlog = Arc::<Backlog>::default();
         backlog.apply(counters.backlog_change());
         let descendants_max = Arc::<Mutex<DescendantsMax>>::default();
+        let readers = Arc::new(Readers::new(path.clone(), files.clone()));
         let writer = writer::Writer {
             connection,
-            path: path.clone(),
+            path,
             dedup,
             counters,
             chains: Chains::default(),
@@ -137,6 +138,7 @@ impl SqliteStore {
             backlog: backlog.clone(),
             failure: failed.clone(),
             metrics,
+            readers: Arc::downgrade(&readers),
             files: files.clone(),
         };
         std::thread::Builder::new()
@@ -145,7 +147,7 @@ impl SqliteStore {
             .map_err(cannot_start)?;
         Ok(Self {
             writes,
-            readers: Arc::new(Readers::new(path, files)),
+            readers,
             state_cache,
             sink,
             newest,

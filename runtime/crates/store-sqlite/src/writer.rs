@@ -1,7 +1,9 @@
 //! The writer thread: group commits, and the latch after the first failure.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -11,6 +13,7 @@ use super::dedup::Dedup;
 use super::failure::store_error;
 use super::files::StoreFiles;
 use super::queue::{Message, Pending, Reply};
+use super::readers::Readers;
 use super::state::Batch;
 use super::state_cache::StateCache;
 use super::totals::Counters;
@@ -40,6 +43,10 @@ const BATCH_WAIT: Duration = Duration::from_micros(50);
 /// quickly after a crash, and large enough that a page that changes often is copied only once.
 const LOG_PAGES_MAX: i64 = 4000;
 
+/// Time without writes after which the connections release their page caches, so that a burst of events does not keep
+/// memory. The kernel still has the pages, so reading them again costs some microseconds each.
+const IDLE_AFTER: Duration = Duration::from_secs(2);
+
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
@@ -54,8 +61,23 @@ pub(super) struct Writer {
     pub(super) backlog: Arc<Backlog>,
     pub(super) failure: watch::Sender<Option<String>>,
     pub(super) metrics: Arc<CommitMetrics>,
+    /// Readers whose caches are released together with the writer's.
+    pub(super) readers: Weak<Readers>,
     /// Dropped after the connection: closing its descriptors drops the connection's locks.
     pub(super) files: Arc<StoreFiles>,
+}
+
+/// Wakes a parked thread.
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 /// The effects of a committed transaction.
@@ -73,9 +95,10 @@ impl Writer {
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut closing = Vec::new();
         let mut last = 0;
-        while let Some(first) = queue.blocking_recv() {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        while let Some(first) = self.receive(&mut queue, &waker) {
             if last >= BUSY_BATCH_MIN && queue.len() < last * 3 / 4 {
-                std::thread::sleep(BATCH_WAIT);
+                thread::sleep(BATCH_WAIT);
             }
             let batch = take_batch(first, &mut queue, &mut closing);
             last = batch.len();
@@ -98,6 +121,33 @@ impl Writer {
         match closed {
             Ok(()) => reply_all(closing, &Ok(())),
             Err(reason) => self.reject_all(&reason, closing, &mut queue),
+        }
+    }
+
+    /// Waits for the next message; `waker` wakes this thread. Returns `None` when the queue is closed.
+    fn receive(&self, queue: &mut mpsc::Receiver<Message>, waker: &Waker) -> Option<Message> {
+        let since = Instant::now();
+        let mut is_released = false;
+        loop {
+            if let Poll::Ready(message) = queue.poll_recv(&mut Context::from_waker(waker)) {
+                return message;
+            }
+            match IDLE_AFTER.checked_sub(since.elapsed()) {
+                _ if is_released => thread::park(),
+                Some(left) if !left.is_zero() => thread::park_timeout(left),
+                _ => {
+                    is_released = true;
+                    self.release_caches();
+                }
+            }
+        }
+    }
+
+    fn release_caches(&self) {
+        // An error means that a statement is in progress, which needs its pages.
+        let _ = self.connection.release_memory();
+        if let Some(readers) = self.readers.upgrade() {
+            readers.release_caches();
         }
     }
 
