@@ -71,13 +71,14 @@ pub(super) async fn open(
     let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
     let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
     let bus = Bus::new(store.clone(), Router::default(), limits).with_spans(spans);
-    let dispatcher = Dispatcher::start_recorded(
+    let dispatcher = Dispatcher::start_on(
         store.clone(),
         bus.clone(),
         clock.clone(),
         options.concurrency,
         running.clone(),
         exits,
+        sandbox.guest_threads().clone(),
     );
     let http =
         Http::new(bus.for_ingress(Kind::Listener(&HttpKind).ingress(), &metrics), clock.clone(), Routes::default());

@@ -1,12 +1,12 @@
 //! HTTP components: a fresh instance responds to each request. Request and response bodies are streamed in chunks.
 //!
-//! If the guest does not end on its first poll, it continues in a task of its own while its response is sent. If the
-//! client disconnects before the response is complete, the task is aborted. If the guest fails midway, the response
-//! body ends with an error, so that it never looks complete.
+//! The guest is a task on the threads for guests, so the connection's thread never waits for it. If the guest does not
+//! end on its first poll, its response is sent while it runs. If the client disconnects before the response is complete,
+//! the task is aborted. If the guest fails midway, the response body ends with an error, so that it never looks
+//! complete.
 
 use std::error::Error;
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
@@ -60,13 +60,26 @@ impl Function {
         let method = call.request.method().clone();
         let failed = Arc::new(AtomicBool::new(false));
         let (head_sender, mut head_receiver) = oneshot::channel();
-        let mut guest = Box::pin(self.clone().serve(call, head_sender, failed.clone()));
-        // Most guests end on the first poll. They need no task of their own and wake no other thread.
-        if let Poll::Ready(outcome) = poll_fn(|cx| Poll::Ready(guest.as_mut().poll(cx))).await {
+        let (first_poll_sender, first_poll) = oneshot::channel();
+        let guest = self.clone().serve(call, head_sender, failed.clone());
+        let mut guest = GuestTask(Some(self.shared.threads.handle().spawn(async move {
+            let mut guest = pin!(guest);
+            match futures_util::poll!(&mut guest) {
+                Poll::Ready(outcome) => {
+                    let _ = first_poll_sender.send(outcome.clone());
+                    outcome
+                }
+                Poll::Pending => {
+                    drop(first_poll_sender);
+                    guest.await
+                }
+            }
+        })));
+        // Most guests end on the first poll. Then their whole response is known.
+        if let Ok(outcome) = first_poll.await {
             let head = head_receiver.try_recv().ok();
             return if outcome == Outcome::Done { complete_response(&method, head).await } else { Err(outcome) };
         }
-        let mut guest = GuestTask(Some(tokio::spawn(guest)));
         match head_receiver.await {
             Ok(head) => {
                 let response = check_head(&method, head)?;
@@ -83,14 +96,14 @@ impl Function {
     async fn serve(self: Arc<Self>, call: HttpCall, head: oneshot::Sender<Head>, failed: Arc<AtomicBool>) -> Outcome {
         let HttpCall { request, id, permit: _concurrency_permit, logs, clock } = call;
         let limit = self.identity.timeout;
-        let Entry::Http(pre) = &self.entry else {
+        let Entry::Http(pre, instances) = &self.entry else {
             return Outcome::Unavailable {
                 message: "the function handles events and receives no HTTP requests".into(),
             };
         };
         // The client waits for an instance and for the response, so both are within one time limit.
         let started = Instant::now();
-        let Ok(_permit) = timeout(limit, self.shared.permits.acquire()).await else {
+        let Ok(_instance) = timeout(limit, instances.acquire()).await else {
             return Outcome::Unavailable { message: "all instances are in use".into() };
         };
         let _awake = self.shared.ticker.keep_awake();
@@ -99,8 +112,9 @@ impl Function {
         let log = finish_log.0.log();
         let mut store = instance::new_store(&self.shared.engine, Task::HttpCall, invocation, None);
         budget::yield_at_ticks(&mut store, limit, started);
+        let left = limit.saturating_sub(started.elapsed());
         let run = std::panic::AssertUnwindSafe(run(pre, &mut store, request, head)).catch_unwind();
-        let result = timeout(limit.saturating_sub(started.elapsed()), run).await;
+        let result = timeout(left, self.turns.run(pin!(run))).await;
         log.finish();
         let outcome = outcome::to_outcome(result, store.data());
         if let Some(message) = outcome.message() {

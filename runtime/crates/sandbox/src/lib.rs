@@ -11,7 +11,7 @@
 //!
 //! The modules form layers, and each uses only the layers above it in this list:
 //!
-//! 1. the machine: `engine`, `limits`, `budget`; a component on disk: `binary`, `producers`, `adapt`, `proposals`, then
+//! 1. the machine: `engine`, `limits`, `budget`, `threads`, `fair_slots`, `turns`; a component on disk: `binary`, `producers`, `adapt`, `proposals`, then
 //!    `compile`, `cache` and `component`, which use these
 //! 2. host capabilities, each with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`,
 //!    `stdio`, `exit`, `http_types`, `poll`; `refusal` records refused calls
@@ -35,6 +35,7 @@ mod direct;
 mod engine;
 mod event_lines;
 mod exit;
+mod fair_slots;
 mod function;
 mod grants;
 mod handler;
@@ -61,6 +62,8 @@ mod stdio;
 mod symbol;
 #[cfg(test)]
 mod tests;
+mod threads;
+mod turns;
 
 pub use attempt::{Attempt, Call};
 pub use compile::{
