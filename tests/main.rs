@@ -25,6 +25,7 @@ mod files;
 mod hostile;
 mod http;
 mod inspect;
+mod neighbours;
 mod orders;
 mod outcomes;
 mod overload;
