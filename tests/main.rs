@@ -20,6 +20,7 @@ mod crashes;
 mod damage;
 mod data_folder;
 mod dedup;
+mod exact_numbers;
 mod faults;
 mod files;
 mod hostile;

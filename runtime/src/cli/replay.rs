@@ -14,6 +14,7 @@ use crate::admin::view;
 use evoke_core::replay::{Filter, Plan};
 use evoke_model::clock::rfc3339;
 use evoke_model::{ReplayId, Seq};
+use evoke_pattern::Pattern;
 
 /// How often `replay` polls the progress of a replay that it follows.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -113,13 +114,7 @@ impl Replay {
 
 impl Start {
     fn run(self, common: &Common) -> Result<(), Failure> {
-        let pattern = match &self.pattern {
-            Some(argument) => Some(
-                serde_json::from_str(&read_argument(argument)?)
-                    .map_err(|e| Failure::Failed(format!("--pattern is not JSON: {e}")))?,
-            ),
-            None => None,
-        };
+        let pattern = self.pattern.as_deref().map(read_pattern).transpose()?;
         let Self { function, since, until, type_, event, rate, .. } = self;
         let filter = Filter { function, since, until, r#type: type_, pattern, event, rate };
         let client = Client::find(common)?;
@@ -138,6 +133,20 @@ impl Start {
         let last = follow(&client, replay.id)?;
         if common.client_args.json { print_json_text(&last) } else { print(&render(&parse(&last)?)) }
     }
+}
+
+/// Reads the argument of `--pattern`, and prints a warning for each part of the pattern that matches no event, or hardly
+/// any. Evoke reports the errors of a pattern.
+fn read_pattern(argument: &str) -> Result<serde_json::Value, Failure> {
+    let json = serde_json::from_str(&read_argument(argument)?)
+        .map_err(|e| Failure::Failed(format!("--pattern is not JSON: {e}")))?;
+    if let Ok(pattern) = Pattern::parse(&json) {
+        for warning in pattern.never_in_cloudevents().into_iter().chain(pattern.hints(&[])) {
+            let style = colour("warn");
+            anstream::eprintln!("{style}warning{style:#}: --pattern: {}", escape(&warning.to_string()));
+        }
+    }
+    Ok(json)
 }
 
 /// Waits until a replay is no longer running or cancelling, and shows its progress on a terminal. Returns the last

@@ -8,7 +8,7 @@ use crate::runtime_events;
 use evoke_model::claim::{self, SourceNames};
 use evoke_model::event::{Data, Event};
 use evoke_model::{FunctionId, NewDelivery, Origin, StoredEvent};
-use evoke_pattern::{Matcher, Pattern};
+use evoke_pattern::{Matcher, Pattern, canonical_number};
 
 /// The compiled triggers of every function.
 #[derive(Default)]
@@ -158,7 +158,8 @@ impl Router {
 }
 
 /// Returns the order key of an event, or `None` if the event is not ordered. If the value is a string, the key is the
-/// string itself. Otherwise the key is the value's JSON text. So `1` and `"1"` have the same key.
+/// string itself. Otherwise the key is the value's JSON text; a number has one text, however the event writes it. So
+/// `1`, `1.0` and `"1"` have the same key.
 fn order_key(event: &Event, by: &OrderBy) -> Option<String> {
     match by {
         OrderBy::Attribute(name) => event.attributes().find(|(n, _)| n == name).map(|(_, value)| value.to_owned()),
@@ -168,6 +169,7 @@ fn order_key(event: &Event, by: &OrderBy) -> Option<String> {
             match path.iter().try_fold(&data, |value, name| value.get(name))? {
                 serde_json::Value::Null => None,
                 serde_json::Value::String(text) => Some(text.clone()),
+                serde_json::Value::Number(number) => Some(canonical_number(number.as_str())),
                 value => Some(value.to_string()),
             }
         }

@@ -1,6 +1,7 @@
 //! Finds fields in correct patterns that no CloudEvent can have.
 
 use super::condition::{Condition, Exact};
+use super::text::TextTest;
 use super::{FieldTest, Pattern, PatternError};
 
 impl Pattern {
@@ -48,15 +49,14 @@ fn check_field(test: &FieldTest) -> Option<PatternError> {
         return error(message, "fields of the payload are below `data`");
     }
     let conditions = &test.list.conditions;
-    let can_match_string = |condition: &Condition| {
-        !matches!(condition, Condition::Range(_) | Condition::Exact(Exact::Number(_) | Exact::Bool(_) | Exact::Null))
+    let can_match_string = |condition: &Condition| match condition {
+        Condition::Range(_) | Condition::Exact(Exact::Number(_) | Exact::Bool(_) | Exact::Null) => false,
+        Condition::AnythingButText(tests) => !tests.iter().any(TextTest::matches_every_string),
+        _ => true,
     };
     if !conditions.iter().any(can_match_string) {
-        let help = if conditions.iter().any(|condition| matches!(condition, Condition::Range(_))) {
-            ""
-        } else {
-            "write it in quotes"
-        };
+        let is_value = |condition: &Condition| matches!(condition, Condition::Exact(_));
+        let help = if conditions.iter().all(is_value) { "write it in quotes" } else { "" };
         return error(format!("`{name}` can never match: attributes are strings"), help);
     }
     None
