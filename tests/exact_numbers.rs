@@ -56,7 +56,10 @@ fn numbers_stay_exact_from_the_event_to_patterns_and_output() {
     let dead = evoke.stdout(&["dead", "show", &number]);
     assert!(dead.contains("\"n\": 99999999999999999999\n"), "{dead}");
     let explained = evoke.stdout(&["explain", "b", "--function", "lab/exact"]);
-    assert!(explained.contains("100000000000000000000\n") && explained.contains("✗ 99999999999999999999"), "{explained}");
+    assert!(
+        explained.contains("100000000000000000000\n") && explained.contains("✗ 99999999999999999999"),
+        "{explained}"
+    );
 
     // A pattern from the command line and through the admin API selects the same events.
     for (pattern, events) in [

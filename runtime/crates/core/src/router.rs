@@ -175,3 +175,22 @@ fn order_key(event: &Event, by: &OrderBy) -> Option<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_numbers_have_one_order_key_and_different_numbers_have_two() {
+        let key = |value: &str| {
+            let data = Data::Json(format!("{{\"k\":{value}}}").into_bytes().into());
+            order_key(&Event { data, ..Event::default() }, &OrderBy::Data(vec!["k".into()])).unwrap()
+        };
+        assert_eq!((key("1"), key("1.0"), key("10e-1"), key("\"1\"")), ("1".into(), "1".into(), "1".into(), "1".into()));
+        assert_eq!((key("12.50"), key("-0")), ("12.5".into(), "0".into()));
+        assert_ne!(key("9007199254740993"), key("9007199254740992"));
+        assert_ne!(key("99999999999999999999"), key("100000000000000000000"));
+        assert!(key("1e999999999").len() < 20);
+        assert_eq!(key(r#"{"a":1.10}"#), r#"{"a":1.10}"#);
+    }
+}

@@ -23,7 +23,7 @@ pub struct ReservedValues<'a> {
 }
 
 /// The top-level fields of a CloudEvent without its extensions (CloudEvents 1.0.2 section 3).
-const FIELDS: [&str; 9] =
+pub(super) const FIELDS: [&str; 9] =
     ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data"];
 
 /// The largest number of hints returned for a pattern.

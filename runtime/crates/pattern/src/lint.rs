@@ -1,6 +1,7 @@
 //! Finds fields in correct patterns that no CloudEvent can have.
 
 use super::condition::{Condition, Exact};
+use super::hints::FIELDS;
 use super::text::TextTest;
 use super::{FieldTest, Pattern, PatternError};
 
@@ -42,6 +43,10 @@ fn check_field(test: &FieldTest) -> Option<PatternError> {
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     if name.is_empty() || !name.bytes().all(is_allowed) {
         let message = format!("`{name}` can never match: attribute names have only lower-case letters and digits");
+        let lower = name.to_ascii_lowercase();
+        if FIELDS.contains(&lower.as_str()) {
+            return error(message, &format!("did you mean `{lower}`?"));
+        }
         return error(message, "fields of the payload are below `data`");
     }
     if !inner.is_empty() {

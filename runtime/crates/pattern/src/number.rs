@@ -73,7 +73,8 @@ impl Decimal {
                 b'.' => fraction = true,
                 _ => {
                     let exponent = exponent(text.get(at..).unwrap_or_default());
-                    point = point.saturating_add(i64::try_from(exponent).unwrap_or(exponent.signum() as i64 * i64::MAX));
+                    point =
+                        point.saturating_add(i64::try_from(exponent).unwrap_or(exponent.signum() as i64 * i64::MAX));
                     break;
                 }
             }

@@ -241,3 +241,27 @@ pub(super) fn edit_distance(a: &str, b: &str) -> usize {
     }
     row.last().copied().unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_searches_for_the_literals_of_a_wildcard_agree() {
+        let texts = ["", "a", "b", "ab", "ba", "aab", "abab", "aabb", "abba", "bab", "äb", "aä", &"ab".repeat(32)];
+        let wildcards = [
+            "*", "a*", "*b", "a*b", "*a*", "*a*b*", "*ab*ab*", "a*b*a", "*b*a*b", "*ba*b", "ab", "*ä*", "b*b*b", "*aa*",
+        ];
+        let mut positions = BytePositions::default();
+        for wildcard in wildcards {
+            let parsed = Wildcard::parse(wildcard).unwrap();
+            for text in texts {
+                let expected = parsed.matches(text);
+                positions.with(text, |positions| {
+                    assert_eq!(parsed.matches_short(text, positions), expected, "{wildcard} on {text}");
+                });
+            }
+        }
+        assert!(positions.0.iter().all(|positions| *positions == 0));
+    }
+}

@@ -62,11 +62,19 @@ impl Lists {
                     Condition::Exact(exact) => include.exact(exact, number),
                     Condition::Text(test) => include.text(test, number),
                     Condition::Range(range) => {
-                        include.numbers.push(Interval { low: range.low.clone(), high: range.high.clone(), bit: number });
+                        include.numbers.push(Interval {
+                            low: range.low.clone(),
+                            high: range.high.clone(),
+                            bit: number,
+                        });
                     }
                     Condition::Cidr(cidr) => {
                         let (first, last) = cidr.bounds();
-                        include.addresses.push(Interval { low: Some((first, true)), high: Some((last, true)), bit: number });
+                        include.addresses.push(Interval {
+                            low: Some((first, true)),
+                            high: Some((last, true)),
+                            bit: number,
+                        });
                     }
                     Condition::Present => set_bit(&mut always, number, true),
                     Condition::Absent => {}

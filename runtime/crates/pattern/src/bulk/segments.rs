@@ -31,7 +31,8 @@ impl<K: Ord + Clone> Segments<K> {
         let mut changes: Vec<(usize, bool, u32)> = Vec::new();
         for interval in intervals {
             let first = interval.low.as_ref().map_or(0, |(key, closed)| 2 * position(key) + 2 - usize::from(*closed));
-            let last = interval.high.as_ref().map_or(slots, |(key, closed)| 2 * position(key) + usize::from(*closed) + 1);
+            let last =
+                interval.high.as_ref().map_or(slots, |(key, closed)| 2 * position(key) + usize::from(*closed) + 1);
             changes.extend([(first, true, interval.bit), (last, false, interval.bit)]);
         }
         changes.sort_unstable_by_key(|(slot, ..)| *slot);

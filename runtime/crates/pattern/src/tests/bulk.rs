@@ -27,7 +27,7 @@ pub(super) fn verify_each(
 /// An event with more arrays than [`object`] makes, with scalars beside objects.
 fn event_of_arrays(random: &mut Random) -> Value {
     let array = |random: &mut Random| {
-        let mut list: Vec<Value> = (0..random.below(12)).map(|_| object(random, 2)).collect();
+        let mut list: Vec<Value> = (0..random.below(6)).map(|_| object(random, 2)).collect();
         list.extend((0..random.below(3)).map(|_| json!(random.pick(&["a", "ab", "abab"]))));
         list.extend((0..random.below(2)).map(|_| json!([random.pick(&["a", "x"]), object(random, 1)])));
         Value::Array(list)
@@ -39,7 +39,7 @@ fn event_of_arrays(random: &mut Random) -> Value {
 fn all_at_once_gives_the_same_results_as_one_by_one() {
     let mut random = Random(0x0dd_ba11);
     let (mut matched, mut compared) = (0, 0);
-    for _ in 0..1_500 {
+    for _ in 0..800 {
         let source = json!({ "$or": [fields(&mut random, 3), fields(&mut random, 3)], random.pick(&["a", "b", "c"]): fields(&mut random, 2) });
         let mut matcher = Matcher::default();
         matcher.insert((), &pattern(&source));
@@ -58,7 +58,7 @@ fn all_at_once_gives_the_same_results_as_one_by_one() {
             (matched, compared) = (matched + usize::from(expected), compared + 1);
         }
     }
-    assert!(matched * 10 > compared && matched * 10 < compared * 9, "{matched} of {compared} match");
+    assert!(matched * 50 > compared && matched * 50 < compared * 49, "{matched} of {compared} match");
 }
 
 /// Matches an event of about a megabyte and returns the steps per byte.
@@ -126,14 +126,18 @@ fn a_thousand_combinations_over_an_array_cost_a_few_steps_per_byte() {
 fn long_lists_on_many_values_cost_a_few_steps_per_byte() {
     let numbers = large_event("items", MEGABYTE, |n, out| write!(out, "{n}").unwrap());
     let texts = large_event("items", MEGABYTE, |n, out| write!(out, "\"10.{}.{}.{n}\"", n % 7, n % 256).unwrap());
-    let list = |count: usize, entry: &dyn Fn(usize) -> Value| json!({ "items": (0..count).map(entry).collect::<Value>() });
+    let list =
+        |count: usize, entry: &dyn Fn(usize) -> Value| json!({ "items": (0..count).map(entry).collect::<Value>() });
     for (source, event) in [
         (list(1500, &|n| json!({ "numeric": [">", -10 - n as i64, "<", -9 - n as i64] })), &numbers),
         (list(5000, &|n| json!(-1 - n as i64)), &numbers),
         (list(1500, &|n| json!({ "cidr": format!("11.{}.{}.0/24", n / 256, n % 256) })), &texts),
         (list(1500, &|n| json!({ "prefix": format!("9.{n}") })), &texts),
         (list(1500, &|n| json!({ "suffix": { "equals-ignore-case": format!("x{n}") } })), &texts),
-        (json!({ "items": [{ "anything-but": { "prefix": (0..4000).map(|n| format!("1{n}")).chain(["10".to_owned()]).collect::<Vec<_>>() } }] }), &texts),
+        (
+            json!({ "items": [{ "anything-but": { "prefix": (0..4000).map(|n| format!("1{n}")).chain(["10".to_owned()]).collect::<Vec<_>>() } }] }),
+            &texts,
+        ),
     ] {
         let steps = steps_per_byte(&source, event, false);
         assert!(steps < 4.0, "{steps} steps per byte: {:.200}", source.to_string());
@@ -142,7 +146,8 @@ fn long_lists_on_many_values_cost_a_few_steps_per_byte() {
 
 #[test]
 fn deep_arrays_cost_a_few_steps_per_byte() {
-    let source = json!({ "items": { "a": [1], "b": [1], "$or": [{ "c": [1] }, { "d": [1], "e": [{ "exists": false }] }] } });
+    let source =
+        json!({ "items": { "a": [1], "b": [1], "$or": [{ "c": [1] }, { "d": [1], "e": [{ "exists": false }] }] } });
     let event = large_event("items", MEGABYTE, |n, out| {
         for _ in 0..60 {
             *out += "[{\"z\":0},";

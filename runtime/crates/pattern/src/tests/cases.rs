@@ -54,6 +54,11 @@ fn every_decided_case_has_its_result() {
             failures.push(format!("{line}: all at once: {at_once}"));
         }
     }
-    assert!(failures.is_empty(), "{} of {count} fail:\n{}", failures.len(), failures[..failures.len().min(20)].join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {count} fail:\n{}",
+        failures.len(),
+        failures[..failures.len().min(20)].join("\n")
+    );
     assert_eq!(count, 3148);
 }

@@ -196,6 +196,8 @@ fn fields_that_no_cloudevent_has_are_reported() {
         (json!({ "detail-type": ["x"] }), "`type`"),
         (json!({ "detail": { "a": ["x"] } }), "payload of a CloudEvent is in `data`"),
         (json!({ "My_Field": ["x"] }), "lower-case"),
+        (json!({ "Source": ["x"] }), "(did you mean `source`?)"),
+        (json!({ "type": [{ "anything-but": { "wildcard": "*" } }] }), "attributes are strings"),
         (json!({ "customer": { "id": ["x"] } }), "never match as an object"),
         (json!({ "type": [5] }), "in quotes"),
         (json!({ "subject": [{ "numeric": [">", 1] }] }), "attributes are strings"),
