@@ -43,7 +43,7 @@ fn value(random: &mut Random, depth: u32) -> Value {
     }
 }
 
-pub(super) fn object(random: &mut Random, depth: u32) -> Value {
+fn object(random: &mut Random, depth: u32) -> Value {
     let members = (0..random.below(4)).map(|_| (random.pick(&NAMES).to_owned(), value(random, depth)));
     Value::Object(members.collect())
 }
@@ -70,7 +70,7 @@ fn entry(random: &mut Random) -> Value {
     }
 }
 
-pub(super) fn fields(random: &mut Random, depth: u32) -> Value {
+fn fields(random: &mut Random, depth: u32) -> Value {
     let mut fields = Map::new();
     for _ in 0..=random.below(2) {
         if depth > 0 && random.below(6) == 0 {
