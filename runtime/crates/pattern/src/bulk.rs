@@ -15,7 +15,7 @@ mod segments;
 
 use super::condition::{ConditionList, Value};
 use super::extract::{ExtractedValues, ROOT_ELEMENT, SourceTexts};
-use super::index::Index;
+use super::verify::Requirement;
 use lists::{Lists, ValueBuffers};
 use rows::Rows;
 use search::{Entry, Search};
@@ -115,17 +115,17 @@ pub(super) fn met_lists<'v>(lists: &[&ConditionList], values: impl Iterator<Item
 }
 
 impl Bulk {
-    /// Prepares the alternatives `numbers` of an index.
-    pub(super) fn new(index: &Index, numbers: std::ops::Range<u32>) -> Self {
-        let words = words_for(numbers.len());
+    /// Prepares alternatives, each given as its requirements. `lists` are all lists of conditions of the index.
+    pub(super) fn new<'a>(all: impl ExactSizeIterator<Item = &'a [Requirement]>, lists: &[ConditionList]) -> Self {
+        let words = words_for(all.len());
         let mut by_list = std::collections::HashMap::new();
         let mut by_field = std::collections::HashMap::new();
         let (mut requirements, mut lists_of): (Vec<BulkRequirement>, Vec<Vec<u32>>) = (Vec::new(), Vec::new());
         let mut field_numbers = Vec::new();
-        let mut alternatives = Vec::with_capacity(numbers.len());
-        for (number, at) in numbers.zip(0..) {
+        let mut alternatives = Vec::with_capacity(all.len());
+        for (of_alternative, at) in all.zip(0..) {
             let mut chosen = Vec::new();
-            for requirement in index.requirements(number) {
+            for requirement in of_alternative {
                 let requirement = *by_list.entry(requirement.list).or_insert_with(|| {
                     let field = *by_field.entry(requirement.field).or_insert_with(|| {
                         field_numbers.push((requirement.field, Vec::new()));
@@ -133,13 +133,13 @@ impl Bulk {
                         lists_of.len() as u32 - 1
                     });
                     let bit = lists_of.get(field as usize).map_or(0, Vec::len) as u32;
-                    if let (Some(lists), Some((_, members))) =
+                    if let (Some(numbers), Some((_, members))) =
                         (lists_of.get_mut(field as usize), field_numbers.get_mut(field as usize))
                     {
-                        lists.push(requirement.list);
+                        numbers.push(requirement.list);
                         members.push(requirements.len() as u32);
                     }
-                    let may_be_absent = index.list(requirement.list).is_some_and(|list| list.may_be_absent);
+                    let may_be_absent = lists.get(requirement.list as usize).is_some_and(|list| list.may_be_absent);
                     requirements.push(BulkRequirement { field, bit, may_be_absent, alternatives: vec![0; words] });
                     requirements.len() as u32 - 1
                 });
@@ -150,8 +150,8 @@ impl Bulk {
             }
             alternatives.push(chosen);
         }
-        let fields = field_numbers.into_iter().zip(&lists_of).map(|((field, members), lists)| {
-            let lists: Vec<_> = lists.iter().filter_map(|list| index.list(*list)).collect();
+        let fields = field_numbers.into_iter().zip(&lists_of).map(|((field, members), numbers)| {
+            let lists: Vec<_> = numbers.iter().filter_map(|list| lists.get(*list as usize)).collect();
             let (mut tested_by, mut needed_by) = (vec![0; words], vec![0; words]);
             for requirement in members.iter().filter_map(|number| requirements.get(*number as usize)) {
                 or_into(&mut tested_by, &requirement.alternatives);

@@ -187,7 +187,8 @@ impl Index {
     /// The alternatives of a pattern, prepared to be verified all at once.
     pub(super) fn bulk(&self, group: u32) -> Option<&Bulk> {
         let bulk = &self.groups.get(group as usize)?.bulk;
-        Some(bulk.get_or_init(|| Box::new(Bulk::new(self, self.alternatives_of(group)))))
+        let all = self.alternatives_of(group).map(|alternative| self.requirements(alternative));
+        Some(bulk.get_or_init(|| Box::new(Bulk::new(all, &self.lists))))
     }
 
     /// Excludes an alternative from all later matches. Its postings remain until the matcher rebuilds the index.

@@ -5,7 +5,6 @@ use std::ops::Range;
 
 use serde_json::{Map, Value, json};
 
-use super::super::bulk::Bulk;
 use super::super::extract::{ExtractedValues, SourceTexts};
 use super::super::index::Index;
 use super::super::verify::{Search, alternative_matches};
@@ -86,7 +85,7 @@ fn all_at_once_gives_the_same_results_as_one_by_one() {
         matcher.insert((), &pattern(&source));
         let index = matcher.index();
         let all = 0..index.alternatives.len() as u32;
-        let bulk = Bulk::new(index, all.clone());
+        let bulk = index.bulk(0).unwrap();
         for _ in 0..8 {
             let event = array_event(&mut random, 4);
             let text = event.to_string();
