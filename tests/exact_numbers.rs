@@ -49,7 +49,8 @@ fn numbers_stay_exact_from_the_event_to_patterns_and_output() {
     let lines = evoke.stdout(&["events", "--type", "lab.in"]);
     let json = evoke.stdout(&["events", "--type", "lab.in", "--json"]);
     for data in DATA {
-        assert!(lines.contains(data), "{data} in {lines}");
+        // Lists write an exponent with its sign.
+        assert!(lines.contains(&data.replace("1e9", "1e+9")), "{data} in {lines}");
         assert!(json.contains(data), "{data} in {json}");
     }
     let number = evoke.json_lines(&["dead", "list", "--json"])[0]["id"].to_string();
