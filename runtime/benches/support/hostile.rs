@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 const EVENT_BYTES: usize = 1 << 20;
 
 /// A name, a pattern, and the data of an event.
-pub type Hostile = (&'static str, Value, String);
+type Hostile = (&'static str, Value, String);
 
 /// Data with `before`, then elements up to the largest size, then `after`.
 fn fill(before: &str, after: &str, mut element: impl FnMut(usize) -> String) -> String {
@@ -52,7 +52,7 @@ fn combinations(alternative: fn(&str, usize) -> Value) -> Value {
     json!({ "data": { "items": { "$or": or("a", Some(middle)) } } })
 }
 
-pub fn all() -> Vec<Hostile> {
+pub(crate) fn all() -> Vec<Hostile> {
     let disjoint = |n: usize| {
         let value = |which: usize| if n % 3 == which { n / 3 % 10 } else { 99 };
         format!("{{\"a\":{},\"b\":{},\"c\":{}}}", value(0), value(1), value(2))
