@@ -122,6 +122,7 @@ impl Refused {
             Self::Overloaded { .. } => Refusal::Overloaded,
             Self::Crowding { .. } => Refusal::Crowding,
             Self::Store(StoreError::Full) => Refusal::DiskFull,
+            Self::Store(StoreError::Busy) => Refusal::StoreBusy,
             Self::Store(
                 StoreError::Failed(_)
                 | StoreError::Unreachable(_)

@@ -215,6 +215,15 @@ impl Dispatcher {
         self.lock().functions.iter().map(|(id, function)| (*id, function.running())).collect()
     }
 
+    /// Returns the number of deliveries that were started and whose completions are not committed yet.
+    pub fn unfinished(&self) -> usize {
+        let mut schedule = self.lock();
+        let functions = schedule.functions.values_mut();
+        functions
+            .map(|function| Stream::ALL.map(|stream| function.lane(stream).started().len()).iter().sum::<usize>())
+            .sum()
+    }
+
     /// Stops starting deliveries of this replay. Returns the deliveries of all replays that were started and whose
     /// completions are not committed yet.
     pub fn halt(&self, replay: ReplayId) -> Vec<DeliveryId> {

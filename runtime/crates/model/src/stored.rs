@@ -84,7 +84,7 @@ pub enum Accepted {
 pub struct StoredEvent {
     /// The event's position in accept order.
     pub seq: Seq,
-    /// Time of acceptance.
+    /// Time of acceptance: store time in deliveries, and the wall clock in events that are read for inspection.
     pub accepted_ms: UnixMs,
     /// The event's cause, root, hop count and origin.
     pub lineage: Lineage,

@@ -43,6 +43,7 @@ pub(super) struct GroupCommit<'a> {
     pub(super) chains: &'a mut Chains,
     pub(super) descendants_max: DescendantsMax,
     pub(super) state: Batch<'a>,
+    /// The store time.
     pub(super) now_ms: UnixMs,
     /// Deliveries that become ready with the commit.
     pub(super) ready: Vec<ReadyDelivery>,

@@ -46,7 +46,7 @@ pub trait DeliveryStore: Send + Sync + 'static {
         limit: usize,
     ) -> StoreFuture<Vec<ReadyDelivery>>;
 
-    /// Claims and returns the first `limit` retries of a function that are due at `now_ms`, and returns the time at
+    /// Claims and returns the first `limit` retries of a function that are due at `now_ms`, a store time, and returns the time at
     /// which the next one after these is due.
     fn due(
         &self,

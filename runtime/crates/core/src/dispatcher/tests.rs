@@ -1,4 +1,5 @@
 mod brakes;
+mod clock;
 mod isolation;
 mod state;
 
