@@ -118,7 +118,12 @@ struct WithCommon<T: Args> {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build missing or outdated components, and run until Ctrl-C or SIGTERM
-    #[command(after_help = "Example: evoke up manifests/quickstart.yaml --watch")]
+    #[command(
+        after_help = "Signals: SIGTERM and Ctrl-C stop accepting events, wait for running deliveries and end; a second one ends at\n\
+        once, and the deliveries that were running stay pending. SIGHUP reloads all manifests; when the terminal is closed,\n\
+        which also sends SIGHUP, Evoke stops as with Ctrl-C. SIGUSR1 and SIGUSR2 are ignored.\n\n\
+        Example: evoke up manifests/quickstart.yaml --watch"
+    )]
     Up(WithCommon<Up>),
     /// Check manifests and report all errors at once
     #[command(after_help = "Example: evoke validate manifests/quickstart.yaml")]
@@ -258,7 +263,13 @@ fn parse_size(text: &str) -> Result<u64, String> {
 pub fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("EVOKE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        // It would print errors of standard error there, and panic: on a closed terminal, or on a full disk.
+        .log_internal_errors(false)
+        .init();
 }
 
 /// Runs the command.

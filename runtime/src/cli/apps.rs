@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::address::AdminAddress;
 use super::terminal::Terminal;
-use super::text::{count, print, print_json};
+use super::text::{count, print, print_error, print_json};
 use super::{Common, Failure, Manifests, Up, Validate};
 use crate::app;
 use crate::app::{StopSignals, UpOptions};
@@ -45,7 +45,7 @@ pub(super) fn validate(common: &Common, validate: &Validate) -> Result<(), Failu
     if common.client_args.json {
         return print_json(&warnings);
     }
-    anstream::eprint!("{}", warnings.styled());
+    print_error(&warnings.styled());
     print(&format!("{} with {}: no errors", count(apps, "manifest"), count(functions, "function")))
 }
 

@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use super::client::{Client, parse};
 use super::emit::read_argument;
 use super::table::table;
-use super::text::{BOLD, DIM, colour, columns, count, escape, local_time, print, print_json_text};
+use super::text::{BOLD, DIM, colour, columns, count, escape, local_time, print, print_error, print_json_text};
 use super::{Common, Failure, WithCommon, parse_duration};
 use crate::admin::view;
 use evoke_core::replay::{Filter, Plan};
@@ -150,7 +150,7 @@ fn follow(client: &Client, id: ReplayId) -> Result<String, Failure> {
         let is_running = matches!(replay.state.as_str(), "running" | "cancelling");
         if terminal {
             let end = if is_running { "  (Ctrl-C does not stop the replay)" } else { "\n" };
-            anstream::eprint!("\r\x1b[2K{}{DIM}{end}{DIM:#}", progress(&replay));
+            print_error(&format!("\r\x1b[2K{}{DIM}{end}{DIM:#}", progress(&replay)));
         }
         if !is_running {
             return Ok(response);

@@ -34,6 +34,12 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     check_write(writeln!(out, "{text}").and_then(|()| out.flush()))
 }
 
+/// Prints text to standard error. An error is ignored: a terminal that is closed, or a full disk behind standard error,
+/// must not end the process.
+pub(super) fn print_error(text: &str) {
+    let _ = anstream::stderr().lock().write_all(text.as_bytes());
+}
+
 /// Prints JSON text on a line of standard output. Escapes what could deceive the reader of a terminal.
 pub(super) fn print_json_text(json: &str) -> Result<(), Failure> {
     print_verbatim(&escape_json(json))

@@ -22,8 +22,8 @@ impl Files {
     pub(super) fn open(folder: &Path, length_max: u64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let path = folder.join("evoke.jsonl");
-        let (file, length) = open_to_append(&path)?;
-        Ok(Self { path, writer: BufWriter::new(file), length, length_max, failing: false })
+        let (writer, length) = open_to_append(&path)?;
+        Ok(Self { path, writer, length, length_max, failing: false })
     }
 
     /// Writes a line. When the write fails the line is lost, and functions continue.
@@ -56,8 +56,7 @@ impl Files {
                 _ => {}
             }
         }
-        let (file, length) = open_to_append(&self.path)?;
-        (self.writer, self.length) = (BufWriter::new(file), length);
+        (self.writer, self.length) = open_to_append(&self.path)?;
         Ok(())
     }
 
@@ -90,18 +89,22 @@ impl Files {
     }
 }
 
-/// Opens a file for appending. If a crash cut off the last line, ends that line, so that the next line stands alone.
-fn open_to_append(path: &Path) -> io::Result<(File, u64)> {
+/// Opens a file for appending. If a crash cut off the last line, the first write ends that line, so that the next line
+/// stands alone. Writes nothing yet: a full disk must not prevent the start.
+fn open_to_append(path: &Path) -> io::Result<(BufWriter<File>, u64)> {
     let mut file = File::options().create(true).read(true).append(true).open(path)?;
     let mut length = file.metadata()?.len();
+    let mut is_cut = false;
     if length > 0 {
         let mut last = [0];
         file.seek(SeekFrom::End(-1))?;
         file.read_exact(&mut last)?;
-        if last != *b"\n" {
-            file.write_all(b"\n")?;
-            length += 1;
-        }
+        is_cut = last != *b"\n";
     }
-    Ok((file, length))
+    let mut writer = BufWriter::new(file);
+    if is_cut {
+        writer.write_all(b"\n")?;
+        length += 1;
+    }
+    Ok((writer, length))
 }
