@@ -198,6 +198,11 @@ impl Evoke {
         self.spawn(arguments, &[]);
     }
 
+    /// Like [`Self::start`], with more environment variables.
+    pub(crate) fn start_with(&mut self, arguments: &[&str], environment: &[(&str, PathBuf)]) {
+        self.spawn(arguments, environment);
+    }
+
     fn spawn(&mut self, more: &[&str], environment: &[(&str, PathBuf)]) {
         // A killed process leaves this file behind.
         let _ = std::fs::remove_file(self.path(".evoke/listen.json"));
