@@ -86,17 +86,16 @@ fn readiness_fails_while_the_disk_is_full_and_recovers() {
     for _ in 0..3 {
         limit.set(0);
         // The file of the log may have room for a few small events.
-        let mut not_ready = None;
         assert_eventually!(
             {
                 next = send_until_refused(&evoke, &items, next, &mut accepted);
-                not_ready = Some(ready(evoke.admin())).filter(|response| response.status == 503);
-                not_ready.is_some()
+                ready(evoke.admin()).status == 503
             },
             "ready although nothing is accepted: {}",
             evoke.log()
         );
-        let not_ready = not_ready.unwrap();
+        let not_ready = ready(evoke.admin());
+        assert_eq!(not_ready.status, 503, "{not_ready:?}");
         assert!(not_ready.body.contains("no room left"), "{not_ready:?}");
         assert_eq!(request("GET", evoke.admin(), "/healthz", &[], "").unwrap().status, 200);
         limit.remove();

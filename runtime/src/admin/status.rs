@@ -71,7 +71,9 @@ impl Readiness {
         // Without a reason for doubt, an empty commit suffices: it passes through the same queue as all writes, and
         // writes nothing. Otherwise a small write shows whether there is room for one.
         let is_doubtful = !matches!(&*last, Some((_, Ok(())))) || store.refusal().is_some() || is_disk_full(data).await;
-        let probe = || Mark { scope: PROBE.into(), key: PROBE.into(), value: Some(Vec::new()) };
+        // A new value each time: SQLite does not write a page whose content stays the same.
+        let value = || uuid::Uuid::now_v7().into_bytes().to_vec();
+        let probe = || Mark { scope: PROBE.into(), key: PROBE.into(), value: Some(value()) };
         let marks = if is_doubtful { vec![probe()] } else { Vec::new() };
         let result = match tokio::time::timeout(STORE_TIMEOUT, store.accept(Vec::new(), marks)).await {
             Ok(Ok(_)) => Ok(()),
