@@ -22,6 +22,13 @@
 //! A date that a zone skips (30 December 2011 in Apia) is a gap of a day, longer than the largest gap over which a time
 //! is moved: no tick occurs for it.
 //!
+//! # Cron expressions
+//! Five fields, or six with the second first. Each has values with commas between them: a number or a name (`MON`,
+//! `JAN`; Sunday is 0 and 7), a range that does not go backwards, `*/STEP`, `FIRST-LAST/STEP`, and for days `L`, `LW`,
+//! `15W`, `5L` and `5#2`. If both the day of the month and the day of the week are given, a day needs to match only one
+//! of them, as in crontabs; after a `+`, as in `1-7 * +MON`, a day must match both. An expression that never occurs is an
+//! error; one that means something else than it seems to gets a warning, and so does the name of such a time zone.
+//!
 //! # Marks
 //! Scope: the source's uri. Key `last`: a JSON object of `v` (1), `at` (the last processed instant, in milliseconds
 //! since the Unix epoch) and `schedule` (its textual form), committed with the tick. A timer without a mark, or with
@@ -37,6 +44,8 @@
 mod config;
 mod cron;
 mod schedule;
+mod settings;
+mod zone;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,8 +56,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-pub use self::config::{Missed, Schedule, TimerKind, TimerSource};
+pub use self::config::TimerKind;
 use self::schedule::{Tick, Times, due};
+pub use self::settings::{Missed, Schedule, TimerSource};
 use crate::TaskKind;
 use evoke_core::bus::Offer;
 use evoke_core::source::Context;
