@@ -2,6 +2,7 @@
 
 mod cross_checks;
 mod function;
+mod placeholders;
 mod source;
 mod trigger;
 
@@ -93,6 +94,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node, kinds: &Registry) -> Op
         cross_checks::event_types(reader, &manifest);
         cross_checks::cycles(reader, &manifest);
     }
+    placeholders::report(reader, root);
     Some(manifest)
 }
 

@@ -61,7 +61,8 @@ pub struct Function {
     #[schemars(length(min = 1))]
     pub triggers: Vec<Trigger>,
     /// Event field whose value is the order key: a CloudEvents attribute (`subject`) or a field of the data
-    /// (`data.customer`). Events with the same key are handled one after another, in order.
+    /// (`data.customer`). Events with the same key are handled one after another, in order. Equal numbers have the same
+    /// key, and so do a number and its text: 1, 1.0 and "1". Events without the field, or with null, are not ordered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub order_by: Option<OrderBy>,

@@ -114,6 +114,8 @@ impl HintQueue {
         let mut is_new = false;
         for path in &event.paths {
             match path.strip_prefix(root) {
+                // A scan opens the top folder: that is no change.
+                Ok(relative) if relative.as_os_str().is_empty() && hint == Hint::Opened => {}
                 Ok(relative) if relative.as_os_str().is_empty() => (state.hints.root, is_new) = (true, true),
                 Ok(relative) => is_new |= state.put(name::from_path(relative), hint),
                 Err(_) => {}
@@ -269,6 +271,17 @@ mod tests {
         assert_eq!(queue.take().names["a"], Hint::Opened);
         put(&queue, "a", &[OPEN]);
         assert!(queue.take().names.is_empty(), "the second opening is that of another program");
+    }
+
+    #[test]
+    fn opening_the_top_folder_is_no_change_of_it() {
+        let queue = HintQueue::default();
+        put(&queue, "linked", &[CREATE]);
+        queue.take();
+        put(&queue, "", &[OPEN]);
+        assert!(!queue.take().root, "a scan would cause the next one");
+        put(&queue, "", &[TOUCH]);
+        assert!(queue.take().root);
     }
 
     #[test]

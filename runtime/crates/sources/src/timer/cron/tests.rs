@@ -140,9 +140,9 @@ fn common_expressions_get_no_warning() {
         "0 0 ? * MON",
         "*/1 * * * *",
     ] {
-        assert_eq!(advice(text), [], "{text}");
+        assert!(advice(text).is_empty(), "{text}: {:?}", advice(text));
     }
     for (name, _) in NICKNAMES {
-        assert_eq!(advice(name), [], "{name}");
+        assert!(advice(name).is_empty(), "{name}");
     }
 }
