@@ -23,6 +23,7 @@ mod dedup;
 mod faults;
 mod files;
 mod hostile;
+mod hostile_http;
 mod http;
 mod inspect;
 mod orders;
