@@ -115,7 +115,7 @@ impl Interface {
 }
 
 impl Availability {
-    fn of(import: &str, kind: Kind) -> Self {
+    pub(super) fn of(import: &str, kind: Kind) -> Self {
         let nothing = Grants::default();
         let state = StateGrant { shared: true, value_bytes_max: 0, quota: Quota::default() };
         let everything = Grants { state: Some(state), http: vec!["https://a.example:443".into()], ..Grants::default() };

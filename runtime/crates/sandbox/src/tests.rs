@@ -2,10 +2,13 @@
 
 mod budget;
 mod commands;
+mod composed;
 mod direct;
 mod host_calls;
 mod http_guests;
 mod limits;
+#[cfg(target_os = "linux")]
+mod linked;
 mod load;
 mod outcomes;
 mod scheduling;
