@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use crate::assert_eventually;
 use crate::faults::items::{Items, TYPES, manifest};
+use crate::faults::neighbours::{Neighbours, StopNeighbours};
 use crate::faults::producers::Producers;
 use crate::faults::random::{Random, is_long_form, size};
+use crate::faults::shim::{Shim, WallClock};
 use crate::support::Evoke;
 
 const PRODUCERS: u64 = 4;
@@ -29,6 +31,8 @@ fn manifest_with_counter() -> String {
 /// Stops, kills and restarts Evoke at random.
 struct Chaos<'a> {
     evoke: Evoke,
+    /// The environment of every start.
+    shim: Shim,
     producers: &'a Producers<'a>,
     random: Random,
     /// Kills before the start was complete.
@@ -44,13 +48,15 @@ impl Chaos<'_> {
     /// Starts Evoke. One start in four is killed before it is ready, and started again.
     fn up(&mut self) {
         while self.random.percent(25) {
-            self.evoke.start(&[]);
+            self.evoke.start_with(&[], self.shim.environment());
             std::thread::sleep(Duration::from_micros(self.random.below(60_000) as u64));
             self.evoke.kill();
             self.start_kills += 1;
         }
         let started = Instant::now();
-        self.evoke.up();
+        if let Err(status) = self.evoke.try_up(&[], self.shim.environment()) {
+            panic!("not up ({status}): {}", self.evoke.log());
+        }
         self.slowest_start = self.slowest_start.max(started.elapsed());
         self.producers.send_to(self.evoke.http());
     }
@@ -83,15 +89,30 @@ impl Chaos<'_> {
 
 #[test]
 fn kills_at_any_moment_lose_and_duplicate_nothing_and_keep_the_order_of_each_key() {
-    let seed = Random::seed("campaign");
-    let (kills, count) = (size(100, 1_000), size(5_000, 100_000));
+    run("campaign", &manifest_with_counter(), size(100, 1_000), size(5_000, 100_000), None);
+}
+
+/// The same with another program that opens, closes and locks the store, a watched folder that holds it, and a wall
+/// clock that jumps.
+#[test]
+fn kills_lose_nothing_while_the_store_is_locked_and_watched_and_the_clock_jumps() {
+    let watched = "sources:\n  folder:\n    files: { path: ., settle: 20ms, exclude: [up.log] }\n";
+    let manifest = manifest_with_counter().replacen("sources:\n", watched, 1);
+    run("neighbours", &manifest, size(25, 300), size(2_000, 30_000), Some(&Neighbours::default()));
+}
+
+fn run(name: &str, manifest: &str, kills: usize, count: usize, neighbours: Option<&Neighbours>) {
+    let seed = Random::seed(name);
     let mut random = Random::new(seed);
     let poison = (0..count / 100).map(|_| (random.below(count), TYPES[1 + random.below(3)])).collect();
     let items = Items { retries: 10, poison, ..Items::plain(seed, KEYS, 500) };
     let producers = Producers::new(&items, count);
-    let evoke = Evoke::with(&manifest_with_counter());
+    let evoke = Evoke::with(manifest);
+    let (clock, database) = (WallClock::of(&evoke), evoke.path(".evoke/evoke.db"));
+    let shim = Shim::for_data_of(&evoke).with_clock(&clock);
     let mut chaos = Chaos {
         evoke,
+        shim,
         producers: &producers,
         random,
         start_kills: 0,
@@ -103,10 +124,15 @@ fn kills_at_any_moment_lose_and_duplicate_nothing_and_keep_the_order_of_each_key
     std::thread::scope(|scope| {
         // The producers must stop also when an assertion below fails; otherwise the scope never ends.
         let _stop = StopOnDrop(&producers);
+        let _stop_neighbours = neighbours.map(StopNeighbours);
         chaos.up();
         for n in 0..PRODUCERS {
             let producers = &producers;
             scope.spawn(move || producers.run(seed ^ n));
+        }
+        if let Some(neighbours) = neighbours {
+            let (database, clock) = (&database, &clock);
+            scope.spawn(move || neighbours.run(database, clock, seed));
         }
         for _ in 0..kills {
             chaos.run_for_a_while();
@@ -122,7 +148,7 @@ fn kills_at_any_moment_lose_and_duplicate_nothing_and_keep_the_order_of_each_key
     evoke.stdout(&["check"]);
     println!(
         "EVOKE_SEED={seed}: {} kills ({} during a start), {} stops, slowest start {:?}; {} items acknowledged {} times, \
-         {} requests without a response; 0 lost, 0 duplicated, 0 out of order; {:?}{}",
+         {} requests without a response; {}0 lost, 0 duplicated, 0 out of order; {:?}{}",
         kills - chaos.stops + chaos.start_kills,
         chaos.start_kills,
         chaos.stops,
@@ -130,6 +156,7 @@ fn kills_at_any_moment_lose_and_duplicate_nothing_and_keep_the_order_of_each_key
         acknowledged.len(),
         producers.acknowledgements.load(Ordering::Relaxed),
         producers.unanswered.load(Ordering::Relaxed),
+        neighbours.map(|neighbours| neighbours.summary() + "; ").unwrap_or_default(),
         began.elapsed(),
         if is_long_form() { "" } else { " (short form)" },
     );
@@ -212,7 +239,10 @@ impl History {
     }
 
     fn items(&self) -> impl Iterator<Item = (&str, &serde_json::Value)> {
-        self.0.iter().filter(|(type_, _)| type_ != "counted").map(|(type_, data)| (type_.as_str(), data))
+        self.0
+            .iter()
+            .filter(|(type_, _)| type_ != "counted" && !type_.starts_with("evoke."))
+            .map(|(type_, data)| (type_.as_str(), data))
     }
 
     fn order_of(&self, wanted: &str) -> Vec<usize> {

@@ -33,6 +33,7 @@ fn bombs() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         ("nested-little.wat", bombs::nested_components(10, 5), &["bytes of metadata, more than the limit", MEMORY]),
         ("branches.wasm", bombs::branch_table(5_000, 1_000), &[MEMORY]),
         ("locals.wasm", bombs::locals_and_loops(600, 1_500), &[MEMORY, "s of processor time to compile"]),
+        ("code.wasm", bombs::conversions(300, 1_000), &["compiles to more than 25 MiB of code"]),
         ("table.wat", bombs::table(100_000_000), &["exceeds"]),
         ("types.wat", bombs::doubling_types(200), &[INVALID]),
         ("deep.wasm", bombs::deep_nesting(20_000), &[MEMORY]),
@@ -266,6 +267,27 @@ fn a_component_that_takes_too_long_is_refused() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("slow.wasm takes more than 2 s of processor time to compile"), "{text}");
     assert!(text.contains("--compile-time DURATION or EVOKE_COMPILE_TIME"), "{text}");
+}
+
+/// The component is not at fault, so the error says that the machine is busy.
+#[test]
+fn a_compiler_that_gets_no_processor_time_is_ended_by_the_clock() {
+    let evoke = Evoke::with("");
+    write(&evoke, "slow.wasm", &slow());
+    let mut command = evoke.command(&["inspect", "slow.wasm", "--compile-memory", "8GiB", "--compile-time", "1s"]);
+    let inspect = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let parent = inspect.id();
+    assert_eventually!(!compilers(parent).is_empty(), "no compiler process");
+    let compiler = compilers(parent)[0];
+    let pid = rustix::process::Pid::from_raw(i32::try_from(compiler).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let started = Instant::now();
+    let output = inspect.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("compiling took longer than 13 s") && text.contains("the machine is too busy"), "{text}");
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    assert!(!Path::new(&format!("/proc/{compiler}")).exists(), "the compiler outlives its parent");
 }
 
 #[test]

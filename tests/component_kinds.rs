@@ -104,7 +104,7 @@ fn a_c_program_runs_unchanged() {
 }
 
 /// A manifest with the fixture `http-answer` as the only function.
-fn http_manifest(extra: &str) -> String {
+pub(crate) fn http_manifest(extra: &str) -> String {
     let fixture = "http-answer";
     format!(
         r#"
@@ -122,14 +122,14 @@ functions:
     )
 }
 
-const PATH: &str = "    on: [{ http: { path: /web, methods: [GET, HEAD, POST], max_body: 64KiB } }]\n";
+pub(crate) const PATH: &str = "    on: [{ http: { path: /web, methods: [GET, HEAD, POST], max_body: 64KiB } }]\n";
 
 fn status(evoke: &Evoke, target: &str) -> u16 {
     request("GET", evoke.http(), target, &[], "").unwrap().status
 }
 
 /// Opens a connection and sends the start of a request. Replaces each line feed by CR LF.
-fn begin_request(evoke: &Evoke, start: &str) -> TcpStream {
+pub(crate) fn begin_request(evoke: &Evoke, start: &str) -> TcpStream {
     let mut stream = TcpStream::connect(evoke.http()).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(start.replace('\n', "\r\n").as_bytes()).unwrap();
@@ -137,7 +137,7 @@ fn begin_request(evoke: &Evoke, start: &str) -> TcpStream {
 }
 
 /// Reads until the bytes so far contain the text, and returns them.
-fn read_until(stream: &mut TcpStream, text: &str) -> String {
+pub(crate) fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut read = Vec::new();
     let mut piece = [0; 1024];
     while !String::from_utf8_lossy(&read).contains(text) {

@@ -9,6 +9,7 @@ mod disk;
 mod full_disk;
 mod io_errors;
 pub(crate) mod items;
+pub(crate) mod neighbours;
 mod power;
 pub(crate) mod producers;
 pub(crate) mod random;

@@ -77,6 +77,13 @@ fn guests() -> Vec<Hostile> {
         },
         hostile("sleep", format!("(call $block (call $in (i64.const -1))) {OK}"), timeout),
         hostile(
+            "zero-timeouts",
+            format!(
+                "(local $h i32) (local.set $h (call $in (i64.const 0))) (loop (call $block (local.get $h)) (br 0)) {OK}"
+            ),
+            timeout,
+        ),
+        hostile(
             "log-in-straight-line",
             format!("{} {} {OK}", newlines(60_000), log(60_000, 60_000).repeat(6_000)),
             timeout,
@@ -97,6 +104,10 @@ fn guests() -> Vec<Hostile> {
         Hostile {
             fields: "(func $deep (call $deep))".into(),
             ..hostile("recursion", format!("(call $deep) {OK}"), ("trap", "stack"))
+        },
+        Hostile {
+            fields: "(func $ping (call $pong)) (func $pong (call $ping))".into(),
+            ..hostile("mutual-recursion", format!("(call $ping) {OK}"), ("trap", "stack"))
         },
         hostile(
             "memory-growth",

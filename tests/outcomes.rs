@@ -108,7 +108,7 @@ fn echo_publishes_the_data_of_its_event() {
     assert_eq!(state, "done");
     let published = evoke.json_lines(&["events"]).into_iter().find(|e| e["source"] == "/lab/echo").unwrap();
     assert_eq!(published["data"]["s"], "ü");
-    assert_eq!(published["data"]["n"].to_string(), "1.1");
+    assert_eq!(published["data"]["n"].to_string(), "1.10", "numbers keep their digits");
 }
 
 #[test]

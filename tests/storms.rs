@@ -1,5 +1,7 @@
 //! Functions that publish to each other without end are stopped, and everything else continues.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::assert_eventually;
@@ -115,5 +117,67 @@ fn the_size_of_the_events_is_limited_too_and_the_report_of_a_loop_is_stored() {
     let reports = evoke.events("evoke.delivery.dead");
     assert_eq!(reports.len(), letters.len());
     assert_eq!(reports[0]["data"]["outcome"], json!("loop"));
+    evoke.stdout(&["check"]);
+}
+
+/// The storm is five times as large as the backlog, of which it takes half from the other sources.
+#[test]
+fn during_a_storm_other_sources_are_accepted_and_after_it_its_own_source_too() {
+    let mut evoke = new();
+    evoke.up_with_arguments(&["--pending-max", "2000"]);
+    evoke.post_accepted("/in", "{}");
+    let ended = || {
+        let status = evoke.get_admin("/api/v1/status", &[]).json();
+        let functions = status["functions"].as_array().unwrap();
+        let second = functions.iter().find(|function| function["name"] == "lab/second").unwrap();
+        let count = |state: &str| second[state].as_u64().unwrap();
+        (count("done") + count("dead"), count("ready") + count("retrying"))
+    };
+    let (mut accepted, mut refused, mut largest) = (0, 0, 0);
+    loop {
+        for _ in 0..10 {
+            evoke.post_accepted("/other", "{}");
+            accepted += 1;
+        }
+        let (done, pending) = ended();
+        largest = pending.max(largest);
+        if done == 10_000 {
+            break;
+        }
+        // The source of the storm owns more than is free.
+        if pending > 2_000 {
+            assert_eq!(evoke.post("/in", "{}").status, 429);
+            refused += 1;
+        }
+    }
+    let end = Instant::now();
+    assert_eventually!(evoke.post("/in", "{}").status == 202, "refused after the storm: {}", evoke.log());
+    assert!(end.elapsed() < Duration::from_secs(1), "{:?}", end.elapsed());
+    assert!(accepted > 10 && refused > 0 && largest > 2_000, "{accepted} {refused} {largest}");
+}
+
+#[test]
+fn the_limits_of_an_app_hold_for_chains_through_its_sources_and_change_with_a_reload() {
+    let limits = |events: u32| format!("{MANIFEST}limits: {{ descendants: {events}, descendants_bytes: 1MiB }}\n");
+    let mut evoke = Evoke::with(&limits(300));
+    std::fs::write(evoke.path("double.wat"), DOUBLE).unwrap();
+    let other = MANIFEST.replace("app: lab", "app: other").replace("lab.", "other.").replace("path: /", "path: /b-");
+    let other = other.replace("storm", "gale").replace("double.wat", "gale.wat");
+    let functions = crate::support::components().display().to_string();
+    std::fs::write(evoke.path("other.yaml"), other.replace("$FUNCTIONS", &functions)).unwrap();
+    std::fs::write(evoke.path("gale.wat"), DOUBLE.replace("storm", "gale").replace("(i32.const 52)", "(i32.const 50)"))
+        .unwrap();
+    evoke.up_with_arguments(&["other.yaml", "--descendants-max", "100", "--watch"]);
+    evoke.post_accepted("/in", "{}");
+    evoke.post_accepted("/b-in", "{}");
+    evoke.settle();
+    assert_eq!((evoke.events("storm").len(), evoke.events("gale").len()), (300, 100));
+    let cause = dead(&evoke)[0]["delivery"]["cause"].as_str().unwrap().to_owned();
+    assert!(cause.contains("`limits` (`descendants`, `descendants_bytes`)"), "{cause}");
+    // The path changes together with the limit, so that the test knows when the manifest is active.
+    evoke.write_manifest(&limits(40).replace("path: /in", "path: /new"));
+    assert_eventually!(evoke.post("/new", "{}").status == 202, "{}", evoke.log());
+    evoke.settle();
+    assert_eq!(evoke.events("storm").len(), 340);
     evoke.stdout(&["check"]);
 }

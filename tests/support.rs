@@ -17,7 +17,10 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 macro_rules! assert_eventually {
     ($condition:expr, $($message:tt)+) => {{
         let deadline = std::time::Instant::now() + $crate::support::TIMEOUT;
-        while !$condition {
+        loop {
+            if $condition {
+                break;
+            }
             assert!(std::time::Instant::now() < deadline, $($message)+);
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
@@ -196,6 +199,11 @@ impl Evoke {
     /// Starts `evoke up` and does not wait. The addresses are known after [`Self::await_ready`].
     pub(crate) fn start(&mut self, arguments: &[&str]) {
         self.spawn(arguments, &[]);
+    }
+
+    /// Like [`Self::start`], with more environment variables.
+    pub(crate) fn start_with(&mut self, arguments: &[&str], environment: &[(&str, PathBuf)]) {
+        self.spawn(arguments, environment);
     }
 
     fn spawn(&mut self, more: &[&str], environment: &[(&str, PathBuf)]) {

@@ -1,6 +1,6 @@
 //! Telemetry: metrics as Prometheus scrapes them, health endpoints, and spans as an OpenTelemetry collector gets them.
 
-mod collector;
+pub(crate) mod collector;
 mod exposition;
 mod traces;
 

@@ -3,8 +3,9 @@
 //!
 //! The patterns are mixed, a quarter each: one exact field; a prefix and a number; a suffix; two exact fields. The
 //! events alternate and each matches about one pattern of every kind, so that the CPU caches do not hold the data that
-//! the next event needs. Then follow sets of patterns of one kind that is hard to index. Each cost is the minimum of
-//! many short runs, because other work on the machine only adds time. `--smoke` only shows that the bench runs.
+//! the next event needs. Then follow sets of patterns of one kind that is hard to index, and single patterns that cost
+//! much work on the largest event. Each cost is the minimum of many short runs, because other work on the machine only
+//! adds time. `--smoke` only shows that the bench runs; `--hostile` runs only the last part.
 
 #![allow(clippy::panic)]
 
@@ -14,6 +15,9 @@ use std::time::{Duration, Instant};
 use evoke_pattern::{DataView, EventView, Matcher, Pattern, Scratch};
 use serde_json::{Value, json};
 
+#[path = "support/hostile.rs"]
+mod hostile;
+
 /// The allocator of the `evoke` program.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -22,7 +26,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EVENTS: usize = 512;
 
 fn main() {
-    let smoke = std::env::args().any(|argument| argument == "--smoke");
+    let has = |wanted: &str| std::env::args().any(|argument| argument == wanted);
+    let smoke = has("--smoke");
+    if has("--hostile") {
+        return hostile_patterns(5);
+    }
     let (sizes, samples, time) = if smoke {
         (&[10, 1_000][..], 1, Duration::from_millis(1))
     } else {
@@ -76,6 +84,27 @@ fn main() {
         let matches = events.iter().map(&mut run).sum::<usize>() as f64 / EVENTS as f64;
         let cost = cost(samples.min(20), time, &events, run);
         println!("{name:<40} {insert:>10.1?} {cost:>10.0} {matches:>15.2}");
+    }
+    hostile_patterns(if smoke { 1 } else { 5 });
+}
+
+/// Measures each hostile pattern alone: the first match, which also prepares the pattern, and the least cost of `runs`
+/// more.
+fn hostile_patterns(runs: usize) {
+    println!("\none hostile pattern on 1 MiB                first         ms  matches");
+    for (name, source, data) in hostile::all() {
+        let mut matcher = Matcher::default();
+        matcher.insert((), &pattern(&source));
+        let event = EventView::new([("type", "t"), ("source", "/s")], DataView::Json(data.as_bytes()));
+        let (mut scratch, mut keys) = (Scratch::default(), Vec::new());
+        let mut run = || {
+            let start = Instant::now();
+            matcher.matches_into(black_box(&event), &mut scratch, &mut keys).unwrap_or_else(|error| panic!("{error}"));
+            (start.elapsed().as_secs_f64() * 1e3, !keys.is_empty())
+        };
+        let (first, matches) = run();
+        let least = (0..runs).map(|_| run().0).fold(f64::MAX, f64::min);
+        println!("{name:<36} {first:>10.1} {least:>10.1} {matches:>8}");
     }
 }
 

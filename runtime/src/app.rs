@@ -2,12 +2,13 @@
 
 mod data;
 mod health_monitor;
+mod idle_memory;
 mod invoke;
 mod lock_holder;
 mod open;
 mod recording;
 mod retention;
-mod stop_signals;
+mod signals;
 mod task;
 mod validate;
 mod watch;
@@ -18,14 +19,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use self::data::DataFolder;
+use self::data::{Addresses, DataFolder};
 use self::health_monitor::HealthMonitor;
 pub use self::invoke::{Invocation, InvokeOptions, invoke};
 use self::open::Listeners;
 use self::recording::Recording;
-pub use self::stop_signals::StopSignals;
+pub use self::signals::StopSignals;
+use self::signals::{Request, Signals};
 use self::task::Task;
 pub use self::validate::{build, validate};
 use crate::admin;
@@ -76,9 +79,9 @@ pub struct UpOptions {
 }
 
 /// Runs until SIGTERM or Ctrl-C, or until the store fails, then drains. A signal before events are accepted ends the
-/// start, and the `build:` command that it may be waiting for.
+/// start, and the `build:` command that it may be waiting for. A second signal ends the drain.
 pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError> {
-    let mut stop = StopSignals::new().context("cannot receive signals")?;
+    let mut signals = Signals::new().context("cannot receive signals")?;
     let open = async {
         let manifests = manifests::prepare(&options.manifests, &*host).await?;
         let data = DataFolder::acquire(&options.data)?;
@@ -87,19 +90,31 @@ pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError>
     };
     let (app, listeners, manifests) = tokio::select! {
         opened = open => opened?,
-        () = stop.received() => return Ok(()),
+        () = signals.stop() => return Ok(()),
     };
     let mut tasks = Tasks::default();
     let started = tokio::select! {
-        started = app.start(&mut tasks, listeners, manifests) => started.map(|()| true),
-        () = stop.received() => Ok(false),
+        started = app.start(&mut tasks, listeners, manifests) => started.map(Some),
+        () = signals.stop() => Ok(None),
     };
     let ended = match started {
-        Ok(true) => Ok(app.run_until_stopped(&mut stop).await),
-        Ok(false) => Ok(None),
+        Ok(Some(addresses)) => Ok(app.run_until_stopped(&mut signals, addresses).await),
+        Ok(None) => Ok(None),
         Err(error) => Err(error),
     };
-    let closed = app.drain(tasks).await;
+    let (dispatcher, recording) = (app.control.parts().dispatcher.clone(), app.recording.clone());
+    // Pinned here, so that the data folder stays locked until this function returns.
+    let mut drain = std::pin::pin!(app.drain(tasks));
+    let closed = tokio::select! {
+        closed = &mut drain => closed,
+        () = signals.second_stop() => {
+            let deliveries = dispatcher.unfinished();
+            host.report(Progress::Ended { deliveries });
+            // The operator ended the deliveries: none of them ended the process.
+            recording.close();
+            Err(anyhow::anyhow!("a second signal ended Evoke before it was drained"))
+        }
+    };
     match ended? {
         Some(reason) => Err(AppError::StoreFailed(reason)),
         None => Ok(closed?),
@@ -136,8 +151,13 @@ struct Tasks {
 
 impl App {
     /// Serves the admin API, loads the functions, and then accepts events. After an error, the tasks that were started
-    /// need a drain, too.
-    async fn start(&self, tasks: &mut Tasks, listeners: Listeners, manifests: Vec<Checked>) -> Result<(), AppError> {
+    /// need a drain, too. Returns the addresses of the listeners.
+    async fn start(
+        &self,
+        tasks: &mut Tasks,
+        listeners: Listeners,
+        manifests: Vec<Checked>,
+    ) -> Result<Addresses, AppError> {
         let Listeners { public, admin } = listeners;
         let (http_address, admin_address) = (local_address(&public)?, local_address(&admin)?);
         self.host.report(Progress::Starting { admin: admin_address });
@@ -160,13 +180,23 @@ impl App {
         tasks.retention = Some(Task::spawn(|stop| retention::run(parts.store.clone(), self.options.retention, stop)));
         tasks.replays = Some(Task::spawn(|stop| self.replays.clone().run(parts.dispatcher.clone(), stop)));
         tasks.monitor = Some(Task::spawn(|stop| monitor.run(stop)));
-        self.data.write_addresses(http_address, admin_address)?;
+        let runtimes = [Handle::current(), parts.sandbox.guest_threads().clone()];
+        // Ends with the process.
+        drop(Task::spawn(|stop| idle_memory::run(runtimes, stop)));
+        let addresses = Addresses { http: http_address, admin: admin_address };
+        let is_written = self.data.write_addresses(&addresses)?;
+        if !is_written {
+            tracing::warn!(
+                "the disk is full: listen.json is written when there is room; until then, other commands need \
+                 `--admin {admin_address}`"
+            );
+        }
         self.host.report(Progress::Ready { http: http_address, admin: admin_address });
-        Ok(())
+        Ok(addresses)
     }
 
     /// Waits for a stop signal or a store failure, and reloads meanwhile. Returns the reason if the store failed.
-    async fn run_until_stopped(&self, stop: &mut StopSignals) -> Option<String> {
+    async fn run_until_stopped(&self, signals: &mut Signals, addresses: Addresses) -> Option<String> {
         let reloads = async {
             match self.options.watch {
                 true => watch::run(&self.control, &*self.host).await,
@@ -174,9 +204,20 @@ impl App {
             }
         };
         tokio::select! {
-            () = stop.received() => None,
+            () = self.reload_until_stopped(signals) => None,
             reason = self.control.parts().store.failure() => Some(reason),
             () = reloads => None,
+            () = self.data.keep_addresses(&addresses) => None,
+        }
+    }
+
+    /// Reloads at each request of a signal, until a signal asks for a stop.
+    async fn reload_until_stopped(&self, signals: &mut Signals) {
+        while let Request::Reload = signals.next().await {
+            tokio::select! {
+                () = watch::reload(&self.control, &*self.host, "SIGHUP was received") => {}
+                () = signals.stop() => return,
+            }
         }
     }
 

@@ -15,6 +15,7 @@ mod explain;
 mod failure;
 mod inspect;
 mod invoke;
+mod json_text;
 mod limits;
 mod listener;
 mod logs;
@@ -118,7 +119,12 @@ struct WithCommon<T: Args> {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build missing or outdated components, and run until Ctrl-C or SIGTERM
-    #[command(after_help = "Example: evoke up manifests/quickstart.yaml --watch")]
+    #[command(
+        after_help = "Signals: SIGTERM and Ctrl-C stop accepting events, wait for running deliveries and end; a second one ends at\n\
+        once, and the deliveries that were running stay pending. SIGHUP reloads all manifests; when the terminal is closed,\n\
+        which also sends SIGHUP, Evoke stops as with Ctrl-C. SIGUSR1 and SIGUSR2 are ignored.\n\n\
+        Example: evoke up manifests/quickstart.yaml --watch"
+    )]
     Up(WithCommon<Up>),
     /// Check manifests and report all errors at once
     #[command(after_help = "Example: evoke validate manifests/quickstart.yaml")]
@@ -234,7 +240,8 @@ struct Up {
     /// How long running deliveries may take after a stop signal, such as 30s
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = parse_duration)]
     drain: Duration,
-    /// Maximum number of deliveries that run at once, over all functions
+    /// Maximum number of deliveries that run at once, over all functions. One place is kept free for each function
+    /// that runs nothing, up to an eighth of them. HTTP requests have as many again, with the same rule
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096), value_name = "N")]
     concurrency: u32,
     #[command(flatten)]
@@ -258,7 +265,13 @@ fn parse_size(text: &str) -> Result<u64, String> {
 pub fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("EVOKE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        // It would print errors of standard error there, and panic: on a closed terminal, or on a full disk.
+        .log_internal_errors(false)
+        .init();
 }
 
 /// Runs the command.

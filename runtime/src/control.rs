@@ -11,6 +11,7 @@ mod host;
 mod http_function;
 mod kinds;
 pub(crate) mod manifests;
+pub(crate) mod secrets;
 mod sources;
 pub(crate) mod state_source;
 mod status;
@@ -35,7 +36,7 @@ use evoke_core::dispatcher::Dispatcher;
 use evoke_http::source::{Http, Routes};
 use evoke_manifest::{Checked, Diagnostics, Severity};
 use evoke_model::clock::Clock;
-use evoke_model::{FunctionId, StoredEvent};
+use evoke_model::{DescendantsMax, FunctionId, StoredEvent};
 use evoke_pattern::MalformedEvent;
 use evoke_sandbox::{LogSink, Sandbox};
 use evoke_store::Store;
@@ -92,6 +93,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Source of timestamps.
     pub clock: Clock,
+    /// The limits of chains through sources of apps that set none in their manifest.
+    pub descendants_max: DescendantsMax,
     /// Records the running work.
     pub running: Arc<dyn RunningLog>,
     /// What ran when the process before this one ended without a clean stop; `None` after a clean stop.
@@ -232,6 +235,7 @@ impl Control {
         let request_handlers = request_handlers.map(|(name, _)| name.clone()).collect();
         let endpoints = sources::endpoints(&manifests, &ids, &origins, &answerers, &mut sources);
         let routes = Routes::new(endpoints).map_err(anyhow::Error::from)?;
+        store.limit_descendants(sources::descendants_limits(&manifests, &origins, self.0.parts.descendants_max));
         // Functions are replaced before sources: new events need the new functions.
         bus.set_router(router);
         dispatcher.set_paused(self.paused_ids(&ids));

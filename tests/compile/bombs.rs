@@ -116,6 +116,14 @@ pub(crate) fn locals_and_loops(locals: usize, depth: usize) -> Vec<u8> {
     function(&[], &body(&declared, &instructions.concat()))
 }
 
+/// `count` functions that convert a number `pairs` times to an integer and back: two bytes each, and about a hundred of
+/// machine code.
+pub(crate) fn conversions(count: usize, pairs: usize) -> Vec<u8> {
+    let body = body(b"\0", &[b"\x20\0".to_vec(), b"\xb1\xba".repeat(pairs)].concat());
+    let types = section(1, b"\x01\x60\x01\x7c\x01\x7c");
+    component(&module(&[types, section(3, &repeated(count, b"\0")), section(10, &repeated(count, &body))]))
+}
+
 /// A module with a table of `minimum` elements.
 pub(crate) fn table(minimum: usize) -> Vec<u8> {
     format!("(component (core module $m (table {minimum} funcref)) (core instance (instantiate $m)))").into_bytes()

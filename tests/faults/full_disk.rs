@@ -2,11 +2,18 @@
 //! free space.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 
 use super::items::{Items, manifest};
 use super::random::{Random, size};
 use super::shim::{DiskLimit, Shim};
-use crate::support::Evoke;
+use crate::assert_eventually;
+use crate::support::{Evoke, Response, request};
+
+/// A log file of an earlier version.
+const LOG: &str = ".evoke/logs/evoke.jsonl";
 
 /// Sends an item. Returns true if it was accepted. A refusal must be for lack of disk space.
 fn send(evoke: &Evoke, items: &Items, number: usize, accepted: &mut BTreeSet<usize>) -> bool {
@@ -65,4 +72,117 @@ fn a_full_disk_refuses_with_a_retry_time_and_accepts_again_when_there_is_space()
     assert!(evoke.stop().success(), "{}", evoke.log());
     evoke.stdout(&["check"]);
     println!("{next} sent, {} accepted, 0 lost", accepted.len());
+}
+
+/// The response of `/readyz` of an admin listener.
+fn ready(admin: &str) -> Response {
+    request("GET", admin, "/readyz", &[], "").unwrap()
+}
+
+#[test]
+fn readiness_fails_while_the_disk_is_full_and_recovers() {
+    let mut evoke = Evoke::with(&manifest());
+    let limit = DiskLimit::of(&evoke);
+    let shim = Shim::for_data_of(&evoke).limited_by(&limit);
+    evoke.try_up(&[], shim.environment()).unwrap();
+    let items = Items::plain(1, 20, 100);
+    let mut accepted = BTreeSet::new();
+    let mut next = 0;
+    assert_eq!(ready(evoke.admin()).status, 200);
+    for _ in 0..3 {
+        limit.set(0);
+        // The file of the log may have room for a few small events.
+        assert_eventually!(
+            {
+                next = send_until_refused(&evoke, &items, next, &mut accepted);
+                ready(evoke.admin()).status == 503
+            },
+            "ready although nothing is accepted: {}",
+            evoke.log()
+        );
+        let not_ready = ready(evoke.admin());
+        assert_eq!(not_ready.status, 503, "{not_ready:?}");
+        assert!(not_ready.body.contains("no room left"), "{not_ready:?}");
+        assert_eq!(request("GET", evoke.admin(), "/healthz", &[], "").unwrap().status, 200);
+        limit.remove();
+        // Without any other request: a load balancer sends none to a process that is not ready.
+        assert_eq!(ready(evoke.admin()).status, 200);
+    }
+    evoke.settle();
+    evoke.stdout(&["check"]);
+}
+
+#[test]
+fn a_start_on_a_full_disk_succeeds_and_accepts_events_when_there_is_space() {
+    for is_killed in [false, true] {
+        let mut evoke = Evoke::with(&manifest());
+        let limit = DiskLimit::of(&evoke);
+        let items = Items::plain(2, 20, 60_000);
+        evoke.up();
+        let mut accepted: BTreeSet<usize> = (0..20).collect();
+        accepted.iter().for_each(|number| assert_eq!(items.send(evoke.http(), &[*number]).unwrap().status, 202));
+        if is_killed {
+            evoke.kill();
+            // The last line of a log is cut. The file is private: otherwise the start would rebuild SQLite's index, for
+            // which the disk has no room.
+            let mut log =
+                File::options().write(true).create(true).truncate(true).mode(0o600).open(evoke.path(LOG)).unwrap();
+            log.write_all(b"{\"at\":\"2026").unwrap();
+        } else {
+            evoke.settle();
+            assert!(evoke.stop().success());
+        }
+        let shim = Shim::for_data_of(&evoke).limited_by(&limit);
+        limit.set(0);
+        evoke.start_with(&[], shim.environment());
+        let log = || evoke.log();
+        assert_eventually!(log().contains("listen.json is written when there is room"), "{}", log());
+        let line = log().lines().rfind(|line| line.contains("listening")).unwrap().to_owned();
+        let admin = line.rsplit("http://").next().unwrap().split(' ').next().unwrap().to_owned();
+        if !is_killed {
+            let not_ready = ready(&admin);
+            assert_eq!(not_ready.status, 503, "{not_ready:?}");
+        }
+        assert!(!evoke.path(".evoke/listen.json").exists());
+        limit.remove();
+        evoke.await_ready();
+        assert_eq!(ready(evoke.admin()).status, 200);
+        assert!(send(&evoke, &items, 20, &mut accepted));
+        evoke.settle();
+        let by_type = evoke.verify(&items, &accepted);
+        assert!(by_type.values().all(|numbers| *numbers == accepted), "{}", evoke.log());
+        assert!(evoke.stop().success(), "{}", evoke.log());
+        evoke.stdout(&["check"]);
+    }
+}
+
+#[test]
+fn a_start_that_has_no_room_for_the_store_says_what_to_do() {
+    let mut evoke = Evoke::with(&manifest());
+    let limit = DiskLimit::of(&evoke);
+    let shim = Shim::for_data_of(&evoke).limited_by(&limit);
+    limit.set(0);
+    assert_eq!(evoke.try_up(&[], shim.environment()).unwrap_err().code(), Some(1));
+    assert!(evoke.log().contains("the disk is full: free some space on it"), "{}", evoke.log());
+    limit.remove();
+    evoke.try_up(&[], shim.environment()).unwrap();
+}
+
+#[test]
+fn a_log_that_a_reader_made_long_is_truncated_when_the_reader_has_left() {
+    let evoke = Evoke::up_with(
+        "evoke: 1\napp: lab\nsources:\n  in:\n    http: { path: /in, methods: [POST], max_body: 8MiB, type: item }\n",
+    );
+    let size = || std::fs::metadata(evoke.path(".evoke/evoke.db-wal")).unwrap().len();
+    let reader = rusqlite::Connection::open(evoke.path(".evoke/evoke.db")).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    let _: i64 = reader.query_row("SELECT COUNT(*) FROM events", [], |row| row.get(0)).unwrap();
+    let body = format!("\"{}\"", "x".repeat(900_000));
+    (0..75).for_each(|_| drop(evoke.post_accepted("/in", &body)));
+    assert!(size() > 60 << 20, "{} bytes", size());
+    reader.execute_batch("COMMIT").unwrap();
+    // Nothing else is written.
+    assert_eventually!(size() <= 32 << 20, "the log has {} bytes", size());
+    assert_eq!(evoke.post("/in", "{}").status, 202);
+    evoke.stdout(&["check"]);
 }

@@ -15,8 +15,9 @@ use tempfile::TempDir;
 
 use super::disk::Disk;
 use super::items::{Items, manifest};
+use super::neighbours::{Neighbours, StopNeighbours};
 use super::random::{Random, size};
-use super::shim::Shim;
+use super::shim::{Shim, WallClock};
 use super::trace::{FileId, Record, Trace};
 use crate::support::Evoke;
 
@@ -37,7 +38,11 @@ fn send_all(items: &Items, address: &str, count: usize) {
                     if numbers.is_empty() {
                         return;
                     }
-                    let response = items.send(address, &numbers).unwrap();
+                    // Refused while another program has locked the store.
+                    let mut response = items.send(address, &numbers).unwrap();
+                    while response.status == 503 {
+                        response = items.send(address, &numbers).unwrap();
+                    }
                     assert_eq!(response.status, 202, "{response:?}");
                 }
             });
@@ -45,13 +50,22 @@ fn send_all(items: &Items, address: &str, count: usize) {
     });
 }
 
-/// Records a complete run with `count` items, from an empty folder to the exit.
-fn record(items: &Items, count: usize) -> (Evoke, Trace) {
+/// Records a complete run with `count` items, from an empty folder to the exit. Of the neighbours none changes a file of
+/// the store, so the record is complete.
+fn record(items: &Items, count: usize, neighbours: Option<&Neighbours>) -> (Evoke, Trace) {
     let mut evoke = Evoke::with(&manifest());
     let path = evoke.path("trace");
-    let shim = Shim::for_data_of(&evoke).recording(path.clone());
+    let (clock, database) = (WallClock::of(&evoke), evoke.path(".evoke/evoke.db"));
+    let shim = Shim::for_data_of(&evoke).recording(path.clone()).with_clock(&clock);
     evoke.try_up(&[], shim.environment()).unwrap();
-    send_all(items, evoke.http(), count);
+    std::thread::scope(|scope| {
+        let _stop = neighbours.map(StopNeighbours);
+        if let Some(neighbours) = neighbours {
+            scope.spawn(|| neighbours.run(&database, &clock, items.seed));
+            neighbours.lock_once(&database);
+        }
+        send_all(items, evoke.http(), count);
+    });
     assert!(evoke.stop().success(), "{}", evoke.log());
     let trace = Trace::read(&path);
     (evoke, trace)
@@ -120,7 +134,7 @@ fn every_acknowledgement_comes_after_the_sync_of_its_commit() {
     let seed = Random::seed("acknowledgements");
     let count = size(1_000, 10_000);
     let items = Items::plain(seed, 100, 1_000);
-    let (_evoke, trace) = record(&items, count);
+    let (_evoke, trace) = record(&items, count, None);
     let mut wal = WalTracker::default();
     let mut acknowledged = BTreeSet::new();
     for record in &trace.records {
@@ -160,10 +174,19 @@ fn cuts(trace: &Trace, count: usize, random: &mut Random) -> Vec<usize> {
 
 #[test]
 fn a_power_cut_anywhere_loses_nothing_acknowledged() {
-    let seed = Random::seed("power cuts");
-    let count = size(60, 1_000);
+    cut_power("power cuts", size(60, 1_000), None);
+}
+
+/// The same with another program that opens, closes and locks the store, and a wall clock that jumps.
+#[test]
+fn a_power_cut_loses_nothing_while_the_store_is_locked_and_the_clock_jumps() {
+    cut_power("power cuts with neighbours", size(30, 1_000), Some(&Neighbours::default()));
+}
+
+fn cut_power(name: &str, count: usize, neighbours: Option<&Neighbours>) {
+    let seed = Random::seed(name);
     let items = Items { retries: 5, ..Items::plain(seed, 50, 6_000) };
-    let (evoke, trace) = record(&items, 1_000);
+    let (evoke, trace) = record(&items, 1_000, neighbours);
     let mut random = Random::new(seed);
     let mut disk = Disk::new(&trace);
     let mut acknowledged = BTreeSet::new();
@@ -189,7 +212,12 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged() {
             runtime.block_on(assert_consistent(&items, folder.path(), &acknowledged, &context()));
         }
     }
-    println!("{count} cuts over {} records, {} acknowledged, 0 lost", trace.records.len(), acknowledged.len());
+    println!(
+        "EVOKE_SEED={seed}: {count} cuts over {} records, {} acknowledged, 0 lost{}",
+        trace.records.len(),
+        acknowledged.len(),
+        neighbours.map(|neighbours| format!("; {}", neighbours.summary())).unwrap_or_default()
+    );
 }
 
 /// Asserts that the store opens, passes `check`, and has every acknowledged item.

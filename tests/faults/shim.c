@@ -10,9 +10,12 @@
                         SHORT writes half of the bytes, and the next write to that file fails with ENOSPC. A failed
                         fsync syncs nothing, and a later fsync succeeds, as on Linux.
    EVOKE_FAULTS_FULL    While this file exists, all files in the data folder together can grow by at most the number of
-                        bytes that it contains. Overwriting always works, as on a real full disk.
+                        bytes that it contains. Overwriting always works, as on a real full disk; truncating and removing
+                        files gives their bytes back.
    EVOKE_FAULTS_ABORT   End the process with SIGABRT at a write of this text to a log file, a file in the folder `logs`. A
                         function that logs it so ends the process while it runs.
+   EVOKE_FAULTS_CLOCK   While this file exists, the wall clock differs from the real one by the number of seconds that the
+                        file contains. Clocks that measure elapsed time are not changed.
    EVOKE_FAULTS_FIRED   Append a line to this file for every call that was made to fail.
 
    All calls of the program go through the C library: those of SQLite, of the Rust standard library and of tokio. */
@@ -30,7 +33,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { OPENED = 1, WRITTEN, TRUNCATED, SYNCING, SYNCED, UNLINKED, RENAMED, FOLDER_CREATED, SENT };
@@ -42,8 +47,9 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct file files[FILES];
 static struct file *fds[FDS];
 static int count_files, trace = -1, fired = -1;
-static uint64_t syncs, grown;
-static char data[PATH_MAX], cwd[PATH_MAX], full[PATH_MAX], abort_at[64];
+static uint64_t syncs;
+static int64_t grown;
+static char data[PATH_MAX], cwd[PATH_MAX], full[PATH_MAX], clock_file[PATH_MAX], abort_at[64];
 static size_t data_len;
 
 static char fail_class[16], fail_file[64];
@@ -69,6 +75,7 @@ __attribute__((constructor)) static void start(void) {
   if ((value = getenv("EVOKE_FAULTS_TRACE"))) trace = private_fd(value);
   if ((value = getenv("EVOKE_FAULTS_FIRED"))) fired = private_fd(value);
   if ((value = getenv("EVOKE_FAULTS_FULL"))) snprintf(full, sizeof full, "%s", value);
+  if ((value = getenv("EVOKE_FAULTS_CLOCK"))) snprintf(clock_file, sizeof clock_file, "%s", value);
   if ((value = getenv("EVOKE_FAULTS_ABORT"))) snprintf(abort_at, sizeof abort_at, "%s", value);
   if ((value = getenv("EVOKE_FAULTS_FAIL"))) {
     char what[16] = "";
@@ -182,7 +189,8 @@ static size_t space_for(int fd, uint64_t offset, size_t len) {
   ssize_t got = syscall(SYS_read, limit, text, sizeof text - 1);
   syscall(SYS_close, limit);
   uint64_t end = offset + len, size = st.st_size, growth = end > size ? end - size : 0;
-  uint64_t most = got > 0 ? strtoull(text, NULL, 10) : 0, left = most > grown ? most - grown : 0;
+  int64_t most = got > 0 ? strtoll(text, NULL, 10) : 0;
+  uint64_t left = most > grown ? most - grown : 0;
   if (growth > left) {
     len -= growth - left;
     growth = left;
@@ -190,6 +198,11 @@ static size_t space_for(int fd, uint64_t offset, size_t len) {
   }
   grown += growth;
   return len;
+}
+
+/* Counts space that a file gives back to the simulated disk. */
+static void give_back(int64_t bytes) {
+  if (*full && bytes > 0 && !syscall(SYS_faccessat, AT_FDCWD, full, F_OK)) grown -= bytes;
 }
 
 static ssize_t write_at(int fd, const void *bytes, size_t len, off_t offset, int positioned) {
@@ -302,9 +315,14 @@ ssize_t pread64(int fd, void *bytes, size_t len, off64_t at) { return read_fails
 static int truncate_any(int fd, off_t length) {
   pthread_mutex_lock(&lock);
   struct file *file = file_of(fd);
+  struct stat st;
+  int64_t size = file && !fstat(fd, &st) ? st.st_size : 0;
   int result = -1;
   if (file && must_fail("truncate", file->name)) errno = fail_errno;
-  else if (!(result = syscall(SYS_ftruncate, fd, length)) && file && file->traced) record(TRUNCATED, file->id, length, "", 0);
+  else if (!(result = syscall(SYS_ftruncate, fd, length)) && file) {
+    give_back(size - length);
+    if (file->traced) record(TRUNCATED, file->id, length, "", 0);
+  }
   pthread_mutex_unlock(&lock);
   return result;
 }
@@ -339,7 +357,7 @@ static int unlink_any(int at, const char *path, int flags) {
   int result = -1;
   if (must_fail("unlink", name)) errno = fail_errno;
   else if (!(result = syscall(SYS_unlinkat, at, path, flags))) {
-    if (file) file->unlinked = 1;
+    if (file) file->unlinked = 1, give_back(st.st_size);
     if (is_traced(name)) record(UNLINKED, 0, 0, name, strlen(name));
   }
   pthread_mutex_unlock(&lock);
@@ -377,4 +395,41 @@ int mkdir(const char *path, mode_t mode) {
   if (!result && is_traced(name)) record(FOLDER_CREATED, 0, 0, name, strlen(name));
   pthread_mutex_unlock(&lock);
   return result;
+}
+
+/* Returns the seconds by which the wall clock differs from the real one. Reads the file at most every 5 ms. */
+static int64_t clock_offset(void) {
+  static _Atomic int64_t offset, checked;
+  if (!*clock_file) return 0;
+  struct timespec now;
+  syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
+  int64_t at = now.tv_sec * 1000 + now.tv_nsec / 1000000;
+  if (at - checked >= 5) {
+    char text[32] = "";
+    int fd = syscall(SYS_openat, AT_FDCWD, clock_file, O_RDONLY | O_CLOEXEC, 0);
+    if (fd >= 0) {
+      syscall(SYS_read, fd, text, sizeof text - 1);
+      syscall(SYS_close, fd);
+    }
+    offset = strtoll(text, NULL, 10), checked = at;
+  }
+  return offset;
+}
+int clock_gettime(clockid_t id, struct timespec *at) {
+  REAL(clock_gettime);
+  int result = real(id, at);
+  if (!result && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) at->tv_sec += clock_offset();
+  return result;
+}
+int gettimeofday(struct timeval *at, void *zone) {
+  REAL(gettimeofday);
+  int result = real(at, zone);
+  if (!result) at->tv_sec += clock_offset();
+  return result;
+}
+time_t time(time_t *at) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (at) *at = now.tv_sec;
+  return now.tv_sec;
 }

@@ -61,6 +61,11 @@ impl Shim {
         self.with("EVOKE_FAULTS_FULL", &limit.0)
     }
 
+    /// Sets the wall clock; see [`WallClock`].
+    pub(crate) fn with_clock(self, clock: &WallClock) -> Self {
+        self.with("EVOKE_FAULTS_CLOCK", &clock.0)
+    }
+
     pub(crate) fn environment(&self) -> &[(&'static str, PathBuf)] {
         &self.environment
     }
@@ -84,5 +89,21 @@ impl DiskLimit {
     /// Removes the limit.
     pub(super) fn remove(&self) {
         std::fs::remove_file(&self.0).unwrap();
+    }
+}
+
+/// The wall clock of a program. It is the real one until [`WallClock::set`].
+pub(crate) struct WallClock(PathBuf);
+
+impl WallClock {
+    pub(crate) fn of(evoke: &Evoke) -> Self {
+        Self(evoke.path("clock"))
+    }
+
+    /// From now on, at the latest after 5 ms, the wall clock differs from the real one by this many seconds.
+    pub(crate) fn set(&self, seconds: i64) {
+        let new = self.0.with_extension("new");
+        std::fs::write(&new, seconds.to_string()).unwrap();
+        std::fs::rename(new, &self.0).unwrap();
     }
 }

@@ -11,7 +11,7 @@ use evoke_core::replay::ReplayError;
 use evoke_http::problem::Problem;
 use evoke_store::StoreError;
 
-/// `Retry-After` while the disk is full, the store cannot be reached, or the process stops.
+/// `Retry-After` while the disk is full, the store is locked or cannot be reached, or the process stops.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// An error response. Unlike the responses of http sources, it says how the store failed: its reader is the operator.
@@ -33,9 +33,11 @@ impl From<Problem> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         Self(match error {
-            StoreError::Full | StoreError::Unreachable(_) | StoreError::Fenced(_) | StoreError::Closed => {
-                Problem::later(RETRY_AFTER, error.to_string())
-            }
+            StoreError::Full
+            | StoreError::Busy
+            | StoreError::Unreachable(_)
+            | StoreError::Fenced(_)
+            | StoreError::Closed => Problem::later(RETRY_AFTER, error.to_string()),
             StoreError::Failed(_) | StoreError::Damaged(_) => {
                 Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }

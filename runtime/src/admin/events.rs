@@ -18,7 +18,7 @@ use super::{Admin, ApiResult};
 use evoke_core::bus::{Offer, Origin};
 use evoke_http::problem::Problem;
 use evoke_model::clock::{Clock, rfc3339};
-use evoke_model::event::Event;
+use evoke_model::event::{Event, skip_byte_order_mark};
 use evoke_model::{Accepted, DamagedEvent, EventFilter, ReadEvent, Seq, StoredEvent};
 use evoke_store::{InspectionStore, Store, StoreError};
 
@@ -204,6 +204,7 @@ pub(super) async fn post(
 
 /// Parses one event or an array of events. A missing id, source or time gets a default; the type is required.
 fn parse_events(body: &[u8], clock: &Clock) -> Result<Vec<Event>, Problem> {
+    let body = skip_byte_order_mark(body);
     let is_array = body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
     let not_json = |e: serde_json::Error| Problem::malformed(format!("the body is not JSON: {e}"));
     let raw: Vec<&RawValue> = if is_array {

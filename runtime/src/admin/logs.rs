@@ -8,17 +8,14 @@ use axum::body::Body;
 use axum::extract::State;
 use http::Response;
 use serde::Deserialize;
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::access::Exchange;
 use super::request::Params;
 use super::stream::{Lines, PAGE_BYTES_MAX, StreamError, ndjson};
 use super::{Admin, ApiResult};
-use crate::logs::{Filter, Line, Reader};
+use crate::logs::{Filter, Followed, Follower, Line, Reader};
 use evoke_http::problem::Problem;
 use evoke_model::DeliveryId;
-use evoke_model::clock::{Clock, rfc3339};
 
 const LIMIT_DEFAULT: usize = 100;
 
@@ -45,21 +42,19 @@ pub(super) async fn list(
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     let (reader, new_lines) = {
         let _scan = exchange.permits().scan().await;
-        let Some(snapshot) = admin.logs.snapshot().await else {
+        let Some(snapshot) = admin.logs.snapshot(filter).await else {
             return Err(unreadable("the log is closed".into()).into());
         };
         let (stored, new_lines) = (snapshot.stored, snapshot.new_lines);
-        let of_reader = filter.clone();
-        let opened = tokio::task::spawn_blocking(move || stored.reader(of_reader, limit)).await;
+        let opened = tokio::task::spawn_blocking(move || stored.reader(limit)).await;
         let reader = opened.map_err(|e| unreadable(e.to_string()))?.map_err(|e| unreadable(e.to_string()))?;
         // Without a receiver, nothing is kept for this request.
         (reader, query.follow.then_some(new_lines))
     };
-    let clock = admin.clock.clone();
     Ok(ndjson(&admin, async move |mut lines: Lines| {
         write(reader, &mut lines).await?;
         match new_lines {
-            Some(new_lines) => follow(new_lines, filter, clock, lines).await,
+            Some(new_lines) => follow(new_lines, lines).await,
             None => Ok(()),
         }
     }))
@@ -81,26 +76,18 @@ async fn write(mut reader: Reader, lines: &mut Lines) -> Result<(), StreamError>
     }
 }
 
-async fn follow(
-    mut new_lines: Receiver<Arc<Line>>,
-    filter: Filter,
-    clock: Clock,
-    mut lines: Lines,
-) -> Result<(), StreamError> {
-    loop {
-        match new_lines.recv().await {
-            Ok(line) if filter.matches(&line) => lines.json(&*line).await?,
-            Ok(_) => continue,
-            Err(RecvError::Lagged(count)) => {
+async fn follow(mut new_lines: Follower, mut lines: Lines) -> Result<(), StreamError> {
+    while let Some(next) = new_lines.next().await {
+        match next {
+            Followed::Line(line) => lines.json(&*line).await?,
+            Followed::Missed(count) => {
                 let text = format!("{count} lines were dropped: the client reads more slowly than lines are written");
-                let at = rfc3339(clock.now_ms());
-                let line = Line { at, level: "warn".into(), function: None, delivery: None, attempt: None, text };
-                lines.json(&line).await?;
+                lines.json(&Line::notice(None, text)).await?;
             }
-            Err(RecvError::Closed) => return Ok(()),
         }
         if new_lines.is_empty() {
             lines.flush().await?;
         }
     }
+    Ok(())
 }

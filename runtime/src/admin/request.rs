@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 use evoke_http::problem::Problem;
-use evoke_model::event;
+use evoke_model::media_type::is_json;
 
 /// Query parameters of the URL. Unknown parameters are rejected if `T` denies unknown fields.
 pub(super) struct Params<T>(pub(super) T);
@@ -39,7 +39,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathSeg
 /// Returns the body if its content type is JSON.
 pub(super) fn json_body(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !event::is_json(media_type) {
+    if !is_json(media_type) {
         let detail = format!("the content type is \"{media_type}\"; it must be application/json");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }

@@ -1,6 +1,7 @@
 //! Reports health, readiness and status.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,15 @@ use super::view::{Function, Source, Status, UncleanExit};
 use super::{Admin, ApiResult};
 use crate::control::{Active, Phase};
 use evoke_http::problem::Problem;
-use evoke_model::Totals;
+use evoke_model::{Mark, Totals};
 use evoke_store::Store;
 
 /// How long to wait for the store before reporting it as stuck.
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The scope and key of the mark that [`ready`] writes.
+const PROBE: &str = "/evoke/ready";
+/// The free space in bytes below which [`ready`] tries to write: several times the pages of a small commit.
+const SMALL_WRITE: u64 = 128 * 1024;
 /// `Retry-After` of [`ready`] and [`health`].
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -42,7 +47,7 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> ApiResult<Json<ser
         Phase::Draining => return later("draining: Evoke stops when the running attempts have ended".to_owned()),
         Phase::Running => {}
     }
-    match admin.readiness.check(&*admin.store).await {
+    match admin.readiness.check(&*admin.store, &admin.data).await {
         Ok(()) => Ok(Json(serde_json::json!({ "status": "ready" }))),
         Err(reason) => later(reason),
     }
@@ -54,7 +59,7 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> ApiResult<Json<ser
 pub struct Readiness(Mutex<Option<(Instant, Result<(), String>)>>);
 
 impl Readiness {
-    async fn check(&self, store: &dyn Store) -> Result<(), String> {
+    async fn check(&self, store: &dyn Store, data: &Path) -> Result<(), String> {
         let arrived = Instant::now();
         let mut last = self.0.lock().await;
         if let Some((started, result)) = &*last
@@ -63,15 +68,29 @@ impl Readiness {
             return result.clone();
         }
         let started = Instant::now();
-        // An empty commit passes through the same queue as all writes.
-        let result = match tokio::time::timeout(STORE_TIMEOUT, store.accept(Vec::new(), Vec::new())).await {
+        // Without a reason for doubt, an empty commit suffices: it passes through the same queue as all writes, and
+        // writes nothing. Otherwise a small write shows whether there is room for one.
+        let is_doubtful = !matches!(&*last, Some((_, Ok(())))) || store.refusal().is_some() || is_disk_full(data).await;
+        // A new value each time: SQLite does not write a page whose content stays the same.
+        let value = || uuid::Uuid::now_v7().into_bytes().to_vec();
+        let probe = || Mark { scope: PROBE.into(), key: PROBE.into(), value: Some(value()) };
+        let marks = if is_doubtful { vec![probe()] } else { Vec::new() };
+        let result = match tokio::time::timeout(STORE_TIMEOUT, store.accept(Vec::new(), marks)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(format!("no events are accepted: {error}")),
             Err(_) => Err(format!("the store did not respond within {STORE_TIMEOUT:?}")),
         };
         *last = Some((started, result.clone()));
         result
     }
+}
+
+/// Returns true if the disk of the data folder has no room for a small write. Runs on a blocking thread: the disk may be
+/// a slow network disk.
+async fn is_disk_full(data: &Path) -> bool {
+    let data = data.to_owned();
+    let disk = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&data)).await;
+    matches!(disk, Ok(Ok(disk)) if disk.f_bavail.saturating_mul(disk.f_frsize) < SMALL_WRITE)
 }
 
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> ApiResult<Json<Status>> {

@@ -22,7 +22,8 @@ use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
 use evoke_model::state::Transaction;
 use evoke_model::{
-    Accepted, AttemptRecord, Completion, DeliveryId, FunctionId, Lineage, NewDelivery, NewEvent, Seq, Verdict,
+    Accepted, AttemptRecord, Completion, DeliveryId, DescendantsMax, FunctionId, Lineage, NewDelivery, NewEvent, Seq,
+    Verdict,
 };
 use evoke_sandbox::{CompileLimits, Compiler, Level, LogLine, LogSink, Sandbox, Settings};
 use evoke_store::memory::MemoryStore;
@@ -45,7 +46,20 @@ fn control(store: Arc<dyn Store>, bus: Bus, logs: LogSink, folder: &Path) -> Con
     let sandbox = Sandbox::new(Settings { cache_dir, compiler, concurrency: 1 }).unwrap();
     let http = Http::new(bus.clone(), clock.clone(), Routes::default());
     let (metrics, running) = (Arc::default(), Arc::new(NoRunningLog));
-    let parts = Parts { store, bus, dispatcher, sandbox, http, logs, metrics, clock, running, interrupted: None };
+    let descendants_max = DescendantsMax::default();
+    let parts = Parts {
+        store,
+        bus,
+        dispatcher,
+        sandbox,
+        http,
+        logs,
+        metrics,
+        clock,
+        descendants_max,
+        running,
+        interrupted: None,
+    };
     Control::new(parts, Vec::new(), Arc::new(Silent))
 }
 

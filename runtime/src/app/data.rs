@@ -1,9 +1,10 @@
 //! The data folder: its lock, and the addresses of the listeners.
 
 use std::fs::{File, TryLockError};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
@@ -13,6 +14,12 @@ use evoke_store_sqlite as sqlite;
 
 const LISTEN: &str = "listen.json";
 const LISTEN_NEW: &str = "listen.json.new";
+
+/// The addresses of the listeners.
+pub(super) struct Addresses {
+    pub(super) http: SocketAddr,
+    pub(super) admin: SocketAddr,
+}
 
 /// A data folder that is private to its owner and locked by this process. Dropping it releases the lock.
 pub(super) struct DataFolder {
@@ -52,15 +59,34 @@ impl DataFolder {
     }
 
     /// Writes the addresses of the listeners to `listen.json`, where other commands find them: `{"http": "ADDR",
-    /// "admin": "ADDR"}`. The file is replaced atomically.
-    pub(super) fn write_addresses(&self, http: SocketAddr, admin: SocketAddr) -> anyhow::Result<()> {
+    /// "admin": "ADDR"}`. The file is replaced atomically. Returns false if the disk is full.
+    pub(super) fn write_addresses(&self, addresses: &Addresses) -> anyhow::Result<bool> {
+        let Addresses { http, admin } = addresses;
         let text = serde_json::json!({ "http": http.to_string(), "admin": admin.to_string() }).to_string();
         let (path, new) = (self.path().join(LISTEN), self.path().join(LISTEN_NEW));
-        self.folder
+        let written = self
+            .folder
             .open_file(LISTEN_NEW, File::options().write(true).create(true).truncate(true))
             .and_then(|mut file| file.write_all((text + "\n").as_bytes()))
-            .and_then(|()| std::fs::rename(&new, &path))
-            .with_context(|| format!("cannot write {}", path.display()))
+            .and_then(|()| std::fs::rename(&new, &path));
+        match written {
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Ok(false),
+            written => written.map(|()| true).with_context(|| format!("cannot write {}", path.display())),
+        }
+    }
+
+    /// Writes `listen.json` as soon as the disk has room, if it is missing. Never returns.
+    pub(super) async fn keep_addresses(&self, addresses: &Addresses) {
+        /// Time between two tries on a full disk.
+        const INTERVAL: Duration = Duration::from_secs(1);
+        while !self.path().join(LISTEN).exists() {
+            tokio::time::sleep(INTERVAL).await;
+            if let Err(error) = self.write_addresses(addresses) {
+                tracing::error!("{error:#}");
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
     }
 
     /// Removes `listen.json`.
@@ -68,6 +94,13 @@ impl DataFolder {
         for name in [LISTEN, LISTEN_NEW] {
             let _ = std::fs::remove_file(self.path().join(name));
         }
+    }
+}
+
+impl Drop for DataFolder {
+    /// The folder is still locked here, so the addresses are those of this process.
+    fn drop(&mut self) {
+        self.remove_addresses();
     }
 }
 

@@ -1,8 +1,10 @@
 //! Opens the parts of the application that reloads do not replace: the store, the logs, the sandbox and the listeners.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
@@ -20,12 +22,14 @@ use evoke_core::replay::Replays;
 use evoke_core::router::Router;
 use evoke_http::listener::Listener;
 use evoke_http::source::{Http, HttpKind, Routes};
+use evoke_model::DeliveryId;
 use evoke_model::clock::Clock;
 use evoke_sandbox::{Compiler, Sandbox, Settings};
-use evoke_store::Store;
+use evoke_store::running::UncleanExit;
+use evoke_store::{Store, StoreError};
 use evoke_store_sqlite::SqliteStore;
 use evoke_store_sqlite::running::Interrupted;
-use evoke_telemetry::{Ingress, Metrics};
+use evoke_telemetry::{CommitMetrics, Ingress, Metrics};
 
 /// The listeners, bound to their addresses.
 pub(super) struct Listeners {
@@ -49,15 +53,20 @@ pub(super) async fn open(
     let (window, commits) = (options.dedup_window, metrics.commits.clone());
     let (recording, interrupted) = Recording::open(&data);
     let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
-    let store = SqliteStore::open_measured(data.path(), clock.clone(), window, commits);
+    let store = open_store(data.path(), clock.clone(), window, commits).await;
+    let store = store.map_err(|error| match error {
+        StoreError::Full => anyhow::anyhow!("the disk is full: free some space on it and start again"),
+        error => error.into(),
+    });
     let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
-    store.limit_descendants(options.descendants_max);
-    let exits = store.record_exit(interrupted.as_ref().map(Interrupted::exit)).await;
+    let descendants_max = options.descendants_max;
+    store.limit_descendants(descendants_max.into());
+    let exits = count_exit(&*store, interrupted.as_ref().map(Interrupted::exit)).await;
     let exits = exits.context("cannot count the ends of the process in the store, evoke.db")?;
     let running = recording.log();
     let tokens = Tokens::open(data.path(), clock.clone())?;
     let otlp = Otlp::from_environment(store.instance(), metrics.spans.clone())?;
-    let logs = FunctionLogs::open(data.path()).with_context(|| opening("the logs, logs/evoke.jsonl,"))?;
+    let logs = FunctionLogs::open(data.path()).with_context(|| opening("the logs, in the folder logs,"))?;
     let settings = Settings {
         cache_dir: Some(options.data.join("compiled")),
         compiler: Compiler::this_program(options.compile),
@@ -71,22 +80,80 @@ pub(super) async fn open(
     let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
     let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
     let bus = Bus::new(store.clone(), Router::default(), limits).with_spans(spans);
-    let dispatcher = Dispatcher::start_recorded(
+    let dispatcher = Dispatcher::start_on(
         store.clone(),
         bus.clone(),
         clock.clone(),
         options.concurrency,
         running.clone(),
         exits,
+        sandbox.guest_threads().clone(),
     );
     let http =
         Http::new(bus.for_ingress(Kind::Listener(&HttpKind).ingress(), &metrics), clock.clone(), Routes::default());
     let replays = Replays::new(store.clone(), bus.clone());
-    let parts =
-        Parts { store, bus, dispatcher, sandbox, http, logs: logs.sink(), metrics, clock, running, interrupted };
+    let parts = Parts {
+        store,
+        bus,
+        dispatcher,
+        sandbox,
+        http,
+        logs: logs.sink(),
+        metrics,
+        clock,
+        descendants_max,
+        running,
+        interrupted,
+    };
     let control = Control::new(parts, options.manifests.clone(), host.clone());
     let app = App { options, data, host, control, replays, logs, tokens, otlp, recording, started: Instant::now() };
     Ok((app, Listeners { public, admin }))
+}
+
+/// Opens the store. While another program holds a lock on it, tries again until the caller stops waiting.
+async fn open_store(
+    folder: &Path,
+    clock: Clock,
+    dedup_window: Duration,
+    metrics: Arc<CommitMetrics>,
+) -> Result<SqliteStore, StoreError> {
+    let mut waits_since = None;
+    loop {
+        let (path, clock, metrics) = (folder.to_owned(), clock.clone(), metrics.clone());
+        // Waits for locks, so it runs on a thread of its own, which a stop does not wait for.
+        let opened =
+            tokio::task::spawn_blocking(move || SqliteStore::open_measured(&path, clock, dedup_window, metrics));
+        match opened.await.map_err(|_| StoreError::Closed)? {
+            Err(StoreError::Busy) if waits_since.is_none() => {
+                waits_since = Some(Instant::now());
+                tracing::warn!(
+                    "another program has locked evoke.db in {}: the start waits until it releases its lock; Ctrl-C or \
+                     SIGTERM ends the wait",
+                    folder.display()
+                );
+            }
+            Err(StoreError::Busy) => {}
+            opened => {
+                if let Some(since) = waits_since {
+                    tracing::warn!("evoke.db is not locked any more, after {:?}", since.elapsed());
+                }
+                return opened;
+            }
+        }
+    }
+}
+
+/// Counts an unclean end of the process before this one. Returns the counts of all deliveries. On a full disk the end is
+/// not counted, but its deliveries still run alone.
+async fn count_exit(store: &dyn Store, exit: Option<UncleanExit>) -> Result<BTreeMap<DeliveryId, u32>, StoreError> {
+    match store.record_exit(exit.clone()).await {
+        Err(StoreError::Full) => {
+            tracing::error!("the disk is full: the unclean end of the last process is not counted");
+            let attempts = exit.map(|exit| exit.attempts).unwrap_or_default();
+            Ok(attempts.into_iter().map(|(delivery, _)| (delivery, 1)).collect())
+        }
+        counted => counted,
+    }
 }
 
 async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<Listener> {

@@ -24,6 +24,8 @@ pub(super) async fn run(store: Arc<dyn Store>, retention: Retention, stop: Cance
             Ok(removed) => tracing::info!("retention removed {removed} events"),
             // Keep trying: the disk may get room again, also through retention.
             Err(StoreError::Full) => tracing::warn!("retention cannot run: the disk is full"),
+            // The store has logged the lock.
+            Err(error @ StoreError::Busy) => tracing::debug!("retention cannot run: {error}"),
             Err(error @ StoreError::Unreachable(_)) => tracing::warn!("retention cannot run: {error}"),
             // Retention of undamaged events may still work.
             Err(StoreError::Damaged(reason)) => tracing::error!("retention: {reason}"),

@@ -19,13 +19,18 @@ pub(super) async fn run(control: &Control, host: &dyn Host) {
             previous = now;
             continue;
         }
-        host.report(Progress::Reloading);
-        match control.reload().await {
-            Ok(()) => host.report(Progress::Reloaded),
-            Err(error) => host.report(Progress::Unchanged(&error)),
-        }
+        reload(control, host, "files have changed").await;
         // The reload may have built components. The new fingerprint includes them, so they cause no second reload.
         active = control.fingerprint();
         previous.clone_from(&active);
+    }
+}
+
+/// Reloads all manifests, and reports the reason and the result. If it fails, the previous manifests stay active.
+pub(super) async fn reload(control: &Control, host: &dyn Host, reason: &str) {
+    host.report(Progress::Reloading { reason });
+    match control.reload().await {
+        Ok(()) => host.report(Progress::Reloaded),
+        Err(error) => host.report(Progress::Unchanged(&error)),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::address::AdminAddress;
 use super::terminal::Terminal;
-use super::text::{count, print, print_json};
+use super::text::{count, print, print_error, print_json};
 use super::{Common, Failure, Manifests, Up, Validate};
 use crate::app;
 use crate::app::{StopSignals, UpOptions};
@@ -12,8 +12,8 @@ use crate::control::AppError;
 use evoke_core::bus::Amount;
 use evoke_model::{DescendantsMax, Retention};
 
-/// Task polls between two checks of timers and I/O. A guest that is busy computing yields only once per millisecond, so
-/// one poll can take 1 ms. With tokio's default of 61 polls, a time-out beside many such guests could fire 60 ms late.
+/// Task polls between two checks of timers and I/O. Parsing a large event takes a millisecond. With tokio's default of 61
+/// polls, a time-out beside many such events could fire 60 ms late. Guests run on threads of their own.
 const EVENT_INTERVAL: u32 = 7;
 
 pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
@@ -45,7 +45,7 @@ pub(super) fn validate(common: &Common, validate: &Validate) -> Result<(), Failu
     if common.client_args.json {
         return print_json(&warnings);
     }
-    anstream::eprint!("{}", warnings.styled());
+    print_error(&warnings.styled());
     print(&format!("{} with {}: no errors", count(apps, "manifest"), count(functions, "function")))
 }
 

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::client::{Client, parse};
+use super::json_text::pretty;
 use super::table::table;
 use super::text::{
     self, BOLD, DIM, EventSummary, colour, escape, format_micros, local_time, print, print_json_text, truncate,
@@ -141,11 +142,7 @@ fn show(letter: &DeadLetter) -> String {
     if let Some(damage) = &event.damaged {
         return text + "\n" + &escape(damage);
     }
-    let value: Result<serde_json::Value, _> = serde_json::from_str(event.event.get());
-    // JSON that is nested too deeply for the parser is shown unformatted.
-    let json = value.and_then(|value| serde_json::to_string_pretty(&value));
-    let json = json.unwrap_or_else(|_| event.event.get().to_owned());
-    json.lines().fold(text, |text, line| text + "\n" + &escape(line))
+    pretty(event.event.get()).lines().fold(text, |text, line| text + "\n" + &escape(line))
 }
 
 #[cfg(test)]
@@ -157,7 +154,7 @@ mod tests {
         let letter: DeadLetter = parse(
             r#"{"delivery":{"id":3,"event":7,"function":"shop/charge","trigger":"on[0]","state":"dead","cause":"reject: no total",
                 "attempts":[{"attempt":1,"started":"soon","duration_us":900,"outcome":"reject","message":"no\u001btotal"}]},
-              "event":{"seq":7,"accepted":"soon","event":{"id":"1","source":"/s","type":"t","subject":"ada"}}}"#,
+              "event":{"seq":7,"accepted":"soon","event":{"id":"1","source":"/s","type":"t","subject":"ada","data":1.0}}}"#,
         )
         .unwrap();
         let expected = "\
@@ -168,8 +165,9 @@ event 7 accepted soon
 {
   \"id\": \"1\",
   \"source\": \"/s\",
+  \"type\": \"t\",
   \"subject\": \"ada\",
-  \"type\": \"t\"
+  \"data\": 1.0
 }";
         assert_eq!(anstream::adapter::strip_str(&show(&letter)).to_string(), expected);
         assert_eq!(row(&letter), ["3", "shop/charge", "7 t ada", "reject: no total"]);

@@ -101,7 +101,9 @@ pub(super) fn read_argument(argument: &str) -> Result<String, Failure> {
         }
         Some(path) => evoke_fs::read_text(Path::new(path), ARGUMENT_BYTES_MAX),
     };
-    read.map_err(|e| Failure::Failed(format!("cannot read {argument}: {e}")))
+    let text = read.map_err(|e| Failure::Failed(format!("cannot read {argument}: {e}")))?;
+    // Some editors write a byte order mark, which JSON does not have.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 fn parse_json(option: &str, text: &str) -> Result<Box<RawValue>, Failure> {

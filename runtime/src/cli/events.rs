@@ -3,7 +3,8 @@
 use clap::Args;
 
 use super::client::{Client, parse};
-use super::text::{self, DIM, EventSummary, compact, escape, local_time, print, print_json_text, truncate};
+use super::json_text::compact;
+use super::text::{self, DIM, EventSummary, escape, local_time, print, print_json_text, truncate};
 use super::{Common, Failure};
 use crate::admin::view::{Damaged, Envelope};
 use evoke_model::Seq;
@@ -71,8 +72,9 @@ fn render(envelope: &Envelope, columns: Option<usize>) -> String {
         return truncate(&start, columns).into_owned();
     }
     // Without a terminal the data is truncated too, to keep lines readable.
-    let data =
-        data.map(|data| truncate(&escape(&compact(&data)), Some(room.unwrap_or(120))).into_owned()).unwrap_or_default();
+    let data = data
+        .map(|data| truncate(&escape(&compact(data.get())), Some(room.unwrap_or(120))).into_owned())
+        .unwrap_or_default();
     format!("{seq:>6}  {DIM}{time}{DIM:#}  {type_:<24}  {source}{subject}  {DIM}{data}{DIM:#}").trim_end().to_owned()
 }
 
@@ -83,11 +85,11 @@ mod tests {
     #[test]
     fn an_event_is_truncated_to_the_terminal_width() {
         let envelope: Envelope = parse(
-            r#"{"seq":7,"accepted":"soon","event":{"id":"1","source":"/shop/checkout","type":"order.placed","data":{"customer":"ada"}}}"#,
+            r#"{"seq":7,"accepted":"soon","event":{"id":"1","source":"/shop/checkout","type":"order.placed","data":{"customer": "ada", "total": 1.10}}}"#,
         )
         .unwrap();
         let rendered = |columns| anstream::adapter::strip_str(&render(&envelope, columns)).to_string();
-        let whole = "     7  soon  order.placed              /shop/checkout  {\"customer\":\"ada\"}";
+        let whole = "     7  soon  order.placed              /shop/checkout  {\"customer\":\"ada\",\"total\":1.10}";
         assert_eq!(rendered(None), whole);
         assert_eq!(rendered(Some(66)), "     7  soon  order.placed              /shop/checkout  {\"custome…");
         assert_eq!(rendered(Some(50)), "     7  soon  order.placed              /shop/che…");

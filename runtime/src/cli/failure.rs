@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::text::escape_lines;
+use super::text::{escape_lines, print_error};
 use crate::control::AppError;
 
 /// Why a command failed. `evoke --help` lists the exit code of each variant.
@@ -34,7 +34,7 @@ impl Failure {
         if !matches!(self, Self::Reported | Self::OutputClosed) {
             let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
             // The message may repeat text from elsewhere, such as a response.
-            anstream::eprintln!("{style}error{style:#}: {}", escape_lines(&self.to_string()));
+            print_error(&format!("{style}error{style:#}: {}\n", escape_lines(&self.to_string())));
         }
     }
 
@@ -54,7 +54,7 @@ impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         match error {
             AppError::Manifest(found) => {
-                anstream::eprint!("{}", found.styled());
+                print_error(&found.styled());
                 Self::Failed(AppError::Manifest(found).to_string())
             }
             AppError::StoreFailed(_) => Self::Failed(error.to_string()),

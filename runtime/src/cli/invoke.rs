@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::compile::CompileOptions;
 use super::emit::read_argument;
@@ -62,23 +64,36 @@ fn parse_entry(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn to_json(invoked: &Invocation) -> serde_json::Value {
+/// The result in JSON. Published events are raw JSON, so the numbers in their data keep their digits.
+#[derive(Serialize)]
+struct Invoked<'a> {
+    function: &'a str,
+    outcome: &'static str,
+    message: Option<String>,
+    published: Vec<Box<RawValue>>,
+    state: Vec<StateChange>,
+    logs: Vec<serde_json::Value>,
+    duration_us: u64,
+    memory_bytes: u64,
+}
+
+fn to_json(invoked: &Invocation) -> Invoked<'_> {
     let Invocation { function, attempt, logs } = invoked;
-    let logs: Vec<_> = logs.iter().map(|line| json!({ "level": line.level.name(), "text": line.text })).collect();
     let changes = attempt.state.keys.iter().filter_map(|touched| {
         let change = touched.change.as_ref()?;
         Some(StateChange::new(&touched.bucket, &touched.key, change.value()))
     });
-    json!({
-        "function": function,
-        "outcome": attempt.outcome.kind(),
-        "message": attempt.outcome.message(),
-        "published": attempt.published,
-        "state": changes.collect::<Vec<_>>(),
-        "logs": logs,
-        "duration_us": u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX),
-        "memory_bytes": attempt.memory_bytes,
-    })
+    Invoked {
+        function,
+        outcome: attempt.outcome.kind(),
+        message: attempt.outcome.message(),
+        // The JSON form of an event is valid JSON.
+        published: attempt.published.iter().filter_map(|event| RawValue::from_string(event.to_json()).ok()).collect(),
+        state: changes.collect(),
+        logs: logs.iter().map(|line| json!({ "level": line.level.name(), "text": line.text })).collect(),
+        duration_us: u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX),
+        memory_bytes: attempt.memory_bytes,
+    }
 }
 
 fn render(invoked: &Invocation) -> String {

@@ -13,14 +13,15 @@ pub(super) struct Limits {
     /// How long source and id of an event are remembered: the same event sent again within this time is a duplicate
     #[arg(long, env = "EVOKE_DEDUP_WINDOW", default_value = "24h", value_name = "DURATION", value_parser = parse_duration)]
     pub(super) dedup_window: Duration,
-    /// Maximum number of pending deliveries; beyond it events are refused, from a single source beyond half of it
+    /// Maximum number of pending deliveries; beyond it events are refused, from a single source beyond half of it.
+    /// Events that functions publish are not refused, and take at most half of it from the sources
     #[arg(long, env = "EVOKE_PENDING_MAX", default_value_t = bus::BACKLOG_MAX.deliveries, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) pending_max: u64,
     /// Maximum size of the events of pending deliveries, with the same rule
     #[arg(long, env = "EVOKE_PENDING_BYTES_MAX", default_value = "4GiB", value_name = "SIZE", value_parser = parse_size)]
     pub(super) pending_bytes_max: u64,
     /// Maximum number of events that one event causes through any number of functions; beyond it the functions are in a
-    /// loop, and their deliveries become dead letters
+    /// loop, and their deliveries become dead letters; `limits` in a manifest sets others for the events of its sources
     #[arg(long, env = "EVOKE_DESCENDANTS_MAX", default_value_t = DescendantsMax::default().events, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) descendants_max: u64,
     /// Maximum size of these events, with the same rule

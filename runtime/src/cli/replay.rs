@@ -8,12 +8,13 @@ use clap::{ArgGroup, Args, Subcommand};
 use super::client::{Client, parse};
 use super::emit::read_argument;
 use super::table::table;
-use super::text::{BOLD, DIM, colour, columns, count, escape, local_time, print, print_json_text};
+use super::text::{BOLD, DIM, colour, columns, count, escape, local_time, print, print_error, print_json_text};
 use super::{Common, Failure, WithCommon, parse_duration};
 use crate::admin::view;
 use evoke_core::replay::{Filter, Plan};
 use evoke_model::clock::rfc3339;
 use evoke_model::{ReplayId, Seq};
+use evoke_pattern::Pattern;
 
 /// How often `replay` polls the progress of a replay that it follows.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -113,13 +114,7 @@ impl Replay {
 
 impl Start {
     fn run(self, common: &Common) -> Result<(), Failure> {
-        let pattern = match &self.pattern {
-            Some(argument) => Some(
-                serde_json::from_str(&read_argument(argument)?)
-                    .map_err(|e| Failure::Failed(format!("--pattern is not JSON: {e}")))?,
-            ),
-            None => None,
-        };
+        let pattern = self.pattern.as_deref().map(read_pattern).transpose()?;
         let Self { function, since, until, type_, event, rate, .. } = self;
         let filter = Filter { function, since, until, r#type: type_, pattern, event, rate };
         let client = Client::find(common)?;
@@ -140,6 +135,20 @@ impl Start {
     }
 }
 
+/// Reads the argument of `--pattern`, and prints a warning for each part of the pattern that matches no event, or hardly
+/// any. Evoke reports the errors of a pattern.
+fn read_pattern(argument: &str) -> Result<serde_json::Value, Failure> {
+    let json = serde_json::from_str(&read_argument(argument)?)
+        .map_err(|e| Failure::Failed(format!("--pattern is not JSON: {e}")))?;
+    if let Ok(pattern) = Pattern::parse(&json) {
+        for warning in pattern.never_in_cloudevents().into_iter().chain(pattern.hints(&[])) {
+            let style = colour("warn");
+            anstream::eprintln!("{style}warning{style:#}: --pattern: {}", escape(&warning.to_string()));
+        }
+    }
+    Ok(json)
+}
+
 /// Waits until a replay is no longer running or cancelling, and shows its progress on a terminal. Returns the last
 /// response, as JSON text.
 fn follow(client: &Client, id: ReplayId) -> Result<String, Failure> {
@@ -150,7 +159,7 @@ fn follow(client: &Client, id: ReplayId) -> Result<String, Failure> {
         let is_running = matches!(replay.state.as_str(), "running" | "cancelling");
         if terminal {
             let end = if is_running { "  (Ctrl-C does not stop the replay)" } else { "\n" };
-            anstream::eprint!("\r\x1b[2K{}{DIM}{end}{DIM:#}", progress(&replay));
+            print_error(&format!("\r\x1b[2K{}{DIM}{end}{DIM:#}", progress(&replay)));
         }
         if !is_running {
             return Ok(response);

@@ -4,7 +4,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::build;
-use super::text::escape_lines;
+use super::text::{escape_lines, print_error};
 use crate::control::{AppError, Build, Host, Progress};
 
 /// The terminal of the user.
@@ -13,7 +13,7 @@ pub(super) struct Terminal;
 impl Host for Terminal {
     fn report(&self, progress: Progress<'_>) {
         match progress {
-            Progress::Warnings(warnings) => anstream::eprint!("{}", warnings.styled()),
+            Progress::Warnings(warnings) => print_error(&warnings.styled()),
             Progress::Starting { admin } => say("starting", &format!("http://{admin} (admin)")),
             Progress::Loading { functions } => say("loading", &format!("{functions} functions")),
             Progress::Ready { http, admin } => {
@@ -24,14 +24,22 @@ impl Host for Terminal {
                 }
                 say("ready", "press Ctrl-C to stop");
             }
-            Progress::Reloading => say("reloading", "files have changed"),
+            Progress::Reloading { reason } => say("reloading", reason),
             Progress::Reloaded => say("reloaded", ""),
             Progress::Unchanged(AppError::Manifest(errors)) => {
-                anstream::eprint!("{}", errors.styled());
+                print_error(&errors.styled());
                 say("unchanged", "the previous manifests stay active");
             }
             Progress::Unchanged(error) => say("unchanged", &format!("{error}; the previous manifests stay active")),
-            Progress::Draining { limit } => say("draining", &format!("at most {limit:?}")),
+            Progress::Draining { limit } => {
+                say("draining", &format!("at most {limit:?}; press Ctrl-C again to end at once"));
+            }
+            Progress::Ended { deliveries } => say(
+                "ended",
+                &format!(
+                    "at once; {deliveries} deliveries were running and stay pending: they run again at the next start"
+                ),
+            ),
             Progress::Interrupted { deliveries } => {
                 say(
                     "drained",
@@ -50,5 +58,5 @@ impl Host for Terminal {
 /// Prints a progress line: a verb, aligned right, and its details.
 fn say(verb: &str, details: &str) {
     let style = anstyle::Style::new().bold();
-    anstream::eprintln!("{style}{verb:>10}{style:#} {}", escape_lines(details));
+    print_error(&format!("{style}{verb:>10}{style:#} {}\n", escape_lines(details)));
 }

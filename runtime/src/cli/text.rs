@@ -34,6 +34,12 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     check_write(writeln!(out, "{text}").and_then(|()| out.flush()))
 }
 
+/// Prints text to standard error. An error is ignored: a terminal that is closed, or a full disk behind standard error,
+/// must not end the process.
+pub(super) fn print_error(text: &str) {
+    let _ = anstream::stderr().lock().write_all(text.as_bytes());
+}
+
 /// Prints JSON text on a line of standard output. Escapes what could deceive the reader of a terminal.
 pub(super) fn print_json_text(json: &str) -> Result<(), Failure> {
     print_verbatim(&escape_json(json))
@@ -87,12 +93,6 @@ impl EventSummary {
         let escape = |text: String| escape(&text).into_owned();
         Self { id: escape(id), source: escape(source), type_: escape(type_), subject: subject.map(escape), data }
     }
-}
-
-/// Removes white space from JSON. JSON that is nested too deeply for the parser is returned unchanged.
-pub(super) fn compact(json: &RawValue) -> String {
-    let value: Result<serde_json::Value, _> = serde_json::from_str(json.get());
-    value.map_or_else(|_| json.get().to_owned(), |value| value.to_string())
 }
 
 /// Escapes control characters and bidirectional ones, so that untrusted text cannot move the cursor, change colours or

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::client::{Client, encode_segment, parse};
 use super::table::table;
-use super::text::{columns, escape, local_time, print, print_json_text};
+use super::text::{columns, escape, local_time, print, print_error, print_json_text};
 use super::{Common, Failure, WithCommon, parse_duration};
 use crate::admin::view::{self, NewToken, Role, TokenRequest};
 
@@ -64,7 +64,7 @@ impl Create {
         }
         let NewToken { name, token, expires, .. } = parse(&response)?;
         let until = expires.map_or_else(|| "until it is revoked".to_owned(), |at| format!("until {}", local_time(&at)));
-        anstream::eprintln!("token {} ({}), valid {until}; it is not shown again", escape(&name), role_name(role));
+        print_error(&format!("token {} ({}), valid {until}; it is not shown again\n", escape(&name), role_name(role)));
         print(&escape(&token))
     }
 }

@@ -8,11 +8,12 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt as _, stream};
 
 use super::http_function::{self, HttpFunction};
+use super::secrets;
 use super::state_source::{self, StoredState};
 use evoke_core::dispatcher::{AttemptResult, Call, FunctionSpec, Runner};
 use evoke_core::router::{OrderBy, Router};
 use evoke_http::source::RequestHandler;
-use evoke_manifest::{self as manifest, Checked, Diagnostics, Function, SecretRef, Source, TriggerSource};
+use evoke_manifest::{self as manifest, Checked, Diagnostics, Function, Source, TriggerSource};
 use evoke_model::clock::Clock;
 use evoke_model::outcome::RetryPolicy;
 use evoke_model::{FunctionId, Origin};
@@ -20,9 +21,6 @@ use evoke_sandbox::{self as sandbox, Grants, Kind, LoadError, LogSink, Refusal, 
 use evoke_store::Store;
 use evoke_store::running::{Recorded, RunningLog, Work};
 use evoke_telemetry::Metrics;
-
-/// Size limit of a file with a secret, in bytes.
-const SECRET_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Functions as the dispatcher, the router and the http sources take them.
 pub(super) struct Functions {
@@ -172,7 +170,7 @@ pub(crate) async fn load_one(
     sandbox: &Sandbox,
 ) -> Result<Arc<sandbox::Function>, Diagnostics> {
     let fail = |diagnostic| Err(Diagnostics::from_iter([diagnostic]));
-    let secrets = match secrets(function) {
+    let secrets = match secrets::read(function) {
         Ok(secrets) => secrets,
         Err((message, help)) => return fail(checked.error_at(function.spans.allow, message, help)),
     };
@@ -274,25 +272,4 @@ fn add_routes(
             TriggerSource::Private(source) => router.add_private_source(origin_of(source), id, name),
         }
     }
-}
-
-/// Reads the secrets of a function. An error has a message and a hint, and never contains a secret value.
-fn secrets(function: &Function) -> Result<BTreeMap<String, String>, (String, String)> {
-    let read = |(name, secret): (&String, &SecretRef)| {
-        let value = match secret {
-            SecretRef::Env(variable) => std::env::var(variable).map_err(|_| {
-                let message = format!("cannot read the secret {name}: the environment variable {variable} is not set");
-                (message, format!("start Evoke with {variable} set"))
-            }),
-            SecretRef::File(path) => evoke_fs::read_text(path, SECRET_BYTES_MAX)
-                // Editors end a file with a line break, which is not part of the secret.
-                .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
-                .map_err(|error| {
-                    let message = format!("cannot read the secret {name} from {}: {error}", path.display());
-                    (message, "put the secret into this file, and make it readable for Evoke".to_owned())
-                }),
-        };
-        value.map(|value| (name.clone(), value))
-    };
-    function.allow.secrets.iter().map(read).collect()
 }

@@ -55,8 +55,11 @@ pub enum Progress<'a> {
         /// Address of the admin API.
         admin: SocketAddr,
     },
-    /// Files have changed, and a reload starts.
-    Reloading,
+    /// A reload starts.
+    Reloading {
+        /// Why.
+        reason: &'a str,
+    },
     /// The reload succeeded.
     Reloaded,
     /// The reload failed; the previous manifests stay active.
@@ -65,6 +68,11 @@ pub enum Progress<'a> {
     Draining {
         /// How long running deliveries may take.
         limit: Duration,
+    },
+    /// A second signal ended the drain.
+    Ended {
+        /// Number of deliveries that were started and not committed. They stay pending.
+        deliveries: usize,
     },
     /// Deliveries were still running at the end of the drain. They run again at the next start.
     Interrupted {

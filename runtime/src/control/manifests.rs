@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::{Context as _, bail};
 
 use super::host::{Host, Progress};
-use super::{AppError, build, kinds};
+use super::{AppError, build, kinds, secrets};
 use evoke_http::source::{HttpSource, claimed_app_error};
 use evoke_manifest::{self as manifest, Checked, Diagnostic, Diagnostics};
 
@@ -94,7 +94,8 @@ fn claimed_apps(manifests: &[Checked], apps: &BTreeMap<String, PathBuf>) -> Diag
 
 /// Loads the manifests of a command, reports their warnings, and builds missing or outdated components.
 pub(crate) async fn prepare(arguments: &[PathBuf], host: &dyn Host) -> Result<Vec<Checked>, AppError> {
-    let (manifests, warnings) = load(&find(arguments)?)?;
+    let (manifests, mut warnings) = load(&find(arguments)?)?;
+    manifests.iter().flat_map(secrets::warnings).for_each(|warning| warnings.push(warning));
     if !warnings.is_empty() {
         host.report(Progress::Warnings(&warnings));
     }

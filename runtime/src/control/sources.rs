@@ -15,8 +15,8 @@ use evoke_core::bus::{Bus, Origin, Target};
 use evoke_core::source::{Context, Health};
 use evoke_http::source::{Endpoint, HttpSource, RequestHandler, RouteConflict, Routes};
 use evoke_manifest::{Checked, Settings, Source, TriggerSource};
-use evoke_model::FunctionId;
 use evoke_model::clock::Clock;
+use evoke_model::{DescendantsLimits, DescendantsMax, FunctionId};
 use evoke_store::{EventStore, Ownership, ScopeStore};
 use evoke_telemetry::Metrics;
 
@@ -173,6 +173,26 @@ async fn stop_all(sources: BTreeMap<String, RunningSource>) {
             tracing::error!("the source {uri} failed: {error}");
         }
     }
+}
+
+/// Returns the limits of chains. An app's limits hold for the chains that enter through its sources.
+pub(super) fn descendants_limits(
+    manifests: &[Checked],
+    origins: &BTreeMap<String, Origin>,
+    default: DescendantsMax,
+) -> DescendantsLimits {
+    let of_app = |checked: &Checked| {
+        let evoke_manifest::Limits { descendants, descendants_bytes } = checked.manifest.limits;
+        DescendantsMax {
+            events: descendants.map_or(default.events, u64::from),
+            bytes: descendants_bytes.map_or(default.bytes, |bytes| bytes.0),
+        }
+    };
+    let of_sources = |checked| {
+        let max = of_app(checked);
+        checked.manifest.all_sources().map(move |(source, _)| (origin_of(source, origins), max))
+    };
+    DescendantsLimits { default, origins: manifests.iter().flat_map(of_sources).collect() }
 }
 
 /// Registers the sources of these manifests in the store. Returns their origins, by URI.

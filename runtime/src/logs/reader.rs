@@ -1,79 +1,134 @@
-//! Reads the lines of a snapshot, a page at a time.
+//! Reads the lines of a snapshot, a page at a time, in the order in which they were logged.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek as _, Take};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt as _;
 
-use super::Filter;
+use super::files::StoredFile;
+use super::line::{Filter, Line, from_stored};
 
-/// Reads selected lines, oldest first. Holds one page at most. Blocks on files: not for async tasks.
+/// Limit on the files that are open at once.
+const OPEN_MAX: usize = 16;
+
+/// Reads selected lines, oldest first. Holds one page at most, and 32 bytes for each line to return. Blocks on files: not
+/// for async tasks.
 pub struct Reader {
-    files: VecDeque<BufReader<Take<File>>>,
-    filter: Filter,
-    /// The number of selected lines before the first one to return.
-    skip: usize,
+    files: Vec<StoredFile>,
+    /// The lines to return, the next one last.
+    lines: Vec<Place>,
+    /// Open files by index, the one that was used last at the end.
+    open: Vec<(u32, File)>,
+}
+
+/// Where a line is. The order of places is the order of lines.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    seq: u64,
+    /// Index of the file.
+    file: u32,
+    offset: u64,
+    length: u32,
 }
 
 impl Reader {
-    /// Finds the last `limit` selected lines: counts lines, the newest file first, until there are enough.
-    pub(super) fn new(files: Vec<(File, u64)>, filter: Filter, limit: usize) -> io::Result<Self> {
-        let (mut readers, mut wanted, mut skip) = (VecDeque::new(), limit, 0);
-        for (mut file, length) in files.into_iter().rev() {
-            if wanted == 0 {
+    /// Finds the last `limit` selected lines. Reads the files with the newest lines first, until the others have only
+    /// older lines.
+    pub(super) fn new(files: Vec<StoredFile>, filter: &Filter, limit: usize) -> io::Result<Self> {
+        let mut newest_first: Vec<usize> = (0..files.len()).collect();
+        newest_first.sort_by_key(|index| Reverse(files.get(*index).map_or(0, |file| file.last)));
+        let mut found: BinaryHeap<Reverse<Place>> = BinaryHeap::new();
+        for index in newest_first {
+            let Some(file) = files.get(index) else { continue };
+            let oldest = found.peek().map_or(0, |Reverse(place)| place.seq);
+            if limit == 0 || (found.len() >= limit && file.last < oldest) {
                 break;
             }
-            let mut counting = BufReader::new((&mut file).take(length));
-            let mut count = 0;
-            while let Some(line) = next_line(&mut counting)? {
-                count += usize::from(filter.selects(&line));
-            }
-            file.rewind()?;
-            skip = count.saturating_sub(wanted);
-            wanted = wanted.saturating_sub(count);
-            readers.push_front(BufReader::new(file.take(length)));
+            for_each_selected(file, filter, |seq, offset, length| {
+                found.push(Reverse(Place { seq, file: u32::try_from(index).unwrap_or(u32::MAX), offset, length }));
+                if found.len() > limit {
+                    found.pop();
+                }
+            })?;
         }
-        Ok(Self { files: readers, filter, skip })
+        // In the order of `Reverse`: the newest line first.
+        let lines = found.into_sorted_vec().into_iter().map(|Reverse(place)| place).collect();
+        Ok(Self { files, lines, open: Vec::new() })
     }
 
-    /// Returns the next lines as JSON text, about `bytes_max` bytes; none at the end.
+    /// Returns the next lines as JSON text, about `bytes_max` bytes; none at the end. Lines of files that were deleted
+    /// meanwhile are left out.
     pub fn page(&mut self, bytes_max: usize) -> io::Result<Vec<String>> {
         let (mut page, mut bytes) = (Vec::new(), 0);
         while bytes < bytes_max
-            && let Some(file) = self.files.front_mut()
+            && let Some(place) = self.lines.pop()
         {
-            let Some(line) = next_line(file)? else {
-                self.files.pop_front();
-                continue;
-            };
-            if !self.filter.selects(&line) {
-                continue;
+            if let Some(line) = self.read(place)? {
+                bytes += line.len();
+                page.push(line);
             }
-            if self.skip > 0 {
-                self.skip -= 1;
-                continue;
-            }
-            bytes += line.len();
-            page.push(line);
         }
         Ok(page)
     }
+
+    fn read(&mut self, place: Place) -> io::Result<Option<String>> {
+        let open = match self.open.iter().position(|(index, _)| *index == place.file) {
+            Some(at) => self.open.remove(at),
+            None => {
+                let Some(file) = self.files.get(place.file as usize) else { return Ok(None) };
+                let Some(opened) = open(file)? else { return Ok(None) };
+                if self.open.len() >= OPEN_MAX {
+                    self.open.remove(0);
+                }
+                (place.file, opened)
+            }
+        };
+        let mut line = vec![0; place.length as usize];
+        let read = open.1.read_exact_at(&mut line, place.offset);
+        self.open.push(open);
+        match read {
+            Ok(()) => Ok(Some(from_stored(&String::from_utf8(line).unwrap_or_default()).1)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
-impl Filter {
-    fn selects(&self, line: &str) -> bool {
-        serde_json::from_str(line).is_ok_and(|line| self.matches(&line))
+/// Opens a file; `None` if it was deleted.
+fn open(file: &StoredFile) -> io::Result<Option<File>> {
+    match File::open(&file.path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
-/// Returns the next line; `None` at the end. A line that a crash cut in half is empty or invalid JSON, also one that ends
-/// within a character.
-fn next_line(file: &mut impl BufRead) -> io::Result<Option<String>> {
-    let mut line = Vec::new();
-    if file.read_until(b'\n', &mut line)? == 0 {
-        return Ok(None);
+/// Calls `each` with the `seq`, the offset and the length of each selected line of a file. A line that a crash cut in
+/// half is empty or invalid JSON, also one that ends within a character.
+fn for_each_selected(file: &StoredFile, filter: &Filter, mut each: impl FnMut(u64, u64, u32)) -> io::Result<()> {
+    let Some(opened) = open(file)? else { return Ok(()) };
+    let mut reader = BufReader::new(opened.take(file.length));
+    let (mut line, mut offset) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(());
+        }
+        let length = line.strip_suffix(b"\n").map_or(line.len(), <[u8]>::len);
+        let text = line.get(..length).and_then(|line| std::str::from_utf8(line).ok());
+        if let (Some((seq, json)), Ok(length)) = (text.map(from_stored), u32::try_from(length))
+            && let Ok(parsed) = serde_json::from_str::<Line>(&json)
+            && filter.matches(&parsed)
+        {
+            each(seq.unwrap_or_else(|| microseconds(&parsed.at)), offset, length);
+        }
+        offset += read as u64;
     }
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    }
-    Ok(Some(String::from_utf8(line).unwrap_or_default()))
+}
+
+/// Returns the time of a line of an earlier version, in microseconds since the Unix epoch.
+fn microseconds(at: &str) -> u64 {
+    at.parse::<jiff::Timestamp>().ok().and_then(|at| u64::try_from(at.as_microsecond()).ok()).unwrap_or(0)
 }

@@ -43,11 +43,11 @@ fn assert_round_trip(event: &Event) {
     let json = event.to_json();
     assert!(!json.contains(['\n', '\r']), "more than one line: {json:?}");
     let again = Event::from_json(json.as_bytes(), |_| {}).unwrap_or_else(|error| panic!("{error}: {json}"));
-    // Line breaks within JSON data become spaces; everything else is unchanged.
+    // Line breaks within JSON data become spaces, and white space around it is dropped; everything else is unchanged.
     assert_eq!(again.to_json(), json);
     assert_eq!((&again.id, &again.source, &again.type_), (&event.id, &event.source, &event.type_));
     assert_eq!((&again.time, &again.subject, &again.extensions), (&event.time, &event.subject, &event.extensions));
     assert_eq!((&again.datacontenttype, &again.dataschema), (&event.datacontenttype, &event.dataschema));
-    assert_eq!(again.size(), event.size());
+    assert!(again.size() <= event.size());
     let _ = EventView::from(event);
 }

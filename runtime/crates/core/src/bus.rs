@@ -122,6 +122,7 @@ impl Refused {
             Self::Overloaded { .. } => Refusal::Overloaded,
             Self::Crowding { .. } => Refusal::Crowding,
             Self::Store(StoreError::Full) => Refusal::DiskFull,
+            Self::Store(StoreError::Busy) => Refusal::StoreBusy,
             Self::Store(
                 StoreError::Failed(_)
                 | StoreError::Unreachable(_)
@@ -139,7 +140,7 @@ pub struct Limits {
     /// The maximum size of an event, attributes and data, in bytes.
     pub event_size_max: usize,
     /// The size of the backlog at which the bus starts to reject offers. Events that functions publish count towards
-    /// the backlog, but are never rejected because of it.
+    /// the backlog up to half of this size, and are never rejected because of it.
     pub backlog_max: Amount,
 }
 
@@ -287,12 +288,20 @@ impl Bus {
     /// A source has room while it owns less of the backlog than is free. So a single flooding source gets half of the
     /// limits, and two get a third each. A source that owns nothing has room until the backlog is full.
     ///
+    /// Deliveries of events that functions published count for the source where their chain entered, and take at most
+    /// half of the limits from the other sources: they cannot be refused, and so could keep out all sources for long.
+    ///
     /// # Errors
     /// [`Refused::Overloaded`] or [`Refused::Crowding`], with the time to wait before a retry.
     pub fn check_room(&self, origin: Origin) -> Result<(), Refused> {
         let Inner { store, limits, drain_rate, .. } = &*self.inner;
         let (backlog, max) = (store.backlog(), limits.backlog_max);
-        let total = backlog.total();
+        let mut total = backlog.total();
+        if origin != Origin::default() {
+            let published = backlog.published();
+            total.deliveries -= published.deliveries.saturating_sub(max.deliveries / 2).min(total.deliveries);
+            total.bytes -= published.bytes.saturating_sub(max.bytes / 2).min(total.bytes);
+        }
         // With less than half of the limits in use, no source owns more than is free.
         if total.deliveries < max.deliveries.div_ceil(2) && total.bytes < max.bytes.div_ceil(2) {
             return Ok(());

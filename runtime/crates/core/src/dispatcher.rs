@@ -3,8 +3,8 @@
 //!
 //! The store notifies the dispatcher of ready deliveries after each commit. For each function, the dispatcher keeps a
 //! bounded window of ready deliveries in memory (`lane`). It loads the others from the store when there is room
-//! (`load`). Worker tasks take deliveries from the functions in round-robin order (`scheduling`), so that a busy
-//! function cannot starve another. When an attempt ends (`attempt`), the worker passes its completion to the store and
+//! (`load`). Worker tasks take deliveries from the functions in turns (`scheduling`), so that a busy function cannot
+//! starve another; the last places are for functions without a running delivery. When an attempt ends (`attempt`), the worker passes its completion to the store and
 //! continues with the next delivery without waiting for the commit. The store later reports the committed completions,
 //! many at a time (`commits`). A function with several failed attempts in a row counts as failing (`health`). Deliveries
 //! that ran when an earlier process ended without a clean stop run alone (`isolation`).
@@ -121,6 +121,8 @@ struct Inner {
     health: Notify,
     tasks: TaskTracker,
     runtime: tokio::runtime::Handle,
+    /// Runs the attempts.
+    workers: tokio::runtime::Handle,
 }
 
 /// The wait before a retry after an error of the store.
@@ -146,6 +148,21 @@ impl Dispatcher {
         running: Arc<dyn RunningLog>,
         exits: BTreeMap<DeliveryId, u32>,
     ) -> Self {
+        let current = tokio::runtime::Handle::current();
+        Self::start_on(store, bus, clock, running_max, running, exits, current)
+    }
+
+    /// Like [`Dispatcher::start_recorded`]. The attempts run on the runtime `workers`, everything else on the current
+    /// one.
+    pub fn start_on(
+        store: Arc<dyn DeliveryStore>,
+        bus: Bus,
+        clock: Clock,
+        running_max: u32,
+        running: Arc<dyn RunningLog>,
+        exits: BTreeMap<DeliveryId, u32>,
+        workers: tokio::runtime::Handle,
+    ) -> Self {
         let schedule = Schedule::new(Isolation::new(exits));
         let dispatcher = Self(Arc::new(Inner {
             store,
@@ -160,6 +177,7 @@ impl Dispatcher {
             health: Notify::new(),
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
+            workers,
         }));
         // A weak reference, because the store outlives the dispatcher: a strong one would keep the dispatcher alive.
         let inner = Arc::downgrade(&dispatcher.0);
@@ -213,6 +231,15 @@ impl Dispatcher {
     /// Returns the number of running deliveries of each function.
     pub fn running(&self) -> HashMap<FunctionId, u32> {
         self.lock().functions.iter().map(|(id, function)| (*id, function.running())).collect()
+    }
+
+    /// Returns the number of deliveries that were started and whose completions are not committed yet.
+    pub fn unfinished(&self) -> usize {
+        let mut schedule = self.lock();
+        let functions = schedule.functions.values_mut();
+        functions
+            .map(|function| Stream::ALL.map(|stream| function.lane(stream).started().len()).iter().sum::<usize>())
+            .sum()
     }
 
     /// Stops starting deliveries of this replay. Returns the deliveries of all replays that were started and whose

@@ -1,12 +1,16 @@
 //! Routing of events to functions: the triggers of every function, compiled into one matcher.
 
+mod order_key;
+
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 
+pub use self::order_key::OrderBy;
+use self::order_key::order_key;
 use crate::runtime_events;
 use evoke_model::claim::{self, SourceNames};
-use evoke_model::event::{Data, Event};
+use evoke_model::event::Event;
 use evoke_model::{FunctionId, NewDelivery, Origin, StoredEvent};
 use evoke_pattern::{Matcher, Pattern};
 
@@ -47,15 +51,6 @@ pub enum Target {
         /// The trigger that declares the source.
         trigger: Arc<str>,
     },
-}
-
-/// The part of an event that is its order key. A function handles events with the same key one after another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OrderBy {
-    /// An attribute of the event, such as `subject` or an extension.
-    Attribute(String),
-    /// A field of the event's JSON data, given as the path of member names.
-    Data(Vec<String>),
 }
 
 impl Router {
@@ -154,22 +149,5 @@ impl Router {
     fn delivery(&self, event: &Event, function: FunctionId, trigger: &Arc<str>) -> NewDelivery {
         let order_key = self.order_by.get(&function).and_then(|by| order_key(event, by));
         NewDelivery { function, trigger: trigger.clone(), order_key }
-    }
-}
-
-/// Returns the order key of an event, or `None` if the event is not ordered. If the value is a string, the key is the
-/// string itself. Otherwise the key is the value's JSON text. So `1` and `"1"` have the same key.
-fn order_key(event: &Event, by: &OrderBy) -> Option<String> {
-    match by {
-        OrderBy::Attribute(name) => event.attributes().find(|(n, _)| n == name).map(|(_, value)| value.to_owned()),
-        OrderBy::Data(path) => {
-            let Data::Json(bytes) = &event.data else { return None };
-            let data: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-            match path.iter().try_fold(&data, |value, name| value.get(name))? {
-                serde_json::Value::Null => None,
-                serde_json::Value::String(text) => Some(text.clone()),
-                value => Some(value.to_string()),
-            }
-        }
     }
 }

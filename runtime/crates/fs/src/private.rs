@@ -35,7 +35,7 @@ pub struct PrivateFolder {
 /// A folder that [`PrivateFolder::prepare`] made private.
 #[derive(Debug)]
 pub struct Prepared {
-    /// The folder.
+    /// Now private.
     pub folder: PrivateFolder,
     /// What was changed and what remains doubtful, as messages for the user.
     pub notes: Vec<String>,
@@ -50,7 +50,7 @@ pub enum FolderError {
     Io(PathBuf, io::Error),
     /// The folder or a file in it belongs to another user.
     Foreign {
-        /// The folder or the file.
+        /// Which of them.
         path: PathBuf,
         /// The user id of its owner.
         owner: u32,

@@ -30,6 +30,7 @@ use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -97,7 +98,11 @@ impl Listener {
                     pause = ACCEPT_PAUSE.0;
                     let (sender, activity) = watch::channel(Activity::default());
                     match open.acquire(peer.ip(), activity) {
-                        Some(permit) => drop(connections.spawn(server.clone().connection(tcp, peer, sender, permit))),
+                        Some(permit) => {
+                            // Responses are small and written at once: Nagle's algorithm would only delay them.
+                            let _ = tcp.set_nodelay(true);
+                            drop(connections.spawn(server.clone().connection(tcp, peer, sender, permit)));
+                        }
                         None => refuse(&tcp, peer),
                     }
                 }
@@ -144,15 +149,13 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// Serves one connection until it is closed.
-    async fn connection(
+    async fn connection<T: AsyncRead + AsyncWrite + Unpin + 'static>(
         self: Arc<Self>,
-        tcp: TcpStream,
+        io: T,
         peer: SocketAddr,
         sender: watch::Sender<Activity>,
         permit: ConnectionPermit,
     ) {
-        // Responses are small and written at once: Nagle's algorithm would only delay them.
-        let _ = tcp.set_nodelay(true);
         let (activity, sender) = (sender.subscribe(), Arc::new(sender));
         let closed = permit.closed.clone();
         let service = service_fn(|request: Request<Incoming>| {
@@ -162,7 +165,7 @@ where
             let response = (self.service)(request, peer);
             async move { Ok::<_, Infallible>(response.await.map(|body| ResponseBody::new(body, guard))) }
         });
-        let io = TokioIo::new(Stream::new(tcp, sender.clone(), &self.limits));
+        let io = TokioIo::new(Stream::new(io, sender.clone(), &self.limits));
         let mut connection = pin!(self.http.serve_connection(io, service));
         let grace = tokio::select! {
             ended = connection.as_mut() => {
@@ -209,6 +212,25 @@ where
             }
         }
     }
+}
+
+/// Serves one connection over any stream until it is closed, as [`Listener::serve`] does. Without a socket, a paused
+/// clock governs all time limits.
+#[cfg(any(test, feature = "test-util"))]
+pub async fn serve_stream<T, S, F, B>(io: T, service: S, limits: Limits)
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Fn(Request<RequestBody>, SocketAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (sender, activity) = watch::channel(Activity::default());
+    let (peer, open) = (SocketAddr::from(([127, 0, 0, 1], 0)), ConnectionLimits::new(&limits));
+    let Some(permit) = open.acquire(peer.ip(), activity) else { return };
+    let (stop, cut) = (CancellationToken::new(), AtomicUsize::new(0));
+    let server = Server { service, http: http(&limits), limits, open, stop, cut };
+    Arc::new(server).connection(io, peer, sender, permit).await;
 }
 
 fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {

@@ -2,6 +2,8 @@
 
 mod cross_checks;
 mod function;
+mod limits;
+mod placeholders;
 mod source;
 mod trigger;
 
@@ -56,7 +58,11 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node, kinds: &Registry) -> Op
         Some(node) => reader.entries(node, "`functions`", "`charge: { component: charge.wasm, on: [...] }` under it"),
         None => &[],
     };
+    let limits_span = table.key_span("limits");
+    let limits = table.optional(reader, "limits").and_then(|node| limits::limits(reader, node, limits_span));
     table.reject_unknown_keys(reader, |key| match key {
+        "descendants" | "descendants_bytes" | "descendants_max" => Some("put it under `limits`"),
+        "limit" | "quota" | "quotas" => Some("did you mean `limits`?"),
         "version" => Some("write the version of the manifest language as `evoke: 1`"),
         "name" => Some("write the name of the app as `app: NAME`"),
         "triggers" | "events" | "on" => Some("write the triggers of a function under its key `on`"),
@@ -84,7 +90,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node, kinds: &Registry) -> Op
     let app = context.app.clone();
     let has_app_name = app.is_some();
     let app = app.unwrap_or_else(|| Name::new_unchecked("app"));
-    let manifest = Manifest { evoke: 1, app, sources, functions, folder, path };
+    let manifest = Manifest { evoke: 1, app, sources, functions, limits: limits.unwrap_or_default(), folder, path };
     cross_checks::sources_of_each_kind(reader, &manifest, kinds);
     if has_app_name {
         cross_checks::event_sources(reader, &manifest, &public_uris);
@@ -93,6 +99,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node, kinds: &Registry) -> Op
         cross_checks::event_types(reader, &manifest);
         cross_checks::cycles(reader, &manifest);
     }
+    placeholders::report(reader, root);
     Some(manifest)
 }
 

@@ -67,6 +67,29 @@ impl TypeGlob {
         Ok(Self(text.to_owned()))
     }
 
+    /// Returns the message and the help text of the warning about a glob that seems to mean something else.
+    pub(crate) fn advice(&self) -> Option<(String, String)> {
+        let text = self.0.as_str();
+        if let Some(part) = text.split('.').find(|part| matches!(*part, "#" | ">" | "+" | "?" | "%")) {
+            let message = format!("`{part}` in the event type `{}` only matches the character `{part}`", excerpt(text));
+            let corrected: Vec<_> = text.split('.').map(|other| if other == part { "*" } else { other }).collect();
+            return Some((message, format!("`*` matches any characters: write `{}`", excerpt(&corrected.join(".")))));
+        }
+        if text.contains([',', ';', '|']) {
+            let message = format!("`{}` is one event type, not several", excerpt(text));
+            return Some((message, "write each type as a separate entry: `[payment.done, payment.failed]`".to_owned()));
+        }
+        if text.split('.').any(str::is_empty) {
+            let message = format!("the event type `{}` has an empty part between its dots", excerpt(text));
+            let corrected: Vec<_> = text.split('.').filter(|part| !part.is_empty()).collect();
+            return Some((
+                message,
+                format!("write `{0}`, or `{0}.*` for all types below", excerpt(&corrected.join("."))),
+            ));
+        }
+        None
+    }
+
     /// Returns the glob as written in the manifest.
     pub fn as_str(&self) -> &str {
         &self.0

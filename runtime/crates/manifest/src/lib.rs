@@ -13,6 +13,7 @@ pub mod grants;
 pub mod model;
 pub mod names;
 pub mod parser;
+pub mod paths;
 pub mod schema;
 pub mod source;
 pub mod source_text;

@@ -33,12 +33,30 @@ pub struct Manifest {
     /// Functions by name. The events they publish have the source `/<app>/<name>`.
     #[schemars(with = "BTreeMap<Name, Function>", default = "BTreeMap::<(), ()>::new")]
     pub functions: Vec<Function>,
+    /// Limits of the app.
+    #[serde(default, skip_serializing_if = "Limits::is_default")]
+    pub limits: Limits,
     /// Folder of the manifest. Relative paths in the manifest start here.
     #[serde(skip)]
     pub folder: PathBuf,
     /// Path of the manifest, as the caller gave it.
     #[serde(skip)]
     pub path: PathBuf,
+}
+
+/// Limits of an app. The options of `evoke up` are the defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct Limits {
+    /// Largest number of events that functions publish because of one event from a source of this app, through any
+    /// number of functions. A delivery beyond it becomes a dead letter. The default is `--descendants-max` of `evoke up`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub descendants: Option<u32>,
+    /// Largest size of these events, attributes and data. The default is `--descendants-bytes-max` of `evoke up`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descendants_bytes: Option<ByteSize>,
 }
 
 /// A WebAssembly function: its component, triggers, limits and grants.
@@ -61,7 +79,8 @@ pub struct Function {
     #[schemars(length(min = 1))]
     pub triggers: Vec<Trigger>,
     /// Event field whose value is the order key: a CloudEvents attribute (`subject`) or a field of the data
-    /// (`data.customer`). Events with the same key are handled one after another, in order.
+    /// (`data.customer`). Events with the same key are handled one after another, in order. Equal numbers have the same
+    /// key, and so do a number and its text: 1, 1.0 and "1". Events without the field, or with null, are not ordered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub order_by: Option<OrderBy>,
@@ -216,6 +235,12 @@ impl Function {
 
     pub(super) fn default_memory() -> ByteSize {
         ByteSize(64 << 20)
+    }
+}
+
+impl Limits {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

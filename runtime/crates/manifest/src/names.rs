@@ -70,6 +70,26 @@ fn nearest_valid_name(text: &str) -> Option<String> {
 /// The context attributes of CloudEvents 1.0 that `order_by` can name.
 pub(super) const ATTRIBUTES: [&str; 7] = ["id", "source", "type", "subject", "time", "datacontenttype", "dataschema"];
 
+/// Extension attributes that the CloudEvents project documents, as of version 1.0.2.
+pub(super) const KNOWN_EXTENSIONS: [&str; 16] = [
+    "authid",
+    "authtype",
+    "causationid",
+    "correlationid",
+    "dataref",
+    "deprecated",
+    "expirytime",
+    "partitionkey",
+    "recordedtime",
+    "sampledrate",
+    "sequence",
+    "sequencetype",
+    "severitynumber",
+    "severitytext",
+    "traceparent",
+    "tracestate",
+];
+
 impl OrderBy {
     /// Parses the name of a context attribute, or `data.` followed by field names separated by dots.
     ///

@@ -1,17 +1,36 @@
-//! The wall clock, for schedules and timestamps. Waits and durations do not use this clock: they use tokio's monotonic
-//! clock, which tests can pause.
+//! Two measures of time.
+//!
+//! The *wall clock* is for schedules, and for timestamps that users see. An administrator or a time service may set it
+//! at any moment, by hours or by years.
+//!
+//! *Store time* is for waits and ages that outlive the process: when a retry is due, how old an event or a delivery is.
+//! It continues that of the process before and advances only with elapsed time, which includes the time while the machine
+//! is suspended. It equals the wall clock until that jumps; [`Clock::to_wall`] converts it.
+//!
+//! Waits and durations within the process use neither: they use tokio's monotonic clock, which tests can pause.
 
+mod line;
+
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 #[cfg(feature = "test-util")]
 use tokio::time::Instant;
 
+use self::line::Line;
+pub use self::line::{Offset, Record};
+
 /// Milliseconds since the Unix epoch.
 pub type UnixMs = i64;
 
-/// A wall clock; cheap to clone.
+/// A clock; cheap to clone. Clones share the store time.
 #[derive(Debug, Clone)]
-pub struct Clock(Source);
+pub struct Clock {
+    source: Source,
+    line: Arc<Line>,
+    /// Measures elapsed time in milliseconds; see [`Clock::resume`].
+    measure: Arc<OnceLock<fn() -> i64>>,
+}
 
 #[derive(Debug, Clone)]
 enum Source {
@@ -24,47 +43,136 @@ enum Source {
     #[cfg(feature = "test-util")]
     Fixed(UnixMs),
     #[cfg(feature = "test-util")]
-    Manual(std::sync::Arc<std::sync::atomic::AtomicI64>),
+    Manual(Arc<std::sync::atomic::AtomicI64>),
+    #[cfg(feature = "test-util")]
+    Jumping {
+        wall_ms: Arc<std::sync::atomic::AtomicI64>,
+        elapsed_ms: Arc<std::sync::atomic::AtomicI64>,
+    },
 }
 
 impl Clock {
     /// Returns the clock of the operating system.
     pub fn system() -> Self {
-        Self(Source::System)
+        Self::from_source(Source::System)
     }
 
     /// Returns a clock that starts at `start_ms` and advances with tokio's clock. A test that pauses tokio's clock also
     /// pauses this one.
     #[cfg(feature = "test-util")]
     pub fn following_tokio(start_ms: UnixMs) -> Self {
-        Self(Source::Tokio { start_ms, start: Instant::now() })
+        Self::from_source(Source::Tokio { start_ms, start: Instant::now() })
     }
 
     /// Returns a clock whose time never changes.
     #[cfg(feature = "test-util")]
     pub fn fixed(now_ms: UnixMs) -> Self {
-        Self(Source::Fixed(now_ms))
+        Self::from_source(Source::Fixed(now_ms))
     }
 
-    /// Returns a clock that reads its time from `now_ms`, which the test changes.
+    /// Returns a clock that reads its time from `now_ms`, which the test changes. All of its changes count as elapsed
+    /// time.
     #[cfg(feature = "test-util")]
-    pub fn manual(now_ms: &std::sync::Arc<std::sync::atomic::AtomicI64>) -> Self {
-        Self(Source::Manual(now_ms.clone()))
+    pub fn manual(now_ms: &Arc<std::sync::atomic::AtomicI64>) -> Self {
+        Self::from_source(Source::Manual(now_ms.clone()))
     }
 
-    /// Returns the current time in milliseconds since the Unix epoch.
-    pub fn now_ms(&self) -> UnixMs {
-        match &self.0 {
-            // A system clock before 1970 is certainly wrong; returns 0 for it.
-            Source::System => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| as_ms(since.as_millis())),
+    /// Returns a clock whose wall clock and elapsed time the test changes independently of each other.
+    #[cfg(feature = "test-util")]
+    pub fn jumping(
+        wall_ms: &Arc<std::sync::atomic::AtomicI64>,
+        elapsed_ms: &Arc<std::sync::atomic::AtomicI64>,
+    ) -> Self {
+        Self::from_source(Source::Jumping { wall_ms: wall_ms.clone(), elapsed_ms: elapsed_ms.clone() })
+    }
+
+    fn from_source(source: Source) -> Self {
+        let clock = Self { source, line: Arc::new(Line::new()), measure: Arc::default() };
+        clock.line.start(clock.now_ms(), clock.elapsed_ms());
+        clock
+    }
+
+    /// Returns the milliseconds since some moment that no setting of the wall clock changes.
+    fn elapsed_ms(&self) -> i64 {
+        match &self.source {
+            Source::System => self.measure.get().copied().unwrap_or(process_ms)(),
             #[cfg(feature = "test-util")]
-            Source::Tokio { start_ms, start } => start_ms.saturating_add(as_ms(start.elapsed().as_millis())),
+            Source::Jumping { elapsed_ms, .. } => elapsed_ms.load(std::sync::atomic::Ordering::SeqCst),
             #[cfg(feature = "test-util")]
-            Source::Fixed(now_ms) => *now_ms,
-            #[cfg(feature = "test-util")]
-            Source::Manual(now_ms) => now_ms.load(std::sync::atomic::Ordering::SeqCst),
+            source => source.now_ms(),
         }
     }
+
+    /// Returns the wall clock in milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> UnixMs {
+        self.source.now_ms()
+    }
+
+    /// Returns the store time in milliseconds.
+    pub fn store_ms(&self) -> UnixMs {
+        self.line.at(self.elapsed_ms())
+    }
+
+    /// Returns what the wall clock showed at a store time.
+    pub fn to_wall(&self, store_ms: UnixMs) -> UnixMs {
+        self.line.to_wall(store_ms)
+    }
+
+    /// Returns the earliest store time at which the wall clock showed `wall_ms` or later.
+    pub fn to_store(&self, wall_ms: UnixMs) -> UnixMs {
+        self.line.to_store(wall_ms)
+    }
+
+    /// Continues the store time of an earlier process. `last` is its last [`Record`], `boot` identifies the boot of the
+    /// system (empty if unknown), `since_boot_ms` measures the milliseconds since then, and `newest_ms` is the newest store
+    /// time in the store. Must be called before store time is used.
+    ///
+    /// In the same boot, the time since the record is known exactly. After another boot it is what the wall clock says,
+    /// if that is plausible: at most [`DOWNTIME_MAX_MS`], and not negative. Otherwise no time has passed, so that
+    /// nothing becomes too old because of a wrong clock.
+    pub fn resume(&self, last: Option<Record>, boot: &str, since_boot_ms: fn() -> i64, newest_ms: UnixMs) {
+        // A clock that was resumed before measures in the same way.
+        let _ = self.measure.set(since_boot_ms);
+        self.line.resume(last, boot, newest_ms, self.now_ms(), self.elapsed_ms());
+    }
+
+    /// Returns by how many milliseconds the wall clock jumped since the last call, if it did. The caller stores
+    /// [`Clock::record`] then.
+    pub fn find_jump(&self) -> Option<i64> {
+        self.line.find_jump(self.now_ms(), self.elapsed_ms())
+    }
+
+    /// Returns what a later process needs to continue the store time.
+    pub fn record(&self, boot: &str) -> Record {
+        self.line.record(boot, self.now_ms(), self.elapsed_ms())
+    }
+}
+
+/// The longest time after a boot for which an earlier process counts as stopped, in milliseconds: 60 days. A wall clock
+/// that claims more is more likely wrong.
+pub const DOWNTIME_MAX_MS: i64 = 60 * 24 * 60 * 60 * 1000;
+
+impl Source {
+    fn now_ms(&self) -> UnixMs {
+        match self {
+            // A system clock before 1970 is certainly wrong; returns 0 for it.
+            Self::System => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| as_ms(since.as_millis())),
+            #[cfg(feature = "test-util")]
+            Self::Tokio { start_ms, start } => start_ms.saturating_add(as_ms(start.elapsed().as_millis())),
+            #[cfg(feature = "test-util")]
+            Self::Fixed(now_ms) => *now_ms,
+            #[cfg(feature = "test-util")]
+            Self::Manual(now_ms) => now_ms.load(std::sync::atomic::Ordering::SeqCst),
+            #[cfg(feature = "test-util")]
+            Self::Jumping { wall_ms, .. } => wall_ms.load(std::sync::atomic::Ordering::SeqCst),
+        }
+    }
+}
+
+/// Returns the milliseconds since the first call. Does not include the time while the machine is suspended.
+fn process_ms() -> i64 {
+    static START: OnceLock<std::time::Instant> = OnceLock::new();
+    as_ms(START.get_or_init(std::time::Instant::now).elapsed().as_millis())
 }
 
 fn as_ms(millis: u128) -> UnixMs {

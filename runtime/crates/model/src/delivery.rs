@@ -32,7 +32,7 @@ pub struct ReadyDelivery {
     /// How many of `attempts` were made before the last redrive. The retry policy does not count them.
     pub attempts_forgiven: u32,
     /// The time from which `max_age` is counted: the event was accepted or replayed, or the delivery was redriven, at
-    /// this time.
+    /// this store time.
     pub since_ms: UnixMs,
     /// The replay that added the delivery; `None` for a live delivery.
     pub replay: Option<ReplayId>,
@@ -103,7 +103,7 @@ pub struct AttemptRecord {
 pub enum Verdict {
     /// The delivery is done.
     Done,
-    /// The next attempt is due at this time.
+    /// The next attempt is due at this store time.
     RetryAt(UnixMs),
     /// The delivery becomes a dead letter with this cause.
     Dead(String),
@@ -166,7 +166,7 @@ pub struct DeliveryRecord {
     pub state: DeliveryState,
     /// Why the delivery became a dead letter; set for dead and purged deliveries.
     pub cause: Option<String>,
-    /// When the next attempt is due; set for retrying deliveries.
+    /// When the next attempt is due by the wall clock; set for retrying deliveries.
     pub due_ms: Option<UnixMs>,
     /// The attempts that ended, in order.
     pub attempts: Vec<AttemptRecord>,

@@ -1,5 +1,6 @@
 //! Events as the store takes and returns them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::clock::UnixMs;
@@ -47,6 +48,28 @@ impl Default for DescendantsMax {
     }
 }
 
+/// The limits of all chains. Those of the source where a chain entered come first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DescendantsLimits {
+    /// The limits of chains that entered through another source than those of `origins`, or through none.
+    pub default: DescendantsMax,
+    /// Limits by the source where a chain entered.
+    pub origins: HashMap<Origin, DescendantsMax>,
+}
+
+impl DescendantsLimits {
+    /// Returns the limits of a chain that entered through a source.
+    pub fn of(&self, origin: Origin) -> DescendantsMax {
+        self.origins.get(&origin).copied().unwrap_or(self.default)
+    }
+}
+
+impl From<DescendantsMax> for DescendantsLimits {
+    fn from(default: DescendantsMax) -> Self {
+        Self { default, ..Self::default() }
+    }
+}
+
 /// An event to be stored, with its deliveries.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
@@ -84,7 +107,7 @@ pub enum Accepted {
 pub struct StoredEvent {
     /// The event's position in accept order.
     pub seq: Seq,
-    /// Time of acceptance.
+    /// Time of acceptance: store time in deliveries, and the wall clock in events that are read for inspection.
     pub accepted_ms: UnixMs,
     /// The event's cause, root, hop count and origin.
     pub lineage: Lineage,

@@ -83,7 +83,7 @@ impl<'a> AccessPath<'a> {
     fn exact(exact: &Exact) -> Self {
         let (kind, hash) = match exact {
             Exact::Text(text) => (KeyKind::Text, hash::bytes(text.as_bytes())),
-            Exact::Number(number) => (KeyKind::Number, hash::words(number.words())),
+            Exact::Number(number) => (KeyKind::Number, hash::words(number.decimal().words())),
             Exact::Null => (KeyKind::Literal, 0),
             Exact::Bool(bool) => (KeyKind::Literal, 1 + u64::from(*bool)),
         };

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 /// An IP address as left-aligned bits. An IPv4 address and an IPv6 address are never equal. For example, the IPv6
 /// address `::ffff:10.0.0.1` is not in the IPv4 block `10.0.0.0/8`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Address {
     pub(super) is_v6: bool,
     bits: u128,
@@ -53,6 +53,13 @@ impl Cidr {
 
     pub(super) fn contains(&self, address: Address) -> bool {
         self.address.is_v6 == address.is_v6 && (self.address.bits ^ address.bits) & mask(self.length) == 0
+    }
+
+    /// The first and the last address in the block.
+    pub(super) fn bounds(&self) -> (Address, Address) {
+        let Address { is_v6, bits } = self.address;
+        let (mask, all) = (mask(self.length), mask(if is_v6 { 128 } else { 32 }));
+        (Address { is_v6, bits: bits & mask }, Address { is_v6, bits: (bits & mask) | (all & !mask) })
     }
 
     pub(super) fn is_v6(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::cidr::{Address, Cidr};
-use super::number::Decimal;
+use super::number::{Number, NumberRef};
 use super::text::TextTest;
 
 /// A scalar value of an event.
@@ -11,7 +11,7 @@ use super::text::TextTest;
 pub(super) enum Value<'a> {
     Null,
     Bool(bool),
-    Number(Decimal),
+    Number(NumberRef<'a>),
     Text(&'a str),
 }
 
@@ -20,7 +20,7 @@ pub(super) enum Value<'a> {
 pub(super) enum Exact {
     Null,
     Bool(bool),
-    Number(Decimal),
+    Number(Number),
     Text(Box<str>),
 }
 
@@ -30,7 +30,7 @@ impl Exact {
         match self {
             Self::Null => Value::Null,
             Self::Bool(bool) => Value::Bool(*bool),
-            Self::Number(number) => Value::Number(*number),
+            Self::Number(number) => Value::Number(number.view()),
             Self::Text(text) => Value::Text(text),
         }
     }
@@ -60,14 +60,20 @@ fn contains(sorted: &[Exact], value: Value<'_>) -> bool {
 /// A range of numbers. A side without a bound is unlimited; the flag is true when the range includes the bound itself.
 #[derive(Clone, Debug)]
 pub(super) struct Range {
-    pub(super) low: Option<(Decimal, bool)>,
-    pub(super) high: Option<(Decimal, bool)>,
+    pub(super) low: Option<(Number, bool)>,
+    pub(super) high: Option<(Number, bool)>,
 }
 
 impl Range {
-    fn contains(&self, number: Decimal) -> bool {
-        let above = self.low.is_none_or(|(low, closed)| number > low || (closed && number == low));
-        above && self.high.is_none_or(|(high, closed)| number < high || (closed && number == high))
+    fn contains(&self, number: NumberRef<'_>) -> bool {
+        let is_within = |bound: &Option<(Number, bool)>, inside: Ordering| match bound {
+            None => true,
+            Some((bound, closed)) => {
+                let order = number.cmp(&bound.view());
+                order == inside || (*closed && order == Ordering::Equal)
+            }
+        };
+        is_within(&self.low, Ordering::Greater) && is_within(&self.high, Ordering::Less)
     }
 }
 
@@ -95,6 +101,17 @@ impl Condition {
         Self::AnythingBut(values.into())
     }
 
+    /// An estimate of the work to test one short value.
+    fn cost(&self) -> usize {
+        let of_test = |test: &TextTest| if matches!(test, TextTest::Wildcard(_)) { 8 } else { 2 };
+        match self {
+            Self::Text(test) => of_test(test),
+            Self::Range(_) | Self::Cidr(_) | Self::AnythingBut(_) => 4,
+            Self::AnythingButText(tests) => tests.iter().map(of_test).sum(),
+            Self::Exact(_) | Self::Present | Self::Absent => 1,
+        }
+    }
+
     /// Returns whether a value meets the condition.
     pub(super) fn matches(&self, value: Value<'_>) -> bool {
         match (self, value) {
@@ -120,6 +137,8 @@ pub(super) struct ConditionList {
     pub(super) conditions: Box<[Condition]>,
     /// The list has `exists: false`.
     pub(super) may_be_absent: bool,
+    /// An estimate of the work to test one short value.
+    pub(super) cost: usize,
     /// The exact values of a long list, sorted; empty for a short list.
     sorted_exact: Box<[Exact]>,
     /// The other entries of a long list; empty for a short list.
@@ -142,7 +161,13 @@ impl ConditionList {
             }
             exact.sort_by(|a, b| compare(a.view(), b.view()));
         }
-        Self { conditions: conditions.into(), may_be_absent, sorted_exact: exact.into(), others: others.into() }
+        let cost = conditions.iter().map(Condition::cost).sum();
+        Self { conditions: conditions.into(), may_be_absent, cost, sorted_exact: exact.into(), others: others.into() }
+    }
+
+    /// One list for each entry of this list.
+    pub(super) fn split(&self) -> impl Iterator<Item = Self> {
+        self.conditions.iter().map(|condition| Self::new(vec![condition.clone()]))
     }
 
     /// Returns whether a value meets at least one condition.

@@ -1,16 +1,18 @@
 //! Explains why a pattern matches an event or does not.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::condition::Value;
+use super::bulk;
+use super::condition::{Condition, ConditionList, Value};
 use super::event::EventView;
 use super::extract::{ExtractedValues, Occurrence, SourceTexts};
 use super::matcher::{Matcher, Scratch};
-use super::verify::{self, Requirement, Search};
-use super::{FieldTest, MalformedEvent, Pattern, Segment, format_path};
+use super::verify::{Requirement, Search};
+use super::{FieldTest, MalformedEvent, Pattern, format_path};
 
 /// The result of matching one pattern against one event, field by field.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,6 +23,9 @@ pub struct Explanation {
     /// combination with the fewest fields that do not match. `None` when the event matches, or when each field matches
     /// alone but not all of them match within the same array elements.
     pub failed: Option<String>,
+    /// The places in the pattern of the fields that decided: those of the combination of `$or` alternatives that
+    /// matched. Empty when the event does not match.
+    pub decided: Vec<String>,
     /// All fields that the pattern names, in the order of the pattern.
     pub fields: Vec<FieldReport>,
 }
@@ -33,7 +38,8 @@ pub struct FieldReport {
     /// The place of the field's list in the pattern. The same as `field`, except below `$or`: there it is, for example,
     /// `$or[1].data.total`.
     pub place: String,
-    /// At least one of the operators matched.
+    /// At least one of the operators matched. `exists: false` also matches a field that is absent from the array element
+    /// that decided.
     pub matched: bool,
     /// The entries of the field's list, in the order of the pattern.
     pub operators: Vec<OperatorReport>,
@@ -42,6 +48,9 @@ pub struct FieldReport {
     pub values: Vec<String>,
     /// The number of values that the event has at this field.
     pub value_count: usize,
+    /// The field matches because it is absent from the array element in which the other fields match. The values are
+    /// in other elements.
+    pub absent_from_element: bool,
 }
 
 /// The result for one entry of a field's list.
@@ -74,54 +83,90 @@ pub fn explain(pattern: &Pattern, event: &EventView<'_>) -> Result<Explanation, 
     // The matcher has only this pattern, so its condition lists have the same numbers as the pattern's fields.
     let field_number = |test: &FieldTest| index.fields.find(&test.event_path);
     let fields: Vec<u32> = pattern.0.fields.iter().filter_map(field_number).collect();
-    let reports: Vec<FieldReport> = pattern
-        .0
-        .fields
-        .iter()
-        .zip(&fields)
-        .map(|(test, field)| field_report(pattern, test, *field, extracted, texts))
-        .collect();
+    let mut reports = field_reports(pattern, &fields, extracted, texts);
 
-    let mut matched = false;
-    let mut closest: Option<(usize, Option<String>)> = None;
-    for alternative in &pattern.0.alternatives {
-        let requirements: Vec<Requirement> = alternative
-            .iter()
-            .filter_map(|index| Some(Requirement { field: *fields.get(*index as usize)?, list: *index }))
-            .collect();
-        matched |= verify::alternative_matches(extracted, texts, &requirements, &index.lists, &mut Search::default());
-        let failing: Vec<&FieldReport> = alternative
-            .iter()
-            .filter_map(|index| reports.get(*index as usize))
-            .filter(|report| !report.matched)
-            .collect();
-        if closest.as_ref().is_none_or(|(count, _)| failing.len() < *count) {
-            closest = Some((failing.len(), failing.first().map(|report| report.place.clone())));
+    // The fewest fields that do not match, and the first of them.
+    let failing = |alternative: &Vec<u32>| {
+        let reports = alternative.iter().filter_map(|index| reports.get(*index as usize));
+        let mut failing = reports.filter(|report| !report.matched);
+        let first = failing.next().map(|report| report.place.clone());
+        (usize::from(first.is_some()) + failing.count(), first)
+    };
+    let closest = pattern.0.alternatives.iter().map(failing).min_by_key(|(count, _)| *count);
+    let mut steps = 0;
+    let Some(winner) = index.bulk(0).and_then(|bulk| bulk.verify(extracted, texts, &mut steps)) else {
+        let failed = closest.and_then(|(_, place)| place);
+        return Ok(Explanation { matched: false, failed, decided: Vec::new(), fields: reports });
+    };
+    let alternative = pattern.0.alternatives.get(winner as usize).map_or(&[][..], Vec::as_slice);
+    let requirements: Vec<Requirement> = alternative
+        .iter()
+        .filter_map(|index| Some(Requirement { field: *fields.get(*index as usize)?, list: *index }))
+        .collect();
+    let witness = Search::default().witness(extracted, texts, &requirements, &index.lists).unwrap_or_default();
+    let mut decided = Vec::new();
+    for (index, counting) in alternative.iter().zip(&witness) {
+        let Some(report) = reports.get_mut(*index as usize) else { continue };
+        decided.push(report.place.clone());
+        if counting.is_empty()
+            && let Some(test) = pattern.0.fields.get(*index as usize)
+        {
+            report.matched = true;
+            report.absent_from_element = report.value_count > 0;
+            let absent = |condition: &Condition| matches!(condition, Condition::Absent);
+            let operators = report.operators.iter_mut().zip(&test.list.conditions);
+            operators.filter(|(_, condition)| absent(condition)).for_each(|(operator, _)| operator.matched = true);
         }
     }
-    let failed = if matched { None } else { closest.and_then(|(_, place)| place) };
-    Ok(Explanation { matched, failed, fields: reports })
+    Ok(Explanation { matched: true, failed: None, decided, fields: reports })
 }
 
-/// Reports the conditions and values of one field.
+/// Reports for each field that the pattern names its conditions and values. `fields` are their numbers.
+fn field_reports(
+    pattern: &Pattern,
+    fields: &[u32],
+    extracted: &ExtractedValues,
+    texts: SourceTexts<'_>,
+) -> Vec<FieldReport> {
+    // All entries of all lists on one field are tested together, which bounds the work.
+    let entries: Vec<(u32, usize, ConditionList)> = fields
+        .iter()
+        .zip(&pattern.0.fields)
+        .enumerate()
+        .flat_map(|(at, (field, test))| test.list.split().map(move |entry| (*field, at, entry)))
+        .collect();
+    let mut by_field: BTreeMap<u32, Vec<(usize, &ConditionList)>> = BTreeMap::new();
+    for (field, at, entry) in &entries {
+        by_field.entry(*field).or_default().push((*at, entry));
+    }
+    let mut met: Vec<Vec<bool>> = vec![Vec::new(); fields.len()];
+    for (field, entries) in by_field {
+        let lists: Vec<&ConditionList> = entries.iter().map(|(_, entry)| *entry).collect();
+        let values = extracted.occurrences(field).map(|(_, occurrence)| texts.value(extracted, occurrence));
+        for ((at, _), is_met) in entries.iter().zip(bulk::met_lists(&lists, values)) {
+            if let Some(met) = met.get_mut(*at) {
+                met.push(is_met);
+            }
+        }
+    }
+    let reports = pattern.0.fields.iter().zip(fields).zip(met);
+    reports.map(|((test, field), met)| field_report(pattern, test, *field, &met, extracted, texts)).collect()
+}
+
+/// Reports the conditions and values of one field. `met` tells for each condition whether a value meets it.
 fn field_report(
     pattern: &Pattern,
     test: &FieldTest,
     field: u32,
+    met: &[bool],
     extracted: &ExtractedValues,
     texts: SourceTexts<'_>,
 ) -> FieldReport {
-    let written = test.pattern_path.iter().try_fold(pattern.source(), |json, segment| match segment {
-        Segment::Key(key) => json.get(key),
-        Segment::Index(index) => json.get(index),
-    });
-    let written = written.and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    let written = test.entries(pattern.source());
     let count = extracted.occurrences(field).count();
-    let operators = test.list.conditions.iter().zip(written).map(|(condition, written)| {
-        let by_value =
-            extracted.occurrences(field).any(|(_, occurrence)| condition.matches(texts.value(extracted, occurrence)));
-        let absent = count == 0 && matches!(condition, super::Condition::Absent);
-        OperatorReport { text: written.to_string(), matched: by_value || absent }
+    let operators = test.list.conditions.iter().zip(written).zip(met).map(|((condition, written), met)| {
+        let absent = count == 0 && matches!(condition, Condition::Absent);
+        OperatorReport { text: written.to_string(), matched: *met || absent }
     });
     let operators: Vec<OperatorReport> = operators.collect();
     FieldReport {
@@ -135,6 +180,7 @@ fn field_report(
             .map(|(_, occurrence)| format_value(extracted, occurrence, texts))
             .collect(),
         value_count: count,
+        absent_from_element: false,
     }
 }
 
@@ -166,12 +212,16 @@ impl fmt::Display for Explanation {
                 count if count > field.values.len() => format!("{}, … ({count} values)", field.values.join(", ")),
                 _ => field.values.join(", "),
             };
-            writeln!(f, "  {} {}: {values}", mark(field.matched), field.place)?;
+            let note = if field.absent_from_element { " (absent from the element that matches)" } else { "" };
+            writeln!(f, "  {} {}: {values}{note}", mark(field.matched), field.place)?;
             for operator in &field.operators {
                 writeln!(f, "      {} {}", mark(operator.matched), operator.text)?;
             }
         }
         match &self.failed {
+            _ if self.matched && self.decided.len() < self.fields.len() => {
+                writeln!(f, "decided by: {}", self.decided.join(", "))
+            }
             _ if self.matched => Ok(()),
             Some(place) => writeln!(f, "first field that does not match: {place}"),
             None => writeln!(f, "each field matches, but not within the same array element"),

@@ -5,7 +5,7 @@ use super::condition::Value;
 use super::event::{DataView, EventView};
 use super::fields::{Fields, ROOT};
 use super::json::{self, DEPTH_MAX, MalformedEvent, RawString, Scanner};
-use super::number::Decimal;
+use super::number::{Decimal, NumberRef};
 
 /// The number that means "no occurrence", "no element" or "no field".
 pub(super) const NONE: u32 = u32::MAX;
@@ -98,10 +98,14 @@ pub(super) struct ExtractedValues {
     unescaped: String,
     /// The text of a member name with escapes.
     key: String,
+    /// The length of the data in bytes.
+    data_bytes: usize,
     /// The number of objects read so far. Each object gets its own number from this counter.
     objects: u32,
 }
 
+/// To search this many bytes of a text for a literal takes about as long as to test a short value.
+const UNIT_BYTES: usize = 64;
 /// After an unusually large event, buffers are shrunk to these sizes, in entries and in bytes.
 const OCCURRENCES_KEPT_MAX: usize = 16 * 1024;
 const TEXT_BYTES_KEPT_MAX: usize = 256 * 1024;
@@ -139,7 +143,7 @@ impl ExtractedValues {
         self.begin(fields);
         for (index, (name, value)) in event.attributes().enumerate() {
             if let Some(field) = fields.child(ROOT, name) {
-                let span = Span { origin: Origin::Attribute(index as u32), start: 0, end: value.len() as u32 };
+                let span = Span { origin: Origin::Attribute(index as u32), start: 0, end: span_end(value)? };
                 self.add_top_level_text(fields, field, span);
             }
         }
@@ -150,7 +154,7 @@ impl ExtractedValues {
                     self.add_top_level_text(
                         fields,
                         field,
-                        Span { origin: Origin::Data, start: 0, end: text.len() as u32 },
+                        Span { origin: Origin::Data, start: 0, end: span_end(text)? },
                     );
                 }
                 text
@@ -165,6 +169,7 @@ impl ExtractedValues {
                 walker.scanner.text
             }
         };
+        self.data_bytes = data.len();
         Ok(SourceTexts { event: Some(event), data })
     }
 
@@ -177,7 +182,9 @@ impl ExtractedValues {
             _ => return walker.scanner.fail("an event must be a JSON object"),
         }
         walker.scanner.expect_end()?;
-        Ok(SourceTexts { event: None, data: walker.scanner.text })
+        let data = walker.scanner.text;
+        self.data_bytes = data.len();
+        Ok(SourceTexts { event: None, data })
     }
 
     /// Adds a string at a top-level field.
@@ -249,10 +256,21 @@ impl ExtractedValues {
         })
     }
 
+    /// An estimate of the work to test one condition on all values of the event, in short values.
+    pub(super) fn value_units(&self) -> usize {
+        self.occurrences.len() + self.data_bytes / UNIT_BYTES
+    }
+
     /// The number of the current event. It increases with each event; after `u32::MAX` it starts again at 1.
     pub(super) fn epoch(&self) -> u32 {
         self.epoch
     }
+}
+
+/// The length of a text, for a span. Longer texts are rejected, like JSON of that length. All other positions and counts
+/// of an event are at most the length of its JSON text, which [`Scanner::new`] bounds.
+fn span_end(text: &str) -> Result<u32, MalformedEvent> {
+    u32::try_from(text.len()).map_err(|_| MalformedEvent { position: u32::MAX as usize, reason: "longer than 4 GiB" })
 }
 
 /// The texts of an event, to which the spans of the occurrences refer.
@@ -279,7 +297,10 @@ impl<'a> SourceTexts<'a> {
             ValueKind::Null | ValueKind::Replaced => Value::Null,
             ValueKind::Bool(bool) => Value::Bool(bool),
             ValueKind::Number(index) => match extracted.numbers.get(index as usize) {
-                Some(number) => Value::Number(*number),
+                Some(&decimal) => {
+                    let text = if decimal.is_inexact() { self.get(extracted, occurrence.span) } else { "" };
+                    Value::Number(NumberRef { decimal, text })
+                }
                 None => Value::Null,
             },
             ValueKind::Text => Value::Text(self.get(extracted, occurrence.span)),

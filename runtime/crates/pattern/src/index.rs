@@ -9,7 +9,10 @@
 //! patterns that share one condition and differ in another are found by both conditions together. The time for an event
 //! therefore depends on the number of patterns that it matches, and hardly on the number of all patterns.
 
+use std::sync::OnceLock;
+
 use super::access::{self, AccessPath, KeyKind};
+use super::bulk::Bulk;
 use super::condition::ConditionList;
 use super::fields::Fields;
 use super::hash::HashedMap;
@@ -45,8 +48,8 @@ pub(super) struct Node {
     pub(super) always_verified: Vec<u32>,
     /// The fields by which the parent nodes found these alternatives.
     pub(super) used_fields: Vec<u32>,
-    /// The number of alternatives inserted here, including those in child nodes.
-    pub(super) len: usize,
+    /// The alternatives inserted here, including those in child nodes; empty in the root node, which has all.
+    pub(super) alternatives: Vec<u32>,
 }
 
 /// The lookups that a node does for each value of one field.
@@ -103,14 +106,25 @@ pub(super) struct Alternative {
     /// The requirements are `from..to` of `Index::requirements`.
     pub(super) from: u32,
     pub(super) to: u32,
+    /// The binary logarithm of the pattern's [`ConditionList::cost`] over all its alternatives, rounded up.
+    pub(super) cost_log2: u8,
     /// False once the pattern was removed.
     pub(super) live: bool,
+}
+
+/// All alternatives of one pattern.
+pub(super) struct Group {
+    /// The first alternative. The others follow, up to the first of the next group.
+    pub(super) first: u32,
+    /// Prepared when it is needed first.
+    bulk: OnceLock<Box<Bulk>>,
 }
 
 /// All alternatives of a matcher and the nodes that find them.
 pub(super) struct Index {
     pub(super) fields: Fields,
     pub(super) alternatives: Vec<Alternative>,
+    pub(super) groups: Vec<Group>,
     pub(super) requirements: Vec<Requirement>,
     pub(super) lists: Vec<ConditionList>,
     pub(super) nodes: Vec<Node>,
@@ -123,6 +137,7 @@ impl Default for Index {
         Self {
             fields: Fields::default(),
             alternatives: Vec::new(),
+            groups: Vec::new(),
             requirements: Vec::new(),
             lists: Vec::new(),
             nodes: vec![Node::default()],
@@ -137,14 +152,43 @@ impl Index {
         self.lists.len() as u32 - 1
     }
 
-    /// Adds an alternative; returns its number.
-    pub(super) fn add_alternative(&mut self, owner: u32, requirements: impl Iterator<Item = Requirement>) -> u32 {
+    /// Begins a pattern: the next alternatives belong to it.
+    pub(super) fn begin_group(&mut self) {
+        self.groups.push(Group { first: self.alternatives.len() as u32, bulk: OnceLock::new() });
+    }
+
+    /// Adds an alternative of the current pattern; returns its number. `cost_log2` is that of the pattern.
+    pub(super) fn add_alternative(
+        &mut self,
+        owner: u32,
+        cost_log2: u8,
+        requirements: impl Iterator<Item = Requirement>,
+    ) -> u32 {
         let alternative = self.alternatives.len() as u32;
         let from = self.requirements.len() as u32;
         self.requirements.extend(requirements);
-        self.alternatives.push(Alternative { owner, from, to: self.requirements.len() as u32, live: true });
+        let to = self.requirements.len() as u32;
+        self.alternatives.push(Alternative { owner, from, to, cost_log2, live: true });
         self.insert_at(ROOT_NODE, alternative);
         alternative
+    }
+
+    /// The number of the pattern of an alternative, in the order of insertion.
+    pub(super) fn group_of(&self, alternative: u32) -> u32 {
+        self.groups.partition_point(|group| group.first <= alternative).saturating_sub(1) as u32
+    }
+
+    /// The alternatives of a pattern by number.
+    pub(super) fn alternatives_of(&self, group: u32) -> std::ops::Range<u32> {
+        let first = |group: usize| self.groups.get(group).map_or(self.alternatives.len() as u32, |group| group.first);
+        first(group as usize)..first(group as usize + 1)
+    }
+
+    /// The alternatives of a pattern, prepared to be verified all at once.
+    pub(super) fn bulk(&self, group: u32) -> Option<&Bulk> {
+        let bulk = &self.groups.get(group as usize)?.bulk;
+        let all = self.alternatives_of(group).map(|alternative| self.requirements(alternative));
+        Some(bulk.get_or_init(|| Box::new(Bulk::new(all, &self.lists))))
     }
 
     /// Excludes an alternative from all later matches. Its postings remain until the matcher rebuilds the index.
@@ -169,7 +213,9 @@ impl Index {
     fn insert_at(&mut self, node: u32, alternative: u32) {
         let chosen = self.choose_field(node, alternative);
         let Some(entry) = self.nodes.get_mut(node as usize) else { return };
-        entry.len += 1;
+        if node != ROOT_NODE {
+            entry.alternatives.push(alternative);
+        }
         let Some(requirement) = chosen else { return entry.always_verified.push(alternative) };
         // The list is taken out of the index while the index changes, and put back afterwards.
         let Some(list) = self.lists.get_mut(requirement.list as usize).map(std::mem::take) else { return };
@@ -226,7 +272,7 @@ impl Index {
         match postings {
             Postings::One(_) => 1,
             Postings::Many(alternatives) => alternatives.len(),
-            Postings::Node(node) => self.nodes.get(*node as usize).map_or(0, |node| node.len),
+            Postings::Node(node) => self.nodes.get(*node as usize).map_or(0, |node| node.alternatives.len()),
         }
     }
 

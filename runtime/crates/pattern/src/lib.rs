@@ -82,24 +82,47 @@
 //!   fields never match in different elements of the same array, whichever objects or `$or` alternatives of the pattern
 //!   name them. A field that matches by its absence must be absent from the elements in which the other fields match.
 //! - **`anything-but`** needs a value, of any type, that is not excluded; the number `1` and the string `"1"` differ.
-//! - **Numbers** are compared as exact decimals: `300`, `300.0` and `3.0e2` are equal, `9007199254740993` and
-//!   `9007199254740992` are not. Of a number in an event, the first 38 significant digits are compared, and whether
-//!   non-zero digits follow them.
+//! - **Numbers** are compared as exact decimals of any size: `300`, `300.0` and `3.0e2` are equal, `9007199254740993` and
+//!   `9007199254740992` are not. A number is never expanded, so `1e999999999` costs no more than `1`. Exponents beyond
+//!   10^36 are all the same.
 //! - **Case** is ignored character by character, in all scripts and independent of the locale.
 //! - **A field name with dots** is one name, not a path.
 //! - **JSON** in events is validated strictly and completely, including the parts that no pattern tests (RFC 8259,
 //!   UTF-8, at most 128 nesting levels). When an object has two members with the same name, the last one counts. An
 //!   escaped surrogate without its partner is read as U+FFFD.
 //!
+//! # Differences from EventBridge and Event Ruler
+//!
+//! These differences are on purpose. Patterns that EventBridge accepts are accepted here, and match the same events
+//! except where the table says otherwise.
+//!
+//! | subject | EventBridge, Event Ruler | this crate | reason |
+//! |---|---|---|---|
+//! | exact numbers | compared as text: `300` does not match `300.0` | compared as numbers | producers write the same number in several ways |
+//! | `numeric` | from -5·10^9 to 5·10^9, with 6 digits after the point | any size, exact | no number is rounded to another |
+//! | bounds of `numeric` | the lower bound comes first | either order | the meaning is the same |
+//! | `exists: false` in arrays | the field is absent from the whole event | the field may also be absent only from the array elements in which the other fields match | the other fields of a pattern match within one element, too |
+//! | `exists` on objects | only on fields with a value | the same; an object or an empty array is no value | |
+//! | `anything-but` that excludes every string, such as `{"wildcard": "*"}` | accepted | accepted: matches values that are not strings | |
+//! | `$or` with another value than a list of at least two objects | a field with the name `$or` | a mistake | it is one |
+//! | an operator as the name of a field below `$or` | `$or` is then the name of a field | a mistake | it is one |
+//! | two members with the same name in an event | not specified | the last one counts | consumers read the same value |
+//! | fields | those of the AWS envelope, the payload is in `detail` | those of a CloudEvent, the payload is in `data` | |
+//! | size of a pattern | 2 KiB | 64 KiB | |
+//!
 //! # Limits
 //!
-//! A pattern has at most 64 KiB, 1,000 combinations of `$or` alternatives, 64 wildcards and 64 nesting levels. For each
-//! pattern that the index cannot rule out, the time to match is linear in the size of the event, also with wildcards.
-//! Matching never panics, and its recursion is at most 128 levels deep.
+//! A pattern has at most 64 KiB, 1,000 combinations of `$or` alternatives, 64 wildcards and 64 nesting levels. Matching
+//! never panics, and its recursion is at most 128 levels deep.
+//!
+//! For each pattern that the index cannot rule out, the time to match is linear in the size of the event. The factor does
+//! not grow with the number of combinations or with the lengths of lists: each value is tested once against all lists of
+//! its field, and each array element is searched once for all combinations.
 
 #![warn(missing_docs)]
 
 mod access;
+mod bulk;
 mod cidr;
 mod condition;
 mod event;
@@ -107,6 +130,7 @@ mod explain;
 mod extract;
 mod fields;
 mod hash;
+mod hints;
 mod index;
 mod json;
 mod lint;
@@ -129,8 +153,10 @@ use serde_json::Value as Json;
 
 pub use event::{DataView, EventView};
 pub use explain::{Explanation, FieldReport, OperatorReport, explain};
+pub use hints::ReservedValues;
 pub use json::MalformedEvent;
 pub use matcher::{Matcher, Scratch};
+pub use number::canonical_number;
 
 use condition::{Condition, ConditionList, Exact};
 
@@ -146,6 +172,8 @@ struct Compiled {
     /// The combinations of `$or` alternatives. Each combination is a list of indexes into `fields`; it matches if all
     /// these fields match. A pattern without `$or` has one combination.
     alternatives: Vec<Vec<u32>>,
+    /// The binary logarithm of the work to test one short value for every field of every alternative, rounded up.
+    cost_log2: u8,
 }
 
 /// The conditions that a pattern sets for one field.
@@ -156,6 +184,17 @@ struct FieldTest {
     /// The steps from the top of the pattern to the field's list; differs from `event_path` below `$or`.
     pattern_path: Vec<Segment>,
     list: ConditionList,
+}
+
+impl FieldTest {
+    /// The entries of the field's list, in the JSON form of the pattern.
+    fn entries<'a>(&self, pattern: &'a Json) -> &'a [Json] {
+        let list = self.pattern_path.iter().try_fold(pattern, |json, segment| match segment {
+            Segment::Key(key) => json.get(key),
+            Segment::Index(index) => json.get(index),
+        });
+        list.and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default()
+    }
 }
 
 /// One step of a path into the JSON form of a pattern.

@@ -1,6 +1,8 @@
 //! Finds fields in correct patterns that no CloudEvent can have.
 
 use super::condition::{Condition, Exact};
+use super::hints::FIELDS;
+use super::text::TextTest;
 use super::{FieldTest, Pattern, PatternError};
 
 impl Pattern {
@@ -41,6 +43,10 @@ fn check_field(test: &FieldTest) -> Option<PatternError> {
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     if name.is_empty() || !name.bytes().all(is_allowed) {
         let message = format!("`{name}` can never match: attribute names have only lower-case letters and digits");
+        let lower = name.to_ascii_lowercase();
+        if FIELDS.contains(&lower.as_str()) {
+            return error(message, &format!("did you mean `{lower}`?"));
+        }
         return error(message, "fields of the payload are below `data`");
     }
     if !inner.is_empty() {
@@ -48,15 +54,14 @@ fn check_field(test: &FieldTest) -> Option<PatternError> {
         return error(message, "fields of the payload are below `data`");
     }
     let conditions = &test.list.conditions;
-    let can_match_string = |condition: &Condition| {
-        !matches!(condition, Condition::Range(_) | Condition::Exact(Exact::Number(_) | Exact::Bool(_) | Exact::Null))
+    let can_match_string = |condition: &Condition| match condition {
+        Condition::Range(_) | Condition::Exact(Exact::Number(_) | Exact::Bool(_) | Exact::Null) => false,
+        Condition::AnythingButText(tests) => !tests.iter().any(TextTest::matches_every_string),
+        _ => true,
     };
     if !conditions.iter().any(can_match_string) {
-        let help = if conditions.iter().any(|condition| matches!(condition, Condition::Range(_))) {
-            ""
-        } else {
-            "write it in quotes"
-        };
+        let is_value = |condition: &Condition| matches!(condition, Condition::Exact(_));
+        let help = if conditions.iter().all(is_value) { "write it in quotes" } else { "" };
         return error(format!("`{name}` can never match: attributes are strings"), help);
     }
     None

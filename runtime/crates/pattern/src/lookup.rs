@@ -5,7 +5,8 @@ use super::cidr::Address;
 use super::condition::Value;
 use super::extract::{ExtractedValues, SourceTexts};
 use super::hash;
-use super::index::{Index, Postings, Probe, ROOT_NODE};
+use super::index::{Alternative, Index, Node, Postings, Probe, ROOT_NODE};
+use super::number::NumberRef;
 use super::text::fold_into;
 use super::verify::{self, Search};
 
@@ -20,6 +21,7 @@ pub(super) struct LookupBuffers {
     epoch: u32,
     alternative_epochs: Vec<u32>,
     node_epochs: Vec<u32>,
+    group_epochs: Vec<u32>,
     /// The case-folded text of the current value.
     folded: String,
     search: Search,
@@ -27,11 +29,30 @@ pub(super) struct LookupBuffers {
     pub(super) owners: Vec<u32>,
 }
 
+impl LookupBuffers {
+    /// The number of steps of all verifications so far.
+    #[cfg(test)]
+    pub(super) fn steps(&self) -> u64 {
+        self.search.steps
+    }
+}
+
+/// Events of more units are large: see [`Lookup::verify_directly`].
+const LARGE_EVENT_UNITS: usize = 1024;
+/// The largest number of alternatives of a node, or of patterns of a matcher, that a large event verifies directly.
+const DIRECT_MAX: usize = 16;
+/// The binary logarithms of the cost of a pattern, and of that cost times the units of the event, from which on all
+/// alternatives of the pattern are verified at once. Below, to verify one after another is less work.
+const BULK_COST_LOG2_MIN: u8 = 6;
+const BULK_WORK_LOG2_MIN: u32 = 16;
+
 /// The lookup of one event.
 pub(super) struct Lookup<'a> {
     pub(super) index: &'a Index,
     pub(super) extracted: &'a ExtractedValues,
     pub(super) texts: SourceTexts<'a>,
+    /// [`ExtractedValues::value_units`] of the event.
+    pub(super) value_units: usize,
     pub(super) buffers: &'a mut LookupBuffers,
 }
 
@@ -43,6 +64,7 @@ impl Lookup<'_> {
             // The epoch counter has wrapped around, so the stored epochs are meaningless.
             self.buffers.alternative_epochs.clear();
             self.buffers.node_epochs.clear();
+            self.buffers.group_epochs.clear();
         }
         self.buffers.epoch = epoch;
         self.buffers
@@ -50,7 +72,28 @@ impl Lookup<'_> {
             .resize(self.index.alternatives.len().max(self.buffers.alternative_epochs.len()), 0);
         self.buffers.node_epochs.resize(self.index.nodes.len().max(self.buffers.node_epochs.len()), 0);
         self.buffers.owners.clear();
-        self.visit_node(ROOT_NODE);
+        if self.value_units > LARGE_EVENT_UNITS && self.index.groups.len() <= DIRECT_MAX {
+            (0..self.index.alternatives.len() as u32).for_each(|alternative| self.verify(alternative));
+        } else {
+            self.visit_node(ROOT_NODE);
+        }
+    }
+
+    /// Verifies the alternatives of a node directly when the event is large and few of them are not yet decided. Returns
+    /// false if the node's lookups are less work. Without this, a pattern that spreads over many nodes would cause
+    /// lookups of the same long text or array in each of them.
+    fn verify_directly(&mut self, node: &Node) -> bool {
+        if self.value_units <= LARGE_EVENT_UNITS || node.alternatives.is_empty() {
+            return false;
+        }
+        let epochs = &self.buffers.alternative_epochs;
+        let is_open = |alternative: &&u32| epochs.get(**alternative as usize) != Some(&self.buffers.epoch);
+        let open: Vec<u32> = node.alternatives.iter().filter(is_open).take(DIRECT_MAX + 1).copied().collect();
+        if open.len() > DIRECT_MAX {
+            return false;
+        }
+        open.into_iter().for_each(|alternative| self.verify(alternative));
+        true
     }
 
     /// Marks an entry as visited by the current event. Returns true the first time.
@@ -64,6 +107,9 @@ impl Lookup<'_> {
             return;
         }
         let Some(node) = self.index.nodes.get(number as usize) else { return };
+        if self.verify_directly(node) {
+            return;
+        }
         node.always_verified.iter().for_each(|alternative| self.verify(*alternative));
         let present_fields = &self.extracted.present_fields;
         if node.probes.len() <= present_fields.len() {
@@ -83,17 +129,20 @@ impl Lookup<'_> {
     fn probe(&mut self, node: u32, probe: &Probe) {
         let (extracted, texts) = (self.extracted, self.texts);
         let mut has_value = false;
+        let mut bounds = None;
         for (_, occurrence) in extracted.occurrences(probe.field) {
             has_value = true;
             match texts.value(extracted, occurrence) {
                 Value::Text(text) => self.probe_text(node, probe, text),
-                Value::Number(number) => {
+                Value::Number(NumberRef { decimal, .. }) => {
                     if probe.number {
-                        self.follow_key(node, probe.field, KeyKind::Number, 0, hash::words(number.words()));
+                        self.follow_key(node, probe.field, KeyKind::Number, 0, hash::words(decimal.words()));
                     }
                     if probe.ranges.len() > 0 {
                         let text = texts.text(extracted, occurrence);
-                        probe.ranges.find(number, text, |alternative| self.verify(alternative));
+                        probe.ranges.find(text, |alternative| self.verify(alternative));
+                        let (least, greatest) = bounds.get_or_insert((decimal, decimal));
+                        (*least, *greatest) = ((*least).min(decimal), (*greatest).max(decimal));
                     }
                 }
                 Value::Null if probe.literal => self.follow_key(node, probe.field, KeyKind::Literal, 0, 0),
@@ -102,6 +151,9 @@ impl Lookup<'_> {
                 }
                 Value::Null | Value::Bool(_) => {}
             }
+        }
+        if let Some((least, greatest)) = bounds {
+            probe.ranges.find_one_sided(least, greatest, |alternative| self.verify(alternative));
         }
         if let (true, Some(postings)) = (has_value, &probe.present) {
             self.follow(postings);
@@ -193,7 +245,9 @@ impl Lookup<'_> {
         }
         let index = self.index;
         let Some(alternative) = index.alternatives.get(number as usize) else { return };
-        if alternative.live
+        if alternative.live && self.is_bulk(alternative) {
+            self.verify_all(number, alternative.owner);
+        } else if alternative.live
             && let Some(requirements) = index.requirements.get(alternative.from as usize..alternative.to as usize)
             && verify::alternative_matches(
                 self.extracted,
@@ -204,6 +258,31 @@ impl Lookup<'_> {
             )
         {
             self.buffers.owners.push(alternative.owner);
+        }
+    }
+
+    /// Returns true if all alternatives of the pattern are to be verified at once.
+    fn is_bulk(&self, alternative: &Alternative) -> bool {
+        let work_log2 = u32::from(alternative.cost_log2) + self.value_units.checked_ilog2().unwrap_or(0);
+        alternative.cost_log2 >= BULK_COST_LOG2_MIN && work_log2 >= BULK_WORK_LOG2_MIN
+    }
+
+    /// Verifies all alternatives of the pattern that an alternative belongs to, at most once for each event.
+    #[cold]
+    fn verify_all(&mut self, alternative: u32, owner: u32) {
+        let index = self.index;
+        let group = index.group_of(alternative);
+        self.buffers.group_epochs.resize(index.groups.len().max(self.buffers.group_epochs.len()), 0);
+        if !Self::mark_visited(&mut self.buffers.group_epochs, group, self.buffers.epoch) {
+            return;
+        }
+        for alternative in index.alternatives_of(group) {
+            Self::mark_visited(&mut self.buffers.alternative_epochs, alternative, self.buffers.epoch);
+        }
+        if let Some(bulk) = index.bulk(group)
+            && bulk.verify(self.extracted, self.texts, &mut self.buffers.search.steps).is_some()
+        {
+            self.buffers.owners.push(owner);
         }
     }
 }

@@ -97,9 +97,10 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
             })
             .collect();
         let Some(owner) = self.owners.get_mut(number as usize) else { return };
+        self.index.begin_group();
         for alternative in &compiled.alternatives {
             let chosen = alternative.iter().filter_map(|at| requirements.get(*at as usize).copied());
-            owner.alternatives.push(self.index.add_alternative(number, chosen));
+            owner.alternatives.push(self.index.add_alternative(number, compiled.cost_log2, chosen));
         }
         owner.pattern_count += 1;
         self.pattern_count += 1;
@@ -129,7 +130,12 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
         for (number, owner) in self.owners.iter_mut().enumerate() {
             self.owner_by_key.insert(owner.key, number as u32);
             let mut copied: HashMap<u32, Requirement> = HashMap::new();
+            let mut group = None;
             for alternative in &mut owner.alternatives {
+                if group.replace(old.group_of(*alternative)) != Some(old.group_of(*alternative)) {
+                    self.index.begin_group();
+                }
+                let cost_log2 = old.alternatives.get(*alternative as usize).map_or(0, |old| old.cost_log2);
                 let mut requirements = Vec::new();
                 for requirement in old.requirements(*alternative) {
                     requirements.push(*copied.entry(requirement.list).or_insert_with(|| Requirement {
@@ -137,7 +143,7 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
                         list: self.index.add_list(old.list(requirement.list).cloned().unwrap_or_default()),
                     }));
                 }
-                *alternative = self.index.add_alternative(number as u32, requirements.into_iter());
+                *alternative = self.index.add_alternative(number as u32, cost_log2, requirements.into_iter());
             }
         }
         self.removed_alternatives = 0;
@@ -187,10 +193,20 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
         Ok(keys)
     }
 
+    /// Does the same as [`Matcher::matches_json`] with the given buffers.
+    #[cfg(test)]
+    pub(super) fn matches_json_with(&self, json: &[u8], scratch: &mut Scratch) -> Result<Vec<K>, MalformedEvent> {
+        let mut keys = Vec::new();
+        let texts = scratch.extracted.read_json(&self.index.fields, json)?;
+        self.collect_matches(texts, scratch, &mut keys);
+        Ok(keys)
+    }
+
     /// Appends the keys that match the extracted event.
     fn collect_matches(&self, texts: SourceTexts<'_>, scratch: &mut Scratch, keys: &mut Vec<K>) {
         let Scratch { extracted, buffers } = scratch;
-        Lookup { index: &self.index, extracted, texts, buffers }.run();
+        let value_units = extracted.value_units();
+        Lookup { index: &self.index, extracted, texts, value_units, buffers }.run();
         buffers.owners.sort_unstable();
         buffers.owners.dedup();
         keys.extend(buffers.owners.iter().filter_map(|number| Some(self.owners.get(*number as usize)?.key)));
@@ -204,6 +220,12 @@ impl<K: Copy + Eq + Hash> Matcher<K> {
 impl Scratch {
     pub(super) fn extracted(&mut self) -> &mut ExtractedValues {
         &mut self.extracted
+    }
+
+    /// The number of steps of all verifications so far; each step has a bounded cost.
+    #[cfg(test)]
+    pub(super) fn steps(&self) -> u64 {
+        self.buffers.steps()
     }
 }
 

@@ -2,22 +2,25 @@
 
 use std::cmp::Ordering;
 
-/// The number of significant digits stored. If a later digit is not zero, the flag `truncated` is set.
+/// The number of significant digits that a [`Decimal`] stores.
 const DIGITS_MAX: u32 = 38;
+/// The smallest distance of the decimal point, in either direction, at which a [`Decimal`] stores no digits.
+const POINT_MAX: i64 = 1_000_000_000;
+/// Exponents saturate here; no text in memory has so many digits.
+const EXPONENT_MAX: i128 = 10_i128.pow(36);
 
-/// A decimal number in canonical form, `0.digits × 10^point`. `300`, `300.0` and `3.0e2` have the same canonical form.
-/// Two numbers of the same sign are compared field by field.
+/// The leading part of a decimal number in canonical form, `0.digits × 10^point`. `300`, `300.0` and `3.0e2` have the
+/// same canonical form. Two numbers of the same sign are compared field by field.
 ///
-/// 38 significant digits are stored. A number of a pattern has at most 20 digits: it is a 64-bit integer, or the
-/// shortest decimal that identifies its double. A number of an event may have more than 38. If its digits after the
-/// 38th are not all zero, it compares as slightly larger in magnitude than its stored digits. So equality and order
-/// between a number of an event and a number of a pattern are exact, however many digits the event's number has.
+/// 38 significant digits are stored. The flag `inexact` is set if later digits are not zero, or if the decimal point is
+/// so far away that no digits are stored. Equal numbers always have equal decimals, and the order of decimals never
+/// contradicts the order of numbers. Two different numbers have equal decimals only if both are inexact;
+/// [`NumberRef`] then compares their texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Decimal {
     /// -1, 0 or 1. The number `-0` is stored as `0`.
     sign: i8,
-    /// Non-zero digits follow the 38th.
-    truncated: bool,
+    inexact: bool,
     /// The position of the decimal point, counted from the first significant digit.
     point: i32,
     /// The 38 digits, left-aligned, as the upper and lower half of a `u128`. The field is not one `u128`, because the
@@ -26,13 +29,8 @@ pub(super) struct Decimal {
     low: u64,
 }
 
-/// The largest distance of the decimal point in either direction; a larger distance is replaced by this one. In the
-/// numbers of patterns the distance is at most about 400. So a replaced distance is still larger than theirs, and every
-/// comparison with them gives the same result.
-const POINT_MAX: i64 = 1_000_000_000;
-
 impl Decimal {
-    const ZERO: Self = Self { sign: 0, truncated: false, point: 0, high: 0, low: 0 };
+    const ZERO: Self = Self { sign: 0, inexact: false, point: 0, high: 0, low: 0 };
 
     /// Parses a number of the JSON grammar (RFC 8259 section 6). For other text the result is unspecified, but the
     /// function does not panic.
@@ -41,10 +39,11 @@ impl Decimal {
             Some((b'-', rest)) => (true, rest),
             _ => (false, text),
         };
+        let sign = if negative { -1 } else { 1 };
         let mut digits: u128 = 0;
         let mut leading: u64 = 0;
         let mut count: u32 = 0;
-        let mut truncated = false;
+        let mut inexact = false;
         let mut point: i64 = 0;
         let mut fraction = false;
         let mut at = 0;
@@ -64,7 +63,7 @@ impl Decimal {
                             digits = digits * 10 + u128::from(digit);
                             count += 1;
                         } else {
-                            truncated |= digit != 0;
+                            inexact |= digit != 0;
                         }
                         point += i64::from(!fraction);
                     } else {
@@ -73,7 +72,9 @@ impl Decimal {
                 }
                 b'.' => fraction = true,
                 _ => {
-                    point = point.saturating_add(exponent(text.get(at..).unwrap_or_default()));
+                    let exponent = exponent(text.get(at..).unwrap_or_default());
+                    point =
+                        point.saturating_add(i64::try_from(exponent).unwrap_or(exponent.signum() as i64 * i64::MAX));
                     break;
                 }
             }
@@ -81,52 +82,57 @@ impl Decimal {
         if count == 0 {
             return Self::ZERO;
         }
+        if point.saturating_abs() >= POINT_MAX {
+            let point = if point < 0 { -POINT_MAX } else { POINT_MAX } as i32;
+            return Self { sign, inexact: true, point, high: 0, low: 0 };
+        }
         if count <= 19 {
             digits = u128::from(leading);
         }
         digits *= 10u128.pow(DIGITS_MAX - count);
-        Self {
-            sign: if negative { -1 } else { 1 },
-            truncated,
-            point: point.clamp(-POINT_MAX, POINT_MAX) as i32,
-            high: (digits >> 64) as u64,
-            low: digits as u64,
-        }
+        Self { sign, inexact, point: point as i32, high: (digits >> 64) as u64, low: digits as u64 }
     }
 
-    /// Converts a number of a pattern.
-    pub(super) fn from_json(number: &serde_json::Number) -> Self {
-        Self::parse(number.to_string().as_bytes())
-    }
-
-    /// The nearest double. The conversion is monotonic: a larger number never gives a smaller double.
+    /// The nearest double; infinite beyond the range of doubles. The conversion is monotonic: a larger number never
+    /// gives a smaller double.
     pub(super) fn to_f64(self) -> f64 {
-        let digits = (u128::from(self.high) << 64) | u128::from(self.low);
         let sign = if self.sign < 0 { "-" } else { "" };
+        if self.point > 400 {
+            return f64::INFINITY * f64::from(self.sign);
+        }
+        if self.point < -400 {
+            return 0.0;
+        }
+        let digits = (u128::from(self.high) << 64) | u128::from(self.low);
         format!("{sign}0.{digits:038}e{}", self.point).parse().unwrap_or(0.0)
     }
 
     /// Words to hash; equal numbers have equal words.
     pub(super) fn words(self) -> [u64; 3] {
-        [self.high, self.low, ((self.point as u64) << 8) ^ (self.sign as u64) ^ (u64::from(self.truncated) << 62)]
+        [self.high, self.low, ((self.point as u64) << 8) ^ (self.sign as u64) ^ (u64::from(self.inexact) << 62)]
+    }
+
+    /// Returns true if the decimal does not determine the number, so its text is needed for comparisons.
+    pub(super) fn is_inexact(self) -> bool {
+        self.inexact
     }
 
     /// Compares like the absolute value.
     fn magnitude(&self) -> (i32, u64, u64, bool) {
-        (self.point, self.high, self.low, self.truncated)
+        (self.point, self.high, self.low, self.inexact)
     }
 }
 
-/// Parses the exponent after `e` or `E`. Saturates beyond [`POINT_MAX`], where larger exponents make no difference.
-fn exponent(text: &[u8]) -> i64 {
+/// Parses the exponent after `e` or `E`. Saturates at [`EXPONENT_MAX`].
+fn exponent(text: &[u8]) -> i128 {
     let (negative, text) = match text.split_first() {
         Some((b'-', rest)) => (true, rest),
         Some((b'+', rest)) => (false, rest),
         _ => (false, text),
     };
-    let mut value: i64 = 0;
+    let mut value: i128 = 0;
     for byte in text {
-        value = (value * 10 + i64::from(byte.wrapping_sub(b'0') % 10)).min(POINT_MAX * 4);
+        value = (value * 10 + i128::from(byte.wrapping_sub(b'0') % 10)).min(EXPONENT_MAX);
     }
     if negative { -value } else { value }
 }
@@ -144,5 +150,215 @@ impl Ord for Decimal {
 impl PartialOrd for Decimal {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
+    }
+}
+
+/// A number and, if it is inexact as a decimal, its text. Compares exactly.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NumberRef<'a> {
+    pub(super) decimal: Decimal,
+    /// The number's text; not read if the decimal is exact.
+    pub(super) text: &'a str,
+}
+
+impl Ord for NumberRef<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.decimal.cmp(&other.decimal).then_with(|| {
+            if !self.decimal.inexact {
+                return Ordering::Equal;
+            }
+            let order = Digits::of(self.text).cmp(&Digits::of(other.text));
+            if self.decimal.sign < 0 { order.reverse() } else { order }
+        })
+    }
+}
+
+impl PartialOrd for NumberRef<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for NumberRef<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for NumberRef<'_> {}
+
+/// A number of a pattern.
+#[derive(Clone, Debug)]
+pub(super) struct Number {
+    decimal: Decimal,
+    /// The number's text; `None` if the decimal is exact.
+    text: Option<Box<str>>,
+}
+
+impl Number {
+    /// Converts a number of a pattern.
+    pub(super) fn from_json(number: &serde_json::Number) -> Self {
+        let text = number.to_string();
+        let decimal = Decimal::parse(text.as_bytes());
+        Self { decimal, text: decimal.inexact.then(|| text.into()) }
+    }
+
+    pub(super) fn decimal(&self) -> Decimal {
+        self.decimal
+    }
+
+    pub(super) fn view(&self) -> NumberRef<'_> {
+        NumberRef { decimal: self.decimal, text: self.text.as_deref().unwrap_or_default() }
+    }
+}
+
+impl Ord for Number {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.view().cmp(&other.view())
+    }
+}
+
+impl PartialOrd for Number {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Number {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Number {}
+
+/// The absolute value of a number's text, `0.digits × 10^point`.
+struct Digits<'a> {
+    /// From the first significant digit up to the exponent; may have a decimal point.
+    mantissa: &'a [u8],
+    point: i128,
+}
+
+impl<'a> Digits<'a> {
+    fn of(text: &'a str) -> Self {
+        let text = text.strip_prefix('-').unwrap_or(text).as_bytes();
+        let end = text.iter().position(|byte| matches!(byte, b'e' | b'E')).unwrap_or(text.len());
+        let (mantissa, rest) = text.split_at(end);
+        let dot = mantissa.iter().position(|byte| *byte == b'.').unwrap_or(mantissa.len()) as i128;
+        let first = mantissa.iter().position(|byte| matches!(byte, b'1'..=b'9')).unwrap_or(mantissa.len());
+        let mut point = dot - first as i128;
+        if point < 0 {
+            point += 1; // the decimal point itself is no digit
+        }
+        point += exponent(rest.get(1..).unwrap_or_default());
+        Self { mantissa: mantissa.get(first..).unwrap_or_default(), point }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u8> {
+        self.mantissa.iter().copied().filter(|byte| *byte != b'.')
+    }
+
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.point.cmp(&other.point).then_with(|| {
+            let (mut left, mut right) = (self.iter(), other.iter());
+            loop {
+                let (a, b) = (left.next(), right.next());
+                if a.is_none() && b.is_none() {
+                    return Ordering::Equal;
+                }
+                match a.unwrap_or(b'0').cmp(&b.unwrap_or(b'0')) {
+                    Ordering::Equal => {}
+                    other => return other,
+                }
+            }
+        })
+    }
+}
+
+/// The longest run of zeros that [`canonical_number`] writes out.
+const ZEROS_MAX: i128 = 40;
+
+/// Returns the one text of a JSON number that all texts of the same number share: `12` for `12`, `12.0` and `1.2e1`.
+/// The result is at most about 50 characters longer than the number of significant digits. For text that is not a JSON
+/// number the result is unspecified.
+#[must_use]
+pub fn canonical_number(text: &str) -> String {
+    let parts = Digits::of(text);
+    let digits: Vec<u8> = parts.iter().collect();
+    let length = digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
+    let digits = String::from_utf8_lossy(digits.get(..length).unwrap_or_default());
+    let sign = if text.starts_with('-') { "-" } else { "" };
+    let (point, count) = (parts.point, length as i128);
+    let zeros = |count: i128| "0".repeat(usize::try_from(count).unwrap_or(0));
+    match point {
+        _ if count == 0 => "0".to_owned(),
+        _ if point >= count && point - count <= ZEROS_MAX => format!("{sign}{digits}{}", zeros(point - count)),
+        _ if point > 0 && point < count => {
+            let (whole, fraction) = digits.split_at(usize::try_from(point).unwrap_or(0));
+            format!("{sign}{whole}.{fraction}")
+        }
+        _ if point <= 0 && point > -ZEROS_MAX => format!("{sign}0.{}{digits}", zeros(-point)),
+        _ => format!("{sign}0.{digits}e{point}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(text: &str) -> Number {
+        Number::from_json(&text.parse().unwrap())
+    }
+
+    #[test]
+    fn numbers_of_any_size_have_an_exact_order() {
+        let digits = "9".repeat(5_000);
+        let long = [
+            "-3e3000000000000000000000".to_owned(),
+            "-2e3000000000000000000000".to_owned(),
+            "-1e1000000000".to_owned(),
+            format!("-{digits}1"),
+            format!("-{digits}"),
+            "-1".to_owned(),
+            "1e-2000000000".to_owned(),
+            "1e-1999999999".to_owned(),
+            format!("0.{}1", "0".repeat(3_000)),
+            format!("1.{}1", "0".repeat(60)),
+            format!("1.{}2", "0".repeat(60)),
+            "99999999999999999999".to_owned(),
+            "100000000000000000000".to_owned(),
+            digits.clone(),
+            format!("{digits}.5"),
+            format!("{digits}1"),
+            "1e999999999".to_owned(),
+            "1e1000000000".to_owned(),
+            "5e2000000000".to_owned(),
+            "3e3000000000".to_owned(),
+        ];
+        for (i, a) in long.iter().enumerate() {
+            for (j, b) in long.iter().enumerate() {
+                assert_eq!(number(a).cmp(&number(b)), i.cmp(&j), "{a:.40} and {b:.40}");
+            }
+        }
+    }
+
+    #[test]
+    fn texts_of_one_number_are_equal_and_have_one_canonical_text() {
+        let long = "123456789012345678901234567890123456789012345";
+        for (texts, canonical) in [
+            (vec!["0", "-0", "0.0", "0e99", "-0.00E-7"], "0".to_owned()),
+            (vec!["12", "12.0", "1.2e1", "0.12E+2", "120e-1"], "12".to_owned()),
+            (vec!["-0.05", "-5e-2", "-0.0500"], "-0.05".to_owned()),
+            (vec![long, &format!("{long}.000"), &format!("{long}0e-1")], long.to_owned()),
+            (vec!["1e999999999", "10e999999998", "0.1e1000000000"], "0.1e1000000000".to_owned()),
+            (vec!["1e-999999999999"], "0.1e-999999999998".to_owned()),
+        ] {
+            for text in &texts {
+                assert_eq!(canonical_number(text), canonical, "{text}");
+                assert_eq!(number(text), number(texts[0]), "{text}");
+                assert_eq!(number(&canonical_number(text)), number(text), "{text}");
+                assert_eq!(number(text).decimal().words(), number(texts[0]).decimal().words(), "{text}");
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json};
 use super::Segment;
 use super::cidr::Cidr;
 use super::condition::{Condition, Exact, Range};
-use super::number::Decimal;
+use super::number::Number;
 use super::parser::{Parser, shortened_json, type_name};
 use super::text::{self, TextTest, Wildcard, WildcardError};
 
@@ -33,7 +33,7 @@ fn parse_exact(value: &Json) -> Option<Exact> {
     match value {
         Json::Null => Some(Exact::Null),
         Json::Bool(bool) => Some(Exact::Bool(*bool)),
-        Json::Number(number) => Some(Exact::Number(Decimal::from_json(number))),
+        Json::Number(number) => Some(Exact::Number(Number::from_json(number))),
         Json::String(text) => Some(Exact::Text(text.as_str().into())),
         Json::Array(_) | Json::Object(_) => None,
     }
@@ -201,18 +201,7 @@ fn parse_anything_but_text(parser: &mut Parser, operator: &str, operand: &Json) 
             if !value.is_string() {
                 return report_wrong_type(parser, operator, "a string or a list of strings", value);
             }
-            let test = parse_text_test(parser, operator, value)?;
-            let matches_everything = match &test {
-                TextTest::Prefix(text) | TextTest::Suffix(text) => text.is_empty(),
-                TextTest::Wildcard(wildcard) => wildcard.matches_everything(),
-                _ => false,
-            };
-            if matches_everything {
-                let message =
-                    format!("`{operator}` {value} matches every string, so `anything-but` would exclude all strings");
-                parser.error(message, None);
-            }
-            Some(test)
+            parse_text_test(parser, operator, value)
         };
         let test = if operand.is_array() { parser.within(Segment::Index(index), each) } else { each(parser) };
         tests.extend(test);
@@ -232,7 +221,7 @@ fn parse_numeric(parser: &mut Parser, operand: &Json) -> Option<Condition> {
             (0, Json::String(sign)) if ["=", "<", "<=", ">", ">="].contains(&sign.as_str()) => true,
             (1, Json::Number(number)) => {
                 if let Some(Json::String(sign)) = list.get(index - 1) {
-                    bounds.push((sign.as_str(), Decimal::from_json(number)));
+                    bounds.push((sign.as_str(), Number::from_json(number)));
                 }
                 true
             }
@@ -252,9 +241,9 @@ fn parse_numeric(parser: &mut Parser, operand: &Json) -> Option<Condition> {
         bounds.reverse();
     }
     let range = match (&*bounds, list.len()) {
-        ([("=", number)], 2) => return Some(Condition::Exact(Exact::Number(*number))),
-        ([(sign @ (">" | ">="), low)], 2) => Range { low: Some((*low, *sign == ">=")), high: None },
-        ([(sign @ ("<" | "<="), high)], 2) => Range { low: None, high: Some((*high, *sign == "<=")) },
+        ([("=", number)], 2) => return Some(Condition::Exact(Exact::Number(number.clone()))),
+        ([(sign @ (">" | ">="), low)], 2) => Range { low: Some((low.clone(), *sign == ">=")), high: None },
+        ([(sign @ ("<" | "<="), high)], 2) => Range { low: None, high: Some((high.clone(), *sign == "<=")) },
         ([(above @ (">" | ">="), low), (below @ ("<" | "<="), high)], 4) => {
             let closed = *above == ">=" && *below == "<=";
             if low > high || (low == high && !closed) {
@@ -262,7 +251,7 @@ fn parse_numeric(parser: &mut Parser, operand: &Json) -> Option<Condition> {
                 parser.error(format!("the range {operand} contains no number, so it never matches"), Some(help));
                 return None;
             }
-            Range { low: Some((*low, *above == ">=")), high: Some((*high, *below == "<=")) }
+            Range { low: Some((low.clone(), *above == ">=")), high: Some((high.clone(), *below == "<=")) }
         }
         _ => {
             parser.error(format!("{operand} is neither a comparison nor a range"), Some(SHAPE.to_owned()));

@@ -48,7 +48,10 @@ pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
         parser.report_too_many_combinations();
     }
     if parser.errors.is_empty() {
-        Ok(Compiled { source: json.clone(), fields: parser.fields, alternatives })
+        let cost_of = |field: &u32| parser.fields.get(*field as usize).map_or(0, |test| test.list.cost);
+        let cost: usize = alternatives.iter().flatten().map(cost_of).sum();
+        let cost_log2 = cost.next_power_of_two().trailing_zeros() as u8;
+        Ok(Compiled { source: json.clone(), fields: parser.fields, alternatives, cost_log2 })
     } else {
         Err(parser.errors)
     }

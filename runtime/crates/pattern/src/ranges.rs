@@ -39,7 +39,7 @@ impl Ranges {
         self.len += 1;
         match (&range.low, &range.high) {
             (Some((low, _)), Some((high, _))) => {
-                let (from, to) = (low.to_f64(), high.to_f64());
+                let (from, to) = (low.decimal().to_f64(), high.decimal().to_f64());
                 match cell_scale(from, to) {
                     Some(scale) => {
                         if let Err(at) = self.scales.binary_search(&scale) {
@@ -52,25 +52,32 @@ impl Ranges {
                             at += 1.0;
                         }
                     }
-                    None => self.by_low.entry(*low).or_default().push(alternative),
+                    None => self.by_low.entry(low.decimal()).or_default().push(alternative),
                 }
             }
-            (Some((low, _)), None) => self.by_low.entry(*low).or_default().push(alternative),
-            (None, Some((high, _))) => self.by_high.entry(*high).or_default().push(alternative),
+            (Some((low, _)), None) => self.by_low.entry(low.decimal()).or_default().push(alternative),
+            (None, Some((high, _))) => self.by_high.entry(high.decimal()).or_default().push(alternative),
             (None, None) => {}
         }
     }
 
-    /// Calls `found` with the alternative of every range that contains the number, and of some ranges that do not
-    /// contain it. `text` is the number as the event writes it.
-    pub(super) fn find(&self, number: Decimal, text: &str, mut found: impl FnMut(u32)) {
+    /// Calls `found` with the alternative of every range with one bound that contains one of the values of a field,
+    /// given the least and the greatest of them, and of some ranges that contain none.
+    pub(super) fn find_one_sided(&self, least: Decimal, greatest: Decimal, mut found: impl FnMut(u32)) {
         let mut each = |alternatives: &Vec<u32>| alternatives.iter().for_each(|alternative| found(*alternative));
         if !self.by_low.is_empty() {
-            self.by_low.range(..=number).for_each(|(_, alternatives)| each(alternatives));
+            self.by_low.range(..=greatest).for_each(|(_, alternatives)| each(alternatives));
         }
         if !self.by_high.is_empty() {
-            self.by_high.range(number..).for_each(|(_, alternatives)| each(alternatives));
+            self.by_high.range(least..).for_each(|(_, alternatives)| each(alternatives));
         }
+    }
+
+    /// Calls `found` with the alternative of every range with two bounds that contains the number, and of some ranges
+    /// that do not contain it. Ranges too wide for a grid are found by [`Ranges::find_one_sided`]. `text` is the number
+    /// as the event writes it.
+    pub(super) fn find(&self, text: &str, mut found: impl FnMut(u32)) {
+        let mut each = |alternatives: &Vec<u32>| alternatives.iter().for_each(|alternative| found(*alternative));
         if let (false, Ok(number)) = (self.scales.is_empty(), text.parse::<f64>()) {
             for scale in &self.scales {
                 if let Some(alternatives) = self.cells.get(&cell_key(cell_number(number, *scale), *scale)) {

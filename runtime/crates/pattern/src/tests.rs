@@ -1,8 +1,11 @@
 //! Tests of the whole module: given patterns and an event, they check the result of parsing, matching and explaining.
 
 mod arrays;
+mod bulk;
+mod cases;
 mod errors;
 mod explain;
+mod hints;
 mod malformed;
 mod matcher;
 mod published;

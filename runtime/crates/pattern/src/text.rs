@@ -1,5 +1,7 @@
 //! Tests of string values: prefix, suffix, equality ignoring case, wildcard.
 
+use memchr::memmem;
+
 /// A test of a string value.
 #[derive(Clone, Debug)]
 pub(super) enum TextTest {
@@ -29,6 +31,19 @@ impl TextTest {
             }
             Self::Folded(whole) => value.chars().map(fold_char).eq(whole.chars()),
             Self::Wildcard(wildcard) => wildcard.matches(value),
+        }
+    }
+}
+
+impl TextTest {
+    /// Returns whether every string passes.
+    pub(super) fn matches_every_string(&self) -> bool {
+        match self {
+            Self::Prefix(text) | Self::Suffix(text) | Self::FoldedPrefix(text) | Self::FoldedSuffix(text) => {
+                text.is_empty()
+            }
+            Self::Folded(_) => false,
+            Self::Wildcard(wildcard) => wildcard.matches_everything(),
         }
     }
 }
@@ -68,6 +83,24 @@ pub(super) struct Wildcard {
     /// The literal texts between the stars. The first is a prefix and the last a suffix; both may be empty. A text
     /// without a star is one piece.
     pieces: Box<[Box<str>]>,
+    /// The sum of the lengths of the pieces; a shorter text does not match.
+    bytes_min: usize,
+}
+
+impl Wildcard {
+    /// Does the same as [`Wildcard::matches`] for a text whose positions are given.
+    pub(super) fn matches_short(&self, value: &str, positions: &BytePositions) -> bool {
+        let [head, middle @ .., tail] = &*self.pieces else { return self.matches(value) };
+        if value.len() < self.bytes_min || !value.starts_with(&**head) || !value.ends_with(&**tail) {
+            return false;
+        }
+        let mut from = head.len();
+        for piece in middle {
+            let Some(found) = positions.find(piece, from) else { return false };
+            from = found + piece.len();
+        }
+        from + tail.len() <= value.len()
+    }
 }
 
 /// The reason why a text is not a valid wildcard.
@@ -99,11 +132,17 @@ impl Wildcard {
             after_star = star;
         }
         pieces.push(piece.into_boxed_str());
-        Ok(Self { pieces: pieces.into() })
+        let bytes_min = pieces.iter().map(|piece| piece.len()).sum();
+        Ok(Self { pieces: pieces.into(), bytes_min })
+    }
+
+    /// The literal texts between the stars; one piece for a wildcard without a star.
+    pub(super) fn pieces(&self) -> &[Box<str>] {
+        &self.pieces
     }
 
     /// Returns whether the wildcard is `*` alone, which matches every string.
-    pub(super) fn matches_everything(&self) -> bool {
+    fn matches_everything(&self) -> bool {
         self.pieces.len() > 1 && self.pieces.iter().all(|piece| piece.is_empty())
     }
 
@@ -129,13 +168,57 @@ impl Wildcard {
             [only] => return value == &**only,
             [head, middle @ .., tail] => (head, middle, tail),
         };
-        let Some(rest) = value.strip_prefix(&**head) else { return false };
-        let Some(mut rest) = rest.strip_suffix(&**tail) else { return false };
+        if value.len() < self.bytes_min {
+            return false;
+        }
+        let Some(rest) = value.as_bytes().strip_prefix(head.as_bytes()) else { return false };
+        let Some(mut rest) = rest.strip_suffix(tail.as_bytes()) else { return false };
         for piece in middle {
-            let Some(found) = rest.find(&**piece) else { return false };
+            let Some(found) = memmem::find(rest, piece.as_bytes()) else { return false };
             rest = rest.get(found + piece.len()..).unwrap_or_default();
         }
         true
+    }
+}
+
+/// The positions of each byte in a text of at most 64 bytes, as bits. With them, a wildcard is tested in a few
+/// operations for each literal.
+pub(super) struct BytePositions(Box<[u64; 256]>);
+
+impl Default for BytePositions {
+    fn default() -> Self {
+        Self(Box::new([0; 256]))
+    }
+}
+
+impl BytePositions {
+    pub(super) const BYTES_MAX: usize = 64;
+
+    /// Calls `work` with the positions of a text of at most [`BytePositions::BYTES_MAX`] bytes.
+    pub(super) fn with(&mut self, text: &str, work: impl FnOnce(&Self)) {
+        for (byte, position) in text.bytes().zip(0..64) {
+            if let Some(positions) = self.0.get_mut(usize::from(byte)) {
+                *positions |= 1 << position;
+            }
+        }
+        work(self);
+        for byte in text.bytes() {
+            if let Some(positions) = self.0.get_mut(usize::from(byte)) {
+                *positions = 0;
+            }
+        }
+    }
+
+    /// The first position of a literal at or after `from`.
+    fn find(&self, literal: &str, from: usize) -> Option<usize> {
+        let mut found = u64::MAX.checked_shl(u32::try_from(from).ok()?)?;
+        for (byte, offset) in literal.bytes().zip(0..) {
+            found &= self.0.get(usize::from(byte))?.checked_shr(offset)?;
+            if found == 0 {
+                return None;
+            }
+        }
+        (found != 0).then_some(found.trailing_zeros() as usize)
     }
 }
 
@@ -157,4 +240,28 @@ pub(super) fn edit_distance(a: &str, b: &str) -> usize {
         }
     }
     row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_searches_for_the_literals_of_a_wildcard_agree() {
+        let texts = ["", "a", "b", "ab", "ba", "aab", "abab", "aabb", "abba", "bab", "äb", "aä", &"ab".repeat(32)];
+        let wildcards = [
+            "*", "a*", "*b", "a*b", "*a*", "*a*b*", "*ab*ab*", "a*b*a", "*b*a*b", "*ba*b", "ab", "*ä*", "b*b*b", "*aa*",
+        ];
+        let mut positions = BytePositions::default();
+        for wildcard in wildcards {
+            let parsed = Wildcard::parse(wildcard).unwrap();
+            for text in texts {
+                let expected = parsed.matches(text);
+                positions.with(text, |positions| {
+                    assert_eq!(parsed.matches_short(text, positions), expected, "{wildcard} on {text}");
+                });
+            }
+        }
+        assert!(positions.0.iter().all(|positions| *positions == 0));
+    }
 }

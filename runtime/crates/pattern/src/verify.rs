@@ -36,8 +36,11 @@ struct OpenField {
     from: usize,
     to: usize,
     may_be_absent: bool,
+    /// A value outside of the element meets the conditions. The field then needs no value in the element, but it can
+    /// have one there, so that another field is absent from the element.
+    satisfied: bool,
     /// The array whose elements contain the remaining candidates, as the number of its field. The array is directly in
-    /// the element. `NONE` when the field is already satisfied.
+    /// the element. `NONE` when no candidate is in an array.
     array: u32,
 }
 
@@ -46,14 +49,18 @@ struct OpenField {
 pub(super) struct Search {
     candidates: Vec<CandidateValue>,
     open_fields: Vec<OpenField>,
+    /// The elements of arrays in which the search found values.
+    chosen: Vec<u32>,
+    /// The number of steps of all searches so far; each step has a bounded cost.
+    pub(super) steps: u64,
 }
 
 /// The result of a search within one array element.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Satisfaction {
-    /// Every field is satisfied, at least one of them by a value.
+    /// Every field is satisfied, at least one of them by a value in the element.
     ByValue,
-    /// Every field is satisfied by being absent.
+    /// Every field is satisfied without a value in the element.
     ByAbsence,
     /// At least one field is not satisfied.
     Unsatisfied,
@@ -71,31 +78,70 @@ pub(super) fn alternative_matches(
     let mut fields_in_elements = 0;
     for requirement in requirements {
         let Some(list) = lists.get(requirement.list as usize) else { return false };
-        let (mut matched, mut has_value, mut in_element) = (false, false, false);
+        let (mut matched, mut has_value, mut in_element, mut outside) = (false, false, false, false);
         for (_, occurrence) in extracted.occurrences(requirement.field) {
+            search.steps += 1;
             has_value = true;
             in_element |= occurrence.element != ROOT_ELEMENT;
+            outside |= occurrence.element == ROOT_ELEMENT;
             if list.matches(texts.value(extracted, occurrence)) {
                 matched = true;
                 break;
             }
         }
         let met = matched || (list.may_be_absent && !has_value);
-        if !met && !list.may_be_absent {
+        // A field with a value outside of all arrays is absent from no element.
+        if !met && (outside || !list.may_be_absent) {
             return false;
         }
         all_met &= met;
         fields_in_elements += u32::from(in_element);
     }
     // When at most one field has values in array elements, no two values can be in different elements.
-    if fields_in_elements <= 1 {
-        return all_met;
+    if fields_in_elements <= 1 && all_met {
+        return true;
     }
-    search.prepare(extracted, texts, requirements, lists);
-    search.solve(extracted, ROOT_ELEMENT, 0) != Satisfaction::Unsatisfied
+    // A field is absent from an element only if another field has a value there.
+    if requirements.len() <= 1 {
+        return false;
+    }
+    search.find(extracted, texts, requirements, lists)
 }
 
 impl Search {
+    /// Searches for values that meet all requirements together.
+    fn find(
+        &mut self,
+        extracted: &ExtractedValues,
+        texts: SourceTexts<'_>,
+        requirements: &[Requirement],
+        lists: &[ConditionList],
+    ) -> bool {
+        self.prepare(extracted, texts, requirements, lists);
+        self.solve(extracted, ROOT_ELEMENT, 0) != Satisfaction::Unsatisfied
+    }
+
+    /// If an event meets all requirements together, returns for each of them the occurrences that count: those outside
+    /// of all arrays, and those in the array elements that the search chose. A requirement without such an occurrence
+    /// is met by absence.
+    pub(super) fn witness(
+        &mut self,
+        extracted: &ExtractedValues,
+        texts: SourceTexts<'_>,
+        requirements: &[Requirement],
+        lists: &[ConditionList],
+    ) -> Option<Vec<Vec<u32>>> {
+        if !self.find(extracted, texts, requirements, lists) {
+            return None;
+        }
+        let counts = |element: u32| element == ROOT_ELEMENT || self.chosen.contains(&element);
+        let of_requirement = |requirement: &Requirement| {
+            let occurrences = extracted.occurrences(requirement.field);
+            occurrences.filter(|(_, occurrence)| counts(occurrence.element)).map(|(number, _)| number).collect()
+        };
+        Some(requirements.iter().map(of_requirement).collect())
+    }
+
     /// Collects the candidates of all requirements.
     fn prepare(
         &mut self,
@@ -106,6 +152,7 @@ impl Search {
     ) {
         self.candidates.clear();
         self.open_fields.clear();
+        self.chosen.clear();
         for requirement in requirements {
             let Some(list) = lists.get(requirement.list as usize) else { continue };
             let from = self.candidates.len();
@@ -116,10 +163,12 @@ impl Search {
                     matched: list.matches(texts.value(extracted, occurrence)),
                 }
             }));
+            self.steps += (self.candidates.len() - from) as u64;
             self.open_fields.push(OpenField {
                 from,
                 to: self.candidates.len(),
                 may_be_absent: list.may_be_absent,
+                satisfied: false,
                 array: NONE,
             });
         }
@@ -130,43 +179,71 @@ impl Search {
     /// another. Fields in different arrays do not depend on each other. So the work is the number of elements times the
     /// number of fields, and the recursion is as deep as the nesting of arrays.
     fn solve(&mut self, extracted: &ExtractedValues, element: u32, base: usize) -> Satisfaction {
+        let chosen = self.chosen.len();
         let mut found = Satisfaction::ByAbsence;
         let end = self.open_fields.len();
         for index in base..end {
             let Some(open) = self.open_fields.get(index).copied() else { return Satisfaction::Unsatisfied };
             let candidates = self.candidates.get(open.from..open.to).unwrap_or_default();
             let mut updated = OpenField { array: NONE, ..open };
+            self.steps += 1;
             if candidates.is_empty() {
-                if !open.may_be_absent {
+                if !open.may_be_absent && !open.satisfied {
                     return Satisfaction::Unsatisfied;
                 }
-            } else if candidates.iter().any(|candidate| candidate.element == element && candidate.matched) {
-                found = Satisfaction::ByValue;
             } else {
-                let Some(inner) = candidates.iter().find(|candidate| candidate.element != element) else {
-                    return Satisfaction::Unsatisfied;
-                };
-                updated.array = child_element(extracted, element, inner.element).map_or(NONE, |(_, array)| array);
-                updated.may_be_absent &= candidates.iter().all(|candidate| candidate.element != element);
-                found = Satisfaction::ByValue;
+                let mut inside = None;
+                for candidate in candidates {
+                    self.steps += 1;
+                    if candidate.element != element {
+                        inside.get_or_insert(candidate.element);
+                        continue;
+                    }
+                    updated.may_be_absent = false;
+                    if candidate.matched {
+                        updated.satisfied = true;
+                        found = Satisfaction::ByValue;
+                    }
+                }
+                match inside {
+                    Some(inside) => {
+                        updated.array = child_element(extracted, element, inside).map_or(NONE, |(_, array)| array);
+                    }
+                    None if !updated.satisfied => return Satisfaction::Unsatisfied,
+                    None => {}
+                }
             }
             if let Some(open) = self.open_fields.get_mut(index) {
                 *open = updated;
             }
         }
-        for index in base..end {
-            let Some(open) = self.open_fields.get(index).copied() else { return Satisfaction::Unsatisfied };
-            let first =
-                !self.open_fields.get(base..index).unwrap_or_default().iter().any(|field| field.array == open.array);
-            if open.array != NONE && first && !self.solve_array(extracted, element, base..end, open.array) {
-                return Satisfaction::Unsatisfied;
+        // First the arrays in which a field needs a value, or an element from which it is absent. Other arrays are only
+        // searched if the element has no value yet.
+        for needed in [true, false] {
+            for index in base..end {
+                let fields = self.open_fields.get(base..end).unwrap_or_default();
+                let Some(array) = self.open_fields.get(index).map(|open| open.array) else { break };
+                let in_array = |field: &OpenField| field.array == array;
+                if array == NONE
+                    || fields.iter().take(index - base).any(in_array)
+                    || fields.iter().any(|field| in_array(field) && !field.satisfied) != needed
+                    || (!needed && found == Satisfaction::ByValue)
+                {
+                    continue;
+                }
+                if self.solve_array(extracted, element, base..end, array) {
+                    found = Satisfaction::ByValue;
+                } else if needed {
+                    self.chosen.truncate(chosen);
+                    return Satisfaction::Unsatisfied;
+                }
             }
         }
         found
     }
 
-    /// Returns whether one element of an array satisfies all fields whose candidates are in that array. `open` is the
-    /// range of the fields within `element`.
+    /// Returns whether one element of an array satisfies all fields whose candidates are in that array, at least one of
+    /// them by a value. `open` is the range of the fields within `element`.
     fn solve_array(
         &mut self,
         extracted: &ExtractedValues,
@@ -177,7 +254,8 @@ impl Search {
         // If a field of the group must have a value, only elements that contain a candidate of this field are tried.
         let in_array = |field: &OpenField| field.array == array;
         let group = self.open_fields.get(open.clone()).unwrap_or_default();
-        let required = group.iter().position(|field| in_array(field) && !field.may_be_absent).map(|at| open.start + at);
+        let needs_value = |field: &OpenField| in_array(field) && !field.may_be_absent && !field.satisfied;
+        let required = group.iter().position(needs_value).map(|at| open.start + at);
         for lead in open.clone() {
             let Some(leading) = self.open_fields.get(lead).copied() else { return false };
             if !in_array(&leading) || required.is_some_and(|required| required != lead) {
@@ -187,6 +265,7 @@ impl Search {
             while at < leading.to {
                 let Some(candidate) = self.candidates.get(at).copied() else { return false };
                 at += 1;
+                self.steps += 1;
                 let Some((inner, _)) = child_element(extracted, element, candidate.element) else { continue };
                 let Some(bounds) = extracted.elements.get(inner as usize) else { return false };
                 let base = self.open_fields.len();
@@ -201,6 +280,7 @@ impl Search {
                 let found = self.solve(extracted, inner, base);
                 self.open_fields.truncate(base);
                 if found == Satisfaction::ByValue {
+                    self.chosen.push(inner);
                     return true;
                 }
                 at = self.first_at_or_after(at, leading.to, bounds.last);
@@ -216,9 +296,25 @@ impl Search {
     }
 }
 
+/// The number of elements that [`child_element`] skips before it follows the parents of the inner element.
+const SIBLINGS_SKIPPED_MAX: usize = 4;
+
 /// Returns the element directly within `outer` that contains `inner`, and the field of the array that the element is
-/// in.
-fn child_element(extracted: &ExtractedValues, outer: u32, mut inner: u32) -> Option<(u32, u32)> {
+/// in. Returns `None` if `inner` is not within `outer`, or is `outer` itself.
+pub(super) fn child_element(extracted: &ExtractedValues, outer: u32, mut inner: u32) -> Option<(u32, u32)> {
+    // Elements are numbered in the order of the text. In deeply nested arrays, a few steps from the first element within
+    // `outer` are less work than the parents of `inner`.
+    let mut child = outer + 1;
+    for _ in 0..SIBLINGS_SKIPPED_MAX {
+        if inner < child {
+            return None;
+        }
+        let element = extracted.elements.get(child as usize)?;
+        if inner < element.end {
+            return (element.parent == outer).then_some((child, element.field));
+        }
+        child = element.end;
+    }
     loop {
         let element = extracted.elements.get(inner as usize)?;
         if element.parent == outer {

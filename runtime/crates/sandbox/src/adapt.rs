@@ -19,7 +19,7 @@ const EXIT_CODE: &[u8] = b"\x16evoke:runtime/commands\x09exit-code\x00";
 /// The interface of the replacement import.
 pub(super) const EXIT: &str = "evoke:runtime/commands";
 /// WIT of the replacement import; the host's side is in `exit.rs`.
-const WIT: &str = "
+pub(super) const WIT: &str = "
     package evoke:runtime;
     interface commands { exit-code: func(code: u32); }
     world command { import commands; }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     fn engine() -> Engine {
-        super::super::engine::engine(1).unwrap()
+        super::super::engine::engine(1, 0).unwrap()
     }
 
     fn of(module: &str) -> Result<Vec<u8>, String> {

@@ -26,7 +26,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use hmac::Mac as _;
-use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -34,7 +33,7 @@ use wasmtime::component::Component;
 use self::key::{Key, MAC_BYTES};
 use self::refused::Record;
 use super::compile::{
-    Cancelled, CompileError, Compiler, Facts, Input, Output, Refusal, memory_file, open_regular, output_bytes_max,
+    Cancelled, CompileError, Compiler, Facts, Input, Output, Refusal, memory_file, open_cached, output_bytes_max,
 };
 use evoke_model::hex;
 use evoke_telemetry::Counter;
@@ -197,7 +196,7 @@ impl Cache {
                 _ => None,
             });
         };
-        let Ok(file) = open_regular(&path, OFlags::NOFOLLOW) else { return Ok(None) };
+        let Ok(file) = open_cached(&path) else { return Ok(None) };
         let Some(output) = self.verify(&file, name, input) else {
             tracing::warn!(path = %path.display(), "a compiled function is damaged on disk, or another program wrote it; compiling it again");
             return Ok(None);

@@ -36,8 +36,9 @@ fn exit_outcome(code: i32, context: &HostContext) -> Outcome {
     if code == 0 {
         return Outcome::Done;
     }
-    let last_line = context.invocation.log().last_on_stderr();
-    let message = last_line.map(|line| outcome::sanitize(&line)).unwrap_or_else(|| format!("exited with code {code}"));
+    let (last_line, redactor) = (context.invocation.log().last_on_stderr(), context.invocation.redactor());
+    let message = last_line.map(|line| outcome::sanitize(redactor, &line));
+    let message = message.unwrap_or_else(|| format!("exited with code {code}"));
     if code == REJECT_CODE {
         return Outcome::Reject { message };
     }

@@ -20,7 +20,7 @@ mod translate;
 
 pub(super) use cancel::{Cancelled, cancellation};
 pub use child::{ChildArguments, run_child};
-pub(super) use input::{Input, memory_file, open_regular};
+pub(super) use input::{Input, memory_file, open_cached};
 pub(super) use limits::output_bytes_max;
 pub use limits::{COMPONENT_FUNCTIONS_MAX, COMPONENT_SIZE_MAX, COMPONENT_TEXT_SIZE_MAX, CompileLimits, Refusal};
 pub(super) use output::{Facts, Output};

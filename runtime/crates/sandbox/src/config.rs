@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::secrets::Secrets;
 use wasmtime::component::HasData;
 
 mod bindings {
@@ -18,18 +19,19 @@ use bindings::wasi::config::store::{Error, Host};
 /// The values that a function may read.
 pub(super) struct Config<'a> {
     pub(super) config: &'a BTreeMap<String, String>,
-    pub(super) secrets: &'a BTreeMap<String, String>,
+    pub(super) secrets: &'a Secrets,
 }
 
 impl<'a> Config<'a> {
-    fn value(&self, name: &str) -> Option<&'a String> {
-        self.secrets.get(name).or_else(|| self.config.get(name))
+    fn value(&self, name: &str) -> Option<&'a str> {
+        self.secrets.get(name).or_else(|| self.config.get(name).map(String::as_str))
     }
 
     /// Returns all names with their values.
-    pub(super) fn values(&self) -> impl Iterator<Item = (&'a String, &'a String)> {
+    pub(super) fn values(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let Self { config, secrets } = *self;
-        config.iter().filter(|(name, _)| !secrets.contains_key(*name)).chain(secrets)
+        let config = config.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        config.filter(|(name, _)| secrets.get(name).is_none()).chain(secrets.iter())
     }
 }
 
@@ -42,11 +44,11 @@ impl HasData for ConfigHost {
 
 impl Host for Config<'_> {
     fn get(&mut self, key: String) -> Result<Option<String>, Error> {
-        Ok(self.value(&key).cloned())
+        Ok(self.value(&key).map(str::to_owned))
     }
 
     fn get_all(&mut self) -> Result<Vec<(String, String)>, Error> {
-        Ok(self.values().map(|(name, value)| (name.clone(), value.clone())).collect())
+        Ok(self.values().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 }
 
@@ -56,8 +58,8 @@ mod tests {
 
     #[test]
     fn a_secret_hides_the_configuration_value_of_the_same_name() {
-        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-        let (config, secrets) = (map(&[("A", "1"), ("KEY", "public")]), map(&[("KEY", "secret")]));
+        let config = BTreeMap::from([("A".to_owned(), "1".to_owned()), ("KEY".to_owned(), "public".to_owned())]);
+        let secrets = Secrets::new([("KEY".to_owned(), "secret".to_owned().into())].into()).unwrap();
         let mut config = Config { config: &config, secrets: &secrets };
         assert_eq!(config.get("KEY".into()).unwrap().as_deref(), Some("secret"));
         assert_eq!(config.get("B".into()).unwrap(), None);

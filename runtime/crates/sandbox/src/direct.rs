@@ -21,6 +21,7 @@ use super::engine::TICK;
 use super::handler::{self, Delivery, DirectGuestPre};
 use super::invocation::Invocation;
 use super::shared::Shared;
+use super::turns::Turns;
 use super::{budget, imports, instance};
 
 /// Number of attempts that skip the direct run after one was interrupted, so that a function that computes for long
@@ -50,14 +51,19 @@ impl DirectRunner {
         self.skips_left.load(Ordering::Relaxed)
     }
 
-    /// Runs an attempt directly. Returns `None` if the attempt must run as an async task instead.
+    /// Runs an attempt directly. Returns `None` if the attempt must run as an async task instead, also because the
+    /// attempts of the function usually compute for so long that they need turns.
     pub(super) fn try_run(
         &self,
         shared: &Shared,
+        turns: &Turns,
         invocation: &Arc<Invocation>,
         delivery: Delivery<'_>,
     ) -> Option<Attempt> {
         if self.skips_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return None;
+        }
+        if turns.is_computing() {
             return None;
         }
         let _awake = shared.ticker.keep_awake_direct()?;
@@ -70,9 +76,12 @@ impl DirectRunner {
             catch_unwind(AssertUnwindSafe(|| handler::run_direct(&self.pre, &mut store, invocation, delivery)));
         if matches!(&result, Ok(Err(error)) if error.downcast_ref() == Some(&Trap::Interrupt)) {
             self.skips_left.store(SKIPS_AFTER_CUTOFF, Ordering::Relaxed);
+            turns.record(started.elapsed());
             invocation.reset();
             return None;
         }
-        Some(Attempt::finish(Ok(result), &mut store, started))
+        let attempt = Attempt::finish(Ok(result), &mut store, started);
+        turns.record(attempt.duration);
+        Some(attempt)
     }
 }

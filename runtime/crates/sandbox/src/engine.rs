@@ -18,11 +18,16 @@ pub(super) const INSTANCES_MAX: u32 = 64;
 pub(super) const MEMORIES_MAX: u32 = 4;
 pub(super) const TABLES_MAX: u32 = 8;
 pub(super) const TABLE_ELEMENTS_MAX: usize = 65_536;
-/// Limit on concurrent instances. Each memory slot reserves 4 GiB of address space (no memory); with more instances,
-/// the reservation would exceed the 128 TiB address space of a process.
+/// Limit on concurrent instances for deliveries. Each memory slot reserves 4 GiB of address space (no memory); with more
+/// instances, the reservation would exceed the 128 TiB address space of a process.
 pub(super) const CONCURRENCY_MAX: u32 = 4_096;
+/// Limit on concurrent instances for HTTP requests, which come in addition.
+pub(super) const REQUESTS_MAX: u32 = 2_048;
 /// The maximum of a 32-bit memory. The effective limit is the function's own memory limit.
 const MEMORY_BYTES_MAX: usize = 1 << 32;
+/// Memory that a slot keeps after its instance ended: eight pages of each linear memory, and two pages of each table.
+const RESIDENT_BYTES: usize = 32 * 1024;
+const RESIDENT_TABLE_BYTES: usize = 8 * 1024;
 /// Interval at which a computing guest yields. It bounds how long other tasks on the same thread wait (a call takes 10
 /// to 50 µs; a direct attempt is interrupted at its second tick) and how late an exceeded deadline is detected. One
 /// yield costs about a microsecond.
@@ -31,9 +36,9 @@ pub(super) const TICK: Duration = Duration::from_millis(1);
 const IDLE_TICKS_MAX: u32 = 200;
 
 /// Creates the engine with the pooling allocator, or without it if the pool's address space cannot be reserved.
-pub(super) fn engine(concurrency: u32) -> wasmtime::Result<Engine> {
+pub(super) fn engine(concurrency: u32, requests: u32) -> wasmtime::Result<Engine> {
     let mut pooled = config();
-    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(concurrency)));
+    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(concurrency + requests)));
     Engine::new(&pooled).or_else(|error| {
         tracing::warn!(
             %error,
@@ -63,24 +68,25 @@ fn config() -> Config {
     config
 }
 
-/// Returns the limit on concurrent direct attempts. Their instances come in addition to `concurrency`: one per CPU
-/// thread, and as many again for other threads that call the sandbox.
+/// Returns the limit on concurrent direct attempts, whose instances come in addition: one for each thread for guests.
 fn direct_max() -> u32 {
     2 * thread::available_parallelism().map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(1).min(64))
 }
 
-fn pool(concurrency: u32) -> PoolingAllocationConfig {
+/// `waiting` is the limit on concurrent instances that have a stack of their own.
+fn pool(waiting: u32) -> PoolingAllocationConfig {
     // With PAGEMAP_SCAN (Linux 6.7), wasmtime resets only the pages that a guest wrote, in place: no madvise, no page
-    // faults on the next call, no lock on the address space shared by all threads. Without it, wasmtime would clear all
-    // resident bytes each time, so only few are kept.
-    let resident_bytes = if PoolingAllocationConfig::is_pagemap_scan_available() { 2 * 1024 * 1024 } else { 64 * 1024 };
+    // faults on the next call, no lock on the address space shared by all threads. The limit is on the written pages: the
+    // smallest Rust guest writes two. Every slot that was ever used keeps its pages, so the limit is also what a flood of
+    // guests with large memories leaves behind: 2 MiB with 64 slots. Without PAGEMAP_SCAN, the limit is on the first bytes
+    // of the memory, which hold no page that a Rust guest writes, so it saves nothing.
     let mut pool = PoolingAllocationConfig::new();
-    let instances = concurrency + direct_max();
+    let instances = waiting + direct_max();
     pool.total_component_instances(instances)
         .total_core_instances(instances * INSTANCES_MAX)
         .total_memories(instances * MEMORIES_MAX)
         .total_tables(instances * TABLES_MAX)
-        .total_stacks(concurrency)
+        .total_stacks(waiting)
         .max_core_instances_per_component(INSTANCES_MAX)
         .max_memories_per_component(MEMORIES_MAX)
         .max_tables_per_component(TABLES_MAX)
@@ -88,8 +94,8 @@ fn pool(concurrency: u32) -> PoolingAllocationConfig {
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(MEMORY_BYTES_MAX)
         .pagemap_scan(Enabled::Auto)
-        .linear_memory_keep_resident(resident_bytes)
-        .table_keep_resident(64 * 1024);
+        .linear_memory_keep_resident(RESIDENT_BYTES)
+        .table_keep_resident(RESIDENT_TABLE_BYTES);
     pool
 }
 

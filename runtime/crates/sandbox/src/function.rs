@@ -13,11 +13,13 @@ use super::attempt::{Attempt, Call};
 use super::context::{HostContext, Task};
 use super::direct::DirectRunner;
 use super::event_lines::EventLines;
+use super::fair_slots::Share;
 use super::handler::{self, Delivery};
 use super::invocation::{Identity, Invocation};
 use super::keyvalue::StateSource;
 use super::kind::Kind;
 use super::shared::Shared;
+use super::turns::Turns;
 use super::{budget, command, instance, outcome};
 use evoke_model::outcome::Outcome;
 
@@ -26,13 +28,15 @@ pub struct Function {
     pub(super) identity: Arc<Identity>,
     pub(super) entry: Entry,
     pub(super) shared: Arc<Shared>,
+    pub(super) turns: Turns,
 }
 
 /// The export to call, with all imports of the component linked.
 pub(super) enum Entry {
     Handler(handler::GuestPre<HostContext>, Option<DirectRunner>),
     Command(CommandPre<HostContext>),
-    Http(ProxyPre<HostContext>),
+    /// With the function's share of the instances for HTTP requests.
+    Http(ProxyPre<HostContext>, Share),
 }
 
 impl Function {
@@ -48,9 +52,10 @@ impl Function {
                 Entry::Handler(handler::GuestPre::new(pre)?, direct)
             }
             Kind::Command => Entry::Command(CommandPre::new(pre)?),
-            Kind::Http => Entry::Http(ProxyPre::new(pre)?),
+            Kind::Http => Entry::Http(ProxyPre::new(pre)?, shared.requests.share()),
         };
-        Ok(Self { identity: Arc::new(identity), entry, shared })
+        let turns = Turns::new(&shared.processors);
+        Ok(Self { identity: Arc::new(identity), entry, shared, turns })
     }
 
     /// Returns the name in the form `app/function`.
@@ -63,7 +68,7 @@ impl Function {
         match self.entry {
             Entry::Handler(..) => Kind::Handler,
             Entry::Command(_) => Kind::Command,
-            Entry::Http(_) => Kind::Http,
+            Entry::Http(..) => Kind::Http,
         }
     }
 
@@ -81,7 +86,7 @@ impl Function {
             trigger: &trigger,
         };
         if let Entry::Handler(_, Some(direct)) = &self.entry
-            && let Some(attempt) = direct.try_run(&self.shared, &invocation, delivery.clone())
+            && let Some(attempt) = direct.try_run(&self.shared, &self.turns, &invocation, delivery.clone())
         {
             return attempt;
         }
@@ -89,7 +94,7 @@ impl Function {
         Box::pin(self.run_async(&invocation, delivery, state)).await
     }
 
-    /// Runs an attempt as an async task that yields to others at every tick.
+    /// Runs an attempt as an async task that yields to others at every tick, and needs turns when it computes for long.
     async fn run_async(
         &self,
         invocation: &Arc<Invocation>,
@@ -102,12 +107,14 @@ impl Function {
         let started = Instant::now();
         let task = match self.entry {
             Entry::Command(_) => Task::Command(EventLines::new(invocation.clone())),
-            Entry::Handler(..) | Entry::Http(_) => Task::Handle,
+            Entry::Handler(..) | Entry::Http(..) => Task::Handle,
         };
         let mut store = instance::new_store(&self.shared.engine, task, invocation.clone(), state);
         budget::yield_at_ticks(&mut store, self.identity.timeout, started);
         let limit = self.identity.timeout;
-        let result = outcome::within(limit, pin!(self.run_guest(&mut store, invocation, delivery))).await;
+        // One statement, because it borrows the store.
+        let result =
+            outcome::within(limit, pin!(self.turns.run(pin!(self.run_guest(&mut store, invocation, delivery))))).await;
         Attempt::finish(result, &mut store, started)
     }
 
@@ -121,7 +128,7 @@ impl Function {
             Entry::Handler(pre, _) => handler::run(pre, store, invocation, delivery).await,
             // Boxed so that handlers, the common case, do not carry the large future of a program.
             Entry::Command(pre) => Box::pin(command::run(pre, store)).await,
-            Entry::Http(_) => Ok(Outcome::Unavailable {
+            Entry::Http(..) => Ok(Outcome::Unavailable {
                 message: "the function responds to HTTP requests and receives no events".into(),
             }),
         }

@@ -7,7 +7,7 @@ use wasmtime::Store;
 use super::context::HostContext;
 use super::invocation::Invocation;
 use super::outcome;
-use evoke_model::event::Event;
+use evoke_model::event::{Data, Event};
 use evoke_model::outcome::Outcome;
 
 mod bindings;
@@ -58,7 +58,11 @@ fn to_guest_event<'a>(event: &'a Event, extensions: &'a [(&'a str, &'a str)]) ->
         type_: &event.type_,
         subject: event.subject.as_deref(),
         time: event.time.as_deref(),
-        datacontenttype: event.datacontenttype.as_deref(),
+        // The JSON format implies this type. Outside of it, the type is explicit (JSON format, section 3.1.2).
+        datacontenttype: event.datacontenttype.as_deref().or(match event.data {
+            Data::Json(_) => Some("application/json"),
+            _ => None,
+        }),
         dataschema: event.dataschema.as_deref(),
         extensions,
         data: event.data.as_bytes(),
@@ -67,11 +71,12 @@ fn to_guest_event<'a>(event: &'a Event, extensions: &'a [(&'a str, &'a str)]) ->
 
 /// Returns the outcome of a handler that returned.
 fn to_outcome(returned: Result<(), Failure>, context: &HostContext) -> Outcome {
+    let redactor = context.invocation.redactor();
     match returned {
         Ok(()) => Outcome::Done,
-        Err(Failure::Reject(message)) => Outcome::Reject { message: outcome::sanitize(&message) },
+        Err(Failure::Reject(message)) => Outcome::Reject { message: outcome::sanitize(redactor, &message) },
         Err(Failure::Retry(retry)) => {
-            let message = outcome::sanitize(&retry.message);
+            let message = outcome::sanitize(redactor, &retry.message);
             outcome::limit_outcome(context, &message)
                 .unwrap_or(Outcome::Retry { message, after: retry.after_ms.map(Duration::from_millis) })
         }

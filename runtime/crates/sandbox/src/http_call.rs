@@ -1,12 +1,12 @@
 //! HTTP components: a fresh instance responds to each request. Request and response bodies are streamed in chunks.
 //!
-//! If the guest does not end on its first poll, it continues in a task of its own while its response is sent. If the
-//! client disconnects before the response is complete, the task is aborted. If the guest fails midway, the response
-//! body ends with an error, so that it never looks complete.
+//! The guest is a task on the threads for guests, so the connection's thread never waits for it. If the guest does not
+//! end on its first poll, its response is sent while it runs. If the client disconnects before the response is complete,
+//! the task is aborted. If the guest fails midway, the response body ends with an error, so that it never looks
+//! complete.
 
 use std::error::Error;
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
@@ -31,6 +31,7 @@ use super::context::{HostContext, Task};
 use super::function::{Entry, Function};
 use super::invocation::Invocation;
 use super::log::{Level, LogSink};
+use super::secrets::Redactor;
 use super::{budget, instance, outcome};
 use evoke_model::clock::Clock;
 use evoke_model::outcome::Outcome;
@@ -58,18 +59,36 @@ impl Function {
     /// function's log. A function of another kind has the outcome `Unavailable`.
     pub async fn call_http(self: &Arc<Self>, call: HttpCall) -> Result<Response<ResponseBody>, Outcome> {
         let method = call.request.method().clone();
+        let redactor = self.identity.grants.secrets.redactor();
         let failed = Arc::new(AtomicBool::new(false));
         let (head_sender, mut head_receiver) = oneshot::channel();
-        let mut guest = Box::pin(self.clone().serve(call, head_sender, failed.clone()));
-        // Most guests end on the first poll. They need no task of their own and wake no other thread.
-        if let Poll::Ready(outcome) = poll_fn(|cx| Poll::Ready(guest.as_mut().poll(cx))).await {
+        let (first_poll_sender, first_poll) = oneshot::channel();
+        let guest = self.clone().serve(call, head_sender, failed.clone());
+        let mut guest = GuestTask(Some(self.shared.threads.handle().spawn(async move {
+            let mut guest = pin!(guest);
+            match futures_util::poll!(&mut guest) {
+                Poll::Ready(outcome) => {
+                    let _ = first_poll_sender.send(outcome.clone());
+                    outcome
+                }
+                Poll::Pending => {
+                    drop(first_poll_sender);
+                    guest.await
+                }
+            }
+        })));
+        // Most guests end on the first poll. Then their whole response is known.
+        if let Ok(outcome) = first_poll.await {
             let head = head_receiver.try_recv().ok();
-            return if outcome == Outcome::Done { complete_response(&method, head).await } else { Err(outcome) };
+            return if outcome == Outcome::Done {
+                complete_response(&method, head, redactor).await
+            } else {
+                Err(outcome)
+            };
         }
-        let mut guest = GuestTask(Some(tokio::spawn(guest)));
         match head_receiver.await {
             Ok(head) => {
-                let response = check_head(&method, head)?;
+                let response = check_head(&method, head, redactor)?;
                 Ok(response.map(|body| ResponseBody(BodySource::Stream { body, failed, guest })))
             }
             Err(_) => match guest.end().await {
@@ -83,14 +102,14 @@ impl Function {
     async fn serve(self: Arc<Self>, call: HttpCall, head: oneshot::Sender<Head>, failed: Arc<AtomicBool>) -> Outcome {
         let HttpCall { request, id, permit: _concurrency_permit, logs, clock } = call;
         let limit = self.identity.timeout;
-        let Entry::Http(pre) = &self.entry else {
+        let Entry::Http(pre, instances) = &self.entry else {
             return Outcome::Unavailable {
                 message: "the function handles events and receives no HTTP requests".into(),
             };
         };
         // The client waits for an instance and for the response, so both are within one time limit.
         let started = Instant::now();
-        let Ok(_permit) = timeout(limit, self.shared.permits.acquire()).await else {
+        let Ok(_instance) = timeout(limit, instances.acquire()).await else {
             return Outcome::Unavailable { message: "all instances are in use".into() };
         };
         let _awake = self.shared.ticker.keep_awake();
@@ -99,8 +118,9 @@ impl Function {
         let log = finish_log.0.log();
         let mut store = instance::new_store(&self.shared.engine, Task::HttpCall, invocation, None);
         budget::yield_at_ticks(&mut store, limit, started);
+        let left = limit.saturating_sub(started.elapsed());
         let run = std::panic::AssertUnwindSafe(run(pre, &mut store, request, head)).catch_unwind();
-        let result = timeout(limit.saturating_sub(started.elapsed()), run).await;
+        let result = timeout(left, self.turns.run(pin!(run))).await;
         log.finish();
         let outcome = outcome::to_outcome(result, store.data());
         if let Some(message) = outcome.message() {
@@ -145,15 +165,20 @@ fn no_response() -> Outcome {
 }
 
 /// Returns the response of a guest that has ended, with its complete body.
-async fn complete_response(method: &Method, head: Option<Head>) -> Result<Response<ResponseBody>, Outcome> {
-    let response = check_head(method, head.ok_or_else(no_response)?)?;
+async fn complete_response(
+    method: &Method,
+    head: Option<Head>,
+    redactor: &Redactor,
+) -> Result<Response<ResponseBody>, Outcome> {
+    let response = check_head(method, head.ok_or_else(no_response)?, redactor)?;
     let (head, mut body) = response.into_parts();
     let (mut frames, mut length) = (Vec::new(), 0);
     let mut has_trailers = false;
     // The sender is dropped, so this never waits, except when tokio makes the task yield.
     while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|error| trap(outcome::sanitize(&format!("the function's response body failed: {error:?}"))))?;
+        let frame = frame.map_err(|error| {
+            trap(outcome::sanitize(redactor, &format!("the function's response body failed: {error:?}")))
+        })?;
         has_trailers |= frame.is_trailers();
         length += frame.data_ref().map_or(0, Bytes::len) as u64;
         frames.push(frame);
@@ -169,10 +194,10 @@ async fn complete_response(method: &Method, head: Option<Head>) -> Result<Respon
 
 /// Checks the head of a response. Removes the content-length from a response without a body, because a client would
 /// wait for the body; responses that may announce the length of an absent body keep it.
-fn check_head(method: &Method, head: Head) -> Result<Response<HyperOutgoingBody>, Outcome> {
+fn check_head(method: &Method, head: Head, redactor: &Redactor) -> Result<Response<HyperOutgoingBody>, Outcome> {
     // The error may contain a long text of the guest.
     let mut response =
-        head.map_err(|code| trap(outcome::sanitize(&format!("the function returned an error: {code:?}"))))?;
+        head.map_err(|code| trap(outcome::sanitize(redactor, &format!("the function returned an error: {code:?}"))))?;
     // hyper would send a response of its own.
     if response.status().is_informational() {
         return Err(trap(format!("the function returned status {}, which is not a final response", response.status())));

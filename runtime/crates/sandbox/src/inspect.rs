@@ -79,7 +79,7 @@ pub fn inspect(file: &Path, compiler: Compiler) -> Result<Inspection, LoadError>
     let path = file.display().to_string();
     let machine = |message: String| LoadError::Machine { path: path.clone(), message };
     let input = read_file(file)?;
-    let engine = engine::engine(1).map_err(|error| machine(format!("{error:#}")))?;
+    let engine = engine::engine(1, 0).map_err(|error| machine(format!("{error:#}")))?;
     let cache = Cache::in_memory(engine.clone(), compiler).map_err(|error| machine(error.to_string()))?;
     let compiled = cache.load_or_compile(&input, None).map_err(|error| LoadError::compiling(path, error))?;
     let Compiled { component, facts, bytes: compiled_bytes } = compiled;
@@ -115,7 +115,7 @@ impl Interface {
 }
 
 impl Availability {
-    fn of(import: &str, kind: Kind) -> Self {
+    pub(super) fn of(import: &str, kind: Kind) -> Self {
         let nothing = Grants::default();
         let state = StateGrant { shared: true, value_bytes_max: 0, quota: Quota::default() };
         let everything = Grants { state: Some(state), http: vec!["https://a.example:443".into()], ..Grants::default() };

@@ -9,6 +9,7 @@ use super::config::Config;
 use super::grants::Grants;
 use super::log::{AttemptLog, LogBuffer, LogSink, Stream};
 use super::publish::{Origin, Published, Publisher};
+use super::secrets::Redactor;
 use super::stdio::ByteSink;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
@@ -61,7 +62,13 @@ impl Invocation {
             sink: &self.logs,
             clock: &self.clock,
             buffer: &self.log,
+            redactor: self.redactor(),
         }
+    }
+
+    /// Returns the redactor of the function's secrets.
+    pub(super) fn redactor(&self) -> &Redactor {
+        self.identity.grants.secrets.redactor()
     }
 
     /// Returns the publisher of this attempt.
@@ -72,7 +79,13 @@ impl Invocation {
             cause: self.cause.as_deref(),
             clock: &self.clock,
         };
-        Publisher { origin, allowed: &self.identity.grants.publish, published: &self.published, budget: &self.budget }
+        Publisher {
+            origin,
+            allowed: &self.identity.grants.publish,
+            published: &self.published,
+            budget: &self.budget,
+            redactor: self.redactor(),
+        }
     }
 
     /// Returns the configuration of the function.

@@ -11,9 +11,10 @@
 //!
 //! The modules form layers, and each uses only the layers above it in this list:
 //!
-//! 1. the machine: `engine`, `limits`, `budget`; a component on disk: `binary`, `producers`, `adapt`, `proposals`, then
+//! 1. the machine: `engine`, `limits`, `budget`, `threads`, `fair_slots`, `turns`; a component on disk: `binary`, `producers`, `adapt`, `proposals`, then
 //!    `compile`, `cache` and `component`, which use these
-//! 2. host capabilities, each with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`,
+//! 2. `secrets`: the values, and their replacement in all text that a guest gives to the host for people to read;
+//!    host capabilities, each with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`,
 //!    `stdio`, `exit`, `http_types`, `poll`; `refusal` records refused calls
 //! 3. `grants`, `kind` and `imports`: the imports of a component that its grants do not cover
 //! 4. `invocation`, `event_lines` and `context`: the host's side of one attempt, which owns the capabilities; `linker`
@@ -35,6 +36,7 @@ mod direct;
 mod engine;
 mod event_lines;
 mod exit;
+mod fair_slots;
 mod function;
 mod grants;
 mod handler;
@@ -56,11 +58,14 @@ mod proposals;
 mod publish;
 mod refusal;
 mod sandbox;
+mod secrets;
 mod shared;
 mod stdio;
 mod symbol;
 #[cfg(test)]
 mod tests;
+mod threads;
+mod turns;
 
 pub use attempt::{Attempt, Call};
 pub use compile::{
@@ -76,3 +81,4 @@ pub use keyvalue::{StateGrant, StateSource};
 pub use kind::{EXPECTED_EXPORTS, Kind};
 pub use log::{Level, LogLine, LogSink};
 pub use sandbox::{Sandbox, SandboxError, Settings, Spec};
+pub use secrets::{REDACTED_BYTES_MIN, Secret, Secrets, SecretsTooLarge};

@@ -16,6 +16,7 @@ use super::context::HostContext;
 use super::event_lines::LineRefused;
 use super::log::escape_controls;
 use super::refusal::Refusal;
+use super::secrets::Redactor;
 use super::symbol;
 use evoke_model::outcome::Outcome;
 
@@ -44,7 +45,7 @@ pub(super) async fn within(
 pub(super) fn to_outcome(result: GuestResult, context: &HostContext) -> Outcome {
     match result {
         Err(_) => Outcome::Timeout { limit: context.invocation.identity.timeout },
-        Ok(Err(panic)) => panic_outcome(&*panic),
+        Ok(Err(panic)) => panic_outcome(&*panic, context.invocation.redactor()),
         Ok(Ok(Ok(outcome))) => outcome,
         Ok(Ok(Err(error))) => error_outcome(&error, context),
     }
@@ -56,7 +57,7 @@ fn error_outcome(error: &wasmtime::Error, context: &HostContext) -> Outcome {
         return Outcome::Timeout { limit: context.invocation.identity.timeout };
     }
     if let Some(refused) = error.downcast_ref::<LineRefused>() {
-        return Outcome::Denied { message: sanitize(&refused.to_string()) };
+        return Outcome::Denied { message: sanitize(context.invocation.redactor(), &refused.to_string()) };
     }
     let message = describe(error, context);
     if let Some(outcome) = limit_outcome(context, &message) {
@@ -69,9 +70,11 @@ fn error_outcome(error: &wasmtime::Error, context: &HostContext) -> Outcome {
 }
 
 /// Returns the outcome of an attempt during which the host panicked.
-fn panic_outcome(panic: &(dyn Any + Send)) -> Outcome {
+fn panic_outcome(panic: &(dyn Any + Send), redactor: &Redactor) -> Outcome {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    let message = format!("a bug in Evoke, not in the function: {}", text.unwrap_or("the host panicked"));
+    let text = text.unwrap_or("the host panicked");
+    // The text may quote the guest.
+    let message = sanitize(redactor, &format!("a bug in Evoke, not in the function: {text}"));
     tracing::error!(message, "an attempt panicked");
     Outcome::Unavailable { message }
 }
@@ -87,7 +90,7 @@ pub(super) fn limit_outcome(context: &HostContext, message: &str) -> Option<Outc
     let message = if message.contains(reason) {
         message.to_owned()
     } else {
-        sanitize(&format!("{reason}; the function then ended with: {message}"))
+        sanitize(context.invocation.redactor(), &format!("{reason}; the function then ended with: {message}"))
     };
     Some(match refusal {
         Refusal::Denied(_) => Outcome::Denied { message },
@@ -105,7 +108,8 @@ fn describe(error: &wasmtime::Error, context: &HostContext) -> String {
         (None, None) => error.root_cause().to_string(),
     };
     let frames = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
-    sanitize(&if frames.is_empty() { reason } else { format!("{reason}, in {}", frames.join(" < ")) })
+    let text = if frames.is_empty() { reason } else { format!("{reason}, in {}", frames.join(" < ")) };
+    sanitize(context.invocation.redactor(), &text)
 }
 
 /// Returns the names of the innermost functions, demangled, without panic machinery and unnamed functions. wasmtime's
@@ -120,10 +124,12 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
     names.filter(|name| !is_noise(name)).take(FRAMES_MAX).collect()
 }
 
-/// Escapes control characters, and cuts the text to a bounded length.
-pub(super) fn sanitize(text: &str) -> String {
+/// Replaces the values of secrets, escapes control characters, and cuts the text to a bounded length.
+pub(super) fn sanitize(redactor: &Redactor, text: &str) -> String {
+    // Redacted before it is cut, which could leave a part of a secret. One character more shows that there is more text.
+    let (text, _) = redactor.redact_start(text, MESSAGE_BYTES_MAX + '…'.len_utf8() + 1);
     // Cut first, so that the work is bounded, and again after escaping, which makes the text longer.
-    let start = text.get(..text.floor_char_boundary(MESSAGE_BYTES_MAX)).unwrap_or(text);
+    let start = text.get(..text.floor_char_boundary(MESSAGE_BYTES_MAX)).unwrap_or(&text);
     let escaped = escape_controls(start.as_bytes());
     match escaped.get(..escaped.floor_char_boundary(MESSAGE_BYTES_MAX)) {
         Some(cut) if cut.len() < escaped.len() || start.len() < text.len() => format!("{cut}…"),

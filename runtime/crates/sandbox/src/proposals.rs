@@ -3,6 +3,18 @@
 //!
 //! wasmtime turns new proposals on as they become standard. Therefore the set is built from nothing, and a newer
 //! wasmtime adds nothing to it.
+//!
+//! Guests of these toolchains were built as handlers (Go: as a program for WASI 0.1), loaded and run under this set.
+//! Beyond the first version of WebAssembly, they use:
+//!
+//! | toolchain | proposals |
+//! |---|---|
+//! | Rust: rustc 1.96, `wasm32-wasip2` | sign extension, bulk memory |
+//! | C: clang 14, `wasm32-wasi` | none |
+//! | QuickJS: componentize-qjs 0.4.5 | sign extension, saturating float-to-int, bulk memory, mutable globals |
+//! | StarlingMonkey: componentize-js 0.23 | the same, and reference types |
+//! | Python: componentize-py 0.25.1 | sign extension, saturating float-to-int, bulk memory, mutable globals |
+//! | Go 1.27.3, `wasip1` | sign extension, saturating float-to-int, bulk memory |
 
 use wasmparser::Validator;
 use wasmtime::{Config, WasmFeatures};
@@ -75,7 +87,7 @@ mod tests {
 
     /// Returns the message for a module or component that must be rejected.
     fn rejected(text: &str) -> String {
-        let engine = super::super::engine::engine(1).unwrap();
+        let engine = super::super::engine::engine(1, 0).unwrap();
         let binary = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
         let error = match text.starts_with("(component") {
             true => Component::new(&engine, &binary).map(drop).unwrap_err(),
@@ -177,7 +189,7 @@ mod tests {
           (instance $a (instantiate $inner))
           (instance $b (instantiate $outer (with "f" (func $a "f"))))
           (export "g" (func $b "g")))"#;
-        let engine = super::super::engine::engine(1).unwrap();
+        let engine = super::super::engine::engine(1, 0).unwrap();
         Component::new(&engine, text).unwrap_or_else(|error| panic!("{error:#}"));
     }
 }

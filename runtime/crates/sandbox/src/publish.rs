@@ -6,6 +6,7 @@ use wasmtime::component::{HasData, Linker};
 
 use super::budget::HostBudget;
 use super::refusal::{Refusal, Refusals};
+use super::secrets::Redactor;
 use evoke_model::event::{EVENT_SIZE_MAX, Event};
 use evoke_model::runtime_events;
 
@@ -40,6 +41,7 @@ pub(super) struct Publisher<'a> {
     pub(super) allowed: &'a [String],
     pub(super) published: &'a Mutex<Published>,
     pub(super) budget: &'a HostBudget,
+    pub(super) redactor: &'a Redactor,
 }
 
 /// The events that an attempt has published so far.
@@ -72,7 +74,7 @@ impl Publisher<'_> {
             return Err(format!("an attempt may publish at most {EVENTS_MAX} events"));
         }
         let event = event(published.events.len())?;
-        may_publish(self.allowed, &event.type_)?;
+        may_publish(self.allowed, &event.type_, self.redactor)?;
         let size = event.size();
         if size > EVENT_SIZE_MAX {
             return Err(format!("the event has {size} bytes; the limit is {EVENT_SIZE_MAX}"));
@@ -92,7 +94,7 @@ impl Publisher<'_> {
     }
 }
 
-fn may_publish(allowed: &[String], type_: &str) -> Result<(), String> {
+fn may_publish(allowed: &[String], type_: &str, redactor: &Redactor) -> Result<(), String> {
     // The event's source needs no check: it is always the function's own.
     if let Some(refusal) = runtime_events::reserved_type_error(type_) {
         return Err(refusal);
@@ -100,7 +102,9 @@ fn may_publish(allowed: &[String], type_: &str) -> Result<(), String> {
     if allowed.iter().any(|glob| glob_matches(glob, type_)) {
         return Ok(());
     }
-    let shown = type_.get(..type_.floor_char_boundary(SHOWN_BYTES_MAX)).unwrap_or(type_);
+    // Redacted before it is cut, which could leave a part of a secret.
+    let type_ = redactor.redact_text(type_);
+    let shown = type_.get(..type_.floor_char_boundary(SHOWN_BYTES_MAX)).unwrap_or(&type_);
     Err(format!(
         "`{shown}` may not be published; to allow it, add it to the function's `allow: {{ publish: [\"{shown}\"] }}`"
     ))
@@ -146,7 +150,10 @@ impl bus::Host for Bus<'_> {
         let published = publisher.publish_draft(draft);
         match &published {
             Ok(_) => self.refusals.record_state(None),
-            Err(reason) => self.refusals.record_publish(Refusal::Denied(reason.clone())),
+            Err(reason) => {
+                let reason = publisher.redactor.redact_text(reason).into_owned();
+                self.refusals.record_publish(Refusal::Denied(reason));
+            }
         }
         published
     }

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::cache::Cache;
 use super::compile::{Cancelled, Compiler, cancellation};
 use super::component::{LoadError, memory_at_start, read_file};
 use super::engine::{self, Ticker};
+use super::fair_slots::{FairSlots, reserved_max};
 use super::function::Function;
 use super::grants::Grants;
 use super::invocation::Identity;
 use super::kind::{EXPECTED_EXPORTS, Kind};
 use super::shared::Shared;
+use super::threads::{GuestThreads, processors};
 use super::{imports, linker};
 use evoke_model::hex;
 use evoke_telemetry as telemetry;
@@ -28,7 +31,9 @@ pub struct Settings {
     pub cache_dir: Option<PathBuf>,
     /// How components are compiled.
     pub compiler: Compiler,
-    /// Limit on concurrent instances. Each instance reserves address space; it takes memory only as the guest uses it.
+    /// Limit on concurrent instances for deliveries. HTTP requests have as many again, at most 2,048; the last ones
+    /// go only to functions without a running request. Each instance reserves address space; it takes memory only
+    /// as the guest uses it.
     pub concurrency: u32,
 }
 
@@ -77,7 +82,8 @@ impl Sandbox {
         let Settings { cache_dir, compiler, concurrency } = settings;
         let engine_error = |error: wasmtime::Error| SandboxError::Engine(format!("{error:#}"));
         let concurrency = concurrency.clamp(1, engine::CONCURRENCY_MAX);
-        let engine = engine::engine(concurrency).map_err(engine_error)?;
+        let requests = concurrency.min(engine::REQUESTS_MAX);
+        let engine = engine::engine(concurrency, requests).map_err(engine_error)?;
         let linker = linker::linker(&engine).map_err(engine_error)?;
         let cache = match cache_dir {
             Some(folder) => {
@@ -87,9 +93,20 @@ impl Sandbox {
             None => Cache::in_memory(engine.clone(), compiler).map_err(|e| SandboxError::Engine(e.to_string()))?,
         };
         let ticker = Ticker::start(engine.clone()).map_err(|e| SandboxError::Engine(e.to_string()))?;
+        let threads = GuestThreads::start().map_err(|e| SandboxError::Engine(e.to_string()))?;
+        let processors = FairSlots::new(processors(), 0);
         let permits = Semaphore::new(concurrency as usize);
+        let requests = FairSlots::new(requests, reserved_max(requests));
         let loads = Semaphore::new(Self::loads_max());
-        Ok(Self(Arc::new(Shared { engine, linker, cache, ticker, permits, loads, concurrency })))
+        let shared =
+            Shared { engine, linker, cache, ticker, threads, processors, permits, requests, loads, concurrency };
+        Ok(Self(Arc::new(shared)))
+    }
+
+    /// Returns the runtime whose threads run guests. HTTP requests run there by themselves; tasks that call
+    /// [`Function::run`] should be spawned there, because short attempts run on the thread of the caller.
+    pub fn guest_threads(&self) -> &Handle {
+        self.0.threads.handle()
     }
 
     /// Returns the current values of the sandbox metrics.

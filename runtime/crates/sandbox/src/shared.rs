@@ -1,5 +1,7 @@
 //! The parts of the sandbox that all functions share.
 
+use std::sync::Arc;
+
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
@@ -7,14 +9,21 @@ use wasmtime::component::Linker;
 use super::cache::Cache;
 use super::context::HostContext;
 use super::engine::Ticker;
+use super::fair_slots::FairSlots;
+use super::threads::GuestThreads;
 
 pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) linker: Linker<HostContext>,
     pub(super) cache: Cache,
     pub(super) ticker: Ticker,
-    /// One permit for each concurrent instance that the pool can hold, not counting direct attempts.
+    pub(super) threads: GuestThreads,
+    /// One turn for each processor.
+    pub(super) processors: Arc<FairSlots>,
+    /// One permit for each concurrent instance of a delivery that the pool can hold, not counting direct attempts.
     pub(super) permits: Semaphore,
+    /// The instances for HTTP requests. They are separate from those for deliveries, so that neither can take all.
+    pub(super) requests: Arc<FairSlots>,
     /// One permit for each function that may be loading.
     pub(super) loads: Semaphore,
     pub(super) concurrency: u32,

@@ -2,10 +2,13 @@
 
 mod budget;
 mod commands;
+mod composed;
 mod direct;
 mod host_calls;
 mod http_guests;
 mod limits;
+#[cfg(target_os = "linux")]
+mod linked;
 mod load;
 mod outcomes;
 mod scheduling;
@@ -65,6 +68,10 @@ impl Guest {
             .replace("{LIFT}", self.lift)
             .replace("{CORE}", &self.core)
     }
+}
+
+fn secrets(pairs: &[(&str, &str)]) -> Secrets {
+    Secrets::new(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned().into())).collect()).unwrap()
 }
 
 struct Harness {

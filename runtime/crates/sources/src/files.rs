@@ -7,10 +7,12 @@
 //!
 //! A file is submitted once it has settled: unchanged for `settle` (at least 20 ms), read as a whole, and the same
 //! before and after reading. A file that a writer holds open, according to notifications, waits until the writer closes
-//! it, at most five minutes; a new empty file whose closing was not seen waits five seconds for content. A version is
-//! defined by content: a touch, a rename over it with the same content, or changed permissions cause no event. A file
-//! that appears and disappears within `settle` causes none either. `mv a b` is the removal of `a` and the creation of
-//! `b`.
+//! it, at most five minutes. A new empty file has a writer if a program opened the file to create it. If the file was
+//! linked or moved into place, also together with its folder, it is complete. A new empty file that a scan found without
+//! a notification waits five seconds for content. A program that truncates a file by its path, without opening it, counts
+//! as a writer that never closes. A version is defined by content: a touch, a rename over it with the
+//! same content, or changed permissions cause no event. A file that appears and disappears within `settle` causes none
+//! either. `mv a b` is the removal of `a` and the creation of `b`.
 //!
 //! Only regular files count. Links, also links to folders, are not followed, and no file outside of the folder is ever
 //! opened; pipes, sockets and devices are never opened either. `include` and `exclude` are globs over the path relative
@@ -64,6 +66,7 @@ mod check;
 mod config;
 mod confined;
 mod events;
+mod globs;
 mod name;
 mod offer;
 mod overlap;
@@ -260,6 +263,10 @@ impl Worker {
             let names: Vec<_> = retried.chain(hints.names).collect();
             if !names.is_empty() {
                 self.check_hinted(names).await?;
+            }
+            if hints.lost {
+                // These hints may be older than the lost ones, such as that of a writer that has closed its file since.
+                self.tracker.hints_lost();
             }
         }
         if self.problems.root.is_none() {

@@ -22,21 +22,32 @@
 //! A date that a zone skips (30 December 2011 in Apia) is a gap of a day, longer than the largest gap over which a time
 //! is moved: no tick occurs for it.
 //!
+//! # Cron expressions
+//! Five fields, or six with the second first. Each has values with commas between them: a number or a name (`MON`,
+//! `JAN`; Sunday is 0 and 7), a range that does not go backwards, `*/STEP`, `FIRST-LAST/STEP`, and for days `L`, `LW`,
+//! `15W`, `5L` and `5#2`. If both the day of the month and the day of the week are given, a day needs to match only one
+//! of them, as in crontabs; after a `+`, as in `1-7 * +MON`, a day must match both. An expression that never occurs is an
+//! error; one that means something else than it seems to gets a warning, and so does the name of such a time zone.
+//!
 //! # Marks
 //! Scope: the source's uri. Key `last`: a JSON object of `v` (1), `at` (the last processed instant, in milliseconds
-//! since the Unix epoch) and `schedule` (its textual form), committed with the tick. A timer without a mark, or with
-//! the mark of another schedule, starts now and has missed nothing.
+//! since the Unix epoch), `schedule` (its textual form) and `ticked` (the newest instants that had their ticks, as pairs
+//! of the first and the last one), committed with the tick. A timer without a mark, or with the mark of another schedule,
+//! starts now and has missed nothing.
 //!
 //! # Downtime and clock jumps
 //! Instants that came due while Evoke was not running, or that the wall clock jumped over (also on a suspended
 //! machine), are *missed* and follow the policy `missed`. Instants that came due while Evoke ran are never skipped,
-//! however long the bus refuses their ticks. After a backward jump the timer is silent until the clock passes its last
-//! tick again, because those instants had their ticks. A mark more than a day in the future was written by a wrong
-//! clock: the timer then follows the current clock, and the bus still deduplicates ticks by id.
+//! however long the bus refuses their ticks. After a backward jump, also while Evoke was not running, the timer follows
+//! the clock and leaves out the instants that had their ticks; the instants between its last tick and the clock are
+//! missed.
 
 mod config;
 mod cron;
 mod schedule;
+mod settings;
+mod ticked;
+mod zone;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,8 +58,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-pub use self::config::{Missed, Schedule, TimerKind, TimerSource};
+pub use self::config::TimerKind;
 use self::schedule::{Tick, Times, due};
+pub use self::settings::{Missed, Schedule, TimerSource};
+use self::ticked::Ticked;
 use crate::TaskKind;
 use evoke_core::bus::Offer;
 use evoke_core::source::Context;
@@ -66,8 +79,6 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// The smallest difference between wall clock and monotonic clock, from one check to the next, that counts as a jump.
 /// Gradual clock adjustment (slewing) stays far below.
 const JUMP_MIN_MS: i64 = 2_000;
-/// A mark further in the future than this was written by a wrong clock.
-const MARK_AHEAD_MAX_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The content of the mark `last`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +86,8 @@ struct LastMark {
     v: u32,
     at: UnixMs,
     schedule: String,
+    #[serde(default)]
+    ticked: Ticked,
 }
 
 impl TaskKind for TimerKind {
@@ -95,7 +108,7 @@ async fn run(config: TimerSource, ctx: Context) {
     };
     let Some(stored_marks) = marks(&ctx).await else { return };
     let mut timer = Timer::new(config, times, &stored_marks, ctx.clock.now_ms());
-    if timer.is_new && submit(&ctx, &timer.offer(&ctx, &[])).await.is_err() {
+    if timer.is_new && submit(&ctx, &timer.offer(&ctx, &[], Ticked::default())).await.is_err() {
         return;
     }
     loop {
@@ -123,6 +136,8 @@ struct Timer {
     is_new: bool,
     /// Every instant up to this one is processed.
     last: UnixMs,
+    /// The instants that had their ticks.
+    ticked: Ticked,
     /// Instants after this one came due while the timer ran; those up to it were missed.
     running_since: UnixMs,
     /// The next due instant; `None` when the schedule has ended.
@@ -142,15 +157,17 @@ impl Timer {
         let last = marks
             .get("last")
             .and_then(|value| serde_json::from_slice::<LastMark>(value).ok())
-            .filter(|last| last.v == 1 && last.schedule == schedule)
-            .map(|last| last.at);
+            .filter(|last| last.v == 1 && last.schedule == schedule);
+        let is_new = last.is_none();
+        let (last, ticked) = last.map_or((now, Ticked::default()), |last| (last.at, last.ticked));
         Self {
             times,
             schedule,
             timezone,
             missed: config.missed,
-            is_new: last.is_none(),
-            last: last.unwrap_or(now),
+            is_new,
+            last,
+            ticked,
             running_since: now,
             next: Some(now),
             rejected: false,
@@ -172,9 +189,8 @@ impl Timer {
             self.running_since = self.running_since.min(wall);
             self.next = Some(wall);
         }
-        if self.last.saturating_sub(wall) > MARK_AHEAD_MAX_MS {
-            tracing::warn!("the last tick is more than a day in the future; the timer follows the clock");
-            self.last = wall;
+        if self.last.saturating_sub(wall) > JUMP_MIN_MS {
+            self.last = self.ticked.processed_at(wall);
             self.running_since = wall;
             self.next = Some(wall);
         }
@@ -182,9 +198,12 @@ impl Timer {
 
     /// Submits one batch of the ticks due at `now`. Returns false when the source is stopped.
     async fn tick(&mut self, ctx: &Context, now: UnixMs) -> bool {
-        let due = due(&self.times, self.last, self.running_since, now, self.missed, BATCH_MAX);
+        let mut due = due(&self.times, self.last, self.running_since, now, self.missed, BATCH_MAX);
+        let mut ticked = self.ticked.clone();
+        ticked.add(&self.times, &due.ticks);
+        due.ticks.retain(|tick| !self.ticked.contains(tick.scheduled));
         if !due.ticks.is_empty() {
-            match submit(ctx, &self.offer(ctx, &due.ticks)).await {
+            match submit(ctx, &self.offer(ctx, &due.ticks, ticked.clone())).await {
                 Ok(()) if self.rejected => ctx.health.recovered(),
                 Ok(()) => {}
                 Err(SubmitError::Stopped) => return false,
@@ -198,6 +217,7 @@ impl Timer {
             }
         }
         self.rejected = false;
+        self.ticked = ticked;
         self.last = due.processed;
         self.next = due.next;
         true
@@ -213,9 +233,9 @@ impl Timer {
 
     /// Builds an offer to the bus that contains the events of `ticks` and the mark that records the last of them. If there
     /// are no ticks, the offer contains only a mark with the starting point.
-    fn offer(&self, ctx: &Context, ticks: &[Tick]) -> Offer {
+    fn offer(&self, ctx: &Context, ticks: &[Tick], ticked: Ticked) -> Offer {
         let at = ticks.last().map_or(self.last, |tick| tick.scheduled);
-        let last = LastMark { v: 1, at, schedule: self.schedule.clone() };
+        let last = LastMark { v: 1, at, schedule: self.schedule.clone(), ticked };
         // Numbers and strings always serialise.
         let value = serde_json::to_vec(&last).unwrap_or_default();
         Offer {

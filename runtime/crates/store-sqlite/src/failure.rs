@@ -7,11 +7,14 @@ use rusqlite::{Error, ErrorCode, ffi};
 use super::checksum;
 use evoke_store::StoreError;
 
-/// Converts an error: [`StoreError::Full`] for a full disk, [`StoreError::Damaged`] for damaged data, otherwise
-/// [`StoreError::Failed`].
+/// Converts an error: [`StoreError::Full`] for a full disk, [`StoreError::Busy`] for a lock of another program,
+/// [`StoreError::Damaged`] for damaged data, otherwise [`StoreError::Failed`].
 pub(super) fn store_error(path: &Path, error: &Error) -> StoreError {
     if is_full(error) {
         return StoreError::Full;
+    }
+    if is_busy(error) {
+        return StoreError::Busy;
     }
     match checksum::find_damage(error) {
         Some(what) => StoreError::Damaged(damage_message(&path.display().to_string(), what)),
@@ -23,6 +26,13 @@ pub(super) fn store_error(path: &Path, error: &Error) -> StoreError {
 pub(super) fn is_full(error: &Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
         || error.sqlite_error().is_some_and(|e| e.extended_code == ffi::SQLITE_IOERR_SHMSIZE)
+}
+
+/// Returns true if a lock prevented the operation. All extended codes of these kinds count, such as `BUSY_SNAPSHOT` and
+/// `BUSY_RECOVERY`. `PROTOCOL` is a lock of the log's index that was not free at any of SQLite's tries.
+pub(super) fn is_busy(error: &Error) -> bool {
+    let kind = error.sqlite_error().map(|e| e.extended_code & 0xff);
+    matches!(kind, Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_PROTOCOL))
 }
 
 /// Describes the file and the operation that failed.
@@ -53,4 +63,21 @@ pub(super) fn remedy(path: &str) -> String {
         "stop Evoke, keep a copy of the data folder, and put a backup in place of {path} (and delete \
          the files of that name that end in -wal and -shm)"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_and_a_full_disk_are_temporary_and_every_other_error_latches() {
+        let busy = [ffi::SQLITE_BUSY_RECOVERY, ffi::SQLITE_BUSY_SNAPSHOT, ffi::SQLITE_BUSY_TIMEOUT, ffi::SQLITE_LOCKED];
+        let busy = busy.into_iter().chain([ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED_SHAREDCACHE, ffi::SQLITE_PROTOCOL]);
+        let full = [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_SHMSIZE];
+        let failed = [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_LOCK, ffi::SQLITE_CANTOPEN];
+        let convert = |code| store_error(Path::new("evoke.db"), &Error::SqliteFailure(ffi::Error::new(code), None));
+        busy.for_each(|code| assert!(matches!(convert(code), StoreError::Busy), "{code}"));
+        full.into_iter().for_each(|code| assert!(matches!(convert(code), StoreError::Full), "{code}"));
+        failed.into_iter().for_each(|code| assert!(!convert(code).is_temporary(), "{code}"));
+    }
 }

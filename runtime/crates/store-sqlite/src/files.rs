@@ -68,6 +68,7 @@ impl StoreFiles {
                 Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
                     tracing::warn!("{}: the file system has no locks that belong to a descriptor", path.display());
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(StoreError::Busy),
                 Err(error) => return Err(failed("lock", error)),
             }
         }

@@ -24,8 +24,10 @@ mod space;
 mod state;
 mod state_cache;
 mod store;
+mod store_time;
 mod totals;
 mod wal;
+mod wall;
 mod write;
 mod writer;
 
@@ -45,9 +47,10 @@ use self::origins::OriginTable;
 use self::queue::WriteQueue;
 use self::readers::Readers;
 use self::state_cache::StateCache;
+use self::wall::delivery_at_wall;
 use evoke_model::clock::Clock;
 use evoke_model::state::Entry;
-use evoke_model::{DescendantsMax, Seq};
+use evoke_model::{DescendantsLimits, ReadDelivery, Seq};
 use evoke_store::descendants::Chains;
 use evoke_store::{Backlog, CommitSink, DEDUP_WINDOW, Result, Scopes, StoreError, StoreFuture};
 use evoke_telemetry::CommitMetrics;
@@ -63,7 +66,9 @@ pub struct SqliteStore {
     backlog: Arc<Backlog>,
     scopes: Scopes,
     origins: OriginTable,
-    descendants_max: Arc<Mutex<DescendantsMax>>,
+    descendants_limits: Arc<Mutex<Arc<DescendantsLimits>>>,
+    /// The error of the last write, if no later write was committed.
+    refusal: Arc<Mutex<Option<StoreError>>>,
     instance: String,
     clock: Clock,
     /// Dropping it stops the thread that watches the files.
@@ -72,6 +77,9 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     /// Opens the store in `folder`, and creates it when it does not exist. Only one process may open it for writing.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if another program holds a lock for more than some seconds; the caller can try again.
     pub fn open(folder: &Path, clock: Clock) -> Result<Self> {
         Self::open_with(folder, clock, DEDUP_WINDOW)
     }
@@ -111,6 +119,7 @@ impl SqliteStore {
         let mut counters = totals::Counters::load(&connection).map_err(to_store_error)?;
         let dedup = dedup::Dedup::load(&connection, dedup_window, instance.clone()).map_err(to_store_error)?;
 
+        let time = store_time::StoreTime::resume(&connection, clock.clone()).map_err(to_store_error)?;
         let origins = origins::load(&connection).map_err(to_store_error)?;
         let state_cache = Arc::new(state::load(&connection).map_err(to_store_error)?);
         let files = Arc::new(StoreFiles::protect(prepared.folder)?);
@@ -122,22 +131,27 @@ impl SqliteStore {
         let sink = Arc::new(Mutex::new(None));
         let backlog = Arc::<Backlog>::default();
         backlog.apply(counters.backlog_change());
-        let descendants_max = Arc::<Mutex<DescendantsMax>>::default();
+        let descendants_limits = Arc::<Mutex<Arc<DescendantsLimits>>>::default();
+        let readers = Arc::new(Readers::new(path.clone(), files.clone()));
+        let refusal = Arc::<Mutex<Option<StoreError>>>::default();
         let writer = writer::Writer {
             connection,
-            path: path.clone(),
+            path,
             dedup,
             counters,
             chains: Chains::default(),
-            descendants_max: descendants_max.clone(),
+            descendants_limits: descendants_limits.clone(),
             state_cache: state_cache.clone(),
-            clock: clock.clone(),
+            time,
             sink: sink.clone(),
             newest: newest_tx,
             backlog: backlog.clone(),
             failure: failed.clone(),
+            refusal: refusal.clone(),
+            busy_since: None,
             metrics,
-            files: files.clone(),
+            readers: Arc::downgrade(&readers),
+            files,
         };
         std::thread::Builder::new()
             .name("store-writer".into())
@@ -145,7 +159,7 @@ impl SqliteStore {
             .map_err(cannot_start)?;
         Ok(Self {
             writes,
-            readers: Arc::new(Readers::new(path, files)),
+            readers,
             state_cache,
             sink,
             newest,
@@ -153,7 +167,8 @@ impl SqliteStore {
             backlog,
             scopes: Scopes::default(),
             origins,
-            descendants_max,
+            descendants_limits,
+            refusal,
             instance,
             clock,
             _watch: watch,
@@ -174,6 +189,15 @@ impl SqliteStore {
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> StoreFuture<T> {
         Readers::run(self.readers.clone(), query)
+    }
+
+    /// Like `read`, for deliveries that are shown: with times of the wall clock.
+    fn read_deliveries(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<Vec<ReadDelivery>> + Send + 'static,
+    ) -> StoreFuture<Vec<ReadDelivery>> {
+        let clock = self.clock.clone();
+        self.read(move |c| Ok(query(c)?.into_iter().map(|read| delivery_at_wall(&clock, read)).collect()))
     }
 
     /// Like `read`, for pending deliveries. When the file is too damaged to find them, the store fails, so that the

@@ -163,6 +163,20 @@ impl WriteQueue {
         self.call(write, |call| Pending::Rare(Box::new(call)))
     }
 
+    /// Executes a write that a start or a reload needs: tries again while another program has locked the store.
+    pub(super) fn submit_patiently<W: Write>(&self, make: impl Fn() -> W + Send + 'static) -> StoreFuture<W::Output> {
+        let queue = self.clone();
+        StoreFuture::from_future(async move {
+            loop {
+                match queue.submit(make()).await {
+                    // The writer has waited for the lock.
+                    Err(StoreError::Busy) => {}
+                    result => return result,
+                }
+            }
+        })
+    }
+
     /// Executes a write in portions, each starting after a delivery, and returns the total number of changed deliveries.
     pub(super) fn submit_in_portions<W: Write<Output = Portion>>(
         &self,

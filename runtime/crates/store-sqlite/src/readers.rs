@@ -47,6 +47,13 @@ impl Readers {
         files.sum()
     }
 
+    /// Releases the page caches of the connections that are not in use.
+    pub(super) fn release_caches(&self) {
+        for connection in &*self.idle.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = connection.release_memory();
+        }
+    }
+
     /// Runs a query on the current thread. Reading a row or a page takes some 10 µs, less than a switch to another
     /// thread.
     pub(super) fn now<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {

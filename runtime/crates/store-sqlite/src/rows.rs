@@ -51,9 +51,17 @@ pub(super) fn owner(row: &Row<'_>, at: usize) -> rusqlite::Result<Owner> {
     Ok(Owner { function: FunctionId(row.get(at)?), replay: ReplayId(row.get(at + 1)?) })
 }
 
-/// Reads a delivery's origin and bytes from column `at` on.
+/// The columns of [`share`] in a query of deliveries. An event that a function published has a cause.
+macro_rules! share_columns {
+    () => {
+        "origin, bytes, IFNULL((SELECT cause IS NOT NULL FROM events WHERE seq = event), 0)"
+    };
+}
+pub(super) use share_columns;
+
+/// Reads a delivery's part of the backlog from column `at` on: [`share_columns`].
 pub(super) fn share(row: &Row<'_>, at: usize) -> rusqlite::Result<Share> {
-    Ok(Share { origin: Origin(row.get(at)?), bytes: row.get(at + 1)? })
+    Ok(Share { origin: Origin(row.get(at)?), bytes: row.get(at + 1)?, published: row.get(at + 2)? })
 }
 
 /// Writes or deletes a mark.

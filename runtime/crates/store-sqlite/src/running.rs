@@ -30,6 +30,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::store_time::boot_id;
 use evoke_model::DeliveryId;
 use evoke_store::running::{RunningLog, Slot, UncleanExit, Work};
 
@@ -230,11 +231,6 @@ fn read(file: &File) -> io::Result<Option<Interrupted>> {
         }
     }
     Ok(Some(found))
-}
-
-/// The kernel's id of this boot, 36 characters; empty if it is unknown.
-fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 fn padded(text: &str) -> [u8; 36] {

@@ -1,6 +1,8 @@
 //! Creates the schema and migrates older stores; `schema.sql` describes it.
 
-use rusqlite::{Connection, ErrorCode, ffi};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 
 use super::{checksum, failure, origins};
 use evoke_store::{Result, StoreError};
@@ -16,13 +18,24 @@ pub(super) const MIGRATIONS: [&str; 5] = [
 ];
 pub(super) const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
+/// How long the first write waits for a lock of another program before writes are refused. Most programs hold the lock
+/// for less, and nobody notices.
+pub(super) const BUSY_WAIT: Duration = Duration::from_secs(2);
+
+/// The largest size of the log's file, in bytes, after all of it was copied into the database: twice the length from
+/// which on it is copied. The first commit that reuses the file truncates it.
+const LOG_BYTES_MAX: i64 = 32 * 1024 * 1024;
+
 /// Configures a connection for writing.
 pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY_WAIT)?;
     checksum::register_sql_function(connection)?;
     origins::register_sql_function(connection)?;
-    // Has an effect only before the first table is created.
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // Has an effect only before the first table is created, but would also write to an existing file: that needs a lock
+    // and room on the disk.
+    if read_version(connection)? == 0 {
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
     // Read all rows: SQLite reports an error of the change after the first row.
     let mut journal = connection.prepare("PRAGMA journal_mode = WAL")?;
     let modes = journal.query_map([], |r| r.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
@@ -33,6 +46,7 @@ pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     // The writer runs checkpoints itself, to see their errors.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
     connection.pragma_update(None, "cache_size", -16_384)?;
     connection.set_prepared_statement_cache_capacity(64);
     // Query plans must not depend on bound values: otherwise SQLite would prepare statements again for each value.
@@ -42,7 +56,7 @@ pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Checks the schema version of a store opened for reading. The outer error is SQLite's.
 pub(super) fn check_version(connection: &Connection) -> rusqlite::Result<Result<()>> {
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+    let version = read_version(connection)?;
     Ok(match version {
         SCHEMA_VERSION => Ok(()),
         1..SCHEMA_VERSION => Err(StoreError::Failed(format!(
@@ -51,6 +65,10 @@ pub(super) fn check_version(connection: &Connection) -> rusqlite::Result<Result<
         ))),
         other => Err(unknown_version(connection, other)),
     })
+}
+
+fn read_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |r| r.get(0))
 }
 
 fn unknown_version(connection: &Connection, version: i64) -> StoreError {
@@ -65,8 +83,13 @@ fn unknown_version(connection: &Connection, version: i64) -> StoreError {
 /// Creates the schema or migrates it to this version. The outer error is SQLite's; the inner one tells the user what to
 /// do.
 pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()>> {
-    let transaction = connection.transaction()?;
-    let version: i64 = transaction.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+    // A start without a migration writes nothing, so a lock of another program does not delay it.
+    if read_version(connection)? == SCHEMA_VERSION {
+        return Ok(Ok(()));
+    }
+    // Immediate: a lock that is requested after the first read would not be waited for.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version = read_version(&transaction)?;
     match version {
         0 => {
             transaction.execute_batch(SCHEMA)?;

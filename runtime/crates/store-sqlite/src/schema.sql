@@ -1,4 +1,6 @@
--- The embedded store, version 6 (PRAGMA user_version). Times are milliseconds since the Unix epoch.
+-- The embedded store, version 6 (PRAGMA user_version). Times are milliseconds since the Unix epoch: `started_ms` and
+-- `done_ms` by the wall clock, the others in store time, which equals the wall clock until that jumps. The row `clock` of
+-- the table meta says which process counted it up to when, and when the wall clock jumped (JSON, `store_time.rs`).
 --
 -- The column `sum` is the checksum of its row; a row with a wrong checksum is not returned. It is the CRC-32 of zlib over
 -- the row's other columns in the order of this file. Each column contributes one byte for its type (0 NULL, 1 integer,

@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::wall::{delivery_at_wall, event_at_wall, replay_at_wall};
 use super::write::accept::Accept;
 use super::write::complete::Complete;
 use super::write::dead::{Purge, Redrive};
@@ -17,20 +18,21 @@ use super::{SqliteStore, check, origins, pending, read, replays, retain, state, 
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, DescendantsMax, EventFilter,
+    Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, DescendantsLimits, EventFilter,
     FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay,
     ReplayId, ReplayState, Retention, Seq, Step, Stream, Totals,
 };
 use evoke_store::running::UncleanExit;
 use evoke_store::{
     Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
-    Store, StoreFuture, log_request,
+    Store, StoreError, StoreFuture, log_request,
 };
 
 impl EventStore for SqliteStore {
     fn register_origins(&self, uris: Vec<String>) -> StoreFuture<Vec<Origin>> {
         let table = self.origins.clone();
-        let registered = self.writes.submit(RegisterOrigins { uris: uris.clone() });
+        let names = uris.clone();
+        let registered = self.writes.submit_patiently(move || RegisterOrigins { uris: names.clone() });
         StoreFuture::from_future(async move {
             let origins = registered.await?;
             origins::publish(&table, &origins, uris);
@@ -57,7 +59,7 @@ impl EventStore for SqliteStore {
 
 impl DeliveryStore for SqliteStore {
     fn register(&self, names: Vec<String>) -> StoreFuture<Vec<FunctionId>> {
-        self.writes.submit(Register { names })
+        self.writes.submit_patiently(move || Register { names: names.clone() })
     }
 
     fn on_commit(&self, sink: CommitSink) {
@@ -105,8 +107,8 @@ impl DeliveryStore for SqliteStore {
         self.read(move |c| Ok(read::delivery(c, delivery)?.and_then(|record| record.ok()?.order_key)))
     }
 
-    fn limit_descendants(&self, max: DescendantsMax) {
-        *self.descendants_max.lock().unwrap_or_else(PoisonError::into_inner) = max;
+    fn limit_descendants(&self, limits: DescendantsLimits) {
+        *self.descendants_limits.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
     }
 
     fn chain(&self, delivery: DeliveryId) -> StoreFuture<Vec<String>> {
@@ -114,7 +116,7 @@ impl DeliveryStore for SqliteStore {
     }
 
     fn record_exit(&self, exit: Option<UncleanExit>) -> StoreFuture<BTreeMap<DeliveryId, u32>> {
-        self.writes.submit(RecordExit { exit })
+        self.writes.submit_patiently(move || RecordExit { exit: exit.clone() })
     }
 
     fn instance(&self) -> &str {
@@ -185,11 +187,16 @@ impl ReplayStore for SqliteStore {
     }
 
     fn replays(&self, after: ReplayId, limit: usize) -> StoreFuture<Vec<Replay>> {
-        self.read(move |c| replays::list(c, after, limit))
+        let clock = self.clock.clone();
+        self.read(move |c| {
+            let replays = replays::list(c, after, limit)?.into_iter();
+            Ok(replays.map(|replay| replay_at_wall(&clock, replay)).collect())
+        })
     }
 
     fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>> {
-        self.read(move |c| replays::one(c, id))
+        let clock = self.clock.clone();
+        self.read(move |c| Ok(replays::one(c, id)?.map(|replay| replay_at_wall(&clock, replay))))
     }
 }
 
@@ -199,7 +206,8 @@ impl InspectionStore for SqliteStore {
     }
 
     fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>> {
-        self.read(move |c| read::event(c, seq))
+        let clock = self.clock.clone();
+        self.read(move |c| Ok(read::event(c, seq)?.map(|event| event_at_wall(&clock, event))))
     }
 
     fn find(&self, id: String) -> StoreFuture<Vec<Seq>> {
@@ -207,27 +215,38 @@ impl InspectionStore for SqliteStore {
     }
 
     fn events(&self, filter: EventFilter) -> StoreFuture<Vec<ReadEvent>> {
-        self.read(move |c| read::events(c, &filter))
+        let clock = self.clock.clone();
+        let to_store = |wall_ms: Option<UnixMs>| wall_ms.map(|wall_ms| clock.to_store(wall_ms));
+        let (since_ms, until_ms) = (to_store(filter.since_ms), to_store(filter.until_ms));
+        let filter = EventFilter { since_ms, until_ms, ..filter };
+        self.read(move |c| {
+            Ok(read::events(c, &filter)?.into_iter().map(|event| event_at_wall(&clock, event)).collect())
+        })
     }
 
     fn deliveries(&self, event: Seq) -> StoreFuture<Vec<ReadDelivery>> {
-        self.read(move |c| read::deliveries(c, event))
+        self.read_deliveries(move |c| read::deliveries(c, event))
     }
 
     fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<ReadDelivery>> {
-        self.read(move |c| read::delivery(c, id))
+        let clock = self.clock.clone();
+        self.read(move |c| Ok(read::delivery(c, id)?.map(|read| delivery_at_wall(&clock, read))))
     }
 
     fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<ReadEvent>> {
-        self.read(move |c| read::published(c, delivery))
+        let clock = self.clock.clone();
+        self.read(move |c| {
+            let events = read::published(c, delivery)?.into_iter();
+            Ok(events.map(|event| event_at_wall(&clock, event)).collect())
+        })
     }
 
     fn dead(&self, which: DeadFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
-        self.read(move |c| read::dead(c, &which, after, limit))
+        self.read_deliveries(move |c| read::dead(c, &which, after, limit))
     }
 
     fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
-        self.read(move |c| pending::list(c, &which, after, limit))
+        self.read_deliveries(move |c| pending::list(c, &which, after, limit))
     }
 
     fn cancel(&self, actor: &Actor, which: PendingFilter, cause: &str) -> StoreFuture<u64> {
@@ -270,7 +289,7 @@ impl Store for SqliteStore {
         log_request(actor, format_args!("remove finished events: {retention:?}"));
         let (writes, readers) = (self.writes.clone(), self.readers.clone());
         let age_ms = UnixMs::try_from(retention.age.as_millis()).unwrap_or(UnixMs::MAX);
-        let before_ms = self.clock.now_ms().saturating_sub(age_ms);
+        let before_ms = self.clock.store_ms().saturating_sub(age_ms);
         StoreFuture::from_future(retain::sweep(writes, readers, before_ms, retention.bytes))
     }
 
@@ -288,6 +307,10 @@ impl Store for SqliteStore {
             }
         }
         .boxed()
+    }
+
+    fn refusal(&self) -> Option<StoreError> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn close(&self) -> StoreFuture<()> {

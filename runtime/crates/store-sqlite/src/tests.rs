@@ -1,4 +1,5 @@
 mod conformance;
+mod time;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -418,12 +419,24 @@ async fn the_backlog_is_restored_on_reopening() {
     let lineage = Lineage { origin: Origin::of("/s"), ..Lineage::default() };
     let to = |key: Option<&str>| NewDelivery { function: f, trigger: "on[0]".into(), order_key: key.map(Into::into) };
     let deliveries = vec![to(None), to(Some("k")), to(Some("k"))];
-    store.accept(vec![NewEvent { event: Arc::new(event), lineage, deliveries }], vec![]).await.unwrap();
-    let before = (store.backlog().total(), store.backlog().of(Origin::of("/s")));
-    assert_eq!((before.0.deliveries, before.0), (3, before.1));
+    let published = NewEvent {
+        event: Arc::new(Event { id: "2".into(), ..event.clone() }),
+        lineage: Lineage { cause: Some(DeliveryId(1)), root: Some(Seq(1)), hops: 1, ..lineage },
+        deliveries: vec![to(None), to(None)],
+    };
+    let entered = NewEvent { event: Arc::new(event), lineage, deliveries };
+    store.accept(vec![entered, published], vec![]).await.unwrap();
+    let amounts = |store: &SqliteStore| {
+        let backlog = store.backlog();
+        (backlog.total(), backlog.of(Origin::of("/s")), backlog.published())
+    };
+    let before = amounts(&store);
+    assert_eq!((before.0.deliveries, before.0, before.2.deliveries), (5, before.1, 2));
     drop(store);
     let store = SqliteStore::open(folder.path(), Clock::fixed(0)).unwrap();
-    assert_eq!((store.backlog().total(), store.backlog().of(Origin::of("/s"))), before);
+    assert_eq!(amounts(&store), before);
+    store.complete(end(4, f, Verdict::Done)).await.unwrap();
+    assert_eq!((store.backlog().total().deliveries, store.backlog().published().deliveries), (4, 1));
 }
 
 #[tokio::test]

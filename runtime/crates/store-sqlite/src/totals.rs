@@ -187,19 +187,20 @@ impl Counters {
 fn load_backlog(c: &Connection) -> rusqlite::Result<Change> {
     let mut change = Change::default();
     let mut groups = c.prepare(
-        "SELECT origin, COUNT(*), SUM(CASE WHEN typeof(bytes) = 'integer' AND bytes BETWEEN 0 AND 1 << 32 THEN bytes ELSE 0 END) FROM (
-           SELECT origin, bytes FROM deliveries WHERE state = 0 AND replay = 0 UNION ALL
-           SELECT origin, bytes FROM deliveries WHERE state = 1 AND replay = 0 UNION ALL
-           SELECT origin, bytes FROM deliveries WHERE state = 0 AND replay <> 0 UNION ALL
-           SELECT origin, bytes FROM deliveries WHERE state = 1 AND replay <> 0 UNION ALL
-           SELECT origin, bytes FROM deliveries
+        "SELECT origin, IFNULL((SELECT cause IS NOT NULL FROM events WHERE seq = event), 0) AS published, COUNT(*),
+           SUM(CASE WHEN typeof(bytes) = 'integer' AND bytes BETWEEN 0 AND 1 << 32 THEN bytes ELSE 0 END) FROM (
+           SELECT origin, bytes, event FROM deliveries WHERE state = 0 AND replay = 0 UNION ALL
+           SELECT origin, bytes, event FROM deliveries WHERE state = 1 AND replay = 0 UNION ALL
+           SELECT origin, bytes, event FROM deliveries WHERE state = 0 AND replay <> 0 UNION ALL
+           SELECT origin, bytes, event FROM deliveries WHERE state = 1 AND replay <> 0 UNION ALL
+           SELECT origin, bytes, event FROM deliveries
              WHERE order_key IS NOT NULL AND (state < 3 OR state = 4) AND state = 2)
-         GROUP BY origin",
+         GROUP BY 1, 2",
     )?;
     let mut groups = groups.query([])?;
     while let Some(row) = groups.next()? {
         // A damaged origin counts as no source: the delivery never runs, so it must not use up a source's limit.
-        change.set(Origin(row.get(0).unwrap_or_default()), row.get(1)?, row.get(2)?);
+        change.load(Origin(row.get(0).unwrap_or_default()), row.get(1)?, (row.get(2)?, row.get(3)?));
     }
     Ok(change)
 }

@@ -12,13 +12,15 @@ pub(super) mod replays;
 pub(super) mod retain;
 pub(super) mod state;
 
+use std::sync::Arc;
+
 use rusqlite::Connection;
 
 use super::dedup::Dedup;
 use super::state::Batch;
 use super::totals::Counters;
 use evoke_model::clock::UnixMs;
-use evoke_model::{DeliveryId, DescendantsMax, FunctionId, ReadyDelivery};
+use evoke_model::{DeliveryId, DescendantsLimits, FunctionId, ReadyDelivery};
 use evoke_store::descendants::Chains;
 
 /// Changes the store as part of a group commit.
@@ -41,8 +43,9 @@ pub(super) struct GroupCommit<'a> {
     pub(super) dedup: &'a mut Dedup,
     pub(super) counters: &'a mut Counters,
     pub(super) chains: &'a mut Chains,
-    pub(super) descendants_max: DescendantsMax,
+    pub(super) descendants_limits: Arc<DescendantsLimits>,
     pub(super) state: Batch<'a>,
+    /// The store time.
     pub(super) now_ms: UnixMs,
     /// Deliveries that become ready with the commit.
     pub(super) ready: Vec<ReadyDelivery>,

@@ -1,7 +1,9 @@
 //! The writer thread: group commits, and the latch after the first failure.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -11,12 +13,14 @@ use super::dedup::Dedup;
 use super::failure::store_error;
 use super::files::StoreFiles;
 use super::queue::{Message, Pending, Reply};
+use super::readers::Readers;
+use super::schema::BUSY_WAIT;
 use super::state::Batch;
 use super::state_cache::StateCache;
+use super::store_time::StoreTime;
 use super::totals::Counters;
 use super::write::GroupCommit;
-use evoke_model::clock::Clock;
-use evoke_model::{DeliveryId, DescendantsMax, FunctionId, ReadyDelivery, Seq};
+use evoke_model::{DeliveryId, DescendantsLimits, FunctionId, ReadyDelivery, Seq};
 use evoke_store::descendants::Chains;
 use evoke_store::{Backlog, CommitSink, Committed, StoreError};
 use evoke_telemetry::CommitMetrics;
@@ -40,22 +44,52 @@ const BATCH_WAIT: Duration = Duration::from_micros(50);
 /// quickly after a crash, and large enough that a page that changes often is copied only once.
 const LOG_PAGES_MAX: i64 = 4000;
 
+/// Time without writes after which the connections release their page caches, so that a burst of events does not keep
+/// memory. The kernel still has the pages, so reading them again costs some microseconds each.
+const IDLE_AFTER: Duration = Duration::from_secs(2);
+/// Length of the log, in pages, from which on its file is truncated when no reader needs it any more. A reader that
+/// stays for long keeps the log from being reused, and so makes it long.
+const LOG_PAGES_LONG: i64 = 2 * LOG_PAGES_MAX;
+
+/// How long each further write waits while writes are refused: short, so that callers receive their refusals quickly,
+/// and the queue stays short.
+const BUSY_POLL: Duration = Duration::from_millis(100);
+
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
     pub(super) dedup: Dedup,
     pub(super) counters: Counters,
     pub(super) chains: Chains,
-    pub(super) descendants_max: Arc<Mutex<DescendantsMax>>,
+    pub(super) descendants_limits: Arc<Mutex<Arc<DescendantsLimits>>>,
     pub(super) state_cache: Arc<StateCache>,
-    pub(super) clock: Clock,
+    pub(super) time: StoreTime,
     pub(super) sink: Arc<Mutex<Option<CommitSink>>>,
     pub(super) newest: watch::Sender<Seq>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) failure: watch::Sender<Option<String>>,
+    /// The error of the last write, if no later write was committed.
+    pub(super) refusal: Arc<Mutex<Option<StoreError>>>,
+    /// When the lock of another program was found.
+    pub(super) busy_since: Option<Instant>,
     pub(super) metrics: Arc<CommitMetrics>,
+    /// Readers whose caches are released together with the writer's.
+    pub(super) readers: Weak<Readers>,
     /// Dropped after the connection: closing its descriptors drops the connection's locks.
     pub(super) files: Arc<StoreFiles>,
+}
+
+/// Wakes a parked thread.
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 /// The effects of a committed transaction.
@@ -66,6 +100,16 @@ struct Transacted {
     cancelled: Vec<(FunctionId, DeliveryId)>,
     /// Whether a checkpoint was requested.
     checkpoint: bool,
+    /// Whether the transaction changed rows.
+    changed: bool,
+}
+
+/// The result of a checkpoint.
+struct Checkpointed {
+    /// The length of the log in pages.
+    pages: i64,
+    /// Whether the whole log was copied into the database.
+    complete: bool,
 }
 
 impl Writer {
@@ -73,15 +117,16 @@ impl Writer {
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut closing = Vec::new();
         let mut last = 0;
-        while let Some(first) = queue.blocking_recv() {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        while let Some(first) = self.receive(&mut queue, &waker) {
             if last >= BUSY_BATCH_MIN && queue.len() < last * 3 / 4 {
-                std::thread::sleep(BATCH_WAIT);
+                thread::sleep(BATCH_WAIT);
             }
             let batch = take_batch(first, &mut queue, &mut closing);
             last = batch.len();
             let committed = if batch.is_empty() { Ok(false) } else { self.commit(batch) };
             if let Err(reason) = committed
-                .and_then(|checkpoint| if checkpoint { self.checkpoint("PASSIVE") } else { self.checkpoint_when_due() })
+                .and_then(|checkpoint| if checkpoint { self.shorten_log() } else { self.checkpoint_when_due() })
             {
                 self.reject_all(&reason, closing, &mut queue);
                 return;
@@ -93,11 +138,38 @@ impl Writer {
         }
         // Do not wait for readers: the next start copies the log if they block it now.
         let _ = self.connection.busy_timeout(Duration::ZERO);
-        let closed = self.checkpoint("TRUNCATE").and_then(|()| self.files.verify());
+        let closed = self.checkpoint("TRUNCATE").and_then(|_| self.files.verify());
         self.files.release();
         match closed {
             Ok(()) => reply_all(closing, &Ok(())),
             Err(reason) => self.reject_all(&reason, closing, &mut queue),
+        }
+    }
+
+    /// Waits for the next message; `waker` wakes this thread. Returns `None` when the queue is closed.
+    fn receive(&self, queue: &mut mpsc::Receiver<Message>, waker: &Waker) -> Option<Message> {
+        let since = Instant::now();
+        let mut is_released = false;
+        loop {
+            if let Poll::Ready(message) = queue.poll_recv(&mut Context::from_waker(waker)) {
+                return message;
+            }
+            match IDLE_AFTER.checked_sub(since.elapsed()) {
+                _ if is_released => thread::park(),
+                Some(left) if !left.is_zero() => thread::park_timeout(left),
+                _ => {
+                    is_released = true;
+                    self.release_caches();
+                }
+            }
+        }
+    }
+
+    fn release_caches(&self) {
+        // An error means that a statement is in progress, which needs its pages.
+        let _ = self.connection.release_memory();
+        if let Some(readers) = self.readers.upgrade() {
+            readers.release_caches();
         }
     }
 
@@ -106,7 +178,7 @@ impl Writer {
     fn commit(&mut self, mut batch: Vec<Pending>) -> Result<bool, String> {
         let (before, started) = (self.counters.last_ids(), Instant::now());
         match self.transact(&mut batch) {
-            Ok(Transacted { ready, cancelled, checkpoint }) => {
+            Ok(Transacted { ready, cancelled, checkpoint, changed }) => {
                 // Written to files that nobody finds again: the callers must not believe that it is stored.
                 if let Err(reason) = self.files.verify() {
                     self.notify(Vec::new(), Vec::new(), batch, &Err(StoreError::Failed(reason.clone())));
@@ -115,6 +187,7 @@ impl Writer {
                 self.metrics.writes.observe_count(batch.len() as u64);
                 self.metrics.duration.observe(started.elapsed());
                 self.backlog.apply(self.counters.backlog_change());
+                self.writes_succeed(changed);
                 self.notify(ready, cancelled, batch, &Ok(()));
                 Ok(checkpoint)
             }
@@ -123,29 +196,75 @@ impl Writer {
                 self.dedup.rolled_back();
                 self.chains.clear();
                 let error = store_error(&self.path, &error);
+                if error.is_temporary() {
+                    self.writes_are_refused(&error);
+                }
                 self.notify(Vec::new(), Vec::new(), batch, &Err(error.clone()));
                 to_latch(error).map(|()| false)
             }
         }
     }
 
-    /// Copies the log into the database when it has grown long. SQLite's automatic checkpoint would hide a failed sync.
-    fn checkpoint_when_due(&self) -> Result<(), String> {
-        let pages = self.connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)").and_then(|mut pragma| {
-            // Columns: whether it was busy, pages in the log, pages copied.
-            pragma.query_row([], |r| r.get::<_, i64>(1))
-        });
-        match pages {
-            Ok(pages) if pages < LOG_PAGES_MAX => Ok(()),
-            // While readers use the log only a part of it is copied, the rest at a later checkpoint.
-            Ok(_) => self.checkpoint("PASSIVE"),
-            Err(error) => to_latch(store_error(&self.path, &error)),
+    /// Records that writes are refused for now, and shortens the wait for a lock, so that further callers do not wait for
+    /// a lock that is held for long.
+    fn writes_are_refused(&mut self, error: &StoreError) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        if matches!(error, StoreError::Busy) && self.busy_since.is_none() {
+            self.busy_since = Some(Instant::now());
+            let _ = self.connection.busy_timeout(BUSY_POLL);
+            tracing::warn!(
+                "another program has locked {}: events are refused with 503, and running deliveries wait with their \
+                 results, until it releases its lock",
+                self.path.display()
+            );
         }
     }
 
-    fn checkpoint(&self, how: &str) -> Result<(), String> {
-        let copied = self.connection.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()));
-        copied.or_else(|error| to_latch(store_error(&self.path, &error)))
+    /// Ends the refusals of writes. A commit that changed nothing needs the lock, but no room on the disk.
+    fn writes_succeed(&mut self, changed: bool) {
+        if let Some(since) = self.busy_since.take() {
+            let _ = self.connection.busy_timeout(BUSY_WAIT);
+            tracing::warn!("{} is not locked any more, after {:?}", self.path.display(), since.elapsed());
+        }
+        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        if changed || matches!(*refusal, Some(StoreError::Busy)) {
+            *refusal = None;
+        }
+    }
+
+    /// Copies the log into the database when it has grown long. SQLite's automatic checkpoint would hide a failed sync.
+    fn checkpoint_when_due(&self) -> Result<(), String> {
+        match self.checkpoint("NOOP")? {
+            Some(Checkpointed { pages, .. }) if pages >= LOG_PAGES_MAX => self.shorten_log(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Copies the log into the database. While readers use the log only a part of it is copied, the rest at a later
+    /// checkpoint. A long log that is copied whole is truncated, unless a reader still uses it.
+    fn shorten_log(&self) -> Result<(), String> {
+        match self.checkpoint("PASSIVE")? {
+            Some(Checkpointed { pages, complete: true }) if pages >= LOG_PAGES_LONG => {
+                // Does not wait for readers.
+                let _ = self.connection.busy_timeout(Duration::ZERO);
+                let truncated = self.checkpoint("TRUNCATE");
+                let _ = self.connection.busy_timeout(if self.busy_since.is_some() { BUSY_POLL } else { BUSY_WAIT });
+                truncated.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs a checkpoint. Returns `None` after a temporary error.
+    fn checkpoint(&self, how: &str) -> Result<Option<Checkpointed>, String> {
+        // Columns: whether it was busy, pages in the log, pages copied.
+        let read = |row: &rusqlite::Row<'_>| {
+            let (busy, pages, copied) = (row.get::<_, i64>(0)? != 0, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?);
+            Ok(Some(Checkpointed { pages, complete: !busy && copied == pages }))
+        };
+        let pragma = self.connection.prepare_cached(&format!("PRAGMA wal_checkpoint({how})"));
+        let done = pragma.and_then(|mut pragma| pragma.query_row([], read));
+        done.or_else(|error| to_latch(store_error(&self.path, &error)).map(|()| None))
     }
 
     /// Reports the result of a commit: first to the sink, then to the callers, so that a caller with a result never
@@ -178,14 +297,15 @@ impl Writer {
     fn transact(&mut self, batch: &mut [Pending]) -> rusqlite::Result<Transacted> {
         // The transaction is rolled back if it is dropped before its commit.
         let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let changes_before = transaction.total_changes();
         let mut commit = GroupCommit {
             tx: &transaction,
             dedup: &mut self.dedup,
             counters: &mut self.counters,
             chains: &mut self.chains,
-            descendants_max: *self.descendants_max.lock().unwrap_or_else(PoisonError::into_inner),
+            descendants_limits: self.descendants_limits.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             state: Batch::new(&transaction, &self.state_cache),
-            now_ms: self.clock.now_ms(),
+            now_ms: self.time.now_ms(),
             ready: Vec::new(),
             cancelled: Vec::new(),
             checkpoint: false,
@@ -195,10 +315,18 @@ impl Writer {
         }
         let GroupCommit { counters, state, ready, cancelled, checkpoint, .. } = commit;
         counters.write(&transaction)?;
+        let changed = transaction.total_changes() != changes_before;
+        let stores_time = changed && self.time.is_due();
+        if stores_time {
+            self.time.write(&transaction)?;
+        }
         let changes = state.into_changes();
         transaction.commit()?;
         self.state_cache.committed(changes);
-        Ok(Transacted { ready, cancelled, checkpoint })
+        if stores_time {
+            self.time.stored();
+        }
+        Ok(Transacted { ready, cancelled, checkpoint, changed })
     }
 
     fn reject_all(&self, reason: &str, closing: Vec<Reply<()>>, queue: &mut mpsc::Receiver<Message>) {
@@ -238,10 +366,10 @@ fn reply_all(closing: Vec<Reply<()>>, result: &evoke_store::Result<()>) {
     }
 }
 
-/// Returns the reason if the error must latch: any but a full disk.
+/// Returns the reason if the error must latch: any but a full disk and a lock of another program.
 fn to_latch(error: StoreError) -> Result<(), String> {
     match error {
         StoreError::Failed(reason) | StoreError::Damaged(reason) | StoreError::Fenced(reason) => Err(reason),
-        StoreError::Full | StoreError::Closed | StoreError::Unreachable(_) => Ok(()),
+        StoreError::Full | StoreError::Busy | StoreError::Closed | StoreError::Unreachable(_) => Ok(()),
     }
 }

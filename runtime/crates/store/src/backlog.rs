@@ -12,6 +12,8 @@ pub struct Backlog {
     deliveries: AtomicU64,
     bytes: AtomicU64,
     ended: AtomicU64,
+    published_deliveries: AtomicU64,
+    published_bytes: AtomicU64,
     by_origin: Mutex<HashMap<Origin, Amount>>,
 }
 
@@ -24,6 +26,12 @@ impl Backlog {
     /// Returns the amount whose chains entered at one source, through any number of functions.
     pub fn of(&self, origin: Origin) -> Amount {
         self.by_origin.lock().unwrap_or_else(PoisonError::into_inner).get(&origin).copied().unwrap_or_default()
+    }
+
+    /// Returns the part of [`Backlog::total`] that is owed to events of functions. No one can refuse these.
+    pub fn published(&self) -> Amount {
+        let (deliveries, bytes) = (&self.published_deliveries, &self.published_bytes);
+        Amount { deliveries: deliveries.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
     }
 
     /// Returns the number of deliveries that ended since the store was opened.
@@ -57,6 +65,9 @@ impl Backlog {
         let total = self.total();
         self.deliveries.store(total.deliveries.saturating_add_signed(deliveries), Ordering::Relaxed);
         self.bytes.store(total.bytes.saturating_add_signed(bytes), Ordering::Relaxed);
+        let (published, by) = (self.published(), std::mem::take(&mut change.published));
+        self.published_deliveries.store(published.deliveries.saturating_add_signed(by.0), Ordering::Relaxed);
+        self.published_bytes.store(published.bytes.saturating_add_signed(by.1), Ordering::Relaxed);
         self.ended.fetch_add(std::mem::take(&mut change.ended), Ordering::Relaxed);
     }
 }
@@ -68,12 +79,16 @@ pub struct Share {
     pub origin: Origin,
     /// Size of the event, attributes and data.
     pub bytes: i64,
+    /// Whether a function published the event.
+    pub published: bool,
 }
 
 /// The changes of one transaction to the backlog.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
     by_origin: HashMap<Origin, (i64, i64)>,
+    /// The part of published events.
+    published: (i64, i64),
     ended: u64,
 }
 
@@ -93,10 +108,18 @@ impl Change {
         let by = self.by_origin.entry(share.origin).or_default();
         by.0 += sign;
         by.1 += sign * share.bytes;
+        if share.published {
+            self.published.0 += sign;
+            self.published.1 += sign * share.bytes;
+        }
     }
 
-    /// Sets the initial amount of an origin when the store is opened.
-    pub fn set(&mut self, origin: Origin, deliveries: i64, bytes: i64) {
-        self.by_origin.insert(origin, (deliveries, bytes));
+    /// Adds the initial amount of an origin when the store is opened: deliveries and bytes.
+    pub fn load(&mut self, origin: Origin, published: bool, (deliveries, bytes): (i64, i64)) {
+        let by = self.by_origin.entry(origin).or_default();
+        *by = (by.0 + deliveries, by.1 + bytes);
+        if published {
+            self.published = (self.published.0 + deliveries, self.published.1 + bytes);
+        }
     }
 }

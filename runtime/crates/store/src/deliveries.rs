@@ -7,7 +7,7 @@ use crate::running::UncleanExit;
 use crate::{Result, StoreFuture};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{StateItem, Transaction};
-use evoke_model::{Completed, Completion, DeliveryId, DescendantsMax, FunctionId, ReadyDelivery, Stream};
+use evoke_model::{Completed, Completion, DeliveryId, DescendantsLimits, FunctionId, ReadyDelivery, Stream};
 
 /// The effects of one commit, or of one that failed.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ pub trait DeliveryStore: Send + Sync + 'static {
         limit: usize,
     ) -> StoreFuture<Vec<ReadyDelivery>>;
 
-    /// Claims and returns the first `limit` retries of a function that are due at `now_ms`, and returns the time at
+    /// Claims and returns the first `limit` retries of a function that are due at `now_ms`, a store time, and returns the time at
     /// which the next one after these is due.
     fn due(
         &self,
@@ -84,9 +84,9 @@ pub trait DeliveryStore: Send + Sync + 'static {
     /// Returns the order key of a delivery; `None` when it has none or is not in the store.
     fn order_key(&self, delivery: DeliveryId) -> StoreFuture<Option<String>>;
 
-    /// Sets the limits of the events that one event from outside causes; the default is [`DescendantsMax::default`]. A
+    /// Sets the limits of the events that one event from outside causes; the default is [`DescendantsLimits::default`]. A
     /// completion that would exceed them is [`Completed::TooManyDescendants`]. Reports of failures do not count.
-    fn limit_descendants(&self, max: DescendantsMax);
+    fn limit_descendants(&self, limits: DescendantsLimits);
 
     /// Returns the full names of the functions that a chain passed through, in order, up to the one of this delivery.
     /// Events that retention removed cut the chain at its beginning.

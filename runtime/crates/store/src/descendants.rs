@@ -1,9 +1,9 @@
-//! Counts the events that one event from outside causes, for the limit [`DescendantsMax`]. Plain data, no I/O.
+//! Counts the events that one event from outside causes, for the limits [`DescendantsLimits`]. Plain data, no I/O.
 //!
 //! A backend counts the stored events of a chain when the chain publishes for the first time since the start, and keeps
 //! the count in memory. So the limit holds across restarts, and the count needs no row of its own.
 
-use evoke_model::{DescendantsMax, NewEvent, Seq};
+use evoke_model::{DescendantsLimits, NewEvent, Seq};
 use foldhash::{HashMap, HashMapExt};
 
 /// The maximum number of chains whose counts are in memory. The count of another chain is read again.
@@ -37,10 +37,12 @@ impl Chains {
     pub fn check<E>(
         &self,
         publishes: &[NewEvent],
-        max: DescendantsMax,
+        limits: &DescendantsLimits,
         count: impl FnOnce(Seq) -> Result<Descendants, E>,
     ) -> Result<Result<Option<(Seq, Descendants)>, String>, E> {
-        let Some(root) = publishes.first().and_then(|new| new.lineage.root) else { return Ok(Ok(None)) };
+        let Some(lineage) = publishes.first().map(|new| new.lineage) else { return Ok(Ok(None)) };
+        let Some(root) = lineage.root else { return Ok(Ok(None)) };
+        let max = limits.of(lineage.origin);
         let before = match self.0.get(&root) {
             Some(known) => *known,
             None => count(root)?,
@@ -53,7 +55,8 @@ impl Chains {
         if after.events > max.events || after.bytes > max.bytes {
             return Ok(Err(format!(
                 "event {root} caused {} events with {} bytes; with {} more and {bytes} bytes they would exceed the limits \
-                 of {} events (--descendants-max) or {} bytes (--descendants-bytes-max)",
+                 of {} events or {} bytes; the manifest sets them as `limits` (`descendants`, `descendants_bytes`), and \
+                 --descendants-max and --descendants-bytes-max where it does not",
                 before.events,
                 before.bytes,
                 publishes.len(),

@@ -24,16 +24,20 @@ pub enum StoreError {
     /// The disk is full. Nothing of the call was committed; writes succeed again when there is space.
     #[error("the store has no room left on its disk; nothing was written")]
     Full,
+    /// Another program holds a lock on the store for longer than the call waits. Nothing of the call was committed; calls
+    /// succeed again when that program releases its lock.
+    #[error("another program has locked the store's file evoke.db; nothing was written")]
+    Busy,
     /// The store was closed before the call could be executed.
     #[error("the store is closed")]
     Closed,
 }
 
 impl StoreError {
-    /// Returns true if the cause can pass, so that the same call may succeed later without a restart: a full disk, or a
-    /// store that cannot be reached.
+    /// Returns true if the cause can pass, so that the same call may succeed later without a restart: a full disk, a lock
+    /// of another program, or a store that cannot be reached.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Full | Self::Unreachable(_))
+        matches!(self, Self::Full | Self::Busy | Self::Unreachable(_))
     }
 }
 

@@ -67,6 +67,12 @@ pub trait Store: EventStore + DeliveryStore + StateStore + ReplayStore + Inspect
     /// or another owner took over ([`StoreError::Fenced`]).
     fn failure(&self) -> BoxFuture<'static, String>;
 
+    /// Returns why writes are refused now ([`StoreError::Full`] or [`StoreError::Busy`]): the error of the last write, if
+    /// no later write was committed.
+    fn refusal(&self) -> Option<StoreError> {
+        None
+    }
+
     /// Commits all queued writes and rejects later ones.
     fn close(&self) -> StoreFuture<()>;
 }

@@ -21,7 +21,7 @@ use crate::origins::Origins;
 use crate::{Backlog, CommitSink, Committed, DEDUP_WINDOW, Result, Scopes, StoreFuture};
 use evoke_model::clock::{Clock, UnixMs};
 use evoke_model::{
-    AttemptRecord, Completed, Completion, DeliveryId, DeliveryState, DescendantsMax, FunctionId, Removed, Replay,
+    AttemptRecord, Completed, Completion, DeliveryId, DeliveryState, DescendantsLimits, FunctionId, Removed, Replay,
     ReplayId, Seq, StoredEvent, Stream,
 };
 
@@ -61,7 +61,7 @@ struct Inner {
     exit_run: Option<u64>,
     /// The events that each event from outside caused.
     descendants: HashMap<Seq, Descendants>,
-    descendants_max: DescendantsMax,
+    descendants_limits: DescendantsLimits,
     buckets: Buckets,
     backlog: Change,
     owed: u64,
@@ -145,7 +145,7 @@ impl MemoryStore {
             exits: BTreeMap::new(),
             exit_run: None,
             descendants: HashMap::new(),
-            descendants_max: DescendantsMax::default(),
+            descendants_limits: DescendantsLimits::default(),
             buckets: Buckets::default(),
             backlog: Change::default(),
             owed: 0,

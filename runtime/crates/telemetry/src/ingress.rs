@@ -43,14 +43,23 @@ pub enum Refusal {
     Crowding,
     /// The disk is full.
     DiskFull,
+    /// Another program has locked the store.
+    StoreBusy,
     /// The store failed or is closed.
     StoreFailed,
 }
 
 impl Refusal {
     /// Every reason, in the order of the declaration.
-    pub(super) const ALL: [Self; 6] =
-        [Self::Invalid, Self::TooLarge, Self::Overloaded, Self::Crowding, Self::DiskFull, Self::StoreFailed];
+    pub(super) const ALL: [Self; 7] = [
+        Self::Invalid,
+        Self::TooLarge,
+        Self::Overloaded,
+        Self::Crowding,
+        Self::DiskFull,
+        Self::StoreBusy,
+        Self::StoreFailed,
+    ];
 
     /// The label value in metrics and spans.
     pub fn name(self) -> &'static str {
@@ -60,6 +69,7 @@ impl Refusal {
             Self::Overloaded => "overloaded",
             Self::Crowding => "crowding",
             Self::DiskFull => "disk-full",
+            Self::StoreBusy => "store-busy",
             Self::StoreFailed => "store-failed",
         }
     }

@@ -144,5 +144,5 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&new, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    evoke_fs::sync_folder(path.parent().unwrap_or(Path::new(".")))
 }

@@ -1,5 +1,7 @@
 //! The JSON form of tokens.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// What a token allows.
@@ -42,8 +44,8 @@ pub struct TokenRequest {
     pub expires_in_s: Option<u64>,
 }
 
-/// A new token. The secret is in this response only.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A new token. The secret is in this response only, and not in `Debug` output.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct NewToken {
     /// Name of the token.
     pub name: String,
@@ -54,4 +56,12 @@ pub struct NewToken {
     /// When the token expires; absent if never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
+}
+
+impl fmt::Debug for NewToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, role, token: _, expires } = self;
+        let mut shown = f.debug_struct("NewToken");
+        shown.field("name", name).field("role", role).field("expires", expires).finish_non_exhaustive()
+    }
 }

@@ -77,6 +77,30 @@ async fn published_events_count_for_the_source_that_started_their_chain() {
 }
 
 #[tokio::test]
+async fn a_storm_larger_than_the_backlog_leaves_half_of_it_to_the_other_sources() {
+    let fixture = Fixture::new(10, 1_000_000);
+    fixture.offer("/shop/flood").await.unwrap();
+    let published = |id: &str| NewEvent {
+        event: Arc::new(Event { id: id.into(), source: "/f".into(), type_: "t".into(), ..Event::default() }),
+        lineage: Lineage { cause: Some(DeliveryId(1)), root: Some(Seq(1)), hops: 1, origin: Origin::of("/shop/flood") },
+        deliveries: vec![NewDelivery { function: FUNCTION, trigger: "on[0]".into(), order_key: None }],
+    };
+    fixture.done(DeliveryId(1), (0..50).map(|n| published(&n.to_string())).collect()).await;
+    assert_eq!(fixture.store.backlog().published().deliveries, 50);
+    assert!(matches!(fixture.offer("/shop/flood").await, Err(Refused::Crowding { .. })));
+    assert!(matches!(fixture.bus.check_room(Origin::default()), Err(Refused::Overloaded { .. })));
+    for source in ["/shop/a", "/shop/a", "/shop/a", "/shop/b", "/shop/c"] {
+        fixture.offer(source).await.unwrap();
+    }
+    assert!(matches!(fixture.offer("/shop/d").await, Err(Refused::Overloaded { .. })));
+    for delivery in 2..=51 {
+        fixture.done(DeliveryId(delivery), vec![]).await;
+    }
+    assert_eq!(fixture.store.backlog().published().deliveries, 0);
+    fixture.offer("/shop/flood").await.unwrap();
+}
+
+#[tokio::test]
 async fn bytes_are_limited_like_deliveries() {
     let size = Event { id: "0".into(), source: "/s".into(), type_: "t".into(), ..Event::default() }.size() as u64;
     let fixture = Fixture::new(1_000, 6 * size);

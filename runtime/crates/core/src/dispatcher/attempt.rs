@@ -80,7 +80,8 @@ async fn run_once(
 ) -> (Completion, Measurement) {
     let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
     let call = new_call(inner, delivery, attempt);
-    let mut measurement = Measurement::start(inner.bus.spans(), &spec.metrics.name, delivery, &call);
+    let start_ms = inner.clock.store_ms();
+    let mut measurement = Measurement::start(inner.bus.spans(), &spec.metrics.name, delivery, &call, start_ms);
     let AttemptResult { mut outcome, mut published, state, duration } = match &delivery.event {
         Ok(_) if exits >= EXITS_MAX => not_run(Outcome::Crashed { exits }),
         Ok(_) => {
@@ -233,7 +234,7 @@ async fn order_key(inner: &Inner, delivery: DeliveryId) -> Option<String> {
 }
 
 fn verdict(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery, outcome: &Outcome) -> Verdict {
-    let ended_ms = inner.clock.now_ms();
+    let ended_ms = inner.clock.store_ms();
     let age = Duration::from_millis(u64::try_from(ended_ms - delivery.since_ms).unwrap_or_default());
     let counted = (delivery.attempts + 1).saturating_sub(delivery.attempts_forgiven);
     match outcome::decide(&spec.retry, outcome, counted, age, jitter) {

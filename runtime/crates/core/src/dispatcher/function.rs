@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::FunctionSpec;
 use super::health::Streak;
 use super::lane::Lane;
+use super::run_queue::Place;
 use evoke_model::clock::UnixMs;
 use evoke_model::{DeliveryId, Stream};
 
@@ -20,6 +21,10 @@ pub(super) struct Function {
     /// True if an active manifest declares the function.
     is_active: bool,
     pub(super) streak: Streak,
+    /// The number of the last start of a delivery, over all functions.
+    pub(super) last_start: u64,
+    /// True if the function may run deliveries and runs none, as of the last update.
+    is_idle: bool,
     live: StreamLane,
     replay: StreamLane,
 }
@@ -27,19 +32,21 @@ pub(super) struct Function {
 #[derive(Default)]
 struct StreamLane {
     lane: Lane,
-    /// True if the lane is in the run queue.
-    is_queued: bool,
+    /// The lane's place in the run queue, if it is queued.
+    place: Option<Place>,
 }
 
 impl Function {
     /// `failing_since_ms` is set if the function was failing before the start.
     pub(super) fn new(spec: FunctionSpec, failing_since_ms: Option<UnixMs>) -> Self {
-        let stream_lane = || StreamLane { lane: Lane::new_behind_store(), is_queued: false };
+        let stream_lane = || StreamLane { lane: Lane::new_behind_store(), place: None };
         Self {
             concurrency: spec.concurrency,
             is_active: true,
             spec: Arc::new(spec),
             streak: failing_since_ms.map(Streak::failing_since).unwrap_or_default(),
+            last_start: 0,
+            is_idle: false,
             live: stream_lane(),
             replay: stream_lane(),
         }
@@ -98,19 +105,20 @@ impl Function {
         self.running() < most && of_stream
     }
 
-    /// Marks the lane as queued if it has work and room and is not queued yet. Returns true if the lane was marked; the
-    /// caller must then push it to the run queue.
-    pub(super) fn try_queue(&mut self, stream: Stream) -> bool {
-        let room = self.has_room(stream);
-        let stream_lane = self.stream_lane(stream);
-        let queues = room && !stream_lane.is_queued && stream_lane.lane.has_work();
-        stream_lane.is_queued |= queues;
-        queues
+    /// Returns whether the function was and is idle, and remembers the new value.
+    pub(super) fn update_idle(&mut self) -> (bool, bool) {
+        let is_idle = self.concurrency > 0 && self.running() == 0;
+        (std::mem::replace(&mut self.is_idle, is_idle), is_idle)
     }
 
-    /// Records that the lane was taken from the run queue.
-    pub(super) fn dequeued(&mut self, stream: Stream) {
-        self.stream_lane(stream).is_queued = false;
+    /// Returns the old and the new place of the lane in the run queue, and remembers the new one. A lane without work or
+    /// room has no place.
+    pub(super) fn update_place(&mut self, stream: Stream) -> (Option<Place>, Option<Place>) {
+        let place = Place { is_running: self.running() > 0, last_start: self.last_start };
+        let has_room = self.has_room(stream);
+        let stream_lane = self.stream_lane(stream);
+        let new = (has_room && stream_lane.lane.has_work()).then_some(place);
+        (std::mem::replace(&mut stream_lane.place, new), new)
     }
 
     /// Removes a delivery whose completion is committed. `retry_at_ms` is set if a retry follows.

@@ -9,9 +9,9 @@ use super::{Dispatcher, Inner, STORE_RETRY};
 use evoke_model::clock::UnixMs;
 use evoke_model::{DeliveryId, FunctionId, Stream};
 
-/// The longest wait until the next check for due retries. Retries are due by the wall clock, but the wait does not
-/// follow its jumps. After a jump forward, a retry is late by at most this time.
-const ALARM_MAX: Duration = Duration::from_secs(10);
+/// The longest wait until the next check for due retries. The wait does not include the time while the machine is
+/// suspended, and the due times do: after that time, a retry is late by at most this wait.
+const ALARM_MAX: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
     /// Loads ready deliveries with ids after `after` into a lane, in the background. After an error, the lane starts
@@ -48,7 +48,7 @@ impl Dispatcher {
             if dispatcher.lock().stopping {
                 return;
             }
-            let now_ms = dispatcher.0.clock.now_ms();
+            let now_ms = dispatcher.0.clock.store_ms();
             for (function, stream, limit) in dispatcher.start_retry_loads(now_ms) {
                 let (found, next_retry_ms) = match dispatcher.0.store.due(function, stream, now_ms, limit).await {
                     Ok(due) => due,
@@ -82,7 +82,7 @@ impl Dispatcher {
     fn until_next_retry(&self) -> Duration {
         let next_ms = self.lock().functions.values().filter_map(Function::next_retry_ms).min();
         next_ms.map_or(ALARM_MAX, |at_ms| {
-            let wait_ms = u64::try_from(at_ms.saturating_sub(self.0.clock.now_ms())).unwrap_or_default();
+            let wait_ms = u64::try_from(at_ms.saturating_sub(self.0.clock.store_ms())).unwrap_or_default();
             Duration::from_millis(wait_ms).min(ALARM_MAX)
         })
     }

@@ -12,18 +12,26 @@ use evoke_telemetry::{AttemptEnd, AttemptStart, FunctionMetrics, LiveSpan, Spans
 /// attempt that used state, that is only at the commit: until then, a conflict can discard the run.
 #[derive(Debug)]
 pub(super) struct Measurement {
-    accepted_ms: UnixMs,
+    /// From the acceptance of the event to the start of the run.
+    waited: Duration,
     span: LiveSpan,
     /// The spans of the events that the attempt publishes.
     publishing: Vec<LiveSpan>,
 }
 
 impl Measurement {
-    pub(super) fn start(spans: &Spans, function: &str, delivery: &ReadyDelivery, call: &Call) -> Self {
+    /// `start_ms` is the store time at the start of the run.
+    pub(super) fn start(
+        spans: &Spans,
+        function: &str,
+        delivery: &ReadyDelivery,
+        call: &Call,
+        start_ms: UnixMs,
+    ) -> Self {
         let Call { delivery_id, attempt, trigger, event, .. } = call;
         let span = spans.attempt(&AttemptStart { function, delivery_id, attempt: *attempt, trigger, event });
         Self {
-            accepted_ms: delivery.event.as_ref().map_or(delivery.since_ms, |stored| stored.accepted_ms),
+            waited: between(delivery.event.as_ref().map_or(delivery.since_ms, |stored| stored.accepted_ms), start_ms),
             span,
             publishing: Vec::new(),
         }
@@ -38,7 +46,7 @@ impl Measurement {
     pub(super) fn ended(self, metrics: &FunctionMetrics, completion: &Completion) {
         let Completion { record, verdict, publishes, .. } = completion;
         let took = Duration::from_micros(record.duration_us);
-        let waited = between(self.accepted_ms, record.started_ms);
+        let waited = self.waited;
         metrics.attempt_ended(&AttemptEnd {
             outcome: &record.outcome,
             verdict,
@@ -62,7 +70,7 @@ impl Measurement {
     }
 }
 
-/// Returns the time from `start_ms` to `end_ms`; zero if the clock was set back in between.
+/// Returns the time from `start_ms` to `end_ms`; zero if it is negative: a replayed event has a time of the wall clock.
 fn between(start_ms: UnixMs, end_ms: UnixMs) -> Duration {
     Duration::from_millis(u64::try_from(end_ms - start_ms).unwrap_or_default())
 }

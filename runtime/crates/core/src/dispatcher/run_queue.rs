@@ -1,6 +1,6 @@
 //! The run queue: which function runs next. Live deliveries run before replays. Plain data, no I/O.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 
 use evoke_model::{FunctionId, Stream};
 
@@ -8,37 +8,85 @@ use evoke_model::{FunctionId, Stream};
 /// progress, and live deliveries are hardly delayed.
 const LIVE_PER_REPLAY: u32 = 32;
 
-/// The lanes with work and room, in round-robin order.
+/// The place of a lane in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// True if a delivery of the function runs.
+    pub(super) is_running: bool,
+    /// The number of the function's last start, over all functions.
+    pub(super) last_start: u64,
+}
+
+/// The lanes with work and room. The function whose last start is the longest ago is next: functions with much work take
+/// turns, and a function that had no work does not wait for a turn of each of them.
 #[derive(Default)]
 pub(super) struct RunQueue {
-    live: VecDeque<FunctionId>,
-    replay: VecDeque<FunctionId>,
+    live: Lanes,
+    replay: Lanes,
     live_since_replay: u32,
 }
 
+/// The lanes of one stream, by the last start of their function.
+#[derive(Default)]
+struct Lanes {
+    of_idle: BTreeSet<(u64, FunctionId)>,
+    of_running: BTreeSet<(u64, FunctionId)>,
+}
+
+/// The lanes that may run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowed {
+    /// Lanes of functions that run a delivery already.
+    pub(super) running: bool,
+    /// Replay lanes.
+    pub(super) replays: bool,
+}
+
+impl Lanes {
+    fn set(&mut self, place: Place) -> &mut BTreeSet<(u64, FunctionId)> {
+        if place.is_running { &mut self.of_running } else { &mut self.of_idle }
+    }
+
+    /// Returns the next function, and whether it runs a delivery.
+    fn first(&self, allowed: Allowed) -> Option<(Place, FunctionId)> {
+        let first = |set: &BTreeSet<_>| set.first().copied();
+        let running = if allowed.running { first(&self.of_running) } else { None };
+        let is_running = match (running, first(&self.of_idle)) {
+            (Some(running), Some(idle)) => running < idle,
+            (running, _) => running.is_some(),
+        };
+        let (last_start, id) = if is_running { running? } else { first(&self.of_idle)? };
+        Some((Place { is_running, last_start }, id))
+    }
+}
+
 impl RunQueue {
-    pub(super) fn push(&mut self, id: FunctionId, stream: Stream) {
+    fn lanes(&mut self, stream: Stream) -> &mut Lanes {
         match stream {
-            Stream::Live => self.live.push_back(id),
-            Stream::Replay => self.replay.push_back(id),
+            Stream::Live => &mut self.live,
+            Stream::Replay => &mut self.replay,
         }
     }
 
-    /// Returns true if a lane is queued that may run. Replay lanes count only if `replays` is true.
-    pub(super) fn has_next(&self, replays: bool) -> bool {
-        !self.live.is_empty() || (replays && !self.replay.is_empty())
+    pub(super) fn push(&mut self, id: FunctionId, stream: Stream, place: Place) {
+        self.lanes(stream).set(place).insert((place.last_start, id));
     }
 
-    /// Takes the next lane from the queue. Takes a replay lane only if `replays` is true. If the caller then runs a
-    /// delivery of the lane, it must call [`RunQueue::record_run`].
-    pub(super) fn next(&mut self, replays: bool) -> Option<(FunctionId, Stream)> {
-        if replays
-            && (self.live.is_empty() || self.live_since_replay >= LIVE_PER_REPLAY)
-            && let Some(id) = self.replay.pop_front()
+    pub(super) fn remove(&mut self, id: FunctionId, stream: Stream, place: Place) {
+        self.lanes(stream).set(place).remove(&(place.last_start, id));
+    }
+
+    /// Returns the next lane, which stays in the queue. If the caller then runs a delivery of the lane, it must call
+    /// [`RunQueue::record_run`].
+    pub(super) fn next(&self, allowed: Allowed) -> Option<(FunctionId, Stream)> {
+        let live = self.live.first(allowed);
+        if allowed.replays
+            && (live.is_none() || self.live_since_replay >= LIVE_PER_REPLAY)
+            && let Some((_, id)) = self.replay.first(allowed)
         {
             return Some((id, Stream::Replay));
         }
-        self.live.pop_front().map(|id| (id, Stream::Live))
+        live.map(|(_, id)| (id, Stream::Live))
     }
 
     /// Counts a delivery that runs. A lane without a runnable delivery must not be counted, because the count decides
@@ -55,13 +103,28 @@ impl RunQueue {
 mod tests {
     use super::*;
 
+    const ALL: Allowed = Allowed { running: true, replays: true };
+    const LIVE: Allowed = Allowed { running: true, replays: false };
+
+    fn place(last_start: u64) -> Place {
+        Place { is_running: false, last_start }
+    }
+
     #[test]
     fn live_deliveries_run_first_and_replays_are_not_starved() {
         let mut queue = RunQueue::default();
-        (0..100).for_each(|_| queue.push(FunctionId(1), Stream::Live));
-        (0..10).for_each(|_| queue.push(FunctionId(2), Stream::Replay));
-        let next = || queue.next(true).inspect(|(_, stream)| queue.record_run(*stream));
-        let order: Vec<_> = std::iter::from_fn(next).map(|(id, _)| id).collect();
+        (0..100).for_each(|start| queue.push(FunctionId(1), Stream::Live, place(start)));
+        (0..10).for_each(|start| queue.push(FunctionId(2), Stream::Replay, place(start)));
+        let (mut live, mut replay) = (0, 0);
+        let mut next = || {
+            let (id, stream) = queue.next(ALL)?;
+            let starts = if stream == Stream::Live { &mut live } else { &mut replay };
+            queue.remove(id, stream, place(*starts));
+            *starts += 1;
+            queue.record_run(stream);
+            Some(id)
+        };
+        let order: Vec<_> = std::iter::from_fn(&mut next).collect();
         let places: Vec<_> =
             order.iter().enumerate().filter(|(_, id)| **id == FunctionId(2)).map(|(place, _)| place).collect();
         assert_eq!(places[..3], [32, 65, 98]);
@@ -71,10 +134,23 @@ mod tests {
     #[test]
     fn without_room_for_replays_only_live_deliveries_run() {
         let mut queue = RunQueue::default();
-        queue.push(FunctionId(2), Stream::Replay);
-        assert!(!queue.has_next(false) && queue.next(false).is_none());
-        queue.push(FunctionId(1), Stream::Live);
-        assert_eq!(queue.next(false), Some((FunctionId(1), Stream::Live)));
-        assert_eq!(queue.next(true), Some((FunctionId(2), Stream::Replay)));
+        queue.push(FunctionId(2), Stream::Replay, place(0));
+        assert!(queue.next(LIVE).is_none());
+        queue.push(FunctionId(1), Stream::Live, place(0));
+        assert_eq!(queue.next(LIVE), Some((FunctionId(1), Stream::Live)));
+        queue.remove(FunctionId(1), Stream::Live, place(0));
+        assert_eq!(queue.next(ALL), Some((FunctionId(2), Stream::Replay)));
+    }
+
+    #[test]
+    fn the_function_whose_last_start_is_the_longest_ago_is_next_and_running_ones_only_if_allowed() {
+        let mut queue = RunQueue::default();
+        let (busy, idle) = (Place { is_running: true, last_start: 3 }, place(5));
+        queue.push(FunctionId(1), Stream::Live, busy);
+        queue.push(FunctionId(2), Stream::Live, idle);
+        assert_eq!(queue.next(ALL), Some((FunctionId(1), Stream::Live)));
+        assert_eq!(queue.next(Allowed { running: false, ..ALL }), Some((FunctionId(2), Stream::Live)));
+        queue.remove(FunctionId(2), Stream::Live, idle);
+        assert_eq!(queue.next(Allowed { running: false, ..ALL }), None);
     }
 }

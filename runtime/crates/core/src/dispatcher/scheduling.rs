@@ -8,7 +8,7 @@ use super::function::Function;
 use super::isolation::{Isolation, Picked};
 use super::lane::Lane;
 use super::measure::Measurement;
-use super::run_queue::RunQueue;
+use super::run_queue::{Allowed, RunQueue};
 use super::{Dispatcher, attempt};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::StateItem;
@@ -29,6 +29,10 @@ pub(super) struct Schedule {
     queue: RunQueue,
     /// The running deliveries, live and replayed.
     pub(super) running: u32,
+    /// The number of active functions without a running delivery.
+    idle: u32,
+    /// The number of deliveries that were started.
+    starts: u64,
     /// The running deliveries of replays.
     replaying: u32,
     /// Replays whose deliveries are no longer started.
@@ -58,6 +62,10 @@ impl Schedule {
     /// Counts an attempt that starts.
     fn count_start(&mut self, picked: &Picked) {
         self.running += 1;
+        self.starts += 1;
+        if let Some(function) = self.functions.get_mut(&picked.delivery.function) {
+            function.last_start = self.starts;
+        }
         self.replaying += u32::from(picked.delivery.replay.is_some());
     }
 
@@ -85,6 +93,12 @@ impl Schedule {
     }
 }
 
+/// Returns how many of `running_max` places are reserved for the `idle` functions without a running delivery, so that no
+/// function takes all: one for each of them, at most an eighth of the places.
+fn reserved(running_max: u32, idle: u32) -> u32 {
+    if running_max > 1 { idle.min((running_max / 8).max(1)) } else { 0 }
+}
+
 /// Returns the maximum number of replayed deliveries that run at once if `running_max` deliveries may run. At least 1.
 fn replays_max(running_max: u32) -> u32 {
     (running_max / REPLAY_TOTAL_DIVISOR).max(1)
@@ -95,19 +109,24 @@ impl Dispatcher {
     /// behind the store. If the function is suspended, releases its waiting deliveries instead. Must be called after
     /// every change of a lane.
     pub(super) fn update_queue(&self, schedule: &mut Schedule, id: FunctionId) {
-        let Schedule { functions, queue, reruns, .. } = schedule;
+        let Schedule { functions, queue, reruns, idle, .. } = schedule;
         let Some(function) = functions.get_mut(&id) else { return };
+        let (was_idle, is_idle) = function.update_idle();
+        *idle = *idle + u32::from(is_idle) - u32::from(was_idle);
         if function.concurrency == 0 {
             let waiting = function.release_waiting();
             waiting.iter().for_each(|id| drop(reruns.remove(id)));
             self.release(waiting);
-            return;
         }
         for stream in Stream::ALL {
-            if function.try_queue(stream) {
-                queue.push(id, stream);
+            let (old, new) = function.update_place(stream);
+            if old != new {
+                old.into_iter().for_each(|place| queue.remove(id, stream, place));
+                new.into_iter().for_each(|place| queue.push(id, stream, place));
             }
-            if let Some(after) = function.lane(stream).start_load() {
+            if function.concurrency > 0
+                && let Some(after) = function.lane(stream).start_load()
+            {
                 self.load(id, stream, after);
             }
         }
@@ -119,12 +138,22 @@ impl Dispatcher {
     pub(super) fn spawn_worker(&self, schedule: &mut Schedule) {
         if !schedule.worker_starting && (self.can_start_suspect(schedule) || self.can_start_other(schedule)) {
             schedule.worker_starting = true;
-            self.0.tasks.spawn_on(self.clone().work(), &self.0.runtime);
+            self.0.tasks.spawn_on(self.clone().work(), &self.0.workers);
         }
     }
 
     fn can_start_other(&self, schedule: &Schedule) -> bool {
-        self.has_room(schedule) && schedule.queue.has_next(self.has_room_for_replays(schedule))
+        self.next_lane(schedule).is_some()
+    }
+
+    /// Returns the lane that runs next, if there is room for it. The last of the places go only to functions of which no
+    /// delivery runs.
+    fn next_lane(&self, schedule: &Schedule) -> Option<(FunctionId, Stream)> {
+        if !self.has_room(schedule) {
+            return None;
+        }
+        let running = schedule.running < self.0.running_max - reserved(self.0.running_max, schedule.idle);
+        schedule.queue.next(Allowed { running, replays: self.has_room_for_replays(schedule) })
     }
 
     /// Returns true if a suspect waits and no attempt runs.
@@ -171,18 +200,11 @@ impl Dispatcher {
         self.update_queue(schedule, delivery.function);
     }
 
-    /// Takes the next delivery to run, from the functions in round-robin order.
+    /// Takes the next delivery to run, from the function whose last start is the longest ago.
     fn pick(&self, schedule: &mut Schedule) -> Option<Picked> {
         loop {
-            let replays = self.has_room_for_replays(schedule);
-            let next = if self.has_room(schedule) { schedule.queue.next(replays) } else { None };
-            let Some((id, stream)) = next else { return self.pick_suspect(schedule) };
-            let Some(function) = schedule.functions.get_mut(&id) else { continue };
-            function.dequeued(stream);
-            // A reload may have lowered the concurrency since the function was queued.
-            if !function.has_room(stream) {
-                continue;
-            }
+            let Some((id, stream)) = self.next_lane(schedule) else { return self.pick_suspect(schedule) };
+            let function = schedule.functions.get_mut(&id)?;
             let Schedule { isolation, halted, reruns, .. } = schedule;
             let picked = Self::pick_from(function, stream, halted, reruns, isolation);
             let (suspect, other): (Option<_>, _) = match picked {

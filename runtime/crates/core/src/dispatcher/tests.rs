@@ -1,5 +1,7 @@
 mod brakes;
+mod clock;
 mod isolation;
+mod places;
 mod state;
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::*;
 
+mod default_limits;
 mod slow;
 
 /// The longest wait for a connection to be closed.

@@ -1,4 +1,4 @@
-//! The TCP stream that the HTTP server reads and writes: it makes ambiguous requests invalid, and fails when the peer
+//! The stream of a connection that the HTTP server reads and writes: it makes ambiguous requests invalid, and fails when the peer
 //! accepts no bytes for too long.
 
 use std::io;
@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -22,8 +21,8 @@ use super::pace::Pace;
 /// end of the stream has the same effect.
 const INVALID_REQUEST: &[u8] = b"\0\r\n\r\n";
 
-pub(super) struct Stream {
-    tcp: TcpStream,
+pub(super) struct Stream<T> {
+    io: T,
     filter: FramingFilter,
     /// The unread rest of [`INVALID_REQUEST`], once a request was ambiguous.
     invalid_rest: Option<&'static [u8]>,
@@ -43,10 +42,10 @@ struct Wait {
     timer: Pin<Box<Sleep>>,
 }
 
-impl Stream {
-    pub(super) fn new(tcp: TcpStream, activity: Arc<watch::Sender<Activity>>, limits: &Limits) -> Self {
+impl<T> Stream<T> {
+    pub(super) fn new(io: T, activity: Arc<watch::Sender<Activity>>, limits: &Limits) -> Self {
         Self {
-            tcp,
+            io,
             filter: FramingFilter::default(),
             invalid_rest: None,
             activity,
@@ -90,11 +89,11 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.invalid_rest.is_none() {
             let before = buf.filled().len();
-            ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
             let read = buf.filled().get(before..).unwrap_or_default();
             let Err(good) = self.filter.advance(read) else {
                 self.report_head();
@@ -110,9 +109,9 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
         self.check_stall(cx, written)
     }
 
@@ -121,19 +120,19 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.check_stall(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -15,6 +15,7 @@ use evoke_manifest::TypeGlob;
 use evoke_manifest::parser::{Node, Reader, Span, Table, ValueError, excerpt};
 use evoke_model::claim;
 use evoke_model::event::Event;
+use evoke_model::uri::{is_uri_char, is_uri_reference};
 
 /// What producers may claim in CloudEvents, beside the `type` and the source of the http source itself. `*` matches any
 /// number of characters.
@@ -164,7 +165,7 @@ impl ClaimPolicy {
         if *self.uri == *claimed {
             return Ok(());
         }
-        if !is_uri_reference(claimed) {
+        if claimed.is_empty() || !is_uri_reference(claimed) {
             let detail = format!(
                 "`source` is not a URI reference (RFC 3986): `{}`; percent-encode other characters",
                 excerpt(claimed)
@@ -225,25 +226,6 @@ impl Refused {
             ),
         )
     }
-}
-
-/// Whether a text has only the characters of a URI reference (RFC 3986, section 4.1), and complete percent-encodings.
-fn is_uri_reference(text: &str) -> bool {
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        if !is_uri_char(char::from(byte)) {
-            return false;
-        }
-        if byte == b'%' && !after.get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) {
-            return false;
-        }
-        rest = after;
-    }
-    !text.is_empty()
-}
-
-fn is_uri_char(char: char) -> bool {
-    char.is_ascii_alphanumeric() || "-._~:/?#[]@!$&'()*+,;=%".contains(char)
 }
 
 #[cfg(test)]

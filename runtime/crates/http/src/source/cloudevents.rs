@@ -1,13 +1,33 @@
-//! Reads events from a request: CloudEvents in one of the three modes (HTTP protocol binding 1.0, section 3), or a raw
+//! Reads events from a request: CloudEvents in one of the three modes (HTTP protocol binding 1.0.2, section 3), or a raw
 //! body, which becomes one event of the source's type. No I/O: the input is the headers and the whole body.
+//!
+//! # Differences from the specification
+//!
+//! `evoke_model::event` lists the differences of events and of their JSON form.
+//!
+//! | rule | here |
+//! |---|---|
+//! | Senders percent-encode `%` in `ce-` headers (section 3.1.3.2). | Clients exist that do not. A `%` without two hexadecimal digits stays as it is. All other sequences are decoded once, as the rule says. |
+//! | Header values have printable ASCII characters only (section 3.1.3.2). | Bytes of UTF-8 are accepted as they are; other bytes are rejected, because their charset is unknown. |
+//! | Data in binary mode is opaque. | A body whose `Content-Type` means JSON must be JSON: the event could not be printed in its JSON form. |
+//! | Without `Content-Type`, the event has no `datacontenttype`. | The same if the body is JSON. Otherwise it is `application/octet-stream` (RFC 9110, section 8.3): without a media type, the JSON form would declare JSON. |
+//! | Any other `Content-Type` than `application/cloudevents…` means binary mode (section 3). | The same if there is `ce-specversion`, or `ce-id`, `ce-source` and `ce-type`. Otherwise the body is raw, or refused if the source has no `type`. |
+//! | An event format that the receiver does not know may be forwarded as binary. | It is refused with 415. |
+//! | A batch may have any size, and the receiver may choose the largest (section 3.3). | At most [`BATCH_MAX`] events, all of them accepted or none. An empty batch is accepted and stores nothing. |
+//! | In structured mode, attributes may also be in headers (section 3.2.3). | Headers are ignored there. |
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
 use serde_json::value::RawValue;
 
 use evoke_model::clock::{UnixMs, rfc3339};
-use evoke_model::event::{Data, Event};
+use evoke_model::event::{Data, Event, skip_byte_order_mark};
+use evoke_model::media_type::{Charset, essence, is_media_type};
 use evoke_telemetry::Traceparent;
+
+mod header_value;
+
+use header_value::{decode, single, unquote};
 
 /// The most events in one batch. A batch is one commit, and other writes wait for it.
 pub const BATCH_MAX: usize = 1_000;
@@ -64,8 +84,7 @@ impl Mode {
     /// [`ReadError::Malformed`] or [`ReadError::Unsupported`].
     pub fn of(headers: &HeaderMap, raw: &Raw<'_>) -> Result<Self, ReadError> {
         let content_type = content_type(headers)?.unwrap_or_default();
-        let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
-        let essence = essence.trim().to_ascii_lowercase();
+        let essence = essence(content_type).to_ascii_lowercase();
         let unsupported = |detail: String| Err(ReadError::Unsupported(detail));
         if let Some(coding) = headers.get(header::CONTENT_ENCODING)
             && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
@@ -73,7 +92,7 @@ impl Mode {
             return unsupported("Content-Encoding is not supported; send the body uncompressed".into());
         }
         if essence.starts_with("application/cloudevents") {
-            if !is_utf8(parameters) {
+            if Charset::of(content_type) != Charset::Utf8 {
                 return unsupported(format!("`{content_type}`: JSON is always UTF-8; remove the charset"));
             }
             return match essence.as_str() {
@@ -87,7 +106,8 @@ impl Mode {
         if headers.contains_key("ce-specversion") {
             return Ok(Self::Binary);
         }
-        if raw.type_.is_some() {
+        let has_all = ["ce-id", "ce-source", "ce-type"].iter().all(|name| headers.contains_key(*name));
+        if raw.type_.is_some() && !has_all {
             return Ok(Self::Raw);
         }
         if headers.keys().any(|name| name.as_str().starts_with("ce-")) {
@@ -121,24 +141,12 @@ impl Mode {
 }
 
 fn structured(json: &[u8]) -> Result<Event, String> {
-    #[derive(serde::Deserialize)]
-    struct Version<'a> {
-        #[serde(borrow)]
-        specversion: Option<&'a RawValue>,
-    }
-    let event = Event::from_json(json, |_| {}).map_err(|e| e.to_string())?;
-    // For functions the bus fills in `specversion`. An outside sender must state it, to show that it means CloudEvents
-    // 1.0.
-    let version: Version<'_> = serde_json::from_slice(json).map_err(|e| e.to_string())?;
-    if version.specversion.is_none() {
-        return Err("`specversion` is missing; write \"specversion\": \"1.0\"".into());
-    }
-    Ok(event)
+    Event::from_complete_json(json).map_err(|e| e.to_string())
 }
 
 fn batch(json: &[u8]) -> Result<Vec<Event>, ReadError> {
-    let items: Vec<&RawValue> =
-        serde_json::from_slice(json).map_err(|e| ReadError::Malformed(format!("not a JSON array of events: {e}")))?;
+    let items: Vec<&RawValue> = serde_json::from_slice(skip_byte_order_mark(json))
+        .map_err(|e| ReadError::Malformed(format!("not a JSON array of events: {e}")))?;
     if items.len() > BATCH_MAX {
         let detail = format!("{} events in one batch; send at most {BATCH_MAX}", items.len());
         return Err(ReadError::TooLarge(detail));
@@ -206,74 +214,15 @@ fn payload(headers: &HeaderMap, body: Bytes) -> Result<(Data, Option<String>), S
 /// The `Content-Type`, checked to have the form `type/subtype`.
 fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ReadError> {
     let Some(value) = single(headers, &header::CONTENT_TYPE).map_err(ReadError::Malformed)? else { return Ok(None) };
-    let well_formed = |value: &&str| {
-        let essence = value.split(';').next().unwrap_or_default().trim();
-        essence.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
-    };
-    std::str::from_utf8(value).ok().filter(well_formed).map(Some).ok_or_else(|| {
+    std::str::from_utf8(value).ok().filter(|value| is_media_type(value)).map(Some).ok_or_else(|| {
         ReadError::Malformed("Content-Type is not a media type; write one such as application/json".into())
     })
-}
-
-/// Whether `text` is a token (RFC 9110, section 5.6.2).
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-}
-
-fn is_utf8(parameters: &str) -> bool {
-    parameters.split(';').filter_map(|parameter| parameter.split_once('=')).all(|(name, value)| {
-        !name.trim().eq_ignore_ascii_case("charset") || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-    })
-}
-
-/// The value of a header; an error when the header is repeated.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, String> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (_, Some(_)) => Err(format!("`{name}` is sent more than once")),
-        (value, None) => Ok(value.map(http::HeaderValue::as_bytes)),
-    }
-}
-
-/// Decodes a header value to an attribute: removes double quotes and their escapes, then percent-decodes once (HTTP
-/// protocol binding, section 3.1.3.2).
-fn decode(value: &[u8]) -> Result<String, String> {
-    let unquoted = match value {
-        [b'"', inner @ .., b'"'] => unescape(inner),
-        _ => value.to_vec(),
-    };
-    let mut bytes = Vec::with_capacity(unquoted.len());
-    let mut rest = unquoted.as_slice();
-    while let Some((&byte, after)) = rest.split_first() {
-        if byte != b'%' {
-            bytes.push(byte);
-            rest = after;
-            continue;
-        }
-        let hex = after.get(..2).filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
-        let decoded = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        bytes.push(decoded.ok_or("a % must be followed by two hexadecimal digits; write %25 for a literal %")?);
-        rest = after.get(2..).unwrap_or_default();
-    }
-    String::from_utf8(bytes).map_err(|_| "not UTF-8 after percent-decoding".into())
-}
-
-fn unescape(quoted: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(quoted.len());
-    let mut rest = quoted.iter();
-    while let Some(&byte) = rest.next() {
-        bytes.push(if byte == b'\\' { rest.next().copied().unwrap_or(byte) } else { byte });
-    }
-    bytes
 }
 
 /// The sender's id of its request; a repeated request has the same id. Surrounding quotes are not part of the key.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, String> {
     let Some(value) = single(headers, &HeaderName::from_static("idempotency-key"))? else { return Ok(None) };
-    let key = match value {
-        [b'"', inner @ .., b'"'] => unescape(inner),
-        _ => value.to_vec(),
-    };
+    let key = unquote(value).into_owned();
     if !(1..=IDEMPOTENCY_KEY_MAX).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic) {
         return Err(format!("Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_MAX} visible ASCII characters"));
     }

@@ -145,7 +145,17 @@ impl SourceKind for HttpKind {
 fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<HttpSource> {
     let mut table = Table::read(reader, node, place.key_span, "HttpSource", "an http source", "`{ path: /checkout }`")?;
     let path = table.required(reader, "path", &[], "`path: /NAME`, the URL path of the requests");
-    let path = path.and_then(|node| reader.parse_text(node, "`path`", http_path));
+    let path = path.and_then(|node| {
+        let path = reader.parse_text(node, "`path`", http_path)?;
+        let without_slash = path.trim_end_matches('/');
+        if !without_slash.is_empty() && without_slash.len() < path.len() {
+            let message =
+                format!("requests to `{}` are not accepted: paths are compared exactly", excerpt(without_slash));
+            let help = format!("write `{}`, unless all clients send the `/` at the end", excerpt(without_slash));
+            reader.warning(node.span, message, help);
+        }
+        Some(path)
+    });
     let methods = match table.optional(reader, "methods") {
         Some(node) => methods(reader, node),
         None => default_methods(),
@@ -224,6 +234,35 @@ fn http_path(text: &str) -> Result<String, ValueError> {
     if !text.starts_with('/') {
         return Err(ValueError::new(message(), format!("start it with a slash: `/{}`", excerpt(text))));
     }
+    let placeholder = |part: &&str| {
+        let is_in_braces = part.starts_with(['{', '<']) && part.ends_with(['}', '>']);
+        part.starts_with(':') || *part == "*" || *part == "**" || part.contains("${") || is_in_braces
+    };
+    if let Some(placeholder) = text.split('/').find(placeholder) {
+        let message = format!("{}: the placeholder `{}` is not supported", message(), excerpt(placeholder));
+        return Err(ValueError::new(
+            message,
+            "write a fixed path, because paths are compared exactly; put variable parts in the body",
+        ));
+    }
+    // RFC 3986, section 5.2.4: clients remove these parts before they send a request.
+    if text.split('/').any(|part| matches!(part, "." | "..")) {
+        let mut parts: Vec<&str> = Vec::new();
+        for part in text.split('/').skip(1) {
+            match part {
+                "." => {}
+                ".." => drop(parts.pop()),
+                part => parts.push(part),
+            }
+        }
+        let message = format!("{}: clients remove `.` and `..` from the path of a request", message());
+        return Err(ValueError::new(message, format!("write `/{}`", excerpt(&parts.join("/")))));
+    }
+    let is_escape = |rest: &str| rest.get(..2).is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if text.split('%').skip(1).any(|rest| !is_escape(rest)) {
+        let message = format!("{}: `%` begins an escape of two hexadecimal digits", message());
+        return Err(ValueError::new(message, "write `%25` for the character `%`"));
+    }
     // RFC 3986, section 3.3: the characters that a path can have unescaped. A request never contains others.
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte);
     if let Some(char) = text.chars().find(|char| !u8::try_from(*char).is_ok_and(is_allowed)) {
@@ -231,13 +270,6 @@ fn http_path(text: &str) -> Result<String, ValueError> {
         let mut bytes = [0; 4];
         let escaped: String = char.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect();
         return Err(ValueError::new(message, format!("write `{escaped}` instead")));
-    }
-    if let Some(placeholder) = text.split('/').find(|part| part.starts_with(':') || *part == "*") {
-        let message = format!("{}: the placeholder `{}` is not supported", message(), excerpt(placeholder));
-        return Err(ValueError::new(
-            message,
-            "write a fixed path, because paths are compared exactly; put variable parts in the body",
-        ));
     }
     Ok(text.to_owned())
 }

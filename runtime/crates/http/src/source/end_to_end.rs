@@ -188,6 +188,7 @@ async fn overload_is_refused_before_the_commit_with_retry_after() {
 async fn each_store_error_maps_to_a_status_that_the_client_can_act_on() {
     for (error, status, retry_after, detail) in [
         (StoreError::Full, 503, true, "no room left"),
+        (StoreError::Busy, 503, true, "locked"),
         (StoreError::Closed, 503, true, "closed"),
         (StoreError::Unreachable("connection refused".into()), 503, true, "cannot be reached at the moment"),
         (StoreError::Fenced("owner 2".into()), 503, true, "another process took over"),

@@ -67,7 +67,9 @@ impl From<Refused> for Problem {
                 problem.status = StatusCode::TOO_MANY_REQUESTS;
                 problem
             }
-            Refused::Store(StoreError::Full | StoreError::Closed) => Self::later(RETRY_AFTER, detail),
+            Refused::Store(StoreError::Full | StoreError::Busy | StoreError::Closed) => {
+                Self::later(RETRY_AFTER, detail)
+            }
             // Addresses and names of other processes are for the log and the operator.
             Refused::Store(StoreError::Unreachable(_)) => Self::later(
                 RETRY_AFTER,

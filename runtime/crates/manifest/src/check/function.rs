@@ -4,9 +4,10 @@ use super::{Context, trigger};
 use crate::component::ComponentRef;
 use crate::diagnostics::{ValueError, excerpt};
 use crate::grants::{HttpOrigin, StateLimits, TypeGlob};
-use crate::model::{Allow, Build, Function, FunctionSpans, Retry, SecretRef};
-use crate::names::{ATTRIBUTES, Name, OrderBy};
+use crate::model::{Allow, Build, Function, FunctionSpans, Retry, SecretRef, Trigger};
+use crate::names::{ATTRIBUTES, KNOWN_EXTENSIONS, Name, OrderBy};
 use crate::parser::{Entry, Node, Reader, Resolved, Table, Value, nearest};
+use crate::paths::check_path;
 use crate::source_text::Span;
 use crate::units::{ByteSize, duration_text};
 use std::collections::BTreeMap;
@@ -43,7 +44,7 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
     let on = "`on:` with a trigger, such as `- events: { type: [order.placed] }`";
     let on = table.required(reader, "on", &["trigger", "triggers", "when", "events"], on);
     let triggers = on.map(|node| trigger::triggers(reader, context, node, &entry.key)).unwrap_or_default();
-    let order_by = table.optional(reader, "order_by").and_then(|node| order_by(reader, node));
+    let order_by = table.optional(reader, "order_by").and_then(|node| order_by(reader, node, &triggers));
     let concurrency = table.optional(reader, "concurrency");
     let concurrency = concurrency.and_then(|node| reader.integer(node, "`concurrency`", CONCURRENCY_RANGE));
     let timeout = table.optional(reader, "timeout").and_then(|node| reader.duration(node, "`timeout`", TIMEOUT_RANGE));
@@ -57,6 +58,9 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
         "retries" | "max_retries" => Some("set the number of attempts with `retry: { attempts: 8 }`"),
         "publish" | "state" | "config" | "secrets" | "permissions" | "grants" | "capabilities" => {
             Some("put the grants of a function under `allow`")
+        }
+        "limits" | "descendants" | "descendants_bytes" => {
+            Some("`limits` belongs to the app: write it beside `functions`")
         }
         "env" | "environment" => Some("put settings under `allow: { config: { KEY: VALUE } }`"),
         "events" | "source" => Some(TRIGGER_KEY_HINT),
@@ -87,7 +91,9 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
 
 fn component(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, has_build: bool) -> Option<ComponentRef> {
     let component = reader.parse_text(node, "`component`", ComponentRef::parse)?;
-    let path = excerpt(&component.path.display().to_string());
+    let text = component.path.display().to_string();
+    reader.ok_or_report(node.span, check_path(context.folder, &text))?;
+    let path = excerpt(&text);
     let component = ComponentRef { path: context.folder.join(&component.path), ..component };
     if component.path.is_dir() {
         reader.error(node.span, format!("`{path}` is a folder"), "write the path of the `.wasm` file in it");
@@ -125,13 +131,22 @@ fn build(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Build> {
     Some(Build { run: run?.to_owned(), env })
 }
 
-fn order_by(reader: &mut Reader<'_>, node: &Node) -> Option<OrderBy> {
+fn order_by(reader: &mut Reader<'_>, node: &Node, triggers: &[Trigger]) -> Option<OrderBy> {
     let order_by = reader.parse_text(node, "`order_by`", OrderBy::parse)?;
     if let OrderBy::Attribute(name) = &order_by {
-        let similar = nearest(name, ATTRIBUTES).filter(|similar| *similar != name);
-        if let Some(similar) = similar {
+        // A pattern that names the attribute shows that events have it.
+        let is_in_pattern =
+            |trigger: &Trigger| trigger.events.as_ref().is_some_and(|events| events.json.get(name.as_str()).is_some());
+        let is_known = ATTRIBUTES.iter().chain(&KNOWN_EXTENSIONS).any(|known| known == name);
+        if !is_known && !triggers.iter().any(is_in_pattern) {
             let message = format!("`{name}` is not a standard event attribute and is read as an extension attribute");
-            reader.warning(node.span, message, format!("did you mean `{similar}`, or the field `data.{name}`?"));
+            let help = match nearest(name, ATTRIBUTES) {
+                Some(similar) => format!("did you mean `{similar}`, or the field `data.{name}`?"),
+                None => format!(
+                    "to order by a field of the data, write `data.{name}`; events without the attribute are not ordered"
+                ),
+            };
+            reader.warning(node.span, message, help);
         }
     }
     Some(order_by)
@@ -159,6 +174,17 @@ fn retry(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<Retry> {
         let help = format!("write `max_backoff: {backoff}` or more, or a shorter `backoff`");
         let span = if table.has("backoff") { table.key_span("backoff") } else { table.key_span("max_backoff") };
         reader.error(span, message, help);
+    } else if table.has("max_age") && retry.max_age < retry.backoff {
+        let (age, backoff) = (duration_text(retry.max_age), duration_text(retry.backoff));
+        let message =
+            format!("`max_age` ({age}) is shorter than `backoff` ({backoff}): few deliveries get a second attempt");
+        reader.warning(table.key_span("max_age"), message, "write a longer `max_age`, or `attempts: 1` for no retries");
+    }
+    if retry.attempts == 1
+        && let Some(key) = ["backoff", "max_backoff", "max_age"].into_iter().find(|key| table.has(key))
+    {
+        let message = format!("`{key}` has no effect: the first attempt is the only one");
+        reader.warning(table.key_span(key), message, "remove it, or write more `attempts`");
     }
     table.reject_unknown_keys(reader, |key| match key {
         "max_attempts" | "retries" | "count" | "limit" => Some("did you mean `attempts`? The first attempt counts too"),
@@ -173,7 +199,14 @@ fn allow(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, span: Span
     let mut table = Table::read(reader, node, span, "Allow", "`allow`", "`{ publish: [\"payment.*\"] }`")?;
     let publish = table.optional(reader, "publish").map(|node| {
         let items = reader.list(node, "`publish`");
-        items.iter().filter_map(|item| reader.parse_text(item, "an event type", TypeGlob::parse)).collect()
+        let type_ = |item: &std::rc::Rc<Node>| {
+            let type_ = reader.parse_text(item, "an event type", TypeGlob::parse)?;
+            if let Some((message, help)) = type_.advice() {
+                reader.warning(item.span, message, help);
+            }
+            Some(type_)
+        };
+        items.iter().filter_map(type_).collect()
     });
     let state_span = table.key_span("state");
     let state = table.optional(reader, "state").and_then(|node| state(reader, node, state_span));
@@ -284,7 +317,10 @@ fn secret(reader: &mut Reader<'_>, context: &Context<'_>, entry: &Entry) -> Opti
     let mut table = Table::read(reader, &entry.node, entry.key_span, "SecretRef", what, "`{ env: VARIABLE }`")?;
     let env_node = table.optional(reader, "env");
     let env = env_node.and_then(|node| reader.parse_text(node, "`env`", env_var_name));
-    let file = table.optional(reader, "file").and_then(|node| reader.text(node, "`file`"));
+    let file = table.optional(reader, "file").and_then(|node| {
+        let path = reader.text(node, "`file`")?;
+        reader.ok_or_report(node.span, check_path(context.folder, path)).map(|()| path)
+    });
     match (table.has("env"), table.has("file")) {
         (true, true) => {
             let message = format!("{} has two locations", table.what());

@@ -7,8 +7,13 @@ use crate::names::Name;
 use crate::parser::{Node, Reader, Table, Value, join_with_and, join_with_or, nearest};
 use crate::source::{Settings, Source, SourceKind};
 use crate::source_text::Span;
-use evoke_pattern::{Pattern, PatternError, Segment};
+use evoke_model::runtime_events::SOURCE;
+use evoke_pattern::{Pattern, PatternError, ReservedValues, Segment};
 use std::collections::HashMap;
+
+/// The values of the runtime's own events. Only a pattern that names the source or the type exactly receives them.
+const RUNTIME_VALUES: [ReservedValues<'static>; 2] =
+    [ReservedValues { field: "type", prefix: "evoke." }, ReservedValues { field: "source", prefix: SOURCE }];
 
 pub(super) fn triggers(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, function: &str) -> Vec<Trigger> {
     let items = match &node.value {
@@ -171,6 +176,10 @@ fn events(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<EventPatte
     });
     match checked {
         Ok(pattern) => {
+            for PatternError { path, message, help } in pattern.hints(&RUNTIME_VALUES) {
+                let help = help.unwrap_or_else(|| "check the spelling".to_owned());
+                reader.warning(span_at_path(node, span, &path), message, help);
+            }
             let mut text_spans = HashMap::new();
             collect_text_spans(node, &mut text_spans);
             Some(EventPattern { json, pattern, text_spans })

@@ -123,8 +123,8 @@ fn each_mistake_is_reported_with_its_place_and_a_correction() {
             "a[0].anything-but[0]: `anything-but` takes strings or numbers, not null",
         ),
         (
-            json!({ "a": [{ "anything-but": { "wildcard": ["*"] } }] }),
-            "a[0].anything-but.wildcard[0]: `wildcard` \"*\" matches every string, so `anything-but` would exclude all strings",
+            json!({ "a": [{ "anything-but": { "wildcard": [] } }] }),
+            "a[0].anything-but.wildcard: the list of `wildcard` is empty",
         ),
         (
             json!({ "$or": {} }),
@@ -196,6 +196,8 @@ fn fields_that_no_cloudevent_has_are_reported() {
         (json!({ "detail-type": ["x"] }), "`type`"),
         (json!({ "detail": { "a": ["x"] } }), "payload of a CloudEvent is in `data`"),
         (json!({ "My_Field": ["x"] }), "lower-case"),
+        (json!({ "Source": ["x"] }), "(did you mean `source`?)"),
+        (json!({ "type": [{ "anything-but": { "wildcard": "*" } }] }), "attributes are strings"),
         (json!({ "customer": { "id": ["x"] } }), "never match as an object"),
         (json!({ "type": [5] }), "in quotes"),
         (json!({ "subject": [{ "numeric": [">", 1] }] }), "attributes are strings"),

@@ -7,17 +7,17 @@ use serde_json::{Map, Value, json};
 use super::super::{DataView, EventView, Matcher, Pattern};
 
 /// A random number generator (xorshift64*) with a fixed seed, so every run is the same.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
     }
 }
@@ -232,6 +232,13 @@ fn satisfiable(
 
 fn simple_matches(pattern: &Value, event: &[Occurrence<'_>]) -> bool {
     alternatives(pattern, &[]).iter().any(|fields| satisfiable(fields, event, &Elements::new(), &[]))
+}
+
+/// Returns whether an event matches a pattern, without the matcher.
+pub(super) fn is_match(pattern: &Value, event: &Value) -> bool {
+    let mut occurrences = Vec::new();
+    flatten(event, &[], &Elements::new(), &mut 0, &mut occurrences);
+    simple_matches(pattern, &occurrences)
 }
 
 #[test]

@@ -9,10 +9,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use rustix::fs::OFlags;
 use sha2::Sha256;
 
-use super::super::compile::open_regular;
+use super::super::compile::open_cached;
 
 /// Length of a key and of an authentication code, in bytes.
 pub(super) const MAC_BYTES: usize = 32;
@@ -66,7 +65,7 @@ impl Key {
 
 /// Reads a key that only this user can read.
 fn read(path: &Path) -> io::Result<Key> {
-    let mut file = open_regular(path, OFlags::NOFOLLOW)?;
+    let mut file = open_cached(path)?;
     let metadata = file.metadata()?;
     let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
     if metadata.permissions().mode() & 0o077 != 0 {

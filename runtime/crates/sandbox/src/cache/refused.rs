@@ -7,10 +7,9 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use hmac::Mac as _;
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use super::super::compile::{CompileLimits, Refusal, open_regular};
+use super::super::compile::{CompileLimits, Refusal, open_cached};
 use super::key::{Key, Mac};
 use evoke_model::hex;
 
@@ -49,7 +48,7 @@ impl Record {
     /// Reads a record; `None` if there is none with a valid authentication code. `name` identifies the component.
     pub(super) fn read(path: &Path, key: &Key, name: &str) -> Option<Self> {
         let mut text = String::new();
-        open_regular(path, OFlags::NOFOLLOW).ok()?.take(RECORD_BYTES_MAX).read_to_string(&mut text).ok()?;
+        open_cached(path).ok()?.take(RECORD_BYTES_MAX).read_to_string(&mut text).ok()?;
         let (json, code) = text.trim_end().split_once('\n')?;
         let expected = hex(&mac(key, name, json).ok()?.finalize().into_bytes());
         // Nobody can measure how long this comparison takes: the result is used once for each start.

@@ -15,7 +15,7 @@ impl Folder {
     }
 
     fn open(folder: &Path) -> Cache {
-        Cache::open(folder.to_owned(), crate::engine::engine(1).unwrap(), Compiler::in_process()).unwrap()
+        Cache::open(folder.to_owned(), crate::engine::engine(1, 0).unwrap(), Compiler::in_process()).unwrap()
     }
 
     fn input(&self, text: &str) -> Input {
@@ -58,7 +58,7 @@ fn a_component_is_compiled_once_and_then_loaded() {
 #[test]
 fn a_cache_without_a_folder_compiles_once_and_writes_nothing() {
     let folder = Folder::new();
-    let cache = Cache::in_memory(crate::engine::engine(1).unwrap(), Compiler::in_process()).unwrap();
+    let cache = Cache::in_memory(crate::engine::engine(1, 0).unwrap(), Compiler::in_process()).unwrap();
     for _ in 0..3 {
         cache.load_or_compile(&folder.input(COMPONENT), None).unwrap();
     }

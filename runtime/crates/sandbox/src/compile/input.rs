@@ -61,9 +61,10 @@ pub(crate) fn memory_file(name: &str) -> io::Result<File> {
     }
 }
 
-/// Opens a file for reading. Fails for anything but a regular file, without waiting for the writer of a pipe.
-pub(crate) fn open_regular(path: &Path, flags: OFlags) -> io::Result<File> {
-    let flags = i32::try_from((flags | OFlags::NONBLOCK).bits()).map_err(io::Error::other)?;
+/// Opens a file of the cache for reading. Fails for anything but a regular file, also for a symbolic link, without
+/// waiting for the writer of a pipe.
+pub(crate) fn open_cached(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).map_err(io::Error::other)?;
     let file = File::options().read(true).custom_flags(flags).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::line::{Level, LogLine, LogSink, escape_controls};
+use crate::secrets::Redactor;
 use evoke_model::clock::Clock;
 
 /// Limits on the log of one attempt, with control characters escaped. Lines past a limit are counted and dropped, and
@@ -11,6 +12,9 @@ pub(super) const BYTES_MAX: usize = 64 * 1024;
 const LINES_MAX: u32 = 1_000;
 /// Length limit of a line, in bytes; longer lines are split.
 pub(super) const LINE_BYTES_MAX: usize = 4 * 1024;
+/// The length in bytes of the start of a message that uses up the log: each of its lines counts, and has at most two
+/// bytes for its line break.
+const MESSAGE_BYTES_MAX: usize = BYTES_MAX + 2 * LINES_MAX as usize + 1;
 /// Length limit of the context of a message, in bytes. Each line of the message starts with the context.
 const CONTEXT_BYTES_MAX: usize = 256;
 
@@ -31,6 +35,8 @@ pub(crate) struct AttemptLog<'a> {
     pub(crate) clock: &'a Clock,
     pub(crate) sink: &'a LogSink,
     pub(crate) buffer: &'a Mutex<LogBuffer>,
+    /// Replaces the values of secrets. Text is redacted before it is split into lines or cut.
+    pub(crate) redactor: &'a Redactor,
 }
 
 /// The log buffers and remaining limits of one attempt.
@@ -74,18 +80,27 @@ const PANIC: &str = "panicked at ";
 impl AttemptLog<'_> {
     /// Logs a message, one log line for each of its lines.
     pub(crate) fn message(&self, level: Level, context: &str, message: &str) {
+        {
+            let mut log = self.lock();
+            if log.is_full() && level != Level::Error {
+                log.lines_dropped += count_lines(message);
+                return;
+            }
+        }
+        let (context, _) = self.redactor.redact_start(context, CONTEXT_BYTES_MAX);
+        let (message, not_redacted) = self.redactor.redact_start(message, MESSAGE_BYTES_MAX);
         let mut log = self.lock();
         if level == Level::Error
             && let Some(panic) = message.find(PANIC).and_then(|at| message.get(at..))
         {
             log.panic = Panic::Message(start_of(panic, LINE_BYTES_MAX).to_owned());
         }
-        let context = start_of(context, CONTEXT_BYTES_MAX);
-        let mut rest = message;
+        let context = start_of(&context, CONTEXT_BYTES_MAX);
+        let mut rest = &*message;
         while !rest.is_empty() {
             if log.is_full() {
                 log.lines_dropped += count_lines(rest);
-                return;
+                break;
             }
             let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
             let line = line.strip_suffix('\r').unwrap_or(line);
@@ -93,9 +108,12 @@ impl AttemptLog<'_> {
             if context.is_empty() {
                 log.log_line(self, level, line.as_bytes());
             } else {
-                log.log_line(self, level, format!("{context}: {line}").as_bytes());
+                // A value may begin in the context and end in the message.
+                let line = format!("{context}: {line}");
+                log.log_line(self, level, self.redactor.redact_text(&line).as_bytes());
             }
         }
+        log.lines_dropped += count_lines(not_redacted);
     }
 
     /// Buffers bytes of a stream. Each line is logged when its newline arrives.
@@ -109,13 +127,24 @@ impl AttemptLog<'_> {
                 log.stream_line(self, stream, &partial);
                 partial.clear();
             }
-            while partial.len() > LINE_BYTES_MAX {
-                let rest = partial.split_off(cut(&partial));
+            while partial.len() > self.unfinished_bytes_max() {
+                let rest = partial.split_off(self.cut_unfinished(&partial));
                 log.stream_line(self, stream, &partial);
                 partial = rest;
             }
         }
         log.put_partial(stream, partial);
+    }
+
+    /// Returns the limit on the bytes of an unfinished line that are held. With secrets, it leaves room for a value that
+    /// has arrived in part, twice: so a search is not repeated for each write.
+    fn unfinished_bytes_max(&self) -> usize {
+        LINE_BYTES_MAX + 2 * self.redactor.lookahead()
+    }
+
+    /// Returns the length of the first piece of an unfinished line, which does not end within the value of a secret.
+    fn cut_unfinished(&self, line: &[u8]) -> usize {
+        if self.redactor.is_active() { self.redactor.cut(line) } else { cut(line) }
     }
 
     /// Ends the log: logs unfinished lines and the number of dropped lines, and releases the lines held back.
@@ -191,6 +220,10 @@ impl LogBuffer {
 
     fn stream_line(&mut self, log: &AttemptLog<'_>, stream: Stream, line: &[u8]) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
+        // A line that is only counted needs no search.
+        let is_counted_only = stream == Stream::Stdout && self.is_full();
+        let line = if is_counted_only { line.into() } else { log.redactor.redact(line) };
+        let line = &*line;
         if stream == Stream::Stdout {
             return self.log_line(log, Level::Info, line);
         }

@@ -2,6 +2,7 @@ use std::sync::{Arc, Mutex};
 
 use super::buffer::{BYTES_MAX, LINE_BYTES_MAX};
 use super::*;
+use crate::secrets::Secrets;
 use evoke_model::clock::Clock;
 
 /// A log with its owner and the lines that reached the sink.
@@ -12,6 +13,7 @@ struct Harness {
     buffer: Mutex<LogBuffer>,
     sink: LogSink,
     lines: Arc<Mutex<Vec<LogLine>>>,
+    secrets: Secrets,
 }
 
 impl Harness {
@@ -25,12 +27,18 @@ impl Harness {
             buffer: Mutex::default(),
             sink: Arc::new(move |line| sink.lock().unwrap().push(line)),
             lines,
+            secrets: Secrets::default(),
         }
+    }
+
+    fn with_secret(value: &str) -> Self {
+        let values = [("KEY".to_owned(), value.to_owned().into())].into();
+        Self { secrets: Secrets::new(values).unwrap(), ..Self::new() }
     }
 
     fn log(&self) -> AttemptLog<'_> {
         let Self { function, delivery_id, clock, buffer, sink, .. } = self;
-        AttemptLog { function, delivery_id, attempt: 2, clock, sink, buffer }
+        AttemptLog { function, delivery_id, attempt: 2, clock, sink, buffer, redactor: self.secrets.redactor() }
     }
 
     fn texts(&self) -> Vec<String> {
@@ -130,4 +138,95 @@ fn the_panic_message_of_a_guest_is_recorded() {
     let log = harness.log();
     log.message(Level::Error, "panic", "panicked at src/lib.rs:7:5: no such item");
     assert_eq!(log.panic().as_deref(), expected);
+}
+
+const SECRET: &str = "sk-live-0123456789";
+
+#[test]
+fn a_secret_is_replaced_in_messages_contexts_and_assembled_lines() {
+    let harness = Harness::with_secret(SECRET);
+    let log = harness.log();
+    log.message(Level::Info, SECRET, &format!("a {SECRET} b\n{SECRET}{SECRET}"));
+    log.message(Level::Info, &format!("{}{SECRET}", "c".repeat(CONTEXT_BYTES)), "cut");
+    let (first, second) = SECRET.split_at(7);
+    log.write(Stream::Stdout, first.as_bytes());
+    log.write(Stream::Stderr, first.as_bytes());
+    log.write(Stream::Stdout, format!("{second}\r\n").as_bytes());
+    log.write(Stream::Stderr, second.as_bytes());
+    log.finish();
+    let texts = harness.texts();
+    assert_eq!(texts[0], "[secret KEY]: a [secret KEY] b");
+    assert_eq!(texts[1], "[secret KEY]: [secret KEY]");
+    assert!(texts[2].ends_with("[secr: cut"), "{}", texts[2]);
+    assert_eq!(texts[3..], ["[secret KEY]", "[secret KEY]"]);
+    assert_eq!(log.last_on_stderr().as_deref(), Some("[secret KEY]"));
+}
+
+/// Five bytes of the replacement fit.
+const CONTEXT_BYTES: usize = 256 - 5;
+
+#[test]
+fn a_secret_that_begins_in_the_context_and_ends_in_the_message_is_replaced() {
+    let harness = Harness::with_secret("user: password");
+    harness.log().message(Level::Info, "my user", "password!");
+    assert_eq!(harness.texts(), ["my [secret KEY]!"]);
+}
+
+#[test]
+fn a_secret_at_any_place_of_a_long_line_is_never_cut_in_half() {
+    for before in [0, 1, 4_000, LINE_BYTES_MAX - 9, LINE_BYTES_MAX, 2 * LINE_BYTES_MAX - 3] {
+        for chunk in [1, 7, 4096, 60_000] {
+            let harness = Harness::with_secret(SECRET);
+            let log = harness.log();
+            let line = format!("{}{SECRET}{}", "x".repeat(before), "y".repeat(9_000));
+            line.as_bytes().chunks(chunk).for_each(|bytes| log.write(Stream::Stdout, bytes));
+            log.finish();
+            let text = harness.texts().concat();
+            let expected = format!("{}[secret KEY]{}", "x".repeat(before), "y".repeat(9_000));
+            assert!(text == expected, "{before} {chunk}: {text}");
+            assert!(harness.texts().iter().all(|text| text.len() <= LINE_BYTES_MAX));
+        }
+    }
+}
+
+#[test]
+fn a_secret_of_several_lines_is_replaced_as_a_whole_and_line_by_line() {
+    let key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhki\nG9w0BAQEFAASCBKcw\n-----END KEY-----\n";
+    let harness = Harness::with_secret(key);
+    let log = harness.log();
+    log.message(Level::Info, "", &format!("key:\n{key}end"));
+    log.write(Stream::Stdout, key.as_bytes());
+    log.finish();
+    assert_eq!(
+        harness.texts(),
+        ["key:", "[secret KEY]", "end", "-----BEGIN KEY-----", "[secret KEY]", "[secret KEY]", "-----END KEY-----"]
+    );
+}
+
+#[test]
+fn a_panic_message_has_no_secret() {
+    let harness = Harness::with_secret(SECRET);
+    let log = harness.log();
+    log.write(Stream::Stderr, format!("thread 'main' panicked at src/lib.rs:7:5:\nbad {SECRET}\n").as_bytes());
+    assert_eq!(log.panic().as_deref(), Some("panicked at src/lib.rs:7:5: bad [secret KEY]"));
+    let harness = Harness::with_secret(SECRET);
+    harness.log().message(Level::Error, "panic", &format!("panicked at src/lib.rs:7:5: bad {SECRET}"));
+    assert_eq!(harness.log().panic().as_deref(), Some("panicked at src/lib.rs:7:5: bad [secret KEY]"));
+}
+
+#[test]
+fn a_flood_of_secrets_takes_linear_time_and_is_bounded() {
+    let harness = Harness::with_secret("aaaa");
+    let log = harness.log();
+    let started = std::time::Instant::now();
+    log.message(Level::Error, &"aaaa ".repeat(400_000), &"aaaa\n".repeat(400_000));
+    (0..20).for_each(|_| log.message(Level::Info, "", &"aaaa,".repeat(400_000)));
+    (0..32).for_each(|_| log.write(Stream::Stderr, &b"aaaa.".repeat(13_000)));
+    log.finish();
+    // Long even for a busy machine; work that is not linear takes minutes.
+    assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+    let texts = harness.texts();
+    let (last, lines) = texts.split_last().unwrap();
+    assert!(lines.iter().map(String::len).sum::<usize>() <= BYTES_MAX);
+    assert!(last.contains("more lines were dropped"), "{last}");
 }

@@ -1,6 +1,6 @@
 //! Completes the events of a guest: source, id, time, trace context and media type.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -40,7 +40,12 @@ impl Origin<'_> {
             extensions: self.trace_context(),
             data,
         };
+        let mut names = BTreeSet::new();
         for (name, value) in extensions {
+            if !names.insert(name.clone()) {
+                let shown: String = name.chars().take(64).collect();
+                return Err(format!("the extension attribute `{shown}` is there more than once; an event has it once"));
+            }
             if OWN_FIELDS.contains(&name.as_str()) {
                 return Err(format!(
                     "`{name}` is not an extension attribute: it has a field of its own, or Evoke sets it"

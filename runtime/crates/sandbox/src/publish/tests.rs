@@ -22,6 +22,7 @@ struct Harness {
     clock: Clock,
     published: Mutex<Published>,
     budget: HostBudget,
+    redactor: Redactor,
 }
 
 impl Harness {
@@ -29,13 +30,14 @@ impl Harness {
         let cause = br#"{"id":"1","source":"/a","type":"t","traceparent":"00-aa-bb-01","other":"x"}"#;
         let cause = Event::from_json(cause, |_| {}).unwrap();
         let allowed = ["payment.*".into(), "done".into()];
-        Self { cause, allowed, clock: Clock::system(), published: Mutex::default(), budget: HostBudget::of_delivery() }
+        let (clock, published, budget) = (Clock::system(), Mutex::default(), HostBudget::of_delivery());
+        Self { cause, allowed, clock, published, budget, redactor: Redactor::default() }
     }
 
     fn publisher(&self) -> Publisher<'_> {
-        let Self { cause, allowed, clock, published, budget } = self;
+        let Self { cause, allowed, clock, published, budget, redactor } = self;
         let origin = Origin { source: "/shop/charge", delivery_id: "s-7", cause: Some(cause), clock };
-        Publisher { origin, allowed, published, budget }
+        Publisher { origin, allowed, published, budget, redactor }
     }
 }
 
@@ -98,6 +100,13 @@ fn a_refusal_names_its_reason_and_is_recorded() {
         (extended("source"), "`source` is not an extension"),
         (extended("Bad-Name"), "not an attribute name"),
         (bad_json, "not valid JSON"),
+        (
+            Draft { extensions: vec![("x".into(), "1".into()), ("x".into(), "1".into())], ..draft("done", b"") },
+            "`x` is there more than once",
+        ),
+        (Draft { subject: Some(String::new()), ..draft("done", b"") }, "`subject` is empty"),
+        (Draft { datacontenttype: Some(String::new()), ..draft("done", b"") }, "`datacontenttype` is empty"),
+        (Draft { dataschema: Some("schema".into()), ..draft("done", b"") }, "`dataschema` is not an absolute URI"),
         (draft("done", &vec![b'1'; EVENT_SIZE_MAX]), "the limit is"),
     ] {
         let error = bus::Host::publish(&mut bus, draft).unwrap_err();
@@ -147,6 +156,11 @@ fn a_json_event_requires_only_a_type_and_keeps_its_other_attributes() {
         (&br#"{"type":"order.placed"}"#[..], "`allow: { publish: [\"order.placed\"] }`"),
         (br#"{"data":1}"#, "`type` is missing"),
         (b"connecting...", "not a JSON object"),
+        (br#"{"type":"done","id":7}"#, "`id` must be a string"),
+        (br#"{"type":"done","subject":""}"#, "`subject` is empty"),
+        (br#"{"type":"done","time":"2026-01-31 12:00:00Z"}"#, "RFC 3339"),
+        (br#"{"type":"done","weight":1.5}"#, "`weight` is a number but not an Integer"),
+        (br#"{"type":"done","type":"order.placed"}"#, "`type` is there more than once"),
     ] {
         let error = publisher.publish_json(line).unwrap_err();
         assert!(error.contains(reason), "{error}");

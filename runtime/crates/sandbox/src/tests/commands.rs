@@ -172,12 +172,12 @@ async fn configuration_and_secrets_are_environment_variables() {
     let body = "(drop (call $environ (i32.const 64) (i32.const 1024))) (call $say (i32.const 2) (i32.const 1024) (i32.const 23))";
     let grants = Grants {
         config: BTreeMap::from([("CURRENCY".into(), "EUR".into())]),
-        secrets: BTreeMap::from([("KEY".into(), "abcdef".into())]),
+        secrets: secrets(&[("KEY", "abcdef")]),
         ..Grants::default()
     };
     let function = harness.sandbox.load(&Spec { grants, ..harness.command(&program("", body)) }).await.unwrap();
     assert_eq!(function.run(harness.call()).await.outcome, Outcome::Done);
-    assert_eq!(harness.logged(), ["CURRENCY=EUR\\u{0}KEY=abcdef"]);
+    assert_eq!(harness.logged(), ["CURRENCY=EUR\\u{0}KEY=[secret KEY]"]);
 }
 
 /// Returns a component that exports `wasi:cli/run`, which returns `result`, 0 for `ok`.

@@ -42,9 +42,11 @@ async fn a_file_that_is_not_a_function_is_rejected_with_the_reason() {
 
 #[test]
 fn secrets_are_not_in_debug_output() {
-    let secrets = BTreeMap::from([("API_KEY".to_owned(), "hunter2".to_owned())]);
-    let shown = format!("{:?}", Grants { secrets, ..Grants::default() });
+    let secrets = secrets(&[("API_KEY", "hunter2")]);
+    let shown =
+        format!("{:?} {secrets:?} {:?}", Grants { secrets: secrets.clone(), ..Grants::default() }, secrets.redactor());
     assert!(shown.contains("API_KEY") && !shown.contains("hunter2"), "{shown}");
+    assert_eq!(format!("{:?}", Secret::from("hunter2".to_owned())), "[secret]");
 }
 
 /// The types and the call of a guest that calls through a declared supertype.

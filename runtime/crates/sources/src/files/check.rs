@@ -41,21 +41,27 @@ impl Worker {
         let Some(checked) = checked.await? else { return Ok(()) };
         let now = Instant::now();
         for (name, hint, found) in checked {
-            self.observe(&name, found, now);
+            let below = self.observe(&name, found, now);
             match hint {
                 Hint::Changed => {}
                 Hint::Created => self.tracker.created(&name),
+                Hint::Opened => self.tracker.opened(&name),
                 Hint::Writing => self.tracker.writing(&name),
-                Hint::Written => self.tracker.written(&name),
+                Hint::Written => {
+                    self.tracker.written(&name);
+                    self.tracker.moved_here(below.iter().map(|(name, _)| name.as_str()));
+                }
             }
         }
         Ok(())
     }
 
-    fn observe(&mut self, name: &str, found: Checked, now: Instant) {
+    /// Records what was found under a name. Returns the files below, if the name is that of a folder.
+    fn observe(&mut self, name: &str, found: Checked, now: Instant) -> Vec<(String, Stamp)> {
         let (stamp, below) = match found {
             Checked::Unread(reason) => {
-                return self.problems.unreadable.replace(name, vec![(name.to_owned(), reason)], now);
+                self.problems.unreadable.replace(name, vec![(name.to_owned(), reason)], now);
+                return Vec::new();
             }
             Checked::File(stamp) => (Some(stamp), ScanResult::default()),
             Checked::Folder(below) => (None, below),
@@ -68,6 +74,7 @@ impl Worker {
         self.tracker.observe(name, stamp, now);
         self.tracker.observe_folder(name, &below.files, &below.unread, now);
         self.problems.unreadable.replace(name, below.unread, now);
+        below.files
     }
 }
 

@@ -1,5 +1,6 @@
 //! The kind `files` in a manifest: its settings and their parser.
 
+use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -8,7 +9,9 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
-use evoke_manifest::parser::{Node, Reader, Table, ValueError, excerpt};
+use super::globs::{self, List};
+use evoke_manifest::parser::{Node, Reader, Span, Table, excerpt};
+use evoke_manifest::paths::check_path;
 use evoke_manifest::source::{CONTENT_SIZE_RANGE, content_size_default};
 use evoke_manifest::units::DurationText;
 use evoke_manifest::{ByteSize, Place, Settings, SourceKind};
@@ -72,8 +75,6 @@ fn default_existing() -> bool {
 /// Up to 1 PiB.
 const MAX_SIZE_RANGE: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize(1 << 50);
 const SETTLE_RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
-/// Paths are rarely longer, and the cost of compiling a glob grows with its length.
-const GLOB_BYTES_MAX: usize = 512;
 
 impl SourceKind for FilesKind {
     fn key(&self) -> &'static str {
@@ -114,16 +115,18 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<File
         table.required(reader, "path", &["folder", "dir", "directory"], "`path: ./FOLDER`, the folder to watch");
     let path = path_node.and_then(|node| Some((node, reader.text(node, "`path`")?)));
     let path = path.and_then(|(node, text)| folder(reader, place, node, text));
-    let include = match table.optional(reader, "include") {
+    let include: Vec<(String, Option<Span>)> = match table.optional(reader, "include") {
         Some(node) => {
             let help = "write `[\"**/*\"]`, or remove the key";
             let items = reader.nonempty_list(node, "`include`", "the source would watch no files", help);
-            globs(reader, items)
+            read_globs(reader, items, List::Include).into_iter().map(|(glob, span)| (glob, Some(span))).collect()
         }
-        None => default_include(),
+        None => default_include().into_iter().map(|glob| (glob, None)).collect(),
     };
     let exclude = table.optional(reader, "exclude").map(|node| reader.list(node, "`exclude`"));
-    let exclude = globs(reader, exclude.unwrap_or_default());
+    let exclude = read_globs(reader, exclude.unwrap_or_default(), List::Exclude);
+    let exclude: Vec<String> = exclude.into_iter().map(|(glob, _)| glob).collect();
+    check_excluded(reader, &include, &exclude, table.key_span("exclude"));
     let settle = table.optional(reader, "settle").and_then(|node| reader.duration(node, "`settle`", SETTLE_RANGE));
     let content = table.optional(reader, "content").and_then(|node| reader.boolean(node, "`content`")).unwrap_or(false);
     let max_content =
@@ -159,7 +162,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<File
     });
     Some(FilesSource {
         path: path?,
-        include,
+        include: include.into_iter().map(|(glob, _)| glob).collect(),
         exclude,
         settle: settle.unwrap_or_else(default_settle),
         content,
@@ -176,41 +179,67 @@ fn folder(reader: &mut Reader<'_>, place: &Place<'_>, node: &Node, text: &str) -
         reader.error(node.span, message, "write the path of the folder, and select files with `include`");
         return None;
     }
+    reader.ok_or_report(node.span, check_path(place.folder, text))?;
     let path = place.folder.join(text);
-    if path.is_file() {
-        let message = format!("`{}` is a file, not a folder", excerpt(text));
-        reader.error(node.span, message, "write the path of its folder, and select files with `include`");
-        return None;
+    let shown = excerpt(text);
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_file() => {
+            let message = format!("`{shown}` is a file, not a folder");
+            reader.error(node.span, message, "write the path of its folder, and select files with `include`");
+            return None;
+        }
+        Ok(found) if !found.is_dir() => {
+            let message = format!("`{shown}` is a pipe, a socket or a device, not a folder");
+            reader.error(node.span, message, "write the path of a folder");
+            return None;
+        }
+        Ok(_) => {
+            if let Err(error) = std::fs::read_dir(&path) {
+                let help = "allow the user of Evoke to read the folder; until then the source is degraded";
+                reader.warning(node.span, format!("the folder `{shown}` cannot be read: {error}"), help);
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let help = "create it, or correct the path, which is relative to the manifest; until it exists, the source is degraded";
+            reader.warning(node.span, format!("the folder `{shown}` does not exist"), help);
+        }
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            let message = format!("`{shown}` is not a folder: a part of its path is a file");
+            reader.error(node.span, message, "write the path of a folder");
+            return None;
+        }
+        Err(error) => {
+            let help = "allow the user of Evoke to read the folder; until then the source is degraded";
+            reader.warning(node.span, format!("the folder `{shown}` cannot be read: {error}"), help);
+        }
     }
     Some(path)
 }
 
-fn globs(reader: &mut Reader<'_>, items: &[Rc<Node>]) -> Vec<String> {
-    items.iter().filter_map(|item| reader.parse_text(item, "a glob", glob)).collect()
+/// Reads the globs of a list, and returns them with the span of each.
+fn read_globs(reader: &mut Reader<'_>, items: &[Rc<Node>], list: List) -> Vec<(String, Span)> {
+    let glob = |item: &Rc<Node>| {
+        let glob = reader.parse_text(item, "a glob", |text| globs::parse(text, list))?;
+        if let Some((message, help)) = globs::advice(&glob) {
+            reader.warning(item.span, message, help);
+        }
+        Some((glob, item.span))
+    };
+    items.iter().filter_map(glob).collect()
 }
 
-fn glob(text: &str) -> Result<String, ValueError> {
-    if text.len() > GLOB_BYTES_MAX {
-        let message = format!("the glob `{}` is longer than {GLOB_BYTES_MAX} bytes", excerpt(text));
-        return Err(ValueError::new(message, "write several globs"));
+/// Reports globs of `include` whose files are all excluded. `span` is that of `exclude`.
+fn check_excluded(reader: &mut Reader<'_>, include: &[(String, Option<Span>)], exclude: &[String], span: Span) {
+    let texts: Vec<String> = include.iter().map(|(glob, _)| glob.clone()).collect();
+    let excluded = globs::excluded(&texts, exclude);
+    if excluded.len() == include.len() && !include.is_empty() {
+        let message = "every file of `include` is excluded: the source would watch no files";
+        reader.error(span, message, "remove the globs of `exclude` that match everything that `include` matches");
+        return;
     }
-    let relative = text.trim_start_matches("./").trim_start_matches('/');
-    if relative.len() < text.len() {
-        let message = format!("the glob `{}` can never match: globs are relative to the folder", excerpt(text));
-        return Err(ValueError::new(message, format!("write `{}`", excerpt(relative))));
-    }
-    if text.split('/').any(|part| part == "..") {
-        let message = format!("the glob `{}` can never match: `..` is outside the folder", excerpt(text));
-        return Err(ValueError::new(message, "set `path` to the parent folder"));
-    }
-    match globset::GlobBuilder::new(text).literal_separator(true).build() {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => {
-            let message = format!("`{}` is not a valid glob: {}", excerpt(text), error.kind());
-            Err(ValueError::new(
-                message,
-                "`*` matches any characters, `**` any folders, `?` one character, `[ab]` one of `a` and `b`, `{a,b}` either text",
-            ))
-        }
+    for (glob, span) in excluded.into_iter().filter_map(|index| include.get(index)) {
+        let Some(span) = span else { continue };
+        let message = format!("every file that `{}` matches is excluded", excerpt(glob));
+        reader.warning(*span, message, "remove it, or remove the glob of `exclude` that matches the same files");
     }
 }

@@ -3,12 +3,13 @@
 use std::io;
 use std::path::Path;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::GlobSet;
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 
 use super::access::Access;
 use super::config::FilesSource;
 use super::confined::{Found, Root, found, is_missing, is_store};
+use super::globs::{self, set};
 use super::name;
 use super::version::Stamp;
 
@@ -52,16 +53,8 @@ impl Filter {
     }
 
     fn excludes(&self, relative: &Path) -> bool {
-        relative.ancestors().filter(|part| !part.as_os_str().is_empty()).any(|part| self.exclude.is_match(part))
+        globs::excludes(&self.exclude, relative)
     }
-}
-
-fn set(globs: &[String]) -> Result<GlobSet, globset::Error> {
-    let mut set = GlobSetBuilder::new();
-    for glob in globs {
-        set.add(GlobBuilder::new(glob).literal_separator(true).build()?);
-    }
-    set.build()
 }
 
 /// Returns the globs of the folders that can contain a file that matches `glob`.

@@ -37,6 +37,8 @@ struct Pending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writer {
     None,
+    /// The name was created without opening a file: a link to a file that is complete, even if it is empty.
+    Linked,
     /// A writer has the file open.
     Open,
     /// A writer had the file open, and may have closed it.
@@ -143,13 +145,27 @@ impl Tracker {
         }
     }
 
-    /// A file was created: while it is empty, a writer probably has it open.
+    /// A name was created, and no program has opened the file under it so far: no writer is expected.
     pub(super) fn created(&mut self, name: &str) {
+        if let Some(pending) = self.pending.get_mut(name)
+            && pending.writer == Writer::MaybeOpen
+        {
+            pending.writer = Writer::Linked;
+        }
+    }
+
+    /// A program created a file by opening it: while the file is empty, the program has it open to write.
+    pub(super) fn opened(&mut self, name: &str) {
         if let Some(pending) = self.pending.get_mut(name)
             && pending.seen.is_some_and(|stamp| stamp.size == 0)
         {
             pending.writer = Writer::Open;
         }
+    }
+
+    /// Files appeared together with a folder that was moved here: no writer is expected.
+    pub(super) fn moved_here<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        names.for_each(|name| self.created(name));
     }
 
     /// A writer changed a file, and has it open.
@@ -166,11 +182,10 @@ impl Tracker {
         }
     }
 
-    /// Notifications were lost, so that no open writer is certain any more.
+    /// Notifications were lost: neither an open writer is certain any more, nor that there is none.
     pub(super) fn hints_lost(&mut self) {
-        for pending in self.pending.values_mut().filter(|pending| pending.writer == Writer::Open) {
-            pending.writer = Writer::MaybeOpen;
-        }
+        let is_certain = |pending: &&mut Pending| matches!(pending.writer, Writer::Open | Writer::Linked);
+        self.pending.values_mut().filter(is_certain).for_each(|pending| pending.writer = Writer::MaybeOpen);
     }
 
     /// Records the files that exist at the first start: each causes no event as long as its metadata is unchanged.
@@ -286,7 +301,7 @@ impl Tracker {
 impl Pending {
     fn ready_at(&self, settle: Duration) -> Instant {
         let settle_for = match self.writer {
-            Writer::None => settle,
+            Writer::None | Writer::Linked => settle,
             Writer::MaybeOpen => settle.max(MAYBE_OPEN_WAIT),
             Writer::Open => settle.max(OPEN_WAIT),
         };

@@ -1,7 +1,7 @@
 //! Hints from file system notifications that a file may have changed. Hints may be late, repeated or lost: they only
 //! say which names to check first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,14 +13,19 @@ use super::name;
 
 /// The most names in the queue. With more, the whole folder is scanned instead.
 const HINTS_MAX: usize = 4_096;
+/// The most names in one generation of [`Unopened`]. The system reports the opening that creates a file right after the
+/// creation, so the openings of older names are not those that created them.
+const UNOPENED_MAX: usize = 4_096;
 
 /// The kind of hint about a name. A later hint replaces an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hint {
     /// The file may have changed.
     Changed,
-    /// The file was created.
+    /// The name is new, and no program has opened the file under it: it is a link to a complete file.
     Created,
+    /// A program created the file by opening it, and has it open.
+    Opened,
     /// A writer changes the content.
     Writing,
     /// A writer closed the file, or the file appeared or disappeared by rename or removal.
@@ -41,14 +46,46 @@ pub(super) struct Hints {
 /// The queue between the notification thread and the worker.
 #[derive(Default)]
 pub(super) struct HintQueue {
-    hints: Mutex<Hints>,
+    state: Mutex<State>,
     arrived: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    hints: Hints,
+    unopened: Unopened,
+}
+
+/// The names that were created and not opened since, in two generations, so that the number of names is bounded.
+#[derive(Default)]
+struct Unopened {
+    newer: HashSet<String>,
+    older: HashSet<String>,
+}
+
+impl Unopened {
+    fn insert(&mut self, name: String) {
+        if self.newer.len() >= UNOPENED_MAX {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(name);
+    }
+
+    /// Returns true if the name was in the set.
+    fn remove(&mut self, name: &str) -> bool {
+        let is_newer = self.newer.remove(name);
+        self.older.remove(name) || is_newer
+    }
+
+    fn is_empty(&self) -> bool {
+        self.newer.is_empty() && self.older.is_empty()
+    }
 }
 
 impl HintQueue {
     /// Removes and returns the queued hints.
     pub(super) fn take(&self) -> Hints {
-        std::mem::take(&mut *self.lock())
+        std::mem::take(&mut self.lock().hints)
     }
 
     /// Waits until a hint arrives.
@@ -56,43 +93,66 @@ impl HintQueue {
         self.arrived.notified().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Hints> {
-        self.hints.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn put(&self, root: &Path, event: notify::Result<Event>) {
         let event = match event {
             Ok(event) if !event.need_rescan() => event,
             _ => {
-                self.lock().lost = true;
+                self.lock().hints.lost = true;
                 return self.arrived.notify_one();
             }
         };
         let Some(hint) = hint(event.kind) else { return };
-        let mut hints = self.lock();
+        let mut state = self.lock();
+        // Most openings are those of readers, also of Evoke itself. They change no file.
+        if hint == Hint::Opened && state.unopened.is_empty() {
+            return;
+        }
+        let mut is_new = false;
         for path in &event.paths {
             match path.strip_prefix(root) {
-                Ok(relative) if relative.as_os_str().is_empty() => hints.root = true,
-                Ok(relative) => {
-                    let name = name::from_path(relative);
-                    match hints.names.get(&name) {
-                        Some(_) if hint == Hint::Changed => {}
-                        None if hints.names.len() >= HINTS_MAX => hints.lost = true,
-                        _ => drop(hints.names.insert(name, hint)),
-                    }
-                }
+                // A scan opens the top folder: that is no change.
+                Ok(relative) if relative.as_os_str().is_empty() && hint == Hint::Opened => {}
+                Ok(relative) if relative.as_os_str().is_empty() => (state.hints.root, is_new) = (true, true),
+                Ok(relative) => is_new |= state.put(name::from_path(relative), hint),
                 Err(_) => {}
             }
         }
-        drop(hints);
-        self.arrived.notify_one();
+        drop(state);
+        if is_new {
+            self.arrived.notify_one();
+        }
     }
 }
 
-/// Converts a system notification to a hint; `None` for opening and reading, which change no file.
+impl State {
+    /// Adds a hint. Returns false if the hint says nothing new.
+    fn put(&mut self, name: String, hint: Hint) -> bool {
+        match hint {
+            Hint::Created => self.unopened.insert(name.clone()),
+            Hint::Opened if !self.unopened.remove(&name) => return false,
+            Hint::Writing | Hint::Written => {
+                self.unopened.remove(&name);
+            }
+            Hint::Opened | Hint::Changed => {}
+        }
+        match self.hints.names.get(&name) {
+            Some(_) if hint == Hint::Changed => {}
+            None if self.hints.names.len() >= HINTS_MAX => self.hints.lost = true,
+            _ => drop(self.hints.names.insert(name, hint)),
+        }
+        true
+    }
+}
+
+/// Converts a system notification to a hint; `None` for reading, which changes no file.
 fn hint(kind: EventKind) -> Option<Hint> {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Hint::Written),
+        EventKind::Access(AccessKind::Open(_)) => Some(Hint::Opened),
         EventKind::Access(_) => None,
         EventKind::Create(CreateKind::Folder) => Some(Hint::Changed),
         EventKind::Create(_) => Some(Hint::Created),
@@ -158,5 +218,84 @@ pub(super) fn watch_each(watch: &mut Option<Watch>) -> impl FnMut(&Path) -> Resu
             }
             WatchError::Other(reason) => reason,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use notify::event::{DataChange, MetadataKind, RemoveKind};
+
+    const OPEN: EventKind = EventKind::Access(AccessKind::Open(AccessMode::Any));
+    const CLOSE: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write));
+    const CREATE: EventKind = EventKind::Create(CreateKind::File);
+    const WRITE: EventKind = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+    const TOUCH: EventKind = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
+    const REMOVE: EventKind = EventKind::Remove(RemoveKind::File);
+
+    fn put(queue: &HintQueue, name: &str, kinds: &[EventKind]) {
+        for kind in kinds {
+            queue.put(Path::new("/inbox"), Ok(Event::new(*kind).add_path(Path::new("/inbox").join(name))));
+        }
+    }
+
+    #[test]
+    fn a_created_file_is_open_only_if_a_program_opened_it() {
+        let queue = HintQueue::default();
+        for (kinds, expected) in [
+            (&[CREATE][..], Some(Hint::Created)),
+            (&[CREATE, TOUCH], Some(Hint::Created)),
+            (&[CREATE, OPEN], Some(Hint::Opened)),
+            (&[CREATE, OPEN, TOUCH], Some(Hint::Opened)),
+            (&[CREATE, OPEN, WRITE], Some(Hint::Writing)),
+            (&[CREATE, OPEN, WRITE, CLOSE], Some(Hint::Written)),
+            (&[CREATE, OPEN, CLOSE, TOUCH], Some(Hint::Written)),
+            // Readers, after the file was removed or written.
+            (&[OPEN], None),
+            (&[CREATE, REMOVE, OPEN], Some(Hint::Written)),
+            (&[CREATE, OPEN, CLOSE, OPEN], Some(Hint::Written)),
+        ] {
+            put(&queue, "a", kinds);
+            assert_eq!(queue.take().names.get("a").copied(), expected, "{kinds:?}");
+            put(&queue, "a", &[REMOVE]);
+            queue.take();
+        }
+    }
+
+    #[test]
+    fn the_opening_that_creates_a_file_counts_also_when_it_arrives_later() {
+        let queue = HintQueue::default();
+        put(&queue, "a", &[CREATE]);
+        assert_eq!(queue.take().names["a"], Hint::Created);
+        put(&queue, "a", &[OPEN]);
+        assert_eq!(queue.take().names["a"], Hint::Opened);
+        put(&queue, "a", &[OPEN]);
+        assert!(queue.take().names.is_empty(), "the second opening is that of another program");
+    }
+
+    #[test]
+    fn opening_the_top_folder_is_no_change_of_it() {
+        let queue = HintQueue::default();
+        put(&queue, "linked", &[CREATE]);
+        queue.take();
+        put(&queue, "", &[OPEN]);
+        assert!(!queue.take().root, "a scan would cause the next one");
+        put(&queue, "", &[TOUCH]);
+        assert!(queue.take().root);
+    }
+
+    #[test]
+    fn names_that_nobody_opens_are_forgotten() {
+        let queue = HintQueue::default();
+        for n in 0..4 * UNOPENED_MAX {
+            put(&queue, &n.to_string(), &[CREATE]);
+            queue.take();
+        }
+        let state = queue.lock();
+        assert!(state.unopened.newer.len() + state.unopened.older.len() <= 2 * UNOPENED_MAX);
+        drop(state);
+        let newest = (4 * UNOPENED_MAX - 1).to_string();
+        put(&queue, &newest, &[OPEN]);
+        assert_eq!(queue.take().names[&newest], Hint::Opened);
     }
 }

@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Serialize;
 
-use super::cron;
+use super::settings::{Missed, Schedule, TimerSource};
+use super::{cron, zone};
 use evoke_manifest::parser::{Node, Reader, Table, Value, ValueError, excerpt, nearest};
 use evoke_manifest::units::DurationText;
 use evoke_manifest::{Place, Settings, SourceKind};
@@ -15,50 +15,6 @@ use evoke_manifest::{Place, Settings, SourceKind};
 /// The kind `timer`.
 #[derive(Debug)]
 pub struct TimerKind;
-
-/// A timer: creates an event at each time of its schedule.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TimerSource {
-    /// Times of the ticks.
-    #[serde(flatten)]
-    pub schedule: Schedule,
-    /// Which ticks to run later if their time passed while Evoke was not running.
-    pub missed: Missed,
-}
-
-/// Times at which a timer ticks.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-#[serde(untagged)]
-pub enum Schedule {
-    /// At the times of a cron expression, in the local time of a time zone.
-    Cron {
-        /// Five fields, or six with seconds first, or a nickname such as `@daily`. The croner crate accepts it, and it
-        /// has a next time.
-        #[serde(rename = "cron")]
-        expr: String,
-        /// IANA name from the time zone database of the jiff crate.
-        timezone: String,
-    },
-    /// At fixed intervals.
-    Every {
-        /// Time between two ticks, at least 100 ms.
-        #[serde(with = "DurationText")]
-        every: Duration,
-    },
-}
-
-/// Which ticks to run later if their time passed while Evoke was not running (missed ticks).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Missed {
-    /// Skip them all.
-    None,
-    /// Run only the last one.
-    #[default]
-    Last,
-    /// Run at most this many of the last ones, in order. `all` without a number means 1,000.
-    All(u32),
-}
 
 const INTERVAL_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(366 * 86_400);
 const MISSED_MAX: u32 = 10_000;
@@ -105,8 +61,16 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Time
     let mut table =
         Table::read(reader, node, place.key_span, "Timer", "a timer", "`{ every: 1m }` or `{ cron: \"0 2 * * *\" }`")?;
     let cron_node = table.optional(reader, "cron");
-    let cron = cron_node.and_then(|node| reader.parse_text(node, "`cron`", cron::parse));
-    let timezone = table.optional(reader, "timezone").and_then(|node| reader.parse_text(node, "`timezone`", timezone));
+    let cron = cron_node.and_then(|node| {
+        let expr = reader.parse_text(node, "`cron`", cron::parse)?;
+        cron::advice(&expr).into_iter().for_each(|(message, help)| reader.warning(node.span, message, help));
+        Some(expr)
+    });
+    let timezone = table.optional(reader, "timezone").and_then(|node| {
+        let zone = reader.parse_text(node, "`timezone`", zone::parse)?;
+        zone::advice(&zone).into_iter().for_each(|(message, help)| reader.warning(node.span, message, help));
+        Some(zone)
+    });
     let every_node = table.optional(reader, "every");
     let every = every_node.and_then(|node| reader.duration(node, "`every`", INTERVAL_RANGE));
     let missed = table.optional(reader, "missed").and_then(|node| missed(reader, node)).unwrap_or_default();
@@ -145,21 +109,6 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Time
         (None, None) => return None,
     };
     Some(TimerSource { schedule, missed })
-}
-
-fn timezone(text: &str) -> Result<String, ValueError> {
-    if jiff::tz::TimeZone::get(text).is_ok() {
-        return Ok(text.to_owned());
-    }
-    let database = jiff::tz::db();
-    let known: Vec<String> = database.available().map(|name| name.as_str().to_owned()).collect();
-    let city = |name: &&String| name.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(text));
-    let help = match nearest(text, known.iter().map(String::as_str)).or(known.iter().find(city).map(String::as_str)) {
-        Some(similar) => format!("did you mean `{similar}`?"),
-        None if known.is_empty() => "this machine has no time zone database; install the package `tzdata`".to_owned(),
-        None => "write a name from the IANA database, such as `Europe/Berlin` or `UTC`".to_owned(),
-    };
-    Err(ValueError::new(format!("unknown time zone `{}`", excerpt(text)), help))
 }
 
 fn missed(reader: &mut Reader<'_>, node: &Node) -> Option<Missed> {

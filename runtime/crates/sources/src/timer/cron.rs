@@ -1,27 +1,41 @@
 //! Checks cron expressions: five fields, six with seconds first, or a nickname such as `@daily`.
 
+mod advice;
+mod fields;
+
+use self::advice::Advice;
+use self::fields::{Fields, Invalid};
+use super::schedule::Times;
+use super::settings::Schedule;
+use croner::Weekday;
 use evoke_manifest::parser::{ValueError, excerpt, join_with_or, nearest};
 
-const FIELDS: [(&str, &str); 6] = [
-    ("a second", "0 to 59"),
-    ("a minute", "0 to 59"),
-    ("an hour", "0 to 23"),
-    ("a day of the month", "1 to 31, or `L` for the last"),
-    ("a month", "1 to 12, or JAN to DEC"),
-    ("a day of the week", "0 to 6 from Sunday, or SUN to SAT"),
+/// Each nickname with the one that croner knows.
+const NICKNAMES: [(&str, &str); 7] = [
+    ("@yearly", "@yearly"),
+    ("@annually", "@yearly"),
+    ("@monthly", "@monthly"),
+    ("@weekly", "@weekly"),
+    ("@daily", "@daily"),
+    ("@midnight", "@daily"),
+    ("@hourly", "@hourly"),
 ];
 
-const NICKNAMES: [&str; 6] = ["@yearly", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+/// The years in which an expression must occur. February 29 is each weekday once in them.
+const YEARS: std::ops::Range<i16> = 2024..2052;
+/// The start of these years, in milliseconds since the Unix epoch.
+const YEARS_START_MS: i64 = 1_704_067_200_000;
 
-/// Returns the expression if the croner crate accepts it and it has at least one time.
+/// Returns the expression if it has at least one time.
 pub(super) fn parse(text: &str) -> Result<String, ValueError> {
     if text.starts_with('@') {
-        if NICKNAMES.contains(&text) {
-            return Ok(text.to_owned());
+        if let Some((_, known)) = NICKNAMES.iter().find(|(name, _)| *name == text) {
+            return occurring(known, text);
         }
-        let help = match nearest(text, NICKNAMES) {
+        let names = NICKNAMES.map(|(name, _)| name);
+        let help = match nearest(text, names) {
             Some(similar) => format!("did you mean `{similar}`?"),
-            None => format!("write five fields, or {}", join_with_or(NICKNAMES)),
+            None => format!("write five fields, or {}", join_with_or(names)),
         };
         return Err(ValueError::new(format!("`{}` is not a cron expression", excerpt(text)), help));
     }
@@ -36,101 +50,60 @@ pub(super) fn parse(text: &str) -> Result<String, ValueError> {
             "the fields are minute, hour, day of month, month, day of week, as in `0 2 * * *`: every day at 02:00";
         return Err(ValueError::new(message, help));
     }
-    let expression = parse_with_croner(text).map_err(|error| explain_error(text, &fields, &error))?;
-    if !can_occur(&expression.pattern) {
+    Fields::parse(&fields).map_err(|invalid| explain(text, &fields, invalid))?;
+    occurring(text, text)
+}
+
+/// Returns the warnings about a valid expression.
+pub(super) fn advice(text: &str) -> Vec<Advice> {
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    Fields::parse(&fields).map_or_else(|_| Vec::new(), |fields| advice::advice(&fields))
+}
+
+/// Returns the expression if the schedule that runs it has a next time. `text` is the expression in the manifest.
+fn occurring(expr: &str, text: &str) -> Result<String, ValueError> {
+    let schedule = Schedule::Cron { expr: expr.to_owned(), timezone: "UTC".to_owned() };
+    let times = Times::new(&schedule).map_err(|error| {
+        let message = format!("`{}` is not a cron expression: {error}", excerpt(text));
+        ValueError::new(message, "write five fields, as in `0 2 * * *`: every day at 02:00")
+    })?;
+    // croner searches up to the year 5000 for a day that does not exist, so the days are searched first.
+    if times.cron().is_some_and(|cron| !has_day(&cron.pattern)) || times.after(YEARS_START_MS).is_none() {
         let message =
-            format!("the cron expression `{}` never occurs: none of its months has such a day", excerpt(text));
-        return Err(ValueError::new(message, "choose a day that exists in the month"));
+            format!("the cron expression `{}` never occurs: no date matches its days and months", excerpt(text));
+        return Err(ValueError::new(message, "choose a day that exists in one of the months"));
     }
-    Ok(text.to_owned())
+    Ok(expr.to_owned())
 }
 
-/// Returns true if one of the pattern's months has one of its days. Computing the next time would also show this, but
-/// croner searches years day by day.
-fn can_occur(pattern: &croner::CronPattern) -> bool {
-    let days_alone = pattern.is_dow_wildcard() || pattern.matches_dom_and_dow();
-    if pattern.is_dom_wildcard() || !days_alone || pattern.days.has_modifiers() {
-        return true;
-    }
-    let longest = |month: u16| match month {
-        2 => 29,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
+/// Returns true if a date matches the days and months of a pattern.
+fn has_day(pattern: &croner::CronPattern) -> bool {
+    let matches = |date: jiff::civil::Date| {
+        let (year, month, day) = (i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs());
+        let weekday = Weekday::from_days_from_sunday(date.weekday().to_sunday_zero_offset().unsigned_abs().into());
+        pattern.day_match(year, month.into(), day.into(), weekday).unwrap_or(false)
     };
-    let first = pattern.days.values().into_iter().min();
-    first.is_some_and(|day| pattern.months.values().into_iter().any(|month| day <= longest(month)))
+    YEARS.flat_map(|year| (1..=12_i8).map(move |month| (year, month))).any(|(year, month)| {
+        let is_selected = pattern.month_match(month.unsigned_abs().into()).unwrap_or(false);
+        let first = jiff::civil::Date::new(year, month, 1).ok().filter(|_| is_selected);
+        first.is_some_and(|first| {
+            (1..=first.days_in_month()).filter_map(|day| jiff::civil::Date::new(year, month, day).ok()).any(matches)
+        })
+    })
 }
 
-fn parse_with_croner(text: &str) -> Result<croner::Cron, croner::errors::CronError> {
-    use croner::parser::{CronParser, Seconds};
-    CronParser::builder().seconds(Seconds::Optional).build().parse(text)
-}
-
-/// Finds the first invalid field by parsing each field alone, with `*` for all others.
-fn explain_error(text: &str, fields: &[&str], error: &croner::errors::CronError) -> ValueError {
-    let names = FIELDS.get(FIELDS.len() - fields.len()..).unwrap_or_default();
-    for (at, (field, (name, range))) in fields.iter().zip(names).enumerate() {
-        let alone: Vec<&str> = (0..fields.len()).map(|other| if other == at { *field } else { "*" }).collect();
-        if parse_with_croner(&alone.join(" ")).is_err() {
-            let message = format!("`{}` is not {name} in the cron expression `{}`", excerpt(field), excerpt(text));
-            let help =
-                format!("write {range}; `*`, a range `1-5`, a step `*/10` and several with commas are also allowed");
-            return ValueError::new(message, help);
-        }
-    }
-    ValueError::new(
-        format!("`{}` is not a cron expression: {error}", excerpt(text)),
-        "write five fields, as in `0 2 * * *`: every day at 02:00",
-    )
+fn explain(text: &str, fields: &[&str], Invalid { field, text: invalid, help }: Invalid<'_>) -> ValueError {
+    let message = format!("`{}` is not {} in the cron expression `{}`", excerpt(invalid), field.what, excerpt(text));
+    let is_year = |field: &&str| field.len() == 4 && field.bytes().all(|byte| byte.is_ascii_digit());
+    let help = if fields.len() == 6 && (fields.contains(&"?") || fields.last().is_some_and(is_year)) {
+        "with six fields the first is the second; an expression cannot have a year: remove the last field".to_owned()
+    } else if let Some(help) = help {
+        help
+    } else {
+        format!("write {}; `*`, a range `1-5`, a step `*/10` and several with commas are also allowed", field.range)
+    };
+    ValueError::new(message, help)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn expressions_with_a_next_time_are_accepted() {
-        for text in [
-            "* * * * *",
-            "0 2 * * *",
-            "*/10 * * * * *",
-            "0 0 29 2 *",
-            "0 0 L * *",
-            "0 9 * * MON-FRI",
-            "0 0 1,15 JAN *",
-            "0 0 29 2 MON",
-            "0 12 * * 7",
-            "@daily",
-            "@hourly",
-        ] {
-            parse(text).unwrap_or_else(|error| panic!("{text}: {}", error.message));
-        }
-    }
-
-    #[test]
-    fn expressions_without_any_valid_day_are_rejected() {
-        for text in ["0 0 30 2 *", "0 0 31 2,4,6,9,11 *", "0 0 0 30 FEB *"] {
-            assert!(parse(text).unwrap_err().message.contains("never occurs"), "{text}");
-        }
-        for text in ["0 0 31 2,3 *", "0 0 29 2 *", "0 0 30 2 MON", "0 0 L 2 *", "0 0 5,31 4 *"] {
-            parse(text).unwrap_or_else(|error| panic!("{text}: {}", error.message));
-        }
-    }
-
-    #[test]
-    fn the_error_names_the_invalid_field() {
-        for (text, name) in [
-            ("60 * * * *", "a minute"),
-            ("0 24 * * *", "an hour"),
-            ("0 0 32 * *", "a day of the month"),
-            ("0 0 * 13 *", "a month"),
-            ("0 0 * * 8", "a day of the week"),
-            ("99 0 0 * * *", "a second"),
-            ("a 0 0 * * *", "a second"),
-            ("0 5-1/0 * * *", "an hour"),
-        ] {
-            let message = parse(text).unwrap_err().message;
-            assert!(message.contains(name), "{text}: {message}");
-        }
-    }
-}
+mod tests;

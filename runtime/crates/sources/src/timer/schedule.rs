@@ -7,7 +7,7 @@ use croner::parser::{CronParser, Seconds};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::config::{Missed, Schedule};
+use super::settings::{Missed, Schedule};
 use evoke_model::clock::UnixMs;
 
 /// A compiled schedule.
@@ -32,6 +32,14 @@ impl Times {
                 Ok(period_ms) if period_ms > 0 => Ok(Self::Every { period_ms }),
                 _ => Err(format!("every `{every:?}`: use at least a millisecond")),
             },
+        }
+    }
+
+    /// The compiled cron expression; `None` for an interval.
+    pub(super) fn cron(&self) -> Option<&Cron> {
+        match self {
+            Self::Cron { cron, .. } => Some(cron),
+            Self::Every { .. } => None,
         }
     }
 

@@ -23,7 +23,11 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        let store = Arc::new(MemoryStore::new(Clock::following_tokio(START)));
+        Self::with_store(MemoryStore::new(Clock::following_tokio(START)))
+    }
+
+    fn with_store(store: MemoryStore) -> Self {
+        let store = Arc::new(store);
         Self { bus: Bus::new(store.clone(), Router::default(), Limits::default()), store }
     }
 
@@ -156,7 +160,8 @@ struct ManualClock {
 
 impl ManualClock {
     fn new(missed: Missed) -> Self {
-        let fixture = Fixture::new();
+        // The store deduplicates nothing: the timer itself must not repeat a tick.
+        let fixture = Fixture::with_store(MemoryStore::with(Clock::following_tokio(START), Duration::ZERO));
         let ctx = fixture.context(Clock::system());
         let config = every(Duration::from_secs(600), missed);
         let times = Times::new(&config.schedule).unwrap();
@@ -216,7 +221,8 @@ async fn the_timer_keeps_ticking_after_the_clock_was_a_year_ahead() {
     manual.wall -= YEAR;
     manual.advance(20).await;
     let year = YEAR / 60_000;
-    assert_eq!(manual.times().await, [10, 20, year + 20, year + 30, 40, 50][..].to_vec());
+    // 30 came due while the clock was wrong.
+    assert_eq!(manual.times().await, [10, 20, year + 20, year + 30, 30, 40, 50]);
 }
 
 #[tokio::test]
@@ -229,4 +235,43 @@ async fn a_backward_jump_of_a_year_repeats_no_tick_that_the_bus_has_stored() {
     manual.advance(20).await;
     let year = YEAR / 60_000;
     assert_eq!(manual.times().await, [10, 20, 30 - year, 40 - year, 40, 50, 60]);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_for_hours_silences_the_timer_for_none_of_them() {
+    for ahead in [HOUR, 23 * HOUR, YEAR] {
+        let mut manual = ManualClock::new(Missed::None);
+        manual.advance(20).await;
+        manual.wall += ahead;
+        manual.advance(20).await;
+        manual.wall -= ahead;
+        manual.advance(120).await;
+        let ahead = ahead / 60_000;
+        let expected: Vec<i64> = [10, 20, ahead + 30, ahead + 40].into_iter().chain((5..=16).map(|n| n * 10)).collect();
+        // After an hour, the clock passes the instants that had their ticks.
+        let expected: Vec<i64> = expected
+            .iter()
+            .enumerate()
+            .filter(|(at, time)| !expected[..*at].contains(time))
+            .map(|(_, time)| *time)
+            .collect();
+        assert_eq!(manual.times().await, expected, "{ahead} minutes ahead");
+    }
+}
+
+#[tokio::test]
+async fn instants_that_ticked_days_ago_do_not_tick_again_also_after_a_restart() {
+    let mut manual = ManualClock::new(Missed::Last);
+    manual.advance(60 * 60).await;
+    let before = manual.times().await;
+    manual.wall -= 50 * HOUR;
+    let stored = manual.fixture.bus.marks(&manual.ctx.uri).await.unwrap();
+    let config = every(Duration::from_secs(600), Missed::Last);
+    let times = Times::new(&config.schedule).unwrap();
+    manual.timer = Timer::new(config, times, &stored, manual.wall);
+    manual.monotonic = manual.timer.last_check.1;
+    manual.advance(49 * 60).await;
+    assert_eq!(manual.times().await, before);
+    manual.advance(70).await;
+    assert_eq!(manual.times().await.len(), before.len() + 1);
 }

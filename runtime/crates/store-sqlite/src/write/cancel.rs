@@ -3,8 +3,8 @@
 use rusqlite::params;
 
 use super::{GroupCommit, Write};
-use crate::rows;
 use crate::rows::delivery::{self, change_delivery};
+use crate::rows::{self, share_columns};
 use evoke_model::DeliveryId;
 
 const PENDING: [i64; 3] = [rows::READY, rows::RETRYING, rows::BLOCKED];
@@ -27,8 +27,12 @@ impl Write for Cancel {
             }
             count += 1;
             let (owner, share, state) = tx
-                .prepare_cached("SELECT function, replay, origin, bytes, state FROM deliveries WHERE id = ?1")?
-                .query_row([id.0], |r| Ok((rows::owner(r, 0)?, rows::share(r, 2)?, r.get(4)?)))?;
+                .prepare_cached(concat!(
+                    "SELECT function, replay, state, ",
+                    share_columns!(),
+                    " FROM deliveries WHERE id = ?1"
+                ))?
+                .query_row([id.0], |r| Ok((rows::owner(r, 0)?, rows::share(r, 3)?, r.get(2)?)))?;
             tx.prepare_cached(change_delivery!(
                 "state = 4, due_ms = NULL, cause = ?2",
                 "4, attempts, forgiven, since_ms, NULL, ?2, done_ms, done_us"

@@ -10,7 +10,7 @@ use super::{GroupCommit, Write};
 use crate::read;
 use crate::rows::attempt::{self, Timing};
 use crate::rows::delivery::{self, change_delivery};
-use crate::rows::{self, Owner};
+use crate::rows::{self, Owner, share_columns};
 use crate::totals::Recent;
 use evoke_model::clock::UnixMs;
 use evoke_model::{Completed, Completion, DeliveryId, Verdict};
@@ -52,7 +52,7 @@ fn complete(commit: &mut GroupCommit<'_>, completion: &Completion) -> rusqlite::
     let mut chain = None;
     if *verdict == Verdict::Done {
         let count = |root| read::descendants(commit.tx, root);
-        match commit.chains.check(publishes, commit.descendants_max, count)? {
+        match commit.chains.check(publishes, &commit.descendants_limits, count)? {
             Ok(checked) => chain = checked,
             Err(_) if !read::is_next_attempt(commit.tx, *delivery, record.attempt)? => {
                 return Ok(Completed::Superseded);
@@ -134,16 +134,17 @@ fn end_attempt(
     }
     // Two statements: SQLite assumes that an UPDATE with RETURNING may fail half-way, and copies every page it changes.
     let previous = tx
-        .prepare_cached(
-            "SELECT function, replay, order_key, origin, bytes, state FROM deliveries
-             WHERE id = ?1 AND state IN (0, 1) AND attempts + 1 = ?2",
-        )?
+        .prepare_cached(concat!(
+            "SELECT function, replay, order_key, state, ",
+            share_columns!(),
+            " FROM deliveries WHERE id = ?1 AND state IN (0, 1) AND attempts + 1 = ?2",
+        ))?
         .query_row(params![id.0, attempt], |r| {
             Ok(Previous {
                 owner: rows::owner(r, 0)?,
                 order_key: r.get(2)?,
-                share: rows::share(r, 3)?,
-                state: r.get(5)?,
+                share: rows::share(r, 4)?,
+                state: r.get(3)?,
             })
         })
         .optional()?;

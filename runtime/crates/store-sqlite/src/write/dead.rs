@@ -6,7 +6,7 @@ use super::deliveries::{is_first, unblock_next};
 use super::{GroupCommit, PORTION_MAX, Portion, Write, exits};
 use crate::read;
 use crate::rows::delivery::{self, change_delivery};
-use crate::rows::{self, Owner};
+use crate::rows::{self, Owner, share_columns};
 use evoke_model::{DeadFilter, DeliveryId};
 use evoke_store::backlog::Share;
 
@@ -29,8 +29,12 @@ impl Write for Redrive {
             }
             portion.count += 1;
             let (owner, share, key): (Owner, Share, Option<String>) = tx
-                .prepare_cached("SELECT function, replay, origin, bytes, order_key FROM deliveries WHERE id = ?1")?
-                .query_row([id.0], |r| Ok((rows::owner(r, 0)?, rows::share(r, 2)?, r.get(4)?)))?;
+                .prepare_cached(concat!(
+                    "SELECT function, replay, order_key, ",
+                    share_columns!(),
+                    " FROM deliveries WHERE id = ?1"
+                ))?
+                .query_row([id.0], |r| Ok((rows::owner(r, 0)?, rows::share(r, 3)?, r.get(2)?)))?;
             // A cancelled delivery may have been blocked.
             let is_first = is_first(tx, owner, key.as_deref(), *id)?;
             let state = if is_first { rows::READY } else { rows::BLOCKED };

@@ -29,7 +29,8 @@ pub(super) fn insert_delivery(
     let state = if blocked { rows::BLOCKED } else { rows::READY };
     // Replayed deliveries count towards no source, because replays have a limit of their own.
     let origin = if replay == LIVE { event.lineage.origin } else { Origin::default() };
-    let share = Share { origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) };
+    let bytes = i64::try_from(event.event.size()).unwrap_or(i64::MAX);
+    let share = Share { origin, bytes, published: event.lineage.cause.is_some() };
     let id = commit.counters.add_delivery(owner, state, share);
     let key = order_key.as_deref();
     let fixed_sum = delivery::fixed_sum(id, event.seq, owner, &trigger, key, share);

@@ -8,7 +8,7 @@ use super::deliveries::insert_delivery;
 use super::{GroupCommit, PORTION_MAX, Portion, Write};
 use crate::replays::column;
 use crate::rows::delivery::{self, change_delivery};
-use crate::rows::{self, Owner};
+use crate::rows::{self, Owner, share_columns};
 use evoke_model::{DeliveryId, NewReplay, Replay, ReplayId, ReplayState, Step};
 use evoke_store::backlog::Share;
 
@@ -120,10 +120,11 @@ impl Write for PurgePending {
     fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<Portion> {
         let (tx, replay) = (commit.tx, self.replay);
         let found: Vec<(DeliveryId, Owner, i64, Share)> = tx
-            .prepare_cached(
-                "SELECT id, function, replay, state, origin, bytes FROM deliveries
-                 WHERE replay = ?1 AND replay <> 0 AND state < 3 AND id > ?2 ORDER BY id LIMIT ?3",
-            )?
+            .prepare_cached(concat!(
+                "SELECT id, function, replay, state, ",
+                share_columns!(),
+                " FROM deliveries WHERE replay = ?1 AND replay <> 0 AND state < 3 AND id > ?2 ORDER BY id LIMIT ?3",
+            ))?
             .query_map(params![replay.0, self.after.0, PORTION_MAX as i64], |r| {
                 Ok((DeliveryId(r.get(0)?), rows::owner(r, 1)?, r.get(3)?, rows::share(r, 4)?))
             })?

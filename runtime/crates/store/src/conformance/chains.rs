@@ -12,11 +12,12 @@ fn publishing(number: i64, function: FunctionId, root: i64, hops: u32, count: us
 
 pub async fn the_events_of_a_chain_are_limited_in_number_and_size(store: &dyn Store) {
     let [a, b] = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap()[..] else { unreachable!() };
-    store.limit_descendants(DescendantsMax { events: 5, bytes: 1 << 20 });
+    store.limit_descendants(DescendantsMax { events: 5, bytes: 1 << 20 }.into());
     store.accept(vec![new_event("1", vec![to(a)]), new_event("2", vec![to(a)])], vec![]).await.unwrap();
     let complete = async |completion: Arc<Completion>| store.complete(completion).await.unwrap();
     // Event 1 causes events 3 and 4 with deliveries 3 and 4, and then 5 to 7.
     assert_eq!(complete(publishing(1, b, 1, 1, 2)).await, Completed::Committed);
+    assert_eq!((store.pending(), store.backlog().published().deliveries), (3, 2));
     assert_eq!(complete(publishing(3, b, 1, 2, 3)).await, Completed::Committed);
     assert_eq!(store.chain(DeliveryId(5)).await.unwrap(), ["shop/a", "shop/b", "shop/b"]);
     let refused = complete(publishing(4, b, 1, 2, 1)).await;
@@ -24,6 +25,7 @@ pub async fn the_events_of_a_chain_are_limited_in_number_and_size(store: &dyn St
         matches!(&refused, Completed::TooManyDescendants(why) if why.contains("event 1 caused 5 events")),
         "{refused:?}"
     );
+    assert_eq!((store.pending(), store.backlog().published().deliveries), (5, 4));
     // Nothing of it was stored, and the delivery can end in another way; its report does not count.
     assert_eq!((store.totals().await.unwrap().events, store.pending()), (7, 5));
     let lineage = Lineage { cause: Some(DeliveryId(4)), root: Some(Seq(1)), ..Lineage::default() };
@@ -40,8 +42,22 @@ pub async fn the_events_of_a_chain_are_limited_in_number_and_size(store: &dyn St
     // Another event has limits of its own, here of the size.
     assert_eq!(complete(publishing(2, b, 2, 1, 1)).await, Completed::Committed);
     let size = new_event("2-0", vec![]).event.size() as u64;
-    store.limit_descendants(DescendantsMax { events: 5, bytes: 2 * size });
+    store.limit_descendants(DescendantsMax { events: 5, bytes: 2 * size }.into());
     let refused = complete(publishing(8, b, 2, 2, 2)).await;
     assert!(matches!(refused, Completed::TooManyDescendants(_)), "{refused:?}");
-    assert_eq!(complete(publishing(8, b, 2, 2, 1)).await, Completed::Committed);
+    // The limits of the source where the chain entered come first.
+    let through = |origin: Origin| {
+        let mut completion = Arc::unwrap_or_clone(publishing(8, b, 2, 2, 1));
+        completion.publishes.iter_mut().for_each(|new| new.lineage.origin = origin);
+        Arc::new(completion)
+    };
+    let (strict, other) = (DescendantsMax { events: 1, bytes: 1 << 20 }, Origin::of("/shop/other"));
+    let origins = [(Origin::of("/shop/in"), strict)].into();
+    store.limit_descendants(DescendantsLimits { default: DescendantsMax { events: 5, bytes: 2 * size }, origins });
+    let refused = complete(through(Origin::of("/shop/in"))).await;
+    assert!(
+        matches!(&refused, Completed::TooManyDescendants(why) if why.contains("limits of 1 events")),
+        "{refused:?}"
+    );
+    assert_eq!(complete(through(other)).await, Completed::Committed);
 }

@@ -11,7 +11,7 @@ impl Inner {
         self.replays.push(Replay {
             id,
             filter,
-            created_ms: self.clock.now_ms(),
+            created_ms: self.clock.store_ms(),
             state: ReplayState::Running,
             position: after,
             until,

@@ -7,7 +7,7 @@ use evoke_model::{DeliveryState, Retention, Seq};
 impl Inner {
     pub(super) fn retain(&mut self, retention: Retention) -> u64 {
         let age_ms = UnixMs::try_from(retention.age.as_millis()).unwrap_or(UnixMs::MAX);
-        let before_ms = self.clock.now_ms().saturating_sub(age_ms);
+        let before_ms = self.clock.store_ms().saturating_sub(age_ms);
         let mut bytes: u64 = self.events.iter().flatten().map(|row| row.stored.event.size() as u64).sum();
         let mut finished: Vec<Seq> = Vec::new();
         for row in self.events.iter().flatten() {
@@ -20,7 +20,7 @@ impl Inner {
             }
         }
         finished.iter().for_each(|seq| self.remove(*seq));
-        let since_ms = self.clock.now_ms().saturating_sub(self.dedup_window_ms);
+        let since_ms = self.clock.store_ms().saturating_sub(self.dedup_window_ms);
         let events = &self.events;
         let is_there = |seq: Seq| events.get(index(seq.0)).is_some_and(Option::is_some);
         self.by_id.retain(|known| known.0.accepted_ms > since_ms || is_there(known.0.seq));

@@ -17,9 +17,9 @@ use crate::{
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, CheckReport, Completed, Completion, Counts, DamagedEvent, DeadFilter, DeliveryId, DescendantsMax,
-    EventFilter, FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery,
-    Replay, ReplayId, ReplayState, Retention, Seq, Step, StoredEvent, Stream, Totals,
+    Accepted, Actor, CheckReport, Completed, Completion, Counts, DamagedEvent, DeadFilter, DeliveryId,
+    DescendantsLimits, EventFilter, FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery,
+    ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step, StoredEvent, Stream, Totals,
 };
 
 impl EventStore for MemoryStore {
@@ -126,8 +126,8 @@ impl DeliveryStore for MemoryStore {
         ready(self.lock().delivery(delivery).and_then(|delivery| delivery.order_key.clone()))
     }
 
-    fn limit_descendants(&self, max: DescendantsMax) {
-        self.lock().descendants_max = max;
+    fn limit_descendants(&self, limits: DescendantsLimits) {
+        self.lock().descendants_limits = limits;
     }
 
     fn chain(&self, delivery: DeliveryId) -> StoreFuture<Vec<String>> {

@@ -49,7 +49,7 @@ impl Inner {
 
     pub(super) fn insert(&mut self, new: NewEvent, ready: &mut Vec<DeliveryId>) -> Accepted {
         let NewEvent { event, lineage, deliveries } = new;
-        let (seq, accepted_ms) = (self.newest().next(), self.clock.now_ms());
+        let (seq, accepted_ms) = (self.newest().next(), self.clock.store_ms());
         let stored = Arc::new(StoredEvent { seq, accepted_ms, lineage, event });
         let by_id = ById(stored.clone());
         let since_ms = accepted_ms.saturating_sub(self.dedup_window_ms);
@@ -100,7 +100,7 @@ impl Inner {
             unfinished.insert(id);
             unfinished.first() != Some(&id)
         });
-        let since_ms = if replay.is_some() { self.clock.now_ms() } else { event.accepted_ms };
+        let since_ms = if replay.is_some() { self.clock.store_ms() } else { event.accepted_ms };
         let delivery = Delivery {
             event: event.clone(),
             function,
@@ -209,7 +209,7 @@ impl Inner {
 
     fn check_descendants(&self, publishes: &[NewEvent]) -> Result<(), String> {
         let count = |root| Ok::<_, Infallible>(self.descendants.get(&root).copied().unwrap_or_default());
-        match Chains::default().check(publishes, self.descendants_max, count) {
+        match Chains::default().check(publishes, &self.descendants_limits, count) {
             Ok(checked) => checked.map(drop),
             Err(never) => match never {},
         }
@@ -317,7 +317,7 @@ impl Inner {
 
     pub(super) fn redrive(&mut self, which: &DeadFilter, ready: &mut Vec<DeliveryId>) -> u64 {
         let ids = self.dead_ids(which);
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock.store_ms();
         for id in &ids {
             if let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::as_mut) {
                 delivery.forgiven = delivery.attempts.len() as u32;
@@ -394,5 +394,6 @@ impl Delivery {
 pub(super) fn share(delivery: &Delivery) -> Share {
     let Delivery { event, replay, .. } = delivery;
     let origin = if replay.is_none() { event.lineage.origin } else { Origin::default() };
-    Share { origin, bytes: i64::try_from(event.event.size()).unwrap_or(i64::MAX) }
+    let bytes = i64::try_from(event.event.size()).unwrap_or(i64::MAX);
+    Share { origin, bytes, published: event.lineage.cause.is_some() }
 }

@@ -98,10 +98,39 @@ async fn a_new_empty_file_waits_for_its_content() {
     let now = Instant::now();
     tracker.observe("found", Some(stamp(0, 1)), now);
     assert_eq!(tracker.next(), Some(now + MAYBE_OPEN_WAIT));
-    tracker.created("found");
+    tracker.opened("found");
     assert_eq!(tracker.next(), Some(now + OPEN_WAIT));
     tracker.written("found");
     assert_eq!(tracker.next(), Some(now + SETTLE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_file_that_no_program_opened_waits_for_nothing() {
+    let mut tracker = tracker(&[]);
+    let now = Instant::now();
+    tracker.observe("linked", Some(stamp(0, 1)), now);
+    tracker.created("linked");
+    assert_eq!(tracker.next(), Some(now + SETTLE));
+    // The notification of an opening may be among those that were lost.
+    tracker.hints_lost();
+    assert_eq!(tracker.next(), Some(now + MAYBE_OPEN_WAIT));
+    tracker.created("linked");
+    tracker.opened("linked");
+    assert_eq!(tracker.next(), Some(now + OPEN_WAIT));
+    // A link to a file that is being written under another name does not end the wait for its writer.
+    tracker.created("linked");
+    assert_eq!(tracker.next(), Some(now + OPEN_WAIT));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_file_in_a_folder_that_was_moved_here_waits_for_nothing() {
+    let mut tracker = tracker(&[]);
+    let now = Instant::now();
+    tracker.observe("d/empty", Some(stamp(0, 1)), now);
+    tracker.observe("d/open", Some(stamp(0, 1)), now);
+    tracker.writing("d/open");
+    tracker.moved_here(["d/empty", "d/open", "d/unknown"].into_iter());
+    assert_eq!(names(&tracker.settled(now + SETTLE)), ["d/empty"]);
 }
 
 #[tokio::test(start_paused = true)]

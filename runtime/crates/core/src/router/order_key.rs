@@ -1,0 +1,183 @@
+//! Order keys: the texts by which the deliveries of a function are ordered.
+//!
+//! # The key of a value
+//! - An attribute, or a string in the data: the text itself.
+//! - A number: its canonical text, exactly ([`canonical_number`]). `1`, `1.0` and `10e-1` have the key `1`; two numbers
+//!   have the same key only if they are equal, however many digits they have. So a number and the string of its canonical
+//!   text, `1` and `"1"`, have the same key: producers may write an identifier either way. The strings `"1.0"` and `"01"` are other keys.
+//! - `true` and `false`: that word.
+//! - An object or an array: its JSON text without white space, with the members of objects sorted by name.
+//! - No key: the value is `null`, the field or attribute is missing, or the data is not a JSON object. The event is not
+//!   ordered with any other.
+//!
+//! If an object has two members with the same name, the last one counts, as in patterns.
+//!
+//! The store keeps the key of each delivery. Earlier versions wrote numbers differently if they had a fraction of zero, an
+//! exponent or more than 64 bits: for these, deliveries that were stored before an upgrade are not ordered with later
+//! ones.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use evoke_model::event::{Data, Event};
+use evoke_pattern::canonical_number;
+
+/// The part of an event that is its order key. A function handles events with the same key one after another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrderBy {
+    /// An attribute of the event, such as `subject` or an extension.
+    Attribute(String),
+    /// A field of the event's JSON data, given as the path of member names.
+    Data(Vec<String>),
+}
+
+/// Returns the order key of an event, or `None` if the event is not ordered.
+pub(super) fn order_key(event: &Event, by: &OrderBy) -> Option<String> {
+    match by {
+        OrderBy::Attribute(name) => event.attributes().find(|(n, _)| n == name).map(|(_, value)| value.to_owned()),
+        OrderBy::Data(path) => {
+            let Data::Json(bytes) = &event.data else { return None };
+            let mut value: &RawValue = serde_json::from_slice(bytes).ok()?;
+            for name in path {
+                value = Member(name).deserialize(&mut serde_json::Deserializer::from_str(value.get())).ok()??;
+            }
+            key(value.get())
+        }
+    }
+}
+
+/// Returns the key of a JSON value.
+fn key(json: &str) -> Option<String> {
+    match json.as_bytes().first()? {
+        b'"' => serde_json::from_str(json).ok(),
+        b'n' => None,
+        b'-' | b'0'..=b'9' => Some(canonical_number(json)),
+        b't' | b'f' => Some(json.to_owned()),
+        _ => Some(serde_json::from_str::<serde_json::Value>(json).ok()?.to_string()),
+    }
+}
+
+/// Reads the last member of an object with this name.
+struct Member<'n>(&'n str);
+
+impl<'de> DeserializeSeed<'de> for Member<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Member<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+            if name == self.0 {
+                found = Some(members.next_value()?);
+            } else {
+                members.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key_at(path: &str, json: &str) -> Option<String> {
+        let event = Event { data: Data::Json(json.to_owned().into()), ..Event::default() };
+        order_key(&event, &OrderBy::Data(path.split('.').map(str::to_owned).collect()))
+    }
+
+    fn key_of(value: &str) -> Option<String> {
+        key_at("a.b", &format!(r#"{{"x":[1,{{"a":2}}],"a":{{"c":null,"b":{value}}},"y":{{"b":3}}}}"#))
+    }
+
+    #[test]
+    fn equal_numbers_have_one_key_however_they_are_written() {
+        for (key, numbers) in [
+            ("1", &["1", "1.0", "1.000", "1e0", "1E+0", "10e-1", "0.1e1", "0.0001e4", "\"1\""][..]),
+            ("0", &["0", "-0", "0.0", "0e99", "-0.000e-5"]),
+            ("-1.5", &["-1.5", "-1.50", "-15e-1", "-0.15E1"]),
+            ("100", &["100", "1e2", "100.00", "1.0e+2"]),
+            ("0.001", &["0.001", "1e-3", "0.0010", "10e-4"]),
+            ("0.0000001", &["0.0000001", "1e-7", "10E-8"]),
+            ("0.125e61", &["1.25e60", "125e58", "0.125e61"]),
+            ("18446744073709551617", &["18446744073709551617", "18446744073709551617.0"]),
+            ("9007199254740993", &["9007199254740993", "9007199254740993.0"]),
+            ("0.1000000000000000055511151231257827", &["0.1000000000000000055511151231257827"]),
+        ] {
+            for number in numbers {
+                assert_eq!(key_of(number).as_deref(), Some(key), "{number}");
+            }
+        }
+    }
+
+    #[test]
+    fn different_values_have_different_keys() {
+        let values = [
+            "1",
+            "10",
+            "-1",
+            "0.1",
+            "0",
+            "1e1000",
+            "1e1001",
+            "1e-1000",
+            "9007199254740992",
+            "9007199254740993",
+            "\"1.0\"",
+            "\"01\"",
+            "\"\"",
+            "true",
+            "false",
+            "{}",
+            "[]",
+            "[1]",
+            "{\"a\":1}",
+        ];
+        let keys: std::collections::BTreeSet<_> = values.iter().map(|value| key_of(value).unwrap()).collect();
+        assert_eq!(keys.len(), values.len(), "{keys:?}");
+    }
+
+    #[test]
+    fn strings_words_objects_and_arrays_have_their_text_as_key() {
+        assert_eq!(key_of(r#""a\u00fc\"b""#).as_deref(), Some("aü\"b"));
+        assert_eq!(key_of("true").as_deref(), Some("true"));
+        assert_eq!(key_of(r#"{ "b": [1, 2], "a": "x" }"#).as_deref(), Some(r#"{"a":"x","b":[1,2]}"#));
+    }
+
+    #[test]
+    fn a_missing_field_and_null_have_no_key() {
+        assert_eq!(key_of("null"), None);
+        for json in ["{}", "[]", "1", "null", r#"{"a":1}"#, r#"{"a":[{"b":1}]}"#, r#"{"a":{"B":1}}"#, r#"{"a.b":1}"#] {
+            assert_eq!(key_at("a.b", json), None, "{json}");
+        }
+        assert_eq!(order_key(&Event::default(), &OrderBy::Data(vec!["a".to_owned()])), None);
+    }
+
+    #[test]
+    fn the_last_of_two_members_with_the_same_name_counts() {
+        assert_eq!(key_at("a", r#"{"a":1,"b":0,"\u0061":2}"#).as_deref(), Some("2"));
+        assert_eq!(key_at("a", r#"{"a":1,"a":null}"#), None);
+    }
+
+    #[test]
+    fn a_number_of_any_length_has_a_key() {
+        let digits = "7".repeat(100_000);
+        assert_eq!(key_of(&digits).map(|key| key.len()), Some(100_000));
+        assert!(key_of("1e99999999999999999999").is_some());
+        assert!(key_of("1e-9223372036854775808").is_some());
+    }
+}

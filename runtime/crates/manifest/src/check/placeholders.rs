@@ -1,0 +1,113 @@
+//! Reports placeholders of template languages: a manifest is read as it is, and nothing in it is replaced.
+
+use crate::diagnostics::{Diagnostic, Severity, excerpt};
+use crate::parser::{Node, Reader, Value};
+use crate::source_text::Span;
+use std::collections::HashSet;
+
+/// Where a value is in the manifest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A value that Evoke reads.
+    Setting,
+    /// A value that a function reads: it may be a template of the function's own.
+    Text,
+}
+
+/// Reports every placeholder, such as `${VARIABLE}` or `{{ name }}`. The error replaces the other errors about the same
+/// value, which has the wrong form because of the placeholder.
+pub(super) fn report(reader: &mut Reader<'_>, root: &Node) {
+    let mut found = Vec::new();
+    find(root, Place::Setting, &mut found);
+    let errors: HashSet<Span> =
+        found.iter().filter(|(.., place)| *place == Place::Setting).map(|(span, ..)| *span).collect();
+    if !errors.is_empty() {
+        reader.found.retain(|other| other.span.is_none_or(|span| !errors.contains(&span)));
+    }
+    for (span, placeholder, place) in found {
+        if reader.is_full() {
+            break;
+        }
+        let message = format!("`{}` is not replaced: a manifest has no placeholders", excerpt(&placeholder));
+        let help = "write the value itself; a function gets the value of an environment variable with \
+                    `allow: { secrets: { KEY: { env: VARIABLE } } }`";
+        let severity = if place == Place::Setting { Severity::Error } else { Severity::Warning };
+        let diagnostic = Diagnostic { severity, ..Diagnostic::error(reader.source, span, message) };
+        reader.found.push(diagnostic.help(help));
+    }
+}
+
+fn find(node: &Node, place: Place, found: &mut Vec<(Span, String, Place)>) {
+    match &node.value {
+        Value::Scalar(scalar) => {
+            if let Some(placeholder) = placeholder(&scalar.text, place) {
+                found.push((node.span, placeholder.to_owned(), place));
+            }
+        }
+        Value::List(items) => items.iter().for_each(|item| find(item, place, found)),
+        Value::Map(entries) => {
+            for entry in entries {
+                match entry.key.as_str() {
+                    // A shell runs the command and replaces variables. The other values, among them the patterns in
+                    // `events`, have checks of their own, with better help texts.
+                    "build" | "env" | "component" | "file" | "path" | "include" | "exclude" | "events"
+                        if place == Place::Setting => {}
+                    "config" => find(&entry.node, Place::Text, found),
+                    _ => find(&entry.node, place, found),
+                }
+            }
+        }
+    }
+}
+
+/// Returns the first placeholder in a text. In a text that may be a template itself, only the whole text counts, and a
+/// name in capital letters in `${}`.
+fn placeholder(text: &str, place: Place) -> Option<&str> {
+    let within = |open: &str, close: &str| {
+        let start = text.find(open)?;
+        let inner = text.get(start + open.len()..)?;
+        let end = start + open.len() + inner.find(close)? + close.len();
+        Some((text.get(start..end)?, inner.get(..inner.find(close)?)?))
+    };
+    if let Some((placeholder, inner)) = within("${", "}") {
+        let name = inner.split([':', '-', '?', '=']).next().unwrap_or_default();
+        let is_variable = |is_allowed: fn(u8) -> bool| {
+            !name.is_empty() && !name.starts_with(|char: char| char.is_ascii_digit()) && name.bytes().all(is_allowed)
+        };
+        let is_upper = is_variable(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+        let is_any = is_variable(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if is_upper || (is_any && (place == Place::Setting || placeholder == text)) {
+            return Some(placeholder);
+        }
+    }
+    let (placeholder, inner) = within("{{", "}}")?;
+    let inner = inner.trim();
+    let is_name = !inner.is_empty()
+        && inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b' ' | b'-' | b'|'));
+    (is_name && (place == Place::Setting || placeholder == text)).then_some(placeholder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placeholder_is_found_and_other_text_is_not() {
+        for text in ["${PORT}", "x-${name}", "${PORT:-8080}", "{{ name }}", "/a/{{.Values.path}}", "{{ x | quote }}"] {
+            assert!(placeholder(text, Place::Setting).is_some(), "{text}");
+        }
+        for text in ["", "$5", "${}", "${", "${a b}", "{{}}", "{{", "{a}", "{\"a\":{\"b\":{}}}", "a}}b{{c"] {
+            assert_eq!(placeholder(text, Place::Setting), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_template_for_a_function_is_no_mistake() {
+        for text in ["Dear {{name}}", "a ${name} b", "Hello {{ first }} {{ last }}"] {
+            assert_eq!(placeholder(text, Place::Text), None, "{text}");
+        }
+        for text in ["{{ name }}", "${name}", "https://${HOST}/x"] {
+            assert!(placeholder(text, Place::Text).is_some(), "{text}");
+        }
+    }
+}

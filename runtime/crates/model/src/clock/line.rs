@@ -1,0 +1,249 @@
+//! The line of store time, and its distance from the wall clock over time.
+
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+
+use serde::{Deserialize, Serialize};
+
+use super::{DOWNTIME_MAX_MS, UnixMs};
+
+/// A difference from this size on counts as a jump of the wall clock, in milliseconds. Smaller steps of a time service
+/// count when they add up to it.
+const JUMP_MIN_MS: i64 = 1_000;
+
+/// The number of remembered jumps. Timestamps from before the oldest of them are shown as if it had not happened.
+const OFFSETS_MAX: usize = 256;
+
+/// What a process stores so that a later one continues its store time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The store time of the record.
+    pub store_ms: UnixMs,
+    /// The wall clock at that time.
+    pub wall_ms: UnixMs,
+    /// The time since the boot of the system, in milliseconds.
+    pub elapsed_ms: i64,
+    /// Identifies the boot; empty if unknown.
+    pub boot: String,
+    /// The jumps of the wall clock, oldest first.
+    pub offsets: Vec<Offset>,
+}
+
+/// The distance of the wall clock from store time, from a store time on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offset {
+    /// The first store time with this distance.
+    pub since_ms: UnixMs,
+    /// Wall clock minus store time.
+    pub offset_ms: i64,
+}
+
+#[derive(Debug)]
+pub(super) struct Line(RwLock<State>);
+
+#[derive(Debug)]
+struct State {
+    /// A store time, and the elapsed time at that moment.
+    store_ms: UnixMs,
+    elapsed_ms: i64,
+    offsets: Vec<Offset>,
+}
+
+impl Line {
+    pub(super) fn new() -> Self {
+        Self(RwLock::new(State { store_ms: 0, elapsed_ms: 0, offsets: Vec::new() }))
+    }
+
+    /// Starts with the wall clock as the store time.
+    pub(super) fn start(&self, wall_ms: UnixMs, elapsed_ms: i64) {
+        let mut state = self.write();
+        (state.store_ms, state.elapsed_ms) = (wall_ms, elapsed_ms);
+    }
+
+    pub(super) fn at(&self, elapsed_ms: i64) -> UnixMs {
+        self.read(|state| state.at(elapsed_ms))
+    }
+
+    pub(super) fn to_wall(&self, store_ms: UnixMs) -> UnixMs {
+        self.read(|state| store_ms.saturating_add(state.offset_at(store_ms)))
+    }
+
+    pub(super) fn to_store(&self, wall_ms: UnixMs) -> UnixMs {
+        self.read(|state| {
+            let mut offset = Offset { since_ms: UnixMs::MIN, offset_ms: 0 };
+            for next in &state.offsets {
+                let found = wall_ms.saturating_sub(offset.offset_ms).max(offset.since_ms);
+                if found < next.since_ms {
+                    return found;
+                }
+                offset = *next;
+            }
+            wall_ms.saturating_sub(offset.offset_ms).max(offset.since_ms)
+        })
+    }
+
+    pub(super) fn resume(&self, last: Option<Record>, boot: &str, newest_ms: UnixMs, wall_ms: UnixMs, elapsed_ms: i64) {
+        let mut state = self.write();
+        state.elapsed_ms = elapsed_ms;
+        let Some(last) = last else {
+            // A store of an earlier version, or a new one: its times are those of the wall clock.
+            state.store_ms = wall_ms.max(newest_ms);
+            return;
+        };
+        let passed_ms = if !boot.is_empty() && last.boot == boot {
+            elapsed_ms.saturating_sub(last.elapsed_ms).max(0)
+        } else {
+            let passed_ms = wall_ms.saturating_sub(last.wall_ms);
+            if (0..=DOWNTIME_MAX_MS).contains(&passed_ms) { passed_ms } else { 0 }
+        };
+        state.store_ms = last.store_ms.saturating_add(passed_ms).max(newest_ms);
+        state.offsets = last.offsets;
+    }
+
+    pub(super) fn find_jump(&self, wall_ms: UnixMs, elapsed_ms: i64) -> Option<i64> {
+        let jump_from = |state: &State| {
+            let store_ms = state.at(elapsed_ms);
+            let offset = Offset { since_ms: store_ms, offset_ms: wall_ms.saturating_sub(store_ms) };
+            let jump_ms = offset.offset_ms.saturating_sub(state.offset_at(store_ms));
+            (jump_ms.saturating_abs() >= JUMP_MIN_MS).then_some((offset, jump_ms))
+        };
+        self.read(jump_from)?;
+        let mut state = self.write();
+        let (offset, jump_ms) = jump_from(&state)?;
+        // Two jumps at one moment leave the later one.
+        state.offsets.retain(|earlier| earlier.since_ms < offset.since_ms);
+        if state.offsets.len() >= OFFSETS_MAX {
+            state.offsets.remove(0);
+        }
+        state.offsets.push(offset);
+        Some(jump_ms)
+    }
+
+    pub(super) fn record(&self, boot: &str, wall_ms: UnixMs, elapsed_ms: i64) -> Record {
+        self.read(|state| Record {
+            store_ms: state.at(elapsed_ms),
+            wall_ms,
+            elapsed_ms,
+            boot: boot.to_owned(),
+            offsets: state.offsets.clone(),
+        })
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn at(&self, elapsed_ms: i64) -> UnixMs {
+        self.store_ms.saturating_add(elapsed_ms.saturating_sub(self.elapsed_ms))
+    }
+
+    fn offset_at(&self, store_ms: UnixMs) -> i64 {
+        let later = self.offsets.partition_point(|offset| offset.since_ms <= store_ms);
+        later.checked_sub(1).and_then(|at| self.offsets.get(at)).map_or(0, |offset| offset.offset_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Line {
+        fn starting_at(wall_ms: UnixMs, elapsed_ms: i64) -> Self {
+            let line = Self::new();
+            line.start(wall_ms, elapsed_ms);
+            line
+        }
+    }
+
+    const HOUR: i64 = 3_600_000;
+    const YEAR: i64 = 365 * 24 * HOUR;
+    /// A wall clock of 2026.
+    const NOW: UnixMs = 56 * YEAR;
+
+    /// A line that was recorded at `NOW` and resumed after `elapsed` milliseconds by the wall clock `wall`.
+    fn resumed(boot: &str, wall: UnixMs, elapsed: i64, newest: UnixMs) -> UnixMs {
+        let record = Line::starting_at(NOW, 500).record("boot 1", NOW, 500);
+        let line = Line::starting_at(wall, elapsed);
+        line.resume(Some(record), boot, newest, wall, elapsed);
+        line.at(elapsed)
+    }
+
+    #[test]
+    fn store_time_advances_with_elapsed_time_whatever_the_wall_clock_shows() {
+        let line = Line::starting_at(0, 100);
+        assert_eq!(line.find_jump(17_000, 17_100), None);
+        assert_eq!(line.find_jump(NOW, 17_100), Some(NOW - 17_000));
+        assert_eq!(line.find_jump(NOW + 5, 17_105), None);
+        assert_eq!(line.at(18_100), 18_000);
+        assert_eq!(line.find_jump(NOW + 1_000 - HOUR, 18_100), Some(-HOUR));
+        // What the wall clock showed at each of these moments.
+        assert_eq!(
+            [10, 17_000, 17_500, 18_000, 18_500].map(|at| line.to_wall(at)),
+            [10, NOW, NOW + 500, NOW + 1_000 - HOUR, NOW + 1_500 - HOUR]
+        );
+    }
+
+    #[test]
+    fn small_steps_count_when_they_add_up() {
+        let line = Line::starting_at(NOW, 0);
+        assert_eq!(line.find_jump(NOW + 400, 0), None);
+        assert_eq!(line.find_jump(NOW + 800, 0), None);
+        assert_eq!(line.find_jump(NOW + 1_200, 0), Some(1_200));
+        assert_eq!(line.find_jump(NOW + 1_200, 0), None);
+    }
+
+    #[test]
+    fn a_wall_clock_time_is_found_at_its_first_occurrence() {
+        let line = Line::starting_at(NOW, 0);
+        assert_eq!(line.to_store(NOW + 7), NOW + 7);
+        line.find_jump(NOW + 2 * HOUR - HOUR, 2 * HOUR);
+        // The hour before the jump occurs twice.
+        assert_eq!(line.to_store(NOW + HOUR + 5), NOW + HOUR + 5);
+        assert_eq!(line.to_store(NOW + 2 * HOUR + 5), NOW + 3 * HOUR + 5);
+        let forward = Line::starting_at(NOW, 0);
+        forward.find_jump(NOW + YEAR, HOUR);
+        // The clock never showed it: the first later moment.
+        assert_eq!(forward.to_store(NOW + 5 * HOUR), NOW + HOUR);
+    }
+
+    #[test]
+    fn a_restart_in_the_same_boot_knows_the_elapsed_time_exactly() {
+        for wall in [0, NOW - YEAR, NOW - HOUR, NOW, NOW + YEAR, 100 * YEAR] {
+            assert_eq!(resumed("boot 1", wall, 500 + HOUR, 0), NOW + HOUR, "{wall}");
+        }
+    }
+
+    #[test]
+    fn a_restart_after_another_boot_believes_a_plausible_wall_clock_only() {
+        let after_boot = |wall| resumed("boot 2", wall, 10, 0) - NOW;
+        assert_eq!([0, HOUR, 30 * 24 * HOUR].map(|passed| after_boot(NOW + passed)), [0, HOUR, 30 * 24 * HOUR]);
+        // A clock that starts in 1970, one that was set back, and one that is a year ahead.
+        assert_eq!([0, NOW - HOUR, NOW + YEAR].map(after_boot), [0, 0, 0]);
+        assert_eq!(resumed("", NOW + HOUR, 10, 0), NOW + HOUR);
+        // Never before what is stored.
+        assert_eq!(resumed("boot 2", NOW - HOUR, 10, NOW + 5), NOW + 5);
+    }
+
+    #[test]
+    fn a_store_without_a_record_starts_with_the_wall_clock() {
+        let line = Line::starting_at(NOW, 0);
+        line.resume(None, "boot 1", NOW + HOUR, NOW, 0);
+        assert_eq!(line.at(5), NOW + HOUR + 5);
+        assert_eq!(line.find_jump(NOW, 0), Some(-HOUR));
+        assert_eq!(line.to_wall(NOW + HOUR), NOW);
+    }
+
+    #[test]
+    fn the_number_of_remembered_jumps_is_bounded() {
+        let line = Line::starting_at(NOW, 0);
+        for n in 1..=3 * OFFSETS_MAX as i64 {
+            line.find_jump(NOW + n * HOUR, n).unwrap();
+        }
+        assert_eq!(line.record("", NOW, 0).offsets.len(), OFFSETS_MAX);
+    }
+}

@@ -1,0 +1,183 @@
+//! The JSON form of an event (CloudEvents JSON format 1.0.2).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde_json::value::RawValue;
+
+use super::{Data, Event, InvalidEvent, shown, skip_byte_order_mark};
+use crate::media_type::{Charset, is_json, with_utf8};
+
+impl Event {
+    /// Parses an event in CloudEvents JSON form, calls `fill`, then checks the event. `fill` can set attributes that
+    /// the JSON does not have: a command's output line, for example, needs only `type`.
+    pub fn from_json(json: &[u8], fill: impl FnOnce(&mut Self)) -> Result<Self, InvalidEvent> {
+        let (mut event, _) = parse(json)?;
+        fill(&mut event);
+        event.check()?;
+        Ok(event)
+    }
+
+    /// Parses a complete event in CloudEvents JSON form: unlike [`Event::from_json`], this requires `specversion`, with
+    /// which a producer shows that it means CloudEvents 1.0.
+    pub fn from_complete_json(json: &[u8]) -> Result<Self, InvalidEvent> {
+        let (event, has_version) = parse(json)?;
+        if !has_version {
+            return Err(InvalidEvent("`specversion` is missing; write \"specversion\": \"1.0\"".into()));
+        }
+        event.check()?;
+        Ok(event)
+    }
+
+    /// Returns the CloudEvents JSON form on one line. Line breaks are replaced with spaces. This changes no value: a
+    /// JSON string cannot contain a line break, so line breaks occur only between JSON tokens.
+    pub fn to_json(&self) -> String {
+        // Serialization cannot fail: the map has only strings and valid raw JSON.
+        serde_json::to_string(self).unwrap_or_default().replace(['\n', '\r'], " ")
+    }
+}
+
+impl serde::Serialize for Event {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in self.attributes() {
+            map.serialize_entry(name, value)?;
+        }
+        match &self.data {
+            Data::None => {}
+            Data::Json(bytes) => {
+                let raw: &RawValue = serde_json::from_slice(bytes).map_err(serde::ser::Error::custom)?;
+                map.serialize_entry("data", raw)?;
+            }
+            Data::Text(text) => map.serialize_entry("data", text)?,
+            Data::Binary(bytes) => map.serialize_entry("data_base64", &BASE64.encode(bytes))?,
+        }
+        map.end()
+    }
+}
+
+/// The members of a JSON object in their order, repeated ones included.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object with the attributes of an event")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+/// Parses an event without checking it. Returns also whether it has `specversion`.
+fn parse(json: &[u8]) -> Result<(Event, bool), InvalidEvent> {
+    let Members(members) = serde_json::from_slice(skip_byte_order_mark(json))
+        .map_err(|e| InvalidEvent(format!("not a JSON object: {e}")))?;
+    let mut values = BTreeMap::new();
+    for (name, value) in members {
+        if values.contains_key(&name) {
+            return Err(InvalidEvent(format!("`{}` is there more than once; an event has it once", shown(&name))));
+        }
+        values.insert(name, value);
+    }
+    let mut event = Event::default();
+    let (data, base64) = (values.remove("data"), values.remove("data_base64"));
+    // An absent value may be written as null (JSON format, section 2.2). In `data`, null is a value (section 3.1.1).
+    let base64 = base64.filter(|value| value.get() != "null");
+    let mut has_version = false;
+    for (name, value) in values {
+        if let Some(text) = attribute_text(&name, value)? {
+            has_version |= name == "specversion";
+            event.set(&name, text)?;
+        }
+    }
+    event.data = read_data(data, base64, &mut event.datacontenttype)?;
+    Ok((event, has_version))
+}
+
+/// Converts an attribute's value to its string form (CloudEvents 1.0, section 3.1); `null` means absent. The attributes
+/// of the specification are strings, extensions can also be booleans and integers.
+fn attribute_text(name: &str, value: &RawValue) -> Result<Option<String>, InvalidEvent> {
+    const STRINGS: [&str; 8] =
+        ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"];
+    let json = value.get();
+    let shown = || shown(name);
+    match json.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(json)
+            .map(Some)
+            // The value is one JSON value, but its text may have half of a surrogate pair.
+            .map_err(|error| InvalidEvent(format!("attribute `{}` is not valid text: {error}", shown()))),
+        Some(b'n') => Ok(None),
+        _ if STRINGS.contains(&name) => {
+            Err(InvalidEvent(format!("`{name}` must be a string; write it in double quotes")))
+        }
+        Some(b'{' | b'[') => Err(InvalidEvent(format!(
+            "attribute `{}` must be a string, a number or a boolean; put structured values into `data`",
+            shown()
+        ))),
+        Some(b't' | b'f') => Ok(Some(json.to_owned())),
+        _ if json.parse::<i32>().is_ok() => Ok(Some(json.to_owned())),
+        _ => Err(InvalidEvent(format!(
+            "attribute `{}` is a number but not an Integer, which is whole and has 32 bits (CloudEvents 1.0, section 3.1); \
+             write it as a string",
+            shown()
+        ))),
+    }
+}
+
+/// Returns the data. The media type gets another charset if the data does not have the declared one.
+fn read_data(
+    data: Option<&RawValue>,
+    base64: Option<&RawValue>,
+    media_type: &mut Option<String>,
+) -> Result<Data, InvalidEvent> {
+    let is_json_type = media_type.as_deref().is_none_or(is_json);
+    let value = match (data, base64) {
+        (Some(_), Some(_)) => return Err(InvalidEvent("an event can have `data` or `data_base64`, not both".into())),
+        (None, None) => return Ok(Data::None),
+        (None, Some(value)) => {
+            let bytes: Bytes = serde_json::from_str::<String>(value.get())
+                .ok()
+                .and_then(|text| BASE64.decode(text).ok())
+                .ok_or_else(|| InvalidEvent("`data_base64` is not base64 text (RFC 4648, section 4)".into()))?
+                .into();
+            if is_json_type && let Ok(data @ Data::Json(_)) = Data::from_bytes(bytes.clone(), media_type.as_deref()) {
+                return Ok(data);
+            }
+            return Ok(Data::Binary(bytes));
+        }
+        (Some(value), None) => value,
+    };
+    let data = match value.get().starts_with('"') && !is_json_type {
+        true => Data::Text(serde_json::from_str(value.get()).map_err(|error| {
+            // As in an attribute: half of a surrogate pair.
+            InvalidEvent(format!("`data` is not valid text: {error}; send bytes as `data_base64`"))
+        })?),
+        // Structured data with a media type that is not JSON stays JSON (JSON format, section 3.1.2).
+        false => Data::Json(Bytes::copy_from_slice(value.get().as_bytes())),
+    };
+    if let Some(declared) = media_type
+        && !is_json_type
+        && Charset::of(declared).read(data.as_bytes()).is_none()
+    {
+        *declared = with_utf8(declared);
+    }
+    Ok(data)
+}

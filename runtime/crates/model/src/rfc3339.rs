@@ -1,0 +1,184 @@
+//! The grammar of dates and times of RFC 3339, section 5.6.
+//!
+//! Parsers of ISO 8601 accept more (no seconds, the basic format, names of time zones) or less (years, or digits of a
+//! fraction, beyond what they can compute with).
+
+use std::ops::RangeInclusive;
+
+/// Returns true if `text` is a `date-time`, such as `2026-01-31T12:00:00.5+01:00`.
+///
+/// `t` and `z` may be lower case. A fraction can have any number of digits. `-00:00` is an unknown offset (section 4.3).
+/// The second 60 is valid in the last minute, in UTC, of a month: leap seconds are inserted there (section 5.7).
+#[must_use]
+pub fn is_date_time(text: &str) -> bool {
+    parse(text).is_some()
+}
+
+fn parse(text: &str) -> Option<()> {
+    let mut reader = Reader(text.as_bytes());
+    let year = reader.number(4, 0..=9999)?;
+    reader.one_of(b"-")?;
+    let month = reader.number(2, 1..=12)?;
+    reader.one_of(b"-")?;
+    let day = reader.number(2, 1..=days(year, month))?;
+    reader.one_of(b"Tt")?;
+    let hour = reader.number(2, 0..=23)?;
+    reader.one_of(b":")?;
+    let minute = reader.number(2, 0..=59)?;
+    reader.one_of(b":")?;
+    let second = reader.number(2, 0..=60)?;
+    reader.fraction()?;
+    let offset = match reader.one_of(b"Zz+-")? {
+        sign @ (b'+' | b'-') => {
+            let hours = reader.number(2, 0..=23)?;
+            reader.one_of(b":")?;
+            let minutes = hours * 60 + reader.number(2, 0..=59)?;
+            if sign == b'-' { -minutes } else { minutes }
+        }
+        _ => 0,
+    };
+    if !reader.0.is_empty() {
+        return None;
+    }
+    if second == 60 {
+        let utc = hour * 60 + minute - offset;
+        let day = day + utc.div_euclid(24 * 60);
+        // Day 0 is the last day of the month before.
+        let is_month_end = day == 0 || day == days(year, month);
+        return (utc.rem_euclid(24 * 60) == 23 * 60 + 59 && is_month_end).then_some(());
+    }
+    Some(())
+}
+
+/// Returns the number of days in a month.
+fn days(year: i32, month: i32) -> i32 {
+    match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        _ => 31,
+    }
+}
+
+/// The rest of the text.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    /// Reads a number with exactly this many digits.
+    fn number(&mut self, digits: usize, range: RangeInclusive<i32>) -> Option<i32> {
+        let (number, rest) = self.0.split_at_checked(digits)?;
+        self.0 = rest;
+        let digit = |value: i32, byte: &u8| byte.is_ascii_digit().then(|| value * 10 + i32::from(byte - b'0'));
+        number.iter().try_fold(0, digit).filter(|value| range.contains(value))
+    }
+
+    /// Reads one of these characters.
+    fn one_of(&mut self, characters: &[u8]) -> Option<u8> {
+        let (&first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        characters.contains(&first).then_some(first)
+    }
+
+    /// Reads a fraction of a second, if there is one.
+    fn fraction(&mut self) -> Option<()> {
+        let Some(after) = self.0.strip_prefix(b".") else { return Some(()) };
+        let digits = after.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.0 = after.get(digits..)?;
+        (digits > 0).then_some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_date_time_of_the_grammar_is_accepted() {
+        for text in [
+            "2026-01-31T12:00:00Z",
+            "2026-01-31t12:00:00z",
+            "0000-01-01T00:00:00Z",
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.999999999999-23:59",
+            "2026-01-31T12:00:00.1234567890Z",
+            "2026-01-31T12:00:00.0+01:00",
+            "2026-01-31T12:00:00-00:00",
+            "2026-01-31T12:00:00+23:59",
+            "2024-02-29T00:00:00Z",
+            "2000-02-29T00:00:00Z",
+            // The examples of section 5.8.
+            "1985-04-12T23:20:50.52Z",
+            "1996-12-19T16:39:57-08:00",
+            "1937-01-01T12:00:27.87+00:20",
+            // Leap seconds.
+            "1990-12-31T23:59:60Z",
+            "1990-12-31T15:59:60-08:00",
+            "2017-01-01T00:59:60.5+01:00",
+            "2015-06-30T23:59:60Z",
+            "2027-03-31T23:59:60z",
+            "2017-01-01T05:29:60+05:30",
+        ] {
+            assert!(is_date_time(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_rejected() {
+        for text in [
+            "",
+            "yesterday",
+            "2026-01-31",
+            "12:00:00Z",
+            "2026-01-31T12:00Z",
+            "2026-01-31T12Z",
+            "2026-01-31T12:00:00",
+            "2026-01-31 12:00:00Z",
+            "2026-01-31_12:00:00Z",
+            "20260131T120000Z",
+            "2026-031T12:00:00Z",
+            "2026-W05-6T12:00:00Z",
+            "2026-01-31T12:00:00+24:00",
+            "2026-01-31T12:00:00+01:60",
+            "2026-01-31T12:00:00+0100",
+            "2026-01-31T12:00:00+01",
+            "2026-01-31T12:00:00+1:00",
+            "2026-01-31T12:00:00+01:00:30",
+            "2026-01-31T12:00:00\u{2212}01:00",
+            "2026-01-31T12:00:00Z[Europe/Berlin]",
+            "2026-01-31T12:00:00+01:00[Europe/Berlin]",
+            "2026-01-31T12:00:00 Z",
+            "2026-01-31T12:00:00ZZ",
+            "2026-01-31T12:00:00X",
+            "2026-01-31T12:00:00,5Z",
+            "2026-01-31T12:00:00.Z",
+            "2026-01-31T12:00:00.-5Z",
+            " 2026-01-31T12:00:00Z",
+            "2026-01-31T12:00:00Z ",
+            "2026-01-31T12:00:00Z\n",
+            "+002026-01-31T12:00:00Z",
+            "-2026-01-31T12:00:00Z",
+            "12026-01-31T12:00:00Z",
+            "26-01-31T12:00:00Z",
+            "2026-1-31T12:00:00Z",
+            "2026-00-31T12:00:00Z",
+            "2026-13-01T12:00:00Z",
+            "2026-01-00T12:00:00Z",
+            "2026-01-32T12:00:00Z",
+            "2026-04-31T12:00:00Z",
+            "2026-02-29T12:00:00Z",
+            "1900-02-29T12:00:00Z",
+            "2026-01-31T24:00:00Z",
+            "2026-01-31T12:60:00Z",
+            "2026-01-31T12:00:61Z",
+            "2026-01-31T12:+1:00Z",
+            "２026-01-31T12:00:00Z",
+            // A second 60 where no leap second can be.
+            "2026-01-31T12:00:60Z",
+            "2026-01-30T23:59:60Z",
+            "2026-01-31T23:59:60+01:00",
+            "2026-01-31T23:58:60Z",
+        ] {
+            assert!(!is_date_time(text), "{text}");
+        }
+    }
+}

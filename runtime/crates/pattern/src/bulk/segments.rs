@@ -1,0 +1,98 @@
+//! Finds all intervals that contain a key by one binary search.
+
+use std::cmp::Ordering;
+
+/// An interval of keys. A side without a bound is unlimited; the flag is true when the interval includes the bound.
+pub(super) struct Interval<K> {
+    pub(super) low: Option<(K, bool)>,
+    pub(super) high: Option<(K, bool)>,
+    /// The bit that a key in the interval sets.
+    pub(super) bit: u32,
+}
+
+/// Intervals, cut at all their bounds into segments. `keys` are the bounds, in order. Segment `2 i + 1` is the bound `i`
+/// alone and segment `2 i` lies before it. Each segment has a row: the bits of the intervals that contain it.
+pub(super) struct Segments<K> {
+    keys: Vec<K>,
+    rows: Vec<u64>,
+    /// The length of a row in words.
+    words: usize,
+}
+
+impl<K: Ord + Clone> Segments<K> {
+    pub(super) fn new(intervals: &[Interval<K>], words: usize) -> Self {
+        let bounds = intervals.iter().flat_map(|interval| [&interval.low, &interval.high]).flatten();
+        let mut keys: Vec<K> = bounds.map(|(key, _)| key.clone()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let slots = if intervals.is_empty() { 0 } else { 2 * keys.len() + 1 };
+        let position = |key: &K| keys.binary_search(key).unwrap_or(keys.len());
+        // At each segment, the bits of the intervals that start there and that end before it.
+        let mut changes: Vec<(usize, bool, u32)> = Vec::new();
+        for interval in intervals {
+            let first = interval.low.as_ref().map_or(0, |(key, closed)| 2 * position(key) + 2 - usize::from(*closed));
+            let last =
+                interval.high.as_ref().map_or(slots, |(key, closed)| 2 * position(key) + usize::from(*closed) + 1);
+            changes.extend([(first, true, interval.bit), (last, false, interval.bit)]);
+        }
+        changes.sort_unstable_by_key(|(slot, ..)| *slot);
+        let mut open = vec![0_i32; words * 64];
+        let mut row = vec![0; words];
+        let mut rows = Vec::with_capacity(slots * words);
+        let mut changes = changes.into_iter().peekable();
+        for slot in 0..slots {
+            while let Some((_, starts, bit)) = changes.next_if(|(at, ..)| *at <= slot) {
+                let Some(count) = open.get_mut(bit as usize) else { continue };
+                *count += if starts { 1 } else { -1 };
+                super::set_bit(&mut row, bit, *count > 0);
+            }
+            rows.extend_from_slice(&row);
+        }
+        Self { keys, rows, words }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub(super) fn keys(&self) -> &[K] {
+        &self.keys
+    }
+
+    /// The row of a key; `compare` compares a bound with the key.
+    pub(super) fn row(&self, compare: impl FnMut(&K) -> Ordering) -> &[u64] {
+        let slot = match self.keys.binary_search_by(compare) {
+            Ok(at) => 2 * at + 1,
+            Err(at) => 2 * at,
+        };
+        self.rows.get(slot * self.words..(slot + 1) * self.words).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_the_bits_of_all_intervals_that_contain_the_key() {
+        let bound = |key: i32, closed| Some((key, closed));
+        let intervals = [
+            Interval { low: bound(1, true), high: bound(5, true), bit: 0 },
+            Interval { low: bound(1, false), high: bound(5, false), bit: 1 },
+            Interval { low: None, high: bound(3, false), bit: 2 },
+            Interval { low: bound(3, true), high: None, bit: 3 },
+            Interval { low: bound(4, true), high: bound(4, true), bit: 4 },
+            Interval { low: None, high: None, bit: 5 },
+            Interval { low: bound(2, true), high: bound(4, true), bit: 0 },
+        ];
+        let segments = Segments::new(&intervals, 1);
+        for key in -1..8 {
+            let contains = |interval: &Interval<i32>| {
+                let above = interval.low.is_none_or(|(low, closed)| key > low || (closed && key == low));
+                above && interval.high.is_none_or(|(high, closed)| key < high || (closed && key == high))
+            };
+            let expected = intervals.iter().filter(|i| contains(i)).fold(0, |row, i| row | 1_u64 << i.bit);
+            assert_eq!(segments.row(|bound| bound.cmp(&key)), [expected], "{key}");
+        }
+    }
+}

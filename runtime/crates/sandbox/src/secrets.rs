@@ -1,0 +1,89 @@
+//! The secrets of a function, and their replacement in text that the function gives to the host.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+mod forms;
+mod redactor;
+#[cfg(test)]
+mod tests;
+
+pub(super) use redactor::Redactor;
+
+/// Length of the shortest value that is redacted, in bytes, without white space at both ends. Shorter values occur in
+/// other words too often.
+pub const REDACTED_BYTES_MIN: usize = 4;
+
+/// The value of a secret. `Debug` hides it, and there is no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Returns the value. It must go to the function only, never into a message or a log line.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns true if the value is long enough to be redacted.
+    pub fn is_redacted(&self) -> bool {
+        self.0.trim().len() >= REDACTED_BYTES_MIN
+    }
+}
+
+impl From<String> for Secret {
+    fn from(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Why the values of secrets cannot be redacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the secrets of the function are too large: the texts to search for have more than {} MiB",
+    forms::TOTAL_BYTES_MAX >> 20
+)]
+pub struct SecretsTooLarge;
+
+/// The secrets of a function by name. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Secrets {
+    values: Arc<BTreeMap<String, Secret>>,
+    redactor: Arc<Redactor>,
+}
+
+impl Secrets {
+    /// Prepares the search for the values: once for each function, in time linear in the size of the values.
+    ///
+    /// # Errors
+    /// The values are too large to be searched for.
+    pub fn new(values: BTreeMap<String, Secret>) -> Result<Self, SecretsTooLarge> {
+        let redactor = Redactor::new(&values)?;
+        Ok(Self { values: Arc::new(values), redactor: Arc::new(redactor) })
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(Secret::expose)
+    }
+
+    /// Returns all names with their values.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().map(|(name, secret)| (name.as_str(), secret.expose()))
+    }
+
+    pub(super) fn redactor(&self) -> &Redactor {
+        &self.redactor
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.values.keys()).finish()
+    }
+}

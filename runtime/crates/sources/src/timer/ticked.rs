@@ -1,0 +1,76 @@
+//! Which instants had their ticks, so that a clock that was set back repeats none of them.
+
+use serde::{Deserialize, Serialize};
+
+use super::schedule::{Tick, Times};
+use evoke_model::clock::UnixMs;
+
+/// The most spans. A span ends where an instant was left out: at most once per start and per jump of the clock. The
+/// oldest instants are forgotten first; the bus still deduplicates their ticks within its window.
+const SPANS_MAX: usize = 16;
+
+/// Instants that had their ticks, as spans from the first to the last one, both included. Of a span, every instant of
+/// the schedule had its tick.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ticked(Vec<(UnixMs, UnixMs)>);
+
+impl Ticked {
+    /// Adds ticks that follow each other in the schedule.
+    pub(super) fn add(&mut self, times: &Times, ticks: &[Tick]) {
+        let (Some(first), Some(last)) = (ticks.first(), ticks.last()) else { return };
+        self.0.push((first.scheduled, last.scheduled));
+        self.0.sort_unstable();
+        let mut joined: Vec<(UnixMs, UnixMs)> = Vec::new();
+        for (from, to) in self.0.drain(..) {
+            match joined.last_mut() {
+                Some(before) if from <= before.1 || times.after(before.1).is_some_and(|next| from <= next) => {
+                    before.1 = before.1.max(to);
+                }
+                _ => joined.push((from, to)),
+            }
+        }
+        let excess = joined.len().saturating_sub(SPANS_MAX);
+        self.0 = joined.split_off(excess);
+    }
+
+    pub(super) fn contains(&self, at: UnixMs) -> bool {
+        self.0.iter().any(|(from, to)| (*from..=*to).contains(&at))
+    }
+
+    /// Returns the moment up to which nothing is left to do for a clock that was set back to `wall`: the last tick before
+    /// it, or `wall` itself among the ticks, and if there is no tick before it.
+    pub(super) fn processed_at(&self, wall: UnixMs) -> UnixMs {
+        self.0.iter().filter(|(from, _)| *from <= wall).map(|(_, to)| *to.min(&wall)).max().unwrap_or(wall)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::Schedule;
+    use super::*;
+
+    fn ticked(spans: &[(i64, i64)]) -> Ticked {
+        let times = Times::new(&Schedule::Every { every: std::time::Duration::from_millis(10) }).unwrap();
+        let mut ticked = Ticked::default();
+        for (from, to) in spans {
+            let tick = |scheduled| Tick { scheduled, missed: false };
+            ticked.add(&times, &[tick(*from), tick(*to)]);
+        }
+        ticked
+    }
+
+    #[test]
+    fn ticks_that_follow_each_other_are_one_span() {
+        assert_eq!(ticked(&[(10, 10), (20, 40), (50, 50)]).0, [(10, 50)]);
+        assert_eq!(ticked(&[(100, 120), (10, 20), (40, 50), (30, 30)]).0, [(10, 50), (100, 120)]);
+        let many: Vec<_> = (0..100).map(|n| (n * 100, n * 100)).collect();
+        assert_eq!(ticked(&many).0, many[100 - SPANS_MAX..]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_continues_after_the_last_tick_before_it() {
+        let ticked = ticked(&[(10, 50), (100, 120)]);
+        assert_eq!([5, 30, 70, 110, 130].map(|wall| ticked.processed_at(wall)), [5, 30, 50, 110, 120]);
+        assert!(ticked.contains(20) && !ticked.contains(60));
+    }
+}

@@ -1,0 +1,90 @@
+//! Returns freed memory to the system when the process becomes idle.
+//!
+//! An allocator keeps freed memory with the thread that allocated it until that thread allocates again. So after a
+//! burst of large events, threads without work would keep tens of megabytes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The largest busy time of all threads together between two polls of an idle process.
+const IDLE_BUSY_MAX: Duration = Duration::from_millis(20);
+/// Idle polls after which memory is returned. By then the store has released its caches, too.
+const IDLE_POLLS: u32 = 4;
+/// The longest time for which a thread waits until the other threads of its runtime have returned their memory.
+const HOLD_MAX: Duration = Duration::from_millis(2);
+
+/// Runs until `stop` is cancelled. `runtimes` are those whose threads allocate memory.
+pub(super) async fn run(runtimes: [Handle; 2], stop: CancellationToken) {
+    let (mut busy, mut idle_polls, mut has_worked) = (Duration::ZERO, 0, true);
+    while stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {
+        let before = std::mem::replace(&mut busy, runtimes.iter().map(busy_time).sum());
+        if busy.saturating_sub(before) > IDLE_BUSY_MAX {
+            (idle_polls, has_worked) = (0, true);
+            continue;
+        }
+        idle_polls += 1;
+        if has_worked && idle_polls >= IDLE_POLLS {
+            has_worked = false;
+            for runtime in &runtimes {
+                return_memory(runtime).await;
+            }
+            return_memory_of_c();
+        }
+    }
+}
+
+fn busy_time(runtime: &Handle) -> Duration {
+    let metrics = runtime.metrics();
+    (0..metrics.num_workers()).map(|worker| metrics.worker_total_busy_duration(worker)).sum()
+}
+
+/// Returns the freed memory of all threads of a runtime. Each thread runs one of the tasks, because the others are held
+/// meanwhile.
+async fn return_memory(runtime: &Handle) {
+    let threads = runtime.metrics().num_workers();
+    let arrived = Arc::new(AtomicUsize::new(0));
+    let task = |_| {
+        let arrived = arrived.clone();
+        runtime.spawn(async move {
+            return_memory_of_thread();
+            arrived.fetch_add(1, Ordering::Relaxed);
+            let end = Instant::now() + HOLD_MAX;
+            while arrived.load(Ordering::Relaxed) < threads && Instant::now() < end {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        })
+    };
+    let tasks: Vec<_> = (0..threads).map(task).collect();
+    for task in tasks {
+        // The task cannot fail; at the end of the process it may be cancelled.
+        let _ = task.await;
+    }
+}
+
+/// Returns the memory that the current thread has freed, and what is free in all arenas.
+#[allow(unsafe_code, reason = "a function of the allocator that its crate does not export")]
+fn return_memory_of_thread() {
+    // Links the library.
+    use mimalloc as _;
+    unsafe extern "C" {
+        safe fn mi_collect(force: bool);
+    }
+    mi_collect(true);
+}
+
+/// Returns the memory that C libraries have freed: SQLite allocates with the allocator of the system.
+#[allow(unsafe_code, reason = "a function of glibc without a safe binding")]
+fn return_memory_of_c() {
+    #[cfg(target_env = "gnu")]
+    {
+        unsafe extern "C" {
+            safe fn malloc_trim(pad: usize) -> i32;
+        }
+        malloc_trim(0);
+    }
+}

@@ -1,0 +1,107 @@
+//! The signals that Evoke receives.
+//!
+//! | signal | effect |
+//! |---|---|
+//! | SIGTERM, SIGINT (Ctrl-C) | drain and stop; a second one ends the process at once |
+//! | SIGHUP | reload the manifests; drain and stop if the terminal was closed |
+//! | SIGUSR1, SIGUSR2 | ignored by `up` |
+//! | SIGPIPE | ignored (by Rust's runtime): a closed pipe is an error of the write |
+//! | SIGTSTP, SIGCONT, SIGQUIT and the others | the system's default |
+//!
+//! No signal loses data: an end at any moment is like a crash, which the store survives.
+
+use std::io::IsTerminal as _;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// SIGTERM and SIGINT (Ctrl-C). From the creation of this value on, they no longer end the process by themselves.
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Starts to receive the signals. Must be called within a tokio runtime.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next signal.
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// What a signal asks for.
+pub(super) enum Request {
+    Stop,
+    Reload,
+}
+
+/// The signals of `up`.
+pub(super) struct Signals {
+    stop: StopSignals,
+    hangup: Signal,
+    /// Received and not read, which ignores them.
+    _ignored: [Signal; 2],
+    /// Whether standard input, output and error were terminals at the start.
+    terminals: [bool; 3],
+    /// Whether a reload was asked for while only a stop was awaited.
+    reload_pending: bool,
+}
+
+impl Signals {
+    /// Starts to receive the signals. Must be called within a tokio runtime.
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            stop: StopSignals::new()?,
+            hangup: signal(SignalKind::hangup())?,
+            _ignored: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
+            terminals: terminals(),
+            reload_pending: false,
+        })
+    }
+
+    /// Waits for the next request.
+    pub(super) async fn next(&mut self) -> Request {
+        if std::mem::take(&mut self.reload_pending) {
+            return Request::Reload;
+        }
+        tokio::select! {
+            () = self.stop.received() => Request::Stop,
+            _ = self.hangup.recv() => match self.is_terminal_closed() {
+                true => Request::Stop,
+                false => Request::Reload,
+            },
+        }
+    }
+
+    /// Waits for a request to stop. A request to reload is kept for [`Signals::next`].
+    pub(super) async fn stop(&mut self) {
+        loop {
+            let was_pending = std::mem::take(&mut self.reload_pending);
+            let next = self.next().await;
+            self.reload_pending = was_pending || matches!(next, Request::Reload);
+            if matches!(next, Request::Stop) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for SIGTERM or SIGINT. A terminal that closes may send several SIGHUP, which do not count here.
+    pub(super) async fn second_stop(&mut self) {
+        self.stop.received().await;
+    }
+
+    /// Returns true if a terminal of the start is gone: the system sends SIGHUP when it closes.
+    fn is_terminal_closed(&self) -> bool {
+        self.terminals.iter().zip(terminals()).any(|(was, is)| *was && !is)
+    }
+}
+
+fn terminals() -> [bool; 3] {
+    [std::io::stdin().is_terminal(), std::io::stdout().is_terminal(), std::io::stderr().is_terminal()]
+}

@@ -1,0 +1,68 @@
+//! Reads the secrets of functions.
+
+use std::collections::BTreeMap;
+use std::env::VarError;
+
+use evoke_manifest::{Checked, Diagnostic, Function, SecretRef};
+use evoke_sandbox::{REDACTED_BYTES_MIN, Secret, Secrets};
+
+/// Size limit of a file with a secret, in bytes.
+const SECRET_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Reads the secrets of a function. An error has a message and a hint, and never contains the value of a secret.
+pub(super) fn read(function: &Function) -> Result<Secrets, (String, String)> {
+    let read = |(name, location): (&String, &SecretRef)| read_one(name, location).map(|secret| (name.clone(), secret));
+    let values = function.allow.secrets.iter().map(read).collect::<Result<BTreeMap<_, _>, _>>()?;
+    Secrets::new(values).map_err(|error| {
+        let hint = "give keys and passwords as secrets; put large data elsewhere, such as into an event or into state";
+        (error.to_string(), hint.to_owned())
+    })
+}
+
+/// Returns a warning for each function with a secret that is too short to be redacted. A secret that cannot be read is
+/// reported when its function is loaded.
+pub(crate) fn warnings(checked: &Checked) -> Vec<Diagnostic> {
+    let of_function = |function: &Function| {
+        let is_short = |(name, location): &(&String, &SecretRef)| {
+            read_one(name, location).is_ok_and(|secret| !secret.is_redacted())
+        };
+        let short: Vec<_> = function.allow.secrets.iter().filter(is_short).map(|(name, _)| name.as_str()).collect();
+        if short.is_empty() {
+            return None;
+        }
+        let message = format!(
+            "secrets of `{}` with less than {REDACTED_BYTES_MIN} bytes are not redacted from log lines and messages: {}",
+            function.name.as_str(),
+            short.join(", ")
+        );
+        let help = "use longer values for secrets, or make them settings under `config`";
+        Some(Diagnostic::warning(&checked.source, function.spans.allow, message).help(help))
+    };
+    checked.manifest.functions.iter().filter_map(of_function).collect()
+}
+
+fn read_one(name: &str, location: &SecretRef) -> Result<Secret, (String, String)> {
+    let value = match location {
+        // The error of the system contains the value.
+        SecretRef::Env(variable) => std::env::var(variable).map_err(|error| match error {
+            VarError::NotPresent => {
+                let message = format!("cannot read the secret {name}: the environment variable {variable} is not set");
+                (message, format!("start Evoke with {variable} set"))
+            }
+            VarError::NotUnicode(_) => {
+                let message = format!(
+                    "cannot read the secret {name}: the value of the environment variable {variable} is not valid UTF-8"
+                );
+                (message, "encode the value, for example as base64, and decode it in the function".to_owned())
+            }
+        }),
+        SecretRef::File(path) => evoke_fs::read_text(path, SECRET_BYTES_MAX)
+            // Editors end a file with a line break, which is not part of the secret.
+            .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+            .map_err(|error| {
+                let message = format!("cannot read the secret {name} from {}: {error}", path.display());
+                (message, "put the secret into this file, and make it readable for Evoke".to_owned())
+            }),
+    };
+    value.map(Secret::from)
+}

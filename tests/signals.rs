@@ -1,0 +1,119 @@
+//! Signals: a reload by SIGHUP, the end of a terminal, a second stop signal, and signals that change nothing. Also what
+//! happens when standard error cannot be written.
+
+use std::fs::File;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::assert_eventually;
+use crate::support::{Evoke, post};
+
+const LAB: &str = r#"
+evoke: 1
+app: lab
+sources:
+  in:
+    http: { path: /in, methods: [POST], type: order.placed }
+functions:
+  witness:
+    component: $FUNCTIONS/witness.wasm
+    timeout: 10m
+    on: [{ events: { type: [order.placed] } }]
+    allow: { publish: [witnessed] }
+"#;
+
+fn signal(evoke: &Evoke, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(evoke.pid()).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+#[test]
+fn a_hangup_reloads_the_manifests_and_other_signals_change_nothing() {
+    let mut evoke = Evoke::up_with(LAB);
+    evoke.write_manifest(&LAB.replace("/in", "/new"));
+    signal(&evoke, Signal::HUP);
+    assert_eventually!(evoke.log().contains("reloaded"), "{}", evoke.log());
+    assert!(evoke.log().contains("SIGHUP was received"), "{}", evoke.log());
+    evoke.post_accepted("/new", "{}");
+
+    evoke.write_manifest("evoke: 1\napp: lab\nsource: {}\n");
+    signal(&evoke, Signal::HUP);
+    assert_eventually!(evoke.log().contains("the previous manifests stay active"), "{}", evoke.log());
+    for ignored in [Signal::USR1, Signal::USR2, Signal::PIPE] {
+        signal(&evoke, ignored);
+    }
+    // A stopped process continues.
+    signal(&evoke, Signal::TSTP);
+    signal(&evoke, Signal::CONT);
+    evoke.post_accepted("/new", "{}");
+    evoke.settle();
+    assert!(evoke.stop().success(), "{}", evoke.log());
+}
+
+#[test]
+fn a_second_stop_signal_ends_the_drain_at_once_and_the_running_delivery_stays_pending() {
+    for second in [Signal::TERM, Signal::INT] {
+        let mut evoke = Evoke::up_with(LAB);
+        evoke.post_accepted("/in", r#"{"ms":500000}"#);
+        let running = || evoke.json(&["status"])["functions"][0]["running"] == 1;
+        assert_eventually!(running(), "{}", evoke.log());
+        evoke.terminate();
+        assert_eventually!(evoke.log().contains("draining"), "{}", evoke.log());
+        signal(&evoke, second);
+        assert_eq!(evoke.wait().code(), Some(1), "{}", evoke.log());
+        assert!(evoke.log().contains("1 deliveries were running and stay pending"), "{}", evoke.log());
+        assert_eq!(evoke.delivery_count("ready"), 1);
+        assert!(!evoke.path(".evoke/listen.json").exists());
+        // The operator ended the delivery; it did not end the process.
+        evoke.up();
+        assert!(evoke.json(&["status"])["unclean_exit"].is_null(), "{}", evoke.log());
+        assert!(!evoke.log().contains("without a clean stop"), "{}", evoke.log());
+    }
+}
+
+#[test]
+fn a_terminal_that_closes_stops_evoke_and_loses_nothing() {
+    let mut evoke = Evoke::with(LAB);
+    let up = evoke.command(&["up", "evoke.yaml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let words = std::iter::once(up.get_program()).chain(up.get_args()).map(|word| word.to_str().unwrap());
+    let mut terminal = Command::new("script");
+    // Echoes nothing and writes no log: only a terminal around the program.
+    terminal.args(["-q", "-e", "-c", &words.collect::<Vec<_>>().join(" "), "/dev/null"]);
+    let mut terminal =
+        terminal.current_dir(evoke.path(".")).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let listen = evoke.path(".evoke/listen.json");
+    let address = || {
+        let text = std::fs::read_to_string(&listen).unwrap_or_default();
+        serde_json::from_str::<serde_json::Value>(&text).ok().map(|json| json["http"].as_str().unwrap().to_owned())
+    };
+    assert_eventually!(address().is_some(), "not up");
+    let json = [("content-type", "application/json")];
+    assert_eq!(post(&address().unwrap(), "/in", &json, "{}").unwrap().status, 202);
+    // The system closes the terminal.
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
+    assert_eventually!(!listen.exists(), "Evoke did not stop");
+    // The folder is locked until the process has ended.
+    assert_eventually!(evoke.try_up(&[], &[]).is_ok(), "{}", evoke.log());
+    assert!(!evoke.log().contains("without a clean stop"), "{}", evoke.log());
+    evoke.settle();
+    assert_eq!(evoke.events("witnessed").len(), 1);
+}
+
+#[test]
+fn a_standard_error_that_cannot_be_written_ends_nothing() {
+    let mut evoke = Evoke::with(LAB);
+    let mut up = evoke.command(&["up", "evoke.yaml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let mut process = up.env("EVOKE_LOG", "debug").stdout(full()).stderr(full()).spawn().unwrap();
+    let listen = evoke.path(".evoke/listen.json");
+    assert_eventually!(listen.exists(), "not up: {:?}", process.try_wait());
+    kill_process(Pid::from_child(&process), Signal::TERM).unwrap();
+    assert!(process.wait().unwrap().success());
+    evoke.up();
+    assert!(!evoke.log().contains("without a clean stop"), "{}", evoke.log());
+    // An error message that cannot be printed leaves the exit code.
+    let failing = evoke.command(&["validate", "missing.yaml"]).stderr(full()).status().unwrap();
+    assert_eq!(failing.code(), Some(1));
+}
