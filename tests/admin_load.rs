@@ -35,7 +35,7 @@ fn growth_of_unread(evoke: &Evoke, path: &str) -> u64 {
         })
         .collect();
     assert!(opened.iter().all(|(status, _)| *status == 200), "{opened:?}");
-    // The process is idle when it uses no CPU time between two looks at it.
+    // The process is idle when it uses no CPU time between two polls.
     let (mut last, mut same) = (0, 0);
     assert_eventually!(
         {

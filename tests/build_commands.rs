@@ -74,7 +74,7 @@ fn a_cancelled_build_ends_with_all_its_children() {
         let pid = rustix::process::Pid::from_child(&process);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert_eventually!(process.try_wait().unwrap().is_some(), "{arguments:?} goes on");
-        // A process that has ended and that nobody has waited for is in state Z.
+        // A process that has ended and that no parent has waited for is in state Z.
         let is_running = || {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
             stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))

@@ -1,4 +1,4 @@
-//! A lock that another program holds on the store: Evoke refuses events meanwhile, waits at its start, and goes on
+//! A lock that another program holds on the store: Evoke refuses events meanwhile, waits at its start, and continues
 //! without a loss when the lock is released.
 
 use std::collections::BTreeSet;
@@ -10,10 +10,10 @@ use crate::assert_eventually;
 use crate::faults::items::{Items, manifest};
 use crate::support::{Evoke, Response, request};
 
-/// Longer than a program waits that gives up after SQLite's usual five seconds.
+/// Longer than SQLite's usual busy timeout of five seconds.
 const LONG: Duration = Duration::from_secs(8);
 
-/// Another program that has the store open, in a process of its own to SQLite: Evoke is another process.
+/// A connection to the store of another process than Evoke: that of the test.
 struct Other(Connection);
 
 impl Other {

@@ -31,7 +31,7 @@ fn manifest_with_counter() -> String {
 /// Stops, kills and restarts Evoke at random.
 struct Chaos<'a> {
     evoke: Evoke,
-    /// The environment of every start.
+    /// Sets the environment variables of every start.
     shim: Shim,
     producers: &'a Producers<'a>,
     random: Random,
@@ -92,8 +92,8 @@ fn kills_at_any_moment_lose_and_duplicate_nothing_and_keep_the_order_of_each_key
     run("campaign", &manifest_with_counter(), size(100, 1_000), size(5_000, 100_000), None);
 }
 
-/// The same with another program that opens, closes and locks the store, a watched folder that holds it, and a wall
-/// clock that jumps.
+/// A campaign with another program that opens, closes and locks the store, with a files source that watches the data
+/// folder, and with a wall clock that jumps.
 #[test]
 fn kills_lose_nothing_while_the_store_is_locked_and_watched_and_the_clock_jumps() {
     let watched = "sources:\n  folder:\n    files: { path: ., settle: 20ms, exclude: [up.log] }\n";

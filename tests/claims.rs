@@ -1,4 +1,4 @@
-//! What producers may claim: no http source accepts a source or a type of an app or of the runtime, in any mode and
+//! Claims of producers: no http source accepts a source or a type of an app or of the runtime, in any mode and
 //! spelling, and no id can be used up for another source.
 
 use serde_json::{Value, json};
@@ -209,7 +209,7 @@ functions:
     evoke.stdout(&["emit", "--type", "hook.called", "--source", "/shop/hook", "--id", "operator", "--data", "{}"]);
     evoke.settle();
     assert_eq!((evoke.done_count("shop/echo"), evoke.done_count("shop/witness")), (2, 2));
-    // What a function publishes has the origin of its chain, and did not enter through it.
+    // A published event has the origin of its chain, and did not enter through it.
     let origins: Vec<Value> =
         envelopes(&evoke, &[]).iter().map(|found| json!([found["event"]["type"], found["origin"]])).collect();
     assert_eq!(origins.iter().filter(|origin| **origin == json!(["echo", "/shop/hook"])).count(), 2, "{origins:?}");

@@ -23,7 +23,7 @@ functions:
     retry: { attempts: 1 }
 "#;
 
-/// What becomes of a case.
+/// The expected result of a case.
 #[derive(Debug)]
 enum Outcome {
     /// The event is stored with the values of the case.
@@ -41,13 +41,13 @@ fn outcome_of(client: &str, mode: &str, case: &str) -> Outcome {
         (_, _, "empty-subject") => Outcome::Refused("`subject` is empty"),
         // Python writes `True` into the header; in JSON it is a Boolean.
         ("python-1" | "python-2", "binary", "boolean") => Outcome::Changed("test", "True"),
-        // A number in JSON, a string in a header.
+        // The client sends a number in JSON, and a string in a header.
         (_, "structured" | "batched", "large-integer") => Outcome::Refused("`sequence` is a number but not an Integer"),
         // Without percent-encoding the header has bytes of ISO-8859-1, or the client cannot write it.
         (_, "binary", "latin" | "unicode") if !encodes_headers => Outcome::Refused("`ce-subject`: not UTF-8"),
-        // Without percent-encoding the header stands for a source with a space.
+        // Without percent-encoding, the header is decoded to a source with a space.
         (_, "binary", "escaped-source") if !encodes_headers => Outcome::Refused("`source` is not a URI reference"),
-        // These clients do not quote a string, although they declare JSON.
+        // Both clients send a string without quotes, although they declare JSON.
         ("python-2" | "javascript", "binary", "json-string") => Outcome::Refused("not JSON"),
         // The JavaScript client declares JSON if the event has no media type.
         ("javascript", "binary", "bytes") | (_, "binary", "bytes-as-json") => Outcome::Refused("not JSON"),

@@ -14,7 +14,7 @@ use crate::support::Evoke;
 const HOUR: i64 = 3_600;
 const YEAR: i64 = 365 * 24 * HOUR;
 
-/// A function that fails as often as an item asks for.
+/// A function that fails as many times as an item requests.
 const RELAY: &str = r#"
 evoke: 1
 app: line
@@ -70,7 +70,7 @@ impl Faked {
         self.evoke.log().matches("retries, ages, retention and the dedup window go on").count()
     }
 
-    /// When the events were accepted, as the API shows it: the years.
+    /// Returns the years in which the events were accepted, as the API shows them.
     fn years(&self) -> BTreeSet<String> {
         let all = self.evoke.json_lines(&["events", "--after", "0", "--envelope"]);
         all.iter().map(|event| event["accepted"].as_str().unwrap()[..4].to_owned()).collect()
@@ -81,7 +81,7 @@ fn seconds_since_1970() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs().cast_signed()
 }
 
-/// Waits for a time that no condition announces.
+/// Waits for a fixed time, for cases in which no condition can be polled.
 fn wait_for(time: Duration) {
     let started = Instant::now();
     assert_eventually!(started.elapsed() >= time, "never");
@@ -97,7 +97,7 @@ fn a_clock_that_is_set_back_delays_no_retry() {
         assert_eventually!(faked.relayed() == 1, "{}", faked.evoke.log());
         assert_eventually!(faked.jumps() == 1, "{}", faked.evoke.log());
         assert!(faked.evoke.log().contains("the wall clock jumped back"), "{}", faked.evoke.log());
-        // A retry that is made after the jump.
+        // A retry after the jump is not delayed either.
         faked.send("two", 1);
         assert_eventually!(faked.relayed() == 2, "{}", faked.evoke.log());
         assert_eq!(faked.jumps(), 1, "{}", faked.evoke.log());

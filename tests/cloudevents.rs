@@ -23,7 +23,7 @@ functions:
     allow: { publish: [echo] }
 "#;
 
-/// A name and a value, which may be no UTF-8.
+/// The name and the value of a header; the value need not be UTF-8.
 type Header<'a> = (&'a str, &'a [u8]);
 
 const STRUCTURED: (&str, &str) = ("content-type", "application/cloudevents+json");
@@ -296,15 +296,15 @@ fn bytes_and_texts_of_any_charset_arrive_unchanged() {
         let (stored, echoed) = stored_and_echoed(&evoke, &id);
         assert_eq!((stored.get(name), stored.get(name)), (Some(value), echoed.get(name)), "{id} {stored} {echoed}");
     }
-    // A function gets text in UTF-8, and the charset of that.
+    // A function gets text in UTF-8, and a media type with that charset.
     let (stored, _) = stored_and_echoed(&evoke, "s3");
     assert_eq!(stored["datacontenttype"], "text/plain; charset=utf-8");
-    // Data without a media type is JSON, which a function is told.
+    // Data without a media type is JSON; the function receives this media type.
     let (stored, echoed) = stored_and_echoed(&evoke, "s4");
     assert_eq!((stored.get("datacontenttype"), &echoed["datacontenttype"]), (None, &json!("application/json")));
 }
 
-/// The data of an event that no parser may touch on its way.
+/// Data whose numbers change if any program on the way parses and prints them.
 const NUMBERS: &str =
     r#"{"z":1.0,"a":1,"big":123456789012345678901234567890,"huge":1e400,"exact":9007199254740993.10,"zero":-0}"#;
 
@@ -362,7 +362,7 @@ fn a_batch_is_stored_as_a_whole_or_not_at_all() {
     assert!(evoke.json_lines(&["events"]).is_empty());
     let response = batch(&format!("[{good},{good},{}]", event("other", "")));
     assert_eq!(response.json()["accepted"], 2, "{response:?}");
-    // A CloudEvent without its version is no raw body.
+    // A request with CloudEvents headers but without `ce-specversion` is not accepted as a raw body.
     let headers = [("ce-id", "1"), ("ce-source", "/x"), ("ce-type", "lab.in")];
     let response = evoke.post_with("/raw", &headers, "1");
     assert!(response.status == 400 && response.body.contains("`specversion` is missing"), "{response:?}");

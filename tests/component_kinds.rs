@@ -78,7 +78,7 @@ fn rust_program(fixture: &str) -> Evoke {
 #[test]
 fn a_rust_program_for_wasip2_runs_unchanged() {
     let evoke = rust_program("command");
-    // WASI 0.2 passes on only success and failure, no other exit codes.
+    // A WASI 0.2 program can only report success or failure, no other exit code.
     assert_eq!(outcomes_of(&evoke, r#"{"do": "reject"}"#).0, ["retry", "retry"]);
 }
 

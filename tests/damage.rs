@@ -195,7 +195,7 @@ fn a_torn_wal_is_recovered_and_a_damaged_wal_prevents_the_start() {
         std::fs::write(&file, &intact_file).unwrap();
         std::fs::write(&wal, bytes).unwrap();
     };
-    // Only the last commit is torn and lost. That commit completed a delivery, so the delivery runs again.
+    // Only the last commit is torn and lost. The lost commit completed a delivery, so the delivery runs again.
     for cut in [1, 4000, 4120, 5000] {
         restore(&intact_wal[..intact_wal.len() - cut]);
         evoke.up();

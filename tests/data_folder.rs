@@ -1,4 +1,4 @@
-//! The data folder is private to its owner, and nobody else can read, change or block it.
+//! The data folder is private to its owner: no other user can read, change or block it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -34,7 +34,7 @@ fn below(folder: PathBuf) -> Vec<PathBuf> {
     found
 }
 
-/// Asserts that nobody but the owner can use anything in the data folder.
+/// Asserts that only the owner can use the entries of the data folder.
 fn assert_private(folder: PathBuf) {
     let all = below(folder);
     assert!(all.len() > 6, "{all:?}");

@@ -203,7 +203,7 @@ fn pipes_and_sockets_are_not_opened_and_hide_nothing() {
     let _socket = std::os::unix::net::UnixListener::bind(evoke.path("inbox/socket.csv")).unwrap();
     std::fs::write(evoke.path("inbox/a.csv"), "a\n1\n").unwrap();
     assert_imports(&evoke, &["a.csv 1"]);
-    // Nobody has opened the pipe for reading.
+    // Evoke has not opened the pipe for reading.
     let write = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
     let opened = rustix::fs::open(evoke.path("inbox/pipe.csv"), write, rustix::fs::Mode::empty());
     assert_eq!(opened.unwrap_err(), rustix::io::Errno::NXIO);

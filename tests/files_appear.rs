@@ -122,7 +122,7 @@ fn a_file_that_a_program_has_created_and_not_written_yet_waits_for_its_content()
     let evoke = watching();
     let folder = evoke.path("");
     let mut slow = File::create(evoke.path("inbox/slow")).unwrap();
-    // Links to files that are complete do not make it complete, nor do settle times that pass.
+    // The file stays incomplete although links to complete files appear and settle times pass.
     for n in 0..5 {
         let name = format!("linked-{n}");
         assert_prompt(&evoke, &name, 0, || shell(&folder, &format!(": > outside/{name}; ln outside/{name} inbox/")));

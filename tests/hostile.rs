@@ -49,7 +49,7 @@ impl Hostile {
 const OK: &str = "(i32.const 1024)";
 const SPIN: &str = "(loop (br 0))";
 
-/// A symbol of the Itanium C++ ABI that stands for a text of gigabytes, because each part repeats the part before it.
+/// A symbol of the Itanium C++ ABI that is gigabytes long when demangled, because each part repeats the part before it.
 fn expanding_symbol() -> String {
     let parts =
         (0..30).map(|part| format!("S0_IS{0}_S{0}_E", char::from_digit(part, 36).unwrap().to_ascii_uppercase()));

@@ -31,8 +31,8 @@ fn responses_that_http_does_not_allow_fail_alone() {
 #[test]
 fn a_response_never_has_two_content_lengths() {
     let evoke = Evoke::up_with(&http_manifest(PATH));
-    // The fixture adds an invalid length, and a second one in each way that the interface has. It must get an error each
-    // time.
+    // The fixture adds an invalid length, and a second one in each way that the interface has. Each of these calls must
+    // fail.
     let mut stream =
         begin_request(&evoke, "POST /web?two-lengths HTTP/1.1\nHost: a\nContent-Length: 5\nConnection: close\n\nhello");
     let mut text = String::new();
@@ -78,7 +78,7 @@ fn a_guest_that_never_reads_its_request_ends_at_its_timeout() {
     stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     let chunk = [b"1000\r\n".to_vec(), vec![b'x'; 0x1000], b"\r\n".to_vec()].concat();
     let mut sent = 0;
-    // Until the server closes the connection. Meanwhile it takes no more than the buffers hold.
+    // Writes until the server closes the connection. Until then, the server takes no more than the buffers hold.
     while stream.write_all(&chunk).is_ok() {
         sent += chunk.len();
     }

@@ -1,5 +1,5 @@
-//! Each function has a share of the log: a flood of one replaces no lines of another, on disk, in the queue and at
-//! followers.
+//! Each function has a share of the log, an equal part of its total size: a flood of one function replaces no lines of
+//! another, on disk, in the queue and at followers.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;

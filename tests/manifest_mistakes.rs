@@ -1,5 +1,5 @@
-//! Manifests that are valid YAML of the right form, and mean something else than their author thinks: `validate` says so,
-//! and what runs is what the manifest means.
+//! Manifests of the right form that mean something else than they seem to: `validate` reports each mistake, and `up`
+//! runs a valid manifest as it is written.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;

@@ -113,7 +113,7 @@ struct Latencies {
 }
 
 impl Latencies {
-    /// Measures while `during` is called before each sample.
+    /// Measures the latencies. Calls `during` before each sample.
     fn measure(evoke: &Evoke, mut during: impl FnMut()) -> Self {
         let (mut latencies, mut sent) = (Self::default(), Vec::new());
         for _ in 0..SAMPLES {
@@ -172,9 +172,9 @@ fn beside_busy_threads<T>(work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Compares with the latencies beside as many busy threads of another program, in one run: what the machine and other
-/// programs cost is in both. Without fair turns on the processors, the deliveries took seconds and the HTTP component
-/// was refused.
+/// Asserts that the latencies beside hostile functions are not much larger than beside one busy thread for each
+/// processor. Both are measured in one run, so a slow machine affects both. Without turns (permissions to run a guest
+/// until the next tick), deliveries would take seconds and the HTTP component would be refused.
 fn assert_neighbours_are_not_slowed_down(evoke: &Evoke, hostile: &str, mut start: impl FnMut(), during: impl FnMut()) {
     Latencies::measure(evoke, || {});
     let rest = Latencies::measure(evoke, || {}).p90();
@@ -212,7 +212,7 @@ fn neighbours_are_not_slowed_down_by_http_components_that_compute() {
 fn neighbours_are_not_slowed_down_by_a_flood_of_attempts_of_some_milliseconds() {
     let evoke = up(&[("some", SOME_MILLISECONDS)], "timeout: 120s", &[]);
     let flood = |count: usize| (0..count).for_each(|_| drop(evoke.post_accepted("/some", "{}")));
-    // More than can end between two samples.
+    // The flood adds more attempts than can end between two samples.
     assert_neighbours_are_not_slowed_down(&evoke, "a flood", || flood(200), || flood(3));
 }
 
@@ -229,12 +229,12 @@ fn no_function_takes_all_places_and_requests_and_deliveries_do_not_take_those_of
     assert_eventually!(running(&evoke, "lab/sleep") == 7, "{} of 7 run", running(&evoke, "lab/sleep"));
     neighbours_run(1);
     assert_eq!(running(&evoke, "lab/sleep"), 7, "the last place is for functions that run nothing");
-    // Requests have instances of their own, of which the last is for functions that run none, too.
+    // Requests have instances of their own, and the last one is also reserved for functions that run nothing.
     spin_in_requests(&evoke, 20);
     assert_eventually!(metric(&evoke, "evoke_sandbox_instances") >= 14.0, "the requests do not run");
     neighbours_run(2);
     assert_eventually!(metric(&evoke, "evoke_sandbox_instances") == 14.0, "requests took the last instance");
-    // The last place of the deliveries.
+    // A function that runs nothing gets the last place for a delivery.
     post("sleep-too");
     assert_eventually!(running(&evoke, "lab/sleep-too") == 1, "the last place is not given");
 }

@@ -1,5 +1,5 @@
-//! The values of secrets do not appear in log lines, messages, spans, runtime events, answers of the admin API and
-//! files, in whatever way a function gives them to the host.
+//! The values of secrets do not appear in log lines, messages, spans, runtime events, responses of the admin API and
+//! files, in whatever way a function passes them to the host.
 
 use std::path::Path;
 
@@ -54,7 +54,8 @@ fn files(folder: &Path) -> String {
     entries.filter(|path| !path.ends_with("compiled")).map(read).collect()
 }
 
-/// Everything that a reader can see: the output of commands, answers of the admin API, the program's own log, and files.
+/// Returns all text that users can read: the output of commands, responses of the admin API, the program's own log, and
+/// files.
 fn everything(evoke: &Evoke) -> String {
     let mut shown = evoke.log();
     for arguments in [

@@ -78,7 +78,7 @@ fn a_terminal_that_closes_stops_evoke_and_loses_nothing() {
     let up = evoke.command(&["up", "evoke.yaml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     let words = std::iter::once(up.get_program()).chain(up.get_args()).map(|word| word.to_str().unwrap());
     let mut terminal = Command::new("script");
-    // Echoes nothing and writes no log: only a terminal around the program.
+    // `script` runs the program in a terminal of its own; `-q` and `/dev/null` turn its messages and its log off.
     terminal.args(["-q", "-e", "-c", &words.collect::<Vec<_>>().join(" "), "/dev/null"]);
     let mut terminal =
         terminal.current_dir(evoke.path(".")).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
@@ -113,7 +113,7 @@ fn a_standard_error_that_cannot_be_written_ends_nothing() {
     assert!(process.wait().unwrap().success());
     evoke.up();
     assert!(!evoke.log().contains("without a clean stop"), "{}", evoke.log());
-    // An error message that cannot be printed leaves the exit code.
+    // The exit code is right even if the error message cannot be printed.
     let failing = evoke.command(&["validate", "missing.yaml"]).stderr(full()).status().unwrap();
     assert_eq!(failing.code(), Some(1));
 }

@@ -36,7 +36,7 @@ fn opens_and_closes_a_store_as_another_program() {
 }
 
 /// Reads a store through a connection of this process, and closes it: SQLite then deletes the log if it believes that
-/// nobody else uses the store.
+/// no other process uses the store.
 fn read_as_another_program(database: &Path) {
     let connection = rusqlite::Connection::open(database).unwrap();
     let _: i64 = connection.query_row("SELECT COUNT(*) FROM events", [], |row| row.get(0)).unwrap();

@@ -269,7 +269,8 @@ pub fn start_logging() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
-        // It would print errors of standard error there, and panic: on a closed terminal, or on a full disk.
+        // The logger would report a failed write to standard error there again, and panic: on a closed terminal, or on
+        // a full disk.
         .log_internal_errors(false)
         .init();
 }

@@ -1,6 +1,6 @@
 //! Control of the running apps: their status, explanations of matches, and reloads.
 //!
-//! The admin API and [`crate::app::up`] share one [`Control`]. It returns data and diagnostics; a [`Host`] shows
+//! The admin API and [`crate::app::up`] share one [`Control`], which returns data and diagnostics. A [`Host`] shows
 //! progress and runs `build:` commands.
 
 mod brakes;
@@ -93,11 +93,11 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Source of timestamps.
     pub clock: Clock,
-    /// The limits of chains through sources of apps that set none in their manifest.
+    /// The default limits of chains, for the sources of apps whose manifest sets none.
     pub descendants_max: DescendantsMax,
     /// Records the running work.
     pub running: Arc<dyn RunningLog>,
-    /// What ran when the process before this one ended without a clean stop; `None` after a clean stop.
+    /// The work that ran when the process before this one ended without a clean stop; `None` after a clean stop.
     pub interrupted: Option<Interrupted>,
 }
 

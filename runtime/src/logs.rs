@@ -5,7 +5,7 @@
 //! the others. `seq` is unique and grows from line to line, over all functions; it is the time in microseconds where
 //! that grows. `NUMBER` is the `seq` of the first line, or a little less. A file that is large enough is followed by
 //! another one and not written any more. `DATA/logs/evoke.jsonl`, `evoke.jsonl.1` and `evoke.jsonl.2`, which earlier
-//! versions wrote for all functions together, are read and not written; the time of a line stands for its `seq`.
+//! versions wrote for all functions together, are read and not written; the `seq` of their lines is the time.
 //!
 //! **Shares.** All files together have at most [`TOTAL_BYTES_MAX`] bytes. When that is reached, the oldest file of the
 //! function with the most bytes is deleted. So a function can use all space that is free, and gives it back when others
@@ -40,7 +40,7 @@ use evoke_sandbox::{LogLine, LogSink};
 
 /// Limit on the bytes of all files.
 const TOTAL_BYTES_MAX: u64 = 48 * 1024 * 1024;
-/// Limit on the requests for snapshots that wait together with the lines. More wait with their callers.
+/// Limit on the requests for snapshots in the queue of the writer thread. Further callers wait until there is room.
 const SNAPSHOTS_MAX: usize = 16;
 
 /// A handle to the log of all functions; cheap to clone.

@@ -118,7 +118,7 @@ impl<'a> Disk<'a> {
         Some(if parent { &mut self.parent } else { &mut self.names })
     }
 
-    /// Returns one possible content of the data folder after a power cut now, by file name. It is empty if the folder
+    /// Returns one possible content of the data folder after a power cut now, by file name: empty if the folder
     /// itself is lost.
     pub(super) fn after_power_cut(&self, random: &mut Random) -> BTreeMap<String, Vec<u8>> {
         if self.parent.after_power_cut(random).is_empty() {

@@ -1,4 +1,4 @@
-//! What happens around Evoke while a campaign runs: another program opens and closes the store, another one holds its
+//! Disturbances from outside while a campaign runs: another program opens and closes the store, another one holds its
 //! lock for longer than a write waits, and the wall clock jumps by hours and years, also to 1970.
 
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::shim::WallClock;
 const HOUR: i64 = 3_600;
 const YEAR: i64 = 365 * 24 * HOUR;
 
-/// The other programs.
+/// Disturbs Evoke from a thread, and counts the disturbances.
 #[derive(Default)]
 pub(crate) struct Neighbours {
     stopped: AtomicBool,
@@ -31,7 +31,7 @@ impl Neighbours {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Disturbs until [`Self::stop`], and then sets the clock right.
+    /// Disturbs Evoke until [`Self::stop`] is called, and then sets the clock right.
     pub(crate) fn run(&self, database: &Path, clock: &WallClock, seed: u64) {
         let mut random = Random::new(seed);
         while !self.is_stopped() {
@@ -65,7 +65,7 @@ impl Neighbours {
         }
     }
 
-    /// Opens the store, and locks it for longer than a write waits, so that a short campaign has both in it.
+    /// Opens the store, and locks it for longer than a write waits, so that even a short campaign contains both.
     pub(crate) fn lock_once(&self, database: &Path) {
         self.open_and_close(database);
         self.hold_lock(database, Duration::from_millis(2_500));
@@ -84,7 +84,7 @@ impl Neighbours {
         self.locked.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Describes what was done, and asserts that each of it was.
+    /// Returns the number of disturbances of each kind as text, and asserts that none is zero.
     pub(crate) fn summary(&self) -> String {
         let [opened, locked, jumps] = [&self.opened, &self.locked, &self.jumps].map(|n| n.load(Ordering::Relaxed));
         assert!(opened > 0 && locked > 0 && jumps > 0, "opened {opened}, locked {locked}, jumps {jumps}");

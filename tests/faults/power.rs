@@ -38,7 +38,7 @@ fn send_all(items: &Items, address: &str, count: usize) {
                     if numbers.is_empty() {
                         return;
                     }
-                    // Refused while another program has locked the store.
+                    // Evoke responds with 503 while another program has locked the store.
                     let mut response = items.send(address, &numbers).unwrap();
                     while response.status == 503 {
                         response = items.send(address, &numbers).unwrap();
@@ -50,8 +50,8 @@ fn send_all(items: &Items, address: &str, count: usize) {
     });
 }
 
-/// Records a complete run with `count` items, from an empty folder to the exit. Of the neighbours none changes a file of
-/// the store, so the record is complete.
+/// Records a complete run with `count` items, from an empty folder to the exit. The neighbours change no file of the
+/// store, so the record is complete.
 fn record(items: &Items, count: usize, neighbours: Option<&Neighbours>) -> (Evoke, Trace) {
     let mut evoke = Evoke::with(&manifest());
     let path = evoke.path("trace");
@@ -177,7 +177,7 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged() {
     cut_power("power cuts", size(60, 1_000), None);
 }
 
-/// The same with another program that opens, closes and locks the store, and a wall clock that jumps.
+/// Power cuts while another program opens, closes and locks the store, and while the wall clock jumps.
 #[test]
 fn a_power_cut_loses_nothing_while_the_store_is_locked_and_the_clock_jumps() {
     cut_power("power cuts with neighbours", size(30, 1_000), Some(&Neighbours::default()));

@@ -92,7 +92,7 @@ impl DiskLimit {
     }
 }
 
-/// The wall clock of a program. It is the real one until [`WallClock::set`].
+/// The wall clock of a program: the real one until [`WallClock::set`].
 pub(crate) struct WallClock(PathBuf);
 
 impl WallClock {

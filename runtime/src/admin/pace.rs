@@ -22,7 +22,7 @@ pub(super) const PART_TIME_MAX: Duration = Duration::from_secs(30);
 /// How often the time is checked.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a response holds until its last byte.
+/// The permit, connection and caller that a response holds until its last byte.
 pub(super) struct Hold {
     pub(super) caller: Caller,
     pub(super) clock: Clock,

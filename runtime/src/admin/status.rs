@@ -68,8 +68,8 @@ impl Readiness {
             return result.clone();
         }
         let started = Instant::now();
-        // Without a reason for doubt, an empty commit suffices: it passes through the same queue as all writes, and
-        // writes nothing. Otherwise a small write shows whether there is room for one.
+        // If the last write succeeded and the disk has room, an empty commit suffices: it passes through the same queue
+        // as all writes, and writes nothing. Otherwise a small write shows whether there is room for one.
         let is_doubtful = !matches!(&*last, Some((_, Ok(())))) || store.refusal().is_some() || is_disk_full(data).await;
         // A new value each time: SQLite does not write a page whose content stays the same.
         let value = || uuid::Uuid::now_v7().into_bytes().to_vec();

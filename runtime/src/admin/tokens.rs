@@ -56,7 +56,7 @@ struct Token {
     caller: Caller,
 }
 
-/// Who sent a request.
+/// The holder of the token that a request carries.
 #[derive(Clone)]
 pub(super) struct Caller {
     /// Name of the token.

@@ -98,7 +98,7 @@ impl DataFolder {
 }
 
 impl Drop for DataFolder {
-    /// The folder is still locked here, so the addresses are those of this process.
+    /// Removes `listen.json`. The folder is still locked here, so the addresses are those of this process.
     fn drop(&mut self) {
         self.remove_addresses();
     }

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// The largest busy time of all threads together between two polls of an idle process.
+/// The process counts as idle if all threads together were busy for at most this time since the last poll.
 const IDLE_BUSY_MAX: Duration = Duration::from_millis(20);
 /// Idle polls after which memory is returned. By then the store has released its caches, too.
 const IDLE_POLLS: u32 = 4;
@@ -43,8 +43,8 @@ fn busy_time(runtime: &Handle) -> Duration {
     (0..metrics.num_workers()).map(|worker| metrics.worker_total_busy_duration(worker)).sum()
 }
 
-/// Returns the freed memory of all threads of a runtime. Each thread runs one of the tasks, because the others are held
-/// meanwhile.
+/// Returns the freed memory of all threads of a runtime to the system. Spawns one task for each thread; a task blocks
+/// its thread until all have run, so that no thread runs two of them.
 async fn return_memory(runtime: &Handle) {
     let threads = runtime.metrics().num_workers();
     let arrived = Arc::new(AtomicUsize::new(0));

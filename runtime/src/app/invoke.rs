@@ -127,7 +127,7 @@ fn event(text: &str, clock: &Clock) -> anyhow::Result<Event> {
 /// Returns a sandbox with the cache of the data folder, or without a cache on disk if that folder cannot be used.
 fn sandbox(data: &Path, limits: CompileLimits) -> anyhow::Result<Sandbox> {
     let settings = |cache_dir| Settings { cache_dir, compiler: Compiler::this_program(limits), concurrency: 1 };
-    // The cache is machine code: nobody else may write to its folder.
+    // The cache is machine code: no other user may write to its folder.
     let usable = evoke_store_sqlite::prepare_data_folder(data).map_err(anyhow::Error::from);
     match usable.and_then(|_| Ok(Sandbox::new(settings(Some(data.join("compiled"))))?)) {
         Err(error) => {

@@ -135,7 +135,7 @@ async fn open_store(
             Err(StoreError::Busy) => {}
             opened => {
                 if let Some(since) = waits_since {
-                    tracing::warn!("evoke.db is not locked any more, after {:?}", since.elapsed());
+                    tracing::warn!("the lock on evoke.db was released after {:?}", since.elapsed());
                 }
                 return opened;
             }

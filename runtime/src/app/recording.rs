@@ -1,5 +1,5 @@
-//! The record of running work in the data folder. It protects against deliveries that end the process, so an error of
-//! the disk is logged and does not prevent the start.
+//! The record of running work in the data folder. Evoke also runs without this record, so a disk error is logged and
+//! does not prevent the start; a delivery that ends the process is then not recognised.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ impl Recording {
         (Self(Some(Arc::new(file))), interrupted)
     }
 
-    /// Returns the log for the parts that run work. It records nothing before [`Recording::begin`].
+    /// Returns the log for the parts that run work. The log records nothing before [`Recording::begin`].
     pub(super) fn log(&self) -> Arc<dyn RunningLog> {
         match &self.0 {
             Some(file) => file.clone(),

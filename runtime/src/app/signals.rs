@@ -35,7 +35,7 @@ impl StopSignals {
     }
 }
 
-/// What a signal asks for.
+/// The action that a signal requests.
 pub(super) enum Request {
     Stop,
     Reload,

@@ -2,7 +2,7 @@
 //!
 //! A command is a program of the manifest's author, and Evoke may hold secrets of others: the command gets only the
 //! environment variables in [`PASSED`] and those that the manifest names, no open file of Evoke, and nothing on standard
-//! input. It runs in a process group of its own, which is killed when the build is cancelled.
+//! input. The command runs in a process group of its own, which is killed when the build is cancelled.
 
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};

@@ -41,7 +41,7 @@ impl Client {
             .proxy(None)
             .timeout_connect(Some(Duration::from_secs(5)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
-            // The admin API redirects nowhere, and the token is for nobody else.
+            // The admin API never redirects, and the token must not reach another server.
             .max_redirects(0)
             .build()
             .new_agent();

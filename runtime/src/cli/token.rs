@@ -28,7 +28,7 @@ pub(super) enum Token {
 pub(super) struct Create {
     /// Name of the token: letters, digits, `-`, `_` and `.`
     name: String,
-    /// What the token allows
+    /// Rights of the token
     #[arg(long, value_enum, default_value = "viewer")]
     role: Role,
     /// How long the token is valid, such as 7d [default: until it is revoked]

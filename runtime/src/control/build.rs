@@ -1,8 +1,8 @@
 //! Builds components that are missing or older than their sources. The commands themselves run in the [`Host`].
 //!
 //! The sources are read from the dependency file beside the component (`charge.d` beside `charge.wasm`), as written by
-//! cargo, make and C compilers. Without a dependency file, the command runs each time. That is acceptable, because
-//! build tools are fast when nothing has changed.
+//! cargo, make and C compilers. Without a dependency file, the command runs each time: build tools are fast when
+//! nothing has changed.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -28,7 +28,7 @@ pub struct Active {
     pub sources: Vec<SourceStatus>,
     /// Instance counts and limits of the sandbox.
     pub sandbox: telemetry::Sandbox,
-    /// What ran when the process before this one ended without a clean stop; `None` after a clean stop.
+    /// The work that ran when the process before this one ended without a clean stop; `None` after a clean stop.
     pub interrupted: Option<Interrupted>,
 }
 

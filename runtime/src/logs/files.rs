@@ -9,8 +9,8 @@ use std::time::UNIX_EPOCH;
 use super::line::{Line, to_stored};
 use evoke_model::clock::Clock;
 
-/// A file has at most this many bytes, and at least [`FILE_BYTES_MIN`] if its function logs more. In between, it has an
-/// eighth of the share of a function, so that little is lost when a file is deleted.
+/// The maximum size of a file is an eighth of a function's share (all bytes divided by the number of functions), but at
+/// least [`FILE_BYTES_MIN`] and at most this. So the deletion of a file loses little of a function's log.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 /// With a limit of 48 MiB, there are at most 6,144 full files.
 const FILE_BYTES_MIN: u64 = 8 * 1024;
@@ -264,7 +264,7 @@ impl Files {
             Err(error) if !self.failing => {
                 self.failing = true;
                 let folder = self.folder.display();
-                tracing::warn!("cannot write to {folder}, the log lines of functions are lost: {error}");
+                tracing::warn!("cannot write to {folder}; until a write succeeds, log lines are lost: {error}");
             }
             Err(_) => {}
         }

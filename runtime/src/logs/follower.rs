@@ -13,7 +13,7 @@ use super::line::{Filter, Line};
 /// allows for the lines of an attempt at once.
 const LAG_MAX: usize = 1024;
 
-/// What a follower receives.
+/// A message to a follower.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Followed {
     /// A selected line.

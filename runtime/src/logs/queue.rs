@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// (4 KiB) take 32 MiB.
 pub(super) const LINES_MAX: usize = 8 * 1024;
 
-/// The lines that wait, by function. The lines of a function may take as many places as are free: one function gets half
-/// of the queue, and two get a third each.
+/// The number of lines that wait, by function. A function may own as many lines of the queue as are free: a single
+/// flooding function gets half of the queue, and two get a third each.
 #[derive(Default)]
 pub(super) struct Queue(Mutex<Counts>);
 

@@ -22,7 +22,7 @@ pub struct Reader {
     open: Vec<(u32, File)>,
 }
 
-/// Where a line is. The order of places is the order of lines.
+/// The position of a line in the files. Positions have the order of the lines.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     seq: u64,
@@ -52,7 +52,7 @@ impl Reader {
                 }
             })?;
         }
-        // In the order of `Reverse`: the newest line first.
+        // The newest line is first, because `Reverse` inverts the order.
         let lines = found.into_sorted_vec().into_iter().map(|Reverse(place)| place).collect();
         Ok(Self { files, lines, open: Vec::new() })
     }

@@ -35,7 +35,7 @@ where
     T::Err: Display,
 {
     let parsed = get(key).map(|value| value.parse());
-    parsed.transpose().map_err(|error| Failure::reject(format!("the config key {key}: {error}")))
+    parsed.transpose().map_err(|error| Failure::reject(format!("the config key {key} has an invalid value: {error}")))
 }
 
 /// Returns all keys and values, including secrets.

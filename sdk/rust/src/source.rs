@@ -18,7 +18,7 @@ use serde::Deserialize;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct FileEvent {
-    /// What happened to the file; set from the event's type.
+    /// The kind of change; set from the event's type.
     #[serde(skip, default)]
     pub kind: FileKind,
     /// Path relative to the source's folder, with `/` as the separator.

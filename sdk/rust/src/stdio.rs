@@ -35,7 +35,7 @@ impl Pending {
             text = later;
             if now.ends_with(b"\n") || self.len == self.bytes.len() {
                 let (message, _) = self.bytes.split_at(self.len);
-                // std adds a note about RUST_BACKTRACE, which nobody can set: a function has no environment.
+                // std adds a note about RUST_BACKTRACE, which cannot be set: a function has no environment.
                 if !message.starts_with(b"note: run with `RUST_BACKTRACE") {
                     log(level, context, String::from_utf8_lossy(message).trim_end_matches('\n'));
                 }

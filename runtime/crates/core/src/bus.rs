@@ -289,7 +289,8 @@ impl Bus {
     /// limits, and two get a third each. A source that owns nothing has room until the backlog is full.
     ///
     /// Deliveries of events that functions published count for the source where their chain entered, and take at most
-    /// half of the limits from the other sources: they cannot be refused, and so could keep out all sources for long.
+    /// half of the limits from the other sources. A publish cannot be refused, so without this bound a publish storm
+    /// could exclude all sources for long.
     ///
     /// # Errors
     /// [`Refused::Overloaded`] or [`Refused::Crowding`], with the time to wait before a retry.

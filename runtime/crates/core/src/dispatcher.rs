@@ -2,12 +2,13 @@
 //! store commits the outcome of each attempt.
 //!
 //! The store notifies the dispatcher of ready deliveries after each commit. For each function, the dispatcher keeps a
-//! bounded window of ready deliveries in memory (`lane`). It loads the others from the store when there is room
-//! (`load`). Worker tasks take deliveries from the functions in turns (`scheduling`), so that a busy function cannot
-//! starve another; the last places are for functions without a running delivery. When an attempt ends (`attempt`), the worker passes its completion to the store and
+//! bounded window of ready deliveries in memory (`lane`), and loads the others from the store when there is room
+//! (`load`). Worker tasks take deliveries from the functions alternately (`scheduling`), so that a busy function cannot
+//! starve another. A *place* is the permission to run one delivery; the last free places are reserved for functions
+//! without a running delivery. When an attempt ends (`attempt`), the worker passes its completion to the store and
 //! continues with the next delivery without waiting for the commit. The store later reports the committed completions,
-//! many at a time (`commits`). A function with several failed attempts in a row counts as failing (`health`). Deliveries
-//! that ran when an earlier process ended without a clean stop run alone (`isolation`).
+//! many at a time (`commits`). A function with several failed attempts in a row counts as failing (`health`).
+//! Deliveries that ran when an earlier process ended without a clean stop run alone (`isolation`).
 
 mod attempt;
 mod commits;
@@ -132,7 +133,7 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 const RELEASE_MAX: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
-    /// Starts a dispatcher that runs at most `running_max` deliveries at once. It runs no deliveries before
+    /// Starts a dispatcher that runs at most `running_max` deliveries at once, and none before
     /// [`Dispatcher::set_functions`] is called. Must be called within a tokio runtime.
     pub fn start(store: Arc<dyn DeliveryStore>, bus: Bus, clock: Clock, running_max: u32) -> Self {
         Self::start_recorded(store, bus, clock, running_max, Arc::new(NoRunningLog), BTreeMap::new())
@@ -152,8 +153,8 @@ impl Dispatcher {
         Self::start_on(store, bus, clock, running_max, running, exits, current)
     }
 
-    /// Like [`Dispatcher::start_recorded`]. The attempts run on the runtime `workers`, everything else on the current
-    /// one.
+    /// Like [`Dispatcher::start_recorded`], but attempts run on the tokio runtime `workers` and all other tasks on the
+    /// current one.
     pub fn start_on(
         store: Arc<dyn DeliveryStore>,
         bus: Bus,

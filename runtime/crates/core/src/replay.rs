@@ -27,8 +27,7 @@ use crate::dispatcher::Dispatcher;
 use evoke_model::{Actor, NewReplay, Replay, ReplayId, ReplayState, Seq, Step};
 use evoke_store::{DeliveryStore, Ownership, Store, StoreError};
 
-/// The maximum number of replays that are not finished. It is limited because each of them has deliveries in the store
-/// and in memory.
+/// The maximum number of replays that are not finished. Each of them has deliveries in the store and in memory.
 const OPEN_MAX: usize = 16;
 
 /// A replay offers more events only while at most half of this number of its deliveries are ready or retrying. So
@@ -44,7 +43,7 @@ const STEP_MAX: usize = 32;
 /// The maximum number of events that one step reads; this takes some milliseconds.
 const SCAN_MAX: i64 = 4096;
 
-/// The wait before the next try when no replay can advance. It is short enough for any reasonable rate.
+/// The wait before the next try when no replay can advance: short enough for any reasonable rate.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The wait before a retry after an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);

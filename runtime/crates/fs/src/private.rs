@@ -2,10 +2,11 @@
 //!
 //! # What is guaranteed
 //! [`PrivateFolder::prepare`] and [`PrivateFolder::open`] pin the folder with a descriptor and check what is pinned: the
-//! folder belongs to this user, and no other user may write to it. So nobody but this user and root can add, replace or
-//! rename a file in it, and after `prepare` nobody else can open one. SQLite opens files by path only, and the path
-//! leads through parents that other users may be able to change. Therefore whoever opens a file by path compares it with
-//! the pinned folder afterwards ([`PrivateFolder::confirm`]): a file of another folder is refused before it is used.
+//! folder belongs to this user, and no other user may write to it. So only this user and root can add, replace or
+//! rename a file in it, and after `prepare` only they can open one. SQLite opens files by path only, and the path leads
+//! through parents that other users may be able to change. Therefore a caller that opens a file by path must compare it
+//! with the pinned folder afterwards ([`PrivateFolder::confirm`]): a file of another folder is refused before it is
+//! used.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -35,9 +36,9 @@ pub struct PrivateFolder {
 /// A folder that [`PrivateFolder::prepare`] made private.
 #[derive(Debug)]
 pub struct Prepared {
-    /// Now private.
+    /// The folder, which is private now.
     pub folder: PrivateFolder,
-    /// What was changed and what remains doubtful, as messages for the user.
+    /// Messages for the user: which permissions were changed, and which parents other users may write to.
     pub notes: Vec<String>,
     /// Whether other users may have opened files in the folder before.
     pub was_open: bool,
@@ -50,7 +51,7 @@ pub enum FolderError {
     Io(PathBuf, io::Error),
     /// The folder or a file in it belongs to another user.
     Foreign {
-        /// Which of them.
+        /// Path of the folder or the file.
         path: PathBuf,
         /// The user id of its owner.
         owner: u32,
@@ -59,16 +60,16 @@ pub enum FolderError {
     },
     /// Other users may write to the folder.
     Writable {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
-        /// Its permissions.
+        /// Permission bits of the folder.
         mode: u32,
     },
     /// A file in the folder is not a regular file.
     NotRegular {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What it is.
+        /// The type of the file, as words for a message.
         kind: &'static str,
     },
 }
@@ -91,7 +92,8 @@ impl std::fmt::Display for FolderError {
                 write!(
                     f,
                     "other users may write to {path} (its permissions are {mode:04o}), so its files cannot be trusted: \
-                     check that nobody changed them and run `chmod 700 {path}`, or choose another folder with --data"
+                     check that no other user changed them and run `chmod 700 {path}`, or choose another folder with \
+                     --data"
                 )
             }
             Self::NotRegular { path, kind } => write!(
@@ -277,7 +279,7 @@ fn tighten(folder: &OwnedFd, path: &Path, own: &[&str], depth: usize) -> Result<
         let below = path.join(&*text);
         check_owner(&below, &stat)?;
         if permissions(&stat) & OF_OTHERS != 0 {
-            // Nobody else can put a link under this name: the folder above is private already.
+            // No other user can put a link under this name: the folder above is private already.
             chmodat(folder, name, Mode::from_raw_mode(permissions(&stat) & !OF_OTHERS), AtFlags::empty())
                 .map_err(failed)?;
             changed = true;

@@ -1,10 +1,10 @@
 //! The HTTP server of both listeners (public and admin): HTTP/1.1 and HTTP/2 on a TCP port, each connection bounded in
 //! time and memory.
 //!
-//! A service gets requests whose head is complete and whose body ends in time. It needs no limits of its own except for
+//! A service gets requests whose head is complete and whose body ends in time, so the only limit that it must check is
 //! the size of the bodies that it reads. A connection without a request in flight is closed after [`Limits::idle`], and
-//! after [`Limits::keep_alive`] between two requests; these rules cover a peer that sends nothing, one that sends its
-//! head byte by byte, and one that only sends HTTP/2 control frames.
+//! after [`Limits::keep_alive`] between two requests. The two limits cover a peer that sends nothing, one that sends
+//! its head byte by byte, and one that only sends HTTP/2 control frames.
 
 #[cfg(test)]
 mod abuse;

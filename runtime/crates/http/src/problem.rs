@@ -16,7 +16,7 @@ use evoke_model::text::escape_json;
 pub struct Problem {
     /// Status of the response.
     pub status: StatusCode,
-    /// What is wrong with the request, and what would be right.
+    /// The mistake in the request, and how to correct it.
     pub detail: String,
     /// Value of `Allow`.
     allow: Option<String>,

@@ -159,11 +159,11 @@ impl Routes {
     }
 }
 
-/// Why no endpoint matches a request.
+/// The reason for a 404 or 405: no endpoint matches a request.
 enum RouteMiss {
-    /// No source has the path. With the message for the client.
+    /// No source has the path. Contains the message for the client.
     Path(String),
-    /// The path exists, with other methods: the value of `Allow`.
+    /// Sources have the path, but with other methods. Contains the value of `Allow`.
     Method(String),
 }
 

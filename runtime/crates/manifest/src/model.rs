@@ -154,7 +154,7 @@ pub enum TriggerSource {
     Any,
     /// The shared source with this name.
     Shared(Name),
-    /// A private source. It is declared in the trigger, and only this function receives its events.
+    /// A private source, declared in the trigger. Only this function receives its events.
     Private(Source),
 }
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-/// A size in bytes. It is displayed in the largest unit that divides it without a remainder.
+/// A size in bytes, displayed in the largest unit that divides it without a remainder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(pub u64);
 

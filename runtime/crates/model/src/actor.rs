@@ -1,9 +1,9 @@
-//! Who asks for a change.
+//! The author of a change: a user of the admin API, or Evoke itself.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Who asks for a change of stored data.
+/// The author of a change of stored data.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Actor {
     /// Evoke itself, e.g. retention, or a replay that ends.

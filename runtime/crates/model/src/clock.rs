@@ -4,8 +4,9 @@
 //! at any moment, by hours or by years.
 //!
 //! *Store time* is for waits and ages that outlive the process: when a retry is due, how old an event or a delivery is.
-//! It continues that of the process before and advances only with elapsed time, which includes the time while the machine
-//! is suspended. It equals the wall clock until that jumps; [`Clock::to_wall`] converts it.
+//! Store time continues from one process to the next, and advances only with elapsed time, which includes the time
+//! while the machine is suspended. Store time equals the wall clock until the wall clock jumps; [`Clock::to_wall`]
+//! converts.
 //!
 //! Waits and durations within the process use neither: they use tokio's monotonic clock, which tests can pause.
 

@@ -1,5 +1,5 @@
-//! Damaged rows: rows whose content differs from what was written. Reads return an error type of this module instead of
-//! the content.
+//! Damaged rows: rows that are missing, or whose content does not match its checksum. Reads return an error type of this
+//! module instead of the content.
 
 use std::fmt;
 use std::sync::Arc;

@@ -37,7 +37,7 @@ pub use self::data::{Data, skip_byte_order_mark};
 /// The default maximum size of an event in bytes, attributes and data together. A source can set another limit.
 pub const EVENT_SIZE_MAX: usize = 1024 * 1024;
 
-/// The number of characters of a wrong value that a message repeats.
+/// Maximum number of characters of a wrong value in an error message.
 const SHOWN_CHARS_MAX: usize = 64;
 
 /// One CloudEvents 1.0 event. The attribute names are those of the specification, section 3. The default value is not a
@@ -60,7 +60,7 @@ pub struct Event {
     pub dataschema: Option<String>,
     /// Extension attributes: lower-case alphanumeric names, values in their string form.
     pub extensions: BTreeMap<String, String>,
-    /// The payload.
+    /// The payload, in the bytes that functions receive.
     pub data: Data,
 }
 

@@ -46,7 +46,7 @@ pub enum Outcome {
     },
     /// The host could not run the guest: its component is missing or cannot be instantiated.
     Unavailable {
-        /// The reason.
+        /// The reason, as a message for the operator.
         message: String,
     },
     /// The stored event is damaged: its content differs from the accepted event. The function does not receive it.

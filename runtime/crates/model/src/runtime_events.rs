@@ -25,7 +25,7 @@
 //! [`origin`]. A delivery of this origin causes no further runtime events, however it ends.
 //!
 //! **Commits.** A dead letter and its runtime event are stored in one commit. Every other runtime event reports that a
-//! condition has changed. It is stored in one commit with a mark, which records the reported condition: see
+//! condition has changed, and is stored in one commit with a mark, which records the reported condition: see
 //! [`conditions`].
 
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! The stored state of functions: values by key, in buckets. Plain data; no I/O here.
 //!
-//! An attempt is an optimistic transaction. It records the version of each key and list of keys that it reads, and
-//! buffers its writes. At the commit, the store compares the recorded versions with the current ones. If one of them
-//! has changed, nothing is committed.
+//! An attempt is an optimistic transaction: the attempt records the version of each key and list of keys that it reads,
+//! and buffers its writes. At the commit, the store compares the recorded versions with the current ones. If one of
+//! them has changed, nothing is committed.
 
 use std::sync::Arc;
 

@@ -48,7 +48,8 @@ impl Default for DescendantsMax {
     }
 }
 
-/// The limits of all chains. Those of the source where a chain entered come first.
+/// The limits on the events of a chain: all events that one event from outside causes. The limits of the source where
+/// the chain entered have precedence over `default`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DescendantsLimits {
     /// The limits of chains that entered through another source than those of `origins`, or through none.

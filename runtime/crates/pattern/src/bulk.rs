@@ -1,10 +1,11 @@
-//! Verifies all alternatives of a pattern against an event at once.
+//! Verifies all alternatives of a pattern against an event at once. An alternative is one combination of the pattern's
+//! `$or` entries. Sets of alternatives and of lists are rows of bits, in words of 64 bits.
 //!
 //! [`verify`](super::verify) handles one alternative, and its work grows with the number of alternatives times the size
 //! of the event. For a pattern with many alternatives or conditions and a large event, this module shares the work:
 //!
 //! - Each value of a field is tested once against all lists of conditions on the field ([`Lists`]).
-//! - Each array element is searched for all alternatives together. A set of alternatives is a row of bits.
+//! - Each array element is searched for all alternatives together.
 //!
 //! Both modules follow the same rules; the module docs of `verify` state them. A test compares the results.
 

@@ -9,7 +9,7 @@ use super::number::{Decimal, NumberRef};
 
 /// The number that means "no occurrence", "no element" or "no field".
 pub(super) const NONE: u32 = u32::MAX;
-/// The number of the element that stands for the event itself. Values outside of all arrays belong to this element.
+/// The number of the root element, the event itself. Values outside of all arrays belong to this element.
 pub(super) const ROOT_ELEMENT: u32 = 0;
 
 /// The position of a text. Texts are not copied from the event, except strings with escapes.
@@ -261,7 +261,7 @@ impl ExtractedValues {
         self.occurrences.len() + self.data_bytes / UNIT_BYTES
     }
 
-    /// The number of the current event. It increases with each event; after `u32::MAX` it starts again at 1.
+    /// The number of the current event. Events are counted from 1; the count restarts at 1 after `u32::MAX`.
     pub(super) fn epoch(&self) -> u32 {
         self.epoch
     }

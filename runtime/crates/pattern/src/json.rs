@@ -1,4 +1,4 @@
-//! A strict JSON scanner (RFC 8259). It reads the text once and builds no values.
+//! A strict JSON scanner (RFC 8259), which reads the text once and builds no values.
 //!
 //! The whole text is validated, including the parts that no pattern tests: the text is UTF-8, escapes are complete,
 //! numbers follow the grammar, and nothing follows the value. Arrays and objects are nested at most [`DEPTH_MAX`] deep.

@@ -1,12 +1,12 @@
 //! Event patterns: JSON filters over events, in the pattern language of Amazon EventBridge.
 //!
 //! A [`Pattern`] is checked and compiled once; [`Pattern::parse`] reports all mistakes together. A [`Matcher`] holds
-//! many patterns, each under a key chosen by the caller, and returns the keys whose patterns match an event. It indexes
-//! the patterns, so the time to match an event hardly depends on the number of patterns. [`explain()`] reports for one
-//! pattern and one event which fields and operators match.
+//! many patterns, each under a key chosen by the caller, and returns the keys whose patterns match an event. The
+//! matcher indexes the patterns, so the time to match an event hardly depends on the number of patterns. [`explain()`]
+//! reports for one pattern and one event which fields and operators match.
 //!
-//! The module works by itself: it does no I/O, reads no clock and has no configuration. It does not know what a key
-//! identifies (a function, a subscription, a queue), where events come from, how they are stored, or what follows a
+//! The crate does no I/O, reads no clock and has no configuration. Nothing in it depends on what a key identifies (a
+//! function, a subscription, a queue), where events come from, how they are stored, or what the caller does after a
 //! match. An event is either attributes with data ([`EventView`], the form of a CloudEvent) or any JSON object
 //! ([`Matcher::matches_json`]). Only [`Pattern::never_in_cloudevents`] knows rules of CloudEvents; callers with other
 //! events do not call it.
@@ -93,8 +93,8 @@
 //!
 //! # Differences from EventBridge and Event Ruler
 //!
-//! These differences are on purpose. Patterns that EventBridge accepts are accepted here, and match the same events
-//! except where the table says otherwise.
+//! The differences in this table are on purpose. All other patterns that EventBridge accepts are accepted here, and
+//! match the same events.
 //!
 //! | subject | EventBridge, Event Ruler | this crate | reason |
 //! |---|---|---|---|

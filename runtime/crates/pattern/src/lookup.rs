@@ -41,8 +41,8 @@ impl LookupBuffers {
 const LARGE_EVENT_UNITS: usize = 1024;
 /// The largest number of alternatives of a node, or of patterns of a matcher, that a large event verifies directly.
 const DIRECT_MAX: usize = 16;
-/// The binary logarithms of the cost of a pattern, and of that cost times the units of the event, from which on all
-/// alternatives of the pattern are verified at once. Below, to verify one after another is less work.
+/// All alternatives of a pattern are verified at once if the cost of the pattern, and that cost times the units of the
+/// event, reach these values (binary logarithms). For smaller ones, verifying one after another is less work.
 const BULK_COST_LOG2_MIN: u8 = 6;
 const BULK_WORK_LOG2_MIN: u32 = 16;
 

@@ -149,7 +149,7 @@ impl<T: Send + 'static> CallHookHandler<T> for HostCallTimer {
     }
 }
 
-/// A future that is ready. It has no size, so that a box of it allocates nothing.
+/// A future that is ready. The type has no size, so that a box of it allocates nothing.
 struct Done;
 
 impl Future for Done {

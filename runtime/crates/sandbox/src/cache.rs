@@ -1,10 +1,11 @@
 //! Cache of compiled components, so that a restart does not compile again.
 //!
-//! A file is named `<SHA-256 of the component>-<hash of the engine's settings>.compiled`. It contains the output of the
-//! compiler process (`compile/output.rs`), an authentication code (32 bytes), and the 8 bytes `EVOKEAO2`. It is written
-//! under a temporary name and then renamed, in a folder that only this user can enter. The code is made with the
-//! folder's secret key (`cache/key.rs`) over the output and the file's name. A file without a valid code is compiled
-//! again. A file `….refused` records that the component exceeds a limit (`cache/refused.rs`).
+//! A file is named `<SHA-256 of the component>-<hash of the engine's settings>.compiled`. The file contains the output
+//! of the compiler process (`compile/output.rs`), an authentication code (32 bytes), and the 8 bytes `EVOKEAO2`. The
+//! cache writes it under a temporary name and then renames it, in a folder that only this user can enter. The
+//! authentication code is computed with the folder's secret key (`cache/key.rs`) over the output and the file's name. A
+//! component whose file has no valid code is compiled again. A file `….refused` records that the component exceeds a
+//! limit (`cache/refused.rs`).
 //!
 //! The output comes first in the file because the file is mapped into memory, not read: of an idle function, only the
 //! pages that were used are in memory, and the operating system can drop even these. Therefore a file is never modified
@@ -134,7 +135,7 @@ impl Cache {
             self.load_locked(&name, input, cancelled)
         };
         let mut loading = lock(&self.loading);
-        // One reference is here and one is in the map: nobody waits for the lock.
+        // One reference is here and one is in the map: no task waits for the lock.
         if Arc::strong_count(&own_lock) <= 2 {
             loading.remove(&name);
         }

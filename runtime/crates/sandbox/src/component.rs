@@ -49,7 +49,7 @@ pub enum LoadError {
     Refused {
         /// The component's file.
         path: String,
-        /// The limit.
+        /// The exceeded limit with its value, or the crash of the compiler.
         refusal: Refusal,
         /// True if an earlier try exceeded the limit, and the component was not compiled again.
         is_repeated: bool,
@@ -61,7 +61,7 @@ pub enum LoadError {
     Machine {
         /// The component's file.
         path: String,
-        /// What failed.
+        /// The failed operation and its error.
         message: String,
     },
     /// The component imports interfaces that its grants do not cover or that do not exist.

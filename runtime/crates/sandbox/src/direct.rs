@@ -51,8 +51,8 @@ impl DirectRunner {
         self.skips_left.load(Ordering::Relaxed)
     }
 
-    /// Runs an attempt directly. Returns `None` if the attempt must run as an async task instead, also because the
-    /// attempts of the function usually compute for so long that they need turns.
+    /// Runs an attempt directly. Returns `None` if the attempt must run as an async task instead: because earlier ones
+    /// were interrupted, no direct attempt is free, or the function's attempts usually need turns ([`Turns`]).
     pub(super) fn try_run(
         &self,
         shared: &Shared,

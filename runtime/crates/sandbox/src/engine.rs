@@ -21,16 +21,16 @@ pub(super) const TABLE_ELEMENTS_MAX: usize = 65_536;
 /// Limit on concurrent instances for deliveries. Each memory slot reserves 4 GiB of address space (no memory); with more
 /// instances, the reservation would exceed the 128 TiB address space of a process.
 pub(super) const CONCURRENCY_MAX: u32 = 4_096;
-/// Limit on concurrent instances for HTTP requests, which come in addition.
+/// Limit on concurrent instances for HTTP requests, in addition to those for deliveries.
 pub(super) const REQUESTS_MAX: u32 = 2_048;
 /// The maximum of a 32-bit memory. The effective limit is the function's own memory limit.
 const MEMORY_BYTES_MAX: usize = 1 << 32;
 /// Memory that a slot keeps after its instance ended: eight pages of each linear memory, and two pages of each table.
 const RESIDENT_BYTES: usize = 32 * 1024;
 const RESIDENT_TABLE_BYTES: usize = 8 * 1024;
-/// Interval at which a computing guest yields. It bounds how long other tasks on the same thread wait (a call takes 10
-/// to 50 µs; a direct attempt is interrupted at its second tick) and how late an exceeded deadline is detected. One
-/// yield costs about a microsecond.
+/// Interval at which a computing guest yields. The interval bounds how long other tasks on the same thread wait (a call
+/// takes 10 to 50 µs; a direct attempt is interrupted at its second tick) and how late an exceeded deadline is
+/// detected. One yield costs about a microsecond.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 /// Number of ticks without a running attempt after which the ticker sleeps, so that an idle process causes no wake-ups.
 const IDLE_TICKS_MAX: u32 = 200;
@@ -68,7 +68,8 @@ fn config() -> Config {
     config
 }
 
-/// Returns the limit on concurrent direct attempts, whose instances come in addition: one for each thread for guests.
+/// Returns the limit on concurrent direct attempts, one for each thread for guests. Their instances are in addition to
+/// those for deliveries and HTTP requests.
 fn direct_max() -> u32 {
     2 * thread::available_parallelism().map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(1).min(64))
 }
@@ -77,9 +78,9 @@ fn direct_max() -> u32 {
 fn pool(waiting: u32) -> PoolingAllocationConfig {
     // With PAGEMAP_SCAN (Linux 6.7), wasmtime resets only the pages that a guest wrote, in place: no madvise, no page
     // faults on the next call, no lock on the address space shared by all threads. The limit is on the written pages: the
-    // smallest Rust guest writes two. Every slot that was ever used keeps its pages, so the limit is also what a flood of
-    // guests with large memories leaves behind: 2 MiB with 64 slots. Without PAGEMAP_SCAN, the limit is on the first bytes
-    // of the memory, which hold no page that a Rust guest writes, so it saves nothing.
+    // smallest Rust guest writes two. Every slot that was ever used keeps its pages, so after a flood of guests with
+    // large memories, 64 slots keep 2 MiB. Without PAGEMAP_SCAN, the limit is on the first bytes of the memory, which
+    // hold no page that a Rust guest writes, so it saves nothing.
     let mut pool = PoolingAllocationConfig::new();
     let instances = waiting + direct_max();
     pool.total_component_instances(instances)

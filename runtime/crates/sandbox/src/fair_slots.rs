@@ -1,9 +1,10 @@
-//! A fixed number of slots that functions share fairly: turns on a processor, and instances for HTTP requests.
+//! A fixed number of slots that functions share fairly. A slot is a turn (the permission to run a guest on a processor
+//! until the next tick) or an instance for an HTTP request.
 //!
-//! A free slot goes to the function whose slots were held for the shortest time in total; a function's own requests for
-//! a slot are served in order. A function that was idle starts at the total of the function that was served last, so
-//! that it has no claim on the time before. The last free slots can be reserved for functions that hold none, one for
-//! each of them, so that no function can hold all slots.
+//! A free slot goes to the function that has held slots for the shortest time in total. The attempts of one function
+//! get slots in the order in which they ask. The total of a function that was idle is raised to that of the function
+//! that got a slot last, so that idle time earns no advantage. The last free slots can be reserved for functions that
+//! hold none, one for each of them, so that no function can hold all slots.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
@@ -14,8 +15,8 @@ use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 
-/// Returns how many of the slots can be reserved for functions that hold none, if functions can hold slots for long: an
-/// eighth, at least one unless it is the only one.
+/// Returns how many of `slots` to reserve for functions that hold none: an eighth, at least one, but none of a single
+/// slot.
 pub(super) fn reserved_max(slots: u32) -> u32 {
     if slots > 1 { (slots / 8).max(1) } else { 0 }
 }
@@ -29,7 +30,7 @@ struct Inner {
     reserved_max: u32,
     /// The number of functions without a slot.
     idle: u32,
-    /// The total of the function that got a slot last. It never decreases.
+    /// The total of the function that got a slot last. This value never decreases.
     served_us: u64,
     /// The functions, by number.
     functions: BTreeMap<u64, Usage>,
@@ -41,7 +42,7 @@ struct Inner {
 /// The slots of one function.
 #[derive(Default)]
 struct Usage {
-    /// For how long the function held its slots, added up.
+    /// Total time for which the function held slots.
     total_us: u64,
     held: u32,
     waiting: VecDeque<Arc<Waiter>>,
@@ -54,7 +55,7 @@ struct Waiter {
 }
 
 impl FairSlots {
-    /// At most the last `reserved_max` of the slots are reserved for functions that hold none.
+    /// Creates `slots` free slots, of which at most the last `reserved_max` are reserved for functions that hold none.
     pub(super) fn new(slots: u32, reserved_max: u32) -> Arc<Self> {
         let (functions, waiting) = Default::default();
         let inner = Inner { free: slots, reserved_max, idle: 0, served_us: 0, functions, next_function: 0, waiting };
@@ -158,14 +159,14 @@ impl Inner {
     }
 }
 
-/// The share of one function.
+/// The right of one function to take slots. Dropping it removes the function.
 pub(super) struct Share {
     slots: Arc<FairSlots>,
     function: u64,
 }
 
 impl Share {
-    /// Waits for a slot. It is released when the result is dropped.
+    /// Waits for a slot. Dropping the slot releases it.
     pub(super) async fn acquire(&self) -> Slot<'_> {
         let waiter = {
             let mut inner = self.slots.lock();
@@ -198,7 +199,7 @@ impl Drop for Share {
     }
 }
 
-/// A slot of a function.
+/// A slot that a function holds.
 pub(super) struct Slot<'a> {
     share: &'a Share,
     since: Instant,

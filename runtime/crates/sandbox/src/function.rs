@@ -35,7 +35,7 @@ pub struct Function {
 pub(super) enum Entry {
     Handler(handler::GuestPre<HostContext>, Option<DirectRunner>),
     Command(CommandPre<HostContext>),
-    /// With the function's share of the instances for HTTP requests.
+    /// With the function's right to take instances for HTTP requests.
     Http(ProxyPre<HostContext>, Share),
 }
 
@@ -94,7 +94,8 @@ impl Function {
         Box::pin(self.run_async(&invocation, delivery, state)).await
     }
 
-    /// Runs an attempt as an async task that yields to others at every tick, and needs turns when it computes for long.
+    /// Runs an attempt as an async task that yields to others at every tick. If the attempt computes for long, it needs
+    /// turns (see [`Turns`]).
     async fn run_async(
         &self,
         invocation: &Arc<Invocation>,

@@ -11,7 +11,7 @@ pub enum Kind {
     /// The component exports `wasi:cli/run`, or is a core module with `_start`. Such a program reads the event as JSON
     /// from stdin and prints the events to publish.
     Command,
-    /// The component exports `wasi:http/incoming-handler`. It responds to HTTP requests and receives no events.
+    /// The component exports `wasi:http/incoming-handler`: the function handles HTTP requests and receives no events.
     Http,
 }
 

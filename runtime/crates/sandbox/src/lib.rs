@@ -11,11 +11,11 @@
 //!
 //! The modules form layers, and each uses only the layers above it in this list:
 //!
-//! 1. the machine: `engine`, `limits`, `budget`, `threads`, `fair_slots`, `turns`; a component on disk: `binary`, `producers`, `adapt`, `proposals`, then
-//!    `compile`, `cache` and `component`, which use these
-//! 2. `secrets`: the values, and their replacement in all text that a guest gives to the host for people to read;
-//!    host capabilities, each with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`,
-//!    `stdio`, `exit`, `http_types`, `poll`; `refusal` records refused calls
+//! 1. the machine: `engine`, `limits`, `budget`, `threads`, `fair_slots`, `turns`; a component on disk: `binary`,
+//!    `producers`, `adapt`, `proposals`, then `compile`, `cache` and `component`, which use these
+//! 2. `secrets`: the values, and their replacement in all text of a guest that users can read; host capabilities, each
+//!    with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`, `stdio`, `exit`,
+//!    `http_types`, `poll`; `refusal` records refused calls
 //! 3. `grants`, `kind` and `imports`: the imports of a component that its grants do not cover
 //! 4. `invocation`, `event_lines` and `context`: the host's side of one attempt, which owns the capabilities; `linker`
 //!    links them

@@ -4,8 +4,8 @@
 //! wasmtime turns new proposals on as they become standard. Therefore the set is built from nothing, and a newer
 //! wasmtime adds nothing to it.
 //!
-//! Guests of these toolchains were built as handlers (Go: as a program for WASI 0.1), loaded and run under this set.
-//! Beyond the first version of WebAssembly, they use:
+//! Guests of these toolchains load and run with this set, as handlers (Go: as a program for WASI 0.1). Beyond the first
+//! version of WebAssembly, they use:
 //!
 //! | toolchain | proposals |
 //! |---|---|
@@ -20,7 +20,7 @@ use wasmparser::Validator;
 use wasmtime::{Config, WasmFeatures};
 
 /// The proposals in use. "LLVM's default" is the list of the target `generic` of LLVM 20, which rustc and clang use
-/// unless they are told otherwise (LLVM, `WebAssembly.td`; rustc book, `wasm32-wasip2`).
+/// unless an option selects others (LLVM, `WebAssembly.td`; rustc book, `wasm32-wasip2`).
 const SUPPORTED: WasmFeatures = WasmFeatures::empty()
     // Not a proposal: wasmparser can reject floating point.
     .union(WasmFeatures::FLOATS)

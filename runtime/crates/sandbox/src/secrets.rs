@@ -20,7 +20,7 @@ pub const REDACTED_BYTES_MIN: usize = 4;
 pub struct Secret(String);
 
 impl Secret {
-    /// Returns the value. It must go to the function only, never into a message or a log line.
+    /// Returns the value. Callers must pass it to the function only, never into a message or a log line.
     pub fn expose(&self) -> &str {
         &self.0
     }

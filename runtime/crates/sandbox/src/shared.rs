@@ -18,7 +18,7 @@ pub(super) struct Shared {
     pub(super) cache: Cache,
     pub(super) ticker: Ticker,
     pub(super) threads: GuestThreads,
-    /// One turn for each processor.
+    /// One turn (the permission to run a guest until the next tick, see `turns`) for each processor.
     pub(super) processors: Arc<FairSlots>,
     /// One permit for each concurrent instance of a delivery that the pool can hold, not counting direct attempts.
     pub(super) permits: Semaphore,

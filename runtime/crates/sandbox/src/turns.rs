@@ -1,10 +1,11 @@
-//! Turns on the processors: how the attempts of functions that compute for long share the threads for guests.
+//! Turns limit how many attempts compute for long at the same time. A turn is the permission to run a guest on a
+//! processor until the next tick.
 //!
-//! An attempt that has used little processor time runs whenever it can. After [`FREE_TIME`] it needs a turn for each
-//! poll, which lasts at most one tick, because guests yield at ticks. There is one turn for each processor, and the next
-//! turn goes to the function that has used the least time (`fair_slots`). So attempts that compute, also those that wait
-//! in between, never occupy more threads than there are processors, and the other threads for guests are left for short
-//! attempts. The attempts of a function that usually computes for long need turns from their start.
+//! A new attempt runs without a turn. After [`FREE_TIME`] of processor time it needs a turn for each poll, which lasts
+//! at most one tick, because guests yield at ticks. There is one turn for each processor, and the next turn goes to the
+//! function that has used the least time (`fair_slots`). So attempts that compute, also those that wait in between,
+//! never occupy more threads than there are processors, and the other threads for guests are left for short attempts.
+//! The attempts of a function that usually computes for long need turns from their start.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -18,11 +19,11 @@ use super::fair_slots::{FairSlots, Share};
 
 /// Processor time that an attempt may use without turns.
 const FREE_TIME: Duration = TICK;
-/// The largest time of one attempt in the average of a function. One such attempt makes a function computing.
+/// A longer attempt counts as this long in the average of its function. One such attempt suffices to raise the average
+/// from 0 to [`COMPUTING`].
 const SAMPLE_MAX: Duration = TICK.saturating_mul(2);
-/// A function whose attempts use at least this processor time on average is computing: its attempts need turns from
-/// their start. A turn costs a few microseconds, so a shorter attempt would be noticeably slower with turns; a neighbour
-/// waits for at most one attempt without turns.
+/// The attempts of a function need turns from their start if they use at least this processor time on average. A turn
+/// costs a few microseconds, so a shorter attempt would be noticeably slower with turns.
 const COMPUTING: Duration = Duration::from_micros(250);
 /// Shorter attempts count as none, so that the average of a quick function stays 0 and is not written at each attempt.
 const SAMPLE_MIN: Duration = Duration::from_micros(64);
@@ -37,7 +38,7 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// `processors` has one slot for each processor.
+    /// `processors` must have one slot for each processor.
     pub(super) fn new(processors: &Arc<FairSlots>) -> Self {
         Self { share: processors.share(), average_us: AtomicU32::new(0) }
     }
@@ -106,7 +107,7 @@ impl Drop for Recorder<'_> {
     }
 }
 
-/// Returns when the task is polled again. The guest was polled before in the same poll of the task, so it has the waker.
+/// Waits until the task is polled again. The guest has registered the task's waker in the current poll.
 async fn wait_for_wake() {
     let mut is_polled_again = false;
     poll_fn(|_| if std::mem::replace(&mut is_polled_again, true) { Poll::Ready(()) } else { Poll::Pending }).await;

@@ -23,8 +23,8 @@
 //! # The folder itself
 //! The folder is pinned by device and inode when the source first finds it. While the folder is missing, or while
 //! another folder or a link to another folder is in its place, nothing is read, its files do not count as removed, and
-//! the source is degraded. When the original folder is back, the source goes on. Another folder is accepted when Evoke
-//! reloads or restarts: the marks stay, so files that are not in the new folder count as removed. The path in the
+//! the source is degraded. When the original folder is back, the source continues. Another folder is accepted when
+//! Evoke reloads or restarts: the marks stay, so files that are not in the new folder count as removed. The path in the
 //! manifest may lead through links.
 //!
 //! # What is not read
@@ -37,7 +37,7 @@
 //!   reads these files as all others.
 //! - A file or folder that cannot be read is reported and tried again, first after a second, at last once a minute. All
 //!   others are not affected, and the files in a folder that cannot be read do not count as removed.
-//! - The same goes for an entry whose file system does not respond for ten seconds, as that of a dead network mount.
+//! - The same holds for an entry whose file system does not respond for ten seconds, such as a dead network mount.
 //! - A path longer than 4,095 bytes or below more than 128 folders, and a folder with more than 1,000 unreadable entries,
 //!   count as unreadable.
 //!
@@ -265,7 +265,7 @@ impl Worker {
                 self.check_hinted(names).await?;
             }
             if hints.lost {
-                // These hints may be older than the lost ones, such as that of a writer that has closed its file since.
+                // The checked hints may be older than the lost ones: a writer may have closed its file since.
                 self.tracker.hints_lost();
             }
         }

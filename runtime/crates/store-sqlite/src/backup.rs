@@ -38,7 +38,7 @@ fn name_beside(to: &Path) -> PathBuf {
 
 fn copy(folder: &Path, new: &Path) -> Result<CheckReport> {
     let from = &folder.join("evoke.db");
-    // Other users must not get access to the copy. A new file: nobody else has prepared it, or a link under its name.
+    // Other users must not get access to the copy. `create_new` refuses a file or a link that another user prepared.
     let created = File::options().write(true).create_new(true).mode(0o600).open(new);
     let file = created.map_err(|e| StoreError::Failed(format!("cannot create {}: {e}", new.display())))?;
     let path = new.to_str().ok_or_else(|| StoreError::Failed(format!("the path {} is not UTF-8", new.display())))?;

@@ -9,8 +9,8 @@
 //!   byte of `evoke.db-shm` that SQLite locks exclusively before it discards the index of the log (its "deadman switch").
 //!   So even if the POSIX locks were lost, another program that opens and closes the database cannot delete the log.
 //!
-//! SQLite's own locks are shared ones while the store is open, and do not conflict with these. It needs the exclusive
-//! ones again to delete the log when the last connection closes: [`StoreFiles::release`] must be called before.
+//! SQLite's own locks are shared ones while the store is open, and do not conflict with these. SQLite needs exclusive
+//! locks to delete the log when the last connection closes: [`StoreFiles::release`] must be called before.
 
 use std::fs::File;
 use std::io;

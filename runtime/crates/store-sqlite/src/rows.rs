@@ -51,7 +51,7 @@ pub(super) fn owner(row: &Row<'_>, at: usize) -> rusqlite::Result<Owner> {
     Ok(Owner { function: FunctionId(row.get(at)?), replay: ReplayId(row.get(at + 1)?) })
 }
 
-/// The columns of [`share`] in a query of deliveries. An event that a function published has a cause.
+/// The columns that [`share`] reads, for a query of deliveries. Only events that a function published have a `cause`.
 macro_rules! share_columns {
     () => {
         "origin, bytes, IFNULL((SELECT cause IS NOT NULL FROM events WHERE seq = event), 0)"
@@ -59,7 +59,7 @@ macro_rules! share_columns {
 }
 pub(super) use share_columns;
 
-/// Reads a delivery's part of the backlog from column `at` on: [`share_columns`].
+/// Reads a delivery's share of the backlog (its source and size) from the columns [`share_columns`], `at` the first.
 pub(super) fn share(row: &Row<'_>, at: usize) -> rusqlite::Result<Share> {
     Ok(Share { origin: Origin(row.get(at)?), bytes: row.get(at + 1)?, published: row.get(at + 2)? })
 }

@@ -42,7 +42,7 @@ const NAME_MAX: usize = CRC_AT - NAME_AT - 4;
 /// The maximum number of slots: more than deliveries and requests run at once. Work beyond that is not recorded.
 const SLOTS_MAX: u32 = 16 * 1024;
 
-/// What ran when the process before this one ended without a clean stop.
+/// The work that ran when the process before this one ended without a clean stop.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interrupted {
     /// The number of the process.

@@ -19,11 +19,11 @@ pub(super) const MIGRATIONS: [&str; 5] = [
 pub(super) const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
 /// How long the first write waits for a lock of another program before writes are refused. Most programs hold the lock
-/// for less, and nobody notices.
+/// for less time, so that no write is refused.
 pub(super) const BUSY_WAIT: Duration = Duration::from_secs(2);
 
-/// The largest size of the log's file, in bytes, after all of it was copied into the database: twice the length from
-/// which on it is copied. The first commit that reuses the file truncates it.
+/// The size in bytes to which the log's file is truncated after a checkpoint copied all of it: twice the length at
+/// which checkpoints start. The first commit that reuses the file truncates it.
 const LOG_BYTES_MAX: i64 = 32 * 1024 * 1024;
 
 /// Configures a connection for writing.
@@ -31,8 +31,8 @@ pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_WAIT)?;
     checksum::register_sql_function(connection)?;
     origins::register_sql_function(connection)?;
-    // Has an effect only before the first table is created, but would also write to an existing file: that needs a lock
-    // and room on the disk.
+    // `auto_vacuum` has an effect only before the first table is created. On an existing file the pragma would still
+    // write, which needs a lock and room on the disk.
     if read_version(connection)? == 0 {
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
@@ -87,7 +87,7 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()
     if read_version(connection)? == SCHEMA_VERSION {
         return Ok(Ok(()));
     }
-    // Immediate: a lock that is requested after the first read would not be waited for.
+    // Immediate, because SQLite does not wait for a lock that a transaction requests after its first read.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version = read_version(&transaction)?;
     match version {

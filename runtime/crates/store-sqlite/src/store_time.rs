@@ -70,7 +70,7 @@ fn load(connection: &Connection) -> rusqlite::Result<Option<Record>> {
         Ok(record) => Ok(record.and_then(|record| serde_json::from_str(&record).ok())),
         Err(error) => {
             let what = checksum::find_damage(&error).ok_or(error)?;
-            tracing::error!("{} is damaged: {what}; it is not used", connection.path().unwrap_or_default());
+            tracing::error!("{} is damaged: {what}; the record is ignored", connection.path().unwrap_or_default());
             Ok(None)
         }
     }

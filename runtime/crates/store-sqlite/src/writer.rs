@@ -179,7 +179,7 @@ impl Writer {
         let (before, started) = (self.counters.last_ids(), Instant::now());
         match self.transact(&mut batch) {
             Ok(Transacted { ready, cancelled, checkpoint, changed }) => {
-                // Written to files that nobody finds again: the callers must not believe that it is stored.
+                // The commit went to files that were removed or replaced: the callers must not get a success.
                 if let Err(reason) = self.files.verify() {
                     self.notify(Vec::new(), Vec::new(), batch, &Err(StoreError::Failed(reason.clone())));
                     return Err(reason);
@@ -213,8 +213,8 @@ impl Writer {
             self.busy_since = Some(Instant::now());
             let _ = self.connection.busy_timeout(BUSY_POLL);
             tracing::warn!(
-                "another program has locked {}: events are refused with 503, and running deliveries wait with their \
-                 results, until it releases its lock",
+                "another program has locked {}: until it releases its lock, events are refused with 503, and the \
+                 results of running deliveries wait to be stored",
                 self.path.display()
             );
         }
@@ -224,7 +224,7 @@ impl Writer {
     fn writes_succeed(&mut self, changed: bool) {
         if let Some(since) = self.busy_since.take() {
             let _ = self.connection.busy_timeout(BUSY_WAIT);
-            tracing::warn!("{} is not locked any more, after {:?}", self.path.display(), since.elapsed());
+            tracing::warn!("the lock on {} was released after {:?}", self.path.display(), since.elapsed());
         }
         let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
         if changed || matches!(*refusal, Some(StoreError::Busy)) {

@@ -28,7 +28,7 @@ impl Backlog {
         self.by_origin.lock().unwrap_or_else(PoisonError::into_inner).get(&origin).copied().unwrap_or_default()
     }
 
-    /// Returns the part of [`Backlog::total`] that is owed to events of functions. No one can refuse these.
+    /// Returns the part of [`Backlog::total`] that belongs to events of functions, which cannot be refused.
     pub fn published(&self) -> Amount {
         let (deliveries, bytes) = (&self.published_deliveries, &self.published_bytes);
         Amount { deliveries: deliveries.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }

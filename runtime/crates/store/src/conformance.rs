@@ -1,9 +1,9 @@
-//! What every store must do: [`crate::conformance`] runs it over a backend, one test a case.
+//! The conformance suite of stores: [`crate::conformance`] runs it over a backend, one test for each case.
 //!
 //! ```ignore
 //! evoke_store::conformance!(|clock, dedup_window| (MyStore::open(clock, dedup_window), ()));
 //! ```
-//! The second value is kept until the case is over, such as the store's temporary folder.
+//! The second value, such as the store's temporary folder, is dropped at the end of the case.
 //!
 //! A backend that can be opened twice also gives a closure that returns two handles to one store:
 //!

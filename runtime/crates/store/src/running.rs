@@ -1,5 +1,5 @@
-//! The record of running work, which outlives the process. It shows what ran when the process ended without a clean
-//! stop: by a crash, a kill, or a lack of memory.
+//! The record of running work, which outlives the process: the deliveries, requests and loads that ran when the process
+//! ended without a clean stop, by a crash, a kill, or a lack of memory.
 //!
 //! A delivery that ends the process would end it again after each restart. So the next start reads the record of the
 //! process before it, and counts the end for every delivery that ran: see [`crate::DeliveryStore::record_exit`]. The
@@ -18,7 +18,7 @@ pub const EXITS_MAX: u32 = 2;
 pub enum Work<'a> {
     /// An attempt at a delivery.
     Delivery {
-        /// The delivery.
+        /// The id of the delivery.
         id: DeliveryId,
         /// The number of the attempt, from 1.
         attempt: u32,

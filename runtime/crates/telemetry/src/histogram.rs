@@ -1,4 +1,4 @@
-//! A histogram for concurrent observations. It uses only atomics; the histogram of the metrics library takes a lock.
+//! A histogram for concurrent observations, with atomics only; the histogram of the metrics library takes a lock.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -7,8 +7,7 @@
 //! lengths and sizes, are read at each scrape: [`ScrapeValues`]. Label values are functions and sources, never data
 //! from an event.
 //!
-//! This crate depends only on `evoke-model`. It does not know which code counts, how metrics are served, or which
-//! collector gets the spans.
+//! This crate depends only on `evoke-model`, not on the code that counts, serves the metrics, or exports the spans.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -28,13 +28,13 @@ pub struct Status {
     pub functions: Vec<Function>,
     /// Sources, sorted by URI.
     pub sources: Vec<Source>,
-    /// What ran when the process before this one ended without a clean stop; absent after a clean stop.
+    /// The work that ran when the process before this one ended without a clean stop; absent after a clean stop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unclean_exit: Option<UncleanExit>,
 }
 
-/// What ran when a process ended without a clean stop: by a crash, a kill or a lack of memory. Deliveries may have ended
-/// shortly before.
+/// The work that ran when a process ended without a clean stop: by a crash, a kill or a lack of memory. Some of the
+/// deliveries may have ended shortly before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UncleanExit {
     /// The deliveries; one that runs at two such ends becomes a dead letter.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a token allows.
+/// The rights of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -19,7 +19,7 @@ pub enum Role {
 pub struct Token {
     /// Name of the token; `owner` for the one in `admin.token`.
     pub name: String,
-    /// What the token allows.
+    /// The rights of the token.
     pub role: Role,
     /// When the token was made; for the owner's, when the process started.
     pub created: String,
@@ -37,7 +37,7 @@ pub struct Token {
 pub struct TokenRequest {
     /// Name of the token: at most 64 letters, digits, `-`, `_` or `.`.
     pub name: String,
-    /// What the token allows.
+    /// The rights of the token.
     pub role: Role,
     /// Number of seconds after which the token expires; absent for never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,7 +49,7 @@ pub struct TokenRequest {
 pub struct NewToken {
     /// Name of the token.
     pub name: String,
-    /// What the token allows.
+    /// The rights of the token.
     pub role: Role,
     /// The secret, to send as `Authorization: Bearer TOKEN`.
     pub token: String,

@@ -6,7 +6,7 @@ use proc_macro::TokenStream;
 
 /// Exports a Rust function as the component's `handle`.
 ///
-/// The function takes any of these parameters, in any order. It returns `Result<(), evoke::Failure>`, `Result<(), E>`
+/// The function takes any of these parameters, in any order, and returns `Result<(), evoke::Failure>`, `Result<(), E>`
 /// with an error that converts into a `Failure`, or nothing:
 ///
 /// | parameter | value |

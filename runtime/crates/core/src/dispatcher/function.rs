@@ -21,7 +21,7 @@ pub(super) struct Function {
     /// True if an active manifest declares the function.
     is_active: bool,
     pub(super) streak: Streak,
-    /// The number of the last start of a delivery, over all functions.
+    /// The number of the function's last start of a delivery. Starts are counted over all functions.
     pub(super) last_start: u64,
     /// True if the function may run deliveries and runs none, as of the last update.
     is_idle: bool,
@@ -105,14 +105,14 @@ impl Function {
         self.running() < most && of_stream
     }
 
-    /// Returns whether the function was and is idle, and remembers the new value.
+    /// Updates `is_idle`. Returns its old and its new value.
     pub(super) fn update_idle(&mut self) -> (bool, bool) {
         let is_idle = self.concurrency > 0 && self.running() == 0;
         (std::mem::replace(&mut self.is_idle, is_idle), is_idle)
     }
 
-    /// Returns the old and the new place of the lane in the run queue, and remembers the new one. A lane without work or
-    /// room has no place.
+    /// Updates the lane's place in the run queue. Returns the old and the new one. A lane without work or room is not
+    /// queued.
     pub(super) fn update_place(&mut self, stream: Stream) -> (Option<Place>, Option<Place>) {
         let place = Place { is_running: self.running() > 0, last_start: self.last_start };
         let has_room = self.has_room(stream);

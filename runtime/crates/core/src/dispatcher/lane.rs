@@ -53,8 +53,8 @@ pub(super) struct Lane {
     /// when they were still ready. They must not be held again.
     completed_while_loading: HashSet<DeliveryId>,
     /// The same for a load of retries. One set for both kinds of loads would be wrong: an attempt may fail during a
-    /// load of first attempts, and its retry may be found by a load of retries that started later. That retry must be
-    /// held, because no other load would find it.
+    /// load of first attempts, and its retry may be found by a load of retries that started later. The lane must hold
+    /// this retry, because no other load would find it.
     completed_while_loading_retries: HashSet<DeliveryId>,
 }
 

@@ -9,8 +9,8 @@ use super::{Dispatcher, Inner, STORE_RETRY};
 use evoke_model::clock::UnixMs;
 use evoke_model::{DeliveryId, FunctionId, Stream};
 
-/// The longest wait until the next check for due retries. The wait does not include the time while the machine is
-/// suspended, and the due times do: after that time, a retry is late by at most this wait.
+/// The longest wait until the next check for due retries. While the machine is suspended, this wait stops and store
+/// time continues, so after a suspension a retry is late by at most this wait.
 const ALARM_MAX: Duration = Duration::from_secs(1);
 
 impl Dispatcher {

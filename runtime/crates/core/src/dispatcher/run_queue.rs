@@ -8,17 +8,17 @@ use evoke_model::{FunctionId, Stream};
 /// progress, and live deliveries are hardly delayed.
 const LIVE_PER_REPLAY: u32 = 32;
 
-/// The place of a lane in the queue.
+/// The sort key of a lane in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     /// True if a delivery of the function runs.
     pub(super) is_running: bool,
-    /// The number of the function's last start, over all functions.
+    /// The number of the function's last start. Starts are counted over all functions.
     pub(super) last_start: u64,
 }
 
-/// The lanes with work and room. The function whose last start is the longest ago is next: functions with much work take
-/// turns, and a function that had no work does not wait for a turn of each of them.
+/// The lanes that have a ready delivery and may run one more. The function whose last start is the longest ago is next.
+/// So functions with much work alternate, and a function that had no work before does not wait for all of them.
 #[derive(Default)]
 pub(super) struct RunQueue {
     live: Lanes,
@@ -33,7 +33,7 @@ struct Lanes {
     of_running: BTreeSet<(u64, FunctionId)>,
 }
 
-/// The lanes that may run.
+/// The kinds of lanes that may run beside the live lanes of functions without a running delivery.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Allowed {
     /// Lanes of functions that run a delivery already.

@@ -31,7 +31,7 @@ pub(super) struct Schedule {
     pub(super) running: u32,
     /// The number of active functions without a running delivery.
     idle: u32,
-    /// The number of deliveries that were started.
+    /// The number of deliveries that were started, over all functions.
     starts: u64,
     /// The running deliveries of replays.
     replaying: u32,
@@ -93,8 +93,8 @@ impl Schedule {
     }
 }
 
-/// Returns how many of `running_max` places are reserved for the `idle` functions without a running delivery, so that no
-/// function takes all: one for each of them, at most an eighth of the places.
+/// Returns how many of the `running_max` deliveries that may run at once are reserved for functions without a running
+/// delivery, so that no function takes all places: one for each of these `idle` functions, at most an eighth in total.
 fn reserved(running_max: u32, idle: u32) -> u32 {
     if running_max > 1 { idle.min((running_max / 8).max(1)) } else { 0 }
 }
@@ -146,8 +146,8 @@ impl Dispatcher {
         self.next_lane(schedule).is_some()
     }
 
-    /// Returns the lane that runs next, if there is room for it. The last of the places go only to functions of which no
-    /// delivery runs.
+    /// Returns the lane that runs next, if a place is free for it. The last free places are reserved for functions
+    /// without a running delivery ([`reserved`]).
     fn next_lane(&self, schedule: &Schedule) -> Option<(FunctionId, Stream)> {
         if !self.has_room(schedule) {
             return None;

@@ -61,8 +61,8 @@ impl Drop for StateLock<'_> {
     fn drop(&mut self) {
         let mut items = self.locks.lock();
         self.guard = None;
-        // Each waiter holds a reference to the queue. It took the reference under the mutex that is held here, so no
-        // waiter is missed.
+        // Each waiter holds a reference to the queue, which it took under the mutex that is held here. So no waiter is
+        // missed.
         if items.get(&self.item).is_some_and(|queue| Arc::strong_count(queue) == 1) {
             items.remove(&self.item);
         }

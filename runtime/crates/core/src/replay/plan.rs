@@ -12,7 +12,7 @@ use crate::router::Router;
 use evoke_model::{FunctionId, Seq};
 use evoke_store::{InspectionStore, StoreError};
 
-/// The maximum duration of a dry run. It is limited because the caller waits for the result.
+/// The maximum duration of a dry run. The caller waits for the result.
 const TIME_MAX: Duration = Duration::from_secs(20);
 const EXAMPLES_MAX: usize = 5;
 

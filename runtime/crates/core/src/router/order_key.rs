@@ -3,8 +3,9 @@
 //! # The key of a value
 //! - An attribute, or a string in the data: the text itself.
 //! - A number: its canonical text, exactly ([`canonical_number`]). `1`, `1.0` and `10e-1` have the key `1`; two numbers
-//!   have the same key only if they are equal, however many digits they have. So a number and the string of its canonical
-//!   text, `1` and `"1"`, have the same key: producers may write an identifier either way. The strings `"1.0"` and `"01"` are other keys.
+//!   have the same key only if they are equal, however many digits they have. So a number and the string of its
+//!   canonical text, such as `1` and `"1"`, have the same key, because producers may write an identifier either way.
+//!   The strings `"1.0"` and `"01"` have other keys.
 //! - `true` and `false`: that word.
 //! - An object or an array: its JSON text without white space, with the members of objects sorted by name.
 //! - No key: the value is `null`, the field or attribute is missing, or the data is not a JSON object. The event is not
@@ -12,9 +13,9 @@
 //!
 //! If an object has two members with the same name, the last one counts, as in patterns.
 //!
-//! The store keeps the key of each delivery. Earlier versions wrote numbers differently if they had a fraction of zero, an
-//! exponent or more than 64 bits: for these, deliveries that were stored before an upgrade are not ordered with later
-//! ones.
+//! The store keeps the key of each delivery. Earlier versions wrote other keys for numbers with a fraction of zero, an
+//! exponent or more than 64 bits: deliveries with such keys that were stored before an upgrade are not ordered with
+//! later ones.
 
 use std::borrow::Cow;
 use std::fmt;

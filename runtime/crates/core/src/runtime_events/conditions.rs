@@ -61,7 +61,7 @@ impl Kind {
 pub struct Subject {
     /// The kind of the subject.
     pub kind: Kind,
-    /// The name without a leading `/`, such as `shop/charge`. It is the `subject` of the event.
+    /// The name without a leading `/`, such as `shop/charge`; the `subject` of the event.
     pub name: String,
 }
 

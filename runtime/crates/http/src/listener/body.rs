@@ -95,7 +95,7 @@ impl Body for RequestBody {
 /// Counts a request as in flight until this is dropped.
 pub(super) struct InFlight(Arc<watch::Sender<Activity>>);
 
-/// What happens on a connection.
+/// The requests of a connection.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Activity {
     /// The requests in flight.

@@ -1,5 +1,5 @@
-//! The stream of a connection that the HTTP server reads and writes: it makes ambiguous requests invalid, and fails when the peer
-//! accepts no bytes for too long.
+//! The stream of a connection that the HTTP server reads and writes. The stream makes ambiguous requests invalid, and
+//! fails when the peer accepts no bytes for too long.
 
 use std::io;
 use std::pin::Pin;

@@ -151,7 +151,7 @@ impl ClaimPolicy {
                 format!("the type `{}` belongs to the runtime; no producer can claim it", excerpt(claimed)),
             ));
         }
-        // Characters that look alike are told apart only if the manifest spells them out.
+        // A type with other than visible ASCII characters could look like another type: only an exact glob accepts it.
         let is_plain = claimed.bytes().all(|byte| byte.is_ascii_graphic());
         let accepts = |glob: &TypeGlob| if is_plain { glob.matches(claimed) } else { glob.as_str() == claimed };
         if self.accept.types.iter().any(accepts) {

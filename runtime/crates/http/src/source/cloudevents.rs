@@ -7,7 +7,7 @@
 //!
 //! | rule | here |
 //! |---|---|
-//! | Senders percent-encode `%` in `ce-` headers (section 3.1.3.2). | Clients exist that do not. A `%` without two hexadecimal digits stays as it is. All other sequences are decoded once, as the rule says. |
+//! | Senders percent-encode `%` in `ce-` headers (section 3.1.3.2). | Some clients do not. A `%` without two hexadecimal digits stays as it is. All other sequences are decoded once, as the rule says. |
 //! | Header values have printable ASCII characters only (section 3.1.3.2). | Bytes of UTF-8 are accepted as they are; other bytes are rejected, because their charset is unknown. |
 //! | Data in binary mode is opaque. | A body whose `Content-Type` means JSON must be JSON: the event could not be printed in its JSON form. |
 //! | Without `Content-Type`, the event has no `datacontenttype`. | The same if the body is JSON. Otherwise it is `application/octet-stream` (RFC 9110, section 8.3): without a media type, the JSON form would declare JSON. |

@@ -47,8 +47,8 @@ pub(super) fn event_sources(reader: &mut Reader<'_>, manifest: &Manifest, public
             } else if owner.is_some() || public_uris.contains(&value) {
                 continue;
             } else if value.starts_with(&prefix) {
-                // If there are other errors, the value may name the source of a trigger that could not be read. It is
-                // then not reported.
+                // If there are other errors, the value may name the source of a trigger that could not be read. Then
+                // the value is not reported.
                 if value.matches('/').count() > 2 && reader.has_errors() {
                     continue;
                 }

@@ -5,7 +5,7 @@ use crate::parser::{Node, Reader, Value};
 use crate::source_text::Span;
 use std::collections::HashSet;
 
-/// Where a value is in the manifest.
+/// The use of a value of the manifest.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// A value that Evoke reads.

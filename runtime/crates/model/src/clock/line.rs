@@ -1,4 +1,4 @@
-//! The line of store time, and its distance from the wall clock over time.
+//! Store time as a function of elapsed time, and its offset from the wall clock, which changes when the clock jumps.
 
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
@@ -10,10 +10,11 @@ use super::{DOWNTIME_MAX_MS, UnixMs};
 /// count when they add up to it.
 const JUMP_MIN_MS: i64 = 1_000;
 
-/// The number of remembered jumps. Timestamps from before the oldest of them are shown as if it had not happened.
+/// The number of remembered jumps. Older jumps are forgotten: timestamps from before them are shown as if they had not
+/// happened.
 const OFFSETS_MAX: usize = 256;
 
-/// What a process stores so that a later one continues its store time.
+/// The record that a process stores so that a later one continues its store time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The store time of the record.
@@ -28,10 +29,10 @@ pub struct Record {
     pub offsets: Vec<Offset>,
 }
 
-/// The distance of the wall clock from store time, from a store time on.
+/// The offset of the wall clock from store time between two jumps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offset {
-    /// The first store time with this distance.
+    /// The first store time with this offset.
     pub since_ms: UnixMs,
     /// Wall clock minus store time.
     pub offset_ms: i64,
@@ -181,7 +182,7 @@ mod tests {
         assert_eq!(line.find_jump(NOW + 5, 17_105), None);
         assert_eq!(line.at(18_100), 18_000);
         assert_eq!(line.find_jump(NOW + 1_000 - HOUR, 18_100), Some(-HOUR));
-        // What the wall clock showed at each of these moments.
+        // Store times from before and after the jump convert to the wall clock of their moments.
         assert_eq!(
             [10, 17_000, 17_500, 18_000, 18_500].map(|at| line.to_wall(at)),
             [10, NOW, NOW + 500, NOW + 1_000 - HOUR, NOW + 1_500 - HOUR]
@@ -225,7 +226,7 @@ mod tests {
         // A clock that starts in 1970, one that was set back, and one that is a year ahead.
         assert_eq!([0, NOW - HOUR, NOW + YEAR].map(after_boot), [0, 0, 0]);
         assert_eq!(resumed("", NOW + HOUR, 10, 0), NOW + HOUR);
-        // Never before what is stored.
+        // Never before the newest stored time.
         assert_eq!(resumed("boot 2", NOW - HOUR, 10, NOW + 5), NOW + 5);
     }
 

@@ -17,12 +17,12 @@ pub(super) struct Lists {
     words: usize,
     /// The bits of lists that match every value.
     always: Vec<u64>,
-    /// The bits set by values that are named.
+    /// For each value that a condition names, the bits of its lists.
     include: ValueIndex,
     /// The bits of `anything-but`. Each is set unless `exclude` has it.
     but: Vec<u64>,
     exclude: ValueIndex,
-    /// The additional bits, each with the list that it stands for.
+    /// The additional bits, each with the number of its list.
     additional: Vec<(u32, u32)>,
 }
 

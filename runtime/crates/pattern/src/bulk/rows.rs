@@ -3,7 +3,7 @@
 use super::{BulkRequirement, bit, or_into, words_for};
 use crate::hash::{self, HashedMap};
 
-/// The sets of alternatives are computed once for each of the first rows, and anew for later ones.
+/// The number of rows whose sets of alternatives are cached. For later rows they are computed at each use.
 const CACHED_MAX: usize = 4096;
 
 /// The rows of one field, and the sets of alternatives that follow from them.
@@ -19,7 +19,7 @@ pub(super) struct Rows<'a> {
     numbers: HashedMap<u32>,
     /// For each row, the alternatives with a list in the row and those with a list outside of the row.
     sets: Vec<Option<Box<[Vec<u64>; 2]>>>,
-    /// The last union.
+    /// The numbers of the last two united rows and of their union.
     last_union: (u32, u32, u32),
     buffer: Vec<u64>,
 }

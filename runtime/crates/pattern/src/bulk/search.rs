@@ -5,8 +5,8 @@ use super::{Bulk, Candidate, bit, bits, is_empty, or_into, remove_from};
 use crate::extract::{ExtractedValues, NONE};
 use crate::verify::child_element;
 
-/// The lead of an alternative in an array is chosen only in arrays with more candidates than this. In a smaller array,
-/// all elements are tried.
+/// In an array with more candidates than this, only the elements with a value of a leading field are tried (see
+/// [`Leads`]). In a smaller array, all elements are tried.
 const SMALL_ARRAY_MAX: usize = 32;
 /// An element is searched for all fields of its array if they are at most this many. Otherwise the fields that matter
 /// there are selected first.
@@ -18,7 +18,7 @@ pub(super) struct Entry {
     field: u32,
     from: usize,
     to: usize,
-    /// The row of the lists that a value outside of the element meets. These lists need no value in the element.
+    /// The row of the lists that a value outside of the element meets. Such a list needs no value in the element.
     free: u32,
     /// The field has a value in an enclosing element of the search, so it is not absent.
     strict: bool,
@@ -37,7 +37,8 @@ pub(super) struct Search<'a> {
     pub(super) steps: u64,
 }
 
-/// The alternatives that search an array by the values of one field: each needs such a value in its element.
+/// A leading field, and the alternatives that search an array by its values: an alternative needs such a value, so
+/// elements without one are skipped.
 struct Leads {
     /// The index of the field in the group.
     entry: usize,

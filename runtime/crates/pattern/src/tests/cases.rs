@@ -1,4 +1,4 @@
-//! Decided cases: patterns with an event and the result, or with the answer whether the pattern is valid.
+//! Decided cases: patterns with an event and the result, or with their validity.
 
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
-//! The memory of refused components, so that a reload or a restart does not try again what cannot succeed.
+//! The records of refused components, so that a reload or a restart does not compile them again in vain.
 //!
-//! A record is one line of JSON and one line with its authentication code in hexadecimal. It holds the limits of the
-//! try: a higher limit, or another version of Evoke, tries again.
+//! A record is one line of JSON and one line with its authentication code in hexadecimal. The JSON has the limits of
+//! the failed compilation: with a higher limit, or with another version of Evoke, the component is compiled again.
 
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -51,7 +51,7 @@ impl Record {
         open_cached(path).ok()?.take(RECORD_BYTES_MAX).read_to_string(&mut text).ok()?;
         let (json, code) = text.trim_end().split_once('\n')?;
         let expected = hex(&mac(key, name, json).ok()?.finalize().into_bytes());
-        // Nobody can measure how long this comparison takes: the result is used once for each start.
+        // An attacker cannot measure how long this comparison takes: the result is used once for each start.
         if expected != code {
             tracing::warn!(path = %path.display(), "the record of a refused component is damaged; trying the component again");
             return None;

@@ -1,4 +1,4 @@
-//! Ends a compilation whose result nobody waits for any more, so that a stop does not wait for a slow component.
+//! Ends a compilation whose result is no longer needed, so that a stop does not wait for a slow component.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};

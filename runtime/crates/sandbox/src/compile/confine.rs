@@ -1,7 +1,7 @@
 //! Takes away from the compiler process everything but its work: reading standard input, computing, and writing standard
 //! output and standard error.
 //!
-//! What holds where:
+//! The restrictions by system:
 //!
 //! - On every Unix: limits on address space, processor time and the size of written files; no core dump; no new
 //!   descriptors, so no new files, no sockets and no connections.

@@ -1,5 +1,5 @@
-//! What the compiler process writes: the compiled component, if there is one, then a report in JSON, then the length of
-//! both (8 and 4 bytes, little-endian).
+//! The output of the compiler process: the compiled component, if there is one, then a report in JSON, then the length
+//! of both (8 and 4 bytes, little-endian).
 //!
 //! The compiled component comes first because the parent maps the file into memory from its start.
 

@@ -3,7 +3,7 @@
 
 wasmtime::component::bindgen!({
     path: "../../../sdk/wit",
-    // The import makes the generator declare the types apart from the export. It is linked by `publish`.
+    // The import makes the generator declare the types apart from the export. `publish` links the import.
     inline: "
         package evoke:handler-host;
 

@@ -12,8 +12,8 @@ pub(super) const BYTES_MAX: usize = 64 * 1024;
 const LINES_MAX: u32 = 1_000;
 /// Length limit of a line, in bytes; longer lines are split.
 pub(super) const LINE_BYTES_MAX: usize = 4 * 1024;
-/// The length in bytes of the start of a message that uses up the log: each of its lines counts, and has at most two
-/// bytes for its line break.
+/// Limit on the bytes of one message that are redacted. A message of this length exceeds [`BYTES_MAX`] or
+/// [`LINES_MAX`], even if each of its lines has a line break of two bytes: the rest would be dropped.
 const MESSAGE_BYTES_MAX: usize = BYTES_MAX + 2 * LINES_MAX as usize + 1;
 /// Length limit of the context of a message, in bytes. Each line of the message starts with the context.
 const CONTEXT_BYTES_MAX: usize = 256;
@@ -136,13 +136,14 @@ impl AttemptLog<'_> {
         log.put_partial(stream, partial);
     }
 
-    /// Returns the limit on the bytes of an unfinished line that are held. With secrets, it leaves room for a value that
-    /// has arrived in part, twice: so a search is not repeated for each write.
+    /// Returns the maximum length of an unfinished line before a piece of it is logged. With secrets, this leaves room
+    /// for the start of a value at the end of the line, twice, so that not every write causes a search.
     fn unfinished_bytes_max(&self) -> usize {
         LINE_BYTES_MAX + 2 * self.redactor.lookahead()
     }
 
-    /// Returns the length of the first piece of an unfinished line, which does not end within the value of a secret.
+    /// Returns the length of the first piece of an unfinished line. The piece does not end within the value of a
+    /// secret.
     fn cut_unfinished(&self, line: &[u8]) -> usize {
         if self.redactor.is_active() { self.redactor.cut(line) } else { cut(line) }
     }

@@ -100,7 +100,7 @@ fn base64_is_replaced_behind_any_text_before_the_value() {
             let text = STANDARD.encode(format!("{before}{value}{after}"));
             let redacted = redact(value, &text);
             assert!(redacted.contains(KEY), "{before} {after}: {redacted}");
-            // What is left decodes to nothing of the value but a part of its first and last byte.
+            // The remaining characters encode no more of the value than a part of its first and last byte.
             let left = redacted.replace(KEY, "").trim_end_matches('=').len();
             let around = (4 * before.len()).div_ceil(3) + (4 * after.len()).div_ceil(3) + 2;
             assert!(left <= around, "{before} {after}: {redacted}");

@@ -37,7 +37,7 @@ async fn host_calls_in_straight_line_code_yield_to_others_on_the_same_thread() {
     harness.assert_neighbour_runs_beside(&hostile).await;
 }
 
-/// A symbol of the Itanium C++ ABI whose parts double: it stands for a text of gigabytes.
+/// A symbol of the Itanium C++ ABI whose parts double: demangled, it is gigabytes long.
 fn expanding_symbol() -> String {
     let mut name = "_Z1fSt4pairIiiE".to_owned();
     for part in 0..30 {

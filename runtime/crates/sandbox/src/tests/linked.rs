@@ -88,7 +88,7 @@ fn linked(engine: &Engine, linker: &Linker<HostContext>) -> BTreeMap<String, Vec
     for (id, interface) in wit.interfaces.iter() {
         let Some(name) = wit.id_of(id) else { continue };
         for function in interface.functions.values() {
-            // What wasmtime cannot compile cannot be linked either.
+            // A component that wasmtime cannot compile cannot be linked either.
             let component = Component::new(engine, importing(&wit, &name, function));
             if component.is_ok_and(|component| linker.instantiate_pre(&component).is_ok()) {
                 let without_version = name.split('@').next().unwrap().to_owned();

@@ -1,5 +1,5 @@
-//! What disk work shares with its worker: whether to stop, and which entry is accessed now. So the worker notices that a
-//! file system does not respond, leaves the thread behind, and goes on without the entry.
+//! Data that a thread with disk work shares with its worker: whether to stop, and which entry the thread accesses now.
+//! When the file system of an entry does not respond, the worker abandons the thread and continues without the entry.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -14,7 +14,7 @@ use super::version::Stamp;
 use super::watch::{Hint, watch_each};
 use super::{POLL_INTERVAL, Stopped, Worker};
 
-/// What was found under a name.
+/// The result of a check of one name.
 enum Checked {
     File(Stamp),
     Folder(ScanResult),

@@ -11,11 +11,11 @@ use evoke_manifest::paths::has_variable;
 /// Paths are rarely longer, and the cost of compiling a glob grows with its length.
 const GLOB_BYTES_MAX: usize = 512;
 
-/// Excluded globs are searched for in lists of at most this many pairs of an include and an exclude glob: the search takes
-/// long, and few manifests have more than ten.
+/// Maximum number of pairs of an include and an exclude glob for which the check for globs that are excluded runs. The
+/// check is slow, and few manifests have more than ten pairs.
 const PAIRS_MAX: usize = 256;
 
-/// The list that has a glob.
+/// The setting of the manifest that lists a glob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum List {
     Include,

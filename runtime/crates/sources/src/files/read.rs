@@ -18,7 +18,7 @@ pub(super) const SLICE_BYTES: u64 = 4 * 1024 * 1024;
 const _: () = assert!(SLICE_BYTES > EVENT_SIZE_MAX as u64);
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// What the manifest says about reading files.
+/// The settings of the manifest that decide which files are read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
     /// Contents up to this size are kept; `None` when no event has content.

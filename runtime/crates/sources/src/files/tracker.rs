@@ -145,7 +145,7 @@ impl Tracker {
         }
     }
 
-    /// A name was created, and no program has opened the file under it so far: no writer is expected.
+    /// Records that a name was created, and that no program has opened the file under it: no writer is expected.
     pub(super) fn created(&mut self, name: &str) {
         if let Some(pending) = self.pending.get_mut(name)
             && pending.writer == Writer::MaybeOpen
@@ -154,7 +154,7 @@ impl Tracker {
         }
     }
 
-    /// A program created a file by opening it: while the file is empty, the program has it open to write.
+    /// Records that a program created a file by opening it: while the file is empty, the program has it open to write.
     pub(super) fn opened(&mut self, name: &str) {
         if let Some(pending) = self.pending.get_mut(name)
             && pending.seen.is_some_and(|stamp| stamp.size == 0)
@@ -163,7 +163,7 @@ impl Tracker {
         }
     }
 
-    /// Files appeared together with a folder that was moved here: no writer is expected.
+    /// Records that files appeared together with a folder that was moved here: no writer is expected.
     pub(super) fn moved_here<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         names.for_each(|name| self.created(name));
     }
@@ -182,7 +182,7 @@ impl Tracker {
         }
     }
 
-    /// Notifications were lost: neither an open writer is certain any more, nor that there is none.
+    /// Records that notifications were lost: whether a file has a writer is no longer known.
     pub(super) fn hints_lost(&mut self) {
         let is_certain = |pending: &&mut Pending| matches!(pending.writer, Writer::Open | Writer::Linked);
         self.pending.values_mut().filter(is_certain).for_each(|pending| pending.writer = Writer::MaybeOpen);

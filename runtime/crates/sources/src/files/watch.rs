@@ -13,8 +13,8 @@ use super::name;
 
 /// The most names in the queue. With more, the whole folder is scanned instead.
 const HINTS_MAX: usize = 4_096;
-/// The most names in one generation of [`Unopened`]. The system reports the opening that creates a file right after the
-/// creation, so the openings of older names are not those that created them.
+/// The most names in one generation of [`Unopened`]. Names that are forgotten lose nothing: the system reports the
+/// opening that creates a file right after the creation, so a later opening of the file is another one.
 const UNOPENED_MAX: usize = 4_096;
 
 /// The kind of hint about a name. A later hint replaces an earlier one.
@@ -129,7 +129,7 @@ impl HintQueue {
 }
 
 impl State {
-    /// Adds a hint. Returns false if the hint says nothing new.
+    /// Adds a hint. Returns false if the hint changes nothing.
     fn put(&mut self, name: String, hint: Hint) -> bool {
         match hint {
             Hint::Created => self.unopened.insert(name.clone()),

@@ -1,4 +1,4 @@
-//! Which instants had their ticks, so that a clock that was set back repeats none of them.
+//! The record of the instants that had their ticks, so that no tick is repeated when the clock is set back.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +9,8 @@ use evoke_model::clock::UnixMs;
 /// oldest instants are forgotten first; the bus still deduplicates their ticks within its window.
 const SPANS_MAX: usize = 16;
 
-/// Instants that had their ticks, as spans from the first to the last one, both included. Of a span, every instant of
-/// the schedule had its tick.
+/// Instants that had their ticks, as spans from the first to the last one, both included. Every instant of the schedule
+/// within a span had its tick.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ticked(Vec<(UnixMs, UnixMs)>);
 
@@ -37,8 +37,8 @@ impl Ticked {
         self.0.iter().any(|(from, to)| (*from..=*to).contains(&at))
     }
 
-    /// Returns the moment up to which nothing is left to do for a clock that was set back to `wall`: the last tick before
-    /// it, or `wall` itself among the ticks, and if there is no tick before it.
+    /// Returns the moment from which to continue after the clock was set back to `wall`: `wall` itself if it is within
+    /// a span or before all spans, otherwise the end of the last span before it.
     pub(super) fn processed_at(&self, wall: UnixMs) -> UnixMs {
         self.0.iter().filter(|(from, _)| *from <= wall).map(|(_, to)| *to.min(&wall)).max().unwrap_or(wall)
     }

@@ -53,7 +53,7 @@ impl Write for RecordExit {
                 Ok(()) => drop(counts.insert(id, if row.get(3)? { 1 } else { row.get(1)? })),
                 Err(error) => {
                     let what = checksum::find_damage(&error).ok_or(error)?;
-                    tracing::error!("{} is damaged: {what}; it is not used", tx.path().unwrap_or_default());
+                    tracing::error!("{} is damaged: {what}; the count is ignored", tx.path().unwrap_or_default());
                 }
             }
         }

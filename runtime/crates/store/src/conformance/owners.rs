@@ -1,4 +1,4 @@
-//! What several owners of one store rely on: superseded completions, released deliveries and owned scopes.
+//! Several owners of one store: superseded completions, released deliveries and owned scopes.
 
 use super::*;
 

@@ -1,3 +1,5 @@
+//! Places: permissions to run one delivery each, of which the last free ones are reserved.
+
 use super::*;
 
 /// Waits until this number of deliveries of a function runs and it has had time to start more.

@@ -1,10 +1,10 @@
-//! The values of headers.
+//! Reads the values of HTTP headers as values of CloudEvents attributes.
 
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName};
 
-/// The value of a header; an error when the header is repeated.
+/// Returns the bytes of a header; `None` if it is missing, and an error if it is repeated.
 pub(super) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, String> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -14,7 +14,7 @@ pub(super) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Op
 }
 
 /// Decodes the value of a `ce-` header to an attribute: removes the quotes of a quoted string, then percent-decodes once
-/// (HTTP protocol binding, section 3.1.3.2). A `%` without two hexadecimal digits is kept: clients exist that do not
+/// (HTTP protocol binding, section 3.1.3.2). A `%` without two hexadecimal digits is kept, because some clients do not
 /// encode.
 ///
 /// # Errors

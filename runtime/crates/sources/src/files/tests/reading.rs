@@ -204,7 +204,7 @@ fn a_name_that_is_swapped_while_it_is_read_leads_to_nothing_else() {
     let is_pipe_opened = Arc::new(AtomicBool::new(false));
     let (pipe, opened) = (path("pipe"), is_pipe_opened.clone());
     let writer = std::thread::spawn(move || {
-        // Waits until somebody opens the pipe for reading.
+        // Waits until another thread opens the pipe for reading.
         drop(File::options().write(true).open(pipe).unwrap());
         opened.store(true, Ordering::Relaxed);
     });

@@ -1,5 +1,6 @@
-//! The grammar of the fields of a cron expression. It is stricter than that of croner, which ignores or misreads some
-//! fields: `L` as a day of the week never matches, `L,LW` loses its first half, and `JAN` as a day of the week is Monday.
+//! The grammar of the fields of a cron expression: stricter than that of the croner crate, which ignores or misreads
+//! some fields. In croner, `L` as a day of the week never matches, `L,LW` loses its first half, and `JAN` as a day of
+//! the week is Monday.
 
 /// A field of a cron expression.
 #[derive(Debug)]
