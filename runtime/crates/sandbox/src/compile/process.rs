@@ -47,7 +47,7 @@ pub struct Compiler {
 enum Program {
     /// The program whose hidden command `compile-component` calls [`super::run_child`].
     Process(PathBuf),
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-util"))]
     InProcess,
 }
 
@@ -66,8 +66,8 @@ impl Compiler {
         Self { limits, program: Program::Process(program), running: AtomicU32::new(0) }
     }
 
-    /// Compiles in this process, without limits. Unit tests have no program that could be the child.
-    #[cfg(test)]
+    /// Compiles in this process, without limits. Unit tests and fuzz targets have no program that could be the child.
+    #[cfg(any(test, feature = "test-util"))]
     pub fn in_process() -> Self {
         Self { limits: CompileLimits::DEFAULT, program: Program::InProcess, running: AtomicU32::new(0) }
     }
@@ -88,7 +88,7 @@ impl Compiler {
                 let child = child.map_err(|error| machine("the compiler process cannot be started", &error))?;
                 self.wait(child, input, cancelled)?;
             }
-            #[cfg(test)]
+            #[cfg(any(test, feature = "test-util"))]
             Program::InProcess => compile_here(input, output),
         }
         let end = output.metadata().map_err(|error| machine("its output cannot be read", &error))?.len();
@@ -289,7 +289,8 @@ fn ready(
     Ok((happened.next().unwrap_or_default(), happened.next().unwrap_or_default()))
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "test-util"))]
+#[allow(clippy::unwrap_used)]
 fn compile_here(input: &Input, mut output: &File) {
     let mut component = Vec::new();
     input.reader().unwrap().read_to_end(&mut component).unwrap();
