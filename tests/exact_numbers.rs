@@ -52,7 +52,7 @@ fn numbers_stay_exact_from_the_event_to_patterns_and_output() {
         assert!(lines.contains(data), "{data} in {lines}");
         assert!(json.contains(data), "{data} in {json}");
     }
-    let number = evoke.json_lines(&["dead", "list"])[0]["id"].to_string();
+    let number = evoke.json_lines(&["dead", "list"])[0]["delivery"]["id"].to_string();
     let dead = evoke.stdout(&["dead", "show", &number]);
     assert!(dead.contains("\"n\": 99999999999999999999\n"), "{dead}");
     let explained = evoke.stdout(&["explain", "b", "--function", "lab/exact"]);
