@@ -149,9 +149,47 @@ pub(crate) fn all() -> Vec<Hostile> {
             long("aab"),
         ),
         (
-            "64 wildcards with 250 stars",
-            of_items(list(64, |n| json!({ "wildcard": format!("{}*b{n}", "*ab".repeat(250)) }))),
+            "64 wildcards with 15 stars",
+            of_items(list(64, |n| json!({ "wildcard": format!("{}*b{n}", "*ab".repeat(14)) }))),
             long("aab"),
+        ),
+        (
+            "64 wildcards with 15 stars, texts",
+            of_items(list(64, |n| json!({ "wildcard": format!("{}*b{n}", "*ab".repeat(14)) }))),
+            items(|n| format!("\"{}{n}\"", "aab".repeat(15))),
+        ),
+        (
+            "2 wildcards with 1,000 bytes, texts",
+            of_items(list(2, |n| json!({ "wildcard": format!("{}*{n}", "*a".repeat(1_000)) }))),
+            items(|_| format!("\"{}\"", "a".repeat(1_100))),
+        ),
+        (
+            "31 alternatives of two fields",
+            json!({ "data": { "$or": list(31, |n| json!({ "items": { "a": [n], "b": [n] } })) } }),
+            items(|n| format!("{{\"a\":{},\"b\":{}}}", n % 31, (n + 1) % 31)),
+        ),
+        ("15 ranges", of_items(list(15, |n| json!({ "numeric": ["<", -(n as i64)] }))), items(|n| format!("{}", n % 10))),
+        (
+            "2,400 fields",
+            {
+                let mut fields = Map::from_iter([("a".to_owned(), json!([1])), ("b".to_owned(), json!([1]))]);
+                fields.extend((0..2_400).map(|n| (format!("x{n}"), json!([{ "exists": false }]))));
+                json!({ "data": { "items": fields } })
+            },
+            items(|n| if n < 2_400 { format!("{{\"x{n}\":0}}") } else { format!("{{\"{}\":1}}", ["a", "b"][n % 2]) }),
+        ),
+        (
+            "500 prefixes times 500 suffixes",
+            json!({ "data": { "$or": list(1_000, |n| {
+                let affix = ["prefix", "suffix"][n % 2];
+                json!({ "items": { "a": [{ affix: (n / 2).to_string() }], "b": [{ "exists": true }] } })
+            }) } }),
+            items(|n| format!("{{\"a\":\"{}\"}}", n.wrapping_mul(7_919) % 1_000_000)),
+        ),
+        (
+            "500 lists in two alternatives, two values",
+            json!({ "data": { "$or": list(1_000, |n| json!({ "items": { "a": [{ "numeric": [">", n % 500] }], "b": [n] } })) } }),
+            items(|n| format!("{{\"a\":[{},{}],\"b\":[{n}]}}", n % 500, n / 500)),
         ),
         (
             "anything-but, 64 wildcards",

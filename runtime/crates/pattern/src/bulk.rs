@@ -9,14 +9,18 @@
 //!
 //! Both modules follow the same rules; the module docs of `verify` state them. A test compares the results.
 
+mod absent;
+mod cache;
 mod lists;
 mod rows;
 mod search;
 mod segments;
+mod wildcards;
 
 use super::condition::{ConditionList, Value};
 use super::extract::{ExtractedValues, ROOT_ELEMENT, SourceTexts};
 use super::verify::Requirement;
+use cache::RowCache;
 use lists::{Lists, ValueBuffers};
 use rows::Rows;
 use search::{Entry, Search};
@@ -52,6 +56,8 @@ struct BulkRequirement {
     may_be_absent: bool,
     /// The alternatives that contain it.
     alternatives: Vec<u64>,
+    /// The words of `alternatives` that are not 0, each with its position.
+    used: Vec<(u32, u64)>,
 }
 
 /// A value of the event at a field.
@@ -111,7 +117,7 @@ fn bits(row: &[u64]) -> impl Iterator<Item = u32> {
 pub(super) fn met_lists<'v>(lists: &[&ConditionList], values: impl Iterator<Item = Value<'v>>) -> Vec<bool> {
     let (prepared, mut buffers) = (Lists::new(lists), ValueBuffers::default());
     let mut met = vec![0; words_for(lists.len())];
-    values.for_each(|value| or_into(&mut met, prepared.row(value, &mut buffers)));
+    values.for_each(|value| or_into(&mut met, prepared.row(value, &mut buffers, &mut 0)));
     (0..lists.len() as u32).map(|list| bit(&met, list)).collect()
 }
 
@@ -141,7 +147,13 @@ impl Bulk {
                         members.push(requirements.len() as u32);
                     }
                     let may_be_absent = lists.get(requirement.list as usize).is_some_and(|list| list.may_be_absent);
-                    requirements.push(BulkRequirement { field, bit, may_be_absent, alternatives: vec![0; words] });
+                    requirements.push(BulkRequirement {
+                        field,
+                        bit,
+                        may_be_absent,
+                        alternatives: vec![0; words],
+                        used: Vec::new(),
+                    });
                     requirements.len() as u32 - 1
                 });
                 if let Some(requirement) = requirements.get_mut(requirement as usize) {
@@ -150,6 +162,10 @@ impl Bulk {
                 chosen.push(requirement);
             }
             alternatives.push(chosen);
+        }
+        for requirement in &mut requirements {
+            let words = requirement.alternatives.iter().zip(0..).filter(|(word, _)| **word != 0);
+            requirement.used = words.map(|(word, at)| (at, *word)).collect();
         }
         let fields = field_numbers.into_iter().zip(&lists_of).map(|((field, members), numbers)| {
             let lists: Vec<_> = numbers.iter().filter_map(|list| lists.get(*list as usize)).collect();
@@ -173,23 +189,41 @@ impl Bulk {
         (0..self.alternatives.len() as u32).for_each(|alternative| set_bit(&mut active, alternative, true));
         let mut search = Search::new(self, extracted);
         let mut buffers = ValueBuffers::default();
+        let mut cache = RowCache::default();
         // For each field: the lists that some value meets, and those that a value outside of all arrays meets.
         let mut met = Vec::with_capacity(self.fields.len());
-        for field in &self.fields {
+        for (field, at_field) in self.fields.iter().zip(0..) {
             let mut rows = Rows::new(&field.requirements, self.words);
-            let (mut any, mut outside) = (Rows::EMPTY, Rows::EMPTY);
+            // Consecutive values often have the same row.
+            let (mut any, mut outside) = (vec![0; rows.words()], vec![0; rows.words()]);
+            let (mut last_any, mut last_outside) = (Rows::EMPTY, Rows::EMPTY);
             let mut has_outside = false;
             let mut candidates = Vec::new();
             *steps += 1;
             if field.tested_by.iter().zip(&active).any(|(tested, active)| tested & active != 0) {
                 for (number, occurrence) in extracted.occurrences(field.field) {
                     *steps += 1;
-                    let row = rows.intern(field.lists.row(texts.value(extracted, occurrence), &mut buffers));
+                    let value = texts.value(extracted, occurrence);
+                    let is_text = matches!(value, Value::Text(_));
+                    let is_cached = is_text || matches!(value, Value::Number(_));
+                    let key = if is_cached { RowCache::key(texts.text(extracted, occurrence)) } else { None };
+                    let row = cache.get(at_field, is_text, key).unwrap_or_else(|| {
+                        let row = rows.intern(field.lists.row(value, &mut buffers, steps));
+                        cache.insert(at_field, is_text, key, row);
+                        row
+                    });
                     candidates.push(Candidate { number, element: occurrence.element, row });
-                    any = rows.union(any, row);
+                    if row != last_any {
+                        *steps += rows.words() as u64;
+                        or_into(&mut any, rows.get(row));
+                        last_any = row;
+                    }
                     if occurrence.element == ROOT_ELEMENT {
                         has_outside = true;
-                        outside = rows.union(outside, row);
+                        if row != last_outside {
+                            or_into(&mut outside, rows.get(row));
+                            last_outside = row;
+                        }
                     }
                 }
                 if candidates.is_empty() {
@@ -197,7 +231,7 @@ impl Bulk {
                 } else {
                     for (number, at) in field.requirements.iter().zip(0..) {
                         let Some(requirement) = self.requirements.get(*number as usize) else { continue };
-                        if !bit(rows.get(any), at) && (has_outside || !requirement.may_be_absent) {
+                        if !bit(&any, at) && (has_outside || !requirement.may_be_absent) {
                             remove_from(&mut active, &requirement.alternatives);
                         }
                     }
@@ -218,10 +252,10 @@ impl Bulk {
                 *steps += 1;
                 let Some(requirement) = self.requirements.get(*number as usize) else { return false };
                 let Some((absent, any, outside)) = met.get(requirement.field as usize) else { return false };
-                let is_met = |row| bit(search.row(requirement.field, row), requirement.bit);
-                let is_outside = *absent || is_met(*outside);
+                let is_met = |row: &[u64]| bit(row, requirement.bit);
+                let is_outside = *absent || is_met(outside);
                 in_elements += u32::from(!is_outside);
-                (is_outside || is_met(*any)) && in_elements <= 1
+                (is_outside || is_met(any)) && in_elements <= 1
             })
         });
         let found = simple.or_else(|| {

@@ -103,10 +103,15 @@ impl Condition {
 
     /// An estimate of the work to test one short value.
     fn cost(&self) -> usize {
-        let of_test = |test: &TextTest| if matches!(test, TextTest::Wildcard(_)) { 8 } else { 2 };
+        let of_test = |test: &TextTest| match test {
+            TextTest::Wildcard(wildcard) => 4 * wildcard.pieces().len(),
+            _ => 2,
+        };
         match self {
             Self::Text(test) => of_test(test),
-            Self::Range(_) | Self::Cidr(_) | Self::AnythingBut(_) => 4,
+            Self::Range(_) | Self::Cidr(_) => 4,
+            // A long list is searched, but not shared between values.
+            Self::AnythingBut(values) => 4 + values.len() / 8,
             Self::AnythingButText(tests) => tests.iter().map(of_test).sum(),
             Self::Exact(_) | Self::Present | Self::Absent => 1,
         }

@@ -41,10 +41,10 @@ impl LookupBuffers {
 const LARGE_EVENT_UNITS: usize = 1024;
 /// The largest number of alternatives of a node, or of patterns of a matcher, that a large event verifies directly.
 const DIRECT_MAX: usize = 16;
-/// All alternatives of a pattern are verified at once if the cost of the pattern, and that cost times the units of the
-/// event, reach these values (binary logarithms). For smaller ones, verifying one after another is less work.
-const BULK_COST_LOG2_MIN: u8 = 6;
-const BULK_WORK_LOG2_MIN: u32 = 16;
+/// The binary logarithms of the cost of a pattern, and of that cost times the units of the event, from which on all
+/// alternatives of the pattern are verified at once. Below, to verify one after another is less work. The second pair is
+/// for the largest events.
+const BULK_MIN: [(u8, u32); 2] = [(6, 16), (3, 20)];
 
 /// The lookup of one event.
 pub(super) struct Lookup<'a> {
@@ -264,7 +264,7 @@ impl Lookup<'_> {
     /// Returns true if all alternatives of the pattern are to be verified at once.
     fn is_bulk(&self, alternative: &Alternative) -> bool {
         let work_log2 = u32::from(alternative.cost_log2) + self.value_units.checked_ilog2().unwrap_or(0);
-        alternative.cost_log2 >= BULK_COST_LOG2_MIN && work_log2 >= BULK_WORK_LOG2_MIN
+        BULK_MIN.iter().any(|(cost_min, work_min)| alternative.cost_log2 >= *cost_min && work_log2 >= *work_min)
     }
 
     /// Verifies all alternatives of the pattern that an alternative belongs to, at most once for each event.

@@ -140,7 +140,10 @@ fn parse_text_test(parser: &mut Parser, operator: &str, operand: &Json) -> Optio
         _ => {
             parser.wildcards += 1;
             let (message, help) = match Wildcard::parse(value) {
-                Ok(wildcard) => return Some(TextTest::Wildcard(wildcard)),
+                Ok(wildcard) => {
+                    parser.wildcard_bytes += wildcard.literal_bytes();
+                    return Some(TextTest::Wildcard(wildcard));
+                }
                 Err(WildcardError::ConsecutiveStars) => {
                     ("two `*` are next to each other", "one `*` matches any number of characters")
                 }

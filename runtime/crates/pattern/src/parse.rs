@@ -19,6 +19,9 @@ const ALTERNATIVE_FIELDS_MAX: usize = 64 * 1024;
 /// The largest number of wildcards in a pattern. Wildcards are limited because each of them reads the whole value. Any
 /// other condition reads no more of the value than the length of its operand.
 const WILDCARDS_MAX: usize = 64;
+/// The largest total length of the wildcards in a pattern, without their stars. Each byte of a value costs work for each
+/// 64 bytes of them. A whole pattern of EventBridge has no more bytes.
+const WILDCARD_BYTES_MAX: usize = 2048;
 
 /// Parses and checks a pattern; returns all mistakes.
 pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
@@ -43,6 +46,14 @@ pub(super) fn parse(json: &Json) -> Result<Compiled, Vec<PatternError>> {
             message,
             Some("use `prefix` and `suffix` where possible; they are faster and not limited".to_owned()),
         );
+    }
+    if parser.wildcard_bytes > WILDCARD_BYTES_MAX {
+        let message = format!(
+            "the wildcards of the pattern have {} bytes together, more than the limit of {WILDCARD_BYTES_MAX}",
+            parser.wildcard_bytes
+        );
+        let help = "use `prefix` and `suffix` where possible, or split it into several patterns".to_owned();
+        parser.error(message, Some(help));
     }
     if parser.errors.is_empty() && alternatives.iter().map(Vec::len).sum::<usize>() > ALTERNATIVE_FIELDS_MAX {
         parser.report_too_many_combinations();

@@ -14,6 +14,8 @@ pub(super) struct Parser {
     pub(super) errors: Vec<PatternError>,
     /// The number of wildcards read so far.
     pub(super) wildcards: usize,
+    /// The total length of their literals.
+    pub(super) wildcard_bytes: usize,
 }
 
 impl Parser {

@@ -1,17 +1,21 @@
 //! Tests one value against all lists of conditions that a pattern has for a field.
 //!
-//! The cost of a value depends on its length and on the logarithm of the number of conditions. Only wildcards with
-//! several literals are tested one by one; a pattern has few of them.
+//! The cost of a value depends on its length and on the logarithm of the number of conditions, and on the total length of
+//! the wildcards, which is limited.
 
 use super::segments::{Interval, Segments};
+use super::wildcards::Wildcards;
 use super::{bit, or_into, set_bit, words_for};
 use crate::cidr::Address;
 use crate::condition::{Condition, ConditionList, Exact, Value};
 use crate::number::Number;
-use crate::text::{BytePositions, TextTest, Wildcard, fold_char};
+use crate::text::{TextTest, Wildcard, compare_bytes, fold_char};
 
-/// The conditions of several lists on one field. The bit `i` of a row belongs to list `i`. A list with more than one
-/// `anything-but` has an additional bit for each further one.
+/// The conditions of several lists on one field. The bit `i` of a row belongs to list `i`.
+///
+/// A list with several `anything-but` matches a value unless all of them exclude it. The `anything-but` that search the
+/// same form of a text share one bit, of which each is a part; each with wildcards has a bit of its own, of which a
+/// pattern has few. A list has an additional bit for each further one.
 pub(super) struct Lists {
     count: usize,
     words: usize,
@@ -33,57 +37,75 @@ pub(super) struct ValueBuffers {
     excluded: Vec<u64>,
     text: Vec<u8>,
     folded: String,
-    positions: BytePositions,
+    states: Vec<u64>,
 }
 
 impl Lists {
     pub(super) fn new(lists: &[&ConditionList]) -> Self {
+        // Each list has at most one additional bit for each of the forms, and one for each wildcard.
+        let wildcards = |condition: &Condition| match condition {
+            Condition::AnythingButText(tests) => {
+                usize::from(tests.iter().any(|test| matches!(test, TextTest::Wildcard(_))))
+            }
+            _ => 0,
+        };
         let is_but =
-            |condition: &&Condition| matches!(condition, Condition::AnythingBut(_) | Condition::AnythingButText(_));
-        let buts = |list: &&ConditionList| list.conditions.iter().filter(is_but).count();
-        let bits = lists.iter().map(|list| buts(list).saturating_sub(1)).sum::<usize>() + lists.len();
+            |condition: &Condition| matches!(condition, Condition::AnythingBut(_) | Condition::AnythingButText(_));
+        let additional_max = |list: &&ConditionList| {
+            let buts = list.conditions.iter().filter(|condition| is_but(condition)).count();
+            buts.saturating_sub(1).min(FORMS + list.conditions.iter().map(wildcards).sum::<usize>())
+        };
+        let bits = lists.iter().map(additional_max).sum::<usize>() + lists.len();
         let words = words_for(bits);
         let (mut always, mut but, mut additional) = (vec![0; words], vec![0; words], Vec::new());
         let (mut include, mut exclude) = (Builder::new(words), Builder::new(words));
         let mut next = lists.len() as u32;
         for (list, number) in lists.iter().zip(0..) {
-            let mut but_bit = || {
-                let mut chosen = number;
-                if bit(&but, number) {
-                    chosen = next;
-                    next += 1;
-                    additional.push((chosen, number));
+            let mut bit_of_form: [Option<u32>; FORMS] = [None; FORMS];
+            let mut but_bit = |condition: &Condition, parts: &mut Vec<u32>| {
+                let shared = form_of(condition).and_then(|form| bit_of_form.get_mut(form));
+                let chosen = match &shared {
+                    Some(Some(chosen)) => *chosen,
+                    _ if !bit(&but, number) => number,
+                    _ => {
+                        next += 1;
+                        additional.push((next - 1, number));
+                        next - 1
+                    }
+                };
+                if let Some(shared) = shared {
+                    *shared = Some(chosen);
                 }
                 set_bit(&mut but, chosen, true);
+                if let Some(parts) = parts.get_mut(chosen as usize) {
+                    *parts += 1;
+                }
                 chosen
             };
             for condition in &list.conditions {
                 match condition {
                     Condition::Exact(exact) => include.exact(exact, number),
                     Condition::Text(test) => include.text(test, number),
-                    Condition::Range(range) => {
-                        include.numbers.push(Interval {
-                            low: range.low.clone(),
-                            high: range.high.clone(),
-                            bit: number,
-                        });
-                    }
+                    Condition::Range(range) => include.number(range.low.clone(), range.high.clone(), number),
                     Condition::Cidr(cidr) => {
                         let (first, last) = cidr.bounds();
                         include.addresses.push(Interval {
                             low: Some((first, true)),
                             high: Some((last, true)),
                             bit: number,
+                            part: number,
                         });
                     }
                     Condition::Present => set_bit(&mut always, number, true),
                     Condition::Absent => {}
                     Condition::AnythingBut(values) => {
-                        let but = but_bit();
+                        let but = but_bit(condition, &mut exclude.parts);
+                        exclude.begin_part();
                         values.iter().for_each(|value| exclude.exact(value, but));
                     }
                     Condition::AnythingButText(tests) => {
-                        let but = but_bit();
+                        let but = but_bit(condition, &mut exclude.parts);
+                        exclude.begin_part();
                         tests.iter().for_each(|test| exclude.text(test, but));
                     }
                 }
@@ -93,16 +115,18 @@ impl Lists {
         Self { count: lists.len(), words, always, include, but, exclude, additional }
     }
 
-    /// Returns the row of a value: one bit for each list that the value meets.
-    pub(super) fn row<'b>(&self, value: Value<'_>, buffers: &'b mut ValueBuffers) -> &'b [u64] {
-        let ValueBuffers { row, excluded, text, folded, positions } = buffers;
+    /// Returns the row of a value: one bit for each list that the value meets. Adds the work to `steps`.
+    pub(super) fn row<'b>(&self, value: Value<'_>, buffers: &'b mut ValueBuffers, steps: &mut u64) -> &'b [u64] {
+        let ValueBuffers { row, excluded, text, folded, states } = buffers;
         row.clear();
         row.extend_from_slice(&self.always);
-        self.include.collect(value, row, text, folded, positions);
+        let work = self.include.collect(value, row, text, folded, states);
+        *steps += work + self.words as u64;
         if self.but.iter().any(|word| *word != 0) {
             excluded.clear();
             excluded.resize(self.words, 0);
-            self.exclude.collect(value, excluded, text, folded, positions);
+            let work = self.exclude.collect(value, excluded, text, folded, states);
+            *steps += work + (self.words + self.additional.len()) as u64;
             for ((word, but), excluded) in row.iter_mut().zip(&self.but).zip(excluded) {
                 *word |= but & !*excluded;
             }
@@ -114,33 +138,50 @@ impl Lists {
             }
         }
         row.truncate(words_for(self.count));
+        // The bits after the last list are those of further `anything-but`, cleared above.
         row
+    }
+}
+
+/// The form of a text in which an `anything-but` searches, `None` for one with wildcards.
+fn form_of(condition: &Condition) -> Option<usize> {
+    let Condition::AnythingButText(tests) = condition else { return Some(PLAIN) };
+    match tests.first()? {
+        TextTest::Prefix(_) => Some(PLAIN),
+        TextTest::Suffix(_) => Some(REVERSED),
+        TextTest::FoldedPrefix(_) | TextTest::Folded(_) => Some(FOLDED),
+        TextTest::FoldedSuffix(_) => Some(FOLDED_REVERSED),
+        TextTest::Wildcard(_) => None,
     }
 }
 
 /// Conditions that name values, collected before they are sorted.
 struct Builder {
     words: usize,
+    /// The number of parts of each bit; at least 1.
+    parts: Vec<u32>,
+    /// The part of the next intervals; `None` for bits without parts, which are their own part.
+    part: Option<u32>,
     literals: [Vec<u64>; 3],
     numbers: Vec<Interval<Number>>,
-    texts: [Vec<Interval<Box<[u8]>>>; 4],
+    texts: [Vec<Interval<Box<[u8]>>>; FORMS],
     addresses: Vec<Interval<Address>>,
     wildcards: Vec<(u32, Wildcard)>,
 }
-
-/// From this number of wildcards on, the positions of the bytes of a short text are collected first.
-const SEVERAL_WILDCARDS: usize = 4;
 
 /// The forms of a text in which its start is searched, as indexes of [`ValueIndex::texts`].
 const PLAIN: usize = 0;
 const REVERSED: usize = 1;
 const FOLDED: usize = 2;
 const FOLDED_REVERSED: usize = 3;
+const FORMS: usize = 4;
 
 impl Builder {
     fn new(words: usize) -> Self {
         Self {
             words,
+            parts: vec![0; words * 64],
+            part: None,
             literals: std::array::from_fn(|_| vec![0; words]),
             numbers: Vec::new(),
             texts: std::array::from_fn(|_| Vec::new()),
@@ -149,13 +190,22 @@ impl Builder {
         }
     }
 
+    /// Begins the next part of a bit.
+    fn begin_part(&mut self) {
+        self.part = Some(self.part.map_or(0, |part| part + 1));
+    }
+
+    fn number(&mut self, low: Option<(Number, bool)>, high: Option<(Number, bool)>, bit: u32) {
+        self.numbers.push(Interval { low, high, bit, part: self.part.unwrap_or(bit) });
+    }
+
     fn exact(&mut self, exact: &Exact, bit: u32) {
         match exact {
             Exact::Null => self.literal(0, bit),
             Exact::Bool(value) => self.literal(1 + usize::from(*value), bit),
             Exact::Number(number) => {
                 let bound = || Some((number.clone(), true));
-                self.numbers.push(Interval { low: bound(), high: bound(), bit });
+                self.number(bound(), bound(), bit);
             }
             Exact::Text(text) => self.whole(PLAIN, text, bit),
         }
@@ -187,8 +237,9 @@ impl Builder {
     /// Adds a text that must be equal.
     fn whole(&mut self, form: usize, text: &str, bit: u32) {
         let bound = || Some((text.as_bytes().into(), true));
+        let part = self.part.unwrap_or(bit);
         if let Some(intervals) = self.texts.get_mut(form) {
-            intervals.push(Interval { low: bound(), high: bound(), bit });
+            intervals.push(Interval { low: bound(), high: bound(), bit, part });
         }
     }
 
@@ -197,19 +248,21 @@ impl Builder {
         let mut end = start.to_vec();
         // No byte of UTF-8 is 0xff, so the last byte can be incremented.
         let high = end.last_mut().map(|last| *last = last.saturating_add(1)).map(|()| (end.into(), false));
+        let part = self.part.unwrap_or(bit);
         if let Some(intervals) = self.texts.get_mut(form) {
-            intervals.push(Interval { low: Some((start.into(), true)), high, bit });
+            intervals.push(Interval { low: Some((start.into(), true)), high, bit, part });
         }
     }
 
     fn build(self) -> ValueIndex {
         let words = self.words;
+        let parts = |bit: u32| self.parts.get(bit as usize).copied().unwrap_or(1);
         ValueIndex {
             literals: self.literals,
-            numbers: Segments::new(&self.numbers, words),
-            texts: self.texts.map(|intervals| Texts::new(&intervals, words)),
-            addresses: Segments::new(&self.addresses, words),
-            wildcards: self.wildcards,
+            numbers: Segments::new(&self.numbers, words, parts),
+            texts: self.texts.map(|intervals| Texts::new(&intervals, words, parts)),
+            addresses: Segments::new(&self.addresses, words, parts),
+            wildcards: Wildcards::new(&self.wildcards),
         }
     }
 }
@@ -222,14 +275,14 @@ struct Texts {
 }
 
 impl Texts {
-    fn new(intervals: &[Interval<Box<[u8]>>], words: usize) -> Self {
-        let segments = Segments::new(intervals, words);
+    fn new(intervals: &[Interval<Box<[u8]>>], words: usize, parts: impl Fn(u32) -> u32) -> Self {
+        let segments = Segments::new(intervals, words, parts);
         let bytes_max = segments.keys().iter().map(|key| key.len()).max().unwrap_or(0);
         Self { segments, bytes_max }
     }
 
     fn collect(&self, text: &[u8], row: &mut [u64]) {
-        or_into(row, self.segments.row(|key| key[..].cmp(text)));
+        or_into(row, self.segments.row(|key| compare_bytes(key, text)));
     }
 }
 
@@ -238,21 +291,21 @@ struct ValueIndex {
     /// The rows of `null`, `false` and `true`.
     literals: [Vec<u64>; 3],
     numbers: Segments<Number>,
-    texts: [Texts; 4],
+    texts: [Texts; FORMS],
     addresses: Segments<Address>,
-    /// The wildcards with several literals, each with its bit.
-    wildcards: Vec<(u32, Wildcard)>,
+    wildcards: Wildcards,
 }
 
 impl ValueIndex {
+    /// Adds the bits of a value. Returns the number of steps.
     fn collect(
         &self,
         value: Value<'_>,
         row: &mut [u64],
         buffer: &mut Vec<u8>,
         folded: &mut String,
-        positions: &mut BytePositions,
-    ) {
+        states: &mut Vec<u64>,
+    ) -> u64 {
         let [null, no, yes] = &self.literals;
         match value {
             Value::Null => or_into(row, null),
@@ -262,9 +315,10 @@ impl ValueIndex {
             Value::Number(number) => or_into(row, self.numbers.row(|bound| bound.view().cmp(&number))),
             Value::Text(text) => {
                 self.collect_text(text, row, buffer, folded);
-                self.collect_wildcards(text, row, positions);
+                return self.wildcards.collect(text, row, states);
             }
         }
+        1
     }
 
     fn collect_text(&self, text: &str, row: &mut [u64], buffer: &mut Vec<u8>, folded: &mut String) {
@@ -302,21 +356,6 @@ impl ValueIndex {
         }
         if let (false, Some(address)) = (self.addresses.is_empty(), Address::parse(text)) {
             or_into(row, self.addresses.row(|bound| bound.cmp(&address)));
-        }
-    }
-
-    fn collect_wildcards(&self, text: &str, row: &mut [u64], positions: &mut BytePositions) {
-        let mut collect = |matches: &dyn Fn(&Wildcard) -> bool| {
-            for (number, wildcard) in &self.wildcards {
-                if !bit(row, *number) && matches(wildcard) {
-                    set_bit(row, *number, true);
-                }
-            }
-        };
-        if self.wildcards.len() < SEVERAL_WILDCARDS || text.len() > BytePositions::BYTES_MAX {
-            collect(&|wildcard| wildcard.matches(text));
-        } else {
-            positions.with(text, |positions| collect(&|wildcard| wildcard.matches_short(text, positions)));
         }
     }
 }

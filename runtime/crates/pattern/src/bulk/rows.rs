@@ -3,8 +3,19 @@
 use super::{BulkRequirement, bit, or_into, words_for};
 use crate::hash::{self, HashedMap};
 
-/// The number of rows whose sets of alternatives are cached. For later rows they are computed at each use.
-const CACHED_MAX: usize = 4096;
+/// The sets of alternatives are computed once for each of the first rows, and anew for later ones. The sets of the first
+/// rows have at most this many words together.
+const CACHED_WORDS_MAX: usize = 1 << 21;
+
+/// The sets of alternatives that follow from a row of a field.
+pub(super) struct Sets {
+    /// The alternatives with a list in the row.
+    pub(super) met: Vec<u64>,
+    /// The alternatives with a list that is not in the row.
+    pub(super) unmet: Vec<u64>,
+    /// The alternatives with such a list that needs a value.
+    pub(super) unmet_needed: Vec<u64>,
+}
 
 /// The rows of one field, and the sets of alternatives that follow from them.
 pub(super) struct Rows<'a> {
@@ -17,10 +28,9 @@ pub(super) struct Rows<'a> {
     rows: Vec<u64>,
     /// Hash of a row → its number. After a collision the next key is used.
     numbers: HashedMap<u32>,
-    /// For each row, the alternatives with a list in the row and those with a list outside of the row.
-    sets: Vec<Option<Box<[Vec<u64>; 2]>>>,
-    /// The numbers of the last two united rows and of their union.
-    last_union: (u32, u32, u32),
+    sets: Vec<Option<Box<Sets>>>,
+    /// The row that was interned last.
+    last: u32,
     buffer: Vec<u64>,
 }
 
@@ -37,7 +47,7 @@ impl<'a> Rows<'a> {
             rows: Vec::new(),
             numbers: HashedMap::default(),
             sets: Vec::new(),
-            last_union: (0, 0, 0),
+            last: Self::EMPTY,
             buffer: Vec::new(),
         };
         rows.intern(&vec![0; words]);
@@ -46,6 +56,14 @@ impl<'a> Rows<'a> {
 
     /// Returns the number of a row.
     pub(super) fn intern(&mut self, row: &[u64]) -> u32 {
+        if !self.numbers.is_empty() && self.get(self.last) == row {
+            return self.last;
+        }
+        self.last = self.number_of(row);
+        self.last
+    }
+
+    fn number_of(&mut self, row: &[u64]) -> u32 {
         let mut key = row.iter().fold(0, |key, word| hash::mix(key, *word));
         while let Some(number) = self.numbers.get(&key) {
             if self.get(*number) == row {
@@ -64,50 +82,62 @@ impl<'a> Rows<'a> {
         self.rows.get(from..from + self.words).unwrap_or_default()
     }
 
-    /// Returns the number of the union of two rows.
-    pub(super) fn union(&mut self, a: u32, b: u32) -> u32 {
-        if a == b || b == Self::EMPTY {
-            return a;
-        }
-        if a == Self::EMPTY {
-            return b;
-        }
-        if (a, b) == (self.last_union.0, self.last_union.1) {
-            return self.last_union.2;
-        }
+    /// The length of a row in words.
+    pub(super) fn words(&self) -> usize {
+        self.words
+    }
+
+    /// Returns the number of the union of rows. Only the result is stored, no union of some of the rows.
+    pub(super) fn union(&mut self, numbers: impl Iterator<Item = u32>) -> u32 {
+        let mut numbers = numbers.filter(|number| *number != Self::EMPTY);
+        let Some(first) = numbers.next() else { return Self::EMPTY };
+        let mut last = first;
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        buffer.extend_from_slice(self.get(a));
-        or_into(&mut buffer, self.get(b));
-        let union = self.intern(&buffer);
+        for number in numbers {
+            if number == last {
+                continue;
+            }
+            if buffer.is_empty() {
+                buffer.extend_from_slice(self.get(first));
+            }
+            or_into(&mut buffer, self.get(number));
+            last = number;
+        }
+        let union = if buffer.is_empty() { first } else { self.intern(&buffer) };
         self.buffer = buffer;
-        self.last_union = (a, b, union);
         union
     }
 
-    /// Calls `use_sets` with the alternatives that have a list in a row, and those that have a list outside of it.
+    /// Calls `use_sets` with the sets of a row.
     pub(super) fn with_sets<T>(
         &mut self,
         number: u32,
         requirements: &[BulkRequirement],
         steps: &mut u64,
-        use_sets: impl FnOnce(&[u64], &[u64]) -> T,
+        use_sets: impl FnOnce(&Sets) -> T,
     ) -> T {
         let at = number as usize;
+        *steps += self.set_words as u64;
         if let Some(Some(sets)) = self.sets.get(at) {
-            let [inside, outside] = &**sets;
-            return use_sets(inside, outside);
+            return use_sets(sets);
         }
-        let mut sets = [vec![0; self.set_words], vec![0; self.set_words]];
-        *steps += self.requirements.len() as u64;
+        let empty = || vec![0; self.set_words];
+        let mut sets = Sets { met: empty(), unmet: empty(), unmet_needed: empty() };
         for (requirement, position) in self.requirements.iter().zip(0..) {
             let Some(requirement) = requirements.get(*requirement as usize) else { continue };
-            let [inside, outside] = &mut sets;
-            or_into(if bit(self.get(number), position) { inside } else { outside }, &requirement.alternatives);
+            *steps += 1 + requirement.used.len() as u64;
+            if bit(self.get(number), position) {
+                or_words(&mut sets.met, &requirement.used);
+            } else {
+                or_words(&mut sets.unmet, &requirement.used);
+                if !requirement.may_be_absent {
+                    or_words(&mut sets.unmet_needed, &requirement.used);
+                }
+            }
         }
-        let [inside, outside] = &sets;
-        let result = use_sets(inside, outside);
-        if at < CACHED_MAX {
+        let result = use_sets(&sets);
+        if (at + 1) * 3 * self.set_words <= CACHED_WORDS_MAX {
             if self.sets.len() <= at {
                 self.sets.resize_with(at + 1, || None);
             }
@@ -116,5 +146,14 @@ impl<'a> Rows<'a> {
             }
         }
         result
+    }
+}
+
+/// Adds bits that are given as the words that are not 0, each with its position.
+fn or_words(row: &mut [u64], words: &[(u32, u64)]) {
+    for (at, bits) in words {
+        if let Some(word) = row.get_mut(*at as usize) {
+            *word |= bits;
+        }
     }
 }

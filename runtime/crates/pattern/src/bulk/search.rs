@@ -1,8 +1,9 @@
 //! Searches the array elements of an event for values that meet an alternative, for all alternatives together.
 
+use super::absent::AbsentFields;
 use super::rows::Rows;
 use super::{Bulk, Candidate, bit, bits, is_empty, or_into, remove_from};
-use crate::extract::{ExtractedValues, NONE};
+use crate::extract::{Element, ExtractedValues, NONE};
 use crate::verify::child_element;
 
 /// In an array with more candidates than this, only the elements with a value of a leading field are tried (see
@@ -33,6 +34,8 @@ pub(super) struct Search<'a> {
     extracted: &'a ExtractedValues,
     candidates: Vec<Vec<Candidate>>,
     rows: Vec<Rows<'a>>,
+    /// For each occurrence its field; `NONE` for those of no field. Empty until it is needed.
+    field_of_occurrence: Vec<u32>,
     /// The number of steps so far.
     pub(super) steps: u64,
 }
@@ -42,14 +45,12 @@ pub(super) struct Search<'a> {
 struct Leads {
     /// The index of the field in the group.
     entry: usize,
-    /// For each bit of the field's rows, the index of its set in `sets`; `NONE` for bits that lead no alternative.
-    set_of_bit: Vec<u32>,
-    sets: Vec<Vec<u64>>,
+    alternatives: Vec<u64>,
 }
 
 impl<'a> Search<'a> {
     pub(super) fn new(bulk: &'a Bulk, extracted: &'a ExtractedValues) -> Self {
-        Self { bulk, extracted, candidates: Vec::new(), rows: Vec::new(), steps: 0 }
+        Self { bulk, extracted, candidates: Vec::new(), rows: Vec::new(), field_of_occurrence: Vec::new(), steps: 0 }
     }
 
     /// Adds the next field of the pattern.
@@ -99,8 +100,8 @@ impl<'a> Search<'a> {
                 if entry.free == Rows::EMPTY {
                     or_into(&mut needed, &field.tested_by);
                 } else if let Some(rows) = self.rows.get_mut(entry.field as usize) {
-                    rows.with_sets(entry.free, &self.bulk.requirements, &mut self.steps, |_, unmet| {
-                        or_into(&mut needed, unmet);
+                    rows.with_sets(entry.free, &self.bulk.requirements, &mut self.steps, |sets| {
+                        or_into(&mut needed, &sets.unmet);
                     });
                 }
             }
@@ -137,13 +138,9 @@ impl<'a> Search<'a> {
                 remove_from(active, &field.needed_by);
                 return None;
             }
-            for (number, position) in field.requirements.iter().zip(0..) {
-                self.steps += 1;
-                let requirement = bulk.requirements.get(*number as usize)?;
-                if !bit(rows.get(entry.free), position) && (entry.strict || !requirement.may_be_absent) {
-                    remove_from(active, &requirement.alternatives);
-                }
-            }
+            rows.with_sets(entry.free, &bulk.requirements, &mut self.steps, |sets| {
+                remove_from(active, if entry.strict { &sets.unmet } else { &sets.unmet_needed });
+            });
             return None;
         };
         // Values directly in the element and values in an array of it occur together only if the field is the array.
@@ -151,22 +148,23 @@ impl<'a> Search<'a> {
         let mut inside = (first.element != element).then_some(first.element);
         let array_of = |inside: u32| child_element(self.extracted, element, inside).map_or(NONE, |(_, array)| array);
         if inside.is_none_or(|inside| array_of(inside) == field.field) {
-            for candidate in candidates {
-                self.steps += 1;
-                if candidate.element == element {
+            self.steps += (candidates.len() * (1 + rows.words())) as u64;
+            direct = rows.union(candidates.iter().filter_map(|candidate| {
+                let is_direct = candidate.element == element;
+                if is_direct {
                     has_direct = true;
-                    direct = rows.union(direct, candidate.row);
                 } else if inside.is_none() {
                     inside = Some(candidate.element);
                 }
-            }
+                is_direct.then_some(candidate.row)
+            }));
         }
-        let free = rows.union(entry.free, direct);
+        let free = rows.union([entry.free, direct].into_iter());
         if direct != Rows::EMPTY {
-            rows.with_sets(direct, &bulk.requirements, &mut self.steps, |met, _| or_into(by_value, met));
+            rows.with_sets(direct, &bulk.requirements, &mut self.steps, |sets| or_into(by_value, &sets.met));
         }
         let Some(inside) = inside else {
-            rows.with_sets(free, &bulk.requirements, &mut self.steps, |_, unmet| remove_from(active, unmet));
+            rows.with_sets(free, &bulk.requirements, &mut self.steps, |sets| remove_from(active, &sets.unmet));
             return None;
         };
         Some(Entry { free, strict: entry.strict || has_direct, array: array_of(inside), ..*entry })
@@ -187,10 +185,59 @@ impl<'a> Search<'a> {
                 *slot = at;
             }
         }
+        let absent = (group.len() > FEW_FIELDS_MAX).then(|| self.absent_fields(group));
         for leads in self.choose_leads(group, wanted, &entry_of) {
-            self.search_led(element, group, &entry_of, &leads, &mut found);
+            self.search_led(element, group, &entry_of, absent.as_ref(), &leads, &mut found);
         }
         found
+    }
+
+    /// The alternatives that the absence of each field of a group rules out in an element.
+    fn absent_fields(&mut self, group: &[Entry]) -> AbsentFields {
+        if self.field_of_occurrence.is_empty() {
+            for (candidates, field) in self.candidates.iter().zip(0..) {
+                self.steps += candidates.len() as u64;
+                for candidate in candidates {
+                    let at = candidate.number as usize;
+                    if self.field_of_occurrence.len() <= at {
+                        self.field_of_occurrence.resize(at + 1, NONE);
+                    }
+                    if let Some(slot) = self.field_of_occurrence.get_mut(at) {
+                        *slot = field;
+                    }
+                }
+            }
+        }
+        let mut absent = AbsentFields::new(group.len(), self.bulk.words);
+        for (entry, at) in group.iter().zip(0..) {
+            let (Some(field), Some(rows)) =
+                (self.bulk.fields.get(entry.field as usize), self.rows.get_mut(entry.field as usize))
+            else {
+                continue;
+            };
+            if entry.free == Rows::EMPTY && !entry.strict {
+                absent.set(at, &field.needed_by);
+            } else {
+                rows.with_sets(entry.free, &self.bulk.requirements, &mut self.steps, |sets| {
+                    absent.set(at, if entry.strict { &sets.unmet } else { &sets.unmet_needed });
+                });
+            }
+        }
+        absent.finish();
+        self.steps += (group.len() * self.bulk.words) as u64;
+        absent
+    }
+
+    /// The fields of a group with candidates in an element that has few occurrences, by their positions in the group.
+    fn present_fields(&mut self, bounds: Element, entry_of: &[u32]) -> Vec<u32> {
+        let range = bounds.first as usize..(bounds.last as usize).min(self.field_of_occurrence.len());
+        let fields = self.field_of_occurrence.get(range).unwrap_or_default();
+        self.steps += fields.len() as u64;
+        let mut present: Vec<u32> =
+            fields.iter().filter_map(|field| entry_of.get(*field as usize)).copied().filter(|at| *at != NONE).collect();
+        present.sort_unstable();
+        present.dedup();
+        present
     }
 
     /// Tries every element of an array.
@@ -225,48 +272,46 @@ impl<'a> Search<'a> {
     /// Chooses for each alternative the field by whose values it searches an array: of the fields that need a value
     /// there, the one with the fewest candidates. An alternative that needs no particular field searches by all.
     fn choose_leads(&mut self, group: &[Entry], wanted: &[u64], entry_of: &[u32]) -> Vec<Leads> {
-        let mut chosen: Vec<(u32, u32, u32)> = Vec::new();
+        let mut leads: Vec<Option<Leads>> = group.iter().map(|_| None).collect();
         for alternative in bits(wanted) {
             let numbers = self.bulk.alternatives.get(alternative as usize).map_or(&[][..], Vec::as_slice);
-            let requirements = numbers.iter().filter_map(|number| self.bulk.requirements.get(*number as usize));
-            let in_group = requirements.filter_map(|requirement| {
-                let at = *entry_of.get(requirement.field as usize)?;
-                Some((at, group.get(at as usize)?, requirement))
-            });
-            let mut best: Option<(usize, u32, u32)> = None;
-            let from = chosen.len();
-            for (at, entry, requirement) in in_group {
+            let mut best: Option<(usize, u32)> = None;
+            let mut all = Vec::new();
+            for number in numbers {
                 self.steps += 1;
-                chosen.push((at, requirement.bit, alternative));
+                let Some(requirement) = self.bulk.requirements.get(*number as usize) else { continue };
+                let Some(at) = entry_of.get(requirement.field as usize).copied() else { continue };
+                let Some(entry) = group.get(at as usize) else { continue };
+                all.push(at);
                 let is_free = bit(self.row(entry.field, entry.free), requirement.bit);
                 if !is_free && (entry.strict || !requirement.may_be_absent) {
-                    let option = (entry.to - entry.from, at, requirement.bit);
+                    let option = (entry.to - entry.from, at);
                     best = Some(best.map_or(option, |best| best.min(option)));
                 }
             }
-            if let Some((_, at, bit)) = best {
-                chosen.truncate(from);
-                chosen.push((at, bit, alternative));
+            if let Some((_, at)) = best {
+                all = vec![at];
+            }
+            for at in all {
+                let Some(lead) = leads.get_mut(at as usize) else { continue };
+                let lead =
+                    lead.get_or_insert_with(|| Leads { entry: at as usize, alternatives: vec![0; self.bulk.words] });
+                super::set_bit(&mut lead.alternatives, alternative, true);
             }
         }
-        chosen.sort_unstable();
-        let of_entry = |of_entry: &[(u32, u32, u32)]| {
-            let at = of_entry.first()?.0 as usize;
-            let bits = self.bulk.fields.get(group.get(at)?.field as usize)?.requirements.len();
-            let mut leads = Leads { entry: at, set_of_bit: vec![NONE; bits], sets: Vec::new() };
-            for of_bit in of_entry.chunk_by(|a, b| a.1 == b.1) {
-                let mut set = self.empty_set();
-                of_bit.iter().for_each(|(.., alternative)| super::set_bit(&mut set, *alternative, true));
-                *leads.set_of_bit.get_mut(of_bit.first()?.1 as usize)? = leads.sets.len() as u32;
-                leads.sets.push(set);
-            }
-            Some(leads)
-        };
-        chosen.chunk_by(|a, b| a.0 == b.0).filter_map(of_entry).collect()
+        leads.into_iter().flatten().collect()
     }
 
     /// Tries the elements of an array that have a value of the leading field.
-    fn search_led(&mut self, element: u32, group: &[Entry], entry_of: &[u32], leads: &Leads, found: &mut [u64]) {
+    fn search_led(
+        &mut self,
+        element: u32,
+        group: &[Entry],
+        entry_of: &[u32],
+        absent: Option<&AbsentFields>,
+        leads: &Leads,
+        found: &mut [u64],
+    ) {
         let Some(lead) = group.get(leads.entry).copied() else { return };
         let mut at = lead.from;
         while at < lead.to {
@@ -278,30 +323,39 @@ impl<'a> Search<'a> {
                 continue;
             };
             let Some(bounds) = self.extracted.elements.get(child as usize).copied() else { return };
-            let mut row = Rows::EMPTY;
-            while at < lead.to {
-                let Some(candidate) = self.candidates(&Entry { from: at, ..lead }).first().copied() else { break };
-                if candidate.number >= bounds.last {
-                    break;
-                }
-                self.steps += 1;
-                at += 1;
-                if let Some(rows) = self.rows.get_mut(lead.field as usize) {
-                    row = rows.union(row, candidate.row);
-                }
+            let from = at;
+            at = self.first_at_or_after(&rest, bounds.last);
+            self.steps += (at - from) as u64;
+            let values = self.candidates.get(lead.field as usize).and_then(|all| all.get(from..at)).unwrap_or_default();
+            let Some(rows) = self.rows.get_mut(lead.field as usize) else { return };
+            self.steps += (values.len() * rows.words()) as u64;
+            let row = rows.union(values.iter().map(|candidate| candidate.row));
+            if row == Rows::EMPTY {
+                continue;
             }
-            let mut tried = self.empty_set();
-            for bit in bits(self.row(lead.field, row)) {
-                if let Some(set) = leads.set_of_bit.get(bit as usize).and_then(|set| leads.sets.get(*set as usize)) {
-                    or_into(&mut tried, set);
-                }
-            }
+            let mut tried = leads.alternatives.clone();
+            rows.with_sets(row, &self.bulk.requirements, &mut self.steps, |sets| {
+                tried.iter_mut().zip(&sets.met).for_each(|(tried, met)| *tried &= met);
+            });
             remove_from(&mut tried, found);
             if is_empty(&tried) {
                 continue;
             }
-            let entries: Vec<Entry> = self
-                .fields_of(&tried, group, entry_of)
+            let fields = match absent {
+                // With few values in the element, all fields without one are handled together.
+                Some(absent) if ((bounds.last - bounds.first) as usize) < group.len() => {
+                    let present = self.present_fields(bounds, entry_of);
+                    let mut ruled_out = self.empty_set();
+                    self.steps += absent.collect(&present, &mut ruled_out);
+                    remove_from(&mut tried, &ruled_out);
+                    if is_empty(&tried) {
+                        continue;
+                    }
+                    present.iter().filter_map(|at| group.get(*at as usize).copied()).collect()
+                }
+                _ => self.fields_of(&tried, group, entry_of),
+            };
+            let entries: Vec<Entry> = fields
                 .into_iter()
                 .map(|entry| {
                     let from = self.first_at_or_after(&entry, bounds.first);

@@ -8,6 +8,8 @@ pub(super) struct Interval<K> {
     pub(super) high: Option<(K, bool)>,
     /// The bit that a key in the interval sets.
     pub(super) bit: u32,
+    /// The part of the bit that the interval belongs to. A bit is set if a key is in an interval of each of its parts.
+    pub(super) part: u32,
 }
 
 /// Intervals, cut at all their bounds into segments. `keys` are the bounds, in order. Segment `2 i + 1` is the bound `i`
@@ -20,7 +22,8 @@ pub(super) struct Segments<K> {
 }
 
 impl<K: Ord + Clone> Segments<K> {
-    pub(super) fn new(intervals: &[Interval<K>], words: usize) -> Self {
+    /// `parts` are the numbers of parts of the bits.
+    pub(super) fn new(intervals: &[Interval<K>], words: usize, parts: impl Fn(u32) -> u32) -> Self {
         let bounds = intervals.iter().flat_map(|interval| [&interval.low, &interval.high]).flatten();
         let mut keys: Vec<K> = bounds.map(|(key, _)| key.clone()).collect();
         keys.sort_unstable();
@@ -28,23 +31,34 @@ impl<K: Ord + Clone> Segments<K> {
         let slots = if intervals.is_empty() { 0 } else { 2 * keys.len() + 1 };
         let position = |key: &K| keys.binary_search(key).unwrap_or(keys.len());
         // At each segment, the bits of the intervals that start there and that end before it.
-        let mut changes: Vec<(usize, bool, u32)> = Vec::new();
+        let mut changes: Vec<(usize, bool, u32, u32)> = Vec::new();
         for interval in intervals {
             let first = interval.low.as_ref().map_or(0, |(key, closed)| 2 * position(key) + 2 - usize::from(*closed));
             let last =
                 interval.high.as_ref().map_or(slots, |(key, closed)| 2 * position(key) + usize::from(*closed) + 1);
-            changes.extend([(first, true, interval.bit), (last, false, interval.bit)]);
+            changes.extend([(first, true, interval.bit, interval.part), (last, false, interval.bit, interval.part)]);
         }
         changes.sort_unstable_by_key(|(slot, ..)| *slot);
-        let mut open = vec![0_i32; words * 64];
+        // The number of open intervals of each part, and the number of parts with one of each bit.
+        let part_count = intervals.iter().map(|interval| interval.part as usize + 1).max().unwrap_or(0);
+        let (mut open, mut open_parts) = (vec![0_i32; part_count], vec![0_u32; words * 64]);
         let mut row = vec![0; words];
         let mut rows = Vec::with_capacity(slots * words);
         let mut changes = changes.into_iter().peekable();
         for slot in 0..slots {
-            while let Some((_, starts, bit)) = changes.next_if(|(at, ..)| *at <= slot) {
-                let Some(count) = open.get_mut(bit as usize) else { continue };
+            while let Some((_, starts, bit, part)) = changes.next_if(|(at, ..)| *at <= slot) {
+                let (Some(count), Some(parts_open)) = (open.get_mut(part as usize), open_parts.get_mut(bit as usize))
+                else {
+                    continue;
+                };
+                let before = *count > 0;
                 *count += if starts { 1 } else { -1 };
-                super::set_bit(&mut row, bit, *count > 0);
+                match (before, *count > 0) {
+                    (false, true) => *parts_open += 1,
+                    (true, false) => *parts_open -= 1,
+                    _ => {}
+                }
+                super::set_bit(&mut row, bit, *parts_open >= parts(bit).max(1));
             }
             rows.extend_from_slice(&row);
         }
@@ -77,15 +91,15 @@ mod tests {
     fn a_row_has_the_bits_of_all_intervals_that_contain_the_key() {
         let bound = |key: i32, closed| Some((key, closed));
         let intervals = [
-            Interval { low: bound(1, true), high: bound(5, true), bit: 0 },
-            Interval { low: bound(1, false), high: bound(5, false), bit: 1 },
-            Interval { low: None, high: bound(3, false), bit: 2 },
-            Interval { low: bound(3, true), high: None, bit: 3 },
-            Interval { low: bound(4, true), high: bound(4, true), bit: 4 },
-            Interval { low: None, high: None, bit: 5 },
-            Interval { low: bound(2, true), high: bound(4, true), bit: 0 },
+            Interval { low: bound(1, true), high: bound(5, true), bit: 0, part: 0 },
+            Interval { low: bound(1, false), high: bound(5, false), bit: 1, part: 1 },
+            Interval { low: None, high: bound(3, false), bit: 2, part: 2 },
+            Interval { low: bound(3, true), high: None, bit: 3, part: 3 },
+            Interval { low: bound(4, true), high: bound(4, true), bit: 4, part: 4 },
+            Interval { low: None, high: None, bit: 5, part: 5 },
+            Interval { low: bound(2, true), high: bound(4, true), bit: 0, part: 0 },
         ];
-        let segments = Segments::new(&intervals, 1);
+        let segments = Segments::new(&intervals, 1, |_| 1);
         for key in -1..8 {
             let contains = |interval: &Interval<i32>| {
                 let above = interval.low.is_none_or(|(low, closed)| key > low || (closed && key == low));
@@ -93,6 +107,17 @@ mod tests {
             };
             let expected = intervals.iter().filter(|i| contains(i)).fold(0, |row, i| row | 1_u64 << i.bit);
             assert_eq!(segments.row(|bound| bound.cmp(&key)), [expected], "{key}");
+        }
+    }
+
+    #[test]
+    fn a_bit_with_parts_needs_an_interval_of_each_part() {
+        let interval =
+            |low: i32, high: i32, part| Interval { low: Some((low, true)), high: Some((high, false)), bit: 0, part };
+        let intervals = [interval(0, 5, 0), interval(1, 3, 0), interval(4, 8, 1), interval(7, 9, 0)];
+        let segments = Segments::new(&intervals, 1, |_| 2);
+        for key in -1..10 {
+            assert_eq!(segments.row(|bound| bound.cmp(&key)), [u64::from(key == 4 || key == 7)], "{key}");
         }
     }
 }

@@ -172,6 +172,14 @@ fn patterns_over_a_limit_are_rejected() {
     let wildcards = |count: usize| json!({ "a": vec![json!({ "wildcard": "*x*" }); count] });
     assert!(Pattern::parse(&wildcards(64)).is_ok());
     assert!(mistakes(&wildcards(65))[0].contains("65 wildcards"));
+    let long = |bytes: usize| json!({ "a": [{ "wildcard": format!("*{}*", "x".repeat(bytes)) }] });
+    assert!(Pattern::parse(&long(2048)).is_ok());
+    assert_eq!(
+        mistakes(&long(2049)),
+        [
+            "pattern: the wildcards of the pattern have 2049 bytes together, more than the limit of 2048 (use `prefix` and `suffix` where possible, or split it into several patterns)"
+        ]
+    );
 }
 
 #[test]
