@@ -204,6 +204,11 @@ pub(crate) fn all() -> Vec<Hostile> {
             items(|n| format!("{}{{\"{}\":1,\"b\":2}}{}", "[".repeat(120), ["a", "c"][n % 2], "]".repeat(120))),
         ),
         (
+            "one deep array",
+            combinations(|_, n| json!(n)),
+            fill(&format!("{{\"items\":{}", "[".repeat(120)), &format!("{}}}", "]".repeat(120)), disjoint),
+        ),
+        (
             "deep arrays with siblings",
             combinations(|_, n| json!(n)),
             items(|n| format!("{}{{\"a\":{},\"b\":2}}{}", "[{\"a\":99},".repeat(60), n % 10, "]".repeat(60))),

@@ -9,8 +9,11 @@ use crate::verify::child_element;
 /// In an array with more candidates than this, only the elements with a value of a leading field are tried (see
 /// [`Leads`]). In a smaller array, all elements are tried.
 const SMALL_ARRAY_MAX: usize = 32;
-/// An element is searched for all fields of its array if they are at most this many. Otherwise the fields that matter
-/// there are selected first.
+/// With more values of the leading field than this, an element is searched for all alternatives. The elements of deeply
+/// nested arrays have the same values, which are then not read again on each level.
+const LEAD_VALUES_MAX: usize = 64;
+/// An element is searched for all fields of its array if they are at most this many. Otherwise the fields that have no
+/// value there are handled together.
 const FEW_FIELDS_MAX: usize = 8;
 
 /// A field, restricted to one array element. Its candidates in that element are `from..to`.
@@ -313,6 +316,7 @@ impl<'a> Search<'a> {
         found: &mut [u64],
     ) {
         let Some(lead) = group.get(leads.entry).copied() else { return };
+        let mut open = group.to_vec();
         let mut at = lead.from;
         while at < lead.to {
             self.steps += 1;
@@ -325,23 +329,24 @@ impl<'a> Search<'a> {
             let Some(bounds) = self.extracted.elements.get(child as usize).copied() else { return };
             let from = at;
             at = self.first_at_or_after(&rest, bounds.last);
-            self.steps += (at - from) as u64;
             let values = self.candidates.get(lead.field as usize).and_then(|all| all.get(from..at)).unwrap_or_default();
             let Some(rows) = self.rows.get_mut(lead.field as usize) else { return };
-            self.steps += (values.len() * rows.words()) as u64;
-            let row = rows.union(values.iter().map(|candidate| candidate.row));
-            if row == Rows::EMPTY {
-                continue;
-            }
             let mut tried = leads.alternatives.clone();
-            rows.with_sets(row, &self.bulk.requirements, &mut self.steps, |sets| {
-                tried.iter_mut().zip(&sets.met).for_each(|(tried, met)| *tried &= met);
-            });
+            if values.len() <= LEAD_VALUES_MAX {
+                self.steps += (values.len() * (1 + rows.words())) as u64;
+                let row = rows.union(values.iter().map(|candidate| candidate.row));
+                if row == Rows::EMPTY {
+                    continue;
+                }
+                rows.with_sets(row, &self.bulk.requirements, &mut self.steps, |sets| {
+                    tried.iter_mut().zip(&sets.met).for_each(|(tried, met)| *tried &= met);
+                });
+            }
             remove_from(&mut tried, found);
             if is_empty(&tried) {
                 continue;
             }
-            let fields = match absent {
+            let entries: Vec<Entry> = match absent {
                 // With few values in the element, all fields without one are handled together.
                 Some(absent) if ((bounds.last - bounds.first) as usize) < group.len() => {
                     let present = self.present_fields(bounds, entry_of);
@@ -351,41 +356,22 @@ impl<'a> Search<'a> {
                     if is_empty(&tried) {
                         continue;
                     }
-                    present.iter().filter_map(|at| group.get(*at as usize).copied()).collect()
+                    let narrow = |at: &u32| Some(self.narrow(open.get_mut(*at as usize)?, bounds));
+                    present.iter().filter_map(narrow).collect()
                 }
-                _ => self.fields_of(&tried, group, entry_of),
+                _ => open.iter_mut().map(|entry| self.narrow(entry, bounds)).collect(),
             };
-            let entries: Vec<Entry> = fields
-                .into_iter()
-                .map(|entry| {
-                    let from = self.first_at_or_after(&entry, bounds.first);
-                    let entry = Entry { from, ..entry };
-                    Entry { to: self.first_at_or_after(&entry, bounds.last), ..entry }
-                })
-                .collect();
             self.try_element(child, &entries, tried, found);
         }
     }
 
-    /// The fields of a group that the given alternatives test.
-    fn fields_of(&mut self, alternatives: &[u64], group: &[Entry], entry_of: &[u32]) -> Vec<Entry> {
-        if group.len() <= FEW_FIELDS_MAX {
-            return group.to_vec();
-        }
-        let mut chosen = Vec::new();
-        for alternative in bits(alternatives) {
-            for number in self.bulk.alternatives.get(alternative as usize).into_iter().flatten() {
-                let requirement = self.bulk.requirements.get(*number as usize);
-                chosen.extend(requirement.and_then(|requirement| entry_of.get(requirement.field as usize)));
-            }
-            if chosen.len() > 4 * group.len() {
-                return group.to_vec();
-            }
-        }
-        self.steps += chosen.len() as u64;
-        chosen.sort_unstable();
-        chosen.dedup();
-        chosen.into_iter().filter_map(|at: u32| group.get(at as usize).copied()).collect()
+    /// The entry for an element within `bounds`. `open` keeps the rest, for elements that follow.
+    fn narrow(&self, open: &mut Entry, bounds: Element) -> Entry {
+        open.from = self.first_at_or_after(open, bounds.first);
+        let to = self.first_at_or_after(open, bounds.last);
+        let entry = Entry { to, ..*open };
+        open.from = to;
+        entry
     }
 
     /// Adds the alternatives of `tried` that an element satisfies with a value to `found`.
@@ -399,6 +385,16 @@ impl<'a> Search<'a> {
     /// The index of the first candidate of an entry whose occurrence number is at least `number`; the end of the entry
     /// when there is none.
     fn first_at_or_after(&self, entry: &Entry, number: u32) -> usize {
-        entry.from + self.candidates(entry).partition_point(|candidate| candidate.number < number)
+        let candidates = self.candidates(entry);
+        let is_before = |at: usize| candidates.get(at).is_some_and(|candidate| candidate.number < number);
+        // The candidate is usually near.
+        let (mut low, mut step) = (0, 1);
+        while is_before(low + step - 1) {
+            low += step;
+            step *= 2;
+        }
+        let high = (low + step - 1).min(candidates.len());
+        let near = candidates.get(low..high).unwrap_or_default();
+        entry.from + low + near.partition_point(|candidate| candidate.number < number)
     }
 }
