@@ -204,6 +204,21 @@ pub(crate) fn all() -> Vec<Hostile> {
             items(|n| format!("{}{{\"{}\":1,\"b\":2}}{}", "[".repeat(120), ["a", "c"][n % 2], "]".repeat(120))),
         ),
         (
+            "arrays of one element",
+            combinations(|_, n| json!(n)),
+            items(|n| format!("[{{\"{}\":{}}}]", ["a", "b", "c"][n % 3], n % 10)),
+        ),
+        (
+            "arrays of 32 fields",
+            json!({ "data": { "$or": list(30, |n| json!({ "$or": list(30, |m| {
+                json!({ "items": { format!("{n}"): [1], format!("{m}"): [{ "numeric": [">", 0] }], "x": [{ "exists": false }] } })
+            }) })) } }),
+            items(|n| {
+                let elements: Vec<String> = (0..33).map(|m| format!("{{\"{}\":{}}}", (n + m) % 30, m % 2)).collect();
+                format!("[{}]", elements.join(","))
+            }),
+        ),
+        (
             "one deep array",
             combinations(|_, n| json!(n)),
             fill(&format!("{{\"items\":{}", "[".repeat(120)), &format!("{}}}", "]".repeat(120)), disjoint),

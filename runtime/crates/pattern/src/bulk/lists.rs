@@ -270,6 +270,8 @@ impl Builder {
 /// Texts and starts of texts in one form.
 struct Texts {
     segments: Segments<Box<[u8]>>,
+    /// The first bytes of each key of the segments, to compare most keys without reading them.
+    heads: Vec<u64>,
     /// The length of the longest text; more bytes of a value than that make no difference.
     bytes_max: usize,
 }
@@ -278,12 +280,24 @@ impl Texts {
     fn new(intervals: &[Interval<Box<[u8]>>], words: usize, parts: impl Fn(u32) -> u32) -> Self {
         let segments = Segments::new(intervals, words, parts);
         let bytes_max = segments.keys().iter().map(|key| key.len()).max().unwrap_or(0);
-        Self { segments, bytes_max }
+        let heads = segments.keys().iter().map(|key| head(key)).collect();
+        Self { segments, heads, bytes_max }
     }
 
     fn collect(&self, text: &[u8], row: &mut [u64]) {
-        or_into(row, self.segments.row(|key| compare_bytes(key, text)));
+        let wanted = head(text);
+        let low = self.heads.partition_point(|head| *head < wanted);
+        let same = self.heads.get(low..).unwrap_or_default();
+        let same = if same.first() == Some(&wanted) { same.partition_point(|head| *head == wanted) } else { 0 };
+        or_into(row, self.segments.row_within(low..low + same, |key| compare_bytes(key, text)));
     }
+}
+
+/// The first 8 bytes as a number, so that the order of heads never contradicts the order of byte strings.
+fn head(text: &[u8]) -> u64 {
+    let mut head = [0; 8];
+    head.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
+    u64::from_be_bytes(head)
 }
 
 /// For any value, the bits of the conditions that name it.

@@ -2,16 +2,10 @@
 
 use super::absent::AbsentFields;
 use super::rows::Rows;
-use super::{Bulk, Candidate, bit, bits, is_empty, or_into, remove_from};
+use super::{Bulk, Candidate, is_empty, or_into, remove_from};
 use crate::extract::{Element, ExtractedValues, NONE};
 use crate::verify::child_element;
 
-/// In an array with more candidates than this, only the elements with a value of a leading field are tried (see
-/// [`Leads`]). In a smaller array, all elements are tried.
-const SMALL_ARRAY_MAX: usize = 32;
-/// With more values of the leading field than this, an element is searched for all alternatives. The elements of deeply
-/// nested arrays have the same values, which are then not read again on each level.
-const LEAD_VALUES_MAX: usize = 64;
 /// An element is searched for all fields of its array if they are at most this many. Otherwise the fields that have no
 /// value there are handled together.
 const FEW_FIELDS_MAX: usize = 8;
@@ -29,6 +23,8 @@ pub(super) struct Entry {
     /// The array whose elements contain the candidates, as the number of its field. The array is directly in the
     /// element.
     array: u32,
+    /// The element that contains the first candidate in the array.
+    inside: u32,
 }
 
 /// The fields of an event and the search through its elements.
@@ -41,14 +37,6 @@ pub(super) struct Search<'a> {
     field_of_occurrence: Vec<u32>,
     /// The number of steps so far.
     pub(super) steps: u64,
-}
-
-/// A leading field, and the alternatives that search an array by its values: an alternative needs such a value, so
-/// elements without one are skipped.
-struct Leads {
-    /// The index of the field in the group.
-    entry: usize,
-    alternatives: Vec<u64>,
 }
 
 impl<'a> Search<'a> {
@@ -65,11 +53,7 @@ impl<'a> Search<'a> {
     /// The entry of a field for the whole event.
     pub(super) fn whole_field(&self, field: u32) -> Entry {
         let to = self.candidates.get(field as usize).map_or(0, Vec::len);
-        Entry { field, from: 0, to, free: Rows::EMPTY, strict: false, array: NONE }
-    }
-
-    pub(super) fn row(&self, field: u32, row: u32) -> &[u64] {
-        self.rows.get(field as usize).map_or(&[], |rows| rows.get(row))
+        Entry { field, from: 0, to, free: Rows::EMPTY, strict: false, array: NONE, inside: NONE }
     }
 
     fn candidates(&self, entry: &Entry) -> &[Candidate] {
@@ -170,27 +154,56 @@ impl<'a> Search<'a> {
             rows.with_sets(free, &bulk.requirements, &mut self.steps, |sets| remove_from(active, &sets.unmet));
             return None;
         };
-        Some(Entry { free, strict: entry.strict || has_direct, array: array_of(inside), ..*entry })
+        Some(Entry { free, strict: entry.strict || has_direct, array: array_of(inside), inside, ..*entry })
     }
 
     /// Returns the alternatives of `wanted` that an element of an array satisfies with a value. `group` are the fields
-    /// with candidates in the array, which is directly in `element`.
+    /// with candidates in the array, which is directly in `element`. Tries each element of the array once.
     fn search_array(&mut self, element: u32, group: &[Entry], wanted: &[u64]) -> Vec<u64> {
         let mut found = self.empty_set();
-        let count: usize = group.iter().map(|entry| entry.to - entry.from).sum();
-        if count <= SMALL_ARRAY_MAX {
-            self.search_all(element, group, wanted, &mut found);
-            return found;
-        }
-        let mut entry_of = vec![NONE; self.bulk.fields.len()];
-        for (entry, at) in group.iter().zip(0..) {
-            if let Some(slot) = entry_of.get_mut(entry.field as usize) {
-                *slot = at;
+        let child_of = |entry: &Entry| Some(child_element(self.extracted, element, entry.inside)?.0);
+        let Some(mut child) = group.iter().filter_map(child_of).min() else { return found };
+        let last = group.iter().filter_map(|entry| self.candidates(entry).last()).map(|last| last.number).max();
+        let absent = (group.len() > FEW_FIELDS_MAX).then(|| {
+            let mut entry_of = vec![NONE; self.bulk.fields.len()];
+            for (entry, at) in group.iter().zip(0..) {
+                if let Some(slot) = entry_of.get_mut(entry.field as usize) {
+                    *slot = at;
+                }
             }
-        }
-        let absent = (group.len() > FEW_FIELDS_MAX).then(|| self.absent_fields(group));
-        for leads in self.choose_leads(group, wanted, &entry_of) {
-            self.search_led(element, group, &entry_of, absent.as_ref(), &leads, &mut found);
+            (self.absent_fields(group), entry_of)
+        });
+        let mut open = group.to_vec();
+        // The elements of an array are next to each other, except those within its elements.
+        while let Some(bounds) = self.extracted.elements.get(child as usize).copied()
+            && bounds.parent == element
+            && Some(bounds.first) <= last
+        {
+            let this = std::mem::replace(&mut child, bounds.end);
+            self.steps += 1 + self.bulk.words as u64;
+            if bounds.first == bounds.last {
+                continue;
+            }
+            let mut tried = wanted.to_vec();
+            remove_from(&mut tried, &found);
+            if is_empty(&tried) {
+                break;
+            }
+            let entries: Vec<Entry> = match &absent {
+                // With few values in the element, all fields without one are handled together.
+                Some((absent, entry_of)) if ((bounds.last - bounds.first) as usize) < group.len() => {
+                    let present = self.present_fields(bounds, entry_of);
+                    let mut ruled_out = self.empty_set();
+                    self.steps += absent.collect(&present, &mut ruled_out);
+                    remove_from(&mut tried, &ruled_out);
+                    let narrow = |at: &u32| Some(self.narrow(open.get_mut(*at as usize)?, bounds));
+                    present.iter().filter_map(narrow).collect()
+                }
+                _ => open.iter_mut().map(|entry| self.narrow(entry, bounds)).collect(),
+            };
+            if !is_empty(&tried) && entries.iter().any(|entry| entry.from < entry.to) {
+                self.try_element(this, &entries, tried, &mut found);
+            }
         }
         found
     }
@@ -241,128 +254,6 @@ impl<'a> Search<'a> {
         present.sort_unstable();
         present.dedup();
         present
-    }
-
-    /// Tries every element of an array.
-    fn search_all(&mut self, element: u32, group: &[Entry], wanted: &[u64], found: &mut [u64]) {
-        let mut rest = group.to_vec();
-        loop {
-            let next = rest.iter().filter_map(|entry| self.candidates(entry).first()).min_by_key(|next| next.number);
-            let Some(next) = next.copied() else { return };
-            let child = child_element(self.extracted, element, next.element);
-            let Some((child, _)) = child else {
-                // The value is directly in `element`.
-                for entry in &mut rest {
-                    entry.from += usize::from(self.candidates(entry).first().is_some_and(|c| c.number == next.number));
-                }
-                continue;
-            };
-            let Some(last) = self.extracted.elements.get(child as usize).map(|bounds| bounds.last) else { return };
-            let mut entries = rest.clone();
-            for (entry, rest) in entries.iter_mut().zip(&mut rest) {
-                entry.to = self.first_at_or_after(entry, last);
-                rest.from = entry.to;
-            }
-            let mut tried = wanted.to_vec();
-            remove_from(&mut tried, found);
-            if is_empty(&tried) {
-                return;
-            }
-            self.try_element(child, &entries, tried, found);
-        }
-    }
-
-    /// Chooses for each alternative the field by whose values it searches an array: of the fields that need a value
-    /// there, the one with the fewest candidates. An alternative that needs no particular field searches by all.
-    fn choose_leads(&mut self, group: &[Entry], wanted: &[u64], entry_of: &[u32]) -> Vec<Leads> {
-        let mut leads: Vec<Option<Leads>> = group.iter().map(|_| None).collect();
-        for alternative in bits(wanted) {
-            let numbers = self.bulk.alternatives.get(alternative as usize).map_or(&[][..], Vec::as_slice);
-            let mut best: Option<(usize, u32)> = None;
-            let mut all = Vec::new();
-            for number in numbers {
-                self.steps += 1;
-                let Some(requirement) = self.bulk.requirements.get(*number as usize) else { continue };
-                let Some(at) = entry_of.get(requirement.field as usize).copied() else { continue };
-                let Some(entry) = group.get(at as usize) else { continue };
-                all.push(at);
-                let is_free = bit(self.row(entry.field, entry.free), requirement.bit);
-                if !is_free && (entry.strict || !requirement.may_be_absent) {
-                    let option = (entry.to - entry.from, at);
-                    best = Some(best.map_or(option, |best| best.min(option)));
-                }
-            }
-            if let Some((_, at)) = best {
-                all = vec![at];
-            }
-            for at in all {
-                let Some(lead) = leads.get_mut(at as usize) else { continue };
-                let lead =
-                    lead.get_or_insert_with(|| Leads { entry: at as usize, alternatives: vec![0; self.bulk.words] });
-                super::set_bit(&mut lead.alternatives, alternative, true);
-            }
-        }
-        leads.into_iter().flatten().collect()
-    }
-
-    /// Tries the elements of an array that have a value of the leading field.
-    fn search_led(
-        &mut self,
-        element: u32,
-        group: &[Entry],
-        entry_of: &[u32],
-        absent: Option<&AbsentFields>,
-        leads: &Leads,
-        found: &mut [u64],
-    ) {
-        let Some(lead) = group.get(leads.entry).copied() else { return };
-        let mut open = group.to_vec();
-        let mut at = lead.from;
-        while at < lead.to {
-            self.steps += 1;
-            let rest = Entry { from: at, ..lead };
-            let Some(first) = self.candidates(&rest).first().copied() else { return };
-            let Some((child, _)) = child_element(self.extracted, element, first.element) else {
-                at += 1;
-                continue;
-            };
-            let Some(bounds) = self.extracted.elements.get(child as usize).copied() else { return };
-            let from = at;
-            at = self.first_at_or_after(&rest, bounds.last);
-            let values = self.candidates.get(lead.field as usize).and_then(|all| all.get(from..at)).unwrap_or_default();
-            let Some(rows) = self.rows.get_mut(lead.field as usize) else { return };
-            let mut tried = leads.alternatives.clone();
-            if values.len() <= LEAD_VALUES_MAX {
-                self.steps += (values.len() * (1 + rows.words())) as u64;
-                let row = rows.union(values.iter().map(|candidate| candidate.row));
-                if row == Rows::EMPTY {
-                    continue;
-                }
-                rows.with_sets(row, &self.bulk.requirements, &mut self.steps, |sets| {
-                    tried.iter_mut().zip(&sets.met).for_each(|(tried, met)| *tried &= met);
-                });
-            }
-            remove_from(&mut tried, found);
-            if is_empty(&tried) {
-                continue;
-            }
-            let entries: Vec<Entry> = match absent {
-                // With few values in the element, all fields without one are handled together.
-                Some(absent) if ((bounds.last - bounds.first) as usize) < group.len() => {
-                    let present = self.present_fields(bounds, entry_of);
-                    let mut ruled_out = self.empty_set();
-                    self.steps += absent.collect(&present, &mut ruled_out);
-                    remove_from(&mut tried, &ruled_out);
-                    if is_empty(&tried) {
-                        continue;
-                    }
-                    let narrow = |at: &u32| Some(self.narrow(open.get_mut(*at as usize)?, bounds));
-                    present.iter().filter_map(narrow).collect()
-                }
-                _ => open.iter_mut().map(|entry| self.narrow(entry, bounds)).collect(),
-            };
-            self.try_element(child, &entries, tried, found);
-        }
     }
 
     /// The entry for an element within `bounds`. `open` keeps the rest, for elements that follow.

@@ -1,6 +1,7 @@
 //! Finds all intervals that contain a key by one binary search.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 /// An interval of keys. A side without a bound is unlimited; the flag is true when the interval includes the bound.
 pub(super) struct Interval<K> {
@@ -75,9 +76,15 @@ impl<K: Ord + Clone> Segments<K> {
 
     /// The row of a key; `compare` compares a bound with the key.
     pub(super) fn row(&self, compare: impl FnMut(&K) -> Ordering) -> &[u64] {
-        let slot = match self.keys.binary_search_by(compare) {
-            Ok(at) => 2 * at + 1,
-            Err(at) => 2 * at,
+        self.row_within(0..self.keys.len(), compare)
+    }
+
+    /// The row of a key that lies above all bounds before a range and below all bounds after it.
+    pub(super) fn row_within(&self, range: Range<usize>, compare: impl FnMut(&K) -> Ordering) -> &[u64] {
+        let first = range.start;
+        let slot = match self.keys.get(range).unwrap_or_default().binary_search_by(compare) {
+            Ok(at) => 2 * (first + at) + 1,
+            Err(at) => 2 * (first + at),
         };
         self.rows.get(slot * self.words..(slot + 1) * self.words).unwrap_or_default()
     }

@@ -291,3 +291,29 @@ fn deep_arrays_cost_a_few_steps_per_byte() {
     let steps = steps_per_byte(&source, &event, false);
     assert!(steps < 8.0, "{steps} steps per byte");
 }
+
+#[test]
+fn wildcards_and_many_fields_cost_a_bounded_number_of_steps_per_byte() {
+    let wildcards = |count: usize, wildcard: &dyn Fn(usize) -> String| json!({ "items": (0..count).map(|n| json!({ "wildcard": wildcard(n) })).collect::<Value>() });
+    let short = large_event("items", MEGABYTE, |n, out| write!(out, "\"ab{n}\"").unwrap());
+    let long = format!("{{\"items\":\"{}\"}}", "aab".repeat(MEGABYTE / 3));
+    let mut fields: Map<String, Value> = (0..2_000).map(|n| (format!("x{n}"), json!([{ "exists": false }]))).collect();
+    fields.extend(["a", "b"].map(|name| (name.to_owned(), json!([1]))));
+    let few_of_many = large_event("items", MEGABYTE, |n, out| match n {
+        0..2_000 => write!(out, "{{\"x{n}\":0}}").unwrap(),
+        _ => write!(out, "{{\"{}\":1}}", ["a", "b"][n % 2]).unwrap(),
+    });
+    let prefixes = json!({ "$or": or_of(1_000, |n| json!({ "a": [{ "prefix": n.to_string() }], "b": [1] })) });
+    let texts = large_event("items", MEGABYTE, |n, out| write!(out, "{{\"a\":\"{}\"}}", n * 7_919 % 10_007).unwrap());
+    for (source, event, steps_max) in [
+        (wildcards(64, &|n| format!("*b*a*{n}*")), &short, 12.0),
+        (wildcards(64, &|n| format!("*a*b*c{n}")), &long, 8.0),
+        (wildcards(64, &|n| format!("{}c{n}", "*ab".repeat(14))), &long, 33.0),
+        (wildcards(1, &|_| format!("*{}c", "*a".repeat(2_000).trim_start_matches('*'))), &long, 33.0),
+        (json!({ "items": fields }), &few_of_many, 8.0),
+        (prefixes, &texts, 16.0),
+    ] {
+        let steps = steps_per_byte(&source, event, false);
+        assert!(steps < steps_max, "{steps} steps per byte: {:.200}", source.to_string());
+    }
+}
