@@ -168,7 +168,11 @@ pub(crate) fn all() -> Vec<Hostile> {
             json!({ "data": { "$or": list(31, |n| json!({ "items": { "a": [n], "b": [n] } })) } }),
             items(|n| format!("{{\"a\":{},\"b\":{}}}", n % 31, (n + 1) % 31)),
         ),
-        ("15 ranges", of_items(list(15, |n| json!({ "numeric": ["<", -(n as i64)] }))), items(|n| format!("{}", n % 10))),
+        (
+            "15 ranges",
+            of_items(list(15, |n| json!({ "numeric": ["<", -(n as i64)] }))),
+            items(|n| format!("{}", n % 10)),
+        ),
         (
             "2,400 fields",
             {
@@ -217,6 +221,14 @@ pub(crate) fn all() -> Vec<Hostile> {
                 let elements: Vec<String> = (0..33).map(|m| format!("{{\"{}\":{}}}", (n + m) % 30, m % 2)).collect();
                 format!("[{}]", elements.join(","))
             }),
+        ),
+        (
+            "1,000 lists of anything-but and numbers",
+            json!({ "data": { "$or": list(1_000, |n| {
+                let values: Vec<usize> = (0..2).map(|m| n + 1_000 * m).collect();
+                json!({ "items": { "a": [{ "anything-but": values }], "b": [n, n + 1_000] } })
+            }) } }),
+            items(|n| format!("{{\"a\":{},\"b\":[{},{}]}}", n % 5_000, 3_000 + n % 7, 3_000 + n % 1_000)),
         ),
         (
             "one deep array",
