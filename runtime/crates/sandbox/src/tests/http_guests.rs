@@ -96,7 +96,7 @@ async fn empty_writes_without_end_stop_at_the_deadline() {
     let function = harness.load_http(flood, timeout).await;
     let started = Instant::now();
     assert_eq!(harness.request(&function).await, Outcome::Timeout { limit: timeout });
-    assert!(started.elapsed() < timeout + Duration::from_millis(50), "{:?}", started.elapsed());
+    assert!(started.elapsed() < timeout + Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
