@@ -70,6 +70,11 @@ impl Signals {
         if std::mem::take(&mut self.reload_pending) {
             return Request::Reload;
         }
+        self.receive().await
+    }
+
+    /// Waits for the next signal.
+    async fn receive(&mut self) -> Request {
         tokio::select! {
             () = self.stop.received() => Request::Stop,
             _ = self.hangup.recv() => match self.is_terminal_closed() {
@@ -81,13 +86,9 @@ impl Signals {
 
     /// Waits for a request to stop. A request to reload is kept for [`Signals::next`].
     pub(super) async fn stop(&mut self) {
-        loop {
-            let was_pending = std::mem::take(&mut self.reload_pending);
-            let next = self.next().await;
-            self.reload_pending = was_pending || matches!(next, Request::Reload);
-            if matches!(next, Request::Stop) {
-                return;
-            }
+        // The caller may drop this future at any time, so the request is recorded before the next wait.
+        while let Request::Reload = self.receive().await {
+            self.reload_pending = true;
         }
     }
 
