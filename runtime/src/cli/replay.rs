@@ -143,7 +143,7 @@ fn read_pattern(argument: &str) -> Result<serde_json::Value, Failure> {
     if let Ok(pattern) = Pattern::parse(&json) {
         for warning in pattern.never_in_cloudevents().into_iter().chain(pattern.hints(&[])) {
             let style = colour("warn");
-            anstream::eprintln!("{style}warning{style:#}: --pattern: {}", escape(&warning.to_string()));
+            print_error(&format!("{style}warning{style:#}: --pattern: {}\n", escape(&warning.to_string())));
         }
     }
     Ok(json)
