@@ -236,10 +236,6 @@ fn a_viewer_reads_over_the_command_line_and_a_revoked_token_ends_at_once() {
     assert_eq!(after.env("EVOKE_TOKEN", &owner).status().unwrap().code(), Some(3));
 }
 
-fn read_token(evoke: &Evoke) -> String {
-    std::fs::read_to_string(evoke.path(".evoke/admin.token")).unwrap()
-}
-
 #[test]
 fn up_refuses_an_admin_address_beyond_loopback_and_replaces_a_readable_token() {
     let mut evoke = Evoke::with(ORDERS);
@@ -252,10 +248,10 @@ fn up_refuses_an_admin_address_beyond_loopback_and_replaces_a_readable_token() {
     assert!(!evoke.path(".evoke").exists(), "nothing was started");
     evoke.up();
     evoke.stop();
-    let readable = read_token(&evoke);
+    let readable = evoke.token();
     std::fs::set_permissions(evoke.path(".evoke/admin.token"), std::fs::Permissions::from_mode(0o644)).unwrap();
     evoke.up();
-    assert_ne!(read_token(&evoke), readable);
+    assert_ne!(evoke.token(), readable);
     assert!(evoke.log().contains("it has a new token now"), "{}", evoke.log());
 }
 

@@ -3,8 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
+
 use crate::assert_eventually;
-use crate::support::Evoke;
+use crate::support::{Evoke, signal};
 
 /// A function that is built by `$BUILD`.
 const BUILT: &str = r#"
@@ -71,8 +73,7 @@ fn a_cancelled_build_ends_with_all_its_children() {
         let mut process = evoke.command(arguments).stderr(Stdio::null()).spawn().unwrap();
         assert_eventually!(evoke.path("child").exists(), "the build did not start");
         let child = std::fs::read_to_string(evoke.path("child")).unwrap();
-        let pid = rustix::process::Pid::from_child(&process);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        signal(process.id(), Signal::TERM);
         assert_eventually!(process.try_wait().unwrap().is_some(), "{arguments:?} goes on");
         // A process that has ended and that no parent has waited for is in state Z.
         let is_running = || {

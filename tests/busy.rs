@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use crate::assert_eventually;
 use crate::faults::items::{Items, manifest};
-use crate::support::{Evoke, Response, request};
+use crate::support::{Evoke, Response, get};
 
 /// Longer than SQLite's usual busy timeout of five seconds.
 const LONG: Duration = Duration::from_secs(8);
@@ -34,7 +34,7 @@ impl Other {
 }
 
 fn ready(evoke: &Evoke) -> Response {
-    request("GET", evoke.admin(), "/readyz", &[], "").unwrap()
+    get(evoke.admin(), "/readyz")
 }
 
 fn assert_refused(response: &Response) {
@@ -78,7 +78,7 @@ fn a_long_lock_refuses_events_with_a_retry_time_and_loses_nothing_in_flight() {
     );
     let not_ready = ready(&evoke);
     assert_refused(&not_ready);
-    assert_eq!(request("GET", evoke.admin(), "/healthz", &[], "").unwrap().status, 200);
+    assert_eq!(get(evoke.admin(), "/healthz").status, 200);
     evoke.stdout(&["check"]);
     evoke.stdout(&["backup", "copy.db"]);
     other.release();

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use crate::assert_eventually;
 use crate::faults::items::{Items, TYPES, manifest};
-use crate::faults::neighbours::{Neighbours, StopNeighbours};
+use crate::faults::neighbours::Neighbours;
 use crate::faults::producers::Producers;
 use crate::faults::random::{Random, is_long_form, size};
 use crate::faults::shim::{Shim, WallClock};
-use crate::support::Evoke;
+use crate::support::{Evoke, OnDrop};
 
 const PRODUCERS: u64 = 4;
 const KEYS: usize = 1_000;
@@ -123,8 +123,8 @@ fn run(name: &str, manifest: &str, kills: usize, count: usize, neighbours: Optio
     let began = Instant::now();
     std::thread::scope(|scope| {
         // The producers must stop also when an assertion below fails; otherwise the scope never ends.
-        let _stop = StopOnDrop(&producers);
-        let _stop_neighbours = neighbours.map(StopNeighbours);
+        let _stop = OnDrop(|| producers.stop());
+        let _stop_neighbours = neighbours.map(|neighbours| OnDrop(|| neighbours.stop()));
         chaos.up();
         for n in 0..PRODUCERS {
             let producers = &producers;
@@ -160,14 +160,6 @@ fn run(name: &str, manifest: &str, kills: usize, count: usize, neighbours: Optio
         began.elapsed(),
         if is_long_form() { "" } else { " (short form)" },
     );
-}
-
-struct StopOnDrop<'a>(&'a Producers<'a>);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.stop();
-    }
 }
 
 /// Waits until only poisoned keys are pending, and compares all events with the expected ones. Then purges the dead

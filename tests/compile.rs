@@ -8,9 +8,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::assert_eventually;
 use crate::orders::ORDERS;
-use crate::support::Evoke;
+use crate::support::{Evoke, descriptors, signal};
 
 const ORDER: &str = r#"{"customer":"ada","total":42,"items":["book"]}"#;
 
@@ -62,10 +64,6 @@ fn compilers(parent: u32) -> Vec<u32> {
         arguments.is_ok_and(|arguments| arguments.contains("compile-component"))
     };
     children.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).filter(is_compiler).collect()
-}
-
-fn descriptors(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
 /// A number in `/proc/PID/status`; `None` after the process has ended.
@@ -234,8 +232,7 @@ fn the_compiler_process_can_only_compute_and_ends_with_its_parent() {
 #[test]
 fn a_compiler_that_is_killed_from_outside_is_no_refusal() {
     let (mut evoke, parent, compiler) = compiling();
-    let pid = rustix::process::Pid::from_raw(i32::try_from(compiler).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    signal(compiler, Signal::KILL);
     assert_eq!(evoke.wait().code(), Some(1));
     assert!(compilers(parent).is_empty());
     let log = evoke.log();
@@ -279,8 +276,7 @@ fn a_compiler_that_gets_no_processor_time_is_ended_by_the_clock() {
     let parent = inspect.id();
     assert_eventually!(!compilers(parent).is_empty(), "no compiler process");
     let compiler = compilers(parent)[0];
-    let pid = rustix::process::Pid::from_raw(i32::try_from(compiler).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    signal(compiler, Signal::STOP);
     let started = Instant::now();
     let output = inspect.wait_with_output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();

@@ -137,7 +137,7 @@ pub(crate) fn begin_request(evoke: &Evoke, start: &str) -> TcpStream {
 }
 
 /// Reads until the bytes so far contain the text, and returns them.
-pub(crate) fn read_until(stream: &mut TcpStream, text: &str) -> String {
+fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut read = Vec::new();
     let mut piece = [0; 1024];
     while !String::from_utf8_lossy(&read).contains(text) {

@@ -2,11 +2,9 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
-use std::process::Command;
 
 use crate::assert_eventually;
-use crate::support::Evoke;
+use crate::support::{Evoke, shell};
 
 const IMPORT: &str = r#"
 evoke: 1
@@ -28,11 +26,6 @@ fn watching() -> Evoke {
     std::fs::create_dir(evoke.path("inbox")).unwrap();
     evoke.up();
     evoke
-}
-
-fn shell(folder: &Path, script: &str) {
-    let status = Command::new("sh").args(["-ec", script]).current_dir(folder).status().unwrap();
-    assert!(status.success(), "{script}");
 }
 
 /// The imports so far, each as `PATH ROWS`.

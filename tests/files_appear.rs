@@ -2,14 +2,12 @@
 //! a program is about to write waits.
 
 use std::fs::File;
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
 
 use crate::assert_eventually;
-use crate::support::Evoke;
+use crate::support::{Evoke, shell};
 
 const WATCH: &str = r#"
 evoke: 1
@@ -29,12 +27,6 @@ fn watching() -> Evoke {
     }
     evoke.up();
     evoke
-}
-
-/// Runs a script in the folder of the manifest.
-fn shell(folder: &Path, script: &str) {
-    let status = Command::new("sh").args(["-ec", script]).current_dir(folder).status().unwrap();
-    assert!(status.success(), "{script}");
 }
 
 /// The data of the event that reports the creation of a file; `None` if there is none yet. Panics if there are several

@@ -13,7 +13,7 @@ const HANDLER: &str = include_str!("../runtime/crates/sandbox/src/guest.wat");
 const HTTP: &str = include_str!("../runtime/crates/sandbox/src/http_guest.wat");
 
 /// A hostile handler.
-struct Hostile {
+pub(crate) struct Hostile {
     name: &'static str,
     /// Body of `handle`, with its locals.
     body: String,
@@ -26,13 +26,13 @@ struct Hostile {
     expected: (&'static str, &'static str),
 }
 
-fn hostile(name: &'static str, body: impl Into<String>, expected: (&'static str, &'static str)) -> Hostile {
+pub(crate) fn hostile(name: &'static str, body: impl Into<String>, expected: (&'static str, &'static str)) -> Hostile {
     let (body, fields) = (body.into(), String::new());
     Hostile { name, body, fields, realloc: "", lift: "", pages: 2, expected }
 }
 
 impl Hostile {
-    fn wat(&self) -> String {
+    pub(crate) fn wat(&self) -> String {
         let Self { body, fields, realloc, lift, pages, .. } = self;
         let core = format!(r#"(func $handle (export "handle") (param i32) (result i32) {body}) {fields}"#);
         let values = [
@@ -130,6 +130,12 @@ fn guests() -> Vec<Hostile> {
     ]
 }
 
+/// An HTTP component whose `handle` has this body.
+pub(crate) fn http_component(body: &str) -> String {
+    let core = format!(r#"(func (export "handle") (param i32 i32) (local $n i32) (local $h i32) {body})"#);
+    HTTP.replace("{CORE}", &core)
+}
+
 /// A manifest with each hostile guest behind a source of its own, a neighbour, and an HTTP component.
 fn manifest(guests: &[Hostile]) -> String {
     let mut text = "
@@ -170,8 +176,7 @@ fn up(guests: &[Hostile], web: &str) -> Evoke {
     for guest in guests {
         std::fs::write(evoke.path(&format!("{}.wat", guest.name)), guest.wat()).unwrap();
     }
-    let core = format!(r#"(func (export "handle") (param i32 i32) (local $n i32) (local $h i32) {web})"#);
-    std::fs::write(evoke.path("web.wat"), HTTP.replace("{CORE}", &core)).unwrap();
+    std::fs::write(evoke.path("web.wat"), http_component(web)).unwrap();
     evoke.up();
     evoke
 }

@@ -146,10 +146,11 @@ functions:
 #[test]
 fn the_example_manifests_have_no_warnings() {
     let folder = root().join("manifests");
+    let evoke = Evoke::with(&with_source("timer: { every: 1m }"));
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "yaml") {
-            let output = Evoke::with(&with_source("timer: { every: 1m }")).run(&["validate", path.to_str().unwrap()]);
+            let output = evoke.run(&["validate", path.to_str().unwrap()]);
             assert!(output.status.success() && output.stderr.is_empty(), "{}: {output:?}", path.display());
         }
     }

@@ -7,11 +7,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use crate::assert_eventually;
-use crate::support::{Evoke, request};
-
-/// The templates of the unit tests: a handler, and an HTTP component.
-const HANDLER: &str = include_str!("../runtime/crates/sandbox/src/guest.wat");
-const HTTP: &str = include_str!("../runtime/crates/sandbox/src/http_guest.wat");
+use crate::hostile::{hostile, http_component};
+use crate::support::{Evoke, OnDrop, descriptors, request};
+use crate::telemetry::scrape;
 
 const SPIN: &str = "(loop (br 0)) unreachable";
 const SLEEP: &str = "(call $block (call $in (i64.const -1))) (i32.const 1024)";
@@ -34,16 +32,10 @@ const HOSTILE: usize = 64;
 const SAMPLES: usize = 60;
 
 fn handler(body: &str) -> String {
-    let core = format!(r#"(func $handle (export "handle") (param i32) (result i32) {body})"#);
+    let wat = hostile("", body, ("", "")).wat();
     // Without imports that may wait, the first try of an attempt is direct.
     let waits = body.contains("$block");
-    let lines: Vec<_> = HANDLER.lines().filter(|line| waits || !line.ends_with(";; wasi")).collect();
-    let values = [("{PAGES}", "2"), ("{IMPORTS}", ""), ("{REALLOC}", ""), ("{LIFT}", ""), ("{CORE}", &core)];
-    values.into_iter().fold(lines.join("\n"), |wat, (place, value)| wat.replace(place, value))
-}
-
-fn http(body: &str) -> String {
-    HTTP.replace("{CORE}", &format!(r#"(func (export "handle") (param i32 i32) {body})"#))
+    wat.lines().filter(|line| waits || !line.ends_with(";; wasi")).collect::<Vec<_>>().join("\n")
 }
 
 /// A manifest with a neighbour that publishes the time of its entry, an HTTP neighbour, and these functions: handlers
@@ -76,7 +68,7 @@ functions:
     for (name, body) in handlers {
         std::fs::write(evoke.path(&format!("{name}.wat")), handler(body)).unwrap();
     }
-    std::fs::write(evoke.path("web-spin.wat"), http("(loop (br 0))")).unwrap();
+    std::fs::write(evoke.path("web-spin.wat"), http_component("(loop (br 0))")).unwrap();
     evoke.up_with_arguments(arguments);
     evoke
 }
@@ -89,10 +81,9 @@ fn spin_in_requests(evoke: &Evoke, requests: usize) {
     }
 }
 
-fn metric(evoke: &Evoke, name: &str) -> f64 {
-    let text = evoke.get_admin("/metrics", &[]).body;
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+/// The number of instances that run.
+fn instances(evoke: &Evoke) -> f64 {
+    scrape(evoke).value("evoke_sandbox_instances", &[])
 }
 
 fn running(evoke: &Evoke, function: &str) -> u64 {
@@ -152,15 +143,9 @@ impl Latencies {
 
 /// Keeps all processors busy with threads of the test while it works.
 fn beside_busy_threads<T>(work: impl FnOnce() -> T) -> T {
-    struct StopOnDrop<'a>(&'a AtomicBool);
-    impl Drop for StopOnDrop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let _stop = StopOnDrop(&stop);
+        let _stop = OnDrop(|| stop.store(true, Ordering::Relaxed));
         for _ in 0..std::thread::available_parallelism().unwrap().get() {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
@@ -203,7 +188,7 @@ fn neighbours_are_not_slowed_down_by_http_components_that_compute() {
     let evoke = up(&[], "timeout: 120s", &[]);
     let start = || {
         spin_in_requests(&evoke, HOSTILE);
-        assert_eventually!(metric(&evoke, "evoke_sandbox_instances") >= 32.0, "the requests do not run");
+        assert_eventually!(instances(&evoke) >= 32.0, "the requests do not run");
     };
     assert_neighbours_are_not_slowed_down(&evoke, "HTTP components that spin", start, || {});
 }
@@ -231,9 +216,9 @@ fn no_function_takes_all_places_and_requests_and_deliveries_do_not_take_those_of
     assert_eq!(running(&evoke, "lab/sleep"), 7, "the last place is for functions that run nothing");
     // Requests have instances of their own, and the last one is also reserved for functions that run nothing.
     spin_in_requests(&evoke, 20);
-    assert_eventually!(metric(&evoke, "evoke_sandbox_instances") >= 14.0, "the requests do not run");
+    assert_eventually!(instances(&evoke) >= 14.0, "the requests do not run");
     neighbours_run(2);
-    assert_eventually!(metric(&evoke, "evoke_sandbox_instances") == 14.0, "requests took the last instance");
+    assert_eventually!(instances(&evoke) == 14.0, "requests took the last instance");
     // A function that runs nothing gets the last place for a delivery.
     post("sleep-too");
     assert_eventually!(running(&evoke, "lab/sleep-too") == 1, "the last place is not given");
@@ -254,7 +239,7 @@ fn an_attempt_that_sleeps_ends_at_its_timeout_beside_functions_that_compute() {
 #[test]
 fn memory_and_descriptors_return_to_their_values_before_a_flood() {
     let evoke = up(&[("spin", SPIN), ("large", LARGE)], "timeout: 1s\n    memory: 64MiB", &[]);
-    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", evoke.pid())).unwrap().count();
+    let descriptors = || descriptors(evoke.pid());
     // Ordinary events, and each kind of outcome once.
     for path in ["/spin", "/large", "/neighbour"] {
         (0..3).for_each(|_| drop(evoke.post_accepted(path, "{}")));

@@ -4,10 +4,10 @@
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::assert_eventually;
-use crate::support::{Evoke, post};
+use crate::support::{Evoke, post, signal};
 
 const LAB: &str = r#"
 evoke: 1
@@ -23,29 +23,24 @@ functions:
     allow: { publish: [witnessed] }
 "#;
 
-fn signal(evoke: &Evoke, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(evoke.pid()).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
-}
-
 #[test]
 fn a_hangup_reloads_the_manifests_and_other_signals_change_nothing() {
     let mut evoke = Evoke::up_with(LAB);
     evoke.write_manifest(&LAB.replace("/in", "/new"));
-    signal(&evoke, Signal::HUP);
+    signal(evoke.pid(), Signal::HUP);
     assert_eventually!(evoke.log().contains("reloaded"), "{}", evoke.log());
     assert!(evoke.log().contains("SIGHUP was received"), "{}", evoke.log());
     evoke.post_accepted("/new", "{}");
 
     evoke.write_manifest("evoke: 1\napp: lab\nsource: {}\n");
-    signal(&evoke, Signal::HUP);
+    signal(evoke.pid(), Signal::HUP);
     assert_eventually!(evoke.log().contains("the previous manifests stay active"), "{}", evoke.log());
     for ignored in [Signal::USR1, Signal::USR2, Signal::PIPE] {
-        signal(&evoke, ignored);
+        signal(evoke.pid(), ignored);
     }
     // A stopped process continues.
-    signal(&evoke, Signal::TSTP);
-    signal(&evoke, Signal::CONT);
+    signal(evoke.pid(), Signal::TSTP);
+    signal(evoke.pid(), Signal::CONT);
     evoke.post_accepted("/new", "{}");
     evoke.settle();
     assert!(evoke.stop().success(), "{}", evoke.log());
@@ -60,7 +55,7 @@ fn a_second_stop_signal_ends_the_drain_at_once_and_the_running_delivery_stays_pe
         assert_eventually!(running(), "{}", evoke.log());
         evoke.terminate();
         assert_eventually!(evoke.log().contains("draining"), "{}", evoke.log());
-        signal(&evoke, second);
+        signal(evoke.pid(), second);
         assert_eq!(evoke.wait().code(), Some(1), "{}", evoke.log());
         assert!(evoke.log().contains("1 deliveries were running and stay pending"), "{}", evoke.log());
         assert_eq!(evoke.delivery_count("ready"), 1);
@@ -109,7 +104,7 @@ fn a_standard_error_that_cannot_be_written_ends_nothing() {
     let mut process = up.env("EVOKE_LOG", "debug").stdout(full()).stderr(full()).spawn().unwrap();
     let listen = evoke.path(".evoke/listen.json");
     assert_eventually!(listen.exists(), "not up: {:?}", process.try_wait());
-    kill_process(Pid::from_child(&process), Signal::TERM).unwrap();
+    signal(process.id(), Signal::TERM);
     assert!(process.wait().unwrap().success());
     evoke.up();
     assert!(!evoke.log().contains("without a clean stop"), "{}", evoke.log());

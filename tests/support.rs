@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -25,6 +26,36 @@ macro_rules! assert_eventually {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }};
+}
+
+/// Sends a signal to a process.
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
+}
+
+/// The number of open descriptors of a process.
+pub(crate) fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// Runs a script in a folder.
+pub(crate) fn shell(folder: &Path, script: &str) {
+    let status = Command::new("sh").args(["-ec", script]).current_dir(folder).status().unwrap();
+    assert!(status.success(), "{script}");
+}
+
+/// The response to a GET request without headers.
+pub(crate) fn get(address: &str, path: &str) -> Response {
+    request("GET", address, path, &[], "").unwrap()
+}
+
+/// Calls a function when it is dropped, also when an assertion fails.
+pub(crate) struct OnDrop<F: Fn()>(pub(crate) F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 /// The root folder of the repository.
@@ -277,8 +308,7 @@ impl Evoke {
 
     /// Sends SIGTERM and does not wait.
     pub(crate) fn terminate(&self) {
-        let pid = rustix::process::Pid::from_child(&self.running().process);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        signal(self.pid(), Signal::TERM);
     }
 
     /// Waits until the process exits. Kills it and panics after [`TIMEOUT`].

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::assert_eventually;
 use crate::orders::ORDERS;
-use crate::support::{Evoke, Response, request, root};
+use crate::support::{Evoke, get, request, root};
 use exposition::Scrape;
 
 /// Two functions: `slow` runs longer than any test waits, `quick` is done at once.
@@ -30,11 +30,7 @@ functions:
 
 const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
 
-fn get(address: &str, path: &str) -> Response {
-    request("GET", address, path, &[], "").unwrap()
-}
-
-fn scrape(evoke: &Evoke) -> Scrape {
+pub(crate) fn scrape(evoke: &Evoke) -> Scrape {
     let response = evoke.get_admin("/metrics", &[("accept", OPEN_METRICS)]);
     assert_eq!(response.status, 200);
     assert_eq!(response.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");

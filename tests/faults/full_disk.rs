@@ -10,7 +10,7 @@ use super::items::{Items, manifest};
 use super::random::{Random, size};
 use super::shim::{DiskLimit, Shim};
 use crate::assert_eventually;
-use crate::support::{Evoke, Response, request};
+use crate::support::{Evoke, Response, get};
 
 /// A log file of an earlier version.
 const LOG: &str = ".evoke/logs/evoke.jsonl";
@@ -76,7 +76,7 @@ fn a_full_disk_refuses_with_a_retry_time_and_accepts_again_when_there_is_space()
 
 /// The response of `/readyz` of an admin listener.
 fn ready(admin: &str) -> Response {
-    request("GET", admin, "/readyz", &[], "").unwrap()
+    get(admin, "/readyz")
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn readiness_fails_while_the_disk_is_full_and_recovers() {
         let not_ready = ready(evoke.admin());
         assert_eq!(not_ready.status, 503, "{not_ready:?}");
         assert!(not_ready.body.contains("no room left"), "{not_ready:?}");
-        assert_eq!(request("GET", evoke.admin(), "/healthz", &[], "").unwrap().status, 200);
+        assert_eq!(get(evoke.admin(), "/healthz").status, 200);
         limit.remove();
         // Without any other request: a load balancer sends none to a process that is not ready.
         assert_eq!(ready(evoke.admin()).status, 200);

@@ -93,12 +93,3 @@ impl Neighbours {
         )
     }
 }
-
-/// Stops the neighbours also when an assertion fails; otherwise their thread never ends.
-pub(crate) struct StopNeighbours<'a>(pub(crate) &'a Neighbours);
-
-impl Drop for StopNeighbours<'_> {
-    fn drop(&mut self) {
-        self.0.stop();
-    }
-}

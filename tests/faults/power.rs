@@ -15,11 +15,11 @@ use tempfile::TempDir;
 
 use super::disk::Disk;
 use super::items::{Items, manifest};
-use super::neighbours::{Neighbours, StopNeighbours};
+use super::neighbours::Neighbours;
 use super::random::{Random, size};
 use super::shim::{Shim, WallClock};
 use super::trace::{FileId, Record, Trace};
-use crate::support::Evoke;
+use crate::support::{Evoke, OnDrop};
 
 const CLIENTS: usize = 4;
 
@@ -59,7 +59,8 @@ fn record(items: &Items, count: usize, neighbours: Option<&Neighbours>) -> (Evok
     let shim = Shim::for_data_of(&evoke).recording(path.clone()).with_clock(&clock);
     evoke.try_up(&[], shim.environment()).unwrap();
     std::thread::scope(|scope| {
-        let _stop = neighbours.map(StopNeighbours);
+        // Otherwise the thread of the neighbours never ends when an assertion fails.
+        let _stop = neighbours.map(|neighbours| OnDrop(|| neighbours.stop()));
         if let Some(neighbours) = neighbours {
             scope.spawn(|| neighbours.run(&database, &clock, items.seed));
             neighbours.lock_once(&database);
