@@ -136,26 +136,14 @@ impl Dispatcher {
     /// Starts a dispatcher that runs at most `running_max` deliveries at once, and none before
     /// [`Dispatcher::set_functions`] is called. Must be called within a tokio runtime.
     pub fn start(store: Arc<dyn DeliveryStore>, bus: Bus, clock: Clock, running_max: u32) -> Self {
-        Self::start_recorded(store, bus, clock, running_max, Arc::new(NoRunningLog), BTreeMap::new())
+        let current = tokio::runtime::Handle::current();
+        Self::start_recorded(store, bus, clock, running_max, Arc::new(NoRunningLog), BTreeMap::new(), current)
     }
 
     /// Like [`Dispatcher::start`]. Records the running attempts in `running`. `exits` is the result of
-    /// [`DeliveryStore::record_exit`]: a delivery in it runs alone, or is given up.
+    /// [`DeliveryStore::record_exit`]: a delivery in it runs alone, or is given up. Attempts run on the tokio runtime
+    /// `workers`, all other tasks on the current one.
     pub fn start_recorded(
-        store: Arc<dyn DeliveryStore>,
-        bus: Bus,
-        clock: Clock,
-        running_max: u32,
-        running: Arc<dyn RunningLog>,
-        exits: BTreeMap<DeliveryId, u32>,
-    ) -> Self {
-        let current = tokio::runtime::Handle::current();
-        Self::start_on(store, bus, clock, running_max, running, exits, current)
-    }
-
-    /// Like [`Dispatcher::start_recorded`], but attempts run on the tokio runtime `workers` and all other tasks on the
-    /// current one.
-    pub fn start_on(
         store: Arc<dyn DeliveryStore>,
         bus: Bus,
         clock: Clock,

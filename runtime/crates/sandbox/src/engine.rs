@@ -11,6 +11,7 @@ use wasmtime::{
 };
 
 use super::proposals;
+use super::threads::processors;
 
 /// Limits on the parts of one component. The largest known guests (Python with its shared libraries) have about 40 core
 /// instances and 20,000 table elements; a plain Rust guest has one instance and one table.
@@ -71,7 +72,7 @@ fn config() -> Config {
 /// Returns the limit on concurrent direct attempts, one for each thread for guests. Their instances are in addition to
 /// those for deliveries and HTTP requests.
 fn direct_max() -> u32 {
-    2 * thread::available_parallelism().map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(1).min(64))
+    2 * processors().min(64)
 }
 
 /// `waiting` is the limit on concurrent instances that have a stack of their own.

@@ -15,12 +15,6 @@ use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 
-/// Returns how many of `slots` to reserve for functions that hold none: an eighth, at least one, but none of a single
-/// slot.
-pub(super) fn reserved_max(slots: u32) -> u32 {
-    if slots > 1 { (slots / 8).max(1) } else { 0 }
-}
-
 /// The slots of all functions.
 pub(super) struct FairSlots(Mutex<Inner>);
 

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -12,7 +11,7 @@ use super::cache::Cache;
 use super::compile::{Cancelled, Compiler, cancellation};
 use super::component::{LoadError, memory_at_start, read_file};
 use super::engine::{self, Ticker};
-use super::fair_slots::{FairSlots, reserved_max};
+use super::fair_slots::FairSlots;
 use super::function::Function;
 use super::grants::Grants;
 use super::invocation::Identity;
@@ -20,7 +19,7 @@ use super::kind::{EXPECTED_EXPORTS, Kind};
 use super::shared::Shared;
 use super::threads::{GuestThreads, processors};
 use super::{imports, linker};
-use evoke_model::hex;
+use evoke_model::{hex, reserved_places};
 use evoke_telemetry as telemetry;
 
 /// Settings of a [`Sandbox`].
@@ -96,7 +95,7 @@ impl Sandbox {
         let threads = GuestThreads::start().map_err(|e| SandboxError::Engine(e.to_string()))?;
         let processors = FairSlots::new(processors(), 0);
         let permits = Semaphore::new(concurrency as usize);
-        let requests = FairSlots::new(requests, reserved_max(requests));
+        let requests = FairSlots::new(requests, reserved_places(requests));
         let loads = Semaphore::new(Self::loads_max());
         let shared =
             Shared { engine, linker, cache, ticker, threads, processors, permits, requests, loads, concurrency };
@@ -123,7 +122,7 @@ impl Sandbox {
 
     /// Returns the limit on concurrent loads: one for each core, because a compilation uses a core and its own memory.
     pub fn loads_max() -> usize {
-        thread::available_parallelism().map_or(1, usize::from)
+        processors() as usize
     }
 
     /// Reads, checks, compiles (or takes from the cache) and links a function. Compiling a large component that is not

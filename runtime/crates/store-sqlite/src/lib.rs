@@ -47,10 +47,10 @@ use self::origins::OriginTable;
 use self::queue::WriteQueue;
 use self::readers::Readers;
 use self::state_cache::StateCache;
-use self::wall::delivery_at_wall;
+use self::wall::AtWall;
 use evoke_model::clock::Clock;
 use evoke_model::state::Entry;
-use evoke_model::{DescendantsLimits, ReadDelivery, Seq};
+use evoke_model::{DescendantsLimits, Seq};
 use evoke_store::descendants::Chains;
 use evoke_store::{Backlog, CommitSink, DEDUP_WINDOW, Result, Scopes, StoreError, StoreFuture};
 use evoke_telemetry::CommitMetrics;
@@ -191,13 +191,13 @@ impl SqliteStore {
         Readers::run(self.readers.clone(), query)
     }
 
-    /// Like `read`, for deliveries that are shown: with times of the wall clock.
-    fn read_deliveries(
+    /// Like `read`, for rows that are shown: with times of the wall clock.
+    fn read_at_wall<T: AtWall + Send + 'static>(
         &self,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<Vec<ReadDelivery>> + Send + 'static,
-    ) -> StoreFuture<Vec<ReadDelivery>> {
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> StoreFuture<T> {
         let clock = self.clock.clone();
-        self.read(move |c| Ok(query(c)?.into_iter().map(|read| delivery_at_wall(&clock, read)).collect()))
+        self.read(move |c| Ok(query(c)?.at_wall(&clock)))
     }
 
     /// Like `read`, for pending deliveries. When the file is too damaged to find them, the store fails, so that the

@@ -7,7 +7,6 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::wall::{delivery_at_wall, event_at_wall, replay_at_wall};
 use super::write::accept::Accept;
 use super::write::complete::Complete;
 use super::write::dead::{Purge, Redrive};
@@ -187,16 +186,11 @@ impl ReplayStore for SqliteStore {
     }
 
     fn replays(&self, after: ReplayId, limit: usize) -> StoreFuture<Vec<Replay>> {
-        let clock = self.clock.clone();
-        self.read(move |c| {
-            let replays = replays::list(c, after, limit)?.into_iter();
-            Ok(replays.map(|replay| replay_at_wall(&clock, replay)).collect())
-        })
+        self.read_at_wall(move |c| replays::list(c, after, limit))
     }
 
     fn replay(&self, id: ReplayId) -> StoreFuture<Option<Replay>> {
-        let clock = self.clock.clone();
-        self.read(move |c| Ok(replays::one(c, id)?.map(|replay| replay_at_wall(&clock, replay))))
+        self.read_at_wall(move |c| replays::one(c, id))
     }
 }
 
@@ -206,8 +200,7 @@ impl InspectionStore for SqliteStore {
     }
 
     fn event(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>> {
-        let clock = self.clock.clone();
-        self.read(move |c| Ok(read::event(c, seq)?.map(|event| event_at_wall(&clock, event))))
+        self.read_at_wall(move |c| read::event(c, seq))
     }
 
     fn find(&self, id: String) -> StoreFuture<Vec<Seq>> {
@@ -215,38 +208,30 @@ impl InspectionStore for SqliteStore {
     }
 
     fn events(&self, filter: EventFilter) -> StoreFuture<Vec<ReadEvent>> {
-        let clock = self.clock.clone();
-        let to_store = |wall_ms: Option<UnixMs>| wall_ms.map(|wall_ms| clock.to_store(wall_ms));
+        let to_store = |wall_ms: Option<UnixMs>| wall_ms.map(|wall_ms| self.clock.to_store(wall_ms));
         let (since_ms, until_ms) = (to_store(filter.since_ms), to_store(filter.until_ms));
         let filter = EventFilter { since_ms, until_ms, ..filter };
-        self.read(move |c| {
-            Ok(read::events(c, &filter)?.into_iter().map(|event| event_at_wall(&clock, event)).collect())
-        })
+        self.read_at_wall(move |c| read::events(c, &filter))
     }
 
     fn deliveries(&self, event: Seq) -> StoreFuture<Vec<ReadDelivery>> {
-        self.read_deliveries(move |c| read::deliveries(c, event))
+        self.read_at_wall(move |c| read::deliveries(c, event))
     }
 
     fn delivery(&self, id: DeliveryId) -> StoreFuture<Option<ReadDelivery>> {
-        let clock = self.clock.clone();
-        self.read(move |c| Ok(read::delivery(c, id)?.map(|read| delivery_at_wall(&clock, read))))
+        self.read_at_wall(move |c| read::delivery(c, id))
     }
 
     fn published(&self, delivery: DeliveryId) -> StoreFuture<Vec<ReadEvent>> {
-        let clock = self.clock.clone();
-        self.read(move |c| {
-            let events = read::published(c, delivery)?.into_iter();
-            Ok(events.map(|event| event_at_wall(&clock, event)).collect())
-        })
+        self.read_at_wall(move |c| read::published(c, delivery))
     }
 
     fn dead(&self, which: DeadFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
-        self.read_deliveries(move |c| read::dead(c, &which, after, limit))
+        self.read_at_wall(move |c| read::dead(c, &which, after, limit))
     }
 
     fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
-        self.read_deliveries(move |c| pending::list(c, &which, after, limit))
+        self.read_at_wall(move |c| pending::list(c, &which, after, limit))
     }
 
     fn cancel(&self, actor: &Actor, which: PendingFilter, cause: &str) -> StoreFuture<u64> {

@@ -3,14 +3,38 @@
 use evoke_model::clock::Clock;
 use evoke_model::{DeliveryRecord, ReadDelivery, ReadEvent, Replay, StoredEvent};
 
-pub(super) fn event_at_wall(clock: &Clock, read: ReadEvent) -> ReadEvent {
-    read.map(|stored| StoredEvent { accepted_ms: clock.to_wall(stored.accepted_ms), ..stored })
+/// What inspection shows: rows with times.
+pub(super) trait AtWall {
+    /// Returns the rows with times of the wall clock.
+    fn at_wall(self, clock: &Clock) -> Self;
 }
 
-pub(super) fn delivery_at_wall(clock: &Clock, read: ReadDelivery) -> ReadDelivery {
-    read.map(|record| DeliveryRecord { due_ms: record.due_ms.map(|due_ms| clock.to_wall(due_ms)), ..record })
+impl AtWall for ReadEvent {
+    fn at_wall(self, clock: &Clock) -> Self {
+        self.map(|stored| StoredEvent { accepted_ms: clock.to_wall(stored.accepted_ms), ..stored })
+    }
 }
 
-pub(super) fn replay_at_wall(clock: &Clock, replay: Replay) -> Replay {
-    Replay { created_ms: clock.to_wall(replay.created_ms), ..replay }
+impl AtWall for ReadDelivery {
+    fn at_wall(self, clock: &Clock) -> Self {
+        self.map(|record| DeliveryRecord { due_ms: record.due_ms.map(|due_ms| clock.to_wall(due_ms)), ..record })
+    }
+}
+
+impl AtWall for Replay {
+    fn at_wall(self, clock: &Clock) -> Self {
+        Self { created_ms: clock.to_wall(self.created_ms), ..self }
+    }
+}
+
+impl<T: AtWall> AtWall for Option<T> {
+    fn at_wall(self, clock: &Clock) -> Self {
+        self.map(|row| row.at_wall(clock))
+    }
+}
+
+impl<T: AtWall> AtWall for Vec<T> {
+    fn at_wall(self, clock: &Clock) -> Self {
+        self.into_iter().map(|row| row.at_wall(clock)).collect()
+    }
 }

@@ -46,8 +46,8 @@ pub trait DeliveryStore: Send + Sync + 'static {
         limit: usize,
     ) -> StoreFuture<Vec<ReadyDelivery>>;
 
-    /// Claims and returns the first `limit` retries of a function that are due at `now_ms`, a store time, and returns the time at
-    /// which the next one after these is due.
+    /// Claims and returns the first `limit` retries of a function that are due at `now_ms`, and returns the time at
+    /// which the next one after these is due. Both times are store times.
     fn due(
         &self,
         function: FunctionId,

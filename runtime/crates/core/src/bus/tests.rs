@@ -62,16 +62,21 @@ async fn a_source_owns_at_most_as_much_as_is_free_so_that_other_sources_find_roo
     assert_eq!(fill("/shop/fifth").await, (1, false));
 }
 
+/// This many events that a delivery of the flooding source publishes, with one delivery each.
+fn published(count: u32) -> Vec<NewEvent> {
+    let published = |id: u32| NewEvent {
+        event: Arc::new(Event { id: id.to_string(), source: "/f".into(), type_: "t".into(), ..Event::default() }),
+        lineage: Lineage { cause: Some(DeliveryId(1)), root: Some(Seq(1)), hops: 1, origin: Origin::of("/shop/flood") },
+        deliveries: vec![NewDelivery { function: FUNCTION, trigger: "on[0]".into(), order_key: None }],
+    };
+    (0..count).map(published).collect()
+}
+
 #[tokio::test]
 async fn published_events_count_for_the_source_that_started_their_chain() {
     let fixture = Fixture::new(10, 1_000_000);
     fixture.offer("/shop/flood").await.unwrap();
-    let published = |id: &str| NewEvent {
-        event: Arc::new(Event { id: id.into(), source: "/f".into(), type_: "t".into(), ..Event::default() }),
-        lineage: Lineage { cause: Some(DeliveryId(1)), root: Some(Seq(1)), hops: 1, origin: Origin::of("/shop/flood") },
-        deliveries: vec![NewDelivery { function: FUNCTION, trigger: "on[0]".into(), order_key: None }],
-    };
-    fixture.done(DeliveryId(1), (0..5).map(|n| published(&n.to_string())).collect()).await;
+    fixture.done(DeliveryId(1), published(5)).await;
     assert!(matches!(fixture.offer("/shop/flood").await, Err(Refused::Crowding { .. })));
     fixture.offer("/shop/other").await.unwrap();
 }
@@ -80,12 +85,7 @@ async fn published_events_count_for_the_source_that_started_their_chain() {
 async fn a_storm_larger_than_the_backlog_leaves_half_of_it_to_the_other_sources() {
     let fixture = Fixture::new(10, 1_000_000);
     fixture.offer("/shop/flood").await.unwrap();
-    let published = |id: &str| NewEvent {
-        event: Arc::new(Event { id: id.into(), source: "/f".into(), type_: "t".into(), ..Event::default() }),
-        lineage: Lineage { cause: Some(DeliveryId(1)), root: Some(Seq(1)), hops: 1, origin: Origin::of("/shop/flood") },
-        deliveries: vec![NewDelivery { function: FUNCTION, trigger: "on[0]".into(), order_key: None }],
-    };
-    fixture.done(DeliveryId(1), (0..50).map(|n| published(&n.to_string())).collect()).await;
+    fixture.done(DeliveryId(1), published(50)).await;
     assert_eq!(fixture.store.backlog().published().deliveries, 50);
     assert!(matches!(fixture.offer("/shop/flood").await, Err(Refused::Crowding { .. })));
     assert!(matches!(fixture.bus.check_room(Origin::default()), Err(Refused::Overloaded { .. })));

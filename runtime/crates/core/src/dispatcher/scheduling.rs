@@ -12,7 +12,7 @@ use super::run_queue::{Allowed, RunQueue};
 use super::{Dispatcher, attempt};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::StateItem;
-use evoke_model::{DeliveryId, FunctionId, ReadyDelivery, ReplayId, Stream};
+use evoke_model::{DeliveryId, FunctionId, ReadyDelivery, ReplayId, Stream, reserved_places};
 
 /// While completions of more than this many bytes wait for their commit, no attempt is started. The size is about four
 /// group commits.
@@ -94,9 +94,9 @@ impl Schedule {
 }
 
 /// Returns how many of the `running_max` deliveries that may run at once are reserved for functions without a running
-/// delivery, so that no function takes all places: one for each of these `idle` functions, at most an eighth in total.
+/// delivery: one for each of these `idle` functions, at most [`reserved_places`].
 fn reserved(running_max: u32, idle: u32) -> u32 {
-    if running_max > 1 { idle.min((running_max / 8).max(1)) } else { 0 }
+    idle.min(reserved_places(running_max))
 }
 
 /// Returns the maximum number of replayed deliveries that run at once if `running_max` deliveries may run. At least 1.

@@ -241,22 +241,24 @@ async fn running_deliveries_are_limited_per_function_and_in_total() {
     assert_eq!(peak.load(Ordering::SeqCst), 3);
 }
 
+/// A function that adds its name to the order of runs, and takes a millisecond.
+fn logs(order: &Arc<Mutex<Vec<char>>>, name: char) -> impl Fn(Call) -> BoxFuture<'static, Outcome> + use<> {
+    let order = order.clone();
+    move |_| {
+        order.lock().unwrap().push(name);
+        async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Outcome::Done
+        }
+        .boxed()
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_busy_function_does_not_starve_another() {
     let fixture = Fixture::new(1, Router::default()).await;
     let order = Arc::new(Mutex::new(Vec::new()));
-    let log = |name: char| {
-        let order = order.clone();
-        move |_| {
-            order.lock().unwrap().push(name);
-            async {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                Outcome::Done
-            }
-            .boxed()
-        }
-    };
-    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, log('a')), spec(OTHER, 8, log('b'))]);
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, logs(&order, 'a')), spec(OTHER, 8, logs(&order, 'b'))]);
     fixture.offer(FUNCTION, 0..500).await;
     fixture.offer(OTHER, 0..3).await;
     fixture.settled().await;

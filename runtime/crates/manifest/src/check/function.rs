@@ -199,13 +199,8 @@ fn allow(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, span: Span
     let mut table = Table::read(reader, node, span, "Allow", "`allow`", "`{ publish: [\"payment.*\"] }`")?;
     let publish = table.optional(reader, "publish").map(|node| {
         let items = reader.list(node, "`publish`");
-        let type_ = |item: &std::rc::Rc<Node>| {
-            let type_ = reader.parse_text(item, "an event type", TypeGlob::parse)?;
-            if let Some((message, help)) = type_.advice() {
-                reader.warning(item.span, message, help);
-            }
-            Some(type_)
-        };
+        let type_ =
+            |item: &std::rc::Rc<Node>| reader.parse_advised(item, "an event type", TypeGlob::parse, TypeGlob::advice);
         items.iter().filter_map(type_).collect()
     });
     let state_span = table.key_span("state");

@@ -122,6 +122,20 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads a string with a special syntax, and warns of what is valid but probably a mistake. `advice` returns a message
+    /// and a help for each warning.
+    pub fn parse_advised<T, A: IntoIterator<Item = (String, String)>>(
+        &mut self,
+        node: &Node,
+        what: &str,
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
+        advice: impl FnOnce(&T) -> A,
+    ) -> Option<T> {
+        let value = self.parse_text(node, what, parse)?;
+        advice(&value).into_iter().for_each(|(message, help)| self.warning(node.span, message, help));
+        Some(value)
+    }
+
     /// Reads a string with a special syntax.
     pub fn parse_text<T>(
         &mut self,

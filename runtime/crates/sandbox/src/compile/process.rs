@@ -7,7 +7,6 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,6 +16,7 @@ use super::cancel::Cancelled;
 use super::input::Input;
 use super::limits::{CompileLimits, Refusal, output_bytes_max};
 use super::output::{Output, Report, bounded};
+use crate::threads::processors;
 
 /// Bytes kept of what the compiler process prints on standard error.
 const PRINTED_BYTES_MAX: usize = 4 * 1024;
@@ -183,7 +183,7 @@ impl<'a> Running<'a> {
 
     /// Returns the number of threads to compile with: all cores for a component that is compiled alone.
     fn threads(&self) -> usize {
-        thread::available_parallelism().map_or(1, usize::from).div_ceil(self.count as usize)
+        processors().div_ceil(self.count) as usize
     }
 }
 

@@ -182,7 +182,7 @@ fn folder(reader: &mut Reader<'_>, place: &Place<'_>, node: &Node, text: &str) -
     reader.ok_or_report(node.span, check_path(place.folder, text))?;
     let path = place.folder.join(text);
     let shown = excerpt(text);
-    match std::fs::metadata(&path) {
+    let unreadable = match std::fs::metadata(&path) {
         Ok(found) if found.is_file() => {
             let message = format!("`{shown}` is a file, not a folder");
             reader.error(node.span, message, "write the path of its folder, and select files with `include`");
@@ -193,25 +193,22 @@ fn folder(reader: &mut Reader<'_>, place: &Place<'_>, node: &Node, text: &str) -
             reader.error(node.span, message, "write the path of a folder");
             return None;
         }
-        Ok(_) => {
-            if let Err(error) = std::fs::read_dir(&path) {
-                let help = "allow the user of Evoke to read the folder; until then the source is degraded";
-                reader.warning(node.span, format!("the folder `{shown}` cannot be read: {error}"), help);
-            }
-        }
+        Ok(_) => std::fs::read_dir(&path).err(),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let help = "create it, or correct the path, which is relative to the manifest; until it exists, the source is degraded";
             reader.warning(node.span, format!("the folder `{shown}` does not exist"), help);
+            None
         }
         Err(error) if error.kind() == ErrorKind::NotADirectory => {
             let message = format!("`{shown}` is not a folder: a part of its path is a file");
             reader.error(node.span, message, "write the path of a folder");
             return None;
         }
-        Err(error) => {
-            let help = "allow the user of Evoke to read the folder; until then the source is degraded";
-            reader.warning(node.span, format!("the folder `{shown}` cannot be read: {error}"), help);
-        }
+        Err(error) => Some(error),
+    };
+    if let Some(error) = unreadable {
+        let help = "allow the user of Evoke to read the folder; until then the source is degraded";
+        reader.warning(node.span, format!("the folder `{shown}` cannot be read: {error}"), help);
     }
     Some(path)
 }
@@ -219,10 +216,7 @@ fn folder(reader: &mut Reader<'_>, place: &Place<'_>, node: &Node, text: &str) -
 /// Reads the globs of a list, and returns them with the span of each.
 fn read_globs(reader: &mut Reader<'_>, items: &[Rc<Node>], list: List) -> Vec<(String, Span)> {
     let glob = |item: &Rc<Node>| {
-        let glob = reader.parse_text(item, "a glob", |text| globs::parse(text, list))?;
-        if let Some((message, help)) = globs::advice(&glob) {
-            reader.warning(item.span, message, help);
-        }
+        let glob = reader.parse_advised(item, "a glob", |text| globs::parse(text, list), |glob| globs::advice(glob))?;
         Some((glob, item.span))
     };
     items.iter().filter_map(glob).collect()

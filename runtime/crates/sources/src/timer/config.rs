@@ -61,16 +61,10 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Time
     let mut table =
         Table::read(reader, node, place.key_span, "Timer", "a timer", "`{ every: 1m }` or `{ cron: \"0 2 * * *\" }`")?;
     let cron_node = table.optional(reader, "cron");
-    let cron = cron_node.and_then(|node| {
-        let expr = reader.parse_text(node, "`cron`", cron::parse)?;
-        cron::advice(&expr).into_iter().for_each(|(message, help)| reader.warning(node.span, message, help));
-        Some(expr)
-    });
-    let timezone = table.optional(reader, "timezone").and_then(|node| {
-        let zone = reader.parse_text(node, "`timezone`", zone::parse)?;
-        zone::advice(&zone).into_iter().for_each(|(message, help)| reader.warning(node.span, message, help));
-        Some(zone)
-    });
+    let cron = cron_node.and_then(|node| reader.parse_advised(node, "`cron`", cron::parse, |expr| cron::advice(expr)));
+    let timezone = table.optional(reader, "timezone");
+    let timezone =
+        timezone.and_then(|node| reader.parse_advised(node, "`timezone`", zone::parse, |zone| zone::advice(zone)));
     let every_node = table.optional(reader, "every");
     let every = every_node.and_then(|node| reader.duration(node, "`every`", INTERVAL_RANGE));
     let missed = table.optional(reader, "missed").and_then(|node| missed(reader, node)).unwrap_or_default();

@@ -45,7 +45,8 @@ async fn after_exits(offered: u32, exits: &[(i64, u32)]) -> (Fixture, Arc<Seen>)
         counted = fixture.store.record_exit(Some(exit)).await.unwrap();
     }
     let Fixture { store, bus, .. } = fixture;
-    let dispatcher = Dispatcher::start_recorded(store.clone(), bus.clone(), clock, 8, seen.clone(), counted);
+    let current = tokio::runtime::Handle::current();
+    let dispatcher = Dispatcher::start_recorded(store.clone(), bus.clone(), clock, 8, seen.clone(), counted, current);
     (Fixture { store, bus, dispatcher }, seen)
 }
 

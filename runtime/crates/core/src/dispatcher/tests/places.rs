@@ -38,18 +38,7 @@ async fn one_function_alone_takes_all_places() {
 async fn a_function_without_work_does_not_wait_for_a_turn_of_each_busy_one() {
     let fixture = Fixture::new(1, Router::default()).await;
     let order = Arc::new(Mutex::new(Vec::new()));
-    let log = |name: char| {
-        let order = order.clone();
-        move |_| {
-            order.lock().unwrap().push(name);
-            async {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                Outcome::Done
-            }
-            .boxed()
-        }
-    };
-    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, log('a')), spec(OTHER, 8, log('b'))]);
+    fixture.dispatcher.set_functions(vec![spec(FUNCTION, 8, logs(&order, 'a')), spec(OTHER, 8, logs(&order, 'b'))]);
     fixture.offer(FUNCTION, 0..50).await;
     while order.lock().unwrap().len() < 10 {
         tokio::time::sleep(Duration::from_micros(100)).await;
