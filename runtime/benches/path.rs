@@ -142,7 +142,15 @@ async fn run_pipeline(
     router.add(id, "on[0]".into(), None, Some(&pattern.unwrap()));
     let bus = Bus::new(store.clone(), router, Limits::default());
     let exits = std::collections::BTreeMap::new();
-    let dispatcher = Dispatcher::start_recorded(store.clone(), bus.clone(), clock.clone(), 64, running, exits);
+    let dispatcher = Dispatcher::start_recorded(
+        store.clone(),
+        bus.clone(),
+        clock.clone(),
+        64,
+        running,
+        exits,
+        tokio::runtime::Handle::current(),
+    );
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let (ran, logs) = (AtomicU32::new(0), Arc::new(|_| {}));
     let runner = Arc::new(Sandboxed { function, in_flight: in_flight.clone(), ran, logs, clock });

@@ -182,7 +182,7 @@ impl App {
         tasks.monitor = Some(Task::spawn(|stop| monitor.run(stop)));
         let runtimes = [Handle::current(), parts.sandbox.guest_threads().clone()];
         // Ends with the process.
-        drop(Task::spawn(|stop| idle_memory::run(runtimes, stop)));
+        drop(tokio::spawn(idle_memory::run(runtimes)));
         let addresses = Addresses { http: http_address, admin: admin_address };
         let is_written = self.data.write_addresses(&addresses)?;
         if !is_written {

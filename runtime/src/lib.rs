@@ -6,5 +6,6 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod control;
+mod disk;
 pub mod logs;
 pub mod otlp;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::view::{Function, Source, Status, UncleanExit};
 use super::{Admin, ApiResult};
 use crate::control::{Active, Phase};
+use crate::disk::disk_space;
 use evoke_http::problem::Problem;
 use evoke_model::{Mark, Totals};
 use evoke_store::Store;
@@ -85,12 +86,9 @@ impl Readiness {
     }
 }
 
-/// Returns true if the disk of the data folder has no room for a small write. Runs on a blocking thread: the disk may be
-/// a slow network disk.
+/// Returns true if the disk of the data folder has no room for a small write.
 async fn is_disk_full(data: &Path) -> bool {
-    let data = data.to_owned();
-    let disk = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&data)).await;
-    matches!(disk, Ok(Ok(disk)) if disk.f_bavail.saturating_mul(disk.f_frsize) < SMALL_WRITE)
+    disk_space(data).await.is_ok_and(|space| space.free < SMALL_WRITE)
 }
 
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> ApiResult<Json<Status>> {

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::{Control, Parts};
+use crate::disk::disk_space;
 use evoke_core::dispatcher::Failing;
 use evoke_core::runtime_events::SOURCE;
 use evoke_core::runtime_events::conditions::{Change, Conditions, Kind, Observation, Subject};
-use evoke_core::runtime_events::storage::DiskSpace;
 use evoke_store::StoreError;
 
 /// Time between two polls.
@@ -116,7 +116,7 @@ impl HealthMonitor {
         let mut all: BTreeMap<_, _> = functions.chain(sources).collect();
         let storage = Subject { kind: Kind::Storage, name: STORAGE.to_owned() };
         let was_low = self.conditions.has_trouble(&storage);
-        let found = match self.disk_space().await {
+        let found = match disk_space(&self.data).await {
             Ok(space) => {
                 let low = self.storage_low.unwrap_or(space.default_low_bytes());
                 let trouble = space.is_low(low, was_low);
@@ -129,15 +129,6 @@ impl HealthMonitor {
         };
         all.insert(storage, found);
         all
-    }
-
-    /// Reads the free space. Runs on a blocking thread: the disk may be a slow network disk.
-    async fn disk_space(&self) -> std::io::Result<DiskSpace> {
-        let data = self.data.clone();
-        let disk =
-            tokio::task::spawn_blocking(move || rustix::fs::statvfs(&data)).await.map_err(std::io::Error::other)??;
-        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
-        Ok(DiskSpace { free: bytes(disk.f_bavail), total: bytes(disk.f_blocks) })
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The process counts as idle if all threads together were busy for at most this time since the last poll.
@@ -18,10 +17,11 @@ const IDLE_POLLS: u32 = 4;
 /// The longest time for which a thread waits until the other threads of its runtime have returned their memory.
 const HOLD_MAX: Duration = Duration::from_millis(2);
 
-/// Runs until `stop` is cancelled. `runtimes` are those whose threads allocate memory.
-pub(super) async fn run(runtimes: [Handle; 2], stop: CancellationToken) {
+/// Never returns. `runtimes` are those whose threads allocate memory.
+pub(super) async fn run(runtimes: [Handle; 2]) {
     let (mut busy, mut idle_polls, mut has_worked) = (Duration::ZERO, 0, true);
-    while stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {
+    loop {
+        tokio::time::sleep(POLL_INTERVAL).await;
         let before = std::mem::replace(&mut busy, runtimes.iter().map(busy_time).sum());
         if busy.saturating_sub(before) > IDLE_BUSY_MAX {
             (idle_polls, has_worked) = (0, true);

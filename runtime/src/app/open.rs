@@ -80,7 +80,7 @@ pub(super) async fn open(
     let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
     let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
     let bus = Bus::new(store.clone(), Router::default(), limits).with_spans(spans);
-    let dispatcher = Dispatcher::start_on(
+    let dispatcher = Dispatcher::start_recorded(
         store.clone(),
         bus.clone(),
         clock.clone(),

@@ -118,10 +118,12 @@ fn for_each_selected(file: &StoredFile, filter: &Filter, mut each: impl FnMut(u6
         }
         let length = line.strip_suffix(b"\n").map_or(line.len(), <[u8]>::len);
         let text = line.get(..length).and_then(|line| std::str::from_utf8(line).ok());
-        if let (Some((seq, json)), Ok(length)) = (text.map(from_stored), u32::try_from(length))
-            && let Ok(parsed) = serde_json::from_str::<Line>(&json)
+        if let (Some(text), Ok(length)) = (text, u32::try_from(length))
+            // A line has no field `seq`, so the parser leaves it out.
+            && let Ok(parsed) = serde_json::from_str::<Line>(text)
             && filter.matches(&parsed)
         {
+            let (seq, _) = from_stored(text);
             each(seq.unwrap_or_else(|| microseconds(&parsed.at)), offset, length);
         }
         offset += read as u64;
