@@ -34,20 +34,24 @@ impl Neighbours {
     /// Disturbs Evoke until [`Self::stop`] is called, and then sets the clock right.
     pub(crate) fn run(&self, database: &Path, clock: &WallClock, seed: u64) {
         let mut random = Random::new(seed);
+        // Even the shortest campaign contains a jump.
+        self.jump(clock, &mut random);
         while !self.is_stopped() {
             match random.below(20) {
                 0 => self.hold_lock(database, Duration::from_millis(random.below(3_500) as u64)),
-                1..=4 => {
-                    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-                    let jumps = [0, 0, HOUR, -HOUR, 30 * 24 * HOUR, YEAR, -YEAR, 10 - since_1970.cast_signed()];
-                    clock.set(jumps[random.below(jumps.len())]);
-                    self.jumps.fetch_add(1, Ordering::Relaxed);
-                }
+                1..=4 => self.jump(clock, &mut random),
                 _ => self.open_and_close(database),
             }
             std::thread::sleep(Duration::from_millis(random.below(60) as u64));
         }
         clock.set(0);
+    }
+
+    fn jump(&self, clock: &WallClock, random: &mut Random) {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let jumps = [0, 0, HOUR, -HOUR, 30 * 24 * HOUR, YEAR, -YEAR, 10 - since_1970.cast_signed()];
+        clock.set(jumps[random.below(jumps.len())]);
+        self.jumps.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Opens the store as another program does. `None` if it does not exist yet, or if Evoke locks it at this moment.
