@@ -1,5 +1,5 @@
-//! The latency of one event on an idle system: from the POST to the entry of its handler, which includes the fsync, and
-//! from the POST to the 202.
+//! The latency of one event on an idle system, and beside 64 guests that compute without end: from the POST to the entry
+//! of its handler, which includes the fsync, and from the POST to the 202.
 //!
 //! `cargo bench -p evoke --bench rest [-- --smoke]`. The real Evoke gets one event at a time, with pauses of 10 ms,
 //! when the previous event is completely done. The handler publishes the time of its entry from the clock of the
@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 #[path = "support/load.rs"]
@@ -27,29 +27,50 @@ functions:
     component: COMPONENT
     on: [{ http: { path: /, type: order.placed } }]
     allow: { publish: [entered] }
+  spinning:
+    component: SPINNING
+    on: [{ http: { path: /spin, type: lab.spin } }]
+    concurrency: 64
+    timeout: 10m
+    retry: { attempts: 1 }
 ";
+/// Guests that compute without end.
+const SPINNING: usize = 64;
 const PAUSE: Duration = Duration::from_millis(10);
 
 fn main() {
     let smoke = std::env::args().any(|a| a == "--smoke") || !std::env::args().any(|a| a == "--bench");
     let (warm_up, events) = if smoke { (1, 5) } else { (50, 1_000) };
-    let component = server::component("entry-time");
+    let components = ["entry-time", "fate-timeout"].map(server::component);
     println!("{:<36} {:>8} {:>8} {:>8}", "", "p50 ms", "p90 ms", "p99 ms");
     let disk = tempfile::tempdir().unwrap();
-    let [entered, _, synced] = measure(disk.path(), &component, warm_up, events);
+    let [entered, accepted, synced] = measure(disk.path(), &components, 0, warm_up, events);
     let ratio = |p| percentile(&entered, p).as_secs_f64() / percentile(&synced, p).as_secs_f64();
     println!("{:<36} {:>8.2} {:>8.2} {:>8.2}", "entry / fsync", ratio(50.0), ratio(90.0), ratio(99.0));
+    println!("beside {SPINNING} guests that compute");
+    let busy = tempfile::tempdir().unwrap();
+    let [_, beside, _] = measure(busy.path(), &components, SPINNING, warm_up, events);
+    let ratio = |p| percentile(&beside, p).as_secs_f64() / percentile(&accepted, p).as_secs_f64();
+    println!("{:<36} {:>8.2} {:>8.2} {:>8.2}", "POST to 202 / the same at rest", ratio(50.0), ratio(90.0), ratio(99.0));
     // A file system in memory needs no disk, so the rest of the latency is Evoke's own.
     if let Ok(memory) = tempfile::tempdir_in("/dev/shm") {
         println!("without a disk, in /dev/shm");
-        measure(memory.path(), &component, warm_up, events);
+        measure(memory.path(), &components, 0, warm_up, events);
     }
 }
 
 /// Returns three lists of latencies in nanoseconds, ascending: from the POST to the entry of the handler, from the POST
-/// to its response, and of a write with its fsync for comparison.
-fn measure(folder: &Path, component: &Path, warm_up: usize, events: usize) -> [Vec<u64>; 3] {
-    std::fs::write(folder.join("evoke.yaml"), MANIFEST.replace("COMPONENT", component.to_str().unwrap())).unwrap();
+/// to its response, and of a write with its fsync for comparison. Beside it, `spinning` guests compute.
+fn measure(
+    folder: &Path,
+    [component, spin]: &[PathBuf; 2],
+    spinning: usize,
+    warm_up: usize,
+    events: usize,
+) -> [Vec<u64>; 3] {
+    let manifest =
+        MANIFEST.replace("COMPONENT", component.to_str().unwrap()).replace("SPINNING", spin.to_str().unwrap());
+    std::fs::write(folder.join("evoke.yaml"), manifest).unwrap();
     let evoke = Server::evoke(folder, &[]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut sent_us = HashMap::new();
@@ -58,6 +79,10 @@ fn measure(folder: &Path, component: &Path, warm_up: usize, events: usize) -> [V
         let body = r#"{"customer":"c-1","total":12.5,"items":["a","b"]}"#;
         let target = Target::post(evoke.http, "/", body, 202);
         let mut connection = Connection::open(evoke.http).await.unwrap();
+        let spin = Target::post(evoke.http, "/spin", "{}", 202);
+        for _ in 0..spinning {
+            connection.exchange(&spin).await.unwrap();
+        }
         for event in 0..warm_up + events {
             let (at_us, sent) = (unix_us(), Instant::now());
             let response = connection.exchange(&target).await.unwrap();

@@ -3,6 +3,8 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 /// Takes a shared lock on a byte range of a file, which excludes exclusive locks of others. Does not wait: the error has
 /// the kind `WouldBlock` if the range is locked exclusively.
@@ -61,4 +63,50 @@ fn mark_inherited() -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn mark_inherited() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// The start of a file in memory, shared with the file.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    start: NonNull<AtomicU64>,
+    words: usize,
+}
+
+// SAFETY: the mapping belongs to this value alone, and is only accessed through atomics.
+#[allow(unsafe_code)]
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the first `words` words of a file.
+    #[allow(unsafe_code)]
+    pub(crate) fn shared(file: impl AsFd, words: usize) -> io::Result<Self> {
+        let (access, file) = (libc::PROT_READ | libc::PROT_WRITE, file.as_fd().as_raw_fd());
+        // SAFETY: the kernel chooses the address, so no memory that is in use is replaced. The descriptor is open during
+        // the call; the mapping does not need it afterwards.
+        let start =
+            unsafe { libc::mmap(std::ptr::null_mut(), words * size_of::<u64>(), access, libc::MAP_SHARED, file, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Self { start, words })
+    }
+
+    #[allow(unsafe_code)]
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the memory is mapped, aligned to pages and of this length until `self` is dropped. Others may change it
+        // at any time, which atomics allow.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for Mapping {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: the range is that of `shared`, and no reference to it is left. An error leaves the range mapped.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.words * size_of::<u64>()) };
+    }
 }

@@ -124,7 +124,7 @@ impl Harness {
     }
 
     /// Asserts that another function runs 20 times on the thread where `busy` runs.
-    async fn assert_neighbour_runs_beside(&self, busy: &Function) {
+    async fn assert_neighbour_runs_beside(&self, busy: &Arc<Function>) {
         let quick = self.load(&guest(OK)).await;
         let mut running = Box::pin(busy.run(self.call()));
         let neighbour = async {

@@ -1,8 +1,10 @@
 //! The file `running` in the data folder: what runs now, so that the next start knows what ran when a process ended
 //! without a clean stop.
 //!
-//! Each record is written with one `pwrite` and not synced. The content survives the end of the process, because it is
-//! in the page cache of the kernel, but not a power cut. All numbers are little-endian.
+//! Records are written into a mapping of the file where the file system allows it, else with one `pwrite` each, and not
+//! synced. The content survives the end of the process, because it is in the page cache of the kernel, but not a power
+//! cut. A `pwrite` changes the time of the file, which makes ext4 wait for its journal while a commit is synced: that
+//! costs a quarter of the throughput. All numbers are little-endian.
 //!
 //! | offset | bytes | content |
 //! |---|---|---|
@@ -28,9 +30,10 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::store_time::boot_id;
+use evoke_fs::MappedFile;
 use evoke_model::DeliveryId;
 use evoke_store::running::{RunningLog, Slot, UncleanExit, Work};
 
@@ -67,6 +70,8 @@ impl Interrupted {
 #[derive(Debug)]
 pub struct RunningFile {
     file: File,
+    /// The slots that have allocated space, if the file system allows to map them.
+    mapped: OnceLock<MappedFile>,
     run: u64,
     slots: Mutex<Slots>,
     /// True before [`RunningFile::begin`], after a failed write and after [`RunningFile::close`].
@@ -88,7 +93,8 @@ impl RunningFile {
         let interrupted = read(&file)?;
         // The tail of a version 7 UUID is random.
         let run = u64::try_from(uuid::Uuid::now_v7().as_u128() & u128::from(u64::MAX)).unwrap_or_default();
-        Ok((Self { file, run, slots: Mutex::default(), off: AtomicBool::new(true) }, interrupted))
+        let (mapped, slots, off) = (OnceLock::new(), Mutex::default(), AtomicBool::new(true));
+        Ok((Self { file, mapped, run, slots, off }, interrupted))
     }
 
     /// Discards the records of the process before, and starts to record. `slots` records fit without more disk space.
@@ -100,6 +106,11 @@ impl RunningFile {
             let part = (length - at).min(64 * 1024);
             self.file.write_all_at(&vec![0; usize::try_from(part).unwrap_or(BLOCK)], at)?;
             at += part;
+        }
+        match MappedFile::map(&self.file, usize::try_from(length).unwrap_or_default()) {
+            Ok(Some(mapped)) => drop(self.mapped.set(mapped)),
+            Ok(None) => {}
+            Err(error) => tracing::debug!("the file `running` is written without a mapping: {error}"),
         }
         self.write_header(false)?;
         self.off.store(false, Ordering::Relaxed);
@@ -123,7 +134,11 @@ impl RunningFile {
     }
 
     fn write(&self, slot: u32, block: &[u8; BLOCK]) {
-        let written = self.file.write_all_at(block, (u64::from(slot) + 1) * BLOCK as u64);
+        let at = (slot as usize + 1) * BLOCK;
+        if self.mapped.get().is_some_and(|mapped| mapped.write(block, at)) {
+            return;
+        }
+        let written = self.file.write_all_at(block, at as u64);
         if let Err(error) = written
             && !self.off.swap(true, Ordering::Relaxed)
         {
