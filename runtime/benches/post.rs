@@ -55,9 +55,11 @@ async fn durable(connections: usize, time: Duration) -> Load {
     let source = HttpSource {
         path: "/checkout".into(),
         methods: vec![SourceMethod::Post],
+        has_default_methods: false,
         type_: Some("order.placed".into()),
         accept: None,
         max_body: ByteSize(1 << 20),
+        reply: None,
     };
     let uri = "/bench/checkout";
     let origin = store.register_origins(vec![uri.to_owned()]).await.unwrap()[0];

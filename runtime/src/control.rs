@@ -33,7 +33,7 @@ use self::sources::Sources;
 pub use self::status::{Active, FunctionStatus, Phase, SourceStatus, TriggerExplanation};
 use evoke_core::bus::Bus;
 use evoke_core::dispatcher::Dispatcher;
-use evoke_http::source::{Http, Routes};
+use evoke_http::source::{Http, HttpKind, Routes};
 use evoke_manifest::{Checked, Diagnostics, Severity};
 use evoke_model::clock::Clock;
 use evoke_model::{DescendantsMax, FunctionId, StoredEvent};
@@ -227,7 +227,8 @@ impl Control {
         sources::check_routes(&manifests).map_err(anyhow::Error::from)?;
 
         let origins = sources::register_origins(&manifests, &**store).await?;
-        let wiring = Wiring { store, logs, clock, metrics, origins: &origins, running };
+        let requests = bus.for_ingress(Kind::Listener(&HttpKind).ingress(), metrics);
+        let wiring = Wiring { store, logs, clock, metrics, origins: &origins, running, bus: &requests };
         let registered = functions::register(&manifests, loaded, wiring).await?;
         let Functions { workers, router, ids, answerers } = registered;
         let mut sources = self.0.sources.lock().await;

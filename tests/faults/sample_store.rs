@@ -52,8 +52,8 @@ fn completion(number: i64, function: FunctionId, attempt: u32, verdict: Verdict)
     let message = (verdict != Verdict::Done).then(|| format!("attempt {attempt} at {delivery} failed"));
     let record =
         AttemptRecord { attempt, started_ms: 1_000 + number, duration_us: 77, outcome: outcome.into(), message };
-    let (origin, publishes, state) = (Origin::of("/lab/in"), Vec::new(), Transaction::default());
-    Completion { delivery, function, origin, record, verdict, publishes, state }
+    let (root, origin, publishes, state) = (Seq(1), Origin::of("/lab/in"), Vec::new(), Transaction::default());
+    Completion { delivery, function, root, origin, record, verdict, publishes, state }
 }
 
 fn json(text: String) -> Data {

@@ -157,6 +157,7 @@ impl Api {
         let completion = Completion {
             delivery,
             function: self.functions[0],
+            root: evoke_model::Seq(1),
             origin: evoke_model::Origin::default(),
             record,
             verdict,

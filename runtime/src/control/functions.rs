@@ -10,6 +10,7 @@ use futures_util::{FutureExt, StreamExt as _, stream};
 use super::http_function::{self, HttpFunction};
 use super::secrets;
 use super::state_source::{self, StoredState};
+use evoke_core::bus::Bus;
 use evoke_core::dispatcher::{AttemptResult, Call, FunctionSpec, Runner};
 use evoke_core::router::{OrderBy, Router};
 use evoke_http::source::RequestHandler;
@@ -49,6 +50,7 @@ pub(super) struct Wiring<'a> {
     /// The origins of all sources, by URI.
     pub(super) origins: &'a BTreeMap<String, Origin>,
     pub(super) running: &'a Arc<dyn RunningLog>,
+    pub(super) bus: &'a Bus,
 }
 
 /// Runs the deliveries of a function in the sandbox, for the dispatcher.
@@ -128,7 +130,7 @@ pub(super) async fn register(
     loaded: Vec<Loaded<'_>>,
     wiring: Wiring<'_>,
 ) -> anyhow::Result<Functions> {
-    let Wiring { store, logs, clock, metrics, origins, running } = wiring;
+    let Wiring { store, logs, clock, metrics, origins, running, bus } = wiring;
     let names: Vec<String> = loaded.iter().map(|l| full_name(&l.checked.manifest, l.function)).collect();
     let ids = store.register(names.clone()).await.context("cannot register the functions in the store, evoke.db")?;
 
@@ -145,7 +147,8 @@ pub(super) async fn register(
             // deliveries from that time stay pending in the store.
             let metrics = metrics.request_metrics(component.name());
             let (logs, clock, running) = (logs.clone(), clock.clone(), running.clone());
-            let answering = HttpFunction::new(component, function.concurrency, logs, clock, metrics, running);
+            let bus = bus.clone();
+            let answering = HttpFunction::new(component, function.concurrency, logs, clock, metrics, running, bus);
             answerers.insert(*id, Arc::new(answering));
             continue;
         }

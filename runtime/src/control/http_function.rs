@@ -16,11 +16,14 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use evoke_http::source::{HandlerError, HttpSource, Payload, RequestHandler};
+use evoke_core::bus::{Bus, Offer, Origin};
+use evoke_http::source::{EnteredThrough, HandlerError, HttpSource, Payload, RequestHandler};
 use evoke_manifest::{Checked, Diagnostic, Function, Source, Trigger, TriggerSource};
 use evoke_model::clock::Clock;
+use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
-use evoke_sandbox::{self as sandbox, HttpCall, LogSink};
+use evoke_model::text::is_deceptive;
+use evoke_sandbox::{self as sandbox, HttpAnswer, HttpCall, Level, LogLine, LogSink};
 use evoke_store::running::{Recorded, RunningLog, Work};
 use evoke_telemetry::{RequestMetrics, RequestOutcome};
 
@@ -37,6 +40,8 @@ pub(super) struct HttpFunction {
     clock: Clock,
     metrics: Arc<RequestMetrics>,
     running: Arc<dyn RunningLog>,
+    /// Stores the events that the function publishes.
+    bus: Bus,
     /// Prefix of the ids of requests. The number after the prefix makes each id unique.
     id_prefix: Uuid,
     next_request: AtomicU64,
@@ -50,27 +55,53 @@ impl HttpFunction {
         clock: Clock,
         metrics: Arc<RequestMetrics>,
         running: Arc<dyn RunningLog>,
+        bus: Bus,
     ) -> Self {
         let permits = Arc::new(Semaphore::new(concurrency as usize));
         let (id_prefix, next_request) = (Uuid::now_v7(), AtomicU64::new(1));
-        Self { function, permits, logs, clock, metrics, running, id_prefix, next_request }
+        Self { function, permits, logs, clock, metrics, running, bus, id_prefix, next_request }
     }
 
     async fn call(&self, request: Request<Payload>) -> Result<Response<Payload>, HandlerError> {
         let permit = timeout(PERMIT_WAIT, self.permits.clone().acquire_owned()).await;
         let Ok(Ok(permit)) = permit else { return Err(HandlerError::Busy) };
-        let id = format!("request-{}-{}", self.id_prefix, self.next_request.fetch_add(1, Ordering::Relaxed)).into();
-        let call = HttpCall { request, id, permit, logs: self.logs.clone(), clock: self.clock.clone() };
+        let number = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let id: Arc<str> = format!("request-{}-{number}", self.id_prefix).into();
+        let origin = request.extensions().get::<EnteredThrough>().map_or_else(Origin::default, |entered| entered.0);
+        let call = HttpCall { request, id: id.clone(), permit, logs: self.logs.clone(), clock: self.clock.clone() };
         let recorded = Recorded::start(&self.running, &Work::Request(self.function.name()));
         match self.function.call_http(call).await {
             // The instance runs until its body ends.
-            Ok(response) => {
+            Ok(HttpAnswer { response, published }) => {
+                self.store(&id, origin, published).await?;
                 Ok(response.map(|body| RecordedBody { body: body.boxed_unsync(), _recorded: recorded }.boxed_unsync()))
             }
             Err(Outcome::Timeout { limit }) => Err(HandlerError::Late(limit)),
             Err(Outcome::Unavailable { .. }) => Err(HandlerError::Busy),
             Err(_) => Err(HandlerError::Failed),
         }
+    }
+
+    /// Stores the events that the function published, each as the first one of its chain.
+    async fn store(&self, id: &Arc<str>, origin: Origin, events: Vec<Event>) -> Result<(), HandlerError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let refused = match self.bus.accept(Offer { events, origin, ..Offer::default() }).await {
+            Ok(_) => return Ok(()),
+            Err(refused) => refused,
+        };
+        let reason = format!("the response was not sent, because its events were not stored: {refused}");
+        (self.logs)(LogLine {
+            level: Level::Error,
+            function: self.function.name().clone(),
+            delivery_id: id.clone(),
+            attempt: 1,
+            // The reason may quote an event.
+            text: reason.chars().map(|char| if is_deceptive(char) { '\u{fffd}' } else { char }).collect(),
+            at_ms: self.clock.now_ms(),
+        });
+        Err(refused.into())
     }
 }
 
@@ -116,6 +147,7 @@ impl RequestHandler for HttpFunction {
                 Err(HandlerError::Busy) => RequestOutcome::Busy,
                 Err(HandlerError::Late(_)) => RequestOutcome::Late,
                 Err(HandlerError::Failed) => RequestOutcome::Failed,
+                Err(HandlerError::NotStored { .. }) => RequestOutcome::Refused,
             };
             self.metrics.ended(outcome, started.elapsed());
             response
@@ -136,6 +168,10 @@ pub(super) fn check_manifest(checked: &Checked, function: &Function) -> Vec<Diag
                 Some(http) if http.type_.is_some() => {
                     let message = format!("{handles}, and makes no events that could have this `type`");
                     found.push(checked.error_at(trigger.span, message, "remove `type`"));
+                }
+                Some(http) if http.reply.is_some() => {
+                    let message = format!("{handles}, and its response is the reply");
+                    found.push(checked.error_at(trigger.span, message, "remove `reply`"));
                 }
                 Some(_) => {}
                 None => found.push(checked.error_at(trigger.span, format!("{handles}, and takes no events"), help)),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use http::Method;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +14,7 @@ use super::functions::{full_name, trigger_name};
 use super::kinds::Kind;
 use evoke_core::bus::{Bus, Origin, Target};
 use evoke_core::source::{Context, Health};
-use evoke_http::source::{Endpoint, HttpSource, RequestHandler, RouteConflict, Routes};
+use evoke_http::source::{Endpoint, HttpSource, RequestHandler, RouteConflict, Routes, SourceMethod};
 use evoke_manifest::{Checked, Settings, Source, TriggerSource};
 use evoke_model::clock::Clock;
 use evoke_model::{DescendantsLimits, DescendantsMax, FunctionId};
@@ -239,9 +240,29 @@ pub(super) fn endpoints(
         let health = sources.health(&source.uri);
         let mut endpoint = Endpoint::new(http, &source.uri, origin_of(source, origins), target);
         (endpoint.handler, endpoint.health) = (handler, health);
-        Some(endpoint)
+        Some((endpoint, http.has_default_methods))
     });
-    endpoints.collect()
+    with_all_methods(endpoints.collect())
+}
+
+/// Lets each function that handles requests, and whose manifest names no methods, accept all methods that no other
+/// source with its path names. `endpoints` are paired with whether they have the default methods.
+fn with_all_methods(endpoints: Vec<(Endpoint, bool)>) -> Vec<Endpoint> {
+    let accepts_all = |(endpoint, is_default): &(Endpoint, bool)| *is_default && endpoint.handler.is_some();
+    let named: Vec<(String, Method)> = (endpoints.iter().filter(|each| !accepts_all(each)))
+        .flat_map(|(endpoint, _)| endpoint.methods.iter().map(|method| (endpoint.path.clone(), method.clone())))
+        .collect();
+    let extend = |each: (Endpoint, bool)| {
+        let is_extended = accepts_all(&each);
+        let mut endpoint = each.0;
+        if is_extended {
+            let is_free =
+                |method: &Method| !named.iter().any(|(path, other)| *path == endpoint.path && other == method);
+            endpoint.methods = SourceMethod::ALL.into_iter().map(SourceMethod::to_http).filter(is_free).collect();
+        }
+        endpoint
+    };
+    endpoints.into_iter().map(extend).collect()
 }
 
 /// Returns the sources of a manifest, each with the target of its events.

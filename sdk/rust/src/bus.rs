@@ -14,6 +14,9 @@ use std::fmt;
 /// # Ok(()) }
 /// ```
 ///
+/// A component that handles HTTP requests publishes before it sets its response. The events are stored before the first
+/// byte of the response is sent; if they cannot be stored, the client gets a 503 in place of the response.
+///
 /// # Errors
 /// [`Refused`] if the event may not be published.
 #[allow(clippy::needless_pass_by_value, reason = "a published event is given away")]

@@ -31,6 +31,22 @@
 //! ```
 //!
 //! See [`macro@function`] for the parameter types, and [`Failure`] for the failures.
+//!
+//! # HTTP components
+//!
+//! A component that handles HTTP requests exports `wasi:http/incoming-handler`, for example with the crate `wasip2`. It has
+//! no `#[evoke::function]`, and uses [`publish`], [`config`] and [`log`] of this crate:
+//!
+//! ```ignore
+//! impl wasip2::exports::http::incoming_handler::Guest for Orders {
+//!     fn handle(request: IncomingRequest, out: ResponseOutparam) {
+//!         let id = evoke::publish(Draft::new("order.placed").json(&order)?)?; // stored when the response is set
+//!         ResponseOutparam::set(out, Ok(response));
+//!     }
+//! }
+//! ```
+//!
+//! The request header `evoke-path-NAME` has the value of the path parameter NAME, percent-encoded. Clients cannot set it.
 
 // Makes `evoke::`, as used by the examples and the attribute, refer to this crate.
 extern crate self as evoke;

@@ -40,9 +40,11 @@ fn endpoints() -> [Endpoint; 2] {
     let checkout = HttpSource {
         path: "/checkout".into(),
         methods: vec![SourceMethod::Post, SourceMethod::Put],
+        has_default_methods: false,
         type_: Some(CHECKOUT_TYPE.into()),
         accept: None,
         max_body: ByteSize(BODY_MAX),
+        reply: None,
     };
     let any = Accept {
         types: vec![TypeGlob::parse("*").expect("a valid glob")],

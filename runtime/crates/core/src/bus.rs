@@ -2,6 +2,7 @@
 //! deliveries in one commit.
 
 mod drain_rate;
+mod replies;
 
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::drain_rate::DrainRate;
+use self::replies::Replies;
+pub use self::replies::{Reply, ReplyPermit};
 use crate::router::Router;
 pub use crate::router::Target;
 use crate::runtime_events;
@@ -181,12 +184,15 @@ struct Inner {
     router: RwLock<Arc<Router>>,
     limits: Limits,
     drain_rate: DrainRate,
+    /// The requests that wait for an event.
+    replies: Arc<Replies>,
 }
 
 impl Bus {
     /// Creates a bus over `store`, without registered metrics and without tracing.
     pub fn new(store: Arc<dyn EventStore>, router: Router, limits: Limits) -> Self {
-        let inner = Inner { store, router: RwLock::new(Arc::new(router)), limits, drain_rate: DrainRate::default() };
+        let (router, drain_rate) = (RwLock::new(Arc::new(router)), DrainRate::default());
+        let inner = Inner { store, router, limits, drain_rate, replies: Arc::default() };
         let (ingress, metrics, spans) = (Ingress::API, Arc::default(), Spans::default());
         Self { inner: Arc::new(inner), ingress, metrics, spans }
     }

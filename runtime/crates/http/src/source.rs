@@ -13,13 +13,15 @@
 //! | 503 | too much is pending over all sources, or the disk is full; `Retry-After` says when to retry |
 //! | 500 | the store failed |
 //!
-//! An endpoint with a [`RequestHandler`] stores nothing: its function handles the request and returns the response.
+//! A source with `reply` waits for the result of the event, see [`reply`].
+//!
+//! An endpoint with a [`RequestHandler`] makes no events: its function handles the request and returns the response.
 //!
 //! | status | when |
 //! |---|---|
 //! | any | the function's own response |
 //! | 502, 504 | the function failed, or sent no response in time |
-//! | 503 | the function already handles its maximum of concurrent requests |
+//! | 503 | the function already handles its maximum of concurrent requests, or the events that it published cannot be stored |
 
 mod accept;
 mod body;
@@ -30,6 +32,7 @@ mod end_to_end;
 mod handler;
 mod memory;
 mod problem;
+mod reply;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -55,8 +58,10 @@ use evoke_core::source::Health;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::{Accepted, Seq};
-pub use handler::{HandlerError, Payload, RequestHandler};
+pub use handler::{EnteredThrough, HandlerError, Payload, RequestHandler};
 use memory::{Budget, Memory, Owners};
+use reply::{NoReply, NoReplyBody, Stopping};
+pub use reply::{REPLY_HEADER, ReplyEvent, STATUS_ATTRIBUTE};
 
 /// The route of one http source.
 #[derive(Debug, Clone)]
@@ -79,6 +84,8 @@ pub struct Endpoint {
     pub target: Target,
     /// Handles the requests instead of the bus; no events are made of them.
     pub handler: Option<Arc<dyn RequestHandler>>,
+    /// The event that a request waits for; `None` responds as soon as the event is stored.
+    pub reply: Option<ReplyEvent>,
     /// The source's health; reports refusals for lack of room.
     pub health: Health,
 }
@@ -87,10 +94,9 @@ impl Endpoint {
     /// Makes the endpoint of a source that offers its events under `uri` to `target`.
     pub fn new(source: &HttpSource, uri: &str, origin: Origin, target: Target) -> Self {
         let (uri, accept): (Arc<str>, _) = (uri.into(), source.accept.clone().unwrap_or_default());
-        let method = |method: &config::Method| Method::from_bytes(method.as_str().as_bytes()).unwrap_or_default();
         Self {
             path: source.path.clone(),
-            methods: source.methods.iter().map(method).collect(),
+            methods: source.methods.iter().copied().map(SourceMethod::to_http).collect(),
             type_: source.type_.clone(),
             policy: ClaimPolicy::new(uri.clone(), source.type_.clone(), accept),
             body_max: usize::try_from(source.max_body.0).unwrap_or(usize::MAX),
@@ -98,6 +104,7 @@ impl Endpoint {
             origin,
             target,
             handler: None,
+            reply: source.reply.clone(),
             health: Health::default(),
         }
     }
@@ -195,9 +202,12 @@ impl Http {
 
     /// Serves on `listener` until `stop`; returns the number of connections that were cut off, see [`Listener::serve`].
     pub async fn serve(self, listener: Listener, limits: Limits, stop: CancellationToken) -> usize {
+        // A request that waits for a reply gets a response before its connection is cut off.
+        let stopping = Stopping { stop: stop.clone(), grace: limits.drain / 2 };
         let service = move |mut request: Request<RequestBody>, peer: SocketAddr| {
             let http = self.clone();
             request.extensions_mut().insert(Peer(peer.ip()));
+            request.extensions_mut().insert(stopping.clone());
             async move { http.handle(request).await }
         };
         listener.serve(service, limits, stop).await
@@ -212,7 +222,7 @@ impl Http {
         let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner).clone();
         let response = match routes.find(request.method(), request.uri().path()) {
             Ok(endpoint) => match &endpoint.handler {
-                Some(handler) => match handler::call(&**handler, request, endpoint.body_max).await {
+                Some(handler) => match handler::call(&**handler, request, endpoint.origin, endpoint.body_max).await {
                     Ok(response) => return response.map(Either::Right),
                     Err(problem) => Err(problem),
                 },
@@ -238,13 +248,43 @@ impl Http {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
     {
+        let Some(reply) = &endpoint.reply else {
+            let (ids, accepted, _) = self.accept(endpoint, request).await?;
+            return Ok(receipt(&ids, &accepted, None));
+        };
+        let bus = &self.0.bus;
+        let (head, mut body) = request.into_parts();
+        let reserved = reply::reserve(bus, endpoint.origin, &head.headers, &mut body).await;
+        let permit = reserved.inspect_err(|problem| bus.count_refused(problem.reason()))?;
+        let stopping = head.extensions.get::<Stopping>().cloned();
+        let (ids, accepted, event) = self.accept(endpoint, Request::from_parts(head, body)).await?;
+        let (Some(event), Some(&first)) = (event, accepted.first()) else { return Ok(receipt(&ids, &accepted, None)) };
+        reply::check_duplicate(bus, first, &event).await?;
+        // Nothing of the request's body stays in memory during the wait.
+        drop(event);
+        let (Accepted::New(root) | Accepted::Duplicate(root)) = first;
+        let waited = reply::wait(bus, reply, permit, root, stopping).await;
+        Ok(waited.unwrap_or_else(|none| receipt(&ids, &accepted, Some((none, none.body(reply, root))))))
+    }
+
+    /// Submits the events of a request to the bus. Returns their ids and the results; with `reply`, also the first event.
+    async fn accept<B>(
+        &self,
+        endpoint: &Endpoint,
+        request: Request<B>,
+    ) -> Result<(Vec<String>, Vec<Accepted>, Option<Event>), Problem>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Error + 'static,
+    {
         let bus = &self.0.bus;
         let read = self.events(endpoint, request).await;
         let (events, claims, _memory) = read.inspect_err(|problem| bus.count_refused(problem.reason()))?;
         let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
+        let first = endpoint.reply.as_ref().and_then(|_| events.first().cloned());
         let (target, origin) = (endpoint.target.clone(), endpoint.origin);
         let accepted = bus.accept(Offer { events, target, origin, claims, ..Offer::default() }).await?;
-        Ok(receipt(&ids, &accepted))
+        Ok((ids, accepted, first))
     }
 
     /// Reads the events of a request. The returned memory permit must be held until the events are committed.
@@ -289,6 +329,9 @@ struct Receipt<'a> {
     /// Events that were stored earlier.
     duplicates: usize,
     events: Vec<EventReceipt<'a>>,
+    /// Why the response is not the event that the request waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply: Option<NoReplyBody>,
 }
 
 #[derive(serde::Serialize)]
@@ -298,7 +341,7 @@ struct EventReceipt<'a> {
     duplicate: bool,
 }
 
-fn receipt(ids: &[String], accepted: &[Accepted]) -> Response<Full<Bytes>> {
+fn receipt(ids: &[String], accepted: &[Accepted], no_reply: Option<(NoReply, NoReplyBody)>) -> Response<Full<Bytes>> {
     let events: Vec<_> = ids
         .iter()
         .zip(accepted)
@@ -309,9 +352,12 @@ fn receipt(ids: &[String], accepted: &[Accepted]) -> Response<Full<Bytes>> {
         .collect();
     let duplicates = events.iter().filter(|event| event.duplicate).count();
     let accepted = events.len() - duplicates;
-    let status = if duplicates > 0 && accepted == 0 { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let mut response = Response::new(json(&Receipt { accepted, duplicates, events }));
-    *response.status_mut() = status;
+    // A client that waits for a reply must not take this body for it.
+    let is_known = duplicates > 0 && accepted == 0 && no_reply.is_none();
+    let (header, reply) = no_reply.map(|(none, body)| (none.header(), body)).unzip();
+    let mut response = Response::new(json(&Receipt { accepted, duplicates, events, reply }));
+    *response.status_mut() = if is_known { StatusCode::OK } else { StatusCode::ACCEPTED };
+    response.headers_mut().extend(header.map(|header| (REPLY_HEADER, header)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -116,6 +116,8 @@ pub struct Completion {
     pub delivery: DeliveryId,
     /// The function that ran.
     pub function: FunctionId,
+    /// The event from outside that started the chain; the delivered event itself if it came from outside.
+    pub root: Seq,
     /// The source where the event's chain entered.
     pub origin: Origin,
     /// The record of the attempt.

@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod actor;
+mod chain;
 pub mod claim;
 pub mod clock;
 mod counts;
@@ -27,6 +28,7 @@ pub mod text;
 pub mod uri;
 
 pub use self::actor::Actor;
+pub use self::chain::{CANCELLED, ChainState};
 pub use self::counts::{CheckReport, Counts, Removed, Totals};
 pub use self::damage::{DamagedDelivery, DamagedEvent, ReadDelivery, ReadEvent};
 pub use self::delivery::{

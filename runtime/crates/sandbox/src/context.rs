@@ -69,11 +69,7 @@ impl HostContext {
     }
 
     pub(super) fn bus(&mut self) -> Bus<'_> {
-        let publisher = match self.task {
-            Task::Handle | Task::Command(_) => Some(self.invocation.publisher()),
-            Task::HttpCall => None,
-        };
-        Bus { publisher, refusals: &mut self.refusals }
+        Bus { publisher: self.invocation.publisher(), refusals: &mut self.refusals }
     }
 
     pub(super) fn keyvalue(&mut self) -> KeyValue<'_> {
@@ -92,7 +88,8 @@ impl HostContext {
     pub(super) fn http_types(&mut self) -> HttpTypes<'_> {
         let Self { invocation, task, http, no_outbound, resources, .. } = self;
         let view = WasiHttpCtxView { ctx: http, hooks: no_outbound, table: resources };
-        HttpTypes { view, budget: &invocation.budget, is_http_request: matches!(task, Task::HttpCall) }
+        let publisher = invocation.publisher();
+        HttpTypes { view, budget: &invocation.budget, publisher, is_http_request: matches!(task, Task::HttpCall) }
     }
 
     fn wasi_ctx(&self) -> WasiCtx {

@@ -4,6 +4,9 @@
 //! end on its first poll, its response is sent while it runs. If the client disconnects before the response is complete,
 //! the task is aborted. If the guest fails midway, the response body ends with an error, so that it never looks
 //! complete.
+//!
+//! The events that a guest published before it set its response are returned with the head of the response. The caller
+//! stores them before it sends the head.
 
 use std::error::Error;
 use std::pin::{Pin, pin};
@@ -34,15 +37,18 @@ use super::log::{Level, LogSink};
 use super::secrets::Redactor;
 use super::{budget, instance, outcome};
 use evoke_model::clock::Clock;
+use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
 
 /// The error type of a body.
 pub type BodyError = Box<dyn Error + Send + Sync>;
 
+type GuestRequest = Request<UnsyncBoxBody<Bytes, BodyError>>;
+
 /// A request to respond to.
 pub struct HttpCall {
     /// The request. If its body fails, the guest's read of the body fails.
-    pub request: Request<UnsyncBoxBody<Bytes, BodyError>>,
+    pub request: GuestRequest,
     /// Id of the request. Log lines carry it in place of a delivery id.
     pub id: Arc<str>,
     /// The caller's concurrency permit, held until the guest has ended.
@@ -53,17 +59,28 @@ pub struct HttpCall {
     pub clock: Clock,
 }
 
+/// The response of a guest, with the events that are part of it.
+pub struct HttpAnswer {
+    /// The response. Dropping it ends the guest.
+    pub response: Response<ResponseBody>,
+    /// The events that the guest published before it set the response. They must be stored before the head of the
+    /// response is sent.
+    pub published: Vec<Event>,
+}
+
 impl Function {
     /// Runs the guest for one request and returns its response. The function's time-out applies to the whole response,
     /// including its body. An error is the outcome of a guest that ended without a response; it is also in the
     /// function's log. A function of another kind has the outcome `Unavailable`.
-    pub async fn call_http(self: &Arc<Self>, call: HttpCall) -> Result<Response<ResponseBody>, Outcome> {
-        let method = call.request.method().clone();
+    pub async fn call_http(self: &Arc<Self>, call: HttpCall) -> Result<HttpAnswer, Outcome> {
+        let HttpCall { request, id, permit, logs, clock } = call;
+        let method = request.method().clone();
+        let invocation = Invocation::new(self.identity.clone(), (id, 1), None, logs, clock);
         let redactor = self.identity.grants.secrets.redactor();
         let failed = Arc::new(AtomicBool::new(false));
         let (head_sender, mut head_receiver) = oneshot::channel();
         let (first_poll_sender, first_poll) = oneshot::channel();
-        let guest = self.clone().serve(call, head_sender, failed.clone());
+        let guest = self.clone().serve(request, permit, invocation.clone(), head_sender, failed.clone());
         let shared = self.shared.clone();
         let mut guest = GuestTask(Some(self.shared.threads.handle().spawn(async move {
             let mut guest = pin!(shared.threads.run(Box::pin(guest)));
@@ -81,16 +98,17 @@ impl Function {
         // Most guests end on the first poll. Then their whole response is known.
         if let Ok(outcome) = first_poll.await {
             let head = head_receiver.try_recv().ok();
-            return if outcome == Outcome::Done {
-                complete_response(&method, head, redactor).await
-            } else {
-                Err(outcome)
-            };
+            if outcome != Outcome::Done {
+                return Err(outcome);
+            }
+            let response = complete_response(&method, head, redactor).await?;
+            return Ok(HttpAnswer { response, published: invocation.publisher().take() });
         }
         match head_receiver.await {
             Ok(head) => {
                 let response = check_head(&method, head, redactor)?;
-                Ok(response.map(|body| ResponseBody(BodySource::Stream { body, failed, guest })))
+                let response = response.map(|body| ResponseBody(BodySource::Stream { body, failed, guest }));
+                Ok(HttpAnswer { response, published: invocation.publisher().take() })
             }
             Err(_) => match guest.end().await {
                 Outcome::Done => Err(no_response()),
@@ -100,8 +118,14 @@ impl Function {
     }
 
     /// Runs the guest to its end.
-    async fn serve(self: Arc<Self>, call: HttpCall, head: oneshot::Sender<Head>, failed: Arc<AtomicBool>) -> Outcome {
-        let HttpCall { request, id, permit: _concurrency_permit, logs, clock } = call;
+    async fn serve(
+        self: Arc<Self>,
+        request: GuestRequest,
+        _concurrency_permit: OwnedSemaphorePermit,
+        invocation: Arc<Invocation>,
+        head: oneshot::Sender<Head>,
+        failed: Arc<AtomicBool>,
+    ) -> Outcome {
         let limit = self.identity.timeout;
         let Entry::Http(pre, instances) = &self.entry else {
             return Outcome::Unavailable {
@@ -114,7 +138,6 @@ impl Function {
             return Outcome::Unavailable { message: "all instances are in use".into() };
         };
         let _awake = self.shared.ticker.keep_awake();
-        let invocation = Invocation::new(self.identity.clone(), (id, 1), None, logs, clock);
         let finish_log = FinishLogOnDrop(invocation.clone());
         let log = finish_log.0.log();
         let mut store = instance::new_store(&self.shared.engine, Task::HttpCall, invocation, None);
@@ -138,7 +161,7 @@ type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
 async fn run(
     pre: &ProxyPre<HostContext>,
     store: &mut Store<HostContext>,
-    request: Request<UnsyncBoxBody<Bytes, BodyError>>,
+    request: GuestRequest,
     head: oneshot::Sender<Head>,
 ) -> wasmtime::Result<Outcome> {
     let guest = pre.instantiate_async(&mut *store).await?;

@@ -20,6 +20,7 @@ use wasmtime_wasi_http::p2::{HeaderError, HeaderResult, HttpError, HttpResult};
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiHttpCtxView};
 
 use super::budget::HostBudget;
+use super::publish::Publisher;
 
 /// Limit on one chunk of a body that the guest writes, in bytes. At most two chunks are in memory at a time: one that
 /// the guest wrote and one that the client has not yet received.
@@ -32,6 +33,8 @@ const FIELD_BYTES: usize = 128;
 pub(super) struct HttpTypes<'a> {
     pub(super) view: WasiHttpCtxView<'a>,
     pub(super) budget: &'a HostBudget,
+    /// Takes no more events when the response is set.
+    pub(super) publisher: Publisher<'a>,
     /// True if the guest responds to an HTTP request.
     pub(super) is_http_request: bool,
 }
@@ -167,7 +170,9 @@ delegate! {
         fn drop(self, out: Resource<HostResponseOutparam>) -> Result<()> {}
         fn set(
             self, out: Resource<HostResponseOutparam>, response: Result<Resource<HostOutgoingResponse>, ErrorCode>
-        ) -> Result<()> {}
+        ) -> Result<()> {
+            self.publisher.close();
+        }
         fn send_informational(
             self, out: Resource<HostResponseOutparam>, status: u16, headers: Resource<FieldMap>
         ) -> HttpResult<()> {}

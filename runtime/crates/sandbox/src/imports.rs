@@ -28,9 +28,6 @@ pub(super) fn import_error(import: &str, kind: Kind, grants: &Grants) -> Option<
     match interface.split_once('/').map_or(interface, |(package, _)| package) {
         // A filesystem without any folder, and a command line without arguments.
         "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:filesystem" => None,
-        "evoke:function" if kind == Kind::Http => {
-            Some("a function that responds to HTTP requests cannot publish events in this version of Evoke")
-        }
         "wasi:http" if interface == "wasi:http/types" => None,
         "wasi:config" | "wasi:logging" | "evoke:function" => None,
         // The standard library of a ready-made program imports sockets even if the program does not use them. So
@@ -81,7 +78,7 @@ mod tests {
         assert_eq!(import_error("wasi:cli/stdout@0.2.6", Kind::Handler, &none), None);
         assert_eq!(import_error("evoke:function/bus@0.1.0", Kind::Handler, &none), None);
         assert_eq!(import_error("wasi:http/types@0.2.6", Kind::Http, &none), None);
-        assert!(import_error("evoke:function/bus@0.1.0", Kind::Http, &none).is_some());
+        assert_eq!(import_error("evoke:function/bus@0.1.0", Kind::Http, &none), None);
         assert_eq!(import_error("wasi:sockets/tcp@0.2.0", Kind::Command, &none), None);
     }
 }

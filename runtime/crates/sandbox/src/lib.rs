@@ -76,7 +76,7 @@ pub use compile::{
 pub use component::LoadError;
 pub use function::Function;
 pub use grants::Grants;
-pub use http_call::{BodyError, HttpCall, ResponseBody};
+pub use http_call::{BodyError, HttpAnswer, HttpCall, ResponseBody};
 pub use inspect::{Availability, Import, Inspection, Interface, inspect};
 pub use keyvalue::{StateGrant, StateSource};
 pub use kind::{EXPECTED_EXPORTS, Kind};

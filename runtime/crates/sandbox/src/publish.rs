@@ -1,4 +1,5 @@
-//! The events that a function publishes: completed, checked against the grant, and buffered until the attempt succeeds.
+//! The events that a function publishes: completed, checked against the grant, and buffered until the attempt succeeds or
+//! the HTTP response is set.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -49,6 +50,8 @@ pub(super) struct Publisher<'a> {
 pub(super) struct Published {
     events: Vec<Event>,
     bytes: usize,
+    /// True after an HTTP response was set: the events before it are committed with it.
+    is_closed: bool,
 }
 
 impl Publisher<'_> {
@@ -68,8 +71,16 @@ impl Publisher<'_> {
         std::mem::take(&mut self.lock().events)
     }
 
+    /// Refuses all further events.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
+    }
+
     fn add(&self, event: impl FnOnce(usize) -> Result<Event, String>) -> Result<String, String> {
         let mut published = self.lock();
+        if published.is_closed {
+            return Err("the response is set; a function publishes events before it sets its response".into());
+        }
         if published.events.len() >= EVENTS_MAX {
             return Err(format!("an attempt may publish at most {EVENTS_MAX} events"));
         }
@@ -125,8 +136,7 @@ fn glob_matches(glob: &str, text: &str) -> bool {
 
 /// The host's side of `evoke:function/bus`.
 pub(super) struct Bus<'a> {
-    /// `None` if the guest handles no event.
-    pub(super) publisher: Option<Publisher<'a>>,
+    pub(super) publisher: Publisher<'a>,
     pub(super) refusals: &'a mut Refusals,
 }
 
@@ -146,12 +156,11 @@ impl types::Host for Bus<'_> {}
 
 impl bus::Host for Bus<'_> {
     fn publish(&mut self, draft: Draft) -> Result<String, String> {
-        let publisher = self.publisher.ok_or("only a function that handles an event publishes")?;
-        let published = publisher.publish_draft(draft);
+        let published = self.publisher.publish_draft(draft);
         match &published {
             Ok(_) => self.refusals.record_state(None),
             Err(reason) => {
-                let reason = publisher.redactor.redact_text(reason).into_owned();
+                let reason = self.publisher.redactor.redact_text(reason).into_owned();
                 self.refusals.record_publish(Refusal::Denied(reason));
             }
         }

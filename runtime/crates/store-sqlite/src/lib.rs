@@ -4,6 +4,7 @@
 //! commit). Readers run in parallel, each on its own connection. `schema.sql` specifies the file format.
 
 mod backup;
+mod chain;
 mod check;
 mod checksum;
 mod dedup;

@@ -13,18 +13,18 @@ use super::write::dead::{Purge, Redrive};
 use super::write::exits::RecordExit;
 use super::write::register::{Register, RegisterOrigins};
 use super::write::state::WriteState;
-use super::{SqliteStore, check, origins, pending, read, replays, retain, state, totals, write};
+use super::{SqliteStore, chain, check, origins, pending, read, replays, retain, state, totals, write};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, CheckReport, Completed, Completion, DeadFilter, DeliveryId, DescendantsLimits, EventFilter,
-    FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay,
-    ReplayId, ReplayState, Retention, Seq, Step, Stream, Totals,
+    Accepted, Actor, ChainState, CheckReport, Completed, Completion, DeadFilter, DeliveryId, DescendantsLimits,
+    EventFilter, FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery,
+    Replay, ReplayId, ReplayState, Retention, Seq, Step, Stream, Totals,
 };
 use evoke_store::running::UncleanExit;
 use evoke_store::{
     Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
-    Store, StoreError, StoreFuture, log_request,
+    Store, StoreError, StoreFuture, TypeFilter, log_request,
 };
 
 impl EventStore for SqliteStore {
@@ -45,6 +45,14 @@ impl EventStore for SqliteStore {
 
     fn marks(&self, scope: String) -> StoreFuture<BTreeMap<String, Vec<u8>>> {
         self.read(move |c| read::marks(c, &scope))
+    }
+
+    fn accepted(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>> {
+        self.event(seq)
+    }
+
+    fn chain_state(&self, root: Seq, wanted: TypeFilter) -> StoreFuture<ChainState> {
+        self.read(move |c| chain::state(c, root, &*wanted))
     }
 
     fn newest(&self) -> watch::Receiver<Seq> {

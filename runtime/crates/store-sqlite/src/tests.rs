@@ -359,8 +359,8 @@ async fn misplaced_rows_are_not_returned_for_other_keys() {
 /// Ends the first attempt at the delivery with this number.
 fn end(number: i64, function: FunctionId, verdict: Verdict) -> Arc<Completion> {
     let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 1, outcome: "done".into(), message: None };
-    let (publishes, state, origin) = (vec![], Transaction::default(), Origin::default());
-    Arc::new(Completion { delivery: DeliveryId(number), function, origin, record, verdict, publishes, state })
+    let (publishes, state, root, origin) = (vec![], Transaction::default(), Seq(1), Origin::default());
+    Arc::new(Completion { delivery: DeliveryId(number), function, root, origin, record, verdict, publishes, state })
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@
 
 mod cancel;
 mod cases;
+mod chain_state;
 mod chains;
 mod damage;
 mod exits;
@@ -41,6 +42,7 @@ use evoke_model::state::Transaction;
 use evoke_model::*;
 
 pub use self::cancel::*;
+pub use self::chain_state::*;
 pub use self::chains::*;
 pub use self::damage::*;
 pub use self::exits::*;
@@ -90,8 +92,8 @@ fn ended(number: i64, attempt: u32, outcome: &'static str, verdict: Verdict) -> 
     let (delivery, function) = (DeliveryId(number), FunctionId(1));
     let message = (outcome != "done").then(|| "why".to_owned());
     let record = AttemptRecord { attempt, started_ms: NOW_MS, duration_us: 12, outcome: outcome.into(), message };
-    let (publishes, state) = (Vec::new(), Transaction::default());
-    Arc::new(Completion { delivery, function, origin: Origin::default(), record, verdict, publishes, state })
+    let (root, origin, publishes, state) = (Seq(1), Origin::default(), Vec::new(), Transaction::default());
+    Arc::new(Completion { delivery, function, root, origin, record, verdict, publishes, state })
 }
 
 fn done(number: i64, attempt: u32) -> Arc<Completion> {

@@ -1,11 +1,15 @@
 //! The store of the bus and of the sources.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::{Backlog, StoreFuture};
-use evoke_model::{Accepted, Mark, NewEvent, Origin, Seq};
+use evoke_model::{Accepted, ChainState, Mark, NewEvent, Origin, ReadEvent, Seq};
+
+/// Selects events by their type.
+pub type TypeFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Accepts events, and keeps the marks of their sources.
 pub trait EventStore: Send + Sync + 'static {
@@ -20,6 +24,13 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// Returns the marks of a source, by key.
     fn marks(&self, scope: String) -> StoreFuture<BTreeMap<String, Vec<u8>>>;
+
+    /// Returns an event that [`EventStore::accept`] reported as a duplicate; `None` when retention has removed it.
+    fn accepted(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>>;
+
+    /// Returns the progress of the chain that an event from outside started. `wanted` selects the events that the caller
+    /// waits for, among those that functions published. The time is proportional to the number of events of the chain.
+    fn chain_state(&self, root: Seq, wanted: TypeFilter) -> StoreFuture<ChainState>;
 
     /// Returns a receiver of the position of the newest event. This is a view: with several owners of one store it may
     /// be a moment old. A read that starts after a position was received finds all events up to it.

@@ -45,7 +45,7 @@ use futures_util::future::BoxFuture;
 pub use self::backlog::Backlog;
 pub use self::deliveries::{CommitSink, Committed, DeliveryStore};
 pub use self::error::{Result, StoreError};
-pub use self::events::EventStore;
+pub use self::events::{EventStore, TypeFilter};
 pub use self::future::StoreFuture;
 pub use self::inspection::InspectionStore;
 pub use self::replays::ReplayStore;

@@ -16,11 +16,13 @@ pub enum RequestOutcome {
     Late,
     /// The function failed before it sent a response.
     Failed,
+    /// The events that the function published could not be stored.
+    Refused,
 }
 
 impl RequestOutcome {
     /// Every outcome, in the order of the declaration.
-    pub const ALL: [Self; 4] = [Self::Answered, Self::Busy, Self::Late, Self::Failed];
+    pub const ALL: [Self; 5] = [Self::Answered, Self::Busy, Self::Late, Self::Failed, Self::Refused];
 
     /// The label value in metrics.
     pub fn name(self) -> &'static str {
@@ -29,6 +31,7 @@ impl RequestOutcome {
             Self::Busy => "busy",
             Self::Late => "late",
             Self::Failed => "failed",
+            Self::Refused => "refused",
         }
     }
 }

@@ -33,8 +33,8 @@ impl Fixture {
     async fn done(&self, delivery: DeliveryId, publishes: Vec<NewEvent>) {
         let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "done".into(), message: None };
         let (verdict, state) = (Verdict::Done, Transaction::default());
-        let completion =
-            Completion { delivery, function: FUNCTION, origin: Origin::default(), record, verdict, publishes, state };
+        let (root, origin) = (Seq(1), Origin::default());
+        let completion = Completion { delivery, function: FUNCTION, root, origin, record, verdict, publishes, state };
         self.store.complete(Arc::new(completion)).await.unwrap();
     }
 }

@@ -14,7 +14,7 @@ use evoke_model::outcome;
 use evoke_model::outcome::{Next, Outcome};
 use evoke_model::state::{StateItem, Transaction};
 use evoke_model::{
-    AttemptRecord, Completion, DamagedEvent, DeliveryId, Lineage, NewEvent, ReadyDelivery, StoredEvent, Verdict,
+    AttemptRecord, Completion, DamagedEvent, DeliveryId, Lineage, NewEvent, ReadyDelivery, Seq, StoredEvent, Verdict,
 };
 use evoke_store::running::{EXITS_MAX, Recorded, Work};
 
@@ -178,8 +178,15 @@ fn completion(
     publishes: Vec<NewEvent>,
     state: Transaction,
 ) -> Completion {
-    let (id, function, origin) = (delivery.id, delivery.function, delivery.origin);
-    Completion { delivery: id, function, origin, record, verdict, publishes, state }
+    let (id, function, root, origin) = (delivery.id, delivery.function, root(delivery), delivery.origin);
+    Completion { delivery: id, function, root, origin, record, verdict, publishes, state }
+}
+
+/// Returns the event from outside that started the chain. The chain of a damaged event is unknown: the result is the event
+/// itself.
+fn root(delivery: &ReadyDelivery) -> Seq {
+    let event = delivery.event.as_ref();
+    event.map_or_else(|damaged| damaged.seq, |stored| stored.lineage.root.unwrap_or(stored.seq))
 }
 
 /// Returns the runtime event that reports a dead letter, with its deliveries. Returns an empty list if a runtime event
@@ -212,8 +219,7 @@ async fn dead_letter_event(
     let report = dead_letter.to_event(inner.clock.now_ms());
     let deliveries = inner.bus.router().route(&report, None, &Target::Matching).unwrap_or_default();
     // No function published this event, and it cannot be part of a loop, so the hops start at 0.
-    let root = event.as_ref().map_or_else(|damaged| damaged.seq, |stored| stored.lineage.root.unwrap_or(stored.seq));
-    let lineage = Lineage { cause: Some(*id), root: Some(root), hops: 0, origin: runtime_events::origin() };
+    let lineage = Lineage { cause: Some(*id), root: Some(root(delivery)), hops: 0, origin: runtime_events::origin() };
     vec![NewEvent { event: Arc::new(report), lineage, deliveries }]
 }
 

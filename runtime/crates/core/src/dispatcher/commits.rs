@@ -45,6 +45,7 @@ impl Dispatcher {
 
     /// Receives the result of a commit from the store: settled attempts, and deliveries that became ready.
     pub(super) fn committed(&self, committed: Committed) {
+        self.0.bus.notify_waiting(&committed);
         let Committed { ready, settled, cancelled } = committed;
         let mut bytes = 0;
         let mut schedule = self.lock();

@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use super::accept::Accept;
+use super::reply::{self, ReplyEvent};
 use evoke_manifest::parser::{Node, Reader, Span, Table, ValueError, excerpt, nearest};
 use evoke_manifest::source::{CONTENT_SIZE_RANGE, content_size_default};
 use evoke_manifest::{ByteSize, Place, Settings, Source, SourceKind, TypeGlob};
@@ -23,10 +24,14 @@ pub struct HttpSource {
     /// URL path, such as `/checkout`. The path of a request must be exactly equal.
     #[schemars(regex(pattern = r"^/[^?#\s]*$"))]
     pub path: String,
-    /// Accepted HTTP methods.
+    /// Accepted HTTP methods. Default for a component that handles the requests itself: all methods.
     #[serde(default = "default_methods")]
     #[schemars(length(min = 1))]
     pub methods: Vec<Method>,
+    /// True if the manifest does not name the methods.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub has_default_methods: bool,
     /// Type of the events. Without it, only CloudEvents that match `accept` are accepted.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
@@ -38,6 +43,10 @@ pub struct HttpSource {
     /// Largest accepted request body.
     #[serde(default = "content_size_default")]
     pub max_body: ByteSize,
+    /// Response to a request: `accepted` as soon as its event is stored, or an event that follows from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "reply::schema", extend("default" = "accepted"))]
+    pub reply: Option<ReplyEvent>,
 }
 
 /// An HTTP method that a source can accept.
@@ -61,6 +70,11 @@ fn default_methods() -> Vec<Method> {
 impl Method {
     /// Every method that a source can accept.
     pub const ALL: [Self; 7] = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Options];
+
+    /// Returns the method as a type of the http library.
+    pub fn to_http(self) -> http::Method {
+        http::Method::from_bytes(self.as_str().as_bytes()).unwrap_or_default()
+    }
 
     /// Returns the method as written in a request.
     pub fn as_str(self) -> &'static str {
@@ -156,6 +170,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
         }
         Some(path)
     });
+    let has_default_methods = !table.has("methods");
     let methods = match table.optional(reader, "methods") {
         Some(node) => methods(reader, node),
         None => default_methods(),
@@ -166,6 +181,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
     let max_body =
         table.optional(reader, "max_body").and_then(|node| reader.size(node, "`max_body`", CONTENT_SIZE_RANGE));
     let max_body = max_body.unwrap_or_else(content_size_default);
+    let reply = table.optional(reader, "reply").and_then(|node| reply::parse(reader, node));
     table.reject_unknown_keys(reader, |key| match key {
         "method" => Some("write the methods as a list: `methods: [POST]`"),
         "types" | "sources" => Some("write what producers may claim as `accept: { types: [TYPE], sources: [SOURCE] }`"),
@@ -176,7 +192,8 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
     if matches!(type_, Some(None)) || matches!(accept, Some(None)) {
         return None;
     }
-    Some(HttpSource { path: path?, methods, type_: type_.flatten(), accept: accept.flatten(), max_body })
+    let (path, type_, accept) = (path?, type_.flatten(), accept.flatten());
+    Some(HttpSource { path, methods, has_default_methods, type_, accept, max_body, reply })
 }
 
 /// Reports a shared source that accepts no event, and globs of sources that belong to this app or to the runtime.

@@ -21,9 +21,11 @@ fn source(path: &str) -> HttpSource {
     HttpSource {
         path: path.into(),
         methods: vec![SourceMethod::Post],
+        has_default_methods: false,
         type_: Some("order.placed".into()),
         accept: None,
         max_body: ByteSize(1_000),
+        reply: None,
     }
 }
 

@@ -1,4 +1,8 @@
-//! Endpoints whose function handles requests itself. No events are made of the requests, and nothing is stored.
+//! Endpoints whose function handles requests itself. No events are made of the requests. The events that the function
+//! publishes are stored before its response is sent.
+//!
+//! A request header `evoke-path-NAME` has the value of a path parameter, percent-encoded. Headers of clients whose names
+//! begin with `evoke-` are removed.
 
 use std::error::Error;
 use std::fmt;
@@ -6,14 +10,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::HOST;
-use http::{Request, Response, StatusCode};
+use http::header::{HOST, HeaderName, HeaderValue};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Body;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::body::announced_too_large;
 use crate::problem::Problem;
+use evoke_core::bus::{Origin, Refused};
+use evoke_store::StoreError;
 
 /// A streamed body.
 pub type Payload = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
@@ -33,12 +40,63 @@ pub enum HandlerError {
     Late(Duration),
     /// The function failed. The reason is in the function's log and is not shown to the client.
     Failed,
+    /// The events that the function published were not stored, so its response is not sent.
+    NotStored {
+        /// The reason, as a message for the client.
+        detail: String,
+        /// When to try again; `None` if the same request would fail again.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl From<Refused> for HandlerError {
+    fn from(refused: Refused) -> Self {
+        let retry_after = match &refused {
+            Refused::Overloaded { retry_after, .. } | Refused::Crowding { retry_after, .. } => Some(*retry_after),
+            Refused::Store(StoreError::Failed(_) | StoreError::Damaged(_)) => None,
+            Refused::Store(_) => Some(STORE_RETRY_AFTER),
+            Refused::Invalid { .. } | Refused::Claimed { .. } | Refused::TooLarge { .. } => None,
+        };
+        // What the function published is not shown to the client.
+        let detail = match refused {
+            Refused::Invalid { .. } | Refused::Claimed { .. } | Refused::TooLarge { .. } => {
+                "an event that the function published is not valid; `evoke logs` shows why".to_owned()
+            }
+            refused => Problem::from(refused).detail,
+        };
+        Self::NotStored { detail, retry_after }
+    }
+}
+
+/// The `Retry-After` while the store accepts no events.
+const STORE_RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// An extension of the requests that a handler receives: the source through which they entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EnteredThrough(pub Origin);
+
+/// The beginning of the names of request headers that only this server sets.
+const OWN_HEADERS: &str = "evoke-";
+
+/// Replaces the headers that only this server sets by those of the path parameters.
+fn set_path_headers<'a>(headers: &mut HeaderMap, parameters: impl Iterator<Item = (&'a str, &'a str)>) {
+    let forged: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with(OWN_HEADERS)).cloned().collect();
+    forged.iter().for_each(|name| drop(headers.remove(name)));
+    for (name, value) in parameters {
+        // A header has visible ASCII characters. `%` is encoded, so that decoding gives the same value.
+        const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+        let value = utf8_percent_encode(value, ENCODED).to_string();
+        let name = HeaderName::try_from(format!("{OWN_HEADERS}path-{}", name.to_ascii_lowercase()));
+        headers.extend(name.ok().zip(HeaderValue::try_from(value).ok()));
+    }
 }
 
 /// Passes a request to `handler`. A body longer than `body_max` bytes breaks off at that length.
 pub(super) async fn call<B>(
     handler: &dyn RequestHandler,
     mut request: Request<B>,
+    origin: Origin,
     body_max: usize,
 ) -> Result<Response<Payload>, Problem>
 where
@@ -53,6 +111,8 @@ where
     if request.uri().authority().is_none() && !host {
         return Err(Problem::malformed("the request names no host; send a `Host` header"));
     }
+    set_path_headers(request.headers_mut(), std::iter::empty());
+    request.extensions_mut().insert(EnteredThrough(origin));
     let request = request.map(|body| Limited::new(body, body_max).boxed_unsync());
     Ok(handler.handle(request).await?)
 }
@@ -72,6 +132,29 @@ impl From<HandlerError> for Problem {
                 StatusCode::BAD_GATEWAY,
                 "the function failed before it sent a response; `evoke logs` shows why",
             ),
+            HandlerError::NotStored { detail, retry_after: Some(after) } => Self::later(after, detail),
+            HandlerError::NotStored { detail, retry_after: None } => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_cannot_set_the_headers_of_path_parameters() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in
+            [("evoke-path-id", "forged"), ("evoke-path-id", "twice"), ("evoke-other", "x"), ("host", "a")]
+        {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let values = [("Id", "caf\u{e9} 100%\r\nx: y"), ("rest", "a/b")];
+        set_path_headers(&mut headers, values.into_iter());
+        let mut found: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect();
+        found.sort();
+        assert_eq!(found, ["evoke-path-id=caf%C3%A9%20100%25%0D%0Ax:%20y", "evoke-path-rest=a/b", "host=a"]);
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) source: &'a str,
     /// Prefix of generated event ids.
     pub(crate) delivery_id: &'a str,
-    /// The event being handled.
+    /// The event being handled; `None` for an HTTP request.
     pub(crate) cause: Option<&'a Event>,
     pub(crate) clock: &'a Clock,
 }

@@ -91,7 +91,7 @@ fn a_refusal_names_its_reason_and_is_recorded() {
     let harness = Harness::new();
     let publisher = harness.publisher();
     let mut refusals = Refusals::default();
-    let mut bus = Bus { publisher: Some(publisher), refusals: &mut refusals };
+    let mut bus = Bus { publisher, refusals: &mut refusals };
     let extended = |name: &str| Draft { extensions: vec![(name.into(), "x".into())], ..draft("done", b"") };
     let bad_json = Draft { datacontenttype: Some("application/json".into()), ..draft("done", b"{") };
     for (draft, reason) in [
@@ -117,7 +117,7 @@ fn a_refusal_names_its_reason_and_is_recorded() {
 
     let mut refusals = Refusals::default();
     refusals.record_state(Some(Refusal::Quota("the bucket is full".into())));
-    let mut bus = Bus { publisher: Some(publisher), refusals: &mut refusals };
+    let mut bus = Bus { publisher, refusals: &mut refusals };
     bus::Host::publish(&mut bus, draft("done", b"")).unwrap();
     assert_eq!(refusals.cause(), None, "a guest that publishes has handled the refusal");
 }
@@ -165,4 +165,15 @@ fn a_json_event_requires_only_a_type_and_keeps_its_other_attributes() {
         let error = publisher.publish_json(line).unwrap_err();
         assert!(error.contains(reason), "{error}");
     }
+}
+
+#[test]
+fn nothing_is_published_after_an_http_response_was_set() {
+    let harness = Harness::new();
+    let publisher = harness.publisher();
+    publisher.publish_draft(draft("done", b"1")).unwrap();
+    publisher.close();
+    let refusal = publisher.publish_draft(draft("done", b"2")).unwrap_err();
+    assert!(refusal.starts_with("the response is set"), "{refusal}");
+    assert_eq!(publisher.take().len(), 1);
 }

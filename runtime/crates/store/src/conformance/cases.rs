@@ -44,6 +44,8 @@ macro_rules! conformance {
             a_completion_of_another_attempt_or_of_a_finished_delivery_is_superseded
             released_deliveries_are_found_again
             the_events_of_a_chain_are_limited_in_number_and_size
+            a_chain_is_pending_until_it_published_a_wanted_event_or_has_nothing_left_to_run
+            a_chain_with_a_dead_letter_has_the_kind_of_its_last_outcome
             pending_deliveries_are_listed_and_cancelled_by_function_root_and_number
             a_cancelled_delivery_of_a_key_stays_in_order_after_a_redrive
             an_exit_is_counted_once_for_attempts_that_are_the_next_of_a_pending_delivery

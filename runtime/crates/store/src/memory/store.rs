@@ -12,12 +12,12 @@ use crate::running::UncleanExit;
 use crate::validate::{CommittedState as _, Validation};
 use crate::{
     Backlog, CommitSink, DeliveryStore, EventStore, InspectionStore, Ownership, ReplayStore, ScopeStore, StateStore,
-    Store, StoreError, StoreFuture, log_request,
+    Store, StoreError, StoreFuture, TypeFilter, log_request,
 };
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, CheckReport, Completed, Completion, Counts, DamagedEvent, DeadFilter, DeliveryId,
+    Accepted, Actor, ChainState, CheckReport, Completed, Completion, Counts, DamagedEvent, DeadFilter, DeliveryId,
     DescendantsLimits, EventFilter, FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery,
     ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step, StoredEvent, Stream, Totals,
 };
@@ -44,6 +44,14 @@ impl EventStore for MemoryStore {
         let inner = self.lock();
         let of_scope = inner.marks.iter().filter(|((s, _), _)| *s == scope);
         ready(of_scope.map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn accepted(&self, seq: Seq) -> StoreFuture<Option<ReadEvent>> {
+        self.event(seq)
+    }
+
+    fn chain_state(&self, root: Seq, wanted: TypeFilter) -> StoreFuture<ChainState> {
+        ready(self.lock().chain_state(root, &*wanted))
     }
 
     fn newest(&self) -> watch::Receiver<Seq> {

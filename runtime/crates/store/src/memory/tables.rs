@@ -10,8 +10,9 @@ use crate::descendants::Chains;
 use crate::running::UncleanExit;
 use crate::validate::Validation;
 use evoke_model::{
-    Accepted, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState, FunctionId,
-    NewDelivery, NewEvent, Origin, PendingFilter, ReadyDelivery, ReplayId, Seq, StoredEvent, Stream, Totals, Verdict,
+    Accepted, ChainState, Completed, Completion, Counts, DeadFilter, DeliveryId, DeliveryRecord, DeliveryState,
+    FunctionId, NewDelivery, NewEvent, Origin, PendingFilter, ReadyDelivery, ReplayId, Seq, StoredEvent, Stream,
+    Totals, Verdict,
 };
 
 impl Inner {
@@ -224,6 +225,28 @@ impl Inner {
         }
         names.reverse();
         names
+    }
+
+    /// Searches from the root on: the events of a chain come after it.
+    pub(super) fn chain_state(&self, root: Seq, wanted: &dyn Fn(&str) -> bool) -> ChainState {
+        let (mut dead, mut is_pending) = (None, false);
+        for row in self.events.iter().skip(index(root.0)).flatten() {
+            let StoredEvent { seq, lineage, event, .. } = &*row.stored;
+            if (*seq != root && lineage.root != Some(root)) || lineage.origin == Origin::RUNTIME {
+                continue;
+            }
+            if lineage.hops > 0 && wanted(&event.type_) {
+                return ChainState::Published(Ok((*row.stored).clone()));
+            }
+            for (id, delivery) in row.deliveries().filter_map(|id| Some((id, self.delivery(id)?))) {
+                is_pending |= delivery.is_pending();
+                if delivery.state == DeliveryState::Dead && dead.is_none() {
+                    let last = delivery.attempts.last().map(|record| record.outcome.clone().into_owned());
+                    dead = Some(ChainState::dead(id, delivery.cause.as_deref(), last));
+                }
+            }
+        }
+        dead.unwrap_or(if is_pending { ChainState::Pending } else { ChainState::Finished })
     }
 
     pub(super) fn record_exit(&mut self, exit: Option<UncleanExit>) -> BTreeMap<DeliveryId, u32> {

@@ -1,0 +1,302 @@
+//! Requests that wait for an event which their own event causes. Their number is bounded. After each commit, the bus wakes
+//! those whose chain has changed.
+//!
+//! A wake-up carries no data: the request reads its chain from the store. So an answer is always a stored event, and a
+//! request that begins to wait late misses nothing. A commit costs one load of an atomic while no request waits.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::HashMap;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::Bus;
+use evoke_model::{ChainState, DeliveryId, Origin, ReadEvent, Seq};
+use evoke_store::{Committed, StoreError, TypeFilter};
+
+/// The maximum number of requests that wait, over all sources. A waiting request needs less than 1 KiB besides its
+/// connection; half of the listener's connections are left for others.
+const WAITING_MAX: usize = 2_048;
+/// The maximum number of chains that are read at once, so that most readers of the store are left for other callers.
+const READS_MAX: usize = 2;
+/// After a read of its chain, a request waits for this many times the duration of the read before the next one. So the
+/// reads of a request take at most a tenth of the time, however many events its chain has.
+const PAUSE_PER_READ: u32 = 9;
+
+/// The requests that wait.
+pub(super) struct Replies {
+    /// The number of entries of `Table::by_root`.
+    watched: AtomicUsize,
+    table: Mutex<Table>,
+    reads: Semaphore,
+}
+
+#[derive(Default)]
+struct Table {
+    total: usize,
+    by_source: HashMap<Origin, usize>,
+    /// The waiting requests, by the event that they sent.
+    by_root: HashMap<Seq, Vec<Arc<Notify>>>,
+}
+
+impl Default for Replies {
+    fn default() -> Self {
+        Self { watched: AtomicUsize::new(0), table: Mutex::default(), reads: Semaphore::new(READS_MAX) }
+    }
+}
+
+impl Replies {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the requests whose chain a commit may have changed. Does not block.
+    fn notify(&self, committed: &Committed) {
+        // A request is added before its first read of the chain. So a commit that finds no request is seen by that read.
+        if self.watched.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let table = self.lock();
+        if !committed.cancelled.is_empty() {
+            // Rare: an operator cancelled deliveries, of unknown chains.
+            table.by_root.values().flatten().for_each(|changed| changed.notify_one());
+            return;
+        }
+        for (completion, _) in &committed.settled {
+            table.by_root.get(&completion.root).into_iter().flatten().for_each(|changed| changed.notify_one());
+        }
+    }
+}
+
+/// The permission to wait for a reply. Dropping it frees its place.
+pub struct ReplyPermit {
+    replies: Arc<Replies>,
+    source: Origin,
+}
+
+impl Drop for ReplyPermit {
+    fn drop(&mut self) {
+        let mut table = self.replies.lock();
+        table.total -= 1;
+        if let Some(owned) = table.by_source.get_mut(&self.source) {
+            *owned -= 1;
+            if *owned == 0 {
+                table.by_source.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// Receives the wake-ups for one chain until it is dropped.
+struct Watch<'a> {
+    replies: &'a Replies,
+    root: Seq,
+    changed: Arc<Notify>,
+}
+
+impl<'a> Watch<'a> {
+    fn start(replies: &'a Replies, root: Seq) -> Self {
+        let changed = Arc::new(Notify::new());
+        let mut table = replies.lock();
+        table.by_root.entry(root).or_default().push(changed.clone());
+        replies.watched.store(table.by_root.len(), Ordering::SeqCst);
+        Self { replies, root, changed }
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        let mut table = self.replies.lock();
+        if let Some(of_root) = table.by_root.get_mut(&self.root) {
+            of_root.retain(|other| !Arc::ptr_eq(other, &self.changed));
+            if of_root.is_empty() {
+                table.by_root.remove(&self.root);
+            }
+        }
+        self.replies.watched.store(table.by_root.len(), Ordering::SeqCst);
+    }
+}
+
+/// The result of a wait for a reply.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// The event that a function of the chain published.
+    Event(ReadEvent),
+    /// A delivery of the chain is a dead letter, see [`ChainState::Dead`].
+    Dead {
+        /// The delivery.
+        delivery: DeliveryId,
+        /// The kind of the last outcome.
+        kind: String,
+    },
+    /// No delivery of the chain is pending any more, and none published such an event.
+    Finished,
+    /// The time is over, and deliveries of the chain are pending.
+    TimedOut,
+}
+
+impl Bus {
+    /// Reserves a place for a request that will wait for a reply. Returns `None` if too many requests wait.
+    ///
+    /// As with the backlog, a source has room while it owns fewer places than are free: a single source with many slow
+    /// requests gets half of all places.
+    pub fn reserve_reply(&self, source: Origin) -> Option<ReplyPermit> {
+        let replies = &self.inner.replies;
+        let mut table = replies.lock();
+        let free = WAITING_MAX.saturating_sub(table.total);
+        let owned = table.by_source.get(&source).copied().unwrap_or_default();
+        if owned >= free {
+            return None;
+        }
+        table.by_source.insert(source, owned + 1);
+        table.total += 1;
+        Some(ReplyPermit { replies: replies.clone(), source })
+    }
+
+    /// Waits until a function publishes an event of a wanted type because of the event `root`. Returns earlier if a
+    /// delivery of the chain becomes a dead letter or nothing of the chain is pending any more, and at the latest at
+    /// `deadline`. An event that was published before the call is found, too.
+    ///
+    /// # Errors
+    /// The chain cannot be read.
+    pub async fn wait_for_reply(
+        &self,
+        _permit: &ReplyPermit,
+        root: Seq,
+        wanted: TypeFilter,
+        deadline: Instant,
+    ) -> Result<Reply, StoreError> {
+        let replies = &*self.inner.replies;
+        let watch = Watch::start(replies, root);
+        loop {
+            let started = Instant::now();
+            // The semaphore is never closed.
+            let turn = replies.reads.acquire().await;
+            let state = self.inner.store.chain_state(root, wanted.clone()).await?;
+            drop(turn);
+            match state {
+                ChainState::Published(event) => return Ok(Reply::Event(event)),
+                ChainState::Dead { delivery, kind } => return Ok(Reply::Dead { delivery, kind }),
+                ChainState::Finished => return Ok(Reply::Finished),
+                ChainState::Pending => {}
+            }
+            let ended = Instant::now();
+            if ended >= deadline || timeout_at(deadline, watch.changed.notified()).await.is_err() {
+                return Ok(Reply::TimedOut);
+            }
+            sleep_until((ended + (ended - started) * PAUSE_PER_READ).min(deadline)).await;
+        }
+    }
+
+    /// Wakes the requests that wait for a change of this commit.
+    pub(crate) fn notify_waiting(&self, committed: &Committed) {
+        self.inner.replies.notify(committed);
+    }
+
+    /// Returns an event that was reported as a duplicate, as it was accepted; `None` when retention has removed it.
+    ///
+    /// # Errors
+    /// The event cannot be read.
+    pub async fn accepted(&self, seq: Seq) -> Result<Option<ReadEvent>, StoreError> {
+        self.inner.store.accepted(seq).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::bus::{Limits, Offer};
+    use crate::router::{Router, Target};
+    use evoke_model::clock::Clock;
+    use evoke_model::event::Event;
+    use evoke_model::state::Transaction;
+    use evoke_model::{AttemptRecord, Completion, FunctionId, Lineage, NewEvent, Verdict};
+    use evoke_store::DeliveryStore;
+    use evoke_store::memory::MemoryStore;
+
+    const SOURCE: Origin = Origin(7);
+
+    fn bus() -> (Bus, MemoryStore) {
+        let store = MemoryStore::new(Clock::system());
+        let bus = Bus::new(Arc::new(store.clone()), Router::default(), Limits::default());
+        let waiting = bus.clone();
+        store.on_commit(Box::new(move |committed| waiting.notify_waiting(&committed)));
+        (bus, store)
+    }
+
+    async fn send(bus: &Bus, id: &str) {
+        let event = Event { id: id.into(), source: "/s".into(), type_: "asked".into(), ..Event::default() };
+        let target = Target::Function { function: FunctionId(1), trigger: "on[0]".into() };
+        bus.accept(Offer { events: vec![event], target, origin: SOURCE, ..Offer::default() }).await.unwrap();
+    }
+
+    async fn publish(store: &MemoryStore, number: i64, type_: &str) {
+        let (delivery, root) = (DeliveryId(number), Seq(number));
+        let event = Event { id: "a".into(), source: "/f".into(), type_: type_.into(), ..Event::default() };
+        let lineage = Lineage { cause: Some(delivery), root: Some(root), hops: 1, origin: SOURCE };
+        let publishes = vec![NewEvent { event: Arc::new(event), lineage, deliveries: Vec::new() }];
+        let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "done".into(), message: None };
+        let (function, verdict, state) = (FunctionId(1), Verdict::Done, Transaction::default());
+        let completion = Completion { delivery, function, root, origin: SOURCE, record, verdict, publishes, state };
+        store.settle(Arc::new(completion)).await.unwrap();
+    }
+
+    async fn wait(bus: &Bus, permit: &ReplyPermit, root: i64) -> Reply {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        bus.wait_for_reply(permit, Seq(root), Arc::new(|type_: &str| type_ == "answered"), deadline).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiting_request_is_woken_by_its_own_chain_and_leaves_nothing_behind() {
+        let (bus, store) = bus();
+        send(&bus, "1").await;
+        send(&bus, "2").await;
+        let permit = bus.reserve_reply(SOURCE).unwrap();
+        let mut waiting = pin!(wait(&bus, &permit, 1));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        publish(&store, 2, "answered").await;
+        assert!(waiting.as_mut().now_or_never().is_none(), "another chain");
+        publish(&store, 1, "answered").await;
+        assert!(matches!(waiting.await, Reply::Event(Ok(event)) if event.event.type_ == "answered"));
+        // Published before the wait began.
+        assert!(matches!(wait(&bus, &permit, 2).await, Reply::Event(_)));
+        let replies = &bus.inner.replies;
+        assert_eq!((replies.lock().by_root.len(), replies.watched.load(Ordering::SeqCst)), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_given_up_at_its_deadline_and_when_it_is_dropped() {
+        let (bus, store) = bus();
+        send(&bus, "1").await;
+        let permit = bus.reserve_reply(SOURCE).unwrap();
+        let started = Instant::now();
+        assert!(matches!(wait(&bus, &permit, 1).await, Reply::TimedOut));
+        assert!((5_000..5_100).contains(&started.elapsed().as_millis()));
+        let mut dropped = Box::pin(wait(&bus, &permit, 1));
+        assert!(dropped.as_mut().now_or_never().is_none());
+        assert_eq!(bus.inner.replies.lock().by_root.len(), 1);
+        drop(dropped);
+        assert_eq!(bus.inner.replies.lock().by_root.len(), 0);
+        publish(&store, 1, "other").await;
+        assert!(matches!(wait(&bus, &permit, 1).await, Reply::Finished));
+    }
+
+    #[test]
+    fn a_source_may_own_as_many_places_as_are_free() {
+        let (bus, _store) = bus();
+        let take = |source: u32| std::iter::from_fn(|| bus.reserve_reply(Origin(source))).collect::<Vec<_>>();
+        let (first, second) = (take(1), take(2));
+        assert_eq!((first.len(), second.len()), (WAITING_MAX / 2, WAITING_MAX / 4));
+        drop(first);
+        assert!(bus.reserve_reply(Origin(1)).is_some());
+        drop(second);
+        assert_eq!(bus.inner.replies.lock().total, 0);
+        assert!(bus.inner.replies.lock().by_source.is_empty());
+    }
+}

@@ -1,0 +1,250 @@
+//! Requests that wait for the result of their event (`reply: { event: TYPE }`). The event is accepted as always. Then the
+//! request waits for the first event of the type that a function publishes in the chain of this event.
+//!
+//! | response | `evoke-reply` | when |
+//! |---|---|---|
+//! | the event: its data, its media type, its attribute `httpstatus` (200 to 599, else 200) | `event` | the event is stored |
+//! | 502 with the kind of the failure in `cause` | `dead` | a delivery of the chain is a dead letter, and there is no such event |
+//! | 202 | `none` | every delivery of the chain is done, and there is no such event |
+//! | 202 | `timeout` | the time is over, or `stopping`: the process stops |
+//! | 202 | `unknown` | the chain cannot be read |
+//! | 400 | | the request is a batch |
+//! | 422 | | the id belongs to an event with other content: its answer is not for this sender |
+//! | 503 | | too many requests wait; nothing was stored |
+//!
+//! A request with an id that was accepted before waits for, or gets, the answer of the first one. So a client whose
+//! connection broke sends the same request again. The answer is in the store: a restart does not lose it.
+
+mod config;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Body;
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+pub use self::config::ReplyEvent;
+pub(super) use self::config::{parse, schema};
+use super::body;
+use crate::problem::Problem;
+use evoke_core::bus::{Bus, Origin, Reply, ReplyPermit};
+use evoke_model::event::{Data, Event};
+use evoke_model::media_type::essence;
+use evoke_model::{Accepted, Seq};
+use evoke_store::TypeFilter;
+
+/// The response header that says where the response comes from.
+pub const REPLY_HEADER: HeaderName = HeaderName::from_static("evoke-reply");
+/// The extension attribute of an event that sets the status of the response.
+pub const STATUS_ATTRIBUTE: &str = "httpstatus";
+
+/// The `Retry-After` while too many requests wait. Requests wait for seconds.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// An extension of every request: ends the waits of requests when the listener stops.
+#[derive(Debug, Clone)]
+pub(super) struct Stopping {
+    /// Cancelled when the listener stops.
+    pub(super) stop: CancellationToken,
+    /// How long a request may wait after that.
+    pub(super) grace: Duration,
+}
+
+impl Stopping {
+    async fn ended(stopping: Option<Self>) {
+        match stopping {
+            Some(Self { stop, grace }) => {
+                stop.cancelled().await;
+                sleep(grace).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Why a response is no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoReply {
+    Finished,
+    TimedOut,
+    Stopping,
+    Unknown,
+}
+
+/// The member `reply` of a response that is no reply.
+#[derive(Debug, Serialize)]
+pub(super) struct NoReplyBody {
+    state: &'static str,
+    detail: String,
+}
+
+impl NoReply {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Finished => "none",
+            Self::TimedOut => "timeout",
+            Self::Stopping => "stopping",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    pub(super) fn header(self) -> HeaderValue {
+        HeaderValue::from_static(self.name())
+    }
+
+    pub(super) fn body(self, reply: &ReplyEvent, seq: Seq) -> NoReplyBody {
+        let event = reply.event.as_str();
+        let again = "send the request again with the same id to wait for it";
+        let detail = match self {
+            Self::Finished => {
+                format!("every function is done, and none published an event `{event}`; see `evoke trace {seq}`")
+            }
+            Self::TimedOut => {
+                format!("there was no event `{event}` within {:?}; {again}, or see `evoke trace {seq}`", reply.timeout)
+            }
+            Self::Stopping => format!("Evoke stops, and there is no event `{event}` yet; {again}"),
+            Self::Unknown => format!("it is not known whether there is an event `{event}`; {again}"),
+        };
+        NoReplyBody { state: self.name(), detail }
+    }
+}
+
+/// Reserves a place for a request that will wait, before its body is read.
+pub(super) async fn reserve<B>(
+    bus: &Bus,
+    source: Origin,
+    headers: &HeaderMap,
+    request_body: &mut B,
+) -> Result<ReplyPermit, Problem>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if essence(content_type).eq_ignore_ascii_case("application/cloudevents-batch+json") {
+        body::discard(request_body).await;
+        let detail = "a batch has no single reply; send each event in a request of its own, or the batch to a source \
+                      without `reply`";
+        return Err(Problem::malformed(detail));
+    }
+    let Some(permit) = bus.reserve_reply(source) else {
+        body::discard(request_body).await;
+        return Err(Problem::later(RETRY_AFTER, "too many requests wait for a reply; retry later"));
+    };
+    Ok(permit)
+}
+
+/// Compares the event of a duplicate with the stored one. The sender must know the whole event to get its answer: the id
+/// alone may be easy to guess.
+pub(super) async fn check_duplicate(bus: &Bus, accepted: Accepted, sent: &Event) -> Result<(), Problem> {
+    let Accepted::Duplicate(seq) = accepted else { return Ok(()) };
+    // An event that cannot be read, or that retention has removed, has no answer either.
+    let Ok(Some(Ok(stored))) = bus.accepted(seq).await else { return Ok(()) };
+    let same = |a: &Event, b: &Event| a.type_ == b.type_ && a.subject == b.subject && a.data == b.data;
+    if same(&stored.event, sent) {
+        return Ok(());
+    }
+    let detail = "an event with this id and other content was accepted before; send this event with an id of its own";
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
+}
+
+/// Waits for the reply to an accepted event. The error says why there is none.
+pub(super) async fn wait(
+    bus: &Bus,
+    reply: &ReplyEvent,
+    permit: ReplyPermit,
+    root: Seq,
+    stopping: Option<Stopping>,
+) -> Result<Response<Full<Bytes>>, NoReply> {
+    let glob = reply.event.clone();
+    let wanted: TypeFilter = std::sync::Arc::new(move |type_: &str| glob.matches(type_));
+    let deadline = Instant::now() + reply.timeout;
+    let reply = tokio::select! {
+        reply = bus.wait_for_reply(&permit, root, wanted, deadline) => reply,
+        () = Stopping::ended(stopping) => return Err(NoReply::Stopping),
+    };
+    match reply {
+        Ok(Reply::Event(Ok(stored))) => Ok(response(&stored.event)),
+        Ok(Reply::Dead { delivery, kind }) => Ok(dead(root, &delivery.to_string(), &kind)),
+        Ok(Reply::Finished) => Err(NoReply::Finished),
+        Ok(Reply::TimedOut) => Err(NoReply::TimedOut),
+        // The store has reported its error.
+        Ok(Reply::Event(Err(_))) | Err(_) => Err(NoReply::Unknown),
+    }
+}
+
+/// Returns the response that an event describes.
+fn response(event: &Event) -> Response<Full<Bytes>> {
+    let status = event.extensions.get(STATUS_ATTRIBUTE).and_then(|status| status.parse::<u16>().ok());
+    let status = status.filter(|status| (200..=599).contains(status)).and_then(|s| StatusCode::from_u16(s).ok());
+    let status = status.unwrap_or(StatusCode::OK);
+    let (data, default_type) = match &event.data {
+        Data::None => (Bytes::new(), None),
+        Data::Json(json) => (json.clone(), Some("application/json")),
+        Data::Text(text) => (Bytes::copy_from_slice(text.as_bytes()), Some("text/plain; charset=utf-8")),
+        Data::Binary(bytes) => (bytes.clone(), Some("application/octet-stream")),
+    };
+    // These responses have no body (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5).
+    let has_body = ![StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+    let mut response = Response::new(if has_body { Full::from(data) } else { Full::default() });
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(REPLY_HEADER, HeaderValue::from_static("event"));
+    if has_body {
+        let declared = event.datacontenttype.as_deref().and_then(|type_| HeaderValue::from_str(type_).ok());
+        headers
+            .extend(declared.or_else(|| default_type.map(HeaderValue::from_static)).map(|type_| (CONTENT_TYPE, type_)));
+    }
+    response
+}
+
+/// The response when a function gave up. The message of the function is for the operator: it may contain secrets of
+/// other services, or data of other users.
+fn dead(root: Seq, delivery: &str, kind: &str) -> Response<Full<Bytes>> {
+    let detail = format!(
+        "a function gave up on the event or on one that followed from it; the event is stored, and the operator sees the \
+         reason with `evoke trace {root}` and `evoke dead show {delivery}`"
+    );
+    let problem = Problem::new(StatusCode::BAD_GATEWAY, detail).with_member("cause", kind).with_member("event", root.0);
+    problem.with_header(REPLY_HEADER, HeaderValue::from_static("dead")).response()
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    async fn of(status: &str, type_: Option<&str>, data: Data) -> (u16, Option<String>, Bytes) {
+        let extensions = [(STATUS_ATTRIBUTE.to_owned(), status.to_owned())].into();
+        let event = Event { datacontenttype: type_.map(str::to_owned), data, extensions, ..Event::default() };
+        let (head, body) = response(&event).into_parts();
+        let content_type = head.headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap().to_owned());
+        (head.status.as_u16(), content_type, body.collect().await.unwrap().to_bytes())
+    }
+
+    #[tokio::test]
+    async fn a_response_has_the_status_the_media_type_and_the_data_of_the_event() {
+        let json = || Data::Json(Bytes::from_static(b"{}"));
+        let json_type = || Some("application/json".to_owned());
+        assert_eq!(of("201", Some("application/hal+json"), json()).await.1, Some("application/hal+json".into()));
+        assert_eq!(of("201", None, json()).await, (201, json_type(), Bytes::from_static(b"{}")));
+        assert_eq!(of("599", None, Data::None).await, (599, None, Bytes::new()));
+        let text = of("404", None, Data::Text("no".into())).await;
+        assert_eq!(text, (404, Some("text/plain; charset=utf-8".into()), Bytes::from_static(b"no")));
+        let binary = of("200", None, Data::Binary(Bytes::from_static(b"\xff"))).await;
+        assert_eq!(binary.1, Some("application/octet-stream".into()));
+        for without_body in ["204", "205", "304"] {
+            assert_eq!(of(without_body, Some("text/plain"), json()).await.2, Bytes::new());
+        }
+        for invalid in ["", "100", "199", "600", "+200", "2e2", "teapot", "65736"] {
+            assert_eq!(of(invalid, None, json()).await.0, 200, "{invalid}");
+        }
+        // A media type with characters that a header cannot have is replaced.
+        assert_eq!(of("200", Some("text/plain\r\nset-cookie: a=b"), json()).await.1, json_type());
+    }
+}

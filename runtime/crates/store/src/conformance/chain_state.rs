@@ -1,0 +1,76 @@
+//! The progress of a chain, for a request that waits for one of its events.
+
+use super::*;
+
+async fn state(store: &dyn Store, root: i64, wanted: &'static str) -> ChainState {
+    store.chain_state(Seq(root), Arc::new(move |type_: &str| type_ == wanted)).await.unwrap()
+}
+
+/// Returns an event that the delivery published, or with `hops` 0 the report about it.
+fn caused(id: &str, type_: &str, cause: i64, hops: u32, deliveries: Vec<NewDelivery>) -> NewEvent {
+    let origin = if hops == 0 { Origin::RUNTIME } else { Origin(9) };
+    let lineage = Lineage { cause: Some(DeliveryId(cause)), root: Some(Seq(1)), hops, origin };
+    let mut new = new_event(id, deliveries);
+    Arc::make_mut(&mut new.event).type_ = type_.into();
+    NewEvent { lineage, ..new }
+}
+
+async fn complete(store: &dyn Store, completion: Arc<Completion>, publishes: Vec<NewEvent>) {
+    let completion = Completion { publishes, ..Arc::unwrap_or_clone(completion) };
+    assert_eq!(store.complete(Arc::new(completion)).await.unwrap(), Completed::Committed);
+}
+
+pub async fn a_chain_is_pending_until_it_published_a_wanted_event_or_has_nothing_left_to_run(store: &dyn Store) {
+    let [a, b] = store.register(vec!["shop/a".into(), "shop/b".into()]).await.unwrap()[..] else { unreachable!() };
+    // Event 1 has the deliveries 1 and 2, and the other event has delivery 3.
+    let deliveries = vec![to(a), keyed(b, "k")];
+    let accepted = store.accept(vec![new_event("1", deliveries), new_event("2", vec![keyed(b, "k")])], vec![]);
+    accepted.await.unwrap();
+    let root = store.accepted(Seq(1)).await.unwrap().unwrap().unwrap();
+    assert_eq!(root.event.id, "1");
+    assert!(store.accepted(Seq(9)).await.unwrap().is_none());
+    assert!(matches!(state(store, 1, "order.placed").await, ChainState::Pending), "the root is no answer");
+    complete(store, done(1, 1), vec![caused("p", "paid", 1, 1, vec![to(a)])]).await;
+    let ChainState::Published(found) = state(store, 1, "paid").await else { unreachable!() };
+    assert_eq!(found.unwrap().event.id, "p");
+    assert!(matches!(state(store, 1, "shipped").await, ChainState::Pending));
+    // Delivery 2 retries, and delivery 3 of the other event is blocked behind it.
+    complete(store, ended(2, 1, "retry", Verdict::RetryAt(NOW_MS + 9)), vec![]).await;
+    complete(store, done(4, 1), vec![]).await;
+    assert!(matches!(state(store, 1, "shipped").await, ChainState::Pending));
+    assert!(matches!(state(store, 2, "shipped").await, ChainState::Pending));
+    complete(store, done(2, 2), vec![]).await;
+    assert!(matches!(state(store, 1, "shipped").await, ChainState::Finished));
+    assert!(matches!(state(store, 2, "paid").await, ChainState::Pending), "chains are apart");
+    assert!(matches!(state(store, 1, "paid").await, ChainState::Published(_)));
+    assert!(matches!(state(store, 99, "paid").await, ChainState::Finished));
+}
+
+pub async fn a_chain_with_a_dead_letter_has_the_kind_of_its_last_outcome(store: &dyn Store) {
+    let a = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    store.accept(vec![new_event("1", vec![to(a), to(a)]), new_event("2", vec![to(a)])], vec![]).await.unwrap();
+    complete(store, ended(1, 1, "retry", Verdict::RetryAt(NOW_MS)), vec![]).await;
+    // The report of a dead letter and its deliveries are not part of the chain.
+    let report = caused("r", "paid", 1, 0, vec![to(a)]);
+    complete(store, ended(1, 2, "timeout", Verdict::Dead("gave up".into())), vec![report]).await;
+    let of_report = NewEvent {
+        lineage: Lineage { origin: Origin::RUNTIME, hops: 1, ..caused("s", "paid", 4, 1, vec![]).lineage },
+        ..caused("s", "paid", 4, 1, vec![])
+    };
+    complete(store, done(4, 1), vec![of_report]).await;
+    let expected = (DeliveryId(1), "timeout");
+    let is_dead = |state: &ChainState, (id, expected): (DeliveryId, &str)| matches!(state, ChainState::Dead { delivery, kind } if *delivery == id && kind == expected);
+    let found = state(store, 1, "paid").await;
+    assert!(is_dead(&found, expected), "{found:?}");
+    // An event of the wanted type comes before a dead letter.
+    complete(store, done(2, 1), vec![caused("p", "paid", 2, 1, vec![])]).await;
+    assert!(matches!(state(store, 1, "paid").await, ChainState::Published(_)));
+    assert!(is_dead(&state(store, 1, "shipped").await, expected));
+
+    let cause = "cancelled: an operator cancelled the delivery";
+    assert_eq!(store.cancel(&Actor::Runtime, PendingFilter::Root(Seq(2)), cause).await.unwrap(), 1);
+    let found = state(store, 2, "paid").await;
+    assert!(is_dead(&found, (DeliveryId(3), CANCELLED)), "{found:?}");
+    store.purge(&Actor::Runtime, DeadFilter::All).await.unwrap();
+    assert!(matches!(state(store, 2, "paid").await, ChainState::Finished));
+}
