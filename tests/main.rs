@@ -43,6 +43,7 @@ mod redaction;
 mod reload;
 mod replay;
 mod replies;
+mod requests;
 mod retention;
 mod runtime_events;
 mod shutdown;

@@ -12,8 +12,7 @@ use evoke_core::bus::{Amount, Bus, Limits, Target};
 use evoke_core::router::Router;
 use evoke_http::listener;
 use evoke_http::listener::Listener;
-use evoke_http::source::{Endpoint, Http, HttpSource, Routes, SourceMethod};
-use evoke_manifest::ByteSize;
+use evoke_http::source::{Endpoint, Http, HttpSource, Routes};
 use evoke_model::clock::Clock;
 use evoke_store::Store;
 use evoke_store_sqlite::SqliteStore;
@@ -52,15 +51,7 @@ async fn durable(connections: usize, time: Duration) -> Load {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(dir.path(), clock.clone()).unwrap());
     let limits = Limits { backlog_max: Amount { deliveries: u64::MAX, bytes: u64::MAX }, ..Limits::default() };
     let bus = Bus::new(store.clone(), Router::default(), limits);
-    let source = HttpSource {
-        path: "/checkout".into(),
-        methods: vec![SourceMethod::Post],
-        has_default_methods: false,
-        type_: Some("order.placed".into()),
-        accept: None,
-        max_body: ByteSize(1 << 20),
-        reply: None,
-    };
+    let source = HttpSource { type_: Some("order.placed".into()), ..HttpSource::at("/checkout") };
     let uri = "/bench/checkout";
     let origin = store.register_origins(vec![uri.to_owned()]).await.unwrap()[0];
     let endpoint = Endpoint::new(&source, uri, origin, Target::Matching);

@@ -164,16 +164,16 @@ pub(super) fn check_manifest(checked: &Checked, function: &Function) -> Vec<Diag
     let mut found = Vec::new();
     for trigger in &function.triggers {
         match &trigger.source {
-            TriggerSource::Private(source) => match source.settings.get::<HttpSource>() {
-                Some(http) if http.type_.is_some() => {
-                    let message = format!("{handles}, and makes no events that could have this `type`");
-                    found.push(checked.error_at(trigger.span, message, "remove `type`"));
-                }
-                Some(http) if http.reply.is_some() => {
+            TriggerSource::Private(source) => match source.settings.get::<HttpSource>().map(HttpSource::event_key) {
+                Some(Some("reply")) => {
                     let message = format!("{handles}, and its response is the reply");
                     found.push(checked.error_at(trigger.span, message, "remove `reply`"));
                 }
-                Some(_) => {}
+                Some(Some(key)) => {
+                    let message = format!("{handles}, and makes no events that could have this `{key}`");
+                    found.push(checked.error_at(trigger.span, message, format!("remove `{key}`")));
+                }
+                Some(None) => {}
                 None => found.push(checked.error_at(trigger.span, format!("{handles}, and takes no events"), help)),
             },
             TriggerSource::Any | TriggerSource::Shared(_) => {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use evoke_core::bus::{Bus, Limits as BusLimits, Origin, Target};
 use evoke_core::router::Router;
 use evoke_http::listener::{Limits, RequestBody, serve_stream};
-use evoke_http::source::{Accept, Endpoint, Http, HttpSource, Routes, SourceGlob, SourceMethod};
-use evoke_manifest::{ByteSize, TypeGlob};
+use evoke_http::source::{Accept, Endpoint, Http, HttpSource, RequestValue, Routes, SourceGlob, SourceMethod};
+use evoke_manifest::{ByteSize, Template, TypeGlob};
 use evoke_model::claim::is_runtime_type;
 use evoke_model::clock::Clock;
 use evoke_model::{Seq, StoredEvent};
@@ -30,28 +30,39 @@ const CHECKOUT_URI: &str = "/shop/checkout";
 /// The source of `/events` accepts CloudEvents with any type and source.
 const EVENTS: Origin = Origin(2);
 const EVENTS_URI: &str = "/shop/events";
+/// The source of `/hooks/…` makes the type and an attribute of its events from the request.
+const HOOKS: Origin = Origin(3);
+const HOOKS_URI: &str = "/shop/hooks";
 const BODY_MAX: u64 = 4_096;
 /// Longer than all time limits of the listener together.
 const END_MAX: Duration = Duration::from_secs(600);
 /// The statuses of `http/src/source.rs`, and those of the HTTP server for a malformed head.
 const STATUSES: &[u16] = &[200, 202, 204, 400, 403, 404, 405, 408, 411, 413, 414, 415, 429, 431, 503, 505];
 
-fn endpoints() -> [Endpoint; 2] {
+fn endpoints() -> [Endpoint; 3] {
     let checkout = HttpSource {
-        path: "/checkout".into(),
         methods: vec![SourceMethod::Post, SourceMethod::Put],
         has_default_methods: false,
         type_: Some(CHECKOUT_TYPE.into()),
-        accept: None,
         max_body: ByteSize(BODY_MAX),
-        reply: None,
+        ..HttpSource::at("/checkout")
     };
     let any = Accept {
         types: vec![TypeGlob::parse("*").expect("a valid glob")],
         sources: vec![SourceGlob::parse("*").expect("a valid glob")],
     };
     let events = HttpSource { path: "/events".into(), type_: None, accept: Some(any), ..checkout.clone() };
+    let query = Template::parse("{query.t|hook}.x", |_| Ok(RequestValue::Query("t".into()))).expect("a valid template");
+    let team = Template::parse("{path.team}", |_| Ok(RequestValue::Path("team".into()))).expect("a valid template");
+    let hooks = HttpSource {
+        methods: vec![SourceMethod::Get, SourceMethod::Post],
+        type_: Some(query),
+        attributes: [("team".to_owned(), team)].into(),
+        max_body: ByteSize(BODY_MAX),
+        ..HttpSource::at("/hooks/{team}/{rest...}")
+    };
     [
+        Endpoint::new(&hooks, HOOKS_URI, HOOKS, Target::Matching),
         Endpoint::new(&checkout, CHECKOUT_URI, CHECKOUT, Target::Matching),
         Endpoint::new(&events, EVENTS_URI, EVENTS, Target::Matching),
     ]
@@ -68,7 +79,7 @@ async fn exchange(input: &[u8]) {
     let mut router = Router::default();
     router.add_app("shop");
     let bus = Bus::new(store.clone(), router, BusLimits::default());
-    let http = Http::new(bus.clone(), clock, Routes::new(endpoints()).expect("two paths"));
+    let http = Http::new(bus.clone(), clock, Routes::new(endpoints()).expect("three paths"));
     let service = move |request: Request<RequestBody>, _| {
         let http = http.clone();
         async move { http.handle(request).await }
@@ -104,6 +115,12 @@ fn check_event(stored: &StoredEvent, bus: &Bus) {
             assert!(!is_runtime_type(&event.type_), "{}", event.type_);
             let owner = bus.router().owner_of(&event.source, |_| false);
             assert!(owner.is_none() || event.source == EVENTS_URI, "{} belongs to {owner:?}", event.source);
+        }
+        Some(HOOKS) => {
+            assert!(!is_runtime_type(&event.type_) && event.type_.ends_with(".x"), "{}", event.type_);
+            assert!(event.type_.bytes().all(|byte| byte.is_ascii_graphic()), "{}", event.type_);
+            assert_eq!(event.source, HOOKS_URI);
+            assert!(event.extensions.contains_key("team"), "{event:?}");
         }
         other => panic!("{other:?}"),
     }

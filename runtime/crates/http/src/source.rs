@@ -1,19 +1,27 @@
 //! Events over HTTP. One listener serves the http sources of all apps. A request gets 202 after the commit that stores
 //! its events, or a problem (RFC 9457) that says what is wrong and what would be right.
 //!
+//! `attributes.rs` fills in the placeholders of the source, such as `github.{header.x-github-event}`. A form becomes JSON,
+//! and so does the query of a GET request without a body. The query of other requests is in no event unless a placeholder
+//! names it: queries often have tokens.
+//!
 //! | status | when |
 //! |---|---|
 //! | 202 | every event is stored: `{"accepted": 1, "duplicates": 0, "events": [{"id": "…", "seq": 7, "duplicate": false}]}` |
 //! | 200 | the same body, when every event is a duplicate: its source and id were accepted before |
-//! | 400 | the body contradicts its headers, or is not an event |
-//! | 403 | an event claims a `type` or a `source` that the source does not accept: `attribute` names it |
+//! | 400 | the body contradicts its headers, or is not an event; a value that a placeholder names is missing or has a wrong form: `placeholder` and `attribute` name it |
+//! | 403 | an event claims a `type` or a `source` that the source does not accept: `attribute` names it; the page of another origin sent it (`cors`) |
 //! | 404, 405 | no source has this path, or no source with this path accepts the method |
-//! | 408, 413, 415 | the body is too slow, too large, or in a format that the source does not accept |
+//! | 408, 413, 415 | the body is too slow, too large (also decompressed), or in a format or coding that the source does not accept |
 //! | 429 | too much from this source is pending; `Retry-After` says when to retry |
 //! | 503 | too much is pending over all sources, or the disk is full; `Retry-After` says when to retry |
 //! | 500 | the store failed |
 //!
 //! A source with `reply` waits for the result of the event, see [`reply`].
+//!
+//! OPTIONS gets 204 with `Allow`, unless a source declares the method; with `cors`, a preflight request gets the grant, and
+//! with `handshake`, the validation request of a CloudEvents sender. HEAD goes to the source of GET: it gets 200 without a
+//! body and makes no event.
 //!
 //! An endpoint with a [`RequestHandler`] makes no events: its function handles the request and returns the response.
 //!
@@ -24,24 +32,32 @@
 //! | 503 | the function already handles its maximum of concurrent requests, or the events that it published cannot be stored |
 
 mod accept;
+mod attributes;
 mod body;
 pub mod cloudevents;
+mod coding;
 mod config;
+mod cors;
 #[cfg(test)]
 mod end_to_end;
+mod form;
 mod handler;
+mod handshake;
 mod memory;
+mod path;
+mod placeholders;
 mod problem;
 mod reply;
+mod routes;
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, VARY};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Body;
 use tokio_util::sync::CancellationToken;
@@ -50,28 +66,45 @@ use crate::listener::{Limits, Listener, RequestBody, counted_network};
 use crate::problem::{Problem, json};
 use accept::ClaimPolicy;
 pub use accept::{Accept, SourceGlob};
+use attributes::{RequestValues, Templates};
 use body::Read;
 use cloudevents::{Mode, Raw};
+use coding::{Coding, Decoders};
 pub use config::{HttpKind, HttpSource, Method as SourceMethod, claimed_app_error};
+pub use cors::{AllowedHeader, AllowedOrigin, Cors};
 use evoke_core::bus::{Bus, Claims, Offer, Origin, Target};
 use evoke_core::source::Health;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::{Accepted, Seq};
 pub use handler::{EnteredThrough, HandlerError, Payload, RequestHandler};
+pub use handshake::Handshake;
 use memory::{Budget, Memory, Owners};
+pub use path::{PathParameters, PathPattern};
+pub use placeholders::{RequestTemplate, RequestValue};
 use reply::{NoReply, NoReplyBody, Stopping};
 pub use reply::{REPLY_HEADER, ReplyEvent, STATUS_ATTRIBUTE};
+use routes::RouteMiss;
+pub use routes::{RouteConflict, Routes};
 
 /// The route of one http source.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// The path, compared byte by byte: `/a/` differs from `/a`, and `%61` differs from `a`.
+    /// The path as written in the manifest. `/a/` differs from `/a`; percent-encoding makes no difference.
     pub path: String,
+    /// The path in its segments.
+    pub pattern: PathPattern,
     /// The methods that the source accepts.
     pub methods: Vec<Method>,
-    /// The event type; with `None` the source accepts only CloudEvents.
+    /// The event type as written in the manifest, without its placeholders replaced; with `None` the source accepts only
+    /// CloudEvents.
     pub type_: Option<String>,
+    /// The attributes that are made from requests; `None` if there are none.
+    templates: Option<Arc<Templates>>,
+    /// Which pages of other origins can send requests.
+    pub cors: Option<Arc<Cors>>,
+    /// Which CloudEvents senders get a positive response to their validation request.
+    pub handshake: Option<Arc<Handshake>>,
     /// The types and sources that producers may claim in CloudEvents.
     policy: ClaimPolicy,
     /// The largest accepted body, in bytes.
@@ -94,11 +127,16 @@ impl Endpoint {
     /// Makes the endpoint of a source that offers its events under `uri` to `target`.
     pub fn new(source: &HttpSource, uri: &str, origin: Origin, target: Target) -> Self {
         let (uri, accept): (Arc<str>, _) = (uri.into(), source.accept.clone().unwrap_or_default());
+        let fixed_type = source.type_.as_ref().and_then(RequestTemplate::fixed).map(str::to_owned);
         Self {
             path: source.path.clone(),
+            pattern: PathPattern::new(&source.path),
             methods: source.methods.iter().copied().map(SourceMethod::to_http).collect(),
-            type_: source.type_.clone(),
-            policy: ClaimPolicy::new(uri.clone(), source.type_.clone(), accept),
+            type_: fixed_type.clone().or_else(|| source.type_.as_ref().map(ToString::to_string)),
+            templates: Templates::of(source).map(Arc::new),
+            cors: source.cors.clone().map(Arc::new),
+            handshake: source.handshake.clone().map(Arc::new),
+            policy: ClaimPolicy::new(uri.clone(), fixed_type, accept),
             body_max: usize::try_from(source.max_body.0).unwrap_or(usize::MAX),
             uri,
             origin,
@@ -108,70 +146,6 @@ impl Endpoint {
             health: Health::default(),
         }
     }
-}
-
-/// The endpoints by path.
-#[derive(Debug, Default)]
-pub struct Routes {
-    by_path: HashMap<String, Vec<Arc<Endpoint>>>,
-}
-
-/// Two sources declare the same path and method.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{method} {path} is declared by both {first} and {second}: give one of them another path")]
-pub struct RouteConflict {
-    /// The method that both declare.
-    pub method: Method,
-    /// The path that both declare.
-    pub path: String,
-    /// The source that was declared first.
-    pub first: String,
-    /// The source that was declared second.
-    pub second: String,
-}
-
-impl Routes {
-    /// Builds the routing table; fails when two endpoints share a path and a method.
-    pub fn new(endpoints: impl IntoIterator<Item = Endpoint>) -> Result<Self, RouteConflict> {
-        let mut by_path: HashMap<String, Vec<Arc<Endpoint>>> = HashMap::new();
-        for endpoint in endpoints {
-            let others = by_path.entry(endpoint.path.clone()).or_default();
-            for other in others.iter() {
-                if let Some(method) = endpoint.methods.iter().find(|method| other.methods.contains(method)) {
-                    return Err(RouteConflict {
-                        method: method.clone(),
-                        path: endpoint.path.clone(),
-                        first: other.uri.to_string(),
-                        second: endpoint.uri.to_string(),
-                    });
-                }
-            }
-            others.push(Arc::new(endpoint));
-        }
-        Ok(Self { by_path })
-    }
-
-    fn find(&self, method: &Method, path: &str) -> Result<Arc<Endpoint>, RouteMiss> {
-        let Some(endpoints) = self.by_path.get(path) else {
-            let other = path.strip_suffix('/').map_or_else(|| format!("{path}/"), str::to_owned);
-            let hint =
-                if self.by_path.contains_key(&other) { format!(", but a source has `{other}`") } else { String::new() };
-            return Err(RouteMiss::Path(format!("no source has the path `{path}`{hint}; paths must match exactly")));
-        };
-        endpoints.iter().find(|endpoint| endpoint.methods.contains(method)).cloned().ok_or_else(|| {
-            let mut methods: Vec<&str> = endpoints.iter().flat_map(|e| &e.methods).map(Method::as_str).collect();
-            methods.push(Method::OPTIONS.as_str());
-            RouteMiss::Method(methods.join(", "))
-        })
-    }
-}
-
-/// The reason for a 404 or 405: no endpoint matches a request.
-enum RouteMiss {
-    /// No source has the path. Contains the message for the client.
-    Path(String),
-    /// Sources have the path, but with other methods. Contains the value of `Allow`.
-    Method(String),
 }
 
 /// The address that a request came from.
@@ -187,12 +161,14 @@ struct Inner {
     clock: Clock,
     routes: RwLock<Arc<Routes>>,
     budget: Budget,
+    decoders: Decoders,
 }
 
 impl Http {
     /// Creates sources that submit their events to `bus`.
     pub fn new(bus: Bus, clock: Clock, routes: Routes) -> Self {
-        Self(Arc::new(Inner { bus, clock, routes: RwLock::new(Arc::new(routes)), budget: Budget::default() }))
+        let (routes, budget, decoders) = (RwLock::new(Arc::new(routes)), Budget::default(), Decoders::default());
+        Self(Arc::new(Inner { bus, clock, routes, budget, decoders }))
     }
 
     /// Replaces the routes, from the next request on.
@@ -220,44 +196,72 @@ impl Http {
         B::Error: Error + Send + Sync + 'static,
     {
         let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let response = match routes.find(request.method(), request.uri().path()) {
-            Ok(endpoint) => match &endpoint.handler {
-                Some(handler) => match handler::call(&**handler, request, endpoint.origin, endpoint.body_max).await {
+        let (mut head, body) = request.into_parts();
+        if head.method == Method::OPTIONS
+            && let Some(response) = ask(&routes, &head)
+        {
+            return response.unwrap_or_else(Problem::response).map(Either::Left);
+        }
+        let route = match routes.find(&head.method, head.uri.path()) {
+            Ok(route) => route,
+            Err(RouteMiss::Method(allow)) if head.method == Method::OPTIONS => {
+                return options(&allow).map(Either::Left);
+            }
+            Err(miss) => return miss.problem(&head.method).response().map(Either::Left),
+        };
+        let endpoint = route.endpoint;
+        if let Some(parameters) = route.parameters {
+            head.extensions.insert(parameters);
+        }
+        let Some(cors) = &endpoint.cors else { return self.respond(&endpoint, head, body).await };
+        let added = match cors.check(&head.headers, &head.uri) {
+            Ok(added) => added,
+            Err(problem) => return problem.response().map(Either::Left),
+        };
+        let mut response = self.respond(&endpoint, head, body).await;
+        add_headers(response.headers_mut(), added);
+        response
+    }
+
+    /// Handles one request to an endpoint.
+    async fn respond<B>(&self, endpoint: &Endpoint, head: Parts, body: B) -> Response<Either<Full<Bytes>, Payload>>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Error + Send + Sync + 'static,
+    {
+        let response = match &endpoint.handler {
+            Some(handler) => {
+                match handler::call(&**handler, Request::from_parts(head, body), endpoint.origin, endpoint.body_max).await {
                     Ok(response) => return response.map(Either::Right),
                     Err(problem) => Err(problem),
-                },
-                None => self.take(&endpoint, request).await.inspect_err(|problem| {
-                    if problem.is_lack_of_room() {
-                        endpoint.health.refused(|| problem.detail.clone());
-                    }
-                }),
-            },
-            Err(RouteMiss::Path(detail)) => Err(Problem::new(StatusCode::NOT_FOUND, detail)),
-            Err(RouteMiss::Method(allow)) if request.method() == Method::OPTIONS => Ok(options(&allow)),
-            Err(RouteMiss::Method(allow)) => Err(Problem::method(
-                &allow,
-                format!("the method {} is not allowed here; use {allow}", request.method()),
-            )),
+                }
+            }
+            None if head.method == Method::HEAD && !endpoint.methods.contains(&Method::HEAD) => Ok(head_of_get()),
+            None => self.take(endpoint, head, body).await.inspect_err(|problem| {
+                if problem.is_lack_of_room() {
+                    endpoint.health.refused(|| problem.detail.clone());
+                }
+            }),
         };
         response.unwrap_or_else(Problem::response).map(Either::Left)
     }
 
     /// Submits the events of a request to the bus, and builds the response.
-    async fn take<B>(&self, endpoint: &Endpoint, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
+    async fn take<B>(&self, endpoint: &Endpoint, head: Parts, body: B) -> Result<Response<Full<Bytes>>, Problem>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
     {
         let Some(reply) = &endpoint.reply else {
-            let (ids, accepted, _) = self.accept(endpoint, request).await?;
+            let (ids, accepted, _) = self.accept(endpoint, head, body).await?;
             return Ok(receipt(&ids, &accepted, None));
         };
         let bus = &self.0.bus;
-        let (head, mut body) = request.into_parts();
+        let mut body = body;
         let reserved = reply::reserve(bus, endpoint.origin, &head.headers, &mut body).await;
         let permit = reserved.inspect_err(|problem| bus.count_refused(problem.reason()))?;
         let stopping = head.extensions.get::<Stopping>().cloned();
-        let (ids, accepted, event) = self.accept(endpoint, Request::from_parts(head, body)).await?;
+        let (ids, accepted, event) = self.accept(endpoint, head, body).await?;
         let (Some(event), Some(&first)) = (event, accepted.first()) else { return Ok(receipt(&ids, &accepted, None)) };
         reply::check_duplicate(bus, first, &event).await?;
         // Nothing of the request's body stays in memory during the wait.
@@ -271,14 +275,15 @@ impl Http {
     async fn accept<B>(
         &self,
         endpoint: &Endpoint,
-        request: Request<B>,
+        head: Parts,
+        body: B,
     ) -> Result<(Vec<String>, Vec<Accepted>, Option<Event>), Problem>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
     {
         let bus = &self.0.bus;
-        let read = self.events(endpoint, request).await;
+        let read = self.events(endpoint, head, body).await;
         let (events, claims, _memory) = read.inspect_err(|problem| bus.count_refused(problem.reason()))?;
         let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
         let first = endpoint.reply.as_ref().and_then(|_| events.first().cloned());
@@ -291,16 +296,17 @@ impl Http {
     async fn events<B>(
         &self,
         endpoint: &Endpoint,
-        request: Request<B>,
+        head: Parts,
+        mut body: B,
     ) -> Result<(Vec<Event>, Option<Claims>, Memory), Problem>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
     {
-        let (head, mut body) = request.into_parts();
         let now_ms = self.0.clock.now_ms();
         let raw = Raw { type_: endpoint.type_.as_deref(), source: &endpoint.uri, now_ms };
         let mode = Mode::of(&head.headers, &raw)?;
+        let coding = Coding::of(&head.headers)?;
         if let Err(refused) = self.0.bus.check_room(endpoint.origin) {
             body::discard(&mut body).await;
             return Err(refused.into());
@@ -309,7 +315,28 @@ impl Http {
             head.extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| counted_network(peer.0));
         let owners = Owners { source: endpoint.origin, peer };
         let Read { bytes, memory } = body::read(&self.0.budget, owners, &head.headers, body, endpoint.body_max).await?;
-        let events = mode.read(&head.headers, bytes, &raw)?;
+        let bytes = match coding {
+            Some(coding) => coding::decode(&self.0.decoders, coding, bytes, endpoint.body_max, &memory).await?,
+            None => bytes,
+        };
+        let length = bytes.len();
+        let mut events = mode.read(&head.headers, bytes, &raw)?;
+        if let (Mode::Raw, [event]) = (mode, events.as_mut_slice()) {
+            if let Some(added) = form::convert(event, endpoint.body_max)? {
+                memory.grow(length + added)?;
+            }
+            if head.method == Method::GET {
+                form::add_query(event, head.uri.query(), endpoint.body_max)?;
+            }
+        }
+        if let Some(templates) = &endpoint.templates {
+            let parameters = head.extensions.get::<PathParameters>();
+            let values = RequestValues { headers: &head.headers, query: head.uri.query(), parameters };
+            for (index, event) in events.iter_mut().enumerate() {
+                let index = (mode == Mode::Batch).then_some(index);
+                templates.apply(event, mode == Mode::Raw, &values, &endpoint.policy, index)?;
+            }
+        }
         if mode == Mode::Raw {
             return Ok((events, None, memory));
         }
@@ -358,6 +385,40 @@ fn receipt(ids: &[String], accepted: &[Accepted], no_reply: Option<(NoReply, NoR
     let mut response = Response::new(json(&Receipt { accepted, duplicates, events, reply }));
     *response.status_mut() = if is_known { StatusCode::OK } else { StatusCode::ACCEPTED };
     response.headers_mut().extend(header.map(|header| (REPLY_HEADER, header)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Returns the response to a request that asks for permission: of a page (`cors`), or of a sender of CloudEvents
+/// (`handshake`). `None` for other requests, and if the source was not set up for it.
+fn ask(routes: &Routes, head: &Parts) -> Option<Result<Response<Full<Bytes>>, Problem>> {
+    let path = head.uri.path();
+    if let Some(method) = cors::requested_method(head) {
+        let endpoint = routes.find(&method, path).ok()?.endpoint;
+        return Some(endpoint.cors.as_ref()?.preflight(head, &endpoint.methods));
+    }
+    if handshake::is_validation(&head.headers) {
+        let endpoint = routes.find(&Method::POST, path).ok()?.endpoint;
+        return Some(endpoint.handshake.as_ref()?.respond(&head.headers));
+    }
+    // RFC 9110, section 9.3.7: the server as a whole.
+    (path == "*").then(|| Ok(options("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")))
+}
+
+/// Adds headers to those of a response; `Vary` is a list.
+fn add_headers(headers: &mut HeaderMap, added: HeaderMap) {
+    for (name, value) in &added {
+        if name == VARY {
+            headers.append(name, value.clone());
+        } else {
+            headers.insert(name, value.clone());
+        }
+    }
+}
+
+/// The response to a HEAD request for a source of GET requests, which makes no event.
+fn head_of_get() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -17,6 +17,7 @@ pub mod paths;
 pub mod schema;
 pub mod source;
 pub mod source_text;
+pub mod template;
 pub mod units;
 
 mod check;
@@ -29,6 +30,7 @@ pub use model::*;
 pub use names::{Name, OrderBy};
 pub use source::{Place, Registry, Settings, Source, SourceKind};
 pub use source_text::{Position, SourceText, Span};
+pub use template::Template;
 pub use units::ByteSize;
 
 use parser::Reader;

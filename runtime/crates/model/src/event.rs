@@ -28,6 +28,7 @@ use crate::rfc3339::is_date_time;
 use crate::uri::{is_uri, is_uri_reference};
 
 mod data;
+mod field;
 mod json;
 #[cfg(test)]
 mod tests;

@@ -17,13 +17,7 @@
 //! exponent or more than 64 bits: deliveries with such keys that were stored before an upgrade are not ordered with
 //! later ones.
 
-use std::borrow::Cow;
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
-
-use evoke_model::event::{Data, Event};
+use evoke_model::event::Event;
 use evoke_pattern::canonical_number;
 
 /// The part of an event that is its order key. A function handles events with the same key one after another.
@@ -39,14 +33,7 @@ pub enum OrderBy {
 pub(super) fn order_key(event: &Event, by: &OrderBy) -> Option<String> {
     match by {
         OrderBy::Attribute(name) => event.attributes().find(|(n, _)| n == name).map(|(_, value)| value.to_owned()),
-        OrderBy::Data(path) => {
-            let Data::Json(bytes) = &event.data else { return None };
-            let mut value: &RawValue = serde_json::from_slice(bytes).ok()?;
-            for name in path {
-                value = Member(name).deserialize(&mut serde_json::Deserializer::from_str(value.get())).ok()??;
-            }
-            key(value.get())
-        }
+        OrderBy::Data(path) => key(event.data.field(path)?),
     }
 }
 
@@ -61,40 +48,10 @@ fn key(json: &str) -> Option<String> {
     }
 }
 
-/// Reads the last member of an object with this name.
-struct Member<'n>(&'n str);
-
-impl<'de> DeserializeSeed<'de> for Member<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Member<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
-            if name == self.0 {
-                found = Some(members.next_value()?);
-            } else {
-                members.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use evoke_model::event::Data;
 
     fn key_at(path: &str, json: &str) -> Option<String> {
         let event = Event { data: Data::Json(json.to_owned().into()), ..Event::default() };

@@ -130,6 +130,15 @@ impl ClaimPolicy {
         Claims { uri: self.uri.clone(), authorities: self.authorities.clone() }
     }
 
+    /// Checks a type that the source made from values of a request: a type of the runtime is refused, and if the manifest
+    /// lists accepted types, it must be one of them.
+    pub(super) fn check_made_type(&self, type_: &str) -> Result<(), Problem> {
+        let checked = if self.accept.types.is_empty() { not_of_runtime(type_) } else { self.check_type(type_) };
+        checked.map_err(|Refused { status, attribute, detail }| {
+            Problem::new(status, detail).with_member("attribute", attribute)
+        })
+    }
+
     /// Checks the `type` and `source` that a producer claims; `index` is the position of the event in a batch.
     pub(super) fn check(&self, router: &Router, event: &Event, index: Option<usize>) -> Result<(), Problem> {
         let checked = self.check_type(&event.type_).and_then(|()| self.check_source(router, &event.source));
@@ -145,12 +154,7 @@ impl ClaimPolicy {
         if self.type_.as_deref() == Some(claimed) {
             return Ok(());
         }
-        if claim::is_runtime_type(claimed) {
-            return Err(Refused::forbidden(
-                "type",
-                format!("the type `{}` belongs to the runtime; no producer can claim it", excerpt(claimed)),
-            ));
-        }
+        not_of_runtime(claimed)?;
         // A type with other than visible ASCII characters could look like another type: only an exact glob accepts it.
         let is_plain = claimed.bytes().all(|byte| byte.is_ascii_graphic());
         let accepts = |glob: &TypeGlob| if is_plain { glob.matches(claimed) } else { glob.as_str() == claimed };
@@ -191,6 +195,14 @@ impl ClaimPolicy {
         let globs = self.accept.sources.iter().map(SourceGlob::as_str);
         Err(Refused::not_accepted("source", "sources", claimed, [&*self.uri].into_iter().chain(globs)))
     }
+}
+
+fn not_of_runtime(type_: &str) -> Result<(), Refused> {
+    if claim::is_runtime_type(type_) {
+        let detail = format!("the type `{}` belongs to the runtime; no producer can claim it", excerpt(type_));
+        return Err(Refused::forbidden("type", detail));
+    }
+    Ok(())
 }
 
 /// Why a claim was refused.

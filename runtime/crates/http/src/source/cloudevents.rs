@@ -27,7 +27,8 @@ use evoke_telemetry::Traceparent;
 
 mod header_value;
 
-use header_value::{decode, single, unquote};
+pub(super) use header_value::single;
+use header_value::{decode, unquote};
 
 /// The most events in one batch. A batch is one commit, and other writes wait for it.
 pub const BATCH_MAX: usize = 1_000;
@@ -86,11 +87,6 @@ impl Mode {
         let content_type = content_type(headers)?.unwrap_or_default();
         let essence = essence(content_type).to_ascii_lowercase();
         let unsupported = |detail: String| Err(ReadError::Unsupported(detail));
-        if let Some(coding) = headers.get(header::CONTENT_ENCODING)
-            && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
-        {
-            return unsupported("Content-Encoding is not supported; send the body uncompressed".into());
-        }
         if essence.starts_with("application/cloudevents") {
             if Charset::of(content_type) != Charset::Utf8 {
                 return unsupported(format!("`{content_type}`: JSON is always UTF-8; remove the charset"));
@@ -122,7 +118,7 @@ impl Mode {
         )
     }
 
-    /// Reads the events of a request. A mistake in one event refuses the whole request.
+    /// Reads the events of a request, whose `body` is not compressed. A mistake in one event refuses the whole request.
     ///
     /// # Errors
     /// [`ReadError::Malformed`] or [`ReadError::TooLarge`].

@@ -1,17 +1,21 @@
 //! The kind `http` in a manifest: its settings and their parser.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use super::accept::Accept;
+use super::cors::Cors;
+use super::handshake::Handshake;
+use super::path::{self, PathPattern};
+use super::placeholders::{self, RequestTemplate, RequestValue};
 use super::reply::{self, ReplyEvent};
 use evoke_manifest::parser::{Node, Reader, Span, Table, ValueError, excerpt, nearest};
 use evoke_manifest::source::{CONTENT_SIZE_RANGE, content_size_default};
-use evoke_manifest::{ByteSize, Place, Settings, Source, SourceKind, TypeGlob};
-use evoke_model::claim::{RUNTIME_NAME, is_runtime_type};
-use evoke_model::event::is_excluded_char;
+use evoke_manifest::template::Placeholder;
+use evoke_manifest::{ByteSize, Place, Settings, Source, SourceKind, Template, TypeGlob};
+use evoke_model::claim::RUNTIME_NAME;
 
 /// The kind `http`. Its sources run as endpoints of one listener, see [`Endpoint`](super::Endpoint).
 #[derive(Debug)]
@@ -21,7 +25,8 @@ pub struct HttpKind;
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct HttpSource {
-    /// URL path, such as `/checkout`. The path of a request must be exactly equal.
+    /// URL path, such as `/checkout`. `{NAME}` matches one segment, as in `/hooks/{team}`; `{NAME...}` or `*` at the end
+    /// matches the rest. Of several paths that match a request, the most specific one counts.
     #[schemars(regex(pattern = r"^/[^?#\s]*$"))]
     pub path: String,
     /// Accepted HTTP methods. Default for a component that handles the requests itself: all methods.
@@ -32,21 +37,44 @@ pub struct HttpSource {
     #[serde(skip)]
     #[schemars(skip)]
     pub has_default_methods: bool,
-    /// Type of the events. Without it, only CloudEvents that match `accept` are accepted.
+    /// Type of the events, as in `order.placed` or `github.{header.x-github-event}`. Without it, only CloudEvents that
+    /// match `accept` are accepted. Placeholders: `{header.NAME}`, `{query.NAME}`, `{path.NAME}`, `{data.FIELD}`; with a
+    /// default: `{query.kind|none}`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1))]
-    pub type_: Option<String>,
-    /// Types and sources that producers may claim in CloudEvents. Without it, a CloudEvent needs the `type` above and the
-    /// source `/APP/NAME`.
+    #[schemars(with = "Option<String>", length(min = 1))]
+    pub type_: Option<RequestTemplate>,
+    /// Subject of the events, with the same placeholders. CloudEvents have their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", length(min = 1))]
+    pub subject: Option<RequestTemplate>,
+    /// Id of the events, with the same placeholders: a request whose id was accepted before is a duplicate. Without it,
+    /// the id is the header `Idempotency-Key`, or a new one. CloudEvents have their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", length(min = 1))]
+    pub id: Option<RequestTemplate>,
+    /// Extension attributes of the events, with the same placeholders. They replace those that a producer of CloudEvents
+    /// claims.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub attributes: BTreeMap<String, RequestTemplate>,
+    /// Types and sources that producers may claim in CloudEvents. Without it, a CloudEvent needs the `type` above, which
+    /// has no placeholders, and the source `/APP/NAME`. The result of a `type` with placeholders must match a type listed
+    /// here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accept: Option<Accept>,
-    /// Largest accepted request body.
+    /// Largest accepted request body, also after it is decompressed.
     #[serde(default = "content_size_default")]
     pub max_body: ByteSize,
     /// Response to a request: `accepted` as soon as its event is stored, or an event that follows from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "reply::schema", extend("default" = "accepted"))]
     pub reply: Option<ReplyEvent>,
+    /// Which pages of other origins can send requests from a browser, as in `{ origins: ["https://shop.example"] }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
+    /// Which CloudEvents senders may send events after they asked with `WebHook-Request-Origin`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handshake: Option<Handshake>,
 }
 
 /// An HTTP method that a source can accept.
@@ -125,21 +153,23 @@ impl SourceKind for HttpKind {
     /// Reports sources with the same path and method, because one listener serves all of them, and sources that accept
     /// no event or a source of this app.
     fn check_together(&self, reader: &mut Reader<'_>, sources: &[&Source]) {
-        sources.iter().for_each(|source| check_claims(reader, source));
-        let mut routes: HashMap<(&str, Method), Span> = HashMap::new();
+        let mut routes: HashMap<(String, Method), Span> = HashMap::new();
         for source in sources {
             let Some(http) = source.settings.get::<HttpSource>() else {
                 continue;
             };
+            check_claims(reader, source);
+            check_templates(reader, source.span, http, source.is_private());
+            let shape = PathPattern::new(&http.path).shape();
             for method in &http.methods {
-                if let Some(first) = routes.get(&(http.path.as_str(), *method)) {
+                if let Some(first) = routes.get(&(shape.clone(), *method)) {
                     let message =
                         format!("another source already handles `{} {}`", method.as_str(), excerpt(&http.path));
                     let help = "use another path or method; several functions can share one source";
                     reader.error_with_related(source.span, message, help, (*first, "the other source"));
                     break;
                 }
-                routes.insert((&http.path, *method), source.span);
+                routes.insert((shape.clone(), *method), source.span);
             }
         }
     }
@@ -147,7 +177,7 @@ impl SourceKind for HttpKind {
     fn event_types<'s>(&self, settings: &'s Settings) -> Vec<&'s str> {
         let Some(http) = settings.get::<HttpSource>() else { return Vec::new() };
         let accepted = http.accept.iter().flat_map(|accept| &accept.types).map(TypeGlob::as_str);
-        http.type_.as_deref().into_iter().chain(accepted).collect()
+        http.type_.as_ref().map(Template::glob).into_iter().chain(accepted).collect()
     }
 
     fn accepts_source(&self, settings: &Settings, claimed: &str) -> bool {
@@ -160,7 +190,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
     let mut table = Table::read(reader, node, place.key_span, "HttpSource", "an http source", "`{ path: /checkout }`")?;
     let path = table.required(reader, "path", &[], "`path: /NAME`, the URL path of the requests");
     let path = path.and_then(|node| {
-        let path = reader.parse_text(node, "`path`", http_path)?;
+        let path = reader.parse_text(node, "`path`", path::check)?;
         let without_slash = path.trim_end_matches('/');
         if !without_slash.is_empty() && without_slash.len() < path.len() {
             let message =
@@ -175,14 +205,27 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
         Some(node) => methods(reader, node),
         None => default_methods(),
     };
-    let type_ = table.optional(reader, "type").map(|node| reader.parse_text(node, "`type`", event_type));
+    let pattern = path.as_deref().map(PathPattern::new);
+    let pattern = pattern.as_ref();
+    let type_ = table.optional(reader, "type").map(|node| placeholders::parse_type(reader, node, pattern));
+    let subject = table.optional(reader, "subject").and_then(|node| placeholders::parse_subject(reader, node, pattern));
+    let id = table.optional(reader, "id").and_then(|node| placeholders::parse_id(reader, node, pattern));
+    let attributes = table.optional(reader, "attributes");
+    let attributes = attributes.map(|node| placeholders::parse_attributes(reader, node, pattern)).unwrap_or_default();
     let accept_span = table.key_span("accept");
     let accept = table.optional(reader, "accept").map(|node| Accept::parse(reader, node, accept_span));
     let max_body =
         table.optional(reader, "max_body").and_then(|node| reader.size(node, "`max_body`", CONTENT_SIZE_RANGE));
     let max_body = max_body.unwrap_or_else(content_size_default);
     let reply = table.optional(reader, "reply").and_then(|node| reply::parse(reader, node));
+    let cors_span = table.key_span("cors");
+    let cors = table.optional(reader, "cors").and_then(|node| Cors::parse(reader, node, cors_span));
+    let handshake_span = table.key_span("handshake");
+    let handshake = table.optional(reader, "handshake").and_then(|node| Handshake::parse(reader, node, handshake_span));
     table.reject_unknown_keys(reader, |key| match key {
+        "webhook" | "validation" => Some("did you mean `handshake`?"),
+        "extensions" => Some("did you mean `attributes`?"),
+        "origins" => Some("put it under `cors`, or under `handshake`"),
         "method" => Some("write the methods as a list: `methods: [POST]`"),
         "types" | "sources" => Some("write what producers may claim as `accept: { types: [TYPE], sources: [SOURCE] }`"),
         "port" | "host" | "listen" => Some("set the listen address with `evoke up --http ADDRESS`"),
@@ -193,7 +236,8 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
         return None;
     }
     let (path, type_, accept) = (path?, type_.flatten(), accept.flatten());
-    Some(HttpSource { path, methods, has_default_methods, type_, accept, max_body, reply })
+    Some(HttpSource {
+ path, methods, has_default_methods, type_, subject, id, attributes, accept, max_body, reply, cors, handshake })
 }
 
 /// Reports a shared source that accepts no event, and globs of sources that belong to this app or to the runtime.
@@ -224,6 +268,36 @@ impl HttpSource {
     /// The help text for a source that accepts no event.
     pub const ACCEPT_HELP: &str = "add `type: order.placed`, or `accept: { types: [\"order.*\"], sources: [\"https://partner.example/*\"] }` for the CloudEvents of producers";
 
+    /// Makes a source with a valid path and the default settings.
+    pub fn at(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            methods: default_methods(),
+            has_default_methods: true,
+            type_: None,
+            subject: None,
+            id: None,
+            attributes: BTreeMap::new(),
+            accept: None,
+            max_body: content_size_default(),
+            reply: None,
+            cors: None,
+            handshake: None,
+        }
+    }
+
+    /// Returns the key of a setting that only events have, if the source has one.
+    pub fn event_key(&self) -> Option<&'static str> {
+        let keys = [
+            ("type", self.type_.is_some()),
+            ("subject", self.subject.is_some()),
+            ("id", self.id.is_some()),
+            ("attributes", !self.attributes.is_empty()),
+            ("reply", self.reply.is_some()),
+        ];
+        keys.into_iter().find(|(_, is_set)| *is_set).map(|(key, _)| key)
+    }
+
     /// Returns true if no event can have an accepted type.
     pub fn accepts_nothing(&self) -> bool {
         self.type_.is_none() && self.accept.as_ref().is_none_or(|accept| accept.types.is_empty())
@@ -236,72 +310,28 @@ impl HttpSource {
     }
 }
 
-fn http_path(text: &str) -> Result<String, ValueError> {
-    let message = || format!("`{}` is not a valid request path", excerpt(text));
-    if text.contains("://") {
-        return Err(ValueError::new(
-            message(),
-            "write only the path, as in `/checkout`; set the host with `evoke up --http`",
-        ));
+/// Reports placeholders that can never have a value, and types that any client can choose.
+fn check_templates(reader: &mut Reader<'_>, span: Span, http: &HttpSource, is_private: bool) {
+    let templates = http.type_.iter().chain(&http.subject).chain(&http.id).chain(http.attributes.values());
+    let needs_data =
+        |one: &&Placeholder<RequestValue>| matches!(one.name, RequestValue::Data(_)) && one.default.is_none();
+    if let Some(placeholder) = templates.flat_map(Template::placeholders).find(needs_data)
+        && http.methods.iter().all(|method| matches!(method.as_str(), "HEAD" | "DELETE" | "OPTIONS"))
+    {
+        let message = format!(
+            "`{{{}}}` never has a value: requests with these methods have no JSON body",
+            excerpt(&placeholder.written)
+        );
+        let help = "use a value of the header, the query or the path, or add the method `POST`";
+        reader.error(span, message, help);
     }
-    if let Some(at) = text.find(['?', '#']) {
-        let path = text.get(..at).unwrap_or("");
-        return Err(ValueError::new(message(), format!("remove everything after the path: `{}`", excerpt(path))));
+    let any_type = http.type_.as_ref().is_some_and(|type_| type_.glob().starts_with('*'));
+    if any_type && !is_private && http.accept.as_ref().is_none_or(|accept| accept.types.is_empty()) {
+        let message = "clients of this source choose the type of their events, also one that other sources have";
+        let help =
+            "begin the type with a fixed text, such as `github.`, or list the types in `accept: { types: [TYPE] }`";
+        reader.warning(span, message, help);
     }
-    if !text.starts_with('/') {
-        return Err(ValueError::new(message(), format!("start it with a slash: `/{}`", excerpt(text))));
-    }
-    let placeholder = |part: &&str| {
-        let is_in_braces = part.starts_with(['{', '<']) && part.ends_with(['}', '>']);
-        part.starts_with(':') || *part == "*" || *part == "**" || part.contains("${") || is_in_braces
-    };
-    if let Some(placeholder) = text.split('/').find(placeholder) {
-        let message = format!("{}: the placeholder `{}` is not supported", message(), excerpt(placeholder));
-        return Err(ValueError::new(
-            message,
-            "write a fixed path, because paths are compared exactly; put variable parts in the body",
-        ));
-    }
-    // RFC 3986, section 5.2.4: clients remove these parts before they send a request.
-    if text.split('/').any(|part| matches!(part, "." | "..")) {
-        let mut parts: Vec<&str> = Vec::new();
-        for part in text.split('/').skip(1) {
-            match part {
-                "." => {}
-                ".." => drop(parts.pop()),
-                part => parts.push(part),
-            }
-        }
-        let message = format!("{}: clients remove `.` and `..` from the path of a request", message());
-        return Err(ValueError::new(message, format!("write `/{}`", excerpt(&parts.join("/")))));
-    }
-    let is_escape = |rest: &str| rest.get(..2).is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    if text.split('%').skip(1).any(|rest| !is_escape(rest)) {
-        let message = format!("{}: `%` begins an escape of two hexadecimal digits", message());
-        return Err(ValueError::new(message, "write `%25` for the character `%`"));
-    }
-    // RFC 3986, section 3.3: the characters that a path can have unescaped. A request never contains others.
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte);
-    if let Some(char) = text.chars().find(|char| !u8::try_from(*char).is_ok_and(is_allowed)) {
-        let message = format!("{}: `{}` must be escaped", message(), excerpt(&char.to_string()));
-        let mut bytes = [0; 4];
-        let escaped: String = char.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect();
-        return Err(ValueError::new(message, format!("write `{escaped}` instead")));
-    }
-    Ok(text.to_owned())
-}
-
-fn event_type(text: &str) -> Result<String, ValueError> {
-    if is_runtime_type(text) {
-        let message = format!("the event type `{}` belongs to the runtime", excerpt(text));
-        return Err(ValueError::new(message, "write a type that does not begin with `evoke.`, such as `order.placed`"));
-    }
-    if text.chars().any(|char| char.is_whitespace() || is_excluded_char(char)) {
-        let message = format!("the event type `{}` contains white space", excerpt(text));
-        let joined: String = text.split_whitespace().collect::<Vec<_>>().join(".");
-        return Err(ValueError::new(message, format!("write `{}`", excerpt(&joined))));
-    }
-    Ok(text.to_owned())
 }
 
 fn methods(reader: &mut Reader<'_>, node: &Node) -> Vec<Method> {

@@ -18,15 +18,7 @@ use evoke_store::memory::MemoryStore;
 use evoke_store::{InspectionStore, StoreError};
 
 fn source(path: &str) -> HttpSource {
-    HttpSource {
-        path: path.into(),
-        methods: vec![SourceMethod::Post],
-        has_default_methods: false,
-        type_: Some("order.placed".into()),
-        accept: None,
-        max_body: ByteSize(1_000),
-        reply: None,
-    }
+    HttpSource { type_: Some("order.placed".into()), max_body: ByteSize(1_000), ..HttpSource::at(path) }
 }
 
 fn endpoint(path: &str) -> Endpoint {

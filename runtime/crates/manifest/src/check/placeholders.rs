@@ -1,4 +1,5 @@
-//! Reports placeholders of template languages: a manifest is read as it is, and nothing in it is replaced.
+//! Reports placeholders of template languages: a manifest is read as it is, and nothing in it is replaced. The templates
+//! of Evoke, whose placeholders stand for values of requests and events, are [`crate::template`].
 
 use crate::diagnostics::{Diagnostic, Severity, excerpt};
 use crate::parser::{Node, Reader, Value};
@@ -10,6 +11,8 @@ use std::collections::HashSet;
 enum Place {
     /// A value that Evoke reads.
     Setting,
+    /// A template of Evoke, in which `{{` stands for a brace.
+    Template,
     /// A value that a function reads: it may be a template of the function's own.
     Text,
 }
@@ -20,7 +23,7 @@ pub(super) fn report(reader: &mut Reader<'_>, root: &Node) {
     let mut found = Vec::new();
     find(root, Place::Setting, &mut found);
     let errors: HashSet<Span> =
-        found.iter().filter(|(.., place)| *place == Place::Setting).map(|(span, ..)| *span).collect();
+        found.iter().filter(|(.., place)| *place != Place::Text).map(|(span, ..)| *span).collect();
     if !errors.is_empty() {
         reader.found.retain(|other| other.span.is_none_or(|span| !errors.contains(&span)));
     }
@@ -28,10 +31,10 @@ pub(super) fn report(reader: &mut Reader<'_>, root: &Node) {
         if reader.is_full() {
             break;
         }
-        let message = format!("`{}` is not replaced: a manifest has no placeholders", excerpt(&placeholder));
+        let message = format!("`{}` is not replaced: a manifest has no variables", excerpt(&placeholder));
         let help = "write the value itself; a function gets the value of an environment variable with \
                     `allow: { secrets: { KEY: { env: VARIABLE } } }`";
-        let severity = if place == Place::Setting { Severity::Error } else { Severity::Warning };
+        let severity = if place == Place::Text { Severity::Warning } else { Severity::Error };
         let diagnostic = Diagnostic { severity, ..Diagnostic::error(reader.source, span, message) };
         reader.found.push(diagnostic.help(help));
     }
@@ -52,6 +55,9 @@ fn find(node: &Node, place: Place, found: &mut Vec<(Span, String, Place)>) {
                     // `events`, have checks of their own, with better help texts.
                     "build" | "env" | "component" | "file" | "path" | "include" | "exclude" | "events"
                         if place == Place::Setting => {}
+                    "type" | "subject" | "id" | "attributes" if place == Place::Setting => {
+                        find(&entry.node, Place::Template, found);
+                    }
                     "config" => find(&entry.node, Place::Text, found),
                     _ => find(&entry.node, place, found),
                 }
@@ -76,9 +82,12 @@ fn placeholder(text: &str, place: Place) -> Option<&str> {
         };
         let is_upper = is_variable(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
         let is_any = is_variable(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if is_upper || (is_any && (place == Place::Setting || placeholder == text)) {
+        if is_upper || (is_any && (place != Place::Text || placeholder == text)) {
             return Some(placeholder);
         }
+    }
+    if place == Place::Template {
+        return None;
     }
     let (placeholder, inner) = within("{{", "}}")?;
     let inner = inner.trim();
@@ -96,6 +105,8 @@ mod tests {
         for text in ["${PORT}", "x-${name}", "${PORT:-8080}", "{{ name }}", "/a/{{.Values.path}}", "{{ x | quote }}"] {
             assert!(placeholder(text, Place::Setting).is_some(), "{text}");
         }
+        assert!(placeholder("x-${name}", Place::Template).is_some());
+        assert_eq!(placeholder("a {{ name }}", Place::Template), None);
         for text in ["", "$5", "${}", "${", "${a b}", "{{}}", "{{", "{a}", "{\"a\":{\"b\":{}}}", "a}}b{{c"] {
             assert_eq!(placeholder(text, Place::Setting), None, "{text}");
         }

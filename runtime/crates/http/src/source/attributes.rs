@@ -1,0 +1,201 @@
+//! Sets the attributes of events that a source makes from values of the request.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use http::HeaderMap;
+
+use super::accept::ClaimPolicy;
+use super::cloudevents::single;
+use super::config::HttpSource;
+use super::form;
+use super::path::PathParameters;
+use super::placeholders::{RequestTemplate, RequestValue};
+use crate::problem::Problem;
+use evoke_manifest::template::RenderError;
+use evoke_model::event::{Event, is_excluded_char};
+
+/// The longest id that is made from a request, in bytes: the same as of an `Idempotency-Key`.
+const ID_MAX: usize = 256;
+/// The longest other attribute that is made from a request, in bytes.
+const ATTRIBUTE_MAX: usize = 1_024;
+
+/// The templates of a source, as far as they have placeholders or set attributes.
+#[derive(Debug)]
+pub(super) struct Templates {
+    type_: Option<RequestTemplate>,
+    subject: Option<RequestTemplate>,
+    id: Option<RequestTemplate>,
+    attributes: BTreeMap<String, RequestTemplate>,
+}
+
+/// The parts of a request that placeholders name.
+pub(super) struct RequestValues<'r> {
+    pub(super) headers: &'r HeaderMap,
+    pub(super) query: Option<&'r str>,
+    pub(super) parameters: Option<&'r PathParameters>,
+}
+
+impl Templates {
+    /// Returns the templates of a source; `None` if its events need none.
+    pub(super) fn of(source: &HttpSource) -> Option<Self> {
+        let type_ = source.type_.as_ref().filter(|type_| type_.fixed().is_none());
+        let has_any =
+            type_.is_some() || source.subject.is_some() || source.id.is_some() || !source.attributes.is_empty();
+        has_any.then(|| Self {
+            type_: type_.cloned(),
+            subject: source.subject.clone(),
+            id: source.id.clone(),
+            attributes: source.attributes.clone(),
+        })
+    }
+
+    /// Sets the attributes of an event. `is_raw` is false for CloudEvents, which have their own type, subject and id.
+    /// `index` is the position of the event in a batch.
+    pub(super) fn apply(
+        &self,
+        event: &mut Event,
+        is_raw: bool,
+        request: &RequestValues<'_>,
+        policy: &ClaimPolicy,
+        index: Option<usize>,
+    ) -> Result<(), Problem> {
+        let render = |attribute: &str, template: &RequestTemplate, event: &Event, max| {
+            request.render(attribute, template, event, max).map_err(|Refused { detail, placeholder }| {
+                let detail = match index {
+                    Some(index) => format!("event {index}: {detail}"),
+                    None => detail,
+                };
+                let problem = Problem::malformed(detail).with_member("attribute", attribute);
+                match placeholder {
+                    Some(placeholder) => problem.with_member("placeholder", placeholder),
+                    None => problem,
+                }
+            })
+        };
+        if is_raw {
+            if let Some(template) = &self.type_ {
+                let type_ = render("type", template, event, ATTRIBUTE_MAX)?;
+                policy.check_made_type(&type_)?;
+                event.type_ = type_;
+            }
+            if let Some(template) = &self.subject {
+                event.subject = Some(render("subject", template, event, ATTRIBUTE_MAX)?);
+            }
+            if let Some(template) = &self.id {
+                event.id = render("id", template, event, ID_MAX)?;
+            }
+        }
+        for (name, template) in &self.attributes {
+            let value = render(name, template, event, ATTRIBUTE_MAX)?;
+            event.extensions.insert(name.clone(), value);
+        }
+        Ok(())
+    }
+}
+
+/// Why an attribute has no value.
+struct Refused {
+    detail: String,
+    /// The name of the placeholder, as written in the manifest.
+    placeholder: Option<String>,
+}
+
+impl RequestValues<'_> {
+    fn render(
+        &self,
+        attribute: &str,
+        template: &RequestTemplate,
+        event: &Event,
+        max: usize,
+    ) -> Result<String, Refused> {
+        let is_type = attribute == "type";
+        let value = |name: &RequestValue| {
+            let value = self.value(name, event)?.filter(|value| !value.is_empty());
+            // Other characters could make the type look like another one.
+            if is_type && value.as_ref().is_some_and(|value| !value.bytes().all(|byte| byte.is_ascii_graphic())) {
+                return Err("it has other characters than visible ASCII, which a type cannot have".to_owned());
+            }
+            Ok(value)
+        };
+        let refused = |detail, placeholder| Refused { detail, placeholder };
+        let result = template.render(max, value).map_err(|error| match error {
+            RenderError::Missing(name) => {
+                let detail =
+                    format!("`{{{name}}}` is missing, and the `{attribute}` of the event needs it: {}", ask(&name));
+                refused(detail, Some(name))
+            }
+            RenderError::Value(name, error) => {
+                refused(format!("`{{{name}}}` cannot be in the `{attribute}` of the event: {error}"), Some(name))
+            }
+            RenderError::TooLong => {
+                refused(format!("the `{attribute}` of the event would be longer than {max} bytes"), None)
+            }
+        })?;
+        if result.is_empty() {
+            return Err(refused(format!("the `{attribute}` of the event would be empty"), None));
+        }
+        if let Some(char) = result.chars().find(|char| is_excluded_char(*char)) {
+            let detail = format!(
+                "the `{attribute}` of the event would contain U+{:04X}; attributes cannot contain control characters and noncharacters",
+                u32::from(char)
+            );
+            return Err(refused(detail, None));
+        }
+        Ok(result)
+    }
+
+    /// Returns a value of the request, or the reason why it cannot be used.
+    fn value<'v>(&'v self, name: &RequestValue, event: &'v Event) -> Result<Option<Cow<'v, str>>, String> {
+        match name {
+            RequestValue::Header(name) => match single(self.headers, name)? {
+                Some(value) => match std::str::from_utf8(value) {
+                    Ok(text) => Ok(Some(Cow::Borrowed(text))),
+                    Err(_) => Err("it is not UTF-8".to_owned()),
+                },
+                None => Ok(None),
+            },
+            RequestValue::Query(name) => {
+                let mut values = form::fields(self.query.unwrap_or_default()).filter(|(other, _)| other == name);
+                match (values.next(), values.next()) {
+                    (Some(_), Some(_)) => Err("it is sent more than once".to_owned()),
+                    (Some((_, value)), None) if value.contains('\u{fffd}') => {
+                        Err("it is not UTF-8 after percent-decoding".to_owned())
+                    }
+                    (value, _) => Ok(value.map(|(_, value)| value)),
+                }
+            }
+            RequestValue::Path(name) => Ok(self.parameters.and_then(|all| all.get(name)).map(Cow::Borrowed)),
+            RequestValue::Data(path) => match event.data.field(path) {
+                Some(json) => scalar(json),
+                None => Ok(None),
+            },
+        }
+    }
+}
+
+/// Returns the text of a JSON string, number or Boolean; `None` for null.
+fn scalar(json: &str) -> Result<Option<Cow<'_, str>>, String> {
+    match json.as_bytes().first() {
+        Some(b'"') => match serde_json::from_str::<String>(json) {
+            Ok(text) => Ok(Some(Cow::Owned(text))),
+            Err(error) => Err(format!("it is not valid text: {error}")),
+        },
+        Some(b'{' | b'[') => Err("it is an object or a list; a string, a number, true or false is needed".to_owned()),
+        Some(b'n') | None => Ok(None),
+        Some(_) => Ok(Some(Cow::Borrowed(json))),
+    }
+}
+
+/// Returns the instruction for a client that did not send a value.
+fn ask(name: &str) -> String {
+    match name.split_once('.') {
+        Some(("header", name)) => format!("send the header `{name}`"),
+        Some(("query", name)) => format!("add `{name}=VALUE` to the query"),
+        Some(("data", path)) => format!("send JSON with the field `{path}`"),
+        _ => "send a longer path".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,297 @@
+//! Decodes request bodies that are sent compressed (RFC 9110, section 8.4): `gzip`, `deflate` and `br`.
+//!
+//! The result is bounded by the limit of the source, and its memory is taken from the same shares as that of the body
+//! before the bytes are made. The work is proportional to the body and the result, and pauses regularly for other tasks.
+//! What the decoders themselves need is bounded by [`DECODERS_KIB`]; a body waits until there is room for its decoder.
+
+use std::io::{self, BufRead, ErrorKind, Read};
+use std::sync::Arc;
+
+use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
+use bytes::Bytes;
+use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
+use http::{HeaderMap, StatusCode};
+use tokio::sync::Semaphore;
+
+use super::memory::Memory;
+use crate::problem::Problem;
+use evoke_manifest::parser::excerpt;
+
+/// The memory for all decoders at the same time, in KiB. The largest one needs 20 MiB.
+const DECODERS_KIB: u32 = 32 * 1024;
+/// The memory of a decoder for gzip or deflate, in KiB: the window of 32 KiB, and tables.
+const DEFLATE_KIB: u32 = 64;
+/// The memory of a decoder for brotli beside its window, in KiB: 256 tables of each of three kinds.
+const BROTLI_TABLES_KIB: u32 = 4 * 1024;
+/// How many bytes of a body are decoded before other tasks get a turn. A few bytes can define a table that takes
+/// microseconds to build.
+const INPUT_TURN: usize = 4 * 1024;
+/// How many bytes are made at once, and before other tasks get a turn.
+const OUTPUT_STEP: usize = 64 * 1024;
+const OUTPUT_TURN: usize = 4 * OUTPUT_STEP;
+/// The codings as a client may send them.
+const SUPPORTED: &str = "gzip, deflate, br";
+
+/// A content coding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coding {
+    Gzip,
+    /// The zlib format (RFC 1950). Some clients send DEFLATE data without its header (RFC 1951), which is also accepted.
+    Deflate,
+    Brotli,
+}
+
+/// The memory of the decoders that run; cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Decoders(Arc<Semaphore>);
+
+impl Default for Decoders {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(DECODERS_KIB as usize)))
+    }
+}
+
+impl Coding {
+    /// Returns the coding of a body; `None` for a body that is sent as it is.
+    ///
+    /// # Errors
+    /// 415 with `Accept-Encoding` for an unknown coding, and for several ones.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let mut values = headers.get_all(CONTENT_ENCODING).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        let value = if values.next().is_some() { b"several ones" } else { value.as_bytes() };
+        let name = String::from_utf8_lossy(value).trim().to_ascii_lowercase();
+        match name.as_str() {
+            "" | "identity" => Ok(None),
+            "gzip" | "x-gzip" => Ok(Some(Self::Gzip)),
+            "deflate" => Ok(Some(Self::Deflate)),
+            "br" => Ok(Some(Self::Brotli)),
+            _ => {
+                let detail = format!(
+                    "the Content-Encoding `{}` is not supported; send the body with one of {SUPPORTED}, or uncompressed",
+                    excerpt(&name)
+                );
+                Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+                    .with_header(ACCEPT_ENCODING, HeaderValue::from_static(SUPPORTED)))
+            }
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+            Self::Brotli => "br",
+        }
+    }
+
+    /// Returns the memory that a decoder of this body needs, in KiB.
+    fn decoder_kib(self, body: &[u8]) -> u32 {
+        match self {
+            Self::Gzip | Self::Deflate => DEFLATE_KIB,
+            Self::Brotli => BROTLI_TABLES_KIB + (1 << brotli_window_bits(body).saturating_sub(10)),
+        }
+    }
+}
+
+/// Returns the window size that a brotli stream declares, as a power of two (RFC 7932, section 9.1).
+fn brotli_window_bits(body: &[u8]) -> u32 {
+    let first = body.first().copied().unwrap_or_default();
+    match (first & 1, first >> 1 & 7, first >> 4 & 7) {
+        (0, ..) => 16,
+        (_, 0, 0) => 17,
+        (_, 0, n) => 8 + u32::from(n),
+        (_, n, _) => 17 + u32::from(n),
+    }
+}
+
+/// Decodes a body to at most `max` bytes. The memory of the result is added to that of the body, which `memory` holds. An
+/// empty body stays empty.
+///
+/// # Errors
+/// 413 for a larger result, 400 for bytes that are not of the coding, and 503 without free memory.
+pub(super) async fn decode(
+    decoders: &Decoders,
+    coding: Coding,
+    body: Bytes,
+    max: usize,
+    memory: &Memory,
+) -> Result<Bytes, Problem> {
+    if body.is_empty() {
+        return Ok(body);
+    }
+    // The semaphore is never closed.
+    let _permit = decoders.0.acquire_many(coding.decoder_kib(&body).min(DECODERS_KIB)).await;
+    let mut decoder = Decoder::new(coding, &body);
+    let malformed =
+        |detail: &str| Problem::malformed(format!("the body is not valid {} data: {detail}", coding.name()));
+    let mut result: Vec<u8> = Vec::new();
+    let (mut length, mut turn) = (0, 0);
+    loop {
+        if length == result.len() {
+            // One byte more than allowed shows that the result is too large.
+            let larger = (length * 2).max(body.len()).max(1_024).min(max.saturating_add(1));
+            memory.grow(body.len() + larger)?;
+            result.reserve_exact(larger - length);
+            result.resize(larger, 0);
+        }
+        let end = result.len().min(length + OUTPUT_STEP);
+        let space = result.get_mut(length..end).unwrap_or_default();
+        match decoder.read(space).map_err(|Damaged| malformed("it is damaged or incomplete"))? {
+            Step::Pause => turn = OUTPUT_TURN,
+            Step::End => break,
+            Step::Bytes(read) => {
+                length += read;
+                turn += read;
+            }
+        }
+        if length > max {
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the decompressed body is larger than the {max} bytes that this source accepts (`max_body`)"),
+            ));
+        }
+        if turn >= OUTPUT_TURN {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+    if decoder.has_rest() {
+        return Err(malformed("there are bytes after its end"));
+    }
+    result.truncate(length);
+    Ok(result.into())
+}
+
+/// The body is not of its coding. The messages of the decoders say nothing that helps a client.
+struct Damaged;
+
+enum Step {
+    Bytes(usize),
+    /// [`INPUT_TURN`] bytes of the body were decoded.
+    Pause,
+    End,
+}
+
+enum Decoder<'b> {
+    Gzip(Box<MultiGzDecoder<Paced<'b>>>),
+    Zlib(Box<ZlibDecoder<Paced<'b>>>),
+    Deflate(Box<DeflateDecoder<Paced<'b>>>),
+    Brotli(Box<Brotli<'b>>),
+}
+
+impl<'b> Decoder<'b> {
+    fn new(coding: Coding, body: &'b [u8]) -> Self {
+        // RFC 1950, section 2.2: the method 8, and a check of the first two bytes.
+        let is_zlib = matches!(*body, [method, flags, ..]
+            if method & 0x0F == 8 && (u16::from(method) << 8 | u16::from(flags)).is_multiple_of(31));
+        let paced = Paced { rest: body, turn: INPUT_TURN };
+        match coding {
+            Coding::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(paced))),
+            Coding::Deflate if is_zlib => Self::Zlib(Box::new(ZlibDecoder::new(paced))),
+            Coding::Deflate => Self::Deflate(Box::new(DeflateDecoder::new(paced))),
+            Coding::Brotli => Self::Brotli(Box::new(Brotli::new(body))),
+        }
+    }
+
+    /// Decodes the next bytes into `space`, which is not empty.
+    fn read(&mut self, space: &mut [u8]) -> Result<Step, Damaged> {
+        let read = match self {
+            Self::Gzip(decoder) => decoder.read(space),
+            Self::Zlib(decoder) => decoder.read(space),
+            Self::Deflate(decoder) => decoder.read(space),
+            Self::Brotli(decoder) => return decoder.read(space),
+        };
+        match read {
+            Ok(0) => Ok(Step::End),
+            Ok(read) => Ok(Step::Bytes(read)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Step::Pause),
+            Err(_) => Err(Damaged),
+        }
+    }
+
+    /// Returns true if the body has bytes after the end of the coded data.
+    fn has_rest(&self) -> bool {
+        match self {
+            Self::Gzip(decoder) => !decoder.get_ref().rest.is_empty(),
+            Self::Zlib(decoder) => !decoder.get_ref().rest.is_empty(),
+            Self::Deflate(decoder) => !decoder.get_ref().rest.is_empty(),
+            Self::Brotli(decoder) => decoder.at < decoder.body.len(),
+        }
+    }
+}
+
+/// A body that a decoder reads in turns: after each, a read fails with `WouldBlock` once, and the decoder keeps its place.
+struct Paced<'b> {
+    rest: &'b [u8],
+    turn: usize,
+}
+
+impl BufRead for Paced<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.turn == 0 {
+            self.turn = INPUT_TURN;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(self.rest.get(..self.turn).unwrap_or(self.rest))
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.rest = self.rest.get(count..).unwrap_or_default();
+        self.turn = self.turn.saturating_sub(count);
+    }
+}
+
+impl Read for Paced<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(into)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+/// A brotli decoder over a whole body. Windows larger than 16 MiB, which only an extension of RFC 7932 has, are refused.
+struct Brotli<'b> {
+    state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
+    body: &'b [u8],
+    /// The number of bytes that were read.
+    at: usize,
+    made: usize,
+    is_done: bool,
+}
+
+impl<'b> Brotli<'b> {
+    fn new(body: &'b [u8]) -> Self {
+        let new = StandardAlloc::default;
+        Self { state: BrotliState::new_strict(new(), new(), new()), body, at: 0, made: 0, is_done: false }
+    }
+
+    fn read(&mut self, space: &mut [u8]) -> Result<Step, Damaged> {
+        if self.is_done {
+            return Ok(Step::End);
+        }
+        let input = self.body.get(..self.at + INPUT_TURN).unwrap_or(self.body);
+        let (mut left, mut free, mut written) = (input.len() - self.at, space.len(), 0);
+        let result = BrotliDecompressStream(
+            &mut left,
+            &mut self.at,
+            input,
+            &mut free,
+            &mut written,
+            space,
+            &mut self.made,
+            &mut self.state,
+        );
+        match result {
+            BrotliResult::ResultSuccess => self.is_done = true,
+            BrotliResult::NeedsMoreOutput => {}
+            BrotliResult::NeedsMoreInput if input.len() < self.body.len() => {}
+            BrotliResult::NeedsMoreInput | BrotliResult::ResultFailure => return Err(Damaged),
+        }
+        Ok(if written == 0 { Step::Pause } else { Step::Bytes(written) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! Fields of JSON data.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::Data;
+
+impl Data {
+    /// Returns the JSON text of the value at a path of member names, the outermost first. If an object has two members
+    /// with the same name, the last one counts, as in patterns. `None` if the data is not JSON, a member is missing, or a
+    /// value on the way is not an object.
+    pub fn field(&self, path: &[String]) -> Option<&str> {
+        let Self::Json(bytes) = self else { return None };
+        let mut value: &RawValue = serde_json::from_slice(bytes).ok()?;
+        for name in path {
+            value = Member(name).deserialize(&mut serde_json::Deserializer::from_str(value.get())).ok()??;
+        }
+        Some(value.get())
+    }
+}
+
+/// Reads the last member of an object with this name.
+struct Member<'n>(&'n str);
+
+impl<'de> DeserializeSeed<'de> for Member<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Member<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+            if name == self.0 {
+                found = Some(members.next_value()?);
+            } else {
+                members.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+}
