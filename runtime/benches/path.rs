@@ -68,7 +68,13 @@ impl Runner for Sandboxed {
             if self.ran.fetch_add(1, Ordering::Relaxed) % PERMITS_AT_ONCE == PERMITS_AT_ONCE - 1 {
                 self.in_flight.add_permits(PERMITS_AT_ONCE as usize);
             }
-            AttemptResult { outcome: ran.outcome, published: ran.published, state: ran.state, duration: ran.duration }
+            AttemptResult {
+                outcome: ran.outcome,
+                published: ran.published,
+                state: ran.state,
+                duration: ran.duration,
+                note: None,
+            }
         }
         .boxed()
     }

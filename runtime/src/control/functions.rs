@@ -70,7 +70,7 @@ impl Runner for SandboxRunner {
         let call = sandbox::Call { event, delivery_id, attempt, replay, trigger, state, logs, clock };
         async move {
             let sandbox::Attempt { outcome, published, state, duration, .. } = self.function.run(call).await;
-            AttemptResult { outcome, published, state, duration }
+            AttemptResult { outcome, published, state, duration, note: None }
         }
         .boxed()
     }

@@ -8,10 +8,13 @@
 //! without a running delivery. When an attempt ends (`attempt`), the worker passes its completion to the store and
 //! continues with the next delivery without waiting for the commit. The store later reports the committed completions,
 //! many at a time (`commits`). A function with several failed attempts in a row counts as failing (`health`).
-//! Deliveries that ran when an earlier process ended without a clean stop run alone (`isolation`).
+//! Deliveries that ran when an earlier process ended without a clean stop run alone (`isolation`). A function that sends
+//! its deliveries to an endpoint has a circuit (`circuit`, `endpoint`).
 
 mod attempt;
+mod circuit;
 mod commits;
+mod endpoint;
 mod function;
 mod health;
 mod isolation;
@@ -32,6 +35,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
+pub use self::circuit::{CircuitPolicy, OpenCircuit};
 use self::function::Function;
 pub use self::health::Failing;
 use self::isolation::Isolation;
@@ -47,10 +51,16 @@ use evoke_store::DeliveryStore;
 use evoke_store::running::{NoRunningLog, RunningLog};
 use evoke_telemetry::FunctionMetrics;
 
-/// Runs one function. The sandbox implements this for the dispatcher.
+/// Runs one function: a component in the sandbox, or requests to an endpoint.
 pub trait Runner: Send + Sync + 'static {
     /// Runs one attempt. The implementation enforces the function's timeout.
     fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult>;
+
+    /// Returns the settings of the function's circuit, if its attempts are requests to an endpoint. Such attempts run no
+    /// code of others, so they are not recorded as work that can end the process.
+    fn circuit(&self) -> Option<CircuitPolicy> {
+        None
+    }
 }
 
 /// The input of one attempt.
@@ -82,6 +92,8 @@ pub struct AttemptResult {
     pub state: Transaction,
     /// The run time of the attempt.
     pub duration: Duration,
+    /// The message of a successful attempt, such as the status of a response.
+    pub note: Option<String>,
 }
 
 /// The settings and the runner of a function.
@@ -118,7 +130,9 @@ struct Inner {
     uncommitted: AtomicUsize,
     /// Wakes the task that loads retries, because a retry may be due earlier than the task expects.
     alarm: Notify,
-    /// Notified when a function starts or stops failing.
+    /// Wakes the task that watches circuits, because a delivery may start earlier than the task expects.
+    circuits: Notify,
+    /// Notified when a function starts or stops failing, and when a circuit opens or closes.
     health: Notify,
     tasks: TaskTracker,
     runtime: tokio::runtime::Handle,
@@ -163,6 +177,7 @@ impl Dispatcher {
             state_locks: StateLocks::default(),
             uncommitted: AtomicUsize::new(0),
             alarm: Notify::new(),
+            circuits: Notify::new(),
             health: Notify::new(),
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -191,10 +206,12 @@ impl Dispatcher {
                 Some(function) => function.replace_spec(spec),
                 None => {
                     let was_failing = schedule.was_failing.remove(&*spec.metrics.name);
-                    schedule.functions.insert(id, Function::new(spec, was_failing));
+                    let was_open = schedule.circuits.was_open.remove(&*spec.metrics.name);
+                    schedule.functions.insert(id, Function::new(spec, was_failing, was_open));
                 }
             }
         }
+        self.watch_circuits(&mut schedule);
         self.update_all(schedule);
     }
 

@@ -49,6 +49,20 @@ pub enum Outcome {
         /// The reason, as a message for the operator.
         message: String,
     },
+    /// The endpoint of the function was not reached, or could not take the request now: a connection error, or a status
+    /// such as 503.
+    EndpointFailed {
+        /// The status or the error.
+        message: String,
+        /// The wait that the endpoint asked for (`Retry-After`); `None` means the wait of the retry policy.
+        after: Option<Duration>,
+    },
+    /// The endpoint of the function is gone for good (status 410). The dispatcher stops the function, and the delivery
+    /// stays pending.
+    EndpointGone {
+        /// The status.
+        message: String,
+    },
     /// The stored event is damaged: its content differs from the accepted event. The function does not receive it.
     Damaged {
         /// The damaged item and its file.
@@ -76,7 +90,7 @@ impl Outcome {
     pub const CRASHED: &str = "crashed";
 
     /// Every value of [`Outcome::kind`].
-    pub const KINDS: [&'static str; 12] = [
+    pub const KINDS: [&'static str; 14] = [
         "done",
         "retry",
         "reject",
@@ -86,6 +100,8 @@ impl Outcome {
         "denied",
         "quota",
         "unavailable",
+        "endpoint-failed",
+        "endpoint-gone",
         "damaged",
         "crashed",
         "loop",
@@ -103,6 +119,8 @@ impl Outcome {
             Self::Denied { .. } => "denied",
             Self::Quota { .. } => "quota",
             Self::Unavailable { .. } => "unavailable",
+            Self::EndpointFailed { .. } => "endpoint-failed",
+            Self::EndpointGone { .. } => "endpoint-gone",
             Self::Damaged { .. } => Self::DAMAGED,
             Self::Crashed { .. } => Self::CRASHED,
             Self::Loop { .. } => "loop",
@@ -119,6 +137,8 @@ impl Outcome {
             | Self::Denied { message }
             | Self::Quota { message }
             | Self::Unavailable { message }
+            | Self::EndpointFailed { message, .. }
+            | Self::EndpointGone { message }
             | Self::Damaged { message }
             | Self::Loop { message } => Some(message.clone()),
             Self::Timeout { limit } => Some(format!("reached its timeout of {limit:?}")),
@@ -140,7 +160,9 @@ impl Outcome {
             | Self::Timeout { .. }
             | Self::OutOfMemory { .. }
             | Self::Quota { .. }
-            | Self::Unavailable { .. } => true,
+            | Self::Unavailable { .. }
+            | Self::EndpointFailed { .. }
+            | Self::EndpointGone { .. } => true,
             Self::Done
             | Self::Reject { .. }
             | Self::Denied { .. }
@@ -213,7 +235,7 @@ pub fn decide(
         return Next::Dead { cause: format!("gave up after {attempt} attempts; the last ended as {}", why()) };
     }
     let wait = match outcome {
-        Outcome::Retry { after: Some(after), .. } => *after,
+        Outcome::Retry { after: Some(after), .. } | Outcome::EndpointFailed { after: Some(after), .. } => *after,
         _ => {
             let doubling = 2u32.saturating_pow(attempt.saturating_sub(1).min(31));
             policy.backoff.saturating_mul(doubling).min(policy.max_backoff).mul_f64(jitter().clamp(0.0, 1.0))
@@ -252,6 +274,8 @@ mod tests {
             Outcome::Denied { message: message.clone() },
             Outcome::Quota { message: message.clone() },
             Outcome::Unavailable { message: message.clone() },
+            Outcome::EndpointFailed { message: message.clone(), after: None },
+            Outcome::EndpointGone { message: message.clone() },
             Outcome::Damaged { message: message.clone() },
             Outcome::Crashed { exits: 2 },
             Outcome::Loop { message },

@@ -9,8 +9,10 @@
 //! | `evoke.delivery.dead` | `shop/charge` | a delivery became a dead letter | `delivery`, `delivery_id`, `function`, `trigger`, `attempts`, `outcome`, `cause`, `replay`, `order_key`, and under `event` the `seq`, `id`, `source`, `type`, `subject`, `time` of the delivery's event |
 //! | `evoke.function.failing` | `shop/charge` | [`FAILING_ATTEMPTS`] attempts in a row failed, over all deliveries of the function | `function`, `since`, `attempts`, `delivery`, `outcome`, `message` |
 //! | `evoke.function.recovered` | `shop/charge` | an attempt of a failing function succeeded | `function`, `since` |
-//! | `evoke.function.paused` | `shop/charge` or `shop` | an operator paused a function, or all functions of an app | `function` or `app`, `since` |
+//! | `evoke.function.paused` | `shop/charge` or `shop` | an operator paused a function, or all functions of an app; or the endpoint of a function is gone | `function` or `app`, `since`, `reason` |
 //! | `evoke.function.resumed` | `shop/charge` or `shop` | an operator resumed it | `function` or `app`, `since` |
+//! | `evoke.circuit.opened` | `shop/tell-crm` | an endpoint keeps failing: its deliveries wait, and single probes test it | `function`, `since`, `failures`, `outcome`, `message` |
+//! | `evoke.circuit.closed` | `shop/tell-crm` | a probe succeeded: the deliveries that waited go out | `function`, `since` |
 //! | `evoke.source.degraded` | `shop/inbox` | a source does not work, or only in part | `source`, `kind`, `since`, `reason` |
 //! | `evoke.source.recovered` | `shop/inbox` | the source has worked for [`RECOVERY_DELAY`] without a problem | `source`, `kind`, `since` |
 //! | `evoke.storage.low` | `storage` | the free disk space is below the limit | `since`, `free_bytes`, `total_bytes`, `low_bytes` |
@@ -43,12 +45,14 @@ use crate::{DamagedEvent, DeliveryId, Origin, StoredEvent};
 pub const SOURCE: &str = "/evoke";
 
 /// The types of all runtime events.
-pub const TYPES: [&str; 9] = [
+pub const TYPES: [&str; 11] = [
     DEAD,
     "evoke.function.failing",
     "evoke.function.recovered",
     PAUSED,
     RESUMED,
+    "evoke.circuit.opened",
+    "evoke.circuit.closed",
     "evoke.source.degraded",
     "evoke.source.recovered",
     "evoke.storage.low",

@@ -22,6 +22,8 @@ pub struct FunctionMetrics {
     pub dead: Counter,
     /// Runs that were discarded and repeated, because they had read state that another attempt changed.
     pub conflicts: Counter,
+    /// Failed probes of the function's endpoint while its circuit was open. They are no attempts.
+    pub failed_probes: Counter,
     /// Events that the function published in attempts that ended as done.
     pub published: Counter,
     /// Durations of attempts.
@@ -43,6 +45,7 @@ impl FunctionMetrics {
             retried: Counter::default(),
             dead: Counter::default(),
             conflicts: Counter::default(),
+            failed_probes: Counter::default(),
             published: Counter::default(),
             duration: Histogram::for_durations(),
             wait: Histogram::for_waits(),

@@ -187,6 +187,11 @@ impl LiveSpan {
         }
     }
 
+    /// Ends the span of an attempt that does not count: a probe of an endpoint failed.
+    pub fn not_counted(mut self) {
+        self.failed("failed-probe", "the endpoint failed again; the attempt does not count");
+    }
+
     /// Ends the span of an event whose attempt was not committed.
     pub fn not_published(mut self) {
         self.failed("not-committed", "the attempt that published it was not committed");

@@ -9,6 +9,7 @@ use super::state_locks::StateLock;
 use super::{AttemptResult, Call, FunctionSpec, Inner, STORE_RETRY};
 use crate::bus::Target;
 use crate::runtime_events;
+use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
 use evoke_model::outcome;
 use evoke_model::outcome::{Next, Outcome};
@@ -25,6 +26,16 @@ pub(super) const HOPS_MAX: u32 = 64;
 /// The number of functions that a message lists from each end of a chain.
 const CHAIN_PART: usize = 8;
 
+/// The end of a run.
+pub(super) enum Ran<'a> {
+    /// The attempt ended: its completion, its measurement, and the lock to hold until the next attempt can see its
+    /// writes.
+    Ended(Box<(Completion, Measurement, Option<StateLock<'a>>)>),
+    /// The attempt does not count and leaves no record: it was a failed probe of an endpoint that is down, or the
+    /// endpoint is gone. The delivery stays pending.
+    Uncounted(Measurement),
+}
+
 /// Runs the function and returns the completion to commit.
 ///
 /// If another attempt changed state that this attempt had read, the result of the run is discarded. The attempt then
@@ -40,7 +51,7 @@ pub(super) async fn run<'a>(
     delivery: &ReadyDelivery,
     mut changed: Option<StateItem>,
     exits: u32,
-) -> (Completion, Measurement, Option<StateLock<'a>>) {
+) -> Ran<'a> {
     let mut state_lock: Option<StateLock<'_>> = None;
     loop {
         if let Some(item) = changed
@@ -50,10 +61,13 @@ pub(super) async fn run<'a>(
             drop(state_lock.take());
             state_lock = Some(inner.state_locks.acquire(item).await);
         }
-        let (mut completion, measurement) = run_once(inner, spec, delivery, exits).await;
+        let (mut completion, measurement) = match run_once(inner, spec, delivery, exits).await {
+            Ok(ended) => ended,
+            Err(measurement) => return Ran::Uncounted(measurement),
+        };
         changed = stage(inner, &mut completion.state, state_lock.is_some()).err();
         if changed.is_none() {
-            return (completion, measurement, state_lock);
+            return Ran::Ended(Box::new((completion, measurement, state_lock)));
         }
         measurement.runs_again(&spec.metrics);
     }
@@ -71,27 +85,73 @@ fn stage(inner: &Inner, state: &mut Transaction, has_lock: bool) -> Result<(), S
     }
 }
 
-/// Runs the function once.
+/// An attempt that started.
+struct Started {
+    attempt: u32,
+    /// By the wall clock.
+    started_ms: UnixMs,
+    measurement: Measurement,
+}
+
+impl Started {
+    fn now(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery) -> (Self, Call) {
+        let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
+        let call = new_call(inner, delivery, attempt);
+        let start_ms = inner.clock.store_ms();
+        let measurement = Measurement::start(inner.bus.spans(), &spec.metrics.name, delivery, &call, start_ms);
+        (Self { attempt, started_ms, measurement }, call)
+    }
+}
+
+/// Runs the function once. Returns the measurement as the error if the attempt does not count.
 async fn run_once(
     inner: &Inner,
     spec: &FunctionSpec,
     delivery: &ReadyDelivery,
     exits: u32,
-) -> (Completion, Measurement) {
-    let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
-    let call = new_call(inner, delivery, attempt);
-    let start_ms = inner.clock.store_ms();
-    let mut measurement = Measurement::start(inner.bus.spans(), &spec.metrics.name, delivery, &call, start_ms);
-    let AttemptResult { mut outcome, mut published, state, duration } = match &delivery.event {
+) -> Result<(Completion, Measurement), Measurement> {
+    let (started, call) = Started::now(inner, spec, delivery);
+    let result = match &delivery.event {
         Ok(_) if exits >= EXITS_MAX => not_run(Outcome::Crashed { exits }),
+        Ok(_) if spec.runner.circuit().is_some() => {
+            let result = spec.runner.run(call).await;
+            if !inner.endpoint_ended(spec, delivery, &result.outcome) {
+                return Err(started.measurement);
+            }
+            result
+        }
         Ok(_) => {
-            let (id, function) = (delivery.id, &*spec.metrics.name);
+            let (id, function, attempt) = (delivery.id, &*spec.metrics.name, started.attempt);
             let work = Work::Delivery { id, attempt, function, suspect: exits > 0 };
             let _recorded = Recorded::start(&inner.running, &work);
             spec.runner.run(call).await
         }
         Err(damaged) => damaged_event_result(damaged),
     };
+    Ok(end(inner, spec, delivery, started, result).await)
+}
+
+/// Ends a delivery without a run of the function. The outcome must be one that decides the delivery.
+pub(super) async fn give_up(
+    inner: &Inner,
+    spec: &FunctionSpec,
+    delivery: &ReadyDelivery,
+    outcome: Outcome,
+) -> (Completion, Measurement) {
+    let (started, _) = Started::now(inner, spec, delivery);
+    end(inner, spec, delivery, started, not_run(outcome)).await
+}
+
+/// Builds the completion of an attempt from its result.
+async fn end(
+    inner: &Inner,
+    spec: &FunctionSpec,
+    delivery: &ReadyDelivery,
+    started: Started,
+    result: AttemptResult,
+) -> (Completion, Measurement) {
+    let Started { attempt, started_ms, mut measurement } = started;
+    let AttemptResult { mut outcome, mut published, state, duration, note } = result;
     let mut publishes = Vec::new();
     if outcome == Outcome::Done
         && let Ok(cause) = &delivery.event
@@ -120,7 +180,7 @@ async fn run_once(
         started_ms,
         duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
         outcome: outcome.kind().into(),
-        message: outcome.message(),
+        message: outcome.message().or(note),
     };
     (completion(delivery, record, verdict, publishes, state), measurement)
 }
@@ -134,7 +194,7 @@ fn damaged_event_result(damaged: &DamagedEvent) -> AttemptResult {
 /// The result of an attempt that ended without a run of the function.
 fn not_run(outcome: Outcome) -> AttemptResult {
     let (published, state, duration) = (Vec::new(), Transaction::default(), Duration::ZERO);
-    AttemptResult { outcome, published, state, duration }
+    AttemptResult { outcome, published, state, duration, note: None }
 }
 
 /// Returns the outcome of an attempt in a chain that reached a limit. The message names the functions of the chain.
@@ -239,9 +299,14 @@ async fn order_key(inner: &Inner, delivery: DeliveryId) -> Option<String> {
     }
 }
 
+/// Returns the age of a delivery at a store time, as `max_age` counts it.
+pub(super) fn age(at_ms: UnixMs, delivery: &ReadyDelivery) -> Duration {
+    Duration::from_millis(u64::try_from(at_ms - delivery.since_ms).unwrap_or_default())
+}
+
 fn verdict(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery, outcome: &Outcome) -> Verdict {
     let ended_ms = inner.clock.store_ms();
-    let age = Duration::from_millis(u64::try_from(ended_ms - delivery.since_ms).unwrap_or_default());
+    let age = age(ended_ms, delivery);
     let counted = (delivery.attempts + 1).saturating_sub(delivery.attempts_forgiven);
     match outcome::decide(&spec.retry, outcome, counted, age, jitter) {
         Next::Done => Verdict::Done,

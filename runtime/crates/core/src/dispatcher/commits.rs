@@ -58,6 +58,7 @@ impl Dispatcher {
             bytes += completion_bytes(&completion);
             let is_committed = matches!(result, Ok(Completed::Committed));
             let is_superseded = matches!(result, Ok(Completed::Superseded));
+            schedule.circuits.ended(completion.delivery);
             if can_be_refused(&completion) && self.needs_rerun(&mut schedule, &completion, result) {
                 continue;
             }

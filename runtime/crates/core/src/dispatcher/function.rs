@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::FunctionSpec;
+use super::circuit::Circuit;
 use super::health::Streak;
 use super::lane::Lane;
 use super::run_queue::Place;
@@ -16,10 +19,15 @@ const REPLAY_FUNCTION_DIVISOR: u32 = 4;
 pub(super) struct Function {
     pub(super) spec: Arc<FunctionSpec>,
     /// The maximum number of deliveries that run at once; 0 while the function is suspended, because it is in no active
-    /// manifest or because an operator paused it.
+    /// manifest, because it is paused, or because its endpoint is gone.
     pub(super) concurrency: u32,
     /// True if an active manifest declares the function.
     is_active: bool,
+    is_paused: bool,
+    /// Set if the function's attempts are requests to an endpoint.
+    pub(super) circuit: Option<Circuit>,
+    /// The message of the endpoint's response that the endpoint is gone, until the function was paused and resumed.
+    gone: Option<String>,
     pub(super) streak: Streak,
     /// The number of the function's last start of a delivery. Starts are counted over all functions.
     pub(super) last_start: u64,
@@ -37,12 +45,19 @@ struct StreamLane {
 }
 
 impl Function {
-    /// `failing_since_ms` is set if the function was failing before the start.
-    pub(super) fn new(spec: FunctionSpec, failing_since_ms: Option<UnixMs>) -> Self {
+    /// `failing_since_ms` is set if the function was failing before the start, and `open_since_ms` if its circuit was
+    /// open.
+    pub(super) fn new(spec: FunctionSpec, failing_since_ms: Option<UnixMs>, open_since_ms: Option<UnixMs>) -> Self {
         let stream_lane = || StreamLane { lane: Lane::new_behind_store(), place: None };
         Self {
             concurrency: spec.concurrency,
             is_active: true,
+            is_paused: false,
+            circuit: spec.runner.circuit().map(|policy| match open_since_ms {
+                Some(since_ms) => Circuit::open_since(policy, since_ms),
+                None => Circuit::new(policy),
+            }),
+            gone: None,
             spec: Arc::new(spec),
             streak: failing_since_ms.map(Streak::failing_since).unwrap_or_default(),
             last_start: 0,
@@ -54,19 +69,47 @@ impl Function {
 
     /// Replaces the settings and the runner. Running attempts keep the old ones.
     pub(super) fn replace_spec(&mut self, spec: FunctionSpec) {
-        self.concurrency = spec.concurrency;
         self.is_active = true;
+        self.circuit = match (self.circuit.take(), spec.runner.circuit()) {
+            (Some(mut circuit), Some(policy)) => {
+                circuit.replace_policy(policy);
+                Some(circuit)
+            }
+            (None, policy) => policy.map(Circuit::new),
+            (Some(_), None) => None,
+        };
         self.spec = Arc::new(spec);
+        self.update_concurrency();
     }
 
     /// Suspends the function, because no active manifest declares it.
     pub(super) fn deactivate(&mut self) {
-        self.concurrency = 0;
         self.is_active = false;
+        self.update_concurrency();
     }
 
     pub(super) fn set_paused(&mut self, is_paused: bool) {
-        self.concurrency = if is_paused || !self.is_active { 0 } else { self.spec.concurrency };
+        if self.is_paused && !is_paused {
+            self.gone = None;
+        }
+        self.is_paused = is_paused;
+        self.update_concurrency();
+    }
+
+    /// Suspends the function, because its endpoint is gone.
+    pub(super) fn set_gone(&mut self, message: String) {
+        self.gone = Some(message);
+        self.update_concurrency();
+    }
+
+    /// Returns why the function has to be paused, if its endpoint is gone and it is not paused yet.
+    pub(super) fn gone(&self) -> Option<&str> {
+        self.gone.as_deref().filter(|_| self.is_active && !self.is_paused)
+    }
+
+    fn update_concurrency(&mut self) {
+        let is_suspended = self.is_paused || !self.is_active || self.gone.is_some();
+        self.concurrency = if is_suspended { 0 } else { self.spec.concurrency };
     }
 
     /// Removes a cancelled delivery that did not start.
@@ -102,7 +145,15 @@ impl Function {
             Stream::Live => true,
             Stream::Replay => self.replay.lane.running < (most / REPLAY_FUNCTION_DIVISOR).max(1),
         };
-        self.running() < most && of_stream
+        self.running() < most
+            && of_stream
+            && self.circuit.as_ref().is_none_or(|circuit| circuit.may_start(Instant::now()))
+    }
+
+    /// Returns when a delivery may start that waits only for the function's circuit.
+    pub(super) fn circuit_wakes_at(&self) -> Option<Instant> {
+        let has_work = self.live.lane.has_work() || self.replay.lane.has_work();
+        self.circuit.as_ref().filter(|_| has_work && self.concurrency > 0)?.wakes_at(Instant::now())
     }
 
     /// Updates `is_idle`. Returns its old and its new value.

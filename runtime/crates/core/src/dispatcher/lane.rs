@@ -156,6 +156,27 @@ impl Lane {
         self.fresh.push_front(delivery);
     }
 
+    /// Puts a delivery back at the end, because its attempt does not count. The delivery is still held.
+    pub(super) fn put_back_last(&mut self, delivery: ReadyDelivery) {
+        self.bytes += delivery.event_size();
+        self.fresh.push_back(delivery);
+    }
+
+    /// Takes up to `limit` waiting deliveries whose age is counted from a time before `since_ms`. They stay held until
+    /// they are completed. Looks at the first deliveries only, which are usually the oldest.
+    pub(super) fn take_older(&mut self, since_ms: UnixMs, limit: usize) -> Vec<ReadyDelivery> {
+        let mut taken = Vec::new();
+        for waiting in [&mut self.fresh, &mut self.retries] {
+            while taken.len() < limit
+                && let Some(delivery) = waiting.pop_front_if(|delivery| delivery.since_ms < since_ms)
+            {
+                self.bytes = self.bytes.saturating_sub(delivery.event_size());
+                taken.push(delivery);
+            }
+        }
+        taken
+    }
+
     /// Makes room for another delivery after an attempt ran. The attempted delivery stays held until its completion is
     /// committed, because a load would find it ready until then.
     pub(super) fn release_slot(&mut self) {

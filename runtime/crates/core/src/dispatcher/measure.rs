@@ -62,6 +62,11 @@ impl Measurement {
         self.span.ended(&record.outcome, record.message.as_deref(), verdict, took);
     }
 
+    /// Ends the spans of an attempt that does not count: a probe of an endpoint failed.
+    pub(super) fn uncounted(self) {
+        self.span.not_counted();
+    }
+
     /// Records that the run was discarded because of a conflict, and ends its spans. The function runs again.
     pub(super) fn runs_again(self, metrics: &FunctionMetrics) {
         metrics.conflicts.increment();

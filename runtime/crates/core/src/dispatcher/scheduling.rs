@@ -3,7 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use foldhash::{HashMap, HashSet};
+use tokio::time::Instant;
 
+use super::attempt::Ran;
+use super::circuit::Circuits;
 use super::function::Function;
 use super::isolation::{Isolation, Picked};
 use super::lane::Lane;
@@ -51,6 +54,8 @@ pub(super) struct Schedule {
     pub(super) paused: HashSet<FunctionId>,
     /// The deliveries that must run alone.
     pub(super) isolation: Isolation,
+    /// What the task that watches circuits needs.
+    pub(super) circuits: Circuits,
 }
 
 impl Schedule {
@@ -78,6 +83,9 @@ impl Schedule {
         self.reruns.remove(&id);
         if let Some(function) = self.functions.get_mut(&function) {
             function.cancel(id);
+            if function.circuit.is_some() && Stream::ALL.iter().any(|stream| function.lane(*stream).holds(id)) {
+                self.circuits.cancelled(id);
+            }
         }
     }
 
@@ -85,6 +93,9 @@ impl Schedule {
     pub(super) fn put_back(&mut self, picked: Picked) {
         let Picked { delivery, changed, .. } = picked;
         if let Some(function) = self.functions.get_mut(&delivery.function) {
+            if let Some(circuit) = &mut function.circuit {
+                circuit.not_started(delivery.id);
+            }
             self.reruns.extend(changed.map(|item| (delivery.id, item)));
             let lane = function.lane(Stream::of(delivery.replay));
             lane.release_slot();
@@ -109,7 +120,7 @@ impl Dispatcher {
     /// behind the store. If the function is suspended, releases its waiting deliveries instead. Must be called after
     /// every change of a lane.
     pub(super) fn update_queue(&self, schedule: &mut Schedule, id: FunctionId) {
-        let Schedule { functions, queue, reruns, idle, .. } = schedule;
+        let Schedule { functions, queue, reruns, idle, circuits, .. } = schedule;
         let Some(function) = functions.get_mut(&id) else { return };
         let (was_idle, is_idle) = function.update_idle();
         *idle = *idle + u32::from(is_idle) - u32::from(was_idle);
@@ -129,6 +140,12 @@ impl Dispatcher {
             {
                 self.load(id, stream, after);
             }
+        }
+        if let Some(at) = function.circuit_wakes_at()
+            && circuits.wakes_at.is_none_or(|planned| at < planned)
+        {
+            circuits.wakes_at = Some(at);
+            self.0.circuits.notify_one();
         }
     }
 
@@ -181,9 +198,18 @@ impl Dispatcher {
             self.pick(&mut schedule)
         };
         while let Some(Picked { spec, delivery, changed, exits }) = next {
-            let ran = attempt::run(&self.0, &spec, &delivery, changed, exits).await;
-            self.commit(&spec, &delivery, ran).await;
+            let mut put_back = false;
+            match attempt::run(&self.0, &spec, &delivery, changed, exits).await {
+                Ran::Ended(ended) => self.commit(&spec, &delivery, *ended).await,
+                Ran::Uncounted(measurement) => {
+                    measurement.uncounted();
+                    put_back = true;
+                }
+            }
             let mut schedule = self.lock();
+            if put_back {
+                schedule.put_back_uncounted(&delivery);
+            }
             self.release_slot(&mut schedule, &delivery);
             next = self.pick(&mut schedule);
         }
@@ -195,6 +221,10 @@ impl Dispatcher {
         schedule.isolation.ended(delivery.id);
         schedule.replaying = schedule.replaying.saturating_sub(u32::from(delivery.replay.is_some()));
         if let Some(function) = schedule.functions.get_mut(&delivery.function) {
+            // Without a run, the endpoint was not asked: another delivery may be the probe.
+            if let Some(circuit) = &mut function.circuit {
+                circuit.not_started(delivery.id);
+            }
             function.lane(Stream::of(delivery.replay)).release_slot();
         }
         self.update_queue(schedule, delivery.function);
@@ -211,6 +241,11 @@ impl Dispatcher {
                 Some(picked) if picked.is_suspect() => (Some(picked), None),
                 picked => (None, picked),
             };
+            if let Some(picked) = suspect.as_ref().or(other.as_ref())
+                && let Some(circuit) = &mut function.circuit
+            {
+                circuit.started(picked.delivery.id, Instant::now());
+            }
             if let Some(suspect) = suspect {
                 schedule.isolation.push(suspect);
             }

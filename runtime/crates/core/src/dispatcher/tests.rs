@@ -1,4 +1,5 @@
 mod brakes;
+mod circuit;
 mod clock;
 mod isolation;
 mod places;
@@ -37,7 +38,7 @@ impl<F: Fn(Call) -> BoxFuture<'static, T> + Send + Sync + 'static, T: Into<Attem
 
 impl From<Outcome> for AttemptResult {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, published: Vec::new(), state: Transaction::default(), duration: Duration::ZERO }
+        Self { outcome, published: Vec::new(), state: Transaction::default(), duration: Duration::ZERO, note: None }
     }
 }
 

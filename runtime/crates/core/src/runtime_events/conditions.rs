@@ -30,6 +30,9 @@ use evoke_model::event::Event;
 pub enum Kind {
     /// A function; its condition is `failing`.
     Function,
+    /// The circuit of a function that sends its deliveries to an endpoint, by the name of the function; its condition is
+    /// `opened`.
+    Circuit,
     /// A source; its condition is `degraded`.
     Source,
     /// The disk of the data folder; its condition is `low`.
@@ -37,11 +40,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Function, Self::Source, Self::Storage];
+    const ALL: [Self; 4] = [Self::Function, Self::Circuit, Self::Source, Self::Storage];
 
     fn name(self) -> &'static str {
         match self {
             Self::Function => "function",
+            Self::Circuit => "circuit",
             Self::Source => "source",
             Self::Storage => "storage",
         }
@@ -50,8 +54,17 @@ impl Kind {
     fn condition(self) -> &'static str {
         match self {
             Self::Function => "failing",
+            Self::Circuit => "opened",
             Self::Source => "degraded",
             Self::Storage => "low",
+        }
+    }
+
+    /// Returns the name of the change that ends the condition.
+    fn recovery(self) -> &'static str {
+        match self {
+            Self::Circuit => "closed",
+            Self::Function | Self::Source | Self::Storage => "recovered",
         }
     }
 }
@@ -131,8 +144,17 @@ impl Conditions {
 
     /// Returns the full names of the functions that are reported as failing, and since when.
     pub fn failing_functions(&self) -> HashMap<String, UnixMs> {
-        let functions = self.troubled.iter().filter(|(subject, _)| subject.kind == Kind::Function);
-        functions.map(|(subject, since_ms)| (subject.name.clone(), *since_ms)).collect()
+        self.troubled_of(Kind::Function)
+    }
+
+    /// Returns the full names of the functions whose circuits are reported as open, and since when.
+    pub fn open_circuits(&self) -> HashMap<String, UnixMs> {
+        self.troubled_of(Kind::Circuit)
+    }
+
+    fn troubled_of(&self, kind: Kind) -> HashMap<String, UnixMs> {
+        let of_kind = self.troubled.iter().filter(|(subject, _)| subject.kind == kind);
+        of_kind.map(|(subject, since_ms)| (subject.name.clone(), *since_ms)).collect()
     }
 
     /// Compares an observation of all subjects with the reported conditions, and returns the changes. Later calls
@@ -196,7 +218,7 @@ impl Change {
                 let value = serde_json::to_vec(&MarkValue { v: 1, since: *since_ms }).unwrap_or_default();
                 (Some(event(kind.condition(), *since_ms, data)), mark(Some(value)))
             }
-            Transition::Recovered { since_ms, data } => (Some(event("recovered", *since_ms, data)), mark(None)),
+            Transition::Recovered { since_ms, data } => (Some(event(kind.recovery(), *since_ms, data)), mark(None)),
             Transition::Removed => (None, mark(None)),
         }
     }
@@ -263,6 +285,19 @@ mod tests {
         assert_eq!(fixture.observe(1, &[(Function, "shop/a", false)]), ["evoke.function.recovered shop/a"]);
         assert!(fixture.observe(1, &[(Function, "shop/a", false)]).is_empty());
         assert!(fixture.marks.is_empty());
+    }
+
+    #[test]
+    fn the_circuit_of_a_function_opens_and_closes_beside_its_health() {
+        use Kind::{Circuit, Function};
+        let mut fixture = Fixture::new();
+        let both = |trouble| [(Function, "shop/a", trouble), (Circuit, "shop/a", trouble)];
+        let opened = fixture.observe(0, &both(true));
+        assert_eq!(opened, ["evoke.function.failing shop/a", "evoke.circuit.opened shop/a"]);
+        fixture.restart();
+        assert_eq!(fixture.conditions.open_circuits().get("shop/a"), Some(&1_000));
+        let closed = fixture.observe(0, &both(false));
+        assert_eq!(closed, ["evoke.function.recovered shop/a", "evoke.circuit.closed shop/a"]);
     }
 
     #[test]

@@ -1,0 +1,296 @@
+//! The circuit of a function that sends its deliveries to an endpoint. It keeps an endpoint that is down from using up
+//! the attempts of every delivery, and an endpoint that is back from being flooded. Plain data, no I/O, no clock.
+//!
+//! ```text
+//!            OPEN_AFTER failures in a row                 a probe succeeds
+//!   closed ───────────────────────────────► open ───────────────────────────► recovering ──► closed
+//!                                             ▲ ◄── a probe fails: wait twice as long │
+//!                                             └────────────── a failure ──────────────┘
+//! ```
+//!
+//! - **Closed**: deliveries start as the function's `rate` allows.
+//! - **Open**: deliveries wait. One at a time starts as a probe, after a wait that doubles with each failed probe. A
+//!   failed probe is no attempt: the delivery goes to the end of the window, so that one delivery that the endpoint can
+//!   never take does not keep the circuit open.
+//! - **Recovering**: deliveries start at a low rate that doubles every second, for [`RECOVERY`].
+//!
+//! When the endpoint asks for a wait (`Retry-After`), nothing starts before its end.
+
+use std::time::Duration;
+
+use foldhash::{HashMap, HashSet};
+use tokio::time::Instant;
+
+use crate::runtime_events::FAILING_ATTEMPTS;
+use evoke_model::DeliveryId;
+use evoke_model::clock::UnixMs;
+use evoke_model::outcome::Outcome;
+
+/// This many failures in a row open the circuit: as many as make a function count as failing.
+const OPEN_AFTER: u32 = FAILING_ATTEMPTS;
+
+/// The wait before the first probe.
+const PROBE_WAIT_MIN: Duration = Duration::from_secs(1);
+
+/// The longest wait before a probe, unless the endpoint asks for a longer one.
+const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// The longest wait that an endpoint can ask for on behalf of all deliveries.
+const HOLD_MAX: Duration = Duration::from_secs(3600);
+
+/// The time between two starts at the beginning of the recovery. It halves every second.
+const RECOVERY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The duration of the recovery. At its end the time between two starts is 0.1 ms, which is no limit.
+const RECOVERY: Duration = Duration::from_secs(10);
+
+/// Starts that are late by up to this time are caught up. Timers have a precision of 1 ms, so a high rate needs several
+/// starts at once.
+const CATCH_UP: Duration = Duration::from_millis(10);
+
+/// The settings of a circuit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CircuitPolicy {
+    /// The shortest time between the starts of two attempts; zero is no limit.
+    pub interval: Duration,
+}
+
+/// An open circuit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenCircuit {
+    /// When the circuit opened, or when it was reported as open before the start.
+    pub since_ms: UnixMs,
+    /// The number of failures in a row, probes included. 0 if the circuit opened before the start and no probe ended.
+    pub failures: u32,
+    /// The kind of the last failure's outcome.
+    pub outcome: String,
+    /// The message of the last failure.
+    pub message: Option<String>,
+    /// The time until the next probe; `None` while a probe runs.
+    pub next_probe: Option<Duration>,
+    /// True if the open circuit is reported as a runtime event. Failures of deliveries that runtime events caused are
+    /// not reported, because each report could cause the next.
+    pub is_reported: bool,
+}
+
+/// The consequence of an attempt's outcome for its delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The attempt counts.
+    Counted,
+    /// The attempt was a failed probe, which does not count.
+    FailedProbe,
+}
+
+pub(super) struct Circuit {
+    policy: CircuitPolicy,
+    state: State,
+    /// The number of failures since the last success.
+    failures: u32,
+    /// The outcome kind and the message of the last failure.
+    last: (String, Option<String>),
+    /// True if one of the failures is of a delivery that no runtime event caused.
+    is_reported: bool,
+    /// Nothing starts before.
+    not_before: Option<Instant>,
+}
+
+enum State {
+    Closed,
+    Open {
+        since_ms: UnixMs,
+        /// The wait before the next probe.
+        wait: Duration,
+        /// The running probe.
+        probe: Option<DeliveryId>,
+    },
+    Recovering {
+        since: Instant,
+    },
+}
+
+/// What an outcome says about the endpoint.
+enum Sign {
+    Up,
+    Down {
+        after: Option<Duration>,
+    },
+    /// The endpoint was not asked.
+    Unknown,
+}
+
+impl Sign {
+    fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Done | Outcome::Reject { .. } => Self::Up,
+            Outcome::EndpointFailed { after, .. } => Self::Down { after: *after },
+            Outcome::Timeout { .. } => Self::Down { after: None },
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl Circuit {
+    pub(super) fn new(policy: CircuitPolicy) -> Self {
+        let last = (String::new(), None);
+        Self { policy, state: State::Closed, failures: 0, last, is_reported: false, not_before: None }
+    }
+
+    /// Restores a circuit that was open before the start. The first delivery is a probe.
+    pub(super) fn open_since(policy: CircuitPolicy, since_ms: UnixMs) -> Self {
+        let state = State::Open { since_ms, wait: PROBE_WAIT_MIN, probe: None };
+        Self { state, is_reported: true, ..Self::new(policy) }
+    }
+
+    /// Replaces the settings. The endpoint may be another one now, so nothing waits any longer.
+    pub(super) fn replace_policy(&mut self, policy: CircuitPolicy) {
+        self.policy = policy;
+        self.not_before = None;
+    }
+
+    /// Returns true if a delivery may start.
+    pub(super) fn may_start(&self, now: Instant) -> bool {
+        !matches!(self.state, State::Open { probe: Some(_), .. }) && self.not_before.is_none_or(|at| at <= now)
+    }
+
+    /// Returns when a delivery may start, if it may not start now and only time is missing.
+    pub(super) fn wakes_at(&self, now: Instant) -> Option<Instant> {
+        self.not_before.filter(|at| *at > now && !matches!(self.state, State::Open { probe: Some(_), .. }))
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    /// Returns the state of an open circuit; `None` if it is not open.
+    pub(super) fn open(&self, now: Instant) -> Option<OpenCircuit> {
+        let State::Open { since_ms, probe, .. } = self.state else { return None };
+        let (outcome, message) = self.last.clone();
+        let next_probe = probe.is_none().then(|| self.not_before.map_or(Duration::ZERO, |at| at - now.min(at)));
+        let (failures, is_reported) = (self.failures, self.is_reported);
+        Some(OpenCircuit { since_ms, failures, outcome, message, next_probe, is_reported })
+    }
+
+    /// Records that a delivery starts.
+    pub(super) fn started(&mut self, id: DeliveryId, now: Instant) {
+        if let State::Open { probe, .. } = &mut self.state {
+            *probe = Some(id);
+            return;
+        }
+        let interval = self.interval(now);
+        self.not_before = (interval > Duration::ZERO).then(|| {
+            let planned = self.not_before.unwrap_or(now);
+            planned.max(now.checked_sub(CATCH_UP).unwrap_or(now)) + interval
+        });
+    }
+
+    /// Records that a delivery that was to start did not.
+    pub(super) fn not_started(&mut self, id: DeliveryId) {
+        if let State::Open { probe, .. } = &mut self.state
+            && *probe == Some(id)
+        {
+            *probe = None;
+        }
+    }
+
+    /// Records the end of an attempt. `is_reported` is false if a runtime event caused the delivery.
+    pub(super) fn ended(
+        &mut self,
+        id: DeliveryId,
+        outcome: &Outcome,
+        is_reported: bool,
+        now: Instant,
+        now_ms: UnixMs,
+    ) -> Ended {
+        let was_probe = matches!(&self.state, State::Open { probe, .. } if *probe == Some(id));
+        match Sign::of(outcome) {
+            Sign::Unknown => self.not_started(id),
+            Sign::Up => self.succeeded(now),
+            Sign::Down { after } => {
+                self.failures = self.failures.saturating_add(1);
+                self.last = (outcome.kind().to_owned(), outcome.message());
+                self.is_reported |= is_reported;
+                self.failed(was_probe, now, now_ms);
+                if let Some(after) = after {
+                    let until = now + after.min(HOLD_MAX);
+                    self.not_before = Some(self.not_before.map_or(until, |at| at.max(until)));
+                }
+                if was_probe {
+                    return Ended::FailedProbe;
+                }
+            }
+        }
+        Ended::Counted
+    }
+
+    fn succeeded(&mut self, now: Instant) {
+        self.failures = 0;
+        self.is_reported = false;
+        match self.state {
+            State::Open { .. } => {
+                self.state = State::Recovering { since: now };
+                self.not_before = None;
+            }
+            State::Recovering { since } if now - since >= RECOVERY => self.state = State::Closed,
+            State::Recovering { .. } | State::Closed => {}
+        }
+    }
+
+    fn failed(&mut self, was_probe: bool, now: Instant, now_ms: UnixMs) {
+        let is_recovering = matches!(self.state, State::Recovering { since } if now - since < RECOVERY);
+        match &mut self.state {
+            State::Open { wait, probe, .. } if was_probe => {
+                *probe = None;
+                *wait = (*wait * 2).min(PROBE_WAIT_MAX);
+                self.not_before = Some(now + *wait);
+            }
+            // The attempt started before the circuit opened.
+            State::Open { .. } => {}
+            State::Closed | State::Recovering { .. } if is_recovering || self.failures >= OPEN_AFTER => {
+                self.state = State::Open { since_ms: now_ms, wait: PROBE_WAIT_MIN, probe: None };
+                self.not_before = Some(now + PROBE_WAIT_MIN);
+            }
+            State::Closed | State::Recovering { .. } => {}
+        }
+    }
+
+    /// Returns the shortest time between two starts now.
+    fn interval(&self, now: Instant) -> Duration {
+        match self.state {
+            State::Recovering { since } if now - since < RECOVERY => {
+                let seconds = u32::try_from((now - since).as_secs()).unwrap_or(u32::MAX);
+                self.policy.interval.max(RECOVERY_INTERVAL / 2u32.saturating_pow(seconds))
+            }
+            _ => self.policy.interval,
+        }
+    }
+}
+
+/// The state of the task that watches circuits, and of attempts that may not count.
+#[derive(Default)]
+pub(super) struct Circuits {
+    /// True once the task was spawned.
+    pub(super) is_watched: bool,
+    /// When the task checks the circuits next, at the latest.
+    pub(super) wakes_at: Option<Instant>,
+    /// Functions whose circuit was open before the start, by full name, and since when. An entry is removed when its
+    /// function is set.
+    pub(super) was_open: HashMap<String, UnixMs>,
+    /// Deliveries that were cancelled while they ran. Their number is at most that of the started deliveries.
+    cancelled: HashSet<DeliveryId>,
+}
+
+impl Circuits {
+    /// Records that a started delivery of a function with a circuit was cancelled.
+    pub(super) fn cancelled(&mut self, id: DeliveryId) {
+        self.cancelled.insert(id);
+    }
+
+    /// Records that a started delivery ended. Returns true if it was cancelled.
+    pub(super) fn ended(&mut self, id: DeliveryId) -> bool {
+        !self.cancelled.is_empty() && self.cancelled.remove(&id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! Functions whose attempts are requests to an endpoint: their circuits, and endpoints that are gone.
+//!
+//! A circuit that is not closed lets deliveries start later than they could otherwise. A task moves their lanes into the
+//! run queue when their time has come. While a circuit is open, the same task gives up deliveries that become older than
+//! `max_age`, because no attempt does.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use foldhash::HashMap;
+use tokio::time::Instant;
+
+use super::circuit::{Ended, OpenCircuit};
+use super::function::Function;
+use super::lane::LOAD_MAX;
+use super::scheduling::Schedule;
+use super::{Dispatcher, FunctionSpec, Inner, attempt};
+use crate::runtime_events;
+use evoke_model::clock::UnixMs;
+use evoke_model::outcome::Outcome;
+use evoke_model::{FunctionId, ReadyDelivery, Stream};
+
+/// The longest wait until the next check of circuits.
+const CHECK_MAX: Duration = Duration::from_secs(1);
+
+/// The wait until the next check after deliveries were given up: more may be in the store.
+const CHECK_AGAIN: Duration = Duration::from_millis(20);
+
+impl Schedule {
+    /// Puts a delivery whose attempt does not count back into its lane, as the last one. A delivery that was cancelled
+    /// meanwhile is removed.
+    pub(super) fn put_back_uncounted(&mut self, delivery: &ReadyDelivery) {
+        let is_cancelled = self.circuits.ended(delivery.id);
+        if let Some(function) = self.functions.get_mut(&delivery.function) {
+            let lane = function.lane(Stream::of(delivery.replay));
+            if is_cancelled {
+                lane.completed(delivery.id, None);
+            } else {
+                lane.put_back_last(delivery.clone());
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Records what the outcome of an attempt says about the function's endpoint. Returns false if the attempt does not
+    /// count.
+    pub(super) fn endpoint_ended(&self, spec: &FunctionSpec, delivery: &ReadyDelivery, outcome: &Outcome) -> bool {
+        let mut schedule = self.schedule.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(function) = schedule.functions.get_mut(&delivery.function) else { return true };
+        if let Outcome::EndpointGone { message } = outcome {
+            function.set_gone(format!("{message} (delivery {})", delivery.id));
+            self.health.notify_one();
+            return false;
+        }
+        let Some(circuit) = &mut function.circuit else { return true };
+        let was_open = circuit.is_open();
+        // As in `update_health`: a report of a failure that a runtime event caused would be another runtime event.
+        let is_reported = delivery.origin != runtime_events::origin();
+        let ended = circuit.ended(delivery.id, outcome, is_reported, Instant::now(), self.clock.now_ms());
+        if circuit.is_open() != was_open {
+            self.health.notify_one();
+        }
+        if ended == Ended::Counted {
+            return true;
+        }
+        spec.metrics.failed_probes.increment();
+        // An attempt that counts makes the delivery a dead letter.
+        attempt::age(self.clock.store_ms(), delivery) > spec.retry.max_age
+    }
+}
+
+/// A delivery that became too old while it waited for an open circuit.
+struct Expired {
+    spec: Arc<FunctionSpec>,
+    delivery: ReadyDelivery,
+    outcome: Outcome,
+}
+
+impl Dispatcher {
+    /// Returns the functions that have a circuit, each with the state of the circuit if it is open.
+    pub fn circuits(&self) -> HashMap<FunctionId, Option<OpenCircuit>> {
+        let now = Instant::now();
+        let circuit = |(id, function): (&FunctionId, &Function)| Some((*id, function.circuit.as_ref()?.open(now)));
+        self.lock().functions.iter().filter_map(circuit).collect()
+    }
+
+    /// Restores the circuits that were open before the start. `since_ms` maps the full name of each function to the time
+    /// when its circuit opened. Call this before [`Dispatcher::set_functions`].
+    pub fn restore_circuits(&self, since_ms: HashMap<String, UnixMs>) {
+        self.lock().circuits.was_open = since_ms;
+    }
+
+    /// Returns the functions that stopped because their endpoint is gone, and that are not paused yet, each with the
+    /// reason.
+    pub fn gone(&self) -> HashMap<FunctionId, String> {
+        let gone = |(id, function): (&FunctionId, &Function)| Some((*id, function.gone()?.to_owned()));
+        self.lock().functions.iter().filter_map(gone).collect()
+    }
+
+    /// Starts the task that watches circuits when the first function has one.
+    pub(super) fn watch_circuits(&self, schedule: &mut Schedule) {
+        if !schedule.circuits.is_watched && schedule.functions.values().any(|function| function.circuit.is_some()) {
+            schedule.circuits.is_watched = true;
+            self.0.runtime.spawn(Self::check_circuits(Arc::downgrade(&self.0)));
+        }
+    }
+
+    /// Checks the circuits when they can let deliveries start, until the dispatcher stops or is dropped.
+    async fn check_circuits(inner: Weak<Inner>) {
+        loop {
+            let Some(dispatcher) = inner.upgrade().map(Self) else { return };
+            let Some((expired, wait)) = dispatcher.advance_circuits() else { return };
+            for Expired { spec, delivery, outcome } in expired {
+                let (completion, measurement) = attempt::give_up(&dispatcher.0, &spec, &delivery, outcome).await;
+                dispatcher.commit(&spec, &delivery, (completion, measurement, None)).await;
+            }
+            let _ = tokio::time::timeout(wait, dispatcher.0.circuits.notified()).await;
+        }
+    }
+
+    /// Starts the deliveries whose circuit allows it now. Returns the deliveries to give up, and the time until the next
+    /// check; `None` if the dispatcher stops.
+    fn advance_circuits(&self) -> Option<(Vec<Expired>, Duration)> {
+        let (now, now_ms) = (Instant::now(), self.0.clock.store_ms());
+        let mut schedule = self.lock();
+        if schedule.stopping {
+            return None;
+        }
+        // The wait is computed below: until then, no change of a lane needs to wake the task.
+        schedule.circuits.wakes_at = Some(now);
+        let with_circuit = schedule.functions.iter().filter(|(_, function)| function.circuit.is_some());
+        let ids: Vec<FunctionId> = with_circuit.map(|(id, _)| *id).collect();
+        let mut expired = Vec::new();
+        for id in ids {
+            if let Some(function) = schedule.functions.get_mut(&id) {
+                expired.append(&mut take_expired(function, now, now_ms));
+            }
+            self.update_queue(&mut schedule, id);
+        }
+        self.spawn_worker(&mut schedule);
+        let longest = now + if expired.is_empty() { CHECK_MAX } else { CHECK_AGAIN };
+        let wakes = schedule.functions.values().filter_map(Function::circuit_wakes_at).min();
+        let wakes_at = wakes.map_or(longest, |at| at.min(longest));
+        schedule.circuits.wakes_at = Some(wakes_at);
+        Some((expired, wakes_at - now))
+    }
+}
+
+/// Takes deliveries that became older than `max_age` while the function's circuit is open.
+fn take_expired(function: &mut Function, now: Instant, now_ms: UnixMs) -> Vec<Expired> {
+    let Some(open) = function.circuit.as_ref().and_then(|circuit| circuit.open(now)) else { return Vec::new() };
+    let max_age_ms = i64::try_from(function.spec.retry.max_age.as_millis()).unwrap_or(i64::MAX);
+    let since_ms = now_ms.saturating_sub(max_age_ms);
+    let taken = Stream::ALL.map(|stream| function.lane(stream).take_older(since_ms, LOAD_MAX));
+    let spec = &function.spec;
+    let expired = |delivery| {
+        let OpenCircuit { outcome, message, .. } = &open;
+        let last = message
+            .as_ref()
+            .map_or_else(String::new, |message| format!("; the last one failed as {outcome}: {message}"));
+        let message = format!("no request was sent, because the circuit of the endpoint is open{last}");
+        Expired { spec: spec.clone(), delivery, outcome: Outcome::EndpointFailed { message, after: None } }
+    };
+    taken.into_iter().flatten().map(expired).collect()
+}
