@@ -25,6 +25,7 @@ mod damage;
 mod data_folder;
 mod dedup;
 mod exact_numbers;
+mod examples;
 mod faults;
 mod files;
 mod files_appear;

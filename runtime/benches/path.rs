@@ -55,6 +55,7 @@ impl Runner for Sandboxed {
     fn run(&self, call: dispatcher::Call) -> BoxFuture<'_, AttemptResult> {
         let call = sandbox::Call {
             event: call.event,
+            trace: None,
             delivery_id: call.delivery_id.into(),
             attempt: call.attempt,
             replay: false,

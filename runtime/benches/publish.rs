@@ -12,10 +12,7 @@ use evoke_core::bus::{Amount, Bus, Limits, Offer, Target};
 use evoke_core::router::Router;
 use evoke_http::listener;
 use evoke_http::listener::Listener;
-use evoke_http::source::{
-    Endpoint, EnteredThrough, HandlerError, Http, HttpSource, Payload, RequestHandler, Routes, SourceMethod,
-};
-use evoke_manifest::ByteSize;
+use evoke_http::source::{Endpoint, EnteredThrough, HandlerError, Http, HttpSource, Payload, RequestHandler, Routes};
 use evoke_model::clock::Clock;
 use evoke_sandbox::{CompileLimits, Compiler, Function, Grants, HttpAnswer, HttpCall, Sandbox, Settings, Spec};
 use evoke_store::memory::MemoryStore;
@@ -59,7 +56,7 @@ impl RequestHandler for Web {
             let permit = self.permits.clone().acquire_owned().await.unwrap();
             let origin = request.extensions().get::<EnteredThrough>().unwrap().0;
             let id = uuid::Uuid::now_v7().to_string().into();
-            let call = HttpCall { request, id, permit, logs: Arc::new(|_| {}), clock: Clock::system() };
+            let call = HttpCall { request, trace: None, id, permit, logs: Arc::new(|_| {}), clock: Clock::system() };
             let HttpAnswer { response, published } = self.function.call_http(call).await.unwrap();
             if !published.is_empty() {
                 self.bus.accept(Offer { events: published, origin, ..Offer::default() }).await?;
@@ -101,15 +98,7 @@ async fn measure(function: Arc<Function>, connections: usize, turns: u32, time: 
     let store = Arc::new(MemoryStore::new(clock.clone()));
     let limits = Limits { backlog_max: Amount { deliveries: u64::MAX, bytes: u64::MAX }, ..Limits::default() };
     let bus = Bus::new(store.clone(), Router::default(), limits);
-    let source = HttpSource {
-        path: "/".into(),
-        methods: vec![SourceMethod::Post],
-        has_default_methods: false,
-        type_: None,
-        accept: None,
-        max_body: ByteSize(1 << 20),
-        reply: None,
-    };
+    let source = HttpSource::at("/");
     let origin = store.register_origins(vec![URI.to_owned()]).await.unwrap()[0];
     let permits = Arc::new(Semaphore::new(connections));
     let web = Web { function, bus: bus.clone(), permits };

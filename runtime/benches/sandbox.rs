@@ -77,6 +77,7 @@ fn run(runtime: &Runtime, function: &Arc<Function>, threads: usize, time: Durati
                         let attempt = function
                             .run(Call {
                                 event: event.clone(),
+                                trace: None,
                                 delivery_id: delivery_id.clone(),
                                 attempt: 1,
                                 replay: false,

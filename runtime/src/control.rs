@@ -11,6 +11,7 @@ mod host;
 mod http_function;
 mod kinds;
 pub(crate) mod manifests;
+mod outbound;
 pub(crate) mod secrets;
 mod sources;
 pub(crate) mod state_source;

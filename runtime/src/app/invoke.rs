@@ -71,6 +71,7 @@ pub async fn invoke(options: InvokeOptions, host: &dyn Host) -> Result<Invocatio
     let sink = logs.clone();
     let call = Call {
         event: Arc::new(event),
+        trace: None,
         delivery_id: "invoke-1".into(),
         attempt: options.attempt,
         replay: false,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use tokio::runtime::Handle;
 
 use super::data::DataFolder;
 use super::recording::Recording;
@@ -20,6 +21,7 @@ use evoke_core::bus::Bus;
 use evoke_core::dispatcher::Dispatcher;
 use evoke_core::replay::Replays;
 use evoke_core::router::Router;
+use evoke_egress::Client;
 use evoke_http::listener::Listener;
 use evoke_http::source::{Http, HttpKind, Routes};
 use evoke_model::DeliveryId;
@@ -72,13 +74,14 @@ pub(super) async fn open(
         compiler: Compiler::this_program(options.compile),
         concurrency: options.concurrency,
     };
-    let sandbox = Sandbox::new(settings)?;
+    let outbound = Client::new(Handle::current(), metrics.clone());
+    let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
+    let sandbox = Sandbox::with_client(settings, outbound, spans.clone())?;
     data.reserve()?;
     let public = bind(options.http, "--http").await?;
     let admin = bind(options.admin, "--admin").await?;
 
     let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
-    let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
     let bus = Bus::new(store.clone(), Router::default(), limits).with_spans(spans);
     let dispatcher = Dispatcher::start_recorded(
         store.clone(),

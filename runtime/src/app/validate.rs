@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::control::{AppError, Host, build, functions, manifests, secrets};
-use evoke_manifest::{Checked, Diagnostic, Diagnostics};
+use evoke_manifest::{Checked, Diagnostic, Diagnostics, Function};
 use evoke_sandbox::{CompileLimits, Compiler, Sandbox, Settings};
 use evoke_sources::files::{FilesSource, Overlap};
 
@@ -23,10 +23,26 @@ pub async fn validate(
     let count = all.len();
     // A missing component is no error if the manifest has a `build:` command for it.
     let existing = all.into_iter().filter(|(_, f)| f.component.path.exists() || f.build.is_none());
-    for errors in functions::load_each(existing, &sandbox, None).await.into_iter().filter_map(Result::err) {
-        found.extend(errors);
+    let existing: Vec<_> = existing.collect();
+    let loaded = functions::load_each(existing.iter().copied(), &sandbox, None).await;
+    for ((checked, function), loaded) in existing.into_iter().zip(loaded) {
+        match loaded {
+            Ok(component) if component.can_send_requests() && function.allow.http.is_empty() => {
+                found.push(without_http(checked, function));
+            }
+            Ok(_) => {}
+            Err(errors) => found.extend(errors),
+        }
     }
     if found.has_errors() { Err(found.into()) } else { Ok((found, manifests.len(), count)) }
+}
+
+/// Returns the warning about a component that could send requests and has no grant for them. Some toolchains add the import
+/// to every component.
+fn without_http(checked: &Checked, function: &Function) -> Diagnostic {
+    let message = format!("`{}` imports wasi:http, and each request that it sends is refused", function.name.as_str());
+    let help = "if it sends requests, add the origins: `allow: { http: [\"https://HOST\"] }`";
+    Diagnostic::warning(&checked.source, function.spans.component, message).help(help)
 }
 
 /// Returns a warning for each files source that watches the data folder.

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt as _, stream};
 
 use super::http_function::{self, HttpFunction};
-use super::secrets;
+use super::outbound;
 use super::state_source::{self, StoredState};
 use evoke_core::bus::Bus;
 use evoke_core::dispatcher::{AttemptResult, Call, FunctionSpec, Runner};
@@ -67,7 +67,7 @@ impl Runner for SandboxRunner {
         let Call { event, delivery_id, attempt, trigger, replay, .. } = call;
         let (delivery_id, state) = (delivery_id.into(), self.state.clone());
         let (logs, clock) = (self.logs.clone(), self.clock.clone());
-        let call = sandbox::Call { event, delivery_id, attempt, replay, trigger, state, logs, clock };
+        let call = sandbox::Call { event, trace: None, delivery_id, attempt, replay, trigger, state, logs, clock };
         async move {
             let sandbox::Attempt { outcome, published, state, duration, .. } = self.function.run(call).await;
             AttemptResult { outcome, published, state, duration, note: None }
@@ -173,8 +173,8 @@ pub(crate) async fn load_one(
     sandbox: &Sandbox,
 ) -> Result<Arc<sandbox::Function>, Diagnostics> {
     let fail = |diagnostic| Err(Diagnostics::from_iter([diagnostic]));
-    let secrets = match secrets::read(function) {
-        Ok(secrets) => secrets,
+    let (secrets, http) = match outbound::read(function) {
+        Ok(read) => read,
         Err((message, help)) => return fail(checked.error_at(function.spans.allow, message, help)),
     };
     let spec = Spec {
@@ -187,8 +187,8 @@ pub(crate) async fn load_one(
         grants: Grants {
             publish: function.allow.publish.iter().map(|glob| glob.as_str().to_owned()).collect(),
             state: function.allow.state.map(state_source::grant),
-            http: function.allow.http.iter().map(ToString::to_string).collect(),
             config: function.allow.config.clone(),
+            http,
             secrets,
         },
     };

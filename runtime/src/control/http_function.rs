@@ -25,7 +25,7 @@ use evoke_model::outcome::Outcome;
 use evoke_model::text::is_deceptive;
 use evoke_sandbox::{self as sandbox, HttpAnswer, HttpCall, Level, LogLine, LogSink};
 use evoke_store::running::{Recorded, RunningLog, Work};
-use evoke_telemetry::{RequestMetrics, RequestOutcome};
+use evoke_telemetry::{RequestMetrics, RequestOutcome, TraceContext, Traceparent};
 
 /// How long a request waits for a permit. The wait is needed because an instance ends, and releases its permit, shortly
 /// after its response. A client that sends its next request at once would otherwise be refused.
@@ -68,7 +68,9 @@ impl HttpFunction {
         let number = self.next_request.fetch_add(1, Ordering::Relaxed);
         let id: Arc<str> = format!("request-{}-{number}", self.id_prefix).into();
         let origin = request.extensions().get::<EnteredThrough>().map_or_else(Origin::default, |entered| entered.0);
-        let call = HttpCall { request, id: id.clone(), permit, logs: self.logs.clone(), clock: self.clock.clone() };
+        let trace = trace_context(&request);
+        let call =
+            HttpCall { request, trace, id: id.clone(), permit, logs: self.logs.clone(), clock: self.clock.clone() };
         let recorded = Recorded::start(&self.running, &Work::Request(self.function.name()));
         match self.function.call_http(call).await {
             // The instance runs until its body ends.
@@ -103,6 +105,13 @@ impl HttpFunction {
         });
         Err(refused.into())
     }
+}
+
+/// Returns the trace context of a request, if it has a valid one.
+fn trace_context(request: &Request<Payload>) -> Option<TraceContext> {
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let traceparent = header("traceparent").filter(|text| Traceparent::parse(text).is_some())?;
+    Some(TraceContext { traceparent, tracestate: header("tracestate") })
 }
 
 /// A response body that ends the record of its request when it is dropped.

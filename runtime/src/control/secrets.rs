@@ -10,10 +10,11 @@ use evoke_sandbox::{REDACTED_BYTES_MIN, Secret, Secrets};
 const SECRET_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Reads the secrets of a function. An error has a message and a hint, and never contains the value of a secret.
-pub(super) fn read(function: &Function) -> Result<Secrets, (String, String)> {
+/// `hidden` are secrets that the function cannot read itself.
+pub(super) fn read(function: &Function, hidden: &BTreeMap<String, Secret>) -> Result<Secrets, (String, String)> {
     let read = |(name, location): (&String, &SecretRef)| read_one(name, location).map(|secret| (name.clone(), secret));
     let values = function.allow.secrets.iter().map(read).collect::<Result<BTreeMap<_, _>, _>>()?;
-    Secrets::new(values).map_err(|error| {
+    Secrets::with_hidden(values, hidden).map_err(|error| {
         let hint = "give keys and passwords as secrets; put large data elsewhere, such as into an event or into state";
         (error.to_string(), hint.to_owned())
     })
@@ -41,7 +42,7 @@ pub(crate) fn warnings(checked: &Checked) -> Vec<Diagnostic> {
     checked.manifest.functions.iter().filter_map(of_function).collect()
 }
 
-fn read_one(name: &str, location: &SecretRef) -> Result<Secret, (String, String)> {
+pub(super) fn read_one(name: &str, location: &SecretRef) -> Result<Secret, (String, String)> {
     let value = match location {
         // The error of the system contains the value.
         SecretRef::Env(variable) => std::env::var(variable).map_err(|error| match error {

@@ -59,6 +59,7 @@ mod change;
 pub mod config;
 mod event;
 mod failure;
+pub mod http;
 pub mod log;
 mod source;
 pub mod state;
@@ -82,8 +83,9 @@ pub mod __rt {
     pub use crate::bindings::{self, __export_function as export};
     pub use crate::{Delivery, Event, Failure};
 
-    /// Runs before the function: makes its panics appear in the logs.
-    pub fn start() {
+    /// Runs before the function: makes its panics appear in the logs, and remembers the delivery for its requests.
+    pub fn start(delivery: &Delivery) {
+        crate::http::start(&delivery.id);
         #[cfg(all(target_family = "wasm", not(feature = "wasi")))]
         std::panic::set_hook(Box::new(crate::stdio::panicked));
     }

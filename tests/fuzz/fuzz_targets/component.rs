@@ -82,6 +82,7 @@ fn call() -> Call {
     });
     Call {
         event: EVENT.clone(),
+        trace: None,
         delivery_id: "fuzz-1".into(),
         attempt: 1,
         replay: false,

@@ -1,1 +1,56 @@
 //! Outbound HTTP: sends a request to a destination that was granted, and to no other.
+//!
+//! A [`Client`] is made once for the process, and an [`Owner`] for each function that has grants. [`Owner::send`] sends
+//! one request:
+//!
+//! 1. The target (scheme, host, port) is normalised and must match a [`Grant`]; otherwise nothing is sent.
+//! 2. A name is resolved once, within 5 s. Each address is checked: one that is not global (loopback, private,
+//!    link-local and so on) is refused, unless [`Grant::addresses`] contains it.
+//! 3. The connection goes to exactly an address that was checked; if connecting fails, to the next one.
+//! 4. For https, the certificate must be valid for the host of the target. HTTP/2 or HTTP/1.1 is negotiated.
+//! 5. The headers of the grant replace those of the request with the same name.
+//!
+//! Redirects are responses like others and are not followed; proxies of the environment are not used. Connections are
+//! pooled for each owner, grant and target.
+//!
+//! Every wait and every size is bounded: see [`Limits`] and the constants. The sockets belong to the runtime that the
+//! client was made with; callers may be on another one.
+//!
+//! ```no_run
+//! # async fn example(io: tokio::runtime::Handle, metrics: std::sync::Arc<evoke_telemetry::Metrics>) -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use evoke_egress::{Client, Grant, Limits, empty};
+//! use evoke_model::destination::Destination;
+//!
+//! let client = Client::new(io, metrics);
+//! let grant = Grant::new(Destination::parse("https://api.example.com")?);
+//! let owner = client.owner("shop/charge", vec![grant]);
+//! let request = http::Request::get("https://api.example.com/prices").body(empty())?;
+//! let response = owner.send(request, &Limits::within(Duration::from_secs(10))).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod allowance;
+mod body;
+mod client;
+mod connect;
+mod connection;
+mod error;
+mod grant;
+mod limits;
+mod pool;
+mod resolve;
+mod send;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use allowance::Allowance;
+pub use body::{BodyError, RequestBody, ResponseBody, empty, full};
+pub use client::{Client, Owner};
+pub use error::Error;
+pub use grant::{Grant, TrustAnchors, TrustError};
+pub use limits::{
+    CALLS_MAX, CONNECT_MAX, CONNECTIONS_MAX, DNS_MAX, FIRST_BYTE_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Limits, TLS_MAX,
+};

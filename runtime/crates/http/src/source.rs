@@ -231,7 +231,9 @@ impl Http {
     {
         let response = match &endpoint.handler {
             Some(handler) => {
-                match handler::call(&**handler, Request::from_parts(head, body), endpoint.origin, endpoint.body_max).await {
+                match handler::call(&**handler, Request::from_parts(head, body), endpoint.origin, endpoint.body_max)
+                    .await
+                {
                     Ok(response) => return response.map(Either::Right),
                     Err(problem) => Err(problem),
                 }

@@ -2,6 +2,7 @@
 
 mod cross_checks;
 mod function;
+mod http_grant;
 mod limits;
 mod placeholders;
 mod source;

@@ -1,27 +1,15 @@
-//! Grants of a function: the event types it may publish, the origins it may call, and the limits of its state.
+//! Grants of a function: the event types it may publish, and the limits of its state.
 
 use super::diagnostics::{ValueError, excerpt};
 use super::units::ByteSize;
 use evoke_model::claim::is_runtime_type;
 use schemars::JsonSchema;
-use serde::{Serialize, Serializer};
-use std::fmt;
+use serde::Serialize;
 
 /// Glob of event types: `*` matches any number of characters, also none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct TypeGlob(String);
-
-/// An origin that a function may send requests to: scheme, host and port, as in `https://api.example.com:443`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpOrigin {
-    /// True for the scheme https, false for http.
-    pub https: bool,
-    /// Host name in lower case, IPv4 address, or IPv6 address in brackets.
-    pub host: String,
-    /// Port. Default: 443 for https, 80 for http.
-    pub port: u16,
-}
 
 /// Limits of a function's state: values stored by key, in a bucket of the function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -126,82 +114,9 @@ impl TypeGlob {
     }
 }
 
-impl HttpOrigin {
-    /// Parses `scheme://host` or `scheme://host:port`.
-    ///
-    /// # Errors
-    /// Another scheme than http and https, a path, credentials, a wildcard, or an invalid host or port.
-    pub fn parse(text: &str) -> Result<Self, ValueError> {
-        let example = "write scheme, host and port, as in `https://api.example.com:443`";
-        let not_an_origin = || format!("`{}` is not a valid origin", excerpt(text));
-        let Some((scheme, rest)) = text.split_once("://") else {
-            let help = match Self::parse(&format!("https://{text}")) {
-                Ok(_) => format!("write `https://{text}`"),
-                Err(_) => example.to_owned(),
-            };
-            return Err(ValueError::new(format!("the origin `{}` has no scheme", excerpt(text)), help));
-        };
-        let https = match scheme {
-            "https" => true,
-            "http" => false,
-            _ => {
-                let message = format!("a function cannot send requests to `{}`", excerpt(text));
-                return Err(ValueError::new(message, "only `http://` and `https://` origins can be granted"));
-            }
-        };
-        if let Some(at) = rest.find(['/', '?', '#']) {
-            let origin = rest.get(..at).unwrap_or("");
-            let message = format!("`{}` has a path, but only a whole origin can be granted", excerpt(text));
-            return Err(ValueError::new(message, format!("write `{scheme}://{origin}`")));
-        }
-        if rest.contains('*') {
-            let message = format!("{}: wildcards are not supported", not_an_origin());
-            return Err(ValueError::new(message, "list each host that the function calls"));
-        }
-        let authority: http::uri::Authority = rest.parse().map_err(|_| ValueError::new(not_an_origin(), example))?;
-        if rest.contains('@') {
-            let message = format!("{}: credentials are not allowed in it", not_an_origin());
-            return Err(ValueError::new(
-                message,
-                "remove the part before `@`; give credentials to the function with `secrets`",
-            ));
-        }
-        let host = authority.host().to_ascii_lowercase();
-        let port = match (rest.get(authority.host().len()..).unwrap_or(""), authority.port_u16()) {
-            ("", _) => {
-                if https {
-                    443
-                } else {
-                    80
-                }
-            }
-            (_, Some(port)) if port != 0 => port,
-            _ => {
-                return Err(ValueError::new(not_an_origin(), "write a port from 1 to 65535 after the colon"));
-            }
-        };
-        if host.is_empty() {
-            return Err(ValueError::new(not_an_origin(), example));
-        }
-        Ok(Self { https, host, port })
-    }
-}
-
 impl Default for StateLimits {
     fn default() -> Self {
         Self { shared: false, max_keys: 100_000, max_value: ByteSize(1 << 20), max_total: ByteSize(64 << 20) }
-    }
-}
-
-impl fmt::Display for HttpOrigin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}:{}", if self.https { "https" } else { "http" }, self.host, self.port)
-    }
-}
-
-impl Serialize for HttpOrigin {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 
@@ -225,38 +140,5 @@ mod tests {
         }
         let long = TypeGlob::parse(&"a*".repeat(1000)).unwrap();
         assert!(!long.matches(&"b".repeat(100_000)), "matching a long glob must stay fast");
-    }
-
-    #[test]
-    fn an_origin_is_only_scheme_host_and_port() {
-        for (text, canonical) in [
-            ("https://api.example.com:443", "https://api.example.com:443"),
-            ("https://API.example.com", "https://api.example.com:443"),
-            ("http://localhost", "http://localhost:80"),
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-            ("https://[::1]:8443", "https://[::1]:8443"),
-        ] {
-            assert_eq!(HttpOrigin::parse(text).unwrap().to_string(), canonical);
-        }
-        for text in [
-            "",
-            "example.com",
-            "https://",
-            "https://a/b",
-            "https://a?b",
-            "https://a#b",
-            "https://u@a",
-            "https://a:0",
-            "https://a:",
-            "https://a:x",
-            "https://a:65536",
-            "https://*.a",
-            "ws://a",
-            "https://a b",
-            "https://:443",
-            "https://[::1",
-        ] {
-            assert!(HttpOrigin::parse(text).is_err(), "{text}");
-        }
     }
 }

@@ -10,6 +10,7 @@
 pub mod component;
 pub mod diagnostics;
 pub mod grants;
+mod header_template;
 pub mod model;
 pub mod names;
 pub mod parser;
@@ -25,7 +26,8 @@ mod load;
 
 pub use component::ComponentRef;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
-pub use grants::{HttpOrigin, StateLimits, TypeGlob};
+pub use grants::{StateLimits, TypeGlob};
+pub use header_template::HeaderTemplate;
 pub use model::*;
 pub use names::{Name, OrderBy};
 pub use source::{Place, Registry, Settings, Source, SourceKind};

@@ -5,11 +5,13 @@
 //! `schema_with` describes the YAML form.
 
 use super::component::ComponentRef;
-use super::grants::{HttpOrigin, StateLimits, TypeGlob};
+use super::grants::{StateLimits, TypeGlob};
+use super::header_template::HeaderTemplate;
 use super::names::{Name, OrderBy};
 use super::source::Source;
 use super::source_text::Span;
 use super::units::{ByteSize, DurationText};
+use evoke_model::destination::{AddressRange, Destination};
 use evoke_pattern::Pattern;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
@@ -192,6 +194,9 @@ pub struct Retry {
     pub max_age: Duration,
 }
 
+/// The most entries of `allow.http`. Each has metrics of its own.
+pub const HTTP_GRANTS_MAX: usize = 64;
+
 /// Grants of a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default)]
@@ -204,14 +209,40 @@ pub struct Allow {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "state_schema", extend("default" = false))]
     pub state: Option<StateLimits>,
-    /// Origins that the function may send HTTP requests to, such as `https://api.example.com:443`.
-    #[schemars(with = "Vec<String>", inner(regex(pattern = "^https?://[^/?#@]+$")))]
-    pub http: Vec<HttpOrigin>,
+    /// Origins that the function may send HTTP requests to, such as `https://api.example.com`.
+    #[schemars(schema_with = "http_schema")]
+    pub http: Vec<HttpGrant>,
     /// Settings that the function reads by name.
     #[schemars(schema_with = "config_schema")]
     pub config: BTreeMap<String, String>,
     /// Secrets that the function reads by name. The manifest has the location of a secret, never its value.
     pub secrets: BTreeMap<String, SecretRef>,
+}
+
+/// An origin that a function may send requests to, with what Evoke adds to them. In a list, a text is the origin alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct HttpGrant {
+    /// Scheme, host and port, such as `https://api.example.com:8443`. A host that begins with `*.` stands for all hosts
+    /// with one label or more in its place.
+    #[serde(serialize_with = "as_text")]
+    #[schemars(with = "String", regex(pattern = "^https?://[^/?#@]+$"))]
+    pub url: Destination,
+    /// Headers that are added to each request; the function cannot see or replace them. `{secret.NAME}` stands for the
+    /// secret of this name in `secrets` here, in those of the function, or else in the environment variable NAME.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub headers: BTreeMap<String, HeaderTemplate>,
+    /// Secrets for the headers that the function itself cannot read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SecretRef>,
+    /// Addresses and networks that may be reached although they are not on the public internet, such as `10.1.0.0/16`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "as_texts")]
+    #[schemars(with = "Vec<String>")]
+    pub addresses: Vec<AddressRange>,
+    /// PEM file with certificate authorities that are trusted besides those of the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
 }
 
 /// Location of a secret: exactly one of these keys.
@@ -348,6 +379,21 @@ fn build_schema(generator: &mut SchemaGenerator) -> Schema {
 /// `true` or `false`, or the limits of the state.
 fn state_schema(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "anyOf": [{ "type": "boolean" }, generator.subschema_for::<StateLimits>()] })
+}
+
+/// Origins, each as a text, or as a map with the origin and what Evoke adds to its requests.
+fn http_schema(generator: &mut SchemaGenerator) -> Schema {
+    let grant = generator.subschema_for::<HttpGrant>();
+    let origin = json_schema!({ "type": "string", "pattern": "^https?://[^/?#@]+$" });
+    json_schema!({ "type": "array", "maxItems": HTTP_GRANTS_MAX, "items": { "anyOf": [origin, grant] } })
+}
+
+fn as_text<S: serde::Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+fn as_texts<S: serde::Serializer>(values: &[impl std::fmt::Display], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(values.iter().map(ToString::to_string))
 }
 
 /// Any scalar by name. The function reads it as a string.

@@ -11,8 +11,10 @@ pub mod clock;
 mod counts;
 mod damage;
 mod delivery;
+pub mod destination;
 pub mod event;
 mod filter;
+mod global_address;
 mod hex;
 mod id;
 pub mod media_type;
@@ -35,6 +37,7 @@ pub use self::delivery::{
     AttemptRecord, Completed, Completion, DeliveryRecord, DeliveryState, NewDelivery, ReadyDelivery, Verdict,
 };
 pub use self::filter::{DeadFilter, EventFilter, PendingFilter, Retention};
+pub use self::global_address::{NotGlobal, not_global};
 pub use self::hex::hex;
 pub use self::id::{DeliveryId, FunctionId, ReplayId, Seq};
 pub use self::origin::{Amount, Origin};

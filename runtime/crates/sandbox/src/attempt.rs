@@ -15,11 +15,15 @@ use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
 use evoke_model::state::Transaction;
+use evoke_telemetry::TraceContext;
 
 /// The input of one attempt.
 pub struct Call {
     /// The event to handle.
     pub event: Arc<Event>,
+    /// The trace context of the attempt, of which the function's requests become a part. `None` stands for the context
+    /// of the event.
+    pub trace: Option<TraceContext>,
     /// Id of the delivery: unique, and the same on every attempt. A published event without an id gets
     /// `<delivery_id>-<ordinal>`, with ordinals counted from 0.
     pub delivery_id: Arc<str>,

@@ -3,18 +3,20 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{self as wasi_http, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::config::Config;
 use super::event_lines::EventLines;
-use super::http_types::{CHUNK_BYTES_MAX, HttpTypes};
+use super::http_types::HttpTypes;
 use super::invocation::{Invocation, LogLines};
 use super::keyvalue::{KeyValue, Session, StateSource};
 use super::limits::Limits;
 use super::log::{AttemptLog, Stream};
+use super::outbound::Outbound;
 use super::poll::Pollables;
 use super::publish::Bus;
 use super::refusal::Refusals;
@@ -36,7 +38,9 @@ pub(super) struct HostContext {
     /// Boxed because it is large and rarely needed: the context is moved several times during setup.
     wasi: Option<Box<WasiCtx>>,
     http: WasiHttpCtx,
-    no_outbound: NoOutbound,
+    deadline: Instant,
+    /// Created on first use, like `wasi`.
+    outbound: Option<Box<Outbound>>,
 }
 
 /// The task of the guest.
@@ -55,9 +59,10 @@ impl HostContext {
         resources.set_max_capacity(RESOURCES_MAX);
         let limits = Limits::new(invocation.identity.memory);
         let session = Session::new(state, invocation.identity.grants.state, invocation.budget.clone());
-        let (wasi, http, no_outbound) = (None, WasiHttpCtx::new(), NoOutbound);
+        let (wasi, http, outbound) = (None, WasiHttpCtx::new(), None);
+        let deadline = Instant::now() + invocation.identity.timeout;
         let refusals = Refusals::default();
-        Self { invocation, limits, task, session, refusals, resources, wasi, http, no_outbound }
+        Self { invocation, limits, task, session, refusals, resources, wasi, http, deadline, outbound }
     }
 
     pub(super) fn log(&mut self) -> AttemptLog<'_> {
@@ -86,10 +91,16 @@ impl HostContext {
     }
 
     pub(super) fn http_types(&mut self) -> HttpTypes<'_> {
-        let Self { invocation, task, http, no_outbound, resources, .. } = self;
-        let view = WasiHttpCtxView { ctx: http, hooks: no_outbound, table: resources };
-        let publisher = invocation.publisher();
-        HttpTypes { view, budget: &invocation.budget, publisher, is_http_request: matches!(task, Task::HttpCall) }
+        let (view, invocation) = self.http_view();
+        let (publisher, io) = (invocation.publisher(), invocation.outbound().io());
+        HttpTypes { view, budget: &invocation.budget, publisher, io }
+    }
+
+    fn http_view(&mut self) -> (WasiHttpCtxView<'_>, &Invocation) {
+        let Self { invocation, http, outbound, deadline, refusals, resources, .. } = self;
+        let new = || Box::new(Outbound::new(invocation.clone(), *deadline, refusals.outbound()));
+        let hooks = &mut **outbound.get_or_insert_with(new);
+        (WasiHttpCtxView { ctx: http, hooks, table: resources }, &**invocation)
     }
 
     fn wasi_ctx(&self) -> WasiCtx {
@@ -122,30 +133,6 @@ impl WasiView for HostContext {
 
 impl WasiHttpView for HostContext {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, hooks: &mut self.no_outbound, table: &mut self.resources }
-    }
-}
-
-/// Rejects outbound HTTP requests; only incoming requests are supported.
-struct NoOutbound;
-
-type Sent<T> = Box<dyn Future<Output = wasi_http::Result<T>> + Send>;
-
-impl WasiHttpHooks for NoOutbound {
-    fn send_request(
-        &mut self,
-        _: http::Request<wasi_http::WasiBody>,
-        _: Option<wasi_http::RequestOptions>,
-        _: Sent<()>,
-    ) -> Sent<(http::Response<wasi_http::WasiBody>, Sent<()>)> {
-        Box::new(async { Err(wasi_http::Error::HttpRequestDenied) })
-    }
-
-    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
-        1
-    }
-
-    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        CHUNK_BYTES_MAX
+        self.http_view().0
     }
 }

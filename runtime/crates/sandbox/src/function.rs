@@ -20,7 +20,7 @@ use super::keyvalue::StateSource;
 use super::kind::Kind;
 use super::shared::Shared;
 use super::turns::Turns;
-use super::{budget, command, instance, outcome};
+use super::{budget, command, imports, instance, outcome};
 use evoke_model::outcome::Outcome;
 
 /// A function that is compiled, linked and ready to run.
@@ -29,6 +29,7 @@ pub struct Function {
     pub(super) entry: Entry,
     pub(super) shared: Arc<Shared>,
     pub(super) turns: Turns,
+    pub(super) can_send_requests: bool,
 }
 
 /// Why an attempt runs.
@@ -53,6 +54,7 @@ impl Function {
         pre: InstancePre<HostContext>,
         shared: Arc<Shared>,
     ) -> wasmtime::Result<Self> {
+        let can_send_requests = imports::imports_outgoing_handler(pre.engine(), pre.component());
         let entry = match kind {
             Kind::Handler => {
                 let direct = DirectRunner::new(&pre, identity.timeout)?;
@@ -62,7 +64,7 @@ impl Function {
             Kind::Http => Entry::Http(ProxyPre::new(pre)?, shared.requests.share()),
         };
         let turns = Turns::new(&shared.processors);
-        Ok(Self { identity: Arc::new(identity), entry, shared, turns })
+        Ok(Self { identity: Arc::new(identity), entry, shared, turns, can_send_requests })
     }
 
     /// Returns the name in the form `app/function`.
@@ -79,12 +81,18 @@ impl Function {
         }
     }
 
+    /// Returns true if the component imports the interface through which it could send requests.
+    pub fn can_send_requests(&self) -> bool {
+        self.can_send_requests
+    }
+
     /// Runs one attempt in a fresh instance, which is dropped before this returns. There is no error: every way a guest
     /// can end is an outcome. The attempt ends within a few milliseconds of the function's time-out; the wait for a
     /// free instance does not count. A function that responds to HTTP requests always has the outcome `Unavailable`.
     pub async fn run(self: &Arc<Self>, call: Call) -> Attempt {
-        let Call { event, delivery_id, attempt, replay, trigger, state, logs, clock } = call;
-        let invocation = Invocation::new(self.identity.clone(), (delivery_id, attempt), Some(event), logs, clock);
+        let Call { event, trace, delivery_id, attempt, replay, trigger, state, logs, clock } = call;
+        let cause = (Some(event), trace);
+        let invocation = Invocation::new(self.identity.clone(), (delivery_id, attempt), cause, logs, clock);
         let reason = Reason { attempt, replay, trigger };
         if let Entry::Handler(_, Some(direct)) = &self.entry
             && let Some(attempt) =

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::keyvalue::StateGrant;
 use super::secrets::Secrets;
+use evoke_egress::Grant;
 
 /// The capabilities of a function: the `allow:` section of its manifest, with secrets resolved.
 #[derive(Debug, Clone, Default)]
@@ -12,8 +13,8 @@ pub struct Grants {
     pub publish: Vec<String>,
     /// Grant for stored state; `None` if the function has no state.
     pub state: Option<StateGrant>,
-    /// Origins that the function may send HTTP requests to.
-    pub http: Vec<String>,
+    /// Destinations that the function may send HTTP requests to.
+    pub http: Vec<Grant>,
     /// Configuration values by name.
     pub config: BTreeMap<String, String>,
     /// Secrets by name. `wasi:config` returns them together with the configuration.

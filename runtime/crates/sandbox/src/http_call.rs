@@ -39,6 +39,7 @@ use super::{budget, instance, outcome};
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
+use evoke_telemetry::TraceContext;
 
 /// The error type of a body.
 pub type BodyError = Box<dyn Error + Send + Sync>;
@@ -49,6 +50,8 @@ type GuestRequest = Request<UnsyncBoxBody<Bytes, BodyError>>;
 pub struct HttpCall {
     /// The request. If its body fails, the guest's read of the body fails.
     pub request: GuestRequest,
+    /// The trace context of the request; `None` without a trace.
+    pub trace: Option<TraceContext>,
     /// Id of the request. Log lines carry it in place of a delivery id.
     pub id: Arc<str>,
     /// The caller's concurrency permit, held until the guest has ended.
@@ -73,9 +76,9 @@ impl Function {
     /// including its body. An error is the outcome of a guest that ended without a response; it is also in the
     /// function's log. A function of another kind has the outcome `Unavailable`.
     pub async fn call_http(self: &Arc<Self>, call: HttpCall) -> Result<HttpAnswer, Outcome> {
-        let HttpCall { request, id, permit, logs, clock } = call;
+        let HttpCall { request, trace, id, permit, logs, clock } = call;
         let method = request.method().clone();
-        let invocation = Invocation::new(self.identity.clone(), (id, 1), None, logs, clock);
+        let invocation = Invocation::new(self.identity.clone(), (id, 1), (None, trace), logs, clock);
         let redactor = self.identity.grants.secrets.redactor();
         let failed = Arc::new(AtomicBool::new(false));
         let (head_sender, mut head_receiver) = oneshot::channel();

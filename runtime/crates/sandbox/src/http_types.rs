@@ -1,11 +1,11 @@
-//! `wasi:http/types` with a budget: everything that a guest can make the host hold is charged first. The functions
-//! themselves are those of wasmtime-wasi-http. All of them are listed here, so a new one cannot be linked without a
-//! decision about its price.
+//! `wasi:http/types` with a budget, and the host's side of `wasi:http/outgoing-handler`, which `outbound.rs` implements:
+//! everything that a guest can make the host hold is charged first. The functions themselves are those of
+//! wasmtime-wasi-http. All of them are listed here, so a new one cannot be linked without a decision about its price.
 //!
-//! Only a function that responds to HTTP requests can create fields, and so requests, responses and bodies. Other
-//! functions may import the interface, because toolchains add the import whether it is used or not.
+//! Every kind of function can create fields, requests and bodies, because every kind can send requests.
 
 use http::HeaderMap;
+use tokio::runtime::Handle;
 use wasmtime::Result;
 use wasmtime::component::{HasData, Linker, Resource};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable};
@@ -29,18 +29,18 @@ const BODY_BYTES: usize = 2 * CHUNK_BYTES_MAX;
 /// Estimate of the memory for one field without its name and value, in bytes.
 const FIELD_BYTES: usize = 128;
 
-/// The host's side of `wasi:http/types`.
+/// The host's side of `wasi:http`.
 pub(super) struct HttpTypes<'a> {
     pub(super) view: WasiHttpCtxView<'a>,
     pub(super) budget: &'a HostBudget,
     /// Takes no more events when the response is set.
     pub(super) publisher: Publisher<'a>,
-    /// True if the guest responds to an HTTP request.
-    pub(super) is_http_request: bool,
+    /// The runtime of the sockets, on which requests run.
+    pub(super) io: &'a Handle,
 }
 
-/// Tells the generated bindings that `wasi:http/types` works on [`HttpTypes`].
-struct HttpTypesHost;
+/// Tells the generated bindings that `wasi:http` works on [`HttpTypes`].
+pub(super) struct HttpTypesHost;
 
 impl HasData for HttpTypesHost {
     type Data<'a> = HttpTypes<'a>;
@@ -67,13 +67,6 @@ impl HttpTypes<'_> {
         let fields: &HeaderMap = self.view.table.get(fields)?;
         self.charge(fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES).sum())
     }
-
-    fn check_kind(&self) -> Result<()> {
-        if self.is_http_request {
-            return Ok(());
-        }
-        wasmtime::bail!("only a function that responds to HTTP requests can use wasi:http");
-    }
 }
 
 /// Implements traits for [`HttpTypes`]. Each function runs the given statements and then the function of
@@ -99,9 +92,8 @@ delegate! {
     }
 
     impl HostFields {
-        fn new(self) -> Result<Resource<FieldMap>> { self.check_kind()?; }
+        fn new(self) -> Result<Resource<FieldMap>> { self.charge(FIELD_BYTES)?; }
         fn from_list(self, entries: Vec<(String, Vec<u8>)>) -> HeaderResult<Resource<FieldMap>> {
-            self.check_kind().map_err(HeaderError::trap)?;
             for (name, value) in &entries {
                 self.charge_field(name.len() + value.len())?;
             }
@@ -227,7 +219,7 @@ delegate! {
     }
 
     impl HostRequestOptions {
-        fn new(self) -> Result<Resource<RequestOptions>> { self.check_kind()?; }
+        fn new(self) -> Result<Resource<RequestOptions>> {}
         fn connect_timeout(self, options: Resource<RequestOptions>) -> Result<Option<Duration>> {}
         fn set_connect_timeout(
             self, options: Resource<RequestOptions>, timeout: Option<Duration>

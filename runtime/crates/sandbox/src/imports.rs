@@ -7,6 +7,15 @@ use wasmtime::component::Component;
 use super::grants::Grants;
 use super::kind::Kind;
 
+/// The interface through which a function sends requests.
+pub(super) const OUTGOING: &str = "wasi:http/outgoing-handler";
+
+/// Returns true if the component imports the interface through which it could send requests.
+pub(super) fn imports_outgoing_handler(engine: &Engine, component: &Component) -> bool {
+    let ty = component.component_type();
+    ty.imports(engine).any(|(name, _)| name.split('@').next() == Some(OUTGOING))
+}
+
 /// Returns the imports that the grants do not cover, each with the change that would help.
 pub(super) fn uncovered_imports(engine: &Engine, component: &Component, kind: Kind, grants: &Grants) -> Vec<String> {
     let ty = component.component_type();
@@ -28,7 +37,8 @@ pub(super) fn import_error(import: &str, kind: Kind, grants: &Grants) -> Option<
     match interface.split_once('/').map_or(interface, |(package, _)| package) {
         // A filesystem without any folder, and a command line without arguments.
         "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:filesystem" => None,
-        "wasi:http" if interface == "wasi:http/types" => None,
+        // Without a grant, each request is refused: toolchains add the import whether it is used or not.
+        "wasi:http" if ["wasi:http/types", OUTGOING].contains(&interface) => None,
         "wasi:config" | "wasi:logging" | "evoke:function" => None,
         // The standard library of a ready-made program imports sockets even if the program does not use them. So
         // sockets are linked, but every operation on them is refused. `evoke:runtime` is the exit import that the
@@ -42,11 +52,6 @@ pub(super) fn import_error(import: &str, kind: Kind, grants: &Grants) -> Option<
             Some("of wasi:keyvalue, only store, atomics and batch are available")
         }
         "wasi:keyvalue" => None,
-        "wasi:http" if !grants.http.is_empty() => Some("outbound HTTP is not available in this version of Evoke"),
-        "wasi:http" => Some(
-            "outbound HTTP must be granted with `allow: { http: [\"https://HOST:443\"] }`, and is not available in \
-             this version of Evoke",
-        ),
         "wasi:sockets" => Some("raw sockets are never granted; build the function without networking"),
         _ => Some(
             "nothing provides it; a function may import evoke:function, wasi:keyvalue, wasi:config, wasi:logging and \
@@ -65,14 +70,15 @@ mod tests {
     fn an_import_without_a_grant_reports_the_grant_to_add() {
         let none = Grants::default();
         let state = Some(StateGrant { shared: false, value_bytes_max: 1, quota: Quota::NONE });
-        let all = Grants { state, http: vec!["https://a.example:443".into()], ..Grants::default() };
+        let all = Grants { state, ..Grants::default() };
         let says =
             |import, grants, words| import_error(import, Kind::Handler, grants).is_some_and(|o| o.contains(words));
         assert!(says("wasi:keyvalue/store@0.2.0-draft", &none, "state: true"));
         assert_eq!(import_error("wasi:keyvalue/store@0.2.0-draft", Kind::Command, &all), None);
         assert!(says("wasi:keyvalue/watcher@0.2.0-draft", &all, "store, atomics and batch"));
         assert!(import_error("wasi:keyvalue/store@0.2.0-draft", Kind::Http, &all).is_some());
-        assert!(says("wasi:http/outgoing-handler@0.2.6", &none, "http:"));
+        assert_eq!(import_error("wasi:http/outgoing-handler@0.2.6", Kind::Handler, &none), None);
+        assert!(says("wasi:http/incoming-handler@0.2.6", &none, "nothing provides"));
         assert!(says("wasi:sockets/tcp@0.2.0", &all, "never"));
         assert!(says("acme:thing/api", &all, "nothing provides"));
         assert_eq!(import_error("wasi:cli/stdout@0.2.6", Kind::Handler, &none), None);

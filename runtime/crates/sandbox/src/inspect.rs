@@ -9,7 +9,7 @@ use super::compile::{Compiler, Facts};
 use super::component::{LoadError, memory_at_start, read_file};
 use super::engine;
 use super::grants::Grants;
-use super::imports::import_error;
+use super::imports::{OUTGOING, import_error};
 use super::keyvalue::StateGrant;
 use super::kind::Kind;
 use evoke_model::hex;
@@ -66,7 +66,7 @@ pub struct Import {
 pub enum Availability {
     /// Provided to every function.
     Always,
-    /// Provided if the manifest grants it.
+    /// Works if the manifest grants it. Without a grant, the component is rejected or the calls are refused.
     IfGranted,
     /// Never provided, for this reason.
     Never(&'static str),
@@ -118,7 +118,10 @@ impl Availability {
     pub(super) fn of(import: &str, kind: Kind) -> Self {
         let nothing = Grants::default();
         let state = StateGrant { shared: true, value_bytes_max: 0, quota: Quota::default() };
-        let everything = Grants { state: Some(state), http: vec!["https://a.example:443".into()], ..Grants::default() };
+        let everything = Grants { state: Some(state), ..Grants::default() };
+        if import.split('@').next() == Some(OUTGOING) {
+            return Self::IfGranted;
+        }
         match (import_error(import, kind, &nothing), import_error(import, kind, &everything)) {
             (None, _) => Self::Always,
             (Some(_), None) => Self::IfGranted,

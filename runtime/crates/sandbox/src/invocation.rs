@@ -11,8 +11,10 @@ use super::log::{AttemptLog, LogBuffer, LogSink, Stream};
 use super::publish::{Origin, Published, Publisher};
 use super::secrets::Redactor;
 use super::stdio::ByteSink;
+use evoke_egress::Owner;
 use evoke_model::clock::Clock;
 use evoke_model::event::Event;
+use evoke_telemetry::{Spans, TraceContext};
 
 /// The properties that are the same for every attempt of a function.
 pub(super) struct Identity {
@@ -21,6 +23,9 @@ pub(super) struct Identity {
     pub(super) timeout: Duration,
     pub(super) memory: u64,
     pub(super) grants: Grants,
+    /// Sends the requests of the function.
+    pub(super) outbound: Owner,
+    pub(super) spans: Spans,
 }
 
 /// The part of an attempt that is shared with the streams that the guest writes to.
@@ -32,6 +37,8 @@ pub(super) struct Invocation {
     attempt: u32,
     /// The event to handle; `None` for an HTTP request.
     pub(super) cause: Option<Arc<Event>>,
+    /// The trace context of the attempt; `None` if it has none of its own.
+    trace: Option<TraceContext>,
     logs: LogSink,
     clock: Clock,
     log: Mutex<LogBuffer>,
@@ -43,14 +50,14 @@ impl Invocation {
     pub(super) fn new(
         identity: Arc<Identity>,
         (delivery_id, attempt): (Arc<str>, u32),
-        cause: Option<Arc<Event>>,
+        (cause, trace): (Option<Arc<Event>>, Option<TraceContext>),
         logs: LogSink,
         clock: Clock,
     ) -> Arc<Self> {
         let (log, published) = Default::default();
         let budget = if cause.is_some() { HostBudget::of_delivery() } else { HostBudget::of_http_request() };
         let budget = Arc::new(budget);
-        Arc::new(Self { identity, delivery_id, attempt, cause, logs, clock, log, published, budget })
+        Arc::new(Self { identity, delivery_id, attempt, cause, trace, logs, clock, log, published, budget })
     }
 
     /// Returns the log of this attempt.
@@ -64,6 +71,20 @@ impl Invocation {
             buffer: &self.log,
             redactor: self.redactor(),
         }
+    }
+
+    /// Returns the sender of the function's requests.
+    pub(super) fn outbound(&self) -> &Owner {
+        &self.identity.outbound
+    }
+
+    pub(super) fn spans(&self) -> &Spans {
+        &self.identity.spans
+    }
+
+    /// Returns the trace context of which the function's requests are a part.
+    pub(super) fn trace(&self) -> Option<TraceContext> {
+        self.trace.clone().or_else(|| TraceContext::of_event(self.cause.as_deref()?))
     }
 
     /// Returns the redactor of the function's secrets.

@@ -17,8 +17,8 @@
 //!    with its grant, limits, errors and bindings: `log`, `publish`, `keyvalue`, `config`, `stdio`, `exit`,
 //!    `http_types`, `poll`; `refusal` records refused calls
 //! 3. `grants`, `kind` and `imports`: the imports of a component that its grants do not cover
-//! 4. `invocation`, `event_lines` and `context`: the host's side of one attempt, which owns the capabilities; `linker`
-//!    links them
+//! 4. `invocation`, `event_lines`, `outbound` and `context`: the host's side of one attempt, which owns the
+//!    capabilities; `linker` links them
 //! 5. `symbol`, `outcome`, `instance` and the kinds of functions: `handler`, `command`, `http_call`
 //! 6. `attempt`, `direct`, `function`, `sandbox`: running; `inspect` describes a component without running it
 
@@ -51,6 +51,7 @@ mod kind;
 mod limits;
 mod linker;
 mod log;
+mod outbound;
 mod outcome;
 mod poll;
 mod priority;

@@ -3,18 +3,16 @@
 use wasmtime::Engine;
 use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime_wasi::p2::bindings::io;
-use wasmtime_wasi_http::p2::bindings::http::outgoing_handler;
-use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _};
 
 use super::config::{self, ConfigHost};
 use super::context::HostContext;
 use super::log::{self, LogHost};
-use super::{exit, http_types, keyvalue, poll, publish};
+use super::{exit, http_types, keyvalue, outbound, poll, publish};
 
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostContext>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    outgoing_handler::add_to_linker::<HostContext, WasiHttp>(&mut linker, HostContext::http)?;
+    outbound::add_to_linker(&mut linker, HostContext::http_types)?;
     http_types::add_to_linker(&mut linker, HostContext::http_types)?;
     // Streams need only the handle table. Through `WasiView`, each stream write would create a complete WASI context.
     linker.allow_shadowing(true);

@@ -145,14 +145,19 @@ mod tests {
     use super::super::grants::Grants;
     use super::super::invocation::{Identity, Invocation};
     use super::*;
+    use evoke_egress::Client;
     use evoke_model::clock::Clock;
+    use evoke_telemetry::Spans;
 
-    #[test]
-    fn a_failure_after_a_refused_call_has_the_refusal_as_its_cause() {
+    #[tokio::test]
+    async fn a_failure_after_a_refused_call_has_the_refusal_as_its_cause() {
         let (name, timeout) = ("shop/charge".into(), Duration::from_secs(1));
-        let identity = Identity { name, uri: "/shop/charge".into(), timeout, memory: 0, grants: Grants::default() };
+        let client = Client::new(tokio::runtime::Handle::current(), Arc::default());
+        let (outbound, spans) = (client.owner("shop/charge", Vec::new()), Spans::default());
+        let (uri, grants) = ("/shop/charge".into(), Grants::default());
+        let identity = Identity { name, uri, timeout, memory: 0, grants, outbound, spans };
         let call = ("s-7".into(), 1);
-        let invocation = Invocation::new(Arc::new(identity), call, None, Arc::new(|_| {}), Clock::system());
+        let invocation = Invocation::new(Arc::new(identity), call, (None, None), Arc::new(|_| {}), Clock::system());
         let mut context = HostContext::new(invocation, Task::Handle, None);
         assert_eq!(limit_outcome(&context, "gateway down"), None);
 

@@ -1,5 +1,7 @@
 //! The refused host calls of an attempt.
 
+use std::sync::{Arc, OnceLock};
+
 /// Why the host refused a call of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -34,6 +36,19 @@ pub(super) struct Refusals {
     /// The refusal of the latest state operation. A guest that continues with its state, or publishes an event, has
     /// handled it.
     state: Option<Refusal>,
+    /// The first refused request to another host.
+    outbound: SharedRefusal,
+}
+
+/// A refusal that another task may record. Only the first one counts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SharedRefusal(Arc<OnceLock<Refusal>>);
+
+impl SharedRefusal {
+    pub(super) fn record(&self, refusal: Refusal) {
+        // An error means that there is an earlier refusal.
+        let _ = self.0.set(refusal.cut());
+    }
 }
 
 impl Refusals {
@@ -48,7 +63,12 @@ impl Refusals {
 
     /// Returns the refusal to report if the guest fails.
     pub(super) fn cause(&self) -> Option<&Refusal> {
-        self.state.as_ref().or(self.publish.as_ref())
+        self.state.as_ref().or(self.publish.as_ref()).or(self.outbound.0.get())
+    }
+
+    /// Returns the place for refused requests to other hosts.
+    pub(super) fn outbound(&self) -> SharedRefusal {
+        self.outbound.clone()
     }
 }
 
@@ -61,6 +81,9 @@ mod tests {
         let denied = |reason: &str| Refusal::Denied(reason.to_owned());
         let mut refusals = Refusals::default();
         assert_eq!(refusals.cause(), None);
+        refusals.outbound().record(denied("request"));
+        refusals.outbound().record(denied("second request"));
+        assert_eq!(refusals.cause(), Some(&denied("request")));
         refusals.record_publish(denied("first"));
         refusals.record_publish(denied("second"));
         assert_eq!(refusals.cause(), Some(&denied("first")));

@@ -19,8 +19,9 @@ use super::kind::{EXPECTED_EXPORTS, Kind};
 use super::shared::Shared;
 use super::threads::{GuestThreads, processors};
 use super::{imports, linker};
+use evoke_egress::Client;
 use evoke_model::{hex, reserved_places};
-use evoke_telemetry as telemetry;
+use evoke_telemetry::{self as telemetry, Spans};
 
 /// Settings of a [`Sandbox`].
 #[derive(Debug)]
@@ -76,8 +77,23 @@ pub enum SandboxError {
 pub struct Sandbox(Arc<Shared>);
 
 impl Sandbox {
-    /// Creates the engine, the ticker thread and the cache folder.
+    /// Creates the engine, the ticker thread and the cache folder. Requests of functions have a client and metrics of
+    /// their own, and no spans.
     pub fn new(settings: Settings) -> Result<Self, SandboxError> {
+        let new_client = |threads: &GuestThreads| Client::new(threads.handle().clone(), Arc::default());
+        Self::start(settings, new_client, Spans::default())
+    }
+
+    /// Creates a sandbox whose functions send their requests with this client.
+    pub fn with_client(settings: Settings, client: Client, spans: Spans) -> Result<Self, SandboxError> {
+        Self::start(settings, |_| client, spans)
+    }
+
+    fn start(
+        settings: Settings,
+        client: impl FnOnce(&GuestThreads) -> Client,
+        spans: Spans,
+    ) -> Result<Self, SandboxError> {
         let Settings { cache_dir, compiler, concurrency } = settings;
         let engine_error = |error: wasmtime::Error| SandboxError::Engine(format!("{error:#}"));
         let concurrency = concurrency.clamp(1, engine::CONCURRENCY_MAX);
@@ -97,8 +113,21 @@ impl Sandbox {
         let permits = Semaphore::new(concurrency as usize);
         let requests = FairSlots::new(requests, reserved_places(requests));
         let loads = Semaphore::new(Self::loads_max());
-        let shared =
-            Shared { engine, linker, cache, ticker, threads, processors, permits, requests, loads, concurrency };
+        let client = client(&threads);
+        let shared = Shared {
+            engine,
+            linker,
+            cache,
+            ticker,
+            threads,
+            processors,
+            permits,
+            requests,
+            loads,
+            concurrency,
+            client,
+            spans,
+        };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -178,8 +207,9 @@ fn load(shared: &Arc<Shared>, spec: Spec, cancelled: &Cancelled) -> Result<Funct
     if needed > spec.memory {
         return Err(LoadError::Memory { path, needed: needed / 1024, limit: spec.memory / 1024 });
     }
-    let Spec { name, uri, timeout, memory, grants, .. } = spec;
-    let identity = Identity { name, uri, timeout, memory, grants };
+    let Spec { name, uri, timeout, memory, mut grants, .. } = spec;
+    let outbound = shared.client.owner(&name, std::mem::take(&mut grants.http));
+    let identity = Identity { name, uri, timeout, memory, grants, outbound, spans: shared.spans.clone() };
     shared
         .linker
         .instantiate_pre(&component)

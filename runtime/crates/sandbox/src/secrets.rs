@@ -64,7 +64,25 @@ impl Secrets {
     /// # Errors
     /// The values are too large to be searched for.
     pub fn new(values: BTreeMap<String, Secret>) -> Result<Self, SecretsTooLarge> {
-        let redactor = Redactor::new(&values)?;
+        Self::with_hidden(values, &BTreeMap::new())
+    }
+
+    /// Prepares the search also for `hidden` values, which the function cannot read.
+    ///
+    /// # Errors
+    /// The values are too large to be searched for.
+    pub fn with_hidden(
+        values: BTreeMap<String, Secret>,
+        hidden: &BTreeMap<String, Secret>,
+    ) -> Result<Self, SecretsTooLarge> {
+        let mut all = values.clone();
+        for (name, secret) in hidden {
+            // Of two secrets with one name, the other one is the function's own.
+            let free = std::iter::successors(Some(name.clone()), |name| Some(format!("{name}'")));
+            let name = free.into_iter().find(|name| all.get(name).is_none_or(|other| other == secret));
+            all.extend(name.map(|name| (name, secret.clone())));
+        }
+        let redactor = Redactor::new(&all)?;
         Ok(Self { values: Arc::new(values), redactor: Arc::new(redactor) })
     }
 

@@ -11,6 +11,8 @@ use super::context::HostContext;
 use super::engine::Ticker;
 use super::fair_slots::FairSlots;
 use super::threads::GuestThreads;
+use evoke_egress::Client;
+use evoke_telemetry::Spans;
 
 pub(super) struct Shared {
     pub(super) engine: Engine,
@@ -27,4 +29,7 @@ pub(super) struct Shared {
     /// One permit for each function that may be loading.
     pub(super) loads: Semaphore,
     pub(super) concurrency: u32,
+    /// Sends the requests of all functions.
+    pub(super) client: Client,
+    pub(super) spans: Spans,
 }

@@ -109,6 +109,7 @@ impl Harness {
             event: Arc::new(
                 Event::from_json(br#"{"id":"1","source":"/a","type":"t","data":{"n":1}}"#, |_| {}).unwrap(),
             ),
+            trace: None,
             delivery_id: "s-7".into(),
             attempt: 1,
             replay: false,

@@ -13,7 +13,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::format::{Format, to_prometheus};
-use super::{FunctionMetrics, Metrics, Refusal, RequestOutcome};
+use super::{FunctionMetrics, Metrics, OutboundOutcome, Refusal, RequestOutcome};
 use evoke_model::outcome::Outcome;
 use evoke_model::{Amount, Counts, DeliveryState, Totals};
 
@@ -140,6 +140,7 @@ impl Collector for Exposition {
         self.events(&mut writer, &functions)?;
         self.deliveries(&mut writer, &functions)?;
         self.requests(&mut writer)?;
+        self.outbound(&mut writer)?;
         self.queues(&mut writer)?;
         self.store(&mut writer)?;
         self.sandbox(&mut writer)?;
@@ -221,6 +222,24 @@ impl Exposition {
         let durations = handlers.iter().map(|f| (vec![("function", &*f.name)], Borrowed(&f.duration)));
         let help = "Time until such a function started its response";
         writer.write("evoke_request_duration", help, Some(&Unit::Seconds), MetricType::Histogram, durations)
+    }
+
+    fn outbound(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let outbound = self.metrics.outbound.lock().unwrap_or_else(PoisonError::into_inner);
+        let hosts: Vec<_> = outbound.values().cloned().collect();
+        drop(outbound);
+        let requests = hosts.iter().flat_map(|to| {
+            OutboundOutcome::ALL.map(|of| {
+                let labels = vec![("function", &*to.function), ("host", &*to.host), ("outcome", of.name())];
+                (labels, to.requests(of).get())
+            })
+        });
+        let help = "Requests that functions sent, by the host as granted: class of the status, or why there is none";
+        writer.counter("evoke_outbound_requests", help, requests)?;
+        let durations =
+            hosts.iter().map(|to| (vec![("function", &*to.function), ("host", &*to.host)], Borrowed(&to.duration)));
+        let help = "Time until the response to such a request began";
+        writer.write("evoke_outbound_duration", help, Some(&Unit::Seconds), MetricType::Histogram, durations)
     }
 
     fn queues(&self, writer: &mut Writer<'_>) -> fmt::Result {

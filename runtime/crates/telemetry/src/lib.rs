@@ -28,6 +28,7 @@ mod format;
 mod functions;
 mod histogram;
 mod ingress;
+mod outbound;
 mod requests;
 mod spans;
 
@@ -42,8 +43,9 @@ pub use format::Format;
 pub use functions::{AttemptEnd, FunctionMetrics};
 pub use histogram::{Distribution, Histogram};
 pub use ingress::{Ingress, IngressMetrics, Refusal};
+pub use outbound::{OutboundMetrics, OutboundOutcome};
 pub use requests::{RequestMetrics, RequestOutcome};
-pub use spans::{AttemptStart, LiveSpan, Spans};
+pub use spans::{AttemptStart, LiveSpan, OutboundStart, Spans, TraceContext};
 
 /// Metrics of the store's commits.
 #[derive(Debug)]
@@ -79,6 +81,8 @@ pub struct Metrics {
     ingress: Mutex<Vec<(Ingress, Arc<IngressMetrics>)>>,
     functions: ByName<FunctionMetrics>,
     requests: ByName<RequestMetrics>,
+    /// By function and granted host.
+    outbound: Mutex<BTreeMap<(Arc<str>, Arc<str>), Arc<OutboundMetrics>>>,
     /// The commits of the store.
     pub commits: Arc<CommitMetrics>,
     /// The ended spans.
@@ -93,6 +97,7 @@ impl Metrics {
             ingress: Mutex::default(),
             functions: Mutex::default(),
             requests: Mutex::default(),
+            outbound: Mutex::default(),
             commits: Arc::default(),
             spans: Arc::default(),
         }
@@ -118,6 +123,15 @@ impl Metrics {
     /// function is reloaded.
     pub fn request_metrics(&self, name: &str) -> Arc<RequestMetrics> {
         get_or_create(&self.requests, name, RequestMetrics::new)
+    }
+
+    /// Returns the metrics of the requests that a function, by full name, sends to a host. `host` must come from the
+    /// manifest, because each has a series of its own. The metrics are kept when the function is reloaded.
+    pub fn outbound(&self, function: &str, host: &str) -> Arc<OutboundMetrics> {
+        let mut outbound = self.outbound.lock().unwrap_or_else(PoisonError::into_inner);
+        let (function, host): (Arc<str>, Arc<str>) = (function.into(), host.into());
+        let new = || Arc::new(OutboundMetrics::new(function.clone(), host.clone()));
+        outbound.entry((function.clone(), host.clone())).or_insert_with(new).clone()
     }
 }
 

@@ -20,9 +20,12 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, Span};
 
+mod outbound;
+
 use super::{Ingress, Refusal, Traceparent};
 use evoke_model::event::Event;
 use evoke_model::{Accepted, Verdict};
+pub use outbound::{OutboundStart, TraceContext};
 
 const PARENT: &str = "traceparent";
 const STATE: &str = "tracestate";

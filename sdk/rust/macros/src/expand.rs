@@ -41,7 +41,7 @@ pub(crate) fn function(arguments: &TokenStream, item: TokenStream) -> Result<Tok
                     event: ::evoke::__rt::Event,
                     delivery: ::evoke::__rt::Delivery,
                 ) -> ::core::result::Result<(), ::evoke::__rt::Failure> {
-                    ::evoke::__rt::start();
+                    ::evoke::__rt::start(&delivery);
                     #(#made)*
                     #outcome(#name(#(#passed),*))
                 }

@@ -237,7 +237,19 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
     }
     let (path, type_, accept) = (path?, type_.flatten(), accept.flatten());
     Some(HttpSource {
- path, methods, has_default_methods, type_, subject, id, attributes, accept, max_body, reply, cors, handshake })
+        path,
+        methods,
+        has_default_methods,
+        type_,
+        subject,
+        id,
+        attributes,
+        accept,
+        max_body,
+        reply,
+        cors,
+        handshake,
+    })
 }
 
 /// Reports a shared source that accepts no event, and globs of sources that belong to this app or to the runtime.

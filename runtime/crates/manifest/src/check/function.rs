@@ -1,9 +1,9 @@
 //! Reads functions: component, triggers, limits, retries and grants.
 
-use super::{Context, trigger};
+use super::{Context, http_grant, trigger};
 use crate::component::ComponentRef;
 use crate::diagnostics::{ValueError, excerpt};
-use crate::grants::{HttpOrigin, StateLimits, TypeGlob};
+use crate::grants::{StateLimits, TypeGlob};
 use crate::model::{Allow, Build, Function, FunctionSpans, Retry, SecretRef, Trigger};
 use crate::names::{ATTRIBUTES, KNOWN_EXTENSIONS, Name, OrderBy};
 use crate::parser::{Entry, Node, Reader, Resolved, Table, Value, nearest};
@@ -205,10 +205,9 @@ fn allow(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, span: Span
     });
     let state_span = table.key_span("state");
     let state = table.optional(reader, "state").and_then(|node| state(reader, node, state_span));
-    let http = table.optional(reader, "http").map(|node| {
-        let items = reader.list(node, "`http`");
-        items.iter().filter_map(|item| reader.parse_text(item, "an origin", HttpOrigin::parse)).collect()
-    });
+    let http = table
+        .optional(reader, "http")
+        .map(|node| http_grant::grants(reader, context.folder, node, &|reader, node| secrets(reader, context, node)));
     let config_node = table.optional(reader, "config");
     let config = config_node.map(|node| config(reader, node)).unwrap_or_default();
     let secrets_node = table.optional(reader, "secrets");

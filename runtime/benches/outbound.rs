@@ -1,0 +1,153 @@
+//! The cost of an outbound request: an attempt of a function that sends one GET to a server on this machine, against the
+//! same GET of a bare hyper client, in one run.
+//!
+//! `cargo bench -p evoke --bench outbound [-- --smoke]`. Both keep their connection open and send one request at a time;
+//! they take turns, so that both see the same machine. `--smoke` only shows that the bench runs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use evoke_egress::{Client, Grant};
+use evoke_model::clock::Clock;
+use evoke_model::destination::Destination;
+use evoke_model::event::Event;
+use evoke_model::outcome::Outcome;
+use evoke_sandbox::{Call, CompileLimits, Compiler, Function, Grants, Sandbox, Settings, Spec};
+use evoke_telemetry::Spans;
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The allocator of the `evoke` program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[path = "support/guest.rs"]
+mod guest;
+
+/// Requests of one side before the other one has its turn.
+const TURN: usize = 50;
+
+fn main() {
+    let smoke = std::env::args().any(|a| a == "--smoke") || !std::env::args().any(|a| a == "--bench");
+    let turns = if smoke { 1 } else { 100 };
+    let dir = tempfile::tempdir().unwrap();
+    let component = guest::component("fetch");
+    let address = serve();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let client = Client::new(runtime.handle().clone(), Arc::default());
+    let compiler = Compiler::program(env!("CARGO_BIN_EXE_evoke").into(), CompileLimits::DEFAULT);
+    let settings = Settings { cache_dir: Some(dir.path().join("cache")), compiler, concurrency: 4 };
+    let sandbox = Sandbox::with_client(settings, client, Spans::default()).unwrap();
+    let mut grant = Grant::new(Destination::parse(&format!("http://{address}")).unwrap());
+    grant.addresses = vec![address.ip().into()];
+    let spec = Spec {
+        name: "bench/fetch".into(),
+        uri: "/bench/fetch".into(),
+        component,
+        digest: None,
+        timeout: Duration::from_secs(5),
+        memory: 64 << 20,
+        grants: Grants { http: vec![grant], ..Grants::default() },
+    };
+    let function = runtime.block_on(sandbox.load(&spec)).unwrap_or_else(|e| panic!("{e}"));
+    let event = format!(r#"{{"id":"1","source":"/bench/in","type":"t","data":"http://{address}/"}}"#);
+    let event = Arc::new(Event::from_json(event.as_bytes(), |_| {}).unwrap());
+
+    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    let mut connection = runtime.block_on(runtime.spawn(connect(address))).unwrap();
+    for turn in 0..=turns {
+        let requests;
+        (connection, requests) = runtime.block_on(runtime.spawn(measure_bare(connection, address))).unwrap();
+        let attempts = sandbox.guest_threads().spawn(measure_function(function.clone(), event.clone()));
+        let attempts = runtime.block_on(attempts).unwrap();
+        // The first turn is the warm-up.
+        if turn > 0 {
+            bare.extend(requests);
+            ours.extend(attempts);
+        }
+    }
+    println!("{:<32} {:>8} {:>8} {:>8}", "", "p50 µs", "p90 µs", "p99 µs");
+    let [bare, ours] =
+        [("a bare hyper client", bare), ("a function with one request", ours)].map(|(name, mut times)| {
+            times.sort_unstable();
+            let at = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1e6;
+            println!("{name:<32} {:>8.1} {:>8.1} {:>8.1}", at(50), at(90), at(99));
+            [at(50), at(90), at(99)]
+        });
+    println!("{:<32} {:>8.2} {:>8.2} {:>8.2}", "ratio", ours[0] / bare[0], ours[1] / bare[1], ours[2] / bare[2]);
+}
+
+/// Starts a server that responds to each request with a small body, on a thread of its own.
+fn serve() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
+                let respond = service_fn(|_| async {
+                    Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from_static(b"a small body"))))
+                });
+                let mut server = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(server.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), respond));
+            }
+        });
+    });
+    address
+}
+
+type Connection = hyper::client::conn::http1::SendRequest<Empty<Bytes>>;
+
+async fn connect(address: SocketAddr) -> Connection {
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+async fn measure_bare(mut connection: Connection, address: SocketAddr) -> (Connection, Vec<Duration>) {
+    let mut times = Vec::with_capacity(TURN);
+    for _ in 0..TURN {
+        let started = Instant::now();
+        let request = http::Request::get("/").header("host", address.to_string()).body(Empty::new()).unwrap();
+        connection.ready().await.unwrap();
+        let response = connection.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.into_body().collect().await.unwrap();
+        times.push(started.elapsed());
+    }
+    (connection, times)
+}
+
+async fn measure_function(function: Arc<Function>, event: Arc<Event>) -> Vec<Duration> {
+    let mut times = Vec::with_capacity(TURN);
+    for _ in 0..TURN {
+        let started = Instant::now();
+        let call = Call {
+            event: event.clone(),
+            trace: None,
+            delivery_id: "d-1".into(),
+            attempt: 1,
+            replay: false,
+            trigger: "in".into(),
+            state: None,
+            logs: Arc::new(|_| {}),
+            clock: Clock::system(),
+        };
+        let attempt = function.run(call).await;
+        assert_eq!(attempt.outcome, Outcome::Done);
+        times.push(started.elapsed());
+    }
+    times
+}

@@ -1,0 +1,48 @@
+//! The bytes that an attempt, or a single call, may send and receive.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Largest total size of request bodies, in bytes.
+const SENT_MAX: u64 = 64 * 1024 * 1024;
+/// Largest total size of response bodies, in bytes.
+const RECEIVED_MAX: u64 = 64 * 1024 * 1024;
+
+/// The remaining bytes of request and response bodies. Calls that share an allowance share the bytes.
+#[derive(Debug)]
+pub struct Allowance {
+    sent_max: u64,
+    received_max: u64,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Default for Allowance {
+    /// Allows 64 MiB in each direction.
+    fn default() -> Self {
+        Self::new(SENT_MAX, RECEIVED_MAX)
+    }
+}
+
+impl Allowance {
+    /// Allows `sent_max` bytes of request bodies, and `received_max` bytes of response bodies.
+    pub fn new(sent_max: u64, received_max: u64) -> Self {
+        Self { sent_max, received_max, sent: AtomicU64::new(0), received: AtomicU64::new(0) }
+    }
+
+    /// Takes bytes of a request body. Returns the limit if it is exceeded.
+    pub(crate) fn send(&self, bytes: usize) -> Result<(), u64> {
+        take(&self.sent, bytes, self.sent_max)
+    }
+
+    /// Takes bytes of a response body. Returns the limit if it is exceeded.
+    pub(crate) fn receive(&self, bytes: usize) -> Result<(), u64> {
+        take(&self.received, bytes, self.received_max)
+    }
+}
+
+fn take(taken: &AtomicU64, bytes: usize, max: u64) -> Result<(), u64> {
+    let bytes = bytes as u64;
+    let fits = taken
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| taken.checked_add(bytes).filter(|sum| *sum <= max));
+    fits.map(|_| ()).map_err(|_| max)
+}

@@ -1,0 +1,122 @@
+//! The client of the process, and its owners.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use rustls::ClientConfig;
+use tokio::runtime::Handle;
+use tokio::sync::{OnceCell, Semaphore};
+
+use evoke_model::destination::Target;
+use evoke_telemetry::{Metrics, OutboundMetrics};
+
+use super::grant::Grant;
+use super::limits::CALLS_MAX;
+use super::pool::Pool;
+use super::resolve::{OWNER_LOOKUPS_MAX, Resolver};
+use super::tls::Trust;
+
+/// The label of metrics for requests that no grant covers, in place of a host that the caller chose.
+const NOT_GRANTED: &str = "(not granted)";
+
+/// Sends requests for the whole process: it resolves names and knows the trusted authorities. Cheap to clone.
+#[derive(Clone)]
+pub struct Client(Arc<Shared>);
+
+/// The parts that all owners share.
+pub(crate) struct Shared {
+    /// The runtime whose threads connect, and read and write sockets.
+    pub(crate) io: Handle,
+    pub(crate) resolver: Resolver,
+    pub(crate) trust: Trust,
+    metrics: Arc<Metrics>,
+}
+
+impl Client {
+    /// Creates a client whose sockets belong to the runtime `io`. The authorities of the machine are read when the first
+    /// https request needs them.
+    pub fn new(io: Handle, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Shared { io, resolver: Resolver::default(), trust: Trust::default(), metrics }))
+    }
+
+    /// Creates an owner with these grants: a function, by its name `app/function`, which is the label of its metrics.
+    /// Of several grants for one target, the first counts.
+    pub fn owner(&self, name: &str, grants: Vec<Grant>) -> Owner {
+        let Shared { io, metrics, .. } = &*self.0;
+        let grants = grants
+            .into_iter()
+            .map(|grant| GrantState {
+                metrics: metrics.outbound(name, &grant.destination.host_pattern()),
+                tls: OnceCell::new(),
+                grant,
+            })
+            .collect();
+        Owner(Arc::new(OwnerParts {
+            name: name.into(),
+            grants,
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            lookups: Arc::new(Semaphore::new(OWNER_LOOKUPS_MAX)),
+            pool: Pool::new(io.clone()),
+            refused: OnceLock::new(),
+            shared: self.0.clone(),
+        }))
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+/// A function that may send requests: its grants, its connections and its permits. Cheap to clone; when the last clone
+/// is dropped, the idle connections are closed.
+#[derive(Clone)]
+pub struct Owner(pub(crate) Arc<OwnerParts>);
+
+pub(crate) struct OwnerParts {
+    name: Arc<str>,
+    pub(crate) grants: Vec<GrantState>,
+    pub(crate) calls: Arc<Semaphore>,
+    pub(crate) lookups: Arc<Semaphore>,
+    pub(crate) pool: Arc<Pool>,
+    refused: OnceLock<Arc<OutboundMetrics>>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// A grant with what is made of it on first use.
+pub(crate) struct GrantState {
+    pub(crate) grant: Grant,
+    pub(crate) tls: OnceCell<Arc<ClientConfig>>,
+    pub(crate) metrics: Arc<OutboundMetrics>,
+}
+
+impl Owner {
+    /// Returns true if the owner has no grant.
+    pub fn is_empty(&self) -> bool {
+        self.0.grants.is_empty()
+    }
+
+    /// Returns the runtime whose threads connect, and read and write sockets. [`Self::send`] may be called on another
+    /// one, whose timers it then uses.
+    pub fn io(&self) -> &Handle {
+        &self.0.shared.io
+    }
+
+    /// Returns the metrics of requests that no grant covers. They exist from the first such request on.
+    pub(crate) fn refused(&self) -> &OutboundMetrics {
+        self.0.refused.get_or_init(|| self.0.shared.metrics.outbound(&self.0.name, NOT_GRANTED))
+    }
+
+    /// Returns the position and the state of the grant that covers a target.
+    pub(crate) fn grant(&self, target: &Target) -> Option<(usize, &GrantState)> {
+        self.0.grants.iter().enumerate().find(|(_, state)| state.grant.destination.matches(target))
+    }
+}
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let grants = self.0.grants.iter().map(|state| state.grant.destination.to_string());
+        f.debug_struct("Owner").field("name", &self.0.name).field("grants", &grants.collect::<Vec<_>>()).finish()
+    }
+}

@@ -1,0 +1,118 @@
+//! Makes a connection: the addresses of a target, their check, and the handshakes.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use evoke_model::destination::Target;
+use evoke_model::not_global;
+
+use super::client::{GrantState, Owner};
+use super::connection::Connection;
+use super::error::Error;
+use super::grant::Grant;
+use super::limits::{CONNECT_MAX, TLS_MAX};
+use super::pool::Key;
+
+/// Makes a connection to the target of `key`. Runs on the runtime of the sockets.
+pub(crate) async fn connect(
+    owner: Owner,
+    key: Key,
+    time: Duration,
+    permit: OwnedSemaphorePermit,
+) -> Result<Connection, Error> {
+    let parts = &owner.0;
+    let Some(state) = parts.grants.get(key.grant) else {
+        return Err(Error::NotGranted { target: key.target });
+    };
+    let target = &key.target;
+    let found = match target.address() {
+        Some(address) => vec![address],
+        None => parts.shared.resolver.resolve(owner.io(), &parts.lookups, &target.host, target.port).await?,
+    };
+    let allowed = allowed(&state.grant, target, &found)?;
+    let started = Instant::now();
+    let stream = dial(target, &allowed, time.min(CONNECT_MAX)).await?;
+    let started_http = |error: hyper::Error| Error::of_connection(&error);
+    if !target.https {
+        return Connection::start(owner.io(), stream, false, permit).await.map_err(started_http);
+    }
+    let left = time.saturating_sub(started.elapsed()).min(TLS_MAX);
+    let (stream, is_http2) = handshake(&owner, state, target, stream, left).await?;
+    let start = Connection::start(owner.io(), stream, is_http2, permit);
+    let timed_out = |_| Error::TlsTimeout { target: target.clone(), after: left };
+    timeout(left, start).await.map_err(timed_out)?.map_err(started_http)
+}
+
+/// Returns the addresses that may be reached, in their order.
+fn allowed(grant: &Grant, target: &Target, found: &[IpAddr]) -> Result<Vec<IpAddr>, Error> {
+    let reason = |address: IpAddr| {
+        let is_granted = grant.addresses.iter().any(|range| range.contains(address));
+        if is_granted { None } else { not_global(address) }
+    };
+    let allowed: Vec<_> = found.iter().copied().filter(|address| reason(*address).is_none()).collect();
+    match found.iter().find_map(|address| Some((*address, reason(*address)?))) {
+        Some((address, reason)) if allowed.is_empty() => {
+            Err(Error::AddressRefused { target: target.clone(), address, reason })
+        }
+        _ => Ok(allowed),
+    }
+}
+
+/// Connects to the first address that accepts. Each has an equal share of the time that is left.
+async fn dial(target: &Target, addresses: &[IpAddr], time: Duration) -> Result<TcpStream, Error> {
+    let end = Instant::now() + time;
+    let timed_out = || Error::ConnectTimeout { target: target.clone(), after: time };
+    let mut last = timed_out();
+    for (at, address) in addresses.iter().enumerate() {
+        let others = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
+        let share = end.saturating_duration_since(Instant::now()) / others;
+        match timeout(share, TcpStream::connect(SocketAddr::new(*address, target.port))).await {
+            Ok(Ok(stream)) => {
+                // An error means that the connection is gone; the handshake or the request then fails.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => {
+                let is_refused = error.kind() == io::ErrorKind::ConnectionRefused;
+                last = Error::Connect { target: target.clone(), message: error.to_string(), is_refused };
+            }
+            Err(_) => last = timed_out(),
+        }
+    }
+    Err(last)
+}
+
+/// Makes a TLS handshake for the host of the target. Returns true if HTTP/2 was negotiated.
+async fn handshake(
+    owner: &Owner,
+    state: &GrantState,
+    target: &Target,
+    stream: TcpStream,
+    time: Duration,
+) -> Result<(tokio_rustls::client::TlsStream<TcpStream>, bool), Error> {
+    let end = Instant::now() + time;
+    let config = state.tls.get_or_try_init(|| owner.0.shared.trust.config(owner.io(), state.grant.ca.as_ref()));
+    let config = config.await?.clone();
+    let host = target.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(host)
+        .map_err(|_| Error::Invalid(format!("`{}` is no name that a certificate can have", target.host)))?;
+    match timeout_at(end, TlsConnector::from(config).connect(name, stream)).await {
+        Err(_) => Err(Error::TlsTimeout { target: target.clone(), after: time }),
+        Ok(Err(error)) => {
+            let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            let is_certificate = matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
+            Err(Error::Tls { target: target.clone(), message: error.to_string(), is_certificate })
+        }
+        Ok(Ok(stream)) => {
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            Ok((stream, is_http2))
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! One connection: HTTP/1.1, for one call at a time, or HTTP/2, for several.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::body::SentBody;
+use super::limits::HEAD_BYTES_MAX;
+
+/// Largest buffer of a connection with HTTP/1.1, in bytes; bodies are read in parts of at most this size.
+const BUFFER_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;
+/// Bytes of a response body that a peer with HTTP/2 may send before they are read.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// The same for all calls of a connection together.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of a request body that wait for a peer with HTTP/2.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// A connection that is ready for a call. Dropping it closes the connection, unless other calls use it.
+pub(crate) enum Connection {
+    Http1(Http1),
+    Http2(Arc<Http2>),
+}
+
+pub(crate) struct Http1 {
+    sender: http1::SendRequest<SentBody>,
+    _tasks: Tasks,
+}
+
+pub(crate) struct Http2 {
+    sender: http2::SendRequest<SentBody>,
+    _tasks: Tasks,
+}
+
+type Sent = Result<Response<Incoming>, TrySendError<Request<SentBody>>>;
+
+impl Connection {
+    /// Starts a connection over a stream. Its tasks run on `io` and hold `permit`.
+    pub(crate) async fn start<S>(
+        io: &Handle,
+        stream: S,
+        is_http2: bool,
+        permit: OwnedSemaphorePermit,
+    ) -> hyper::Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let token = CancellationToken::new();
+        let executor = Executor { io: io.clone(), token: token.clone(), permit: Arc::new(permit) };
+        let tasks = Tasks(token);
+        let stream = TokioIo::new(stream);
+        if is_http2 {
+            let (sender, connection) = http2::Builder::new(executor.clone())
+                .timer(TokioTimer::new())
+                .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_send_buf_size(SEND_BUFFER_BYTES)
+                .handshake(stream)
+                .await?;
+            executor.spawn(connection);
+            return Ok(Self::Http2(Arc::new(Http2 { sender, _tasks: tasks })));
+        }
+        let (sender, connection) = http1::Builder::new()
+            .max_header_size(HEAD_BYTES_MAX)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .handshake(stream)
+            .await?;
+        executor.spawn(connection);
+        Ok(Self::Http1(Http1 { sender, _tasks: tasks }))
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
+    /// Sends a request. The error contains the request if nothing of it was sent.
+    pub(crate) async fn send(&mut self, request: Request<SentBody>) -> Sent {
+        match self {
+            Self::Http1(connection) => connection.sender.try_send_request(request).await,
+            Self::Http2(connection) => connection.sender.clone().try_send_request(request).await,
+        }
+    }
+}
+
+impl Http1 {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Returns true if a call can start. After a call, that is a moment later than the end of its response.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+}
+
+impl Http2 {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+}
+
+/// Ends the tasks of a connection when it is dropped, also if the peer does not read.
+struct Tasks(CancellationToken);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// Spawns the tasks of one connection.
+#[derive(Clone)]
+struct Executor {
+    io: Handle,
+    token: CancellationToken,
+    permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Executor {
+    fn spawn<F: Future + Send + 'static>(&self, future: F) {
+        let (token, permit) = (self.token.clone(), self.permit.clone());
+        self.io.spawn(async move {
+            // The calls report the errors of the connection.
+            tokio::select! {
+                () = token.cancelled() => {}
+                _ = future => {}
+            }
+            drop(permit);
+        });
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executor {
+    fn execute(&self, future: F) {
+        self.spawn(future);
+    }
+}

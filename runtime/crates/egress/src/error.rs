@@ -1,0 +1,203 @@
+//! Why a request has no response.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use evoke_model::NotGlobal;
+use evoke_model::destination::Target;
+
+use super::limits::{CALLS_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
+
+/// Why a request has no response, or a body ended early. No variant contains a header of a grant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No grant covers the target. Nothing was resolved, connected or sent.
+    #[error(
+        "requests to {target} are not granted; to allow them, add to the function's `allow`: `http: [\"{target}\"]`"
+    )]
+    NotGranted {
+        /// The target of the request.
+        target: Target,
+    },
+    /// The request names no target that could be granted, or uses a method that is not supported.
+    #[error("the request is not valid: {0}")]
+    Invalid(String),
+    /// The target has no address that may be reached. Nothing was connected.
+    #[error(
+        "{target} has the address {address}, which is {reason}; to allow it, grant `{{ url: \"{target}\", addresses: \
+         [\"{address}\"] }}` in `allow: {{ http: … }}`"
+    )]
+    AddressRefused {
+        /// The target of the request.
+        target: Target,
+        /// The first address that was refused.
+        address: IpAddr,
+        /// Why the address was refused.
+        reason: NotGlobal,
+    },
+    /// The name of the host has no address.
+    #[error("the name {host} cannot be resolved: {message}")]
+    Dns {
+        /// The host.
+        host: String,
+        /// The error of the operating system.
+        message: String,
+    },
+    /// The addresses of the host did not arrive in time.
+    #[error("the name {host} was not resolved within {after:?}")]
+    DnsTimeout {
+        /// The host.
+        host: String,
+        /// The time limit.
+        after: Duration,
+    },
+    /// No address of the host accepts connections.
+    #[error("cannot connect to {target}: {message}")]
+    Connect {
+        /// The target of the request.
+        target: Target,
+        /// The error of the address that was tried last.
+        message: String,
+        /// True if that address actively refused the connection.
+        is_refused: bool,
+    },
+    /// The connection was not made in time.
+    #[error("cannot connect to {target} within {after:?}")]
+    ConnectTimeout {
+        /// The target of the request.
+        target: Target,
+        /// The time limit.
+        after: Duration,
+    },
+    /// The TLS handshake failed.
+    #[error("the TLS handshake with {target} failed: {message}")]
+    Tls {
+        /// The target of the request.
+        target: Target,
+        /// The error.
+        message: String,
+        /// True if the certificate of the server was not accepted.
+        is_certificate: bool,
+    },
+    /// The TLS handshake did not end in time.
+    #[error("the TLS handshake with {target} did not end within {after:?}")]
+    TlsTimeout {
+        /// The target of the request.
+        target: Target,
+        /// The time limit.
+        after: Duration,
+    },
+    /// The response did not begin in time. The request was sent.
+    #[error("the response did not begin within {0:?}")]
+    FirstByteTimeout(Duration),
+    /// The response body paused for too long.
+    #[error("the response body paused for {0:?}")]
+    BetweenBytesTimeout(Duration),
+    /// The deadline of the call passed.
+    #[error("the deadline of the call passed")]
+    Deadline,
+    /// The owner has too many calls in progress.
+    #[error("the function has {} calls in progress, which is the limit", CALLS_MAX)]
+    TooManyCalls,
+    /// The owner has too many connections in use.
+    #[error("the function has {} connections in use, which is the limit", CONNECTIONS_MAX)]
+    TooManyConnections,
+    /// The head of the response is too large.
+    #[error("the head of the response has more than {} headers or {} bytes", HEADERS_MAX, HEAD_BYTES_MAX)]
+    ResponseHead,
+    /// The request bodies are larger than the allowance.
+    #[error("the request bodies have more than {0} bytes")]
+    RequestBytes(u64),
+    /// The response bodies are larger than the allowance.
+    #[error("the response bodies have more than {0} bytes")]
+    ResponseBytes(u64),
+    /// The caller's body failed.
+    #[error("the request body failed: {0}")]
+    RequestBody(String),
+    /// The connection ended before the response was complete.
+    #[error("the connection ended before the response was complete")]
+    Closed,
+    /// The peer violates the protocol.
+    #[error("the peer violates HTTP: {0}")]
+    Protocol(String),
+    /// Something that is not the peer's fault, such as a lack of descriptors.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// Returns true if the manifest does not allow the request, so that a retry fails the same way.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::NotGranted { .. } | Self::AddressRefused { .. } | Self::Invalid(_))
+    }
+
+    /// Returns true if a wait was cut.
+    pub fn is_timeout(&self) -> bool {
+        matches!(
+            self,
+            Self::DnsTimeout { .. }
+                | Self::ConnectTimeout { .. }
+                | Self::TlsTimeout { .. }
+                | Self::FirstByteTimeout(_)
+                | Self::BetweenBytesTimeout(_)
+                | Self::Deadline
+        )
+    }
+
+    /// Returns the name of the variant for logs and records, such as `connect-timeout`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotGranted { .. } => "not-granted",
+            Self::Invalid(_) => "invalid",
+            Self::AddressRefused { .. } => "address-refused",
+            Self::Dns { .. } => "dns",
+            Self::DnsTimeout { .. } => "dns-timeout",
+            Self::Connect { .. } => "connect",
+            Self::ConnectTimeout { .. } => "connect-timeout",
+            Self::Tls { .. } => "tls",
+            Self::TlsTimeout { .. } => "tls-timeout",
+            Self::FirstByteTimeout(_) => "first-byte-timeout",
+            Self::BetweenBytesTimeout(_) => "between-bytes-timeout",
+            Self::Deadline => "deadline",
+            Self::TooManyCalls => "too-many-calls",
+            Self::TooManyConnections => "too-many-connections",
+            Self::ResponseHead => "response-head",
+            Self::RequestBytes(_) => "request-bytes",
+            Self::ResponseBytes(_) => "response-bytes",
+            Self::RequestBody(_) => "request-body",
+            Self::Closed => "closed",
+            Self::Protocol(_) => "protocol",
+            Self::Internal(_) => "internal",
+        }
+    }
+
+    /// Converts an error of a connection.
+    pub(crate) fn of_connection(error: &hyper::Error) -> Self {
+        if error.is_parse_too_large() {
+            return Self::ResponseHead;
+        }
+        if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+            return Self::Closed;
+        }
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            if let Some(io) = cause.downcast_ref::<std::io::Error>()
+                && matches!(
+                    io.kind(),
+                    std::io::ErrorKind::ConnectionReset
+                        | std::io::ErrorKind::BrokenPipe
+                        | std::io::ErrorKind::UnexpectedEof
+                        | std::io::ErrorKind::ConnectionAborted
+                )
+            {
+                return Self::Closed;
+            }
+            source = cause.source();
+        }
+        let mut message = error.to_string();
+        if let Some(cause) = std::error::Error::source(error) {
+            message = format!("{message}: {cause}");
+        }
+        Self::Protocol(message)
+    }
+}

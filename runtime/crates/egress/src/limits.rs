@@ -1,0 +1,54 @@
+//! The bounds of requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::allowance::Allowance;
+
+/// Largest wait for the addresses of a name.
+pub const DNS_MAX: Duration = Duration::from_secs(5);
+/// Largest wait for a connection, over all addresses that are tried.
+pub const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Largest wait for a TLS handshake.
+pub const TLS_MAX: Duration = Duration::from_secs(5);
+/// Largest wait for the head of the response after the request was sent, and between two parts of either body.
+pub const FIRST_BYTE_MAX: Duration = Duration::from_secs(5);
+/// Largest number of calls of an owner at once; a call lasts until its response body ended or was dropped. Each holds
+/// two buffers of [`HEAD_BYTES_MAX`] at most.
+pub const CALLS_MAX: usize = 128;
+/// Largest number of connections of an owner at once, idle ones included.
+pub const CONNECTIONS_MAX: usize = 128;
+/// Largest head of a response, in bytes.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Largest number of headers of a response.
+pub const HEADERS_MAX: usize = 100;
+
+/// The limits of one request. Longer time-outs than the constants of this module are cut to these.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The end of the call, its response body included.
+    pub deadline: Instant,
+    /// Limit on the wait for a connection, the TLS handshake included.
+    pub connect_timeout: Duration,
+    /// Limit on the wait for the head of the response, after the request was sent.
+    pub first_byte_timeout: Duration,
+    /// Limit on the wait between two parts of the response body.
+    pub between_bytes_timeout: Duration,
+    /// The bytes of bodies that may still be sent and received; several calls may share it.
+    pub allowance: Arc<Allowance>,
+}
+
+impl Limits {
+    /// Returns limits for one call that ends within `time`, with the default allowance.
+    pub fn within(time: Duration) -> Self {
+        Self {
+            deadline: Instant::now() + time,
+            connect_timeout: CONNECT_MAX + TLS_MAX,
+            first_byte_timeout: FIRST_BYTE_MAX,
+            between_bytes_timeout: FIRST_BYTE_MAX,
+            allowance: Arc::default(),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The connections of an owner that can be used again.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+
+use evoke_model::destination::Target;
+
+use super::connection::{Connection, Http1, Http2};
+use super::error::Error;
+use super::limits::{CONNECT_MAX, CONNECTIONS_MAX};
+
+/// Largest number of unused connections of an owner.
+const IDLE_MAX: usize = 32;
+/// Time after which an unused connection is closed. Many servers close theirs after a minute.
+const IDLE_TIME: Duration = Duration::from_secs(30);
+/// Time between two searches for connections that were unused for too long.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Which calls may share a connection: those of one grant to one target.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    /// The position of the grant.
+    pub(crate) grant: usize,
+    pub(crate) target: Target,
+}
+
+/// The connections of an owner.
+pub(crate) struct Pool {
+    io: Handle,
+    permits: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Unused connections, the last used one at the end.
+    idle: Vec<Entry<Http1>>,
+    /// Connections that several calls share.
+    shared: Vec<Entry<Arc<Http2>>>,
+    /// True while a task looks for connections to close.
+    is_swept: bool,
+}
+
+struct Entry<T> {
+    key: Key,
+    connection: T,
+    used: Instant,
+}
+
+impl Pool {
+    pub(crate) fn new(io: Handle) -> Arc<Self> {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        Arc::new(Self { io, permits, state: Mutex::default() })
+    }
+
+    /// Takes a connection that is ready.
+    pub(crate) fn take(&self, key: &Key) -> Option<Connection> {
+        let mut state = self.lock();
+        state.shared.retain(|entry| !entry.connection.is_closed());
+        if let Some(entry) = state.shared.iter_mut().find(|entry| entry.key == *key) {
+            entry.used = Instant::now();
+            return Some(Connection::Http2(entry.connection.clone()));
+        }
+        state.idle.retain(|entry| !entry.connection.is_closed());
+        let at = state.idle.iter().rposition(|entry| entry.key == *key && entry.connection.is_ready())?;
+        Some(Connection::Http1(state.idle.remove(at).connection))
+    }
+
+    /// Returns the permit for a new connection. Closes an unused one if there are too many.
+    pub(crate) async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        self.close_oldest();
+        match timeout(CONNECT_MAX, self.permits.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Error::TooManyConnections),
+        }
+    }
+
+    /// Offers a new connection with HTTP/2 to further calls, unless there is one already.
+    pub(crate) fn share(self: &Arc<Self>, key: &Key, connection: &Connection) {
+        let Connection::Http2(connection) = connection else { return };
+        let mut state = self.lock();
+        if state.shared.len() < IDLE_MAX && !state.shared.iter().any(|entry| entry.key == *key) {
+            state.shared.push(Entry { key: key.clone(), connection: connection.clone(), used: Instant::now() });
+            self.sweep_later(&mut state);
+        }
+    }
+
+    fn put(self: &Arc<Self>, key: Key, connection: Http1) {
+        let mut state = self.lock();
+        if state.idle.len() >= IDLE_MAX {
+            state.idle.remove(0);
+        }
+        state.idle.push(Entry { key, connection, used: Instant::now() });
+        self.sweep_later(&mut state);
+    }
+
+    fn close_oldest(&self) {
+        let mut state = self.lock();
+        if !state.idle.is_empty() {
+            state.idle.remove(0);
+        } else if let Some(at) = state.shared.iter().position(|entry| Arc::strong_count(&entry.connection) == 1) {
+            state.shared.remove(at);
+        }
+    }
+
+    /// Starts the task that closes unused connections, unless it runs.
+    fn sweep_later(self: &Arc<Self>, state: &mut State) {
+        if !std::mem::replace(&mut state.is_swept, true) {
+            let pool = Arc::downgrade(self);
+            self.io.spawn(async move {
+                loop {
+                    sleep(SWEEP_INTERVAL).await;
+                    if pool.upgrade().is_none_or(|pool| pool.sweep()) {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+
+    /// Closes what was unused for too long. Returns true if no connection is left.
+    fn sweep(&self) -> bool {
+        let mut state = self.lock();
+        state.idle.retain(|entry| !entry.connection.is_closed() && entry.used.elapsed() < IDLE_TIME);
+        state.shared.retain(|entry| {
+            let is_used = Arc::strong_count(&entry.connection) > 1;
+            !entry.connection.is_closed() && (is_used || entry.used.elapsed() < IDLE_TIME)
+        });
+        state.is_swept = !(state.idle.is_empty() && state.shared.is_empty());
+        !state.is_swept
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection in use by one call. Dropping it closes the connection, or the call's part of it.
+pub(crate) struct Lease {
+    pub(crate) pool: Weak<Pool>,
+    pub(crate) key: Key,
+    pub(crate) connection: Connection,
+}
+
+impl Lease {
+    /// Gives the connection back, after the request and the response ended.
+    pub(crate) fn give_back(self) {
+        if let Connection::Http1(connection) = self.connection
+            && !connection.is_closed()
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.put(self.key, connection);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Sends one request.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{
+    CONNECTION, HOST, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
+
+use evoke_model::destination::Target;
+use evoke_telemetry::OutboundOutcome;
+
+use super::body::{RequestBody, ResponseBody, Sending, SentBody};
+use super::client::{GrantState, Owner};
+use super::connect::connect;
+use super::connection::Connection;
+use super::error::Error;
+use super::grant::Grant;
+use super::limits::{CONNECT_MAX, FIRST_BYTE_MAX, HEADERS_MAX, Limits, TLS_MAX};
+use super::pool::{Key, Lease};
+
+/// Headers of one connection, which the sender sets itself if they are needed.
+const OF_CONNECTION: [HeaderName; 10] = [
+    CONNECTION,
+    HOST,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+];
+
+impl Owner {
+    /// Sends a request to the origin of its URI, and returns the response when its head has arrived. Redirects are
+    /// returned like other responses. The request is sent again only if nothing of it was sent.
+    ///
+    /// # Errors
+    /// See [`Error`]. After an error, the peer may have received the request, except where the variant says otherwise.
+    pub async fn send(&self, request: Request<RequestBody>, limits: &Limits) -> Result<Response<ResponseBody>, Error> {
+        let started = Instant::now();
+        let granted = target_of(&request).and_then(|target| match self.grant(&target) {
+            Some((at, state)) => Ok((Key { grant: at, target }, state)),
+            None => Err(Error::NotGranted { target }),
+        });
+        let (key, state) = match granted {
+            Ok(granted) => granted,
+            Err(error) => {
+                self.refused().ended(OutboundOutcome::Refused, started.elapsed());
+                return Err(error);
+            }
+        };
+        let result = match self.0.calls.clone().try_acquire_owned() {
+            Err(_) => Err(Error::TooManyCalls),
+            Ok(call) => {
+                let exchange = self.exchange(request, key, state, limits, call);
+                timeout_at(limits.deadline, exchange).await.unwrap_or(Err(Error::Deadline))
+            }
+        };
+        state.metrics.ended(outcome(&result), started.elapsed());
+        result
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<RequestBody>,
+        key: Key,
+        state: &GrantState,
+        limits: &Limits,
+        call: OwnedSemaphorePermit,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let sending = Arc::new(Sending::default());
+        let mut request = prepare(request, &state.grant, limits, &sending)?;
+        let (connection, response) = loop {
+            let (mut connection, is_new) = match self.0.pool.take(&key) {
+                Some(connection) => (connection, false),
+                None => (self.connect(&key, limits).await?, true),
+            };
+            address(&mut request, &key.target, connection.is_http2())?;
+            let limit = limits.first_byte_timeout.min(FIRST_BYTE_MAX);
+            match wait_for_head(connection.send(request), &sending, limit).await? {
+                Ok(response) => break (connection, response),
+                Err(mut error) => match error.take_message() {
+                    // The pooled connection was dead, and nothing was sent.
+                    Some(unsent) if !is_new => request = unsent,
+                    _ => return Err(sending.error().unwrap_or_else(|| Error::of_connection(error.error()))),
+                },
+            }
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Error::Protocol("it switches to another protocol, which was not requested".into()));
+        }
+        if response.headers().len() > HEADERS_MAX {
+            return Err(Error::ResponseHead);
+        }
+        let lease = Lease { pool: Arc::downgrade(&self.0.pool), key, connection };
+        let between_bytes = limits.between_bytes_timeout.min(FIRST_BYTE_MAX);
+        Ok(response.map(|body| ResponseBody::new(body, limits, between_bytes, sending, (lease, call))))
+    }
+
+    /// Makes a connection on the runtime of the sockets. Stops when the future is dropped.
+    async fn connect(&self, key: &Key, limits: &Limits) -> Result<Connection, Error> {
+        let permit = self.0.pool.permit().await?;
+        let time = limits.connect_timeout.min(CONNECT_MAX + TLS_MAX);
+        let task = self.io().spawn(connect(self.clone(), key.clone(), time, permit));
+        let _abort = AbortOnDrop(task.abort_handle());
+        let connection = task.await.map_err(|error| Error::Internal(format!("connecting failed: {error}")))??;
+        self.0.pool.share(key, &connection);
+        Ok(connection)
+    }
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Returns the origin of a request.
+fn target_of(request: &Request<RequestBody>) -> Result<Target, Error> {
+    if *request.method() == Method::CONNECT {
+        return Err(Error::Invalid("the method CONNECT is not supported".into()));
+    }
+    let (scheme, authority) = (request.uri().scheme_str(), request.uri().authority());
+    let (Some(scheme), Some(authority)) = (scheme, authority) else {
+        return Err(Error::Invalid("its URI must have a scheme and a host".into()));
+    };
+    Target::parse(scheme, authority.as_str()).map_err(|error| Error::Invalid(error.to_string()))
+}
+
+/// Removes the headers of a connection, adds those of the grant, and bounds the body.
+fn prepare(
+    request: Request<RequestBody>,
+    grant: &Grant,
+    limits: &Limits,
+    sending: &Arc<Sending>,
+) -> Result<Request<SentBody>, Error> {
+    let (mut head, body) = request.into_parts();
+    remove_connection_headers(&mut head.headers);
+    for (name, value) in &grant.headers {
+        head.headers.insert(name, value.clone());
+    }
+    // Nothing of the caller reaches hyper, such as a request for an upgrade.
+    head.extensions.clear();
+    let body = SentBody::new(body, limits.allowance.clone(), sending.clone());
+    Ok(Request::from_parts(head, body))
+}
+
+fn remove_connection_headers(headers: &mut HeaderMap) {
+    let listed: Vec<_> = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).collect();
+    let listed: Vec<_> = listed
+        .iter()
+        .flat_map(|names| names.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .collect();
+    for name in OF_CONNECTION.iter().chain(&listed) {
+        headers.remove(name);
+    }
+}
+
+/// Writes the target into the request, in the form that the version of HTTP requires: the caller's own spelling of it
+/// is never sent.
+fn address(request: &mut Request<SentBody>, target: &Target, is_http2: bool) -> Result<(), Error> {
+    let invalid = |error: http::Error| Error::Invalid(error.to_string());
+    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let authority = target.authority();
+    if is_http2 {
+        let uri = Uri::builder().scheme(target.scheme()).authority(authority).path_and_query(path);
+        *request.uri_mut() = uri.build().map_err(invalid)?;
+        *request.version_mut() = Version::HTTP_2;
+        request.headers_mut().remove(HOST);
+    } else {
+        let host = HeaderValue::try_from(authority).map_err(|error| invalid(error.into()))?;
+        *request.uri_mut() = path.into();
+        *request.version_mut() = Version::HTTP_11;
+        request.headers_mut().insert(HOST, host);
+    }
+    Ok(())
+}
+
+/// Waits for the head of a response. The time limit counts from the moment at which the request was sent; while the
+/// caller makes the next part of its body, no time passes.
+async fn wait_for_head<T>(response: impl Future<Output = T>, sending: &Sending, limit: Duration) -> Result<T, Error> {
+    let mut response = pin!(response);
+    let sent = Instant::now();
+    let mut end = sent + limit;
+    loop {
+        if let Ok(response) = timeout_at(end, &mut response).await {
+            return Ok(response);
+        }
+        end = sending.waiting_since(sent) + limit;
+        if end <= Instant::now() {
+            return Err(Error::FirstByteTimeout(limit));
+        }
+    }
+}
+
+fn outcome(result: &Result<Response<ResponseBody>, Error>) -> OutboundOutcome {
+    match result {
+        Ok(response) => OutboundOutcome::of_status(response.status().as_u16()),
+        Err(error) if error.is_refusal() => OutboundOutcome::Refused,
+        Err(error) if error.is_timeout() => OutboundOutcome::Timeout,
+        Err(_) => OutboundOutcome::Failed,
+    }
+}

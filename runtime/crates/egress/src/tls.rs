@@ -1,0 +1,59 @@
+//! TLS: the trusted authorities and the settings of clients.
+
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
+
+use super::error::Error;
+use super::grant::TrustAnchors;
+
+/// The authorities that the machine trusts, read once and on first use.
+#[derive(Default)]
+pub(crate) struct Trust {
+    roots: OnceCell<Arc<RootCertStore>>,
+    /// The settings of all grants without authorities of their own.
+    shared: OnceCell<Arc<ClientConfig>>,
+}
+
+impl Trust {
+    /// Returns the settings for a grant with these authorities.
+    pub(crate) async fn config(&self, io: &Handle, ca: Option<&TrustAnchors>) -> Result<Arc<ClientConfig>, Error> {
+        let roots = self.roots.get_or_try_init(|| read_roots(io)).await?;
+        let Some(ca) = ca else {
+            return self.shared.get_or_try_init(|| async { new_config(roots.clone()) }).await.cloned();
+        };
+        let mut roots = RootCertStore::clone(roots);
+        roots.add_parsable_certificates(ca.0.iter().cloned());
+        new_config(Arc::new(roots))
+    }
+}
+
+/// Reads the authorities of the machine, which takes tens of milliseconds.
+async fn read_roots(io: &Handle) -> Result<Arc<RootCertStore>, Error> {
+    let read = io.spawn_blocking(|| {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!(%error, "some of the machine's certificate authorities cannot be read");
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            tracing::warn!("the machine has no certificate authorities; https requests need a `ca` in their grant");
+        }
+        Arc::new(roots)
+    });
+    read.await.map_err(|error| Error::Internal(format!("cannot read the machine's certificate authorities: {error}")))
+}
+
+fn new_config(roots: Arc<RootCertStore>) -> Result<Arc<ClientConfig>, Error> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Internal(format!("TLS cannot be set up: {error}")))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}

@@ -1,0 +1,171 @@
+//! Reads `allow.http`: the origins that a function may send requests to.
+
+use crate::diagnostics::{ValueError, excerpt};
+use crate::header_template::HeaderTemplate;
+use crate::model::{HTTP_GRANTS_MAX, HttpGrant, SecretRef};
+use crate::parser::{Node, Reader, Table, Value};
+use crate::paths::check_path;
+use crate::source_text::Span;
+use evoke_model::destination::{AddressRange, Destination, InvalidDestination};
+use evoke_model::not_global;
+use http::HeaderName;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Reads the secrets of a map.
+pub(super) type ReadSecrets<'a> = &'a dyn Fn(&mut Reader<'_>, &Node) -> BTreeMap<String, SecretRef>;
+
+/// Headers that the sender sets itself.
+const OF_THE_SENDER: [&str; 11] = [
+    "connection",
+    "content-length",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+pub(super) fn grants(reader: &mut Reader<'_>, folder: &Path, node: &Node, secrets: ReadSecrets<'_>) -> Vec<HttpGrant> {
+    let items = reader.list(node, "`http`");
+    if items.len() > HTTP_GRANTS_MAX {
+        let message = format!("`http` has {} entries; at most {HTTP_GRANTS_MAX} are possible", items.len());
+        reader.error(node.span, message, "combine hosts of one domain, as in `https://*.example.com`");
+        return Vec::new();
+    }
+    let mut grants: Vec<(HttpGrant, Span)> = Vec::new();
+    for item in items {
+        let Some(grant) = grant(reader, folder, item, secrets) else { continue };
+        if let Some((_, first)) = grants.iter().find(|(other, _)| other.url == grant.url) {
+            let message = format!("`{}` is granted twice", grant.url);
+            reader.error_with_related(item.span, message, "remove one of the entries", (*first, "the other entry"));
+        }
+        warn(reader, item.span, &grant);
+        grants.push((grant, item.span));
+    }
+    grants.into_iter().map(|(grant, _)| grant).collect()
+}
+
+fn grant(reader: &mut Reader<'_>, folder: &Path, node: &Node, secrets: ReadSecrets<'_>) -> Option<HttpGrant> {
+    let Value::Map(_) = node.value else {
+        let url = reader.parse_text(node, "an origin", destination)?;
+        return Some(HttpGrant {
+            url,
+            headers: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            addresses: Vec::new(),
+            ca: None,
+        });
+    };
+    let example = "`{ url: \"https://HOST\", headers: { authorization: \"Bearer {secret.KEY}\" } }`";
+    let mut table = Table::read(reader, node, node.span, "HttpGrant", "the entry of `http`", example)?;
+    let url = table.required(reader, "url", &["origin", "host", "uri", "address"], "`url: \"https://HOST\"`");
+    let url = url.and_then(|node| reader.parse_text(node, "`url`", destination));
+    let headers = table.optional(reader, "headers").map(|node| headers(reader, node)).unwrap_or_default();
+    let secrets = table.optional(reader, "secrets").map(|node| secrets(reader, node)).unwrap_or_default();
+    let addresses = table.optional(reader, "addresses").map(|node| addresses(reader, node)).unwrap_or_default();
+    let ca = table.optional(reader, "ca").and_then(|node| ca(reader, folder, node));
+    if let Some(unused) = secrets.keys().find(|name| !headers.values().any(|value| value.secrets().any(|n| n == *name)))
+    {
+        let message = format!("the secret `{}` is in none of the headers", excerpt(unused));
+        let help = format!("insert it as `{{secret.{}}}`, or put it under `allow: {{ secrets: … }}`", excerpt(unused));
+        reader.warning(table.key_span("secrets"), message, help);
+    }
+    table.reject_unknown_keys(reader, |key| match key {
+        "header" => Some("did you mean `headers`?"),
+        "auth" | "authorization" | "token" | "bearer" => {
+            Some("write `headers: { authorization: \"Bearer {secret.NAME}\" }`")
+        }
+        "ip" | "ips" | "cidr" | "networks" | "private" => {
+            Some("to allow addresses that are not public, write `addresses: [10.1.0.0/16]`")
+        }
+        "cert" | "certificate" | "cacert" | "tls" => Some("to trust another authority, write `ca: ./FILE.pem`"),
+        "methods" | "path" | "paths" => Some("remove it: a whole origin is granted"),
+        "timeout" | "timeouts" => Some("remove it: the function sets time-outs, within the limits of Evoke"),
+        _ => None,
+    });
+    Some(HttpGrant { url: url?, headers, secrets, addresses, ca })
+}
+
+fn headers(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, HeaderTemplate> {
+    let mut headers = BTreeMap::new();
+    for entry in reader.entries(node, "`headers`", "`{ authorization: \"Bearer {secret.KEY}\" }`") {
+        let name = reader.ok_or_report(entry.key_span, header_name(&entry.key));
+        let value = reader.parse_text(&entry.node, "the value of a header", HeaderTemplate::parse);
+        let (Some(name), Some(value)) = (name, value) else { continue };
+        if headers.insert(name, value).is_some() {
+            let message = format!("the header `{}` is written twice", excerpt(&entry.key));
+            reader.error(entry.key_span, message, "remove one: upper and lower case are the same name");
+        }
+    }
+    headers
+}
+
+fn header_name(text: &str) -> Result<String, ValueError> {
+    let name: HeaderName = text.parse().map_err(|_| {
+        let message = format!("`{}` is not the name of a header", excerpt(text));
+        ValueError::new(message, "use letters, digits and hyphens, as in `x-api-key`")
+    })?;
+    if OF_THE_SENDER.contains(&name.as_str()) {
+        let message = format!("the header `{name}` cannot be set");
+        return Err(ValueError::new(message, "remove it: Evoke sets it itself if it is needed"));
+    }
+    Ok(name.as_str().to_owned())
+}
+
+fn addresses(reader: &mut Reader<'_>, node: &Node) -> Vec<AddressRange> {
+    let items = reader.nonempty_list(node, "`addresses`", "it allows nothing", "remove it, or name an address");
+    let range = |text: &str| text.parse().map_err(value_error);
+    items.iter().filter_map(|item| reader.parse_text(item, "an address", range)).collect()
+}
+
+fn ca(reader: &mut Reader<'_>, folder: &Path, node: &Node) -> Option<PathBuf> {
+    let text = reader.text(node, "`ca`")?;
+    reader.ok_or_report(node.span, check_path(folder, text))?;
+    let path = folder.join(text);
+    if !path.is_file() {
+        let message = format!("the file `{}` does not exist", excerpt(text));
+        reader.error(node.span, message, "write the path of a PEM file, relative to the manifest");
+    }
+    Some(path)
+}
+
+/// Warns of grants that cannot work or that send a secret in plain text.
+fn warn(reader: &mut Reader<'_>, span: Span, grant: &HttpGrant) {
+    let address = grant.url.exact().and_then(|target| target.address());
+    let is_localhost = grant.url.exact().is_some_and(|target| is_localhost(&target.host));
+    if let Some(address) = address
+        && let Some(reason) = not_global(address)
+        && !grant.addresses.iter().any(|range| range.contains(address))
+    {
+        let message = format!("each request to `{}` is refused: its address is {reason}", grant.url);
+        let help = format!("to allow it, write `{{ url: \"{}\", addresses: [\"{address}\"] }}`", grant.url);
+        reader.warning(span, message, help);
+    } else if is_localhost && grant.addresses.is_empty() {
+        let message = format!("each request to `{}` is refused: its address is this machine (loopback)", grant.url);
+        let help = format!("to allow it, write `{{ url: \"{}\", addresses: [\"127.0.0.1\", \"::1\"] }}`", grant.url);
+        reader.warning(span, message, help);
+    }
+    let stays_here = is_localhost || address.is_some_and(|address| address.is_loopback());
+    let has_secrets = grant.headers.values().any(|value| value.secrets().next().is_some());
+    if has_secrets && !grant.url.is_https() && !stays_here {
+        let message = format!("the secrets in the headers for `{}` are sent without encryption", grant.url);
+        reader.warning(span, message, "use an https origin");
+    }
+}
+
+fn is_localhost(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+fn destination(text: &str) -> Result<Destination, ValueError> {
+    Destination::parse(text).map_err(value_error)
+}
+
+fn value_error(error: InvalidDestination) -> ValueError {
+    ValueError::new(error.message, error.help)
+}

@@ -1,0 +1,226 @@
+//! `wasi:http/outgoing-handler`: the requests that a guest sends. The crate `evoke-egress` checks the grants and the
+//! addresses, and bounds every wait and size; without a grant, every request is refused.
+//!
+//! Requests run on the runtime of the sockets, so a guest that computes delays no request, also not its own. Dropping the
+//! guest ends them. The guest never sees the headers that its grant adds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http_body_util::BodyExt as _;
+use tokio::time::Instant;
+use wasmtime::component::{Linker, Resource};
+use wasmtime_wasi_http::p2::bindings::http::outgoing_handler::{self, Host};
+use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, HostOutgoingRequest};
+use wasmtime_wasi_http::p2::{HttpError, HttpResult};
+use wasmtime_wasi_http::{self as wasi_http, RequestOptions, WasiBody, WasiHttpHooks};
+
+use super::http_types::{CHUNK_BYTES_MAX, HttpTypes, HttpTypesHost};
+use super::invocation::Invocation;
+use super::log::Level;
+use super::refusal::{Refusal, SharedRefusal};
+use evoke_egress::{Allowance, CONNECT_MAX, Error, FIRST_BYTE_MAX, Limits, ResponseBody, TLS_MAX};
+use evoke_telemetry::{OutboundStart, TraceContext};
+
+/// The memory that the host needs for a request, without its fields and its body, in bytes.
+const CALL_BYTES: usize = 16 * 1024;
+/// Estimate of the memory for one field of a response without its name and value, in bytes.
+const FIELD_BYTES: usize = 128;
+const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
+
+pub(super) fn add_to_linker<T: Send + 'static>(
+    linker: &mut Linker<T>,
+    view: fn(&mut T) -> HttpTypes<'_>,
+) -> wasmtime::Result<()> {
+    outgoing_handler::add_to_linker::<T, HttpTypesHost>(linker, view)
+}
+
+impl Host for HttpTypes<'_> {
+    fn handle(
+        &mut self,
+        request: Resource<HostOutgoingRequest>,
+        options: Option<Resource<RequestOptions>>,
+    ) -> HttpResult<Resource<HostFutureIncomingResponse>> {
+        self.budget.charge(CALL_BYTES).map_err(HttpError::trap)?;
+        // The task of the request is spawned on the current runtime.
+        let _on_io = self.io.enter();
+        Host::handle(&mut self.view, request, options)
+    }
+}
+
+/// Sends the requests of one attempt.
+pub(super) struct Outbound {
+    invocation: Arc<Invocation>,
+    /// Shared by all requests of the attempt.
+    allowance: Arc<Allowance>,
+    deadline: Instant,
+    refusal: SharedRefusal,
+}
+
+impl Outbound {
+    pub(super) fn new(invocation: Arc<Invocation>, deadline: Instant, refusal: SharedRefusal) -> Self {
+        Self { invocation, allowance: Arc::default(), deadline, refusal }
+    }
+
+    fn limits(&self, options: Option<RequestOptions>) -> Limits {
+        let options = options.unwrap_or_default();
+        let limit = |wanted: Option<Duration>, max: Duration| wanted.map_or(max, |wanted| wanted.min(max));
+        Limits {
+            deadline: self.deadline,
+            connect_timeout: limit(options.connect_timeout, CONNECT_MAX + TLS_MAX),
+            first_byte_timeout: limit(options.first_byte_timeout, FIRST_BYTE_MAX),
+            between_bytes_timeout: limit(options.between_bytes_timeout, FIRST_BYTE_MAX),
+            allowance: self.allowance.clone(),
+        }
+    }
+}
+
+type Sent<T> = Box<dyn Future<Output = wasi_http::Result<T>> + Send>;
+
+impl WasiHttpHooks for Outbound {
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Sent<()>,
+    ) -> Sent<(Response<WasiBody>, Sent<()>)> {
+        let (invocation, refusal, limits) = (self.invocation.clone(), self.refusal.clone(), self.limits(options));
+        Box::new(async move {
+            let response = send(&invocation, &refusal, request, &limits).await?;
+            let nothing_left: Sent<()> = Box::new(std::future::ready(Ok(())));
+            Ok((response, nothing_left))
+        })
+    }
+
+    /// The sender sets the header from the host that was granted.
+    fn set_host_header(&mut self) -> bool {
+        false
+    }
+
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        1
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES_MAX
+    }
+}
+
+async fn send(
+    invocation: &Invocation,
+    refusal: &SharedRefusal,
+    request: Request<WasiBody>,
+    limits: &Limits,
+) -> wasi_http::Result<Response<WasiBody>> {
+    let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+    let (method, host) = (request.method().clone(), shown_host(&request));
+    let port = request.uri().port_u16();
+    let start = OutboundStart { method: method.as_str(), host: &host, port };
+    let context = invocation.trace();
+    let span = invocation.spans().outbound(&start, context.as_ref());
+    trace(request.headers_mut(), span.trace_context().or(context));
+    let started = Instant::now();
+    let result = invocation.outbound().send(request, limits).await;
+    let took = started.elapsed();
+    match &result {
+        Ok(response) => span.responded(response.status().as_u16()),
+        Err(error) => span.failed_to_send(error.kind(), error.to_string()),
+    }
+    note(invocation, &method, &host, took, &result);
+    let response = result.map_err(|error| {
+        if error.is_refusal() {
+            refusal.record(Refusal::Denied(invocation.redactor().redact_text(&error.to_string()).into_owned()));
+        }
+        to_wasi(error)
+    })?;
+    let fields = |headers: &HeaderMap| -> usize {
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES).sum()
+    };
+    if invocation.budget.charge(fields(response.headers())).is_err() {
+        return Err(wasi_http::Error::HttpResponseHeaderSectionSize(None));
+    }
+    Ok(response.map(|body| body.map_err(to_wasi).boxed_unsync()))
+}
+
+/// Returns the host of a request without credentials.
+fn shown_host<B>(request: &Request<B>) -> String {
+    request.uri().host().unwrap_or_default().to_owned()
+}
+
+/// Adds the trace context, unless the guest has set one.
+fn trace(headers: &mut HeaderMap, context: Option<TraceContext>) {
+    let Some(context) = context else { return };
+    if headers.contains_key(TRACEPARENT) {
+        return;
+    }
+    if let Ok(parent) = HeaderValue::try_from(context.traceparent) {
+        headers.insert(TRACEPARENT, parent);
+    }
+    if let Some(state) = context.tracestate.and_then(|state| HeaderValue::try_from(state).ok()) {
+        headers.insert(TRACESTATE, state);
+    }
+}
+
+/// Logs a request: method, host, status or error, and duration. The path and the query may contain personal data.
+fn note(
+    invocation: &Invocation,
+    method: &Method,
+    host: &str,
+    took: Duration,
+    result: &Result<Response<ResponseBody>, Error>,
+) {
+    let milliseconds = took.as_secs_f64() * 1_000.0;
+    let request = format!("{method} {host}");
+    let (level, line) = match result {
+        Ok(response) => (Level::Debug, format!("{request} {} in {milliseconds:.1} ms", response.status().as_u16())),
+        Err(error) => (Level::Warn, format!("{request} failed in {milliseconds:.1} ms: {error}")),
+    };
+    invocation.log().message(level, "http", &line);
+}
+
+/// Converts an error to the one of the interface. The guest learns no more than its own request and the fate of it.
+fn to_wasi(error: Error) -> wasi_http::Error {
+    use wasi_http::Error as Wasi;
+    match error {
+        Error::NotGranted { .. } => Wasi::HttpRequestDenied,
+        Error::Invalid(_) => Wasi::HttpRequestUriInvalid,
+        Error::AddressRefused { .. } => Wasi::DestinationIpProhibited,
+        Error::Dns { .. } => Wasi::DnsError { rcode: None, info_code: None },
+        Error::DnsTimeout { .. } => Wasi::DnsTimeout,
+        Error::Connect { is_refused: true, .. } => Wasi::ConnectionRefused,
+        Error::Connect { is_refused: false, .. } => Wasi::DestinationUnavailable,
+        Error::ConnectTimeout { .. } | Error::TlsTimeout { .. } => Wasi::ConnectionTimeout,
+        Error::Tls { is_certificate: true, .. } => Wasi::TlsCertificateError,
+        Error::Tls { is_certificate: false, .. } => Wasi::TlsProtocolError,
+        Error::FirstByteTimeout(_) | Error::Deadline => Wasi::HttpResponseTimeout,
+        Error::BetweenBytesTimeout(_) => Wasi::ConnectionReadTimeout,
+        Error::TooManyCalls | Error::TooManyConnections => Wasi::ConnectionLimitReached,
+        Error::ResponseHead => Wasi::HttpResponseHeaderSectionSize(None),
+        Error::RequestBytes(max) => Wasi::HttpRequestBodySize(Some(max)),
+        Error::ResponseBytes(max) => Wasi::HttpResponseBodySize(Some(max)),
+        Error::Closed => Wasi::HttpResponseIncomplete,
+        Error::Protocol(_) => Wasi::HttpProtocolError,
+        Error::RequestBody(message) | Error::Internal(message) => Wasi::InternalError(Some(message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trace_context_of_the_guest_is_kept() {
+        let context = TraceContext { traceparent: "00-1-2-01".into(), tracestate: Some("a=b".into()) };
+        let mut headers = HeaderMap::new();
+        trace(&mut headers, Some(context.clone()));
+        assert_eq!(
+            (headers.len(), &headers[TRACEPARENT], &headers[TRACESTATE]),
+            (2, &"00-1-2-01".parse().unwrap(), &"a=b".parse().unwrap())
+        );
+        let mut headers = HeaderMap::from_iter([(TRACEPARENT.parse().unwrap(), HeaderValue::from_static("00-3-4-01"))]);
+        trace(&mut headers, Some(context));
+        assert_eq!((headers.len(), headers[TRACEPARENT].to_str().unwrap()), (1, "00-3-4-01"));
+    }
+}

@@ -1,0 +1,94 @@
+//! Metrics of the requests that functions send.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Counter, Histogram};
+
+/// How an outbound request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutboundOutcome {
+    /// A response with a status below 300.
+    Success,
+    /// A redirect, which is returned to the function and not followed.
+    Redirect,
+    /// A response with a status from 400 to 499.
+    ClientError,
+    /// A response with a status of 500 or more.
+    ServerError,
+    /// The manifest does not allow it.
+    Refused,
+    /// A wait was cut.
+    Timeout,
+    /// Another error.
+    Failed,
+}
+
+impl OutboundOutcome {
+    /// All outcomes, in the order of the declaration.
+    pub const ALL: [Self; 7] = [
+        Self::Success,
+        Self::Redirect,
+        Self::ClientError,
+        Self::ServerError,
+        Self::Refused,
+        Self::Timeout,
+        Self::Failed,
+    ];
+
+    /// Returns the outcome of a response with this status.
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            ..300 => Self::Success,
+            300..400 => Self::Redirect,
+            400..500 => Self::ClientError,
+            500.. => Self::ServerError,
+        }
+    }
+
+    /// Returns the value of the label `outcome`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "2xx",
+            Self::Redirect => "3xx",
+            Self::ClientError => "4xx",
+            Self::ServerError => "5xx",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The requests of one function to the hosts of one grant.
+#[derive(Debug)]
+pub struct OutboundMetrics {
+    /// `app/function`.
+    pub function: Arc<str>,
+    /// The host as granted, which can be a pattern such as `*.example.com`.
+    pub host: Arc<str>,
+    requests: [Counter; OutboundOutcome::ALL.len()],
+    /// Time until the response began, for requests with a response.
+    pub duration: Histogram,
+}
+
+impl OutboundMetrics {
+    /// Creates metrics that are all zero.
+    pub fn new(function: Arc<str>, host: Arc<str>) -> Self {
+        Self { function, host, requests: Default::default(), duration: Histogram::for_durations() }
+    }
+
+    /// Counts a request that has a response, or none.
+    pub fn ended(&self, outcome: OutboundOutcome, took: Duration) {
+        self.requests(outcome).increment();
+        if !matches!(outcome, OutboundOutcome::Refused | OutboundOutcome::Timeout | OutboundOutcome::Failed) {
+            self.duration.observe(took);
+        }
+    }
+
+    /// Requests that ended with this outcome.
+    pub fn requests(&self, outcome: OutboundOutcome) -> &Counter {
+        // The index is the variant's position in `ALL`, which has the order of the declaration.
+        &self.requests[outcome as usize]
+    }
+}

@@ -1,0 +1,79 @@
+//! Reads what the grants of a function for outbound requests refer to: secrets in headers, and certificate authorities.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderName, HeaderValue};
+
+use super::secrets;
+use evoke_egress::{Grant, TrustAnchors};
+use evoke_manifest::{Function, HttpGrant, SecretRef};
+use evoke_sandbox::{Secret, Secrets};
+
+/// Size limit of a file with certificate authorities, in bytes.
+const CA_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Message and help of an error.
+type Mistake = (String, String);
+
+/// Reads the secrets of a function, and its grants for outbound requests. The function can read the secrets of its own
+/// only; the others are redacted from its texts nevertheless. An error never contains the value of a secret.
+pub(super) fn read(function: &Function) -> Result<(Secrets, Vec<Grant>), Mistake> {
+    let mut hidden = BTreeMap::new();
+    let grants =
+        function.allow.http.iter().map(|grant| grant_of(function, grant, &mut hidden)).collect::<Result<_, _>>()?;
+    Ok((secrets::read(function, &hidden)?, grants))
+}
+
+fn grant_of(function: &Function, grant: &HttpGrant, hidden: &mut BTreeMap<String, Secret>) -> Result<Grant, Mistake> {
+    let mut values: BTreeMap<&str, Secret> = BTreeMap::new();
+    for name in grant.headers.values().flat_map(|template| template.secrets()) {
+        let secret = secret(function, grant, name)?;
+        let shown = hidden_name(hidden, name, &secret);
+        hidden.insert(shown, secret.clone());
+        values.insert(name, secret);
+    }
+    let headers = grant.headers.iter().map(|(name, template)| {
+        let value = template.fill(|name| values.get(name).map(Secret::expose)).unwrap_or_default();
+        let invalid = || {
+            let message = format!("the value of the header `{name}` for {} cannot be sent", grant.url);
+            (message, "a header has no line breaks and no control characters; check its secrets".to_owned())
+        };
+        let name = HeaderName::try_from(name).map_err(|_| invalid())?;
+        let mut value = HeaderValue::try_from(value).map_err(|_| invalid())?;
+        value.set_sensitive(true);
+        Ok((name, value))
+    });
+    let headers = headers.collect::<Result<_, Mistake>>()?;
+    let ca = grant.ca.as_ref().map(|path| {
+        let read = evoke_fs::read_text(path, CA_BYTES_MAX).map_err(|error| error.to_string());
+        read.and_then(|pem| TrustAnchors::from_pem(pem.as_bytes()).map_err(|error| error.to_string())).map_err(
+            |error| {
+                let message =
+                    format!("cannot use the certificate authorities in {} for {}: {error}", path.display(), grant.url);
+                (message, "write certificates in PEM form into the file, as in `ca: ./authority.pem`".to_owned())
+            },
+        )
+    });
+    Ok(Grant { destination: grant.url.clone(), headers, addresses: grant.addresses.clone(), ca: ca.transpose()? })
+}
+
+/// Reads a secret of a header: of the grant, of the function, or from the environment variable of the same name.
+fn secret(function: &Function, grant: &HttpGrant, name: &str) -> Result<Secret, Mistake> {
+    let location = grant.secrets.get(name).or_else(|| function.allow.secrets.get(name));
+    if let Some(location) = location {
+        return secrets::read_one(name, location);
+    }
+    secrets::read_one(name, &SecretRef::Env(name.to_owned())).map_err(|(message, help)| {
+        let elsewhere = format!("{help}, or add its location: `secrets: {{ {name}: {{ file: PATH }} }}`");
+        (format!("{message}; `{{secret.{name}}}` is in a header for {}", grant.url), elsewhere)
+    })
+}
+
+/// Returns a name for a hidden secret: its own, unless another secret of another grant has it.
+fn hidden_name(hidden: &BTreeMap<String, Secret>, name: &str, secret: &Secret) -> String {
+    let mut free = name.to_owned();
+    while hidden.get(&free).is_some_and(|other| other != secret) {
+        free.push('\'');
+    }
+    free
+}

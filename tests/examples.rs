@@ -1,0 +1,49 @@
+//! The examples of `manifests/` that call other services, with the stand-in of those services in another Evoke.
+
+use serde_json::json;
+
+use crate::assert_eventually;
+use crate::support::{Evoke, root};
+
+const STAND_IN: &str = "
+evoke: 1
+app: services
+functions:
+  stand-in:
+    component: $FUNCTIONS/stand-in.wasm
+    on: [{ http: { path: \"/stand-in/{rest...}\" } }]
+";
+
+/// Returns an example that calls the services at this address instead of its own.
+fn example(name: &str, services: &Evoke) -> String {
+    let text = std::fs::read_to_string(root().join("manifests").join(name)).unwrap();
+    let text = text.replace("../functions/target/components", "$FUNCTIONS").replace("127.0.0.1:8080", services.http());
+    text.lines().filter(|line| !line.contains("build:")).map(|line| format!("{line}\n")).collect()
+}
+
+/// Returns the requests that the services got.
+fn requests(services: &Evoke) -> Vec<String> {
+    let lines = services.json_lines(&["logs", "--function", "services/stand-in", "--json"]);
+    lines.iter().map(|line| line["text"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_payment_is_the_response_to_its_request_and_a_failure_is_told_in_the_chat() {
+    let services = Evoke::up_with(STAND_IN);
+    let evoke = Evoke::up_with(&example("payments.yaml", &services));
+    let pay = |body: &str| evoke.post("/pay", body);
+
+    let taken = pay(r#"{"customer":"ada","amount":42,"currency":"EUR"}"#);
+    assert_eq!((taken.status, &taken.json()["status"]), (201, &json!("succeeded")), "{taken:?}");
+    let declined = pay(r#"{"customer":"bob","amount":9000,"currency":"EUR"}"#);
+    assert_eq!((declined.status, &declined.json()["status"]), (402, &json!("declined")), "{declined:?}");
+    assert_eq!(pay(r#"{"customer":"eve"}"#).status, 502);
+
+    let chat = || requests(&services).into_iter().find(|request| request.starts_with("/stand-in/chat"));
+    assert_eventually!(chat().is_some(), "no message in the chat: {}", evoke.log());
+    let message = chat().unwrap();
+    assert!(message.contains("A payment failed for good: ") && message.contains("amount"), "{message}");
+    // The provider's ids contain the idempotency key, which is the id of the delivery.
+    let ids = evoke.events("payment.*").into_iter().map(|event| event["data"]["id"].as_str().unwrap().to_owned());
+    assert_eq!(ids.collect::<Vec<_>>(), ["pay_1", "pay_2"]);
+}
