@@ -71,8 +71,8 @@ fn a_component_that_fails_before_its_response_publishes_nothing() {
     assert_eq!(evoke.events("order.placed").len(), 1000);
 }
 
-/// Sends a request and reads until the text is there.
-fn read_until(evoke: &Evoke, query: &str, text: &str) -> String {
+/// Sends a request and reads until the text is there. Returns the open connection.
+fn read_until(evoke: &Evoke, query: &str, text: &str) -> TcpStream {
     let mut stream = TcpStream::connect(evoke.http()).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     write!(stream, "POST /orders{query} HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{{}}").unwrap();
@@ -81,14 +81,14 @@ fn read_until(evoke: &Evoke, query: &str, text: &str) -> String {
         assert_eq!(stream.read(&mut byte).unwrap(), 1, "the response ended: {}", String::from_utf8_lossy(&all));
         all.push(byte[0]);
     }
-    String::from_utf8(all).unwrap()
+    stream
 }
 
 #[test]
 fn the_events_are_stored_before_the_first_byte_of_the_response() {
     let mut evoke = Evoke::up_with(MANIFEST);
     for n in 0..5 {
-        read_until(&evoke, &format!("?id=k{n}"), "H");
+        let _open = read_until(&evoke, &format!("?id=k{n}"), "H");
         evoke.kill();
         evoke.up();
         let ids: Vec<_> = evoke.events("order.placed").iter().map(|event| event["id"].clone()).collect();
@@ -101,7 +101,7 @@ fn the_events_are_stored_before_the_first_byte_of_the_response() {
 #[test]
 fn a_trap_after_the_response_was_sent_does_not_undo_the_events() {
     let evoke = Evoke::up_with(MANIFEST);
-    read_until(&evoke, "?trap-after", "200");
+    let _open = read_until(&evoke, "?trap-after", "200");
     assert_eventually!(evoke.stdout(&["logs", "--function", "shop/web"]).contains("trap"), "no trap is logged");
     assert_eq!(evoke.events("order.placed").len(), 1);
 }

@@ -36,7 +36,7 @@ sources:
   zoned:
     timer: { cron: "0 2 * * *", timezone: PST }
   orders:
-    http: { path: "/orders/{id}", type: order.placed }
+    http: { path: "/orders/:id", type: order.placed }
 functions:
   charge:
     component: ~/charge.wasm
@@ -54,7 +54,7 @@ functions:
         (8, "`tmp/**`"),
         (10, "`5L`"),
         (12, "`America/Los_Angeles`"),
-        (14, "a fixed path"),
+        (14, "`{id}`"),
         (17, "/home/NAME/charge.wasm"),
         (19, "write the value itself"),
     ]

@@ -21,7 +21,7 @@ functions:
   respond:
     component: $FUNCTIONS/respond.wasm
     on: [{ events: { type: [asked] } }]
-    retry: { attempts: 2, max_age: 1h }
+    retry: { attempts: 2, max_age: 24h }
     allow: { publish: ["*"] }
   relay:
     component: $FUNCTIONS/relay.wasm

@@ -2,8 +2,8 @@
 //!
 //! Every request except `GET /healthz` and `GET /readyz` needs a token, in `Authorization: Bearer TOKEN` ([`Tokens`]); a
 //! viewer's suffices for all `GET` requests but that for tokens, and for plans of replays. Requests of web pages from
-//! other origins are refused, and no response has CORS headers. The API has no TLS, so it listens on loopback addresses
-//! only, in HTTP/1.1.
+//! other origins are refused, and no response has CORS headers. The API speaks HTTP/1.1; it listens beyond loopback
+//! addresses only with TLS.
 //!
 //! | request | response |
 //! |---|---|
@@ -80,7 +80,6 @@ pub mod view;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -95,7 +94,7 @@ use self::error::ApiError;
 pub use self::routes::router;
 pub use self::status::Readiness;
 pub use self::tokens::Tokens;
-use crate::control::Control;
+use crate::control::{Control, ListenerHandle, ListenerStatus};
 use crate::logs::FunctionLogs;
 use evoke_core::bus::Bus;
 use evoke_core::replay::Replays;
@@ -107,6 +106,9 @@ use evoke_telemetry::Metrics;
 /// Maximum number of open connections: those of all permitted requests, and 32 for health requests and for refusals,
 /// which are short. Connections without a request give way to new ones.
 const CONNECTIONS_MAX: usize = permits::REQUESTS_MAX + 32;
+
+/// Whether the API speaks HTTP/2.
+pub(crate) const HTTP2: bool = false;
 
 /// Handles to the parts of the runtime that the API reads and changes.
 pub struct Admin {
@@ -128,14 +130,24 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// The valid tokens.
     pub tokens: Tokens,
-    /// The address of the listener, which requests have to name.
-    pub address: SocketAddr,
+    /// The listener of the API, which requests have to name.
+    pub listener: Arc<ListenerHandle>,
+    /// The listener of the http sources, for `GET /api/v1/status`.
+    pub public: Option<Arc<ListenerHandle>>,
     /// The data folder, for `GET /api/v1/status`.
     pub data: PathBuf,
     /// The last check of `GET /readyz`.
     pub readiness: Readiness,
     /// Cancelled to stop the API; also ends responses that follow new items.
     pub stop: CancellationToken,
+}
+
+impl Admin {
+    /// Returns the health of the listeners.
+    fn listeners(&self) -> Vec<ListenerStatus> {
+        let now_ms = self.clock.now_ms();
+        self.public.iter().chain([&self.listener]).map(|listener| listener.status(now_ms)).collect()
+    }
 }
 
 /// Serves the API on `listener` until `admin.stop` is cancelled.
@@ -146,7 +158,7 @@ pub async fn serve(admin: Admin, listener: Listener) {
         let response = service.call(request);
         async move { response.await.unwrap_or_else(|never| match never {}) }
     };
-    let limits = Limits { connections_max: CONNECTIONS_MAX, replaces_idle: true, http2: false, ..Limits::default() };
+    let limits = Limits { connections_max: CONNECTIONS_MAX, replaces_idle: true, http2: HTTP2, ..Limits::default() };
     listener.serve(respond, limits, stop).await;
 }
 

@@ -1,5 +1,6 @@
 //! Runs Evoke: the order of start, run and drain.
 
+mod certificates;
 mod data;
 mod health_monitor;
 mod idle_memory;
@@ -22,6 +23,8 @@ use anyhow::Context as _;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+pub use self::certificates::TlsFiles;
+use self::certificates::{Certificates, Reloads};
 use self::data::{Addresses, DataFolder};
 use self::health_monitor::HealthMonitor;
 pub use self::invoke::{Invocation, InvokeOptions, invoke};
@@ -39,6 +42,7 @@ use crate::otlp::Otlp;
 use evoke_core::bus;
 use evoke_core::replay::Replays;
 use evoke_http::listener;
+use evoke_http::listener::Proxies;
 use evoke_manifest::Checked;
 use evoke_model::{DescendantsMax, Retention};
 use evoke_sandbox::CompileLimits;
@@ -53,10 +57,16 @@ pub struct UpOptions {
     pub data: PathBuf,
     /// Address on which http sources listen; port 0 picks a free port.
     pub http: SocketAddr,
+    /// The certificates for this address; `None` serves plain HTTP.
+    pub http_tls: Option<TlsFiles>,
+    /// The proxies in front of this address.
+    pub proxies: Proxies,
     /// How long a connection to this address stays open for its next request.
     pub keep_alive: Duration,
     /// Address on which the admin API listens.
     pub admin: SocketAddr,
+    /// The certificates for this address; `None` serves plain HTTP.
+    pub admin_tls: Option<TlsFiles>,
     /// Whether to reload when a manifest, a component or a source file of a component changes.
     pub watch: bool,
     /// How long running deliveries may take after a stop signal.
@@ -98,7 +108,7 @@ pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError>
         () = signals.stop() => Ok(None),
     };
     let ended = match started {
-        Ok(Some(addresses)) => Ok(app.run_until_stopped(&mut signals, addresses).await),
+        Ok(Some(())) => Ok(app.run_until_stopped(&mut signals).await),
         Ok(None) => Ok(None),
         Err(error) => Err(error),
     };
@@ -135,6 +145,10 @@ struct App {
     otlp: Option<Otlp>,
     /// Records what runs, for the next start.
     recording: Recording,
+    /// The listeners.
+    addresses: Addresses,
+    /// The certificates of the listeners that have some.
+    certificates: Vec<Certificates>,
     /// When the process started.
     started: Instant,
 }
@@ -151,17 +165,12 @@ struct Tasks {
 
 impl App {
     /// Serves the admin API, loads the functions, and then accepts events. After an error, the tasks that were started
-    /// need a drain, too. Returns the addresses of the listeners.
-    async fn start(
-        &self,
-        tasks: &mut Tasks,
-        listeners: Listeners,
-        manifests: Vec<Checked>,
-    ) -> Result<Addresses, AppError> {
+    /// need a drain, too.
+    async fn start(&self, tasks: &mut Tasks, listeners: Listeners, manifests: Vec<Checked>) -> Result<(), AppError> {
         let Listeners { public, admin } = listeners;
-        let (http_address, admin_address) = (local_address(&public)?, local_address(&admin)?);
-        self.host.report(Progress::Starting { admin: admin_address });
-        let api = self.admin(admin_address);
+        let (http_url, admin_url) = (self.addresses.http.url(), self.addresses.admin.url());
+        self.host.report(Progress::Starting { admin: admin_url });
+        let api = self.admin();
         tasks.admin = Some(Task::spawn(|stop| admin::serve(Admin { stop, ..api }, admin)));
         let (path, storage_low) = (self.data.path().to_owned(), self.options.storage_low);
         let monitor = HealthMonitor::new(self.control.clone(), path, storage_low).await;
@@ -183,39 +192,49 @@ impl App {
         let runtimes = [Handle::current(), parts.sandbox.guest_threads().clone()];
         // Ends with the process.
         drop(tokio::spawn(idle_memory::run(runtimes)));
-        let addresses = Addresses { http: http_address, admin: admin_address };
-        let is_written = self.data.write_addresses(&addresses)?;
+        let is_written = self.data.write_addresses(&self.addresses)?;
         if !is_written {
             tracing::warn!(
                 "the disk is full: listen.json is written when there is room; until then, other commands need \
-                 `--admin {admin_address}`"
+                 `--admin {admin_url}`"
             );
         }
-        self.host.report(Progress::Ready { http: http_address, admin: admin_address });
-        Ok(addresses)
+        self.host.report(Progress::Ready { http: http_url, admin: admin_url });
+        Ok(())
     }
 
     /// Waits for a stop signal or a store failure, and reloads meanwhile. Returns the reason if the store failed.
-    async fn run_until_stopped(&self, signals: &mut Signals, addresses: Addresses) -> Option<String> {
+    async fn run_until_stopped(&self, signals: &mut Signals) -> Option<String> {
         let reloads = async {
             match self.options.watch {
                 true => watch::run(&self.control, &*self.host).await,
                 false => std::future::pending().await,
             }
         };
+        let certificates = self.certificate_reloads();
         tokio::select! {
             () = self.reload_until_stopped(signals) => None,
             reason = self.control.parts().store.failure() => Some(reason),
             () = reloads => None,
-            () = self.data.keep_addresses(&addresses) => None,
+            () = certificates.watch() => None,
+            () = self.data.keep_addresses(&self.addresses) => None,
         }
+    }
+
+    fn certificate_reloads(&self) -> Reloads<'_> {
+        let Self { certificates, addresses, data, control, host, .. } = self;
+        Reloads { certificates, addresses, data, clock: &control.parts().clock, host: &**host }
     }
 
     /// Reloads at each request of a signal, until a signal asks for a stop.
     async fn reload_until_stopped(&self, signals: &mut Signals) {
         while let Request::Reload = signals.next().await {
+            let reload = async {
+                self.certificate_reloads().all().await;
+                watch::reload(&self.control, &*self.host, "SIGHUP was received").await;
+            };
             tokio::select! {
-                () = watch::reload(&self.control, &*self.host, "SIGHUP was received") => {}
+                () = reload => {}
                 () = signals.stop() => return,
             }
         }
@@ -255,8 +274,8 @@ impl App {
         closed.context("stopping")
     }
 
-    /// Returns what the admin API needs to serve at an address.
-    fn admin(&self, address: SocketAddr) -> Admin {
+    /// Returns what the admin API needs to serve.
+    fn admin(&self) -> Admin {
         let parts = self.control.parts();
         Admin {
             control: self.control.clone(),
@@ -268,14 +287,11 @@ impl App {
             started: self.started,
             metrics: parts.metrics.clone(),
             tokens: self.tokens.clone(),
-            address,
+            listener: self.addresses.admin.clone(),
+            public: Some(self.addresses.http.clone()),
             data: std::path::absolute(self.data.path()).unwrap_or_else(|_| self.data.path().to_owned()),
             readiness: Readiness::default(),
             stop: CancellationToken::new(),
         }
     }
-}
-
-fn local_address(listener: &listener::Listener) -> anyhow::Result<SocketAddr> {
-    listener.local_addr().context("cannot read the address of a listener")
 }

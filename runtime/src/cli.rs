@@ -19,6 +19,7 @@ mod json_text;
 mod limits;
 mod listener;
 mod logs;
+mod network;
 mod pending;
 mod process;
 mod replay;
@@ -27,6 +28,7 @@ mod status;
 mod table;
 mod terminal;
 mod text;
+mod tls;
 mod token;
 mod trace;
 
@@ -75,6 +77,10 @@ struct ClientArgs {
     /// connect to it [default: the address in the data folder]
     #[arg(long, env = "EVOKE_ADMIN", value_name = "ADDR")]
     admin: Option<AdminAddress>,
+    /// Certificates of the authorities to trust when a command connects to the admin API of another machine over TLS, as a
+    /// PEM file [default: those that the machine trusts]
+    #[arg(long, env = "EVOKE_ADMIN_CA", value_name = "FILE")]
+    admin_ca: Option<PathBuf>,
     /// A file with a token for the admin API [default: the variable EVOKE_TOKEN, else admin.token in the data folder]
     #[arg(long, env = "EVOKE_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -101,6 +107,7 @@ impl ClientArgs {
     fn with_defaults(self, global: &Self) -> Self {
         Self {
             admin: self.admin.or_else(|| global.admin.clone()),
+            admin_ca: self.admin_ca.or_else(|| global.admin_ca.clone()),
             token_file: self.token_file.or_else(|| global.token_file.clone()),
             json: self.json || global.json,
         }
@@ -121,7 +128,7 @@ enum Command {
     /// Build missing or outdated components, and run until Ctrl-C or SIGTERM
     #[command(
         after_help = "Signals: SIGTERM and Ctrl-C stop accepting events, wait for running deliveries and end; a second one ends at\n\
-        once, and the deliveries that were running stay pending. SIGHUP reloads all manifests; when the terminal is closed,\n\
+        once, and the deliveries that were running stay pending. SIGHUP reloads all manifests and certificates; when the terminal is closed,\n\
         which also sends SIGHUP, Evoke stops as with Ctrl-C. SIGUSR1 and SIGUSR2 are ignored.\n\n\
         Example: evoke up manifests/quickstart.yaml --watch"
     )]
@@ -231,6 +238,8 @@ struct Up {
     /// Address on which http sources listen; port 0 picks a free port
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     http: SocketAddr,
+    #[command(flatten)]
+    network: network::Network,
     /// How long a connection of a client stays open for its next request; longer than the idle timeout of a load balancer
     #[arg(long, env = "EVOKE_KEEP_ALIVE", default_value = "75s", value_name = "DURATION", value_parser = parse_duration)]
     keep_alive: Duration,

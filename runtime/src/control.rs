@@ -5,11 +5,13 @@
 
 mod brakes;
 pub(crate) mod build;
+mod deliver;
 mod explain;
 pub(crate) mod functions;
 mod host;
 mod http_function;
 mod kinds;
+mod listeners;
 pub(crate) mod manifests;
 mod outbound;
 pub(crate) mod secrets;
@@ -24,12 +26,13 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-pub use self::brakes::BrakeError;
 use self::brakes::Paused;
+pub use self::brakes::{BrakeError, Pause};
 use self::functions::{Functions, Wiring};
 pub use self::host::{Build, Host, Progress};
 pub use self::kinds::registry;
 pub(crate) use self::kinds::{KINDS, Kind};
+pub use self::listeners::{ListenUrl, ListenerHandle, ListenerStatus, first_end};
 use self::sources::Sources;
 pub use self::status::{Active, FunctionStatus, Phase, SourceStatus, TriggerExplanation};
 use evoke_core::bus::Bus;
@@ -166,6 +169,7 @@ impl Control {
     pub fn functions(&self) -> Vec<FunctionStatus> {
         let dispatcher = &self.0.parts.dispatcher;
         let (running, held, failing) = (dispatcher.running(), dispatcher.waiting(), dispatcher.failing());
+        let circuits = dispatcher.circuits();
         let (active, paused) = (self.active(), self.paused());
         let all = active.manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (&c.manifest, f)));
         all.map(|(manifest, function)| {
@@ -177,7 +181,9 @@ impl Control {
                 running: count(&running).unwrap_or_default(),
                 held: count(&held).unwrap_or_default(),
                 failing: id.and_then(|id| failing.get(id)).map(status::describe_failing),
-                paused_since_ms: brakes::paused_since_ms(&paused, &name),
+                paused: brakes::pause_of(&paused, &name),
+                endpoint: function.deliver.as_ref().map(|deliver| deliver.url.shown()),
+                circuit: id.and_then(|id| circuits.get(id)).map(|open| open.as_ref().map(status::describe_circuit)),
                 name,
             }
         })
@@ -229,7 +235,7 @@ impl Control {
 
         let origins = sources::register_origins(&manifests, &**store).await?;
         let requests = bus.for_ingress(Kind::Listener(&HttpKind).ingress(), metrics);
-        let wiring = Wiring { store, logs, clock, metrics, origins: &origins, running, bus: &requests };
+        let wiring = Wiring { store, logs, clock, metrics, origins: &origins, running, bus: &requests, sandbox };
         let registered = functions::register(&manifests, loaded, wiring).await?;
         let Functions { workers, router, ids, answerers } = registered;
         let mut sources = self.0.sources.lock().await;

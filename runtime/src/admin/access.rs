@@ -75,7 +75,7 @@ pub(super) async fn check(State(access): State<Access>, request: Request<Body>, 
 }
 
 async fn respond(access: &Access, mut request: Request<Body>, next: Next) -> ApiResult {
-    guard::check(&request, access.admin.address)?;
+    guard::check(&request, &access.admin.listener)?;
     if is_health(&request) {
         return Ok(next.run(request).await);
     }

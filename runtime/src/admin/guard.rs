@@ -1,27 +1,31 @@
 //! Refuses requests that web pages of other origins cause in the operator's browser: by DNS rebinding, they carry a
 //! foreign `Host`; from a page elsewhere, a foreign `Origin` or `Sec-Fetch-Site`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::header::{HOST, HeaderName, ORIGIN};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 
+use crate::control::ListenerHandle;
 use evoke_http::problem::Problem;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Returns an error unless the request is for the listener at `address`, and comes from no other origin.
-pub(super) fn check<B>(request: &Request<B>, address: SocketAddr) -> Result<(), Problem> {
-    check_host(request, address)?;
-    check_origin(request.headers(), address)
+/// Returns an error unless the request is for this listener, and comes from no other origin.
+pub(super) fn check<B>(request: &Request<B>, listener: &ListenerHandle) -> Result<(), Problem> {
+    let hosts = check_host(request, listener)?;
+    check_origin(request.headers(), &hosts, listener)
 }
 
-fn check_host<B>(request: &Request<B>, address: SocketAddr) -> Result<(), Problem> {
+/// Returns the hosts that the request names.
+fn check_host<'a, B>(request: &'a Request<B>, listener: &ListenerHandle) -> Result<Vec<&'a str>, Problem> {
     let refused = |host: &str| {
-        let port = address.port();
-        let detail = format!(
-            "the Host of the request is \"{host}\", but this is {address}; use http://{address} or http://localhost:{port}"
-        );
+        let (url, address) = (listener.url(), listener.address);
+        let or = match &listener.tls {
+            None => format!("http://localhost:{}", address.port()),
+            Some(_) => "a name of its certificate".to_owned(),
+        };
+        let detail = format!("the Host of the request is \"{host}\", but this is {address}; use {url} or {or}");
         Err(Problem::new(StatusCode::FORBIDDEN, detail))
     };
     let mut hosts: Vec<&str> = request.uri().authority().map(|authority| authority.as_str()).into_iter().collect();
@@ -29,23 +33,26 @@ fn check_host<B>(request: &Request<B>, address: SocketAddr) -> Result<(), Proble
         let Ok(host) = host.to_str() else { return refused("(not ASCII)") };
         hosts.push(host);
     }
-    match hosts.iter().find(|host| !is_own(host, address)) {
+    match hosts.iter().find(|host| !is_own(host, listener)) {
         Some(foreign) => refused(foreign),
         None if hosts.is_empty() => refused(""),
-        None => Ok(()),
+        None => Ok(hosts),
     }
 }
 
-fn check_origin(headers: &HeaderMap, address: SocketAddr) -> Result<(), Problem> {
+fn check_origin(headers: &HeaderMap, hosts: &[&str], listener: &ListenerHandle) -> Result<(), Problem> {
     let refused = |what: &str, value: &HeaderValue| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         let detail =
-            format!("the request comes from another site ({what}: {value}); only http://{address} may send it");
+            format!("the request comes from another site ({what}: {value}); only {} may send it", listener.url());
         Err(Problem::new(StatusCode::FORBIDDEN, detail))
     };
     for origin in headers.get_all(ORIGIN) {
-        let own = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
-        if !own.is_some_and(|host| is_own(host, address)) {
+        let scheme = if listener.tls.is_some() { "https://" } else { "http://" };
+        let own = origin.to_str().ok().and_then(|origin| origin.strip_prefix(scheme));
+        // A name of the certificate may have other sites on other ports.
+        let is_same = |host: &str| listener.tls.is_none() || hosts.iter().any(|own| own.eq_ignore_ascii_case(host));
+        if !own.is_some_and(|host| is_own(host, listener) && is_same(host)) {
             return refused("Origin", origin);
         }
     }
@@ -58,32 +65,44 @@ fn check_origin(headers: &HeaderMap, address: SocketAddr) -> Result<(), Problem>
     Ok(())
 }
 
-/// Whether `host[:port]` is the listener: its IP address or `localhost`, which no DNS server can point elsewhere.
-fn is_own(host: &str, address: SocketAddr) -> bool {
+/// Whether `host[:port]` is the listener: its IP address or `localhost`, which no DNS server can point elsewhere. With TLS,
+/// the names of the certificate are its own, too, and the port may be that of a machine that forwards to it.
+fn is_own(host: &str, listener: &ListenerHandle) -> bool {
+    let address = listener.address;
     let (name, port) = match host.rsplit_once(':') {
         // `parse` would accept a sign.
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, port.parse().ok()),
         Some((_, port)) if !port.ends_with(']') => return false,
         _ => (host, Some(80)),
     };
-    if port != Some(address.port()) {
+    if port.is_none() || listener.tls.is_none() && port != Some(address.port()) {
         return false;
     }
     let ip = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
         Some(name) => name.parse().map(IpAddr::V6).ok(),
         None => name.parse().map(IpAddr::V4).ok(),
     };
-    name.eq_ignore_ascii_case("localhost") || ip.is_some_and(|ip| ip.to_canonical() == address.ip().to_canonical())
+    // A listener on all addresses of the machine does not know them; it always has TLS.
+    let is_own_ip = |ip: IpAddr| address.ip().is_unspecified() || ip.to_canonical() == address.ip().to_canonical();
+    name.eq_ignore_ascii_case("localhost")
+        || ip.is_some_and(is_own_ip)
+        || listener.tls.as_ref().is_some_and(|tls| tls.is_name(name))
 }
 
 #[cfg(test)]
 mod tests {
+    use evoke_http::listener::{CertificatePem, Tls, TlsConfig, TlsSettings};
+
     use super::*;
+
+    fn listener(address: &str) -> std::sync::Arc<ListenerHandle> {
+        ListenerHandle::new("admin", address.parse().unwrap(), None)
+    }
 
     fn allows(uri: &str, headers: &[(&str, &str)]) -> bool {
         let request = Request::builder().uri(uri);
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        check(&request.body(()).unwrap(), "127.0.0.1:8081".parse().unwrap()).is_ok()
+        check(&request.body(()).unwrap(), &listener("127.0.0.1:8081")).is_ok()
     }
 
     #[test]
@@ -116,8 +135,9 @@ mod tests {
         assert!(!allows("/", &[("host", "127.0.0.1:8081"), ("host", "evil.example")]));
         assert!(!allows("http://evil.example/", &[("host", "127.0.0.1:8081")]));
         assert!(allows("http://127.0.0.1:8081/", &[("host", "127.0.0.1:8081")]));
-        let v6: SocketAddr = "[::1]:80".parse().unwrap();
-        assert!(is_own("[::1]", v6) && is_own("[::1]:80", v6) && is_own("localhost", v6) && !is_own("127.0.0.1", v6));
+        let v6 = listener("[::1]:80");
+        assert!(is_own("[::1]", &v6) && is_own("[::1]:80", &v6) && is_own("localhost", &v6));
+        assert!(!is_own("127.0.0.1", &v6));
     }
 
     #[test]
@@ -140,6 +160,42 @@ mod tests {
         }
         for site in ["cross-site", "same-site", "", "other"] {
             assert!(!allows("/", &[host, ("sec-fetch-site", site)]), "{site}");
+        }
+    }
+
+    #[test]
+    fn with_tls_the_names_of_the_certificate_are_allowed_and_pages_only_from_the_same_host() {
+        let key =
+            rcgen::generate_simple_self_signed(vec!["evoke.example".to_owned(), "*.in.example".to_owned()]).unwrap();
+        let certificate =
+            CertificatePem { chain: key.cert.pem().into_bytes(), key: key.signing_key.serialize_pem().into_bytes() };
+        let config =
+            TlsConfig::new(&TlsSettings { certificates: vec![certificate], clients: None, http2: false }).unwrap();
+        let listener = ListenerHandle::new("admin", "0.0.0.0:8443".parse().unwrap(), Some(Tls::new(config)));
+        let allows = |headers: &[(&str, &str)]| {
+            let request =
+                headers.iter().fold(Request::builder(), |request, (name, value)| request.header(*name, *value));
+            check(&request.body(()).unwrap(), &listener).is_ok()
+        };
+        for host in
+            ["evoke.example", "EVOKE.example:8443", "a.in.example:443", "localhost:8443", "192.0.2.7:8443", "[::1]"]
+        {
+            assert!(allows(&[("host", host)]), "{host}");
+            assert!(allows(&[("host", host), ("origin", &format!("https://{host}"))]), "{host}");
+        }
+        for host in
+            ["evil.example", "evoke.example.evil.example", "in.example", "a.b.in.example:8443", "evoke.example:x", ""]
+        {
+            assert!(!allows(&[("host", host)]), "{host}");
+        }
+        for origin in [
+            "http://evoke.example",
+            "https://evoke.example:3000",
+            "https://a.in.example",
+            "https://evil.example",
+            "null",
+        ] {
+            assert!(!allows(&[("host", "evoke.example"), ("origin", origin)]), "{origin}");
         }
     }
 }

@@ -9,9 +9,9 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::status::STORE_TIMEOUT;
 use super::{Admin, ApiResult};
-use crate::control::{FunctionStatus, SourceStatus};
+use crate::control::{FunctionStatus, ListenerStatus, SourceStatus};
 use evoke_http::problem::Problem;
-use evoke_telemetry::{self as telemetry, Format, Queue, ScrapeValues, SourceHealth};
+use evoke_telemetry::{self as telemetry, Format, ListenerHealth, Queue, ScrapeValues, SourceHealth};
 
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> ApiResult {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
@@ -20,14 +20,23 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap)
     // When the store fails or hangs, the other metrics matter most: its figures are then left out.
     let store_figures = async { (admin.store.totals().await.ok(), admin.store.size_bytes().await.ok()) };
     let (totals, size_bytes) = tokio::time::timeout(STORE_TIMEOUT, store_figures).await.unwrap_or_default();
-    let queue = |f: FunctionStatus| Queue { function: f.name, running: f.running, held: f.held };
+    let queue = |f: FunctionStatus| {
+        let is_circuit_open = f.circuit.map(|open| open.is_some());
+        Queue { function: f.name, running: f.running, held: f.held, is_circuit_open }
+    };
     let source = |s: SourceStatus| SourceHealth { uri: s.uri, degraded: s.trouble.is_some() };
+    let listener = |listener: ListenerStatus| ListenerHealth {
+        name: listener.name,
+        degraded: listener.trouble.is_some(),
+        expires_s: listener.expires_ms.and_then(|end| u64::try_from(end / 1_000).ok()),
+    };
     let moment = ScrapeValues {
         backlog: admin.store.backlog().total(),
         totals,
         size_bytes,
         queues: active.functions.into_iter().map(queue).collect(),
         sources: active.sources.into_iter().map(source).collect(),
+        listeners: admin.listeners().into_iter().map(listener).collect(),
         sandbox: active.sandbox,
     };
     let text = telemetry::render(admin.metrics.clone(), moment, format)

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::view::{Function, Source, Status, UncleanExit};
+use super::view::{Function, Listener, Source, Status, UncleanExit};
 use super::{Admin, ApiResult};
 use crate::control::{Active, Phase};
 use crate::disk::disk_space;
@@ -94,7 +94,8 @@ async fn is_disk_full(data: &Path) -> bool {
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> ApiResult<Json<Status>> {
     let (totals, active) = (admin.store.totals().await?, admin.control.status().await);
     let status = summarise(&totals, active, admin.store.pending(), admin.started.elapsed());
-    Ok(Json(Status { data: admin.data.display().to_string(), ..status }))
+    let listeners = admin.listeners().into_iter().map(Listener::from).collect();
+    Ok(Json(Status { data: admin.data.display().to_string(), listeners, ..status }))
 }
 
 /// Lists the active functions, and those that only the store knows.
@@ -114,6 +115,7 @@ fn summarise(totals: &Totals, active: Active, pending: u64, uptime: Duration) ->
         data: String::new(),
         functions: functions.into_values().collect(),
         sources: active.sources.into_iter().map(Source::from).collect(),
+        listeners: Vec::new(),
         unclean_exit: active.interrupted.map(UncleanExit::from),
     }
 }
@@ -131,8 +133,16 @@ mod tests {
         let functions = ["shop/charge", "shop/receipt"].map(|name| (name.to_owned(), counts.clone()));
         let totals = Totals { events: 2, functions: functions.into(), ..Totals::default() };
         let name = "shop/charge".to_owned();
-        let charge =
-            FunctionStatus { name, concurrency: 8, running: 1, held: 2, failing: None, paused_since_ms: Some(0) };
+        let charge = FunctionStatus {
+            name,
+            concurrency: 8,
+            running: 1,
+            held: 2,
+            failing: None,
+            paused: Some(crate::control::Pause { since_ms: 0, reason: None }),
+            endpoint: None,
+            circuit: None,
+        };
         let inbox = SourceStatus { uri: "/shop/inbox".into(), kind: "files", trouble: Some("no folder".into()) };
         let active = Active { functions: vec![charge], sources: vec![inbox], ..Active::default() };
         let status = serde_json::to_value(summarise(&totals, active, 2, Duration::from_secs(1))).unwrap();

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::routes::BODY_MAX;
 use super::*;
-use crate::control::{Build, Host, Parts, Phase, Progress};
+use crate::control::{Build, Host, ListenerHandle, Parts, Phase, Progress};
 use evoke_core::bus;
 use evoke_core::dispatcher::Dispatcher;
 use evoke_core::router as routes;
@@ -99,7 +99,8 @@ impl Api {
             started: Instant::now(),
             metrics: Arc::default(),
             tokens: tokens.clone(),
-            address: ADDRESS.parse().unwrap(),
+            listener: ListenerHandle::new("admin", ADDRESS.parse().unwrap(), None),
+            public: None,
             data: data.path().to_owned(),
             readiness: Readiness::default(),
             stop: stop.clone(),

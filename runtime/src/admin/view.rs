@@ -17,7 +17,7 @@ pub use self::dead::{DeadLetter, DeadSelection};
 pub use self::event::{Damaged, Envelope, EventJson, Posted, PostedEvent};
 pub use self::replay::Replay;
 pub use self::state::{StateBucket, StateChange, StateEntry, StateValue};
-pub use self::status::{Function, Source, Status, UncleanExit};
+pub use self::status::{Function, Listener, Source, Status, UncleanExit};
 pub use self::token::{NewToken, Role, Token, TokenRequest};
 pub use self::trace::{Attempt, Delivery, Node};
 

@@ -2,23 +2,43 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Write as _};
-use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use sha2::{Digest as _, Sha256};
 
 use super::lock_holder;
+use crate::control::{ListenUrl, ListenerHandle};
 use evoke_fs::{PrivateFolder, Reservation};
 use evoke_store_sqlite as sqlite;
 
 const LISTEN: &str = "listen.json";
 const LISTEN_NEW: &str = "listen.json.new";
 
-/// The addresses of the listeners.
+/// The listeners, for the file with their addresses.
 pub(super) struct Addresses {
-    pub(super) http: SocketAddr,
-    pub(super) admin: SocketAddr,
+    pub(super) http: Arc<ListenerHandle>,
+    pub(super) admin: Arc<ListenerHandle>,
+}
+
+impl Addresses {
+    /// Returns the listener with this name.
+    pub(super) fn handle(&self, name: &str) -> &ListenerHandle {
+        if name == self.admin.name { &self.admin } else { &self.http }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        let address = |url: ListenUrl| if url.tls { url.to_string() } else { url.address.to_string() };
+        let mut all = serde_json::json!({ "http": address(self.http.url()), "admin": address(self.admin.url()) });
+        if let (Some(tls), Some(all)) = (&self.admin.tls, all.as_object_mut()) {
+            let hash = |der: &[u8]| Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let hashes = tls.certificates().iter().map(|certificate| hash(&certificate.der)).collect::<Vec<_>>();
+            all.insert("admin_certificates_sha256".into(), hashes.into());
+        }
+        all
+    }
 }
 
 /// A data folder that is private to its owner and locked by this process. Dropping it releases the lock.
@@ -59,10 +79,11 @@ impl DataFolder {
     }
 
     /// Writes the addresses of the listeners to `listen.json`, where other commands find them: `{"http": "ADDR",
-    /// "admin": "ADDR"}`. The file is replaced atomically. Returns false if the disk is full.
+    /// "admin": "ADDR"}`. With TLS, an address begins with `https://`; then `admin_certificates_sha256` has the hashes of
+    /// the certificates by which other commands recognise the admin listener. The file is replaced atomically. Returns
+    /// false if the disk is full.
     pub(super) fn write_addresses(&self, addresses: &Addresses) -> anyhow::Result<bool> {
-        let Addresses { http, admin } = addresses;
-        let text = serde_json::json!({ "http": http.to_string(), "admin": admin.to_string() }).to_string();
+        let text = addresses.to_json().to_string();
         let (path, new) = (self.path().join(LISTEN), self.path().join(LISTEN_NEW));
         let written = self
             .folder

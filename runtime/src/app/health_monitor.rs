@@ -1,4 +1,5 @@
-//! The health monitor: reports changes in the health of functions, sources and the disk as events of the runtime.
+//! The health monitor: reports changes in the health of functions, their endpoints, sources and the disk as events of
+//! the runtime.
 //!
 //! The monitor polls once a second, and at once when the health of a function changes. Conditions that clear between
 //! polls are not reported.
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::{Control, Parts};
 use crate::disk::disk_space;
-use evoke_core::dispatcher::Failing;
+use evoke_core::dispatcher::{Failing, OpenCircuit};
 use evoke_core::runtime_events::SOURCE;
 use evoke_core::runtime_events::conditions::{Change, Conditions, Kind, Observation, Subject};
 use evoke_store::StoreError;
@@ -48,6 +49,7 @@ impl HealthMonitor {
         };
         let conditions = Conditions::new(&reported);
         dispatcher.restore_failing(conditions.failing_functions());
+        dispatcher.restore_circuits(conditions.open_circuits());
         Ok(Self { control, data, storage_low, conditions })
     }
 
@@ -58,6 +60,7 @@ impl HealthMonitor {
 
     async fn poll(mut self) {
         loop {
+            self.pause_gone().await;
             let found = self.observe().await;
             let changes = self.conditions.observe(found, Instant::now(), self.control.parts().clock.now_ms());
             let is_unchanged = changes.is_empty();
@@ -73,6 +76,19 @@ impl HealthMonitor {
                 true => drop(tokio::time::timeout(INTERVAL, self.control.parts().dispatcher.health_changed()).await),
                 false => tokio::time::sleep(INTERVAL).await,
             }
+        }
+    }
+
+    /// Pauses the functions whose endpoints are gone. If the store fails, the functions stay stopped, and the next poll
+    /// tries again.
+    async fn pause_gone(&self) {
+        match self.control.pause_gone().await {
+            Ok(paused) => {
+                for name in paused {
+                    tracing::warn!("{name} is paused: its endpoint is gone; `evoke resume {name}` continues");
+                }
+            }
+            Err(error) => tracing::debug!("a function whose endpoint is gone is not paused yet: {error}"),
         }
     }
 
@@ -97,10 +113,14 @@ impl HealthMonitor {
 
     /// Returns the current health of every active function, every active source and the disk.
     async fn observe(&self) -> BTreeMap<Subject, Observation> {
-        let failing = self.control.parts().dispatcher.failing();
-        let functions = self.control.function_ids().into_iter().map(|(name, id)| {
+        let (failing, circuits) =
+            (self.control.parts().dispatcher.failing(), self.control.parts().dispatcher.circuits());
+        let functions = self.control.function_ids().into_iter().flat_map(|(name, id)| {
+            let circuit = circuits
+                .get(&id)
+                .map(|open| (Subject { kind: Kind::Circuit, name: name.clone() }, circuit_state(&name, open.as_ref())));
             let found = function_health(&name, failing.get(&id));
-            (Subject { kind: Kind::Function, name }, found)
+            [(Subject { kind: Kind::Function, name }, found)].into_iter().chain(circuit)
         });
         let sources = self.control.sources().await.into_iter().map(|source| {
             let mut data = json!({ "source": source.uri, "kind": source.kind });
@@ -137,6 +157,17 @@ fn function_health(name: &str, failing: Option<&Failing>) -> Observation {
         return Observation { trouble: false, since_ms: None, data: json!({ "function": name }) };
     };
     let mut data = json!({ "function": name, "attempts": attempts, "delivery": delivery, "outcome": outcome });
+    if let (Some(message), Some(data)) = (message, data.as_object_mut()) {
+        data.insert("message".into(), message.as_str().into());
+    }
+    Observation { trouble: true, since_ms: Some(*since_ms), data }
+}
+
+fn circuit_state(name: &str, open: Option<&OpenCircuit>) -> Observation {
+    let Some(OpenCircuit { since_ms, failures, outcome, message, .. }) = open.filter(|open| open.is_reported) else {
+        return Observation { trouble: false, since_ms: None, data: json!({ "function": name }) };
+    };
+    let mut data = json!({ "function": name, "failures": failures, "outcome": outcome });
     if let (Some(message), Some(data)) = (message, data.as_object_mut()) {
         data.insert("message".into(), message.as_str().into());
     }

@@ -52,6 +52,13 @@ pub struct Invocation {
 pub async fn invoke(options: InvokeOptions, host: &dyn Host) -> Result<Invocation, AppError> {
     let (manifests, _) = manifests::load(&manifests::find(&options.manifests)?)?;
     let (checked, function) = find(&manifests, &options.function)?;
+    if function.deliver.is_some() {
+        return Err(anyhow::anyhow!(
+            "{} has no component: it sends events to an endpoint; run it with `evoke up`",
+            options.function
+        )
+        .into());
+    }
     let clock = Clock::system();
     let event = event(&options.event, &clock)?;
     build::build(checked, function, false, host).await?;

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::runtime::Handle;
 
-use super::data::DataFolder;
+use super::certificates::{Certificates, TlsFiles};
+use super::data::{Addresses, DataFolder};
 use super::recording::Recording;
 use super::{App, UpOptions};
+use crate::admin;
 use crate::admin::Tokens;
-use crate::control::{Control, Host, KINDS, Kind, Parts};
+use crate::control::{Control, Host, KINDS, Kind, ListenerHandle, Parts};
 use crate::logs::FunctionLogs;
 use crate::otlp::Otlp;
 use evoke_core::bus;
@@ -22,7 +24,7 @@ use evoke_core::dispatcher::Dispatcher;
 use evoke_core::replay::Replays;
 use evoke_core::router::Router;
 use evoke_egress::Client;
-use evoke_http::listener::Listener;
+use evoke_http::listener::{Listener, Tls};
 use evoke_http::source::{Http, HttpKind, Routes};
 use evoke_model::DeliveryId;
 use evoke_model::clock::Clock;
@@ -78,8 +80,7 @@ pub(super) async fn open(
     let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
     let sandbox = Sandbox::with_client(settings, outbound, spans.clone())?;
     data.reserve()?;
-    let public = bind(options.http, "--http").await?;
-    let admin = bind(options.admin, "--admin").await?;
+    let (listeners, addresses, certificates) = listen(&options, &metrics, &clock).await?;
 
     let limits = bus::Limits { backlog_max: options.backlog_max, ..bus::Limits::default() };
     let bus = Bus::new(store.clone(), Router::default(), limits).with_spans(spans);
@@ -109,8 +110,51 @@ pub(super) async fn open(
         interrupted,
     };
     let control = Control::new(parts, options.manifests.clone(), host.clone());
-    let app = App { options, data, host, control, replays, logs, tokens, otlp, recording, started: Instant::now() };
-    Ok((app, Listeners { public, admin }))
+    let app = App {
+        options,
+        data,
+        host,
+        control,
+        replays,
+        logs,
+        tokens,
+        otlp,
+        recording,
+        addresses,
+        certificates,
+        started: Instant::now(),
+    };
+    Ok((app, listeners))
+}
+
+/// Reads the certificates and binds the listeners.
+async fn listen(
+    options: &UpOptions,
+    metrics: &Metrics,
+    clock: &Clock,
+) -> anyhow::Result<(Listeners, Addresses, Vec<Certificates>)> {
+    let read = |listener, files: &Option<TlsFiles>, http2| {
+        files.clone().map(|files| Certificates::open(listener, files, http2, clock)).transpose()
+    };
+    let (public_files, admin_files) =
+        (read("public", &options.http_tls, true)?, read("admin", &options.admin_tls, admin::HTTP2)?);
+    let tls = |certificates: &Option<Certificates>| certificates.as_ref().map(Certificates::tls);
+    let (public_tls, admin_tls) = (tls(&public_files), tls(&admin_files));
+    let with_tls = |listener: Listener, tls: &Option<Tls>| match tls {
+        Some(tls) => listener.with_tls(tls.clone()),
+        None => listener,
+    };
+    let public = bind(options.http, "--http").await?.with_proxies(options.proxies.clone());
+    let public = with_tls(public.with_metrics(metrics.listeners.public.clone()), &public_tls);
+    let admin = bind(options.admin, "--admin").await?.with_metrics(metrics.listeners.admin.clone());
+    let admin = with_tls(admin, &admin_tls);
+    let address = |listener: &Listener| listener.local_addr().context("cannot read the address of a listener");
+    let addresses = Addresses {
+        http: ListenerHandle::new("public", address(&public)?, public_tls),
+        admin: ListenerHandle::new("admin", address(&admin)?, admin_tls),
+    };
+    let certificates = [public_files, admin_files].into_iter().flatten().collect();
+    Ok((Listeners { public, admin }, addresses, certificates))
 }
 
 /// Opens the store. While another program holds a lock on it, tries again until the caller stops waiting.

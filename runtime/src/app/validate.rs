@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::control::functions::Code;
 use crate::control::{AppError, Host, build, functions, manifests, secrets};
 use evoke_manifest::{Checked, Diagnostic, Diagnostics, Function};
 use evoke_sandbox::{CompileLimits, Compiler, Sandbox, Settings};
@@ -22,12 +23,12 @@ pub async fn validate(
     let all: Vec<_> = functions::all(&manifests).collect();
     let count = all.len();
     // A missing component is no error if the manifest has a `build:` command for it.
-    let existing = all.into_iter().filter(|(_, f)| f.component.path.exists() || f.build.is_none());
+    let existing = all.into_iter().filter(|(_, f)| f.build.is_none() || f.component_path().is_none_or(Path::exists));
     let existing: Vec<_> = existing.collect();
     let loaded = functions::load_each(existing.iter().copied(), &sandbox, None).await;
     for ((checked, function), loaded) in existing.into_iter().zip(loaded) {
         match loaded {
-            Ok(component) if component.can_send_requests() && function.allow.http.is_empty() => {
+            Ok(Code::Component(component)) if component.can_send_requests() && function.allow.http.is_empty() => {
                 found.push(without_http(checked, function));
             }
             Ok(_) => {}

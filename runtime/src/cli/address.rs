@@ -1,14 +1,16 @@
 //! The address of the admin API, as options and `listen.json` have it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-/// Host and port of the admin API. `http://` before them and `/` after them are accepted and ignored.
+/// Host and port of the admin API. `http://` or `https://` before them and `/` after them are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AdminAddress {
     host: Host,
     port: u16,
+    /// Whether the address was written with `https://`.
+    tls: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +22,7 @@ enum Host {
 
 impl AdminAddress {
     /// Where `up` listens unless an option says otherwise.
-    pub(super) const DEFAULT: Self = Self { host: Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)), port: 8081 };
+    pub(super) const DEFAULT: Self = Self { host: Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)), port: 8081, tls: false };
 
     /// Whether the address can only be on this machine.
     pub(super) fn is_loopback(&self) -> bool {
@@ -34,16 +36,49 @@ impl AdminAddress {
         self.port
     }
 
-    /// Returns the address to listen on. The error says what to write instead.
-    pub(super) fn to_listen(&self) -> Result<SocketAddr, String> {
+    /// Whether the address is one of TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Returns true if the listener at `listened` has this address, too.
+    pub(super) fn is_of(&self, listened: &Self) -> bool {
+        self.port == listened.port && (self.host == listened.host || self.is_loopback() && listened.is_local())
+    }
+
+    /// Whether a listener at this address can be reached on a loopback address.
+    fn is_local(&self) -> bool {
+        self.is_loopback() || matches!(self.host, Host::Ip(ip) if ip.is_unspecified())
+    }
+
+    /// Returns the URL to connect to, without a path. A listener on all addresses is reached on the loopback address.
+    pub(super) fn base_url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        let host = match &self.host {
+            Host::Ip(IpAddr::V4(ip)) if ip.is_unspecified() => Host::Ip(Ipv4Addr::LOCALHOST.into()),
+            Host::Ip(IpAddr::V6(ip)) if ip.is_unspecified() => Host::Ip(Ipv6Addr::LOCALHOST.into()),
+            host => host.clone(),
+        };
+        format!("{scheme}://{}", Self { host, ..self.clone() })
+    }
+
+    /// Returns the address to listen on, with or without TLS. The error says what to write instead.
+    pub(super) fn to_listen(&self, has_tls: bool) -> Result<SocketAddr, String> {
+        const CERTIFICATE: &str = "--admin-cert FILE --admin-key FILE";
         let port = self.port;
         match &self.host {
-            Host::Ip(ip) if self.is_loopback() => Ok(SocketAddr::new(*ip, port)),
+            _ if self.tls && !has_tls => {
+                Err(format!("--admin https://{self} needs a certificate; add {CERTIFICATE}, or write --admin {self}"))
+            }
+            Host::Ip(ip) if has_tls || self.is_loopback() => Ok(SocketAddr::new(*ip, port)),
             Host::Name(_) if self.is_loopback() => Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
+            Host::Name(_) if has_tls => Err(format!(
+                "--admin {self} has a name; write an IP address to listen on, such as --admin 0.0.0.0:{port}"
+            )),
             _ => Err(format!(
                 "--admin {self} can be reached from other machines, but the admin API has no TLS, so tokens could be \
-                 read on the way; write --admin 127.0.0.1:{port}, and reach it from another machine with \
-                 `ssh -L {port}:127.0.0.1:{port} HOST`, or over a proxy on this machine that has TLS"
+                 read on the way; add {CERTIFICATE}, or write --admin 127.0.0.1:{port}, and reach it from another \
+                 machine with `ssh -L {port}:127.0.0.1:{port} HOST`, or over a proxy on this machine that has TLS"
             )),
         }
     }
@@ -62,24 +97,26 @@ impl FromStr for AdminAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = "write an address and a port, such as 127.0.0.1:8081 or http://localhost:8081";
-        if text.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://")) {
-            return Err(format!("the admin API has no TLS; {expected}"));
-        }
-        let rest = match text.get(..7) {
-            Some(start) if start.eq_ignore_ascii_case("http://") => text.get(7..).unwrap_or_default(),
-            _ => text,
+        let expected = "write an address and a port, such as 127.0.0.1:8081 or https://localhost:8081";
+        let without = |scheme: &str| match text.split_at_checked(scheme.len()) {
+            Some((start, rest)) if start.eq_ignore_ascii_case(scheme) => Some(rest),
+            _ => None,
+        };
+        let (tls, rest) = match (without("https://"), without("http://")) {
+            (Some(rest), _) => (true, rest),
+            (_, Some(rest)) => (false, rest),
+            _ => (false, text),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if let Ok(address) = rest.parse::<SocketAddr>() {
-            return Ok(Self { host: Host::Ip(address.ip()), port: address.port() });
+            return Ok(Self { host: Host::Ip(address.ip()), port: address.port(), tls });
         }
         let (name, port) = rest.rsplit_once(':').ok_or(expected)?;
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
         let is_port = port.chars().all(|c| c.is_ascii_digit());
         match port.parse() {
             Ok(port) if is_port && !name.is_empty() && name.chars().all(is_name) => {
-                Ok(Self { host: Host::Name(name.to_owned()), port })
+                Ok(Self { host: Host::Name(name.to_owned()), port, tls })
             }
             _ => Err(expected.into()),
         }
@@ -98,24 +135,61 @@ mod tests {
             ("HTTP://[::1]:8081/", "[::1]:8081"),
             ("http://localhost:8081/", "localhost:8081"),
             ("evoke.example:8081", "evoke.example:8081"),
+            ("HTTPS://evoke.example:8443/", "evoke.example:8443"),
         ] {
             assert_eq!(text.parse::<AdminAddress>().unwrap().to_string(), shown, "{text}");
         }
-        for wrong in
-            ["", "8081", "localhost", "https://localhost:8081", "http://", "a b:1", "localhost:+1", "x@y:1", "a:1/path"]
-        {
+        for wrong in [
+            "",
+            "8081",
+            "localhost",
+            "https://localhost",
+            "http://",
+            "https://",
+            "ftp://localhost:1",
+            "a b:1",
+            "localhost:+1",
+            "x@y:1",
+            "a:1/path",
+        ] {
             assert!(wrong.parse::<AdminAddress>().is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn only_loopback_addresses_can_be_listened_on() {
+    fn only_loopback_addresses_can_be_listened_on_without_tls() {
         for text in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:8081", "localhost:8081", "[::ffff:127.0.0.1]:1"] {
-            assert!(text.parse::<AdminAddress>().unwrap().to_listen().unwrap().ip().to_canonical().is_loopback());
+            assert!(text.parse::<AdminAddress>().unwrap().to_listen(false).unwrap().ip().to_canonical().is_loopback());
         }
         for text in ["0.0.0.0:8081", "[::]:8081", "192.0.2.1:8081", "evoke.example:8081", "localhost.example:1"] {
-            let error = text.parse::<AdminAddress>().unwrap().to_listen().unwrap_err();
+            let error = text.parse::<AdminAddress>().unwrap().to_listen(false).unwrap_err();
             assert!(error.contains(text) && error.contains("write --admin 127.0.0.1:"), "{error}");
+            assert!(error.contains("--admin-cert FILE --admin-key FILE"), "{error}");
         }
+        let error = "https://127.0.0.1:1".parse::<AdminAddress>().unwrap().to_listen(false).unwrap_err();
+        assert!(error.contains("add --admin-cert FILE --admin-key FILE, or write --admin 127.0.0.1:1"), "{error}");
+    }
+
+    #[test]
+    fn with_tls_every_ip_address_can_be_listened_on() {
+        for (text, address) in
+            [("0.0.0.0:8443", "0.0.0.0:8443"), ("https://[::]:1", "[::]:1"), ("localhost:2", "127.0.0.1:2")]
+        {
+            assert_eq!(text.parse::<AdminAddress>().unwrap().to_listen(true), Ok(address.parse().unwrap()));
+        }
+        let error = "https://evoke.example:8443".parse::<AdminAddress>().unwrap().to_listen(true).unwrap_err();
+        assert!(error.contains("such as --admin 0.0.0.0:8443"), "{error}");
+    }
+
+    #[test]
+    fn a_listener_on_all_addresses_is_reached_on_loopback() {
+        let address = |text: &str| text.parse::<AdminAddress>().unwrap();
+        assert_eq!(address("https://0.0.0.0:8443").base_url(), "https://127.0.0.1:8443");
+        assert_eq!(address("[::]:8081").base_url(), "http://[::1]:8081");
+        assert_eq!(address("evoke.example:8081").base_url(), "http://evoke.example:8081");
+        assert!(address("localhost:1").is_of(&address("https://0.0.0.0:1")));
+        assert!(address("192.0.2.1:1").is_of(&address("https://192.0.2.1:1")));
+        assert!(!address("192.0.2.1:1").is_of(&address("https://0.0.0.0:1")));
+        assert!(!address("localhost:2").is_of(&address("https://127.0.0.1:1")));
     }
 }

@@ -18,12 +18,16 @@ const EVENT_INTERVAL: u32 = 7;
 
 pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
     let admin = common.client_args.admin.as_ref().unwrap_or(&AdminAddress::DEFAULT);
+    let admin_tls = up.network.admin_tls().map_err(Failure::Usage)?;
     let options = UpOptions {
         manifests: up.manifests.manifests,
         data: common.data_folder().to_owned(),
         http: up.http,
+        http_tls: up.network.http_tls(up.http).map_err(Failure::Usage)?,
+        proxies: up.network.proxies(),
         keep_alive: up.keep_alive,
-        admin: admin.to_listen().map_err(Failure::Usage)?,
+        admin: admin.to_listen(admin_tls.is_some()).map_err(Failure::Usage)?,
+        admin_tls,
         watch: up.watch,
         drain: up.drain,
         concurrency: up.concurrency,

@@ -7,9 +7,12 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Response;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector as _, TcpConnector};
 
 use super::address::AdminAddress;
 use super::listener;
+use super::tls::TlsConnector;
 use super::{Common, Failure};
 use crate::admin::tokens;
 
@@ -30,12 +33,16 @@ impl Client {
     /// Uses the address of `--admin`, else the one in `listen.json` in the data folder; and the token of `--token-file`,
     /// else of `EVOKE_TOKEN`, else the owner's in the data folder. Does not connect yet.
     pub(super) fn find(common: &Common) -> Result<Self, Failure> {
-        let address = match &common.client_args.admin {
-            Some(address) => address.clone(),
-            None => read_admin_address(common.data_folder())?,
+        let listened = read_listened(common.data_folder());
+        let Listened { address, certificates } = match &common.client_args.admin {
+            None => listened?,
+            Some(given) => match listened {
+                Ok(listened) if given.is_of(&listened.address) => listened,
+                _ => Listened { address: given.clone(), certificates: Vec::new() },
+            },
         };
-        let token = find_token(common, &address)?;
-        let agent = ureq::Agent::config_builder()
+        let token = find_token(common, &address, !certificates.is_empty())?;
+        let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             // The admin API is usually on this machine: never use a proxy.
             .proxy(None)
@@ -43,9 +50,19 @@ impl Client {
             .timeout_recv_response(Some(Duration::from_secs(60)))
             // The admin API never redirects, and the token must not reach another server.
             .max_redirects(0)
-            .build()
-            .new_agent();
-        Ok(Self { agent, base_url: format!("http://{address}"), token })
+            .build();
+        let agent = if address.is_tls() {
+            let authorities = common.client_args.admin_ca.as_deref();
+            let tls = match certificates.is_empty() {
+                true => TlsConnector::trusting(authorities),
+                false => TlsConnector::pinned(certificates),
+            };
+            let connector = ().chain(TcpConnector::default()).chain(tls.map_err(Failure::Failed)?);
+            ureq::Agent::with_parts(config, connector, DefaultResolver::default())
+        } else {
+            config.new_agent()
+        };
+        Ok(Self { agent, base_url: address.base_url(), token })
     }
 
     /// Sends a GET request. Returns the JSON text of the response.
@@ -130,8 +147,15 @@ impl Client {
     }
 }
 
-/// Reads the admin address from `listen.json`, which `evoke up` writes into its data folder.
-fn read_admin_address(data: &Path) -> Result<AdminAddress, Failure> {
+/// What `listen.json` says about the admin API.
+struct Listened {
+    address: AdminAddress,
+    /// The certificates of the listener, by SHA-256 in hexadecimal.
+    certificates: Vec<String>,
+}
+
+/// Reads `listen.json`, which `evoke up` writes into its data folder.
+fn read_listened(data: &Path) -> Result<Listened, Failure> {
     let path = data.join("listen.json");
     let text = evoke_fs::read_text(&path, PROBLEM_BYTES_MAX).map_err(|_| {
         let folder = data.display();
@@ -140,12 +164,17 @@ fn read_admin_address(data: &Path) -> Result<AdminAddress, Failure> {
         ))
     })?;
     let found: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-    let address = found.and_then(|found| found.get("admin")?.as_str()?.parse().ok());
-    address.ok_or_else(|| Failure::Failed(format!("{} is damaged; restart `evoke up`", path.display())))
+    let listened = found.and_then(|found| {
+        let hashes = found.get("admin_certificates_sha256").and_then(|hashes| hashes.as_array());
+        let hashes = hashes.into_iter().flatten().filter_map(|hash| hash.as_str().map(str::to_owned));
+        Some(Listened { address: found.get("admin")?.as_str()?.parse().ok()?, certificates: hashes.collect() })
+    });
+    listened.ok_or_else(|| Failure::Failed(format!("{} is damaged; restart `evoke up`", path.display())))
 }
 
-/// Returns the token, or why there is none. A token that is named explicitly must be readable.
-fn find_token(common: &Common, address: &AdminAddress) -> Result<Result<String, String>, Failure> {
+/// Returns the token, or why there is none. A token that is named explicitly must be readable. With `is_recognised`, only
+/// the Evoke of the data folder can be reached, wherever the address is.
+fn find_token(common: &Common, address: &AdminAddress, is_recognised: bool) -> Result<Result<String, String>, Failure> {
     let advice = "give a token with --token-file or EVOKE_TOKEN, or the data folder of the running Evoke with --data";
     let checked = |from: &str, text: &str| {
         let token = text.trim();
@@ -162,11 +191,11 @@ fn find_token(common: &Common, address: &AdminAddress) -> Result<Result<String, 
     if let Some(text) = std::env::var_os("EVOKE_TOKEN").filter(|text| !text.is_empty()) {
         return Ok(Ok(checked("EVOKE_TOKEN", &text.to_string_lossy())?));
     }
-    if !address.is_loopback() {
+    if !is_recognised && !address.is_loopback() {
         return Ok(Err(format!("the owner's token is sent to this machine only; {advice}")));
     }
     let data = common.data_folder();
-    if let Some(user) = listener::foreign_user(address.port(), &data.join("admin.token")) {
+    if !is_recognised && let Some(user) = listener::foreign_user(address.port(), &data.join("admin.token")) {
         let detail = format!("the listener at {address} belongs to the user with the id {user}, so it gets no token");
         return Err(Failure::NotRunning(format!("{detail}; start Evoke with `evoke up`")));
     }

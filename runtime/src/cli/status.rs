@@ -4,7 +4,7 @@ use super::client::{Client, parse};
 use super::table::table;
 use super::text::{columns, count, escape, format_millis, print, print_json_text};
 use super::{Common, Failure};
-use crate::admin::view::{Function, Source, Status, UncleanExit};
+use crate::admin::view::{Function, Listener, Source, Status, UncleanExit};
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
     let status = Client::find(common)?.get("/api/v1/status", &[])?;
@@ -12,7 +12,7 @@ pub(super) fn run(common: &Common) -> Result<(), Failure> {
 }
 
 fn render(status: &Status, columns: Option<usize>) -> String {
-    let Status { version, uptime_ms, events, pending, functions, sources, unclean_exit, .. } = status;
+    let Status { version, uptime_ms, events, pending, functions, sources, listeners, unclean_exit, .. } = status;
     let (up, events) = (format_millis(*uptime_ms), count(*events, "event"));
     let mut text = format!("evoke {version}, up for {up}: {events}, {} pending", count(*pending, "delivery"));
     if let Some(UncleanExit { deliveries, requests, loads }) = unclean_exit {
@@ -30,9 +30,17 @@ fn render(status: &Status, columns: Option<usize>) -> String {
         let headings = ["function", "running#", "ready#", "retrying#", "blocked#", "done#", "dead#", "purged#"];
         text = text + "\n\n" + &table(&headings, &rows, columns);
     }
-    for Function { name, failing, paused, .. } in functions {
+    for Function { name, failing, paused, paused_reason, endpoint, circuit, .. } in functions {
+        if let Some(endpoint) = endpoint {
+            text += &format!("\n{} sends to {}", escape(name), escape(endpoint));
+        }
         if let Some(since) = paused {
-            text += &format!("\n{} is paused since {}; `evoke resume` continues", escape(name), escape(since));
+            let reason =
+                paused_reason.as_ref().map(|reason| format!(", because {}", escape(reason))).unwrap_or_default();
+            text += &format!("\n{} is paused since {}{reason}; `evoke resume` continues", escape(name), escape(since));
+        }
+        if let Some(circuit) = circuit {
+            text += &format!("\nthe circuit of {} is open {}", escape(name), escape(circuit));
         }
         if let Some(failing) = failing {
             text += &format!("\n{} is failing: {}", escape(name), escape(failing));
@@ -42,11 +50,16 @@ fn render(status: &Status, columns: Option<usize>) -> String {
         let sources: Vec<_> = sources.iter().map(source_row).collect();
         text = text + "\n\n" + &table(&["source", "kind", "state"], &sources, columns);
     }
+    for Listener { name, trouble, .. } in listeners {
+        if let Some(trouble) = trouble {
+            text += &format!("\nthe {} listener is degraded: {}", escape(name), escape(trouble));
+        }
+    }
     text
 }
 
 fn function_row(function: &Function) -> Vec<String> {
-    let Function { name, active: _, running, concurrency, failing: _, paused: _, deliveries: n } = function;
+    let Function { name, running, concurrency, deliveries: n, .. } = function;
     let (note, running) = match concurrency {
         Some(max) => ("", format!("{running} of {max}")),
         None => (" (in no manifest)", "-".to_owned()),
@@ -72,24 +85,35 @@ mod tests {
         let status: Status = parse(
             r#"{"version":"0.1.0","uptime_ms":61000,"events":1,"pending":2,
               "functions":[
+                {"name":"shop/tell","in_force":true,"running":0,"concurrency":4,"endpoint":"https://crm.example/…",
+                 "circuit":"since noon: 5 requests in a row failed","paused":"2026-01-31T12:00:00Z",
+                 "paused_reason":"the endpoint is gone: 410 Gone","ready":0,"retrying":0,"blocked":0,"done":0,"dead":0,"purged":0},
                 {"name":"shop/charge","in_force":true,"running":1,"concurrency":8,
                  "failing":"5 attempts failed","paused":"2026-01-31T12:00:00Z","ready":2,"retrying":0,"blocked":0,"done":10,"dead":1,"purged":0},
                 {"name":"shop/old","in_force":false,"running":0,
                  "ready":0,"retrying":0,"blocked":0,"done":3,"dead":0,"purged":0}],
-              "sources":[{"uri":"/shop/inbox","kind":"files","state":"degraded","trouble":"the folder is gone"}]}"#,
+              "sources":[{"uri":"/shop/inbox","kind":"files","state":"degraded","trouble":"the folder is gone"}],
+              "listeners":[
+                {"name":"public","url":"https://127.0.0.1:8443","state":"degraded","trouble":"its certificate has ended"},
+                {"name":"admin","url":"http://127.0.0.1:8081","state":"ok"}]}"#,
         )
         .unwrap();
         let expected = "\
 evoke 0.1.0, up for 1 min 1 s: 1 event, 2 deliveries pending
 
 function                   running  ready  retrying  blocked  done  dead  purged
+shop/tell                   0 of 4      0         0        0     0     0       0
 shop/charge                 1 of 8      2         0        0    10     1       0
 shop/old (in no manifest)        -      0         0        0     3     0       0
+shop/tell sends to https://crm.example/…
+shop/tell is paused since 2026-01-31T12:00:00Z, because the endpoint is gone: 410 Gone; `evoke resume` continues
+the circuit of shop/tell is open since noon: 5 requests in a row failed
 shop/charge is paused since 2026-01-31T12:00:00Z; `evoke resume` continues
 shop/charge is failing: 5 attempts failed
 
 source       kind   state
-/shop/inbox  files  degraded: the folder is gone";
+/shop/inbox  files  degraded: the folder is gone
+the public listener is degraded: its certificate has ended";
         assert_eq!(anstream::adapter::strip_str(&render(&status, None)).to_string(), expected);
     }
 }

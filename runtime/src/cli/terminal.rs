@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 use super::build;
 use super::text::{escape_lines, print_error};
 use crate::control::{AppError, Build, Host, Progress};
+use evoke_model::clock::rfc3339;
 
 /// The terminal of the user.
 pub(super) struct Terminal;
@@ -14,15 +15,19 @@ impl Host for Terminal {
     fn report(&self, progress: Progress<'_>) {
         match progress {
             Progress::Warnings(warnings) => print_error(&warnings.styled()),
-            Progress::Starting { admin } => say("starting", &format!("http://{admin} (admin)")),
+            Progress::Starting { admin } => say("starting", &format!("{admin} (admin)")),
             Progress::Loading { functions } => say("loading", &format!("{functions} functions")),
             Progress::Ready { http, admin } => {
-                say("listening", &format!("http://{http} (sources), http://{admin} (admin)"));
-                if !http.ip().to_canonical().is_loopback() {
+                say("listening", &format!("{http} (sources), {admin} (admin)"));
+                if !http.tls && !http.address.ip().to_canonical().is_loopback() {
                     let advice = "put a proxy with TLS in front of it";
                     say("note", &format!("sources can be reached from other machines, without TLS; {advice}"));
                 }
                 say("ready", "press Ctrl-C to stop");
+            }
+            Progress::CertificatesReplaced { listener, expires_ms } => {
+                let until = expires_ms.map(|end| format!(", valid until {}", rfc3339(end))).unwrap_or_default();
+                say("reloaded", &format!("the certificates of the {listener} listener{until}"));
             }
             Progress::Reloading { reason } => say("reloading", reason),
             Progress::Reloaded => say("reloaded", ""),

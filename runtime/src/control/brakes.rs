@@ -28,27 +28,50 @@ pub enum BrakeError {
     Store(#[from] StoreError),
 }
 
-/// The paused functions and apps, by name, each with the time of the pause.
-pub(super) type Paused = BTreeMap<String, UnixMs>;
+/// A pause of a function or an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// Since when.
+    pub since_ms: UnixMs,
+    /// Why Evoke itself paused the function; `None` if an operator did.
+    pub reason: Option<String>,
+}
 
-/// Returns the time since which a function is paused, by itself or with its app.
-pub(super) fn paused_since_ms(paused: &Paused, function: &str) -> Option<UnixMs> {
+impl Pause {
+    /// Returns the value of the mark: the time in milliseconds, and the reason after a space.
+    fn to_mark(&self) -> Vec<u8> {
+        let reason = self.reason.as_ref().map(|reason| format!(" {reason}")).unwrap_or_default();
+        format!("{}{reason}", self.since_ms).into_bytes()
+    }
+
+    /// Reads the value of a mark. A mark that cannot be parsed still pauses: only the time is unknown.
+    fn from_mark(value: Vec<u8>) -> Self {
+        let text = String::from_utf8(value).unwrap_or_default();
+        let (since, reason) = match text.split_once(' ') {
+            Some((since, reason)) => (since, Some(reason.to_owned())),
+            None => (text.as_str(), None),
+        };
+        Self { since_ms: since.parse().unwrap_or_default(), reason }
+    }
+}
+
+/// The paused functions and apps, by name.
+pub(super) type Paused = BTreeMap<String, Pause>;
+
+/// Returns the pause of a function, its own or that of its app: the earlier one, with the reason of its own.
+pub(super) fn pause_of(paused: &Paused, function: &str) -> Option<Pause> {
     let app = function.split_once('/').map(|(app, _)| app);
-    let own = paused.get(function).copied();
-    let with_app = app.and_then(|app| paused.get(app)).copied();
-    own.into_iter().chain(with_app).min()
+    let own = paused.get(function);
+    let with_app = app.and_then(|app| paused.get(app));
+    let since_ms = own.into_iter().chain(with_app).map(|pause| pause.since_ms).min()?;
+    Some(Pause { since_ms, reason: own.and_then(|pause| pause.reason.clone()) })
 }
 
 impl Control {
     /// Reads the paused functions and apps from the store. Must be called before the first manifests are applied.
     pub(crate) async fn restore_paused(&self) -> Result<(), StoreError> {
         let marks = self.0.parts.bus.marks(SCOPE).await?;
-        let paused = marks.into_iter().map(|(name, value)| {
-            // A mark that cannot be parsed still pauses: only the time is unknown.
-            let since_ms = String::from_utf8(value).ok().and_then(|text| text.parse().ok());
-            (name, since_ms.unwrap_or_default())
-        });
-        let paused = paused.collect();
+        let paused = marks.into_iter().map(|(name, value)| (name, Pause::from_mark(value))).collect();
         *self.paused() = paused;
         Ok(())
     }
@@ -60,16 +83,37 @@ impl Control {
     /// [`BrakeError::NotFound`] if no active manifest declares it, [`BrakeError::Conflict`] if the function handles HTTP
     /// requests and has no deliveries, and [`BrakeError::Store`].
     pub async fn pause(&self, name: &str) -> Result<bool, BrakeError> {
+        self.pause_because(name, None).await
+    }
+
+    /// Pauses the functions whose endpoints are gone. Returns their names.
+    ///
+    /// # Errors
+    /// The first error; the next call tries again.
+    pub(crate) async fn pause_gone(&self) -> Result<Vec<String>, BrakeError> {
+        let gone = self.0.parts.dispatcher.gone();
+        let mut paused = Vec::new();
+        for (name, id) in self.function_ids() {
+            if let Some(reason) = gone.get(&id) {
+                let reason = format!("the endpoint is gone: {reason}");
+                self.pause_because(&name, Some(runtime_events::truncated(&reason))).await?;
+                paused.push(name);
+            }
+        }
+        Ok(paused)
+    }
+
+    async fn pause_because(&self, name: &str, reason: Option<String>) -> Result<bool, BrakeError> {
         let _one_at_a_time = self.0.changing.lock().await;
         self.check_name(name)?;
         if self.paused().contains_key(name) {
             return Ok(false);
         }
-        let now_ms = self.0.parts.clock.now_ms();
+        let pause = Pause { since_ms: self.0.parts.clock.now_ms(), reason };
         // The pause comes before its report, so that a paused function does not receive it.
-        self.paused().insert(name.to_owned(), now_ms);
+        self.paused().insert(name.to_owned(), pause.clone());
         self.apply_paused();
-        let reported = self.report(runtime_events::PAUSED, name, now_ms, Some(now_ms.to_string().into_bytes())).await;
+        let reported = self.report(runtime_events::PAUSED, name, &pause, Some(pause.to_mark())).await;
         if reported.is_err() {
             self.paused().remove(name);
             self.apply_paused();
@@ -85,8 +129,8 @@ impl Control {
     /// only, and [`BrakeError::Store`].
     pub async fn resume(&self, name: &str) -> Result<bool, BrakeError> {
         let _one_at_a_time = self.0.changing.lock().await;
-        let since_ms = self.paused().get(name).copied();
-        let Some(since_ms) = since_ms else {
+        let pause = self.paused().get(name).cloned();
+        let Some(pause) = pause else {
             if let Some((app, _)) = name.split_once('/')
                 && self.paused().contains_key(app)
             {
@@ -97,23 +141,20 @@ impl Control {
             self.check_name(name)?;
             return Ok(false);
         };
-        self.report(runtime_events::RESUMED, name, since_ms, None).await?;
+        self.report(runtime_events::RESUMED, name, &pause, None).await?;
         self.paused().remove(name);
         self.apply_paused();
         Ok(true)
     }
 
     /// Stores the runtime event together with the mark.
-    async fn report(
-        &self,
-        type_: &str,
-        name: &str,
-        since_ms: UnixMs,
-        value: Option<Vec<u8>>,
-    ) -> Result<(), StoreError> {
+    async fn report(&self, type_: &str, name: &str, pause: &Pause, value: Option<Vec<u8>>) -> Result<(), StoreError> {
         let now_ms = self.0.parts.clock.now_ms();
         let kind = if name.contains('/') { "function" } else { "app" };
-        let data = json!({ kind: name, "since": rfc3339(since_ms) });
+        let mut data = json!({ kind: name, "since": rfc3339(pause.since_ms) });
+        if let (Some(reason), Some(data)) = (&pause.reason, data.as_object_mut()) {
+            data.insert("reason".to_owned(), reason.as_str().into());
+        }
         let id = uuid::Uuid::now_v7().to_string();
         let event = runtime_events::new_event(id, type_, name, &data, now_ms);
         let mark = Mark { scope: SCOPE.to_owned(), key: name.to_owned(), value };
@@ -129,7 +170,7 @@ impl Control {
     /// Returns the ids of the paused ones of these functions.
     pub(super) fn paused_ids(&self, ids: &BTreeMap<String, FunctionId>) -> foldhash::HashSet<FunctionId> {
         let paused = self.paused();
-        ids.iter().filter(|(name, _)| paused_since_ms(&paused, name).is_some()).map(|(_, id)| *id).collect()
+        ids.iter().filter(|(name, _)| pause_of(&paused, name).is_some()).map(|(_, id)| *id).collect()
     }
 
     /// Returns an error if an active manifest declares no function or app of this name, or if the function has no
@@ -161,9 +202,20 @@ mod tests {
 
     #[test]
     fn a_function_is_paused_by_itself_or_with_its_app_and_no_other_app() {
-        let paused: Paused = [("shop".to_owned(), 7), ("lab/one".to_owned(), 3), ("shop/charge".to_owned(), 9)].into();
-        let since = |name| paused_since_ms(&paused, name);
+        let pause = |since_ms| Pause { since_ms, reason: None };
+        let names = [("shop", 7), ("lab/one", 3), ("shop/charge", 9)];
+        let paused: Paused = names.map(|(name, since_ms)| (name.to_owned(), pause(since_ms))).into();
+        let since = |name| pause_of(&paused, name).map(|pause| pause.since_ms);
         assert_eq!((since("shop/charge"), since("shop/other")), (Some(7), Some(7)));
         assert_eq!((since("lab/one"), since("lab/two"), since("shopping/charge")), (Some(3), None, None));
+    }
+
+    #[test]
+    fn a_mark_keeps_the_time_and_the_reason() {
+        for reason in [None, Some("the endpoint is gone: 410 Gone (delivery 7)".to_owned())] {
+            let pause = Pause { since_ms: 1_700_000_000_000, reason };
+            assert_eq!(Pause::from_mark(pause.to_mark()), pause);
+        }
+        assert_eq!(Pause::from_mark(vec![0xff]), Pause { since_ms: 0, reason: None });
     }
 }

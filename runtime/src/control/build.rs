@@ -41,8 +41,7 @@ pub(crate) async fn build(
     even_fresh: bool,
     host: &dyn Host,
 ) -> Result<bool, Diagnostics> {
-    let Some(command) = &function.build else { return Ok(false) };
-    let component = &function.component.path;
+    let (Some(command), Some(component)) = (&function.build, function.component_path()) else { return Ok(false) };
     if !even_fresh && !is_stale(component) {
         return Ok(false);
     }
@@ -51,7 +50,7 @@ pub(crate) async fn build(
         command: command.run.clone(),
         env: command.env.clone(),
         folder: checked.manifest.folder.clone(),
-        component: component.clone(),
+        component: component.to_owned(),
     };
     match host.build(build).await {
         Ok(()) => Ok(true),

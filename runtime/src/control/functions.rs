@@ -6,7 +6,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt as _, stream};
+use tokio::runtime::Handle;
 
+use super::deliver::{self, Endpoint};
 use super::http_function::{self, HttpFunction};
 use super::outbound;
 use super::state_source::{self, StoredState};
@@ -33,11 +35,19 @@ pub(super) struct Functions {
     pub(super) answerers: BTreeMap<FunctionId, Arc<dyn RequestHandler>>,
 }
 
-/// A function whose component is loaded; nothing refers to it yet.
+/// A function that is loaded; nothing refers to it yet.
 pub(super) struct Loaded<'a> {
     checked: &'a Checked,
     function: &'a Function,
-    component: Arc<sandbox::Function>,
+    code: Code,
+}
+
+/// The part of a function that handles its events or requests.
+pub(crate) enum Code {
+    /// A component.
+    Component(Arc<sandbox::Function>),
+    /// The endpoint of a function with `deliver`.
+    Endpoint(Box<Endpoint>),
 }
 
 /// The parts of the runtime that loaded functions use.
@@ -51,6 +61,8 @@ pub(super) struct Wiring<'a> {
     pub(super) origins: &'a BTreeMap<String, Origin>,
     pub(super) running: &'a Arc<dyn RunningLog>,
     pub(super) bus: &'a Bus,
+    /// Has the client of outbound requests.
+    pub(super) sandbox: &'a Sandbox,
 }
 
 /// Runs the deliveries of a function in the sandbox, for the dispatcher.
@@ -64,10 +76,10 @@ struct SandboxRunner {
 
 impl Runner for SandboxRunner {
     fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult> {
-        let Call { event, delivery_id, attempt, trigger, replay, .. } = call;
+        let Call { event, delivery_id, attempt, trigger, replay, trace, .. } = call;
         let (delivery_id, state) = (delivery_id.into(), self.state.clone());
         let (logs, clock) = (self.logs.clone(), self.clock.clone());
-        let call = sandbox::Call { event, trace: None, delivery_id, attempt, replay, trigger, state, logs, clock };
+        let call = sandbox::Call { event, trace, delivery_id, attempt, replay, trigger, state, logs, clock };
         async move {
             let sandbox::Attempt { outcome, published, state, duration, .. } = self.function.run(call).await;
             AttemptResult { outcome, published, state, duration, note: None }
@@ -91,23 +103,26 @@ pub(crate) fn all(manifests: &[Checked]) -> impl Iterator<Item = (&Checked, &Fun
     manifests.iter().flat_map(|checked| checked.manifest.functions.iter().map(move |function| (checked, function)))
 }
 
-/// Loads the components of functions side by side, and changes nothing else. The results are in the order of the
-/// functions. `running` records each load while it lasts.
+/// Loads functions side by side, and changes nothing else. The results are in the order of the functions. `running`
+/// records each load of a component while it lasts.
 pub(crate) async fn load_each<'a>(
     functions: impl Iterator<Item = (&'a Checked, &'a Function)>,
     sandbox: &'a Sandbox,
     running: Option<&'a Arc<dyn RunningLog>>,
-) -> Vec<Result<Arc<sandbox::Function>, Diagnostics>> {
+) -> Vec<Result<Code, Diagnostics>> {
     let load = async |(checked, function): (&'a Checked, &'a Function)| {
+        if let Some(deliver) = &function.deliver {
+            return deliver::load(checked, function, deliver).map(|endpoint| Code::Endpoint(Box::new(endpoint)));
+        }
         let name = full_name(&checked.manifest, function);
         let _recorded = running.map(|log| Recorded::start(log, &Work::Load(&name)));
-        load_one(checked, function, sandbox).await
+        load_one(checked, function, sandbox).await.map(Code::Component)
     };
     let loads: Vec<_> = functions.map(|each| load(each).boxed()).collect();
     stream::iter(loads).buffered(Sandbox::loads_max()).collect().await
 }
 
-/// Loads the components of all functions, and changes nothing else. Returns all errors together.
+/// Loads all functions, and changes nothing else. Returns all errors together.
 pub(super) async fn load_all<'a>(
     manifests: &'a [Checked],
     sandbox: &Sandbox,
@@ -117,7 +132,7 @@ pub(super) async fn load_all<'a>(
     let results = load_each(all(manifests), sandbox, Some(running)).await;
     for ((checked, function), result) in all(manifests).zip(results) {
         match result {
-            Ok(component) => loaded.push(Loaded { checked, function, component }),
+            Ok(code) => loaded.push(Loaded { checked, function, code }),
             Err(found) => errors.extend(found),
         }
     }
@@ -130,7 +145,7 @@ pub(super) async fn register(
     loaded: Vec<Loaded<'_>>,
     wiring: Wiring<'_>,
 ) -> anyhow::Result<Functions> {
-    let Wiring { store, logs, clock, metrics, origins, running, bus } = wiring;
+    let Wiring { store, logs, clock, metrics, origins, running, bus, sandbox } = wiring;
     let names: Vec<String> = loaded.iter().map(|l| full_name(&l.checked.manifest, l.function)).collect();
     let ids = store.register(names.clone()).await.context("cannot register the functions in the store, evoke.db")?;
 
@@ -139,7 +154,25 @@ pub(super) async fn register(
     let mut router = Router::default();
     manifests.iter().for_each(|checked| router.add_app(checked.manifest.app.as_str()));
     let mut answerers: BTreeMap<_, Arc<dyn RequestHandler>> = BTreeMap::new();
-    for (Loaded { checked, function, component }, id) in loaded.into_iter().zip(&ids) {
+    for (Loaded { checked, function, code }, id) in loaded.into_iter().zip(&ids) {
+        let spec = |runner: Arc<dyn Runner>, name: &str| FunctionSpec {
+            id: *id,
+            concurrency: function.concurrency,
+            retry: retry_policy(function),
+            runner,
+            metrics: metrics.function(name),
+        };
+        let component = match code {
+            Code::Component(component) => component,
+            Code::Endpoint(endpoint) => {
+                add_routes(&mut router, *id, checked, function, origins, false);
+                let name = endpoint.name().to_owned();
+                let runner = endpoint.into_runner(sandbox.client(), Handle::current(), clock);
+                let runner = runner.with_context(|| format!("the URL of {name} has no valid origin"))?;
+                workers.push(spec(Arc::new(runner), &name));
+                continue;
+            }
+        };
         let is_http = component.kind() == Kind::Http;
         add_routes(&mut router, *id, checked, function, origins, is_http);
         if is_http {
@@ -152,16 +185,10 @@ pub(super) async fn register(
             answerers.insert(*id, Arc::new(answering));
             continue;
         }
-        let metrics = metrics.function(component.name());
         let state = function.allow.state.map(|_| stored_state.clone());
+        let name = component.name().to_owned();
         let runner = SandboxRunner { function: component, state, logs: logs.clone(), clock: clock.clone() };
-        workers.push(FunctionSpec {
-            id: *id,
-            concurrency: function.concurrency,
-            retry: retry_policy(function),
-            runner: Arc::new(runner),
-            metrics,
-        });
+        workers.push(spec(Arc::new(runner), &name));
     }
     Ok(Functions { workers, router, ids: names.into_iter().zip(ids).collect(), answerers })
 }
@@ -173,6 +200,14 @@ pub(crate) async fn load_one(
     sandbox: &Sandbox,
 ) -> Result<Arc<sandbox::Function>, Diagnostics> {
     let fail = |diagnostic| Err(Diagnostics::from_iter([diagnostic]));
+    let Some(component) = &function.component else {
+        let message = format!("`{}` has no component", function.name.as_str());
+        return fail(checked.error_at(
+            function.spans.component,
+            message,
+            "functions with `deliver` run with `evoke up`",
+        ));
+    };
     let (secrets, http) = match outbound::read(function) {
         Ok(read) => read,
         Err((message, help)) => return fail(checked.error_at(function.spans.allow, message, help)),
@@ -180,8 +215,8 @@ pub(crate) async fn load_one(
     let spec = Spec {
         name: full_name(&checked.manifest, function).into(),
         uri: format!("/{}", full_name(&checked.manifest, function)),
-        component: function.component.path.clone(),
-        digest: function.component.sha256.map(|digest| evoke_model::hex(&digest)),
+        component: component.path.clone(),
+        digest: component.sha256.map(|digest| evoke_model::hex(&digest)),
         timeout: function.timeout,
         memory: function.memory.0,
         grants: Grants {

@@ -1,13 +1,13 @@
 //! The caller's side of running apps: shows progress and runs `build:` commands. The command line implements it.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::AppError;
+use super::{AppError, ListenUrl};
 use evoke_manifest::Diagnostics;
+use evoke_model::clock::UnixMs;
 
 /// Shows progress to the user and runs `build:` commands.
 pub trait Host: Send + Sync {
@@ -40,8 +40,8 @@ pub enum Progress<'a> {
     Warnings(&'a Diagnostics),
     /// The admin API listens; functions are not loaded yet.
     Starting {
-        /// Address of the admin API.
-        admin: SocketAddr,
+        /// URL of the admin API.
+        admin: ListenUrl,
     },
     /// Components are being compiled and loaded.
     Loading {
@@ -50,10 +50,17 @@ pub enum Progress<'a> {
     },
     /// Events are accepted.
     Ready {
-        /// Address of the http sources.
-        http: SocketAddr,
-        /// Address of the admin API.
-        admin: SocketAddr,
+        /// URL of the http sources.
+        http: ListenUrl,
+        /// URL of the admin API.
+        admin: ListenUrl,
+    },
+    /// The certificates of a listener were replaced.
+    CertificatesReplaced {
+        /// `public` or `admin`.
+        listener: &'static str,
+        /// The end of the first certificate that ends.
+        expires_ms: Option<UnixMs>,
     },
     /// A reload starts.
     Reloading {

@@ -108,9 +108,11 @@ pub(crate) async fn prepare(arguments: &[PathBuf], host: &dyn Host) -> Result<Ve
 pub(crate) fn fingerprint(arguments: &[PathBuf], manifests: &[Checked]) -> BTreeMap<PathBuf, Option<SystemTime>> {
     let mut files = find(arguments).unwrap_or_default();
     for function in manifests.iter().flat_map(|checked| &checked.manifest.functions) {
-        files.push(function.component.path.clone());
+        files.extend(function.deliver.as_ref().and_then(|deliver| deliver.ca.clone()));
+        let Some(component) = function.component_path() else { continue };
+        files.push(component.to_owned());
         if function.build.is_some() {
-            files.extend(build::sources_of(&function.component.path));
+            files.extend(build::sources_of(component));
         }
     }
     let modified = |path: &PathBuf| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();

@@ -61,9 +61,9 @@ fn grant_of(function: &Function, grant: &HttpGrant, hidden: &mut BTreeMap<String
 fn secret(function: &Function, grant: &HttpGrant, name: &str) -> Result<Secret, Mistake> {
     let location = grant.secrets.get(name).or_else(|| function.allow.secrets.get(name));
     if let Some(location) = location {
-        return secrets::read_one(name, location);
+        return secrets::read_one(&format!("the secret {name}"), location);
     }
-    secrets::read_one(name, &SecretRef::Env(name.to_owned())).map_err(|(message, help)| {
+    secrets::read_one(&format!("the secret {name}"), &SecretRef::Env(name.to_owned())).map_err(|(message, help)| {
         let elsewhere = format!("{help}, or add its location: `secrets: {{ {name}: {{ file: PATH }} }}`");
         (format!("{message}; `{{secret.{name}}}` is in a header for {}", grant.url), elsewhere)
     })

@@ -1,18 +1,24 @@
-//! Reads the secrets of functions.
+//! Reads the values of secrets: those of functions, and those of `auth:` in http sources.
 
 use std::collections::BTreeMap;
 use std::env::VarError;
+use std::io;
+use std::path::Path;
 
 use evoke_manifest::{Checked, Diagnostic, Function, SecretRef};
 use evoke_sandbox::{REDACTED_BYTES_MIN, Secret, Secrets};
 
 /// Size limit of a file with a secret, in bytes.
 const SECRET_BYTES_MAX: u64 = 1024 * 1024;
+/// The variable with the folder of the credentials that systemd passes to a service.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// Reads the secrets of a function. An error has a message and a hint, and never contains the value of a secret.
 /// `hidden` are secrets that the function cannot read itself.
 pub(super) fn read(function: &Function, hidden: &BTreeMap<String, Secret>) -> Result<Secrets, (String, String)> {
-    let read = |(name, location): (&String, &SecretRef)| read_one(name, location).map(|secret| (name.clone(), secret));
+    let read = |(name, location): (&String, &SecretRef)| {
+        read_one(&format!("the secret {name}"), location).map(|secret| (name.clone(), secret))
+    };
     let values = function.allow.secrets.iter().map(read).collect::<Result<BTreeMap<_, _>, _>>()?;
     Secrets::with_hidden(values, hidden).map_err(|error| {
         let hint = "give keys and passwords as secrets; put large data elsewhere, such as into an event or into state";
@@ -27,7 +33,8 @@ pub(crate) fn warnings(checked: &Checked) -> Vec<Diagnostic> {
         let is_short = |(name, location): &(&String, &SecretRef)| {
             read_one(name, location).is_ok_and(|secret| !secret.is_redacted())
         };
-        let short: Vec<_> = function.allow.secrets.iter().filter(is_short).map(|(name, _)| name.as_str()).collect();
+        let secrets = function.allow.secrets.iter().chain(function.deliver.iter().flat_map(|deliver| &deliver.secrets));
+        let short: Vec<_> = secrets.filter(is_short).map(|(name, _)| name.as_str()).collect();
         if short.is_empty() {
             return None;
         }
@@ -42,28 +49,48 @@ pub(crate) fn warnings(checked: &Checked) -> Vec<Diagnostic> {
     checked.manifest.functions.iter().filter_map(of_function).collect()
 }
 
-pub(super) fn read_one(name: &str, location: &SecretRef) -> Result<Secret, (String, String)> {
+/// Reads one secret; `what` names it in messages. An error has a message and a hint, and never contains the value.
+pub(super) fn read_one(what: &str, location: &SecretRef) -> Result<Secret, (String, String)> {
     let value = match location {
         // The error of the system contains the value.
         SecretRef::Env(variable) => std::env::var(variable).map_err(|error| match error {
             VarError::NotPresent => {
-                let message = format!("cannot read the secret {name}: the environment variable {variable} is not set");
+                let message = format!("cannot read {what}: the environment variable {variable} is not set");
                 (message, format!("start Evoke with {variable} set"))
             }
             VarError::NotUnicode(_) => {
-                let message = format!(
-                    "cannot read the secret {name}: the value of the environment variable {variable} is not valid UTF-8"
-                );
+                let message =
+                    format!("cannot read {what}: the value of the environment variable {variable} is not valid UTF-8");
                 (message, "encode the value, for example as base64, and decode it in the function".to_owned())
             }
         }),
-        SecretRef::File(path) => evoke_fs::read_text(path, SECRET_BYTES_MAX)
-            // Editors end a file with a line break, which is not part of the secret.
-            .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
-            .map_err(|error| {
-                let message = format!("cannot read the secret {name} from {}: {error}", path.display());
-                (message, "put the secret into this file, and make it readable for Evoke".to_owned())
+        SecretRef::File(path) => read_file(path).map_err(|error| {
+            let message = format!("cannot read {what} from {}: {error}", path.display());
+            (message, "put the secret into this file, and make it readable for Evoke".to_owned())
+        }),
+        SecretRef::Credential(name) => match std::env::var_os(CREDENTIALS) {
+            None => {
+                let message = format!("cannot read {what}: systemd passes no credentials ({CREDENTIALS} is not set)");
+                let help = "start Evoke as a service of systemd, with `LoadCredential=` or `LoadCredentialEncrypted=`";
+                Err((message, help.to_owned()))
+            }
+            Some(folder) => read_file(&Path::new(&folder).join(name)).map_err(|error| {
+                let message = format!("cannot read {what} from the systemd credential {name}: {error}");
+                (message, format!("add `LoadCredential={name}:PATH` to the unit of Evoke"))
             }),
+        },
     };
     value.map(Secret::from)
+}
+
+/// Reads a file with a secret. Editors end a file with a line break, which is not part of the secret.
+fn read_file(path: &Path) -> io::Result<String> {
+    let mut text = evoke_fs::read_text(path, SECRET_BYTES_MAX)?;
+    if text.ends_with('\n') {
+        text.truncate(text.len() - 1);
+        if text.ends_with('\r') {
+            text.truncate(text.len() - 1);
+        }
+    }
+    Ok(text)
 }

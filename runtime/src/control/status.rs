@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use evoke_core::dispatcher::Failing;
-use evoke_model::clock::{UnixMs, rfc3339};
+use super::brakes::Pause;
+use evoke_core::dispatcher::{Failing, OpenCircuit};
+use evoke_model::clock::rfc3339;
 use evoke_pattern::Explanation;
 use evoke_store_sqlite::running::Interrupted;
 use evoke_telemetry as telemetry;
@@ -45,8 +46,12 @@ pub struct FunctionStatus {
     pub held: u32,
     /// How the function is failing; `None` when it works.
     pub failing: Option<String>,
-    /// Since when the function is paused; `None` when it is not.
-    pub paused_since_ms: Option<UnixMs>,
+    /// The pause of the function; `None` when it is not paused.
+    pub paused: Option<Pause>,
+    /// Scheme, host and port of the endpoint of a function with `deliver`.
+    pub endpoint: Option<String>,
+    /// Set for a function with an endpoint: how its circuit is open, as text for users, if it is.
+    pub circuit: Option<Option<String>>,
 }
 
 /// Current status of an active source.
@@ -88,5 +93,19 @@ pub(super) fn describe_failing(failing: &Failing) -> String {
         (0, _) => format!("since {since}"),
         (_, Some(message)) => format!("{attempts} attempts failed since {since}, the last as {outcome}: {message}"),
         (_, None) => format!("{attempts} attempts failed since {since}, the last as {outcome}"),
+    }
+}
+
+/// Describes how a circuit is open, as text for users.
+pub(super) fn describe_circuit(open: &OpenCircuit) -> String {
+    let OpenCircuit { since_ms, failures, outcome, message, next_probe, .. } = open;
+    let mut text = format!("since {}", rfc3339(*since_ms));
+    if *failures > 0 {
+        text += &format!(": {failures} requests in a row failed, the last as {outcome}");
+        text.extend(message.iter().map(|message| format!(": {message}")));
+    }
+    match next_probe {
+        Some(wait) => text + &format!("; the next probe is in {} s", wait.as_secs_f64().ceil()),
+        None => text + "; a probe is running",
     }
 }

@@ -49,7 +49,7 @@ use evoke_model::state::Transaction;
 use evoke_model::{DeliveryId, FunctionId, ReplayId, Stream};
 use evoke_store::DeliveryStore;
 use evoke_store::running::{NoRunningLog, RunningLog};
-use evoke_telemetry::FunctionMetrics;
+use evoke_telemetry::{FunctionMetrics, TraceContext};
 
 /// Runs one function: a component in the sandbox, or requests to an endpoint.
 pub trait Runner: Send + Sync + 'static {
@@ -78,6 +78,8 @@ pub struct Call {
     pub trigger: Arc<str>,
     /// True if the delivery belongs to a replay.
     pub replay: bool,
+    /// The trace context of the attempt; `None` if spans are off. The event's own context then continues the trace.
+    pub trace: Option<TraceContext>,
 }
 
 /// The result of one attempt.

@@ -1,10 +1,13 @@
-//! The HTTP server of both listeners (public and admin): HTTP/1.1 and HTTP/2 on a TCP port, each connection bounded in
-//! time and memory.
+//! The HTTP server of both listeners (public and admin): HTTP/1.1 and HTTP/2 on a TCP port, with or without TLS, each
+//! connection bounded in time and memory.
 //!
 //! A service gets requests whose head is complete and whose body ends in time, so the only limit that it must check is
 //! the size of the bodies that it reads. A connection without a request in flight is closed after [`Limits::idle`], and
 //! after [`Limits::keep_alive`] between two requests. The two limits cover a peer that sends nothing, one that sends
-//! its head byte by byte, and one that only sends HTTP/2 control frames.
+//! its head byte by byte, and one that only sends HTTP/2 control frames. Before HTTP, [`Limits::handshake`] applies.
+//!
+//! Requests have these extensions: [`ConnectionHandle`]; [`http::uri::Scheme`], the scheme that the client used;
+//! [`ClientCertificate`], if the client has shown one.
 
 #[cfg(test)]
 mod abuse;
@@ -13,8 +16,14 @@ mod connections;
 mod framing;
 mod host;
 mod limits;
+mod notice;
+mod opening;
 mod pace;
+mod paced;
+mod proxies;
+mod socket;
 mod stream;
+mod tls;
 
 use std::convert::Infallible;
 use std::io;
@@ -25,6 +34,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use evoke_telemetry::ConnectionMetrics;
+use http::uri::Scheme;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
@@ -42,27 +53,53 @@ pub use body::{BodyError, RequestBody};
 pub use connections::counted_network;
 use connections::{ConnectionLimits, ConnectionPermit};
 pub use limits::{KEEP_ALIVE, Limits};
+use opening::{Opened, Opening};
 pub use pace::MinRate;
+#[cfg(any(test, feature = "test-util"))]
+use paced::Paced;
+use proxies::Client;
+pub use proxies::{Network, Proxies};
 use stream::Stream;
+pub use tls::{Certificate, CertificatePem, ClientAuthorities, ClientCertificate};
+pub use tls::{Tls, TlsConfig, TlsError, TlsPart, TlsSettings};
 
 /// How long an idle connection has for its graceful shutdown.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// The first and the longest pause after a failed accept, as when the process is out of file descriptors; doubled after
 /// each failure.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// The response to a connection beyond the limits.
-const TOO_MANY_CONNECTIONS: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// A bound port. Connections wait in the kernel's backlog until [`Listener::serve`] is called.
 pub struct Listener {
     tcp: TcpListener,
+    opening: Opening,
 }
 
 impl Listener {
     /// Binds `addr`; with port 0 the system chooses a free port.
     pub async fn bind(addr: SocketAddr) -> io::Result<Self> {
-        Ok(Self { tcp: TcpListener::bind(addr).await? })
+        Ok(Self { tcp: TcpListener::bind(addr).await?, opening: Opening::default() })
+    }
+
+    /// Serves over TLS.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.opening.tls = Some(tls);
+        self
+    }
+
+    /// Believes what these proxies say about clients.
+    #[must_use]
+    pub fn with_proxies(mut self, proxies: Proxies) -> Self {
+        self.opening.proxies = Arc::new(proxies);
+        self
+    }
+
+    /// Counts refused connections there.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<ConnectionMetrics>) -> Self {
+        self.opening.metrics = metrics;
+        self
     }
 
     /// The bound address, with the real port.
@@ -70,7 +107,8 @@ impl Listener {
         self.tcp.local_addr()
     }
 
-    /// Serves requests with `service` until `stop`. Then the listener accepts no more connections, requests in flight
+    /// Serves requests with `service` until `stop`. The service gets the address of the client; behind a proxy, its port
+    /// may be 0. Then the listener accepts no more connections, requests in flight
     /// may continue for [`Limits::drain`], and every connection is closed. Returns the number of connections that were
     /// cut off with a request in flight.
     ///
@@ -82,9 +120,9 @@ impl Listener {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let open = ConnectionLimits::new(&limits);
-        let cut = AtomicUsize::new(0);
-        let server = Arc::new(Server { service, http: http(&limits), limits, open: open.clone(), stop, cut });
+        let open = ConnectionLimits::new(&limits, self.opening.proxies.clone());
+        let (opening, cut) = (self.opening, AtomicUsize::new(0));
+        let server = Arc::new(Server { service, http: http(&limits), limits, open: open.clone(), opening, stop, cut });
         let connections = TaskTracker::new();
         let mut pause = ACCEPT_PAUSE.0;
         loop {
@@ -101,9 +139,9 @@ impl Listener {
                         Some(permit) => {
                             // Responses are small and written at once: Nagle's algorithm would only delay them.
                             let _ = tcp.set_nodelay(true);
-                            drop(connections.spawn(server.clone().connection(tcp, peer, sender, permit)));
+                            drop(connections.spawn(server.clone().open(tcp, peer, sender, permit)));
                         }
-                        None => refuse(&tcp, peer),
+                        None => server.opening.refuse(&tcp, peer),
                     }
                 }
                 Err(error) if is_per_connection(&error) => {}
@@ -137,6 +175,7 @@ struct Server<S> {
     http: auto::Builder<TokioExecutor>,
     limits: Limits,
     open: ConnectionLimits,
+    opening: Opening,
     stop: CancellationToken,
     cut: AtomicUsize,
 }
@@ -148,24 +187,54 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Serves one connection until it is closed.
-    async fn connection<T: AsyncRead + AsyncWrite + Unpin + 'static>(
+    /// Opens a connection, and serves it until it is closed.
+    async fn open(
         self: Arc<Self>,
-        io: T,
+        tcp: TcpStream,
         peer: SocketAddr,
         sender: watch::Sender<Activity>,
         permit: ConnectionPermit,
     ) {
+        let opened = tokio::select! {
+            opened = self.opening.open(tcp, peer, &permit, &self.limits) => opened,
+            () = permit.closed.cancelled() => {
+                tracing::debug!("the connection from {peer} was closed for a later one");
+                return;
+            }
+            () = self.stop.cancelled() => return,
+        };
+        if let Some(Opened { socket, client, certificate }) = opened {
+            self.connection(socket, client, certificate, sender, permit).await;
+        }
+    }
+
+    /// Serves one connection until it is closed.
+    async fn connection<T: AsyncRead + AsyncWrite + Unpin + 'static>(
+        self: Arc<Self>,
+        io: T,
+        client: Client,
+        certificate: Option<ClientCertificate>,
+        sender: watch::Sender<Activity>,
+        permit: ConnectionPermit,
+    ) {
+        let peer = client.address;
         let (activity, sender) = (sender.subscribe(), Arc::new(sender));
         let closed = permit.closed.clone();
         let service = service_fn(|request: Request<Incoming>| {
             let guard = InFlight::new(&sender);
             let mut request = request.map(|body| RequestBody::new(body, &self.limits));
+            let client = client.of_request(request.headers(), &self.opening.proxies);
+            let address = client.address;
+            client.apply(&mut request);
             request.extensions_mut().insert(ConnectionHandle(closed.clone()));
-            let response = (self.service)(request, peer);
+            if let Some(certificate) = &certificate {
+                request.extensions_mut().insert(certificate.clone());
+            }
+            let response = (self.service)(request, address);
             async move { Ok::<_, Infallible>(response.await.map(|body| ResponseBody::new(body, guard))) }
         });
-        let io = TokioIo::new(Stream::new(io, sender.clone(), &self.limits));
+        let plain_peer = (client.scheme == Scheme::HTTP).then_some(peer);
+        let io = TokioIo::new(Stream::new(io, sender.clone(), plain_peer));
         let mut connection = pin!(self.http.serve_connection(io, service));
         let grace = tokio::select! {
             ended = connection.as_mut() => {
@@ -226,11 +295,13 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (sender, activity) = watch::channel(Activity::default());
-    let (peer, open) = (SocketAddr::from(([127, 0, 0, 1], 0)), ConnectionLimits::new(&limits));
+    let (opening, peer) = (Opening::default(), SocketAddr::from(([127, 0, 0, 1], 0)));
+    let open = ConnectionLimits::new(&limits, opening.proxies.clone());
     let Some(permit) = open.acquire(peer.ip(), activity) else { return };
     let (stop, cut) = (CancellationToken::new(), AtomicUsize::new(0));
-    let server = Server { service, http: http(&limits), limits, open, stop, cut };
-    Arc::new(server).connection(io, peer, sender, permit).await;
+    let (io, client) = (Paced::new(io, &limits), Client::of_connection(peer, false, false));
+    let server = Server { service, http: http(&limits), limits, open, opening, stop, cut };
+    Arc::new(server).connection(io, client, None, sender, permit).await;
 }
 
 fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
@@ -259,12 +330,6 @@ fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(limits.idle)
         .keep_alive_timeout(limits.write_stall);
     http
-}
-
-/// Sends a 503 to a connection beyond the limits, as far as the socket accepts it without blocking.
-fn refuse(tcp: &TcpStream, peer: SocketAddr) {
-    tracing::debug!("too many connections: refused one from {peer}");
-    let _ = tcp.try_write(TOO_MANY_CONNECTIONS);
 }
 
 /// Whether an accept error concerns only that one connection, so that the next accept can follow at once.

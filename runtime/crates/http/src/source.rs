@@ -219,7 +219,7 @@ impl Http {
             Err(problem) => return problem.response().map(Either::Left),
         };
         let mut response = self.respond(&endpoint, head, body).await;
-        add_headers(response.headers_mut(), added);
+        add_headers(response.headers_mut(), &added);
         response
     }
 
@@ -408,8 +408,8 @@ fn ask(routes: &Routes, head: &Parts) -> Option<Result<Response<Full<Bytes>>, Pr
 }
 
 /// Adds headers to those of a response; `Vary` is a list.
-fn add_headers(headers: &mut HeaderMap, added: HeaderMap) {
-    for (name, value) in &added {
+fn add_headers(headers: &mut HeaderMap, added: &HeaderMap) {
+    for (name, value) in added {
         if name == VARY {
             headers.append(name, value.clone());
         } else {

@@ -1,10 +1,12 @@
 //! Converts the tree of a manifest to the model and reports every mistake.
 
 mod cross_checks;
+mod deliver;
 mod function;
 mod http_grant;
 mod limits;
 mod placeholders;
+mod secrets;
 mod source;
 mod trigger;
 

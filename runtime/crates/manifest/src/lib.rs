@@ -8,6 +8,7 @@
 //! settings with the helpers in [`parser`].
 
 pub mod component;
+pub mod deliver;
 pub mod diagnostics;
 pub mod grants;
 mod header_template;
@@ -16,6 +17,7 @@ pub mod names;
 pub mod parser;
 pub mod paths;
 pub mod schema;
+pub mod secret;
 pub mod source;
 pub mod source_text;
 pub mod template;
@@ -25,11 +27,13 @@ mod check;
 mod load;
 
 pub use component::ComponentRef;
+pub use deliver::Deliver;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use grants::{StateLimits, TypeGlob};
 pub use header_template::HeaderTemplate;
 pub use model::*;
 pub use names::{Name, OrderBy};
+pub use secret::{NamedSecret, SecretList, SecretRef};
 pub use source::{Place, Registry, Settings, Source, SourceKind};
 pub use source_text::{Position, SourceText, Span};
 pub use template::Template;

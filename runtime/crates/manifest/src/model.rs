@@ -5,9 +5,11 @@
 //! `schema_with` describes the YAML form.
 
 use super::component::ComponentRef;
+use super::deliver::Deliver;
 use super::grants::{StateLimits, TypeGlob};
 use super::header_template::HeaderTemplate;
 use super::names::{Name, OrderBy};
+use super::secret::SecretRef;
 use super::source::Source;
 use super::source_text::Span;
 use super::units::{ByteSize, DurationText};
@@ -17,7 +19,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// One app: the sources of its events, and the functions that run on events.
@@ -61,16 +63,21 @@ pub struct Limits {
     pub descendants_bytes: Option<ByteSize>,
 }
 
-/// A WebAssembly function: its component, triggers, limits and grants.
+/// A function: a WebAssembly component, or `deliver` in its place; its triggers, limits and grants.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("oneOf" = [{ "required": ["component"] }, { "required": ["deliver"] }]))]
 pub struct Function {
     /// Name in the manifest. The events it publishes have the source `/<app>/<name>`.
     #[schemars(skip)]
     pub name: Name,
     /// Path of the component: a `.wasm` or `.wat` file, optionally pinned to a digest as in `charge.wasm@sha256:…`.
-    #[schemars(with = "String", length(min = 1))]
-    pub component: ComponentRef,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", length(min = 1))]
+    pub component: Option<ComponentRef>,
+    /// Delivery without code, in place of a component: each event is sent to an endpoint. The function then has no
+    /// `build` and no `memory`, and of the grants only secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliver: Option<Deliver>,
     /// Shell command that builds the component, run in the manifest's folder. A map also names the environment variables
     /// that the command gets; a string gets only those that build tools commonly need.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,7 +132,7 @@ pub struct Build {
 pub struct FunctionSpans {
     /// Span of the function's name.
     pub name: Span,
-    /// Span of the value of `component`, or of the name if there is none.
+    /// Span of the value of `component`, of the key `deliver`, or of the name if there is neither.
     pub component: Span,
     /// Span of the key `allow`, or of the name if there is none.
     pub allow: Span,
@@ -245,16 +252,6 @@ pub struct HttpGrant {
     pub ca: Option<PathBuf>,
 }
 
-/// Location of a secret: exactly one of these keys.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SecretRef {
-    /// Environment variable of the Evoke process.
-    Env(String),
-    /// Path of a file; relative paths start in the manifest's folder.
-    File(PathBuf),
-}
-
 impl Function {
     pub(super) fn default_concurrency() -> u32 {
         16
@@ -266,6 +263,11 @@ impl Function {
 
     pub(super) fn default_memory() -> ByteSize {
         ByteSize(64 << 20)
+    }
+
+    /// Returns the path of the component; `None` for a function with `deliver`.
+    pub fn component_path(&self) -> Option<&Path> {
+        self.component.as_ref().map(|component| component.path.as_path())
     }
 }
 

@@ -169,7 +169,11 @@ async fn run(
 ) -> wasmtime::Result<Outcome> {
     let guest = pre.instantiate_async(&mut *store).await?;
     let mut http = store.data_mut().http();
-    let request = http.new_incoming_request(Scheme::Http, request.map(|body| body.map_err(body_error)))?;
+    let scheme = match request.extensions().get::<http::uri::Scheme>() {
+        Some(scheme) if *scheme == http::uri::Scheme::HTTPS => Scheme::Https,
+        _ => Scheme::Http,
+    };
+    let request = http.new_incoming_request(scheme, request.map(|body| body.map_err(body_error)))?;
     let head = http.new_response_outparam(head)?;
     guest.wasi_http_incoming_handler().call_handle(store, request, head).await?;
     Ok(Outcome::Done)

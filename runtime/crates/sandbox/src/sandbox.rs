@@ -89,6 +89,11 @@ impl Sandbox {
         Self::start(settings, |_| client, spans)
     }
 
+    /// Returns the client that sends the requests of functions.
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
     fn start(
         settings: Settings,
         client: impl FnOnce(&GuestThreads) -> Client,

@@ -86,6 +86,11 @@ impl Secrets {
         Ok(Self { values: Arc::new(values), redactor: Arc::new(redactor) })
     }
 
+    /// Replaces the values in a text with the names of their secrets.
+    pub fn redact(&self, text: &str) -> String {
+        self.redactor.redact_text(text).into_owned()
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(Secret::expose)
     }

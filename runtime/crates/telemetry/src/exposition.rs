@@ -13,7 +13,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::format::{Format, to_prometheus};
-use super::{FunctionMetrics, Metrics, OutboundOutcome, Refusal, RequestOutcome};
+use super::{ConnectionRefusal, FunctionMetrics, Metrics, OutboundOutcome, Refusal, RequestOutcome};
 use evoke_model::outcome::Outcome;
 use evoke_model::{Amount, Counts, DeliveryState, Totals};
 
@@ -30,6 +30,8 @@ pub struct ScrapeValues {
     pub queues: Vec<Queue>,
     /// The active sources.
     pub sources: Vec<SourceHealth>,
+    /// The listeners.
+    pub listeners: Vec<ListenerHealth>,
     /// The use of the sandbox.
     pub sandbox: Sandbox,
 }
@@ -43,6 +45,8 @@ pub struct Queue {
     pub running: u32,
     /// Deliveries that wait in memory.
     pub held: u32,
+    /// Set for a function that sends its deliveries to an endpoint.
+    pub is_circuit_open: Option<bool>,
 }
 
 /// The health of a source.
@@ -52,6 +56,17 @@ pub struct SourceHealth {
     pub uri: String,
     /// Whether the source is degraded.
     pub degraded: bool,
+}
+
+/// The health of a listener.
+#[derive(Debug, Clone)]
+pub struct ListenerHealth {
+    /// `public` or `admin`.
+    pub name: &'static str,
+    /// Whether its certificate has ended, or could not be replaced.
+    pub degraded: bool,
+    /// The end of the first certificate that ends, in seconds since the Unix epoch; `None` without TLS.
+    pub expires_s: Option<u64>,
 }
 
 /// The use of the sandbox.
@@ -141,6 +156,7 @@ impl Collector for Exposition {
         self.deliveries(&mut writer, &functions)?;
         self.requests(&mut writer)?;
         self.outbound(&mut writer)?;
+        self.listeners(&mut writer)?;
         self.queues(&mut writer)?;
         self.store(&mut writer)?;
         self.sandbox(&mut writer)?;
@@ -242,6 +258,23 @@ impl Exposition {
         writer.write("evoke_outbound_duration", help, Some(&Unit::Seconds), MetricType::Histogram, durations)
     }
 
+    fn listeners(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let counted = [("public", &self.metrics.listeners.public), ("admin", &self.metrics.listeners.admin)];
+        let refused = counted.iter().flat_map(|(listener, counted)| {
+            ConnectionRefusal::ALL
+                .map(|reason| (vec![("listener", *listener), ("reason", reason.name())], counted.refused(reason).get()))
+        });
+        let help = "Connections that were closed before they could send a request";
+        writer.counter("evoke_connections_refused", help, refused)?;
+        let listeners = self.values.listeners.iter();
+        let degraded = listeners.clone().map(|one| (vec![("listener", one.name)], u64::from(one.degraded)));
+        let help = "1 for a listener whose certificate has ended, or could not be replaced";
+        writer.gauge("evoke_listener_degraded", help, degraded)?;
+        let expiry = listeners.filter_map(|one| Some((vec![("listener", one.name)], ConstGauge::new(one.expires_s?))));
+        let (name, help) = ("evoke_certificate_expiry", "End of the listener's certificate, since the Unix epoch");
+        writer.write(name, help, Some(&Unit::Seconds), MetricType::Gauge, expiry)
+    }
+
     fn queues(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let ScrapeValues { backlog, totals, queues, .. } = &self.values;
         writer.gauge("evoke_deliveries_pending", "Pending deliveries of all functions", one(backlog.deliveries))?;
@@ -264,7 +297,26 @@ impl Exposition {
         let held = queues.iter().map(|queue| (vec![("function", &*queue.function)], u64::from(queue.held)));
         writer.gauge("evoke_deliveries_held", "Deliveries that wait in memory", held)?;
         let running = queues.iter().map(|queue| (vec![("function", &*queue.function)], u64::from(queue.running)));
-        writer.gauge("evoke_deliveries_running", "Deliveries that are running", running)
+        writer.gauge("evoke_deliveries_running", "Deliveries that are running", running)?;
+        self.circuits(writer)
+    }
+
+    /// Writes the circuits of the functions that send their deliveries to an endpoint.
+    fn circuits(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let with_circuit = || self.values.queues.iter().filter(|queue| queue.is_circuit_open.is_some());
+        let open = with_circuit()
+            .map(|queue| (vec![("function", &*queue.function)], u64::from(queue.is_circuit_open == Some(true))));
+        writer.gauge(
+            "evoke_circuit_open",
+            "1 for a function whose endpoint keeps failing, so that deliveries wait",
+            open,
+        )?;
+        let functions = super::all(&self.metrics.functions);
+        let failed = functions
+            .iter()
+            .filter(|f| with_circuit().any(|queue| *queue.function == *f.name))
+            .map(|f| (vec![("function", &*f.name)], f.failed_probes.get()));
+        writer.counter("evoke_circuit_failed_probes", "Failed probes of endpoints whose circuit is open", failed)
     }
 
     fn store(&self, writer: &mut Writer<'_>) -> fmt::Result {

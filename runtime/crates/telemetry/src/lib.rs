@@ -21,6 +21,7 @@
 //! # Ok::<(), std::fmt::Error>(())
 //! ```
 
+mod connections;
 mod context;
 mod counter;
 mod exposition;
@@ -36,9 +37,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+pub use connections::{ConnectionMetrics, ConnectionRefusal, ListenerMetrics};
 pub use context::Traceparent;
 pub use counter::Counter;
-pub use exposition::{Queue, Sandbox, ScrapeValues, SourceHealth, render};
+pub use exposition::{ListenerHealth, Queue, Sandbox, ScrapeValues, SourceHealth, render};
 pub use format::Format;
 pub use functions::{AttemptEnd, FunctionMetrics};
 pub use histogram::{Distribution, Histogram};
@@ -73,6 +75,8 @@ pub struct SpanMetrics {
     pub dropped: Counter,
 }
 
+type ByFunctionAndHost = BTreeMap<(Arc<str>, Arc<str>), Arc<OutboundMetrics>>;
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -82,11 +86,13 @@ pub struct Metrics {
     functions: ByName<FunctionMetrics>,
     requests: ByName<RequestMetrics>,
     /// By function and granted host.
-    outbound: Mutex<BTreeMap<(Arc<str>, Arc<str>), Arc<OutboundMetrics>>>,
+    outbound: Mutex<ByFunctionAndHost>,
     /// The commits of the store.
     pub commits: Arc<CommitMetrics>,
     /// The ended spans.
     pub spans: Arc<SpanMetrics>,
+    /// The connections of the listeners.
+    pub listeners: ListenerMetrics,
 }
 
 impl Metrics {
@@ -100,6 +106,7 @@ impl Metrics {
             outbound: Mutex::default(),
             commits: Arc::default(),
             spans: Arc::default(),
+            listeners: ListenerMetrics::default(),
         }
     }
 

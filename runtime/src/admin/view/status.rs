@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::{FunctionStatus, SourceStatus};
+use crate::control::{FunctionStatus, ListenerStatus, SourceStatus};
 use evoke_model::clock::rfc3339;
 use evoke_model::{Counts, DeliveryId, Removed};
 use evoke_store_sqlite::running::Interrupted;
@@ -28,9 +28,38 @@ pub struct Status {
     pub functions: Vec<Function>,
     /// Sources, sorted by URI.
     pub sources: Vec<Source>,
+    /// The public listener and that of the admin API.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<Listener>,
     /// The work that ran when the process before this one ended without a clean stop; absent after a clean stop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unclean_exit: Option<UncleanExit>,
+}
+
+/// Status of a listener.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Listener {
+    /// `public` or `admin`.
+    pub name: String,
+    /// The URL, without a path.
+    pub url: String,
+    /// The end of the first certificate that ends; absent without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires: Option<String>,
+    /// `ok` or `degraded`.
+    pub state: String,
+    /// Why the listener is degraded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+impl From<ListenerStatus> for Listener {
+    fn from(status: ListenerStatus) -> Self {
+        let ListenerStatus { name, url, expires_ms, trouble } = status;
+        let state = if trouble.is_some() { "degraded" } else { "ok" };
+        let certificate_expires = expires_ms.map(rfc3339);
+        Self { name: name.into(), url: url.to_string(), certificate_expires, state: state.into(), trouble }
+    }
 }
 
 /// The work that ran when a process ended without a clean stop: by a crash, a kill or a lack of memory. Some of the
@@ -81,9 +110,18 @@ pub struct Function {
     /// How the function is failing; absent if it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<String>,
-    /// Since when an operator has paused the function; absent if it is not paused.
+    /// Since when the function is paused; absent if it is not paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
+    /// Why Evoke itself paused the function; absent if an operator did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_reason: Option<String>,
+    /// Where a function with `deliver` sends events; absent for a component.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// How the circuit of the endpoint is open; absent if it is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<String>,
     /// Number of deliveries by state, flattened into this object.
     #[serde(flatten)]
     pub deliveries: Counts,
@@ -105,17 +143,36 @@ pub struct Source {
 
 impl From<FunctionStatus> for Function {
     fn from(function: FunctionStatus) -> Self {
-        let FunctionStatus { name, concurrency, running, held: _, failing, paused_since_ms } = function;
-        let (concurrency, paused) = (Some(concurrency), paused_since_ms.map(rfc3339));
-        Self { name, active: true, running, concurrency, failing, paused, deliveries: Counts::default() }
+        let FunctionStatus { name, concurrency, running, held: _, failing, paused, endpoint, circuit } = function;
+        Self {
+            active: true,
+            running,
+            concurrency: Some(concurrency),
+            failing,
+            paused: paused.as_ref().map(|pause| rfc3339(pause.since_ms)),
+            paused_reason: paused.and_then(|pause| pause.reason),
+            endpoint,
+            circuit: circuit.flatten(),
+            ..Self::inactive(name)
+        }
     }
 }
 
 impl Function {
     /// A function that no active manifest declares.
     pub(in crate::admin) fn inactive(name: String) -> Self {
-        let deliveries = Counts::default();
-        Self { name, active: false, running: 0, concurrency: None, failing: None, paused: None, deliveries }
+        Self {
+            name,
+            active: false,
+            running: 0,
+            concurrency: None,
+            failing: None,
+            paused: None,
+            paused_reason: None,
+            endpoint: None,
+            circuit: None,
+            deliveries: Counts::default(),
+        }
     }
 }
 

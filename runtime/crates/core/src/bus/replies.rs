@@ -238,7 +238,7 @@ mod tests {
 
     async fn publish(store: &MemoryStore, number: i64, type_: &str) {
         let (delivery, root) = (DeliveryId(number), Seq(number));
-        let event = Event { id: "a".into(), source: "/f".into(), type_: type_.into(), ..Event::default() };
+        let event = Event { id: number.to_string(), source: "/f".into(), type_: type_.into(), ..Event::default() };
         let lineage = Lineage { cause: Some(delivery), root: Some(root), hops: 1, origin: SOURCE };
         let publishes = vec![NewEvent { event: Arc::new(event), lineage, deliveries: Vec::new() }];
         let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "done".into(), message: None };

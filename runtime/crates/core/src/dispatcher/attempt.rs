@@ -96,9 +96,10 @@ struct Started {
 impl Started {
     fn now(inner: &Inner, spec: &FunctionSpec, delivery: &ReadyDelivery) -> (Self, Call) {
         let (started_ms, attempt) = (inner.clock.now_ms(), delivery.attempts + 1);
-        let call = new_call(inner, delivery, attempt);
+        let mut call = new_call(inner, delivery, attempt);
         let start_ms = inner.clock.store_ms();
         let measurement = Measurement::start(inner.bus.spans(), &spec.metrics.name, delivery, &call, start_ms);
+        call.trace = measurement.trace_context();
         (Self { attempt, started_ms, measurement }, call)
     }
 }
@@ -324,6 +325,7 @@ fn new_call(inner: &Inner, delivery: &ReadyDelivery, attempt: u32) -> Call {
         attempt,
         trigger: delivery.trigger.clone(),
         replay: delivery.replay.is_some(),
+        trace: None,
     }
 }
 

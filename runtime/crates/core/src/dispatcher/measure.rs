@@ -6,7 +6,7 @@ use super::Call;
 use evoke_model::clock::UnixMs;
 use evoke_model::event::Event;
 use evoke_model::{Completion, ReadyDelivery, Verdict};
-use evoke_telemetry::{AttemptEnd, AttemptStart, FunctionMetrics, LiveSpan, Spans};
+use evoke_telemetry::{AttemptEnd, AttemptStart, FunctionMetrics, LiveSpan, Spans, TraceContext};
 
 /// The measurement of one run of a function. The measurement is kept until the result of the run is known. For an
 /// attempt that used state, that is only at the commit: until then, a conflict can discard the run.
@@ -35,6 +35,11 @@ impl Measurement {
             span,
             publishing: Vec::new(),
         }
+    }
+
+    /// Returns the trace context of the run; `None` if spans are off.
+    pub(super) fn trace_context(&self) -> Option<TraceContext> {
+        self.span.trace_context()
     }
 
     /// Starts a span for each published event and writes the trace context into the event.

@@ -14,7 +14,9 @@ use tokio::time::Instant;
 use super::*;
 
 mod default_limits;
+mod proxies;
 mod slow;
+mod tls;
 
 /// The longest wait for a connection to be closed.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -33,7 +35,11 @@ struct TestServer {
 
 impl TestServer {
     async fn open(limits: Limits) -> Self {
-        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        Self::open_with(limits, |listener| listener).await
+    }
+
+    async fn open_with(limits: Limits, change: impl FnOnce(Listener) -> Listener) -> Self {
+        let listener = change(Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap());
         let addr = listener.local_addr().unwrap();
         let (paths, gate, stop) = (Arc::default(), Arc::new(Semaphore::new(0)), CancellationToken::new());
         let service = service(Arc::clone(&paths), gate.clone());
@@ -57,13 +63,15 @@ impl TestServer {
     }
 }
 
-/// Reads the body, records the path, and returns the length of the body.
+/// Reads the body, records the path, and returns the length of the body; in headers, the address of the peer and the
+/// principal of its certificate.
 fn service(
     paths: Arc<Mutex<Vec<String>>>,
     gate: Arc<Semaphore>,
 ) -> impl Fn(Request<RequestBody>, SocketAddr) -> futures_util::future::BoxFuture<'static, Response<Full<Bytes>>> {
-    move |request, _| {
+    move |request, peer| {
         let (paths, gate) = (paths.clone(), gate.clone());
+        let certificate = request.extensions().get::<ClientCertificate>().cloned();
         Box::pin(async move {
             let path = request.uri().path().to_owned();
             paths.lock().unwrap().push(path.clone());
@@ -78,6 +86,10 @@ fn service(
             let text = if path == "/large" { "x".repeat(64 * 1024 * 1024) } else { text };
             let mut response = Response::new(Full::from(text));
             *response.status_mut() = status;
+            response.headers_mut().insert("peer", peer.ip().to_string().parse().unwrap());
+            if let Some(certificate) = certificate {
+                response.headers_mut().insert("client", certificate.principal().parse().unwrap());
+            }
             response
         })
     }

@@ -1,6 +1,6 @@
 //! Limits the number of connections, in all and by peer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Limits;
 use super::body::Activity;
+use super::proxies::Proxies;
 
 /// Issues a permit for each connection within the limits; cheap to clone.
 #[derive(Clone)]
@@ -18,6 +19,9 @@ struct Inner {
     max: usize,
     per_peer_max: usize,
     replaces_idle: bool,
+    handshakes_max: usize,
+    /// Connections of these are not limited by peer, as they carry those of all clients.
+    proxies: Arc<Proxies>,
     open: Mutex<Open>,
     /// Notified when the listener becomes crowded.
     crowded: Notify,
@@ -31,6 +35,8 @@ struct Open {
     accepted: u64,
     /// The open connections by peer, without loopback; the last connection of a peer removes its entry.
     by_peer: HashMap<IpAddr, usize>,
+    /// The connections in their handshake, the oldest first.
+    handshakes: BTreeSet<u64>,
 }
 
 struct Connection {
@@ -48,11 +54,13 @@ pub(super) struct ConnectionPermit {
 }
 
 impl ConnectionLimits {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, proxies: Arc<Proxies>) -> Self {
         Self(Arc::new(Inner {
             max: limits.connections_max,
             per_peer_max: limits.connections_per_peer_max,
             replaces_idle: limits.replaces_idle,
+            handshakes_max: limits.handshakes_max,
+            proxies,
             open: Mutex::default(),
             crowded: Notify::new(),
         }))
@@ -74,13 +82,9 @@ impl ConnectionLimits {
         if open.connections.len() >= self.0.max && !(self.0.replaces_idle && open.close_oldest_idle()) {
             return None;
         }
-        let peer = counted_peer(addr);
-        if let Some(peer) = peer {
-            let open_of_peer = open.by_peer.entry(peer).or_default();
-            if *open_of_peer >= self.0.per_peer_max {
-                return None;
-            }
-            *open_of_peer += 1;
+        let peer = self.0.counted_peer(addr);
+        if !open.count(peer, self.0.per_peer_max) {
+            return None;
         }
         let (number, closed) = (open.accepted, CancellationToken::new());
         open.accepted += 1;
@@ -92,7 +96,71 @@ impl ConnectionLimits {
     }
 }
 
+impl ConnectionPermit {
+    /// Counts the connection for another peer from now on: the client that a proxy has named. Returns false, and counts
+    /// it for no peer, if that one has too many connections.
+    pub(super) fn move_to(&self, addr: IpAddr) -> bool {
+        let inner = &self.limits.0;
+        let mut open = inner.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let peer = inner.counted_peer(addr);
+        // A connection that was replaced meanwhile is counted no more.
+        let Some(connection) = open.connections.get_mut(&self.number) else { return true };
+        let before = std::mem::take(&mut connection.peer);
+        open.uncount(before);
+        if !open.count(peer, inner.per_peer_max) {
+            return false;
+        }
+        if let Some(connection) = open.connections.get_mut(&self.number) {
+            connection.peer = peer;
+        }
+        true
+    }
+
+    /// Counts the connection as one in its handshake. Beyond the limit, the one that began first is closed: the handshake
+    /// of a real client takes far less time than that of a peer that holds connections.
+    pub(super) fn begin_handshake(&self) {
+        let inner = &self.limits.0;
+        let mut open = inner.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if !open.connections.contains_key(&self.number) {
+            return;
+        }
+        open.handshakes.insert(self.number);
+        if open.handshakes.len() > inner.handshakes_max
+            && let Some(oldest) = open.handshakes.pop_first()
+            && let Some(connection) = open.connections.get(&oldest)
+        {
+            connection.closed.cancel();
+            open.remove(oldest);
+        }
+    }
+
+    /// Ends what [`Self::begin_handshake`] began.
+    pub(super) fn end_handshake(&self) {
+        self.limits.0.open.lock().unwrap_or_else(PoisonError::into_inner).handshakes.remove(&self.number);
+    }
+}
+
 impl Open {
+    /// Counts one more connection of a peer. Returns false if the peer has `max` already.
+    fn count(&mut self, peer: Option<IpAddr>, max: usize) -> bool {
+        let Some(peer) = peer else { return true };
+        let open_of_peer = self.by_peer.entry(peer).or_default();
+        let has_room = *open_of_peer < max;
+        *open_of_peer += usize::from(has_room);
+        has_room
+    }
+
+    fn uncount(&mut self, peer: Option<IpAddr>) {
+        if let Some(peer) = peer
+            && let Some(open_of_peer) = self.by_peer.get_mut(&peer)
+        {
+            *open_of_peer -= 1;
+            if *open_of_peer == 0 {
+                self.by_peer.remove(&peer);
+            }
+        }
+    }
+
     /// Closes the oldest connection that has no request in flight. Returns false if there is none.
     fn close_oldest_idle(&mut self) -> bool {
         let mut idle = self.connections.iter().filter(|(_, connection)| connection.activity.borrow().requests == 0);
@@ -104,13 +172,9 @@ impl Open {
 
     /// Removes a connection, if it was not removed before.
     fn remove(&mut self, number: u64) {
-        if let Some(Connection { peer: Some(peer), .. }) = self.connections.remove(&number)
-            && let Some(open_of_peer) = self.by_peer.get_mut(&peer)
-        {
-            *open_of_peer -= 1;
-            if *open_of_peer == 0 {
-                self.by_peer.remove(&peer);
-            }
+        self.handshakes.remove(&number);
+        if let Some(connection) = self.connections.remove(&number) {
+            self.uncount(connection.peer);
         }
     }
 }
@@ -120,17 +184,17 @@ impl Inner {
     fn is_crowded(&self, total: usize) -> bool {
         total > self.max - self.max / 4
     }
+
+    /// Returns the peer under which a connection is counted; `None` for loopback and for proxies.
+    fn counted_peer(&self, addr: IpAddr) -> Option<IpAddr> {
+        (!addr.to_canonical().is_loopback() && !self.proxies.is_trusted(addr)).then(|| counted_network(addr))
+    }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.limits.0.open.lock().unwrap_or_else(PoisonError::into_inner).remove(self.number);
     }
-}
-
-/// Returns the peer under which a connection is counted; `None` for loopback.
-fn counted_peer(addr: IpAddr) -> Option<IpAddr> {
-    (!addr.to_canonical().is_loopback()).then(|| counted_network(addr))
 }
 
 /// Returns the network that counts as one peer: an IPv4 address or an IPv6 /64, because one customer usually has a whole
@@ -150,7 +214,8 @@ mod tests {
     use super::*;
 
     fn limits(connections_max: usize, connections_per_peer_max: usize) -> ConnectionLimits {
-        ConnectionLimits::new(&Limits { connections_max, connections_per_peer_max, ..Limits::default() })
+        let limits = Limits { connections_max, connections_per_peer_max, ..Limits::default() };
+        ConnectionLimits::new(&limits, Arc::default())
     }
 
     /// Acquires a permit for a connection without requests.
@@ -190,7 +255,7 @@ mod tests {
     #[test]
     fn a_new_connection_replaces_the_oldest_idle_one_if_the_listener_says_so() {
         let limits = Limits { connections_max: 3, replaces_idle: true, ..Limits::default() };
-        let limits = ConnectionLimits::new(&limits);
+        let limits = ConnectionLimits::new(&limits, Arc::default());
         let open =
             |activity: &watch::Sender<Activity>| limits.acquire("127.0.0.1".parse().unwrap(), activity.subscribe());
         let connection = |requests| watch::Sender::new(Activity { requests, ..Activity::default() });
@@ -204,5 +269,42 @@ mod tests {
         drop(fourth);
         let _busy = [open(&busy), open(&busy), open(&busy)].map(Option::unwrap);
         assert!(open(&idle).is_none());
+    }
+
+    #[test]
+    fn a_proxy_is_not_limited_and_its_connections_count_for_their_clients() {
+        let limits = Limits { connections_per_peer_max: 2, ..Limits::default() };
+        let proxies = Proxies { networks: vec!["192.0.2.0/24".parse().unwrap()], protocol: true };
+        let limits = ConnectionLimits::new(&limits, Arc::new(proxies));
+        let permits: Vec<_> = (0..5).map(|_| acquire(&limits, "192.0.2.1").unwrap()).collect();
+        let client = "198.51.100.1".parse().unwrap();
+        assert!(permits[0].move_to(client) && permits[1].move_to(client));
+        assert!(!permits[2].move_to(client));
+        assert!(acquire(&limits, "198.51.100.1").is_none());
+        // A connection that moves to where it is counted takes no second place.
+        assert!(permits[1].move_to(client));
+        assert!(permits[1].move_to("198.51.100.2".parse().unwrap()));
+        assert!(permits[3].move_to(client));
+        drop(permits);
+        assert!(limits.0.open.lock().unwrap().by_peer.is_empty());
+    }
+
+    #[test]
+    fn beyond_the_limit_of_handshakes_the_oldest_one_is_closed() {
+        let limits = Limits { handshakes_max: 2, ..Limits::default() };
+        let limits = ConnectionLimits::new(&limits, Arc::default());
+        let permits: Vec<_> = (0..4).map(|_| acquire(&limits, "127.0.0.1").unwrap()).collect();
+        let closed = || permits.iter().map(|permit| permit.closed.is_cancelled()).collect::<Vec<_>>();
+        for permit in &permits[..2] {
+            permit.begin_handshake();
+        }
+        permits[0].end_handshake();
+        permits[2].begin_handshake();
+        assert_eq!(closed(), [false; 4]);
+        permits[3].begin_handshake();
+        assert_eq!(closed(), [false, true, false, false]);
+        drop(permits);
+        let open = limits.0.open.lock().unwrap();
+        assert!(open.handshakes.is_empty() && open.connections.is_empty());
     }
 }

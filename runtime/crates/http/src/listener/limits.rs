@@ -20,6 +20,11 @@ pub struct Limits {
     /// Whether a connection beyond `connections_max` replaces the oldest one without a request in flight. Then peers that
     /// only connect cannot keep others out.
     pub replaces_idle: bool,
+    /// How long a connection may take until HTTP begins: the header of the PROXY protocol, and the TLS handshake.
+    pub handshake: Duration,
+    /// The most concurrent connections that are in this phase; a further one replaces the oldest. A handshake holds at
+    /// most 64 KiB, so all of them at most 32 MiB.
+    pub handshakes_max: usize,
     /// How long a connection may have no request in flight before its first request, and while a request's head arrives.
     pub idle: Duration,
     /// How long a connection stays open for its next request. While most connections are in use, it is [`Self::idle`].
@@ -48,6 +53,8 @@ impl Default for Limits {
             connections_max: 4_096,
             connections_per_peer_max: 256,
             replaces_idle: false,
+            handshake: Duration::from_secs(5),
+            handshakes_max: 512,
             idle: Duration::from_secs(9), // with `CLOSE_GRACE`, closed within 10 s
             keep_alive: KEEP_ALIVE,
             head_size_max: 16 * 1024,

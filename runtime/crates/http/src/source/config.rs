@@ -66,7 +66,7 @@ pub struct HttpSource {
     #[serde(default = "content_size_default")]
     pub max_body: ByteSize,
     /// Response to a request: `accepted` as soon as its event is stored, or an event that follows from it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "reply::schema", extend("default" = "accepted"))]
     pub reply: Option<ReplyEvent>,
     /// Which pages of other origins can send requests from a browser, as in `{ origins: ["https://shop.example"] }`.
@@ -222,6 +222,10 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
     let cors = table.optional(reader, "cors").and_then(|node| Cors::parse(reader, node, cors_span));
     let handshake_span = table.key_span("handshake");
     let handshake = table.optional(reader, "handshake").and_then(|node| Handshake::parse(reader, node, handshake_span));
+    if handshake.is_some() && !methods.contains(&Method::Post) {
+        let message = "`handshake` has no effect: CloudEvents senders use POST, which this source does not accept";
+        reader.error(handshake_span, message, "add `POST` to `methods`, or remove `handshake`");
+    }
     table.reject_unknown_keys(reader, |key| match key {
         "webhook" | "validation" => Some("did you mean `handshake`?"),
         "extensions" => Some("did you mean `attributes`?"),

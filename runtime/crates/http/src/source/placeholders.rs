@@ -59,7 +59,7 @@ impl RequestValue {
         match root {
             "header" => match HeaderName::try_from(rest) {
                 Ok(name) => Ok(Self::Header(name)),
-                Err(_) => wrong(format!("`{}` is not the name of a header", excerpt(rest))),
+                Err(_) => wrong("write the name of a header, as in `{header.x-request-id}`".to_owned()),
             },
             "query" => Ok(Self::Query(rest.to_owned())),
             "path" => {

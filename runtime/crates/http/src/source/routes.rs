@@ -201,14 +201,14 @@ mod tests {
     }
 
     /// Returns the declared path of a request, with its parameters, or the status of the miss with a part of its text.
-    fn find(routes: &Routes, method: Method, path: &str) -> String {
-        match routes.find(&method, path) {
+    fn find(routes: &Routes, method: &Method, path: &str) -> String {
+        match routes.find(method, path) {
             Ok(Route { endpoint, parameters }) => {
                 let values = parameters.iter().flat_map(PathParameters::iter);
                 values.fold(endpoint.path.clone(), |text, (name, value)| format!("{text} {name}={value}"))
             }
             Err(miss) => {
-                let problem = miss.problem(&method);
+                let problem = miss.problem(method);
                 format!("{} {}", problem.status.as_u16(), problem.detail)
             }
         }
@@ -233,7 +233,7 @@ mod tests {
             ("/caf%c3%a9", "/caf%C3%A9"),
             ("/%zz", "400 the path parameter `rest` is not UTF-8 after percent-decoding: `%zz`"),
         ] {
-            assert_eq!(find(&routes, Method::POST, path), found, "{path}");
+            assert_eq!(find(&routes, &Method::POST, path), found, "{path}");
         }
     }
 
@@ -245,19 +245,19 @@ mod tests {
             endpoint("/a/{x}/", &[SourceMethod::Post]),
         ]);
         let routes = routes.unwrap();
-        assert_eq!(find(&routes, Method::PUT, "/a/b"), "/a/b");
-        assert_eq!(find(&routes, Method::POST, "/a/b"), "/a/{x} x=b");
-        assert_eq!(find(&routes, Method::HEAD, "/a/b"), "/a/{x} x=b");
+        assert_eq!(find(&routes, &Method::PUT, "/a/b"), "/a/b");
+        assert_eq!(find(&routes, &Method::POST, "/a/b"), "/a/{x} x=b");
+        assert_eq!(find(&routes, &Method::HEAD, "/a/b"), "/a/{x} x=b");
         assert_eq!(
-            find(&routes, Method::DELETE, "/a/b"),
+            find(&routes, &Method::DELETE, "/a/b"),
             "405 the method DELETE is not allowed here; use PUT, GET, HEAD, POST, OPTIONS"
         );
         assert_eq!(
-            find(&routes, Method::POST, "/a/b/c"),
+            find(&routes, &Method::POST, "/a/b/c"),
             "404 no source has the path `/a/b/c`; paths must match exactly"
         );
-        assert_eq!(find(&routes, Method::POST, "/a/b/"), "/a/{x}/ x=b");
-        assert_eq!(find(&routes, Method::POST, "/a/"), "404 no source has the path `/a/`; paths must match exactly");
+        assert_eq!(find(&routes, &Method::POST, "/a/b/"), "/a/{x}/ x=b");
+        assert_eq!(find(&routes, &Method::POST, "/a/"), "404 no source has the path `/a/`; paths must match exactly");
         let one = Routes::new([endpoint("/a/{x}", &[SourceMethod::Post])]).unwrap();
         let expected = "404 no source has the path `/a/b/`, but a source has `/a/{x}`; paths must match exactly";
         assert_eq!(find(&one, Method::POST, "/a/b/"), expected);
@@ -296,6 +296,6 @@ mod tests {
         });
         assert_eq!((none, visited), (None, 256));
         assert!(routes.tree.len() < 1_024);
-        assert_eq!(find(&routes, Method::POST, &("/a".repeat(8) + "/end")), ways(0));
+        assert_eq!(find(&routes, &Method::POST, &("/a".repeat(8) + "/end")), ways(0));
     }
 }

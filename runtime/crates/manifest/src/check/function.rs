@@ -1,13 +1,15 @@
 //! Reads functions: component, triggers, limits, retries and grants.
 
-use super::{Context, http_grant, trigger};
+use super::secrets::{has_nonempty_key, secrets};
+use super::{Context, deliver, http_grant, trigger};
 use crate::component::ComponentRef;
-use crate::diagnostics::{ValueError, excerpt};
+use crate::diagnostics::excerpt;
 use crate::grants::{StateLimits, TypeGlob};
-use crate::model::{Allow, Build, Function, FunctionSpans, Retry, SecretRef, Trigger};
+use crate::model::{Allow, Build, Function, FunctionSpans, Retry, Trigger};
 use crate::names::{ATTRIBUTES, KNOWN_EXTENSIONS, Name, OrderBy};
 use crate::parser::{Entry, Node, Reader, Resolved, Table, Value, nearest};
 use crate::paths::check_path;
+use crate::secret::env_var_name;
 use crate::source_text::Span;
 use crate::units::{ByteSize, duration_text};
 use std::collections::BTreeMap;
@@ -21,6 +23,8 @@ const AGE_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration:
 /// The minimum is one page of linear memory. The maximum is all the memory that 32-bit addresses can reach.
 const MEMORY_RANGE: RangeInclusive<ByteSize> = ByteSize(64 << 10)..=ByteSize(4 << 30);
 const CONCURRENCY_RANGE: RangeInclusive<u32> = 1..=1024;
+/// The most requests that a function can have in progress.
+const DELIVER_CONCURRENCY_MAX: u32 = 128;
 const ATTEMPTS_RANGE: RangeInclusive<u32> = 1..=100;
 const STATE_KEYS_RANGE: RangeInclusive<u32> = 1..=10_000_000;
 /// The upper bound is half of the 8 MiB that one attempt can write.
@@ -35,11 +39,26 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
     let example = "`{ component: charge.wasm, on: [...] }`";
     let mut table = Table::read(reader, &entry.node, entry.key_span, "Function", what, example)?;
 
-    let component_node =
-        table.required(reader, "component", &["wasm", "module", "image", "file", "path"], "`component: FILE.wasm`");
+    let deliver_span = table.key_span("deliver");
+    let deliver_node = table.optional(reader, "deliver");
+    let component_node = match deliver_node {
+        Some(_) => table.optional(reader, "component"),
+        None => table.required(
+            reader,
+            "component",
+            &["wasm", "module", "image", "file", "path", "deliver"],
+            "`component: FILE.wasm`, or `deliver: { url: https://HOST/PATH }` to send the events to an endpoint",
+        ),
+    };
+    if let (Some(_), Some(_)) = (deliver_node, component_node) {
+        let message = format!("{} has both a component and `deliver`", table.what());
+        let other = (table.key_span("component"), "the component");
+        reader.error_with_related(deliver_span, message, "keep one of them, or make two functions", other);
+    }
     let build_span = table.key_span("build");
     let build = table.optional(reader, "build").and_then(|node| build(reader, node, build_span));
     let has_build = table.has("build");
+    let deliver = deliver_node.and_then(|node| deliver::deliver(reader, context, node, deliver_span));
     let component = component_node.and_then(|node| component(reader, context, node, has_build));
     let on = "`on:` with a trigger, such as `- events: { type: [order.placed] }`";
     let on = table.required(reader, "on", &["trigger", "triggers", "when", "events"], on);
@@ -52,7 +71,14 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
     let retry_span = table.key_span("retry");
     let retry = table.optional(reader, "retry").and_then(|node| retry(reader, node, retry_span));
     let allow_span = table.key_span("allow");
-    let allow = table.optional(reader, "allow").and_then(|node| allow(reader, context, node, allow_span));
+    let allow_node = table.optional(reader, "allow");
+    let allow = allow_node.and_then(|node| allow(reader, context, node, allow_span)).unwrap_or_default();
+    if deliver_node.is_some() {
+        reject_keys_of_components(reader, &table, allow_node, concurrency);
+    }
+    if let Some(deliver) = &deliver {
+        deliver::check_secrets(reader, deliver, &allow, deliver_span);
+    }
     table.reject_unknown_keys(reader, |key| match key {
         "attempts" | "backoff" | "max_backoff" | "max_age" => Some("put it under `retry`"),
         "retries" | "max_retries" => Some("set the number of attempts with `retry: { attempts: 8 }`"),
@@ -66,17 +92,23 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
         "events" | "source" => Some(TRIGGER_KEY_HINT),
         "trigger" | "triggers" | "when" => Some("put the triggers under `on`"),
         "wasm" | "module" | "image" | "path" | "file" => Some("write the component as `component: FILE.wasm`"),
+        "url" | "endpoint" | "webhook" => Some("to send events to an endpoint, write `deliver: { url: URL }`"),
         key if context.kinds.keys().any(|kind| kind == key) => Some(TRIGGER_KEY_HINT),
         _ => None,
     });
     let spans = FunctionSpans {
         name: entry.key_span,
-        component: component_node.map_or(entry.key_span, |node| node.span),
+        component: match (component_node, deliver_node) {
+            (Some(node), _) => node.span,
+            (None, Some(_)) => deliver_span,
+            (None, None) => entry.key_span,
+        },
         allow: allow_span,
     };
     Some(Function {
         name: name?,
-        component: component.unwrap_or_default(),
+        component: if deliver_node.is_some() { None } else { Some(component.unwrap_or_default()) },
+        deliver,
         build,
         triggers,
         order_by,
@@ -84,9 +116,37 @@ pub(super) fn function(reader: &mut Reader<'_>, context: &Context<'_>, entry: &E
         timeout: timeout.unwrap_or_else(Function::default_timeout),
         memory: memory.unwrap_or_else(Function::default_memory),
         retry: retry.unwrap_or_default(),
-        allow: allow.unwrap_or_default(),
+        allow,
         spans,
     })
+}
+
+/// Reports the keys of a function with `deliver` that only a component could use.
+fn reject_keys_of_components(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    allow: Option<&Node>,
+    concurrency: Option<u32>,
+) {
+    for key in ["build", "memory"].into_iter().filter(|key| table.has(key)) {
+        let message = format!("`{key}` has no meaning for {}: it has no component", table.what());
+        reader.error(table.key_span(key), message, "remove it");
+    }
+    if let Some(Node { value: Value::Map(entries), .. }) = allow {
+        for entry in entries.iter().filter(|entry| matches!(&*entry.key, "publish" | "state" | "http" | "config")) {
+            let message = format!("`allow.{}` has no meaning for {}: it has no component", entry.key, table.what());
+            let help = match &*entry.key {
+                "http" => "remove it: `deliver.url` is the grant",
+                _ => "remove it",
+            };
+            reader.error(entry.key_span, message, help);
+        }
+    }
+    if let Some(concurrency) = concurrency.filter(|concurrency| *concurrency > DELIVER_CONCURRENCY_MAX) {
+        let message =
+            format!("`concurrency` of {} must be at most {DELIVER_CONCURRENCY_MAX}, found {concurrency}", table.what());
+        reader.error(table.key_span("concurrency"), message, format!("write `concurrency: {DELIVER_CONCURRENCY_MAX}`"));
+    }
 }
 
 fn component(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, has_build: bool) -> Option<ComponentRef> {
@@ -287,84 +347,6 @@ fn config(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, String> {
         }
     }
     config
-}
-
-fn secrets(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node) -> BTreeMap<String, SecretRef> {
-    let mut secrets = BTreeMap::new();
-    for entry in reader.entries(node, "`secrets`", "`{ API_KEY: { env: PAYMENT_KEY } }`") {
-        if has_nonempty_key(reader, entry)
-            && let Some(secret) = secret(reader, context, entry)
-        {
-            secrets.insert(entry.key.clone(), secret);
-        }
-    }
-    secrets
-}
-
-fn secret(reader: &mut Reader<'_>, context: &Context<'_>, entry: &Entry) -> Option<SecretRef> {
-    if let Value::Scalar(_) = entry.node.value {
-        let help = "write its location: `{ env: VARIABLE }` or `{ file: PATH }`";
-        reader.error(entry.key_span, "a manifest must not contain the value of a secret", help);
-        return None;
-    }
-    let what = format!("secret `{}`", excerpt(&entry.key));
-    let mut table = Table::read(reader, &entry.node, entry.key_span, "SecretRef", what, "`{ env: VARIABLE }`")?;
-    let env_node = table.optional(reader, "env");
-    let env = env_node.and_then(|node| reader.parse_text(node, "`env`", env_var_name));
-    let file = table.optional(reader, "file").and_then(|node| {
-        let path = reader.text(node, "`file`")?;
-        reader.ok_or_report(node.span, check_path(context.folder, path)).map(|()| path)
-    });
-    match (table.has("env"), table.has("file")) {
-        (true, true) => {
-            let message = format!("{} has two locations", table.what());
-            let span = table.key_span("file");
-            reader.error_with_related(
-                span,
-                message,
-                "keep either `env` or `file`",
-                (table.key_span("env"), "the other location"),
-            );
-        }
-        (false, false) => {
-            let message = format!("{} has no location", table.what());
-            reader.error(table.span(), message, "write `{ env: VARIABLE }` or `{ file: PATH }`");
-        }
-        _ => {}
-    }
-    table.reject_unknown_keys(reader, |key| match key {
-        "value" => Some("write the location of the secret, `env` or `file`, not its value"),
-        "path" => Some("did you mean `file`?"),
-        _ => None,
-    });
-    env.map(SecretRef::Env).or_else(|| file.map(|path| SecretRef::File(context.folder.join(path))))
-}
-
-/// Parses the name of an environment variable (POSIX.1, section 8.1).
-fn env_var_name(text: &str) -> Result<String, ValueError> {
-    let bare = text.trim_start_matches('$').trim_start_matches('{').trim_end_matches('}');
-    let is_valid = |name: &str| {
-        !name.is_empty()
-            && !name.starts_with(|char: char| char.is_ascii_digit())
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-    };
-    if is_valid(text) {
-        return Ok(text.to_owned());
-    }
-    let help = if is_valid(bare) {
-        format!("write only the name: `{bare}`")
-    } else {
-        "use only letters, digits and underscores; do not start with a digit".to_owned()
-    };
-    Err(ValueError::new(format!("`{}` is not a valid name of an environment variable", excerpt(text)), help))
-}
-
-fn has_nonempty_key(reader: &mut Reader<'_>, entry: &Entry) -> bool {
-    let nonempty = !entry.key.trim().is_empty();
-    if !nonempty {
-        reader.error(entry.key_span, "this key is empty", "write the name by which the function reads the value");
-    }
-    nonempty
 }
 
 /// Reports keys used for both a setting and a secret: a function reads both in the same way, by name.

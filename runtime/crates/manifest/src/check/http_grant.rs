@@ -2,9 +2,10 @@
 
 use crate::diagnostics::{ValueError, excerpt};
 use crate::header_template::HeaderTemplate;
-use crate::model::{HTTP_GRANTS_MAX, HttpGrant, SecretRef};
+use crate::model::{HTTP_GRANTS_MAX, HttpGrant};
 use crate::parser::{Node, Reader, Table, Value};
 use crate::paths::check_path;
+use crate::secret::SecretRef;
 use crate::source_text::Span;
 use evoke_model::destination::{AddressRange, Destination, InvalidDestination};
 use evoke_model::not_global;

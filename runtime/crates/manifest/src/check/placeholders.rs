@@ -55,7 +55,7 @@ fn find(node: &Node, place: Place, found: &mut Vec<(Span, String, Place)>) {
                     // `events`, have checks of their own, with better help texts.
                     "build" | "env" | "component" | "file" | "path" | "include" | "exclude" | "events"
                         if place == Place::Setting => {}
-                    "type" | "subject" | "id" | "attributes" if place == Place::Setting => {
+                    "type" | "subject" | "id" | "attributes" | "body" | "headers" if place == Place::Setting => {
                         find(&entry.node, Place::Template, found);
                     }
                     "config" => find(&entry.node, Place::Text, found),

@@ -11,7 +11,11 @@ fn caused(id: &str, type_: &str, cause: i64, hops: u32, deliveries: Vec<NewDeliv
     let origin = if hops == 0 { Origin::RUNTIME } else { Origin(9) };
     let lineage = Lineage { cause: Some(DeliveryId(cause)), root: Some(Seq(1)), hops, origin };
     let mut new = new_event(id, deliveries);
-    Arc::make_mut(&mut new.event).type_ = type_.into();
+    let event = Arc::make_mut(&mut new.event);
+    event.type_ = type_.into();
+    if hops == 0 {
+        event.source = evoke_model::runtime_events::SOURCE.into();
+    }
     NewEvent { lineage, ..new }
 }
 

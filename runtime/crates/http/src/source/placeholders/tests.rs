@@ -14,7 +14,7 @@ fn each_mistake_in_a_placeholder_has_a_help_text_with_the_right_form() {
         ("a.{data.}", "`{data.FIELD}`"),
         ("a.{data.a..b}", "separated by dots"),
         ("a.{data.a[0]}", "separated by dots"),
-        ("a.{header.x y}", "not the name of a header"),
+        ("a.{header.x y}", "the name of a header"),
         ("a.{path.tem}", "`{path.team}`"),
         ("a.{path.other}", "`{path.team}`, `{path.id}`"),
         ("a.{header.x", "close it"),

@@ -1,0 +1,184 @@
+//! Opens a connection: reads the header of the PROXY protocol and makes the TLS handshake, each where it is configured,
+//! within one time limit.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use evoke_telemetry::{ConnectionMetrics, ConnectionRefusal};
+
+use super::connections::ConnectionPermit;
+use super::limits::Limits;
+use super::notice::Notice;
+use super::paced::Paced;
+use super::proxies::{Client, HEADER_MAX, Parsed, Proxies, parse};
+use super::socket::{Peeked, Socket};
+use super::tls::{ClientCertificate, HANDSHAKE_RECORD, Tls};
+
+/// The response to a connection beyond the limits.
+const TOO_MANY_CONNECTIONS: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+/// The response to a request without TLS on a port with TLS.
+const NEEDS_TLS: &str = r#"{"type":"about:blank","title":"Bad Request","status":400,"detail":"this port speaks TLS; use https:// in place of http://"}"#;
+/// The most bytes that are read to recognise a request without TLS.
+const FIRST_BYTES_MAX: usize = 4096;
+
+/// What a listener does with a connection before HTTP.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Opening {
+    pub(super) tls: Option<Tls>,
+    pub(super) proxies: Arc<Proxies>,
+    pub(super) metrics: Arc<ConnectionMetrics>,
+}
+
+/// A connection that is ready for HTTP.
+pub(super) struct Opened {
+    pub(super) socket: Socket,
+    pub(super) client: Client,
+    pub(super) certificate: Option<ClientCertificate>,
+}
+
+/// Why a connection was closed before HTTP.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("it ended before HTTP: {0}")]
+    Ended(#[from] io::Error),
+    #[error("{0}")]
+    ProxyHeader(&'static str),
+    #[error("its client has too many connections")]
+    TooMany,
+    #[error("it has no TLS")]
+    PlainHttp,
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(io::Error),
+    #[error("the TLS handshake took too long")]
+    Slow,
+}
+
+impl OpenError {
+    fn refusal(&self) -> Option<ConnectionRefusal> {
+        Some(match self {
+            // The peer may just have checked whether the port is open.
+            Self::Ended(_) => return None,
+            Self::ProxyHeader(_) => ConnectionRefusal::ProxyHeader,
+            Self::TooMany => ConnectionRefusal::Limit,
+            Self::PlainHttp => ConnectionRefusal::PlainHttp,
+            Self::Handshake(_) => ConnectionRefusal::Handshake,
+            Self::Slow => ConnectionRefusal::SlowHandshake,
+        })
+    }
+}
+
+impl Opening {
+    /// Counts a connection beyond the limits, and sends it a 503 as far as the socket accepts it without blocking; with
+    /// TLS, the connection is closed without a response.
+    pub(super) fn refuse(&self, tcp: &TcpStream, peer: SocketAddr) {
+        self.metrics.refused(ConnectionRefusal::Limit).increment();
+        tracing::debug!("too many connections: refused one from {peer}");
+        if self.tls.is_none() {
+            let _ = tcp.try_write(TOO_MANY_CONNECTIONS);
+        }
+    }
+
+    /// Opens a connection; `None` if it was closed instead, which is counted.
+    pub(super) async fn open(
+        &self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        permit: &ConnectionPermit,
+        limits: &Limits,
+    ) -> Option<Opened> {
+        let socket = Peeked::new(Paced::new(tcp, limits));
+        if self.tls.is_none() && !self.proxies.has_header(peer.ip()) {
+            let client = Client::of_connection(peer, false, false);
+            return Some(Opened { socket: Socket::Plain(socket), client, certificate: None });
+        }
+        permit.begin_handshake();
+        let opened = timeout(limits.handshake, self.handshake(socket, peer, permit)).await;
+        permit.end_handshake();
+        let error = match opened {
+            Ok(Ok(opened)) => return Some(opened),
+            Ok(Err(error)) => error,
+            Err(_) => OpenError::Slow,
+        };
+        if let Some(refusal) = error.refusal() {
+            self.metrics.refused(refusal).increment();
+        }
+        if let OpenError::ProxyHeader(reason) = &error {
+            static NOTICE: Notice = Notice::new();
+            NOTICE.log(|others| tracing::warn!("a connection from the proxy {peer} was closed{others}: {reason}"));
+        } else {
+            tracing::debug!("the connection from {peer} was closed: {error}");
+        }
+        None
+    }
+
+    async fn handshake(
+        &self,
+        mut socket: Peeked,
+        peer: SocketAddr,
+        permit: &ConnectionPermit,
+    ) -> Result<Opened, OpenError> {
+        let named = if self.proxies.has_header(peer.ip()) { read_proxy_header(&mut socket).await? } else { None };
+        let client = named.unwrap_or(peer);
+        if named.is_some() && !permit.move_to(client.ip()) {
+            if self.tls.is_none() {
+                socket.try_write(TOO_MANY_CONNECTIONS);
+            }
+            return Err(OpenError::TooMany);
+        }
+        let of_client = |is_tls| Client::of_connection(client, is_tls, named.is_some());
+        let Some(tls) = &self.tls else {
+            return Ok(Opened { socket: Socket::Plain(socket), client: of_client(false), certificate: None });
+        };
+        while socket.head().is_empty() {
+            if !socket.read_more(FIRST_BYTES_MAX).await? {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+        if let Some(&first) = socket.head().first()
+            && first != HANDSHAKE_RECORD
+        {
+            // The first byte of a method.
+            if first.is_ascii_alphabetic() {
+                let length = NEEDS_TLS.len();
+                socket.try_write(
+                    format!(
+                        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\ncontent-length: {length}\r\n\
+                         connection: close\r\n\r\n{NEEDS_TLS}"
+                    )
+                    .as_bytes(),
+                );
+            }
+            return Err(OpenError::PlainHttp);
+        }
+        let stream = tls.acceptor().accept(socket).await.map_err(OpenError::Handshake)?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let certificate = shown.map(ClientCertificate::new);
+        Ok(Opened { socket: Socket::Tls(Box::new(stream)), client: of_client(true), certificate })
+    }
+}
+
+/// Reads the header of the PROXY protocol. Returns the address of the client, if the proxy names one.
+async fn read_proxy_header(socket: &mut Peeked) -> Result<Option<SocketAddr>, OpenError> {
+    loop {
+        match parse(socket.head()) {
+            Parsed::Complete { client, length } => {
+                socket.consume(length);
+                return Ok(client);
+            }
+            Parsed::Invalid(reason) => return Err(OpenError::ProxyHeader(reason)),
+            Parsed::Incomplete => {
+                if !socket.read_more(HEADER_MAX).await? {
+                    // A proxy that only checks whether the port is open sends nothing.
+                    let is_silent = socket.head().is_empty();
+                    let ended = OpenError::Ended(io::ErrorKind::UnexpectedEof.into());
+                    return Err(if is_silent { ended } else { OpenError::ProxyHeader("it ended within the header") });
+                }
+            }
+        }
+    }
+}

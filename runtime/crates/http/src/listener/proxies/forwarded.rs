@@ -1,0 +1,194 @@
+//! The headers in which proxies name the client: `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`, and
+//! `Forwarded` (RFC 7239).
+//!
+//! A proxy appends the address of its peer, so the list is read from its end: the client is the last address that is no
+//! proxy. Everything before that address was written by the client. A proxy may pass on the header that it does not
+//! write itself; so if both headers are there and disagree, neither is used, and the proxy counts as the client.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{FORWARDED, HOST, HeaderName, HeaderValue};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Request, Uri};
+
+use super::Proxies;
+use crate::listener::host::is_host;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Further headers of this kind, which are removed and never read.
+const OTHERS: [HeaderName; 4] = [
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-forwarded-ssl"),
+];
+
+/// Where a request comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::listener) struct Client {
+    pub(in crate::listener) address: SocketAddr,
+    /// The scheme that the client used.
+    pub(in crate::listener) scheme: Scheme,
+    /// Whether a proxy named the client: in a header of the request, or of the connection.
+    pub(in crate::listener) is_forwarded: bool,
+    /// The host that the client asked for, if a proxy named it.
+    host: Option<HeaderValue>,
+}
+
+/// What the headers of one kind say.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Said {
+    /// The last address that is no proxy; `None` if the first one from the end is no address.
+    client: Option<IpAddr>,
+    scheme: Option<Scheme>,
+    host: Option<HeaderValue>,
+}
+
+impl Client {
+    /// The client of a connection.
+    pub(in crate::listener) fn of_connection(address: SocketAddr, is_tls: bool, is_forwarded: bool) -> Self {
+        let scheme = if is_tls { Scheme::HTTPS } else { Scheme::HTTP };
+        Self { address, scheme, is_forwarded, host: None }
+    }
+
+    /// Returns the client of a request over a connection of this client.
+    pub(in crate::listener) fn of_request(&self, headers: &HeaderMap, proxies: &Proxies) -> Self {
+        let mut client = self.clone();
+        if proxies.networks.is_empty() || !proxies.is_trusted(self.address.ip()) {
+            return client;
+        }
+        let said = match (headers.contains_key(X_FORWARDED_FOR), headers.contains_key(FORWARDED)) {
+            (true, false) => x_forwarded(headers, proxies),
+            (false, true) => forwarded(headers, proxies),
+            (true, true) => {
+                let (x, standard) = (x_forwarded(headers, proxies), forwarded(headers, proxies));
+                if x.client != standard.client {
+                    return client;
+                }
+                Said { scheme: x.scheme.or(standard.scheme), host: x.host.or(standard.host), ..x }
+            }
+            // Without an address, a proxy may still tell the scheme and the host.
+            (false, false) => x_forwarded(headers, proxies),
+        };
+        if let Some(address) = said.client {
+            client.address = SocketAddr::new(address, 0);
+            client.is_forwarded = true;
+        }
+        client.scheme = said.scheme.unwrap_or(client.scheme);
+        client.host = said.host;
+        client
+    }
+
+    /// Replaces everything that the request's headers say about the client by what is known, and sets the scheme and the
+    /// host of the request.
+    pub(in crate::listener) fn apply<B>(self, request: &mut Request<B>) {
+        let headers = request.headers_mut();
+        // Most requests have no such header.
+        if headers.keys().any(is_about_client) {
+            for name in [FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST].iter().chain(&OTHERS) {
+                headers.remove(name);
+            }
+        }
+        if self.is_forwarded {
+            let address = HeaderValue::from_str(&self.address.ip().to_canonical().to_string());
+            headers.extend(address.ok().map(|address| (X_FORWARDED_FOR, address)));
+            let scheme = HeaderValue::from_str(self.scheme.as_str());
+            headers.extend(scheme.ok().map(|scheme| (X_FORWARDED_PROTO, scheme)));
+        }
+        if let Some(host) = &self.host {
+            headers.insert(X_FORWARDED_HOST, host.clone());
+            headers.insert(HOST, host.clone());
+        }
+        // The target of HTTP/2 and an absolute target have a scheme that the peer chose.
+        if request.uri().scheme().is_some_and(|scheme| *scheme != self.scheme || self.host.is_some()) {
+            let mut parts = request.uri().clone().into_parts();
+            parts.scheme = Some(self.scheme.clone());
+            let host = self.host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
+            parts.authority = host.or(parts.authority);
+            if let Ok(uri) = Uri::from_parts(parts) {
+                *request.uri_mut() = uri;
+            }
+        }
+        request.extensions_mut().insert(self.scheme);
+    }
+}
+
+/// Returns true for all headers of this kind, and for few others.
+fn is_about_client(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-forwarded") || name == FORWARDED || name == OTHERS[0]
+}
+
+fn x_forwarded(headers: &HeaderMap, proxies: &Proxies) -> Said {
+    // Each proxy replaces these two, or appends to them.
+    let last = |name| list(headers, name).next_back().map(str::to_owned);
+    Said {
+        client: last_client(list(headers, X_FORWARDED_FOR).map(address), proxies),
+        scheme: last(X_FORWARDED_PROTO).and_then(|scheme| parse_scheme(&scheme)),
+        host: last(X_FORWARDED_HOST).and_then(|host| parse_host(&host)),
+    }
+}
+
+fn forwarded(headers: &HeaderMap, proxies: &Proxies) -> Said {
+    let elements: Vec<&str> = list(headers, FORWARDED).collect();
+    let client = last_client(elements.iter().map(|element| address(parameter(element, "for")?)), proxies);
+    let last = |name| elements.last().and_then(|element| parameter(element, name));
+    Said { client, scheme: last("proto").and_then(parse_scheme), host: last("host").and_then(parse_host) }
+}
+
+/// Returns the elements of a header that is a list, over all its lines. Commas in quotes separate, too: no valid element
+/// has one, so the parts are no addresses.
+fn list(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
+    let lines = headers.get_all(name).iter();
+    // A line with other bytes than visible ASCII says nothing, and ends what can be believed.
+    lines.flat_map(|line| line.to_str().unwrap_or("unknown").split(',').map(str::trim))
+}
+
+/// Returns the last address that is no proxy, or the first address if all are proxies. Addresses before one that cannot be
+/// read do not count.
+fn last_client(addresses: impl DoubleEndedIterator<Item = Option<IpAddr>>, proxies: &Proxies) -> Option<IpAddr> {
+    let mut found = None;
+    for address in addresses.rev() {
+        let Some(address) = address else { break };
+        found = Some(address);
+        if !proxies.is_trusted(address) {
+            break;
+        }
+    }
+    found
+}
+
+/// Returns a parameter of an element of `Forwarded`, without its quotes. An element with a parameter twice has none.
+fn parameter<'a>(element: &'a str, name: &str) -> Option<&'a str> {
+    let mut values = element.split(';').filter_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        key.trim().eq_ignore_ascii_case(name).then(|| value.trim())
+    });
+    let value = values.next().filter(|_| values.next().is_none())?;
+    Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+}
+
+/// Parses an address, with or without a port: `192.0.2.7`, `192.0.2.7:80`, `2001:db8::7`, `[2001:db8::7]:80`.
+fn address(text: &str) -> Option<IpAddr> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Some(address.ip().to_canonical());
+    }
+    let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+fn parse_scheme(text: &str) -> Option<Scheme> {
+    match text {
+        _ if text.eq_ignore_ascii_case("https") => Some(Scheme::HTTPS),
+        _ if text.eq_ignore_ascii_case("http") => Some(Scheme::HTTP),
+        _ => None,
+    }
+}
+
+fn parse_host(text: &str) -> Option<HeaderValue> {
+    is_host(text.as_bytes()).then(|| HeaderValue::from_str(text).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! HTTP targets: the endpoint of a function with `deliver`, which receives each event as a request.
+//!
+//! Every attempt of a delivery has the same `Idempotency-Key`, the id of the delivery. Redirects are not followed. Only
+//! the addresses that the grant allows are connected to: see `evoke-egress`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use evoke_egress::{Allowance, Grant, Limits, Owner, TrustAnchors, full};
+use evoke_manifest::deliver::Deliver;
+use evoke_model::clock::Clock;
+use evoke_model::destination::{Destination, Target as Origin};
+use evoke_model::event::Event;
+use evoke_model::outcome::Outcome;
+use evoke_telemetry::TraceContext;
+
+mod outcome;
+mod render;
+mod request;
+mod response;
+mod sign;
+#[cfg(test)]
+mod tests;
+
+use self::request::{Delivery, Template};
+pub use self::sign::{InvalidKey, Signer};
+
+/// Largest number of bytes of responses that are read for one delivery.
+const RESPONSE_BYTES_MAX: usize = 16 * 1024;
+
+/// The endpoint of a function.
+pub struct HttpTarget {
+    owner: Owner,
+    template: Template,
+    origin: Origin,
+    timeout: Duration,
+    clock: Clock,
+}
+
+/// Values of secrets, by name.
+pub type SecretValues = BTreeMap<String, String>;
+
+/// The result of one request.
+#[derive(Debug)]
+pub struct Sent {
+    /// How the attempt ended.
+    pub outcome: Outcome,
+    /// The status of the response, if the endpoint took the event.
+    pub note: Option<String>,
+    /// The time until the outcome was known.
+    pub duration: Duration,
+}
+
+/// Returns the grant that a function with `deliver` has: its endpoint, and nothing else. `None` only if the URL could be
+/// parsed and its origin could not.
+pub fn grant(deliver: &Deliver, ca: Option<TrustAnchors>) -> Option<Grant> {
+    let destination = Destination::parse(&deliver.url.target().to_string()).ok()?;
+    Some(Grant { addresses: deliver.addresses.clone(), ca, ..Grant::new(destination) })
+}
+
+impl fmt::Debug for HttpTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HttpTarget").field(&self.origin).finish()
+    }
+}
+
+impl HttpTarget {
+    /// Makes the target of a function. `owner` must have the grant of [`grant`].
+    pub fn new(
+        deliver: &Deliver,
+        secrets: Arc<SecretValues>,
+        signer: Option<Signer>,
+        owner: Owner,
+        timeout: Duration,
+        clock: Clock,
+    ) -> Self {
+        let template = Template::new(deliver, secrets, signer);
+        Self { owner, template, origin: deliver.url.target().clone(), timeout, clock }
+    }
+
+    /// Sends an event to the endpoint. The request continues the trace of `trace`, or else of the event. Must be called on
+    /// the runtime of the owner's sockets.
+    pub async fn send(&self, event: &Event, delivery_id: &str, trace: Option<TraceContext>) -> Sent {
+        let started = Instant::now();
+        let trace = trace.or_else(|| TraceContext::of_event(event));
+        let delivery = Delivery { event, id: delivery_id, trace: trace.as_ref(), now_ms: self.clock.now_ms() };
+        let (outcome, note) = self.exchange(delivery, started + self.timeout).await;
+        Sent { outcome, note, duration: started.elapsed() }
+    }
+
+    async fn exchange(&self, delivery: Delivery<'_>, deadline: Instant) -> (Outcome, Option<String>) {
+        let request = match self.template.request(&self.origin, delivery) {
+            Ok(request) => request.map(full),
+            Err(message) => return (Outcome::Reject { message }, None),
+        };
+        let size = http_body::Body::size_hint(request.body()).lower();
+        let allowance = Arc::new(Allowance::new(size, RESPONSE_BYTES_MAX as u64));
+        let limits = Limits { deadline, allowance, ..Limits::within(self.timeout) };
+        let timed_out = || (Outcome::Timeout { limit: self.timeout }, None);
+        match timeout_at(deadline, self.owner.send(request, &limits)).await {
+            Err(_) | Ok(Err(evoke_egress::Error::Deadline)) => timed_out(),
+            Ok(Err(error)) => (outcome::of_error(&error), None),
+            Ok(Ok(response)) => {
+                let (head, body) = response.into_parts();
+                let excerpt = response::read(body, head.status.is_success()).await;
+                outcome::of_response(head.status, &head.headers, excerpt.as_deref(), self.clock.now_ms())
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Reads the body of a response.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
+
+use super::RESPONSE_BYTES_MAX;
+use evoke_egress::ResponseBody;
+
+/// The longest wait for the body of a response. The outcome does not depend on the body, so an endpoint that sends it
+/// slowly holds the place of an attempt only this long.
+const BODY_WAIT: Duration = Duration::from_secs(1);
+
+/// Largest number of characters of a body in a message.
+const EXCERPT_CHARS_MAX: usize = 200;
+
+/// Reads the body up to its bounds, so that the connection can be used again. Returns the beginning of its text for a
+/// message, unless the endpoint took the event.
+pub(super) async fn read(mut body: ResponseBody, is_success: bool) -> Option<String> {
+    let until = Instant::now() + BODY_WAIT;
+    let (mut bytes, mut size) = (Vec::new(), 0);
+    while size <= RESPONSE_BYTES_MAX
+        && let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await
+    {
+        let Ok(data) = frame.into_data() else { continue };
+        size += data.len();
+        let room = (4 * EXCERPT_CHARS_MAX).saturating_sub(bytes.len());
+        bytes.extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());
+    }
+    if is_success { None } else { excerpt(&bytes) }
+}
+
+/// Returns the beginning of a text in one line. Control characters become spaces.
+fn excerpt(bytes: &[u8]) -> Option<String> {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        // The bytes may be cut within a character.
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(bytes.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default()
+        }
+        Err(_) => return None,
+    };
+    let words: Vec<&str> = text.split(|char: char| char.is_whitespace() || char.is_control()).collect();
+    let line = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    let mut cut: String = line.chars().take(EXCERPT_CHARS_MAX).collect();
+    if cut.len() < line.len() {
+        cut.push('…');
+    }
+    (!cut.is_empty()).then_some(cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_one_line_of_bounded_length_without_control_characters() {
+        assert_eq!(
+            excerpt(b"{\n  \"error\":\x1b[31m \"no total\"\r\n}").as_deref(),
+            Some("{ \"error\": [31m \"no total\" }")
+        );
+        assert_eq!(excerpt("é".repeat(1000).as_bytes()), Some(format!("{}…", "é".repeat(200))));
+        assert_eq!(excerpt(&"é".as_bytes()[..1]), None);
+        assert_eq!(excerpt("aé".as_bytes().get(..2).unwrap()).as_deref(), Some("a"));
+        for bytes in [&b""[..], b" \n\0", b"\xff\xfe"] {
+            assert_eq!(excerpt(bytes), None, "{bytes:?}");
+        }
+    }
+}

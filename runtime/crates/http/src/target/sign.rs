@@ -1,0 +1,202 @@
+//! Signatures of requests.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use ring::hmac;
+use ring::signature::Ed25519KeyPair;
+
+use evoke_manifest::deliver::{Algorithm, Encoding, Hmac};
+use evoke_model::clock::UnixMs;
+
+/// Signs requests with a key.
+pub struct Signer(Kind);
+
+enum Kind {
+    Standard(StandardKey),
+    Hmac { header: HeaderName, key: hmac::Key, encoding: Encoding, prefix: String },
+}
+
+enum StandardKey {
+    Hmac(hmac::Key),
+    Ed25519(Ed25519KeyPair),
+}
+
+/// Why a secret is no key. The message does not contain the secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidKey(&'static str);
+
+impl Signer {
+    /// Makes a signer for Standard Webhooks. The secret is `whsec_` and the Base64 of an HMAC key, or `whsk_` and the
+    /// Base64 of an Ed25519 key: the seed of 32 bytes, or the seed with the public key.
+    ///
+    /// # Errors
+    /// The secret has another form.
+    pub fn standard_webhooks(secret: &str) -> Result<Self, InvalidKey> {
+        let secret = secret.trim();
+        let decode = |text: &str| {
+            let text = text.trim_end_matches('=');
+            STANDARD_NO_PAD.decode(text).map_err(|_| InvalidKey("the part after the prefix is not Base64"))
+        };
+        let key = if let Some(private) = secret.strip_prefix("whsk_") {
+            let bytes = decode(private)?;
+            let wrong = InvalidKey("a `whsk_` key has 32 or 64 bytes, and its two halves belong together");
+            let pair = match bytes.len() {
+                32 => Ed25519KeyPair::from_seed_unchecked(&bytes),
+                64 => {
+                    let (seed, public) = bytes.split_at(32);
+                    Ed25519KeyPair::from_seed_and_public_key(seed, public)
+                }
+                _ => return Err(wrong),
+            };
+            StandardKey::Ed25519(pair.map_err(|_| wrong)?)
+        } else if let Some(shared) = secret.strip_prefix("whsec_") {
+            let bytes = decode(shared)?;
+            if bytes.is_empty() {
+                return Err(InvalidKey("the part after `whsec_` is empty"));
+            }
+            StandardKey::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+        } else {
+            return Err(InvalidKey("it begins neither with `whsec_` nor with `whsk_`"));
+        };
+        Ok(Self(Kind::Standard(key)))
+    }
+
+    /// Makes a signer for an HMAC in one header.
+    ///
+    /// # Errors
+    /// The secret is empty, or the header or the prefix cannot be sent, which the manifest's check excludes.
+    pub fn hmac(settings: &Hmac, secret: &str) -> Result<Self, InvalidKey> {
+        if secret.is_empty() {
+            return Err(InvalidKey("it is empty"));
+        }
+        let algorithm = match settings.algorithm {
+            Algorithm::Sha256 => hmac::HMAC_SHA256,
+            Algorithm::Sha512 => hmac::HMAC_SHA512,
+            Algorithm::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+        };
+        let header = HeaderName::from_bytes(settings.header.as_bytes());
+        let header = header.map_err(|_| InvalidKey("the header of the signature is not valid"))?;
+        let key = hmac::Key::new(algorithm, secret.as_bytes());
+        Ok(Self(Kind::Hmac { header, key, encoding: settings.encoding, prefix: settings.prefix.clone() }))
+    }
+
+    /// Adds the headers of the signature. `id` is the id of the delivery.
+    pub(super) fn sign(&self, headers: &mut HeaderMap, id: &str, body: &[u8], now_ms: UnixMs) -> Result<(), String> {
+        let value = |text: String| {
+            let mut value =
+                HeaderValue::try_from(text).map_err(|error| format!("the signature cannot be sent: {error}"))?;
+            value.set_sensitive(true);
+            Ok::<_, String>(value)
+        };
+        match &self.0 {
+            Kind::Standard(key) => {
+                let seconds = now_ms.div_euclid(1000).to_string();
+                let signed = [id.as_bytes(), b".", seconds.as_bytes(), b".", body];
+                let signature = match key {
+                    StandardKey::Hmac(key) => format!("v1,{}", STANDARD.encode(tag(key, &signed))),
+                    StandardKey::Ed25519(pair) => format!("v1a,{}", STANDARD.encode(pair.sign(&signed.concat()))),
+                };
+                headers.insert("webhook-id", value(id.to_owned())?);
+                headers.insert("webhook-timestamp", value(seconds)?);
+                headers.insert("webhook-signature", value(signature)?);
+            }
+            Kind::Hmac { header, key, encoding, prefix } => {
+                let tag = tag(key, &[body]);
+                let signature = match encoding {
+                    Encoding::Hex => evoke_model::hex(tag.as_ref()),
+                    Encoding::Base64 => STANDARD.encode(tag),
+                };
+                headers.insert(header, value(format!("{prefix}{signature}"))?);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn tag(key: &hmac::Key, parts: &[&[u8]]) -> hmac::Tag {
+    let mut context = hmac::Context::with_key(key);
+    parts.iter().for_each(|part| context.update(part));
+    context.sign()
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Standard(_) => "Signer(standard-webhooks)",
+            Kind::Hmac { .. } => "Signer(hmac)",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evoke_manifest::SecretRef;
+    use ring::signature::{ED25519, KeyPair as _, UnparsedPublicKey};
+
+    fn signed(signer: &Signer, id: &str, body: &[u8], now_ms: UnixMs) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        signer.sign(&mut headers, id, body, now_ms).unwrap();
+        headers
+    }
+
+    /// The example of the Standard Webhooks specification, which its libraries test with.
+    #[test]
+    fn the_published_vector_of_standard_webhooks_is_signed() {
+        let signer = Signer::standard_webhooks("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+        let headers = signed(&signer, "msg_p5jXN8AQM9LWM0D4loKWxJek", br#"{"test": 2432232314}"#, 1_614_265_330_999);
+        assert_eq!(headers["webhook-id"], "msg_p5jXN8AQM9LWM0D4loKWxJek");
+        assert_eq!(headers["webhook-timestamp"], "1614265330");
+        assert_eq!(headers["webhook-signature"], "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn an_ed25519_signature_is_verified_with_the_public_key() {
+        let seed = [7; 32];
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
+        let public = pair.public_key().as_ref().to_vec();
+        for private in [seed.to_vec(), [&seed[..], &public].concat()] {
+            let signer = Signer::standard_webhooks(&format!("whsk_{}", STANDARD.encode(private))).unwrap();
+            let headers = signed(&signer, "d-1", b"body", 5_000);
+            let signature = headers["webhook-signature"].to_str().unwrap().strip_prefix("v1a,").unwrap();
+            let signature = STANDARD.decode(signature).unwrap();
+            assert!(UnparsedPublicKey::new(&ED25519, &public).verify(b"d-1.5.body", &signature).is_ok());
+        }
+    }
+
+    /// The example of GitHub's documentation on the validation of deliveries.
+    #[test]
+    fn the_published_vector_of_github_is_signed_in_every_form() {
+        let hmac = |algorithm, encoding| Hmac {
+            header: "x-hub-signature-256".into(),
+            algorithm,
+            encoding,
+            prefix: "sha256=".into(),
+            secret: SecretRef::Env("S".into()),
+        };
+        let sign = |algorithm, encoding| {
+            let signer = Signer::hmac(&hmac(algorithm, encoding), "It's a Secret to Everybody").unwrap();
+            let headers = signed(&signer, "d-1", b"Hello, World!", 0);
+            headers["x-hub-signature-256"].to_str().unwrap().trim_start_matches("sha256=").to_owned()
+        };
+        let hex = sign(Algorithm::Sha256, Encoding::Hex);
+        assert_eq!(hex, "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17");
+        assert_eq!(evoke_model::hex(&STANDARD.decode(sign(Algorithm::Sha256, Encoding::Base64)).unwrap()), hex);
+        assert_eq!(sign(Algorithm::Sha1, Encoding::Hex).len(), 40);
+        assert_eq!(sign(Algorithm::Sha512, Encoding::Hex).len(), 128);
+    }
+
+    #[test]
+    fn a_secret_that_is_no_key_is_an_error_without_the_secret() {
+        for secret in ["", "abc", "whsec_", "whsec_*", "whsk_", "whsk_AAAA", "whpk_AAAA"] {
+            let error = Signer::standard_webhooks(secret).unwrap_err().to_string();
+            assert!(!error.contains("AAAA"), "{secret}: {error}");
+        }
+        let mismatched = [[7; 32], [8; 32]].concat();
+        assert!(Signer::standard_webhooks(&format!("whsk_{}", STANDARD.encode(mismatched))).is_err());
+    }
+}

@@ -1,0 +1,168 @@
+use std::path::Path;
+
+use bytes::Bytes;
+use http::Request;
+use serde_json::{Value, json};
+
+use super::request::{Delivery, Template};
+use super::*;
+use evoke_manifest::{Registry, load_str};
+
+/// Returns the settings of a function with this `deliver`, in YAML flow style.
+fn deliver(yaml: &str) -> Result<Deliver, String> {
+    let manifest = format!(
+        "evoke: 1\napp: shop\nfunctions:\n  f:\n    deliver: {yaml}\n    on: [{{ events: {{ type: [order.placed] }} }}]\n"
+    );
+    let checked = load_str(&manifest, Path::new("evoke.yaml"), &Registry::new([])).map_err(|errors| errors.plain())?;
+    Ok(checked.manifest.functions.into_iter().next().unwrap().deliver.unwrap())
+}
+
+fn event() -> Event {
+    let json = json!({
+        "id": "e-1", "source": "/shop/checkout", "type": "order.placed", "subject": "a\"b\\c {id}\u{20ac}",
+        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate": "a=1",
+        "data": {
+            "total": 12.50, "name": "Ada \"the\" \\ {secret.KEY}\n", "none": null, "list": [1, "2"], "yes": true,
+            "deep": { "er": "x" }, "path": "../../admin?x=1#y", "dots": "..", "line": "a\r\nx-evil: 1",
+        },
+    });
+    Event::from_json(json.to_string().as_bytes(), |_| {}).unwrap()
+}
+
+fn request_for(yaml: &str, event: &Event) -> Result<Request<Bytes>, String> {
+    let deliver = deliver(yaml)?;
+    let secrets = [("KEY", "k\"ey/1?a=b"), ("PATH", "T0/B1?x=y"), ("BROKEN", "a b")];
+    let secrets = secrets.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let template = Template::new(&deliver, Arc::new(secrets), None);
+    let trace = TraceContext::of_event(event);
+    template.request(deliver.url.target(), Delivery { event, id: "s1-7", trace: trace.as_ref(), now_ms: 1_000 })
+}
+
+const SECRETS: &str = "secrets: { KEY: { env: KEY }, PATH: { env: PATH }, BROKEN: { env: BROKEN } }";
+
+#[test]
+fn a_structured_request_has_the_whole_event_as_its_body() {
+    let request = request_for("{ url: \"https://crm.example/hooks?a=b\" }", &event()).unwrap();
+    assert_eq!(
+        (request.method().as_str(), request.uri().to_string().as_str()),
+        ("POST", "https://crm.example/hooks?a=b")
+    );
+    let headers = request.headers();
+    assert_eq!(headers["content-type"], "application/cloudevents+json");
+    assert!(headers["idempotency-key"] == "s1-7" && headers["tracestate"] == "a=1");
+    assert_eq!(headers["traceparent"], "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    assert_eq!(Event::from_json(request.body(), |_| {}).unwrap(), event());
+}
+
+#[test]
+fn a_binary_request_has_the_attributes_as_headers_and_the_data_as_its_body() {
+    let request = request_for("{ url: \"https://crm.example\", mode: binary, method: PUT }", &event()).unwrap();
+    let headers = request.headers();
+    assert!(headers["ce-specversion"] == "1.0" && headers["ce-id"] == "e-1");
+    assert_eq!(headers["ce-subject"], "a%22b\\c%20{id}%E2%82%AC");
+    assert_eq!(headers["content-type"], "application/json");
+    assert_eq!(request.body(), event().data.as_bytes());
+    let no_data = Event { data: evoke_model::event::Data::None, datacontenttype: None, ..event() };
+    let request = request_for("{ url: \"https://crm.example\", mode: binary }", &no_data).unwrap();
+    assert!(request.body().is_empty() && !request.headers().contains_key("content-type"));
+}
+
+#[test]
+fn values_in_a_json_body_keep_their_type_alone_and_are_escaped_within_a_text() {
+    let body = "{ total: \"{data.total}\", text: \"{data.name}: {data.total} {data.list}\", name: \"{data.name}\", \
+                none: \"{data.none}\", all: \"{data.deep}\", list: [\"{data.list}\", 1.50, true, null, \"{{x}}\"], \
+                default: \"{data.missing|no \\\"value}\", subject: \"{subject}\", key: \"{secret.KEY}\" }";
+    let request =
+        request_for(&format!("{{ url: \"https://crm.example\", body: {body}, {SECRETS} }}"), &event()).unwrap();
+    assert_eq!(request.headers()["content-type"], "application/json");
+    let text = std::str::from_utf8(request.body()).unwrap();
+    assert!(text.contains("\"total\":12.5") && text.contains("1.50"), "{text}");
+    let sent: Value = serde_json::from_str(text).unwrap();
+    let name = "Ada \"the\" \\ {secret.KEY}\n";
+    let expected = json!({
+        "total": sent["total"], "text": format!("{name}: {} [1,\"2\"]", sent["total"]), "name": name, "none": null,
+        "all": { "er": "x" }, "list": [[1, "2"], sent["list"][1], true, null, "{x}"], "default": "no \"value",
+        "subject": "a\"b\\c {id}\u{20ac}", "key": "k\"ey/1?a=b",
+    });
+    assert_eq!(sent, expected);
+}
+
+#[test]
+fn no_value_of_an_event_leaves_its_place_in_the_url_or_in_a_header() {
+    let yaml = format!(
+        "{{ url: \"https://crm.example/o/{{data.path}}/{{secret.PATH}}&q={{subject}}\", {SECRETS}, \
+         headers: {{ x-name: \"{{data.deep.er}} {{secret.KEY}}\", Authorization: \"Bearer {{secret.KEY}}\" }} }}"
+    );
+    let request = request_for(&yaml, &event()).unwrap();
+    let path = request.uri().path_and_query().unwrap().as_str();
+    assert_eq!(path, "/o/..%2F..%2Fadmin%3Fx%3D1%23y/T0/B1?x=y&q=a%22b%5Cc%20%7Bid%7D%E2%82%AC");
+    assert_eq!(request.headers()["x-name"], "x k\"ey/1?a=b");
+    assert!(request.headers()["authorization"].is_sensitive());
+
+    for (template, error) in [
+        ("url: \"https://crm.example/{data.dots}\"", "`{data.dots}` in the URL consists of dots"),
+        ("url: \"https://crm.example/{data.missing}\"", "no value for `{data.missing}` in the URL"),
+        (
+            "url: \"https://crm.example\", headers: { x: \"{data.line}\" }",
+            "in the header `x` contains a control character",
+        ),
+        ("url: \"https://crm.example\", headers: { x: \"{data.none}\" }", "no value for `{data.none}`"),
+        ("url: \"https://crm.example\", body: { x: \"a {data.none}\" }", "no value for `{data.none}`"),
+        ("url: \"https://crm.example\", body: \"{data.nothing}\"", "no value for `{data.nothing}`"),
+        ("url: \"https://crm.example/{secret.BROKEN}\"", "the URL contains a character that cannot be sent"),
+    ] {
+        let message = request_for(&format!("{{ {template}, {SECRETS} }}"), &event()).unwrap_err();
+        assert!(message.contains(error), "{template}: {message}");
+    }
+}
+
+#[test]
+fn a_body_that_repeats_large_data_is_bounded() {
+    let large = Event { subject: Some("x".repeat(1 << 20)), ..event() };
+    let items = ["\"{subject}\""; 9].join(",");
+    let message = request_for(&format!("{{ url: \"https://crm.example\", body: [{items}] }}"), &large).unwrap_err();
+    assert!(message.contains("more than 8 MiB"), "{message}");
+    let text = "{subject}".repeat(9);
+    let message = request_for(&format!("{{ url: \"https://crm.example\", body: \"{text}\" }}"), &large).unwrap_err();
+    assert!(message.contains("too long"), "{message}");
+}
+
+#[test]
+fn an_address_in_the_url_needs_a_grant_unless_it_is_public() {
+    for (yaml, is_refused) in [
+        ("{ url: \"http://127.0.0.1:80\" }", true),
+        ("{ url: \"http://2130706433/\" }", true),
+        ("{ url: \"http://[::1]/\", addresses: [127.0.0.1] }", true),
+        ("{ url: \"http://127.0.0.1:80\", addresses: [\"127.0.0.0/8\"] }", false),
+        ("{ url: \"http://1.1.1.1/\" }", false),
+        ("{ url: \"http://localhost/\" }", false),
+    ] {
+        match deliver(yaml) {
+            Ok(deliver) => {
+                assert!(!is_refused, "{yaml}");
+                assert!(grant(&deliver, None).is_some_and(|grant| grant.destination.matches(deliver.url.target())));
+            }
+            Err(message) => assert!(is_refused && message.contains("every request would be refused"), "{message}"),
+        }
+    }
+}
+
+#[test]
+fn mistakes_in_deliver_are_reported() {
+    for (yaml, error) in [
+        ("{ url: \"https://crm.example/{secret.MISSING}\" }", "the secret `MISSING` is not declared"),
+        (
+            "{ url: \"https://crm.example\", body: \"{{\\\"a\\\": \\\"{data.a}\\\"}}\" }",
+            "JSON body cannot be written as a text",
+        ),
+        ("{ url: \"https://crm.example\", body: \"x\", mode: binary }", "`mode` has no effect"),
+        ("{ url: \"https://crm.example\", headers: { Host: x } }", "the header `host` is set by Evoke"),
+        ("{ url: \"https://crm.example\", headers: { ce-id: x } }", "is set from the event"),
+        ("{ url: \"https://crm.example\", sign: {} }", "`sign` names no signature"),
+        ("{ url: \"https://crm.example\", rate: 10 }", "`10` is not a rate"),
+        ("{ mode: binary }", "needs the key `url`"),
+    ] {
+        let message = deliver(yaml).err().unwrap_or_else(|| panic!("{yaml}"));
+        assert!(message.contains(error), "{yaml}: {message}");
+    }
+}

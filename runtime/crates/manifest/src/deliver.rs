@@ -1,0 +1,296 @@
+//! `deliver`: a function without code, which sends each event to an endpoint.
+
+use super::diagnostics::{ValueError, excerpt};
+use super::secret::SecretRef;
+use super::template::Template;
+use evoke_model::destination::AddressRange;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+mod field;
+mod rate;
+mod url;
+
+pub use field::Field;
+pub use rate::Rate;
+pub use url::EndpointUrl;
+
+/// Requests to an endpoint, one for each delivery.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Deliver {
+    /// URL of the endpoint. Path and query can have placeholders: `{data.FIELD}` and the attributes of the event, which
+    /// are percent-encoded, and `{secret.NAME}`.
+    #[schemars(with = "String", regex(pattern = "^https?://"))]
+    pub url: EndpointUrl,
+    /// Method of the requests.
+    #[serde(default)]
+    pub method: Method,
+    /// Headers of the requests, by name. Values can have placeholders, such as `Bearer {secret.NAME}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub headers: BTreeMap<String, Template<Field>>,
+    /// How the event becomes a CloudEvents request: `structured` puts all of it into the body, `binary` puts its
+    /// attributes into headers. The default is `structured`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Body of the requests, in place of the event: a text, or a map or list that becomes JSON. Texts in it can have
+    /// placeholders; a text that is one placeholder keeps the JSON type of the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<BodyTemplate>,
+    /// Signature of the requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign: Option<Sign>,
+    /// Secrets by name, for the placeholders `{secret.NAME}`. Those under `allow` can be used, too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SecretRef>,
+    /// Addresses and networks that may be reached although they are not on the public internet, such as `10.1.0.0/16`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "as_texts")]
+    #[schemars(with = "Vec<String>")]
+    pub addresses: Vec<AddressRange>,
+    /// PEM file with authorities that the endpoint's certificate may come from, besides those of the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// Largest number of requests in a time, such as `10/s` or `300/m`. Without it, only the rate after an outage of the
+    /// endpoint is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", regex(pattern = "^[0-9]+/[smh]$"))]
+    pub rate: Option<Rate>,
+}
+
+/// Method of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[schemars(rename = "DeliverMethod")]
+pub enum Method {
+    /// `POST`
+    #[default]
+    Post,
+    /// `PUT`
+    Put,
+    /// `PATCH`
+    Patch,
+    /// `DELETE`
+    Delete,
+}
+
+/// Mode of the CloudEvents HTTP binding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "DeliverMode")]
+pub enum Mode {
+    /// The body is the event in JSON form, `application/cloudevents+json`.
+    #[default]
+    Structured,
+    /// The body is the data of the event; its attributes are headers.
+    Binary,
+}
+
+/// Body with placeholders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BodyTemplate {
+    /// A text. Values are inserted as they are.
+    Text(Template<Field>),
+    /// A JSON value.
+    Json(JsonTemplate),
+}
+
+/// JSON value with placeholders in its texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JsonTemplate {
+    /// Null, a boolean or a number.
+    Value(serde_json::Value),
+    /// A text. If it is a single placeholder, the value keeps its JSON type.
+    Text(Template<Field>),
+    /// A list.
+    List(Vec<JsonTemplate>),
+    /// An object, in the order of the manifest.
+    Object(Vec<(String, JsonTemplate)>),
+}
+
+/// Signature of the requests: exactly one of these keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sign {
+    /// The headers `webhook-id`, `webhook-timestamp` and `webhook-signature` of Standard Webhooks. The id is that of the
+    /// delivery, so it is equal for all attempts.
+    StandardWebhooks(StandardWebhooks),
+    /// An HMAC of the body in one header.
+    Hmac(Hmac),
+}
+
+/// Signature by Standard Webhooks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "StandardWebhooksSignature", deny_unknown_fields)]
+pub struct StandardWebhooks {
+    /// Location of the secret: `whsec_…` for HMAC-SHA256, or `whsk_…`, the private key, for Ed25519.
+    pub secret: SecretRef,
+}
+
+/// Signature by HMAC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "HmacSignature", deny_unknown_fields)]
+pub struct Hmac {
+    /// Header of the signature, such as `x-hub-signature-256`.
+    pub header: String,
+    /// Hash function.
+    #[serde(default)]
+    pub algorithm: Algorithm,
+    /// Form of the signature's bytes.
+    #[serde(default)]
+    pub encoding: Encoding,
+    /// Text before the signature, such as `sha256=`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    /// Location of the secret.
+    pub secret: SecretRef,
+}
+
+/// Hash function of an HMAC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "HmacAlgorithm")]
+pub enum Algorithm {
+    /// SHA-256
+    #[default]
+    Sha256,
+    /// SHA-512
+    Sha512,
+    /// SHA-1, for endpoints that know no other
+    Sha1,
+}
+
+/// Text form of a signature's bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "HmacEncoding")]
+pub enum Encoding {
+    /// Hexadecimal digits in lower case
+    #[default]
+    Hex,
+    /// Base64 with padding
+    Base64,
+}
+
+impl Deliver {
+    /// Returns the mode of the requests, unless they have a `body`.
+    pub fn cloudevents_mode(&self) -> Option<Mode> {
+        if self.body.is_some() { None } else { Some(self.mode.unwrap_or_default()) }
+    }
+
+    /// Returns the templates of URL, headers and body.
+    pub fn templates(&self) -> impl Iterator<Item = &Template<Field>> {
+        let mut all: Vec<_> = std::iter::once(self.url.path()).chain(self.headers.values()).collect();
+        match &self.body {
+            Some(BodyTemplate::Text(text)) => all.push(text),
+            Some(BodyTemplate::Json(json)) => json.collect_texts(&mut all),
+            None => {}
+        }
+        all.into_iter()
+    }
+}
+
+impl JsonTemplate {
+    pub(crate) fn collect_texts<'a>(&'a self, into: &mut Vec<&'a Template<Field>>) {
+        match self {
+            Self::Value(_) => {}
+            Self::Text(text) => into.push(text),
+            Self::List(items) => items.iter().for_each(|item| item.collect_texts(into)),
+            Self::Object(members) => members.iter().for_each(|(_, value)| value.collect_texts(into)),
+        }
+    }
+}
+
+impl Method {
+    /// Returns the method as written in a request.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self, ValueError> {
+        let all = [Self::Post, Self::Put, Self::Patch, Self::Delete];
+        match all.into_iter().find(|method| method.as_str().eq_ignore_ascii_case(text)) {
+            Some(method) if method.as_str() == text => Ok(method),
+            Some(method) => {
+                let message = format!("`{}` is not a method", excerpt(text));
+                Err(ValueError::new(message, format!("write `{}`", method.as_str())))
+            }
+            None => {
+                let message = format!("events cannot be delivered with the method `{}`", excerpt(text));
+                Err(ValueError::new(message, "write `POST`, `PUT`, `PATCH` or `DELETE`"))
+            }
+        }
+    }
+}
+
+impl Mode {
+    pub(crate) fn parse(text: &str) -> Result<Self, ValueError> {
+        one_of(text, "a mode", &[("structured", Self::Structured), ("binary", Self::Binary)])
+    }
+}
+
+impl Algorithm {
+    pub(crate) fn parse(text: &str) -> Result<Self, ValueError> {
+        one_of(text, "an algorithm", &[("sha256", Self::Sha256), ("sha512", Self::Sha512), ("sha1", Self::Sha1)])
+    }
+}
+
+impl Encoding {
+    pub(crate) fn parse(text: &str) -> Result<Self, ValueError> {
+        one_of(text, "an encoding", &[("hex", Self::Hex), ("base64", Self::Base64)])
+    }
+}
+
+fn one_of<T: Copy>(text: &str, what: &str, choices: &[(&str, T)]) -> Result<T, ValueError> {
+    if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
+        return Ok(*value);
+    }
+    let names = super::parser::join_with_or(choices.iter().map(|(name, _)| *name));
+    Err(ValueError::new(format!("`{}` is not {what}", excerpt(text)), format!("write {names}")))
+}
+
+fn as_texts<S: Serializer>(items: &[impl fmt::Display], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(items.iter().map(ToString::to_string))
+}
+
+impl Serialize for BodyTemplate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => text.serialize(serializer),
+            Self::Json(json) => json.serialize(serializer),
+        }
+    }
+}
+
+impl Serialize for JsonTemplate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Value(value) => value.serialize(serializer),
+            Self::Text(text) => text.serialize(serializer),
+            Self::List(items) => serializer.collect_seq(items),
+            Self::Object(members) => serializer.collect_map(members.iter().map(|(name, value)| (name, value))),
+        }
+    }
+}
+
+impl JsonSchema for BodyTemplate {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "BodyTemplate".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "object", "array"] })
+    }
+}
+
+/// The unit of the lowest rate.
+const INTERVAL_MAX: Duration = Duration::from_secs(3600);

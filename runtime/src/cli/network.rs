@@ -1,0 +1,92 @@
+//! Options of `up` about its listeners: certificates, and the proxies in front.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::app::TlsFiles;
+use evoke_http::listener::{Network as Block, Proxies};
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Network {
+    /// Certificate for the http sources, with its chain, as a PEM file; then they need TLS. Several ones are chosen by the
+    /// name that the client asks for. The files are read again when they change, and at SIGHUP
+    #[arg(long, env = "EVOKE_HTTP_CERT", value_name = "FILE", value_delimiter = ',')]
+    http_cert: Vec<PathBuf>,
+    /// Private key of the certificate, as a PEM file; one for each certificate, in the same order
+    #[arg(long, env = "EVOKE_HTTP_KEY", value_name = "FILE", value_delimiter = ',')]
+    http_key: Vec<PathBuf>,
+    /// Certificates of the authorities that sign the certificates of clients, as a PEM file
+    #[arg(long, env = "EVOKE_HTTP_CLIENT_CA", value_name = "FILE", requires = "http_cert")]
+    http_client_ca: Option<PathBuf>,
+    /// Whether each client needs a certificate of these authorities
+    #[arg(long, env = "EVOKE_HTTP_CLIENT_CERT", default_value = "required", value_name = "WHEN")]
+    http_client_cert: ClientCert,
+    /// Serve the http sources to other machines without TLS, such as behind a proxy that has TLS
+    #[arg(long, env = "EVOKE_HTTP_PLAINTEXT")]
+    http_plaintext: bool,
+    /// Certificate for the admin API, with its chain, as a PEM file; then the API may listen on any address
+    #[arg(long, env = "EVOKE_ADMIN_CERT", value_name = "FILE", value_delimiter = ',')]
+    admin_cert: Vec<PathBuf>,
+    /// Private key of the certificate, as a PEM file; one for each certificate, in the same order
+    #[arg(long, env = "EVOKE_ADMIN_KEY", value_name = "FILE", value_delimiter = ',')]
+    admin_key: Vec<PathBuf>,
+    /// Addresses of proxies in front of the http sources, such as 10.0.0.0/8,192.0.2.7: what they say about the client is
+    /// used, in X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and Forwarded. From others it is ignored
+    #[arg(long, env = "EVOKE_TRUSTED_PROXIES", value_name = "ADDRESSES", value_delimiter = ',')]
+    trusted_proxies: Vec<Block>,
+    /// Each connection of these proxies begins with a header of the PROXY protocol, version 1 or 2
+    #[arg(long, env = "EVOKE_PROXY_PROTOCOL", requires = "trusted_proxies")]
+    proxy_protocol: bool,
+}
+
+/// Whether clients need a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ClientCert {
+    /// A client without a certificate is refused
+    Required,
+    /// A client may have no certificate; a wrong one is refused
+    Optional,
+}
+
+impl Network {
+    /// Returns the files of the http sources' TLS, and checks that sources are not reachable from other machines without
+    /// TLS by mistake. The error says what to write instead.
+    pub(super) fn http_tls(&self, http: SocketAddr) -> Result<Option<TlsFiles>, String> {
+        let is_required = self.http_client_cert == ClientCert::Required;
+        let clients = self.http_client_ca.clone().map(|roots| (roots, is_required));
+        let files =
+            pairs("http", &self.http_cert, &self.http_key)?.map(|certificates| TlsFiles { certificates, clients });
+        if files.is_none() && !self.http_plaintext && !http.ip().to_canonical().is_loopback() {
+            return Err(format!(
+                "--http {http} can be reached from other machines, but has no TLS; add --http-cert FILE --http-key FILE, \
+                 or write --http 127.0.0.1:{}; where a proxy in front has TLS, add --http-plaintext",
+                http.port()
+            ));
+        }
+        Ok(files)
+    }
+
+    /// Returns the files of the admin API's TLS.
+    pub(super) fn admin_tls(&self) -> Result<Option<TlsFiles>, String> {
+        let certificates = pairs("admin", &self.admin_cert, &self.admin_key)?;
+        Ok(certificates.map(|certificates| TlsFiles { certificates, clients: None }))
+    }
+
+    pub(super) fn proxies(&self) -> Proxies {
+        Proxies { networks: self.trusted_proxies.clone(), protocol: self.proxy_protocol }
+    }
+}
+
+/// Pairs each certificate with its key; `None` if there are none.
+fn pairs(of: &str, certificates: &[PathBuf], keys: &[PathBuf]) -> Result<Option<Vec<(PathBuf, PathBuf)>>, String> {
+    if certificates.len() != keys.len() {
+        let (number, key_number) = (certificates.len(), keys.len());
+        return Err(format!(
+            "there are {number} --{of}-cert and {key_number} --{of}-key; write one --{of}-key FILE for each --{of}-cert FILE"
+        ));
+    }
+    let pairs: Vec<_> = certificates.iter().cloned().zip(keys.iter().cloned()).collect();
+    Ok((!pairs.is_empty()).then_some(pairs))
+}

@@ -1,0 +1,189 @@
+//! Functions with `deliver`: reads what they refer to, and sends their deliveries as requests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::functions::full_name;
+use super::{http_function, secrets};
+use evoke_core::dispatcher::{AttemptResult, Call, CircuitPolicy, Runner};
+use evoke_egress::{Client, TrustAnchors};
+use evoke_http::target::{self, HttpTarget, Sent, Signer};
+use evoke_manifest::deliver::{Deliver, Sign};
+use evoke_manifest::{Checked, Diagnostics, Function};
+use evoke_model::clock::Clock;
+use evoke_model::outcome::Outcome;
+use evoke_model::state::Transaction;
+use evoke_sandbox::{Secret, Secrets};
+
+/// Size limit of a file with certificate authorities, in bytes.
+const CA_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The name of the signature's secret in place of its value.
+const SIGNING_SECRET: &str = "deliver.sign";
+
+/// Message and help of an error.
+type Mistake = (String, String);
+
+/// A function with `deliver`, and what its settings refer to.
+pub(crate) struct Endpoint {
+    /// `app/function`.
+    name: String,
+    deliver: Deliver,
+    function_timeout: std::time::Duration,
+    secrets: Arc<target::SecretValues>,
+    /// Redacts the secrets from messages.
+    redacted: Secrets,
+    signer: Option<Signer>,
+    ca: Option<TrustAnchors>,
+}
+
+/// Reads the secrets and certificates of a function with `deliver`, and checks its sources. Returns all errors at once.
+pub(super) fn load(checked: &Checked, function: &Function, deliver: &Deliver) -> Result<Endpoint, Diagnostics> {
+    let mut errors = http_function::check_event_sources(checked, function);
+    match read(checked, function, deliver) {
+        Ok(endpoint) if errors.is_empty() => return Ok(endpoint),
+        Ok(_) => {}
+        Err((message, help)) => errors.push(checked.error_at(function.spans.component, message, help)),
+    }
+    Err(Diagnostics::from_iter(errors))
+}
+
+fn read(checked: &Checked, function: &Function, deliver: &Deliver) -> Result<Endpoint, Mistake> {
+    let mut values: BTreeMap<String, Secret> = BTreeMap::new();
+    for (name, location) in function.allow.secrets.iter().chain(&deliver.secrets) {
+        values.insert(name.clone(), secrets::read_one(&format!("the secret {name}"), location)?);
+    }
+    let exposed = values.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned())).collect();
+    let signing = match &deliver.sign {
+        Some(Sign::StandardWebhooks(settings)) => Some(&settings.secret),
+        Some(Sign::Hmac(settings)) => Some(&settings.secret),
+        None => None,
+    };
+    let signing = signing.map(|location| secrets::read_one("the secret of `sign`", location)).transpose()?;
+    let signer = match (&deliver.sign, &signing) {
+        (Some(sign), Some(secret)) => Some(signer(sign, secret)?),
+        _ => None,
+    };
+    values.extend(signing.map(|secret| (SIGNING_SECRET.to_owned(), secret)));
+    let redacted = Secrets::new(values).map_err(|error| (error.to_string(), "use smaller secrets".to_owned()))?;
+    let ca = deliver.ca.as_ref().map(|path| {
+        let read = evoke_fs::read_text(path, CA_BYTES_MAX).map_err(|error| error.to_string());
+        read.and_then(|pem| TrustAnchors::from_pem(pem.as_bytes()).map_err(|error| error.to_string())).map_err(
+            |error| {
+                let message = format!("cannot use the certificate authorities in {}: {error}", path.display());
+                (message, "write certificates in PEM form into the file, as in `ca: ./authority.pem`".to_owned())
+            },
+        )
+    });
+    Ok(Endpoint {
+        name: full_name(&checked.manifest, function),
+        deliver: deliver.clone(),
+        function_timeout: function.timeout,
+        secrets: Arc::new(exposed),
+        redacted,
+        signer,
+        ca: ca.transpose()?,
+    })
+}
+
+fn signer(sign: &Sign, secret: &Secret) -> Result<Signer, Mistake> {
+    let (signer, help) = match sign {
+        Sign::StandardWebhooks(_) => {
+            let help = "copy the secret as the receiver shows it: `whsec_…`, or `whsk_…` for Ed25519";
+            (Signer::standard_webhooks(secret.expose()), help)
+        }
+        Sign::Hmac(settings) => (Signer::hmac(settings, secret.expose()), "give the key that the receiver expects"),
+    };
+    signer.map_err(|error| (format!("the secret of `sign` is no key: {error}"), help.to_owned()))
+}
+
+impl Endpoint {
+    /// Returns the name of the function, `app/function`.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the runner of the function's deliveries. Its requests use the runtime `io`. `None` only if the URL could
+    /// be parsed and its origin could not.
+    pub(super) fn into_runner(self, client: &Client, io: Handle, clock: &Clock) -> Option<EndpointRunner> {
+        let Self { name, deliver, function_timeout, secrets, redacted, signer, ca } = self;
+        let owner = client.owner(&name, vec![target::grant(&deliver, ca)?]);
+        let interval = deliver.rate.map(|rate| rate.interval()).unwrap_or_default();
+        let target = HttpTarget::new(&deliver, secrets, signer, owner, function_timeout, clock.clone());
+        Some(EndpointRunner { target: Arc::new(target), redacted, circuit: CircuitPolicy { interval }, io })
+    }
+}
+
+/// Sends the deliveries of a function to its endpoint, for the dispatcher.
+pub(super) struct EndpointRunner {
+    target: Arc<HttpTarget>,
+    redacted: Secrets,
+    circuit: CircuitPolicy,
+    /// The runtime of connections. The threads of the dispatcher's workers may be busy with guests.
+    io: Handle,
+}
+
+impl Runner for EndpointRunner {
+    fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult> {
+        async move {
+            let (target, Call { event, delivery_id, trace, .. }) = (self.target.clone(), call);
+            let request = self.io.spawn(async move { target.send(&event, &delivery_id, trace).await });
+            let Sent { outcome, note, duration } = match AbortOnDropHandle::new(request).await {
+                Ok(sent) => sent,
+                Err(error) => {
+                    let outcome = Outcome::Unavailable { message: format!("the request was not sent: {error}") };
+                    Sent { outcome, note: None, duration: std::time::Duration::ZERO }
+                }
+            };
+            let outcome = redacted(outcome, &self.redacted);
+            AttemptResult { outcome, published: Vec::new(), state: Transaction::default(), duration, note }
+        }
+        .boxed()
+    }
+
+    fn circuit(&self) -> Option<CircuitPolicy> {
+        Some(self.circuit)
+    }
+}
+
+/// Removes secrets from the message of an outcome: an endpoint may send back what it received.
+fn redacted(outcome: Outcome, secrets: &Secrets) -> Outcome {
+    let redact = |message: String| secrets.redact(&message);
+    match outcome {
+        Outcome::Reject { message } => Outcome::Reject { message: redact(message) },
+        Outcome::Denied { message } => Outcome::Denied { message: redact(message) },
+        Outcome::Unavailable { message } => Outcome::Unavailable { message: redact(message) },
+        Outcome::EndpointFailed { message, after } => Outcome::EndpointFailed { message: redact(message), after },
+        Outcome::EndpointGone { message } => Outcome::EndpointGone { message: redact(message) },
+        outcome => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_an_endpoint_sends_back_is_redacted() {
+        let values = [("KEY".to_owned(), Secret::from("hunter2-hunter2".to_owned()))].into();
+        let secrets = Secrets::new(values).unwrap();
+        let message = || "401: bad token hunter2-hunter2".to_owned();
+        for outcome in [
+            Outcome::Reject { message: message() },
+            Outcome::Denied { message: message() },
+            Outcome::Unavailable { message: message() },
+            Outcome::EndpointFailed { message: message(), after: None },
+            Outcome::EndpointGone { message: message() },
+        ] {
+            let kind = outcome.kind();
+            let redacted = redacted(outcome, &secrets);
+            assert_eq!(redacted.kind(), kind);
+            assert_eq!(redacted.message().as_deref(), Some("401: bad token [secret KEY]"));
+        }
+    }
+}

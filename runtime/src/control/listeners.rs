@@ -1,0 +1,84 @@
+//! The listeners of the process: their addresses, certificates and health.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use evoke_http::listener::{Certificate, Tls};
+use evoke_model::clock::{UnixMs, rfc3339};
+
+/// The URL of a listener, without a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenUrl {
+    /// The address, with the real port.
+    pub address: SocketAddr,
+    /// Whether the listener has TLS.
+    pub tls: bool,
+}
+
+impl fmt::Display for ListenUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.address)
+    }
+}
+
+/// A listener of the process.
+#[derive(Debug)]
+pub struct ListenerHandle {
+    /// `public` or `admin`.
+    pub name: &'static str,
+    /// The address of the listener.
+    pub address: SocketAddr,
+    /// The certificates.
+    pub tls: Option<Tls>,
+    /// Why the certificates could not be replaced.
+    reload_error: Mutex<Option<String>>,
+}
+
+/// The health of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerStatus {
+    /// `public` or `admin`.
+    pub name: &'static str,
+    /// The URL of the listener.
+    pub url: ListenUrl,
+    /// The end of the first certificate that ends.
+    pub expires_ms: Option<UnixMs>,
+    /// Why the listener is degraded.
+    pub trouble: Option<String>,
+}
+
+impl ListenerHandle {
+    /// The handle of a listener that is bound to an address.
+    pub fn new(name: &'static str, address: SocketAddr, tls: Option<Tls>) -> Arc<Self> {
+        Arc::new(Self { name, address, tls, reload_error: Mutex::default() })
+    }
+
+    /// Returns the URL of the listener.
+    pub fn url(&self) -> ListenUrl {
+        ListenUrl { address: self.address, tls: self.tls.is_some() }
+    }
+
+    /// Sets why the certificates could not be replaced; `None` after they were.
+    pub fn set_reload_error(&self, error: Option<String>) {
+        *self.reload_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    /// Returns the health at this time.
+    pub fn status(&self, now_ms: UnixMs) -> ListenerStatus {
+        let expires_ms = self.tls.as_ref().and_then(|tls| first_end(&tls.certificates()));
+        let error = self.reload_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let ended = expires_ms.filter(|end| *end < now_ms);
+        let ended = ended.map(|end| format!("its certificate has ended on {}", rfc3339(end)));
+        let trouble = match (error, ended) {
+            (Some(error), Some(ended)) => Some(format!("{ended}; {error}")),
+            (error, ended) => error.or(ended),
+        };
+        ListenerStatus { name: self.name, url: self.url(), expires_ms, trouble }
+    }
+}
+
+/// Returns the end of the first certificate that ends.
+pub fn first_end(certificates: &[Certificate]) -> Option<UnixMs> {
+    certificates.iter().map(|certificate| certificate.not_after_s.saturating_mul(1_000)).min()
+}
