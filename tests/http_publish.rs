@@ -12,7 +12,10 @@ app: shop
 functions:
   web:
     component: $FUNCTIONS/http-publish.wasm
-    on: [{ http: { path: /orders } }, { http: { path: /other, methods: [GET] } }]
+    on:
+      - http: { path: /orders }
+      - http: { path: /other, methods: [GET] }
+      - http: { path: "/items/{id}/{rest...}", methods: [GET] }
     allow: { publish: [order.placed] }
   bill:
     component: $FUNCTIONS/relay.wasm
@@ -153,6 +156,11 @@ fn a_component_gets_all_methods_and_no_headers_of_the_runtime_from_clients() {
         assert!(!response.body.contains("forged"), "{response:?}");
     }
     assert_eq!(request("POST", evoke.http(), "/other?headers", &[], "").unwrap().status, 405);
+    let forged = [("evoke-path-id", "forged"), ("evoke-path-other", "forged")];
+    let response = request("GET", evoke.http(), "/items/caf%C3%A9%20%25/a/b?headers", &forged, "").unwrap();
+    let mut lines: Vec<_> = response.body.lines().skip(1).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["evoke-path-id=caf%C3%A9%20%25", "evoke-path-rest=a/b"]);
 }
 
 #[test]

@@ -93,6 +93,9 @@ impl Control {
     pub(crate) async fn pause_gone(&self) -> Result<Vec<String>, BrakeError> {
         let gone = self.0.parts.dispatcher.gone();
         let mut paused = Vec::new();
+        if gone.is_empty() {
+            return Ok(paused);
+        }
         for (name, id) in self.function_ids() {
             if let Some(reason) = gone.get(&id) {
                 let reason = format!("the endpoint is gone: {reason}");

@@ -256,8 +256,10 @@ fn with_all_methods(endpoints: Vec<(Endpoint, bool)>) -> Vec<Endpoint> {
         let is_extended = accepts_all(&each);
         let mut endpoint = each.0;
         if is_extended {
-            let is_free =
-                |method: &Method| !named.iter().any(|(path, other)| *path == endpoint.path && other == method);
+            let is_named =
+                |method: &Method| named.iter().any(|(path, other)| *path == endpoint.path && other == method);
+            // HEAD belongs to the source of GET.
+            let is_free = |method: &Method| !(is_named(method) || *method == Method::HEAD && is_named(&Method::GET));
             endpoint.methods = SourceMethod::ALL.into_iter().map(SourceMethod::to_http).filter(is_free).collect();
         }
         endpoint

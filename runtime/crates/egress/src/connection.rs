@@ -12,8 +12,8 @@ use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::body::SentBody;
 use super::limits::HEAD_BYTES_MAX;
+use super::request_body::SentBody;
 
 /// Largest buffer of a connection with HTTP/1.1, in bytes; bodies are read in parts of at most this size.
 const BUFFER_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;

@@ -32,7 +32,6 @@
 //! ```
 
 mod allowance;
-mod body;
 mod client;
 mod connect;
 mod connection;
@@ -40,17 +39,20 @@ mod error;
 mod grant;
 mod limits;
 mod pool;
+mod request_body;
 mod resolve;
+mod response_body;
 mod send;
 #[cfg(test)]
 mod tests;
 mod tls;
 
 pub use allowance::Allowance;
-pub use body::{BodyError, RequestBody, ResponseBody, empty, full};
 pub use client::{Client, Owner};
 pub use error::Error;
 pub use grant::{Grant, TrustAnchors, TrustError};
 pub use limits::{
     CALLS_MAX, CONNECT_MAX, CONNECTIONS_MAX, DNS_MAX, FIRST_BYTE_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Limits, TLS_MAX,
 };
+pub use request_body::{BodyError, RequestBody, empty, full};
+pub use response_body::ResponseBody;

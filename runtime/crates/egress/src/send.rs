@@ -16,7 +16,6 @@ use tokio::time::{Instant, timeout_at};
 use evoke_model::destination::Target;
 use evoke_telemetry::OutboundOutcome;
 
-use super::body::{RequestBody, ResponseBody, Sending, SentBody};
 use super::client::{GrantState, Owner};
 use super::connect::connect;
 use super::connection::Connection;
@@ -24,6 +23,8 @@ use super::error::Error;
 use super::grant::Grant;
 use super::limits::{CONNECT_MAX, FIRST_BYTE_MAX, HEADERS_MAX, Limits, TLS_MAX};
 use super::pool::{Key, Lease};
+use super::request_body::{RequestBody, Sending, SentBody};
+use super::response_body::ResponseBody;
 
 /// Headers of one connection, which the sender sets itself if they are needed.
 const OF_CONNECTION: [HeaderName; 10] = [

@@ -56,6 +56,11 @@ impl GuestThreads {
         &self.quick.1
     }
 
+    /// Returns the threads on which attempts go on that compute for long.
+    pub(super) fn slow_handle(&self) -> &Handle {
+        &self.slow.1
+    }
+
     /// Runs an attempt to its end: on this thread, or, after [`give_way_to_others`], on a thread that gives way.
     pub(super) async fn run<T: Send + 'static>(&self, attempt: Pin<Box<dyn Future<Output = T> + Send>>) -> T {
         let mut here = Some(attempt);

@@ -181,6 +181,7 @@ impl Writer {
             Ok(Transacted { ready, cancelled, checkpoint, changed }) => {
                 // The commit went to files that were removed or replaced: the callers must not get a success.
                 if let Err(reason) = self.files.verify() {
+                    self.latch(&reason);
                     self.notify(Vec::new(), Vec::new(), batch, &Err(StoreError::Failed(reason.clone())));
                     return Err(reason);
                 }
@@ -199,8 +200,12 @@ impl Writer {
                 if error.is_temporary() {
                     self.writes_are_refused(&error);
                 }
-                self.notify(Vec::new(), Vec::new(), batch, &Err(error.clone()));
-                to_latch(error).map(|()| false)
+                let latched = to_latch(error.clone());
+                if let Err(reason) = &latched {
+                    self.latch(reason);
+                }
+                self.notify(Vec::new(), Vec::new(), batch, &Err(error));
+                latched.map(|()| false)
             }
         }
     }
@@ -329,9 +334,15 @@ impl Writer {
         Ok(Transacted { ready, cancelled, checkpoint, changed })
     }
 
+    /// Records that the store has failed. Called before the callers get the error, so that none of them finds a store that
+    /// still counts as healthy.
+    fn latch(&self, reason: &str) {
+        self.failure.send_replace(Some(reason.to_owned()));
+    }
+
     fn reject_all(&self, reason: &str, closing: Vec<Reply<()>>, queue: &mut mpsc::Receiver<Message>) {
         tracing::error!("{reason}");
-        self.failure.send_replace(Some(reason.to_owned()));
+        self.latch(reason);
         let error = Err(StoreError::Failed(reason.to_owned()));
         reply_all(closing, &error);
         while let Some(message) = queue.blocking_recv() {

@@ -18,6 +18,7 @@ use hyper::body::Body;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::body::announced_too_large;
+use super::path::PathParameters;
 use crate::problem::Problem;
 use evoke_core::bus::{Origin, Refused};
 use evoke_store::StoreError;
@@ -111,7 +112,8 @@ where
     if request.uri().authority().is_none() && !host {
         return Err(Problem::malformed("the request names no host; send a `Host` header"));
     }
-    set_path_headers(request.headers_mut(), std::iter::empty());
+    let parameters = request.extensions_mut().remove::<PathParameters>().unwrap_or_default();
+    set_path_headers(request.headers_mut(), parameters.iter());
     request.extensions_mut().insert(EnteredThrough(origin));
     let request = request.map(|body| Limited::new(body, body_max).boxed_unsync());
     Ok(handler.handle(request).await?)

@@ -260,8 +260,8 @@ mod tests {
         assert_eq!(find(&routes, &Method::POST, "/a/"), "404 no source has the path `/a/`; paths must match exactly");
         let one = Routes::new([endpoint("/a/{x}", &[SourceMethod::Post])]).unwrap();
         let expected = "404 no source has the path `/a/b/`, but a source has `/a/{x}`; paths must match exactly";
-        assert_eq!(find(&one, Method::POST, "/a/b/"), expected);
-        assert_eq!(find(&one, Method::POST, "*"), "404 no source has the path `*`; paths must match exactly");
+        assert_eq!(find(&one, &Method::POST, "/a/b/"), expected);
+        assert_eq!(find(&one, &Method::POST, "*"), "404 no source has the path `*`; paths must match exactly");
     }
 
     #[test]
