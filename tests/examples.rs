@@ -23,7 +23,7 @@ fn example(name: &str, services: &Evoke) -> String {
 
 /// Returns the requests that the services got.
 fn requests(services: &Evoke) -> Vec<String> {
-    let lines = services.json_lines(&["logs", "--function", "services/stand-in", "--json"]);
+    let lines = services.json_lines(&["logs", "--function", "services/stand-in"]);
     lines.iter().map(|line| line["text"].as_str().unwrap().to_owned()).collect()
 }
 

@@ -40,6 +40,7 @@ mod log_shares;
 mod manifest_mistakes;
 mod neighbours;
 mod orders;
+mod outbound;
 mod outcomes;
 mod overload;
 mod proxies;

@@ -81,8 +81,8 @@ impl Runner for SandboxRunner {
         let (logs, clock) = (self.logs.clone(), self.clock.clone());
         let call = sandbox::Call { event, trace, delivery_id, attempt, replay, trigger, state, logs, clock };
         async move {
-            let sandbox::Attempt { outcome, published, state, duration, .. } = self.function.run(call).await;
-            AttemptResult { outcome, published, state, duration, note: None }
+            let sandbox::Attempt { outcome, published, state, duration, note, .. } = self.function.run(call).await;
+            AttemptResult { outcome, published, state, duration, note }
         }
         .boxed()
     }

@@ -136,6 +136,10 @@ fn target_of(request: &Request<RequestBody>) -> Result<Target, Error> {
     let (Some(scheme), Some(authority)) = (scheme, authority) else {
         return Err(Error::Invalid("its URI must have a scheme and a host".into()));
     };
+    if authority.as_str().contains('@') {
+        // They are not quoted, because the message is logged.
+        return Err(Error::Invalid("its URI has credentials before the host; send them in a header".into()));
+    }
     Target::parse(scheme, authority.as_str()).map_err(|error| Error::Invalid(error.to_string()))
 }
 

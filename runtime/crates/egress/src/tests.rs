@@ -145,7 +145,7 @@ async fn a_target_with_credentials_or_without_a_host_is_invalid() {
     for uri in ["http://user:secret@127.0.0.1:1/", "/path"] {
         let error = owner.send(get(uri), &Limits::within(SECOND)).await.err().unwrap();
         assert!(matches!(error, Error::Invalid(_)), "{error:?}");
-        assert!(!error.to_string().contains("secret:"), "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
     }
     let connect = Request::builder().method("CONNECT").uri("127.0.0.1:1").body(empty()).unwrap();
     assert!(matches!(owner.send(connect, &Limits::within(SECOND)).await.err(), Some(Error::Invalid(_))));

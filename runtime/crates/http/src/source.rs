@@ -265,11 +265,14 @@ impl Http {
         let stopping = head.extensions.get::<Stopping>().cloned();
         let (ids, accepted, event) = self.accept(endpoint, head, body).await?;
         let (Some(event), Some(&first)) = (event, accepted.first()) else { return Ok(receipt(&ids, &accepted, None)) };
-        reply::check_duplicate(bus, first, &event).await?;
+        let unread = reply::check_duplicate(bus, first, &event).await?;
         // Nothing of the request's body stays in memory during the wait.
         drop(event);
         let (Accepted::New(root) | Accepted::Duplicate(root)) = first;
-        let waited = reply::wait(bus, reply, permit, root, stopping).await;
+        let waited = match unread {
+            Some(none) => Err(none),
+            None => reply::wait(bus, reply, permit, root, stopping).await,
+        };
         Ok(waited.unwrap_or_else(|none| receipt(&ids, &accepted, Some((none, none.body(reply, root))))))
     }
 

@@ -54,6 +54,8 @@ pub struct Attempt {
     pub duration: Duration,
     /// Peak linear memory, in bytes.
     pub memory_bytes: u64,
+    /// The requests that the function sent, each with its status or error and its duration; `None` without requests.
+    pub note: Option<String>,
 }
 
 impl Attempt {
@@ -70,6 +72,7 @@ impl Attempt {
         let outcome = outcome::to_outcome(result, context);
         let published = if outcome == Outcome::Done { published } else { Vec::new() };
         let state = if outcome == Outcome::Done { transaction } else { transaction.without_writes() };
-        Self { outcome, published, state, duration, memory_bytes }
+        let note = context.outbound_note().map(|note| outcome::sanitize(context.invocation.redactor(), &note));
+        Self { outcome, published, state, duration, memory_bytes, note }
     }
 }

@@ -96,6 +96,11 @@ impl HostContext {
         HttpTypes { view, budget: &invocation.budget, publisher, io }
     }
 
+    /// Returns what the requests of the attempt were and how they ended; `None` without requests.
+    pub(super) fn outbound_note(&self) -> Option<String> {
+        self.outbound.as_ref()?.note()
+    }
+
     fn http_view(&mut self) -> (WasiHttpCtxView<'_>, &Invocation) {
         let Self { invocation, http, outbound, deadline, refusals, resources, .. } = self;
         let new = || Box::new(Outbound::new(invocation.clone(), *deadline, refusals.outbound()));

@@ -4,7 +4,7 @@
 //! Requests run on the runtime of the sockets, so a guest that computes delays no request, also not its own. Dropping the
 //! guest ends them. The guest never sees the headers that its grant adds.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
@@ -27,6 +27,8 @@ use evoke_telemetry::{OutboundStart, TraceContext};
 const CALL_BYTES: usize = 16 * 1024;
 /// Estimate of the memory for one field of a response without its name and value, in bytes.
 const FIELD_BYTES: usize = 128;
+/// The most requests of an attempt that its record names.
+const NOTES_MAX: usize = 10;
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 
@@ -57,11 +59,40 @@ pub(super) struct Outbound {
     allowance: Arc<Allowance>,
     deadline: Instant,
     refusal: SharedRefusal,
+    notes: Arc<Notes>,
+}
+
+/// A line for each request of an attempt, for its record.
+#[derive(Default)]
+struct Notes(Mutex<(Vec<String>, usize)>);
+
+impl Notes {
+    fn add(&self, line: String) {
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.0.len() < NOTES_MAX {
+            notes.0.push(line);
+        } else {
+            notes.1 += 1;
+        }
+    }
 }
 
 impl Outbound {
     pub(super) fn new(invocation: Arc<Invocation>, deadline: Instant, refusal: SharedRefusal) -> Self {
-        Self { invocation, allowance: Arc::default(), deadline, refusal }
+        let (allowance, notes) = Default::default();
+        Self { invocation, allowance, deadline, refusal, notes }
+    }
+
+    /// Returns what the requests of the attempt were and how they ended; `None` without requests. The text may contain
+    /// secrets.
+    pub(super) fn note(&self) -> Option<String> {
+        let notes = self.notes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (lines, more) = &*notes;
+        let mut text = lines.join("; ");
+        if *more > 0 {
+            text += &format!("; and {more} more requests");
+        }
+        (!text.is_empty()).then_some(text)
     }
 
     fn limits(&self, options: Option<RequestOptions>) -> Limits {
@@ -87,8 +118,9 @@ impl WasiHttpHooks for Outbound {
         _: Sent<()>,
     ) -> Sent<(Response<WasiBody>, Sent<()>)> {
         let (invocation, refusal, limits) = (self.invocation.clone(), self.refusal.clone(), self.limits(options));
+        let notes = self.notes.clone();
         Box::new(async move {
-            let response = send(&invocation, &refusal, request, &limits).await?;
+            let response = send(&invocation, (&refusal, &notes), request, &limits).await?;
             let nothing_left: Sent<()> = Box::new(std::future::ready(Ok(())));
             Ok((response, nothing_left))
         })
@@ -110,7 +142,7 @@ impl WasiHttpHooks for Outbound {
 
 async fn send(
     invocation: &Invocation,
-    refusal: &SharedRefusal,
+    (refusal, notes): (&SharedRefusal, &Notes),
     request: Request<WasiBody>,
     limits: &Limits,
 ) -> wasi_http::Result<Response<WasiBody>> {
@@ -128,7 +160,7 @@ async fn send(
         Ok(response) => span.responded(response.status().as_u16()),
         Err(error) => span.failed_to_send(error.kind(), error.to_string()),
     }
-    note(invocation, &method, &host, took, &result);
+    notes.add(note(invocation, &method, &host, took, &result));
     let response = result.map_err(|error| {
         if error.is_refusal() {
             refusal.record(Refusal::Denied(invocation.redactor().redact_text(&error.to_string()).into_owned()));
@@ -144,9 +176,9 @@ async fn send(
     Ok(response.map(|body| body.map_err(to_wasi).boxed_unsync()))
 }
 
-/// Returns the host of a request without credentials.
+/// Returns the host of a request without credentials, cut to the length of a name in DNS.
 fn shown_host<B>(request: &Request<B>) -> String {
-    request.uri().host().unwrap_or_default().to_owned()
+    request.uri().host().unwrap_or_default().chars().take(253).collect()
 }
 
 /// Adds the trace context, unless the guest has set one.
@@ -163,14 +195,14 @@ fn trace(headers: &mut HeaderMap, context: Option<TraceContext>) {
     }
 }
 
-/// Logs a request: method, host, status or error, and duration. The path and the query may contain personal data.
+/// Logs a request: method, host, status or error, and duration. Returns the line, with a shorter error. The path and the query may contain personal data.
 fn note(
     invocation: &Invocation,
     method: &Method,
     host: &str,
     took: Duration,
     result: &Result<Response<ResponseBody>, Error>,
-) {
+) -> String {
     let milliseconds = took.as_secs_f64() * 1_000.0;
     let request = format!("{method} {host}");
     let (level, line) = match result {
@@ -178,6 +210,10 @@ fn note(
         Err(error) => (Level::Warn, format!("{request} failed in {milliseconds:.1} ms: {error}")),
     };
     invocation.log().message(level, "http", &line);
+    match result {
+        Ok(_) => line,
+        Err(error) => format!("{request} failed in {milliseconds:.1} ms: {}", error.kind()),
+    }
 }
 
 /// Converts an error to the one of the interface. The guest learns no more than its own request and the fate of it.

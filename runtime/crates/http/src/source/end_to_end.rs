@@ -14,8 +14,11 @@ use super::*;
 use evoke_core::bus;
 use evoke_core::router::Router;
 use evoke_manifest::{ByteSize, TypeGlob};
+use evoke_model::event::Data;
+use evoke_model::state::Transaction;
+use evoke_model::{Actor, AttemptRecord, Completion, DeliveryId, FunctionId, Lineage, NewEvent, Retention, Verdict};
 use evoke_store::memory::MemoryStore;
-use evoke_store::{InspectionStore, StoreError};
+use evoke_store::{DeliveryStore, InspectionStore, Store, StoreError};
 
 fn source(path: &str) -> HttpSource {
     HttpSource { type_: Some("order.placed".into()), max_body: ByteSize(1_000), ..HttpSource::at(path) }
@@ -263,4 +266,46 @@ async fn concurrent_clients_each_get_the_receipt_of_their_own_event() {
     futures_util::future::join_all(clients).await;
     assert_eq!(seqs.into_inner(), (1..=200).sum::<i64>());
     assert_eq!(store.totals().await.unwrap().events, 200);
+}
+
+/// Stores an event with the id `k` and the data `1`, and ten seconds later the answer `7` of its function.
+async fn answered(store: &MemoryStore, bus: &Bus, now_ms: &AtomicI64) {
+    let (id, function, data) = ("k".to_owned(), FunctionId(1), Data::Json("1".into()));
+    let (source, type_) = ("/shop/checkout".to_owned(), "order.placed".to_owned());
+    let events = vec![Event { id, source, type_, data, ..Event::default() }];
+    let target = Target::Function { function, trigger: "on[0]".into() };
+    bus.accept(Offer { events, target, origin: Origin(1), ..Offer::default() }).await.unwrap();
+    now_ms.fetch_add(10_000, Ordering::Relaxed);
+    let answer = Event { type_: "order.done".into(), data: Data::Json("7".into()), ..Event::default() };
+    let (delivery, root, origin, verdict) = (DeliveryId(1), Seq(1), Origin(1), Verdict::Done);
+    let lineage = Lineage { cause: Some(delivery), root: Some(root), hops: 1, origin };
+    let publishes = vec![NewEvent { event: Arc::new(answer), lineage, deliveries: Vec::new() }];
+    let record = AttemptRecord { attempt: 1, started_ms: 0, duration_us: 0, outcome: "done".into(), message: None };
+    let state = Transaction::default();
+    let completion = Completion { delivery, function, root, origin, record, verdict, publishes, state };
+    store.complete(Arc::new(completion)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_is_only_for_a_sender_that_knows_the_event_also_after_retention_removed_the_event() {
+    let now_ms = Arc::new(AtomicI64::new(1_000_000_000));
+    let clock = Clock::manual(&now_ms);
+    let store = Arc::new(MemoryStore::new(clock.clone()));
+    let bus = Bus::new(store.clone(), Router::default(), bus::Limits::default());
+    answered(&store, &bus, &now_ms).await;
+    let reply = ReplyEvent { event: TypeGlob::parse("order.done").unwrap(), timeout: Duration::from_secs(5) };
+    let source = HttpSource { reply: Some(reply), ..source("/checkout") };
+    let endpoint = Endpoint::new(&source, "/shop/checkout", Origin(1), Target::Matching);
+    let http = Http::new(bus, clock, Routes::new([endpoint]).unwrap());
+    let post = || post("/checkout").header("content-type", "application/json").header("idempotency-key", "k");
+    let known = send(&http, post(), "1").await;
+    assert_eq!((known.status, known.json), (200, json!(7)));
+    assert_eq!(send(&http, post(), "2").await.status, 422);
+
+    let retention = Retention { age: Duration::from_secs(5), bytes: u64::MAX };
+    assert_eq!(store.retain(&Actor::Runtime, retention).await.unwrap(), 1);
+    for body in ["1", "2"] {
+        let removed = send(&http, post(), body).await;
+        assert_eq!((removed.status, removed.headers[REPLY_HEADER].as_bytes()), (202, &b"none"[..]));
+    }
 }

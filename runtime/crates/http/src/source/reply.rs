@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | the event: its data, its media type, its attribute `httpstatus` (200 to 599, else 200) | `event` | the event is stored |
 //! | 502 with the kind of the failure in `cause` | `dead` | a delivery of the chain is a dead letter, and there is no such event |
-//! | 202 | `none` | every delivery of the chain is done, and there is no such event |
+//! | 202 | `none` | every delivery of the chain is done, and there is no such event; or the event was accepted before, and retention has removed it |
 //! | 202 | `timeout` | the time is over, or `stopping`: the process stops |
 //! | 202 | `unknown` | the chain cannot be read |
 //! | 400 | | the request is a batch |
@@ -73,6 +73,7 @@ pub(super) enum NoReply {
     Finished,
     TimedOut,
     Stopping,
+    Removed,
     Unknown,
 }
 
@@ -86,7 +87,7 @@ pub(super) struct NoReplyBody {
 impl NoReply {
     fn name(self) -> &'static str {
         match self {
-            Self::Finished => "none",
+            Self::Finished | Self::Removed => "none",
             Self::TimedOut => "timeout",
             Self::Stopping => "stopping",
             Self::Unknown => "unknown",
@@ -108,6 +109,10 @@ impl NoReply {
                 format!("there was no event `{event}` within {:?}; {again}, or see `evoke trace {seq}`", reply.timeout)
             }
             Self::Stopping => format!("Evoke stops, and there is no event `{event}` yet; {again}"),
+            Self::Removed => {
+                "the event was accepted before, and its retention time is over; send it with a new id to repeat it"
+                    .into()
+            }
             Self::Unknown => format!("it is not known whether there is an event `{event}`; {again}"),
         };
         NoReplyBody { state: self.name(), detail }
@@ -139,14 +144,18 @@ where
 }
 
 /// Compares the event of a duplicate with the stored one. The sender must know the whole event to get its answer: the id
-/// alone may be easy to guess.
-pub(super) async fn check_duplicate(bus: &Bus, accepted: Accepted, sent: &Event) -> Result<(), Problem> {
-    let Accepted::Duplicate(seq) = accepted else { return Ok(()) };
-    // An event that cannot be read, or that retention has removed, has no answer either.
-    let Ok(Some(Ok(stored))) = bus.accepted(seq).await else { return Ok(()) };
+/// alone may be easy to guess. Returns why the answer is not read if the events cannot be compared.
+pub(super) async fn check_duplicate(bus: &Bus, accepted: Accepted, sent: &Event) -> Result<Option<NoReply>, Problem> {
+    let Accepted::Duplicate(seq) = accepted else { return Ok(None) };
+    let stored = match bus.accepted(seq).await {
+        Ok(Some(Ok(stored))) => stored,
+        // Retention has removed the event, but maybe not yet its answer.
+        Ok(None) => return Ok(Some(NoReply::Removed)),
+        Ok(Some(Err(_))) | Err(_) => return Ok(Some(NoReply::Unknown)),
+    };
     let same = |a: &Event, b: &Event| a.type_ == b.type_ && a.subject == b.subject && a.data == b.data;
     if same(&stored.event, sent) {
-        return Ok(());
+        return Ok(None);
     }
     let detail = "an event with this id and other content was accepted before; send this event with an id of its own";
     Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
