@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use crate::support::{Evoke, root};
 
+mod webhooks;
+
 const MANIFEST: &str = r#"
 evoke: 1
 app: lab

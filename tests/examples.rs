@@ -1,6 +1,8 @@
 //! The examples of `manifests/` that call other services, with the stand-in of those services in another Evoke.
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::json;
+use sha2::Sha256;
 
 use crate::assert_eventually;
 use crate::support::{Evoke, root};
@@ -46,4 +48,37 @@ fn a_payment_is_the_response_to_its_request_and_a_failure_is_told_in_the_chat() 
     // The provider's ids contain the idempotency key, which is the id of the delivery.
     let ids = evoke.events("payment.*").into_iter().map(|event| event["data"]["id"].as_str().unwrap().to_owned());
     assert_eq!(ids.collect::<Vec<_>>(), ["pay_1", "pay_2"]);
+}
+
+#[test]
+fn a_verified_issue_of_github_gets_a_comment_and_others_are_refused() {
+    let services = Evoke::up_with(STAND_IN);
+    let mut evoke = Evoke::with(&example("github.yaml", &services));
+    evoke.set_environment(&[("GITHUB_SECRET", "secret"), ("GITHUB_TOKEN", "token")]);
+    evoke.up();
+    let body = json!({
+        "action": "opened",
+        "issue": { "number": 7, "user": { "login": "ada" } },
+        "repository": { "full_name": "shop/site" },
+    });
+    let body = body.to_string();
+    let post = |secret: &str| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        mac.update(body.as_bytes());
+        let signature: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let headers = [
+            ("content-type", "application/json"),
+            ("x-github-event", "issues"),
+            ("x-github-delivery", "1"),
+            ("x-hub-signature-256", &format!("sha256={signature}")),
+        ];
+        evoke.post_with("/hooks/github", &headers, &body).status
+    };
+    // The second request is a repeated delivery.
+    assert_eq!([post("other"), post("secret"), post("secret")], [401, 202, 200]);
+    evoke.settle();
+    let comments = requests(&services);
+    assert_eq!(comments.len(), 1, "{comments:?}");
+    assert!(comments[0].starts_with("/stand-in/github/repos/shop/site/issues/7/comments: "), "{comments:?}");
+    assert!(comments[0].contains("@ada"), "{comments:?}");
 }

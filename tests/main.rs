@@ -62,3 +62,4 @@ mod tidy;
 mod timers;
 mod tls;
 mod user_files;
+mod webhooks;

@@ -3,6 +3,7 @@
 //! The admin API and [`crate::app::up`] share one [`Control`], which returns data and diagnostics. A [`Host`] shows
 //! progress and runs `build:` commands.
 
+pub(crate) mod auth;
 mod brakes;
 pub(crate) mod build;
 mod deliver;
@@ -231,6 +232,7 @@ impl Control {
         let functions = manifests.iter().map(|c| c.manifest.functions.len()).sum();
         self.0.host.report(Progress::Loading { functions });
         let loaded = functions::load_all(&manifests, sandbox, running).await?;
+        let guards = auth::guards(&manifests, metrics)?;
         sources::check_routes(&manifests).map_err(anyhow::Error::from)?;
 
         let origins = sources::register_origins(&manifests, &**store).await?;
@@ -241,7 +243,7 @@ impl Control {
         let mut sources = self.0.sources.lock().await;
         let request_handlers = ids.iter().filter(|(_, id)| answerers.contains_key(*id));
         let request_handlers = request_handlers.map(|(name, _)| name.clone()).collect();
-        let endpoints = sources::endpoints(&manifests, &ids, &origins, &answerers, &mut sources);
+        let endpoints = sources::endpoints(&manifests, &ids, &origins, &answerers, &guards, &mut sources);
         let routes = Routes::new(endpoints).map_err(anyhow::Error::from)?;
         store.limit_descendants(sources::descendants_limits(&manifests, &origins, self.0.parts.descendants_max));
         // Functions are replaced before sources: new events need the new functions.

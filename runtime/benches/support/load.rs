@@ -38,6 +38,14 @@ impl Target {
         );
         Self { address, request: (head + body).into_bytes(), status }
     }
+
+    /// Adds a header.
+    pub(crate) fn with_header(mut self, name: &str, value: &str) -> Self {
+        let end = self.request.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+        let header = format!("\r\n{name}: {value}");
+        self.request.splice(end..end, header.into_bytes());
+        self
+    }
 }
 
 /// The results of all clients.

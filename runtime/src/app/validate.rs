@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::control::functions::Code;
-use crate::control::{AppError, Host, build, functions, manifests, secrets};
+use crate::control::{AppError, Host, auth, build, functions, manifests, secrets};
 use evoke_manifest::{Checked, Diagnostic, Diagnostics, Function};
 use evoke_sandbox::{CompileLimits, Compiler, Sandbox, Settings};
 use evoke_sources::files::{FilesSource, Overlap};
@@ -18,6 +18,7 @@ pub async fn validate(
     let (manifests, mut found) = manifests::load(&manifests::find(arguments)?)?;
     manifests.iter().flat_map(|checked| overlaps(checked, data)).for_each(|warning| found.push(warning));
     manifests.iter().flat_map(secrets::warnings).for_each(|warning| found.push(warning));
+    manifests.iter().flat_map(auth::warnings).for_each(|warning| found.push(warning));
     let settings = Settings { cache_dir: None, compiler: Compiler::this_program(compile), concurrency: 1 };
     let sandbox = Sandbox::new(settings).map_err(anyhow::Error::from)?;
     let all: Vec<_> = functions::all(&manifests).collect();

@@ -30,7 +30,8 @@ pub(super) struct Events {
     /// --after all]
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
-    /// With --json, print each event as {"seq", "accepted", "event"}: with its number and the time it was accepted
+    /// With --json, print each event as {"seq", "accepted", "event"}: with its number, the time it was accepted, its
+    /// origin and its verified sender
     #[arg(long)]
     envelope: bool,
 }
@@ -66,7 +67,8 @@ fn render(envelope: &Envelope, columns: Option<usize>) -> String {
     let time = local_time(&envelope.accepted);
     let seq = envelope.seq;
     let subject = subject.map(|subject| format!(" {}", truncate(&subject, Some(40)))).unwrap_or_default();
-    let start = format!("{seq:>6}  {time}  {type_:<24}  {source}{subject}");
+    let sender = envelope.principal.as_deref().map(|sender| format!(" by {}", escape(sender))).unwrap_or_default();
+    let start = format!("{seq:>6}  {time}  {type_:<24}  {source}{sender}{subject}");
     let room = columns.map(|columns| columns.saturating_sub(start.chars().count() + 2));
     if room.is_some_and(|room| room < 8) {
         return truncate(&start, columns).into_owned();
@@ -75,7 +77,9 @@ fn render(envelope: &Envelope, columns: Option<usize>) -> String {
     let data = data
         .map(|data| truncate(&escape(&compact(data.get())), Some(room.unwrap_or(120))).into_owned())
         .unwrap_or_default();
-    format!("{seq:>6}  {DIM}{time}{DIM:#}  {type_:<24}  {source}{subject}  {DIM}{data}{DIM:#}").trim_end().to_owned()
+    format!("{seq:>6}  {DIM}{time}{DIM:#}  {type_:<24}  {source}{sender}{subject}  {DIM}{data}{DIM:#}")
+        .trim_end()
+        .to_owned()
 }
 
 #[cfg(test)]

@@ -43,8 +43,9 @@ fn event(node: &Node, first: &str, rest: &str, text: &mut String) {
     // The producer chose the source, or an operator sent the event.
     let origin = node.origin.as_deref().filter(|origin| node.published_by.is_none() && **origin != *source);
     let through = origin.map(|origin| format!(" through {}", escape(origin))).unwrap_or_default();
+    let sender = node.principal.as_deref().map(|principal| format!(" by {}", escape(principal))).unwrap_or_default();
     *text += &format!(
-        "{DIM}{first}{DIM:#}{BOLD}{type_}{BOLD:#} {DIM}event {} {id} from {source}{through} at {time}{DIM:#}\n",
+        "{DIM}{first}{DIM:#}{BOLD}{type_}{BOLD:#} {DIM}event {} {id} from {source}{through}{sender} at {time}{DIM:#}\n",
         node.seq
     );
     if let Some(damage) = &node.damaged {
@@ -159,6 +160,10 @@ order.placed event 1 e1 from /shop/checkout at soon
         claimed["origin"] = "/shop/hook".into();
         let expected = "t event 1 e1 from /s through /shop/hook at soon\nno function matched this event\n";
         assert_eq!(drawn(&claimed), expected);
+        let mut verified = event(1, "t", "/s", &json!([]));
+        verified["principal"] = "github:new".into();
+        let expected = "t event 1 e1 from /s by github:new at soon\nno function matched this event\n";
+        assert_eq!(drawn(&verified), expected);
         let fan_out = json!({ "id": 1, "event": 1, "function": "a/f", "trigger": "on[0]", "state": "done",
             "attempts": [], "omitted": 9 });
         let mut cut = event(1, "t", "/s", &json!([fan_out]));

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::SourceStatus;
+use super::auth::Guards;
 use super::functions::{full_name, trigger_name};
 use super::kinds::Kind;
 use evoke_core::bus::{Bus, Origin, Target};
@@ -228,6 +229,7 @@ pub(super) fn endpoints(
     functions: &BTreeMap<String, FunctionId>,
     origins: &BTreeMap<String, Origin>,
     answerers: &BTreeMap<FunctionId, Arc<dyn RequestHandler>>,
+    guards: &Guards,
     sources: &mut Sources,
 ) -> Vec<Endpoint> {
     let all = manifests.iter().flat_map(|checked| targets(checked, functions));
@@ -240,6 +242,10 @@ pub(super) fn endpoints(
         let health = sources.health(&source.uri);
         let mut endpoint = Endpoint::new(http, &source.uri, origin_of(source, origins), target);
         (endpoint.handler, endpoint.health) = (handler, health);
+        // Without its guard, an endpoint whose source verifies senders refuses all of them.
+        if let Some(guard) = guards.get(&source.uri) {
+            endpoint.auth = Some(guard.clone());
+        }
         Some((endpoint, http.has_default_methods))
     });
     with_all_methods(endpoints.collect())

@@ -10,6 +10,7 @@
 //! | 202 | every event is stored: `{"accepted": 1, "duplicates": 0, "events": [{"id": "…", "seq": 7, "duplicate": false}]}` |
 //! | 200 | the same body, when every event is a duplicate: its source and id were accepted before |
 //! | 400 | the body contradicts its headers, or is not an event; a value that a placeholder names is missing or has a wrong form: `placeholder` and `attribute` name it |
+//! | 401 | the source has `auth`, and the sender is not verified; nothing more is said |
 //! | 403 | an event claims a `type` or a `source` that the source does not accept: `attribute` names it; the page of another origin sent it (`cors`) |
 //! | 404, 405 | no source has this path, or no source with this path accepts the method |
 //! | 408, 413, 415 | the body is too slow, too large (also decompressed), or in a format or coding that the source does not accept |
@@ -32,7 +33,9 @@
 //! | 503 | the function already handles its maximum of concurrent requests, or the events that it published cannot be stored |
 
 mod accept;
+mod admission;
 mod attributes;
+pub mod auth;
 mod body;
 pub mod cloudevents;
 mod coding;
@@ -45,13 +48,14 @@ mod handler;
 mod handshake;
 mod memory;
 mod path;
+mod peer;
 mod placeholders;
 mod problem;
 mod reply;
 mod routes;
 
 use std::error::Error;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -62,11 +66,13 @@ use http_body_util::{Either, Full};
 use hyper::body::Body;
 use tokio_util::sync::CancellationToken;
 
-use crate::listener::{Limits, Listener, RequestBody, counted_network};
+use crate::listener::{Limits, Listener, RequestBody};
 use crate::problem::{Problem, json};
 use accept::ClaimPolicy;
 pub use accept::{Accept, SourceGlob};
+use admission::{Admission, Call, owners};
 use attributes::{RequestValues, Templates};
+use auth::{Guard, Sender};
 use body::Read;
 use cloudevents::{Mode, Raw};
 use coding::{Coding, Decoders};
@@ -75,12 +81,13 @@ pub use cors::{AllowedHeader, AllowedOrigin, Cors};
 use evoke_core::bus::{Bus, Claims, Offer, Origin, Target};
 use evoke_core::source::Health;
 use evoke_model::clock::Clock;
-use evoke_model::event::Event;
+use evoke_model::event::{Data, Event};
 use evoke_model::{Accepted, Seq};
 pub use handler::{EnteredThrough, HandlerError, Payload, RequestHandler};
 pub use handshake::Handshake;
-use memory::{Budget, Memory, Owners};
+use memory::{Budget, Memory};
 pub use path::{PathParameters, PathPattern};
+pub use peer::Peer;
 pub use placeholders::{RequestTemplate, RequestValue};
 use reply::{NoReply, NoReplyBody, Stopping};
 pub use reply::{REPLY_HEADER, ReplyEvent, STATUS_ATTRIBUTE};
@@ -107,6 +114,9 @@ pub struct Endpoint {
     pub handshake: Option<Arc<Handshake>>,
     /// The types and sources that producers may claim in CloudEvents.
     policy: ClaimPolicy,
+    /// Verifies the senders; `None` accepts all of them. [`Endpoint::new`] makes a guard that refuses all requests if the
+    /// source has `auth`, because it does not have the secrets.
+    pub auth: Option<Arc<Guard>>,
     /// The largest accepted body, in bytes.
     pub body_max: usize,
     /// The `source` attribute of events made from raw bodies, `/<app>/<name>`.
@@ -137,6 +147,7 @@ impl Endpoint {
             cors: source.cors.clone().map(Arc::new),
             handshake: source.handshake.clone().map(Arc::new),
             policy: ClaimPolicy::new(uri.clone(), fixed_type, accept),
+            auth: source.auth.as_ref().map(|auth| Arc::new(Guard::closed(auth, Arc::default()))),
             body_max: usize::try_from(source.max_body.0).unwrap_or(usize::MAX),
             uri,
             origin,
@@ -147,10 +158,6 @@ impl Endpoint {
         }
     }
 }
-
-/// The address that a request came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer(pub IpAddr);
 
 /// The http sources of all apps; cheap to clone.
 #[derive(Clone)]
@@ -216,7 +223,10 @@ impl Http {
         let Some(cors) = &endpoint.cors else { return self.respond(&endpoint, head, body).await };
         let added = match cors.check(&head.headers, &head.uri) {
             Ok(added) => added,
-            Err(problem) => return problem.response().map(Either::Left),
+            Err(problem) => {
+                self.0.bus.count_refused(problem.reason());
+                return problem.response().map(Either::Left);
+            }
         };
         let mut response = self.respond(&endpoint, head, body).await;
         add_headers(response.headers_mut(), &added);
@@ -230,14 +240,10 @@ impl Http {
         B::Error: Error + Send + Sync + 'static,
     {
         let response = match &endpoint.handler {
-            Some(handler) => {
-                match handler::call(&**handler, Request::from_parts(head, body), endpoint.origin, endpoint.body_max)
-                    .await
-                {
-                    Ok(response) => return response.map(Either::Right),
-                    Err(problem) => Err(problem),
-                }
-            }
+            Some(handler) => match self.call(endpoint, &**handler).run(Request::from_parts(head, body)).await {
+                Ok(response) => return response.map(Either::Right),
+                Err(problem) => Err(problem),
+            },
             None if head.method == Method::HEAD && !endpoint.methods.contains(&Method::HEAD) => Ok(head_of_get()),
             None => self.take(endpoint, head, body).await.inspect_err(|problem| {
                 if problem.is_lack_of_room() {
@@ -248,27 +254,46 @@ impl Http {
         response.unwrap_or_else(Problem::response).map(Either::Left)
     }
 
+    fn call<'e>(&'e self, endpoint: &'e Endpoint, handler: &'e dyn RequestHandler) -> Call<'e> {
+        let (guard, budget, now_ms) = (endpoint.auth.as_deref(), &self.0.budget, self.0.clock.now_ms());
+        Call { handler, guard, budget, source: endpoint.origin, body_max: endpoint.body_max, now_ms }
+    }
+
     /// Submits the events of a request to the bus, and builds the response.
-    async fn take<B>(&self, endpoint: &Endpoint, head: Parts, body: B) -> Result<Response<Full<Bytes>>, Problem>
+    async fn take<B>(&self, endpoint: &Endpoint, head: Parts, mut body: B) -> Result<Response<Full<Bytes>>, Problem>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
     {
-        let Some(reply) = &endpoint.reply else {
-            let (ids, accepted, _) = self.accept(endpoint, head, body).await?;
+        let (bus, origin) = (&self.0.bus, endpoint.origin);
+        let refused = |problem: &Problem| bus.count_refused(problem.reason());
+        let mut permit = None;
+        // Where senders are verified, only they can take a place among the requests that wait.
+        if endpoint.reply.is_some() && endpoint.auth.is_none() {
+            permit = Some(reply::reserve(bus, origin, &head.headers, &mut body).await.inspect_err(refused)?);
+        }
+        let (events, claims, memory) = match self.events(endpoint, &head, body).await.inspect_err(refused)? {
+            Taken::Events(events, claims, memory) => (events, claims, memory),
+            Taken::Challenge(challenge) => return Ok(auth::challenge_response(challenge)),
+        };
+        if endpoint.reply.is_some() && permit.is_none() {
+            let mut read = Full::<Bytes>::default();
+            permit = Some(reply::reserve(bus, origin, &head.headers, &mut read).await.inspect_err(refused)?);
+        }
+        let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
+        let first = permit.as_ref().and_then(|_| events.first().cloned());
+        let target = endpoint.target.clone();
+        let accepted = bus.accept(Offer { events, target, origin, claims, ..Offer::default() }).await?;
+        let (Some(reply), Some(permit), Some(event), Some(&result)) =
+            (&endpoint.reply, permit, first, accepted.first())
+        else {
             return Ok(receipt(&ids, &accepted, None));
         };
-        let bus = &self.0.bus;
-        let mut body = body;
-        let reserved = reply::reserve(bus, endpoint.origin, &head.headers, &mut body).await;
-        let permit = reserved.inspect_err(|problem| bus.count_refused(problem.reason()))?;
+        let unread = reply::check_duplicate(bus, result, &event).await?;
         let stopping = head.extensions.get::<Stopping>().cloned();
-        let (ids, accepted, event) = self.accept(endpoint, head, body).await?;
-        let (Some(event), Some(&first)) = (event, accepted.first()) else { return Ok(receipt(&ids, &accepted, None)) };
-        let unread = reply::check_duplicate(bus, first, &event).await?;
-        // Nothing of the request's body stays in memory during the wait.
-        drop(event);
-        let (Accepted::New(root) | Accepted::Duplicate(root)) = first;
+        // Nothing of the request stays in memory during the wait.
+        drop((head, event, memory));
+        let (Accepted::New(root) | Accepted::Duplicate(root)) = result;
         let waited = match unread {
             Some(none) => Err(none),
             None => reply::wait(bus, reply, permit, root, stopping).await,
@@ -276,50 +301,37 @@ impl Http {
         Ok(waited.unwrap_or_else(|none| receipt(&ids, &accepted, Some((none, none.body(reply, root))))))
     }
 
-    /// Submits the events of a request to the bus. Returns their ids and the results; with `reply`, also the first event.
-    async fn accept<B>(
-        &self,
-        endpoint: &Endpoint,
-        head: Parts,
-        body: B,
-    ) -> Result<(Vec<String>, Vec<Accepted>, Option<Event>), Problem>
-    where
-        B: Body<Data = Bytes> + Unpin,
-        B::Error: Error + 'static,
-    {
-        let bus = &self.0.bus;
-        let read = self.events(endpoint, head, body).await;
-        let (events, claims, _memory) = read.inspect_err(|problem| bus.count_refused(problem.reason()))?;
-        let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-        let first = endpoint.reply.as_ref().and_then(|_| events.first().cloned());
-        let (target, origin) = (endpoint.target.clone(), endpoint.origin);
-        let accepted = bus.accept(Offer { events, target, origin, claims, ..Offer::default() }).await?;
-        Ok((ids, accepted, first))
-    }
-
     /// Reads the events of a request. The returned memory permit must be held until the events are committed.
-    async fn events<B>(
-        &self,
-        endpoint: &Endpoint,
-        head: Parts,
-        mut body: B,
-    ) -> Result<(Vec<Event>, Option<Claims>, Memory), Problem>
+    async fn events<B>(&self, endpoint: &Endpoint, head: &Parts, mut body: B) -> Result<Taken, Problem>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
     {
         let now_ms = self.0.clock.now_ms();
         let raw = Raw { type_: endpoint.type_.as_deref(), source: &endpoint.uri, now_ms };
-        let mode = Mode::of(&head.headers, &raw)?;
-        let coding = Coding::of(&head.headers)?;
+        let guard = endpoint.auth.as_deref();
+        let admission = Admission::check_headers(guard, &head.headers, &mut body, now_ms).await?;
+        // What else is wrong with a request is told to verified senders only.
+        let form = Mode::of(&head.headers, &raw)
+            .map_err(Problem::from)
+            .and_then(|mode| Ok((mode, Coding::of(&head.headers)?)));
+        let form = if admission.needs_body() { form } else { Ok(form?) };
         if let Err(refused) = self.0.bus.check_room(endpoint.origin) {
             body::discard(&mut body).await;
             return Err(refused.into());
         }
-        let peer =
-            head.extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| counted_network(peer.0));
-        let owners = Owners { source: endpoint.origin, peer };
+        let owners = owners(endpoint.origin, &head.extensions);
         let Read { bytes, memory } = body::read(&self.0.budget, owners, &head.headers, body, endpoint.body_max).await?;
+        // The raw bytes are verified, before anything decodes or parses them.
+        let sender = admission.check_body(&bytes)?;
+        if let Some(challenge) = sender.as_ref().and_then(|sender| sender.challenge.clone()) {
+            return Ok(Taken::Challenge(challenge));
+        }
+        let (mode, coding) = form?;
+        let is_signed = sender.as_ref().is_some_and(|sender| sender.is_signature);
+        if mode == Mode::Binary && is_signed {
+            return Err(Problem::malformed(auth::BINARY_MODE));
+        }
         let bytes = match coding {
             Some(coding) => coding::decode(&self.0.decoders, coding, bytes, endpoint.body_max, &memory).await?,
             None => bytes,
@@ -331,7 +343,16 @@ impl Http {
                 memory.grow(length + added)?;
             }
             if head.method == Method::GET {
+                if is_signed && event.data == Data::None && head.uri.query().is_some() {
+                    return Err(Problem::malformed(auth::QUERY_DATA));
+                }
                 form::add_query(event, head.uri.query(), endpoint.body_max)?;
+            }
+        }
+        if let Some(Sender { principal, id, .. }) = sender {
+            events.iter_mut().for_each(|event| event.principal = Some(principal.clone()));
+            if let (Mode::Raw, Some(id), [event]) = (mode, id, events.as_mut_slice()) {
+                event.id = id;
             }
         }
         if let Some(templates) = &endpoint.templates {
@@ -343,14 +364,22 @@ impl Http {
             }
         }
         if mode == Mode::Raw {
-            return Ok((events, None, memory));
+            return Ok(Taken::Events(events, None, memory));
         }
         let router = self.0.bus.router();
         for (index, event) in events.iter().enumerate() {
             endpoint.policy.check(&router, event, (mode == Mode::Batch).then_some(index))?;
         }
-        Ok((events, Some(endpoint.policy.claims()), memory))
+        Ok(Taken::Events(events, Some(endpoint.policy.claims()), memory))
     }
+}
+
+/// What a request contains.
+enum Taken {
+    /// Events, the claims to check with the active apps, and the memory of the body.
+    Events(Vec<Event>, Option<Claims>, Memory),
+    /// A test of the endpoint by a verified sender, with its answer.
+    Challenge(String),
 }
 
 /// The response body: the result of each event, in request order.

@@ -70,8 +70,8 @@ fn nearest_valid_name(text: &str) -> Option<String> {
 /// The context attributes of CloudEvents 1.0 that `order_by` can name.
 pub(super) const ATTRIBUTES: [&str; 7] = ["id", "source", "type", "subject", "time", "datacontenttype", "dataschema"];
 
-/// Extension attributes that the CloudEvents project documents, as of version 1.0.2.
-pub(super) const KNOWN_EXTENSIONS: [&str; 16] = [
+/// Extension attributes that the CloudEvents project documents, as of version 1.0.2, and the verified sender.
+pub(super) const KNOWN_EXTENSIONS: [&str; 17] = [
     "authid",
     "authtype",
     "causationid",
@@ -80,6 +80,7 @@ pub(super) const KNOWN_EXTENSIONS: [&str; 16] = [
     "deprecated",
     "expirytime",
     "partitionkey",
+    "principal",
     "recordedtime",
     "sampledrate",
     "sequence",

@@ -22,6 +22,7 @@
 //! numbers keep their digits. [`Event::to_json`] differs only in white space around and between JSON tokens.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::media_type::is_media_type;
 use crate::rfc3339::is_date_time;
@@ -63,7 +64,13 @@ pub struct Event {
     pub extensions: BTreeMap<String, String>,
     /// The payload, in the bytes that functions receive.
     pub data: Data,
+    /// The verified sender, such as `github:new`. It is not an attribute, so no producer and no function can set it: an
+    /// http source with `auth` does. Patterns match it as [`PRINCIPAL`]. Events that functions publish have none.
+    pub principal: Option<Arc<str>>,
 }
+
+/// The name under which patterns match the principal of an event. No event can have an attribute with this name.
+pub const PRINCIPAL: &str = "principal";
 
 /// Why an event is not valid: the mistake and the correct form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +118,12 @@ impl Event {
                     "`{name}` is missing or empty; an event needs specversion, id, source and type"
                 )));
             }
+        }
+        if self.extensions.contains_key(PRINCIPAL) {
+            return Err(InvalidEvent(format!(
+                "`{PRINCIPAL}` cannot be an attribute: it is the verified sender, which only an http source with `auth` sets; \
+                 use another name"
+            )));
         }
         for (name, value) in self.optional_attributes() {
             if value.is_empty() {

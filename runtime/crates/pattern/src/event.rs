@@ -65,16 +65,18 @@ pub enum DataView<'a> {
     Text(&'a str),
 }
 
-/// Binary data is not visible to patterns.
+/// Binary data is not visible to patterns. The field `principal` is the verified sender, never an attribute.
 #[cfg(feature = "model")]
 impl<'a> From<&'a evoke_model::event::Event> for EventView<'a> {
     fn from(event: &'a evoke_model::event::Event) -> Self {
-        use evoke_model::event::Data;
+        use evoke_model::event::{Data, PRINCIPAL};
         let data = match &event.data {
             Data::None | Data::Binary(_) => DataView::None,
             Data::Json(bytes) => DataView::Json(bytes),
             Data::Text(text) => DataView::Text(text),
         };
-        Self::new(event.attributes(), data)
+        // An older store can have an attribute with this name.
+        let attributes = event.attributes().filter(|(name, _)| *name != PRINCIPAL);
+        Self::new(attributes.chain(event.principal.as_deref().map(|principal| (PRINCIPAL, principal))), data)
     }
 }

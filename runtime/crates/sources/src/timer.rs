@@ -259,6 +259,7 @@ impl Timer {
             dataschema: None,
             extensions: BTreeMap::new(),
             data: Data::Json(Bytes::from(data.to_string())),
+            principal: None,
         }
     }
 }

@@ -104,8 +104,11 @@ const CHECKSUMS: [(&str, &str, &str); 11] = [
     (
         "events",
         "seq",
-        "sum_of(seq, id, source, type, subject, time, datacontenttype, dataschema, extensions, data_kind, accepted_ms,
-           first_delivery, owed, cause, root, hops, origin, data)",
+        "CASE WHEN principal IS NULL
+           THEN sum_of(seq, id, source, type, subject, time, datacontenttype, dataschema, extensions, data_kind,
+             accepted_ms, first_delivery, owed, cause, root, hops, origin, data)
+           ELSE sum_of(seq, id, source, type, subject, time, datacontenttype, dataschema, extensions, data_kind,
+             accepted_ms, first_delivery, owed, cause, root, hops, origin, data, principal) END",
     ),
     ("known", "seq", "sum_of(seq, id, source, accepted_ms, origin)"),
     (

@@ -1,4 +1,4 @@
--- The embedded store, version 6 (PRAGMA user_version). Times are milliseconds since the Unix epoch: `started_ms` and
+-- The embedded store, version 7 (PRAGMA user_version). Times are milliseconds since the Unix epoch: `started_ms` and
 -- `done_ms` by the wall clock, the others in store time, which equals the wall clock until that jumps. The row `clock` of
 -- the table meta says which process counted it up to when, and when the wall clock jumped (JSON, `store_time.rs`).
 --
@@ -7,6 +7,7 @@
 -- 2 real, 3 text, 4 blob), then an integer or real as 8 bytes, a text or blob as its length in 8 bytes and its bytes;
 -- all numbers are little-endian. For tables whose rows are updated in place, `sum` is the CRC of the immutable columns
 -- plus the CRC of the mutable ones, which are listed: an update replaces its part only and so does not hide damage.
+-- The column `principal` of events counts last, after `data`, and only where it is not NULL.
 -- The table totals has no checksums: `evoke check` compares it with counted rows.
 
 CREATE TABLE meta (                     -- properties of the store
@@ -45,6 +46,7 @@ CREATE TABLE events (                   -- all accepted events, in accept order
   root            INTEGER,              -- the event from outside that started the chain
   hops            INTEGER NOT NULL,
   origin          INTEGER NOT NULL DEFAULT 0, -- the source where the chain entered; 0: none
+  principal       TEXT,                 -- the verified sender; NULL: none, and before version 7
   sum             INTEGER NOT NULL DEFAULT 0,
   data            BLOB                  -- last, so that other columns are read without it
 );

@@ -1,4 +1,5 @@
 mod conformance;
+mod principal;
 mod time;
 
 use std::sync::atomic::{AtomicI64, Ordering};

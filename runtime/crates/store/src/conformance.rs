@@ -19,6 +19,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod attempts;
 mod cancel;
 mod cases;
 mod chain_state;
@@ -41,6 +42,7 @@ use evoke_model::event::{Data, Event};
 use evoke_model::state::Transaction;
 use evoke_model::*;
 
+pub use self::attempts::*;
 pub use self::cancel::*;
 pub use self::chain_state::*;
 pub use self::chains::*;
@@ -67,6 +69,7 @@ fn new_event(id: &str, deliveries: Vec<NewDelivery>) -> NewEvent {
         dataschema: None,
         extensions: BTreeMap::from([("traceparent".to_owned(), "00-1-2-01".to_owned())]),
         data: Data::Json(Bytes::from_static(br#"{"total": 1.10}"#)),
+        principal: None,
     };
     NewEvent { event: Arc::new(event), lineage: Lineage::default(), deliveries }
 }

@@ -13,7 +13,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::format::{Format, to_prometheus};
-use super::{ConnectionRefusal, FunctionMetrics, Metrics, OutboundOutcome, Refusal, RequestOutcome};
+use super::{AuthRefusal, ConnectionRefusal, FunctionMetrics, Metrics, OutboundOutcome, Refusal, RequestOutcome};
 use evoke_model::outcome::Outcome;
 use evoke_model::{Amount, Counts, DeliveryState, Totals};
 
@@ -189,6 +189,14 @@ impl Exposition {
         });
         let help = "External events that were refused before the acknowledgement, by kind of source";
         writer.counter("evoke_events_refused", help, refused)?;
+        let sources = super::all(&self.metrics.auth);
+        let unverified = sources.iter().flat_map(|source| {
+            AuthRefusal::ALL.map(|reason| {
+                (vec![("source", &*source.source), ("reason", reason.name())], source.refused(reason).get())
+            })
+        });
+        let help = "Requests with 401, because their sender was not verified";
+        writer.counter("evoke_requests_unverified", help, unverified)?;
         let published = functions.iter().map(|f| (vec![("function", &*f.name)], f.published.get()));
         let help = "Events that functions published in deliveries that are done";
         writer.counter("evoke_events_published", help, published)?;

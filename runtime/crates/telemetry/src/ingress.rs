@@ -35,6 +35,8 @@ impl Ingress {
 pub enum Refusal {
     /// The request contains no valid events, or has a format that the source does not accept.
     Invalid,
+    /// The sender is not verified.
+    Unverified,
     /// The events are larger than accepted.
     TooLarge,
     /// Too much is pending or in flight.
@@ -51,8 +53,9 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of the declaration.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Invalid,
+        Self::Unverified,
         Self::TooLarge,
         Self::Overloaded,
         Self::Crowding,
@@ -65,6 +68,7 @@ impl Refusal {
     pub fn name(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
+            Self::Unverified => "unverified",
             Self::TooLarge => "too-large",
             Self::Overloaded => "overloaded",
             Self::Crowding => "crowding",

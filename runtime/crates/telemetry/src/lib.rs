@@ -21,6 +21,7 @@
 //! # Ok::<(), std::fmt::Error>(())
 //! ```
 
+mod auth;
 mod connections;
 mod context;
 mod counter;
@@ -37,6 +38,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+pub use auth::{AuthMetrics, AuthRefusal};
 pub use connections::{ConnectionMetrics, ConnectionRefusal, ListenerMetrics};
 pub use context::Traceparent;
 pub use counter::Counter;
@@ -87,6 +89,7 @@ pub struct Metrics {
     requests: ByName<RequestMetrics>,
     /// By function and granted host.
     outbound: Mutex<ByFunctionAndHost>,
+    auth: ByName<AuthMetrics>,
     /// The commits of the store.
     pub commits: Arc<CommitMetrics>,
     /// The ended spans.
@@ -104,6 +107,7 @@ impl Metrics {
             functions: Mutex::default(),
             requests: Mutex::default(),
             outbound: Mutex::default(),
+            auth: Mutex::default(),
             commits: Arc::default(),
             spans: Arc::default(),
             listeners: ListenerMetrics::default(),
@@ -140,9 +144,15 @@ impl Metrics {
         let new = || Arc::new(OutboundMetrics::new(function.clone(), host.clone()));
         outbound.entry((function.clone(), host.clone())).or_insert_with(new).clone()
     }
+
+    /// Returns the metrics of an http source that verifies its senders, by URI. The metrics are kept when the source is
+    /// reloaded.
+    pub fn auth(&self, source: &str) -> Arc<AuthMetrics> {
+        get_or_create(&self.auth, source, AuthMetrics::new)
+    }
 }
 
-/// Metrics by the full name of their function.
+/// Metrics by the full name of their function, or by the URI of their source.
 type ByName<T> = Mutex<BTreeMap<Arc<str>, Arc<T>>>;
 
 fn get_or_create<T>(by_name: &ByName<T>, name: &str, new: impl FnOnce(Arc<str>) -> T) -> Arc<T> {

@@ -22,6 +22,9 @@ pub struct Envelope {
     /// an operator sent. The `source` in the event may be a claim of its producer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+    /// The verified sender of an event that entered through a source with `auth`, such as `github:new`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
     /// The event; null if it is damaged.
     pub event: EventJson,
     /// Description of the damage on disk.
@@ -73,7 +76,8 @@ impl Envelope {
 impl From<&StoredEvent> for Envelope {
     fn from(stored: &StoredEvent) -> Self {
         let (seq, accepted) = (stored.seq, rfc3339(stored.accepted_ms));
-        Self { seq, accepted, origin: None, event: event_json(&stored.event), damaged: None }
+        let principal = stored.event.principal.as_deref().map(str::to_owned);
+        Self { seq, accepted, origin: None, principal, event: event_json(&stored.event), damaged: None }
     }
 }
 
@@ -83,7 +87,7 @@ impl From<&ReadEvent> for Envelope {
             Ok(stored) => stored.into(),
             Err(DamagedEvent { seq, what }) => {
                 let (event, damaged) = (RawValue::NULL.to_owned(), Some(what.to_string()));
-                Self { seq: *seq, accepted: rfc3339(0), origin: None, event, damaged }
+                Self { seq: *seq, accepted: rfc3339(0), origin: None, principal: None, event, damaged }
             }
         }
     }

@@ -21,6 +21,9 @@ pub struct Node {
     /// The source through which the chain entered, as in [`Envelope`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+    /// The verified sender, as in [`Envelope`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
     /// The delivery that published the event, or that the runtime reports with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_by: Option<DeliveryId>,
@@ -103,11 +106,24 @@ fn is_zero(n: &usize) -> bool {
 impl Node {
     /// Returns the node of an event, without its deliveries.
     pub(in crate::admin) fn of(store: &dyn InspectionStore, read: &ReadEvent) -> Self {
-        let Envelope { seq, accepted, origin, event, damaged } = Envelope::of(store, read);
+        let Envelope { seq, accepted, origin, principal, event, damaged } = Envelope::of(store, read);
         let lineage = read.as_ref().map(|stored| stored.lineage).unwrap_or_default();
         let Lineage { cause: published_by, root, hops, .. } = lineage;
         let deliveries = Vec::new();
-        Self { seq, accepted, hops, origin, published_by, root, event, damaged, deliveries, cut: None, missing: None }
+        Self {
+            seq,
+            accepted,
+            hops,
+            origin,
+            principal,
+            published_by,
+            root,
+            event,
+            damaged,
+            deliveries,
+            cut: None,
+            missing: None,
+        }
     }
 }
 

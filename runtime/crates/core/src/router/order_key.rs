@@ -17,7 +17,7 @@
 //! exponent or more than 64 bits: deliveries with such keys that were stored before an upgrade are not ordered with
 //! later ones.
 
-use evoke_model::event::Event;
+use evoke_model::event::{Event, PRINCIPAL};
 use evoke_pattern::canonical_number;
 
 /// The part of an event that is its order key. A function handles events with the same key one after another.
@@ -32,6 +32,7 @@ pub enum OrderBy {
 /// Returns the order key of an event, or `None` if the event is not ordered.
 pub(super) fn order_key(event: &Event, by: &OrderBy) -> Option<String> {
     match by {
+        OrderBy::Attribute(name) if name == PRINCIPAL => event.principal.as_deref().map(str::to_owned),
         OrderBy::Attribute(name) => event.attributes().find(|(n, _)| n == name).map(|(_, value)| value.to_owned()),
         OrderBy::Data(path) => key(event.data.field(path)?),
     }
@@ -80,6 +81,22 @@ mod tests {
                 assert_eq!(key_of(number).as_deref(), Some(key), "{number}");
             }
         }
+    }
+
+    #[test]
+    fn the_principal_is_a_key_and_an_attribute_of_its_name_is_not() {
+        let by = OrderBy::Attribute(PRINCIPAL.to_owned());
+        let claimed = Event { extensions: [(PRINCIPAL.to_owned(), "x".to_owned())].into(), ..Event::default() };
+        assert_eq!(order_key(&claimed, &by), None);
+        let verified = Event { principal: Some("github".into()), ..claimed };
+        assert_eq!(order_key(&verified, &by).as_deref(), Some("github"));
+        let pattern = |json| evoke_pattern::Pattern::parse(&json).unwrap();
+        let [named, any] =
+            [serde_json::json!({ "principal": ["x"] }), serde_json::json!({ "principal": [{ "exists": true }] })]
+                .map(pattern);
+        assert!(!named.matches(&(&verified).into()).unwrap() && any.matches(&(&verified).into()).unwrap());
+        let claimed = Event { principal: None, ..verified };
+        assert!(!named.matches(&(&claimed).into()).unwrap() && !any.matches(&(&claimed).into()).unwrap());
     }
 
     #[test]

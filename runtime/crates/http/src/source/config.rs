@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use super::accept::Accept;
+use super::auth::Auth;
 use super::cors::Cors;
 use super::handshake::Handshake;
 use super::path::{self, PathPattern};
@@ -62,6 +63,9 @@ pub struct HttpSource {
     /// here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accept: Option<Accept>,
+    /// How the sender of each request is verified. Without it, everybody who can reach the listener can send events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
     /// Largest accepted request body, also after it is decompressed.
     #[serde(default = "content_size_default")]
     pub max_body: ByteSize,
@@ -214,6 +218,9 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
     let attributes = attributes.map(|node| placeholders::parse_attributes(reader, node, pattern)).unwrap_or_default();
     let accept_span = table.key_span("accept");
     let accept = table.optional(reader, "accept").map(|node| Accept::parse(reader, node, accept_span));
+    let auth_span = table.key_span("auth");
+    let auth = table.optional(reader, "auth").map(|node| Auth::parse(reader, node, auth_span, place.folder));
+    let has_auth = table.has("auth");
     let max_body =
         table.optional(reader, "max_body").and_then(|node| reader.size(node, "`max_body`", CONTENT_SIZE_RANGE));
     let max_body = max_body.unwrap_or_else(content_size_default);
@@ -232,11 +239,19 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
         "origins" => Some("put it under `cors`, or under `handshake`"),
         "method" => Some("write the methods as a list: `methods: [POST]`"),
         "types" | "sources" => Some("write what producers may claim as `accept: { types: [TYPE], sources: [SOURCE] }`"),
+        "secret" | "signature" | "verify" | "token" | "github" | "stripe" | "slack" | "hmac" | "bearer" | "basic" => {
+            Some("write how senders are verified, as in `auth: { github: { secret: { env: VARIABLE } } }`")
+        }
         "port" | "host" | "listen" => Some("set the listen address with `evoke up --http ADDRESS`"),
         _ => None,
     });
     // An invalid value has its error; other checks would report it as a missing one.
     if matches!(type_, Some(None)) || matches!(accept, Some(None)) {
+        return None;
+    }
+    let auth = auth.flatten();
+    // A source must not become open because of a mistake in `auth`, which has its error.
+    if has_auth && auth.is_none() {
         return None;
     }
     let (path, type_, accept) = (path?, type_.flatten(), accept.flatten());
@@ -249,6 +264,7 @@ fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Http
         id,
         attributes,
         accept,
+        auth,
         max_body,
         reply,
         cors,
@@ -295,6 +311,7 @@ impl HttpSource {
             id: None,
             attributes: BTreeMap::new(),
             accept: None,
+            auth: None,
             max_body: content_size_default(),
             reply: None,
             cors: None,

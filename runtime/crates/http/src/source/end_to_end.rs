@@ -1,19 +1,25 @@
 //! Tests that send requests through the real listener to a bus over the memory store.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http_body_util::BodyExt as _;
+use futures_util::{FutureExt as _, stream};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+mod verified;
+
+use super::auth::{Auth, SecretAuth};
 use super::*;
 use evoke_core::bus;
 use evoke_core::router::Router;
-use evoke_manifest::{ByteSize, TypeGlob};
+use evoke_manifest::{ByteSize, SecretList, SecretRef, TypeGlob};
 use evoke_model::event::Data;
 use evoke_model::state::Transaction;
 use evoke_model::{Actor, AttemptRecord, Completion, DeliveryId, FunctionId, Lineage, NewEvent, Retention, Verdict};
@@ -178,6 +184,31 @@ async fn overload_is_refused_before_the_commit_with_retry_after() {
     store.set_pending(1);
     let reply = send(&http, post("/checkout"), "1").await;
     assert_eq!((reply.status, reply.headers["retry-after"].as_bytes()), (503, &b"5"[..]));
+    assert_eq!(store.totals().await.unwrap().events, 0);
+}
+
+#[tokio::test]
+async fn a_request_without_credentials_is_refused_before_its_body_is_read() {
+    let (http, store) = http(bus::Limits::default());
+    let auth = Auth::Github(SecretAuth { secret: SecretList::one(SecretRef::Env("KEY".into())) });
+    let guard = Guard::new(&auth, Arc::default(), |_, _| Ok("key".to_owned())).unwrap();
+    let signed = HttpSource { auth: Some(auth), ..source("/signed") };
+    let signed = Endpoint::new(&signed, "/shop/signed", Origin(3), Target::Matching);
+    http.set_routes(Routes::new([Endpoint { auth: Some(Arc::new(guard)), ..signed }]).unwrap());
+    let polls = Arc::new(AtomicI64::new(0));
+    let body = || {
+        let polls = polls.clone();
+        StreamBody::new(stream::poll_fn(move |_| {
+            polls.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(None::<Result<Frame<Bytes>, Infallible>>)
+        }))
+    };
+    let request = || post("/signed").header("expect", "100-continue");
+    assert_eq!(http.handle(request().body(body()).unwrap()).await.status(), 401);
+    assert_eq!(polls.load(Ordering::Relaxed), 0);
+    let wrong = request().header("x-hub-signature-256", "sha256=00");
+    assert_eq!(http.handle(wrong.body(body()).unwrap()).await.status(), 401);
+    assert!(polls.load(Ordering::Relaxed) > 0);
     assert_eq!(store.totals().await.unwrap().events, 0);
 }
 

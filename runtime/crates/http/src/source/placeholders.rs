@@ -21,7 +21,7 @@ use super::path::PathPattern;
 use evoke_manifest::Template;
 use evoke_manifest::parser::{Node, Reader, ValueError, excerpt, nearest};
 use evoke_model::claim::is_runtime_type;
-use evoke_model::event::is_excluded_char;
+use evoke_model::event::{PRINCIPAL, is_excluded_char};
 
 /// The most attributes that a source can set.
 const ATTRIBUTES_MAX: usize = 20;
@@ -221,6 +221,7 @@ fn attribute_name(name: &str) -> Result<String, ValueError> {
         "source" => wrong("remove it: the source of these events is `/APP/NAME`".to_owned()),
         "time" | "specversion" | "datacontenttype" | "dataschema" => wrong("remove it: Evoke sets it".to_owned()),
         "data" | "data_base64" => wrong("remove it: the data of an event is the body of its request".to_owned()),
+        PRINCIPAL => wrong("use another name: it is the verified sender, which `auth` sets".to_owned()),
         "traceparent" | "tracestate" => wrong("remove it: the header of the request is used".to_owned()),
         _ if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) => {
             Ok(name.to_owned())

@@ -32,6 +32,7 @@ impl Problem {
             StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge,
             StatusCode::SERVICE_UNAVAILABLE => Refusal::Overloaded,
             StatusCode::TOO_MANY_REQUESTS => Refusal::Crowding,
+            StatusCode::UNAUTHORIZED => Refusal::Unverified,
             _ => Refusal::Invalid,
         }
     }

@@ -39,6 +39,7 @@ impl Origin<'_> {
             dataschema,
             extensions: self.trace_context(),
             data,
+            principal: None,
         };
         let mut names = BTreeSet::new();
         for (name, value) in extensions {

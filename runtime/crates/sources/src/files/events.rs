@@ -87,6 +87,7 @@ pub(super) fn event(
         extensions: BTreeMap::new(),
         // Numbers and strings always serialise.
         data: Data::Json(Bytes::from(serde_json::to_vec(&body).unwrap_or_default())),
+        principal: None,
     })
 }
 

@@ -1,4 +1,4 @@
-//! The attempts: rows of the table `attempts`, and successful ones in the rows of their deliveries.
+//! The attempts: rows of the table `attempts`, and successful ones without a message in the rows of their deliveries.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
@@ -8,7 +8,7 @@ use evoke_model::clock::UnixMs;
 use evoke_model::outcome::Outcome;
 use evoke_model::{AttemptRecord, DeliveryId};
 
-/// The part of a successful attempt that its delivery's row stores.
+/// The part of a successful attempt without a message that its delivery's row stores.
 #[derive(Clone, Copy)]
 pub(crate) struct Timing {
     pub(crate) started_ms: UnixMs,
@@ -43,7 +43,7 @@ pub(crate) fn read(row: &Row<'_>, delivery: DeliveryId) -> rusqlite::Result<Atte
     })
 }
 
-/// Stores the record of a failed attempt.
+/// Stores the record of an attempt that failed, or that has a message.
 pub(crate) fn put(tx: &Connection, delivery: DeliveryId, record: &AttemptRecord) -> rusqlite::Result<()> {
     use ValueRef::Integer;
     let AttemptRecord { attempt, outcome, message, .. } = record;

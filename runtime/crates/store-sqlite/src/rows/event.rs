@@ -11,13 +11,14 @@ use evoke_model::clock::UnixMs;
 use evoke_model::event::{Data, Event};
 use evoke_model::{DamagedEvent, DeliveryId, Lineage, Origin, ReadEvent, Seq, StoredEvent};
 
-/// The columns of an event for [`read`]: those covered by the checksum, in its order, then the checksum. The table
-/// alias is `e`.
+/// The columns of an event for [`read`]: those covered by the checksum, in its order, then the checksum. The last one
+/// before it, `principal`, is covered only where it is not NULL. The table alias is `e`.
 pub(crate) const COLUMNS: &str = "e.seq, e.id, e.source, e.type, e.subject, e.time, e.datacontenttype, \
      e.dataschema, e.extensions, e.data_kind, e.accepted_ms, e.first_delivery, e.owed, e.cause, e.root, e.hops, \
-     e.origin, e.data, e.sum";
-const SUMMED: usize = 18;
-pub(super) const COLUMN_COUNT: usize = SUMMED + 1;
+     e.origin, e.data, e.principal, e.sum";
+const PRINCIPAL: usize = 18;
+const SUM: usize = PRINCIPAL + 1;
+pub(super) const COLUMN_COUNT: usize = SUM + 1;
 
 /// Reads an event, or the damage of its row.
 pub(crate) fn read(c: &Connection, row: &Row<'_>) -> rusqlite::Result<ReadEvent> {
@@ -33,7 +34,10 @@ pub(crate) fn damaged(c: &Connection, seq: Seq, error: &rusqlite::Error) -> Opti
 }
 
 fn intact(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
-    checksum::verify(row, 0, SUMMED, || "its row".into())?;
+    let summed = if row.get_ref(PRINCIPAL)? == ValueRef::Null { PRINCIPAL } else { SUM };
+    if row.get_ref(SUM)? != ValueRef::Integer(checksum::of_row(row, 0, summed)?) {
+        return Err(checksum::corrupt("its row"));
+    }
     let extensions = match row.get_ref(8)? {
         ValueRef::Null => Default::default(),
         value => serde_json::from_slice(value.as_bytes()?).map_err(|e| unreadable(8, e))?,
@@ -64,6 +68,7 @@ fn intact(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
             dataschema: row.get(7)?,
             extensions,
             data,
+            principal: row.get::<_, Option<String>>(PRINCIPAL)?.map(Arc::from),
         }),
     })
 }
@@ -83,7 +88,8 @@ pub(crate) fn insert(
     let data = Column(&event.data);
     let owed = i64::try_from(owed).unwrap_or(i64::MAX);
     let (cause, root) = (lineage.cause.map(|delivery| delivery.0), lineage.root.map(|seq| seq.0));
-    let sum = checksum::of_values([
+    let principal = event.principal.as_deref();
+    let values = [
         Integer(seq.0),
         event.id.as_str().into(),
         event.source.as_str().into(),
@@ -102,11 +108,13 @@ pub(crate) fn insert(
         Integer(lineage.hops.into()),
         Integer(lineage.origin.0.into()),
         data.value(),
-    ]);
+    ];
+    let sum = checksum::of_values(values.into_iter().chain(principal.map(ValueRef::from)));
     tx.prepare_cached(
         "INSERT INTO events (seq, id, source, type, subject, time, datacontenttype, dataschema, extensions,
-                             data_kind, data, accepted_ms, first_delivery, owed, cause, root, hops, origin, sum)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+                             data_kind, data, accepted_ms, first_delivery, owed, cause, root, hops, origin, principal,
+                             sum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     )?
     .execute(params![
         seq.0,
@@ -127,6 +135,7 @@ pub(crate) fn insert(
         root,
         lineage.hops,
         lineage.origin.0,
+        principal,
         sum
     ])?;
     Ok(())

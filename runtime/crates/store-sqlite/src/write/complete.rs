@@ -65,7 +65,8 @@ fn complete(commit: &mut GroupCommit<'_>, completion: &Completion) -> rusqlite::
         Verdict::RetryAt(due_ms) => (rows::RETRYING, Some(*due_ms), None),
         Verdict::Dead(cause) => (rows::DEAD, None, Some(cause.as_str())),
     };
-    let done = (*verdict == Verdict::Done).then(|| Timing::of(record));
+    // The row of the delivery has no place for a message, which few successful attempts have.
+    let done = (*verdict == Verdict::Done && record.message.is_none()).then(|| Timing::of(record));
     let Some(previous) = end_attempt(commit, *delivery, record.attempt, state, due_ms, cause, done)? else {
         return Ok(Completed::Superseded);
     };

@@ -29,6 +29,7 @@ macro_rules! conformance {
             published_events_with_their_own_id_are_deduplicated
             an_id_that_another_origin_used_is_still_free
             origins_keep_their_numbers_and_uris
+            the_principal_of_an_event_is_read_back_and_not_inherited
             marks_commit_with_their_events
             deliveries_are_announced_in_accept_order
             the_sink_receives_settled_completions_with_deliveries_they_made_ready
@@ -36,6 +37,7 @@ macro_rules! conformance {
             a_failure_commits_with_its_runtime_events
             the_backlog_counts_pending_deliveries_by_origin
             a_retry_is_due_at_its_time
+            a_successful_attempt_keeps_its_message
             a_dead_letter_keeps_its_cause_and_can_be_redriven_or_purged
             many_dead_letters_are_redriven_by_one_call
             deliveries_of_one_key_run_in_order_and_other_keys_in_parallel

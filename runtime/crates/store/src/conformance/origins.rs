@@ -35,3 +35,34 @@ pub async fn origins_keep_their_numbers_and_uris(store: &dyn Store) {
     assert_eq!(store.origin_uri(Origin(77)), None);
     assert_eq!(store.origin_uri(Origin::default()), None);
 }
+
+pub async fn the_principal_of_an_event_is_read_back_and_not_inherited(store: &dyn Store) {
+    let f = store.register(vec!["shop/a".into()]).await.unwrap()[0];
+    let with = |principal: Option<&str>, new: NewEvent| {
+        let event = Event { principal: principal.map(Arc::from), ..Arc::unwrap_or_clone(new.event) };
+        NewEvent { event: Arc::new(event), ..new }
+    };
+    let entered = vec![
+        with(Some("github:new"), new_event("1", vec![to(f)])),
+        with(Some("basic:ada"), new_event("2", vec![])),
+        with(None, new_event("3", vec![])),
+    ];
+    store.accept(entered, vec![]).await.unwrap();
+    let lineage = Lineage { cause: Some(DeliveryId(1)), root: Some(Seq(1)), hops: 1, ..Lineage::default() };
+    let publishes = vec![NewEvent { lineage, ..new_event("4", vec![]) }];
+    let claimed = store.claim(f, Stream::Live, DeliveryId(0), 9).await.unwrap();
+    assert_eq!(claimed[0].event.as_ref().unwrap().event.principal.as_deref(), Some("github:new"));
+    store.complete(Arc::new(Completion { publishes, ..Arc::unwrap_or_clone(done(1, 1)) })).await.unwrap();
+    let mut principals = Vec::new();
+    for seq in 1..=4 {
+        principals
+            .push(store.event(Seq(seq)).await.unwrap().unwrap().unwrap().event.principal.as_deref().map(str::to_owned));
+    }
+    let expected = [Some("github:new"), Some("basic:ada"), None, None].map(|principal| principal.map(str::to_owned));
+    assert_eq!(principals, expected);
+    let listed = store.events(EventFilter { after: Some(Seq(0)), limit: 10, ..EventFilter::default() }).await.unwrap();
+    assert_eq!(listed[1].as_ref().unwrap().event.principal.as_deref(), Some("basic:ada"));
+    // The same id of another principal is a duplicate: it came through the same source.
+    let again = vec![with(Some("basic:eve"), new_event("2", vec![]))];
+    assert_eq!(store.accept(again, vec![]).await.unwrap(), [Accepted::Duplicate(Seq(2))]);
+}

@@ -1,0 +1,110 @@
+//! Verifies the sender of a request around the reading of its body: the headers before, the raw body after.
+
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr};
+
+use bytes::Bytes;
+use http::header::EXPECT;
+use http::{Extensions, HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Body;
+
+use super::auth::{self, Admitted, Guard, Sender};
+use super::body::{self, Read};
+use super::handler::{self, Payload, RequestHandler};
+use super::memory::{Budget, Owners};
+use super::peer::Peer;
+use crate::listener::counted_network;
+use crate::problem::Problem;
+use evoke_core::bus::Origin;
+use evoke_model::clock::UnixMs;
+
+/// The verification of one request.
+pub(super) struct Admission<'g> {
+    /// `None` if the endpoint verifies no senders.
+    pending: Option<(&'g Guard, Admitted)>,
+}
+
+impl<'g> Admission<'g> {
+    /// Checks the headers of a request. The body of a refused request is discarded.
+    pub(super) async fn check_headers<B>(
+        guard: Option<&'g Guard>,
+        headers: &HeaderMap,
+        body: &mut B,
+        now_ms: UnixMs,
+    ) -> Result<Self, Problem>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let Some(guard) = guard else { return Ok(Self { pending: None }) };
+        match guard.check_headers(headers, now_ms) {
+            Ok(admitted) => Ok(Self { pending: Some((guard, admitted)) }),
+            Err(problem) => {
+                // With `Expect: 100-continue` the client waits for the response before it sends the body.
+                if !headers.contains_key(EXPECT) {
+                    body::discard(body).await;
+                }
+                Err(problem)
+            }
+        }
+    }
+
+    /// Returns true if the body has to be verified.
+    pub(super) fn needs_body(&self) -> bool {
+        matches!(self.pending, Some((_, Admitted::Signed(_))))
+    }
+
+    /// Verifies the whole raw body. Returns `None` if the endpoint verifies no senders.
+    pub(super) fn check_body(self, body: &[u8]) -> Result<Option<Sender>, Problem> {
+        self.pending.map(|(guard, admitted)| guard.check_body(admitted, body)).transpose()
+    }
+}
+
+/// Returns the owners of a request's body.
+pub(super) fn owners(source: Origin, extensions: &Extensions) -> Owners {
+    let peer = extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| counted_network(peer.0));
+    Owners { source, peer }
+}
+
+/// The handler of an endpoint, with the limits for its requests.
+pub(super) struct Call<'e> {
+    pub(super) handler: &'e dyn RequestHandler,
+    pub(super) guard: Option<&'e Guard>,
+    pub(super) budget: &'e Budget,
+    pub(super) source: Origin,
+    pub(super) body_max: usize,
+    pub(super) now_ms: UnixMs,
+}
+
+impl Call<'_> {
+    /// Passes a request to the handler after its sender is verified.
+    pub(super) async fn run<B>(self, mut request: Request<B>) -> Result<Response<Payload>, Problem>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Error + Send + Sync + 'static,
+    {
+        let Self { handler, guard, budget, source, body_max, now_ms } = self;
+        if guard.is_none() {
+            return handler::call(handler, request, source, body_max).await;
+        }
+        let headers = request.headers().clone();
+        let admission = Admission::check_headers(guard, &headers, request.body_mut(), now_ms).await?;
+        if !admission.needs_body() {
+            return handler::call(handler, request, source, body_max).await;
+        }
+        // The handler gets nothing of a body that is not verified.
+        let (head, body) = request.into_parts();
+        let owners = owners(source, &head.extensions);
+        let Read { bytes, memory } = body::read(budget, owners, &headers, body, body_max).await?;
+        if let Some(challenge) = admission.check_body(&bytes)?.and_then(|sender| sender.challenge) {
+            let response = auth::challenge_response(challenge);
+            return Ok(response.map(|body| body.map_err(|never| match never {}).boxed_unsync()));
+        }
+        // The body keeps its memory until the handler has read it.
+        let body = Full::new(bytes).map_frame(move |frame| {
+            let _held = &memory;
+            frame
+        });
+        handler::call(handler, Request::from_parts(head, body), source, body_max).await
+    }
+}

@@ -1,0 +1,67 @@
+//! Verification of senders: `auth:` of an http source.
+//!
+//! A [`Guard`] verifies each request over its raw body, before anything of it is parsed. It reads the headers first, so
+//! that a request without credentials is refused before its body is read. A refusal is a 401 with the same body for
+//! every reason. The reason is counted, and logged at a limited rate.
+//!
+//! | preset | signed text | time | sender's id |
+//! |---|---|---|---|
+//! | `standard-webhooks` | `ID.TIME.BODY`, HMAC-SHA256 (`v1`) or ed25519 (`v1a`) | ± 5 min | `webhook-id` |
+//! | `github` | the body, HMAC-SHA256 | | `X-GitHub-Delivery`, which is not signed |
+//! | `stripe` | `TIME.BODY`, HMAC-SHA256 (`v1`) | ± 5 min | `id` in the body |
+//! | `slack` | `v0:TIME:BODY`, HMAC-SHA256 (`v0`) | ± 5 min | `event_id` in the body |
+//! | `hmac` | the body, or a template of time and body | if signed | |
+//! | `bearer`, `basic` | nothing: the request contains the secret | | |
+//!
+//! A request with a signed time and no id of its sender gets an id made of its signature, so that the same request is
+//! stored once. A signature covers the body and the signed time, not the other headers. So these presets refuse
+//! CloudEvents in binary mode, whose attributes are headers, and data in the query. Values that placeholders take from
+//! headers, path and query are not signed either: the manifest decides which of them count.
+//!
+//! Every comparison with a secret takes the same time for all values (`keys`). The principal of a sender is the preset
+//! and the name of the secret: `github`, `github:new`, `basic:ada`.
+
+use bytes::Bytes;
+use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http_body_util::Full;
+
+mod basic;
+mod bearer;
+mod config;
+mod encoding;
+mod github;
+mod guard;
+mod headers;
+mod hmac;
+mod keys;
+mod log;
+mod preset;
+mod slack;
+mod standard_webhooks;
+mod stripe;
+#[cfg(test)]
+mod tests;
+
+pub use config::{Auth, Basic, Hmac, HmacTimestamp, SecretAuth, SignedTemplate};
+pub use encoding::Encoding;
+pub(super) use guard::{Admitted, Sender};
+pub use guard::{Guard, SecretError};
+pub use keys::Algorithm;
+
+/// The error for CloudEvents in binary mode whose signature covers the body only.
+pub(super) const BINARY_MODE: &str = "the signature does not cover the `ce-` headers of binary mode; send the event as \
+     application/cloudevents+json";
+
+/// The error for a query that would become the data of an event, whose signature covers the body only.
+pub(super) const QUERY_DATA: &str =
+    "the signature does not cover the query; send the data as the body of a POST request";
+
+/// Returns the response to a request that only tests the endpoint. The text has visible ASCII characters only.
+pub(super) fn challenge_response(challenge: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(challenge));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

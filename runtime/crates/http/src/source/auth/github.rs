@@ -1,0 +1,29 @@
+//! GitHub: `X-Hub-Signature-256` is the HMAC-SHA256 of the body. A `ping` is an ordinary event.
+
+use http::{HeaderMap, HeaderName};
+
+use super::encoding::lower_hex;
+use super::headers::{optional_id, required};
+use super::preset::{Claim, Preset, Refusal, Signature, Signed};
+use evoke_model::clock::UnixMs;
+
+const SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
+const DELIVERY: HeaderName = HeaderName::from_static("x-github-delivery");
+
+#[derive(Debug)]
+pub(super) struct GitHub;
+
+impl Preset for GitHub {
+    fn read(&self, headers: &HeaderMap, _now_ms: UnixMs) -> Result<Claim, Refusal> {
+        let value = required(headers, &SIGNATURE)?;
+        let code = value.strip_prefix("sha256=").and_then(lower_hex).ok_or_else(|| {
+            Refusal::malformed("the header x-hub-signature-256 is not `sha256=` with hexadecimal digits in lower case")
+        })?;
+        let id = optional_id(headers, &DELIVERY)?;
+        Ok(Claim::Signed(Signed { signatures: vec![Signature::Hmac(code)], id, ..Signed::default() }))
+    }
+
+    fn advice(&self) -> &'static str {
+        "the field Secret of the webhook on GitHub must have the value of this source's secret"
+    }
+}

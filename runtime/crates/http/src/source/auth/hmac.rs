@@ -1,0 +1,50 @@
+//! Any other sender that signs with an HMAC.
+
+use http::{HeaderMap, HeaderName};
+
+use super::encoding::Encoding;
+use super::headers::{check_time, required};
+use super::preset::{Claim, Preset, Refusal, Signature, Signed};
+use evoke_model::clock::UnixMs;
+
+#[derive(Debug)]
+pub(super) struct HmacPreset {
+    pub(super) header: HeaderName,
+    pub(super) encoding: Encoding,
+    pub(super) prefix: String,
+    pub(super) timestamp: Option<Timestamp>,
+}
+
+/// A time that is a part of the signed text.
+#[derive(Debug)]
+pub(super) struct Timestamp {
+    pub(super) header: HeaderName,
+    /// The signed text before and after the body; `None` stands for the time.
+    pub(super) before: Vec<Option<String>>,
+    pub(super) after: Vec<Option<String>>,
+    pub(super) tolerance_s: u32,
+}
+
+impl Preset for HmacPreset {
+    fn read(&self, headers: &HeaderMap, now_ms: UnixMs) -> Result<Claim, Refusal> {
+        let value = required(headers, &self.header)?;
+        let code = value.strip_prefix(&self.prefix).and_then(|code| self.encoding.decode(code)).ok_or_else(|| {
+            let Self { header, encoding, prefix, .. } = self;
+            Refusal::malformed(format!("the header {header} is not `{prefix}` with a signature in {encoding:?}"))
+        })?;
+        let mut signed = Signed { signatures: vec![Signature::Hmac(code)], ..Signed::default() };
+        if let Some(Timestamp { header, before, after, tolerance_s }) = &self.timestamp {
+            let time = required(headers, header)?;
+            check_time(time, header, *tolerance_s, now_ms)?;
+            let fill = |parts: &[Option<String>]| -> Vec<u8> {
+                parts.iter().flat_map(|part| part.as_deref().unwrap_or(time).bytes()).collect()
+            };
+            (signed.before, signed.after, signed.is_dated) = (fill(before), fill(after), true);
+        }
+        Ok(Claim::Signed(signed))
+    }
+
+    fn advice(&self) -> &'static str {
+        "the secret, `algorithm`, `encoding`, `prefix` and `timestamp` must be those that the sender signs with"
+    }
+}

@@ -1,0 +1,54 @@
+//! Metrics of the http sources that verify their senders.
+
+use std::sync::Arc;
+
+use super::Counter;
+
+/// Why a request was refused because its sender is not verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthRefusal {
+    /// The request has no credentials.
+    Missing,
+    /// The credentials have another form than those of the source.
+    Malformed,
+    /// The time of the request is outside the tolerance.
+    Expired,
+    /// The credentials match no secret of the source.
+    Mismatch,
+}
+
+impl AuthRefusal {
+    /// Every reason, in the order of the declaration.
+    pub const ALL: [Self; 4] = [Self::Missing, Self::Malformed, Self::Expired, Self::Mismatch];
+
+    /// The label value in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Expired => "expired",
+            Self::Mismatch => "mismatch",
+        }
+    }
+}
+
+/// The refused requests of one source.
+#[derive(Debug, Default)]
+pub struct AuthMetrics {
+    /// The URI of the source.
+    pub source: Arc<str>,
+    refused: [Counter; AuthRefusal::ALL.len()],
+}
+
+impl AuthMetrics {
+    /// Creates the metrics of a source, all zero.
+    pub fn new(source: Arc<str>) -> Self {
+        Self { source, refused: Default::default() }
+    }
+
+    /// Requests that were refused for this reason.
+    pub fn refused(&self, reason: AuthRefusal) -> &Counter {
+        // The index is the variant's position in `ALL`, which has the order of the declaration.
+        &self.refused[reason as usize]
+    }
+}

@@ -1,0 +1,54 @@
+//! Makes the guards of the http sources that verify their senders.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::secrets;
+use evoke_http::source::HttpSource;
+use evoke_http::source::auth::{Guard, SecretError};
+use evoke_manifest::{Checked, Diagnostic, Diagnostics, SecretRef, Source};
+use evoke_telemetry::{AuthMetrics, Metrics};
+
+/// The guards of http sources, by the URI of the source.
+pub(super) type Guards = BTreeMap<String, Arc<Guard>>;
+
+/// Makes the guards of these manifests, and changes nothing else. Returns an error for each secret that cannot be used.
+pub(super) fn guards(manifests: &[Checked], metrics: &Metrics) -> Result<Guards, Diagnostics> {
+    let (mut guards, mut errors) = (Guards::new(), Vec::new());
+    for checked in manifests {
+        for (source, _) in checked.manifest.all_sources() {
+            match guard(source, |uri| metrics.auth(uri)) {
+                None => {}
+                Some(Ok(guard)) => {
+                    guards.insert(source.uri.clone(), Arc::new(guard));
+                }
+                Some(Err(found)) => {
+                    let error = |SecretError { message, help }| checked.error_at(source.span, message, help);
+                    errors.extend(found.into_iter().map(error));
+                }
+            }
+        }
+    }
+    if errors.is_empty() { Ok(guards) } else { Err(errors.into_iter().collect()) }
+}
+
+/// Returns a warning for each secret of an http source that cannot be used here. `up` refuses such a manifest.
+pub(crate) fn warnings(checked: &Checked) -> Vec<Diagnostic> {
+    let of_source = |source: &Source| {
+        let errors = guard(source, |_| Arc::new(AuthMetrics::default())).and_then(Result::err).unwrap_or_default();
+        let warning =
+            |SecretError { message, help }| Diagnostic::warning(&checked.source, source.span, message).help(help);
+        errors.into_iter().map(warning).collect::<Vec<_>>()
+    };
+    checked.manifest.all_sources().flat_map(|(source, _)| of_source(source)).collect()
+}
+
+/// Makes the guard of a source; `None` if it verifies no senders.
+fn guard(source: &Source, metrics: impl Fn(&str) -> Arc<AuthMetrics>) -> Option<Result<Guard, Vec<SecretError>>> {
+    let auth = source.settings.get::<HttpSource>()?.auth.as_ref()?;
+    let read = |what: &str, location: &SecretRef| match secrets::read_one(what, location) {
+        Ok(secret) => Ok(secret.expose().to_owned()),
+        Err((message, help)) => Err(SecretError { message, help }),
+    };
+    Some(Guard::new(auth, metrics(&source.uri), read))
+}
