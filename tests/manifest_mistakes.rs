@@ -146,7 +146,8 @@ functions:
 #[test]
 fn the_example_manifests_have_no_warnings() {
     let folder = root().join("manifests");
-    let evoke = Evoke::with(&with_source("timer: { every: 1m }"));
+    let mut evoke = Evoke::with(&with_source("timer: { every: 1m }"));
+    evoke.set_environment(&[("GITHUB_SECRET", "secret"), ("GITHUB_TOKEN", "token")]);
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "yaml") {
@@ -159,6 +160,7 @@ fn the_example_manifests_have_no_warnings() {
     let example = example.split("```").next().unwrap().replace("./charge.wasm", "$FUNCTIONS/charge.wasm");
     let mut evoke = Evoke::with(&example);
     evoke.set_environment(&[("PAYMENT_KEY", "secret")]);
+    std::fs::write(evoke.path("tax.key"), "secret").unwrap();
     std::fs::create_dir(evoke.path("inbox")).unwrap();
     assert_eq!(validate(&evoke), (true, Vec::new()));
 }

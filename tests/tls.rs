@@ -372,7 +372,8 @@ fn a_thousand_half_open_handshakes_keep_nobody_out_and_are_closed_in_time() {
         let mut rest = Vec::new();
         let _ = peer.read_to_end(&mut rest);
     }
-    assert!(opened.elapsed() < Duration::from_secs(10), "closed after {:?}", opened.elapsed());
+    // A handshake may take 5 s; the rest is for a busy machine.
+    assert!(opened.elapsed() < Duration::from_secs(30), "closed after {:?}", opened.elapsed());
     assert_eventually!(descriptors(evoke.pid()) <= before + 8, "{} descriptors", descriptors(evoke.pid()));
     println!("{HALF_OPEN} half-open handshakes were closed after {:?}", opened.elapsed());
 }

@@ -189,8 +189,7 @@ impl App {
         tasks.retention = Some(Task::spawn(|stop| retention::run(parts.store.clone(), self.options.retention, stop)));
         tasks.replays = Some(Task::spawn(|stop| self.replays.clone().run(parts.dispatcher.clone(), stop)));
         tasks.monitor = Some(Task::spawn(|stop| monitor.run(stop)));
-        let runtimes =
-            [Handle::current(), parts.sandbox.guest_threads().clone(), parts.sandbox.slow_guest_threads().clone()];
+        let runtimes = [Handle::current(), parts.sandbox.guest_threads().clone()];
         // Ends with the process.
         drop(tokio::spawn(idle_memory::run(runtimes)));
         let is_written = self.data.write_addresses(&self.addresses)?;

@@ -40,7 +40,8 @@ struct Created {
 fn handle(new: Json<NewIssue>) -> Result<(), Failure> {
     let api = evoke::config::get("API").unwrap_or_else(|| "https://api.github.com".into());
     let url = format!("{api}/repos/{}/issues/{}/comments", new.repository.full_name, new.issue.number);
-    let comment = Comment { body: format!("Thank you for the report, @{}. We will look at it soon.", new.issue.user.login) };
+    let comment =
+        Comment { body: format!("Thank you for the report, @{}. We will look at it soon.", new.issue.user.login) };
     let request = http::post(url).header("accept", "application/vnd.github+json").header("user-agent", "evoke");
     let created: Created = request.json(&comment)?.send()?.ok()?.json()?;
     evoke::log::info!("commented: {}", created.html_url);

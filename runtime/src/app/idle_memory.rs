@@ -18,7 +18,7 @@ const IDLE_POLLS: u32 = 4;
 const HOLD_MAX: Duration = Duration::from_millis(2);
 
 /// Never returns. `runtimes` are those whose threads allocate memory.
-pub(super) async fn run(runtimes: [Handle; 3]) {
+pub(super) async fn run(runtimes: [Handle; 2]) {
     let (mut busy, mut idle_polls, mut has_worked) = (Duration::ZERO, 0, true);
     loop {
         tokio::time::sleep(POLL_INTERVAL).await;

@@ -7,15 +7,13 @@ use rustix::fs::Mode;
 /// The umask that the process was started with.
 static INHERITED_UMASK: OnceLock<u32> = OnceLock::new();
 
-/// Makes new files private to the user, keeps inherited descriptors from the programs that this process starts, and lets
-/// the threads of this process run before those of guests that compute for long.
+/// Makes new files private to the user, and keeps inherited descriptors from the programs that this process starts.
 pub fn protect() {
     let inherited = rustix::process::umask(Mode::from_raw_mode(0o077));
     let _ = INHERITED_UMASK.set(inherited.bits() & 0o777);
     if let Err(error) = evoke_fs::close_inherited_on_exec() {
         tracing::debug!("`build:` commands may inherit open files: {error}");
     }
-    evoke_sandbox::run_before_long_attempts();
 }
 
 /// Returns the umask that the process was started with.

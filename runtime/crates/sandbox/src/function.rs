@@ -101,7 +101,7 @@ impl Function {
             return attempt;
         }
         // Boxed because the future is large and most attempts do not need it.
-        self.shared.threads.run(Box::pin(self.clone().run_async(invocation, reason, state))).await
+        Box::pin(self.clone().run_async(invocation, reason, state)).await
     }
 
     fn delivery<'a>(&self, invocation: &'a Invocation, reason: &'a Reason) -> Delivery<'a> {

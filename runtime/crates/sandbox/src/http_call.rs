@@ -84,9 +84,8 @@ impl Function {
         let (head_sender, mut head_receiver) = oneshot::channel();
         let (first_poll_sender, first_poll) = oneshot::channel();
         let guest = self.clone().serve(request, permit, invocation.clone(), head_sender, failed.clone());
-        let shared = self.shared.clone();
         let mut guest = GuestTask(Some(self.shared.threads.handle().spawn(async move {
-            let mut guest = pin!(shared.threads.run(Box::pin(guest)));
+            let mut guest = pin!(guest);
             match futures_util::poll!(&mut guest) {
                 Poll::Ready(outcome) => {
                     let _ = first_poll_sender.send(outcome.clone());

@@ -142,11 +142,6 @@ impl Sandbox {
         self.0.threads.handle()
     }
 
-    /// Returns the runtime whose threads run the attempts that compute for long.
-    pub fn slow_guest_threads(&self) -> &Handle {
-        self.0.threads.slow_handle()
-    }
-
     /// Returns the current values of the sandbox metrics.
     pub fn figures(&self) -> telemetry::Sandbox {
         let Shared { engine, permits, concurrency, cache, .. } = &*self.0;

@@ -4,8 +4,8 @@
 //! A new attempt runs without a turn. After [`FREE_TIME`] of processor time it needs a turn for each poll, which lasts
 //! at most one tick, because guests yield at ticks. There is one turn for each processor, and the next turn goes to the
 //! function that has used the least time (`fair_slots`). So attempts that compute, also those that wait in between,
-//! never occupy more threads than there are processors, and run on threads of their own (`threads`), which give way to
-//! those of short attempts. The attempts of a function that usually computes for long need turns from their start.
+//! never occupy more threads than there are processors, and the other threads for guests are left for short attempts.
+//! The attempts of a function that usually computes for long need turns from their start.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use super::engine::TICK;
 use super::fair_slots::{FairSlots, Share};
-use super::threads::give_way_to_others;
 
 /// Processor time that an attempt may use without turns.
 const FREE_TIME: Duration = TICK;
@@ -65,9 +64,6 @@ impl Turns {
         let mut needs_turns = self.is_computing();
         let mut recorder = Recorder { turns: self, used: Duration::ZERO, is_recorded: false };
         loop {
-            if needs_turns {
-                give_way_to_others().await;
-            }
             let turn = if needs_turns { Some(self.share.acquire().await) } else { None };
             let started = Instant::now();
             let polled = poll_fn(|context| Poll::Ready(guest.as_mut().poll(context))).await;

@@ -19,8 +19,8 @@ use super::socket::{Peeked, Socket};
 use super::tls::{ClientCertificate, HANDSHAKE_RECORD, Tls};
 
 /// The response to a connection beyond the limits.
-const TOO_MANY_CONNECTIONS: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+const TOO_MANY_CONNECTIONS: &str =
+    "HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 /// The response to a request without TLS on a port with TLS.
 const NEEDS_TLS: &str = r#"{"type":"about:blank","title":"Bad Request","status":400,"detail":"this port speaks TLS; use https:// in place of http://"}"#;
 /// The most bytes that are read to recognise a request without TLS.
@@ -58,6 +58,25 @@ enum OpenError {
     Slow,
 }
 
+/// A connection that cannot be opened.
+struct Unopened {
+    error: OpenError,
+    /// What to send before the connection is closed.
+    response: Option<Box<(Peeked, String)>>,
+}
+
+impl From<OpenError> for Unopened {
+    fn from(error: OpenError) -> Self {
+        Self { error, response: None }
+    }
+}
+
+impl From<io::Error> for Unopened {
+    fn from(error: io::Error) -> Self {
+        OpenError::Ended(error).into()
+    }
+}
+
 impl OpenError {
     fn refusal(&self) -> Option<ConnectionRefusal> {
         Some(match self {
@@ -79,7 +98,7 @@ impl Opening {
         self.metrics.refused(ConnectionRefusal::Limit).increment();
         tracing::debug!("too many connections: refused one from {peer}");
         if self.tls.is_none() {
-            let _ = tcp.try_write(TOO_MANY_CONNECTIONS);
+            let _ = tcp.try_write(TOO_MANY_CONNECTIONS.as_bytes());
         }
     }
 
@@ -99,10 +118,10 @@ impl Opening {
         permit.begin_handshake();
         let opened = timeout(limits.handshake, self.handshake(socket, peer, permit)).await;
         permit.end_handshake();
-        let error = match opened {
+        let Unopened { error, response } = match opened {
             Ok(Ok(opened)) => return Some(opened),
-            Ok(Err(error)) => error,
-            Err(_) => OpenError::Slow,
+            Ok(Err(unopened)) => unopened,
+            Err(_) => OpenError::Slow.into(),
         };
         if let Some(refusal) = error.refusal() {
             self.metrics.refused(refusal).increment();
@@ -113,6 +132,10 @@ impl Opening {
         } else {
             tracing::debug!("the connection from {peer} was closed: {error}");
         }
+        if let Some(response) = response {
+            let (mut socket, text) = *response;
+            socket.end_with(text.as_bytes()).await;
+        }
         None
     }
 
@@ -121,14 +144,12 @@ impl Opening {
         mut socket: Peeked,
         peer: SocketAddr,
         permit: &ConnectionPermit,
-    ) -> Result<Opened, OpenError> {
+    ) -> Result<Opened, Unopened> {
         let named = if self.proxies.has_header(peer.ip()) { read_proxy_header(&mut socket).await? } else { None };
         let client = named.unwrap_or(peer);
         if named.is_some() && !permit.move_to(client.ip()) {
-            if self.tls.is_none() {
-                socket.try_write(TOO_MANY_CONNECTIONS);
-            }
-            return Err(OpenError::TooMany);
+            let response = self.tls.is_none().then(|| Box::new((socket, TOO_MANY_CONNECTIONS.to_owned())));
+            return Err(Unopened { error: OpenError::TooMany, response });
         }
         let of_client = |is_tls| Client::of_connection(client, is_tls, named.is_some());
         let Some(tls) = &self.tls else {
@@ -143,17 +164,15 @@ impl Opening {
             && first != HANDSHAKE_RECORD
         {
             // The first byte of a method.
-            if first.is_ascii_alphabetic() {
+            let response = first.is_ascii_alphabetic().then(|| {
                 let length = NEEDS_TLS.len();
-                socket.try_write(
-                    format!(
-                        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\ncontent-length: {length}\r\n\
-                         connection: close\r\n\r\n{NEEDS_TLS}"
-                    )
-                    .as_bytes(),
+                let text = format!(
+                    "HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\ncontent-length: {length}\r\n\
+                     connection: close\r\n\r\n{NEEDS_TLS}"
                 );
-            }
-            return Err(OpenError::PlainHttp);
+                Box::new((socket, text))
+            });
+            return Err(Unopened { error: OpenError::PlainHttp, response });
         }
         let stream = tls.acceptor().accept(socket).await.map_err(OpenError::Handshake)?;
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);

@@ -3,12 +3,20 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use super::paced::Paced;
+
+/// The bytes that are read at once.
+const READ_SIZE: usize = 1024;
+/// Limits of reading after the end of the stream.
+const END_WAIT: Duration = Duration::from_millis(500);
+const END_BYTES_MAX: usize = 64 * 1024;
 
 /// A TCP connection whose first bytes were looked at.
 pub(super) struct Peeked {
@@ -31,6 +39,7 @@ impl Peeked {
     /// the head has `max` bytes already.
     pub(super) async fn read_more(&mut self, max: usize) -> io::Result<bool> {
         let room = max.saturating_sub(self.head.len());
+        self.head.reserve(room.min(READ_SIZE));
         Ok(room > 0 && (&mut self.tcp).take(room as u64).read_buf(&mut self.head).await? > 0)
     }
 
@@ -39,9 +48,21 @@ impl Peeked {
         self.head.drain(..length.min(self.head.len()));
     }
 
-    /// Sends bytes as far as the socket accepts them without blocking.
-    pub(super) fn try_write(&self, bytes: &[u8]) {
+    /// Sends bytes as far as the socket accepts them without blocking, and ends the stream. Then reads what the peer still
+    /// sends, within limits: closing a socket with unread bytes would discard those that the peer has not read.
+    pub(super) async fn end_with(&mut self, bytes: &[u8]) {
         let _ = self.tcp.get_ref().try_write(bytes);
+        self.head.clear();
+        let _ = timeout(END_WAIT, async {
+            self.tcp.shutdown().await?;
+            let mut discarded = 0;
+            while discarded < END_BYTES_MAX && self.read_more(READ_SIZE).await? {
+                discarded += self.head.len();
+                self.head.clear();
+            }
+            Ok::<_, io::Error>(())
+        })
+        .await;
     }
 }
 
