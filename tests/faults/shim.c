@@ -10,7 +10,7 @@
                         SHORT writes half of the bytes, and the next write to that file fails with ENOSPC. A failed
                         fsync syncs nothing, and a later fsync succeeds, as on Linux.
    EVOKE_FAULTS_FULL    While this file exists, all files in the data folder together can grow by at most the number of
-                        bytes that it contains. Overwriting always works, as on a real full disk; truncating and removing
+                        bytes that it contains. With the word `quota` after the number, the error is EDQUOT. Overwriting always works, as on a real full disk; truncating and removing
                         files gives their bytes back.
    EVOKE_FAULTS_ABORT   End the process with SIGABRT at a write of this text to a log file, a file in the folder `logs`. A
                         function that logs it so ends the process while it runs.
@@ -55,6 +55,7 @@ static size_t data_len;
 static char fail_class[16], fail_file[64];
 static long fail_at, fail_count;
 static int fail_errno, fail_short;
+static int full_errno = ENOSPC;
 static struct file *full_file; /* the next write to this file fails with ENOSPC */
 
 #define REAL(name) static __typeof__(name) *real; if (!real) real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
@@ -190,6 +191,7 @@ static size_t space_for(int fd, uint64_t offset, size_t len) {
   syscall(SYS_close, limit);
   uint64_t end = offset + len, size = st.st_size, growth = end > size ? end - size : 0;
   int64_t most = got > 0 ? strtoll(text, NULL, 10) : 0;
+  full_errno = strstr(text, "quota") ? EDQUOT : ENOSPC;
   uint64_t left = most > grown ? most - grown : 0;
   if (growth > left) {
     len -= growth - left;
@@ -219,7 +221,7 @@ static ssize_t write_at(int fd, const void *bytes, size_t len, off_t offset, int
     len = (len + 1) / 2;
   }
   size_t fits = space_for(fd, offset, len);
-  if (!fits && len) { errno = ENOSPC; return -1; }
+  if (!fits && len) { errno = full_errno; return -1; }
   ssize_t done = positioned ? syscall(SYS_pwrite64, fd, bytes, fits, offset) : syscall(SYS_write, fd, bytes, fits);
   if (done > 0 && file->traced) { int saved_errno = errno; record(WRITTEN, file->id, offset, bytes, done); errno = saved_errno; }
   return done;

@@ -56,7 +56,7 @@ impl Shim {
         self.with("EVOKE_FAULTS_ABORT", text)
     }
 
-    /// Limits the disk space; see [`DiskLimit`].
+    /// Limits the disk space or the quota; see [`DiskLimit`].
     pub(super) fn limited_by(self, limit: &DiskLimit) -> Self {
         self.with("EVOKE_FAULTS_FULL", &limit.0)
     }
@@ -72,17 +72,27 @@ impl Shim {
 }
 
 /// A limit on the growth of the files in the data folder, while its file exists.
-pub(super) struct DiskLimit(PathBuf);
+pub(super) struct DiskLimit(PathBuf, Space);
+
+/// What the files in the data folder run out of.
+#[derive(Clone, Copy)]
+pub(super) enum Space {
+    /// Space on the disk: writes fail with `ENOSPC`.
+    Disk,
+    /// The quota of the user: writes fail with `EDQUOT`.
+    Quota,
+}
 
 impl DiskLimit {
-    pub(super) fn of(evoke: &Evoke) -> Self {
-        Self(evoke.path("full"))
+    pub(super) fn of(evoke: &Evoke, space: Space) -> Self {
+        Self(evoke.path("full"), space)
     }
 
     /// From now on the files can grow by this many bytes in total.
     pub(super) fn set(&self, bytes: usize) {
         let new = self.0.with_extension("new");
-        std::fs::write(&new, bytes.to_string()).unwrap();
+        let kind = if matches!(self.1, Space::Quota) { "quota" } else { "" };
+        std::fs::write(&new, format!("{bytes} {kind}")).unwrap();
         std::fs::rename(new, &self.0).unwrap();
     }
 

@@ -59,7 +59,9 @@ pub(super) async fn open(
     let opening = |what| format!("cannot open {what} in the data folder {}", data.path().display());
     let store = open_store(data.path(), clock.clone(), window, commits).await;
     let store = store.map_err(|error| match error {
-        StoreError::Full => anyhow::anyhow!("the disk is full: free some space on it and start again"),
+        StoreError::Full => {
+            anyhow::anyhow!("the disk is full: free some space on it, or raise the quota of this user, and start again")
+        }
         error => error.into(),
     });
     let store: Arc<dyn Store> = Arc::new(store.with_context(|| opening("the store, evoke.db,"))?);
@@ -157,14 +159,18 @@ async fn listen(
     Ok((Listeners { public, admin }, addresses, certificates))
 }
 
-/// Opens the store. While another program holds a lock on it, tries again until the caller stops waiting.
+/// Opens the store. While another program holds a lock on it, or the disk has no room for the files that SQLite makes
+/// beside it, tries again until the caller stops waiting. A new store on a full disk is an error.
 async fn open_store(
     folder: &Path,
     clock: Clock,
     dedup_window: Duration,
     metrics: Arc<CommitMetrics>,
 ) -> Result<SqliteStore, StoreError> {
+    /// Time between two tries on a full disk.
+    const ROOM_INTERVAL: Duration = Duration::from_secs(1);
     let mut waits_since = None;
+    let mut waits_for_room = false;
     loop {
         let (path, clock, metrics) = (folder.to_owned(), clock.clone(), metrics.clone());
         // Waits for locks, so it runs on a thread of its own, which a stop does not wait for.
@@ -180,6 +186,17 @@ async fn open_store(
                 );
             }
             Err(StoreError::Busy) => {}
+            Err(StoreError::Full) if folder.join("evoke.db").metadata().is_ok_and(|store| store.len() > 0) => {
+                if !waits_for_room {
+                    waits_for_room = true;
+                    tracing::warn!(
+                        "the disk of the data folder {} is full: the start waits until there is room; Ctrl-C or SIGTERM \
+                         ends the wait",
+                        folder.display()
+                    );
+                }
+                tokio::time::sleep(ROOM_INTERVAL).await;
+            }
             opened => {
                 if let Some(since) = waits_since {
                     tracing::warn!("the lock on evoke.db was released after {:?}", since.elapsed());

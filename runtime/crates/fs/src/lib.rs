@@ -2,13 +2,14 @@
 //!
 //! [`open_regular`] and [`read_at_most`] open files that a user names. [`PrivateFolder`] is a folder that only its owner
 //! can use. [`reserve`] protects the files of an open store from every other part of the process. [`MappedFile`] is a file
-//! that is written without system calls.
+//! that is written without system calls. [`has_room`] recognises a full disk and a quota that is used up.
 
 mod file_id;
 mod mapped;
 mod private;
 mod regular;
 mod reserved;
+mod room;
 mod sys;
 
 pub use file_id::FileId;
@@ -16,4 +17,5 @@ pub use mapped::MappedFile;
 pub use private::{FolderError, Prepared, PrivateFolder, make_folder, sync_folder};
 pub use regular::{open_below, open_regular, read_at_most, read_text};
 pub use reserved::{Reservation, is_reserved, reserve};
+pub use room::has_room;
 pub use sys::{close_inherited_on_exec, lock_shared, unlock};

@@ -7,10 +7,10 @@ use rusqlite::{Error, ErrorCode, ffi};
 use super::checksum;
 use evoke_store::StoreError;
 
-/// Converts an error: [`StoreError::Full`] for a full disk, [`StoreError::Busy`] for a lock of another program,
+/// Converts an error: [`StoreError::Full`] for a full disk or a quota that is used up, [`StoreError::Busy`] for a lock of another program,
 /// [`StoreError::Damaged`] for damaged data, otherwise [`StoreError::Failed`].
 pub(super) fn store_error(path: &Path, error: &Error) -> StoreError {
-    if is_full(error) {
+    if is_full(error) || (may_be_quota(error) && !path.parent().is_none_or(evoke_fs::has_room)) {
         return StoreError::Full;
     }
     if is_busy(error) {
@@ -26,6 +26,13 @@ pub(super) fn store_error(path: &Path, error: &Error) -> StoreError {
 pub(super) fn is_full(error: &Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
         || error.sqlite_error().is_some_and(|e| e.extended_code == ffi::SQLITE_IOERR_SHMSIZE)
+}
+
+/// Returns true if a quota that is used up (`EDQUOT`) causes this error. SQLite has no code of its own for it, and other
+/// causes of the same codes must latch.
+fn may_be_quota(error: &Error) -> bool {
+    let code = error.sqlite_error().map(|e| e.extended_code);
+    code.is_some_and(|code| code == ffi::SQLITE_IOERR_WRITE || code & 0xff == ffi::SQLITE_CANTOPEN)
 }
 
 /// Returns true if a lock prevented the operation. All extended codes of these kinds count, such as `BUSY_SNAPSHOT` and
