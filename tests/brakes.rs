@@ -1,6 +1,6 @@
 //! An operator pauses functions and apps, and cancels pending deliveries.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::assert_eventually;
 use crate::support::Evoke;
@@ -33,11 +33,6 @@ fn post(evoke: &Evoke, key: &str, n: u32) {
     evoke.post_accepted("/in", &json!({ "key": key, "n": n }).to_string());
 }
 
-fn function(evoke: &Evoke, name: &str) -> Value {
-    let status = evoke.json(&["status"]);
-    status["functions"].as_array().unwrap().iter().find(|function| function["name"] == name).unwrap().clone()
-}
-
 #[test]
 fn a_pause_holds_across_a_kill_and_a_restart_and_a_resume_loses_nothing() {
     let mut evoke = Evoke::up_with(MANIFEST);
@@ -49,8 +44,8 @@ fn a_pause_holds_across_a_kill_and_a_restart_and_a_resume_loses_nothing() {
     evoke.kill();
     evoke.up();
     post(&evoke, "k0", 20);
-    assert!(function(&evoke, "lab/worker")["paused"].is_string());
-    assert!(function(&evoke, "lab/echo")["paused"].is_null());
+    assert!(evoke.function_status("lab/worker")["paused"].is_string());
+    assert!(evoke.function_status("lab/echo")["paused"].is_null());
     assert!(evoke.stdout(&["status"]).contains("lab/worker is paused since"));
     // The other function handles the event of the pause, and one of another pause.
     evoke.stdout(&["pause", "lab"]);
@@ -62,7 +57,7 @@ fn a_pause_holds_across_a_kill_and_a_restart_and_a_resume_loses_nothing() {
     evoke.stdout(&["check"]);
 
     evoke.up();
-    assert_eq!(function(&evoke, "lab/worker")["ready"], 5);
+    assert_eq!(evoke.function_status("lab/worker")["ready"], 5);
     assert!(evoke.stdout(&["resume", "lab/worker"]).contains("lab/worker resumed"));
     evoke.settle();
     assert_eq!(evoke.events("witnessed").len(), 21);

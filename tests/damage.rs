@@ -48,13 +48,6 @@ fn damage_text(path: &Path, text: &str) {
     std::fs::write(path, file).unwrap();
 }
 
-/// A number of a function from `evoke status`.
-fn function_count(evoke: &Evoke, function: &str, key: &str) -> u64 {
-    let status = evoke.json(&["status"]);
-    let functions = status["functions"].as_array().unwrap();
-    functions.iter().find(|f| f["name"] == function).map_or(0, |f| f[key].as_u64().unwrap())
-}
-
 /// Runs a command that must fail with exit code 1 and these texts on standard error. Returns its standard output.
 fn assert_fails(evoke: &Evoke, arguments: &[&str], expected: &[&str]) -> String {
     let output = evoke.run(arguments);
@@ -81,11 +74,9 @@ fn a_damaged_event_becomes_a_dead_letter_and_other_events_are_handled() {
 
     evoke.up();
     let passed = COUNT as u64 - 1 - blocked;
-    assert_eventually!(function_count(&evoke, "line/third", "done") == passed, "not all items passed: {}", evoke.log());
-    assert_eq!(
-        (function_count(&evoke, "line/first", "dead"), function_count(&evoke, "line/first", "blocked")),
-        (1, blocked)
-    );
+    assert_eventually!(evoke.done_count("line/third") == passed, "not all items passed: {}", evoke.log());
+    let first = evoke.function_status("line/first");
+    assert_eq!((&first["dead"], &first["blocked"]), (&json!(1), &json!(blocked)));
     let dead = evoke.json_lines(&["dead", "list"]);
     assert_eq!((dead.len(), &dead[0]["event"]["event"]), (1, &Value::Null), "{dead:#?}");
     let cause = dead[0]["delivery"]["cause"].as_str().unwrap();
@@ -126,11 +117,7 @@ fn a_damaged_event_becomes_a_dead_letter_and_other_events_are_handled() {
     assert_eventually!(attempts() == 2, "{}", evoke.log());
     evoke.stdout(&["dead", "purge", &id]);
     let all_but_one = COUNT as u64 - 1;
-    assert_eventually!(
-        function_count(&evoke, "line/third", "done") == all_but_one,
-        "the blocked events still wait: {}",
-        evoke.log()
-    );
+    assert_eventually!(evoke.done_count("line/third") == all_but_one, "the blocked events still wait: {}", evoke.log());
     assert!(evoke.stop().success());
     let log = evoke.log();
     assert!(!log.contains("panicked"), "{log}");

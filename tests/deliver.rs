@@ -51,8 +51,7 @@ fn up_with_secrets(url: &str, deliver: &str) -> Evoke {
 }
 
 fn send(evoke: &Evoke) -> Value {
-    let status = evoke.json(&["status"]);
-    status["functions"].as_array().unwrap().iter().find(|one| one["name"] == "lab/send").unwrap().clone()
+    evoke.function_status("lab/send")
 }
 
 fn hmac(key: &[u8], text: &str) -> Vec<u8> {

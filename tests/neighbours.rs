@@ -87,9 +87,7 @@ fn instances(evoke: &Evoke) -> f64 {
 }
 
 fn running(evoke: &Evoke, function: &str) -> u64 {
-    let status = evoke.get_admin("/api/v1/status", &[]).json();
-    let functions = status["functions"].as_array().unwrap();
-    functions.iter().find(|f| f["name"] == function).unwrap()["running"].as_u64().unwrap()
+    evoke.function_status(function)["running"].as_u64().unwrap()
 }
 
 /// The latencies of the neighbours.

@@ -12,7 +12,7 @@ use crate::support::{Evoke, TIMEOUT};
 
 /// The address of the client in these tests, which is no proxy. All of 127.0.0.0/8 is this machine.
 const CLIENT: &str = "127.9.9.9";
-/// The address that nginx listens on. Nobody else uses it, so a port that was free stays free.
+/// The address that nginx listens on. No other process uses this address, so a port that was free stays free.
 const NGINX: &str = "127.7.7.7";
 
 /// Starts the fixture that returns where its request came from.
@@ -65,7 +65,7 @@ fn headers_about_the_client_are_believed_from_listed_proxies_only() {
         }
         let seen = "Scheme::Https evil.example\nx-forwarded-for: 192.0.2.1\nx-forwarded-proto: https\nx-forwarded-host: evil.example\n";
         assert_eq!(sorted(&from_proxy), sorted(seen));
-        // What the client itself has written in front is not believed.
+        // Addresses that the client itself has written in front do not count.
         let list = ["--header", "X-Forwarded-For: 192.0.2.66, 198.51.100.7, 10.0.0.3"];
         assert!(curl("127.0.0.1", &url, &list).contains("\nx-forwarded-for: 198.51.100.7\n"));
         let standard = ["--header", "Forwarded: for=192.0.2.66, for=\"[2001:db8::7]:80\";proto=https"];

@@ -128,7 +128,7 @@ fn a_repeated_request_gets_the_answer_of_the_first_one() {
         assert_eq!((response.status, response.body.as_str()), (203, "7"), "{response:?}");
     }
     assert_eq!(evoke.events("answer.yes").len(), 1);
-    // The answer is not for a sender that only knows the id.
+    // A sender that only knows the id does not get the reply.
     let stranger = ask_as(evoke.http(), "k", &json!({ "publish": [] })).unwrap();
     assert_eq!(stranger.status, 422, "{stranger:?}");
     assert!(!stranger.body.contains('7'), "{stranger:?}");

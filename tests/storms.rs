@@ -127,9 +127,7 @@ fn during_a_storm_other_sources_are_accepted_and_after_it_its_own_source_too() {
     evoke.up_with_arguments(&["--pending-max", "2000"]);
     evoke.post_accepted("/in", "{}");
     let ended = || {
-        let status = evoke.get_admin("/api/v1/status", &[]).json();
-        let functions = status["functions"].as_array().unwrap();
-        let second = functions.iter().find(|function| function["name"] == "lab/second").unwrap();
+        let second = evoke.function_status("lab/second");
         let count = |state: &str| second[state].as_u64().unwrap();
         (count("done") + count("dead"), count("ready") + count("retrying"))
     };

@@ -371,11 +371,15 @@ impl Evoke {
         totals["functions"].as_object().unwrap().values().map(|counts| counts[state].as_u64().unwrap()).sum()
     }
 
+    /// The status of a function in the running process; null if the process has no such function.
+    pub(crate) fn function_status(&self, function: &str) -> Value {
+        let status = self.get_admin("/api/v1/status", &[]).json();
+        status["functions"].as_array().unwrap().iter().find(|f| f["name"] == function).cloned().unwrap_or_default()
+    }
+
     /// The number of done deliveries of a function, from the status of the running process.
     pub(crate) fn done_count(&self, function: &str) -> u64 {
-        let status = self.get_admin("/api/v1/status", &[]).json();
-        let functions = status["functions"].as_array().unwrap();
-        functions.iter().find(|f| f["name"] == function).map_or(0, |f| f["done"].as_u64().unwrap())
+        self.function_status(function)["done"].as_u64().unwrap_or_default()
     }
 
     /// The id of the process.

@@ -174,7 +174,7 @@ fn a_verified_request_is_stored_once_with_its_principal_and_the_id_of_its_sender
         assert_eq!(stored["event"]["principal"], Value::Null, "it is no attribute");
     }
     evoke.settle();
-    // The function gets the events of two senders. What it publishes has no principal.
+    // The function gets the events of two senders. Its published events have no principal.
     let published: Vec<Value> =
         envelopes(&evoke).into_iter().filter(|event| event["event"]["type"] == "echo").collect();
     assert_eq!(published.len(), 2, "{published:?}");
@@ -323,7 +323,7 @@ fn a_verified_source_accepts_only_what_it_declares() {
         assert_eq!(post(&structured(type_, source, json!({}))).status, status, "{type_} {source}");
     }
     assert_eq!(envelopes(&evoke)[0]["principal"], "standard-webhooks");
-    // Nobody claims a principal, whatever the mode.
+    // No mode lets a sender claim a principal.
     let claimed = structured("billing.paid", "/hooks/billing", json!({ "principal": "github:new" }));
     let response = post(&claimed);
     assert!(response.status == 400 && response.body.contains("`principal` cannot be an attribute"), "{response:?}");

@@ -16,7 +16,7 @@ use evoke_model::clock::Clock;
 use evoke_model::destination::Destination;
 use evoke_model::event::Event;
 use evoke_model::outcome::Outcome;
-use evoke_sandbox::{Call, CompileLimits, Compiler, Function, Grants, Sandbox, Settings, Spec};
+use evoke_sandbox::{Call, Function, Grants, Sandbox};
 use evoke_telemetry::Spans;
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::service::service_fn;
@@ -27,6 +27,8 @@ use tokio::net::{TcpListener, TcpStream};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+#[path = "support/function.rs"]
+mod function;
 #[path = "support/guest.rs"]
 mod guest;
 
@@ -41,20 +43,11 @@ fn main() {
     let address = serve();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let client = Client::new(runtime.handle().clone(), Arc::default());
-    let compiler = Compiler::program(env!("CARGO_BIN_EXE_evoke").into(), CompileLimits::DEFAULT);
-    let settings = Settings { cache_dir: Some(dir.path().join("cache")), compiler, concurrency: 4 };
+    let settings = function::settings(dir.path().join("cache"));
     let sandbox = Sandbox::with_client(settings, client, Spans::default()).unwrap();
     let mut grant = Grant::new(Destination::parse(&format!("http://{address}")).unwrap());
     grant.addresses = vec![address.ip().into()];
-    let spec = Spec {
-        name: "bench/fetch".into(),
-        uri: "/bench/fetch".into(),
-        component,
-        digest: None,
-        timeout: Duration::from_secs(5),
-        memory: 64 << 20,
-        grants: Grants { http: vec![grant], ..Grants::default() },
-    };
+    let spec = function::spec(component, Grants { http: vec![grant], ..Grants::default() });
     let function = runtime.block_on(sandbox.load(&spec)).unwrap_or_else(|e| panic!("{e}"));
     let event = format!(r#"{{"id":"1","source":"/bench/in","type":"t","data":"http://{address}/"}}"#);
     let event = Arc::new(Event::from_json(event.as_bytes(), |_| {}).unwrap());

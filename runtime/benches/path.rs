@@ -101,7 +101,7 @@ fn main() {
             if arguments.iter().any(|a| a.strip_prefix("--store=").is_some_and(|only| only != name)) {
                 continue;
             }
-            let sandbox = bare::sandbox(dir.path().join("cache"));
+            let sandbox = Sandbox::new(bare::settings(dir.path().join("cache"))).unwrap();
             let measure = || {
                 let clock = Clock::system();
                 let data = tempfile::tempdir_in(dir.path()).unwrap();
@@ -139,7 +139,7 @@ async fn run_pipeline(
     clock: Clock,
     count: u32,
 ) -> Rate {
-    let spec = bare::spec(component, Grants::default());
+    let spec = bare::spec(component.to_owned(), Grants::default());
     let function = sandbox.load(&spec).await.unwrap();
     let id = store.register(vec!["bench/guest".into()]).await.unwrap()[0];
     let mut router = Router::default();

@@ -14,7 +14,7 @@ use evoke_http::listener;
 use evoke_http::listener::Listener;
 use evoke_http::source::{Endpoint, EnteredThrough, HandlerError, Http, HttpSource, Payload, RequestHandler, Routes};
 use evoke_model::clock::Clock;
-use evoke_sandbox::{CompileLimits, Compiler, Function, Grants, HttpAnswer, HttpCall, Sandbox, Settings, Spec};
+use evoke_sandbox::{Function, Grants, HttpAnswer, HttpCall, Sandbox};
 use evoke_store::memory::MemoryStore;
 use evoke_store::{EventStore, Store};
 use futures_util::FutureExt;
@@ -24,6 +24,8 @@ use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+#[path = "support/function.rs"]
+mod function;
 #[path = "support/guest.rs"]
 mod guest;
 #[path = "support/load.rs"]
@@ -71,19 +73,10 @@ fn main() {
     let smoke = std::env::args().any(|a| a == "--smoke") || !std::env::args().any(|a| a == "--bench");
     let (turns, time) = if smoke { (1, Duration::from_millis(100)) } else { (6, Duration::from_secs(1)) };
     let dir = tempfile::tempdir().unwrap();
-    let compiler = Compiler::program(env!("CARGO_BIN_EXE_evoke").into(), CompileLimits::DEFAULT);
-    let settings = Settings { cache_dir: Some(dir.path().join("cache")), compiler, concurrency: 64 };
-    let sandbox = Sandbox::new(settings).unwrap();
+    let sandbox = Sandbox::new(function::settings(dir.path().join("cache"))).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let spec = Spec {
-        name: "bench/web".into(),
-        uri: "/bench/web".into(),
-        component: guest::component("http-publish"),
-        digest: None,
-        timeout: Duration::from_secs(5),
-        memory: 64 * 1024 * 1024,
-        grants: Grants { publish: vec!["*".into()], ..Grants::default() },
-    };
+    let grants = Grants { publish: vec!["*".into()], ..Grants::default() };
+    let spec = function::spec(guest::component("http-publish"), grants);
     let function = runtime.block_on(sandbox.load(&spec)).unwrap_or_else(|e| panic!("{e}"));
     println!("{:>11} {:>12} {:>12} {:>6}", "connections", "publishing/s", "others/s", "ratio");
     for connections in [16, 64] {

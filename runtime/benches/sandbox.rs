@@ -30,7 +30,7 @@ fn main() {
     if components.is_empty() {
         components = bare::default_components(dir.path());
     }
-    let sandbox = bare::sandbox(dir.path().join("cache"));
+    let sandbox = Sandbox::new(bare::settings(dir.path().join("cache"))).unwrap();
     println!(
         "{:<16} {:>7} {:>10} {:>10} {:>6}   CPU time each",
         "component", "threads", "attempts/s", "bare/s", "ratio"
@@ -48,7 +48,7 @@ fn main() {
 }
 
 fn load(sandbox: &Sandbox, component: &Path) -> Arc<Function> {
-    let spec = bare::spec(component, Grants { publish: vec!["*".into()], ..Grants::default() });
+    let spec = bare::spec(component.to_owned(), Grants { publish: vec!["*".into()], ..Grants::default() });
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(sandbox.load(&spec)).unwrap_or_else(|e| panic!("{e}"))
 }

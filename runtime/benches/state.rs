@@ -38,11 +38,9 @@ fn main() {
     std::fs::write(folder.path().join("evoke.yaml"), MANIFEST.replace("COMPONENT", component.to_str().unwrap()))
         .unwrap();
     let evoke = Server::evoke(folder.path(), &[]);
-    let listen = std::fs::read_to_string(folder.path().join(".evoke/listen.json")).unwrap();
-    let listen: Value = serde_json::from_str(&listen).unwrap();
     let token = std::fs::read_to_string(folder.path().join(".evoke/admin.token")).unwrap();
     let status = Status {
-        url: format!("http://{}/api/v1/status", listen["admin"].as_str().unwrap()),
+        url: format!("http://{}/api/v1/status", evoke.admin.unwrap()),
         authorization: format!("Bearer {}", token.trim()),
     };
     let (mut idle, mut busy) = (Cost::default(), Cost::default());

@@ -145,7 +145,7 @@ struct App {
     otlp: Option<Otlp>,
     /// Records what runs, for the next start.
     recording: Recording,
-    /// The listeners.
+    /// The listeners, whose addresses are in `listen.json`.
     addresses: Addresses,
     /// The certificates of the listeners that have some.
     certificates: Vec<Certificates>,
@@ -269,7 +269,6 @@ impl App {
         if let Some(otlp) = self.otlp {
             otlp.stop().await;
         }
-        self.data.remove_addresses();
         self.recording.close();
         closed.context("stopping")
     }

@@ -15,9 +15,9 @@ use crate::support::Evoke;
 const GLOBAL_4: &str = "93.184.215.14";
 const OTHER_4: &str = "198.41.0.4";
 const GLOBAL_6: &str = "2606:4700::77";
-/// A global address that nobody has here.
+/// A global address that this network does not have.
 const NOWHERE: &str = "8.8.4.4";
-/// Addresses that a function must not reach, and that would answer here.
+/// Addresses that a function must not reach, and on which the observer listens.
 const INNER: [&str; 7] =
     ["169.254.169.254", "10.0.0.1", "192.168.0.1", "100.64.0.1", "172.16.0.1", "fd00::1", "fec0::1"];
 
@@ -54,82 +54,41 @@ fn no_spelling_of_an_inner_address_is_reached_without_its_grant() {
         let _names = set_up_network(&[]);
         let observer = observer();
         let port = observer.port();
-        let hosts = [
-            "127.0.0.1",
-            "127.0.0.1.",
-            "2130706433",
-            "0x7f000001",
-            "0x7f.1",
-            "0177.0.0.1",
-            "127.1",
-            "127.0.1",
-            "127.255.255.254",
-            "0.0.0.0",
-            "0",
-            "localhost",
-            "localhost.",
-            "LOCALHOST",
-            "169.254.169.254",
-            "0xa9fea9fe",
-            "2852039166",
-            "10.0.0.1",
-            "192.168.0.1",
-            "172.16.0.1",
-            "100.64.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "192.0.2.1",
-            "198.18.0.1",
-            "[::1]",
-            "[::]",
-            "[::ffff:127.0.0.1]",
-            "[::ffff:a9fe:a9fe]",
-            "[::127.0.0.1]",
-            "[64:ff9b::7f00:1]",
-            "[64:ff9b:1::7f00:1]",
-            "[2002:7f00:1::1]",
-            "[2001::1]",
-            "[2001:db8::1]",
-            "[fe80::1]",
-            "[fec0::1]",
-            "[fd00::1]",
-            "[fd00:ec2::254]",
-            "[ff02::1]",
+        // Every host is granted in its normal form, so only the check of the address is left. Beside it are its other
+        // spellings.
+        let hosts: [(&str, &[&str]); 28] = [
+            ("127.0.0.1", &["127.0.0.1.", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.1", "127.0.1"]),
+            ("127.255.255.254", &[]),
+            ("0.0.0.0", &["0"]),
+            ("localhost", &["localhost.", "LOCALHOST"]),
+            ("169.254.169.254", &["0xa9fea9fe", "2852039166"]),
+            ("10.0.0.1", &[]),
+            ("192.168.0.1", &[]),
+            ("172.16.0.1", &[]),
+            ("100.64.0.1", &[]),
+            ("224.0.0.1", &[]),
+            ("255.255.255.255", &[]),
+            ("192.0.2.1", &[]),
+            ("198.18.0.1", &[]),
+            ("[::1]", &[]),
+            ("[::]", &[]),
+            ("[::ffff:127.0.0.1]", &[]),
+            ("[::ffff:a9fe:a9fe]", &[]),
+            ("[::127.0.0.1]", &[]),
+            ("[64:ff9b::7f00:1]", &[]),
+            ("[64:ff9b:1::7f00:1]", &[]),
+            ("[2002:7f00:1::1]", &[]),
+            ("[2001::1]", &[]),
+            ("[2001:db8::1]", &[]),
+            ("[fe80::1]", &[]),
+            ("[fec0::1]", &[]),
+            ("[fd00::1]", &[]),
+            ("[fd00:ec2::254]", &[]),
+            ("[ff02::1]", &[]),
         ];
-        // Every host is granted in its own normal form, so only the check of the address is left.
-        let normal = [
-            "127.0.0.1",
-            "127.255.255.254",
-            "0.0.0.0",
-            "localhost",
-            "169.254.169.254",
-            "10.0.0.1",
-            "192.168.0.1",
-            "172.16.0.1",
-            "100.64.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "192.0.2.1",
-            "198.18.0.1",
-            "[::1]",
-            "[::]",
-            "[::ffff:127.0.0.1]",
-            "[::ffff:a9fe:a9fe]",
-            "[::127.0.0.1]",
-            "[64:ff9b::7f00:1]",
-            "[64:ff9b:1::7f00:1]",
-            "[2002:7f00:1::1]",
-            "[2001::1]",
-            "[2001:db8::1]",
-            "[fe80::1]",
-            "[fec0::1]",
-            "[fd00::1]",
-            "[fd00:ec2::254]",
-            "[ff02::1]",
-        ];
-        let grants: Vec<String> = normal.iter().map(|host| format!("\"http://{host}:{port}\"")).collect();
+        let grants: Vec<String> = hosts.iter().map(|(host, _)| format!("\"http://{host}:{port}\"")).collect();
         let evoke = Evoke::up_with(&manifest(&format!("[{}]", grants.join(", "))));
-        for host in hosts {
+        for host in hosts.iter().flat_map(|(host, others)| [host].into_iter().chain(*others)) {
             let called = call(&evoke, &json!({ "url": format!("http://{host}:{port}/") }));
             assert_eq!(called, [json!({ "error": REFUSED })], "{host}");
         }
@@ -182,7 +141,7 @@ fn only_what_is_granted_by_name_is_reached() {
 fn an_answer_that_changes_between_two_lookups_reaches_no_inner_address() {
     in_own_network("outbound::escapes::an_answer_that_changes_between_two_lookups_reaches_no_inner_address", || {
         let names = set_up_network(&[
-            // The first answer is harmless; the following ones are not.
+            // The first DNS response is harmless; the following ones are not.
             ("rebind.test", &[&[GLOBAL_4], &["127.0.0.1"], &["169.254.169.254"], &["::1"], &[OTHER_4]]),
             ("first.test", &[&["10.0.0.1"], &[GLOBAL_4]]),
         ]);

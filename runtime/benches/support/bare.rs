@@ -6,7 +6,6 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use evoke_model::event::Event;
-use evoke_sandbox::{CompileLimits, Compiler, Grants, Sandbox, Settings, Spec};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig, Store};
 
@@ -14,8 +13,11 @@ use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig, Store};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+#[path = "function.rs"]
+mod function;
 #[path = "guest.rs"]
 mod guest;
+pub(crate) use function::{settings, spec};
 
 mod bindings {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
@@ -32,12 +34,6 @@ pub(crate) const WARM_UP_DIVISOR: u32 = 8;
 
 /// The event of every call.
 pub(crate) const EVENT: &[u8] = br#"{"id":"1","source":"/shop/checkout","type":"order.placed","data":{"customer":"c-1","total":12.5,"items":["a","b"]}}"#;
-
-/// Creates a sandbox that compiles with the `evoke` program.
-pub(crate) fn sandbox(cache: PathBuf) -> Sandbox {
-    let compiler = Compiler::program(env!("CARGO_BIN_EXE_evoke").into(), CompileLimits::DEFAULT);
-    Sandbox::new(Settings { cache_dir: Some(cache), compiler, concurrency: 64 }).unwrap()
-}
 
 /// Writes a handwritten component that does nothing into a folder.
 fn handwritten(folder: &Path) -> PathBuf {
@@ -57,19 +53,6 @@ fn handwritten(folder: &Path) -> PathBuf {
 /// smallest one of the Rust SDK.
 pub(crate) fn default_components(folder: &Path) -> Vec<PathBuf> {
     vec![handwritten(folder), guest::component("fate-done")]
-}
-
-/// The same component as a function of Evoke.
-pub(crate) fn spec(component: &Path, grants: Grants) -> Spec {
-    Spec {
-        name: "bench/guest".into(),
-        uri: "/bench/guest".into(),
-        component: component.to_owned(),
-        digest: None,
-        timeout: Duration::from_secs(5),
-        memory: 64 * 1024 * 1024,
-        grants,
-    }
 }
 
 /// The result of a measurement: calls per second, and CPU time per call in µs. On a busy machine compare the CPU time:

@@ -19,6 +19,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(900);
 pub(crate) struct Server {
     process: Child,
     pub(crate) http: SocketAddr,
+    /// The address of the admin API; `None` for another program than Evoke.
+    pub(crate) admin: Option<SocketAddr>,
     /// The time from the start of the process until it listens.
     pub(crate) up_in: Duration,
 }
@@ -42,8 +44,9 @@ impl Server {
         loop {
             let text = std::fs::read_to_string(&listen).unwrap_or_default();
             if let Ok(listen) = serde_json::from_str::<serde_json::Value>(&text) {
-                let http = listen["http"].as_str().unwrap().parse().unwrap();
-                return Self { process, http, up_in: started.elapsed() };
+                let address = |name: &str| listen[name].as_str().unwrap().parse().unwrap();
+                let (http, admin) = (address("http"), Some(address("admin")));
+                return Self { process, http, admin, up_in: started.elapsed() };
             }
             let ended = process.try_wait().unwrap();
             let log = || std::fs::read_to_string(folder.join("up.log")).unwrap_or_default();
@@ -77,7 +80,7 @@ impl Server {
         let Some(http) = address else { panic!("wasmtime serve did not print its address") };
         // Keep reading its output, so that a full pipe never blocks the server.
         std::thread::spawn(move || lines.for_each(drop));
-        Some((Self { process, http, up_in: started.elapsed() }, version))
+        Some((Self { process, http, admin: None, up_in: started.elapsed() }, version))
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -96,15 +96,16 @@ pub(super) enum TokenError {
 impl Tokens {
     /// Reads the tokens of a data folder. Makes the owner's token if the folder has none, or if other users could read it.
     pub fn open(data: &Path, clock: Clock) -> anyhow::Result<Self> {
-        let is_exposed = files::is_owner_exposed(data);
-        let stored = if is_exposed { None } else { files::read_owner(data)? };
+        let stored = if files::is_owner_exposed(data) {
+            let path = files::owner_path(data);
+            tracing::warn!("other users could read {}; it gets a new token", path.display());
+            None
+        } else {
+            files::read_owner(data)?
+        };
         let owner = match stored {
             Some(token) => token,
             None => {
-                if is_exposed {
-                    let path = files::owner_path(data);
-                    tracing::warn!("other users could read {}; it has a new token now", path.display());
-                }
                 let token = generate()?;
                 files::write_owner(data, &token)?;
                 token

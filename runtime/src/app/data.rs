@@ -111,7 +111,7 @@ impl DataFolder {
     }
 
     /// Removes `listen.json`.
-    pub(super) fn remove_addresses(&self) {
+    fn remove_addresses(&self) {
         for name in [LISTEN, LISTEN_NEW] {
             let _ = std::fs::remove_file(self.path().join(name));
         }

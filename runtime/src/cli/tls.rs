@@ -120,8 +120,8 @@ impl Transport for TlsTransport {
     }
 }
 
-/// Accepts the certificates of the Evoke that wrote `listen.json`, whatever their names and whoever signed them: only the
-/// owner of the data folder can write that file.
+/// Accepts the certificates of the Evoke that wrote `listen.json`, with any names and from any authority: only the owner
+/// of the data folder can write that file.
 #[derive(Debug)]
 struct Pinned {
     certificates: Vec<String>,

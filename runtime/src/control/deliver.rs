@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::functions::full_name;
+use super::outbound::{self, Mistake};
 use super::{http_function, secrets};
 use evoke_core::dispatcher::{AttemptResult, Call, CircuitPolicy, Runner};
 use evoke_egress::{Client, TrustAnchors};
@@ -20,14 +21,8 @@ use evoke_model::outcome::Outcome;
 use evoke_model::state::Transaction;
 use evoke_sandbox::{Secret, Secrets};
 
-/// Size limit of a file with certificate authorities, in bytes.
-const CA_BYTES_MAX: u64 = 1024 * 1024;
-
 /// The name of the signature's secret in place of its value.
 const SIGNING_SECRET: &str = "deliver.sign";
-
-/// Message and help of an error.
-type Mistake = (String, String);
 
 /// A function with `deliver`, and what its settings refer to.
 pub(crate) struct Endpoint {
@@ -71,15 +66,7 @@ fn read(checked: &Checked, function: &Function, deliver: &Deliver) -> Result<End
     };
     values.extend(signing.map(|secret| (SIGNING_SECRET.to_owned(), secret)));
     let redacted = Secrets::new(values).map_err(|error| (error.to_string(), "use smaller secrets".to_owned()))?;
-    let ca = deliver.ca.as_ref().map(|path| {
-        let read = evoke_fs::read_text(path, CA_BYTES_MAX).map_err(|error| error.to_string());
-        read.and_then(|pem| TrustAnchors::from_pem(pem.as_bytes()).map_err(|error| error.to_string())).map_err(
-            |error| {
-                let message = format!("cannot use the certificate authorities in {}: {error}", path.display());
-                (message, "write certificates in PEM form into the file, as in `ca: ./authority.pem`".to_owned())
-            },
-        )
-    });
+    let ca = outbound::authorities(&deliver.trust)?;
     Ok(Endpoint {
         name: full_name(&checked.manifest, function),
         deliver: deliver.clone(),
@@ -87,7 +74,7 @@ fn read(checked: &Checked, function: &Function, deliver: &Deliver) -> Result<End
         secrets: Arc::new(exposed),
         redacted,
         signer,
-        ca: ca.transpose()?,
+        ca,
     })
 }
 

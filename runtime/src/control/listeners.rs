@@ -29,7 +29,7 @@ pub struct ListenerHandle {
     pub name: &'static str,
     /// The address of the listener.
     pub address: SocketAddr,
-    /// The certificates.
+    /// The certificates of a listener with TLS.
     pub tls: Option<Tls>,
     /// Why the certificates could not be replaced.
     reload_error: Mutex<Option<String>>,

@@ -108,7 +108,10 @@ pub(crate) async fn prepare(arguments: &[PathBuf], host: &dyn Host) -> Result<Ve
 pub(crate) fn fingerprint(arguments: &[PathBuf], manifests: &[Checked]) -> BTreeMap<PathBuf, Option<SystemTime>> {
     let mut files = find(arguments).unwrap_or_default();
     for function in manifests.iter().flat_map(|checked| &checked.manifest.functions) {
-        files.extend(function.deliver.as_ref().and_then(|deliver| deliver.ca.clone()));
+        let trusts = function.deliver.iter().map(|deliver| &deliver.trust);
+        files.extend(
+            trusts.chain(function.allow.http.iter().map(|grant| &grant.trust)).filter_map(|trust| trust.ca.clone()),
+        );
         let Some(component) = function.component_path() else { continue };
         files.push(component.to_owned());
         if function.build.is_some() {

@@ -6,14 +6,14 @@ use http::{HeaderName, HeaderValue};
 
 use super::secrets;
 use evoke_egress::{Grant, TrustAnchors};
-use evoke_manifest::{Function, HttpGrant, SecretRef};
+use evoke_manifest::{Function, HttpGrant, SecretRef, Trust};
 use evoke_sandbox::{Secret, Secrets};
 
 /// Size limit of a file with certificate authorities, in bytes.
 const CA_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Message and help of an error.
-type Mistake = (String, String);
+pub(super) type Mistake = (String, String);
 
 /// Reads the secrets of a function, and its grants for outbound requests. The function can read the secrets of its own
 /// only; the others are redacted from its texts nevertheless. An error never contains the value of a secret.
@@ -44,17 +44,19 @@ fn grant_of(function: &Function, grant: &HttpGrant, hidden: &mut BTreeMap<String
         Ok((name, value))
     });
     let headers = headers.collect::<Result<_, Mistake>>()?;
-    let ca = grant.ca.as_ref().map(|path| {
-        let read = evoke_fs::read_text(path, CA_BYTES_MAX).map_err(|error| error.to_string());
-        read.and_then(|pem| TrustAnchors::from_pem(pem.as_bytes()).map_err(|error| error.to_string())).map_err(
-            |error| {
-                let message =
-                    format!("cannot use the certificate authorities in {} for {}: {error}", path.display(), grant.url);
-                (message, "write certificates in PEM form into the file, as in `ca: ./authority.pem`".to_owned())
-            },
-        )
-    });
-    Ok(Grant { destination: grant.url.clone(), headers, addresses: grant.addresses.clone(), ca: ca.transpose()? })
+    let ca = authorities(&grant.trust)?;
+    Ok(Grant { destination: grant.url.clone(), headers, addresses: grant.trust.addresses.clone(), ca })
+}
+
+/// Reads the certificate authorities of a destination.
+pub(super) fn authorities(trust: &Trust) -> Result<Option<TrustAnchors>, Mistake> {
+    let Some(path) = &trust.ca else { return Ok(None) };
+    let read = evoke_fs::read_text(path, CA_BYTES_MAX).map_err(|error| error.to_string());
+    let anchors = read.and_then(|pem| TrustAnchors::from_pem(pem.as_bytes()).map_err(|error| error.to_string()));
+    anchors.map(Some).map_err(|error| {
+        let message = format!("cannot use the certificate authorities in {}: {error}", path.display());
+        (message, "write certificates in PEM form into the file, as in `ca: ./authority.pem`".to_owned())
+    })
 }
 
 /// Reads a secret of a header: of the grant, of the function, or from the environment variable of the same name.

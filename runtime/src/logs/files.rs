@@ -82,12 +82,13 @@ impl Owner {
         self.files.back().map_or(0, |file| file.bytes)
     }
 
-    /// Sets the length of the last file. Returns the sum of all bytes to add and to subtract.
-    fn resize(&mut self, length: u64) -> (u64, u64) {
-        let Some(file) = self.files.back_mut() else { return (0, 0) };
+    /// Sets the length of the last file, here and in `total`, the bytes of all owners.
+    fn resize(&mut self, length: u64, total: &mut u64) {
+        let Some(file) = self.files.back_mut() else { return };
         let before = std::mem::replace(&mut file.bytes, length);
-        self.bytes = self.bytes.saturating_sub(before).saturating_add(length);
-        (length, before)
+        for sum in [&mut self.bytes, total] {
+            *sum = sum.saturating_sub(before).saturating_add(length);
+        }
     }
 }
 
@@ -184,9 +185,8 @@ impl Files {
         }
         let Some(file) = owner.files.back() else { return Ok(()) };
         let (writer, length) = open_to_append(&self.folder.join(&file.name))?;
-        let (added, removed) = owner.resize(length);
+        owner.resize(length, &mut self.bytes);
         owner.writer = Some(writer);
-        self.bytes = (self.bytes + added).saturating_sub(removed);
         Ok(())
     }
 

@@ -217,7 +217,7 @@ pub enum Error {
     BodyTooLarge(usize),
     /// The status of the response is not 2xx; only from [`Response::ok`].
     Status {
-        /// The status.
+        /// The status of the response, such as 404.
         status: u16,
         /// The header `retry-after`, if it is a number of seconds.
         retry_after: Option<Duration>,

@@ -34,8 +34,8 @@
 //!
 //! # HTTP components
 //!
-//! A component that handles HTTP requests exports `wasi:http/incoming-handler`, for example with the crate `wasip2`. It has
-//! no `#[evoke::function]`, and uses [`publish`], [`config`] and [`log`] of this crate:
+//! A component that handles HTTP requests exports `wasi:http/incoming-handler`, for example with the crate `wasip2`. Such
+//! a component has no `#[evoke::function]`, and uses [`publish`], [`config`] and [`log`] of this crate:
 //!
 //! ```ignore
 //! impl wasip2::exports::http::incoming_handler::Guest for Orders {

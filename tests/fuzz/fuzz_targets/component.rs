@@ -20,8 +20,9 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use wasm_smith::{Config, Module};
 
-/// Time limit of an attempt. What it takes beyond, the machine takes.
+/// Time limit of an attempt.
 const TIMEOUT: Duration = Duration::from_millis(5);
+/// The longest time that an attempt may take: on a busy machine, attempts end later than at their limit.
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 /// A list of rejected imports has at most 30 names of 1 KiB.
 const MESSAGE_MAX: usize = 48 * 1024;

@@ -19,7 +19,7 @@ use super::tls::Trust;
 /// The label of metrics for requests that no grant covers, in place of a host that the caller chose.
 const NOT_GRANTED: &str = "(not granted)";
 
-/// Sends requests for the whole process: it resolves names and knows the trusted authorities. Cheap to clone.
+/// Sends requests for the whole process: resolves names, and has the trusted authorities. Cheap to clone.
 #[derive(Clone)]
 pub struct Client(Arc<Shared>);
 
@@ -84,7 +84,7 @@ pub(crate) struct OwnerParts {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// A grant with what is made of it on first use.
+/// A grant with its TLS configuration, which is made on first use.
 pub(crate) struct GrantState {
     pub(crate) grant: Grant,
     pub(crate) tls: OnceCell<Arc<ClientConfig>>,

@@ -19,9 +19,9 @@ use super::request_body::SentBody;
 const BUFFER_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;
 /// Bytes of a response body that a peer with HTTP/2 may send before they are read.
 const STREAM_WINDOW: u32 = 128 * 1024;
-/// The same for all calls of a connection together.
+/// Bytes of response bodies that a peer with HTTP/2 may send before they are read, over all calls of a connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes of a request body that wait for a peer with HTTP/2.
+/// Bytes of a request body that are buffered while a peer with HTTP/2 does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// A connection that is ready for a call. Dropping it closes the connection, unless other calls use it.
@@ -96,7 +96,7 @@ impl Http1 {
         self.sender.is_closed()
     }
 
-    /// Returns true if a call can start. After a call, that is a moment later than the end of its response.
+    /// Returns true if a call can start. A connection is ready again a moment after the end of the last response.
     pub(crate) fn is_ready(&self) -> bool {
         self.sender.is_ready()
     }

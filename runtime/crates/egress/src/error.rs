@@ -19,7 +19,7 @@ pub enum Error {
         /// The target of the request.
         target: Target,
     },
-    /// The request names no target that could be granted, or uses a method that is not supported.
+    /// The URI of the request has no valid origin, or the method is not supported.
     #[error("the request is not valid: {0}")]
     Invalid(String),
     /// The target has no address that may be reached. Nothing was connected.
@@ -38,7 +38,7 @@ pub enum Error {
     /// The name of the host has no address.
     #[error("the name {host} cannot be resolved: {message}")]
     Dns {
-        /// The host.
+        /// The name that was looked up.
         host: String,
         /// The error of the operating system.
         message: String,
@@ -46,7 +46,7 @@ pub enum Error {
     /// The addresses of the host did not arrive in time.
     #[error("the name {host} was not resolved within {after:?}")]
     DnsTimeout {
-        /// The host.
+        /// The name that was looked up.
         host: String,
         /// The time limit.
         after: Duration,
@@ -74,7 +74,7 @@ pub enum Error {
     Tls {
         /// The target of the request.
         target: Target,
-        /// The error.
+        /// The reason, as the TLS library reports it.
         message: String,
         /// True if the certificate of the server was not accepted.
         is_certificate: bool,
@@ -120,7 +120,7 @@ pub enum Error {
     /// The peer violates the protocol.
     #[error("the peer violates HTTP: {0}")]
     Protocol(String),
-    /// Something that is not the peer's fault, such as a lack of descriptors.
+    /// An error on this side, such as a lack of file descriptors.
     #[error("{0}")]
     Internal(String),
 }
@@ -131,7 +131,7 @@ impl Error {
         matches!(self, Self::NotGranted { .. } | Self::AddressRefused { .. } | Self::Invalid(_))
     }
 
-    /// Returns true if a wait was cut.
+    /// Returns true if a time limit ended the request.
     pub fn is_timeout(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! What an owner may reach.
+//! The grants of an owner: the destinations that it may reach.
 
 use std::fmt;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub enum TrustError {
     Invalid {
         /// The position in the file, from 1.
         number: usize,
-        /// The mistake.
+        /// Why the certificate is not valid.
         message: String,
     },
 }

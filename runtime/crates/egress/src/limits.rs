@@ -25,7 +25,7 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Largest number of headers of a response.
 pub const HEADERS_MAX: usize = 100;
 
-/// The limits of one request. Longer time-outs than the constants of this module are cut to these.
+/// The limits of one request. The constants of this module are upper bounds of its time-outs.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// The end of the call, its response body included.

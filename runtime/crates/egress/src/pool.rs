@@ -1,4 +1,4 @@
-//! The connections of an owner that can be used again.
+//! Pools the connections of an owner.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -17,10 +17,10 @@ use super::limits::{CONNECT_MAX, CONNECTIONS_MAX};
 const IDLE_MAX: usize = 32;
 /// Time after which an unused connection is closed. Many servers close theirs after a minute.
 const IDLE_TIME: Duration = Duration::from_secs(30);
-/// Time between two searches for connections that were unused for too long.
+/// Time between two checks for connections that were unused for too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Which calls may share a connection: those of one grant to one target.
+/// The key of a pooled connection. Only calls with the same grant and the same target share connections.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Key {
     /// The position of the grant.
@@ -125,7 +125,7 @@ impl Pool {
         }
     }
 
-    /// Closes what was unused for too long. Returns true if no connection is left.
+    /// Closes the connections that were unused for too long. Returns true if no connection is left.
     fn sweep(&self) -> bool {
         let mut state = self.lock();
         state.idle.retain(|entry| !entry.connection.is_closed() && entry.used.elapsed() < IDLE_TIME);
@@ -150,7 +150,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Gives the connection back, after the request and the response ended.
+    /// Returns the connection to the pool, after the request and the response ended.
     pub(crate) fn give_back(self) {
         if let Connection::Http1(connection) = self.connection
             && !connection.is_closed()

@@ -1,4 +1,4 @@
-//! The body of a request, with its limits, and what the sender knows of it.
+//! The body of a request, its limits, and its progress.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use super::allowance::Allowance;
 use super::error::Error;
 
-/// The error of a request body that the caller makes.
+/// The error type of the caller's request body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of a request. It is read as fast as the peer takes it.
+/// The body of a request, which is read as fast as the peer receives it.
 pub type RequestBody = UnsyncBoxBody<Bytes, BodyError>;
 
 /// Returns a body without bytes.
@@ -30,7 +30,7 @@ pub fn full(bytes: impl Into<Bytes>) -> RequestBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// What the sender knows of a request body that the connection reads.
+/// The progress of a request body that the connection reads, for the sender of the request.
 #[derive(Debug, Default)]
 pub(crate) struct Sending {
     state: Mutex<SendingState>,
@@ -39,7 +39,7 @@ pub(crate) struct Sending {
 
 #[derive(Debug, Default)]
 struct SendingState {
-    /// The last time that the connection took a part, or that the body had none.
+    /// The last time that the connection read a part, or found the next part not ready.
     last: Option<Instant>,
     /// True while the connection waits for the body.
     waits_for_body: bool,
@@ -57,7 +57,7 @@ impl Sending {
         self.lock().error.clone()
     }
 
-    /// Returns when the wait for the response began: now, while the body is not yet complete and has no next part.
+    /// Returns when the wait for the response began. While the next part of the body is not ready, that is now.
     pub(crate) fn waiting_since(&self, sent: Instant) -> Instant {
         let state = self.lock();
         if state.waits_for_body { Instant::now() } else { state.last.map_or(sent, |last| last.max(sent)) }

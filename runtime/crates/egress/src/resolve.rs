@@ -1,4 +1,4 @@
-//! Names to addresses, by the resolver of the operating system.
+//! Resolves names to addresses with the resolver of the operating system.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::limits::DNS_MAX;
 /// Largest number of lookups of the process at once. Each takes a thread, which the operating system may hold for longer
 /// than [`DNS_MAX`].
 const LOOKUPS_MAX: usize = 32;
-/// Largest number of lookups of an owner at once, so that names which nobody resolves delay few others.
+/// Largest number of lookups of an owner at once, so that names whose servers do not respond delay few others.
 pub(crate) const OWNER_LOOKUPS_MAX: usize = 8;
 /// Largest number of addresses of a name that are used; further ones are ignored.
 const ADDRESSES_MAX: usize = 16;
@@ -42,11 +42,11 @@ impl Resolver {
         let deadline = Instant::now() + DNS_MAX;
         let timed_out = || Error::DnsTimeout { host: host.to_owned(), after: DNS_MAX };
         let internal = || Error::Internal("the resolver stopped".into());
-        // Semaphores that are never closed.
+        // The semaphores are never closed.
         let own = timeout_at(deadline, own_lookups.clone().acquire_owned()).await.map_err(|_| timed_out())?;
         let permit = timeout_at(deadline, self.lookups.clone().acquire_owned()).await.map_err(|_| timed_out())?;
         let name = host.to_owned();
-        // The task holds the permits until the thread of the lookup is free, also when nobody waits any more.
+        // The task holds the permits until the thread of the lookup is free, also after the caller has stopped waiting.
         let lookup = io.spawn(async move {
             let _permits = (own, permit);
             let found = tokio::net::lookup_host((name.as_str(), port)).await?;

@@ -24,7 +24,7 @@ pub struct ResponseBody {
     sending: Arc<Sending>,
     between_bytes: Duration,
     deadline: Instant,
-    /// Fires at the next time-out. Made when the body first has to be waited for.
+    /// The timer of the next time-out, made at the first wait for the peer.
     timer: Option<Pin<Box<Sleep>>>,
     /// The connection and the permit of the call, until the body ends.
     held: Option<(Lease, OwnedSemaphorePermit)>,
@@ -53,7 +53,7 @@ impl ResponseBody {
         body
     }
 
-    /// Gives the connection back.
+    /// Returns the connection to the pool.
     fn finish(&mut self) {
         if let Some((lease, _permit)) = self.held.take()
             && self.sending.is_complete()

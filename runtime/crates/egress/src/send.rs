@@ -26,7 +26,7 @@ use super::pool::{Key, Lease};
 use super::request_body::{RequestBody, Sending, SentBody};
 use super::response_body::ResponseBody;
 
-/// Headers of one connection, which the sender sets itself if they are needed.
+/// Headers that describe a connection. They are removed from the caller's request; the connection sets its own.
 const OF_CONNECTION: [HeaderName; 10] = [
     CONNECTION,
     HOST,
@@ -137,7 +137,7 @@ fn target_of(request: &Request<RequestBody>) -> Result<Target, Error> {
         return Err(Error::Invalid("its URI must have a scheme and a host".into()));
     };
     if authority.as_str().contains('@') {
-        // They are not quoted, because the message is logged.
+        // The message does not quote them, because it is logged.
         return Err(Error::Invalid("its URI has credentials before the host; send them in a header".into()));
     }
     Target::parse(scheme, authority.as_str()).map_err(|error| Error::Invalid(error.to_string()))
@@ -155,7 +155,7 @@ fn prepare(
     for (name, value) in &grant.headers {
         head.headers.insert(name, value.clone());
     }
-    // Nothing of the caller reaches hyper, such as a request for an upgrade.
+    // hyper gets no extensions of the caller, such as a request for an upgrade.
     head.extensions.clear();
     let body = SentBody::new(body, limits.allowance.clone(), sending.clone());
     Ok(Request::from_parts(head, body))
@@ -193,8 +193,8 @@ fn address(request: &mut Request<SentBody>, target: &Target, is_http2: bool) -> 
     Ok(())
 }
 
-/// Waits for the head of a response. The time limit counts from the moment at which the request was sent; while the
-/// caller makes the next part of its body, no time passes.
+/// Waits for the head of a response. The time limit starts when the request was sent, and is paused while the caller
+/// makes the next part of its body.
 async fn wait_for_head<T>(response: impl Future<Output = T>, sending: &Sending, limit: Duration) -> Result<T, Error> {
     let mut response = pin!(response);
     let sent = Instant::now();

@@ -1,4 +1,4 @@
-//! A file of which a part is mapped into memory: a write costs no system call, and what was written outlives the process.
+//! A file of which a part is mapped into memory: a write costs no system call, and the written bytes outlive the process.
 
 use std::fs::File;
 use std::io;

@@ -5,5 +5,6 @@
 
 pub mod listener;
 pub mod problem;
+mod signature;
 pub mod source;
 pub mod target;

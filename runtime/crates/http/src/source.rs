@@ -311,7 +311,7 @@ impl Http {
         let raw = Raw { type_: endpoint.type_.as_deref(), source: &endpoint.uri, now_ms };
         let guard = endpoint.auth.as_deref();
         let admission = Admission::check_headers(guard, &head.headers, &mut body, now_ms).await?;
-        // What else is wrong with a request is told to verified senders only.
+        // Only verified senders get the other mistakes of a request.
         let form = Mode::of(&head.headers, &raw)
             .map_err(Problem::from)
             .and_then(|mode| Ok((mode, Coding::of(&head.headers)?)));
@@ -374,7 +374,7 @@ impl Http {
     }
 }
 
-/// What a request contains.
+/// The content of a request.
 enum Taken {
     /// Events, the claims to check with the active apps, and the memory of the body.
     Events(Vec<Event>, Option<Claims>, Memory),

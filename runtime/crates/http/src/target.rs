@@ -59,7 +59,7 @@ pub struct Sent {
 /// parsed and its origin could not.
 pub fn grant(deliver: &Deliver, ca: Option<TrustAnchors>) -> Option<Grant> {
     let destination = Destination::parse(&deliver.url.target().to_string()).ok()?;
-    Some(Grant { addresses: deliver.addresses.clone(), ca, ..Grant::new(destination) })
+    Some(Grant { addresses: deliver.trust.addresses.clone(), ca, ..Grant::new(destination) })
 }
 
 impl fmt::Debug for HttpTarget {

@@ -1,14 +1,14 @@
 //! `deliver`: a function without code, which sends each event to an endpoint.
 
 use super::diagnostics::{ValueError, excerpt};
+use super::hmac::HmacFormat;
+use super::parser::one_of;
 use super::secret::SecretRef;
 use super::template::Template;
-use evoke_model::destination::AddressRange;
+use super::trust::Trust;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 mod field;
@@ -48,13 +48,9 @@ pub struct Deliver {
     /// Secrets by name, for the placeholders `{secret.NAME}`. Those under `allow` can be used, too.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretRef>,
-    /// Addresses and networks that may be reached although they are not on the public internet, such as `10.1.0.0/16`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "as_texts")]
-    #[schemars(with = "Vec<String>")]
-    pub addresses: Vec<AddressRange>,
-    /// PEM file with authorities that the endpoint's certificate may come from, besides those of the machine.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca: Option<PathBuf>,
+    /// Addresses and certificates that are accepted beyond those of the public internet.
+    #[serde(flatten)]
+    pub trust: Trust,
     /// Largest number of requests in a time, such as `10/s` or `300/m`. Without it, only the rate after an outage of the
     /// endpoint is limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,45 +131,11 @@ pub struct StandardWebhooks {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "HmacSignature", deny_unknown_fields)]
 pub struct Hmac {
-    /// Header of the signature, such as `x-hub-signature-256`.
-    pub header: String,
-    /// Hash function.
-    #[serde(default)]
-    pub algorithm: Algorithm,
-    /// Form of the signature's bytes.
-    #[serde(default)]
-    pub encoding: Encoding,
-    /// Text before the signature, such as `sha256=`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub prefix: String,
+    /// Form of the signature.
+    #[serde(flatten)]
+    pub format: HmacFormat,
     /// Location of the secret.
     pub secret: SecretRef,
-}
-
-/// Hash function of an HMAC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(rename = "HmacAlgorithm")]
-pub enum Algorithm {
-    /// SHA-256
-    #[default]
-    Sha256,
-    /// SHA-512
-    Sha512,
-    /// SHA-1, for endpoints that know no other
-    Sha1,
-}
-
-/// Text form of a signature's bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(rename = "HmacEncoding")]
-pub enum Encoding {
-    /// Hexadecimal digits in lower case
-    #[default]
-    Hex,
-    /// Base64 with padding
-    Base64,
 }
 
 impl Deliver {
@@ -234,32 +196,8 @@ impl Method {
 
 impl Mode {
     pub(crate) fn parse(text: &str) -> Result<Self, ValueError> {
-        one_of(text, "a mode", &[("structured", Self::Structured), ("binary", Self::Binary)])
+        one_of(text, "a mode", [("structured", Self::Structured), ("binary", Self::Binary)])
     }
-}
-
-impl Algorithm {
-    pub(crate) fn parse(text: &str) -> Result<Self, ValueError> {
-        one_of(text, "an algorithm", &[("sha256", Self::Sha256), ("sha512", Self::Sha512), ("sha1", Self::Sha1)])
-    }
-}
-
-impl Encoding {
-    pub(crate) fn parse(text: &str) -> Result<Self, ValueError> {
-        one_of(text, "an encoding", &[("hex", Self::Hex), ("base64", Self::Base64)])
-    }
-}
-
-fn one_of<T: Copy>(text: &str, what: &str, choices: &[(&str, T)]) -> Result<T, ValueError> {
-    if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
-        return Ok(*value);
-    }
-    let names = super::parser::join_with_or(choices.iter().map(|(name, _)| *name));
-    Err(ValueError::new(format!("`{}` is not {what}", excerpt(text)), format!("write {names}")))
-}
-
-fn as_texts<S: Serializer>(items: &[impl fmt::Display], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(items.iter().map(ToString::to_string))
 }
 
 impl Serialize for BodyTemplate {

@@ -3,7 +3,7 @@
 use super::diagnostics::{ValueError, excerpt};
 use serde::{Serialize, Serializer};
 
-/// A value of a header. `{secret.NAME}` stands for the value of a secret.
+/// A value of a header, in which `{secret.NAME}` is replaced by the value of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderTemplate {
     text: String,

@@ -12,8 +12,9 @@ use super::names::{Name, OrderBy};
 use super::secret::SecretRef;
 use super::source::Source;
 use super::source_text::Span;
+use super::trust::Trust;
 use super::units::{ByteSize, DurationText};
-use evoke_model::destination::{AddressRange, Destination};
+use evoke_model::destination::Destination;
 use evoke_pattern::Pattern;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
@@ -230,26 +231,22 @@ pub struct Allow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct HttpGrant {
-    /// Scheme, host and port, such as `https://api.example.com:8443`. A host that begins with `*.` stands for all hosts
+    /// Scheme, host and port, such as `https://api.example.com:8443`. A host that begins with `*.` matches all hosts
     /// with one label or more in its place.
     #[serde(serialize_with = "as_text")]
     #[schemars(with = "String", regex(pattern = "^https?://[^/?#@]+$"))]
     pub url: Destination,
-    /// Headers that are added to each request; the function cannot see or replace them. `{secret.NAME}` stands for the
-    /// secret of this name in `secrets` here, in those of the function, or else in the environment variable NAME.
+    /// Headers that are added to each request; the function cannot see or replace them. `{secret.NAME}` is replaced by
+    /// the secret of this name in `secrets` here, in those of the function, or else by the environment variable NAME.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, String>")]
     pub headers: BTreeMap<String, HeaderTemplate>,
     /// Secrets for the headers that the function itself cannot read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretRef>,
-    /// Addresses and networks that may be reached although they are not on the public internet, such as `10.1.0.0/16`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "as_texts")]
-    #[schemars(with = "Vec<String>")]
-    pub addresses: Vec<AddressRange>,
-    /// PEM file with certificate authorities that are trusted besides those of the machine.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca: Option<PathBuf>,
+    /// Addresses and certificates that are accepted beyond those of the public internet.
+    #[serde(flatten)]
+    pub trust: Trust,
 }
 
 impl Function {
@@ -392,10 +389,6 @@ fn http_schema(generator: &mut SchemaGenerator) -> Schema {
 
 fn as_text<S: serde::Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
-}
-
-fn as_texts<S: serde::Serializer>(values: &[impl std::fmt::Display], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(values.iter().map(ToString::to_string))
 }
 
 /// Any scalar by name. The function reads it as a string.

@@ -1,6 +1,7 @@
-//! Names of apps, sources and functions, and the event fields that `order_by` can name.
+//! Names of apps, sources, functions and headers, and the event fields that `order_by` can name.
 
 use super::diagnostics::{ValueError, excerpt};
+use http::HeaderName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
@@ -50,6 +51,25 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Parses the name of a header.
+///
+/// # Errors
+/// The text has characters that a name cannot have.
+pub fn header_name(text: &str) -> Result<HeaderName, ValueError> {
+    HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
+        let message = format!("`{}` is not the name of a header", excerpt(text));
+        ValueError::new(message, "use letters, digits and hyphens, as in `x-api-key`")
+    })
+}
+
+/// Writes the name of a header as a string.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn header_text<S: Serializer>(header: &HeaderName, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(header.as_str())
 }
 
 /// Returns a valid name made from `text`, or none if `text` has no usable character.

@@ -5,8 +5,8 @@
 //! - [`Reader`] converts nodes to numbers, durations, sizes, strings and lists, and collects the diagnostics.
 //! - [`Table`] reads a map with a fixed set of keys, and reports missing and unknown keys.
 //! - [`ValueError`] is the error of a parser of one string; [`Reader::parse_text`] adds the position.
-//! - [`nearest`] finds the known name that is most similar to an unknown one, and [`excerpt`] prepares a text of the
-//!   manifest for a message.
+//! - [`one_of`] parses a name of a fixed set, [`nearest`] finds the known name that is most similar to an unknown one, and
+//!   [`excerpt`] prepares a text of the manifest for a message.
 
 mod reader;
 mod suggest;
@@ -16,7 +16,7 @@ mod tree;
 pub use crate::diagnostics::{ValueError, excerpt};
 pub use crate::source_text::Span;
 pub use reader::Reader;
-pub use suggest::{join_with_and, join_with_or, nearest};
+pub use suggest::{join_with_and, join_with_or, nearest, one_of};
 pub use table::Table;
 pub(crate) use tree::MERGE_KEY;
 pub use tree::{Entry, Node, Resolved, Scalar, Value};

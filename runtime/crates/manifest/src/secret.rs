@@ -24,7 +24,7 @@ pub enum SecretRef {
 /// Location of one secret of several, with an optional name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NamedSecret {
-    /// Name of the secret. It becomes a part of the principal of the events, as in `github:NAME`.
+    /// Name of the secret, which becomes a part of the principal of the events, as in `github:NAME`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Location of the value.

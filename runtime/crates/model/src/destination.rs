@@ -10,9 +10,9 @@ use url::{Host, Url};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}: {help}")]
 pub struct InvalidDestination {
-    /// The mistake.
+    /// The text of the manifest and the reason why it is not valid.
     pub message: String,
-    /// The correction.
+    /// How to correct the text.
     pub help: String,
 }
 
@@ -126,7 +126,7 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Parses `scheme://host` or `scheme://host:port`; a host that begins with `*.` stands for all hosts with one label
+    /// Parses `scheme://host` or `scheme://host:port`; a host that begins with `*.` matches all hosts with one label
     /// or more in its place.
     ///
     /// # Errors

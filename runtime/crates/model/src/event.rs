@@ -64,8 +64,8 @@ pub struct Event {
     pub extensions: BTreeMap<String, String>,
     /// The payload, in the bytes that functions receive.
     pub data: Data,
-    /// The verified sender, such as `github:new`. It is not an attribute, so no producer and no function can set it: an
-    /// http source with `auth` does. Patterns match it as [`PRINCIPAL`]. Events that functions publish have none.
+    /// The verified sender, such as `github:new`. The principal is not an attribute, so no producer and no function can
+    /// set it: an http source with `auth` does. Patterns match it as [`PRINCIPAL`]. Events that functions publish have none.
     pub principal: Option<Arc<str>>,
 }
 

@@ -60,7 +60,7 @@ pub enum Outcome {
     /// The endpoint of the function is gone for good (status 410). The dispatcher stops the function, and the delivery
     /// stays pending.
     EndpointGone {
-        /// The status.
+        /// The status of the response, as in `410 Gone`.
         message: String,
     },
     /// The stored event is damaged: its content differs from the accepted event. The function does not receive it.

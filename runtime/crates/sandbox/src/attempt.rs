@@ -21,8 +21,8 @@ use evoke_telemetry::TraceContext;
 pub struct Call {
     /// The event to handle.
     pub event: Arc<Event>,
-    /// The trace context of the attempt, of which the function's requests become a part. `None` stands for the context
-    /// of the event.
+    /// The trace context of the attempt, of which the function's requests become a part. With `None`, the context of the
+    /// event is used.
     pub trace: Option<TraceContext>,
     /// Id of the delivery: unique, and the same on every attempt. A published event without an id gets
     /// `<delivery_id>-<ordinal>`, with ordinals counted from 0.

@@ -32,13 +32,6 @@ pub struct Function {
     pub(super) can_send_requests: bool,
 }
 
-/// Why an attempt runs.
-struct Reason {
-    attempt: u32,
-    replay: bool,
-    trigger: Arc<str>,
-}
-
 /// The export to call, with all imports of the component linked.
 pub(super) enum Entry {
     Handler(handler::GuestPre<HostContext>, Option<DirectRunner>),
@@ -89,37 +82,32 @@ impl Function {
     /// Runs one attempt in a fresh instance, which is dropped before this returns. There is no error: every way a guest
     /// can end is an outcome. The attempt ends within a few milliseconds of the function's time-out; the wait for a
     /// free instance does not count. A function that responds to HTTP requests always has the outcome `Unavailable`.
-    pub async fn run(self: &Arc<Self>, call: Call) -> Attempt {
+    pub async fn run(&self, call: Call) -> Attempt {
         let Call { event, trace, delivery_id, attempt, replay, trigger, state, logs, clock } = call;
         let cause = (Some(event), trace);
         let invocation = Invocation::new(self.identity.clone(), (delivery_id, attempt), cause, logs, clock);
-        let reason = Reason { attempt, replay, trigger };
+        let delivery = Delivery {
+            id: &invocation.delivery_id,
+            attempt,
+            deadline_ms: u64::try_from(self.identity.timeout.as_millis()).unwrap_or(u64::MAX),
+            replay,
+            trigger: &trigger,
+        };
         if let Entry::Handler(_, Some(direct)) = &self.entry
-            && let Some(attempt) =
-                direct.try_run(&self.shared, &self.turns, &invocation, self.delivery(&invocation, &reason))
+            && let Some(attempt) = direct.try_run(&self.shared, &self.turns, &invocation, delivery.clone())
         {
             return attempt;
         }
         // Boxed because the future is large and most attempts do not need it.
-        Box::pin(self.clone().run_async(invocation, reason, state)).await
-    }
-
-    fn delivery<'a>(&self, invocation: &'a Invocation, reason: &'a Reason) -> Delivery<'a> {
-        Delivery {
-            id: &invocation.delivery_id,
-            attempt: reason.attempt,
-            deadline_ms: u64::try_from(self.identity.timeout.as_millis()).unwrap_or(u64::MAX),
-            replay: reason.replay,
-            trigger: &reason.trigger,
-        }
+        Box::pin(self.run_async(&invocation, delivery, state)).await
     }
 
     /// Runs an attempt as an async task that yields to others at every tick. If the attempt computes for long, it needs
     /// turns (see [`Turns`]).
     async fn run_async(
-        self: Arc<Self>,
-        invocation: Arc<Invocation>,
-        reason: Reason,
+        &self,
+        invocation: &Arc<Invocation>,
+        delivery: Delivery<'_>,
         state: Option<Arc<dyn StateSource>>,
     ) -> Attempt {
         // The semaphore is never closed. Without a permit, the pool itself would still enforce the limit.
@@ -133,10 +121,9 @@ impl Function {
         let mut store = instance::new_store(&self.shared.engine, task, invocation.clone(), state);
         budget::yield_at_ticks(&mut store, self.identity.timeout, started);
         let limit = self.identity.timeout;
-        let delivery = self.delivery(&invocation, &reason);
         // One statement, because it borrows the store.
         let result =
-            outcome::within(limit, pin!(self.turns.run(pin!(self.run_guest(&mut store, &invocation, delivery))))).await;
+            outcome::within(limit, pin!(self.turns.run(pin!(self.run_guest(&mut store, invocation, delivery))))).await;
         Attempt::finish(result, &mut store, started)
     }
 

@@ -96,7 +96,7 @@ CREATE INDEX deliveries_dead ON deliveries (id) WHERE state = 4;
 CREATE INDEX deliveries_keyed ON deliveries (function, order_key, replay, id)
   WHERE order_key IS NOT NULL AND (state < 3 OR state = 4);
 
-CREATE TABLE attempts (                 -- failed attempts: most deliveries have none
+CREATE TABLE attempts (                 -- failed ones, and done ones with a message: most deliveries have none
   delivery    INTEGER NOT NULL,
   attempt     INTEGER NOT NULL,
   started_ms  INTEGER NOT NULL,

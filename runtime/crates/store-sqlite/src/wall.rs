@@ -3,7 +3,7 @@
 use evoke_model::clock::Clock;
 use evoke_model::{DeliveryRecord, ReadDelivery, ReadEvent, Replay, StoredEvent};
 
-/// What inspection shows: rows with times.
+/// Rows with times, as inspection shows them.
 pub(super) trait AtWall {
     /// Returns the rows with times of the wall clock.
     fn at_wall(self, clock: &Clock) -> Self;

@@ -30,7 +30,7 @@ pub struct ScrapeValues {
     pub queues: Vec<Queue>,
     /// The active sources.
     pub sources: Vec<SourceHealth>,
-    /// The listeners.
+    /// The listeners, with the validity of their certificates.
     pub listeners: Vec<ListenerHealth>,
     /// The use of the sandbox.
     pub sandbox: Sandbox,

@@ -1,7 +1,7 @@
 //! Requests that wait for an event which their own event causes. Their number is bounded. After each commit, the bus wakes
 //! those whose chain has changed.
 //!
-//! A wake-up carries no data: the request reads its chain from the store. So an answer is always a stored event, and a
+//! A wake-up carries no data: the request reads its chain from the store. So a reply is always a stored event, and a
 //! request that begins to wait late misses nothing. A commit costs one load of an atomic while no request waits.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -125,7 +125,7 @@ pub enum Reply {
     Event(ReadEvent),
     /// A delivery of the chain is a dead letter, see [`ChainState::Dead`].
     Dead {
-        /// The delivery.
+        /// The delivery that is given up.
         delivery: DeliveryId,
         /// The kind of the last outcome.
         kind: String,

@@ -1,5 +1,5 @@
-//! The circuit of a function that sends its deliveries to an endpoint. It keeps an endpoint that is down from using up
-//! the attempts of every delivery, and an endpoint that is back from being flooded. Plain data, no I/O, no clock.
+//! The circuit of a function that sends its deliveries to an endpoint. While the endpoint is down, deliveries wait and
+//! keep their attempts; when the endpoint is back, deliveries start slowly. Plain data, no I/O, no clock.
 //!
 //! ```text
 //!            OPEN_AFTER failures in a row                 a probe succeeds
@@ -10,8 +10,8 @@
 //!
 //! - **Closed**: deliveries start as the function's `rate` allows.
 //! - **Open**: deliveries wait. One at a time starts as a probe, after a wait that doubles with each failed probe. A
-//!   failed probe is no attempt: the delivery goes to the end of the window, so that one delivery that the endpoint can
-//!   never take does not keep the circuit open.
+//!   failed probe is no attempt: the delivery goes to the end of the window, so that one delivery that the endpoint
+//!   always rejects does not keep the circuit open.
 //! - **Recovering**: deliveries start at a low rate that doubles every second, for [`RECOVERY`].
 //!
 //! When the endpoint asks for a wait (`Retry-After`), nothing starts before its end.
@@ -26,7 +26,7 @@ use evoke_model::DeliveryId;
 use evoke_model::clock::UnixMs;
 use evoke_model::outcome::Outcome;
 
-/// This many failures in a row open the circuit: as many as make a function count as failing.
+/// Number of failures in a row that open the circuit. After as many failures a function is reported as failing.
 const OPEN_AFTER: u32 = FAILING_ATTEMPTS;
 
 /// The wait before the first probe.
@@ -38,14 +38,14 @@ const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// The longest wait that an endpoint can ask for on behalf of all deliveries.
 const HOLD_MAX: Duration = Duration::from_secs(3600);
 
-/// The time between two starts at the beginning of the recovery. It halves every second.
+/// The time between two starts at the beginning of the recovery, halved every second.
 const RECOVERY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The duration of the recovery. At its end the time between two starts is 0.1 ms, which is no limit.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// Starts that are late by up to this time are caught up. Timers have a precision of 1 ms, so a high rate needs several
-/// starts at once.
+/// Deliveries that should have started within this time before now start at once. Timers have a precision of 1 ms, so at
+/// a high rate several deliveries start together.
 const CATCH_UP: Duration = Duration::from_millis(10);
 
 /// The settings of a circuit.
@@ -76,9 +76,9 @@ pub struct OpenCircuit {
 /// The consequence of an attempt's outcome for its delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// The attempt counts.
+    /// The attempt counts towards the limit of attempts.
     Counted,
-    /// The attempt was a failed probe, which does not count.
+    /// The attempt was a failed probe, which does not count towards the limit.
     FailedProbe,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Circuit {
     last: (String, Option<String>),
     /// True if one of the failures is of a delivery that no runtime event caused.
     is_reported: bool,
-    /// Nothing starts before.
+    /// No delivery starts before this time.
     not_before: Option<Instant>,
 }
 
@@ -109,13 +109,13 @@ enum State {
     },
 }
 
-/// What an outcome says about the endpoint.
+/// The state of the endpoint, as the outcome of an attempt shows it.
 enum Sign {
     Up,
     Down {
         after: Option<Duration>,
     },
-    /// The endpoint was not asked.
+    /// No request was sent.
     Unknown,
 }
 
@@ -142,7 +142,7 @@ impl Circuit {
         Self { state, is_reported: true, ..Self::new(policy) }
     }
 
-    /// Replaces the settings. The endpoint may be another one now, so nothing waits any longer.
+    /// Replaces the settings. The endpoint may be another one now, so waiting deliveries may start.
     pub(super) fn replace_policy(&mut self, policy: CircuitPolicy) {
         self.policy = policy;
         self.not_before = None;
@@ -153,7 +153,7 @@ impl Circuit {
         !matches!(self.state, State::Open { probe: Some(_), .. }) && self.not_before.is_none_or(|at| at <= now)
     }
 
-    /// Returns when a delivery may start, if it may not start now and only time is missing.
+    /// Returns when a delivery may start; `None` if it may start now, or if a probe must end first.
     pub(super) fn wakes_at(&self, now: Instant) -> Option<Instant> {
         self.not_before.filter(|at| *at > now && !matches!(self.state, State::Open { probe: Some(_), .. }))
     }
@@ -184,7 +184,7 @@ impl Circuit {
         });
     }
 
-    /// Records that a delivery that was to start did not.
+    /// Records that a delivery was passed to [`Self::started`] and could not start.
     pub(super) fn not_started(&mut self, id: DeliveryId) {
         if let State::Open { probe, .. } = &mut self.state
             && *probe == Some(id)
@@ -266,7 +266,7 @@ impl Circuit {
     }
 }
 
-/// The state of the task that watches circuits, and of attempts that may not count.
+/// The state of the task that watches circuits, and the cancelled deliveries, whose failed probes leave no attempt.
 #[derive(Default)]
 pub(super) struct Circuits {
     /// True once the task was spawned.

@@ -54,7 +54,7 @@ pub(super) struct Schedule {
     pub(super) paused: HashSet<FunctionId>,
     /// The deliveries that must run alone.
     pub(super) isolation: Isolation,
-    /// What the task that watches circuits needs.
+    /// The state of the task that watches circuits.
     pub(super) circuits: Circuits,
 }
 

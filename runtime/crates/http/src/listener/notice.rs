@@ -1,4 +1,4 @@
-//! Log lines that peers cause: at most one a minute of each kind, so that nobody can fill the log.
+//! Log lines that peers cause: at most one a minute of each kind, so that no peer can fill the log.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -26,7 +26,7 @@ const NEEDS_TLS: &str = r#"{"type":"about:blank","title":"Bad Request","status":
 /// The most bytes that are read to recognise a request without TLS.
 const FIRST_BYTES_MAX: usize = 4096;
 
-/// What a listener does with a connection before HTTP.
+/// The steps of a connection before HTTP: the PROXY header and TLS.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Opening {
     pub(super) tls: Option<Tls>,
@@ -61,7 +61,7 @@ enum OpenError {
 /// A connection that cannot be opened.
 struct Unopened {
     error: OpenError,
-    /// What to send before the connection is closed.
+    /// The response to send before the connection is closed.
     response: Option<Box<(Peeked, String)>>,
 }
 

@@ -1,5 +1,5 @@
-//! TLS 1.2 and 1.3 of a listener: its certificates, chosen by the name that the client asks for, and the certificates of
-//! clients. The configuration can be replaced while the listener serves; connections that are open keep the old one.
+//! TLS 1.2 and 1.3 of a listener: its certificates, chosen by the host name that the client requests, and the
+//! certificates of clients. The configuration can be replaced while the listener serves; connections that are open keep the old one.
 
 mod client;
 mod der;
@@ -25,9 +25,9 @@ pub(super) const HOW_TO_ENABLE: &str = "give `evoke up` a certificate, or let cl
 
 /// The content of the PEM files that a [`TlsConfig`] is made from.
 pub struct TlsSettings {
-    /// At least one certificate. The first one serves clients that ask for no name or for an unknown one.
+    /// At least one certificate. The first one is used for clients that request no host name or an unknown one.
     pub certificates: Vec<CertificatePem>,
-    /// Which clients must show a certificate; `None` asks for none.
+    /// Verification of client certificates; with `None`, clients are not asked for one.
     pub clients: Option<ClientAuthorities>,
     /// Whether to offer HTTP/2 beside HTTP/1.1.
     pub http2: bool,
@@ -41,11 +41,11 @@ pub struct CertificatePem {
     pub key: Vec<u8>,
 }
 
-/// The authorities whose certificates clients can show.
+/// The authorities that sign the certificates of clients.
 pub struct ClientAuthorities {
     /// The certificates of the authorities.
     pub roots: Vec<u8>,
-    /// Whether a client without a certificate is refused. One that shows a wrong certificate always is.
+    /// True if clients without a certificate are refused. Clients with a certificate that is not valid are always refused.
     pub required: bool,
 }
 
@@ -60,13 +60,13 @@ pub enum TlsPart {
     Authorities,
 }
 
-/// Settings that no configuration can be made from.
+/// Settings that are not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct TlsError {
     /// The part with the error.
     pub part: TlsPart,
-    /// What is wrong, and what would be right.
+    /// Why the part is not valid.
     pub reason: String,
 }
 
@@ -79,7 +79,7 @@ pub struct TlsConfig {
 /// A certificate of the listener.
 #[derive(Debug, Clone)]
 pub struct Certificate {
-    /// The DNS names, in lower case; a name may begin with `*.`, which stands for one label.
+    /// The DNS names, in lower case; a name may begin with `*.`, which matches one label.
     pub names: Vec<String>,
     /// The end of the validity, in seconds since the Unix epoch.
     pub not_after_s: i64,
@@ -208,7 +208,7 @@ const NO_CERTIFICATE: &str = "there is no certificate in PEM form (`-----BEGIN C
 /// Reads all certificates of a PEM file.
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    all.map_err(|error| format!("it is no valid PEM file: {error}"))
+    all.map_err(|error| format!("it is not a valid PEM file: {error}"))
 }
 
 fn roots(pem: &[u8]) -> Result<RootCertStore, TlsError> {
@@ -221,7 +221,7 @@ fn roots(pem: &[u8]) -> Result<RootCertStore, TlsError> {
     if roots.is_empty() { Err(wrong(NO_CERTIFICATE.to_owned())) } else { Ok(roots) }
 }
 
-/// Chooses the certificate by the name that the client asks for.
+/// Chooses the certificate by the host name that the client requests.
 struct ByName(Vec<(Certificate, Arc<CertifiedKey>)>);
 
 impl fmt::Debug for ByName {

@@ -17,7 +17,7 @@ use evoke_model::claim;
 use evoke_model::event::Event;
 use evoke_model::uri::{is_uri_char, is_uri_reference};
 
-/// What producers may claim in CloudEvents, beside the `type` and the source of the http source itself. `*` matches any
+/// The types and sources that producers may claim in CloudEvents, beside those of the http source itself. `*` matches any
 /// number of characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default)]

@@ -1,7 +1,7 @@
 //! Verification of senders: `auth:` of an http source.
 //!
-//! A [`Guard`] verifies each request over its raw body, before anything of it is parsed. It reads the headers first, so
-//! that a request without credentials is refused before its body is read. A refusal is a 401 with the same body for
+//! A [`Guard`] verifies each request over its raw body, before anything of it is parsed. The headers come first, so that
+//! a request without credentials is refused before its body is read. A refusal is a 401 with the same body for
 //! every reason. The reason is counted, and logged at a limited rate.
 //!
 //! | preset | signed text | time | sender's id |
@@ -29,7 +29,6 @@ use http_body_util::Full;
 mod basic;
 mod bearer;
 mod config;
-mod encoding;
 mod github;
 mod guard;
 mod headers;
@@ -44,10 +43,8 @@ mod stripe;
 mod tests;
 
 pub use config::{Auth, Basic, Hmac, HmacTimestamp, SecretAuth, SignedTemplate};
-pub use encoding::Encoding;
 pub(super) use guard::{Admitted, Sender};
 pub use guard::{Guard, SecretError};
-pub use keys::Algorithm;
 
 /// The error for CloudEvents in binary mode whose signature covers the body only.
 pub(super) const BINARY_MODE: &str = "the signature does not cover the `ce-` headers of binary mode; send the event as \

@@ -2,7 +2,7 @@
 //!
 //! The result is bounded by the limit of the source, and its memory is taken from the same shares as that of the body
 //! before the bytes are made. The work is proportional to the body and the result, and pauses regularly for other tasks.
-//! What the decoders themselves need is bounded by [`DECODERS_KIB`]; a body waits until there is room for its decoder.
+//! The memory of the decoders themselves is bounded by [`DECODERS_KIB`]; a body waits until there is room for its decoder.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::sync::Arc;

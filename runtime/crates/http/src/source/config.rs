@@ -12,7 +12,7 @@ use super::handshake::Handshake;
 use super::path::{self, PathPattern};
 use super::placeholders::{self, RequestTemplate, RequestValue};
 use super::reply::{self, ReplyEvent};
-use evoke_manifest::parser::{Node, Reader, Span, Table, ValueError, excerpt, nearest};
+use evoke_manifest::parser::{Node, Reader, Span, Table, ValueError, excerpt, one_of};
 use evoke_manifest::source::{CONTENT_SIZE_RANGE, content_size_default};
 use evoke_manifest::template::Placeholder;
 use evoke_manifest::{ByteSize, Place, Settings, Source, SourceKind, Template, TypeGlob};
@@ -385,13 +385,5 @@ fn methods(reader: &mut Reader<'_>, node: &Node) -> Vec<Method> {
 }
 
 fn method(text: &str) -> Result<Method, ValueError> {
-    let names = Method::ALL.map(Method::as_str);
-    if let Some(method) = Method::ALL.into_iter().find(|method| method.as_str() == text) {
-        return Ok(method);
-    }
-    let help = match nearest(text, names) {
-        Some(similar) => format!("write `{similar}`"),
-        None => format!("write one of {}", names.join(", ")),
-    };
-    Err(ValueError::new(format!("`{}` is not a supported HTTP method", excerpt(text)), help))
+    one_of(text, "a supported HTTP method", Method::ALL.map(|method| (method.as_str(), method)))
 }

@@ -299,7 +299,7 @@ async fn concurrent_clients_each_get_the_receipt_of_their_own_event() {
     assert_eq!(store.totals().await.unwrap().events, 200);
 }
 
-/// Stores an event with the id `k` and the data `1`, and ten seconds later the answer `7` of its function.
+/// Stores an event with the id `k` and the data `1`, and ten seconds later the reply `7` of its function.
 async fn answered(store: &MemoryStore, bus: &Bus, now_ms: &AtomicI64) {
     let (id, function, data) = ("k".to_owned(), FunctionId(1), Data::Json("1".into()));
     let (source, type_) = ("/shop/checkout".to_owned(), "order.placed".to_owned());

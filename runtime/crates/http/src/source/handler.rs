@@ -58,7 +58,7 @@ impl From<Refused> for HandlerError {
             Refused::Store(_) => Some(STORE_RETRY_AFTER),
             Refused::Invalid { .. } | Refused::Claimed { .. } | Refused::TooLarge { .. } => None,
         };
-        // What the function published is not shown to the client.
+        // The client does not see the published events.
         let detail = match refused {
             Refused::Invalid { .. } | Refused::Claimed { .. } | Refused::TooLarge { .. } => {
                 "an event that the function published is not valid; `evoke logs` shows why".to_owned()

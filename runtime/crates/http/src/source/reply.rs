@@ -9,11 +9,11 @@
 //! | 202 | `timeout` | the time is over, or `stopping`: the process stops |
 //! | 202 | `unknown` | the chain cannot be read |
 //! | 400 | | the request is a batch |
-//! | 422 | | the id belongs to an event with other content: its answer is not for this sender |
+//! | 422 | | the id belongs to an event with other content: its reply is not for this sender |
 //! | 503 | | too many requests wait; nothing was stored |
 //!
-//! A request with an id that was accepted before waits for, or gets, the answer of the first one. So a client whose
-//! connection broke sends the same request again. The answer is in the store: a restart does not lose it.
+//! A request with an id that was accepted before waits for, or gets, the reply to the first one. So a client whose
+//! connection broke sends the same request again. The reply is in the store: a restart does not lose it.
 
 mod config;
 
@@ -143,8 +143,8 @@ where
     Ok(permit)
 }
 
-/// Compares the event of a duplicate with the stored one. The sender must know the whole event to get its answer: the id
-/// alone may be easy to guess. Returns why the answer is not read if the events cannot be compared.
+/// Compares the event of a duplicate with the stored one. The sender must know the whole event to get its reply: the id
+/// alone may be easy to guess. Returns why the reply is not read if the events cannot be compared.
 pub(super) async fn check_duplicate(bus: &Bus, accepted: Accepted, sent: &Event) -> Result<Option<NoReply>, Problem> {
     let Accepted::Duplicate(seq) = accepted else { return Ok(None) };
     let stored = match bus.accepted(seq).await {
@@ -197,7 +197,7 @@ fn response(event: &Event) -> Response<Full<Bytes>> {
         Data::Text(text) => (Bytes::copy_from_slice(text.as_bytes()), Some("text/plain; charset=utf-8")),
         Data::Binary(bytes) => (bytes.clone(), Some("application/octet-stream")),
     };
-    // These responses have no body (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5).
+    // Responses with these statuses have no body (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5).
     let has_body = ![StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
     let mut response = Response::new(if has_body { Full::from(data) } else { Full::default() });
     *response.status_mut() = status;

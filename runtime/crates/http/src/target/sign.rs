@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use ring::hmac;
 use ring::signature::Ed25519KeyPair;
 
-use evoke_manifest::deliver::{Algorithm, Encoding, Hmac};
+use crate::signature::{decode, encode, hmac_key};
+use evoke_manifest::deliver::Hmac;
+use evoke_manifest::hmac::{Algorithm, Encoding, HmacFormat};
 use evoke_model::clock::UnixMs;
 
 /// Signs requests with a key.
@@ -16,7 +16,7 @@ pub struct Signer(Kind);
 
 enum Kind {
     Standard(StandardKey),
-    Hmac { header: HeaderName, key: hmac::Key, encoding: Encoding, prefix: String },
+    Hmac { format: HmacFormat, key: hmac::Key },
 }
 
 enum StandardKey {
@@ -37,10 +37,8 @@ impl Signer {
     /// The secret has another form.
     pub fn standard_webhooks(secret: &str) -> Result<Self, InvalidKey> {
         let secret = secret.trim();
-        let decode = |text: &str| {
-            let text = text.trim_end_matches('=');
-            STANDARD_NO_PAD.decode(text).map_err(|_| InvalidKey("the part after the prefix is not Base64"))
-        };
+        let decode =
+            |text: &str| decode(Encoding::Base64, text).ok_or(InvalidKey("the part after the prefix is not Base64"));
         let key = if let Some(private) = secret.strip_prefix("whsk_") {
             let bytes = decode(private)?;
             let wrong = InvalidKey("a `whsk_` key has 32 or 64 bytes, and its two halves belong together");
@@ -58,7 +56,7 @@ impl Signer {
             if bytes.is_empty() {
                 return Err(InvalidKey("the part after `whsec_` is empty"));
             }
-            StandardKey::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+            StandardKey::Hmac(hmac_key(Algorithm::Sha256, &bytes))
         } else {
             return Err(InvalidKey("it begins neither with `whsec_` nor with `whsk_`"));
         };
@@ -68,20 +66,13 @@ impl Signer {
     /// Makes a signer for an HMAC in one header.
     ///
     /// # Errors
-    /// The secret is empty, or the header or the prefix cannot be sent, which the manifest's check excludes.
+    /// The secret is empty.
     pub fn hmac(settings: &Hmac, secret: &str) -> Result<Self, InvalidKey> {
         if secret.is_empty() {
             return Err(InvalidKey("it is empty"));
         }
-        let algorithm = match settings.algorithm {
-            Algorithm::Sha256 => hmac::HMAC_SHA256,
-            Algorithm::Sha512 => hmac::HMAC_SHA512,
-            Algorithm::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-        };
-        let header = HeaderName::from_bytes(settings.header.as_bytes());
-        let header = header.map_err(|_| InvalidKey("the header of the signature is not valid"))?;
-        let key = hmac::Key::new(algorithm, secret.as_bytes());
-        Ok(Self(Kind::Hmac { header, key, encoding: settings.encoding, prefix: settings.prefix.clone() }))
+        let key = hmac_key(settings.format.algorithm, secret.as_bytes());
+        Ok(Self(Kind::Hmac { format: settings.format.clone(), key }))
     }
 
     /// Adds the headers of the signature. `id` is the id of the delivery.
@@ -97,19 +88,17 @@ impl Signer {
                 let seconds = now_ms.div_euclid(1000).to_string();
                 let signed = [id.as_bytes(), b".", seconds.as_bytes(), b".", body];
                 let signature = match key {
-                    StandardKey::Hmac(key) => format!("v1,{}", STANDARD.encode(tag(key, &signed))),
-                    StandardKey::Ed25519(pair) => format!("v1a,{}", STANDARD.encode(pair.sign(&signed.concat()))),
+                    StandardKey::Hmac(key) => format!("v1,{}", encode(Encoding::Base64, tag(key, &signed).as_ref())),
+                    StandardKey::Ed25519(pair) => {
+                        format!("v1a,{}", encode(Encoding::Base64, pair.sign(&signed.concat()).as_ref()))
+                    }
                 };
                 headers.insert("webhook-id", value(id.to_owned())?);
                 headers.insert("webhook-timestamp", value(seconds)?);
                 headers.insert("webhook-signature", value(signature)?);
             }
-            Kind::Hmac { header, key, encoding, prefix } => {
-                let tag = tag(key, &[body]);
-                let signature = match encoding {
-                    Encoding::Hex => evoke_model::hex(tag.as_ref()),
-                    Encoding::Base64 => STANDARD.encode(tag),
-                };
+            Kind::Hmac { format: HmacFormat { header, encoding, prefix, .. }, key } => {
+                let signature = encode(*encoding, tag(key, &[body]).as_ref());
                 headers.insert(header, value(format!("{prefix}{signature}"))?);
             }
         }
@@ -135,7 +124,10 @@ impl fmt::Debug for Signer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
     use evoke_manifest::SecretRef;
+    use http::HeaderName;
     use ring::signature::{ED25519, KeyPair as _, UnparsedPublicKey};
 
     fn signed(signer: &Signer, id: &str, body: &[u8], now_ms: UnixMs) -> HeaderMap {
@@ -172,10 +164,12 @@ mod tests {
     #[test]
     fn the_published_vector_of_github_is_signed_in_every_form() {
         let hmac = |algorithm, encoding| Hmac {
-            header: "x-hub-signature-256".into(),
-            algorithm,
-            encoding,
-            prefix: "sha256=".into(),
+            format: HmacFormat {
+                header: HeaderName::from_static("x-hub-signature-256"),
+                algorithm,
+                encoding,
+                prefix: "sha256=".into(),
+            },
             secret: SecretRef::Env("S".into()),
         };
         let sign = |algorithm, encoding| {
@@ -186,6 +180,8 @@ mod tests {
         let hex = sign(Algorithm::Sha256, Encoding::Hex);
         assert_eq!(hex, "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17");
         assert_eq!(evoke_model::hex(&STANDARD.decode(sign(Algorithm::Sha256, Encoding::Base64)).unwrap()), hex);
+        let base64url = sign(Algorithm::Sha256, Encoding::Base64url);
+        assert_eq!(evoke_model::hex(&URL_SAFE_NO_PAD.decode(base64url).unwrap()), hex);
         assert_eq!(sign(Algorithm::Sha1, Encoding::Hex).len(), 40);
         assert_eq!(sign(Algorithm::Sha512, Encoding::Hex).len(), 128);
     }

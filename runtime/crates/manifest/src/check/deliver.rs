@@ -3,19 +3,19 @@
 use super::Context;
 use super::secrets::secrets;
 use crate::deliver::{
-    Algorithm, BodyTemplate, Deliver, Encoding, EndpointUrl, Field, Hmac, JsonTemplate, Method, Mode, Rate, Sign,
-    StandardWebhooks,
+    BodyTemplate, Deliver, EndpointUrl, Field, Hmac, JsonTemplate, Method, Mode, Rate, Sign, StandardWebhooks,
 };
 use crate::diagnostics::{ValueError, excerpt};
+use crate::hmac::HmacFormat;
 use crate::model::Allow;
+use crate::names::header_name;
 use crate::parser::{Node, Reader, Resolved, Table, Value};
-use crate::paths::check_path;
 use crate::secret::SecretRef;
 use crate::source_text::Span;
 use crate::template::Template;
-use evoke_model::destination::AddressRange;
+use crate::trust::Trust;
 use evoke_model::media_type::is_json as is_json_type;
-use evoke_model::not_global;
+use http::HeaderName;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
@@ -73,21 +73,10 @@ pub(super) fn deliver(reader: &mut Reader<'_>, context: &Context<'_>, node: &Nod
         reader.error(span, "the body is a text, and its `content-type` is JSON", "write the body as a map or list");
     }
     let secrets = table.optional(reader, "secrets").map(|node| secrets(reader, context, node)).unwrap_or_default();
-    let addresses = table.optional(reader, "addresses").map(|node| {
-        let range =
-            |text: &str| text.parse::<AddressRange>().map_err(|error| ValueError::new(error.message, error.help));
-        let items = reader.list(node, "`addresses`");
-        items.iter().filter_map(|item| reader.parse_text(item, "an address", range)).collect()
-    });
-    let ca = table.optional(reader, "ca").and_then(|node| {
-        let path = reader.text(node, "`ca`")?;
-        reader.ok_or_report(node.span, check_path(context.folder, path)).map(|()| context.folder.join(path))
-    });
+    let trust = Trust::read(reader, &mut table, context.folder);
     let rate = table.optional(reader, "rate").and_then(|node| reader.parse_text(node, "`rate`", Rate::parse));
-    let addresses: Vec<AddressRange> = addresses.unwrap_or_default();
     if let Some(address) = url.as_ref().and_then(|url| url.target().address())
-        && let Some(reason) = not_global(address)
-        && !addresses.iter().any(|range| range.contains(address))
+        && let Some(reason) = trust.refuses(address)
     {
         let message = format!("every request would be refused: the address of the URL is {reason}");
         reader.error(url_span, message, format!("to allow it, write `addresses: [\"{address}\"]` under `deliver`"));
@@ -101,20 +90,9 @@ pub(super) fn deliver(reader: &mut Reader<'_>, context: &Context<'_>, node: &Nod
         "template" | "payload" | "json" | "data" => Some("did you mean `body`?"),
         "timeout" | "retry" | "concurrency" | "order_by" | "on" => Some("write it beside `deliver`"),
         "limit" | "throttle" => Some("did you mean `rate`?"),
-        _ => None,
+        key => Trust::hint(key),
     });
-    Some(Deliver {
-        url: url?,
-        method: method.unwrap_or_default(),
-        headers,
-        mode,
-        body,
-        sign,
-        secrets,
-        addresses,
-        ca,
-        rate,
-    })
+    Some(Deliver { url: url?, method: method.unwrap_or_default(), headers, mode, body, sign, secrets, trust, rate })
 }
 
 /// Reports placeholders of secrets that neither `deliver.secrets` nor `allow.secrets` declares, and names that both
@@ -220,11 +198,7 @@ fn headers_of(
         return headers;
     }
     for entry in entries {
-        let Ok(name) = http::HeaderName::from_bytes(entry.key.as_bytes()) else {
-            let message = format!("`{}` is not the name of a header", excerpt(&entry.key));
-            reader.error(entry.key_span, message, "use letters, digits and hyphens, as in `x-api-key`");
-            continue;
-        };
+        let Some(name) = reader.ok_or_report(entry.key_span, header_name(&entry.key)) else { continue };
         let name = name.as_str();
         if let Some((message, help)) = reserved(name, has_body, sign) {
             reader.error(entry.key_span, message, help);
@@ -247,7 +221,7 @@ fn headers_of(
 fn reserved(name: &str, has_body: bool, sign: Option<&Sign>) -> Option<(String, &'static str)> {
     let by_signature = match sign {
         Some(Sign::StandardWebhooks(_)) => matches!(name, "webhook-id" | "webhook-timestamp" | "webhook-signature"),
-        Some(Sign::Hmac(hmac)) => hmac.header == name,
+        Some(Sign::Hmac(hmac)) => hmac.format.header == name,
         None => false,
     };
     if by_signature {
@@ -307,28 +281,13 @@ fn standard_webhooks(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node
 fn hmac(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, span: Span) -> Option<Sign> {
     let example = "`{ header: x-signature, secret: { env: VARIABLE } }`";
     let mut table = Table::read(reader, node, span, "HmacSignature", "`hmac`", example)?;
-    let header = table.required(reader, "header", &["name"], "`header: x-signature`");
-    let header = header.and_then(|node| reader.parse_text(node, "`header`", signature_header));
-    let algorithm = table.optional(reader, "algorithm");
-    let algorithm = algorithm.and_then(|node| reader.parse_text(node, "`algorithm`", Algorithm::parse));
-    let encoding = table.optional(reader, "encoding");
-    let encoding = encoding.and_then(|node| reader.parse_text(node, "`encoding`", Encoding::parse));
-    let prefix =
-        table.optional(reader, "prefix").and_then(|node| reader.parse_text(node, "`prefix`", signature_prefix));
+    let format = HmacFormat::read(reader, &mut table, check_signature_header);
     let secret = signing_secret(reader, context, &mut table);
     table.reject_unknown_keys(reader, |key| match key {
         "key" | "secrets" => Some("did you mean `secret`?"),
-        "hash" | "digest" => Some("did you mean `algorithm`?"),
-        "format" => Some("did you mean `encoding`?"),
-        _ => None,
+        key => HmacFormat::hint(key),
     });
-    Some(Sign::Hmac(Hmac {
-        header: header?,
-        algorithm: algorithm.unwrap_or_default(),
-        encoding: encoding.unwrap_or_default(),
-        prefix: prefix.unwrap_or_default(),
-        secret: secret?,
-    }))
+    Some(Sign::Hmac(Hmac { format: format?, secret: secret? }))
 }
 
 fn signing_secret(reader: &mut Reader<'_>, context: &Context<'_>, table: &mut Table<'_>) -> Option<SecretRef> {
@@ -336,21 +295,10 @@ fn signing_secret(reader: &mut Reader<'_>, context: &Context<'_>, table: &mut Ta
     SecretRef::parse(reader, node, table.key_span("secret"), "`secret`".to_owned(), context.folder)
 }
 
-fn signature_header(text: &str) -> Result<String, ValueError> {
-    let invalid =
-        |message: String| ValueError::new(message, "write the header of the signature, such as `x-signature`");
-    let name = http::HeaderName::from_bytes(text.as_bytes())
-        .map_err(|_| invalid(format!("`{}` is not the name of a header", excerpt(text))))?;
+fn check_signature_header(name: &HeaderName) -> Result<(), ValueError> {
     if OWN_HEADERS.contains(&name.as_str()) || name == "content-type" {
-        return Err(invalid(format!("the header `{name}` cannot carry a signature")));
+        let message = format!("the header `{name}` cannot carry a signature");
+        return Err(ValueError::new(message, "write the header of the signature, such as `x-signature`"));
     }
-    Ok(name.as_str().to_owned())
-}
-
-fn signature_prefix(text: &str) -> Result<String, ValueError> {
-    if text.len() <= 64 && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-        return Ok(text.to_owned());
-    }
-    let message = format!("`{}` cannot stand before a signature", excerpt(text));
-    Err(ValueError::new(message, "use at most 64 printable ASCII characters, as in `sha256=`"))
+    Ok(())
 }

@@ -3,15 +3,14 @@
 use crate::diagnostics::{ValueError, excerpt};
 use crate::header_template::HeaderTemplate;
 use crate::model::{HTTP_GRANTS_MAX, HttpGrant};
+use crate::names::header_name;
 use crate::parser::{Node, Reader, Table, Value};
-use crate::paths::check_path;
 use crate::secret::SecretRef;
 use crate::source_text::Span;
-use evoke_model::destination::{AddressRange, Destination, InvalidDestination};
-use evoke_model::not_global;
-use http::HeaderName;
+use crate::trust::Trust;
+use evoke_model::destination::Destination;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Reads the secrets of a map.
 pub(super) type ReadSecrets<'a> = &'a dyn Fn(&mut Reader<'_>, &Node) -> BTreeMap<String, SecretRef>;
@@ -54,13 +53,7 @@ pub(super) fn grants(reader: &mut Reader<'_>, folder: &Path, node: &Node, secret
 fn grant(reader: &mut Reader<'_>, folder: &Path, node: &Node, secrets: ReadSecrets<'_>) -> Option<HttpGrant> {
     let Value::Map(_) = node.value else {
         let url = reader.parse_text(node, "an origin", destination)?;
-        return Some(HttpGrant {
-            url,
-            headers: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            addresses: Vec::new(),
-            ca: None,
-        });
+        return Some(HttpGrant { url, headers: BTreeMap::new(), secrets: BTreeMap::new(), trust: Trust::default() });
     };
     let example = "`{ url: \"https://HOST\", headers: { authorization: \"Bearer {secret.KEY}\" } }`";
     let mut table = Table::read(reader, node, node.span, "HttpGrant", "the entry of `http`", example)?;
@@ -68,8 +61,7 @@ fn grant(reader: &mut Reader<'_>, folder: &Path, node: &Node, secrets: ReadSecre
     let url = url.and_then(|node| reader.parse_text(node, "`url`", destination));
     let headers = table.optional(reader, "headers").map(|node| headers(reader, node)).unwrap_or_default();
     let secrets = table.optional(reader, "secrets").map(|node| secrets(reader, node)).unwrap_or_default();
-    let addresses = table.optional(reader, "addresses").map(|node| addresses(reader, node)).unwrap_or_default();
-    let ca = table.optional(reader, "ca").and_then(|node| ca(reader, folder, node));
+    let trust = Trust::read(reader, &mut table, folder);
     if let Some(unused) = secrets.keys().find(|name| !headers.values().any(|value| value.secrets().any(|n| n == *name)))
     {
         let message = format!("the secret `{}` is in none of the headers", excerpt(unused));
@@ -81,21 +73,17 @@ fn grant(reader: &mut Reader<'_>, folder: &Path, node: &Node, secrets: ReadSecre
         "auth" | "authorization" | "token" | "bearer" => {
             Some("write `headers: { authorization: \"Bearer {secret.NAME}\" }`")
         }
-        "ip" | "ips" | "cidr" | "networks" | "private" => {
-            Some("to allow addresses that are not public, write `addresses: [10.1.0.0/16]`")
-        }
-        "cert" | "certificate" | "cacert" | "tls" => Some("to trust another authority, write `ca: ./FILE.pem`"),
         "methods" | "path" | "paths" => Some("remove it: a whole origin is granted"),
         "timeout" | "timeouts" => Some("remove it: the function sets time-outs, within the limits of Evoke"),
-        _ => None,
+        key => Trust::hint(key),
     });
-    Some(HttpGrant { url: url?, headers, secrets, addresses, ca })
+    Some(HttpGrant { url: url?, headers, secrets, trust })
 }
 
 fn headers(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, HeaderTemplate> {
     let mut headers = BTreeMap::new();
     for entry in reader.entries(node, "`headers`", "`{ authorization: \"Bearer {secret.KEY}\" }`") {
-        let name = reader.ok_or_report(entry.key_span, header_name(&entry.key));
+        let name = reader.ok_or_report(entry.key_span, own_header(&entry.key));
         let value = reader.parse_text(&entry.node, "the value of a header", HeaderTemplate::parse);
         let (Some(name), Some(value)) = (name, value) else { continue };
         if headers.insert(name, value).is_some() {
@@ -106,11 +94,8 @@ fn headers(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, HeaderTempl
     headers
 }
 
-fn header_name(text: &str) -> Result<String, ValueError> {
-    let name: HeaderName = text.parse().map_err(|_| {
-        let message = format!("`{}` is not the name of a header", excerpt(text));
-        ValueError::new(message, "use letters, digits and hyphens, as in `x-api-key`")
-    })?;
+fn own_header(text: &str) -> Result<String, ValueError> {
+    let name = header_name(text)?;
     if OF_THE_SENDER.contains(&name.as_str()) {
         let message = format!("the header `{name}` cannot be set");
         return Err(ValueError::new(message, "remove it: Evoke sets it itself if it is needed"));
@@ -118,35 +103,17 @@ fn header_name(text: &str) -> Result<String, ValueError> {
     Ok(name.as_str().to_owned())
 }
 
-fn addresses(reader: &mut Reader<'_>, node: &Node) -> Vec<AddressRange> {
-    let items = reader.nonempty_list(node, "`addresses`", "it allows nothing", "remove it, or name an address");
-    let range = |text: &str| text.parse().map_err(value_error);
-    items.iter().filter_map(|item| reader.parse_text(item, "an address", range)).collect()
-}
-
-fn ca(reader: &mut Reader<'_>, folder: &Path, node: &Node) -> Option<PathBuf> {
-    let text = reader.text(node, "`ca`")?;
-    reader.ok_or_report(node.span, check_path(folder, text))?;
-    let path = folder.join(text);
-    if !path.is_file() {
-        let message = format!("the file `{}` does not exist", excerpt(text));
-        reader.error(node.span, message, "write the path of a PEM file, relative to the manifest");
-    }
-    Some(path)
-}
-
 /// Warns of grants that cannot work or that send a secret in plain text.
 fn warn(reader: &mut Reader<'_>, span: Span, grant: &HttpGrant) {
     let address = grant.url.exact().and_then(|target| target.address());
     let is_localhost = grant.url.exact().is_some_and(|target| is_localhost(&target.host));
     if let Some(address) = address
-        && let Some(reason) = not_global(address)
-        && !grant.addresses.iter().any(|range| range.contains(address))
+        && let Some(reason) = grant.trust.refuses(address)
     {
         let message = format!("each request to `{}` is refused: its address is {reason}", grant.url);
         let help = format!("to allow it, write `{{ url: \"{}\", addresses: [\"{address}\"] }}`", grant.url);
         reader.warning(span, message, help);
-    } else if is_localhost && grant.addresses.is_empty() {
+    } else if is_localhost && grant.trust.addresses.is_empty() {
         let message = format!("each request to `{}` is refused: its address is this machine (loopback)", grant.url);
         let help = format!("to allow it, write `{{ url: \"{}\", addresses: [\"127.0.0.1\", \"::1\"] }}`", grant.url);
         reader.warning(span, message, help);
@@ -164,9 +131,5 @@ fn is_localhost(host: &str) -> bool {
 }
 
 fn destination(text: &str) -> Result<Destination, ValueError> {
-    Destination::parse(text).map_err(value_error)
-}
-
-fn value_error(error: InvalidDestination) -> ValueError {
-    ValueError::new(error.message, error.help)
+    Destination::parse(text).map_err(|error| ValueError::new(error.message, error.help))
 }

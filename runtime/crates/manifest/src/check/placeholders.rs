@@ -1,5 +1,5 @@
 //! Reports placeholders of template languages: a manifest is read as it is, and nothing in it is replaced. The templates
-//! of Evoke, whose placeholders stand for values of requests and events, are [`crate::template`].
+//! of Evoke, whose placeholders are replaced by values of requests and events, are [`crate::template`].
 
 use crate::diagnostics::{Diagnostic, Severity, excerpt};
 use crate::parser::{Node, Reader, Value};
@@ -11,7 +11,7 @@ use std::collections::HashSet;
 enum Place {
     /// A value that Evoke reads.
     Setting,
-    /// A template of Evoke, in which `{{` stands for a brace.
+    /// A template of Evoke, in which `{{` is the character `{`.
     Template,
     /// A value that a function reads: it may be a template of the function's own.
     Text,
@@ -70,10 +70,9 @@ fn find(node: &Node, place: Place, found: &mut Vec<(Span, String, Place)>) {
 /// name in capital letters in `${}`.
 fn placeholder(text: &str, place: Place) -> Option<&str> {
     let within = |open: &str, close: &str| {
-        let start = text.find(open)?;
-        let inner = text.get(start + open.len()..)?;
-        let end = start + open.len() + inner.find(close)? + close.len();
-        Some((text.get(start..end)?, inner.get(..inner.find(close)?)?))
+        let (before, rest) = text.split_once(open)?;
+        let (inner, after) = rest.split_once(close)?;
+        Some((text.get(before.len()..text.len() - after.len())?, inner))
     };
     if let Some((placeholder, inner)) = within("${", "}") {
         let name = inner.split([':', '-', '?', '=']).next().unwrap_or_default();

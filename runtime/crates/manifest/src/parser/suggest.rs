@@ -1,4 +1,6 @@
-//! Suggests the known name that is most similar to an unknown one.
+//! Finds a name in a fixed set, or the known name that is most similar to an unknown one.
+
+use crate::diagnostics::{ValueError, excerpt};
 
 /// The maximum number of candidates that are compared, to limit the time for one suggestion. Further ones are ignored.
 const CANDIDATES_MAX: usize = 1000;
@@ -18,6 +20,23 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .filter(|(distance, candidate)| *distance <= allowed && *distance < candidate.chars().count())
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// Returns the value of a name.
+///
+/// # Errors
+/// No choice has this name: the text is not `what`, such as "a mode". The help suggests the most similar name, or else
+/// lists all names.
+pub fn one_of<T: Copy, const N: usize>(text: &str, what: &str, choices: [(&str, T); N]) -> Result<T, ValueError> {
+    if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
+        return Ok(*value);
+    }
+    let names = choices.map(|(name, _)| name);
+    let help = match nearest(text, names) {
+        Some(similar) => format!("write `{similar}`"),
+        None => format!("write {}", join_with_or(names)),
+    };
+    Err(ValueError::new(format!("`{}` is not {what}", excerpt(text)), help))
 }
 
 /// Joins names as in `` `a`, `b` or `c` ``.

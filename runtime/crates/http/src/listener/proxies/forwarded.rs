@@ -37,9 +37,9 @@ pub(in crate::listener) struct Client {
     host: Option<HeaderValue>,
 }
 
-/// What the headers of one kind say.
+/// The client, the scheme and the host that the headers of one kind name.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Said {
+struct ClientHeaders {
     /// The last address that is no proxy; `None` if the first one from the end is no address.
     client: Option<IpAddr>,
     scheme: Option<Scheme>,
@@ -59,7 +59,7 @@ impl Client {
         if proxies.networks.is_empty() || !proxies.is_trusted(self.address.ip()) {
             return client;
         }
-        let said = match (headers.contains_key(X_FORWARDED_FOR), headers.contains_key(FORWARDED)) {
+        let named = match (headers.contains_key(X_FORWARDED_FOR), headers.contains_key(FORWARDED)) {
             (true, false) => x_forwarded(headers, proxies),
             (false, true) => forwarded(headers, proxies),
             (true, true) => {
@@ -67,22 +67,22 @@ impl Client {
                 if x.client != standard.client {
                     return client;
                 }
-                Said { scheme: x.scheme.or(standard.scheme), host: x.host.or(standard.host), ..x }
+                ClientHeaders { scheme: x.scheme.or(standard.scheme), host: x.host.or(standard.host), ..x }
             }
-            // Without an address, a proxy may still tell the scheme and the host.
+            // Without an address, a proxy may still send the scheme and the host.
             (false, false) => x_forwarded(headers, proxies),
         };
-        if let Some(address) = said.client {
+        if let Some(address) = named.client {
             client.address = SocketAddr::new(address, 0);
             client.is_forwarded = true;
         }
-        client.scheme = said.scheme.unwrap_or(client.scheme);
-        client.host = said.host;
+        client.scheme = named.scheme.unwrap_or(client.scheme);
+        client.host = named.host;
         client
     }
 
-    /// Replaces everything that the request's headers say about the client by what is known, and sets the scheme and the
-    /// host of the request.
+    /// Replaces the headers about the client by the values that were verified, and sets the scheme and the host of the
+    /// request.
     pub(in crate::listener) fn apply<B>(self, request: &mut Request<B>) {
         let headers = request.headers_mut();
         // Most requests have no such header.
@@ -120,21 +120,21 @@ fn is_about_client(name: &HeaderName) -> bool {
     name.as_str().starts_with("x-forwarded") || name == FORWARDED || name == OTHERS[0]
 }
 
-fn x_forwarded(headers: &HeaderMap, proxies: &Proxies) -> Said {
+fn x_forwarded(headers: &HeaderMap, proxies: &Proxies) -> ClientHeaders {
     // Each proxy replaces these two, or appends to them.
     let last = |name| list(headers, name).next_back().map(str::to_owned);
-    Said {
+    ClientHeaders {
         client: last_client(list(headers, X_FORWARDED_FOR).map(address), proxies),
         scheme: last(X_FORWARDED_PROTO).and_then(|scheme| parse_scheme(&scheme)),
         host: last(X_FORWARDED_HOST).and_then(|host| parse_host(&host)),
     }
 }
 
-fn forwarded(headers: &HeaderMap, proxies: &Proxies) -> Said {
+fn forwarded(headers: &HeaderMap, proxies: &Proxies) -> ClientHeaders {
     let elements: Vec<&str> = list(headers, FORWARDED).collect();
     let client = last_client(elements.iter().map(|element| address(parameter(element, "for")?)), proxies);
     let last = |name| elements.last().and_then(|element| parameter(element, name));
-    Said { client, scheme: last("proto").and_then(parse_scheme), host: last("host").and_then(parse_host) }
+    ClientHeaders { client, scheme: last("proto").and_then(parse_scheme), host: last("host").and_then(parse_host) }
 }
 
 /// Returns the elements of a header that is a list, over all its lines. Commas in quotes separate, too: no valid element

@@ -1,4 +1,4 @@
-//! The certificate that a client has shown.
+//! The certificate of a client.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use super::der;
 /// The longest principal, in bytes.
 const PRINCIPAL_MAX: usize = 1024;
 
-/// An extension of every request over a connection whose client has shown a certificate that the configured authorities
-/// have signed. The handshake has proved that the client has its key.
+/// The verified certificate of a client: an extension of every request over its connection. One of the configured
+/// authorities signed the certificate, and the handshake proved that the client has the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate(Arc<Names>);
 
@@ -29,7 +29,7 @@ impl ClientCertificate {
         Self(Arc::new(Names { principal, fields }))
     }
 
-    /// Returns who the client is: the first alternative name of the certificate, a URI before a mail address before a DNS
+    /// Returns the principal of the client: the first alternative name of the certificate, a URI before a mail address before a DNS
     /// name; without one, the subject's common name; without any name, `sha256:` and the hash of the certificate. Has no
     /// control characters and at most 1,024 bytes.
     pub fn principal(&self) -> &str {

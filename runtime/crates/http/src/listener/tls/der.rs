@@ -1,4 +1,4 @@
-//! Reads the names and the validity of an X.509 certificate (RFC 5280) that is already known to be one.
+//! Reads the names and the validity of an X.509 certificate (RFC 5280) that a TLS library has accepted.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -29,7 +29,7 @@ const SET: u8 = 0x31;
 /// `[0]` and `[3]` of a certificate: its version and its extensions.
 const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
-/// 2.5.4.3 and 2.5.29.17.
+/// The identifiers 2.5.4.3 and 2.5.29.17.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const SUBJECT_ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 
@@ -65,9 +65,16 @@ impl<'a> Reader<'a> {
     fn optional(&mut self, tag: u8) -> Option<&'a [u8]> {
         if self.0.first() == Some(&tag) { self.expect(tag) } else { None }
     }
+
+    /// Returns the identifier at the start of the next sequence, and the rest of that sequence: an attribute of a name,
+    /// or an extension. The identifier is `None` if the sequence starts with another value.
+    fn identified(&mut self) -> Option<(Option<&'a [u8]>, Self)> {
+        let mut sequence = Reader(self.optional(SEQUENCE)?);
+        Some((sequence.expect(OID), sequence))
+    }
 }
 
-/// Returns the fields of a certificate; `None` if it is none.
+/// Returns the fields of a certificate; `None` if the bytes are not a certificate.
 pub(super) fn fields(certificate: &[u8]) -> Option<Fields> {
     let certificate = Reader(certificate).expect(SEQUENCE)?;
     let mut body = Reader(Reader(certificate).expect(SEQUENCE)?);
@@ -95,9 +102,8 @@ fn common_name(subject: &[u8]) -> Option<String> {
     let mut found = None;
     while let Some(set) = names.optional(SET) {
         let mut set = Reader(set);
-        while let Some(attribute) = set.optional(SEQUENCE) {
-            let mut attribute = Reader(attribute);
-            if attribute.expect(OID) == Some(COMMON_NAME)
+        while let Some((id, mut attribute)) = set.identified() {
+            if id == Some(COMMON_NAME)
                 && let Some((UTF8_STRING | PRINTABLE_STRING | IA5_STRING, value)) = attribute.next()
             {
                 found = text(value);
@@ -109,9 +115,8 @@ fn common_name(subject: &[u8]) -> Option<String> {
 
 fn extensions(content: &[u8], fields: &mut Fields) {
     let mut all = Reader(Reader(content).expect(SEQUENCE).unwrap_or_default());
-    while let Some(extension) = all.optional(SEQUENCE) {
-        let mut extension = Reader(extension);
-        if extension.expect(OID) != Some(SUBJECT_ALTERNATIVE_NAME) {
+    while let Some((id, mut extension)) = all.identified() {
+        if id != Some(SUBJECT_ALTERNATIVE_NAME) {
             continue;
         }
         // A Boolean may come first: whether the extension is critical.

@@ -54,7 +54,7 @@ fn each_mistake_in_the_files_is_named_with_its_file() {
     for (chain, reason) in [
         (&b""[..], "no certificate in PEM form"),
         (b"text", "no certificate in PEM form"),
-        (b"-----BEGIN CERTIFICATE-----\nAAAA\n", "no valid PEM"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n", "not a valid PEM"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "damaged"),
     ] {
         let (part, found) = second(CertificatePem { chain: chain.to_vec(), ..good() });

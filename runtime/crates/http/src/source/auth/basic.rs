@@ -3,9 +3,10 @@
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use super::encoding::Encoding;
 use super::headers::required;
 use super::preset::{Claim, Preset, Refusal};
+use crate::signature::decode;
+use evoke_manifest::hmac::Encoding;
 use evoke_model::clock::UnixMs;
 
 #[derive(Debug)]
@@ -15,7 +16,7 @@ impl Preset for BasicAuth {
     fn read(&self, headers: &HeaderMap, _now_ms: UnixMs) -> Result<Claim, Refusal> {
         let value = required(headers, &AUTHORIZATION)?;
         let encoded = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"));
-        let user_and_password = encoded.and_then(|(_, text)| Encoding::Base64.decode(text));
+        let user_and_password = encoded.and_then(|(_, text)| decode(Encoding::Base64, text));
         let user_and_password = user_and_password.filter(|text| text.contains(&b':'));
         user_and_password.map(Claim::Secret).ok_or_else(|| {
             Refusal::malformed("the header authorization is not `Basic` with the Base64 of `USER:PASSWORD`")

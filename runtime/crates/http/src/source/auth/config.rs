@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use http::HeaderName;
 use schemars::JsonSchema;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use super::encoding::Encoding;
-use super::keys::Algorithm;
 use evoke_manifest::SecretList;
-use evoke_manifest::parser::{Node, Reader, Span, Table, ValueError, excerpt, join_with_or, nearest};
+use evoke_manifest::hmac::HmacFormat;
+use evoke_manifest::names::{header_name, header_text};
+use evoke_manifest::parser::{Node, Reader, Span, Table, ValueError, excerpt};
 use evoke_manifest::units::DurationText;
 
 /// How the sender of each request is verified: exactly one of these keys. Other requests are refused with 401.
@@ -49,19 +49,9 @@ pub struct SecretAuth {
 pub struct Hmac {
     /// The secret, or a list while it is rotated.
     pub secret: SecretList,
-    /// Header with the signature.
-    #[serde(serialize_with = "header_text")]
-    #[schemars(with = "String", length(min = 1))]
-    pub header: HeaderName,
-    /// Hash function.
-    #[serde(default)]
-    pub algorithm: Algorithm,
-    /// Text form of the signature.
-    #[serde(default)]
-    pub encoding: Encoding,
-    /// Text before the signature, such as `sha256=`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub prefix: String,
+    /// Form of the signature.
+    #[serde(flatten)]
+    pub format: HmacFormat,
     /// Time that is a part of the signed text. Without it, a recorded request can be sent again at any time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<HmacTimestamp>,
@@ -79,7 +69,7 @@ pub struct HmacTimestamp {
     #[serde(default)]
     #[schemars(with = "String")]
     pub signed: SignedTemplate,
-    /// Largest difference to the clock of this machine.
+    /// Largest difference between the time and the clock of this machine.
     #[serde(default = "default_tolerance", with = "DurationText")]
     pub tolerance: Duration,
 }
@@ -92,7 +82,8 @@ pub struct Basic {
     pub users: BTreeMap<String, SecretList>,
 }
 
-/// The signed text of a request: `{timestamp}` stands for the time and `{body}` for the body, which occurs once.
+/// The signed text of a request, in which `{timestamp}` is replaced by the time and `{body}` by the body. The body occurs
+/// once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct SignedTemplate(String);
@@ -102,7 +93,7 @@ const BODY: &str = "{body}";
 const TOLERANCE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
 /// The most users of a source. Each costs one comparison for every request.
 const USERS_MAX: usize = 32;
-/// The longest prefix or template, in bytes.
+/// The longest template of a signed text, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
 
 const EXAMPLE: &str = "`{ github: { secret: { env: VARIABLE } } }`";
@@ -111,10 +102,6 @@ const KEYS: [&str; 7] = ["standard-webhooks", "github", "stripe", "slack", "hmac
 
 fn default_tolerance() -> Duration {
     Duration::from_secs(300)
-}
-
-fn header_text<S: Serializer>(header: &HeaderName, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(header.as_str())
 }
 
 impl Default for SignedTemplate {
@@ -147,7 +134,7 @@ impl SignedTemplate {
         Ok(Self(text.to_owned()))
     }
 
-    /// Returns the parts before and after the body. `None` stands for the time.
+    /// Returns the parts before and after the body. `None` is the time.
     pub(super) fn parts(&self) -> (Vec<Option<String>>, Vec<Option<String>>) {
         let (before, after) = self.0.split_once(BODY).unwrap_or((&self.0, ""));
         let parts = |text: &str| {
@@ -256,32 +243,16 @@ fn parse_hmac(reader: &mut Reader<'_>, node: &Node, span: Span, folder: &Path) -
     let example = "`{ secret: { env: VARIABLE }, header: X-Signature }`";
     let mut table = Table::read(reader, node, span, "Hmac", "`hmac`", example)?;
     let secret = parse_secret(reader, &mut table, folder);
-    let header = table.required(reader, "header", &[], "`header: X-Signature`, the header with the signature");
-    let header = header.and_then(|node| reader.parse_text(node, "`header`", header_name));
-    let algorithm = table.optional(reader, "algorithm");
-    let algorithm = algorithm.map(|node| reader.parse_text(node, "`algorithm`", |text| one_of(text, Algorithm::ALL)));
-    let encoding = table.optional(reader, "encoding");
-    let encoding = encoding.map(|node| reader.parse_text(node, "`encoding`", |text| one_of(text, Encoding::ALL)));
-    let prefix = table.optional(reader, "prefix").map(|node| reader.parse_text(node, "`prefix`", prefix));
+    let format = HmacFormat::read(reader, &mut table, |_| Ok(()));
     let timestamp_span = table.key_span("timestamp");
-    let timestamp = table.optional(reader, "timestamp").map(|node| parse_timestamp(reader, node, timestamp_span));
+    let timestamp = table.optional(reader, "timestamp").and_then(|node| parse_timestamp(reader, node, timestamp_span));
     table.reject_unknown_keys(reader, |key| match key {
-        "hash" | "digest" => Some("did you mean `algorithm`?"),
-        "format" => Some("did you mean `encoding`?"),
         "tolerance" | "signed" | "template" => {
             Some("write `timestamp: { header: NAME, signed: \"{timestamp}.{body}\", tolerance: 5m }`")
         }
-        key => secret_hint(key),
+        key => HmacFormat::hint(key).or_else(|| secret_hint(key)),
     });
-    // An invalid value has its error.
-    let (algorithm, encoding) =
-        (algorithm.unwrap_or(Some(Algorithm::default()))?, encoding.unwrap_or(Some(Encoding::default()))?);
-    let prefix = prefix.unwrap_or(Some(String::new()))?;
-    let timestamp = match timestamp {
-        Some(timestamp) => Some(timestamp?),
-        None => None,
-    };
-    Some(Hmac { secret: secret?, header: header?, algorithm, encoding, prefix, timestamp })
+    Some(Hmac { secret: secret?, format: format?, timestamp })
 }
 
 fn parse_timestamp(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<HmacTimestamp> {
@@ -289,15 +260,15 @@ fn parse_timestamp(reader: &mut Reader<'_>, node: &Node, span: Span) -> Option<H
     let header = table.required(reader, "header", &[], "`header: X-Timestamp`, the header with the time");
     let header = header.and_then(|node| reader.parse_text(node, "`header`", header_name));
     let signed =
-        table.optional(reader, "signed").map(|node| reader.parse_text(node, "`signed`", SignedTemplate::parse));
+        table.optional(reader, "signed").and_then(|node| reader.parse_text(node, "`signed`", SignedTemplate::parse));
     let tolerance = table.optional(reader, "tolerance");
     let tolerance = tolerance.and_then(|node| reader.duration(node, "`tolerance`", TOLERANCE_RANGE));
     table.reject_unknown_keys(reader, |key| match key {
         "template" | "text" => Some("did you mean `signed`?"),
         _ => None,
     });
-    let signed = signed.unwrap_or(Some(SignedTemplate::default()))?;
-    Some(HmacTimestamp { header: header?, signed, tolerance: tolerance.unwrap_or_else(default_tolerance) })
+    let (signed, tolerance) = (signed.unwrap_or_default(), tolerance.unwrap_or_else(default_tolerance));
+    Some(HmacTimestamp { header: header?, signed, tolerance })
 }
 
 fn parse_basic(reader: &mut Reader<'_>, node: &Node, span: Span, folder: &Path) -> Option<Basic> {
@@ -336,31 +307,4 @@ fn parse_basic(reader: &mut Reader<'_>, node: &Node, span: Span, folder: &Path) 
         users.insert(name.clone(), secret);
     }
     (users.len() == entries.len()).then_some(Basic { users })
-}
-
-fn header_name(text: &str) -> Result<HeaderName, ValueError> {
-    HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
-        let message = format!("`{}` is not a valid name of a header", excerpt(text));
-        ValueError::new(message, "write a name such as `X-Signature`")
-    })
-}
-
-fn prefix(text: &str) -> Result<String, ValueError> {
-    if text.len() <= TEXT_BYTES_MAX && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-        return Ok(text.to_owned());
-    }
-    let message = format!("the prefix `{}` cannot be in a header", excerpt(text));
-    Err(ValueError::new(message, format!("use at most {TEXT_BYTES_MAX} visible ASCII characters")))
-}
-
-fn one_of<T: Copy>(text: &str, all: [(&'static str, T); 3]) -> Result<T, ValueError> {
-    if let Some((_, value)) = all.iter().find(|(name, _)| *name == text) {
-        return Ok(*value);
-    }
-    let names = all.map(|(name, _)| name);
-    let help = match nearest(text, names) {
-        Some(similar) => format!("write `{similar}`"),
-        None => format!("write {}", join_with_or(names.into_iter())),
-    };
-    Err(ValueError::new(format!("`{}` is not supported", excerpt(text)), help))
 }

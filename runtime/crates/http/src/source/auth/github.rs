@@ -2,9 +2,9 @@
 
 use http::{HeaderMap, HeaderName};
 
-use super::encoding::lower_hex;
 use super::headers::{optional_id, required};
 use super::preset::{Claim, Preset, Refusal, Signature, Signed};
+use crate::signature::decode_lower_hex;
 use evoke_model::clock::UnixMs;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
@@ -16,7 +16,7 @@ pub(super) struct GitHub;
 impl Preset for GitHub {
     fn read(&self, headers: &HeaderMap, _now_ms: UnixMs) -> Result<Claim, Refusal> {
         let value = required(headers, &SIGNATURE)?;
-        let code = value.strip_prefix("sha256=").and_then(lower_hex).ok_or_else(|| {
+        let code = value.strip_prefix("sha256=").and_then(decode_lower_hex).ok_or_else(|| {
             Refusal::malformed("the header x-hub-signature-256 is not `sha256=` with hexadecimal digits in lower case")
         })?;
         let id = optional_id(headers, &DELIVERY)?;

@@ -1,4 +1,4 @@
-//! The guard of one http source.
+//! The guard of one http source: reads its secrets, and verifies each request.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,22 +12,23 @@ use super::bearer::Bearer;
 use super::config::{Auth, Hmac};
 use super::github::GitHub;
 use super::hmac::{HmacPreset, Timestamp};
-use super::keys::{Algorithm, Keys, Match};
+use super::keys::{Keys, Match};
 use super::log::RefusalLog;
 use super::preset::{Claim, Preset, Refusal, Signed};
 use super::slack::Slack;
 use super::standard_webhooks::{StandardKey, StandardWebhooks, parse_key};
 use super::stripe::Stripe;
 use crate::problem::Problem;
+use evoke_manifest::hmac::Algorithm;
 use evoke_manifest::{SecretList, SecretRef};
 use evoke_model::clock::UnixMs;
 use evoke_model::hex;
 use evoke_telemetry::AuthMetrics;
 
-/// Why a guard cannot be made: a secret cannot be read, or is no key. Never contains a secret.
+/// A secret that cannot be read, or that is not a valid key. Never contains the secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretError {
-    /// The mistake.
+    /// The name of the secret, and why it cannot be used.
     pub message: String,
     /// How to correct it.
     pub help: String,
@@ -67,9 +68,9 @@ pub(in crate::source) struct Sender {
     pub(in crate::source) principal: Arc<str>,
     /// The sender's id of the request.
     pub(in crate::source) id: Option<String>,
-    /// Whether a signature over the body is the proof. Headers are not covered by it.
+    /// True if the proof is a signature over the body, which does not cover the headers.
     pub(in crate::source) is_signature: bool,
-    /// The answer to a request that only tests the endpoint.
+    /// The body of the response to a request that only tests the endpoint; `None` for other requests.
     pub(in crate::source) challenge: Option<String>,
 }
 
@@ -77,7 +78,7 @@ impl Guard {
     /// Makes the guard of a source. `read` returns the values of its secrets.
     ///
     /// # Errors
-    /// Every secret that cannot be read or is no key.
+    /// Lists every secret that cannot be read or is not a valid key.
     pub fn new(
         auth: &Auth,
         metrics: Arc<AuthMetrics>,
@@ -168,20 +169,19 @@ fn preset(auth: &Auth) -> Box<dyn Preset> {
         Auth::Slack(_) => Box::new(Slack),
         Auth::Bearer(_) => Box::new(Bearer),
         Auth::Basic(_) => Box::new(BasicAuth),
-        Auth::Hmac(Hmac { header, encoding, prefix, timestamp, .. }) => {
+        Auth::Hmac(Hmac { format, timestamp, .. }) => {
             let timestamp = timestamp.as_ref().map(|timestamp| {
                 let (before, after) = timestamp.signed.parts();
                 // The manifest allows up to an hour.
                 let tolerance_s = u32::try_from(timestamp.tolerance.as_secs()).unwrap_or(u32::MAX);
                 Timestamp { header: timestamp.header.clone(), before, after, tolerance_s }
             });
-            let (header, prefix) = (header.clone(), prefix.clone());
-            Box::new(HmacPreset { header, encoding: *encoding, prefix, timestamp })
+            Box::new(HmacPreset { format: format.clone(), timestamp })
         }
     }
 }
 
-/// Adds the key of a principal, made of the text of its secret.
+/// Adds the key of a principal, which is parsed from the text of the secret.
 type AddKey<'a> = dyn FnMut(Arc<str>, &str) -> Result<(), Wrong> + 'a;
 
 /// Reads the secrets of a source into `keys`.
@@ -215,7 +215,7 @@ fn add_keys(keys: &mut Keys, auth: &Auth, read: &mut ReadSecret<'_>, errors: &mu
             });
         }
         Auth::Hmac(hmac) => each(&hmac.secret, key, &mut |principal, text| {
-            keys.add_hmac(principal, hmac.algorithm, text.as_bytes());
+            keys.add_hmac(principal, hmac.format.algorithm, text.as_bytes());
             Ok(())
         }),
         Auth::Bearer(with) => each(&with.secret, key, &mut |principal, text| {
@@ -233,7 +233,7 @@ fn add_keys(keys: &mut Keys, auth: &Auth, read: &mut ReadSecret<'_>, errors: &mu
     }
 }
 
-/// What is wrong with a secret, and how to correct it.
+/// Why a secret is not a valid key, as a predicate such as "is empty", and the help text.
 type Wrong = (&'static str, &'static str);
 
 const EMPTY: Wrong = ("is empty: everybody could sign with it", "give a long random value, such as 32 random bytes");

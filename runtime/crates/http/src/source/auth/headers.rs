@@ -39,7 +39,7 @@ pub(super) fn required<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<
 pub(super) fn check_time(text: &str, name: &HeaderName, tolerance_s: u32, now_ms: UnixMs) -> Result<(), Refusal> {
     let is_number = (1..=15).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     let Some(number) = text.parse::<i64>().ok().filter(|_| is_number) else {
-        return Err(Refusal::malformed(format!("the time in {name} is no number of seconds since 1970")));
+        return Err(Refusal::malformed(format!("the time in {name} is not a number of seconds since 1970")));
     };
     let sent_ms = if text.len() < 12 { number * 1_000 } else { number };
     let age_ms = now_ms.saturating_sub(sent_ms);

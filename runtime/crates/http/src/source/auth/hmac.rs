@@ -1,17 +1,16 @@
-//! Any other sender that signs with an HMAC.
+//! The preset `hmac`: any other sender that signs with an HMAC, as the manifest describes.
 
 use http::{HeaderMap, HeaderName};
 
-use super::encoding::Encoding;
 use super::headers::{check_time, required};
 use super::preset::{Claim, Preset, Refusal, Signature, Signed};
+use crate::signature::decode;
+use evoke_manifest::hmac::HmacFormat;
 use evoke_model::clock::UnixMs;
 
 #[derive(Debug)]
 pub(super) struct HmacPreset {
-    pub(super) header: HeaderName,
-    pub(super) encoding: Encoding,
-    pub(super) prefix: String,
+    pub(super) format: HmacFormat,
     pub(super) timestamp: Option<Timestamp>,
 }
 
@@ -19,17 +18,18 @@ pub(super) struct HmacPreset {
 #[derive(Debug)]
 pub(super) struct Timestamp {
     pub(super) header: HeaderName,
-    /// The signed text before and after the body; `None` stands for the time.
+    /// The parts of the signed text before the body; `None` is the time.
     pub(super) before: Vec<Option<String>>,
+    /// The parts after the body.
     pub(super) after: Vec<Option<String>>,
     pub(super) tolerance_s: u32,
 }
 
 impl Preset for HmacPreset {
     fn read(&self, headers: &HeaderMap, now_ms: UnixMs) -> Result<Claim, Refusal> {
-        let value = required(headers, &self.header)?;
-        let code = value.strip_prefix(&self.prefix).and_then(|code| self.encoding.decode(code)).ok_or_else(|| {
-            let Self { header, encoding, prefix, .. } = self;
+        let HmacFormat { header, encoding, prefix, .. } = &self.format;
+        let value = required(headers, header)?;
+        let code = value.strip_prefix(prefix).and_then(|code| decode(*encoding, code)).ok_or_else(|| {
             Refusal::malformed(format!("the header {header} is not `{prefix}` with a signature in {encoding:?}"))
         })?;
         let mut signed = Signed { signatures: vec![Signature::Hmac(code)], ..Signed::default() };

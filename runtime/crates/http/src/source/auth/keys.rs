@@ -1,5 +1,5 @@
-//! Secrets as keys, and the comparison of requests with them. Which bytes differ never changes the time that a comparison
-//! takes: two values are compared by their HMAC under a random key of this process.
+//! Secrets as keys, and the comparison of requests with them. The time of a comparison does not depend on the bytes: two
+//! values are compared by their HMACs under a random key of this process.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,37 +7,10 @@ use std::sync::Arc;
 use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, UnparsedPublicKey};
-use schemars::JsonSchema;
-use serde::Serialize;
 
 use super::preset::{Claim, Signature, Signed};
-
-/// The hash function of an HMAC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Algorithm {
-    /// HMAC-SHA1, for old senders.
-    Sha1,
-    /// HMAC-SHA256.
-    #[default]
-    Sha256,
-    /// HMAC-SHA512.
-    Sha512,
-}
-
-impl Algorithm {
-    /// Every algorithm.
-    pub(super) const ALL: [(&'static str, Self); 3] =
-        [("sha1", Self::Sha1), ("sha256", Self::Sha256), ("sha512", Self::Sha512)];
-
-    fn of_ring(self) -> hmac::Algorithm {
-        match self {
-            Self::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-            Self::Sha256 => hmac::HMAC_SHA256,
-            Self::Sha512 => hmac::HMAC_SHA512,
-        }
-    }
-}
+use crate::signature::hmac_key;
+use evoke_manifest::hmac::Algorithm;
 
 /// A secret of a source. `Debug` hides it.
 pub(super) struct Key {
@@ -64,7 +37,7 @@ impl fmt::Debug for Key {
 #[derive(Debug)]
 pub(super) struct Keys {
     keys: Vec<Key>,
-    /// Random.
+    /// Random key, under which values are compared.
     comparison: hmac::Key,
 }
 
@@ -76,14 +49,14 @@ pub(super) struct Match {
 }
 
 impl Keys {
-    /// Makes an empty list, which no request matches. Returns `None` if the system has no random numbers.
+    /// Returns an empty list, which no request matches; `None` if the system has no random numbers.
     pub(super) fn new() -> Option<Self> {
         let comparison = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?;
         Some(Self { keys: Vec::new(), comparison })
     }
 
     pub(super) fn add_hmac(&mut self, principal: Arc<str>, algorithm: Algorithm, secret: &[u8]) {
-        let material = Material::Hmac(hmac::Key::new(algorithm.of_ring(), secret));
+        let material = Material::Hmac(hmac_key(algorithm, secret));
         self.keys.push(Key { principal, material });
     }
 
@@ -104,7 +77,7 @@ impl Keys {
         }
     }
 
-    /// Compares with all secrets, also after a match: which of them matches does not change the time.
+    /// Compares with all secrets, also after a match, so that the time does not depend on which one matches.
     fn find_secret(&self, secret: &[u8]) -> Option<Match> {
         let presented = hmac::sign(&self.comparison, secret);
         let mut found = None;

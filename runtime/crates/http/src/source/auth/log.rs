@@ -1,4 +1,4 @@
-//! Log lines about refused requests, at a limited rate: strangers decide how many there are.
+//! Log lines about refused requests, at a limited rate, because unverified clients cause them.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -17,12 +17,12 @@ pub(super) struct RefusalLog(Mutex<[LastLine; AuthRefusal::ALL.len()]>);
 #[derive(Debug, Default)]
 struct LastLine {
     at: Option<Instant>,
-    /// The refusals since then, which have no line.
+    /// The number of refusals since the last line.
     since: u64,
 }
 
 impl RefusalLog {
-    /// Counts a refusal. Returns the number of refusals for this reason since the last line if a new line may be written.
+    /// Counts a refusal. If a new line may be written, returns the number of refusals for this reason since the last line.
     pub(super) fn next(&self, reason: AuthRefusal) -> Option<u64> {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let line = lines.get_mut(reason as usize)?;

@@ -1,4 +1,4 @@
-//! What all presets share: the claim that a request makes about its sender, and the reasons of refusals.
+//! The parts that all presets share: the claim that a request makes about its sender, and the reasons of refusals.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,7 +24,7 @@ pub(super) trait Preset: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Returns the answer to a verified request that only tests this endpoint.
+    /// Returns the body of the response to a verified request that only tests this endpoint.
     fn challenge(&self, _body: &[u8]) -> Option<String> {
         None
     }

@@ -1,12 +1,12 @@
-//! Slack: `X-Slack-Signature: v0=CODE` with the HMAC-SHA256 of `v0:TIME:BODY`. A request `url_verification` is answered
-//! with its challenge, and makes no event.
+//! Slack: `X-Slack-Signature: v0=CODE` with the HMAC-SHA256 of `v0:TIME:BODY`. The response to a request
+//! `url_verification` is its challenge; such a request makes no event.
 
 use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 
-use super::encoding::lower_hex;
 use super::headers::{TOLERANCE_S, check_time, is_id, members, required};
 use super::preset::{Claim, Preset, Refusal, Signature, Signed};
+use crate::signature::decode_lower_hex;
 use evoke_model::clock::UnixMs;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-slack-signature");
@@ -30,7 +30,7 @@ struct Verification {
 impl Preset for Slack {
     fn read(&self, headers: &HeaderMap, now_ms: UnixMs) -> Result<Claim, Refusal> {
         let (value, time) = (required(headers, &SIGNATURE)?, required(headers, &TIMESTAMP)?);
-        let code = value.strip_prefix("v0=").and_then(lower_hex).ok_or_else(|| {
+        let code = value.strip_prefix("v0=").and_then(decode_lower_hex).ok_or_else(|| {
             Refusal::malformed("the header x-slack-signature is not `v0=` with hexadecimal digits in lower case")
         })?;
         check_time(time, &TIMESTAMP, TOLERANCE_S, now_ms)?;

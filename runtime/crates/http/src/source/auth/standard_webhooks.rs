@@ -4,9 +4,10 @@
 
 use http::{HeaderMap, HeaderName};
 
-use super::encoding::Encoding;
 use super::headers::{SIGNATURES_MAX, TOLERANCE_S, check_time, is_id, required};
 use super::preset::{Claim, Preset, Refusal, Signature, Signed};
+use crate::signature::decode;
+use evoke_manifest::hmac::Encoding;
 use evoke_model::clock::UnixMs;
 
 const ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -31,7 +32,7 @@ impl Preset for StandardWebhooks {
         let mut signatures = Vec::new();
         for signature in list.split(' ') {
             let (version, text) = signature.split_once(',').ok_or_else(malformed)?;
-            let decode = || Encoding::Base64.decode(text).ok_or_else(malformed);
+            let decode = || decode(Encoding::Base64, text).ok_or_else(malformed);
             match version {
                 "v1" => signatures.push(Signature::Hmac(decode()?)),
                 "v1a" => signatures.push(Signature::Ed25519(decode()?)),
@@ -66,13 +67,13 @@ pub(super) fn parse_key(text: &str) -> Result<StandardKey, (&'static str, &'stat
         return Err(("is a private key", "give the public key, `whpk_…`; only the sender needs the private one"));
     }
     if let Some(public) = text.strip_prefix("whpk_") {
-        let key = Encoding::Base64.decode(public).ok_or(not_base64)?;
+        let key = decode(Encoding::Base64, public).ok_or(not_base64)?;
         if key.len() != PUBLIC_KEY_BYTES {
             return Err(("is no ed25519 public key, which has 32 bytes", "copy the whole public key from the sender"));
         }
         return Ok(StandardKey::Ed25519(key));
     }
-    let key = Encoding::Base64.decode(text.strip_prefix("whsec_").unwrap_or(text)).ok_or(not_base64)?;
+    let key = decode(Encoding::Base64, text.strip_prefix("whsec_").unwrap_or(text)).ok_or(not_base64)?;
     if key.is_empty() {
         return Err(("is empty", "copy it from the sender as it is: `whsec_…`"));
     }

@@ -3,9 +3,9 @@
 use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 
-use super::encoding::lower_hex;
 use super::headers::{SIGNATURES_MAX, TOLERANCE_S, check_time, is_id, members, required};
 use super::preset::{Claim, Preset, Refusal, Signature, Signed};
+use crate::signature::decode_lower_hex;
 use evoke_model::clock::UnixMs;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("stripe-signature");
@@ -27,7 +27,7 @@ impl Preset for Stripe {
             match part.split_once('=').ok_or_else(malformed)? {
                 ("t", _) if time.is_some() => return Err(malformed()),
                 ("t", value) => time = Some(value),
-                ("v1", value) => signatures.push(Signature::Hmac(lower_hex(value).ok_or_else(malformed)?)),
+                ("v1", value) => signatures.push(Signature::Hmac(decode_lower_hex(value).ok_or_else(malformed)?)),
                 _ => {}
             }
         }
