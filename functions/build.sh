@@ -26,9 +26,13 @@ for name in "${names[@]}"; do
   else p2+=("$folder"); fi
 done
 
-# Settings that a user or CI makes for the runtime's build would replace the link flags in .cargo/config.toml.
+# Settings that a user or CI makes for the runtime's build would replace the link flags in .cargo/config.toml and the
+# profile; without link-time optimisation, the SDK's stand-ins for C symbols are there twice.
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER
+for setting in ${!CARGO_PROFILE_@}; do unset "$setting"; done
 export CARGO_TARGET_DIR=$PWD/target
+# The lock file lacks a crate that is new. CI builds with it as it is.
+locked=(); [ -z "${CI:-}" ] || locked=(--locked)
 progress=(); [ -t 2 ] || progress=(-q)
 
 # place NAME BUILT: copies a component to the output folder. The file is replaced by a rename, so no reader sees half a
@@ -42,7 +46,7 @@ rust() {
   local target=$1 folder name built settings packages=(); shift
   settings=$(./toolchain.sh "$target")
   for folder in "$@"; do packages+=(-p "${folder##*/}"); done
-  (eval "$settings"; cargo build "${progress[@]}" --release --locked --target "$target" "${packages[@]}" >&2)
+  (eval "$settings"; cargo build "${progress[@]}" --release "${locked[@]}" --target "$target" "${packages[@]}" >&2)
   for folder in "$@"; do
     name=${folder##*/}
     # The file of a program has the package's name; in the file name of a library, hyphens become underscores.

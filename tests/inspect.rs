@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::support::{Evoke, components};
 
-/// A component that exports `handler` and has imports of each kind: granted, never granted, and unknown.
+/// A component that exports `handler` and has imports of each kind: granted, refused at each call, and
+/// unknown.
 const BY_HAND: &str = r#"(component
   (import "evoke:function/bus@0.1.0" (instance))
   (import "wasi:config/store@0.2.0-rc.1" (instance))
@@ -48,7 +49,7 @@ fn inspect_prints_the_kind_and_the_needs_of_a_component() {
 imports
   evoke:function/bus  0.1.0
   wasi:config/store   0.2.0-rc.1
-  wasi:sockets/tcp    0.2.0       raw sockets are never granted; build the function without networking
+  wasi:sockets/tcp    0.2.0
   acme:thing/api                  nothing provides it
 exports
   evoke:function/handler  0.1.0

@@ -20,6 +20,7 @@ mod limits;
 mod listener;
 mod logs;
 mod network;
+mod new;
 mod pending;
 mod process;
 mod replay;
@@ -133,6 +134,9 @@ enum Command {
         Example: evoke up manifests/quickstart.yaml --watch"
     )]
     Up(WithCommon<Up>),
+    /// Create the folder of a new function: manifest, source and SDK
+    #[command(after_help = "Example: evoke new greeter --lang js")]
+    New(WithCommon<new::New>),
     /// Check manifests and report all errors at once
     #[command(after_help = "Example: evoke validate manifests/quickstart.yaml")]
     Validate(WithCommon<Validate>),
@@ -289,6 +293,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { common: global, command } = arguments;
     match command {
         Command::Up(WithCommon { command, common }) => apps::up(&common.with_defaults(&global), command),
+        Command::New(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Validate(WithCommon { command, common }) => apps::validate(&common.with_defaults(&global), &command),
         Command::Build(WithCommon { command, common }) => apps::build(&common.with_defaults(&global), &command),
         Command::Invoke(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),

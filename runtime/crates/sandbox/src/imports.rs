@@ -40,10 +40,11 @@ pub(super) fn import_error(import: &str, kind: Kind, grants: &Grants) -> Option<
         // Without a grant, each request is refused: toolchains add the import whether it is used or not.
         "wasi:http" if ["wasi:http/types", OUTGOING].contains(&interface) => None,
         "wasi:config" | "wasi:logging" | "evoke:function" => None,
-        // The standard library of a ready-made program imports sockets even if the program does not use them. So
-        // sockets are linked, but every operation on them is refused. `evoke:runtime` is the exit import that the
-        // conversion adds.
-        "wasi:sockets" | "evoke:runtime" if kind == Kind::Command => None,
+        // The standard libraries of many languages import sockets even if the program does not use them. So sockets are
+        // linked, but every operation on them is refused.
+        "wasi:sockets" => None,
+        // The exit import that the conversion of a core module adds.
+        "evoke:runtime" if kind == Kind::Command => None,
         "wasi:keyvalue" if kind == Kind::Http => Some(
             "a function that responds to HTTP requests has no state, because it has no outcome to commit state with",
         ),
@@ -52,7 +53,6 @@ pub(super) fn import_error(import: &str, kind: Kind, grants: &Grants) -> Option<
             Some("of wasi:keyvalue, only store, atomics and batch are available")
         }
         "wasi:keyvalue" => None,
-        "wasi:sockets" => Some("raw sockets are never granted; build the function without networking"),
         _ => Some(
             "nothing provides it; a function may import evoke:function, wasi:keyvalue, wasi:config, wasi:logging and \
              WASI 0.2",
@@ -79,12 +79,13 @@ mod tests {
         assert!(import_error("wasi:keyvalue/store@0.2.0-draft", Kind::Http, &all).is_some());
         assert_eq!(import_error("wasi:http/outgoing-handler@0.2.6", Kind::Handler, &none), None);
         assert!(says("wasi:http/incoming-handler@0.2.6", &none, "nothing provides"));
-        assert!(says("wasi:sockets/tcp@0.2.0", &all, "never"));
+        assert_eq!(import_error("wasi:sockets/tcp@0.2.0", Kind::Handler, &none), None, "every call is refused");
         assert!(says("acme:thing/api", &all, "nothing provides"));
         assert_eq!(import_error("wasi:cli/stdout@0.2.6", Kind::Handler, &none), None);
         assert_eq!(import_error("evoke:function/bus@0.1.0", Kind::Handler, &none), None);
         assert_eq!(import_error("wasi:http/types@0.2.6", Kind::Http, &none), None);
         assert_eq!(import_error("evoke:function/bus@0.1.0", Kind::Http, &none), None);
-        assert_eq!(import_error("wasi:sockets/tcp@0.2.0", Kind::Command, &none), None);
+        assert!(says("evoke:runtime/exit", &all, "nothing provides"));
+        assert_eq!(import_error("evoke:runtime/exit", Kind::Command, &none), None);
     }
 }

@@ -1,0 +1,242 @@
+//! The templates, and the files of the SDKs that they need.
+
+use super::Language;
+
+/// A path in the new folder, and the content of the file.
+type File = (&'static str, &'static str);
+
+/// The files of a function in one language.
+pub(super) struct Template {
+    /// Files with placeholders.
+    pub(super) files: Vec<File>,
+    /// Files for the folder `sdk`.
+    pub(super) sdk: Vec<&'static [File]>,
+    /// The file that the user edits.
+    pub(super) source: &'static str,
+    /// The programs that the build needs.
+    pub(super) needs: &'static str,
+    component: &'static str,
+    build: &'static str,
+    memory: &'static str,
+}
+
+impl Template {
+    /// Replaces the placeholders.
+    pub(super) fn fill(&self, name: &str, text: &str) -> String {
+        [
+            ("{{name}}", name),
+            ("{{component}}", self.component),
+            ("{{build}}", self.build),
+            ("{{memory}}", self.memory),
+            ("{{dependencies}}", &sdk_dependencies()),
+        ]
+        .iter()
+        .fold(text.to_owned(), |text, (placeholder, value)| text.replace(placeholder, value))
+    }
+}
+
+/// Lists files below a folder of the repository, relative to this file.
+macro_rules! files {
+    ($folder:literal: $($path:literal),* $(,)?) => {
+        &[$(($path, include_str!(concat!("../../../../", $folder, "/", $path)))),*]
+    };
+}
+
+const WIT: &[File] = files!("sdk":
+    "wit/function.wit",
+    "wit/deps/wasi-clocks/package.wit",
+    "wit/deps/wasi-config/package.wit",
+    "wit/deps/wasi-http/package.wit",
+    "wit/deps/wasi-io/package.wit",
+    "wit/deps/wasi-keyvalue/package.wit",
+    "wit/deps/wasi-logging/package.wit",
+    "wit/deps/wasi-random/package.wit",
+);
+
+const JS: &[File] = files!("sdk/js":
+    "build.mjs",
+    "index.d.ts",
+    "package.json",
+    "src/config.js",
+    "src/crypto.js",
+    "src/event.js",
+    "src/failure.js",
+    "src/globals.js",
+    "src/handler.js",
+    "src/http.js",
+    "src/index.js",
+    "src/jobs.js",
+    "src/log.js",
+    "src/poll.js",
+    "src/promise.js",
+    "src/publish.js",
+    "src/stack.js",
+    "src/state.js",
+    "src/timers.js",
+    "src/url.js",
+    "src/utf8.js",
+);
+
+const PYTHON: &[File] = files!("sdk/python":
+    "build.py",
+    "evoke/__init__.py",
+    "evoke/_event.py",
+    "evoke/_failure.py",
+    "evoke/_handler.py",
+    "evoke/_publish.py",
+    "evoke/config.py",
+    "evoke/http.py",
+    "evoke/log.py",
+    "evoke/state.py",
+);
+
+const RUST: &[File] = files!("sdk":
+    "rust/Cargo.toml",
+    "rust/macros/Cargo.toml",
+    "rust/macros/src/expand.rs",
+    "rust/macros/src/lib.rs",
+    "rust/src/argument.rs",
+    "rust/src/bindings.rs",
+    "rust/src/bus.rs",
+    "rust/src/change.rs",
+    "rust/src/config.rs",
+    "rust/src/event.rs",
+    "rust/src/failure.rs",
+    "rust/src/http.rs",
+    "rust/src/http/exchange.rs",
+    "rust/src/http/response.rs",
+    "rust/src/lib.rs",
+    "rust/src/log.rs",
+    "rust/src/source.rs",
+    "rust/src/state.rs",
+    "rust/src/stdio.rs",
+);
+
+const RUST_TOOLS: &[File] = &[
+    ("build.sh", include_str!("../../../templates/rust/build.sh")),
+    ("toolchain.sh", include_str!("../../../../functions/toolchain.sh")),
+];
+
+macro_rules! template_file {
+    ($path:literal) => {
+        include_str!(concat!("../../../templates/", $path))
+    };
+}
+
+pub(super) fn template(language: Language) -> Template {
+    let manifest: [File; 1] = [("evoke.yaml", template_file!("common/evoke.yaml"))];
+    let with = |files: &[File]| [&manifest, files].concat();
+    match language {
+        Language::Js => Template {
+            files: with(&[
+                ("function.js", template_file!("js/function.js")),
+                ("package.json", template_file!("js/package.json")),
+                ("tsconfig.json", template_file!("js/tsconfig.json")),
+                (".gitignore", template_file!("js/gitignore")),
+            ]),
+            sdk: vec![WIT, JS],
+            source: "function.js",
+            needs: "Node.js and npm; the first build downloads two packages",
+            component: "./function.wasm",
+            build: "node sdk/build.mjs function.js",
+            memory: "32MiB",
+        },
+        Language::Ts => {
+            let js = template(Language::Js);
+            let is_source = |file: &File| file.0 == js.source;
+            let others = js.files.iter().copied().filter(|file| !is_source(file));
+            Template {
+                files: others.chain([("function.ts", template_file!("ts/function.ts"))]).collect(),
+                source: "function.ts",
+                build: "node sdk/build.mjs function.ts",
+                ..js
+            }
+        }
+        Language::Python => Template {
+            files: with(&[
+                ("function.py", template_file!("python/function.py")),
+                ("requirements.txt", template_file!("python/requirements.txt")),
+                ("pyrightconfig.json", template_file!("python/pyrightconfig.json")),
+                (".gitignore", template_file!("python/gitignore")),
+            ]),
+            sdk: vec![WIT, PYTHON],
+            source: "function.py",
+            needs: "Python 3.9 or later with pip; the first build downloads componentize-py",
+            component: "./function.wasm",
+            build: "python3 sdk/build.py function.py",
+            memory: "64MiB",
+        },
+        Language::Rust => Template {
+            files: with(&[
+                ("src/lib.rs", template_file!("rust/src/lib.rs")),
+                ("Cargo.toml", template_file!("rust/Cargo.toml")),
+                (".cargo/config.toml", include_str!("../../../../functions/.cargo/config.toml")),
+                (".gitignore", template_file!("rust/gitignore")),
+            ]),
+            sdk: vec![WIT, RUST, RUST_TOOLS],
+            source: "src/lib.rs",
+            needs: "cargo with rustup, or Debian's rustc; the first build downloads crates and the target wasm32-wasip2",
+            component: "./target/wasm32-wasip2/release/function.wasm",
+            build: "sh sdk/build.sh",
+            memory: "16MiB",
+        },
+    }
+}
+
+/// Returns the dependencies that the Rust SDK takes from its workspace, as lines of `[workspace.dependencies]`: the lines of
+/// this repository's own.
+fn sdk_dependencies() -> String {
+    let manifests = RUST.iter().filter(|(path, _)| path.ends_with("Cargo.toml")).map(|(_, text)| *text);
+    let names: Vec<&str> = manifests
+        .flat_map(str::lines)
+        .filter_map(|line| line.strip_suffix(".workspace = true"))
+        .filter(|name| !["version", "edition", "license", "publish"].contains(name))
+        .collect();
+    let workspace = include_str!("../../../../Cargo.toml").split("[workspace.dependencies]").nth(1).unwrap_or_default();
+    let lines = workspace.lines().filter(|line| names.iter().any(|name| line.starts_with(&format!("{name} = "))));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Returns the files below a folder that belong to the repository, relative to it.
+    fn on_disk(folder: &Path, below: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder.join(below)).unwrap().map(|entry| entry.unwrap());
+        let entries = entries.filter(|entry| {
+            !["__pycache__", "node_modules", "target"].contains(&&*entry.file_name().to_string_lossy())
+        });
+        let nested = entries.flat_map(|entry| {
+            let path = below.join(entry.file_name());
+            match entry.file_type().unwrap().is_dir() {
+                true => on_disk(folder, &path),
+                false => vec![path.display().to_string()],
+            }
+        });
+        let mut found: Vec<String> = nested.collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn all_files_of_the_sdks_are_listed() {
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        for (folder, below, listed) in
+            [("sdk", "wit", WIT), ("sdk/js", "", JS), ("sdk/python", "", PYTHON), ("sdk", "rust", RUST)]
+        {
+            let mut listed: Vec<String> = listed.iter().map(|(path, _)| (*path).to_owned()).collect();
+            listed.sort();
+            assert_eq!(listed, on_disk(&root.join(folder), Path::new(below)), "{folder}/{below}");
+        }
+    }
+
+    #[test]
+    fn the_rust_template_has_each_dependency_of_the_sdk() {
+        let lines = sdk_dependencies();
+        for name in ["wit-bindgen", "serde", "serde_json", "base64", "wasip2", "syn", "quote", "proc-macro2"] {
+            assert!(lines.lines().any(|line| line.starts_with(&format!("{name} = "))), "{name}: {lines}");
+        }
+    }
+}
