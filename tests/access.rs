@@ -1,7 +1,7 @@
 //! The admin API is safe against strangers: other users of the machine, web pages in the operator's browser, and holders
 //! of a viewer's token.
 
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -20,8 +20,13 @@ fn raw_with(evoke: &Evoke, request_line: &str, headers: &[&str], body: &str) -> 
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let head = [&[request_line, "Connection: close"], headers].concat().join("\r\n");
     stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).unwrap();
+    let (mut reader, mut response) = (BufReader::new(stream), String::new());
+    // The stream of the console does not end.
+    let is_endless = |response: &str| {
+        let is_allowed = request_line.contains("/console/live") && response.starts_with("HTTP/1.1 200");
+        is_allowed && response.ends_with("\r\n\r\n")
+    };
+    while reader.read_line(&mut response).unwrap() > 0 && !is_endless(&response) {}
     let status = response.split(' ').nth(1).unwrap_or_else(|| panic!("{request_line}: {response:?}"));
     (status.parse().unwrap(), response)
 }

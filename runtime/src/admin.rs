@@ -1,7 +1,8 @@
 //! The admin API. Reads and changes everything stored.
 //!
-//! Every request except `GET /healthz` and `GET /readyz` needs a token, in `Authorization: Bearer TOKEN` ([`Tokens`]); a
-//! viewer's suffices for all `GET` requests but that for tokens, and for plans of replays. Requests of web pages from
+//! Every request except those for health and for the files of the console (`admin/console.rs`) needs a token, in
+//! `Authorization: Bearer TOKEN` ([`Tokens`]), or a session of the console, which has the rights of a token. A viewer's
+//! suffices for all `GET` requests but that for tokens, and for other requests that change nothing stored. Requests of web pages from
 //! other origins are refused, and no response has CORS headers. The API speaks HTTP/1.1; it listens beyond loopback
 //! addresses only with TLS.
 //!
@@ -57,6 +58,7 @@
 
 mod access;
 mod brakes;
+mod console;
 mod dead;
 mod error;
 mod events;
@@ -90,6 +92,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 
+pub use self::console::Console;
 use self::error::ApiError;
 pub use self::routes::router;
 pub use self::status::Readiness;
@@ -138,6 +141,8 @@ pub struct Admin {
     pub data: PathBuf,
     /// The last check of `GET /readyz`.
     pub readiness: Readiness,
+    /// Sessions and counts of the web console.
+    pub console: Console,
     /// Cancelled to stop the API; also ends responses that follow new items.
     pub stop: CancellationToken,
 }
@@ -153,13 +158,14 @@ impl Admin {
 /// Serves the API on `listener` until `admin.stop` is cancelled.
 pub async fn serve(admin: Admin, listener: Listener) {
     let stop = admin.stop.clone();
-    let service = TowerToHyperService::new(router(admin));
+    let admin = Arc::new(admin);
+    let service = TowerToHyperService::new(router(admin.clone()));
     let respond = move |request: Request<RequestBody>, _peer| {
         let response = service.call(request);
         async move { response.await.unwrap_or_else(|never| match never {}) }
     };
     let limits = Limits { connections_max: CONNECTIONS_MAX, replaces_idle: true, http2: HTTP2, ..Limits::default() };
-    listener.serve(respond, limits, stop).await;
+    tokio::join!(listener.serve(respond, limits, stop), console::sample(&admin));
 }
 
 /// Result of a request handler.

@@ -290,6 +290,7 @@ impl App {
             public: Some(self.addresses.http.clone()),
             data: std::path::absolute(self.data.path()).unwrap_or_else(|_| self.data.path().to_owned()),
             readiness: Readiness::default(),
+            console: admin::Console::default(),
             stop: CancellationToken::new(),
         }
     }

@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod client;
 mod compile;
+mod console;
 mod dead;
 mod emit;
 mod events;
@@ -208,6 +209,12 @@ enum Command {
     /// Show functions with their delivery counts, and sources with their health
     #[command(after_help = "Example: evoke status")]
     Status(Common),
+    /// Print a link that opens the web console, and open it on a desktop
+    #[command(
+        after_help = "The link is valid once, for two minutes. The session has the rights of the token, and lasts 12 hours.\n\n\
+        Example: evoke console"
+    )]
+    Console(WithCommon<console::Console>),
     /// Verify that the store is complete and undamaged; works while Evoke runs or is stopped
     #[command(after_help = "Example: evoke check --data .evoke")]
     Check(Common),
@@ -317,6 +324,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Token(token) => token.run(&global),
         Command::Logs(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Status(common) => status::run(&common.with_defaults(&global)),
+        Command::Console(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Check(common) => check::run(&common.with_defaults(&global)),
         Command::Backup(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::CompileComponent(command) => command.run(),

@@ -8,6 +8,7 @@ mod brakes;
 pub(crate) mod build;
 mod deliver;
 mod explain;
+pub(crate) mod flow;
 pub(crate) mod functions;
 mod host;
 mod http_function;
@@ -210,6 +211,11 @@ impl Control {
     ) -> Result<Vec<TriggerExplanation>, MalformedEvent> {
         let entered = stored.lineage.entered().and_then(|origin| self.0.parts.store.origin_uri(origin));
         explain::explain_event(&self.active().manifests, &stored.event, entered.as_deref(), function)
+    }
+
+    /// Returns the sources and functions that the active manifests declare.
+    pub(crate) fn graph(&self) -> flow::Graph {
+        flow::graph(&self.active().manifests)
     }
 
     /// Reads the manifests again, builds outdated components, and makes the manifests active. On an error, the previous

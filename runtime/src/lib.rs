@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod app;
 pub mod cli;
+mod console;
 pub mod control;
 mod disk;
 pub mod logs;

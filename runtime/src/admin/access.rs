@@ -11,6 +11,7 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, Header
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
+use super::console::{assets, session};
 use super::error::ApiError;
 use super::guard;
 use super::pace::{Hold, pace};
@@ -40,6 +41,11 @@ impl Exchange {
     /// Returns who asks for a change.
     pub(super) fn actor(&self) -> Actor {
         Actor::Operator(self.caller.name.clone())
+    }
+
+    /// Returns the holder of the token or of the session.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     /// Exchanges the permit for one of a list that is followed. Returns an error if there are too many.
@@ -76,7 +82,7 @@ pub(super) async fn check(State(access): State<Access>, request: Request<Body>, 
 
 async fn respond(access: &Access, mut request: Request<Body>, next: Next) -> ApiResult {
     guard::check(&request, &access.admin.listener)?;
-    if is_health(&request) {
+    if is_open(&request) {
         return Ok(next.run(request).await);
     }
     let caller = authenticate(access, request.headers())?;
@@ -89,12 +95,22 @@ async fn respond(access: &Access, mut request: Request<Body>, next: Next) -> Api
     Ok(response.map(|body| pace(body, hold)))
 }
 
-/// Health requests need no token and no permit.
-fn is_health(request: &Request<Body>) -> bool {
-    matches!(*request.method(), Method::GET | Method::HEAD) && matches!(request.uri().path(), "/healthz" | "/readyz")
+/// Requests for health, for the files of the console and for a session need no token and no permit.
+fn is_open(request: &Request<Body>) -> bool {
+    let path = request.uri().path();
+    match *request.method() {
+        Method::GET | Method::HEAD => matches!(path, "/healthz" | "/readyz" | "/") || path.starts_with(assets::FOLDER),
+        Method::POST => path == session::PATH,
+        _ => false,
+    }
 }
 
 fn authenticate(access: &Access, headers: &HeaderMap) -> Result<Caller, Problem> {
+    if !headers.contains_key(AUTHORIZATION)
+        && let Some(caller) = session::authenticate(&access.admin, headers)
+    {
+        return Ok(caller);
+    }
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(unauthorized("this request needs a token"));
@@ -133,7 +149,8 @@ pub(super) async fn require(
     Ok(next.run(request).await)
 }
 
-/// Adds headers for browsers: responses are not cached, not guessed, not embedded and not run.
+/// Adds headers for browsers: responses are not cached, not guessed, not embedded and not run. The files of the console
+/// have a cache control and a policy of their own.
 fn protect(headers: &mut HeaderMap) {
     for (name, value) in [
         (CACHE_CONTROL, "no-store"),
@@ -141,6 +158,6 @@ fn protect(headers: &mut HeaderMap) {
         (HeaderName::from_static("x-content-type-options"), "nosniff"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ] {
-        headers.insert(name, HeaderValue::from_static(value));
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
 }

@@ -4,17 +4,29 @@
 use std::net::IpAddr;
 
 use http::header::{HOST, HeaderName, ORIGIN};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 
 use crate::control::ListenerHandle;
 use evoke_http::problem::Problem;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Returns an error unless the request is for this listener, and comes from no other origin.
 pub(super) fn check<B>(request: &Request<B>, listener: &ListenerHandle) -> Result<(), Problem> {
     let hosts = check_host(request, listener)?;
-    check_origin(request.headers(), &hosts, listener)
+    check_origin(request.headers(), &hosts, listener, opens_page(request))
+}
+
+/// Whether the user follows a link to the page of the console. The page is the same for everybody, cannot be embedded,
+/// and gets its data by requests of its own, so a link to it may be anywhere.
+fn opens_page<B>(request: &Request<B>) -> bool {
+    let is = |name: HeaderName, value: &str| request.headers().get(name).is_some_and(|found| found == value);
+    *request.method() == Method::GET
+        && request.uri().path() == "/"
+        && is(SEC_FETCH_MODE, "navigate")
+        && is(SEC_FETCH_DEST, "document")
 }
 
 /// Returns the hosts that the request names.
@@ -40,7 +52,12 @@ fn check_host<'a, B>(request: &'a Request<B>, listener: &ListenerHandle) -> Resu
     }
 }
 
-fn check_origin(headers: &HeaderMap, hosts: &[&str], listener: &ListenerHandle) -> Result<(), Problem> {
+fn check_origin(
+    headers: &HeaderMap,
+    hosts: &[&str],
+    listener: &ListenerHandle,
+    opens_page: bool,
+) -> Result<(), Problem> {
     let refused = |what: &str, value: &HeaderValue| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         let detail =
@@ -58,7 +75,7 @@ fn check_origin(headers: &HeaderMap, hosts: &[&str], listener: &ListenerHandle) 
     }
     for site in headers.get_all(SEC_FETCH_SITE) {
         // `none` is a request that the user made, e.g. by typing the address.
-        if !matches!(site.as_bytes(), b"same-origin" | b"none") {
+        if !opens_page && !matches!(site.as_bytes(), b"same-origin" | b"none") {
             return refused("Sec-Fetch-Site", site);
         }
     }
@@ -161,6 +178,15 @@ mod tests {
         for site in ["cross-site", "same-site", "", "other"] {
             assert!(!allows("/", &[host, ("sec-fetch-site", site)]), "{site}");
         }
+        // A link to the page of the console may be on any site; no other request may come from there.
+        let link = [host, ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")];
+        let opens = |uri: &str, dest: &'static str, origin: &[(&str, &str)]| {
+            allows(uri, &[&link[..], &[("sec-fetch-dest", dest)], origin].concat())
+        };
+        assert!(opens("/", "document", &[]));
+        assert!(!opens("/", "document", &[("origin", "http://evil.example")]));
+        assert!(!opens("/", "iframe", &[]) && !opens("/", "script", &[]) && !opens("/", "", &[]));
+        assert!(!opens("/console/app.js", "document", &[]) && !opens("/api/v1/status", "document", &[]));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use http::{Method, Request};
 
 use super::access::{self, Access};
+use super::console::{assets, events as rows, flow, live, pattern, rates, session};
 use super::error::ApiError;
 use super::permits::Permits;
 use super::tokens::Role::{self, Operator, Viewer};
@@ -52,20 +53,32 @@ pub(super) fn routes() -> Vec<Route> {
         (put_, "/api/v1/state/{bucket}/{key}", Operator, put(state::set)),
         (delete_.clone(), "/api/v1/state/{bucket}/{key}", Operator, delete(state::delete)),
         (get_.clone(), "/api/v1/logs", Viewer, get(logs::list)),
-        (get_, "/api/v1/tokens", Operator, get(manage_tokens::list)),
-        (post_, "/api/v1/tokens", Operator, post(manage_tokens::create)),
-        (delete_, "/api/v1/tokens/{name}", Operator, delete(manage_tokens::revoke)),
+        (get_.clone(), "/api/v1/tokens", Operator, get(manage_tokens::list)),
+        (post_.clone(), "/api/v1/tokens", Operator, post(manage_tokens::create)),
+        (delete_.clone(), "/api/v1/tokens/{name}", Operator, delete(manage_tokens::revoke)),
+        (post_.clone(), "/api/v1/console/codes", Viewer, post(session::make_code)),
+        (get_.clone(), "/api/v1/console/session", Viewer, get(session::show)),
+        (delete_, "/api/v1/console/session", Viewer, delete(session::close)),
+        (get_.clone(), "/api/v1/console/live", Viewer, get(live::live)),
+        (get_.clone(), "/api/v1/console/events", Viewer, get(rows::list)),
+        (post_, "/api/v1/console/pattern", Viewer, post(pattern::find)),
+        (get_.clone(), "/api/v1/console/flow", Viewer, get(flow::flow)),
+        (get_, "/api/v1/console/rates", Viewer, get(rates::rates)),
     ]
 }
 
 /// Returns the API as an axum router.
-pub fn router(admin: Admin) -> Router {
-    let admin = Arc::new(admin);
+pub fn router(admin: Arc<Admin>) -> Router {
     let access = Access { admin: admin.clone(), permits: Arc::new(Permits::new()) };
-    let health = Router::new().route("/healthz", get(status::health)).route("/readyz", get(status::ready));
+    let open = Router::new()
+        .route("/healthz", get(status::health))
+        .route("/readyz", get(status::ready))
+        .route("/", get(assets::file))
+        .route("/console/{*file}", get(assets::file))
+        .route(session::PATH, post(session::open).layer(DefaultBodyLimit::max(session::BODY_MAX)));
     routes()
         .into_iter()
-        .fold(health, |router, (_, path, role, handler)| {
+        .fold(open, |router, (_, path, role, handler)| {
             router.route(path, handler.route_layer(from_fn_with_state(role, access::require)))
         })
         .fallback(unknown_path)

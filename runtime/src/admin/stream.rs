@@ -114,6 +114,14 @@ where
     stream(admin, "application/json", write)
 }
 
+/// Like [`ndjson`], for server-sent events (HTML standard, section 9.2).
+pub(super) fn events<F>(admin: &Admin, write: impl FnOnce(Lines) -> F) -> Response<Body>
+where
+    F: Future<Output = Result<(), StreamError>> + Send + 'static,
+{
+    stream(admin, "text/event-stream", write)
+}
+
 fn stream<F>(admin: &Admin, media_type: &'static str, write: impl FnOnce(Lines) -> F) -> Response<Body>
 where
     F: Future<Output = Result<(), StreamError>> + Send + 'static,

@@ -103,9 +103,10 @@ impl Api {
             public: None,
             data: data.path().to_owned(),
             readiness: Readiness::default(),
+            console: Console::default(),
             stop: stop.clone(),
         };
-        let service = TowerToHyperService::new(router(admin));
+        let service = TowerToHyperService::new(router(Arc::new(admin)));
         Self { service, store, logs, stop, control, functions, tokens, owner, _data: data }
     }
 

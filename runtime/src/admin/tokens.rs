@@ -34,7 +34,7 @@ const TOKENS_MAX: usize = 100;
 const NAME_LENGTH_MAX: usize = 64;
 
 /// SHA-256 of a token. A token has 256 random bits, so a fast hash is as good as a slow one.
-type Hash = [u8; 32];
+pub(super) type Hash = [u8; 32];
 
 /// The valid tokens; cheap to clone.
 #[derive(Clone)]
@@ -135,10 +135,7 @@ impl Tokens {
             }
         }
         let caller = found.ok_or(Rejected::Unknown)?;
-        match caller.expires_ms {
-            Some(expires_ms) if expires_ms <= self.0.clock.now_ms() => Err(Rejected::Expired(expires_ms)),
-            _ => Ok(caller),
-        }
+        caller.check(self.0.clock.now_ms()).map(|()| caller)
     }
 
     /// Makes a token, which is valid from now on. Removes expired ones. Blocks until the file is on disk.
@@ -231,6 +228,32 @@ impl Caller {
         Self { name: name.into(), role, expires_ms, revoked: CancellationToken::new() }
     }
 
+    /// Returns the same holder for a session of the console. The session ends at `until_ms`, with the token, or by
+    /// [`Self::end`], whichever comes first.
+    pub(super) fn for_session(&self, until_ms: UnixMs) -> Self {
+        let expires_ms = self.expires_ms.map_or(until_ms, |own| own.min(until_ms));
+        Self { expires_ms: Some(expires_ms), revoked: self.revoked.child_token(), ..self.clone() }
+    }
+
+    /// Ends a session: also responses in progress are cut off. Does not revoke the token.
+    pub(super) fn end(self) {
+        self.revoked.cancel();
+    }
+
+    /// Returns an error if the token or the session has ended.
+    pub(super) fn check(&self, now_ms: UnixMs) -> Result<(), Rejected> {
+        match self.expires_ms {
+            _ if self.revoked.is_cancelled() => Err(Rejected::Unknown),
+            Some(expires_ms) if expires_ms <= now_ms => Err(Rejected::Expired(expires_ms)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns when the token or the session expires.
+    pub(super) fn expires_ms(&self) -> Option<UnixMs> {
+        self.expires_ms
+    }
+
     /// Waits until the token is revoked or expires.
     pub(super) async fn invalid(&self, clock: &Clock) {
         /// How often the wall clock is read, because it may jump.
@@ -255,9 +278,14 @@ impl fmt::Debug for Tokens {
 }
 
 fn generate() -> anyhow::Result<String> {
+    Ok(format!("{PREFIX}{}", random_text()?))
+}
+
+/// Returns 256 random bits in base64 without padding (RFC 4648, section 5).
+pub(super) fn random_text() -> anyhow::Result<String> {
     let mut random = [0; RANDOM_BYTES];
     getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("cannot get random numbers: {error}"))?;
-    Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random)))
+    Ok(URL_SAFE_NO_PAD.encode(random))
 }
 
 /// Whether a text has the form of a token.
@@ -266,12 +294,12 @@ fn is_token(text: &str) -> bool {
     random.is_some_and(|random| random.len() >= RANDOM_BYTES)
 }
 
-fn hash(token: &str) -> Hash {
+pub(super) fn hash(token: &str) -> Hash {
     Sha256::digest(token.as_bytes()).into()
 }
 
 /// Compares in constant time.
-fn equal(a: &Hash, b: &Hash) -> bool {
+pub(super) fn equal(a: &Hash, b: &Hash) -> bool {
     let difference = a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b));
     std::hint::black_box(difference) == 0
 }

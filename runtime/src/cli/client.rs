@@ -65,6 +65,11 @@ impl Client {
         Ok(Self { agent, base_url: address.base_url(), token })
     }
 
+    /// Returns the URL of the admin API, without a path.
+    pub(super) fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
     /// Sends a GET request. Returns the JSON text of the response.
     pub(super) fn get(&self, path: &str, query: &[(&str, String)]) -> Result<String, Failure> {
         self.read_body(self.check_status(self.request(path, query).call())?)

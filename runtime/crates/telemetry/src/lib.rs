@@ -130,6 +130,11 @@ impl Metrics {
         get_or_create(&self.functions, name, FunctionMetrics::new)
     }
 
+    /// Returns the metrics of all functions that run deliveries, sorted by name.
+    pub fn functions(&self) -> Vec<Arc<FunctionMetrics>> {
+        all(&self.functions)
+    }
+
     /// Returns the metrics of a function that handles HTTP requests, by full name. The metrics are kept when the
     /// function is reloaded.
     pub fn request_metrics(&self, name: &str) -> Arc<RequestMetrics> {

@@ -1,0 +1,107 @@
+// Requests to the admin API of this origin, with the session's key. The cookie goes along by itself.
+import { signal } from "./vendor/signals.js";
+import { sync } from "./route.js";
+
+const KEY = "evoke-console-key";
+
+/** The session: undefined while it is checked, null without one, else {name, role, expires, version}. */
+export const session = signal(undefined);
+
+/** Why there is no session, as text. */
+export const refused = signal("");
+
+/** An error response: status and detail of its problem document. */
+export class Problem extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+export const mayAct = () => session.value?.role === "operator";
+
+const query = (params) => {
+  const text = new URLSearchParams(Object.entries(params ?? {}).filter(([, value]) => value !== undefined && value !== "" && value !== null)).toString();
+  return text ? `?${text}` : "";
+};
+
+export async function request(method, path, { params, body, headers, signal: abort } = {}) {
+  const options = { method, signal: abort, credentials: "same-origin", headers: { "x-evoke-console": localStorage.getItem(KEY) ?? "", ...headers } };
+  if (body !== undefined) {
+    options.body = JSON.stringify(body);
+    options.headers["content-type"] = "application/json";
+  }
+  let response;
+  try {
+    response = await fetch(path + query(params), options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, "Evoke cannot be reached; it may be stopped or restarting");
+  }
+  if (response.ok) return response;
+  let detail = `${method} ${path} failed with status ${response.status}`;
+  try {
+    detail = (await response.json()).detail ?? detail;
+  } catch { /* The response is no problem document. */ }
+  if (response.status === 401 && path !== "/api/v1/console/session") session.value = null;
+  throw new Problem(response.status, detail);
+}
+
+const json = async (response) => (response.status === 204 ? null : response.json());
+
+/** Numbers that JavaScript would change keep their text. */
+const exact = (_, value, context) => (typeof value === "number" && context?.source !== undefined && JSON.rawJSON && String(value) !== context.source ? JSON.rawJSON(context.source) : value);
+export const parseExact = (text) => JSON.parse(text, exact);
+/** Like `get`, for answers with the data of events. */
+export const getExact = async (path, params, abort) => parseExact(await (await request("GET", path, { params, signal: abort })).text());
+
+export const get = async (path, params, abort) => json(await request("GET", path, { params, signal: abort }));
+export const post = async (path, body, abort) => json(await request("POST", path, { body, signal: abort }));
+export const put = async (path, body) => json(await request("PUT", path, { body }));
+export const del = async (path) => json(await request("DELETE", path));
+
+/** Reads a list: one JSON object per line. */
+export async function lines(path, params, abort) {
+  const text = await (await request("GET", path, { params, signal: abort })).text();
+  return text.split("\n").filter(Boolean).map((line) => JSON.parse(line));
+}
+
+export const segment = encodeURIComponent;
+
+/** Opens a session with the code in the address, or finds the one of this browser. */
+export async function enter() {
+  const code = /^#code=([\w-]+)$/.exec(location.hash)?.[1];
+  if (code) {
+    history.replaceState(null, "", "/");
+    sync();
+    await useCode(code);
+    return;
+  }
+  try {
+    session.value = await get("/api/v1/console/session");
+  } catch (error) {
+    if (error.status !== 401) refused.value = error.message;
+    session.value = null;
+  }
+}
+
+export async function useCode(code) {
+  try {
+    const { key, ...opened } = await post("/api/v1/console/session", { code });
+    localStorage.setItem(KEY, key);
+    refused.value = "";
+    session.value = opened;
+  } catch (error) {
+    refused.value = error.message;
+    session.value = null;
+  }
+}
+
+export async function leave() {
+  try {
+    await del("/api/v1/console/session");
+  } finally {
+    localStorage.removeItem(KEY);
+    session.value = null;
+  }
+}

@@ -1,0 +1,171 @@
+// The parts that all views are made of.
+import { h } from "./vendor/preact.js";
+import { useCallback, useEffect, useRef, useState } from "./vendor/hooks.js";
+import { signal } from "./vendor/signals.js";
+import htm from "./vendor/htm.js";
+import { ago, cut, exact } from "./format.js";
+
+export const html = htm.bind(h);
+
+/** The current second, for texts such as `3 s ago`. */
+export const second = signal(Date.now());
+setInterval(() => { if (document.visibilityState === "visible") second.value = Date.now(); }, 1000);
+
+/** Short notices at the edge of the page. */
+export const toasts = signal([]);
+export function toast(text, kind = "ok") {
+  const one = { text, kind };
+  toasts.value = [...toasts.value.slice(-3), one];
+  setTimeout(() => { toasts.value = toasts.value.filter((other) => other !== one); }, kind === "bad" ? 12_000 : 5_000);
+}
+
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    toast("Copied");
+  } catch {
+    toast("The browser does not allow copying here", "bad");
+  }
+}
+
+/** Loads data; again when `keys` change, or every `every` milliseconds. Keeps the last data while it loads. */
+export function useLoad(load, keys, every) {
+  const [state, setState] = useState({ data: undefined, error: undefined });
+  const [round, setRound] = useState(0);
+  const again = useCallback(() => setRound((n) => n + 1), []);
+  const last = useRef();
+  useEffect(() => {
+    const abort = new AbortController();
+    let timer = 0;
+    const name = JSON.stringify(keys);
+    if (last.current !== name) setState({ data: undefined, error: undefined });
+    last.current = name;
+    const run = async () => {
+      try {
+        const data = await load(abort.signal);
+        if (!abort.signal.aborted) setState({ data, error: undefined });
+      } catch (error) {
+        if (!abort.signal.aborted) setState(({ data }) => ({ data, error }));
+      }
+      if (every && !abort.signal.aborted) timer = setTimeout(() => (document.visibilityState === "visible" ? run() : (timer = setTimeout(run, every))), every);
+    };
+    run();
+    return () => {
+      abort.abort();
+      clearTimeout(timer);
+    };
+  }, [...keys, round]);
+  return { ...state, again };
+}
+
+/** Shows the state of a load until there is data. */
+export function Loaded({ of: { data, error, again }, children }) {
+  return html`
+    ${error && html`<div class="notice bad" role="alert"><span class="grow">${error.message}</span><button onClick=${again}>Try again</button></div>`}
+    ${data === undefined ? !error && html`<p class="loading" aria-busy="true">Loading…</p>` : children(data)}`;
+}
+
+export const Time = ({ at }) => html`<time datetime=${at} title=${exact(at)}>${ago(at, second.value)}</time>`;
+
+export const Id = ({ text, max }) => html`<button class="text mono" title=${`${text} (click to copy)`} onClick=${(e) => { e.stopPropagation(); copy(String(text)); }}>${cut(String(text), max)}</button>`;
+
+const STATES = { done: "ok", ok: "ok", running: "ok", live: "ok", dead: "bad", failing: "bad", damaged: "bad", degraded: "bad", retrying: "warn", paused: "warn", blocked: "warn", ready: "wait", pending: "wait", scheduled: "wait", purged: "off", removed: "off", nobody: "off" };
+
+/** A state as a word, a shape and a colour. */
+export const State = ({ name, text }) => html`<span class=${`state ${STATES[name] ?? "wait"}`}>${text ?? name}</span>`;
+
+/** What became of an event's deliveries. */
+export function Outcome({ of }) {
+  if (!of) return html`<${State} name="pending" text="…" />`;
+  const { done, pending, retrying, dead, purged, damaged } = of;
+  if (dead + damaged) return html`<${State} name="dead" text=${`${dead + damaged} dead`} />`;
+  if (retrying) return html`<${State} name="retrying" text=${`${retrying} retrying`} />`;
+  if (pending) return html`<${State} name="pending" text=${`${pending} pending`} />`;
+  if (done) return html`<${State} name="done" text=${done > 1 ? `${done} done` : "done"} />`;
+  if (purged) return html`<${State} name="purged" />`;
+  return html`<${State} name="nobody" text="no taker" />`;
+}
+
+export const Command = ({ text }) => html`<div class="command"><pre class="grow">${text}</pre><button class="plain" onClick=${() => copy(text)} aria-label="Copy the command">Copy</button></div>`;
+
+export const Empty = ({ title, children }) => html`<div class="empty"><h2>${title}</h2>${children}</div>`;
+
+/** A panel beside the list; Escape closes it. */
+export function Drawer({ title, onClose, children }) {
+  const ref = useRef();
+  useEffect(() => { ref.current?.focus(); }, [title]);
+  return html`
+    <aside class="drawer" aria-label=${title} tabindex="-1" ref=${ref} data-drawer>
+      <header><h2 class="grow">${title}</h2><button class="plain" onClick=${onClose} data-close title="Close (Esc)">Close</button></header>
+      <div class="body">${children}</div>
+    </aside>`;
+}
+
+/** A modal dialog that keeps the focus. */
+export function Dialog({ title, wide, onClose, children }) {
+  const ref = useRef();
+  useEffect(() => {
+    const dialog = ref.current;
+    dialog.showModal();
+    dialog.querySelector("[data-focus]")?.focus();
+    return () => dialog.close();
+  }, []);
+  return html`
+    <dialog ref=${ref} class=${wide ? "wide" : ""} aria-label=${title} onCancel=${(e) => { e.preventDefault(); onClose(); }}>
+      <h1>${title}</h1>${children}
+    </dialog>`;
+}
+
+/** Opens on Enter and click, and is found by the keys j and k. */
+export const rowProps = (open, selected) => ({
+  "data-row": true,
+  tabindex: "0",
+  "aria-selected": selected ? "true" : undefined,
+  onClick: (e) => { if (!e.target.closest("a, button, input, label")) open(); },
+  onKeyDown: (e) => { if (e.key === "Enter" && e.target === e.currentTarget) open(); },
+});
+
+/** A number whose text JavaScript would change. */
+const isRaw = (value) => JSON.isRawJSON?.(value) ?? false;
+const scalar = (value) => (typeof value === "string" ? "string" : typeof value === "number" || isRaw(value) ? "number" : "word");
+/** A leaf of JSON as text, as a filter takes it. */
+export const leafText = (value) => (isRaw(value) ? value.rawJSON : String(value));
+
+/** JSON as a tree. `onPick(path, value)` offers a filter and a pattern for each leaf. */
+export function DataTree({ value, path = [], name, onPick, depth = 0 }) {
+  const label = name !== undefined && html`<span class="key">${name}: </span>`;
+  if (value !== null && typeof value === "object" && !isRaw(value)) {
+    const entries = Object.entries(value);
+    const [open, close] = Array.isArray(value) ? ["[", "]"] : ["{", "}"];
+    if (!entries.length) return html`<div class="leaf">${label}${open}${close}</div>`;
+    return html`
+      <details open=${depth < 3 && entries.length <= 50}>
+        <summary>${label}<span class="dim">${open} ${entries.length} ${close}</span></summary>
+        <ul>${entries.slice(0, 500).map(([key, item]) => html`<li key=${key}><${DataTree} name=${key} value=${item} path=${[...path, Array.isArray(value) ? undefined : key]} onPick=${onPick} depth=${depth + 1} /></li>`)}
+        ${entries.length > 500 && html`<li class="dim">${entries.length - 500} more; the raw form has all</li>`}</ul>
+      </details>`;
+  }
+  const steps = path.filter((step) => step !== undefined);
+  return html`
+    <div class="leaf">${label}<span class=${scalar(value)}>${JSON.stringify(value)}</span>
+      ${onPick && html`<span class="offer">
+        <button class="plain" onClick=${() => onPick("filter", steps, value)}>Filter by this</button>
+        <button class="plain" onClick=${() => onPick("pattern", steps, value)}>Pattern from this</button>
+      </span>`}
+    </div>`;
+}
+
+/** Bars over time: `good` and `bad` of each step. */
+export function Spark({ steps, label }) {
+  const max = Math.max(1, ...steps.map((step) => step.good + step.bad));
+  const width = 100 / Math.max(steps.length, 30);
+  return html`
+    <svg class="spark" viewBox="0 0 100 40" preserveAspectRatio="none" role="img" aria-label=${label}>
+      ${steps.map((step, at) => {
+        const [good, bad] = [(step.good / max) * 38, (step.bad / max) * 38];
+        return html`<g key=${step.at}><title>${`${step.at}: ${step.good} done, ${step.bad} failed`}</title>
+          <rect class="ok" x=${at * width} width=${width * 0.8} y=${40 - good} height=${good} />
+          <rect class="bad" x=${at * width} width=${width * 0.8} y=${40 - good - bad} height=${bad} /></g>`;
+      })}
+    </svg>`;
+}

@@ -1,0 +1,55 @@
+// Sources: state, what each takes, and its last event.
+import { get } from "../api.js";
+import { beat } from "../live.js";
+import { href, update } from "../route.js";
+import { Drawer, Empty, Loaded, State, Time, html, rowProps, useLoad } from "../parts.js";
+import { globMatches } from "./flow.js";
+
+const REFRESH_MS = 5000;
+
+export function View({ params }) {
+  const { source } = params;
+  const status = beat.value?.status;
+  const declared = useLoad((abort) => get("/api/v1/console/flow", {}, abort), [], REFRESH_MS);
+  const of = new Map(declared.data?.sources.map((one) => [one.uri, one]));
+  const counts = new Map();
+  for (const edge of declared.data?.edges ?? []) counts.set(edge.from, { count: (counts.get(edge.from)?.count ?? 0) + edge.count, newest: Math.max(counts.get(edge.from)?.newest ?? 0, ...edge.newest) });
+  return html`
+    <div class=${`main ${source ? "open" : ""}`}>
+      <main class="view" id="main" tabindex="-1">
+        <header><h1>Sources</h1></header>
+        ${!status ? html`<p class="loading">Loading…</p>` : status.sources.length === 0 ? html`<div class="panel"><${Empty} title="No sources"><p>The manifests that run declare no source. Events still arrive by <code>evoke emit</code>.</p><//></div>` : html`
+        <div class="panel scroll"><table class="flat">
+          <thead><tr><th>Source</th><th>Kind</th><th>State</th><th>Types</th><th>Taken by</th><th>Newest event</th></tr></thead>
+          <tbody>${status.sources.map((one) => html`
+            <tr key=${one.uri} ...${rowProps(() => update({ source: one.uri }, true), one.uri === source)}>
+              <td class="nowrap"><button class="text mono" onClick=${() => update({ source: one.uri }, true)}>${one.uri}</button></td>
+              <td>${one.kind}</td>
+              <td><${State} name=${one.state} />${one.trouble && html` <span>${one.trouble}</span>`}</td>
+              <td class="mono">${of.get(one.uri)?.types.join(", ")}</td>
+              <td>${takers(declared.data, one.uri).map((name) => html`<a key=${name} class="mono" href=${href("functions", { function: name })}>${name}</a> `)}</td>
+              <td class="nowrap">${counts.get(one.uri) ? html`<a href=${href("events", { event: counts.get(one.uri).newest, range: "all" })}>event ${counts.get(one.uri).newest}</a>` : html`<span class="dim">none lately</span>`}</td>
+            </tr>`)}</tbody>
+        </table></div>`}
+      </main>
+      ${source && html`<${Drawer} title=${source} onClose=${() => update({ source: "" })}><${Whole} uri=${source} declared=${declared} state=${status?.sources.find((one) => one.uri === source)} /><//>`}
+    </div>`;
+}
+
+/** The functions that take a source by name, or one of the types that it makes. */
+function takers(flow, uri) {
+  const types = flow?.sources.find((one) => one.uri === uri)?.types ?? [];
+  const takes = (trigger) => (trigger.source ? trigger.source === uri : trigger.types?.some((type) => types.some((glob) => globMatches(glob, type))) ?? false);
+  return flow?.functions.filter((f) => f.triggers.some(takes)).map((f) => f.name) ?? [];
+}
+
+function Whole({ uri, declared, state }) {
+  const newest = useLoad((abort) => get("/api/v1/console/events", { source: uri, limit: 10 }, abort), [uri], REFRESH_MS);
+  const one = declared.data?.sources.find((source) => source.uri === uri);
+  return html`
+    ${state?.trouble && html`<div class="notice bad">${state.trouble}</div>`}
+    <div class="acts"><a class="button" href=${href("events", { source: uri })}>Events</a></div>
+    ${one ? html`<section class="stack tight"><h3>Declared</h3><pre class="command">${JSON.stringify(one.settings, null, 2)}</pre></section>` : html`<p class="dim">No active manifest declares this source.</p>`}
+    <section class="stack tight"><h3>Newest events</h3>
+      <${Loaded} of=${newest}>${(page) => (page.rows.length ? html`<table><tbody>${page.rows.map((row) => html`<tr key=${row.seq}><td class="nowrap"><${Time} at=${row.accepted} /></td><td><a class="mono" href=${href("events", { event: row.seq, range: "all" })}>${row.type}</a></td></tr>`)}</tbody></table>` : html`<p class="dim">None of the ${page.scanned} newest events has this source.</p>`)}<//></section>`;
+}

@@ -1,0 +1,124 @@
+//! The graph of sources, functions and event types, with the rates of its edges.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::scan::{Range, Scanner};
+use crate::admin::access::Exchange;
+use crate::admin::{Admin, ApiResult};
+use crate::control::flow::Graph;
+use evoke_model::clock::{UnixMs, rfc3339};
+use evoke_model::{DeliveryState, Seq, StoredEvent};
+use evoke_store::InspectionStore;
+
+/// Maximum number of events whose way is counted.
+const EVENTS_MAX: usize = 300;
+/// Maximum age of these events.
+const AGE_MAX_MS: UnixMs = 5 * 60 * 1000;
+/// Number of events that an edge lists.
+const NEWEST_MAX: usize = 5;
+
+/// The declared graph, and the ways that the newest events took.
+#[derive(Debug, Serialize)]
+pub(in crate::admin) struct Flow {
+    #[serde(flatten)]
+    graph: Graph,
+    /// The ways of the newest events.
+    edges: Vec<Edge>,
+    /// Number of events whose way was counted.
+    events: usize,
+    /// The time over which they were accepted, in milliseconds, up to now: the counts per this time are rates.
+    window_ms: UnixMs,
+    /// When the graph was made.
+    at: String,
+}
+
+/// A way that events took: from a source or a function to a function, or to none.
+#[derive(Debug, Serialize)]
+struct Edge {
+    /// The URI of the source, or `/app/function`.
+    from: String,
+    r#type: String,
+    /// The function; absent for events without a delivery.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    /// The trigger that matched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trigger: Option<String>,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Counts {
+    /// Number of deliveries, or of events without one.
+    count: u64,
+    /// Number of these that are dead letters or are being retried.
+    failed: u64,
+    /// Number of these that are not finished.
+    pending: u64,
+    /// The newest events that took the way.
+    newest: Vec<Seq>,
+}
+
+/// From, type, and function with trigger.
+type Way = (String, String, Option<(String, String)>);
+
+pub(in crate::admin) async fn flow(State(admin): State<Arc<Admin>>, exchange: Exchange) -> ApiResult<Json<Flow>> {
+    let _scan = exchange.permits().scan().await;
+    let now_ms = admin.clock.now_ms();
+    let range = Range { since_ms: Some(now_ms.saturating_sub(AGE_MAX_MS)), ..Range::default() };
+    let mut scanner = Scanner::new(admin.store.clone(), range).await?;
+    let mut ways: BTreeMap<Way, Counts> = BTreeMap::new();
+    let (mut events, mut oldest_ms) = (0, now_ms);
+    'pages: while let Some(page) = scanner.page().await? {
+        for stored in page.into_iter().flatten() {
+            if events >= EVENTS_MAX {
+                break 'pages;
+            }
+            events += 1;
+            oldest_ms = oldest_ms.min(stored.accepted_ms);
+            count(&*admin.store, &stored, &mut ways).await?;
+        }
+    }
+    let edges = ways.into_iter().map(|((from, type_, to), counts)| {
+        let (to, trigger) = to.unzip();
+        Edge { from, r#type: type_, to, trigger, counts }
+    });
+    // With fewer events than the maximum, all of the longest window were counted.
+    let window_ms = if events < EVENTS_MAX { AGE_MAX_MS } else { now_ms.saturating_sub(oldest_ms).max(1) };
+    let (graph, edges) = (admin.control.graph(), edges.collect());
+    Ok(Json(Flow { graph, edges, events, window_ms, at: rfc3339(now_ms) }))
+}
+
+/// Counts the deliveries of one event.
+async fn count(
+    store: &dyn InspectionStore,
+    stored: &StoredEvent,
+    ways: &mut BTreeMap<Way, Counts>,
+) -> Result<(), evoke_store::StoreError> {
+    let entered = stored.lineage.entered().and_then(|origin| store.origin_uri(origin));
+    let from = entered.map_or_else(|| stored.event.source.clone(), |uri| uri.to_string());
+    let mut add = |to: Option<(String, String)>, state: Option<DeliveryState>| {
+        let counts = ways.entry((from.clone(), stored.event.type_.clone(), to)).or_default();
+        counts.count += 1;
+        counts.failed += u64::from(matches!(state, Some(DeliveryState::Dead | DeliveryState::Retrying)));
+        let is_pending = matches!(state, Some(DeliveryState::Ready | DeliveryState::Blocked | DeliveryState::Retrying));
+        counts.pending += u64::from(is_pending);
+        if counts.newest.len() < NEWEST_MAX && !counts.newest.contains(&stored.seq) {
+            counts.newest.push(stored.seq);
+        }
+    };
+    let deliveries = store.deliveries(stored.seq).await?;
+    if deliveries.is_empty() {
+        add(None, None);
+    }
+    for record in deliveries.into_iter().flatten() {
+        add(Some((record.function, record.trigger)), Some(record.state));
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! Server-sent events for the console: the status every second, and new events as they are accepted.
+//!
+//! | event | data |
+//! |---|---|
+//! | `status` | [`Beat`] |
+//! | `events` | [`Batch`]; the id is the position of its newest event |
+//!
+//! At a high rate, a batch has only the newest events, and says how many were skipped. A client that reconnects sends the
+//! last id in `Last-Event-ID` and gets the events since then by the same rule.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use http::{HeaderMap, HeaderName, Response};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::events::is_type;
+use super::row::{Outcomes, Row};
+use crate::admin::access::Exchange;
+use crate::admin::request::Params;
+use crate::admin::status;
+use crate::admin::stream::{self, Lines, StreamError};
+use crate::admin::view::Status;
+use crate::admin::{Admin, ApiResult};
+use crate::disk::disk_space;
+use evoke_model::clock::{UnixMs, rfc3339};
+use evoke_model::{DamagedEvent, DeliveryId, EventFilter, PendingFilter, Seq};
+use evoke_store::StoreError;
+
+/// How often new events are sent.
+const BATCH_INTERVAL: Duration = Duration::from_millis(250);
+/// The status is sent with every such batch.
+const BATCHES_PER_STATUS: u32 = 4;
+/// Maximum number of events that a batch reads.
+const BATCH_MAX: usize = 50;
+/// Number of bytes of the events that a batch reads.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// The size of the store and of the disk are read with every such status, and the oldest delivery of a long backlog.
+const STATUSES_PER_SPACE: u32 = 10;
+/// Number of pending deliveries beyond which a backlog is long: the search for its oldest one reads them all.
+const BACKLOG_LONG: u64 = 10_000;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::admin) struct LiveQuery {
+    /// Whether to send new events.
+    #[serde(default)]
+    events: bool,
+    r#type: Option<String>,
+    source: Option<String>,
+}
+
+/// The state of the process at one moment.
+#[derive(Debug, Serialize)]
+struct Beat {
+    at: String,
+    status: Status,
+    /// Events and deliveries per second since the previous beat; absent in the first one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rates: Option<Rates>,
+    /// When the event of the oldest pending delivery was accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_pending: Option<String>,
+    space: Space,
+    /// Why the store accepts no writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Rates {
+    accepted: f64,
+    done: f64,
+    dead: f64,
+}
+
+/// Space in bytes; absent if it cannot be read.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct Space {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    free: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<u64>,
+}
+
+/// New events.
+#[derive(Debug, Serialize)]
+struct Batch {
+    /// Oldest first.
+    rows: Vec<Row>,
+    /// Number of events that were not looked at, because more arrived than a batch has room for.
+    skipped: i64,
+}
+
+pub(in crate::admin) async fn live(
+    State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
+    headers: HeaderMap,
+    Params(query): Params<LiveQuery>,
+) -> ApiResult<Response<Body>> {
+    exchange.follow()?;
+    let newest = *admin.store.newest().borrow();
+    let last: Option<Seq> = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.parse().ok());
+    // A position of another store may be higher than the newest event.
+    let shown = last.filter(|last| *last <= newest).unwrap_or(newest);
+    let live = Live {
+        admin: admin.clone(),
+        query,
+        shown,
+        previous: None,
+        space: Space::default(),
+        oldest_pending_ms: None,
+        statuses: 0,
+    };
+    Ok(stream::events(&admin, |lines| live.run(lines)))
+}
+
+struct Live {
+    admin: Arc<Admin>,
+    query: LiveQuery,
+    /// The position up to which events were sent or skipped.
+    shown: Seq,
+    /// The totals of the previous beat: when, accepted events, done and dead deliveries.
+    previous: Option<(Instant, [u64; 3])>,
+    space: Space,
+    oldest_pending_ms: Option<UnixMs>,
+    statuses: u32,
+}
+
+impl Live {
+    async fn run(mut self, mut lines: Lines) -> Result<(), StreamError> {
+        let mut ticks = interval(BATCH_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batches: u32 = 0;
+        loop {
+            ticks.tick().await;
+            // A client that reads slowly gets fewer and larger steps.
+            lines.ready().await?;
+            if batches.is_multiple_of(BATCHES_PER_STATUS) {
+                let beat = self.beat().await?;
+                send(&mut lines, "status", None, &beat).await?;
+            }
+            batches = batches.wrapping_add(1);
+            if self.query.events
+                && let Some(batch) = self.batch().await?
+            {
+                send(&mut lines, "events", Some(self.shown), &batch).await?;
+            }
+            lines.flush().await?;
+        }
+    }
+
+    async fn beat(&mut self) -> Result<Beat, StreamError> {
+        let admin = &self.admin;
+        let failed = |error| StreamError::Failed(format!("the status cannot be read: {error:?}"));
+        let status = status::status(State(admin.clone())).await.map_err(failed)?.0;
+        let is_tenth = self.statuses.is_multiple_of(STATUSES_PER_SPACE);
+        self.statuses = self.statuses.wrapping_add(1);
+        if status.pending <= BACKLOG_LONG || is_tenth {
+            self.oldest_pending_ms = oldest_pending_ms(admin).await?;
+        }
+        if is_tenth {
+            let disk = disk_space(&admin.data).await.ok();
+            let (free, total) = (disk.as_ref().map(|disk| disk.free), disk.as_ref().map(|disk| disk.total));
+            self.space = Space { store: admin.store.size_bytes().await.ok(), free, total };
+        }
+        let sum = |of: fn(&evoke_model::Counts) -> u64| status.functions.iter().map(|f| of(&f.deliveries)).sum::<u64>();
+        let totals = [status.events, sum(|counts| counts.done), sum(|counts| counts.dead + counts.purged)];
+        let now = Instant::now();
+        let rates = self.previous.replace((now, totals)).map(|(then, before)| {
+            let seconds = (now - then).as_secs_f64().max(0.001);
+            let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+            let ([accepted, done, dead], [accepted_before, done_before, dead_before]) = (totals, before);
+            Rates {
+                accepted: rate(accepted, accepted_before),
+                done: rate(done, done_before),
+                dead: rate(dead, dead_before),
+            }
+        });
+        Ok(Beat {
+            at: rfc3339(admin.clock.now_ms()),
+            oldest_pending: self.oldest_pending_ms.map(rfc3339),
+            status,
+            rates,
+            space: self.space,
+            refused: admin.store.refusal().map(|error| error.to_string()),
+        })
+    }
+
+    /// Returns the events since the last batch; `None` if there are none.
+    async fn batch(&mut self) -> Result<Option<Batch>, StoreError> {
+        let store = &*self.admin.store;
+        let newest = *store.newest().borrow();
+        if newest <= self.shown {
+            return Ok(None);
+        }
+        let first = self.shown.0.max(newest.0 - BATCH_MAX as i64);
+        let filter = EventFilter {
+            after: Some(Seq(first)),
+            before: Some(newest.next()),
+            limit: BATCH_MAX,
+            bytes_max: Some(BATCH_BYTES_MAX),
+            ..EventFilter::default()
+        };
+        let found = store.events(filter).await?;
+        let skipped = first - self.shown.0;
+        // The next batch continues after the last event that was read, if the size ended this one.
+        self.shown = found.last().map_or(newest, DamagedEvent::seq_of);
+        let mut rows = Vec::new();
+        for read in found {
+            let is_wanted = read.as_ref().map_or(true, |stored| {
+                is_type(self.query.r#type.as_deref(), &stored.event.type_)
+                    && self.query.source.as_ref().is_none_or(|source| stored.event.source == *source)
+            });
+            if is_wanted {
+                // At a high rate, deliveries would be read for rows that nobody can read.
+                let outcomes = match skipped {
+                    0 => Some(Outcomes::of(store, DamagedEvent::seq_of(&read)).await?),
+                    _ => None,
+                };
+                rows.push(Row::new(&read, outcomes));
+            }
+        }
+        Ok(Some(Batch { rows, skipped }))
+    }
+}
+
+/// Returns when the event of the oldest pending delivery was accepted.
+async fn oldest_pending_ms(admin: &Admin) -> Result<Option<UnixMs>, StoreError> {
+    if admin.store.pending() == 0 {
+        return Ok(None);
+    }
+    let oldest = admin.store.list_pending(PendingFilter::All, DeliveryId(0), 1).await?;
+    let Some(Ok(record)) = oldest.into_iter().next() else { return Ok(None) };
+    let event = admin.store.event(record.event).await?;
+    Ok(event.and_then(Result::ok).map(|stored| stored.accepted_ms))
+}
+
+/// Sends one server-sent event. JSON has no line breaks.
+async fn send(lines: &mut Lines, name: &str, id: Option<Seq>, data: &impl Serialize) -> Result<(), StreamError> {
+    // Strings, numbers and JSON always serialise.
+    let data = serde_json::to_string(data).unwrap_or_default();
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    Ok(lines.text(format!("event: {name}\n{id}data: {data}\n\n")).await?)
+}

@@ -1,0 +1,7 @@
+//! The web console in a browser, on the real program and real functions.
+
+mod incident;
+mod security;
+mod shots;
+mod support;
+mod views;
