@@ -178,7 +178,7 @@ fn each_status_of_the_endpoint_has_its_consequence() {
         status.store(answer, Ordering::SeqCst);
         evoke.post_accepted("/in", "{}");
         evoke.settle();
-        let letter = evoke.json_lines(&["dead", "list"]).pop().unwrap();
+        let letter = evoke.json_lines(&["dead", "list"]).remove(0);
         assert_eq!(letter["delivery"]["cause"], cause);
         assert_eq!(letter["delivery"]["attempts"].as_array().unwrap().len(), 1);
     }

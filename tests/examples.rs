@@ -55,6 +55,64 @@ fn a_payment_is_the_response_to_its_request_and_a_failure_is_told_in_the_chat() 
 }
 
 #[test]
+fn an_alert_reaches_chats_and_mail_in_their_forms() {
+    let services = Evoke::up_with(STAND_IN);
+    // The stand-in of the example is that of the other Evoke.
+    let manifest = example("on-call.yaml", &services).replace("/alerts/chat", "/stand-in/chat");
+    let evoke = Evoke::up_with(&format!("{manifest}{FAILS}"));
+    evoke.stdout(&["emit", "--type", "order", "--data", "{}"]);
+    evoke.settle();
+    let all = requests(&services);
+    let sent = |to: &str| -> serde_json::Value {
+        let found: Vec<_> =
+            all.iter().filter_map(|request| request.strip_prefix(&format!("/stand-in/chat/{to}: "))).collect();
+        assert_eq!(found.len(), 1, "{to}: {all:#?}");
+        serde_json::from_str(found[0]).unwrap()
+    };
+    let text = sent("slack")["text"].as_str().unwrap().to_owned();
+    assert!(text.starts_with("ops/fails gave up delivery 1 after one attempt: reject"), "{text}");
+    assert_eq!(sent("slack"), json!({ "text": text }));
+    assert_eq!(sent("discord"), json!({ "content": text, "allowed_mentions": { "parse": [] } }));
+    let card = &sent("teams")["attachments"][0];
+    assert_eq!(card["contentType"], "application/vnd.microsoft.card.adaptive");
+    assert_eq!(card["content"]["body"], json!([{ "type": "TextBlock", "text": text, "wrap": true }]));
+    let mail = sent("mail");
+    assert_eq!((&mail["Subject"], &mail["To"]), (&json!("Evoke: ops/fails"), &json!("on-call@shop.example")));
+    assert!(mail["TextBody"].as_str().unwrap().starts_with(&text), "{mail}");
+}
+
+const FAILS: &str = "
+  fails:
+    component: $FUNCTIONS/fate-reject.wasm
+    on: [{ events: { type: [order] } }]
+";
+
+#[test]
+fn a_change_on_the_watched_machine_is_logged_and_told_in_the_chat() {
+    let services = Evoke::up_with(STAND_IN);
+    // The certificate of a server that speaks no TLS is critical.
+    let example = example("host-watch.yaml", &services).replace(
+        "tls: { address: \"example.com:443\" }",
+        &format!("tls: {{ address: \"{}\", addresses: [127.0.0.1] }}", services.http()),
+    );
+    let evoke = Evoke::up_with(&example);
+    let is_told = || {
+        let all = requests(&services);
+        all.iter().any(|request| request.contains(&format!("{} is critical, was ok", services.http())))
+    };
+    assert_eventually!(is_told(), "no message in the chat: {:?}\n{}", requests(&services), evoke.log());
+    let logged = || evoke.stdout(&["logs", "--function", "host/log-change"]);
+    assert_eventually!(logged().contains("is critical, was ok"), "{}", logged());
+    let state = |name: &str| {
+        let all = evoke.json_lines(&["monitors"]);
+        all.iter().find(|one| one["monitor"] == format!("/host/{name}")).map(|one| one["value"].is_number())
+    };
+    for name in ["disk", "memory", "load", "site"] {
+        assert_eventually!(state(name) == Some(true), "{name}: {:?}", evoke.json_lines(&["monitors"]));
+    }
+}
+
+#[test]
 fn a_verified_issue_of_github_gets_a_comment_and_others_are_refused() {
     let services = Evoke::up_with(STAND_IN);
     let mut evoke = Evoke::with(&example("github.yaml", &services));

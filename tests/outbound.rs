@@ -150,10 +150,12 @@ fn a_secret_in_a_header_reaches_the_peer_and_no_text_of_the_function() {
 }
 
 #[test]
-fn a_missing_secret_of_a_header_is_an_error_with_its_place() {
+fn a_missing_secret_of_a_header_is_reported_with_its_place() {
     let grant = "[{ url: \"https://api.example\", headers: { authorization: \"{secret.NO_SUCH_TOKEN}\" } }]";
     let evoke = Evoke::with(&manifest(grant));
-    let output = evoke.run(&["validate"]);
+    // A machine that only checks manifests need not have the secret.
+    assert!(evoke.run(&["validate"]).status.success());
+    let output = evoke.run(&["up", "--check", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
     assert!(text.contains("NO_SUCH_TOKEN is not set") && text.contains("evoke.yaml:"), "{text}");

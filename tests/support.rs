@@ -124,6 +124,11 @@ impl Evoke {
         self.environment = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     }
 
+    /// Sets the program, and its arguments, that starts every later process.
+    pub(crate) fn set_launcher(&mut self, launcher: &'static [&'static str]) {
+        self.launcher = launcher;
+    }
+
     /// Makes every process that is started later respect the permissions of files, also when the tests run as root.
     pub(crate) fn respect_permissions(&mut self) {
         if rustix::process::geteuid().is_root() {

@@ -253,10 +253,10 @@ fn the_command_line_recognises_the_admin_api_by_the_certificate_in_the_data_fold
         assert_eq!(evoke.json(&["status", "--admin", address])["events"], 1, "{address}");
     }
     assert_eq!(evoke.json(&["check"])["events"], 1);
-    assert_eq!(text(&curl(&admin, "/healthz", &ca, &[])), r#"{"status":"alive"}"#);
+    assert_eq!(text(&curl(&admin, "/healthz", &ca, &[])), "{\"status\":\"alive\"}\n");
     assert_eq!(
         text(&curl(&admin, "/readyz", &ca, &["--http2", "--write-out", "%{http_version}"])),
-        r#"{"status":"ready"}1.1"#
+        "{\"status\":\"ready\"}\n1.1"
     );
     let response = send_plain(&admin, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(response.starts_with("HTTP/1.1 400 "), "{response}");

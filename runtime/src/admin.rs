@@ -11,18 +11,23 @@
 //! | `GET /healthz` | 200 while the process works, 503 after the store failed permanently |
 //! | `GET /readyz` | 200 when events are accepted, else 503 with the reason: starting, draining, or the store accepts no writes |
 //! | `GET /metrics` | metrics in the OpenMetrics or the Prometheus text format, chosen by `Accept` |
+//! | `GET /api/v1` | `{"requests": […]}`: method and path of each request |
 //! | `GET /api/v1/status` | [`view::Status`] |
-//! | `GET /api/v1/events?type=&source=&after=&limit=&follow=&envelope=` | one [`view::Envelope`] or one CloudEvent per line, in the order of acceptance |
+//! | `GET /api/v1/events?type=&source=&function=&since=&until=&pattern=&text=&after=&before=&limit=&order=&follow=&envelope=&progress=` | one [`view::Envelope`] or one CloudEvent per line, in the order of acceptance, or newest first with `order=newest` |
 //! | `POST /api/v1/events` | body: one event or an array; 202 and [`view::Posted`] |
 //! | `GET /api/v1/events/{ref}` | [`view::Envelope`] |
+//! | `GET /api/v1/events/{ref}/deliveries` | one [`view::Delivery`] per line, in order |
 //! | `GET /api/v1/trace/{ref}?root=` | [`view::Node`]; with `root=true` the tree starts at the first event of the chain |
 //! | `GET /api/v1/explain/{ref}?function=` | array of [`crate::control::TriggerExplanation`], one per trigger |
-//! | `GET /api/v1/dead?function=&limit=` | one [`view::DeadLetter`] per line, oldest first, events without their data |
+//! | `GET /api/v1/dead?function=&cause=&type=&since=&until=&before=&limit=` | one [`view::DeadLetter`] per line, newest first, events without their data |
+//! | `GET /api/v1/dead/groups?function=&cause=&type=&since=&until=` | one [`view::DeadGroup`] per line, the largest first |
 //! | `GET /api/v1/dead/{delivery}` | [`view::DeadLetter`] |
+//! | `POST /api/v1/dead/{delivery}/edit` | body: [`view::Edit`]; purges the dead letter and delivers an event with other data to its function; 202 and [`view::Edited`] |
 //! | `POST /api/v1/dead/redrive`, `POST /api/v1/dead/purge` | body: [`view::DeadSelection`]; [`view::Count`] |
 //! | `POST /api/v1/pause`, `POST /api/v1/resume` | body: [`view::PauseTarget`]; [`view::Changed`] |
-//! | `GET /api/v1/pending?function=&root=&after=&limit=` | one pending delivery per line as [`view::DeadLetter`], oldest first, events without their data |
-//! | `POST /api/v1/pending/cancel` | body: [`view::PendingSelection`]; [`view::Count`] |
+//! | `GET /api/v1/pending?function=&root=&state=&after=&limit=` | one [`view::Pending`] per line, oldest first, events without their data |
+//! | `POST /api/v1/pending/retry`, `POST /api/v1/pending/cancel` | body: [`view::PendingSelection`]; [`view::Count`] |
+//! | `POST /api/v1/pending/move` | body: [`view::Move`]; [`view::Count`] |
 //! | `GET /api/v1/replays` | one [`view::Replay`] per line, oldest first |
 //! | `POST /api/v1/replays` | body: [`evoke_core::replay::Filter`]; starts a replay; 202 and [`view::Replay`] |
 //! | `POST /api/v1/replays/plan` | body: [`evoke_core::replay::Filter`]; starts nothing; [`evoke_core::replay::Plan`] |
@@ -34,14 +39,23 @@
 //! | `GET /api/v1/state/{bucket}/{key}` | [`view::StateEntry`] |
 //! | `PUT /api/v1/state/{bucket}/{key}` | body: [`view::StateValue`]; 204 |
 //! | `DELETE /api/v1/state/{bucket}/{key}` | [`view::Count`] |
-//! | `GET /api/v1/logs?function=&delivery=&limit=&follow=` | one [`crate::logs::Line`] per line, oldest first |
+//! | `GET /api/v1/logs?function=&delivery=&since=&limit=&follow=` | one [`crate::logs::Line`] per line, oldest first |
+//! | `GET /api/v1/monitors` | one [`view::Monitor`] per line, one for each watched thing, by source and subject |
 //! | `GET /api/v1/tokens` | one [`view::Token`] per line |
 //! | `POST /api/v1/tokens` | body: [`view::TokenRequest`]; 201 and [`view::NewToken`] |
 //! | `DELETE /api/v1/tokens/{name}` | revokes the token; [`view::Count`] |
 //!
 //! Lists are NDJSON: one JSON object per line. Without `after`, the newest `limit` events are listed, 100 by default;
-//! with it, the next `limit` events, all by default. With `follow=true`, the list continues with new items until the
-//! client disconnects; `limit` is the number of stored items before that.
+//! with it, the next `limit` events, all by default. With `since`, all events since then by default. With `follow=true`,
+//! the list continues with new items until the client disconnects; `limit` is the number of stored items before that.
+//!
+//! A page of a list that starts with the newest items is continued by `before`, the number of its last item; a page of
+//! any other list by `after`. The conditions on events other than times and positions need no index: the list searches
+//! the events one after another and sends what it finds at once. With `progress=true`, lines such as `{"searched":4711}`
+//! in between report the position.
+//!
+//! Times are RFC 3339. A pattern is an event pattern as JSON. The name of a function may leave out the app if only one
+//! function has the rest of the name.
 //!
 //! Lists and traces are streamed at the pace of the client, with at most 64 KiB or one object in memory for each of the
 //! steps of reading, waiting and sending. A client has 30 seconds to read 64 KiB; then it is disconnected, as is a client
@@ -64,14 +78,20 @@ mod error;
 mod events;
 mod explain;
 mod guard;
+mod letters;
 mod logs;
 mod manage_tokens;
 mod metrics;
+mod monitors;
+mod names;
 mod pace;
+mod pending;
 mod permits;
 mod replays;
 mod request;
+mod response;
 mod routes;
+mod search;
 mod state;
 mod status;
 mod stream;

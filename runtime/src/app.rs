@@ -1,5 +1,6 @@
 //! Runs Evoke: the order of start, run and drain.
 
+mod activity;
 mod certificates;
 mod data;
 mod health_monitor;
@@ -9,7 +10,9 @@ mod lock_holder;
 mod open;
 mod recording;
 mod retention;
+mod service;
 mod signals;
+mod start_check;
 mod task;
 mod validate;
 mod watch;
@@ -30,8 +33,10 @@ use self::health_monitor::HealthMonitor;
 pub use self::invoke::{Invocation, InvokeOptions, invoke};
 use self::open::Listeners;
 use self::recording::Recording;
+use self::service::ServiceManager;
 pub use self::signals::StopSignals;
 use self::signals::{Request, Signals};
+pub use self::start_check::check_start;
 use self::task::Task;
 pub use self::validate::{build, validate};
 use crate::admin;
@@ -67,6 +72,10 @@ pub struct UpOptions {
     pub admin: SocketAddr,
     /// The certificates for this address; `None` serves plain HTTP.
     pub admin_tls: Option<TlsFiles>,
+    /// Whether to report accepted events, ended attempts and the log lines of functions to the host.
+    pub activity: bool,
+    /// Whether monitors may start programs.
+    pub allow_commands: bool,
     /// Whether to reload when a manifest, a component or a source file of a component changes.
     pub watch: bool,
     /// How long running deliveries may take after a stop signal.
@@ -93,7 +102,7 @@ pub struct UpOptions {
 pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError> {
     let mut signals = Signals::new().context("cannot receive signals")?;
     let open = async {
-        let manifests = manifests::prepare(&options.manifests, &*host).await?;
+        let manifests = prepare(&options, &*host).await?;
         let data = DataFolder::acquire(&options.data)?;
         let (app, listeners) = open::open(options, data, host.clone()).await?;
         Ok::<_, AppError>((app, listeners, manifests))
@@ -131,6 +140,21 @@ pub async fn up(options: UpOptions, host: Arc<dyn Host>) -> Result<(), AppError>
     }
 }
 
+/// Loads and builds the manifests. With `--watch`, waits until the user has corrected their mistakes.
+async fn prepare(options: &UpOptions, host: &dyn Host) -> Result<Vec<Checked>, AppError> {
+    loop {
+        // Read before the manifests, so that a change during the load is noticed.
+        let before = manifests::fingerprint(&options.manifests, &[]);
+        match manifests::prepare(&options.manifests, host).await {
+            Err(AppError::Manifest(errors)) if options.watch => {
+                host.report(Progress::Waiting(&errors));
+                watch::changed(|| manifests::fingerprint(&options.manifests, &[]), before).await;
+            }
+            prepared => return prepared,
+        }
+    }
+}
+
 /// The running application.
 struct App {
     options: UpOptions,
@@ -151,6 +175,8 @@ struct App {
     certificates: Vec<Certificates>,
     /// When the process started.
     started: Instant,
+    /// Hears of the start, of reloads and of the stop.
+    service: ServiceManager,
 }
 
 /// The tasks of a running application, besides those of its sources and functions. A start that fails has only some.
@@ -161,6 +187,7 @@ struct Tasks {
     retention: Option<Task>,
     replays: Option<Task>,
     monitor: Option<Task>,
+    readings: Option<Task>,
 }
 
 impl App {
@@ -189,6 +216,8 @@ impl App {
         tasks.retention = Some(Task::spawn(|stop| retention::run(parts.store.clone(), self.options.retention, stop)));
         tasks.replays = Some(Task::spawn(|stop| self.replays.clone().run(parts.dispatcher.clone(), stop)));
         tasks.monitor = Some(Task::spawn(|stop| monitor.run(stop)));
+        let (monitors, bus) = (parts.services.monitors.clone(), parts.bus.clone());
+        tasks.readings = Some(Task::spawn(|stop| monitors.store_readings(bus, parts.clock.clone(), stop)));
         let runtimes = [Handle::current(), parts.sandbox.guest_threads().clone()];
         // Ends with the process.
         drop(tokio::spawn(idle_memory::run(runtimes)));
@@ -200,6 +229,7 @@ impl App {
             );
         }
         self.host.report(Progress::Ready { http: http_url, admin: admin_url });
+        self.service.ready();
         Ok(())
     }
 
@@ -211,13 +241,21 @@ impl App {
                 false => std::future::pending().await,
             }
         };
+        let activity = async {
+            if self.options.activity {
+                activity::run(&self.control, &self.logs, &*self.host).await;
+            }
+            std::future::pending::<()>().await;
+        };
         let certificates = self.certificate_reloads();
         tokio::select! {
             () = self.reload_until_stopped(signals) => None,
             reason = self.control.parts().store.failure() => Some(reason),
             () = reloads => None,
+            () = activity => None,
             () = certificates.watch() => None,
             () = self.data.keep_addresses(&self.addresses) => None,
+            () = self.service.answer_watchdog(&*self.control.parts().store) => None,
         }
     }
 
@@ -230,8 +268,10 @@ impl App {
     async fn reload_until_stopped(&self, signals: &mut Signals) {
         while let Request::Reload = signals.next().await {
             let reload = async {
+                self.service.reloading();
                 self.certificate_reloads().all().await;
                 watch::reload(&self.control, &*self.host, "SIGHUP was received").await;
+                self.service.ready();
             };
             tokio::select! {
                 () = reload => {}
@@ -243,7 +283,8 @@ impl App {
     /// Stops everything: first the sources of events, then the attempts, then the store. Returns an error if the store
     /// does not close cleanly.
     async fn drain(self, tasks: Tasks) -> anyhow::Result<()> {
-        let Tasks { admin, http, retention, replays, monitor } = tasks;
+        let Tasks { admin, http, retention, replays, monitor, readings } = tasks;
+        self.service.stopping();
         let parts = self.control.parts();
         // A start that failed has accepted no event yet.
         if self.control.phase() == Phase::Running {
@@ -254,6 +295,7 @@ impl App {
         task::stop(monitor).await;
         task::stop(http).await;
         self.control.stop_sources().await;
+        task::stop(readings).await;
         if let Some(retention) = &retention {
             retention.cancel();
         }

@@ -11,6 +11,7 @@ mod compile;
 mod console;
 mod dead;
 mod emit;
+mod event;
 mod events;
 mod explain;
 mod failure;
@@ -19,12 +20,15 @@ mod invoke;
 mod json_text;
 mod limits;
 mod listener;
+mod log_format;
 mod logs;
+mod monitors;
 mod network;
 mod new;
 mod pending;
 mod process;
 mod replay;
+mod select;
 mod state;
 mod status;
 mod table;
@@ -35,6 +39,7 @@ mod token;
 mod trace;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,7 +70,7 @@ pub struct Arguments {
 /// `emit` has its own `--data`: with `emit`, the data folder can be given only before the name.
 #[derive(Debug, Clone, Args)]
 struct Common {
-    /// The data folder [default: .evoke]
+    /// The data folder [default: .evoke; commands other than `up` also find it in the folders above the current one]
     #[arg(long, env = "EVOKE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
@@ -86,6 +91,10 @@ struct ClientArgs {
     /// A file with a token for the admin API [default: the variable EVOKE_TOKEN, else admin.token in the data folder]
     #[arg(long, env = "EVOKE_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Read the store in this folder, of a stopped Evoke or of a backup, instead of a running Evoke. Only for commands
+    /// that change nothing
+    #[arg(long, value_name = "DIR")]
+    offline: Option<PathBuf>,
     /// Print JSON: one value, or one value per line for lists
     #[arg(long)]
     json: bool,
@@ -100,8 +109,28 @@ impl Common {
         }
     }
 
+    /// Returns the data folder of a command that creates it if it is missing.
     fn data_folder(&self) -> &Path {
-        self.data.as_deref().unwrap_or(Path::new(".evoke"))
+        self.data.as_deref().unwrap_or(Path::new(DATA))
+    }
+
+    /// Returns the data folder of a command that needs an existing one. Without `--data`, this is the one in the current
+    /// folder or in the nearest folder above it. One above that belongs to another user is not used: it could lead to
+    /// an Evoke of that user.
+    fn existing_data_folder(&self) -> PathBuf {
+        if let Some(data) = &self.data {
+            return data.clone();
+        }
+        let default = PathBuf::from(DATA);
+        if default.exists() {
+            return default;
+        }
+        let current = std::env::current_dir().unwrap_or_default();
+        let above = current.ancestors().skip(1).map(|folder| folder.join(DATA)).find(|folder| {
+            let is_data = ["listen.json", "evoke.db"].iter().any(|name| folder.join(name).exists());
+            is_data && folder.metadata().is_ok_and(|found| found.uid() == rustix::process::geteuid().as_raw())
+        });
+        above.unwrap_or(default)
     }
 }
 
@@ -111,10 +140,14 @@ impl ClientArgs {
             admin: self.admin.or_else(|| global.admin.clone()),
             admin_ca: self.admin_ca.or_else(|| global.admin_ca.clone()),
             token_file: self.token_file.or_else(|| global.token_file.clone()),
+            offline: self.offline.or_else(|| global.offline.clone()),
             json: self.json || global.json,
         }
     }
 }
+
+/// The name of the default data folder.
+const DATA: &str = ".evoke";
 
 /// A command's own arguments and the common options.
 #[derive(Debug, Args)]
@@ -163,16 +196,19 @@ enum Command {
     /// List events, oldest first
     #[command(after_help = "Example: evoke events --follow --type 'order.*'")]
     Events(WithCommon<events::Events>),
+    /// Show one event whole: who received it and what became of it, and who did not receive it and why
+    #[command(after_help = "Example: evoke event 17")]
+    Event(WithCommon<event::Event>),
     /// Show an event with its deliveries, their attempts and the events they published
     #[command(after_help = "Example: evoke trace 17")]
     Trace(WithCommon<trace::Trace>),
     /// Show for each trigger which field and operator matched an event or failed
     #[command(after_help = "Example: evoke explain 17 --function shop/charge")]
     Explain(WithCommon<explain::Explain>),
-    /// List dead letters, and redrive or purge them
+    /// List dead letters, and redrive, edit or purge them
     #[command(subcommand, after_help = "Example: evoke dead redrive --function shop/charge")]
     Dead(dead::Dead),
-    /// List deliveries that are not done yet, and cancel them
+    /// List deliveries that are not done yet, and retry or cancel them
     #[command(subcommand, after_help = "Example: evoke pending cancel --function shop/charge")]
     Pending(pending::Pending),
     /// Pause a function or an app: its deliveries stay pending, also across restarts
@@ -206,6 +242,13 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages, one for each command, into a folder
+    #[command(after_help = "Example: evoke man /usr/local/share/man/man1")]
+    Man {
+        /// The folder; created if it is missing
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Show functions with their delivery counts, and sources with their health
     #[command(after_help = "Example: evoke status")]
     Status(Common),
@@ -215,6 +258,11 @@ enum Command {
         Example: evoke console"
     )]
     Console(WithCommon<console::Console>),
+    /// Show what monitors watch: value, state, and the last hour
+    #[command(
+        after_help = "The last column has the last hour, three minutes for each character.\n\nExample: evoke monitors"
+    )]
+    Monitors(Common),
     /// Verify that the store is complete and undamaged; works while Evoke runs or is stopped
     #[command(after_help = "Example: evoke check --data .evoke")]
     Check(Common),
@@ -257,6 +305,16 @@ struct Up {
     /// Reload when a manifest, a component or a source file of a component changes
     #[arg(long)]
     watch: bool,
+    /// Check all that a start needs, and exit: manifests, components, secrets, the store and the addresses. An Evoke that
+    /// runs with the same data folder is not disturbed
+    #[arg(long)]
+    check: bool,
+    /// On a terminal, show no line for each accepted event, ended attempt and log line of a function
+    #[arg(long, short)]
+    quiet: bool,
+    /// Let monitors with `command` start programs, with the rights of this process
+    #[arg(long, env = "EVOKE_ALLOW_COMMANDS")]
+    allow_commands: bool,
     /// How long running deliveries may take after a stop signal, such as 30s
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = parse_duration)]
     drain: Duration,
@@ -281,18 +339,31 @@ fn parse_size(text: &str) -> Result<u64, String> {
     Ok(size.0)
 }
 
-/// Writes the program's own log to standard error, filtered by `EVOKE_LOG`; the default level is `warn`.
+/// Writes the program's own log to standard error, filtered by `EVOKE_LOG`; the default level is `warn`. With
+/// `EVOKE_LOG_FORMAT=json`, each entry is a JSON object.
 pub fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("EVOKE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
+    let is_coloured = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(is_coloured)
         .with_target(false)
         // The logger would report a failed write to standard error there again, and panic: on a closed terminal, or on
         // a full disk.
-        .log_internal_errors(false)
-        .init();
+        .log_internal_errors(false);
+    match log_format::is_json() {
+        true => log.event_format(log_format::JsonFormat).init(),
+        false => log.init(),
+    }
+}
+
+/// Writes `evoke.1`, and a page for each command such as `evoke-dead-list.1`.
+fn write_manual(folder: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder)
+        .and_then(|()| clap_mangen::generate_to(Arguments::command(), folder))
+        .map_err(|error| Failure::Failed(format!("cannot write manual pages into {}: {error}", folder.display())))
 }
 
 /// Runs the command.
@@ -307,6 +378,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Inspect(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Emit(emit) => emit.run(&global),
         Command::Events(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
+        Command::Event(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Trace(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Explain(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Dead(dead) => dead.run(&global),
@@ -321,10 +393,12 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Arguments::command(), "evoke", &mut script);
             text::print(String::from_utf8_lossy(&script).trim_end())
         }
+        Command::Man { folder } => write_manual(&folder),
         Command::Token(token) => token.run(&global),
         Command::Logs(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::Status(common) => status::run(&common.with_defaults(&global)),
         Command::Console(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
+        Command::Monitors(common) => monitors::run(&common.with_defaults(&global)),
         Command::Check(common) => check::run(&common.with_defaults(&global)),
         Command::Backup(WithCommon { command, common }) => command.run(&common.with_defaults(&global)),
         Command::CompileComponent(command) => command.run(),

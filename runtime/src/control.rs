@@ -14,12 +14,14 @@ mod host;
 mod http_function;
 mod kinds;
 mod listeners;
+mod logged_runner;
 pub(crate) mod manifests;
 mod outbound;
 pub(crate) mod secrets;
-mod sources;
+pub(crate) mod sources;
 pub(crate) mod state_source;
 mod status;
+pub(crate) mod unset_secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -31,20 +33,22 @@ use tokio::sync::watch;
 use self::brakes::Paused;
 pub use self::brakes::{BrakeError, Pause};
 use self::functions::{Functions, Wiring};
-pub use self::host::{Build, Host, Progress};
+pub use self::host::{Activity, Build, Host, Progress};
 pub use self::kinds::registry;
 pub(crate) use self::kinds::{KINDS, Kind};
 pub use self::listeners::{ListenUrl, ListenerHandle, ListenerStatus, first_end};
+pub use self::logged_runner::FAILED;
 use self::sources::Sources;
 pub use self::status::{Active, FunctionStatus, Phase, SourceStatus, TriggerExplanation};
 use evoke_core::bus::Bus;
 use evoke_core::dispatcher::Dispatcher;
 use evoke_http::source::{Http, HttpKind, Routes};
-use evoke_manifest::{Checked, Diagnostics, Severity};
+use evoke_manifest::{Checked, Diagnostics, Severity, Source};
 use evoke_model::clock::Clock;
 use evoke_model::{DescendantsMax, FunctionId, StoredEvent};
 use evoke_pattern::MalformedEvent;
 use evoke_sandbox::{LogSink, Sandbox};
+use evoke_sources::Services;
 use evoke_store::Store;
 use evoke_store::running::RunningLog;
 use evoke_store_sqlite::running::Interrupted;
@@ -93,6 +97,8 @@ pub struct Parts {
     pub sandbox: Sandbox,
     /// Serves the http sources.
     pub http: Http,
+    /// What sources share.
+    pub services: Services,
     /// Receives the log lines of functions.
     pub logs: LogSink,
     /// Counters and histograms.
@@ -134,7 +140,13 @@ struct ActiveManifests {
 impl Control {
     /// Starts without active apps. [`Self::reload`] reads the manifests at `paths`.
     pub fn new(parts: Parts, paths: Vec<PathBuf>, host: Arc<dyn Host>) -> Self {
-        let sources = Sources::new(parts.store.clone(), parts.bus.clone(), parts.clock.clone(), parts.metrics.clone());
+        let sources = Sources::new(
+            parts.store.clone(),
+            parts.services.clone(),
+            parts.bus.clone(),
+            parts.clock.clone(),
+            parts.metrics.clone(),
+        );
         Self(Arc::new(Inner {
             parts,
             host,
@@ -171,7 +183,8 @@ impl Control {
     pub fn functions(&self) -> Vec<FunctionStatus> {
         let dispatcher = &self.0.parts.dispatcher;
         let (running, held, failing) = (dispatcher.running(), dispatcher.waiting(), dispatcher.failing());
-        let circuits = dispatcher.circuits();
+        let (circuits, mut last_failures) = (dispatcher.circuits(), dispatcher.last_failures());
+        let rates = self.0.parts.metrics.rates();
         let (active, paused) = (self.active(), self.paused());
         let all = active.manifests.iter().flat_map(|c| c.manifest.functions.iter().map(move |f| (&c.manifest, f)));
         all.map(|(manifest, function)| {
@@ -183,6 +196,8 @@ impl Control {
                 running: count(&running).unwrap_or_default(),
                 held: count(&held).unwrap_or_default(),
                 failing: id.and_then(|id| failing.get(id)).map(status::describe_failing),
+                last_failure: id.and_then(|id| last_failures.remove(id)),
+                rates: rates.get(name.as_str()).copied().unwrap_or_default(),
                 paused: brakes::pause_of(&paused, &name),
                 endpoint: function.deliver.as_ref().map(|deliver| deliver.url.shown()),
                 circuit: id.and_then(|id| circuits.get(id)).map(|open| open.as_ref().map(status::describe_circuit)),
@@ -235,7 +250,16 @@ impl Control {
 
     async fn activate(&self, manifests: Vec<Checked>) -> Result<(), AppError> {
         let Parts { store, bus, dispatcher, sandbox, http, logs, metrics, clock, running, .. } = &self.0.parts;
-        let functions = manifests.iter().map(|c| c.manifest.functions.len()).sum();
+        if !self.0.parts.services.monitors.allow_commands() {
+            let error = |checked: &Checked, source: &Source, message: String, help: &'static str| {
+                checked.error_at(source.span, message, help)
+            };
+            let refused: Diagnostics = manifests.iter().flat_map(|checked| sources::commands(checked, error)).collect();
+            if refused.has_errors() {
+                return Err(refused.into());
+            }
+        }
+        let functions = functions::all(&manifests).map(|(c, f)| functions::full_name(&c.manifest, f)).collect();
         self.0.host.report(Progress::Loading { functions });
         let loaded = functions::load_all(&manifests, sandbox, running).await?;
         let guards = auth::guards(&manifests, metrics)?;
@@ -258,8 +282,27 @@ impl Control {
         dispatcher.set_functions(workers);
         sources.apply(&manifests, &ids, &origins).await;
         http.set_routes(routes);
+        sandbox.remove_outdated();
+        let stranded = self.stranded(&ids).await;
+        if !stranded.is_empty() {
+            self.0.host.report(Progress::Stranded { functions: stranded });
+        }
         *self.active() = ActiveManifests { manifests, function_ids: ids, request_handlers };
         Ok(())
+    }
+
+    /// Returns the functions that are not among the active ones and have pending deliveries, with the number of these.
+    async fn stranded(&self, active: &BTreeMap<String, FunctionId>) -> Vec<(String, u64)> {
+        match self.0.parts.store.totals().await {
+            Ok(totals) => {
+                let others = totals.functions.into_iter().filter(|(name, _)| !active.contains_key(name));
+                others.map(|(name, counts)| (name, counts.pending())).filter(|(_, pending)| *pending > 0).collect()
+            }
+            Err(error) => {
+                tracing::error!("cannot read which functions have pending deliveries: {error}");
+                Vec::new()
+            }
+        }
     }
 
     /// Stops all sources, and waits for their tasks.

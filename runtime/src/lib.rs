@@ -9,4 +9,5 @@ mod console;
 pub mod control;
 mod disk;
 pub mod logs;
+pub mod offline;
 pub mod otlp;

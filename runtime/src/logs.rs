@@ -110,6 +110,11 @@ impl FunctionLogs {
 }
 
 impl StoredLines {
+    /// Returns true if there is no file.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// Returns a reader of the last `limit` lines. Blocks on files: not for async tasks.
     pub fn reader(self, limit: usize) -> io::Result<Reader> {
         Reader::new(self.files, &self.filter, limit)

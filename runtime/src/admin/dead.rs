@@ -1,34 +1,43 @@
-//! Lists, shows, redrives and purges dead letters.
+//! Lists, groups, shows, redrives, edits and purges dead letters.
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::access::Exchange;
+use super::letters::{self, Conditions, Selection};
 use super::request::{Params, PathSegments, json_body};
+use super::response::Json;
 use super::stream::{Lines, StreamError, ndjson};
-use super::view::{Count, DeadLetter, DeadSelection, Envelope};
+use super::view::{Count, DeadLetter, DeadSelection, Edit, Edited, Envelope};
 use super::{Admin, ApiResult};
+use evoke_core::router::Target;
 use evoke_http::problem::Problem;
-use evoke_model::event::Data;
-use evoke_model::{DamagedEvent, DeadFilter, DeliveryId, DeliveryState, PendingFilter, ReadDelivery, ReadEvent, Seq};
+use evoke_model::event::{Data, Event};
+use evoke_model::media_type::is_json;
+use evoke_model::{
+    DamagedEvent, DeadFilter, DeliveryId, DeliveryState, Lineage, NewEvent, ReadDelivery, ReadEvent, Seq, StoredEvent,
+};
 use evoke_store::{InspectionStore, StoreError};
 
 const LIMIT_DEFAULT: usize = 100;
 /// Maximum number of deliveries per list.
 pub(super) const LIMIT_MAX: usize = 10_000;
-/// Number of dead letters read from the store at a time: each has the messages of all its attempts.
-const PAGE: usize = 8;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeadQuery {
     function: Option<String>,
+    cause: Option<String>,
+    r#type: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    before: Option<DeliveryId>,
     limit: Option<usize>,
 }
 
@@ -36,53 +45,86 @@ pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     Params(query): Params<DeadQuery>,
 ) -> ApiResult<Response<Body>> {
-    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
+    let DeadQuery { function, cause, r#type: type_, since, until, before, limit } = query;
+    let limit = limit.unwrap_or(LIMIT_DEFAULT);
     if limit > LIMIT_MAX {
         let detail = format!("limit is {limit}; at most {LIMIT_MAX} dead letters can be listed");
         return Err(Problem::malformed(detail).into());
     }
-    let filter = query.function.map_or(DeadFilter::All, DeadFilter::Function);
-    let store = admin.store.clone();
-    Ok(ndjson(&admin, |lines| write(store, Selection::Dead(filter), DeliveryId(0), limit, lines)))
+    let selection = Selection::new(&admin, Conditions { function, cause, type_, since, until }).await?;
+    let (store, before) = (admin.store.clone(), before.unwrap_or(DeliveryId(i64::MAX)));
+    Ok(ndjson(&admin, async move |lines| write(&*store, selection, before, limit, lines).await))
 }
 
-/// Selects the deliveries of a list.
-pub(super) enum Selection {
-    Dead(DeadFilter),
-    Pending(PendingFilter),
-}
-
-/// Writes the selected deliveries after `after` with their events, but without the data of the events.
-pub(super) async fn write(
-    store: Arc<dyn InspectionStore>,
+/// Writes the newest selected dead letters before `before` with their events, but without the data of the events.
+async fn write(
+    store: &dyn InspectionStore,
     selection: Selection,
-    mut after: DeliveryId,
+    before: DeliveryId,
     limit: usize,
     mut lines: Lines,
 ) -> Result<(), StreamError> {
-    let mut remaining = limit;
-    while remaining > 0 {
-        lines.ready().await?;
-        let page = remaining.min(PAGE);
-        let found = match &selection {
-            Selection::Dead(filter) => store.dead(filter.clone(), after, page).await?,
-            Selection::Pending(filter) => store.list_pending(filter.clone(), after, page).await?,
-        };
-        if found.is_empty() {
-            break;
-        }
-        remaining = remaining.saturating_sub(found.len());
-        for record in found {
-            after = record.as_ref().map_or_else(|damaged| damaged.id, |record| record.id);
-            let mut event = event_of(&*store, &record).await?;
-            if let Ok(stored) = &mut event {
-                Arc::make_mut(&mut stored.event).data = Data::None;
+    let (mut remaining, mut next) = (limit, Some(before));
+    while remaining > 0
+        && let Some(before) = next
+    {
+        let (found, after) = selection.page(store, before, remaining).await?;
+        for summary in found.into_iter().take(remaining) {
+            lines.ready().await?;
+            // A redrive may have changed the delivery meanwhile.
+            let Some(read) = store.delivery(letters::id_of(&summary)).await? else { continue };
+            if read.as_ref().is_ok_and(|record| record.state != DeliveryState::Dead) {
+                continue;
             }
-            let event = Envelope::of(&*store, &event);
-            lines.json(&DeadLetter { delivery: record.into(), event }).await?;
+            remaining -= 1;
+            let event = event_without_data(store, &read).await?;
+            lines.json(&DeadLetter { delivery: read.into(), event }).await?;
         }
+        lines.flush().await?;
+        next = after;
     }
-    Ok(lines.flush().await?)
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GroupsQuery {
+    function: Option<String>,
+    cause: Option<String>,
+    r#type: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+pub(super) async fn groups(
+    State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
+    Params(query): Params<GroupsQuery>,
+) -> ApiResult<Response<Body>> {
+    let GroupsQuery { function, cause, r#type: type_, since, until } = query;
+    let selection = Selection::new(&admin, Conditions { function, cause, type_, since, until }).await?;
+    let groups = {
+        let _scan = exchange.permits().scan().await;
+        selection.groups(&*admin.store).await?
+    };
+    Ok(ndjson(&admin, async move |mut lines: Lines| {
+        for group in groups {
+            lines.json(&group).await?;
+        }
+        Ok(lines.flush().await?)
+    }))
+}
+
+/// Returns the event of a delivery without its data.
+pub(super) async fn event_without_data(
+    store: &dyn InspectionStore,
+    delivery: &ReadDelivery,
+) -> Result<Envelope, StoreError> {
+    let mut event = event_of(store, delivery).await?;
+    if let Ok(stored) = &mut event {
+        Arc::make_mut(&mut stored.event).data = Data::None;
+    }
+    Ok(Envelope::of(store, &event))
 }
 
 /// Returns the event of a delivery. The event of a damaged delivery is unknown.
@@ -116,7 +158,12 @@ pub(super) async fn redrive(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Count>> {
-    let count = admin.store.redrive(&exchange.actor(), parse_selection(&headers, body)?).await?;
+    let (selection, dry_run) = parse_selection(&admin, &headers, body).await?;
+    let (store, actor) = (&admin.store, exchange.actor());
+    let count = match dry_run {
+        true => selection.count(&**store).await?,
+        false => selection.change(&**store, |which| store.redrive(&actor, which)).await?,
+    };
     Ok(Json(Count { count }))
 }
 
@@ -126,16 +173,90 @@ pub(super) async fn purge(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Count>> {
-    let count = admin.store.purge(&exchange.actor(), parse_selection(&headers, body)?).await?;
+    let (selection, dry_run) = parse_selection(&admin, &headers, body).await?;
+    let (store, actor) = (&admin.store, exchange.actor());
+    let count = match dry_run {
+        true => selection.count(&**store).await?,
+        false => selection.change(&**store, |which| store.purge(&actor, which)).await?,
+    };
     Ok(Json(Count { count }))
 }
 
-fn parse_selection(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<DeadFilter, Problem> {
+async fn parse_selection(
+    admin: &Admin,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> ApiResult<(Selection, bool)> {
     let malformed = |reason: String| {
-        let expected = r#"send {"delivery": 7}, {"function": "app/function"} or {"all": true}"#;
+        let expected =
+            r#"send {"delivery": 7}, {"all": true}, or one or more of function, cause, type, since and until"#;
         Problem::malformed(format!("{reason}; {expected}"))
     };
     let selection: DeadSelection =
         serde_json::from_slice(&json_body(headers, body)?).map_err(|e| malformed(e.to_string()))?;
-    selection.into_filter().ok_or_else(|| malformed("nothing is selected".into()))
+    let has_conditions = selection.has_conditions();
+    let DeadSelection { delivery, function, cause, r#type: type_, since, until, all, dry_run } = selection;
+    let conditions = Conditions { function, cause, type_, since, until };
+    match (delivery, has_conditions, all) {
+        (Some(id), false, false) => Ok((DeadFilter::Delivery(id).into(), dry_run)),
+        (None, true, false) => Ok((Selection::new(admin, conditions).await?, dry_run)),
+        (None, false, true) => Ok((DeadFilter::All.into(), dry_run)),
+        (None, false, false) => Err(malformed("nothing is selected".into()).into()),
+        _ => Err(malformed("the selection is not clear".into()).into()),
+    }
+}
+
+/// Replaces a dead letter by an event with other data, whose only delivery is to the function of the dead letter. The
+/// original event stays as it is.
+pub(super) async fn edit(
+    State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
+    PathSegments(delivery): PathSegments<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> ApiResult<(StatusCode, Json<Edited>)> {
+    let missing = || Problem::not_found(format!("there is no dead letter {delivery}"));
+    let Edit { data } = serde_json::from_slice(&json_body(&headers, body)?)
+        .map_err(|error| Problem::malformed(format!(r#"{error}; send {{"data": …}} with any JSON value"#)))?;
+    let id: DeliveryId = delivery.parse().map_err(|_| missing())?;
+    let read = admin.store.delivery(id).await?.ok_or_else(missing)?;
+    let record = read.map_err(|damaged| StoreError::Damaged(damaged.what))?;
+    if record.state != DeliveryState::Dead {
+        let detail = format!("delivery {id} is not a dead letter: its state is {}", record.state.name());
+        return Err(Problem::new(StatusCode::CONFLICT, detail).into());
+    }
+    let read = admin.store.event(record.event).await?;
+    let stored = read.ok_or_else(missing)?.map_err(|damaged| StoreError::Damaged(damaged.to_string()))?;
+    let Some(function) = admin.control.function_ids().get(&record.function).copied() else {
+        let detail = format!(
+            "no active manifest declares {}; only an active function can receive an edited event",
+            record.function
+        );
+        return Err(Problem::new(StatusCode::CONFLICT, detail).into());
+    };
+    let event = edited(&stored, &data).map_err(Problem::malformed)?;
+    let target = Target::Function { function, trigger: record.trigger.into() };
+    let deliveries = admin.bus.router().route(&event, None, &target).map_err(Problem::malformed)?;
+    let Lineage { root, hops, origin, .. } = stored.lineage;
+    let lineage = Lineage { cause: Some(id), root: root.or(Some(stored.seq)), hops, origin };
+    let new_id = event.id.clone();
+    let new = NewEvent { event: Arc::new(event), lineage, deliveries };
+    match admin.store.replace_dead(&exchange.actor(), id, new).await? {
+        Some(seq) => Ok((StatusCode::ACCEPTED, Json(Edited { id: new_id, seq }))),
+        None => Err(Problem::new(StatusCode::CONFLICT, format!("delivery {id} is no dead letter any more")).into()),
+    }
+}
+
+/// Returns a copy of an event with an id of its own and other data. Nobody verified the sender of these data, so the copy
+/// has no principal.
+fn edited(stored: &StoredEvent, data: &RawValue) -> Result<Event, String> {
+    let mut event = (*stored.event).clone();
+    event.id = uuid::Uuid::now_v7().to_string();
+    event.principal = None;
+    if !event.datacontenttype.as_deref().is_none_or(is_json) {
+        event.datacontenttype = None;
+    }
+    event.data = Data::Json(Bytes::copy_from_slice(data.get().as_bytes()));
+    // Checks the whole event as if it were posted.
+    Event::from_complete_json(event.to_json().as_bytes()).map_err(|error| error.to_string())
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
@@ -11,20 +10,21 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::access::Exchange;
+use super::error::ApiError;
 use super::request::{Params, PathSegments, json_body};
-use super::stream::{Lines, PAGE_BYTES_MAX, StreamError, ndjson};
-use super::view::{Damaged, Envelope, Posted, PostedEvent};
+use super::response::Json;
+use super::search::{Conditions, Search, Sender};
+use super::stream::{Lines, StreamError, ndjson};
+use super::view::{Damaged, Delivery, Envelope, Posted, PostedEvent};
 use super::{Admin, ApiResult};
-use evoke_core::bus::{Offer, Origin};
+use evoke_core::bus::{Offer, Origin, Refused};
 use evoke_http::problem::Problem;
 use evoke_model::clock::{Clock, rfc3339};
 use evoke_model::event::{Event, skip_byte_order_mark};
-use evoke_model::{Accepted, DamagedEvent, EventFilter, ReadEvent, Seq, StoredEvent};
+use evoke_model::{Accepted, DamagedEvent, ReadEvent, Seq, StoredEvent};
 use evoke_store::{InspectionStore, Store, StoreError};
 
-/// Maximum number of events read from the store at a time; [`PAGE_BYTES_MAX`] limits their size.
-const PAGE: usize = 64;
-/// Default limit without `after`. With `after` the default is unlimited.
+/// Default limit. With `after` or `since` the default is unlimited.
 const LIMIT_DEFAULT: usize = 100;
 
 /// Source of posted events that have none.
@@ -35,15 +35,46 @@ const DEFAULT_SOURCE: &str = "/cli";
 pub(super) struct EventsQuery {
     r#type: Option<String>,
     source: Option<String>,
+    function: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    pattern: Option<String>,
+    text: Option<String>,
     after: Option<Seq>,
+    before: Option<Seq>,
     limit: Option<usize>,
+    #[serde(default)]
+    order: Order,
     #[serde(default)]
     follow: bool,
     #[serde(default)]
     envelope: bool,
+    #[serde(default)]
+    progress: bool,
 }
 
-impl EventsQuery {
+/// The order of a list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Order {
+    #[default]
+    Oldest,
+    Newest,
+}
+
+/// A list of events.
+struct List {
+    search: Search,
+    order: Order,
+    limit: usize,
+    /// Whether the list starts after [`Search::after`], and not at the newest events.
+    from_start: bool,
+    follow: bool,
+    envelope: bool,
+    progress: bool,
+}
+
+impl List {
     fn line(&self, store: &dyn InspectionStore, read: &ReadEvent) -> String {
         match read {
             Err(DamagedEvent { seq, what }) => {
@@ -61,48 +92,64 @@ pub(super) async fn list(
     exchange: Exchange,
     Params(query): Params<EventsQuery>,
 ) -> ApiResult<Response<Body>> {
-    if query.follow {
+    let EventsQuery { r#type: type_, source, function, since, until, pattern, text, after, before, .. } = query;
+    let EventsQuery { limit, order, follow, envelope, progress, .. } = query;
+    if follow && (order == Order::Newest || until.is_some() || before.is_some()) {
+        let detail =
+            "a list that is followed has the oldest events first and no end: leave out order, until and before";
+        return Err(Problem::malformed(detail.to_owned()).into());
+    }
+    let is_bounded = after.is_some() || since.is_some();
+    let limit = limit.unwrap_or(if is_bounded { usize::MAX } else { LIMIT_DEFAULT });
+    let from_start = is_bounded && (after.is_some() || limit == usize::MAX);
+    let conditions = Conditions { type_, source, function, since, until, pattern, text, after, before };
+    let search = Search::new(&admin, conditions).await?;
+    if follow {
         exchange.follow()?;
     }
-    let store = admin.store.clone();
-    Ok(ndjson(&admin, |lines| write(store, query, lines)))
+    let (store, list) = (admin.store.clone(), List { search, order, limit, from_start, follow, envelope, progress });
+    Ok(ndjson(&admin, |lines| write(store, list, lines)))
 }
 
-async fn write(store: Arc<dyn Store>, query: EventsQuery, mut lines: Lines) -> Result<(), StreamError> {
-    let filter = EventFilter { type_: query.r#type.clone(), source: query.source.clone(), ..EventFilter::default() };
-    let limit = query.limit.unwrap_or(if query.after.is_some() { usize::MAX } else { LIMIT_DEFAULT });
-    let mut after = match query.after {
-        Some(after) => after,
-        None => position_before_newest(&*store, &filter, limit).await?,
-    };
-    // The number of stored events; new ones are not limited.
-    let mut remaining = limit;
+async fn write(store: Arc<dyn Store>, list: List, mut lines: Lines) -> Result<(), StreamError> {
+    let List { search, limit, .. } = &list;
+    let mut sender = Sender::new(&mut lines, list.progress);
     let mut newest = store.newest();
+    let newest_seq = *newest.borrow();
+    if list.order == Order::Newest {
+        search.newest_first(&*store, newest_seq, *limit, &mut sender, |read| Some(list.line(&*store, read))).await?;
+        return Ok(lines.flush().await?);
+    }
+    let mut after = search.after;
+    if !list.from_start {
+        // Fewer than `limit` events match if there is no first one.
+        let first = search.newest_first(&*store, newest_seq, *limit, &mut sender, |_| None).await?;
+        let before_first = first.map_or(after, |first| Seq(first.0 - 1));
+        after = if *limit == 0 { newest_seq.max(after) } else { before_first };
+    }
+    // The number of stored events; new ones are not limited.
+    let mut remaining = *limit;
     loop {
         // Reads after this line see at least all events up to `newest_seq`.
         let newest_seq = *newest.borrow_and_update();
-        while remaining > 0 {
-            lines.ready().await?;
-            let page = page(&filter, Some(after), None, remaining);
-            let page_limit = page.limit;
-            let found = store.events(page).await?;
-            let is_last = is_last(&found, page_limit);
-            remaining = remaining.saturating_sub(found.len());
-            for read in found {
-                after = DamagedEvent::seq_of(&read);
-                let line = query.line(&*store, &read);
+        let end = search.end(newest_seq);
+        while remaining > 0 && after.next() < end {
+            sender.lines().ready().await?;
+            let (found, searched) = search.next(&*store, after, end, remaining, &mut sender).await?;
+            for read in found.into_iter().take(remaining) {
+                remaining -= 1;
+                let line = list.line(&*store, &read);
                 drop(read);
-                lines.line(line).await?;
+                sender.lines().line(line).await?;
             }
-            if is_last {
-                break;
-            }
+            after = searched;
+            sender.searched(searched).await?;
         }
-        lines.flush().await?;
-        if !query.follow {
+        sender.lines().flush().await?;
+        if !list.follow {
             return Ok(());
         }
-        // The next read starts after the events that did not match or were beyond the limit.
+        // The next read starts after the events that were beyond the limit.
         after = after.max(newest_seq);
         remaining = usize::MAX;
         if newest.changed().await.is_err() {
@@ -111,31 +158,19 @@ async fn write(store: Arc<dyn Store>, query: EventsQuery, mut lines: Lines) -> R
     }
 }
 
-fn page(filter: &EventFilter, after: Option<Seq>, before: Option<Seq>, limit: usize) -> EventFilter {
-    EventFilter { after, before, limit: limit.min(PAGE), bytes_max: Some(PAGE_BYTES_MAX), ..filter.clone() }
-}
-
-/// Whether a page has the last events of its filter: it reached neither of its limits.
-fn is_last(found: &[ReadEvent], limit: usize) -> bool {
-    let bytes: usize = found.iter().map(EventFilter::size_of).sum();
-    found.len() < limit && bytes < PAGE_BYTES_MAX
-}
-
-/// Returns the position before the newest `limit` events that match.
-async fn position_before_newest(store: &dyn Store, filter: &EventFilter, limit: usize) -> Result<Seq, StoreError> {
-    let (mut remaining, mut first) = (limit, store.newest().borrow().next());
-    while remaining > 0 {
-        let page = page(filter, None, Some(first), remaining);
-        let page_limit = page.limit;
-        let found = store.events(page).await?;
-        remaining -= found.len().min(remaining);
-        match found.first() {
-            Some(oldest) if !is_last(&found, page_limit) => first = DamagedEvent::seq_of(oldest),
-            // Fewer than `limit` events match.
-            _ => return Ok(Seq(0)),
+/// Lists the deliveries of an event, one per line, in order.
+pub(super) async fn deliveries(
+    State(admin): State<Arc<Admin>>,
+    PathSegments(reference): PathSegments<String>,
+) -> ApiResult<Response<Body>> {
+    let event = find(&*admin.store, &reference).await?;
+    let (store, seq) = (admin.store.clone(), DamagedEvent::seq_of(&event));
+    Ok(ndjson(&admin, async move |mut lines: Lines| {
+        for read in store.deliveries(seq).await? {
+            lines.json(&Delivery::from(read)).await?;
         }
-    }
-    Ok(Seq(first.0 - 1))
+        Ok(lines.flush().await?)
+    }))
 }
 
 pub(super) async fn show(
@@ -192,9 +227,15 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, Json<Posted>)> {
-    let events = parse_events(&json_body(&headers, body)?, &admin.clock)?;
+    let body = json_body(&headers, body)?;
+    let is_array = is_array(&body);
+    let events = parse_events(&body, &admin.clock).map_err(|problem| without_index(problem, is_array))?;
     let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-    let accepted = admin.bus.accept(Offer { events, origin: Origin::OPERATOR, ..Offer::default() }).await?;
+    let accepted = admin.bus.accept(Offer { events, origin: Origin::OPERATOR, ..Offer::default() }).await;
+    let accepted = accepted.map_err(|refused| match refused {
+        Refused::Store(error) => ApiError::from(error),
+        refused => without_index(refused.into(), is_array).into(),
+    })?;
     let posted = ids.into_iter().zip(accepted).map(|(id, accepted)| match accepted {
         Accepted::New(seq) => PostedEvent { id, seq, duplicate: false },
         Accepted::Duplicate(seq) => PostedEvent { id, seq, duplicate: true },
@@ -202,10 +243,22 @@ pub(super) async fn post(
     Ok((StatusCode::ACCEPTED, Json(Posted { accepted: posted.collect() })))
 }
 
+/// Removes the index from a message about a single event.
+fn without_index(mut problem: Problem, is_array: bool) -> Problem {
+    if let (Some(detail), false) = (problem.detail.strip_prefix("event 0: "), is_array) {
+        problem.detail = detail.to_owned();
+    }
+    problem
+}
+
+fn is_array(body: &[u8]) -> bool {
+    skip_byte_order_mark(body).iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
+}
+
 /// Parses one event or an array of events. A missing id, source or time gets a default; the type is required.
 fn parse_events(body: &[u8], clock: &Clock) -> Result<Vec<Event>, Problem> {
     let body = skip_byte_order_mark(body);
-    let is_array = body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
+    let is_array = is_array(body);
     let not_json = |e: serde_json::Error| Problem::malformed(format!("the body is not JSON: {e}"));
     let raw: Vec<&RawValue> = if is_array {
         serde_json::from_slice(body).map_err(not_json)?

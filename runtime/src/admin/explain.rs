@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
 use super::request::{Params, PathSegments};
-use super::{Admin, ApiResult, events};
+use super::response::Json;
+use super::{Admin, ApiResult, events, names};
 use crate::control::TriggerExplanation;
 use evoke_http::problem::Problem;
 
@@ -23,9 +23,10 @@ pub(super) async fn explain(
     Params(query): Params<ExplainQuery>,
 ) -> ApiResult<Json<Vec<TriggerExplanation>>> {
     let stored = events::require_intact(events::find(&*admin.store, &reference).await?)?;
-    let explained = admin.control.explain(&stored, query.function.as_deref());
+    let function = names::optional_function(&admin, query.function.as_deref()).await?;
+    let explained = admin.control.explain(&stored, function.as_deref());
     let explained = explained.map_err(|e| Problem::malformed(format!("cannot match the data of the event: {e}")))?;
-    match query.function {
+    match function {
         Some(function) if explained.is_empty() => Err(Problem::not_found(format!(
             "no active manifest declares {function}; `evoke status` lists the functions"
         ))

@@ -10,9 +10,9 @@ use http::Response;
 use serde::Deserialize;
 
 use super::access::Exchange;
-use super::request::Params;
+use super::request::{Params, parse_time};
 use super::stream::{Lines, PAGE_BYTES_MAX, StreamError, ndjson};
-use super::{Admin, ApiResult};
+use super::{Admin, ApiResult, names};
 use crate::logs::{Filter, Followed, Follower, Line, Reader};
 use evoke_http::problem::Problem;
 use evoke_model::DeliveryId;
@@ -24,6 +24,7 @@ const LIMIT_DEFAULT: usize = 100;
 pub(super) struct LogsQuery {
     function: Option<String>,
     delivery: Option<DeliveryId>,
+    since: Option<String>,
     limit: Option<usize>,
     #[serde(default)]
     follow: bool,
@@ -37,15 +38,23 @@ pub(super) async fn list(
     if query.follow {
         exchange.follow()?;
     }
+    let resolved = names::optional_function(&admin, query.function.as_deref()).await;
+    let is_unknown = resolved.is_err();
+    let function = resolved.as_ref().map_or_else(|_| query.function.clone(), Clone::clone);
+    let since_ms = parse_time("since", query.since.as_deref())?;
     let unreadable = |why: String| Problem::later(Duration::from_secs(1), format!("cannot read the log: {why}"));
-    let filter = Filter { function: query.function, delivery: query.delivery };
-    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
+    let filter = Filter { function, delivery: query.delivery, since_ms };
+    let limit = query.limit.unwrap_or(if since_ms.is_some() { usize::MAX } else { LIMIT_DEFAULT });
     let (reader, new_lines) = {
         let _scan = exchange.permits().scan().await;
         let Some(snapshot) = admin.logs.snapshot(filter).await else {
             return Err(unreadable("the log is closed".into()).into());
         };
         let (stored, new_lines) = (snapshot.stored, snapshot.new_lines);
+        // A function that handled requests and is no longer active is known to its log only.
+        if is_unknown && stored.is_empty() {
+            resolved?;
+        }
         let opened = tokio::task::spawn_blocking(move || stored.reader(limit)).await;
         let reader = opened.map_err(|e| unreadable(e.to_string()))?.map_err(|e| unreadable(e.to_string()))?;
         // Without a receiver, nothing is kept for this request.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use http::{HeaderMap, Response, StatusCode};
 
 use super::request::{PathSegments, json_body};
+use super::response::Json;
 use super::stream::ndjson;
 use super::tokens::TokenError;
 use super::view::{Count, NewToken, TokenRequest};

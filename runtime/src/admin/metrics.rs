@@ -11,7 +11,8 @@ use super::status::STORE_TIMEOUT;
 use super::{Admin, ApiResult};
 use crate::control::{FunctionStatus, ListenerStatus, SourceStatus};
 use evoke_http::problem::Problem;
-use evoke_telemetry::{self as telemetry, Format, ListenerHealth, Queue, ScrapeValues, SourceHealth};
+use evoke_sources::monitor::SubjectStatus;
+use evoke_telemetry::{self as telemetry, Format, ListenerHealth, MonitorHealth, Queue, ScrapeValues, SourceHealth};
 
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> ApiResult {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
@@ -25,6 +26,12 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap)
         Queue { function: f.name, running: f.running, held: f.held, is_circuit_open }
     };
     let source = |s: SourceStatus| SourceHealth { uri: s.uri, degraded: s.trouble.is_some() };
+    let watched = admin.control.parts().services.monitors.list(admin.clock.now_ms());
+    // A thing without a reading has no state yet.
+    let monitor = |one: SubjectStatus| {
+        let (monitor, state) = (one.monitor.to_string(), one.state? as u8);
+        Some(MonitorHealth { monitor, subject: one.subject, state, value: one.value, unit: one.unit })
+    };
     let listener = |listener: ListenerStatus| ListenerHealth {
         name: listener.name,
         degraded: listener.trouble.is_some(),
@@ -36,6 +43,7 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap)
         size_bytes,
         queues: active.functions.into_iter().map(queue).collect(),
         sources: active.sources.into_iter().map(source).collect(),
+        monitors: watched.into_iter().filter_map(monitor).collect(),
         listeners: admin.listeners().into_iter().map(listener).collect(),
         sandbox: active.sandbox,
     };

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
@@ -10,9 +9,10 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::access::Exchange;
 use super::request::{PathSegments, json_body};
+use super::response::Json;
 use super::stream::ndjson;
 use super::view::Replay;
-use super::{Admin, ApiResult};
+use super::{Admin, ApiResult, names};
 use evoke_core::replay::{Filter, Plan, ReplayAction, ReplayError};
 use evoke_http::problem::Problem;
 use evoke_model::ReplayId;
@@ -52,7 +52,7 @@ pub(super) async fn start(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<(StatusCode, Json<Replay>)> {
-    let filter = parse_filter(&headers, body)?;
+    let filter = parse_filter(&admin, &headers, body).await?;
     let replay = admin.replays.start(&exchange.actor(), filter, &active_functions(&admin)).await?;
     Ok((StatusCode::ACCEPTED, Json(replay.into())))
 }
@@ -62,7 +62,7 @@ pub(super) async fn plan(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Json<Plan>> {
-    let filter = parse_filter(&headers, body)?;
+    let filter = parse_filter(&admin, &headers, body).await?;
     Ok(Json(admin.replays.plan(&filter, &active_functions(&admin)).await?))
 }
 
@@ -87,11 +87,17 @@ fn parse_id(text: &str) -> Result<ReplayId, Problem> {
     text.parse().map_err(|_| Problem::not_found(format!("there is no replay {text}")))
 }
 
-fn parse_filter(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Filter, Problem> {
-    serde_json::from_slice(&json_body(headers, body)?).map_err(|e| {
+async fn parse_filter(admin: &Admin, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> ApiResult<Filter> {
+    let filter: Filter = serde_json::from_slice(&json_body(headers, body)?).map_err(|e| {
         let expected = r#"send {} for all stored events, or any of function, since, until, type, pattern, event, rate"#;
         Problem::malformed(format!("{e}; {expected}"))
-    })
+    })?;
+    // The replay reports an unknown name.
+    let function = match filter.function {
+        Some(name) => Some(names::function(admin, &name).await.unwrap_or(name)),
+        None => None,
+    };
+    Ok(Filter { function, ..filter })
 }
 
 fn active_functions(admin: &Admin) -> Vec<String> {

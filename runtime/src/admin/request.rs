@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 use evoke_http::problem::Problem;
+use evoke_model::clock::UnixMs;
 use evoke_model::media_type::is_json;
 
 /// Query parameters of the URL. Unknown parameters are rejected if `T` denies unknown fields.
@@ -33,6 +34,15 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathSeg
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = Path::from_request_parts(parts, state).await;
         Ok(Self(path.map_err(|refused| Problem::malformed(refused.body_text()))?.0))
+    }
+}
+
+/// Parses an RFC 3339 time of the query parameter or member `name`. Returns wall-clock time.
+pub(super) fn parse_time(name: &str, text: Option<&str>) -> Result<Option<UnixMs>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    match text.parse::<jiff::Timestamp>() {
+        Ok(time) => Ok(Some(time.as_millisecond())),
+        Err(_) => Err(Problem::malformed(format!("{name} is \"{text}\"; write a time such as 2026-01-31T12:00:00Z"))),
     }
 }
 

@@ -13,8 +13,12 @@ use super::access::{self, Access};
 use super::console::{assets, events as rows, flow, live, pattern, rates, session};
 use super::error::ApiError;
 use super::permits::Permits;
+use super::response::Json;
 use super::tokens::Role::{self, Operator, Viewer};
-use super::{Admin, brakes, dead, events, explain, logs, manage_tokens, metrics, replays, state, status, trace};
+use super::{
+    Admin, brakes, dead, events, explain, logs, manage_tokens, metrics, monitors, pending, replays, state, status,
+    trace,
+};
 use evoke_http::problem::Problem;
 
 /// Maximum size of a request body, in bytes: room for several events of the maximum size.
@@ -27,20 +31,26 @@ pub(super) fn routes() -> Vec<Route> {
     let (get_, post_, put_, delete_) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
     vec![
         (get_.clone(), "/metrics", Viewer, get(metrics::metrics)),
+        (get_.clone(), "/api/v1", Viewer, get(index)),
         (get_.clone(), "/api/v1/status", Viewer, get(status::status)),
         (get_.clone(), "/api/v1/events", Viewer, get(events::list)),
         (post_.clone(), "/api/v1/events", Operator, post(events::post)),
         (get_.clone(), "/api/v1/events/{ref}", Viewer, get(events::show)),
+        (get_.clone(), "/api/v1/events/{ref}/deliveries", Viewer, get(events::deliveries)),
         (get_.clone(), "/api/v1/trace/{ref}", Viewer, get(trace::trace)),
         (get_.clone(), "/api/v1/explain/{ref}", Viewer, get(explain::explain)),
         (get_.clone(), "/api/v1/dead", Viewer, get(dead::list)),
+        (get_.clone(), "/api/v1/dead/groups", Viewer, get(dead::groups)),
         (get_.clone(), "/api/v1/dead/{delivery}", Viewer, get(dead::show)),
+        (post_.clone(), "/api/v1/dead/{delivery}/edit", Operator, post(dead::edit)),
         (post_.clone(), "/api/v1/dead/redrive", Operator, post(dead::redrive)),
         (post_.clone(), "/api/v1/dead/purge", Operator, post(dead::purge)),
         (post_.clone(), "/api/v1/pause", Operator, post(brakes::pause)),
         (post_.clone(), "/api/v1/resume", Operator, post(brakes::resume)),
-        (get_.clone(), "/api/v1/pending", Viewer, get(brakes::list)),
-        (post_.clone(), "/api/v1/pending/cancel", Operator, post(brakes::cancel)),
+        (get_.clone(), "/api/v1/pending", Viewer, get(pending::list)),
+        (post_.clone(), "/api/v1/pending/retry", Operator, post(pending::retry)),
+        (post_.clone(), "/api/v1/pending/cancel", Operator, post(pending::cancel)),
+        (post_.clone(), "/api/v1/pending/move", Operator, post(pending::transfer)),
         (get_.clone(), "/api/v1/replays", Viewer, get(replays::list)),
         (post_.clone(), "/api/v1/replays", Operator, post(replays::start)),
         (post_.clone(), "/api/v1/replays/plan", Viewer, post(replays::plan)),
@@ -53,6 +63,7 @@ pub(super) fn routes() -> Vec<Route> {
         (put_, "/api/v1/state/{bucket}/{key}", Operator, put(state::set)),
         (delete_.clone(), "/api/v1/state/{bucket}/{key}", Operator, delete(state::delete)),
         (get_.clone(), "/api/v1/logs", Viewer, get(logs::list)),
+        (get_.clone(), "/api/v1/monitors", Viewer, get(monitors::list)),
         (get_.clone(), "/api/v1/tokens", Operator, get(manage_tokens::list)),
         (post_.clone(), "/api/v1/tokens", Operator, post(manage_tokens::create)),
         (delete_.clone(), "/api/v1/tokens/{name}", Operator, delete(manage_tokens::revoke)),
@@ -86,6 +97,12 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(from_fn_with_state(access, access::check))
         .with_state(admin)
+}
+
+/// Lists the requests of the API.
+async fn index() -> Json<serde_json::Value> {
+    let requests: Vec<String> = routes().iter().map(|(method, path, ..)| format!("{method} {path}")).collect();
+    Json(serde_json::json!({ "requests": requests }))
 }
 
 async fn unknown_path(request: Request<Body>) -> ApiError {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
@@ -11,6 +10,7 @@ use serde::Deserialize;
 
 use super::access::Exchange;
 use super::request::{Params, PathSegments, json_body};
+use super::response::Json;
 use super::stream::{Lines, StreamError, ndjson};
 use super::view::{Count, StateBucket, StateEntry, StateValue};
 use super::{Admin, ApiResult};

@@ -5,17 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use futures_util::FutureExt;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::response::Json;
 use super::view::{Function, Listener, Source, Status, UncleanExit};
 use super::{Admin, ApiResult};
 use crate::control::{Active, Phase};
 use crate::disk::disk_space;
 use evoke_http::problem::Problem;
+use evoke_model::clock::rfc3339;
 use evoke_model::{Mark, Totals};
 use evoke_store::Store;
 
@@ -93,7 +94,11 @@ async fn is_disk_full(data: &Path) -> bool {
 
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> ApiResult<Json<Status>> {
     let (totals, active) = (admin.store.totals().await?, admin.control.status().await);
-    let status = summarise(&totals, active, admin.store.pending(), admin.started.elapsed());
+    let mut status = summarise(&totals, active, admin.store.pending(), admin.started.elapsed());
+    let since = admin.store.pending_since().await?;
+    for function in &mut status.functions {
+        function.pending_since = since.get(&function.name).copied().map(rfc3339);
+    }
     let listeners = admin.listeners().into_iter().map(Listener::from).collect();
     Ok(Json(Status { data: admin.data.display().to_string(), listeners, ..status }))
 }
@@ -139,6 +144,8 @@ mod tests {
             running: 1,
             held: 2,
             failing: None,
+            last_failure: None,
+            rates: evoke_telemetry::Rates { attempts: 2.5, failed: 0.5, p95: Some(Duration::from_millis(3)) },
             paused: Some(crate::control::Pause { since_ms: 0, reason: None }),
             endpoint: None,
             circuit: None,
@@ -162,8 +169,8 @@ mod tests {
             "pending": 2,
             "data": "",
             "functions": [
-                with(json!({ "name": "shop/charge", "in_force": true, "running": 1, "concurrency": 8, "paused": "1970-01-01T00:00:00.000Z" })),
-                with(json!({ "name": "shop/receipt", "in_force": false, "running": 0 })),
+                with(json!({ "name": "shop/charge", "in_force": true, "running": 1, "concurrency": 8, "rate": 2.5, "failed_rate": 0.5, "p95_us": 3000, "paused": "1970-01-01T00:00:00.000Z" })),
+                with(json!({ "name": "shop/receipt", "in_force": false, "running": 0, "rate": 0.0, "failed_rate": 0.0 })),
             ],
             "sources": [{ "uri": "/shop/inbox", "kind": "files", "state": "degraded", "trouble": "no folder" }],
         });

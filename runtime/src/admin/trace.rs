@@ -54,6 +54,7 @@ pub(super) async fn trace(
     Ok(stream::json(&admin, async move |mut lines: Lines| {
         let writer = Writer { store: &*store, tree: &tree };
         writer.event(0, missing.as_deref(), &mut lines).await?;
+        lines.text("\n".into()).await?;
         Ok(lines.flush().await?)
     }))
 }

@@ -4,6 +4,8 @@
 mod brakes;
 mod dead;
 mod event;
+mod monitor;
+mod pending;
 mod replay;
 mod state;
 mod status;
@@ -12,12 +14,14 @@ mod trace;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::brakes::{Changed, PauseTarget, PendingSelection};
-pub use self::dead::{DeadLetter, DeadSelection};
+pub use self::brakes::{Changed, PauseTarget};
+pub use self::dead::{DeadGroup, DeadLetter, DeadSelection, Edit, Edited};
 pub use self::event::{Damaged, Envelope, EventJson, Posted, PostedEvent};
+pub use self::monitor::Monitor;
+pub use self::pending::{Blocker, Move, Pending, PendingSelection};
 pub use self::replay::Replay;
 pub use self::state::{StateBucket, StateChange, StateEntry, StateValue};
-pub use self::status::{Function, Listener, Source, Status, UncleanExit};
+pub use self::status::{Function, LastError, Listener, Source, Status, UncleanExit};
 pub use self::token::{NewToken, Role, Token, TokenRequest};
 pub use self::trace::{Attempt, Delivery, Node};
 

@@ -60,6 +60,7 @@ impl HealthMonitor {
 
     async fn poll(mut self) {
         loop {
+            self.control.parts().metrics.sample();
             self.pause_gone().await;
             let found = self.observe().await;
             let changes = self.conditions.observe(found, Instant::now(), self.control.parts().clock.now_ms());

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use super::certificates::{Certificates, TlsFiles};
 use super::data::{Addresses, DataFolder};
 use super::recording::Recording;
+use super::service::ServiceManager;
 use super::{App, UpOptions};
 use crate::admin;
 use crate::admin::Tokens;
@@ -29,6 +30,8 @@ use evoke_http::source::{Http, HttpKind, Routes};
 use evoke_model::DeliveryId;
 use evoke_model::clock::Clock;
 use evoke_sandbox::{Compiler, Sandbox, Settings};
+use evoke_sources::Services;
+use evoke_sources::monitor::Monitors;
 use evoke_store::running::UncleanExit;
 use evoke_store::{Store, StoreError};
 use evoke_store_sqlite::SqliteStore;
@@ -79,6 +82,7 @@ pub(super) async fn open(
         concurrency: options.concurrency,
     };
     let outbound = Client::new(Handle::current(), metrics.clone());
+    let monitors = Monitors::new(outbound.clone(), options.allow_commands, metrics.monitors.clone());
     let spans = otlp.as_ref().map(Otlp::spans).unwrap_or_default();
     let sandbox = Sandbox::with_client(settings, outbound, spans.clone())?;
     data.reserve()?;
@@ -104,6 +108,7 @@ pub(super) async fn open(
         dispatcher,
         sandbox,
         http,
+        services: Services { monitors },
         logs: logs.sink(),
         metrics,
         clock,
@@ -125,12 +130,13 @@ pub(super) async fn open(
         addresses,
         certificates,
         started: Instant::now(),
+        service: ServiceManager::from_environment(),
     };
     Ok((app, listeners))
 }
 
 /// Reads the certificates and binds the listeners.
-async fn listen(
+pub(super) async fn listen(
     options: &UpOptions,
     metrics: &Metrics,
     clock: &Clock,

@@ -3,31 +3,55 @@
 use std::path::{Path, PathBuf};
 
 use crate::control::functions::Code;
-use crate::control::{AppError, Host, auth, build, functions, manifests, secrets};
-use evoke_manifest::{Checked, Diagnostic, Diagnostics, Function};
+use crate::control::{AppError, Host, auth, build, functions, manifests, secrets, sources, unset_secrets};
+use evoke_manifest::{Checked, Diagnostic, Diagnostics, Function, Severity, Source};
 use evoke_sandbox::{CompileLimits, Compiler, Sandbox, Settings};
 use evoke_sources::files::{FilesSource, Overlap};
 
 /// Checks manifests, and that the existing components load under their grants. Returns the warnings, also those about the
-/// data folder `data`, the number of manifests and the number of functions. Nothing is written to disk.
+/// data folder `data`, the number of manifests and the number of functions. A secret that cannot be read here is a mistake
+/// of this severity. Nothing is written to disk.
 pub async fn validate(
     arguments: &[PathBuf],
     data: &Path,
     compile: CompileLimits,
+    missing_secrets: Severity,
 ) -> Result<(Diagnostics, usize, usize), AppError> {
     let (manifests, mut found) = manifests::load(&manifests::find(arguments)?)?;
     manifests.iter().flat_map(|checked| overlaps(checked, data)).for_each(|warning| found.push(warning));
     manifests.iter().flat_map(secrets::warnings).for_each(|warning| found.push(warning));
     manifests.iter().flat_map(auth::warnings).for_each(|warning| found.push(warning));
+    let warning = |checked: &Checked, source: &Source, message: String, help: &'static str| {
+        Diagnostic::warning(&checked.source, source.span, message).help(help)
+    };
+    manifests.iter().flat_map(|checked| sources::commands(checked, warning)).for_each(|one| found.push(one));
     let settings = Settings { cache_dir: None, compiler: Compiler::this_program(compile), concurrency: 1 };
     let sandbox = Sandbox::new(settings).map_err(anyhow::Error::from)?;
     let all: Vec<_> = functions::all(&manifests).collect();
     let count = all.len();
     // A missing component is no error if the manifest has a `build:` command for it.
     let existing = all.into_iter().filter(|(_, f)| f.build.is_none() || f.component_path().is_none_or(Path::exists));
-    let existing: Vec<_> = existing.collect();
-    let loaded = functions::load_each(existing.iter().copied(), &sandbox, None).await;
-    for ((checked, function), loaded) in existing.into_iter().zip(loaded) {
+    // A machine that only checks manifests has no secrets: the functions are checked without them.
+    let existing: Vec<(&Checked, Function)> = existing.map(|(checked, function)| (checked, function.clone())).collect();
+    let (mut checkable, mut unset) = (Vec::new(), Vec::new());
+    for (checked, function) in existing {
+        let unset_here = unset_secrets::of(&function);
+        let missing = |(message, help): (String, String)| match missing_secrets {
+            Severity::Error => checked.error_at(function.spans.allow, message, help),
+            Severity::Warning => Diagnostic::warning(&checked.source, function.spans.allow, message).help(help),
+        };
+        unset.extend(unset_here.iter().cloned().map(missing));
+        match (unset_here.is_empty(), function.deliver.is_some()) {
+            (true, _) => checkable.push((checked, function)),
+            (false, false) => checkable.push((checked, without_secrets(function))),
+            // Its request cannot be built.
+            (false, true) => {}
+        }
+    }
+    unset.into_iter().for_each(|missing| found.push(missing));
+    let references = || checkable.iter().map(|(checked, function)| (*checked, function));
+    let loaded = functions::load_each(references(), &sandbox, None).await;
+    for ((checked, function), loaded) in references().zip(loaded) {
         match loaded {
             Ok(Code::Component(component)) if component.can_send_requests() && function.allow.http.is_empty() => {
                 found.push(without_http(checked, function));
@@ -37,6 +61,15 @@ pub async fn validate(
         }
     }
     if found.has_errors() { Err(found.into()) } else { Ok((found, manifests.len(), count)) }
+}
+
+/// Returns the function without its secrets and without the headers that have some.
+fn without_secrets(mut function: Function) -> Function {
+    function.allow.secrets.clear();
+    for grant in &mut function.allow.http {
+        grant.headers.retain(|_, template| template.secrets().next().is_none());
+    }
+    function
 }
 
 /// Returns the warning about a component that could send requests and has no grant for them. Some toolchains add the import

@@ -8,6 +8,19 @@ use crate::control::{Control, Host, Progress};
 /// checks.
 const INTERVAL: Duration = Duration::from_millis(500);
 
+/// Waits until the files differ from `before` and have not changed between two checks.
+pub(super) async fn changed<T: PartialEq>(fingerprint: impl Fn() -> T, before: T) {
+    let mut previous = fingerprint();
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let now = fingerprint();
+        if now == previous && now != before {
+            return;
+        }
+        previous = now;
+    }
+}
+
 /// Reloads on every change, and never returns. If a reload fails, the previous manifests stay active.
 pub(super) async fn run(control: &Control, host: &dyn Host) {
     let mut active = control.fingerprint();

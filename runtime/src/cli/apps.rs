@@ -1,5 +1,6 @@
 //! `up`, `validate` and `build`: the commands that work on manifests.
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use super::address::AdminAddress;
@@ -10,6 +11,7 @@ use crate::app;
 use crate::app::{StopSignals, UpOptions};
 use crate::control::AppError;
 use evoke_core::bus::Amount;
+use evoke_manifest::Severity;
 use evoke_model::{DescendantsMax, Retention};
 
 /// Task polls between two checks of timers and I/O. Parsing a large event takes a millisecond. With tokio's default of 61
@@ -28,6 +30,8 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
         keep_alive: up.keep_alive,
         admin: admin.to_listen(admin_tls.is_some()).map_err(Failure::Usage)?,
         admin_tls,
+        activity: !up.quiet && std::io::stderr().is_terminal(),
+        allow_commands: up.allow_commands,
         watch: up.watch,
         drain: up.drain,
         concurrency: up.concurrency,
@@ -38,13 +42,19 @@ pub(super) fn up(common: &Common, up: Up) -> Result<(), Failure> {
         descendants_max: DescendantsMax { events: up.limits.descendants_max, bytes: up.limits.descendants_bytes_max },
         backlog_max: Amount { deliveries: up.limits.pending_max, bytes: up.limits.pending_bytes_max },
     };
+    if up.check {
+        let (warnings, apps, functions) = run(common, app::check_start(&options))?;
+        print_error(&warnings.styled());
+        return print(&format!("{} with {}: ready to start", count(apps, "manifest"), count(functions, "function")));
+    }
     // `up` handles the signals itself: it drains.
     block_on(common, app::up(options, Arc::new(Terminal)))
 }
 
 pub(super) fn validate(common: &Common, validate: &Validate) -> Result<(), Failure> {
     let Validate { manifests, compile } = validate;
-    let validated = app::validate(&manifests.manifests, common.data_folder(), compile.limits());
+    // A machine that only checks manifests need not have the secrets.
+    let validated = app::validate(&manifests.manifests, common.data_folder(), compile.limits(), Severity::Warning);
     let (warnings, apps, functions) = run(common, validated)?;
     if common.client_args.json {
         return print_json(&warnings);

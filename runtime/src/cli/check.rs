@@ -21,7 +21,8 @@ pub(super) fn store_folder(common: &Common) -> Result<PathBuf, Failure> {
         },
         _ => None,
     };
-    let folder = running.unwrap_or_else(|| common.data_folder().to_owned());
+    let offline = common.client_args.offline.clone();
+    let folder = offline.or(running).unwrap_or_else(|| common.existing_data_folder());
     let store = folder.join("evoke.db");
     if store.exists() {
         return Ok(folder);

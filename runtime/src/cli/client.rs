@@ -1,9 +1,11 @@
-//! HTTP client for the admin API of a running Evoke.
+//! Client of the admin API: over HTTP to a running Evoke, or in this process over a folder.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
+use http_body_util::BodyExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Response;
@@ -15,9 +17,18 @@ use super::listener;
 use super::tls::TlsConnector;
 use super::{Common, Failure};
 use crate::admin::tokens;
+use crate::offline::Offline;
 
-/// The admin API of a running Evoke.
-pub(super) struct Client {
+/// The admin API: of a running Evoke, or over a folder.
+pub(super) enum Client {
+    /// Sends requests to a running Evoke.
+    Running(Connection),
+    /// Reads the store in a folder, in this process.
+    Offline(Box<Offline>),
+}
+
+/// The address of a running Evoke, and what requests to it need.
+pub(super) struct Connection {
     agent: ureq::Agent,
     base_url: String,
     /// The token, or why there is none.
@@ -30,10 +41,15 @@ const RESPONSE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 const PROBLEM_BYTES_MAX: u64 = 64 * 1024;
 
 impl Client {
-    /// Uses the address of `--admin`, else the one in `listen.json` in the data folder; and the token of `--token-file`,
-    /// else of `EVOKE_TOKEN`, else the owner's in the data folder. Does not connect yet.
+    /// With `--offline`, opens the store in that folder. Otherwise uses the address of `--admin`, else the one in
+    /// `listen.json` in the data folder; and the token of `--token-file`, else of `EVOKE_TOKEN`, else the owner's in the
+    /// data folder. Does not connect yet.
     pub(super) fn find(common: &Common) -> Result<Self, Failure> {
-        let listened = read_listened(common.data_folder());
+        if let Some(folder) = &common.client_args.offline {
+            let opened = Offline::open(folder).map_err(|error| Failure::Failed(format!("{error:#}")))?;
+            return Ok(Self::Offline(Box::new(opened)));
+        }
+        let listened = read_listened(&common.existing_data_folder());
         let Listened { address, certificates } = match &common.client_args.admin {
             None => listened?,
             Some(given) => match listened {
@@ -62,41 +78,44 @@ impl Client {
         } else {
             config.new_agent()
         };
-        Ok(Self { agent, base_url: address.base_url(), token })
+        Ok(Self::Running(Connection { agent, base_url: address.base_url(), token }))
     }
 
     /// Returns the URL of the admin API, without a path.
-    pub(super) fn base_url(&self) -> &str {
-        &self.base_url
+    pub(super) fn base_url(&self) -> Result<&str, Failure> {
+        Ok(&self.running()?.base_url)
     }
 
     /// Sends a GET request. Returns the JSON text of the response.
     pub(super) fn get(&self, path: &str, query: &[(&str, String)]) -> Result<String, Failure> {
-        self.read_body(self.check_status(self.request(path, query).call())?)
+        self.read_body(self.open(path, query)?)
     }
 
     /// Sends a POST request with a JSON body. Returns the JSON text of the response.
     pub(super) fn post(&self, path: &str, body: &impl Serialize) -> Result<String, Failure> {
+        let connection = self.running()?;
         // Strings, numbers and raw JSON always serialise.
         let body = serde_json::to_vec(body).unwrap_or_default();
-        let request = self.authorize(self.agent.post(format!("{}{path}", self.base_url)));
+        let request = connection.authorize(connection.agent.post(connection.url(path)));
         let request = request.content_type("application/json");
-        self.read_body(self.check_status(request.send(&body[..]))?)
+        self.read_body(connection.check_status(request.send(&body[..]))?)
     }
 
     /// Sends a PUT request with a JSON body.
     pub(super) fn put(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
+        let connection = self.running()?;
         // Strings always serialise.
         let body = serde_json::to_vec(body).unwrap_or_default();
-        let request = self.authorize(self.agent.put(format!("{}{path}", self.base_url)));
+        let request = connection.authorize(connection.agent.put(connection.url(path)));
         let request = request.content_type("application/json");
-        self.check_status(request.send(&body[..])).map(drop)
+        connection.check_status(request.send(&body[..])).map(drop)
     }
 
     /// Sends a DELETE request. Returns the JSON text of the response.
     pub(super) fn delete(&self, path: &str) -> Result<String, Failure> {
-        let request = self.authorize(self.agent.delete(format!("{}{path}", self.base_url)));
-        self.read_body(self.check_status(request.call())?)
+        let connection = self.running()?;
+        let request = connection.authorize(connection.agent.delete(connection.url(path)));
+        self.read_body(connection.check_status(request.call())?)
     }
 
     /// Sends a GET request for a list and calls `line` with each line as soon as it arrives.
@@ -106,16 +125,75 @@ impl Client {
         query: &[(&str, String)],
         mut line: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let response = self.check_status(self.request(path, query).call())?;
-        for text in BufReader::new(response.into_body().into_reader()).lines() {
-            line(&text.map_err(|e| Failure::Failed(format!("the response of {} is incomplete: {e}", self.base_url)))?)?;
+        for text in BufReader::new(self.open(path, query)?).lines() {
+            line(&text.map_err(|error| self.incomplete(&error))?)?;
         }
         Ok(())
     }
 
-    fn request(&self, path: &str, query: &[(&str, String)]) -> ureq::RequestBuilder<ureq::typestate::WithoutBody> {
-        let request = self.authorize(self.agent.get(format!("{}{path}", self.base_url)));
-        query.iter().fold(request, |request, (name, value)| request.query(*name, value))
+    /// Sends a GET request and returns the body of its response.
+    fn open(&self, path: &str, query: &[(&str, String)]) -> Result<Box<dyn Read + '_>, Failure> {
+        match self {
+            Self::Running(connection) => {
+                let request = connection.authorize(connection.agent.get(connection.url(path)));
+                let request = query.iter().fold(request, |request, (name, value)| request.query(*name, value));
+                connection.check_status(request.call())
+            }
+            Self::Offline(_) if query.iter().any(|(name, value)| *name == "follow" && value == "true") => {
+                Err(Failure::Usage("--offline reads what is stored, and nothing new comes: leave out --follow".into()))
+            }
+            Self::Offline(offline) => {
+                let pairs: Vec<_> =
+                    query.iter().map(|(name, value)| format!("{name}={}", encode_segment(value))).collect();
+                let response = offline
+                    .get(&format!("{path}?{}", pairs.join("&")))
+                    .map_err(|error| Failure::Failed(format!("{error:#}")))?;
+                let status = response.status().as_u16();
+                let body = OfflineBody { offline, body: response.into_body(), chunk: Bytes::new() };
+                if status < 400 { Ok(Box::new(body)) } else { Err(refusal(status, body, "the request failed")) }
+            }
+        }
+    }
+
+    /// Returns the connection. Returns an error offline, where nothing can be changed.
+    fn running(&self) -> Result<&Connection, Failure> {
+        match self {
+            Self::Running(connection) => Ok(connection),
+            Self::Offline(_) => Err(Failure::Usage(
+                "--offline only reads; start Evoke with this data folder to change something".to_owned(),
+            )),
+        }
+    }
+
+    fn read_body(&self, body: impl Read) -> Result<String, Failure> {
+        let mut text = String::new();
+        let read = body.take(RESPONSE_BYTES_MAX + 1).read_to_string(&mut text);
+        match read {
+            Ok(length) if length as u64 > RESPONSE_BYTES_MAX => {
+                let error = std::io::Error::other(format!("it has more than {RESPONSE_BYTES_MAX} bytes"));
+                Err(self.incomplete(&error))
+            }
+            Ok(_) => {
+                text.truncate(text.trim_end().len());
+                Ok(text)
+            }
+            Err(error) => Err(self.incomplete(&error)),
+        }
+    }
+
+    fn incomplete(&self, error: &std::io::Error) -> Failure {
+        match self {
+            Self::Running(Connection { base_url, .. }) => {
+                Failure::Failed(format!("the response of {base_url} is incomplete: {error}"))
+            }
+            Self::Offline(_) => Failure::Failed(format!("the store could not be read to the end: {error}")),
+        }
+    }
+}
+
+impl Connection {
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base_url)
     }
 
     fn authorize<T>(&self, request: ureq::RequestBuilder<T>) -> ureq::RequestBuilder<T> {
@@ -125,30 +203,51 @@ impl Client {
         }
     }
 
-    fn read_body(&self, response: Response<ureq::Body>) -> Result<String, Failure> {
-        let mut body = response.into_body();
-        let read = body.with_config().limit(RESPONSE_BYTES_MAX).read_to_string();
-        read.map_err(|e| Failure::Failed(format!("the response of {} is incomplete: {e}", self.base_url)))
-    }
-
-    fn check_status(&self, result: Result<Response<ureq::Body>, ureq::Error>) -> Result<Response<ureq::Body>, Failure> {
+    fn check_status(
+        &self,
+        result: Result<Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Box<dyn Read + 'static>, Failure> {
         let response = result.map_err(|error| {
             Failure::NotRunning(format!("cannot reach Evoke at {} ({error}); start one with `evoke up`", self.base_url))
         })?;
         let status = response.status();
-        if status.is_success() {
-            return Ok(response);
+        let body = response.into_body().into_reader();
+        match (status.as_u16(), &self.token) {
+            _ if status.is_success() => Ok(Box::new(body)),
+            (401, Err(reason)) => Err(Failure::Failed(format!("there is no token for {}: {reason}", self.base_url))),
+            (status, _) => Err(refusal(status, body, &format!("{} responded with status {status}", self.base_url))),
         }
-        let mut text = String::new();
-        let _ = response.into_body().into_reader().take(PROBLEM_BYTES_MAX).read_to_string(&mut text);
-        let problem: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-        let detail = problem.and_then(|problem| Some(problem.get("detail")?.as_str()?.to_owned()));
-        let detail = detail.unwrap_or_else(|| format!("{} responded with status {status}", self.base_url));
-        Err(match (status.as_u16(), &self.token) {
-            (404, _) => Failure::NotFound(detail),
-            (401, Err(reason)) => Failure::Failed(format!("there is no token for {}: {reason}", self.base_url)),
-            _ => Failure::Failed(detail),
-        })
+    }
+}
+
+/// Returns the error that a response describes; `unknown` if it describes none.
+fn refusal(status: u16, body: impl Read, unknown: &str) -> Failure {
+    let mut text = String::new();
+    let _ = body.take(PROBLEM_BYTES_MAX).read_to_string(&mut text);
+    let problem: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+    let detail = problem.and_then(|problem| Some(problem.get("detail")?.as_str()?.to_owned()));
+    let detail = detail.unwrap_or_else(|| unknown.to_owned());
+    if status == 404 { Failure::NotFound(detail) } else { Failure::Failed(detail) }
+}
+
+/// The body of a response that this process makes.
+struct OfflineBody<'a> {
+    offline: &'a Offline,
+    body: Body,
+    chunk: Bytes,
+}
+
+impl Read for OfflineBody<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.offline.wait(self.body.frame()) {
+                None => return Ok(0),
+                Some(frame) => self.chunk = frame.map_err(std::io::Error::other)?.into_data().unwrap_or_default(),
+            }
+        }
+        let part = self.chunk.split_to(buffer.len().min(self.chunk.len()));
+        buffer.get_mut(..part.len()).unwrap_or_default().copy_from_slice(&part);
+        Ok(part.len())
     }
 }
 
@@ -199,7 +298,7 @@ fn find_token(common: &Common, address: &AdminAddress, is_recognised: bool) -> R
     if !is_recognised && !address.is_loopback() {
         return Ok(Err(format!("the owner's token is sent to this machine only; {advice}")));
     }
-    let data = common.data_folder();
+    let data = &*common.existing_data_folder();
     if !is_recognised && let Some(user) = listener::foreign_user(address.port(), &data.join("admin.token")) {
         let detail = format!("the listener at {address} belongs to the user with the id {user}, so it gets no token");
         return Err(Failure::NotRunning(format!("{detail}; start Evoke with `evoke up`")));

@@ -30,7 +30,7 @@ impl Console {
         let client = Client::find(common)?;
         let Code { code, expires_in_s } = parse(&client.post("/api/v1/console/codes", &json!({}))?)?;
         // Browsers send no fragment, so the code is in no log.
-        let url = format!("{}/#code={code}", client.base_url());
+        let url = format!("{}/#code={code}", client.base_url()?);
         if common.client_args.json {
             return print_json_text(&json!({ "url": url, "expires_in_s": expires_in_s }).to_string());
         }

@@ -1,41 +1,77 @@
-//! `dead`: lists, shows, redrives and purges dead letters.
+//! `dead`: lists, groups, shows, redrives, edits and purges dead letters.
+
+mod edit;
 
 use clap::{Args, Subcommand};
 
 use super::client::{Client, parse};
 use super::json_text::pretty;
+use super::select::{ChangeOptions, parse_time};
 use super::table::table;
 use super::text::{
     self, BOLD, DIM, EventSummary, colour, escape, format_micros, local_time, print, print_json_text, truncate,
 };
 use super::{Common, Failure, WithCommon};
-use crate::admin::view::{Attempt, Count, DeadLetter, DeadSelection, Delivery};
+use crate::admin::view::{Attempt, Count, DeadGroup, DeadLetter, DeadSelection, Delivery, Status};
 use evoke_model::DeliveryId;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Dead {
-    /// List dead letters, oldest first
-    #[command(after_help = "Example: evoke dead list --function shop/charge")]
+    /// List dead letters, newest first
+    #[command(
+        after_help = "Example: evoke dead list --function shop/charge --since 2h\n         evoke dead list --group"
+    )]
     List(WithCommon<List>),
     /// Show a dead letter with its event and its attempts
     #[command(after_help = "Example: evoke dead show 7")]
     Show(WithCommon<Show>),
     /// Make dead letters ready to run again, with the full number of attempts
-    #[command(after_help = "Example: evoke dead redrive --function shop/charge")]
-    Redrive(WithCommon<Selection>),
+    #[command(after_help = "Example: evoke dead redrive --function shop/charge --cause timeout --dry-run")]
+    Redrive(WithCommon<Change>),
+    /// Replace a dead letter by an event with other data, and deliver it to the function. The stored event stays as it is
+    #[command(
+        after_help = "Example: evoke dead edit 7 --data '{\"customer\":\"ada\",\"total\":42}'\n         evoke dead edit 7"
+    )]
+    Edit(edit::WithData),
     /// Discard dead letters; deliveries that they blocked continue
     #[command(after_help = "Example: evoke dead purge --all")]
-    Purge(WithCommon<Selection>),
+    Purge(WithCommon<Change>),
+}
+
+/// The conditions that select dead letters.
+#[derive(Debug, Clone, Args)]
+struct Conditions {
+    /// Only dead letters of this function
+    #[arg(long)]
+    function: Option<String>,
+    /// Only dead letters whose cause contains this text
+    #[arg(long, value_name = "TEXT")]
+    cause: Option<String>,
+    /// Only dead letters of events of this type; a trailing * matches any ending
+    #[arg(long = "type", value_name = "TYPE")]
+    type_: Option<String>,
+    /// Only dead letters whose last attempt ended at or after this time, such as 2026-01-31T12:00:00Z, or this long ago,
+    /// such as 2h
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<String>,
+    /// Only dead letters whose last attempt ended before this time, in the same formats
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// Only dead letters of this function, app/function
-    #[arg(long)]
-    function: Option<String>,
+    #[command(flatten)]
+    conditions: Conditions,
+    /// Only dead letters with lower numbers
+    #[arg(long, value_name = "DELIVERY")]
+    before: Option<DeliveryId>,
     /// Maximum number of dead letters to list
-    #[arg(long, short = 'n', default_value_t = 100)]
+    #[arg(long, short = 'n', default_value_t = 20, value_name = "N")]
     limit: usize,
+    /// Count the dead letters of each function and cause; numbers in causes are left out
+    #[arg(long, conflicts_with_all = ["before", "limit"])]
+    group: bool,
 }
 
 #[derive(Debug, Args)]
@@ -45,16 +81,20 @@ pub(super) struct Show {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub(super) struct Selection {
+pub(super) struct Change {
     /// Number of one delivery
+    #[arg(
+        required_unless_present_any = ["function", "cause", "type_", "since", "until", "all"],
+        conflicts_with_all = ["function", "cause", "type_", "since", "until", "all"]
+    )]
     delivery: Option<DeliveryId>,
-    /// All dead letters of this function, app/function
-    #[arg(long)]
-    function: Option<String>,
+    #[command(flatten)]
+    conditions: Conditions,
     /// All dead letters
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["function", "cause", "type_", "since", "until"])]
     all: bool,
+    #[command(flatten)]
+    options: ChangeOptions,
 }
 
 impl Dead {
@@ -63,10 +103,11 @@ impl Dead {
             Self::List(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
             Self::Show(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
             Self::Redrive(WithCommon { command, common }) => {
-                apply(&common.with_defaults(global), "redrive", "redriven", command)
+                command.apply(&common.with_defaults(global), "redrive", "redriven")
             }
+            Self::Edit(edit) => edit.run(global),
             Self::Purge(WithCommon { command, common }) => {
-                apply(&common.with_defaults(global), "purge", "purged", command)
+                command.apply(&common.with_defaults(global), "purge", "purged")
             }
         }
     }
@@ -74,22 +115,62 @@ impl Dead {
 
 impl List {
     fn run(self, common: &Common) -> Result<(), Failure> {
-        let mut query = vec![("limit", self.limit.to_string())];
-        query.extend(self.function.map(|function| ("function", function)));
+        let Conditions { function, cause, type_, since, until } = self.conditions;
+        let conditions =
+            [("function", function), ("cause", cause), ("type", type_), ("since", since), ("until", until)];
+        let mut query: Vec<_> = conditions.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let client = Client::find(common)?;
+        if self.group {
+            return groups(&client, &query, common.client_args.json);
+        }
+        query.extend(self.before.map(|before| ("before", before.to_string())));
         if common.client_args.json {
+            query.push(("limit", self.limit.to_string()));
             return client.lines("/api/v1/dead", &query, print_json_text);
         }
-        let mut rows = Vec::new();
+        // One more shows whether there are more.
+        query.push(("limit", self.limit.saturating_add(1).to_string()));
+        let mut letters: Vec<DeadLetter> = Vec::new();
         client.lines("/api/v1/dead", &query, |line| {
-            rows.push(row(&parse(line)?));
+            letters.push(parse(line)?);
             Ok(())
         })?;
-        if rows.is_empty() {
-            return print("no dead letters");
+        if letters.is_empty() {
+            let status: Status = parse(&client.get("/api/v1/status", &[])?)?;
+            return print(&match status.pending {
+                0 => "no dead letters".to_owned(),
+                pending => format!("no dead letters; {} pending", text::count(pending, "delivery")),
+            });
         }
-        print(&table(&["delivery#", "function", "event", "cause"], &rows, text::columns()))
+        let has_more = letters.len() > self.limit;
+        letters.truncate(self.limit);
+        let rows: Vec<_> = letters.iter().map(row).collect();
+        let headings = ["delivery#", "died=?", "function", "tries#?", "event", "key?", "cause"];
+        print(&table(&headings, &rows, text::columns()))?;
+        if has_more && let Some(last) = letters.last() {
+            let id = last.delivery.id;
+            print(&format!("{DIM}… and older ones: `evoke dead list --before {id}`; --group counts them{DIM:#}"))?;
+        }
+        Ok(())
     }
+}
+
+fn groups(client: &Client, query: &[(&str, String)], json: bool) -> Result<(), Failure> {
+    if json {
+        return client.lines("/api/v1/dead/groups", query, print_json_text);
+    }
+    let mut rows = Vec::new();
+    client.lines("/api/v1/dead/groups", query, |line| {
+        let DeadGroup { function, cause, count, first, last, newest } = parse(line)?;
+        let time = |at: Option<String>| at.map_or_else(|| "-".to_owned(), |at| local_time(&at));
+        let (function, cause) = (escape(&function).into_owned(), escape(&cause).into_owned());
+        rows.push(vec![count.to_string(), function, time(first), time(last), newest.to_string(), cause]);
+        Ok(())
+    })?;
+    if rows.is_empty() {
+        return print("no dead letters");
+    }
+    print(&table(&["count#", "function", "first=?", "last=", "newest#?", "cause"], &rows, text::columns()))
 }
 
 impl Show {
@@ -99,23 +180,28 @@ impl Show {
     }
 }
 
-fn apply(common: &Common, action: &str, done: &str, selection: Selection) -> Result<(), Failure> {
-    let which = match selection {
-        Selection { delivery: Some(id), .. } => DeadSelection::Delivery(id),
-        Selection { function: Some(name), .. } => DeadSelection::Function(name),
-        Selection { all, .. } => DeadSelection::All(all),
-    };
-    let response = Client::find(common)?.post(&format!("/api/v1/dead/{action}"), &which)?;
-    let Count { count } = parse(&response)?;
-    if let (DeadSelection::Delivery(id), 0) = (which, count) {
-        return Err(Failure::NotFound(format!(
-            "delivery {id} is not a dead letter; `evoke dead list` lists all dead letters"
-        )));
+impl Change {
+    fn apply(self, common: &Common, action: &str, done: &str) -> Result<(), Failure> {
+        let Self { delivery, all, options, conditions } = self;
+        let Conditions { function, cause, type_: r#type, since, until } = conditions;
+        let dry_run = options.dry_run;
+        let which = DeadSelection { delivery, function, cause, r#type, since, until, all, dry_run };
+        let (client, path) = (Client::find(common)?, format!("/api/v1/dead/{action}"));
+        if all && !dry_run {
+            let Count { count } = parse(&client.post(&path, &DeadSelection { dry_run: true, ..which.clone() })?)?;
+            if count > 0 {
+                options.confirm(&format!("{action} {}?", text::count(count, "dead letter")))?;
+            }
+        }
+        let response = client.post(&path, &which)?;
+        let Count { count } = parse(&response)?;
+        if let (Some(id), 0) = (delivery, count) {
+            return Err(Failure::NotFound(format!(
+                "delivery {id} is not a dead letter; `evoke dead list` lists all dead letters"
+            )));
+        }
+        options.print_count(common, &response, "dead letter", done).map(drop)
     }
-    if common.client_args.json {
-        return print_json_text(&response);
-    }
-    print(&format!("{} {done}", text::count(count, "dead letter")))
 }
 
 fn row(letter: &DeadLetter) -> Vec<String> {
@@ -124,14 +210,18 @@ fn row(letter: &DeadLetter) -> Vec<String> {
     let subject = subject.map(|subject| format!(" {}", truncate(&subject, Some(32)))).unwrap_or_default();
     let cause = escape(delivery.cause.as_deref().unwrap_or_default()).into_owned();
     let function = escape(&delivery.function).into_owned();
-    vec![delivery.id.to_string(), function, format!("{} {type_}{subject}", event.seq), cause]
+    let died = delivery.attempts.last().map_or_else(|| "-".to_owned(), |last| local_time(&last.started));
+    let key = escape(delivery.order_key.as_deref().unwrap_or_default()).into_owned();
+    let (tries, event) = (delivery.attempts.len().to_string(), format!("{} {type_}{subject}", event.seq));
+    vec![delivery.id.to_string(), died, function, tries, event, key, cause]
 }
 
 fn show(letter: &DeadLetter) -> String {
     let DeadLetter { delivery, event } = letter;
-    let Delivery { id, function, trigger, state, .. } = delivery;
+    let Delivery { id, function, trigger, state, order_key, .. } = delivery;
     let (style, function, trigger) = (colour(state), escape(function), escape(trigger));
-    let mut text = format!("{BOLD}delivery {id}{BOLD:#} to {function} by {trigger}: {style}{state}{style:#}\n");
+    let key = order_key.as_deref().map(|key| format!(", key {}", escape(key))).unwrap_or_default();
+    let mut text = format!("{BOLD}delivery {id}{BOLD:#} to {function} by {trigger}{key}: {style}{state}{style:#}\n");
     text += &format!("{BOLD}cause{BOLD:#} {}\n", escape(delivery.cause.as_deref().unwrap_or_default()));
     for Attempt { attempt, started, duration_us, outcome, message } in &delivery.attempts {
         let (time, took, style) = (local_time(started), format_micros(*duration_us), colour(outcome));
@@ -170,6 +260,6 @@ event 7 accepted soon
   \"data\": 1.0
 }";
         assert_eq!(anstream::adapter::strip_str(&show(&letter)).to_string(), expected);
-        assert_eq!(row(&letter), ["3", "shop/charge", "7 t ada", "reject: no total"]);
+        assert_eq!(row(&letter), ["3", "soon", "shop/charge", "1", "7 t ada", "", "reject: no total"]);
     }
 }

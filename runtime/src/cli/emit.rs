@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use super::client::{Client, parse};
 use super::text::{escape, print, print_json};
 use super::{ClientArgs, Common, Failure};
-use crate::admin::view::{Posted, PostedEvent};
+use crate::admin::view::{Delivery, Posted, PostedEvent};
+use evoke_model::Seq;
 
 /// Size limit of a file or of standard input as the value of an option, in bytes; many times the largest event.
 const ARGUMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -50,15 +51,20 @@ impl Emit {
             Some(event) => parse_json("--event", &read_argument(event)?)?,
             None => self.build_event()?,
         };
-        let response = Client::find(&common)?.post("/api/v1/events", &event)?;
+        let client = Client::find(&common)?;
+        let response = client.post("/api/v1/events", &event)?;
         let posted: Posted = parse(&response)?;
+        let is_single = posted.accepted.len() == 1;
         posted.accepted.iter().try_for_each(|event| {
             if common.client_args.json {
                 return print_json(event);
             }
             let PostedEvent { id, seq, duplicate } = event;
             let note = if *duplicate { " (duplicate: not stored again)" } else { "" };
-            print(&format!("event {seq} {}{note}", escape(id)))
+            // The event is accepted, whatever this request returns.
+            let takers =
+                if is_single && !*duplicate { takers(&client, *seq).unwrap_or_default() } else { String::new() };
+            print(&format!("event {seq} {}{note}{takers}", escape(id)))
         })
     }
 
@@ -70,6 +76,20 @@ impl Emit {
         serde_json::value::to_raw_value(&draft)
             .map_err(|e| Failure::Failed(format!("cannot make an event of these options: {e}")))
     }
+}
+
+/// Describes which functions receive an event.
+fn takers(client: &Client, seq: Seq) -> Result<String, Failure> {
+    let mut names = Vec::new();
+    client.lines(&format!("/api/v1/events/{seq}/deliveries"), &[], |line| {
+        let Delivery { function, .. } = parse(line)?;
+        names.push(escape(&function).into_owned());
+        Ok(())
+    })?;
+    Ok(match names.is_empty() {
+        true => format!(" for no function; `evoke explain {seq}` shows why"),
+        false => format!(" for {}", names.join(", ")),
+    })
 }
 
 /// The event to send. Raw JSON keeps the data exactly as given, including the spelling of numbers.

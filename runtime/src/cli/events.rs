@@ -1,10 +1,15 @@
 //! `events`: lists or follows accepted events.
 
+use std::io::IsTerminal;
+
 use clap::Args;
+use serde::Deserialize;
 
 use super::client::{Client, parse};
 use super::json_text::compact;
-use super::text::{self, DIM, EventSummary, escape, local_time, print, print_json_text, truncate};
+use super::replay::read_pattern;
+use super::select::parse_time;
+use super::text::{self, DIM, EventSummary, escape, local_time, print, print_error, print_json_text, truncate};
 use super::{Common, Failure};
 use crate::admin::view::{Damaged, Envelope};
 use evoke_model::Seq;
@@ -15,7 +20,7 @@ const NEWEST: usize = 20;
 #[derive(Debug, Args)]
 pub(super) struct Events {
     /// Continue with new events as they are accepted
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with_all = ["until", "before", "newest_first"])]
     follow: bool,
     /// Only events of this type; a trailing * matches any ending
     #[arg(long = "type", value_name = "TYPE")]
@@ -23,42 +28,132 @@ pub(super) struct Events {
     /// Only events of this source
     #[arg(long)]
     source: Option<String>,
+    /// Only events with a delivery to this function
+    #[arg(long)]
+    function: Option<String>,
+    /// Only events accepted at or after this time, such as 2026-01-31T12:00:00Z, or this long ago, such as 2h
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<String>,
+    /// Only events accepted before this time, in the same formats
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<String>,
+    /// Only events that match this event pattern, JSON or @FILE
+    #[arg(long, value_name = "JSON")]
+    pattern: Option<String>,
+    /// Only events whose JSON form contains this text
+    #[arg(long)]
+    text: Option<String>,
     /// Only events after this number
     #[arg(long, value_name = "NUMBER")]
     after: Option<Seq>,
+    /// Only events before this number
+    #[arg(long, value_name = "NUMBER")]
+    before: Option<Seq>,
+    /// List the newest events first: they are printed as soon as they are found
+    #[arg(long)]
+    newest_first: bool,
     /// Maximum number of events; with --follow, the number of stored events to show first [default: the newest 20; with
-    /// --after all]
+    /// --after or --since all]
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
     /// With --json, print each event as {"seq", "accepted", "event"}: with its number, the time it was accepted, its
-    /// origin and its verified sender
+    /// origin and its verified sender. Otherwise its number is the member `seq` of the event (`evokeseq` if the event has
+    /// an attribute with that name)
     #[arg(long)]
     envelope: bool,
 }
 
+/// The line of a list that reports how far its search has come.
+#[derive(Deserialize)]
+struct Progress {
+    searched: Seq,
+}
+
 impl Events {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
-        let envelope = self.envelope || !common.client_args.json;
-        let flags = [("follow", self.follow), ("envelope", envelope)].map(|(name, flag)| (name, flag.to_string()));
-        let mut query = Vec::from(flags);
-        let limit = self.limit.or(self.after.is_none().then_some(NEWEST));
+        let shows_progress = std::io::stderr().is_terminal();
+        let flags = [("follow", self.follow), ("envelope", true), ("progress", shows_progress)];
+        let mut query: Vec<_> = flags.map(|(name, flag)| (name, flag.to_string())).into();
+        let is_bounded = self.after.is_some() || self.since.is_some();
+        let limit = self.limit.or((!is_bounded).then_some(NEWEST));
         query.extend(limit.map(|limit| ("limit", limit.to_string())));
-        query.extend(self.type_.map(|type_| ("type", type_)));
-        query.extend(self.source.map(|source| ("source", source)));
-        query.extend(self.after.map(|after| ("after", after.to_string())));
-        let columns = text::columns();
-        let mut is_complete = true;
+        if self.newest_first {
+            query.push(("order", "newest".to_owned()));
+        }
+        let pattern = self.pattern.as_deref().map(read_pattern).transpose()?;
+        let texts = [
+            ("type", self.type_),
+            ("source", self.source),
+            ("function", self.function),
+            ("since", self.since),
+            ("until", self.until),
+            ("pattern", pattern.map(|pattern| pattern.to_string())),
+            ("text", self.text),
+            ("after", self.after.map(|after| after.to_string())),
+            ("before", self.before.map(|before| before.to_string())),
+        ];
+        query.extend(texts.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        let (columns, json) = (text::columns(), common.client_args.json);
+        let (mut is_complete, mut is_empty, mut status) = (true, true, StatusLine::default());
         Client::find(common)?.lines("/api/v1/events", &query, |line| {
+            if line.starts_with(r#"{"searched":"#) {
+                let Progress { searched } = parse(line)?;
+                status.show(&format!("searching: at event {searched}"));
+                return Ok(());
+            }
+            status.clear();
+            is_empty = false;
             if line.starts_with(r#"{"damaged":"#) {
                 is_complete = false;
                 let damaged: Damaged = parse(line)?;
                 Failure::Failed(damaged.damaged).print();
                 return Ok(());
             }
-            if common.client_args.json { print_json_text(line) } else { print(&render(&parse(line)?, columns)) }
+            match (json, self.envelope) {
+                (true, true) => print_json_text(line),
+                (true, false) => print_json_text(&with_seq(&parse(line)?)),
+                (false, _) => print(&render(&parse(line)?, columns)),
+            }
         })?;
+        status.clear();
+        if is_empty && !json {
+            print_error("no events\n");
+        }
         if is_complete { Ok(()) } else { Err(Failure::Reported) }
     }
+}
+
+/// A line on a terminal that is replaced by the next one.
+#[derive(Default)]
+struct StatusLine {
+    is_shown: bool,
+}
+
+impl StatusLine {
+    fn show(&mut self, text: &str) {
+        print_error(&format!("\r{DIM}{text}{DIM:#}\x1b[K"));
+        self.is_shown = true;
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.is_shown) {
+            print_error("\r\x1b[K");
+        }
+    }
+}
+
+/// Returns the JSON form of an event with its number as the first member. The rest of the text is unchanged.
+fn with_seq(envelope: &Envelope) -> String {
+    let event = envelope.event.get();
+    let has_seq = serde_json::from_str::<HasSeq>(event).is_ok_and(|found| found.seq.is_some());
+    let name = if has_seq { "evokeseq" } else { "seq" };
+    format!(r#"{{"{name}":{},{}"#, envelope.seq, event.strip_prefix('{').unwrap_or_default())
+}
+
+#[derive(Deserialize)]
+struct HasSeq {
+    #[serde(default)]
+    seq: Option<serde::de::IgnoredAny>,
 }
 
 /// Formats an event on one line, truncated to the width of the terminal.
@@ -97,5 +192,13 @@ mod tests {
         assert_eq!(rendered(None), whole);
         assert_eq!(rendered(Some(66)), "     7  soon  order.placed              /shop/checkout  {\"custome…");
         assert_eq!(rendered(Some(50)), "     7  soon  order.placed              /shop/che…");
+    }
+
+    #[test]
+    fn the_number_of_an_event_is_its_first_member_and_hides_no_attribute() {
+        let with =
+            |event: &str| with_seq(&parse(&format!(r#"{{"seq":7,"accepted":"soon","event":{event}}}"#)).unwrap());
+        assert_eq!(with(r#"{"id":"1","data":{"total": 1.10}}"#), r#"{"seq":7,"id":"1","data":{"total": 1.10}}"#);
+        assert_eq!(with(r#"{"id":"1","seq":"a"}"#), r#"{"evokeseq":7,"id":"1","seq":"a"}"#);
     }
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::client::{Client, parse};
+use super::select::parse_time;
 use super::text::{DIM, colour, escape, local_time, print, print_json_text};
 use super::{Common, Failure};
 use crate::logs::Line;
@@ -10,7 +11,7 @@ use evoke_model::DeliveryId;
 
 #[derive(Debug, Args)]
 pub(super) struct Logs {
-    /// Only lines of this function, app/function
+    /// Only lines of this function
     #[arg(long)]
     function: Option<String>,
     /// Only lines of the delivery with this number
@@ -19,14 +20,19 @@ pub(super) struct Logs {
     /// Continue with new lines as they are written
     #[arg(long, short)]
     follow: bool,
-    /// Maximum number of lines; with --follow, the number of stored lines to show first
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
-    limit: usize,
+    /// Only lines at or after this time, such as 2026-01-31T12:00:00Z, or this long ago, such as 2h
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<String>,
+    /// Maximum number of lines; with --follow, the number of stored lines to show first [default: 100; with --since all]
+    #[arg(long, short = 'n', value_name = "N")]
+    limit: Option<usize>,
 }
 
 impl Logs {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
-        let mut query = vec![("follow", self.follow.to_string()), ("limit", self.limit.to_string())];
+        let mut query = vec![("follow", self.follow.to_string())];
+        query.extend(self.limit.map(|limit| ("limit", limit.to_string())));
+        query.extend(self.since.map(|since| ("since", since)));
         query.extend(self.function.map(|function| ("function", function)));
         query.extend(self.delivery.map(|delivery| ("delivery", delivery.to_string())));
         Client::find(common)?.lines("/api/v1/logs", &query, |line| {

@@ -90,7 +90,6 @@ fn next_steps(name: &str, template: &Template) -> String {
 mod tests {
     use super::*;
     use crate::control::manifests;
-    use clap::ValueEnum as _;
 
     #[test]
     fn each_language_has_a_manifest_without_errors() {

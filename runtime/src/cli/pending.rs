@@ -1,114 +1,188 @@
-//! `pending`: lists and cancels deliveries that are not done.
+//! `pending`: lists, retries and cancels deliveries that are not finished.
 
 use clap::{Args, Subcommand};
 
 use super::client::{Client, parse};
+use super::select::ChangeOptions;
 use super::table::table;
-use super::text::{self, EventSummary, escape, print, print_json_text};
+use super::text::{self, DIM, EventSummary, escape, local_time, print, print_json_text};
 use super::{Common, Failure, WithCommon};
-use crate::admin::view::{Count, DeadLetter, PendingSelection};
+use crate::admin::view::{self, Count, PendingSelection};
 use evoke_model::{DeliveryId, Seq};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Pending {
     /// List pending deliveries, oldest first: ready, retrying and blocked ones
-    #[command(after_help = "Example: evoke pending list --function shop/charge")]
+    #[command(after_help = "Example: evoke pending list --function shop/charge --state retrying")]
     List(WithCommon<List>),
+    /// Run retrying deliveries now instead of at their next time. The attempts still count
+    #[command(after_help = "Example: evoke pending retry --function shop/charge")]
+    Retry(WithCommon<Change>),
+    /// Move the pending deliveries of a function that is in no manifest any more, such as a renamed one, to another one
+    #[command(after_help = "Example: evoke pending move shop/charge shop/pay")]
+    Move(WithCommon<Move>),
     /// Make pending deliveries dead letters, which `evoke dead redrive` undoes. Attempts that run now have no effect
     #[command(after_help = "Example: evoke pending cancel --root 17")]
-    Cancel(WithCommon<Cancel>),
+    Cancel(WithCommon<Change>),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// Only deliveries of this function, app/function
+    /// Only deliveries of this function
     #[arg(long, conflicts_with = "root")]
     function: Option<String>,
     /// Only deliveries of the event with this number and of all events that it caused
     #[arg(long, value_name = "EVENT")]
     root: Option<Seq>,
+    /// Only deliveries in this state
+    #[arg(long, value_parser = ["ready", "retrying", "blocked"])]
+    state: Option<String>,
     /// Only deliveries with higher numbers
     #[arg(long, value_name = "DELIVERY")]
     after: Option<DeliveryId>,
     /// Maximum number of deliveries to list
-    #[arg(long, short = 'n', default_value_t = 100)]
+    #[arg(long, short = 'n', default_value_t = 100, value_name = "N")]
     limit: usize,
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Change {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    options: ChangeOptions,
+}
+
+#[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct Cancel {
+struct Which {
     /// Number of one delivery
     delivery: Option<DeliveryId>,
-    /// All pending deliveries of this function, app/function
+    /// All pending deliveries of this function
     #[arg(long)]
     function: Option<String>,
     /// All pending deliveries of the event with this number and of all events that it caused
     #[arg(long, value_name = "EVENT")]
     root: Option<Seq>,
+    /// All pending deliveries
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Move {
+    /// The function that has the deliveries
+    from: String,
+    /// The function that receives them
+    to: String,
+    #[command(flatten)]
+    options: ChangeOptions,
+}
+
+impl Move {
+    fn run(self, common: &Common) -> Result<(), Failure> {
+        let Self { from, to, options } = self;
+        let body = view::Move { from, to, dry_run: options.dry_run };
+        let response = Client::find(common)?.post("/api/v1/pending/move", &body)?;
+        options.print_count(common, &response, "delivery", "moved").map(drop)
+    }
 }
 
 impl Pending {
     pub(super) fn run(self, global: &Common) -> Result<(), Failure> {
         match self {
             Self::List(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
-            Self::Cancel(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
+            Self::Retry(WithCommon { command, common }) => {
+                command.apply(&common.with_defaults(global), "retry", "made ready", "waits for no retry")
+            }
+            Self::Move(WithCommon { command, common }) => command.run(&common.with_defaults(global)),
+            Self::Cancel(WithCommon { command, common }) => {
+                command.apply(&common.with_defaults(global), "cancel", "cancelled", "is not pending")
+            }
         }
     }
 }
 
 impl List {
     fn run(self, common: &Common) -> Result<(), Failure> {
-        let mut query = vec![("limit", self.limit.to_string())];
-        query.extend(self.function.map(|function| ("function", function)));
-        query.extend(self.root.map(|root| ("root", root.to_string())));
-        query.extend(self.after.map(|after| ("after", after.to_string())));
+        let Self { function, root, state, after, limit } = self;
+        let conditions = [
+            ("function", function),
+            ("root", root.map(|root| root.to_string())),
+            ("state", state),
+            ("after", after.map(|after| after.to_string())),
+        ];
+        let mut query: Vec<_> = conditions.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let client = Client::find(common)?;
         if common.client_args.json {
+            query.push(("limit", limit.to_string()));
             return client.lines("/api/v1/pending", &query, print_json_text);
         }
-        let mut rows = Vec::new();
+        // One more shows whether there are more.
+        query.push(("limit", limit.saturating_add(1).to_string()));
+        let mut pending: Vec<view::Pending> = Vec::new();
         client.lines("/api/v1/pending", &query, |line| {
-            rows.push(row(&parse(line)?));
+            pending.push(parse(line)?);
             Ok(())
         })?;
-        if rows.is_empty() {
+        if pending.is_empty() {
             return print("no pending deliveries");
         }
-        print(&table(&["delivery#", "function", "state", "attempts#", "event"], &rows, text::columns()))
+        let has_more = pending.len() > limit;
+        pending.truncate(limit);
+        let rows: Vec<_> = pending.iter().map(row).collect();
+        let headings = ["delivery#", "function", "state", "tries#", "event", "key?", "waits for"];
+        print(&table(&headings, &rows, text::columns()))?;
+        if has_more && let Some(last) = pending.last() {
+            print(&format!("{DIM}… and newer ones: `evoke pending list --after {}`{DIM:#}", last.delivery.id))?;
+        }
+        Ok(())
     }
 }
 
-impl Cancel {
-    fn run(self, common: &Common) -> Result<(), Failure> {
-        let which = match self {
-            Self { delivery: Some(id), .. } => PendingSelection::Delivery(id),
-            Self { function: Some(name), .. } => PendingSelection::Function(name),
-            Self { root, .. } => PendingSelection::Root(root.unwrap_or_default()),
-        };
-        let response = Client::find(common)?.post("/api/v1/pending/cancel", &which)?;
+impl Change {
+    fn apply(self, common: &Common, action: &str, done: &str, unchanged: &str) -> Result<(), Failure> {
+        let Self { which: Which { delivery, function, root, all }, options } = self;
+        let dry_run = options.dry_run;
+        let which = PendingSelection { delivery, function, root, all, dry_run };
+        let (client, path) = (Client::find(common)?, format!("/api/v1/pending/{action}"));
+        if all && !dry_run {
+            let Count { count } = parse(&client.post(&path, &PendingSelection { dry_run: true, ..which.clone() })?)?;
+            if count > 0 {
+                options.confirm(&format!("{action} {}?", text::count(count, "delivery")))?;
+            }
+        }
+        let response = client.post(&path, &which)?;
         let Count { count } = parse(&response)?;
-        if let (PendingSelection::Delivery(id), 0) = (which, count) {
+        if let (Some(id), 0) = (delivery, count) {
             return Err(Failure::NotFound(format!(
-                "delivery {id} is not pending; `evoke pending list` lists all pending deliveries"
+                "delivery {id} {unchanged}; `evoke pending list` lists all pending deliveries"
             )));
         }
-        if common.client_args.json {
-            return print_json_text(&response);
-        }
-        print(&format!("{} cancelled", text::count(count, "delivery")))
+        options.print_count(common, &response, "delivery", done).map(drop)
     }
 }
 
-fn row(pending: &DeadLetter) -> Vec<String> {
-    let DeadLetter { delivery, event } = pending;
+fn row(pending: &view::Pending) -> Vec<String> {
+    let view::Pending { delivery, event, running_since, held, blocked_by } = pending;
     let EventSummary { type_, .. } = EventSummary::parse(&event.event);
+    let waits_for = match (running_since, blocked_by, &delivery.due) {
+        (Some(since), ..) => format!("running since {}", local_time(since)),
+        (_, Some(by), _) if by.state == "dead" => format!("dead letter {}", by.delivery),
+        (_, Some(by), _) => format!("delivery {} ({})", by.delivery, escape(&by.state)),
+        _ if held.as_deref() == Some("paused") => "a resume".to_owned(),
+        _ if held.is_some() => "a manifest".to_owned(),
+        (.., Some(due)) => format!("retry at {}", local_time(due)),
+        _ => "a free place".to_owned(),
+    };
     vec![
         delivery.id.to_string(),
-        delivery.function.clone(),
+        escape(&delivery.function).into_owned(),
         escape(&delivery.state).into_owned(),
         delivery.attempts.len().to_string(),
         format!("{} {type_}", event.seq),
+        escape(delivery.order_key.as_deref().unwrap_or_default()).into_owned(),
+        waits_for,
     ]
 }
 
@@ -117,13 +191,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn row_shows_the_state_the_attempts_and_the_event() {
-        let pending: DeadLetter = parse(
-            r#"{"delivery":{"id":3,"event":7,"function":"shop/charge","trigger":"on[0]","state":"retrying",
-                "attempts":[{"attempt":1,"started":"soon","duration_us":900,"outcome":"retry","message":"no"}]},
-              "event":{"seq":7,"accepted":"soon","event":{"id":"1","source":"/s","type":"t"}}}"#,
-        )
-        .unwrap();
-        assert_eq!(row(&pending), ["3", "shop/charge", "retrying", "1", "7 t"]);
+    fn row_shows_the_state_the_attempts_the_event_and_what_the_delivery_waits_for() {
+        let pending = |more: &str| -> view::Pending {
+            parse(&format!(
+                r#"{{"delivery":{{"id":3,"event":7,"function":"shop/charge","trigger":"on[0]","state":"retrying","due":"later",
+                "order_key":"ada","attempts":[{{"attempt":1,"started":"soon","duration_us":900,"outcome":"retry","message":"no"}}]}},
+              "event":{{"seq":7,"accepted":"soon","event":{{"id":"1","source":"/s","type":"t"}}}}{more}}}"#,
+            ))
+            .unwrap()
+        };
+        let columns = ["3", "shop/charge", "retrying", "1", "7 t", "ada", "retry at later"];
+        assert_eq!(row(&pending("")), columns);
+        let waits_for = |more| row(&pending(more)).pop().unwrap();
+        assert_eq!(waits_for(r#","running_since":"noon""#), "running since noon");
+        assert_eq!(waits_for(r#","blocked_by":{"delivery":2,"state":"dead"}"#), "dead letter 2");
+        assert_eq!(waits_for(r#","blocked_by":{"delivery":2,"state":"ready"}"#), "delivery 2 (ready)");
     }
 }

@@ -7,12 +7,12 @@ use clap::{ArgGroup, Args, Subcommand};
 
 use super::client::{Client, parse};
 use super::emit::read_argument;
+use super::select::parse_time;
 use super::table::table;
 use super::text::{BOLD, DIM, colour, columns, count, escape, local_time, print, print_error, print_json_text};
-use super::{Common, Failure, WithCommon, parse_duration};
+use super::{Common, Failure, WithCommon};
 use crate::admin::view;
 use evoke_core::replay::{Filter, Plan};
-use evoke_model::clock::rfc3339;
 use evoke_model::{ReplayId, Seq};
 use evoke_pattern::Pattern;
 
@@ -137,7 +137,7 @@ impl Start {
 
 /// Reads the argument of `--pattern`, and prints a warning for each part of the pattern that matches no event, or hardly
 /// any. Evoke reports the errors of a pattern.
-fn read_pattern(argument: &str) -> Result<serde_json::Value, Failure> {
+pub(super) fn read_pattern(argument: &str) -> Result<serde_json::Value, Failure> {
     let json = serde_json::from_str(&read_argument(argument)?)
         .map_err(|e| Failure::Failed(format!("--pattern is not JSON: {e}")))?;
     if let Ok(pattern) = Pattern::parse(&json) {
@@ -246,17 +246,6 @@ fn render_plan(plan: &Plan) -> String {
         text += &format!("\n  {BOLD}{type_}{BOLD:#} {DIM}event {seq} {id} from {source}{DIM:#} to {to}");
     }
     text
-}
-
-/// Parses an RFC 3339 time, or a duration before now. Returns the time in RFC 3339.
-fn parse_time(text: &str) -> Result<String, String> {
-    if text.parse::<jiff::Timestamp>().is_ok() {
-        return Ok(text.to_owned());
-    }
-    let ago = parse_duration(text)
-        .map_err(|_| "write a time such as 2026-01-31T12:00:00Z, or a duration before now such as 2h")?;
-    let ago_ms = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
-    Ok(rfc3339(jiff::Timestamp::now().as_millisecond().saturating_sub(ago_ms).max(0)))
 }
 
 /// Parses a rate such as `30/m`. Returns deliveries per second.

@@ -2,9 +2,12 @@
 
 use super::client::{Client, parse};
 use super::table::table;
-use super::text::{columns, count, escape, format_millis, print, print_json_text};
+use super::text::{columns, count, escape, format_micros, format_millis, local_time, print, print_json_text, truncate};
 use super::{Common, Failure};
-use crate::admin::view::{Function, Listener, Source, Status, UncleanExit};
+use crate::admin::view::{Function, LastError, Listener, Source, Status, UncleanExit};
+
+/// Maximum number of characters of an error message; `evoke dead show` shows it whole.
+const MESSAGE_MAX: usize = 160;
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
     let status = Client::find(common)?.get("/api/v1/status", &[])?;
@@ -27,10 +30,22 @@ fn render(status: &Status, columns: Option<usize>) -> String {
     }
     let rows: Vec<_> = functions.iter().map(function_row).collect();
     if !rows.is_empty() {
-        let headings = ["function", "running#", "ready#", "retrying#", "blocked#", "done#", "dead#", "purged#"];
+        let headings = [
+            "function",
+            "running#?",
+            "rate#",
+            "p95#?",
+            "ready#",
+            "oldest#",
+            "retrying#?",
+            "blocked#",
+            "done#?",
+            "dead#",
+            "purged#?",
+        ];
         text = text + "\n\n" + &table(&headings, &rows, columns);
     }
-    for Function { name, failing, paused, paused_reason, endpoint, circuit, .. } in functions {
+    for Function { name, failing, last_error, paused, paused_reason, endpoint, circuit, .. } in functions {
         if let Some(endpoint) = endpoint {
             text += &format!("\n{} sends to {}", escape(name), escape(endpoint));
         }
@@ -44,6 +59,11 @@ fn render(status: &Status, columns: Option<usize>) -> String {
         }
         if let Some(failing) = failing {
             text += &format!("\n{} is failing: {}", escape(name), escape(failing));
+        } else if let Some(LastError { at, delivery, outcome, message }) = last_error {
+            let message = message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
+            let (name, outcome, message) = (escape(name), escape(outcome), escape(&message).into_owned());
+            let message = truncate(&message, Some(MESSAGE_MAX)).into_owned();
+            text += &format!("\n{name} last failed at {} as {outcome}{message} (delivery {delivery})", local_time(at));
         }
     }
     if !sources.is_empty() {
@@ -64,8 +84,29 @@ fn function_row(function: &Function) -> Vec<String> {
         Some(max) => ("", format!("{running} of {max}")),
         None => (" (in no manifest)", "-".to_owned()),
     };
-    let numbers = [n.ready, n.retrying, n.blocked, n.done, n.dead, n.purged].map(|number| number.to_string());
-    [format!("{}{note}", escape(name)), running].into_iter().chain(numbers).collect()
+    let rate = if function.active { format_rate(function.rate) } else { "-".to_owned() };
+    let p95 = function.p95_us.map_or_else(|| "-".to_owned(), format_micros);
+    let oldest = function.pending_since.as_deref().map_or_else(|| "-".to_owned(), age);
+    let [ready, retrying, blocked, done, dead, purged] =
+        [n.ready, n.retrying, n.blocked, n.done, n.dead, n.purged].map(|number| number.to_string());
+    let name = format!("{}{note}", escape(name));
+    vec![name, running, rate, p95, ready, oldest, retrying, blocked, done, dead, purged]
+}
+
+/// Formats attempts per second.
+fn format_rate(rate: f64) -> String {
+    match rate {
+        0.0 => "0/s".to_owned(),
+        rate if rate < 10.0 => format!("{rate:.1}/s"),
+        rate => format!("{rate:.0}/s"),
+    }
+}
+
+/// Returns the time since an RFC 3339 time.
+fn age(since: &str) -> String {
+    let Ok(since) = since.parse::<jiff::Timestamp>() else { return escape(since).into_owned() };
+    let elapsed_ms = jiff::Timestamp::now().as_millisecond() - since.as_millisecond();
+    format_millis(u64::try_from(elapsed_ms).unwrap_or_default())
 }
 
 fn source_row(source: &Source) -> Vec<String> {
@@ -89,8 +130,9 @@ mod tests {
                  "circuit":"since noon: 5 requests in a row failed","paused":"2026-01-31T12:00:00Z",
                  "paused_reason":"the endpoint is gone: 410 Gone","ready":0,"retrying":0,"blocked":0,"done":0,"dead":0,"purged":0},
                 {"name":"shop/charge","in_force":true,"running":1,"concurrency":8,
-                 "failing":"5 attempts failed","paused":"2026-01-31T12:00:00Z","ready":2,"retrying":0,"blocked":0,"done":10,"dead":1,"purged":0},
+                 "failing":"5 attempts failed","rate":12.3,"p95_us":4200,"pending_since":"long ago","paused":"2026-01-31T12:00:00Z","ready":2,"retrying":0,"blocked":0,"done":10,"dead":1,"purged":0},
                 {"name":"shop/old","in_force":false,"running":0,
+                 "last_error":{"at":"soon","delivery":9,"outcome":"trap","message":"unreachable"},
                  "ready":0,"retrying":0,"blocked":0,"done":3,"dead":0,"purged":0}],
               "sources":[{"uri":"/shop/inbox","kind":"files","state":"degraded","trouble":"the folder is gone"}],
               "listeners":[
@@ -101,15 +143,16 @@ mod tests {
         let expected = "\
 evoke 0.1.0, up for 1 min 1 s: 1 event, 2 deliveries pending
 
-function                   running  ready  retrying  blocked  done  dead  purged
-shop/tell                   0 of 4      0         0        0     0     0       0
-shop/charge                 1 of 8      2         0        0    10     1       0
-shop/old (in no manifest)        -      0         0        0     3     0       0
+function                   running  rate     p95  ready    oldest  retrying  blocked  done  dead  purged
+shop/tell                   0 of 4   0/s       -      0         -         0        0     0     0       0
+shop/charge                 1 of 8  12/s  4.2 ms      2  long ago         0        0    10     1       0
+shop/old (in no manifest)        -     -       -      0         -         0        0     3     0       0
 shop/tell sends to https://crm.example/…
 shop/tell is paused since 2026-01-31T12:00:00Z, because the endpoint is gone: 410 Gone; `evoke resume` continues
 the circuit of shop/tell is open since noon: 5 requests in a row failed
 shop/charge is paused since 2026-01-31T12:00:00Z; `evoke resume` continues
 shop/charge is failing: 5 attempts failed
+shop/old last failed at soon as trap: unreachable (delivery 9)
 
 source       kind   state
 /shop/inbox  files  degraded: the folder is gone

@@ -1,59 +1,122 @@
-//! Formats tables with aligned columns.
+//! Formats tables with aligned columns that fit the terminal.
 
 use super::text::{DIM, truncate};
 
-/// Formats rows under headings. A column is as wide as its widest cell; a column whose heading ends in `#` is aligned
-/// to the right, and the `#` is not printed. With a width, longer lines are truncated.
+/// Text columns are not narrowed below this number of characters.
+const NARROW: usize = 12;
+
+/// Formats rows under headings. A column is as wide as its widest cell. Marks at the end of a heading are not printed: a
+/// column with `#` is aligned to the right, one with `=` is never narrowed, and one with `?` is left out if the table does
+/// not fit. If the table still
+/// does not fit, its widest text columns are narrowed, and at last each line is truncated.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String {
-    let column_width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain(headings.get(column).map(|h| h.trim_end_matches('#').chars().count())).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..headings.len()).map(column_width).collect();
-    let line = |cells: &[String]| {
+    let mut columns: Vec<Column> =
+        headings.iter().enumerate().map(|(index, heading)| Column::new(index, heading, rows)).collect();
+    if let Some(width) = width {
+        while line_width(&columns) > width
+            && let Some(last) = columns.iter().rposition(|column| column.can_go)
+        {
+            columns.remove(last);
+        }
+        narrow(&mut columns, width);
+    }
+    let line = |cell_of: &dyn Fn(&Column) -> String| {
         let mut line = String::new();
-        for ((cell, width), heading) in cells.iter().zip(&widths).zip(headings) {
-            let padding = " ".repeat(width - cell.chars().count().min(*width));
-            let (before, after) =
-                if heading.ends_with('#') { (padding, String::new()) } else { (String::new(), padding) };
-            line.extend([&before, cell, &after, "  "]);
+        for column in &columns {
+            let cell = cell_of(column);
+            let cell = truncate(&cell, Some(column.width));
+            let padding = " ".repeat(column.width - cell.chars().count().min(column.width));
+            let (before, after) = if column.is_right { (padding, String::new()) } else { (String::new(), padding) };
+            line.extend([&before, cell.as_ref(), &after, "  "]);
         }
         truncate(line.trim_end(), width).into_owned()
     };
-    let headings: Vec<String> = headings.iter().map(|heading| heading.trim_end_matches('#').to_owned()).collect();
-    let mut text = format!("{DIM}{}{DIM:#}", line(&headings));
+    let mut text = format!("{DIM}{}{DIM:#}", line(&|column| column.heading.clone()));
     for row in rows {
         text.push('\n');
-        text.push_str(&line(row));
+        text.push_str(&line(&|column| row.get(column.index).cloned().unwrap_or_default()));
     }
     text
+}
+
+struct Column {
+    /// Index of its cells in the rows.
+    index: usize,
+    heading: String,
+    is_right: bool,
+    is_fixed: bool,
+    /// Whether the column is left out of a table that does not fit.
+    can_go: bool,
+    width: usize,
+}
+
+impl Column {
+    fn new(index: usize, heading: &str, rows: &[Vec<String>]) -> Self {
+        let (is_right, can_go) = (heading.contains('#'), heading.contains('?'));
+        let is_fixed = is_right || heading.contains('=');
+        let heading = heading.trim_end_matches(['#', '=', '?']).to_owned();
+        let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| cell.chars().count());
+        let width = cells.chain([heading.chars().count()]).max().unwrap_or_default();
+        Self { index, heading, is_right, is_fixed, can_go, width }
+    }
+}
+
+fn line_width(columns: &[Column]) -> usize {
+    columns.iter().map(|column| column.width + 2).sum::<usize>().saturating_sub(2)
+}
+
+/// Narrows the widest text column until the line fits, but none below [`NARROW`].
+fn narrow(columns: &mut [Column], width: usize) {
+    loop {
+        let excess = line_width(columns).saturating_sub(width);
+        let widest = columns.iter_mut().filter(|column| !column.is_fixed && column.width > NARROW);
+        let Some(widest) = widest.max_by_key(|column| column.width) else { return };
+        if excess == 0 {
+            return;
+        }
+        // One at a time, so that columns of similar width share the loss.
+        widest.width -= 1;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rendered(width: Option<usize>) -> String {
-        let rows = [["shop/charge", "7", "ok"], ["b", "12345", "ü: a long story"]];
-        let rows = rows.map(|row| row.map(str::to_owned).to_vec());
-        anstream::adapter::strip_str(&table(&["function", "done#", "state"], &rows, width)).to_string()
+    fn rendered(headings: &[&str], rows: &[[&str; 3]], width: Option<usize>) -> String {
+        let rows: Vec<_> = rows.iter().map(|row| row.map(str::to_owned).to_vec()).collect();
+        anstream::adapter::strip_str(&table(headings, &rows, width)).to_string()
     }
+
+    const ROWS: [[&str; 3]; 2] = [["shop/charge", "7", "ok"], ["b", "12345", "ü: a long story of failure"]];
 
     #[test]
     fn columns_are_aligned_and_numbers_are_aligned_right() {
         let expected = "\
 function      done  state
 shop/charge      7  ok
-b            12345  ü: a long story";
-        assert_eq!(rendered(None), expected);
+b            12345  ü: a long story of failure";
+        assert_eq!(rendered(&["function", "done#", "state"], &ROWS, None), expected);
+        assert_eq!(rendered(&["function", "done#?", "state"], &ROWS, Some(80)), expected);
     }
 
     #[test]
-    fn lines_are_truncated_to_the_width() {
+    fn the_widest_text_column_is_narrowed_to_the_width() {
         let expected = "\
 function      done  state
 shop/charge      7  ok
-b            12345  ü: a…";
-        assert_eq!(rendered(Some(25)), expected);
+b            12345  ü: a long sto…";
+        assert_eq!(rendered(&["function", "done#", "state"], &ROWS, Some(34)), expected);
+    }
+
+    #[test]
+    fn columns_that_can_go_are_left_out_first() {
+        let expected = "\
+function     state
+shop/charge  ok
+b            ü: a long story of f…";
+        assert_eq!(rendered(&["function", "done#?", "state"], &ROWS, Some(34)), expected);
+        let narrow = rendered(&["function", "done#", "state"], &ROWS, Some(20));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 20), "{narrow}");
     }
 }

@@ -3,9 +3,9 @@
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::build;
-use super::text::{escape_lines, print_error};
-use crate::control::{AppError, Build, Host, Progress};
+use super::text::{count, escape, escape_lines, format_micros, print_error};
+use super::{build, log_format};
+use crate::control::{Activity, AppError, Build, FAILED, Host, Progress};
 use evoke_model::clock::rfc3339;
 
 /// The terminal of the user.
@@ -15,8 +15,24 @@ impl Host for Terminal {
     fn report(&self, progress: Progress<'_>) {
         match progress {
             Progress::Warnings(warnings) => print_error(&warnings.styled()),
+            Progress::Waiting(errors) => {
+                print_error(&errors.styled());
+                say("waiting", "for a correction of the manifests");
+            }
             Progress::Starting { admin } => say("starting", &format!("{admin} (admin)")),
-            Progress::Loading { functions } => say("loading", &format!("{functions} functions")),
+            Progress::Loading { functions } => say("loading", &list_names(&functions)),
+            Progress::Stranded { functions } => {
+                for (name, pending) in functions {
+                    let pending = count(pending, "delivery");
+                    say(
+                        "note",
+                        &format!(
+                            "{pending} of {name} wait, but it is in no manifest: `evoke pending move {name} FUNCTION` \
+                             moves them, `evoke pending cancel --function {name}` gives them up"
+                        ),
+                    );
+                }
+            }
             Progress::Ready { http, admin } => {
                 say("listening", &format!("{http} (sources), {admin} (admin)"));
                 if !http.tls && !http.address.ip().to_canonical().is_loopback() {
@@ -36,6 +52,7 @@ impl Host for Terminal {
                 say("unchanged", "the previous manifests stay active");
             }
             Progress::Unchanged(error) => say("unchanged", &format!("{error}; the previous manifests stay active")),
+            Progress::Activity(activity) => show(&activity),
             Progress::Draining { limit } => {
                 say("draining", &format!("at most {limit:?}; press Ctrl-C again to end at once"));
             }
@@ -60,8 +77,61 @@ impl Host for Terminal {
     }
 }
 
-/// Prints a progress line: a verb, aligned right, and its details.
+/// Prints a line about an event, an attempt or a log line.
+fn show(activity: &Activity<'_>) {
+    match activity {
+        Activity::Accepted { seq, event } => {
+            let subject = event.subject.as_ref().map(|subject| format!(" {subject}")).unwrap_or_default();
+            say_escaped("event", &format!("{seq} {}{subject} from {}", event.type_, event.source));
+        }
+        Activity::Ended { function, delivery, attempt, is_dead } => {
+            let took = format_micros(attempt.duration_us);
+            let message = attempt.message.as_deref().and_then(|message| message.lines().next());
+            let message = message.map(|message| format!(": {message}")).unwrap_or_default();
+            let number = attempt.attempt;
+            match &*attempt.outcome {
+                "done" => say_escaped("done", &format!("{function} in {took}, delivery {delivery}{message}")),
+                outcome => {
+                    let end = if *is_dead { "; a dead letter" } else { "; to be retried" };
+                    say_escaped(
+                        "failed",
+                        &format!("{function} delivery {delivery} attempt {number}, {outcome}{message}{end}"),
+                    );
+                }
+            }
+        }
+        // The failure of an attempt has a line of its own.
+        Activity::Line(line) if line.text.starts_with(FAILED) => {}
+        Activity::Line(line) => {
+            say_escaped(&line.level, &format!("{} {}", line.function.as_deref().unwrap_or("evoke"), line.text));
+        }
+        Activity::LeftOut(number) => say_escaped("…", &format!("{number} more lines; --quiet leaves all out")),
+    }
+}
+
+/// Prints a progress line with details that others wrote: line breaks in them are escaped, too.
+fn say_escaped(verb: &str, details: &str) {
+    say(verb, &escape(details));
+}
+
+/// Lists names, and counts those beyond the first few.
+fn list_names(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 if names.is_empty() => "no functions".to_owned(),
+        0 => shown,
+        more => format!("{shown} and {}", count(more, "other function")),
+    }
+}
+
+/// Prints a progress line: a verb, aligned right, and its details; as JSON if the log is JSON.
 fn say(verb: &str, details: &str) {
+    if log_format::is_json() {
+        let text = if details.is_empty() { verb.to_owned() } else { format!("{verb} {details}") };
+        print_error(&(log_format::line("info", &text, serde_json::Map::new()) + "\n"));
+        return;
+    }
     let style = anstyle::Style::new().bold();
     print_error(&format!("{style}{verb:>10}{style:#} {}\n", escape_lines(details)));
 }

@@ -65,10 +65,12 @@ fn check_write(result: std::io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// Returns the width of the terminal in characters, at least 40; `None` when standard output is not a terminal.
+/// Returns the width of the output in characters, at least 40: that of the terminal, or of the variable `COLUMNS` when
+/// standard output is not a terminal. `None` for no limit.
 pub(super) fn columns() -> Option<usize> {
-    let (width, _) = terminal_size::terminal_size_of(std::io::stdout())?;
-    Some(usize::from(width.0).max(40))
+    let of_terminal = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
+    let width = of_terminal.or_else(|| std::env::var("COLUMNS").ok()?.parse().ok().filter(|width| *width > 0))?;
+    Some(width.max(40))
 }
 
 /// The fields of an event that lists show.

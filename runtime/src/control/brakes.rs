@@ -176,6 +176,11 @@ impl Control {
         ids.iter().filter(|(name, _)| pause_of(&paused, name).is_some()).map(|(_, id)| *id).collect()
     }
 
+    /// Returns true if an active manifest declares an app of this name, or if it is paused.
+    pub(crate) fn has_app(&self, name: &str) -> bool {
+        self.paused().contains_key(name) || self.active().manifests.iter().any(|c| c.manifest.app.as_str() == name)
+    }
+
     /// Returns an error if an active manifest declares no function or app of this name, or if the function has no
     /// deliveries.
     fn check_name(&self, name: &str) -> Result<(), BrakeError> {

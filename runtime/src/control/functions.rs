@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 
 use super::deliver::{self, Endpoint};
 use super::http_function::{self, HttpFunction};
+use super::logged_runner::LoggedRunner;
 use super::outbound;
 use super::state_source::{self, StoredState};
 use evoke_core::bus::Bus;
@@ -159,7 +160,7 @@ pub(super) async fn register(
             id: *id,
             concurrency: function.concurrency,
             retry: retry_policy(function),
-            runner,
+            runner: Arc::new(LoggedRunner { runner, function: name.into(), logs: logs.clone(), clock: clock.clone() }),
             metrics: metrics.function(name),
         };
         let component = match code {

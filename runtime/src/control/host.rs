@@ -6,8 +6,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::{AppError, ListenUrl};
+use crate::logs::Line;
 use evoke_manifest::Diagnostics;
 use evoke_model::clock::UnixMs;
+use evoke_model::event::Event;
+use evoke_model::{AttemptRecord, DeliveryId, Seq};
 
 /// Shows progress to the user and runs `build:` commands.
 pub trait Host: Send + Sync {
@@ -33,11 +36,40 @@ pub struct Build {
     pub component: PathBuf,
 }
 
+/// What happens to events and deliveries.
+#[derive(Debug)]
+pub enum Activity<'a> {
+    /// An event was accepted or published.
+    Accepted {
+        /// Its number.
+        seq: Seq,
+        /// The event.
+        event: &'a Event,
+    },
+    /// An attempt ended.
+    Ended {
+        /// `app/function`.
+        function: &'a str,
+        /// The number of the delivery.
+        delivery: DeliveryId,
+        /// The record of the attempt.
+        attempt: &'a AttemptRecord,
+        /// Whether the delivery became a dead letter.
+        is_dead: bool,
+    },
+    /// A function logged a line.
+    Line(&'a Line),
+    /// This number of the above was left out: too much happened at once.
+    LeftOut(u64),
+}
+
 /// A step of `up`.
 #[derive(Debug)]
 pub enum Progress<'a> {
     /// The manifests have warnings.
     Warnings(&'a Diagnostics),
+    /// The manifests have mistakes, and the start waits for a change of them.
+    Waiting(&'a Diagnostics),
     /// The admin API listens; functions are not loaded yet.
     Starting {
         /// URL of the admin API.
@@ -45,8 +77,13 @@ pub enum Progress<'a> {
     },
     /// Components are being compiled and loaded.
     Loading {
-        /// Number of functions of all apps.
-        functions: usize,
+        /// Names of the functions of all apps, `app/function`.
+        functions: Vec<String>,
+    },
+    /// Functions that no active manifest declares have pending deliveries.
+    Stranded {
+        /// Full names, with the number of pending deliveries.
+        functions: Vec<(String, u64)>,
     },
     /// Events are accepted.
     Ready {
@@ -71,6 +108,8 @@ pub enum Progress<'a> {
     Reloaded,
     /// The reload failed; the previous manifests stay active.
     Unchanged(&'a AppError),
+    /// Something happened to an event. Reported only if the caller of `up` asks for it.
+    Activity(Activity<'a>),
     /// No more events are accepted, and running deliveries end.
     Draining {
         /// How long running deliveries may take.

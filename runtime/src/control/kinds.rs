@@ -15,6 +15,7 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind::Listener(&HttpKind),
     Kind::Task(&evoke_sources::files::FilesKind),
     Kind::Task(&evoke_sources::timer::TimerKind),
+    Kind::Task(&evoke_sources::monitor::MonitorKind),
 ];
 
 /// A kind of source, by how its sources run.

@@ -15,8 +15,8 @@ use evoke_manifest::{self as manifest, Checked, Diagnostic, Diagnostics};
 const DEFAULT_MANIFEST: &str = "evoke.yaml";
 
 /// Returns the paths of the manifests. An argument that is a file is returned as given; for a folder, its `.yaml` and
-/// `.yml` files but `.test.yaml` are returned, sorted. Without arguments, the path is `evoke.yaml`. Returns an error if a folder has no
-/// manifest.
+/// `.yml` files are returned, sorted, without hidden files and tests (`.test.yaml`). Without arguments, the path is
+/// `evoke.yaml`. Returns an error if a folder has no manifest.
 pub(crate) fn find(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     if arguments.is_empty() {
         if !Path::new(DEFAULT_MANIFEST).exists() {
@@ -44,10 +44,13 @@ pub(crate) fn find(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Returns true for `NAME.yaml` and `NAME.yml`, except the tests of functions, `NAME.test.yaml`.
+/// Returns true for `NAME.yaml` and `NAME.yml`, except the tests of functions, `NAME.test.yaml`, and hidden files, among
+/// them the AppleDouble files (`._shop.yaml`) of macOS.
 fn is_yaml(path: &Path) -> bool {
+    let is_hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
     let is_test = path.file_stem().is_some_and(|stem| Path::new(stem).extension().is_some_and(|part| part == "test"));
-    path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") && !is_test && path.is_file()
+    let is_yaml = path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
+    is_yaml && !is_hidden && !is_test && path.is_file()
 }
 
 /// Loads manifests and checks them individually and together. Returns the manifests with their warnings, or all errors

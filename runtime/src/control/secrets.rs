@@ -49,13 +49,16 @@ pub(crate) fn warnings(checked: &Checked) -> Vec<Diagnostic> {
     checked.manifest.functions.iter().filter_map(of_function).collect()
 }
 
+/// Part of the messages about a variable that is not set, and about credentials that systemd did not pass.
+pub(super) const NOT_SET: &str = " is not set";
+
 /// Reads one secret; `what` names it in messages. An error has a message and a hint, and never contains the value.
 pub(super) fn read_one(what: &str, location: &SecretRef) -> Result<Secret, (String, String)> {
     let value = match location {
         // The error of the system contains the value.
         SecretRef::Env(variable) => std::env::var(variable).map_err(|error| match error {
             VarError::NotPresent => {
-                let message = format!("cannot read {what}: the environment variable {variable} is not set");
+                let message = format!("cannot read {what}: the environment variable {variable}{NOT_SET}");
                 (message, format!("start Evoke with {variable} set"))
             }
             VarError::NotUnicode(_) => {
@@ -70,7 +73,7 @@ pub(super) fn read_one(what: &str, location: &SecretRef) -> Result<Secret, (Stri
         }),
         SecretRef::Credential(name) => match std::env::var_os(CREDENTIALS) {
             None => {
-                let message = format!("cannot read {what}: systemd passes no credentials ({CREDENTIALS} is not set)");
+                let message = format!("cannot read {what}: systemd passes no credentials ({CREDENTIALS}{NOT_SET})");
                 let help = "start Evoke as a service of systemd, with `LoadCredential=` or `LoadCredentialEncrypted=`";
                 Err((message, help.to_owned()))
             }

@@ -16,9 +16,11 @@ use super::kinds::Kind;
 use evoke_core::bus::{Bus, Origin, Target};
 use evoke_core::source::{Context, Health};
 use evoke_http::source::{Endpoint, HttpSource, RequestHandler, RouteConflict, Routes, SourceMethod};
-use evoke_manifest::{Checked, Settings, Source, TriggerSource};
+use evoke_manifest::{Checked, Diagnostic, Settings, Source, TriggerSource};
 use evoke_model::clock::Clock;
 use evoke_model::{DescendantsLimits, DescendantsMax, FunctionId};
+use evoke_sources::Services;
+use evoke_sources::monitor::MonitorSource;
 use evoke_store::{EventStore, Ownership, ScopeStore};
 use evoke_telemetry::Metrics;
 
@@ -28,6 +30,7 @@ const OWN_RETRY: Duration = Duration::from_secs(1);
 /// The running sources, by the URI of their events.
 pub(super) struct Sources {
     scopes: Arc<dyn ScopeStore>,
+    services: Services,
     bus: Bus,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -48,8 +51,14 @@ struct RunningSource {
 }
 
 impl Sources {
-    pub(super) fn new(scopes: Arc<dyn ScopeStore>, bus: Bus, clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Self { scopes, bus, metrics, clock, running: BTreeMap::new(), prepared: BTreeMap::new() }
+    pub(super) fn new(
+        scopes: Arc<dyn ScopeStore>,
+        services: Services,
+        bus: Bus,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { scopes, services, bus, metrics, clock, running: BTreeMap::new(), prepared: BTreeMap::new() }
     }
 
     /// Runs exactly the sources of these manifests. Unchanged sources keep running without interruption, except those
@@ -110,7 +119,7 @@ impl Sources {
                     stop: stop.clone(),
                     health: health.clone(),
                 };
-                let run = kind.run(&settings, context.clone());
+                let run = kind.run(&settings, context.clone(), &self.services);
                 let task = run.map(|run| tokio::spawn(run_owned(self.scopes.clone(), context, run)));
                 (health, task)
             }
@@ -221,6 +230,20 @@ pub(super) fn check_routes(manifests: &[Checked]) -> Result<(), RouteConflict> {
         Some(Endpoint::new(http, &source.uri, Origin::default(), Target::Matching))
     });
     Routes::new(endpoints).map(drop)
+}
+
+/// Returns the message about each monitor that runs a command, in the form of `report`. The operator, not the author of a
+/// manifest, decides whether programs are started.
+pub(crate) fn commands(
+    checked: &Checked,
+    report: fn(&Checked, &Source, String, &'static str) -> Diagnostic,
+) -> Vec<Diagnostic> {
+    let runs = |source: &Source| source.settings.get::<MonitorSource>().is_some_and(MonitorSource::runs_commands);
+    let all = checked.manifest.all_sources().map(|(source, _)| source).filter(|source| runs(source));
+    let message = |source: &Source| {
+        format!("the monitor `{}` runs a program, which is not allowed by default", source.name.as_str())
+    };
+    all.map(|source| report(checked, source, message(source), "start with `evoke up --allow-commands`")).collect()
 }
 
 /// Returns the endpoints of the http sources of these manifests.

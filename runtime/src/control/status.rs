@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::brakes::Pause;
-use evoke_core::dispatcher::{Failing, OpenCircuit};
+use evoke_core::dispatcher::{Failing, LastFailure, OpenCircuit};
 use evoke_model::clock::rfc3339;
 use evoke_pattern::Explanation;
 use evoke_store_sqlite::running::Interrupted;
@@ -46,6 +46,10 @@ pub struct FunctionStatus {
     pub held: u32,
     /// How the function is failing; `None` when it works.
     pub failing: Option<String>,
+    /// The last failed attempt since the start.
+    pub last_failure: Option<LastFailure>,
+    /// The attempts of about the last minute.
+    pub rates: telemetry::Rates,
     /// The pause of the function; `None` when it is not paused.
     pub paused: Option<Pause>,
     /// Scheme, host and port of the endpoint of a function with `deliver`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use evoke_model::DeliveryId;
-use evoke_model::clock::{Clock, rfc3339};
+use evoke_model::clock::{Clock, UnixMs, rfc3339};
 use evoke_sandbox::LogLine;
 
 /// One line of the log.
@@ -35,6 +35,8 @@ pub struct Filter {
     pub function: Option<String>,
     /// Only lines of this delivery.
     pub delivery: Option<DeliveryId>,
+    /// Only lines of this time or later.
+    pub since_ms: Option<UnixMs>,
 }
 
 impl Filter {
@@ -42,6 +44,9 @@ impl Filter {
     pub fn matches(&self, line: &Line) -> bool {
         self.function.as_deref().is_none_or(|f| line.function.as_deref() == Some(f))
             && self.delivery.is_none_or(|d| line.delivery == Some(d))
+            && self.since_ms.is_none_or(|since_ms| {
+                line.at.parse::<jiff::Timestamp>().is_ok_and(|at| at.as_millisecond() >= since_ms)
+            })
     }
 }
 

@@ -89,15 +89,14 @@ fn other_site(page: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut request = [0; 8192];
-            let Ok(_) = stream.read(&mut request) else { continue };
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                page.len()
-            );
-            let _ = stream.write_all(format!("{head}{page}").as_bytes());
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let page = page.clone();
+            // Browsers open connections in advance and send nothing on some.
+            std::thread::spawn(move || {
+                let Ok(1..) = stream.read(&mut [0; 8192]) else { return };
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length";
+                let _ = stream.write_all(format!("{head}: {}\r\n\r\n{page}", page.len()).as_bytes());
+            });
         }
     });
     address

@@ -185,7 +185,7 @@ impl Browser {
         for argument in ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1600,1000", "--lang=en"] {
             capabilities.add_arg(argument).unwrap();
         }
-        capabilities.set_base_capability("goog:loggingPrefs", json!({ "browser": "ALL" })).unwrap();
+        capabilities.as_mut().set("goog:loggingPrefs", json!({ "browser": "ALL" })).unwrap();
         let page = WebDriver::new(format!("http://{address}"), capabilities).await.unwrap();
         Self { driver, address, page }
     }
@@ -268,7 +268,7 @@ impl Browser {
 
     /// Sends a command of chromedriver's own to it.
     async fn command(&self, path: &str, body: &Value) -> Value {
-        let session = self.page.session_id().await.unwrap().to_string();
+        let session = self.page.session_id().to_string();
         let (status, body) = post_json(&self.address, &format!("/session/{session}/{path}"), body);
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).unwrap()

@@ -121,23 +121,23 @@ async fn the_keyboard_reaches_the_views_the_rows_and_the_panel() {
     browser.read("h1", "Dead letters").await;
     browser.read("tbody tr[data-row]", "must be more than 0").await;
     browser.keys("j").await;
-    browser.keys(&Key::Enter.to_string()).await;
+    browser.keys(&Key::Enter.value().to_string()).await;
     browser.read("tbody", "bob").await;
     browser.keys("j").await;
     browser.keys("x").await;
     browser.read("main", "1 dead letter selected").await;
     browser.run("document.activeElement.blur()").await;
     browser.keys("j").await;
-    browser.keys(&Key::Enter.to_string()).await;
+    browser.keys(&Key::Enter.value().to_string()).await;
     browser.read("[data-drawer]", "customer: \"bob\"").await;
-    browser.keys(&Key::Escape.to_string()).await;
+    browser.keys(&Key::Escape.value().to_string()).await;
     eventually("the panel is closed", async || {
         (browser.run("return !document.querySelector('[data-drawer]')").await == json!(true)).then_some(())
     })
     .await;
     browser.keys("?").await;
     browser.read("dialog", "next or previous row").await;
-    browser.keys(&Key::Escape.to_string()).await;
+    browser.keys(&Key::Escape.value().to_string()).await;
     browser.keys("ge").await;
     browser.read("h1", "Events").await;
     browser.keys("/").await;

@@ -27,7 +27,7 @@ mod state_locks;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use foldhash::{HashMap, HashSet};
@@ -37,7 +37,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::circuit::{CircuitPolicy, OpenCircuit};
 use self::function::Function;
-pub use self::health::Failing;
+pub use self::health::{Failing, LastFailure};
 use self::isolation::Isolation;
 use self::scheduling::Schedule;
 use self::state_locks::StateLocks;
@@ -46,7 +46,7 @@ use evoke_model::clock::Clock;
 use evoke_model::event::Event;
 use evoke_model::outcome::{Outcome, RetryPolicy};
 use evoke_model::state::Transaction;
-use evoke_model::{DeliveryId, FunctionId, ReplayId, Stream};
+use evoke_model::{Completion, DeliveryId, FunctionId, ReplayId, Stream};
 use evoke_store::DeliveryStore;
 use evoke_store::running::{NoRunningLog, RunningLog};
 use evoke_telemetry::{FunctionMetrics, TraceContext};
@@ -113,6 +113,9 @@ pub struct FunctionSpec {
     pub metrics: Arc<FunctionMetrics>,
 }
 
+/// Receives committed attempts.
+pub type EndedSink = Box<dyn Fn(&Arc<Completion>) + Send + Sync>;
+
 /// A handle to the dispatcher; cheap to clone.
 #[derive(Clone)]
 pub struct Dispatcher(Arc<Inner>);
@@ -134,6 +137,8 @@ struct Inner {
     alarm: Notify,
     /// Wakes the task that watches circuits, because a delivery may start earlier than the task expects.
     circuits: Notify,
+    /// Receives every committed attempt; must not block.
+    on_ended: OnceLock<EndedSink>,
     /// Notified when a function starts or stops failing, and when a circuit opens or closes.
     health: Notify,
     tasks: TaskTracker,
@@ -180,6 +185,7 @@ impl Dispatcher {
             uncommitted: AtomicUsize::new(0),
             alarm: Notify::new(),
             circuits: Notify::new(),
+            on_ended: OnceLock::new(),
             health: Notify::new(),
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -195,6 +201,11 @@ impl Dispatcher {
         let inner = Arc::downgrade(&dispatcher.0);
         tokio::spawn(Self::watch_retries(inner));
         dispatcher
+    }
+
+    /// Sets the sink that receives every committed attempt, once. The sink must not block.
+    pub fn on_ended(&self, sink: EndedSink) {
+        let _ = self.0.on_ended.set(sink);
     }
 
     /// Replaces the active functions. A function that is missing in `specs` is suspended. Its running attempts
@@ -239,6 +250,11 @@ impl Dispatcher {
     /// Returns the number of running deliveries of each function.
     pub fn running(&self) -> HashMap<FunctionId, u32> {
         self.lock().functions.iter().map(|(id, function)| (*id, function.running())).collect()
+    }
+
+    /// Returns for each running delivery how long its attempt has been running.
+    pub fn running_for(&self) -> HashMap<DeliveryId, Duration> {
+        self.lock().started.iter().map(|(id, start)| (*id, start.elapsed())).collect()
     }
 
     /// Returns the number of deliveries that were started and whose completions are not committed yet.

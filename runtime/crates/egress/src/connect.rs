@@ -32,13 +32,9 @@ pub(crate) async fn connect(
         return Err(Error::NotGranted { target: key.target });
     };
     let target = &key.target;
-    let found = match target.address() {
-        Some(address) => vec![address],
-        None => parts.shared.resolver.resolve(owner.io(), &parts.lookups, &target.host, target.port).await?,
-    };
-    let allowed = allowed(&state.grant, target, &found)?;
+    let addresses = resolve(&owner, &state.grant, target).await?;
     let started = Instant::now();
-    let stream = dial(target, &allowed, time.min(CONNECT_MAX)).await?;
+    let stream = dial(target, &addresses, time.min(CONNECT_MAX)).await?;
     let started_http = |error: hyper::Error| Error::of_connection(&error);
     if !target.https {
         return Connection::start(owner.io(), stream, false, permit).await.map_err(started_http);
@@ -48,6 +44,16 @@ pub(crate) async fn connect(
     let start = Connection::start(owner.io(), stream, is_http2, permit);
     let timed_out = |_| Error::TlsTimeout { target: target.clone(), after: left };
     timeout(left, start).await.map_err(timed_out)?.map_err(started_http)
+}
+
+/// Returns the addresses of a target that may be reached, in the order of the resolver.
+pub(crate) async fn resolve(owner: &Owner, grant: &Grant, target: &Target) -> Result<Vec<IpAddr>, Error> {
+    let parts = &owner.0;
+    let found = match target.address() {
+        Some(address) => vec![address],
+        None => parts.shared.resolver.resolve(owner.io(), &parts.lookups, &target.host, target.port).await?,
+    };
+    allowed(grant, target, &found)
 }
 
 /// Returns the addresses that may be reached, in their order.
@@ -66,7 +72,7 @@ fn allowed(grant: &Grant, target: &Target, found: &[IpAddr]) -> Result<Vec<IpAdd
 }
 
 /// Connects to the first address that accepts. Each has an equal share of the time that is left.
-async fn dial(target: &Target, addresses: &[IpAddr], time: Duration) -> Result<TcpStream, Error> {
+pub(crate) async fn dial(target: &Target, addresses: &[IpAddr], time: Duration) -> Result<TcpStream, Error> {
     let end = Instant::now() + time;
     let timed_out = || Error::ConnectTimeout { target: target.clone(), after: time };
     let mut last = timed_out();

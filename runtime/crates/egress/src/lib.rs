@@ -32,6 +32,7 @@
 //! ```
 
 mod allowance;
+pub mod certificate;
 mod client;
 mod connect;
 mod connection;
@@ -39,6 +40,7 @@ mod error;
 mod grant;
 mod limits;
 mod pool;
+mod probe;
 mod request_body;
 mod resolve;
 mod response_body;
@@ -54,5 +56,6 @@ pub use grant::{Grant, TrustAnchors, TrustError};
 pub use limits::{
     CALLS_MAX, CONNECT_MAX, CONNECTIONS_MAX, DNS_MAX, FIRST_BYTE_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Limits, TLS_MAX,
 };
+pub use probe::PeerCertificates;
 pub use request_body::{BodyError, RequestBody, empty, full};
 pub use response_body::ResponseBody;

@@ -21,13 +21,20 @@ pub(crate) struct Trust {
 impl Trust {
     /// Returns the settings for a grant with these authorities.
     pub(crate) async fn config(&self, io: &Handle, ca: Option<&TrustAnchors>) -> Result<Arc<ClientConfig>, Error> {
+        let roots = self.roots(io, ca).await?;
+        match ca {
+            None => self.shared.get_or_try_init(|| async { new_config(roots) }).await.cloned(),
+            Some(_) => new_config(roots),
+        }
+    }
+
+    /// Returns the authorities of the machine and these.
+    pub(crate) async fn roots(&self, io: &Handle, ca: Option<&TrustAnchors>) -> Result<Arc<RootCertStore>, Error> {
         let roots = self.roots.get_or_try_init(|| read_roots(io)).await?;
-        let Some(ca) = ca else {
-            return self.shared.get_or_try_init(|| async { new_config(roots.clone()) }).await.cloned();
-        };
+        let Some(ca) = ca else { return Ok(roots.clone()) };
         let mut roots = RootCertStore::clone(roots);
         roots.add_parsable_certificates(ca.0.iter().cloned());
-        new_config(Arc::new(roots))
+        Ok(Arc::new(roots))
     }
 }
 

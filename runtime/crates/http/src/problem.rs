@@ -102,9 +102,12 @@ struct Body<'a> {
     extensions: &'a Map<String, Value>,
 }
 
-/// Serialises `value` as a body; plain structs never fail to serialise.
+/// Serialises `value` as a body that ends with a line break, so that the prompt of a shell starts on a new line. Plain
+/// structs never fail to serialise.
 pub(crate) fn json(value: &impl Serialize) -> Full<Bytes> {
-    Full::from(escape_json(&serde_json::to_string(value).unwrap_or_default()).into_owned())
+    let mut text = escape_json(&serde_json::to_string(value).unwrap_or_default()).into_owned();
+    text.push('\n');
+    Full::from(text)
 }
 
 #[cfg(test)]
@@ -119,7 +122,7 @@ mod tests {
         let body = problem.response().into_body().collect().await.unwrap().to_bytes();
         let expected =
             r#"{"type":"about:blank","title":"Conflict","status":409,"detail":"two events have this id","seqs":[3,1]}"#;
-        assert_eq!(body, expected);
+        assert_eq!(body, format!("{expected}\n"));
     }
 
     #[tokio::test]

@@ -160,10 +160,13 @@ impl Diagnostic {
         let start = self.source.line_range(first).start;
         let end = self.source.line_range(last).end;
         let shown = self.source.text.get(start..end).unwrap_or("");
+        // The renderer drops white space at the end, and fails at a range beyond what it draws.
+        let drawn = shown.trim_end().len();
         let within = |span: Span| {
             // A span of several lines is underlined only in its first line, which is easier to read.
             let line = self.source.line_range(self.source.position(span.start).line);
-            span.start.min(line.end) - start..span.end.clamp(span.start, line.end.max(span.start)) - start
+            let (from, to) = (span.start.min(line.end), span.end.clamp(span.start, line.end.max(span.start)));
+            from.saturating_sub(start).min(drawn)..to.saturating_sub(start).min(drawn)
         };
         let snippet = Snippet::source(shown)
             .path(path)
@@ -313,6 +316,14 @@ mod tests {
         assert_eq!(messages, ["first", "second", "third"]);
         assert_eq!(diagnostics.count(Severity::Error), 2);
         assert_eq!(diagnostics.count(Severity::Warning), 1);
+    }
+
+    #[test]
+    fn white_space_at_the_end_is_no_range_beyond_what_is_drawn() {
+        let source = text("?\n\r\r\r\r\r\r \t\n");
+        let all = Span { start: 2, end: source.text.len() };
+        let diagnostic = Diagnostic::error(&source, all, "not a key").related(all, "here");
+        assert!(Diagnostics::from_iter([diagnostic]).plain().contains("not a key"));
     }
 
     #[test]

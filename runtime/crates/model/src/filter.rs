@@ -1,5 +1,6 @@
 //! Filters for events and dead letters, and the retention limits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::UnixMs;
@@ -12,8 +13,12 @@ pub struct EventFilter {
     pub type_: Option<String>,
     /// Only events of this source.
     pub source: Option<String>,
+    /// Only events with a delivery to this function, given by its full name.
+    pub function: Option<String>,
     /// Only events after this position, listed in ascending order. With `None`, the newest events are listed.
     pub after: Option<Seq>,
+    /// Only events after this position; the newest of them are listed.
+    pub above: Option<Seq>,
     /// Only events before this position.
     pub before: Option<Seq>,
     /// Only events that were accepted at this time or later.
@@ -56,6 +61,23 @@ pub enum DeadFilter {
     Function(String),
     /// One dead letter, given by its delivery id.
     Delivery(DeliveryId),
+    /// Those of these deliveries that are dead letters; the ids ascend.
+    Deliveries(Arc<[DeliveryId]>),
+}
+
+/// A dead letter without its attempts, for lists and groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadSummary {
+    /// The delivery's id.
+    pub id: DeliveryId,
+    /// The position of its event.
+    pub event: Seq,
+    /// The function's full name.
+    pub function: String,
+    /// Why the delivery became a dead letter.
+    pub cause: String,
+    /// When its last attempt ended, by the wall clock; `None` for a delivery without attempts.
+    pub ended_ms: Option<UnixMs>,
 }
 
 /// Selects pending deliveries: ready, retrying or blocked.

@@ -36,7 +36,7 @@ pub use self::damage::{DamagedDelivery, DamagedEvent, ReadDelivery, ReadEvent};
 pub use self::delivery::{
     AttemptRecord, Completed, Completion, DeliveryRecord, DeliveryState, NewDelivery, ReadyDelivery, Verdict,
 };
-pub use self::filter::{DeadFilter, EventFilter, PendingFilter, Retention};
+pub use self::filter::{DeadFilter, DeadSummary, EventFilter, PendingFilter, Retention};
 pub use self::global_address::{NotGlobal, not_global};
 pub use self::hex::hex;
 pub use self::id::{DeliveryId, FunctionId, ReplayId, Seq};

@@ -16,7 +16,7 @@
 mod key;
 mod refused;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write as _};
@@ -44,6 +44,8 @@ const MAGIC: &[u8; 8] = b"EVOKEAO2";
 const SEAL_BYTES: usize = MAC_BYTES + MAGIC.len();
 /// Files that were not used for this long are removed, because every rebuild of a function leaves an old one behind.
 const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Number of compiled components that are kept besides the active ones, so that a rebuild can be undone quickly.
+const OUTDATED_MAX: usize = 8;
 const TEMPORARY: &str = ".tmp";
 
 pub(super) struct Cache {
@@ -58,6 +60,8 @@ pub(super) struct Cache {
     loading: Mutex<HashMap<String, Arc<Mutex<()>>>>,
     /// The components of a cache without a folder, by name.
     in_memory: Mutex<HashMap<String, InMemory>>,
+    /// The names of the components that were loaded since the last call of [`Cache::remove_outdated`].
+    loaded: Mutex<HashSet<String>>,
     hits: Counter,
     misses: Counter,
 }
@@ -118,6 +122,7 @@ impl Cache {
             compiler,
             loading: Mutex::default(),
             in_memory: Mutex::default(),
+            loaded: Mutex::default(),
             hits: Counter::default(),
             misses: Counter::default(),
         }
@@ -129,6 +134,7 @@ impl Cache {
     /// Blocks until the component is compiled, at most for the compiler's time limit, or until `cancelled`.
     pub(super) fn load_or_compile(&self, input: &Input, cancelled: Option<&Cancelled>) -> Result<Compiled, CacheError> {
         let name = self.name(input);
+        lock(&self.loaded).insert(name.clone());
         let own_lock = lock(&self.loading).entry(name.clone()).or_default().clone();
         let result = {
             let _one_at_a_time = lock(&own_lock);
@@ -173,6 +179,26 @@ impl Cache {
             }
         }
         Ok(compiled)
+    }
+
+    /// Removes the compiled components that were not loaded since the last call, except for the [`OUTDATED_MAX`] that were
+    /// used last. Must be called after all active functions were loaded: each rebuild of a function leaves a file behind.
+    pub(super) fn remove_outdated(&self) {
+        let active = std::mem::take(&mut *lock(&self.loaded));
+        let Some(entries) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else { return };
+        let is_outdated = |path: &PathBuf| {
+            let is_compiled = path.extension().is_some_and(|extension| extension == "compiled");
+            is_compiled && path.file_stem().is_some_and(|name| name.to_str().is_some_and(|name| !active.contains(name)))
+        };
+        let outdated = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_outdated);
+        let mut outdated: Vec<(SystemTime, PathBuf)> =
+            outdated.filter_map(|path| Some((path.symlink_metadata().ok()?.modified().ok()?, path))).collect();
+        outdated.sort_by(|a, b| b.cmp(a));
+        for (_, path) in outdated.into_iter().skip(OUTDATED_MAX) {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(%error, path = %path.display(), "cannot remove an outdated file from the cache of compiled functions");
+            }
+        }
     }
 
     /// Returns the number of cache hits and of compilations.

@@ -159,6 +159,11 @@ impl Sandbox {
         processors() as usize
     }
 
+    /// Removes compiled functions that were not loaded since the last call, except for the last few, from the cache.
+    pub fn remove_outdated(&self) {
+        self.0.cache.remove_outdated();
+    }
+
     /// Reads, checks, compiles (or takes from the cache) and links a function. Compiling a large component that is not
     /// in the cache takes seconds; it runs in a process of its own, which ends when the returned future is dropped.
     pub async fn load(&self, spec: &Spec) -> Result<Arc<Function>, LoadError> {

@@ -101,7 +101,7 @@ use self::scan::{Filter, ScanResult};
 use self::tracker::Tracker;
 use self::version::{from_mark, to_mark};
 use self::watch::{Hint, HintQueue, Watch, watch_each};
-use crate::TaskKind;
+use crate::{Services, TaskKind};
 use evoke_core::bus::Offer;
 use evoke_core::source::Context;
 use evoke_core::source::submit::{marks, submit};
@@ -143,7 +143,7 @@ struct RootMark {
 }
 
 impl TaskKind for FilesKind {
-    fn run(&self, settings: &Settings, ctx: Context) -> Option<BoxFuture<'static, ()>> {
+    fn run(&self, settings: &Settings, ctx: Context, _: &Services) -> Option<BoxFuture<'static, ()>> {
         let config = settings.get::<FilesSource>()?.clone();
         Some(Box::pin(run(config, ctx)))
     }

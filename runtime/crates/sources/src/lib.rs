@@ -1,7 +1,8 @@
-//! Sources that run as tasks: files and timers. Each submits its events to the bus and knows neither functions nor
+//! Sources that run as tasks: files, timers and monitors. Each submits its events to the bus and knows neither functions nor
 //! stores. A kind is a folder with its settings, their parser and schema, its run loop and its tests.
 
 pub mod files;
+pub mod monitor;
 pub mod timer;
 
 use evoke_core::source::Context;
@@ -12,5 +13,12 @@ use futures_util::future::BoxFuture;
 pub trait TaskKind: SourceKind {
     /// Returns the run loop of a source, for the caller to spawn. The loop ends after `ctx.stop` is cancelled. Returns
     /// `None` if the settings are of another kind.
-    fn run(&self, settings: &Settings, ctx: Context) -> Option<BoxFuture<'static, ()>>;
+    fn run(&self, settings: &Settings, ctx: Context, services: &Services) -> Option<BoxFuture<'static, ()>>;
+}
+
+/// What sources of one kind share over the whole process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// The monitors.
+    pub monitors: monitor::Monitors,
 }

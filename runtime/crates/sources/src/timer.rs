@@ -62,7 +62,7 @@ pub use self::config::TimerKind;
 use self::schedule::{Tick, Times, due};
 pub use self::settings::{Missed, Schedule, TimerSource};
 use self::ticked::Ticked;
-use crate::TaskKind;
+use crate::{Services, TaskKind};
 use evoke_core::bus::Offer;
 use evoke_core::source::Context;
 use evoke_core::source::submit::{SubmitError, marks, submit};
@@ -91,7 +91,7 @@ struct LastMark {
 }
 
 impl TaskKind for TimerKind {
-    fn run(&self, settings: &Settings, ctx: Context) -> Option<BoxFuture<'static, ()>> {
+    fn run(&self, settings: &Settings, ctx: Context, _: &Services) -> Option<BoxFuture<'static, ()>> {
         let config = settings.get::<TimerSource>()?.clone();
         Some(Box::pin(run(config, ctx)))
     }

@@ -1,15 +1,18 @@
-//! Finds pending deliveries for an operator, and cancels them in portions, so that other writes run in between.
+//! Finds pending deliveries for an operator, and cancels or retries them in portions, so that other writes run in between.
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::queue::WriteQueue;
 use super::read;
 use super::readers::Readers;
+use super::rows;
 use super::write::PORTION_MAX;
 use super::write::cancel::Cancel;
-use evoke_model::{DeliveryId, DeliveryState, PendingFilter, ReadDelivery};
+use super::write::retry::RetryNow;
+use super::write::transfer::Transfer;
+use evoke_model::{DeliveryId, DeliveryState, FunctionId, PendingFilter, ReadDelivery};
 use evoke_store::Result;
 
 /// The maximum number of ids per search. A search reads all pending deliveries, so it must find many at once.
@@ -26,13 +29,63 @@ pub(super) async fn cancel(
     let (mut count, mut after) = (0, DeliveryId(0));
     loop {
         let which = which.clone();
-        let found = Readers::run(readers.clone(), move |c| ids(c, &which, after, newest, SEARCH_MAX)).await?;
+        let found = Readers::run(readers.clone(), move |c| ids(c, &which, None, after, newest, SEARCH_MAX)).await?;
         let Some(last) = found.last().copied() else { return Ok(count) };
         for portion in found.chunks(PORTION_MAX) {
             count += writes.submit(Cancel { ids: portion.to_vec(), cause: cause.clone() }).await?;
         }
         after = last;
     }
+}
+
+/// Makes the retrying deliveries that exist now ready, unless they are due. Returns their number.
+pub(super) async fn retry_now(writes: WriteQueue, readers: Arc<Readers>, which: PendingFilter) -> Result<u64> {
+    let newest = Readers::run(readers.clone(), newest_id).await?;
+    let (mut count, mut after) = (0, DeliveryId(0));
+    let retrying = Some(DeliveryState::Retrying);
+    loop {
+        let which = which.clone();
+        let found = Readers::run(readers.clone(), move |c| ids(c, &which, retrying, after, newest, SEARCH_MAX)).await?;
+        let Some(last) = found.last().copied() else { return Ok(count) };
+        for portion in found.chunks(PORTION_MAX) {
+            count += writes.submit(RetryNow { ids: portion.to_vec() }).await?;
+        }
+        after = last;
+    }
+}
+
+/// Moves the pending deliveries of a function that exist now to another one, except for these. Returns the number of moved
+/// deliveries.
+pub(super) async fn transfer(
+    writes: WriteQueue,
+    readers: Arc<Readers>,
+    from: String,
+    to: FunctionId,
+    except: Vec<DeliveryId>,
+) -> Result<u64> {
+    let newest = Readers::run(readers.clone(), newest_id).await?;
+    let (mut count, mut after) = (0, DeliveryId(0));
+    loop {
+        let which = PendingFilter::Function(from.clone());
+        let found = Readers::run(readers.clone(), move |c| ids(c, &which, None, after, newest, SEARCH_MAX)).await?;
+        let Some(last) = found.last().copied() else { return Ok(count) };
+        let wanted: Vec<_> = found.into_iter().filter(|id| !except.contains(id)).collect();
+        for portion in wanted.chunks(PORTION_MAX) {
+            count += writes.submit(Transfer { ids: portion.to_vec(), to }).await?;
+        }
+        after = last;
+    }
+}
+
+/// Returns the ids of the first `limit` pending deliveries after `after`, ascending; with a state only those in it.
+pub(super) fn list_ids(
+    c: &Connection,
+    which: &PendingFilter,
+    state: Option<DeliveryState>,
+    after: DeliveryId,
+    limit: usize,
+) -> rusqlite::Result<Vec<DeliveryId>> {
+    ids(c, which, state, after, DeliveryId(i64::MAX), limit)
 }
 
 /// Returns the first `limit` pending deliveries after `after`, in the order of their ids.
@@ -42,7 +95,7 @@ pub(super) fn list(
     after: DeliveryId,
     limit: usize,
 ) -> rusqlite::Result<Vec<ReadDelivery>> {
-    let ids = ids(c, which, after, DeliveryId(i64::MAX), limit)?.into_iter();
+    let ids = ids(c, which, None, after, DeliveryId(i64::MAX), limit)?.into_iter();
     let mut found = ids.filter_map(|id| read::delivery(c, id).transpose()).collect::<rusqlite::Result<Vec<_>>>()?;
     // A damaged index may return deliveries in another state.
     let is_pending = |state| matches!(state, DeliveryState::Ready | DeliveryState::Retrying | DeliveryState::Blocked);
@@ -54,11 +107,21 @@ fn newest_id(c: &Connection) -> rusqlite::Result<DeliveryId> {
     c.query_row("SELECT ifnull(MAX(id), 0) FROM deliveries", [], |r| r.get(0).map(DeliveryId))
 }
 
+/// The conditions of the partial indexes over each pending state, for live deliveries and for those of replays.
+const PARTS: [(DeliveryState, &str); 5] = [
+    (DeliveryState::Ready, "state = 0 AND replay = 0"),
+    (DeliveryState::Retrying, "state = 1 AND replay = 0"),
+    (DeliveryState::Ready, "state = 0 AND replay <> 0"),
+    (DeliveryState::Retrying, "state = 1 AND replay <> 0"),
+    (DeliveryState::Blocked, "order_key IS NOT NULL AND (state < 3 OR state = 4) AND state = 2"),
+];
+
 /// Searches through the partial indexes of the pending states, so that the time does not depend on the number of
-/// finished deliveries.
+/// finished deliveries. With a function, reads the part of each index that belongs to it.
 fn ids(
     c: &Connection,
     which: &PendingFilter,
+    state: Option<DeliveryState>,
     after: DeliveryId,
     until: DeliveryId,
     limit: usize,
@@ -66,29 +129,43 @@ fn ids(
     let (function, root) = match which {
         PendingFilter::Delivery(id) => {
             let found = c
-                .prepare_cached("SELECT id FROM deliveries WHERE id = ?1 AND id > ?2 AND id <= ?3 AND state < 3")?
-                .query_row(params![id.0, after.0, until.0], |r| r.get(0).map(DeliveryId))
+                .prepare_cached(
+                    "SELECT id, state FROM deliveries WHERE id = ?1 AND id > ?2 AND id <= ?3 AND state < 3",
+                )?
+                .query_row(params![id.0, after.0, until.0], |r| Ok((DeliveryId(r.get(0)?), rows::state(r.get(1)?)?)))
                 .optional()?;
-            return Ok(found.into_iter().take(limit).collect());
+            let meant = found.filter(|(_, found)| state.is_none_or(|wanted| wanted == *found));
+            return Ok(meant.into_iter().map(|(id, _)| id).take(limit).collect());
         }
         PendingFilter::All => (None, None),
         PendingFilter::Function(name) => (Some(name.as_str()), None),
         PendingFilter::Root(seq) => (None, Some(seq.0)),
     };
-    c.prepare_cached(
-        "SELECT id FROM (
-           SELECT id, event, function FROM deliveries WHERE state = 0 AND replay = 0 UNION ALL
-           SELECT id, event, function FROM deliveries WHERE state = 1 AND replay = 0 UNION ALL
-           SELECT id, event, function FROM deliveries WHERE state = 0 AND replay <> 0 UNION ALL
-           SELECT id, event, function FROM deliveries WHERE state = 1 AND replay <> 0 UNION ALL
-           SELECT id, event, function FROM deliveries
-             WHERE order_key IS NOT NULL AND (state < 3 OR state = 4) AND state = 2) p
-         WHERE id > ?1 AND id <= ?2 AND (?3 IS NULL OR function = (SELECT id FROM functions WHERE name = ?3))
-           AND (?4 IS NULL OR event = ?4 OR EXISTS (SELECT 1 FROM events e WHERE e.seq = p.event AND e.root = ?4))
-         ORDER BY id LIMIT ?5",
+    let of_function = match function {
+        Some(_) => "function = (SELECT id FROM functions WHERE name = :function)",
+        None => ":function IS NULL",
+    };
+    let parts: Vec<String> = PARTS
+        .iter()
+        .filter(|(of, _)| state.is_none_or(|wanted| wanted == *of))
+        .map(|(_, condition)| format!("SELECT id, event FROM deliveries WHERE {of_function} AND {condition}"))
+        .collect();
+    if parts.is_empty() {
+        return Ok(Vec::new());
+    }
+    c.prepare_cached(&format!(
+        "SELECT id FROM ({}) p
+         WHERE id > :after AND id <= :until
+           AND (:root IS NULL OR event = :root OR EXISTS (SELECT 1 FROM events e WHERE e.seq = p.event AND e.root = :root))
+         ORDER BY id LIMIT :limit",
+        parts.join(" UNION ALL ")
+    ))?
+    .query_map(
+        named_params! {
+            ":after": after.0, ":until": until.0, ":function": function, ":root": root,
+            ":limit": i64::try_from(limit).unwrap_or(i64::MAX),
+        },
+        |r| r.get(0).map(DeliveryId),
     )?
-    .query_map(params![after.0, until.0, function, root, i64::try_from(limit).unwrap_or(i64::MAX)], |r| {
-        r.get(0).map(DeliveryId)
-    })?
     .collect()
 }

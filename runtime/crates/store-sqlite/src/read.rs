@@ -14,6 +14,13 @@ use evoke_model::{
 };
 use evoke_store::descendants::Descendants;
 
+/// The condition that an event has a live or replayed delivery to the function `?9`.
+const OF_FUNCTION: &str = "(
+    EXISTS (SELECT 1 FROM deliveries d WHERE d.id >= e.first_delivery AND d.id < e.first_delivery + e.owed
+      AND d.function = (SELECT id FROM functions WHERE name = ?9))
+    OR EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.seq AND d.replay <> 0
+      AND d.function = (SELECT id FROM functions WHERE name = ?9)))";
+
 /// More functions than a chain can have.
 const CHAIN_MAX: usize = 100;
 
@@ -209,15 +216,21 @@ pub(super) fn events(c: &Connection, filter: &EventFilter) -> rusqlite::Result<V
         None => (None, None),
     };
     let order = if filter.after.is_some() { "ASC" } else { "DESC" };
-    let (after, before) = (filter.after.map_or(0, |seq| seq.0), filter.before.map_or(i64::MAX, |seq| seq.0));
+    let after = filter.after.max(filter.above).map_or(0, |seq| seq.0);
+    let before = filter.before.map_or(i64::MAX, |seq| seq.0);
     let (since_ms, until_ms) = (filter.since_ms.unwrap_or(UnixMs::MIN), filter.until_ms.unwrap_or(UnixMs::MAX));
+    let of_function = match filter.function {
+        Some(_) => OF_FUNCTION,
+        None => "?9 IS NULL",
+    };
     let condition = format!(
         "e.seq > ?1 AND e.seq < ?6 AND (?2 IS NULL OR e.type = ?2) AND (?3 IS NULL OR substr(e.type, 1, length(?3)) = ?3)
-           AND (?4 IS NULL OR e.source = ?4) AND e.accepted_ms >= ?7 AND e.accepted_ms < ?8
+           AND (?4 IS NULL OR e.source = ?4) AND e.accepted_ms >= ?7 AND e.accepted_ms < ?8 AND {of_function}
          ORDER BY e.seq {order} LIMIT ?5"
     );
     let limit = count(filter.limit);
-    let values: [&dyn ToSql; 8] = [&after, &exact, &prefix, &filter.source, &limit, &before, &since_ms, &until_ms];
+    let values: [&dyn ToSql; 9] =
+        [&after, &exact, &prefix, &filter.source, &limit, &before, &since_ms, &until_ms, &filter.function];
     let mut found = events_where(c, &condition, &values, filter)?;
     found.sort_by_key(DamagedEvent::seq_of);
     Ok(found)
@@ -290,6 +303,11 @@ pub(super) fn dead(
             params![after.0, name, limit],
         ),
         DeadFilter::Delivery(id) => delivery_records(c, "d.state = 4 AND d.id > ?1 AND d.id = ?2", [after.0, id.0]),
+        DeadFilter::Deliveries(ids) => {
+            let wanted = ids.iter().filter(|id| **id > after).take(usize::try_from(limit).unwrap_or(usize::MAX));
+            let records = wanted.map(|id| delivery_records(c, "d.state = 4 AND d.id = ?1", [id.0]));
+            records.collect::<rusqlite::Result<Vec<_>>>().map(|found| found.into_iter().flatten().collect())
+        }
     };
     // A damaged index may return deliveries in another state.
     let is_dead = |record: &ReadDelivery| record.as_ref().map_or(true, |record| record.state == DeliveryState::Dead);
@@ -304,6 +322,8 @@ pub(super) fn dead_ids(
     limit: usize,
 ) -> rusqlite::Result<Vec<DeliveryId>> {
     let (function, delivery) = match which {
+        // Those of the ids that are no dead letters are left out when each is changed.
+        DeadFilter::Deliveries(ids) => return Ok(ids.iter().copied().filter(|id| *id > after).take(limit).collect()),
         DeadFilter::All => (None, None),
         DeadFilter::Function(name) => (Some(name.as_str()), None),
         DeadFilter::Delivery(id) => (None, Some(id.0)),

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::checksum;
 use super::failure::store_error;
 use super::files::StoreFiles;
+use evoke_fs::PrivateFolder;
 use evoke_store::{Result, StoreError, StoreFuture};
 
 /// Maximum number of concurrent queries on blocking threads; each connection has a page cache of about 2 MiB. Queries
@@ -29,12 +30,24 @@ pub(super) struct Readers {
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
     /// Dropped after the connections: closing its descriptors drops their locks.
-    _files: Arc<StoreFiles>,
+    _files: Option<Arc<StoreFiles>>,
+    /// The folder of a store that is only read.
+    _folder: Option<PrivateFolder>,
 }
 
 impl Readers {
     pub(super) fn new(path: PathBuf, files: Arc<StoreFiles>) -> Self {
-        Self { path, idle: Mutex::default(), permits: Semaphore::new(READERS_MAX), _files: files }
+        Self::with(path, Some(files), None)
+    }
+
+    /// A pool over a store that is only read.
+    pub(super) fn of_folder(path: PathBuf, folder: PrivateFolder) -> Self {
+        Self::with(path, None, Some(folder))
+    }
+
+    fn with(path: PathBuf, files: Option<Arc<StoreFiles>>, folder: Option<PrivateFolder>) -> Self {
+        let permits = Semaphore::new(READERS_MAX);
+        Self { path, idle: Mutex::default(), permits, _files: files, _folder: folder }
     }
 
     /// Returns the size in bytes of the database file, its log and the log's index.

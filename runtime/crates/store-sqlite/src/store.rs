@@ -9,17 +9,18 @@ use tokio::sync::watch;
 
 use super::write::accept::Accept;
 use super::write::complete::Complete;
-use super::write::dead::{Purge, Redrive};
+use super::write::dead::{Purge, Redrive, Replace};
 use super::write::exits::RecordExit;
 use super::write::register::{Register, RegisterOrigins};
 use super::write::state::WriteState;
-use super::{SqliteStore, chain, check, origins, pending, read, replays, retain, state, totals, write};
+use super::{SqliteStore, chain, check, inspect, origins, pending, read, replays, retain, state, totals, write};
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, ChainState, CheckReport, Completed, Completion, DeadFilter, DeliveryId, DescendantsLimits,
-    EventFilter, FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery,
-    Replay, ReplayId, ReplayState, Retention, Seq, Step, Stream, Totals,
+    Accepted, Actor, ChainState, CheckReport, Completed, Completion, DamagedDelivery, DeadFilter, DeadSummary,
+    DeliveryId, DeliveryState, DescendantsLimits, EventFilter, FunctionId, Mark, NewEvent, NewReplay, Origin,
+    PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step, Stream,
+    Totals,
 };
 use evoke_store::running::UncleanExit;
 use evoke_store::{
@@ -222,6 +223,11 @@ impl InspectionStore for SqliteStore {
         self.read_at_wall(move |c| read::events(c, &filter))
     }
 
+    fn first_since(&self, wall_ms: UnixMs) -> StoreFuture<Seq> {
+        let since_ms = self.clock.to_store(wall_ms);
+        self.read(move |c| inspect::first_since(c, since_ms))
+    }
+
     fn deliveries(&self, event: Seq) -> StoreFuture<Vec<ReadDelivery>> {
         self.read_at_wall(move |c| read::deliveries(c, event))
     }
@@ -240,6 +246,53 @@ impl InspectionStore for SqliteStore {
 
     fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>> {
         self.read_at_wall(move |c| pending::list(c, &which, after, limit))
+    }
+
+    fn newest_dead(
+        &self,
+        which: DeadFilter,
+        before: DeliveryId,
+        limit: usize,
+    ) -> StoreFuture<Vec<std::result::Result<DeadSummary, DamagedDelivery>>> {
+        self.read(move |c| inspect::newest_dead(c, &which, before, limit))
+    }
+
+    fn pending_ids(
+        &self,
+        which: PendingFilter,
+        state: Option<DeliveryState>,
+        after: DeliveryId,
+        limit: usize,
+    ) -> StoreFuture<Vec<DeliveryId>> {
+        self.read(move |c| pending::list_ids(c, &which, state, after, limit))
+    }
+
+    fn blocker(&self, blocked: DeliveryId) -> StoreFuture<Option<(DeliveryId, DeliveryState)>> {
+        self.read(move |c| inspect::blocker(c, blocked))
+    }
+
+    fn pending_since(&self) -> StoreFuture<BTreeMap<String, UnixMs>> {
+        let clock = self.clock.clone();
+        self.read(move |c| {
+            let found = inspect::pending_since(c)?;
+            Ok(found.into_iter().map(|(name, since_ms)| (name, clock.to_wall(since_ms))).collect())
+        })
+    }
+
+    fn retry_now(&self, actor: &Actor, which: PendingFilter) -> StoreFuture<u64> {
+        log_request(actor, format_args!("retry deliveries now: {which:?}"));
+        StoreFuture::from_future(pending::retry_now(self.writes.clone(), self.readers.clone(), which))
+    }
+
+    fn move_pending(&self, actor: &Actor, from: String, to: FunctionId, except: Vec<DeliveryId>) -> StoreFuture<u64> {
+        log_request(actor, format_args!("move the pending deliveries of {from}"));
+        let (writes, readers) = (self.writes.clone(), self.readers.clone());
+        StoreFuture::from_future(pending::transfer(writes, readers, from, to, except))
+    }
+
+    fn replace_dead(&self, actor: &Actor, dead: DeliveryId, event: NewEvent) -> StoreFuture<Option<Seq>> {
+        log_request(actor, format_args!("replace dead letter {dead} by an event"));
+        self.writes.submit(Replace { dead, event: Some(event) })
     }
 
     fn cancel(&self, actor: &Actor, which: PendingFilter, cause: &str) -> StoreFuture<u64> {

@@ -148,6 +148,12 @@ impl Counters {
         }
     }
 
+    /// Counts a delivery that moves to another function, each with its state.
+    pub(super) fn move_delivery(&mut self, (from, state): (Owner, i64), (to, new_state): (Owner, i64)) {
+        self.change_for(from, name(state), -1);
+        self.change_for(to, name(new_state), 1);
+    }
+
     /// Counts a removed delivery.
     pub(super) fn remove_delivery(&mut self, owner: Owner, state: i64) {
         self.change(

@@ -10,7 +10,9 @@ pub(super) mod exits;
 pub(super) mod register;
 pub(super) mod replays;
 pub(super) mod retain;
+pub(super) mod retry;
 pub(super) mod state;
+pub(super) mod transfer;
 
 use std::sync::Arc;
 

@@ -1,11 +1,13 @@
-//! The store of the admin API: reads everything, and changes dead letters for an operator.
+//! The store of the admin API: reads everything, and changes deliveries for an operator.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::StoreFuture;
+use evoke_model::clock::UnixMs;
 use evoke_model::{
-    Actor, CheckReport, DeadFilter, DeliveryId, EventFilter, Origin, PendingFilter, ReadDelivery, ReadEvent, Seq,
-    Totals,
+    Actor, CheckReport, DamagedDelivery, DeadFilter, DeadSummary, DeliveryId, DeliveryState, EventFilter, FunctionId,
+    NewEvent, Origin, PendingFilter, ReadDelivery, ReadEvent, Seq, Totals,
 };
 
 /// Lists and finds events and deliveries, and redrives and purges dead letters. A damaged row is an error value in its
@@ -23,6 +25,10 @@ pub trait InspectionStore: Send + Sync + 'static {
     /// Returns the events that match a filter, in ascending order.
     fn events(&self, filter: EventFilter) -> StoreFuture<Vec<ReadEvent>>;
 
+    /// Returns the position of the first event that was accepted at this wall-clock time or later, or the position after
+    /// the newest event. Positions have the order of acceptance times, so this reads a few rows.
+    fn first_since(&self, wall_ms: UnixMs) -> StoreFuture<Seq>;
+
     /// Returns the deliveries of an event in order; those added by replays come last.
     fn deliveries(&self, event: Seq) -> StoreFuture<Vec<ReadDelivery>>;
 
@@ -37,6 +43,45 @@ pub trait InspectionStore: Send + Sync + 'static {
 
     /// Returns pending deliveries with ids greater than `after`, oldest first, at most `limit`.
     fn list_pending(&self, which: PendingFilter, after: DeliveryId, limit: usize) -> StoreFuture<Vec<ReadDelivery>>;
+
+    /// Returns the `limit` newest dead letters with a number below `before`, newest first, without their attempts.
+    fn newest_dead(
+        &self,
+        which: DeadFilter,
+        before: DeliveryId,
+        limit: usize,
+    ) -> StoreFuture<Vec<Result<DeadSummary, DamagedDelivery>>>;
+
+    /// Returns the ids of pending deliveries greater than `after`, ascending, at most `limit`; with a state only those
+    /// in it. One call reads all pending deliveries of the filter, so a caller asks for many ids at once.
+    fn pending_ids(
+        &self,
+        which: PendingFilter,
+        state: Option<DeliveryState>,
+        after: DeliveryId,
+        limit: usize,
+    ) -> StoreFuture<Vec<DeliveryId>>;
+
+    /// Returns the delivery that a blocked delivery waits for: the first unfinished one of its order key. Returns `None`
+    /// if the delivery waits for no other.
+    fn blocker(&self, blocked: DeliveryId) -> StoreFuture<Option<(DeliveryId, DeliveryState)>>;
+
+    /// Returns for each function with ready or retrying live deliveries the time since which the oldest of them is
+    /// pending, by the wall clock. A redrive restarts this time. Blocked deliveries do not count: each waits for another.
+    fn pending_since(&self) -> StoreFuture<BTreeMap<String, UnixMs>>;
+
+    /// Makes retrying deliveries that are not due yet ready now. Their attempts still count. Returns the number of
+    /// changed deliveries.
+    fn retry_now(&self, actor: &Actor, which: PendingFilter) -> StoreFuture<u64>;
+
+    /// Moves the pending live deliveries of a function, given by its full name, to another function, except for these. No
+    /// attempt at them may be running. A delivery stays if the other function has a later unfinished delivery of its
+    /// order key. Returns the number of moved deliveries.
+    fn move_pending(&self, actor: &Actor, from: String, to: FunctionId, except: Vec<DeliveryId>) -> StoreFuture<u64>;
+
+    /// Purges a dead letter and accepts `event` in its place, in one commit. Returns the position of the new event, or
+    /// `None` if the delivery is no dead letter; nothing changes then.
+    fn replace_dead(&self, actor: &Actor, dead: DeliveryId, event: NewEvent) -> StoreFuture<Option<Seq>>;
 
     /// Makes pending deliveries dead letters with this cause. An attempt that runs now is superseded: nothing of it is
     /// committed. A cancelled delivery can be redriven like any dead letter, and until then it blocks its order key.

@@ -1,5 +1,6 @@
 //! An in-memory store for tests and benches, with all guarantees of the trait except durability.
 
+mod operator;
 mod replays;
 mod retain;
 mod state;

@@ -13,7 +13,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::format::{Format, to_prometheus};
-use super::{AuthRefusal, ConnectionRefusal, FunctionMetrics, Metrics, OutboundOutcome, Refusal, RequestOutcome};
+use super::{
+    AuthRefusal, ConnectionRefusal, FunctionMetrics, Metrics, MonitorHealth, OutboundOutcome, Refusal, RequestOutcome,
+};
 use evoke_model::outcome::Outcome;
 use evoke_model::{Amount, Counts, DeliveryState, Totals};
 
@@ -30,6 +32,8 @@ pub struct ScrapeValues {
     pub queues: Vec<Queue>,
     /// The active sources.
     pub sources: Vec<SourceHealth>,
+    /// The things that monitors watch.
+    pub monitors: Vec<MonitorHealth>,
     /// The listeners, with the validity of their certificates.
     pub listeners: Vec<ListenerHealth>,
     /// The use of the sandbox.
@@ -156,6 +160,7 @@ impl Collector for Exposition {
         self.deliveries(&mut writer, &functions)?;
         self.requests(&mut writer)?;
         self.outbound(&mut writer)?;
+        self.monitors(&mut writer)?;
         self.listeners(&mut writer)?;
         self.queues(&mut writer)?;
         self.store(&mut writer)?;
@@ -351,6 +356,24 @@ impl Exposition {
             MetricType::Gauge,
             size,
         )
+    }
+
+    fn monitors(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let states = self.values.monitors.iter().map(|watched| {
+            (vec![("monitor", &*watched.monitor), ("subject", &*watched.subject)], u64::from(watched.state))
+        });
+        let help = "State of what monitors watch: 0 ok, 1 warning, 2 critical, 3 unknown";
+        writer.gauge("evoke_monitor_state", help, states)?;
+        let values = self.values.monitors.iter().filter_map(|watched| {
+            let labels = vec![("monitor", &*watched.monitor), ("subject", &*watched.subject), ("unit", &*watched.unit)];
+            Some((labels, ConstGauge::new(watched.value?)))
+        });
+        let help = "Value of the last reading of a monitor, in its unit";
+        writer.write("evoke_monitor_value", help, None, MetricType::Gauge, values)?;
+        let monitors = &self.metrics.monitors;
+        writer.counter("evoke_monitor_readings", "Readings of monitors", one(monitors.readings.get()))?;
+        let (help, lateness) = ("How long after its time a reading began", one(Borrowed(&monitors.lateness)));
+        writer.write("evoke_monitor_lateness", help, Some(&Unit::Seconds), MetricType::Histogram, lateness)
     }
 
     fn sandbox(&self, writer: &mut Writer<'_>) -> fmt::Result {

@@ -30,7 +30,9 @@ mod format;
 mod functions;
 mod histogram;
 mod ingress;
+mod monitors;
 mod outbound;
+mod recent;
 mod requests;
 mod spans;
 
@@ -47,7 +49,9 @@ pub use format::Format;
 pub use functions::{AttemptEnd, FunctionMetrics};
 pub use histogram::{Distribution, Histogram};
 pub use ingress::{Ingress, IngressMetrics, Refusal};
+pub use monitors::{MonitorHealth, MonitorMetrics};
 pub use outbound::{OutboundMetrics, OutboundOutcome};
+pub use recent::Rates;
 pub use requests::{RequestMetrics, RequestOutcome};
 pub use spans::{AttemptStart, LiveSpan, OutboundStart, Spans, TraceContext};
 
@@ -86,12 +90,15 @@ pub struct Metrics {
     /// In the order of the first use.
     ingress: Mutex<Vec<(Ingress, Arc<IngressMetrics>)>>,
     functions: ByName<FunctionMetrics>,
+    recent: recent::Recent,
     requests: ByName<RequestMetrics>,
     /// By function and granted host.
     outbound: Mutex<ByFunctionAndHost>,
     auth: ByName<AuthMetrics>,
     /// The commits of the store.
     pub commits: Arc<CommitMetrics>,
+    /// The readings of monitors.
+    pub monitors: Arc<MonitorMetrics>,
     /// The ended spans.
     pub spans: Arc<SpanMetrics>,
     /// The connections of the listeners.
@@ -105,10 +112,12 @@ impl Metrics {
             started: SystemTime::now(),
             ingress: Mutex::default(),
             functions: Mutex::default(),
+            recent: recent::Recent::new(),
             requests: Mutex::default(),
             outbound: Mutex::default(),
             auth: Mutex::default(),
             commits: Arc::default(),
+            monitors: Arc::default(),
             spans: Arc::default(),
             listeners: ListenerMetrics::default(),
         }

@@ -1,10 +1,11 @@
 //! The JSON form of dead letters, and of their selection.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::event::Envelope;
 use super::trace::Delivery;
-use evoke_model::{DeadFilter, DeliveryId};
+use evoke_model::{DeliveryId, Seq};
 
 /// A dead letter with its event.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -15,25 +16,76 @@ pub struct DeadLetter {
     pub event: Envelope,
 }
 
-/// Selects dead letters: `{"delivery": 7}`, `{"function": "app/function"}` or `{"all": true}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeadSelection {
+/// Dead letters of one function with the same cause.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeadGroup {
+    /// `app/function`.
+    pub function: String,
+    /// The cause, with `#` in place of each number.
+    pub cause: String,
+    /// Number of dead letters.
+    pub count: u64,
+    /// The first end of a last attempt; absent if there was no attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
+    /// The last end of a last attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
+    /// The newest of the dead letters.
+    pub newest: DeliveryId,
+}
+
+/// Selects dead letters: one by its number, all that match the other conditions, or all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadSelection {
     /// The dead letter with this delivery number.
-    Delivery(DeliveryId),
-    /// All dead letters of a function, `app/function`.
-    Function(String),
-    /// All dead letters. `{"all": false}` selects nothing and is rejected.
-    All(bool),
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliveryId>,
+    /// Only those of a function, `app/function`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// Only those whose cause contains this text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// Only those of events of this type; a trailing `*` matches any ending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<String>,
+    /// Only those whose last attempt ended at this time or later, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Only those whose last attempt ended before this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// All dead letters.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+    /// Change nothing: only count the selected ones.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 impl DeadSelection {
-    /// Converts to a filter of the store; `None` for `{"all": false}`.
-    pub(in crate::admin) fn into_filter(self) -> Option<DeadFilter> {
-        match self {
-            Self::Delivery(id) => Some(DeadFilter::Delivery(id)),
-            Self::Function(name) => Some(DeadFilter::Function(name)),
-            Self::All(all) => all.then_some(DeadFilter::All),
-        }
+    /// Whether some condition other than the number and `all` is given.
+    pub fn has_conditions(&self) -> bool {
+        let Self { function, cause, r#type, since, until, .. } = self;
+        [function, cause, r#type, since, until].iter().any(|condition| condition.is_some())
     }
+}
+
+/// New data for the event of a dead letter.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edit {
+    /// The data, any JSON value.
+    pub data: Box<RawValue>,
+}
+
+/// Result of an edit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Edited {
+    /// The new event.
+    pub id: String,
+    /// Number of the new event, whose only delivery is to the function of the dead letter.
+    pub seq: Seq,
 }

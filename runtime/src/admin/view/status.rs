@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::control::{FunctionStatus, ListenerStatus, SourceStatus};
+use evoke_core::dispatcher::LastFailure;
 use evoke_model::clock::rfc3339;
 use evoke_model::{Counts, DeliveryId, Removed};
 use evoke_store_sqlite::running::Interrupted;
+use evoke_telemetry::Rates;
 
 /// Status of the process, its functions and sources.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -110,6 +112,21 @@ pub struct Function {
     /// How the function is failing; absent if it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<String>,
+    /// The last failed attempt since the start of the process; absent if none failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<LastError>,
+    /// Ended attempts per second, over about the last minute.
+    #[serde(default)]
+    pub rate: f64,
+    /// Failed attempts per second, over about the last minute.
+    #[serde(default)]
+    pub failed_rate: f64,
+    /// The duration in microseconds that 95 of 100 attempts of the last minute did not exceed; absent if none ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p95_us: Option<u64>,
+    /// Since when the oldest delivery that is ready or retrying is pending; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_since: Option<String>,
     /// Since when the function is paused; absent if it is not paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
@@ -125,6 +142,27 @@ pub struct Function {
     /// Number of deliveries by state, flattened into this object.
     #[serde(flatten)]
     pub deliveries: Counts,
+}
+
+/// A failed attempt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LastError {
+    /// When the attempt started.
+    pub at: String,
+    /// The number of its delivery.
+    pub delivery: DeliveryId,
+    /// How it ended, as in [`super::Attempt`].
+    pub outcome: String,
+    /// Details of the outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl From<LastFailure> for LastError {
+    fn from(failure: LastFailure) -> Self {
+        let LastFailure { at_ms, delivery, outcome, message } = failure;
+        Self { at: rfc3339(at_ms), delivery, outcome, message }
+    }
 }
 
 /// Status of a source.
@@ -143,12 +181,17 @@ pub struct Source {
 
 impl From<FunctionStatus> for Function {
     fn from(function: FunctionStatus) -> Self {
-        let FunctionStatus { name, concurrency, running, held: _, failing, paused, endpoint, circuit } = function;
+        let FunctionStatus { name, concurrency, running, held: _, failing, paused, endpoint, circuit, .. } = function;
+        let Rates { attempts, failed, p95 } = function.rates;
         Self {
             active: true,
             running,
             concurrency: Some(concurrency),
             failing,
+            last_error: function.last_failure.map(LastError::from),
+            rate: attempts,
+            failed_rate: failed,
+            p95_us: p95.map(|p95| u64::try_from(p95.as_micros()).unwrap_or(u64::MAX)),
             paused: paused.as_ref().map(|pause| rfc3339(pause.since_ms)),
             paused_reason: paused.and_then(|pause| pause.reason),
             endpoint,
@@ -167,6 +210,11 @@ impl Function {
             running: 0,
             concurrency: None,
             failing: None,
+            last_error: None,
+            rate: 0.0,
+            failed_rate: 0.0,
+            p95_us: None,
+            pending_since: None,
             paused: None,
             paused_reason: None,
             endpoint: None,

@@ -68,6 +68,9 @@ impl Dispatcher {
                 function.completed(completion.delivery, retry_at_ms);
                 if is_committed {
                     self.update_health(function, &completion);
+                    if let Some(sink) = self.0.on_ended.get() {
+                        sink(&completion);
+                    }
                 }
             }
             match completion.verdict {

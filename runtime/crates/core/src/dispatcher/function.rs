@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::FunctionSpec;
 use super::circuit::Circuit;
-use super::health::Streak;
+use super::health::{LastFailure, Streak};
 use super::lane::Lane;
 use super::run_queue::Place;
 use evoke_model::clock::UnixMs;
@@ -29,6 +29,8 @@ pub(super) struct Function {
     /// The message of the endpoint's response that the endpoint is gone, until the function was paused and resumed.
     gone: Option<String>,
     pub(super) streak: Streak,
+    /// The last failed attempt since the start.
+    pub(super) last_failure: Option<LastFailure>,
     /// The number of the function's last start of a delivery. Starts are counted over all functions.
     pub(super) last_start: u64,
     /// True if the function may run deliveries and runs none, as of the last update.
@@ -58,6 +60,7 @@ impl Function {
                 None => Circuit::new(policy),
             }),
             gone: None,
+            last_failure: None,
             spec: Arc::new(spec),
             streak: failing_since_ms.map(Streak::failing_since).unwrap_or_default(),
             last_start: 0,

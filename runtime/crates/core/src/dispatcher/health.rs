@@ -26,6 +26,19 @@ pub struct Failing {
     pub message: Option<String>,
 }
 
+/// The last failed attempt of a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastFailure {
+    /// When the attempt started, by the wall clock.
+    pub at_ms: UnixMs,
+    /// The delivery of the attempt.
+    pub delivery: DeliveryId,
+    /// The outcome kind of the attempt.
+    pub outcome: String,
+    /// The error message of the attempt.
+    pub message: Option<String>,
+}
+
 /// The failed attempts of a function in a row.
 #[derive(Default)]
 pub(super) struct Streak {
@@ -80,6 +93,12 @@ impl Dispatcher {
         self.lock().functions.iter().filter_map(failing).collect()
     }
 
+    /// Returns the last failed attempt of each function since the start.
+    pub fn last_failures(&self) -> HashMap<FunctionId, LastFailure> {
+        let failure = |(id, function): (&FunctionId, &Function)| Some((*id, function.last_failure.clone()?));
+        self.lock().functions.iter().filter_map(failure).collect()
+    }
+
     /// Restores the functions that were failing before the start. `since_ms` maps the full name of each to the time
     /// when it started to fail. They count as failing until an attempt succeeds. Call this before
     /// [`Dispatcher::set_functions`].
@@ -94,8 +113,17 @@ impl Dispatcher {
 
     /// Updates the function's failure streak after an attempt. Attempts are processed in the order of their commits.
     pub(super) fn update_health(&self, function: &mut Function, completion: &Completion) {
-        let streak = &mut function.streak;
         let is_done = completion.verdict == Verdict::Done;
+        if !is_done {
+            let AttemptRecord { started_ms, outcome, message, .. } = &completion.record;
+            function.last_failure = Some(LastFailure {
+                at_ms: *started_ms,
+                delivery: completion.delivery,
+                outcome: outcome.clone().into_owned(),
+                message: message.clone(),
+            });
+        }
+        let streak = &mut function.streak;
         if is_done && !streak.has_failures() {
             return;
         }

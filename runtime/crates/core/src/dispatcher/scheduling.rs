@@ -36,6 +36,8 @@ pub(super) struct Schedule {
     idle: u32,
     /// The number of deliveries that were started, over all functions.
     starts: u64,
+    /// When each running delivery started.
+    pub(super) started: HashMap<DeliveryId, Instant>,
     /// The running deliveries of replays.
     replaying: u32,
     /// Replays whose deliveries are no longer started.
@@ -68,6 +70,7 @@ impl Schedule {
     fn count_start(&mut self, picked: &Picked) {
         self.running += 1;
         self.starts += 1;
+        self.started.insert(picked.delivery.id, Instant::now());
         if let Some(function) = self.functions.get_mut(&picked.delivery.function) {
             function.last_start = self.starts;
         }
@@ -218,6 +221,7 @@ impl Dispatcher {
     /// Makes room for other deliveries after an attempt at `delivery` ran.
     fn release_slot(&self, schedule: &mut Schedule, delivery: &ReadyDelivery) {
         schedule.running = schedule.running.saturating_sub(1);
+        schedule.started.remove(&delivery.id);
         schedule.isolation.ended(delivery.id);
         schedule.replaying = schedule.replaying.saturating_sub(u32::from(delivery.replay.is_some()));
         if let Some(function) = schedule.functions.get_mut(&delivery.function) {

@@ -2,11 +2,11 @@
 //! certificates of clients. The configuration can be replaced while the listener serves; connections that are open keep the old one.
 
 mod client;
-mod der;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use evoke_egress::certificate;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -182,7 +182,7 @@ fn certify(
     let wrong_key = |reason: &str| TlsError { part: TlsPart::Key(index), reason: reason.to_owned() };
     let chain = certificates(&pem.chain).map_err(|reason| wrong_chain(&reason))?;
     let first = chain.first().ok_or_else(|| wrong_chain(NO_CERTIFICATE))?;
-    let fields = der::fields(first).ok_or_else(|| wrong_chain("the first certificate is damaged"))?;
+    let fields = certificate::fields(first).ok_or_else(|| wrong_chain("the first certificate is damaged"))?;
     let certificate = Certificate {
         names: fields.dns.iter().map(|name| name.to_ascii_lowercase()).collect(),
         not_after_s: fields.not_after,

@@ -207,10 +207,12 @@ fn payload(headers: &HeaderMap, body: Bytes) -> Result<(Data, Option<String>), S
     }
 }
 
-/// The `Content-Type`, checked to have the form `type/subtype`.
+/// The `Content-Type`, checked to have the form `type/subtype` and to contain only characters that an attribute may have.
 fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ReadError> {
     let Some(value) = single(headers, &header::CONTENT_TYPE).map_err(ReadError::Malformed)? else { return Ok(None) };
-    std::str::from_utf8(value).ok().filter(|value| is_media_type(value)).map(Some).ok_or_else(|| {
+    // A tab is white space in a header. Other control characters, U+0080 to U+009F among them, are allowed nowhere.
+    let is_allowed = |value: &str| is_media_type(value) && !value.contains(|c: char| c.is_control() && c != '\t');
+    std::str::from_utf8(value).ok().filter(|value| is_allowed(value)).map(Some).ok_or_else(|| {
         ReadError::Malformed("Content-Type is not a media type; write one such as application/json".into())
     })
 }

@@ -3,7 +3,7 @@
 use super::Context;
 use crate::diagnostics::excerpt;
 use crate::names::Name;
-use crate::parser::{Entry, Reader, Table, join_with_and};
+use crate::parser::{Entry, Reader, Table};
 use crate::source::{Place, Settings, Source, SourceKind};
 use crate::source_text::Span;
 
@@ -27,7 +27,6 @@ pub(super) fn shared(reader: &mut Reader<'_>, context: &Context<'_>, entry: &Ent
         };
         reader.error(table.span(), message, format!("add {examples}"));
     }
-    reject_monitor(reader, context, &mut table);
     table.reject_unknown_keys(reader, |key| hint(context, key));
     let ((kind, settings), name) = (kind?, name?);
     let uri = context.uri(name.as_str());
@@ -37,13 +36,6 @@ pub(super) fn shared(reader: &mut Reader<'_>, context: &Context<'_>, entry: &Ent
 /// Returns the help text of the first kind that has one for a wrong key.
 pub(super) fn hint(context: &Context<'_>, key: &str) -> Option<&'static str> {
     context.kinds.iter().find_map(|kind| kind.hint(key))
-}
-
-/// Reports the key `monitor`: the manifest language has monitor sources, but this version does not support them.
-pub(super) fn reject_monitor(reader: &mut Reader<'_>, context: &Context<'_>, table: &mut Table<'_>) {
-    let message = "monitor sources are not supported in this version";
-    let help = format!("remove it; the supported kinds are {}", join_with_and(context.kinds.keys()));
-    table.reject_key(reader, "monitor", message, &help);
 }
 
 /// Reads the source kind of a source or trigger, if it has one. Reports an error if it has more than one.

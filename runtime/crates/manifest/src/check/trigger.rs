@@ -73,7 +73,6 @@ fn trigger(
         let message = format!("{} needs `events` or a source", table.what());
         reader.error(table.span(), message, format!("write {example} or `source: NAME`"));
     }
-    source::reject_monitor(reader, context, &mut table);
     table.reject_unknown_keys(reader, |key| match key {
         "type" | "pattern" | "event" | "data" | "subject" => {
             Some("put the pattern under `events`, as in `events: { type: [order.placed] }`")

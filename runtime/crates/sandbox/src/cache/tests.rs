@@ -56,6 +56,28 @@ fn a_component_is_compiled_once_and_then_loaded() {
 }
 
 #[test]
+fn outdated_components_are_removed_but_for_the_last_few() {
+    let folder = Folder::new();
+    let load = |n: usize| {
+        let compiled = folder.input(&format!("(component $v{n} (core module $m{n} (memory {n})))"));
+        folder.cache.load_or_compile(&compiled, None).unwrap();
+        let path = folder.cache.path(&folder.cache.name(&compiled), "compiled").unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000 + n as u64);
+        File::open(&path).unwrap().set_modified(time).unwrap();
+        path
+    };
+    let paths: Vec<_> = (1..=OUTDATED_MAX + 4).map(load).collect();
+    folder.cache.remove_outdated();
+    assert!(paths.iter().all(|path| path.exists()), "all were loaded since the start");
+    // A reload loads the first two again.
+    load(1);
+    load(2);
+    folder.cache.remove_outdated();
+    let kept: Vec<_> = paths.iter().map(|path| path.exists()).collect();
+    assert_eq!(kept, [[true, true, false, false].as_slice(), &[true; OUTDATED_MAX]].concat());
+}
+
+#[test]
 fn a_cache_without_a_folder_compiles_once_and_writes_nothing() {
     let folder = Folder::new();
     let cache = Cache::in_memory(crate::engine::engine(1, 0).unwrap(), Compiler::in_process()).unwrap();

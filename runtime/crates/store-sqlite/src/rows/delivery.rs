@@ -20,7 +20,8 @@ pub(crate) const COLUMNS: &str = "d.id, d.event, d.function, d.trigger, d.order_
      d.replay, d.state, d.attempts, d.forgiven, d.since_ms, d.due_ms, d.cause, d.done_ms, d.done_us, d.sum";
 const FIXED: usize = 8;
 const MUTABLE: usize = 8;
-const COLUMN_COUNT: usize = FIXED + MUTABLE + 1;
+/// The number of [`COLUMNS`].
+pub(crate) const COLUMN_COUNT: usize = FIXED + MUTABLE + 1;
 
 /// Verifies the checksum of [`COLUMNS`] that start at column `at`.
 fn verify(row: &Row<'_>, at: usize) -> rusqlite::Result<()> {

@@ -2,12 +2,13 @@
 
 use rusqlite::params;
 
+use super::accept::insert_event;
 use super::deliveries::{is_first, unblock_next};
 use super::{GroupCommit, PORTION_MAX, Portion, Write, exits};
 use crate::read;
 use crate::rows::delivery::{self, change_delivery};
 use crate::rows::{self, Owner, share_columns};
-use evoke_model::{DeadFilter, DeliveryId};
+use evoke_model::{Accepted, DeadFilter, DeliveryId, NewEvent, Seq};
 use evoke_store::backlog::Share;
 
 /// Makes dead letters with an id greater than `after` ready again.
@@ -68,22 +69,55 @@ impl Write for Purge {
         let ids = read::dead_ids(tx, &self.which, self.after, PORTION_MAX)?;
         let mut portion = Portion::found(ids.iter().copied());
         for id in &ids {
-            if !delivery::is_intact(tx, *id, &[rows::DEAD])? {
-                continue;
-            }
-            portion.count += 1;
-            let (owner, order_key): (Owner, Option<String>) = tx
-                .prepare_cached(change_delivery!(
-                    "state = 5",
-                    "5, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us",
-                    "function, replay, order_key"
-                ))?
-                .query_row([id.0], |r| Ok((rows::owner(r, 0)?, r.get(2)?)))?;
-            commit.counters.change_state(owner, rows::DEAD, rows::PURGED);
-            if let Some(key) = order_key {
-                unblock_next(commit, owner, &key)?;
+            if delivery::is_intact(tx, *id, &[rows::DEAD])? {
+                portion.count += 1;
+                purge(commit, *id)?;
             }
         }
         Ok(portion)
+    }
+}
+
+/// Purges an intact dead letter, and unblocks the next delivery of its order key.
+fn purge(commit: &mut GroupCommit<'_>, id: DeliveryId) -> rusqlite::Result<()> {
+    let (owner, order_key): (Owner, Option<String>) = commit
+        .tx
+        .prepare_cached(change_delivery!(
+            "state = 5",
+            "5, attempts, forgiven, since_ms, due_ms, cause, done_ms, done_us",
+            "function, replay, order_key"
+        ))?
+        .query_row([id.0], |r| Ok((rows::owner(r, 0)?, r.get(2)?)))?;
+    commit.counters.change_state(owner, rows::DEAD, rows::PURGED);
+    match order_key {
+        Some(key) => unblock_next(commit, owner, &key),
+        None => Ok(()),
+    }
+}
+
+/// Purges a dead letter and accepts an event in its place.
+pub(crate) struct Replace {
+    pub(crate) dead: DeliveryId,
+    /// `None` after the write was applied.
+    pub(crate) event: Option<NewEvent>,
+}
+
+impl Write for Replace {
+    /// The position of the event; `None` if the delivery is no dead letter.
+    type Output = Option<Seq>;
+
+    fn size(&self) -> usize {
+        self.event.as_ref().map_or(0, |new| new.event.size())
+    }
+
+    fn apply(&mut self, commit: &mut GroupCommit<'_>) -> rusqlite::Result<Option<Seq>> {
+        if !delivery::is_intact(commit.tx, self.dead, &[rows::DEAD])? {
+            return Ok(None);
+        }
+        let Some(event) = self.event.take() else { return Ok(None) };
+        let accepted = insert_event(commit, event)?;
+        purge(commit, self.dead)?;
+        let (Accepted::New(seq) | Accepted::Duplicate(seq)) = accepted;
+        Ok(Some(seq))
     }
 }

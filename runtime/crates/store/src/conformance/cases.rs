@@ -57,6 +57,11 @@ macro_rules! conformance {
             a_replay_keeps_key_order_and_never_blocks_live_deliveries
             a_cancelled_replay_purges_deliveries_that_did_not_start
             retention_and_replays_work_together
+            dead_letters_are_listed_newest_first_with_the_end_of_their_last_attempt
+            a_blocked_delivery_names_the_delivery_it_waits_for
+            a_retry_that_is_not_due_runs_now_when_an_operator_asks
+            a_dead_letter_is_replaced_by_an_event_in_one_commit
+            pending_deliveries_move_to_another_function_in_the_order_of_their_keys
             state_commits_with_its_outcome
             a_read_changed_by_another_transaction_conflicts_and_commits_nothing
             a_key_list_is_valid_until_a_key_is_created_or_deleted
@@ -66,6 +71,7 @@ macro_rules! conformance {
         }
         $crate::conformance_timed_cases! { $open;
             an_id_is_accepted_again_when_its_dedup_window_ends
+            events_are_found_by_function_and_positions_by_time
             retention_removes_only_finished_events
             a_removed_event_is_deduplicated_until_its_window_ends
             a_store_over_its_size_limit_removes_the_oldest_events_first

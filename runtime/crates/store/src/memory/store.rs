@@ -17,9 +17,10 @@ use crate::{
 use evoke_model::clock::UnixMs;
 use evoke_model::state::{Entry, Keys, StateItem, Transaction, Usage};
 use evoke_model::{
-    Accepted, Actor, ChainState, CheckReport, Completed, Completion, Counts, DamagedEvent, DeadFilter, DeliveryId,
-    DescendantsLimits, EventFilter, FunctionId, Mark, NewEvent, NewReplay, Origin, PendingFilter, ReadDelivery,
-    ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step, StoredEvent, Stream, Totals,
+    Accepted, Actor, ChainState, CheckReport, Completed, Completion, Counts, DamagedDelivery, DamagedEvent, DeadFilter,
+    DeadSummary, DeliveryId, DeliveryState, DescendantsLimits, EventFilter, FunctionId, Mark, NewEvent, NewReplay,
+    Origin, PendingFilter, ReadDelivery, ReadEvent, ReadyDelivery, Replay, ReplayId, ReplayState, Retention, Seq, Step,
+    StoredEvent, Stream, Totals,
 };
 
 impl EventStore for MemoryStore {
@@ -241,11 +242,12 @@ impl InspectionStore for MemoryStore {
     fn events(&self, filter: EventFilter) -> StoreFuture<Vec<ReadEvent>> {
         let inner = self.lock();
         let wanted = |e: &&Arc<StoredEvent>| {
-            filter.after.is_none_or(|after| e.seq > after)
+            filter.after.max(filter.above).is_none_or(|after| e.seq > after)
                 && filter.before.is_none_or(|before| e.seq < before)
                 && filter.since_ms.is_none_or(|since_ms| e.accepted_ms >= since_ms)
                 && filter.until_ms.is_none_or(|until_ms| e.accepted_ms < until_ms)
                 && filter.source.as_ref().is_none_or(|s| e.event.source == *s)
+                && filter.function.as_ref().is_none_or(|name| inner.is_owed_to(e.seq, name))
                 && filter.type_.as_ref().is_none_or(|t| match t.strip_suffix('*') {
                     Some(prefix) => e.event.type_.starts_with(prefix),
                     None => e.event.type_ == *t,
@@ -262,6 +264,12 @@ impl InspectionStore for MemoryStore {
             found.sort_by_key(DamagedEvent::seq_of);
             found
         }))
+    }
+
+    fn first_since(&self, wall_ms: UnixMs) -> StoreFuture<Seq> {
+        let inner = self.lock();
+        let first = inner.events.iter().flatten().find(|row| row.stored.accepted_ms >= wall_ms);
+        ready(first.map_or_else(|| inner.newest().next(), |row| row.stored.seq))
     }
 
     fn deliveries(&self, event: Seq) -> StoreFuture<Vec<ReadDelivery>> {
@@ -291,6 +299,55 @@ impl InspectionStore for MemoryStore {
         let inner = self.lock();
         let ids = inner.pending(&which).filter(|id| *id > after).take(limit);
         ready(ids.filter_map(|id| inner.record(id)).map(Ok).collect())
+    }
+
+    fn newest_dead(
+        &self,
+        which: DeadFilter,
+        before: DeliveryId,
+        limit: usize,
+    ) -> StoreFuture<Vec<Result<DeadSummary, DamagedDelivery>>> {
+        let inner = self.lock();
+        let mut ids: Vec<_> = inner.dead(&which).filter(|id| *id < before).collect();
+        ids.reverse();
+        ready(ids.into_iter().take(limit).filter_map(|id| inner.dead_summary(id)).map(Ok).collect())
+    }
+
+    fn pending_ids(
+        &self,
+        which: PendingFilter,
+        state: Option<DeliveryState>,
+        after: DeliveryId,
+        limit: usize,
+    ) -> StoreFuture<Vec<DeliveryId>> {
+        let inner = self.lock();
+        let is_meant = |id: &DeliveryId| {
+            *id > after && state.is_none_or(|state| inner.delivery(*id).is_some_and(|found| found.state == state))
+        };
+        ready(inner.pending(&which).filter(is_meant).take(limit).collect())
+    }
+
+    fn blocker(&self, blocked: DeliveryId) -> StoreFuture<Option<(DeliveryId, DeliveryState)>> {
+        ready(self.lock().blocker(blocked))
+    }
+
+    fn pending_since(&self) -> StoreFuture<BTreeMap<String, UnixMs>> {
+        ready(self.lock().pending_since())
+    }
+
+    fn retry_now(&self, actor: &Actor, which: PendingFilter) -> StoreFuture<u64> {
+        log_request(actor, format_args!("retry deliveries now: {which:?}"));
+        self.write(|inner, ready| inner.retry_now(&which, ready))
+    }
+
+    fn move_pending(&self, actor: &Actor, from: String, to: FunctionId, except: Vec<DeliveryId>) -> StoreFuture<u64> {
+        log_request(actor, format_args!("move the pending deliveries of {from}"));
+        self.write(|inner, ready| inner.move_pending(&from, to, &except, ready))
+    }
+
+    fn replace_dead(&self, actor: &Actor, dead: DeliveryId, event: NewEvent) -> StoreFuture<Option<Seq>> {
+        log_request(actor, format_args!("replace dead letter {dead} by an event"));
+        self.write(|inner, ready| inner.replace_dead(dead, event, ready))
     }
 
     fn cancel(&self, actor: &Actor, which: PendingFilter, cause: &str) -> StoreFuture<u64> {

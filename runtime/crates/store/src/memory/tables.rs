@@ -122,7 +122,7 @@ impl Inner {
         }
     }
 
-    fn make_ready(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
+    pub(super) fn make_ready(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
         if let Some(delivery) = self.deliveries.get_mut(index(id.0)).and_then(Option::as_mut) {
             delivery.state = DeliveryState::Ready;
             self.ready.entry(delivery.lane()).or_default().insert(id);
@@ -131,7 +131,7 @@ impl Inner {
     }
 
     /// Removes a done or purged delivery from its order key and makes the next one ready.
-    fn finish(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
+    pub(super) fn finish(&mut self, id: DeliveryId, ready: &mut Vec<DeliveryId>) {
         let Some(delivery) = self.delivery(id) else { return };
         let Some(key) = delivery.order_key.clone() else { return };
         let lane = (delivery.function, delivery.replay, key);
@@ -276,6 +276,7 @@ impl Inner {
             DeadFilter::All => true,
             DeadFilter::Function(name) => self.name(delivery.function) == name,
             DeadFilter::Delivery(one) => id == *one,
+            DeadFilter::Deliveries(ids) => ids.contains(&id),
         };
         let all = (1..).map(DeliveryId).zip(&self.deliveries);
         let all = all.filter_map(|(id, delivery)| Some((id, delivery.as_ref()?)));
@@ -318,7 +319,7 @@ impl Inner {
         self.dead(which).collect()
     }
 
-    fn name(&self, function: FunctionId) -> &str {
+    pub(super) fn name(&self, function: FunctionId) -> &str {
         self.functions.get(index(function.0)).map(String::as_str).unwrap_or_default()
     }
 

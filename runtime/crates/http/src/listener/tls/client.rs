@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
-use super::der;
+use evoke_egress::certificate;
 
 /// The longest principal, in bytes.
 const PRINCIPAL_MAX: usize = 1024;
@@ -18,13 +18,13 @@ pub struct ClientCertificate(Arc<Names>);
 #[derive(Debug, PartialEq, Eq)]
 struct Names {
     principal: String,
-    fields: der::Fields,
+    fields: certificate::Fields,
 }
 
 impl ClientCertificate {
     /// Reads the names of a certificate that was verified.
     pub(in crate::listener) fn new(certificate: &CertificateDer<'_>) -> Self {
-        let fields = der::fields(certificate).unwrap_or_default();
+        let fields = certificate::fields(certificate).unwrap_or_default();
         let principal = principal(&fields).unwrap_or_else(|| fingerprint(certificate));
         Self(Arc::new(Names { principal, fields }))
     }
@@ -57,7 +57,7 @@ impl ClientCertificate {
     }
 }
 
-fn principal(fields: &der::Fields) -> Option<String> {
+fn principal(fields: &certificate::Fields) -> Option<String> {
     let names = [&fields.uris, &fields.emails, &fields.dns].into_iter().flatten();
     names.chain(&fields.common_name).find(|name| name.len() <= PRINCIPAL_MAX).cloned()
 }

@@ -4,16 +4,19 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The names and the validity of a certificate.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Fields {
+pub struct Fields {
     /// The subject's common name.
-    pub(super) common_name: Option<String>,
-    /// The subject alternative names, by kind.
-    pub(super) dns: Vec<String>,
-    pub(super) emails: Vec<String>,
-    pub(super) uris: Vec<String>,
-    pub(super) ips: Vec<String>,
+    pub common_name: Option<String>,
+    /// Subject alternative names: host names.
+    pub dns: Vec<String>,
+    /// Subject alternative names: email addresses.
+    pub emails: Vec<String>,
+    /// Subject alternative names: URIs.
+    pub uris: Vec<String>,
+    /// Subject alternative names: IP addresses.
+    pub ips: Vec<String>,
     /// The end of the validity, in seconds since the Unix epoch.
-    pub(super) not_after: i64,
+    pub not_after: i64,
 }
 
 const INTEGER: u8 = 0x02;
@@ -75,7 +78,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Returns the fields of a certificate; `None` if the bytes are not a certificate.
-pub(super) fn fields(certificate: &[u8]) -> Option<Fields> {
+pub fn fields(certificate: &[u8]) -> Option<Fields> {
     let certificate = Reader(certificate).expect(SEQUENCE)?;
     let mut body = Reader(Reader(certificate).expect(SEQUENCE)?);
     let mut fields = Fields::default();

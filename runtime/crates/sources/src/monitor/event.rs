@@ -1,0 +1,71 @@
+//! The event `evoke.monitor.changed`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use evoke_model::clock::rfc3339;
+use evoke_model::event::{Data, Event};
+use evoke_threshold::{Change, ChangeKind, Moment};
+use serde_json::json;
+
+use super::settings::MonitorSource;
+use super::watched::{Watched, rounded};
+
+/// The type of the events.
+pub(super) const TYPE: &str = "evoke.monitor.changed";
+
+/// Builds the event of a change. Its id is the moment and the subject, so an event that is submitted twice is stored
+/// once.
+pub(super) fn changed(
+    uri: &str,
+    config: &MonitorSource,
+    subject: &str,
+    watched: &Watched,
+    change: &Change,
+    now: Moment,
+) -> Event {
+    let at = rfc3339(now.wall_ms);
+    let mut data = json!({
+        "monitor": config.check.key(),
+        "state": change.to,
+        "previous": change.from,
+        "since": rfc3339(change.since.wall_ms),
+        "lasted_ms": change.lasted_ms,
+        "missed": change.missed,
+        "readings": watched.readings(),
+    });
+    let fields = [
+        ("value", watched.value.map(|value| rounded(value).into())),
+        ("unit", Some(config.quantity().symbol().into())),
+        ("threshold", threshold(config, change).map(Into::into)),
+        ("detail", watched.detail.clone().map(Into::into)),
+        ("reminder", (change.kind == ChangeKind::Reminder).then(|| true.into())),
+        ("flapping", config.flap.map(|_| watched.machine.is_flapping().into())),
+    ];
+    if let Some(data) = data.as_object_mut() {
+        data.extend(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    }
+    Event {
+        id: format!("{at} {subject}"),
+        source: uri.to_owned(),
+        type_: TYPE.to_owned(),
+        subject: Some(subject.to_owned()),
+        time: Some(at),
+        datacontenttype: Some("application/json".to_owned()),
+        dataschema: None,
+        extensions: BTreeMap::new(),
+        data: Data::Json(Bytes::from(data.to_string())),
+        principal: None,
+    }
+}
+
+/// Returns the threshold of the worse one of both states.
+fn threshold(config: &MonitorSource, change: &Change) -> Option<String> {
+    let worse = change.to.level().max(change.from.level());
+    let threshold = match worse? {
+        evoke_threshold::Level::Critical => config.critical.or(config.warning),
+        evoke_threshold::Level::Warning => config.warning,
+        evoke_threshold::Level::Ok => None,
+    };
+    threshold.map(|threshold| threshold.to_string())
+}

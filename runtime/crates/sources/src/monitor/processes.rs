@@ -1,0 +1,111 @@
+//! The processes of this machine. One scan of /proc serves all monitors of the same second.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a scan is used: with a thousand monitors of processes, there is one scan a second.
+const FRESH: Duration = Duration::from_secs(1);
+/// The most processes that are read.
+const PROCESSES_MAX: usize = 65_536;
+/// The longest part of a command line that is read.
+const COMMAND_BYTES_MAX: usize = 4_096;
+
+/// A running process.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Running {
+    pub(super) pid: u32,
+    /// Name of the process, at most 15 bytes.
+    pub(super) name: String,
+    /// Command line, its arguments separated by spaces.
+    pub(super) command: String,
+    /// Start, in clock ticks since the boot.
+    pub(super) started: u64,
+    pub(super) memory_bytes: u64,
+}
+
+impl Running {
+    /// Returns the name of the file that runs, from the first argument.
+    pub(super) fn program(&self) -> &str {
+        let program = self.command.split(' ').next().unwrap_or_default();
+        program.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+type Scan = Result<Arc<[Running]>, String>;
+
+/// The last scan.
+#[derive(Debug, Default)]
+pub(super) struct Processes(Mutex<Option<(Instant, Scan)>>);
+
+impl Processes {
+    /// Scans /proc unless the last scan is fresh; takes milliseconds.
+    pub(super) fn refresh(&self) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|(at, _)| at.elapsed() >= FRESH) {
+            *last = Some((Instant::now(), scan()));
+        }
+    }
+
+    /// Returns the processes of the last scan that match.
+    pub(super) fn find(&self, matches: impl Fn(&Running) -> bool) -> Result<Vec<Running>, String> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (_, scan) = last.ok_or("the processes were not read")?;
+        Ok(scan?.iter().filter(|running| matches(running)).cloned().collect())
+    }
+}
+
+fn scan() -> Scan {
+    let entries = std::fs::read_dir("/proc").map_err(|error| format!("cannot read /proc: {error}"))?;
+    let page_bytes = rustix::param::page_size() as u64;
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    // A process may end while it is read.
+    Ok(pids.take(PROCESSES_MAX).filter_map(|pid| read(pid, page_bytes)).collect())
+}
+
+fn read(pid: u32, page_bytes: u64) -> Option<Running> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    command.truncate(COMMAND_BYTES_MAX);
+    while command.last() == Some(&0) {
+        command.pop();
+    }
+    command.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b' ');
+    parse(pid, &stat, String::from_utf8_lossy(&command).into_owned(), page_bytes)
+}
+
+/// Parses /proc/PID/stat (proc_pid_stat(5)): the name is in parentheses and may contain any character; the state is the
+/// third field, the start the 22nd, the resident pages the 24th. Zombies do not run.
+fn parse(pid: u32, stat: &str, command: String, page_bytes: u64) -> Option<Running> {
+    let (before, after) = stat.rsplit_once(')')?;
+    let name = before.split_once('(')?.1.to_owned();
+    let fields: Vec<&str> = after.split_ascii_whitespace().collect();
+    if matches!(*fields.first()?, "Z" | "X" | "x") {
+        return None;
+    }
+    let pages: u64 = fields.get(21)?.parse().ok()?;
+    let memory_bytes = pages.saturating_mul(page_bytes);
+    Some(Running { pid, name, command, started: fields.get(19)?.parse().ok()?, memory_bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_process_is_found_with_its_memory() {
+        let processes = Processes::default();
+        processes.refresh();
+        let found = processes.find(|running| running.pid == std::process::id()).unwrap();
+        assert_eq!(found.len(), 1);
+        assert!(found[0].memory_bytes > 100_000 && found[0].started > 0, "{found:?}");
+        assert!(!found[0].program().is_empty());
+    }
+
+    #[test]
+    fn names_may_contain_parentheses_and_zombies_do_not_run() {
+        let stat = |state: &str| format!("7 (a) b) {state} 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 1000 3 0");
+        let running = parse(7, &stat("S"), "/bin/a -x".to_owned(), 4_096).unwrap();
+        assert_eq!((running.name.as_str(), running.started, running.memory_bytes), ("a) b", 4_242, 12_288));
+        assert_eq!(parse(7, &stat("Z"), String::new(), 4_096), None);
+    }
+}

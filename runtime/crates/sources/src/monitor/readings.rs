@@ -1,0 +1,338 @@
+//! Readings: one file for each thing that a monitor can watch. A reading has settings, their parser, and a function
+//! that reads; it knows neither thresholds nor events.
+
+mod command;
+mod cpu;
+mod disk;
+mod disk_io;
+mod endpoint;
+mod file;
+mod globs;
+mod http;
+mod load;
+mod memory;
+mod network;
+mod process;
+mod tcp;
+mod temperature;
+mod tls;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use evoke_manifest::Place;
+use evoke_manifest::parser::{Node, Reader};
+use evoke_threshold::{Direction, Level};
+use schemars::{Schema, SchemaGenerator};
+use serde::Serialize;
+
+use super::quantity::Unit;
+use super::world::World;
+
+/// What a monitor reads, under its key in the manifest.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Check {
+    Cpu(cpu::Cpu),
+    Load(load::Load),
+    Memory(memory::Memory),
+    Swap(memory::Swap),
+    Disk(disk::Disk),
+    DiskIo(disk_io::DiskIo),
+    Network(network::Network),
+    Temperature(temperature::Temperature),
+    Process(process::Process),
+    Tcp(tcp::Tcp),
+    Http(http::Http),
+    Tls(tls::Tls),
+    File(file::File),
+    Command(command::Command),
+}
+
+/// The keys of all readings, in the order in which messages list them.
+pub(super) const KEYS: [&str; 14] = [
+    "cpu",
+    "load",
+    "memory",
+    "swap",
+    "disk",
+    "disk_io",
+    "network",
+    "temperature",
+    "process",
+    "tcp",
+    "http",
+    "tls",
+    "file",
+    "command",
+];
+
+/// The measured quantity of a reading.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Measure {
+    /// The units that thresholds may have; the first one is that of a monitor without thresholds.
+    pub(super) units: &'static [Unit],
+    /// The side on which readings are bad, unless a threshold says it.
+    pub(super) direction: Direction,
+    /// Whether the value only grows, so that the monitor watches its rate or its difference.
+    pub(super) is_counter: bool,
+    /// Whether the check itself finds bad states, so that it needs no threshold.
+    pub(super) has_own_levels: bool,
+}
+
+impl Measure {
+    const fn new(units: &'static [Unit], direction: Direction) -> Self {
+        Self { units, direction, is_counter: false, has_own_levels: false }
+    }
+
+    const fn above(units: &'static [Unit]) -> Self {
+        Self::new(units, Direction::Above)
+    }
+
+    const fn below(units: &'static [Unit]) -> Self {
+        Self::new(units, Direction::Below)
+    }
+
+    const fn counter(self) -> Self {
+        Self { is_counter: true, ..self }
+    }
+
+    const fn with_own_levels(self) -> Self {
+        Self { has_own_levels: true, ..self }
+    }
+}
+
+/// The result of one reading of one subject.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Finding {
+    /// The watched thing, such as the path of a disk.
+    pub(super) subject: String,
+    pub(super) outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Outcome {
+    /// The value is a difference, and this was the first reading.
+    Pending,
+    /// There is no reading, for this reason.
+    Unknown(String),
+    /// There is one.
+    Read(Found),
+}
+
+/// The content of a reading.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Found {
+    pub(super) value: Option<f64>,
+    /// The level that the check itself found.
+    pub(super) at_least: Level,
+    /// A text for the user, such as why the level is critical.
+    pub(super) detail: Option<String>,
+}
+
+impl Found {
+    pub(super) fn value(value: f64) -> Self {
+        Self { value: Some(value), at_least: Level::Ok, detail: None }
+    }
+
+    /// A problem that the check itself found.
+    pub(super) fn critical(detail: impl Into<String>) -> Self {
+        Self { value: None, at_least: Level::Critical, detail: Some(detail.into()) }
+    }
+}
+
+impl Finding {
+    fn new(subject: impl Into<String>, outcome: Result<Found, String>) -> Self {
+        let outcome = match outcome {
+            Ok(found) => Outcome::Read(found),
+            Err(reason) => Outcome::Unknown(reason),
+        };
+        Self { subject: subject.into(), outcome }
+    }
+}
+
+/// What a monitor remembers from one reading to the next.
+#[derive(Debug, Default)]
+pub(super) struct Remembered {
+    cpu: cpu::Seen,
+    disk_io: disk_io::Seen,
+    process: process::Seen,
+    /// The client of network checks.
+    endpoint: Option<endpoint::Endpoint>,
+    /// A reading on another thread that did not end in time.
+    pub(super) unfinished: Option<tokio::task::JoinHandle<Vec<Finding>>>,
+}
+
+/// A reading that may block its thread.
+type BlockingReading = Box<dyn FnOnce(&World) -> Vec<Finding> + Send>;
+
+impl Check {
+    /// Parses the value of one of [`KEYS`].
+    pub(super) fn parse(reader: &mut Reader<'_>, key: &str, node: &Node, place: &Place<'_>) -> Option<Self> {
+        Some(match key {
+            "cpu" => Self::Cpu(cpu::parse(reader, node, place)?),
+            "load" => Self::Load(load::parse(reader, node, place)?),
+            "memory" => Self::Memory(memory::parse_memory(reader, node, place)?),
+            "swap" => Self::Swap(memory::parse_swap(reader, node, place)?),
+            "disk" => Self::Disk(disk::parse(reader, node, place)?),
+            "disk_io" => Self::DiskIo(disk_io::parse(reader, node, place)?),
+            "network" => Self::Network(network::parse(reader, node, place)?),
+            "temperature" => Self::Temperature(temperature::parse(reader, node, place)?),
+            "process" => Self::Process(process::parse(reader, node, place)?),
+            "tcp" => Self::Tcp(tcp::parse(reader, node, place)?),
+            "http" => Self::Http(http::parse(reader, node, place)?),
+            "tls" => Self::Tls(tls::parse(reader, node, place)?),
+            "file" => Self::File(file::parse(reader, node, place)?),
+            "command" => Self::Command(command::parse(reader, node, place)?),
+            _ => return None,
+        })
+    }
+
+    /// Returns the JSON schema of the value of one of [`KEYS`].
+    pub(super) fn schema(key: &str, generator: &mut SchemaGenerator) -> Schema {
+        match key {
+            "cpu" => generator.subschema_for::<cpu::Cpu>(),
+            "load" => generator.subschema_for::<load::Load>(),
+            "memory" => generator.subschema_for::<memory::Memory>(),
+            "swap" => generator.subschema_for::<memory::Swap>(),
+            "disk" => generator.subschema_for::<disk::Disk>(),
+            "disk_io" => generator.subschema_for::<disk_io::DiskIo>(),
+            "network" => generator.subschema_for::<network::Network>(),
+            "temperature" => generator.subschema_for::<temperature::Temperature>(),
+            "process" => generator.subschema_for::<process::Process>(),
+            "tcp" => generator.subschema_for::<tcp::Tcp>(),
+            "http" => generator.subschema_for::<http::Http>(),
+            "tls" => generator.subschema_for::<tls::Tls>(),
+            "file" => generator.subschema_for::<file::File>(),
+            _ => generator.subschema_for::<command::Command>(),
+        }
+    }
+
+    /// Returns the key in the manifest.
+    pub(super) fn key(&self) -> &'static str {
+        let position = match self {
+            Self::Cpu(_) => 0,
+            Self::Load(_) => 1,
+            Self::Memory(_) => 2,
+            Self::Swap(_) => 3,
+            Self::Disk(_) => 4,
+            Self::DiskIo(_) => 5,
+            Self::Network(_) => 6,
+            Self::Temperature(_) => 7,
+            Self::Process(_) => 8,
+            Self::Tcp(_) => 9,
+            Self::Http(_) => 10,
+            Self::Tls(_) => 11,
+            Self::File(_) => 12,
+            Self::Command(_) => 13,
+        };
+        KEYS[position]
+    }
+
+    pub(super) fn measure(&self) -> Measure {
+        match self {
+            Self::Cpu(_) => cpu::MEASURE,
+            Self::Load(_) => load::MEASURE,
+            Self::Memory(memory) => memory.measure(),
+            Self::Swap(swap) => swap.measure(),
+            Self::Disk(disk) => disk.measure(),
+            Self::DiskIo(io) => io.measure(),
+            Self::Network(network) => network.measure(),
+            Self::Temperature(_) => temperature::MEASURE,
+            Self::Process(process) => process.measure(),
+            Self::Tcp(_) => tcp::MEASURE,
+            Self::Http(http) => http.measure(),
+            Self::Tls(_) => tls::MEASURE,
+            Self::File(file) => file.measure(),
+            Self::Command(_) => command::MEASURE,
+        }
+    }
+
+    /// Returns true if the subject is one that this check could have read: other settings may have left it in the store.
+    pub(super) fn covers(&self, subject: &str) -> bool {
+        match self {
+            Self::Disk(disk) => disk.covers(subject),
+            Self::DiskIo(io) => io.covers(subject),
+            Self::Network(network) => network.covers(subject),
+            Self::Temperature(temperature) => temperature.covers(subject),
+            Self::File(file) => file.covers(subject),
+            Self::Process(process) => process.subject() == subject,
+            Self::Tcp(tcp) => tcp.address == subject,
+            Self::Http(http) => http.subject() == subject,
+            Self::Tls(tls) => tls.address == subject,
+            Self::Command(command) => command.subject() == subject,
+            Self::Cpu(_) | Self::Load(_) | Self::Memory(_) | Self::Swap(_) => self.key() == subject,
+        }
+    }
+
+    /// Returns the fixed subject of the check; `None` if it can have several.
+    pub(super) fn subject(&self) -> Option<String> {
+        Some(match self {
+            Self::Disk(disk) => disk.fixed()?,
+            Self::File(file) => file.fixed()?,
+            Self::DiskIo(_) | Self::Network(_) | Self::Temperature(_) => return None,
+            Self::Process(process) => process.subject(),
+            Self::Tcp(tcp) => tcp.address.clone(),
+            Self::Http(http) => http.subject(),
+            Self::Tls(tls) => tls.address.clone(),
+            Self::Command(command) => command.subject(),
+            Self::Cpu(_) | Self::Load(_) | Self::Memory(_) | Self::Swap(_) => self.key().to_owned(),
+        })
+    }
+
+    /// Returns the reading to run on a thread of its own, for those that the disk or a network file system may block.
+    pub(super) fn blocking(&self, unit: Unit) -> Option<BlockingReading> {
+        Some(match self.clone() {
+            Self::Disk(disk) => Box::new(move |_| disk.read(unit)),
+            Self::File(file) => Box::new(move |_| file.read()),
+            Self::Temperature(temperature) => Box::new(move |_| temperature.read(Path::new("/sys"))),
+            Self::Process(_) => Box::new(|world| {
+                world.processes.refresh();
+                Vec::new()
+            }),
+            _ => return None,
+        })
+    }
+
+    /// Reads once. Readings that can block are [`Self::blocking`].
+    pub(super) async fn read(&self, world: &Arc<World>, remembered: &mut Remembered, unit: Unit) -> Vec<Finding> {
+        match self {
+            Self::Cpu(cpu) => cpu.read(&world.files, &mut remembered.cpu),
+            Self::Load(load) => load.read(&world.files),
+            Self::Memory(memory) => memory.read(&world.files, unit),
+            Self::Swap(swap) => swap.read(&world.files, unit),
+            Self::DiskIo(io) => io.read(&world.files, &mut remembered.disk_io),
+            Self::Network(network) => network.read(&world.files, Path::new("/sys/class/net")),
+            Self::Process(process) => process.read(&world.processes, &mut remembered.process),
+            Self::Tcp(tcp) => tcp.read(world, &mut remembered.endpoint).await,
+            Self::Http(http) => http.read(world, &mut remembered.endpoint).await,
+            Self::Tls(tls) => tls.read(world, &mut remembered.endpoint).await,
+            Self::Command(command) => command.read(world, unit).await,
+            Self::Disk(_) | Self::File(_) | Self::Temperature(_) => Vec::new(),
+        }
+    }
+}
+
+/// Reads an optional key whose value is one of a few words.
+fn choice<T: Copy + Default>(
+    reader: &mut Reader<'_>,
+    node: Option<&Node>,
+    what: &str,
+    words: &[(&'static str, T)],
+) -> T {
+    use evoke_manifest::parser::{ValueError, excerpt, join_with_or, nearest};
+    let parsed = node.and_then(|node| {
+        reader.parse_text(node, what, |text| {
+            let known = words.iter().find(|(word, _)| *word == text);
+            known.map(|(_, value)| *value).ok_or_else(|| {
+                let all = || words.iter().map(|(word, _)| *word);
+                let help = match nearest(text, all()) {
+                    Some(similar) => format!("did you mean `{similar}`?"),
+                    None => format!("write {}", join_with_or(all())),
+                };
+                ValueError::new(format!("`{}` is not a value of {what}", excerpt(text)), help)
+            })
+        })
+    });
+    parsed.unwrap_or_default()
+}

@@ -1,0 +1,113 @@
+//! `command`: a check with the interface of monitoring plugins.
+//!
+//! A plugin prints a text, and after `|` performance data; its exit code is the state: 0 ok, 1 warning, 2 critical, 3
+//! unknown (Monitoring Plugins Development Guidelines, sections "Plugin Return Codes" and "Performance data").
+
+mod performance;
+mod run;
+
+use std::ffi::OsStr;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evoke_manifest::Place;
+use evoke_manifest::parser::{Node, Reader, Table};
+use evoke_manifest::units::DurationText;
+use evoke_threshold::Level;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use self::run::Ended;
+use super::super::quantity::Unit;
+use super::super::world::World;
+use super::{Finding, Found, Measure};
+
+/// The most arguments of a command.
+const ARGUMENTS_MAX: usize = 256;
+const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
+
+/// Runs a program with the interface of monitoring plugins: its exit code is the state, and a number of its performance
+/// data the value. The operator must allow commands with `evoke up --allow-commands`.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, rename = "CommandReading")]
+pub(in super::super) struct Command {
+    /// The program and its arguments. No shell is used. A relative path starts at the manifest's folder.
+    #[schemars(length(min = 1))]
+    run: Vec<String>,
+    /// The label of the performance data that is read; without, the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
+    /// After this time, the program and its children are killed.
+    #[serde(default = "timeout_default", with = "DurationText")]
+    timeout: Duration,
+}
+
+fn timeout_default() -> Duration {
+    Duration::from_secs(10)
+}
+
+pub(super) const MEASURE: Measure = Measure::above(Unit::ALL).with_own_levels();
+
+pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Command> {
+    let example = "`command: { run: [/usr/lib/nagios/plugins/check_load, -w, \"5\", -c, \"10\"] }`";
+    let mut table = Table::read(reader, node, place.key_span, "CommandReading", "`command`", example)?;
+    let run = table.required(reader, "run", &["command", "exec", "cmd", "plugin"], "`run: [PROGRAM, ARGUMENT]`");
+    let run = run.map(|node| {
+        let items =
+            reader.nonempty_list(node, "`run`", "there is nothing to run", "write the program and its arguments");
+        if items.len() > ARGUMENTS_MAX {
+            let message = format!("`run` has {} entries; at most {ARGUMENTS_MAX} are possible", items.len());
+            reader.error(node.span, message, "write a script that has the arguments");
+        }
+        items.iter().filter_map(|item| reader.text(item, "an argument")).map(str::to_owned).collect::<Vec<String>>()
+    });
+    let label = table.optional(reader, "label").and_then(|node| reader.text(node, "`label`")).map(str::to_owned);
+    let timeout = table.optional(reader, "timeout");
+    let timeout = timeout.and_then(|node| reader.duration(node, "`timeout`", TIMEOUT_RANGE));
+    table.reject_unknown_keys(reader, |key| match key {
+        "args" | "arguments" => Some("write the arguments after the program: `run: [PROGRAM, ARGUMENT]`"),
+        "env" => Some("remove it: the program gets a clean environment; run `/usr/bin/env NAME=VALUE PROGRAM`"),
+        _ => None,
+    });
+    let mut run = run.filter(|run| !run.is_empty())?;
+    // A name without a slash is found in the usual folders.
+    if let Some(program) = run.first_mut().filter(|program| program.contains('/')) {
+        let path = std::path::absolute(place.folder.join(&*program)).unwrap_or_else(|_| place.folder.join(&*program));
+        *program = path.to_string_lossy().into_owned();
+    }
+    Some(Command { run, label, timeout: timeout.unwrap_or_else(timeout_default) })
+}
+
+impl Command {
+    /// The name of the program.
+    pub(super) fn subject(&self) -> String {
+        let program = self.run.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str);
+        program.unwrap_or_default().chars().filter(|c| !c.is_control()).collect()
+    }
+
+    pub(super) async fn read(&self, world: &Arc<World>, unit: Unit) -> Vec<Finding> {
+        vec![Finding::new(self.subject(), self.check(world, unit).await)]
+    }
+
+    async fn check(&self, world: &World, unit: Unit) -> Result<Found, String> {
+        if !world.allow_commands {
+            return Err("commands are not allowed; start with `evoke up --allow-commands`".to_owned());
+        }
+        // A semaphore that is never closed.
+        let _permit = world.commands.acquire().await.map_err(|error| error.to_string())?;
+        let Ended { code, output } = run::run(&self.run, self.timeout).await?;
+        let (text, data) = performance::split(&output);
+        let at_least = match code {
+            Some(0) => Level::Ok,
+            Some(1) => Level::Warning,
+            Some(2) => Level::Critical,
+            Some(3) => return Err(text),
+            Some(code) => return Err(format!("exit code {code}, which is none of a plugin: {text}")),
+            None => return Err(format!("the program was killed by a signal: {text}")),
+        };
+        let value = performance::find(&data, self.label.as_deref(), unit)?;
+        Ok(Found { value, at_least, detail: (!text.is_empty()).then_some(text) })
+    }
+}

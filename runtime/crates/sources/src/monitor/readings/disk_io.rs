@@ -1,0 +1,130 @@
+//! `disk_io`: the traffic of block devices.
+
+use std::collections::BTreeMap;
+
+use evoke_manifest::Place;
+use evoke_manifest::parser::{Node, Reader, Table};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::super::quantity::Unit;
+use super::super::world::SharedFiles;
+use super::{Finding, Found, Measure, Outcome, choice, globs};
+
+/// The traffic of block devices.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, rename = "DiskIoReading")]
+pub(in super::super) struct DiskIo {
+    /// Name of the device, such as `sda`; with wildcards, each one that matches is a subject.
+    #[schemars(length(min = 1))]
+    device: String,
+    /// What is read.
+    #[serde(default)]
+    of: Of,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "DiskIoOf")]
+enum Of {
+    /// The share of the time in which the device works.
+    #[default]
+    Busy,
+    /// Bytes read, as in `100MiB/s`.
+    Read,
+    /// Bytes written, as in `100MiB/s`.
+    Written,
+    /// Reads and writes, as in `500/s`.
+    Operations,
+}
+
+/// The time of the reading before, and the busy milliseconds of each device.
+pub(super) type Seen = Option<(i64, BTreeMap<String, f64>)>;
+
+pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<DiskIo> {
+    let mut table =
+        Table::read(reader, node, place.key_span, "DiskIoReading", "`disk_io`", "`disk_io: { device: sda }`")?;
+    let device = table.required(reader, "device", &["disk", "path", "name"], "`device: sda`, the name of a device");
+    let device = device.and_then(|node| reader.parse_text(node, "`device`", globs::check));
+    let of = table.optional(reader, "of");
+    let words = [("busy", Of::Busy), ("read", Of::Read), ("written", Of::Written), ("operations", Of::Operations)];
+    let of = choice(reader, of, "`of`", &words);
+    table.reject_unknown_keys(reader, |_| None);
+    let device = device?;
+    Some(DiskIo { device: device.strip_prefix("/dev/").unwrap_or(&device).to_owned(), of })
+}
+
+impl DiskIo {
+    pub(super) fn measure(&self) -> Measure {
+        match self.of {
+            Of::Busy => Measure::above(&[Unit::Percent]),
+            Of::Read | Of::Written => Measure::above(&[Unit::Bytes]).counter(),
+            Of::Operations => Measure::above(&[Unit::Count]).counter(),
+        }
+    }
+
+    pub(super) fn covers(&self, subject: &str) -> bool {
+        globs::matches(&self.device, subject)
+    }
+
+    pub(super) fn read(&self, files: &SharedFiles, seen: &mut Seen) -> Vec<Finding> {
+        let file = match files.read("/proc/diskstats") {
+            Ok(file) => file,
+            Err(reason) => return vec![Finding::new(self.device.clone(), Err(reason))],
+        };
+        let devices: BTreeMap<String, f64> = self.counters(&file.text).collect();
+        if devices.is_empty() && !globs::is_glob(&self.device) {
+            return vec![Finding::new(self.device.clone(), Err(format!("there is no device {}", self.device)))];
+        }
+        if self.of != Of::Busy {
+            return devices.into_iter().map(|(name, count)| Finding::new(name, Ok(Found::value(count)))).collect();
+        }
+        let before = seen.replace((file.at_ms, devices.clone()));
+        let share = |name: &str, busy: f64| {
+            let (at_ms, before) = before.as_ref()?;
+            let passed = (file.at_ms - at_ms) as f64;
+            let worked = busy - before.get(name)?;
+            (passed > 0.0 && worked >= 0.0).then(|| (worked * 100.0 / passed).min(100.0))
+        };
+        let outcome = |(name, busy): (String, f64)| {
+            let outcome = share(&name, busy).map_or(Outcome::Pending, |share| Outcome::Read(Found::value(share)));
+            Finding { subject: name, outcome }
+        };
+        devices.into_iter().map(outcome).collect()
+    }
+
+    /// Returns the counter of each device that matches. Fields by proc_diskstats(5): after major, minor and name come
+    /// reads, merged, sectors of 512 bytes, ms, then the same for writes, then I/O in progress and ms of I/O.
+    fn counters<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (String, f64)> + 'a {
+        text.lines().filter_map(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let name = *fields.get(2)?;
+            let field = |index: usize| fields.get(index)?.parse::<f64>().ok();
+            if !self.covers(name) {
+                return None;
+            }
+            let value = match self.of {
+                Of::Busy => field(12)?,
+                Of::Read => field(5)? * 512.0,
+                Of::Written => field(9)? * 512.0,
+                Of::Operations => field(3)? + field(7)?,
+            };
+            Some((name.to_owned(), value))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_those_of_the_devices_that_match() {
+        let text = "   8       0 sda 10 1 200 5 20 2 400 6 0 70 11\n   8       1 sda1 1 1 2 5 2 2 4 6 0 7 11\n";
+        let read = |device: &str, of| DiskIo { device: device.into(), of }.counters(text).collect::<Vec<_>>();
+        assert_eq!(read("sda", Of::Read), [("sda".to_owned(), 102_400.0)]);
+        assert_eq!(read("sda", Of::Written), [("sda".to_owned(), 204_800.0)]);
+        assert_eq!(read("sda*", Of::Operations), [("sda".to_owned(), 30.0), ("sda1".to_owned(), 3.0)]);
+        assert_eq!(read("sda", Of::Busy), [("sda".to_owned(), 70.0)]);
+    }
+}

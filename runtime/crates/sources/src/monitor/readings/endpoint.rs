@@ -1,0 +1,144 @@
+//! What the network checks have in common: the address, the rules of outbound requests, and the client.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use evoke_egress::{Error, Grant, Owner, TrustAnchors};
+use evoke_manifest::Place;
+use evoke_manifest::parser::{Node, Reader, Span, Table, ValueError, excerpt};
+use evoke_model::destination::{AddressRange, Destination, InvalidDestination, Target};
+use evoke_model::not_global;
+use serde::Serializer;
+
+use super::super::world::World;
+
+/// Largest file with certificate authorities, in bytes.
+const CA_BYTES_MAX: u64 = 1024 * 1024;
+/// Each wait of an outbound request is at most 5 s.
+const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(5);
+
+/// The client of one check, whose only grant is its own address.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) owner: Owner,
+    pub(super) target: Target,
+}
+
+impl Endpoint {
+    /// Returns the client of a check, and makes it when it is needed first. `addresses` are reached although they are not
+    /// public; the authorities in the file `ca` are trusted besides those of the machine.
+    pub(super) fn of<'r>(
+        remembered: &'r mut Option<Self>,
+        world: &World,
+        target: &Target,
+        addresses: &[AddressRange],
+        ca: Option<&PathBuf>,
+    ) -> Result<&'r Self, String> {
+        if remembered.is_none() {
+            let destination = Destination::parse(&target.to_string()).map_err(|error| error.to_string())?;
+            let read = |path: &PathBuf| {
+                let pem = evoke_fs::read_text(path, CA_BYTES_MAX).map_err(|error| error.to_string());
+                let anchors = pem.and_then(|pem| TrustAnchors::from_pem(pem.as_bytes()).map_err(|e| e.to_string()));
+                anchors.map_err(|error| format!("cannot use the authorities in {}: {error}", path.display()))
+            };
+            let ca = ca.map(read).transpose()?;
+            let grant = Grant { addresses: addresses.to_vec(), ca, ..Grant::new(destination) };
+            *remembered = Some(Self { owner: world.client.owner("monitors", vec![grant]), target: target.clone() });
+        }
+        remembered.as_ref().ok_or_else(String::new)
+    }
+}
+
+/// Returns the reason of a failed check: an error means that the check could not run, `Ok` that the other side failed.
+pub(super) fn failure(error: &Error) -> Result<String, String> {
+    match error {
+        Error::AddressRefused { target, address, reason } => Err(format!(
+            "{} has the address {address}, which is {reason}; to allow it, add `addresses: [\"{address}\"]`",
+            target.host
+        )),
+        Error::NotGranted { .. }
+        | Error::Invalid(_)
+        | Error::TooManyCalls
+        | Error::TooManyConnections
+        | Error::Internal(_) => Err(error.to_string()),
+        other => Ok(other.to_string()),
+    }
+}
+
+/// Reads `address`: a host and a port.
+pub(super) fn address(
+    reader: &mut Reader<'_>,
+    table: &mut Table<'_>,
+    example: &str,
+    https: bool,
+) -> Option<(String, Target, Span)> {
+    let help = format!("`address: {example}`, a host and a port");
+    let node = table.required(reader, "address", &["host", "url", "port"], &help)?;
+    let parsed = reader.parse_text(node, "`address`", |text| {
+        let scheme = if https { "https" } else { "http" };
+        let has_port = text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let target = Target::parse(scheme, text).ok().filter(|_| has_port);
+        target.map(|target| (text.to_owned(), target)).ok_or_else(|| {
+            let message = format!("`{}` is not a host and a port", excerpt(text));
+            ValueError::new(message, format!("write both, as in `{example}`"))
+        })
+    });
+    parsed.map(|(text, target)| (text, target, node.span))
+}
+
+/// Reads `addresses`, and warns if the address needs one that is missing.
+pub(super) fn addresses(
+    reader: &mut Reader<'_>,
+    node: Option<&Node>,
+    target: Option<&Target>,
+    span: Span,
+) -> Vec<AddressRange> {
+    let found = node.map(|node| {
+        let items = reader.nonempty_list(node, "`addresses`", "it allows nothing", "remove it, or name an address");
+        let range =
+            |text: &str| text.parse().map_err(|error: InvalidDestination| ValueError::new(error.message, error.help));
+        items.iter().filter_map(|item| reader.parse_text(item, "an address", range)).collect::<Vec<AddressRange>>()
+    });
+    let found = found.unwrap_or_default();
+    let Some(target) = target else { return found };
+    let is_localhost = target.host == "localhost" || target.host.ends_with(".localhost");
+    let refused = match target.address() {
+        Some(address) => not_global(address)
+            .filter(|_| !found.iter().any(|range| range.contains(address)))
+            .map(|reason| (reason.to_string(), format!("[\"{address}\"]"))),
+        None => (is_localhost && found.is_empty())
+            .then(|| ("this machine (loopback)".to_owned(), "[\"127.0.0.1\", \"::1\"]".to_owned())),
+    };
+    if let Some((reason, needed)) = refused {
+        let message = format!("the check is refused: the address of `{}` is {reason}", target.host);
+        reader.warning(span, message, format!("to allow it, write `addresses: {needed}`"));
+    }
+    found
+}
+
+/// Serializes `addresses` as in a manifest.
+pub(super) fn serialize_addresses<S: Serializer>(addresses: &[AddressRange], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(addresses.iter().map(ToString::to_string))
+}
+
+/// Reads `ca`: a file with certificate authorities.
+pub(super) fn ca(reader: &mut Reader<'_>, place: &Place<'_>, node: Option<&Node>) -> Option<PathBuf> {
+    let node = node?;
+    let path = place.folder.join(reader.text(node, "`ca`")?);
+    if !path.is_file() {
+        let message = format!("the file `{}` does not exist", excerpt(&path.to_string_lossy()));
+        reader.error(node.span, message, "write the path of a PEM file, relative to the manifest");
+    }
+    Some(path)
+}
+
+/// Reads `timeout`.
+pub(super) fn timeout(reader: &mut Reader<'_>, node: Option<&Node>) -> Duration {
+    node.and_then(|node| reader.duration(node, "`timeout`", TIMEOUT_RANGE)).unwrap_or_else(timeout_default)
+}
+
+/// The default of `timeout`.
+pub(super) fn timeout_default() -> Duration {
+    Duration::from_secs(5)
+}

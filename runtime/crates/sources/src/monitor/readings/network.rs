@@ -1,0 +1,149 @@
+//! `network`: the traffic and the link of network interfaces.
+
+use std::path::Path;
+
+use evoke_manifest::Place;
+use evoke_manifest::parser::{Node, Reader, Table};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::super::quantity::Unit;
+use super::super::world::SharedFiles;
+use super::{Finding, Found, Measure, choice, globs};
+
+/// The traffic and the link of network interfaces.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, rename = "NetworkReading")]
+pub(in super::super) struct Network {
+    /// Name of the interface, such as `eth0`; with wildcards, each one that matches is a subject.
+    #[schemars(length(min = 1))]
+    interface: String,
+    /// What is read.
+    #[serde(default)]
+    of: Of,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "NetworkOf")]
+enum Of {
+    /// Whether the link is up; critical when it is down.
+    #[default]
+    Link,
+    /// Bytes received, as in `100MiB/s`.
+    Received,
+    /// Bytes sent, as in `100MiB/s`.
+    Sent,
+    /// Errors in both directions, as in `1/m`.
+    Errors,
+    /// Dropped packets in both directions, as in `10/s`.
+    Dropped,
+}
+
+pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Network> {
+    let example = "`network: { interface: eth0, of: received }`";
+    let mut table = Table::read(reader, node, place.key_span, "NetworkReading", "`network`", example)?;
+    let interface = table.required(reader, "interface", &["device", "name", "link"], "`interface: eth0`");
+    let interface = interface.and_then(|node| reader.parse_text(node, "`interface`", globs::check));
+    let of = table.optional(reader, "of");
+    let words = [
+        ("link", Of::Link),
+        ("received", Of::Received),
+        ("sent", Of::Sent),
+        ("errors", Of::Errors),
+        ("dropped", Of::Dropped),
+    ];
+    let of = choice(reader, of, "`of`", &words);
+    table.reject_unknown_keys(reader, |_| None);
+    Some(Network { interface: interface?, of })
+}
+
+impl Network {
+    pub(super) fn measure(&self) -> Measure {
+        match self.of {
+            Of::Link => Measure::below(&[Unit::Count]).with_own_levels(),
+            Of::Received | Of::Sent => Measure::above(&[Unit::Bytes]).counter(),
+            Of::Errors | Of::Dropped => Measure::above(&[Unit::Count]).counter(),
+        }
+    }
+
+    pub(super) fn covers(&self, subject: &str) -> bool {
+        globs::matches(&self.interface, subject)
+    }
+
+    /// `links` is the folder of the interfaces, /sys/class/net.
+    pub(super) fn read(&self, files: &SharedFiles, links: &Path) -> Vec<Finding> {
+        let file = match files.read("/proc/net/dev") {
+            Ok(file) => file,
+            Err(reason) => return vec![Finding::new(self.interface.clone(), Err(reason))],
+        };
+        let found: Vec<Finding> = self
+            .counters(&file.text)
+            .map(|(name, count)| {
+                let found = match self.of {
+                    Of::Link => link(&links.join(&name)),
+                    _ => Found::value(count),
+                };
+                Finding::new(name, Ok(found))
+            })
+            .collect();
+        if found.is_empty() && !globs::is_glob(&self.interface) {
+            return vec![Finding::new(
+                self.interface.clone(),
+                Err(format!("there is no interface {}", self.interface)),
+            )];
+        }
+        found
+    }
+
+    /// Returns the counter of each interface that matches. Fields by proc_net_dev(5): received bytes, packets, errs,
+    /// drop and four others, then the same for sent ones.
+    fn counters<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (String, f64)> + 'a {
+        text.lines().filter_map(|line| {
+            let (name, rest) = line.split_once(':')?;
+            let name = name.trim();
+            if !self.covers(name) {
+                return None;
+            }
+            let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+            let field = |index: usize| fields.get(index)?.parse::<f64>().ok();
+            let value = match self.of {
+                Of::Link => 0.0,
+                Of::Received => field(0)?,
+                Of::Sent => field(8)?,
+                Of::Errors => field(2)? + field(10)?,
+                Of::Dropped => field(3)? + field(11)?,
+            };
+            Some((name.to_owned(), value))
+        })
+    }
+}
+
+/// Reads the state of a link. Virtual interfaces that have no link are `unknown` to the kernel, and count as up.
+fn link(folder: &Path) -> Found {
+    match std::fs::read_to_string(folder.join("operstate")).unwrap_or_default().trim() {
+        "up" | "unknown" => Found::value(1.0),
+        state => Found { value: Some(0.0), ..Found::critical(format!("the link is {state}")) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evoke_threshold::Level;
+
+    #[test]
+    fn counters_and_links_are_those_of_the_interfaces_that_match() {
+        let text = "Inter-|   Receive\n face |bytes\n    lo: 1 2 0 0 0 0 0 0 1 2 0 0 0 0 0 0\n  eth0: 100 2 3 4 0 0 0 0 200 2 5 6 0 0 0 0\n";
+        let read = |of| Network { interface: "eth*".into(), of }.counters(text).collect::<Vec<_>>();
+        assert_eq!(read(Of::Received), [("eth0".to_owned(), 100.0)]);
+        assert_eq!(read(Of::Sent), [("eth0".to_owned(), 200.0)]);
+        assert_eq!(read(Of::Errors), [("eth0".to_owned(), 8.0)]);
+        assert_eq!(read(Of::Dropped), [("eth0".to_owned(), 10.0)]);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("operstate"), "down\n").unwrap();
+        assert_eq!(link(folder.path()).at_least, Level::Critical);
+        std::fs::write(folder.path().join("operstate"), "up\n").unwrap();
+        assert_eq!(link(folder.path()).at_least, Level::Ok);
+    }
+}

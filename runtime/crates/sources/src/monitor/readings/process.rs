@@ -1,0 +1,178 @@
+//! `process`: running programs, by name, command line or pid file.
+
+use std::path::PathBuf;
+
+use evoke_manifest::Place;
+use evoke_manifest::parser::{Node, Reader, Table};
+use evoke_threshold::Level;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::super::processes::{Processes, Running};
+use super::super::quantity::Unit;
+use super::{Finding, Found, Measure, choice, globs};
+
+/// Running programs. Without thresholds, it is critical that none runs.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, rename = "ProcessReading", extend("oneOf" = [{ "required": ["name"] }, { "required": ["command"] }, { "required": ["pid_file"] }]))]
+pub(in super::super) struct Process {
+    /// Name of the program, such as `nginx`: that of the process, or of the file that it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Command line with wildcards, such as `*/python3 *worker.py*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    command: Option<String>,
+    /// A file with the number of the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pid_file: Option<PathBuf>,
+    /// What is read.
+    #[serde(default)]
+    of: Of,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "ProcessOf")]
+enum Of {
+    /// The number of processes.
+    #[default]
+    Count,
+    /// The resident memory of all of them.
+    Memory,
+    /// How often the oldest one was started again, as in `3/h`.
+    Restarts,
+}
+
+/// The start of the oldest process, and how often it changed.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    started: Option<u64>,
+    restarts: u32,
+}
+
+pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Process> {
+    let example = "`process: { name: nginx }`";
+    let mut table = Table::read(reader, node, place.key_span, "ProcessReading", "`process`", example)?;
+    let name = table.optional(reader, "name").and_then(|node| reader.text(node, "`name`")).map(str::to_owned);
+    let command = table.optional(reader, "command");
+    let command = command.and_then(|node| reader.parse_text(node, "`command`", globs::check));
+    let pid_file = table.optional(reader, "pid_file").and_then(|node| reader.text(node, "`pid_file`"));
+    let pid_file = pid_file.map(|text| place.folder.join(text));
+    let of = table.optional(reader, "of");
+    let of = choice(reader, of, "`of`", &[("count", Of::Count), ("memory", Of::Memory), ("restarts", Of::Restarts)]);
+    let given: Vec<&str> = ["name", "command", "pid_file"].into_iter().filter(|key| table.has(key)).collect();
+    match given[..] {
+        [] => {
+            reader.error(
+                table.span(),
+                "`process` needs to know which one",
+                "add `name: nginx`, `command` or `pid_file`",
+            );
+        }
+        [_] => {}
+        [_, second, ..] => {
+            let message = "`process` can have only one of `name`, `command` and `pid_file`";
+            reader.error(table.key_span(second), message, "remove it");
+        }
+    }
+    table.reject_unknown_keys(reader, |key| match key {
+        "pid" | "pidfile" => Some("did you mean `pid_file`?"),
+        "cmdline" | "args" => Some("did you mean `command`?"),
+        _ => None,
+    });
+    (given.len() == 1 && (name.is_some() || command.is_some() || pid_file.is_some())).then_some(Process {
+        name,
+        command,
+        pid_file,
+        of,
+    })
+}
+
+impl Process {
+    pub(super) fn measure(&self) -> Measure {
+        let measure = match self.of {
+            Of::Count => Measure::below(&[Unit::Count]),
+            Of::Memory => Measure::above(&[Unit::Bytes]),
+            Of::Restarts => Measure::above(&[Unit::Count]).counter(),
+        };
+        measure.with_own_levels()
+    }
+
+    pub(super) fn subject(&self) -> String {
+        let path = self.pid_file.as_deref().map(globs::shown);
+        self.name.clone().or_else(|| self.command.clone()).or(path).unwrap_or_default()
+    }
+
+    pub(super) fn read(&self, processes: &Processes, seen: &mut Seen) -> Vec<Finding> {
+        let found = self.find(processes).map(|running| self.found(&running, seen));
+        vec![Finding::new(self.subject(), found)]
+    }
+
+    fn find(&self, processes: &Processes) -> Result<Vec<Running>, String> {
+        if let Some(path) = &self.pid_file {
+            let text = match evoke_fs::read_text(path, 64) {
+                Ok(text) => text,
+                Err(_) if !path.exists() => return Ok(Vec::new()),
+                Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+            };
+            let pid =
+                text.trim().parse::<u32>().map_err(|_| format!("{} has no number of a process", path.display()))?;
+            return processes.find(|running| running.pid == pid);
+        }
+        processes.find(|running| match (&self.name, &self.command) {
+            (Some(name), _) => running.name == *name || running.program() == name,
+            (None, Some(command)) => globs::matches_text(command, &running.command),
+            (None, None) => false,
+        })
+    }
+
+    fn found(&self, running: &[Running], seen: &mut Seen) -> Found {
+        let oldest = running.iter().map(|one| one.started).min();
+        if let (Some(before), Some(now)) = (seen.started, oldest)
+            && now > before
+        {
+            seen.restarts += 1;
+        }
+        seen.started = oldest.or(seen.started);
+        let value = match self.of {
+            Of::Count => running.len() as f64,
+            Of::Memory => running.iter().map(|one| one.memory_bytes as f64).sum(),
+            Of::Restarts => f64::from(seen.restarts),
+        };
+        // Where the number is watched, its thresholds decide; a process that is not there has no other value.
+        let is_absent = running.is_empty();
+        let value = (self.of != Of::Memory || !is_absent).then_some(value);
+        let absent = || Found { value, ..Found::critical("no such process runs") };
+        if is_absent { absent() } else { Found { value, at_least: Level::Ok, detail: None } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(started: u64) -> Running {
+        Running { pid: 1, name: "sshd".into(), command: "/usr/sbin/sshd -D".into(), started, memory_bytes: 1_000 }
+    }
+
+    fn process(of: Of) -> Process {
+        Process { name: Some("sshd".into()), command: None, pid_file: None, of }
+    }
+
+    #[test]
+    fn a_process_that_started_again_counts_as_a_restart() {
+        let mut seen = Seen::default();
+        let mut read = |all: &[Running]| process(Of::Restarts).found(all, &mut seen).value;
+        assert_eq!(read(&[running(10)]), Some(0.0));
+        assert_eq!(read(&[running(10), running(20)]), Some(0.0), "another worker");
+        assert_eq!(read(&[]), Some(0.0));
+        assert_eq!(read(&[running(30)]), Some(1.0));
+    }
+
+    #[test]
+    fn an_absent_process_is_critical() {
+        let mut seen = Seen::default();
+        assert_eq!(process(Of::Count).found(&[], &mut seen).at_least, Level::Critical);
+        assert_eq!(process(Of::Memory).found(&[running(1), running(2)], &mut seen), Found::value(2_000.0));
+    }
+}

@@ -1,0 +1,93 @@
+//! `tls`: the certificate of a server, its end and its chain.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use evoke_manifest::Place;
+use evoke_manifest::parser::{Node, Reader, Table};
+use evoke_manifest::units::DurationText;
+use evoke_model::destination::{AddressRange, Target};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::super::quantity::Unit;
+use super::super::world::World;
+use super::endpoint::{self, Endpoint};
+use super::{Finding, Found, Measure};
+
+/// Makes a TLS handshake, and reads how long the certificates of the server are still valid. It is critical that no
+/// connection is made, that a certificate has ended, and that the chain is not trusted for the name.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, rename = "TlsReading")]
+pub(in super::super) struct Tls {
+    /// Host and port, such as `shop.example:443`.
+    #[schemars(length(min = 1))]
+    pub(super) address: String,
+    /// The name that the certificate must have, if it is not the host of the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// A PEM file with authorities that are trusted besides those of this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ca: Option<PathBuf>,
+    /// The longest wait for the connection and the handshake.
+    #[serde(default = "endpoint::timeout_default", with = "DurationText")]
+    timeout: Duration,
+    /// Addresses and ranges that may be reached although they are not on the public internet.
+    #[serde(default, serialize_with = "endpoint::serialize_addresses")]
+    #[schemars(with = "Vec<String>")]
+    addresses: Vec<AddressRange>,
+    #[serde(skip)]
+    target: Option<Target>,
+}
+
+pub(super) const MEASURE: Measure = Measure::below(&[Unit::Seconds]).with_own_levels();
+
+pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> Option<Tls> {
+    let example = "`tls: { address: \"shop.example:443\" }`";
+    let mut table = Table::read(reader, node, place.key_span, "TlsReading", "`tls`", example)?;
+    let address = endpoint::address(reader, &mut table, "\"shop.example:443\"", true);
+    let name = table.optional(reader, "name").and_then(|node| reader.text(node, "`name`")).map(str::to_owned);
+    let ca = table.optional(reader, "ca");
+    let ca = endpoint::ca(reader, place, ca);
+    let timeout = table.optional(reader, "timeout");
+    let timeout = endpoint::timeout(reader, timeout);
+    let (target, span) = address.as_ref().map_or((None, table.span()), |(_, target, span)| (Some(target), *span));
+    let addresses = table.optional(reader, "addresses");
+    let addresses = endpoint::addresses(reader, addresses, target, span);
+    table.reject_unknown_keys(reader, |key| match key {
+        "host" | "port" | "url" => Some("write `address: \"HOST:PORT\"`"),
+        "days" => Some("write the limits beside `tls`: `warning: 14d`"),
+        _ => None,
+    });
+    let (address, target, _) = address?;
+    Some(Tls { address, name, ca, timeout, addresses, target: Some(target) })
+}
+
+impl Tls {
+    pub(super) async fn read(&self, world: &Arc<World>, remembered: &mut Option<Endpoint>) -> Vec<Finding> {
+        vec![Finding::new(self.address.clone(), self.handshake(world, remembered).await)]
+    }
+
+    async fn handshake(&self, world: &World, remembered: &mut Option<Endpoint>) -> Result<Found, String> {
+        let target = self.target.as_ref().ok_or("no address")?;
+        let endpoint = Endpoint::of(remembered, world, target, &self.addresses, self.ca.as_ref())?;
+        let name = self.name.as_deref().unwrap_or(&target.host);
+        let peer = match endpoint.owner.probe_tls(&endpoint.target, name, self.timeout).await {
+            Ok(peer) => peer,
+            Err(error) => return endpoint::failure(&error).map(Found::critical),
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let left = peer.not_after_s.map(|end| end as f64 - now);
+        Ok(match (peer.distrust, left) {
+            (_, Some(left)) if left < 0.0 => {
+                Found { value: Some(left), ..Found::critical("a certificate of the server has ended") }
+            }
+            (Some(reason), left) => {
+                Found { value: left, ..Found::critical(format!("the chain is not trusted: {reason}")) }
+            }
+            (None, Some(left)) => Found::value(left),
+            (None, None) => Found::critical("the server has no readable certificate"),
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! The settings of a monitor.
+
+use std::time::Duration;
+
+use evoke_manifest::units::{DurationText, duration_text};
+use evoke_threshold::{Deviation, Direction, Flap, Rules, Thresholds};
+use serde::{Serialize, Serializer};
+
+use super::quantity::{Quantity, Threshold, Unit};
+use super::readings::Check;
+
+/// A monitor: reads something at an interval, and creates an event when its state changes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MonitorSource {
+    /// What is read.
+    #[serde(flatten)]
+    pub(super) check: Check,
+    /// The interval of readings.
+    #[serde(with = "DurationText")]
+    pub(super) every: Duration,
+    /// The longest random delay of a reading.
+    #[serde(with = "DurationText")]
+    pub(super) jitter: Duration,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) warning: Option<Threshold>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) critical: Option<Threshold>,
+    /// How much better than a threshold a value must be to improve the state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) clear: Option<Quantity>,
+    /// How long a state must last before it counts.
+    #[serde(rename = "for", with = "DurationText")]
+    pub(super) hold: Duration,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) flap: Option<FlapSettings>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) deviates: Option<Deviates>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_duration")]
+    pub(super) repeat: Option<Duration>,
+    /// How long the readings are kept.
+    #[serde(with = "DurationText")]
+    pub(super) keep: Duration,
+}
+
+fn optional_duration<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => DurationText::serialize(duration, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// When changes of state are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct FlapSettings {
+    pub(super) changes: u32,
+    #[serde(with = "DurationText")]
+    pub(super) within: Duration,
+}
+
+/// When a value deviates from what was usual.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Deviates {
+    pub(super) sigmas: f64,
+    pub(super) over: Duration,
+}
+
+impl Serialize for Deviates {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{} sigma over {}", self.sigmas, duration_text(self.over)))
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl MonitorSource {
+    /// Returns true if the monitor starts programs, for which the operator has to allow commands.
+    pub fn runs_commands(&self) -> bool {
+        matches!(self.check, Check::Command(_))
+    }
+
+    /// Returns the rules of the state machine.
+    pub(super) fn rules(&self) -> Rules {
+        let limit = |threshold: Option<Threshold>| threshold.map(Threshold::limit);
+        let thresholds = Thresholds::new(self.direction(), limit(self.warning), limit(self.critical));
+        let flap = |flap: FlapSettings| Flap { changes: flap.changes, within_ms: millis(flap.within) };
+        let deviation = |it: Deviates| Deviation { sigmas: it.sigmas, over_ms: millis(it.over) };
+        Rules {
+            thresholds: thresholds.clear(self.clear.map_or(0.0, |clear| clear.value)),
+            hold_ms: millis(self.hold),
+            flap: self.flap.map(flap),
+            deviation: self.deviates.map(deviation),
+            repeat_ms: self.repeat.map(millis),
+        }
+    }
+
+    /// Returns the side on which readings are bad.
+    pub(super) fn direction(&self) -> Direction {
+        let written = [self.critical, self.warning].into_iter().flatten().find_map(Threshold::direction);
+        written.unwrap_or(self.check.measure().direction)
+    }
+
+    /// Returns the quantity that is read: that of the thresholds, or the first one of the reading. For a counter without
+    /// thresholds, it is the rate per second.
+    pub(super) fn quantity(&self) -> Quantity {
+        let measure = self.check.measure();
+        let of_thresholds = self.critical.or(self.warning).map(|threshold| threshold.quantity);
+        of_thresholds.unwrap_or(Quantity {
+            value: 0.0,
+            unit: measure.units.first().copied().unwrap_or(Unit::Count),
+            per_ms: measure.is_counter.then_some(1_000),
+        })
+    }
+}

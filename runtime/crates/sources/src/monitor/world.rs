@@ -1,0 +1,82 @@
+//! What all monitors of the process share: files of /proc, the scan of processes, the client of network
+//! checks, and bounds of work at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use evoke_egress::Client;
+use tokio::sync::Semaphore;
+
+use super::processes::Processes;
+
+/// How long a file of /proc is used: monitors of one tick share a reading.
+const FRESH: Duration = Duration::from_millis(50);
+/// The most readings at once that may block a thread, such as those of disks. Each takes a thread, which a network file
+/// system may hold for long.
+const BLOCKING_MAX: usize = 16;
+/// The most commands at once.
+const COMMANDS_MAX: usize = 8;
+
+/// What all monitors of the process share.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) files: SharedFiles,
+    pub(super) processes: Processes,
+    pub(super) client: Client,
+    /// Whether monitors may start programs.
+    pub(super) allow_commands: bool,
+    pub(super) blocking: Arc<Semaphore>,
+    pub(super) commands: Semaphore,
+}
+
+impl World {
+    pub(super) fn new(client: Client, allow_commands: bool) -> Self {
+        Self {
+            files: SharedFiles::default(),
+            processes: Processes::default(),
+            client,
+            allow_commands,
+            blocking: Arc::new(Semaphore::new(BLOCKING_MAX)),
+            commands: Semaphore::new(COMMANDS_MAX),
+        }
+    }
+}
+
+/// Files of /proc that monitors share.
+#[derive(Debug)]
+pub(super) struct SharedFiles {
+    start: Instant,
+    last: Mutex<HashMap<&'static str, (Instant, SharedFile)>>,
+}
+
+/// The content of a file, and when it was read, in milliseconds since the start.
+#[derive(Debug, Clone)]
+pub(super) struct SharedFile {
+    pub(super) at_ms: i64,
+    pub(super) text: Arc<str>,
+}
+
+impl Default for SharedFiles {
+    fn default() -> Self {
+        Self { start: Instant::now(), last: Mutex::default() }
+    }
+}
+
+impl SharedFiles {
+    /// Returns the content of a file of /proc, at most 50 ms old. Such files are in memory and do not block.
+    pub(super) fn read(&self, path: &'static str) -> Result<SharedFile, String> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, file)) = last.get(path)
+            && at.elapsed() < FRESH
+        {
+            return Ok(file.clone());
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+        let now = Instant::now();
+        let at_ms = i64::try_from((now - self.start).as_millis()).unwrap_or(i64::MAX);
+        let file = SharedFile { at_ms, text: text.into() };
+        last.insert(path, (now, file.clone()));
+        Ok(file)
+    }
+}

@@ -1,0 +1,33 @@
+//! Metrics of monitors.
+
+use super::{Counter, Histogram};
+
+/// What all monitors together count.
+#[derive(Debug)]
+pub struct MonitorMetrics {
+    /// Readings, one for each subject.
+    pub readings: Counter,
+    /// How long after its time each reading began.
+    pub lateness: Histogram,
+}
+
+impl Default for MonitorMetrics {
+    fn default() -> Self {
+        Self { readings: Counter::default(), lateness: Histogram::for_durations() }
+    }
+}
+
+/// A thing that a monitor watches, at one scrape.
+#[derive(Debug, Clone)]
+pub struct MonitorHealth {
+    /// The URI of the source.
+    pub monitor: String,
+    /// The watched thing.
+    pub subject: String,
+    /// 0 ok, 1 warning, 2 critical, 3 unknown.
+    pub state: u8,
+    /// The value of the last reading, and its unit.
+    pub value: Option<f64>,
+    /// The unit of the value, such as `%`.
+    pub unit: String,
+}

@@ -1,0 +1,104 @@
+//! Deviations from a moving average.
+
+/// When a reading deviates from what was usual.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Deviation {
+    /// The number of standard deviations from which on a reading deviates, on either side.
+    pub sigmas: f64,
+    /// The time constant of the moving average, in milliseconds: readings of this long ago count a third of new ones.
+    pub over_ms: i64,
+}
+
+/// The fewest readings of a baseline.
+const READINGS_MIN: u32 = 10;
+/// The smallest standard deviation, as a share of the average: rounding noise of a constant value deviates from nothing.
+const SIGMA_MIN: f64 = 0.001;
+
+/// An exponentially weighted moving average of readings, with their variance (Finch, "Incremental calculation of
+/// weighted mean and variance", 2009, section 9).
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Baseline {
+    first_ms: i64,
+    last_ms: i64,
+    readings: u32,
+    mean: f64,
+    variance: f64,
+}
+
+impl Baseline {
+    /// Returns whether a reading deviates from those before, and adds it to them. Returns `None` while the baseline is
+    /// too short: it needs ten readings and a quarter of the window.
+    pub(crate) fn observe(&mut self, deviation: &Deviation, at_ms: i64, reading: f64) -> Option<bool> {
+        if !reading.is_finite() {
+            return None;
+        }
+        let is_known = self.readings >= READINGS_MIN && self.last_ms - self.first_ms >= deviation.over_ms / 4;
+        let sigma = self.variance.sqrt().max(self.mean.abs() * SIGMA_MIN);
+        let deviates = is_known.then(|| sigma > 0.0 && (reading - self.mean).abs() > deviation.sigmas * sigma);
+        self.add(deviation, at_ms, reading);
+        deviates
+    }
+
+    fn add(&mut self, deviation: &Deviation, at_ms: i64, reading: f64) {
+        if self.readings == 0 {
+            *self = Self { first_ms: at_ms, last_ms: at_ms, readings: 1, mean: reading, variance: 0.0 };
+            return;
+        }
+        let passed = (at_ms - self.last_ms).max(0) as f64;
+        let weight = 1.0 - (-passed / deviation.over_ms.max(1) as f64).exp();
+        // The first readings count equally, so that the average does not stay at the first one.
+        let weight = if self.readings < READINGS_MIN { weight.max(1.0 / f64::from(self.readings + 1)) } else { weight };
+        let difference = reading - self.mean;
+        self.mean += weight * difference;
+        self.variance = (1.0 - weight) * (self.variance + weight * difference * difference);
+        self.last_ms = self.last_ms.max(at_ms);
+        self.readings = self.readings.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVIATION: Deviation = Deviation { sigmas: 3.0, over_ms: 3_600_000 };
+
+    /// Returns the result for each reading, ten seconds apart.
+    fn results(readings: impl IntoIterator<Item = f64>) -> Vec<Option<bool>> {
+        let mut baseline = Baseline::default();
+        let results = readings.into_iter().zip(0_i64..);
+        results.map(|(reading, n)| baseline.observe(&DEVIATION, n * 10_000, reading)).collect()
+    }
+
+    /// Readings that swing around 100.
+    fn usual(count: u32) -> impl Iterator<Item = f64> {
+        (0..count).map(|n| 100.0 + [-2.0, 1.0, 0.0, 2.0, -1.0][n as usize % 5])
+    }
+
+    #[test]
+    fn nothing_deviates_before_the_baseline_is_long_enough() {
+        let results = results([1.0, 1_000.0].into_iter().cycle().take(90));
+        assert!(results.iter().all(Option::is_none), "{results:?}");
+    }
+
+    #[test]
+    fn a_reading_far_from_the_average_deviates_on_either_side() {
+        for far in [110.0, 90.0] {
+            let results = results(usual(400).chain([far, 101.0]));
+            assert!(results[100..400].iter().all(|result| *result == Some(false)), "{results:?}");
+            assert_eq!(results[400..], [Some(true), Some(false)]);
+        }
+    }
+
+    #[test]
+    fn a_level_that_stays_becomes_usual() {
+        let results = results(usual(400).chain(std::iter::repeat_n(110.0, 2_000)));
+        assert_eq!(results[400], Some(true));
+        assert_eq!(results.last(), Some(&Some(false)));
+    }
+
+    #[test]
+    fn a_constant_value_with_rounding_noise_does_not_deviate() {
+        let noise = (0..400_u32).map(|n| 1.0 + f64::from(n % 2) * 1e-9);
+        assert!(!results(noise).contains(&Some(true)));
+    }
+}

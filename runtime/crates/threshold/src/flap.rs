@@ -1,0 +1,56 @@
+//! Things that change their state all the time.
+
+use std::collections::VecDeque;
+
+/// When a thing is flapping: it is told once, and not at each change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flap {
+    /// The number of changes within the window from which on the thing is flapping, at least 2. It stops when half as
+    /// many are left.
+    pub changes: u32,
+    /// The window, in milliseconds.
+    pub within_ms: i64,
+}
+
+/// The changes of the window.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Changes {
+    /// Times on the monotonic clock, in milliseconds; at most [`Flap::changes`].
+    at_ms: VecDeque<i64>,
+    pub(crate) is_flapping: bool,
+}
+
+impl Changes {
+    pub(crate) fn restore(at_ms: Vec<i64>, is_flapping: bool) -> Self {
+        Self { at_ms: at_ms.into(), is_flapping }
+    }
+
+    pub(crate) fn times(&self) -> impl Iterator<Item = i64> + '_ {
+        self.at_ms.iter().copied()
+    }
+
+    /// Counts a change. Returns true if the thing starts flapping with it.
+    pub(crate) fn add(&mut self, flap: &Flap, now_ms: i64) -> bool {
+        self.at_ms.push_back(now_ms);
+        self.forget(flap, now_ms);
+        let starts = !self.is_flapping && self.at_ms.len() >= flap.changes as usize;
+        self.is_flapping |= starts;
+        starts
+    }
+
+    /// Returns true if the thing stops flapping now.
+    pub(crate) fn settle(&mut self, flap: &Flap, now_ms: i64) -> bool {
+        self.forget(flap, now_ms);
+        let stops = self.is_flapping && self.at_ms.len() <= flap.changes as usize / 2;
+        self.is_flapping &= !stops;
+        stops
+    }
+
+    fn forget(&mut self, flap: &Flap, now_ms: i64) {
+        while self.at_ms.front().is_some_and(|at| now_ms - at >= flap.within_ms)
+            || self.at_ms.len() > flap.changes as usize
+        {
+            self.at_ms.pop_front();
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! The state machine of one watched thing.
+
+use serde::{Deserialize, Serialize};
+
+use super::baseline::{Baseline, Deviation};
+use super::flap::{Changes, Flap};
+use super::level::{Level, State, Thresholds};
+
+/// A point in time on both clocks. Waits are measured on the monotonic one, which no jump of the wall clock changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Milliseconds since the Unix epoch.
+    pub wall_ms: i64,
+    /// Milliseconds on a monotonic clock, from any start.
+    pub mono_ms: i64,
+}
+
+impl Moment {
+    /// Returns the moment of a past wall time, as seen from now. A wall time in the future counts as now.
+    fn of_wall(wall_ms: i64, now: Self) -> Self {
+        let ago = now.wall_ms.saturating_sub(wall_ms).max(0);
+        Self { wall_ms, mono_ms: now.mono_ms.saturating_sub(ago) }
+    }
+
+    /// Returns the wall time as seen from now, for storing.
+    fn to_wall(mono_ms: i64, now: Self) -> i64 {
+        now.wall_ms.saturating_sub(now.mono_ms.saturating_sub(mono_ms))
+    }
+}
+
+/// When readings change the state.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rules {
+    /// The thresholds of values.
+    pub thresholds: Thresholds,
+    /// A state counts after all readings of this many milliseconds had it; 0: at once.
+    pub hold_ms: i64,
+    /// When changes are flapping.
+    pub flap: Option<Flap>,
+    /// A value that deviates from what was usual is a warning.
+    pub deviation: Option<Deviation>,
+    /// Reminders while the state is not ok, at this interval in milliseconds.
+    pub repeat_ms: Option<i64>,
+}
+
+/// A reading of a thing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Sample {
+    /// There is no reading.
+    Missing,
+    /// There is one.
+    Read {
+        /// The value that the thresholds hold for.
+        value: Option<f64>,
+        /// A level that the check itself found; the state is never better than this.
+        at_least: Level,
+    },
+}
+
+impl Sample {
+    /// A reading of a value.
+    pub fn value(value: f64) -> Self {
+        Self::Read { value: Some(value), at_least: Level::Ok }
+    }
+
+    /// A reading whose level the check itself found.
+    pub fn level(level: Level) -> Self {
+        Self::Read { value: None, at_least: level }
+    }
+}
+
+/// What a reading changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The kind of the change.
+    pub kind: ChangeKind,
+    /// The state that was reported before.
+    pub from: State,
+    /// The state now.
+    pub to: State,
+    /// The first reading with the state.
+    pub since: Moment,
+    /// How long the state before lasted, in milliseconds; for a reminder, how long this one lasts.
+    pub lasted_ms: i64,
+    /// Whether the state changed while nobody read: it differs from the stored one since the first reading.
+    pub missed: bool,
+}
+
+/// The kind of a [`Change`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// The state changed.
+    Changed,
+    /// The state still lasts.
+    Reminder,
+    /// The state changed, and changed so often that further changes are not reported until it settles.
+    Flapping,
+    /// The state changes less often again. It may be the one that was reported last.
+    Settled,
+}
+
+/// The stored form of a machine. Times are milliseconds since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// The state.
+    pub state: State,
+    /// The first reading with the state.
+    pub since_ms: i64,
+    /// The last event about the thing.
+    pub told_ms: i64,
+    /// The state that was reported last; it differs from `state` while the thing is flapping.
+    pub told: State,
+    /// Whether the thing is flapping.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flapping: bool,
+    /// The times of the last changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes_ms: Vec<i64>,
+}
+
+/// The state machine of one watched thing. A thing that was never seen before starts as ok; that start is no change.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    state: State,
+    since: Moment,
+    told: State,
+    told_at: Moment,
+    /// Since when all readings support each other state, by [`State::ALL`].
+    supported: [Option<Support>; 4],
+    changes: Changes,
+    baseline: Baseline,
+    /// Whether the state comes from the store and no reading was made since.
+    is_restored: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Support {
+    since: Moment,
+    /// Whether it began with the first reading after a restart.
+    from_start: bool,
+}
+
+impl Machine {
+    /// A thing that was never seen before.
+    pub fn new(now: Moment) -> Self {
+        Self {
+            state: State::Ok,
+            since: now,
+            told: State::Ok,
+            told_at: now,
+            supported: [None; 4],
+            changes: Changes::default(),
+            baseline: Baseline::default(),
+            is_restored: false,
+        }
+    }
+
+    /// A thing that was seen by an earlier process.
+    pub fn restore(saved: &Saved, now: Moment) -> Self {
+        let changes = saved.changes_ms.iter().map(|wall| Moment::of_wall(*wall, now).mono_ms).collect();
+        Self {
+            state: saved.state,
+            since: Moment::of_wall(saved.since_ms, now),
+            told: saved.told,
+            told_at: Moment::of_wall(saved.told_ms, now),
+            changes: Changes::restore(changes, saved.flapping),
+            is_restored: true,
+            ..Self::new(now)
+        }
+    }
+
+    /// Returns the form to store, with every change.
+    pub fn saved(&self, now: Moment) -> Saved {
+        Saved {
+            state: self.state,
+            since_ms: self.since.wall_ms,
+            told_ms: self.told_at.wall_ms,
+            told: self.told,
+            flapping: self.changes.is_flapping,
+            changes_ms: self.changes.times().map(|mono| Moment::to_wall(mono, now)).collect(),
+        }
+    }
+
+    /// Returns the state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Returns the first reading with the state.
+    pub fn since(&self) -> Moment {
+        self.since
+    }
+
+    /// Returns true if the thing is flapping.
+    pub fn is_flapping(&self) -> bool {
+        self.changes.is_flapping
+    }
+
+    /// Adds an old value to what is usual, for [`Rules::deviation`]. It changes no state.
+    pub fn learn(&mut self, rules: &Rules, at_mono_ms: i64, value: f64) {
+        if let Some(deviation) = &rules.deviation {
+            self.baseline.observe(deviation, at_mono_ms, value);
+        }
+    }
+
+    /// Processes a reading. Returns the change to report, if there is one. The caller stores [`Machine::saved`] together
+    /// with the report. A change while the thing is flapping is not reported, and needs no storing.
+    pub fn observe(&mut self, rules: &Rules, now: Moment, sample: Sample) -> Option<Change> {
+        let candidate = self.candidate(rules, now, sample);
+        let from_start = std::mem::take(&mut self.is_restored);
+        for (state, supported) in State::ALL.iter().zip(&mut self.supported) {
+            let supports = *state != self.state && supports(self.state, candidate, *state);
+            *supported = match *supported {
+                Some(support) if supports => Some(support),
+                _ if supports => Some(Support { since: now, from_start }),
+                _ => None,
+            };
+        }
+        let Some((to, support)) = self.reached(rules, now) else { return self.unchanged(rules, now) };
+        let lasted_ms = support.since.mono_ms.saturating_sub(self.since.mono_ms).max(0);
+        (self.state, self.since) = (to, support.since);
+        // A state that the reading supports from the new state, too, goes on being held.
+        for (state, supported) in State::ALL.iter().zip(&mut self.supported) {
+            if *state == to || !supports(to, candidate, *state) {
+                *supported = None;
+            }
+        }
+        let kind = match &rules.flap {
+            Some(flap) if self.changes.add(flap, now.mono_ms) => ChangeKind::Flapping,
+            Some(_) if self.changes.is_flapping => return None,
+            _ => ChangeKind::Changed,
+        };
+        Some(self.tell(kind, now, lasted_ms, support.from_start))
+    }
+
+    /// Returns the state that this reading alone would have.
+    fn candidate(&mut self, rules: &Rules, now: Moment, sample: Sample) -> State {
+        let Sample::Read { value, at_least } = sample else { return State::Unknown };
+        let before = self.state.level().unwrap_or_default();
+        let of_value = value.map_or(Level::Ok, |value| rules.thresholds.level(before, value));
+        let deviates = rules
+            .deviation
+            .as_ref()
+            .zip(value)
+            .and_then(|(deviation, value)| self.baseline.observe(deviation, now.mono_ms, value));
+        let of_deviation = if deviates == Some(true) { Level::Warning } else { Level::Ok };
+        of_value.max(of_deviation).max(at_least).into()
+    }
+
+    /// Returns the state that its readings have supported for long enough: the worst one of those that are worse than
+    /// now, or else the best one.
+    fn reached(&self, rules: &Rules, now: Moment) -> Option<(State, Support)> {
+        let held = |state: State| {
+            let support = self.supported[state as usize]?;
+            (now.mono_ms.saturating_sub(support.since.mono_ms) >= rules.hold_ms).then_some((state, support))
+        };
+        let current = self.state.level();
+        let is_worse = |state: State| state.level() > current;
+        let worse = [State::Critical, State::Warning].into_iter().filter(|state| is_worse(*state)).find_map(held);
+        worse.or_else(|| [State::Ok, State::Warning, State::Unknown].into_iter().find_map(held))
+    }
+
+    /// Ends the flapping, or reminds of a state that lasts.
+    fn unchanged(&mut self, rules: &Rules, now: Moment) -> Option<Change> {
+        let lasts_ms = now.mono_ms.saturating_sub(self.since.mono_ms).max(0);
+        match &rules.flap {
+            // Flapping is no longer configured.
+            None if self.changes.is_flapping => {
+                self.changes = Changes::default();
+                return Some(self.tell(ChangeKind::Settled, now, lasts_ms, false));
+            }
+            Some(flap) if self.changes.settle(flap, now.mono_ms) => {
+                return Some(self.tell(ChangeKind::Settled, now, lasts_ms, false));
+            }
+            _ => {}
+        }
+        let is_due = |repeat_ms: i64| now.mono_ms.saturating_sub(self.told_at.mono_ms) >= repeat_ms;
+        let reminds = self.state != State::Ok && rules.repeat_ms.is_some_and(is_due);
+        reminds.then(|| self.tell(ChangeKind::Reminder, now, lasts_ms, false))
+    }
+
+    fn tell(&mut self, kind: ChangeKind, now: Moment, lasted_ms: i64, missed: bool) -> Change {
+        let from = std::mem::replace(&mut self.told, self.state);
+        self.told_at = now;
+        Change { kind, from, to: self.state, since: self.since, lasted_ms, missed }
+    }
+}
+
+/// Returns true if a reading with the state `candidate` supports a change from `current` to `state`: a critical reading
+/// supports a warning, too, and an ok one an improvement to a warning.
+fn supports(current: State, candidate: State, state: State) -> bool {
+    match (current.level(), candidate.level(), state.level()) {
+        (_, None, None) => true,
+        (_, None, Some(_)) | (_, Some(_), None) => false,
+        (Some(current), Some(candidate), Some(state)) if state > current => candidate >= state,
+        (Some(_), Some(candidate), Some(state)) => candidate <= state,
+        (None, Some(candidate), Some(Level::Ok)) => candidate == Level::Ok,
+        (None, Some(candidate), Some(state)) => candidate >= state,
+    }
+}
+
+#[cfg(test)]
+mod tests;

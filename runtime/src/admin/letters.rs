@@ -1,0 +1,223 @@
+//! Selects dead letters, newest first: for lists, for groups, and for changes of many at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::request::parse_time;
+use super::view::DeadGroup;
+use super::{Admin, ApiResult, names};
+use evoke_model::clock::{UnixMs, rfc3339};
+use evoke_model::{DamagedDelivery, DeadFilter, DeadSummary, DeliveryId};
+use evoke_store::{InspectionStore, StoreError};
+
+/// Number of dead letters read from the store at a time, without their attempts: some milliseconds.
+const PAGE: usize = 1_000;
+/// Maximum number of groups: causes with texts of their own could make one of each dead letter.
+const GROUPS_MAX: usize = 1_000;
+/// Maximum number of characters of a group's cause.
+const CAUSE_MAX: usize = 200;
+
+/// The conditions of a selection that the request gives as text.
+#[derive(Debug, Default)]
+pub(super) struct Conditions {
+    pub(super) function: Option<String>,
+    pub(super) cause: Option<String>,
+    pub(super) type_: Option<String>,
+    pub(super) since: Option<String>,
+    pub(super) until: Option<String>,
+}
+
+/// Selects dead letters.
+pub(super) struct Selection {
+    pub(super) which: DeadFilter,
+    /// Only those whose cause contains this text.
+    cause: Option<String>,
+    /// Only those of events of this type; a trailing `*` matches any ending.
+    type_: Option<String>,
+    since_ms: Option<UnixMs>,
+    until_ms: Option<UnixMs>,
+}
+
+type ReadSummary = Result<DeadSummary, DamagedDelivery>;
+
+impl From<DeadFilter> for Selection {
+    fn from(which: DeadFilter) -> Self {
+        Self { which, cause: None, type_: None, since_ms: None, until_ms: None }
+    }
+}
+
+impl Selection {
+    /// Checks the conditions.
+    pub(super) async fn new(admin: &Admin, conditions: Conditions) -> ApiResult<Self> {
+        let Conditions { function, cause, type_, since, until } = conditions;
+        let function = names::optional_function(admin, function.as_deref()).await?;
+        let which = function.map_or(DeadFilter::All, DeadFilter::Function);
+        let (since_ms, until_ms) = (parse_time("since", since.as_deref())?, parse_time("until", until.as_deref())?);
+        Ok(Self { which, cause, type_, since_ms, until_ms })
+    }
+
+    /// Whether the filter of the store alone selects.
+    pub(super) fn is_plain(&self) -> bool {
+        self.cause.is_none() && self.type_.is_none() && self.since_ms.is_none() && self.until_ms.is_none()
+    }
+
+    /// Returns the selected ones of the next dead letters below `before`, newest first, and where to continue; `None`
+    /// after the last ones.
+    pub(super) async fn page(
+        &self,
+        store: &dyn InspectionStore,
+        before: DeliveryId,
+        limit: usize,
+    ) -> Result<(Vec<ReadSummary>, Option<DeliveryId>), StoreError> {
+        let page = if self.is_plain() { limit.min(PAGE) } else { PAGE };
+        let found = store.newest_dead(self.which.clone(), before, page).await?;
+        let next = found.last().filter(|_| found.len() >= page).map(id_of);
+        if self.is_plain() {
+            return Ok((found, next));
+        }
+        let mut selected = Vec::new();
+        for read in found {
+            // The conditions of a damaged delivery are unknown.
+            if let Ok(summary) = &read
+                && self.selects(store, summary).await?
+            {
+                selected.push(read);
+            }
+        }
+        Ok((selected, next))
+    }
+
+    async fn selects(&self, store: &dyn InspectionStore, summary: &DeadSummary) -> Result<bool, StoreError> {
+        if self.cause.as_ref().is_some_and(|cause| !summary.cause.contains(cause.as_str())) {
+            return Ok(false);
+        }
+        let needs_time = self.since_ms.is_some() || self.until_ms.is_some();
+        let has_time = summary.ended_ms.is_some();
+        let mut at_ms = summary.ended_ms;
+        if self.type_.is_some() || (needs_time && !has_time) {
+            let Some(Ok(stored)) = store.event(summary.event).await? else { return Ok(false) };
+            at_ms = at_ms.or(Some(stored.accepted_ms));
+            let is_meant = |type_: &String| match type_.strip_suffix('*') {
+                Some(prefix) => stored.event.type_.starts_with(prefix),
+                None => stored.event.type_ == *type_,
+            };
+            if !self.type_.as_ref().is_none_or(is_meant) {
+                return Ok(false);
+            }
+        }
+        let at_ms = at_ms.unwrap_or_default();
+        Ok(self.since_ms.is_none_or(|since_ms| at_ms >= since_ms)
+            && self.until_ms.is_none_or(|until_ms| at_ms < until_ms))
+    }
+
+    /// Returns the number of selected dead letters.
+    pub(super) async fn count(&self, store: &dyn InspectionStore) -> Result<u64, StoreError> {
+        let (mut count, mut next) = (0, Some(DeliveryId(i64::MAX)));
+        while let Some(before) = next {
+            let (found, after) = self.page(store, before, usize::MAX).await?;
+            count += found.len() as u64;
+            next = after;
+        }
+        Ok(count)
+    }
+
+    /// Calls `change` with a filter of the selected dead letters, in portions, and returns the sum of its results.
+    pub(super) async fn change<F>(
+        &self,
+        store: &dyn InspectionStore,
+        change: impl Fn(DeadFilter) -> F,
+    ) -> Result<u64, StoreError>
+    where
+        F: Future<Output = Result<u64, StoreError>>,
+    {
+        if self.is_plain() {
+            return change(self.which.clone()).await;
+        }
+        let (mut count, mut next) = (0, Some(DeliveryId(i64::MAX)));
+        while let Some(before) = next {
+            let (found, after) = self.page(store, before, usize::MAX).await?;
+            let ids: Arc<[DeliveryId]> = found.iter().rev().map(id_of).collect();
+            if !ids.is_empty() {
+                count += change(DeadFilter::Deliveries(ids)).await?;
+            }
+            next = after;
+        }
+        Ok(count)
+    }
+
+    /// Groups the selected dead letters by function and cause; the largest group is first.
+    pub(super) async fn groups(&self, store: &dyn InspectionStore) -> Result<Vec<DeadGroup>, StoreError> {
+        let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
+        let mut next = Some(DeliveryId(i64::MAX));
+        while let Some(before) = next {
+            let (found, after) = self.page(store, before, usize::MAX).await?;
+            for read in found {
+                let (function, cause, ended_ms, id) = match read {
+                    Ok(DeadSummary { id, function, cause, ended_ms, .. }) => (function, general(&cause), ended_ms, id),
+                    Err(damaged) => (String::new(), "damaged on disk".to_owned(), None, damaged.id),
+                };
+                let is_full = groups.len() >= GROUPS_MAX && !groups.contains_key(&(function.clone(), cause.clone()));
+                let cause = if is_full { "other causes".to_owned() } else { cause };
+                let group = groups.entry((function, cause)).or_insert_with(|| Group { newest: id, ..Group::default() });
+                group.count += 1;
+                group.first_ms = group.first_ms.into_iter().chain(ended_ms).min();
+                group.last_ms = group.last_ms.into_iter().chain(ended_ms).max();
+            }
+            next = after;
+        }
+        let mut groups: Vec<DeadGroup> = groups.into_iter().map(DeadGroup::from).collect();
+        groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+        Ok(groups)
+    }
+}
+
+#[derive(Default)]
+struct Group {
+    count: u64,
+    first_ms: Option<UnixMs>,
+    last_ms: Option<UnixMs>,
+    newest: DeliveryId,
+}
+
+impl From<((String, String), Group)> for DeadGroup {
+    fn from(((function, cause), group): ((String, String), Group)) -> Self {
+        let Group { count, first_ms, last_ms, newest } = group;
+        Self { function, cause, count, first: first_ms.map(rfc3339), last: last_ms.map(rfc3339), newest }
+    }
+}
+
+/// Returns the number of a dead letter.
+pub(super) fn id_of(read: &ReadSummary) -> DeliveryId {
+    read.as_ref().map_or_else(|damaged| damaged.id, |summary| summary.id)
+}
+
+/// Returns a cause with `#` in place of each number, so that causes that differ in numbers only are one group.
+fn general(cause: &str) -> String {
+    let (mut text, mut in_number, mut chars) = (String::new(), false, 0);
+    for char in cause.chars() {
+        let is_digit = char.is_ascii_digit();
+        if is_digit && in_number {
+            continue;
+        }
+        in_number = is_digit;
+        if chars == CAUSE_MAX {
+            text.push('…');
+            break;
+        }
+        text.push(if is_digit { '#' } else { char });
+        chars += 1;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_that_differ_in_numbers_only_are_one_group() {
+        assert_eq!(general("reject: order 4711 has no total"), "reject: order # has no total");
+        assert_eq!(general("reject: order 9 has no total"), "reject: order # has no total");
+        assert_eq!(general(&"é".repeat(300)), format!("{}…", "é".repeat(CAUSE_MAX)));
+    }
+}

@@ -1,0 +1,233 @@
+//! Lists, retries and cancels pending deliveries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use foldhash::{HashMap, HashSet};
+use http::{HeaderMap, Response, StatusCode};
+use serde::Deserialize;
+
+use super::access::Exchange;
+use super::dead::{LIMIT_MAX, event_without_data};
+use super::error::ApiError;
+use super::request::{Params, json_body};
+use super::response::Json;
+use super::stream::{Lines, StreamError, ndjson};
+use super::view::{Blocker, Count, Move, Pending, PendingSelection};
+use super::{Admin, ApiResult, names};
+use evoke_http::problem::Problem;
+use evoke_model::clock::{UnixMs, rfc3339};
+use evoke_model::{DeliveryId, DeliveryState, PendingFilter, Seq};
+use evoke_store::{InspectionStore, StoreError};
+
+const LIMIT_DEFAULT: usize = 100;
+/// Number of deliveries counted at a time.
+const COUNT_PAGE: usize = 100_000;
+/// The cause of a dead letter that an operator made.
+const CANCELLED: &str = "cancelled: an operator cancelled the delivery";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PendingQuery {
+    function: Option<String>,
+    root: Option<Seq>,
+    state: Option<String>,
+    after: Option<DeliveryId>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    Params(query): Params<PendingQuery>,
+) -> ApiResult<Response<Body>> {
+    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
+    if limit > LIMIT_MAX {
+        let detail = format!("limit is {limit}; at most {LIMIT_MAX} deliveries can be listed");
+        return Err(Problem::malformed(detail).into());
+    }
+    let filter = match (query.function, query.root) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::malformed("choose either a function or a root event".to_owned()).into());
+        }
+        (Some(name), None) => PendingFilter::Function(name),
+        (None, Some(root)) => PendingFilter::Root(root),
+        (None, None) => PendingFilter::All,
+    };
+    let filter = check(&admin, filter).await?;
+    let state = query.state.as_deref().map(parse_state).transpose()?;
+    let ids = admin.store.pending_ids(filter, state, query.after.unwrap_or_default(), limit).await?;
+    let now_ms = admin.clock.now_ms();
+    let running = admin.control.parts().dispatcher.running_for();
+    let functions = admin.control.functions().into_iter().map(|f| (f.name, f.paused.is_some())).collect();
+    let (store, running) = (admin.store.clone(), Running { now_ms, running, functions });
+    Ok(ndjson(&admin, async move |lines| write(&*store, ids, running, lines).await))
+}
+
+/// The running attempts when the list was requested.
+struct Running {
+    now_ms: UnixMs,
+    running: HashMap<DeliveryId, Duration>,
+    /// The active functions by full name, and whether each is paused.
+    functions: HashMap<String, bool>,
+}
+
+impl Running {
+    /// Returns why a function runs no deliveries.
+    fn held(&self, function: &str) -> Option<String> {
+        match self.functions.get(function) {
+            None => Some("inactive".to_owned()),
+            Some(true) => Some("paused".to_owned()),
+            Some(false) => None,
+        }
+    }
+
+    /// Returns since when an attempt at the delivery has been running.
+    fn since(&self, id: DeliveryId) -> Option<String> {
+        let elapsed_ms = UnixMs::try_from(self.running.get(&id)?.as_millis()).unwrap_or(UnixMs::MAX);
+        Some(rfc3339(self.now_ms.saturating_sub(elapsed_ms).max(0)))
+    }
+}
+
+/// Writes those of the deliveries that are still pending, with one of them in memory at a time.
+async fn write(
+    store: &dyn InspectionStore,
+    ids: Vec<DeliveryId>,
+    running: Running,
+    mut lines: Lines,
+) -> Result<(), StreamError> {
+    for id in ids {
+        lines.ready().await?;
+        let Some(read) = store.delivery(id).await? else { continue };
+        let state = read.as_ref().map_or_else(|damaged| damaged.state, |record| Some(record.state));
+        if state.is_some_and(|state| !is_pending(state)) {
+            continue;
+        }
+        let blocker = if state == Some(DeliveryState::Blocked) { store.blocker(id).await? } else { None };
+        let blocked_by = blocker.map(|(delivery, state)| Blocker { delivery, state: state.name().into() });
+        let event = event_without_data(store, &read).await?;
+        let held = read.as_ref().ok().and_then(|record| running.held(&record.function));
+        let running_since = running.since(id);
+        lines.json(&Pending { delivery: read.into(), event, running_since, held, blocked_by }).await?;
+    }
+    Ok(lines.flush().await?)
+}
+
+fn is_pending(state: DeliveryState) -> bool {
+    matches!(state, DeliveryState::Ready | DeliveryState::Retrying | DeliveryState::Blocked)
+}
+
+fn parse_state(text: &str) -> Result<DeliveryState, Problem> {
+    let state = DeliveryState::ALL.into_iter().find(|state| is_pending(*state) && state.name() == text);
+    state.ok_or_else(|| Problem::malformed(format!("state is \"{text}\"; write ready, retrying or blocked")))
+}
+
+pub(super) async fn cancel(
+    State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> ApiResult<Json<Count>> {
+    let (filter, dry_run) = parse_selection(&admin, &headers, body).await?;
+    let count = match dry_run {
+        true => count(&*admin.store, filter, None).await?,
+        false => admin.store.cancel(&exchange.actor(), filter, CANCELLED).await?,
+    };
+    Ok(Json(Count { count }))
+}
+
+pub(super) async fn retry(
+    State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> ApiResult<Json<Count>> {
+    let (filter, dry_run) = parse_selection(&admin, &headers, body).await?;
+    let count = match dry_run {
+        true => count(&*admin.store, filter, Some(DeliveryState::Retrying)).await?,
+        false => admin.store.retry_now(&exchange.actor(), filter).await?,
+    };
+    Ok(Json(Count { count }))
+}
+
+/// Moves the pending deliveries of a function that is in no manifest, such as one that was renamed.
+pub(super) async fn transfer(
+    State(admin): State<Arc<Admin>>,
+    exchange: Exchange,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> ApiResult<Json<Count>> {
+    let Move { from, to, dry_run } = serde_json::from_slice(&json_body(&headers, body)?)
+        .map_err(|error| Problem::malformed(format!(r#"{error}; send {{"from": "app/old", "to": "app/new"}}"#)))?;
+    let (from, to) = (names::function(&admin, &from).await?, names::function(&admin, &to).await?);
+    let active = admin.control.function_ids();
+    let conflict = |detail: String| ApiError::from(Problem::new(StatusCode::CONFLICT, detail));
+    if active.contains_key(&from) {
+        let detail = format!("{from} is active and handles its deliveries itself; remove it from its manifest first");
+        return Err(conflict(detail));
+    }
+    let takes_deliveries = admin.control.parts().dispatcher.running().into_keys().collect::<HashSet<_>>();
+    let Some(to_id) = active.get(&to).copied().filter(|id| takes_deliveries.contains(id)) else {
+        return Err(conflict(format!("no active manifest declares {to} as a function that handles deliveries")));
+    };
+    let count = match dry_run {
+        true => count(&*admin.store, PendingFilter::Function(from), None).await?,
+        false => {
+            let running = admin.control.parts().dispatcher.running_for().into_keys().collect();
+            admin.store.move_pending(&exchange.actor(), from, to_id, running).await?
+        }
+    };
+    Ok(Json(Count { count }))
+}
+
+async fn count(
+    store: &dyn InspectionStore,
+    filter: PendingFilter,
+    state: Option<DeliveryState>,
+) -> Result<u64, StoreError> {
+    let (mut count, mut after) = (0, DeliveryId(0));
+    loop {
+        let found = store.pending_ids(filter.clone(), state, after, COUNT_PAGE).await?;
+        count += found.len() as u64;
+        match found.last() {
+            Some(last) if found.len() >= COUNT_PAGE => after = *last,
+            _ => return Ok(count),
+        }
+    }
+}
+
+async fn parse_selection(
+    admin: &Admin,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> ApiResult<(PendingFilter, bool)> {
+    let malformed = |reason: String| {
+        let expected = r#"send {"delivery": 7}, {"function": "app/function"}, {"root": 17} or {"all": true}"#;
+        Problem::malformed(format!("{reason}; {expected}"))
+    };
+    let selection: PendingSelection =
+        serde_json::from_slice(&json_body(headers, body)?).map_err(|error| malformed(error.to_string()))?;
+    let filter = selection.to_filter().ok_or_else(|| malformed("nothing is selected, or more than one way".into()))?;
+    Ok((check(admin, filter).await?, selection.dry_run))
+}
+
+/// Completes the name of the function. Returns an error if the function, the event or the delivery does not exist.
+async fn check(admin: &Admin, filter: PendingFilter) -> Result<PendingFilter, ApiError> {
+    match &filter {
+        PendingFilter::All => {}
+        PendingFilter::Function(name) => return Ok(PendingFilter::Function(names::function(admin, name).await?)),
+        PendingFilter::Root(seq) => {
+            if admin.store.event(*seq).await?.is_none() {
+                return Err(Problem::not_found(format!("there is no event {seq}")).into());
+            }
+        }
+        PendingFilter::Delivery(id) => {
+            if admin.store.delivery(*id).await?.is_none() {
+                return Err(Problem::not_found(format!("there is no delivery {id}")).into());
+            }
+        }
+    }
+    Ok(filter)
+}

@@ -1,0 +1,227 @@
+//! Searches the stored events of a range of positions, in either direction. The store has no index over types, sources
+//! and data, so a search reads the events of the range: each step is bounded, and found events are sent at once.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::request::parse_time;
+use super::stream::{Lines, PAGE_BYTES_MAX, StreamError};
+use super::{Admin, ApiResult, names};
+use evoke_http::problem::Problem;
+use evoke_model::{DamagedEvent, EventFilter, ReadEvent, Seq};
+use evoke_pattern::{Matcher, Pattern};
+use evoke_store::{InspectionStore, StoreError};
+
+/// Maximum number of events read from the store at a time; [`PAGE_BYTES_MAX`] limits their size.
+const PAGE: usize = 64;
+/// Number of positions that the first step scans for events that match: some milliseconds.
+const SPAN_FIRST: i64 = 8 * 1024;
+/// Steps get longer while they are quick, as over positions whose events retention has removed.
+const SPAN_MAX: i64 = 4 * 1024 * 1024;
+/// The time that a step may take.
+const STEP_TIME: Duration = Duration::from_millis(20);
+/// How often found events and the progress are sent while a search finds little.
+const SEND_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The conditions of a search that the request gives as text.
+#[derive(Debug, Default)]
+pub(super) struct Conditions {
+    pub(super) type_: Option<String>,
+    pub(super) source: Option<String>,
+    pub(super) function: Option<String>,
+    pub(super) since: Option<String>,
+    pub(super) until: Option<String>,
+    pub(super) pattern: Option<String>,
+    pub(super) text: Option<String>,
+    pub(super) after: Option<Seq>,
+    pub(super) before: Option<Seq>,
+}
+
+/// A search for events.
+pub(super) struct Search {
+    filter: EventFilter,
+    pattern: Option<Matcher<()>>,
+    text: Option<String>,
+    /// Only events after this position.
+    pub(super) after: Seq,
+    /// Only events before this position; `None` for no bound.
+    pub(super) before: Option<Seq>,
+}
+
+/// The line of a list that reports how far its search has come.
+#[derive(Debug, Serialize)]
+struct Progress {
+    searched: Seq,
+}
+
+/// Sends the lines of a list while it searches.
+pub(super) struct Sender<'a> {
+    lines: &'a mut Lines,
+    /// Whether the client asked for lines with the progress.
+    reports_progress: bool,
+    sent: Instant,
+    /// Number of positions of the next step.
+    span: i64,
+}
+
+impl Search {
+    /// Checks the conditions, and finds the range of positions that they leave.
+    pub(super) async fn new(admin: &Admin, conditions: Conditions) -> ApiResult<Self> {
+        let Conditions { type_, source, function, since, until, pattern, text, after, before } = conditions;
+        let function = names::optional_function(admin, function.as_deref()).await?;
+        let (since_ms, until_ms) = (parse_time("since", since.as_deref())?, parse_time("until", until.as_deref())?);
+        let pattern = pattern.as_deref().map(parse_pattern).transpose()?;
+        let (mut after, mut before) = (after.unwrap_or(Seq(0)), before);
+        if let Some(since_ms) = since_ms {
+            after = after.max(Seq(admin.store.first_since(since_ms).await?.0 - 1));
+        }
+        if let Some(until_ms) = until_ms {
+            let first = admin.store.first_since(until_ms).await?;
+            before = Some(before.map_or(first, |before| before.min(first)));
+        }
+        let filter = EventFilter { type_, source, function, since_ms, until_ms, ..EventFilter::default() };
+        Ok(Self { filter, pattern, text, after, before })
+    }
+
+    /// Whether an event read by the filter matches the other conditions. A damaged event matches if there are none.
+    fn selects(&self, read: &ReadEvent) -> bool {
+        let Ok(stored) = read else { return self.pattern.is_none() && self.text.is_none() };
+        let event = &*stored.event;
+        let matches = |matcher: &Matcher<()>| matcher.matches(&event.into()).is_ok_and(|found| !found.is_empty());
+        self.pattern.as_ref().is_none_or(matches)
+            && self.text.as_ref().is_none_or(|text| event.to_json().contains(text))
+    }
+
+    /// Reads the events after `after`, and returns those that match with the position up to which it searched. At the
+    /// end of the range, this is the last position before `end`.
+    pub(super) async fn next(
+        &self,
+        store: &dyn InspectionStore,
+        after: Seq,
+        end: Seq,
+        limit: usize,
+        sender: &mut Sender<'_>,
+    ) -> Result<(Vec<ReadEvent>, Seq), StoreError> {
+        let before = end.min(Seq(after.0.saturating_add(sender.span + 1)));
+        let page = EventFilter { after: Some(after), before: Some(before), ..self.page(limit) };
+        let limit = page.limit;
+        let found = sender.measure(store.events(page)).await?;
+        let searched = match found.last() {
+            Some(last) if !is_last(&found, limit) => DamagedEvent::seq_of(last),
+            _ => Seq(before.0 - 1),
+        };
+        Ok((found.into_iter().filter(|read| self.selects(read)).collect(), searched))
+    }
+
+    /// Reads the events before `before`, and returns those that match, newest first, with the position down to which it
+    /// searched: a later call continues before it.
+    async fn previous(
+        &self,
+        store: &dyn InspectionStore,
+        before: Seq,
+        limit: usize,
+        sender: &mut Sender<'_>,
+    ) -> Result<(Vec<ReadEvent>, Seq), StoreError> {
+        let above = self.after.max(Seq(before.0.saturating_sub(sender.span + 1)));
+        let page = EventFilter { above: Some(above), before: Some(before), ..self.page(limit) };
+        let limit = page.limit;
+        let found = sender.measure(store.events(page)).await?;
+        let searched = match found.first() {
+            Some(first) if !is_last(&found, limit) => DamagedEvent::seq_of(first),
+            _ => above.next(),
+        };
+        Ok((found.into_iter().rev().filter(|read| self.selects(read)).collect(), searched))
+    }
+
+    fn page(&self, limit: usize) -> EventFilter {
+        // Only the filter of the store makes a page shorter: with a pattern or a text, any number may not match.
+        let limit = if self.pattern.is_some() || self.text.is_some() { PAGE } else { limit.min(PAGE) };
+        EventFilter { limit, bytes_max: Some(PAGE_BYTES_MAX), ..self.filter.clone() }
+    }
+
+    /// Returns the position after the last one of the range.
+    pub(super) fn end(&self, newest: Seq) -> Seq {
+        self.before.map_or(newest.next(), |before| before.min(newest.next()))
+    }
+
+    /// Calls `each` with the newest `limit` events that match, newest first.
+    pub(super) async fn newest_first(
+        &self,
+        store: &dyn InspectionStore,
+        newest: Seq,
+        limit: usize,
+        sender: &mut Sender<'_>,
+        each: impl Fn(&ReadEvent) -> Option<String>,
+    ) -> Result<Option<Seq>, StreamError> {
+        let (mut before, mut remaining, mut last) = (self.end(newest), limit, None);
+        while remaining > 0 && before > self.after.next() {
+            sender.lines.ready().await?;
+            let (found, searched) = self.previous(store, before, remaining, sender).await?;
+            for read in found.into_iter().take(remaining) {
+                remaining -= 1;
+                last = Some(DamagedEvent::seq_of(&read));
+                if let Some(line) = each(&read) {
+                    drop(read);
+                    sender.lines.line(line).await?;
+                }
+            }
+            before = searched;
+            sender.searched(searched).await?;
+        }
+        Ok(if remaining == 0 { last } else { None })
+    }
+}
+
+impl<'a> Sender<'a> {
+    pub(super) fn new(lines: &'a mut Lines, reports_progress: bool) -> Self {
+        Self { lines, reports_progress, sent: Instant::now(), span: SPAN_FIRST }
+    }
+
+    pub(super) fn lines(&mut self) -> &mut Lines {
+        self.lines
+    }
+
+    /// Runs a step, and adapts the length of the next one to its time.
+    async fn measure<T>(&mut self, step: impl Future<Output = T>) -> T {
+        let start = Instant::now();
+        let result = step.await;
+        self.span = match start.elapsed() {
+            elapsed if elapsed > STEP_TIME => (self.span / 2).max(SPAN_FIRST),
+            _ => (self.span * 2).min(SPAN_MAX),
+        };
+        result
+    }
+
+    /// Sends the found events and the progress if some time has passed since the last time.
+    pub(super) async fn searched(&mut self, searched: Seq) -> Result<(), StreamError> {
+        if self.sent.elapsed() < SEND_INTERVAL {
+            return Ok(());
+        }
+        if self.reports_progress {
+            self.lines.json(&Progress { searched }).await?;
+        }
+        self.lines.flush().await?;
+        self.sent = Instant::now();
+        Ok(())
+    }
+}
+
+/// Whether a page has the last events of its range: it reached neither of its limits.
+fn is_last(found: &[ReadEvent], limit: usize) -> bool {
+    let bytes: usize = found.iter().map(EventFilter::size_of).sum();
+    found.len() < limit && bytes < PAGE_BYTES_MAX
+}
+
+fn parse_pattern(text: &str) -> Result<Matcher<()>, Problem> {
+    let json =
+        serde_json::from_str(text).map_err(|error| Problem::malformed(format!("the pattern is not JSON: {error}")))?;
+    let pattern = Pattern::parse(&json).map_err(|mistakes| {
+        let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+        Problem::malformed(format!("the pattern is not valid: {}", all.join("; ")))
+    })?;
+    let mut matcher = Matcher::default();
+    matcher.insert((), &pattern);
+    Ok(matcher)
+}

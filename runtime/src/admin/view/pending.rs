@@ -1,0 +1,86 @@
+//! The JSON form of pending deliveries, and of their selection.
+
+use serde::{Deserialize, Serialize};
+
+use super::event::Envelope;
+use super::trace::Delivery;
+use evoke_model::{DeliveryId, PendingFilter, Seq};
+
+/// A delivery that is not finished, with its event.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pending {
+    /// The delivery, with its attempts.
+    pub delivery: Delivery,
+    /// The event, without its data.
+    pub event: Envelope,
+    /// Since when an attempt runs; absent if none runs now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_since: Option<String>,
+    /// Why the function runs no deliveries: `paused`, or `inactive` if no active manifest declares it; absent if it runs
+    /// some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
+    /// The delivery that a blocked one waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked_by: Option<Blocker>,
+}
+
+/// The first unfinished delivery of an order key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Blocker {
+    /// Its number.
+    pub delivery: DeliveryId,
+    /// Its state: `dead` for a dead letter, which blocks its key until it is redriven or purged.
+    pub state: String,
+}
+
+/// Selects pending deliveries: `{"delivery": 7}`, `{"function": "app/function"}`, `{"root": 17}` or `{"all": true}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PendingSelection {
+    /// The delivery with this number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliveryId>,
+    /// All pending deliveries of a function, `app/function`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// All pending deliveries of the event with this number and of all events that it caused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<Seq>,
+    /// All pending deliveries.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+    /// Change nothing: only count the selected ones.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// Moves the pending deliveries of a function that no active manifest declares to one that is active.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Move {
+    /// The function that has the deliveries, `app/function`.
+    pub from: String,
+    /// The function that receives them, `app/function`.
+    pub to: String,
+    /// Change nothing: only count the deliveries.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+impl PendingSelection {
+    /// Converts to a filter of the store; `None` unless exactly one of the ways to select is given.
+    pub(in crate::admin) fn to_filter(&self) -> Option<PendingFilter> {
+        match self {
+            Self { delivery: Some(id), function: None, root: None, all: false, .. } => {
+                Some(PendingFilter::Delivery(*id))
+            }
+            Self { delivery: None, function: Some(name), root: None, all: false, .. } => {
+                Some(PendingFilter::Function(name.clone()))
+            }
+            Self { delivery: None, function: None, root: Some(seq), all: false, .. } => Some(PendingFilter::Root(*seq)),
+            Self { delivery: None, function: None, root: None, all: true, .. } => Some(PendingFilter::All),
+            _ => None,
+        }
+    }
+}

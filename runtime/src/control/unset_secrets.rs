@@ -1,0 +1,27 @@
+//! Finds the secrets of functions that are not set on this machine, for a check of manifests.
+
+use super::{outbound, secrets};
+use evoke_manifest::deliver::Sign;
+use evoke_manifest::{Function, SecretRef};
+
+/// Returns the message and the hint about each secret of a function whose variable or credential is not set here. A file
+/// that cannot be read is a mistake, which the load of the function reports.
+pub(crate) fn of(function: &Function) -> Vec<(String, String)> {
+    let grants = function.allow.http.iter().flat_map(|grant| &grant.secrets);
+    let deliver = function.deliver.iter().flat_map(|deliver| &deliver.secrets);
+    let named = function.allow.secrets.iter().chain(grants).chain(deliver);
+    let read =
+        |(name, location): (&String, &SecretRef)| secrets::read_one(&format!("the secret {name}"), location).err();
+    let mut found: Vec<_> = named.filter_map(read).collect();
+    // A header may name a variable directly.
+    if found.is_empty() {
+        found.extend(outbound::read(function).err());
+    }
+    let signature = function.deliver.as_ref().and_then(|deliver| deliver.sign.as_ref()).map(|sign| match sign {
+        Sign::StandardWebhooks(settings) => &settings.secret,
+        Sign::Hmac(settings) => &settings.secret,
+    });
+    found.extend(signature.and_then(|location| secrets::read_one("the secret of `sign`", location).err()));
+    found.retain(|(message, _)| message.contains(secrets::NOT_SET));
+    found
+}

@@ -1,0 +1,80 @@
+//! Commands that only look read the store of a stopped Evoke, and a backup.
+
+use serde_json::json;
+
+use crate::orders::ORDERS;
+use crate::support::Evoke;
+
+/// The files of a folder with their sizes, except for SQLite's index of the log.
+fn files(folder: &std::path::Path) -> Vec<(String, u64)> {
+    let mut found: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len()))
+        .filter(|(name, _)| !name.ends_with("-shm") && !name.ends_with("-wal"))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn a_stopped_store_and_a_backup_are_read_like_a_running_evoke() {
+    let mut evoke = Evoke::up_with(ORDERS);
+    let id = evoke.post_accepted("/checkout", r#"{"customer":"ada","total":42,"items":["book"]}"#);
+    evoke.post_accepted("/checkout", r#"{"customer":"bob","total":0,"items":["book"]}"#);
+    evoke.settle();
+    let letter = evoke.json_lines(&["dead", "list"])[0]["delivery"]["id"].to_string();
+    let commands: &[&[&str]] = &[
+        &["events", "--json"],
+        &["events", "--pattern", r#"{"type":[{"prefix":"payment."}]}"#, "--json"],
+        &["trace", &id],
+        &["trace", &id, "--json"],
+        &["dead", "list"],
+        &["dead", "list", "--group", "--json"],
+        &["dead", "show", &letter, "--json"],
+        &["pending", "list"],
+        &["logs", "--json"],
+        &["state", "list"],
+        &["replay", "list"],
+    ];
+    let running: Vec<String> = commands.iter().map(|command| evoke.stdout(command)).collect();
+    evoke.stdout(&["backup", "copy/"]);
+    assert!(evoke.stop().success());
+    let before = files(&evoke.path(".evoke"));
+    for (command, expected) in commands.iter().zip(&running) {
+        assert_eq!(evoke.stdout(&[command, &["--offline", ".evoke"][..]].concat()), *expected, "{command:?}");
+        // A backup has no log.
+        if command[0] != "logs" {
+            assert_eq!(evoke.stdout(&[command, &["--offline", "copy"][..]].concat()), *expected, "{command:?}");
+        }
+    }
+    assert_eq!(files(&evoke.path(".evoke")), before, "nothing was written");
+    let status = evoke.json(&["status", "--offline", "copy"]);
+    assert_eq!((&status["events"], &status["functions"][0]["in_force"]), (&json!(5), &json!(false)), "{status}");
+    assert!(evoke.stdout(&["check", "--offline", "copy"]).contains("complete and undamaged"));
+
+    for (command, code, expected) in [
+        (&["dead", "redrive", "--all"][..], 2, "--offline only reads"),
+        (&["emit", "--type", "t"], 2, "--offline only reads"),
+        (&["events", "--follow"], 2, "leave out --follow"),
+        (&["event", "999"], 4, "no event has the number or id 999"),
+    ] {
+        let output = evoke.run(&[&["--offline", "copy"], command].concat());
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {message}");
+        assert!(message.contains(expected), "{command:?}: {message}");
+    }
+    let missing = evoke.run(&["events", "--offline", "nowhere"]);
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("there is no store at nowhere/evoke.db"), "{missing:?}");
+}
+
+#[test]
+fn a_running_store_is_read_offline_too() {
+    let evoke = Evoke::up_with(ORDERS);
+    evoke.post_accepted("/checkout", r#"{"customer":"ada","total":42,"items":["book"]}"#);
+    evoke.settle();
+    assert_eq!(evoke.stdout(&["events", "--offline", ".evoke"]), evoke.stdout(&["events"]));
+    evoke.post_accepted("/checkout", r#"{"customer":"bob","total":42,"items":["book"]}"#);
+    evoke.settle();
+    evoke.stdout(&["check"]);
+}
