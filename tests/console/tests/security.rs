@@ -170,7 +170,7 @@ async fn no_view_breaks_the_content_security_policy() {
         ("state", "State"),
         ("replays", "New replay"),
         ("logs", "charge"),
-        ("health", "Data folder"),
+        ("health", "evoke check"),
     ] {
         browser.go(view).await;
         browser.read(".main", words).await;

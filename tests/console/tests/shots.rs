@@ -33,7 +33,7 @@ async fn every_view_fits_its_window_at_three_widths() {
             ("state", "State"),
             ("replays", "New replay"),
             ("logs", "paid"),
-            ("health", "Data folder"),
+            ("health", "evoke check"),
         ] {
             browser.go(view).await;
             browser.read(".main", words).await;

@@ -153,10 +153,17 @@ pub(crate) fn post_json(address: &str, path: &str, body: &Value) -> (u16, String
         body.len()
     );
     stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).unwrap();
-    let (head, body) = response.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    // chromedriver keeps the connection open.
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
+    }
+    let length = head.to_lowercase();
+    let length = length.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    let mut body = vec![0; length.unwrap_or_default()];
+    reader.read_exact(&mut body).unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), String::from_utf8(body).unwrap())
 }
 
 /// A browser with one page.
@@ -172,7 +179,7 @@ impl Browser {
             .arg("--port=0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::inherit())
             .spawn()
             .expect("chromedriver is installed (Debian: chromium-driver)");
         let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
