@@ -47,7 +47,7 @@ impl Scanner {
         let newest = *store.newest().borrow();
         let mut before = range.before.unwrap_or(newest.next());
         if let Some(until_ms) = range.until_ms {
-            before = before.min(position_at(&*store, until_ms).await?);
+            before = before.min(store.first_since(until_ms).await?);
         }
         let since_ms = range.since_ms.unwrap_or(UnixMs::MIN);
         Ok(Self { store, before, since_ms, deadline, is_ended: false, scanned: 0 })
@@ -91,23 +91,6 @@ impl Scanner {
     pub(super) fn next(&self) -> Option<Seq> {
         (!self.is_ended && self.before > Seq(1)).then_some(self.before)
     }
-}
-
-/// Returns the position of the first event that was accepted at a time or later, by halving the range of positions.
-async fn position_at(store: &dyn Store, at_ms: UnixMs) -> Result<Seq, StoreError> {
-    // Events up to `low` were accepted before the time; those from `high` on were not.
-    let (mut low, mut high) = (0, store.newest().borrow().next().0);
-    while high - low > 1 {
-        let middle = low + (high - low) / 2;
-        let filter =
-            EventFilter { after: Some(Seq(middle - 1)), before: Some(Seq(high)), limit: 1, ..EventFilter::default() };
-        match store.events(filter).await?.first() {
-            Some(Ok(stored)) if stored.accepted_ms >= at_ms => high = middle,
-            Some(read) => low = DamagedEvent::seq_of(read).0,
-            None => high = middle,
-        }
-    }
-    Ok(Seq(high))
 }
 
 #[cfg(test)]

@@ -87,13 +87,20 @@ pub(super) fn address(
     parsed.map(|(text, target)| (text, target, node.span))
 }
 
-/// Reads `addresses`, and warns if the address needs one that is missing.
-pub(super) fn addresses(
+/// Reads `timeout` and `addresses`, and warns if the target, which is written at the span, needs an address that is
+/// missing.
+pub(super) fn limits(
     reader: &mut Reader<'_>,
-    node: Option<&Node>,
-    target: Option<&Target>,
-    span: Span,
-) -> Vec<AddressRange> {
+    table: &mut Table<'_>,
+    target: Option<(&Target, Span)>,
+) -> (Duration, Vec<AddressRange>) {
+    let timeout = table.optional(reader, "timeout");
+    let timeout = timeout.and_then(|node| reader.duration(node, "`timeout`", TIMEOUT_RANGE));
+    let found = table.optional(reader, "addresses");
+    (timeout.unwrap_or_else(timeout_default), addresses(reader, found, target))
+}
+
+fn addresses(reader: &mut Reader<'_>, node: Option<&Node>, target: Option<(&Target, Span)>) -> Vec<AddressRange> {
     let found = node.map(|node| {
         let items = reader.nonempty_list(node, "`addresses`", "it allows nothing", "remove it, or name an address");
         let range =
@@ -101,7 +108,7 @@ pub(super) fn addresses(
         items.iter().filter_map(|item| reader.parse_text(item, "an address", range)).collect::<Vec<AddressRange>>()
     });
     let found = found.unwrap_or_default();
-    let Some(target) = target else { return found };
+    let Some((target, span)) = target else { return found };
     let is_localhost = target.host == "localhost" || target.host.ends_with(".localhost");
     let refused = match target.address() {
         Some(address) => not_global(address)
@@ -123,19 +130,14 @@ pub(super) fn serialize_addresses<S: Serializer>(addresses: &[AddressRange], ser
 }
 
 /// Reads `ca`: a file with certificate authorities.
-pub(super) fn ca(reader: &mut Reader<'_>, place: &Place<'_>, node: Option<&Node>) -> Option<PathBuf> {
-    let node = node?;
+pub(super) fn ca(reader: &mut Reader<'_>, table: &mut Table<'_>, place: &Place<'_>) -> Option<PathBuf> {
+    let node = table.optional(reader, "ca")?;
     let path = place.folder.join(reader.text(node, "`ca`")?);
     if !path.is_file() {
         let message = format!("the file `{}` does not exist", excerpt(&path.to_string_lossy()));
         reader.error(node.span, message, "write the path of a PEM file, relative to the manifest");
     }
     Some(path)
-}
-
-/// Reads `timeout`.
-pub(super) fn timeout(reader: &mut Reader<'_>, node: Option<&Node>) -> Duration {
-    node.and_then(|node| reader.duration(node, "`timeout`", TIMEOUT_RANGE)).unwrap_or_else(timeout_default)
 }
 
 /// The default of `timeout`.

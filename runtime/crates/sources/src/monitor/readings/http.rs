@@ -67,13 +67,9 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let status = table.optional(reader, "status").map(|node| status(reader, node)).unwrap_or_default();
     let contains = table.optional(reader, "contains").and_then(|node| reader.text(node, "`contains`"));
     let json = table.optional(reader, "json").and_then(|node| reader.text(node, "`json`"));
-    let ca = table.optional(reader, "ca");
-    let ca = endpoint::ca(reader, place, ca);
-    let timeout = table.optional(reader, "timeout");
-    let timeout = endpoint::timeout(reader, timeout);
-    let (target, span) = url.as_ref().map_or((None, table.span()), |((_, target), span)| (Some(target), *span));
-    let addresses = table.optional(reader, "addresses");
-    let addresses = endpoint::addresses(reader, addresses, target, span);
+    let ca = endpoint::ca(reader, &mut table, place);
+    let target = url.as_ref().map(|((_, target), span)| (target, *span));
+    let (timeout, addresses) = endpoint::limits(reader, &mut table, target);
     table.reject_unknown_keys(reader, |key| match key {
         "path" => Some("a source that accepts requests has `http` directly below its name, not in `monitor`"),
         "match" | "body" => Some("did you mean `contains`?"),
@@ -91,7 +87,7 @@ fn parse_url(text: &str) -> Result<(String, Target), ValueError> {
         text.split_once("://").ok_or_else(|| malformed(format!("`{}` is not a URL", excerpt(text))))?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let target = Target::parse(scheme, authority).map_err(|error| malformed(error.message))?;
-    // What the client will send.
+    // The client needs it in this form.
     http::Uri::try_from(text).map_err(|error| malformed(format!("`{}` is not a URL: {error}", excerpt(text))))?;
     Ok((text.to_owned(), target))
 }

@@ -39,11 +39,8 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let example = "`tcp: { address: \"db.example:5432\" }`";
     let mut table = Table::read(reader, node, place.key_span, "TcpReading", "`tcp`", example)?;
     let address = endpoint::address(reader, &mut table, "\"db.example:5432\"", false);
-    let timeout = table.optional(reader, "timeout");
-    let timeout = endpoint::timeout(reader, timeout);
-    let (target, span) = address.as_ref().map_or((None, table.span()), |(_, target, span)| (Some(target), *span));
-    let addresses = table.optional(reader, "addresses");
-    let addresses = endpoint::addresses(reader, addresses, target, span);
+    let target = address.as_ref().map(|(_, target, span)| (target, *span));
+    let (timeout, addresses) = endpoint::limits(reader, &mut table, target);
     table.reject_unknown_keys(reader, |key| {
         (key == "host" || key == "port").then_some("write `address: \"HOST:PORT\"`")
     });

@@ -48,13 +48,9 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let mut table = Table::read(reader, node, place.key_span, "TlsReading", "`tls`", example)?;
     let address = endpoint::address(reader, &mut table, "\"shop.example:443\"", true);
     let name = table.optional(reader, "name").and_then(|node| reader.text(node, "`name`")).map(str::to_owned);
-    let ca = table.optional(reader, "ca");
-    let ca = endpoint::ca(reader, place, ca);
-    let timeout = table.optional(reader, "timeout");
-    let timeout = endpoint::timeout(reader, timeout);
-    let (target, span) = address.as_ref().map_or((None, table.span()), |(_, target, span)| (Some(target), *span));
-    let addresses = table.optional(reader, "addresses");
-    let addresses = endpoint::addresses(reader, addresses, target, span);
+    let ca = endpoint::ca(reader, &mut table, place);
+    let target = address.as_ref().map(|(_, target, span)| (target, *span));
+    let (timeout, addresses) = endpoint::limits(reader, &mut table, target);
     table.reject_unknown_keys(reader, |key| match key {
         "host" | "port" | "url" => Some("write `address: \"HOST:PORT\"`"),
         "days" => Some("write the limits beside `tls`: `warning: 14d`"),
