@@ -1,4 +1,4 @@
-//! Notifies the service manager (systemd) of the start, of reloads and of the stop, and answers its watchdog. The protocol
+//! Notifies the service manager (systemd) of the start, of reloads and of the stop, and notifies its watchdog. The protocol
 //! is that of sd_notify(3): datagrams of `NAME=VALUE` lines to the socket in `NOTIFY_SOCKET`. Without that variable
 //! nothing is sent.
 
@@ -16,7 +16,7 @@ use evoke_store::Store;
 /// The service manager that started this process, if one did.
 pub(super) struct ServiceManager {
     socket: Option<(UnixDatagram, SocketAddr)>,
-    /// The time after which the service manager restarts a process that does not answer its watchdog.
+    /// The time after which the service manager restarts a process that has not notified its watchdog.
     watchdog: Option<Duration>,
 }
 
@@ -49,7 +49,7 @@ impl ServiceManager {
         self.send("STOPPING=1\nSTATUS=waiting for running deliveries");
     }
 
-    /// Answers the watchdog twice in its time as long as the store processes commits; a commit that a full disk refuses
+    /// Notifies the watchdog twice in its time as long as the store processes commits; a commit that a full disk refuses
     /// counts, because a restart would not help. Never returns.
     pub(super) async fn answer_watchdog(&self, store: &dyn Store) {
         let (Some(_), Some(time)) = (&self.socket, self.watchdog) else { return std::future::pending().await };

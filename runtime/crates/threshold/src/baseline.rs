@@ -1,6 +1,6 @@
 //! Deviations from a moving average.
 
-/// When a reading deviates from what was usual.
+/// When a reading deviates from its moving average.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Deviation {
     /// The number of standard deviations from which on a reading deviates, on either side.

@@ -1,6 +1,6 @@
 //! Rates and differences of counters.
 
-/// What becomes of a counter that only grows.
+/// How the value of a counter that only grows is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Per {
     /// The difference from one reading to the next.

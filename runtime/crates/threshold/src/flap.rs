@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// When a thing is flapping: it is told once, and not at each change.
+/// Detects that a thing is flapping, which is reported once and not at each change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flap {
     /// The number of changes within the window from which on the thing is flapping, at least 2. It stops when half as

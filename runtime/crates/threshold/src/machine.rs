@@ -37,7 +37,7 @@ pub struct Rules {
     pub hold_ms: i64,
     /// When changes are flapping.
     pub flap: Option<Flap>,
-    /// A value that deviates from what was usual is a warning.
+    /// A value that deviates from its moving average is a warning.
     pub deviation: Option<Deviation>,
     /// Reminders while the state is not ok, at this interval in milliseconds.
     pub repeat_ms: Option<i64>,
@@ -82,7 +82,7 @@ pub struct Change {
     pub since: Moment,
     /// How long the state before lasted, in milliseconds; for a reminder, how long this one lasts.
     pub lasted_ms: i64,
-    /// Whether the state changed while nobody read: it differs from the stored one since the first reading.
+    /// Whether the state changed while Evoke took no readings: it differs from the stored one since the first reading.
     pub missed: bool,
 }
 
@@ -196,7 +196,7 @@ impl Machine {
         self.changes.is_flapping
     }
 
-    /// Adds an old value to what is usual, for [`Rules::deviation`]. It changes no state.
+    /// Adds an old value to the moving average, for [`Rules::deviation`], without a change of state.
     pub fn learn(&mut self, rules: &Rules, at_mono_ms: i64, value: f64) {
         if let Some(deviation) = &rules.deviation {
             self.baseline.observe(deviation, at_mono_ms, value);

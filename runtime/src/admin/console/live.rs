@@ -220,7 +220,7 @@ impl Live {
                     && self.query.source.as_ref().is_none_or(|source| stored.event.source == *source)
             });
             if is_wanted {
-                // At a high rate, deliveries would be read for rows that nobody can read.
+                // At a high rate the outcomes are left out: each needs a read, and its row is soon replaced.
                 let outcomes = match skipped {
                     0 => Some(Outcomes::of(store, DamagedEvent::seq_of(&read)).await?),
                     _ => None,

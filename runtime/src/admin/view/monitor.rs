@@ -23,7 +23,7 @@ pub struct Monitor {
     pub value: Option<f64>,
     /// The unit of the value: `%`, `B`, `s`, `°C` or none, with `/s`, `/m` or `/h` for a rate.
     pub unit: String,
-    /// The value and its unit, for people.
+    /// The value and its unit, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<String>,
     /// The threshold of a warning.
@@ -32,7 +32,7 @@ pub struct Monitor {
     /// The threshold of the critical state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub critical: Option<String>,
-    /// What the last reading said.
+    /// The message of the last reading.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// Whether the state changes all the time, so that its changes are not reported.

@@ -58,7 +58,7 @@ pub struct SubjectStatus {
     pub value: Option<f64>,
     /// The unit of the value, such as `%` or `B/s`.
     pub unit: String,
-    /// The value and its unit, for people.
+    /// The value and its unit, as text.
     pub shown: Option<String>,
     /// The threshold of a warning, as in the manifest.
     pub warning: Option<String>,

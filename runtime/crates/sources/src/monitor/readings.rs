@@ -151,7 +151,7 @@ impl Finding {
     }
 }
 
-/// What a monitor remembers from one reading to the next.
+/// The state that a monitor keeps from one reading to the next.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
     cpu: cpu::Seen,

@@ -57,7 +57,7 @@ pub(super) struct FlapSettings {
     pub(super) within: Duration,
 }
 
-/// When a value deviates from what was usual.
+/// When a value deviates from its moving average.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Deviates {
     pub(super) sigmas: f64,

@@ -100,7 +100,7 @@ impl Disk {
             Of::Inodes => (stat.f_files, stat.f_ffree, stat.f_ffree),
         };
         let used = total.saturating_sub(free);
-        // As df computes it: the space that is reserved for root counts for nobody.
+        // As df computes it: the space that is reserved for root is left out.
         let usable = used.saturating_add(available);
         let part = if self.of == Of::Free { available } else { used };
         let block = if self.of == Of::Inodes { 1 } else { stat.f_frsize };

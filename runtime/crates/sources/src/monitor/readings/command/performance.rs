@@ -118,7 +118,7 @@ const UNITS: [(&str, Unit, f64); 15] = [
 fn value_of(text: &str) -> Option<(f64, Unit)> {
     let digits = text.bytes().take_while(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+')).count();
     let (number, unit) = text.split_at_checked(digits)?;
-    // `U` stands for a value that could not be found. Other units count as plain numbers.
+    // `U` is a value that the plugin could not find. Other units count as plain numbers.
     let number: f64 = number.parse().ok()?;
     let known = UNITS.iter().find(|(name, ..)| name.eq_ignore_ascii_case(unit));
     let (unit, factor) = known.map_or((Unit::Count, 1.0), |(_, unit, factor)| (*unit, *factor));
