@@ -141,7 +141,8 @@ fn a_terminal_shows_events_attempts_and_log_lines_unless_it_is_quiet() {
     for (option, is_shown) in [("", true), ("--quiet", false)] {
         let evoke = Evoke::with(ORDERS);
         let program = env!("CARGO_BIN_EXE_evoke");
-        let up = format!("{program} up evoke.yaml --http 127.0.0.1:0 --admin 127.0.0.1:0 {option}");
+        // `exec`: Ctrl-C would also end a shell that waits for its command, and its exit code would not be that of Evoke.
+        let up = format!("exec {program} up evoke.yaml --http 127.0.0.1:0 --admin 127.0.0.1:0 {option}");
         let mut terminal = std::process::Command::new("script");
         terminal.args(["-qefc", &up, "/dev/null"]).current_dir(evoke.path(""));
         let screen = std::fs::File::create(evoke.path("screen")).unwrap();
