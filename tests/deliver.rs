@@ -1,8 +1,9 @@
 //! Functions with `deliver`: each event is sent to an endpoint of the test.
 
+mod campaign;
 mod endpoint;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -292,43 +293,6 @@ fn an_endpoint_that_is_down_opens_its_circuit_and_later_gets_everything_in_order
     }
     let function = send(&evoke);
     assert_eq!((&function["done"], &function["dead"], &function["circuit"]), (&json!(60), &json!(0), &Value::Null));
-    evoke.stdout(&["check"]);
-}
-
-#[test]
-fn kills_during_a_thousand_deliveries_lose_none_and_each_keeps_its_key() {
-    let endpoint = Endpoint::start(|_| {
-        // So that every kill finds requests in progress.
-        std::thread::sleep(Duration::from_millis(4));
-        (204, Vec::new(), String::new())
-    });
-    let mut evoke = up(&endpoint.url("/"), "", "    order_by: data.key\n    concurrency: 8");
-    evoke.stdout(&["pause", "lab/send"]);
-    for n in 0..1000 {
-        evoke.post_accepted("/in", &json!({ "key": n % 50, "n": n }).to_string());
-    }
-    evoke.stdout(&["resume", "lab/send"]);
-    for kill in 1..=6 {
-        assert_eventually!(endpoint.count() > kill * 130, "{}", evoke.log());
-        evoke.kill();
-        evoke.up();
-    }
-    evoke.settle();
-    let received = endpoint.received();
-    let mut events: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    for request in &received {
-        events.entry(request.key()).or_default().insert(request.json()["id"].as_str().unwrap().to_owned());
-    }
-    // A receiver that handles each key once handles each event once.
-    assert_eq!(events.len(), 1000, "{} requests", received.len());
-    assert!(events.values().all(|ids| ids.len() == 1));
-    assert_eq!(events.values().flatten().collect::<BTreeSet<_>>().len(), 1000);
-    for (key, numbers) in numbers_by_key(&received) {
-        assert_eq!(numbers, (0..20).map(|n| n * 50 + key).collect::<Vec<_>>(), "key {key}");
-    }
-    println!("{} requests for 1000 deliveries", received.len());
-    let function = send(&evoke);
-    assert_eq!((&function["done"], &function["dead"]), (&json!(1000), &json!(0)));
     evoke.stdout(&["check"]);
 }
 

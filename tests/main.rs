@@ -15,6 +15,7 @@ mod busy;
 mod campaign;
 mod certificates;
 mod claims;
+mod client_certificates;
 mod clients;
 mod clock_jumps;
 mod cloudevents;

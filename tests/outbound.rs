@@ -3,6 +3,7 @@
 mod escapes;
 mod network;
 mod peer;
+mod trust;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::assert_eventually;
 use crate::support::{Evoke, Response, TIMEOUT, post};
+use crate::telemetry::scrape;
 
 const MANIFEST: &str = r#"
 evoke: 1
@@ -192,6 +193,8 @@ fn waiting_requests_are_bounded_and_those_of_clients_that_left_are_freed() {
     // One source may own as many places as are free: half of 2,048.
     let mut waiting: Vec<_> = (0..1024).map(|_| begin(&evoke)).collect();
     assert_eventually!(evoke.delivery_count("retrying") == 1024, "{} retries", evoke.delivery_count("retrying"));
+    let gauge = || scrape(&evoke).value("evoke_replies_waiting", &[]);
+    assert_eq!(gauge(), 1024.0);
     let stored = evoke.events("asked").len();
     let mut response = String::new();
     begin(&evoke).read_to_string(&mut response).unwrap();
@@ -202,4 +205,5 @@ fn waiting_requests_are_bounded_and_those_of_clients_that_left_are_freed() {
     waiting.clear();
     let answer = json!({ "publish": [{ "type": "answer.yes", "data": 7 }] });
     assert_eventually!(ask(&evoke, &answer).status == 200, "the places are not free");
+    assert_eventually!(gauge() == 0.0, "{} requests wait", gauge());
 }

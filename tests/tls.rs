@@ -153,9 +153,15 @@ fn changed_certificates_are_used_at_once_and_wrong_ones_never() {
     assert_eventually!(evoke.log().contains("stay as they were: cannot read a.key"), "{}", evoke.log());
     assert!(posts(&other_ca));
     // With the right key, the files are a pair again.
+    let reported = |type_: &str| evoke.json_lines(&["events", "--source", "/evoke", "--type", type_, "--after", "0"]);
+    assert_eventually!(!reported("evoke.listener.degraded").is_empty(), "not reported: {}", evoke.log());
+    let degraded = reported("evoke.listener.degraded").remove(0);
+    assert_eq!((&degraded["subject"], &degraded["data"]["listener"]), (&"public".into(), &"public".into()));
+    assert!(degraded["data"]["reason"].as_str().unwrap().contains("could not be replaced"), "{degraded}");
     write(&evoke, "a.pem", &certificate);
     write(&evoke, "a.key", &key);
     assert_eventually!(listeners(&evoke)[0]["state"] == "ok", "{:?}", listeners(&evoke));
+    assert_eventually!(!reported("evoke.listener.recovered").is_empty(), "not reported: {}", evoke.log());
     assert!(posts(&other_ca));
     // SIGHUP reads the files, too.
     let reloads = || evoke.log().matches("reloaded the certificates of the public listener").count();

@@ -300,6 +300,38 @@ fn a_rotated_secret_is_accepted_until_it_is_removed() {
 }
 
 #[test]
+fn with_watch_a_changed_secret_is_read_without_a_signal() {
+    let manifest = "
+evoke: 1
+app: hooks
+sources:
+  tokens:
+    http: { path: /tokens, type: token.used, auth: { bearer: { secret: { file: token.key } } } }
+";
+    let mut evoke = Evoke::with(manifest);
+    std::fs::write(evoke.path("token.key"), "the first value").unwrap();
+    evoke.up_with_arguments(&["--watch"]);
+    let post = |token: &str| evoke.post_with("/tokens", &[("authorization", &format!("Bearer {token}"))], "1").status;
+    assert_eq!((post("the first value"), post("the second value")), (202, 401));
+    std::fs::write(evoke.path("token.key"), "the second value").unwrap();
+    assert_eventually!(post("the second value") == 202, "{}", evoke.log());
+    assert_eq!(post("the first value"), 401);
+}
+
+#[test]
+fn a_head_request_is_verified_as_the_get_request_would_be() {
+    let evoke = up();
+    let code = |body: &str| hex(&code(NEW.as_bytes(), &[body]));
+    let head = |headers: &[(&str, &str)]| request("HEAD", evoke.http(), "/numbered", headers, "").unwrap().status;
+    assert_eq!(head(&[]), 401);
+    assert_eq!(head(&[("x-hub-signature-256", &format!("sha256={}", code("x")))]), 401);
+    assert_eq!(head(&[("x-hub-signature-256", &format!("sha256={}", code("")))]), 200);
+    assert_eq!(unverified(&evoke, "/hooks/numbered", "missing"), 1);
+    assert_eq!(unverified(&evoke, "/hooks/numbered", "mismatch"), 1);
+    assert_eq!(envelopes(&evoke), Vec::<Value>::new());
+}
+
+#[test]
 fn a_verified_source_accepts_only_what_it_declares() {
     let evoke = up();
     let structured = |type_: &str, source: &str, extension: Value| {

@@ -1,8 +1,9 @@
 //! The cost of an outbound request: an attempt of a function that sends one GET to a server on this machine, against the
-//! same GET of a bare hyper client, in one run.
+//! same GET of a bare hyper client, in one run. Two more rows show where the time goes: the client of functions without a
+//! function, and an attempt of the function without a request.
 //!
-//! `cargo bench -p evoke --bench outbound [-- --smoke]`. Both keep their connection open and send one request at a time;
-//! they take turns, so that both see the same machine. `--smoke` only shows that the bench runs.
+//! `cargo bench -p evoke --bench outbound [-- --smoke]`. Each keeps its connection open and sends one request at a time;
+//! they take turns, so that all see the same machine. `--smoke` only shows that the bench runs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::convert::Infallible;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evoke_egress::{Client, Grant};
+use evoke_egress::{Client, Grant, Limits, Owner, empty};
 use evoke_model::clock::Clock;
 use evoke_model::destination::Destination;
 use evoke_model::event::Event;
@@ -44,36 +45,52 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let client = Client::new(runtime.handle().clone(), Arc::default());
     let settings = function::settings(dir.path().join("cache"));
-    let sandbox = Sandbox::with_client(settings, client, Spans::default()).unwrap();
+    let sandbox = Sandbox::with_client(settings, client.clone(), Spans::default()).unwrap();
     let mut grant = Grant::new(Destination::parse(&format!("http://{address}")).unwrap());
     grant.addresses = vec![address.ip().into()];
+    let owner = client.owner("bench/client", vec![grant.clone()]);
     let spec = function::spec(component, Grants { http: vec![grant], ..Grants::default() });
     let function = runtime.block_on(sandbox.load(&spec)).unwrap_or_else(|e| panic!("{e}"));
-    let event = format!(r#"{{"id":"1","source":"/bench/in","type":"t","data":"http://{address}/"}}"#);
-    let event = Arc::new(Event::from_json(event.as_bytes(), |_| {}).unwrap());
+    let url = format!("http://{address}/");
+    let [with_request, without] = [url.as_str(), ""].map(|url| {
+        let event = format!(r#"{{"id":"1","source":"/bench/in","type":"t","data":"{url}"}}"#);
+        Arc::new(Event::from_json(event.as_bytes(), |_| {}).unwrap())
+    });
 
-    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    let mut times: [Vec<Duration>; 4] = Default::default();
     let mut connection = runtime.block_on(runtime.spawn(connect(address))).unwrap();
     for turn in 0..=turns {
-        let requests;
-        (connection, requests) = runtime.block_on(runtime.spawn(measure_bare(connection, address))).unwrap();
-        let attempts = sandbox.guest_threads().spawn(measure_function(function.clone(), event.clone()));
-        let attempts = runtime.block_on(attempts).unwrap();
+        let bare;
+        (connection, bare) = runtime.block_on(runtime.spawn(measure_bare(connection, address))).unwrap();
+        let on_guest_threads = sandbox.guest_threads();
+        let client = runtime.block_on(on_guest_threads.spawn(measure_client(owner.clone(), url.clone()))).unwrap();
+        let [empty, request] = [&without, &with_request].map(|event| {
+            let attempts = on_guest_threads.spawn(measure_function(function.clone(), event.clone()));
+            runtime.block_on(attempts).unwrap()
+        });
         // The first turn is the warm-up.
         if turn > 0 {
-            bare.extend(requests);
-            ours.extend(attempts);
+            times.iter_mut().zip([bare, client, empty, request]).for_each(|(all, turn)| all.extend(turn));
         }
     }
-    println!("{:<32} {:>8} {:>8} {:>8}", "", "p50 µs", "p90 µs", "p99 µs");
-    let [bare, ours] =
-        [("a bare hyper client", bare), ("a function with one request", ours)].map(|(name, mut times)| {
-            times.sort_unstable();
-            let at = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1e6;
-            println!("{name:<32} {:>8.1} {:>8.1} {:>8.1}", at(50), at(90), at(99));
-            [at(50), at(90), at(99)]
-        });
-    println!("{:<32} {:>8.2} {:>8.2} {:>8.2}", "ratio", ours[0] / bare[0], ours[1] / bare[1], ours[2] / bare[2]);
+    println!("{:<40} {:>8} {:>8} {:>8}", "", "p50 µs", "p90 µs", "p99 µs");
+    let names = ["a bare hyper client", "the client of functions", "a function without a request"];
+    let mut names = names.into_iter().chain(["a function with one request"]);
+    let [bare, client, empty, request] = times.map(|mut times| {
+        times.sort_unstable();
+        let at = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1e6;
+        print_row(names.next().unwrap_or_default(), [at(50), at(90), at(99)], 1);
+        [at(50), at(90), at(99)]
+    });
+    let ratio = |of: [f64; 3]| [of[0] / bare[0], of[1] / bare[1], of[2] / bare[2]];
+    print_row("ratio: the client", ratio(client), 2);
+    print_row("ratio: the request inside the function", ratio([0, 1, 2].map(|at| request[at] - empty[at])), 2);
+    print_row("ratio: the whole function", ratio(request), 2);
+}
+
+fn print_row(name: &str, values: [f64; 3], decimals: usize) {
+    let [p50, p90, p99] = values;
+    println!("{name:<40} {p50:>8.decimals$} {p90:>8.decimals$} {p99:>8.decimals$}");
 }
 
 /// Starts a server that responds to each request with a small body, on a thread of its own.
@@ -121,6 +138,19 @@ async fn measure_bare(mut connection: Connection, address: SocketAddr) -> (Conne
         times.push(started.elapsed());
     }
     (connection, times)
+}
+
+async fn measure_client(owner: Owner, url: String) -> Vec<Duration> {
+    let mut times = Vec::with_capacity(TURN);
+    for _ in 0..TURN {
+        let started = Instant::now();
+        let request = http::Request::get(&url).body(empty()).unwrap();
+        let response = owner.send(request, &Limits::within(Duration::from_secs(5))).await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.into_body().collect().await.unwrap();
+        times.push(started.elapsed());
+    }
+    times
 }
 
 async fn measure_function(function: Arc<Function>, event: Arc<Event>) -> Vec<Duration> {

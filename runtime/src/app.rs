@@ -200,7 +200,8 @@ impl App {
         let api = self.admin();
         tasks.admin = Some(Task::spawn(|stop| admin::serve(Admin { stop, ..api }, admin)));
         let (path, storage_low) = (self.data.path().to_owned(), self.options.storage_low);
-        let monitor = HealthMonitor::new(self.control.clone(), path, storage_low).await;
+        let listeners = [self.addresses.http.clone(), self.addresses.admin.clone()];
+        let monitor = HealthMonitor::new(self.control.clone(), path, storage_low, listeners).await;
         let monitor = monitor.context("cannot read the last reported health from the store, evoke.db")?;
         self.recording.begin(self.options.concurrency);
         let paused = self.control.restore_paused().await;

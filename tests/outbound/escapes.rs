@@ -56,7 +56,7 @@ fn no_spelling_of_an_inner_address_is_reached_without_its_grant() {
         let port = observer.port();
         // Every host is granted in its normal form, so only the check of the address is left. Beside it are its other
         // spellings.
-        let hosts: [(&str, &[&str]); 28] = [
+        let hosts: [(&str, &[&str]); 29] = [
             ("127.0.0.1", &["127.0.0.1.", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.1", "127.0.1"]),
             ("127.255.255.254", &[]),
             ("0.0.0.0", &["0"]),
@@ -70,12 +70,13 @@ fn no_spelling_of_an_inner_address_is_reached_without_its_grant() {
             ("255.255.255.255", &[]),
             ("192.0.2.1", &[]),
             ("198.18.0.1", &[]),
-            ("[::1]", &[]),
+            ("[::1]", &["[0:0:0:0:0:0:0:1]", "[0000::0001]"]),
             ("[::]", &[]),
-            ("[::ffff:127.0.0.1]", &[]),
-            ("[::ffff:a9fe:a9fe]", &[]),
+            ("[::ffff:127.0.0.1]", &["[::FFFF:7F00:1]"]),
+            ("[::ffff:a9fe:a9fe]", &["[::ffff:169.254.169.254]"]),
+            ("[::ffff:0:7f00:1]", &[]),
             ("[::127.0.0.1]", &[]),
-            ("[64:ff9b::7f00:1]", &[]),
+            ("[64:ff9b::7f00:1]", &["[64:ff9b::127.0.0.1]"]),
             ("[64:ff9b:1::7f00:1]", &[]),
             ("[2002:7f00:1::1]", &[]),
             ("[2001::1]", &[]),
@@ -93,7 +94,21 @@ fn no_spelling_of_an_inner_address_is_reached_without_its_grant() {
             assert_eq!(called, [json!({ "error": REFUSED })], "{host}");
         }
         // Nothing of these is a target at all.
-        for host in ["user@127.0.0.1", "user:password@localhost", "127.0.0.1@127.0.0.1"] {
+        let no_targets = [
+            "user@127.0.0.1",
+            "user:password@localhost",
+            "127.0.0.1@127.0.0.1",
+            "user@[::1]",
+            "user:password@[::1]",
+            "[::1]@[::1]",
+            "[::1].",
+            "[::1%25lo]",
+            // Other digits and letters, which a name may not have or which become those of an address.
+            "\u{ff11}\u{ff12}\u{ff17}.0.0.1",
+            "127\u{3002}0\u{3002}0\u{3002}1",
+            "\u{24db}ocalhost",
+        ];
+        for host in no_targets {
             let called = call(&evoke, &json!({ "url": format!("http://{host}:{port}/") }));
             assert!(called[0]["error"].is_string(), "{host}: {called:?}");
         }
@@ -193,7 +208,7 @@ fn of_mixed_answers_only_the_allowed_addresses_are_tried_in_both_families() {
 #[test]
 fn a_redirect_to_an_inner_address_is_returned_and_not_followed() {
     in_own_network("outbound::escapes::a_redirect_to_an_inner_address_is_returned_and_not_followed", || {
-        let _names = set_up_network(&[("api.test", &[&[GLOBAL_4]])]);
+        let _names = set_up_network(&[("api.test", &[&[GLOBAL_4]]), ("six.test", &[&[GLOBAL_6]])]);
         let redirects: Vec<String> = ["http://169.254.169.254/", "http://localhost/", "//[::1]/", "http://api.test/"]
             .map(|to| format!("location: {to}"))
             .into();
@@ -203,13 +218,16 @@ fn a_redirect_to_an_inner_address_is_returned_and_not_followed() {
             peer::response("307 Temporary Redirect", &[&redirects[at % redirects.len()]], b"")
         });
         let port = observer.port();
-        let evoke = Evoke::up_with(&manifest(&format!("[\"http://api.test:{port}\"]")));
-        for _ in 0..4 {
-            let called = call(&evoke, &json!({ "url": format!("http://api.test:{port}/") }));
-            assert_eq!(called[0]["status"], 307, "{called:?}");
+        let evoke = Evoke::up_with(&manifest(&format!("[\"http://api.test:{port}\", \"http://six.test:{port}\"]")));
+        for (name, address) in [("api.test", GLOBAL_4), ("six.test", GLOBAL_6)] {
+            let (before, seen) = (observer.connections(), observer.seen().len());
+            for _ in 0..4 {
+                let called = call(&evoke, &json!({ "url": format!("http://{name}:{port}/") }));
+                assert_eq!(called[0]["status"], 307, "{called:?}");
+            }
+            assert!(observer.arrived()[before..].iter().all(|at| at == address), "{:?}", observer.arrived());
+            assert_eq!(observer.seen().len(), seen + 4);
         }
-        assert!(observer.arrived().iter().all(|at| at == GLOBAL_4), "{:?}", observer.arrived());
-        assert_eq!(observer.seen().len(), 4);
     });
 }
 

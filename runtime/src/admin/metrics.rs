@@ -46,6 +46,7 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap)
         monitors: watched.into_iter().filter_map(monitor).collect(),
         listeners: admin.listeners().into_iter().map(listener).collect(),
         sandbox: active.sandbox,
+        waiting_replies: admin.bus.waiting_replies() as u64,
     };
     let text = telemetry::render(admin.metrics.clone(), moment, format)
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;

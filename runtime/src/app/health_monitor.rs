@@ -1,18 +1,19 @@
-//! The health monitor: reports changes in the health of functions, their endpoints, sources and the disk as events of
-//! the runtime.
+//! The health monitor: reports changes in the health of functions, their endpoints, sources, listeners and the disk as
+//! events of the runtime.
 //!
 //! The monitor polls once a second, and at once when the health of a function changes. Conditions that clear between
 //! polls are not reported.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::control::{Control, Parts};
+use crate::control::{Control, ListenerHandle, ListenerStatus, Parts};
 use crate::disk::disk_space;
 use evoke_core::dispatcher::{Failing, OpenCircuit};
 use evoke_core::runtime_events::SOURCE;
@@ -31,13 +32,20 @@ pub(super) struct HealthMonitor {
     data: PathBuf,
     /// Free space below which the disk counts as low, in bytes; `None` uses the default.
     storage_low: Option<u64>,
+    /// The listeners of the process.
+    listeners: [Arc<ListenerHandle>; 2],
     conditions: Conditions,
 }
 
 impl HealthMonitor {
     /// Reads the last reported health from the store. Must run before the first attempt, because a function that was
     /// failing before the start stays failing until an attempt succeeds.
-    pub(super) async fn new(control: Control, data: PathBuf, storage_low: Option<u64>) -> Result<Self, StoreError> {
+    pub(super) async fn new(
+        control: Control,
+        data: PathBuf,
+        storage_low: Option<u64>,
+        listeners: [Arc<ListenerHandle>; 2],
+    ) -> Result<Self, StoreError> {
         let Parts { bus, dispatcher, .. } = control.parts();
         let reported = match bus.marks(SOURCE).await {
             // Without the last reported health, each problem that still exists is reported once more.
@@ -50,7 +58,7 @@ impl HealthMonitor {
         let conditions = Conditions::new(&reported);
         dispatcher.restore_failing(conditions.failing_functions());
         dispatcher.restore_circuits(conditions.open_circuits());
-        Ok(Self { control, data, storage_low, conditions })
+        Ok(Self { control, data, storage_low, listeners, conditions })
     }
 
     /// Polls until `stop` is cancelled.
@@ -112,7 +120,7 @@ impl HealthMonitor {
         true
     }
 
-    /// Returns the current health of every active function, every active source and the disk.
+    /// Returns the current health of every active function, every active source, every listener with TLS and the disk.
     async fn observe(&self) -> BTreeMap<Subject, Observation> {
         let (failing, circuits) =
             (self.control.parts().dispatcher.failing(), self.control.parts().dispatcher.circuits());
@@ -134,7 +142,13 @@ impl HealthMonitor {
                 Observation { trouble: source.trouble.is_some(), since_ms: None, data },
             )
         });
-        let mut all: BTreeMap<_, _> = functions.chain(sources).collect();
+        let now_ms = self.control.parts().clock.now_ms();
+        let with_tls = self.listeners.iter().filter(|listener| listener.tls.is_some());
+        let listeners = with_tls.map(|listener| {
+            let subject = Subject { kind: Kind::Listener, name: listener.name.to_owned() };
+            (subject, listener_health(&listener.status(now_ms)))
+        });
+        let mut all: BTreeMap<_, _> = functions.chain(sources).chain(listeners).collect();
         let storage = Subject { kind: Kind::Storage, name: STORAGE.to_owned() };
         let was_low = self.conditions.has_trouble(&storage);
         let found = match disk_space(&self.data).await {
@@ -162,6 +176,14 @@ fn function_health(name: &str, failing: Option<&Failing>) -> Observation {
         data.insert("message".into(), message.as_str().into());
     }
     Observation { trouble: true, since_ms: Some(*since_ms), data }
+}
+
+fn listener_health(listener: &ListenerStatus) -> Observation {
+    let mut data = json!({ "listener": listener.name });
+    if let (Some(reason), Some(data)) = (&listener.trouble, data.as_object_mut()) {
+        data.insert("reason".into(), reason.as_str().into());
+    }
+    Observation { trouble: listener.trouble.is_some(), since_ms: None, data }
 }
 
 fn circuit_state(name: &str, open: Option<&OpenCircuit>) -> Observation {

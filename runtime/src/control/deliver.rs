@@ -54,17 +54,13 @@ fn read(checked: &Checked, function: &Function, deliver: &Deliver) -> Result<End
         values.insert(name.clone(), secrets::read_one(&format!("the secret {name}"), location)?);
     }
     let exposed = values.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned())).collect();
-    let signing = match &deliver.sign {
-        Some(Sign::StandardWebhooks(settings)) => Some(&settings.secret),
-        Some(Sign::Hmac(settings)) => Some(&settings.secret),
-        None => None,
-    };
-    let signing = signing.map(|location| secrets::read_one("the secret of `sign`", location)).transpose()?;
-    let signer = match (&deliver.sign, &signing) {
-        (Some(sign), Some(secret)) => Some(signer(sign, secret)?),
-        _ => None,
-    };
-    values.extend(signing.map(|secret| (SIGNING_SECRET.to_owned(), secret)));
+    let read = |location| secrets::read_one("the secret of `sign`", location);
+    let signing = deliver.sign.iter().flat_map(Sign::secrets).map(read).collect::<Result<Vec<_>, _>>()?;
+    let signer = deliver.sign.as_ref().map(|sign| signer(sign, &signing)).transpose()?;
+    for (index, secret) in signing.into_iter().enumerate() {
+        let name = if index == 0 { SIGNING_SECRET.to_owned() } else { format!("{SIGNING_SECRET}-{}", index + 1) };
+        values.insert(name, secret);
+    }
     let redacted = Secrets::new(values).map_err(|error| (error.to_string(), "use smaller secrets".to_owned()))?;
     let ca = outbound::authorities(&deliver.trust)?;
     Ok(Endpoint {
@@ -78,13 +74,16 @@ fn read(checked: &Checked, function: &Function, deliver: &Deliver) -> Result<End
     })
 }
 
-fn signer(sign: &Sign, secret: &Secret) -> Result<Signer, Mistake> {
+fn signer(sign: &Sign, secrets: &[Secret]) -> Result<Signer, Mistake> {
     let (signer, help) = match sign {
         Sign::StandardWebhooks(_) => {
             let help = "copy the secret as the receiver shows it: `whsec_…`, or `whsk_…` for Ed25519";
-            (Signer::standard_webhooks(secret.expose()), help)
+            (Signer::standard_webhooks(secrets.iter().map(Secret::expose)), help)
         }
-        Sign::Hmac(settings) => (Signer::hmac(settings, secret.expose()), "give the key that the receiver expects"),
+        Sign::Hmac(settings) => {
+            let secret = secrets.first().map(Secret::expose).unwrap_or_default();
+            (Signer::hmac(settings, secret), "give the key that the receiver expects")
+        }
     };
     signer.map_err(|error| (format!("the secret of `sign` is no key: {error}"), help.to_owned()))
 }

@@ -8,7 +8,9 @@ use anyhow::{Context as _, bail};
 
 use super::host::{Host, Progress};
 use super::{AppError, build, kinds, secrets};
+use evoke_http::source::auth::Auth;
 use evoke_http::source::{HttpSource, claimed_app_error};
+use evoke_manifest::deliver::Deliver;
 use evoke_manifest::{self as manifest, Checked, Diagnostic, Diagnostics};
 
 /// The manifest to use without arguments.
@@ -112,11 +114,18 @@ pub(crate) async fn prepare(arguments: &[PathBuf], host: &dyn Host) -> Result<Ve
 /// changed.
 pub(crate) fn fingerprint(arguments: &[PathBuf], manifests: &[Checked]) -> BTreeMap<PathBuf, Option<SystemTime>> {
     let mut files = find(arguments).unwrap_or_default();
+    for source in manifests.iter().flat_map(|checked| checked.manifest.all_sources()).map(|(source, _)| source) {
+        let auth = source.settings.get::<HttpSource>().and_then(|http| http.auth.as_ref());
+        files.extend(auth.into_iter().flat_map(Auth::secrets).filter_map(secrets::file_of));
+    }
     for function in manifests.iter().flat_map(|checked| &checked.manifest.functions) {
+        let grants = &function.allow.http;
         let trusts = function.deliver.iter().map(|deliver| &deliver.trust);
-        files.extend(
-            trusts.chain(function.allow.http.iter().map(|grant| &grant.trust)).filter_map(|trust| trust.ca.clone()),
-        );
+        files.extend(trusts.chain(grants.iter().map(|grant| &grant.trust)).filter_map(|trust| trust.ca.clone()));
+        let of_grants = grants.iter().flat_map(|grant| grant.secrets.values());
+        let of_deliver = function.deliver.iter().flat_map(Deliver::all_secrets);
+        let all = function.allow.secrets.values().chain(of_grants).chain(of_deliver);
+        files.extend(all.filter_map(secrets::file_of));
         let Some(component) = function.component_path() else { continue };
         files.push(component.to_owned());
         if function.build.is_some() {

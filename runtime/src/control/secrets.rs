@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::env::VarError;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use evoke_manifest::{Checked, Diagnostic, Function, SecretRef};
 use evoke_sandbox::{REDACTED_BYTES_MIN, Secret, Secrets};
@@ -84,6 +84,15 @@ pub(super) fn read_one(what: &str, location: &SecretRef) -> Result<Secret, (Stri
         },
     };
     value.map(Secret::from)
+}
+
+/// Returns the file that a secret is read from; `None` for an environment variable.
+pub(super) fn file_of(location: &SecretRef) -> Option<PathBuf> {
+    match location {
+        SecretRef::Env(_) => None,
+        SecretRef::File(path) => Some(path.clone()),
+        SecretRef::Credential(name) => Some(Path::new(&std::env::var_os(CREDENTIALS)?).join(name)),
+    }
 }
 
 /// Reads a file with a secret. Editors end a file with a line break, which is not part of the secret.

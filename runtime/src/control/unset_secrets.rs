@@ -1,7 +1,6 @@
 //! Finds the secrets of functions that are not set on this machine, for a check of manifests.
 
 use super::{outbound, secrets};
-use evoke_manifest::deliver::Sign;
 use evoke_manifest::{Function, SecretRef};
 
 /// Returns the message and the hint about each secret of a function whose variable or credential is not set here. A file
@@ -17,11 +16,8 @@ pub(crate) fn of(function: &Function) -> Vec<(String, String)> {
     if found.is_empty() {
         found.extend(outbound::read(function).err());
     }
-    let signature = function.deliver.as_ref().and_then(|deliver| deliver.sign.as_ref()).map(|sign| match sign {
-        Sign::StandardWebhooks(settings) => &settings.secret,
-        Sign::Hmac(settings) => &settings.secret,
-    });
-    found.extend(signature.and_then(|location| secrets::read_one("the secret of `sign`", location).err()));
+    let signing = function.deliver.iter().filter_map(|deliver| deliver.sign.as_ref()).flat_map(|sign| sign.secrets());
+    found.extend(signing.filter_map(|location| secrets::read_one("the secret of `sign`", location).err()));
     found.retain(|(message, _)| message.contains(secrets::NOT_SET));
     found
 }

@@ -11,8 +11,9 @@ use std::time::Duration;
 use evoke_core::bus::{Bus, Limits as BusLimits, Origin, Target};
 use evoke_core::router::Router;
 use evoke_http::listener::{Limits, RequestBody, serve_stream};
+use evoke_http::source::auth::{Auth, Guard, SecretAuth};
 use evoke_http::source::{Accept, Endpoint, Http, HttpSource, RequestValue, Routes, SourceGlob, SourceMethod};
-use evoke_manifest::{ByteSize, Template, TypeGlob};
+use evoke_manifest::{ByteSize, SecretList, SecretRef, Template, TypeGlob};
 use evoke_model::claim::is_runtime_type;
 use evoke_model::clock::Clock;
 use evoke_model::{Seq, StoredEvent};
@@ -33,13 +34,18 @@ const EVENTS_URI: &str = "/shop/events";
 /// The source of `/hooks/…` makes the type and an attribute of its events from the request.
 const HOOKS: Origin = Origin(3);
 const HOOKS_URI: &str = "/shop/hooks";
+/// The source of `/tokens` accepts requests with the token [`TOKEN`], that of `/signed` those that GitHub has signed with
+/// this secret, which a fuzzer does not find.
+const TOKENS: Origin = Origin(4);
+const SIGNED: Origin = Origin(5);
+const TOKEN: &str = "token";
 const BODY_MAX: u64 = 4_096;
 /// Longer than all time limits of the listener together.
 const END_MAX: Duration = Duration::from_secs(600);
 /// The statuses of `http/src/source.rs`, and those of the HTTP server for a malformed head.
-const STATUSES: &[u16] = &[200, 202, 204, 400, 403, 404, 405, 408, 411, 413, 414, 415, 429, 431, 503, 505];
+const STATUSES: &[u16] = &[200, 202, 204, 400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 429, 431, 503, 505];
 
-fn endpoints() -> [Endpoint; 3] {
+fn endpoints() -> [Endpoint; 5] {
     let checkout = HttpSource {
         methods: vec![SourceMethod::Post, SourceMethod::Put],
         has_default_methods: false,
@@ -61,7 +67,17 @@ fn endpoints() -> [Endpoint; 3] {
         max_body: ByteSize(BODY_MAX),
         ..HttpSource::at("/hooks/{team}/{rest...}")
     };
+    let secret = || SecretAuth { secret: SecretList::one(SecretRef::Env("SECRET".into())) };
+    let verified = |path: &str, uri: &str, origin: Origin, auth: Auth| {
+        let source = HttpSource { auth: Some(auth.clone()), path: path.into(), ..checkout.clone() };
+        let guard = Guard::new(&auth, Arc::default(), |_, _| Ok(TOKEN.to_owned())).expect("a valid secret");
+        let mut endpoint = Endpoint::new(&source, uri, origin, Target::Matching);
+        endpoint.auth = Some(Arc::new(guard));
+        endpoint
+    };
     [
+        verified("/tokens", "/shop/tokens", TOKENS, Auth::Bearer(secret())),
+        verified("/signed", "/shop/signed", SIGNED, Auth::Github(secret())),
         Endpoint::new(&hooks, HOOKS_URI, HOOKS, Target::Matching),
         Endpoint::new(&checkout, CHECKOUT_URI, CHECKOUT, Target::Matching),
         Endpoint::new(&events, EVENTS_URI, EVENTS, Target::Matching),
@@ -79,7 +95,7 @@ async fn exchange(input: &[u8]) {
     let mut router = Router::default();
     router.add_app("shop");
     let bus = Bus::new(store.clone(), router, BusLimits::default());
-    let http = Http::new(bus.clone(), clock, Routes::new(endpoints()).expect("three paths"));
+    let http = Http::new(bus.clone(), clock, Routes::new(endpoints()).expect("five paths"));
     let service = move |request: Request<RequestBody>, _| {
         let http = http.clone();
         async move { http.handle(request).await }
@@ -109,6 +125,12 @@ async fn exchange(input: &[u8]) {
 fn check_event(stored: &StoredEvent, bus: &Bus) {
     let StoredEvent { event, lineage, .. } = stored;
     assert_eq!(event.check(), Ok(()));
+    let principal = match lineage.entered() {
+        Some(TOKENS) => Some("bearer"),
+        Some(SIGNED) => Some("github"),
+        _ => None,
+    };
+    assert_eq!(event.principal.as_deref(), principal, "{event:?}");
     match lineage.entered() {
         Some(CHECKOUT) => assert_eq!((&*event.type_, &*event.source), (CHECKOUT_TYPE, CHECKOUT_URI)),
         Some(EVENTS) => {
@@ -116,6 +138,7 @@ fn check_event(stored: &StoredEvent, bus: &Bus) {
             let owner = bus.router().owner_of(&event.source, |_| false);
             assert!(owner.is_none() || event.source == EVENTS_URI, "{} belongs to {owner:?}", event.source);
         }
+        Some(TOKENS | SIGNED) => assert_eq!(&*event.type_, CHECKOUT_TYPE),
         Some(HOOKS) => {
             assert!(!is_runtime_type(&event.type_) && event.type_.ends_with(".x"), "{}", event.type_);
             assert!(event.type_.bytes().all(|byte| byte.is_ascii_graphic()), "{}", event.type_);

@@ -25,7 +25,7 @@ pub struct Client(Arc<Shared>);
 
 /// The parts that all owners share.
 pub(crate) struct Shared {
-    /// The runtime whose threads connect, and read and write sockets.
+    /// The runtime whose threads resolve names, read files and close unused connections.
     pub(crate) io: Handle,
     pub(crate) resolver: Resolver,
     pub(crate) trust: Trust,
@@ -33,7 +33,7 @@ pub(crate) struct Shared {
 }
 
 impl Client {
-    /// Creates a client whose sockets belong to the runtime `io`. The authorities of the machine are read when the first
+    /// Creates a client that resolves names on the runtime `io`. The authorities of the machine are read when the first
     /// https request needs them.
     pub fn new(io: Handle, metrics: Arc<Metrics>) -> Self {
         Self(Arc::new(Shared { io, resolver: Resolver::default(), trust: Trust::default(), metrics }))
@@ -97,9 +97,8 @@ impl Owner {
         self.0.grants.is_empty()
     }
 
-    /// Returns the runtime whose threads connect, and read and write sockets. [`Self::send`] may be called on another
-    /// one, whose timers it then uses.
-    pub fn io(&self) -> &Handle {
+    /// Returns the runtime whose threads resolve names and read files.
+    pub(crate) fn io(&self) -> &Handle {
         &self.0.shared.io
     }
 

@@ -20,16 +20,16 @@ use super::grant::Grant;
 use super::limits::{CONNECT_MAX, TLS_MAX};
 use super::pool::Key;
 
-/// Makes a connection to the target of `key`. Runs on the runtime of the sockets.
+/// Makes a connection to the target of `key`. Its socket belongs to the current runtime.
 pub(crate) async fn connect(
-    owner: Owner,
-    key: Key,
+    owner: &Owner,
+    key: &Key,
     time: Duration,
     permit: OwnedSemaphorePermit,
 ) -> Result<Connection, Error> {
     let parts = &owner.0;
     let Some(state) = parts.grants.get(key.grant) else {
-        return Err(Error::NotGranted { target: key.target });
+        return Err(Error::NotGranted { target: key.target.clone() });
     };
     let target = &key.target;
     let addresses = resolve(&owner, &state.grant, target).await?;
@@ -37,11 +37,11 @@ pub(crate) async fn connect(
     let stream = dial(target, &addresses, time.min(CONNECT_MAX)).await?;
     let started_http = |error: hyper::Error| Error::of_connection(&error);
     if !target.https {
-        return Connection::start(owner.io(), stream, false, permit).await.map_err(started_http);
+        return Connection::start(stream, false, permit).await.map_err(started_http);
     }
     let left = time.saturating_sub(started.elapsed()).min(TLS_MAX);
-    let (stream, is_http2) = handshake(&owner, state, target, stream, left).await?;
-    let start = Connection::start(owner.io(), stream, is_http2, permit);
+    let (stream, is_http2) = handshake(owner, state, target, stream, left).await?;
+    let start = Connection::start(stream, is_http2, permit);
     let timed_out = |_| Error::TlsTimeout { target: target.clone(), after: left };
     timeout(left, start).await.map_err(timed_out)?.map_err(started_http)
 }

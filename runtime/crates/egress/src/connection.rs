@@ -1,7 +1,13 @@
 //! One connection: HTTP/1.1, for one call at a time, or HTTP/2, for several.
+//!
+//! A connection with HTTP/1.1 has no task of its own: the call that uses the connection also drives it, so a call wakes
+//! no second task. A connection gets a task if its response has arrived before its request was sent completely, because
+//! the caller may then do either first. A connection with HTTP/2 always has tasks.
 
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -32,7 +38,17 @@ pub(crate) enum Connection {
 
 pub(crate) struct Http1 {
     sender: http1::SendRequest<SentBody>,
-    _tasks: Tasks,
+    driver: Driver,
+}
+
+/// The work on the socket of a connection with HTTP/1.1. Dropping it closes the connection.
+enum Driver {
+    /// Done by whoever uses the connection.
+    Own(Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// Done by a task.
+    Task { _tasks: Tasks },
+    /// The connection is closed.
+    Ended,
 }
 
 pub(crate) struct Http2 {
@@ -43,21 +59,16 @@ pub(crate) struct Http2 {
 type Sent = Result<Response<Incoming>, TrySendError<Request<SentBody>>>;
 
 impl Connection {
-    /// Starts a connection over a stream. Its tasks run on `io` and hold `permit`.
-    pub(crate) async fn start<S>(
-        io: &Handle,
-        stream: S,
-        is_http2: bool,
-        permit: OwnedSemaphorePermit,
-    ) -> hyper::Result<Self>
+    /// Starts a connection over a stream. The connection holds `permit` until it is closed.
+    pub(crate) async fn start<S>(stream: S, is_http2: bool, permit: OwnedSemaphorePermit) -> hyper::Result<Self>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let token = CancellationToken::new();
-        let executor = Executor { io: io.clone(), token: token.clone(), permit: Arc::new(permit) };
-        let tasks = Tasks(token);
         let stream = TokioIo::new(stream);
         if is_http2 {
+            let token = CancellationToken::new();
+            let executor = Executor { io: Handle::current(), token: token.clone(), permit: Arc::new(permit) };
+            let tasks = Tasks(token);
             let (sender, connection) = http2::Builder::new(executor.clone())
                 .timer(TokioTimer::new())
                 .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
@@ -74,8 +85,12 @@ impl Connection {
             .max_buf_size(BUFFER_BYTES_MAX)
             .handshake(stream)
             .await?;
-        executor.spawn(connection);
-        Ok(Self::Http1(Http1 { sender, _tasks: tasks }))
+        let driver = Driver::Own(Box::pin(async move {
+            // The calls report the errors of the connection.
+            let _ = connection.await;
+            drop(permit);
+        }));
+        Ok(Self::Http1(Http1 { sender, driver }))
     }
 
     pub(crate) fn is_http2(&self) -> bool {
@@ -85,20 +100,80 @@ impl Connection {
     /// Sends a request. The error contains the request if nothing of it was sent.
     pub(crate) async fn send(&mut self, request: Request<SentBody>) -> Sent {
         match self {
-            Self::Http1(connection) => connection.sender.try_send_request(request).await,
+            Self::Http1(Http1 { sender, driver }) => {
+                let mut response = pin!(sender.try_send_request(request));
+                std::future::poll_fn(|cx| driver.poll_with(cx, |cx| response.as_mut().poll(cx))).await
+            }
             Self::Http2(connection) => connection.sender.clone().try_send_request(request).await,
+        }
+    }
+
+    /// Polls something that waits for the connection, such as the body of a response, and drives the connection as far as
+    /// that needs.
+    pub(crate) fn poll_with<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        match self {
+            Self::Http1(connection) => connection.driver.poll_with(cx, poll),
+            Self::Http2(_) => poll(cx),
+        }
+    }
+
+    /// Gives the connection a task, so that the rest of a request is sent while nobody reads the response.
+    pub(crate) fn drive_alone(&mut self) {
+        if let Self::Http1(connection) = self {
+            connection.driver.spawn();
         }
     }
 }
 
 impl Http1 {
-    pub(crate) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+    /// Returns true if a call can start. Reads from the socket whether the peer has closed the connection, as far as the
+    /// runtime knows of it.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        self.driver.drive(&mut Context::from_waker(Waker::noop()));
+        !self.sender.is_closed() && self.sender.is_ready()
     }
 
-    /// Returns true if a call can start. A connection is ready again a moment after the end of the last response.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+    /// Returns true if the connection is closed.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        self.driver.drive(&mut Context::from_waker(Waker::noop()));
+        self.sender.is_closed()
+    }
+}
+
+impl Driver {
+    fn poll_with<T>(&mut self, cx: &mut Context<'_>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        if let Poll::Ready(value) = poll(cx) {
+            return Poll::Ready(value);
+        }
+        if let Self::Own(_) = self {
+            self.drive(cx);
+            return poll(cx);
+        }
+        Poll::Pending
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Self::Own(connection) = self
+            && connection.as_mut().poll(cx).is_ready()
+        {
+            *self = Self::Ended;
+        }
+    }
+
+    fn spawn(&mut self) {
+        *self = match std::mem::replace(self, Self::Ended) {
+            Self::Own(connection) => {
+                let token = CancellationToken::new();
+                let tasks = Tasks(token.clone());
+                tokio::spawn(token.run_until_cancelled_owned(connection));
+                Self::Task { _tasks: tasks }
+            }
+            other => other,
+        };
     }
 }
 

@@ -13,8 +13,9 @@
 //! Redirects are responses like others and are not followed; proxies of the environment are not used. Connections are
 //! pooled for each owner, grant and target.
 //!
-//! Every wait and every size is bounded: see [`Limits`] and the constants. The sockets belong to the runtime that the
-//! client was made with; callers may be on another one.
+//! Every wait and every size is bounded: see [`Limits`] and the constants. A socket belongs to the runtime of the call that
+//! connected; the calls of one owner should run on one runtime, so that no call waits for the threads of another one.
+//! Names are resolved on the runtime that the client was made with.
 //!
 //! ```no_run
 //! # async fn example(io: tokio::runtime::Handle, metrics: std::sync::Arc<evoke_telemetry::Metrics>) -> Result<(), Box<dyn std::error::Error>> {

@@ -13,7 +13,8 @@ pub const DNS_MAX: Duration = Duration::from_secs(5);
 pub const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Largest wait for a TLS handshake.
 pub const TLS_MAX: Duration = Duration::from_secs(5);
-/// Largest wait for the head of the response after the request was sent, and between two parts of either body.
+/// Wait for the head of the response after the request was sent, unless [`Limits::first_byte_timeout`] has another value,
+/// and the largest wait between two parts of either body.
 pub const FIRST_BYTE_MAX: Duration = Duration::from_secs(5);
 /// Largest number of calls of an owner at once; a call lasts until its response body ended or was dropped. Each holds
 /// two buffers of [`HEAD_BYTES_MAX`] at most.
@@ -25,14 +26,16 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Largest number of headers of a response.
 pub const HEADERS_MAX: usize = 100;
 
-/// The limits of one request. The constants of this module are upper bounds of its time-outs.
+/// The limits of one request. The constants of this module are upper bounds of its time-outs, except of
+/// [`Limits::first_byte_timeout`].
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// The end of the call, its response body included.
     pub deadline: Instant,
     /// Limit on the wait for a connection, the TLS handshake included.
     pub connect_timeout: Duration,
-    /// Limit on the wait for the head of the response, after the request was sent.
+    /// Limit on the wait for the head of the response, after the request was sent. Only the deadline bounds it; the
+    /// sandbox cuts the value of a guest to [`FIRST_BYTE_MAX`].
     pub first_byte_timeout: Duration,
     /// Limit on the wait between two parts of the response body.
     pub between_bytes_timeout: Duration,

@@ -65,9 +65,13 @@ impl Pool {
             entry.used = Instant::now();
             return Some(Connection::Http2(entry.connection.clone()));
         }
-        state.idle.retain(|entry| !entry.connection.is_closed());
-        let at = state.idle.iter().rposition(|entry| entry.key == *key && entry.connection.is_ready())?;
-        Some(Connection::Http1(state.idle.remove(at).connection))
+        while let Some(at) = state.idle.iter().rposition(|entry| entry.key == *key) {
+            let mut connection = state.idle.remove(at).connection;
+            if connection.is_ready() {
+                return Some(Connection::Http1(connection));
+            }
+        }
+        None
     }
 
     /// Returns the permit for a new connection. Closes an unused one if there are too many.
@@ -128,7 +132,7 @@ impl Pool {
     /// Closes the connections that were unused for too long. Returns true if no connection is left.
     fn sweep(&self) -> bool {
         let mut state = self.lock();
-        state.idle.retain(|entry| !entry.connection.is_closed() && entry.used.elapsed() < IDLE_TIME);
+        state.idle.retain_mut(|entry| entry.used.elapsed() < IDLE_TIME && !entry.connection.is_closed());
         state.shared.retain(|entry| {
             let is_used = Arc::strong_count(&entry.connection) > 1;
             !entry.connection.is_closed() && (is_used || entry.used.elapsed() < IDLE_TIME)
@@ -152,7 +156,7 @@ pub(crate) struct Lease {
 impl Lease {
     /// Returns the connection to the pool, after the request and the response ended.
     pub(crate) fn give_back(self) {
-        if let Connection::Http1(connection) = self.connection
+        if let Connection::Http1(mut connection) = self.connection
             && !connection.is_closed()
             && let Some(pool) = self.pool.upgrade()
         {

@@ -71,16 +71,29 @@ impl Sending {
 /// The body of a request, as the connection reads it.
 pub(crate) struct SentBody {
     inner: RequestBody,
+    /// The bytes that are still to be read, if the header `content-length` says how many there are. After the last one,
+    /// the connection does not ask for the end.
+    remaining: Option<u64>,
     allowance: Arc<Allowance>,
     sending: Arc<Sending>,
 }
 
 impl SentBody {
-    pub(crate) fn new(inner: RequestBody, allowance: Arc<Allowance>, sending: Arc<Sending>) -> Self {
-        if inner.is_end_stream() {
-            sending.is_complete.store(true, Ordering::Release);
+    pub(crate) fn new(
+        inner: RequestBody,
+        length: Option<u64>,
+        allowance: Arc<Allowance>,
+        sending: Arc<Sending>,
+    ) -> Self {
+        let body = Self { inner, remaining: length, allowance, sending };
+        if body.is_complete() {
+            body.sending.is_complete.store(true, Ordering::Release);
         }
-        Self { inner, allowance, sending }
+        body
+    }
+
+    fn is_complete(&self) -> bool {
+        self.remaining == Some(0) || self.inner.is_end_stream()
     }
 }
 
@@ -90,7 +103,8 @@ impl Body for SentBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        let mut state = self.sending.lock();
+        let sending = self.sending.clone();
+        let mut state = sending.lock();
         state.waits_for_body = polled.is_pending();
         state.last = Some(Instant::now());
         let frame = match polled {
@@ -98,6 +112,7 @@ impl Body for SentBody {
             Poll::Ready(None) => None,
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(bytes as u64));
                 Some(self.allowance.send(bytes).map(|()| frame).map_err(Error::RequestBytes))
             }
             Poll::Ready(Some(Err(error))) => Some(Err(Error::RequestBody(error.to_string()))),
@@ -106,7 +121,7 @@ impl Body for SentBody {
             state.error = Some(error.clone());
         }
         drop(state);
-        if frame.is_none() || self.inner.is_end_stream() {
+        if frame.is_none() || self.is_complete() {
             self.sending.is_complete.store(true, Ordering::Release);
         }
         Poll::Ready(frame)

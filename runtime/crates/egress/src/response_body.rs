@@ -77,7 +77,13 @@ impl Body for ResponseBody {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+        let Self { incoming, held, .. } = &mut *self;
+        let mut poll = |cx: &mut Context<'_>| Pin::new(&mut *incoming).poll_frame(cx);
+        let polled = match held {
+            Some((lease, _)) => lease.connection.poll_with(cx, poll),
+            None => poll(cx),
+        };
+        let frame = match polled {
             Poll::Ready(frame) => frame,
             Poll::Pending => match self.poll_timer(cx) {
                 Poll::Pending => return Poll::Pending,

@@ -2,15 +2,14 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{
-    CONNECTION, HOST, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use evoke_model::destination::Target;
@@ -61,10 +60,7 @@ impl Owner {
         };
         let result = match self.0.calls.clone().try_acquire_owned() {
             Err(_) => Err(Error::TooManyCalls),
-            Ok(call) => {
-                let exchange = self.exchange(request, key, state, limits, call);
-                timeout_at(limits.deadline, exchange).await.unwrap_or(Err(Error::Deadline))
-            }
+            Ok(call) => self.exchange(request, key, state, limits, call).await,
         };
         state.metrics.ended(outcome(&result), started.elapsed());
         result
@@ -80,14 +76,16 @@ impl Owner {
     ) -> Result<Response<ResponseBody>, Error> {
         let sending = Arc::new(Sending::default());
         let mut request = prepare(request, &state.grant, limits, &sending)?;
-        let (connection, response) = loop {
+        let (mut connection, response) = loop {
             let (mut connection, is_new) = match self.0.pool.take(&key) {
                 Some(connection) => (connection, false),
-                None => (self.connect(&key, limits).await?, true),
+                None => {
+                    let connected = timeout_at(limits.deadline, self.connect(&key, limits)).await;
+                    (connected.unwrap_or(Err(Error::Deadline))?, true)
+                }
             };
             address(&mut request, &key.target, connection.is_http2())?;
-            let limit = limits.first_byte_timeout.min(FIRST_BYTE_MAX);
-            match wait_for_head(connection.send(request), &sending, limit).await? {
+            match wait_for_head(connection.send(request), &sending, limits).await? {
                 Ok(response) => break (connection, response),
                 Err(mut error) => match error.take_message() {
                     // The pooled connection was dead, and nothing was sent.
@@ -102,28 +100,21 @@ impl Owner {
         if response.headers().len() > HEADERS_MAX {
             return Err(Error::ResponseHead);
         }
+        if !sending.is_complete() {
+            connection.drive_alone();
+        }
         let lease = Lease { pool: Arc::downgrade(&self.0.pool), key, connection };
         let between_bytes = limits.between_bytes_timeout.min(FIRST_BYTE_MAX);
         Ok(response.map(|body| ResponseBody::new(body, limits, between_bytes, sending, (lease, call))))
     }
 
-    /// Makes a connection on the runtime of the sockets. Stops when the future is dropped.
     async fn connect(&self, key: &Key, limits: &Limits) -> Result<Connection, Error> {
         let permit = self.0.pool.permit().await?;
         let time = limits.connect_timeout.min(CONNECT_MAX + TLS_MAX);
-        let task = self.io().spawn(connect(self.clone(), key.clone(), time, permit));
-        let _abort = AbortOnDrop(task.abort_handle());
-        let connection = task.await.map_err(|error| Error::Internal(format!("connecting failed: {error}")))??;
+        // Boxed, because it is large and most calls have a connection already.
+        let connection = Box::pin(connect(self, key, time, permit)).await?;
         self.0.pool.share(key, &connection);
         Ok(connection)
-    }
-}
-
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -157,7 +148,8 @@ fn prepare(
     }
     // hyper gets no extensions of the caller, such as a request for an upgrade.
     head.extensions.clear();
-    let body = SentBody::new(body, limits.allowance.clone(), sending.clone());
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let body = SentBody::new(body, length, limits.allowance.clone(), sending.clone());
     Ok(Request::from_parts(head, body))
 }
 
@@ -194,16 +186,20 @@ fn address(request: &mut Request<SentBody>, target: &Target, is_http2: bool) -> 
 }
 
 /// Waits for the head of a response. The time limit starts when the request was sent, and is paused while the caller
-/// makes the next part of its body.
-async fn wait_for_head<T>(response: impl Future<Output = T>, sending: &Sending, limit: Duration) -> Result<T, Error> {
+/// makes the next part of its body. The deadline is not paused.
+async fn wait_for_head<T>(response: impl Future<Output = T>, sending: &Sending, limits: &Limits) -> Result<T, Error> {
     let mut response = pin!(response);
-    let sent = Instant::now();
-    let mut end = sent + limit;
+    let (sent, limit) = (Instant::now(), limits.first_byte_timeout);
+    let end_after = |start: Instant| start.checked_add(limit).unwrap_or(limits.deadline).min(limits.deadline);
+    let mut end = end_after(sent);
     loop {
         if let Ok(response) = timeout_at(end, &mut response).await {
             return Ok(response);
         }
-        end = sending.waiting_since(sent) + limit;
+        if Instant::now() >= limits.deadline {
+            return Err(Error::Deadline);
+        }
+        end = end_after(sending.waiting_since(sent));
         if end <= Instant::now() {
             return Err(Error::FirstByteTimeout(limit));
         }

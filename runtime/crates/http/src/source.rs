@@ -22,7 +22,10 @@
 //!
 //! OPTIONS gets 204 with `Allow`, unless a source declares the method; with `cors`, a preflight request gets the grant, and
 //! with `handshake`, the validation request of a CloudEvents sender. HEAD goes to the source of GET: it gets 200 without a
-//! body and makes no event.
+//! body and makes no event; with `auth`, its sender is verified as that of a GET request.
+//!
+//! The principal of an event is the sender that `auth` has verified. Without `auth`, it is the certificate of the client,
+//! if the connection has one: `certificate:NAME`, see [`ClientCertificate::principal`].
 //!
 //! An endpoint with a [`RequestHandler`] makes no events: its function handles the request and returns the response.
 //!
@@ -66,7 +69,7 @@ use http_body_util::{Either, Full};
 use hyper::body::Body;
 use tokio_util::sync::CancellationToken;
 
-use crate::listener::{Limits, Listener, RequestBody};
+use crate::listener::{ClientCertificate, Limits, Listener, RequestBody};
 use crate::problem::{Problem, json};
 use accept::ClaimPolicy;
 pub use accept::{Accept, SourceGlob};
@@ -244,7 +247,9 @@ impl Http {
                 Ok(response) => return response.map(Either::Right),
                 Err(problem) => Err(problem),
             },
-            None if head.method == Method::HEAD && !endpoint.methods.contains(&Method::HEAD) => Ok(head_of_get()),
+            None if head.method == Method::HEAD && !endpoint.methods.contains(&Method::HEAD) => {
+                self.head_of_get(endpoint, &head, body).await
+            }
             None => self.take(endpoint, head, body).await.inspect_err(|problem| {
                 if problem.is_lack_of_room() {
                     endpoint.health.refused(|| problem.detail.clone());
@@ -301,6 +306,33 @@ impl Http {
         Ok(waited.unwrap_or_else(|none| receipt(&ids, &accepted, Some((none, none.body(reply, root))))))
     }
 
+    /// Responds to a HEAD request for a source of GET requests. It makes no event.
+    async fn head_of_get<B>(
+        &self,
+        endpoint: &Endpoint,
+        head: &Parts,
+        mut body: B,
+    ) -> Result<Response<Full<Bytes>>, Problem>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Error + 'static,
+    {
+        let verified = async {
+            let (guard, now_ms) = (endpoint.auth.as_deref(), self.0.clock.now_ms());
+            let admission = Admission::check_headers(guard, &head.headers, &mut body, now_ms).await?;
+            if admission.needs_body() {
+                let owners = owners(endpoint.origin, &head.extensions);
+                let read = body::read(&self.0.budget, owners, &head.headers, body, endpoint.body_max).await?;
+                admission.check_body(&read.bytes)?;
+            }
+            Ok::<_, Problem>(())
+        };
+        verified.await.inspect_err(|problem| self.0.bus.count_refused(problem.reason()))?;
+        let mut response = Response::new(Full::default());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(response)
+    }
+
     /// Reads the events of a request. The returned memory permit must be held until the events are committed.
     async fn events<B>(&self, endpoint: &Endpoint, head: &Parts, mut body: B) -> Result<Taken, Problem>
     where
@@ -349,11 +381,14 @@ impl Http {
                 form::add_query(event, head.uri.query(), endpoint.body_max)?;
             }
         }
-        if let Some(Sender { principal, id, .. }) = sender {
-            events.iter_mut().for_each(|event| event.principal = Some(principal.clone()));
-            if let (Mode::Raw, Some(id), [event]) = (mode, id, events.as_mut_slice()) {
-                event.id = id;
-            }
+        let certificate = || head.extensions.get::<ClientCertificate>().map(|shown| shown.event_principal().clone());
+        let (principal, id) = match sender {
+            Some(Sender { principal, id, .. }) => (Some(principal), id),
+            None => (certificate(), None),
+        };
+        events.iter_mut().for_each(|event| event.principal.clone_from(&principal));
+        if let (Mode::Raw, Some(id), [event]) = (mode, id, events.as_mut_slice()) {
+            event.id = id;
         }
         if let Some(templates) = &endpoint.templates {
             let parameters = head.extensions.get::<PathParameters>();
@@ -448,13 +483,6 @@ fn add_headers(headers: &mut HeaderMap, added: &HeaderMap) {
             headers.insert(name, value.clone());
         }
     }
-}
-
-/// The response to a HEAD request for a source of GET requests, which makes no event.
-fn head_of_get() -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 fn options(allow: &str) -> Response<Full<Bytes>> {

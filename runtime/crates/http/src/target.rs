@@ -99,7 +99,8 @@ impl HttpTarget {
         };
         let size = http_body::Body::size_hint(request.body()).lower();
         let allowance = Arc::new(Allowance::new(size, RESPONSE_BYTES_MAX as u64));
-        let limits = Limits { deadline, allowance, ..Limits::within(self.timeout) };
+        // An endpoint may take as long as the function's `timeout` allows.
+        let limits = Limits { deadline, allowance, first_byte_timeout: self.timeout, ..Limits::within(self.timeout) };
         let timed_out = || (Outcome::Timeout { limit: self.timeout }, None);
         match timeout_at(deadline, self.owner.send(request, &limits)).await {
             Err(_) | Ok(Err(evoke_egress::Error::Deadline)) => timed_out(),

@@ -3,7 +3,7 @@
 use super::diagnostics::{ValueError, excerpt};
 use super::hmac::HmacFormat;
 use super::parser::one_of;
-use super::secret::SecretRef;
+use super::secret::{SecretList, SecretRef};
 use super::template::Template;
 use super::trust::Trust;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -123,8 +123,9 @@ pub enum Sign {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "StandardWebhooksSignature", deny_unknown_fields)]
 pub struct StandardWebhooks {
-    /// Location of the secret: `whsec_…` for HMAC-SHA256, or `whsk_…`, the private key, for Ed25519.
-    pub secret: SecretRef,
+    /// Location of the secret: `whsec_…` for HMAC-SHA256, or `whsk_…`, the private key, for Ed25519. A list while it is
+    /// rotated: the requests then have a signature of each.
+    pub secret: SecretList,
 }
 
 /// Signature by HMAC.
@@ -138,10 +139,25 @@ pub struct Hmac {
     pub secret: SecretRef,
 }
 
+impl Sign {
+    /// Returns the locations of the secrets, in the order of the manifest.
+    pub fn secrets(&self) -> Vec<&SecretRef> {
+        match self {
+            Self::StandardWebhooks(settings) => settings.secret.iter().map(|secret| &secret.location).collect(),
+            Self::Hmac(settings) => vec![&settings.secret],
+        }
+    }
+}
+
 impl Deliver {
     /// Returns the mode of the requests, unless they have a `body`.
     pub fn cloudevents_mode(&self) -> Option<Mode> {
         if self.body.is_some() { None } else { Some(self.mode.unwrap_or_default()) }
+    }
+
+    /// Returns the locations of all secrets, those of the signature included.
+    pub fn all_secrets(&self) -> impl Iterator<Item = &SecretRef> {
+        self.secrets.values().chain(self.sign.iter().flat_map(Sign::secrets))
     }
 
     /// Returns the templates of URL, headers and body.

@@ -15,6 +15,8 @@
 //! | `evoke.circuit.closed` | `shop/tell-crm` | a probe succeeded: the deliveries that waited go out | `function`, `since` |
 //! | `evoke.source.degraded` | `shop/inbox` | a source does not work, or only in part | `source`, `kind`, `since`, `reason` |
 //! | `evoke.source.recovered` | `shop/inbox` | the source has worked for [`RECOVERY_DELAY`] without a problem | `source`, `kind`, `since` |
+//! | `evoke.listener.degraded` | `public` or `admin` | the certificate of a listener has ended, or could not be replaced | `listener`, `since`, `reason` |
+//! | `evoke.listener.recovered` | `public` or `admin` | the certificate is valid again, or was replaced | `listener`, `since` |
 //! | `evoke.storage.low` | `storage` | the free disk space is below the limit | `since`, `free_bytes`, `total_bytes`, `low_bytes` |
 //! | `evoke.storage.recovered` | `storage` | the free disk space is at least a quarter above the limit | as `evoke.storage.low` |
 //!
@@ -45,7 +47,7 @@ use crate::{DamagedEvent, DeliveryId, Origin, StoredEvent};
 pub const SOURCE: &str = "/evoke";
 
 /// The types of all runtime events.
-pub const TYPES: [&str; 11] = [
+pub const TYPES: [&str; 13] = [
     DEAD,
     "evoke.function.failing",
     "evoke.function.recovered",
@@ -55,6 +57,8 @@ pub const TYPES: [&str; 11] = [
     "evoke.circuit.closed",
     "evoke.source.degraded",
     "evoke.source.recovered",
+    "evoke.listener.degraded",
+    "evoke.listener.recovered",
     "evoke.storage.low",
     "evoke.storage.recovered",
 ];

@@ -92,8 +92,7 @@ impl HostContext {
 
     pub(super) fn http_types(&mut self) -> HttpTypes<'_> {
         let (view, invocation) = self.http_view();
-        let (publisher, io) = (invocation.publisher(), invocation.outbound().io());
-        HttpTypes { view, budget: &invocation.budget, publisher, io }
+        HttpTypes { view, budget: &invocation.budget, publisher: invocation.publisher() }
     }
 
     /// Returns what the requests of the attempt were and how they ended; `None` without requests.

@@ -1,11 +1,11 @@
 //! `wasi:http/types` with a budget, and the host's side of `wasi:http/outgoing-handler`, which `outbound.rs` implements:
 //! everything that a guest can make the host hold is charged first. The functions themselves are those of
-//! wasmtime-wasi-http. All of them are listed here, so a new one cannot be linked without a decision about its price.
+//! wasmtime-wasi-http, except those of `pending_response.rs`. All of them are listed, so a new one cannot be linked
+//! without a decision about its price.
 //!
 //! Every kind of function can create fields, requests and bodies, because every kind can send requests.
 
 use http::HeaderMap;
-use tokio::runtime::Handle;
 use wasmtime::Result;
 use wasmtime::component::{HasData, Linker, Resource};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable};
@@ -13,8 +13,7 @@ use wasmtime_wasi_http::p2::bindings::LinkOptions;
 use wasmtime_wasi_http::p2::bindings::http::types::{self, Duration, ErrorCode, IoError, Method, Scheme, StatusCode};
 use wasmtime_wasi_http::p2::body::{HostFutureTrailers, HostIncomingBody, HostOutgoingBody};
 use wasmtime_wasi_http::p2::types::{
-    HostFutureIncomingResponse, HostIncomingRequest, HostIncomingResponse, HostOutgoingRequest, HostOutgoingResponse,
-    HostResponseOutparam,
+    HostIncomingRequest, HostIncomingResponse, HostOutgoingRequest, HostOutgoingResponse, HostResponseOutparam,
 };
 use wasmtime_wasi_http::p2::{HeaderError, HeaderResult, HttpError, HttpResult};
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiHttpCtxView};
@@ -35,8 +34,6 @@ pub(super) struct HttpTypes<'a> {
     pub(super) budget: &'a HostBudget,
     /// Takes no more events when the response is set.
     pub(super) publisher: Publisher<'a>,
-    /// The runtime of the sockets, on which requests run.
-    pub(super) io: &'a Handle,
 }
 
 /// Tells the generated bindings that `wasi:http` works on [`HttpTypes`].
@@ -202,14 +199,6 @@ delegate! {
         ) -> Result<Result<(), ()>> {}
         fn headers(self, response: Resource<HostOutgoingResponse>) -> Result<Resource<FieldMap>> {}
         fn drop(self, response: Resource<HostOutgoingResponse>) -> Result<()> {}
-    }
-
-    impl HostFutureIncomingResponse {
-        fn drop(self, response: Resource<HostFutureIncomingResponse>) -> Result<()> {}
-        fn get(
-            self, response: Resource<HostFutureIncomingResponse>
-        ) -> Result<Option<Result<Result<Resource<HostIncomingResponse>, ErrorCode>, ()>>> {}
-        fn subscribe(self, response: Resource<HostFutureIncomingResponse>) -> Result<Resource<DynPollable>> {}
     }
 
     impl HostOutgoingBody {

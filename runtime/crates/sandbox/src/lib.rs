@@ -53,6 +53,8 @@ mod linker;
 mod log;
 mod outbound;
 mod outcome;
+mod outgoing_request;
+mod pending_response;
 mod poll;
 mod producers;
 mod proposals;

@@ -1,9 +1,11 @@
 //! `wasi:http/outgoing-handler`: the requests that a guest sends. The crate `evoke-egress` checks the grants and the
 //! addresses, and bounds every wait and size; without a grant, every request is refused.
 //!
-//! Requests run on the runtime of the sockets, so a guest that computes delays no request, also not its own. Dropping the
-//! guest ends them. The guest never sees the headers that its grant adds.
+//! Each request is a task on the threads of guests, so a response wakes no thread but the one that runs the guest. A guest
+//! that computes yields at every tick, which bounds the delay of other tasks. Dropping the guest ends its requests. The
+//! guest never sees the headers that its grant adds.
 
+use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use wasmtime_wasi_http::{self as wasi_http, RequestOptions, WasiBody, WasiHttpHo
 use super::http_types::{CHUNK_BYTES_MAX, HttpTypes, HttpTypesHost};
 use super::invocation::Invocation;
 use super::log::Level;
+use super::outgoing_request;
+use super::pending_response::PendingResponse;
 use super::refusal::{Refusal, SharedRefusal};
 use evoke_egress::{Allowance, CONNECT_MAX, Error, FIRST_BYTE_MAX, Limits, ResponseBody, TLS_MAX};
 use evoke_telemetry::{OutboundStart, TraceContext};
@@ -46,9 +50,11 @@ impl Host for HttpTypes<'_> {
         options: Option<Resource<RequestOptions>>,
     ) -> HttpResult<Resource<HostFutureIncomingResponse>> {
         self.budget.charge(CALL_BYTES).map_err(HttpError::trap)?;
-        // The task of the request is spawned on the current runtime.
-        let _on_io = self.io.enter();
-        Host::handle(&mut self.view, request, options)
+        let options = options.and_then(|options| self.view.table.get(&options).ok()).cloned();
+        let request = outgoing_request::to_http(self.view.table.delete(request)?)?;
+        let response = self.view.hooks.send_request(request, options, Box::new(ready(Ok(()))));
+        let response = async move { Box::into_pin(response).await.map(|(response, _)| response) };
+        Ok(PendingResponse::handle(&self.view.table.push(PendingResponse::start(response))?))
     }
 }
 
@@ -121,7 +127,7 @@ impl WasiHttpHooks for Outbound {
         let notes = self.notes.clone();
         Box::new(async move {
             let response = send(&invocation, (&refusal, &notes), request, &limits).await?;
-            let nothing_left: Sent<()> = Box::new(std::future::ready(Ok(())));
+            let nothing_left: Sent<()> = Box::new(ready(Ok(())));
             Ok((response, nothing_left))
         })
     }

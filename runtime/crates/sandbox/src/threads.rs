@@ -1,5 +1,5 @@
-//! The threads on which guests run: a tokio runtime of their own, so that connections and the host's timers never wait
-//! for a guest.
+//! The threads on which guests run: a tokio runtime of their own, so that the listeners' connections and the host's timers
+//! never wait for a guest. The requests that guests send run on these threads, too.
 
 use std::io;
 use std::thread::available_parallelism;

@@ -38,6 +38,8 @@ pub struct ScrapeValues {
     pub listeners: Vec<ListenerHealth>,
     /// The use of the sandbox.
     pub sandbox: Sandbox,
+    /// Requests that wait for the result of their event.
+    pub waiting_replies: u64,
 }
 
 /// The in-memory queue of a function.
@@ -289,7 +291,9 @@ impl Exposition {
     }
 
     fn queues(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let ScrapeValues { backlog, totals, queues, .. } = &self.values;
+        let ScrapeValues { backlog, totals, queues, waiting_replies, .. } = &self.values;
+        let help = "Requests that wait for the result of their event (reply)";
+        writer.gauge("evoke_replies_waiting", help, one(*waiting_replies))?;
         writer.gauge("evoke_deliveries_pending", "Pending deliveries of all functions", one(backlog.deliveries))?;
         let bytes = one(ConstGauge::new(backlog.bytes));
         let (name, help) = ("evoke_deliveries_pending_size", "Size of the events of pending deliveries");

@@ -16,10 +16,13 @@ const READ_BYTES_MAX: u64 = 64 * 1024;
 /// Sends the request, and reads the response to its end.
 pub(super) fn exchange(request: &Request) -> Result<Response, Error> {
     let outgoing = outgoing(request)?;
-    let body = outgoing.body().map_err(|()| Error::Failed("the request has no body".into()))?;
+    // The host sends a request whose body was not taken without one.
+    let body = if request.body.is_empty() { None } else { outgoing.body().ok() };
     let future = outgoing_handler::handle(outgoing, Some(options(request)?)).map_err(to_error)?;
     // The peer may respond before it has read the body, so a failed write is no error: the response is.
-    write(body, &request.body);
+    if let Some(body) = body {
+        write(body, &request.body);
+    }
     future.subscribe().block();
     let response = match future.get() {
         Some(Ok(response)) => response.map_err(to_error)?,
@@ -71,14 +74,13 @@ fn options(request: &Request) -> Result<RequestOptions, Error> {
 }
 
 fn write(body: OutgoingBody, bytes: &[u8]) {
-    if !bytes.is_empty() {
-        let Ok(stream) = body.write() else { return };
-        for part in bytes.chunks(WRITE_BYTES_MAX) {
-            if stream.blocking_write_and_flush(part).is_err() {
-                return;
-            }
+    let Ok(stream) = body.write() else { return };
+    for part in bytes.chunks(WRITE_BYTES_MAX) {
+        if stream.blocking_write_and_flush(part).is_err() {
+            return;
         }
     }
+    drop(stream);
     let _ = OutgoingBody::finish(body, None);
 }
 

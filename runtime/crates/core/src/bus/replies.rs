@@ -154,6 +154,11 @@ impl Bus {
         Some(ReplyPermit { replies: replies.clone(), source })
     }
 
+    /// Returns the number of requests that hold a place: those that wait for a reply, and those that will.
+    pub fn waiting_replies(&self) -> usize {
+        self.inner.replies.lock().total
+    }
+
     /// Waits until a function publishes an event of a wanted type because of the event `root`. Returns earlier if a
     /// delivery of the chain becomes a dead letter or nothing of the chain is pending any more, and at the latest at
     /// `deadline`. An event that was published before the call is found, too.

@@ -15,9 +15,15 @@
 //! - **Recovering**: deliveries start at a low rate that doubles every second, for [`RECOVERY`].
 //!
 //! When the endpoint asks for a wait (`Retry-After`), nothing starts before its end.
+//!
+//! A delivery that the endpoint keeps refusing while it takes others ([`Refused`]) opens no circuit and holds no other
+//! delivery: its own retry policy decides.
+
+mod refused;
 
 use std::time::Duration;
 
+use self::refused::Refused;
 use foldhash::{HashMap, HashSet};
 use tokio::time::Instant;
 
@@ -93,6 +99,7 @@ pub(super) struct Circuit {
     is_reported: bool,
     /// No delivery starts before this time.
     not_before: Option<Instant>,
+    refused: Refused,
 }
 
 enum State {
@@ -133,7 +140,8 @@ impl Sign {
 impl Circuit {
     pub(super) fn new(policy: CircuitPolicy) -> Self {
         let last = (String::new(), None);
-        Self { policy, state: State::Closed, failures: 0, last, is_reported: false, not_before: None }
+        let refused = Refused::default();
+        Self { policy, state: State::Closed, failures: 0, last, is_reported: false, not_before: None, refused }
     }
 
     /// Restores a circuit that was open before the start. The first delivery is a probe.
@@ -205,8 +213,14 @@ impl Circuit {
         let was_probe = matches!(&self.state, State::Open { probe, .. } if *probe == Some(id));
         match Sign::of(outcome) {
             Sign::Unknown => self.not_started(id),
-            Sign::Up => self.succeeded(now),
+            Sign::Up => {
+                self.refused.taken(id);
+                self.succeeded(now);
+            }
             Sign::Down { after } => {
+                if self.refused.failed(id) && !self.is_open() {
+                    return Ended::Counted;
+                }
                 self.failures = self.failures.saturating_add(1);
                 self.last = (outcome.kind().to_owned(), outcome.message());
                 self.is_reported |= is_reported;

@@ -35,18 +35,21 @@ pub enum Kind {
     Circuit,
     /// A source; its condition is `degraded`.
     Source,
+    /// A listener with TLS; its condition is `degraded`.
+    Listener,
     /// The disk of the data folder; its condition is `low`.
     Storage,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Function, Self::Circuit, Self::Source, Self::Storage];
+    const ALL: [Self; 5] = [Self::Function, Self::Circuit, Self::Source, Self::Listener, Self::Storage];
 
     fn name(self) -> &'static str {
         match self {
             Self::Function => "function",
             Self::Circuit => "circuit",
             Self::Source => "source",
+            Self::Listener => "listener",
             Self::Storage => "storage",
         }
     }
@@ -55,7 +58,7 @@ impl Kind {
         match self {
             Self::Function => "failing",
             Self::Circuit => "opened",
-            Self::Source => "degraded",
+            Self::Source | Self::Listener => "degraded",
             Self::Storage => "low",
         }
     }
@@ -64,12 +67,12 @@ impl Kind {
     fn recovery(self) -> &'static str {
         match self {
             Self::Circuit => "closed",
-            Self::Function | Self::Source | Self::Storage => "recovered",
+            Self::Function | Self::Source | Self::Listener | Self::Storage => "recovered",
         }
     }
 }
 
-/// A function, a source or the disk.
+/// A function, a source, a listener or the disk.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject {
     /// The kind of the subject.
@@ -309,6 +312,16 @@ mod tests {
         assert!(fixture.observe(0, &[(Storage, "storage", true)]).is_empty());
         fixture.restart();
         assert_eq!(fixture.observe(0, &[(Storage, "storage", false)]), ["evoke.storage.recovered storage"]);
+    }
+
+    #[test]
+    fn a_listener_degrades_and_recovers() {
+        use Kind::Listener;
+        let mut fixture = Fixture::new();
+        assert_eq!(fixture.observe(0, &[(Listener, "public", true)]), ["evoke.listener.degraded public"]);
+        fixture.restart();
+        assert!(fixture.observe(0, &[(Listener, "public", true)]).is_empty());
+        assert_eq!(fixture.observe(0, &[(Listener, "public", false)]), ["evoke.listener.recovered public"]);
     }
 
     #[test]

@@ -51,12 +51,29 @@ async fn every_wait_for_the_peer_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_caller_cannot_wait_longer_than_the_constants() {
-    let limits = Limits { first_byte_timeout: Duration::MAX, ..Limits::within(60 * SECOND) };
+async fn a_wait_has_the_limit_of_the_constants_or_of_the_deadline() {
     let silent = sending(Vec::new()).await;
     let started = std::time::Instant::now();
-    assert_eq!(error_of(&silent, &limits).await, Error::FirstByteTimeout(FIRST_BYTE_MAX));
+    assert_eq!(error_of(&silent, &Limits::within(60 * SECOND)).await, Error::FirstByteTimeout(FIRST_BYTE_MAX));
     assert!(started.elapsed() < FIRST_BYTE_MAX + SECOND, "{:?}", started.elapsed());
+    let limits = Limits { first_byte_timeout: Duration::MAX, ..Limits::within(SECOND) };
+    assert_eq!(error_of(&silent, &limits).await, Error::Deadline);
+    let half_body = sending(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf".to_vec()).await;
+    let limits = Limits { between_bytes_timeout: Duration::MAX, ..Limits::within(60 * SECOND) };
+    assert_eq!(error_of(&half_body, &limits).await, Error::BetweenBytesTimeout(FIRST_BYTE_MAX));
+}
+
+#[tokio::test]
+async fn a_response_that_begins_late_is_waited_for_until_the_deadline() {
+    let slow = Server::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        tokio::time::sleep(FIRST_BYTE_MAX + SECOND / 2).await;
+        stream.write_all(OK.as_bytes()).await.unwrap();
+    })
+    .await;
+    let limits = Limits { first_byte_timeout: 60 * SECOND, ..Limits::within(60 * SECOND) };
+    let response = owner_of(&slow.url()).send(get(&slow.url()), &limits).await.unwrap();
+    assert_eq!(text(response).await, "ok");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@
 //! | 202 | `timeout` | the time is over, or `stopping`: the process stops |
 //! | 202 | `unknown` | the chain cannot be read |
 //! | 400 | | the request is a batch |
-//! | 422 | | the id belongs to an event with other content: its reply is not for this sender |
+//! | 422 | | the id belongs to an event with other content or of another principal: its reply is not for this sender |
 //! | 503 | | too many requests wait; nothing was stored |
 //!
 //! A request with an id that was accepted before waits for, or gets, the reply to the first one. So a client whose
@@ -143,8 +143,9 @@ where
     Ok(permit)
 }
 
-/// Compares the event of a duplicate with the stored one. The sender must know the whole event to get its reply: the id
-/// alone may be easy to guess. Returns why the reply is not read if the events cannot be compared.
+/// Compares the event of a duplicate with the stored one. The sender must know the whole event to get its reply, because
+/// the id alone may be easy to guess, and must have the same principal. Returns why the reply is not read if the events
+/// cannot be compared.
 pub(super) async fn check_duplicate(bus: &Bus, accepted: Accepted, sent: &Event) -> Result<Option<NoReply>, Problem> {
     let Accepted::Duplicate(seq) = accepted else { return Ok(None) };
     let stored = match bus.accepted(seq).await {
@@ -153,11 +154,15 @@ pub(super) async fn check_duplicate(bus: &Bus, accepted: Accepted, sent: &Event)
         Ok(None) => return Ok(Some(NoReply::Removed)),
         Ok(Some(Err(_))) | Err(_) => return Ok(Some(NoReply::Unknown)),
     };
-    let same = |a: &Event, b: &Event| a.type_ == b.type_ && a.subject == b.subject && a.data == b.data;
+    let same = |a: &Event, b: &Event| {
+        a.principal == b.principal && a.type_ == b.type_ && a.subject == b.subject && a.data == b.data
+    };
     if same(&stored.event, sent) {
         return Ok(None);
     }
-    let detail = "an event with this id and other content was accepted before; send this event with an id of its own";
+    // The response is the same for other content and for another principal.
+    let detail = "an event with this id and other content, or from another sender, was accepted before; send this event \
+                  with an id of its own";
     Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
 }
 

@@ -15,8 +15,12 @@ use evoke_model::clock::UnixMs;
 pub struct Signer(Kind);
 
 enum Kind {
-    Standard(StandardKey),
-    Hmac { format: HmacFormat, key: hmac::Key },
+    /// One key, or several while they are rotated.
+    Standard(Vec<StandardKey>),
+    Hmac {
+        format: HmacFormat,
+        key: hmac::Key,
+    },
 }
 
 enum StandardKey {
@@ -30,37 +34,14 @@ enum StandardKey {
 pub struct InvalidKey(&'static str);
 
 impl Signer {
-    /// Makes a signer for Standard Webhooks. The secret is `whsec_` and the Base64 of an HMAC key, or `whsk_` and the
-    /// Base64 of an Ed25519 key: the seed of 32 bytes, or the seed with the public key.
+    /// Makes a signer for Standard Webhooks, which adds a signature of each secret. A secret is `whsec_` and the Base64 of
+    /// an HMAC key, or `whsk_` and the Base64 of an Ed25519 key: the seed of 32 bytes, or the seed with the public key.
     ///
     /// # Errors
-    /// The secret has another form.
-    pub fn standard_webhooks(secret: &str) -> Result<Self, InvalidKey> {
-        let secret = secret.trim();
-        let decode =
-            |text: &str| decode(Encoding::Base64, text).ok_or(InvalidKey("the part after the prefix is not Base64"));
-        let key = if let Some(private) = secret.strip_prefix("whsk_") {
-            let bytes = decode(private)?;
-            let wrong = InvalidKey("a `whsk_` key has 32 or 64 bytes, and its two halves belong together");
-            let pair = match bytes.len() {
-                32 => Ed25519KeyPair::from_seed_unchecked(&bytes),
-                64 => {
-                    let (seed, public) = bytes.split_at(32);
-                    Ed25519KeyPair::from_seed_and_public_key(seed, public)
-                }
-                _ => return Err(wrong),
-            };
-            StandardKey::Ed25519(pair.map_err(|_| wrong)?)
-        } else if let Some(shared) = secret.strip_prefix("whsec_") {
-            let bytes = decode(shared)?;
-            if bytes.is_empty() {
-                return Err(InvalidKey("the part after `whsec_` is empty"));
-            }
-            StandardKey::Hmac(hmac_key(Algorithm::Sha256, &bytes))
-        } else {
-            return Err(InvalidKey("it begins neither with `whsec_` nor with `whsk_`"));
-        };
-        Ok(Self(Kind::Standard(key)))
+    /// A secret has another form.
+    pub fn standard_webhooks<'s>(secrets: impl IntoIterator<Item = &'s str>) -> Result<Self, InvalidKey> {
+        let keys = secrets.into_iter().map(StandardKey::parse).collect::<Result<_, _>>()?;
+        Ok(Self(Kind::Standard(keys)))
     }
 
     /// Makes a signer for an HMAC in one header.
@@ -84,18 +65,13 @@ impl Signer {
             Ok::<_, String>(value)
         };
         match &self.0 {
-            Kind::Standard(key) => {
+            Kind::Standard(keys) => {
                 let seconds = now_ms.div_euclid(1000).to_string();
                 let signed = [id.as_bytes(), b".", seconds.as_bytes(), b".", body];
-                let signature = match key {
-                    StandardKey::Hmac(key) => format!("v1,{}", encode(Encoding::Base64, tag(key, &signed).as_ref())),
-                    StandardKey::Ed25519(pair) => {
-                        format!("v1a,{}", encode(Encoding::Base64, pair.sign(&signed.concat()).as_ref()))
-                    }
-                };
+                let signatures: Vec<_> = keys.iter().map(|key| key.sign(&signed)).collect();
                 headers.insert("webhook-id", value(id.to_owned())?);
                 headers.insert("webhook-timestamp", value(seconds)?);
-                headers.insert("webhook-signature", value(signature)?);
+                headers.insert("webhook-signature", value(signatures.join(" "))?);
             }
             Kind::Hmac { format: HmacFormat { header, encoding, prefix, .. }, key } => {
                 let signature = encode(*encoding, tag(key, &[body]).as_ref());
@@ -103,6 +79,42 @@ impl Signer {
             }
         }
         Ok(())
+    }
+}
+
+impl StandardKey {
+    fn parse(secret: &str) -> Result<Self, InvalidKey> {
+        let secret = secret.trim();
+        let decode =
+            |text: &str| decode(Encoding::Base64, text).ok_or(InvalidKey("the part after the prefix is not Base64"));
+        if let Some(private) = secret.strip_prefix("whsk_") {
+            let bytes = decode(private)?;
+            let wrong = InvalidKey("a `whsk_` key has 32 or 64 bytes, and its two halves belong together");
+            let pair = match bytes.len() {
+                32 => Ed25519KeyPair::from_seed_unchecked(&bytes),
+                64 => {
+                    let (seed, public) = bytes.split_at(32);
+                    Ed25519KeyPair::from_seed_and_public_key(seed, public)
+                }
+                _ => return Err(wrong),
+            };
+            Ok(Self::Ed25519(pair.map_err(|_| wrong)?))
+        } else if let Some(shared) = secret.strip_prefix("whsec_") {
+            let bytes = decode(shared)?;
+            if bytes.is_empty() {
+                return Err(InvalidKey("the part after `whsec_` is empty"));
+            }
+            Ok(Self::Hmac(hmac_key(Algorithm::Sha256, &bytes)))
+        } else {
+            Err(InvalidKey("it begins neither with `whsec_` nor with `whsk_`"))
+        }
+    }
+
+    fn sign(&self, parts: &[&[u8]]) -> String {
+        match self {
+            Self::Hmac(key) => format!("v1,{}", encode(Encoding::Base64, tag(key, parts).as_ref())),
+            Self::Ed25519(pair) => format!("v1a,{}", encode(Encoding::Base64, pair.sign(&parts.concat()).as_ref())),
+        }
     }
 }
 
@@ -139,11 +151,22 @@ mod tests {
     /// The example of the Standard Webhooks specification, which its libraries test with.
     #[test]
     fn the_published_vector_of_standard_webhooks_is_signed() {
-        let signer = Signer::standard_webhooks("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+        let signer = Signer::standard_webhooks(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n"]).unwrap();
         let headers = signed(&signer, "msg_p5jXN8AQM9LWM0D4loKWxJek", br#"{"test": 2432232314}"#, 1_614_265_330_999);
         assert_eq!(headers["webhook-id"], "msg_p5jXN8AQM9LWM0D4loKWxJek");
         assert_eq!(headers["webhook-timestamp"], "1614265330");
         assert_eq!(headers["webhook-signature"], "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn secrets_that_are_rotated_make_one_signature_each() {
+        let secrets = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAAA"];
+        let signature = |secrets: &[&str]| {
+            let signer = Signer::standard_webhooks(secrets.iter().copied()).unwrap();
+            signed(&signer, "d-1", b"body", 5_000)["webhook-signature"].to_str().unwrap().to_owned()
+        };
+        assert_eq!(signature(&secrets), format!("{} {}", signature(&secrets[..1]), signature(&secrets[1..])));
+        assert!(Signer::standard_webhooks([secrets[0], "whsec_"]).is_err());
     }
 
     #[test]
@@ -152,7 +175,8 @@ mod tests {
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
         let public = pair.public_key().as_ref().to_vec();
         for private in [seed.to_vec(), [&seed[..], &public].concat()] {
-            let signer = Signer::standard_webhooks(&format!("whsk_{}", STANDARD.encode(private))).unwrap();
+            let private = format!("whsk_{}", STANDARD.encode(private));
+            let signer = Signer::standard_webhooks([private.as_str()]).unwrap();
             let headers = signed(&signer, "d-1", b"body", 5_000);
             let signature = headers["webhook-signature"].to_str().unwrap().strip_prefix("v1a,").unwrap();
             let signature = STANDARD.decode(signature).unwrap();
@@ -189,10 +213,11 @@ mod tests {
     #[test]
     fn a_secret_that_is_no_key_is_an_error_without_the_secret() {
         for secret in ["", "abc", "whsec_", "whsec_*", "whsk_", "whsk_AAAA", "whpk_AAAA"] {
-            let error = Signer::standard_webhooks(secret).unwrap_err().to_string();
+            let error = Signer::standard_webhooks([secret]).unwrap_err().to_string();
             assert!(!error.contains("AAAA"), "{secret}: {error}");
         }
         let mismatched = [[7; 32], [8; 32]].concat();
-        assert!(Signer::standard_webhooks(&format!("whsk_{}", STANDARD.encode(mismatched))).is_err());
+        let mismatched = format!("whsk_{}", STANDARD.encode(mismatched));
+        assert!(Signer::standard_webhooks([mismatched.as_str()]).is_err());
     }
 }

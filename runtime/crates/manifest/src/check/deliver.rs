@@ -10,7 +10,7 @@ use crate::hmac::HmacFormat;
 use crate::model::Allow;
 use crate::names::header_name;
 use crate::parser::{Node, Reader, Resolved, Table, Value};
-use crate::secret::SecretRef;
+use crate::secret::{SecretList, SecretRef};
 use crate::source_text::Span;
 use crate::template::Template;
 use crate::trust::Trust;
@@ -270,12 +270,18 @@ fn sign(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, span: Span)
 fn standard_webhooks(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, span: Span) -> Option<Sign> {
     let example = "`{ secret: { env: VARIABLE } }`";
     let mut table = Table::read(reader, node, span, "StandardWebhooksSignature", "`standard-webhooks`", example)?;
-    let secret = signing_secret(reader, context, &mut table);
+    let secret_node = table.required(reader, "secret", &["key", "secrets"], "`secret: { env: VARIABLE }`");
+    let secret_span = table.key_span("secret");
     table.reject_unknown_keys(reader, |key| match key {
         "key" | "secrets" => Some("did you mean `secret`?"),
         _ => None,
     });
-    Some(Sign::StandardWebhooks(StandardWebhooks { secret: secret? }))
+    let secret = SecretList::parse(reader, secret_node?, secret_span, "`secret`", context.folder)?;
+    if secret.iter().any(|secret| secret.name.is_some()) {
+        reader.error(secret_span, "a secret of `sign` has no `name`", "remove `name`; the receiver does not see it");
+        return None;
+    }
+    Some(Sign::StandardWebhooks(StandardWebhooks { secret }))
 }
 
 fn hmac(reader: &mut Reader<'_>, context: &Context<'_>, node: &Node, span: Span) -> Option<Sign> {

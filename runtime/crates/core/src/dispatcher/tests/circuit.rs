@@ -163,25 +163,59 @@ async fn deliveries_that_become_too_old_while_the_circuit_is_open_become_dead_le
     assert_eq!(fixture.settled().await.done, 10);
 }
 
+/// An endpoint that never takes the first event, and takes all others. Counts the requests of each kind.
+#[derive(Default)]
+struct Poisoned {
+    taken: Arc<AtomicU32>,
+    refused: Arc<AtomicU32>,
+}
+
+impl Runner for Poisoned {
+    fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult> {
+        let failed = Outcome::EndpointFailed { message: "500".into(), after: None };
+        let (outcome, count) =
+            if call.event.id == "1-0" { (failed, &self.refused) } else { (Outcome::Done, &self.taken) };
+        count.fetch_add(1, Ordering::SeqCst);
+        async move { outcome.into() }.boxed()
+    }
+
+    fn circuit(&self) -> Option<CircuitPolicy> {
+        Some(CircuitPolicy::default())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_the_endpoint_never_takes_is_retried_by_its_policy_and_delays_no_other_for_ever() {
+    let fixture = Fixture::new(8, Router::default()).await;
+    let refused = Arc::<AtomicU32>::default();
+    let runner = Arc::new(Poisoned { refused: refused.clone(), ..Poisoned::default() });
+    // Each wait is so short that the endpoint is in its recovery, when a single failure opens the circuit.
+    let short = Duration::from_millis(500);
+    let retry = RetryPolicy { attempts: 100_000, backoff: short, max_backoff: short, ..RetryPolicy::default() };
+    fixture.dispatcher.set_functions(vec![FunctionSpec { runner, retry, ..spec(FUNCTION, 4, |_| done()) }]);
+    fixture.offer(FUNCTION, [0]).await;
+    while !is_open(&fixture) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (mut opened, mut was_open) = (0, true);
+    for second in 1..600 {
+        fixture.offer(FUNCTION, [second]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        opened += u32::from(is_open(&fixture) && !was_open);
+        was_open = is_open(&fixture);
+    }
+    assert!(opened <= 4, "opened {opened} times in ten minutes");
+    assert_eq!(fixture.bus.pending(), 1);
+    let refused = refused.load(Ordering::SeqCst);
+    assert!(refused > 500, "{refused} attempts");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_delivery_that_the_endpoint_never_takes_does_not_keep_the_circuit_open() {
     let fixture = Fixture::new(8, Router::default()).await;
     let taken = Arc::new(AtomicU32::new(0));
-    struct Poisoned(Arc<AtomicU32>);
-    impl Runner for Poisoned {
-        fn run(&self, call: Call) -> BoxFuture<'_, AttemptResult> {
-            let failed = Outcome::EndpointFailed { message: "500".into(), after: None };
-            let outcome = if call.event.id == "1-0" { failed } else { Outcome::Done };
-            self.0.fetch_add(u32::from(outcome == Outcome::Done), Ordering::SeqCst);
-            async move { outcome.into() }.boxed()
-        }
-
-        fn circuit(&self) -> Option<CircuitPolicy> {
-            Some(CircuitPolicy::default())
-        }
-    }
     let (runner, retry) = (
-        Arc::new(Poisoned(taken.clone())),
+        Arc::new(Poisoned { taken: taken.clone(), ..Poisoned::default() }),
         RetryPolicy { max_age: Duration::from_secs(3600), ..RetryPolicy::default() },
     );
     fixture.dispatcher.set_functions(vec![FunctionSpec { runner, retry, ..spec(FUNCTION, 4, |_| done()) }]);

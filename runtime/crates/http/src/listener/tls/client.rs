@@ -18,6 +18,7 @@ pub struct ClientCertificate(Arc<Names>);
 #[derive(Debug, PartialEq, Eq)]
 struct Names {
     principal: String,
+    event_principal: Arc<str>,
     fields: certificate::Fields,
 }
 
@@ -26,7 +27,8 @@ impl ClientCertificate {
     pub(in crate::listener) fn new(certificate: &CertificateDer<'_>) -> Self {
         let fields = certificate::fields(certificate).unwrap_or_default();
         let principal = principal(&fields).unwrap_or_else(|| fingerprint(certificate));
-        Self(Arc::new(Names { principal, fields }))
+        let event_principal = format!("certificate:{principal}").into();
+        Self(Arc::new(Names { principal, event_principal, fields }))
     }
 
     /// Returns the principal of the client: the first alternative name of the certificate, a URI before a mail address before a DNS
@@ -34,6 +36,12 @@ impl ClientCertificate {
     /// control characters and at most 1,024 bytes.
     pub fn principal(&self) -> &str {
         &self.0.principal
+    }
+
+    /// Returns the principal of events that the client sends: `certificate:` and [`Self::principal`]. No principal of
+    /// `auth` begins with `certificate:`. Behind a proxy, the client of the connection is the proxy.
+    pub(crate) fn event_principal(&self) -> &Arc<str> {
+        &self.0.event_principal
     }
 
     /// Returns the subject's common name.

@@ -9,11 +9,11 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use evoke_manifest::SecretList;
 use evoke_manifest::hmac::HmacFormat;
 use evoke_manifest::names::{header_name, header_text};
 use evoke_manifest::parser::{Node, Reader, Span, Table, ValueError, excerpt};
 use evoke_manifest::units::DurationText;
+use evoke_manifest::{SecretList, SecretRef};
 
 /// How the sender of each request is verified: exactly one of these keys. Other requests are refused with 401.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -185,6 +185,20 @@ impl Auth {
             [_] => found.pop()?.1,
             _ => None,
         }
+    }
+
+    /// Returns the locations of all secrets.
+    pub fn secrets(&self) -> Vec<&SecretRef> {
+        let lists: Vec<&SecretList> = match self {
+            Self::StandardWebhooks(auth)
+            | Self::Github(auth)
+            | Self::Stripe(auth)
+            | Self::Slack(auth)
+            | Self::Bearer(auth) => vec![&auth.secret],
+            Self::Hmac(hmac) => vec![&hmac.secret],
+            Self::Basic(basic) => basic.users.values().collect(),
+        };
+        lists.into_iter().flat_map(SecretList::iter).map(|secret| &secret.location).collect()
     }
 
     /// Returns the key in the manifest, which is the principal of a sender whose secret has no name.
