@@ -52,7 +52,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
 
 /// Reads a path, absolute or relative to the manifest, that may have wildcards. Warns if nothing matches.
 pub(super) fn path_or_glob(reader: &mut Reader<'_>, place: &Place<'_>, node: &Node) -> Option<PathBuf> {
-    let text = reader.parse_text(node, "`path`", globs::check)?;
+    let text = reader.parse_text(node, "`path`", globs::check_path)?;
     if text.starts_with('~') || text.contains('$') {
         let message = format!("`path` is not a path of a shell: `{text}`");
         reader.error(node.span, message, "write the path out: `~` and `$` have no meaning here");
@@ -82,7 +82,7 @@ impl Disk {
     }
 
     pub(super) fn covers(&self, subject: &str) -> bool {
-        self.fixed().map_or_else(|| globs::matches(&self.path.to_string_lossy(), subject), |fixed| fixed == subject)
+        self.fixed().map_or_else(|| globs::path_matches(&self.path, subject), |fixed| fixed == subject)
     }
 
     pub(super) fn read(&self, unit: Unit) -> Vec<Finding> {

@@ -9,15 +9,16 @@ use serde::Serialize;
 
 use super::super::quantity::Unit;
 use super::super::world::SharedFiles;
-use super::{Finding, Found, Measure, Outcome, choice, globs};
+use super::globs::Glob;
+use super::{Finding, Found, Measure, Outcome, choice};
 
 /// The traffic of block devices.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "DiskIoReading")]
 pub(in super::super) struct DiskIo {
     /// Name of the device, such as `sda`; with wildcards, each one that matches is a subject.
-    #[schemars(length(min = 1))]
-    device: String,
+    #[schemars(with = "String", length(min = 1))]
+    device: Glob,
     /// What is read.
     #[serde(default)]
     of: Of,
@@ -45,13 +46,13 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let mut table =
         Table::read(reader, node, place.key_span, "DiskIoReading", "`disk_io`", "`disk_io: { device: sda }`")?;
     let device = table.required(reader, "device", &["disk", "path", "name"], "`device: sda`, the name of a device");
-    let device = device.and_then(|node| reader.parse_text(node, "`device`", globs::check));
+    let parse_device = |text: &str| Glob::of_name(text.strip_prefix("/dev/").unwrap_or(text));
+    let device = device.and_then(|node| reader.parse_text(node, "`device`", parse_device));
     let of = table.optional(reader, "of");
     let words = [("busy", Of::Busy), ("read", Of::Read), ("written", Of::Written), ("operations", Of::Operations)];
     let of = choice(reader, of, "`of`", &words);
     table.reject_unknown_keys(reader, |_| None);
-    let device = device?;
-    Some(DiskIo { device: device.strip_prefix("/dev/").unwrap_or(&device).to_owned(), of })
+    Some(DiskIo { device: device?, of })
 }
 
 impl DiskIo {
@@ -64,17 +65,18 @@ impl DiskIo {
     }
 
     pub(super) fn covers(&self, subject: &str) -> bool {
-        globs::matches(&self.device, subject)
+        self.device.matches(subject)
     }
 
     pub(super) fn read(&self, files: &SharedFiles, seen: &mut Seen) -> Vec<Finding> {
         let file = match files.read("/proc/diskstats") {
             Ok(file) => file,
-            Err(reason) => return vec![Finding::new(self.device.clone(), Err(reason))],
+            Err(reason) => return vec![Finding::new(self.device.as_str(), Err(reason))],
         };
         let devices: BTreeMap<String, f64> = self.counters(&file.text).collect();
-        if devices.is_empty() && !globs::is_glob(&self.device) {
-            return vec![Finding::new(self.device.clone(), Err(format!("there is no device {}", self.device)))];
+        if devices.is_empty() && self.device.is_plain() {
+            let device = self.device.as_str();
+            return vec![Finding::new(device, Err(format!("there is no device {device}")))];
         }
         if self.of != Of::Busy {
             return devices.into_iter().map(|(name, count)| Finding::new(name, Ok(Found::value(count)))).collect();
@@ -121,7 +123,8 @@ mod tests {
     #[test]
     fn counters_are_those_of_the_devices_that_match() {
         let text = "   8       0 sda 10 1 200 5 20 2 400 6 0 70 11\n   8       1 sda1 1 1 2 5 2 2 4 6 0 7 11\n";
-        let read = |device: &str, of| DiskIo { device: device.into(), of }.counters(text).collect::<Vec<_>>();
+        let read =
+            |device: &str, of| DiskIo { device: Glob::of_name(device).unwrap(), of }.counters(text).collect::<Vec<_>>();
         assert_eq!(read("sda", Of::Read), [("sda".to_owned(), 102_400.0)]);
         assert_eq!(read("sda", Of::Written), [("sda".to_owned(), 204_800.0)]);
         assert_eq!(read("sda*", Of::Operations), [("sda".to_owned(), 30.0), ("sda1".to_owned(), 3.0)]);

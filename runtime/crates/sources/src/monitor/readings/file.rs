@@ -16,7 +16,7 @@ use super::{Finding, Found, Measure, choice, disk, globs};
 /// The largest file whose checksum is computed.
 const CHECKSUM_BYTES_MAX: u64 = 256 << 20;
 
-/// A file. It is critical that it does not exist.
+/// Reads a property of a file. A file that does not exist is critical.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "FileReading")]
 pub(in super::super) struct File {
@@ -90,7 +90,7 @@ impl File {
     }
 
     pub(super) fn covers(&self, subject: &str) -> bool {
-        self.fixed().map_or_else(|| globs::matches(&self.path.to_string_lossy(), subject), |fixed| fixed == subject)
+        self.fixed().map_or_else(|| globs::path_matches(&self.path, subject), |fixed| fixed == subject)
     }
 
     pub(super) fn read(&self) -> Vec<Finding> {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use evoke_manifest::parser::{ValueError, excerpt};
 use globset::{GlobBuilder, GlobMatcher};
+use serde::{Serialize, Serializer};
 
 /// The most paths that a glob finds.
 pub(super) const MATCHES_MAX: usize = 1_000;
@@ -15,29 +16,75 @@ pub(super) fn is_glob(text: &str) -> bool {
     text.contains(['*', '?', '[', '{'])
 }
 
-/// Checks that a text is a valid glob.
-pub(super) fn check(text: &str) -> Result<String, ValueError> {
-    match GlobBuilder::new(text).literal_separator(true).build() {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => {
+/// A name, or a text with wildcards that names match.
+#[derive(Clone, Debug)]
+pub(super) struct Glob {
+    text: String,
+    /// `None` if the text has no wildcards.
+    matcher: Option<GlobMatcher>,
+}
+
+impl Glob {
+    /// Parses a glob whose wildcards match no slash.
+    pub(super) fn of_name(text: &str) -> Result<Self, ValueError> {
+        Self::parse(text, true)
+    }
+
+    /// Parses a glob whose wildcards also match slashes.
+    pub(super) fn of_text(text: &str) -> Result<Self, ValueError> {
+        Self::parse(text, false)
+    }
+
+    fn parse(text: &str, literal_separator: bool) -> Result<Self, ValueError> {
+        let glob = GlobBuilder::new(text).literal_separator(literal_separator).build().map_err(|error| {
             let message = format!("`{}` is no valid glob: {}", excerpt(text), error.kind());
-            Err(ValueError::new(message, "write a name with `*` or `?`, such as `sd*`"))
-        }
+            ValueError::new(message, "write a name with `*` or `?`, such as `sd*`")
+        })?;
+        Ok(Self { text: text.to_owned(), matcher: is_glob(text).then(|| glob.compile_matcher()) })
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        self.matcher.is_none()
+    }
+
+    /// Returns true if the name matches as a whole.
+    pub(super) fn matches(&self, name: &str) -> bool {
+        self.matcher.as_ref().map_or_else(|| name == self.text, |matcher| matcher.is_match(name))
     }
 }
 
-/// Returns true if the name matches the glob as a whole.
-pub(super) fn matches(glob: &str, name: &str) -> bool {
-    matcher(glob).is_some_and(|matcher| matcher.is_match(name))
+/// The glob `*`, also for names with slashes.
+impl Default for Glob {
+    fn default() -> Self {
+        let matcher = GlobBuilder::new("*").literal_separator(false).build().ok().map(|glob| glob.compile_matcher());
+        Self { text: "*".to_owned(), matcher }
+    }
 }
 
-/// Like [`matches`], for a text in which `*` also matches slashes.
-pub(super) fn matches_text(glob: &str, text: &str) -> bool {
-    GlobBuilder::new(glob).literal_separator(false).build().is_ok_and(|glob| glob.compile_matcher().is_match(text))
+impl PartialEq for Glob {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
 }
 
-fn matcher(glob: &str) -> Option<GlobMatcher> {
-    Some(GlobBuilder::new(glob).literal_separator(true).build().ok()?.compile_matcher())
+impl Serialize for Glob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.text.serialize(serializer)
+    }
+}
+
+/// Checks that a path is a valid glob.
+pub(super) fn check_path(text: &str) -> Result<String, ValueError> {
+    Glob::of_name(text).map(|glob| glob.text)
+}
+
+/// Returns true if the path matches the glob as a whole.
+pub(super) fn path_matches(glob: &Path, path: &str) -> bool {
+    glob.to_str().and_then(|glob| Glob::of_name(glob).ok()).is_some_and(|glob| glob.matches(path))
 }
 
 /// Returns the existing paths that match an absolute glob, sorted. Names that begin with a dot match only a pattern that
@@ -51,7 +98,7 @@ pub(super) fn expand(glob: &Path) -> Vec<PathBuf> {
             found.retain(|path| path.symlink_metadata().is_ok());
             continue;
         };
-        let Some(matcher) = matcher(pattern) else { return Vec::new() };
+        let Ok(Glob { matcher: Some(matcher), .. }) = Glob::of_name(pattern) else { return Vec::new() };
         let matching = |folder: &PathBuf| {
             let entries = std::fs::read_dir(folder).into_iter().flatten().take(ENTRIES_MAX).flatten();
             let names = entries.map(|entry| entry.file_name());
@@ -95,7 +142,11 @@ mod tests {
 
     #[test]
     fn names_match_as_a_whole() {
-        assert!(matches("sd*", "sda") && !matches("sd?", "sda1") && !matches("eth0", "eth01"));
-        assert!(matches_text("nginx: *", "nginx: master process /usr/sbin/nginx"));
+        let name = |glob: &str, name: &str| Glob::of_name(glob).unwrap().matches(name);
+        assert!(name("sd*", "sda") && !name("sd?", "sda1") && !name("eth0", "eth01") && name("eth0", "eth0"));
+        assert!(!name("a*", "a/b") && name("\\*", "*"));
+        let command = Glob::of_text("nginx: *").unwrap();
+        assert!(command.matches("nginx: master process /usr/sbin/nginx"));
+        assert!(path_matches(Path::new("/mnt/*"), "/mnt/a") && !path_matches(Path::new("/mnt/*"), "/mnt/a/b"));
     }
 }

@@ -9,15 +9,16 @@ use serde::Serialize;
 
 use super::super::quantity::Unit;
 use super::super::world::SharedFiles;
-use super::{Finding, Found, Measure, choice, globs};
+use super::globs::Glob;
+use super::{Finding, Found, Measure, choice};
 
 /// The traffic and the link of network interfaces.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "NetworkReading")]
 pub(in super::super) struct Network {
     /// Name of the interface, such as `eth0`; with wildcards, each one that matches is a subject.
-    #[schemars(length(min = 1))]
-    interface: String,
+    #[schemars(with = "String", length(min = 1))]
+    interface: Glob,
     /// What is read.
     #[serde(default)]
     of: Of,
@@ -44,7 +45,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let example = "`network: { interface: eth0, of: received }`";
     let mut table = Table::read(reader, node, place.key_span, "NetworkReading", "`network`", example)?;
     let interface = table.required(reader, "interface", &["device", "name", "link"], "`interface: eth0`");
-    let interface = interface.and_then(|node| reader.parse_text(node, "`interface`", globs::check));
+    let interface = interface.and_then(|node| reader.parse_text(node, "`interface`", Glob::of_name));
     let of = table.optional(reader, "of");
     let words = [
         ("link", Of::Link),
@@ -68,14 +69,14 @@ impl Network {
     }
 
     pub(super) fn covers(&self, subject: &str) -> bool {
-        globs::matches(&self.interface, subject)
+        self.interface.matches(subject)
     }
 
     /// `links` is the folder of the interfaces, /sys/class/net.
     pub(super) fn read(&self, files: &SharedFiles, links: &Path) -> Vec<Finding> {
         let file = match files.read("/proc/net/dev") {
             Ok(file) => file,
-            Err(reason) => return vec![Finding::new(self.interface.clone(), Err(reason))],
+            Err(reason) => return vec![Finding::new(self.interface.as_str(), Err(reason))],
         };
         let found: Vec<Finding> = self
             .counters(&file.text)
@@ -87,11 +88,9 @@ impl Network {
                 Finding::new(name, Ok(found))
             })
             .collect();
-        if found.is_empty() && !globs::is_glob(&self.interface) {
-            return vec![Finding::new(
-                self.interface.clone(),
-                Err(format!("there is no interface {}", self.interface)),
-            )];
+        if found.is_empty() && self.interface.is_plain() {
+            let interface = self.interface.as_str();
+            return vec![Finding::new(interface, Err(format!("there is no interface {interface}")))];
         }
         found
     }
@@ -135,7 +134,7 @@ mod tests {
     #[test]
     fn counters_and_links_are_those_of_the_interfaces_that_match() {
         let text = "Inter-|   Receive\n face |bytes\n    lo: 1 2 0 0 0 0 0 0 1 2 0 0 0 0 0 0\n  eth0: 100 2 3 4 0 0 0 0 200 2 5 6 0 0 0 0\n";
-        let read = |of| Network { interface: "eth*".into(), of }.counters(text).collect::<Vec<_>>();
+        let read = |of| Network { interface: Glob::of_name("eth*").unwrap(), of }.counters(text).collect::<Vec<_>>();
         assert_eq!(read(Of::Received), [("eth0".to_owned(), 100.0)]);
         assert_eq!(read(Of::Sent), [("eth0".to_owned(), 200.0)]);
         assert_eq!(read(Of::Errors), [("eth0".to_owned(), 8.0)]);

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::super::processes::{Processes, Running};
 use super::super::quantity::Unit;
-use super::{Finding, Found, Measure, choice, globs};
+use super::globs::{self, Glob};
+use super::{Finding, Found, Measure, choice};
 
 /// Running programs. Without thresholds, it is critical that none runs.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -21,11 +22,12 @@ pub(in super::super) struct Process {
     name: Option<String>,
     /// Command line with wildcards, such as `*/python3 *worker.py*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    command: Option<String>,
+    #[schemars(with = "Option<String>")]
+    command: Option<Glob>,
     /// A file with the number of the process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pid_file: Option<PathBuf>,
-    /// What is read.
+    /// The property to read.
     #[serde(default)]
     of: Of,
 }
@@ -55,7 +57,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let mut table = Table::read(reader, node, place.key_span, "ProcessReading", "`process`", example)?;
     let name = table.optional(reader, "name").and_then(|node| reader.text(node, "`name`")).map(str::to_owned);
     let command = table.optional(reader, "command");
-    let command = command.and_then(|node| reader.parse_text(node, "`command`", globs::check));
+    let command = command.and_then(|node| reader.parse_text(node, "`command`", Glob::of_text));
     let pid_file = table.optional(reader, "pid_file").and_then(|node| reader.text(node, "`pid_file`"));
     let pid_file = pid_file.map(|text| place.folder.join(text));
     let of = table.optional(reader, "of");
@@ -100,7 +102,8 @@ impl Process {
 
     pub(super) fn subject(&self) -> String {
         let path = self.pid_file.as_deref().map(globs::shown);
-        self.name.clone().or_else(|| self.command.clone()).or(path).unwrap_or_default()
+        let command = self.command.as_ref().map(|command| command.as_str().to_owned());
+        self.name.clone().or(command).or(path).unwrap_or_default()
     }
 
     pub(super) fn read(&self, processes: &Processes, seen: &mut Seen) -> Vec<Finding> {
@@ -121,7 +124,7 @@ impl Process {
         }
         processes.find(|running| match (&self.name, &self.command) {
             (Some(name), _) => running.name == *name || running.program() == name,
-            (None, Some(command)) => globs::matches_text(command, &running.command),
+            (None, Some(command)) => command.matches(&running.command),
             (None, None) => false,
         })
     }

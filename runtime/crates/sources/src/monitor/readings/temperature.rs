@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::quantity::Unit;
+use super::globs::Glob;
 use super::{Finding, Found, Measure, globs};
 
 /// The temperature sensors of this machine.
@@ -16,13 +17,9 @@ use super::{Finding, Found, Measure, globs};
 pub(in super::super) struct Temperature {
     /// Name of the sensor: that of the chip and its label, such as `coretemp/Core 0`. With wildcards, each one that matches
     /// is a subject; `*` also matches the slash.
-    #[serde(default = "all")]
-    #[schemars(length(min = 1))]
-    sensor: String,
-}
-
-fn all() -> String {
-    "*".to_owned()
+    #[serde(default)]
+    #[schemars(with = "String", length(min = 1))]
+    sensor: Glob,
 }
 
 pub(super) const MEASURE: Measure = Measure::above(&[Unit::Celsius]);
@@ -31,8 +28,8 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
     let example = "`temperature: { sensor: \"coretemp/*\" }`";
     let mut table = Table::read(reader, node, place.key_span, "TemperatureReading", "`temperature`", example)?;
     let sensor = match table.optional(reader, "sensor") {
-        Some(node) => reader.parse_text(node, "`sensor`", globs::check)?,
-        None => all(),
+        Some(node) => reader.parse_text(node, "`sensor`", Glob::of_text)?,
+        None => Glob::default(),
     };
     table.reject_unknown_keys(reader, |_| None);
     Some(Temperature { sensor })
@@ -40,7 +37,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, node: &Node, place: &Place<'_>) -> 
 
 impl Temperature {
     pub(super) fn covers(&self, subject: &str) -> bool {
-        globs::matches_text(&self.sensor, subject)
+        self.sensor.matches(subject)
     }
 
     /// `sys` is /sys. Files by the kernel's hwmon/sysfs-interface: `temp1_input` in thousandths of a degree, `temp1_label`.
@@ -77,7 +74,7 @@ mod tests {
         {
             std::fs::write(chip.join(file), text).unwrap();
         }
-        let read = |sensor: &str| Temperature { sensor: sensor.into() }.read(sys.path());
+        let read = |sensor: &str| Temperature { sensor: Glob::of_text(sensor).unwrap() }.read(sys.path());
         assert_eq!(read("coretemp/Core*"), [Finding::new("coretemp/Core 0", Ok(Found::value(45.5)))]);
         assert_eq!(read("*").len(), 2);
         assert_eq!(read("nvme*"), []);
