@@ -66,6 +66,6 @@ fn a_thousand_monitors_cost_little_and_are_on_time() {
     assert!(readings as f64 >= 150.0 * window.as_secs_f64(), "too few readings");
     // On an idle machine, the goal is 3 % and 100 ms; tests run beside others.
     assert!(cpu < 15.0, "{cpu} % of a core");
-    assert!(memory_mib < 80.0, "{memory_mib} MiB");
+    assert!(memory_mib < 60.0, "{memory_mib} MiB");
     assert!(p99 <= 1.0, "{p99} s late");
 }
