@@ -120,27 +120,34 @@ impl HealthMonitor {
         true
     }
 
-    /// Returns the current health of every active function, every active source, every listener with TLS and the disk.
+    /// Returns the current health of the active functions and their circuits, the active sources, the listeners with TLS
+    /// and the disk. Subjects without trouble are left out, unless their trouble was reported: there may be thousands.
     async fn observe(&self) -> BTreeMap<Subject, Observation> {
         let (failing, circuits) =
             (self.control.parts().dispatcher.failing(), self.control.parts().dispatcher.circuits());
         let functions = self.control.function_ids().into_iter().flat_map(|(name, id)| {
-            let circuit = circuits
-                .get(&id)
-                .map(|open| (Subject { kind: Kind::Circuit, name: name.clone() }, circuit_state(&name, open.as_ref())));
-            let found = function_health(&name, failing.get(&id));
-            [(Subject { kind: Kind::Function, name }, found)].into_iter().chain(circuit)
+            let subject = |kind| Subject { kind, name: name.clone() };
+            let circuit = circuits.get(&id).map(Option::as_ref).and_then(|open| {
+                let circuit = subject(Kind::Circuit);
+                self.matters(&circuit, open.is_some()).then(|| (circuit, circuit_state(&name, open)))
+            });
+            let (function, failing) = (subject(Kind::Function), failing.get(&id));
+            let function =
+                self.matters(&function, failing.is_some()).then(|| (function, function_health(&name, failing)));
+            function.into_iter().chain(circuit)
         });
-        let sources = self.control.sources().await.into_iter().map(|source| {
+        let sources = self.control.sources().await.into_iter().filter_map(|source| {
+            let name = source.uri.trim_start_matches('/').to_owned();
+            let subject = Subject { kind: Kind::Source, name };
+            let trouble = source.trouble.is_some();
+            if !self.matters(&subject, trouble) {
+                return None;
+            }
             let mut data = json!({ "source": source.uri, "kind": source.kind });
             if let (Some(reason), Some(data)) = (&source.trouble, data.as_object_mut()) {
                 data.insert("reason".into(), reason.as_str().into());
             }
-            let name = source.uri.trim_start_matches('/').to_owned();
-            (
-                Subject { kind: Kind::Source, name },
-                Observation { trouble: source.trouble.is_some(), since_ms: None, data },
-            )
+            Some((subject, Observation { trouble, since_ms: None, data }))
         });
         let now_ms = self.control.parts().clock.now_ms();
         let with_tls = self.listeners.iter().filter(|listener| listener.tls.is_some());
@@ -164,6 +171,11 @@ impl HealthMonitor {
         };
         all.insert(storage, found);
         all
+    }
+
+    /// Returns true if a condition of the subject can have changed.
+    fn matters(&self, subject: &Subject, trouble: bool) -> bool {
+        trouble || self.conditions.has_trouble(subject)
     }
 }
 

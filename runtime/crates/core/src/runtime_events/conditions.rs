@@ -160,7 +160,8 @@ impl Conditions {
         of_kind.map(|(subject, since_ms)| (subject.name.clone(), *since_ms)).collect()
     }
 
-    /// Compares an observation of all subjects with the reported conditions, and returns the changes. Later calls
+    /// Compares an observation with the reported conditions, and returns the changes. Subjects without trouble can be left
+    /// out unless their trouble was reported: a reported subject that is left out counts as removed. Later calls
     /// return a change again until [`Conditions::mark_reported`] is called for it.
     pub fn observe(&mut self, observed: BTreeMap<Subject, Observation>, now: Instant, now_ms: UnixMs) -> Vec<Change> {
         let removed = self.troubled.keys().filter(|subject| !observed.contains_key(*subject));
