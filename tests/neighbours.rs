@@ -28,6 +28,9 @@ const LARGE: &str =
 
 /// Attempts of each hostile function.
 const HOSTILE: usize = 64;
+/// Deliveries of each neighbour of which one follows after the other is done, all within the time limit of the hostile
+/// attempts. If the neighbours starve, they are not done by then.
+const ONE_AFTER_THE_OTHER: u64 = 30;
 /// Measurements of each latency.
 const SAMPLES: usize = 60;
 
@@ -200,6 +203,23 @@ fn neighbours_are_not_slowed_down_by_a_flood_of_attempts_of_some_milliseconds() 
 }
 
 #[test]
+fn neighbours_are_done_one_after_the_other_while_others_compute_without_end_on_a_busy_machine() {
+    let evoke = up(&[("spin", SPIN), ("some", SOME_MILLISECONDS)], "timeout: 120s", &[]);
+    (0..HOSTILE).for_each(|_| drop(evoke.post_accepted("/spin", "{}")));
+    assert_eventually!(running(&evoke, "lab/spin") >= 32, "the hostile attempts do not run");
+    beside_busy_threads(|| {
+        for done in 1..=ONE_AFTER_THE_OTHER {
+            for (path, function) in [("/neighbour", "lab/neighbour"), ("/some", "lab/some")] {
+                evoke.post_accepted(path, "{}");
+                assert_eventually!(evoke.done_count(function) == done, "delivery {done} of {function} is not done");
+            }
+        }
+    });
+    assert_eq!(evoke.delivery_count("dead"), 0, "the hostile attempts have reached their time limit before");
+    assert!(running(&evoke, "lab/spin") >= 32);
+}
+
+#[test]
 fn no_function_takes_all_places_and_requests_and_deliveries_do_not_take_those_of_each_other() {
     let evoke = up(&[("sleep", SLEEP), ("sleep-too", SLEEP)], "timeout: 120s", &["--concurrency", "8"]);
     let post = |name: &str| drop(evoke.post_accepted(&format!("/{name}"), "{}"));
@@ -248,6 +268,8 @@ fn memory_and_descriptors_return_to_their_values_before_a_flood() {
     }
     assert_eq!(request("GET", evoke.http(), "/web-spin", &[], "").unwrap().status, 504);
     evoke.settle();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", evoke.pid())).unwrap();
+    assert!(status.contains("THP_enabled:\t0"), "huge pages: {status}");
     let before = (evoke.rss_kib(), descriptors());
 
     let body = format!(r#"{{"text":"{}"}}"#, "x".repeat(900_000));

@@ -71,17 +71,17 @@ impl DirectRunner {
         let mut store = instance::new_store(&shared.engine, Task::Handle, invocation.clone(), None);
         budget::interrupt_at_second_tick(&mut store);
         invocation.log().hold();
-        let started = Instant::now();
+        let (started, stopwatch) = (Instant::now(), turns.start());
         let result =
             catch_unwind(AssertUnwindSafe(|| handler::run_direct(&self.pre, &mut store, invocation, delivery)));
         if matches!(&result, Ok(Err(error)) if error.downcast_ref() == Some(&Trap::Interrupt)) {
             self.skips_left.store(SKIPS_AFTER_CUTOFF, Ordering::Relaxed);
-            turns.record(started.elapsed());
+            turns.record(stopwatch.used());
             invocation.reset();
             return None;
         }
         let attempt = Attempt::finish(Ok(result), &mut store, started);
-        turns.record(attempt.duration);
+        turns.record(stopwatch.used());
         Some(attempt)
     }
 }

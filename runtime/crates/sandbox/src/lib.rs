@@ -68,6 +68,7 @@ mod symbol;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod time_slice;
 mod turns;
 
 pub use attempt::{Attempt, Call};

@@ -6,16 +6,23 @@
 //! function that has used the least time (`fair_slots`). So attempts that compute, also those that wait in between,
 //! never occupy more threads than there are processors, and the other threads for guests are left for short attempts.
 //! The attempts of a function that usually computes for long need turns from their start.
+//!
+//! Processor time is the time of the thread, not that of a clock on the wall: on a machine with other load, a short
+//! attempt that is interrupted does not become a long one. Reading it is a system call, so it is read only where it can
+//! matter ([`Stopwatch`]).
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::engine::TICK;
 use super::fair_slots::{FairSlots, Share};
+use super::time_slice::LongSlice;
 
 /// Processor time that an attempt may use without turns.
 const FREE_TIME: Duration = TICK;
@@ -35,12 +42,14 @@ pub(super) struct Turns {
     share: Share,
     /// Moving average of the processor time of attempts.
     average_us: AtomicU32,
+    /// True if the last attempt may have used more than [`SAMPLE_MIN`], so that the next one is measured exactly.
+    is_measured: AtomicBool,
 }
 
 impl Turns {
     /// `processors` must have one slot for each processor.
     pub(super) fn new(processors: &Arc<FairSlots>) -> Self {
-        Self { share: processors.share(), average_us: AtomicU32::new(0) }
+        Self { share: processors.share(), average_us: AtomicU32::new(0), is_measured: AtomicBool::new(false) }
     }
 
     /// Returns true if attempts of the function usually compute for long.
@@ -48,10 +57,21 @@ impl Turns {
         self.average_us.load(Ordering::Relaxed) >= micros(COMPUTING)
     }
 
-    /// Records the processor time of an attempt.
-    pub(super) fn record(&self, used: Duration) {
+    /// Starts to measure an attempt that runs on this thread.
+    pub(super) fn start(&self) -> Stopwatch {
+        Stopwatch::start(self.is_measured())
+    }
+
+    /// Records the processor time of an attempt; `None` if it is not known.
+    pub(super) fn record(&self, used: Option<Duration>) {
+        let is_long = used.is_none_or(|used| used >= SAMPLE_MIN);
+        // Only changes are written, because all threads share the value.
+        if is_long != self.is_measured() {
+            self.is_measured.store(is_long, Ordering::Relaxed);
+        }
+        let Some(used) = used else { return };
         let average_us = self.average_us.load(Ordering::Relaxed);
-        let sample_us = if used < SAMPLE_MIN { 0 } else { micros(used.min(SAMPLE_MAX)) };
+        let sample_us = if is_long { micros(used.min(SAMPLE_MAX)) } else { 0 };
         let next_us = average_us - average_us.div_ceil(SAMPLES) + sample_us / SAMPLES;
         // A lost update of another thread does no harm.
         if next_us != average_us {
@@ -62,32 +82,75 @@ impl Turns {
     /// Runs an attempt to its end.
     pub(super) async fn run<F: Future>(&self, mut guest: Pin<&mut F>) -> F::Output {
         let mut needs_turns = self.is_computing();
-        let mut recorder = Recorder { turns: self, used: Duration::ZERO, is_recorded: false };
+        let mut is_measured = self.is_measured();
+        let mut recorder = Recorder { turns: self, used: Duration::ZERO, is_exact: true, is_recorded: false };
         loop {
             let turn = if needs_turns { Some(self.share.acquire().await) } else { None };
-            let started = Instant::now();
-            let polled = poll_fn(|context| Poll::Ready(guest.as_mut().poll(context))).await;
+            let (polled, used) = poll_fn(|context| {
+                let _slice = needs_turns.then(LongSlice::start);
+                let stopwatch = Stopwatch::start(is_measured);
+                let polled = guest.as_mut().poll(context);
+                Poll::Ready((polled, stopwatch.used()))
+            })
+            .await;
             drop(turn);
-            recorder.add(started.elapsed());
+            recorder.add(used);
             if let Poll::Ready(output) = polled {
                 return output;
             }
+            is_measured = true;
             needs_turns = needs_turns || recorder.used >= FREE_TIME;
             wait_for_wake().await;
         }
     }
+
+    fn is_measured(&self) -> bool {
+        self.is_measured.load(Ordering::Relaxed)
+    }
+}
+
+/// Measures the processor time of the current thread.
+pub(super) struct Stopwatch {
+    started: Instant,
+    /// Processor time of the thread at the start; `None` if it was not read.
+    cpu_started: Option<Duration>,
+}
+
+impl Stopwatch {
+    fn start(is_measured: bool) -> Self {
+        let cpu_started = is_measured.then(thread_cpu_time);
+        Self { started: Instant::now(), cpu_started }
+    }
+
+    /// Returns the processor time since the start; `None` if it is not known. Without a measurement, a time of less than
+    /// [`SAMPLE_MIN`] on the wall is zero, as it is for [`Turns::record`].
+    pub(super) fn used(&self) -> Option<Duration> {
+        match self.cpu_started {
+            Some(before) => Some(thread_cpu_time().saturating_sub(before)),
+            None => (self.started.elapsed() < SAMPLE_MIN).then_some(Duration::ZERO),
+        }
+    }
+}
+
+/// Returns the processor time that the current thread has used.
+fn thread_cpu_time() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 
 /// Records the time of an attempt: as soon as the attempt is a long one, or when it ends or is dropped.
 struct Recorder<'a> {
     turns: &'a Turns,
+    /// The known part of the time.
     used: Duration,
+    /// True if all of the time is known.
+    is_exact: bool,
     is_recorded: bool,
 }
 
 impl Recorder<'_> {
-    fn add(&mut self, used: Duration) {
-        self.used += used;
+    fn add(&mut self, used: Option<Duration>) {
+        self.used += used.unwrap_or_default();
+        self.is_exact &= used.is_some();
         if self.used >= SAMPLE_MAX && !self.is_recorded {
             self.record();
         }
@@ -95,7 +158,8 @@ impl Recorder<'_> {
 
     fn record(&mut self) {
         self.is_recorded = true;
-        self.turns.record(self.used);
+        let is_known = self.is_exact || self.used >= SAMPLE_MAX;
+        self.turns.record(is_known.then_some(self.used));
     }
 }
 
@@ -126,17 +190,58 @@ mod tests {
 
     use super::*;
 
+    /// Computes until the thread has used this processor time.
+    fn compute(time: Duration) {
+        let end = thread_cpu_time() + time;
+        while thread_cpu_time() < end {
+            std::hint::spin_loop();
+        }
+    }
+
     #[test]
     fn one_long_attempt_makes_a_function_computing_and_short_ones_make_it_quick_again() {
         let turns = Turns::new(&FairSlots::new(1, 0));
-        turns.record(Duration::from_micros(10));
+        turns.record(Some(Duration::from_micros(10)));
         assert!(!turns.is_computing());
-        turns.record(Duration::from_secs(30));
+        turns.record(Some(Duration::from_secs(30)));
         assert!(turns.is_computing());
-        (0..8).for_each(|_| turns.record(Duration::from_micros(10)));
+        (0..8).for_each(|_| turns.record(Some(Duration::from_micros(10))));
         assert!(!turns.is_computing());
-        (0..30).for_each(|_| turns.record(Duration::from_micros(600)));
+        (0..30).for_each(|_| turns.record(Some(Duration::from_micros(600))));
         assert!(turns.is_computing(), "many attempts of half a tick");
+    }
+
+    #[test]
+    fn an_attempt_that_is_interrupted_for_long_does_not_count_as_computing() {
+        let turns = Turns::new(&FairSlots::new(1, 0));
+        let mut measured = 0;
+        for _ in 0..10 {
+            measured += u32::from(turns.is_measured());
+            let stopwatch = turns.start();
+            // The thread waits, as it does while another program has the processor.
+            let (_sender, receiver) = std::sync::mpsc::channel::<()>();
+            let _ = receiver.recv_timeout(SAMPLE_MAX);
+            turns.record(stopwatch.used());
+        }
+        // After a short one, the time is not known until it takes long once more.
+        assert!(measured >= 5, "{measured}");
+        assert!(!turns.is_computing());
+    }
+
+    #[test]
+    fn an_attempt_after_a_slow_one_is_measured_exactly() {
+        let turns = Turns::new(&FairSlots::new(1, 0));
+        let run = || {
+            let stopwatch = turns.start();
+            compute(SAMPLE_MAX);
+            let used = stopwatch.used();
+            turns.record(used);
+            used
+        };
+        assert_eq!(run(), None);
+        assert!(!turns.is_computing());
+        assert!(run().is_some_and(|used| used >= SAMPLE_MAX));
+        assert!(turns.is_computing());
     }
 
     #[tokio::test]
@@ -146,19 +251,17 @@ mod tests {
         let polls = Cell::new(0);
         let guest = pin!(poll_fn(|_| {
             polls.set(polls.get() + 1);
-            let end = Instant::now() + FREE_TIME / 2;
-            while Instant::now() < end {
-                std::hint::spin_loop();
-            }
-            if polls.get() == 5 { Poll::Ready(()) } else { Poll::Pending }
+            compute(FREE_TIME / 2);
+            if polls.get() == 6 { Poll::Ready(()) } else { Poll::Pending }
         }));
         let mut running = pin!(alternating.run(guest));
         let turn = other.acquire().await;
         for _ in 0..10 {
             assert!(running.as_mut().now_or_never().is_none());
         }
+        // The first one is not measured. A machine that takes the processor away can make the second one long enough.
         let free = polls.get();
-        assert!((1..=2).contains(&free), "{free} polls without a turn");
+        assert!((2..=3).contains(&free), "{free} polls without a turn");
         drop(turn);
         loop {
             let before = polls.get();
@@ -169,7 +272,7 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(polls.get(), 5);
+        assert_eq!(polls.get(), 6);
         assert!(alternating.is_computing());
     }
 }
