@@ -16,7 +16,7 @@ use evoke_model::hex;
 pub(crate) struct Asset {
     /// The media type.
     pub(crate) media_type: &'static str,
-    /// The content.
+    /// The content, not compressed.
     pub(crate) plain: Bytes,
     /// The content, compressed with gzip.
     pub(crate) gzip: Bytes,

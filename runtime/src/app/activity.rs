@@ -74,7 +74,7 @@ fn name_of(control: &Control, completion: &Completion) -> String {
     name.unwrap_or_else(|| format!("function {}", completion.function))
 }
 
-/// Limits the rate of what is shown.
+/// Limits the rate of the lines on the terminal.
 struct Shown<'a> {
     host: &'a dyn Host,
     since: Instant,

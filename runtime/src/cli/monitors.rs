@@ -54,7 +54,7 @@ fn row(watched: &Monitor) -> Vec<String> {
     ]
 }
 
-/// Draws the readings between the lowest and the highest one; a blank stands for minutes without a reading.
+/// Draws the readings between the lowest and the highest one; minutes without a reading are blank.
 fn sparkline(last_hour: &[Option<f32>]) -> String {
     let average = |minutes: &[Option<f32>]| {
         let read: Vec<f32> = minutes.iter().flatten().copied().collect();

@@ -9,7 +9,7 @@ use evoke_manifest::{Checked, Function, Source, SourceText, Span, Trigger, Trigg
 /// Maximum number of lines that are shown of a trigger.
 const LINES_MAX: usize = 40;
 
-/// What the active manifests declare.
+/// The graph of the active manifests: sources, functions and the types that connect them.
 #[derive(Debug, Serialize)]
 pub(crate) struct Graph {
     sources: Vec<SourceNode>,

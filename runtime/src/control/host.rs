@@ -41,7 +41,7 @@ pub struct Build {
 pub enum Activity<'a> {
     /// An event was accepted or published.
     Accepted {
-        /// Its number.
+        /// Number of the event in the store.
         seq: Seq,
         /// The event.
         event: &'a Event,

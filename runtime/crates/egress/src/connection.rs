@@ -43,9 +43,9 @@ pub(crate) struct Http1 {
 
 /// The work on the socket of a connection with HTTP/1.1. Dropping it closes the connection.
 enum Driver {
-    /// Done by whoever uses the connection.
+    /// The requests on the connection do the work.
     Own(Pin<Box<dyn Future<Output = ()> + Send>>),
-    /// Done by a task.
+    /// A task does the work.
     Task { _tasks: Tasks },
     /// The connection is closed.
     Ended,
@@ -121,7 +121,7 @@ impl Connection {
         }
     }
 
-    /// Gives the connection a task, so that the rest of a request is sent while nobody reads the response.
+    /// Gives the connection a task, so that the rest of a request is sent before the response is read.
     pub(crate) fn drive_alone(&mut self) {
         if let Self::Http1(connection) = self {
             connection.driver.spawn();

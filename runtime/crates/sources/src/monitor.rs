@@ -14,7 +14,7 @@
 //! with `flap`, events have `flapping`.
 //!
 //! # Exactly one event for each change
-//! A change and the new state are one commit, so after a restart the monitor continues with the state that was told last.
+//! A change and the new state are one commit, so after a restart the monitor continues with the state of the last event.
 //! A thing that was never seen before starts as ok. A change that comes back while Evoke does not run is not noticed.
 //!
 //! # Marks

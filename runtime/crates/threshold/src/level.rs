@@ -79,7 +79,7 @@ pub enum Direction {
 /// The value from which a reading has a level.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Limit {
-    /// The threshold.
+    /// Bound of the readings, in the unit of the reading.
     pub value: f64,
     /// Whether a reading that equals the threshold has the level.
     pub inclusive: bool,

@@ -95,7 +95,7 @@ pub enum ChangeKind {
     Reminder,
     /// The state changed, and changed so often that further changes are not reported until it settles.
     Flapping,
-    /// The state changes less often again. It may be the one that was reported last.
+    /// The state changes less often again. The state may be the one that was reported last.
     Settled,
 }
 
@@ -219,7 +219,7 @@ impl Machine {
         let Some((to, support)) = self.reached(rules, now) else { return self.unchanged(rules, now) };
         let lasted_ms = support.since.mono_ms.saturating_sub(self.since.mono_ms).max(0);
         (self.state, self.since) = (to, support.since);
-        // A state that the reading supports from the new state, too, goes on being held.
+        // The time of a state that the reading also supports from the new state continues.
         for (state, supported) in State::ALL.iter().zip(&mut self.supported) {
             if *state == to || !supports(to, candidate, *state) {
                 *supported = None;

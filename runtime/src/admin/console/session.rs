@@ -30,7 +30,7 @@ pub(in crate::admin) const BODY_MAX: usize = 1024;
 /// A new code.
 #[derive(Debug, Serialize)]
 pub(in crate::admin) struct Code {
-    /// The code.
+    /// Opens one session.
     code: String,
     /// How long the code is valid, in seconds.
     expires_in_s: u64,

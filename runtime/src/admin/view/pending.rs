@@ -28,7 +28,7 @@ pub struct Pending {
 /// The first unfinished delivery of an order key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Blocker {
-    /// Its number.
+    /// Number of the blocking delivery.
     pub delivery: DeliveryId,
     /// Its state: `dead` for a dead letter, which blocks its key until it is redriven or purged.
     pub state: String,

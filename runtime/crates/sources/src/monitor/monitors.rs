@@ -130,7 +130,7 @@ impl Monitors {
         self.shown().retain(|(monitor, _), _| monitor != uri);
     }
 
-    /// Stores changed readings. Those that cannot be stored now are stored later; readings are no reason to wait.
+    /// Stores changed readings. Those that cannot be stored now are stored later; no caller waits for them.
     async fn store(&self, bus: &Bus, now_ms: UnixMs, of: impl Fn(&Arc<str>) -> bool) {
         let mut writes: Vec<(Key, Vec<Write>)> = Vec::new();
         for (key, entry) in self.shown().iter_mut().filter(|((monitor, _), _)| of(monitor)) {

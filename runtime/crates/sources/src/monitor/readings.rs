@@ -294,7 +294,8 @@ impl Check {
         })
     }
 
-    /// Reads once. Readings that can block are [`Self::blocking`].
+    /// Reads once. Readings that can block are [`Self::blocking`]. The futures of requests and commands have memory of
+    /// their own, because they are large and most monitors need none of them.
     pub(super) async fn read(&self, world: &Arc<World>, remembered: &mut Remembered, unit: Unit) -> Vec<Finding> {
         match self {
             Self::Cpu(cpu) => cpu.read(&world.files, &mut remembered.cpu),
@@ -304,10 +305,10 @@ impl Check {
             Self::DiskIo(io) => io.read(&world.files, &mut remembered.disk_io),
             Self::Network(network) => network.read(&world.files, Path::new("/sys/class/net")),
             Self::Process(process) => process.read(&world.processes, &mut remembered.process),
-            Self::Tcp(tcp) => tcp.read(world, &mut remembered.endpoint).await,
-            Self::Http(http) => http.read(world, &mut remembered.endpoint).await,
-            Self::Tls(tls) => tls.read(world, &mut remembered.endpoint).await,
-            Self::Command(command) => command.read(world, unit).await,
+            Self::Tcp(tcp) => Box::pin(tcp.read(world, &mut remembered.endpoint)).await,
+            Self::Http(http) => Box::pin(http.read(world, &mut remembered.endpoint)).await,
+            Self::Tls(tls) => Box::pin(tls.read(world, &mut remembered.endpoint)).await,
+            Self::Command(command) => Box::pin(command.read(world, unit)).await,
             Self::Disk(_) | Self::File(_) | Self::Temperature(_) => Vec::new(),
         }
     }

@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn a_delivery_is_refused_after_failures_between_which_others_were_taken() {
         let (mut refused, poison) = (Refused::default(), DeliveryId(1));
-        // An endpoint that is down refuses nobody in particular.
+        // An endpoint that is down fails every delivery, not only this one.
         for _ in 0..10 {
             assert!(!refused.failed(poison));
         }
