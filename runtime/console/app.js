@@ -1,6 +1,6 @@
 // The frame of the console: health strip, navigation, the current view, and what lies above it.
 import { render } from "./vendor/preact.js";
-import { useEffect, useState } from "./vendor/hooks.js";
+import { useEffect, useRef, useState } from "./vendor/hooks.js";
 import { effect, signal } from "./vendor/signals.js";
 import { enter, leave, refused, session, useCode } from "./api.js";
 import { beat, link, start, stop } from "./live.js";
@@ -77,6 +77,9 @@ function Strip() {
 
 function Side() {
   const { view } = route.value;
+  const nav = useRef();
+  // On a phone, the views are a row that scrolls.
+  useEffect(() => nav.current.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [view]);
   const status = beat.value?.status;
   const tags = {
     dead: status && total(status, (f) => f.dead) > 0 && ["bad", total(status, (f) => f.dead)],
@@ -85,7 +88,7 @@ function Side() {
     sources: status && status.sources.some((s) => s.state !== "ok") && ["bad", status.sources.filter((s) => s.state !== "ok").length],
   };
   return html`
-    <nav class="side" aria-label="Views">
+    <nav class="side" aria-label="Views" ref=${nav}>
       ${GROUPS.map((names, at) => html`${at > 0 && html`<hr />`}${names.map((name) => html`
         <a key=${name} href=${href(name)} aria-current=${name === view ? "page" : undefined}>${VIEWS[name][0]}${tags[name] && html`<span class=${`tag ${tags[name][0]}`}>${count(tags[name][1])}</span>`}</a>`)}`)}
       <div class="foot">

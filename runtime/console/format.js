@@ -7,6 +7,7 @@ export const count = (n) => (n === undefined || n === null ? "–" : number.form
 export function rate(perSecond) {
   if (perSecond === undefined || perSecond === null) return "…";
   if (perSecond === 0) return "0";
+  if (perSecond < 0.01) return "<0.01";
   if (perSecond < 0.1) return perSecond.toFixed(2);
   return perSecond < 10 ? perSecond.toFixed(1) : count(perSecond);
 }

@@ -124,6 +124,6 @@ export function Delivery({ delivery }) {
 
 export function Attempts({ attempts }) {
   if (!attempts.length) return html`<p class="dim">No attempt has ended yet.</p>`;
-  return html`<table><thead><tr><th class="num">Attempt</th><th>Started</th><th class="num">Took</th><th>Outcome</th></tr></thead>
-    <tbody>${attempts.map((one) => html`<tr key=${one.attempt}><td class="num">${one.attempt}</td><td class="nowrap" title=${exact(one.started)}>${clock(one.started)}</td><td class="num">${duration(one.duration_us / 1000)}</td><td><${State} name=${one.outcome === "done" ? "done" : "dead"} text=${one.outcome} />${one.message && html` <span>${one.message}</span>`}</td></tr>`)}</tbody></table>`;
+  return html`<table class="attempts"><thead><tr><th class="num">Attempt</th><th>Started</th><th class="num">Took</th><th>Outcome</th></tr></thead>
+    <tbody>${attempts.map((one) => html`<tr key=${one.attempt}><td class="num" data-label="attempt">${one.attempt}</td><td class="nowrap" title=${exact(one.started)}>${clock(one.started)}</td><td class="num">${duration(one.duration_us / 1000)}</td><td><${State} name=${one.outcome === "done" ? "done" : "dead"} text=${one.outcome} />${one.message && html` <span>${one.message}</span>`}</td></tr>`)}</tbody></table>`;
 }

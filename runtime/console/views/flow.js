@@ -195,7 +195,7 @@ function EdgeLine({ one, line, share, seconds, isOn }) {
   return html`
     <g class=${`edge ${kind} ${one.isCircle ? "circle" : ""} ${isOn ? "on" : ""}`} role="button" tabindex="0" aria-label=${`from ${one.from} to ${one.to}, ${one.type || "every event"}, ${figures || "no events lately"}`} onClick=${open} onKeyDown=${(e) => e.key === "Enter" && open()}>
       <path class="hit" d=${path} /><path class="line" d=${path} stroke-width=${1.5 + share * 5} marker-end="url(#arrow)" />
-      <text x=${middle.x} y=${middle.y - 8} text-anchor="middle">${type}</text>
+      ${!one.from.startsWith("?") && html`<text x=${middle.x} y=${middle.y - 8} text-anchor="middle">${type}</text>`}
       ${figures && html`<text x=${middle.x} y=${middle.y + 17} text-anchor="middle">${figures}</text>`}
     </g>`;
 }

@@ -89,7 +89,7 @@ function Whole({ name, seconds }) {
     <section class="stack tight"><h3>Declared</h3>
       <${Loaded} of=${declared}>${(one) => (one ? html`<${Declared} one=${one} />` : html`<p class="dim">No active manifest declares this function; its deliveries stay pending.</p>`)}<//></section>
     <section class="stack tight"><div class="row between"><h3>Log</h3><a href=${href("logs", { fn: name })}>All</a></div>
-      <${Loaded} of=${logs}>${(all) => (all.length ? html`<div class="stack tight">${all.slice(-50).reverse().map((line) => html`<${LogLine} line=${line} short />`)}</div>` : html`<p class="dim">The function has written no log lines.</p>`)}<//></section>`;
+      <${Loaded} of=${logs}>${(all) => (all.length ? html`<div class="lines">${all.slice(-50).reverse().map((line) => html`<${LogLine} line=${line} short />`)}</div>` : html`<p class="dim">The function has written no log lines.</p>`)}<//></section>`;
 }
 
 function Errors({ letters, waiting, name }) {

@@ -103,7 +103,7 @@ export function Logs({ params }) {
         <select class="half" aria-label="Level" value=${level} onChange=${set("level")}><option value="">any level</option>${["trace", "debug", "info", "warn", "error"].map((name) => html`<option key=${name}>${name}</option>`)}</select></div></header>
       <${Loaded} of=${load}>${(all) => {
         const shown = all.filter(wanted).reverse();
-        return html`<div class="panel pad stack tight" role="log" aria-label="Log lines, newest first">${shown.length === 0 ? html`<${Empty} title="No log lines"><p>What functions write to their log, to standard output and to standard error appears here.</p><//>` : shown.map((line, at) => html`<${LogLine} key=${line.at + at} line=${line} />`)}</div>`;
+        return html`<div class="panel pad lines" role="log" aria-label="Log lines, newest first">${shown.length === 0 ? html`<${Empty} title="No log lines"><p>What functions write to their log, to standard output and to standard error appears here.</p><//>` : shown.map((line, at) => html`<${LogLine} key=${line.at + at} line=${line} />`)}</div>`;
       }}<//>
     </main></div>`;
 }

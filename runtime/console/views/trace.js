@@ -159,7 +159,7 @@ function Unfolded({ delivery, spans, event }) {
     <div class="stack">
       <p class="row">${queue !== undefined && html`<span class="dim">queued for ${duration(Math.max(0, queue))}</span>`} <span class="dim mono">${delivery.trigger}</span> ${delivery.order_key && html`<span class="dim">order key <code>${delivery.order_key}</code></span>`}</p>
       <${Delivery} delivery=${delivery} />
-      <section class="stack tight"><h3>Log</h3><${Loaded} of=${logs}>${(all) => (all.length ? all.map((line) => html`<${LogLine} line=${line} short />`) : html`<p class="dim">The function wrote no log lines.</p>`)}<//></section>
+      <section class="stack tight"><h3>Log</h3><${Loaded} of=${logs}>${(all) => (all.length ? html`<div class="lines">${all.map((line) => html`<${LogLine} line=${line} short />`)}</div>` : html`<p class="dim">The function wrote no log lines.</p>`)}<//></section>
       ${delivery.published?.length > 0 && html`<section class="stack tight"><h3>Published</h3>${delivery.published.map((node) => html`<details key=${node.seq}><summary class="mono">${node.event?.type}, event ${node.seq}</summary><div class="tree"><${DataTree} value=${node.event?.data ?? null} /></div></details>`)}</section>`}
     </div>`;
 }

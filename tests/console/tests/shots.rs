@@ -1,4 +1,4 @@
-//! Screenshots of all views, to be looked at: `EVOKE_SHOTS=DIR tests/console/run shots`.
+//! Screenshots of all views, light and dark, to be looked at: `EVOKE_SHOTS=DIR tests/console/run shots`.
 
 use serde_json::json;
 
@@ -46,7 +46,10 @@ async fn every_view_fits_its_window_at_three_widths() {
             assert!(sideways.as_i64().unwrap() <= 0, "{view} at {width}: the list is {sideways} wider than its window");
             if let Some(folder) = &folder {
                 let name = view.replace(['?', '=', '/'], "-");
-                browser.page.screenshot(&folder.join(format!("{name}-{width}.png"))).await.unwrap();
+                for scheme in ["dark", "light"] {
+                    browser.prefer(scheme).await;
+                    browser.page.screenshot(&folder.join(format!("{name}-{width}-{scheme}.png"))).await.unwrap();
+                }
             }
         }
     }

@@ -273,6 +273,13 @@ impl Browser {
             .await;
     }
 
+    /// Sets the colour scheme that the page is asked for: `light` or `dark`.
+    pub(crate) async fn prefer(&self, scheme: &str) {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        let params = json!({ "features": features });
+        self.command("goog/cdp/execute", &json!({ "cmd": "Emulation.setEmulatedMedia", "params": params })).await;
+    }
+
     /// Sends a command of chromedriver's own to it.
     async fn command(&self, path: &str, body: &Value) -> Value {
         let session = self.page.session_id().to_string();
