@@ -189,7 +189,9 @@ impl Browser {
         });
         let address = format!("127.0.0.1:{}", port.expect("chromedriver names its port"));
         let mut capabilities = DesiredCapabilities::chrome();
-        for argument in ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1600,1000", "--lang=en"] {
+        // Containers have a small /dev/shm, and no sandbox for root.
+        let limits = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
+        for argument in limits.into_iter().chain(["--headless=new", "--window-size=1600,1000", "--lang=en"]) {
             capabilities.add_arg(argument).unwrap();
         }
         capabilities.as_mut().set("goog:loggingPrefs", json!({ "browser": "ALL" })).unwrap();
